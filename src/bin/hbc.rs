@@ -1,0 +1,3 @@
+//! `hbc`, the agent of one host.
+
+fn main() {}

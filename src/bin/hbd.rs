@@ -1,0 +1,3 @@
+//! `hbd`, the daemon and its own admin tool.
+
+fn main() {}

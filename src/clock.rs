@@ -1,0 +1,154 @@
+//! What time it is, in two ways: the wall clock for people, a monotonic one for deadlines.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Wall-clock time in milliseconds since 1970-01-01T00:00:00Z. It may jump.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Wall(pub i64);
+
+/// Milliseconds on a clock that never jumps and that goes on while the machine sleeps
+/// (`CLOCK_BOOTTIME`, clock_gettime(2)). Its zero is the boot of the kernel; times that were
+/// translated from an earlier boot are negative.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Mono(pub i64);
+
+/// One reading of both clocks. Time is read at the edges and passed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Now {
+    /// For deadlines and durations.
+    pub mono: Mono,
+    /// For people and for what other machines said.
+    pub wall: Wall,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Now {
+        Now { mono: boottime(), wall: SystemTime::now().into() }
+    }
+
+    /// The same moment, `by` later on both clocks.
+    #[must_use]
+    pub fn later(self, by: Duration) -> Now {
+        Now { mono: self.mono + by, wall: self.wall + by }
+    }
+}
+
+fn boottime() -> Mono {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec, and CLOCK_BOOTTIME exists since Linux 2.6.39.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    assert_eq!(result, 0, "CLOCK_BOOTTIME exists on every supported kernel");
+    #[allow(clippy::unnecessary_cast, reason = "both fields are 32 bits wide on some targets")]
+    Mono(time.tv_sec as i64 * 1000 + time.tv_nsec as i64 / 1_000_000)
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+macro_rules! moment {
+    ($name:ident) => {
+        impl Add<Duration> for $name {
+            type Output = $name;
+            fn add(self, by: Duration) -> $name {
+                $name(self.0.saturating_add(millis(by)))
+            }
+        }
+
+        impl Sub<Duration> for $name {
+            type Output = $name;
+            fn sub(self, by: Duration) -> $name {
+                $name(self.0.saturating_sub(millis(by)))
+            }
+        }
+
+        impl $name {
+            /// How long it is since `earlier`; zero when that is not earlier.
+            pub fn since(self, earlier: $name) -> Duration {
+                Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+            }
+        }
+    };
+}
+moment!(Wall);
+moment!(Mono);
+
+impl From<SystemTime> for Wall {
+    fn from(time: SystemTime) -> Wall {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => Wall(millis(after)),
+            Err(before) => Wall(-millis(before.duration())),
+        }
+    }
+}
+
+/// RFC 3339, UTC, with milliseconds: `2026-11-21T20:12:08.667Z`.
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        // humantime formats the years 1970 to 9999 only.
+        let millis = u64::try_from(self.0).unwrap_or(0).min(253_402_300_799_999);
+        let time = UNIX_EPOCH + Duration::from_millis(millis);
+        write!(f, "{}", humantime::format_rfc3339_millis(time))
+    }
+}
+
+/// A duration in an operator's words, to the two largest units: `3 h 5 min`, `42 s`, `200 ms`.
+pub fn words(duration: Duration) -> String {
+    const UNITS: [(u64, &str); 5] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let Some(first) = UNITS.iter().position(|(size, _)| rest >= *size) else {
+        return "0 s".into();
+    };
+    let mut parts = Vec::new();
+    for (size, unit) in UNITS.iter().skip(first).take(if first == 3 { 1 } else { 2 }) {
+        let count = rest / size;
+        rest %= size;
+        if count > 0 {
+            parts.push(format!("{count} {unit}"));
+        }
+    }
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_worded_by_their_two_largest_units() {
+        for (millis, text) in [
+            (0, "0 s"),
+            (200, "200 ms"),
+            (42_900, "42 s"),
+            (65_000, "1 min 5 s"),
+            (11_100_000, "3 h 5 min"),
+            (86_400_000, "1 d"),
+            (90_061_000, "1 d 1 h"),
+        ] {
+            assert_eq!(words(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn the_wall_clock_prints_as_rfc_3339() {
+        assert_eq!(Wall(1_795_291_928_667).to_string(), "2026-11-21T20:12:08.667Z");
+        assert_eq!(Wall(-5).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn the_monotonic_clock_goes_forward() {
+        let first = Now::read();
+        let second = Now::read();
+        assert!(second.mono >= first.mono);
+    }
+}

@@ -1,0 +1,477 @@
+//! Facts and the words for them: a feature produces an [`Event`], one function words it. Pure.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Wall, words};
+
+/// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// A trouble is over. Goes to whoever was told of the trouble, whatever their `min_level`.
+    Ok,
+    /// Worth knowing.
+    Info,
+    /// Worth a look today.
+    Warning,
+    /// Worth waking somebody.
+    Critical,
+}
+
+impl Level {
+    /// The name in configuration and APIs: `ok`, `info`, `warning`, `critical`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Ok => "ok",
+            Level::Info => "info",
+            Level::Warning => "warning",
+            Level::Critical => "critical",
+        }
+    }
+}
+
+/// In capitals, as threshold messages spell it.
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Level::Ok => "OK",
+            Level::Info => "INFO",
+            Level::Warning => "WARNING",
+            Level::Critical => "CRITICAL",
+        })
+    }
+}
+
+/// The number of an event: unique over restarts and rising. Prints as 14 hex digits.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct EventId(pub u64);
+
+impl EventId {
+    /// The next number: made of the time, so that it stays unique when the store was lost.
+    #[must_use]
+    pub fn next(self, now: Wall) -> EventId {
+        let from_time = u64::try_from(now.0).unwrap_or(0) << 12;
+        EventId(from_time.max(self.0 + 1))
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:014x}", self.0)
+    }
+}
+
+/// What deliveries are kept in order by: everything about one subject arrives in sequence.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// A host, by name.
+    Host(String),
+    /// A backup plan, by id.
+    Plan(String),
+    /// A notification channel, by name.
+    Channel(String),
+    /// The daemon itself.
+    Daemon,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Subject::Host(name) => write!(f, "host {name}"),
+            Subject::Plan(id) => write!(f, "plan {id}"),
+            Subject::Channel(name) => write!(f, "channel {name}"),
+            Subject::Daemon => f.write_str("hbd"),
+        }
+    }
+}
+
+/// Something that is wrong until it is over. A recovery goes to whoever was given the trouble.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// A connection is overdue or shut down.
+    Connection { host: String, connection: String },
+    /// A configured host never sent a beat.
+    NeverSeen { host: String },
+    /// A metric is beyond its threshold.
+    Metric { host: String, metric: String },
+    /// A channel does not deliver.
+    Channel { channel: String },
+    /// The store refuses to write.
+    Store,
+}
+
+/// A fact and when it was established.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When.
+    pub at: Wall,
+    /// How much it matters.
+    pub level: Level,
+    /// What.
+    pub fact: Fact,
+}
+
+/// What happened. Words are given by [`Event::message`], and by nothing else.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// A beat that was promised did not come.
+    Overdue {
+        host: String,
+        connection: String,
+        last_seen: Wall,
+        /// When the next beat was promised.
+        promised: Wall,
+        /// Other watched hosts that are overdue at this moment.
+        others_down: Vec<String>,
+    },
+    /// A host said goodbye on a connection.
+    Shutdown { host: String, connection: String },
+    /// A connection that was overdue or shut down beats again.
+    Back { host: String, connection: String, gone: Duration },
+    /// A host booted.
+    Booted {
+        host: String,
+        /// Whether a shutdown was heard before, or the host is new.
+        announced: bool,
+        /// The connections whose trouble ends with it.
+        returned: Vec<String>,
+        /// How long the host was not heard; none when it is new.
+        gone: Option<Duration>,
+    },
+    /// A host sent a text.
+    Said { host: String, text: String },
+    /// A configured, watched host was never heard since it was configured.
+    NeverSeen { host: String, configured: Wall },
+    /// A host that was reported as never seen sent its first beat.
+    FirstHeard { host: String, connection: String },
+    /// A metric changed its level, or still stands at it.
+    Threshold {
+        host: String,
+        metric: String,
+        value: f64,
+        /// `> 90.0`: the limit of the event's level.
+        limit: String,
+        /// Since when the metric is at this level.
+        since: Wall,
+        /// Whether it repeats what was said before.
+        reminder: bool,
+    },
+    /// The store cannot write; what happens is delivered all the same, but a crash would lose it.
+    StoreRefuses { why: String },
+    /// The store writes again, and what waited is in it.
+    StoreWrites { refused_for: Duration },
+    /// A store that could not be read was moved aside.
+    StoreMovedAside { why: String, to: String },
+    /// A channel has been failing for a while, or refuses us.
+    ChannelFails { channel: String, why: String, waiting: usize },
+    /// A channel that was reported as failing delivers again.
+    ChannelDelivers { channel: String, failed_for: Duration },
+    /// Somebody's own words, about a host or about nothing in particular.
+    Custom { host: Option<String>, text: String },
+}
+
+/// An event in words: what every channel renders in its own way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// The event it is about; every message carries it.
+    pub event: EventId,
+    /// When that happened.
+    pub at: Wall,
+    /// How much it matters.
+    pub level: Level,
+    /// What its order is kept by.
+    pub subject: Subject,
+    /// One line; the exact text of the contract. May hold words of strangers: channels clean it.
+    pub title: String,
+    /// What more there is to say, as label and text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<(String, String)>,
+}
+
+impl Message {
+    /// The host that it is about, where it is about one.
+    pub fn host(&self) -> Option<&str> {
+        match &self.subject {
+            Subject::Host(name) => Some(name),
+            Subject::Plan(_) | Subject::Channel(_) | Subject::Daemon => None,
+        }
+    }
+}
+
+impl Event {
+    /// What its deliveries are kept in order by.
+    pub fn subject(&self) -> Subject {
+        match &self.fact {
+            Fact::Overdue { host, .. }
+            | Fact::Shutdown { host, .. }
+            | Fact::Back { host, .. }
+            | Fact::Booted { host, .. }
+            | Fact::Said { host, .. }
+            | Fact::NeverSeen { host, .. }
+            | Fact::FirstHeard { host, .. }
+            | Fact::Threshold { host, .. }
+            | Fact::Custom { host: Some(host), .. } => Subject::Host(host.clone()),
+            Fact::ChannelFails { channel, .. } | Fact::ChannelDelivers { channel, .. } => {
+                Subject::Channel(channel.clone())
+            }
+            Fact::StoreRefuses { .. }
+            | Fact::StoreWrites { .. }
+            | Fact::StoreMovedAside { .. }
+            | Fact::Custom { host: None, .. } => Subject::Daemon,
+        }
+    }
+
+    /// Whether it is told only for hosts with `watch: true`.
+    pub fn wants_watch(&self) -> bool {
+        match &self.fact {
+            Fact::Overdue { .. }
+            | Fact::Shutdown { .. }
+            | Fact::Back { .. }
+            | Fact::Booted { .. }
+            | Fact::Said { .. }
+            | Fact::NeverSeen { .. }
+            | Fact::FirstHeard { .. } => true,
+            Fact::Threshold { .. }
+            | Fact::StoreRefuses { .. }
+            | Fact::StoreWrites { .. }
+            | Fact::StoreMovedAside { .. }
+            | Fact::ChannelFails { .. }
+            | Fact::ChannelDelivers { .. }
+            | Fact::Custom { .. } => false,
+        }
+    }
+
+    /// The trouble that begins or goes on with it.
+    pub fn opens(&self) -> Option<Trouble> {
+        match &self.fact {
+            Fact::Overdue { host, connection, .. } | Fact::Shutdown { host, connection } => {
+                Some(connection_trouble(host, connection))
+            }
+            Fact::NeverSeen { host, .. } => Some(Trouble::NeverSeen { host: host.clone() }),
+            Fact::Threshold { host, metric, .. } if self.level != Level::Ok => {
+                Some(Trouble::Metric { host: host.clone(), metric: metric.clone() })
+            }
+            Fact::ChannelFails { channel, .. } => {
+                Some(Trouble::Channel { channel: channel.clone() })
+            }
+            Fact::StoreRefuses { .. } => Some(Trouble::Store),
+            Fact::Back { .. }
+            | Fact::Booted { .. }
+            | Fact::Said { .. }
+            | Fact::FirstHeard { .. }
+            | Fact::Threshold { .. }
+            | Fact::StoreWrites { .. }
+            | Fact::StoreMovedAside { .. }
+            | Fact::ChannelDelivers { .. }
+            | Fact::Custom { .. } => None,
+        }
+    }
+
+    /// The troubles that are over with it.
+    pub fn closes(&self) -> Vec<Trouble> {
+        match &self.fact {
+            Fact::Back { host, connection, .. } => vec![connection_trouble(host, connection)],
+            Fact::Booted { host, returned, .. } => {
+                returned.iter().map(|connection| connection_trouble(host, connection)).collect()
+            }
+            Fact::FirstHeard { host, .. } => vec![Trouble::NeverSeen { host: host.clone() }],
+            Fact::Threshold { host, metric, .. } if self.level == Level::Ok => {
+                vec![Trouble::Metric { host: host.clone(), metric: metric.clone() }]
+            }
+            Fact::ChannelDelivers { channel, .. } => {
+                vec![Trouble::Channel { channel: channel.clone() }]
+            }
+            Fact::StoreWrites { .. } => vec![Trouble::Store],
+            Fact::Overdue { .. }
+            | Fact::Shutdown { .. }
+            | Fact::Said { .. }
+            | Fact::NeverSeen { .. }
+            | Fact::Threshold { .. }
+            | Fact::StoreRefuses { .. }
+            | Fact::StoreMovedAside { .. }
+            | Fact::ChannelFails { .. }
+            | Fact::Custom { .. } => Vec::new(),
+        }
+    }
+
+    /// The event in words.
+    pub fn message(&self, event: EventId) -> Message {
+        Message {
+            event,
+            at: self.at,
+            level: self.level,
+            subject: self.subject(),
+            title: self.title(),
+            details: self
+                .details()
+                .into_iter()
+                .map(|(label, text)| (label.to_owned(), text))
+                .collect(),
+        }
+    }
+
+    fn title(&self) -> String {
+        match &self.fact {
+            Fact::Overdue { host, connection, .. } => format!("{host} {connection} overdue"),
+            Fact::Shutdown { host, connection } => format!("{host} {connection} shutdown"),
+            Fact::Back { host, connection, .. } => format!("{host} {connection} is back"),
+            Fact::Booted { host, .. } => format!("{host} booted"),
+            Fact::Said { host, text } => format!("{host} {text}"),
+            Fact::NeverSeen { host, .. } => format!("{host} was never heard"),
+            Fact::FirstHeard { host, connection } => format!("{host} {connection} is up"),
+            Fact::Threshold { host, metric, value, limit, .. } => format!(
+                "{}: {host} - {metric} = {} (threshold: {limit})",
+                self.level,
+                decimal(*value)
+            ),
+            Fact::StoreRefuses { .. } => "hbd cannot write its state to disk".into(),
+            Fact::StoreWrites { .. } => "hbd writes its state to disk again".into(),
+            Fact::StoreMovedAside { .. } => "hbd could not read its state and began anew".into(),
+            Fact::ChannelFails { channel, why, .. } => {
+                format!("channel {channel} is failing: {why}")
+            }
+            Fact::ChannelDelivers { channel, .. } => format!("channel {channel} delivers again"),
+            Fact::Custom { text, .. } => text.clone(),
+        }
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        match &self.fact {
+            Fact::Overdue { last_seen, promised, others_down, .. } => {
+                let mut details = vec![
+                    ("last seen", last_seen.to_string()),
+                    ("promised", format!("the next beat by {promised}")),
+                ];
+                if !others_down.is_empty() {
+                    details.push(("also overdue", listed(others_down)));
+                }
+                details
+            }
+            Fact::Back { gone, .. } => vec![("gone for", words(*gone))],
+            Fact::Booted { announced, gone, .. } => {
+                let mut details: Vec<_> =
+                    gone.iter().map(|gone| ("not heard for", words(*gone))).collect();
+                if !announced {
+                    details.push(("reboot", "it was not announced by a shutdown".into()));
+                }
+                details
+            }
+            Fact::NeverSeen { configured, .. } => vec![
+                ("configured since", configured.to_string()),
+                (
+                    "to do",
+                    "install the agent there, or take the host out of the configuration".into(),
+                ),
+            ],
+            Fact::Threshold { since, reminder: true, .. } => {
+                vec![("reminder", format!("at this level since {since}"))]
+            }
+            Fact::StoreRefuses { why } => vec![
+                ("why", why.clone()),
+                ("meanwhile", "alarms are sent, but a crash would lose what is not on disk".into()),
+            ],
+            Fact::StoreWrites { refused_for } => vec![("refused for", words(*refused_for))],
+            Fact::StoreMovedAside { why, to } => vec![
+                ("why", why.clone()),
+                ("kept as", to.clone()),
+                ("lost", "what was waiting to be sent, and which alerts were open".into()),
+            ],
+            Fact::ChannelFails { waiting, .. } => vec![("waiting for it", messages(*waiting))],
+            Fact::ChannelDelivers { failed_for, .. } => vec![("failed for", words(*failed_for))],
+            Fact::Shutdown { .. }
+            | Fact::Said { .. }
+            | Fact::FirstHeard { .. }
+            | Fact::Threshold { .. }
+            | Fact::Custom { .. } => Vec::new(),
+        }
+    }
+}
+
+fn connection_trouble(host: &str, connection: &str) -> Trouble {
+    Trouble::Connection { host: host.to_owned(), connection: connection.to_owned() }
+}
+
+fn messages(count: usize) -> String {
+    if count == 1 { "1 message".into() } else { format!("{count} messages") }
+}
+
+/// At most ten names, then how many more.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
+}
+
+/// A number as short as it can be told exactly, with at least one decimal: `95.2`, `90.0`.
+pub fn decimal(value: f64) -> String {
+    let text = value.to_string();
+    if text.contains('.') { text } else { text + ".0" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(level: Level, fact: Fact) -> Event {
+        Event { at: Wall(1_000_000), level, fact }
+    }
+
+    #[test]
+    fn a_threshold_is_worded_exactly() {
+        let event = event(
+            Level::Critical,
+            Fact::Threshold {
+                host: "prod-web-01".into(),
+                metric: "cpu_monitor.cpu_percent".into(),
+                value: 95.2,
+                limit: "> 90.0".into(),
+                since: Wall(0),
+                reminder: false,
+            },
+        );
+        assert_eq!(
+            event.message(EventId(1)).title,
+            "CRITICAL: prod-web-01 - cpu_monitor.cpu_percent = 95.2 (threshold: > 90.0)"
+        );
+    }
+
+    #[test]
+    fn event_ids_rise_even_when_the_clock_goes_back() {
+        let first = EventId::default().next(Wall(5_000));
+        let second = first.next(Wall(5_000));
+        let third = second.next(Wall(1));
+        assert!(first < second && second < third);
+        assert_eq!(EventId(0x1a2).to_string(), "000000000001a2");
+    }
+
+    #[test]
+    fn a_boot_ends_the_trouble_of_the_connections_that_it_covers() {
+        let booted = event(
+            Level::Info,
+            Fact::Booted {
+                host: "web1".into(),
+                announced: true,
+                returned: vec!["ipv4".into(), "vpn".into()],
+                gone: Some(Duration::from_secs(40)),
+            },
+        );
+        assert_eq!(booted.closes().len(), 2);
+        assert_eq!(booted.opens(), None);
+    }
+
+    #[test]
+    fn a_long_list_of_hosts_is_cut_with_its_count() {
+        let names: Vec<_> = (0..12).map(|n| format!("h{n}")).collect();
+        assert!(listed(&names).ends_with("h9 and 2 more"));
+    }
+}

@@ -1,0 +1,4 @@
+//! Heartbeats: datagrams come in, hosts are watched, events go out.
+
+pub mod settings;
+pub mod threshold;

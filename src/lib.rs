@@ -1,0 +1,15 @@
+//! Heartbeat watches small servers and wakes people.
+//!
+//! The map of the house:
+//!
+//! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
+//! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
+//! - [`notify`]: from an event to a delivered message.
+
+pub mod clock;
+pub mod event;
+pub mod heartbeat;
+pub mod notify;
+pub mod problem;
+pub mod secret;
+pub mod snapshot;

@@ -1,0 +1,105 @@
+//! The channels: what they are configured with, and how one attempt of each can end.
+//!
+//! A channel is one file here, one arm in [`Definition`] and its matches. A channel never logs,
+//! sleeps or retries: it makes one attempt and says how that ended.
+
+use std::time::Duration;
+
+use crate::clock::Wall;
+use crate::event::{Level, Message};
+
+pub mod email;
+pub mod log;
+pub mod mattermost;
+pub mod pushover;
+pub mod signal;
+
+/// One message on its way to one channel (and, where a channel sends to each of several
+/// recipients on its own, to one of them).
+#[derive(Clone, Copy, Debug)]
+pub struct Letter<'a> {
+    /// What to say.
+    pub message: &'a Message,
+    /// To whom, for channels with one delivery per recipient.
+    pub recipient: Option<&'a str>,
+    /// An earlier attempt may have arrived: the text must say so.
+    pub possible_repeat: bool,
+    /// An earlier attempt was refused for its form or size: send it short and plain.
+    pub plain: bool,
+    /// The time of this attempt.
+    pub now: Wall,
+}
+
+/// How an attempt that arrived ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// What the provider gave to follow the delivery up with (a Pushover receipt).
+    pub receipt: Option<String>,
+}
+
+/// How an attempt that did not arrive ended. The texts never hold a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Trying again may help; the provider may have said when.
+    Unreachable { why: String, after: Option<Duration> },
+    /// This message will never be taken.
+    MessageRefused(String),
+    /// Nothing will be taken until somebody mends the channel, or until the hint has passed.
+    ChannelRefused { why: String, after: Option<Duration> },
+    /// It may or may not have arrived.
+    Unknown(String),
+}
+
+/// How fast a channel may be used, and for how long it is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The delay after the first failure; it doubles from there.
+    pub first_delay: Duration,
+    /// The longest delay.
+    pub longest_delay: Duration,
+    /// Attempts a minute, on average.
+    pub per_minute: u32,
+    /// Attempts at once, after a quiet time.
+    pub burst: u32,
+    /// How long a delivery is tried: critical.
+    pub give_up_critical: Duration,
+    /// How long a delivery is tried: warning.
+    pub give_up_warning: Duration,
+    /// How long a delivery is tried: ok and info.
+    pub give_up_rest: Duration,
+}
+
+impl Pace {
+    /// How long a delivery of this level is tried before it is given up.
+    pub fn give_up(&self, level: Level) -> Duration {
+        match level {
+            Level::Critical => self.give_up_critical,
+            Level::Warning => self.give_up_warning,
+            Level::Ok | Level::Info => self.give_up_rest,
+        }
+    }
+}
+
+/// What a channel is, by its `type`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// Mail over SMTP.
+    Email(email::Email),
+    /// The Pushover API.
+    Pushover(pushover::Pushover),
+    /// Signal through signal-cli.
+    Signal(signal::Signal),
+    /// Mattermost's incoming webhook or bot API.
+    Mattermost(mattermost::Mattermost),
+    /// The daemon's own log.
+    Log,
+}
+
+/// One entry of `notification_channels`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    /// What it is.
+    pub kind: Kind,
+    /// It stays quiet below this level (but tells the end of what it told the beginning of).
+    pub min_level: Level,
+}

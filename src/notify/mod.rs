@@ -1,0 +1,3 @@
+//! From an event to a delivered message: route, outbox, courier, channels.
+
+pub mod channel;

@@ -1,0 +1,65 @@
+//! Words that must never be printed, and the sieve that keeps them out of everything that is.
+
+use std::fmt;
+
+/// What stands in place of a secret wherever one would be shown.
+pub const REDACTED: &str = "[secret]";
+
+/// A password, token or key. It shows itself only to whoever asks by name.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps the clear text.
+    pub fn new(clear: impl Into<String>) -> Secret {
+        Secret(clear.into())
+    }
+
+    /// The clear text, for the wire only.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// Takes every one of `secrets` out of `text`. Providers echo tokens in their error bodies.
+///
+/// Secrets of fewer than four characters are left: they would eat ordinary words.
+pub fn scrub<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
+    let mut clean = text.to_owned();
+    for secret in secrets {
+        if secret.0.len() >= 4 && clean.contains(&secret.0) {
+            clean = clean.replace(&secret.0, REDACTED);
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_print_itself() {
+        let secret = Secret::new("hunter22");
+        assert_eq!(format!("{secret} {secret:?}"), "[secret] [secret]");
+        assert_eq!(secret.reveal(), "hunter22");
+    }
+
+    #[test]
+    fn a_secret_is_taken_out_of_an_echo() {
+        let secrets = [Secret::new("abc123"), Secret::new("a")];
+        assert_eq!(scrub("no hook abc123 at all", &secrets), "no hook [secret] at all");
+    }
+}
