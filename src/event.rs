@@ -107,6 +107,18 @@ pub enum Trouble {
     Store,
 }
 
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Trouble::Connection { host, connection } => write!(f, "{host} {connection}"),
+            Trouble::NeverSeen { host } => write!(f, "{host} never heard"),
+            Trouble::Metric { host, metric } => write!(f, "{host} {metric}"),
+            Trouble::Channel { channel } => write!(f, "channel {channel}"),
+            Trouble::Store => f.write_str("hbd store"),
+        }
+    }
+}
+
 /// A fact and when it was established.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -188,6 +200,8 @@ pub struct Message {
     pub level: Level,
     /// What its order is kept by.
     pub subject: Subject,
+    /// What threads problem, reminder and recovery together: `web1 ipv4`, `web1 cpu_monitor.cpu_percent`.
+    pub thread: String,
     /// One line; the exact text of the contract. May hold words of strangers: channels clean it.
     pub title: String,
     /// What more there is to say, as label and text.
@@ -308,12 +322,20 @@ impl Event {
             at: self.at,
             level: self.level,
             subject: self.subject(),
+            thread: self.thread(),
             title: self.title(),
             details: self
                 .details()
                 .into_iter()
                 .map(|(label, text)| (label.to_owned(), text))
                 .collect(),
+        }
+    }
+
+    fn thread(&self) -> String {
+        match self.opens().or_else(|| self.closes().into_iter().next()) {
+            Some(trouble) => trouble.to_string(),
+            None => self.subject().to_string(),
         }
     }
 

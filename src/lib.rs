@@ -4,6 +4,7 @@
 //!
 //! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
+//! - [`tls`]: whom TLS connections trust.
 //! - [`notify`]: from an event to a delivered message.
 
 pub mod clock;
@@ -13,3 +14,4 @@ pub mod notify;
 pub mod problem;
 pub mod secret;
 pub mod snapshot;
+pub mod tls;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::clock::Wall;
-use crate::event::{Level, Message};
+use crate::event::{EventId, Level, Message};
 
 pub mod email;
 pub mod log;
@@ -18,6 +18,8 @@ pub mod signal;
 /// recipients on its own, to one of them).
 #[derive(Clone, Copy, Debug)]
 pub struct Letter<'a> {
+    /// The name of the channel.
+    pub channel: &'a str,
     /// What to say.
     pub message: &'a Message,
     /// To whom, for channels with one delivery per recipient.
@@ -26,6 +28,10 @@ pub struct Letter<'a> {
     pub possible_repeat: bool,
     /// An earlier attempt was refused for its form or size: send it short and plain.
     pub plain: bool,
+    /// What this channel answered to the first message of the same thread ([`Delivered::thread`]).
+    pub thread: Option<&'a str>,
+    /// The events, delivered through this channel before, whose trouble ends with this message.
+    pub ends: &'a [EventId],
     /// The time of this attempt.
     pub now: Wall,
 }
@@ -35,6 +41,8 @@ pub struct Letter<'a> {
 pub struct Delivered {
     /// What the provider gave to follow the delivery up with (a Pushover receipt).
     pub receipt: Option<String>,
+    /// What later messages of the same thread hang on to (the id of a Mattermost post).
+    pub thread: Option<String>,
 }
 
 /// How an attempt that did not arrive ended. The texts never hold a secret.
