@@ -1,0 +1,40 @@
+//! Whom TLS connections trust: the system's certificate authorities and the operator's own.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// The system's certificate authorities, read once. Empty where there are none.
+pub fn system_roots() -> &'static [CertificateDer<'static>] {
+    static ROOTS: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+    ROOTS.get_or_init(|| rustls_native_certs::load_native_certs().certs)
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// A sentence that names the file when it cannot be read or holds no certificate.
+pub fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let name = path.display();
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|why| format!("ca_file {name} cannot be read: {why}"))?;
+    if certificates.is_empty() {
+        return Err(format!("ca_file {name} holds no certificate in PEM form"));
+    }
+    Ok(certificates)
+}
+
+/// The system's certificate authorities together with those of `ca_file`.
+///
+/// # Errors
+/// As [`read_ca_file`].
+pub fn roots(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut all = system_roots().to_vec();
+    if let Some(path) = ca_file {
+        all.extend(read_ca_file(path)?);
+    }
+    Ok(all)
+}
