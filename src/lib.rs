@@ -14,4 +14,5 @@ pub mod notify;
 pub mod problem;
 pub mod secret;
 pub mod snapshot;
+pub mod store;
 pub mod tls;

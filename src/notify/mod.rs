@@ -1,3 +1,6 @@
 //! From an event to a delivered message: route, outbox, courier, channels.
 
 pub mod channel;
+pub mod line;
+pub mod outbox;
+pub mod route;

@@ -52,6 +52,8 @@ pub enum Failure {
     Unreachable { why: String, after: Option<Duration> },
     /// This message will never be taken.
     MessageRefused(String),
+    /// This form of it is not taken: once more as short plain text.
+    FormRefused(String),
     /// Nothing will be taken until somebody mends the channel, or until the hint has passed.
     ChannelRefused { why: String, after: Option<Duration> },
     /// It may or may not have arrived.

@@ -1,0 +1,359 @@
+//! One channel's line: whose turn it is, and how the channel stands. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::channel::Pace;
+use super::outbox::{Delivery, DeliveryId, LineSettings, LineView};
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Level, Subject};
+
+/// A channel that refuses us is probed after this time, then less and less often.
+const FIRST_PROBE: Duration = Duration::from_secs(15 * 60);
+const LONGEST_PROBE: Duration = Duration::from_secs(6 * 3600);
+/// A delivery that failed so often lets the others of its channel go first, in turns.
+const PATIENCE: u32 = 4;
+
+/// What stays in sequence: what one recipient hears about one subject.
+type Sequence = (Subject, Option<String>);
+
+/// Who goes first: fewer rounds of failures, then critical, then older.
+type Turn = (u32, bool, DeliveryId);
+
+#[derive(Debug, Default)]
+struct Queue {
+    ids: VecDeque<DeliveryId>,
+    critical: BTreeSet<DeliveryId>,
+    turn: Option<Turn>,
+}
+
+/// What is to be told about a channel.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It has been failing for a while, or refuses us.
+    Fails { why: String },
+    /// It was reported as failing, and delivers again.
+    Delivers { failed_for: Duration },
+}
+
+/// One channel's line.
+#[derive(Debug)]
+pub struct Line {
+    settings: LineSettings,
+    queues: BTreeMap<Sequence, Queue>,
+    turns: BTreeMap<Turn, Sequence>,
+    all: BTreeSet<DeliveryId>,
+    in_flight: Option<DeliveryId>,
+    bucket: Bucket,
+    jitter: Jitter,
+    trouble: Option<Failing>,
+    /// Ended, but not yet told.
+    recovered: Option<Duration>,
+    not_before: Mono,
+    last_success: Option<Wall>,
+    last_failure: Option<(Wall, String)>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    since: Now,
+    failures: u32,
+    refused: bool,
+    reported: bool,
+    why: String,
+}
+
+impl Line {
+    /// An empty line of a channel that is taken to work.
+    pub fn new(settings: LineSettings, seed: u64, now: Mono) -> Line {
+        Line {
+            bucket: Bucket::full(&settings.pace, now),
+            settings,
+            queues: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            all: BTreeSet::new(),
+            in_flight: None,
+            jitter: Jitter(seed | 1),
+            trouble: None,
+            recovered: None,
+            not_before: Mono(i64::MIN),
+            last_success: None,
+            last_failure: None,
+        }
+    }
+
+    /// The same line under a new configuration: it may have been mended, so it is tried at once.
+    #[must_use]
+    pub fn with_settings(mut self, settings: LineSettings) -> Line {
+        self.settings = settings;
+        self.not_before = Mono(i64::MIN);
+        self
+    }
+
+    /// How fast and how long.
+    pub fn pace(&self) -> &Pace {
+        &self.settings.pace
+    }
+
+    /// To whom.
+    pub fn recipients(&self) -> &[Option<String>] {
+        &self.settings.recipients
+    }
+
+    /// Puts a delivery at the end of its sequence.
+    pub fn push(&mut self, id: DeliveryId, delivery: &Delivery) {
+        let sequence = sequence(delivery);
+        let queue = self.queues.entry(sequence.clone()).or_default();
+        queue.ids.push_back(id);
+        if delivery.message.level == Level::Critical {
+            queue.critical.insert(id);
+        }
+        let rounds = queue.turn.map_or(delivery.attempts / PATIENCE, |turn| turn.0);
+        self.all.insert(id);
+        self.place(&sequence, rounds);
+    }
+
+    /// Takes a delivery out, wherever it stands.
+    pub fn remove(&mut self, id: DeliveryId, delivery: &Delivery) {
+        let sequence = sequence(delivery);
+        let Some(queue) = self.queues.get_mut(&sequence) else { return };
+        queue.ids.retain(|other| *other != id);
+        queue.critical.remove(&id);
+        self.all.remove(&id);
+        if self.in_flight == Some(id) {
+            self.in_flight = None;
+        }
+        self.place(&sequence, 0);
+    }
+
+    /// Finds the delivery's place anew after a failed attempt.
+    pub fn rerank(&mut self, id: DeliveryId, delivery: &Delivery) {
+        debug_assert!(self.all.contains(&id));
+        self.place(&sequence(delivery), delivery.attempts / PATIENCE);
+    }
+
+    fn place(&mut self, sequence: &Sequence, rounds: u32) {
+        let Some(queue) = self.queues.get_mut(sequence) else { return };
+        if let Some(turn) = queue.turn.take() {
+            self.turns.remove(&turn);
+        }
+        let Some(head) = queue.ids.front() else {
+            self.queues.remove(sequence);
+            return;
+        };
+        let turn = (rounds, queue.critical.is_empty(), *head);
+        queue.turn = Some(turn);
+        self.turns.insert(turn, sequence.clone());
+    }
+
+    /// The delivery whose turn it is, if one may be attempted now. It is then under way.
+    pub fn start(&mut self, now: Mono) -> Option<DeliveryId> {
+        if self.in_flight.is_some() || now < self.not_before || !self.bucket.holds(now) {
+            return None;
+        }
+        let id = self.candidate()?;
+        self.bucket.take(now);
+        self.in_flight = Some(id);
+        Some(id)
+    }
+
+    /// A channel that refuses us is probed with the oldest message, else the first in turn goes.
+    fn candidate(&self) -> Option<DeliveryId> {
+        if self.trouble.as_ref().is_some_and(|trouble| trouble.refused) {
+            return self.turns.keys().map(|turn| turn.2).min();
+        }
+        self.turns.keys().next().map(|turn| turn.2)
+    }
+
+    /// When the next attempt may begin; none when nothing waits or one is under way.
+    pub fn next_start(&self, now: Mono) -> Option<Mono> {
+        if self.in_flight.is_some() || self.all.is_empty() {
+            return None;
+        }
+        Some(self.not_before.max(self.bucket.next(now)).max(now))
+    }
+
+    /// The attempt that was under way is over, however it ended.
+    pub fn attempt_ended(&mut self) {
+        self.in_flight = None;
+    }
+
+    /// The channel answered, so it works: a `success`, or a refusal of that one message.
+    pub fn works(&mut self, now: Now, success: bool) {
+        self.not_before = Mono(i64::MIN);
+        if success {
+            self.last_success = Some(now.wall);
+        }
+        if let Some(trouble) = self.trouble.take()
+            && trouble.reported
+        {
+            self.recovered = Some(now.mono.since(trouble.since.mono));
+        }
+    }
+
+    /// An attempt failed in a way that may pass; says how long the channel now waits.
+    pub fn fails(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
+        let failures = self.note_failure(why, false, now);
+        let pace = self.settings.pace;
+        let backoff = self.backoff(pace.first_delay, pace.longest_delay, failures);
+        self.wait(after.map_or(backoff, |hint| hint.max(pace.first_delay)), now)
+    }
+
+    /// The channel refuses us altogether; says how long it is left alone.
+    pub fn is_refused(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
+        let failures = self.note_failure(why, true, now);
+        let backoff = self.backoff(FIRST_PROBE, LONGEST_PROBE, failures);
+        self.wait(after.unwrap_or(backoff), now)
+    }
+
+    fn wait(&mut self, delay: Duration, now: Now) -> Duration {
+        self.not_before = now.mono + delay;
+        delay
+    }
+
+    fn note_failure(&mut self, why: &str, refused: bool, now: Now) -> u32 {
+        self.last_failure = Some((now.wall, why.to_owned()));
+        let trouble = self.trouble.get_or_insert_with(|| Failing {
+            since: now,
+            failures: 0,
+            refused,
+            reported: false,
+            why: String::new(),
+        });
+        if trouble.refused != refused {
+            trouble.refused = refused;
+            trouble.failures = 0;
+        }
+        trouble.failures += 1;
+        trouble.why = why.to_owned();
+        trouble.failures
+    }
+
+    /// `first`, doubled with each failure up to `longest`, give or take 20 %.
+    fn backoff(&mut self, first: Duration, longest: Duration, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
+        let delay = first.saturating_mul(1 << doublings).min(longest);
+        delay.mul_f64(self.jitter.between(0.8, 1.2))
+    }
+
+    /// What is to be told about the channel now, each once.
+    pub fn report(&mut self, now: Mono, after: Duration) -> Option<Report> {
+        if let Some(failed_for) = self.recovered.take() {
+            return Some(Report::Delivers { failed_for });
+        }
+        let trouble = self.trouble.as_mut()?;
+        let due = trouble.refused || now.since(trouble.since.mono) >= after;
+        if trouble.reported || !due {
+            return None;
+        }
+        trouble.reported = true;
+        Some(Report::Fails { why: trouble.why.clone() })
+    }
+
+    /// When [`report`](Self::report) will have something to say.
+    pub fn next_report(&self, after: Duration) -> Option<Mono> {
+        let trouble = self.trouble.as_ref().filter(|trouble| !trouble.reported)?;
+        Some(trouble.since.mono + after)
+    }
+
+    /// Takes over that the channel was reported as failing before a restart.
+    pub fn was_reported(&mut self, now: Now) {
+        self.note_failure("it failed before the restart", false, now);
+        if let Some(trouble) = &mut self.trouble {
+            trouble.reported = true;
+        }
+    }
+
+    /// Whether an attempt is under way.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// How many deliveries wait or are under way.
+    pub fn waiting(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The oldest of them.
+    pub fn oldest(&self) -> Option<DeliveryId> {
+        self.all.first().copied()
+    }
+
+    /// Why the last failed attempt failed, while the channel has not worked since.
+    pub fn last_failure(&self) -> Option<&str> {
+        self.trouble.as_ref().map(|trouble| trouble.why.as_str())
+    }
+
+    /// How it stands; the name and the age of the oldest are filled in by the outbox.
+    pub fn view(&self) -> LineView {
+        LineView {
+            channel: String::new(),
+            waiting: self.waiting(),
+            oldest: None,
+            failing_since: self.trouble.as_ref().map(|trouble| trouble.since.wall),
+            refused: self.trouble.as_ref().is_some_and(|trouble| trouble.refused),
+            last_success: self.last_success,
+            last_failure: self.last_failure.clone(),
+        }
+    }
+}
+
+fn sequence(delivery: &Delivery) -> Sequence {
+    (delivery.message.subject.clone(), delivery.recipient.clone())
+}
+
+/// A token bucket: so many attempts a minute on average, so many at once.
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Mono,
+    per_milli: f64,
+    size: f64,
+}
+
+impl Bucket {
+    fn full(pace: &Pace, now: Mono) -> Bucket {
+        let size = f64::from(pace.burst.max(1));
+        Bucket { tokens: size, at: now, per_milli: f64::from(pace.per_minute) / 60_000.0, size }
+    }
+
+    fn level(&self, now: Mono) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "milliseconds of at most years")]
+        let passed = now.since(self.at).as_millis() as f64;
+        (self.tokens + passed * self.per_milli).min(self.size)
+    }
+
+    fn holds(&self, now: Mono) -> bool {
+        self.level(now) >= 1.0
+    }
+
+    fn take(&mut self, now: Mono) {
+        self.tokens = self.level(now) - 1.0;
+        self.at = now;
+    }
+
+    fn next(&self, now: Mono) -> Mono {
+        let missing = 1.0 - self.level(now);
+        if missing <= 0.0 {
+            return now;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+        let wait = (missing / self.per_milli).ceil() as u64 + 1;
+        now + Duration::from_millis(wait)
+    }
+}
+
+/// xorshift64: enough to keep many daemons from knocking at the same moment.
+#[derive(Debug)]
+struct Jitter(u64);
+
+impl Jitter {
+    fn between(&mut self, low: f64, high: f64) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        #[allow(clippy::cast_precision_loss, reason = "53 bits are kept")]
+        let unit = (self.0 >> 11) as f64 / (1u64 << 53) as f64;
+        low + (high - low) * unit
+    }
+}

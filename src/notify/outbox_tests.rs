@@ -1,0 +1,433 @@
+//! How the outbox behaves, told by hand-moved time.
+
+use super::*;
+use crate::notify::route;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn pace() -> Pace {
+    Pace {
+        first_delay: Duration::from_secs(5),
+        longest_delay: 5 * MINUTE,
+        per_minute: 60_000,
+        burst: 1000,
+        give_up_critical: 24 * HOUR,
+        give_up_warning: 6 * HOUR,
+        give_up_rest: HOUR,
+    }
+}
+
+fn settings(names: &[&str]) -> BTreeMap<String, LineSettings> {
+    names
+        .iter()
+        .map(|name| (name.to_string(), LineSettings { pace: pace(), recipients: vec![None] }))
+        .collect()
+}
+
+fn routes(names: &[&str]) -> Routes {
+    let line = route::Line { min_level: Level::Info };
+    Routes {
+        channels: names.iter().map(|name| (name.to_string(), line.clone())).collect(),
+        default: names.iter().map(|name| name.to_string()).collect(),
+        hosts: ["web1", "web2", "web3"]
+            .map(|host| (host.to_owned(), route::Host { watch: true, channels: None }))
+            .into(),
+        backups: Vec::new(),
+    }
+}
+
+/// An outbox, its clock, and what it was told to send.
+struct Play {
+    outbox: Outbox,
+    routes: Routes,
+    now: Now,
+    event: EventId,
+}
+
+impl Play {
+    fn with(names: &[&str]) -> Play {
+        let now = Now { mono: Mono(1_000_000), wall: Wall(1_800_000_000_000) };
+        Play {
+            outbox: Outbox::new(settings(names), 7, now),
+            routes: routes(names),
+            now,
+            event: EventId(0),
+        }
+    }
+
+    fn wait(&mut self, by: Duration) -> &mut Play {
+        self.now = self.now.later(by);
+        self
+    }
+
+    fn accept(&mut self, level: Level, fact: Fact) -> &mut Play {
+        self.event = self.event.next(self.now.wall);
+        let event = Event { at: self.now.wall, level, fact };
+        self.outbox.accept(&event, self.event, &self.routes, self.now);
+        self
+    }
+
+    fn overdue(&mut self, host: &str) -> &mut Play {
+        self.accept(
+            Level::Critical,
+            Fact::Overdue {
+                host: host.into(),
+                connection: "ipv4".into(),
+                last_seen: Wall(0),
+                promised: Wall(0),
+                others_down: Vec::new(),
+            },
+        )
+    }
+
+    fn back(&mut self, host: &str) -> &mut Play {
+        let fact =
+            Fact::Back { host: host.into(), connection: "ipv4".into(), gone: Duration::ZERO };
+        self.accept(Level::Ok, fact)
+    }
+
+    fn said(&mut self, host: &str, text: &str) -> &mut Play {
+        self.accept(Level::Warning, Fact::Said { host: host.into(), text: text.into() })
+    }
+
+    fn start(&mut self) -> Vec<Job> {
+        self.outbox.start(self.now)
+    }
+
+    fn one(&mut self) -> Job {
+        let mut jobs = self.start();
+        assert_eq!(jobs.len(), 1, "{jobs:?}");
+        jobs.remove(0)
+    }
+
+    fn finish(&mut self, job: &Job, result: Result<Delivered, Failure>) -> Fate {
+        self.outbox.finish(job.id, result, self.now).expect("the delivery is known").0
+    }
+
+    /// Sends everything that can be sent now; the titles in order.
+    fn drain(&mut self) -> Vec<String> {
+        let mut titles = Vec::new();
+        loop {
+            let jobs = self.start();
+            if jobs.is_empty() {
+                return titles;
+            }
+            for job in jobs {
+                titles.push(format!("{}: {}", job.delivery.channel, job.delivery.message.title));
+                self.finish(&job, Ok(Delivered::default()));
+            }
+        }
+    }
+
+    /// A crash: only what was written is there afterwards.
+    fn crash(&mut self, disk: &mut BTreeMap<(Table, String), Vec<u8>>) {
+        self.write_to(disk);
+        let names: Vec<_> = self.routes.channels.keys().map(String::as_str).collect();
+        self.outbox = Outbox::new(settings(&names), 7, self.now);
+        let rows = |table: Table| {
+            disk.iter().filter(move |((of, _), _)| *of == table).map(|((_, key), row)| (key, row))
+        };
+        let deliveries = rows(Table::Outbox)
+            .map(|(key, row)| (key.clone(), serde_json::from_slice(row).unwrap()))
+            .collect();
+        let troubles =
+            rows(Table::Troubles).map(|(_, row)| serde_json::from_slice(row).unwrap()).collect();
+        self.outbox.restore(deliveries, troubles, self.now);
+    }
+
+    fn write_to(&mut self, disk: &mut BTreeMap<(Table, String), Vec<u8>>) {
+        for write in self.outbox.take_writes() {
+            match write.value {
+                Some(value) => drop(disk.insert((write.table, write.key), value)),
+                None => drop(disk.remove(&(write.table, write.key))),
+            }
+        }
+    }
+}
+
+fn unreachable() -> Result<Delivered, Failure> {
+    Err(Failure::Unreachable { why: "connection refused".into(), after: None })
+}
+
+#[test]
+fn a_channel_has_one_delivery_in_flight() {
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1").overdue("web2");
+    let job = play.one();
+    assert!(play.start().is_empty());
+    play.finish(&job, Ok(Delivered::default()));
+    assert_eq!(play.one().delivery.message.title, "web2 ipv4 overdue");
+}
+
+#[test]
+fn a_recovery_never_overtakes_its_alarm() {
+    let mut play = Play::with(&["mail"]);
+    play.said("web2", "hello").overdue("web1");
+    let job = play.one();
+    assert_eq!(job.delivery.message.title, "web1 ipv4 overdue", "critical goes first");
+    play.back("web1");
+    play.finish(&job, unreachable());
+    play.wait(MINUTE);
+    assert_eq!(
+        play.drain(),
+        ["mail: web1 ipv4 overdue", "mail: web2 hello", "mail: web1 ipv4 is back"]
+    );
+}
+
+#[test]
+fn what_is_critical_pulls_what_came_before_it_about_the_same_host() {
+    let mut play = Play::with(&["mail"]);
+    play.said("web2", "first").said("web1", "second").overdue("web1");
+    assert_eq!(play.drain(), ["mail: web1 second", "mail: web1 ipv4 overdue", "mail: web2 first"]);
+}
+
+#[test]
+fn a_recovery_goes_to_those_who_were_given_the_trouble_and_to_no_other() {
+    let mut play = Play::with(&["mail", "pager"]);
+    play.routes.channels.get_mut("pager").unwrap().min_level = Level::Critical;
+    play.said("web1", "quiet words");
+    play.overdue("web1");
+    play.routes.default = vec!["chat".into()];
+    play.drain();
+    play.back("web1");
+    assert_eq!(play.drain(), ["mail: web1 ipv4 is back", "pager: web1 ipv4 is back"]);
+    play.back("web1");
+    assert!(play.drain().is_empty(), "a trouble ends once");
+}
+
+#[test]
+fn a_channel_that_never_took_the_alarm_does_not_hear_of_its_end() {
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1");
+    let job = play.one();
+    let fate = play.finish(&job, Err(Failure::MessageRefused("no such user".into())));
+    assert_eq!(fate, Fate::Dropped { why: "no such user".into() });
+    play.back("web1");
+    assert!(play.drain().is_empty());
+}
+
+#[test]
+fn failures_back_off_up_to_the_longest_delay_and_success_resets_them() {
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1");
+    let mut delays = Vec::new();
+    for _ in 0..10 {
+        let job = play.one();
+        let Fate::Waits { delay, .. } = play.finish(&job, unreachable()) else { panic!() };
+        assert!(play.start().is_empty());
+        let wake = play.outbox.next_wake(play.now).unwrap();
+        assert!(wake <= play.now.mono + delay);
+        play.wait(delay);
+        delays.push(delay);
+    }
+    assert!(delays[0] >= Duration::from_secs(4) && delays[0] <= Duration::from_secs(6));
+    assert!(delays[1] > delays[0]);
+    assert!(delays.iter().all(|delay| *delay <= 6 * MINUTE));
+    play.drain();
+    play.overdue("web2");
+    let job = play.one();
+    let Fate::Waits { delay, .. } = play.finish(&job, unreachable()) else { panic!() };
+    assert!(delay <= Duration::from_secs(6));
+}
+
+#[test]
+fn a_dead_channel_holds_up_no_other() {
+    let mut play = Play::with(&["dead", "mail"]);
+    play.overdue("web1");
+    let jobs = play.start();
+    let dead = jobs.iter().find(|job| job.delivery.channel == "dead").unwrap().clone();
+    let mail = jobs.iter().find(|job| job.delivery.channel == "mail").unwrap().clone();
+    play.finish(&mail, Ok(Delivered::default()));
+    play.overdue("web2");
+    assert_eq!(play.drain(), ["mail: web2 ipv4 overdue"], "dead is still hanging");
+    play.finish(&dead, unreachable());
+}
+
+#[test]
+fn a_message_that_fails_for_ever_lets_the_others_pass() {
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1").overdue("web2");
+    let mut passed = false;
+    for _ in 0..10 {
+        let job = play.one();
+        if job.delivery.message.title.starts_with("web1") {
+            play.finish(&job, unreachable());
+        } else {
+            play.finish(&job, Ok(Delivered::default()));
+            passed = true;
+        }
+        play.wait(10 * MINUTE);
+    }
+    assert!(passed);
+}
+
+#[test]
+fn a_hint_of_the_provider_is_followed() {
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1");
+    let job = play.one();
+    let after = Some(Duration::from_secs(90));
+    play.finish(&job, Err(Failure::Unreachable { why: "slow down".into(), after }));
+    assert!(play.wait(Duration::from_secs(89)).start().is_empty());
+    assert_eq!(play.wait(Duration::from_secs(1)).start().len(), 1);
+}
+
+#[test]
+fn a_refused_channel_is_probed_slowly_with_the_oldest_message_and_told_at_once() {
+    let mut play = Play::with(&["chat", "mail"]);
+    play.routes.default = vec!["chat".into()];
+    play.said("web2", "the oldest").overdue("web1");
+    let job = play.one();
+    assert!(play.outbox.reports(play.now).is_empty());
+    let why = || Failure::ChannelRefused { why: "bad token".into(), after: None };
+    play.finish(&job, Err(why()));
+    let reports = play.outbox.reports(play.now);
+    assert_eq!(reports.len(), 1);
+    assert_eq!(reports[0].message(EventId(1)).title, "channel chat is failing: bad token");
+    assert!(play.outbox.reports(play.now).is_empty(), "once");
+    assert!(play.wait(11 * MINUTE).start().is_empty());
+    let job = play.wait(8 * MINUTE).one();
+    assert_eq!(job.delivery.message.title, "web2 the oldest");
+    play.finish(&job, Ok(Delivered::default()));
+    let reports = play.outbox.reports(play.now);
+    assert_eq!(reports[0].message(EventId(2)).title, "channel chat delivers again");
+    assert_eq!(play.drain(), ["chat: web1 ipv4 overdue"]);
+}
+
+#[test]
+fn a_channel_that_fails_for_ten_minutes_is_told() {
+    let mut play = Play::with(&["chat", "mail"]);
+    play.overdue("web1");
+    for job in play.start() {
+        play.finish(&job, unreachable());
+    }
+    let now = play.wait(9 * MINUTE).now;
+    assert!(play.outbox.reports(now).is_empty());
+    let now = play.wait(MINUTE).now;
+    assert_eq!(play.outbox.reports(now).len(), 2);
+}
+
+#[test]
+fn what_waits_too_long_is_given_up_and_said_so() {
+    let mut play = Play::with(&["mail"]);
+    play.said("web1", "hello");
+    let job = play.one();
+    play.finish(&job, unreachable());
+    let now = play.wait(5 * HOUR).now;
+    assert!(play.outbox.expire(now).is_empty());
+    let now = play.wait(HOUR).now;
+    let fates = play.outbox.expire(now);
+    let why = "given up after 6 h; the last attempt: connection refused";
+    assert_eq!(fates[0].0, Fate::Dropped { why: why.into() });
+    assert!(play.outbox.is_empty());
+}
+
+#[test]
+fn after_a_crash_nothing_is_lost_and_only_what_was_under_way_may_be_a_repeat() {
+    let mut disk = BTreeMap::new();
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1").overdue("web2").back("web2");
+    play.one();
+    play.crash(&mut disk);
+    let mut seen = Vec::new();
+    while let [job] = play.start().as_slice() {
+        seen.push((job.delivery.message.title.clone(), job.delivery.possible_repeat));
+        play.finish(job, Ok(Delivered::default()));
+    }
+    assert_eq!(
+        seen,
+        [
+            ("web1 ipv4 overdue".into(), true),
+            ("web2 ipv4 overdue".into(), false),
+            ("web2 ipv4 is back".into(), false)
+        ]
+    );
+    play.back("web1");
+    assert_eq!(play.drain(), ["mail: web1 ipv4 is back"], "who was told is remembered");
+    play.write_to(&mut disk);
+    assert!(disk.keys().all(|(table, _)| *table == Table::History), "{disk:?}");
+}
+
+#[test]
+fn an_unknown_outcome_is_marked_as_a_possible_repeat() {
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1");
+    let job = play.one();
+    play.finish(&job, Err(Failure::Unknown("no answer".into())));
+    let job = play.wait(MINUTE).one();
+    assert!(job.delivery.possible_repeat);
+}
+
+#[test]
+fn a_refused_form_is_sent_once_more_short_and_plain() {
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1");
+    let refused = || Err(Failure::FormRefused("552 too big".into()));
+    let job = play.one();
+    play.finish(&job, refused());
+    let job = play.one();
+    assert!(job.delivery.plain);
+    assert_eq!(play.finish(&job, refused()), Fate::Dropped { why: "552 too big".into() });
+}
+
+#[test]
+fn a_rate_limit_makes_messages_wait_and_drops_none() {
+    let mut play = Play::with(&["mail"]);
+    let slow =
+        LineSettings { pace: Pace { per_minute: 20, burst: 5, ..pace() }, recipients: vec![None] };
+    play.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), slow)]), 7, play.now);
+    for n in 0..30 {
+        play.said("web1", &n.to_string());
+    }
+    assert_eq!(play.drain().len(), 5);
+    let mut sent = 5;
+    while sent < 30 {
+        let wake = play.outbox.next_wake(play.now).unwrap();
+        play.now = play.now.later(wake.since(play.now.mono));
+        assert!(play.outbox.expire(play.now).is_empty());
+        sent += play.drain().len();
+    }
+    let passed = play.now.mono.since(Mono(1_000_000));
+    assert!(passed >= Duration::from_secs(74) && passed <= Duration::from_secs(76), "{passed:?}");
+}
+
+#[test]
+fn a_channel_that_is_no_longer_configured_drops_its_queue_and_says_so() {
+    let mut play = Play::with(&["mail", "chat"]);
+    play.overdue("web1");
+    let fates = play.outbox.reconfigure(settings(&["mail"]), 7, play.now);
+    assert_eq!(fates.len(), 1);
+    assert_eq!(fates[0].1.channel, "chat");
+    assert_eq!(play.drain(), ["mail: web1 ipv4 overdue"]);
+}
+
+#[test]
+fn each_recipient_has_a_delivery_of_its_own() {
+    let mut play = Play::with(&["mail"]);
+    let both = LineSettings {
+        pace: pace(),
+        recipients: vec![Some("a@example.com".into()), Some("b@example.com".into())],
+    };
+    play.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), both)]), 7, play.now);
+    play.overdue("web1");
+    let job = play.one();
+    play.finish(&job, Err(Failure::MessageRefused("550 no such user".into())));
+    let job = play.one();
+    assert_eq!(job.delivery.recipient.as_deref(), Some("b@example.com"));
+    play.finish(&job, Ok(Delivered::default()));
+    play.back("web1");
+    assert_eq!(play.drain().len(), 2, "the channel was given the trouble");
+}
+
+#[test]
+fn later_messages_hang_on_the_thread_of_the_first() {
+    let mut play = Play::with(&["chat"]);
+    play.overdue("web1").back("web1");
+    let job = play.one();
+    let post = Delivered { thread: Some("post1".into()), ..Delivered::default() };
+    play.finish(&job, Ok(post));
+    let job = play.one();
+    assert_eq!(job.delivery.thread.as_deref(), Some("post1"));
+    assert_eq!(job.delivery.ends.len(), 1);
+}

@@ -1,0 +1,177 @@
+//! Who hears about an event: a host's channels, else the defaults. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::event::{Event, Level, Subject};
+
+/// What the router knows of one channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// It stays quiet below this level.
+    pub min_level: Level,
+}
+
+/// What the router knows of one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Whether its heartbeat events are told at all.
+    pub watch: bool,
+    /// Its own channels, if it has any.
+    pub channels: Option<Vec<String>>,
+}
+
+/// The routing part of a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// Every channel, by name.
+    pub channels: BTreeMap<String, Line>,
+    /// The channels of hosts that have none of their own.
+    pub default: Vec<String>,
+    /// The configured hosts.
+    pub hosts: BTreeMap<String, Host>,
+    /// Who hears about backups.
+    pub backups: Vec<String>,
+}
+
+impl Routes {
+    /// The channels of a host, whatever the level.
+    pub fn of_host(&self, host: &str) -> &[String] {
+        match self.hosts.get(host).and_then(|host| host.channels.as_ref()) {
+            Some(own) => own,
+            None => &self.default,
+        }
+    }
+
+    /// The channels that hear about `event` for what it is. Recoveries go to whoever was given
+    /// the trouble, which only the outbox knows: for them this is empty.
+    pub fn targets(&self, event: &Event) -> BTreeSet<String> {
+        if event.level == Level::Ok || !self.is_told(event) {
+            return BTreeSet::new();
+        }
+        let names: Vec<String> = match event.subject() {
+            Subject::Host(host) => self.of_host(&host).to_vec(),
+            Subject::Plan(_) => self.backups.clone(),
+            Subject::Channel(channel) => self.neighbours(&channel),
+            Subject::Daemon => self.of_daemon(),
+        };
+        names.into_iter().filter(|name| self.hears(name, event.level)).collect()
+    }
+
+    fn is_told(&self, event: &Event) -> bool {
+        match event.subject() {
+            Subject::Host(host) if event.wants_watch() => {
+                self.hosts.get(&host).is_some_and(|host| host.watch)
+            }
+            Subject::Host(_) | Subject::Plan(_) | Subject::Channel(_) | Subject::Daemon => true,
+        }
+    }
+
+    fn hears(&self, name: &str, level: Level) -> bool {
+        self.channels.get(name).is_some_and(|line| level >= line.min_level)
+    }
+
+    /// The other channels that the hosts of a channel use: whom its failure concerns. Where it
+    /// has no such neighbour, every other channel is better than nobody.
+    fn neighbours(&self, channel: &str) -> Vec<String> {
+        let groups = std::iter::once(self.default.as_slice())
+            .chain(std::iter::once(self.backups.as_slice()))
+            .chain(self.hosts.values().filter_map(|host| host.channels.as_deref()));
+        let beside: BTreeSet<&String> = groups
+            .filter(|group| group.iter().any(|name| name == channel))
+            .flatten()
+            .filter(|name| *name != channel)
+            .collect();
+        if beside.is_empty() {
+            return self.channels.keys().filter(|name| *name != channel).cloned().collect();
+        }
+        beside.into_iter().cloned().collect()
+    }
+
+    /// Who hears about the daemon's own troubles: the defaults, else everybody.
+    fn of_daemon(&self) -> Vec<String> {
+        if self.default.is_empty() {
+            self.channels.keys().cloned().collect()
+        } else {
+            self.default.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::event::Fact;
+
+    fn routes() -> Routes {
+        let line = |min_level| Line { min_level };
+        let own = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect());
+        Routes {
+            channels: BTreeMap::from([
+                ("mail".into(), line(Level::Info)),
+                ("pager".into(), line(Level::Critical)),
+                ("chat".into(), line(Level::Info)),
+            ]),
+            default: vec!["mail".into()],
+            hosts: BTreeMap::from([
+                ("web1".into(), Host { watch: true, channels: own(&["mail", "pager"]) }),
+                ("quiet".into(), Host { watch: false, channels: None }),
+                ("plain".into(), Host { watch: true, channels: None }),
+            ]),
+            backups: vec!["mail".into()],
+        }
+    }
+
+    fn said(host: &str, level: Level) -> Event {
+        Event { at: Wall(0), level, fact: Fact::Said { host: host.into(), text: "hello".into() } }
+    }
+
+    fn targets(event: &Event) -> Vec<String> {
+        routes().targets(event).into_iter().collect()
+    }
+
+    #[test]
+    fn a_host_has_its_own_channels_or_the_defaults() {
+        assert_eq!(targets(&said("web1", Level::Critical)), ["mail", "pager"]);
+        assert_eq!(targets(&said("plain", Level::Critical)), ["mail"]);
+    }
+
+    #[test]
+    fn a_channel_is_quiet_below_its_level() {
+        assert_eq!(targets(&said("web1", Level::Warning)), ["mail"]);
+    }
+
+    #[test]
+    fn only_watched_hosts_tell_of_their_heartbeats() {
+        assert!(targets(&said("quiet", Level::Critical)).is_empty());
+        assert!(targets(&said("stranger", Level::Critical)).is_empty());
+    }
+
+    #[test]
+    fn thresholds_are_told_of_unwatched_hosts_too() {
+        let event = Event {
+            at: Wall(0),
+            level: Level::Warning,
+            fact: Fact::Threshold {
+                host: "quiet".into(),
+                metric: "m".into(),
+                value: 1.0,
+                limit: "> 0.0".into(),
+                since: Wall(0),
+                reminder: false,
+            },
+        };
+        assert_eq!(targets(&event), ["mail"]);
+    }
+
+    #[test]
+    fn a_failing_channel_is_told_through_its_neighbours_and_never_through_itself() {
+        let fails = |channel: &str| Event {
+            at: Wall(0),
+            level: Level::Critical,
+            fact: Fact::ChannelFails { channel: channel.into(), why: "x".into(), waiting: 1 },
+        };
+        assert_eq!(targets(&fails("pager")), ["mail"]);
+        assert_eq!(targets(&fails("chat")), ["mail", "pager"], "nobody beside it: everybody else");
+    }
+}
