@@ -3,16 +3,28 @@
 //! The map of the house:
 //!
 //! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
+//! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`tls`]: whom TLS connections trust.
+//! - [`backup`]: what really happened to a backup.
 //! - [`notify`]: from an event to a delivered message.
+//! - [`web`]: the HTTP side.
 
+pub mod address;
+pub mod backup;
 pub mod clock;
+pub mod config;
+pub mod duration;
 pub mod event;
 pub mod heartbeat;
 pub mod notify;
 pub mod problem;
 pub mod secret;
+pub mod section;
 pub mod snapshot;
 pub mod store;
 pub mod tls;
+pub mod web;
+pub mod yaml;
+
+pub use config::Config;

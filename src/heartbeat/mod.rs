@@ -2,3 +2,4 @@
 
 pub mod settings;
 pub mod threshold;
+pub mod threshold_config;

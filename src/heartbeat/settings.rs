@@ -1,8 +1,19 @@
-//! The sections `heartbeat` and `hosts` of the configuration. Pure.
+//! The sections `heartbeat` and `hosts` of the configuration.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::address::{is_host, is_loopback, is_name};
+use crate::problem::Severity;
 use crate::secret::Secret;
+use crate::section::{Names, Section};
+
+/// The shortest and the longest time between two beats.
+const INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(604_800);
+
+/// So many hosts with the same fault are named one by one; more are counted.
+const NAMED_HOSTS: usize = 20;
 
 /// What to do with a datagram of a host that is not under `hosts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +66,49 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Reads the section; `hosts` are needed to know whether all of them have a key of their own.
+    pub fn read(section: &mut Section, hosts: &BTreeMap<String, HostSettings>) -> Settings {
+        let usual = Settings::default();
+        let accept = [("ignore", UnknownHosts::Ignore), ("accept", UnknownHosts::Accept)];
+        let most = section.number("max_unknown_hosts", 0..=10_000_000);
+        let settings = Settings {
+            host: section.text("host").unwrap_or(usual.host),
+            port: section.port("port").unwrap_or(usual.port),
+            key: section.secret("key", "key_file"),
+            interval: section.duration_within("interval", INTERVALS).unwrap_or(usual.interval),
+            grace: section.duration("grace"),
+            clock_skew: section.duration("clock_skew").unwrap_or(usual.clock_skew),
+            unknown_hosts: section.choice("unknown_hosts", &accept).unwrap_or(usual.unknown_hosts),
+            max_unknown_hosts: most
+                .and_then(|most| usize::try_from(most).ok())
+                .unwrap_or(usual.max_unknown_hosts),
+            accept_unsigned: section.flag("accept_unsigned").unwrap_or(usual.accept_unsigned),
+            new_timeout: section.duration("new_timeout").unwrap_or(usual.new_timeout),
+        };
+        if !is_host(&settings.host) {
+            section.error("host", format!("\"{}\" cannot be an address", settings.host));
+        } else if !is_loopback(&settings.host) && settings.believes_anybody(section, hosts) {
+            section.error(
+                "host",
+                format!(
+                    "{} is reachable from outside, and heartbeats are not signed: set key or key_file, or accept_unsigned: true",
+                    settings.host
+                ),
+            );
+        }
+        settings
+    }
+
+    fn believes_anybody(&self, section: &Section, hosts: &BTreeMap<String, HostSettings>) -> bool {
+        let keyed = self.key.is_some() || section.given("key") || section.given("key_file");
+        let each_keyed = self.unknown_hosts == UnknownHosts::Ignore
+            && !hosts.is_empty()
+            && hosts.values().all(|host| host.key.is_some());
+        !keyed && !each_keyed && !self.accept_unsigned
+    }
+}
+
 /// One entry of the section `hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostSettings {
@@ -85,5 +139,78 @@ impl Default for HostSettings {
             interval: None,
             grace: None,
         }
+    }
+}
+
+impl HostSettings {
+    /// Reads one entry; channels and threshold sets must be among those that there are.
+    pub fn read(section: &mut Section, channels: &Names, sets: &Names) -> HostSettings {
+        let usual = HostSettings::default();
+        HostSettings {
+            threshold_config: section
+                .name("threshold_config", "threshold set", sets)
+                .unwrap_or(usual.threshold_config),
+            watch: section.flag("watch").unwrap_or(usual.watch),
+            notification_channels: section.names("notification_channels", "channel", channels),
+            dyndns: section.flag("dyndns").unwrap_or(usual.dyndns),
+            key: section.secret("key", "key_file"),
+            interval: section.duration_within("interval", INTERVALS),
+            grace: section.duration("grace"),
+        }
+    }
+}
+
+/// A host that is configured in a way that tells nobody anything.
+struct Mute {
+    name: String,
+    line: Option<usize>,
+}
+
+/// Reads the section `hosts` of the top level.
+pub fn read_hosts(
+    top: &mut Section,
+    channels: &Names,
+    default_channels: &[String],
+    sets: &Names,
+) -> BTreeMap<String, HostSettings> {
+    let (mut unwatched, mut unheard) = (Vec::new(), Vec::new());
+    let hosts = top.entries("hosts", |name, section| {
+        if !is_name(name) {
+            section.error(
+                "",
+                "a host's name must be 1 to 253 letters, digits, dots, dashes, underscores",
+            );
+        }
+        let host = HostSettings::read(section, channels, sets);
+        let mute = || Mute { name: name.to_owned(), line: section.line_of("") };
+        let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
+        if !host.watch {
+            unwatched.push(mute());
+        } else if routed.is_empty() {
+            unheard.push(mute());
+        }
+        host
+    });
+    warn_of(
+        top,
+        &unwatched,
+        "listed but not watched: without \"watch: true\" nobody is told when it is overdue",
+    );
+    warn_of(
+        top,
+        &unheard,
+        "watched, but no channel hears about it: set notification_channels, here or default_notification_channels for all",
+    );
+    hosts.into_iter().collect()
+}
+
+fn warn_of(top: &Section, hosts: &[Mute], what: &str) {
+    if hosts.len() > NAMED_HOSTS {
+        top.warning("hosts", format!("{} hosts are {what}", hosts.len()));
+        return;
+    }
+    for host in hosts {
+        let path = format!("hosts.{}", host.name);
+        top.reading().report(Severity::Warning, host.line, path, what.to_owned());
     }
 }

@@ -4,3 +4,4 @@ pub mod channel;
 pub mod line;
 pub mod outbox;
 pub mod route;
+pub mod settings;

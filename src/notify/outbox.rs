@@ -181,8 +181,7 @@ pub struct Outbox {
 impl Outbox {
     /// An empty one with these channels. `seed` varies the jitter.
     pub fn new(settings: BTreeMap<String, LineSettings>, seed: u64, now: Now) -> Outbox {
-        let mut outbox =
-            Outbox { next_expiry_check: now.mono + EXPIRY_CHECK, ..Outbox::default() };
+        let mut outbox = Outbox { next_expiry_check: now.mono + EXPIRY_CHECK, ..Outbox::default() };
         outbox.reconfigure(settings, seed, now);
         outbox
     }

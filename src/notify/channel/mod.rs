@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Wall;
 use crate::event::{EventId, Level, Message};
+use crate::section::Section;
 
 pub mod email;
 pub mod log;
@@ -112,4 +113,45 @@ pub struct Definition {
     pub kind: Kind,
     /// It stays quiet below this level (but tells the end of what it told the beginning of).
     pub min_level: Level,
+}
+
+/// The words for `type`.
+#[derive(Clone, Copy)]
+enum Type {
+    Email,
+    Pushover,
+    Signal,
+    Mattermost,
+    Log,
+}
+
+const TYPES: [(&str, Type); 5] = [
+    ("email", Type::Email),
+    ("pushover", Type::Pushover),
+    ("signal", Type::Signal),
+    ("mattermost", Type::Mattermost),
+    ("log", Type::Log),
+];
+
+const MIN_LEVELS: [(&str, Level); 3] =
+    [("info", Level::Info), ("warning", Level::Warning), ("critical", Level::Critical)];
+
+impl Definition {
+    /// Reads one entry of `notification_channels`.
+    pub fn read(section: &mut Section) -> Definition {
+        section.require("type");
+        let min_level = section.choice("min_level", &MIN_LEVELS).unwrap_or(Level::Info);
+        let kind = match section.choice("type", &TYPES) {
+            Some(Type::Email) => Kind::Email(email::Email::read(section)),
+            Some(Type::Pushover) => Kind::Pushover(pushover::Pushover::read(section)),
+            Some(Type::Signal) => Kind::Signal(signal::Signal::read(section)),
+            Some(Type::Mattermost) => Kind::Mattermost(mattermost::Mattermost::read(section)),
+            Some(Type::Log) => Kind::Log,
+            None => {
+                section.ignore_rest();
+                Kind::Log
+            }
+        };
+        Definition { kind, min_level }
+    }
 }

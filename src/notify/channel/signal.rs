@@ -3,6 +3,9 @@
 
 use std::path::PathBuf;
 
+use crate::address::BaseUrl;
+use crate::section::Section;
+
 /// Where a running signal-cli daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rpc {
@@ -23,4 +26,170 @@ pub struct Signal {
     pub recipient: String,
     /// Talk to a daemon instead of starting the program.
     pub rpc: Option<Rpc>,
+}
+
+impl Signal {
+    /// Reads the section of such a channel.
+    pub fn read(section: &mut Section) -> Signal {
+        let rpc = section
+            .text("rpc")
+            .and_then(|text| Rpc::parse(&text).map_err(|what| section.error("rpc", what)).ok());
+        let cli_path = if section.given("rpc") {
+            section.program_unchecked("cli_path", "signal-cli")
+        } else {
+            section.program("cli_path", "signal-cli")
+        };
+        let user = section.required("user");
+        if !user.is_empty() {
+            match number(&user) {
+                Number::Sound => {}
+                Number::Doubtful(what) => section.warning("user", what),
+                Number::Wrong(what) => section.error("user", what),
+            }
+        }
+        let recipient = section.required("recipient");
+        Signal { cli_path, user, recipient: check_recipient(section, recipient), rpc }
+    }
+}
+
+impl Rpc {
+    fn parse(text: &str) -> Result<Rpc, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(Rpc::Unix(path.into())),
+                false => {
+                    Err("must be unix: and an absolute path, such as unix:/run/signal-cli/socket"
+                        .into())
+                }
+            };
+        }
+        if !text.starts_with("http://") && !text.starts_with("https://") {
+            return Err("must be unix:/path or http://host:port".into());
+        }
+        BaseUrl::parse(text).map(|url| Rpc::Http(url.text))
+    }
+}
+
+enum Number {
+    Sound,
+    Doubtful(String),
+    Wrong(String),
+}
+
+/// Judges a phone number: E.164, `^\+[1-9][0-9]{6,14}$`. signal-cli takes anything else and turns it
+/// into the number of a stranger.
+fn number(text: &str) -> Number {
+    let digits = text.strip_prefix('+');
+    match digits {
+        None => Number::Wrong(format!(
+            "must be a number with + and country code, such as +12025551234, not \"{text}\""
+        )),
+        Some(digits) if digits.contains(|c: char| !c.is_ascii_digit()) => {
+            Number::Wrong(format!("must be + and digits alone, not \"{text}\""))
+        }
+        Some(digits) if !(7..=15).contains(&digits.len()) => {
+            Number::Wrong(format!("must be + and 7 to 15 digits, \"{text}\" has {}", digits.len()))
+        }
+        Some(digits) if digits.starts_with('0') => {
+            Number::Doubtful(format!("\"{text}\": no country code begins with 0"))
+        }
+        Some(_) => Number::Sound,
+    }
+}
+
+/// The recipient in the form that we keep, with what is wrong reported.
+fn check_recipient(section: &Section, text: String) -> String {
+    if text.is_empty() || is_uuid(&text) {
+        return text;
+    }
+    if let Some(name) = text.strip_prefix("u:") {
+        if !is_username(name) {
+            section.error(
+                "recipient",
+                format!("must be u: and a name with a number, such as u:bob.01, not \"{text}\""),
+            );
+        }
+        return text;
+    }
+    if let Some(id) = text.strip_prefix("group:") {
+        if !is_group(id) {
+            section.error(
+                "recipient",
+                "must be group: and the group's id as signal-cli lists it (listGroups)",
+            );
+        }
+        return text;
+    }
+    if is_group(&text) {
+        return format!("group:{text}");
+    }
+    match number(&text) {
+        Number::Sound => {}
+        Number::Doubtful(what) => section.warning("recipient", what),
+        Number::Wrong(_) if is_username(&text) => {
+            section.error("recipient", format!("a user name needs u: before it, did you mean \"u:{text}\"?"));
+        }
+        Number::Wrong(what) if text.starts_with('+') => section.error("recipient", what),
+        Number::Wrong(_) => section.error(
+            "recipient",
+            format!("must be a number such as +12025551234, u:name.01, a UUID or group:ID, not \"{text}\""),
+        ),
+    }
+    text
+}
+
+/// Signal's user names: a word, a dot and at least two digits.
+fn is_username(text: &str) -> bool {
+    let Some((name, number)) = text.rsplit_once('.') else { return false };
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (3..=32).contains(&name.len())
+        && name.bytes().all(word)
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && (2..=9).contains(&number.len())
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn is_uuid(text: &str) -> bool {
+    let lengths = text.split('-').map(str::len);
+    lengths.eq([8, 4, 4, 4, 12])
+        && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+}
+
+/// 32 bytes in base64, or 16 in groups of the first kind.
+fn is_group(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
+    matches!((body.len(), text.len() - body.len()), (43, 1) | (22, 2)) && body.bytes().all(letter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipients_are_told_apart() {
+        assert!(is_username("bob.01") && !is_username("bob") && !is_username("1ob.01"));
+        assert!(is_uuid("a1b2c3d4-0000-4000-8000-00000000000f") && !is_uuid("a1b2"));
+        assert!(is_group("EdSqI90cS0UomDpgUXOlCoObWvQOXlH5G3Z2d3f4ayE="));
+        assert!(!is_group("+12025551234"));
+    }
+
+    #[test]
+    fn numbers_are_judged_as_e164() {
+        assert!(matches!(number("+1234567890"), Number::Sound));
+        assert!(matches!(number("+0987654321"), Number::Doubtful(_)));
+        for text in ["01711234567", "+49 171 1234567", "+12", "+1234567890123456", "bob"] {
+            assert!(matches!(number(text), Number::Wrong(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_running_daemon_is_found_by_path_or_address() {
+        assert_eq!(Rpc::parse("unix:/run/x"), Ok(Rpc::Unix("/run/x".into())));
+        assert_eq!(
+            Rpc::parse("http://127.0.0.1:8080"),
+            Ok(Rpc::Http("http://127.0.0.1:8080".into()))
+        );
+        assert!(Rpc::parse("unix:x").is_err() && Rpc::parse("127.0.0.1:80").is_err());
+    }
 }

@@ -1,0 +1,117 @@
+//! Addresses as operators write them: hosts, loopback or not, base URLs. Pure.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Whether a host is this very machine: 127.0.0.0/8, `::1`, `localhost`.
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match bare.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+/// Whether it can be a host's name or address, without a port.
+pub fn is_host(text: &str) -> bool {
+    if text.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    if let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        return inner.parse::<Ipv6Addr>().is_ok();
+    }
+    let good = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=253).contains(&text.len()) && text.chars().all(good) && !text.starts_with(['.', '-'])
+}
+
+/// Whether it can name something in the configuration: 1-253 of `A-Za-z0-9._-`.
+pub fn is_name(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=253).contains(&text.len()) && text.bytes().all(good)
+}
+
+/// Scheme, host, port and path prefix of a web server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// The whole, without a trailing slash.
+    pub text: String,
+    /// The host alone.
+    pub host: String,
+    /// Whether it is `https`.
+    pub secure: bool,
+}
+
+impl BaseUrl {
+    /// Reads one; without a scheme it is `https`. The error says what is wanted.
+    pub fn parse(text: &str) -> Result<BaseUrl, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
+        let secure = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return Err(format!("must begin with https:// or http://, not {scheme}://")),
+        };
+        let rest = rest.trim_end_matches('/');
+        if rest.contains('@') {
+            return Err("must not hold a user or a password".into());
+        }
+        if rest.contains(|c: char| c.is_whitespace() || matches!(c, '?' | '#' | '"' | '\\')) {
+            return Err("must be a host, maybe with a port and a path".into());
+        }
+        let authority = rest.split('/').next().unwrap_or_default();
+        let (host, port) = split_port(authority);
+        if !is_host(host) {
+            return Err(format!("\"{host}\" cannot be the name of a host"));
+        }
+        if port.is_some_and(|port| !port.parse().is_ok_and(|port: u16| port > 0)) {
+            return Err("must have a port from 1 to 65535 behind the colon".into());
+        }
+        Ok(BaseUrl { text: format!("{scheme}://{rest}"), host: host.to_owned(), secure })
+    }
+
+    /// Whether what is sent there goes over a network in clear.
+    pub fn in_clear(&self) -> bool {
+        !self.secure && !is_loopback(&self.host)
+    }
+}
+
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port))
+            if !port.contains(']') && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            (host, Some(port))
+        }
+        _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_told_from_the_rest_of_the_world() {
+        for host in ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost", "::ffff:127.0.0.1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["0.0.0.0", "::", "192.168.1.1", "example.com", "localhost.example.com", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn base_urls_are_completed_and_checked() {
+        for (text, url) in [
+            ("chat.example.com", "https://chat.example.com"),
+            ("chat.example.com:8065/", "https://chat.example.com:8065"),
+            ("http://127.0.0.1:8065/team", "http://127.0.0.1:8065/team"),
+            ("https://[::1]:8065", "https://[::1]:8065"),
+        ] {
+            assert_eq!(BaseUrl::parse(text).unwrap().text, url);
+        }
+        for text in ["", "ftp://x", "a b", "x:0", "x:99999", "x:y", "u:p@x", "https://", "x?y=1"] {
+            assert!(BaseUrl::parse(text).is_err(), "{text}");
+        }
+        assert!(BaseUrl::parse("http://chat.example.com").unwrap().in_clear());
+        assert!(!BaseUrl::parse("http://localhost").unwrap().in_clear());
+    }
+}

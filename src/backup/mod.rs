@@ -1,0 +1,3 @@
+//! Backup alerts: what really happened to a backup that somebody complains about.
+
+pub mod settings;

@@ -1,0 +1,34 @@
+//! The sections `notifier`, `notification_channels` and their defaults.
+
+use std::collections::BTreeMap;
+
+use super::channel::Definition;
+use crate::address::is_name;
+use crate::section::{Names, Section};
+
+/// The section `notifier`: who hears about backups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The channels; none means the default ones.
+    pub notification_channels: Option<Vec<String>>,
+}
+
+impl Settings {
+    /// Reads the section; channels must be among those that there are.
+    pub fn read(section: &mut Section, channels: &Names) -> Settings {
+        let notification_channels = section.names("notification_channels", "channel", channels);
+        Settings { notification_channels }
+    }
+}
+
+/// Reads the section `notification_channels` of the top level.
+pub fn read_channels(top: &mut Section) -> BTreeMap<String, Definition> {
+    let channels = top.entries("notification_channels", |name, section| {
+        if !is_name(name) {
+            section
+                .error("", "a channel's name must be letters, digits, dots, dashes, underscores");
+        }
+        Definition::read(section)
+    });
+    channels.into_iter().collect()
+}

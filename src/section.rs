@@ -1,0 +1,421 @@
+//! A section of the configuration, read key by key by the feature that it belongs to.
+//!
+//! A section collects what is wrong instead of stopping: a reading method reports, gives nothing (or an
+//! empty value) and goes on. Whoever loads the configuration refuses it when there was an error, so such
+//! values are never used. Keys that nobody asked for are unknown, and are reported at the end.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::clock::words;
+use crate::duration;
+use crate::problem::Severity;
+use crate::yaml::{Entry, Kind, Node, Value};
+
+mod near;
+mod reading;
+mod secrets;
+
+pub use reading::{Environment, Reading, open_to_others};
+
+/// One map of the file.
+pub struct Section<'a> {
+    reading: &'a Reading<'a>,
+    path: String,
+    line: Option<usize>,
+    entries: &'a [Entry],
+    /// By entry: whether somebody asked for it, or it is reported already.
+    taken: Vec<bool>,
+    /// The keys that were asked for.
+    known: Vec<&'static str>,
+    /// The required ones among them that are not there.
+    missing: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    fn new(
+        reading: &'a Reading<'a>,
+        path: String,
+        line: Option<usize>,
+        entries: &'a [Entry],
+    ) -> Section<'a> {
+        let taken = vec![false; entries.len()];
+        let known = Vec::new();
+        let mut section =
+            Section { reading, path, line, entries, taken, known, missing: Vec::new() };
+        section.refuse_duplicates();
+        section
+    }
+
+    fn refuse_duplicates(&mut self) {
+        let mut first: HashMap<&str, Option<usize>> = HashMap::with_capacity(self.entries.len());
+        for (index, entry) in self.entries.iter().enumerate() {
+            if let Some(line) = first.get(entry.key.as_str()) {
+                let first =
+                    line.map_or(String::new(), |line| format!(", the first is on line {line}"));
+                let line = entry.line.or(self.line);
+                self.report(Severity::Error, line, &entry.key, format!("duplicate key{first}"));
+                self.taken[index] = true;
+            } else {
+                first.insert(&entry.key, entry.line);
+            }
+        }
+    }
+
+    /// The reading that this section is part of.
+    pub fn reading(&self) -> &'a Reading<'a> {
+        self.reading
+    }
+
+    /// Whether the key is there and not null. Does not make it known.
+    pub fn given(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key && !is_null(&entry.node))
+    }
+
+    /// Reports an error at a key, or at the section itself when the key is empty.
+    pub fn error(&self, key: &str, what: impl Into<String>) {
+        self.report(Severity::Error, self.line_of(key), key, what.into());
+    }
+
+    /// Reports a warning, likewise.
+    pub fn warning(&self, key: &str, what: impl Into<String>) {
+        self.report(Severity::Warning, self.line_of(key), key, what.into());
+    }
+
+    fn report(&self, severity: Severity, line: Option<usize>, key: &str, what: String) {
+        self.reading.report(severity, line, join(&self.path, key), what);
+    }
+
+    /// The line of a key, or of the section.
+    pub fn line_of(&self, key: &str) -> Option<usize> {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        entry.and_then(|entry| entry.line).or(self.line)
+    }
+
+    /// The node of a key, which is known from now on; none when it is not there or null.
+    fn node(&mut self, key: &'static str) -> Option<&'a Node> {
+        self.known.push(key);
+        let index = self.entries.iter().position(|entry| entry.key == key)?;
+        self.taken[index] = true;
+        let node = &self.entries[index].node;
+        (!is_null(node)).then_some(node)
+    }
+
+    /// One value as written.
+    fn word(&mut self, key: &'static str) -> Option<&'a str> {
+        let node = self.node(key)?;
+        self.word_of(key, node)
+    }
+
+    fn word_of(&self, key: &str, node: &'a Node) -> Option<&'a str> {
+        match &node.value {
+            Value::Scalar { text, .. } => Some(text),
+            Value::List(_) => self.refuse(key, "must be one value, not a list"),
+            Value::Map(_) => self.refuse(key, "must be one value, not a map"),
+        }
+    }
+
+    fn refuse<T>(&self, key: &str, what: impl Into<String>) -> Option<T> {
+        self.error(key, what);
+        None
+    }
+
+    /// A text, of one line and not empty.
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
+        let text = self.word(key)?;
+        self.clean(key, text)
+    }
+
+    fn clean(&self, key: &str, text: &str) -> Option<String> {
+        if text.trim().is_empty() {
+            return self.refuse(key, "must not be empty");
+        }
+        if text.chars().any(char::is_control) {
+            return self.refuse(key, "must be one line without control characters");
+        }
+        Some(text.to_owned())
+    }
+
+    /// A text that must be there; empty when it is not, which is reported.
+    pub fn required(&mut self, key: &'static str) -> String {
+        self.require(key);
+        self.text(key).unwrap_or_default()
+    }
+
+    /// Reports the key as missing, unless it is there or was merely misspelt.
+    pub fn require(&mut self, key: &'static str) {
+        if !self.given(key) {
+            self.missing.push(key);
+        }
+    }
+
+    /// `true` or `false`; `yes`, `no`, `on`, `off` are as good.
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let text = self.word(key)?;
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" => Some(true),
+            "false" | "no" | "off" => Some(false),
+            _ => self.refuse(key, format!("must be true or false, not \"{text}\"")),
+        }
+    }
+
+    /// A whole number in a range.
+    pub fn number(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+        let text = self.word(key)?;
+        match text.parse() {
+            Ok(number) if range.contains(&number) => Some(number),
+            _ => {
+                let (from, to) = range.into_inner();
+                self.refuse(
+                    key,
+                    format!("must be a whole number from {from} to {to}, not \"{text}\""),
+                )
+            }
+        }
+    }
+
+    /// A port, 1 to 65535.
+    pub fn port(&mut self, key: &'static str) -> Option<u16> {
+        let text = self.word(key)?;
+        match text.parse() {
+            Ok(port) if port > 0 => Some(port),
+            _ => self.refuse(key, format!("must be a port, 1 to 65535, not \"{text}\"")),
+        }
+    }
+
+    /// A duration: `500ms`, `30s`, `1h30m`, `2w`, or a number of seconds.
+    pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
+        let text = self.word(key)?;
+        duration::parse(text).map_err(|what| self.error(key, what)).ok()
+    }
+
+    /// A duration in a range.
+    pub fn duration_within(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let duration = self.duration(key)?;
+        if range.contains(&duration) {
+            return Some(duration);
+        }
+        let (from, to) = (words(*range.start()), words(*range.end()));
+        self.refuse(key, format!("must be from {from} to {to}, not {}", words(duration)))
+    }
+
+    /// One of several words.
+    pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.word(key)?;
+        if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
+            return Some(*choice);
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        let meant = near::nearest(text, names.iter().copied())
+            .map_or(String::new(), |near| format!(", did you mean \"{near}\"?"));
+        self.refuse(key, format!("must be {}, not \"{text}\"{meant}", names.join(" or ")))
+    }
+
+    /// A path; a relative one starts from the configuration's directory.
+    pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        Some(self.reading.resolve(&self.text(key)?))
+    }
+
+    /// The path of a file that should be there; it is a warning when it is not.
+    pub fn file(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = self.path(key)?;
+        if let Err(error) = std::fs::File::open(&path) {
+            self.warning(key, format!("cannot read {}: {error}", path.display()));
+        }
+        Some(path)
+    }
+
+    /// A program, found in PATH when it has no slash; it is a warning when it is not there.
+    pub fn program(&mut self, key: &'static str, default: &str) -> PathBuf {
+        let path = self.program_unchecked(key, default);
+        if self.reading.program(&path).is_none() {
+            let place = if path.is_absolute() { "" } else { " in PATH" };
+            self.warning(key, format!("there is no program {}{place}", path.display()));
+        }
+        path
+    }
+
+    /// A program that will not be started, whether it is there or not.
+    pub fn program_unchecked(&mut self, key: &'static str, default: &str) -> PathBuf {
+        let name = self.text(key).unwrap_or_else(|| default.to_owned());
+        if name.contains('/') { self.reading.resolve(&name) } else { name.into() }
+    }
+
+    /// A list of texts. One value where a list is wanted is a list of one.
+    pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        Some(self.items(key)?.into_iter().map(|(text, _)| text).collect())
+    }
+
+    fn items(&mut self, key: &'static str) -> Option<Vec<(String, Option<usize>)>> {
+        let node = self.node(key)?;
+        let nodes = match &node.value {
+            Value::List(nodes) => nodes.as_slice(),
+            Value::Scalar { .. } => std::slice::from_ref(node),
+            Value::Map(_) => return self.refuse(key, "must be a list, not a map"),
+        };
+        let line = self.line_of(key);
+        let mut items = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            match &node.value {
+                Value::Scalar { text, .. } if !is_null(node) => {
+                    items.extend(self.clean(key, text).map(|text| (text, node.line.or(line))));
+                }
+                _ => self.report(
+                    Severity::Error,
+                    node.line.or(line),
+                    key,
+                    "must be a list of single values".into(),
+                ),
+            }
+        }
+        Some(items)
+    }
+
+    /// A name that must be among the known ones of that sort.
+    pub fn name(&mut self, key: &'static str, sort: &str, known: &Names) -> Option<String> {
+        let text = self.text(key)?;
+        self.check_name(key, self.line_of(key), sort, known, &text);
+        Some(text)
+    }
+
+    /// A list of names, each of them among the known ones of that sort.
+    pub fn names(&mut self, key: &'static str, sort: &str, known: &Names) -> Option<Vec<String>> {
+        let mut names: Vec<String> = Vec::new();
+        for (name, line) in self.items(key)? {
+            self.check_name(key, line, sort, known, &name);
+            if names.contains(&name) {
+                let what = format!("names \"{name}\" twice");
+                self.report(Severity::Warning, line, key, what);
+            } else {
+                names.push(name);
+            }
+        }
+        Some(names)
+    }
+
+    fn check_name(&self, key: &str, line: Option<usize>, sort: &str, known: &Names, name: &str) {
+        if !known.contains(name) {
+            let meant = near::suggestion(name, known.iter().map(String::as_str));
+            let what = format!("no {sort} is called \"{name}\"{meant}");
+            self.report(Severity::Error, line, key, what);
+        }
+    }
+
+    /// The keys of a section within this one, sound or not. Does not make it known.
+    pub fn names_in(&self, key: &str) -> Names {
+        match self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node.value) {
+            Some(Value::Map(entries)) => entries.iter().map(|entry| entry.key.clone()).collect(),
+            Some(Value::Scalar { .. } | Value::List(_)) | None => Names::new(),
+        }
+    }
+
+    /// Reads a section within this one; none when it is not there. Unknown keys in it are reported.
+    pub fn section<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> Option<T> {
+        let node = self.node(key)?;
+        let mut section = self.inner(key, node, self.line_of(key))?;
+        let value = read(&mut section);
+        section.finish();
+        Some(value)
+    }
+
+    /// Reads a map of sections, one after the other; empty when it is not there.
+    pub fn entries<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&str, &mut Section) -> T,
+    ) -> Vec<(String, T)> {
+        let mut values = Vec::new();
+        self.section(key, |section| {
+            section.taken.fill(true);
+            for entry in section.entries {
+                if let Some(mut inner) =
+                    section.inner(&entry.key, &entry.node, entry.line.or(section.line))
+                {
+                    values.push((entry.key.clone(), read(&entry.key, &mut inner)));
+                    inner.finish();
+                }
+            }
+        });
+        values
+    }
+
+    /// Reads all entries that nobody asked for: each a section, or the word `off`, which gives none.
+    pub fn others<T>(
+        &mut self,
+        mut read: impl FnMut(&str, Option<&mut Section>) -> T,
+    ) -> Vec<(String, T)> {
+        let mut values = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            if std::mem::replace(&mut self.taken[index], true) {
+                continue;
+            }
+            if matches!(&entry.node.value, Value::Scalar { text, .. } if text == "off") {
+                values.push((entry.key.clone(), read(&entry.key, None)));
+            } else if let Some(mut inner) =
+                self.inner(&entry.key, &entry.node, entry.line.or(self.line))
+            {
+                values.push((entry.key.clone(), read(&entry.key, Some(&mut inner))));
+                inner.finish();
+            }
+        }
+        values
+    }
+
+    /// Nobody will ask for the rest, since what it belongs to is wrong already.
+    pub fn ignore_rest(&mut self) {
+        self.taken.fill(true);
+    }
+
+    fn inner(&self, key: &str, node: &'a Node, line: Option<usize>) -> Option<Section<'a>> {
+        let entries = match &node.value {
+            Value::Map(entries) => entries.as_slice(),
+            Value::Scalar { .. } if is_null(node) => &[],
+            Value::Scalar { .. } | Value::List(_) => {
+                return self.refuse(key, "must be a map: indented lines of \"key: value\"");
+            }
+        };
+        Some(Section::new(self.reading, join(&self.path, key), line, entries))
+    }
+
+    fn finish(self) {
+        let mut misspelt = Vec::new();
+        for (entry, _) in self.entries.iter().zip(&self.taken).filter(|(_, taken)| !**taken) {
+            if entry.key == "<<" {
+                self.error("<<", "YAML's merge keys are not supported: write the keys out");
+                continue;
+            }
+            misspelt.extend(near::nearest(&entry.key, self.known.iter().copied()));
+            let meant = near::suggestion(&entry.key, self.known.iter().copied());
+            let line = entry.line.or(self.line);
+            self.report(Severity::Error, line, &entry.key, format!("unknown key{meant}"));
+        }
+        for key in self.missing.iter().filter(|key| !misspelt.contains(key)) {
+            self.error(key, "is missing");
+        }
+    }
+}
+
+/// What is defined under its name: channels, threshold sets.
+pub type Names = BTreeSet<String>;
+
+fn is_null(node: &Node) -> bool {
+    matches!(node.value, Value::Scalar { kind: Kind::Null, .. })
+}
+
+fn join(path: &str, key: &str) -> String {
+    match (path, key) {
+        ("", key) => key.to_owned(),
+        (path, "") => path.to_owned(),
+        (path, key) => format!("{path}.{key}"),
+    }
+}

@@ -1,0 +1,129 @@
+//! One reading of a configuration: what was found wrong so far, which secrets were seen, and the
+//! machine around the file (environment, other files).
+
+use std::cell::{Cell, RefCell};
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::Section;
+use crate::problem::{Problem, Problems, Severity};
+use crate::secret::Secret;
+use crate::yaml::{Node, Value};
+
+/// The environment, by variable: injected, so that tests have their own.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A longer secret file is not a secret file.
+const LONGEST_SECRET: u64 = 64 * 1024;
+
+/// One reading of a configuration file.
+pub struct Reading<'a> {
+    file: String,
+    directory: PathBuf,
+    environment: Environment<'a>,
+    found: RefCell<Vec<Problem>>,
+    secrets: RefCell<Vec<Secret>>,
+    holds_secrets: Cell<bool>,
+}
+
+impl<'a> Reading<'a> {
+    /// Begins to read `file`; other files are looked for beside it.
+    pub fn new(file: &Path, environment: Environment<'a>) -> Reading<'a> {
+        Reading {
+            file: file.display().to_string(),
+            directory: file.parent().unwrap_or(Path::new("")).to_owned(),
+            environment,
+            found: RefCell::default(),
+            secrets: RefCell::default(),
+            holds_secrets: Cell::new(false),
+        }
+    }
+
+    /// Reads the top level.
+    pub fn read<T>(&self, root: &Node, read: impl FnOnce(&mut Section) -> T) -> T {
+        let entries = match &root.value {
+            Value::Map(entries) => entries.as_slice(),
+            Value::Scalar { .. } | Value::List(_) => &[],
+        };
+        let mut section = Section::new(self, String::new(), root.line, entries);
+        let value = read(&mut section);
+        section.finish();
+        value
+    }
+
+    /// Records what is wrong.
+    pub fn report(&self, severity: Severity, line: Option<usize>, path: String, what: String) {
+        let file = self.file.clone();
+        self.found.borrow_mut().push(Problem { severity, file, line, path, what });
+    }
+
+    /// All that was found, in the order of the file.
+    pub fn problems(&self) -> Problems {
+        let mut found = self.found.borrow().clone();
+        found.sort_by_key(|problem| problem.line.unwrap_or(0));
+        Problems(found)
+    }
+
+    /// All secrets that were seen: they must never be printed.
+    pub fn secrets(&self) -> Vec<Secret> {
+        self.secrets.borrow().clone()
+    }
+
+    /// Whether a secret stands in the file itself.
+    pub fn holds_secrets(&self) -> bool {
+        self.holds_secrets.get()
+    }
+
+    /// A variable of the environment.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        (self.environment)(name)
+    }
+
+    /// A path as the file means it: relative to its own directory.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    /// Where a program is: a word without a slash is looked for in PATH.
+    pub fn program(&self, name: &Path) -> Option<PathBuf> {
+        if name.components().count() > 1 || name.is_absolute() {
+            return is_program(name).then(|| name.to_owned());
+        }
+        let path = self.variable("PATH")?;
+        std::env::split_paths(&path)
+            .map(|directory| directory.join(name))
+            .find(|file| is_program(file))
+    }
+
+    pub(super) fn keep_secret(&self, secret: &Secret) {
+        self.secrets.borrow_mut().push(secret.clone());
+    }
+
+    pub(super) fn note_secret_in_file(&self) {
+        self.holds_secrets.set(true);
+    }
+}
+
+fn is_program(file: &Path) -> bool {
+    file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+/// Whether everybody on the machine can read it.
+pub fn open_to_others(data: &Metadata) -> bool {
+    data.permissions().mode() & 0o004 != 0
+}
+
+/// The text of a secret file without its trailing newline, and whether others can read it.
+pub(super) fn secret_file(path: &Path) -> io::Result<(String, bool)> {
+    let file = File::open(path)?;
+    let data = file.metadata()?;
+    let mut text = String::new();
+    if file.take(LONGEST_SECRET + 1).read_to_string(&mut text)? as u64 > LONGEST_SECRET {
+        return Err(io::Error::other("it is longer than 64 KiB"));
+    }
+    let end = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(end);
+    Ok((text, data.is_file() && open_to_others(&data)))
+}

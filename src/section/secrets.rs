@@ -1,0 +1,110 @@
+//! Secrets of a section: given as they are, as `${VARIABLE}`, or in a file. Never echoed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::{Section, is_null, reading};
+use crate::secret::Secret;
+use crate::yaml::Node;
+
+impl<'a> Section<'a> {
+    /// The secret `key`, or the first line of the file that `file_key` names. By custom the latter is
+    /// `key` with `_file` behind it.
+    pub fn secret(&mut self, key: &'static str, file_key: &'static str) -> Option<Secret> {
+        let node = self.node(key);
+        let file = self.path(file_key);
+        match (node, file) {
+            (Some(_), Some(_)) => {
+                self.refuse(file_key, format!("give either {key} or {file_key}, not both"))
+            }
+            (Some(node), None) => self.secret_in(key, node),
+            (None, Some(file)) => self.secret_from(file_key, &file),
+            (None, None) => None,
+        }
+    }
+
+    /// A secret that must be there; empty when it is not, which is reported.
+    pub fn required_secret(&mut self, key: &'static str, file_key: &'static str) -> Secret {
+        if !self.given(file_key) {
+            self.require(key);
+        }
+        self.secret(key, file_key).unwrap_or_else(|| Secret::new(""))
+    }
+
+    /// The path of a file that holds a secret which somebody else will read.
+    pub fn secret_path(&mut self, file_key: &'static str) -> Option<PathBuf> {
+        let path = self.path(file_key)?;
+        self.secret_from(file_key, &path)?;
+        Some(path)
+    }
+
+    /// A map whose values are secrets; empty when it is not there.
+    pub fn secrets(&mut self, key: &'static str) -> BTreeMap<String, Secret> {
+        let mut secrets = BTreeMap::new();
+        self.section(key, |section| {
+            section.ignore_rest();
+            for entry in section.entries.iter().filter(|entry| !is_null(&entry.node)) {
+                if let Some(secret) = section.secret_in(&entry.key, &entry.node) {
+                    secrets.insert(entry.key.clone(), secret);
+                }
+            }
+        });
+        secrets
+    }
+
+    /// Part of a value that must not be printed, such as the password in a URL.
+    pub fn keep_secret(&mut self, clear: &str) -> Secret {
+        self.reading.note_secret_in_file();
+        let secret = Secret::new(clear);
+        self.reading.keep_secret(&secret);
+        secret
+    }
+
+    fn secret_in(&self, key: &str, node: &'a Node) -> Option<Secret> {
+        let text = self.word_of(key, node)?;
+        let Some(name) = variable_name(text) else {
+            if text.contains("${") {
+                let what = "is taken as it stands: ${VARIABLE} is replaced only when it is the whole value";
+                self.warning(key, what);
+            }
+            self.reading.note_secret_in_file();
+            return self.sound(key, text);
+        };
+        match self.reading.variable(name) {
+            Some(text) => self.sound(key, &text),
+            None => self.refuse(key, format!("the environment variable {name} is not set")),
+        }
+    }
+
+    fn secret_from(&self, key: &str, path: &std::path::Path) -> Option<Secret> {
+        match reading::secret_file(path) {
+            Ok((text, open)) => {
+                if open {
+                    let path = path.display();
+                    self.warning(key, format!("others can read {path}: chmod o-r {path}"));
+                }
+                self.sound(key, &text)
+            }
+            Err(error) => self.refuse(key, format!("cannot read {}: {error}", path.display())),
+        }
+    }
+
+    fn sound(&self, key: &str, text: &str) -> Option<Secret> {
+        if text.is_empty() {
+            return self.refuse(key, "must not be empty");
+        }
+        if text.chars().any(char::is_control) {
+            return self.refuse(key, "must be one line without control characters");
+        }
+        let secret = Secret::new(text);
+        self.reading.keep_secret(&secret);
+        Some(secret)
+    }
+}
+
+/// `NAME` of `${NAME}`.
+fn variable_name(text: &str) -> Option<&str> {
+    let name = text.strip_prefix("${")?.strip_suffix('}')?;
+    let good = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    good.then_some(name)
+}

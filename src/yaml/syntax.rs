@@ -1,0 +1,128 @@
+//! What the parser complains about, in words that an operator can act on. Pure.
+
+use super::Refusal;
+
+/// Refuses brackets that are nested deeper than `deepest` before the parser meets them: its time
+/// grows with the square of their depth.
+pub(super) fn check_brackets(text: &str, deepest: usize) -> Result<(), Refusal> {
+    for (index, line) in text.lines().enumerate() {
+        let mut run = 0;
+        for byte in line.bytes() {
+            match byte {
+                b'[' | b'{' => run += 1,
+                b' ' | b'-' | b'?' if run > 0 => {}
+                _ => run = 0,
+            }
+            if run > deepest {
+                let what = "too many brackets open here".into();
+                return Err(Refusal { line: Some(index + 1), what });
+            }
+        }
+        if line.len() - line.trim_start_matches(['-', '?', ' ']).len() > 10 * deepest {
+            return Err(Refusal { line: Some(index + 1), what: "is indented too deeply".into() });
+        }
+    }
+    Ok(())
+}
+
+/// An error of the parser, with its line and a remedy.
+pub(super) fn explain(error: &serde_yaml::Error, text: &str) -> Refusal {
+    let said = error.to_string();
+    let location = error.location();
+    let line = location.as_ref().map(serde_yaml::Location::line);
+    let at = location.and_then(|location| text.get(location.index()..)?.chars().next());
+    if let Some((line, what)) = opened(&said) {
+        return Refusal { line: Some(line), what };
+    }
+    Refusal { line, what: remedy(&said, at).unwrap_or_else(|| bare(&said)) }
+}
+
+/// Something that was opened and not closed: the line of its beginning is the one to look at.
+fn opened(said: &str) -> Option<(usize, String)> {
+    for (context, what) in [
+        ("while scanning a quoted scalar at line ", "the quote that opens here is never closed"),
+        (
+            "while parsing a flow sequence at line ",
+            "the bracket [ that opens here is not closed well",
+        ),
+        ("while parsing a flow mapping at line ", "the brace { that opens here is not closed well"),
+    ] {
+        if let Some((_, rest)) = said.split_once(context) {
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+            if what.contains("quote") && !said.contains("end of stream") {
+                continue;
+            }
+            return Some((digits.parse().ok()?, what.into()));
+        }
+    }
+    None
+}
+
+fn remedy(said: &str, at: Option<char>) -> Option<String> {
+    let has = |part: &str| said.contains(part);
+    Some(match at {
+        _ if has("more than one document") => {
+            "has more than one document: take out the lines \"---\" and \"...\"".into()
+        }
+        Some('\t') if has("cannot start any token") => {
+            "a tab cannot indent in YAML: use spaces".into()
+        }
+        Some(sign) if has("cannot start any token") => {
+            format!("a value that begins with \"{sign}\" must be in quotes")
+        }
+        _ if has("mapping values are not allowed") => {
+            "a colon where none can be: is the line indented as its neighbours are? a value that holds \": \" must be in quotes".into()
+        }
+        _ if has("unknown anchor") => {
+            "a value that begins with \"*\" must be in quotes (YAML reads it as an alias, and there is no such anchor)".into()
+        }
+        _ if has("did not find expected key") || has("did not find expected '-' indicator") => {
+            "is not indented as its neighbours are, or something follows a closing quote".into()
+        }
+        _ if has("could not find expected ':'") => {
+            "a key without a colon: lines are \"key: value\"".into()
+        }
+        _ if has("recursion limit") => "is nested too deeply".into(),
+        _ if has("repetition limit") => "has too many values: are there aliases of aliases?".into(),
+        _ if has("expected a word") => "a key must be a word, not a list or a map".into(),
+        _ => return None,
+    })
+}
+
+/// The parser's own words, without the place that we show in ours.
+fn bare(said: &str) -> String {
+    let end = said.find(" at line ").unwrap_or(said.len());
+    let said = &said[..end];
+    match said.rsplit_once(": ") {
+        Some((_, what)) if !said.contains('"') => what.to_owned(),
+        _ => said.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+
+    #[test]
+    fn mistakes_are_told_with_their_line_and_a_remedy() {
+        for (text, line, words) in [
+            ("a:\n\tb: 1\n", 2, "a tab cannot indent"),
+            ("a: 1\nb: @x\n", 2, "begins with \"@\" must be in quotes"),
+            ("a: 1\nb: 'x\nc: 2\n", 2, "the quote that opens here is never closed"),
+            ("a: 1\nb: [x, y\nc: 2\n", 2, "the bracket [ that opens here"),
+            ("a: 1\nb: {x: y\nc: 2\n", 2, "the brace { that opens here"),
+            ("a: b: c\n", 1, "a colon where none can be"),
+            ("a:\n  b: 1\n c: 2\n", 3, "is not indented as its neighbours"),
+            ("a: \"x\" y\n", 1, "is not indented as its neighbours are, or something follows"),
+            ("a: *x\n", 1, "begins with \"*\" must be in quotes"),
+            ("a: 1\nb\nc: 2\n", 3, "a key without a colon"),
+            ("a: !secret x\n", 1, "begins with \"!\" must be in quotes"),
+            ("? [a]\n: b\n", 1, "a key must be a word"),
+        ] {
+            let refusal = parse(text).unwrap_err();
+            assert!(refusal.what.contains(words), "{text:?}: {refusal:?}");
+            assert_eq!(refusal.line, Some(line), "{text:?}: {refusal:?}");
+        }
+        assert!(parse("a: 1\n---\nb: 2\n").unwrap_err().what.contains("more than one document"));
+    }
+}

@@ -1,0 +1,209 @@
+//! The configuration as an operator writes it: what loads, and what is said about what does not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use heartbeat::config::Config;
+use heartbeat::notify::channel::Kind;
+use heartbeat::problem::Problems;
+
+/// The environment of all these tests.
+fn environment(name: &str) -> Option<String> {
+    let value = match name {
+        "PATH" => "/nowhere",
+        "STATE_DIRECTORY" => "/srv/state:/srv/other",
+        "A_TOKEN" => "token-of-the-environment",
+        "EMPTY" => "",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+fn load(file: &Path) -> Result<Config, Problems> {
+    Config::load_with(file, &environment)
+}
+
+/// A configuration of its own directory, readable by its owner alone.
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn load(&self, text: &str) -> Result<Config, Problems> {
+        load(&self.write("heartbeat.yaml", text, 0o600))
+    }
+
+    /// The problems as lines, with the directory cut off.
+    fn problems(&self, text: &str) -> String {
+        let problems = match self.load(text) {
+            Ok(config) => config.warnings,
+            Err(problems) => problems,
+        };
+        problems.to_string().replace(&format!("{}/", self.directory.path().display()), "")
+    }
+}
+
+fn yaml_files(directory: &str) -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let mut files: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+#[test]
+fn the_examples_of_the_specification_load() {
+    for file in yaml_files("tests/spec") {
+        if let Err(problems) = load(&file) {
+            panic!("{problems}");
+        }
+    }
+}
+
+#[test]
+fn an_unquoted_number_keeps_its_plus() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spec/routing.yaml");
+    let config = load(&file).unwrap();
+    match &config.channel_config("signal_oncall").unwrap().kind {
+        Kind::Signal(signal) => {
+            assert_eq!((&*signal.user, &*signal.recipient), ("+1234567890", "+0987654321"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn hosts_have_their_own_channels_or_the_default_ones() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spec/routing.yaml");
+    let config = load(&file).unwrap();
+    let of = |host| config.notification_channels_for_host(host);
+    assert_eq!(of("prod-web-01"), ["signal_oncall", "pushover_urgent", "email_ops"]);
+    assert_eq!(of("test-server-01"), ["email_ops", "mattermost_devops"]);
+    assert_eq!(of("never-heard-of"), ["email_ops", "mattermost_devops"]);
+    let names: Vec<_> = config.notification_channels_config("prod-db-01").into_keys().collect();
+    assert_eq!(names, ["email_ops", "signal_ops"]);
+    assert!(config.channel_config("nobody").is_none());
+}
+
+#[test]
+fn an_empty_file_is_all_defaults() {
+    let config = Place::new().load("").unwrap();
+    assert_eq!(config.receiver.port, 9099);
+    assert_eq!(config.renotify_interval, Some(Duration::from_secs(3600)));
+    assert_eq!(config.state_dir, Path::new("/srv/state"));
+    assert_eq!(config.threshold_sets.len(), 4);
+    assert_eq!(config.warnings.0, []);
+}
+
+#[test]
+fn secrets_come_from_the_file_the_environment_or_a_file_beside() {
+    let place = Place::new();
+    place.write("token", "from-a-file\n", 0o600);
+    let channel = |token: &str| {
+        format!(
+            "notification_channels:\n  m: {{type: mattermost, host: h, channel: c, {token}}}\ndefault_notification_channels: [m]\n"
+        )
+    };
+    for (token, clear) in [
+        ("token: literal", "literal"),
+        ("token: 0123", "0123"),
+        ("token: \"${A_TOKEN}\"", "token-of-the-environment"),
+        ("token: ${A_TOKEN}", "token-of-the-environment"),
+        ("token_file: token", "from-a-file"),
+    ] {
+        // A brace ends a plain scalar within braces: in block style it does not.
+        let text = match token {
+            "token: ${A_TOKEN}" => {
+                "notification_channels:\n  m:\n    type: mattermost\n    host: h\n    channel: c\n    token: ${A_TOKEN}\n".into()
+            }
+            _ => channel(token),
+        };
+        let config = place.load(&text).unwrap_or_else(|problems| panic!("{problems}"));
+        match &config.channel_config("m").unwrap().kind {
+            Kind::Mattermost(mattermost) => assert_eq!(mattermost.token.reveal(), clear),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(config.secrets.len(), 1);
+        assert_eq!(config.warnings.to_string(), "");
+        assert!(!format!("{config:?}").contains(clear));
+    }
+}
+
+#[test]
+fn a_secret_that_cannot_be_had_is_named_but_not_shown() {
+    let place = Place::new();
+    place.write("open", "x-from-a-file\n", 0o644);
+    let text = "\
+notification_channels:
+  a: {type: mattermost, host: h, channel: c, token: \"${NOT_SET}\"}
+  b: {type: mattermost, host: h, channel: c, token_file: nowhere}
+  c: {type: mattermost, host: h, channel: c, token: hunter22, token_file: open}
+  d: {type: mattermost, host: h, channel: c, token_file: open}
+  e: {type: mattermost, host: h, channel: c, token: \"${EMPTY}\"}
+  f: {type: mattermost, host: h, channel: c, token: \"hunter22\\n\"}
+  g: {type: mattermost, host: h, channel: c, token: [hunter22]}
+  h: {type: mattermost, host: h, channel: c, token: }
+";
+    assert_eq!(
+        place.problems(text),
+        "\
+heartbeat.yaml:2: notification_channels.a.token: the environment variable NOT_SET is not set
+heartbeat.yaml:3: notification_channels.b.token_file: cannot read nowhere: No such file or directory (os error 2)
+heartbeat.yaml:4: notification_channels.c.token_file: give either token or token_file, not both
+heartbeat.yaml:5: warning: notification_channels.d.token_file: others can read open: chmod o-r open
+heartbeat.yaml:6: notification_channels.e.token: must not be empty
+heartbeat.yaml:7: notification_channels.f.token: must be one line without control characters
+heartbeat.yaml:8: notification_channels.g.token: must be one value, not a list
+heartbeat.yaml:9: notification_channels.h.token: is missing"
+    );
+}
+
+#[test]
+fn a_file_with_secrets_that_others_can_read_is_a_warning() {
+    let place = Place::new();
+    let text = "heartbeat: {key: hunter22hunter22}\n";
+    let file = place.write("heartbeat.yaml", text, 0o644);
+    let warnings = load(&file).unwrap().warnings.to_string();
+    let file = file.display();
+    assert_eq!(
+        warnings,
+        format!("{file}: warning: holds secrets and others can read it: chmod o-r {file}")
+    );
+}
+
+#[test]
+fn names_may_look_like_numbers_and_booleans() {
+    let text = "\
+notification_channels:
+  101: {type: log}
+  on: {type: log}
+  0x1F: {type: log}
+default_notification_channels: [101, on]
+hosts:
+  007: {watch: true, notification_channels: 0x1F}
+  null: {watch: yes}
+  1e3: {watch: On}
+";
+    let config = Place::new().load(text).unwrap();
+    assert_eq!(config.channels.keys().collect::<Vec<_>>(), ["0x1F", "101", "on"]);
+    assert_eq!(config.hosts.keys().collect::<Vec<_>>(), ["007", "1e3", "null"]);
+    assert_eq!(config.notification_channels_for_host("007"), ["0x1F"]);
+    assert_eq!(config.warnings.to_string(), "");
+}
