@@ -5,6 +5,7 @@
 //! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`notify`]: from an event to a delivered message.
+//! - [`stop`]: waiting that can be interrupted.
 
 pub mod clock;
 pub mod event;
@@ -13,3 +14,4 @@ pub mod notify;
 pub mod problem;
 pub mod secret;
 pub mod snapshot;
+pub mod stop;
