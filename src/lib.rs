@@ -5,6 +5,7 @@
 //! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`notify`]: from an event to a delivered message.
+//! - [`web`]: the HTTP side: the gate, the routes, the metrics.
 //! - [`stop`]: waiting that can be interrupted.
 
 pub mod clock;
@@ -15,3 +16,4 @@ pub mod problem;
 pub mod secret;
 pub mod snapshot;
 pub mod stop;
+pub mod web;
