@@ -9,6 +9,8 @@
 //! - [`backup`]: what really happened to a backup.
 //! - [`notify`]: from an event to a delivered message.
 //! - [`web`]: the HTTP side.
+//! - [`web`]: the HTTP side: the gate, the routes, the metrics.
+//! - [`stop`]: waiting that can be interrupted.
 
 pub mod address;
 pub mod backup;
@@ -28,3 +30,5 @@ pub mod web;
 pub mod yaml;
 
 pub use config::Config;
+pub mod stop;
+pub mod web;

@@ -1,0 +1,243 @@
+//! One connection through the gate: its request is read whole, passed on, and answered.
+//!
+//! Every answer ends its connection (`Connection: close`). Keep-alive would save a peer on the
+//! same machine some 100 microseconds, and would cost a seat per idle client (Alertmanager keeps
+//! its connections open for five minutes) and a state in which two requests can be taken for one.
+
+use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use tiny_http::StatusCode;
+
+use super::budget::{Body, Budget};
+use super::chunks::Dechunk;
+use super::gate::Floor;
+use super::head::{Framing, Head, LONGEST_HEAD, PEER, Refusal, parse};
+use super::reply::{ALWAYS, Body as ReplyBody, Reply};
+use super::seats::{Phase, Ticket};
+use super::timed::Timed;
+
+const HEAD_TIME: Duration = Duration::from_secs(3);
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// How long a request may take behind the gate before its answer begins.
+const WORK_TIME: Duration = Duration::from_secs(30);
+const REPLY_TIME: Duration = Duration::from_secs(60);
+const REPLY_STALL: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_millis(500);
+/// An answer up to this size is taken from behind the gate in one go, so that a client that reads
+/// slowly keeps nobody there waiting.
+pub const SPOOL: usize = 64 * 1024;
+
+/// Why there is no request to pass on.
+enum Ended {
+    /// The client is told why.
+    Refused(Refusal),
+    /// There is nobody to tell.
+    Gone,
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Ended {
+        Ended::Refused(refusal)
+    }
+}
+
+impl From<io::Error> for Ended {
+    fn from(_: io::Error) -> Ended {
+        Ended::Gone
+    }
+}
+
+/// Serves a connection from its first byte to its last.
+pub fn serve(socket: &TcpStream, peer: IpAddr, ticket: &Ticket, floor: &Floor) {
+    let result = receive(socket, ticket, &floor.budget).and_then(|(head, body)| {
+        if !ticket.enter(Phase::Working) {
+            return Err(Ended::Gone);
+        }
+        let unavailable = |_| Refusal::new(503, "the request cannot be taken now").of(&head.target);
+        let reply = pass_on(&head, body, peer, floor).map_err(unavailable)?;
+        Ok(send(socket, &head, reply)?)
+    });
+    if let Err(Ended::Refused(refusal)) = result {
+        if !ticket.enter(Phase::Working) {
+            return;
+        }
+        let _ = Timed::new(socket, REPLY_TIME, REPLY_STALL).write_all(&printed(&refusal));
+    }
+    if ticket.enter(Phase::Lingering) {
+        linger(socket);
+    }
+}
+
+fn receive<'a>(
+    socket: &TcpStream,
+    ticket: &Ticket,
+    budget: &'a Budget,
+) -> Result<(Head, Body<'a>), Ended> {
+    let (head, rest) = read_head(Timed::new(socket, HEAD_TIME, HEAD_TIME))?;
+    let mut body = budget.body();
+    if head.framing == Framing::None {
+        return Ok((head, body));
+    }
+    if !ticket.enter(Phase::Body) {
+        return Err(Ended::Gone);
+    }
+    let mut socket = Timed::new(socket, BODY_TIME, BODY_TIME);
+    if head.wants_continue && rest.is_empty() {
+        socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+    }
+    let source = Cursor::new(rest).chain(socket);
+    match head.framing {
+        Framing::Length(length) => fill(&mut body, source.take(length as u64), Some(length)),
+        Framing::Chunked => fill(&mut body, Dechunk::new(BufReader::new(source)), None),
+        Framing::None => Ok(()),
+    }
+    .map_err(|ended| match ended {
+        Ended::Refused(refusal) => Ended::Refused(refusal.of(&head.target)),
+        Ended::Gone => Ended::Gone,
+    })?;
+    Ok((head, body))
+}
+
+/// The head, and what came with it of the body.
+fn read_head(mut socket: Timed) -> Result<(Head, Vec<u8>), Ended> {
+    let mut buffer = vec![0; 1024];
+    let mut length = 0;
+    loop {
+        if length == buffer.len() {
+            buffer.resize((length * 2).min(LONGEST_HEAD), 0);
+        }
+        let count = socket.read(&mut buffer[length..])?;
+        if count == 0 {
+            return Err(Ended::Gone);
+        }
+        let first = length == 0;
+        let new = length..length + count;
+        length += count;
+        // A head that drips in is not parsed anew for every byte.
+        let worth_a_look = first || length == LONGEST_HEAD || buffer[new].contains(&b'\n');
+        if worth_a_look && let Some(head) = parse(&buffer[..length])? {
+            let rest = buffer[head.length..length].to_vec();
+            return Ok((head, rest));
+        }
+    }
+}
+
+fn fill(body: &mut Body, mut source: impl Read, length: Option<usize>) -> Result<(), Ended> {
+    let mut buffer = vec![0; 8 * 1024];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => body.push(&buffer[..count])?,
+            Err(why) if why.kind() == ErrorKind::InvalidData => {
+                return Err(Refusal::new(400, "the chunks are malformed").into());
+            }
+            Err(_) => return Err(Ended::Gone),
+        }
+    }
+    // Less than was promised: the rest can only be guessed.
+    if length.is_some_and(|length| length != body.bytes().len()) {
+        return Err(Ended::Gone);
+    }
+    Ok(())
+}
+
+/// An answer on its way from behind the gate: what is there already, and where the rest comes from.
+struct Incoming {
+    bytes: Vec<u8>,
+    rest: Option<UnixStream>,
+}
+
+fn pass_on(head: &Head, body: Body, peer: IpAddr, floor: &Floor) -> io::Result<Incoming> {
+    let permit = floor.permits.take(WORK_TIME).ok_or(ErrorKind::TimedOut)?;
+    let mut inner = floor.inner.connect()?;
+    inner.set_read_timeout(Some(WORK_TIME))?;
+    inner.set_write_timeout(Some(WORK_TIME))?;
+    let mut request = format!("{} {} HTTP/1.1\r\n", head.method, head.target);
+    for (name, value) in &head.headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let length = body.bytes().len();
+    request.push_str(&format!(
+        "{PEER}: {peer}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    ));
+    inner.write_all(request.as_bytes())?;
+    inner.write_all(body.bytes())?;
+    drop(body);
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut inner).take((SPOOL + LONGEST_HEAD) as u64).read_to_end(&mut bytes)?;
+    if bytes.is_empty() {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    let ended = bytes.len() < SPOOL + LONGEST_HEAD;
+    drop(permit);
+    Ok(Incoming { bytes, rest: (!ended).then_some(inner) })
+}
+
+fn send(socket: &TcpStream, head: &Head, reply: Incoming) -> io::Result<()> {
+    let mut client = Timed::new(socket, REPLY_TIME, REPLY_STALL);
+    let malformed = || io::Error::from(ErrorKind::InvalidData);
+    let end = reply.bytes.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(malformed)?;
+    let lines = std::str::from_utf8(&reply.bytes[..end]).map_err(|_| malformed())?;
+    let chunked = |line: &&str| line.to_ascii_lowercase().starts_with("transfer-encoding:");
+    let dechunk = head.http10 && lines.lines().any(|line| chunked(&line));
+    let mut first = String::new();
+    for line in lines.lines().filter(|line| !(dechunk && chunked(line))) {
+        first.push_str(line);
+        first.push_str("\r\n");
+    }
+    first.push_str("Connection: close\r\n\r\n");
+    let mut first = first.into_bytes();
+    let body = &reply.bytes[end + 4..];
+    let Some(rest) = reply.rest else {
+        if dechunk && head.method != "HEAD" {
+            Dechunk::new(body).read_to_end(&mut first)?;
+        } else {
+            first.extend_from_slice(body);
+        }
+        return client.write_all(&first);
+    };
+    client.write_all(&first)?;
+    let body = body.chain(rest);
+    if dechunk {
+        io::copy(&mut Dechunk::new(BufReader::new(body)), &mut client)?;
+    } else {
+        io::copy(&mut BufReader::with_capacity(SPOOL, body), &mut client)?;
+    }
+    Ok(())
+}
+
+/// A refusal as it goes over the wire.
+fn printed(refusal: &Refusal) -> Vec<u8> {
+    let mut reply = Reply::problem(&refusal.target, refusal.status, refusal.why);
+    if refusal.status == 405 {
+        reply = reply.with("Allow", "GET, HEAD, POST");
+    }
+    let ReplyBody::Whole(body) = reply.body else { return Vec::new() };
+    let reason = StatusCode(reply.status).default_reason_phrase();
+    let mut text = format!(
+        "HTTP/1.1 {} {reason}\r\nConnection: close\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
+        reply.status,
+        reply.content_type,
+        body.len()
+    );
+    let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in headers.chain(ALWAYS) {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    let mut bytes = text.into_bytes();
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// Closes our side and throws away what still comes: a close with unread bytes would be a reset,
+/// and that takes the answer away from the client (RFC 9112, section 9.6).
+fn linger(socket: &TcpStream) {
+    let _ = socket.shutdown(Shutdown::Write);
+    let mut client = Timed::new(socket, LINGER, LINGER);
+    let mut buffer = vec![0; 8 * 1024];
+    while matches!(client.read(&mut buffer), Ok(count) if count > 0) {}
+}

@@ -1,0 +1,103 @@
+//! What is answered to a request: status, headers, and a body that is whole or a stream. Pure.
+
+use std::io::Read;
+
+use serde::Serialize;
+use serde_json::json;
+
+/// On every answer: nothing is guessed, nothing is kept.
+pub const ALWAYS: [(&str, &str); 3] =
+    [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("Server", "hbd")];
+
+/// An answer.
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// Its `Content-Type`.
+    pub content_type: &'static str,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// What it says.
+    pub body: Body,
+}
+
+/// The body of an answer.
+pub enum Body {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// Made while it is sent, for what would be too large in one piece.
+    Stream(Box<dyn Read + Send>),
+}
+
+impl Reply {
+    /// Plain text.
+    pub fn text(status: u16, text: impl Into<String>) -> Reply {
+        let body = text.into() + "\n";
+        Reply::whole(status, "text/plain; charset=utf-8", body.into_bytes())
+    }
+
+    /// JSON.
+    pub fn json(status: u16, value: &impl Serialize) -> Reply {
+        match serde_json::to_vec(value) {
+            Ok(mut body) => {
+                body.push(b'\n');
+                Reply::whole(status, "application/json", body)
+            }
+            Err(why) => Reply::text(500, format!("the answer cannot be written as JSON: {why}")),
+        }
+    }
+
+    /// A stream.
+    pub fn stream(content_type: &'static str, body: impl Read + Send + 'static) -> Reply {
+        let body = Body::Stream(Box::new(body));
+        Reply { status: 200, content_type, headers: Vec::new(), body }
+    }
+
+    /// An error in the form that suits what was asked for: JSON below `/api`, else text. With 503
+    /// goes a hint when to come back.
+    pub fn problem(target: &str, status: u16, why: &str) -> Reply {
+        let reply = if target.starts_with("/api/") {
+            Reply::json(status, &json!({ "error": why }))
+        } else {
+            Reply::text(status, why)
+        };
+        if status == 503 { reply.with("Retry-After", "5") } else { reply }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Reply {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    fn whole(status: u16, content_type: &'static str, body: Vec<u8>) -> Reply {
+        Reply { status, content_type, headers: Vec::new(), body: Body::Whole(body) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(reply: Reply) -> String {
+        match reply.body {
+            Body::Whole(bytes) => String::from_utf8(bytes).unwrap(),
+            Body::Stream(_) => panic!("a stream"),
+        }
+    }
+
+    #[test]
+    fn errors_are_json_below_api_and_text_elsewhere() {
+        let api = Reply::problem("/api/v1/hosts", 404, "no \"such\" host");
+        assert_eq!(body(api), "{\"error\":\"no \\\"such\\\" host\"}\n");
+        assert_eq!(body(Reply::problem("/alert", 404, "nothing here")), "nothing here\n");
+    }
+
+    #[test]
+    fn whoever_is_sent_away_is_told_when_to_come_back() {
+        let names = |reply: Reply| reply.headers.into_iter().map(|(name, _)| name).next();
+        assert_eq!(names(Reply::problem("/", 503, "full")), Some("Retry-After"));
+        assert_eq!(names(Reply::problem("/", 500, "broken")), None);
+    }
+}

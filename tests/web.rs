@@ -1,0 +1,521 @@
+//! The HTTP side over real sockets: what it answers, and that nobody can lock it up.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use heartbeat::clock::Wall;
+use heartbeat::secret::Secret;
+use heartbeat::snapshot::{ConnectionView, HostView, MetricView, State};
+use heartbeat::web::metrics::Figures;
+use heartbeat::web::{Answer, House, Web};
+
+/// Threads and descriptors are counted per process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A daemon with `hosts` hosts that remembers who sent what.
+struct Daemon {
+    hosts: usize,
+    heard: Mutex<Vec<(Vec<u8>, IpAddr)>>,
+    door: Mutex<Door>,
+    changed: Condvar,
+}
+
+/// While it is shut, what is heard waits.
+#[derive(Default)]
+struct Door {
+    shut: bool,
+    waiting: usize,
+}
+
+impl House for Daemon {
+    fn ready(&self) -> Result<(), String> {
+        if self.hosts == 0 { Err("no hosts".into()) } else { Ok(()) }
+    }
+
+    fn hosts(&self, from: usize, count: usize) -> Vec<HostView> {
+        (from..self.hosts.min(from + count)).map(|number| view(&format!("host-{number}"))).collect()
+    }
+
+    fn host(&self, name: &str) -> Option<HostView> {
+        assert!(name != "panic", "a house on fire");
+        (name == "host-0").then(|| view(name))
+    }
+
+    fn hear(&self, body: &[u8], peer: IpAddr) -> Answer {
+        let mut door = self.door.lock().unwrap();
+        door.waiting += 1;
+        self.changed.notify_all();
+        door = self.changed.wait_while(door, |door| door.shut).unwrap();
+        door.waiting -= 1;
+        self.heard.lock().unwrap().push((body.to_vec(), peer));
+        match body {
+            b"malformed" => Answer::Malformed("not JSON".into()),
+            b"unsigned" => Answer::Unsigned("no signature".into()),
+            b"forged" => Answer::Forbidden("wrong signature".into()),
+            b"stranger" => Answer::UnknownHost("no such host".into()),
+            b"full" => Answer::Unavailable("the disk is full".into()),
+            _ => Answer::Stored,
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { datagrams_accepted: 42, ..Figures::default() }
+    }
+}
+
+impl Daemon {
+    fn shut(&self, shut: bool) {
+        self.door.lock().unwrap().shut = shut;
+        self.changed.notify_all();
+    }
+
+    fn wait_until_waiting(&self, count: usize) {
+        let door = self.door.lock().unwrap();
+        let patience = Duration::from_secs(10);
+        let few = |door: &mut Door| door.waiting < count;
+        let (_door, timeout) = self.changed.wait_timeout_while(door, patience, few).unwrap();
+        assert!(!timeout.timed_out(), "nobody waits");
+    }
+}
+
+fn view(name: &str) -> HostView {
+    HostView {
+        name: name.into(),
+        watch: true,
+        state: State::Up,
+        since: Some(Wall(0)),
+        connections: vec![ConnectionView {
+            name: "ipv4".into(),
+            state: State::Up,
+            last_seen: Some(Wall(1000)),
+            interval: Duration::from_secs(10),
+            address: Some("192.0.2.1".into()),
+        }],
+        metrics: vec![MetricView {
+            path: "cpu_monitor.cpu_percent".into(),
+            value: 42.0,
+            level: None,
+            since: None,
+            limit: None,
+        }],
+        channels: vec!["ops".into()],
+    }
+}
+
+/// The web side of a test, alone in its process.
+struct Site {
+    web: Option<Web>,
+    daemon: Arc<Daemon>,
+    address: SocketAddr,
+    scratch: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Site {
+    fn open(hosts: usize, token: Option<&str>) -> Site {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let scratch = tempfile::tempdir().unwrap();
+        let daemon = Arc::new(Daemon {
+            hosts,
+            heard: Mutex::default(),
+            door: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let web =
+            Web::start(listener, daemon.clone(), token.map(Secret::new), scratch.path()).unwrap();
+        let address = web.address();
+        Site { web: Some(web), daemon, address, scratch, _alone: alone }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    fn sending(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
+        let mut stream = self.connect();
+        // The gate may refuse before it has read everything.
+        let _ = stream.write_all(bytes.as_ref());
+        stream
+    }
+
+    /// Sends raw bytes and reads to the end.
+    fn raw(&self, request: impl AsRef<[u8]>) -> Reply {
+        read(self.sending(request))
+    }
+
+    fn get(&self, path: &str) -> Reply {
+        self.raw(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+    }
+
+    fn post(&self, body: &str) -> Reply {
+        self.raw(beat(body))
+    }
+
+    /// That a good request is answered, and how long that takes.
+    fn lives(&self) -> Duration {
+        let before = Instant::now();
+        assert_eq!(self.get("/-/healthy").status, 200);
+        before.elapsed()
+    }
+
+    fn heard(&self) -> Vec<usize> {
+        self.daemon.heard.lock().unwrap().iter().map(|(body, _)| body.len()).collect()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.daemon.shut(false);
+        if let Some(web) = self.web.take() {
+            web.stop();
+        }
+    }
+}
+
+fn beat(body: &str) -> String {
+    let length = body.len();
+    format!("POST /api/v1/heartbeat HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// A heartbeat with these headers, and what follows them.
+fn beat_with(headers: &str, rest: &str) -> String {
+    format!("POST /api/v1/heartbeat HTTP/1.1\r\n{headers}\r\n\r\n{rest}")
+}
+
+#[derive(Debug, Default)]
+struct Reply {
+    /// 0 when there was no answer.
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+    /// How many answers came.
+    count: usize,
+}
+
+fn read(mut stream: TcpStream) -> Reply {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8(bytes).unwrap();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return Reply::default() };
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers: BTreeMap<_, _> = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    let count = text.matches("\r\nConnection: close\r\n").count();
+    let chunked = headers.contains_key("transfer-encoding") && !body.is_empty();
+    let body = if chunked { dechunked(body) } else { body.to_owned() };
+    Reply { status, headers, body, count }
+}
+
+fn dechunked(text: &str) -> String {
+    let mut body = String::new();
+    chunked_transfer::Decoder::new(text.as_bytes()).read_to_string(&mut body).unwrap();
+    body
+}
+
+/// Waits for a fact.
+fn eventually(what: &str, patience: Duration, mut fact: impl FnMut() -> bool) {
+    let end = Instant::now() + patience;
+    while !fact() {
+        assert!(Instant::now() < end, "not within {patience:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// How many threads of the web side there are in this process.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+        .filter(|name| name.starts_with("gate") || name.starts_with("http-"))
+        .count()
+}
+
+#[test]
+fn every_route_answers() {
+    let site = Site::open(1, None);
+    for (path, status, part) in [
+        ("/-/healthy", 200, "ok\n"),
+        ("/-/ready", 200, "ready\n"),
+        ("/metrics", 200, "\nhbd_datagrams_accepted_total 42\n"),
+        ("/api/v1/hosts", 200, "\"hosts\":[{\"name\":\"host-0\",\"watch\":true,\"state\":\"UP\""),
+        ("/api/v1/hosts/host%2d0", 200, "{\"name\":\"host-0\""),
+        ("/api/v1/hosts/host-9", 404, "{\"error\":\"no host is called \\\"host-9\\\"\"}"),
+        ("/api/v1/nothing", 404, "{\"error\":"),
+        ("/nothing", 404, "there is nothing here\n"),
+        ("/api/v1/heartbeat", 405, "{\"error\":\"the method must be POST\"}"),
+    ] {
+        let reply = site.get(path);
+        assert_eq!(reply.status, status, "{path}");
+        assert!(reply.body.contains(part), "{path}: {}", reply.body);
+        assert_eq!(reply.headers["x-content-type-options"], "nosniff");
+        assert_eq!(reply.headers["cache-control"], "no-store");
+        assert_eq!(reply.headers["connection"], "close");
+    }
+    assert_eq!(site.get("/api/v1/heartbeat").headers["allow"], "POST");
+    let list: serde_json::Value = serde_json::from_str(&site.get("/api/v1/hosts").body).unwrap();
+    assert_eq!(list["hosts"][0]["connections"][0]["interval"], 10.0);
+}
+
+#[test]
+fn what_became_of_a_heartbeat_is_said() {
+    let site = Site::open(0, None);
+    for (body, status) in [
+        ("{}", 200),
+        ("malformed", 400),
+        ("unsigned", 401),
+        ("forged", 403),
+        ("stranger", 404),
+        ("full", 503),
+    ] {
+        assert_eq!(site.post(body).status, status, "{body}");
+    }
+    assert_eq!(site.post("{}").body, "{\"stored\":true}\n");
+    assert!(site.post("full").headers.contains_key("retry-after"));
+    assert_eq!(site.get("/-/ready").status, 503);
+}
+
+#[test]
+fn with_a_token_everything_but_healthy_wants_it() {
+    let site = Site::open(1, Some("s3cret"));
+    let with =
+        |value: &str| site.raw(format!("GET /metrics HTTP/1.1\r\nAuthorization: {value}\r\n\r\n"));
+    assert_eq!(site.get("/-/healthy").status, 200);
+    for path in ["/metrics", "/-/ready", "/api/v1/hosts", "/nothing", "/api/v1/heartbeat"] {
+        let reply = site.get(path);
+        assert_eq!(reply.status, 401, "{path}");
+        assert_eq!(reply.headers["www-authenticate"], "Basic realm=\"hbd\"");
+    }
+    assert_eq!(with("Bearer s3cret").status, 200);
+    assert_eq!(with("Basic YWRtaW46czNjcmV0").status, 200);
+    assert_eq!(with("Bearer secret").status, 401);
+}
+
+#[test]
+fn head_has_no_body_and_a_wrong_method_learns_the_right_ones() {
+    let site = Site::open(1000, None);
+    for path in ["/-/healthy", "/metrics", "/api/v1/hosts"] {
+        for version in ["1.0", "1.1"] {
+            let reply = site.raw(format!("HEAD {path} HTTP/{version}\r\n\r\n"));
+            assert_eq!((reply.status, reply.body.as_str()), (200, ""), "{path} {version}");
+        }
+    }
+    assert_eq!(site.raw("OPTIONS /metrics HTTP/1.1\r\n\r\n").headers["allow"], "GET, HEAD");
+    assert_eq!(site.raw("BREW /metrics HTTP/1.1\r\n\r\n").status, 405);
+}
+
+#[test]
+fn a_peer_cannot_say_who_it_is() {
+    let site = Site::open(0, None);
+    let spoof = "X-Heartbeat-Peer: 6.6.6.6\r\nx-heartbeat-peer: 7.7.7.7\r\nContent-Length: 2";
+    assert_eq!(site.raw(beat_with(spoof, "{}")).status, 200);
+    let heard = site.daemon.heard.lock().unwrap();
+    assert_eq!(*heard, [(b"{}".to_vec(), IpAddr::from([127, 0, 0, 1]))]);
+}
+
+#[test]
+fn bodies_come_in_chunks_and_after_a_continue() {
+    let site = Site::open(0, None);
+    let chunks = "3\r\nhel\r\n2;a=b\r\nlo\r\n0\r\nTrailer: x\r\n\r\n";
+    assert_eq!(site.raw(beat_with("Transfer-Encoding: chunked", chunks)).status, 200);
+    let mut stream = site.sending(beat_with("Content-Length: 6\r\nExpect: 100-continue", ""));
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"world!").unwrap();
+    assert_eq!(read(stream).status, 200);
+    assert_eq!(site.post(&"x".repeat(4 << 20)).status, 200);
+    assert_eq!(site.heard(), [5, 6, 4 << 20]);
+}
+
+#[test]
+fn a_body_over_4_mib_is_413_in_every_framing() {
+    let site = Site::open(0, None);
+    let over = "x".repeat((4 << 20) + 1);
+    let reply = site.post(&over);
+    assert_eq!(reply.status, 413);
+    assert!(reply.body.starts_with("{\"error\":"), "{}", reply.body);
+    let chunks = format!("{:x}\r\n{over}\r\n0\r\n\r\n", over.len());
+    assert_eq!(site.raw(beat_with("Transfer-Encoding: chunked", &chunks)).status, 413);
+    assert!(site.heard().is_empty());
+}
+
+#[test]
+fn no_poison_kills_or_hangs_it() {
+    let site = Site::open(1, None);
+    let te = (0..21).map(|n| format!("a{n};q=nan")).collect::<Vec<_>>().join(",");
+    for (request, status) in [
+        (beat_with("Content-Length: 100000000000", ""), 413),
+        ("GET / HTTP/2.0\r\n\r\n".into(), 505),
+        (format!("GET /-/healthy HTTP/1.1\r\nTE: {te}\r\n\r\n"), 200),
+        (beat_with("Content-Length: abc", ""), 400),
+        (beat_with("Content-Length: 1\r\nContent-Length: 2", "ab"), 400),
+        (beat_with("Content-Length: 1\r\nTransfer-Encoding: chunked", "a"), 400),
+        ("GET /-/healthy HTTP/1.1\r\n\r\nGET /-/healthy HTTP/1.1\r\n\r\n".into(), 200),
+        ("\r\n\r\n\x16\x03\x01\x02\x00".into(), 400),
+        ("GET /api/v1/hosts/panic HTTP/1.1\r\n\r\n".into(), 500),
+    ] {
+        let reply = site.raw(&request);
+        assert_eq!((reply.status, reply.count), (status, 1), "{request}");
+        site.lives();
+    }
+    let missing = site.sending(beat_with("Content-Length: 5000", ""));
+    for _ in 0..50 {
+        let stream = site.sending("GET /api/v1/hosts HTTP/1.1\r\n\r\n");
+        // Closing becomes a reset.
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    site.lives();
+    missing.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read(missing).status, 0, "half a body is no request");
+    assert!(site.heard().is_empty());
+}
+
+#[test]
+fn six_hundred_idlers_and_drippers_keep_nobody_waiting() {
+    let site = Site::open(1, None);
+    let mut lazy: Vec<TcpStream> = (0..500).map(|_| site.connect()).collect();
+    lazy.extend((0..50).map(|_| site.sending("GET /-/hea")));
+    lazy.extend((0..50).map(|_| site.sending(beat_with("Content-Length: 999", "{"))));
+    let first = site.lives();
+    let mut times = Vec::new();
+    for round in 0..300 {
+        for stream in lazy.iter_mut().skip(500 + round % 10).step_by(10) {
+            let _ = stream.write_all(b"x");
+        }
+        times.push(site.lives());
+    }
+    times.sort();
+    let (median, p99, worst) = (times[150], times[297], times[299]);
+    println!("first {first:?}, median {median:?}, p99 {p99:?}, worst {worst:?}");
+    assert!(first < Duration::from_secs(2), "{first:?}");
+    assert!(p99 < Duration::from_secs(1), "{p99:?}");
+}
+
+#[test]
+fn bodies_that_never_come_do_not_lock_it_up() {
+    let site = Site::open(1, None);
+    let stalled: Vec<TcpStream> =
+        (0..300).map(|_| site.sending(beat_with("Content-Length: 9", ""))).collect();
+    let time = site.lives();
+    assert!(time < Duration::from_secs(5), "{time:?}");
+    drop(stalled);
+}
+
+#[test]
+fn clients_that_do_not_read_keep_nobody_waiting() {
+    let site = Site::open(20_000, None);
+    let greedy: Vec<TcpStream> =
+        (0..40).map(|_| site.sending("GET /api/v1/hosts HTTP/1.1\r\n\r\n")).collect();
+    for _ in 0..20 {
+        let time = site.lives();
+        assert!(time < Duration::from_secs(3), "{time:?}");
+    }
+    drop(greedy);
+}
+
+#[test]
+fn a_hundred_thousand_hosts_are_streamed_to_every_http_version() {
+    let site = Site::open(100_000, None);
+    let reply = site.get("/api/v1/hosts");
+    assert_eq!(reply.headers["transfer-encoding"], "chunked");
+    let list: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+    assert_eq!(list["hosts"].as_array().unwrap().len(), 100_000);
+    assert_eq!(list["hosts"][99_999]["name"], "host-99999");
+    let old = site.raw("GET /api/v1/hosts HTTP/1.0\r\n\r\n");
+    assert!(!old.headers.contains_key("transfer-encoding"));
+    assert_eq!(old.body.len(), reply.body.len());
+    let metrics = site.get("/metrics").body;
+    assert_eq!(metrics.matches("hbd_connection_up{").count(), 100_000);
+}
+
+#[test]
+fn a_stop_finishes_what_is_being_answered_and_ends_every_thread() {
+    let mut site = Site::open(1, None);
+    site.daemon.shut(true);
+    let idle = site.connect();
+    let working = site.sending(beat("{}"));
+    site.daemon.wait_until_waiting(1);
+    let daemon = Arc::clone(&site.daemon);
+    let peers = std::thread::spawn(move || {
+        // The idle one is sent away at the stop: that is when the other one is let go on.
+        assert_eq!(read(idle).status, 0);
+        daemon.shut(false);
+        assert_eq!(read(working).status, 200);
+    });
+    let before = Instant::now();
+    site.web.take().unwrap().stop();
+    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
+    peers.join().unwrap();
+    assert!(TcpStream::connect(site.address).is_err(), "the port is closed");
+    // tiny_http's own threads bear our threads' names, and take five seconds to notice.
+    eventually("no thread is left", Duration::from_secs(15), || threads() == 0);
+    assert_eq!(std::fs::read_dir(site.scratch.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn descriptors_do_not_leak() {
+    let site = Site::open(1, None);
+    let before = descriptors();
+    for number in 0..300 {
+        match number % 5 {
+            0 => drop(site.connect()),
+            1 => assert_eq!(site.raw("GET / HTTP/2.0\r\n\r\n").status, 505),
+            2 => assert_eq!(site.post("{}").status, 200),
+            3 => assert_eq!(site.get("/api/v1/hosts/panic").status, 500),
+            _ => drop(site.lives()),
+        }
+    }
+    eventually("all descriptors are closed", Duration::from_secs(10), || descriptors() <= before);
+}
+
+/// Sets the soft limit of descriptors and returns what it was.
+fn limit_descriptors(soft: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a live rlimit.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0
+            && libc::setrlimit(
+                libc::RLIMIT_NOFILE,
+                &libc::rlimit { rlim_cur: soft, rlim_max: limit.rlim_max },
+            ) == 0
+    };
+    if done { Ok(limit.rlim_cur) } else { Err(io::Error::last_os_error()) }
+}
+
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    let site = Site::open(1, None);
+    for spare in 0..8 {
+        site.lives();
+        eventually("it is quiet", Duration::from_secs(10), || descriptors() < 40);
+        let clients: Vec<TcpStream> = (0..4).map(|_| site.connect()).collect();
+        // The count includes the descriptor that counts.
+        let before = limit_descriptors((descriptors() - 1 + spare) as u64).unwrap();
+        for mut client in &clients {
+            client.write_all(b"GET /-/healthy HTTP/1.1\r\n\r\n").unwrap();
+        }
+        // With none to spare nobody is accepted, and nothing more happens.
+        for client in clients.into_iter().take(if spare < 4 { 0 } else { 4 }) {
+            let status = read(client).status;
+            assert!([0, 200, 503].contains(&status), "{spare}: {status}");
+        }
+        limit_descriptors(before).unwrap();
+        eventually("it answers again", Duration::from_secs(10), || {
+            site.get("/-/healthy").status == 200
+        });
+    }
+}
