@@ -5,9 +5,11 @@ use std::time::Duration;
 use heartbeat::clock::Wall;
 use heartbeat::event::{EventId, Level, Message, Subject};
 use heartbeat::notify::channel::mattermost::Mattermost;
+use heartbeat::notify::channel::pushover::Pushover;
 use heartbeat::notify::channel::{Delivered, Failure, Letter};
 use heartbeat::secret::Secret;
 use support::mattermost::{MattermostDouble, Mode};
+use support::pushover::PushoverDouble;
 
 mod support;
 
@@ -281,5 +283,161 @@ fn no_secret_is_in_any_error_of_mattermost() {
         let channel = Mattermost { base_url: base_url.into(), ..mattermost(&server) };
         let words = words(&channel.deliver_within(&letter(&message("x")), LONG));
         assert!(!words.contains(&server.token), "{words}");
+    }
+}
+
+fn pushover(server: &PushoverDouble) -> Pushover {
+    Pushover {
+        token: Secret::new(PushoverDouble::TOKEN),
+        user: Secret::new(PushoverDouble::USER),
+        priority: None,
+        retry: Duration::from_secs(60),
+        expire: Duration::from_secs(3600),
+        sound: Some("siren".into()),
+        device: None,
+        api_url: server.url.clone(),
+    }
+}
+
+#[test]
+fn pushover_takes_an_emergency_and_gives_a_receipt() {
+    let server = PushoverDouble::start();
+    let result = pushover(&server).deliver_within(&letter(&message("web1 ipv4 overdue")), LONG);
+    let receipt = Some(PushoverDouble::RECEIPT.to_owned());
+    assert_eq!(result, Ok(Delivered { receipt, thread: None }));
+    let fields = &server.received()[0];
+    for (name, value) in [
+        ("title", "CRITICAL: host web1"),
+        ("message", "web1 ipv4 overdue\nlast seen: 2026-11-21T20:12:08Z\nevent 000000001a2b3c"),
+        ("priority", "2"),
+        ("retry", "60"),
+        ("expire", "3600"),
+        ("tags", "000000001a2b3c"),
+        ("timestamp", "1795291928"),
+        ("sound", "siren"),
+    ] {
+        assert_eq!(fields[name], value, "{name}");
+    }
+    assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
+#[test]
+fn pushover_outcomes_by_status() {
+    for (status, body, expected) in [
+        (200, r#"{"status":1}"#, "delivered"),
+        (200, r#"{"status":0,"errors":["no"]}"#, "message refused"),
+        (200, r#"{"status":0,"token":"invalid"}"#, "channel refused"),
+        (200, "<html>", "channel refused"),
+        (200, "{}", "channel refused"),
+        (400, r#"{"token":"invalid","status":0}"#, "channel refused"),
+        (400, r#"{"user":"invalid","status":0}"#, "channel refused"),
+        (400, r#"{"message":"cannot be blank","status":0}"#, "message refused"),
+        (404, "", "message refused"),
+        (413, "", "message refused"),
+        (429, "", "channel refused"),
+        (500, "", "unreachable"),
+        (502, "<html>", "unreachable"),
+        (503, r#"{"status":1}"#, "unreachable"),
+    ] {
+        let server = PushoverDouble::start();
+        server.set_mode(Mode::Status(status, body.into()));
+        let result = pushover(&server).deliver_within(&letter(&message("x")), LONG);
+        assert_eq!(outcome(&result), expected, "{status} {body}: {result:?}");
+    }
+}
+
+#[test]
+fn pushover_lost_and_redirected() {
+    let server = PushoverDouble::start();
+    for (mode, expected) in [
+        (Mode::Redirect, "channel refused"),
+        (Mode::Hang, "unknown"),
+        (Mode::DropAfterReading, "unknown"),
+        (Mode::CutAnswer, "unknown"),
+    ] {
+        server.set_mode(mode.clone());
+        let result = pushover(&server).deliver_within(&letter(&message("x")), SHORT);
+        assert_eq!(outcome(&result), expected, "{mode:?}: {result:?}");
+    }
+    assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
+#[test]
+fn a_used_up_quota_says_when_it_is_filled_again() {
+    let server = PushoverDouble::start();
+    let header = vec![("X-Limit-App-Reset".to_owned(), "1795295528".to_owned())];
+    server.set_mode(Mode::Answer(429, header, "{}".into()));
+    let result = pushover(&server).deliver_within(&letter(&message("x")), LONG);
+    let Err(Failure::ChannelRefused { after, .. }) = result else { panic!("{result:?}") };
+    assert_eq!(after, Some(Duration::from_secs(3600)));
+}
+
+#[test]
+fn pushover_is_not_misled_by_strangers_words() {
+    let server = PushoverDouble::start();
+    let long = "ä".repeat(5000);
+    for text in HOSTILE.iter().copied().chain([long.as_str()]) {
+        let mut message = message(text);
+        message.subject = Subject::Host(text.into());
+        message.details.push((text.into(), text.into()));
+        let result = pushover(&server).deliver_within(&letter(&message), LONG);
+        assert_eq!(outcome(&result), "delivered", "{text:?}: {result:?}");
+        let fields = server.received().pop().unwrap();
+        assert!(fields["message"].ends_with("\nevent 000000001a2b3c"), "{fields:?}");
+    }
+    assert!(server.violations().is_empty(), "{:#?}", server.violations());
+}
+
+#[test]
+fn a_recovery_cancels_its_emergencies_before_it_is_told() {
+    let server = PushoverDouble::start();
+    let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
+    let letter = Letter { ends: &[EventId(1), EventId(2)], ..letter(&back) };
+    assert_eq!(outcome(&pushover(&server).deliver_within(&letter, LONG)), "delivered");
+    assert_eq!(server.cancelled(), ["00000000000001", "00000000000002"]);
+    assert_eq!(server.requests().last().unwrap(), "/1/messages.json");
+    assert_eq!(server.received()[0]["priority"], "0");
+
+    let calm = Pushover { priority: Some(1), ..pushover(&server) };
+    assert_eq!(outcome(&calm.deliver_within(&letter, LONG)), "delivered");
+    assert_eq!(server.cancelled().len(), 2, "without emergencies there is nothing to cancel");
+}
+
+#[test]
+fn a_receipt_is_polled() {
+    let server = PushoverDouble::start();
+    let state = pushover(&server).poll_within(PushoverDouble::RECEIPT, LONG).unwrap();
+    assert_eq!(state.acknowledged, Some(Wall(1_795_291_999_000)));
+    assert_eq!(state.device.as_deref(), Some("phone"));
+    let unknown = pushover(&server).poll_within("nothing", LONG);
+    assert!(matches!(unknown, Err(Failure::MessageRefused(_))), "{unknown:?}");
+    server.set_mode(Mode::Hang);
+    let lost = pushover(&server).poll_within(PushoverDouble::RECEIPT, SHORT);
+    assert!(matches!(lost, Err(Failure::Unreachable { .. })), "{lost:?}");
+}
+
+#[test]
+fn no_secret_is_in_any_error_of_pushover() {
+    let server = PushoverDouble::start();
+    let echo = format!("{}{}/{}", "x".repeat(190), PushoverDouble::USER, PushoverDouble::TOKEN);
+    let body = serde_json::json!({"status": 0, "errors": [echo], "receipt": echo}).to_string();
+    let modes = [200, 301, 400, 404, 429, 500, 503]
+        .into_iter()
+        .flat_map(|status| [echo.clone(), body.clone()].map(|body| Mode::Status(status, body)))
+        .chain([Mode::Redirect, Mode::Hang, Mode::DropAfterReading, Mode::DropBeforeReading]);
+    let channel = pushover(&server);
+    for mode in modes {
+        server.set_mode(mode.clone());
+        let result = channel.deliver_within(&letter(&message("x")), SHORT);
+        let polled = channel.poll_within(PushoverDouble::RECEIPT, SHORT);
+        let words = words(&result) + &format!("{polled:?}{channel:?}");
+        for secret in channel.secrets() {
+            assert!(!words.contains(&secret.reveal()[..8]), "{mode:?}: {words}");
+        }
+    }
+    for api_url in ["not a url", "http://host.invalid", "https://127.0.0.1:1"] {
+        let channel = Pushover { api_url: api_url.into(), ..channel.clone() };
+        let polled = channel.poll_within(PushoverDouble::RECEIPT, LONG);
+        assert!(!format!("{polled:?}").contains(PushoverDouble::TOKEN), "{polled:?}");
     }
 }

@@ -4,3 +4,4 @@
 
 pub mod http_double;
 pub mod mattermost;
+pub mod pushover;

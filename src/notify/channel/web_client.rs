@@ -240,6 +240,12 @@ fn certificate_trouble(error: &ureq::Error, place: &str) -> Option<String> {
     Some(format!("certificate of {place} is not trusted: {what}"))
 }
 
+/// `application/x-www-form-urlencoded` (WHATWG URL, 5.2).
+pub fn form(fields: &[(&str, String)]) -> String {
+    let fields = fields.iter().map(|(name, value)| format!("{name}={}", percent(value)));
+    fields.collect::<Vec<_>>().join("&")
+}
+
 /// `text` as one segment of a path or one value of a form (RFC 3986, 2.1).
 pub fn percent(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -257,6 +263,12 @@ pub fn percent(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_is_encoded_to_the_last_byte() {
+        let fields = [("message", "ü&=+ \n%".to_owned()), ("user", "abc".to_owned())];
+        assert_eq!(form(&fields), "message=%C3%BC%26%3D%2B%20%0A%25&user=abc");
+    }
 
     #[test]
     fn only_host_and_port_of_an_address_are_shown() {
