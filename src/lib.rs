@@ -5,12 +5,10 @@
 //! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
-//! - [`tls`]: whom TLS connections trust.
-//! - [`backup`]: what really happened to a backup.
 //! - [`notify`]: from an event to a delivered message.
-//! - [`web`]: the HTTP side.
+//! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
-//! - [`stop`]: waiting that can be interrupted.
+//! - [`store`], [`stop`], [`tls`]: the state on disk, interruptible waiting, whom TLS trusts.
 
 pub mod address;
 pub mod backup;
@@ -24,11 +22,10 @@ pub mod problem;
 pub mod secret;
 pub mod section;
 pub mod snapshot;
+pub mod stop;
 pub mod store;
 pub mod tls;
 pub mod web;
 pub mod yaml;
 
 pub use config::Config;
-pub mod stop;
-pub mod web;

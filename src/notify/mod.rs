@@ -5,3 +5,4 @@ pub mod line;
 pub mod outbox;
 pub mod route;
 pub mod settings;
+pub mod text;

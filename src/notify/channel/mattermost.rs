@@ -1,11 +1,29 @@
 //! Mattermost: an incoming webhook, or a bot's posts when there is a token for one
 //! (<https://developers.mattermost.com/integrate/webhooks/incoming/>).
 
-use std::path::PathBuf;
-
 use crate::address::BaseUrl;
-use crate::secret::Secret;
 use crate::section::Section;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::web_client::{Answer, Call, TIMEOUT, percent, server_words};
+use super::{Delivered, Failure, Letter, Pace};
+use crate::clock::Wall;
+use crate::event::Level;
+use crate::notify::text::{Flavour, Unit, clean, code, cut, remarks};
+use crate::secret::{Secret, scrub};
+
+/// A post may have 4000 characters in the oldest database layout; ours stay below.
+const TEXT_LIMIT: usize = 3900;
+
+/// How long a hook that worked before may be unknown until that is believed: a database that is
+/// out of order answers the same.
+const DOUBT: Duration = Duration::from_secs(15 * 60);
 
 /// A channel of `type: mattermost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +42,251 @@ pub struct Mattermost {
     pub ca_file: Option<PathBuf>,
     /// A bot's access token, for real threads; `channel` is then a channel's id.
     pub bot_token: Option<Secret>,
+}
+
+impl Mattermost {
+    /// How fast it may be used, and for how long it is tried.
+    pub const PACE: Pace = Pace {
+        first_delay: Duration::from_secs(5),
+        longest_delay: Duration::from_secs(5 * 60),
+        per_minute: 20,
+        burst: 5,
+        give_up_critical: Duration::from_secs(24 * 3600),
+        give_up_warning: Duration::from_secs(6 * 3600),
+        give_up_rest: Duration::from_secs(3600),
+    };
+
+    /// What must never be shown.
+    pub fn secrets(&self) -> Vec<&Secret> {
+        std::iter::once(&self.token).chain(&self.bot_token).collect()
+    }
+
+    /// Makes one attempt.
+    ///
+    /// # Errors
+    /// How it ended when it did not arrive.
+    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
+        self.deliver_within(letter, TIMEOUT)
+    }
+
+    /// [`Mattermost::deliver`] with a time limit of the caller's for each request.
+    ///
+    /// # Errors
+    /// How it ended when it did not arrive.
+    pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+        let result = match &self.bot_token {
+            Some(token) => self.post_as_bot(letter, token, limit),
+            None => self.post_to_hook(letter, limit),
+        };
+        result.map_err(|failure| failure.map_why(|why| self.scrubbed(&why)))
+    }
+
+    fn post_to_hook(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+        let url = format!("{}/hooks/{}", self.base_url, percent(self.token.reveal()));
+        let answer = self.post(url, None, &self.hook_body(letter), limit)?;
+        match answer.status {
+            200 if answer.body == "ok" => {
+                hook_worked(self);
+                Ok(Delivered::default())
+            }
+            200 if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
+            200 => Err(refused("the answer was 200, but not Mattermost's `ok`: is `host` right?")),
+            400 if says_bad_message(&answer) => Err(Failure::MessageRefused(self.words(&answer))),
+            400 if hook_in_doubt(self, letter.now) => {
+                Err(Failure::Unreachable { why: self.words(&answer), after: None })
+            }
+            _ => Err(self.refusal(&answer, letter.now)),
+        }
+    }
+
+    fn post_as_bot(
+        &self,
+        letter: &Letter,
+        token: &Secret,
+        limit: Duration,
+    ) -> Result<Delivered, Failure> {
+        let url = || format!("{}/api/v4/posts", self.base_url);
+        let body = self.bot_body(letter, letter.thread);
+        let mut answer = self.post(url(), Some(token), &body, limit)?;
+        let mut root = letter.thread;
+        if root.is_some() && matches!(answer.status, 400 | 404) {
+            // Somebody deleted the post that the thread hangs on: an alarm must not end with it.
+            root = None;
+            answer = self.post(url(), Some(token), &self.bot_body(letter, None), limit)?;
+        }
+        match answer.status {
+            201 | 200 => match post_id(&answer.body) {
+                Some(id) => {
+                    Ok(Delivered { receipt: None, thread: Some(root.map_or(id, str::to_owned)) })
+                }
+                None if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
+                None => Err(refused("the answer is no post of Mattermost: is `host` right?")),
+            },
+            400 if !answer.body.contains("channel_id") => {
+                Err(Failure::MessageRefused(self.words(&answer)))
+            }
+            _ => Err(self.refusal(&answer, letter.now)),
+        }
+    }
+
+    fn post(
+        &self,
+        url: String,
+        bearer: Option<&Secret>,
+        body: &Value,
+        timeout: Duration,
+    ) -> Result<Answer, Failure> {
+        let body = Some(("application/json", body.to_string()));
+        Call { url, body, bearer, ca_file: self.ca_file.as_deref(), timeout }.make()
+    }
+
+    /// What every other status means, of the hook and of the bot alike.
+    fn refusal(&self, answer: &Answer, now: Wall) -> Failure {
+        let why = self.words(answer);
+        match answer.status {
+            300..=399 => {
+                refused(format!("{why}: a redirect, which is not followed; is `host` right?"))
+            }
+            413 => Failure::MessageRefused(why),
+            501 => refused(why),
+            408 | 425 | 429 | 500..=599 => {
+                Failure::Unreachable { why, after: answer.retry_after(now) }
+            }
+            _ => refused(why),
+        }
+    }
+
+    /// `Mattermost answered 403: This channel is locked`.
+    fn words(&self, answer: &Answer) -> String {
+        let body = serde_json::from_str::<Value>(&answer.body).unwrap_or_default();
+        server_words("Mattermost", answer, body["message"].as_str(), &self.secrets())
+    }
+
+    fn scrubbed(&self, text: &str) -> String {
+        let encoded =
+            self.secrets().into_iter().map(|secret| Secret::new(percent(secret.reveal())));
+        scrub(&scrub(text, self.secrets()), &encoded.collect::<Vec<_>>())
+    }
+
+    fn hook_body(&self, letter: &Letter) -> Value {
+        let mut body = json!({"channel": self.channel, "attachments": [attachment(letter)]});
+        if let Some(name) = &self.username {
+            body["username"] = json!(name);
+        }
+        match &self.icon {
+            Some(url) if url.starts_with("https://") || url.starts_with("http://") => {
+                body["icon_url"] = json!(url);
+            }
+            Some(emoji) => body["icon_emoji"] = json!(emoji.trim_matches(':')),
+            None => {}
+        }
+        body
+    }
+
+    fn bot_body(&self, letter: &Letter, root: Option<&str>) -> Value {
+        json!({
+            "channel_id": self.channel,
+            "message": "",
+            "root_id": root.unwrap_or_default(),
+            "props": {"attachments": [attachment(letter)]},
+        })
+    }
+}
+
+fn refused(why: impl Into<String>) -> Failure {
+    Failure::ChannelRefused { why: why.into(), after: None }
+}
+
+/// Whether a 400 is about this message. The ids are those of `server/channels/web/webhook.go`.
+fn says_bad_message(answer: &Answer) -> bool {
+    let body = &answer.body;
+    ["incoming_webhook.parse", "incoming_webhook.text", "split_props_length"]
+        .iter()
+        .any(|id| body.contains(&format!("\"web.{id}")) || body.contains(&format!("\"{id}")))
+        || body.contains("No text specified")
+        || body.contains("Unable to parse incoming data")
+}
+
+fn post_id(body: &str) -> Option<String> {
+    let id = serde_json::from_str::<Value>(body).ok()?["id"].as_str()?.to_owned();
+    let plain = id.len() <= 64 && id.chars().all(|c| c.is_ascii_alphanumeric());
+    (plain && !id.is_empty()).then_some(id)
+}
+
+/// The message as an attachment: strangers' words stand in code, the rest is ours.
+fn attachment(letter: &Letter) -> Value {
+    let message = letter.message;
+    let title = cut(&clean(&message.title, Flavour::Line), 1500, Unit::Characters);
+    json!({
+        "fallback": code(&title),
+        "color": colour(message.level),
+        "text": text(letter),
+    })
+}
+
+/// In the colours that Mattermost's own alerts have.
+fn colour(level: Level) -> &'static str {
+    match level {
+        Level::Critical => "#d24b4e",
+        Level::Warning => "#f5a623",
+        Level::Info => "#2389d7",
+        Level::Ok => "#3db887",
+    }
+}
+
+fn text(letter: &Letter) -> String {
+    let message = letter.message;
+    let mut end = String::new();
+    for remark in remarks(letter) {
+        end.push_str(&format!("\n_{remark}_"));
+    }
+    end.push_str(&format!("\n_{}, event {}_", message.level.name(), message.event));
+    let room = TEXT_LIMIT - Unit::Characters.count(&end) - "\n```\n\n```".len();
+    let mut text = code(&cut(&clean(&message.title, Flavour::Block), room, Unit::Characters));
+    let details = if letter.plain { &[] } else { message.details.as_slice() };
+    for (label, words) in details {
+        let line = detail(label, words);
+        if Unit::Characters.count(&text) + Unit::Characters.count(&line) > room {
+            text.push_str("\n…");
+            break;
+        }
+        text.push_str(&line);
+    }
+    text + &end
+}
+
+/// One more line. The label is ours as a rule, but only plain words go outside of code.
+fn detail(label: &str, words: &str) -> String {
+    let plain = label.chars().all(|c| c.is_alphanumeric() || c == ' ');
+    let label = cut(&clean(label, Flavour::Line), 100, Unit::Characters);
+    let label = if plain { label } else { code(&label) };
+    let words = cut(&clean(words, Flavour::Block), 2000, Unit::Characters);
+    format!("\n{label}: {}", code(&words))
+}
+
+/// The hooks that worked since this process began, and since when each is unknown to its server.
+static HOOKS: Mutex<BTreeMap<u64, Option<Wall>>> = Mutex::new(BTreeMap::new());
+
+fn hook(channel: &Mattermost) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&channel.base_url, channel.token.reveal()).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn hooks() -> std::sync::MutexGuard<'static, BTreeMap<u64, Option<Wall>>> {
+    HOOKS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn hook_worked(channel: &Mattermost) {
+    hooks().insert(hook(channel), None);
+}
+
+/// Whether a hook that is said to be unknown worked before and is unknown since a short time only.
+fn hook_in_doubt(channel: &Mattermost, now: Wall) -> bool {
+    match hooks().get_mut(&hook(channel)) {
+        Some(since) => now.since(*since.get_or_insert(now)) < DOUBT,
+        None => false,
+    }
 }
 
 impl Mattermost {
@@ -66,5 +329,90 @@ fn base_url(section: &mut Section) -> String {
             section.error("host", what);
             text
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventId, Message, Subject};
+
+    fn with_message(title: &str, details: &[(&str, &str)], test: impl Fn(&Letter)) {
+        let message = Message {
+            event: EventId(0x1a2),
+            at: Wall(1_000_000),
+            level: Level::Critical,
+            subject: Subject::Host("web1".into()),
+            thread: "web1 ipv4".into(),
+            title: title.into(),
+            details: details.iter().map(|(l, t)| ((*l).to_owned(), (*t).to_owned())).collect(),
+        };
+        test(&Letter {
+            channel: "chat",
+            message: &message,
+            recipient: None,
+            possible_repeat: false,
+            plain: false,
+            thread: None,
+            ends: &[],
+            now: Wall(1_000_000),
+        });
+    }
+
+    #[test]
+    fn a_message_is_code_with_our_own_words_around_it() {
+        with_message("web1 ipv4 overdue", &[("last seen", "12:00")], |letter| {
+            assert_eq!(
+                text(letter),
+                "`web1 ipv4 overdue`\nlast seen: `12:00`\n_critical, event 000000000001a2_"
+            );
+        });
+    }
+
+    #[test]
+    fn several_lines_become_a_block() {
+        with_message("one\r\ntwo", &[], |letter| {
+            assert!(text(letter).starts_with("\n```\none\ntwo\n```\n_critical"));
+        });
+    }
+
+    #[test]
+    fn a_label_of_a_stranger_is_code_too() {
+        assert_eq!(detail("@channel", "x"), "\n`@channel`: `x`");
+    }
+
+    #[test]
+    fn a_text_stays_below_the_limit_whatever_comes() {
+        let long = "`\n".repeat(5000);
+        with_message(&long, &[("a", &long), ("b", &long)], |letter| {
+            assert!(Unit::Characters.count(&text(letter)) < 4000);
+        });
+        let long = "ü".repeat(1900);
+        with_message("short", &[("a", &long), ("b", &long), ("c", &long)], |letter| {
+            let text = text(letter);
+            assert!(Unit::Characters.count(&text) < 4000, "{}", text.len());
+            assert!(text.contains("\n…\n_critical"));
+        });
+    }
+
+    #[test]
+    fn a_hook_that_worked_is_in_doubt_for_a_quarter_of_an_hour() {
+        let channel = Mattermost {
+            base_url: "http://127.0.0.1:1/in-doubt".into(),
+            token: Secret::new("t"),
+            channel: "c".into(),
+            username: None,
+            icon: None,
+            ca_file: None,
+            bot_token: None,
+        };
+        let now = Wall(1_000_000);
+        assert!(!hook_in_doubt(&channel, now));
+        hook_worked(&channel);
+        assert!(hook_in_doubt(&channel, now));
+        assert!(hook_in_doubt(&channel, now + Duration::from_secs(899)));
+        assert!(!hook_in_doubt(&channel, now + Duration::from_secs(900)));
+        hook_worked(&channel);
+        assert!(hook_in_doubt(&channel, now + Duration::from_secs(901)));
     }
 }

@@ -14,6 +14,7 @@ pub mod log;
 pub mod mattermost;
 pub mod pushover;
 pub mod signal;
+mod web_client;
 
 /// One message on its way to one channel (and, where a channel sends to each of several
 /// recipients on its own, to one of them).
@@ -59,6 +60,22 @@ pub enum Failure {
     ChannelRefused { why: String, after: Option<Duration> },
     /// It may or may not have arrived.
     Unknown(String),
+}
+
+impl Failure {
+    /// The same end, in other words.
+    #[must_use]
+    pub fn map_why(self, reword: impl FnOnce(String) -> String) -> Failure {
+        match self {
+            Failure::Unreachable { why, after } => Failure::Unreachable { why: reword(why), after },
+            Failure::MessageRefused(why) => Failure::MessageRefused(reword(why)),
+            Failure::FormRefused(why) => Failure::FormRefused(reword(why)),
+            Failure::ChannelRefused { why, after } => {
+                Failure::ChannelRefused { why: reword(why), after }
+            }
+            Failure::Unknown(why) => Failure::Unknown(reword(why)),
+        }
+    }
 }
 
 /// How fast a channel may be used, and for how long it is tried.

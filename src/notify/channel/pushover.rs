@@ -1,15 +1,27 @@
-//! Pushover: `POST /1/messages.json` (<https://pushover.net/api>).
-
-use std::time::Duration;
+//! Pushover: `POST /1/messages.json` (<https://pushover.net/api>), and the receipts of emergencies
+//! (<https://pushover.net/api/receipts>).
 
 use crate::address::BaseUrl;
-use crate::secret::Secret;
 use crate::section::Section;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::web_client::{Answer, Call, TIMEOUT, form, percent, server_words, until};
+use super::{Delivered, Failure, Letter, Pace};
+use crate::clock::Wall;
+use crate::event::{EventId, Level};
+use crate::notify::text::{Flavour, Unit, clean, cut, plain};
+use crate::secret::{Secret, scrub};
 
 /// Pushover repeats an emergency not more often than this.
 const SHORTEST_RETRY: Duration = Duration::from_secs(30);
+
 /// Pushover repeats an emergency not longer than this.
 const LONGEST_EXPIRE: Duration = Duration::from_secs(3 * 3600);
+
+/// The priority that is repeated until somebody acknowledges it.
+const EMERGENCY: i8 = 2;
 
 /// A channel of `type: pushover`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +42,212 @@ pub struct Pushover {
     pub device: Option<String>,
     /// Where the API is, without the path: `https://api.pushover.net`.
     pub api_url: String,
+}
+
+/// What became of an emergency.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReceiptState {
+    /// When somebody acknowledged it.
+    pub acknowledged: Option<Wall>,
+    /// On which device.
+    pub device: Option<String>,
+    /// Whether it was repeated to its end and nobody did.
+    pub expired: bool,
+}
+
+impl Pushover {
+    /// How fast it may be used, and for how long it is tried.
+    pub const PACE: Pace = Pace {
+        first_delay: Duration::from_secs(10),
+        longest_delay: Duration::from_secs(10 * 60),
+        per_minute: 10,
+        burst: 1,
+        give_up_critical: Duration::from_secs(24 * 3600),
+        give_up_warning: Duration::from_secs(6 * 3600),
+        give_up_rest: Duration::from_secs(3600),
+    };
+
+    /// How often a receipt may be polled.
+    pub const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+    /// What must never be shown.
+    pub fn secrets(&self) -> Vec<&Secret> {
+        vec![&self.token, &self.user]
+    }
+
+    /// Makes one attempt; before it, ends the repetition of the emergencies that `letter` ends.
+    /// An emergency is answered with a receipt.
+    ///
+    /// # Errors
+    /// How it ended when it did not arrive.
+    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
+        self.deliver_within(letter, TIMEOUT)
+    }
+
+    /// [`Pushover::deliver`] with a time limit of the caller's for each request.
+    ///
+    /// # Errors
+    /// How it ended when it did not arrive.
+    pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+        if self.sends_emergencies() {
+            self.cancel(letter.ends, limit);
+        }
+        let body = form(&self.fields(letter));
+        self.send(body, letter.now, limit).map_err(|failure| self.scrubbed(failure))
+    }
+
+    /// Asks what became of an emergency.
+    ///
+    /// # Errors
+    /// Why it is not known. MessageRefused means that it never will be.
+    pub fn poll(&self, receipt: &str) -> Result<ReceiptState, Failure> {
+        self.poll_within(receipt, TIMEOUT)
+    }
+
+    /// [`Pushover::poll`] with a time limit of the caller's.
+    ///
+    /// # Errors
+    /// As [`Pushover::poll`].
+    pub fn poll_within(&self, receipt: &str, limit: Duration) -> Result<ReceiptState, Failure> {
+        let (receipt, token) = (percent(receipt), percent(self.token.reveal()));
+        let url = format!("{}/1/receipts/{receipt}.json?token={token}", self.api_url);
+        let answer = self.call(url, None, limit).map_err(|failure| self.scrubbed(failure))?;
+        match answer.status {
+            200 => receipt_state(&answer.body).ok_or_else(|| Failure::Unreachable {
+                why: "Pushover told nothing about the receipt".into(),
+                after: None,
+            }),
+            _ => Err(self.scrubbed(self.refusal(&answer, Wall::default()))),
+        }
+    }
+
+    fn send(&self, body: String, now: Wall, limit: Duration) -> Result<Delivered, Failure> {
+        let answer = self.call(format!("{}/1/messages.json", self.api_url), Some(body), limit)?;
+        if answer.status != 200 {
+            return Err(self.refusal(&answer, now));
+        }
+        match serde_json::from_str::<Value>(&answer.body) {
+            Ok(said) if said["status"] == 1 => {
+                Ok(Delivered { receipt: receipt(&said), thread: None })
+            }
+            Ok(said) if said["status"].is_number() => Err(self.refusal(&answer, now)),
+            _ if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
+            _ => Err(refused("the answer was 200, but not Pushover's: is `api_url` right?")),
+        }
+    }
+
+    fn call(
+        &self,
+        url: String,
+        body: Option<String>,
+        timeout: Duration,
+    ) -> Result<Answer, Failure> {
+        let body = body.map(|text| ("application/x-www-form-urlencoded", text));
+        Call { url, body, bearer: None, ca_file: None, timeout }.make()
+    }
+
+    /// A failing cancel does not stop the message: the repetition expires by itself. After one
+    /// failure the others are left, for they would only hold up the message.
+    fn cancel(&self, events: &[EventId], limit: Duration) {
+        const AT_MOST: usize = 10;
+        let limit = limit.min(Duration::from_secs(10));
+        for event in events.iter().take(AT_MOST) {
+            let url = format!("{}/1/receipts/cancel_by_tag/{event}.json", self.api_url);
+            let body = form(&[("token", self.token.reveal().to_owned())]);
+            if !self.call(url, Some(body), limit).is_ok_and(|answer| answer.status == 200) {
+                return;
+            }
+        }
+    }
+
+    fn sends_emergencies(&self) -> bool {
+        self.priority.is_none_or(|priority| priority == EMERGENCY)
+    }
+
+    /// A recovery is never an emergency: nobody should have to acknowledge it.
+    fn priority(&self, level: Level) -> i8 {
+        match (self.priority, level) {
+            (Some(EMERGENCY), Level::Ok) => 0,
+            (Some(priority), _) => priority,
+            (None, Level::Critical) => EMERGENCY,
+            (None, Level::Warning | Level::Ok) => 0,
+            (None, Level::Info) => -1,
+        }
+    }
+
+    fn fields(&self, letter: &Letter) -> Vec<(&'static str, String)> {
+        let message = letter.message;
+        let title = clean(&format!("{}: {}", message.level, message.subject), Flavour::Line);
+        let priority = self.priority(message.level);
+        let mut fields = vec![
+            ("token", self.token.reveal().to_owned()),
+            ("user", self.user.reveal().to_owned()),
+            ("title", cut(&title, 250, Unit::Characters)),
+            ("message", plain(letter, 1024, Unit::Characters)),
+            ("timestamp", (message.at.0.max(0) / 1000).to_string()),
+            ("priority", priority.to_string()),
+        ];
+        if priority == EMERGENCY {
+            let expire = self.expire.as_secs().clamp(30, 10_800);
+            fields.push(("retry", self.retry.as_secs().clamp(30, expire).to_string()));
+            fields.push(("expire", expire.to_string()));
+            fields.push(("tags", message.event.to_string()));
+        }
+        fields.extend(self.sound.iter().map(|sound| ("sound", sound.clone())));
+        fields.extend(self.device.iter().map(|device| ("device", device.clone())));
+        fields
+    }
+
+    fn refusal(&self, answer: &Answer, now: Wall) -> Failure {
+        let said = serde_json::from_str::<Value>(&answer.body).unwrap_or_default();
+        let errors = said["errors"]
+            .as_array()
+            .map(|errors| errors.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
+        let why = server_words("Pushover", answer, errors.as_deref(), &self.secrets());
+        let invalid = |field: &str| said[field] == "invalid";
+        match answer.status {
+            300..=399 => refused(format!("{why}: a redirect, which is not followed")),
+            408 | 425 | 500..=599 => Failure::Unreachable { why, after: answer.retry_after(now) },
+            429 => Failure::ChannelRefused {
+                why: format!("{why} (the month's quota is used up)"),
+                after: quota_reset(answer, now),
+            },
+            _ if invalid("token") || invalid("user") => refused(why),
+            _ => Failure::MessageRefused(why),
+        }
+    }
+
+    fn scrubbed(&self, failure: Failure) -> Failure {
+        failure.map_why(|why| scrub(&why, self.secrets()))
+    }
+}
+
+fn refused(why: impl Into<String>) -> Failure {
+    Failure::ChannelRefused { why: why.into(), after: None }
+}
+
+/// When the quota is filled up again, where the answer says so.
+fn quota_reset(answer: &Answer, now: Wall) -> Option<Duration> {
+    let at = answer.header("x-limit-app-reset")?.trim().parse().ok()?;
+    Some(until(at, now))
+}
+
+fn receipt(said: &Value) -> Option<String> {
+    let receipt = said["receipt"].as_str()?;
+    let plain = receipt.len() <= 64 && receipt.chars().all(|c| c.is_ascii_alphanumeric());
+    (plain && !receipt.is_empty()).then(|| receipt.to_owned())
+}
+
+/// Who acknowledged is told as a user's key, which is a secret: the device is shown instead.
+fn receipt_state(body: &str) -> Option<ReceiptState> {
+    let said = serde_json::from_str::<Value>(body).ok().filter(|said| said["status"] == 1)?;
+    let at = Wall(said["acknowledged_at"].as_i64().unwrap_or(0).saturating_mul(1000));
+    let device = said["acknowledged_by_device"].as_str().filter(|name| !name.is_empty());
+    Some(ReceiptState {
+        acknowledged: (said["acknowledged"] == 1).then_some(at),
+        device: device.map(|name| cut(&clean(name, Flavour::Line), 50, Unit::Characters)),
+        expired: said["expired"] == 1,
+    })
 }
 
 impl Pushover {
@@ -87,4 +305,51 @@ fn check_shape(section: &Section, key: &str, what: &str, secret: &Secret) {
         return;
     };
     section.warning(key, format!("{what} are 30 letters and digits, {fault}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_priority_follows_the_level_unless_it_is_configured() {
+        let channel = |priority| Pushover {
+            token: Secret::new("t"),
+            user: Secret::new("u"),
+            priority,
+            retry: Duration::from_secs(60),
+            expire: Duration::from_secs(3600),
+            sound: None,
+            device: None,
+            api_url: String::new(),
+        };
+        for (configured, level, expected) in [
+            (None, Level::Critical, 2),
+            (None, Level::Warning, 0),
+            (None, Level::Info, -1),
+            (None, Level::Ok, 0),
+            (Some(1), Level::Critical, 1),
+            (Some(2), Level::Warning, 2),
+            (Some(2), Level::Ok, 0),
+            (Some(-1), Level::Ok, -1),
+        ] {
+            assert_eq!(channel(configured).priority(level), expected, "{configured:?} {level}");
+        }
+    }
+
+    #[test]
+    fn a_receipt_tells_when_and_on_which_device_it_was_acknowledged() {
+        let body = r#"{"status":1,"acknowledged":1,"acknowledged_at":1424305421,
+            "acknowledged_by":"uQiRzpo4DXghDmr9QzzfQu27cmVRsG","acknowledged_by_device":"phone",
+            "last_delivered_at":1424305379,"expired":1,"expires_at":1424308979}"#;
+        let state = receipt_state(body).unwrap();
+        assert_eq!(state.acknowledged, Some(Wall(1_424_305_421_000)));
+        assert_eq!(state.device.as_deref(), Some("phone"));
+        assert!(state.expired);
+        let open = r#"{"status":1,"acknowledged":0,"acknowledged_at":0,"acknowledged_by":"",
+            "acknowledged_by_device":"","expired":0}"#;
+        assert_eq!(receipt_state(open), Some(ReceiptState::default()));
+        assert_eq!(receipt_state("<html>"), None);
+        assert_eq!(receipt_state(r#"{"status":0}"#), None);
+    }
 }

@@ -1,0 +1,443 @@
+//! The chat channels against servers that keep the providers' contracts.
+
+use std::time::Duration;
+
+use heartbeat::clock::Wall;
+use heartbeat::event::{EventId, Level, Message, Subject};
+use heartbeat::notify::channel::mattermost::Mattermost;
+use heartbeat::notify::channel::pushover::Pushover;
+use heartbeat::notify::channel::{Delivered, Failure, Letter};
+use heartbeat::secret::Secret;
+use support::mattermost::{MattermostDouble, Mode};
+use support::pushover::PushoverDouble;
+
+mod support;
+
+/// The time of every event and attempt here, unless a test moves it.
+const NOW: Wall = Wall(1_795_291_928_000);
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(20);
+
+/// What strangers may call their host or say.
+const HOSTILE: &[&str] = &[
+    "grüße aus Köln, übermäßig: ÄÖÜß €",
+    "👩‍👩‍👧‍👦 🏴󠁧󠁢󠁥󠁮󠁧󠁿 🇩🇪 😀",
+    "-rf --help",
+    "web1\r\nBcc: victim@example.com",
+    "@channel @here @all <!channel>",
+    "`@channel` ``@here`` ```\n@all\n```",
+    "[click](http://evil.example) http://evil.example",
+    "abc\u{202e}txt.exe\u{2066}\u{200f}",
+    "\u{1b}[31mred\u{7}\0",
+    "",
+    " \r\n\t ",
+    "&html=1;<script>alert(1)</script>+%00",
+    "{\"results\":[{\"type\":\"SUCCESS\"}]}",
+];
+
+fn message(title: &str) -> Message {
+    Message {
+        event: EventId(0x1a2b3c),
+        at: NOW,
+        level: Level::Critical,
+        subject: Subject::Host("web1".into()),
+        thread: "web1 ipv4".into(),
+        title: title.into(),
+        details: vec![("last seen".into(), "2026-11-21T20:12:08Z".into())],
+    }
+}
+
+fn letter(message: &Message) -> Letter<'_> {
+    Letter {
+        channel: "oncall",
+        message,
+        recipient: None,
+        possible_repeat: false,
+        plain: false,
+        thread: None,
+        ends: &[],
+        now: NOW,
+    }
+}
+
+/// How an attempt ended, without its words.
+fn outcome(result: &Result<Delivered, Failure>) -> &'static str {
+    match result {
+        Ok(_) => "delivered",
+        Err(Failure::Unreachable { .. }) => "unreachable",
+        Err(Failure::MessageRefused(_)) => "message refused",
+        Err(Failure::ChannelRefused { .. }) => "channel refused",
+        Err(Failure::Unknown(_)) => "unknown",
+    }
+}
+
+/// Every word that an attempt leaves behind.
+fn words(result: &Result<Delivered, Failure>) -> String {
+    format!("{result:?}")
+}
+
+fn mattermost(server: &MattermostDouble) -> Mattermost {
+    Mattermost {
+        base_url: server.url.clone(),
+        token: Secret::new(&server.token),
+        channel: "town-square".into(),
+        username: Some("heartbeat".into()),
+        icon: Some(":heart:".into()),
+        ca_file: None,
+        bot_token: None,
+    }
+}
+
+fn as_bot(server: &MattermostDouble) -> Mattermost {
+    Mattermost {
+        channel: "4xp9fdt77pncbef59f4k1qe83o".into(),
+        bot_token: Some(Secret::new(&server.bot_token)),
+        ..mattermost(server)
+    }
+}
+
+#[test]
+fn mattermost_takes_a_message() {
+    let server = MattermostDouble::start();
+    let message = message("web1 ipv4 overdue");
+    let result = mattermost(&server).deliver_within(&letter(&message), LONG);
+    assert_eq!(result, Ok(Delivered::default()));
+    let post = &server.received()[0];
+    assert_eq!(post.body["channel"], "town-square");
+    assert_eq!(post.body["icon_emoji"], "heart");
+    assert_eq!(post.body["username"], "heartbeat");
+    assert_eq!(
+        post.text,
+        "`web1 ipv4 overdue`\nlast seen: `2026-11-21T20:12:08Z`\n_critical, event 000000001a2b3c_"
+    );
+    assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
+#[test]
+fn mattermost_outcomes_by_status() {
+    let id = |id: &str| format!("{{\"id\":\"{id}\",\"message\":\"m\"}}");
+    for (status, body, expected) in [
+        (200, "ok".into(), "delivered"),
+        (200, "<html>ok</html>".into(), "channel refused"),
+        (200, "ok\n".into(), "channel refused"),
+        (200, String::new(), "channel refused"),
+        (204, String::new(), "channel refused"),
+        (400, id("web.incoming_webhook.text.app_error"), "message refused"),
+        (400, id("web.incoming_webhook.parse.app_error"), "message refused"),
+        (401, String::new(), "channel refused"),
+        (403, id("web.incoming_webhook.channel_locked.app_error"), "channel refused"),
+        (404, id("web.incoming_webhook.channel.app_error"), "channel refused"),
+        (413, String::new(), "message refused"),
+        (429, String::new(), "unreachable"),
+        (500, "Internal".into(), "unreachable"),
+        (501, id("web.incoming_webhook.disabled.app_error"), "channel refused"),
+        (502, "<html>".into(), "unreachable"),
+        (503, String::new(), "unreachable"),
+    ] {
+        let server = MattermostDouble::start();
+        server.set_mode(Mode::Status(status, body.clone()));
+        let result = mattermost(&server).deliver_within(&letter(&message("x")), LONG);
+        assert_eq!(outcome(&result), expected, "{status} {body:?}: {result:?}");
+    }
+}
+
+#[test]
+fn a_redirect_is_no_delivery() {
+    let server = MattermostDouble::start();
+    server.set_mode(Mode::Redirect);
+    let result = mattermost(&server).deliver_within(&letter(&message("x")), LONG);
+    assert_eq!(outcome(&result), "channel refused");
+    assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
+#[test]
+fn an_unknown_hook_is_refused_unless_it_worked_before() {
+    let server = MattermostDouble::start();
+    let message = message("x");
+    let wrong = Mattermost { token: Secret::new("wrongwrongwrong"), ..mattermost(&server) };
+    let result = wrong.deliver_within(&letter(&message), LONG);
+    assert_eq!(outcome(&result), "channel refused");
+    assert!(!words(&result).contains("wrongwrongwrong"), "{result:?}");
+
+    let hook = mattermost(&server);
+    assert_eq!(outcome(&hook.deliver_within(&letter(&message), LONG)), "delivered");
+    let unknown = "{\"id\":\"web.incoming_webhook.invalid.app_error\"}";
+    server.set_mode(Mode::Status(400, unknown.into()));
+    for (minutes, expected) in [(0, "unreachable"), (14, "unreachable"), (15, "channel refused")] {
+        let letter = Letter { now: NOW + Duration::from_secs(minutes * 60), ..letter(&message) };
+        assert_eq!(outcome(&hook.deliver_within(&letter, LONG)), expected, "{minutes}");
+    }
+}
+
+#[test]
+fn a_rate_limit_says_when_to_come_again() {
+    let server = MattermostDouble::start();
+    for (name, value) in [("Retry-After", "17"), ("X-RateLimit-Reset", "1795291945")] {
+        let header = vec![(name.to_owned(), value.to_owned())];
+        server.set_mode(Mode::Answer(429, header, String::new()));
+        let result = mattermost(&server).deliver_within(&letter(&message("x")), LONG);
+        let Err(Failure::Unreachable { after, .. }) = result else { panic!("{result:?}") };
+        assert_eq!(after, Some(Duration::from_secs(17)), "{name}");
+    }
+}
+
+#[test]
+fn what_was_lost_on_the_way_is_told_from_what_never_left() {
+    let server = MattermostDouble::start();
+    let channel = mattermost(&server);
+    for (mode, expected) in
+        [(Mode::Hang, "unknown"), (Mode::DropAfterReading, "unknown"), (Mode::CutAnswer, "unknown")]
+    {
+        server.set_mode(mode.clone());
+        let result = channel.deliver_within(&letter(&message("x")), SHORT);
+        assert_eq!(outcome(&result), expected, "{mode:?}: {result:?}");
+    }
+    server.set_mode(Mode::DropBeforeReading);
+    let result = channel.deliver_within(&letter(&message("x")), LONG);
+    assert!(matches!(outcome(&result), "unknown" | "unreachable"), "{result:?}");
+    for nowhere in ["http://127.0.0.1:1", "http://host.invalid"] {
+        let gone = Mattermost { base_url: nowhere.into(), ..channel.clone() };
+        let result = gone.deliver_within(&letter(&message("x")), LONG);
+        assert_eq!(outcome(&result), "unreachable", "{nowhere}: {result:?}");
+    }
+}
+
+#[test]
+fn mattermost_is_not_misled_by_strangers_words() {
+    let server = MattermostDouble::start();
+    let long = "ä".repeat(5000);
+    for text in HOSTILE.iter().copied().chain([long.as_str()]) {
+        let mut message = message(text);
+        message.details.push((text.into(), text.into()));
+        for channel in [mattermost(&server), as_bot(&server)] {
+            let result = channel.deliver_within(&letter(&message), LONG);
+            assert_eq!(outcome(&result), "delivered", "{text:?}: {result:?}");
+        }
+        let post = server.received().pop().unwrap();
+        assert!(post.text.ends_with("event 000000001a2b3c_"), "{}", post.text);
+    }
+    assert!(server.violations().is_empty(), "{:#?}", server.violations());
+}
+
+#[test]
+fn a_bot_keeps_problem_and_recovery_in_one_thread() {
+    let server = MattermostDouble::start();
+    let channel = as_bot(&server);
+    let message = message("web1 ipv4 overdue");
+    let root = channel.deliver_within(&letter(&message), LONG).unwrap().thread.unwrap();
+    let reply = Letter { thread: Some(&root), ..letter(&message) };
+    let delivered = channel.deliver_within(&reply, LONG).unwrap();
+    assert_eq!(delivered.thread.as_deref(), Some(root.as_str()));
+    assert_eq!(server.received()[1].body["root_id"], root.as_str());
+}
+
+#[test]
+fn a_deleted_root_does_not_cost_the_alarm() {
+    let server = MattermostDouble::start();
+    let channel = as_bot(&server);
+    let message = message("web1 ipv4 overdue");
+    let reply = Letter { thread: Some("gone00000000000000000000000"), ..letter(&message) };
+    let delivered = channel.deliver_within(&reply, LONG).unwrap();
+    assert_eq!(delivered.thread, Some(server.received()[0].id.clone()));
+}
+
+#[test]
+fn a_bot_s_refusals_are_its_channel_s_or_its_message_s() {
+    let server = MattermostDouble::start();
+    let message = message("x");
+    let stranger = Mattermost { bot_token: Some(Secret::new("nobody")), ..as_bot(&server) };
+    assert_eq!(outcome(&stranger.deliver_within(&letter(&message), LONG)), "channel refused");
+    let lost = Mattermost { channel: "town-square".into(), ..as_bot(&server) };
+    assert_eq!(outcome(&lost.deliver_within(&letter(&message), LONG)), "channel refused");
+    server.set_mode(Mode::Status(400, "{\"id\":\"model.post.is_valid.msg.app_error\"}".into()));
+    let result = as_bot(&server).deliver_within(&letter(&message), LONG);
+    assert_eq!(outcome(&result), "message refused");
+    server.set_mode(Mode::Status(201, "<html>".into()));
+    let result = as_bot(&server).deliver_within(&letter(&message), LONG);
+    assert_eq!(outcome(&result), "channel refused");
+}
+
+#[test]
+fn no_secret_is_in_any_error_of_mattermost() {
+    let server = MattermostDouble::start();
+    let echo = format!("{}/hooks/{}?{}", server.url, server.token, server.bot_token);
+    let body = |echo: &str| serde_json::json!({"id": "x", "message": echo}).to_string();
+    let modes = [200, 201, 301, 400, 401, 403, 404, 413, 429, 500, 501, 503]
+        .into_iter()
+        .flat_map(|status| {
+            let padded = format!("{}{echo}", "x".repeat(170));
+            [echo.clone(), body(&echo), body(&padded)].map(|body| Mode::Status(status, body))
+        })
+        .chain([Mode::Redirect, Mode::Hang, Mode::DropAfterReading, Mode::DropBeforeReading]);
+    for mode in modes {
+        server.set_mode(mode.clone());
+        for channel in [mattermost(&server), as_bot(&server)] {
+            let result = channel.deliver_within(&letter(&message("x")), SHORT);
+            let words = words(&result) + &format!("{channel:?}");
+            for secret in channel.secrets() {
+                assert!(!words.contains(&secret.reveal()[..8]), "{mode:?}: {words}");
+            }
+        }
+    }
+    for base_url in ["not a url", "http://", "http://host.invalid", "https://127.0.0.1:1"] {
+        let channel = Mattermost { base_url: base_url.into(), ..mattermost(&server) };
+        let words = words(&channel.deliver_within(&letter(&message("x")), LONG));
+        assert!(!words.contains(&server.token), "{words}");
+    }
+}
+
+fn pushover(server: &PushoverDouble) -> Pushover {
+    Pushover {
+        token: Secret::new(PushoverDouble::TOKEN),
+        user: Secret::new(PushoverDouble::USER),
+        priority: None,
+        retry: Duration::from_secs(60),
+        expire: Duration::from_secs(3600),
+        sound: Some("siren".into()),
+        device: None,
+        api_url: server.url.clone(),
+    }
+}
+
+#[test]
+fn pushover_takes_an_emergency_and_gives_a_receipt() {
+    let server = PushoverDouble::start();
+    let result = pushover(&server).deliver_within(&letter(&message("web1 ipv4 overdue")), LONG);
+    let receipt = Some(PushoverDouble::RECEIPT.to_owned());
+    assert_eq!(result, Ok(Delivered { receipt, thread: None }));
+    let fields = &server.received()[0];
+    for (name, value) in [
+        ("title", "CRITICAL: host web1"),
+        ("message", "web1 ipv4 overdue\nlast seen: 2026-11-21T20:12:08Z\nevent 000000001a2b3c"),
+        ("priority", "2"),
+        ("retry", "60"),
+        ("expire", "3600"),
+        ("tags", "000000001a2b3c"),
+        ("timestamp", "1795291928"),
+        ("sound", "siren"),
+    ] {
+        assert_eq!(fields[name], value, "{name}");
+    }
+    assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
+#[test]
+fn pushover_outcomes_by_status() {
+    for (status, body, expected) in [
+        (200, r#"{"status":1}"#, "delivered"),
+        (200, r#"{"status":0,"errors":["no"]}"#, "message refused"),
+        (200, r#"{"status":0,"token":"invalid"}"#, "channel refused"),
+        (200, "<html>", "channel refused"),
+        (200, "{}", "channel refused"),
+        (400, r#"{"token":"invalid","status":0}"#, "channel refused"),
+        (400, r#"{"user":"invalid","status":0}"#, "channel refused"),
+        (400, r#"{"message":"cannot be blank","status":0}"#, "message refused"),
+        (404, "", "message refused"),
+        (413, "", "message refused"),
+        (429, "", "channel refused"),
+        (500, "", "unreachable"),
+        (502, "<html>", "unreachable"),
+        (503, r#"{"status":1}"#, "unreachable"),
+    ] {
+        let server = PushoverDouble::start();
+        server.set_mode(Mode::Status(status, body.into()));
+        let result = pushover(&server).deliver_within(&letter(&message("x")), LONG);
+        assert_eq!(outcome(&result), expected, "{status} {body}: {result:?}");
+    }
+}
+
+#[test]
+fn pushover_lost_and_redirected() {
+    let server = PushoverDouble::start();
+    for (mode, expected) in [
+        (Mode::Redirect, "channel refused"),
+        (Mode::Hang, "unknown"),
+        (Mode::DropAfterReading, "unknown"),
+        (Mode::CutAnswer, "unknown"),
+    ] {
+        server.set_mode(mode.clone());
+        let result = pushover(&server).deliver_within(&letter(&message("x")), SHORT);
+        assert_eq!(outcome(&result), expected, "{mode:?}: {result:?}");
+    }
+    assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
+#[test]
+fn a_used_up_quota_says_when_it_is_filled_again() {
+    let server = PushoverDouble::start();
+    let header = vec![("X-Limit-App-Reset".to_owned(), "1795295528".to_owned())];
+    server.set_mode(Mode::Answer(429, header, "{}".into()));
+    let result = pushover(&server).deliver_within(&letter(&message("x")), LONG);
+    let Err(Failure::ChannelRefused { after, .. }) = result else { panic!("{result:?}") };
+    assert_eq!(after, Some(Duration::from_secs(3600)));
+}
+
+#[test]
+fn pushover_is_not_misled_by_strangers_words() {
+    let server = PushoverDouble::start();
+    let long = "ä".repeat(5000);
+    for text in HOSTILE.iter().copied().chain([long.as_str()]) {
+        let mut message = message(text);
+        message.subject = Subject::Host(text.into());
+        message.details.push((text.into(), text.into()));
+        let result = pushover(&server).deliver_within(&letter(&message), LONG);
+        assert_eq!(outcome(&result), "delivered", "{text:?}: {result:?}");
+        let fields = server.received().pop().unwrap();
+        assert!(fields["message"].ends_with("\nevent 000000001a2b3c"), "{fields:?}");
+    }
+    assert!(server.violations().is_empty(), "{:#?}", server.violations());
+}
+
+#[test]
+fn a_recovery_cancels_its_emergencies_before_it_is_told() {
+    let server = PushoverDouble::start();
+    let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
+    let letter = Letter { ends: &[EventId(1), EventId(2)], ..letter(&back) };
+    assert_eq!(outcome(&pushover(&server).deliver_within(&letter, LONG)), "delivered");
+    assert_eq!(server.cancelled(), ["00000000000001", "00000000000002"]);
+    assert_eq!(server.requests().last().unwrap(), "/1/messages.json");
+    assert_eq!(server.received()[0]["priority"], "0");
+
+    let calm = Pushover { priority: Some(1), ..pushover(&server) };
+    assert_eq!(outcome(&calm.deliver_within(&letter, LONG)), "delivered");
+    assert_eq!(server.cancelled().len(), 2, "without emergencies there is nothing to cancel");
+}
+
+#[test]
+fn a_receipt_is_polled() {
+    let server = PushoverDouble::start();
+    let state = pushover(&server).poll_within(PushoverDouble::RECEIPT, LONG).unwrap();
+    assert_eq!(state.acknowledged, Some(Wall(1_795_291_999_000)));
+    assert_eq!(state.device.as_deref(), Some("phone"));
+    let unknown = pushover(&server).poll_within("nothing", LONG);
+    assert!(matches!(unknown, Err(Failure::MessageRefused(_))), "{unknown:?}");
+    server.set_mode(Mode::Hang);
+    let lost = pushover(&server).poll_within(PushoverDouble::RECEIPT, SHORT);
+    assert!(matches!(lost, Err(Failure::Unreachable { .. })), "{lost:?}");
+}
+
+#[test]
+fn no_secret_is_in_any_error_of_pushover() {
+    let server = PushoverDouble::start();
+    let echo = format!("{}{}/{}", "x".repeat(190), PushoverDouble::USER, PushoverDouble::TOKEN);
+    let body = serde_json::json!({"status": 0, "errors": [echo], "receipt": echo}).to_string();
+    let modes = [200, 301, 400, 404, 429, 500, 503]
+        .into_iter()
+        .flat_map(|status| [echo.clone(), body.clone()].map(|body| Mode::Status(status, body)))
+        .chain([Mode::Redirect, Mode::Hang, Mode::DropAfterReading, Mode::DropBeforeReading]);
+    let channel = pushover(&server);
+    for mode in modes {
+        server.set_mode(mode.clone());
+        let result = channel.deliver_within(&letter(&message("x")), SHORT);
+        let polled = channel.poll_within(PushoverDouble::RECEIPT, SHORT);
+        let words = words(&result) + &format!("{polled:?}{channel:?}");
+        for secret in channel.secrets() {
+            assert!(!words.contains(&secret.reveal()[..8]), "{mode:?}: {words}");
+        }
+    }
+    for api_url in ["not a url", "http://host.invalid", "https://127.0.0.1:1"] {
+        let channel = Pushover { api_url: api_url.into(), ..channel.clone() };
+        let polled = channel.poll_within(PushoverDouble::RECEIPT, LONG);
+        assert!(!format!("{polled:?}").contains(PushoverDouble::TOKEN), "{polled:?}");
+    }
+}
