@@ -54,6 +54,8 @@ pub enum Failure {
     MessageRefused(String),
     /// Nothing will be taken until somebody mends the channel, or until the hint has passed.
     ChannelRefused { why: String, after: Option<Duration> },
+    /// This form is refused; once more as short plain text ([`Letter::plain`]).
+    FormRefused(String),
     /// It may or may not have arrived.
     Unknown(String),
 }
