@@ -2,6 +2,7 @@
 
 mod support {
     pub mod certificates;
+    pub mod exim;
     pub mod smtp;
 }
 
@@ -12,7 +13,9 @@ use heartbeat::event::{EventId, Level, Message, Subject};
 use heartbeat::notify::channel::email::{Email, Limits, Tls};
 use heartbeat::notify::channel::{Failure, Letter};
 use heartbeat::secret::Secret;
+use mailparse::{MailHeaderMap, ParsedMail, parse_mail};
 use support::certificates::{Pair, certificates};
+use support::exim::Exim;
 use support::smtp::{Reaction, Script, Server};
 
 const PASSWORD: &str = "correct-horse";
@@ -322,4 +325,132 @@ fn a_stranger_behind_the_port_is_refused() {
         let server = Script::default().says("CONNECT", banner).start();
         expect(attempt(&clear(&server), "bob@example.com"), "channel refused", &["SMTP", banner]);
     }
+}
+
+/// Real servers look things up and write to disk.
+fn patient() -> Limits {
+    Limits { read: Duration::from_secs(20), total: Duration::from_secs(30) }
+}
+
+fn part<'a>(mail: &'a ParsedMail<'a>, kind: &str) -> String {
+    let part = mail.parts().find(|part| part.ctype.mimetype == kind).expect("such a part");
+    part.get_body().unwrap().replace("\r\n", "\n")
+}
+
+fn header(mail: &ParsedMail, name: &str) -> String {
+    mail.headers.get_first_value(name).unwrap_or_default()
+}
+
+#[test]
+fn every_kind_of_text_arrives_right_through_a_real_mail_server() {
+    let Some(exim) = Exim::start(&certificates().good, false) else { return };
+    let email = email(exim.port, Tls::Starttls);
+    let long = "Überlauf ".repeat(5000 / 9 + 1);
+    let cut = format!("{}…", long.chars().take(199).collect::<String>());
+    let table: &[(&str, &str, &str)] = &[
+        ("web1 ipv4 overdue", "web1 ipv4 overdue", "web1 ipv4 overdue"),
+        ("Grüße aus Köln 🚨👩‍🚒", "Grüße aus Köln 🚨👩‍🚒", "Grüße aus Köln 🚨👩‍🚒"),
+        ("-rf / --now", "-rf / --now", "-rf / --now"),
+        ("a\n.\n..\nQUIT", "a . .. QUIT", "a\n.\n..\nQUIT"),
+        (".", ".", "."),
+        (
+            "web1\r\nBcc: eve@example.com\r\n\r\nhi",
+            "web1 Bcc: eve@example.com hi",
+            "web1\nBcc: eve@example.com\n\nhi",
+        ),
+        (&long, &cut, long.trim_end()),
+        ("x \u{202E}fdp.exe\u{2066}\u{7}", "x fdp.exe", "x fdp.exe"),
+        ("", "(no details)", "(no details)"),
+        (" \u{200F}\n", "(no details)", "(no details)"),
+        ("<b>&amp;\"=3D", "<b>&amp;\"=3D", "<b>&amp;\"=3D"),
+        ("From here on", "From here on", "From here on"),
+        ("=?utf-8?q?fake?= subject", "= ?utf-8?q?fake?= subject", "=?utf-8?q?fake?= subject"),
+    ];
+    for (index, (title, subject, text)) in table.iter().enumerate() {
+        let message = message(title);
+        let to = format!("case{index}@example.com");
+        let sent = email.deliver_within(&letter(&message, &to), patient());
+        assert_eq!(sent.map(drop), Ok(()), "{title}");
+        let raw = exim.mail();
+        let mail = parse_mail(&raw).unwrap();
+        assert_eq!(header(&mail, "Subject"), *subject);
+        assert_eq!(mail.headers.get_first_value("Bcc"), None);
+        let plain = part(&mail, "text/plain");
+        assert!(plain.starts_with(&format!("{text}\n\nlast seen: ")), "{plain:?}");
+        let html = part(&mail, "text/html");
+        let escaped = text
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&quot;");
+        assert!(html.contains(&format!("\">{escaped}</p>")), "{html}");
+        assert!(raw.split(|byte| *byte == b'\n').all(|line| line.len() < 999), "{title}");
+    }
+}
+
+#[test]
+fn a_mail_carries_the_headers_that_thread_mark_and_sort_it() {
+    let Some(exim) = Exim::start(&certificates().good, true) else { return };
+    let email = Email { helo: Some("hbd.example.com".into()), ..email(exim.port, Tls::Implicit) };
+    let mut message = message("web1 ipv4 overdue");
+    message.subject = Subject::Host("web1\r\nBcc: eve@example.com".into());
+    let repeat = Letter {
+        possible_repeat: true,
+        channel: "ops team",
+        ..letter(&message, "bob@example.com")
+    };
+    assert!(email.deliver_within(&repeat, patient()).is_ok());
+    let raw = exim.mail();
+    let mail = parse_mail(&raw).unwrap();
+    let expected = [
+        ("Date", "Sat, 21 Nov 2026 20:12:08 +0000"),
+        ("From", "Heartbeat <hbd@example.com>"),
+        ("To", "ann@example.com, bob@example.com, cy@example.com"),
+        ("Message-ID", "<000000000001a2.ops%20team@hbd.example.com>"),
+        ("In-Reply-To", "<thread.c2c9b261f4f6faff@hbd.example.com>"),
+        ("References", "<thread.c2c9b261f4f6faff@hbd.example.com>"),
+        ("Auto-Submitted", "auto-generated"),
+        ("List-Id", "Heartbeat <heartbeat.hbd.example.com>"),
+        ("X-Priority", "1"),
+        ("Importance", "high"),
+        ("X-Heartbeat-Host", "web1 Bcc: eve@example.com"),
+        ("X-Heartbeat-Event", "000000000001a2"),
+        ("X-Heartbeat-Level", "critical"),
+        ("Bcc", ""),
+        ("Envelope-to", "bob@example.com"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(header(&mail, name), value, "{name}");
+    }
+    assert_eq!(mail.ctype.mimetype, "multipart/alternative");
+    let kinds: Vec<_> = mail.subparts.iter().map(|part| part.ctype.mimetype.as_str()).collect();
+    assert_eq!(kinds, ["text/plain", "text/html"]);
+    assert_eq!(mail.subparts[0].ctype.charset, "utf-8");
+    for kind in kinds {
+        assert!(part(&mail, kind).contains("Possible repeat: event 000000000001a2"));
+    }
+}
+
+#[test]
+fn a_real_mail_server_refuses_as_it_should() {
+    let Some(exim) = Exim::start(&certificates().good, false) else { return };
+    let email = email(exim.port, Tls::Starttls);
+    let message = message("full form only");
+    let deliver =
+        |email: &Email, letter: &Letter| email.deliver_within(letter, patient()).map(drop);
+    let to_nobody = letter(&message, "nobody@example.com");
+    expect(
+        deliver(&email, &to_nobody),
+        "message refused",
+        &["nobody@example.com", "nobody of that name"],
+    );
+    let to_bob = letter(&message, "bob@example.com");
+    expect(deliver(&email, &to_bob), "form refused", &["no HTML today"]);
+    let wrong = Email { smtp_password: Some(Secret::new("wrong-horse")), ..email.clone() };
+    expect(deliver(&wrong, &to_bob), "channel refused", &["smtp_password?", "535"]);
+    let without = Email { smtp_user: None, smtp_password: None, ..email.clone() };
+    expect(deliver(&without, &to_bob), "message refused", &["without a login"]);
+    let foreign = letter(&message, "jürgen@example.com");
+    let short = Letter { plain: true, ..foreign };
+    expect(deliver(&email, &short), "delivered", &[]);
 }

@@ -96,9 +96,9 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
         Some((name, rest)) => (name.trim(), rest.trim_end().trim_end_matches('>')),
         None => ("", text.as_str()),
     };
-    let name = name.trim_matches('"').trim();
+    let name = name.trim_matches('"').trim().replace("=?", "= ?");
     let address = address.trim().parse::<Address>().map_err(|error| error.to_string())?;
-    Ok(Mailbox::new(Some(name.to_owned()).filter(|name| !name.is_empty()), address))
+    Ok(Mailbox::new(Some(name).filter(|name| !name.is_empty()), address))
 }
 
 /// What stands behind the @ of our ids: nothing that a DNS server could answer differently at the
@@ -131,7 +131,7 @@ fn headers(letter: &Letter, domain: &str) -> MessageBuilder {
         Named("X-Heartbeat-Level", message.level.name().into()),
     ];
     if let Some(host) = message.host() {
-        own.push(Named("X-Heartbeat-Host", cut(&one_line(host), 255)));
+        own.push(Named("X-Heartbeat-Host", unstructured(host, 255)));
     }
     if message.level == Level::Critical {
         own.push(Named("X-Priority", "1".into()));
@@ -142,8 +142,14 @@ fn headers(letter: &Letter, domain: &str) -> MessageBuilder {
         .message_id(Some(id))
         .in_reply_to(root.clone())
         .references(root)
-        .subject(cut(&title_line(message), SUBJECT));
+        .subject(unstructured(&title_line(message), SUBJECT));
     with(builder, own)
+}
+
+/// A stranger's text for a header. What looks like an encoded word (RFC 2047) is spoilt: lettre
+/// lets it through, and readers would decode from it what was cleaned out of everything else.
+fn unstructured(text: &str, most: usize) -> String {
+    cut(&one_line(text).replace("=?", "= ?"), most)
 }
 
 /// When it happened: that stays the same at each attempt. (lettre panics beyond these bounds.)
@@ -343,4 +349,67 @@ fn joins(c: char) -> bool {
         c,
         '\u{0300}'..='\u{036F}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}' | '\u{1F3FB}'..='\u{1F3FF}' | '\u{20D0}'..='\u{20FF}'
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greeting_is_a_name_that_the_world_could_know() {
+        let table = [
+            (Some("mx.example.com"), Some("box"), Some("mx.example.com")),
+            (Some(" mx\r\nRSET"), None, Some("mxRSET")),
+            (Some("[192.0.2.1]"), None, Some("[192.0.2.1]")),
+            (None, Some("box.example.com"), Some("box.example.com")),
+            (None, Some("box"), None),
+            (None, Some("box."), None),
+            (None, None, None),
+        ];
+        for (helo, hostname, greeting) in table {
+            assert_eq!(hello(helo, hostname).as_deref(), greeting);
+        }
+    }
+
+    #[test]
+    fn ids_stand_under_a_domain_that_does_not_change() {
+        let sender = "hbd@example.com".parse().unwrap();
+        assert_eq!(domain(Some("box.example.net"), &sender), "box.example.net");
+        assert_eq!(domain(Some("[192.0.2.1]"), &sender), "example.com");
+        assert_eq!(domain(None, &sender), "example.com");
+        assert_eq!(domain(None, &"hbd@müller.example".parse().unwrap()), "heartbeat.invalid");
+    }
+
+    #[test]
+    fn an_address_may_have_a_name_and_a_name_has_no_lines() {
+        let mailbox = mailbox("\"Heart\r\nBeat\" <hbd@example.com>").unwrap();
+        assert_eq!(mailbox.name.as_deref(), Some("Heart Beat"));
+        assert_eq!(mailbox.email.to_string(), "hbd@example.com");
+        for wrong in ["", "bob", "bob@", "<>", "bob@exam ple.com", "a@b@c"] {
+            assert!(super::mailbox(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_channel_of_any_name_makes_an_id() {
+        assert_eq!(token("email_ops"), "email_ops");
+        assert_eq!(token("Büro 1.a"), "B%C3%BCro%201%2Ea");
+        assert_eq!(token("").len(), 16);
+        assert_eq!(token(&"x".repeat(500)).len(), 16);
+    }
+
+    #[test]
+    fn what_is_cut_says_so_and_keeps_emoji_whole() {
+        assert_eq!(cut("abcd", 4), "abcd");
+        assert_eq!(cut("abcde", 4), "abc…");
+        assert_eq!(cut("ab👩\u{200D}🚒cd", 5), "ab…");
+        assert_eq!(cut("ae\u{301}bc", 3), "a…");
+    }
+
+    #[test]
+    fn a_date_from_a_broken_clock_does_not_end_the_program() {
+        for at in [i64::MIN, -1, 0, i64::MAX] {
+            let _ = lettre::message::header::Date::new(date(Wall(at)));
+        }
+    }
 }

@@ -295,3 +295,66 @@ fn certificate(error: &CertificateError, about: &Circumstances) -> String {
 fn seconds(limit: Duration) -> String {
     if limit.subsec_millis() == 0 { format!("{} s", limit.as_secs()) } else { words(limit) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(port: u16, tls: Tls) -> Circumstances<'static> {
+        Circumstances {
+            server: "mail.example.com:port",
+            port,
+            tls,
+            logs_in: true,
+            recipient: "bob@example.com",
+            plain: false,
+            limits: Limits::default(),
+        }
+    }
+
+    fn judged(stage: Stage, cause: Cause, port: u16, tls: Tls) -> Failure {
+        judge(&Stop { stage, cause }, &about(port, tls))
+    }
+
+    #[test]
+    fn the_well_known_ports_are_named_when_they_are_taken_for_each_other() {
+        let Failure::Unreachable { why, .. } =
+            judged(Stage::Banner, Cause::Silent, 465, Tls::Starttls)
+        else {
+            panic!("silence is worth another try")
+        };
+        assert_eq!(
+            why,
+            "no greeting from mail.example.com:port within 60 s (465 wants implicit TLS: set tls: implicit)"
+        );
+        let Failure::ChannelRefused { why, .. } =
+            judged(Stage::Handshake, Cause::NotTls, 587, Tls::Implicit)
+        else {
+            panic!("nothing but a change of the configuration helps")
+        };
+        assert!(why.ends_with("(587 wants STARTTLS: set tls: starttls)"), "{why}");
+    }
+
+    #[test]
+    fn silence_says_how_long_and_after_what() {
+        let failure = judged(Stage::Ehlo, Cause::Silent, 587, Tls::Starttls);
+        let why = "no answer from mail.example.com:port within 60 s after EHLO".into();
+        assert_eq!(failure, Failure::Unreachable { why, after: None });
+    }
+
+    #[test]
+    fn whatever_ends_the_conversation_after_the_last_dot_leaves_it_unknown() {
+        for cause in [
+            Cause::Silent,
+            Cause::Overdue,
+            Cause::Closed,
+            Cause::Network("reset".into()),
+            Cause::NotSmtp("?".into()),
+            Cause::Tls("bad record".into()),
+            Cause::Answer(Reply { code: 354, lines: Vec::new() }),
+        ] {
+            let failure = judged(Stage::Dot, cause.clone(), 587, Tls::Starttls);
+            assert!(matches!(failure, Failure::Unknown(_)), "{cause:?}");
+        }
+    }
+}
