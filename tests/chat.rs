@@ -66,6 +66,7 @@ fn outcome(result: &Result<Delivered, Failure>) -> &'static str {
         Ok(_) => "delivered",
         Err(Failure::Unreachable { .. }) => "unreachable",
         Err(Failure::MessageRefused(_)) => "message refused",
+        Err(Failure::FormRefused(_)) => "form refused",
         Err(Failure::ChannelRefused { .. }) => "channel refused",
         Err(Failure::Unknown(_)) => "unknown",
     }

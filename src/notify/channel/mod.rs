@@ -54,10 +54,10 @@ pub enum Failure {
     Unreachable { why: String, after: Option<Duration> },
     /// This message will never be taken.
     MessageRefused(String),
-    /// This form of it is not taken: once more as short plain text.
-    FormRefused(String),
     /// Nothing will be taken until somebody mends the channel, or until the hint has passed.
     ChannelRefused { why: String, after: Option<Duration> },
+    /// This form is refused; once more as short plain text ([`Letter::plain`]).
+    FormRefused(String),
     /// It may or may not have arrived.
     Unknown(String),
 }
@@ -170,5 +170,41 @@ impl Definition {
             }
         };
         Definition { kind, min_level }
+    }
+}
+
+impl Definition {
+    /// Makes one attempt.
+    ///
+    /// # Errors
+    /// How it ended when it did not arrive.
+    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
+        match &self.kind {
+            Kind::Email(email) => email.deliver(letter),
+            Kind::Pushover(pushover) => pushover.deliver(letter),
+            Kind::Signal(signal) => signal.deliver(letter),
+            Kind::Mattermost(mattermost) => mattermost.deliver(letter),
+            Kind::Log => log::deliver(letter),
+        }
+    }
+
+    /// How fast it may be used, and for how long it is tried.
+    pub fn pace(&self) -> Pace {
+        match &self.kind {
+            Kind::Email(_) => email::Email::PACE,
+            Kind::Pushover(_) => pushover::Pushover::PACE,
+            Kind::Signal(_) => signal::Signal::PACE,
+            Kind::Mattermost(_) => mattermost::Mattermost::PACE,
+            Kind::Log => log::PACE,
+        }
+    }
+
+    /// To whom a message goes, each with a delivery of its own; one `None` where the channel is
+    /// sent to as a whole.
+    pub fn recipients(&self) -> Vec<Option<String>> {
+        match &self.kind {
+            Kind::Email(email) => email.recipients.iter().cloned().map(Some).collect(),
+            Kind::Pushover(_) | Kind::Signal(_) | Kind::Mattermost(_) | Kind::Log => vec![None],
+        }
     }
 }

@@ -1,0 +1,415 @@
+//! A message as a mail: headers, a text and an HTML part. Pure.
+
+use std::time::{Duration, SystemTime};
+
+use lettre::Address;
+use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
+use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPart, SinglePart};
+
+use super::Email;
+use crate::clock::{Wall, words};
+use crate::event::{Level, Message};
+use crate::notify::channel::{Failure, Letter};
+
+/// The longest subject, in characters.
+const SUBJECT: usize = 200;
+
+/// The longest text of a title or a detail, and of a short plain mail, in characters.
+const TEXT: usize = 20_000;
+const SHORT_TEXT: usize = 500;
+
+/// A mail and its envelope.
+#[derive(Clone, Debug)]
+pub struct Mail {
+    /// MAIL FROM.
+    pub sender: Address,
+    /// RCPT TO.
+    pub recipients: Vec<Address>,
+    /// Headers and body, lines ended by CR and LF, dots as they are.
+    pub bytes: Vec<u8>,
+}
+
+/// The name to greet with: the configured one, else the machine's when it is fully qualified.
+pub fn hello(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
+    let clean = |name: &str| -> String {
+        name.chars().filter(|c| c.is_ascii_graphic()).take(255).collect()
+    };
+    helo.map(clean)
+        .filter(|name| !name.is_empty())
+        .or_else(|| hostname.map(clean).filter(|name| name.trim_matches('.').contains('.')))
+}
+
+/// The letter as a mail. `hello` is what [`hello`] found.
+pub fn compose(email: &Email, letter: &Letter, hello: Option<&str>) -> Result<Mail, Failure> {
+    let sender = mailbox(&email.sender).map_err(|why| Failure::ChannelRefused {
+        why: format!("sender \"{}\" is no mail address: {why}", one_line(&email.sender)),
+        after: None,
+    })?;
+    let refused = |(text, why): (&str, String)| {
+        Failure::MessageRefused(format!(
+            "recipient \"{}\" is no mail address: {why}",
+            one_line(text)
+        ))
+    };
+    let envelope: Vec<&str> = match letter.recipient {
+        Some(recipient) => vec![recipient],
+        None => email.recipients.iter().map(String::as_str).collect(),
+    };
+    let envelope = envelope
+        .into_iter()
+        .map(|text| mailbox(text).map_err(|why| refused((text, why))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let domain = domain(hello, &sender.email);
+    let recipients = envelope.iter().map(|mailbox| mailbox.email.clone()).collect();
+    let mut builder = headers(letter, &domain).from(sender.clone());
+    for mailbox in shown_recipients(email, envelope) {
+        builder = builder.to(mailbox);
+    }
+    let message = body(builder, letter).map_err(|why| {
+        Failure::MessageRefused(format!("the mail cannot be put together: {why}"))
+    })?;
+    Ok(Mail { sender: sender.email, recipients, bytes: message.formatted() })
+}
+
+/// Everybody, but nobody else's address beyond ASCII: it would ask for SMTPUTF8 on all copies.
+fn shown_recipients(email: &Email, envelope: Vec<Mailbox>) -> Vec<Mailbox> {
+    let mut shown: Vec<Mailbox> = Vec::new();
+    for mailbox in email.recipients.iter().filter_map(|text| mailbox(text).ok()) {
+        let ours = envelope.iter().any(|one| one.email == mailbox.email);
+        let known = shown.iter().any(|one| one.email == mailbox.email);
+        if !known && (ours || mailbox.email.to_string().is_ascii()) {
+            shown.push(mailbox);
+        }
+    }
+    for mailbox in envelope {
+        if !shown.iter().any(|one| one.email == mailbox.email) {
+            shown.push(mailbox);
+        }
+    }
+    shown
+}
+
+/// `bob@example.com` or `Bob <bob@example.com>`.
+fn mailbox(text: &str) -> Result<Mailbox, String> {
+    let text = one_line(text);
+    let (name, address) = match text.rsplit_once('<') {
+        Some((name, rest)) => (name.trim(), rest.trim_end().trim_end_matches('>')),
+        None => ("", text.as_str()),
+    };
+    let name = name.trim_matches('"').trim().replace("=?", "= ?");
+    let address = address.trim().parse::<Address>().map_err(|error| error.to_string())?;
+    Ok(Mailbox::new(Some(name).filter(|name| !name.is_empty()), address))
+}
+
+/// What stands behind the @ of our ids: nothing that a DNS server could answer differently at the
+/// next attempt, since the ids must stay the same.
+fn domain(hello: Option<&str>, sender: &Address) -> String {
+    let usable = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    match hello.filter(usable) {
+        Some(name) => name.trim_matches('.').to_owned(),
+        None if sender.domain().is_ascii() => sender.domain().to_owned(),
+        None => "heartbeat.invalid".into(),
+    }
+}
+
+struct Named(&'static str, String);
+
+fn with(builder: MessageBuilder, headers: impl IntoIterator<Item = Named>) -> MessageBuilder {
+    headers.into_iter().fold(builder, |builder, Named(name, value)| {
+        builder.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), value))
+    })
+}
+
+fn headers(letter: &Letter, domain: &str) -> MessageBuilder {
+    let message = letter.message;
+    let root = format!("<thread.{}@{domain}>", digest(&message.thread));
+    let id = format!("<{}.{}@{domain}>", message.event, token(letter.channel));
+    let mut own = vec![
+        Named("Auto-Submitted", "auto-generated".into()),
+        Named("List-Id", format!("Heartbeat <heartbeat.{domain}>")),
+        Named("X-Heartbeat-Event", message.event.to_string()),
+        Named("X-Heartbeat-Level", message.level.name().into()),
+    ];
+    if let Some(host) = message.host() {
+        own.push(Named("X-Heartbeat-Host", unstructured(host, 255)));
+    }
+    if message.level == Level::Critical {
+        own.push(Named("X-Priority", "1".into()));
+        own.push(Named("Importance", "high".into()));
+    }
+    let builder = Builder::builder()
+        .date(date(message.at))
+        .message_id(Some(id))
+        .in_reply_to(root.clone())
+        .references(root)
+        .subject(unstructured(&title_line(message), SUBJECT));
+    with(builder, own)
+}
+
+/// A stranger's text for a header. What looks like an encoded word (RFC 2047) is spoilt: lettre
+/// lets it through, and readers would decode from it what was cleaned out of everything else.
+fn unstructured(text: &str, most: usize) -> String {
+    cut(&one_line(text).replace("=?", "= ?"), most)
+}
+
+/// When it happened: that stays the same at each attempt. (lettre panics beyond these bounds.)
+fn date(at: Wall) -> SystemTime {
+    const YEAR_9999: u64 = 253_402_300_799;
+    let seconds = u64::try_from(at.0 / 1000).unwrap_or(0).min(YEAR_9999);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn body(builder: MessageBuilder, letter: &Letter) -> Result<Builder, lettre::error::Error> {
+    if letter.plain {
+        return builder.singlepart(part(ContentType::TEXT_PLAIN, short_text(letter)));
+    }
+    // No line of quoted-printable can hold it.
+    let boundary = format!("=_{}", letter.message.event);
+    builder.multipart(
+        MultiPart::alternative()
+            .boundary(boundary)
+            .singlepart(part(ContentType::TEXT_PLAIN, text(letter)))
+            .singlepart(part(ContentType::TEXT_HTML, html(letter))),
+    )
+}
+
+/// Quoted-printable whatever is in it: no long lines, no lone dots, no bare CR.
+fn part(kind: ContentType, content: String) -> SinglePart {
+    let body = Body::new_with_encoding(content, ContentTransferEncoding::QuotedPrintable);
+    let body = body.unwrap_or_else(Body::new);
+    SinglePart::builder().header(kind).body(body)
+}
+
+fn title_line(message: &Message) -> String {
+    let line = one_line(&message.title);
+    if line.is_empty() { "(no details)".into() } else { line }
+}
+
+fn title_text(message: &Message, most: usize) -> String {
+    let text = lines(&message.title);
+    if text.is_empty() { "(no details)".into() } else { cut(&text, most) }
+}
+
+/// What is said of a letter that may have come before.
+fn repeat_mark(letter: &Letter) -> Option<String> {
+    letter.possible_repeat.then(|| {
+        format!("Possible repeat: event {} may have been delivered before.", letter.message.event)
+    })
+}
+
+/// The details, and the facts that every mail carries.
+fn rows(letter: &Letter) -> Vec<(String, String)> {
+    const LATE: Duration = Duration::from_secs(300);
+    let message = letter.message;
+    let mut rows: Vec<_> = message
+        .details
+        .iter()
+        .map(|(label, text)| (cut(&one_line(label), 100), cut(&lines(text), TEXT)))
+        .collect();
+    rows.push(("at".into(), message.at.to_string()));
+    let delay = letter.now.since(message.at);
+    if delay > LATE {
+        rows.push(("sent late".into(), format!("{} after it happened", words(delay))));
+    }
+    rows.push(("level".into(), message.level.name().into()));
+    rows.push(("event".into(), message.event.to_string()));
+    rows
+}
+
+fn text(letter: &Letter) -> String {
+    let mut text = title_text(letter.message, TEXT);
+    text.push('\n');
+    if let Some(mark) = repeat_mark(letter) {
+        text.push_str(&format!("\n{mark}\n"));
+    }
+    text.push('\n');
+    let rows = rows(letter);
+    let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0).min(24);
+    for (label, value) in &rows {
+        let indent = format!("\n{}", " ".repeat(width + 2));
+        let label = format!("{label}:");
+        text.push_str(&format!("{label:<0$} {1}\n", width + 1, value.replace('\n', &indent)));
+    }
+    text
+}
+
+fn short_text(letter: &Letter) -> String {
+    let mut text = title_text(letter.message, SHORT_TEXT);
+    text.push_str(&format!("\n\n{} event {}\n", letter.message.at, letter.message.event));
+    if let Some(mark) = repeat_mark(letter) {
+        text.push_str(&format!("{mark}\n"));
+    }
+    text.push_str("(shortened: the mail server refused the full form)\n");
+    text
+}
+
+fn html(letter: &Letter) -> String {
+    let colour = match letter.message.level {
+        Level::Critical => "#b3261e",
+        Level::Warning => "#b26a00",
+        Level::Ok => "#1e7b34",
+        Level::Info => "#3b5b8c",
+    };
+    let title = escape(&title_text(letter.message, TEXT));
+    let mark = repeat_mark(letter).map(|mark| format!("<p><i>{}</i></p>\n", escape(&mark)));
+    let mut html = format!(
+        "<!DOCTYPE html>\n<html>\n<head><meta charset=\"utf-8\"></head>\n\
+         <body style=\"font-family:sans-serif;font-size:14px\">\n\
+         <p style=\"border-left:6px solid {colour};padding:6px 10px;font-size:16px;\
+         font-weight:bold;white-space:pre-wrap;overflow-wrap:anywhere\">{title}</p>\n{}<table>\n",
+        mark.unwrap_or_default()
+    );
+    for (label, value) in rows(letter) {
+        html.push_str(&format!(
+            "<tr><td style=\"color:#666;vertical-align:top;padding-right:12px\">{}</td>\
+             <td style=\"white-space:pre-wrap;overflow-wrap:anywhere\">{}</td></tr>\n",
+            escape(&label),
+            escape(&value)
+        ));
+    }
+    html.push_str("</table>\n</body>\n</html>\n");
+    html
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A name as part of an id (RFC 5322, `dot-atom`): other bytes as `%20`, what is long as a digest.
+fn token(name: &str) -> String {
+    let mut token = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => token.push(char::from(byte)),
+            _ => token.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    if token.is_empty() || token.len() > 100 { digest(name) } else { token }
+}
+
+/// Sixteen hex digits that stand for `text`, the same in every version of this program.
+fn digest(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Characters that reorder what is around them (Unicode Standard Annex 9), or hide in it.
+fn misleads(c: char) -> bool {
+    matches!(
+        c,
+        '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}'
+    )
+}
+
+/// A stranger's text on one line, without control and bidi characters.
+pub fn one_line(text: &str) -> String {
+    lines(text).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A stranger's text, without control and bidi characters except for the ends of its lines.
+fn lines(text: &str) -> String {
+    let text = text.replace("\r\n", "\n");
+    let clean = text.chars().filter(|c| !misleads(*c)).filter_map(|c| match c {
+        '\r' | '\u{0B}' | '\u{0C}' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some('\n'),
+        '\n' => Some('\n'),
+        '\t' => Some(' '),
+        c if c.is_control() => None,
+        c => Some(c),
+    });
+    clean.collect::<String>().trim().to_owned()
+}
+
+/// At most `most` characters, the last of them an ellipsis where something was cut; accents,
+/// emoji and what is joined to them stay together.
+pub fn cut(text: &str, most: usize) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    if chars.len() <= most {
+        return text.to_owned();
+    }
+    let mut end = most.saturating_sub(1);
+    while end > 0 && (joins(chars[end]) || chars[end - 1] == '\u{200D}') {
+        end -= 1;
+    }
+    chars[..end].iter().chain(['…'].iter()).collect()
+}
+
+fn joins(c: char) -> bool {
+    matches!(
+        c,
+        '\u{0300}'..='\u{036F}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}' | '\u{1F3FB}'..='\u{1F3FF}' | '\u{20D0}'..='\u{20FF}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greeting_is_a_name_that_the_world_could_know() {
+        let table = [
+            (Some("mx.example.com"), Some("box"), Some("mx.example.com")),
+            (Some(" mx\r\nRSET"), None, Some("mxRSET")),
+            (Some("[192.0.2.1]"), None, Some("[192.0.2.1]")),
+            (None, Some("box.example.com"), Some("box.example.com")),
+            (None, Some("box"), None),
+            (None, Some("box."), None),
+            (None, None, None),
+        ];
+        for (helo, hostname, greeting) in table {
+            assert_eq!(hello(helo, hostname).as_deref(), greeting);
+        }
+    }
+
+    #[test]
+    fn ids_stand_under_a_domain_that_does_not_change() {
+        let sender = "hbd@example.com".parse().unwrap();
+        assert_eq!(domain(Some("box.example.net"), &sender), "box.example.net");
+        assert_eq!(domain(Some("[192.0.2.1]"), &sender), "example.com");
+        assert_eq!(domain(None, &sender), "example.com");
+        assert_eq!(domain(None, &"hbd@müller.example".parse().unwrap()), "heartbeat.invalid");
+    }
+
+    #[test]
+    fn an_address_may_have_a_name_and_a_name_has_no_lines() {
+        let mailbox = mailbox("\"Heart\r\nBeat\" <hbd@example.com>").unwrap();
+        assert_eq!(mailbox.name.as_deref(), Some("Heart Beat"));
+        assert_eq!(mailbox.email.to_string(), "hbd@example.com");
+        for wrong in ["", "bob", "bob@", "<>", "bob@exam ple.com", "a@b@c"] {
+            assert!(super::mailbox(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_channel_of_any_name_makes_an_id() {
+        assert_eq!(token("email_ops"), "email_ops");
+        assert_eq!(token("Büro 1.a"), "B%C3%BCro%201%2Ea");
+        assert_eq!(token("").len(), 16);
+        assert_eq!(token(&"x".repeat(500)).len(), 16);
+    }
+
+    #[test]
+    fn what_is_cut_says_so_and_keeps_emoji_whole() {
+        assert_eq!(cut("abcd", 4), "abcd");
+        assert_eq!(cut("abcde", 4), "abc…");
+        assert_eq!(cut("ab👩\u{200D}🚒cd", 5), "ab…");
+        assert_eq!(cut("ae\u{301}bc", 3), "a…");
+    }
+
+    #[test]
+    fn a_date_from_a_broken_clock_does_not_end_the_program() {
+        for at in [i64::MIN, -1, 0, i64::MAX] {
+            let _ = lettre::message::header::Date::new(date(Wall(at)));
+        }
+    }
+}
