@@ -4,6 +4,7 @@
 //!
 //! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
+//! - [`process`]: one run of another program.
 //! - [`tls`]: whom TLS connections trust.
 //! - [`notify`]: from an event to a delivered message.
 
@@ -12,6 +13,7 @@ pub mod event;
 pub mod heartbeat;
 pub mod notify;
 pub mod problem;
+pub mod process;
 pub mod secret;
 pub mod snapshot;
 pub mod tls;

@@ -5,3 +5,4 @@
 pub mod http_double;
 pub mod mattermost;
 pub mod pushover;
+pub mod signal;
