@@ -12,6 +12,7 @@ use heartbeat::secret::Secret;
 use support::mattermost::{MattermostDouble, Mode};
 use support::pushover::PushoverDouble;
 use support::signal::{DaemonMode, SignalDaemon, SignalDouble};
+use support::tls_front::{tls_file, tls_front};
 
 mod support;
 
@@ -202,6 +203,39 @@ fn what_was_lost_on_the_way_is_told_from_what_never_left() {
         let result = gone.deliver_within(&letter(&message("x")), LONG);
         assert_eq!(outcome(&result), "unreachable", "{nowhere}: {result:?}");
     }
+}
+
+#[test]
+fn only_a_server_with_a_trusted_certificate_is_told_anything() {
+    let server = MattermostDouble::start();
+    for (certificate, ca_file, expected) in [
+        ("server.pem", Some("ca.pem"), None),
+        ("server.pem", None, Some("ca_file?")),
+        ("elsewhere.pem", Some("ca.pem"), Some("for another name")),
+        ("expired.pem", Some("ca.pem"), Some("has expired")),
+        ("selfsigned.pem", Some("selfsigned.pem"), Some("CA:FALSE")),
+        ("server.pem", Some("missing.pem"), Some("cannot be read")),
+        ("server.pem", Some("server.key"), Some("ca_file")),
+    ] {
+        let before = server.received().len();
+        let channel = Mattermost {
+            base_url: tls_front(&server.url, certificate),
+            ca_file: ca_file.map(tls_file),
+            ..mattermost(&server)
+        };
+        let result = channel.deliver_within(&letter(&message("x")), LONG);
+        match (expected, result) {
+            (None, Ok(_)) => assert_eq!(server.received().len(), before + 1),
+            (Some(words), Err(Failure::ChannelRefused { why, .. })) if why.contains(words) => {
+                assert_eq!(server.received().len(), before);
+            }
+            (expected, result) => panic!("{certificate}, {ca_file:?}: {expected:?}, {result:?}"),
+        }
+    }
+    let plain = server.url.replace("http://", "https://");
+    let channel = Mattermost { base_url: plain, ..mattermost(&server) };
+    let result = channel.deliver_within(&letter(&message("x")), LONG);
+    assert_eq!(outcome(&result), "unreachable", "{result:?}");
 }
 
 #[test]
