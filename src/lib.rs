@@ -5,6 +5,7 @@
 //! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
+//! - [`process`]: one run of another program.
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
@@ -19,6 +20,7 @@ pub mod event;
 pub mod heartbeat;
 pub mod notify;
 pub mod problem;
+pub mod process;
 pub mod secret;
 pub mod section;
 pub mod snapshot;

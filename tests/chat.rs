@@ -6,10 +6,13 @@ use heartbeat::clock::Wall;
 use heartbeat::event::{EventId, Level, Message, Subject};
 use heartbeat::notify::channel::mattermost::Mattermost;
 use heartbeat::notify::channel::pushover::Pushover;
+use heartbeat::notify::channel::signal::{Rpc, Signal};
 use heartbeat::notify::channel::{Delivered, Failure, Letter};
 use heartbeat::secret::Secret;
 use support::mattermost::{MattermostDouble, Mode};
 use support::pushover::PushoverDouble;
+use support::signal::{DaemonMode, SignalDaemon, SignalDouble};
+use support::tls_front::{tls_file, tls_front};
 
 mod support;
 
@@ -201,6 +204,39 @@ fn what_was_lost_on_the_way_is_told_from_what_never_left() {
         let result = gone.deliver_within(&letter(&message("x")), LONG);
         assert_eq!(outcome(&result), "unreachable", "{nowhere}: {result:?}");
     }
+}
+
+#[test]
+fn only_a_server_with_a_trusted_certificate_is_told_anything() {
+    let server = MattermostDouble::start();
+    for (certificate, ca_file, expected) in [
+        ("server.pem", Some("ca.pem"), None),
+        ("server.pem", None, Some("ca_file?")),
+        ("elsewhere.pem", Some("ca.pem"), Some("for another name")),
+        ("expired.pem", Some("ca.pem"), Some("has expired")),
+        ("selfsigned.pem", Some("selfsigned.pem"), Some("CA:FALSE")),
+        ("server.pem", Some("missing.pem"), Some("cannot be read")),
+        ("server.pem", Some("server.key"), Some("ca_file")),
+    ] {
+        let before = server.received().len();
+        let channel = Mattermost {
+            base_url: tls_front(&server.url, certificate),
+            ca_file: ca_file.map(tls_file),
+            ..mattermost(&server)
+        };
+        let result = channel.deliver_within(&letter(&message("x")), LONG);
+        match (expected, result) {
+            (None, Ok(_)) => assert_eq!(server.received().len(), before + 1),
+            (Some(words), Err(Failure::ChannelRefused { why, .. })) if why.contains(words) => {
+                assert_eq!(server.received().len(), before);
+            }
+            (expected, result) => panic!("{certificate}, {ca_file:?}: {expected:?}, {result:?}"),
+        }
+    }
+    let plain = server.url.replace("http://", "https://");
+    let channel = Mattermost { base_url: plain, ..mattermost(&server) };
+    let result = channel.deliver_within(&letter(&message("x")), LONG);
+    assert_eq!(outcome(&result), "unreachable", "{result:?}");
 }
 
 #[test]
@@ -441,4 +477,195 @@ fn no_secret_is_in_any_error_of_pushover() {
         let polled = channel.poll_within(PushoverDouble::RECEIPT, LONG);
         assert!(!format!("{polled:?}").contains(PushoverDouble::TOKEN), "{polled:?}");
     }
+}
+
+/// Every test has an account of its own, for one account takes one attempt at a time.
+fn signal(program: &SignalDouble, account: &str) -> Signal {
+    Signal {
+        cli_path: program.cli_path.clone(),
+        user: account.into(),
+        recipient: "+12025559999".into(),
+        rpc: None,
+    }
+}
+
+fn both_ways(daemon: &SignalDaemon, account: &str) -> [Signal; 2] {
+    [Rpc::Unix(daemon.path.clone()), Rpc::Http(daemon.url.clone())].map(|rpc| Signal {
+        cli_path: "/nonexistent".into(),
+        user: account.into(),
+        recipient: "+12025559999".into(),
+        rpc: Some(rpc),
+    })
+}
+
+#[test]
+fn signal_cli_takes_a_message_from_its_standard_input() {
+    let program = SignalDouble::start();
+    let message = message("web1 ipv4 overdue");
+    for (recipient, seen) in [
+        ("+12025559999", "+12025550001 -- +12025559999"),
+        ("u:alice.01", "+12025550001 -- u:alice.01"),
+        ("group:abc+/=", "+12025550001 --group-id=abc+/="),
+        ("+12025550001", "+12025550001 -- +12025550001"),
+    ] {
+        let channel = Signal { recipient: recipient.into(), ..signal(&program, "+12025550001") };
+        let result = channel.deliver_within(&letter(&message), LONG);
+        assert_eq!(result, Ok(Delivered::default()), "{:?}", program.violations());
+        let (text, to) = program.received().pop().unwrap();
+        assert_eq!(to, seen);
+        assert_eq!(
+            text,
+            "web1 ipv4 overdue\nlast seen: 2026-11-21T20:12:08Z\nevent 000000001a2b3c"
+        );
+    }
+    assert!(program.violations().is_empty(), "{:?}", program.violations());
+}
+
+#[test]
+fn signal_outcomes_by_what_signal_cli_says() {
+    let program = SignalDouble::start();
+    let channel = signal(&program, "+12025550002");
+    for (script, expected) in [
+        ("echo '{\"timestamp\":1,\"results\":[{\"type\":\"SUCCESS\"}]}'; exit 0", "delivered"),
+        ("echo '{\"results\":[{\"type\":\"NETWORK_FAILURE\"}]}'; exit 1", "unreachable"),
+        ("echo '{\"results\":[{\"type\":\"UNREGISTERED_FAILURE\"}]}'; exit 0", "message refused"),
+        ("echo '{\"results\":[{\"type\":\"IDENTITY_FAILURE\"}]}'; exit 1", "channel refused"),
+        ("echo 'User +1 is not registered.' >&2; exit 1", "channel refused"),
+        ("echo 'Failed: Closed unexpectedly (IOException)' >&2; exit 3", "unreachable"),
+        ("exit 0", "unknown"),
+        ("kill -9 $$", "unknown"),
+    ] {
+        program.answer(script);
+        let result = channel.deliver_within(&letter(&message("x")), LONG);
+        assert_eq!(outcome(&result), expected, "{script}: {result:?}");
+    }
+    assert!(program.violations().is_empty(), "{:?}", program.violations());
+}
+
+#[test]
+fn a_signal_cli_that_hangs_is_killed_and_may_have_sent() {
+    let program = SignalDouble::start();
+    let channel = signal(&program, "+12025550003");
+    program.answer("sleep 60 & wait");
+    let result = channel.deliver_within(&letter(&message("x")), Duration::from_secs(2));
+    assert_eq!(outcome(&result), "unknown", "{result:?}");
+    program.answer("");
+    let result = channel.deliver_within(&letter(&message("x")), LONG);
+    assert_eq!(outcome(&result), "delivered", "the lock went with the group: {result:?}");
+    assert!(program.violations().is_empty(), "{:?}", program.violations());
+}
+
+#[test]
+fn one_account_sends_one_message_at_a_time() {
+    let program = SignalDouble::start();
+    let channel = signal(&program, "+12025550004");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let result = channel.deliver_within(&letter(&message("x")), LONG);
+                assert_eq!(outcome(&result), "delivered", "{result:?}");
+            });
+        }
+    });
+    assert!(program.violations().is_empty(), "{:?}", program.violations());
+}
+
+#[test]
+fn signal_is_not_misled_by_strangers_words() {
+    let program = SignalDouble::start();
+    let daemon = SignalDaemon::start();
+    let [socket, http] = both_ways(&daemon, "+12025550005");
+    let long = "ä".repeat(5000);
+    for text in HOSTILE.iter().copied().chain([long.as_str()]) {
+        let mut message = message(text);
+        message.details.push((text.into(), text.into()));
+        for channel in [&signal(&program, "+12025550005"), &socket, &http] {
+            let result = channel.deliver_within(&letter(&message), LONG);
+            assert_eq!(outcome(&result), "delivered", "{text:?}: {result:?}");
+        }
+        let (heard, _) = program.received().pop().unwrap();
+        assert!(heard.ends_with("\nevent 000000001a2b3c"), "{heard}");
+        assert!(!heard.chars().any(|c| c.is_control() && c != '\n'), "{heard:?}");
+        for call in daemon.received().iter().rev().take(2) {
+            assert_eq!(call["message"], heard.as_str());
+        }
+    }
+    assert!(program.violations().is_empty(), "{:#?}", program.violations());
+    assert!(daemon.violations().is_empty(), "{:#?}", daemon.violations());
+}
+
+#[test]
+fn signal_s_daemon_takes_messages_on_both_of_its_ways() {
+    let daemon = SignalDaemon::start();
+    let message = message("web1 ipv4 overdue");
+    for channel in both_ways(&daemon, "+12025550006") {
+        for (recipient, key) in [
+            ("+12025559999", "recipient"),
+            ("group:abc=", "groupId"),
+            ("+12025550006", "recipient"),
+        ] {
+            let channel = Signal { recipient: recipient.into(), ..channel.clone() };
+            let result = channel.deliver_within(&letter(&message), LONG);
+            assert_eq!(result, Ok(Delivered::default()));
+            let call = daemon.received().pop().unwrap();
+            assert_eq!(call["account"], "+12025550006");
+            assert!(!call[key].is_null(), "{call}");
+        }
+        assert_eq!(channel.version_within(LONG), Ok("0.13.19".into()));
+    }
+    assert!(daemon.violations().is_empty(), "{:?}", daemon.violations());
+}
+
+#[test]
+fn signal_outcomes_by_what_its_daemon_says() {
+    let daemon = SignalDaemon::start();
+    let result = |kind: &str| serde_json::json!({"timestamp": 1, "results": [{"type": kind}]});
+    let error = |code: i64, words: &str| serde_json::json!({"code": code, "message": words});
+    let failed = serde_json::json!({"code": -1, "message": "Failed to send message",
+        "data": {"response": result("UNREGISTERED_FAILURE")}});
+    for (mode, expected) in [
+        (DaemonMode::Result(result("SUCCESS")), "delivered"),
+        (DaemonMode::Result(result("NETWORK_FAILURE")), "unreachable"),
+        (DaemonMode::Result(result("IDENTITY_FAILURE")), "channel refused"),
+        (DaemonMode::Error(failed), "message refused"),
+        (DaemonMode::Error(error(-3, "closed")), "unreachable"),
+        (DaemonMode::Error(error(-32602, "Specified account does not exist")), "channel refused"),
+        (DaemonMode::Close, "unknown"),
+        (DaemonMode::Hang, "unknown"),
+    ] {
+        daemon.set_mode(mode.clone());
+        let limit = if matches!(mode, DaemonMode::Hang) { SHORT } else { LONG };
+        for channel in both_ways(&daemon, "+12025550007") {
+            let result = channel.deliver_within(&letter(&message("x")), limit);
+            assert_eq!(outcome(&result), expected, "{mode:?} {:?}: {result:?}", channel.rpc);
+        }
+    }
+    daemon.set_mode(DaemonMode::Babble);
+    let [socket, http] = both_ways(&daemon, "+12025550007");
+    let result = socket.deliver_within(&letter(&message("x")), SHORT);
+    assert_eq!(outcome(&result), "unknown", "{result:?}");
+    let result = http.deliver_within(&letter(&message("x")), LONG);
+    assert_eq!(outcome(&result), "channel refused", "{result:?}");
+    for rpc in [Rpc::Unix("/nonexistent".into()), Rpc::Http("http://127.0.0.1:1".into())] {
+        let channel = Signal { rpc: Some(rpc), ..socket.clone() };
+        let result = channel.deliver_within(&letter(&message("x")), LONG);
+        assert_eq!(outcome(&result), "unreachable", "{result:?}");
+    }
+}
+
+#[test]
+fn signal_cli_s_version_is_asked_for_before_the_first_alarm() {
+    let program = SignalDouble::start();
+    let channel = signal(&program, "+12025550008");
+    assert_eq!(channel.version_within(LONG), Ok("0.13.19".into()));
+    program.answer_version("echo 'java.lang.UnsupportedClassVersionError: x' >&2; exit 1");
+    assert!(channel.version_within(LONG).unwrap_err().contains("needs Java 21"));
+    program.answer_version("echo GNU sed 4.9; exit 0");
+    assert!(channel.version_within(LONG).unwrap_err().contains("is not signal-cli"));
+    program.answer_version("sleep 60 & wait");
+    assert!(channel.version_within(SHORT).unwrap_err().contains("did not end within 300 ms"));
+    let missing = Signal { cli_path: "/nonexistent".into(), ..channel };
+    assert!(missing.version_within(LONG).unwrap_err().starts_with("/nonexistent"));
+    let result = missing.deliver_within(&letter(&message("x")), LONG);
+    assert_eq!(outcome(&result), "channel refused", "{result:?}");
 }

@@ -5,3 +5,5 @@
 pub mod http_double;
 pub mod mattermost;
 pub mod pushover;
+pub mod signal;
+pub mod tls_front;

@@ -63,6 +63,17 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Its words alone.
+    pub fn into_why(self) -> String {
+        match self {
+            Failure::Unreachable { why, .. }
+            | Failure::ChannelRefused { why, .. }
+            | Failure::MessageRefused(why)
+            | Failure::FormRefused(why)
+            | Failure::Unknown(why) => why,
+        }
+    }
+
     /// The same end, in other words.
     #[must_use]
     pub fn map_why(self, reword: impl FnOnce(String) -> String) -> Failure {
