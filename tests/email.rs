@@ -240,6 +240,14 @@ fn silence_is_told_in_words_wherever_it_falls() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_the_tls_greeting_is_left() {
+    let script = Script { implicit: true, ..Script::default() };
+    let server = script.on("CONNECT", Reaction::Hang).start();
+    let result = attempt(&email(server.port, Tls::Implicit), "bob@example.com");
+    expect(result, "unreachable", &["within 400 ms after the TLS greeting"]);
+}
+
+#[test]
 fn a_trickling_server_is_left_when_the_whole_time_is_up() {
     for line in ["CONNECT", "EHLO", "DATA"] {
         let server = Script::default().on(line, Reaction::Trickle).start();

@@ -11,6 +11,7 @@ use lettre::transport::smtp::extension::ClientId;
 use super::{Delivered, Failure, Letter, Pace};
 use crate::secret::{Secret, scrub};
 
+mod clean;
 mod compose;
 mod judge;
 mod smtp;
@@ -107,7 +108,7 @@ impl Email {
         let hello = compose::hello(self.helo.as_deref(), hostname.as_deref());
         let sent = compose::compose(self, letter, hello.as_deref()).and_then(|mail| {
             smtp::send(self, &mail, hello.as_deref(), limits).map_err(|stop| {
-                let server = format!("{}:{}", compose::one_line(&self.smtp_server), self.smtp_port);
+                let server = format!("{}:{}", clean::one_line(&self.smtp_server), self.smtp_port);
                 judge::judge(&stop, &self.circumstances(letter, &server, limits))
             })
         });

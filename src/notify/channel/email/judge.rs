@@ -125,6 +125,7 @@ pub fn judge(stop: &Stop, about: &Circumstances) -> Failure {
         Cause::Silent | Cause::Overdue | Cause::Closed | Cause::Network(_) => unreachable(why),
         // A stranger behind the port stays one; a stutter in mid-conversation may pass.
         Cause::NotSmtp(_) if stop.stage != Stage::Banner => unreachable(why),
+        Cause::Tls(_) | Cause::NotTls if stop.stage != Stage::Handshake => unreachable(why),
         Cause::Certificate(_)
         | Cause::NotTls
         | Cause::Tls(_)
@@ -179,6 +180,9 @@ fn sentence(stop: &Stop, about: &Circumstances) -> String {
         Cause::Network(why) => format!("the connection to {server} broke after {after}: {why}"),
         Cause::Certificate(error) => certificate(error, about),
         Cause::NotTls => not_tls(stop.stage, about),
+        Cause::Tls(why) if stop.stage != Stage::Handshake => {
+            format!("the TLS connection to {server} broke after {after}: {why}")
+        }
         Cause::Tls(why) => format!("{server} and we cannot agree on TLS: {why}"),
         Cause::NotSmtp(said) => format!("{server} does not speak SMTP after {after}: \"{said}\""),
         Cause::Injected => format!(

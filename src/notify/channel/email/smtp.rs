@@ -13,6 +13,7 @@ use lettre::transport::smtp::response::Response;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::clean::{cut, one_line};
 use super::compose::Mail as Composed;
 use super::judge::{Cause, Reply, Stage, Stop};
 use super::wire::{Overdue, Wire};
@@ -35,7 +36,9 @@ pub fn send(
 ) -> Result<(), Stop> {
     let mut conversation = Conversation::open(email, hello, limits)?;
     let result = conversation.log_in().and_then(|()| conversation.hand_over(mail));
-    if !matches!(&result, Err(Stop { cause, .. }) if !matches!(cause, Cause::Answer(_))) {
+    let still_talking =
+        result.as_ref().err().is_none_or(|stop| matches!(stop.cause, Cause::Answer(_)));
+    if still_talking {
         conversation.say_goodbye();
     }
     result
@@ -190,15 +193,17 @@ impl<'a> Conversation<'a> {
             )),
             None => Err(self.lacking(format!(
                 "only logins that we do not know are offered: {}",
-                super::compose::one_line(&offered.join(" "))
+                one_line(&offered.join(" "))
             ))),
         }
     }
 
     fn say_secretly(&mut self, auth: &Auth) -> Result<Reply, Stop> {
         let line = auth.to_string();
-        self.spoken
-            .extend(line.split_whitespace().skip_while(|word| *word == "AUTH").map(Secret::new));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let ["AUTH", _, secret] | [secret] = words[..] {
+            self.spoken.push(Secret::new(secret));
+        }
         self.say(Stage::Auth, line, &[235, 334])
     }
 
@@ -276,8 +281,8 @@ impl<'a> Conversation<'a> {
 
     /// A stranger's words without our secrets, control characters and epics.
     fn shown(&self, text: &str) -> String {
-        let text = super::compose::one_line(&scrub(text, &self.spoken));
-        super::compose::cut(&text, 300)
+        let text = one_line(&scrub(text, &self.spoken));
+        cut(&text, 300)
     }
 
     fn say_goodbye(&mut self) {
@@ -365,7 +370,7 @@ fn cause(error: io::Error) -> Cause {
     match error.kind() {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => Cause::Silent,
         ErrorKind::UnexpectedEof => Cause::Closed,
-        ErrorKind::InvalidData => Cause::NotSmtp(super::compose::one_line(&error.to_string())),
+        ErrorKind::InvalidData => Cause::NotSmtp(one_line(&error.to_string())),
         _ => Cause::Network(error.to_string()),
     }
 }
