@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+};
 
 use crate::clock::{Now, Wall};
 
@@ -226,6 +228,27 @@ impl Store {
         rows
     }
 
+    /// One row, if it is there and what it should be.
+    pub fn get<T: serde::de::DeserializeOwned>(&self, table: Table, key: &str) -> Option<T> {
+        let database = self.database.as_ref()?;
+        let bytes = guarded(|| read_row(database, table, key)).unwrap_or_else(|why| {
+            error!("the store's {table:?} row {key} cannot be read: {why}");
+            None
+        })?;
+        serde_json::from_slice(&bytes)
+            .map_err(|why| error!("the store's {table:?} row {key} is damaged and ignored: {why}"))
+            .ok()
+    }
+
+    /// The keys of the oldest rows of a table beyond the newest `kept`.
+    pub fn oldest(&self, table: Table, kept: usize) -> Vec<String> {
+        let Some(database) = &self.database else { return Vec::new() };
+        guarded(|| oldest_keys(database, table, kept)).unwrap_or_else(|why| {
+            warn!("the store's {table:?} cannot be counted: {why}");
+            Vec::new()
+        })
+    }
+
     /// Lets a row wait for the next commit.
     pub fn write(&mut self, write: Write) {
         self.waiting.insert((write.table, write.key), write.value);
@@ -400,6 +423,24 @@ fn read_table(database: &Database, table: Table) -> Result<Vec<(String, Vec<u8>)
         all.push((key.value().to_owned(), value.value().to_owned()));
     }
     Ok(all)
+}
+
+fn read_row(database: &Database, table: Table, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
+    let transaction = database.begin_read()?;
+    match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        rows => Ok(rows?.get(key)?.map(|value| value.value().to_owned())),
+    }
+}
+
+fn oldest_keys(database: &Database, table: Table, kept: usize) -> Result<Vec<String>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let rows = match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        rows => rows?,
+    };
+    let excess = usize::try_from(rows.len()?).unwrap_or(usize::MAX).saturating_sub(kept);
+    rows.iter()?.take(excess).map(|row| Ok(row?.0.value().to_owned())).collect()
 }
 
 fn write_rows(

@@ -1,6 +1,7 @@
 //! From an event to a delivered message: route, outbox, courier, channels.
 
 pub mod channel;
+pub mod courier;
 pub mod line;
 pub mod outbox;
 pub mod route;

@@ -103,7 +103,7 @@ pub enum Fate {
     /// It arrived.
     Delivered,
     /// It is tried again at that time at the earliest.
-    Waits { why: String, delay: Duration },
+    Waits { why: String, delay: Duration, may_have_arrived: bool },
     /// The channel takes nothing at all; its queue waits.
     ChannelRefused { why: String, delay: Duration },
     /// It will never arrive.
@@ -452,7 +452,7 @@ impl Outbox {
         let line = self.lines.get_mut(&delivery.channel)?;
         let delay = line.fails(&why, after, now);
         line.rerank(id, delivery);
-        let fate = Fate::Waits { why: why.clone(), delay };
+        let fate = Fate::Waits { why: why.clone(), delay, may_have_arrived };
         Some((fate, record(delivery, now, Some(why))))
     }
 
@@ -483,7 +483,7 @@ impl Outbox {
         self.amend(id, |delivery| delivery.plain = true);
         let delivery = self.deliveries.get(&id)?;
         self.lines.get_mut(&channel)?.rerank(id, delivery);
-        let fate = Fate::Waits { why: why.clone(), delay: Duration::ZERO };
+        let fate = Fate::Waits { why: why.clone(), delay: Duration::ZERO, may_have_arrived: false };
         Some((fate, record(delivery, now, Some(why))))
     }
 

@@ -1,0 +1,488 @@
+//! The courier: takes events in, writes them down, and sees to it that each delivery gets its turn.
+//!
+//! One thread owns the outbox and the store. Everything that waits is taken into one transaction:
+//! what changed, what it causes and which attempts begin with it. Only then are the attempts made,
+//! by workers, and only then is the sender told that it is stored.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use log::{debug, error, info, warn};
+
+use super::channel::{Definition, Delivered, Failure, Letter};
+use super::outbox::{DeliveryId, Fate, Job, LineSettings, LineView, Open, Outbox, Record};
+use super::route::Routes;
+use crate::clock::{Now, words};
+use crate::event::{Event, EventId, Fact, Level, Trouble};
+use crate::store::{Committed, Store, Table, Write};
+
+/// So many orders are taken into one transaction at most: a bound on its memory.
+const MOST_AT_ONCE: usize = 1000;
+/// How long an attempt that is under way may take at the stop.
+const LAST_ATTEMPT: Duration = Duration::from_secs(10);
+/// Rows of history that are kept.
+const HISTORY_KEPT: usize = 10_000;
+const LAST_EVENT: &str = "last_event";
+
+/// Something for the courier to do.
+pub enum Order {
+    /// Store these rows and events as one, then deliver.
+    Accept(Caused),
+    /// A new configuration.
+    Reconfigure(Equipment),
+    /// Finish: write everything, end the attempts that are under way.
+    Stop,
+}
+
+/// What a feature has established: state to keep and events to tell, in one transaction.
+#[derive(Default)]
+pub struct Caused {
+    /// Rows of the feature's own state.
+    pub writes: Vec<Write>,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// Troubles of which nothing is known any more; they end without a word.
+    pub forgotten: Vec<Trouble>,
+    /// Told whether it is on disk.
+    pub stored: Option<Box<dyn FnOnce(bool) + Send>>,
+}
+
+/// Channels and routes: what a configuration means to the courier.
+#[derive(Clone)]
+pub struct Equipment {
+    /// Who hears about what.
+    pub routes: Routes,
+    /// The channels by name.
+    pub channels: BTreeMap<String, Arc<Definition>>,
+}
+
+impl Equipment {
+    fn lines(&self) -> BTreeMap<String, LineSettings> {
+        self.channels
+            .iter()
+            .map(|(name, channel)| {
+                let settings =
+                    LineSettings { pace: channel.pace(), recipients: channel.recipients() };
+                (name.clone(), settings)
+            })
+            .collect()
+    }
+}
+
+/// How the courier stands, for the status and the metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Every channel.
+    pub lines: Vec<LineView>,
+    /// Deliveries that arrived, by channel.
+    pub sent: BTreeMap<String, u64>,
+    /// Attempts that did not, by channel and reason.
+    pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Whether the disk refuses.
+    pub store_refuses: bool,
+}
+
+/// Why attempts fail, as the metrics name it.
+pub const REASONS: [&str; 5] =
+    ["unreachable", "unknown", "message_refused", "channel_refused", "expired"];
+
+/// Where orders are left, and where the standing is seen.
+#[derive(Clone)]
+pub struct Courier {
+    orders: Sender<Input>,
+    standing: Arc<Mutex<Standing>>,
+}
+
+enum Input {
+    Order(Order),
+    Done(Done),
+}
+
+struct Done {
+    id: DeliveryId,
+    result: Result<Delivered, Failure>,
+    took: Duration,
+}
+
+struct Task {
+    job: Job,
+    channel: Arc<Definition>,
+}
+
+/// What a full store makes of itself: every row that the features know.
+pub type EveryRow = Box<dyn Fn() -> Vec<Write> + Send>;
+
+impl Courier {
+    /// Starts the courier and its workers on what the store holds.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(
+        mut store: Store,
+        equipment: Equipment,
+        every_row: EveryRow,
+        translate: impl Fn(Now) -> Now,
+        now: Now,
+    ) -> std::io::Result<(Courier, thread::JoinHandle<()>)> {
+        let (orders, inputs) = unbounded();
+        let (tasks, to_do) = unbounded();
+        let standing = Arc::new(Mutex::new(Standing::default()));
+        let last_event = last_event(&store);
+        let outbox = restored(&mut store, &equipment, translate, now);
+        let mut desk = Desk {
+            store,
+            outbox,
+            equipment,
+            every_row,
+            last_event,
+            inputs,
+            tasks,
+            to_do,
+            results: orders.clone(),
+            workers: 0,
+            standing: Arc::clone(&standing),
+            history: 0,
+            sent: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        };
+        desk.trim_history();
+        desk.hire()?;
+        desk.show(now);
+        let handle = thread::Builder::new().name("courier".into()).spawn(move || desk.run())?;
+        Ok((Courier { orders, standing }, handle))
+    }
+
+    /// Leaves an order. It is taken up as soon as the disk has the ones before it.
+    pub fn order(&self, order: Order) {
+        // The courier outlives everybody who gives orders; at the stop nobody waits for an answer.
+        let _ = self.orders.send(Input::Order(order));
+    }
+
+    /// How many orders wait.
+    pub fn backlog(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// How things stand.
+    pub fn standing(&self) -> Standing {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn last_event(store: &Store) -> EventId {
+    store.get(Table::Meta, LAST_EVENT).unwrap_or_default()
+}
+
+fn restored(
+    store: &mut Store,
+    equipment: &Equipment,
+    translate: impl Fn(Now) -> Now,
+    now: Now,
+) -> Outbox {
+    let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id()).rotate_left(32);
+    let mut outbox = Outbox::new(equipment.lines(), seed, now);
+    let mut deliveries = store.read::<super::outbox::Delivery>(Table::Outbox);
+    for (_, delivery) in &mut deliveries {
+        delivery.accepted = translate(delivery.accepted);
+    }
+    let troubles: Vec<Open> =
+        store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect();
+    if !deliveries.is_empty() {
+        info!("{} deliveries wait from before the start", deliveries.len());
+    }
+    outbox.restore(deliveries, troubles, now);
+    for write in outbox.take_writes() {
+        store.write(write);
+    }
+    outbox
+}
+
+struct Desk {
+    store: Store,
+    outbox: Outbox,
+    equipment: Equipment,
+    every_row: EveryRow,
+    last_event: EventId,
+    inputs: Receiver<Input>,
+    tasks: Sender<Task>,
+    to_do: Receiver<Task>,
+    results: Sender<Input>,
+    workers: usize,
+    standing: Arc<Mutex<Standing>>,
+    history: usize,
+    sent: BTreeMap<String, u64>,
+    failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
+}
+
+type Answer = Box<dyn FnOnce(bool) + Send>;
+
+impl Desk {
+    fn run(mut self) {
+        let guard = Deadman;
+        let mut stopping: Option<Instant> = None;
+        loop {
+            let inputs = self.wait(stopping);
+            let now = Now::read();
+            let mut answers = Vec::new();
+            for input in inputs {
+                match input {
+                    Input::Done(done) => self.done(done, now),
+                    Input::Order(Order::Accept(caused)) => answers.extend(self.take(caused, now)),
+                    Input::Order(Order::Reconfigure(equipment)) => self.reequip(equipment, now),
+                    Input::Order(Order::Stop) => stopping = Some(Instant::now()),
+                }
+            }
+            let jobs = self.turn(now, stopping.is_none());
+            let stored = self.commit(now);
+            for answer in answers {
+                answer(stored);
+            }
+            self.dispatch(jobs);
+            self.show(now);
+            if let Some(since) = stopping
+                && (!self.outbox.is_busy() || since.elapsed() >= LAST_ATTEMPT)
+            {
+                break;
+            }
+        }
+        std::mem::forget(guard);
+    }
+
+    /// Waits for something to do and takes all of it.
+    fn wait(&self, stopping: Option<Instant>) -> Vec<Input> {
+        let now = Now::read();
+        let timeout = match stopping {
+            Some(since) => Some(LAST_ATTEMPT.saturating_sub(since.elapsed())),
+            None => self.next_wake(now),
+        };
+        let first = match timeout {
+            Some(timeout) => self.inputs.recv_timeout(timeout),
+            None => self.inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        first.into_iter().chain(self.inputs.try_iter().take(MOST_AT_ONCE)).collect()
+    }
+
+    fn next_wake(&self, now: Now) -> Option<Duration> {
+        let turn = self.outbox.next_wake(now);
+        let store = self.store.next_try().map(|next| next.mono);
+        // A millisecond more than the clock's own grain, so as not to wake just before.
+        let grain = Duration::from_millis(1);
+        [turn, store].into_iter().flatten().min().map(|at| at.since(now.mono) + grain)
+    }
+
+    /// Takes what a feature caused into the transaction at hand.
+    fn take(&mut self, caused: Caused, now: Now) -> Option<Answer> {
+        for write in caused.writes {
+            self.store.write(write);
+        }
+        for trouble in &caused.forgotten {
+            self.outbox.forget(trouble);
+        }
+        for event in caused.events {
+            self.accept(&event, now);
+        }
+        caused.stored
+    }
+
+    fn accept(&mut self, event: &Event, now: Now) {
+        self.last_event = self.last_event.next(now.wall);
+        let count = self.outbox.accept(event, self.last_event, &self.equipment.routes, now);
+        self.store.write(Write::put(Table::Meta, LAST_EVENT, &self.last_event));
+        debug!("{:?} is event {}, {count} deliveries queued", event.fact, self.last_event);
+    }
+
+    fn done(&mut self, done: Done, now: Now) {
+        let took = done.took;
+        let Some((fate, record)) = self.outbox.finish(done.id, done.result, now) else { return };
+        self.tell(&fate, &record, took);
+    }
+
+    /// One line in the log for how an attempt ended, and one more in the figures.
+    fn tell(&mut self, fate: &Fate, record: &Record, took: Duration) {
+        let Record { channel, event, attempts, .. } = record;
+        match fate {
+            Fate::Delivered => {
+                *self.sent.entry(channel.clone()).or_default() += 1;
+                self.history += 1;
+                info!("Sent notification to {channel} ({event}, {})", words(took));
+            }
+            Fate::Waits { why, delay, may_have_arrived } => {
+                self.count(channel, if *may_have_arrived { "unknown" } else { "unreachable" });
+                let again = words(*delay);
+                warn!(
+                    "Failed to send notification to {channel}: {why} ({event}, attempt {attempts}, again in {again})"
+                );
+            }
+            Fate::ChannelRefused { why, delay } => {
+                self.count(channel, "channel_refused");
+                let again = words(*delay);
+                error!(
+                    "Failed to send notification to {channel}: {why} (the channel pauses, {event} is kept, next probe in {again})"
+                );
+            }
+            Fate::Dropped { why } => {
+                let reason =
+                    if why.starts_with("given up") { "expired" } else { "message_refused" };
+                self.count(channel, reason);
+                self.history += 1;
+                error!(
+                    "Failed to send notification to {channel}: {why} ({event} is dropped: {})",
+                    record.title
+                );
+            }
+        }
+    }
+
+    fn count(&mut self, channel: &str, reason: &'static str) {
+        *self.failed.entry(channel.to_owned()).or_default().entry(reason).or_default() += 1;
+    }
+
+    fn reequip(&mut self, equipment: Equipment, now: Now) {
+        self.equipment = equipment;
+        let seed = now.wall.0.unsigned_abs();
+        for (fate, record) in self.outbox.reconfigure(self.equipment.lines(), seed, now) {
+            self.tell(&fate, &record, Duration::ZERO);
+        }
+        if let Err(why) = self.hire() {
+            warn!("no further worker could be started: {why}");
+        }
+    }
+
+    /// What time alone brings about, and which attempts begin.
+    fn turn(&mut self, now: Now, working: bool) -> Vec<Job> {
+        for (fate, record) in self.outbox.expire(now) {
+            self.tell(&fate, &record, Duration::ZERO);
+        }
+        for event in self.outbox.reports(now) {
+            self.accept(&event, now);
+        }
+        if working { self.outbox.start(now) } else { Vec::new() }
+    }
+
+    /// Puts everything on disk; true when it is.
+    fn commit(&mut self, now: Now) -> bool {
+        for write in self.outbox.take_writes() {
+            self.store.write(write);
+        }
+        if self.history > HISTORY_KEPT / 10 {
+            self.trim_history();
+        }
+        match self.store.commit(now) {
+            Committed::Stored => true,
+            Committed::StillRefused => false,
+            Committed::Refused { why } => {
+                error!(
+                    "the state cannot be written, a crash would lose what is not on disk: {why}"
+                );
+                self.say(Level::Critical, Fact::StoreRefuses { why }, now);
+                false
+            }
+            Committed::Healed { refused_for } => self.healed(refused_for, now),
+            Committed::Emptied { refused_for } => {
+                let rows = (self.every_row)().into_iter().chain(self.outbox.all_writes());
+                rows.for_each(|write| self.store.write(write));
+                self.healed(refused_for, now)
+            }
+        }
+    }
+
+    fn healed(&mut self, refused_for: Duration, now: Now) -> bool {
+        self.say(Level::Ok, Fact::StoreWrites { refused_for }, now);
+        for write in self.outbox.take_writes() {
+            self.store.write(write);
+        }
+        self.store.commit(now) == Committed::Stored
+    }
+
+    /// An event of the courier's own; it is started at the next turn.
+    fn say(&mut self, level: Level, fact: Fact, now: Now) {
+        self.accept(&Event { at: now.wall, level, fact }, now);
+    }
+
+    fn trim_history(&mut self) {
+        self.history = 0;
+        for key in self.store.oldest(Table::History, HISTORY_KEPT) {
+            self.store.write(Write::remove(Table::History, key));
+        }
+    }
+
+    fn dispatch(&self, jobs: Vec<Job>) {
+        for job in jobs {
+            let Some(channel) = self.equipment.channels.get(&job.delivery.channel) else {
+                continue;
+            };
+            let _ = self.tasks.send(Task { job, channel: Arc::clone(channel) });
+        }
+    }
+
+    /// One worker for each channel: a provider that hangs holds up its own channel only.
+    fn hire(&mut self) -> std::io::Result<()> {
+        while self.workers < self.equipment.channels.len() {
+            let (to_do, results) = (self.to_do.clone(), self.results.clone());
+            thread::Builder::new()
+                .name(format!("worker-{}", self.workers + 1))
+                .stack_size(512 * 1024)
+                .spawn(move || work(&to_do, &results))?;
+            self.workers += 1;
+        }
+        Ok(())
+    }
+
+    fn show(&self, now: Now) {
+        let standing = Standing {
+            lines: self.outbox.views(now),
+            sent: self.sent.clone(),
+            failed: self.failed.clone(),
+            store_refuses: self.store.refuses(),
+        };
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+}
+
+/// Makes attempts until the courier is gone.
+fn work(to_do: &Receiver<Task>, results: &Sender<Input>) {
+    let guard = Deadman;
+    for Task { job, channel } in to_do {
+        let begun = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| attempt(&job, &channel)));
+        // A text that makes a library panic must not do so for ever.
+        let result = result.unwrap_or_else(|_| {
+            Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
+        });
+        let done = Done { id: job.id, result, took: begun.elapsed() };
+        if results.send(Input::Done(done)).is_err() {
+            break;
+        }
+    }
+    std::mem::forget(guard);
+}
+
+fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
+    let delivery = &job.delivery;
+    channel.deliver(&Letter {
+        channel: &delivery.channel,
+        message: &delivery.message,
+        recipient: delivery.recipient.as_deref(),
+        possible_repeat: delivery.possible_repeat,
+        plain: delivery.plain,
+        thread: delivery.thread.as_deref(),
+        ends: &delivery.ends,
+        now: Now::read().wall,
+    })
+}
+
+/// Ends the process when the thread that holds it panics: systemd starts a whole one again,
+/// nobody would notice that a daemon has lost its courier.
+pub struct Deadman;
+
+impl Drop for Deadman {
+    fn drop(&mut self) {
+        let name = thread::current().name().unwrap_or("a thread").to_owned();
+        error!("{name} died, so hbd ends; what it accepted is on disk");
+        std::process::exit(1);
+    }
+}
