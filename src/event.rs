@@ -130,6 +130,10 @@ pub struct Event {
     pub fact: Fact,
 }
 
+/// How many other hosts an [`Fact::Overdue`] names: when a whole site is gone, each of its
+/// thousands of events must not carry thousands of names.
+pub const MOST_OTHERS: usize = 100;
+
 /// What happened. Words are given by [`Event::message`], and by nothing else.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
@@ -140,7 +144,7 @@ pub enum Fact {
         last_seen: Wall,
         /// When the next beat was promised.
         promised: Wall,
-        /// Other watched hosts that are overdue at this moment.
+        /// Other watched hosts that are overdue at this moment, at most [`MOST_OTHERS`] of them.
         others_down: Vec<String>,
     },
     /// A host said goodbye on a connection.
@@ -429,7 +433,8 @@ fn listed(names: &[String]) -> String {
     const SHOWN: usize = 10;
     let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+        let least = if names.len() >= MOST_OTHERS { "at least " } else { "" };
+        text.push_str(&format!(" and {least}{} more", names.len() - SHOWN));
     }
     text
 }

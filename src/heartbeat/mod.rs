@@ -1,5 +1,22 @@
 //! Heartbeats: datagrams come in, hosts are watched, events go out.
 
+mod blindness;
+mod connection;
+pub mod datagram;
+mod deadlines;
+pub mod fleet;
+mod gauge;
+mod hearing;
+mod host;
+mod metrics;
+#[cfg(test)]
+mod play;
+mod profile;
+mod rejection;
+mod restore;
+pub mod row;
 pub mod settings;
 pub mod threshold;
 pub mod threshold_config;
+mod view;
+pub mod wire;

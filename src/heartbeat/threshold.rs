@@ -5,7 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::event::decimal;
+use crate::clock::Mono;
+use crate::event::{Level, decimal};
 
 /// How a value is compared with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,4 +107,190 @@ pub struct Rule {
 pub struct ThresholdSet {
     /// By pattern.
     pub rules: BTreeMap<String, Rule>,
+}
+
+impl ThresholdSet {
+    /// The pattern that `path` falls under, with its rule: the one with the most literal segments
+    /// (an exact one has them all), and of those the first by alphabet.
+    pub fn rule(&self, path: &str) -> Option<(&str, &Rule)> {
+        if let Some((pattern, rule)) = self.rules.get_key_value(path) {
+            return Some((pattern, rule));
+        }
+        let mut best = None;
+        let mut most = 0;
+        for (pattern, rule) in &self.rules {
+            match literals(pattern, path) {
+                Some(count) if best.is_none() || count > most => {
+                    best = Some((pattern.as_str(), rule));
+                    most = count;
+                }
+                Some(_) | None => {}
+            }
+        }
+        best
+    }
+}
+
+/// How many segments of `path` the pattern names literally; none when it does not match.
+fn literals(pattern: &str, path: &str) -> Option<usize> {
+    let mut wanted = pattern.split('.');
+    let mut count = 0;
+    for segment in path.split('.') {
+        match wanted.next()? {
+            "*" => {}
+            literal if literal == segment => count += 1,
+            _ => return None,
+        }
+    }
+    wanted.next().is_none().then_some(count)
+}
+
+/// Where a metric stands, and since when its value has been beyond each limit without a break.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// `Ok`, `Warning` or `Critical`.
+    pub level: Level,
+    warning_since: Option<Mono>,
+    critical_since: Option<Mono>,
+}
+
+impl Standing {
+    /// A metric at `level` whose value is not known to be beyond anything.
+    pub fn at(level: Level) -> Standing {
+        Standing { level, warning_since: None, critical_since: None }
+    }
+
+    /// Forgets for how long the value has been beyond its limits: nobody was looking.
+    pub fn restart(&mut self) {
+        *self = Standing::at(self.level);
+    }
+}
+
+impl Rule {
+    /// Judges a new value; the answer is the new level when that changed.
+    pub fn judge(&self, standing: &mut Standing, value: f64, now: Mono) -> Option<Level> {
+        let beyond = |limit: Option<Limit>| limit.is_some_and(|limit| limit.holds(value));
+        let critical = beyond(self.critical);
+        let warning = self.warning.is_some() && (critical || beyond(self.warning));
+        let held = |since: &mut Option<Mono>, beyond: bool| {
+            *since = if beyond { since.or(Some(now)) } else { None };
+            since.is_some_and(|since| now.since(since) >= self.hold)
+        };
+        let critical_held = held(&mut standing.critical_since, critical);
+        let warning_held = held(&mut standing.warning_since, warning);
+        let cleared = !critical && !warning && self.clear.is_none_or(|clear| clear.holds(value));
+        let level = match standing.level {
+            _ if critical_held => Level::Critical,
+            Level::Critical if critical => Level::Critical,
+            Level::Critical if self.warning.is_none() && !cleared => Level::Critical,
+            Level::Critical | Level::Warning if !cleared => Level::Warning,
+            Level::Ok | Level::Info if warning_held => Level::Warning,
+            Level::Ok | Level::Info | Level::Warning | Level::Critical => Level::Ok,
+        };
+        let changed = level != standing.level;
+        standing.level = level;
+        changed.then_some(level)
+    }
+
+    /// The limit that a message of `level` shows: its own; for OK the first one on the way up.
+    pub fn limit(&self, level: Level) -> Option<Limit> {
+        match level {
+            Level::Critical => self.critical.or(self.warning),
+            Level::Warning | Level::Info | Level::Ok => self.warning.or(self.critical),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Level::{Critical, Ok, Warning};
+
+    fn limit(text: &str) -> Option<Limit> {
+        Some(text.parse().unwrap())
+    }
+
+    fn high() -> Rule {
+        Rule { warning: limit("> 80"), critical: limit("> 90"), ..Rule::default() }
+    }
+
+    /// The levels that a row of samples, ten seconds apart, leads to.
+    fn levels(rule: Rule, values: &[f64]) -> Vec<Level> {
+        let mut standing = Standing::at(Ok);
+        let judged = values.iter().enumerate().map(|(turn, value)| {
+            rule.judge(&mut standing, *value, Mono(turn as i64 * 10_000));
+            standing.level
+        });
+        judged.collect()
+    }
+
+    #[test]
+    fn levels_rise_and_fall_with_the_values() {
+        assert_eq!(
+            levels(high(), &[80.0, 81.0, 91.0, 85.0, 80.0, 99.0, 1.0]),
+            [Ok, Warning, Critical, Warning, Ok, Critical, Ok]
+        );
+        let only_critical = Rule { critical: limit("< 5"), ..Rule::default() };
+        assert_eq!(levels(only_critical, &[4.0, 5.0]), [Critical, Ok]);
+        let only_warning = Rule { warning: limit("!= 0"), ..Rule::default() };
+        assert_eq!(levels(only_warning, &[2.0, 0.0]), [Warning, Ok]);
+        assert_eq!(levels(Rule::default(), &[2.0]), [Ok]);
+    }
+
+    #[test]
+    fn the_way_back_has_its_own_limit() {
+        let rule = Rule { clear: limit("< 75"), ..high() };
+        assert_eq!(
+            levels(rule, &[78.0, 91.0, 78.0, 75.0, 74.9, 78.0]),
+            [Ok, Critical, Warning, Warning, Ok, Ok]
+        );
+        let only_critical = Rule { warning: None, ..rule };
+        assert_eq!(levels(only_critical, &[91.0, 78.0, 74.0]), [Critical, Critical, Ok]);
+    }
+
+    #[test]
+    fn a_value_must_stay_beyond_each_limit_for_its_time() {
+        let rule = Rule { hold: Duration::from_secs(20), ..high() };
+        assert_eq!(levels(rule, &[85.0, 85.0, 70.0, 85.0, 85.0]), [Ok; 5]);
+        assert_eq!(
+            levels(rule, &[85.0, 95.0, 95.0, 95.0, 85.0, 70.0]),
+            [Ok, Ok, Warning, Critical, Warning, Ok]
+        );
+        assert_eq!(levels(rule, &[95.0, 95.0, 95.0]), [Ok, Ok, Critical]);
+    }
+
+    #[test]
+    fn the_most_literal_pattern_wins() {
+        let patterns = [
+            "disk_monitor./.percent",
+            "disk_monitor.*.percent",
+            "*.*.percent",
+            "*.x.percent",
+            "disk_monitor.*.*",
+            "*",
+        ];
+        let rules = patterns.map(|pattern| (pattern.to_owned(), high())).into();
+        let set = ThresholdSet { rules };
+        for (path, pattern) in [
+            ("disk_monitor./.percent", Some("disk_monitor./.percent")),
+            ("disk_monitor./var.percent", Some("disk_monitor.*.percent")),
+            ("disk_monitor./var.inodes", Some("disk_monitor.*.*")),
+            ("disk_monitor.x.percent", Some("*.x.percent")),
+            ("a.b.percent", Some("*.*.percent")),
+            ("load", Some("*")),
+            ("disk_monitor.percent", None),
+            ("disk_monitor.a.b.percent", None),
+        ] {
+            assert_eq!(set.rule(path).map(|(pattern, _)| pattern), pattern, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_message_shows_the_limit_of_its_own_level() {
+        let shown = |rule: Rule, level| rule.limit(level).unwrap().to_string();
+        assert_eq!(shown(high(), Critical), "> 90.0");
+        assert_eq!(shown(high(), Warning), "> 80.0");
+        assert_eq!(shown(high(), Ok), "> 80.0");
+        assert_eq!(shown(Rule { warning: None, ..high() }, Ok), "> 90.0");
+    }
 }

@@ -1,0 +1,153 @@
+//! One path to a host: when it was heard, and until when its silence is excused. Pure.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Mono, Now, Wall};
+use crate::heartbeat::blindness::Blindness;
+use crate::heartbeat::profile::{Common, Profile};
+use crate::snapshot::State;
+
+/// How often a deadline that was postponed already may be shifted by later blindness.
+const MOST_SHIFTS: u8 = 3;
+/// The least grace that nobody asked for.
+const LEAST_GRACE: Duration = Duration::from_secs(30);
+
+/// A connection of a host.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// `ipv4`, `ipv6`, or what the host calls it.
+    pub name: Arc<str>,
+    /// Where it stands.
+    pub state: State,
+    /// It is down, but a boot of its host told that its trouble is over: its beat is no news, and
+    /// when it does not come until the deadline, that is told anew.
+    pub covered: bool,
+    /// How often a postponed deadline was shifted since it was last heard.
+    pub shifts: u8,
+    /// What it promised last, in milliseconds; 0 when it never said.
+    pub interval: u32,
+    /// Since when it is in its state.
+    pub since: Wall,
+    /// When it was last heard.
+    pub seen: Now,
+    /// The time in its last signed datagram, microseconds since 1970.
+    pub signed: i64,
+    /// The deadline that was granted because the daemon was blind; once per time it was heard.
+    pub granted: Option<Mono>,
+    /// The moment of its earliest entry among the deadlines.
+    pub queued: Mono,
+    /// Where its last datagram came from.
+    pub address: Option<IpAddr>,
+}
+
+/// How often a connection beats, and how late a beat may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// The time between two beats.
+    pub interval: Duration,
+    /// How late one may be.
+    pub grace: Duration,
+}
+
+impl Promise {
+    /// How long after it was heard a connection is overdue.
+    pub fn patience(self) -> Duration {
+        self.interval.saturating_add(self.grace)
+    }
+}
+
+impl Connection {
+    /// A connection that was never heard.
+    pub fn new(name: Arc<str>, now: Now) -> Connection {
+        Connection {
+            name,
+            state: State::New,
+            covered: false,
+            shifts: 0,
+            interval: 0,
+            since: now.wall,
+            seen: now,
+            signed: 0,
+            granted: None,
+            queued: Mono(i64::MAX),
+            address: None,
+        }
+    }
+
+    /// Whether people were told that it is down, and not yet that this is over.
+    pub fn in_trouble(&self) -> bool {
+        matches!(self.state, State::Overdue | State::Shutdown) && !self.covered
+    }
+
+    /// What it promised: its host's settings go before its own word, that before the common ones.
+    pub fn promise(&self, profile: &Profile, common: &Common) -> Promise {
+        let said = (self.interval > 0).then(|| Duration::from_millis(self.interval.into()));
+        let interval = profile.interval.or(said).unwrap_or(common.interval);
+        let usual = || interval.saturating_mul(2).max(LEAST_GRACE);
+        Promise { interval, grace: profile.grace.or(common.grace).unwrap_or_else(usual) }
+    }
+
+    /// The beat came: it is up, and all that was excused is forgotten. Whether that is a change.
+    pub fn rise(&mut self, now: Now) -> bool {
+        self.seen = now;
+        self.granted = None;
+        self.shifts = 0;
+        self.covered = false;
+        self.turn(State::Up, now)
+    }
+
+    /// Enters a state; whether that is a change.
+    pub fn turn(&mut self, state: State, now: Now) -> bool {
+        let changed = self.state != state;
+        if changed {
+            self.state = state;
+            self.since = now.wall;
+        }
+        changed
+    }
+
+    /// A boot told that its trouble is over: it has as long as after a beat to prove it.
+    pub fn cover(&mut self, promise: Promise, now: Now) {
+        self.covered = true;
+        self.shifts = 0;
+        self.granted = Some(now.mono + promise.patience());
+    }
+
+    /// When its silence would have to be told, as far as it is known without blindness.
+    pub fn deadline(&self, promise: Promise) -> Option<Mono> {
+        match self.state {
+            State::Up => Some(self.granted.unwrap_or(self.seen.mono + promise.patience())),
+            State::Overdue | State::Shutdown if self.covered => self.granted,
+            State::New | State::Overdue | State::Shutdown => None,
+        }
+    }
+
+    /// When its silence has to be told, after what the daemon could not hear.
+    ///
+    /// A beat that was expected while the daemon was blind, or whose grace that cut short, gets a
+    /// whole interval and grace from the end of the blindness, once. A later blindness that
+    /// swallows that deadline shifts it by the listening time that was left, a few times only:
+    /// frequent restarts must not postpone it for ever.
+    pub fn excuse(&mut self, promise: Promise, blindness: &Blindness) -> Option<Mono> {
+        let mut deadline = self.deadline(promise)?;
+        let expected = self.seen.mono + promise.interval;
+        for period in blindness.periods() {
+            if self.granted.is_none() {
+                if period.stop <= deadline && expected <= period.start {
+                    deadline = period.start + promise.patience();
+                    self.granted = Some(deadline);
+                }
+            } else if self.shifts < MOST_SHIFTS
+                && period.stop < deadline
+                && deadline <= period.start
+            {
+                deadline = period.start + deadline.since(period.stop);
+                self.granted = Some(deadline);
+                self.shifts += 1;
+            }
+        }
+        Some(deadline)
+    }
+}

@@ -1,0 +1,407 @@
+//! Datagrams, version 1: how they are read. Pure.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+pub use super::metrics::Metrics;
+pub use super::rejection::Rejection;
+
+/// The longest datagram that is read, its signature included.
+pub const MAX_BYTES: usize = 8192;
+/// The end of the year 9999: what comes later is not a time.
+const MAX_TIME: f64 = 253_402_300_799.0;
+
+const HOST: &str = "host: must be 1 to 253 of A-Z a-z 0-9 . _ -";
+const CONNECTION: &str = "connection: must be 1 to 32 of A-Z a-z 0-9 . _ -";
+const EVENT: &str = "event: must be beat, boot, shutdown or message";
+const MESSAGE: &str = "message: must be a text of at most 500 characters";
+const NO_TEXT: &str = "message: an event \"message\" needs a text";
+const INTERVAL: &str = "interval: must be a number of seconds from 0.05 to 604800";
+const BOOT_ID: &str = "boot_id: must be 1 to 64 printable characters";
+const UPTIME: &str = "uptime: must be a number of seconds";
+const TIME: &str = "time: must be a number of seconds since 1970";
+const METRICS: &str = "metrics: must be an object of numbers, nested at most 16 deep, with \
+                       different paths of at most 200 printable characters";
+const ACK: &str = "ack: must be true or false";
+/// What a signed datagram without a time is refused with.
+pub const TIME_WANTED: &str = "time: is required in a signed datagram";
+
+/// What a datagram tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The host is alive.
+    #[default]
+    Beat,
+    /// It has just booted.
+    Boot,
+    /// It says goodbye.
+    Shutdown,
+    /// It has something to say; not a sign of life.
+    Message,
+}
+
+/// The time in a datagram: when it was sent, by the sender's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time<'a> {
+    /// As the sender wrote it.
+    pub text: &'a str,
+    /// Microseconds since 1970.
+    pub micros: i64,
+}
+
+/// A datagram that keeps all limits of the format.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Datagram<'a> {
+    /// The host, 1 to 253 of `A-Za-z0-9._-`.
+    pub host: Cow<'a, str>,
+    /// The path to it, 1 to 32 of the same.
+    pub connection: Option<Cow<'a, str>>,
+    /// What it tells.
+    pub event: Kind,
+    /// The text of a message: there is one when `event` is a message.
+    pub message: Option<Cow<'a, str>>,
+    /// When the next beat is promised.
+    pub interval: Option<Duration>,
+    /// A new one means that the host booted.
+    pub boot_id: Option<Cow<'a, str>>,
+    /// Seconds since the boot.
+    pub uptime: Option<f64>,
+    /// When it was sent.
+    pub time: Option<Time<'a>>,
+    /// Finite numbers by dotted path.
+    pub metrics: Metrics,
+    /// Whether an answer is wanted.
+    pub ack: bool,
+}
+
+/// Takes the signature off: 64 lower-case hex digits and one space, where there is one.
+pub fn split(bytes: &[u8]) -> (Option<[u8; 32]>, &[u8]) {
+    match bytes.split_at_checked(64) {
+        Some((digits, [b' ', json @ ..])) => match unhex(digits) {
+            Some(signature) => (Some(signature), json),
+            None => (None, bytes),
+        },
+        _ => (None, bytes),
+    }
+}
+
+fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = value(pair[0])? << 4 | value(pair[1])?;
+    }
+    Some(bytes)
+}
+
+/// Reads the JSON of a datagram.
+pub fn parse(json: &[u8]) -> Result<Datagram<'_>, Rejection> {
+    if json.len() > MAX_BYTES {
+        return Err(Rejection::TooLong);
+    }
+    let text = std::str::from_utf8(json).map_err(|_| Rejection::NotUtf8)?;
+    let field = Cell::new("");
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    Reader { field: &field }
+        .deserialize(&mut deserializer)
+        .and_then(|fields| deserializer.end().map(|()| fields))
+        .map_err(|why| refusal(&why, field.get()))?
+        .checked()
+}
+
+fn refusal(why: &serde_json::Error, field: &'static str) -> Rejection {
+    let of_field = match why.classify() {
+        Category::Data => true,
+        // serde_json calls 1e999 a syntax error; it is JSON, but no number of ours.
+        Category::Syntax => why.to_string().starts_with("number out of range"),
+        Category::Eof | Category::Io => false,
+    };
+    if of_field && !field.is_empty() { Rejection::BadField(field) } else { Rejection::NotJson }
+}
+
+/// A text that is borrowed unless it holds escapes.
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'de>, D::Error> {
+        struct Borrow;
+        impl<'de> Visitor<'de> for Borrow {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a text")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+/// The fields as they came; null is as good as absent.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<Text<'a>>,
+    connection: Option<Text<'a>>,
+    event: Option<Kind>,
+    message: Option<Text<'a>>,
+    interval: Option<f64>,
+    boot_id: Option<Text<'a>>,
+    uptime: Option<f64>,
+    time: Option<&'a RawValue>,
+    metrics: Option<Metrics>,
+    ack: Option<bool>,
+}
+
+/// Reads the fields and remembers which one it is at, for the refusal.
+#[derive(Clone, Copy)]
+struct Reader<'f> {
+    field: &'f Cell<&'static str>,
+}
+
+impl Reader<'_> {
+    fn take<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+        self,
+        field: &'static str,
+        slot: &mut Option<T>,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        self.field.set(field);
+        let value = map.next_value()?;
+        if slot.is_some() {
+            return Err(A::Error::custom("a field appears twice"));
+        }
+        *slot = value;
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Fields<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(Text(key)) = map.next_key()? {
+            match &*key {
+                "host" => self.take(HOST, &mut fields.host, &mut map)?,
+                "connection" => self.take(CONNECTION, &mut fields.connection, &mut map)?,
+                "event" => self.take(EVENT, &mut fields.event, &mut map)?,
+                "message" => self.take(MESSAGE, &mut fields.message, &mut map)?,
+                "interval" => self.take(INTERVAL, &mut fields.interval, &mut map)?,
+                "boot_id" => self.take(BOOT_ID, &mut fields.boot_id, &mut map)?,
+                "uptime" => self.take(UPTIME, &mut fields.uptime, &mut map)?,
+                "time" => self.take(TIME, &mut fields.time, &mut map)?,
+                "metrics" => self.take(METRICS, &mut fields.metrics, &mut map)?,
+                "ack" => self.take(ACK, &mut fields.ack, &mut map)?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+            self.field.set("");
+        }
+        Ok(fields)
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn checked(self) -> Result<Datagram<'a>, Rejection> {
+        let text = |field: Option<Text<'a>>| field.map(|Text(text)| text);
+        let host = text(self.host).filter(|host| is_name(host, 253));
+        let connection = text(self.connection);
+        let message = text(self.message);
+        let boot_id = text(self.boot_id);
+        let event = self.event.unwrap_or_default();
+        require(connection.as_ref().is_none_or(|name| is_name(name, 32)), CONNECTION)?;
+        require(message.as_ref().is_none_or(|text| text.chars().count() <= 500), MESSAGE)?;
+        require(event != Kind::Message || message.as_ref().is_some_and(|m| has_text(m)), NO_TEXT)?;
+        require(boot_id.as_ref().is_none_or(|id| is_boot_id(id)), BOOT_ID)?;
+        require(self.uptime.is_none_or(|uptime| (0.0..=MAX_TIME).contains(&uptime)), UPTIME)?;
+        Ok(Datagram {
+            host: host.ok_or(Rejection::BadField(HOST))?,
+            connection,
+            event,
+            message,
+            interval: self.interval.map(interval).transpose()?,
+            boot_id,
+            uptime: self.uptime,
+            time: self.time.map(time).transpose()?,
+            metrics: self.metrics.unwrap_or_default(),
+            ack: self.ack.unwrap_or_default(),
+        })
+    }
+}
+
+fn require(holds: bool, field: &'static str) -> Result<(), Rejection> {
+    if holds { Ok(()) } else { Err(Rejection::BadField(field)) }
+}
+
+/// Whether `text` may be the name of a host or of a connection.
+fn is_name(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn is_boot_id(text: &str) -> bool {
+    has_text(text) && text.chars().count() <= 64 && !text.contains(char::is_control)
+}
+
+fn has_text(text: &str) -> bool {
+    !text.trim().is_empty()
+}
+
+fn interval(seconds: f64) -> Result<Duration, Rejection> {
+    require((0.05..=604_800.0).contains(&seconds), INTERVAL)?;
+    Ok(Duration::from_millis((seconds * 1000.0).round() as u64))
+}
+
+fn time(raw: &RawValue) -> Result<Time<'_>, Rejection> {
+    let text = raw.get();
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=MAX_TIME).contains(&seconds) => {
+            Ok(Time { text, micros: (seconds * 1e6).round() as i64 })
+        }
+        _ => Err(Rejection::BadField(TIME)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(json: &str) -> &'static str {
+        parse(json.as_bytes()).map_or_else(Rejection::name, |_| "ok")
+    }
+
+    #[test]
+    fn each_field_keeps_its_limits() {
+        let long = |count: usize| "x".repeat(count);
+        let deep = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+        let cases: Vec<(String, &str)> = vec![
+            (r#""boot_id":"b1","uptime":5,"unknown":[{"x":null}]"#.into(), "ok"),
+            (r#""message":null,"metrics":null,"event":null,"ack":null,"time":null"#.into(), "ok"),
+            (r#""connection":"vpn-1._","interval":0.05"#.into(), "ok"),
+            (r#""connection":"""#.into(), "bad_field"),
+            (r#""connection":"a b""#.into(), "bad_field"),
+            (format!(r#""connection":"{}""#, long(33)), "bad_field"),
+            (r#""host":"web1""#.into(), "bad_field"),
+            (r#""event":"boot""#.into(), "ok"),
+            (r#""event":"reboot""#.into(), "bad_field"),
+            (r#""event":"message""#.into(), "bad_field"),
+            (r#""event":"message","message":" ""#.into(), "bad_field"),
+            (format!(r#""event":"message","message":"{}""#, "ü".repeat(500)), "ok"),
+            (format!(r#""message":"{}""#, long(501)), "bad_field"),
+            (r#""interval":604800"#.into(), "ok"),
+            (r#""interval":604801"#.into(), "bad_field"),
+            (r#""interval":0.04"#.into(), "bad_field"),
+            (r#""interval":-1"#.into(), "bad_field"),
+            (r#""interval":1e999"#.into(), "bad_field"),
+            (r#""interval":"10""#.into(), "bad_field"),
+            (r#""interval":NaN"#.into(), "not_json"),
+            (r#""boot_id":"""#.into(), "bad_field"),
+            (r#""boot_id":"a\nb""#.into(), "bad_field"),
+            (format!(r#""boot_id":"{}""#, long(65)), "bad_field"),
+            (r#""uptime":-1"#.into(), "bad_field"),
+            (r#""time":1795291928.667"#.into(), "ok"),
+            (r#""time":"1795291928""#.into(), "bad_field"),
+            (r#""time":-1"#.into(), "bad_field"),
+            (r#""time":1e99"#.into(), "bad_field"),
+            (r#""time":1e999"#.into(), "bad_field"),
+            (r#""ack":1"#.into(), "bad_field"),
+            (r#""metrics":{}"#.into(), "ok"),
+            (r#""metrics":5"#.into(), "bad_field"),
+            (r#""metrics":{"a":{"b":[1]}}"#.into(), "bad_field"),
+            (r#""metrics":{"a":"1"}"#.into(), "bad_field"),
+            (r#""metrics":{"a":null}"#.into(), "bad_field"),
+            (r#""metrics":{"a":1e999}"#.into(), "bad_field"),
+            (r#""metrics":{"":1}"#.into(), "bad_field"),
+            (r#""metrics":{"a..b":1}"#.into(), "bad_field"),
+            (r#""metrics":{"a\u0000":1}"#.into(), "bad_field"),
+            (r#""metrics":{"a":1,"a":2}"#.into(), "bad_field"),
+            (r#""metrics":{"a.b":1,"a":{"b":2}}"#.into(), "bad_field"),
+            (format!(r#""metrics":{{"{}":1}}"#, long(200)), "ok"),
+            (format!(r#""metrics":{{"{}":1}}"#, long(201)), "bad_field"),
+            (format!(r#""metrics":{}"#, deep(16)), "ok"),
+            (format!(r#""metrics":{}"#, deep(17)), "bad_field"),
+            (format!(r#""metrics":{}"#, deep(1000)), "bad_field"),
+            (format!(r#""unknown":{}"#, deep(1000)), "ok"),
+        ];
+        for (fields, expected) in cases {
+            let json = format!(r#"{{"host":"web1",{fields}}}"#);
+            assert_eq!(name(&json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_with_a_host_is_refused() {
+        for (json, expected) in [
+            ("", "not_json"),
+            ("null", "not_json"),
+            ("[\"web1\"]", "not_json"),
+            ("{\"host\":\"web1\"", "not_json"),
+            ("{\"host\":\"web1\"} x", "not_json"),
+            ("{}", "bad_field"),
+            ("{\"host\":\"\"}", "bad_field"),
+            ("{\"host\":\"w\\u0065b\"}", "ok"),
+            ("{\"host\":\"wéb\"}", "bad_field"),
+            ("{\"host\":\"web1\"}\n", "ok"),
+        ] {
+            assert_eq!(name(json), expected, "{json}");
+        }
+        assert_eq!(parse(b"{\"host\":\"\xff\"}"), Err(Rejection::NotUtf8));
+        assert_eq!(parse(&[b' '; MAX_BYTES + 1]), Err(Rejection::TooLong));
+    }
+
+    #[test]
+    fn metrics_become_dotted_paths() {
+        let json = br#"{"host":"w","metrics":{"cpu":{"percent":95.2,"n":4},"load.one":-1}}"#;
+        let datagram = parse(json).unwrap();
+        let metrics: Vec<_> = datagram.metrics.iter().collect();
+        assert_eq!(metrics, [("cpu.percent", 95.2), ("cpu.n", 4.0), ("load.one", -1.0)]);
+    }
+
+    #[test]
+    fn texts_are_borrowed() {
+        let datagram = parse(br#"{"host":"web1","boot_id":"b"}"#).unwrap();
+        assert!(matches!(datagram.host, Cow::Borrowed("web1")));
+        assert!(matches!(datagram.boot_id, Some(Cow::Borrowed("b"))));
+    }
+
+    #[test]
+    fn only_64_lower_case_digits_and_a_space_are_a_signature() {
+        let digits = "0123456789abcdef".repeat(4);
+        assert_eq!(split(format!("{digits} {{}}").as_bytes()).1, b"{}");
+        for other in [format!("{digits}{{}}"), format!("{} {{}}", digits.to_uppercase())] {
+            assert_eq!(split(other.as_bytes()), (None, other.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn every_rejection_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = Rejection::ALL.map(Rejection::name).into();
+        assert_eq!(names.len(), Rejection::ALL.len());
+    }
+}

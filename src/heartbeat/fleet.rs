@@ -1,0 +1,659 @@
+//! All hosts, and what the passing of time means for them. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::clock::{Mono, Now};
+use crate::event::{Event, Fact, Level, MOST_OTHERS, Trouble};
+use crate::heartbeat::blindness::Blindness;
+use crate::heartbeat::deadlines::{Deadlines, Entry, What};
+use crate::heartbeat::host::Host;
+use crate::heartbeat::profile::{self, Common, Names, Profile};
+use crate::heartbeat::restore::{self, Frame, plausible};
+use crate::snapshot::State;
+
+pub use crate::heartbeat::profile::Rules;
+pub use crate::heartbeat::row::{Mark, Row};
+
+/// How many events [`Fleet::due`] gives at once: when 100,000 hosts are gone in one moment, their
+/// events and rows must not be in memory all together.
+const MOST_EVENTS: usize = 1024;
+
+/// What an accepted datagram caused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heard {
+    /// In order.
+    pub events: Vec<Event>,
+    /// The hosts that changed in a way that must be stored together with the events; empty for a
+    /// plain beat.
+    pub rows: Vec<(String, Row)>,
+    /// The answer, when one was asked for.
+    pub ack: Option<Vec<u8>>,
+    /// The earliest deadline became earlier.
+    pub wake: bool,
+    /// Troubles that ended without a word.
+    pub ended: Vec<Trouble>,
+}
+
+/// What the passing of time, or a new configuration, caused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Due {
+    /// In order.
+    pub events: Vec<Event>,
+    /// The hosts that changed, to be stored together with the events.
+    pub rows: Vec<(String, Row)>,
+    /// The hosts that are no longer known: their rows are to be removed.
+    pub gone: Vec<String>,
+    /// Troubles that ended without a word: their rule or host is no longer configured.
+    pub ended: Vec<Trouble>,
+}
+
+impl Due {
+    /// Whether there is nothing to store and nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        *self == Due::default()
+    }
+}
+
+/// All hosts and what is expected of them.
+#[derive(Debug)]
+pub struct Fleet {
+    pub(super) common: Common,
+    /// The configured ones by name, then the others as they came.
+    pub(super) hosts: Vec<Host>,
+    pub(super) index: HashMap<Arc<str>, u32>,
+    pub(super) names: Names,
+    pub(super) deadlines: Deadlines,
+    blindness: Blindness,
+    /// Watched hosts that are overdue.
+    pub(super) down: BTreeSet<u32>,
+    /// Hosts that may have changed since the last flush.
+    pub(super) changed: Vec<u32>,
+    /// What unknown hosts are treated by.
+    pub(super) stranger: Arc<Profile>,
+    pub(super) strangers: usize,
+    kernel: u32,
+    /// What is told with the next `due`.
+    pub(super) pending: Due,
+}
+
+impl Fleet {
+    /// A fleet of which nothing was heard. Its rows do not tell which kernel's clock they are on:
+    /// a daemon begins with [`restore`](Fleet::restore), without rows when there are none.
+    pub fn new(rules: Rules, now: Now) -> Fleet {
+        let mut fleet = Fleet::empty(&rules);
+        fleet.populate(profile::profiles(&rules), HashMap::new(), now);
+        fleet
+    }
+
+    /// The fleet as `rows` tell, after the daemon was away since `mark`.
+    ///
+    /// What must be removed from the store is told by the first [`due`](Fleet::due).
+    pub fn restore(
+        rules: Rules,
+        rows: impl IntoIterator<Item = (String, Row)>,
+        mark: Option<Mark>,
+        now: Now,
+        kernel_boot: &str,
+    ) -> Fleet {
+        let mut fleet = Fleet::empty(&rules);
+        let frame = Frame::new(mark.as_ref(), kernel_boot, now, &mut fleet.blindness);
+        fleet.kernel = frame.kernel();
+        let profiles = profile::profiles(&rules);
+        let configured: HashMap<&str, &Arc<Profile>> =
+            profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
+        let mut known = HashMap::new();
+        for (name, row) in rows {
+            let profile = configured.get(name.as_str()).copied().unwrap_or(&fleet.stranger);
+            let name: Arc<str> = name.into();
+            let profile = profile.clone();
+            let (host, ended) =
+                restore::host(name.clone(), row, profile, &frame, &fleet.common, &mut fleet.names);
+            fleet.pending.ended.extend(ended);
+            known.insert(name, host);
+        }
+        fleet.populate(profiles, known, now);
+        fleet
+    }
+
+    fn empty(rules: &Rules) -> Fleet {
+        Fleet {
+            common: Common::new(rules),
+            hosts: Vec::new(),
+            index: HashMap::new(),
+            names: Names::default(),
+            deadlines: Deadlines::default(),
+            blindness: Blindness::default(),
+            down: BTreeSet::new(),
+            changed: Vec::new(),
+            stranger: Arc::default(),
+            strangers: 0,
+            kernel: 0,
+            pending: Due::default(),
+        }
+    }
+
+    /// The connections, alerts and hosts whose deadline has passed, each once.
+    ///
+    /// At most about a thousand at a time: when more have passed, the next deadline has passed
+    /// still, and calling again goes on.
+    pub fn due(&mut self, now: Now) -> Due {
+        let mut due = std::mem::take(&mut self.pending);
+        let mut touched = BTreeSet::new();
+        while due.events.len() < MOST_EVENTS {
+            let Some(entry) = self.deadlines.pop_due(now.mono) else {
+                break;
+            };
+            let event = match entry.what {
+                What::Connection(place) => self.connection_due(entry, place.into(), now),
+                What::NeverSeen => self.never_seen_due(entry.host, now),
+                What::Metric(place) => self.metric_due(entry, place.into(), now),
+            };
+            due.events.extend(event);
+            if self.hosts.get(entry.host as usize).is_some_and(|host| host.changed) {
+                touched.insert(entry.host);
+            }
+        }
+        due.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
+        due
+    }
+
+    fn connection_due(&mut self, entry: Entry, place: usize, now: Now) -> Option<Event> {
+        let host = self.hosts.get_mut(entry.host as usize)?;
+        let connection = host.connections.get_mut(place).filter(|c| c.queued == entry.at)?;
+        connection.queued = Mono(i64::MAX);
+        let promise = connection.promise(&host.profile, &self.common);
+        let granted = connection.granted;
+        let deadline = connection.excuse(promise, &self.blindness)?;
+        host.changed |= connection.granted != granted;
+        if deadline > now.mono {
+            self.schedule_connections(entry.host);
+            return None;
+        }
+        let others = self.others_down(entry.host);
+        let event = self.hosts[entry.host as usize].fall_silent(place, promise, others, now);
+        self.note_state(entry.host);
+        Some(event)
+    }
+
+    fn others_down(&self, host: u32) -> Vec<String> {
+        let others = self.down.iter().filter(|other| **other != host).take(MOST_OTHERS);
+        others.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect()
+    }
+
+    fn never_seen_due(&mut self, index: u32, now: Now) -> Option<Event> {
+        let host = self.hosts.get_mut(index as usize)?;
+        if host.heard() || host.reported || !host.profile.watch {
+            return None;
+        }
+        host.reported = true;
+        host.changed = true;
+        let fact = Fact::NeverSeen { host: host.name.as_ref().into(), configured: host.configured };
+        Some(Event { at: now.wall, level: Level::Warning, fact })
+    }
+
+    fn metric_due(&mut self, entry: Entry, place: usize, now: Now) -> Option<Event> {
+        let host = self.hosts.get_mut(entry.host as usize)?;
+        let gauge = host.gauges.get_mut(place)?;
+        let watched = gauge.watched.as_deref_mut().filter(|w| w.queued == entry.at)?;
+        watched.queued = Mono(i64::MAX);
+        if host.state != State::Up {
+            return None;
+        }
+        let due = gauge.remind_at(self.common.renotify)? <= now.mono;
+        let event = if due { gauge.tell(&host.name, now, true) } else { None };
+        host.changed |= event.is_some();
+        self.schedule_metrics(entry.host);
+        event
+    }
+
+    /// When [`due`](Fleet::due) wants to be called next; it may find that it was called too early.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        if self.pending.is_empty() { self.deadlines.next() } else { Some(Mono(i64::MIN)) }
+    }
+
+    /// Notes that nothing could be heard from `stop` to `start`. To be called before the first
+    /// [`due`](Fleet::due) after `start`.
+    pub fn blind(&mut self, stop: Mono, start: Mono) {
+        self.blindness.add(stop, start);
+    }
+
+    pub(super) fn add(&mut self, host: Host) -> u32 {
+        let index = u32::try_from(self.hosts.len()).expect("hosts are fewer than their limit");
+        self.index.insert(host.name.clone(), index);
+        self.strangers += usize::from(!host.profile.configured);
+        self.hosts.push(host);
+        index
+    }
+
+    pub(super) fn schedule_connections(&mut self, index: u32) {
+        let host = &mut self.hosts[index as usize];
+        for (place, connection) in host.connections.iter_mut().enumerate() {
+            let promise = connection.promise(&host.profile, &self.common);
+            match connection.deadline(promise) {
+                Some(at) if at < connection.queued => {
+                    connection.queued = at;
+                    let what = What::Connection(place as u8);
+                    self.deadlines.push(Entry { at, host: index, what });
+                }
+                Some(_) | None => {}
+            }
+        }
+        if self.deadlines.wants_sweep() {
+            self.sweep();
+        }
+    }
+
+    pub(super) fn schedule_metrics(&mut self, index: u32) {
+        let host = &mut self.hosts[index as usize];
+        if host.state != State::Up {
+            return;
+        }
+        for (place, gauge) in host.gauges.iter_mut().enumerate() {
+            let at = gauge.remind_at(self.common.renotify);
+            if let (Some(at), Some(watched)) = (at, gauge.watched.as_deref_mut())
+                && at < watched.queued
+            {
+                watched.queued = at;
+                let what = What::Metric(place as u16);
+                self.deadlines.push(Entry { at, host: index, what });
+            }
+        }
+    }
+
+    pub(super) fn schedule_never_seen(&mut self, index: u32, now: Now) {
+        let host = &mut self.hosts[index as usize];
+        let timeout = self.common.new_timeout;
+        if !host.profile.watch || host.reported || host.heard() || timeout.is_zero() {
+            return;
+        }
+        let passed = if plausible(now.wall) && plausible(host.configured) {
+            now.wall.since(host.configured)
+        } else {
+            Default::default()
+        };
+        let at = now.mono + timeout.saturating_sub(passed);
+        self.deadlines.push(Entry { at, host: index, what: What::NeverSeen });
+    }
+
+    fn sweep(&mut self) {
+        let hosts = &self.hosts;
+        self.deadlines.sweep(|entry| {
+            let host = &hosts[entry.host as usize];
+            match entry.what {
+                What::Connection(place) => {
+                    host.connections.get(usize::from(place)).is_some_and(|c| c.queued == entry.at)
+                }
+                What::NeverSeen => !host.heard(),
+                What::Metric(place) => {
+                    let gauge = host.gauges.get(usize::from(place));
+                    let watched = gauge.and_then(|gauge| gauge.watched.as_deref());
+                    watched.is_some_and(|watched| watched.queued == entry.at)
+                }
+            }
+        });
+    }
+
+    pub(super) fn note_state(&mut self, index: u32) {
+        let host = &self.hosts[index as usize];
+        if host.profile.watch && host.state == State::Overdue {
+            self.down.insert(index);
+        } else {
+            self.down.remove(&index);
+        }
+    }
+
+    pub(super) fn list(&mut self, index: u32) {
+        let host = &mut self.hosts[index as usize];
+        host.unsaved = true;
+        if !std::mem::replace(&mut host.listed, true) {
+            self.changed.push(index);
+        }
+    }
+
+    pub(super) fn row_of(&self, host: &Host) -> (String, Row) {
+        (host.name.as_ref().into(), Row::of(host, self.kernel))
+    }
+
+    pub(super) fn take_row(&mut self, index: u32) -> (String, Row) {
+        let host = &mut self.hosts[index as usize];
+        host.changed = false;
+        host.unsaved = false;
+        self.row_of(&self.hosts[index as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Wall;
+    use crate::heartbeat::play::{BEGIN, DAY, HERE, HOUR, MINUTE, Play, SECOND, rules};
+    use crate::heartbeat::settings::HostSettings;
+
+    const BEAT: &str = r#"{"host":"web1"}"#;
+    const SHUTDOWN: &str = r#"{"host":"web1","event":"shutdown"}"#;
+    const BOOT: &str = r#"{"host":"web1","event":"boot","boot_id":"b2"}"#;
+    const MESSAGE: &str = r#"{"host":"web1","event":"message","message":"is hot"}"#;
+
+    /// web1, brought into a state, with the events of that forgotten.
+    fn in_state(state: State) -> Play {
+        let mut play = Play::new();
+        match state {
+            State::New => {}
+            State::Up => drop(play.hear(r#"{"host":"web1","boot_id":"b1"}"#)),
+            State::Overdue => drop(play.hear(r#"{"host":"web1","boot_id":"b1"}"#).wait(MINUTE)),
+            State::Shutdown => {
+                play.hear(r#"{"host":"web1","boot_id":"b1"}"#).hear(SHUTDOWN);
+            }
+        }
+        play.wait(SECOND).facts();
+        assert_eq!(play.fleet.view("web1").unwrap().state, state);
+        play
+    }
+
+    #[test]
+    fn every_row_of_the_state_table_holds() {
+        use State::{New, Overdue, Shutdown, Up};
+        let rows: [(State, &str, State, &[&str]); 17] = [
+            (New, BEAT, Up, &[]),
+            (New, SHUTDOWN, New, &[]),
+            (New, BOOT, Up, &["info web1 booted"]),
+            (New, MESSAGE, New, &["warning web1 is hot"]),
+            (Up, BEAT, Up, &[]),
+            (Up, SHUTDOWN, Shutdown, &["warning web1 ipv4 shutdown"]),
+            (Up, BOOT, Up, &["warning web1 booted"]),
+            (Up, r#"{"host":"web1","boot_id":"b2"}"#, Up, &["warning web1 booted"]),
+            (Up, MESSAGE, Up, &["warning web1 is hot"]),
+            (Overdue, BEAT, Up, &["ok web1 ipv4 is back"]),
+            (Overdue, SHUTDOWN, Shutdown, &["warning web1 ipv4 shutdown"]),
+            (Overdue, BOOT, Up, &["warning web1 booted"]),
+            (Overdue, MESSAGE, Overdue, &["warning web1 is hot"]),
+            (Shutdown, BEAT, Up, &["ok web1 ipv4 is back"]),
+            (Shutdown, SHUTDOWN, Shutdown, &[]),
+            (Shutdown, BOOT, Up, &["info web1 booted"]),
+            (Shutdown, MESSAGE, Shutdown, &["warning web1 is hot"]),
+        ];
+        for (from, json, to, events) in rows {
+            let mut play = in_state(from);
+            play.hear(json);
+            assert_eq!(play.told(), events, "{from:?} {json}");
+            assert_eq!(play.fleet.view("web1").unwrap().state, to, "{from:?} {json}");
+        }
+    }
+
+    #[test]
+    fn silence_is_told_once_and_at_its_deadline() {
+        let mut play = Play::new();
+        play.beat("web1").wait(40 * SECOND - Duration::from_millis(1));
+        assert!(play.events().is_empty());
+        assert_eq!(play.wait(Duration::from_millis(1)).told(), ["critical web1 ipv4 overdue"]);
+        assert!(play.wait(DAY).events().is_empty());
+        assert_eq!(play.beat("web1").events(), ["web1 ipv4 is back"]);
+        assert_eq!(play.wait(DAY).events(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn what_a_host_says_of_its_interval_is_kept_unless_its_settings_say_otherwise() {
+        let mut play = Play::new();
+        play.hear(r#"{"host":"web1","interval":3600}"#).wait(HOUR).beat("web1");
+        assert!(play.wait(3 * HOUR - SECOND).events().is_empty());
+        assert_eq!(play.wait(SECOND).events(), ["web1 ipv4 overdue"]);
+
+        let mut rules = rules();
+        let host = rules.hosts.get_mut("web1").unwrap();
+        host.interval = Some(MINUTE);
+        host.grace = Some(SECOND);
+        let mut play = Play::with(rules);
+        play.hear(r#"{"host":"web1","interval":3600}"#);
+        assert_eq!(play.wait(61 * SECOND).events(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_shorter_interval_wakes_the_loop() {
+        let mut play = Play::new();
+        assert!(play.try_hear(br#"{"host":"web1","interval":3600}"#).unwrap().wake);
+        assert!(!play.try_hear(br#"{"host":"web1","interval":7200}"#).unwrap().wake);
+        assert!(play.try_hear(br#"{"host":"web1","interval":1}"#).unwrap().wake);
+        assert_eq!(play.wait(32 * SECOND).events(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn only_the_last_live_connection_is_critical() {
+        let mut play = Play::new();
+        play.beat_over("web1", "ipv4").wait(SECOND).beat_over("web1", "vpn");
+        assert_eq!(
+            play.wait(MINUTE).told(),
+            ["warning web1 ipv4 overdue", "critical web1 vpn overdue"]
+        );
+    }
+
+    #[test]
+    fn a_boot_is_told_once_for_all_connections() {
+        let mut play = Play::new();
+        let over = |event: &str, connection: &str, id: &str| {
+            format!(
+                r#"{{"host":"web1","event":"{event}","connection":"{connection}","boot_id":"{id}"}}"#
+            )
+        };
+        play.hear(&over("beat", "a", "b1")).hear(&over("beat", "b", "b1")).wait(MINUTE).facts();
+        play.hear(&over("boot", "a", "b2"));
+        let facts = play.facts();
+        let Fact::Booted { announced: false, returned, gone: Some(gone), .. } = &facts[0].fact
+        else {
+            panic!("{facts:?}");
+        };
+        assert_eq!((returned.join(" ").as_str(), *gone), ("a b", MINUTE));
+        play.hear(&over("boot", "b", "b2")).hear(&over("beat", "a", "b1"));
+        assert!(play.events().is_empty(), "neither its second way nor a late datagram is a boot");
+    }
+
+    #[test]
+    fn a_connection_that_a_boot_covered_is_told_again_when_it_stays_away() {
+        let mut play = Play::new();
+        play.beat_over("web1", "a").beat_over("web1", "b").wait(MINUTE).facts();
+        play.hear(r#"{"host":"web1","event":"boot","connection":"a"}"#);
+        assert_eq!(play.events(), ["web1 booted"]);
+        for _ in 0..6 {
+            play.wait(10 * SECOND).beat_over("web1", "a");
+        }
+        assert_eq!(play.told(), ["warning web1 b overdue"]);
+        assert_eq!(play.beat_over("web1", "b").events(), ["web1 b is back"]);
+    }
+
+    #[test]
+    fn a_boot_without_an_id_is_told_once_within_two_minutes() {
+        let mut play = Play::new();
+        let boot = r#"{"host":"web1","event":"boot"}"#;
+        play.beat("web1").hear(boot).facts();
+        assert!(play.wait(5 * SECOND).hear(boot).events().is_empty());
+        assert_eq!(play.hear(SHUTDOWN).hear(boot).events(), ["web1 ipv4 shutdown", "web1 booted"]);
+        for _ in 0..12 {
+            play.wait(10 * SECOND).beat("web1");
+        }
+        assert_eq!(play.hear(boot).events(), ["web1 booted"]);
+        let named = r#"{"host":"web1","boot_id":"b1"}"#;
+        assert!(play.wait(SECOND).hear(named).events().is_empty(), "its id is learnt silently");
+    }
+
+    #[test]
+    fn a_repeated_boot_is_a_beat() {
+        let mut play = Play::new();
+        assert_eq!(play.hear(BOOT).events(), ["web1 booted"]);
+        assert_eq!(play.wait(MINUTE).events(), ["web1 ipv4 overdue"]);
+        assert_eq!(play.hear(BOOT).events(), ["web1 ipv4 is back"]);
+    }
+
+    #[test]
+    fn a_goodbye_of_the_boot_before_comes_too_late() {
+        let mut play = in_state(State::Up);
+        play.hear(BOOT).facts();
+        play.hear(r#"{"host":"web1","event":"shutdown","boot_id":"b1"}"#);
+        assert!(play.events().is_empty());
+    }
+
+    #[test]
+    fn a_watched_host_that_was_never_heard_is_told_once_and_over_restarts() {
+        let mut play = Play::new();
+        play.wait(23 * HOUR).restart_after(MINUTE);
+        assert!(play.events().is_empty());
+        assert_eq!(play.wait(HOUR).told(), ["warning web1 was never heard"]);
+        play.restart_after(MINUTE).wait(3 * DAY);
+        assert!(play.events().is_empty());
+        assert_eq!(play.beat("web1").told(), ["ok web1 ipv4 is up"]);
+
+        let mut play = Play::new();
+        play.wait(20 * HOUR).reboot_after(HOUR).wait(3 * HOUR);
+        assert_eq!(play.events(), ["web1 was never heard"]);
+    }
+
+    #[test]
+    fn a_restart_does_not_invent_silence_and_does_not_forget_it() {
+        for reboots in [false, true] {
+            let restart = |play: &mut Play, time| {
+                if reboots {
+                    play.reboot_after(time)
+                } else {
+                    play.restart_after(time)
+                };
+            };
+            let mut play = Play::new();
+            play.beat("web1").wait(MINUTE).facts();
+            restart(&mut play, HOUR);
+            assert!(play.wait(DAY).events().is_empty(), "already notified");
+
+            let mut play = Play::new();
+            play.beat("web1").wait(5 * SECOND);
+            restart(&mut play, HOUR);
+            assert!(play.wait(40 * SECOND - Duration::from_millis(1)).events().is_empty());
+            assert_eq!(play.wait(SECOND).events(), ["web1 ipv4 overdue"], "E within");
+
+            let mut play = Play::with_interval(DAY);
+            play.beat("web1").wait(20 * HOUR);
+            restart(&mut play, 5 * MINUTE);
+            play.wait(3 * DAY - 20 * HOUR - 5 * MINUTE - SECOND);
+            assert!(play.events().is_empty());
+            assert_eq!(play.wait(SECOND).events(), ["web1 ipv4 overdue"], "E after start");
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_passed_before_the_stop_is_told_at_once() {
+        let mut play = Play::new();
+        play.beat("web1");
+        let rows = play.rows();
+        play.now = play.now.later(MINUTE);
+        let mark = play.mark();
+        play.now = play.now.later(SECOND);
+        assert_eq!(play.start(rows, Some(mark)).events(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_lost_clock_gives_everyone_a_whole_interval_and_grace() {
+        for (wall, mark) in [(0, true), (BEGIN.wall.0 - 1, true), (BEGIN.wall.0 + 9, false)] {
+            let mut play = Play::new();
+            play.beat("web1");
+            let (rows, mark) = (play.rows(), mark.then(|| play.mark()));
+            play.kernel = "kernel-2".into();
+            play.now = Now { mono: Mono(5_000), wall: Wall(wall) };
+            play.start(rows, mark).wait(40 * SECOND - Duration::from_millis(1));
+            assert!(play.events().is_empty());
+            assert_eq!(play.wait(SECOND).events(), ["web1 ipv4 overdue"]);
+        }
+    }
+
+    #[test]
+    fn frequent_restarts_do_not_postpone_an_alarm_for_ever() {
+        let mut play = Play::new();
+        play.beat("web1");
+        for _ in 0..10 {
+            play.wait(20 * SECOND).restart_after(SECOND);
+        }
+        assert_eq!(play.events(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_second_long_outage_does_not_invent_an_alarm() {
+        let mut play = Play::new();
+        play.beat("web1").wait(5 * SECOND).sleep(HOUR).wait(5 * SECOND).sleep(HOUR);
+        play.wait(10 * SECOND).beat("web1");
+        assert!(play.events().is_empty());
+        play.wait(5 * SECOND).sleep(HOUR).wait(HOUR);
+        assert_eq!(play.events(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn rows_of_two_kernels_ago_go_by_the_wall_clock() {
+        let mut play = Play::new();
+        play.beat("web1").wait(MINUTE).facts();
+        let rows = play.rows();
+        play.reboot_after(MINUTE);
+        let mark = play.mark();
+        play.now = Now { mono: Mono(7_000), wall: play.now.wall + HOUR };
+        play.kernel.push('y');
+        play.start(rows, Some(mark)).beat("web1");
+        let facts = play.facts();
+        assert!(matches!(facts[0].fact, Fact::Back { gone, .. } if gone == HOUR + 2 * MINUTE));
+    }
+
+    #[test]
+    fn weird_rows_do_no_harm() {
+        for number in [i64::MIN, -1, 0, i64::MAX] {
+            let now = format!(r#"{{"mono":{number},"wall":{number}}}"#);
+            let row: Row = serde_json::from_str(&format!(
+                r#"{{"since":{number},"configured":{number},"booted":{number},"unknown":1,
+                "connections":[{{"name":"a","state":"UP","seen":{now},"granted":{number},
+                "interval":4294967295,"shifts":255}},{{"state":"OVERDUE","covered":true}},{{}}],
+                "alerts":[{{"path":"m","level":"critical","told":{now}}}]}}"#
+            ))
+            .unwrap();
+            for mark in [Some(number), None] {
+                let mark = mark.map(|n| Mark {
+                    kernel_boot: "k".into(),
+                    now: Now { mono: Mono(n), wall: Wall(n) },
+                });
+                for kernel in ["k", "l"] {
+                    let rows = [("web1".to_owned(), row.clone())];
+                    let mut fleet = Fleet::restore(rules(), rows, mark.clone(), BEGIN, kernel);
+                    fleet.due(BEGIN);
+                    fleet.due(BEGIN.later(365 * DAY));
+                    fleet.hear(BEAT.as_bytes(), HERE, BEGIN.later(366 * DAY)).unwrap();
+                    assert_eq!(fleet.view("web1").unwrap().state, State::Up);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn plain_beats_store_nothing_and_changes_do() {
+        let mut play = Play::new();
+        assert_eq!(play.fleet.flush().len(), 1, "since when it is configured");
+        assert_eq!(play.try_hear(BEAT.as_bytes()).unwrap().rows.len(), 1);
+        assert!(play.fleet.flush().is_empty());
+        assert!(play.try_hear(BEAT.as_bytes()).unwrap().rows.is_empty());
+        assert_eq!(play.fleet.flush().len(), 1);
+        assert!(play.fleet.flush().is_empty());
+        play.now = play.now.later(MINUTE);
+        assert_eq!(play.fleet.due(play.now).rows.len(), 1);
+    }
+
+    #[test]
+    fn others_that_are_down_are_named() {
+        let mut rules = rules();
+        let watched = HostSettings { watch: true, ..HostSettings::default() };
+        rules.hosts.insert("web2".into(), watched);
+        rules.hosts.insert("quiet".into(), HostSettings::default());
+        let mut play = Play::with(rules);
+        play.beat("quiet").wait(SECOND).beat("web1").wait(SECOND).beat("web2").wait(MINUTE);
+        let others: Vec<_> = play
+            .facts()
+            .into_iter()
+            .map(|event| match event.fact {
+                Fact::Overdue { others_down, .. } => others_down.join(" "),
+                fact => panic!("{fact:?}"),
+            })
+            .collect();
+        assert_eq!(others, ["", "", "web1"]);
+    }
+}

@@ -1,0 +1,171 @@
+//! From stored rows back to hosts: what an old clock means on the present one. Pure.
+
+use std::sync::Arc;
+
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Level, Trouble};
+use crate::heartbeat::blindness::Blindness;
+use crate::heartbeat::connection::Connection;
+use crate::heartbeat::gauge::Gauge;
+use crate::heartbeat::host::{Boots, Host, MAX_CONNECTIONS};
+use crate::heartbeat::metrics::MAX_METRICS;
+use crate::heartbeat::profile::{Common, Names, Profile};
+use crate::heartbeat::row::{ConnectionRow, Mark, Row};
+use crate::heartbeat::threshold::Standing;
+use crate::snapshot::State;
+
+/// 2024-01-01: a wall clock that shows less was never set.
+const EARLIEST: Wall = Wall(1_704_067_200_000);
+
+/// The longest interval that a datagram may promise, in milliseconds.
+const LONGEST_INTERVAL: u32 = 604_800_000;
+
+/// Whether a wall clock may be believed.
+pub fn plausible(wall: Wall) -> bool {
+    wall >= EARLIEST
+}
+
+/// A kernel's boot id in short, to tell whose monotonic clock a row was written on (FNV-1a).
+pub fn kernel_tag(boot_id: &str) -> u32 {
+    let step = |tag: u32, byte: u8| (tag ^ u32::from(byte)).wrapping_mul(16_777_619);
+    boot_id.trim().bytes().fold(2_166_136_261, step).max(1)
+}
+
+/// How the clock of stored rows relates to the present one.
+#[derive(Debug)]
+pub struct Frame {
+    now: Now,
+    kernel: u32,
+    /// The kernel of the mark, and what to add to its monotonic times.
+    marked: Option<(u32, i64)>,
+    /// Nobody knows how long the daemon was away.
+    lost: bool,
+}
+
+impl Frame {
+    /// Compares the clocks; what the daemon missed is added to `blindness`.
+    pub fn new(
+        mark: Option<&Mark>,
+        kernel_boot: &str,
+        now: Now,
+        blindness: &mut Blindness,
+    ) -> Frame {
+        let kernel = kernel_tag(kernel_boot);
+        let mut frame = Frame { now, kernel, marked: None, lost: true };
+        let Some(mark) = mark else {
+            return frame;
+        };
+        let same_kernel = mark.kernel_boot.trim() == kernel_boot.trim();
+        if same_kernel && mark.now.mono <= now.mono {
+            frame.marked = Some((kernel, 0));
+            frame.lost = false;
+            blindness.add(mark.now.mono, now.mono);
+        } else if !same_kernel && plausible(now.wall) && mark.now.wall <= now.wall {
+            let elapsed = now.wall.since(mark.now.wall);
+            let stop = now.mono - elapsed;
+            let shift = stop.0.saturating_sub(mark.now.mono.0);
+            frame.marked = Some((kernel_tag(&mark.kernel_boot), shift));
+            frame.lost = false;
+            blindness.add(stop, now.mono);
+        }
+        frame
+    }
+
+    /// What to add to a time of a row of `kernel`, at best by its monotonic clock, else by the wall
+    /// clock that was read together with it.
+    fn shift(&self, kernel: u32, read: Now) -> i64 {
+        match self.marked {
+            Some((marked, shift)) if kernel == marked || kernel == 0 => shift,
+            _ if kernel == self.kernel && !self.lost => 0,
+            _ => (self.now.mono - self.now.wall.since(read.wall)).0.saturating_sub(read.mono.0),
+        }
+    }
+
+    fn translate(&self, kernel: u32, read: Now) -> Now {
+        let mono = Mono(read.mono.0.saturating_add(self.shift(kernel, read)));
+        Now { mono: mono.min(self.now.mono), wall: read.wall }
+    }
+
+    /// The tag of the present kernel.
+    pub fn kernel(&self) -> u32 {
+        self.kernel
+    }
+}
+
+/// A host as its row tells, and the troubles whose rules are gone.
+pub fn host(
+    name: Arc<str>,
+    row: Row,
+    profile: Arc<Profile>,
+    frame: &Frame,
+    common: &Common,
+    names: &mut Names,
+) -> (Host, Vec<Trouble>) {
+    let now = frame.now;
+    let mut host = Host::new(name, profile.clone(), now);
+    host.reported = row.reported;
+    host.named = row.named;
+    host.boots = row.boot_id.map(|current| {
+        let previous = row.previous_boot_id.map(Into::into);
+        Box::new(Boots { current: current.into(), previous })
+    });
+    host.booted = row.booted.filter(|_| !frame.lost).map(|booted| {
+        let shift = frame.shift(row.kernel, Now { mono: booted, wall: now.wall });
+        Mono(booted.0.saturating_add(shift)).min(now.mono)
+    });
+    for stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
+        if host.place(&stored.name).is_none() {
+            let connection = connection(stored, row.kernel, &profile, frame, common, names);
+            host.connections.push(connection);
+        }
+    }
+    host.connections.shrink_to_fit();
+    host.settle(now);
+    host.since = row.since;
+    // A host that was configured while the clock was not set yet must not look ages old.
+    host.configured = if plausible(row.configured) { row.configured } else { now.wall };
+    let mut ended = Vec::new();
+    for stored in row.alerts.into_iter().take(MAX_METRICS) {
+        let mut gauge = Gauge::new(names.intern(&stored.path), stored.value, &profile, now);
+        match gauge.watched.as_deref_mut() {
+            Some(watched) if stored.level >= Level::Warning => {
+                watched.standing = Standing::at(stored.level);
+                watched.since = stored.since;
+                watched.told = frame.translate(row.kernel, stored.told);
+            }
+            Some(_) => {}
+            None => {
+                ended.push(Trouble::Metric { host: host.name.as_ref().into(), metric: stored.path })
+            }
+        }
+        host.gauges.push(gauge);
+    }
+    (host, ended)
+}
+
+fn connection(
+    row: ConnectionRow,
+    kernel: u32,
+    profile: &Profile,
+    frame: &Frame,
+    common: &Common,
+    names: &mut Names,
+) -> Connection {
+    let shift = frame.shift(kernel, row.seen);
+    let mut connection = Connection::new(names.intern(&row.name), frame.now);
+    connection.state = row.state;
+    connection.covered = row.covered;
+    connection.shifts = row.shifts;
+    connection.interval = row.interval.min(LONGEST_INTERVAL);
+    connection.since = row.since;
+    connection.seen = frame.translate(kernel, row.seen);
+    connection.signed = row.signed;
+    connection.address = row.address.and_then(|address| address.parse().ok());
+    // No deadline is later than it would be after a beat at this moment, whatever the row says.
+    let latest = frame.now.mono + connection.promise(profile, common).patience();
+    let granted = row.granted.map(|granted| Mono(granted.0.saturating_add(shift)).min(latest));
+    let waits = row.state == State::Up || row.covered;
+    let unknown = waits && (frame.lost || (row.covered && granted.is_none()));
+    connection.granted = if unknown { Some(latest) } else { granted };
+    connection
+}

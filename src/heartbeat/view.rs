@@ -1,0 +1,238 @@
+//! The fleet as a whole: what is stored and shown of it, and what a reload makes of it. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::clock::{Mono, Now};
+use crate::event::Level;
+use crate::heartbeat::fleet::{Due, Fleet, Row, Rules};
+use crate::heartbeat::gauge::Gauge;
+use crate::heartbeat::host::Host;
+use crate::heartbeat::profile::{self, Common, Profile};
+use crate::snapshot::{ConnectionView, HostView, MetricView, State};
+
+/// How many hosts, connections and alerts there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Hosts.
+    pub hosts: usize,
+    /// Hosts that are not configured.
+    pub unknown: usize,
+    /// Connections that are up.
+    pub up: usize,
+    /// Connections that are overdue.
+    pub overdue: usize,
+    /// Connections that were shut down.
+    pub shutdown: usize,
+    /// Metrics at WARNING.
+    pub warning: usize,
+    /// Metrics at CRITICAL.
+    pub critical: usize,
+}
+
+impl Fleet {
+    /// Fills the fleet: first the configured hosts by name, then the others that may stay.
+    pub(super) fn populate(
+        &mut self,
+        profiles: Vec<(String, Arc<Profile>)>,
+        mut known: HashMap<Arc<str>, Host>,
+        now: Now,
+    ) {
+        self.hosts.reserve_exact(profiles.len().max(known.len()));
+        for (name, profile) in profiles {
+            let name: Arc<str> = name.into();
+            let new = || Host { changed: true, ..Host::new(name.clone(), profile.clone(), now) };
+            let host = known.remove(&name).unwrap_or_else(new);
+            self.add(host);
+        }
+        let mut others: Vec<Host> = known.into_values().collect();
+        others.sort_by(|a, b| (a.configured, &a.name).cmp(&(b.configured, &b.name)));
+        for host in others {
+            if Some(self.strangers) < self.common.most_strangers {
+                self.add(host);
+            } else {
+                self.pending.ended.extend(host.troubles());
+                self.pending.gone.push(host.name.as_ref().into());
+            }
+        }
+        for index in 0..self.hosts.len() as u32 {
+            if self.hosts[index as usize].changed {
+                self.list(index);
+            }
+            self.note_state(index);
+            self.schedule_connections(index);
+            self.schedule_metrics(index);
+            self.schedule_never_seen(index, now);
+        }
+    }
+
+    /// Goes by new rules: hosts that are no longer configured go, or become unknown ones where
+    /// those are accepted; new ones begin; an alert whose rule is gone ends without a false OK.
+    pub fn reconfigure(&mut self, rules: Rules, now: Now) -> Due {
+        let profiles = profile::profiles(&rules);
+        let configured: HashMap<&str, &Arc<Profile>> =
+            profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
+        self.common = Common::new(&rules);
+        self.index.clear();
+        self.changed.clear();
+        self.down.clear();
+        self.deadlines.clear();
+        self.strangers = 0;
+        let mut known = HashMap::with_capacity(self.hosts.len());
+        for mut host in std::mem::take(&mut self.hosts) {
+            let profile = configured.get(&*host.name).copied().unwrap_or(&self.stranger);
+            self.pending.ended.extend(host.adopt(profile.clone(), now));
+            known.insert(host.name.clone(), host);
+        }
+        self.populate(profiles, known, now);
+        self.names.tidy();
+        let mut due = std::mem::take(&mut self.pending);
+        due.rows.extend(self.flush());
+        due
+    }
+
+    /// The rows of all hosts that changed since they were last taken, be it only that they were
+    /// heard.
+    pub fn flush(&mut self) -> Vec<(String, Row)> {
+        self.flush_some(usize::MAX)
+    }
+
+    /// The same, at most `most` of them at a time: the rows of 100,000 hosts are many megabytes.
+    pub fn flush_some(&mut self, most: usize) -> Vec<(String, Row)> {
+        let mut rows = Vec::new();
+        while rows.len() < most {
+            let Some(index) = self.changed.pop() else {
+                break;
+            };
+            let host = &mut self.hosts[index as usize];
+            host.listed = false;
+            if host.unsaved {
+                rows.push(self.take_row(index));
+            }
+        }
+        rows
+    }
+
+    /// The rows of all hosts, to heal a lost store.
+    pub fn all_rows(&self) -> Vec<(String, Row)> {
+        self.rows(0, usize::MAX)
+    }
+
+    /// The rows of `count` hosts, from the place `from` on.
+    pub fn rows(&self, from: usize, count: usize) -> Vec<(String, Row)> {
+        self.hosts.iter().skip(from).take(count).map(|host| self.row_of(host)).collect()
+    }
+
+    /// The row of one host.
+    pub fn row(&self, name: &str) -> Option<Row> {
+        let host = *self.index.get(name)?;
+        Some(self.row_of(&self.hosts[host as usize]).1)
+    }
+
+    /// `count` hosts from the place `from` on: the configured ones by name, then the others as
+    /// they came. Between two reloads no host changes its place.
+    pub fn views(&self, from: usize, count: usize) -> Vec<HostView> {
+        self.hosts.iter().skip(from).take(count).map(|host| self.host_view(host)).collect()
+    }
+
+    /// One host.
+    pub fn view(&self, name: &str) -> Option<HostView> {
+        let host = *self.index.get(name)?;
+        Some(self.host_view(&self.hosts[host as usize]))
+    }
+
+    /// How many hosts there are.
+    pub fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// How many there are of each kind.
+    pub fn counts(&self) -> Counts {
+        let mut counts =
+            Counts { hosts: self.hosts.len(), unknown: self.strangers, ..Counts::default() };
+        for connection in self.hosts.iter().flat_map(|host| &host.connections) {
+            match connection.state {
+                State::New => {}
+                State::Up => counts.up += 1,
+                State::Overdue => counts.overdue += 1,
+                State::Shutdown => counts.shutdown += 1,
+            }
+        }
+        let gauges = self.hosts.iter().flat_map(|host| &host.gauges);
+        for watched in gauges.filter_map(|gauge| gauge.alert()) {
+            match watched.standing.level {
+                Level::Critical => counts.critical += 1,
+                Level::Warning => counts.warning += 1,
+                Level::Ok | Level::Info => {}
+            }
+        }
+        counts
+    }
+
+    fn host_view(&self, host: &Host) -> HostView {
+        let mut metrics: Vec<MetricView> = host.gauges.iter().map(metric_view).collect();
+        metrics.sort_by(|a, b| a.path.cmp(&b.path));
+        HostView {
+            name: host.name.as_ref().into(),
+            watch: host.profile.watch,
+            state: host.state,
+            since: (host.state != State::New).then_some(host.since),
+            connections: self.connection_views(host),
+            metrics,
+            channels: host.profile.channels.clone(),
+        }
+    }
+
+    fn connection_views(&self, host: &Host) -> Vec<ConnectionView> {
+        host.connections
+            .iter()
+            .map(|connection| ConnectionView {
+                name: connection.name.as_ref().into(),
+                state: connection.state,
+                last_seen: (connection.state != State::New).then_some(connection.seen.wall),
+                interval: connection.promise(&host.profile, &self.common).interval,
+                address: connection.address.map(|a| a.to_canonical().to_string()),
+            })
+            .collect()
+    }
+}
+
+fn metric_view(gauge: &Gauge) -> MetricView {
+    let watched = gauge.watched.as_deref();
+    let limit = watched.and_then(|watched| watched.rule.limit(watched.standing.level));
+    MetricView {
+        path: gauge.path.as_ref().into(),
+        value: gauge.value,
+        level: watched.map(|watched| watched.standing.level),
+        since: watched.map(|watched| watched.since),
+        limit: limit.map(|limit| limit.to_string()),
+    }
+}
+
+impl Host {
+    /// Goes by a new profile; the troubles that end without a word.
+    fn adopt(&mut self, profile: Arc<Profile>, now: Now) -> Vec<crate::event::Trouble> {
+        if profile.configured && !self.profile.configured {
+            self.configured = now.wall;
+            self.changed = true;
+        }
+        self.profile = profile;
+        self.listed = false;
+        for connection in &mut self.connections {
+            connection.queued = Mono(i64::MAX);
+        }
+        let name = self.name.clone();
+        let ended: Vec<_> = self
+            .gauges
+            .iter_mut()
+            .filter_map(|gauge| gauge.rematch(&name, &self.profile, now))
+            .collect();
+        self.changed |= !ended.is_empty();
+        ended
+    }
+}
