@@ -8,9 +8,11 @@
 //! - [`backup`]: what really happened to a backup.
 //! - [`notify`]: from an event to a delivered message.
 //! - [`web`]: the HTTP side.
+//! - [`cli`]: the commands, one file each.
 
 pub mod address;
 pub mod backup;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod duration;

@@ -207,3 +207,43 @@ hosts:
     assert_eq!(config.notification_channels_for_host("007"), ["0x1F"]);
     assert_eq!(config.warnings.to_string(), "");
 }
+
+/// `tests/bad/*.yaml` against the `.txt` beside each. HB_BLESS=1 writes these anew, for review.
+#[test]
+fn every_mistake_is_told_with_its_line_path_and_remedy() {
+    let mut wrong = Vec::new();
+    for file in yaml_files("tests/bad") {
+        let place = Place::new();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let copy = place.write(name, "", 0o600);
+        fs::write(&copy, fs::read(&file).unwrap()).unwrap();
+        let problems = load(&copy).map_or_else(|problems| problems, |config| config.warnings);
+        let said =
+            format!("{problems}\n").replace(&format!("{}/", place.directory.path().display()), "");
+        let expected = file.with_extension("txt");
+        if std::env::var_os("HB_BLESS").is_some() {
+            fs::write(&expected, &said).unwrap();
+        }
+        if fs::read_to_string(&expected).unwrap_or_default() != said {
+            wrong.push(format!("{name} says\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn ten_thousand_hosts_load_with_the_line_of_every_mistake() {
+    let mut text = String::from(
+        "notification_channels: {log: {type: log}}\ndefault_notification_channels: [log]\nhosts:\n",
+    );
+    for number in 0..10_000 {
+        text.push_str(&format!("  host-{number:05}:\n    watch: true\n    interval: 30s\n"));
+    }
+    let place = Place::new();
+    let config = place.load(&text).unwrap();
+    assert_eq!(config.hosts.len(), 10_000);
+    assert_eq!(config.warnings.to_string(), "");
+    let problems = place.load(&text.replace("interval", "intervall")).unwrap_err();
+    assert_eq!(problems.0.len(), 10_000);
+    assert!(problems.0.iter().enumerate().all(|(n, problem)| problem.line == Some(6 + 3 * n)));
+}

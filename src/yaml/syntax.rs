@@ -34,7 +34,17 @@ pub(super) fn explain(error: &serde_yaml::Error, text: &str) -> Refusal {
     if let Some((line, what)) = opened(&said) {
         return Refusal { line: Some(line), what };
     }
+    let line = if said.contains("more than one document") { second_document(text) } else { line };
     Refusal { line, what: remedy(&said, at).unwrap_or_else(|| bare(&said)) }
+}
+
+/// The line of the marker that ends the first document.
+fn second_document(text: &str) -> Option<usize> {
+    let content = |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%', '-']);
+    let start = text.lines().position(content)?;
+    let marker = |line: &str| line.starts_with("---") || line.starts_with("...");
+    let (index, _) = text.lines().enumerate().skip(start).find(|(_, line)| marker(line))?;
+    Some(index + 1)
 }
 
 /// Something that was opened and not closed: the line of its beginning is the one to look at.
