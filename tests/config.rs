@@ -7,6 +7,7 @@ use std::time::Duration;
 use heartbeat::config::Config;
 use heartbeat::notify::channel::Kind;
 use heartbeat::problem::Problems;
+use proptest::prelude::*;
 
 /// The environment of all these tests.
 fn environment(name: &str) -> Option<String> {
@@ -220,6 +221,7 @@ fn every_mistake_is_told_with_its_line_path_and_remedy() {
         let problems = load(&copy).map_or_else(|problems| problems, |config| config.warnings);
         let said =
             format!("{problems}\n").replace(&format!("{}/", place.directory.path().display()), "");
+        assert!(!said.contains("hunter2"), "shows a secret: {said}");
         let expected = file.with_extension("txt");
         if std::env::var_os("HB_BLESS").is_some() {
             fs::write(&expected, &said).unwrap();
@@ -246,4 +248,95 @@ fn ten_thousand_hosts_load_with_the_line_of_every_mistake() {
     let problems = place.load(&text.replace("interval", "intervall")).unwrap_err();
     assert_eq!(problems.0.len(), 10_000);
     assert!(problems.0.iter().enumerate().all(|(n, problem)| problem.line == Some(6 + 3 * n)));
+}
+
+fn example() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("heartbeat.yaml.example");
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn the_example_works_as_it_stands() {
+    let file = Place::new();
+    let file = file.write("heartbeat.yaml", &example(), 0o644);
+    let config = load(&file).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.warnings.to_string(), "");
+    assert!(config.hosts["web1"].watch);
+    assert_eq!(config.notification_channels_for_host("web1"), ["log"]);
+    assert_eq!(config.channels["log"].kind, Kind::Log);
+    assert_eq!(config.receiver.host, "127.0.0.1");
+}
+
+/// The example with every key that is commented out taken in. Of a secret and its file, and of what
+/// needs a file or a program, one that can be had.
+fn whole_example() -> String {
+    let key = |line: &&str| {
+        let body = line.trim_start().strip_prefix('#').unwrap_or_default();
+        let word = body.split(':').next().unwrap_or_default();
+        body.contains(':') && !word.is_empty() && !word.contains(' ')
+    };
+    let lines = example();
+    let uncommented = lines.lines().map(|line| match key(&line) {
+        true => line.replacen('#', "", 1),
+        false => line.to_owned(),
+    });
+    let left = |line: &String| !line.contains("_file: ");
+    uncommented.filter(left).map(|line| line + "\n").collect()
+}
+
+#[test]
+fn the_example_documents_only_keys_that_there_are() {
+    let said = Place::new().problems(&whole_example());
+    let (_, rest) = said.split_once(": ").unwrap_or_default();
+    assert_eq!(
+        rest, "warning: repo_check.restic_path: there is no program restic in PATH",
+        "{said}"
+    );
+}
+
+/// A key that does not exist is answered with those that do.
+#[test]
+fn the_example_documents_every_key_that_there_is() {
+    let mut text = String::new();
+    let mut probes = 0;
+    for line in whole_example().lines() {
+        text.push_str(&format!("{line}\n"));
+        let indent = line.len() - line.trim_start().len();
+        let word = line.trim();
+        let below = match word {
+            "web1:" | "heartbeat:" | "receiver:" | "correlator:" | "repo_check:" | "notifier:"
+            | "default:" => 2,
+            _ if word.starts_with("type: ") => 0,
+            _ => continue,
+        };
+        text.push_str(&format!("{}zzzzzzzz: 1\n", " ".repeat(indent + below)));
+        probes += 1;
+    }
+    let said = Place::new().problems(&(text + "zzzzzzzz: 1\n"));
+    let lists: Vec<_> = said.lines().filter_map(|line| line.split_once("; there are: ")).collect();
+    assert_eq!(lists.len(), probes + 1, "{said}");
+    for key in lists.iter().flat_map(|(_, list)| list.split(", ")) {
+        let example = example();
+        let documented =
+            |line: &str| line.trim_start_matches([' ', '#']).starts_with(&format!("{key}:"));
+        assert!(example.lines().any(documented), "{key} is not in the example");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_damaged_configuration_never_panics(
+        cuts in proptest::collection::vec((0..4000usize, "[ -~\n]{0,3}", 0..9usize), 1..6)
+    ) {
+        let mut text: Vec<char> = whole_example().lines().filter(|line| !line.trim_start().starts_with("# ")).flat_map(|line| line.chars().chain(['\n'])).collect();
+        for (at, insert, remove) in cuts {
+            let at = at.min(text.len());
+            let end = (at + remove).min(text.len());
+            text.splice(at..end, insert.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let _ = Place::new().load(&text);
+    }
 }
