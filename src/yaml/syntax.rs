@@ -2,24 +2,24 @@
 
 use super::Refusal;
 
-/// Refuses brackets that are nested deeper than `deepest` before the parser meets them: its time
-/// grows with the square of their depth.
-pub(super) fn check_brackets(text: &str, deepest: usize) -> Result<(), Refusal> {
+/// More brackets than this are never open at once, quoted ones and all.
+const MOST_OPEN: usize = 500;
+
+/// Refuses what is nested absurdly before the parser meets it: its time grows with the square of the
+/// depth.
+pub(super) fn check_nesting(text: &str) -> Result<(), Refusal> {
+    let mut open: usize = 0;
     for (index, line) in text.lines().enumerate() {
-        let mut run = 0;
         for byte in line.bytes() {
             match byte {
-                b'[' | b'{' => run += 1,
-                b' ' | b'-' | b'?' if run > 0 => {}
-                _ => run = 0,
-            }
-            if run > deepest {
-                let what = "too many brackets open here".into();
-                return Err(Refusal { line: Some(index + 1), what });
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
             }
         }
-        if line.len() - line.trim_start_matches(['-', '?', ' ']).len() > 10 * deepest {
-            return Err(Refusal { line: Some(index + 1), what: "is indented too deeply".into() });
+        let dashes = line.len() - line.trim_start_matches(['-', '?', ' ']).len();
+        if open > MOST_OPEN || dashes > MOST_OPEN {
+            return Err(Refusal { line: Some(index + 1), what: "is nested too deeply".into() });
         }
     }
     Ok(())
