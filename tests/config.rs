@@ -340,3 +340,46 @@ proptest! {
         let _ = Place::new().load(&text);
     }
 }
+
+#[test]
+fn threshold_sets_take_over_replace_and_drop_rules() {
+    let text = "\
+threshold_configs:
+  default: {extends: default, cpu_monitor.cpu_percent: off}
+  ours:
+    extends: default
+    memory_monitor.percent: {critical: '> 99', for: 5m}
+  bare: {load: {warning: '>= 1'}}
+";
+    let config = Place::new().load(text).unwrap();
+    let rules = |set: &str| &config.threshold_sets[set].rules;
+    assert_eq!(config.own_threshold_sets, 3);
+    assert!(!rules("default").contains_key("cpu_monitor.cpu_percent"));
+    assert_eq!(rules("default").len(), 7);
+    assert_eq!(rules("ours").len(), 7);
+    let memory = rules("ours")["memory_monitor.percent"];
+    assert_eq!((memory.warning, memory.hold), (None, Duration::from_secs(300)));
+    assert_eq!(rules("bare").len(), 1);
+    assert_eq!(rules("high_sensitivity").len(), 8);
+}
+
+#[test]
+fn beyond_loopback_a_key_and_a_token_are_enough() {
+    for text in [
+        "heartbeat: {host: 0.0.0.0, key: hunter22hunter22}\nreceiver: {host: '::', token: hunter22}\n",
+        "heartbeat: {host: 0.0.0.0, accept_unsigned: true}\n",
+        "heartbeat: {host: 0.0.0.0}\nhosts: {web1: {key: hunter22hunter22}}\n",
+        "heartbeat: {host: 127.3.2.1}\nreceiver: {host: localhost}\n",
+    ] {
+        assert!(Place::new().load(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn the_password_in_a_url_is_a_secret_and_not_part_of_it() {
+    let text = "correlator: {redis_url: 'rediss://ops:hunter%4022@redis.example.com/2'}\n";
+    let correlator = Place::new().load(text).unwrap().correlator;
+    assert_eq!(correlator.redis_url, "rediss://redis.example.com/2");
+    assert_eq!(correlator.redis_user.as_deref(), Some("ops"));
+    assert_eq!(correlator.redis_password.unwrap().reveal(), "hunter@22");
+}
