@@ -10,9 +10,11 @@
 //! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
 //! - [`store`], [`stop`], [`tls`]: the state on disk, interruptible waiting, whom TLS trusts.
+//! - [`cli`]: the commands, one file each.
 
 pub mod address;
 pub mod backup;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod duration;

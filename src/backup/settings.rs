@@ -168,13 +168,14 @@ impl RepoCheck {
 
 impl Repository {
     fn read(section: &mut Section) -> Repository {
+        let variables = section.names_in("env");
         let env = section.secrets("env");
         let password = match (section.given("password"), section.given("password_file")) {
             (false, true) => section.secret_path("password_file").map(Password::File),
             (_, _) => section.secret("password", "password_file").map(Password::Clear),
         };
         let in_env = ["RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"];
-        if !section.given("password_file") && !in_env.iter().any(|name| env.contains_key(*name)) {
+        if !section.given("password_file") && !in_env.iter().any(|name| variables.contains(*name)) {
             section.require("password");
         }
         let repository = section.required("repository");

@@ -1,0 +1,3 @@
+//! The commands of `hbd` that are not the daemon: one file each.
+
+pub mod check;
