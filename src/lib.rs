@@ -2,7 +2,7 @@
 //!
 //! The map of the house:
 //!
-//! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
+//! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`process`]: one run of another program.
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod duration;
+pub mod effect;
 pub mod event;
 pub mod heartbeat;
 pub mod notify;
