@@ -16,6 +16,8 @@ mod rejection;
 mod restore;
 pub mod row;
 pub mod settings;
+#[cfg(test)]
+mod survival;
 pub mod threshold;
 mod view;
 pub mod wire;
