@@ -17,6 +17,8 @@ pub mod rejection;
 mod restore;
 pub mod row;
 pub mod settings;
+#[cfg(test)]
+mod survival;
 pub mod threshold;
 pub mod threshold_config;
 mod view;
