@@ -121,8 +121,7 @@ fn sizes() {
 }
 
 fn start_and_idle() {
-    let mut ready: Vec<_> =
-        (0..10).map(|_| Daemon::start(&hosts(1), "").ready_after).collect();
+    let mut ready: Vec<_> = (0..10).map(|_| Daemon::start(&hosts(1), "").ready_after).collect();
     ready.sort();
     println!("start to ready, 1 host: median {:?}, worst {:?}", ready[5], ready[9]);
     let daemon = Daemon::start(&hosts(3), "");
@@ -131,8 +130,7 @@ fn start_and_idle() {
 }
 
 fn start_with_many() {
-    let mut ready: Vec<_> =
-        (0..5).map(|_| Daemon::start(&hosts(10_000), "").ready_after).collect();
+    let mut ready: Vec<_> = (0..5).map(|_| Daemon::start(&hosts(10_000), "").ready_after).collect();
     ready.sort();
     println!("start to ready, 10,000 hosts: median {:?}, worst {:?}", ready[2], ready[4]);
 }
@@ -172,7 +170,11 @@ fn many_hosts() {
     println!("PSS with 100,000 hosts: {} kB", daemon.memory());
     let begun = Instant::now();
     let length = daemon.get("/api/v1/hosts").len();
-    println!("all hosts as JSON: {length} bytes in {:?}, then PSS {} kB", begun.elapsed(), daemon.memory());
+    println!(
+        "all hosts as JSON: {length} bytes in {:?}, then PSS {} kB",
+        begun.elapsed(),
+        daemon.memory()
+    );
     // A flush writes 100,000 rows.
     std::thread::sleep(Duration::from_secs(75));
     println!("PSS after the flush: {} kB", daemon.memory());
@@ -199,8 +201,14 @@ fn datagram_rates() {
     let signed_bare = rate(&signed, None);
     let signed_heard = rate(&signed, Some(&watch(Some("a key of some length"))));
     println!("bare recv_from: {bare:.0}/s; heard: {heard:.0}/s, {:.2} of it", heard / bare);
-    println!("with a metric: {metrics:.0}/s, {:.2} of bare {metrics_bare:.0}/s", metrics / metrics_bare);
-    println!("signed: {signed_heard:.0}/s, {:.2} of bare {signed_bare:.0}/s", signed_heard / signed_bare);
+    println!(
+        "with a metric: {metrics:.0}/s, {:.2} of bare {metrics_bare:.0}/s",
+        metrics / metrics_bare
+    );
+    println!(
+        "signed: {signed_heard:.0}/s, {:.2} of bare {signed_bare:.0}/s",
+        signed_heard / signed_bare
+    );
 }
 
 fn watch(key: Option<&str>) -> Watch {
