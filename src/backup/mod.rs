@@ -1,4 +1,10 @@
 //! Backup alerts: what really happened to a backup that somebody complains about.
 
 pub mod alert;
+pub mod correlator;
+pub mod facts;
+pub mod plan;
+pub mod question;
+pub mod redis;
 pub mod settings;
+pub mod verdict;
