@@ -143,7 +143,7 @@ fn digest(labels: &BTreeMap<String, String>) -> String {
 
 /// RFC 3339 with 0 to 9 digits of a fraction, as `Z` or with an offset. To the millisecond: the
 /// webhook gives nanoseconds, the API gives milliseconds, and both mean the same instance.
-fn moment(text: &str) -> Option<Wall> {
+pub(super) fn moment(text: &str) -> Option<Wall> {
     let (local, offset) = match text.strip_suffix(['Z', 'z']) {
         Some(local) => (local, 0),
         None => {

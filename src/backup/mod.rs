@@ -6,5 +6,7 @@ pub mod facts;
 pub mod plan;
 pub mod question;
 pub mod redis;
+pub mod repo_check;
+pub mod restic;
 pub mod settings;
 pub mod verdict;
