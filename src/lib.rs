@@ -2,7 +2,7 @@
 //!
 //! The map of the house:
 //!
-//! - [`clock`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
+//! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`process`]: one run of another program.
@@ -10,14 +10,19 @@
 //! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
 //! - [`store`], [`stop`], [`tls`]: the state on disk, interruptible waiting, whom TLS trusts.
+//! - [`cli`]: the commands, one file each.
 
 pub mod address;
 pub mod backup;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod duration;
+pub mod effect;
 pub mod event;
 pub mod heartbeat;
+pub mod logger;
 pub mod notify;
 pub mod problem;
 pub mod process;
@@ -26,6 +31,7 @@ pub mod section;
 pub mod snapshot;
 pub mod stop;
 pub mod store;
+pub mod systemd;
 pub mod tls;
 pub mod web;
 pub mod yaml;

@@ -4,7 +4,7 @@
 //! empty value) and goes on. Whoever loads the configuration refuses it when there was an error, so such
 //! values are never used. Keys that nobody asked for are unknown, and are reported at the end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,10 +14,12 @@ use crate::duration;
 use crate::problem::Severity;
 use crate::yaml::{Entry, Kind, Node, Value};
 
+mod list;
 mod near;
 mod reading;
 mod secrets;
 
+pub use list::Names;
 pub use reading::{Environment, Reading, open_to_others};
 
 /// One map of the file.
@@ -185,6 +187,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A port to listen on: 0 lets the system choose a free one.
+    pub fn listen_port(&mut self, key: &'static str) -> Option<u16> {
+        let text = self.word(key)?;
+        text.parse().ok().or_else(|| {
+            self.refuse(key, format!("must be a port, 0 (any free one) to 65535, not \"{text}\""))
+        })
+    }
+
     /// A duration: `500ms`, `30s`, `1h30m`, `2w`, or a number of seconds.
     pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
         let text = self.word(key)?;
@@ -214,7 +224,7 @@ impl<'a> Section<'a> {
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
         let meant = near::nearest(text, names.iter().copied())
             .map_or(String::new(), |near| format!(", did you mean \"{near}\"?"));
-        self.refuse(key, format!("must be {}, not \"{text}\"{meant}", names.join(" or ")))
+        self.refuse(key, format!("must be {}, not \"{text}\"{meant}", alternatives(&names)))
     }
 
     /// A path; a relative one starts from the configuration's directory.
@@ -245,66 +255,6 @@ impl<'a> Section<'a> {
     pub fn program_unchecked(&mut self, key: &'static str, default: &str) -> PathBuf {
         let name = self.text(key).unwrap_or_else(|| default.to_owned());
         if name.contains('/') { self.reading.resolve(&name) } else { name.into() }
-    }
-
-    /// A list of texts. One value where a list is wanted is a list of one.
-    pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
-        Some(self.items(key)?.into_iter().map(|(text, _)| text).collect())
-    }
-
-    fn items(&mut self, key: &'static str) -> Option<Vec<(String, Option<usize>)>> {
-        let node = self.node(key)?;
-        let nodes = match &node.value {
-            Value::List(nodes) => nodes.as_slice(),
-            Value::Scalar { .. } => std::slice::from_ref(node),
-            Value::Map(_) => return self.refuse(key, "must be a list, not a map"),
-        };
-        let line = self.line_of(key);
-        let mut items = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            match &node.value {
-                Value::Scalar { text, .. } if !is_null(node) => {
-                    items.extend(self.clean(key, text).map(|text| (text, node.line.or(line))));
-                }
-                _ => self.report(
-                    Severity::Error,
-                    node.line.or(line),
-                    key,
-                    "must be a list of single values".into(),
-                ),
-            }
-        }
-        Some(items)
-    }
-
-    /// A name that must be among the known ones of that sort.
-    pub fn name(&mut self, key: &'static str, sort: &str, known: &Names) -> Option<String> {
-        let text = self.text(key)?;
-        self.check_name(key, self.line_of(key), sort, known, &text);
-        Some(text)
-    }
-
-    /// A list of names, each of them among the known ones of that sort.
-    pub fn names(&mut self, key: &'static str, sort: &str, known: &Names) -> Option<Vec<String>> {
-        let mut names: Vec<String> = Vec::new();
-        for (name, line) in self.items(key)? {
-            self.check_name(key, line, sort, known, &name);
-            if names.contains(&name) {
-                let what = format!("names \"{name}\" twice");
-                self.report(Severity::Warning, line, key, what);
-            } else {
-                names.push(name);
-            }
-        }
-        Some(names)
-    }
-
-    fn check_name(&self, key: &str, line: Option<usize>, sort: &str, known: &Names, name: &str) {
-        if !known.contains(name) {
-            let meant = near::suggestion(name, known.iter().map(String::as_str));
-            let what = format!("no {sort} is called \"{name}\"{meant}");
-            self.report(Severity::Error, line, key, what);
-        }
     }
 
     /// The keys of a section within this one, sound or not. Does not make it known.
@@ -350,8 +300,10 @@ impl<'a> Section<'a> {
     }
 
     /// Reads all entries that nobody asked for: each a section, or the word `off`, which gives none.
+    /// Anything else is refused with what is `wanted`.
     pub fn others<T>(
         &mut self,
+        wanted: &str,
         mut read: impl FnMut(&str, Option<&mut Section>) -> T,
     ) -> Vec<(String, T)> {
         let mut values = Vec::new();
@@ -359,13 +311,17 @@ impl<'a> Section<'a> {
             if std::mem::replace(&mut self.taken[index], true) {
                 continue;
             }
-            if matches!(&entry.node.value, Value::Scalar { text, .. } if text == "off") {
-                values.push((entry.key.clone(), read(&entry.key, None)));
-            } else if let Some(mut inner) =
-                self.inner(&entry.key, &entry.node, entry.line.or(self.line))
-            {
-                values.push((entry.key.clone(), read(&entry.key, Some(&mut inner))));
-                inner.finish();
+            match &entry.node.value {
+                Value::Scalar { text, .. } if text == "off" => {
+                    values.push((entry.key.clone(), read(&entry.key, None)));
+                }
+                Value::Scalar { .. } | Value::List(_) => self.error(&entry.key, wanted),
+                Value::Map(entries) => {
+                    let (path, line) = (join(&self.path, &entry.key), entry.line.or(self.line));
+                    let mut inner = Section::new(self.reading, path, line, entries);
+                    values.push((entry.key.clone(), read(&entry.key, Some(&mut inner))));
+                    inner.finish();
+                }
             }
         }
         values
@@ -405,11 +361,16 @@ impl<'a> Section<'a> {
     }
 }
 
-/// What is defined under its name: channels, threshold sets.
-pub type Names = BTreeSet<String>;
-
 fn is_null(node: &Node) -> bool {
     matches!(node.value, Value::Scalar { kind: Kind::Null, .. })
+}
+
+/// `a`, `a or b`, `a, b or c`.
+fn alternatives(names: &[&str]) -> String {
+    match names {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 fn join(path: &str, key: &str) -> String {

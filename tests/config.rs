@@ -7,6 +7,7 @@ use std::time::Duration;
 use heartbeat::config::Config;
 use heartbeat::notify::channel::Kind;
 use heartbeat::problem::Problems;
+use proptest::prelude::*;
 
 /// The environment of all these tests.
 fn environment(name: &str) -> Option<String> {
@@ -206,4 +207,179 @@ hosts:
     assert_eq!(config.hosts.keys().collect::<Vec<_>>(), ["007", "1e3", "null"]);
     assert_eq!(config.notification_channels_for_host("007"), ["0x1F"]);
     assert_eq!(config.warnings.to_string(), "");
+}
+
+/// `tests/bad/*.yaml` against the `.txt` beside each. HB_BLESS=1 writes these anew, for review.
+#[test]
+fn every_mistake_is_told_with_its_line_path_and_remedy() {
+    let mut wrong = Vec::new();
+    for file in yaml_files("tests/bad") {
+        let place = Place::new();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let copy = place.write(name, "", 0o600);
+        fs::write(&copy, fs::read(&file).unwrap()).unwrap();
+        let problems = load(&copy).map_or_else(|problems| problems, |config| config.warnings);
+        let said =
+            format!("{problems}\n").replace(&format!("{}/", place.directory.path().display()), "");
+        assert!(!said.contains("hunter2"), "shows a secret: {said}");
+        let expected = file.with_extension("txt");
+        if std::env::var_os("HB_BLESS").is_some() {
+            fs::write(&expected, &said).unwrap();
+        }
+        if fs::read_to_string(&expected).unwrap_or_default() != said {
+            wrong.push(format!("{name} says\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn ten_thousand_hosts_load_with_the_line_of_every_mistake() {
+    let mut text = String::from(
+        "notification_channels: {log: {type: log}}\ndefault_notification_channels: [log]\nhosts:\n",
+    );
+    for number in 0..10_000 {
+        text.push_str(&format!("  host-{number:05}:\n    watch: true\n    interval: 30s\n"));
+    }
+    let place = Place::new();
+    let config = place.load(&text).unwrap();
+    assert_eq!(config.hosts.len(), 10_000);
+    assert_eq!(config.warnings.to_string(), "");
+    let problems = place.load(&text.replace("interval", "intervall")).unwrap_err();
+    assert_eq!(problems.0.len(), 10_000);
+    assert!(problems.0.iter().enumerate().all(|(n, problem)| problem.line == Some(6 + 3 * n)));
+}
+
+fn example() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("heartbeat.yaml.example");
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn the_example_works_as_it_stands() {
+    let file = Place::new();
+    let file = file.write("heartbeat.yaml", &example(), 0o644);
+    let config = load(&file).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.warnings.to_string(), "");
+    assert!(config.hosts["web1"].watch);
+    assert_eq!(config.notification_channels_for_host("web1"), ["log"]);
+    assert_eq!(config.channels["log"].kind, Kind::Log);
+    assert_eq!(config.receiver.host, "127.0.0.1");
+}
+
+/// The example with every key that is commented out taken in. Of a secret and its file, and of what
+/// needs a file or a program, one that can be had.
+fn whole_example() -> String {
+    let key = |line: &&str| {
+        let body = line.trim_start().strip_prefix('#').unwrap_or_default();
+        let word = body.split(':').next().unwrap_or_default();
+        body.contains(':') && !word.is_empty() && !word.contains(' ')
+    };
+    let lines = example();
+    let uncommented = lines.lines().map(|line| match key(&line) {
+        true => line.replacen('#', "", 1),
+        false => line.to_owned(),
+    });
+    let left = |line: &String| !line.contains("_file: ");
+    uncommented.filter(left).map(|line| line + "\n").collect()
+}
+
+#[test]
+fn the_example_documents_only_keys_that_there_are() {
+    let said = Place::new().problems(&whole_example());
+    let (_, rest) = said.split_once(": ").unwrap_or_default();
+    assert_eq!(
+        rest, "warning: repo_check.restic_path: there is no program restic in PATH",
+        "{said}"
+    );
+}
+
+/// A key that does not exist is answered with those that do.
+#[test]
+fn the_example_documents_every_key_that_there_is() {
+    let mut text = String::new();
+    let mut probes = 0;
+    for line in whole_example().lines() {
+        text.push_str(&format!("{line}\n"));
+        let indent = line.len() - line.trim_start().len();
+        let word = line.trim();
+        let below = match word {
+            "web1:" | "heartbeat:" | "receiver:" | "correlator:" | "repo_check:" | "notifier:"
+            | "default:" => 2,
+            _ if word.starts_with("type: ") => 0,
+            _ => continue,
+        };
+        text.push_str(&format!("{}zzzzzzzz: 1\n", " ".repeat(indent + below)));
+        probes += 1;
+    }
+    let said = Place::new().problems(&(text + "zzzzzzzz: 1\n"));
+    let lists: Vec<_> = said.lines().filter_map(|line| line.split_once("; there are: ")).collect();
+    assert_eq!(lists.len(), probes + 1, "{said}");
+    for key in lists.iter().flat_map(|(_, list)| list.split(", ")) {
+        let example = example();
+        let documented =
+            |line: &str| line.trim_start_matches([' ', '#']).starts_with(&format!("{key}:"));
+        assert!(example.lines().any(documented), "{key} is not in the example");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_damaged_configuration_never_panics(
+        cuts in proptest::collection::vec((0..4000usize, "[ -~\n]{0,3}", 0..9usize), 1..6)
+    ) {
+        let mut text: Vec<char> = whole_example().lines().filter(|line| !line.trim_start().starts_with("# ")).flat_map(|line| line.chars().chain(['\n'])).collect();
+        for (at, insert, remove) in cuts {
+            let at = at.min(text.len());
+            let end = (at + remove).min(text.len());
+            text.splice(at..end, insert.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let _ = Place::new().load(&text);
+    }
+}
+
+#[test]
+fn threshold_sets_take_over_replace_and_drop_rules() {
+    let text = "\
+threshold_configs:
+  default: {extends: default, cpu_monitor.cpu_percent: off}
+  ours:
+    extends: default
+    memory_monitor.percent: {critical: '> 99', for: 5m}
+  bare: {load: {warning: '>= 1'}}
+";
+    let config = Place::new().load(text).unwrap();
+    let rules = |set: &str| &config.threshold_sets[set].rules;
+    assert_eq!(config.own_threshold_sets, 3);
+    assert!(!rules("default").contains_key("cpu_monitor.cpu_percent"));
+    assert_eq!(rules("default").len(), 7);
+    assert_eq!(rules("ours").len(), 7);
+    let memory = rules("ours")["memory_monitor.percent"];
+    assert_eq!((memory.warning, memory.hold), (None, Duration::from_secs(300)));
+    assert_eq!(rules("bare").len(), 1);
+    assert_eq!(rules("high_sensitivity").len(), 8);
+}
+
+#[test]
+fn beyond_loopback_a_key_and_a_token_are_enough() {
+    for text in [
+        "heartbeat: {host: 0.0.0.0, key: hunter22hunter22}\nreceiver: {host: '::', token: hunter22}\n",
+        "heartbeat: {host: 0.0.0.0, accept_unsigned: true}\n",
+        "heartbeat: {host: 0.0.0.0}\nhosts: {web1: {key: hunter22hunter22}}\n",
+        "heartbeat: {host: 127.3.2.1}\nreceiver: {host: localhost}\n",
+    ] {
+        assert!(Place::new().load(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn the_password_in_a_url_is_a_secret_and_not_part_of_it() {
+    let text = "correlator: {redis_url: 'rediss://ops:hunter%4022@redis.example.com/2'}\n";
+    let correlator = Place::new().load(text).unwrap().correlator;
+    assert_eq!(correlator.redis_url, "rediss://redis.example.com/2");
+    assert_eq!(correlator.redis_user.as_deref(), Some("ops"));
+    assert_eq!(correlator.redis_password.unwrap().reveal(), "hunter@22");
 }

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::blindness::Blindness;
 use crate::heartbeat::profile::{Common, Profile};
 use crate::snapshot::State;
 
-/// How often a deadline that was postponed already may be shifted by later blindness.
+/// How often a postponed deadline may be shifted without a proof that anybody listened.
 const MOST_SHIFTS: u8 = 3;
 /// The least grace that nobody asked for.
 const LEAST_GRACE: Duration = Duration::from_secs(30);
@@ -24,7 +26,7 @@ pub struct Connection {
     /// It is down, but a boot of its host told that its trouble is over: its beat is no news, and
     /// when it does not come until the deadline, that is told anew.
     pub covered: bool,
-    /// How often a postponed deadline was shifted since it was last heard.
+    /// How often its postponed deadline was shifted without such a proof.
     pub shifts: u8,
     /// What it promised last, in milliseconds; 0 when it never said.
     pub interval: u32,
@@ -34,12 +36,22 @@ pub struct Connection {
     pub seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
     pub signed: i64,
-    /// The deadline that was granted because the daemon was blind; once per time it was heard.
-    pub granted: Option<Mono>,
+    /// What was granted because the daemon was blind; once per time it was heard.
+    pub granted: Option<Grant>,
     /// The moment of its earliest entry among the deadlines.
     pub queued: Mono,
     /// Where its last datagram came from.
     pub address: Option<IpAddr>,
+}
+
+/// A deadline that was granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Grant {
+    /// From when on listening counts.
+    pub from: Mono,
+    /// The deadline, if the daemon listens all the time.
+    pub until: Mono,
 }
 
 /// How often a connection beats, and how late a beat may be.
@@ -89,13 +101,15 @@ impl Connection {
         Promise { interval, grace: profile.grace.or(common.grace).unwrap_or_else(usual) }
     }
 
-    /// The beat came: it is up, and all that was excused is forgotten. Whether that is a change.
+    /// The beat came: it is up, and all that was excused is forgotten. Whether that must be stored
+    /// at once: a new state, or the end of excuses that a crash would count on.
     pub fn rise(&mut self, now: Now) -> bool {
+        let shifted = self.shifts > 0;
         self.seen = now;
         self.granted = None;
         self.shifts = 0;
         self.covered = false;
-        self.turn(State::Up, now)
+        self.turn(State::Up, now) || shifted
     }
 
     /// Enters a state; whether that is a change.
@@ -112,14 +126,18 @@ impl Connection {
     pub fn cover(&mut self, promise: Promise, now: Now) {
         self.covered = true;
         self.shifts = 0;
-        self.granted = Some(now.mono + promise.patience());
+        self.granted = Some(Grant { from: now.mono, until: now.mono + promise.patience() });
     }
 
     /// When its silence would have to be told, as far as it is known without blindness.
     pub fn deadline(&self, promise: Promise) -> Option<Mono> {
         match self.state {
-            State::Up => Some(self.granted.unwrap_or(self.seen.mono + promise.patience())),
-            State::Overdue | State::Shutdown if self.covered => self.granted,
+            State::Up => {
+                Some(self.granted.map_or(self.seen.mono + promise.patience(), |grant| grant.until))
+            }
+            State::Overdue | State::Shutdown if self.covered => {
+                self.granted.map(|grant| grant.until)
+            }
             State::New | State::Overdue | State::Shutdown => None,
         }
     }
@@ -127,25 +145,28 @@ impl Connection {
     /// When its silence has to be told, after what the daemon could not hear.
     ///
     /// A beat that was expected while the daemon was blind, or whose grace that cut short, gets a
-    /// whole interval and grace from the end of the blindness, once. A later blindness that
-    /// swallows that deadline shifts it by the listening time that was left, a few times only:
-    /// frequent restarts must not postpone it for ever.
+    /// whole interval and grace from the end of the blindness, once. From then on only time spent
+    /// listening counts: later blindness shifts the deadline by what was left of it. Where nobody
+    /// can prove that there was any listening in between, it does so a few times only: frequent
+    /// restarts must not postpone an alarm for ever.
     pub fn excuse(&mut self, promise: Promise, blindness: &Blindness) -> Option<Mono> {
         let mut deadline = self.deadline(promise)?;
         let expected = self.seen.mono + promise.interval;
         for period in blindness.periods() {
-            if self.granted.is_none() {
-                if period.stop <= deadline && expected <= period.start {
-                    deadline = period.start + promise.patience();
-                    self.granted = Some(deadline);
+            let (stop, start) = (period.stop, period.start);
+            let Some(grant) = self.granted else {
+                if stop <= deadline && expected <= start {
+                    deadline = start + promise.patience();
+                    self.granted = Some(Grant { from: start, until: deadline });
                 }
-            } else if self.shifts < MOST_SHIFTS
-                && period.stop < deadline
-                && deadline <= period.start
-            {
-                deadline = period.start + deadline.since(period.stop);
-                self.granted = Some(deadline);
-                self.shifts += 1;
+                continue;
+            };
+            let unproven = deadline <= start || stop <= grant.from;
+            let spent = unproven && self.shifts == MOST_SHIFTS;
+            if grant.from < start && stop < deadline && !spent {
+                deadline = start + deadline.since(stop.max(grant.from));
+                self.granted = Some(Grant { from: start, until: deadline });
+                self.shifts = self.shifts.saturating_add(u8::from(unproven)).min(MOST_SHIFTS);
             }
         }
         Some(deadline)

@@ -15,9 +15,9 @@ use crate::snapshot::State;
 pub use crate::heartbeat::profile::Rules;
 pub use crate::heartbeat::row::{Mark, Row};
 
-/// How many events [`Fleet::due`] gives at once: when 100,000 hosts are gone in one moment, their
-/// events and rows must not be in memory all together.
-const MOST_EVENTS: usize = 1024;
+/// How many events and rows [`Fleet::due`] gives at once: when 100,000 hosts are gone in one
+/// moment, theirs must not be in memory all together.
+const MOST_AT_ONCE: usize = 1024;
 
 /// What an accepted datagram caused.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -140,7 +140,7 @@ impl Fleet {
     pub fn due(&mut self, now: Now) -> Due {
         let mut due = std::mem::take(&mut self.pending);
         let mut touched = BTreeSet::new();
-        while due.events.len() < MOST_EVENTS {
+        while due.events.len() < MOST_AT_ONCE && touched.len() < MOST_AT_ONCE {
             let Some(entry) = self.deadlines.pop_due(now.mono) else {
                 break;
             };
@@ -584,6 +584,22 @@ mod tests {
     }
 
     #[test]
+    fn crash_after_crash_before_any_flush_did_invent_an_alarm() {
+        let mut play = Play::new();
+        play.beat("web1");
+        let mark = play.mark();
+        let mut stored = play.rows();
+        for _ in 0..20 {
+            play.now = play.now.later(SECOND);
+            play.start(stored.clone(), Some(mark.clone()));
+            stored = play.rows();
+            play.wait(35 * SECOND);
+            stored.extend(play.try_hear(BEAT.as_bytes()).unwrap().rows);
+            assert!(play.events().is_empty());
+        }
+    }
+
+    #[test]
     fn rows_of_two_kernels_ago_go_by_the_wall_clock() {
         let mut play = Play::new();
         play.beat("web1").wait(MINUTE).facts();
@@ -603,7 +619,7 @@ mod tests {
             let now = format!(r#"{{"mono":{number},"wall":{number}}}"#);
             let row: Row = serde_json::from_str(&format!(
                 r#"{{"since":{number},"configured":{number},"booted":{number},"unknown":1,
-                "connections":[{{"name":"a","state":"UP","seen":{now},"granted":{number},
+                "connections":[{{"name":"a","state":"UP","seen":{now},"granted":{{"from":{number},"until":{number}}},
                 "interval":4294967295,"shifts":255}},{{"state":"OVERDUE","covered":true}},{{}}],
                 "alerts":[{{"path":"m","level":"critical","told":{now}}}]}}"#
             ))

@@ -8,15 +8,19 @@ pub mod fleet;
 mod gauge;
 mod hearing;
 mod host;
+pub mod listener;
 mod metrics;
 #[cfg(test)]
 mod play;
 mod profile;
-mod rejection;
+pub mod rejection;
 mod restore;
 pub mod row;
 pub mod settings;
+#[cfg(test)]
+mod survival;
 pub mod threshold;
 pub mod threshold_config;
 mod view;
+pub mod watch;
 pub mod wire;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Level, Trouble};
 use crate::heartbeat::blindness::Blindness;
-use crate::heartbeat::connection::Connection;
+use crate::heartbeat::connection::{Connection, Grant};
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::host::{Boots, Host, MAX_CONNECTIONS};
 use crate::heartbeat::metrics::MAX_METRICS;
@@ -163,9 +163,13 @@ fn connection(
     connection.address = row.address.and_then(|address| address.parse().ok());
     // No deadline is later than it would be after a beat at this moment, whatever the row says.
     let latest = frame.now.mono + connection.promise(profile, common).patience();
-    let granted = row.granted.map(|granted| Mono(granted.0.saturating_add(shift)).min(latest));
+    let granted = row.granted.map(|grant| Grant {
+        from: Mono(grant.from.0.saturating_add(shift)),
+        until: Mono(grant.until.0.saturating_add(shift)).min(latest),
+    });
+    let whole = Grant { from: frame.now.mono, until: latest };
     let waits = row.state == State::Up || row.covered;
     let unknown = waits && (frame.lost || (row.covered && granted.is_none()));
-    connection.granted = if unknown { Some(latest) } else { granted };
+    connection.granted = if unknown { Some(whole) } else { granted };
     connection
 }

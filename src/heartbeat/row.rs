@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::Level;
 use crate::heartbeat::connection::Connection;
+pub use crate::heartbeat::connection::Grant;
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::host::Host;
 use crate::snapshot::State;
@@ -79,7 +80,7 @@ pub struct ConnectionRow {
     pub signed: i64,
     /// The deadline that was granted after blindness.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub granted: Option<Mono>,
+    pub granted: Option<Grant>,
     /// Where its last datagram came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

@@ -13,6 +13,9 @@ const BUILT_IN: [&str; 4] = ["default", "high_sensitivity", "low_sensitivity", "
 /// A metric, how long its value must stay, and warning and critical limits by set.
 type Row = (&'static str, u64, [Option<(f64, f64)>; 4]);
 
+/// What a rule looks like.
+const RULE: &str = "must be such as {warning: \"> 80\", critical: \"> 90\"}, or off";
+
 /// No critical limit at all.
 const NONE: f64 = f64::INFINITY;
 
@@ -119,7 +122,7 @@ fn resolve(
 impl Draft {
     fn read(section: &mut Section, known: &Names) -> Draft {
         let extends = section.name("extends", "threshold set", known);
-        let rules = section.others(|pattern, rule| {
+        let rules = section.others(RULE, |pattern, rule| {
             let section = rule?;
             if !is_pattern(pattern) {
                 section.error("", "must be a metric's path, such as cpu_monitor.cpu_percent; * stands for one part of it");

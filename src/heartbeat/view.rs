@@ -236,3 +236,81 @@ impl Host {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Trouble;
+    use crate::heartbeat::play::{DAY, HOUR, MINUTE, Play, SECOND, rules};
+    use crate::heartbeat::settings::{HostSettings, UnknownHosts};
+
+    #[test]
+    fn a_reload_takes_hosts_out_and_in() {
+        let mut play = Play::new();
+        play.beat("web1").wait(HOUR).facts();
+        play.rules.hosts.clear();
+        let watched = HostSettings { watch: true, ..HostSettings::default() };
+        play.rules.hosts.insert("web2".into(), watched);
+        let due = play.fleet.reconfigure(play.rules.clone(), play.now);
+        assert_eq!(due.gone, ["web1"]);
+        let trouble = Trouble::Connection { host: "web1".into(), connection: "ipv4".into() };
+        assert_eq!((due.events.len(), due.ended), (0, vec![trouble]));
+        assert_eq!(due.rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web2"]);
+        assert!(play.fleet.view("web1").is_none());
+        assert_eq!(play.wait(DAY).events(), ["web2 was never heard"]);
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_known() {
+        let mut play = Play::new();
+        play.beat("web1").wait(20 * SECOND);
+        play.rules.hosts.get_mut("web1").unwrap().grace = Some(MINUTE);
+        play.rules.default_channels = vec!["oncall".into()];
+        assert!(play.fleet.reconfigure(play.rules.clone(), play.now).gone.is_empty());
+        assert_eq!(play.fleet.view("web1").unwrap().channels, ["oncall"]);
+        assert!(play.wait(50 * SECOND - SECOND).events().is_empty());
+        assert_eq!(play.wait(SECOND).events(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_host_that_is_no_longer_configured_becomes_an_unknown_one_where_those_are_accepted() {
+        let mut play = Play::new();
+        play.beat("web1");
+        play.rules.hosts.clear();
+        play.rules.settings.unknown_hosts = UnknownHosts::Accept;
+        assert!(play.fleet.reconfigure(play.rules.clone(), play.now).gone.is_empty());
+        assert!(!play.fleet.view("web1").unwrap().watch);
+        assert_eq!(play.fleet.counts().unknown, 1);
+    }
+
+    #[test]
+    fn rows_of_hosts_that_are_gone_are_told_after_a_restart() {
+        let mut play = Play::new();
+        play.beat("web1");
+        let (rows, mark) = (play.rows(), play.mark());
+        play.rules.hosts.clear();
+        play.now = play.now.later(SECOND);
+        play.fleet = Fleet::restore(play.rules, rows, Some(mark), play.now, &play.kernel);
+        assert!(play.fleet.is_empty());
+        assert_eq!(play.fleet.next_deadline(), Some(Mono(i64::MIN)), "at once");
+        assert_eq!(play.fleet.due(play.now).gone, ["web1"]);
+        assert_eq!(play.fleet.next_deadline(), None);
+    }
+
+    #[test]
+    fn views_come_in_a_stable_order_and_in_parts() {
+        let mut rules = rules();
+        rules.settings.unknown_hosts = UnknownHosts::Accept;
+        rules.hosts.insert("b".into(), HostSettings::default());
+        let mut play = Play::with(rules);
+        play.beat("z").beat("a").beat("b");
+        let names = |from, count| {
+            let views = play.fleet.views(from, count);
+            views.into_iter().map(|view| view.name).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(0, 2), "b web1");
+        assert_eq!(names(2, 9), "z a");
+        let view = play.fleet.view("web1").unwrap();
+        assert_eq!((view.state, view.since), (State::New, None));
+    }
+}

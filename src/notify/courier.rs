@@ -17,7 +17,9 @@ use super::channel::{Definition, Delivered, Failure, Letter};
 use super::outbox::{DeliveryId, Fate, Job, LineSettings, LineView, Open, Outbox, Record};
 use super::route::Routes;
 use crate::clock::{Now, words};
-use crate::event::{Event, EventId, Fact, Level, Trouble};
+use crate::effect::Effect;
+use crate::event::{Event, EventId, Fact, Level};
+use crate::stop::Vital;
 use crate::store::{Committed, Store, Table, Write};
 
 /// So many orders are taken into one transaction at most: a bound on its memory.
@@ -31,24 +33,11 @@ const LAST_EVENT: &str = "last_event";
 /// Something for the courier to do.
 pub enum Order {
     /// Store these rows and events as one, then deliver.
-    Accept(Caused),
+    Accept(Effect),
     /// A new configuration.
     Reconfigure(Equipment),
     /// Finish: write everything, end the attempts that are under way.
     Stop,
-}
-
-/// What a feature has established: state to keep and events to tell, in one transaction.
-#[derive(Default)]
-pub struct Caused {
-    /// Rows of the feature's own state.
-    pub writes: Vec<Write>,
-    /// What happened.
-    pub events: Vec<Event>,
-    /// Troubles of which nothing is known any more; they end without a word.
-    pub forgotten: Vec<Trouble>,
-    /// Told whether it is on disk.
-    pub stored: Option<Box<dyn FnOnce(bool) + Send>>,
 }
 
 /// Channels and routes: what a configuration means to the courier.
@@ -116,44 +105,59 @@ struct Task {
 /// What a full store makes of itself: every row that the features know.
 pub type EveryRow = Box<dyn Fn() -> Vec<Write> + Send>;
 
-impl Courier {
-    /// Starts the courier and its workers on what the store holds.
+/// The courier's desk before it is opened: orders may be left already.
+pub struct Desk {
+    inputs: Receiver<Input>,
+    results: Sender<Input>,
+    standing: Arc<Mutex<Standing>>,
+}
+
+impl Desk {
+    /// Starts the courier and its workers on what the store holds. `translate` turns a time of
+    /// an earlier boot into one of this boot's clock, `every_row` gives the features' rows to a
+    /// store that lost its own.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(
+    pub fn open(
+        self,
         mut store: Store,
         equipment: Equipment,
         every_row: EveryRow,
         translate: impl Fn(Now) -> Now,
-        now: Now,
-    ) -> std::io::Result<(Courier, thread::JoinHandle<()>)> {
-        let (orders, inputs) = unbounded();
+    ) -> std::io::Result<thread::JoinHandle<()>> {
+        let now = Now::read();
         let (tasks, to_do) = unbounded();
-        let standing = Arc::new(Mutex::new(Standing::default()));
-        let last_event = last_event(&store);
-        let outbox = restored(&mut store, &equipment, translate, now);
-        let mut desk = Desk {
+        let mut work = Work {
+            last_event: store.get(Table::Meta, LAST_EVENT).unwrap_or_default(),
+            outbox: restored(&mut store, &equipment, translate, now),
             store,
-            outbox,
             equipment,
             every_row,
-            last_event,
-            inputs,
+            inputs: self.inputs,
             tasks,
             to_do,
-            results: orders.clone(),
+            results: self.results,
             workers: 0,
-            standing: Arc::clone(&standing),
+            standing: self.standing,
             history: 0,
             sent: BTreeMap::new(),
             failed: BTreeMap::new(),
         };
-        desk.trim_history();
-        desk.hire()?;
-        desk.show(now);
-        let handle = thread::Builder::new().name("courier".into()).spawn(move || desk.run())?;
-        Ok((Courier { orders, standing }, handle))
+        work.trim_history();
+        work.hire()?;
+        work.show(now);
+        thread::Builder::new().name("courier".into()).spawn(move || work.run())
+    }
+}
+
+impl Courier {
+    /// A courier whose desk is not open yet.
+    pub fn new() -> (Courier, Desk) {
+        let (orders, inputs) = unbounded();
+        let standing = Arc::new(Mutex::new(Standing::default()));
+        let desk = Desk { inputs, results: orders.clone(), standing: Arc::clone(&standing) };
+        (Courier { orders, standing }, desk)
     }
 
     /// Leaves an order. It is taken up as soon as the disk has the ones before it.
@@ -173,10 +177,6 @@ impl Courier {
     }
 }
 
-fn last_event(store: &Store) -> EventId {
-    store.get(Table::Meta, LAST_EVENT).unwrap_or_default()
-}
-
 fn restored(
     store: &mut Store,
     equipment: &Equipment,
@@ -186,8 +186,12 @@ fn restored(
     let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id()).rotate_left(32);
     let mut outbox = Outbox::new(equipment.lines(), seed, now);
     let mut deliveries = store.read::<super::outbox::Delivery>(Table::Outbox);
-    for (_, delivery) in &mut deliveries {
-        delivery.accepted = translate(delivery.accepted);
+    for (key, delivery) in &mut deliveries {
+        let translated = translate(delivery.accepted);
+        if translated != delivery.accepted {
+            delivery.accepted = translated;
+            store.write(Write::put(Table::Outbox, key.clone(), delivery));
+        }
     }
     let troubles: Vec<Open> =
         store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect();
@@ -201,7 +205,7 @@ fn restored(
     outbox
 }
 
-struct Desk {
+struct Work {
     store: Store,
     outbox: Outbox,
     equipment: Equipment,
@@ -220,9 +224,9 @@ struct Desk {
 
 type Answer = Box<dyn FnOnce(bool) + Send>;
 
-impl Desk {
+impl Work {
     fn run(mut self) {
-        let guard = Deadman;
+        let _vital = Vital;
         let mut stopping: Option<Instant> = None;
         loop {
             let inputs = self.wait(stopping);
@@ -231,7 +235,7 @@ impl Desk {
             for input in inputs {
                 match input {
                     Input::Done(done) => self.done(done, now),
-                    Input::Order(Order::Accept(caused)) => answers.extend(self.take(caused, now)),
+                    Input::Order(Order::Accept(effect)) => answers.extend(self.take(effect, now)),
                     Input::Order(Order::Reconfigure(equipment)) => self.reequip(equipment, now),
                     Input::Order(Order::Stop) => stopping = Some(Instant::now()),
                 }
@@ -249,7 +253,6 @@ impl Desk {
                 break;
             }
         }
-        std::mem::forget(guard);
     }
 
     /// Waits for something to do and takes all of it.
@@ -275,17 +278,17 @@ impl Desk {
     }
 
     /// Takes what a feature caused into the transaction at hand.
-    fn take(&mut self, caused: Caused, now: Now) -> Option<Answer> {
-        for write in caused.writes {
+    fn take(&mut self, effect: Effect, now: Now) -> Option<Answer> {
+        for write in effect.writes {
             self.store.write(write);
         }
-        for trouble in &caused.forgotten {
+        for trouble in &effect.forgotten {
             self.outbox.forget(trouble);
         }
-        for event in caused.events {
+        for event in effect.events {
             self.accept(&event, now);
         }
-        caused.stored
+        effect.stored
     }
 
     fn accept(&mut self, event: &Event, now: Now) {
@@ -445,7 +448,7 @@ impl Desk {
 
 /// Makes attempts until the courier is gone.
 fn work(to_do: &Receiver<Task>, results: &Sender<Input>) {
-    let guard = Deadman;
+    let _vital = Vital;
     for Task { job, channel } in to_do {
         let begun = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| attempt(&job, &channel)));
@@ -458,7 +461,6 @@ fn work(to_do: &Receiver<Task>, results: &Sender<Input>) {
             break;
         }
     }
-    std::mem::forget(guard);
 }
 
 fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
@@ -473,16 +475,4 @@ fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
         ends: &delivery.ends,
         now: Now::read().wall,
     })
-}
-
-/// Ends the process when the thread that holds it panics: systemd starts a whole one again,
-/// nobody would notice that a daemon has lost its courier.
-pub struct Deadman;
-
-impl Drop for Deadman {
-    fn drop(&mut self) {
-        let name = thread::current().name().unwrap_or("a thread").to_owned();
-        error!("{name} died, so hbd ends; what it accepted is on disk");
-        std::process::exit(1);
-    }
 }

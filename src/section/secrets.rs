@@ -8,7 +8,7 @@ use crate::secret::Secret;
 use crate::yaml::Node;
 
 impl<'a> Section<'a> {
-    /// The secret `key`, or the first line of the file that `file_key` names. By custom the latter is
+    /// The secret `key`, or the text of the file that `file_key` names. By custom the latter is
     /// `key` with `_file` behind it.
     pub fn secret(&mut self, key: &'static str, file_key: &'static str) -> Option<Secret> {
         let node = self.node(key);

@@ -1,4 +1,4 @@
-//! On which line every node of a tree stands. Pure.
+//! On which line every node of a tree stands, and how its leaves are written. Pure.
 //!
 //! One walk through the text in the order of the tree. The tree says what must come next, so the walk
 //! verifies each word that it passes; where the text surprises it, it stops, and what it did not reach
@@ -6,16 +6,21 @@
 
 use super::{Entry, Kind, Node, Value};
 
-/// Gives the nodes of `root`, which was read from `text`, their lines.
-pub(super) fn place(text: &str, root: &mut Node) {
-    let mut walk = Walk { text: text.as_bytes(), at: 0, line: 1 };
-    let _ = walk.node(root, false);
+/// Gives the nodes of `root`, which was read from `text`, their lines, and the leaves that are not text
+/// their spelling. Whether it got to the end and saw every leaf.
+pub(super) fn place(text: &str, root: &mut Node) -> bool {
+    let mut walk = Walk { text: text.as_bytes(), at: 0, line: 1, aliased: false };
+    let arrived = walk.node(root, false).is_some();
+    walk.skip_space();
+    arrived && !walk.aliased && walk.peek().is_none()
 }
 
 struct Walk<'a> {
     text: &'a [u8],
     at: usize,
     line: usize,
+    /// Whether an alias was passed: what it stands for was not seen.
+    aliased: bool,
 }
 
 /// None: the text is not what the tree promised.
@@ -82,25 +87,64 @@ impl Walk<'_> {
     }
 
     fn node(&mut self, node: &mut Node, flow: bool) -> Step {
-        if matches!(&node.value, Value::Scalar { text, kind: Kind::Null } if text.is_empty()) {
-            // Nothing is written: what comes next belongs to the next node, but for an alias.
-            self.skip_space();
-            return if self.peek() == Some(b'*') { None } else { Some(()) };
+        if let Value::Scalar { text, kind: Kind::Null } = &mut node.value {
+            return self.null(text);
         }
         self.skip_properties();
         let line = self.line;
         let first = self.peek()?;
         if first == b'*' {
             self.skip_word();
+            self.aliased = true;
         } else {
             match &mut node.value {
-                Value::Scalar { text, .. } => self.scalar(text, flow)?,
+                Value::Scalar { text, kind: Kind::Text } => self.scalar(text, flow)?,
+                Value::Scalar { text, kind: Kind::Bool | Kind::Int | Kind::Float | Kind::Null } => {
+                    self.typed(text)?;
+                }
                 Value::List(nodes) => self.list(nodes)?,
                 Value::Map(entries) => self.map(entries, flow)?,
             }
         }
         node.line = Some(line);
         Some(())
+    }
+
+    /// Null is nothing, or a word on the same line. Nothing may be followed by anything but an alias,
+    /// which could be this very null.
+    fn null(&mut self, text: &mut String) -> Step {
+        while matches!(self.peek(), Some(b' ' | b'\t')) {
+            self.at += 1;
+        }
+        let start = self.at;
+        self.skip_word();
+        let word = std::str::from_utf8(&self.text[start..self.at]).ok()?;
+        if matches!(word, "~" | "null" | "Null" | "NULL") {
+            word.clone_into(text);
+            return Some(());
+        }
+        self.at = start;
+        if matches!(self.peek(), Some(b'&' | b'!')) {
+            return None;
+        }
+        self.skip_space();
+        if self.peek() == Some(b'*') { None } else { Some(()) }
+    }
+
+    /// A number or a boolean: one plain word, which must say what YAML understood.
+    fn typed(&mut self, text: &mut String) -> Step {
+        let start = self.at;
+        self.skip_word();
+        let word = std::str::from_utf8(&self.text[start..self.at]).ok()?;
+        let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
+        // 0x1F, .inf: written in a way that only YAML knows.
+        let unsigned = word.trim_start_matches(['+', '-']);
+        let special =
+            ["0x", "0o", "0b", ".i", ".I", ".n", ".N"].iter().any(|s| unsigned.starts_with(s));
+        let same = special
+            || word.eq_ignore_ascii_case(text)
+            || number(word).is_some() && number(word) == number(text);
+        same.then(|| word.clone_into(text))
     }
 
     fn list(&mut self, nodes: &mut [Node]) -> Step {

@@ -2,24 +2,24 @@
 
 use super::Refusal;
 
-/// Refuses brackets that are nested deeper than `deepest` before the parser meets them: its time
-/// grows with the square of their depth.
-pub(super) fn check_brackets(text: &str, deepest: usize) -> Result<(), Refusal> {
+/// More brackets than this are never open at once, quoted ones and all.
+const MOST_OPEN: usize = 500;
+
+/// Refuses what is nested absurdly before the parser meets it: its time grows with the square of the
+/// depth.
+pub(super) fn check_nesting(text: &str) -> Result<(), Refusal> {
+    let mut open: usize = 0;
     for (index, line) in text.lines().enumerate() {
-        let mut run = 0;
         for byte in line.bytes() {
             match byte {
-                b'[' | b'{' => run += 1,
-                b' ' | b'-' | b'?' if run > 0 => {}
-                _ => run = 0,
-            }
-            if run > deepest {
-                let what = "too many brackets open here".into();
-                return Err(Refusal { line: Some(index + 1), what });
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
             }
         }
-        if line.len() - line.trim_start_matches(['-', '?', ' ']).len() > 10 * deepest {
-            return Err(Refusal { line: Some(index + 1), what: "is indented too deeply".into() });
+        let dashes = line.len() - line.trim_start_matches(['-', '?', ' ']).len();
+        if open > MOST_OPEN || dashes > MOST_OPEN {
+            return Err(Refusal { line: Some(index + 1), what: "is nested too deeply".into() });
         }
     }
     Ok(())
@@ -34,7 +34,17 @@ pub(super) fn explain(error: &serde_yaml::Error, text: &str) -> Refusal {
     if let Some((line, what)) = opened(&said) {
         return Refusal { line: Some(line), what };
     }
+    let line = if said.contains("more than one document") { second_document(text) } else { line };
     Refusal { line, what: remedy(&said, at).unwrap_or_else(|| bare(&said)) }
+}
+
+/// The line of the marker that ends the first document.
+fn second_document(text: &str) -> Option<usize> {
+    let content = |line: &str| !line.trim().is_empty() && !line.starts_with(['#', '%', '-']);
+    let start = text.lines().position(content)?;
+    let marker = |line: &str| line.starts_with("---") || line.starts_with("...");
+    let (index, _) = text.lines().enumerate().skip(start).find(|(_, line)| marker(line))?;
+    Some(index + 1)
 }
 
 /// Something that was opened and not closed: the line of its beginning is the one to look at.

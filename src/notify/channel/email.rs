@@ -145,8 +145,12 @@ impl Email {
         let usual = if smtp_port == 465 { Tls::Implicit } else { Tls::Starttls };
         let choices =
             [("starttls", Tls::Starttls), ("implicit", Tls::Implicit), ("none", Tls::None)];
+        let recipients = section.texts("recipients");
+        if recipients.as_ref().is_some_and(Vec::is_empty) {
+            section.error("recipients", "must name at least one address");
+        }
         let email = Email {
-            recipients: section.texts("recipients").unwrap_or_default(),
+            recipients: recipients.unwrap_or_default(),
             sender: section.required("sender"),
             smtp_server: section.required("smtp_server"),
             smtp_port,
@@ -161,9 +165,6 @@ impl Email {
     }
 
     fn check(&self, section: &Section) {
-        if section.given("recipients") && self.recipients.is_empty() {
-            section.error("recipients", "must name at least one address");
-        }
         for address in &self.recipients {
             check_address(section, "recipients", address);
         }
@@ -206,7 +207,7 @@ impl Email {
 fn check_address(section: &Section, key: &str, address: &str) {
     if !address.contains('@') {
         section.error(key, format!("\"{address}\" is no mail address: it has no @"));
-    } else if let Err(error) = address.parse::<Mailbox>() {
-        section.error(key, format!("\"{address}\" is no mail address: {error}"));
+    } else if address.parse::<Mailbox>().is_err() {
+        section.error(key, format!("\"{address}\" is no mail address such as ops@example.com"));
     }
 }

@@ -1,0 +1,123 @@
+//! `hbd check`: says what is wrong with a configuration, or how much there is of it.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::config::Config;
+use crate::problem::{Problems, Severity};
+
+/// All is well.
+const OK: u8 = 0;
+/// The configuration is refused (`EX_CONFIG` of sysexits.h).
+const REFUSED: u8 = 78;
+
+/// Prints every problem of the file at `config`, one a line, then, when it can be used, how much is
+/// in it: channels, hosts, and the threshold sets that the file itself defines. Gives the exit code. With
+/// `strict` warnings count as errors; with `json` all is one JSON object.
+pub fn check(config: &Path, strict: bool, json: bool, out: &mut impl Write) -> io::Result<u8> {
+    report(Config::load(config), strict, json, out)
+}
+
+fn report(
+    loaded: Result<Config, Problems>,
+    strict: bool,
+    json: bool,
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    let problems = match &loaded {
+        Ok(config) => &config.warnings,
+        Err(problems) => problems,
+    };
+    let fatal = |severity| strict || severity == Severity::Error;
+    let ok = loaded.is_ok() && !problems.0.iter().any(|problem| fatal(problem.severity));
+    let count = |of: fn(&Config) -> usize| loaded.as_ref().map_or(0, of);
+    let channels = count(|config| config.channels.len());
+    let hosts = count(|config| config.hosts.len());
+    let sets = count(|config| config.own_threshold_sets);
+    if json {
+        let answer = json!({
+            "ok": ok,
+            "problems": problems.0,
+            "channels": channels,
+            "hosts": hosts,
+            "threshold_sets": sets,
+        });
+        writeln!(out, "{answer}")?;
+    } else {
+        for problem in &problems.0 {
+            writeln!(out, "{problem}")?;
+        }
+        if ok {
+            let (channels, hosts) = (counted(channels, "channel"), counted(hosts, "host"));
+            writeln!(out, "OK: {channels}, {hosts}, {}", counted(sets, "threshold set"))?;
+        }
+    }
+    Ok(if ok { OK } else { REFUSED })
+}
+
+fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(text: &str, strict: bool, json: bool) -> (u8, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("heartbeat.yaml");
+        std::fs::write(&file, text).unwrap();
+        let mut out = Vec::new();
+        let code = check(&file, strict, json, &mut out).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        (code, said.replace(&format!("{}/", directory.path().display()), ""))
+    }
+
+    const UNWATCHED: &str = "notification_channels: {log: {type: log}}\nhosts:\n  web1:\n";
+
+    #[test]
+    fn a_sound_file_is_counted() {
+        let text =
+            "notification_channels: {a: {type: log}, b: {type: log}}\nthreshold_configs: {x: {}}\n";
+        assert_eq!(
+            run(text, true, false),
+            (0, "OK: 2 channels, 0 hosts, 1 threshold set\n".into())
+        );
+    }
+
+    #[test]
+    fn warnings_are_errors_only_when_strict() {
+        let (code, said) = run(UNWATCHED, false, false);
+        assert!(code == 0 && said.ends_with("OK: 1 channel, 1 host, 0 threshold sets\n"), "{said}");
+        let (code, said) = run(UNWATCHED, true, false);
+        assert!(
+            code == 78 && said.contains("warning: hosts.web1") && !said.contains("OK"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn programs_get_one_json_object() {
+        let (code, said) = run("hots: 1\n", false, true);
+        let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(code, 78);
+        assert_eq!(answer["ok"], false);
+        assert_eq!(
+            answer["problems"][0],
+            json!({"severity": "error", "file": "heartbeat.yaml", "line": 1, "path": "hots",
+                "what": "unknown key, did you mean \"hosts\"?"})
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_a_problem_with_a_remedy() {
+        let mut out = Vec::new();
+        let code = check(Path::new("/nowhere/hb.yaml"), false, false, &mut out).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        assert_eq!(code, 78);
+        assert!(said.starts_with("/nowhere/hb.yaml: cannot be read (No such file"), "{said}");
+        assert!(said.contains("--config"), "{said}");
+    }
+}

@@ -1,0 +1,299 @@
+//! Property tests: whatever happens, no alarm is lost and none is invented.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Event, Fact, Trouble};
+use crate::heartbeat::fleet::{Fleet, Mark, Row, Rules};
+use crate::heartbeat::play::{BEGIN, HERE, SECOND, rules};
+use crate::heartbeat::threshold::{Rule, ThresholdSet};
+use crate::snapshot::State;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Beat {
+        host: u8,
+        connection: u8,
+        metric: Option<u8>,
+    },
+    Boot {
+        connection: u8,
+        id: Option<u8>,
+    },
+    Goodbye {
+        connection: u8,
+    },
+    Wait(u32),
+    Flush,
+    /// The daemon is killed, or stops in peace (then it flushes), and is away for a while.
+    Restart {
+        peaceful: bool,
+        away: u32,
+    },
+    /// The machine boots; its wall clock is off by so much afterwards.
+    Reboot {
+        peaceful: bool,
+        away: u32,
+        off: i32,
+    },
+    Sleep(u32),
+    MoveClock(i32),
+    Reload {
+        watch: bool,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let away = 1..200_000u32;
+    let off = prop_oneof![Just(0), -300_000..300_000i32];
+    prop_oneof![
+        6 => (0..2u8, 0..3u8, proptest::option::of(0..100u8))
+            .prop_map(|(host, connection, metric)| Step::Beat { host, connection, metric }),
+        2 => (0..3u8, proptest::option::of(0..3u8))
+            .prop_map(|(connection, id)| Step::Boot { connection, id }),
+        2 => (0..3u8).prop_map(|connection| Step::Goodbye { connection }),
+        6 => (1..60_000u32).prop_map(Step::Wait),
+        2 => Just(Step::Flush),
+        1 => (any::<bool>(), away.clone())
+            .prop_map(|(peaceful, away)| Step::Restart { peaceful, away }),
+        1 => (any::<bool>(), away.clone(), off.clone())
+            .prop_map(|(peaceful, away, off)| Step::Reboot { peaceful, away, off }),
+        1 => away.prop_map(Step::Sleep),
+        1 => off.prop_map(Step::MoveClock),
+        1 => any::<bool>().prop_map(|watch| Step::Reload { watch }),
+    ]
+}
+
+/// A daemon with its store, and what people were told is wrong.
+struct Story {
+    rules: Rules,
+    fleet: Fleet,
+    now: Now,
+    kernel: String,
+    store: BTreeMap<String, String>,
+    mark: Option<Mark>,
+    open: BTreeSet<Trouble>,
+    overdue: usize,
+}
+
+fn story_rules() -> Rules {
+    let rule =
+        Rule { warning: "> 80".parse().ok(), critical: "> 90".parse().ok(), ..Rule::default() };
+    let mut rules = rules();
+    rules.hosts.insert("web0".into(), rules.hosts["web1"].clone());
+    rules
+        .threshold_sets
+        .insert("default".into(), ThresholdSet { rules: [("m".to_owned(), rule)].into() });
+    rules
+}
+
+fn millis(count: u32) -> Duration {
+    Duration::from_millis(count.into())
+}
+
+impl Story {
+    fn new() -> Story {
+        let fleet = Fleet::restore(story_rules(), [], None, BEGIN, "k");
+        let (store, open) = (BTreeMap::new(), BTreeSet::new());
+        let kernel = "k".to_owned();
+        let rules = story_rules();
+        Story { rules, fleet, now: BEGIN, kernel, store, mark: None, open, overdue: 0 }
+    }
+
+    fn save(&mut self, rows: Vec<(String, Row)>) {
+        for (name, row) in rows {
+            self.store.insert(name, serde_json::to_string(&row).unwrap());
+        }
+    }
+
+    /// Problem and recovery alternate; a connection may be overdue first and then say goodbye.
+    fn tell(&mut self, events: Vec<Event>, ended: Vec<Trouble>) {
+        for event in events {
+            if let Some(trouble) = event.opens() {
+                let again = matches!(event.fact, Fact::Shutdown { .. } | Fact::Threshold { .. });
+                assert!(self.open.insert(trouble) || again, "told twice: {event:?}");
+            }
+            for trouble in event.closes() {
+                assert!(self.open.remove(&trouble), "over before it began: {event:?}");
+            }
+            self.overdue += usize::from(matches!(event.fact, Fact::Overdue { .. }));
+        }
+        for trouble in ended {
+            assert!(self.open.remove(&trouble), "ended before it began: {trouble:?}");
+        }
+    }
+
+    fn hear(&mut self, json: &str) {
+        let heard = self.fleet.hear(json.as_bytes(), HERE, self.now).unwrap();
+        self.save(heard.rows);
+        self.tell(heard.events, heard.ended);
+    }
+
+    fn look(&mut self) {
+        let due = self.fleet.due(self.now);
+        assert!(self.fleet.next_deadline().is_none_or(|next| next > self.now.mono));
+        self.save(due.rows);
+        self.tell(due.events, due.ended);
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let end = self.now.later(time);
+        while let Some(next) = self.fleet.next_deadline().filter(|next| *next <= end.mono) {
+            self.now = self.now.later(next.since(self.now.mono));
+            self.look();
+        }
+        self.now = end;
+    }
+
+    fn flush(&mut self) {
+        let rows = self.fleet.flush();
+        self.save(rows);
+        self.mark = Some(Mark { kernel_boot: self.kernel.clone(), now: self.now });
+    }
+
+    fn start(&mut self) {
+        let row =
+            |(name, text): (&String, &String)| (name.clone(), serde_json::from_str(text).unwrap());
+        let rows: Vec<(String, Row)> = self.store.iter().map(row).collect();
+        let (mark, kernel) = (self.mark.clone(), self.kernel.clone());
+        self.fleet = Fleet::restore(self.rules.clone(), rows, mark, self.now, &kernel);
+        self.look();
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Beat { host, connection, metric } => {
+                let metrics = metric.map(|m| format!(r#","metrics":{{"m":{m}}}"#));
+                let metrics = metrics.unwrap_or_default();
+                self.hear(&format!(
+                    r#"{{"host":"web{host}","connection":"c{connection}"{metrics}}}"#
+                ));
+            }
+            Step::Boot { connection, id } => {
+                let id = id.map(|id| format!(r#","boot_id":"b{id}""#)).unwrap_or_default();
+                self.hear(&format!(
+                    r#"{{"host":"web1","event":"boot","connection":"c{connection}"{id}}}"#
+                ));
+            }
+            Step::Goodbye { connection } => self.hear(&format!(
+                r#"{{"host":"web1","event":"shutdown","connection":"c{connection}"}}"#
+            )),
+            Step::Wait(time) => self.wait(millis(time)),
+            Step::Flush => self.flush(),
+            Step::Restart { peaceful, away } => {
+                if peaceful {
+                    self.flush();
+                }
+                self.now = self.now.later(millis(away));
+                self.start();
+            }
+            Step::Reboot { peaceful, away, off } => {
+                if peaceful {
+                    self.flush();
+                }
+                let wall = Wall(self.now.wall.0 + i64::from(away) + i64::from(off));
+                self.now = Now { mono: Mono(9_000), wall };
+                self.kernel.push('x');
+                self.start();
+            }
+            Step::Sleep(time) => {
+                let stop = self.now.mono;
+                self.now = self.now.later(millis(time));
+                self.fleet.blind(stop, self.now.mono);
+                self.look();
+            }
+            Step::MoveClock(by) => self.now.wall = Wall(self.now.wall.0 + i64::from(by)),
+            Step::Reload { watch } => {
+                self.rules.hosts.get_mut("web1").unwrap().watch = watch;
+                let due = self.fleet.reconfigure(self.rules.clone(), self.now);
+                self.save(due.rows);
+                self.tell(due.events, due.ended);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn problem_and_recovery_alternate_and_no_silence_is_lost(
+        steps in proptest::collection::vec(step(), 0..60)
+    ) {
+        let mut story = Story::new();
+        for step in &steps {
+            story.take(step);
+        }
+        story.wait(200 * SECOND);
+        for host in story.fleet.views(0, 9) {
+            for connection in host.connections {
+                let trouble =
+                    Trouble::Connection { host: host.name.clone(), connection: connection.name };
+                let told = story.open.contains(&trouble);
+                prop_assert_eq!(told, connection.state != State::New, "{:?}", trouble);
+            }
+        }
+        for connection in ["c0", "c1", "c2"] {
+            for host in ["web0", "web1"] {
+                story.hear(&format!(r#"{{"host":"{host}","connection":"{connection}"}}"#));
+            }
+        }
+        story.open.retain(|trouble| matches!(trouble, Trouble::Connection { .. }));
+        prop_assert!(story.open.is_empty(), "{:?}", story.open);
+    }
+
+    /// It beats every ten seconds, give or take; what is sent while the daemon is away is lost. As
+    /// long as the daemon listens for one interval between two absences, all is well.
+    #[test]
+    fn a_host_that_beats_is_never_overdue(
+        absences in proptest::collection::vec(
+            (10_500..90_000u32, 1..500_000u32, 0..3u8, any::<bool>()), 1..20),
+        jitter in 0..500u32,
+    ) {
+        let mut story = Story::new();
+        let mut sent = 0u32;
+        let mut clock = 0u32;
+        for (listening, away, kind, peaceful) in absences {
+            let end = clock + listening;
+            while sent <= end {
+                story.wait(millis(sent - clock));
+                clock = sent;
+                story.hear(r#"{"host":"web1","connection":"c0"}"#);
+                if sent % 60_000 < 10_000 {
+                    story.flush();
+                }
+                sent += 10_000 + (sent * 7) % (jitter + 1);
+            }
+            story.wait(millis(end - clock));
+            story.take(&match kind {
+                0 => Step::Restart { peaceful, away },
+                1 => Step::Reboot { peaceful, away, off: 0 },
+                _ => Step::Sleep(away),
+            });
+            clock = end + away;
+            while sent < clock {
+                sent += 10_000 + (sent * 7) % (jitter + 1);
+            }
+        }
+        prop_assert_eq!(story.overdue, 0);
+    }
+
+    #[test]
+    fn junk_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut fleet = Fleet::new(rules(), BEGIN);
+        prop_assert!(fleet.hear(&bytes, HERE, BEGIN).is_err());
+    }
+
+    #[test]
+    fn json_like_junk_never_panics(
+        pieces in proptest::collection::vec(proptest::sample::select(&[
+            "{", "}", "[", "]", ":", ",", "\"host\"", "\"web1\"", "\"metrics\"", "\"event\"",
+            "\"boot\"", "1e999", "-0", "null", "true", "\"\\ud800\"", " ", "\"interval\"", "0.1",
+        ][..]), 0..40)
+    ) {
+        let mut fleet = Fleet::new(rules(), BEGIN);
+        let _ = fleet.hear(pieces.concat().as_bytes(), HERE, BEGIN);
+        let _ = fleet.hear(format!("{{\"host\":\"web1\",{}}}", pieces.concat()).as_bytes(), HERE, BEGIN);
+    }
+}

@@ -1,0 +1,72 @@
+//! Lists of a section: texts, and names of things that are defined elsewhere.
+
+use std::collections::BTreeSet;
+
+use super::{Section, is_null, near};
+use crate::problem::Severity;
+use crate::yaml::Value;
+
+/// What is defined under its name: channels, threshold sets.
+pub type Names = BTreeSet<String>;
+
+impl Section<'_> {
+    /// A list of texts. One value where a list is wanted is a list of one.
+    pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        Some(self.items(key)?.into_iter().map(|(text, _)| text).collect())
+    }
+
+    fn items(&mut self, key: &'static str) -> Option<Vec<(String, Option<usize>)>> {
+        let node = self.node(key)?;
+        let nodes = match &node.value {
+            Value::List(nodes) => nodes.as_slice(),
+            Value::Scalar { .. } => std::slice::from_ref(node),
+            Value::Map(_) => return self.refuse(key, "must be a list, not a map"),
+        };
+        let line = self.line_of(key);
+        let mut items = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            match &node.value {
+                Value::Scalar { text, .. } if !is_null(node) => {
+                    items.extend(self.clean(key, text).map(|text| (text, node.line.or(line))));
+                }
+                _ => self.report(
+                    Severity::Error,
+                    node.line.or(line),
+                    key,
+                    "must be a list of single values".into(),
+                ),
+            }
+        }
+        Some(items)
+    }
+
+    /// A name that must be among the known ones of that sort.
+    pub fn name(&mut self, key: &'static str, sort: &str, known: &Names) -> Option<String> {
+        let text = self.text(key)?;
+        self.check_name(key, self.line_of(key), sort, known, &text);
+        Some(text)
+    }
+
+    /// A list of names, each of them among the known ones of that sort.
+    pub fn names(&mut self, key: &'static str, sort: &str, known: &Names) -> Option<Vec<String>> {
+        let mut names: Vec<String> = Vec::new();
+        for (name, line) in self.items(key)? {
+            self.check_name(key, line, sort, known, &name);
+            if names.contains(&name) {
+                let what = format!("names \"{name}\" twice");
+                self.report(Severity::Warning, line, key, what);
+            } else {
+                names.push(name);
+            }
+        }
+        Some(names)
+    }
+
+    fn check_name(&self, key: &str, line: Option<usize>, sort: &str, known: &Names, name: &str) {
+        if !known.contains(name) {
+            let meant = near::suggestion(name, known.iter().map(String::as_str));
+            let what = format!("no {sort} is called \"{name}\"{meant}");
+            self.report(Severity::Error, line, key, what);
+        }
+    }
+}

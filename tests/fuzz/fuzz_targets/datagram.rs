@@ -1,0 +1,51 @@
+//! Feeds bytes to `Fleet::hear`: junk never panics, and what is accepted keeps the limits.
+#![no_main]
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use heartbeat::clock::{Mono, Now, Wall};
+use heartbeat::heartbeat::datagram::{self, MAX_BYTES};
+use heartbeat::heartbeat::fleet::{Fleet, Rules};
+use heartbeat::heartbeat::settings::{HostSettings, UnknownHosts};
+use heartbeat::heartbeat::threshold::{Rule, ThresholdSet};
+use libfuzzer_sys::fuzz_target;
+
+const BEGIN: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_291_928_000) };
+
+fn rules() -> Rules {
+    let rule =
+        Rule { warning: "> 80".parse().ok(), critical: "> 90".parse().ok(), ..Rule::default() };
+    let mut rules = Rules::default();
+    rules.settings.unknown_hosts = UnknownHosts::Accept;
+    rules.hosts.insert("web1".into(), HostSettings { watch: true, ..HostSettings::default() });
+    rules
+        .threshold_sets
+        .insert("default".into(), ThresholdSet { rules: [("*".into(), rule)].into() });
+    rules
+}
+
+/// The lines of the input are datagrams, a second apart.
+fn hear(bytes: &[u8]) {
+    let mut fleet = Fleet::new(rules(), BEGIN);
+    let mut now = BEGIN;
+    for line in bytes.split(|byte| *byte == b'\n') {
+        now = now.later(Duration::from_secs(1));
+        let Ok(heard) = fleet.hear(line, IpAddr::V6(Ipv6Addr::LOCALHOST), now) else {
+            continue;
+        };
+        let read = datagram::parse(line).expect("what was accepted unsigned can be read");
+        assert!(line.len() <= MAX_BYTES && (1..=253).contains(&read.host.len()));
+        assert!(heard.ack.is_none_or(|ack| ack.len() <= line.len()));
+        let view = fleet.view(&read.host).expect("a host that was heard is known");
+        assert!(view.connections.len() <= 16 && view.metrics.len() <= 512);
+        assert!(view.metrics.iter().all(|metric| metric.value.is_finite()));
+        assert!(view.metrics.iter().all(|metric| metric.path.len() <= 200));
+    }
+    fleet.due(now.later(Duration::from_secs(3_000_000)));
+    let rows = fleet.all_rows();
+    let again = Fleet::restore(rules(), rows.clone(), None, now, "kernel");
+    assert_eq!(again.len(), rows.len());
+}
+
+fuzz_target!(|bytes: &[u8]| hear(bytes));
