@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod correlator;
 pub mod facts;
+pub mod intake;
 pub mod plan;
 pub mod question;
 pub mod redis;
