@@ -4,6 +4,7 @@
 //!
 //! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
+//! - [`agent`]: what a host says about itself.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`process`]: one run of another program.
 //! - [`notify`]: from an event to a delivered message.
@@ -13,6 +14,7 @@
 //! - [`cli`]: the commands, one file each.
 
 pub mod address;
+pub mod agent;
 pub mod backup;
 pub mod cli;
 pub mod clock;
