@@ -187,6 +187,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A port to listen on: 0 lets the system choose a free one.
+    pub fn listen_port(&mut self, key: &'static str) -> Option<u16> {
+        let text = self.word(key)?;
+        text.parse().ok().or_else(|| {
+            self.refuse(key, format!("must be a port, 0 (any free one) to 65535, not \"{text}\""))
+        })
+    }
+
     /// A duration: `500ms`, `30s`, `1h30m`, `2w`, or a number of seconds.
     pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
         let text = self.word(key)?;

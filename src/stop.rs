@@ -1,6 +1,8 @@
 //! Interruptible waiting: whoever waits is woken by the drop of the [`Stopper`].
 
 use std::convert::Infallible;
+use std::process;
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
@@ -36,9 +38,23 @@ impl Stop {
     }
 }
 
+/// Held by a thread without which the process is of no use: should the thread panic, the process
+/// ends, and whoever watches over it starts it again.
+#[derive(Debug)]
+pub struct Vital;
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let thread = thread::current();
+            log::error!("the thread {} panicked, giving up", thread.name().unwrap_or("?"));
+            process::abort();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::thread;
     use std::time::Instant;
 
     use super::*;

@@ -1,3 +1,7 @@
 //! `hbd`, the daemon and its own admin tool.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    heartbeat::cli::hbd(std::env::args_os().skip(1))
+}

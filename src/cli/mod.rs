@@ -1,3 +1,117 @@
-//! The commands of `hbd` that are not the daemon: one file each.
+//! The commands of `hbd`, one file each: arguments, one call, one error, exit code.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+use crate::daemon::{self, Failure};
+use crate::logger;
 
 pub mod check;
+
+/// The configuration cannot be used (`EX_CONFIG`, sysexits.h).
+pub const CONFIGURATION: u8 = 78;
+/// The arguments are wrong.
+pub const USAGE: u8 = 2;
+const FAILED: u8 = 1;
+
+const HELP: &str = "\
+hbd watches hosts by their heartbeats and tells people.
+
+  hbd run    [--config FILE]                      the daemon, in the foreground, log on stderr
+  hbd check  [--config FILE] [--strict] [--json]  says what is wrong with the configuration
+  hbd --help | --version
+
+The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
+What the log shows is set by HBD_LOG: error, warn, info (default), debug.
+Manual: hbd(8), heartbeat.yaml(5)
+";
+
+/// Runs `hbd` with these arguments.
+pub fn hbd(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    // One TLS stack; the second call of a test process changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match command(lexopt::Parser::from_args(arguments)) {
+        Ok(code) => code.into(),
+        Err(why) => {
+            complain(&format!("{why}; see hbd --help"));
+            USAGE.into()
+        }
+    }
+}
+
+fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
+    let Some(first) = parser.next()? else {
+        return Err("a command is missing".into());
+    };
+    match first {
+        Long("help") | Short('h') => Ok(say(HELP)),
+        Long("version") | Short('V') => Ok(say(&format!("hbd {}\n", env!("CARGO_PKG_VERSION")))),
+        Value(name) => match name.string()?.as_str() {
+            "run" => run(parser),
+            "check" => check(parser),
+            "help" => Ok(say(HELP)),
+            other => Err(format!("there is no command {other:?}").into()),
+        },
+        other => Err(other.unexpected()),
+    }
+}
+
+fn run(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
+    let mut config = None;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") | Short('c') => config = Some(parser.value()?.into()),
+            Long("help") | Short('h') => return Ok(say(HELP)),
+            other => return Err(other.unexpected()),
+        }
+    }
+    logger::start();
+    Ok(match daemon::run(&config_file(config)) {
+        Ok(()) => 0,
+        Err(Failure::Configuration(problems)) => {
+            complain(&problems);
+            CONFIGURATION
+        }
+        Err(Failure::Other(why)) => {
+            complain(&why);
+            FAILED
+        }
+    })
+}
+
+fn check(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
+    let (mut config, mut strict, mut json) = (None, false, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") | Short('c') => config = Some(parser.value()?.into()),
+            Long("strict") => strict = true,
+            Long("json") => json = true,
+            Long("help") | Short('h') => return Ok(say(HELP)),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let printed = check::check(&config_file(config), strict, json, &mut io::stdout().lock());
+    Ok(printed.unwrap_or(FAILED))
+}
+
+/// `--config`, else `$HBD_CONFIG`, else the file of the Debian package.
+fn config_file(named: Option<PathBuf>) -> PathBuf {
+    named
+        .or_else(|| std::env::var_os("HBD_CONFIG").map(PathBuf::from))
+        .unwrap_or_else(|| PathBuf::from("/etc/hbd/heartbeat.yaml"))
+}
+
+/// A reader that has gone away is no failure of ours.
+fn say(text: &str) -> u8 {
+    let _ = io::stdout().write_all(text.as_bytes());
+    0
+}
+
+fn complain(what: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{what}");
+}

@@ -74,7 +74,7 @@ impl Settings {
         let most = section.number("max_unknown_hosts", 0..=10_000_000);
         let settings = Settings {
             host: section.text("host").unwrap_or(usual.host),
-            port: section.port("port").unwrap_or(usual.port),
+            port: section.listen_port("port").unwrap_or(usual.port),
             key: section.secret("key", "key_file"),
             interval: section.duration_within("interval", INTERVALS).unwrap_or(usual.interval),
             grace: section.duration("grace"),

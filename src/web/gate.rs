@@ -4,10 +4,10 @@
 //! through is one whole, well-formed request, handed to tiny_http over a Unix socket.
 
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use socket2::SockRef;
@@ -16,7 +16,7 @@ use super::budget::Budget;
 use super::inner::Inner;
 use super::passage;
 use super::seats::{Seats, Ticket};
-use crate::stop::Stop;
+use crate::stop::{Stop, Vital};
 
 /// Connections at a time. A seat costs a thread with a small stack and one descriptor.
 const SEATS: usize = 256;
@@ -29,6 +29,8 @@ const BACKLOG: i32 = 1024;
 const STACK: usize = 128 * 1024;
 /// After an error of `accept` (there are no descriptors left, mostly).
 const PAUSE: Duration = Duration::from_millis(50);
+/// Between two lines of the log about a crowd.
+const CROWD_PAUSE: Duration = Duration::from_secs(60);
 
 /// What all connections share.
 pub struct Floor {
@@ -78,7 +80,9 @@ impl Gate {
 }
 
 fn accept(listener: &TcpListener, seats: &Arc<Seats>, floor: &Arc<Floor>, stop: &Stop) {
+    let _vital = Vital;
     let mut troubled = false;
+    let mut crowd = Crowd::default();
     loop {
         match listener.accept() {
             Ok((socket, peer)) => {
@@ -88,6 +92,7 @@ fn accept(listener: &TcpListener, seats: &Arc<Seats>, floor: &Arc<Floor>, stop: 
                 if let Err(why) = seat(socket, peer.ip().to_canonical(), ticket, floor) {
                     log::warn!("a connection was dropped, no thread could be started: {why}");
                 }
+                crowd.tell(seats.sent_away());
             }
             Err(_) if stop.stopped() => return,
             Err(why) => {
@@ -107,17 +112,42 @@ fn accept(listener: &TcpListener, seats: &Arc<Seats>, floor: &Arc<Floor>, stop: 
 
 fn seat(
     socket: Arc<TcpStream>,
-    peer: std::net::IpAddr,
+    peer: IpAddr,
     ticket: Ticket,
     floor: &Arc<Floor>,
 ) -> io::Result<()> {
-    socket.set_nodelay(true)?;
+    // Fails when the peer has gone again: its thread will find out.
+    let _ = socket.set_nodelay(true);
     let floor = Arc::clone(floor);
     thread::Builder::new()
         .name(format!("gate-{}", ticket.number))
         .stack_size(STACK)
-        .spawn(move || passage::serve(&socket, peer, &ticket, &floor))
+        .spawn(move || {
+            passage::serve(&socket, peer, &ticket, &floor);
+            // The seat comes last: once all are free, nobody holds the server any more.
+            drop((floor, ticket));
+        })
         .map(drop)
+}
+
+/// Says now and then that connections have to leave for others.
+#[derive(Default)]
+struct Crowd {
+    told: Option<(Instant, u64)>,
+}
+
+impl Crowd {
+    fn tell(&mut self, sent_away: u64) {
+        let (before, quiet) = match self.told {
+            Some((at, count)) => (count, at.elapsed() < CROWD_PAUSE),
+            None => (0, false),
+        };
+        if sent_away > before && !quiet {
+            let new = sent_away - before;
+            log::warn!("all {SEATS} connections are taken, {new} silent ones were closed");
+            self.told = Some((Instant::now(), sent_away));
+        }
+    }
 }
 
 /// A number of permits, each of which one can have at a time.

@@ -68,7 +68,7 @@ pub struct Outcomes {
     pub unknown: u64,
 }
 
-type Family = fn(&HostView, &mut String);
+type Family = fn(&str, &HostView, &mut String);
 
 /// The families with one line or more per host: name, help, how a host is written.
 const PER_HOST: [(&str, &str, Family); 3] = [
@@ -85,23 +85,23 @@ const PER_HOST: [(&str, &str, Family); 3] = [
 /// are gone through once for each family.
 pub fn body(house: Arc<dyn House>) -> impl Read + Send {
     let mut families = PER_HOST.into_iter();
-    let mut current: Option<Family> = None;
+    let mut current: Option<(&str, Family)> = None;
     let mut from = 0;
     let mut begun = false;
     Pieces::new(move |piece| {
         let mut text = String::new();
         if !std::mem::replace(&mut begun, true) {
             figures(&house.figures(), &mut text);
-        } else if let Some(write) = current {
+        } else if let Some((name, write)) = current {
             let hosts = house.hosts(from, HOSTS_AT_ONCE);
             from += hosts.len();
-            hosts.iter().for_each(|host| write(host, &mut text));
+            hosts.iter().for_each(|host| write(name, host, &mut text));
             if hosts.is_empty() {
                 current = None;
             }
         } else if let Some((name, help, write)) = families.next() {
             head(&mut text, name, "gauge", help);
-            (current, from) = (Some(write), 0);
+            (current, from) = (Some((name, write)), 0);
         } else {
             return false;
         }
@@ -199,23 +199,23 @@ fn reloads(figures: &Figures, text: &mut String) {
     );
 }
 
-fn connections_up(host: &HostView, text: &mut String) {
+fn connections_up(name: &str, host: &HostView, text: &mut String) {
     for connection in &host.connections {
         let labels = [("host", host.name.as_str()), ("connection", &connection.name)];
-        sample(text, PER_HOST[0].0, &labels, u8::from(connection.state == State::Up));
+        sample(text, name, &labels, u8::from(connection.state == State::Up));
     }
 }
 
-fn connections_last_seen(host: &HostView, text: &mut String) {
+fn connections_last_seen(name: &str, host: &HostView, text: &mut String) {
     for connection in &host.connections {
         if let Some(time) = connection.last_seen {
             let labels = [("host", host.name.as_str()), ("connection", &connection.name)];
-            sample(text, PER_HOST[1].0, &labels, unix_seconds(time));
+            sample(text, name, &labels, unix_seconds(time));
         }
     }
 }
 
-fn threshold_levels(host: &HostView, text: &mut String) {
+fn threshold_levels(name: &str, host: &HostView, text: &mut String) {
     for metric in &host.metrics {
         let number = match metric.level {
             Some(Level::Ok | Level::Info) => 0,
@@ -224,7 +224,7 @@ fn threshold_levels(host: &HostView, text: &mut String) {
             None => continue,
         };
         let labels = [("host", host.name.as_str()), ("metric", &metric.path)];
-        sample(text, PER_HOST[2].0, &labels, number);
+        sample(text, name, &labels, number);
     }
 }
 

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tiny_http::{Header, Response, StatusCode};
 
 use crate::secret::Secret;
-use crate::stop::{self, Stopper};
+use crate::stop::{self, Stopper, Vital};
 
 mod answer;
 mod budget;
@@ -44,14 +44,15 @@ use self::token::Token;
 /// Large answers that are being sent at a time, each by a thread of its own.
 const STREAMS: usize = 4;
 /// How long requests that are being answered may take at the stop.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(4);
 
 /// The HTTP side while it runs.
 pub struct Web {
     address: SocketAddr,
     gate: Gate,
     inner: Arc<Inner>,
-    stopper: Stopper,
+    /// Of the gate, and of the handlers: these go on until the gate has emptied.
+    stoppers: (Stopper, Stopper),
     ended: Receiver<()>,
 }
 
@@ -72,19 +73,32 @@ impl Web {
         scratch: &Path,
     ) -> io::Result<Web> {
         let address = listener.local_addr()?;
-        let (stopper, stop) = stop::channel();
-        let inner = Arc::new(Inner::start(scratch, stop.clone())?);
+        let (gate_stopper, gate_stop) = stop::channel();
+        let (inner_stopper, inner_stop) = stop::channel();
+        let inner = Arc::new(Inner::start(scratch, inner_stop)?);
         let token = token.as_ref().map(Token::new);
         let desk = Arc::new(Desk { house, token, streams: AtomicUsize::new(0) });
         let (alive, ended) = bounded(0);
-        for number in 1..=HANDLERS {
-            let (inner, desk, alive) = (Arc::clone(&inner), Arc::clone(&desk), alive.clone());
-            thread::Builder::new()
-                .name(format!("http-{number}"))
-                .spawn(move || serve(&inner, &desk, alive))?;
+        let open = || {
+            for number in 1..=HANDLERS {
+                let (inner, desk, alive) = (Arc::clone(&inner), Arc::clone(&desk), alive.clone());
+                thread::Builder::new()
+                    .name(format!("http-{number}"))
+                    .spawn(move || serve(inner, &desk, alive))?;
+            }
+            Gate::open(listener, Arc::clone(&inner), gate_stop)
+        };
+        match open() {
+            Ok(gate) => {
+                let stoppers = (gate_stopper, inner_stopper);
+                Ok(Web { address, gate, inner, stoppers, ended })
+            }
+            Err(why) => {
+                drop(inner_stopper);
+                inner.wake();
+                Err(why)
+            }
         }
-        let gate = Gate::open(listener, Arc::clone(&inner), stop)?;
-        Ok(Web { address, gate, inner, stopper, ended })
     }
 
     /// Where it listens.
@@ -94,18 +108,23 @@ impl Web {
 
     /// Stops: no new requests, those that are being answered are finished within seconds.
     pub fn stop(self) {
-        drop(self.stopper);
+        let (gate_stopper, inner_stopper) = self.stoppers;
+        drop(gate_stopper);
         self.gate.close(DRAIN);
+        drop(inner_stopper);
         self.inner.wake();
         let _ = self.ended.recv_timeout(DRAIN);
     }
 }
 
-/// Answers requests until the stop. `_alive` tells by its drop that this thread has ended.
-fn serve(inner: &Inner, desk: &Arc<Desk>, _alive: Sender<()>) {
+/// Answers requests until the stop. The drop of `alive` tells that this thread has let go of the
+/// server: its socket must still be there when it ends.
+fn serve(inner: Arc<Inner>, desk: &Arc<Desk>, alive: Sender<()>) {
+    let _vital = Vital;
     while let Some(request) = inner.next() {
         handle(desk, request);
     }
+    drop((inner, alive));
 }
 
 fn handle(desk: &Arc<Desk>, mut request: tiny_http::Request) {
@@ -123,6 +142,10 @@ fn make(desk: &Desk, request: &mut tiny_http::Request) -> Reply {
     let mut body = Vec::new();
     if let Err(why) = request.as_reader().read_to_end(&mut body) {
         return Reply::problem(request.url(), 400, &format!("the body cannot be read: {why}"));
+    }
+    // The gate passes on whole bodies only, but it may give up while it does.
+    if request.body_length() != Some(body.len()) {
+        return Reply::problem(request.url(), 400, "the body is cut off");
     }
     let header = |name: &'static str| {
         let found = request.headers().iter().find(|header| header.field.equiv(name));

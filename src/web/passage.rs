@@ -30,7 +30,8 @@ const LINGER: Duration = Duration::from_millis(500);
 /// slowly keeps nobody there waiting.
 pub const SPOOL: usize = 64 * 1024;
 
-/// Why there is no request to pass on.
+/// Why there is no request to pass on. Whoever is too slow is left without an answer: Alertmanager
+/// tries again after a lost connection, and does not after a 408.
 enum Ended {
     /// The client is told why.
     Refused(Refusal),

@@ -42,6 +42,7 @@ struct Seat {
 struct Table {
     seats: Vec<Option<Seat>>,
     closed: bool,
+    sent_away: u64,
 }
 
 /// All seats.
@@ -62,7 +63,7 @@ impl Seats {
     pub fn new(count: usize) -> Arc<Seats> {
         let seats = (0..count).map(|_| None).collect();
         Arc::new(Seats {
-            table: Mutex::new(Table { seats, closed: false }),
+            table: Mutex::new(Table { seats, closed: false, sent_away: 0 }),
             changed: Condvar::new(),
         })
     }
@@ -97,6 +98,7 @@ impl Seats {
             Some((due, _)) if due > now => Some(due - now),
             Some((_, seat)) => {
                 seat.leave();
+                table.sent_away += 1;
                 None
             }
             None => None,
@@ -107,6 +109,11 @@ impl Seats {
             }
             None => self.changed.wait(table).unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    /// How many had to leave for a newcomer, so far.
+    pub fn sent_away(&self) -> u64 {
+        self.lock().sent_away
     }
 
     /// Lets nobody in any more, and sends away whoever is not being served.
@@ -209,6 +216,7 @@ mod tests {
         });
         assert_eq!(seats.take(pair().0).unwrap().number, 1);
         thread.join().unwrap();
+        assert_eq!(seats.sent_away(), 1);
         assert!(served.enter(Phase::Lingering));
     }
 

@@ -36,7 +36,7 @@ impl Settings {
         let usual = Settings::default();
         let settings = Settings {
             host: section.text("host").unwrap_or(usual.host),
-            port: section.port("port").unwrap_or(usual.port),
+            port: section.listen_port("port").unwrap_or(usual.port),
             token: section.secret("token", "token_file"),
             alert_names: section.texts("alert_names").unwrap_or(usual.alert_names),
         };

@@ -42,3 +42,33 @@ impl Write for Timed<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, client)
+    }
+
+    #[test]
+    fn a_peer_that_reads_nothing_is_given_up() {
+        let (ours, _theirs) = pair();
+        let mut timed = Timed::new(&ours, Duration::from_secs(60), Duration::from_millis(50));
+        let before = Instant::now();
+        assert!(timed.write_all(&vec![0; 32 << 20]).is_err());
+        assert!(before.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn when_the_time_is_up_even_what_is_there_is_not_read() {
+        let (ours, mut theirs) = pair();
+        theirs.write_all(b"x").unwrap();
+        let mut timed = Timed::new(&ours, Duration::ZERO, Duration::from_secs(60));
+        assert_eq!(timed.read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+}

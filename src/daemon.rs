@@ -1,0 +1,314 @@
+//! The daemon: opens everything, starts the threads, stops them in order.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use log::{error, info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::clock::{Mono, Now};
+use crate::config::Config;
+use crate::effect::{Effect, Sink};
+use crate::event::{Event, Fact, Level};
+use crate::heartbeat::fleet::{Fleet, Mark, Row, Rules};
+use crate::heartbeat::listener;
+use crate::heartbeat::watch::{self, Watch};
+use crate::notify::courier::{Courier, Deadman, Equipment, Order};
+use crate::notify::route::{self, Routes};
+use crate::problem::Problems;
+use crate::stop::{self, Stop, Stopper};
+use crate::store::{Opened, Store, Table};
+use crate::systemd;
+use crate::web::Web;
+
+mod house;
+
+use self::house::Rooms;
+
+/// Orders that wait for the disk; beyond it, new events over UDP are refused.
+const BACKLOG: usize = 10_000;
+
+/// Why the daemon did not run.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration is refused.
+    Configuration(Problems),
+    /// Something else; a sentence.
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Failure {
+        Failure::Other(why)
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run(config_file: &Path) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|why| format!("the signals cannot be received: {why}"))?;
+    let config = Config::load(config_file).map_err(Failure::Configuration)?;
+    for problem in &config.warnings.0 {
+        warn!("{problem}");
+    }
+    let daemon = Daemon::start(config_file, &config)?;
+    systemd::tell("READY=1");
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            daemon.reload();
+            continue;
+        }
+        info!("stopping");
+        systemd::tell("STOPPING=1");
+        break;
+    }
+    daemon.stop();
+    Ok(())
+}
+
+struct Daemon {
+    config_file: PathBuf,
+    // What listens where is fixed until the next start.
+    addresses: (String, u16, String, u16),
+    rooms: Arc<Rooms>,
+    courier_thread: thread::JoinHandle<()>,
+    udp: Arc<UdpSocket>,
+    web: Web,
+    stopper: Stopper,
+}
+
+/// What is known when the ports are open and before a thread runs.
+struct Ground {
+    store: Store,
+    opened: Opened,
+    mark: Option<Mark>,
+    kernel_boot: String,
+    now: Now,
+    udp: Arc<UdpSocket>,
+    tcp: TcpListener,
+}
+
+impl Ground {
+    fn prepare(config: &Config) -> Result<Ground, Failure> {
+        let now = Now::read();
+        let (store, opened) = Store::open(&config.state_dir, now)
+            .map_err(|held| format!("state_dir: {}", held.why))?;
+        let udp = Arc::new(listener::bind(&config.heartbeat)?);
+        let tcp = bind_tcp(&config.receiver.host, config.receiver.port)?;
+        let mark = store.get(Table::Meta, watch::MARK);
+        Ok(Ground { store, opened, mark, kernel_boot: kernel_boot(), now, udp, tcp })
+    }
+}
+
+impl Daemon {
+    fn start(config_file: &Path, config: &Config) -> Result<Daemon, Failure> {
+        let ground = Ground::prepare(config)?;
+        let (courier, desk) = Courier::new();
+        let (stopper, stop) = stop::channel();
+        let watch = Arc::new(take_over(config, &ground, &courier));
+        let rooms = Arc::new(Rooms {
+            watch: Arc::clone(&watch),
+            courier: courier.clone(),
+            reload_refused: AtomicBool::new(false),
+            loaded: AtomicI64::new(ground.now.wall.0),
+        });
+        let Ground { store, opened, mark, kernel_boot, now, udp, tcp } = ground;
+        let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
+        let every_row = Arc::clone(&watch);
+        let courier_thread = desk
+            .open(store, equipment(config), Box::new(move || every_row.every_row()), |then| {
+                translate(then, mark.as_ref(), &kernel_boot, now)
+            })
+            .map_err(|why| format!("the courier cannot be started: {why}"))?;
+        report(&courier, opened, now);
+        start_watching(&watch, &udp, &stop)?;
+        let token = config.receiver.token.clone();
+        let house: Arc<Rooms> = Arc::clone(&rooms);
+        let web = Web::start(tcp, house, token, &config.state_dir)
+            .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
+        info!(
+            "hbd {} is ready: heartbeats on UDP {udp_name}, HTTP on {tcp_name}, {} hosts, state in {}",
+            env!("CARGO_PKG_VERSION"),
+            watch.count(),
+            config.state_dir.display()
+        );
+        Ok(Daemon {
+            config_file: config_file.to_owned(),
+            addresses: addresses(config),
+            rooms,
+            courier_thread,
+            udp,
+            web,
+            stopper,
+        })
+    }
+
+    /// Takes over what the configuration file says now; a bad one changes nothing.
+    fn reload(&self) {
+        let config = match Config::load(&self.config_file) {
+            Ok(config) => config,
+            Err(problems) => {
+                problems.0.iter().for_each(|problem| error!("{problem}"));
+                error!("the configuration was not reloaded: the old one stays");
+                self.rooms.reload_refused.store(true, Ordering::Relaxed);
+                return;
+            }
+        };
+        for problem in &config.warnings.0 {
+            warn!("{problem}");
+        }
+        if addresses(&config) != self.addresses {
+            warn!("other addresses or ports are taken up at the next start only");
+        }
+        self.rooms.watch.reconfigure(rules(&config));
+        self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
+        self.rooms.reload_refused.store(false, Ordering::Relaxed);
+        self.rooms.loaded.store(Now::read().wall.0, Ordering::Relaxed);
+        info!("the configuration was reloaded: {} hosts", self.rooms.watch.count());
+    }
+
+    /// No new work, then one last attempt each, then everything on disk.
+    fn stop(self) {
+        self.web.stop();
+        drop(self.stopper);
+        self.rooms.watch.close();
+        listener::wake(&self.udp);
+        self.rooms.courier.order(Order::Stop);
+        if self.courier_thread.join().is_err() {
+            error!("the courier died at the stop");
+        }
+        info!("stopped");
+    }
+}
+
+fn addresses(config: &Config) -> (String, u16, String, u16) {
+    let (udp, tcp) = (&config.heartbeat, &config.receiver);
+    (udp.host.clone(), udp.port, tcp.host.clone(), tcp.port)
+}
+
+/// The hosts as the store knew them, under the present configuration.
+fn take_over(config: &Config, ground: &Ground, courier: &Courier) -> Watch {
+    let rows = ground.store.read::<Row>(Table::Hosts);
+    let fleet =
+        Fleet::restore(rules(config), rows, ground.mark.clone(), ground.now, &ground.kernel_boot);
+    let orders = courier.clone();
+    let sink: Sink = Arc::new(move |effect| orders.order(Order::Accept(effect)));
+    let backlog = courier.clone();
+    let overloaded = Box::new(move || backlog.backlog() > BACKLOG);
+    Watch::new(fleet, ground.kernel_boot.clone(), sink, overloaded)
+}
+
+fn start_watching(watch: &Arc<Watch>, udp: &Arc<UdpSocket>, stop: &Stop) -> Result<(), Failure> {
+    let (hearing, socket, stop) = (Arc::clone(watch), Arc::clone(udp), stop.clone());
+    spawn("udp", move || listener::listen(&socket, &hearing, &stop))?;
+    let timing = Arc::clone(watch);
+    spawn("deadlines", move || timing.keep_time(|| {}))
+}
+
+/// A thread whose death ends the process.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let guarded = move || {
+        let guard = Deadman;
+        work();
+        std::mem::forget(guard);
+    };
+    thread::Builder::new()
+        .name(name.into())
+        .stack_size(256 * 1024)
+        .spawn(guarded)
+        .map(drop)
+        .map_err(|why| Failure::Other(format!("the thread {name} cannot be started: {why}")))
+}
+
+/// Tells people what became of the store while it was opened.
+fn report(courier: &Courier, opened: Opened, now: Now) {
+    let (level, fact) = match opened {
+        Opened::Ready => return,
+        Opened::MovedAside { why, to } => (Level::Warning, Fact::StoreMovedAside { why, to }),
+        Opened::Refused { why } => (Level::Critical, Fact::StoreRefuses { why }),
+    };
+    let events = vec![Event { at: now.wall, level, fact }];
+    courier.order(Order::Accept(Effect { events, ..Effect::default() }));
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        settings: config.heartbeat.clone(),
+        hosts: config.hosts.clone(),
+        threshold_sets: config.threshold_sets.clone(),
+        renotify_interval: config.renotify_interval,
+        default_channels: config.default_channels.clone(),
+    }
+}
+
+/// What the configuration means to the courier.
+pub fn equipment(config: &Config) -> Equipment {
+    let hosts = config.hosts.iter().map(|(name, host)| {
+        let channels = host.notification_channels.clone();
+        (name.clone(), route::Host { watch: host.watch, channels })
+    });
+    let lines = config
+        .channels
+        .iter()
+        .map(|(name, channel)| (name.clone(), route::Line { min_level: channel.min_level }));
+    Equipment {
+        routes: Routes {
+            channels: lines.collect(),
+            default: config.default_channels.clone(),
+            hosts: hosts.collect(),
+            backups: config.notification_channels_for_backups().to_vec(),
+        },
+        channels: config
+            .channels
+            .iter()
+            .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
+            .collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// A time of an earlier run on this boot's clock: how long ago it was is what counts.
+fn translate(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now {
+    match mark {
+        Some(mark) if mark.kernel_boot == kernel_boot && then.mono <= now.mono => then,
+        _ => {
+            let age = now.wall.since(then.wall).min(LONGEST_WAIT);
+            Now { mono: Mono(now.mono.0) - age, wall: then.wall }
+        }
+    }
+}
+
+/// After a lost clock a delivery must not look older than any that is still kept.
+const LONGEST_WAIT: Duration = Duration::from_secs(48 * 3600);
+
+fn kernel_boot() -> String {
+    // random(4): a new one at each boot.
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+fn bind_tcp(host: &str, port: u16) -> Result<TcpListener, Failure> {
+    TcpListener::bind((host, port)).map_err(|why| {
+        Failure::Other(match why.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("receiver.port: TCP {host}:{port} is in use by another program")
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                format!("receiver.port: TCP {host}:{port} needs privileges; use a port above 1023")
+            }
+            _ => format!("receiver.host: TCP {host}:{port} cannot be opened: {why}"),
+        })
+    })
+}
+
+fn address(address: std::io::Result<std::net::SocketAddr>) -> String {
+    address.map_or_else(|_| "?".into(), |address| address.to_string())
+}

@@ -1,0 +1,113 @@
+//! What the daemon shows and answers over HTTP.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+
+use crate::clock::{Now, Wall};
+use crate::heartbeat::rejection::Rejection;
+use crate::heartbeat::watch::Watch;
+use crate::notify::courier::{Courier, REASONS, Standing};
+use crate::notify::outbox::LineView;
+use crate::snapshot::HostView;
+use crate::web::metrics::{ChannelFigures, Figures};
+use crate::web::{Answer, House};
+
+/// How long a request waits for the disk.
+const DISK: Duration = Duration::from_secs(5);
+
+/// The rooms that the web looks into.
+pub struct Rooms {
+    pub watch: Arc<Watch>,
+    pub courier: Courier,
+    /// The last reload was refused.
+    pub reload_refused: AtomicBool,
+    /// When the configuration in use was loaded, in milliseconds of the wall clock.
+    pub loaded: AtomicI64,
+}
+
+impl House for Rooms {
+    fn ready(&self) -> Result<(), String> {
+        if self.courier.standing().store_refuses {
+            return Err("the state cannot be written to disk".into());
+        }
+        Ok(())
+    }
+
+    fn hosts(&self, from: usize, count: usize) -> Vec<HostView> {
+        self.watch.views(from, count)
+    }
+
+    fn host(&self, name: &str) -> Option<HostView> {
+        self.watch.view(name)
+    }
+
+    fn hear(&self, body: &[u8], peer: IpAddr) -> Answer {
+        let (tx, rx) = bounded(1);
+        let then = move |_ack, stored| {
+            // Who no longer waits for the answer does not get it.
+            let _ = tx.send(stored);
+        };
+        if let Err(why) = self.watch.hear(body, peer.to_canonical(), Now::read(), then) {
+            return refusal(why);
+        }
+        match rx.recv_timeout(DISK) {
+            Ok(true) => Answer::Stored,
+            Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
+            Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        let standing = self.courier.standing();
+        Figures {
+            datagrams_accepted: self.watch.accepted(),
+            datagrams_rejected: self
+                .watch
+                .rejected()
+                .map(|(reason, count)| (reason.to_owned(), count))
+                .collect(),
+            channels: standing.lines.iter().map(|line| channel(line, &standing)).collect(),
+            last_reload_refused: self.reload_refused.load(Ordering::Relaxed),
+            last_reload_success: Some(Wall(self.loaded.load(Ordering::Relaxed))),
+            ..Figures::default()
+        }
+    }
+}
+
+fn channel(line: &LineView, standing: &Standing) -> ChannelFigures {
+    let name = &line.channel;
+    let counted = standing.failed.get(name);
+    let failed = |reason: &'static str| {
+        let count = counted.and_then(|counts| counts.get(reason)).copied().unwrap_or(0);
+        (reason.to_owned(), count)
+    };
+    ChannelFigures {
+        name: name.clone(),
+        sent: standing.sent.get(name).copied().unwrap_or(0),
+        failed: REASONS.into_iter().map(failed).collect::<BTreeMap<_, _>>(),
+        deliveries: line.waiting as u64,
+        oldest_age: line.oldest.unwrap_or_default(),
+        up: line.failing_since.is_none(),
+    }
+}
+
+fn refusal(why: Rejection) -> Answer {
+    let words = why.to_string();
+    match why {
+        Rejection::TooLong
+        | Rejection::NotUtf8
+        | Rejection::NotJson
+        | Rejection::BadField(_)
+        | Rejection::TooManyConnections
+        | Rejection::TooManyMetrics => Answer::Malformed(words),
+        Rejection::Unsigned => Answer::Unsigned(words),
+        Rejection::BadSignature | Rejection::Stale | Rejection::Replay => Answer::Forbidden(words),
+        Rejection::UnknownHost | Rejection::TooManyHosts => Answer::UnknownHost(words),
+        Rejection::Busy => Answer::Unavailable(words),
+    }
+}

@@ -1,0 +1,52 @@
+//! The log: one line per decision on stderr, with a priority for journald where that listens.
+
+use std::io::Write;
+
+use env_logger::{Builder, Target};
+use log::{Level, LevelFilter, Record};
+
+use crate::clock::Now;
+use crate::notify::channel;
+
+/// Starts the log. `HBD_LOG` sets what is shown (`debug`, `warn`, `heartbeat::notify=debug`; see
+/// the crate env_logger); notifications of the `log` channel are always shown.
+pub fn start() {
+    // journald sets this, and takes the time itself: systemd.exec(5), sd-daemon(3).
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let mut builder = Builder::new();
+    builder.filter_level(LevelFilter::Info);
+    if let Ok(filter) = std::env::var("HBD_LOG") {
+        builder.parse_filters(&filter);
+    }
+    builder
+        // At trace, the HTTP client prints whole URLs, and a webhook's URL is its password.
+        .filter_module("ureq", LevelFilter::Info)
+        .filter_module("ureq_proto", LevelFilter::Info)
+        .filter_module("rustls", LevelFilter::Warn)
+        .filter_module(channel::log::TARGET, LevelFilter::Info)
+        .target(Target::Stderr)
+        .format(move |out, record| {
+            if journal {
+                writeln!(out, "<{}>{}", priority(record.level()), line(record))
+            } else {
+                let time = Now::read().wall;
+                writeln!(out, "{time} {:5} {}", record.level(), line(record))
+            }
+        })
+        .init();
+}
+
+fn line(record: &Record) -> String {
+    // A line is a line: what strangers sent must not make two of it.
+    record.args().to_string().replace(['\n', '\r'], " ")
+}
+
+/// syslog(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
