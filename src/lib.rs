@@ -11,6 +11,8 @@
 //! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
 //! - [`store`], [`stop`], [`tls`]: the state on disk, interruptible waiting, whom TLS trusts.
+//! - [`daemon`]: opens everything, starts the threads, stops them in order; [`logger`] and [`systemd`]
+//!   are what it speaks through.
 //! - [`cli`]: the commands, one file each.
 
 pub mod address;
