@@ -20,10 +20,10 @@ use crate::event::{Event, Fact, Level};
 use crate::heartbeat::fleet::{Fleet, Mark, Row, Rules};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
-use crate::notify::courier::{Courier, Deadman, Equipment, Order};
+use crate::notify::courier::{Courier, Equipment, Order};
 use crate::notify::route::{self, Routes};
 use crate::problem::Problems;
-use crate::stop::{self, Stop, Stopper};
+use crate::stop::{self, Stop, Stopper, Vital};
 use crate::store::{Opened, Store, Table};
 use crate::systemd;
 use crate::web::Web;
@@ -218,9 +218,8 @@ fn start_watching(watch: &Arc<Watch>, udp: &Arc<UdpSocket>, stop: &Stop) -> Resu
 /// A thread whose death ends the process.
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     let guarded = move || {
-        let guard = Deadman;
+        let _vital = Vital;
         work();
-        std::mem::forget(guard);
     };
     thread::Builder::new()
         .name(name.into())

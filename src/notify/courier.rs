@@ -19,6 +19,7 @@ use super::route::Routes;
 use crate::clock::{Now, words};
 use crate::effect::Effect;
 use crate::event::{Event, EventId, Fact, Level};
+use crate::stop::Vital;
 use crate::store::{Committed, Store, Table, Write};
 
 /// So many orders are taken into one transaction at most: a bound on its memory.
@@ -225,7 +226,7 @@ type Answer = Box<dyn FnOnce(bool) + Send>;
 
 impl Work {
     fn run(mut self) {
-        let guard = Deadman;
+        let _vital = Vital;
         let mut stopping: Option<Instant> = None;
         loop {
             let inputs = self.wait(stopping);
@@ -252,7 +253,6 @@ impl Work {
                 break;
             }
         }
-        std::mem::forget(guard);
     }
 
     /// Waits for something to do and takes all of it.
@@ -448,7 +448,7 @@ impl Work {
 
 /// Makes attempts until the courier is gone.
 fn work(to_do: &Receiver<Task>, results: &Sender<Input>) {
-    let guard = Deadman;
+    let _vital = Vital;
     for Task { job, channel } in to_do {
         let begun = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| attempt(&job, &channel)));
@@ -461,7 +461,6 @@ fn work(to_do: &Receiver<Task>, results: &Sender<Input>) {
             break;
         }
     }
-    std::mem::forget(guard);
 }
 
 fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
@@ -476,16 +475,4 @@ fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
         ends: &delivery.ends,
         now: Now::read().wall,
     })
-}
-
-/// Ends the process when the thread that holds it panics: systemd starts a whole one again,
-/// nobody would notice that a daemon has lost its courier.
-pub struct Deadman;
-
-impl Drop for Deadman {
-    fn drop(&mut self) {
-        let name = thread::current().name().unwrap_or("a thread").to_owned();
-        error!("{name} died, so hbd ends; what it accepted is on disk");
-        std::process::exit(1);
-    }
 }
