@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
+use redb::backends::InMemoryBackend;
 use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
+    TableDefinition,
 };
 
 use crate::clock::{Now, Wall};
@@ -130,6 +132,8 @@ pub struct Store {
     // Held for its lock; a lock that could not be taken yet is taken when the disk heals.
     lock: Option<File>,
     database: Option<Database>,
+    // What the file held when it could be read but not written: the state goes on from there.
+    copy: Option<Database>,
     waiting: BTreeMap<(Table, String), Option<Vec<u8>>>,
     refused: Option<Refused>,
 }
@@ -150,6 +154,7 @@ impl Store {
             directory: directory.to_owned(),
             lock: None,
             database: None,
+            copy: None,
             waiting: BTreeMap::new(),
             refused: None,
         };
@@ -158,6 +163,7 @@ impl Store {
             Ok(Some((why, to))) => Opened::MovedAside { why, to },
             Err(why) => {
                 store.refused = Some(Refused { since: now, next: now.later(RETRY) });
+                store.copy = copy_in_memory(&directory.join(FILE));
                 Opened::Refused { why }
             }
         };
@@ -204,9 +210,13 @@ impl Store {
         }
     }
 
+    fn readable(&self) -> Option<&Database> {
+        self.database.as_ref().or(self.copy.as_ref())
+    }
+
     /// Every row of a table, by key. Empty while the store cannot be read.
     pub fn rows(&self, table: Table) -> Vec<(String, Vec<u8>)> {
-        let Some(database) = &self.database else { return Vec::new() };
+        let Some(database) = self.readable() else { return Vec::new() };
         match guarded(|| read_table(database, table)) {
             Ok(rows) => rows,
             Err(why) => {
@@ -230,7 +240,7 @@ impl Store {
 
     /// One row, if it is there and what it should be.
     pub fn get<T: serde::de::DeserializeOwned>(&self, table: Table, key: &str) -> Option<T> {
-        let database = self.database.as_ref()?;
+        let database = self.readable()?;
         let bytes = guarded(|| read_row(database, table, key)).unwrap_or_else(|why| {
             error!("the store's {table:?} row {key} cannot be read: {why}");
             None
@@ -282,6 +292,7 @@ impl Store {
         match reached.and_then(|emptied| self.write_waiting().map(|()| emptied)) {
             Ok(emptied) => {
                 self.waiting.clear();
+                self.copy = None;
                 match self.refused.take() {
                     None => Committed::Stored,
                     Some(refused) => {
@@ -367,6 +378,20 @@ fn open_database(path: &Path) -> Result<Database, Unopened> {
         let _ = fs::remove_file(path);
     }
     result
+}
+
+/// The file as it stands, opened in memory: on a read-only disk it cannot even be repaired.
+fn copy_in_memory(path: &Path) -> Option<Database> {
+    let bytes = fs::read(path).ok()?;
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let backend = InMemoryBackend::new();
+        backend.set_len(bytes.len() as u64).and_then(|()| backend.write(0, &bytes)).ok()?;
+        let database =
+            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend).ok()?;
+        check(&database).ok()?;
+        Some(database)
+    }));
+    opened.ok().flatten()
 }
 
 fn judged(why: impl Into<redb::Error>) -> Unopened {
@@ -616,6 +641,26 @@ mod tests {
         let healed = store.commit(at(6));
         assert_eq!(healed, Committed::Emptied { refused_for: Duration::from_secs(6) });
         assert_eq!(store.read::<i32>(Table::Hosts), [("web1".into(), 1)]);
+    }
+
+    #[test]
+    fn a_store_that_can_only_be_read_is_gone_on_from() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        store.write(Write::put(Table::Hosts, "web1", &1));
+        store.commit(at(1));
+        drop(store);
+        // A directory where the lock should be: nobody, not even root, can open it for writing.
+        let lock = directory.path().join(LOCK);
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+        let (mut store, opened) = Store::open(directory.path(), at(2)).unwrap();
+        assert!(matches!(opened, Opened::Refused { .. }), "{opened:?}");
+        assert_eq!(store.read::<i32>(Table::Hosts), [("web1".into(), 1)]);
+        fs::remove_dir(&lock).unwrap();
+        store.write(Write::put(Table::Hosts, "web2", &2));
+        assert!(matches!(store.commit(at(8)), Committed::Healed { .. }));
+        assert_eq!(store.read::<i32>(Table::Hosts).len(), 2);
     }
 
     #[test]
