@@ -15,7 +15,8 @@ use crate::heartbeat::datagram::Kind;
 pub const HELP: &str = "\
 hbc tells hbd how this host is.
 
-hbc send --server HOST[:PORT] [OPTION ...]    sends one datagram
+  hbc send --server HOST[:PORT] [OPTION ...]    sends one datagram
+  hbc --help | --version
 
   --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated
   --host NAME           the host that it is about (default: the name of this machine)
@@ -28,8 +29,6 @@ hbc send --server HOST[:PORT] [OPTION ...]    sends one datagram
   --uptime              how long this machine has been running
   --key-file FILE       signs with the key in FILE
   --wait DURATION       asks for an answer, waits for it and prints how long it took
-  -h, --help            this text
-  -V, --version         the version
 
 Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options.
 hbc(8) has the details.
