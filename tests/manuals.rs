@@ -60,7 +60,7 @@ fn every_word_of_help_has_its_place_in_the_manual() {
         let page = rendered(manual);
         let output = Command::new(program).arg("--help").output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
-        let options = help.split(|c: char| c.is_whitespace() || "[](),".contains(c));
+        let options = help.split(|c: char| c.is_whitespace() || "[](),:".contains(c));
         let name = manual.trim_end_matches(".8");
         let commands = help.lines().filter_map(|line| {
             let mut words = line.strip_prefix("  ")?.split_whitespace();
