@@ -7,6 +7,7 @@ pub mod plan;
 pub mod question;
 pub mod redis;
 pub mod repo_check;
+pub mod report;
 pub mod restic;
 pub mod settings;
 pub mod verdict;
