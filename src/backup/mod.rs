@@ -2,8 +2,10 @@
 
 pub mod alert;
 pub mod correlator;
+pub mod examine;
 pub mod facts;
 pub mod plan;
+pub mod pull;
 pub mod question;
 pub mod redis;
 pub mod repo_check;

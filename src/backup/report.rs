@@ -8,6 +8,9 @@ use super::verdict::{Outcome, Verdict};
 use crate::clock::{Wall, words};
 use crate::event::{Event, Fact, Table};
 
+/// The id of what stands for all plans, when not one of them is known.
+pub const ALL_PLANS: &str = "all";
+
 /// Modules in the table, and lines of one detail.
 const MOST_ROWS: usize = 200;
 const MOST_LINES: usize = 15;
@@ -15,15 +18,10 @@ const MOST_LINES: usize = 15;
 /// Alerts whose words are repeated.
 const MOST_ALERTS: usize = 5;
 
-/// The annotations that say something, in the order in which they are asked for.
-const ANNOTATIONS: [&str; 7] = [
-    "summary",
-    "summary_en",
-    "description",
-    "description_en",
-    "message",
-    "summary_it",
-    "description_it",
+/// The annotations that say something: of each row the first that is there.
+const ANNOTATIONS: [&[&str]; 2] = [
+    &["summary", "summary_en", "message", "title", "summary_it"],
+    &["description", "description_en", "description_it"],
 ];
 
 /// All that is known about a plan.
@@ -39,18 +37,6 @@ pub struct Report<'a> {
     pub alerts: &'a [&'a Alert],
     /// The time of the report.
     pub now: Wall,
-}
-
-/// What is to be reported of several plans. When somebody complained about no plan in particular,
-/// those that are well are left out, unless all are: then that is the news.
-pub fn worth_telling(
-    judged: &[(Plan, Verdict)],
-    named: impl Fn(&str) -> bool,
-) -> Vec<&(Plan, Verdict)> {
-    let told =
-        |(plan, verdict): &&(Plan, Verdict)| named(&plan.id) || verdict.outcome != Outcome::Success;
-    let worth: Vec<_> = judged.iter().filter(told).collect();
-    if worth.is_empty() { judged.iter().collect() } else { worth }
 }
 
 impl Report<'_> {
@@ -137,16 +123,11 @@ impl Report<'_> {
     fn alert_words(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for alert in self.alerts.iter().take(MOST_ALERTS) {
-            let said = ANNOTATIONS.iter().filter_map(|name| alert.annotations.get(*name));
-            let mut said: Vec<&str> = said.map(String::as_str).collect();
-            said.dedup();
-            said.truncate(2);
+            let said = said(alert);
             let since = alert.starts_at.map(|at| format!(" (firing since {})", minute(at)));
             let since = since.unwrap_or_default();
-            let line = match said.is_empty() {
-                true => format!("{}{since}", alert.name),
-                false => format!("{}{since}: {}", alert.name, said.join(" ")),
-            };
+            let said = if said.is_empty() { said } else { format!(": {said}") };
+            let line = format!("{}{since}{said}", alert.name);
             if !lines.contains(&line) {
                 lines.push(line);
             }
@@ -165,7 +146,8 @@ impl Report<'_> {
             }
         };
         if self.verdict.outcome == Outcome::Unknown && self.plan.modules.is_empty() {
-            step(format!("why this is not known; then: hbd backup {}", self.plan.id));
+            let plan = if self.plan.id == ALL_PLANS { "--all" } else { &self.plan.id };
+            step(format!("why this is not known; then: hbd backup {plan}"));
         }
         for finding in self.findings.into_iter().flatten() {
             if let Some(what) = remedy(&finding.condition) {
@@ -205,6 +187,20 @@ impl Report<'_> {
         }
         Some(Table { head: head.into_iter().map(str::to_owned).collect(), rows })
     }
+}
+
+/// What an alert's annotations say, in English where they can.
+fn said(alert: &Alert) -> String {
+    let first = |names: &[&str]| {
+        let mut texts = names.iter().filter_map(|name| alert.annotations.get(*name));
+        texts.find(|text| !text.trim().is_empty()).cloned()
+    };
+    let mut said: Vec<String> = ANNOTATIONS.iter().filter_map(|names| first(names)).collect();
+    said.dedup();
+    if said.is_empty() {
+        said.extend(alert.annotations.values().next().cloned());
+    }
+    said.join(" ")
 }
 
 fn row(module: &Module, nodes: bool) -> Vec<String> {
@@ -451,7 +447,7 @@ mod tests {
             (
                 "alert",
                 "BackupFailed (firing since 2026-11-21 20:12 UTC): \
-                 Backup job Nightly (ID: 1) has failed. Backup Nightly (ID: 1) fallito.",
+                 Backup job Nightly (ID: 1) has failed.",
             ),
         ] {
             assert_eq!(detail(&message, label), text);
@@ -479,27 +475,6 @@ mod tests {
         assert_eq!(message.title, "backup 7 UNKNOWN: Redis at 127.0.0.1:6379: Connection refused");
         assert_eq!(detail(&message, "look at"), "why this is not known; then: hbd backup 7");
         assert_eq!(message.table, None);
-    }
-
-    #[test]
-    fn what_is_well_is_left_out_where_nobody_named_it() {
-        let judged = |states: &[ModuleState]| -> Vec<(Plan, Verdict)> {
-            let plan = |(index, state): (usize, &ModuleState)| {
-                let modules = vec![module("mail1", *state, true)];
-                let plan = Plan { id: index.to_string(), modules, ..Plan::default() };
-                let verdict = Verdict::of(&plan);
-                (plan, verdict)
-            };
-            states.iter().enumerate().map(plan).collect()
-        };
-        let ids = |judged: &[(Plan, Verdict)], named: &str| {
-            let worth = worth_telling(judged, |id| id == named);
-            worth.iter().map(|(plan, _)| plan.id.clone()).collect::<Vec<_>>().join(" ")
-        };
-        let mixed = judged(&[ModuleState::Success, ModuleState::Failed, ModuleState::Success]);
-        assert_eq!(ids(&mixed, ""), "1");
-        assert_eq!(ids(&mixed, "2"), "1 2");
-        assert_eq!(ids(&judged(&[ModuleState::Success; 2]), ""), "0 1");
     }
 
     #[test]
