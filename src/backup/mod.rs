@@ -4,6 +4,7 @@ pub mod alert;
 pub mod correlator;
 pub mod examine;
 pub mod facts;
+pub mod intake;
 pub mod plan;
 pub mod pull;
 pub mod question;

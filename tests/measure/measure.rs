@@ -21,9 +21,10 @@ fn main() {
     sizes();
     datagram_rates();
     start_and_idle();
-    let mut flood = Daemon::start(&hosts(10), "");
-    paced_flood(&mut flood);
-    drop(flood);
+    flood();
+    let mut daemon = Daemon::start(&hosts(10), "");
+    paced_flood(&mut daemon);
+    drop(daemon);
     start_with_many();
     many_hosts();
 }
@@ -133,6 +134,44 @@ fn start_with_many() {
     let mut ready: Vec<_> = (0..5).map(|_| Daemon::start(&hosts(10_000), "").ready_after).collect();
     ready.sort();
     println!("start to ready, 10,000 hosts: median {:?}, worst {:?}", ready[2], ready[4]);
+}
+
+/// One sender that never stops, three seconds each: against a loop that only receives, and
+/// against the daemon.
+fn flood() {
+    const TIME: Duration = Duration::from_secs(3);
+    let bare = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let address = bare.local_addr().expect("an address");
+    let sender = std::thread::spawn(move || send_for(TIME, address));
+    bare.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let mut received = 0u64;
+    let mut buffer = [0; 8193];
+    while bare.recv_from(&mut buffer).is_ok() {
+        received += 1;
+    }
+    let sent = sender.join().expect("the sender ends");
+    let daemon = Daemon::start(&hosts(10), "");
+    let sent_to_daemon = send_for(TIME, daemon.udp);
+    let mut accepted = 0;
+    while accepted != daemon.accepted() {
+        accepted = daemon.accepted();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!(
+        "flood of one sender: a bare loop took {received} of {sent}, hbd {accepted} of {sent_to_daemon}: {:.2} of it",
+        accepted as f64 / received as f64
+    );
+}
+
+fn send_for(time: Duration, to: SocketAddr) -> u64 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let begun = Instant::now();
+    let mut sent = 0;
+    while begun.elapsed() < time {
+        let text = format!("{{\"host\":\"host{}\",\"interval\":60}}", sent % 10);
+        sent += u64::from(socket.send_to(text.as_bytes(), to).is_ok());
+    }
+    sent
 }
 
 /// 10,000 datagrams a second for five seconds.
