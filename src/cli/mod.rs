@@ -11,6 +11,7 @@ use lexopt::prelude::*;
 use crate::daemon::{self, Failure};
 use crate::logger;
 
+pub mod backup;
 pub mod check;
 
 /// The configuration cannot be used (`EX_CONFIG`, sysexits.h).
