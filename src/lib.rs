@@ -37,3 +37,4 @@ pub mod web;
 pub mod yaml;
 
 pub use config::Config;
+pub use notify::direct::Notifier;

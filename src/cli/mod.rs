@@ -12,6 +12,7 @@ use crate::daemon::{self, Failure};
 use crate::logger;
 
 pub mod check;
+pub mod notify;
 
 /// The configuration cannot be used (`EX_CONFIG`, sysexits.h).
 pub const CONFIGURATION: u8 = 78;
@@ -24,8 +25,12 @@ hbd watches hosts by their heartbeats and tells people.
 
   hbd run    [--config FILE]                      the daemon, in the foreground, log on stderr
   hbd check  [--config FILE] [--strict] [--json]  says what is wrong with the configuration
+  hbd notify [--config FILE] (--host HOST | --channel NAME ... | --default)
+             [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
   hbd --help | --version
 
+A MESSAGE of - is read from standard input; before one that begins with - put --.
+LEVEL is ok, info, warning (default) or critical; no channel is quiet below its min_level here.
 The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
 What the log shows is set by HBD_LOG: error, warn, info (default), debug.
 Manual: hbd(8), heartbeat.yaml(5)
@@ -54,6 +59,7 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
         Value(name) => match name.string()?.as_str() {
             "run" => run(parser),
             "check" => check(parser),
+            "notify" => notify::run(parser),
             "help" => Ok(say(HELP)),
             other => Err(format!("there is no command {other:?}").into()),
         },

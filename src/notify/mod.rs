@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod courier;
+pub mod direct;
 pub mod line;
 pub mod outbox;
 pub mod route;
