@@ -240,6 +240,33 @@ impl Store {
             .ok()
     }
 
+    /// At most `count` rows of a table, those with the greatest keys below `before` first. What
+    /// waits for a commit is among them.
+    pub fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Vec<(String, Vec<u8>)> {
+        let mut rows = BTreeMap::new();
+        if let Some(database) = &self.database {
+            match guarded(|| newest_rows(database, table, before, count)) {
+                Ok(stored) => rows.extend(stored),
+                Err(why) => error!("the store's {table:?} cannot be read: {why}"),
+            }
+        }
+        for ((of, key), value) in self.waiting.range((table, String::new())..) {
+            if *of != table || before.is_some_and(|before| key.as_str() >= before) {
+                break;
+            }
+            match value {
+                Some(value) => drop(rows.insert(key.clone(), value.clone())),
+                None => drop(rows.remove(key)),
+            }
+        }
+        rows.into_iter().rev().take(count).collect()
+    }
+
     /// The keys of the oldest rows of a table beyond the newest `kept`.
     pub fn oldest(&self, table: Table, kept: usize) -> Vec<String> {
         let Some(database) = &self.database else { return Vec::new() };
@@ -431,6 +458,31 @@ fn read_row(database: &Database, table: Table, key: &str) -> Result<Option<Vec<u
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
         rows => Ok(rows?.get(key)?.map(|value| value.value().to_owned())),
     }
+}
+
+fn newest_rows(
+    database: &Database,
+    table: Table,
+    before: Option<&str>,
+    count: usize,
+) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let rows = match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        rows => rows?,
+    };
+    let range = match before {
+        Some(before) => rows.range(..before)?,
+        None => rows.iter()?,
+    };
+    range
+        .rev()
+        .take(count)
+        .map(|row| {
+            let (key, value) = row?;
+            Ok((key.value().to_owned(), value.value().to_owned()))
+        })
+        .collect()
 }
 
 fn oldest_keys(database: &Database, table: Table, kept: usize) -> Result<Vec<String>, redb::Error> {

@@ -62,6 +62,8 @@ pub struct Outcome {
     pub recipient: Option<String>,
     /// Why it is not known to have arrived; none when it was sent. Never holds a secret.
     pub why: Option<String>,
+    /// Which of the courier's `REASONS` that was; none when it was sent or not even tried.
+    pub reason: Option<&'static str>,
     /// How many attempts were made.
     pub attempts: u32,
 }
@@ -111,7 +113,7 @@ impl Report {
     fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Report {
         let meant = near::suggestion(name, known);
         let why = Some(format!("no channel is called \"{name}\"{meant}"));
-        let outcome = Outcome { recipient: None, why, attempts: 0 };
+        let outcome = Outcome { recipient: None, why, reason: None, attempts: 0 };
         Report { outcomes: vec![outcome], took: Duration::ZERO }
     }
 }
@@ -263,13 +265,14 @@ fn deliver(name: &str, channel: &Definition, message: &Message) -> Report {
             closed = Some(format!("not tried, {name} is too slow: {}", words(begun.elapsed())));
         }
         let outcome = match &closed {
-            Some(why) => Outcome { recipient, why: Some(why.clone()), attempts: 0 },
+            Some(why) => Outcome { recipient, why: Some(why.clone()), reason: None, attempts: 0 },
             None => {
                 let (attempts, result) = attempt(name, channel, message, recipient.as_deref());
                 if let Err(Failure::ChannelRefused { why, .. }) = &result {
                     closed = Some(why.clone());
                 }
-                Outcome { recipient, why: result.err().map(reason), attempts }
+                let reason = result.as_ref().err().map(Failure::reason);
+                Outcome { recipient, why: result.err().map(in_words), reason, attempts }
             }
         };
         outcomes.push(outcome);
@@ -277,7 +280,7 @@ fn deliver(name: &str, channel: &Definition, message: &Message) -> Report {
     Report { outcomes, took: begun.elapsed() }
 }
 
-fn reason(failure: Failure) -> String {
+fn in_words(failure: Failure) -> String {
     match failure {
         Failure::Unknown(why) => format!("{why} (it may have arrived)"),
         other => other.into_why(),
@@ -318,7 +321,12 @@ mod tests {
     use super::*;
 
     fn outcome(recipient: Option<&str>, why: Option<&str>) -> Outcome {
-        Outcome { recipient: recipient.map(String::from), why: why.map(String::from), attempts: 1 }
+        Outcome {
+            recipient: recipient.map(String::from),
+            why: why.map(String::from),
+            reason: None,
+            attempts: 1,
+        }
     }
 
     fn report(outcomes: Vec<Outcome>) -> Report {

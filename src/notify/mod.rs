@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod courier;
 pub mod direct;
+pub mod history;
 pub mod line;
 pub mod outbox;
 pub mod route;
