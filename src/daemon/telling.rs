@@ -175,3 +175,60 @@ fn state(line: &LineView) -> ChannelState {
         None => ChannelState::Works,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Level;
+    use crate::notify::channel::{Definition, Kind};
+    use crate::notify::direct::Outcome;
+
+    fn notifier() -> Arc<Notifier> {
+        let log = Arc::new(Definition { kind: Kind::Log, min_level: Level::Info });
+        let channels = BTreeMap::from([("log".into(), log)]);
+        let hosts = BTreeMap::from([("mute".into(), Vec::new())]);
+        Arc::new(Notifier::with(channels, vec!["log".into()], hosts))
+    }
+
+    fn to(whom: Whom) -> notice::Notice {
+        notice::Notice { whom, message: "m".into(), level: None }
+    }
+
+    #[test]
+    fn a_channel_that_does_not_end_keeps_nobody_waiting() {
+        let (tx, rx) = unbounded();
+        let outcome = Outcome { recipient: None, why: None, reason: None, attempts: 1 };
+        let report = Report { outcomes: vec![outcome], took: Duration::ZERO };
+        tx.send(("quick".to_owned(), report)).unwrap();
+        let patience = Instant::now() + Duration::from_millis(20);
+        let sent = collect(vec!["quick".into(), "hangs".into()], &rx, patience);
+        assert_eq!(sent.results, [("hangs".into(), false), ("quick".into(), true)].into());
+        assert_eq!(sent.why["hangs"], "it has not ended after 25 s and goes on");
+    }
+
+    #[test]
+    fn nobody_is_told_when_one_name_is_wrong() {
+        let channels = Whom::Channels(vec!["log".into(), "lgo".into(), "x".into()]);
+        assert_eq!(whom(&notifier(), channels), Err("channels: there is no \"lgo\", \"x\"".into()));
+        let mute = whom(&notifier(), Whom::Host("mute".into()));
+        assert_eq!(mute, Err("host: there is no channel for \"mute\"".into()));
+        let stranger = whom(&notifier(), Whom::Host("new".into()));
+        assert_eq!(stranger, Ok((vec!["log".into()], Some("new".into()))));
+    }
+
+    #[test]
+    fn only_so_many_messages_are_sent_at_a_time() {
+        let (courier, _desk) = Courier::new();
+        let seats = Seats::default();
+        let next = || {
+            let asked = to(Whom::Host("web1".into()));
+            prepare(notifier(), courier.clone(), &seats, asked)
+        };
+        let mut prepared: Vec<_> = (0..AT_ONCE).map(|_| next().ok().unwrap()).collect();
+        assert!(matches!(next(), Err(NotSent::Busy(_))));
+        // Whether it was made or forgotten, its seat is free again.
+        assert_eq!(prepared.pop().unwrap()().results, [("log".into(), true)].into());
+        drop(prepared);
+        assert!(next().is_ok());
+    }
+}
