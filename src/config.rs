@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backup::settings::{Correlator, RepoCheck};
@@ -11,6 +12,7 @@ use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold_config};
 use crate::notify::channel::Definition;
+use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
@@ -103,6 +105,19 @@ impl Config {
     /// The names of the channels that hear about backups.
     pub fn notification_channels_for_backups(&self) -> &[String] {
         self.notifier.notification_channels.as_deref().unwrap_or(&self.default_channels)
+    }
+}
+
+impl Notifier {
+    /// Sends through the channels of `config`.
+    pub fn new(config: &Config) -> Notifier {
+        let channels = config.channels.iter();
+        let channels = channels.map(|(name, channel)| (name.clone(), Arc::new(channel.clone())));
+        let own = |(name, host): (&String, &HostSettings)| {
+            Some((name.clone(), host.notification_channels.clone()?))
+        };
+        let hosts = config.hosts.iter().filter_map(own);
+        Notifier::with(channels.collect(), config.default_channels.clone(), hosts.collect())
     }
 }
 

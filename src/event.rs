@@ -442,12 +442,14 @@ impl Event {
             ],
             Fact::ChannelFails { waiting, .. } => vec![("waiting for it", messages(*waiting))],
             Fact::ChannelDelivers { failed_for, .. } => vec![("failed for", words(*failed_for))],
+            // The words alone need not say which host they are about.
+            Fact::Custom { host: Some(host), .. } => vec![("host", host.clone())],
             Fact::Shutdown { .. }
             | Fact::Said { .. }
             | Fact::FirstHeard { .. }
             | Fact::Threshold { .. }
             | Fact::Backup { .. }
-            | Fact::Custom { .. } => Vec::new(),
+            | Fact::Custom { host: None, .. } => Vec::new(),
         }
     }
 }

@@ -18,7 +18,8 @@ mod file;
 
 use self::directory::{aside_name, lock, make_private};
 use self::file::{
-    Unopened, copy_in_memory, guarded, oldest_keys, open_database, read_row, read_table, write_rows,
+    Unopened, copy_in_memory, guarded, newest_rows, oldest_keys, open_database, read_row,
+    read_table, write_rows,
 };
 
 /// The file in the state directory.
@@ -256,6 +257,33 @@ impl Store {
         serde_json::from_slice(&bytes)
             .map_err(|why| error!("the store's {table:?} row {key} is damaged and ignored: {why}"))
             .ok()
+    }
+
+    /// At most `count` rows of a table, those with the greatest keys below `before` first. What
+    /// waits for a commit is among them.
+    pub fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Vec<(String, Vec<u8>)> {
+        let mut rows = BTreeMap::new();
+        if let Some(database) = &self.database {
+            match guarded(|| newest_rows(database, table, before, count)) {
+                Ok(stored) => rows.extend(stored),
+                Err(why) => error!("the store's {table:?} cannot be read: {why}"),
+            }
+        }
+        for ((of, key), value) in self.waiting.range((table, String::new())..) {
+            if *of != table || before.is_some_and(|before| key.as_str() >= before) {
+                break;
+            }
+            match value {
+                Some(value) => drop(rows.insert(key.clone(), value.clone())),
+                None => drop(rows.remove(key)),
+            }
+        }
+        rows.into_iter().rev().take(count).collect()
     }
 
     /// The keys of the oldest rows of a table beyond the newest `kept`.

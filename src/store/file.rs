@@ -131,6 +131,31 @@ pub(super) fn read_row(
     }
 }
 
+pub(super) fn newest_rows(
+    database: &Database,
+    table: Table,
+    before: Option<&str>,
+    count: usize,
+) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let rows = match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        rows => rows?,
+    };
+    let range = match before {
+        Some(before) => rows.range(..before)?,
+        None => rows.iter()?,
+    };
+    range
+        .rev()
+        .take(count)
+        .map(|row| {
+            let (key, value) = row?;
+            Ok((key.value().to_owned(), value.value().to_owned()))
+        })
+        .collect()
+}
+
 pub(super) fn oldest_keys(
     database: &Database,
     table: Table,
