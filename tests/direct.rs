@@ -54,7 +54,7 @@ impl Place {
             signal: SignalDouble::start(),
             mail: script.start(),
         };
-        place.configure("");
+        place.configure();
         place
     }
 
@@ -62,8 +62,7 @@ impl Place {
         self.directory.path().join("heartbeat.yaml")
     }
 
-    /// Writes the configuration, with more at its end.
-    fn configure(&self, more: &str) {
+    fn configure(&self) {
         let text = format!(
             r#"
 state_dir: {state}
@@ -85,7 +84,6 @@ default_notification_channels: [log]
 hosts:
   web1: {{watch: true, notification_channels: [chat, push]}}
   mute: {{notification_channels: []}}
-{more}
 "#,
             state = self.directory.path().join("state").display(),
             chat = self.chat.url,
@@ -545,9 +543,9 @@ fn the_daemon_sends_at_once_and_remembers_it() {
 #[test]
 fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
     let place = Place::new();
-    place.configure("# the channel of web1 that takes a warning is push");
     place.push.set_mode(Mode::Status(500, "down".into()));
     let daemon = Daemon::start(&place);
+    // A warning: chat hears of what is critical only.
     daemon.hear("is on fire");
     let waiting = daemon
         .wait_for("", |all| all.len() == 1 && all[0]["attempts"] == 1 && !all[0]["why"].is_null());

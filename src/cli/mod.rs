@@ -32,7 +32,7 @@ hbd watches hosts by their heartbeats and tells people.
   hbd notify [--config FILE] (--host HOST | --channel NAME ... | --default)
              [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
   hbd log    [--config FILE | --url URL] [HOST] [--limit N] [--json]
-                                                  what the running daemon sent to whom, and what waits
+                                                  the last 50 or N messages: to whom, and how they ended
   hbd --help | --version
 
 A MESSAGE of - is read from standard input; before one that begins with - put --.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::courier::{Courier, Noted, Order};
 use super::direct::Sent;
@@ -59,9 +59,10 @@ pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
             // Who no longer waits for the answer does not get it.
             let _ = tx.send(piece(store, outbox, before, PIECE));
         })));
-        let piece = rx
-            .recv_deadline(patience)
-            .map_err(|_| "the history cannot be read now, the disk is slow".to_owned())?;
+        let piece = rx.recv_deadline(patience).map_err(|why| match why {
+            RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow",
+            RecvTimeoutError::Disconnected => "hbd is stopping",
+        })?;
         for (id, view) in piece.rows {
             if page.notifications.len() >= question.limit {
                 return Ok(page);
