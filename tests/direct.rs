@@ -564,8 +564,9 @@ fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
     let daemon = Daemon::start(&place);
     assert_eq!(daemon.history("")[0]["event"], waiting[0]["event"]);
     place.push.set_mode(Mode::Normal);
-    daemon.signal("-HUP");
-    let arrived = daemon.wait_for("", |all| all.iter().any(|one| one["state"] == "delivered"));
+    let (_, answer) = daemon.notify(json!({"channels": ["push"], "message": "a try"}));
+    assert_eq!(answer["results"], json!({"push": true}), "and so what waits goes on at once");
+    let arrived = daemon.wait_for("?host=web1", |all| all[0]["state"] == "delivered");
     assert_eq!(arrived.len(), 1);
     assert_eq!(
         (&arrived[0]["id"], &arrived[0]["event"]),
@@ -575,7 +576,8 @@ fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
 
     daemon.stop("-TERM");
     let daemon = Daemon::start(&place);
-    assert_eq!(daemon.history(""), arrived);
+    assert_eq!(daemon.history("?host=web1"), arrived);
+    assert_eq!(titles(&daemon.history("")), ["a try", "web1 is on fire"]);
     let said = daemon.log_command(&["web1"]);
     assert_eq!(said.code, 0, "{said:?}");
     let mut lines = said.out.lines();
@@ -586,7 +588,7 @@ fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
     {
         assert!(line.contains(word), "{line}");
     }
-    assert_eq!(daemon.log_command(&["--json"]).json()["notifications"], json!(arrived));
+    assert_eq!(daemon.log_command(&["--json", "web1"]).json()["notifications"], json!(arrived));
     assert_eq!(daemon.log_command(&["nobody"]).out, "nothing was sent\n");
 }
 

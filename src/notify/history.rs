@@ -350,6 +350,37 @@ mod tests {
     }
 
     #[test]
+    fn a_direct_message_that_arrives_ends_the_pause_of_its_channel() {
+        let mut desk = Desk::new();
+        desk.accept(1);
+        desk.end(Err(Failure::ChannelRefused { why: "bad token".into(), after: None }));
+        assert!(desk.outbox.start(desk.now).is_empty());
+        let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
+        let mut record = Record {
+            event: EventId(2),
+            channel: rows[0].1.channel.clone(),
+            recipient: None,
+            subject: Subject::Daemon,
+            level: Level::Warning,
+            title: "a try".into(),
+            accepted: desk.now.wall,
+            finished: desk.now.wall,
+            attempts: 1,
+            delivered: false,
+            why: Some("still bad".into()),
+        };
+        desk.outbox.note(&record, desk.now);
+        let view = desk.outbox.views(desk.now).remove(0);
+        assert_eq!(view.last_failure, Some((desk.now.wall, "still bad".into())));
+        assert!(view.refused && desk.outbox.start(desk.now).is_empty());
+        (record.delivered, record.why) = (true, None);
+        desk.outbox.note(&record, desk.now);
+        let view = desk.outbox.views(desk.now).remove(0);
+        assert_eq!((view.failing_since, view.last_success), (None, Some(desk.now.wall)));
+        assert_eq!(desk.outbox.start(desk.now).len(), 1, "what waited goes on at once");
+    }
+
+    #[test]
     fn a_direct_message_is_noted_once_for_each_recipient() {
         let empty = Default::default();
         let notifier = crate::Notifier::with(empty, Vec::new(), BTreeMap::new());
