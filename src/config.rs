@@ -162,6 +162,7 @@ fn read(top: &mut Section) -> Config {
     let threshold_sets = threshold_config::read(top);
     let sets: Names = threshold_sets.keys().cloned().collect();
     let hosts = read_hosts(top, &names, &default_channels, &sets);
+    let host_names: Names = hosts.keys().cloned().collect();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
     Config {
         file: PathBuf::new(),
@@ -174,7 +175,9 @@ fn read(top: &mut Section) -> Config {
         heartbeat: top
             .section("heartbeat", |section| heartbeat::Settings::read(section, &hosts))
             .unwrap_or_default(),
-        receiver: top.section("receiver", web::Settings::read).unwrap_or_default(),
+        receiver: top
+            .section("receiver", |section| web::Settings::read(section, &host_names))
+            .unwrap_or_default(),
         correlator: top.section("correlator", Correlator::read).unwrap_or_default(),
         repo_check: top.section("repo_check", RepoCheck::read),
         notifier: top

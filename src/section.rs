@@ -16,6 +16,7 @@ use crate::yaml::{Entry, Kind, Node, Value};
 
 mod list;
 pub(crate) mod near;
+mod pairs;
 mod reading;
 mod secrets;
 

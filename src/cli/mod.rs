@@ -11,6 +11,7 @@ use lexopt::prelude::*;
 use crate::daemon::{self, Failure};
 use crate::logger;
 
+pub mod backup;
 pub mod check;
 pub mod client;
 pub mod log;
