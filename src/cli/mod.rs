@@ -36,7 +36,7 @@ hbd watches hosts by their heartbeats and tells people.
                                                   the last 50 or N messages: to whom, and how they ended
   hbd --help | --version
 
-A MESSAGE of - is read from standard input; before one that begins with - put --.
+A MESSAGE of - is read from standard input; -- goes before one that begins with a dash.
 LEVEL is ok, info, warning (default) or critical; no channel is quiet below its min_level here.
 The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
 The daemon at a URL (http://host:port) is shown the token in $HBD_TOKEN.
