@@ -298,7 +298,11 @@ fn every_route_answers() {
         ("/api/v1/hosts/host-9", 404, "{\"error\":\"no host is called \\\"host-9\\\"\"}"),
         ("/api/v1/nothing", 404, "{\"error\":"),
         ("/api/v1/channels", 200, "\"channels\":[]"),
-        ("/api/v1/notifications?before=01a2", 200, "{\"next\":\"000000000001a2\",\"noti"),
+        (
+            "/api/v1/notifications?before=01a2",
+            200,
+            "{\"notifications\":[],\"next\":\"000000000001a2\"}",
+        ),
         ("/api/v1/notifications?limit=none", 400, "{\"error\":\"limit: must be"),
         ("/nothing", 404, "there is nothing here\n"),
         ("/api/v1/heartbeat", 405, "{\"error\":\"the method must be POST\"}"),

@@ -33,12 +33,12 @@ hbd watches hosts by their heartbeats and tells people.
   hbd notify [--config FILE] (--host HOST | --channel NAME ... | --default)
              [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
   hbd log    [--config FILE | --url URL] [HOST] [--limit N] [--json]
-                                                  what the running daemon sent to whom, and what waits
+                                                  the last 50 or N messages: to whom, and how they ended
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
   hbd --help | --version
 
-A MESSAGE of - is read from standard input; before one that begins with - put --.
+A MESSAGE of - is read from standard input; -- goes before one that begins with a dash.
 LEVEL is ok, info, warning (default) or critical; no channel is quiet below its min_level here.
 The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
 The daemon at a URL (http://host:port) is shown the token in $HBD_TOKEN.

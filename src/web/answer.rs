@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::json;
 
 use super::house::{Answer, House, NotSent, SentNow, Taken};
@@ -17,6 +18,7 @@ use super::token::Token;
 use super::wanted::wanted;
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
+use crate::snapshot::{ChannelView, NotificationView};
 
 /// A request, as it is after the gate.
 pub struct Request<'a> {
@@ -90,15 +92,28 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             Some(host) => Reply::json(200, &host),
             None => Reply::problem(target, 404, &format!("no host is called \"{name}\"")),
         },
-        Ok(Route::Channels) => Reply::json(
-            200,
-            &json!({ "now": Now::read().wall.to_string(), "channels": house.channels() }),
-        ),
+        Ok(Route::Channels) => {
+            let now = Now::read().wall.to_string();
+            Reply::json(200, &Channels { now, channels: house.channels() })
+        }
         Ok(Route::Notifications) => notifications(house, target),
         Ok(Route::Notify | Route::Heartbeat | Route::Alert) => {
             Reply::problem(target, 500, "it is answered elsewhere")
         }
     }
+}
+
+#[derive(Serialize)]
+struct Channels {
+    now: String,
+    channels: Vec<ChannelView>,
+}
+
+/// `next` goes into `before` of the next request; null when there is no more.
+#[derive(Serialize)]
+struct Notifications {
+    notifications: Vec<NotificationView>,
+    next: Option<String>,
 }
 
 fn notifications(house: &Arc<dyn House>, target: &str) -> Reply {
@@ -109,7 +124,7 @@ fn notifications(house: &Arc<dyn House>, target: &str) -> Reply {
     match house.notifications(&wanted) {
         Ok((notifications, next)) => {
             let next = next.map(|id| EventId(id).to_string());
-            Reply::json(200, &json!({ "notifications": notifications, "next": next }))
+            Reply::json(200, &Notifications { notifications, next })
         }
         Err(why) => Reply::problem(target, 503, &why),
     }
