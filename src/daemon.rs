@@ -13,7 +13,7 @@ use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::clock::{Mono, Now};
+use crate::clock::Now;
 use crate::config::Config;
 use crate::effect::{Effect, Sink};
 use crate::event::{Event, Fact, Level};
@@ -23,6 +23,7 @@ use crate::heartbeat::watch::{self, Watch};
 use crate::notify::courier::{Courier, Equipment, Order};
 use crate::notify::route::{self, Routes};
 use crate::problem::Problems;
+use crate::secret::Secret;
 use crate::stop::{self, Stop, Stopper, Vital};
 use crate::store::{Opened, Store, Table};
 use crate::systemd;
@@ -32,8 +33,10 @@ mod house;
 
 use self::house::Rooms;
 
-/// Orders that wait for the disk; beyond it, new events over UDP are refused.
+/// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, what
+/// hosts have to tell besides their beats is refused.
 const BACKLOG: usize = 10_000;
+const QUEUE: usize = 20_000;
 
 /// Why the daemon did not run.
 #[derive(Debug)]
@@ -72,16 +75,18 @@ pub fn run(config_file: &Path) -> Result<(), Failure> {
         systemd::tell("STOPPING=1");
         break;
     }
-    daemon.stop();
-    Ok(())
+    if daemon.stop() {
+        return Ok(());
+    }
+    Err(Failure::Other("stopped, and not all of the state is on disk".into()))
 }
 
 struct Daemon {
     config_file: PathBuf,
     // What listens where is fixed until the next start.
-    addresses: (String, u16, String, u16),
+    fixed: Fixed,
     rooms: Arc<Rooms>,
-    courier_thread: thread::JoinHandle<()>,
+    courier_thread: thread::JoinHandle<bool>,
     udp: Arc<UdpSocket>,
     web: Web,
     stopper: Stopper,
@@ -144,7 +149,7 @@ impl Daemon {
         );
         Ok(Daemon {
             config_file: config_file.to_owned(),
-            addresses: addresses(config),
+            fixed: Fixed::of(config),
             rooms,
             courier_thread,
             udp,
@@ -167,33 +172,50 @@ impl Daemon {
         for problem in &config.warnings.0 {
             warn!("{problem}");
         }
-        if addresses(&config) != self.addresses {
-            warn!("other addresses or ports are taken up at the next start only");
+        if Fixed::of(&config) != self.fixed {
+            warn!(
+                "other addresses, ports, state_dir or receiver.token are taken up at the next start only"
+            );
         }
-        self.rooms.watch.reconfigure(rules(&config));
+        // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
+        self.rooms.watch.reconfigure(rules(&config));
         self.rooms.reload_refused.store(false, Ordering::Relaxed);
         self.rooms.loaded.store(Now::read().wall.0, Ordering::Relaxed);
         info!("the configuration was reloaded: {} hosts", self.rooms.watch.count());
     }
 
-    /// No new work, then one last attempt each, then everything on disk.
-    fn stop(self) {
+    /// No new work, then one last attempt each, then everything on disk; false when it is not.
+    fn stop(self) -> bool {
         self.web.stop();
         drop(self.stopper);
         self.rooms.watch.close();
         listener::wake(&self.udp);
         self.rooms.courier.order(Order::Stop);
-        if self.courier_thread.join().is_err() {
-            error!("the courier died at the stop");
-        }
+        let stored = self.courier_thread.join().unwrap_or(false);
         info!("stopped");
+        stored
     }
 }
 
-fn addresses(config: &Config) -> (String, u16, String, u16) {
-    let (udp, tcp) = (&config.heartbeat, &config.receiver);
-    (udp.host.clone(), udp.port, tcp.host.clone(), tcp.port)
+/// What a reload does not change.
+#[derive(PartialEq)]
+struct Fixed {
+    udp: (String, u16),
+    tcp: (String, u16),
+    token: Option<Secret>,
+    state_dir: PathBuf,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Fixed {
+        Fixed {
+            udp: (config.heartbeat.host.clone(), config.heartbeat.port),
+            tcp: (config.receiver.host.clone(), config.receiver.port),
+            token: config.receiver.token.clone(),
+            state_dir: config.state_dir.clone(),
+        }
+    }
 }
 
 /// The hosts as the store knew them, under the present configuration.
@@ -204,7 +226,7 @@ fn take_over(config: &Config, ground: &Ground, courier: &Courier) -> Watch {
     let orders = courier.clone();
     let sink: Sink = Arc::new(move |effect| orders.order(Order::Accept(effect)));
     let backlog = courier.clone();
-    let overloaded = Box::new(move || backlog.backlog() > BACKLOG);
+    let overloaded = Box::new(move || backlog.backlog() > BACKLOG || backlog.queued() > QUEUE);
     Watch::new(fleet, ground.kernel_boot.clone(), sink, overloaded)
 }
 
@@ -234,7 +256,10 @@ fn report(courier: &Courier, opened: Opened, now: Now) {
     let (level, fact) = match opened {
         Opened::Ready => return,
         Opened::MovedAside { why, to } => (Level::Warning, Fact::StoreMovedAside { why, to }),
-        Opened::Refused { why } => (Level::Critical, Fact::StoreRefuses { why }),
+        Opened::Refused { why } => {
+            error!("the state cannot be written: {why}");
+            (Level::Critical, Fact::StoreRefuses { why })
+        }
     };
     let events = vec![Event { at: now.wall, level, fact }];
     courier.order(Order::Accept(Effect { events, ..Effect::default() }));
@@ -275,19 +300,20 @@ pub fn equipment(config: &Config) -> Equipment {
     }
 }
 
-/// A time of an earlier run on this boot's clock: how long ago it was is what counts.
+/// A time of an earlier run on this boot's clock: how long ago it was is what counts. Where that
+/// is beyond belief, a clock was wrong, and it counts as now: late is better than never.
 fn translate(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now {
     match mark {
         Some(mark) if mark.kernel_boot == kernel_boot && then.mono <= now.mono => then,
         _ => {
-            let age = now.wall.since(then.wall).min(LONGEST_WAIT);
-            Now { mono: Mono(now.mono.0) - age, wall: then.wall }
+            let age = now.wall.since(then.wall);
+            let believed = if age > LONGEST_BELIEVED { Duration::ZERO } else { age };
+            Now { mono: now.mono - believed, wall: then.wall }
         }
     }
 }
 
-/// After a lost clock a delivery must not look older than any that is still kept.
-const LONGEST_WAIT: Duration = Duration::from_secs(48 * 3600);
+const LONGEST_BELIEVED: Duration = Duration::from_secs(48 * 3600);
 
 fn kernel_boot() -> String {
     // random(4): a new one at each boot.

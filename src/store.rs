@@ -121,6 +121,9 @@ pub enum Committed {
     Refused { why: String },
     /// The disk takes writes again, and has everything.
     Healed { refused_for: Duration },
+    /// The disk takes writes again, and what was there before the start can be read only now. What
+    /// waited to be sent was added to it; the rest of it is not known to us and was left alone.
+    Unread { refused_for: Duration },
     /// The disk takes writes again but the old file is gone or unreadable: everything that is
     /// known must be given to it anew.
     Emptied { refused_for: Duration },
@@ -134,6 +137,8 @@ pub struct Store {
     database: Option<Database>,
     // What the file held when it could be read but not written: the state goes on from there.
     copy: Option<Database>,
+    // There was a file at the start, and it could not be read.
+    unread: bool,
     waiting: BTreeMap<(Table, String), Option<Vec<u8>>>,
     refused: Option<Refused>,
 }
@@ -155,6 +160,7 @@ impl Store {
             lock: None,
             database: None,
             copy: None,
+            unread: false,
             waiting: BTreeMap::new(),
             refused: None,
         };
@@ -163,7 +169,9 @@ impl Store {
             Ok(Some((why, to))) => Opened::MovedAside { why, to },
             Err(why) => {
                 store.refused = Some(Refused { since: now, next: now.later(RETRY) });
-                store.copy = copy_in_memory(&directory.join(FILE));
+                let path = directory.join(FILE);
+                store.copy = copy_in_memory(&path);
+                store.unread = store.copy.is_none() && fs::symlink_metadata(&path).is_ok();
                 Opened::Refused { why }
             }
         };
@@ -264,11 +272,6 @@ impl Store {
         self.waiting.insert((write.table, write.key), write.value);
     }
 
-    /// Whether anything waits for a commit.
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Whether the disk refused at the last try.
     pub fn refuses(&self) -> bool {
         self.refused.is_some()
@@ -285,29 +288,42 @@ impl Store {
         if self.refused.as_ref().is_some_and(|refused| now.mono < refused.next.mono) {
             return Committed::StillRefused;
         }
+        self.commit_now(now)
+    }
+
+    /// The same, however lately the disk refused: the last chance before the end.
+    pub fn commit_now(&mut self, now: Now) -> Committed {
         if self.waiting.is_empty() && self.refused.is_none() {
             return Committed::Stored;
         }
         let reached = if self.database.is_some() { Ok(false) } else { self.reach_again() };
+        if reached.is_ok() && self.unread {
+            let ours = [Table::Outbox, Table::Pipelines, Table::History];
+            self.waiting.retain(|(table, _), _| ours.contains(table));
+        }
         match reached.and_then(|emptied| self.write_waiting().map(|()| emptied)) {
-            Ok(emptied) => {
-                self.waiting.clear();
-                self.copy = None;
-                match self.refused.take() {
-                    None => Committed::Stored,
-                    Some(refused) => {
-                        let refused_for = now.mono.since(refused.since.mono);
-                        info!("{} takes writes again", self.directory.display());
-                        if emptied {
-                            Committed::Emptied { refused_for }
-                        } else {
-                            Committed::Healed { refused_for }
-                        }
-                    }
-                }
-            }
+            Ok(emptied) => self.stored(emptied, now),
             Err(why) => self.refuse(why, now),
         }
+    }
+
+    fn stored(&mut self, emptied: bool, now: Now) -> Committed {
+        self.waiting.clear();
+        self.copy = None;
+        let unread = std::mem::take(&mut self.unread);
+        let Some(refused) = self.refused.take() else { return Committed::Stored };
+        let refused_for = now.mono.since(refused.since.mono);
+        info!("{} takes writes again", self.directory.display());
+        match (emptied, unread) {
+            (true, _) => Committed::Emptied { refused_for },
+            (false, true) => Committed::Unread { refused_for },
+            (false, false) => Committed::Healed { refused_for },
+        }
+    }
+
+    /// How many rows wait for the disk.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Opens the file anew after a failure; true when what is there now is an empty one.

@@ -5,7 +5,10 @@
 //! by workers, and only then is the sender told that it is stored.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -84,6 +87,7 @@ pub const REASONS: [&str; 5] =
 pub struct Courier {
     orders: Sender<Input>,
     standing: Arc<Mutex<Standing>>,
+    queued: Arc<AtomicUsize>,
 }
 
 enum Input {
@@ -110,6 +114,7 @@ pub struct Desk {
     inputs: Receiver<Input>,
     results: Sender<Input>,
     standing: Arc<Mutex<Standing>>,
+    queued: Arc<AtomicUsize>,
 }
 
 impl Desk {
@@ -125,7 +130,7 @@ impl Desk {
         equipment: Equipment,
         every_row: EveryRow,
         translate: impl Fn(Now) -> Now,
-    ) -> std::io::Result<thread::JoinHandle<()>> {
+    ) -> std::io::Result<thread::JoinHandle<bool>> {
         let now = Now::read();
         let (tasks, to_do) = unbounded();
         let mut work = Work {
@@ -140,6 +145,7 @@ impl Desk {
             results: self.results,
             workers: 0,
             standing: self.standing,
+            queued: self.queued,
             history: 0,
             sent: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -156,8 +162,14 @@ impl Courier {
     pub fn new() -> (Courier, Desk) {
         let (orders, inputs) = unbounded();
         let standing = Arc::new(Mutex::new(Standing::default()));
-        let desk = Desk { inputs, results: orders.clone(), standing: Arc::clone(&standing) };
-        (Courier { orders, standing }, desk)
+        let queued = Arc::default();
+        let desk = Desk {
+            inputs,
+            results: orders.clone(),
+            standing: Arc::clone(&standing),
+            queued: Arc::clone(&queued),
+        };
+        (Courier { orders, standing, queued }, desk)
     }
 
     /// Leaves an order. It is taken up as soon as the disk has the ones before it.
@@ -169,6 +181,11 @@ impl Courier {
     /// How many orders wait.
     pub fn backlog(&self) -> usize {
         self.orders.len()
+    }
+
+    /// How many deliveries wait.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
     }
 
     /// How things stand.
@@ -217,6 +234,7 @@ struct Work {
     results: Sender<Input>,
     workers: usize,
     standing: Arc<Mutex<Standing>>,
+    queued: Arc<AtomicUsize>,
     history: usize,
     sent: BTreeMap<String, u64>,
     failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
@@ -225,7 +243,8 @@ struct Work {
 type Answer = Box<dyn FnOnce(bool) + Send>;
 
 impl Work {
-    fn run(mut self) {
+    /// Works until the stop; false when something could not be stored in the end.
+    fn run(mut self) -> bool {
         let _vital = Vital;
         let mut stopping: Option<Instant> = None;
         loop {
@@ -250,7 +269,7 @@ impl Work {
             if let Some(since) = stopping
                 && (!self.outbox.is_busy() || since.elapsed() >= LAST_ATTEMPT)
             {
-                break;
+                return self.commit_at_last(Now::read());
             }
         }
     }
@@ -294,7 +313,9 @@ impl Work {
     fn accept(&mut self, event: &Event, now: Now) {
         self.last_event = self.last_event.next(now.wall);
         let count = self.outbox.accept(event, self.last_event, &self.equipment.routes, now);
-        self.store.write(Write::put(Table::Meta, LAST_EVENT, &self.last_event));
+        if count > 0 {
+            self.store.write(Write::put(Table::Meta, LAST_EVENT, &self.last_event));
+        }
         debug!("{:?} is event {}, {count} deliveries queued", event.fact, self.last_event);
     }
 
@@ -374,13 +395,17 @@ impl Work {
         if self.history > HISTORY_KEPT / 10 {
             self.trim_history();
         }
-        match self.store.commit(now) {
+        let committed = self.store.commit(now);
+        self.took(committed, now)
+    }
+
+    /// What the disk answered, told to people; true when everything is on it.
+    fn took(&mut self, committed: Committed, now: Now) -> bool {
+        match committed {
             Committed::Stored => true,
             Committed::StillRefused => false,
             Committed::Refused { why } => {
-                error!(
-                    "the state cannot be written, a crash would lose what is not on disk: {why}"
-                );
+                error!("a crash would lose what is not on disk, and that takes nothing: {why}");
                 self.say(Level::Critical, Fact::StoreRefuses { why }, now);
                 false
             }
@@ -390,6 +415,7 @@ impl Work {
                 rows.for_each(|write| self.store.write(write));
                 self.healed(refused_for, now)
             }
+            Committed::Unread { .. } => start_anew(),
         }
     }
 
@@ -398,7 +424,31 @@ impl Work {
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
-        self.store.commit(now) == Committed::Stored
+        let committed = self.store.commit(now);
+        self.took(committed, now)
+    }
+
+    /// The last chance of what is not on disk yet; false when it is lost.
+    fn commit_at_last(&mut self, now: Now) -> bool {
+        for write in self.outbox.take_writes() {
+            self.store.write(write);
+        }
+        let rows = self.store.waiting();
+        match self.store.commit_now(now) {
+            Committed::Stored | Committed::Healed { .. } | Committed::Unread { .. } => true,
+            Committed::Emptied { .. } => {
+                let rows = (self.every_row)().into_iter().chain(self.outbox.all_writes());
+                rows.for_each(|write| self.store.write(write));
+                self.store.commit_now(now) == Committed::Stored
+            }
+            Committed::Refused { .. } | Committed::StillRefused => {
+                let waiting = self.outbox.len();
+                error!(
+                    "the disk takes nothing: {rows} rows of state are lost, {waiting} deliveries among them"
+                );
+                false
+            }
+        }
     }
 
     /// An event of the courier's own; it is started at the next turn.
@@ -436,6 +486,7 @@ impl Work {
     }
 
     fn show(&self, now: Now) {
+        self.queued.store(self.outbox.len(), Ordering::Relaxed);
         let standing = Standing {
             lines: self.outbox.views(now),
             sent: self.sent.clone(),
@@ -444,6 +495,15 @@ impl Work {
         };
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }
+}
+
+/// The state from before the start can be read at last: only a daemon that begins with it knows
+/// what it says, so this one makes room for the next.
+fn start_anew() -> ! {
+    warn!("the state from before the start can be read now: hbd starts anew to take it up");
+    let why = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    error!("hbd cannot start itself anew ({why}) and ends");
+    std::process::exit(1)
 }
 
 /// Makes attempts until the courier is gone.
