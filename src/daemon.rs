@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::heartbeat::fleet::{Fleet, Mark, Row, Rules};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
 use crate::notify::courier::{Courier, Equipment, Order};
+use crate::notify::direct::Notifier;
 use crate::notify::route::{self, Routes};
 use crate::problem::Problems;
 use crate::secret::Secret;
@@ -30,8 +31,10 @@ use crate::systemd;
 use crate::web::Web;
 
 mod house;
+mod telling;
 
 use self::house::Rooms;
+use self::telling::Seats;
 
 /// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, what
 /// hosts have to tell besides their beats is refused.
@@ -124,6 +127,8 @@ impl Daemon {
         let rooms = Arc::new(Rooms {
             watch: Arc::clone(&watch),
             courier: courier.clone(),
+            notifier: Mutex::new(Arc::new(Notifier::new(config))),
+            sending: Seats::default(),
             reload_refused: AtomicBool::new(false),
             loaded: AtomicI64::new(ground.now.wall.0),
         });
@@ -180,6 +185,7 @@ impl Daemon {
         // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         self.rooms.watch.reconfigure(rules(&config));
+        self.rooms.replace_notifier(Notifier::new(&config));
         self.rooms.reload_refused.store(false, Ordering::Relaxed);
         self.rooms.loaded.store(Now::read().wall.0, Ordering::Relaxed);
         info!("the configuration was reloaded: {} hosts", self.rooms.watch.count());

@@ -41,3 +41,4 @@ pub mod web;
 pub mod yaml;
 
 pub use config::Config;
+pub use notify::direct::Notifier;

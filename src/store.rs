@@ -4,26 +4,27 @@
 //! lose what the daemon still knows. Rows are JSON under text keys.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use redb::backends::InMemoryBackend;
-use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
-    TableDefinition,
-};
+use redb::{Database, TableDefinition};
 
-use crate::clock::{Now, Wall};
+use crate::clock::Now;
+
+mod directory;
+mod file;
+
+use self::directory::{aside_name, lock, make_private};
+use self::file::{
+    Unopened, copy_in_memory, guarded, newest_rows, oldest_keys, open_database, read_row,
+    read_table, write_rows,
+};
 
 /// The file in the state directory.
 pub const FILE: &str = "heartbeat.redb";
 const LOCK: &str = "hbd.lock";
-/// redb's default is sized for databases, not for a small box.
-const CACHE_BYTES: usize = 1 << 20;
 const RETRY: Duration = Duration::from_secs(5);
 /// Rows of history that wait for a disk to heal; older ones give way.
 const HISTORY_WAITING: usize = 10_000;
@@ -258,6 +259,33 @@ impl Store {
             .ok()
     }
 
+    /// At most `count` rows of a table, those with the greatest keys below `before` first. What
+    /// waits for a commit is among them.
+    pub fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Vec<(String, Vec<u8>)> {
+        let mut rows = BTreeMap::new();
+        if let Some(database) = &self.database {
+            match guarded(|| newest_rows(database, table, before, count)) {
+                Ok(stored) => rows.extend(stored),
+                Err(why) => error!("the store's {table:?} cannot be read: {why}"),
+            }
+        }
+        for ((of, key), value) in self.waiting.range((table, String::new())..) {
+            if *of != table || before.is_some_and(|before| key.as_str() >= before) {
+                break;
+            }
+            match value {
+                Some(value) => drop(rows.insert(key.clone(), value.clone())),
+                None => drop(rows.remove(key)),
+            }
+        }
+        rows.into_iter().rev().take(count).collect()
+    }
+
     /// The keys of the oldest rows of a table beyond the newest `kept`.
     pub fn oldest(&self, table: Table, kept: usize) -> Vec<String> {
         let Some(database) = &self.database else { return Vec::new() };
@@ -367,207 +395,10 @@ impl Store {
     }
 }
 
-enum Unopened {
-    /// The disk or the system says no; the file may be sound.
-    Refused(String),
-    /// The file is not what it should be.
-    Damaged(String),
-}
-
-fn open_database(path: &Path) -> Result<Database, Unopened> {
-    let existed = path.exists();
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(judged)?;
-        if existed {
-            check(&database)?
-        } else {
-            prepare(&database)?
-        }
-        Ok(database)
-    }));
-    let result = opened.unwrap_or_else(|_| Err(Unopened::Damaged("its pages are broken".into())));
-    if result.is_ok() && !existed {
-        private(path).map_err(|why| Unopened::Refused(why.to_string()))?;
-    }
-    if !existed && result.is_err() {
-        // A half-made file of a full disk would look like a damaged one next time.
-        let _ = fs::remove_file(path);
-    }
-    result
-}
-
-/// The file as it stands, opened in memory: on a read-only disk it cannot even be repaired.
-fn copy_in_memory(path: &Path) -> Option<Database> {
-    let bytes = fs::read(path).ok()?;
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let backend = InMemoryBackend::new();
-        backend.set_len(bytes.len() as u64).and_then(|()| backend.write(0, &bytes)).ok()?;
-        let database =
-            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend).ok()?;
-        check(&database).ok()?;
-        Some(database)
-    }));
-    opened.ok().flatten()
-}
-
-fn judged(why: impl Into<redb::Error>) -> Unopened {
-    match why.into() {
-        redb::Error::Io(why) if why.kind() == io::ErrorKind::InvalidData => {
-            Unopened::Damaged(why.to_string())
-        }
-        redb::Error::Io(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
-            Unopened::Damaged("it ends too early".into())
-        }
-        redb::Error::Io(why) => Unopened::Refused(why.to_string()),
-        redb::Error::PreviousIo => Unopened::Refused("an earlier write failed".into()),
-        redb::Error::DatabaseAlreadyOpen => {
-            Unopened::Refused("another process has the file open".into())
-        }
-        why => Unopened::Damaged(why.to_string()),
-    }
-}
-
-/// Reads everything once: a page that is broken is better found now than at the first alarm.
-fn check(database: &Database) -> Result<(), Unopened> {
-    for table in Table::ALL {
-        let transaction = database.begin_read().map_err(judged)?;
-        match transaction.open_table(table.definition()) {
-            Ok(rows) => {
-                for row in rows.iter().map_err(judged)? {
-                    row.map_err(judged)?;
-                }
-            }
-            Err(redb::TableError::TableDoesNotExist(_)) => {}
-            Err(why) => return Err(judged(why)),
-        }
-    }
-    Ok(())
-}
-
-fn prepare(database: &Database) -> Result<(), Unopened> {
-    let transaction = database.begin_write().map_err(judged)?;
-    for table in Table::ALL {
-        transaction.open_table(table.definition()).map_err(judged)?;
-    }
-    transaction.commit().map_err(judged)
-}
-
-fn read_table(database: &Database, table: Table) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let rows = match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        rows => rows?,
-    };
-    let mut all = Vec::new();
-    for row in rows.iter()? {
-        let (key, value) = row?;
-        all.push((key.value().to_owned(), value.value().to_owned()));
-    }
-    Ok(all)
-}
-
-fn read_row(database: &Database, table: Table, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
-    let transaction = database.begin_read()?;
-    match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-        rows => Ok(rows?.get(key)?.map(|value| value.value().to_owned())),
-    }
-}
-
-fn oldest_keys(database: &Database, table: Table, kept: usize) -> Result<Vec<String>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let rows = match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        rows => rows?,
-    };
-    let excess = usize::try_from(rows.len()?).unwrap_or(usize::MAX).saturating_sub(kept);
-    rows.iter()?.take(excess).map(|row| Ok(row?.0.value().to_owned())).collect()
-}
-
-fn write_rows(
-    database: &Database,
-    rows: &BTreeMap<(Table, String), Option<Vec<u8>>>,
-) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    for table in Table::ALL {
-        let mut of_table = rows.range((table, String::new())..).take_while(|row| row.0.0 == table);
-        let Some(first) = of_table.next() else { continue };
-        let mut open = transaction.open_table(table.definition())?;
-        for ((_, key), value) in std::iter::once(first).chain(of_table) {
-            match value {
-                Some(value) => drop(open.insert(key.as_str(), value.as_slice())?),
-                None => drop(open.remove(key.as_str())?),
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// redb asserts on some damaged pages; a damaged file must not take the daemon down.
-fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|why| why.to_string()),
-        Err(_) => Err("its pages are broken".into()),
-    }
-}
-
-fn make_private(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if directory.is_dir() {
-        return Ok(());
-    }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-fn private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-}
-
-/// Takes the lock on the directory: held while the file lives, gone with the process.
-fn lock(directory: &Path) -> Result<Result<File, String>, Held> {
-    let path = directory.join(LOCK);
-    let refused = |why: io::Error| format!("{} cannot be written: {why}", path.display());
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = match opened {
-        Ok(file) => file,
-        Err(why) => return Ok(Err(refused(why))),
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            return Err(Held {
-                why: format!(
-                    "{} is in use by another hbd ({}); stop that one, or give this one a state_dir of its own",
-                    directory.display(),
-                    if holder.trim().is_empty() { "pid unknown" } else { holder.trim() },
-                ),
-            });
-        }
-        Err(fs::TryLockError::Error(why)) => return Ok(Err(refused(why))),
-    }
-    // The holder's name is a courtesy: a full disk must not keep the lock from being held.
-    let _ = file.set_len(0);
-    let _ = file.rewind();
-    let _ = writeln!(file, "pid {}", std::process::id());
-    Ok(Ok(file))
-}
-
-fn aside_name(path: &Path) -> PathBuf {
-    let now: Wall = std::time::SystemTime::now().into();
-    let stamp = now.to_string().replace([':', '.'], "-");
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".damaged-{stamp}"));
-    PathBuf::from(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Mono;
+    use crate::clock::{Mono, Wall};
 
     fn at(seconds: i64) -> Now {
         Now { mono: Mono(seconds * 1000), wall: Wall(1_800_000_000_000 + seconds * 1000) }

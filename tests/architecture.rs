@@ -109,7 +109,6 @@ const LONG_FILES: &[(&str, usize, &str)] = &[
     ("src/event.rs", 480, "every fact stands beside its words"),
     ("src/notify/courier.rs", 540, "one thread, and all that passes its hands"),
     ("src/notify/outbox.rs", 680, "one state machine: what a delivery may become"),
-    ("src/store.rs", 600, "one file on disk, and all the ways in which it can refuse"),
 ];
 
 /// What one file breaks, a sentence each.

@@ -82,7 +82,8 @@ impl Facts {
 
     fn enabled(&self, plan: &str) -> Option<bool> {
         let plan = self.plans.get(plan)?;
-        Some(plan.get("enabled").is_some_and(|flag| flag.trim() == "1"))
+        // Where nothing is said, somebody had better be told when it does not run.
+        Some(plan.get("enabled").is_none_or(|flag| flag.trim() == "1"))
     }
 
     /// When a status of the plan was last written.

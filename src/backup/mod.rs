@@ -2,12 +2,15 @@
 
 pub mod alert;
 pub mod correlator;
+pub mod examine;
 pub mod facts;
 pub mod intake;
 pub mod plan;
+pub mod pull;
 pub mod question;
 pub mod redis;
 pub mod repo_check;
+pub mod report;
 pub mod restic;
 pub mod settings;
 pub mod verdict;

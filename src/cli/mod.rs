@@ -11,12 +11,18 @@ use lexopt::prelude::*;
 use crate::daemon::{self, Failure};
 use crate::logger;
 
+pub mod backup;
 pub mod check;
+pub mod client;
+pub mod log;
+pub mod notify;
 
 /// The configuration cannot be used (`EX_CONFIG`, sysexits.h).
 pub const CONFIGURATION: u8 = 78;
 /// The arguments are wrong.
 pub const USAGE: u8 = 2;
+/// The running daemon does not answer.
+pub const UNREACHABLE: u8 = 3;
 const FAILED: u8 = 1;
 
 const HELP: &str = "\
@@ -24,9 +30,16 @@ hbd watches hosts by their heartbeats and tells people.
 
   hbd run    [--config FILE]                      the daemon, in the foreground, log on stderr
   hbd check  [--config FILE] [--strict] [--json]  says what is wrong with the configuration
+  hbd notify [--config FILE] (--host HOST | --channel NAME ... | --default)
+             [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
+  hbd log    [--config FILE | --url URL] [HOST] [--limit N] [--json]
+                                                  what the running daemon sent to whom, and what waits
   hbd --help | --version
 
+A MESSAGE of - is read from standard input; before one that begins with - put --.
+LEVEL is ok, info, warning (default) or critical; no channel is quiet below its min_level here.
 The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
+The daemon at a URL (http://host:port) is shown the token in $HBD_TOKEN.
 What the log shows is set by HBD_LOG: error, warn, info (default), debug.
 Manual: hbd(8), heartbeat.yaml(5)
 ";
@@ -54,6 +67,8 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
         Value(name) => match name.string()?.as_str() {
             "run" => run(parser),
             "check" => check(parser),
+            "notify" => notify::run(parser),
+            "log" => log::run(parser),
             "help" => Ok(say(HELP)),
             other => Err(format!("there is no command {other:?}").into()),
         },

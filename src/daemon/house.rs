@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
+use super::telling::{self, Seats};
 use crate::clock::{Now, Wall};
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
 use crate::notify::courier::{Courier, REASONS, Standing};
+use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
-use crate::snapshot::HostView;
+use crate::snapshot::{ChannelView, HostView, NotificationView};
 use crate::web::metrics::{ChannelFigures, Figures};
-use crate::web::{Answer, House};
+use crate::web::notice::Notice;
+use crate::web::wanted::Wanted;
+use crate::web::{Answer, House, NotSent, Sending};
 
 /// How long a request waits for the disk.
 const DISK: Duration = Duration::from_secs(5);
@@ -24,10 +28,25 @@ const DISK: Duration = Duration::from_secs(5);
 pub struct Rooms {
     pub watch: Arc<Watch>,
     pub courier: Courier,
+    /// The channels, for what is sent at once.
+    pub notifier: Mutex<Arc<Notifier>>,
+    /// What is being sent at once.
+    pub sending: Seats,
     /// The last reload was refused.
     pub reload_refused: AtomicBool,
     /// When the configuration in use was loaded, in milliseconds of the wall clock.
     pub loaded: AtomicI64,
+}
+
+impl Rooms {
+    fn notifier(&self) -> Arc<Notifier> {
+        Arc::clone(&self.notifier.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over the channels of a new configuration.
+    pub fn replace_notifier(&self, new: Notifier) {
+        *self.notifier.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+    }
 }
 
 impl House for Rooms {
@@ -60,6 +79,21 @@ impl House for Rooms {
             Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
             Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),
         }
+    }
+
+    fn channels(&self) -> Vec<ChannelView> {
+        telling::channels(&self.notifier(), &self.courier.standing())
+    }
+
+    fn notifications(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
+        telling::notifications(&self.courier, wanted)
+    }
+
+    fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
+        telling::prepare(self.notifier(), self.courier.clone(), &self.sending, notice)
     }
 
     fn figures(&self) -> Figures {

@@ -39,8 +39,23 @@ pub enum Order {
     Accept(Effect),
     /// A new configuration.
     Reconfigure(Equipment),
+    /// Put into the history what was sent without the outbox.
+    Note(Vec<Noted>),
+    /// Have a look at what is stored and at what waits. The courier waits meanwhile: be short.
+    Look(Look),
     /// Finish: write everything, end the attempts that are under way.
     Stop,
+}
+
+/// Sees the store and the outbox as they are after a commit.
+pub type Look = Box<dyn FnOnce(&Store, &Outbox) + Send>;
+
+/// Something that was sent without the outbox.
+pub struct Noted {
+    /// What, to whom, and how it ended.
+    pub record: Record,
+    /// Which of [`REASONS`] it failed for; none when it did not, or was not even tried.
+    pub reason: Option<&'static str>,
 }
 
 /// Channels and routes: what a configuration means to the courier.
@@ -250,12 +265,14 @@ impl Work {
         loop {
             let inputs = self.wait(stopping);
             let now = Now::read();
-            let mut answers = Vec::new();
+            let (mut answers, mut looks) = (Vec::new(), Vec::new());
             for input in inputs {
                 match input {
                     Input::Done(done) => self.done(done, now),
                     Input::Order(Order::Accept(effect)) => answers.extend(self.take(effect, now)),
                     Input::Order(Order::Reconfigure(equipment)) => self.reequip(equipment, now),
+                    Input::Order(Order::Note(noted)) => self.note(&noted, now),
+                    Input::Order(Order::Look(look)) => looks.push(look),
                     Input::Order(Order::Stop) => stopping = Some(Instant::now()),
                 }
             }
@@ -264,6 +281,7 @@ impl Work {
             for answer in answers {
                 answer(stored);
             }
+            looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
             self.dispatch(jobs);
             self.show(now);
             if let Some(since) = stopping
@@ -358,6 +376,18 @@ impl Work {
                     record.title
                 );
             }
+        }
+    }
+
+    fn note(&mut self, noted: &[Noted], now: Now) {
+        for Noted { record, reason } in noted {
+            if record.delivered {
+                *self.sent.entry(record.channel.clone()).or_default() += 1;
+            } else if let Some(reason) = reason {
+                self.count(&record.channel, reason);
+            }
+            self.history += 1;
+            self.outbox.note(record, now);
         }
     }
 

@@ -2,6 +2,8 @@
 
 pub mod channel;
 pub mod courier;
+pub mod direct;
+pub mod history;
 pub mod line;
 pub mod outbox;
 pub mod route;

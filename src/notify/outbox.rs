@@ -1,6 +1,7 @@
 //! The outbox: which deliveries wait, whose turn it is, what an attempt's end means. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ const EVENTS_KEPT: usize = 16;
 pub struct DeliveryId(pub u64);
 
 impl DeliveryId {
-    fn key(self) -> String {
+    /// As the key of a row: it sorts as the number does.
+    pub fn key(self) -> String {
         format!("{:020}", self.0)
     }
 }
@@ -618,6 +620,26 @@ impl Outbox {
                 }
             })
             .collect()
+    }
+
+    /// The deliveries that wait or are under way, the newest first, from before that one on.
+    pub fn newest(
+        &self,
+        before: Option<DeliveryId>,
+    ) -> impl Iterator<Item = (DeliveryId, &Delivery)> {
+        let before = before.map_or(Bound::Unbounded, Bound::Excluded);
+        self.deliveries.range((Bound::Unbounded, before)).rev().map(|(id, one)| (*id, one))
+    }
+
+    /// Why a channel does not deliver, while it does not.
+    pub fn trouble_of(&self, channel: &str) -> Option<&str> {
+        self.lines.get(channel)?.last_failure()
+    }
+
+    /// Puts into the history what was sent without the outbox.
+    pub fn note(&mut self, record: &Record, now: Now) {
+        let id = self.next_id(now.wall);
+        self.writes.push(Write::put(Table::History, id.key(), record));
     }
 
     /// The rows that changed since the last call.

@@ -1,9 +1,12 @@
 //! What the web asks the daemon for. Pure.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::metrics::Figures;
-use crate::snapshot::HostView;
+use super::notice::Notice;
+use super::wanted::Wanted;
+use crate::snapshot::{ChannelView, HostView, NotificationView};
 
 /// The daemon, as the web knows it. Called from several threads at once.
 pub trait House: Send + Sync {
@@ -23,6 +26,40 @@ pub trait House: Send + Sync {
 
     /// The figures of `/metrics`.
     fn figures(&self) -> Figures;
+
+    /// How every channel stands.
+    fn channels(&self) -> Vec<ChannelView>;
+
+    /// What was sent and what waits, the newest first, and where to go on.
+    fn notifications(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<(Vec<NotificationView>, Option<u64>), String>;
+
+    /// Something to be told at once: what there is to do, for a thread that has time.
+    fn notify(&self, notice: Notice) -> Result<Sending, NotSent>;
+}
+
+/// Sends, and says what became of it. It takes less than half a minute: what has not ended by then
+/// is said not to have arrived.
+pub type Sending = Box<dyn FnOnce() -> SentNow + Send>;
+
+/// What became of something that was told at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentNow {
+    /// By channel, whether it took the message.
+    pub results: BTreeMap<String, bool>,
+    /// By channel, why it did not.
+    pub why: BTreeMap<String, String>,
+}
+
+/// Why nothing was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// There is nobody of that name to tell.
+    Nobody(String),
+    /// Too much is being sent just now.
+    Busy(String),
 }
 
 /// What became of a datagram that came over HTTP.

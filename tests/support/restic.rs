@@ -1,4 +1,5 @@
-//! A real restic repository, thrown away after the test.
+//! A real restic repository, thrown away after the test. Each test file uses some of it.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;

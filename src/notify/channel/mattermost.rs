@@ -15,7 +15,7 @@ use super::web_client::{Answer, Call, TIMEOUT, percent, server_words};
 use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::notify::text::{Flavour, Unit, clean, code, cut, remarks};
+use crate::notify::text::{Flavour, Unit, aligned, clean, code, cut, remarks};
 use crate::secret::{Secret, scrub};
 
 /// A post may have 4000 characters in the oldest database layout; ours stay below.
@@ -252,6 +252,13 @@ fn text(letter: &Letter) -> String {
         }
         text.push_str(&line);
     }
+    if let Some(table) = message.table.as_ref().filter(|_| !letter.plain) {
+        let table = code(&aligned(table));
+        // Half a table is none: the details say what matters.
+        if Unit::Characters.count(&text) + Unit::Characters.count(&table) <= room {
+            text.push_str(&table);
+        }
+    }
     text + &end
 }
 
@@ -346,6 +353,7 @@ mod tests {
             thread: "web1 ipv4".into(),
             title: title.into(),
             details: details.iter().map(|(l, t)| ((*l).to_owned(), (*t).to_owned())).collect(),
+            table: None,
         };
         test(&Letter {
             channel: "chat",
