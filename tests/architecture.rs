@@ -18,7 +18,7 @@ const VOCABULARY: &[&str] =
 const KNOWS: &[(&str, &[&str])] = &[
     ("agent", &["heartbeat", "stop"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
-    ("cli", &["config", "daemon", "logger", "notify"]),
+    ("cli", &["backup", "config", "daemon", "logger", "notify", "stop", "tls"]),
     ("config", &["backup", "heartbeat", "notify", "section", "web", "yaml"]),
     (
         "daemon",
@@ -107,7 +107,7 @@ const LONGEST_FILE: usize = 400;
 /// Files that may have more lines before their tests, how many, and why.
 const LONG_FILES: &[(&str, usize, &str)] = &[
     ("src/event.rs", 480, "every fact stands beside its words"),
-    ("src/notify/courier.rs", 540, "one thread, and all that passes its hands"),
+    ("src/notify/courier.rs", 600, "one thread, and all that passes its hands"),
     ("src/notify/outbox.rs", 680, "one state machine: what a delivery may become"),
 ];
 
