@@ -223,20 +223,21 @@ fn chat_arrivals(run: usize, double: &MattermostDouble, chat: &str) -> Vec<Arriv
         .collect()
 }
 
-/// What arrived in the log: `TIME LEVEL web1 said this (possibly a repeat) [EVENT]`.
+/// What arrived in the log: `TIME LEVEL web1 said this (possibly a repeat) (details) [EVENT]`.
 fn log_arrivals(run: usize, lines: &[String]) -> Vec<Arrival> {
     let notifications = lines.iter().filter_map(|line| {
         let (text, event) = line.strip_suffix(']')?.rsplit_once(" [")?;
         let (time, rest) = text.split_once(' ')?;
         let text = rest.trim_start().split_once(' ')?.1.trim_start();
-        let plain = text.trim_end_matches(" (possibly a repeat)");
+        // What is told here has no brackets of its own.
+        let plain = text.split(" (").next().unwrap_or_default();
         time.ends_with('Z').then(|| Arrival {
             run,
             answered: true,
             event: event.to_owned(),
             host: plain.split(' ').next().unwrap_or_default().to_owned(),
             text: plain.to_owned(),
-            marked: text != plain,
+            marked: text.contains(" (possibly a repeat)"),
         })
     });
     notifications.collect()
