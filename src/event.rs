@@ -9,6 +9,8 @@ use crate::clock::Wall;
 
 mod words;
 
+pub use self::words::decimal;
+
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -393,12 +395,6 @@ impl Event {
 
 fn connection_trouble(host: &str, connection: &str) -> Trouble {
     Trouble::Connection { host: host.to_owned(), connection: connection.to_owned() }
-}
-
-/// A number as short as it can be told exactly, with at least one decimal: `95.2`, `90.0`.
-pub fn decimal(value: f64) -> String {
-    let text = value.to_string();
-    if text.contains('.') { text } else { text + ".0" }
 }
 
 #[cfg(test)]

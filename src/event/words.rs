@@ -1,6 +1,6 @@
 //! The words for events: one title, and what more there is to say. Pure.
 
-use super::{Event, Fact, MOST_OTHERS, decimal};
+use super::{Event, Fact, MOST_OTHERS};
 use crate::clock::words;
 
 impl Event {
@@ -106,6 +106,12 @@ fn listed(names: &[String]) -> String {
         text.push_str(&format!(" and {least}{} more", names.len() - SHOWN));
     }
     text
+}
+
+/// A number as short as it can be told exactly, with at least one decimal: `95.2`, `90.0`.
+pub fn decimal(value: f64) -> String {
+    let text = value.to_string();
+    if text.contains('.') { text } else { text + ".0" }
 }
 
 #[cfg(test)]
