@@ -17,12 +17,15 @@ impl Alertmanager {
     /// Starts one that tells nobody, on a port that the system chooses, and waits until it says
     /// which.
     pub fn start() -> Alertmanager {
-        Alertmanager::start_at(0)
+        Alertmanager::start_at("127.0.0.1:0")
     }
 
-    /// Starts one that tells nobody, on this port.
-    pub fn start_at(port: u16) -> Alertmanager {
-        Alertmanager::start_with(port, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
+    /// Starts one that tells nobody, at this address.
+    pub fn start_at(address: &str) -> Alertmanager {
+        Alertmanager::start_with(
+            address,
+            "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n",
+        )
     }
 
     /// Starts one that posts to `url` at once, again after a second when something changed, and
@@ -32,17 +35,17 @@ impl Alertmanager {
             "route: {{receiver: hbd, group_wait: 0s, group_interval: 1s, repeat_interval: {repeat}}}\n\
              receivers: [{{name: hbd, webhook_configs: [{{url: \"{url}\"}}]}}]\n"
         );
-        Alertmanager::start_with(0, &text)
+        Alertmanager::start_with("127.0.0.1:0", &text)
     }
 
-    fn start_with(port: u16, config: &str) -> Alertmanager {
+    fn start_with(address: &str, config: &str) -> Alertmanager {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("alertmanager.yml");
         std::fs::write(&file, config).unwrap();
         let mut child = Command::new("prometheus-alertmanager")
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.path={}", directory.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg(format!("--web.listen-address={address}"))
             .arg("--cluster.listen-address=")
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
