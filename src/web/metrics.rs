@@ -27,7 +27,7 @@ pub struct Figures {
     pub datagrams_rejected: BTreeMap<String, u64>,
     /// The channels, in the order in which they are shown.
     pub channels: Vec<ChannelFigures>,
-    /// Alert instances that came by webhook.
+    /// Alert instances that came in, repeats too.
     pub alerts_received: u64,
     /// Pipelines that run or wait.
     pub pipelines: u64,
@@ -159,7 +159,7 @@ fn channels(channels: &[ChannelFigures], text: &mut String) {
 fn backups(figures: &Figures, text: &mut String) {
     single(
         text,
-        ("hbd_alerts_received_total", "counter", "Alert instances that came by webhook."),
+        ("hbd_alerts_received_total", "counter", "Alert instances that came in, repeats too."),
         figures.alerts_received,
     );
     single(text, ("hbd_pipelines", "gauge", "Pipelines that run or wait."), figures.pipelines);
