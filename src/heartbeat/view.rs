@@ -56,7 +56,8 @@ impl Fleet {
             }
         }
         for index in 0..self.hosts.len() as u32 {
-            if self.hosts[index as usize].changed {
+            let host = &self.hosts[index as usize];
+            if host.changed || host.unsaved {
                 self.list(index);
             }
             self.note_state(index);
@@ -312,5 +313,22 @@ mod tests {
         assert_eq!(names(2, 9), "z a");
         let view = play.fleet.view("web1").unwrap();
         assert_eq!((view.state, view.since), (State::New, None));
+    }
+
+    #[test]
+    fn a_reload_did_forget_who_was_heard_and_a_restart_invented_an_alarm() {
+        let mut play = Play::with_interval(DAY);
+        play.rules.settings.grace = Some(HOUR);
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        play.beat("web1");
+        let mut stored: HashMap<_, _> = play.rows().into_iter().collect();
+        play.fleet.flush();
+        play.wait(DAY).beat("web1").wait(20 * SECOND);
+        stored.extend(play.fleet.reconfigure(play.rules.clone(), play.now).rows);
+        play.wait(2 * HOUR);
+        stored.extend(play.fleet.flush());
+        let mark = play.mark();
+        play.now = play.now.later(SECOND);
+        assert!(play.start(stored.into_iter().collect(), Some(mark)).events().is_empty());
     }
 }
