@@ -239,6 +239,7 @@ impl Host {
         others_down: Vec<String>,
         now: Now,
     ) -> Event {
+        let told = self.connections.iter().any(Connection::in_trouble);
         let connection = &mut self.connections[place];
         let was_up = connection.state == State::Up;
         connection.covered = false;
@@ -253,9 +254,25 @@ impl Host {
         };
         self.changed = true;
         self.settle(now);
-        let last = was_up && self.state != State::Up;
+        // One that was excused counts as the last one when nothing was told of the host so far.
+        let last = self.state != State::Up && (was_up || !told);
         let level = if last { Level::Critical } else { Level::Warning };
         Event { at: now.wall, level, fact }
+    }
+
+    /// It is watched from now on: nobody was told what is overdue already. It has as long as after
+    /// a beat to come back, and is told then. The troubles that must be forgotten until then.
+    pub fn tell_anew(&mut self, common: &Common, now: Now) -> Vec<Trouble> {
+        let (name, profile) = (self.name.clone(), self.profile.clone());
+        let overdue = |c: &&mut Connection| c.state == State::Overdue && c.in_trouble();
+        let told = self.connections.iter_mut().filter(overdue).map(|connection| {
+            connection.cover(connection.promise(&profile, common), now);
+            Trouble::Connection {
+                host: name.as_ref().into(),
+                connection: connection.name.as_ref().into(),
+            }
+        });
+        told.collect()
     }
 
     /// Takes the state that follows from its connections. While it is not up nobody looks at its

@@ -125,6 +125,10 @@ pub fn host(
     // A host that was configured while the clock was not set yet must not look ages old.
     host.configured = if plausible(row.configured) { row.configured } else { now.wall };
     let mut ended = Vec::new();
+    if row.unwatched && profile.watch {
+        ended = host.tell_anew(common, now);
+        host.changed = true;
+    }
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
         let mut gauge = Gauge::new(names.intern(&stored.path), stored.value, &profile, now);
         match gauge.watched.as_deref_mut() {
