@@ -10,6 +10,18 @@ use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
 use crate::heartbeat::metrics::MAX_METRICS;
 use crate::heartbeat::wire;
 
+/// A datagram, and where it belongs as far as that is known.
+struct Arrival<'a> {
+    datagram: &'a Datagram<'a>,
+    signature: Option<[u8; 32]>,
+    json: &'a [u8],
+    from: IpAddr,
+    connection: &'a str,
+    host: Option<u32>,
+    place: Option<usize>,
+    now: Now,
+}
+
 impl Fleet {
     /// Takes a datagram in, as it came from the network.
     ///
@@ -20,102 +32,105 @@ impl Fleet {
             return Err(Rejection::TooLong);
         }
         let (signature, json) = datagram::split(bytes);
-        let datagram = datagram::parse(json)?;
-        let known = self.index.get(&*datagram.host).copied();
+        let datagram = &datagram::parse(json)?;
+        let host = self.index.get(&*datagram.host).copied();
         let connection = datagram.connection.as_deref().unwrap_or(family(from));
-        let key = self.authenticate(known, connection, &datagram, signature, json, now)?;
-        let time = datagram.time.map(|time| time.text);
-        let ack = if datagram.ack { wire::ack(time, now.wall, key, bytes.len()) } else { None };
+        let place = host.and_then(|host| self.hosts[host as usize].place(connection));
+        let arrival = Arrival { datagram, signature, json, from, connection, host, place, now };
+        let signed = self.authenticate(&arrival)?;
         let before = self.deadlines.next();
-        let (host, place) = self.admit(known, connection, &datagram, now)?;
-        let mut heard = self.apply(host, place, &datagram, from, now);
-        heard.ack = ack;
+        let (host, place) = self.admit(&arrival)?;
+        if let Some(time) = signed {
+            let host = &mut self.hosts[host as usize];
+            host.connections[place].signed = time;
+            // It must not be believed again after a crash.
+            host.changed |= datagram.event != Kind::Beat;
+        }
+        let mut heard = self.apply(host, place, &arrival);
+        if datagram.ack {
+            let key = signed.and_then(|_| self.key(Some(host)));
+            let time = datagram.time.map(|time| time.text);
+            heard.ack = wire::ack(time, now.wall, key, bytes.len());
+        }
         heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
         Ok(heard)
     }
 
-    /// The key that the datagram was checked with, where there is one.
-    fn authenticate(
-        &self,
-        known: Option<u32>,
-        connection: &str,
-        datagram: &Datagram,
-        signature: Option<[u8; 32]>,
-        json: &[u8],
-        now: Now,
-    ) -> Result<Option<&ring::hmac::Key>, Rejection> {
-        let host = known.map(|host| &self.hosts[host as usize]);
-        if host.is_none() && self.common.most_strangers.is_none() {
+    /// The key of a host.
+    fn key(&self, host: Option<u32>) -> Option<&ring::hmac::Key> {
+        let own = host.and_then(|host| self.hosts[host as usize].profile.key.as_ref());
+        own.or(self.common.key.as_ref())
+    }
+
+    /// The time of the datagram, where it is signed, after the signature and it were checked.
+    fn authenticate(&self, arrival: &Arrival) -> Result<Option<i64>, Rejection> {
+        if arrival.host.is_none() && self.common.most_strangers.is_none() {
             return Err(Rejection::UnknownHost);
         }
-        let own = host.and_then(|host| host.profile.key.as_ref());
-        let (key, signature) = match (own.or(self.common.key.as_ref()), signature) {
+        let (key, signature) = match (self.key(arrival.host), &arrival.signature) {
             (None, None) => return Ok(None),
             (None, Some(_)) => return Err(Rejection::BadSignature),
             (Some(_), None) => return Err(Rejection::Unsigned),
             (Some(key), Some(signature)) => (key, signature),
         };
-        if !wire::verify(key, json, &signature) {
+        if !wire::verify(key, arrival.json, signature) {
             return Err(Rejection::BadSignature);
         }
-        let time = datagram.time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
+        let time = arrival.datagram.time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
         let skew = i64::try_from(self.common.clock_skew.as_micros()).unwrap_or(i64::MAX);
-        let ours = now.wall.0.saturating_mul(1000);
+        let ours = arrival.now.wall.0.saturating_mul(1000);
         if time.abs_diff(ours) > skew.unsigned_abs() {
             return Err(Rejection::Stale);
         }
-        let last = host.and_then(|host| Some(host.connections[host.place(connection)?].signed));
         // A time from beyond the skew was taken while our own clock was wrong. It must not shut
         // the host out until that time comes.
-        match last {
+        match self.last_time(arrival) {
             Some(last) if time <= last && last <= ours.saturating_add(skew) => {
                 Err(Rejection::Replay)
             }
-            _ => Ok(Some(key)),
+            Some(_) | None => Ok(Some(time)),
         }
     }
 
+    /// The time that a signed datagram must be later than: the last one of its connection.
+    fn last_time(&self, arrival: &Arrival) -> Option<i64> {
+        let host = &self.hosts[arrival.host? as usize];
+        Some(host.connections[arrival.place?].signed)
+    }
+
     /// The places of its host and its connection, which may be new.
-    fn admit(
-        &mut self,
-        known: Option<u32>,
-        connection: &str,
-        datagram: &Datagram,
-        now: Now,
-    ) -> Result<(u32, usize), Rejection> {
+    fn admit(&mut self, arrival: &Arrival) -> Result<(u32, usize), Rejection> {
+        let datagram = arrival.datagram;
         if datagram.metrics.len() > MAX_METRICS {
             return Err(Rejection::TooManyMetrics);
         }
-        let host = match known {
+        let host = match arrival.host {
             Some(host) => host,
             None if Some(self.strangers) >= self.common.most_strangers => {
                 return Err(Rejection::TooManyHosts);
             }
-            None => self.add(Host::new((&*datagram.host).into(), self.stranger.clone(), now)),
+            None => {
+                let profile = self.stranger.clone();
+                self.add(Host::new((&*datagram.host).into(), profile, arrival.now))
+            }
         };
         let entry = &mut self.hosts[host as usize];
-        let place = match entry.place(connection) {
+        let place = match arrival.place {
             Some(place) => place,
             None if entry.connections.len() == MAX_CONNECTIONS => {
                 return Err(Rejection::TooManyConnections);
             }
-            None => entry.connect(self.names.intern(connection), now),
+            None => entry.connect(self.names.intern(arrival.connection), arrival.now),
         };
         Ok((host, place))
     }
 
-    fn apply(
-        &mut self,
-        index: u32,
-        place: usize,
-        datagram: &Datagram,
-        from: IpAddr,
-        now: Now,
-    ) -> Heard {
+    fn apply(&mut self, index: u32, place: usize, arrival: &Arrival) -> Heard {
+        let (datagram, now) = (arrival.datagram, arrival.now);
         let host = &mut self.hosts[index as usize];
         let was = host.state;
         let mut heard = Heard {
-            events: host.hear(place, datagram, from, &self.common, now),
+            events: host.hear(place, datagram, arrival.from, &self.common, now),
             ..Heard::default()
         };
         let mut moved = was != host.state;
@@ -149,6 +164,8 @@ fn family(from: IpAddr) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::heartbeat::play::{BEGIN, DAY, Play, SECOND, rules};
     use crate::heartbeat::settings::UnknownHosts;
@@ -255,5 +272,34 @@ mod tests {
         let ack = Play::new().try_hear(&json).unwrap().ack.unwrap();
         assert_eq!(ack, br#"{"ack":1795291928.0,"now":1795291928}"#);
         assert_eq!(Play::new().try_hear(BEAT.as_bytes()).unwrap().ack, None);
+    }
+
+    fn with_key() -> Play {
+        let mut rules = rules();
+        rules.settings.key = Some(Secret::new("k"));
+        Play::with(rules)
+    }
+
+    /// A signed datagram of `host`, sent so much after the beginning.
+    fn sent(host: &str, after: Duration, fields: &str) -> Vec<u8> {
+        let time = (BEGIN.wall + after).0 as f64 / 1000.0;
+        let json = format!(r#"{{"host":"{host}","time":{time}{fields}}}"#);
+        sign(&key(&Secret::new("k")), json.as_bytes())
+    }
+
+    #[test]
+    fn a_signed_message_was_believed_again_after_a_crash() {
+        for event in ["boot", "shutdown", "message"] {
+            let mut play = with_key();
+            let said = format!(r#","event":"{event}","message":"disk on fire""#);
+            let mut stored = play.try_hear(&sent("web1", Duration::ZERO, "")).unwrap().rows;
+            let mark = play.mark();
+            play.try_hear(&sent("web1", SECOND, &said)).unwrap();
+            stored.extend(play.try_hear(&sent("web1", 2 * SECOND, &said)).unwrap().rows);
+            play.now = play.now.later(3 * SECOND);
+            play.start(stored.split_off(stored.len() - 1), Some(mark));
+            let again = play.try_hear(&sent("web1", 2 * SECOND, &said));
+            assert_eq!(again, Err(Rejection::Replay), "{event}");
+        }
     }
 }

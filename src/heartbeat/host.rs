@@ -110,9 +110,6 @@ impl Host {
     ) -> Vec<Event> {
         let connection = &mut self.connections[place];
         connection.address = Some(from);
-        if let Some(time) = datagram.time {
-            connection.signed = time.micros;
-        }
         match datagram.event {
             Kind::Beat | Kind::Boot => {
                 if let Some(interval) = datagram.interval {
