@@ -93,9 +93,22 @@ impl Fleet {
     }
 
     /// The time that a signed datagram must be later than: the last one of its connection.
+    ///
+    /// A connection without a name is named by the sender's address, and that is not signed: as
+    /// long as it is not known, the datagram must be later than all that came from the other kind
+    /// of address. Else whoever overhears one could send it again from there and make up a
+    /// connection that is overdue soon after. When both are known each keeps its own order, since a
+    /// host may send the same beat from both addresses, and one of them be slower.
     fn last_time(&self, arrival: &Arrival) -> Option<i64> {
         let host = &self.hosts[arrival.host? as usize];
-        Some(host.connections[arrival.place?].signed)
+        match arrival.place {
+            Some(place) => Some(host.connections[place].signed),
+            None if arrival.datagram.connection.is_some() => None,
+            None => {
+                let others = FAMILIES.iter().filter_map(|family| host.place(family));
+                others.map(|place| host.connections[place].signed).max()
+            }
+        }
     }
 
     /// The places of its host and its connection, which may be new.
@@ -157,9 +170,12 @@ impl Fleet {
     }
 }
 
+/// The names of connections that have none of their own.
+const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
+
 /// The name of a connection that has none: by the sender's address.
 fn family(from: IpAddr) -> &'static str {
-    if from.to_canonical().is_ipv4() { "ipv4" } else { "ipv6" }
+    FAMILIES[usize::from(from.to_canonical().is_ipv6())]
 }
 
 #[cfg(test)]
@@ -301,5 +317,24 @@ mod tests {
             let again = play.try_hear(&sent("web1", 2 * SECOND, &said));
             assert_eq!(again, Err(Rejection::Replay), "{event}");
         }
+    }
+
+    #[test]
+    fn a_replay_over_the_other_family_did_make_a_connection() {
+        let six: IpAddr = "2001:db8::666".parse().unwrap();
+        let mut play = with_key();
+        play.try_hear(&sent("web1", SECOND, "")).unwrap();
+        for after in [Duration::ZERO, SECOND] {
+            let replayed = play.fleet.hear(&sent("web1", after, ""), six, play.now);
+            assert_eq!(replayed, Err(Rejection::Replay));
+        }
+        play.fleet.hear(&sent("web1", 2 * SECOND, ""), six, play.now).unwrap();
+        play.try_hear(&sent("web1", 3 * SECOND, "")).unwrap();
+        let dual = play.fleet.hear(&sent("web1", 3 * SECOND, ""), six, play.now);
+        assert!(dual.is_ok(), "both ways are known: each keeps its own order");
+        let again = play.fleet.hear(&sent("web1", 3 * SECOND, ""), six, play.now);
+        assert_eq!(again, Err(Rejection::Replay));
+        let named = sent("web1", SECOND, r#","connection":"vpn""#);
+        assert!(play.fleet.hear(&named, six, play.now).is_ok(), "a name is signed");
     }
 }
