@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::clock::{Mono, Now};
+use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Fact, Level, MOST_OTHERS, Trouble};
 use crate::heartbeat::blindness::Blindness;
 use crate::heartbeat::deadlines::{Deadlines, Entry, What};
 use crate::heartbeat::host::Host;
 use crate::heartbeat::profile::{self, Common, Names, Profile};
 use crate::heartbeat::restore::{self, Frame, plausible};
+use crate::heartbeat::trust::Trust;
 use crate::snapshot::State;
 
 pub use crate::heartbeat::profile::Rules;
@@ -65,6 +66,7 @@ pub struct Fleet {
     pub(super) names: Names,
     pub(super) deadlines: Deadlines,
     blindness: Blindness,
+    pub(super) trust: Trust,
     /// Watched hosts that are overdue.
     pub(super) down: BTreeSet<u32>,
     /// Hosts that may have changed since the last flush.
@@ -99,6 +101,7 @@ impl Fleet {
         let mut fleet = Fleet::empty(&rules);
         let frame = Frame::new(mark.as_ref(), kernel_boot, now, &mut fleet.blindness);
         fleet.kernel = frame.kernel();
+        fleet.trust.reached(mark.map_or(Wall::default(), |mark| mark.now.wall));
         let profiles = profile::profiles(&rules);
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
@@ -107,6 +110,7 @@ impl Fleet {
             let profile = configured.get(name.as_str()).copied().unwrap_or(&fleet.stranger);
             let name: Arc<str> = name.into();
             let profile = profile.clone();
+            row.connections.iter().for_each(|connection| fleet.trust.reached(connection.seen.wall));
             let (host, ended) =
                 restore::host(name.clone(), row, profile, &frame, &fleet.common, &mut fleet.names);
             fleet.pending.ended.extend(ended);
@@ -124,6 +128,7 @@ impl Fleet {
             names: Names::default(),
             deadlines: Deadlines::default(),
             blindness: Blindness::default(),
+            trust: Trust::default(),
             down: BTreeSet::new(),
             changed: Vec::new(),
             stranger: Arc::default(),
@@ -328,7 +333,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Wall;
     use crate::heartbeat::play::{BEGIN, DAY, HERE, HOUR, MINUTE, Play, SECOND, rules};
     use crate::heartbeat::settings::HostSettings;
 

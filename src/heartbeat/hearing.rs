@@ -63,7 +63,7 @@ impl Fleet {
     }
 
     /// The time of the datagram, where it is signed, after the signature and it were checked.
-    fn authenticate(&self, arrival: &Arrival) -> Result<Option<i64>, Rejection> {
+    fn authenticate(&mut self, arrival: &Arrival) -> Result<Option<i64>, Rejection> {
         if arrival.host.is_none() && self.common.most_strangers.is_none() {
             return Err(Rejection::UnknownHost);
         }
@@ -77,19 +77,17 @@ impl Fleet {
             return Err(Rejection::BadSignature);
         }
         let time = arrival.datagram.time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
-        let skew = i64::try_from(self.common.clock_skew.as_micros()).unwrap_or(i64::MAX);
-        let ours = arrival.now.wall.0.saturating_mul(1000);
-        if time.abs_diff(ours) > skew.unsigned_abs() {
-            return Err(Rejection::Stale);
-        }
-        // A time from beyond the skew was taken while our own clock was wrong. It must not shut
-        // the host out until that time comes.
-        match self.last_time(arrival) {
-            Some(last) if time <= last && last <= ours.saturating_add(skew) => {
-                Err(Rejection::Replay)
+        let last = self.last_time(arrival);
+        match self.trust.judge(time, last, self.common.clock_skew, arrival.now) {
+            Ok(true) => self.trust.agree(arrival.now),
+            Ok(false) => {}
+            Err(Rejection::Stale) if last.is_some_and(|last| time > last) => {
+                self.excuse(arrival, time);
+                return Err(Rejection::Stale);
             }
-            Some(_) | None => Ok(Some(time)),
+            Err(why) => return Err(why),
         }
+        Ok(Some(time))
     }
 
     /// The time that a signed datagram must be later than: the last one of its connection.
@@ -109,6 +107,27 @@ impl Fleet {
                 others.map(|place| host.connections[place].signed).max()
             }
         }
+    }
+
+    /// A signed datagram, newer than those before it, cannot be believed since a clock is wrong.
+    fn excuse(&mut self, arrival: &Arrival, time: i64) {
+        let (Some(index), Some(place)) = (arrival.host, arrival.place) else {
+            return;
+        };
+        let host = &mut self.hosts[index as usize];
+        let connection = &mut host.connections[place];
+        let excused = connection.granted.map(|grant| grant.from);
+        let promise = connection.promise(&host.profile, &self.common);
+        if !self.trust.differ(index, time, self.common.clock_skew, excused, arrival.now)
+            || !connection.postpone(promise, arrival.now)
+        {
+            return;
+        }
+        if excused.is_some() {
+            // The same datagram must not excuse it again and again.
+            connection.signed = time;
+        }
+        self.list(index);
     }
 
     /// The places of its host and its connection, which may be new.
@@ -183,6 +202,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::{Mono, Wall};
     use crate::heartbeat::play::{BEGIN, DAY, Play, SECOND, rules};
     use crate::heartbeat::settings::UnknownHosts;
     use crate::heartbeat::wire::{Beat, key, sign};
@@ -336,5 +356,101 @@ mod tests {
         assert_eq!(again, Err(Rejection::Replay));
         let named = sent("web1", SECOND, r#","connection":"vpn""#);
         assert!(play.fleet.hear(&named, six, play.now).is_ok(), "a name is signed");
+    }
+
+    #[test]
+    fn a_clock_of_ours_that_was_not_set_or_went_back_did_silence_every_signed_host() {
+        let hour_behind = Wall(BEGIN.wall.0 - 3_600_000);
+        for wrong in [Wall(5_000), hour_behind] {
+            let mut play = with_key();
+            play.try_hear(&sent("web1", Duration::ZERO, "")).unwrap();
+            let (rows, mark) = (play.rows(), play.mark());
+            play.kernel = "kernel-2".into();
+            play.now = Now { mono: Mono(5_000), wall: wrong };
+            play.start(rows, Some(mark));
+            for n in 1..20 {
+                play.wait(10 * SECOND);
+                play.try_hear(&sent("web1", n * 10 * SECOND, "")).unwrap();
+                let again = play.try_hear(&sent("web1", n * 10 * SECOND, ""));
+                assert_eq!(again, Err(Rejection::Replay));
+            }
+            play.now.wall = BEGIN.wall + 200 * SECOND;
+            play.try_hear(&sent("web1", 200 * SECOND, "")).unwrap();
+            let late = play.try_hear(&sent("web1", DAY, ""));
+            assert_eq!(late, Err(Rejection::Stale), "the clock is right again");
+            assert!(play.events().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_clock_that_a_host_agrees_with_is_right_whatever_the_last_sign_of_life_says() {
+        let mut play = with_key();
+        play.now.wall = BEGIN.wall + 365 * DAY;
+        let (rows, mark) = (play.rows(), play.mark());
+        play.now = BEGIN.later(SECOND);
+        play.start(rows, Some(mark));
+        play.try_hear(&sent("web1", SECOND, "")).unwrap();
+        assert_eq!(play.try_hear(&sent("web1", DAY, "")), Err(Rejection::Stale));
+    }
+
+    /// Four signed hosts beat for ten minutes, `ahead` of our clock; what is told.
+    fn ten_minutes(play: &mut Play, hosts: &[&str], ours: Duration) -> Vec<String> {
+        for n in 1..=60 {
+            play.wait(10 * SECOND);
+            play.now.wall = BEGIN.wall + ours + n * 10 * SECOND;
+            for host in hosts {
+                let _ = play.try_hear(&sent(host, n * 10 * SECOND, ""));
+            }
+        }
+        play.told()
+    }
+
+    fn four_hosts() -> Play {
+        let mut rules = rules();
+        rules.settings.key = Some(Secret::new("k"));
+        for name in ["web2", "web3", "web4"] {
+            rules.hosts.insert(name.into(), rules.hosts["web1"].clone());
+        }
+        let mut play = Play::with(rules);
+        for name in ["web1", "web2", "web3", "web4"] {
+            play.try_hear(&sent(name, Duration::ZERO, "")).unwrap();
+        }
+        play
+    }
+
+    #[test]
+    fn a_clock_of_ours_that_jumped_did_silence_every_signed_host() {
+        let all = ["web1", "web2", "web3", "web4"];
+        let mut play = four_hosts();
+        assert!(ten_minutes(&mut play, &all, 365 * DAY).is_empty());
+        for _ in 0..4 {
+            play.wait(10 * SECOND);
+            for host in all {
+                play.try_hear(&sent(host, 600 * SECOND, "")).unwrap_err();
+            }
+        }
+        assert_eq!(play.told().len(), 4, "they have fallen silent, whoever repeats their beats");
+
+        let told = ten_minutes(&mut four_hosts(), &all[1..], 365 * DAY);
+        assert_eq!(told, ["critical web1 ipv4 overdue"], "who does not speak is not excused");
+    }
+
+    #[test]
+    fn clocks_of_hosts_that_are_wrong_excuse_nobody() {
+        for (wrong, told) in [(&["web1", "web2", "web3"][..], 4), (&["web1", "web2"][..], 4)] {
+            let mut play = four_hosts();
+            for n in 1..=60 {
+                play.wait(10 * SECOND);
+                for host in wrong {
+                    let _ = play.try_hear(&sent(host, DAY + n * 10 * SECOND, ""));
+                }
+                if wrong.len() == 3 {
+                    let _ = play.try_hear(&sent("web4", n * 10 * SECOND, ""));
+                }
+            }
+            let events = play.told();
+            let expected = if wrong.len() == 3 { told - 1 } else { told };
+            assert_eq!(events.len(), expected, "{events:?}");
+        }
     }
 }

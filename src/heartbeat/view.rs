@@ -78,6 +78,7 @@ impl Fleet {
         self.changed.clear();
         self.down.clear();
         self.deadlines.clear();
+        self.trust.forget_witnesses();
         self.strangers = 0;
         let mut known = HashMap::with_capacity(self.hosts.len());
         for mut host in std::mem::take(&mut self.hosts) {
