@@ -676,4 +676,15 @@ mod tests {
             .collect();
         assert_eq!(others, ["", "", "web1"]);
     }
+
+    #[test]
+    fn a_beat_with_another_interval_did_cost_a_write_each_time() {
+        let mut play = Play::new();
+        play.beat("web1").fleet.flush();
+        for interval in [10, 11, 10] {
+            let beat = format!(r#"{{"host":"web1","interval":{interval}}}"#);
+            assert!(play.try_hear(beat.as_bytes()).unwrap().rows.is_empty());
+        }
+        assert_eq!(play.fleet.flush()[0].1.connections[0].interval, 10_000);
+    }
 }

@@ -113,9 +113,7 @@ impl Host {
         match datagram.event {
             Kind::Beat | Kind::Boot => {
                 if let Some(interval) = datagram.interval {
-                    let millis = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
-                    self.changed |= connection.interval != millis;
-                    connection.interval = millis;
+                    connection.interval = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
                 }
                 self.beat(place, datagram, common, now)
             }
