@@ -132,7 +132,7 @@ pub struct Event {
 
 /// How many other hosts an [`Fact::Overdue`] names: when a whole site is gone, each of its
 /// thousands of events must not carry thousands of names.
-pub const MOST_OTHERS: usize = 100;
+pub const MOST_OTHERS: usize = 10;
 
 /// What happened. Words are given by [`Event::message`], and by nothing else.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,6 +146,8 @@ pub enum Fact {
         promised: Wall,
         /// Other watched hosts that are overdue at this moment, at most [`MOST_OTHERS`] of them.
         others_down: Vec<String>,
+        /// How many there are in all.
+        others_count: usize,
     },
     /// A host said goodbye on a connection.
     Shutdown { host: String, connection: String },
@@ -370,13 +372,13 @@ impl Event {
 
     fn details(&self) -> Vec<(&'static str, String)> {
         match &self.fact {
-            Fact::Overdue { last_seen, promised, others_down, .. } => {
+            Fact::Overdue { last_seen, promised, others_down, others_count, .. } => {
                 let mut details = vec![
                     ("last seen", last_seen.to_string()),
                     ("promised", format!("the next beat by {promised}")),
                 ];
                 if !others_down.is_empty() {
-                    details.push(("also overdue", listed(others_down)));
+                    details.push(("also overdue", listed(others_down, *others_count)));
                 }
                 details
             }
@@ -428,15 +430,12 @@ fn messages(count: usize) -> String {
     if count == 1 { "1 message".into() } else { format!("{count} messages") }
 }
 
-/// At most ten names, then how many more.
-fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        let least = if names.len() >= MOST_OTHERS { "at least " } else { "" };
-        text.push_str(&format!(" and {least}{} more", names.len() - SHOWN));
+/// Some names, then how many more there are of `count`.
+fn listed(names: &[String], count: usize) -> String {
+    match count.saturating_sub(names.len()) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
     }
-    text
 }
 
 /// A number as short as it can be told exactly, with at least one decimal: `95.2`, `90.0`.
@@ -497,8 +496,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_of_hosts_is_cut_with_its_count() {
-        let names: Vec<_> = (0..12).map(|n| format!("h{n}")).collect();
-        assert!(listed(&names).ends_with("h9 and 2 more"));
+    fn a_long_list_of_hosts_is_cut_with_its_true_count() {
+        let names: Vec<_> = (0..MOST_OTHERS).map(|n| format!("h{n}")).collect();
+        assert!(listed(&names, 9_999).ends_with("h8, h9 and 9989 more"));
+        assert_eq!(listed(&names[..2], 2), "h0, h1");
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Fact, Level, MOST_OTHERS, Trouble};
 use crate::heartbeat::blindness::Blindness;
 use crate::heartbeat::deadlines::{Deadlines, Entry, What};
-use crate::heartbeat::host::Host;
+use crate::heartbeat::host::{Host, Others};
 use crate::heartbeat::profile::{self, Common, Names, Profile};
 use crate::heartbeat::restore::{self, Frame, plausible};
 use crate::heartbeat::trust::Trust;
@@ -181,9 +181,12 @@ impl Fleet {
         Some(event)
     }
 
-    fn others_down(&self, host: u32) -> Vec<String> {
-        let others = self.down.iter().filter(|other| **other != host).take(MOST_OTHERS);
-        others.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect()
+    fn others_down(&self, host: u32) -> Others {
+        let names = self.down.iter().filter(|other| **other != host).take(MOST_OTHERS);
+        Others {
+            names: names.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect(),
+            count: self.down.len() - usize::from(self.down.contains(&host)),
+        }
     }
 
     fn never_seen_due(&mut self, index: u32, now: Now) -> Option<Event> {
@@ -659,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn others_that_are_down_are_named() {
+    fn others_that_are_down_are_named_and_counted() {
         let mut rules = rules();
         let watched = HostSettings { watch: true, ..HostSettings::default() };
         rules.hosts.insert("web2".into(), watched);
@@ -670,11 +673,13 @@ mod tests {
             .facts()
             .into_iter()
             .map(|event| match event.fact {
-                Fact::Overdue { others_down, .. } => others_down.join(" "),
+                Fact::Overdue { others_down, others_count, .. } => {
+                    format!("{others_count} {}", others_down.join(" "))
+                }
                 fact => panic!("{fact:?}"),
             })
             .collect();
-        assert_eq!(others, ["", "", "web1"]);
+        assert_eq!(others, ["0 ", "0 ", "1 web1"]);
     }
 
     #[test]

@@ -51,6 +51,15 @@ pub struct Host {
     pub listed: bool,
 }
 
+/// Other watched hosts that are overdue.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Some of them.
+    pub names: Vec<String>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
 /// The boots of a host that tells their ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boots {
@@ -231,7 +240,7 @@ impl Host {
         &mut self,
         place: usize,
         promise: Promise,
-        others_down: Vec<String>,
+        others: Others,
         now: Now,
     ) -> Event {
         let told = self.connections.iter().any(Connection::in_trouble);
@@ -245,7 +254,8 @@ impl Host {
             connection: connection.name.as_ref().into(),
             last_seen: connection.seen.wall,
             promised: connection.seen.wall + promise.interval,
-            others_down,
+            others_down: others.names,
+            others_count: others.count,
         };
         self.changed = true;
         self.settle(now);
