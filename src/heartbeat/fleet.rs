@@ -683,6 +683,23 @@ mod tests {
     }
 
     #[test]
+    fn restarts_did_postpone_for_ever_what_an_unset_clock_had_begun() {
+        let mut play = Play::new();
+        play.now.wall = Wall(5_000);
+        play.start(Vec::new(), None);
+        let mut stored: HashMap<_, _> = play.fleet.flush().into_iter().collect();
+        play.now.wall = BEGIN.wall;
+        for _ in 0..2 {
+            play.wait(23 * HOUR);
+            stored.extend(play.fleet.flush());
+            let mark = play.mark();
+            play.now = play.now.later(SECOND);
+            play.start(stored.clone().into_iter().collect(), Some(mark));
+        }
+        assert_eq!(play.wait(HOUR).events(), ["web1 was never heard"]);
+    }
+
+    #[test]
     fn a_beat_with_another_interval_did_cost_a_write_each_time() {
         let mut play = Play::new();
         play.beat("web1").fleet.flush();

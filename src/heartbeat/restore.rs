@@ -122,8 +122,13 @@ pub fn host(
     host.connections.shrink_to_fit();
     host.settle(now);
     host.since = row.since;
-    // A host that was configured while the clock was not set yet must not look ages old.
-    host.configured = if plausible(row.configured) { row.configured } else { now.wall };
+    host.configured = row.configured;
+    if !plausible(row.configured) {
+        // Configured while the clock was not set yet: it must not look ages old. That must be
+        // stored, or each start would begin to count anew.
+        host.configured = now.wall;
+        host.changed = plausible(now.wall);
+    }
     let mut ended = Vec::new();
     if row.unwatched && profile.watch {
         ended = host.tell_anew(common, now);
