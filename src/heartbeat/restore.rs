@@ -137,13 +137,13 @@ pub fn host(
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
         let mut gauge = Gauge::new(names.intern(&stored.path), stored.value, &profile, now);
         match gauge.watched.as_deref_mut() {
-            Some(watched) if stored.level >= Level::Warning => {
+            Some(_) if stored.level < Level::Warning => {}
+            Some(watched) if watched.rule.reaches(stored.level) => {
                 watched.standing = Standing::at(stored.level);
                 watched.since = stored.since;
                 watched.told = frame.translate(row.kernel, stored.told);
             }
-            Some(_) => {}
-            None => {
+            Some(_) | None => {
                 ended.push(Trouble::Metric { host: host.name.as_ref().into(), metric: stored.path })
             }
         }
