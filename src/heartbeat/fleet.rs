@@ -700,6 +700,20 @@ mod tests {
     }
 
     #[test]
+    fn a_boot_told_two_kernels_ago_did_count_as_one_told_now() {
+        let mut play = Play::new();
+        play.hear(BOOT).wait(MINUTE);
+        let rows = play.rows();
+        play.reboot_after(MINUTE);
+        let mark = play.mark();
+        play.now = Now { mono: Mono(7_000), wall: play.now.wall + HOUR };
+        play.kernel.push('y');
+        play.start(rows, Some(mark)).facts();
+        play.hear(r#"{"host":"web1","event":"boot"}"#);
+        assert_eq!(play.events(), ["web1 booted"]);
+    }
+
+    #[test]
     fn a_beat_with_another_interval_did_cost_a_write_each_time() {
         let mut play = Play::new();
         play.beat("web1").fleet.flush();

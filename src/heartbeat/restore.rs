@@ -74,10 +74,16 @@ impl Frame {
     /// What to add to a time of a row of `kernel`, at best by its monotonic clock, else by the wall
     /// clock that was read together with it.
     fn shift(&self, kernel: u32, read: Now) -> i64 {
+        self.shift_of(kernel).unwrap_or_else(|| {
+            (self.now.mono - self.now.wall.since(read.wall)).0.saturating_sub(read.mono.0)
+        })
+    }
+
+    /// What to add to a monotonic time of `kernel`, where its clock is known.
+    fn shift_of(&self, kernel: u32) -> Option<i64> {
         match self.marked {
-            Some((marked, shift)) if kernel == marked || kernel == 0 => shift,
-            _ if kernel == self.kernel && !self.lost => 0,
-            _ => (self.now.mono - self.now.wall.since(read.wall)).0.saturating_sub(read.mono.0),
+            Some((marked, shift)) if kernel == marked || kernel == 0 => Some(shift),
+            _ => (kernel == self.kernel && !self.lost).then_some(0),
         }
     }
 
@@ -109,10 +115,8 @@ pub fn host(
         let previous = row.previous_boot_id.map(Into::into);
         Box::new(Boots { current: current.into(), previous })
     });
-    host.booted = row.booted.filter(|_| !frame.lost).map(|booted| {
-        let shift = frame.shift(row.kernel, Now { mono: booted, wall: now.wall });
-        Mono(booted.0.saturating_add(shift)).min(now.mono)
-    });
+    let booted = row.booted.zip(frame.shift_of(row.kernel));
+    host.booted = booted.map(|(booted, shift)| Mono(booted.0.saturating_add(shift)).min(now.mono));
     for stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
         if host.place(&stored.name).is_none() {
             let connection = connection(stored, row.kernel, &profile, frame, common, names);
