@@ -142,7 +142,7 @@ pub struct Event {
 
 /// How many other hosts an [`Fact::Overdue`] names: when a whole site is gone, each of its
 /// thousands of events must not carry thousands of names.
-pub const MOST_OTHERS: usize = 100;
+pub const MOST_OTHERS: usize = 10;
 
 /// What happened. Words are given by [`Event::message`], and by nothing else.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,6 +156,8 @@ pub enum Fact {
         promised: Wall,
         /// Other watched hosts that are overdue at this moment, at most [`MOST_OTHERS`] of them.
         others_down: Vec<String>,
+        /// How many there are in all.
+        others_count: usize,
     },
     /// A host said goodbye on a connection.
     Shutdown { host: String, connection: String },
