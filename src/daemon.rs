@@ -13,6 +13,9 @@ use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::backup::alert::Alert;
+use crate::backup::pipeline::{self, Pipelines};
+use crate::backup::poll;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::effect::{Effect, Sink};
@@ -31,9 +34,11 @@ use crate::systemd;
 use crate::web::Web;
 
 mod house;
+mod signs;
 mod telling;
 
 use self::house::Rooms;
+use self::signs::Signs;
 use self::telling::Seats;
 
 /// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, what
@@ -123,25 +128,33 @@ impl Daemon {
         let ground = Ground::prepare(config)?;
         let (courier, desk) = Courier::new();
         let (stopper, stop) = stop::channel();
-        let watch = Arc::new(take_over(config, &ground, &courier));
+        let sink = sink(&courier);
+        let watch = Arc::new(take_over(config, &ground, &courier, Arc::clone(&sink)));
+        let waiting = ground.store.rows(Table::Pipelines);
+        let pipelines =
+            Pipelines::resume(waiting, pipeline(config), Arc::clone(&sink), stop.clone());
         let rooms = Arc::new(Rooms {
             watch: Arc::clone(&watch),
             courier: courier.clone(),
             notifier: Mutex::new(Arc::new(Notifier::new(config))),
             sending: Seats::default(),
+            pipelines: Arc::clone(&pipelines),
+            signs: Mutex::new(Arc::new(Signs::of(config))),
             reload_refused: AtomicBool::new(false),
             loaded: AtomicI64::new(ground.now.wall.0),
         });
         let Ground { store, opened, mark, kernel_boot, now, udp, tcp } = ground;
         let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
-        let every_row = Arc::clone(&watch);
+        let (hosts, alerts) = (Arc::clone(&watch), pipelines);
+        let every_row = move || [hosts.every_row(), alerts.every_row()].concat();
         let courier_thread = desk
-            .open(store, equipment(config), Box::new(move || every_row.every_row()), |then| {
+            .open(store, equipment(config), Box::new(every_row), |then| {
                 translate(then, mark.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report(&courier, opened, now);
         start_watching(&watch, &udp, &stop)?;
+        start_polling(config, &rooms, sink, &stop)?;
         let token = config.receiver.token.clone();
         let house: Arc<Rooms> = Arc::clone(&rooms);
         let web = Web::start(tcp, house, token, &config.state_dir)
@@ -179,12 +192,14 @@ impl Daemon {
         }
         if Fixed::of(&config) != self.fixed {
             warn!(
-                "other addresses, ports, state_dir or receiver.token are taken up at the next start only"
+                "other addresses, ports, poll_url, state_dir or receiver.token are taken up at the next start only"
             );
         }
         // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         self.rooms.watch.reconfigure(rules(&config));
+        self.rooms.pipelines.reconfigure(pipeline(&config));
+        self.rooms.replace_signs(Signs::of(&config));
         self.rooms.replace_notifier(Notifier::new(&config));
         self.rooms.reload_refused.store(false, Ordering::Relaxed);
         self.rooms.loaded.store(Now::read().wall.0, Ordering::Relaxed);
@@ -210,6 +225,7 @@ struct Fixed {
     udp: (String, u16),
     tcp: (String, u16),
     token: Option<Secret>,
+    poll: (Option<String>, Duration, Vec<String>, BTreeMap<String, String>),
     state_dir: PathBuf,
 }
 
@@ -219,21 +235,61 @@ impl Fixed {
             udp: (config.heartbeat.host.clone(), config.heartbeat.port),
             tcp: (config.receiver.host.clone(), config.receiver.port),
             token: config.receiver.token.clone(),
+            poll: poll_of(config),
             state_dir: config.state_dir.clone(),
         }
     }
 }
 
+/// Where alerts are fetched and which; where they are not, none of it is fixed.
+fn poll_of(config: &Config) -> (Option<String>, Duration, Vec<String>, BTreeMap<String, String>) {
+    let receiver = &config.receiver;
+    match receiver.poll_url.clone() {
+        None => Default::default(),
+        url => (
+            url,
+            receiver.poll_interval,
+            receiver.alert_names.clone(),
+            receiver.heartbeat_alerts.clone(),
+        ),
+    }
+}
+
 /// The hosts as the store knew them, under the present configuration.
-fn take_over(config: &Config, ground: &Ground, courier: &Courier) -> Watch {
+fn take_over(config: &Config, ground: &Ground, courier: &Courier, sink: Sink) -> Watch {
     let rows = ground.store.read::<Row>(Table::Hosts);
     let fleet =
         Fleet::restore(rules(config), rows, ground.mark.clone(), ground.now, &ground.kernel_boot);
-    let orders = courier.clone();
-    let sink: Sink = Arc::new(move |effect| orders.order(Order::Accept(effect)));
     let backlog = courier.clone();
     let overloaded = Box::new(move || backlog.backlog() > BACKLOG || backlog.queued() > QUEUE);
     Watch::new(fleet, ground.kernel_boot.clone(), sink, overloaded)
+}
+
+/// Where the features leave what they established.
+fn sink(courier: &Courier) -> Sink {
+    let orders = courier.clone();
+    Arc::new(move |effect| orders.order(Order::Accept(effect)))
+}
+
+/// Fetches alerts, where the configuration names an Alertmanager.
+fn start_polling(
+    config: &Config,
+    rooms: &Arc<Rooms>,
+    sink: Sink,
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let Some(url) = config.receiver.poll_url.clone() else { return Ok(()) };
+    let settings = poll::Settings {
+        url,
+        interval: config.receiver.poll_interval,
+        alert_names: config.receiver.alert_names.clone(),
+        heartbeat_names: rooms.signs().names().to_vec(),
+    };
+    let (rooms, stop) = (Arc::clone(rooms), stop.clone());
+    spawn("poll", move || {
+        let beat = |alerts: &[Alert]| rooms.signs().beat(alerts, &rooms.watch);
+        poll::poll(&settings, &rooms.pipelines, &beat, &sink, &stop);
+    })
 }
 
 fn start_watching(watch: &Arc<Watch>, udp: &Arc<UdpSocket>, stop: &Stop) -> Result<(), Failure> {
@@ -278,6 +334,16 @@ fn rules(config: &Config) -> Rules {
         threshold_sets: config.threshold_sets.clone(),
         renotify_interval: config.renotify_interval,
         default_channels: config.default_channels.clone(),
+    }
+}
+
+/// What the configuration means to the pipelines.
+fn pipeline(config: &Config) -> pipeline::Settings {
+    pipeline::Settings {
+        alert_names: config.receiver.alert_names.clone(),
+        correlator: config.correlator.clone(),
+        repo_check: config.repo_check.clone(),
+        renotify: config.renotify_interval,
     }
 }
 

@@ -103,6 +103,8 @@ pub enum Trouble {
     Metric { host: String, metric: String },
     /// A backup plan did not succeed.
     Backup { plan: String },
+    /// The Alertmanager that is asked for its alerts does not answer.
+    Alertmanager,
     /// A channel does not deliver.
     Channel { channel: String },
     /// The store refuses to write.
@@ -116,6 +118,7 @@ impl fmt::Display for Trouble {
             Trouble::NeverSeen { host } => write!(f, "{host} never heard"),
             Trouble::Metric { host, metric } => write!(f, "{host} {metric}"),
             Trouble::Backup { plan } => write!(f, "plan {plan}"),
+            Trouble::Alertmanager => f.write_str("alertmanager"),
             Trouble::Channel { channel } => write!(f, "channel {channel}"),
             Trouble::Store => f.write_str("hbd store"),
         }
@@ -194,6 +197,10 @@ pub enum Fact {
     ChannelDelivers { channel: String, failed_for: Duration },
     /// How a backup plan fared, as its report words it: only the report knows modules and repositories.
     Backup { plan: String, title: String, details: Vec<(String, String)>, table: Option<Table> },
+    /// The Alertmanager that is asked for its alerts has not answered for a while.
+    AlertmanagerSilent { why: String },
+    /// It answers again.
+    AlertmanagerAnswers { silent_for: Duration },
     /// Somebody's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, text: String },
 }
@@ -260,6 +267,8 @@ impl Event {
             Fact::StoreRefuses { .. }
             | Fact::StoreWrites { .. }
             | Fact::StoreMovedAside { .. }
+            | Fact::AlertmanagerSilent { .. }
+            | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { host: None, .. } => Subject::Daemon,
         }
     }
@@ -281,6 +290,8 @@ impl Event {
             | Fact::ChannelFails { .. }
             | Fact::ChannelDelivers { .. }
             | Fact::Backup { .. }
+            | Fact::AlertmanagerSilent { .. }
+            | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { .. } => false,
         }
     }
@@ -299,6 +310,7 @@ impl Event {
                 Some(Trouble::Channel { channel: channel.clone() })
             }
             Fact::StoreRefuses { .. } => Some(Trouble::Store),
+            Fact::AlertmanagerSilent { .. } => Some(Trouble::Alertmanager),
             Fact::Backup { plan, .. } if self.level != Level::Ok => {
                 Some(Trouble::Backup { plan: plan.clone() })
             }
@@ -311,6 +323,7 @@ impl Event {
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelDelivers { .. }
             | Fact::Backup { .. }
+            | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { .. } => None,
         }
     }
@@ -330,6 +343,7 @@ impl Event {
                 vec![Trouble::Channel { channel: channel.clone() }]
             }
             Fact::StoreWrites { .. } => vec![Trouble::Store],
+            Fact::AlertmanagerAnswers { .. } => vec![Trouble::Alertmanager],
             Fact::Backup { plan, .. } if self.level == Level::Ok => {
                 vec![Trouble::Backup { plan: plan.clone() }]
             }
@@ -342,6 +356,7 @@ impl Event {
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelFails { .. }
             | Fact::Backup { .. }
+            | Fact::AlertmanagerSilent { .. }
             | Fact::Custom { .. } => Vec::new(),
         }
     }
@@ -395,6 +410,10 @@ impl Event {
             }
             Fact::ChannelDelivers { channel, .. } => format!("channel {channel} delivers again"),
             Fact::Backup { title, .. } => title.clone(),
+            Fact::AlertmanagerSilent { why } => {
+                format!("Alertmanager cannot be asked about backups: {why}")
+            }
+            Fact::AlertmanagerAnswers { .. } => "Alertmanager answers again".into(),
             Fact::Custom { text, .. } => text.clone(),
         }
     }
@@ -435,6 +454,10 @@ impl Event {
                 ("meanwhile", "alarms are sent, but a crash would lose what is not on disk".into()),
             ],
             Fact::StoreWrites { refused_for } => vec![("refused for", words(*refused_for))],
+            Fact::AlertmanagerSilent { .. } => {
+                vec![("meanwhile", "a backup that fails would not be noticed here".into())]
+            }
+            Fact::AlertmanagerAnswers { silent_for } => vec![("silent for", words(*silent_for))],
             Fact::StoreMovedAside { why, to } => vec![
                 ("why", why.clone()),
                 ("kept as", to.clone()),

@@ -424,6 +424,27 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_rows_are_told_in_pages_with_what_waits_for_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        for number in 0..5 {
+            store.write(Write::put(Table::History, format!("k{number}"), &number));
+            store.write(Write::put(Table::Hosts, format!("k{number}"), &number));
+        }
+        assert_eq!(store.commit(at(1)), Committed::Stored);
+        store.write(Write::put(Table::History, "k5", &5));
+        store.write(Write::remove(Table::History, "k0"));
+        let keys = |before, count| -> Vec<String> {
+            store.newest(Table::History, before, count).into_iter().map(|row| row.0).collect()
+        };
+        assert_eq!(keys(None, 10), ["k5", "k4", "k3", "k2", "k1"]);
+        assert_eq!(keys(None, 2), ["k5", "k4"]);
+        assert_eq!(keys(Some("k4"), 2), ["k3", "k2"]);
+        assert_eq!(keys(Some("k2"), 2), ["k1"]);
+        assert_eq!(keys(Some("k1"), 2), [""; 0]);
+    }
+
+    #[test]
     fn a_second_daemon_is_told_who_holds_the_store() {
         let directory = tempfile::tempdir().unwrap();
         let _store = open(directory.path());

@@ -106,9 +106,10 @@ const LONGEST_FILE: usize = 400;
 
 /// Files that may have more lines before their tests, how many, and why.
 const LONG_FILES: &[(&str, usize, &str)] = &[
-    ("src/event.rs", 480, "every fact stands beside its words"),
+    ("src/daemon.rs", 450, "all that is started and stopped, in order"),
+    ("src/event.rs", 540, "every fact stands beside its words"),
     ("src/notify/courier.rs", 600, "one thread, and all that passes its hands"),
-    ("src/notify/outbox.rs", 680, "one state machine: what a delivery may become"),
+    ("src/notify/outbox.rs", 700, "one state machine: what a delivery may become"),
 ];
 
 /// What one file breaks, a sentence each.

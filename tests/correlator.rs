@@ -252,6 +252,30 @@ fn what_we_may_not_read_is_said_and_what_we_can_do_without_is_not() {
     assert!(refused.contains("cluster/module_node cannot be read: NOPERM"), "{refused}");
 }
 
+/// What the system trusts is given by the environment, so this runs itself again in one of its own.
+#[test]
+fn a_redis_behind_tls_is_asked_when_its_certificate_is_trusted() {
+    let over_tls = |port: &str| {
+        let redis_url = format!("rediss://127.0.0.1:{port}");
+        look(&Correlator { redis_url, ..Correlator::default() }, &Question::about("1"))
+    };
+    if let Ok(port) = std::env::var("HB_TEST_TLS_PORT") {
+        assert_eq!(over_tls(&port).unwrap().plans.len(), 1);
+        return;
+    }
+    let (_redis, port) = Redis::start_with_tls();
+    let refused = over_tls(&port.to_string()).unwrap_err();
+    assert!(refused.contains("certificate is not trusted"), "{refused}");
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_redis_behind_tls_is_asked_when_its_certificate_is_trusted"])
+        .env("SSL_CERT_FILE", authority)
+        .env("HB_TEST_TLS_PORT", port.to_string())
+        .output()
+        .unwrap();
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+}
+
 /// A server on loopback that answers each connection with these bytes and then keeps it open.
 fn answering(bytes: &'static [u8]) -> Correlator {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -54,7 +54,7 @@ impl Place {
             signal: SignalDouble::start(),
             mail: script.start(),
         };
-        place.configure("");
+        place.configure();
         place
     }
 
@@ -62,8 +62,7 @@ impl Place {
         self.directory.path().join("heartbeat.yaml")
     }
 
-    /// Writes the configuration, with more at its end.
-    fn configure(&self, more: &str) {
+    fn configure(&self) {
         let text = format!(
             r#"
 state_dir: {state}
@@ -85,7 +84,6 @@ default_notification_channels: [log]
 hosts:
   web1: {{watch: true, notification_channels: [chat, push]}}
   mute: {{notification_channels: []}}
-{more}
 "#,
             state = self.directory.path().join("state").display(),
             chat = self.chat.url,
@@ -545,9 +543,9 @@ fn the_daemon_sends_at_once_and_remembers_it() {
 #[test]
 fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
     let place = Place::new();
-    place.configure("# the channel of web1 that takes a warning is push");
     place.push.set_mode(Mode::Status(500, "down".into()));
     let daemon = Daemon::start(&place);
+    // A warning: chat hears of what is critical only.
     daemon.hear("is on fire");
     let waiting = daemon
         .wait_for("", |all| all.len() == 1 && all[0]["attempts"] == 1 && !all[0]["why"].is_null());
@@ -566,8 +564,9 @@ fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
     let daemon = Daemon::start(&place);
     assert_eq!(daemon.history("")[0]["event"], waiting[0]["event"]);
     place.push.set_mode(Mode::Normal);
-    daemon.signal("-HUP");
-    let arrived = daemon.wait_for("", |all| all.iter().any(|one| one["state"] == "delivered"));
+    let (_, answer) = daemon.notify(json!({"channels": ["push"], "message": "a try"}));
+    assert_eq!(answer["results"], json!({"push": true}), "and so what waits goes on at once");
+    let arrived = daemon.wait_for("?host=web1", |all| all[0]["state"] == "delivered");
     assert_eq!(arrived.len(), 1);
     assert_eq!(
         (&arrived[0]["id"], &arrived[0]["event"]),
@@ -577,7 +576,8 @@ fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
 
     daemon.stop("-TERM");
     let daemon = Daemon::start(&place);
-    assert_eq!(daemon.history(""), arrived);
+    assert_eq!(daemon.history("?host=web1"), arrived);
+    assert_eq!(titles(&daemon.history("")), ["a try", "web1 is on fire"]);
     let said = daemon.log_command(&["web1"]);
     assert_eq!(said.code, 0, "{said:?}");
     let mut lines = said.out.lines();
@@ -588,7 +588,7 @@ fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
     {
         assert!(line.contains(word), "{line}");
     }
-    assert_eq!(daemon.log_command(&["--json"]).json()["notifications"], json!(arrived));
+    assert_eq!(daemon.log_command(&["--json", "web1"]).json()["notifications"], json!(arrived));
     assert_eq!(daemon.log_command(&["nobody"]).out, "nothing was sent\n");
 }
 

@@ -132,10 +132,19 @@ fn a_deep_check_finds_what_is_broken() {
     restic.make("d1/mail/uuid");
     let settings = RepoCheck { deep: true, ..restic.settings() };
     assert_eq!(seen(&settings).check, Some(Check::Sound));
-    let data = restic.path("d1/mail/uuid/data");
-    for entry in std::fs::read_dir(&data).unwrap() {
-        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    // A pack that is gone would be looked for again and again; one that has grown is found at once.
+    let mut grown = 0;
+    for folder in std::fs::read_dir(restic.path("d1/mail/uuid/data")).unwrap() {
+        for pack in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let pack = pack.unwrap().path();
+            let mut bytes = std::fs::read(&pack).unwrap();
+            bytes.extend(b"junk");
+            std::fs::remove_file(&pack).unwrap();
+            std::fs::write(&pack, bytes).unwrap();
+            grown += 1;
+        }
     }
+    assert!(grown > 0);
     let check = seen(&settings).check;
     assert!(matches!(check, Some(Check::Damaged(_))), "{check:?}");
 }

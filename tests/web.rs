@@ -14,7 +14,7 @@ use heartbeat::snapshot::{
 use heartbeat::web::metrics::Figures;
 use heartbeat::web::notice::{Notice, Whom};
 use heartbeat::web::wanted::Wanted;
-use heartbeat::web::{Answer, House, NotSent, Sending, SentNow, Web};
+use heartbeat::web::{Answer, House, NotSent, Sending, SentNow, Taken, Web};
 
 /// Threads and descriptors are counted per process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -49,21 +49,25 @@ impl House for Daemon {
         (name == "host-0").then(|| view(name))
     }
 
-    fn hear(&self, body: &[u8], peer: IpAddr) -> Answer {
+    fn hear(&self, body: &[u8], peer: IpAddr) -> Taken {
         let mut door = self.door.lock().unwrap();
         door.waiting += 1;
         self.changed.notify_all();
         door = self.changed.wait_while(door, |door| door.shut).unwrap();
         door.waiting -= 1;
         self.heard.lock().unwrap().push((body.to_vec(), peer));
-        match body {
+        Taken::Now(match body {
             b"malformed" => Answer::Malformed("not JSON".into()),
             b"unsigned" => Answer::Unsigned("no signature".into()),
             b"forged" => Answer::Forbidden("wrong signature".into()),
             b"stranger" => Answer::UnknownHost("no such host".into()),
             b"full" => Answer::Unavailable("the disk is full".into()),
             _ => Answer::Stored,
-        }
+        })
+    }
+
+    fn alert(&self, body: &[u8]) -> Taken {
+        self.hear(body, IpAddr::from([0, 0, 0, 0]))
     }
 
     fn channels(&self) -> Vec<ChannelView> {
@@ -294,7 +298,11 @@ fn every_route_answers() {
         ("/api/v1/hosts/host-9", 404, "{\"error\":\"no host is called \\\"host-9\\\"\"}"),
         ("/api/v1/nothing", 404, "{\"error\":"),
         ("/api/v1/channels", 200, "\"channels\":[]"),
-        ("/api/v1/notifications?before=01a2", 200, "{\"next\":\"000000000001a2\",\"noti"),
+        (
+            "/api/v1/notifications?before=01a2",
+            200,
+            "{\"notifications\":[],\"next\":\"000000000001a2\"}",
+        ),
         ("/api/v1/notifications?limit=none", 400, "{\"error\":\"limit: must be"),
         ("/nothing", 404, "there is nothing here\n"),
         ("/api/v1/heartbeat", 405, "{\"error\":\"the method must be POST\"}"),

@@ -85,7 +85,7 @@ impl Examiner<'_> {
 }
 
 /// What can be said when nothing is known: so of each plan that was named, else of all.
-fn unknown(question: &Question, why: &str) -> Vec<Examined> {
+pub fn unknown(question: &Question, why: &str) -> Vec<Examined> {
     let nothing_about = |id: &str, name: Option<&str>| Examined {
         plan: Plan { id: id.into(), name: name.map(str::to_owned), ..Plan::default() },
         verdict: Verdict::unknown(why),

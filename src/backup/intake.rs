@@ -155,9 +155,13 @@ impl Intake {
         writes
     }
 
-    /// Puts a batch back whose pipeline was stopped before its end.
-    pub fn put_back(&mut self, id: BatchId) {
+    /// Puts a batch back whose pipeline was stopped before its end. An attempt that was cut off
+    /// on purpose is not counted: the row says so.
+    pub fn put_back(&mut self, id: BatchId, attempted: bool) -> Option<Write> {
         self.running.remove(&id);
+        let batch = self.batches.get_mut(&id).filter(|_| attempted)?;
+        batch.attempts = batch.attempts.saturating_sub(1);
+        Some(Write::put(Table::Pipelines, batch_key(id), batch))
     }
 
     fn forget_old(&mut self, now: Wall) -> Vec<Write> {

@@ -185,7 +185,13 @@ fn words(error: &RedisError) -> String {
             (Some(code), Some(detail)) => format!("{code} {detail}"),
             (code, detail) => code.or(detail).unwrap_or("refused").to_owned(),
         },
-        _ => error.to_string(),
+        _ => {
+            let said = error.to_string();
+            match said.split_once("invalid peer certificate: ") {
+                Some((_, why)) => format!("its certificate is not trusted: {why}"),
+                None => said,
+            }
+        }
     }
 }
 

@@ -24,6 +24,9 @@ const AT_ONCE: usize = 4;
 /// How long the answer waits for channels that do not end. The gate gives up after 30 s.
 const PATIENCE: Duration = Duration::from_secs(25);
 
+/// So many wrong names are told.
+const SHOWN: usize = 10;
+
 /// Counts the messages that are being sent.
 #[derive(Clone, Debug, Default)]
 pub struct Seats(Arc<AtomicUsize>);
@@ -75,11 +78,13 @@ pub fn prepare(
 fn whom(notifier: &Notifier, whom: Whom) -> Result<(Vec<String>, Option<String>), String> {
     let channels = match whom {
         Whom::Channels(channels) => {
-            let known = |name: &&String| !notifier.channels().contains_key(*name);
-            let strangers: Vec<_> =
-                channels.iter().filter(known).map(|name| format!("\"{name}\"")).collect();
+            let strange = |name: &&String| !notifier.channels().contains_key(*name);
+            let strangers: Vec<_> = channels.iter().filter(strange).collect();
             if !strangers.is_empty() {
-                return Err(format!("channels: there is no {}", strangers.join(", ")));
+                let shown = strangers.iter().take(SHOWN).map(|name| format!("\"{name}\""));
+                let shown = shown.collect::<Vec<_>>().join(", ");
+                let more = if strangers.len() > SHOWN { " and more" } else { "" };
+                return Err(format!("channels: there is no {shown}{more}"));
             }
             return Ok((channels, None));
         }
@@ -197,7 +202,8 @@ mod tests {
     #[test]
     fn a_channel_that_does_not_end_keeps_nobody_waiting() {
         let (tx, rx) = unbounded();
-        let outcome = Outcome { recipient: None, why: None, reason: None, attempts: 1 };
+        let outcome =
+            Outcome { recipient: None, why: None, reason: None, attempts: 1, took: Duration::ZERO };
         let report = Report { outcomes: vec![outcome], took: Duration::ZERO };
         tx.send(("quick".to_owned(), report)).unwrap();
         let patience = Instant::now() + Duration::from_millis(20);

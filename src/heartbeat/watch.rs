@@ -1,7 +1,7 @@
 //! The fleet under its lock, with the clock that fires its deadlines and the road to the store.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use log::{debug, info, warn};
 use super::datagram::{self, Kind};
 use super::fleet::{Due, Fleet, Mark, Row, Rules};
 use super::rejection::Rejection;
+use super::wire::Beat;
 use crate::clock::{Mono, Now, words};
 use crate::effect::{Effect, Sink};
 use crate::snapshot::HostView;
@@ -135,6 +136,41 @@ impl Watch {
             stored: Some(Box::new(move |stored| then(ack, stored))),
         });
         Ok(())
+    }
+
+    /// A sign of life of a configured host that an Alertmanager passed on: a beat over the
+    /// connection `alertmanager`, promised again after `interval`.
+    pub fn hear_of(&self, host: &str, interval: Duration) {
+        let beat = Beat {
+            host: host.to_owned(),
+            connection: Some("alertmanager".into()),
+            interval: Some(interval),
+            ..Beat::default()
+        };
+        let mut inner = self.lock();
+        if inner.closed {
+            return;
+        }
+        let from = Ipv4Addr::LOCALHOST.into();
+        match inner.fleet.hear_of(&beat.json(), from, Now::read()) {
+            Ok(heard) => {
+                if heard.wake {
+                    self.wake.notify_all();
+                }
+                if !heard.events.is_empty() || !heard.rows.is_empty() {
+                    self.send(Effect {
+                        writes: heard.rows.iter().map(host_row).collect(),
+                        events: heard.events,
+                        forgotten: heard.ended,
+                        stored: None,
+                    });
+                }
+            }
+            Err(why) => {
+                drop(inner);
+                warn!("a sign of life of {host} could not be taken: {why}");
+            }
+        }
     }
 
     fn all_stored(&self) -> bool {

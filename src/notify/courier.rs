@@ -19,7 +19,7 @@ use log::{debug, error, info, warn};
 use super::channel::{Definition, Delivered, Failure, Letter};
 use super::outbox::{DeliveryId, Fate, Job, LineSettings, LineView, Open, Outbox, Record};
 use super::route::Routes;
-use crate::clock::{Now, words};
+use crate::clock::{Mono, Now, words};
 use crate::effect::Effect;
 use crate::event::{Event, EventId, Fact, Level};
 use crate::stop::Vital;
@@ -83,6 +83,8 @@ impl Equipment {
 /// How the courier stands, for the status and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
+    /// When it was so.
+    pub at: Mono,
     /// Every channel.
     pub lines: Vec<LineView>,
     /// Deliveries that arrived, by channel.
@@ -205,7 +207,13 @@ impl Courier {
 
     /// How things stand.
     pub fn standing(&self) -> Standing {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // The courier sleeps while nothing happens, but what waits grows older.
+        let slept = Now::read().mono.since(standing.at);
+        for age in standing.lines.iter_mut().filter_map(|line| line.oldest.as_mut()) {
+            *age += slept;
+        }
+        standing
     }
 }
 
@@ -518,6 +526,7 @@ impl Work {
     fn show(&self, now: Now) {
         self.queued.store(self.outbox.len(), Ordering::Relaxed);
         let standing = Standing {
+            at: now.mono,
             lines: self.outbox.views(now),
             sent: self.sent.clone(),
             failed: self.failed.clone(),

@@ -26,8 +26,21 @@ const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A longer text is cut here; most channels cut it once more.
 pub const LONGEST_TEXT: usize = 64 * 1024;
+/// As in datagrams.
+const LONGEST_HOST: usize = 253;
 
 /// Sends texts through the channels of a configuration. `Notifier::new(&config)` makes one.
+///
+/// ```no_run
+/// let config = heartbeat::Config::load("heartbeat.yaml")?;
+/// let notifier = heartbeat::Notifier::new(&config);
+/// for (channel, sent) in notifier.pushmsg_for_host("prod-web-01", "Server CPU at 95%") {
+///     println!("{channel}: {sent}");
+/// }
+/// notifier.pushmsg_from_config("to the default channels");
+/// notifier.pushmsg(["email_ops"], "to these channels");
+/// # Ok::<(), heartbeat::problem::Problems>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Notifier {
     channels: BTreeMap<String, Arc<Definition>>,
@@ -66,6 +79,8 @@ pub struct Outcome {
     pub reason: Option<&'static str>,
     /// How many attempts were made.
     pub attempts: u32,
+    /// How long they took.
+    pub took: Duration,
 }
 
 /// What was sent and what became of it, by channel.
@@ -87,7 +102,7 @@ impl Sent {
 impl Report {
     /// Whether every recipient was reached.
     pub fn sent(&self) -> bool {
-        self.outcomes.iter().all(|outcome| outcome.why.is_none())
+        self.outcomes.iter().all(Outcome::sent)
     }
 
     /// Why not, and whom not.
@@ -112,9 +127,20 @@ impl Report {
 
     fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Report {
         let meant = near::suggestion(name, known);
-        let why = Some(format!("no channel is called \"{name}\"{meant}"));
-        let outcome = Outcome { recipient: None, why, reason: None, attempts: 0 };
+        let why = format!("no channel is called \"{name}\"{meant}");
+        let outcome = Outcome::untried(None, why);
         Report { outcomes: vec![outcome], took: Duration::ZERO }
+    }
+}
+
+impl Outcome {
+    fn untried(recipient: Option<String>, why: String) -> Outcome {
+        Outcome { recipient, why: Some(why), reason: None, attempts: 0, took: Duration::ZERO }
+    }
+
+    /// Whether it is known to have arrived.
+    pub fn sent(&self) -> bool {
+        self.why.is_none()
     }
 }
 
@@ -128,7 +154,8 @@ impl Notice {
     fn message(&self) -> Message {
         let time = SystemTime::now();
         let text = cut(&self.text, LONGEST_TEXT, Unit::Bytes);
-        let fact = Fact::Custom { host: self.host.clone(), text };
+        let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, Unit::Characters));
+        let fact = Fact::Custom { host, text };
         Event { at: Wall::from(time), level: self.level, fact }.message(new_event(time))
     }
 }
@@ -265,14 +292,21 @@ fn deliver(name: &str, channel: &Definition, message: &Message) -> Report {
             closed = Some(format!("not tried, {name} is too slow: {}", words(begun.elapsed())));
         }
         let outcome = match &closed {
-            Some(why) => Outcome { recipient, why: Some(why.clone()), reason: None, attempts: 0 },
+            Some(why) => Outcome::untried(recipient, why.clone()),
             None => {
+                let begun = Instant::now();
                 let (attempts, result) = attempt(name, channel, message, recipient.as_deref());
                 if let Err(Failure::ChannelRefused { why, .. }) = &result {
                     closed = Some(why.clone());
                 }
                 let reason = result.as_ref().err().map(Failure::reason);
-                Outcome { recipient, why: result.err().map(in_words), reason, attempts }
+                Outcome {
+                    recipient,
+                    why: result.err().map(in_words),
+                    reason,
+                    attempts,
+                    took: begun.elapsed(),
+                }
             }
         };
         outcomes.push(outcome);
@@ -326,6 +360,7 @@ mod tests {
             why: why.map(String::from),
             reason: None,
             attempts: 1,
+            took: Duration::ZERO,
         }
     }
 
@@ -412,9 +447,11 @@ mod tests {
 
     #[test]
     fn a_message_carries_its_host_and_is_cut_where_it_would_never_end() {
-        let notice = Notice { host: Some("web1".into()), ..Notice::new("ü".repeat(100_000)) };
-        let message = notice.message();
+        let text = "ü".repeat(100_000);
+        let message = Notice { host: Some("web1".into()), ..Notice::new(&text) }.message();
         assert_eq!(message.host(), Some("web1"));
+        let long = Notice { host: Some(text), ..Notice::new("x") }.message();
+        assert_eq!(long.host().map(|host| host.chars().count()), Some(LONGEST_HOST));
         assert!(message.title.len() <= LONGEST_TEXT && message.title.ends_with('…'));
     }
 }

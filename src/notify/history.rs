@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::courier::{Courier, Noted, Order};
 use super::direct::Sent;
@@ -59,9 +59,10 @@ pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
             // Who no longer waits for the answer does not get it.
             let _ = tx.send(piece(store, outbox, before, PIECE));
         })));
-        let piece = rx
-            .recv_deadline(patience)
-            .map_err(|_| "the history cannot be read now, the disk is slow".to_owned())?;
+        let piece = rx.recv_deadline(patience).map_err(|why| match why {
+            RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow",
+            RecvTimeoutError::Disconnected => "hbd is stopping",
+        })?;
         for (id, view) in piece.rows {
             if page.notifications.len() >= question.limit {
                 return Ok(page);
@@ -346,6 +347,37 @@ mod tests {
         ] {
             assert_eq!(question.wants(&view), wanted, "{question:?}");
         }
+    }
+
+    #[test]
+    fn a_direct_message_that_arrives_ends_the_pause_of_its_channel() {
+        let mut desk = Desk::new();
+        desk.accept(1);
+        desk.end(Err(Failure::ChannelRefused { why: "bad token".into(), after: None }));
+        assert!(desk.outbox.start(desk.now).is_empty());
+        let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
+        let mut record = Record {
+            event: EventId(2),
+            channel: rows[0].1.channel.clone(),
+            recipient: None,
+            subject: Subject::Daemon,
+            level: Level::Warning,
+            title: "a try".into(),
+            accepted: desk.now.wall,
+            finished: desk.now.wall,
+            attempts: 1,
+            delivered: false,
+            why: Some("still bad".into()),
+        };
+        desk.outbox.note(&record, desk.now);
+        let view = desk.outbox.views(desk.now).remove(0);
+        assert_eq!(view.last_failure, Some((desk.now.wall, "still bad".into())));
+        assert!(view.refused && desk.outbox.start(desk.now).is_empty());
+        (record.delivered, record.why) = (true, None);
+        desk.outbox.note(&record, desk.now);
+        let view = desk.outbox.views(desk.now).remove(0);
+        assert_eq!((view.failing_since, view.last_success), (None, Some(desk.now.wall)));
+        assert_eq!(desk.outbox.start(desk.now).len(), 1, "what waited goes on at once");
     }
 
     #[test]

@@ -636,8 +636,15 @@ impl Outbox {
         self.lines.get(channel)?.last_failure()
     }
 
-    /// Puts into the history what was sent without the outbox.
+    /// Puts into the history what was sent without the outbox. What arrived shows that the channel
+    /// works: who has mended one and tries it need not wait for the next probe.
     pub fn note(&mut self, record: &Record, now: Now) {
+        if let Some(line) = self.lines.get_mut(&record.channel) {
+            match &record.why {
+                None => line.works(now, true),
+                Some(why) => line.failed_elsewhere(why, now),
+            }
+        }
         let id = self.next_id(now.wall);
         self.writes.push(Write::put(Table::History, id.key(), record));
     }

@@ -4,9 +4,10 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::json;
 
-use super::house::{Answer, House, NotSent, SentNow};
+use super::house::{Answer, House, NotSent, SentNow, Taken};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::notice;
 use super::origin::stranger;
@@ -17,6 +18,7 @@ use super::token::Token;
 use super::wanted::wanted;
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
+use crate::snapshot::{ChannelView, NotificationView};
 
 /// A request, as it is after the gate.
 pub struct Request<'a> {
@@ -44,6 +46,8 @@ pub enum Answered {
     Now(Reply),
     /// It takes up to half a minute.
     Later(Box<dyn FnOnce() -> Reply + Send>),
+    /// It waits for the disk.
+    Stored(Box<dyn FnOnce() -> Reply + Send>),
 }
 
 /// Answers a request. The token is asked for before anything is said, even about what exists.
@@ -63,6 +67,8 @@ pub fn answer(house: &Arc<dyn House>, token: Option<&Token>, request: &Request) 
     }
     match route {
         Ok(Route::Notify) => notify(house, request),
+        Ok(Route::Heartbeat) => taken(target, house.hear(request.body, request.peer), heard),
+        Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
         route => Answered::Now(at_once(house, route, request)),
     }
 }
@@ -86,14 +92,28 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             Some(host) => Reply::json(200, &host),
             None => Reply::problem(target, 404, &format!("no host is called \"{name}\"")),
         },
-        Ok(Route::Heartbeat) => heard(target, house.hear(request.body, request.peer)),
-        Ok(Route::Channels) => Reply::json(
-            200,
-            &json!({ "now": Now::read().wall.to_string(), "channels": house.channels() }),
-        ),
+        Ok(Route::Channels) => {
+            let now = Now::read().wall.to_string();
+            Reply::json(200, &Channels { now, channels: house.channels() })
+        }
         Ok(Route::Notifications) => notifications(house, target),
-        Ok(Route::Notify) => Reply::problem(target, 500, "it is answered elsewhere"),
+        Ok(Route::Notify | Route::Heartbeat | Route::Alert) => {
+            Reply::problem(target, 500, "it is answered elsewhere")
+        }
     }
+}
+
+#[derive(Serialize)]
+struct Channels {
+    now: String,
+    channels: Vec<ChannelView>,
+}
+
+/// `next` goes into `before` of the next request; null when there is no more.
+#[derive(Serialize)]
+struct Notifications {
+    notifications: Vec<NotificationView>,
+    next: Option<String>,
 }
 
 fn notifications(house: &Arc<dyn House>, target: &str) -> Reply {
@@ -104,7 +124,7 @@ fn notifications(house: &Arc<dyn House>, target: &str) -> Reply {
     match house.notifications(&wanted) {
         Ok((notifications, next)) => {
             let next = next.map(|id| EventId(id).to_string());
-            Reply::json(200, &json!({ "notifications": notifications, "next": next }))
+            Reply::json(200, &Notifications { notifications, next })
         }
         Err(why) => Reply::problem(target, 503, &why),
     }
@@ -133,6 +153,29 @@ fn notify(house: &Arc<dyn House>, request: &Request) -> Answered {
 fn is_json(content_type: Option<&str>) -> bool {
     let kind = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
     kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// An answer that may have to wait for the disk.
+fn taken(target: &str, taken: Taken, reply: fn(&str, Answer) -> Reply) -> Answered {
+    match taken {
+        Taken::Now(answer) => Answered::Now(reply(target, answer)),
+        Taken::Later(wait) => {
+            let target = target.to_owned();
+            Answered::Stored(Box::new(move || reply(&target, wait())))
+        }
+    }
+}
+
+/// An Alertmanager reads the status alone: 5xx comes again, anything else does not.
+fn alerted(target: &str, answer: Answer) -> Reply {
+    match answer {
+        Answer::Stored => Reply::text(200, "ok"),
+        Answer::Malformed(why) => Reply::problem(target, 400, &why),
+        Answer::Unsigned(why)
+        | Answer::Forbidden(why)
+        | Answer::UnknownHost(why)
+        | Answer::Unavailable(why) => Reply::problem(target, 503, &why),
+    }
 }
 
 fn heard(target: &str, answer: Answer) -> Reply {

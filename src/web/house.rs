@@ -21,8 +21,11 @@ pub trait House: Send + Sync {
     /// The host of that name.
     fn host(&self, name: &str) -> Option<HostView>;
 
-    /// A datagram that came over HTTP. Returns when what it caused is stored.
-    fn hear(&self, body: &[u8], peer: IpAddr) -> Answer;
+    /// A datagram that came over HTTP.
+    fn hear(&self, body: &[u8], peer: IpAddr) -> Taken;
+
+    /// What an Alertmanager sent.
+    fn alert(&self, body: &[u8]) -> Taken;
 
     /// The figures of `/metrics`.
     fn figures(&self) -> Figures;
@@ -62,7 +65,15 @@ pub enum NotSent {
     Busy(String),
 }
 
-/// What became of a datagram that came over HTTP.
+/// What somebody sent was taken in; the answer may have to wait for the disk.
+pub enum Taken {
+    /// It need not.
+    Now(Answer),
+    /// Waits for the disk, for a few seconds at most.
+    Later(Box<dyn FnOnce() -> Answer + Send>),
+}
+
+/// What became of something that was sent over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It was accepted, and what it caused is stored.

@@ -270,7 +270,7 @@ mod tests {
     use std::collections::HashSet;
     use std::net::IpAddr;
 
-    use super::super::house::{Answer, NotSent, Sending};
+    use super::super::house::{Answer, NotSent, Sending, Taken};
     use super::super::notice::Notice;
     use super::super::wanted::Wanted;
     use super::*;
@@ -314,8 +314,11 @@ mod tests {
         fn host(&self, _: &str) -> Option<HostView> {
             None
         }
-        fn hear(&self, _: &[u8], _: IpAddr) -> Answer {
-            Answer::Stored
+        fn hear(&self, _: &[u8], _: IpAddr) -> Taken {
+            Taken::Now(Answer::Stored)
+        }
+        fn alert(&self, _: &[u8]) -> Taken {
+            Taken::Now(Answer::Stored)
         }
         fn channels(&self) -> Vec<ChannelView> {
             Vec::new()

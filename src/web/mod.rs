@@ -35,10 +35,10 @@ mod timed;
 mod token;
 pub mod wanted;
 
-pub use house::{Answer, House, NotSent, Sending, SentNow};
+pub use house::{Answer, House, NotSent, Sending, SentNow, Taken};
 
 use self::answer::{Answered, Request, answer};
-use self::gate::Gate;
+use self::gate::{Gate, PERMITS};
 use self::inner::{HANDLERS, Inner};
 use self::passage::SPOOL;
 use self::reply::{ALWAYS, Body, Reply};
@@ -67,6 +67,7 @@ struct Desk {
     token: Option<Token>,
     streams: Arc<Seats>,
     waits: Arc<Seats>,
+    disk: Arc<Seats>,
 }
 
 impl Web {
@@ -88,6 +89,7 @@ impl Web {
             token,
             streams: Seats::new("large answers", "http-stream", STREAMS),
             waits: Seats::new("messages", "http-wait", WAITS),
+            disk: Seats::new("requests that wait for the disk", "http-disk", PERMITS),
         });
         let (alive, ended) = bounded(0);
         let open = || {
@@ -143,22 +145,27 @@ enum Made {
     Short(Reply),
     Long(Reply),
     Later(Box<dyn FnOnce() -> Reply + Send>),
+    Stored(Box<dyn FnOnce() -> Reply + Send>),
 }
 
 fn handle(desk: &Desk, mut request: tiny_http::Request) {
     let make = || match make(desk, &mut request) {
         Answered::Now(reply) => spool(reply),
         Answered::Later(work) => Made::Later(work),
+        Answered::Stored(work) => Made::Stored(work),
     };
     match catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Made::Short(broken(&request))) {
         Made::Short(reply) => send(request, reply),
         // A client may take a minute to read it, and the handlers are two.
         Made::Long(reply) => aside(&desk.streams, request, move |request| send(request, reply)),
-        Made::Later(work) => aside(&desk.waits, request, |request| {
-            let reply = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broken(&request));
-            send(request, reply);
-        }),
+        Made::Later(work) => aside(&desk.waits, request, |request| finish(request, work)),
+        Made::Stored(work) => aside(&desk.disk, request, |request| finish(request, work)),
     }
+}
+
+fn finish(request: tiny_http::Request, work: Box<dyn FnOnce() -> Reply + Send>) {
+    let reply = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broken(&request));
+    send(request, reply);
 }
 
 fn broken(request: &tiny_http::Request) -> Reply {

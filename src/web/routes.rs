@@ -18,6 +18,8 @@ pub enum Route {
     Host(String),
     /// A beat that comes over HTTP.
     Heartbeat,
+    /// What an Alertmanager has to say.
+    Alert,
     /// How the channels stand.
     Channels,
     /// What was sent, and what waits.
@@ -29,13 +31,14 @@ pub enum Route {
 type Make = fn(String) -> Route;
 
 /// Method, path (`*` is the last segment, percent-decoded), what it is. HEAD goes with GET.
-const ROUTES: [(&str, &str, Make); 9] = [
+const ROUTES: [(&str, &str, Make); 10] = [
     ("GET", "/-/healthy", |_| Route::Healthy),
     ("GET", "/-/ready", |_| Route::Ready),
     ("GET", "/metrics", |_| Route::Metrics),
     ("GET", "/api/v1/hosts", |_| Route::Hosts),
     ("GET", "/api/v1/hosts/*", Route::Host),
     ("POST", "/api/v1/heartbeat", |_| Route::Heartbeat),
+    ("POST", "/alert", |_| Route::Alert),
     ("GET", "/api/v1/channels", |_| Route::Channels),
     ("GET", "/api/v1/notifications", |_| Route::Notifications),
     ("POST", "/api/v1/notify", |_| Route::Notify),

@@ -1,5 +1,7 @@
 //! Debian's redis-server, thrown away after the test: on a Unix socket in a directory of its own.
+#![allow(dead_code)]
 
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -16,6 +18,22 @@ pub struct Redis {
 impl Redis {
     /// Starts one and waits until it answers.
     pub fn start() -> Redis {
+        Redis::start_with(&[])
+    }
+
+    /// Starts one that speaks TLS as well; says on which port of 127.0.0.1.
+    pub fn start_with_tls() -> (Redis, u16) {
+        // Free when asked for; nobody else on this machine is given it so soon again.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let tls =
+            |name| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/").to_owned() + name;
+        let words = ["--tls-port", "--tls-cert-file", "--tls-key-file", "--tls-auth-clients"];
+        let values = [port.to_string(), tls("server.pem"), tls("server.key"), "no".to_owned()];
+        let pairs = words.iter().zip(&values).flat_map(|(word, value)| [*word, value.as_str()]);
+        (Redis::start_with(&pairs.collect::<Vec<_>>()), port)
+    }
+
+    fn start_with(more: &[&str]) -> Redis {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("redis.sock");
         let child = Command::new("redis-server")
@@ -24,6 +42,7 @@ impl Redis {
             .arg(&socket)
             .arg("--dir")
             .arg(directory.path())
+            .args(more)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server can be started: apt-get install redis-server");

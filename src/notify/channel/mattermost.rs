@@ -342,7 +342,7 @@ fn base_url(section: &mut Section) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventId, Message, Subject};
+    use crate::event::{EventId, Message, Subject, Table};
 
     fn with_message(title: &str, details: &[(&str, &str)], test: impl Fn(&Letter)) {
         let message = Message {
@@ -381,6 +381,25 @@ mod tests {
     fn several_lines_become_a_block() {
         with_message("one\r\ntwo", &[], |letter| {
             assert!(text(letter).starts_with("\n```\none\ntwo\n```\n_critical"));
+        });
+    }
+
+    #[test]
+    fn a_table_is_a_block_as_long_as_there_is_room_for_it() {
+        let row = |cells: [&str; 2]| cells.map(String::from).to_vec();
+        let table = |rows: usize| Table {
+            head: row(["module", "state"]),
+            rows: vec![row(["`@here`", "x"]); rows],
+        };
+        with_message("title", &[("a", "b")], |letter| {
+            let with = |rows| {
+                let message = Message { table: Some(table(rows)), ..letter.message.clone() };
+                text(&Letter { message: &message, ..*letter })
+            };
+            assert!(
+                with(1).contains("\n```\nmodule   state\n\u{2cb}@here\u{2cb}  x\n```\n_critical")
+            );
+            assert!(!with(500).contains("module") && with(500).contains("a: `b`"));
         });
     }
 
