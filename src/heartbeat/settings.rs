@@ -158,7 +158,8 @@ impl HostSettings {
             grace: section.duration("grace"),
         };
         if settings.dyndns {
-            section.warning("dyndns", "this version keeps no DNS records: nothing is done about it");
+            section
+                .warning("dyndns", "this version keeps no DNS records: nothing is done about it");
         }
         settings
     }
