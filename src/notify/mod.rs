@@ -4,6 +4,8 @@ pub mod channel;
 pub mod courier;
 pub mod line;
 pub mod outbox;
+mod rate;
 pub mod route;
 pub mod settings;
 pub mod text;
+mod worker;
