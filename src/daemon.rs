@@ -29,6 +29,7 @@ use crate::systemd;
 use crate::web::Web;
 
 mod house;
+mod signal_check;
 
 use self::house::Rooms;
 
@@ -131,6 +132,7 @@ impl Daemon {
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report(&courier, opened, now);
+        signal_check::begin(config);
         start_watching(&watch, &udp, &stop)?;
         let token = config.receiver.token.clone();
         let house: Arc<Rooms> = Arc::clone(&rooms);
@@ -172,6 +174,7 @@ impl Daemon {
         }
         self.rooms.watch.reconfigure(rules(&config));
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
+        signal_check::begin(&config);
         self.rooms.reload_refused.store(false, Ordering::Relaxed);
         self.rooms.loaded.store(Now::read().wall.0, Ordering::Relaxed);
         info!("the configuration was reloaded: {} hosts", self.rooms.watch.count());

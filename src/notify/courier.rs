@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use log::{debug, error, info, warn};
 
-use super::channel::{Definition, Pace};
-use super::outbox::{Delivery, Fate, Kept, LineSettings, LineView, Note, Outbox, Record};
-use super::route::Routes;
+pub use super::equipment::Equipment;
+use super::outbox::{Delivery, Fate, Kept, LineView, Outbox, Record};
+pub use super::tally::REASONS;
+use super::tally::{self, Tally};
 use super::worker::{self, Done, Ended, Task, Work as ToDo};
-use crate::clock::{Now, words};
+use crate::clock::Now;
 use crate::effect::Effect;
 use crate::event::{Event, EventId, Fact, Level};
 use crate::stop::Vital;
@@ -40,29 +41,6 @@ pub enum Order {
     Stop,
 }
 
-/// Channels and routes: what a configuration means to the courier.
-#[derive(Clone)]
-pub struct Equipment {
-    /// Who hears about what.
-    pub routes: Routes,
-    /// The channels by name.
-    pub channels: BTreeMap<String, Arc<Definition>>,
-    /// Another pace than the channels' own: where time must not be waited for.
-    pub pace: Option<Pace>,
-}
-
-impl Equipment {
-    fn lines(&self) -> BTreeMap<String, LineSettings> {
-        self.channels
-            .iter()
-            .map(|(name, channel)| {
-                let pace = self.pace.unwrap_or_else(|| channel.pace());
-                (name.clone(), LineSettings { pace, recipients: channel.recipients() })
-            })
-            .collect()
-    }
-}
-
 /// How the courier stands, for the status and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
@@ -75,10 +53,6 @@ pub struct Standing {
     /// Whether the disk refuses.
     pub store_refuses: bool,
 }
-
-/// Why attempts fail, as the metrics name it.
-pub const REASONS: [&str; 5] =
-    ["unreachable", "unknown", "message_refused", "channel_refused", "expired"];
 
 /// Where orders are left, and where the standing is seen.
 #[derive(Clone)]
@@ -138,11 +112,10 @@ impl Desk {
             workers: 0,
             standing: self.standing,
             history: 0,
-            sent: BTreeMap::new(),
-            failed: BTreeMap::new(),
+            tally: Tally::default(),
         };
         work.trim_history();
-        work.tell_all(&dropped, Duration::ZERO);
+        work.tally.tell_all(&dropped, Duration::ZERO);
         work.hire()?;
         work.show(now);
         thread::Builder::new().name("courier".into()).spawn(move || work.run())
@@ -221,8 +194,7 @@ struct Work {
     workers: usize,
     standing: Arc<Mutex<Standing>>,
     history: usize,
-    sent: BTreeMap<String, u64>,
-    failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    tally: Tally,
 }
 
 type Answer = Box<dyn FnOnce(bool) + Send>;
@@ -312,13 +284,12 @@ impl Work {
         match done.ended {
             Ended::Delivery(id, result) => {
                 let ended = self.outbox.finish(id, result, now);
-                self.tell_all(&ended, done.took);
+                self.tally.tell_all(&ended, done.took);
             }
             Ended::Poll(poll, answer) => {
                 let failed = answer.as_ref().err().map(|failure| failure.clone().into_why());
                 if let Some(note) = self.outbox.polled(&poll, answer, now) {
-                    self.history += note.troubles.len();
-                    noted(&note);
+                    tally::noted(&note);
                 } else if let Some(why) = failed {
                     debug!("a receipt of {} could not be asked about: {why}", poll.channel);
                 }
@@ -326,58 +297,11 @@ impl Work {
         }
     }
 
-    fn tell_all(&mut self, ended: &[(Fate, Record)], took: Duration) {
-        for (index, (fate, record)) in ended.iter().enumerate() {
-            self.tell(fate, record, if index == 0 { took } else { Duration::ZERO });
-        }
-    }
-
-    /// One line in the log for how an attempt ended, and one more in the figures.
-    fn tell(&mut self, fate: &Fate, record: &Record, took: Duration) {
-        let Record { channel, event, attempts, .. } = record;
-        match fate {
-            Fate::Delivered { events } => {
-                *self.sent.entry(channel.clone()).or_default() += 1;
-                self.history += events;
-                let of = if *events > 1 { format!(", {events} events") } else { String::new() };
-                info!("Sent notification to {channel} ({event}{of}, {})", words(took));
-            }
-            Fate::Waits { why, delay, may_have_arrived } => {
-                self.count(channel, if *may_have_arrived { "unknown" } else { "unreachable" });
-                let again = words(*delay);
-                warn!(
-                    "Failed to send notification to {channel}: {why} ({event}, attempt {attempts}, again in {again})"
-                );
-            }
-            Fate::ChannelRefused { why, delay } => {
-                self.count(channel, "channel_refused");
-                let again = words(*delay);
-                error!(
-                    "Failed to send notification to {channel}: {why} (the channel pauses, {event} is kept, next probe in {again})"
-                );
-            }
-            Fate::Dropped { why } => {
-                let reason =
-                    if why.starts_with("given up") { "expired" } else { "message_refused" };
-                self.count(channel, reason);
-                self.history += 1;
-                error!(
-                    "Failed to send notification to {channel}: {why} ({event} is dropped: {})",
-                    record.title
-                );
-            }
-        }
-    }
-
-    fn count(&mut self, channel: &str, reason: &'static str) {
-        *self.failed.entry(channel.to_owned()).or_default().entry(reason).or_default() += 1;
-    }
-
     fn reequip(&mut self, equipment: Equipment, now: Now) {
         self.equipment = equipment;
         let seed = now.wall.0.unsigned_abs();
         let dropped = self.outbox.reconfigure(self.equipment.lines(), seed, now);
-        self.tell_all(&dropped, Duration::ZERO);
+        self.tally.tell_all(&dropped, Duration::ZERO);
         if let Err(why) = self.hire() {
             warn!("no further worker could be started: {why}");
         }
@@ -386,7 +310,7 @@ impl Work {
     /// What time alone brings about, and what is to be done.
     fn turn(&mut self, now: Now, working: bool) -> Vec<ToDo> {
         let expired = self.outbox.expire(now);
-        self.tell_all(&expired, Duration::ZERO);
+        self.tally.tell_all(&expired, Duration::ZERO);
         for event in self.outbox.reports(now) {
             self.accept(&event, now);
         }
@@ -404,6 +328,7 @@ impl Work {
             self.store.write(Write::put(Table::Meta, LAST_EVENT, &self.stored_event));
         }
         for write in self.outbox.take_writes() {
+            self.history += usize::from(write.table == Table::History);
             self.store.write(write);
         }
         if self.history > HISTORY_KEPT / 10 {
@@ -471,17 +396,10 @@ impl Work {
     fn show(&self, now: Now) {
         let standing = Standing {
             lines: self.outbox.views(now),
-            sent: self.sent.clone(),
-            failed: self.failed.clone(),
+            sent: self.tally.sent.clone(),
+            failed: self.tally.failed.clone(),
             store_refuses: self.store.refuses(),
         };
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }
-}
-
-fn noted(note: &Note) {
-    let troubles: Vec<String> = note.troubles.iter().map(ToString::to_string).collect();
-    let of = if troubles.is_empty() { String::new() } else { format!(": {}", troubles.join(", ")) };
-    let device = note.by.device.as_deref().unwrap_or("a device");
-    info!("{} was acknowledged through {} on {device}{of}", note.event, note.by.channel);
 }

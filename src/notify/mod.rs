@@ -2,10 +2,12 @@
 
 pub mod channel;
 pub mod courier;
+pub mod equipment;
 pub mod line;
 pub mod outbox;
 mod rate;
 pub mod route;
 pub mod settings;
+mod tally;
 pub mod text;
 mod worker;

@@ -2,6 +2,10 @@
 
 #[path = "outbox/bundle_tests.rs"]
 mod bundles;
+#[path = "outbox/property_tests.rs"]
+mod properties;
+#[path = "outbox/receipt_tests.rs"]
+mod receipt_tests;
 
 use super::*;
 use crate::notify::channel::{Delivered, Pace};

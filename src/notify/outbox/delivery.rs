@@ -123,6 +123,8 @@ pub enum Fate {
     ChannelRefused { why: String, delay: Duration },
     /// It will never arrive.
     Dropped { why: String },
+    /// It was to end an alarm that never arrived.
+    Unneeded,
 }
 
 /// One line of the history: what was sent to whom, and how that ended.

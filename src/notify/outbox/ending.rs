@@ -113,13 +113,16 @@ impl Outbox {
         }
     }
 
-    /// The deliveries on the alarm's channel that wait and end its trouble.
+    /// The deliveries on the alarm's channel that wait and end its trouble: one for each recipient.
+    /// What ends a later trouble of the same kind is none of them.
     fn ends_of(&self, alarm: &Delivery, trouble: &Trouble) -> Vec<DeliveryId> {
-        self.about(&alarm.channel, &alarm.message.subject)
-            .filter(|(_, other)| other.message.event > alarm.message.event)
-            .filter(|(_, other)| other.closes.contains(trouble))
-            .map(|(id, _)| id)
-            .collect()
+        let ends = || {
+            self.about(&alarm.channel, &alarm.message.subject)
+                .filter(|(_, other)| other.message.event > alarm.message.event)
+                .filter(|(_, other)| other.closes.contains(trouble))
+        };
+        let first = ends().map(|(_, other)| other.message.event).min();
+        ends().filter(|(_, end)| Some(end.message.event) == first).map(|(id, _)| id).collect()
     }
 
     /// Everything about one subject that waits on a channel, for all of its recipients.
@@ -266,35 +269,50 @@ impl Outbox {
         why: &str,
         now: Now,
     ) -> Vec<(Fate, Record)> {
-        let Some(delivery) = self.take(id) else { return Vec::new() };
+        let Some(delivery) = self.let_go(id) else { return Vec::new() };
+        let record = self.in_history(id, &delivery, why, now);
+        let mut ended = vec![(Fate::Dropped { why: why.to_owned() }, record)];
+        if delivery.possible_repeat {
+            // It may have been heard: then its end must be.
+            self.heard(&delivery, None);
+            return ended;
+        }
+        for end in self.pointless(&delivery) {
+            if let Some(delivery) = self.let_go(end) {
+                let why = "the alarm that it ends never arrived";
+                ended.push((Fate::Unneeded, self.in_history(end, &delivery, why, now)));
+            }
+        }
+        ended
+    }
+
+    fn let_go(&mut self, id: DeliveryId) -> Option<Delivery> {
+        let delivery = self.take(id)?;
         self.troubles.dropped(&delivery);
+        Some(delivery)
+    }
+
+    fn in_history(&mut self, id: DeliveryId, delivery: &Delivery, why: &str, now: Now) -> Record {
         let record = delivery.record(now, Some(why.to_owned()));
         self.writes.push(Write::put(Table::History, id.key(), &record));
-        let mut dropped = vec![(Fate::Dropped { why: why.to_owned() }, record)];
-        for end in self.pointless(&delivery) {
-            let why = "the alarm that it ends never arrived";
-            dropped.extend(self.drop_delivery(end, why, now));
-        }
-        dropped
+        record
     }
 
     /// The deliveries that wait only to say that `alarm`, which will not arrive, is over.
     fn pointless(&self, alarm: &Delivery) -> Vec<DeliveryId> {
         let Some(trouble) = &alarm.opens else { return Vec::new() };
-        let about = || self.about(&alarm.channel, &alarm.message.subject);
-        let announced = |end: &Delivery| {
-            about().any(|(_, other)| {
-                other.message.event < end.message.event
-                    && other.opens.as_ref().is_some_and(|opens| end.closes.contains(opens))
+        let announced = |end: DeliveryId| {
+            let mut alarms = self.about(&alarm.channel, &alarm.message.subject);
+            alarms.any(|(_, other)| {
+                other.opens.as_ref().is_some_and(|opens| self.ends_of(other, opens).contains(&end))
             })
         };
-        self.ends_of(alarm, trouble)
-            .into_iter()
-            .filter(|id| {
-                let end = &self.deliveries[id];
-                !end.told && !end.in_flight && !announced(end)
-            })
-            .collect()
+        let mut ends = self.ends_of(alarm, trouble);
+        ends.retain(|id| {
+            let end = &self.deliveries[id];
+            !end.told && !end.in_flight && !announced(*id)
+        });
+        ends
     }
 
     /// Drops what has waited for too long; every half minute at most.

@@ -173,11 +173,13 @@ impl Troubles {
         self.keep(&trouble);
     }
 
-    /// `delivery` will not arrive. Whoever never heard of a trouble will not hear of its end either.
+    /// `delivery` will not arrive. Whoever surely never heard of a trouble will not hear of its end
+    /// either.
     pub fn dropped(&mut self, delivery: &Delivery) {
         let Some((trouble, given)) = self.of(delivery) else { return };
         let trouble = trouble.clone();
         given.queued = given.queued.saturating_sub(1);
+        given.delivered |= delivery.possible_repeat;
         let unheard = given.queued == 0 && !given.delivered;
         if unheard && let Some(open) = self.open.get_mut(&trouble) {
             open.given.remove(&delivery.channel);
