@@ -319,6 +319,11 @@ impl Line {
         Some(trouble.since.mono + after)
     }
 
+    /// Takes over that the queue built up before a restart because the channel failed.
+    pub fn has_failed(&mut self) {
+        self.held_up = Some(Cause::Unreached);
+    }
+
     /// Takes over that the channel was reported as failing before a restart, and since when.
     pub fn was_reported(&mut self, since: Option<Wall>, now: Now) {
         let wall = since.unwrap_or(now.wall);

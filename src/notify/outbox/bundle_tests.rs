@@ -41,7 +41,7 @@ fn an_alarm_and_its_end_that_are_both_unsent_become_one_message() {
     let job = play.wait(3 * MINUTE).back("web1").one();
     let message = &job.delivery.message;
     assert_eq!(message.title, "web1 ipv4 overdue, then web1 ipv4 is back");
-    assert_eq!(message.level, Level::Info, "nobody is woken for what is over");
+    assert_eq!(message.level, Level::Ok, "nobody is woken for what is over");
     assert_eq!(message.thread, "web1 ipv4");
     assert_eq!(message.subject, Subject::Host("web1".into()));
     let details = &message.details;
@@ -140,6 +140,22 @@ fn more_than_ten_that_wait_become_a_digest_critical_first() {
 }
 
 #[test]
+fn a_digest_does_not_hang_on_the_thread_of_its_first_event() {
+    let mut play = Play::with(&["chat"]);
+    play.digesting(3500).overdue("web1");
+    let job = play.one();
+    let post = Delivered { thread: Some("post1".into()), ..Delivered::default() };
+    play.finish(&job, Ok(post));
+    play.overdue("web1").fail_once();
+    for n in 0..12 {
+        play.said("web2", &n.to_string());
+    }
+    let job = play.wait(MINUTE).one();
+    assert!(job.delivery.message.details.len() > 10);
+    assert_eq!(job.delivery.thread, None);
+}
+
+#[test]
 fn what_does_not_fit_stays_for_the_next_digest() {
     let mut play = Play::with(&["chat"]);
     play.digesting(880).said("web1", "0").fail_once();
@@ -203,6 +219,19 @@ fn a_digest_that_was_under_way_at_a_crash_is_a_possible_repeat_as_a_whole() {
     assert_eq!(play.drain(), ["chat: web1 ipv4 is back", "chat: web2 later"]);
     play.write_to(&mut disk);
     assert!(disk.keys().all(|(table, _)| *table == Table::History), "{disk:?}");
+}
+
+#[test]
+fn a_queue_that_built_up_before_a_restart_becomes_a_digest_too() {
+    let mut disk = BTreeMap::new();
+    let mut play = Play::with(&["chat"]);
+    play.digesting(3500).said("web1", "0").fail_once();
+    for n in 1..12 {
+        play.said("web1", &n.to_string());
+    }
+    play.crash(&mut disk);
+    let title = play.one().delivery.message.title.clone();
+    assert!(title.starts_with("12 events while chat could not be reached"), "{title}");
 }
 
 #[test]

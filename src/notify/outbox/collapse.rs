@@ -167,23 +167,24 @@ pub fn whole(bundle: &Bundle, members: &[&Delivery]) -> Option<Delivery> {
     if bundle.left > 0 {
         details.push(("to follow".into(), format!("{} more", bundle.left)));
     }
-    let base = if ends.is_empty() { Level::Info } else { Level::Ok };
     let message = Message {
         event: bundle.event,
         at: bundle.at,
-        level: level(members, &over).unwrap_or(base),
-        thread: thread(bundle, members),
+        level: level(members, &over),
+        thread: common_thread(members).unwrap_or_else(|| format!("digest {}", bundle.event)),
         subject,
         title,
         details,
     };
-    Some(Delivery { message: message.into(), ends, opens: None, bundle: None, ..lead.clone() })
+    let thread = common_thread(members).and(lead.thread.clone());
+    let message = message.into();
+    Some(Delivery { message, ends, thread, opens: None, bundle: None, ..lead.clone() })
 }
 
-/// The highest level of what is not over; none when all of it is.
-fn level(members: &[&Delivery], over: &[bool]) -> Option<Level> {
+/// The highest level of what goes on: nobody is to be woken for what is over.
+fn level(members: &[&Delivery], over: &[bool]) -> Level {
     let standing = members.iter().zip(over).filter(|(_, over)| !**over);
-    standing.map(|(member, _)| member.message.level).filter(|level| *level != Level::Ok).max()
+    standing.map(|(member, _)| member.message.level).max().unwrap_or(Level::Ok)
 }
 
 fn all_over(members: &[&Delivery], over: &[bool]) -> bool {
@@ -199,14 +200,10 @@ fn common_subject(members: &[&Delivery]) -> Subject {
     if same { first.clone() } else { Subject::Daemon }
 }
 
-/// A digest begins a thread of its own; an alarm that is over stays in its own.
-fn thread(bundle: &Bundle, members: &[&Delivery]) -> String {
+/// What is about one trouble stays in its thread; anything else begins its own.
+fn common_thread(members: &[&Delivery]) -> Option<String> {
     let first = &members[0].message.thread;
-    if members.iter().all(|member| member.message.thread == *first) {
-        first.clone()
-    } else {
-        format!("digest {}", bundle.event)
-    }
+    members.iter().all(|member| member.message.thread == *first).then(|| first.clone())
 }
 
 fn over_title(members: &[&Delivery]) -> String {

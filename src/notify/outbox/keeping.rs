@@ -40,6 +40,9 @@ impl Outbox {
             self.troubles.count(&delivery);
             if let Some(line) = self.lines.get_mut(&delivery.channel) {
                 line.push(id, &delivery);
+                if delivery.attempts > u32::from(delivery.possible_repeat) {
+                    line.has_failed();
+                }
             }
             self.deliveries.insert(id, delivery);
         }
