@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backup::settings::{Correlator, RepoCheck};
@@ -11,6 +12,7 @@ use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold_config};
 use crate::notify::channel::Definition;
+use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
@@ -106,6 +108,19 @@ impl Config {
     }
 }
 
+impl Notifier {
+    /// Sends through the channels of `config`.
+    pub fn new(config: &Config) -> Notifier {
+        let channels = config.channels.iter();
+        let channels = channels.map(|(name, channel)| (name.clone(), Arc::new(channel.clone())));
+        let own = |(name, host): (&String, &HostSettings)| {
+            Some((name.clone(), host.notification_channels.clone()?))
+        };
+        let hosts = config.hosts.iter().filter_map(own);
+        Notifier::with(channels.collect(), config.default_channels.clone(), hosts.collect())
+    }
+}
+
 /// The text of a file and its metadata, or the line and what is wrong with it.
 fn contents(file: &Path) -> Result<(String, Metadata), (Option<usize>, String)> {
     let read = || -> std::io::Result<(Vec<u8>, Metadata)> {
@@ -147,6 +162,7 @@ fn read(top: &mut Section) -> Config {
     let threshold_sets = threshold_config::read(top);
     let sets: Names = threshold_sets.keys().cloned().collect();
     let hosts = read_hosts(top, &names, &default_channels, &sets);
+    let host_names: Names = hosts.keys().cloned().collect();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
     Config {
         file: PathBuf::new(),
@@ -159,7 +175,9 @@ fn read(top: &mut Section) -> Config {
         heartbeat: top
             .section("heartbeat", |section| heartbeat::Settings::read(section, &hosts))
             .unwrap_or_default(),
-        receiver: top.section("receiver", web::Settings::read).unwrap_or_default(),
+        receiver: top
+            .section("receiver", |section| web::Settings::read(section, &host_names))
+            .unwrap_or_default(),
         correlator: top.section("correlator", Correlator::read).unwrap_or_default(),
         repo_check: top.section("repo_check", RepoCheck::read),
         notifier: top

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,10 @@ use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::clock::{Mono, Now};
+use crate::backup::alert::Alert;
+use crate::backup::pipeline::{self, Pipelines};
+use crate::backup::poll;
+use crate::clock::Now;
 use crate::config::Config;
 use crate::effect::{Effect, Sink};
 use crate::event::{Event, Fact, Level};
@@ -21,8 +24,10 @@ use crate::heartbeat::fleet::{Fleet, Mark, Row, Rules};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
 use crate::notify::courier::{Courier, Equipment, Order};
+use crate::notify::direct::Notifier;
 use crate::notify::route::{self, Routes};
 use crate::problem::Problems;
+use crate::secret::Secret;
 use crate::stop::{self, Stop, Stopper, Vital};
 use crate::store::{Opened, Store, Table};
 use crate::systemd;
@@ -30,11 +35,17 @@ use crate::web::Web;
 
 mod house;
 mod signal_check;
+mod signs;
+mod telling;
 
 use self::house::Rooms;
+use self::signs::Signs;
+use self::telling::Seats;
 
-/// Orders that wait for the disk; beyond it, new events over UDP are refused.
+/// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, what
+/// hosts have to tell besides their beats is refused.
 const BACKLOG: usize = 10_000;
+const QUEUE: usize = 20_000;
 
 /// Why the daemon did not run.
 #[derive(Debug)]
@@ -73,16 +84,18 @@ pub fn run(config_file: &Path) -> Result<(), Failure> {
         systemd::tell("STOPPING=1");
         break;
     }
-    daemon.stop();
-    Ok(())
+    if daemon.stop() {
+        return Ok(());
+    }
+    Err(Failure::Other("stopped, and not all of the state is on disk".into()))
 }
 
 struct Daemon {
     config_file: PathBuf,
     // What listens where is fixed until the next start.
-    addresses: (String, u16, String, u16),
+    fixed: Fixed,
     rooms: Arc<Rooms>,
-    courier_thread: thread::JoinHandle<()>,
+    courier_thread: thread::JoinHandle<bool>,
     udp: Arc<UdpSocket>,
     web: Web,
     stopper: Stopper,
@@ -116,24 +129,34 @@ impl Daemon {
         let ground = Ground::prepare(config)?;
         let (courier, desk) = Courier::new();
         let (stopper, stop) = stop::channel();
-        let watch = Arc::new(take_over(config, &ground, &courier));
+        let sink = sink(&courier);
+        let watch = Arc::new(take_over(config, &ground, &courier, Arc::clone(&sink)));
+        let waiting = ground.store.rows(Table::Pipelines);
+        let pipelines =
+            Pipelines::resume(waiting, pipeline(config), Arc::clone(&sink), stop.clone());
         let rooms = Arc::new(Rooms {
             watch: Arc::clone(&watch),
             courier: courier.clone(),
+            notifier: Mutex::new(Arc::new(Notifier::new(config))),
+            sending: Seats::default(),
+            pipelines: Arc::clone(&pipelines),
+            signs: Mutex::new(Arc::new(Signs::of(config))),
             reload_refused: AtomicBool::new(false),
             loaded: AtomicI64::new(ground.now.wall.0),
         });
         let Ground { store, opened, mark, kernel_boot, now, udp, tcp } = ground;
         let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
-        let every_row = Arc::clone(&watch);
+        let (hosts, alerts) = (Arc::clone(&watch), pipelines);
+        let every_row = move || [hosts.every_row(), alerts.every_row()].concat();
         let courier_thread = desk
-            .open(store, equipment(config), Box::new(move || every_row.every_row()), |then| {
+            .open(store, equipment(config), Box::new(every_row), |then| {
                 translate(then, mark.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report(&courier, opened, now);
         signal_check::begin(config);
         start_watching(&watch, &udp, &stop)?;
+        start_polling(config, &rooms, sink, &stop)?;
         let token = config.receiver.token.clone();
         let house: Arc<Rooms> = Arc::clone(&rooms);
         let web = Web::start(tcp, house, token, &config.state_dir)
@@ -146,7 +169,7 @@ impl Daemon {
         );
         Ok(Daemon {
             config_file: config_file.to_owned(),
-            addresses: addresses(config),
+            fixed: Fixed::of(config),
             rooms,
             courier_thread,
             udp,
@@ -169,46 +192,107 @@ impl Daemon {
         for problem in &config.warnings.0 {
             warn!("{problem}");
         }
-        if addresses(&config) != self.addresses {
-            warn!("other addresses or ports are taken up at the next start only");
+        if Fixed::of(&config) != self.fixed {
+            warn!(
+                "other addresses, ports, poll_url, state_dir or receiver.token are taken up at the next start only"
+            );
         }
-        self.rooms.watch.reconfigure(rules(&config));
+        // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         signal_check::begin(&config);
+        self.rooms.watch.reconfigure(rules(&config));
+        self.rooms.pipelines.reconfigure(pipeline(&config));
+        self.rooms.replace_signs(Signs::of(&config));
+        self.rooms.replace_notifier(Notifier::new(&config));
         self.rooms.reload_refused.store(false, Ordering::Relaxed);
         self.rooms.loaded.store(Now::read().wall.0, Ordering::Relaxed);
         info!("the configuration was reloaded: {} hosts", self.rooms.watch.count());
     }
 
-    /// No new work, then one last attempt each, then everything on disk.
-    fn stop(self) {
+    /// No new work, then one last attempt each, then everything on disk; false when it is not.
+    fn stop(self) -> bool {
         self.web.stop();
         drop(self.stopper);
         self.rooms.watch.close();
         listener::wake(&self.udp);
         self.rooms.courier.order(Order::Stop);
-        if self.courier_thread.join().is_err() {
-            error!("the courier died at the stop");
-        }
+        let stored = self.courier_thread.join().unwrap_or(false);
         info!("stopped");
+        stored
     }
 }
 
-fn addresses(config: &Config) -> (String, u16, String, u16) {
-    let (udp, tcp) = (&config.heartbeat, &config.receiver);
-    (udp.host.clone(), udp.port, tcp.host.clone(), tcp.port)
+/// What a reload does not change.
+#[derive(PartialEq)]
+struct Fixed {
+    udp: (String, u16),
+    tcp: (String, u16),
+    token: Option<Secret>,
+    poll: (Option<String>, Duration, Vec<String>, BTreeMap<String, String>),
+    state_dir: PathBuf,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Fixed {
+        Fixed {
+            udp: (config.heartbeat.host.clone(), config.heartbeat.port),
+            tcp: (config.receiver.host.clone(), config.receiver.port),
+            token: config.receiver.token.clone(),
+            poll: poll_of(config),
+            state_dir: config.state_dir.clone(),
+        }
+    }
+}
+
+/// Where alerts are fetched and which; where they are not, none of it is fixed.
+fn poll_of(config: &Config) -> (Option<String>, Duration, Vec<String>, BTreeMap<String, String>) {
+    let receiver = &config.receiver;
+    match receiver.poll_url.clone() {
+        None => Default::default(),
+        url => (
+            url,
+            receiver.poll_interval,
+            receiver.alert_names.clone(),
+            receiver.heartbeat_alerts.clone(),
+        ),
+    }
 }
 
 /// The hosts as the store knew them, under the present configuration.
-fn take_over(config: &Config, ground: &Ground, courier: &Courier) -> Watch {
+fn take_over(config: &Config, ground: &Ground, courier: &Courier, sink: Sink) -> Watch {
     let rows = ground.store.read::<Row>(Table::Hosts);
     let fleet =
         Fleet::restore(rules(config), rows, ground.mark.clone(), ground.now, &ground.kernel_boot);
-    let orders = courier.clone();
-    let sink: Sink = Arc::new(move |effect| orders.order(Order::Accept(effect)));
     let backlog = courier.clone();
-    let overloaded = Box::new(move || backlog.backlog() > BACKLOG);
+    let overloaded = Box::new(move || backlog.backlog() > BACKLOG || backlog.queued() > QUEUE);
     Watch::new(fleet, ground.kernel_boot.clone(), sink, overloaded)
+}
+
+/// Where the features leave what they established.
+fn sink(courier: &Courier) -> Sink {
+    let orders = courier.clone();
+    Arc::new(move |effect| orders.order(Order::Accept(effect)))
+}
+
+/// Fetches alerts, where the configuration names an Alertmanager.
+fn start_polling(
+    config: &Config,
+    rooms: &Arc<Rooms>,
+    sink: Sink,
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let Some(url) = config.receiver.poll_url.clone() else { return Ok(()) };
+    let settings = poll::Settings {
+        url,
+        interval: config.receiver.poll_interval,
+        alert_names: config.receiver.alert_names.clone(),
+        heartbeat_names: rooms.signs().names().to_vec(),
+    };
+    let (rooms, stop) = (Arc::clone(rooms), stop.clone());
+    spawn("poll", move || {
+        let beat = |alerts: &[Alert]| rooms.signs().beat(alerts, &rooms.watch);
+        poll::poll(&settings, &rooms.pipelines, &beat, &sink, &stop);
+    })
 }
 
 fn start_watching(watch: &Arc<Watch>, udp: &Arc<UdpSocket>, stop: &Stop) -> Result<(), Failure> {
@@ -237,7 +321,10 @@ fn report(courier: &Courier, opened: Opened, now: Now) {
     let (level, fact) = match opened {
         Opened::Ready => return,
         Opened::MovedAside { why, to } => (Level::Warning, Fact::StoreMovedAside { why, to }),
-        Opened::Refused { why } => (Level::Critical, Fact::StoreRefuses { why }),
+        Opened::Refused { why } => {
+            error!("the state cannot be written: {why}");
+            (Level::Critical, Fact::StoreRefuses { why })
+        }
     };
     let events = vec![Event { at: now.wall, level, fact }];
     courier.order(Order::Accept(Effect { events, ..Effect::default() }));
@@ -250,6 +337,16 @@ fn rules(config: &Config) -> Rules {
         threshold_sets: config.threshold_sets.clone(),
         renotify_interval: config.renotify_interval,
         default_channels: config.default_channels.clone(),
+    }
+}
+
+/// What the configuration means to the pipelines.
+fn pipeline(config: &Config) -> pipeline::Settings {
+    pipeline::Settings {
+        alert_names: config.receiver.alert_names.clone(),
+        correlator: config.correlator.clone(),
+        repo_check: config.repo_check.clone(),
+        renotify: config.renotify_interval,
     }
 }
 
@@ -279,19 +376,20 @@ pub fn equipment(config: &Config) -> Equipment {
     }
 }
 
-/// A time of an earlier run on this boot's clock: how long ago it was is what counts.
+/// A time of an earlier run on this boot's clock: how long ago it was is what counts. Where that
+/// is beyond belief, a clock was wrong, and it counts as now: late is better than never.
 fn translate(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now {
     match mark {
         Some(mark) if mark.kernel_boot == kernel_boot && then.mono <= now.mono => then,
         _ => {
-            let age = now.wall.since(then.wall).min(LONGEST_WAIT);
-            Now { mono: Mono(now.mono.0) - age, wall: then.wall }
+            let age = now.wall.since(then.wall);
+            let believed = if age > LONGEST_BELIEVED { Duration::ZERO } else { age };
+            Now { mono: now.mono - believed, wall: then.wall }
         }
     }
 }
 
-/// After a lost clock a delivery must not look older than any that is still kept.
-const LONGEST_WAIT: Duration = Duration::from_secs(48 * 3600);
+const LONGEST_BELIEVED: Duration = Duration::from_secs(48 * 3600);
 
 fn kernel_boot() -> String {
     // random(4): a new one at each boot.

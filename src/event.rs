@@ -101,6 +101,10 @@ pub enum Trouble {
     NeverSeen { host: String },
     /// A metric is beyond its threshold.
     Metric { host: String, metric: String },
+    /// A backup plan did not succeed.
+    Backup { plan: String },
+    /// The Alertmanager that is asked for its alerts does not answer.
+    Alertmanager,
     /// A channel does not deliver.
     Channel { channel: String },
     /// The store refuses to write.
@@ -113,6 +117,8 @@ impl fmt::Display for Trouble {
             Trouble::Connection { host, connection } => write!(f, "{host} {connection}"),
             Trouble::NeverSeen { host } => write!(f, "{host} never heard"),
             Trouble::Metric { host, metric } => write!(f, "{host} {metric}"),
+            Trouble::Backup { plan } => write!(f, "plan {plan}"),
+            Trouble::Alertmanager => f.write_str("alertmanager"),
             Trouble::Channel { channel } => write!(f, "channel {channel}"),
             Trouble::Store => f.write_str("hbd store"),
         }
@@ -189,6 +195,12 @@ pub enum Fact {
     ChannelFails { channel: String, why: String, waiting: usize },
     /// A channel that was reported as failing delivers again.
     ChannelDelivers { channel: String, failed_for: Duration },
+    /// How a backup plan fared, as its report words it: only the report knows modules and repositories.
+    Backup { plan: String, title: String, details: Vec<(String, String)>, table: Option<Table> },
+    /// The Alertmanager that is asked for its alerts has not answered for a while.
+    AlertmanagerSilent { why: String },
+    /// It answers again.
+    AlertmanagerAnswers { silent_for: Duration },
     /// Somebody's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, text: String },
 }
@@ -211,6 +223,18 @@ pub struct Message {
     /// What more there is to say, as label and text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<(String, String)>,
+    /// What is best told in rows and columns; channels that cannot show it leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<Table>,
+}
+
+/// Rows and columns. A row may be shorter than the head.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The names of the columns.
+    pub head: Vec<String>,
+    /// The rows. They may hold words of strangers: channels clean them.
+    pub rows: Vec<Vec<String>>,
 }
 
 impl Message {
@@ -236,12 +260,15 @@ impl Event {
             | Fact::FirstHeard { host, .. }
             | Fact::Threshold { host, .. }
             | Fact::Custom { host: Some(host), .. } => Subject::Host(host.clone()),
+            Fact::Backup { plan, .. } => Subject::Plan(plan.clone()),
             Fact::ChannelFails { channel, .. } | Fact::ChannelDelivers { channel, .. } => {
                 Subject::Channel(channel.clone())
             }
             Fact::StoreRefuses { .. }
             | Fact::StoreWrites { .. }
             | Fact::StoreMovedAside { .. }
+            | Fact::AlertmanagerSilent { .. }
+            | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { host: None, .. } => Subject::Daemon,
         }
     }
@@ -262,6 +289,9 @@ impl Event {
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelFails { .. }
             | Fact::ChannelDelivers { .. }
+            | Fact::Backup { .. }
+            | Fact::AlertmanagerSilent { .. }
+            | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { .. } => false,
         }
     }
@@ -280,6 +310,10 @@ impl Event {
                 Some(Trouble::Channel { channel: channel.clone() })
             }
             Fact::StoreRefuses { .. } => Some(Trouble::Store),
+            Fact::AlertmanagerSilent { .. } => Some(Trouble::Alertmanager),
+            Fact::Backup { plan, .. } if self.level != Level::Ok => {
+                Some(Trouble::Backup { plan: plan.clone() })
+            }
             Fact::Back { .. }
             | Fact::Booted { .. }
             | Fact::Said { .. }
@@ -288,6 +322,8 @@ impl Event {
             | Fact::StoreWrites { .. }
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelDelivers { .. }
+            | Fact::Backup { .. }
+            | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { .. } => None,
         }
     }
@@ -307,6 +343,10 @@ impl Event {
                 vec![Trouble::Channel { channel: channel.clone() }]
             }
             Fact::StoreWrites { .. } => vec![Trouble::Store],
+            Fact::AlertmanagerAnswers { .. } => vec![Trouble::Alertmanager],
+            Fact::Backup { plan, .. } if self.level == Level::Ok => {
+                vec![Trouble::Backup { plan: plan.clone() }]
+            }
             Fact::Overdue { .. }
             | Fact::Shutdown { .. }
             | Fact::Said { .. }
@@ -315,25 +355,30 @@ impl Event {
             | Fact::StoreRefuses { .. }
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelFails { .. }
+            | Fact::Backup { .. }
+            | Fact::AlertmanagerSilent { .. }
             | Fact::Custom { .. } => Vec::new(),
         }
     }
 
     /// The event in words.
     pub fn message(&self, event: EventId) -> Message {
-        Message {
+        let details = self.details().into_iter();
+        let mut message = Message {
             event,
             at: self.at,
             level: self.level,
             subject: self.subject(),
             thread: self.thread(),
             title: self.title(),
-            details: self
-                .details()
-                .into_iter()
-                .map(|(label, text)| (label.to_owned(), text))
-                .collect(),
+            details: details.map(|(label, text)| (label.to_owned(), text)).collect(),
+            table: None,
+        };
+        if let Fact::Backup { details, table, .. } = &self.fact {
+            message.details.clone_from(details);
+            message.table.clone_from(table);
         }
+        message
     }
 
     fn thread(&self) -> String {
@@ -364,6 +409,11 @@ impl Event {
                 format!("channel {channel} is failing: {why}")
             }
             Fact::ChannelDelivers { channel, .. } => format!("channel {channel} delivers again"),
+            Fact::Backup { title, .. } => title.clone(),
+            Fact::AlertmanagerSilent { why } => {
+                format!("Alertmanager cannot be asked about backups: {why}")
+            }
+            Fact::AlertmanagerAnswers { .. } => "Alertmanager answers again".into(),
             Fact::Custom { text, .. } => text.clone(),
         }
     }
@@ -404,6 +454,10 @@ impl Event {
                 ("meanwhile", "alarms are sent, but a crash would lose what is not on disk".into()),
             ],
             Fact::StoreWrites { refused_for } => vec![("refused for", words(*refused_for))],
+            Fact::AlertmanagerSilent { .. } => {
+                vec![("meanwhile", "a backup that fails would not be noticed here".into())]
+            }
+            Fact::AlertmanagerAnswers { silent_for } => vec![("silent for", words(*silent_for))],
             Fact::StoreMovedAside { why, to } => vec![
                 ("why", why.clone()),
                 ("kept as", to.clone()),
@@ -411,11 +465,14 @@ impl Event {
             ],
             Fact::ChannelFails { waiting, .. } => vec![("waiting for it", messages(*waiting))],
             Fact::ChannelDelivers { failed_for, .. } => vec![("failed for", words(*failed_for))],
+            // The words alone need not say which host they are about.
+            Fact::Custom { host: Some(host), .. } => vec![("host", host.clone())],
             Fact::Shutdown { .. }
             | Fact::Said { .. }
             | Fact::FirstHeard { .. }
             | Fact::Threshold { .. }
-            | Fact::Custom { .. } => Vec::new(),
+            | Fact::Backup { .. }
+            | Fact::Custom { host: None, .. } => Vec::new(),
         }
     }
 }
@@ -494,6 +551,21 @@ mod tests {
         );
         assert_eq!(booted.closes().len(), 2);
         assert_eq!(booted.opens(), None);
+    }
+
+    #[test]
+    fn a_report_about_a_backup_opens_its_trouble_and_success_ends_it() {
+        let report = |level| {
+            let table = Some(Table { head: vec!["module".into()], rows: Vec::new() });
+            let details = vec![("failed".to_owned(), "mail1".to_owned())];
+            event(level, Fact::Backup { plan: "1".into(), title: "t".into(), details, table })
+        };
+        let failed = report(Level::Critical);
+        assert_eq!(failed.opens(), Some(Trouble::Backup { plan: "1".into() }));
+        assert_eq!(report(Level::Ok).closes(), vec![Trouble::Backup { plan: "1".into() }]);
+        let message = failed.message(EventId(1));
+        assert_eq!((message.thread.as_str(), message.details.len()), ("plan 1", 1));
+        assert!(message.table.is_some());
     }
 
     #[test]

@@ -4,15 +4,19 @@
 //!
 //! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
+//! - [`agent`]: what a host says about itself.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`process`]: one run of another program.
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
 //! - [`store`], [`stop`], [`tls`]: the state on disk, interruptible waiting, whom TLS trusts.
+//! - [`daemon`]: opens everything, starts the threads, stops them in order; [`logger`] and [`systemd`]
+//!   are what it speaks through.
 //! - [`cli`]: the commands, one file each.
 
 pub mod address;
+pub mod agent;
 pub mod backup;
 pub mod cli;
 pub mod clock;
@@ -37,3 +41,4 @@ pub mod web;
 pub mod yaml;
 
 pub use config::Config;
+pub use notify::direct::Notifier;

@@ -37,8 +37,8 @@ pub fn start() {
 }
 
 fn line(record: &Record) -> String {
-    // A line is a line: what strangers sent must not make two of it.
-    record.args().to_string().replace(['\n', '\r'], " ")
+    // What strangers sent must neither make two lines of one nor speak to a terminal.
+    record.args().to_string().replace(char::is_control, " ")
 }
 
 /// syslog(3).

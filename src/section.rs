@@ -15,7 +15,8 @@ use crate::problem::Severity;
 use crate::yaml::{Entry, Kind, Node, Value};
 
 mod list;
-mod near;
+pub(crate) mod near;
+mod pairs;
 mod reading;
 mod secrets;
 

@@ -76,6 +76,103 @@ pub struct MetricView {
     pub limit: Option<String>,
 }
 
+/// One message to one recipient, in the shape of `/api/v1/notifications`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NotificationView {
+    /// Its number, rising; pages of the history begin after one.
+    pub id: String,
+    /// The event that it tells of.
+    pub event: String,
+    /// How it stands.
+    pub state: Telling,
+    /// Through which channel.
+    pub channel: String,
+    /// To which of its recipients, where each is sent to on its own.
+    pub recipient: Option<String>,
+    /// The host that it is about, where it is about one.
+    pub host: Option<String>,
+    /// What it is about: `host web1`, `channel chat`, `hbd`.
+    pub subject: String,
+    /// How much it matters.
+    pub level: Level,
+    /// What it says.
+    pub title: String,
+    /// When it was accepted.
+    #[serde(serialize_with = "rfc3339")]
+    pub accepted: Option<Wall>,
+    /// When it ended; null while it waits.
+    #[serde(serialize_with = "rfc3339")]
+    pub finished: Option<Wall>,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// Why it did not arrive, or does not at present.
+    pub why: Option<String>,
+}
+
+/// How a notification stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Telling {
+    /// It arrived.
+    Delivered,
+    /// It never will.
+    Failed,
+    /// It waits for its turn, or is under way.
+    Waiting,
+}
+
+/// One channel, in the shape of `/api/v1/channels`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChannelView {
+    /// Its name.
+    pub name: String,
+    /// Its type: `email`, `signal` ...
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// It stays quiet below this level.
+    pub min_level: Level,
+    /// Whether it works, as far as is known.
+    pub state: ChannelState,
+    /// Since when it does not.
+    #[serde(serialize_with = "rfc3339")]
+    pub failing_since: Option<Wall>,
+    /// When something last arrived.
+    #[serde(serialize_with = "rfc3339")]
+    pub last_success: Option<Wall>,
+    /// When something last did not, and why.
+    pub last_failure: Option<FailureView>,
+    /// How many deliveries wait or are under way.
+    pub waiting: usize,
+    /// How long the oldest of them has been waiting.
+    pub oldest_age_seconds: Option<f64>,
+    /// Deliveries that arrived since the start.
+    pub sent: u64,
+    /// Attempts that did not, since the start.
+    pub failed: u64,
+}
+
+/// Whether a channel works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelState {
+    /// As far as is known.
+    Works,
+    /// The last attempts failed; it is tried again and again.
+    Failing,
+    /// It takes nothing until somebody mends it; it is probed now and then.
+    Refused,
+}
+
+/// A failed attempt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FailureView {
+    /// When.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: Option<Wall>,
+    /// Why. Never holds a secret.
+    pub why: String,
+}
+
 /// Serializes a time as RFC 3339 or null.
 pub fn rfc3339<S: Serializer>(time: &Option<Wall>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {

@@ -4,24 +4,27 @@
 //! lose what the daemon still knows. Rows are JSON under text keys.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-};
+use redb::{Database, TableDefinition};
 
-use crate::clock::{Now, Wall};
+use crate::clock::Now;
+
+mod directory;
+mod file;
+
+use self::directory::{aside_name, lock, make_private};
+use self::file::{
+    Unopened, copy_in_memory, guarded, newest_rows, oldest_keys, open_database, read_row,
+    read_table, write_rows,
+};
 
 /// The file in the state directory.
 pub const FILE: &str = "heartbeat.redb";
 const LOCK: &str = "hbd.lock";
-/// redb's default is sized for databases, not for a small box.
-const CACHE_BYTES: usize = 1 << 20;
 const RETRY: Duration = Duration::from_secs(5);
 /// Rows of history that wait for a disk to heal; older ones give way.
 const HISTORY_WAITING: usize = 10_000;
@@ -123,6 +126,9 @@ pub enum Committed {
     Refused { why: String },
     /// The disk takes writes again, and has everything.
     Healed { refused_for: Duration },
+    /// The disk takes writes again, and what was there before the start can be read only now. What
+    /// waited to be sent was added to it; the rest of it is not known to us and was left alone.
+    Unread { refused_for: Duration },
     /// The disk takes writes again but the old file is gone or unreadable: everything that is
     /// known must be given to it anew.
     Emptied { refused_for: Duration },
@@ -134,6 +140,10 @@ pub struct Store {
     // Held for its lock; a lock that could not be taken yet is taken when the disk heals.
     lock: Option<File>,
     database: Option<Database>,
+    // What the file held when it could be read but not written: the state goes on from there.
+    copy: Option<Database>,
+    // There was a file at the start, and it could not be read.
+    unread: bool,
     waiting: BTreeMap<(Table, String), Option<Vec<u8>>>,
     refused: Option<Refused>,
 }
@@ -154,6 +164,8 @@ impl Store {
             directory: directory.to_owned(),
             lock: None,
             database: None,
+            copy: None,
+            unread: false,
             waiting: BTreeMap::new(),
             refused: None,
         };
@@ -162,6 +174,9 @@ impl Store {
             Ok(Some((why, to))) => Opened::MovedAside { why, to },
             Err(why) => {
                 store.refused = Some(Refused { since: now, next: now.later(RETRY) });
+                let path = directory.join(FILE);
+                store.copy = copy_in_memory(&path);
+                store.unread = store.copy.is_none() && fs::symlink_metadata(&path).is_ok();
                 Opened::Refused { why }
             }
         };
@@ -208,9 +223,13 @@ impl Store {
         }
     }
 
+    fn readable(&self) -> Option<&Database> {
+        self.database.as_ref().or(self.copy.as_ref())
+    }
+
     /// Every row of a table, by key. Empty while the store cannot be read.
     pub fn rows(&self, table: Table) -> Vec<(String, Vec<u8>)> {
-        let Some(database) = &self.database else { return Vec::new() };
+        let Some(database) = self.readable() else { return Vec::new() };
         match guarded(|| read_table(database, table)) {
             Ok(rows) => rows,
             Err(why) => {
@@ -234,7 +253,7 @@ impl Store {
 
     /// One row, if it is there and what it should be.
     pub fn get<T: serde::de::DeserializeOwned>(&self, table: Table, key: &str) -> Option<T> {
-        let database = self.database.as_ref()?;
+        let database = self.readable()?;
         let bytes = guarded(|| read_row(database, table, key)).unwrap_or_else(|why| {
             error!("the store's {table:?} row {key} cannot be read: {why}");
             None
@@ -242,6 +261,33 @@ impl Store {
         serde_json::from_slice(&bytes)
             .map_err(|why| error!("the store's {table:?} row {key} is damaged and ignored: {why}"))
             .ok()
+    }
+
+    /// At most `count` rows of a table, those with the greatest keys below `before` first. What
+    /// waits for a commit is among them.
+    pub fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Vec<(String, Vec<u8>)> {
+        let mut rows = BTreeMap::new();
+        if let Some(database) = &self.database {
+            match guarded(|| newest_rows(database, table, before, count)) {
+                Ok(stored) => rows.extend(stored),
+                Err(why) => error!("the store's {table:?} cannot be read: {why}"),
+            }
+        }
+        for ((of, key), value) in self.waiting.range((table, String::new())..) {
+            if *of != table || before.is_some_and(|before| key.as_str() >= before) {
+                break;
+            }
+            match value {
+                Some(value) => drop(rows.insert(key.clone(), value.clone())),
+                None => drop(rows.remove(key)),
+            }
+        }
+        rows.into_iter().rev().take(count).collect()
     }
 
     /// The keys of the oldest rows of a table beyond the newest `kept`.
@@ -256,11 +302,6 @@ impl Store {
     /// Lets a row wait for the next commit.
     pub fn write(&mut self, write: Write) {
         self.waiting.insert((write.table, write.key), write.value);
-    }
-
-    /// Whether anything waits for a commit.
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
     }
 
     /// Whether the disk refused at the last try.
@@ -279,28 +320,42 @@ impl Store {
         if self.refused.as_ref().is_some_and(|refused| now.mono < refused.next.mono) {
             return Committed::StillRefused;
         }
+        self.commit_now(now)
+    }
+
+    /// The same, however lately the disk refused: the last chance before the end.
+    pub fn commit_now(&mut self, now: Now) -> Committed {
         if self.waiting.is_empty() && self.refused.is_none() {
             return Committed::Stored;
         }
         let reached = if self.database.is_some() { Ok(false) } else { self.reach_again() };
+        if reached.is_ok() && self.unread {
+            let ours = [Table::Outbox, Table::Pipelines, Table::History];
+            self.waiting.retain(|(table, _), _| ours.contains(table));
+        }
         match reached.and_then(|emptied| self.write_waiting().map(|()| emptied)) {
-            Ok(emptied) => {
-                self.waiting.clear();
-                match self.refused.take() {
-                    None => Committed::Stored,
-                    Some(refused) => {
-                        let refused_for = now.mono.since(refused.since.mono);
-                        info!("{} takes writes again", self.directory.display());
-                        if emptied {
-                            Committed::Emptied { refused_for }
-                        } else {
-                            Committed::Healed { refused_for }
-                        }
-                    }
-                }
-            }
+            Ok(emptied) => self.stored(emptied, now),
             Err(why) => self.refuse(why, now),
         }
+    }
+
+    fn stored(&mut self, emptied: bool, now: Now) -> Committed {
+        self.waiting.clear();
+        self.copy = None;
+        let unread = std::mem::take(&mut self.unread);
+        let Some(refused) = self.refused.take() else { return Committed::Stored };
+        let refused_for = now.mono.since(refused.since.mono);
+        info!("{} takes writes again", self.directory.display());
+        match (emptied, unread) {
+            (true, _) => Committed::Emptied { refused_for },
+            (false, true) => Committed::Unread { refused_for },
+            (false, false) => Committed::Healed { refused_for },
+        }
+    }
+
+    /// How many rows wait for the disk.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Opens the file anew after a failure; true when what is there now is an empty one.
@@ -344,193 +399,10 @@ impl Store {
     }
 }
 
-enum Unopened {
-    /// The disk or the system says no; the file may be sound.
-    Refused(String),
-    /// The file is not what it should be.
-    Damaged(String),
-}
-
-fn open_database(path: &Path) -> Result<Database, Unopened> {
-    let existed = path.exists();
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(judged)?;
-        if existed {
-            check(&database)?
-        } else {
-            prepare(&database)?
-        }
-        Ok(database)
-    }));
-    let result = opened.unwrap_or_else(|_| Err(Unopened::Damaged("its pages are broken".into())));
-    if result.is_ok() && !existed {
-        private(path).map_err(|why| Unopened::Refused(why.to_string()))?;
-    }
-    if !existed && result.is_err() {
-        // A half-made file of a full disk would look like a damaged one next time.
-        let _ = fs::remove_file(path);
-    }
-    result
-}
-
-fn judged(why: impl Into<redb::Error>) -> Unopened {
-    match why.into() {
-        redb::Error::Io(why) if why.kind() == io::ErrorKind::InvalidData => {
-            Unopened::Damaged(why.to_string())
-        }
-        redb::Error::Io(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
-            Unopened::Damaged("it ends too early".into())
-        }
-        redb::Error::Io(why) => Unopened::Refused(why.to_string()),
-        redb::Error::PreviousIo => Unopened::Refused("an earlier write failed".into()),
-        redb::Error::DatabaseAlreadyOpen => {
-            Unopened::Refused("another process has the file open".into())
-        }
-        why => Unopened::Damaged(why.to_string()),
-    }
-}
-
-/// Reads everything once: a page that is broken is better found now than at the first alarm.
-fn check(database: &Database) -> Result<(), Unopened> {
-    for table in Table::ALL {
-        let transaction = database.begin_read().map_err(judged)?;
-        match transaction.open_table(table.definition()) {
-            Ok(rows) => {
-                for row in rows.iter().map_err(judged)? {
-                    row.map_err(judged)?;
-                }
-            }
-            Err(redb::TableError::TableDoesNotExist(_)) => {}
-            Err(why) => return Err(judged(why)),
-        }
-    }
-    Ok(())
-}
-
-fn prepare(database: &Database) -> Result<(), Unopened> {
-    let transaction = database.begin_write().map_err(judged)?;
-    for table in Table::ALL {
-        transaction.open_table(table.definition()).map_err(judged)?;
-    }
-    transaction.commit().map_err(judged)
-}
-
-fn read_table(database: &Database, table: Table) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let rows = match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        rows => rows?,
-    };
-    let mut all = Vec::new();
-    for row in rows.iter()? {
-        let (key, value) = row?;
-        all.push((key.value().to_owned(), value.value().to_owned()));
-    }
-    Ok(all)
-}
-
-fn read_row(database: &Database, table: Table, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
-    let transaction = database.begin_read()?;
-    match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-        rows => Ok(rows?.get(key)?.map(|value| value.value().to_owned())),
-    }
-}
-
-fn oldest_keys(database: &Database, table: Table, kept: usize) -> Result<Vec<String>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let rows = match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        rows => rows?,
-    };
-    let excess = usize::try_from(rows.len()?).unwrap_or(usize::MAX).saturating_sub(kept);
-    rows.iter()?.take(excess).map(|row| Ok(row?.0.value().to_owned())).collect()
-}
-
-fn write_rows(
-    database: &Database,
-    rows: &BTreeMap<(Table, String), Option<Vec<u8>>>,
-) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    for table in Table::ALL {
-        let mut of_table = rows.range((table, String::new())..).take_while(|row| row.0.0 == table);
-        let Some(first) = of_table.next() else { continue };
-        let mut open = transaction.open_table(table.definition())?;
-        for ((_, key), value) in std::iter::once(first).chain(of_table) {
-            match value {
-                Some(value) => drop(open.insert(key.as_str(), value.as_slice())?),
-                None => drop(open.remove(key.as_str())?),
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// redb asserts on some damaged pages; a damaged file must not take the daemon down.
-fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|why| why.to_string()),
-        Err(_) => Err("its pages are broken".into()),
-    }
-}
-
-fn make_private(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if directory.is_dir() {
-        return Ok(());
-    }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-fn private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-}
-
-/// Takes the lock on the directory: held while the file lives, gone with the process.
-fn lock(directory: &Path) -> Result<Result<File, String>, Held> {
-    let path = directory.join(LOCK);
-    let refused = |why: io::Error| format!("{} cannot be written: {why}", path.display());
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = match opened {
-        Ok(file) => file,
-        Err(why) => return Ok(Err(refused(why))),
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            return Err(Held {
-                why: format!(
-                    "{} is in use by another hbd ({}); stop that one, or give this one a state_dir of its own",
-                    directory.display(),
-                    if holder.trim().is_empty() { "pid unknown" } else { holder.trim() },
-                ),
-            });
-        }
-        Err(fs::TryLockError::Error(why)) => return Ok(Err(refused(why))),
-    }
-    // The holder's name is a courtesy: a full disk must not keep the lock from being held.
-    let _ = file.set_len(0);
-    let _ = file.rewind();
-    let _ = writeln!(file, "pid {}", std::process::id());
-    Ok(Ok(file))
-}
-
-fn aside_name(path: &Path) -> PathBuf {
-    let now: Wall = std::time::SystemTime::now().into();
-    let stamp = now.to_string().replace([':', '.'], "-");
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".damaged-{stamp}"));
-    PathBuf::from(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Mono;
+    use crate::clock::{Mono, Wall};
 
     fn at(seconds: i64) -> Now {
         Now { mono: Mono(seconds * 1000), wall: Wall(1_800_000_000_000 + seconds * 1000) }
@@ -553,6 +425,27 @@ mod tests {
         assert_eq!(store.commit(at(2)), Committed::Stored);
         drop(store);
         assert_eq!(open(directory.path()).read::<i32>(Table::Hosts), [("web2".into(), 2)]);
+    }
+
+    #[test]
+    fn the_newest_rows_are_told_in_pages_with_what_waits_for_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        for number in 0..5 {
+            store.write(Write::put(Table::History, format!("k{number}"), &number));
+            store.write(Write::put(Table::Hosts, format!("k{number}"), &number));
+        }
+        assert_eq!(store.commit(at(1)), Committed::Stored);
+        store.write(Write::put(Table::History, "k5", &5));
+        store.write(Write::remove(Table::History, "k0"));
+        let keys = |before, count| -> Vec<String> {
+            store.newest(Table::History, before, count).into_iter().map(|row| row.0).collect()
+        };
+        assert_eq!(keys(None, 10), ["k5", "k4", "k3", "k2", "k1"]);
+        assert_eq!(keys(None, 2), ["k5", "k4"]);
+        assert_eq!(keys(Some("k4"), 2), ["k3", "k2"]);
+        assert_eq!(keys(Some("k2"), 2), ["k1"]);
+        assert_eq!(keys(Some("k1"), 2), [""; 0]);
     }
 
     #[test]
@@ -620,6 +513,26 @@ mod tests {
         let healed = store.commit(at(6));
         assert_eq!(healed, Committed::Emptied { refused_for: Duration::from_secs(6) });
         assert_eq!(store.read::<i32>(Table::Hosts), [("web1".into(), 1)]);
+    }
+
+    #[test]
+    fn a_store_that_can_only_be_read_is_gone_on_from() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        store.write(Write::put(Table::Hosts, "web1", &1));
+        store.commit(at(1));
+        drop(store);
+        // A directory where the lock should be: nobody, not even root, can open it for writing.
+        let lock = directory.path().join(LOCK);
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+        let (mut store, opened) = Store::open(directory.path(), at(2)).unwrap();
+        assert!(matches!(opened, Opened::Refused { .. }), "{opened:?}");
+        assert_eq!(store.read::<i32>(Table::Hosts), [("web1".into(), 1)]);
+        fs::remove_dir(&lock).unwrap();
+        store.write(Write::put(Table::Hosts, "web2", &2));
+        assert!(matches!(store.commit(at(8)), Committed::Healed { .. }));
+        assert_eq!(store.read::<i32>(Table::Hosts).len(), 2);
     }
 
     #[test]

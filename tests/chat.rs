@@ -47,6 +47,7 @@ fn message(title: &str) -> Message {
         thread: "web1 ipv4".into(),
         title: title.into(),
         details: vec![("last seen".into(), "2026-11-21T20:12:08Z".into())],
+        table: None,
     }
 }
 

@@ -31,6 +31,7 @@ fn message(title: &str) -> Message {
         thread: "web1 ipv4".into(),
         title: title.into(),
         details: vec![("last seen".into(), "2026-11-21T20:11:08.000Z".into())],
+        table: None,
     }
 }
 
@@ -351,7 +352,7 @@ fn header(mail: &ParsedMail, name: &str) -> String {
 
 #[test]
 fn every_kind_of_text_arrives_right_through_a_real_mail_server() {
-    let Some(exim) = Exim::start(&certificates().good, false) else { return };
+    let exim = Exim::start(&certificates().good, false);
     let email = email(exim.port, Tls::Starttls);
     let long = "Überlauf ".repeat(5000 / 9 + 1);
     let cut = format!("{}…", long.chars().take(199).collect::<String>());
@@ -398,7 +399,7 @@ fn every_kind_of_text_arrives_right_through_a_real_mail_server() {
 
 #[test]
 fn a_mail_carries_the_headers_that_thread_mark_and_sort_it() {
-    let Some(exim) = Exim::start(&certificates().good, true) else { return };
+    let exim = Exim::start(&certificates().good, true);
     let email = Email { helo: Some("hbd.example.com".into()), ..email(exim.port, Tls::Implicit) };
     let mut message = message("web1 ipv4 overdue");
     message.subject = Subject::Host("web1\r\nBcc: eve@example.com".into());
@@ -441,7 +442,7 @@ fn a_mail_carries_the_headers_that_thread_mark_and_sort_it() {
 
 #[test]
 fn a_real_mail_server_refuses_as_it_should() {
-    let Some(exim) = Exim::start(&certificates().good, false) else { return };
+    let exim = Exim::start(&certificates().good, false);
     let email = email(exim.port, Tls::Starttls);
     let message = message("full form only");
     let deliver =

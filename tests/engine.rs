@@ -119,7 +119,7 @@ fn equipment(channels: Vec<(&str, Kind)>, pace: fn(Pace) -> Pace) -> Equipment {
 /// A courier on a store; what a restart keeps is the directory.
 struct Engine {
     courier: Courier,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<bool>,
 }
 
 impl Engine {
@@ -158,7 +158,7 @@ impl Engine {
 
     fn stop(self) {
         self.courier.order(Order::Stop);
-        self.thread.join().unwrap();
+        assert!(self.thread.join().unwrap(), "everything is stored");
     }
 }
 

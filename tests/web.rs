@@ -2,21 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use heartbeat::clock::Wall;
 use heartbeat::secret::Secret;
-use heartbeat::snapshot::{ConnectionView, HostView, MetricView, State};
+use heartbeat::snapshot::{
+    ChannelView, ConnectionView, HostView, MetricView, NotificationView, State,
+};
 use heartbeat::web::metrics::Figures;
-use heartbeat::web::{Answer, House, Web};
+use heartbeat::web::notice::{Notice, Whom};
+use heartbeat::web::wanted::Wanted;
+use heartbeat::web::{Answer, House, NotSent, Sending, SentNow, Taken, Web};
 
 /// Threads and descriptors are counted per process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// A daemon with `hosts` hosts that remembers who sent what.
 struct Daemon {
+    own: Weak<Daemon>,
     hosts: usize,
     heard: Mutex<Vec<(Vec<u8>, IpAddr)>>,
     door: Mutex<Door>,
@@ -44,21 +49,49 @@ impl House for Daemon {
         (name == "host-0").then(|| view(name))
     }
 
-    fn hear(&self, body: &[u8], peer: IpAddr) -> Answer {
+    fn hear(&self, body: &[u8], peer: IpAddr) -> Taken {
         let mut door = self.door.lock().unwrap();
         door.waiting += 1;
         self.changed.notify_all();
         door = self.changed.wait_while(door, |door| door.shut).unwrap();
         door.waiting -= 1;
         self.heard.lock().unwrap().push((body.to_vec(), peer));
-        match body {
+        Taken::Now(match body {
             b"malformed" => Answer::Malformed("not JSON".into()),
             b"unsigned" => Answer::Unsigned("no signature".into()),
             b"forged" => Answer::Forbidden("wrong signature".into()),
             b"stranger" => Answer::UnknownHost("no such host".into()),
             b"full" => Answer::Unavailable("the disk is full".into()),
             _ => Answer::Stored,
-        }
+        })
+    }
+
+    fn alert(&self, body: &[u8]) -> Taken {
+        self.hear(body, IpAddr::from([0, 0, 0, 0]))
+    }
+
+    fn channels(&self) -> Vec<ChannelView> {
+        Vec::new()
+    }
+
+    fn notifications(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
+        Ok((Vec::new(), wanted.before))
+    }
+
+    fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
+        let to = match notice.whom {
+            Whom::Host(host) => return Err(NotSent::Nobody(format!("{host} has no channels"))),
+            Whom::Channels(channels) => channels,
+        };
+        let daemon = self.own.upgrade().unwrap();
+        Ok(Box::new(move || {
+            daemon.hear(notice.message.as_bytes(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+            let results = to.into_iter().map(|name| (name, true)).collect();
+            SentNow { results, ..SentNow::default() }
+        }))
     }
 
     fn figures(&self) -> Figures {
@@ -119,7 +152,8 @@ impl Site {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         eventually("the test before is over", Duration::from_secs(10), || inner_sockets() == 0);
         let scratch = tempfile::tempdir().unwrap();
-        let daemon = Arc::new(Daemon {
+        let daemon = Arc::new_cyclic(|own| Daemon {
+            own: own.clone(),
             hosts,
             heard: Mutex::default(),
             door: Mutex::default(),
@@ -263,6 +297,13 @@ fn every_route_answers() {
         ("/api/v1/hosts/host%2d0", 200, "{\"name\":\"host-0\""),
         ("/api/v1/hosts/host-9", 404, "{\"error\":\"no host is called \\\"host-9\\\"\"}"),
         ("/api/v1/nothing", 404, "{\"error\":"),
+        ("/api/v1/channels", 200, "\"channels\":[]"),
+        (
+            "/api/v1/notifications?before=01a2",
+            200,
+            "{\"notifications\":[],\"next\":\"000000000001a2\"}",
+        ),
+        ("/api/v1/notifications?limit=none", 400, "{\"error\":\"limit: must be"),
         ("/nothing", 404, "there is nothing here\n"),
         ("/api/v1/heartbeat", 405, "{\"error\":\"the method must be POST\"}"),
     ] {
@@ -294,6 +335,75 @@ fn what_became_of_a_heartbeat_is_said() {
     assert_eq!(site.post("{}").body, "{\"stored\":true}\n");
     assert!(site.post("full").headers.contains_key("retry-after"));
     assert_eq!(site.get("/-/ready").status, 503);
+}
+
+/// A message to be told at once, with these headers.
+fn notice(headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST /api/v1/notify HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
+}
+
+const JSON: &str = "Content-Type: application/json; charset=utf-8\r\n";
+
+#[test]
+fn a_message_is_sent_at_once_and_its_results_are_told() {
+    let site = Site::open(0, None);
+    let send = |headers: &str, body: &str| site.raw(notice(headers, body));
+    let good = r#"{"channels":["a","b"],"message":"hello"}"#;
+    let reply = send(JSON, good);
+    assert_eq!(
+        (reply.status, reply.body.as_str()),
+        (200, "{\"results\":{\"a\":true,\"b\":true}}\n")
+    );
+    for (headers, body, status, part) in [
+        (JSON, r#"{"host":"web1","message":"m"}"#, 400, "web1 has no channels"),
+        (JSON, "hello", 400, "the body: "),
+        (JSON, r#"{"message":"m"}"#, 400, "host or channels"),
+        ("", good, 415, "application/json"),
+        ("Content-Type: text/plain\r\n", good, 415, "application/json"),
+    ] {
+        let reply = send(headers, body);
+        assert_eq!(reply.status, status, "{body}");
+        assert!(reply.body.contains(part), "{}", reply.body);
+    }
+}
+
+#[test]
+fn a_page_of_another_site_changes_nothing() {
+    let site = Site::open(0, None);
+    let body = r#"{"channels":["a"],"message":"hello"}"#;
+    for (headers, status) in [
+        ("Origin: http://evil.example\r\nHost: 127.0.0.1\r\n", 403),
+        ("Origin: null\r\nHost: 127.0.0.1\r\n", 403),
+        ("Origin: http://127.0.0.1\r\n", 403),
+        ("Origin: http://evil.example\r\nHost: evil.example\r\n", 403),
+        ("Origin: http://127.0.0.1\r\nHost: 127.0.0.1\r\n", 200),
+        ("Host: anything\r\n", 200),
+    ] {
+        let reply = site.raw(notice(&format!("{headers}{JSON}"), body));
+        assert_eq!(reply.status, status, "{headers}");
+        let reply = site.raw(beat_with(&format!("{headers}Content-Length: 2"), "{}"));
+        assert_eq!(reply.status, status, "{headers}");
+    }
+    let get = "GET /api/v1/hosts HTTP/1.1\r\nOrigin: http://evil.example\r\n\r\n";
+    assert_eq!(site.raw(get).status, 200, "what only looks is kept from pages by the browser");
+}
+
+#[test]
+fn messages_that_take_long_keep_nobody_else_waiting_and_are_few() {
+    let site = Site::open(0, None);
+    site.daemon.shut(true);
+    let request = notice(JSON, r#"{"channels":["a"],"message":"hello"}"#);
+    let waiting: Vec<_> = (0..4).map(|_| site.sending(&request)).collect();
+    site.daemon.wait_until_waiting(4);
+    let refused = site.raw(&request);
+    assert_eq!((refused.status, refused.headers["retry-after"].as_str()), (503, "5"));
+    assert!(site.lives() < Duration::from_secs(5));
+    site.daemon.shut(false);
+    for stream in waiting {
+        assert_eq!(read(stream).status, 200);
+    }
+    eventually("there is room again", Duration::from_secs(10), || site.raw(&request).status == 200);
 }
 
 #[test]

@@ -135,7 +135,7 @@ pub struct Repository {
     /// As restic takes it; `{repository}` and `{path}` stand for destination and module. It may hold
     /// a password: what shows it must be scrubbed.
     pub repository: String,
-    /// None: restic finds it in `env`.
+    /// None: restic finds it in `env`, or it is read from Redis.
     pub password: Option<Password>,
     /// Variables for restic.
     pub env: BTreeMap<String, Secret>,
@@ -168,16 +168,11 @@ impl RepoCheck {
 
 impl Repository {
     fn read(section: &mut Section) -> Repository {
-        let variables = section.names_in("env");
         let env = section.secrets("env");
         let password = match (section.given("password"), section.given("password_file")) {
             (false, true) => section.secret_path("password_file").map(Password::File),
             (_, _) => section.secret("password", "password_file").map(Password::Clear),
         };
-        let in_env = ["RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"];
-        if !section.given("password_file") && !in_env.iter().any(|name| variables.contains(*name)) {
-            section.require("password");
-        }
         let repository = section.required("repository");
         check_repository(section, &repository);
         Repository { repository, password, env }

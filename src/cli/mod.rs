@@ -11,12 +11,18 @@ use lexopt::prelude::*;
 use crate::daemon::{self, Failure};
 use crate::logger;
 
+pub mod backup;
 pub mod check;
+pub mod client;
+pub mod log;
+pub mod notify;
 
 /// The configuration cannot be used (`EX_CONFIG`, sysexits.h).
 pub const CONFIGURATION: u8 = 78;
 /// The arguments are wrong.
 pub const USAGE: u8 = 2;
+/// The running daemon does not answer.
+pub const UNREACHABLE: u8 = 3;
 const FAILED: u8 = 1;
 
 const HELP: &str = "\
@@ -24,9 +30,18 @@ hbd watches hosts by their heartbeats and tells people.
 
   hbd run    [--config FILE]                      the daemon, in the foreground, log on stderr
   hbd check  [--config FILE] [--strict] [--json]  says what is wrong with the configuration
+  hbd notify [--config FILE] (--host HOST | --channel NAME ... | --default)
+             [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
+  hbd log    [--config FILE | --url URL] [HOST] [--limit N] [--json]
+                                                  the last 50 or N messages: to whom, and how they ended
+  hbd backup [--config FILE] (PLAN | --all) [--json]
+                                                  how backup plans fared, and how their repositories are
   hbd --help | --version
 
+A MESSAGE of - is read from standard input; -- goes before one that begins with a dash.
+LEVEL is ok, info, warning (default) or critical; no channel is quiet below its min_level here.
 The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
+The daemon at a URL (http://host:port) is shown the token in $HBD_TOKEN.
 What the log shows is set by HBD_LOG: error, warn, info (default), debug.
 Manual: hbd(8), heartbeat.yaml(5)
 ";
@@ -54,6 +69,9 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
         Value(name) => match name.string()?.as_str() {
             "run" => run(parser),
             "check" => check(parser),
+            "notify" => notify::run(parser),
+            "log" => log::run(parser),
+            "backup" => backup(parser),
             "help" => Ok(say(HELP)),
             other => Err(format!("there is no command {other:?}").into()),
         },
@@ -97,6 +115,25 @@ fn check(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     }
     let printed = check::check(&config_file(config), strict, json, &mut io::stdout().lock());
     Ok(printed.unwrap_or(FAILED))
+}
+
+fn backup(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
+    let (mut config, mut plan, mut all, mut json) = (None, None, false, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") | Short('c') => config = Some(parser.value()?.into()),
+            Long("all") => all = true,
+            Long("json") => json = true,
+            Long("help") | Short('h') => return Ok(say(HELP)),
+            Value(name) if plan.is_none() => plan = Some(name.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if plan.is_some() == all {
+        return Err("name one PLAN, by its id or name, or --all".into());
+    }
+    let (config, mut out) = (config_file(config), io::stdout().lock());
+    Ok(backup::backup(&config, plan.as_deref(), json, &mut out).unwrap_or(FAILED))
 }
 
 /// `--config`, else `$HBD_CONFIG`, else the file of the Debian package.

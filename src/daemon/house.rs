@@ -2,20 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 
+use super::signs::Signs;
+use super::telling::{self, Seats};
+use crate::backup::pipeline::{Accepted, Pipelines};
+use crate::backup::verdict::Outcome;
 use crate::clock::{Now, Wall};
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
 use crate::notify::courier::{Courier, REASONS, Standing};
+use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
-use crate::snapshot::HostView;
-use crate::web::metrics::{ChannelFigures, Figures};
-use crate::web::{Answer, House};
+use crate::snapshot::{ChannelView, HostView, NotificationView};
+use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
+use crate::web::notice::Notice;
+use crate::web::wanted::Wanted;
+use crate::web::{Answer, House, NotSent, Sending, Taken};
 
 /// How long a request waits for the disk.
 const DISK: Duration = Duration::from_secs(5);
@@ -24,10 +31,39 @@ const DISK: Duration = Duration::from_secs(5);
 pub struct Rooms {
     pub watch: Arc<Watch>,
     pub courier: Courier,
+    /// The channels, for what is sent at once.
+    pub notifier: Mutex<Arc<Notifier>>,
+    /// What is being sent at once.
+    pub sending: Seats,
+    /// Backup alerts on their way.
+    pub pipelines: Arc<Pipelines>,
+    /// The alerts that are signs of life.
+    pub signs: Mutex<Arc<Signs>>,
     /// The last reload was refused.
     pub reload_refused: AtomicBool,
     /// When the configuration in use was loaded, in milliseconds of the wall clock.
     pub loaded: AtomicI64,
+}
+
+impl Rooms {
+    fn notifier(&self) -> Arc<Notifier> {
+        Arc::clone(&self.notifier.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The alerts that are signs of life.
+    pub fn signs(&self) -> Arc<Signs> {
+        Arc::clone(&self.signs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over those of a new configuration.
+    pub fn replace_signs(&self, new: Signs) {
+        *self.signs.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+    }
+
+    /// Takes over the channels of a new configuration.
+    pub fn replace_notifier(&self, new: Notifier) {
+        *self.notifier.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+    }
 }
 
 impl House for Rooms {
@@ -46,20 +82,48 @@ impl House for Rooms {
         self.watch.view(name)
     }
 
-    fn hear(&self, body: &[u8], peer: IpAddr) -> Answer {
+    fn hear(&self, body: &[u8], peer: IpAddr) -> Taken {
         let (tx, rx) = bounded(1);
         let then = move |_ack, stored| {
             // Who no longer waits for the answer does not get it.
             let _ = tx.send(stored);
         };
-        if let Err(why) = self.watch.hear(body, peer.to_canonical(), Now::read(), then) {
-            return refusal(why);
+        match self.watch.hear(body, peer.to_canonical(), Now::read(), then) {
+            Ok(()) => once_stored(rx),
+            Err(why) => Taken::Now(refusal(why)),
         }
-        match rx.recv_timeout(DISK) {
-            Ok(true) => Answer::Stored,
-            Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
-            Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),
+    }
+
+    fn alert(&self, body: &[u8]) -> Taken {
+        let (tx, rx) = bounded(1);
+        let then = move |stored| {
+            // Who no longer waits for the answer does not get it.
+            let _ = tx.send(stored);
+        };
+        self.signs().of_webhook(body, &self.watch);
+        match self.pipelines.hear(body, then) {
+            Ok(Accepted::Nothing) => Taken::Now(Answer::Stored),
+            Ok(Accepted::Coming) => once_stored(rx),
+            Ok(Accepted::Full) => {
+                Taken::Now(Answer::Unavailable("too many alerts wait already".into()))
+            }
+            Err(why) => Taken::Now(Answer::Malformed(why)),
         }
+    }
+
+    fn channels(&self) -> Vec<ChannelView> {
+        telling::channels(&self.notifier(), &self.courier.standing())
+    }
+
+    fn notifications(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
+        telling::notifications(&self.courier, wanted)
+    }
+
+    fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
+        telling::prepare(self.notifier(), self.courier.clone(), &self.sending, notice)
     }
 
     fn figures(&self) -> Figures {
@@ -72,10 +136,35 @@ impl House for Rooms {
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
             channels: standing.lines.iter().map(|line| channel(line, &standing)).collect(),
+            alerts_received: self.pipelines.received(),
+            pipelines: self.pipelines.count() as u64,
+            backup_outcomes: outcomes(&self.pipelines),
             last_reload_refused: self.reload_refused.load(Ordering::Relaxed),
             last_reload_success: Some(Wall(self.loaded.load(Ordering::Relaxed))),
-            ..Figures::default()
         }
+    }
+}
+
+/// The answer, as soon as the disk has told.
+fn once_stored(stored: Receiver<bool>) -> Taken {
+    if stored.try_recv() == Ok(true) {
+        return Taken::Now(Answer::Stored);
+    }
+    Taken::Later(Box::new(move || match stored.recv_timeout(DISK) {
+        Ok(true) => Answer::Stored,
+        Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
+        Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),
+    }))
+}
+
+fn outcomes(pipelines: &Pipelines) -> Outcomes {
+    Outcomes {
+        success: pipelines.outcome(Outcome::Success),
+        partial: pipelines.outcome(Outcome::Partial),
+        failed: pipelines.outcome(Outcome::Failed),
+        missing: pipelines.outcome(Outcome::Missing),
+        running: pipelines.outcome(Outcome::Running),
+        unknown: pipelines.outcome(Outcome::Unknown),
     }
 }
 

@@ -34,6 +34,25 @@ impl Fleet {
         Ok(heard)
     }
 
+    /// Takes in a beat that somebody else vouches for, whatever keys there are: an alert that is a
+    /// sign of life.
+    ///
+    /// # Errors
+    /// When the host is not known, or has too many connections.
+    pub fn hear_of(&mut self, json: &[u8], from: IpAddr, now: Now) -> Result<Heard, Rejection> {
+        let datagram = datagram::parse(json)?;
+        let known = self.index.get(&*datagram.host).copied();
+        if known.is_none() {
+            return Err(Rejection::UnknownHost);
+        }
+        let before = self.deadlines.next();
+        let connection = datagram.connection.as_deref().unwrap_or(family(from));
+        let (host, place) = self.admit(known, connection, &datagram, now)?;
+        let mut heard = self.apply(host, place, &datagram, from, now);
+        heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        Ok(heard)
+    }
+
     /// The key that the datagram was checked with, where there is one.
     fn authenticate(
         &self,

@@ -18,6 +18,8 @@ const BUFFER: usize = 8192 + 1;
 /// The default holds some hundred datagrams: a third of a flood would be lost.
 const RECEIVE_BUFFER: usize = 2 << 20;
 const PAUSE: Duration = Duration::from_millis(50);
+/// So many failures in a row are the end: the daemon is started anew, with a new socket.
+const MOST_FAILURES: u32 = 20;
 
 /// Binds the UDP socket of the section `heartbeat`.
 ///
@@ -59,13 +61,22 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
 /// Hears datagrams until the stop.
 pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop) {
     let mut buffer = [0; BUFFER];
+    let mut failures = 0;
     loop {
         match socket.recv_from(&mut buffer) {
             Ok(_) if stop.stopped() => return,
-            Ok((length, from)) => hear(socket, watch, &buffer[..length], from),
+            Ok((length, from)) => {
+                failures = 0;
+                hear(socket, watch, &buffer[..length], from);
+            }
             Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
             Err(why) => {
-                warn!("the UDP socket: {why}");
+                failures += 1;
+                if failures == 1 {
+                    warn!("the UDP socket: {why}");
+                }
+                // A daemon that is deaf must not go on as if its hosts were silent.
+                assert!(failures < MOST_FAILURES, "the UDP socket fails for good: {why}");
                 if stop.wait(PAUSE) {
                     return;
                 }

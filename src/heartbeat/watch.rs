@@ -1,9 +1,9 @@
 //! The fleet under its lock, with the clock that fires its deadlines and the road to the store.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::{debug, info, warn};
@@ -11,6 +11,7 @@ use log::{debug, info, warn};
 use super::datagram::{self, Kind};
 use super::fleet::{Due, Fleet, Mark, Row, Rules};
 use super::rejection::Rejection;
+use super::wire::Beat;
 use crate::clock::{Mono, Now, words};
 use crate::effect::{Effect, Sink};
 use crate::snapshot::HostView;
@@ -43,6 +44,9 @@ pub struct Watch {
     overloaded: Box<dyn Fn() -> bool + Send + Sync>,
     accepted: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
+    // How many effects were sent, and which of them is known to be on disk.
+    sent: AtomicU64,
+    stored: Arc<AtomicU64>,
 }
 
 struct Inner {
@@ -68,6 +72,8 @@ impl Watch {
             overloaded,
             accepted: AtomicU64::new(0),
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
+            sent: AtomicU64::new(0),
+            stored: Arc::default(),
         }
     }
 
@@ -76,7 +82,9 @@ impl Watch {
     }
 
     /// Takes in a datagram. `then` is given the answer, if one is wanted, and whether what the
-    /// datagram caused is stored: at once when it caused nothing, else when it is on disk.
+    /// datagram caused is stored. It is called at once when nothing is on its way to the disk,
+    /// else when that is there: a datagram that repeats an earlier one causes nothing of its own,
+    /// and must not be answered before what the earlier one caused is stored.
     ///
     /// # Errors
     /// Why it was not believed; that is counted here.
@@ -113,20 +121,79 @@ impl Watch {
         if heard.wake {
             self.wake.notify_all();
         }
-        if heard.events.is_empty() && heard.rows.is_empty() && heard.ended.is_empty() {
+        let plain = heard.events.is_empty() && heard.rows.is_empty() && heard.ended.is_empty();
+        if plain && self.all_stored() {
             drop(inner);
             then(heard.ack, true);
             return Ok(());
         }
         // Still under the lock: what changed first must be stored first.
         let ack = heard.ack;
-        (self.sink)(Effect {
+        self.send(Effect {
             writes: heard.rows.iter().map(host_row).collect(),
             events: heard.events,
             forgotten: heard.ended,
             stored: Some(Box::new(move |stored| then(ack, stored))),
         });
         Ok(())
+    }
+
+    /// A sign of life of a configured host that an Alertmanager passed on: a beat over the
+    /// connection `alertmanager`, promised again after `interval`.
+    pub fn hear_of(&self, host: &str, interval: Duration) {
+        let beat = Beat {
+            host: host.to_owned(),
+            connection: Some("alertmanager".into()),
+            interval: Some(interval),
+            ..Beat::default()
+        };
+        let mut inner = self.lock();
+        if inner.closed {
+            return;
+        }
+        let from = Ipv4Addr::LOCALHOST.into();
+        match inner.fleet.hear_of(&beat.json(), from, Now::read()) {
+            Ok(heard) => {
+                if heard.wake {
+                    self.wake.notify_all();
+                }
+                if !heard.events.is_empty() || !heard.rows.is_empty() {
+                    self.send(Effect {
+                        writes: heard.rows.iter().map(host_row).collect(),
+                        events: heard.events,
+                        forgotten: heard.ended,
+                        stored: None,
+                    });
+                }
+            }
+            Err(why) => {
+                drop(inner);
+                warn!("a sign of life of {host} could not be taken: {why}");
+            }
+        }
+    }
+
+    fn all_stored(&self) -> bool {
+        self.stored.load(Ordering::Acquire) == self.sent.load(Ordering::Acquire)
+    }
+
+    /// Sends an effect and keeps account of whether it is on disk. The courier stores in order,
+    /// so one that is stored vouches for those before it.
+    fn send(&self, effect: Effect) {
+        let number = self.sent.fetch_add(1, Ordering::AcqRel) + 1;
+        let stored_to = Arc::clone(&self.stored);
+        let answer = effect.stored;
+        (self.sink)(Effect {
+            stored: Some(Box::new(move |stored| {
+                if stored {
+                    stored_to.fetch_max(number, Ordering::AcqRel);
+                }
+                if let Some(answer) = answer {
+                    answer(stored);
+                }
+            })),
+            ..effect
+        });
     }
 
     fn reject(&self, why: Rejection, bytes: &[u8], from: IpAddr) {
@@ -137,10 +204,12 @@ impl Watch {
         if why == Rejection::UnknownHost
             && let Ok(stranger) = datagram::parse(datagram::split(bytes).1)
         {
-            let mut inner = self.lock();
-            let named = &mut inner.strangers;
-            if named.len() < STRANGERS_NAMED && named.insert(stranger.host.to_string()) {
-                let name = &stranger.host;
+            let name = &stranger.host;
+            let is_news = {
+                let named = &mut self.lock().strangers;
+                named.len() < STRANGERS_NAMED && named.insert(name.to_string())
+            };
+            if is_news {
                 info!("{from} sends heartbeats as {name}, which is not under hosts: ignored");
             }
         }
@@ -149,16 +218,10 @@ impl Watch {
     /// Fires deadlines, notices when the machine slept, writes signs of life, until it is closed.
     /// `pulse` is called at every turn.
     pub fn keep_time(&self, mut pulse: impl FnMut()) {
-        let mut slept_from = Now::read().mono;
-        let mut planned = slept_from + TICK;
-        let mut flushed = slept_from;
+        let mut pace = Pace::at(Now::read().mono);
+        let mut flushed = pace.last;
         loop {
-            let now = Now::read();
-            let late = now.mono.since(planned);
-            if late >= STALL {
-                warn!("hbd was asleep for {} and heard nothing meanwhile", words(late));
-                self.lock().fleet.blind(slept_from, now.mono);
-            } else if late >= LATE {
+            if self.look(&mut pace) >= LATE {
                 self.listen_first();
             }
             pulse();
@@ -166,9 +229,24 @@ impl Watch {
                 return;
             }
             flushed = self.flush_when_due(flushed);
-            let Some((from, until)) = self.sleep() else { return };
-            (slept_from, planned) = (from, until);
+            // The machine may have slept during the turn, too.
+            self.look(&mut pace);
+            let Some(until) = self.sleep() else { return };
+            pace.planned = until;
         }
+    }
+
+    /// Looks at the clock: who looks much later than planned was asleep, and deaf since the last
+    /// look. Says how late it is.
+    fn look(&self, pace: &mut Pace) -> Duration {
+        let now = Now::read().mono;
+        let late = now.since(pace.planned);
+        if late >= STALL {
+            self.lock().fleet.blind(pace.last, now);
+            warn!("hbd was asleep for {} and heard nothing meanwhile", words(late));
+        }
+        *pace = Pace::at(now);
+        late
     }
 
     /// Lets the datagrams that wait in the socket be heard before their hosts are given up.
@@ -185,19 +263,19 @@ impl Watch {
             }
             let due = inner.fleet.due(now);
             let more = inner.fleet.next_deadline().is_some_and(|next| next <= now.mono);
-            self.send(due);
+            self.send_due(due);
             if !more {
                 return true;
             }
         }
     }
 
-    fn send(&self, due: Due) {
+    fn send_due(&self, due: Due) {
         if due.is_empty() {
             return;
         }
         let gone = due.gone.iter().map(|name| Write::remove(Table::Hosts, name.clone()));
-        (self.sink)(Effect {
+        self.send(Effect {
             writes: gone.chain(due.rows.iter().map(host_row)).collect(),
             events: due.events,
             forgotten: due.ended,
@@ -237,8 +315,8 @@ impl Watch {
         }
     }
 
-    /// Sleeps until the next deadline, a tick at most; says from when to when it meant to.
-    fn sleep(&self) -> Option<(Mono, Mono)> {
+    /// Sleeps until the next deadline, a tick at most; says until when it meant to.
+    fn sleep(&self) -> Option<Mono> {
         let inner = self.lock();
         if inner.closed {
             return None;
@@ -248,8 +326,7 @@ impl Watch {
         // A millisecond more than the clock's own grain, so as not to wake just before.
         let until = (deadline + Duration::from_millis(1)).min(now + TICK).max(now);
         let _ = self.wake.wait_timeout(inner, until.since(now));
-        // Who is woken early did not oversleep.
-        Some((now, until))
+        Some(until)
     }
 
     /// Ends the watch: from now on nothing is heard, and all that was is on its way to the store.
@@ -264,7 +341,7 @@ impl Watch {
         let mut inner = self.lock();
         inner.strangers.clear();
         let due = inner.fleet.reconfigure(rules, Now::read());
-        self.send(due);
+        self.send_due(due);
         drop(inner);
         self.wake.notify_all();
     }
@@ -301,6 +378,18 @@ impl Watch {
     }
 }
 
+/// When the clock was last looked at, and when it was to be looked at next.
+struct Pace {
+    last: Mono,
+    planned: Mono,
+}
+
+impl Pace {
+    fn at(now: Mono) -> Pace {
+        Pace { last: now, planned: now }
+    }
+}
+
 fn host_row((name, row): &(String, Row)) -> Write {
     Write::put(Table::Hosts, name.clone(), row)
 }
@@ -308,4 +397,75 @@ fn host_row((name, row): &(String, Row)) -> Write {
 /// Whether a datagram would cause an event: the only ones that are refused under overload.
 fn tells_something(bytes: &[u8]) -> bool {
     datagram::parse(datagram::split(bytes).1).is_ok_and(|datagram| datagram.event != Kind::Beat)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::super::fleet::Rules;
+    use super::super::settings::HostSettings;
+    use super::*;
+
+    fn watch() -> (Watch, mpsc::Receiver<Effect>) {
+        let hosts = [("web1".to_owned(), HostSettings { watch: true, ..HostSettings::default() })];
+        let rules = Rules { hosts: hosts.into(), ..Rules::default() };
+        let fleet = Fleet::restore(rules, Vec::new(), None, Now::read(), "boot");
+        let (tx, rx) = mpsc::channel();
+        let tx = Mutex::new(tx);
+        let sink: Sink = Arc::new(move |effect| {
+            let tx = tx.lock().expect("nobody panicked");
+            tx.send(effect).expect("the test listens");
+        });
+        (Watch::new(fleet, "boot".into(), sink, Box::new(|| false)), rx)
+    }
+
+    fn hear(watch: &Watch, json: &str) -> mpsc::Receiver<bool> {
+        let (tx, rx) = mpsc::channel();
+        let from = IpAddr::from([127, 0, 0, 1]);
+        let then = move |_, stored| tx.send(stored).expect("the test listens");
+        watch.hear(json.as_bytes(), from, Now::read(), then).expect("it is believed");
+        rx
+    }
+
+    #[test]
+    fn a_repeat_is_not_answered_before_what_it_repeats_is_stored() {
+        let (watch, effects) = watch();
+        let goodbye = r#"{"host":"web1","event":"boot","boot_id":"a"}"#;
+        let first = hear(&watch, goodbye);
+        let second = hear(&watch, goodbye);
+        assert!(first.try_recv().is_err() && second.try_recv().is_err());
+        let effects: Vec<Effect> = effects.try_iter().collect();
+        for effect in effects {
+            effect.stored.expect("somebody waits")(true);
+        }
+        assert!(first.recv().expect("an answer") && second.recv().expect("an answer"));
+    }
+
+    #[test]
+    fn what_a_refusing_disk_did_not_take_is_not_called_stored_when_it_is_repeated() {
+        let (watch, effects) = watch();
+        let goodbye = r#"{"host":"web1","event":"boot","boot_id":"a"}"#;
+        let first = hear(&watch, goodbye);
+        effects.recv().expect("an effect").stored.expect("somebody waits")(false);
+        assert!(!first.recv().expect("an answer"));
+        let second = hear(&watch, goodbye);
+        assert!(second.try_recv().is_err(), "the disk is asked again");
+        effects.recv().expect("an effect").stored.expect("somebody waits")(true);
+        assert!(second.recv().expect("an answer"));
+        assert!(hear(&watch, r#"{"host":"web1"}"#).recv().expect("an answer"));
+    }
+
+    #[test]
+    fn a_watch_that_is_closed_hears_nothing_and_has_sent_everything() {
+        let (watch, effects) = watch();
+        hear(&watch, r#"{"host":"web1"}"#);
+        watch.close();
+        let from = IpAddr::from([127, 0, 0, 1]);
+        let late = watch.hear(br#"{"host":"web1"}"#, from, Now::read(), |_, _| {});
+        assert_eq!(late, Err(Rejection::Busy));
+        let writes: Vec<Write> = effects.try_iter().flat_map(|effect| effect.writes).collect();
+        assert!(writes.iter().any(|write| write.table == Table::Hosts));
+        assert!(writes.iter().any(|write| write.key == MARK));
+    }
 }

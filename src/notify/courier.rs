@@ -5,6 +5,9 @@
 //! by workers, and only then is the sender told that it is stored.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +20,7 @@ use super::outbox::{Delivery, Fate, Kept, LineView, Outbox, Record};
 pub use super::tally::REASONS;
 use super::tally::{self, Tally};
 use super::worker::{self, Done, Ended, Task, Work as ToDo};
-use crate::clock::Now;
+use crate::clock::{Mono, Now};
 use crate::effect::Effect;
 use crate::event::{Event, EventId, Fact, Level};
 use crate::stop::Vital;
@@ -37,13 +40,30 @@ pub enum Order {
     Accept(Effect),
     /// A new configuration.
     Reconfigure(Equipment),
+    /// Put into the history what was sent without the outbox.
+    Note(Vec<Noted>),
+    /// Have a look at what is stored and at what waits. The courier waits meanwhile: be short.
+    Look(Look),
     /// Finish: write everything, end the attempts that are under way.
     Stop,
+}
+
+/// Sees the store and the outbox as they are after a commit.
+pub type Look = Box<dyn FnOnce(&Store, &Outbox) + Send>;
+
+/// Something that was sent without the outbox.
+pub struct Noted {
+    /// What, to whom, and how it ended.
+    pub record: Record,
+    /// Which of [`REASONS`] it failed for; none when it did not, or was not even tried.
+    pub reason: Option<&'static str>,
 }
 
 /// How the courier stands, for the status and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
+    /// When it was so.
+    pub at: Mono,
     /// Every channel.
     pub lines: Vec<LineView>,
     /// Deliveries that arrived, by channel.
@@ -59,6 +79,7 @@ pub struct Standing {
 pub struct Courier {
     orders: Sender<Input>,
     standing: Arc<Mutex<Standing>>,
+    queued: Arc<AtomicUsize>,
 }
 
 enum Input {
@@ -80,6 +101,7 @@ pub struct Desk {
     inputs: Receiver<Input>,
     results: Sender<Input>,
     standing: Arc<Mutex<Standing>>,
+    queued: Arc<AtomicUsize>,
 }
 
 impl Desk {
@@ -95,7 +117,7 @@ impl Desk {
         equipment: Equipment,
         every_row: EveryRow,
         translate: impl Fn(Now) -> Now,
-    ) -> std::io::Result<thread::JoinHandle<()>> {
+    ) -> std::io::Result<thread::JoinHandle<bool>> {
         let now = Now::read();
         let (tasks, to_do) = unbounded();
         let (outbox, dropped) = restored(&mut store, &equipment, translate, now);
@@ -111,6 +133,7 @@ impl Desk {
             results: self.results,
             workers: 0,
             standing: self.standing,
+            queued: self.queued,
             history: 0,
             tally: Tally::default(),
         };
@@ -127,8 +150,14 @@ impl Courier {
     pub fn new() -> (Courier, Desk) {
         let (orders, inputs) = unbounded();
         let standing = Arc::new(Mutex::new(Standing::default()));
-        let desk = Desk { inputs, results: orders.clone(), standing: Arc::clone(&standing) };
-        (Courier { orders, standing }, desk)
+        let queued = Arc::default();
+        let desk = Desk {
+            inputs,
+            results: orders.clone(),
+            standing: Arc::clone(&standing),
+            queued: Arc::clone(&queued),
+        };
+        (Courier { orders, standing, queued }, desk)
     }
 
     /// Leaves an order. It is taken up as soon as the disk has the ones before it.
@@ -142,9 +171,20 @@ impl Courier {
         self.orders.len()
     }
 
+    /// How many deliveries wait.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     /// How things stand.
     pub fn standing(&self) -> Standing {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // The courier sleeps while nothing happens, but what waits grows older.
+        let slept = Now::read().mono.since(standing.at);
+        for age in standing.lines.iter_mut().filter_map(|line| line.oldest.as_mut()) {
+            *age += slept;
+        }
+        standing
     }
 }
 
@@ -193,6 +233,7 @@ struct Work {
     results: Sender<Input>,
     workers: usize,
     standing: Arc<Mutex<Standing>>,
+    queued: Arc<AtomicUsize>,
     history: usize,
     tally: Tally,
 }
@@ -200,18 +241,21 @@ struct Work {
 type Answer = Box<dyn FnOnce(bool) + Send>;
 
 impl Work {
-    fn run(mut self) {
+    /// Works until the stop; false when something could not be stored in the end.
+    fn run(mut self) -> bool {
         let _vital = Vital;
         let mut stopping: Option<Instant> = None;
         loop {
             let inputs = self.wait(stopping);
             let now = Now::read();
-            let mut answers = Vec::new();
+            let (mut answers, mut looks) = (Vec::new(), Vec::new());
             for input in inputs {
                 match input {
                     Input::Done(done) => self.done(done, now),
                     Input::Order(Order::Accept(effect)) => answers.extend(self.take(effect, now)),
                     Input::Order(Order::Reconfigure(equipment)) => self.reequip(equipment, now),
+                    Input::Order(Order::Note(noted)) => self.note(&noted, now),
+                    Input::Order(Order::Look(look)) => looks.push(look),
                     Input::Order(Order::Stop) => stopping = Some(Instant::now()),
                 }
             }
@@ -220,12 +264,13 @@ impl Work {
             for answer in answers {
                 answer(stored);
             }
+            looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
             self.dispatch(tasks);
             self.show(now);
             if let Some(since) = stopping
                 && (!self.outbox.is_busy() || since.elapsed() >= LAST_ATTEMPT)
             {
-                break;
+                return self.commit_at_last(Now::read());
             }
         }
     }
@@ -297,6 +342,13 @@ impl Work {
         }
     }
 
+    fn note(&mut self, noted: &[Noted], now: Now) {
+        for Noted { record, reason } in noted {
+            self.tally.note(record, *reason);
+            self.outbox.note(record, now);
+        }
+    }
+
     fn reequip(&mut self, equipment: Equipment, now: Now) {
         self.equipment = equipment;
         let seed = now.wall.0.unsigned_abs();
@@ -323,24 +375,30 @@ impl Work {
 
     /// Puts everything on disk; true when it is.
     fn commit(&mut self, now: Now) -> bool {
-        if self.outbox.last_event() != self.stored_event {
+        let writes = self.outbox.take_writes();
+        // A number that nobody was told may be given again.
+        if !writes.is_empty() && self.outbox.last_event() != self.stored_event {
             self.stored_event = self.outbox.last_event();
             self.store.write(Write::put(Table::Meta, LAST_EVENT, &self.stored_event));
         }
-        for write in self.outbox.take_writes() {
+        for write in writes {
             self.history += usize::from(write.table == Table::History);
             self.store.write(write);
         }
         if self.history > HISTORY_KEPT / 10 {
             self.trim_history();
         }
-        match self.store.commit(now) {
+        let committed = self.store.commit(now);
+        self.took(committed, now)
+    }
+
+    /// What the disk answered, told to people; true when everything is on it.
+    fn took(&mut self, committed: Committed, now: Now) -> bool {
+        match committed {
             Committed::Stored => true,
             Committed::StillRefused => false,
             Committed::Refused { why } => {
-                error!(
-                    "the state cannot be written, a crash would lose what is not on disk: {why}"
-                );
+                error!("a crash would lose what is not on disk, and that takes nothing: {why}");
                 self.say(Level::Critical, Fact::StoreRefuses { why }, now);
                 false
             }
@@ -350,6 +408,7 @@ impl Work {
                 rows.for_each(|write| self.store.write(write));
                 self.healed(refused_for, now)
             }
+            Committed::Unread { .. } => start_anew(),
         }
     }
 
@@ -358,7 +417,31 @@ impl Work {
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
-        self.store.commit(now) == Committed::Stored
+        let committed = self.store.commit(now);
+        self.took(committed, now)
+    }
+
+    /// The last chance of what is not on disk yet; false when it is lost.
+    fn commit_at_last(&mut self, now: Now) -> bool {
+        for write in self.outbox.take_writes() {
+            self.store.write(write);
+        }
+        let rows = self.store.waiting();
+        match self.store.commit_now(now) {
+            Committed::Stored | Committed::Healed { .. } | Committed::Unread { .. } => true,
+            Committed::Emptied { .. } => {
+                let rows = (self.every_row)().into_iter().chain(self.outbox.all_writes());
+                rows.for_each(|write| self.store.write(write));
+                self.store.commit_now(now) == Committed::Stored
+            }
+            Committed::Refused { .. } | Committed::StillRefused => {
+                let waiting = self.outbox.len();
+                error!(
+                    "the disk takes nothing: {rows} rows of state are lost, {waiting} deliveries among them"
+                );
+                false
+            }
+        }
     }
 
     /// An event of the courier's own; it is started at the next turn.
@@ -394,7 +477,9 @@ impl Work {
     }
 
     fn show(&self, now: Now) {
+        self.queued.store(self.outbox.len(), Ordering::Relaxed);
         let standing = Standing {
+            at: now.mono,
             lines: self.outbox.views(now),
             sent: self.tally.sent.clone(),
             failed: self.tally.failed.clone(),
@@ -402,4 +487,13 @@ impl Work {
         };
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }
+}
+
+/// The state from before the start can be read at last: only a daemon that begins with it knows
+/// what it says, so this one makes room for the next.
+fn start_anew() -> ! {
+    warn!("the state from before the start can be read now: hbd starts anew to take it up");
+    let why = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    error!("hbd cannot start itself anew ({why}) and ends");
+    std::process::exit(1)
 }

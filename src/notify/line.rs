@@ -268,6 +268,11 @@ impl Line {
         self.wait(after.unwrap_or(backoff), now)
     }
 
+    /// An attempt that is not of this line failed. It is shown, and changes nothing.
+    pub fn failed_elsewhere(&mut self, why: &str, now: Now) {
+        self.last_failure = Some((now.wall, why.to_owned()));
+    }
+
     fn wait(&mut self, delay: Duration, now: Now) -> Duration {
         self.not_before = now.mono + delay;
         delay

@@ -2,7 +2,9 @@
 
 pub mod channel;
 pub mod courier;
+pub mod direct;
 pub mod equipment;
+pub mod history;
 pub mod line;
 pub mod outbox;
 mod rate;

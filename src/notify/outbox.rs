@@ -1,6 +1,7 @@
 //! The outbox: which deliveries wait, whose turn it is, which of them become one message. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -322,6 +323,33 @@ impl Outbox {
     /// What is wrong at present, and who has taken note.
     pub fn alerts(&self) -> Vec<AlertView> {
         self.troubles.views()
+    }
+
+    /// The deliveries that wait or are under way, the newest first, from before that one on.
+    pub fn newest(
+        &self,
+        before: Option<DeliveryId>,
+    ) -> impl Iterator<Item = (DeliveryId, &Delivery)> {
+        let before = before.map_or(Bound::Unbounded, Bound::Excluded);
+        self.deliveries.range((Bound::Unbounded, before)).rev().map(|(id, one)| (*id, one))
+    }
+
+    /// Why a channel does not deliver, while it does not.
+    pub fn trouble_of(&self, channel: &str) -> Option<&str> {
+        self.lines.get(channel)?.last_failure()
+    }
+
+    /// Puts into the history what was sent without the outbox. What arrived shows that the channel
+    /// works: who has mended one and tries it need not wait for the next probe.
+    pub fn note(&mut self, record: &Record, now: Now) {
+        if let Some(line) = self.lines.get_mut(&record.channel) {
+            match &record.why {
+                None => line.works(now, true),
+                Some(why) => line.failed_elsewhere(why, now),
+            }
+        }
+        let id = self.next_id(now.wall);
+        self.writes.push(Write::put(Table::History, id.key(), record));
     }
 }
 

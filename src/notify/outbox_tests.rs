@@ -1,9 +1,12 @@
 //! How the outbox behaves, told by hand-moved time.
 
+#[cfg(test)]
 #[path = "outbox/bundle_tests.rs"]
 mod bundles;
+#[cfg(test)]
 #[path = "outbox/property_tests.rs"]
 mod properties;
+#[cfg(test)]
 #[path = "outbox/receipt_tests.rs"]
 mod receipt_tests;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Event, Level, Subject};
+use crate::event::{Event, Fact, Level, Subject};
 
 /// What the router knows of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +43,16 @@ impl Routes {
     }
 
     /// The channels that hear about `event` for what it is. Recoveries go to whoever was given
-    /// the trouble, which only the outbox knows: for them this is empty.
+    /// the trouble, which only the outbox knows: for them this is empty. Not so for a backup: when
+    /// somebody complained about it, that it is well is news of its own.
     pub fn targets(&self, event: &Event) -> BTreeSet<String> {
-        if event.level == Level::Ok || !self.is_told(event) {
+        let is_report = matches!(event.fact, Fact::Backup { .. });
+        if (event.level == Level::Ok && !is_report) || !self.is_told(event) {
             return BTreeSet::new();
         }
         let hearing = |names: Vec<String>| -> BTreeSet<String> {
-            names.into_iter().filter(|name| self.hears(name, event.level)).collect()
+            let level = event.level.max(Level::Info);
+            names.into_iter().filter(|name| self.hears(name, level)).collect()
         };
         match event.subject() {
             Subject::Host(host) => hearing(self.of_host(&host).to_vec()),
@@ -107,7 +110,6 @@ impl Routes {
 mod tests {
     use super::*;
     use crate::clock::Wall;
-    use crate::event::Fact;
 
     fn routes() -> Routes {
         let line = |min_level| Line { min_level };
@@ -168,6 +170,13 @@ mod tests {
             },
         };
         assert_eq!(targets(&event), ["mail"]);
+    }
+
+    #[test]
+    fn that_a_backup_is_well_is_told_to_those_who_hear_about_backups() {
+        let fact =
+            Fact::Backup { plan: "1".into(), title: "t".into(), details: Vec::new(), table: None };
+        assert_eq!(targets(&Event { at: Wall(0), level: Level::Ok, fact }), ["mail"]);
     }
 
     #[test]

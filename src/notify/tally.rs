@@ -67,6 +67,15 @@ impl Tally {
         }
     }
 
+    /// Counts what was sent without the outbox; `reason` is why it failed, if it was tried.
+    pub fn note(&mut self, record: &Record, reason: Option<&'static str>) {
+        if record.delivered {
+            *self.sent.entry(record.channel.clone()).or_default() += 1;
+        } else if let Some(reason) = reason {
+            self.count(&record.channel, reason);
+        }
+    }
+
     fn count(&mut self, channel: &str, reason: &'static str) {
         *self.failed.entry(channel.to_owned()).or_default().entry(reason).or_default() += 1;
     }

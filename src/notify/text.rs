@@ -3,6 +3,7 @@
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::clock::{Wall, words};
+use crate::event::Table;
 use crate::notify::channel::Letter;
 
 /// What stands where there is nothing to say.
@@ -153,6 +154,33 @@ fn late(at: Wall, now: Wall) -> Option<String> {
         .then(|| format!("happened at {at}, {} before this was sent", words(delay)))
 }
 
+/// A table as lines of aligned columns, for a fixed-width font. Numbers stand right.
+pub fn aligned(table: &Table) -> String {
+    const WIDEST: usize = 40;
+    let cell = |text: &String| match text.is_empty() {
+        true => String::new(),
+        false => cut(&clean(text, Flavour::Line), WIDEST, Unit::Characters),
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(&table.head)
+        .chain(&table.rows)
+        .map(|row| row.iter().map(cell).collect())
+        .collect();
+    let width = |column: usize| {
+        // A row of one cell is a remark, and no reason to widen the first column.
+        let cells = rows.iter().filter(|row| row.len() > 1).filter_map(|row| row.get(column));
+        cells.map(|cell| Unit::Characters.count(cell)).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..table.head.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| {
+            let number = cell.starts_with(|c: char| c.is_ascii_digit());
+            if number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// The message as plain lines, its event id last, in at most `limit` units. What is too long is
 /// cut before the remarks and the event id, which are always there.
 pub fn plain(letter: &Letter, limit: usize, unit: Unit) -> String {
@@ -230,6 +258,27 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_aligned_whatever_is_in_it() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
+        let table = Table {
+            head: row(&["module", "errors", "end"]),
+            rows: vec![
+                row(&["mail1 (Grüße\r\n)", "12", "2026"]),
+                row(&["x", "", "2026"]),
+                row(&["and 3 more, which is a long remark"]),
+            ],
+        };
+        assert_eq!(
+            aligned(&table),
+            "module          errors  end\n\
+             mail1 (Grüße )      12  2026\n\
+             x                       2026\n\
+             and 3 more, which is a long remark"
+        );
+        assert_eq!(aligned(&Table::default()), "");
+    }
+
+    #[test]
     fn html_is_escaped() {
         assert_eq!(escape_html("<a href=\"x\">'&'"), "&lt;a href=&quot;x&quot;&gt;&#39;&amp;&#39;");
     }
@@ -243,6 +292,7 @@ mod tests {
             thread: String::new(),
             title: title.into(),
             details: vec![("why".into(), "because".into())],
+            table: None,
         }
     }
 

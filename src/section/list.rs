@@ -62,7 +62,14 @@ impl Section<'_> {
         Some(names)
     }
 
-    fn check_name(&self, key: &str, line: Option<usize>, sort: &str, known: &Names, name: &str) {
+    pub(super) fn check_name(
+        &self,
+        key: &str,
+        line: Option<usize>,
+        sort: &str,
+        known: &Names,
+        name: &str,
+    ) {
         if !known.contains(name) {
             let meant = near::suggestion(name, known.iter().map(String::as_str));
             let what = format!("no {sort} is called \"{name}\"{meant}");

@@ -4,15 +4,21 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::json;
 
-use super::house::{Answer, House};
+use super::house::{Answer, House, NotSent, SentNow, Taken};
 use super::metrics::{self, HOSTS_AT_ONCE};
+use super::notice;
+use super::origin::stranger;
 use super::reply::Reply;
-use super::routes::{Route, route};
+use super::routes::{NoRoute, Route, route};
 use super::stream::Pieces;
 use super::token::Token;
+use super::wanted::wanted;
 use crate::clock::{Now, Wall};
+use crate::event::EventId;
+use crate::snapshot::{ChannelView, NotificationView};
 
 /// A request, as it is after the gate.
 pub struct Request<'a> {
@@ -22,21 +28,53 @@ pub struct Request<'a> {
     pub target: &'a str,
     /// The header of that name.
     pub authorization: Option<&'a str>,
+    /// The header of that name.
+    pub content_type: Option<&'a str>,
+    /// The header of that name.
+    pub host: Option<&'a str>,
+    /// The header of that name.
+    pub origin: Option<&'a str>,
     /// The whole body.
     pub body: &'a [u8],
     /// Who asks.
     pub peer: IpAddr,
 }
 
+/// An answer, or what must be done for it by a thread that has time.
+pub enum Answered {
+    /// Here it is.
+    Now(Reply),
+    /// It takes up to half a minute.
+    Later(Box<dyn FnOnce() -> Reply + Send>),
+    /// It waits for the disk.
+    Stored(Box<dyn FnOnce() -> Reply + Send>),
+}
+
 /// Answers a request. The token is asked for before anything is said, even about what exists.
-pub fn answer(house: &Arc<dyn House>, token: Option<&Token>, request: &Request) -> Reply {
+pub fn answer(house: &Arc<dyn House>, token: Option<&Token>, request: &Request) -> Answered {
     let target = request.target;
     let route = route(request.method, target);
     let open = route == Ok(Route::Healthy);
     if !open && token.is_some_and(|token| !token.admits(request.authorization)) {
-        return Reply::problem(target, 401, "the token is missing or wrong")
+        let reply = Reply::problem(target, 401, "the token is missing or wrong")
             .with("WWW-Authenticate", "Basic realm=\"hbd\"");
+        return Answered::Now(reply);
     }
+    let changes = !matches!(request.method, "GET" | "HEAD");
+    let stranger = stranger(request.origin, request.host, token.is_none());
+    if let Some(why) = stranger.filter(|_| changes) {
+        return Answered::Now(Reply::problem(target, 403, why));
+    }
+    match route {
+        Ok(Route::Notify) => notify(house, request),
+        Ok(Route::Heartbeat) => taken(target, house.hear(request.body, request.peer), heard),
+        Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
+        route => Answered::Now(at_once(house, route, request)),
+    }
+}
+
+fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Request) -> Reply {
+    let target = request.target;
     match route {
         Err(none) => none.reply(target),
         Ok(Route::Healthy) => Reply::text(200, "ok"),
@@ -54,7 +92,89 @@ pub fn answer(house: &Arc<dyn House>, token: Option<&Token>, request: &Request) 
             Some(host) => Reply::json(200, &host),
             None => Reply::problem(target, 404, &format!("no host is called \"{name}\"")),
         },
-        Ok(Route::Heartbeat) => heard(target, house.hear(request.body, request.peer)),
+        Ok(Route::Channels) => {
+            let now = Now::read().wall.to_string();
+            Reply::json(200, &Channels { now, channels: house.channels() })
+        }
+        Ok(Route::Notifications) => notifications(house, target),
+        Ok(Route::Notify | Route::Heartbeat | Route::Alert) => {
+            Reply::problem(target, 500, "it is answered elsewhere")
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Channels {
+    now: String,
+    channels: Vec<ChannelView>,
+}
+
+/// `next` goes into `before` of the next request; null when there is no more.
+#[derive(Serialize)]
+struct Notifications {
+    notifications: Vec<NotificationView>,
+    next: Option<String>,
+}
+
+fn notifications(house: &Arc<dyn House>, target: &str) -> Reply {
+    let wanted = match wanted(target) {
+        Ok(wanted) => wanted,
+        Err(why) => return Reply::problem(target, 400, &why),
+    };
+    match house.notifications(&wanted) {
+        Ok((notifications, next)) => {
+            let next = next.map(|id| EventId(id).to_string());
+            Reply::json(200, &Notifications { notifications, next })
+        }
+        Err(why) => Reply::problem(target, 503, &why),
+    }
+}
+
+fn notify(house: &Arc<dyn House>, request: &Request) -> Answered {
+    let problem = |status, why: &str| Answered::Now(Reply::problem(request.target, status, why));
+    if !is_json(request.content_type) {
+        return problem(415, "the Content-Type must be application/json");
+    }
+    let sending = match notice::parse(request.body).map(|notice| house.notify(notice)) {
+        Err(why) | Ok(Err(NotSent::Nobody(why))) => return problem(400, &why),
+        Ok(Err(NotSent::Busy(why))) => return problem(503, &why),
+        Ok(Ok(sending)) => sending,
+    };
+    Answered::Later(Box::new(move || {
+        let SentNow { results, why } = sending();
+        let mut answer = json!({ "results": results });
+        if !why.is_empty() {
+            answer["why"] = json!(why);
+        }
+        Reply::json(200, &answer)
+    }))
+}
+
+fn is_json(content_type: Option<&str>) -> bool {
+    let kind = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// An answer that may have to wait for the disk.
+fn taken(target: &str, taken: Taken, reply: fn(&str, Answer) -> Reply) -> Answered {
+    match taken {
+        Taken::Now(answer) => Answered::Now(reply(target, answer)),
+        Taken::Later(wait) => {
+            let target = target.to_owned();
+            Answered::Stored(Box::new(move || reply(&target, wait())))
+        }
+    }
+}
+
+/// An Alertmanager reads the status alone: 5xx comes again, anything else does not.
+fn alerted(target: &str, answer: Answer) -> Reply {
+    match answer {
+        Answer::Stored => Reply::text(200, "ok"),
+        Answer::Malformed(why) => Reply::problem(target, 400, &why),
+        Answer::Unsigned(why)
+        | Answer::Forbidden(why)
+        | Answer::UnknownHost(why)
+        | Answer::Unavailable(why) => Reply::problem(target, 503, &why),
     }
 }
 

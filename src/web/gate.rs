@@ -21,7 +21,7 @@ use crate::stop::{Stop, Vital};
 /// Connections at a time. A seat costs a thread with a small stack and one descriptor.
 const SEATS: usize = 256;
 /// Requests behind the gate at a time; each costs three more descriptors.
-const PERMITS: usize = 32;
+pub const PERMITS: usize = 32;
 /// What the bodies of all requests may take, beyond 16 KiB each (with 256 seats: 4 MiB).
 const BODIES: usize = 12 << 20;
 /// Alertmanager opens hundreds of connections within a second.

@@ -1,9 +1,12 @@
 //! What the web asks the daemon for. Pure.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::metrics::Figures;
-use crate::snapshot::HostView;
+use super::notice::Notice;
+use super::wanted::Wanted;
+use crate::snapshot::{ChannelView, HostView, NotificationView};
 
 /// The daemon, as the web knows it. Called from several threads at once.
 pub trait House: Send + Sync {
@@ -18,14 +21,59 @@ pub trait House: Send + Sync {
     /// The host of that name.
     fn host(&self, name: &str) -> Option<HostView>;
 
-    /// A datagram that came over HTTP. Returns when what it caused is stored.
-    fn hear(&self, body: &[u8], peer: IpAddr) -> Answer;
+    /// A datagram that came over HTTP.
+    fn hear(&self, body: &[u8], peer: IpAddr) -> Taken;
+
+    /// What an Alertmanager sent.
+    fn alert(&self, body: &[u8]) -> Taken;
 
     /// The figures of `/metrics`.
     fn figures(&self) -> Figures;
+
+    /// How every channel stands.
+    fn channels(&self) -> Vec<ChannelView>;
+
+    /// What was sent and what waits, the newest first, and where to go on.
+    fn notifications(
+        &self,
+        wanted: &Wanted,
+    ) -> Result<(Vec<NotificationView>, Option<u64>), String>;
+
+    /// Something to be told at once: what there is to do, for a thread that has time.
+    fn notify(&self, notice: Notice) -> Result<Sending, NotSent>;
 }
 
-/// What became of a datagram that came over HTTP.
+/// Sends, and says what became of it. It takes less than half a minute: what has not ended by then
+/// is said not to have arrived.
+pub type Sending = Box<dyn FnOnce() -> SentNow + Send>;
+
+/// What became of something that was told at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentNow {
+    /// By channel, whether it took the message.
+    pub results: BTreeMap<String, bool>,
+    /// By channel, why it did not.
+    pub why: BTreeMap<String, String>,
+}
+
+/// Why nothing was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// There is nobody of that name to tell.
+    Nobody(String),
+    /// Too much is being sent just now.
+    Busy(String),
+}
+
+/// What somebody sent was taken in; the answer may have to wait for the disk.
+pub enum Taken {
+    /// It need not.
+    Now(Answer),
+    /// Waits for the disk, for a few seconds at most.
+    Later(Box<dyn FnOnce() -> Answer + Send>),
+}
+
+/// What became of something that was sent over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It was accepted, and what it caused is stored.

@@ -270,9 +270,11 @@ mod tests {
     use std::collections::HashSet;
     use std::net::IpAddr;
 
-    use super::super::house::Answer;
+    use super::super::house::{Answer, NotSent, Sending, Taken};
+    use super::super::notice::Notice;
+    use super::super::wanted::Wanted;
     use super::*;
-    use crate::snapshot::{ConnectionView, MetricView};
+    use crate::snapshot::{ChannelView, ConnectionView, MetricView, NotificationView};
 
     struct Hosts(usize);
 
@@ -312,8 +314,23 @@ mod tests {
         fn host(&self, _: &str) -> Option<HostView> {
             None
         }
-        fn hear(&self, _: &[u8], _: IpAddr) -> Answer {
-            Answer::Stored
+        fn hear(&self, _: &[u8], _: IpAddr) -> Taken {
+            Taken::Now(Answer::Stored)
+        }
+        fn alert(&self, _: &[u8]) -> Taken {
+            Taken::Now(Answer::Stored)
+        }
+        fn channels(&self) -> Vec<ChannelView> {
+            Vec::new()
+        }
+        fn notifications(
+            &self,
+            _: &Wanted,
+        ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
+            Ok(Default::default())
+        }
+        fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
+            Err(NotSent::Busy(String::new()))
         }
         fn figures(&self) -> Figures {
             Figures {

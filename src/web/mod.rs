@@ -23,6 +23,8 @@ mod head;
 mod house;
 mod inner;
 pub mod metrics;
+pub mod notice;
+mod origin;
 mod passage;
 mod reply;
 mod routes;
@@ -31,11 +33,12 @@ pub mod settings;
 mod stream;
 mod timed;
 mod token;
+pub mod wanted;
 
-pub use house::{Answer, House};
+pub use house::{Answer, House, NotSent, Sending, SentNow, Taken};
 
-use self::answer::{Request, answer};
-use self::gate::Gate;
+use self::answer::{Answered, Request, answer};
+use self::gate::{Gate, PERMITS};
 use self::inner::{HANDLERS, Inner};
 use self::passage::SPOOL;
 use self::reply::{ALWAYS, Body, Reply};
@@ -43,6 +46,8 @@ use self::token::Token;
 
 /// Large answers that are being sent at a time, each by a thread of its own.
 const STREAMS: usize = 4;
+/// Answers that are being waited for at a time, each by a thread of its own.
+const WAITS: usize = 4;
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
@@ -60,7 +65,9 @@ pub struct Web {
 struct Desk {
     house: Arc<dyn House>,
     token: Option<Token>,
-    streams: AtomicUsize,
+    streams: Arc<Seats>,
+    waits: Arc<Seats>,
+    disk: Arc<Seats>,
 }
 
 impl Web {
@@ -77,7 +84,13 @@ impl Web {
         let (inner_stopper, inner_stop) = stop::channel();
         let inner = Arc::new(Inner::start(scratch, inner_stop)?);
         let token = token.as_ref().map(Token::new);
-        let desk = Arc::new(Desk { house, token, streams: AtomicUsize::new(0) });
+        let desk = Arc::new(Desk {
+            house,
+            token,
+            streams: Seats::new("large answers", "http-stream", STREAMS),
+            waits: Seats::new("messages", "http-wait", WAITS),
+            disk: Seats::new("requests that wait for the disk", "http-disk", PERMITS),
+        });
         let (alive, ended) = bounded(0);
         let open = || {
             for number in 1..=HANDLERS {
@@ -127,25 +140,50 @@ fn serve(inner: Arc<Inner>, desk: &Arc<Desk>, alive: Sender<()>) {
     drop((inner, alive));
 }
 
-fn handle(desk: &Arc<Desk>, mut request: tiny_http::Request) {
-    let (reply, more) = match catch_unwind(AssertUnwindSafe(|| spool(make(desk, &mut request)))) {
-        Ok(reply) => reply,
-        Err(_) => {
-            log::error!("the answer to {} {} panicked", request.method(), request.url());
-            (Reply::problem(request.url(), 500, "this is a bug, see the log"), false)
-        }
-    };
-    if more { send_aside(desk, request, reply) } else { send(request, reply) }
+/// What is to be done about a request.
+enum Made {
+    Short(Reply),
+    Long(Reply),
+    Later(Box<dyn FnOnce() -> Reply + Send>),
+    Stored(Box<dyn FnOnce() -> Reply + Send>),
 }
 
-fn make(desk: &Desk, request: &mut tiny_http::Request) -> Reply {
+fn handle(desk: &Desk, mut request: tiny_http::Request) {
+    let make = || match make(desk, &mut request) {
+        Answered::Now(reply) => spool(reply),
+        Answered::Later(work) => Made::Later(work),
+        Answered::Stored(work) => Made::Stored(work),
+    };
+    match catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Made::Short(broken(&request))) {
+        Made::Short(reply) => send(request, reply),
+        // A client may take a minute to read it, and the handlers are two.
+        Made::Long(reply) => aside(&desk.streams, request, move |request| send(request, reply)),
+        Made::Later(work) => aside(&desk.waits, request, |request| finish(request, work)),
+        Made::Stored(work) => aside(&desk.disk, request, |request| finish(request, work)),
+    }
+}
+
+fn finish(request: tiny_http::Request, work: Box<dyn FnOnce() -> Reply + Send>) {
+    let reply = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broken(&request));
+    send(request, reply);
+}
+
+fn broken(request: &tiny_http::Request) -> Reply {
+    log::error!("the answer to {} {} panicked", request.method(), request.url());
+    Reply::problem(request.url(), 500, "this is a bug, see the log")
+}
+
+fn make(desk: &Desk, request: &mut tiny_http::Request) -> Answered {
     let mut body = Vec::new();
+    let malformed = |request: &tiny_http::Request, why: &str| {
+        Answered::Now(Reply::problem(request.url(), 400, why))
+    };
     if let Err(why) = request.as_reader().read_to_end(&mut body) {
-        return Reply::problem(request.url(), 400, &format!("the body cannot be read: {why}"));
+        return malformed(request, &format!("the body cannot be read: {why}"));
     }
     // The gate passes on whole bodies only, but it may give up while it does.
     if request.body_length() != Some(body.len()) {
-        return Reply::problem(request.url(), 400, "the body is cut off");
+        return malformed(request, "the body is cut off");
     }
     let header = |name: &'static str| {
         let found = request.headers().iter().find(|header| header.field.equiv(name));
@@ -156,52 +194,79 @@ fn make(desk: &Desk, request: &mut tiny_http::Request) -> Reply {
         method: request.method().as_str(),
         target: request.url(),
         authorization: header("Authorization"),
+        content_type: header("Content-Type"),
+        host: header("Host"),
+        origin: header("Origin"),
         body: &body,
         peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
     };
     answer(&desk.house, desk.token.as_ref(), &asked)
 }
 
-/// Makes a small stream whole; true when there is more of it.
-fn spool(reply: Reply) -> (Reply, bool) {
-    let Body::Stream(mut stream) = reply.body else { return (reply, false) };
+/// Makes a small stream whole.
+fn spool(reply: Reply) -> Made {
+    let mut stream = match reply.body {
+        Body::Whole(ref bytes) if bytes.len() > SPOOL => return Made::Long(reply),
+        Body::Whole(_) => return Made::Short(reply),
+        Body::Stream(stream) => stream,
+    };
     let mut bytes = Vec::new();
     if stream.by_ref().take(SPOOL as u64).read_to_end(&mut bytes).is_err() {
-        return (Reply::text(500, "the answer cannot be made"), false);
+        return Made::Short(Reply::text(500, "the answer cannot be made"));
     }
-    let more = bytes.len() == SPOOL;
-    let body = if more {
-        Body::Stream(Box::new(io::Cursor::new(bytes).chain(stream)))
-    } else {
-        Body::Whole(bytes)
-    };
-    (Reply { body, ..reply }, more)
+    if bytes.len() < SPOOL {
+        return Made::Short(Reply { body: Body::Whole(bytes), ..reply });
+    }
+    let body = Body::Stream(Box::new(io::Cursor::new(bytes).chain(stream)));
+    Made::Long(Reply { body, ..reply })
 }
 
-/// Sends a large answer from a thread of its own: a client may take a minute to read it, and the
-/// handlers are two.
-fn send_aside(desk: &Arc<Desk>, request: tiny_http::Request, reply: Reply) {
-    if desk.streams.fetch_add(1, Ordering::SeqCst) >= STREAMS {
-        desk.streams.fetch_sub(1, Ordering::SeqCst);
-        let busy = Reply::problem(request.url(), 503, "too many large answers at once");
-        return send(request, busy);
+/// So many requests of a kind may be answered by threads of their own at a time.
+struct Seats {
+    what: &'static str,
+    thread: &'static str,
+    most: usize,
+    taken: AtomicUsize,
+}
+
+impl Seats {
+    fn new(what: &'static str, thread: &'static str, most: usize) -> Arc<Seats> {
+        Arc::new(Seats { what, thread, most, taken: AtomicUsize::new(0) })
     }
-    let seat = StreamSeat(Arc::clone(desk));
-    let started = thread::Builder::new().name("http-stream".into()).spawn(move || {
+
+    fn take(self: &Arc<Seats>) -> Option<Seat> {
+        let seat = Seat(Arc::clone(self));
+        // One that is too many is given back by its drop.
+        (self.taken.fetch_add(1, Ordering::SeqCst) < self.most).then_some(seat)
+    }
+}
+
+/// Counts a request while it is being answered.
+struct Seat(Arc<Seats>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Answers a request from a thread of its own.
+fn aside(
+    seats: &Arc<Seats>,
+    request: tiny_http::Request,
+    work: impl FnOnce(tiny_http::Request) + Send + 'static,
+) {
+    let what = seats.what;
+    let Some(seat) = seats.take() else {
+        let busy = Reply::problem(request.url(), 503, &format!("too many {what} at once"));
+        return send(request, busy);
+    };
+    let started = thread::Builder::new().name(seats.thread.into()).spawn(move || {
         let _seat = seat;
-        send(request, reply);
+        work(request);
     });
     if let Err(why) = started {
-        log::warn!("a large answer was dropped, no thread could be started: {why}");
-    }
-}
-
-/// Counts a large answer while it is being sent.
-struct StreamSeat(Arc<Desk>);
-
-impl Drop for StreamSeat {
-    fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::SeqCst);
+        log::warn!("one of the {what} was dropped, no thread could be started: {why}");
     }
 }
 

@@ -18,18 +18,30 @@ pub enum Route {
     Host(String),
     /// A beat that comes over HTTP.
     Heartbeat,
+    /// What an Alertmanager has to say.
+    Alert,
+    /// How the channels stand.
+    Channels,
+    /// What was sent, and what waits.
+    Notifications,
+    /// Something to be told at once.
+    Notify,
 }
 
 type Make = fn(String) -> Route;
 
 /// Method, path (`*` is the last segment, percent-decoded), what it is. HEAD goes with GET.
-const ROUTES: [(&str, &str, Make); 6] = [
+const ROUTES: [(&str, &str, Make); 10] = [
     ("GET", "/-/healthy", |_| Route::Healthy),
     ("GET", "/-/ready", |_| Route::Ready),
     ("GET", "/metrics", |_| Route::Metrics),
     ("GET", "/api/v1/hosts", |_| Route::Hosts),
     ("GET", "/api/v1/hosts/*", Route::Host),
     ("POST", "/api/v1/heartbeat", |_| Route::Heartbeat),
+    ("POST", "/alert", |_| Route::Alert),
+    ("GET", "/api/v1/channels", |_| Route::Channels),
+    ("GET", "/api/v1/notifications", |_| Route::Notifications),
+    ("POST", "/api/v1/notify", |_| Route::Notify),
 ];
 
 /// Why there is no route.
@@ -86,7 +98,7 @@ fn matched(pattern: &str, path: &str) -> Option<String> {
 }
 
 /// None when it is no proper percent-encoding (RFC 3986, section 2.1) of UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
+pub fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut letters = text.bytes();
     let digit = |letter: Option<u8>| (letter? as char).to_digit(16);
@@ -114,6 +126,10 @@ mod tests {
             ("GET", "/api/v1/hosts/web%2D1%2Fa", Ok(Route::Host("web-1/a".into()))),
             ("GET", "/api/v1/hosts/m%C3%BCnster", Ok(Route::Host("m\u{fc}nster".into()))),
             ("POST", "/api/v1/heartbeat", Ok(Route::Heartbeat)),
+            ("GET", "/api/v1/channels", Ok(Route::Channels)),
+            ("GET", "/api/v1/notifications?limit=3", Ok(Route::Notifications)),
+            ("POST", "/api/v1/notify", Ok(Route::Notify)),
+            ("GET", "/api/v1/notify", Err(NoRoute::WrongMethod("POST".into()))),
             ("GET", "/api/v1/hosts/", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/a/b", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/%", Err(NoRoute::NotFound)),

@@ -1,8 +1,11 @@
 //! The section `receiver`: the HTTP side.
 
-use crate::address::{is_host, is_loopback};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::address::{BaseUrl, is_host, is_loopback};
 use crate::secret::Secret;
-use crate::section::Section;
+use crate::section::{Names, Section};
 
 /// The section `receiver`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +18,12 @@ pub struct Settings {
     pub token: Option<Secret>,
     /// The alerts that are about backups, by `alertname`.
     pub alert_names: Vec<String>,
+    /// An Alertmanager that is asked for its alerts: `http://127.0.0.1:9093`.
+    pub poll_url: Option<String>,
+    /// How often it is asked.
+    pub poll_interval: Duration,
+    /// The alerts that are signs of life, by `alertname`: of which host each is one.
+    pub heartbeat_alerts: BTreeMap<String, String>,
 }
 
 impl Default for Settings {
@@ -26,21 +35,44 @@ impl Default for Settings {
             alert_names: ["NsBackupFailed", "NsBackupMissing", "BackupFailed"]
                 .map(String::from)
                 .into(),
+            poll_url: None,
+            poll_interval: Duration::from_secs(30),
+            heartbeat_alerts: BTreeMap::new(),
         }
     }
 }
 
 impl Settings {
-    /// Reads the section.
-    pub fn read(section: &mut Section) -> Settings {
+    /// Reads the section; `hosts` are the names under `hosts`.
+    pub fn read(section: &mut Section, hosts: &Names) -> Settings {
+        let intervals = Duration::from_secs(5)..=Duration::from_secs(3600);
         let usual = Settings::default();
         let settings = Settings {
             host: section.text("host").unwrap_or(usual.host),
             port: section.listen_port("port").unwrap_or(usual.port),
             token: section.secret("token", "token_file"),
             alert_names: section.texts("alert_names").unwrap_or(usual.alert_names),
+            poll_url: read_poll_url(section),
+            poll_interval: section
+                .duration_within("poll_interval", intervals)
+                .unwrap_or(usual.poll_interval),
+            heartbeat_alerts: section.names_by_key("heartbeat_alerts", "host", hosts),
         };
-        let host = &settings.host;
+        settings.check_alerts(section);
+        settings.check_host(section);
+        settings
+    }
+
+    /// An alert is bad news or a sign of life: its end would be taken for both.
+    fn check_alerts(&self, section: &Section) {
+        for name in self.heartbeat_alerts.keys().filter(|name| self.alert_names.contains(name)) {
+            let what = format!("\"{name}\" is in alert_names, too: it can be only one of them");
+            section.error("heartbeat_alerts", what);
+        }
+    }
+
+    fn check_host(&self, section: &Section) {
+        let host = &self.host;
         let guarded = section.given("token") || section.given("token_file");
         if !is_host(host) {
             section.error("host", format!("\"{host}\" cannot be an address"));
@@ -48,6 +80,11 @@ impl Settings {
             let what = format!("{host} is reachable from outside: set token or token_file");
             section.error("host", what);
         }
-        settings
     }
+}
+
+fn read_poll_url(section: &mut Section) -> Option<String> {
+    let text = section.text("poll_url")?;
+    let url = BaseUrl::parse(&text).map_err(|what| section.error("poll_url", what)).ok()?;
+    Some(url.text)
 }

@@ -34,6 +34,8 @@ pub struct Request {
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// How it is treated.
+    pub mode: Mode,
 }
 
 impl Request {
@@ -102,7 +104,7 @@ fn serve(stream: TcpStream, mode: &Mode, rule: &dyn Fn(&Request) -> Reply) {
         let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         return;
     }
-    let Some(request) = read_request(&stream) else { return };
+    let Some(request) = read_request(&stream, mode) else { return };
     let normal = rule(&request);
     match mode {
         Mode::Normal => write_reply(&stream, &normal),
@@ -130,7 +132,7 @@ fn serve(stream: TcpStream, mode: &Mode, rule: &dyn Fn(&Request) -> Reply) {
     }
 }
 
-fn read_request(stream: &TcpStream) -> Option<Request> {
+fn read_request(stream: &TcpStream, mode: &Mode) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
@@ -143,7 +145,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
         let Some((key, value)) = line.trim_end().split_once(':') else { break };
         headers.push((key.to_owned(), value.trim().to_owned()));
     }
-    let mut request = Request { method, target, headers, body: Vec::new() };
+    let mut request = Request { method, target, headers, body: Vec::new(), mode: mode.clone() };
     let length = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     request.body = vec![0; length];
     reader.read_exact(&mut request.body).ok()?;

@@ -20,6 +20,8 @@ pub struct Post {
     pub text: String,
     /// The id that it was given; posts to the hook have one too, but it is not told.
     pub id: String,
+    /// How it was treated.
+    pub mode: Mode,
 }
 
 #[derive(Default)]
@@ -193,7 +195,8 @@ fn accept(request: &Request, body: Value, attachments: &str, seen: &mut Seen) ->
     let text = body["text"].as_str().into_iter().chain(text).collect::<Vec<_>>().join("\n");
     let id = format!("post{:022}", seen.posts.len() + 1);
     let path = request.target.clone();
-    seen.posts.push(Post { path, body: body.clone(), text, id: id.clone() });
+    let mode = request.mode.clone();
+    seen.posts.push(Post { path, body: body.clone(), text, id: id.clone(), mode });
     Some(id)
 }
 

@@ -36,12 +36,25 @@ pub fn deliver(letter: &Letter) -> Result<Delivered, Failure> {
     let repeat = if letter.possible_repeat { " (possibly a repeat)" } else { "" };
     let title = clean(&letter.message.title, Flavour::Line);
     let event = letter.message.event;
+    let details = details(letter);
     logger().log(
         &Record::builder()
             .level(level)
             .target(TARGET)
-            .args(format_args!("{title}{repeat} [{event}]"))
+            .args(format_args!("{title}{repeat}{details} [{event}]"))
             .build(),
     );
     Ok(Delivered::default())
+}
+
+fn details(letter: &Letter) -> String {
+    let details = &letter.message.details;
+    if details.is_empty() {
+        return String::new();
+    }
+    let worded: Vec<String> = details
+        .iter()
+        .map(|(label, text)| format!("{label}: {}", clean(text, Flavour::Line)))
+        .collect();
+    format!(" ({})", worded.join("; "))
 }

@@ -15,7 +15,7 @@ use super::web_client::{Answer, Call, TIMEOUT, percent, server_words};
 use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::notify::text::{Flavour, Room, Unit, clean, code, cut, remarks};
+use crate::notify::text::{Flavour, Room, Unit, aligned, clean, code, cut, remarks};
 use crate::secret::{Secret, scrub};
 
 /// A post may have 4000 characters in the oldest database layout; ours stay below.
@@ -253,6 +253,13 @@ fn text(letter: &Letter) -> String {
         }
         text.push_str(&line);
     }
+    if let Some(table) = message.table.as_ref().filter(|_| !letter.plain) {
+        let table = code(&aligned(table));
+        // Half a table is none: the details say what matters.
+        if Unit::Characters.count(&text) + Unit::Characters.count(&table) <= room {
+            text.push_str(&table);
+        }
+    }
     text + &end
 }
 
@@ -336,7 +343,7 @@ fn base_url(section: &mut Section) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventId, Message, Subject};
+    use crate::event::{EventId, Message, Subject, Table};
 
     fn with_message(title: &str, details: &[(&str, &str)], test: impl Fn(&Letter)) {
         let message = Message {
@@ -347,6 +354,7 @@ mod tests {
             thread: "web1 ipv4".into(),
             title: title.into(),
             details: details.iter().map(|(l, t)| ((*l).to_owned(), (*t).to_owned())).collect(),
+            table: None,
         };
         test(&Letter {
             channel: "chat",
@@ -374,6 +382,25 @@ mod tests {
     fn several_lines_become_a_block() {
         with_message("one\r\ntwo", &[], |letter| {
             assert!(text(letter).starts_with("\n```\none\ntwo\n```\n_critical"));
+        });
+    }
+
+    #[test]
+    fn a_table_is_a_block_as_long_as_there_is_room_for_it() {
+        let row = |cells: [&str; 2]| cells.map(String::from).to_vec();
+        let table = |rows: usize| Table {
+            head: row(["module", "state"]),
+            rows: vec![row(["`@here`", "x"]); rows],
+        };
+        with_message("title", &[("a", "b")], |letter| {
+            let with = |rows| {
+                let message = Message { table: Some(table(rows)), ..letter.message.clone() };
+                text(&Letter { message: &message, ..*letter })
+            };
+            assert!(
+                with(1).contains("\n```\nmodule   state\n\u{2cb}@here\u{2cb}  x\n```\n_critical")
+            );
+            assert!(!with(500).contains("module") && with(500).contains("a: `b`"));
         });
     }
 

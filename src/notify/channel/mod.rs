@@ -77,6 +77,16 @@ impl Failure {
         }
     }
 
+    /// As the metrics name it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Failure::Unreachable { .. } => "unreachable",
+            Failure::Unknown(_) => "unknown",
+            Failure::MessageRefused(_) | Failure::FormRefused(_) => "message_refused",
+            Failure::ChannelRefused { .. } => "channel_refused",
+        }
+    }
+
     /// The same end, in other words.
     #[must_use]
     pub fn map_why(self, reword: impl FnOnce(String) -> String) -> Failure {
@@ -190,6 +200,17 @@ impl Definition {
 }
 
 impl Definition {
+    /// Its `type`.
+    pub fn type_name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Email(_) => "email",
+            Kind::Pushover(_) => "pushover",
+            Kind::Signal(_) => "signal",
+            Kind::Mattermost(_) => "mattermost",
+            Kind::Log => "log",
+        }
+    }
+
     /// Makes one attempt.
     ///
     /// # Errors

@@ -175,6 +175,7 @@ pub fn whole(bundle: &Bundle, members: &[&Delivery]) -> Option<Delivery> {
         subject,
         title,
         details,
+        table: None,
     };
     let thread = common_thread(members).and(lead.thread.clone());
     let message = message.into();

@@ -77,9 +77,11 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl Delivery {
-    /// Whether it may be told of in one message with others: it has surely not arrived yet.
+    /// Whether it may be told of in one message with others: it has surely not arrived yet, and a
+    /// line can hold it, as it cannot hold the report of a backup.
     pub fn may_join(&self) -> bool {
-        !self.in_flight && !self.possible_repeat && !self.plain && !self.alone
+        let is_report = matches!(self.message.subject, Subject::Plan(_));
+        !is_report && !self.in_flight && !self.possible_repeat && !self.plain && !self.alone
     }
 
     /// What the history says of it.

@@ -241,6 +241,8 @@ impl Troubles {
             Trouble::Connection { .. }
             | Trouble::NeverSeen { .. }
             | Trouble::Metric { .. }
+            | Trouble::Backup { .. }
+            | Trouble::Alertmanager
             | Trouble::Store => None,
         };
         self.open.values().filter_map(of).collect()

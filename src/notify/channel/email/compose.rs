@@ -9,8 +9,9 @@ use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPa
 use super::Email;
 use super::clean::{cut, escape, lines, one_line};
 use crate::clock::{Wall, words};
-use crate::event::{Level, Message};
+use crate::event::{Level, Message, Table};
 use crate::notify::channel::{Failure, Letter};
+use crate::notify::text::aligned;
 
 /// The longest subject, in characters.
 const SUBJECT: usize = 200;
@@ -231,6 +232,9 @@ fn text(letter: &Letter) -> String {
         let label = format!("{label}:");
         text.push_str(&format!("{label:<0$} {1}\n", width + 1, value.replace('\n', &indent)));
     }
+    if let Some(table) = &letter.message.table {
+        text.push_str(&format!("\n{}\n", cut(&aligned(table), TEXT)));
+    }
     text
 }
 
@@ -268,8 +272,32 @@ fn html(letter: &Letter) -> String {
             escape(&value)
         ));
     }
-    html.push_str("</table>\n</body>\n</html>\n");
+    html.push_str("</table>\n");
+    if let Some(table) = &letter.message.table {
+        html.push_str(&html_table(table));
+    }
+    html.push_str("</body>\n</html>\n");
     html
+}
+
+fn html_table(table: &Table) -> String {
+    const STYLE: &str = "text-align:left;vertical-align:top;padding:2px 12px 2px 0;\
+                         border-bottom:1px solid #ddd";
+    let row = |cells: &Vec<String>, tag: &str, width: usize| {
+        let mut row = String::from("<tr>");
+        for cell in cells {
+            let text = escape(&cut(&one_line(cell), 200));
+            let span =
+                if cells.len() == 1 { format!(" colspan=\"{width}\"") } else { String::new() };
+            row.push_str(&format!("<{tag}{span} style=\"{STYLE}\">{text}</{tag}>"));
+        }
+        row + "</tr>\n"
+    };
+    let width = table.head.len();
+    let mut html = String::from("<table style=\"border-collapse:collapse;margin-top:12px\">\n");
+    html.push_str(&row(&table.head, "th", width));
+    html.extend(table.rows.iter().map(|cells| row(cells, "td", width)));
+    html + "</table>\n"
 }
 
 /// A name as part of an id (RFC 5322, `dot-atom`): other bytes as `%20`, what is long as a digest.
@@ -327,6 +355,17 @@ mod tests {
         for wrong in ["", "bob", "bob@", "<>", "bob@exam ple.com", "a@b@c"] {
             assert!(super::mailbox(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_table_is_escaped_and_a_remark_spans_it() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
+        let table =
+            Table { head: row(&["a", "b"]), rows: vec![row(&["<b>", "\r\n1"]), row(&["rest"])] };
+        let html = html_table(&table);
+        assert!(html.contains("&lt;b&gt;</td>") && !html.contains("<b>"), "{html}");
+        assert!(html.contains("colspan=\"2\""), "{html}");
+        assert_eq!(html.matches("<tr>").count(), 3);
     }
 
     #[test]

@@ -1,0 +1,263 @@
+//! From an alert that came in to a report that goes out: stored, waited for, examined, told.
+//!
+//! One detached thread for each delivery of alerts, at most 64 at a time; the rest waits in the
+//! store. A pipeline that the daemon died over is resumed at the next start.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use log::{error, info, warn};
+
+use super::alert::{self, Alert};
+use super::examine::{Examined, Examiner, unknown, worth_telling};
+use super::intake::{Batch, BatchId, Intake, MOST_ATTEMPTS, Taken};
+use super::question::{Question, about};
+use super::settings::{Correlator, RepoCheck};
+use super::verdict::Outcome;
+use crate::clock::Now;
+use crate::effect::{Effect, Sink};
+use crate::event::Event;
+use crate::stop::Stop;
+use crate::store::Write;
+
+/// How long a pipeline waits for its own row to be on disk.
+const DISK: Duration = Duration::from_secs(10);
+/// Redis' and restic's libraries and ours: a pipeline needs less than the default of 2 MB.
+const STACK: usize = 512 * 1024;
+
+/// What the pipelines have to be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The alerts that are about backups.
+    pub alert_names: Vec<String>,
+    /// Where the truth is.
+    pub correlator: Correlator,
+    /// How repositories are asked.
+    pub repo_check: Option<RepoCheck>,
+    /// An alert instance is reported again after this time; none: never.
+    pub renotify: Option<Duration>,
+}
+
+/// What is answered to a sender of alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Nothing in it concerns us.
+    Nothing,
+    /// Whether it is stored is told later.
+    Coming,
+    /// Too many alerts wait.
+    Full,
+}
+
+/// All pipelines.
+pub struct Pipelines {
+    intake: Mutex<Intake>,
+    settings: Mutex<Arc<Settings>>,
+    sink: Sink,
+    stop: Stop,
+    received: AtomicU64,
+    started: AtomicU64,
+    outcomes: Mutex<BTreeMap<Outcome, u64>>,
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pipelines {
+    /// Takes over what the store kept ([`crate::store::Table::Pipelines`]) and resumes it.
+    pub fn resume(
+        rows: Vec<(String, Vec<u8>)>,
+        settings: Settings,
+        sink: Sink,
+        stop: Stop,
+    ) -> Arc<Pipelines> {
+        let intake = Intake::restore(rows, settings.renotify);
+        if intake.pipelines() > 0 {
+            info!("{} backup alerts wait from before the start", intake.pipelines());
+        }
+        let pipelines = Arc::new(Pipelines {
+            intake: Mutex::new(intake),
+            settings: Mutex::new(Arc::new(settings)),
+            sink,
+            stop,
+            received: AtomicU64::new(0),
+            started: AtomicU64::new(0),
+            outcomes: Mutex::new(BTreeMap::new()),
+        });
+        pipelines.start_waiting();
+        pipelines
+    }
+
+    /// Takes over another configuration; pipelines that run keep theirs.
+    pub fn reconfigure(&self, settings: Settings) {
+        locked(&self.intake).renotify_after(settings.renotify);
+        *locked(&self.settings) = Arc::new(settings);
+    }
+
+    /// The body of a webhook. `stored` is told whether all that concerns us is on disk.
+    ///
+    /// # Errors
+    /// What is wrong with the body.
+    pub fn hear(
+        self: &Arc<Self>,
+        body: &[u8],
+        stored: impl FnOnce(bool) + Send + 'static,
+    ) -> Result<Accepted, String> {
+        let names = locked(&self.settings).alert_names.clone();
+        Ok(self.accept(alert::relevant(body, &names)?, stored))
+    }
+
+    /// Alerts that were fetched or sent. `stored` is told whether they are on disk.
+    pub fn accept(
+        self: &Arc<Self>,
+        alerts: Vec<Alert>,
+        stored: impl FnOnce(bool) + Send + 'static,
+    ) -> Accepted {
+        if alerts.is_empty() {
+            return Accepted::Nothing;
+        }
+        self.received.fetch_add(alerts.len() as u64, Ordering::Relaxed);
+        let count = alerts.len();
+        let mut intake = locked(&self.intake);
+        let writes = match intake.offer(alerts, Now::read()) {
+            Taken::Full => {
+                warn!("{count} backup alerts were sent away: too many wait already");
+                return Accepted::Full;
+            }
+            Taken::Known => Vec::new(),
+            Taken::New(write) => {
+                info!("backup alerts came in ({count}), they are looked into");
+                vec![write]
+            }
+        };
+        // Known ones may still be on their way to the disk: the answer waits behind them.
+        (self.sink)(Effect { writes, stored: Some(Box::new(stored)), ..Effect::default() });
+        drop(intake);
+        self.start_waiting();
+        Accepted::Coming
+    }
+
+    /// Starts a thread for every batch that waits, as far as there is room.
+    fn start_waiting(self: &Arc<Self>) {
+        while !self.stop.stopped() {
+            let Some((id, batch)) = locked(&self.intake).start() else { return };
+            let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+            let own = Arc::clone(self);
+            let thread = thread::Builder::new()
+                .name(format!("pipeline-{number}"))
+                .stack_size(STACK)
+                .spawn(move || own.run(id, &batch));
+            if let Err(why) = thread {
+                warn!("a pipeline could not be started, its alerts wait: {why}");
+                locked(&self.intake).put_back(id, false);
+                return;
+            }
+        }
+    }
+
+    fn run(self: &Arc<Self>, id: BatchId, batch: &Batch) {
+        let settings = Arc::clone(&locked(&self.settings));
+        let passed = Now::read().wall.since(batch.accepted.wall);
+        if self.stop.wait(settings.correlator.wait.saturating_sub(passed)) {
+            return self.put_back(id, false);
+        }
+        let Some(attempt) = self.begin(id) else { return };
+        let question = Question::of(&batch.alerts, &settings.correlator.backup_id_labels);
+        let examined = if attempt > MOST_ATTEMPTS {
+            let why = "looking into it ended hbd again and again, so it was not looked into";
+            Some(unknown(&question, why))
+        } else {
+            self.examine(&settings, &question)
+        };
+        let Some(examined) = examined else { return self.put_back(id, true) };
+        self.report(id, batch, &settings, &question, &examined);
+        self.start_waiting();
+    }
+
+    /// Counts the attempt on disk before it is made: should it end the daemon, that is known.
+    fn begin(&self, id: BatchId) -> Option<u32> {
+        let (attempt, write) = locked(&self.intake).attempt(id)?;
+        let (tx, rx) = bounded(1);
+        self.leave(vec![write], move |_| {
+            let _ = tx.send(());
+        });
+        // A disk that refuses must not keep the report from being made.
+        let _ = rx.recv_timeout(DISK);
+        Some(attempt)
+    }
+
+    fn leave(&self, writes: Vec<Write>, stored: impl FnOnce(bool) + Send + 'static) {
+        (self.sink)(Effect { writes, stored: Some(Box::new(stored)), ..Effect::default() });
+    }
+
+    fn examine(&self, settings: &Settings, question: &Question) -> Option<Vec<Examined>> {
+        let examiner = Examiner {
+            correlator: &settings.correlator,
+            repo_check: settings.repo_check.as_ref(),
+            patient: true,
+        };
+        let examine = AssertUnwindSafe(|| examiner.examine(question, &self.stop));
+        catch_unwind(examine).unwrap_or_else(|_| {
+            error!("looking into a backup panicked");
+            Some(unknown(question, "looking into it failed, see the log of hbd"))
+        })
+    }
+
+    fn report(
+        &self,
+        id: BatchId,
+        batch: &Batch,
+        settings: &Settings,
+        question: &Question,
+        examined: &[Examined],
+    ) {
+        let now = Now::read();
+        let events: Vec<Event> = worth_telling(examined, question)
+            .into_iter()
+            .map(|one| {
+                *locked(&self.outcomes).entry(one.verdict.outcome).or_default() += 1;
+                let labels = &settings.correlator.backup_id_labels;
+                let event = one.event(&about(&one.plan.id, &batch.alerts, labels), now.wall);
+                info!("plan {}: {} ({})", one.plan.id, one.verdict.outcome.name(), one.verdict.why);
+                event
+            })
+            .collect();
+        let mut intake = locked(&self.intake);
+        let writes = intake.reported(id, now.wall);
+        (self.sink)(Effect { writes, events, ..Effect::default() });
+    }
+
+    /// The daemon stops: the next one resumes the batch, and does not count this attempt.
+    fn put_back(&self, id: BatchId, attempted: bool) {
+        let mut intake = locked(&self.intake);
+        if let Some(write) = intake.put_back(id, attempted) {
+            (self.sink)(Effect { writes: vec![write], ..Effect::default() });
+        }
+    }
+
+    /// Alert instances that came in.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Pipelines that run or wait.
+    pub fn count(&self) -> usize {
+        locked(&self.intake).pipelines()
+    }
+
+    /// How many reports had which outcome.
+    pub fn outcome(&self, outcome: Outcome) -> u64 {
+        locked(&self.outcomes).get(&outcome).copied().unwrap_or(0)
+    }
+
+    /// Every row, for a store that lost its own.
+    pub fn every_row(&self) -> Vec<Write> {
+        locked(&self.intake).every_row()
+    }
+}

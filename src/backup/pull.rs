@@ -1,0 +1,70 @@
+//! Asks an Alertmanager for its alerts, where it cannot be told to send them.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::alert::{self, Alert};
+use crate::tls;
+
+/// How long one question may take in all.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much of an answer is read: thousands of alerts.
+const LONGEST_ANSWER: u64 = 16 * 1024 * 1024;
+
+/// The active alerts of the Alertmanager at `base` (`http://127.0.0.1:9093`) that have one of
+/// `names`. Silenced and inhibited ones are left out.
+///
+/// # Errors
+/// Why it could not be asked, or what is wrong with its answer.
+pub fn pull(base: &str, names: &[String]) -> Result<Vec<Alert>, String> {
+    let base = base.trim_end_matches('/');
+    let url = format!("{base}/api/v2/alerts?active=true&silenced=false&inhibited=false");
+    let mut answer = agent(base).get(&url).call().map_err(|why| words(base, &why))?;
+    let status = answer.status().as_u16();
+    if status != 200 {
+        return Err(format!("{base} answered {status}: is there an Alertmanager?"));
+    }
+    let mut body = Vec::new();
+    let read = answer.body_mut().as_reader().take(LONGEST_ANSWER + 1).read_to_end(&mut body);
+    read.map_err(|why| format!("{base}: the answer broke off: {why}"))?;
+    if body.len() as u64 > LONGEST_ANSWER {
+        return Err(format!("{base}: the answer is longer than 16 MB"));
+    }
+    alert::active(&body, names).map_err(|why| format!("{base}: {why}: is it an Alertmanager?"))
+}
+
+fn agent(base: &str) -> ureq::Agent {
+    let mut config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .max_idle_connections(0)
+        .proxy(None)
+        .user_agent(concat!("heartbeat/", env!("CARGO_PKG_VERSION")))
+        .timeout_global(Some(TIMEOUT))
+        .timeout_resolve(Some(TIMEOUT));
+    if base.starts_with("https:") {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let roots = tls::system_roots().iter();
+        let roots = roots.map(|root| Certificate::from_der(root).to_owned());
+        config = config.tls_config(
+            TlsConfig::builder()
+                .root_certs(RootCerts::from(roots))
+                .unversioned_rustls_crypto_provider(provider)
+                .build(),
+        );
+    }
+    config.build().into()
+}
+
+fn words(base: &str, why: &ureq::Error) -> String {
+    match why {
+        ureq::Error::Timeout(_) => format!("{base}: no answer within {} s", TIMEOUT.as_secs()),
+        ureq::Error::Io(why) => format!("{base}: {why}"),
+        other => format!("{base}: {other}"),
+    }
+}

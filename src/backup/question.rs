@@ -1,0 +1,87 @@
+//! What is to be found out: about which plans, and since when somebody complains. Pure.
+
+use std::collections::BTreeMap;
+
+use super::alert::Alert;
+use crate::clock::Wall;
+
+/// Which plans are asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// The plans that were named, and since when each is complained about, where that is known.
+    pub named: BTreeMap<String, Option<Wall>>,
+    /// Whether somebody complained without naming a plan: all of them are then looked at.
+    pub everything: bool,
+    /// Since when that one complains.
+    pub everything_since: Option<Wall>,
+}
+
+impl Question {
+    /// About one plan, with nobody complaining.
+    pub fn about(plan: &str) -> Question {
+        Question { named: BTreeMap::from([(plan.to_owned(), None)]), ..Question::default() }
+    }
+
+    /// About all plans, with nobody complaining.
+    pub fn about_everything() -> Question {
+        Question { everything: true, ..Question::default() }
+    }
+
+    /// What these alerts want to know; `labels` may hold the id of a plan. Of several alerts about
+    /// a plan the latest counts.
+    pub fn of(alerts: &[Alert], labels: &[String]) -> Question {
+        let mut question = Question::default();
+        for alert in alerts {
+            match alert.plan_id(labels) {
+                Some(id) => {
+                    let since = question.named.entry(id.to_owned()).or_default();
+                    *since = (*since).max(alert.starts_at);
+                }
+                None => {
+                    question.everything = true;
+                    question.everything_since = question.everything_since.max(alert.starts_at);
+                }
+            }
+        }
+        question
+    }
+
+    /// Since when a plan is complained about; none when that is not known.
+    pub fn alarmed(&self, plan: &str) -> Option<Wall> {
+        self.named.get(plan).copied().unwrap_or(self.everything_since)
+    }
+}
+
+/// The alerts that are about a plan: those that name it, or name none.
+pub fn about<'a>(plan: &str, alerts: &'a [Alert], labels: &[String]) -> Vec<&'a Alert> {
+    alerts.iter().filter(|alert| alert.plan_id(labels).is_none_or(|id| id == plan)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alert(id: Option<&str>, starts_at: i64) -> Alert {
+        let labels = id.map(|id| ("id".to_owned(), id.to_owned()));
+        Alert {
+            name: "BackupFailed".into(),
+            fingerprint: starts_at.to_string(),
+            starts_at: Some(Wall(starts_at)),
+            labels: labels.into_iter().collect(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn alerts_ask_about_the_plans_they_name_and_else_about_all() {
+        let labels = ["backup_id".to_owned(), "id".to_owned()];
+        let alerts = [alert(Some("1"), 5), alert(Some("1"), 9), alert(Some(" "), 7)];
+        let question = Question::of(&alerts, &labels);
+        assert_eq!(question.named, BTreeMap::from([("1".to_owned(), Some(Wall(9)))]));
+        assert!(question.everything);
+        assert_eq!(question.alarmed("1"), Some(Wall(9)));
+        assert_eq!(question.alarmed("2"), Some(Wall(7)));
+        assert_eq!(about("1", &alerts, &labels).len(), 3);
+        assert_eq!(about("2", &alerts, &labels).len(), 1);
+    }
+}

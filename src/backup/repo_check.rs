@@ -1,0 +1,313 @@
+//! Asks restic how the repositories of those modules are that did not succeed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::plan::{Module, ModuleState, Plan};
+use super::restic::{self, Lock, Refusal};
+use super::settings::{Password, RepoCheck, Repository};
+use crate::clock::{self, Now, Wall};
+use crate::process::{self, Finished};
+use crate::secret::{Secret, scrub};
+use crate::stop::Stop;
+
+/// Repositories that are asked at the same time: the boxes are small.
+const AT_ONCE: usize = 2;
+
+/// All repositories of a plan together may take this many times as long as one.
+const ALL_TOGETHER: u32 = 3;
+
+/// What makes 999 ms a second.
+const ALMOST: Duration = Duration::from_millis(500);
+
+/// Locks of a repository that are looked at.
+const MOST_LOCKS: usize = 5;
+
+/// A module and how its repository is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The module's id.
+    pub module: String,
+    /// How its repository is.
+    pub condition: Condition,
+}
+
+/// How a repository is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// It could be opened and read.
+    Open(Seen),
+    /// It could not.
+    Refused(Refusal),
+    /// restic did not come to an end in time; its last words.
+    TimedOut(String),
+    /// Nobody could ask, and why.
+    NotAsked(String),
+}
+
+/// What an open repository shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    /// When its newest snapshot was taken; none when there is no snapshot.
+    #[serde(serialize_with = "crate::snapshot::rfc3339")]
+    pub newest: Option<Wall>,
+    /// How many bytes that holds, where restic says so cheaply.
+    pub size: Option<u64>,
+    /// Who holds it.
+    pub locks: Vec<Lock>,
+    /// Why the locks are not known, if they are not.
+    pub locks_unknown: Option<String>,
+    /// What `restic check` said, if it was wanted.
+    pub check: Option<Check>,
+}
+
+/// What `restic check` said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// No errors.
+    Sound,
+    /// Errors, and what it said.
+    Damaged(String),
+    /// It came to no result, and why.
+    Undecided(String),
+}
+
+/// Asks for each module of a plan that did not succeed. `passwords` are those of the destinations
+/// as Redis has them, for repositories that are configured without one. None when it was told to
+/// stop meanwhile.
+pub fn check(
+    settings: &RepoCheck,
+    plan: &Plan,
+    passwords: &BTreeMap<String, Secret>,
+    stop: &Stop,
+) -> Option<Vec<Finding>> {
+    let until = Instant::now() + settings.timeout * ALL_TOGETHER;
+    let modules = plan.modules.iter().filter(|module| module.state != ModuleState::Success);
+    let waiting: Mutex<VecDeque<&Module>> = Mutex::new(modules.collect());
+    let findings = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(module) = locked(&waiting).pop_front() {
+            if stop.stopped() {
+                return;
+            }
+            let condition = match place(settings, plan, module, passwords) {
+                Err(why) => Condition::NotAsked(why),
+                Ok(place) => place.look(until),
+            };
+            locked(&findings).push(Finding { module: module.id.clone(), condition });
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..AT_ONCE {
+            // Without a second thread this one does all of it.
+            let _ = std::thread::Builder::new().name("restic".into()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut findings = findings.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    findings.sort_by(|one, other| one.module.cmp(&other.module));
+    (!stop.stopped()).then_some(findings)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// A repository and all that restic needs to open it.
+struct Place<'a> {
+    settings: &'a RepoCheck,
+    configured: &'a Repository,
+    /// With the template filled in. It may hold a password.
+    repository: String,
+    password: Option<&'a Secret>,
+}
+
+fn place<'a>(
+    settings: &'a RepoCheck,
+    plan: &Plan,
+    module: &Module,
+    passwords: &'a BTreeMap<String, Secret>,
+) -> Result<Place<'a>, String> {
+    let destination = plan.destination.as_ref().ok_or("the plan's destination is not known")?;
+    let uuid = module.uuid.as_ref().ok_or("the module's UUID is not known")?;
+    let configured = settings.repositories.get(&destination.id);
+    let configured =
+        configured.or_else(|| settings.repositories.get("default")).ok_or_else(|| {
+            format!("neither {} nor default is in repo_check.repositories", destination.id)
+        })?;
+    let password = passwords.get(&destination.id);
+    let in_env = || configured.env.keys().any(|name| name.starts_with("RESTIC_PASSWORD"));
+    if configured.password.is_none() && password.is_none() && !in_env() {
+        return Err("its password is neither configured nor readable in Redis".into());
+    }
+    let image = module.id.trim_end_matches(|c: char| c.is_ascii_digit());
+    let repository = configured
+        .repository
+        .replace("{path}", &format!("{image}/{uuid}"))
+        .replace("{repository}", &destination.id);
+    Ok(Place { settings, configured, repository, password })
+}
+
+impl Place<'_> {
+    fn look(&self, all_until: Instant) -> Condition {
+        let until = all_until.min(Instant::now() + self.settings.timeout);
+        let listed = match self.run(&["snapshots", "--latest", "1", "--json"], until) {
+            Ok(finished) => finished,
+            Err(condition) => return condition,
+        };
+        if listed.code != Some(0) {
+            return Condition::Refused(self.refusal(&listed));
+        }
+        let Some(snapshots) = restic::snapshots(&listed.stdout) else {
+            let why = "restic's list of snapshots is not what it should be";
+            return Condition::Refused(Refusal::Unreachable(why.into()));
+        };
+        let mut seen = Seen { newest: snapshots.newest, size: snapshots.size, ..Seen::default() };
+        match self.locks(until) {
+            Ok(locks) => seen.locks = locks,
+            Err(why) => seen.locks_unknown = Some(why),
+        }
+        if self.settings.deep {
+            seen.check = Some(self.deep(&seen, until));
+        }
+        Condition::Open(seen)
+    }
+
+    fn locks(&self, until: Instant) -> Result<Vec<Lock>, String> {
+        let listed = self.run(&["list", "locks"], until).map_err(words)?;
+        if listed.code != Some(0) {
+            return Err(self.complaint(&listed));
+        }
+        let mut locks = Vec::new();
+        for id in restic::lock_ids(&listed.stdout).into_iter().take(MOST_LOCKS) {
+            let shown = self.run(&["cat", "lock", id, "--json"], until).map_err(words)?;
+            // A lock that is gone by now needs no words.
+            locks.extend(restic::lock(&shown.stdout, Now::read().wall));
+        }
+        Ok(locks)
+    }
+
+    fn deep(&self, seen: &Seen, until: Instant) -> Check {
+        if seen.locks.iter().any(|lock| !lock.stale) {
+            return Check::Undecided("not done while somebody holds the repository".into());
+        }
+        match self.run(&["check"], until) {
+            Err(condition) => Check::Undecided(words(condition)),
+            Ok(finished) if finished.code == Some(0) => Check::Sound,
+            Ok(finished) if finished.stderr.contains("repository contains errors") => {
+                Check::Damaged(self.damage(&finished))
+            }
+            Ok(finished) => Check::Undecided(self.complaint(&finished)),
+        }
+    }
+
+    /// The first thing that `restic check` found.
+    fn damage(&self, finished: &Finished) -> String {
+        let telling = |line: &&str| !line.is_empty() && !line.starts_with("Fatal:");
+        let first = finished.stderr.lines().map(str::trim).find(telling);
+        self.scrubbed(first.unwrap_or("the repository contains errors"))
+    }
+
+    /// One run of restic, reading only: without a lock of ours, and without a cache, which would
+    /// cost a small box more disk than it saves. Nothing secret is on the command line.
+    fn run(&self, arguments: &[&str], until: Instant) -> Result<Finished, Condition> {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Condition::TimedOut("there was no time left for it".into()));
+        }
+        let path = self.settings.restic_path.as_path();
+        let mut command = Command::new(path);
+        command.args(arguments).args(["--no-lock", "--no-cache"]);
+        self.equip(&mut command);
+        let finished = process::run(&mut command, "", left)
+            .map_err(|why| Condition::NotAsked(not_started(path, &why)))?;
+        if finished.timed_out {
+            let said = if finished.stderr.trim().is_empty() {
+                "it said nothing".into()
+            } else {
+                self.complaint(&finished)
+            };
+            let after = clock::words(Duration::from_secs((left + ALMOST).as_secs()));
+            return Err(Condition::TimedOut(format!("killed after {after}: {said}")));
+        }
+        Ok(finished)
+    }
+
+    /// What restic is told by its environment (restic's manual, "Environment Variables").
+    fn equip(&self, command: &mut Command) {
+        for name in ["RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"] {
+            command.env_remove(name);
+        }
+        command.env_remove("RESTIC_REPOSITORY_FILE").env("RESTIC_REPOSITORY", &self.repository);
+        match (&self.configured.password, self.password) {
+            (Some(Password::Clear(password)), _) => {
+                command.env("RESTIC_PASSWORD", password.reveal());
+            }
+            (Some(Password::File(path)), _) => {
+                command.env("RESTIC_PASSWORD_FILE", path);
+            }
+            (None, Some(password)) => {
+                command.env("RESTIC_PASSWORD", password.reveal());
+            }
+            (None, None) => {}
+        }
+        for (name, value) in &self.configured.env {
+            command.env(name, value.reveal());
+        }
+    }
+
+    fn refusal(&self, finished: &Finished) -> Refusal {
+        match restic::refusal(finished.code, &finished.stderr) {
+            Refusal::Unreachable(why) => Refusal::Unreachable(self.scrubbed(&why)),
+            other => other,
+        }
+    }
+
+    fn complaint(&self, finished: &Finished) -> String {
+        self.scrubbed(&restic::complaint(&finished.stderr))
+    }
+
+    fn scrubbed(&self, text: &str) -> String {
+        let configured = match &self.configured.password {
+            Some(Password::Clear(password)) => Some(password),
+            Some(Password::File(_)) | None => None,
+        };
+        let login = login(&self.repository);
+        let secrets = self.configured.env.values().chain(configured).chain(self.password);
+        scrub(text, secrets.chain(&login))
+    }
+}
+
+/// The password in an address, if there is one.
+fn login(repository: &str) -> Option<Secret> {
+    let authority = repository.split_once("://")?.1.split('/').next()?;
+    let (_, password) = authority.rsplit_once('@')?.0.split_once(':')?;
+    Some(Secret::new(password))
+}
+
+fn words(condition: Condition) -> String {
+    match condition {
+        Condition::TimedOut(why) | Condition::NotAsked(why) => why,
+        Condition::Refused(Refusal::Unreachable(why)) => why,
+        Condition::Refused(Refusal::Gone | Refusal::WrongPassword) | Condition::Open(_) => {
+            String::new()
+        }
+    }
+}
+
+fn not_started(path: &Path, why: &std::io::Error) -> String {
+    let path = path.display();
+    match why.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("there is no program {path}: install restic, or set repo_check.restic_path")
+        }
+        _ => format!("{path} cannot be started: {why}"),
+    }
+}

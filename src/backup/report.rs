@@ -1,0 +1,493 @@
+//! From what was found out about a plan to an event for people. Pure.
+
+use super::alert::Alert;
+use super::plan::{Module, ModuleState, Plan, Run};
+use super::repo_check::{Check, Condition, Finding, Seen};
+use super::restic::{Lock, Refusal};
+use super::verdict::{Outcome, Verdict};
+use crate::clock::{Wall, words};
+use crate::event::{Event, Fact, Table};
+
+/// The id of what stands for all plans, when not one of them is known.
+pub const ALL_PLANS: &str = "all";
+
+/// Modules in the table, and lines of one detail.
+const MOST_ROWS: usize = 200;
+const MOST_LINES: usize = 15;
+
+/// Alerts whose words are repeated.
+const MOST_ALERTS: usize = 5;
+
+/// The annotations that say something: of each row the first that is there.
+const ANNOTATIONS: [&[&str]; 2] = [
+    &["summary", "summary_en", "message", "title", "summary_it"],
+    &["description", "description_en", "description_it"],
+];
+
+/// All that is known about a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// Its modules; none of them when Redis could not be asked.
+    pub plan: &'a Plan,
+    /// How it fared.
+    pub verdict: &'a Verdict,
+    /// What the repositories said; none when they were not asked.
+    pub findings: Option<&'a [Finding]>,
+    /// The alerts that complained.
+    pub alerts: &'a [&'a Alert],
+    /// The time of the report.
+    pub now: Wall,
+}
+
+impl Report<'_> {
+    /// The event: one line, details for every channel, a table for those that can show one.
+    pub fn event(&self) -> Event {
+        Event {
+            at: self.now,
+            level: self.verdict.outcome.level(),
+            fact: Fact::Backup {
+                plan: self.plan.id.clone(),
+                title: self.title(),
+                details: self.details(),
+                table: self.table(),
+            },
+        }
+    }
+
+    fn title(&self) -> String {
+        let name = self.plan.name.as_ref().unwrap_or(&self.plan.id);
+        format!("backup {name} {}: {}", self.verdict.outcome.name(), self.verdict.why)
+    }
+
+    fn details(&self) -> Vec<(String, String)> {
+        let mut details = Vec::new();
+        let mut say = |label: &str, lines: Vec<String>| {
+            if !lines.is_empty() {
+                details.push((label.to_owned(), shortened(lines)));
+            }
+        };
+        for state in [
+            ModuleState::Failed,
+            ModuleState::Missing,
+            ModuleState::Unreadable,
+            ModuleState::Running,
+        ] {
+            let modules = self.plan.modules.iter().filter(|module| module.state == state);
+            say(state.name(), modules.map(|module| self.module(module)).collect());
+        }
+        if let Some(findings) = self.findings {
+            let line = |finding: &Finding| {
+                format!("{}: {}", finding.module, condition(&finding.condition, self.now))
+            };
+            say("repositories", findings.iter().map(line).collect());
+        }
+        say("look at", self.next_steps());
+        say("plan", vec![self.plan_words()]);
+        say("alert", self.alert_words());
+        details
+    }
+
+    /// `mail1 (Post office): 2 errors, ended 2026-11-21 20:12 UTC after 7 min`.
+    fn module(&self, module: &Module) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        if let Some(run) = &module.run {
+            parts.extend(run.errors.filter(|errors| *errors > 0).map(errors));
+            if module.state == ModuleState::Running {
+                parts.extend(run.start.map(|start| format!("began {}", minute(start))));
+            } else {
+                parts.extend(run.end.map(|end| format!("ended {}", minute(end))));
+                parts.extend(took(run).map(|took| format!("after {took}")));
+            }
+        }
+        let known = module.state == ModuleState::Missing && module.run.is_some();
+        parts.extend(module.why.clone().filter(|_| !known));
+        format!("{}: {}", named(module), parts.join(", "))
+    }
+
+    fn plan_words(&self) -> String {
+        let plan = self.plan;
+        let mut parts = vec![format!("id {}", plan.id)];
+        parts.extend(plan.schedule.as_ref().map(|schedule| format!("runs {schedule}")));
+        if plan.enabled == Some(false) {
+            parts.push("is switched off".into());
+        }
+        if let Some(destination) = &plan.destination {
+            let name = destination.name.as_ref().unwrap_or(&destination.id);
+            let provider = destination.provider.as_ref();
+            let provider = provider.map_or(String::new(), |provider| format!(" ({provider})"));
+            parts.push(format!("to {name}{provider}"));
+        }
+        parts.join(", ")
+    }
+
+    fn alert_words(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for alert in self.alerts.iter().take(MOST_ALERTS) {
+            let said = said(alert);
+            let since = alert.starts_at.map(|at| format!(" (firing since {})", minute(at)));
+            let since = since.unwrap_or_default();
+            let said = if said.is_empty() { said } else { format!(": {said}") };
+            let line = format!("{}{since}{said}", alert.name);
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        let more = self.alerts.len().saturating_sub(MOST_ALERTS);
+        lines.extend((more > 0).then(|| format!("and {more} more")));
+        lines
+    }
+
+    /// What to look at next, each once, the first obstacle first.
+    fn next_steps(&self) -> Vec<String> {
+        let mut steps: Vec<String> = Vec::new();
+        let mut step = |what: String| {
+            if !steps.contains(&what) {
+                steps.push(what);
+            }
+        };
+        if self.verdict.outcome == Outcome::Unknown && self.plan.modules.is_empty() {
+            let plan = if self.plan.id == ALL_PLANS { "--all" } else { &self.plan.id };
+            step(format!("why this is not known; then: hbd backup {plan}"));
+        }
+        for finding in self.findings.into_iter().flatten() {
+            if let Some(what) = remedy(&finding.condition) {
+                step(what.into());
+            }
+        }
+        for module in &self.plan.modules {
+            let node =
+                module.node.as_ref().map_or(String::new(), |node| format!(" on node {node}"));
+            match module.state {
+                ModuleState::Failed => step(format!("the log of {}{node}", module.id)),
+                ModuleState::Missing => {
+                    step(format!("whether the backup was started at all{node}"));
+                }
+                ModuleState::Unreadable => step(format!("what Redis holds about {}", module.id)),
+                ModuleState::Success | ModuleState::Running => {}
+            }
+        }
+        steps
+    }
+
+    fn table(&self) -> Option<Table> {
+        let modules = &self.plan.modules;
+        if modules.is_empty() {
+            return None;
+        }
+        let nodes = modules.iter().any(|module| module.node != modules[0].node);
+        let mut head: Vec<&str> =
+            vec!["module", "state", "errors", "size", "files", "snapshots", "start", "end", "took"];
+        head.extend(nodes.then_some("node"));
+        let mut ordered: Vec<&Module> = modules.iter().collect();
+        ordered.sort_by_key(|module| (module.state == ModuleState::Success, &module.id));
+        let mut rows: Vec<_> =
+            ordered.into_iter().take(MOST_ROWS).map(|module| row(module, nodes)).collect();
+        if modules.len() > MOST_ROWS {
+            rows.push(vec![format!("and {} more", modules.len() - MOST_ROWS)]);
+        }
+        Some(Table { head: head.into_iter().map(str::to_owned).collect(), rows })
+    }
+}
+
+/// What an alert's annotations say, in English where they can.
+fn said(alert: &Alert) -> String {
+    let first = |names: &[&str]| {
+        let mut texts = names.iter().filter_map(|name| alert.annotations.get(*name));
+        texts.find(|text| !text.trim().is_empty()).cloned()
+    };
+    let mut said: Vec<String> = ANNOTATIONS.iter().filter_map(|names| first(names)).collect();
+    said.dedup();
+    if said.is_empty() {
+        said.extend(alert.annotations.values().next().cloned());
+    }
+    said.join(" ")
+}
+
+fn row(module: &Module, nodes: bool) -> Vec<String> {
+    let none = Run::default();
+    let run = module.run.as_ref().unwrap_or(&none);
+    let number = |number: Option<u64>| number.map_or(String::new(), |number| number.to_string());
+    let time = |at: Option<Wall>| at.map(minute).unwrap_or_default();
+    let mut row = vec![
+        named(module),
+        module.state.name().to_owned(),
+        number(run.errors),
+        run.size.map(bytes).unwrap_or_default(),
+        number(run.files),
+        number(run.snapshots),
+        time(run.start),
+        time(run.end),
+        took(run).unwrap_or_default(),
+    ];
+    row.extend(nodes.then(|| module.node.clone().unwrap_or_default()));
+    row
+}
+
+/// `mail1 (Post office)`.
+fn named(module: &Module) -> String {
+    match &module.ui_name {
+        Some(name) => format!("{} ({name})", module.id),
+        None => module.id.clone(),
+    }
+}
+
+fn took(run: &Run) -> Option<String> {
+    let (start, end) = (run.start?, run.end?);
+    (start <= end).then(|| words(end.since(start)))
+}
+
+fn errors(count: u64) -> String {
+    if count == 1 { "1 error".into() } else { format!("{count} errors") }
+}
+
+/// How a repository is, in half a line.
+fn condition(condition: &Condition, now: Wall) -> String {
+    match condition {
+        Condition::Open(seen) => open(seen, now),
+        Condition::Refused(Refusal::Gone) => "there is no repository at this place".into(),
+        Condition::Refused(Refusal::WrongPassword) => "the password is wrong".into(),
+        Condition::Refused(Refusal::Unreachable(why)) => format!("cannot be reached: {why}"),
+        Condition::TimedOut(why) => format!("did not answer in time ({why})"),
+        Condition::NotAsked(why) => format!("could not be asked: {why}"),
+    }
+}
+
+fn open(seen: &Seen, now: Wall) -> String {
+    let mut parts = Vec::new();
+    parts.push(match seen.newest {
+        Some(at) => format!("newest snapshot {} ({} old)", minute(at), words(now.since(at))),
+        None => "no snapshot yet".into(),
+    });
+    parts.extend(seen.size.map(|size| format!("it holds {}", bytes(size))));
+    parts.extend(seen.locks.iter().map(lock));
+    parts.extend(seen.locks_unknown.as_ref().map(|why| format!("locks not known: {why}")));
+    parts.extend(seen.check.as_ref().map(|check| match check {
+        Check::Sound => "restic check found no errors".into(),
+        Check::Damaged(what) => format!("restic check found damage: {what}"),
+        Check::Undecided(why) => format!("restic check came to no result: {why}"),
+    }));
+    parts.join(", ")
+}
+
+fn lock(lock: &Lock) -> String {
+    let since = lock.since.map_or(String::new(), |since| format!(" since {}", minute(since)));
+    let stale = if lock.stale { " (stale)" } else { "" };
+    format!("locked by {}{since}{stale}", lock.holder)
+}
+
+fn remedy(condition: &Condition) -> Option<&'static str> {
+    match condition {
+        Condition::Refused(Refusal::Gone) => {
+            Some("whether the destination was moved or emptied: a repository is not there")
+        }
+        Condition::Refused(Refusal::WrongPassword) => {
+            Some("the repository's password: it was changed, or repo_check has another one")
+        }
+        Condition::Refused(Refusal::Unreachable(_)) | Condition::TimedOut(_) => {
+            Some("the destination first: server, network, login")
+        }
+        Condition::Open(Seen { check: Some(Check::Damaged(_)), .. }) => {
+            Some("the damaged repository: restic check, then restic repair")
+        }
+        Condition::Open(seen) if seen.locks.iter().any(|lock| lock.stale) => {
+            Some("the stale lock: if its holder no longer runs, restic unlock")
+        }
+        Condition::Open(seen) if !seen.locks.is_empty() => {
+            Some("who holds the repository's lock: another run may still go on")
+        }
+        Condition::Open(_) | Condition::NotAsked(_) => None,
+    }
+}
+
+fn shortened(mut lines: Vec<String>) -> String {
+    let more = lines.len().saturating_sub(MOST_LINES);
+    lines.truncate(MOST_LINES);
+    lines.extend((more > 0).then(|| format!("and {more} more")));
+    lines.join("\n")
+}
+
+/// `2026-11-21 20:12 UTC`.
+fn minute(at: Wall) -> String {
+    let text = at.to_string();
+    format!("{} UTC", text[..16].replace('T', " "))
+}
+
+/// A size in units of a thousand: `1.2 GB`.
+fn bytes(size: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if size < 1000 {
+        return format!("{size} B");
+    }
+    #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let mut value = size as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backup::plan::Destination;
+    use crate::event::{EventId, Level, Message};
+
+    const NOW: Wall = Wall(1_795_291_928_000);
+
+    fn module(id: &str, state: ModuleState, ran: bool) -> Module {
+        let end = NOW - Duration::from_secs(600);
+        Module {
+            id: id.into(),
+            ui_name: (id == "mail1").then(|| "Post office".into()),
+            uuid: None,
+            node: Some("1".into()),
+            state,
+            why: None,
+            run: ran.then(|| Run {
+                start: Some(end - Duration::from_secs(420)),
+                end: Some(end),
+                errors: Some(u64::from(state == ModuleState::Failed) * 2),
+                size: Some(1_234_567_890),
+                files: Some(4321),
+                snapshots: Some(7),
+            }),
+        }
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            id: "1".into(),
+            name: Some("Nightly".into()),
+            enabled: Some(true),
+            schedule: Some("daily".into()),
+            destination: Some(Destination {
+                id: "d1".into(),
+                name: Some("Box".into()),
+                provider: None,
+            }),
+            modules: vec![
+                module("cloud2", ModuleState::Success, true),
+                module("mail1", ModuleState::Failed, true),
+                module("samba3", ModuleState::Missing, false),
+            ],
+        }
+    }
+
+    fn alert() -> Alert {
+        let text = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        Alert {
+            name: "BackupFailed".into(),
+            fingerprint: "f".into(),
+            starts_at: Some(NOW),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::from([
+                text("summary_en", "Backup job Nightly (ID: 1) has failed."),
+                text("summary_it", "Backup Nightly (ID: 1) fallito."),
+            ]),
+        }
+    }
+
+    fn told(plan: &Plan, findings: Option<&[Finding]>) -> (Event, Message) {
+        let verdict = Verdict::of(plan);
+        let alert = alert();
+        let report =
+            Report { plan, verdict: &verdict, findings, alerts: &[&alert, &alert], now: NOW };
+        let event = report.event();
+        let message = event.message(EventId(1));
+        (event, message)
+    }
+
+    fn detail<'a>(message: &'a Message, label: &str) -> &'a str {
+        let found = message.details.iter().find(|(name, _)| name == label);
+        found.map_or("", |(_, text)| text)
+    }
+
+    #[test]
+    fn one_line_says_what_matters_and_the_details_say_the_rest() {
+        let seen = Seen {
+            newest: Some(NOW - Duration::from_secs(2 * 86_400)),
+            locks: vec![Lock {
+                holder: "root at web1 (process 7)".into(),
+                since: Some(NOW - Duration::from_secs(3 * 86_400)),
+                exclusive: false,
+                stale: true,
+            }],
+            ..Seen::default()
+        };
+        let findings = [
+            Finding { module: "mail1".into(), condition: Condition::Open(seen) },
+            Finding {
+                module: "samba3".into(),
+                condition: Condition::Refused(Refusal::WrongPassword),
+            },
+        ];
+        let (event, message) = told(&plan(), Some(&findings));
+        assert_eq!(event.level, Level::Critical);
+        assert_eq!(message.title, "backup Nightly PARTIAL: 1 of 3 modules failed, 1 missing");
+        for (label, text) in [
+            ("failed", "mail1 (Post office): 2 errors, ended 2026-11-21 20:02 UTC, after 7 min"),
+            (
+                "repositories",
+                "mail1: newest snapshot 2026-11-19 20:12 UTC (2 d old), locked by root at web1 \
+                 (process 7) since 2026-11-18 20:12 UTC (stale)\nsamba3: the password is wrong",
+            ),
+            (
+                "look at",
+                "the stale lock: if its holder no longer runs, restic unlock\n\
+                 the repository's password: it was changed, or repo_check has another one\n\
+                 the log of mail1 on node 1\n\
+                 whether the backup was started at all on node 1",
+            ),
+            ("plan", "id 1, runs daily, to Box"),
+            (
+                "alert",
+                "BackupFailed (firing since 2026-11-21 20:12 UTC): \
+                 Backup job Nightly (ID: 1) has failed.",
+            ),
+        ] {
+            assert_eq!(detail(&message, label), text);
+        }
+    }
+
+    #[test]
+    fn the_table_has_every_module_and_the_worst_first() {
+        let table = told(&plan(), None).1.table.unwrap();
+        let mail = "mail1 (Post office)|failed|2|1.2 GB|4321|7|2026-11-21 19:55 UTC|\
+                    2026-11-21 20:02 UTC|7 min";
+        assert_eq!(table.rows[0].join("|"), mail);
+        assert_eq!(table.rows[1].join("|"), "samba3|missing|||||||");
+        assert_eq!(table.rows[2][0], "cloud2");
+        assert!(table.rows.iter().all(|row| row.len() == table.head.len()));
+    }
+
+    #[test]
+    fn what_could_not_be_found_out_is_said() {
+        let plan = Plan { id: "7".into(), ..Plan::default() };
+        let verdict = Verdict::unknown("Redis at 127.0.0.1:6379: Connection refused");
+        let report =
+            Report { plan: &plan, verdict: &verdict, findings: None, alerts: &[], now: NOW };
+        let message = report.event().message(EventId(1));
+        assert_eq!(message.title, "backup 7 UNKNOWN: Redis at 127.0.0.1:6379: Connection refused");
+        assert_eq!(detail(&message, "look at"), "why this is not known; then: hbd backup 7");
+        assert_eq!(message.table, None);
+    }
+
+    #[test]
+    fn sizes_are_in_human_units() {
+        for (size, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_960, "1.0 MB"),
+            (123_456_789, "123.5 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
+    }
+}

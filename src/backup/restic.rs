@@ -1,0 +1,211 @@
+//! What restic says, understood: its JSON, its complaints, its exit codes. Pure.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::alert::moment;
+use crate::clock::Wall;
+
+/// restic itself calls a lock stale that was not refreshed for so long (`restic.staleTimeout`).
+const STALE_AFTER: Duration = Duration::from_secs(30 * 60);
+
+/// Why a repository could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind", content = "why")]
+pub enum Refusal {
+    /// There is no repository at this place.
+    Gone,
+    /// The password is wrong, or no key of the repository fits it.
+    WrongPassword,
+    /// The place cannot be reached, or something else is in the way.
+    Unreachable(String),
+}
+
+/// What restic's failure means. Exit codes are told apart since restic 0.17 only.
+pub fn refusal(code: Option<i32>, stderr: &str) -> Refusal {
+    let says = |words: &str| stderr.contains(words);
+    match code {
+        Some(10) => Refusal::Gone,
+        Some(12) => Refusal::WrongPassword,
+        _ if says("wrong password or no key found") => Refusal::WrongPassword,
+        _ if is_gone(stderr) => Refusal::Gone,
+        _ => Refusal::Unreachable(complaint(stderr)),
+    }
+}
+
+/// Whether the config file, with which every repository begins, is not there.
+fn is_gone(stderr: &str) -> bool {
+    const SIGNS: [&str; 4] =
+        ["no such file or directory", "does not exist", "(404)", "404 Not Found"];
+    let config = stderr.lines().find(|line| line.contains("unable to open config file"));
+    config.is_some_and(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+}
+
+/// The line that says what is wrong.
+pub fn complaint(stderr: &str) -> String {
+    let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+    let fatal = lines().find_map(|line| line.strip_prefix("Fatal: "));
+    let line = fatal.or_else(|| lines().next_back()).unwrap_or("it did not say why");
+    // Since restic 0.17 complaints come as JSON, too.
+    let json = serde_json::from_str::<Value>(line).unwrap_or_default();
+    let line = json["message"].as_str().unwrap_or(line);
+    line.trim_start_matches("Fatal: ").chars().take(300).collect()
+}
+
+/// What the list of snapshots says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    /// When the newest was taken; none when there is no snapshot.
+    pub newest: Option<Wall>,
+    /// How many bytes it holds; known since restic 0.17.
+    pub size: Option<u64>,
+}
+
+/// Reads `restic snapshots --json`, also when its end was cut off.
+pub fn snapshots(stdout: &str) -> Option<Snapshots> {
+    #[derive(Deserialize)]
+    struct Snapshot {
+        time: String,
+        summary: Option<Summary>,
+    }
+    #[derive(Deserialize)]
+    struct Summary {
+        total_bytes_processed: Option<u64>,
+    }
+    let text = stdout.trim();
+    if text == "null" {
+        return Some(Snapshots::default());
+    }
+    let list: Vec<Snapshot> = match serde_json::from_str(text) {
+        Ok(list) => list,
+        Err(_) => return cut_off_snapshots(text),
+    };
+    let newest = list
+        .into_iter()
+        .filter_map(|snapshot| Some((moment(&snapshot.time)?, snapshot.summary)))
+        .max_by_key(|(time, _)| *time);
+    Some(match newest {
+        Some((time, summary)) => Snapshots {
+            newest: Some(time),
+            size: summary.and_then(|summary| summary.total_bytes_processed),
+        },
+        None => Snapshots::default(),
+    })
+}
+
+fn cut_off_snapshots(text: &str) -> Option<Snapshots> {
+    let times = text.split("\"time\":\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let newest = times.filter_map(moment).max()?;
+    Some(Snapshots { newest: Some(newest), size: None })
+}
+
+/// A lock on a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lock {
+    /// Who holds it: `root at web1 (process 7172)`.
+    pub holder: String,
+    /// Since when, or when it was last refreshed.
+    #[serde(serialize_with = "crate::snapshot::rfc3339")]
+    pub since: Option<Wall>,
+    /// Whether it keeps readers out, too.
+    pub exclusive: bool,
+    /// Whether nobody has refreshed it for so long that its holder must be gone.
+    pub stale: bool,
+}
+
+/// Reads `restic cat lock`.
+pub fn lock(stdout: &str, now: Wall) -> Option<Lock> {
+    #[derive(Deserialize)]
+    struct Raw {
+        time: String,
+        #[serde(default)]
+        exclusive: bool,
+        #[serde(default)]
+        hostname: String,
+        #[serde(default)]
+        username: String,
+        #[serde(default)]
+        pid: i64,
+    }
+    let raw: Raw = serde_json::from_str(stdout.trim()).ok()?;
+    let since = moment(&raw.time);
+    Some(Lock {
+        holder: format!("{} at {} (process {})", raw.username, raw.hostname, raw.pid),
+        since,
+        exclusive: raw.exclusive,
+        stale: since.is_some_and(|since| now.since(since) > STALE_AFTER),
+    })
+}
+
+/// Reads `restic list locks`: the ids.
+pub fn lock_ids(stdout: &str) -> Vec<&str> {
+    let is_id = |id: &&str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    stdout.lines().map(str::trim).filter(is_id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_told_apart() {
+        let gone = "Fatal: unable to open config file: stat /x/config: no such file or directory\n\
+                    Is there a repository at the following location?\n/x";
+        let refused = "Fatal: unable to open config file: client.Head: Head \"http://127.0.0.1:1/x/config\": \
+                       dial tcp 127.0.0.1:1: connect: connection refused\nIs there a repository";
+        let login =
+            "Fatal: unable to open config file: unexpected HTTP response (401): 401 Unauthorized";
+        for (code, stderr, expected) in [
+            (1, "Fatal: wrong password or no key found\n", Refusal::WrongPassword),
+            (12, "", Refusal::WrongPassword),
+            (10, "", Refusal::Gone),
+            (1, gone, Refusal::Gone),
+            (1, "Fatal: unable to open config file: <config/> does not exist", Refusal::Gone),
+            (1, "", Refusal::Unreachable("it did not say why".into())),
+            (1, "a\nb\n", Refusal::Unreachable("b".into())),
+            (
+                1,
+                "{\"message_type\":\"exit_error\",\"code\":1,\"message\":\"Fatal: no\"}\n",
+                Refusal::Unreachable("no".into()),
+            ),
+        ] {
+            assert_eq!(refusal(Some(code), stderr), expected, "{stderr}");
+        }
+        for stderr in [refused, login] {
+            let Refusal::Unreachable(why) = refusal(Some(1), stderr) else { panic!("{stderr}") };
+            assert!(why.starts_with("unable to open config file: "), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_newest_snapshot_is_found_whatever_the_order_and_the_end() {
+        let list = r#"[{"time":"2026-11-21T22:53:42.563588977Z","paths":["/a"]},
+            {"time":"2026-11-21T23:53:43+01:00","summary":{"total_bytes_processed":7}},
+            {"time":"2026-11-20T22:53:42Z"}]"#;
+        let found = snapshots(list).unwrap();
+        assert_eq!(found.newest.unwrap().to_string(), "2026-11-21T22:53:43.000Z");
+        assert_eq!(found.size, Some(7));
+        let cut = &list[..list.find("\"summary").unwrap()];
+        assert_eq!(snapshots(&cut.replace(" ", "")).unwrap().newest, found.newest);
+        assert_eq!(snapshots("[]"), Some(Snapshots::default()));
+        assert_eq!(snapshots("null\n"), Some(Snapshots::default()));
+        assert_eq!(snapshots("nonsense"), None);
+    }
+
+    #[test]
+    fn a_lock_says_who_since_when_and_whether_it_is_stale() {
+        let json = r#"{"time": "2026-11-21T22:54:23.710558659Z", "exclusive": false,
+            "hostname": "vm", "username": "root", "pid": 7172}"#;
+        let taken = moment("2026-11-21T22:54:23Z").unwrap();
+        let fresh = lock(json, taken + Duration::from_secs(60)).unwrap();
+        assert_eq!(fresh.holder, "root at vm (process 7172)");
+        assert!(!fresh.stale && !fresh.exclusive);
+        assert!(lock(json, taken + Duration::from_secs(1900)).unwrap().stale);
+        assert_eq!(lock("{}", taken), None);
+        assert_eq!(lock_ids("repository opened\nabc\n"), Vec::<&str>::new());
+        let id = "a".repeat(64);
+        assert_eq!(lock_ids(&format!("{id}\n")), [id.as_str()]);
+    }
+}

@@ -1,0 +1,209 @@
+//! The outcome of a plan, from the states of its modules. Pure.
+
+use serde::Serialize;
+
+use super::plan::{ModuleState, Plan};
+use crate::event::Level;
+
+/// How a plan fared. Displays as in the contract: `PARTIAL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Outcome {
+    /// Every module succeeded.
+    Success,
+    /// Some did not.
+    Partial,
+    /// None succeeded, and at least one failed.
+    Failed,
+    /// None was run lately.
+    Missing,
+    /// None is known to have failed, and some are still running.
+    Running,
+    /// It could not be found out.
+    Unknown,
+}
+
+impl Outcome {
+    /// All of them, for counters that begin at 0.
+    pub const ALL: [Outcome; 6] = [
+        Outcome::Success,
+        Outcome::Partial,
+        Outcome::Failed,
+        Outcome::Missing,
+        Outcome::Running,
+        Outcome::Unknown,
+    ];
+
+    /// `SUCCESS`, `PARTIAL` and so on.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Success => "SUCCESS",
+            Outcome::Partial => "PARTIAL",
+            Outcome::Failed => "FAILED",
+            Outcome::Missing => "MISSING",
+            Outcome::Running => "RUNNING",
+            Outcome::Unknown => "UNKNOWN",
+        }
+    }
+
+    /// How much it matters.
+    pub fn level(self) -> Level {
+        match self {
+            Outcome::Success => Level::Ok,
+            Outcome::Running => Level::Warning,
+            Outcome::Partial | Outcome::Failed | Outcome::Missing | Outcome::Unknown => {
+                Level::Critical
+            }
+        }
+    }
+}
+
+/// An outcome and why: `2 of 5 modules failed, 1 missing`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// How the plan fared.
+    pub outcome: Outcome,
+    /// Half a sentence for the title.
+    pub why: String,
+}
+
+impl Verdict {
+    /// What is said when nobody could be asked.
+    pub fn unknown(why: impl Into<String>) -> Verdict {
+        Verdict { outcome: Outcome::Unknown, why: why.into() }
+    }
+
+    /// The verdict about a plan.
+    pub fn of(plan: &Plan) -> Verdict {
+        let count = |state| plan.modules.iter().filter(|module| module.state == state).count();
+        let counts = Counts {
+            success: count(ModuleState::Success),
+            failed: count(ModuleState::Failed),
+            missing: count(ModuleState::Missing),
+            running: count(ModuleState::Running),
+            unreadable: count(ModuleState::Unreadable),
+        };
+        match plan.enabled {
+            None if counts.all() == 0 => Verdict::unknown("Redis knows nothing of this plan"),
+            Some(_) if counts.all() == 0 => Verdict::unknown("the plan has no modules"),
+            Some(_) | None => Verdict { outcome: counts.outcome(), why: counts.words() },
+        }
+    }
+}
+
+struct Counts {
+    success: usize,
+    failed: usize,
+    missing: usize,
+    running: usize,
+    unreadable: usize,
+}
+
+impl Counts {
+    fn all(&self) -> usize {
+        self.success + self.failed + self.missing + self.running + self.unreadable
+    }
+
+    /// What is proven counts before what is not known, and that before what is good so far.
+    fn outcome(&self) -> Outcome {
+        let hope = self.success + self.running > 0;
+        match self {
+            Counts { failed: 1.., .. } if !hope => Outcome::Failed,
+            Counts { missing: 1.., .. } if !hope => Outcome::Missing,
+            Counts { failed: 1.., .. } | Counts { missing: 1.., .. } => Outcome::Partial,
+            Counts { unreadable: 1.., .. } => Outcome::Unknown,
+            Counts { running: 1.., .. } => Outcome::Running,
+            Counts { .. } => Outcome::Success,
+        }
+    }
+
+    /// The worst first: `1 of 3 modules failed, 1 missing`.
+    fn words(&self) -> String {
+        let parts: Vec<(usize, &str, &str)> = [
+            (self.failed, "failed", "failed"),
+            (self.missing, "missing", "without a recent run"),
+            (self.unreadable, "unreadable", "with a damaged status"),
+            (self.running, "running", "still running"),
+        ]
+        .into_iter()
+        .filter(|(count, ..)| *count > 0)
+        .collect();
+        let all = self.all();
+        let modules = if all == 1 { "module" } else { "modules" };
+        let Some(((count, _, first), rest)) = parts.split_first() else {
+            return if all == 1 {
+                "its module succeeded".into()
+            } else {
+                format!("all {all} {modules} succeeded")
+            };
+        };
+        let mut words = format!("{count} of {all} {modules} {first}");
+        for (count, short, _) in rest {
+            words.push_str(&format!(", {count} {short}"));
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Module;
+    use super::*;
+
+    fn plan(states: &str) -> Plan {
+        let state = |letter| match letter {
+            's' => ModuleState::Success,
+            'f' => ModuleState::Failed,
+            'm' => ModuleState::Missing,
+            'r' => ModuleState::Running,
+            _ => ModuleState::Unreadable,
+        };
+        let module = |letter| Module {
+            id: "mail1".into(),
+            ui_name: None,
+            uuid: None,
+            node: None,
+            state: state(letter),
+            why: None,
+            run: None,
+        };
+        Plan {
+            enabled: Some(true),
+            modules: states.chars().map(module).collect(),
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn the_states_of_the_modules_make_the_outcome() {
+        for (states, outcome, why) in [
+            ("s", "SUCCESS", "its module succeeded"),
+            ("sss", "SUCCESS", "all 3 modules succeeded"),
+            ("fss", "PARTIAL", "1 of 3 modules failed"),
+            ("sfmur", "PARTIAL", "1 of 5 modules failed, 1 missing, 1 unreadable, 1 running"),
+            ("fr", "PARTIAL", "1 of 2 modules failed, 1 running"),
+            ("ff", "FAILED", "2 of 2 modules failed"),
+            ("fm", "FAILED", "1 of 2 modules failed, 1 missing"),
+            ("fu", "FAILED", "1 of 2 modules failed, 1 unreadable"),
+            ("m", "MISSING", "1 of 1 module without a recent run"),
+            ("mu", "MISSING", "1 of 2 modules without a recent run, 1 unreadable"),
+            ("ms", "PARTIAL", "1 of 2 modules without a recent run"),
+            ("su", "UNKNOWN", "1 of 2 modules with a damaged status"),
+            ("uu", "UNKNOWN", "2 of 2 modules with a damaged status"),
+            ("rs", "RUNNING", "1 of 2 modules still running"),
+            ("", "UNKNOWN", "the plan has no modules"),
+        ] {
+            let verdict = Verdict::of(&plan(states));
+            assert_eq!((verdict.outcome.name(), verdict.why.as_str()), (outcome, why), "{states}");
+        }
+        let stranger = Plan::default();
+        assert_eq!(Verdict::of(&stranger).why, "Redis knows nothing of this plan");
+    }
+
+    #[test]
+    fn only_success_is_ok() {
+        let ok: Vec<_> =
+            Outcome::ALL.into_iter().filter(|outcome| outcome.level() == Level::Ok).collect();
+        assert_eq!(ok, [Outcome::Success]);
+    }
+}

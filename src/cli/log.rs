@@ -1,0 +1,258 @@
+//! `hbd log`: what the running daemon sent to whom, and what still waits.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::client::Client;
+use super::{CONFIGURATION, HELP, UNREACHABLE, complain, config_file, say};
+use crate::config::Config;
+use crate::notify::text::{Flavour, Unit, clean, cut};
+
+/// How many are shown when it is not said.
+const USUAL: usize = 50;
+/// How many the daemon tells at a time.
+const PAGE: usize = 1000;
+/// The columns before the title, and how wide they may become.
+const COLUMNS: [(&str, usize); 6] =
+    [("TIME", 20), ("LEVEL", 8), ("TO", 40), ("OUTCOME", 9), ("TRIES", 5), ("EVENT", 14)];
+/// Less than that is left for no title.
+const NARROWEST: usize = 20;
+
+#[derive(Debug, Default, PartialEq)]
+struct Wish {
+    config: Option<PathBuf>,
+    url: Option<String>,
+    host: Option<String>,
+    limit: usize,
+    json: bool,
+}
+
+/// Reads the arguments, asks the daemon and prints. Gives the exit code: 0, or 3 when the daemon
+/// cannot be reached.
+///
+/// # Errors
+/// When the arguments are wrong.
+pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
+    let Some(wish) = wish(parser)? else { return Ok(say(HELP)) };
+    let client = match &wish.url {
+        Some(url) => Client::at(url).map_err(|why| lexopt::Error::Custom(why.into()))?,
+        None => match Config::load(config_file(wish.config.clone())) {
+            Ok(config) => match Client::of(&config) {
+                Ok(client) => client,
+                Err(why) => return Ok(unreachable(&why)),
+            },
+            Err(problems) => {
+                complain(&problems);
+                return Ok(CONFIGURATION);
+            }
+        },
+    };
+    let notifications = match ask(&client, &wish) {
+        Ok(notifications) => notifications,
+        Err(why) => return Ok(unreachable(&why)),
+    };
+    let text = if wish.json {
+        format!("{}\n", json!({ "notifications": notifications }))
+    } else {
+        table(&notifications, terminal_width())
+    };
+    let _ = io::stdout().write_all(text.as_bytes());
+    Ok(0)
+}
+
+fn unreachable(why: &str) -> u8 {
+    complain(&why);
+    UNREACHABLE
+}
+
+/// What is asked for; none when it is help.
+fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
+    let mut wish = Wish { limit: USUAL, ..Wish::default() };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
+            Long("url") => wish.url = Some(parser.value()?.string()?),
+            Long("limit") | Short('n') => {
+                wish.limit = parser.value()?.parse()?;
+                if wish.limit == 0 {
+                    return Err("--limit must be at least 1".into());
+                }
+            }
+            Long("json") => wish.json = true,
+            Long("help") | Short('h') => return Ok(None),
+            Value(host) if wish.host.is_none() => wish.host = Some(host.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if wish.config.is_some() && wish.url.is_some() {
+        return Err("--config and --url exclude each other".into());
+    }
+    Ok(Some(wish))
+}
+
+/// As many as are wanted, page by page, the newest first.
+fn ask(client: &Client, wish: &Wish) -> Result<Vec<Json>, String> {
+    let mut all: Vec<Json> = Vec::new();
+    let mut before: Option<String> = None;
+    loop {
+        let wanted = (wish.limit - all.len()).min(PAGE);
+        let mut query = vec![("limit", wanted.to_string())];
+        query.extend(wish.host.clone().map(|host| ("host", host)));
+        query.extend(before.map(|id| ("before", id)));
+        let answer = client.get("/api/v1/notifications", &query)?;
+        let page = answer["notifications"].as_array();
+        let old = all.len();
+        all.extend(page.into_iter().flatten().take(wanted).cloned());
+        before = answer["next"].as_str().map(str::to_owned);
+        if before.is_none() || all.len() == old || all.len() >= wish.limit {
+            return Ok(all);
+        }
+    }
+}
+
+/// The table, the newest last as in every log: that is where the prompt is. What did not arrive
+/// has its reason in a line of its own.
+fn table(newest_first: &[Json], width: Option<usize>) -> String {
+    if newest_first.is_empty() {
+        return "nothing was sent\n".into();
+    }
+    let rows: Vec<_> =
+        newest_first.iter().rev().map(|one| (cells(one), word(one, "why"))).collect();
+    let head = COLUMNS.map(|(name, _)| name.to_owned());
+    let widths: [usize; 6] = std::array::from_fn(|column| {
+        let cells = rows.iter().map(|((cells, _), _)| &cells[column]).chain([&head[column]]);
+        cells.map(|cell| count(cell)).max().unwrap_or(0).min(COLUMNS[column].1)
+    });
+    let mut text = line(&head, &widths, "TITLE", width);
+    for ((cells, title), why) in &rows {
+        text.push_str(&line(cells, &widths, title, width));
+        if !why.is_empty() {
+            let why = format!("  {why}");
+            text.push_str(&width.map_or(why.clone(), |width| cut(&why, width, Unit::Characters)));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn cells(one: &Json) -> ([String; 6], String) {
+    let time = word(one, "accepted");
+    let time = time.get(..19).map_or(time.clone(), |seconds| seconds.replace('T', " ") + "Z");
+    let recipient = word(one, "recipient");
+    let space = if recipient.is_empty() { "" } else { " " };
+    let to = format!("{}{space}{recipient}", word(one, "channel"));
+    let cells = [
+        time,
+        word(one, "level"),
+        to,
+        word(one, "state"),
+        one["attempts"].to_string(),
+        word(one, "event"),
+    ];
+    (cells, clean(one["title"].as_str().unwrap_or_default(), Flavour::Line))
+}
+
+/// A text of the daemon's, fit for a terminal; empty when there is none.
+fn word(one: &Json, name: &str) -> String {
+    one[name].as_str().map_or_else(String::new, |text| clean(text, Flavour::Line))
+}
+
+fn line(cells: &[String; 6], widths: &[usize; 6], title: &str, width: Option<usize>) -> String {
+    let mut text = String::new();
+    for (cell, room) in cells.iter().zip(widths) {
+        let cell = cut(cell, *room, Unit::Characters);
+        text.push_str(&format!("{cell}{}  ", " ".repeat(room - count(&cell))));
+    }
+    let used = count(&text);
+    let room = width.map(|width| width.saturating_sub(used).max(NARROWEST));
+    text.push_str(&room.map_or(title.to_owned(), |room| cut(title, room, Unit::Characters)));
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+fn count(text: &str) -> usize {
+    Unit::Characters.count(text)
+}
+
+/// How wide the terminal is; none when the output is read by something else, which gets it all.
+fn terminal_width() -> Option<usize> {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return None;
+    }
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ fills a winsize, and the pointer is to a live one (ioctl_tty(2)).
+    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
+    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Option<Wish>, String> {
+        wish(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
+    }
+
+    fn one(state: &str, title: &str, why: Option<&str>) -> Json {
+        json!({
+            "id": "1", "event": "1a200635da82f3", "state": state, "channel": "mail",
+            "recipient": "ann@example.com", "host": "web1", "subject": "host web1",
+            "level": "critical", "title": title, "accepted": "2026-11-21T20:12:08.667Z",
+            "finished": null, "attempts": 3, "why": why,
+        })
+    }
+
+    #[test]
+    fn the_newest_comes_last_and_a_failure_has_its_reason() {
+        let all = [one("failed", "second", Some("nobody home")), one("delivered", "first", None)];
+        assert_eq!(
+            table(&all, None),
+            "\
+TIME                  LEVEL     TO                    OUTCOME    TRIES  EVENT           TITLE
+2026-11-21 20:12:08Z  critical  mail ann@example.com  delivered  3      1a200635da82f3  first
+2026-11-21 20:12:08Z  critical  mail ann@example.com  failed     3      1a200635da82f3  second
+  nobody home
+"
+        );
+    }
+
+    #[test]
+    fn a_terminal_is_not_overrun_and_not_steered() {
+        let all = [one(
+            "failed",
+            &format!("\u{1b}[31mred\nü{}", "x".repeat(300)),
+            Some(&"y".repeat(300)),
+        )];
+        let text = table(&all, Some(120));
+        assert!(text.lines().all(|line| count(line) <= 120), "{text}");
+        assert!(text.lines().count() == 3 && !text.contains('\u{1b}'), "{text}");
+        assert_eq!(table(&[], None), "nothing was sent\n");
+    }
+
+    #[test]
+    fn what_is_no_notification_breaks_nothing() {
+        assert_eq!(table(&[json!({"accepted": "ü"}), json!(7)], None).lines().count(), 3);
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        let usual = Wish { limit: 50, ..Wish::default() };
+        assert_eq!(parsed(&[]).unwrap().unwrap(), usual);
+        let wish = Wish { host: Some("web1".into()), limit: 3, json: true, ..Wish::default() };
+        assert_eq!(parsed(&["web1", "--limit=3", "--json"]).unwrap().unwrap(), wish);
+        for wrong in [
+            &["a", "b"][..],
+            &["--limit", "0"],
+            &["--limit", "x"],
+            &["--config", "a", "--url", "b"],
+            &["--jsno"],
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

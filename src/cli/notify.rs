@@ -1,0 +1,212 @@
+//! `hbd notify`: sends a text now, from this process, through the real channels.
+//!
+//! It is a test or a script's own word: it goes to every channel asked for, whatever that one's
+//! `min_level`, it is tried once, and it is in no history.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+use log::warn;
+use serde_json::json;
+
+use super::{CONFIGURATION, FAILED, HELP, complain, config_file, say};
+use crate::clock::words;
+use crate::config::Config;
+use crate::event::Level;
+use crate::logger;
+use crate::notify::direct::{LONGEST_TEXT, Notice, Notifier, Report};
+
+/// What the arguments ask for.
+#[derive(Debug, Default, PartialEq)]
+struct Wish {
+    config: Option<PathBuf>,
+    host: Option<String>,
+    channels: Vec<String>,
+    default: bool,
+    level: Option<Level>,
+    json: bool,
+    text: Option<String>,
+}
+
+/// Reads the arguments, sends, and gives the exit code: 0 when every channel took it, 1 when one
+/// did not.
+///
+/// # Errors
+/// When the arguments are wrong.
+pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
+    let Some(wish) = wish(parser)? else { return Ok(say(HELP)) };
+    logger::start();
+    let text = match wish.text.as_deref() {
+        Some("-") => match read_text(io::stdin().lock()) {
+            Ok(text) => text,
+            Err(why) => {
+                complain(&format!("the message cannot be read from standard input: {why}"));
+                return Ok(FAILED);
+            }
+        },
+        text => text.unwrap_or_default().to_owned(),
+    };
+    Ok(match Config::load(config_file(wish.config.clone())) {
+        Ok(config) => notify(&config, &wish, text, &mut io::stdout().lock()),
+        Err(problems) => {
+            complain(&problems);
+            CONFIGURATION
+        }
+    })
+}
+
+/// What is asked for; none when it is help.
+fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
+    let mut wish = Wish::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
+            Long("host") => wish.host = Some(text(parser.value()?)),
+            Long("channel") => wish.channels.push(text(parser.value()?)),
+            Long("default") => wish.default = true,
+            Long("level") => wish.level = Some(level(&text(parser.value()?))?),
+            Long("json") => wish.json = true,
+            Long("help") | Short('h') => return Ok(None),
+            Value(_) if wish.text.is_some() => {
+                return Err("there is more than one message: put it in quotes".into());
+            }
+            Value(value) => wish.text = Some(text(value)),
+            other => {
+                let why = other.unexpected();
+                return Err(format!("{why} (before a message that begins with -, put --)").into());
+            }
+        }
+    }
+    let targets = [wish.host.is_some(), !wish.channels.is_empty(), wish.default];
+    match targets.iter().filter(|given| **given).count() {
+        0 => return Err("whom to tell is missing: --host, --channel or --default".into()),
+        1 => {}
+        _ => return Err("--host, --channel and --default exclude each other".into()),
+    }
+    if wish.text.is_none() {
+        return Err("the message is missing".into());
+    }
+    Ok(Some(wish))
+}
+
+/// What is not UTF-8 is no reason to lose an alarm.
+fn text(argument: OsString) -> String {
+    argument.to_string_lossy().into_owned()
+}
+
+fn level(name: &str) -> Result<Level, lexopt::Error> {
+    const LEVELS: [Level; 4] = [Level::Ok, Level::Info, Level::Warning, Level::Critical];
+    let found = LEVELS.into_iter().find(|level| level.name() == name);
+    found.ok_or_else(|| {
+        format!("--level must be ok, info, warning or critical, not {name:?}").into()
+    })
+}
+
+/// At most what is sent in any case, without the line's end that `echo` adds.
+fn read_text(input: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    input.take(LONGEST_TEXT as u64 + 1).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+fn notify(config: &Config, wish: &Wish, text: String, out: &mut impl Write) -> u8 {
+    let notifier = Notifier::new(config);
+    let channels = match &wish.host {
+        Some(host) => notifier.channels_of_host(host).to_vec(),
+        None if wish.default => notifier.default_channels().to_vec(),
+        None => wish.channels.clone(),
+    };
+    if let Some(host) = wish.host.as_ref().filter(|host| !config.hosts.contains_key(*host)) {
+        warn!("no host is called {host:?} here: the default channels are used");
+    }
+    if channels.is_empty() {
+        let whose = wish.host.as_ref().map_or("default".into(), |host| format!("host {host:?}"));
+        complain(&format!("nobody was told: there is no channel for {whose}"));
+    }
+    let mut notice = Notice { host: wish.host.clone(), ..Notice::new(text) };
+    notice.level = wish.level.unwrap_or(notice.level);
+    // Who closed our output hears nothing: the exit code is about the channels.
+    let sent = notifier.send(&channels, &notice, |name, report| {
+        if !wish.json {
+            let _ = writeln!(out, "{}", line(name, report));
+        }
+    });
+    let results = sent.results();
+    if wish.json {
+        let _ = writeln!(out, "{}", json!(results));
+    }
+    if !results.is_empty() && results.values().all(|sent| *sent) { 0 } else { FAILED }
+}
+
+/// `email_ops: sent in 1 s`
+fn line(name: &str, report: &Report) -> String {
+    let took = words(report.took);
+    match report.why() {
+        None => format!("{name}: sent in {took}"),
+        Some(why) => format!("{name}: not sent, after {took}: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Option<Wish>, String> {
+        wish(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn arguments_name_whom_to_tell_and_one_message() {
+        let wish = |wish: Wish| Ok(Some(Wish { text: Some("x y".into()), ..wish }));
+        for (arguments, expected) in [
+            (&["--default", "x y"][..], wish(Wish { default: true, ..Wish::default() })),
+            (&["x y", "--host", "h"], wish(Wish { host: Some("h".into()), ..Wish::default() })),
+            (
+                &["--channel=a", "--channel", "b", "--level", "critical", "--json", "x y"],
+                wish(Wish {
+                    channels: vec!["a".into(), "b".into()],
+                    level: Some(Level::Critical),
+                    json: true,
+                    ..Wish::default()
+                }),
+            ),
+            (&["--help"], Ok(None)),
+        ] {
+            assert_eq!(parsed(arguments), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_may_begin_with_a_dash_after_two_of_them() {
+        let text = |arguments: &[&str]| parsed(arguments).unwrap().unwrap().text.unwrap();
+        assert_eq!(text(&["--default", "--", "-rf --help"]), "-rf --help");
+        assert_eq!(text(&["--default", "-"]), "-");
+        assert_eq!(text(&["--default", ""]), "");
+        assert!(parsed(&["--default", "-5 degrees"]).unwrap_err().contains("put --"));
+    }
+
+    #[test]
+    fn wrong_arguments_are_said() {
+        for (arguments, why) in [
+            (&["x"][..], "whom to tell is missing"),
+            (&["--default"], "the message is missing"),
+            (&["--default", "x", "y"], "more than one message"),
+            (&["--default", "--host", "h", "x"], "exclude each other"),
+            (&["--default", "--level", "loud", "x"], "must be ok, info, warning or critical"),
+            (&["--default", "--levle", "ok", "x"], "--levle"),
+        ] {
+            let said = parsed(arguments).unwrap_err();
+            assert!(said.contains(why), "{arguments:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn standard_input_is_read_to_a_bound() {
+        assert_eq!(read_text("disk full\r\n\n".as_bytes()).unwrap(), "disk full");
+        assert_eq!(read_text(&b"gr\xfc\xdfe"[..]).unwrap(), "gr\u{fffd}\u{fffd}e");
+        assert_eq!(read_text(io::repeat(b'x')).unwrap().len(), LONGEST_TEXT + 1);
+    }
+}

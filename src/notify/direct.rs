@@ -1,0 +1,457 @@
+//! Direct sending: one text, now, through channels by name, each with a result of its own.
+//!
+//! What fails is told to whoever asked, and that is the end of it: nothing is queued, repeated or
+//! held back by a channel's `min_level` or its pace. What must arrive goes through the outbox.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use log::{error, info, warn};
+
+use super::channel::{Definition, Failure, Letter};
+use super::text::{Unit, cut};
+use crate::clock::{Now, Wall, words};
+use crate::event::{Event, EventId, Fact, Level, Message};
+use crate::section::near;
+
+/// So many channels are sent to at a time.
+const AT_ONCE: usize = 16;
+/// A channel that has taken so long begins with no further recipient: a mail server that hangs
+/// would hold up the caller once for each.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A longer text is cut here; most channels cut it once more.
+pub const LONGEST_TEXT: usize = 64 * 1024;
+/// As in datagrams.
+const LONGEST_HOST: usize = 253;
+
+/// Sends texts through the channels of a configuration. `Notifier::new(&config)` makes one.
+///
+/// ```no_run
+/// let config = heartbeat::Config::load("heartbeat.yaml")?;
+/// let notifier = heartbeat::Notifier::new(&config);
+/// for (channel, sent) in notifier.pushmsg_for_host("prod-web-01", "Server CPU at 95%") {
+///     println!("{channel}: {sent}");
+/// }
+/// notifier.pushmsg_from_config("to the default channels");
+/// notifier.pushmsg(["email_ops"], "to these channels");
+/// # Ok::<(), heartbeat::problem::Problems>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Notifier {
+    channels: BTreeMap<String, Arc<Definition>>,
+    default: Vec<String>,
+    hosts: BTreeMap<String, Vec<String>>,
+}
+
+/// Somebody's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The host that they are about.
+    pub host: Option<String>,
+    /// How much they matter. Every channel takes every level.
+    pub level: Level,
+    /// The words; none at all become `(no details)`.
+    pub text: String,
+}
+
+/// What became of a notice on one channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// One for each recipient that is sent to on its own; a single one elsewhere.
+    pub outcomes: Vec<Outcome>,
+    /// How long all of it took.
+    pub took: Duration,
+}
+
+/// What became of it for one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which one, where each is sent to on its own.
+    pub recipient: Option<String>,
+    /// Why it is not known to have arrived; none when it was sent. Never holds a secret.
+    pub why: Option<String>,
+    /// Which of the courier's `REASONS` that was; none when it was sent or not even tried.
+    pub reason: Option<&'static str>,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// How long they took.
+    pub took: Duration,
+}
+
+/// What was sent and what became of it, by channel.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The words, with their event id.
+    pub message: Message,
+    /// By channel.
+    pub reports: BTreeMap<String, Report>,
+}
+
+impl Sent {
+    /// By channel: whether every recipient was reached.
+    pub fn results(&self) -> BTreeMap<String, bool> {
+        self.reports.iter().map(|(name, report)| (name.clone(), report.sent())).collect()
+    }
+}
+
+impl Report {
+    /// Whether every recipient was reached.
+    pub fn sent(&self) -> bool {
+        self.outcomes.iter().all(Outcome::sent)
+    }
+
+    /// Why not, and whom not.
+    pub fn why(&self) -> Option<String> {
+        let failed: Vec<(&Outcome, &str)> = self
+            .outcomes
+            .iter()
+            .filter_map(|outcome| Some((outcome, outcome.why.as_deref()?)))
+            .collect();
+        let (_, first) = failed.first()?;
+        let all = failed.len() == self.outcomes.len();
+        if all && failed.iter().all(|(_, why)| why == first) {
+            return Some((*first).to_owned());
+        }
+        let named = failed.iter().map(|(outcome, why)| match &outcome.recipient {
+            Some(recipient) => format!("{recipient}: {why}"),
+            None => (*why).to_owned(),
+        });
+        let named = named.collect::<Vec<_>>().join("; ");
+        Some(format!("{} of {} recipients not reached: {named}", failed.len(), self.outcomes.len()))
+    }
+
+    fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Report {
+        let meant = near::suggestion(name, known);
+        let why = format!("no channel is called \"{name}\"{meant}");
+        let outcome = Outcome::untried(None, why);
+        Report { outcomes: vec![outcome], took: Duration::ZERO }
+    }
+}
+
+impl Outcome {
+    fn untried(recipient: Option<String>, why: String) -> Outcome {
+        Outcome { recipient, why: Some(why), reason: None, attempts: 0, took: Duration::ZERO }
+    }
+
+    /// Whether it is known to have arrived.
+    pub fn sent(&self) -> bool {
+        self.why.is_none()
+    }
+}
+
+impl Notice {
+    /// A [`warning`](Level::Warning) about nothing in particular: the level that a host's own words
+    /// have too. Phones ring, but nobody has to acknowledge it.
+    pub fn new(text: impl Into<String>) -> Notice {
+        Notice { host: None, level: Level::Warning, text: text.into() }
+    }
+
+    fn message(&self) -> Message {
+        let time = SystemTime::now();
+        let text = cut(&self.text, LONGEST_TEXT, Unit::Bytes);
+        let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, Unit::Characters));
+        let fact = Fact::Custom { host, text };
+        Event { at: Wall::from(time), level: self.level, fact }.message(new_event(time))
+    }
+}
+
+/// Unique without a store: other processes of this machine make such numbers too.
+fn new_event(time: SystemTime) -> EventId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // As in `EventId::next`, with the fraction of the millisecond in the lower 12 bits.
+    let millis = u64::try_from(since.as_millis()).unwrap_or(0) << 12;
+    let from_time = millis | u64::from(since.subsec_nanos() % 1_000_000 / 250);
+    let next = |last: u64| Some(from_time.max(last + 1));
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
+    EventId(from_time.max(last + 1))
+}
+
+impl Notifier {
+    /// Channels by name, the default ones, and the hosts that have channels of their own.
+    pub fn with(
+        channels: BTreeMap<String, Arc<Definition>>,
+        default: Vec<String>,
+        hosts: BTreeMap<String, Vec<String>>,
+    ) -> Notifier {
+        Notifier { channels, default, hosts }
+    }
+
+    /// Sends to the channels of a host: its own, else the default ones. By channel, whether it
+    /// was sent.
+    pub fn pushmsg_for_host(&self, host: &str, message: &str) -> BTreeMap<String, bool> {
+        let notice = Notice { host: Some(host.to_owned()), ..Notice::new(message) };
+        self.send(self.channels_of_host(host), &notice, |_, _| {}).results()
+    }
+
+    /// Sends to the default channels. By channel, whether it was sent.
+    pub fn pushmsg_from_config(&self, message: &str) -> BTreeMap<String, bool> {
+        self.pushmsg(&self.default, message)
+    }
+
+    /// Sends to these channels. By channel, whether it was sent; a channel that does not exist is
+    /// one that was not.
+    pub fn pushmsg<N: AsRef<str>>(
+        &self,
+        channels: impl IntoIterator<Item = N>,
+        message: &str,
+    ) -> BTreeMap<String, bool> {
+        self.send(channels, &Notice::new(message), |_, _| {}).results()
+    }
+
+    /// The channels of a host: its own, else the default ones.
+    pub fn channels_of_host(&self, host: &str) -> &[String] {
+        self.hosts.get(host).unwrap_or(&self.default)
+    }
+
+    /// The default channels.
+    pub fn default_channels(&self) -> &[String] {
+        &self.default
+    }
+
+    /// Every channel by name.
+    pub fn channels(&self) -> &BTreeMap<String, Arc<Definition>> {
+        &self.channels
+    }
+
+    /// Sends through all of these channels at once and returns when the last has ended; `ended`
+    /// is told of each as it does.
+    pub fn send<N: AsRef<str>>(
+        &self,
+        channels: impl IntoIterator<Item = N>,
+        notice: &Notice,
+        mut ended: impl FnMut(&str, &Report),
+    ) -> Sent {
+        let message = notice.message();
+        let mut reports = BTreeMap::new();
+        let names: BTreeSet<String> =
+            channels.into_iter().map(|name| name.as_ref().to_owned()).collect();
+        let ((put, tasks), (tx, rx)) = (unbounded(), unbounded());
+        names.iter().for_each(|name| drop(put.send(name.clone())));
+        drop(put);
+        thread::scope(|scope| {
+            let work = || self.work(&tasks, &message, tx.clone());
+            let hired = (1..=names.len().min(AT_ONCE)).filter(|number| {
+                let name = format!("direct-{number}");
+                thread::Builder::new().name(name).spawn_scoped(scope, work()).is_ok()
+            });
+            if hired.count() == 0 && !names.is_empty() {
+                warn!("no thread could be started: the channels are sent to one by one");
+                work()();
+            }
+            drop(tx);
+            for (name, report) in &rx {
+                tell(&name, &report);
+                ended(&name, &report);
+                reports.insert(name, report);
+            }
+        });
+        Sent { message, reports }
+    }
+
+    /// What a thread does: one channel after the other until none is left.
+    fn work<'a>(
+        &'a self,
+        tasks: &Receiver<String>,
+        message: &'a Message,
+        reports: Sender<(String, Report)>,
+    ) -> impl FnOnce() + Send + use<'a> {
+        let tasks = tasks.clone();
+        move || {
+            for name in tasks {
+                let report = match self.channels.get(&name) {
+                    Some(channel) => deliver(&name, channel, message),
+                    None => Report::unknown(&name, self.channels.keys().map(String::as_str)),
+                };
+                let _ = reports.send((name, report));
+            }
+        }
+    }
+}
+
+/// The words that scripts look for in the log.
+fn tell(name: &str, report: &Report) {
+    match report.why() {
+        None => info!("Sent notification to {name}"),
+        Some(why) => error!("Failed to send notification to {name}: {why}"),
+    }
+}
+
+/// Sends to every recipient of a channel, one after the other.
+fn deliver(name: &str, channel: &Definition, message: &Message) -> Report {
+    let begun = Instant::now();
+    let mut outcomes = Vec::new();
+    let mut closed = None;
+    for recipient in channel.recipients() {
+        if closed.is_none() && begun.elapsed() >= PATIENCE {
+            closed = Some(format!("not tried, {name} is too slow: {}", words(begun.elapsed())));
+        }
+        let outcome = match &closed {
+            Some(why) => Outcome::untried(recipient, why.clone()),
+            None => {
+                let begun = Instant::now();
+                let (attempts, result) = attempt(name, channel, message, recipient.as_deref());
+                if let Err(Failure::ChannelRefused { why, .. }) = &result {
+                    closed = Some(why.clone());
+                }
+                let reason = result.as_ref().err().map(Failure::reason);
+                Outcome {
+                    recipient,
+                    why: result.err().map(in_words),
+                    reason,
+                    attempts,
+                    took: begun.elapsed(),
+                }
+            }
+        };
+        outcomes.push(outcome);
+    }
+    Report { outcomes, took: begun.elapsed() }
+}
+
+fn in_words(failure: Failure) -> String {
+    match failure {
+        Failure::Unknown(why) => format!("{why} (it may have arrived)"),
+        other => other.into_why(),
+    }
+}
+
+/// One attempt, and a short plain one when the form is refused. How many, and the last one's end.
+fn attempt(
+    name: &str,
+    channel: &Definition,
+    message: &Message,
+    recipient: Option<&str>,
+) -> (u32, Result<(), Failure>) {
+    let once = |plain| {
+        let letter = Letter {
+            channel: name,
+            message,
+            recipient,
+            possible_repeat: false,
+            plain,
+            thread: None,
+            ends: &[],
+            now: Now::read().wall,
+        };
+        // A text that makes a library panic must not take the caller's other channels with it.
+        catch_unwind(AssertUnwindSafe(|| channel.deliver(&letter).map(drop))).unwrap_or_else(|_| {
+            Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
+        })
+    };
+    match once(false) {
+        Err(Failure::FormRefused(_)) => (2, once(true)),
+        other => (1, other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(recipient: Option<&str>, why: Option<&str>) -> Outcome {
+        Outcome {
+            recipient: recipient.map(String::from),
+            why: why.map(String::from),
+            reason: None,
+            attempts: 1,
+            took: Duration::ZERO,
+        }
+    }
+
+    fn report(outcomes: Vec<Outcome>) -> Report {
+        Report { outcomes, took: Duration::ZERO }
+    }
+
+    fn notifier(names: &[&str]) -> Notifier {
+        use crate::notify::channel::Kind;
+        let log = Arc::new(Definition { kind: Kind::Log, min_level: Level::Critical });
+        let channels = names.iter().map(|name| (name.to_string(), Arc::clone(&log))).collect();
+        let hosts = BTreeMap::from([
+            ("web1".into(), vec!["b".into(), "gone".into()]),
+            ("mute".into(), Vec::new()),
+        ]);
+        Notifier::with(channels, vec!["a".into()], hosts)
+    }
+
+    fn results(pairs: &[(&str, bool)]) -> BTreeMap<String, bool> {
+        pairs.iter().map(|(name, sent)| (name.to_string(), *sent)).collect()
+    }
+
+    #[test]
+    fn a_host_has_its_own_channels_or_the_defaults_and_min_level_does_not_matter() {
+        let notifier = notifier(&["a", "b"]);
+        assert_eq!(
+            notifier.pushmsg_for_host("web1", "x"),
+            results(&[("b", true), ("gone", false)])
+        );
+        assert_eq!(notifier.pushmsg_for_host("stranger", "x"), results(&[("a", true)]));
+        assert_eq!(notifier.pushmsg_for_host("mute", "x"), results(&[]));
+        assert_eq!(notifier.pushmsg_from_config("x"), results(&[("a", true)]));
+    }
+
+    #[test]
+    fn a_channel_that_is_named_twice_is_sent_to_once() {
+        let mut ended = Vec::new();
+        let sent = notifier(&["a"]).send(["a", "a", "x"], &Notice::new("x"), |name, report| {
+            ended.push((name.to_owned(), report.why()));
+        });
+        ended.sort();
+        let unknown = Some("no channel is called \"x\"; there are: a".to_owned());
+        assert_eq!(ended, [("a".to_owned(), None), ("x".to_owned(), unknown)]);
+        assert_eq!(sent.results(), results(&[("a", true), ("x", false)]));
+    }
+
+    #[test]
+    fn more_channels_than_threads_are_all_sent_to() {
+        let names: Vec<String> = (0..50).map(|number| format!("c{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let sent = notifier(&names).pushmsg(&names, "x");
+        assert!(sent.len() == 50 && sent.values().all(|sent| *sent));
+    }
+
+    #[test]
+    fn a_channel_says_which_recipients_were_not_reached() {
+        let (ann, bob) = (Some("ann@x"), Some("bob@x"));
+        for (outcomes, expected) in [
+            (vec![outcome(None, None)], None),
+            (vec![outcome(None, Some("dead"))], Some("dead")),
+            (vec![outcome(ann, Some("dead")), outcome(bob, Some("dead"))], Some("dead")),
+            (
+                vec![outcome(ann, None), outcome(bob, Some("no such user"))],
+                Some("1 of 2 recipients not reached: bob@x: no such user"),
+            ),
+            (
+                vec![outcome(ann, Some("full")), outcome(bob, Some("gone"))],
+                Some("2 of 2 recipients not reached: ann@x: full; bob@x: gone"),
+            ),
+        ] {
+            let report = report(outcomes);
+            assert_eq!(report.why().as_deref(), expected);
+            assert_eq!(report.sent(), expected.is_none());
+        }
+    }
+
+    #[test]
+    fn event_ids_differ_even_at_the_same_moment() {
+        let time = UNIX_EPOCH + Duration::from_micros(1_795_291_928_667_250);
+        let (first, second) = (new_event(time), new_event(time));
+        assert!(first < second);
+        assert!(new_event(SystemTime::now()).0 >> 12 >= 1_795_291_928_667);
+    }
+
+    #[test]
+    fn a_message_carries_its_host_and_is_cut_where_it_would_never_end() {
+        let text = "ü".repeat(100_000);
+        let message = Notice { host: Some("web1".into()), ..Notice::new(&text) }.message();
+        assert_eq!(message.host(), Some("web1"));
+        let long = Notice { host: Some(text), ..Notice::new("x") }.message();
+        assert_eq!(long.host().map(|host| host.chars().count()), Some(LONGEST_HOST));
+        assert!(message.title.len() <= LONGEST_TEXT && message.title.ends_with('…'));
+    }
+}

@@ -1,0 +1,204 @@
+//! The redb file itself: opened, looked through, read and written, each so that a damaged one is
+//! an error and never a panic.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use redb::backends::InMemoryBackend;
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
+};
+
+use super::Table;
+
+/// redb's default is sized for databases, not for a small box.
+const CACHE_BYTES: usize = 1 << 20;
+
+pub(super) enum Unopened {
+    /// The disk or the system says no; the file may be sound.
+    Refused(String),
+    /// The file is not what it should be.
+    Damaged(String),
+}
+
+pub(super) fn open_database(path: &Path) -> Result<Database, Unopened> {
+    let existed = path.exists();
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(judged)?;
+        if existed {
+            check(&database)?
+        } else {
+            prepare(&database)?
+        }
+        Ok(database)
+    }));
+    let result = opened.unwrap_or_else(|_| Err(Unopened::Damaged("its pages are broken".into())));
+    if result.is_ok() && !existed {
+        private(path).map_err(|why| Unopened::Refused(why.to_string()))?;
+    }
+    if !existed && result.is_err() {
+        // A half-made file of a full disk would look like a damaged one next time.
+        let _ = fs::remove_file(path);
+    }
+    result
+}
+
+/// The file as it stands, opened in memory: on a read-only disk it cannot even be repaired.
+pub(super) fn copy_in_memory(path: &Path) -> Option<Database> {
+    let bytes = fs::read(path).ok()?;
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let backend = InMemoryBackend::new();
+        backend.set_len(bytes.len() as u64).and_then(|()| backend.write(0, &bytes)).ok()?;
+        let database =
+            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend).ok()?;
+        check(&database).ok()?;
+        Some(database)
+    }));
+    opened.ok().flatten()
+}
+
+fn judged(why: impl Into<redb::Error>) -> Unopened {
+    match why.into() {
+        redb::Error::Io(why) if why.kind() == io::ErrorKind::InvalidData => {
+            Unopened::Damaged(why.to_string())
+        }
+        redb::Error::Io(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
+            Unopened::Damaged("it ends too early".into())
+        }
+        redb::Error::Io(why) => Unopened::Refused(why.to_string()),
+        redb::Error::PreviousIo => Unopened::Refused("an earlier write failed".into()),
+        redb::Error::DatabaseAlreadyOpen => {
+            Unopened::Refused("another process has the file open".into())
+        }
+        why => Unopened::Damaged(why.to_string()),
+    }
+}
+
+/// Reads everything once: a page that is broken is better found now than at the first alarm.
+fn check(database: &Database) -> Result<(), Unopened> {
+    for table in Table::ALL {
+        let transaction = database.begin_read().map_err(judged)?;
+        match transaction.open_table(table.definition()) {
+            Ok(rows) => {
+                for row in rows.iter().map_err(judged)? {
+                    row.map_err(judged)?;
+                }
+            }
+            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Err(why) => return Err(judged(why)),
+        }
+    }
+    Ok(())
+}
+
+fn prepare(database: &Database) -> Result<(), Unopened> {
+    let transaction = database.begin_write().map_err(judged)?;
+    for table in Table::ALL {
+        transaction.open_table(table.definition()).map_err(judged)?;
+    }
+    transaction.commit().map_err(judged)
+}
+
+pub(super) fn read_table(
+    database: &Database,
+    table: Table,
+) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let rows = match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        rows => rows?,
+    };
+    let mut all = Vec::new();
+    for row in rows.iter()? {
+        let (key, value) = row?;
+        all.push((key.value().to_owned(), value.value().to_owned()));
+    }
+    Ok(all)
+}
+
+pub(super) fn read_row(
+    database: &Database,
+    table: Table,
+    key: &str,
+) -> Result<Option<Vec<u8>>, redb::Error> {
+    let transaction = database.begin_read()?;
+    match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        rows => Ok(rows?.get(key)?.map(|value| value.value().to_owned())),
+    }
+}
+
+pub(super) fn newest_rows(
+    database: &Database,
+    table: Table,
+    before: Option<&str>,
+    count: usize,
+) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let rows = match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        rows => rows?,
+    };
+    let range = match before {
+        Some(before) => rows.range(..before)?,
+        None => rows.iter()?,
+    };
+    range
+        .rev()
+        .take(count)
+        .map(|row| {
+            let (key, value) = row?;
+            Ok((key.value().to_owned(), value.value().to_owned()))
+        })
+        .collect()
+}
+
+pub(super) fn oldest_keys(
+    database: &Database,
+    table: Table,
+    kept: usize,
+) -> Result<Vec<String>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let rows = match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        rows => rows?,
+    };
+    let excess = usize::try_from(rows.len()?).unwrap_or(usize::MAX).saturating_sub(kept);
+    rows.iter()?.take(excess).map(|row| Ok(row?.0.value().to_owned())).collect()
+}
+
+pub(super) fn write_rows(
+    database: &Database,
+    rows: &BTreeMap<(Table, String), Option<Vec<u8>>>,
+) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    for table in Table::ALL {
+        let mut of_table = rows.range((table, String::new())..).take_while(|row| row.0.0 == table);
+        let Some(first) = of_table.next() else { continue };
+        let mut open = transaction.open_table(table.definition())?;
+        for ((_, key), value) in std::iter::once(first).chain(of_table) {
+            match value {
+                Some(value) => drop(open.insert(key.as_str(), value.as_slice())?),
+                None => drop(open.remove(key.as_str())?),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// redb asserts on some damaged pages; a damaged file must not take the daemon down.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|why| why.to_string()),
+        Err(_) => Err("its pages are broken".into()),
+    }
+}
+
+fn private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+}

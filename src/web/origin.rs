@@ -1,0 +1,60 @@
+//! Whether a request comes from another site: a browser that visits one must not be able to change
+//! anything here. Pure.
+
+use std::net::IpAddr;
+
+/// Why a request that changes something is refused, judged by its `Origin` (RFC 6454) and `Host`.
+/// Programs send no `Origin`, browsers always do.
+///
+/// Where no token is asked for (`open`), a site under a name of its own is a stranger even when it
+/// reaches us as that name: names can be made to point here (DNS rebinding), addresses cannot.
+pub fn stranger(origin: Option<&str>, host: Option<&str>, open: bool) -> Option<&'static str> {
+    let origin = origin?;
+    let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    let Some(site) = site.filter(|site| host.is_some_and(|host| host.eq_ignore_ascii_case(site)))
+    else {
+        return Some("a page of another site may not do this");
+    };
+    (open && !is_here(site))
+        .then_some("a page under this name may do this only with receiver.token")
+}
+
+/// `localhost` or an address, with or without a port.
+fn is_here(site: &str) -> bool {
+    let port = |text: &str| text.is_empty() || text.strip_prefix(':').is_some();
+    if let Some((address, rest)) = site.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return port(rest) && address.parse::<IpAddr>().is_ok();
+    }
+    let name = site.split(':').next().unwrap_or_default();
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_pages_and_programs_may_change_something() {
+        let here = "127.0.0.1:9099";
+        for (origin, host, with_token, without) in [
+            (None, here, true, true),
+            (Some("http://127.0.0.1:9099"), here, true, true),
+            (Some("http://localhost:9099"), "LOCALHOST:9099", true, true),
+            (Some("http://[::1]:9099"), "[::1]:9099", true, true),
+            (Some("https://hbd.example"), "hbd.example", true, false),
+            (Some("http://evil.example:9099"), "evil.example:9099", true, false),
+            (Some("http://evil.example"), here, false, false),
+            (Some("http://127.0.0.1"), here, false, false),
+            (Some("http://127.0.0.1.evil.example:9099"), here, false, false),
+            (Some("null"), here, false, false),
+            (Some(""), "", false, false),
+            (Some("file://"), here, false, false),
+        ] {
+            for (open, expected) in [(false, with_token), (true, without)] {
+                let taken = stranger(origin, Some(host), open).is_none();
+                assert_eq!(taken, expected, "{origin:?} at {host}, open: {open}");
+            }
+        }
+        assert!(stranger(Some("http://a"), None, false).is_some());
+    }
+}

@@ -1,0 +1,237 @@
+//! hbc as a script would run it, against a socket that answers as it is told.
+
+use std::io::Write;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Command, Output};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use heartbeat::clock::Now;
+use heartbeat::heartbeat::datagram::{Datagram, Kind, parse, split};
+use heartbeat::heartbeat::wire::{ack, key, verify};
+use heartbeat::secret::Secret;
+
+/// What hbd does with a datagram: the bytes to answer with.
+type Rule = dyn Fn(usize, &Datagram) -> Option<Vec<u8>> + Send;
+
+/// A socket that answers by a rule and keeps what came.
+struct Server {
+    address: SocketAddr,
+    came: Receiver<Vec<u8>>,
+}
+
+impl Server {
+    fn start(bind: &str, rule: Box<Rule>) -> Server {
+        let socket = UdpSocket::bind(bind).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (tx, came) = channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 9000];
+            for count in 0.. {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
+                let bytes = buffer[..length].to_vec();
+                if let Some(answer) = rule(count, &parse(split(&bytes).1).unwrap()) {
+                    socket.send_to(&answer, from).unwrap();
+                }
+                if tx.send(bytes).is_err() {
+                    return;
+                }
+            }
+        });
+        Server { address, came }
+    }
+
+    fn silent(bind: &str) -> Server {
+        Server::start(bind, Box::new(|_, _| None))
+    }
+
+    fn answering(bind: &str) -> Server {
+        Server::start(bind, Box::new(|_, datagram| answer(datagram, None)))
+    }
+
+    fn next(&self) -> Vec<u8> {
+        self.came.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+
+    /// What came before hbc ended.
+    fn all(&self) -> Vec<Vec<u8>> {
+        let first = self.next();
+        std::iter::once(first).chain(self.came.try_iter()).collect()
+    }
+}
+
+fn answer(datagram: &Datagram, secret: Option<&str>) -> Option<Vec<u8>> {
+    let key = secret.map(|secret| key(&Secret::new(secret)));
+    ack(datagram.time.map(|time| time.text), Now::read().wall, key.as_ref(), 8192)
+}
+
+fn send(server: &str, options: &[&str]) -> Output {
+    let arguments = ["send", "--server", server];
+    Command::new(env!("CARGO_BIN_EXE_hbc")).args(arguments).args(options).output().unwrap()
+}
+
+fn told(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn key_file(secret: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "{secret}").unwrap();
+    file
+}
+
+#[test]
+fn one_datagram_goes_out_and_nothing_is_said() {
+    let server = Server::silent("127.0.0.1:0");
+    let options =
+        ["--host", "web1", "--metric", "cpu_monitor.cpu_percent=95.2", "--interval", "1d"];
+    assert_eq!(
+        told(&send(&server.address.to_string(), &options)),
+        (0, String::new(), String::new())
+    );
+    let json =
+        r#"{"host":"web1","interval":86400.0,"metrics":{"cpu_monitor":{"cpu_percent":95.2}}}"#;
+    assert_eq!(String::from_utf8(server.next()).unwrap(), json);
+}
+
+#[test]
+fn what_the_machine_knows_is_filled_in() {
+    let server = Server::silent("127.0.0.1:0");
+    let options = ["--event", "boot", "--boot-id", "auto", "--uptime", "--connection", "vpn"];
+    assert_eq!(told(&send(&server.address.to_string(), &options)).0, 0);
+    let bytes = server.next();
+    let datagram = parse(&bytes).unwrap();
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(datagram.host, hostname.trim());
+    assert_eq!(datagram.event, Kind::Boot);
+    assert_eq!(datagram.connection.as_deref(), Some("vpn"));
+    assert_eq!(datagram.boot_id.map(|id| id.len()), Some(36));
+    assert!(datagram.uptime.unwrap() > 0.0);
+}
+
+#[test]
+fn a_signed_question_wants_a_signed_answer() {
+    let file = key_file("hunter22");
+    let options = ["--key-file", file.path().to_str().unwrap(), "--wait", "20s"];
+    let rule = |_: usize, datagram: &Datagram| answer(datagram, Some("hunter22"));
+    let server = Server::start("127.0.0.1:0", Box::new(rule));
+    let (code, out, _) = told(&send(&server.address.to_string(), &options));
+    assert_eq!(code, 0);
+    assert!(out.starts_with(&format!("{} answered in ", server.address)), "{out}");
+    assert!(out.ends_with(" ms\n"), "{out}");
+    let bytes = server.next();
+    let (signature, json) = split(&bytes);
+    assert!(verify(&key(&Secret::new("hunter22")), json, &signature.unwrap()));
+    assert!(parse(json).unwrap().ack);
+
+    for (wrong, why) in [(None, "is not signed"), (Some("another"), "signed with another key")] {
+        let rule = move |_: usize, datagram: &Datagram| answer(datagram, wrong);
+        let server = Server::start("127.0.0.1:0", Box::new(rule));
+        let options = [options[0], options[1], "--wait", "200ms"];
+        let (code, out, error) = told(&send(&server.address.to_string(), &options));
+        assert_eq!((code, out.as_str()), (1, ""));
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_lost_beat_is_sent_again_with_a_later_time() {
+    let rule = |count: usize, datagram: &Datagram| answer(datagram, None).filter(|_| count == 1);
+    let server = Server::start("127.0.0.1:0", Box::new(rule));
+    let (code, out, _) = told(&send(&server.address.to_string(), &["--wait", "20s"]));
+    assert_eq!(code, 0);
+    // The time counts from the second one.
+    assert!(out.contains("answered in "), "{out}");
+    let times: Vec<_> =
+        server.all().iter().map(|b| parse(b).unwrap().time.unwrap().micros).collect();
+    assert_eq!(times.len(), 2);
+    assert!(times[0] < times[1]);
+}
+
+#[test]
+fn a_message_is_not_repeated_within_a_second() {
+    let server = Server::silent("127.0.0.1:0");
+    let options = ["--host", "web1", "--message", "disk \"sda\" is tired", "--wait", "900ms"];
+    let begun = Instant::now();
+    let (code, _, error) = told(&send(&server.address.to_string(), &options));
+    assert!(begun.elapsed() >= Duration::from_millis(900));
+    assert_eq!(code, 1);
+    assert!(error.contains("did not answer within 900 ms: is hbd listening there"), "{error}");
+    let came = server.all();
+    assert_eq!(came.len(), 1);
+    let datagram = parse(&came[0]).unwrap();
+    assert_eq!(datagram.event, Kind::Message);
+    assert_eq!(datagram.message.as_deref(), Some("disk \"sda\" is tired"));
+}
+
+#[test]
+fn a_name_is_tried_at_all_its_addresses() {
+    // localhost is often ::1 first, where nobody listens.
+    let server = Server::answering("127.0.0.1:0");
+    let name = format!("localhost:{}", server.address.port());
+    assert_eq!(told(&send(&name, &[])).0, 0);
+    server.next();
+    let (code, out, error) = told(&send(&name, &["--wait", "20s"]));
+    assert_eq!(code, 0, "{error}");
+    assert!(out.starts_with(&format!("{name} (127.0.0.1:{}) answered in", server.address.port())));
+}
+
+#[test]
+fn ipv6_works_where_there_is_any() {
+    if UdpSocket::bind("[::1]:0").is_err() {
+        return;
+    }
+    let server = Server::answering("[::1]:0");
+    assert_eq!(told(&send(&server.address.to_string(), &["--wait", "20s"])).0, 0);
+}
+
+#[test]
+fn every_server_is_told_and_a_silent_one_is_named() {
+    let (good, silent) = (Server::answering("127.0.0.1:0"), Server::silent("127.0.0.1:0"));
+    let second = silent.address.to_string();
+    let (code, out, error) =
+        told(&send(&good.address.to_string(), &["--server", &second, "--wait", "300ms"]));
+    assert_eq!(code, 1);
+    assert!(out.starts_with(&good.address.to_string()), "{out}");
+    assert!(error.contains(&format!("{second} did not answer within 300 ms")), "{error}");
+}
+
+#[test]
+fn that_nobody_listens_is_said_where_it_can_be_known() {
+    let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for options in [&[][..], &["--wait", "100ms"]] {
+        let (code, _, error) = told(&send(&address, options));
+        assert_eq!(code, 1);
+        assert!(error.contains(&format!("nobody listens on UDP {address}")), "{error}");
+    }
+    let (code, _, error) = told(&send("no-such-host.invalid:1", &[]));
+    assert_eq!(code, 1);
+    assert!(error.contains("no-such-host.invalid has no address"), "{error}");
+}
+
+#[test]
+fn what_hbd_would_refuse_is_refused_here_with_the_option_named() {
+    let long = "x".repeat(501);
+    let metrics: Vec<String> = (0..400).map(|n| format!("metric_number_{n}.percent={n}")).collect();
+    let many: Vec<&str> = metrics.iter().flat_map(|metric| ["--metric", metric]).collect();
+    let empty = key_file("");
+    for (options, what) in [
+        (vec!["--host", "web 1"], "--host: must be 1 to 253 of"),
+        (vec!["--connection", ""], "--connection: must be 1 to 32 of"),
+        (vec!["--message", &long], "--message: must be a text of at most 500"),
+        (vec!["--message", " "], "--message: an event \"message\" needs a text"),
+        (vec!["--interval", "30d"], "--interval: must be a number of seconds from 0.05"),
+        (vec!["--boot-id", ""], "--boot-id: must be 1 to 64"),
+        (vec!["--metric", "a..b=1"], "--metric: must be an object of numbers"),
+        (vec!["--key-file", "/no/such/file"], "--key-file: cannot read /no/such/file"),
+        (vec!["--key-file", empty.path().to_str().unwrap()], "must hold one line, the key"),
+        (many, "bytes are too many for one datagram, 8192 is the most"),
+    ] {
+        let (code, out, error) = told(&send("127.0.0.1:9", &options));
+        assert_eq!((code, out.as_str()), (2, ""), "{error}");
+        assert!(error.starts_with("hbc: ") && error.contains(what), "{error}");
+    }
+}

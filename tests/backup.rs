@@ -1,0 +1,145 @@
+//! The whole way of the truth about backups: real Redis, real restic, real Alertmanager, and what
+//! `hbd backup` prints about them.
+
+mod support {
+    pub mod alertmanager;
+    pub mod redis;
+    pub mod restic;
+}
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use heartbeat::backup::alert::Alert;
+use heartbeat::backup::pull::pull;
+use heartbeat::cli::backup::backup;
+use serde_json::Value;
+use support::alertmanager::Alertmanager;
+use support::redis::Redis;
+use support::restic::{PASSWORD, Restic};
+
+/// A cluster whose nightly backup of mail failed, with its repositories below `restic`.
+fn cluster() -> Redis {
+    let redis = Redis::start();
+    for command in [
+        "HSET cluster/backup/1 name Nightly repository d1 schedule daily enabled 1",
+        "HSET cluster/backup/2 name Weekly repository d1 schedule weekly enabled 1 instances samba3",
+        "HSET cluster/backup_repository/d1 name Box provider generic-s3 url s3:x",
+        "HSET cluster/module_node mail1 1 nextcloud2 1 samba3 1",
+        "HSET cluster/module_uuid mail1 uuid nextcloud2 uuid samba3 uuid",
+        "SET module/mail1/ui_name <b>Office</b>",
+    ] {
+        redis.run(&command.split(' ').collect::<Vec<_>>());
+    }
+    redis.run(&["HSET", "cluster/backup/1", "instances", "mail1 nextcloud2"]);
+    redis.run(&["HSET", "node/1/backup_status/1", "mail1", &status(2), "nextcloud2", &status(0)]);
+    redis.run(&["HSET", "node/1/backup_status/2", "samba3", &status(0)]);
+    redis
+}
+
+fn status(errors: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    format!(
+        r#"{{"start": {}, "total_size": 5000, "errors": {errors}, "end": {}}}"#,
+        now - 99,
+        now - 60
+    )
+}
+
+fn configuration(restic: &Restic, redis_url: &str) -> PathBuf {
+    let file = restic.path("heartbeat.yaml");
+    let repositories = restic.path("{repository}/{path}").display().to_string();
+    let text = format!(
+        "correlator: {{redis_url: \"{redis_url}\"}}\n\
+         repo_check:\n  repositories:\n    default: {{repository: \"{repositories}\", password: {PASSWORD}}}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+/// The exit code and what is printed.
+fn run(file: &std::path::Path, plan: Option<&str>, json: bool) -> (u8, String) {
+    let mut out = Vec::new();
+    let code = backup(file, plan, json, &mut out).unwrap();
+    (code, String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn the_report_of_a_failed_plan_is_printed_and_one_that_is_well_is_exit_0() {
+    let (redis, restic) = (cluster(), Restic::new());
+    restic.make("d1/mail/uuid");
+    let file = configuration(&restic, &redis.settings().redis_url);
+    for plan in ["1", "Nightly"] {
+        let (code, said) = run(&file, Some(plan), false);
+        assert_eq!(code, 1);
+        assert!(said.starts_with("backup Nightly PARTIAL: 1 of 2 modules failed\n"), "{said}");
+        assert!(said.contains("mail1 (<b>Office</b>): 2 errors, ended "), "{said}");
+        assert!(said.contains("mail1: newest snapshot "), "{said}");
+        assert!(said.contains("\nmodule "), "{said}");
+    }
+    let (code, said) = run(&file, Some("2"), false);
+    assert_eq!(
+        (code, said.lines().next()),
+        (0, Some("backup Weekly SUCCESS: its module succeeded"))
+    );
+    let (code, said) = run(&file, None, true);
+    let plans: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(code, 1);
+    assert_eq!(plans["plans"][0]["outcome"], "PARTIAL");
+    assert_eq!(plans["plans"][0]["plan"]["modules"][0]["state"], "failed");
+    assert!(plans["plans"][0]["repositories"][0]["condition"]["open"]["newest"].is_string());
+    assert_eq!(plans["plans"][1]["outcome"], "SUCCESS");
+    let (code, said) = run(&file, Some("9"), false);
+    assert_eq!(code, 1);
+    assert!(said.starts_with("backup 9 UNKNOWN: Redis knows nothing of this plan"), "{said}");
+}
+
+#[test]
+fn without_redis_the_report_says_so() {
+    let restic = Restic::new();
+    let (code, said) = run(&configuration(&restic, "redis://127.0.0.1:1"), None, false);
+    assert_eq!(code, 1);
+    let expected = "backup of all plans UNKNOWN: Redis at 127.0.0.1:1: Connection refused";
+    assert!(said.starts_with(expected), "{said}");
+    assert!(said.contains("hbd backup --all"), "{said}");
+}
+
+#[test]
+fn a_bad_configuration_is_78() {
+    let restic = Restic::new();
+    let file = restic.path("heartbeat.yaml");
+    std::fs::write(&file, "correlator: {redis_url: nonsense}\n").unwrap();
+    let (code, said) = run(&file, None, false);
+    assert!(code == 78 && said.contains("correlator.redis_url"), "{said}");
+}
+
+#[test]
+fn a_real_alertmanager_is_asked_for_its_alerts() {
+    let server = Alertmanager::start();
+    let names = ["BackupFailed".to_owned(), "Watchdog".to_owned()];
+    server.fire(&[("BackupFailed", "1"), ("BackupFailed", "2"), ("Watchdog", "0"), ("Other", "0")]);
+    server.silence("2");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let told = |alert: &Alert| format!("{} {}", alert.name, alert.labels["id"]);
+    loop {
+        let mut found: Vec<_> = pull(&server.url(), &names).unwrap().iter().map(told).collect();
+        found.sort();
+        if found == ["BackupFailed 1", "Watchdog 0"] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+        std::thread::yield_now();
+    }
+    let alerts = pull(&server.url(), &names).unwrap();
+    assert!(alerts.iter().all(|alert| alert.starts_at.is_some() && alert.fingerprint.len() == 16));
+    assert_eq!(alerts[0].annotations["summary"], "It failed");
+}
+
+#[test]
+fn an_alertmanager_that_is_away_or_something_else_is_said() {
+    let away = pull("http://127.0.0.1:1", &[]).unwrap_err();
+    assert!(away.contains("127.0.0.1:1: Connection refused"), "{away}");
+    let server = Alertmanager::start();
+    let elsewhere = pull(&format!("{}/nowhere", server.url()), &[]).unwrap_err();
+    assert!(elsewhere.ends_with("answered 404: is there an Alertmanager?"), "{elsewhere}");
+}

@@ -1,0 +1,324 @@
+//! What really happened to a backup, asked of a real Redis in both layouts, and of Redis' that are
+//! down, silent, locked or something else altogether.
+
+mod support {
+    pub mod redis;
+}
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use heartbeat::backup::correlator::{Answer, correlate, look};
+use heartbeat::backup::plan::{ModuleState, Plan};
+use heartbeat::backup::question::Question;
+use heartbeat::backup::settings::Correlator;
+use heartbeat::backup::verdict::Verdict;
+use heartbeat::secret::Secret;
+use heartbeat::stop;
+use support::redis::Redis;
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn json(ago: u64, errors: u64) -> String {
+    let end = now() - ago;
+    format!(
+        r#"{{"start": {}, "total_size": 123456789, "total_file_count": 4321, "snapshots_count": 1, "errors": {errors}, "end": {end}}}"#,
+        end - 420
+    )
+}
+
+/// A cluster with one plan of three modules on two nodes.
+fn cluster() -> Redis {
+    let redis = Redis::start();
+    for command in [
+        "HSET cluster/backup/1 name Nightly repository d1 schedule daily enabled 1",
+        "HSET cluster/backup_repository/d1 name Box provider generic-s3 url s3:x",
+        "HSET cluster/module_node mail1 1 nextcloud2 1 samba3 2",
+        "HSET cluster/module_uuid mail1 u-mail nextcloud2 u-cloud samba3 u-samba",
+        "HSET private/agents/backup_destination/restic_password d1 hunter22",
+    ] {
+        redis.run(&command.split(' ').collect::<Vec<_>>());
+    }
+    redis.run(&["HSET", "cluster/backup/1", "instances", "mail1 nextcloud2 samba3 removed4"]);
+    redis.run(&["SET", "module/mail1/ui_name", "Post office"]);
+    redis.run(&[
+        "HSET",
+        "node/1/backup_status/1",
+        "mail1",
+        &json(60, 0),
+        "nextcloud2",
+        &json(60, 2),
+    ]);
+    redis.run(&["HSET", "node/2/backup_status/1", "samba3", &json(90, 0)]);
+    redis
+}
+
+fn ask(redis: &Redis, plan: &str) -> Plan {
+    let answer = look(&redis.settings(), &Question::about(plan)).unwrap();
+    assert_eq!(answer.plans.len(), 1);
+    answer.plans.into_iter().next().unwrap()
+}
+
+/// `mail1 success, samba3 missing`.
+fn states(plan: &Plan) -> String {
+    let said =
+        |module: &heartbeat::backup::plan::Module| format!("{} {}", module.id, module.state.name());
+    plan.modules.iter().map(said).collect::<Vec<_>>().join(", ")
+}
+
+fn outcome(plan: &Plan) -> &'static str {
+    Verdict::of(plan).outcome.name()
+}
+
+#[test]
+fn a_plan_is_read_with_all_that_is_known_about_its_modules() {
+    let redis = cluster();
+    let answer = look(&redis.settings(), &Question::about("1")).unwrap();
+    let plan = &answer.plans[0];
+    assert_eq!(states(plan), "mail1 success, nextcloud2 failed, samba3 success");
+    assert_eq!(outcome(plan), "PARTIAL");
+    assert_eq!(plan.name.as_deref(), Some("Nightly"));
+    let destination = plan.destination.as_ref().unwrap();
+    assert_eq!((destination.id.as_str(), destination.name.as_deref()), ("d1", Some("Box")));
+    assert_eq!(answer.passwords["d1"].reveal(), "hunter22");
+    let mail = &plan.modules[0];
+    assert_eq!(mail.ui_name.as_deref(), Some("Post office"));
+    assert_eq!((mail.uuid.as_deref(), mail.node.as_deref()), (Some("u-mail"), Some("1")));
+    let run = mail.run.as_ref().unwrap();
+    assert_eq!((run.size, run.files, run.snapshots), (Some(123_456_789), Some(4321), Some(1)));
+    assert_eq!(plan.modules[2].node.as_deref(), Some("2"));
+}
+
+#[test]
+fn damaged_values_are_reported_and_not_skipped() {
+    let redis = cluster();
+    redis.run(&[
+        "HSET",
+        "node/1/backup_status/1",
+        "mail1",
+        "{not json",
+        "nextcloud2",
+        &json(60, 0),
+    ]);
+    let plan = ask(&redis, "1");
+    assert_eq!(states(&plan), "mail1 unreadable, nextcloud2 success, samba3 success");
+    assert_eq!(outcome(&plan), "UNKNOWN");
+    redis.run(&["DEL", "node/2/backup_status/1"]);
+    redis.run(&["SET", "node/2/backup_status/1", "a text where a hash should be"]);
+    let plan = ask(&redis, "1");
+    assert_eq!(plan.modules[2].state, ModuleState::Unreadable);
+    assert!(plan.modules[2].why.as_ref().unwrap().contains("WRONGTYPE"), "{plan:?}");
+}
+
+#[test]
+fn the_older_layout_is_read_and_the_newer_end_wins() {
+    let redis = cluster();
+    redis.run(&["HDEL", "cluster/backup/1", "instances"]);
+    redis.run(&["DEL", "node/2/backup_status/1"]);
+    for module in ["mail1", "nextcloud2", "samba3", "removed4"] {
+        redis.run(&["SADD", &format!("module/{module}/backups"), "1", "7"]);
+    }
+    let old = |module: &str, ago: u64, errors: &str| {
+        let (start, end) = ((now() - ago - 60).to_string(), (now() - ago).to_string());
+        let key = format!("module/{module}/backup_status/1");
+        redis.run(&["HSET", &key, "start", &start, "end", &end, "errors", errors]);
+    };
+    old("mail1", 3600, "9");
+    old("nextcloud2", 10, "0");
+    old("samba3", 10, "x");
+    let plan = ask(&redis, "1");
+    assert_eq!(states(&plan), "mail1 success, nextcloud2 success, samba3 unreadable");
+}
+
+#[test]
+fn a_node_that_was_off_leaves_its_modules_missing() {
+    let redis = cluster();
+    redis.run(&["DEL", "node/2/backup_status/1"]);
+    redis.run(&["HSET", "node/1/backup_status/1", "nextcloud2", &json(60, 0)]);
+    let plan = ask(&redis, "1");
+    assert_eq!(states(&plan), "mail1 success, nextcloud2 success, samba3 missing");
+    redis.run(&["HSET", "node/2/backup_status/1", "samba3", &json(3 * 86_400, 0)]);
+    assert_eq!(states(&ask(&redis, "1")), "mail1 success, nextcloud2 success, samba3 missing");
+}
+
+#[test]
+fn a_plan_that_nobody_knows_is_unknown() {
+    let plan = ask(&cluster(), "*");
+    assert_eq!((outcome(&plan), plan.modules.len()), ("UNKNOWN", 0));
+}
+
+#[test]
+fn without_an_id_all_enabled_and_all_recently_written_plans_are_looked_at() {
+    let redis = cluster();
+    redis.run(&["HSET", "cluster/backup/2", "name", "Off", "enabled", "", "instances", "mail1"]);
+    redis.run(&[
+        "HSET",
+        "cluster/backup/3",
+        "name",
+        "Weekly",
+        "enabled",
+        "1",
+        "instances",
+        "mail1",
+    ]);
+    redis.run(&["HSET", "node/1/backup_status/4", "mail1", &json(60, 1)]);
+    redis.run(&["HSET", "node/1/backup_status/5", "mail1", &json(9 * 86_400, 1)]);
+    let answer = look(&redis.settings(), &Question::about_everything()).unwrap();
+    let found: Vec<_> =
+        answer.plans.iter().map(|plan| format!("{} {}", plan.id, outcome(plan))).collect();
+    assert_eq!(found, ["1 PARTIAL", "3 MISSING", "4 FAILED"]);
+}
+
+#[test]
+fn a_running_module_is_waited_for() {
+    let redis = cluster();
+    let running = format!(r#"{{"start": {}}}"#, now() - 5);
+    redis.run(&["HSET", "node/1/backup_status/1", "nextcloud2", &running]);
+    let short = Correlator { max_wait: Duration::from_millis(50), ..redis.settings() };
+    let (_stopper, stop) = stop::channel();
+    let answer = correlate(&short, &Question::about("1"), &stop).unwrap().unwrap();
+    assert_eq!(outcome(&answer.plans[0]), "RUNNING");
+
+    let long = Correlator { max_wait: Duration::from_secs(600), ..redis.settings() };
+    let (stopper, stop) = stop::channel();
+    let waiting = std::thread::spawn(move || correlate(&long, &Question::about("1"), &stop));
+    drop(stopper);
+    assert!(waiting.join().unwrap().is_none());
+}
+
+#[test]
+fn a_plan_of_thousands_of_modules_is_read_in_time() {
+    let redis = cluster();
+    let modules: Vec<String> = (0..3000).map(|n| format!("app{n}")).collect();
+    let status = json(60, 0);
+    let mut fields = vec!["HSET", "node/1/backup_status/1"];
+    let mut uuids = vec!["HSET", "cluster/module_uuid"];
+    for module in &modules {
+        fields.extend([module.as_str(), &status]);
+        uuids.extend([module.as_str(), "u"]);
+    }
+    redis.run(&fields);
+    redis.run(&uuids);
+    redis.run(&["HSET", "cluster/backup/1", "instances", &modules.join(" ")]);
+    let begin = Instant::now();
+    let plan = ask(&redis, "1");
+    assert_eq!((plan.modules.len(), outcome(&plan)), (3000, "SUCCESS"));
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_user_a_password_and_a_database_are_used() {
+    let redis = Redis::start();
+    redis.run(&["ACL", "SETUSER", "ops", "on", ">p@ss w:ö/#", "~*", "+@read", "+select"]);
+    redis.run(&["ACL", "SETUSER", "default", ">hunter22"]);
+    let url = format!("redis+unix://{}?db=2", redis.socket().display());
+    let with = |user: Option<&str>, password: Option<&str>| {
+        let settings = Correlator {
+            redis_url: url.clone(),
+            redis_user: user.map(str::to_owned),
+            redis_password: password.map(Secret::new),
+            ..Correlator::default()
+        };
+        look(&settings, &Question::about("1")).map(|answer: Answer| answer.plans.len())
+    };
+    assert_eq!(with(Some("ops"), Some("p@ss w:ö/#")), Ok(1));
+    assert_eq!(with(None, Some("hunter22")), Ok(1));
+    let wrong = with(Some("ops"), Some("hunter23")).unwrap_err();
+    assert!(wrong.ends_with("user or password is wrong"), "{wrong}");
+    assert!(!wrong.contains("hunter23"));
+    let none = with(None, None).unwrap_err();
+    assert!(none.contains("it wants a password"), "{none}");
+}
+
+#[test]
+fn what_we_may_not_read_is_said_and_what_we_can_do_without_is_not() {
+    let redis = cluster();
+    let mut user = vec!["ACL", "SETUSER", "ops", "on", ">hunter22", "+@read", "~cluster/*"];
+    let settings = Correlator {
+        redis_user: Some("ops".into()),
+        redis_password: Some(Secret::new("hunter22")),
+        ..redis.settings()
+    };
+    user.push("~node/*");
+    redis.run(&user);
+    let answer = look(&settings, &Question::about("1")).unwrap();
+    assert_eq!(outcome(&answer.plans[0]), "PARTIAL");
+    assert!(answer.passwords.is_empty());
+    redis.run(&["ACL", "SETUSER", "ops", "resetkeys", "~node/*"]);
+    let refused = look(&settings, &Question::about("1")).unwrap_err();
+    assert!(refused.contains("cluster/module_node cannot be read: NOPERM"), "{refused}");
+}
+
+/// What the system trusts is given by the environment, so this runs itself again in one of its own.
+#[test]
+fn a_redis_behind_tls_is_asked_when_its_certificate_is_trusted() {
+    let over_tls = |port: &str| {
+        let redis_url = format!("rediss://127.0.0.1:{port}");
+        look(&Correlator { redis_url, ..Correlator::default() }, &Question::about("1"))
+    };
+    if let Ok(port) = std::env::var("HB_TEST_TLS_PORT") {
+        assert_eq!(over_tls(&port).unwrap().plans.len(), 1);
+        return;
+    }
+    let (_redis, port) = Redis::start_with_tls();
+    let refused = over_tls(&port.to_string()).unwrap_err();
+    assert!(refused.contains("certificate is not trusted"), "{refused}");
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_redis_behind_tls_is_asked_when_its_certificate_is_trusted"])
+        .env("SSL_CERT_FILE", authority)
+        .env("HB_TEST_TLS_PORT", port.to_string())
+        .output()
+        .unwrap();
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+}
+
+/// A server on loopback that answers each connection with these bytes and then keeps it open.
+fn answering(bytes: &'static [u8]) -> Correlator {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis_url = format!("redis://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut some = [0; 4096];
+            let _ = stream.read(&mut some);
+            let _ = stream.write_all(bytes);
+            open.push(stream);
+        }
+    });
+    Correlator { redis_url, ..Correlator::default() }
+}
+
+#[test]
+fn a_redis_that_is_down_silent_or_something_else_is_said_in_bounded_time() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let down = Correlator { redis_url: format!("redis://{closed}"), ..Correlator::default() };
+    let cases = [
+        (down, "Connection refused"),
+        (answering(b""), "no answer within 5 s"),
+        (answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "is the address right?"),
+        (answering(b"*99999999999\r\n"), "no answer within 5 s"),
+        (answering(b"$99999999999\r\n"), "no answer within 5 s"),
+        (answering(b"$-7\r\n"), "is the address right?"),
+        (answering(b"+OK\r\n"), "is the address right?"),
+        (answering(b":1\r\n"), "is the address right?"),
+        (answering(b"*2\r\n$1\r\nx\r\n*0\r\n"), "is the address right?"),
+        (answering(b"|1\r\n+a\r\n"), "no answer within 5 s"),
+        (answering(b"-LOADING Redis is loading the dataset in memory\r\n"), "LOADING"),
+        (answering(b"\0\xff\xfe\r\n"), "is the address right?"),
+    ];
+    let begin = Instant::now();
+    let asked = cases.map(|(settings, why)| {
+        (why, std::thread::spawn(move || look(&settings, &Question::about("1"))))
+    });
+    for (why, asked) in asked {
+        let said = asked.join().unwrap().unwrap_err();
+        assert!(said.contains(why), "{said} for {why}");
+        assert!(said.contains("Redis at 127.0.0.1:"), "{said}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}

@@ -1,0 +1,288 @@
+//! The figures that design and README name, measured: `cargo bench --bench measure`.
+//!
+//! Each line is a figure of this machine at this moment. Nothing here passes or fails.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use heartbeat::clock::Now;
+use heartbeat::heartbeat::fleet::{Fleet, Rules};
+use heartbeat::heartbeat::settings::HostSettings;
+use heartbeat::heartbeat::watch::Watch;
+use heartbeat::heartbeat::wire::{self, Beat};
+use heartbeat::secret::Secret;
+
+fn main() {
+    sizes();
+    datagram_rates();
+    start_and_idle();
+    flood();
+    let mut daemon = Daemon::start(&hosts(10), "");
+    paced_flood(&mut daemon);
+    drop(daemon);
+    start_with_many();
+    many_hosts();
+}
+
+/// A running hbd of this build, stopped when dropped.
+struct Daemon {
+    process: Child,
+    udp: SocketAddr,
+    http: SocketAddr,
+    ready_after: Duration,
+    _directory: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(hosts: &str, heartbeat: &str) -> Daemon {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = directory.path().join("heartbeat.yaml");
+        let state = directory.path().join("state");
+        let text = format!(
+            "notification_channels: {{log: {{type: log}}}}\n\
+             default_notification_channels: [log]\n\
+             heartbeat: {{port: 0{heartbeat}}}\nreceiver: {{port: 0}}\n\
+             state_dir: {}\nhosts:\n{hosts}",
+            state.display()
+        );
+        fs::write(&config, text).expect("the configuration is written");
+        Daemon::run(&config, directory)
+    }
+
+    fn run(config: &Path, directory: tempfile::TempDir) -> Daemon {
+        let begun = Instant::now();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_hbd"))
+            .args(["run", "--config"])
+            .arg(config)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("hbd starts");
+        let mut log = BufReader::new(process.stderr.take().expect("stderr is piped"));
+        let mut line = String::new();
+        while !line.contains("is ready") {
+            line.clear();
+            assert!(log.read_line(&mut line).expect("a log") > 0, "hbd ended");
+        }
+        let ready_after = begun.elapsed();
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let udp = after(&line, "UDP ");
+        let http = after(&line, "HTTP on ");
+        Daemon { process, udp, http, ready_after, _directory: directory }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).expect("hbd listens");
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    fn accepted(&self) -> u64 {
+        let metrics = self.get("/metrics");
+        let line = metrics.lines().find(|line| line.starts_with("hbd_datagrams_accepted_total"));
+        line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("the counter")
+    }
+
+    /// Proportional set size in kB (proc(5), smaps_rollup).
+    fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.process.id());
+        let text = fs::read_to_string(path).expect("the process lives");
+        let line = text.lines().find(|line| line.starts_with("Pss:")).expect("a line");
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn after(line: &str, words: &str) -> SocketAddr {
+    let rest = line.split(words).nth(1).expect("the address");
+    rest.split([',', ' ']).next().and_then(|text| text.parse().ok()).expect("an address")
+}
+
+fn hosts(count: usize) -> String {
+    (0..count).map(|n| format!("  host{n}: {{watch: true}}\n")).collect()
+}
+
+fn sizes() {
+    for binary in [env!("CARGO_BIN_EXE_hbd"), env!("CARGO_BIN_EXE_hbc")] {
+        let size = fs::metadata(binary).expect("the binary").len();
+        println!("size of {binary}: {:.2} MB", size as f64 / 1e6);
+    }
+}
+
+fn start_and_idle() {
+    let mut ready: Vec<_> = (0..10).map(|_| Daemon::start(&hosts(1), "").ready_after).collect();
+    ready.sort();
+    println!("start to ready, 1 host: median {:?}, worst {:?}", ready[5], ready[9]);
+    let daemon = Daemon::start(&hosts(3), "");
+    daemon.get("/-/ready");
+    println!("PSS idle, 3 hosts, 1 channel: {} kB", daemon.memory());
+}
+
+fn start_with_many() {
+    let mut ready: Vec<_> = (0..5).map(|_| Daemon::start(&hosts(10_000), "").ready_after).collect();
+    ready.sort();
+    println!("start to ready, 10,000 hosts: median {:?}, worst {:?}", ready[2], ready[4]);
+}
+
+/// One sender that never stops, three seconds each: against a loop that only receives, and
+/// against the daemon.
+fn flood() {
+    const TIME: Duration = Duration::from_secs(3);
+    let bare = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let address = bare.local_addr().expect("an address");
+    let sender = std::thread::spawn(move || send_for(TIME, address));
+    bare.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let mut received = 0u64;
+    let mut buffer = [0; 8193];
+    while bare.recv_from(&mut buffer).is_ok() {
+        received += 1;
+    }
+    let sent = sender.join().expect("the sender ends");
+    let daemon = Daemon::start(&hosts(10), "");
+    let sent_to_daemon = send_for(TIME, daemon.udp);
+    let mut accepted = 0;
+    while accepted != daemon.accepted() {
+        accepted = daemon.accepted();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!(
+        "flood of one sender: a bare loop took {received} of {sent}, hbd {accepted} of {sent_to_daemon}: {:.2} of it",
+        accepted as f64 / received as f64
+    );
+}
+
+fn send_for(time: Duration, to: SocketAddr) -> u64 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let begun = Instant::now();
+    let mut sent = 0;
+    while begun.elapsed() < time {
+        let text = format!("{{\"host\":\"host{}\",\"interval\":60}}", sent % 10);
+        sent += u64::from(socket.send_to(text.as_bytes(), to).is_ok());
+    }
+    sent
+}
+
+/// 10,000 datagrams a second for five seconds.
+fn paced_flood(daemon: &mut Daemon) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let begun = Instant::now();
+    let total = 50_000;
+    for n in 0..total {
+        let due = Duration::from_micros(100 * n);
+        while begun.elapsed() < due {
+            std::hint::spin_loop();
+        }
+        let text = format!("{{\"host\":\"host{}\",\"interval\":60}}", n % 10);
+        socket.send_to(text.as_bytes(), daemon.udp).expect("sent");
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while daemon.accepted() < total && Instant::now() < deadline {}
+    let lost = total - daemon.accepted();
+    println!("10,000 datagrams/s for 5 s: {lost} of {total} lost");
+}
+
+/// Memory with 100,000 hosts, and how late their deadlines fire.
+fn many_hosts() {
+    let daemon = Daemon::start("  host0: {}\n", ", unknown_hosts: accept");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    for n in 0..100_000u64 {
+        let text = format!("{{\"host\":\"host-number-{n}\",\"interval\":600}}");
+        socket.send_to(text.as_bytes(), daemon.udp).expect("sent");
+        // As fast as it is taken, so that none is lost.
+        if n % 500 == 0 {
+            while daemon.accepted() < n {}
+        }
+    }
+    while daemon.accepted() < 100_000 {}
+    println!("PSS with 100,000 hosts: {} kB", daemon.memory());
+    let begun = Instant::now();
+    let length = daemon.get("/api/v1/hosts").len();
+    println!(
+        "all hosts as JSON: {length} bytes in {:?}, then PSS {} kB",
+        begun.elapsed(),
+        daemon.memory()
+    );
+    // A flush writes 100,000 rows.
+    std::thread::sleep(Duration::from_secs(75));
+    println!("PSS after the flush: {} kB", daemon.memory());
+}
+
+/// How fast datagrams that wait in the socket are taken out of it: bare, heard, heard signed.
+fn datagram_rates() {
+    let key = wire::key(&Secret::new("a key of some length"));
+    let plain = |n: usize| {
+        format!("{{\"host\":\"host{}\",\"interval\":10,\"metrics\":{{\"load_monitor\":{{\"load1\":0.{n}}}}}}}", n % 1000)
+            .into_bytes()
+    };
+    let beat = |n: usize| format!("{{\"host\":\"host{}\",\"interval\":10}}", n % 1000).into_bytes();
+    let signed = |n: usize| {
+        let mut time = Now::read().wall;
+        time.0 += n as i64;
+        let beat = Beat { host: format!("host{}", n % 1000), time: Some(time), ..Beat::default() };
+        wire::sign(&key, &beat.json())
+    };
+    let bare = rate(&beat, None);
+    let heard = rate(&beat, Some(&watch(None)));
+    let metrics_bare = rate(&plain, None);
+    let metrics = rate(&plain, Some(&watch(None)));
+    let signed_bare = rate(&signed, None);
+    let signed_heard = rate(&signed, Some(&watch(Some("a key of some length"))));
+    println!("bare recv_from: {bare:.0}/s; heard: {heard:.0}/s, {:.2} of it", heard / bare);
+    println!(
+        "with a metric: {metrics:.0}/s, {:.2} of bare {metrics_bare:.0}/s",
+        metrics / metrics_bare
+    );
+    println!(
+        "signed: {signed_heard:.0}/s, {:.2} of bare {signed_bare:.0}/s",
+        signed_heard / signed_bare
+    );
+}
+
+fn watch(key: Option<&str>) -> Watch {
+    let mut rules = Rules::default();
+    rules.settings.key = key.map(Secret::new);
+    rules.hosts = (0..1000).map(|n| (format!("host{n}"), HostSettings::default())).collect();
+    let fleet = Fleet::restore(rules, Vec::new(), None, Now::read(), "boot");
+    Watch::new(fleet, "boot".into(), Arc::new(drop), Box::new(|| false))
+}
+
+/// Fills the socket, then times how long it takes to empty it; again and again.
+fn rate(datagram: &dyn Fn(usize) -> Vec<u8>, watch: Option<&Watch>) -> f64 {
+    const BATCH: usize = 1000;
+    const ROUNDS: usize = 300;
+    let settings = heartbeat::heartbeat::settings::Settings { port: 0, ..Default::default() };
+    let socket = heartbeat::heartbeat::listener::bind(&settings).expect("a socket");
+    let to = socket.local_addr().expect("an address");
+    let from = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let mut spent = Duration::ZERO;
+    let mut buffer = [0; 8193];
+    for round in 0..ROUNDS {
+        for n in 0..BATCH {
+            from.send_to(&datagram(round * BATCH + n), to).expect("sent");
+        }
+        let begun = Instant::now();
+        for _ in 0..BATCH {
+            let (length, peer) = socket.recv_from(&mut buffer).expect("received");
+            if let Some(watch) = watch {
+                let heard =
+                    watch.hear(&buffer[..length], peer.ip().to_canonical(), Now::read(), |_, _| {});
+                heard.expect("it is believed");
+            }
+            assert_ne!(peer.ip(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        }
+        spent += begun.elapsed();
+    }
+    (BATCH * ROUNDS) as f64 / spent.as_secs_f64()
+}

@@ -1,0 +1,215 @@
+//! Real restic repositories in every condition that was met, and a restic that hangs.
+
+mod support {
+    pub mod restic;
+}
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use heartbeat::backup::plan::{Destination, Module, ModuleState, Plan};
+use heartbeat::backup::repo_check::{Check, Condition, Seen, check};
+use heartbeat::backup::restic::Refusal;
+use heartbeat::backup::settings::{Password, RepoCheck};
+use heartbeat::secret::Secret;
+use heartbeat::stop;
+use support::restic::{PASSWORD, Restic, lives};
+
+fn module(id: &str, state: ModuleState) -> Module {
+    Module {
+        id: id.into(),
+        ui_name: None,
+        uuid: Some("uuid".into()),
+        node: None,
+        state,
+        why: None,
+        run: None,
+    }
+}
+
+fn plan(modules: &[&str]) -> Plan {
+    let modules = modules.iter().map(|id| module(id, ModuleState::Failed)).collect();
+    let destination = Some(Destination { id: "d1".into(), ..Destination::default() });
+    Plan { id: "1".into(), modules, destination, ..Plan::default() }
+}
+
+fn conditions(settings: &RepoCheck, plan: &Plan) -> Vec<Condition> {
+    let (_stopper, stop) = stop::channel();
+    let findings = check(settings, plan, &BTreeMap::new(), &stop).unwrap();
+    findings.into_iter().map(|finding| finding.condition).collect()
+}
+
+fn condition(settings: &RepoCheck) -> Condition {
+    conditions(settings, &plan(&["mail1"])).remove(0)
+}
+
+fn seen(settings: &RepoCheck) -> Seen {
+    match condition(settings) {
+        Condition::Open(seen) => seen,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_sound_repository_shows_its_newest_snapshot() {
+    let restic = Restic::new();
+    restic.make("d1/mail/uuid");
+    let seen = seen(&restic.settings());
+    let age = heartbeat::clock::Now::read().wall.since(seen.newest.unwrap());
+    assert!(age < Duration::from_secs(120), "{age:?}");
+    assert_eq!((seen.locks, seen.locks_unknown, seen.check), (vec![], None, None));
+}
+
+#[test]
+fn modules_that_succeeded_are_left_in_peace() {
+    let mut plan = plan(&["mail1", "samba2"]);
+    plan.modules[0].state = ModuleState::Success;
+    let restic = Restic::new();
+    let (_stopper, stop) = stop::channel();
+    let findings = check(&restic.settings(), &plan, &BTreeMap::new(), &stop).unwrap();
+    let names: Vec<_> = findings.iter().map(|finding| finding.module.as_str()).collect();
+    assert_eq!(names, ["samba2"]);
+}
+
+#[test]
+fn a_lock_is_told_with_its_holder() {
+    let restic = Restic::new();
+    restic.make("d1/mail/uuid");
+    let _holder = restic.lock("d1/mail/uuid");
+    let settings = RepoCheck { deep: true, ..restic.settings() };
+    let seen = seen(&settings);
+    assert_eq!(seen.locks.len(), 1);
+    assert!(seen.locks[0].holder.contains(" at "), "{:?}", seen.locks);
+    assert!(seen.locks[0].since.is_some() && !seen.locks[0].stale);
+    assert!(matches!(seen.check, Some(Check::Undecided(_))), "{:?}", seen.check);
+}
+
+#[test]
+fn a_wrong_password_and_a_repository_that_is_gone_are_told_apart() {
+    let restic = Restic::new();
+    restic.make("d1/mail/uuid");
+    let mut settings = restic.settings();
+    settings.repositories.get_mut("default").unwrap().password =
+        Some(Password::Clear(Secret::new("battery-staple")));
+    assert_eq!(condition(&settings), Condition::Refused(Refusal::WrongPassword));
+    std::fs::rename(restic.path("d1"), restic.path("d2")).unwrap();
+    assert_eq!(condition(&restic.settings()), Condition::Refused(Refusal::Gone));
+}
+
+#[test]
+fn a_server_that_is_down_is_told_without_its_password() {
+    let restic = Restic::new();
+    let mut settings = restic.settings();
+    settings.timeout = Duration::from_secs(10);
+    settings.repositories.get_mut("default").unwrap().repository =
+        "rest:http://ops:hunter22@127.0.0.1:1/{repository}/{path}".into();
+    let said = format!("{:?}", condition(&settings));
+    assert!(said.contains("refused") && !said.contains("hunter22"), "{said}");
+}
+
+#[test]
+fn the_password_comes_from_a_file_or_from_redis() {
+    let restic = Restic::new();
+    restic.make("d1/mail/uuid");
+    let file = restic.path("password");
+    std::fs::write(&file, PASSWORD).unwrap();
+    let mut settings = restic.settings();
+    let repository = settings.repositories.get_mut("default").unwrap();
+    repository.password = Some(Password::File(file));
+    assert!(matches!(condition(&settings), Condition::Open(_)));
+
+    settings.repositories.get_mut("default").unwrap().password = None;
+    assert!(matches!(condition(&settings), Condition::NotAsked(_)));
+    let passwords = BTreeMap::from([("d1".to_owned(), Secret::new(PASSWORD))]);
+    let (_stopper, stop) = stop::channel();
+    let findings = check(&settings, &plan(&["mail1"]), &passwords, &stop).unwrap();
+    assert!(matches!(findings[0].condition, Condition::Open(_)), "{findings:?}");
+}
+
+#[test]
+fn a_deep_check_finds_what_is_broken() {
+    let restic = Restic::new();
+    restic.make("d1/mail/uuid");
+    let settings = RepoCheck { deep: true, ..restic.settings() };
+    assert_eq!(seen(&settings).check, Some(Check::Sound));
+    // A pack that is gone would be looked for again and again; one that has grown is found at once.
+    let mut grown = 0;
+    for folder in std::fs::read_dir(restic.path("d1/mail/uuid/data")).unwrap() {
+        for pack in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let pack = pack.unwrap().path();
+            let mut bytes = std::fs::read(&pack).unwrap();
+            bytes.extend(b"junk");
+            std::fs::remove_file(&pack).unwrap();
+            std::fs::write(&pack, bytes).unwrap();
+            grown += 1;
+        }
+    }
+    assert!(grown > 0);
+    let check = seen(&settings).check;
+    assert!(matches!(check, Some(Check::Damaged(_))), "{check:?}");
+}
+
+#[test]
+fn a_restic_that_hangs_is_killed_with_its_children_and_nothing_waits_for_long() {
+    let restic = Restic::new();
+    let pids = restic.path("pids");
+    let script = format!("sleep 300 & echo $! >>{}; echo retrying >&2; wait", pids.display());
+    let settings = RepoCheck {
+        restic_path: restic.script(&script),
+        timeout: Duration::from_secs(1),
+        ..restic.settings()
+    };
+    let names: Vec<String> = (1..=20).map(|n| format!("mail{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let begin = Instant::now();
+    let conditions = conditions(&settings, &plan(&names));
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(conditions.len(), 20);
+    for condition in &conditions {
+        assert!(matches!(condition, Condition::TimedOut(_)), "{condition:?}");
+    }
+    assert!(format!("{conditions:?}").contains("killed after 1 s: retrying"), "{conditions:?}");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    for id in std::fs::read_to_string(pids).unwrap().lines() {
+        while lives(id) {
+            assert!(Instant::now() < deadline, "the child {id} lives");
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn without_restic_it_is_said_and_nothing_else_happens() {
+    let restic = Restic::new();
+    let settings = RepoCheck { restic_path: "/nowhere/restic".into(), ..restic.settings() };
+    let said = condition(&settings);
+    assert!(
+        matches!(&said, Condition::NotAsked(why) if why.contains("install restic")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn nothing_secret_is_on_the_command_line() {
+    let restic = Restic::new();
+    let seen = restic.path("seen");
+    let script = format!("echo \"$@\" >>{}; echo null", seen.display());
+    let mut settings = RepoCheck { restic_path: restic.script(&script), ..restic.settings() };
+    let repository = settings.repositories.get_mut("default").unwrap();
+    repository.repository = "rest:http://ops:hunter22@127.0.0.1/{repository}/{path}".into();
+    repository.env.insert("AWS_SECRET_ACCESS_KEY".into(), Secret::new("aws-secret"));
+    condition(&settings);
+    let seen = std::fs::read_to_string(seen).unwrap();
+    assert!(seen.starts_with("snapshots --latest 1 --json --no-lock --no-cache\n"), "{seen}");
+    for secret in [PASSWORD, "hunter22", "aws-secret"] {
+        assert!(!seen.contains(secret), "{seen}");
+    }
+}
+
+#[test]
+fn a_stop_ends_the_asking() {
+    let restic = Restic::new();
+    let (stopper, stop) = stop::channel();
+    drop(stopper);
+    assert_eq!(check(&restic.settings(), &plan(&["mail1"]), &BTreeMap::new(), &stop), None);
+}

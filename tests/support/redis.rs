@@ -1,0 +1,90 @@
+//! Debian's redis-server, thrown away after the test: on a Unix socket in a directory of its own.
+#![allow(dead_code)]
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use heartbeat::backup::settings::Correlator;
+
+/// A running server.
+pub struct Redis {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Redis {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Redis {
+        Redis::start_with(&[])
+    }
+
+    /// Starts one that speaks TLS as well; says on which port of 127.0.0.1.
+    pub fn start_with_tls() -> (Redis, u16) {
+        // Free when asked for; nobody else on this machine is given it so soon again.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let tls =
+            |name| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/").to_owned() + name;
+        let words = ["--tls-port", "--tls-cert-file", "--tls-key-file", "--tls-auth-clients"];
+        let values = [port.to_string(), tls("server.pem"), tls("server.key"), "no".to_owned()];
+        let pairs = words.iter().zip(&values).flat_map(|(word, value)| [*word, value.as_str()]);
+        (Redis::start_with(&pairs.collect::<Vec<_>>()), port)
+    }
+
+    fn start_with(more: &[&str]) -> Redis {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("redis.sock");
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no"])
+            .arg("--unixsocket")
+            .arg(&socket)
+            .arg("--dir")
+            .arg(directory.path())
+            .args(more)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server can be started: apt-get install redis-server");
+        let redis = Redis { child, directory };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(&socket).is_err() {
+            assert!(Instant::now() < deadline, "redis-server does not listen");
+            std::thread::yield_now();
+        }
+        redis
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("redis.sock")
+    }
+
+    /// Settings that reach it.
+    pub fn settings(&self) -> Correlator {
+        Correlator {
+            redis_url: format!("redis+unix://{}", self.socket().display()),
+            ..Correlator::default()
+        }
+    }
+
+    /// Runs a command.
+    pub fn run(&self, words: &[&str]) {
+        let mut connection = self.connection();
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query::<redis::Value>(&mut connection).unwrap();
+    }
+
+    fn connection(&self) -> redis::Connection {
+        let url = format!("redis+unix://{}", self.socket().display());
+        redis::Client::open(url).unwrap().get_connection().unwrap()
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
