@@ -14,18 +14,17 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::backup::alert::Alert;
-use crate::backup::pipeline::{self, Pipelines};
+use crate::backup::pipeline::Pipelines;
 use crate::backup::poll;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::effect::{Effect, Sink};
 use crate::event::{Event, Fact, Level};
-use crate::heartbeat::fleet::{Fleet, Mark, Row, Rules};
+use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
-use crate::notify::courier::{Courier, Equipment, Order};
+use crate::notify::courier::{Courier, Order};
 use crate::notify::direct::Notifier;
-use crate::notify::route::{self, Routes};
 use crate::problem::Problems;
 use crate::secret::Secret;
 use crate::stop::{self, Stop, Stopper, Vital};
@@ -33,11 +32,13 @@ use crate::store::{Opened, Store, Table};
 use crate::systemd;
 use crate::web::Web;
 
+mod equip;
 mod house;
 mod signal_check;
 mod signs;
 mod telling;
 
+use self::equip::{equipment, pipeline, rules};
 use self::house::Rooms;
 use self::signs::Signs;
 use self::telling::Seats;
@@ -328,52 +329,6 @@ fn report(courier: &Courier, opened: Opened, now: Now) {
     };
     let events = vec![Event { at: now.wall, level, fact }];
     courier.order(Order::Accept(Effect { events, ..Effect::default() }));
-}
-
-fn rules(config: &Config) -> Rules {
-    Rules {
-        settings: config.heartbeat.clone(),
-        hosts: config.hosts.clone(),
-        threshold_sets: config.threshold_sets.clone(),
-        renotify_interval: config.renotify_interval,
-        default_channels: config.default_channels.clone(),
-    }
-}
-
-/// What the configuration means to the pipelines.
-fn pipeline(config: &Config) -> pipeline::Settings {
-    pipeline::Settings {
-        alert_names: config.receiver.alert_names.clone(),
-        correlator: config.correlator.clone(),
-        repo_check: config.repo_check.clone(),
-        renotify: config.renotify_interval,
-    }
-}
-
-/// What the configuration means to the courier.
-pub fn equipment(config: &Config) -> Equipment {
-    let hosts = config.hosts.iter().map(|(name, host)| {
-        let channels = host.notification_channels.clone();
-        (name.clone(), route::Host { watch: host.watch, channels })
-    });
-    let lines = config
-        .channels
-        .iter()
-        .map(|(name, channel)| (name.clone(), route::Line { min_level: channel.min_level }));
-    Equipment {
-        routes: Routes {
-            channels: lines.collect(),
-            default: config.default_channels.clone(),
-            hosts: hosts.collect(),
-            backups: config.notification_channels_for_backups().to_vec(),
-        },
-        channels: config
-            .channels
-            .iter()
-            .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
-            .collect::<BTreeMap<_, _>>(),
-        pace: None,
-    }
 }
 
 /// A time of an earlier run on this boot's clock: how long ago it was is what counts. Where that

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Wall, words};
+use crate::clock::Wall;
+
+mod words;
+
+pub use self::words::decimal;
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -138,7 +142,7 @@ pub struct Event {
 
 /// How many other hosts an [`Fact::Overdue`] names: when a whole site is gone, each of its
 /// thousands of events must not carry thousands of names.
-pub const MOST_OTHERS: usize = 100;
+pub const MOST_OTHERS: usize = 10;
 
 /// What happened. Words are given by [`Event::message`], and by nothing else.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,6 +156,8 @@ pub enum Fact {
         promised: Wall,
         /// Other watched hosts that are overdue at this moment, at most [`MOST_OTHERS`] of them.
         others_down: Vec<String>,
+        /// How many there are in all.
+        others_count: usize,
     },
     /// A host said goodbye on a connection.
     Shutdown { host: String, connection: String },
@@ -387,119 +393,10 @@ impl Event {
             None => self.subject().to_string(),
         }
     }
-
-    fn title(&self) -> String {
-        match &self.fact {
-            Fact::Overdue { host, connection, .. } => format!("{host} {connection} overdue"),
-            Fact::Shutdown { host, connection } => format!("{host} {connection} shutdown"),
-            Fact::Back { host, connection, .. } => format!("{host} {connection} is back"),
-            Fact::Booted { host, .. } => format!("{host} booted"),
-            Fact::Said { host, text } => format!("{host} {text}"),
-            Fact::NeverSeen { host, .. } => format!("{host} was never heard"),
-            Fact::FirstHeard { host, connection } => format!("{host} {connection} is up"),
-            Fact::Threshold { host, metric, value, limit, .. } => format!(
-                "{}: {host} - {metric} = {} (threshold: {limit})",
-                self.level,
-                decimal(*value)
-            ),
-            Fact::StoreRefuses { .. } => "hbd cannot write its state to disk".into(),
-            Fact::StoreWrites { .. } => "hbd writes its state to disk again".into(),
-            Fact::StoreMovedAside { .. } => "hbd could not read its state and began anew".into(),
-            Fact::ChannelFails { channel, why, .. } => {
-                format!("channel {channel} is failing: {why}")
-            }
-            Fact::ChannelDelivers { channel, .. } => format!("channel {channel} delivers again"),
-            Fact::Backup { title, .. } => title.clone(),
-            Fact::AlertmanagerSilent { why } => {
-                format!("Alertmanager cannot be asked about backups: {why}")
-            }
-            Fact::AlertmanagerAnswers { .. } => "Alertmanager answers again".into(),
-            Fact::Custom { text, .. } => text.clone(),
-        }
-    }
-
-    fn details(&self) -> Vec<(&'static str, String)> {
-        match &self.fact {
-            Fact::Overdue { last_seen, promised, others_down, .. } => {
-                let mut details = vec![
-                    ("last seen", last_seen.to_string()),
-                    ("promised", format!("the next beat by {promised}")),
-                ];
-                if !others_down.is_empty() {
-                    details.push(("also overdue", listed(others_down)));
-                }
-                details
-            }
-            Fact::Back { gone, .. } => vec![("gone for", words(*gone))],
-            Fact::Booted { announced, gone, .. } => {
-                let mut details: Vec<_> =
-                    gone.iter().map(|gone| ("not heard for", words(*gone))).collect();
-                if !announced {
-                    details.push(("reboot", "it was not announced by a shutdown".into()));
-                }
-                details
-            }
-            Fact::NeverSeen { configured, .. } => vec![
-                ("configured since", configured.to_string()),
-                (
-                    "to do",
-                    "install the agent there, or take the host out of the configuration".into(),
-                ),
-            ],
-            Fact::Threshold { since, reminder: true, .. } => {
-                vec![("reminder", format!("at this level since {since}"))]
-            }
-            Fact::StoreRefuses { why } => vec![
-                ("why", why.clone()),
-                ("meanwhile", "alarms are sent, but a crash would lose what is not on disk".into()),
-            ],
-            Fact::StoreWrites { refused_for } => vec![("refused for", words(*refused_for))],
-            Fact::AlertmanagerSilent { .. } => {
-                vec![("meanwhile", "a backup that fails would not be noticed here".into())]
-            }
-            Fact::AlertmanagerAnswers { silent_for } => vec![("silent for", words(*silent_for))],
-            Fact::StoreMovedAside { why, to } => vec![
-                ("why", why.clone()),
-                ("kept as", to.clone()),
-                ("lost", "what was waiting to be sent, and which alerts were open".into()),
-            ],
-            Fact::ChannelFails { waiting, .. } => vec![("waiting for it", messages(*waiting))],
-            Fact::ChannelDelivers { failed_for, .. } => vec![("failed for", words(*failed_for))],
-            // The words alone need not say which host they are about.
-            Fact::Custom { host: Some(host), .. } => vec![("host", host.clone())],
-            Fact::Shutdown { .. }
-            | Fact::Said { .. }
-            | Fact::FirstHeard { .. }
-            | Fact::Threshold { .. }
-            | Fact::Backup { .. }
-            | Fact::Custom { host: None, .. } => Vec::new(),
-        }
-    }
 }
 
 fn connection_trouble(host: &str, connection: &str) -> Trouble {
     Trouble::Connection { host: host.to_owned(), connection: connection.to_owned() }
-}
-
-fn messages(count: usize) -> String {
-    if count == 1 { "1 message".into() } else { format!("{count} messages") }
-}
-
-/// At most ten names, then how many more.
-fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        let least = if names.len() >= MOST_OTHERS { "at least " } else { "" };
-        text.push_str(&format!(" and {least}{} more", names.len() - SHOWN));
-    }
-    text
-}
-
-/// A number as short as it can be told exactly, with at least one decimal: `95.2`, `90.0`.
-pub fn decimal(value: f64) -> String {
-    let text = value.to_string();
-    if text.contains('.') { text } else { text + ".0" }
 }
 
 #[cfg(test)]
@@ -566,11 +463,5 @@ mod tests {
         let message = failed.message(EventId(1));
         assert_eq!((message.thread.as_str(), message.details.len()), ("plan 1", 1));
         assert!(message.table.is_some());
-    }
-
-    #[test]
-    fn a_long_list_of_hosts_is_cut_with_its_count() {
-        let names: Vec<_> = (0..12).map(|n| format!("h{n}")).collect();
-        assert!(listed(&names).ends_with("h9 and 2 more"));
     }
 }

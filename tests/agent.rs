@@ -1,8 +1,8 @@
 //! hbc as a script would run it, against a socket that answers as it is told.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -233,5 +233,69 @@ fn what_hbd_would_refuse_is_refused_here_with_the_option_named() {
         let (code, out, error) = told(&send("127.0.0.1:9", &options));
         assert_eq!((code, out.as_str()), (2, ""), "{error}");
         assert!(error.starts_with("hbc: ") && error.contains(what), "{error}");
+    }
+}
+
+/// A daemon that listens where the system let it.
+struct Daemon {
+    child: Child,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(heartbeat: &str) -> Daemon {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("heartbeat.yaml");
+        let text = format!(
+            "notification_channels: {{log: {{type: log}}}}\ndefault_notification_channels: [log]\n\
+             hosts: {{web1: {{watch: true}}}}\nreceiver: {{port: 0}}\nstate_dir: {}\n\
+             heartbeat: {{port: 0, {heartbeat}}}\n",
+            folder.path().join("state").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hbd"))
+            .args(["run", "--config"])
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let ready = lines.find(|line| line.contains("is ready: ")).expect("hbd starts");
+        let (_, rest) = ready.split_once("UDP ").unwrap();
+        let address = rest.split(',').next().unwrap().to_owned();
+        // Whoever does not read what it writes would stop it in the end.
+        thread::spawn(move || lines.for_each(drop));
+        Daemon { child, address, _folder: folder }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn hbd_answers_what_it_believes_and_nothing_else() {
+    let daemon = Daemon::start("key: hunter22");
+    let (right, wrong) = (key_file("hunter22"), key_file("hunter23"));
+    let [right, wrong] = [&right, &wrong].map(|file| file.path().to_str().unwrap());
+    let host = ["--host", "web1", "--metric", "cpu_monitor.cpu_percent=9.5"];
+    let told = |options: &[&str]| told(&send(&daemon.address, &[&host, options].concat()));
+    for event in ["boot", "beat", "shutdown"] {
+        let (code, out, error) =
+            told(&["--event", event, "--key-file", right, "--wait", "20s", "--boot-id", "auto"]);
+        assert_eq!(code, 0, "{error}");
+        assert!(out.contains(" answered in "), "{out}");
+    }
+    let (code, ..) = told(&["--message", "disk tired", "--key-file", right, "--wait", "20s"]);
+    assert_eq!(code, 0);
+    for options in [&["--wait", "300ms"][..], &["--wait", "300ms", "--key-file", wrong]] {
+        let (code, _, error) = told(options);
+        assert_eq!(code, 1);
+        assert!(error.contains("does it know the host web1, do key and clock agree?"), "{error}");
     }
 }

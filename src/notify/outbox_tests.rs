@@ -112,6 +112,7 @@ impl Play {
                 last_seen: Wall(0),
                 promised: Wall(0),
                 others_down: Vec::new(),
+                others_count: 0,
             },
         )
     }
