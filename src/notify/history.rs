@@ -188,6 +188,9 @@ pub fn noted(sent: &Sent, finished: Wall) -> Vec<Noted> {
             attempts: outcome.attempts,
             delivered: outcome.why.is_none(),
             why: outcome.why.clone(),
+            told_in: None,
+            acknowledged: None,
+            acknowledged_by: None,
         },
         reason: outcome.reason,
     });
@@ -368,6 +371,9 @@ mod tests {
             attempts: 1,
             delivered: false,
             why: Some("still bad".into()),
+            told_in: None,
+            acknowledged: None,
+            acknowledged_by: None,
         };
         desk.outbox.note(&record, desk.now);
         let view = desk.outbox.views(desk.now).remove(0);
