@@ -13,14 +13,16 @@ use crate::event::{Level, Subject};
 /// A channel that refuses us is probed after this time, then less and less often.
 const FIRST_PROBE: Duration = Duration::from_secs(15 * 60);
 const LONGEST_PROBE: Duration = Duration::from_secs(6 * 3600);
-/// A delivery that failed so often lets the others of its channel go first, in turns.
+/// A delivery that failed so often steps aside for one other after each further failure: a message
+/// that a provider chokes on must not hold up all, and an outage must not push what is critical
+/// behind everything.
 pub const PATIENCE: u32 = 4;
 
 /// What stays in sequence: what one recipient hears about one subject.
 type Sequence = (Subject, Option<String>);
 
-/// Who goes first: fewer rounds of failures, then critical, then older.
-type Turn = (u32, bool, DeliveryId);
+/// Who goes first: critical, then older.
+type Turn = (bool, DeliveryId);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -46,6 +48,8 @@ pub struct Line {
     turns: BTreeMap<Turn, Sequence>,
     all: BTreeSet<DeliveryId>,
     in_flight: Option<DeliveryId>,
+    /// It has failed so often that another may go before it, once.
+    aside: Option<DeliveryId>,
     bucket: Bucket,
     jitter: Jitter,
     trouble: Option<Failing>,
@@ -79,6 +83,7 @@ impl Line {
             turns: BTreeMap::new(),
             all: BTreeSet::new(),
             in_flight: None,
+            aside: None,
             jitter: Jitter::new(seed),
             trouble: None,
             recovered: None,
@@ -116,9 +121,8 @@ impl Line {
         if delivery.message.level == Level::Critical {
             queue.critical.insert(id);
         }
-        let rounds = queue.turn.map_or(delivery.attempts / PATIENCE, |turn| turn.0);
         self.all.insert(id);
-        self.place(&sequence, rounds);
+        self.place(&sequence);
     }
 
     /// Takes a delivery out, wherever it stands.
@@ -135,16 +139,17 @@ impl Line {
             self.held_up = None;
             self.failed_bundles = 0;
         }
-        self.place(&sequence, 0);
+        self.place(&sequence);
     }
 
-    /// Finds the place of the delivery's sequence anew after so many failed attempts.
-    pub fn rerank(&mut self, id: DeliveryId, delivery: &Delivery, attempts: u32) {
-        debug_assert!(self.all.contains(&id));
-        self.place(&sequence(delivery), attempts / PATIENCE);
+    /// A delivery has failed so many attempts, and may have to step aside once.
+    pub fn failed(&mut self, id: DeliveryId, attempts: u32) {
+        if attempts >= PATIENCE {
+            self.aside = Some(id);
+        }
     }
 
-    fn place(&mut self, sequence: &Sequence, rounds: u32) {
+    fn place(&mut self, sequence: &Sequence) {
         let Some(queue) = self.queues.get_mut(sequence) else { return };
         if let Some(turn) = queue.turn.take() {
             self.turns.remove(&turn);
@@ -153,7 +158,7 @@ impl Line {
             self.queues.remove(sequence);
             return;
         };
-        let turn = (rounds, queue.critical.is_empty(), *head);
+        let turn = (queue.critical.is_empty(), *head);
         queue.turn = Some(turn);
         self.turns.insert(turn, sequence.clone());
     }
@@ -174,6 +179,7 @@ impl Line {
     /// An attempt at a delivery begins.
     pub fn begin(&mut self, id: DeliveryId, now: Mono) {
         self.bucket.take(now);
+        self.aside = None;
         self.in_flight = Some(id);
     }
 
@@ -216,9 +222,10 @@ impl Line {
     /// A channel that refuses us is probed with the oldest message, else the first in turn goes.
     fn candidate(&self) -> Option<DeliveryId> {
         if self.is_probed() {
-            return self.turns.keys().map(|turn| turn.2).min();
+            return self.turns.keys().map(|turn| turn.1).min();
         }
-        self.turns.keys().next().map(|turn| turn.2)
+        let mut heads = self.turns.keys().map(|turn| turn.1);
+        heads.find(|id| self.aside != Some(*id)).or(self.aside.filter(|id| self.all.contains(id)))
     }
 
     /// When the next attempt may begin; none when nothing waits or one is under way.

@@ -303,6 +303,21 @@ fn a_message_that_fails_for_ever_lets_the_others_pass() {
 }
 
 #[test]
+fn an_outage_does_not_push_what_is_critical_behind_everything() {
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1");
+    for _ in 0..7 {
+        let job = play.one();
+        play.finish(&job, unreachable());
+        play.wait(10 * MINUTE);
+    }
+    play.said("web2", "chatter").said("web3", "more chatter");
+    let titles = play.drain();
+    let place = titles.iter().position(|title| title.contains("web1 ipv4 overdue")).unwrap();
+    assert!(place <= 1, "{titles:?}");
+}
+
+#[test]
 fn a_hint_of_the_provider_is_followed() {
     let mut play = Play::with(&["mail"]);
     play.overdue("web1");

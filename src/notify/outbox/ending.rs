@@ -177,13 +177,13 @@ impl Outbox {
     fn after_failure(&mut self, id: DeliveryId) {
         let Some(delivery) = self.deliveries.get(&id) else { return };
         let stays = delivery.bundle.as_ref().is_some_and(|bundle| bundle.lost < PATIENCE);
-        if delivery.possible_repeat && stays {
-            let attempts = delivery.attempts;
-            for member in self.members(id) {
-                self.rerank(member, attempts);
-            }
-        } else {
+        if !(delivery.possible_repeat && stays) {
             self.take_apart(id, false);
+        }
+        if let Some(delivery) = self.deliveries.get(&id)
+            && let Some(line) = self.lines.get_mut(&delivery.channel)
+        {
+            line.failed(id, delivery.attempts);
         }
     }
 
@@ -206,20 +206,6 @@ impl Outbox {
                 mark(delivery);
             }
         }
-        // Backwards: the place of a sequence is that of its first.
-        for member in members.iter().rev() {
-            if let Some(attempts) = self.deliveries.get(member).map(|delivery| delivery.attempts) {
-                self.rerank(*member, attempts);
-            }
-        }
-    }
-
-    fn rerank(&mut self, id: DeliveryId, attempts: u32) {
-        if let Some(delivery) = self.deliveries.get(&id)
-            && let Some(line) = self.lines.get_mut(&delivery.channel)
-        {
-            line.rerank(id, delivery, attempts);
-        }
     }
 
     /// A message that told of several is refused as such: each of them is tried by itself.
@@ -237,10 +223,8 @@ impl Outbox {
         if delivery.plain {
             return self.drop_delivery(id, &why, now);
         }
-        let attempts = delivery.attempts;
         let record = delivery.record(now, Some(why.clone()));
         self.amend(id, |delivery| delivery.plain = true);
-        self.rerank(id, attempts);
         let fate = Fate::Waits { why, delay: Duration::ZERO, may_have_arrived: false };
         vec![(fate, record)]
     }
