@@ -138,6 +138,9 @@ fn ended(key: &str, value: &[u8]) -> Option<(DeliveryId, NotificationView)> {
         finished: Some(record.finished),
         attempts: record.attempts,
         why: record.why,
+        told_in: record.told_in.map(|event| event.to_string()),
+        acknowledged: record.acknowledged,
+        acknowledged_by: record.acknowledged_by,
     };
     Some((id, view))
 }
@@ -159,6 +162,9 @@ fn waits(id: DeliveryId, delivery: &Delivery, outbox: &Outbox) -> NotificationVi
         finished: None,
         attempts: delivery.attempts,
         why: why.map(str::to_owned),
+        told_in: None,
+        acknowledged: None,
+        acknowledged_by: None,
     }
 }
 

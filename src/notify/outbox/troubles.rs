@@ -190,7 +190,7 @@ impl Troubles {
     /// Ends a trouble; says who was given it. A message that told of others too ends with the last.
     pub fn close(&mut self, trouble: &Trouble) -> BTreeMap<String, Given> {
         let Some(mut open) = self.open.remove(trouble) else { return BTreeMap::new() };
-        self.writes.push(Write::remove(Table::Troubles, trouble.to_string()));
+        self.writes.push(Write::remove(Table::Troubles, trouble.key()));
         for given in open.given.values_mut() {
             for event in std::mem::take(&mut given.within) {
                 if self.is_last_of(event) {
@@ -262,7 +262,7 @@ impl Troubles {
 
     fn keep(&mut self, trouble: &Trouble) {
         if let Some(open) = self.open.get(trouble) {
-            self.writes.push(Write::put(Table::Troubles, trouble.to_string(), open));
+            self.writes.push(Write::put(Table::Troubles, trouble.key(), open));
         }
     }
 
@@ -273,8 +273,6 @@ impl Troubles {
 
     /// Every row.
     pub fn rows(&self) -> impl Iterator<Item = Write> + '_ {
-        self.open
-            .iter()
-            .map(|(trouble, open)| Write::put(Table::Troubles, trouble.to_string(), open))
+        self.open.iter().map(|(trouble, open)| Write::put(Table::Troubles, trouble.key(), open))
     }
 }
