@@ -157,14 +157,23 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
     match catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Made::Short(broken(&request))) {
         Made::Short(reply) => send(request, reply),
         // A client may take a minute to read it, and the handlers are two.
-        Made::Long(reply) => aside(&desk.streams, request, move |request| send(request, reply)),
-        Made::Later(work) => aside(&desk.waits, request, |request| finish(request, work)),
-        Made::Stored(work) => aside(&desk.disk, request, |request| finish(request, work)),
+        Made::Long(reply) => aside(&desk.streams, request, |request, seat| {
+            send(request, reply);
+            drop(seat);
+        }),
+        Made::Later(work) => {
+            aside(&desk.waits, request, |request, seat| finish(request, seat, work))
+        }
+        Made::Stored(work) => {
+            aside(&desk.disk, request, |request, seat| finish(request, seat, work))
+        }
     }
 }
 
-fn finish(request: tiny_http::Request, work: Box<dyn FnOnce() -> Reply + Send>) {
+fn finish(request: tiny_http::Request, seat: Seat, work: Box<dyn FnOnce() -> Reply + Send>) {
     let reply = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broken(&request));
+    // The gate lets the next one in as soon as it has the answer: it must find a free seat.
+    drop(seat);
     send(request, reply);
 }
 
@@ -254,17 +263,15 @@ impl Drop for Seat {
 fn aside(
     seats: &Arc<Seats>,
     request: tiny_http::Request,
-    work: impl FnOnce(tiny_http::Request) + Send + 'static,
+    work: impl FnOnce(tiny_http::Request, Seat) + Send + 'static,
 ) {
     let what = seats.what;
     let Some(seat) = seats.take() else {
         let busy = Reply::problem(request.url(), 503, &format!("too many {what} at once"));
         return send(request, busy);
     };
-    let started = thread::Builder::new().name(seats.thread.into()).spawn(move || {
-        let _seat = seat;
-        work(request);
-    });
+    let started =
+        thread::Builder::new().name(seats.thread.into()).spawn(move || work(request, seat));
     if let Err(why) = started {
         log::warn!("one of the {what} was dropped, no thread could be started: {why}");
     }
