@@ -34,6 +34,7 @@ use crate::web::Web;
 
 mod equip;
 mod house;
+mod signal_check;
 mod signs;
 mod telling;
 
@@ -154,6 +155,7 @@ impl Daemon {
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report(&courier, opened, now);
+        signal_check::begin(config);
         start_watching(&watch, &udp, &stop)?;
         start_polling(config, &rooms, sink, &stop)?;
         let token = config.receiver.token.clone();
@@ -198,6 +200,7 @@ impl Daemon {
         }
         // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
+        signal_check::begin(&config);
         self.rooms.watch.reconfigure(rules(&config));
         self.rooms.pipelines.reconfigure(pipeline(&config));
         self.rooms.replace_signs(Signs::of(&config));

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
 
+mod trouble;
 mod words;
 
+pub use self::trouble::Trouble;
 pub use self::words::decimal;
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
@@ -95,40 +97,6 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Something that is wrong until it is over. A recovery goes to whoever was given the trouble.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Trouble {
-    /// A connection is overdue or shut down.
-    Connection { host: String, connection: String },
-    /// A configured host never sent a beat.
-    NeverSeen { host: String },
-    /// A metric is beyond its threshold.
-    Metric { host: String, metric: String },
-    /// A backup plan did not succeed.
-    Backup { plan: String },
-    /// The Alertmanager that is asked for its alerts does not answer.
-    Alertmanager,
-    /// A channel does not deliver.
-    Channel { channel: String },
-    /// The store refuses to write.
-    Store,
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Trouble::Connection { host, connection } => write!(f, "{host} {connection}"),
-            Trouble::NeverSeen { host } => write!(f, "{host} never heard"),
-            Trouble::Metric { host, metric } => write!(f, "{host} {metric}"),
-            Trouble::Backup { plan } => write!(f, "plan {plan}"),
-            Trouble::Alertmanager => f.write_str("alertmanager"),
-            Trouble::Channel { channel } => write!(f, "channel {channel}"),
-            Trouble::Store => f.write_str("hbd store"),
-        }
-    }
-}
-
 /// A fact and when it was established.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -142,7 +110,7 @@ pub struct Event {
 
 /// How many other hosts an [`Fact::Overdue`] names: when a whole site is gone, each of its
 /// thousands of events must not carry thousands of names.
-pub const MOST_OTHERS: usize = 100;
+pub const MOST_OTHERS: usize = 10;
 
 /// What happened. Words are given by [`Event::message`], and by nothing else.
 #[derive(Clone, Debug, PartialEq)]
@@ -156,6 +124,8 @@ pub enum Fact {
         promised: Wall,
         /// Other watched hosts that are overdue at this moment, at most [`MOST_OTHERS`] of them.
         others_down: Vec<String>,
+        /// How many there are in all.
+        others_count: usize,
     },
     /// A host said goodbye on a connection.
     Shutdown { host: String, connection: String },
@@ -422,6 +392,15 @@ mod tests {
             event.message(EventId(1)).title,
             "CRITICAL: prod-web-01 - cpu_monitor.cpu_percent = 95.2 (threshold: > 90.0)"
         );
+    }
+
+    #[test]
+    fn a_connection_and_a_metric_of_the_same_name_are_two_troubles() {
+        let (host, name) = ("web1".to_owned(), "vpn".to_owned());
+        let metric = Trouble::Metric { host: host.clone(), metric: name.clone() };
+        let connection = Trouble::Connection { host, connection: name };
+        assert_eq!(metric.to_string(), connection.to_string());
+        assert_ne!(metric.key(), connection.key());
     }
 
     #[test]

@@ -107,6 +107,13 @@ pub struct NotificationView {
     pub attempts: u32,
     /// Why it did not arrive, or does not at present.
     pub why: Option<String>,
+    /// The event of the message that told of it together with others, where one did.
+    pub told_in: Option<String>,
+    /// When somebody acknowledged it, where the channel can tell.
+    #[serde(serialize_with = "rfc3339")]
+    pub acknowledged: Option<Wall>,
+    /// Who or what acknowledged it, as the channel calls it.
+    pub acknowledged_by: Option<String>,
 }
 
 /// How a notification stands.
@@ -143,6 +150,8 @@ pub struct ChannelView {
     pub last_failure: Option<FailureView>,
     /// How many deliveries wait or are under way.
     pub waiting: usize,
+    /// Emergencies that arrived and that nobody has acknowledged yet.
+    pub unacknowledged: usize,
     /// How long the oldest of them has been waiting.
     pub oldest_age_seconds: Option<f64>,
     /// Deliveries that arrived since the start.

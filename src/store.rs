@@ -40,6 +40,8 @@ pub enum Table {
     Outbox,
     /// Open troubles and who was told, by their text.
     Troubles,
+    /// Emergencies that nobody acknowledged yet, by channel and receipt.
+    Receipts,
     /// Backup alerts that wait for their pipeline.
     Pipelines,
     /// What was sent to whom, by number.
@@ -48,11 +50,12 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 6] = [
+    pub const ALL: [Table; 7] = [
         Table::Meta,
         Table::Hosts,
         Table::Outbox,
         Table::Troubles,
+        Table::Receipts,
         Table::Pipelines,
         Table::History,
     ];
@@ -63,6 +66,7 @@ impl Table {
             Table::Hosts => "hosts",
             Table::Outbox => "outbox",
             Table::Troubles => "troubles",
+            Table::Receipts => "receipts",
             Table::Pipelines => "pipelines",
             Table::History => "history",
         })

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 mod support;
 
 use support::http_double::lock;
-use support::mattermost::{MattermostDouble, Mode};
+use support::mattermost::{MattermostDouble, Mode, Post};
 
 const KILLS: usize = 100;
 /// Each has a chat channel of its own; all have the log.
@@ -196,6 +196,8 @@ struct Arrival {
     run: usize,
     /// The server took it and said so.
     answered: bool,
+    /// The number of the message, which may tell of several events.
+    message: String,
     event: String,
     host: String,
     text: String,
@@ -207,20 +209,32 @@ fn chat_arrivals(run: usize, double: &MattermostDouble, chat: &str) -> Vec<Arriv
     let posts = double.received().into_iter();
     let taken =
         posts.filter(|post| post.body["channel"] == chat && !matches!(post.mode, Mode::Status(..)));
-    taken
-        .map(|post| {
-            let title = post.text.split('`').nth(1).unwrap();
-            let event = post.text.rsplit("event ").next().unwrap().trim_end_matches('_');
-            Arrival {
-                run,
-                answered: matches!(post.mode, Mode::Normal),
-                event: event.to_owned(),
-                host: title.split(' ').next().unwrap().to_owned(),
-                text: title.to_owned(),
-                marked: post.text.contains("possible repeat"),
-            }
-        })
-        .collect()
+    let of_post = |post: Post| {
+        let message = post.text.rsplit("event ").next().unwrap().trim_end_matches('_').to_owned();
+        let title = post.text.split('`').nth(1).unwrap().to_owned();
+        let mut events: Vec<_> = post.text.lines().filter_map(line_of_several).collect();
+        if events.is_empty() {
+            events.push((message.clone(), title));
+        }
+        let arrival = move |(event, text): (String, String)| Arrival {
+            run,
+            answered: matches!(post.mode, Mode::Normal),
+            message: message.clone(),
+            event,
+            host: text.split(' ').next().unwrap().to_owned(),
+            text,
+            marked: post.text.contains("possible repeat"),
+        };
+        events.into_iter().map(arrival)
+    };
+    taken.flat_map(of_post).collect()
+}
+
+/// Event and title in a line of a message that tells of several: `TIME`: `LEVEL: TITLE [EVENT]`.
+fn line_of_several(line: &str) -> Option<(String, String)> {
+    let (_, words) = line.strip_prefix('`')?.strip_suffix("]`")?.split_once("`: `")?;
+    let (title, event) = words.split_once(": ")?.1.rsplit_once(" [")?;
+    Some((event.to_owned(), title.to_owned()))
 }
 
 /// What arrived in the log: `TIME LEVEL web1 said this (possibly a repeat) (details) [EVENT]`.
@@ -234,6 +248,7 @@ fn log_arrivals(run: usize, lines: &[String]) -> Vec<Arrival> {
         time.ends_with('Z').then(|| Arrival {
             run,
             answered: true,
+            message: event.to_owned(),
             event: event.to_owned(),
             host: plain.split(' ').next().unwrap_or_default().to_owned(),
             text: plain.to_owned(),
@@ -247,7 +262,7 @@ fn log_arrivals(run: usize, lines: &[String]) -> Vec<Arrival> {
 fn judge_channel(channel: &str, arrivals: &[Arrival]) -> usize {
     let mut last_of_host: BTreeMap<&str, &str> = BTreeMap::new();
     let mut last_of_event: BTreeMap<&str, &Arrival> = BTreeMap::new();
-    let mut cut_short: BTreeSet<usize> = BTreeSet::new();
+    let mut cut_short: BTreeMap<usize, &str> = BTreeMap::new();
     let mut repeats = 0;
     for arrival in arrivals {
         let last = last_of_host.insert(&arrival.host, &arrival.event).unwrap_or("");
@@ -258,8 +273,10 @@ fn judge_channel(channel: &str, arrivals: &[Arrival]) -> usize {
         if earlier.answered {
             let why = "came twice, although nothing was unknown";
             assert!(earlier.run < arrival.run, "{channel}: {arrival:?} {why}");
-            // One delivery is under way per channel: a kill hides the end of no second one.
-            assert!(cut_short.insert(earlier.run), "{channel}: {arrival:?} {why}");
+            // One message is under way per channel: a kill hides the end of no second one.
+            let other = cut_short.insert(earlier.run, &earlier.message);
+            let same = other.is_none_or(|other| other == earlier.message);
+            assert!(same, "{channel}: {arrival:?} {why}");
         }
     }
     repeats
@@ -461,7 +478,7 @@ fn nothing_accepted_is_lost_over_a_hundred_kills() {
 
 fn arrival(run: usize, answered: bool, event: &str, marked: bool) -> Arrival {
     let (host, text) = ("web1".to_owned(), "web1 number 1".to_owned());
-    Arrival { run, answered, event: event.into(), host, text, marked }
+    Arrival { run, answered, message: event.into(), event: event.into(), host, text, marked }
 }
 
 #[test]

@@ -113,14 +113,23 @@ fn ask(client: &Client, wish: &Wish) -> Result<Vec<Json>, String> {
     }
 }
 
+/// Why a message did not arrive, or who has acknowledged it.
+fn remark(one: &Json) -> String {
+    let at = word(one, "acknowledged");
+    match (at.is_empty(), word(one, "acknowledged_by")) {
+        (true, _) => word(one, "why"),
+        (false, by) if by.is_empty() => format!("acknowledged {at}"),
+        (false, by) => format!("acknowledged {at} on {by}"),
+    }
+}
+
 /// The table, the newest last as in every log: that is where the prompt is. What did not arrive
 /// has its reason in a line of its own.
 fn table(newest_first: &[Json], width: Option<usize>) -> String {
     if newest_first.is_empty() {
         return "nothing was sent\n".into();
     }
-    let rows: Vec<_> =
-        newest_first.iter().rev().map(|one| (cells(one), word(one, "why"))).collect();
+    let rows: Vec<_> = newest_first.iter().rev().map(|one| (cells(one), remark(one))).collect();
     let head = COLUMNS.map(|(name, _)| name.to_owned());
     let widths: [usize; 6] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|((cells, _), _)| &cells[column]).chain([&head[column]]);

@@ -52,5 +52,6 @@ pub fn equipment(config: &Config) -> Equipment {
             .iter()
             .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
             .collect::<BTreeMap<_, _>>(),
+        pace: None,
     }
 }

@@ -165,6 +165,7 @@ pub fn channels(notifier: &Notifier, standing: &Standing) -> Vec<ChannelView> {
             last_success: line.last_success,
             last_failure: line.last_failure.as_ref().map(failure),
             waiting: line.waiting,
+            unacknowledged: line.unacknowledged,
             oldest_age_seconds: line.oldest.map(|age| age.as_secs_f64()),
             sent: standing.sent.get(name).copied().unwrap_or(0),
             failed: standing.failed.get(name).map_or(0, |counts| counts.values().sum()),

@@ -1,6 +1,6 @@
 //! The words for events: one title, and what more there is to say. Pure.
 
-use super::{Event, Fact, MOST_OTHERS};
+use super::{Event, Fact};
 use crate::clock::words;
 
 impl Event {
@@ -36,13 +36,13 @@ impl Event {
 
     pub(super) fn details(&self) -> Vec<(&'static str, String)> {
         match &self.fact {
-            Fact::Overdue { last_seen, promised, others_down, .. } => {
+            Fact::Overdue { last_seen, promised, others_down, others_count, .. } => {
                 let mut details = vec![
                     ("last seen", last_seen.to_string()),
                     ("promised", format!("the next beat by {promised}")),
                 ];
                 if !others_down.is_empty() {
-                    details.push(("also overdue", listed(others_down)));
+                    details.push(("also overdue", listed(others_down, *others_count)));
                 }
                 details
             }
@@ -97,15 +97,12 @@ fn messages(count: usize) -> String {
     if count == 1 { "1 message".into() } else { format!("{count} messages") }
 }
 
-/// At most ten names, then how many more.
-fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        let least = if names.len() >= MOST_OTHERS { "at least " } else { "" };
-        text.push_str(&format!(" and {least}{} more", names.len() - SHOWN));
+/// The names, then how many more of `count` there are.
+fn listed(names: &[String], count: usize) -> String {
+    match count.saturating_sub(names.len()) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
     }
-    text
 }
 
 /// A number as short as it can be told exactly, with at least one decimal: `95.2`, `90.0`.
@@ -116,11 +113,13 @@ pub fn decimal(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MOST_OTHERS;
     use super::*;
 
     #[test]
-    fn a_long_list_of_hosts_is_cut_with_its_count() {
-        let names: Vec<_> = (0..12).map(|n| format!("h{n}")).collect();
-        assert!(listed(&names).ends_with("h9 and 2 more"));
+    fn a_long_list_of_hosts_is_cut_with_its_true_count() {
+        let names: Vec<_> = (0..MOST_OTHERS).map(|n| format!("h{n}")).collect();
+        assert!(listed(&names, 9_999).ends_with("h8, h9 and 9989 more"));
+        assert_eq!(listed(&names[..2], 2), "h0, h1");
     }
 }

@@ -129,6 +129,16 @@ impl Connection {
         self.granted = Some(Grant { from: now.mono, until: now.mono + promise.patience() });
     }
 
+    /// Its datagrams come, but may not be believed since a clock is wrong: for once it gets an
+    /// interval and grace from now on. Whether there was anything to excuse.
+    pub fn postpone(&mut self, promise: Promise, now: Now) -> bool {
+        let waits = self.deadline(promise).is_some();
+        if waits {
+            self.granted = Some(Grant { from: now.mono, until: now.mono + promise.patience() });
+        }
+        waits
+    }
+
     /// When its silence would have to be told, as far as it is known without blindness.
     pub fn deadline(&self, promise: Promise) -> Option<Mono> {
         match self.state {

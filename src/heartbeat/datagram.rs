@@ -1,7 +1,6 @@
 //! Datagrams, version 1: how they are read. Pure.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
@@ -112,13 +111,13 @@ pub fn parse(json: &[u8]) -> Result<Datagram<'_>, Rejection> {
         return Err(Rejection::TooLong);
     }
     let text = std::str::from_utf8(json).map_err(|_| Rejection::NotUtf8)?;
-    let field = Cell::new("");
+    let mut fields = Fields::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Reader { field: &field }
+    Reader { fields: &mut fields }
         .deserialize(&mut deserializer)
-        .and_then(|fields| deserializer.end().map(|()| fields))
-        .map_err(|why| refusal(&why, field.get()))?
-        .checked()
+        .and_then(|()| deserializer.end())
+        .map_err(|why| refusal(&why, fields.at))?;
+    fields.checked()
 }
 
 fn refusal(why: &serde_json::Error, field: &'static str) -> Rejection {
@@ -156,6 +155,8 @@ impl<'de> Deserialize<'de> for Text<'de> {
 /// The fields as they came; null is as good as absent.
 #[derive(Default)]
 struct Fields<'a> {
+    /// What the field that is being read must be; for the refusal.
+    at: &'static str,
     host: Option<Text<'a>>,
     connection: Option<Text<'a>>,
     event: Option<Kind>,
@@ -168,62 +169,59 @@ struct Fields<'a> {
     ack: Option<bool>,
 }
 
-/// Reads the fields and remembers which one it is at, for the refusal.
-#[derive(Clone, Copy)]
-struct Reader<'f> {
-    field: &'f Cell<&'static str>,
+/// Reads the fields in their place: they are too many to be handed around.
+struct Reader<'f, 'de> {
+    fields: &'f mut Fields<'de>,
 }
 
-impl Reader<'_> {
-    fn take<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
-        self,
-        field: &'static str,
-        slot: &mut Option<T>,
-        map: &mut A,
-    ) -> Result<(), A::Error> {
-        self.field.set(field);
-        let value = map.next_value()?;
-        if slot.is_some() {
-            return Err(A::Error::custom("a field appears twice"));
-        }
-        *slot = value;
-        Ok(())
+fn take<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    at: &mut &'static str,
+    limits: &'static str,
+    slot: &mut Option<T>,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    *at = limits;
+    let value = map.next_value()?;
+    if slot.is_some() {
+        return Err(A::Error::custom("a field appears twice"));
     }
+    *slot = value;
+    Ok(())
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
-    type Value = Fields<'de>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields<'de>, D::Error> {
+impl<'de> DeserializeSeed<'de> for Reader<'_, 'de> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
-    type Value = Fields<'de>;
+impl<'de> Visitor<'de> for Reader<'_, 'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let fields = self.fields;
         while let Some(Text(key)) = map.next_key()? {
             match &*key {
-                "host" => self.take(HOST, &mut fields.host, &mut map)?,
-                "connection" => self.take(CONNECTION, &mut fields.connection, &mut map)?,
-                "event" => self.take(EVENT, &mut fields.event, &mut map)?,
-                "message" => self.take(MESSAGE, &mut fields.message, &mut map)?,
-                "interval" => self.take(INTERVAL, &mut fields.interval, &mut map)?,
-                "boot_id" => self.take(BOOT_ID, &mut fields.boot_id, &mut map)?,
-                "uptime" => self.take(UPTIME, &mut fields.uptime, &mut map)?,
-                "time" => self.take(TIME, &mut fields.time, &mut map)?,
-                "metrics" => self.take(METRICS, &mut fields.metrics, &mut map)?,
-                "ack" => self.take(ACK, &mut fields.ack, &mut map)?,
+                "host" => take(&mut fields.at, HOST, &mut fields.host, &mut map)?,
+                "connection" => take(&mut fields.at, CONNECTION, &mut fields.connection, &mut map)?,
+                "event" => take(&mut fields.at, EVENT, &mut fields.event, &mut map)?,
+                "message" => take(&mut fields.at, MESSAGE, &mut fields.message, &mut map)?,
+                "interval" => take(&mut fields.at, INTERVAL, &mut fields.interval, &mut map)?,
+                "boot_id" => take(&mut fields.at, BOOT_ID, &mut fields.boot_id, &mut map)?,
+                "uptime" => take(&mut fields.at, UPTIME, &mut fields.uptime, &mut map)?,
+                "time" => take(&mut fields.at, TIME, &mut fields.time, &mut map)?,
+                "metrics" => take(&mut fields.at, METRICS, &mut fields.metrics, &mut map)?,
+                "ack" => take(&mut fields.at, ACK, &mut fields.ack, &mut map)?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
-            self.field.set("");
+            fields.at = "";
         }
-        Ok(fields)
+        Ok(())
     }
 }
 

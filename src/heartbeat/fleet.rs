@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::clock::{Mono, Now};
+use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Fact, Level, MOST_OTHERS, Trouble};
 use crate::heartbeat::blindness::Blindness;
 use crate::heartbeat::deadlines::{Deadlines, Entry, What};
-use crate::heartbeat::host::Host;
+use crate::heartbeat::host::{Host, Others};
 use crate::heartbeat::profile::{self, Common, Names, Profile};
 use crate::heartbeat::restore::{self, Frame, plausible};
+use crate::heartbeat::trust::Trust;
 use crate::snapshot::State;
 
 pub use crate::heartbeat::profile::Rules;
@@ -65,6 +66,7 @@ pub struct Fleet {
     pub(super) names: Names,
     pub(super) deadlines: Deadlines,
     blindness: Blindness,
+    pub(super) trust: Trust,
     /// Watched hosts that are overdue.
     pub(super) down: BTreeSet<u32>,
     /// Hosts that may have changed since the last flush.
@@ -99,6 +101,7 @@ impl Fleet {
         let mut fleet = Fleet::empty(&rules);
         let frame = Frame::new(mark.as_ref(), kernel_boot, now, &mut fleet.blindness);
         fleet.kernel = frame.kernel();
+        fleet.trust.reached(mark.map_or(Wall::default(), |mark| mark.now.wall));
         let profiles = profile::profiles(&rules);
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
@@ -107,6 +110,7 @@ impl Fleet {
             let profile = configured.get(name.as_str()).copied().unwrap_or(&fleet.stranger);
             let name: Arc<str> = name.into();
             let profile = profile.clone();
+            row.connections.iter().for_each(|connection| fleet.trust.reached(connection.seen.wall));
             let (host, ended) =
                 restore::host(name.clone(), row, profile, &frame, &fleet.common, &mut fleet.names);
             fleet.pending.ended.extend(ended);
@@ -124,6 +128,7 @@ impl Fleet {
             names: Names::default(),
             deadlines: Deadlines::default(),
             blindness: Blindness::default(),
+            trust: Trust::default(),
             down: BTreeSet::new(),
             changed: Vec::new(),
             stranger: Arc::default(),
@@ -176,9 +181,12 @@ impl Fleet {
         Some(event)
     }
 
-    fn others_down(&self, host: u32) -> Vec<String> {
-        let others = self.down.iter().filter(|other| **other != host).take(MOST_OTHERS);
-        others.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect()
+    fn others_down(&self, host: u32) -> Others {
+        let names = self.down.iter().filter(|other| **other != host).take(MOST_OTHERS);
+        Others {
+            names: names.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect(),
+            count: self.down.len() - usize::from(self.down.contains(&host)),
+        }
     }
 
     fn never_seen_due(&mut self, index: u32, now: Now) -> Option<Event> {
@@ -328,7 +336,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Wall;
     use crate::heartbeat::play::{BEGIN, DAY, HERE, HOUR, MINUTE, Play, SECOND, rules};
     use crate::heartbeat::settings::HostSettings;
 
@@ -655,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn others_that_are_down_are_named() {
+    fn others_that_are_down_are_named_and_counted() {
         let mut rules = rules();
         let watched = HostSettings { watch: true, ..HostSettings::default() };
         rules.hosts.insert("web2".into(), watched);
@@ -666,10 +673,54 @@ mod tests {
             .facts()
             .into_iter()
             .map(|event| match event.fact {
-                Fact::Overdue { others_down, .. } => others_down.join(" "),
+                Fact::Overdue { others_down, others_count, .. } => {
+                    format!("{others_count} {}", others_down.join(" "))
+                }
                 fact => panic!("{fact:?}"),
             })
             .collect();
-        assert_eq!(others, ["", "", "web1"]);
+        assert_eq!(others, ["0 ", "0 ", "1 web1"]);
+    }
+
+    #[test]
+    fn restarts_did_postpone_for_ever_what_an_unset_clock_had_begun() {
+        let mut play = Play::new();
+        play.now.wall = Wall(5_000);
+        play.start(Vec::new(), None);
+        let mut stored: HashMap<_, _> = play.fleet.flush().into_iter().collect();
+        play.now.wall = BEGIN.wall;
+        for _ in 0..2 {
+            play.wait(23 * HOUR);
+            stored.extend(play.fleet.flush());
+            let mark = play.mark();
+            play.now = play.now.later(SECOND);
+            play.start(stored.clone().into_iter().collect(), Some(mark));
+        }
+        assert_eq!(play.wait(HOUR).events(), ["web1 was never heard"]);
+    }
+
+    #[test]
+    fn a_boot_told_two_kernels_ago_did_count_as_one_told_now() {
+        let mut play = Play::new();
+        play.hear(BOOT).wait(MINUTE);
+        let rows = play.rows();
+        play.reboot_after(MINUTE);
+        let mark = play.mark();
+        play.now = Now { mono: Mono(7_000), wall: play.now.wall + HOUR };
+        play.kernel.push('y');
+        play.start(rows, Some(mark)).facts();
+        play.hear(r#"{"host":"web1","event":"boot"}"#);
+        assert_eq!(play.events(), ["web1 booted"]);
+    }
+
+    #[test]
+    fn a_beat_with_another_interval_did_cost_a_write_each_time() {
+        let mut play = Play::new();
+        play.beat("web1").fleet.flush();
+        for interval in [10, 11, 10] {
+            let beat = format!(r#"{{"host":"web1","interval":{interval}}}"#);
+            assert!(play.try_hear(beat.as_bytes()).unwrap().rows.is_empty());
+        }
+        assert_eq!(play.fleet.flush()[0].1.connections[0].interval, 10_000);
     }
 }

@@ -87,7 +87,8 @@ impl Gauge {
         Some(Event { at: now.wall, level, fact })
     }
 
-    /// Looks its rule up again after a reload. An alert whose rule is gone ends without a word.
+    /// Looks its rule up again after a reload. An alert whose rule is gone, or the limit that it
+    /// stands at, ends without a word: no value made it OK.
     pub fn rematch(&mut self, host: &str, profile: &Profile, now: Now) -> Option<Trouble> {
         let open = self.trouble(host);
         let rule = profile.rule(&self.path);
@@ -98,7 +99,12 @@ impl Gauge {
                     watched.standing.restart();
                     watched.rule = rule;
                 }
-                None
+                if watched.rule.reaches(watched.standing.level) {
+                    return None;
+                }
+                watched.standing = Standing::at(Level::Ok);
+                watched.since = now.wall;
+                open
             }
             (None, Some(_)) => {
                 *self = Gauge::new(self.path.clone(), self.value, profile, now);
@@ -302,5 +308,32 @@ mod tests {
         play.rules.hosts.insert("web1".into(), HostSettings::default());
         play.fleet.reconfigure(play.rules.clone(), play.now);
         assert_eq!(play.sample(95.0).facts().iter().filter(|e| !e.wants_watch()).count(), 1);
+    }
+
+    #[test]
+    fn a_reload_that_took_only_the_warning_away_did_cause_a_false_ok() {
+        let play = Play::with_threshold("m", Rule { warning: None, ..high() });
+        let only_critical = play.rules.clone();
+        let mut play = Play::with_threshold("m", high());
+        play.sample(85.0).facts();
+        play.rules = only_critical;
+        assert!(play.restart_after(SECOND).sample(85.0).events().is_empty());
+
+        let mut play = Play::with_threshold("m", high());
+        play.sample(85.0).facts();
+        let only_critical = Rule { warning: None, ..high() };
+        play.rules.threshold_sets.insert("default".into(), set("m", only_critical));
+        let due = play.fleet.reconfigure(play.rules.clone(), play.now);
+        let trouble = Trouble::Metric { host: "web1".into(), metric: "m".into() };
+        assert_eq!((due.events.len(), due.ended, due.rows.len()), (0, vec![trouble], 1));
+        assert!(play.sample(85.0).events().is_empty());
+        play.sample(95.0).facts();
+        let only_warning = Rule { critical: None, ..high() };
+        play.rules.threshold_sets.insert("default".into(), set("m", only_warning));
+        assert!(play.fleet.reconfigure(play.rules.clone(), play.now).ended.is_empty());
+        assert_eq!(
+            play.sample(85.0).told(),
+            ["warning WARNING: web1 - m = 85.0 (threshold: > 80.0)"]
+        );
     }
 }

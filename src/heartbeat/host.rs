@@ -51,6 +51,15 @@ pub struct Host {
     pub listed: bool,
 }
 
+/// Other watched hosts that are overdue.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// Some of them.
+    pub names: Vec<String>,
+    /// How many there are in all.
+    pub count: usize,
+}
+
 /// The boots of a host that tells their ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boots {
@@ -110,15 +119,10 @@ impl Host {
     ) -> Vec<Event> {
         let connection = &mut self.connections[place];
         connection.address = Some(from);
-        if let Some(time) = datagram.time {
-            connection.signed = time.micros;
-        }
         match datagram.event {
             Kind::Beat | Kind::Boot => {
                 if let Some(interval) = datagram.interval {
-                    let millis = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
-                    self.changed |= connection.interval != millis;
-                    connection.interval = millis;
+                    connection.interval = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
                 }
                 self.beat(place, datagram, common, now)
             }
@@ -236,9 +240,10 @@ impl Host {
         &mut self,
         place: usize,
         promise: Promise,
-        others_down: Vec<String>,
+        others: Others,
         now: Now,
     ) -> Event {
+        let told = self.connections.iter().any(Connection::in_trouble);
         let connection = &mut self.connections[place];
         let was_up = connection.state == State::Up;
         connection.covered = false;
@@ -249,13 +254,30 @@ impl Host {
             connection: connection.name.as_ref().into(),
             last_seen: connection.seen.wall,
             promised: connection.seen.wall + promise.interval,
-            others_down,
+            others_down: others.names,
+            others_count: others.count,
         };
         self.changed = true;
         self.settle(now);
-        let last = was_up && self.state != State::Up;
+        // One that was excused counts as the last one when nothing was told of the host so far.
+        let last = self.state != State::Up && (was_up || !told);
         let level = if last { Level::Critical } else { Level::Warning };
         Event { at: now.wall, level, fact }
+    }
+
+    /// It is watched from now on: nobody was told what is overdue already. It has as long as after
+    /// a beat to come back, and is told then. The troubles that must be forgotten until then.
+    pub fn tell_anew(&mut self, common: &Common, now: Now) -> Vec<Trouble> {
+        let (name, profile) = (self.name.clone(), self.profile.clone());
+        let overdue = |c: &&mut Connection| c.state == State::Overdue && c.in_trouble();
+        let told = self.connections.iter_mut().filter(overdue).map(|connection| {
+            connection.cover(connection.promise(&profile, common), now);
+            Trouble::Connection {
+                host: name.as_ref().into(),
+                connection: connection.name.as_ref().into(),
+            }
+        });
+        told.collect()
     }
 
     /// Takes the state that follows from its connections. While it is not up nobody looks at its

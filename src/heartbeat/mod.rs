@@ -21,6 +21,7 @@ pub mod settings;
 mod survival;
 pub mod threshold;
 pub mod threshold_config;
+mod trust;
 mod view;
 pub mod watch;
 pub mod wire;

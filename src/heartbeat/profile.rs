@@ -151,7 +151,12 @@ fn compiled(set: &ThresholdSet) -> Compiled {
 #[derive(Debug, Default)]
 pub struct Names {
     known: HashSet<Arc<str>>,
+    /// How many were in use when it was tidied last.
+    used: usize,
 }
+
+/// So few names are not worth tidying.
+const LEAST_NAMES: usize = 1024;
 
 impl Names {
     /// The one copy of `name`.
@@ -161,11 +166,32 @@ impl Names {
         }
         let name: Arc<str> = name.into();
         self.known.insert(name.clone());
+        // A host may send other paths with every beat: they must not fill the memory.
+        if self.known.len() > 2 * self.used.max(LEAST_NAMES) {
+            self.tidy();
+        }
         name
     }
 
     /// Forgets the names that nobody uses any more.
     pub fn tidy(&mut self) {
         self.known.retain(|name| Arc::strong_count(name) > 1);
+        self.used = self.known.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_nobody_uses_any_more_were_kept_for_ever() {
+        let mut names = Names::default();
+        let used: Vec<_> = (0..100).map(|n| names.intern(&format!("used{n}"))).collect();
+        for n in 0..100_000 {
+            names.intern(&format!("veth{n}"));
+        }
+        assert!(names.known.len() <= 2 * 1024, "{}", names.known.len());
+        assert!(used.iter().all(|name| Arc::ptr_eq(&names.intern(name), name)));
     }
 }

@@ -74,10 +74,16 @@ impl Frame {
     /// What to add to a time of a row of `kernel`, at best by its monotonic clock, else by the wall
     /// clock that was read together with it.
     fn shift(&self, kernel: u32, read: Now) -> i64 {
+        self.shift_of(kernel).unwrap_or_else(|| {
+            (self.now.mono - self.now.wall.since(read.wall)).0.saturating_sub(read.mono.0)
+        })
+    }
+
+    /// What to add to a monotonic time of `kernel`, where its clock is known.
+    fn shift_of(&self, kernel: u32) -> Option<i64> {
         match self.marked {
-            Some((marked, shift)) if kernel == marked || kernel == 0 => shift,
-            _ if kernel == self.kernel && !self.lost => 0,
-            _ => (self.now.mono - self.now.wall.since(read.wall)).0.saturating_sub(read.mono.0),
+            Some((marked, shift)) if kernel == marked || kernel == 0 => Some(shift),
+            _ => (kernel == self.kernel && !self.lost).then_some(0),
         }
     }
 
@@ -109,10 +115,8 @@ pub fn host(
         let previous = row.previous_boot_id.map(Into::into);
         Box::new(Boots { current: current.into(), previous })
     });
-    host.booted = row.booted.filter(|_| !frame.lost).map(|booted| {
-        let shift = frame.shift(row.kernel, Now { mono: booted, wall: now.wall });
-        Mono(booted.0.saturating_add(shift)).min(now.mono)
-    });
+    let booted = row.booted.zip(frame.shift_of(row.kernel));
+    host.booted = booted.map(|(booted, shift)| Mono(booted.0.saturating_add(shift)).min(now.mono));
     for stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
         if host.place(&stored.name).is_none() {
             let connection = connection(stored, row.kernel, &profile, frame, common, names);
@@ -122,19 +126,28 @@ pub fn host(
     host.connections.shrink_to_fit();
     host.settle(now);
     host.since = row.since;
-    // A host that was configured while the clock was not set yet must not look ages old.
-    host.configured = if plausible(row.configured) { row.configured } else { now.wall };
+    host.configured = row.configured;
+    if !plausible(row.configured) {
+        // Configured while the clock was not set yet: it must not look ages old. That must be
+        // stored, or each start would begin to count anew.
+        host.configured = now.wall;
+        host.changed = plausible(now.wall);
+    }
     let mut ended = Vec::new();
+    if row.unwatched && profile.watch {
+        ended = host.tell_anew(common, now);
+        host.changed = true;
+    }
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
         let mut gauge = Gauge::new(names.intern(&stored.path), stored.value, &profile, now);
         match gauge.watched.as_deref_mut() {
-            Some(watched) if stored.level >= Level::Warning => {
+            Some(_) if stored.level < Level::Warning => {}
+            Some(watched) if watched.rule.reaches(stored.level) => {
                 watched.standing = Standing::at(stored.level);
                 watched.since = stored.since;
                 watched.told = frame.translate(row.kernel, stored.told);
             }
-            Some(_) => {}
-            None => {
+            Some(_) | None => {
                 ended.push(Trouble::Metric { host: host.name.as_ref().into(), metric: stored.path })
             }
         }

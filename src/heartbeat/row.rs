@@ -37,6 +37,9 @@ pub struct Row {
     /// It was reported as never heard.
     #[serde(skip_serializing_if = "is_false")]
     pub reported: bool,
+    /// Something of it is overdue that nobody was told of, since it was not watched.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unwatched: bool,
     /// The id of the boot that is running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
@@ -143,11 +146,13 @@ impl Row {
     /// The row of a host, on the monotonic clock of `kernel`.
     pub(super) fn of(host: &Host, kernel: u32) -> Row {
         let boots = host.boots.as_deref();
+        let overdue = host.connections.iter().any(|c| c.state == State::Overdue);
         Row {
             kernel,
             configured: host.configured,
             since: host.since,
             reported: host.reported,
+            unwatched: overdue && !host.profile.watch,
             boot_id: boots.map(|boots| boots.current.as_ref().into()),
             previous_boot_id: boots.and_then(|boots| boots.previous.as_deref()).map(Into::into),
             booted: host.booted,

@@ -146,7 +146,7 @@ impl HostSettings {
     /// Reads one entry; channels and threshold sets must be among those that there are.
     pub fn read(section: &mut Section, channels: &Names, sets: &Names) -> HostSettings {
         let usual = HostSettings::default();
-        HostSettings {
+        let settings = HostSettings {
             threshold_config: section
                 .name("threshold_config", "threshold set", sets)
                 .unwrap_or(usual.threshold_config),
@@ -156,7 +156,12 @@ impl HostSettings {
             key: section.secret("key", "key_file"),
             interval: section.duration_within("interval", INTERVALS),
             grace: section.duration("grace"),
+        };
+        if settings.dyndns {
+            section
+                .warning("dyndns", "this version keeps no DNS records: nothing is done about it");
         }
+        settings
     }
 }
 

@@ -192,6 +192,16 @@ impl Rule {
         changed.then_some(level)
     }
 
+    /// Whether an alert of `level` may go on under this rule: one that is CRITICAL may come down
+    /// to WARNING, one that is WARNING stands at its own limit.
+    pub fn reaches(&self, level: Level) -> bool {
+        match level {
+            Level::Critical => self.critical.is_some() || self.warning.is_some(),
+            Level::Warning => self.warning.is_some(),
+            Level::Info | Level::Ok => true,
+        }
+    }
+
     /// The limit that a message of `level` shows: its own; for OK the first one on the way up.
     pub fn limit(&self, level: Level) -> Option<Limit> {
         match level {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now};
-use crate::event::Level;
+use crate::event::{Level, Trouble};
 use crate::heartbeat::fleet::{Due, Fleet, Row, Rules};
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::host::Host;
@@ -56,7 +56,8 @@ impl Fleet {
             }
         }
         for index in 0..self.hosts.len() as u32 {
-            if self.hosts[index as usize].changed {
+            let host = &self.hosts[index as usize];
+            if host.changed || host.unsaved {
                 self.list(index);
             }
             self.note_state(index);
@@ -77,11 +78,12 @@ impl Fleet {
         self.changed.clear();
         self.down.clear();
         self.deadlines.clear();
+        self.trust.forget_witnesses();
         self.strangers = 0;
         let mut known = HashMap::with_capacity(self.hosts.len());
         for mut host in std::mem::take(&mut self.hosts) {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.stranger);
-            self.pending.ended.extend(host.adopt(profile.clone(), now));
+            self.pending.ended.extend(host.adopt(profile.clone(), &self.common, now));
             known.insert(host.name.clone(), host);
         }
         self.populate(profiles, known, now);
@@ -216,23 +218,26 @@ fn metric_view(gauge: &Gauge) -> MetricView {
 
 impl Host {
     /// Goes by a new profile; the troubles that end without a word.
-    fn adopt(&mut self, profile: Arc<Profile>, now: Now) -> Vec<crate::event::Trouble> {
+    fn adopt(&mut self, profile: Arc<Profile>, common: &Common, now: Now) -> Vec<Trouble> {
         if profile.configured && !self.profile.configured {
             self.configured = now.wall;
             self.changed = true;
         }
-        self.profile = profile;
+        let was_watched = std::mem::replace(&mut self.profile, profile).watch;
         self.listed = false;
         for connection in &mut self.connections {
             connection.queued = Mono(i64::MAX);
         }
         let name = self.name.clone();
-        let ended: Vec<_> = self
+        let mut ended: Vec<_> = self
             .gauges
             .iter_mut()
             .filter_map(|gauge| gauge.rematch(&name, &self.profile, now))
             .collect();
-        self.changed |= !ended.is_empty();
+        if self.profile.watch && !was_watched {
+            ended.extend(self.tell_anew(common, now));
+        }
+        self.changed |= !ended.is_empty() || self.profile.watch != was_watched;
         ended
     }
 }
@@ -240,7 +245,6 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Trouble;
     use crate::heartbeat::play::{DAY, HOUR, MINUTE, Play, SECOND, rules};
     use crate::heartbeat::settings::{HostSettings, UnknownHosts};
 
@@ -312,5 +316,57 @@ mod tests {
         assert_eq!(names(2, 9), "z a");
         let view = play.fleet.view("web1").unwrap();
         assert_eq!((view.state, view.since), (State::New, None));
+    }
+
+    #[test]
+    fn a_reload_did_forget_who_was_heard_and_a_restart_invented_an_alarm() {
+        let mut play = Play::with_interval(DAY);
+        play.rules.settings.grace = Some(HOUR);
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        play.beat("web1");
+        let mut stored: HashMap<_, _> = play.rows().into_iter().collect();
+        play.fleet.flush();
+        play.wait(DAY).beat("web1").wait(20 * SECOND);
+        stored.extend(play.fleet.reconfigure(play.rules.clone(), play.now).rows);
+        play.wait(2 * HOUR);
+        stored.extend(play.fleet.flush());
+        let mark = play.mark();
+        play.now = play.now.later(SECOND);
+        assert!(play.start(stored.into_iter().collect(), Some(mark)).events().is_empty());
+    }
+
+    /// web1 is down, and from now on it is watched.
+    fn watched_at_last(restarts: bool) -> Play {
+        let mut play = Play::new();
+        play.rules.hosts.get_mut("web1").unwrap().watch = false;
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        play.beat_over("web1", "a").beat_over("web1", "b").wait(HOUR).facts();
+        play.rules.hosts.get_mut("web1").unwrap().watch = true;
+        if restarts {
+            play.restart_after(SECOND);
+        } else {
+            let due = play.fleet.reconfigure(play.rules.clone(), play.now);
+            assert_eq!((due.events.len(), due.ended.len()), (0, 2));
+        }
+        play
+    }
+
+    #[test]
+    fn a_host_that_was_down_when_it_became_watched_was_never_told() {
+        for restarts in [false, true] {
+            let mut play = watched_at_last(restarts);
+            assert!(play.wait(39 * SECOND).events().is_empty(), "it may be back by itself");
+            let told = ["critical web1 a overdue", "warning web1 b overdue"];
+            assert_eq!(play.wait(SECOND).told(), told);
+            play.restart_after(SECOND);
+            play.fleet.reconfigure(play.rules.clone(), play.now);
+            assert!(play.wait(DAY).events().is_empty(), "once");
+            assert_eq!(play.beat_over("web1", "a").events(), ["web1 a is back"]);
+
+            let mut play = watched_at_last(restarts);
+            play.wait(SECOND);
+            assert!(play.beat_over("web1", "a").events().is_empty(), "nobody knew it was away");
+            assert_eq!(play.wait(40 * SECOND).told()[0], "warning web1 b overdue");
+        }
     }
 }

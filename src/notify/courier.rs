@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +15,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use log::{debug, error, info, warn};
 
-use super::channel::{Definition, Delivered, Failure, Letter};
-use super::outbox::{DeliveryId, Fate, Job, LineSettings, LineView, Open, Outbox, Record};
-use super::route::Routes;
-use crate::clock::{Mono, Now, words};
+pub use super::equipment::Equipment;
+use super::outbox::{Delivery, Fate, Kept, LineView, Outbox, Record};
+pub use super::tally::REASONS;
+use super::tally::{self, Tally};
+use super::worker::{self, Done, Ended, Task, Work as ToDo};
+use crate::clock::{Mono, Now};
 use crate::effect::Effect;
 use crate::event::{Event, EventId, Fact, Level};
 use crate::stop::Vital;
@@ -58,28 +59,6 @@ pub struct Noted {
     pub reason: Option<&'static str>,
 }
 
-/// Channels and routes: what a configuration means to the courier.
-#[derive(Clone)]
-pub struct Equipment {
-    /// Who hears about what.
-    pub routes: Routes,
-    /// The channels by name.
-    pub channels: BTreeMap<String, Arc<Definition>>,
-}
-
-impl Equipment {
-    fn lines(&self) -> BTreeMap<String, LineSettings> {
-        self.channels
-            .iter()
-            .map(|(name, channel)| {
-                let settings =
-                    LineSettings { pace: channel.pace(), recipients: channel.recipients() };
-                (name.clone(), settings)
-            })
-            .collect()
-    }
-}
-
 /// How the courier stands, for the status and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
@@ -95,10 +74,6 @@ pub struct Standing {
     pub store_refuses: bool,
 }
 
-/// Why attempts fail, as the metrics name it.
-pub const REASONS: [&str; 5] =
-    ["unreachable", "unknown", "message_refused", "channel_refused", "expired"];
-
 /// Where orders are left, and where the standing is seen.
 #[derive(Clone)]
 pub struct Courier {
@@ -112,15 +87,10 @@ enum Input {
     Done(Done),
 }
 
-struct Done {
-    id: DeliveryId,
-    result: Result<Delivered, Failure>,
-    took: Duration,
-}
-
-struct Task {
-    job: Job,
-    channel: Arc<Definition>,
+impl From<Done> for Input {
+    fn from(done: Done) -> Input {
+        Input::Done(done)
+    }
 }
 
 /// What a full store makes of itself: every row that the features know.
@@ -150,9 +120,10 @@ impl Desk {
     ) -> std::io::Result<thread::JoinHandle<bool>> {
         let now = Now::read();
         let (tasks, to_do) = unbounded();
+        let (outbox, dropped) = restored(&mut store, &equipment, translate, now);
         let mut work = Work {
-            last_event: store.get(Table::Meta, LAST_EVENT).unwrap_or_default(),
-            outbox: restored(&mut store, &equipment, translate, now),
+            stored_event: outbox.last_event(),
+            outbox,
             store,
             equipment,
             every_row,
@@ -164,10 +135,10 @@ impl Desk {
             standing: self.standing,
             queued: self.queued,
             history: 0,
-            sent: BTreeMap::new(),
-            failed: BTreeMap::new(),
+            tally: Tally::default(),
         };
         work.trim_history();
+        work.tally.tell_all(&dropped, Duration::ZERO);
         work.hire()?;
         work.show(now);
         thread::Builder::new().name("courier".into()).spawn(move || work.run())
@@ -222,10 +193,10 @@ fn restored(
     equipment: &Equipment,
     translate: impl Fn(Now) -> Now,
     now: Now,
-) -> Outbox {
+) -> (Outbox, Vec<(Fate, Record)>) {
     let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id()).rotate_left(32);
     let mut outbox = Outbox::new(equipment.lines(), seed, now);
-    let mut deliveries = store.read::<super::outbox::Delivery>(Table::Outbox);
+    let mut deliveries = store.read::<Delivery>(Table::Outbox);
     for (key, delivery) in &mut deliveries {
         let translated = translate(delivery.accepted);
         if translated != delivery.accepted {
@@ -233,16 +204,20 @@ fn restored(
             store.write(Write::put(Table::Outbox, key.clone(), delivery));
         }
     }
-    let troubles: Vec<Open> =
-        store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect();
     if !deliveries.is_empty() {
         info!("{} deliveries wait from before the start", deliveries.len());
     }
-    outbox.restore(deliveries, troubles, now);
+    let kept = Kept {
+        last_event: store.get(Table::Meta, LAST_EVENT).unwrap_or_default(),
+        deliveries,
+        troubles: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
+        receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
+    };
+    let dropped = outbox.restore(kept, now);
     for write in outbox.take_writes() {
         store.write(write);
     }
-    outbox
+    (outbox, dropped)
 }
 
 struct Work {
@@ -250,7 +225,8 @@ struct Work {
     outbox: Outbox,
     equipment: Equipment,
     every_row: EveryRow,
-    last_event: EventId,
+    /// The last event number that was written down.
+    stored_event: EventId,
     inputs: Receiver<Input>,
     tasks: Sender<Task>,
     to_do: Receiver<Task>,
@@ -259,8 +235,7 @@ struct Work {
     standing: Arc<Mutex<Standing>>,
     queued: Arc<AtomicUsize>,
     history: usize,
-    sent: BTreeMap<String, u64>,
-    failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    tally: Tally,
 }
 
 type Answer = Box<dyn FnOnce(bool) + Send>;
@@ -284,13 +259,13 @@ impl Work {
                     Input::Order(Order::Stop) => stopping = Some(Instant::now()),
                 }
             }
-            let jobs = self.turn(now, stopping.is_none());
+            let tasks = self.turn(now, stopping.is_none());
             let stored = self.commit(now);
             for answer in answers {
                 answer(stored);
             }
             looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
-            self.dispatch(jobs);
+            self.dispatch(tasks);
             self.show(now);
             if let Some(since) = stopping
                 && (!self.outbox.is_busy() || since.elapsed() >= LAST_ATTEMPT)
@@ -337,97 +312,77 @@ impl Work {
     }
 
     fn accept(&mut self, event: &Event, now: Now) {
-        self.last_event = self.last_event.next(now.wall);
-        let count = self.outbox.accept(event, self.last_event, &self.equipment.routes, now);
-        if count > 0 {
-            self.store.write(Write::put(Table::Meta, LAST_EVENT, &self.last_event));
+        if let Some(by) = self.outbox.acknowledged(event) {
+            let device = by.device.as_deref().unwrap_or("a device");
+            info!(
+                "no reminder of {:?}: acknowledged through {} on {device} at {}",
+                event.fact, by.channel, by.at
+            );
+            return;
         }
-        debug!("{:?} is event {}, {count} deliveries queued", event.fact, self.last_event);
+        let id = self.outbox.next_event(now.wall);
+        let count = self.outbox.accept(event, id, &self.equipment.routes, now);
+        debug!("{:?} is event {id}, {count} deliveries queued", event.fact);
     }
 
     fn done(&mut self, done: Done, now: Now) {
-        let took = done.took;
-        let Some((fate, record)) = self.outbox.finish(done.id, done.result, now) else { return };
-        self.tell(&fate, &record, took);
-    }
-
-    /// One line in the log for how an attempt ended, and one more in the figures.
-    fn tell(&mut self, fate: &Fate, record: &Record, took: Duration) {
-        let Record { channel, event, attempts, .. } = record;
-        match fate {
-            Fate::Delivered => {
-                *self.sent.entry(channel.clone()).or_default() += 1;
-                self.history += 1;
-                info!("Sent notification to {channel} ({event}, {})", words(took));
+        match done.ended {
+            Ended::Delivery(id, result) => {
+                let ended = self.outbox.finish(id, result, now);
+                self.tally.tell_all(&ended, done.took);
             }
-            Fate::Waits { why, delay, may_have_arrived } => {
-                self.count(channel, if *may_have_arrived { "unknown" } else { "unreachable" });
-                let again = words(*delay);
-                warn!(
-                    "Failed to send notification to {channel}: {why} ({event}, attempt {attempts}, again in {again})"
-                );
-            }
-            Fate::ChannelRefused { why, delay } => {
-                self.count(channel, "channel_refused");
-                let again = words(*delay);
-                error!(
-                    "Failed to send notification to {channel}: {why} (the channel pauses, {event} is kept, next probe in {again})"
-                );
-            }
-            Fate::Dropped { why } => {
-                let reason =
-                    if why.starts_with("given up") { "expired" } else { "message_refused" };
-                self.count(channel, reason);
-                self.history += 1;
-                error!(
-                    "Failed to send notification to {channel}: {why} ({event} is dropped: {})",
-                    record.title
-                );
+            Ended::Poll(poll, answer) => {
+                let failed = answer.as_ref().err().map(|failure| failure.clone().into_why());
+                if let Some(note) = self.outbox.polled(&poll, answer, now) {
+                    tally::noted(&note);
+                } else if let Some(why) = failed {
+                    debug!("a receipt of {} could not be asked about: {why}", poll.channel);
+                }
             }
         }
     }
 
     fn note(&mut self, noted: &[Noted], now: Now) {
         for Noted { record, reason } in noted {
-            if record.delivered {
-                *self.sent.entry(record.channel.clone()).or_default() += 1;
-            } else if let Some(reason) = reason {
-                self.count(&record.channel, reason);
-            }
-            self.history += 1;
+            self.tally.note(record, *reason);
             self.outbox.note(record, now);
         }
-    }
-
-    fn count(&mut self, channel: &str, reason: &'static str) {
-        *self.failed.entry(channel.to_owned()).or_default().entry(reason).or_default() += 1;
     }
 
     fn reequip(&mut self, equipment: Equipment, now: Now) {
         self.equipment = equipment;
         let seed = now.wall.0.unsigned_abs();
-        for (fate, record) in self.outbox.reconfigure(self.equipment.lines(), seed, now) {
-            self.tell(&fate, &record, Duration::ZERO);
-        }
+        let dropped = self.outbox.reconfigure(self.equipment.lines(), seed, now);
+        self.tally.tell_all(&dropped, Duration::ZERO);
         if let Err(why) = self.hire() {
             warn!("no further worker could be started: {why}");
         }
     }
 
-    /// What time alone brings about, and which attempts begin.
-    fn turn(&mut self, now: Now, working: bool) -> Vec<Job> {
-        for (fate, record) in self.outbox.expire(now) {
-            self.tell(&fate, &record, Duration::ZERO);
-        }
+    /// What time alone brings about, and what is to be done.
+    fn turn(&mut self, now: Now, working: bool) -> Vec<ToDo> {
+        let expired = self.outbox.expire(now);
+        self.tally.tell_all(&expired, Duration::ZERO);
         for event in self.outbox.reports(now) {
             self.accept(&event, now);
         }
-        if working { self.outbox.start(now) } else { Vec::new() }
+        if !working {
+            return Vec::new();
+        }
+        let jobs = self.outbox.start(now).into_iter().map(ToDo::Attempt);
+        jobs.chain(self.outbox.polls(now).into_iter().map(ToDo::Ask)).collect()
     }
 
     /// Puts everything on disk; true when it is.
     fn commit(&mut self, now: Now) -> bool {
-        for write in self.outbox.take_writes() {
+        let writes = self.outbox.take_writes();
+        // A number that nobody was told may be given again.
+        if !writes.is_empty() && self.outbox.last_event() != self.stored_event {
+            self.stored_event = self.outbox.last_event();
+            self.store.write(Write::put(Table::Meta, LAST_EVENT, &self.stored_event));
+        }
+        for write in writes {
+            self.history += usize::from(write.table == Table::History);
             self.store.write(write);
         }
         if self.history > HISTORY_KEPT / 10 {
@@ -501,23 +456,21 @@ impl Work {
         }
     }
 
-    fn dispatch(&self, jobs: Vec<Job>) {
-        for job in jobs {
-            let Some(channel) = self.equipment.channels.get(&job.delivery.channel) else {
-                continue;
-            };
-            let _ = self.tasks.send(Task { job, channel: Arc::clone(channel) });
+    fn dispatch(&self, work: Vec<ToDo>) {
+        for work in work {
+            if let Some(channel) = self.equipment.channels.get(work.channel()) {
+                let _ = self.tasks.send(Task { channel: Arc::clone(channel), work });
+            }
         }
     }
 
-    /// One worker for each channel: a provider that hangs holds up its own channel only.
+    /// One worker for each channel, and one more where receipts are asked about: a provider that
+    /// hangs holds up its own channel only.
     fn hire(&mut self) -> std::io::Result<()> {
-        while self.workers < self.equipment.channels.len() {
-            let (to_do, results) = (self.to_do.clone(), self.results.clone());
-            thread::Builder::new()
-                .name(format!("worker-{}", self.workers + 1))
-                .stack_size(512 * 1024)
-                .spawn(move || work(&to_do, &results))?;
+        let channels = &self.equipment.channels;
+        let asked = channels.values().filter(|channel| channel.gives_receipts()).count();
+        while self.workers < channels.len() + asked {
+            worker::hire(self.workers + 1, self.to_do.clone(), self.results.clone())?;
             self.workers += 1;
         }
         Ok(())
@@ -528,8 +481,8 @@ impl Work {
         let standing = Standing {
             at: now.mono,
             lines: self.outbox.views(now),
-            sent: self.sent.clone(),
-            failed: self.failed.clone(),
+            sent: self.tally.sent.clone(),
+            failed: self.tally.failed.clone(),
             store_refuses: self.store.refuses(),
         };
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
@@ -543,35 +496,4 @@ fn start_anew() -> ! {
     let why = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
     error!("hbd cannot start itself anew ({why}) and ends");
     std::process::exit(1)
-}
-
-/// Makes attempts until the courier is gone.
-fn work(to_do: &Receiver<Task>, results: &Sender<Input>) {
-    let _vital = Vital;
-    for Task { job, channel } in to_do {
-        let begun = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| attempt(&job, &channel)));
-        // A text that makes a library panic must not do so for ever.
-        let result = result.unwrap_or_else(|_| {
-            Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
-        });
-        let done = Done { id: job.id, result, took: begun.elapsed() };
-        if results.send(Input::Done(done)).is_err() {
-            break;
-        }
-    }
-}
-
-fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
-    let delivery = &job.delivery;
-    channel.deliver(&Letter {
-        channel: &delivery.channel,
-        message: &delivery.message,
-        recipient: delivery.recipient.as_deref(),
-        possible_repeat: delivery.possible_repeat,
-        plain: delivery.plain,
-        thread: delivery.thread.as_deref(),
-        ends: &delivery.ends,
-        now: Now::read().wall,
-    })
 }

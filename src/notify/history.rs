@@ -138,6 +138,9 @@ fn ended(key: &str, value: &[u8]) -> Option<(DeliveryId, NotificationView)> {
         finished: Some(record.finished),
         attempts: record.attempts,
         why: record.why,
+        told_in: record.told_in.map(|event| event.to_string()),
+        acknowledged: record.acknowledged,
+        acknowledged_by: record.acknowledged_by,
     };
     Some((id, view))
 }
@@ -159,6 +162,9 @@ fn waits(id: DeliveryId, delivery: &Delivery, outbox: &Outbox) -> NotificationVi
         finished: None,
         attempts: delivery.attempts,
         why: why.map(str::to_owned),
+        told_in: None,
+        acknowledged: None,
+        acknowledged_by: None,
     }
 }
 
@@ -188,6 +194,9 @@ pub fn noted(sent: &Sent, finished: Wall) -> Vec<Noted> {
             attempts: outcome.attempts,
             delivered: outcome.why.is_none(),
             why: outcome.why.clone(),
+            told_in: None,
+            acknowledged: None,
+            acknowledged_by: None,
         },
         reason: outcome.reason,
     });
@@ -368,6 +377,9 @@ mod tests {
             attempts: 1,
             delivered: false,
             why: Some("still bad".into()),
+            told_in: None,
+            acknowledged: None,
+            acknowledged_by: None,
         };
         desk.outbox.note(&record, desk.now);
         let view = desk.outbox.views(desk.now).remove(0);

@@ -4,21 +4,25 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::channel::Pace;
+use super::outbox::collapse::Cause;
 use super::outbox::{Delivery, DeliveryId, LineSettings, LineView};
+use super::rate::{Bucket, Jitter};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Level, Subject};
 
 /// A channel that refuses us is probed after this time, then less and less often.
 const FIRST_PROBE: Duration = Duration::from_secs(15 * 60);
 const LONGEST_PROBE: Duration = Duration::from_secs(6 * 3600);
-/// A delivery that failed so often lets the others of its channel go first, in turns.
-const PATIENCE: u32 = 4;
+/// A delivery that failed so often steps aside for one other after each further failure: a message
+/// that a provider chokes on must not hold up all, and an outage must not push what is critical
+/// behind everything.
+pub const PATIENCE: u32 = 4;
 
 /// What stays in sequence: what one recipient hears about one subject.
 type Sequence = (Subject, Option<String>);
 
-/// Who goes first: fewer rounds of failures, then critical, then older.
-type Turn = (u32, bool, DeliveryId);
+/// Who goes first: critical, then older.
+type Turn = (bool, DeliveryId);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -44,12 +48,18 @@ pub struct Line {
     turns: BTreeMap<Turn, Sequence>,
     all: BTreeSet<DeliveryId>,
     in_flight: Option<DeliveryId>,
+    /// It has failed so often that another may go before it, once.
+    aside: Option<DeliveryId>,
     bucket: Bucket,
     jitter: Jitter,
     trouble: Option<Failing>,
     /// Ended, but not yet told.
     recovered: Option<Duration>,
     not_before: Mono,
+    /// Why its queue built up, until it is empty.
+    held_up: Option<Cause>,
+    /// How often in sequence a message that told of several failed.
+    failed_bundles: u32,
     last_success: Option<Wall>,
     last_failure: Option<(Wall, String)>,
 }
@@ -73,10 +83,13 @@ impl Line {
             turns: BTreeMap::new(),
             all: BTreeSet::new(),
             in_flight: None,
-            jitter: Jitter(seed | 1),
+            aside: None,
+            jitter: Jitter::new(seed),
             trouble: None,
             recovered: None,
             not_before: Mono(i64::MIN),
+            held_up: None,
+            failed_bundles: 0,
             last_success: None,
             last_failure: None,
         }
@@ -108,9 +121,8 @@ impl Line {
         if delivery.message.level == Level::Critical {
             queue.critical.insert(id);
         }
-        let rounds = queue.turn.map_or(delivery.attempts / PATIENCE, |turn| turn.0);
         self.all.insert(id);
-        self.place(&sequence, rounds);
+        self.place(&sequence);
     }
 
     /// Takes a delivery out, wherever it stands.
@@ -123,16 +135,21 @@ impl Line {
         if self.in_flight == Some(id) {
             self.in_flight = None;
         }
-        self.place(&sequence, 0);
+        if self.all.is_empty() {
+            self.held_up = None;
+            self.failed_bundles = 0;
+        }
+        self.place(&sequence);
     }
 
-    /// Finds the delivery's place anew after a failed attempt.
-    pub fn rerank(&mut self, id: DeliveryId, delivery: &Delivery) {
-        debug_assert!(self.all.contains(&id));
-        self.place(&sequence(delivery), delivery.attempts / PATIENCE);
+    /// A delivery has failed so many attempts, and may have to step aside once.
+    pub fn failed(&mut self, id: DeliveryId, attempts: u32) {
+        if attempts >= PATIENCE {
+            self.aside = Some(id);
+        }
     }
 
-    fn place(&mut self, sequence: &Sequence, rounds: u32) {
+    fn place(&mut self, sequence: &Sequence) {
         let Some(queue) = self.queues.get_mut(sequence) else { return };
         if let Some(turn) = queue.turn.take() {
             self.turns.remove(&turn);
@@ -141,28 +158,74 @@ impl Line {
             self.queues.remove(sequence);
             return;
         };
-        let turn = (rounds, queue.critical.is_empty(), *head);
+        let turn = (queue.critical.is_empty(), *head);
         queue.turn = Some(turn);
         self.turns.insert(turn, sequence.clone());
     }
 
-    /// The delivery whose turn it is, if one may be attempted now. It is then under way.
-    pub fn start(&mut self, now: Mono) -> Option<DeliveryId> {
-        if self.in_flight.is_some() || now < self.not_before || !self.bucket.holds(now) {
+    /// The delivery whose turn it is, if one may be attempted now.
+    pub fn ready(&mut self, now: Mono) -> Option<DeliveryId> {
+        if self.in_flight.is_some() || now < self.not_before {
             return None;
         }
         let id = self.candidate()?;
+        if self.bucket.holds(now) {
+            return Some(id);
+        }
+        self.held_up.get_or_insert(Cause::Rate);
+        None
+    }
+
+    /// An attempt at a delivery begins.
+    pub fn begin(&mut self, id: DeliveryId, now: Mono) {
         self.bucket.take(now);
+        self.aside = None;
         self.in_flight = Some(id);
-        Some(id)
+    }
+
+    /// Why the queue built up; none where it did not, or where only single messages get through:
+    /// one that the provider chokes on must not hold up all.
+    pub fn held_up(&self) -> Option<Cause> {
+        self.held_up.filter(|_| self.failed_bundles < PATIENCE)
+    }
+
+    /// Whether the channel refuses us, so that attempts are only to find out when it no longer does.
+    pub fn is_probed(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.refused)
+    }
+
+    /// What waits for a recipient, one sequence for each subject.
+    pub fn sequences(
+        &self,
+        recipient: &Option<String>,
+    ) -> impl Iterator<Item = impl Iterator<Item = &DeliveryId>> {
+        let of = move |sequence: &&Sequence| sequence.1 == *recipient;
+        self.queues
+            .iter()
+            .filter(move |(sequence, _)| of(sequence))
+            .map(|(_, queue)| queue.ids.iter())
+    }
+
+    /// What waits about the same subject for the same recipient.
+    pub fn sequence_of(&self, delivery: &Delivery) -> impl Iterator<Item = &DeliveryId> {
+        self.queues.get(&sequence(delivery)).into_iter().flat_map(|queue| &queue.ids)
+    }
+
+    /// What waits about a subject, for all recipients.
+    pub fn about<'a>(&'a self, subject: &'a Subject) -> impl Iterator<Item = &'a DeliveryId> {
+        self.queues
+            .range((subject.clone(), None)..)
+            .take_while(move |(sequence, _)| sequence.0 == *subject)
+            .flat_map(|(_, queue)| &queue.ids)
     }
 
     /// A channel that refuses us is probed with the oldest message, else the first in turn goes.
     fn candidate(&self) -> Option<DeliveryId> {
-        if self.trouble.as_ref().is_some_and(|trouble| trouble.refused) {
-            return self.turns.keys().map(|turn| turn.2).min();
+        if self.is_probed() {
+            return self.turns.keys().map(|turn| turn.1).min();
         }
-        self.turns.keys().next().map(|turn| turn.2)
+        let mut heads = self.turns.keys().map(|turn| turn.1);
+        heads.find(|id| self.aside != Some(*id)).or(self.aside.filter(|id| self.all.contains(id)))
     }
 
     /// When the next attempt may begin; none when nothing waits or one is under way.
@@ -173,9 +236,15 @@ impl Line {
         Some(self.not_before.max(self.bucket.next(now)).max(now))
     }
 
-    /// The attempt that was under way is over, however it ended.
-    pub fn attempt_ended(&mut self) {
+    /// The attempt that was under way is over. Where messages that tell of several fail again and
+    /// again and single ones arrive, single ones are tried in between.
+    pub fn attempt_ended(&mut self, bundled: bool, arrived: bool) {
         self.in_flight = None;
+        self.failed_bundles = match (bundled, arrived) {
+            (true, false) => self.failed_bundles + 1,
+            (false, true) => self.failed_bundles.min(PATIENCE - 1),
+            (true, true) | (false, false) => 0,
+        };
     }
 
     /// The channel answered, so it works: a `success`, or a refusal of that one message.
@@ -218,6 +287,7 @@ impl Line {
 
     fn note_failure(&mut self, why: &str, refused: bool, now: Now) -> u32 {
         self.last_failure = Some((now.wall, why.to_owned()));
+        self.held_up = Some(Cause::Unreached);
         let trouble = self.trouble.get_or_insert_with(|| Failing {
             since: now,
             failures: 0,
@@ -261,9 +331,16 @@ impl Line {
         Some(trouble.since.mono + after)
     }
 
-    /// Takes over that the channel was reported as failing before a restart.
-    pub fn was_reported(&mut self, now: Now) {
-        self.note_failure("it failed before the restart", false, now);
+    /// Takes over that the queue built up before a restart because the channel failed.
+    pub fn has_failed(&mut self) {
+        self.held_up = Some(Cause::Unreached);
+    }
+
+    /// Takes over that the channel was reported as failing before a restart, and since when.
+    pub fn was_reported(&mut self, since: Option<Wall>, now: Now) {
+        let wall = since.unwrap_or(now.wall);
+        let since = Now { mono: now.mono - now.wall.since(wall), wall };
+        self.note_failure("it failed before the restart", false, since);
         if let Some(trouble) = &mut self.trouble {
             trouble.reported = true;
         }
@@ -299,66 +376,11 @@ impl Line {
             refused: self.trouble.as_ref().is_some_and(|trouble| trouble.refused),
             last_success: self.last_success,
             last_failure: self.last_failure.clone(),
+            unacknowledged: 0,
         }
     }
 }
 
 fn sequence(delivery: &Delivery) -> Sequence {
     (delivery.message.subject.clone(), delivery.recipient.clone())
-}
-
-/// A token bucket: so many attempts a minute on average, so many at once.
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Mono,
-    per_milli: f64,
-    size: f64,
-}
-
-impl Bucket {
-    fn full(pace: &Pace, now: Mono) -> Bucket {
-        let size = f64::from(pace.burst.max(1));
-        Bucket { tokens: size, at: now, per_milli: f64::from(pace.per_minute) / 60_000.0, size }
-    }
-
-    fn level(&self, now: Mono) -> f64 {
-        #[allow(clippy::cast_precision_loss, reason = "milliseconds of at most years")]
-        let passed = now.since(self.at).as_millis() as f64;
-        (self.tokens + passed * self.per_milli).min(self.size)
-    }
-
-    fn holds(&self, now: Mono) -> bool {
-        self.level(now) >= 1.0
-    }
-
-    fn take(&mut self, now: Mono) {
-        self.tokens = self.level(now) - 1.0;
-        self.at = now;
-    }
-
-    fn next(&self, now: Mono) -> Mono {
-        let missing = 1.0 - self.level(now);
-        if missing <= 0.0 {
-            return now;
-        }
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
-        let wait = (missing / self.per_milli).ceil() as u64 + 1;
-        now + Duration::from_millis(wait)
-    }
-}
-
-/// xorshift64: enough to keep many daemons from knocking at the same moment.
-#[derive(Debug)]
-struct Jitter(u64);
-
-impl Jitter {
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        #[allow(clippy::cast_precision_loss, reason = "53 bits are kept")]
-        let unit = (self.0 >> 11) as f64 / (1u64 << 53) as f64;
-        low + (high - low) * unit
-    }
 }

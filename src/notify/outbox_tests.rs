@@ -1,7 +1,19 @@
 //! How the outbox behaves, told by hand-moved time.
 
+#[cfg(test)]
+#[path = "outbox/bundle_tests.rs"]
+mod bundles;
+#[cfg(test)]
+#[path = "outbox/property_tests.rs"]
+mod properties;
+#[cfg(test)]
+#[path = "outbox/receipt_tests.rs"]
+mod receipt_tests;
+
 use super::*;
+use crate::notify::channel::{Delivered, Pace};
 use crate::notify::route;
+use crate::notify::text::{Room, Unit};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -15,6 +27,7 @@ fn pace() -> Pace {
         give_up_critical: 24 * HOUR,
         give_up_warning: 6 * HOUR,
         give_up_rest: HOUR,
+        digest: None,
     }
 }
 
@@ -45,6 +58,16 @@ struct Play {
     event: EventId,
 }
 
+impl Outbox {
+    fn settings(&self) -> BTreeMap<String, LineSettings> {
+        let of = |(name, line): (&String, &Line)| {
+            let (pace, recipients) = (*line.pace(), line.recipients().to_vec());
+            (name.clone(), LineSettings { pace, recipients })
+        };
+        self.lines.iter().map(of).collect()
+    }
+}
+
 impl Play {
     fn with(names: &[&str]) -> Play {
         let now = Now { mono: Mono(1_000_000), wall: Wall(1_800_000_000_000) };
@@ -61,9 +84,21 @@ impl Play {
         self
     }
 
+    /// Lets its channels take digests of so many characters.
+    fn digesting(&mut self, most: usize) -> &mut Play {
+        let names: Vec<String> = self.routes.channels.keys().cloned().collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut settings = settings(&names);
+        for line in settings.values_mut() {
+            line.pace.digest = Some(Room { most, unit: Unit::Characters });
+        }
+        self.outbox.reconfigure(settings, 7, self.now);
+        self
+    }
+
     fn accept(&mut self, level: Level, fact: Fact) -> &mut Play {
-        self.event = self.event.next(self.now.wall);
         let event = Event { at: self.now.wall, level, fact };
+        self.event = self.outbox.next_event(self.now.wall);
         self.outbox.accept(&event, self.event, &self.routes, self.now);
         self
     }
@@ -77,6 +112,7 @@ impl Play {
                 last_seen: Wall(0),
                 promised: Wall(0),
                 others_down: Vec::new(),
+                others_count: 0,
             },
         )
     }
@@ -102,7 +138,7 @@ impl Play {
     }
 
     fn finish(&mut self, job: &Job, result: Result<Delivered, Failure>) -> Fate {
-        self.outbox.finish(job.id, result, self.now).expect("the delivery is known").0
+        self.outbox.finish(job.id, result, self.now).swap_remove(0).0
     }
 
     /// Sends everything that can be sent now; the titles in order.
@@ -123,8 +159,9 @@ impl Play {
     /// A crash: only what was written is there afterwards.
     fn crash(&mut self, disk: &mut BTreeMap<(Table, String), Vec<u8>>) {
         self.write_to(disk);
-        let names: Vec<_> = self.routes.channels.keys().map(String::as_str).collect();
-        self.outbox = Outbox::new(settings(&names), 7, self.now);
+        let last_event = self.outbox.last_event();
+        let lines = self.outbox.settings();
+        self.outbox = Outbox::new(lines, 7, self.now);
         let rows = |table: Table| {
             disk.iter().filter(move |((of, _), _)| *of == table).map(|((_, key), row)| (key, row))
         };
@@ -133,7 +170,10 @@ impl Play {
             .collect();
         let troubles =
             rows(Table::Troubles).map(|(_, row)| serde_json::from_slice(row).unwrap()).collect();
-        self.outbox.restore(deliveries, troubles, self.now);
+        let receipts =
+            rows(Table::Receipts).map(|(_, row)| serde_json::from_slice(row).unwrap()).collect();
+        let kept = Kept { last_event, deliveries, troubles, receipts };
+        self.outbox.restore(kept, self.now);
     }
 
     fn write_to(&mut self, disk: &mut BTreeMap<(Table, String), Vec<u8>>) {
@@ -260,6 +300,21 @@ fn a_message_that_fails_for_ever_lets_the_others_pass() {
         play.wait(10 * MINUTE);
     }
     assert!(passed);
+}
+
+#[test]
+fn an_outage_does_not_push_what_is_critical_behind_everything() {
+    let mut play = Play::with(&["mail"]);
+    play.overdue("web1");
+    for _ in 0..7 {
+        let job = play.one();
+        play.finish(&job, unreachable());
+        play.wait(10 * MINUTE);
+    }
+    play.said("web2", "chatter").said("web3", "more chatter");
+    let titles = play.drain();
+    let place = titles.iter().position(|title| title.contains("web1 ipv4 overdue")).unwrap();
+    assert!(place <= 1, "{titles:?}");
 }
 
 #[test]

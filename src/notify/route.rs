@@ -50,13 +50,19 @@ impl Routes {
         if (event.level == Level::Ok && !is_report) || !self.is_told(event) {
             return BTreeSet::new();
         }
-        let names: Vec<String> = match event.subject() {
-            Subject::Host(host) => self.of_host(&host).to_vec(),
-            Subject::Plan(_) => self.backups.clone(),
-            Subject::Channel(channel) => self.neighbours(&channel),
-            Subject::Daemon => self.of_daemon(),
+        let hearing = |names: Vec<String>| -> BTreeSet<String> {
+            let level = event.level.max(Level::Info);
+            names.into_iter().filter(|name| self.hears(name, level)).collect()
         };
-        names.into_iter().filter(|name| self.hears(name, event.level.max(Level::Info))).collect()
+        match event.subject() {
+            Subject::Host(host) => hearing(self.of_host(&host).to_vec()),
+            Subject::Plan(_) => hearing(self.backups.clone()),
+            Subject::Channel(channel) => {
+                let beside = hearing(self.neighbours(&channel));
+                if beside.is_empty() { hearing(self.others(&channel)) } else { beside }
+            }
+            Subject::Daemon => hearing(self.of_daemon()),
+        }
     }
 
     fn is_told(&self, event: &Event) -> bool {
@@ -72,21 +78,22 @@ impl Routes {
         self.channels.get(name).is_some_and(|line| level >= line.min_level)
     }
 
-    /// The other channels that the hosts of a channel use: whom its failure concerns. Where it
-    /// has no such neighbour, every other channel is better than nobody.
+    /// The other channels that the hosts of a channel use: whom its failure concerns. Where none
+    /// of these would hear of it, every other channel is better than nobody.
     fn neighbours(&self, channel: &str) -> Vec<String> {
         let groups = std::iter::once(self.default.as_slice())
             .chain(std::iter::once(self.backups.as_slice()))
             .chain(self.hosts.values().filter_map(|host| host.channels.as_deref()));
-        let beside: BTreeSet<&String> = groups
+        groups
             .filter(|group| group.iter().any(|name| name == channel))
             .flatten()
             .filter(|name| *name != channel)
-            .collect();
-        if beside.is_empty() {
-            return self.channels.keys().filter(|name| *name != channel).cloned().collect();
-        }
-        beside.into_iter().cloned().collect()
+            .cloned()
+            .collect()
+    }
+
+    fn others(&self, channel: &str) -> Vec<String> {
+        self.channels.keys().filter(|name| *name != channel).cloned().collect()
     }
 
     /// Who hears about the daemon's own troubles: the defaults, else everybody.
@@ -180,6 +187,8 @@ mod tests {
             fact: Fact::ChannelFails { channel: channel.into(), why: "x".into(), waiting: 1 },
         };
         assert_eq!(targets(&fails("pager")), ["mail"]);
+        let mild = Event { level: Level::Warning, ..fails("mail") };
+        assert_eq!(targets(&mild), ["chat"], "the pager beside it would not hear of a warning");
         assert_eq!(targets(&fails("chat")), ["mail", "pager"], "nobody beside it: everybody else");
     }
 }

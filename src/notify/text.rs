@@ -43,6 +43,15 @@ impl Unit {
     }
 }
 
+/// How much text fits somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// So much.
+    pub most: usize,
+    /// Of these.
+    pub unit: Unit,
+}
+
 /// `text` without control characters and without those that change the direction of writing or
 /// cannot be seen, trimmed; [`NO_DETAILS`] when nothing is left.
 pub fn clean(text: &str, flavour: Flavour) -> String {

@@ -6,4 +6,5 @@ pub mod http_double;
 pub mod mattermost;
 pub mod pushover;
 pub mod signal;
+pub mod smtp;
 pub mod tls_front;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use lettre::transport::smtp::extension::ClientId;
 
 use super::{Delivered, Failure, Letter, Pace};
+use crate::notify::text::{Room, Unit};
 use crate::secret::{Secret, scrub};
 
 mod clean;
@@ -76,6 +77,7 @@ impl Email {
         give_up_critical: Duration::from_secs(48 * 3600),
         give_up_warning: Duration::from_secs(24 * 3600),
         give_up_rest: Duration::from_secs(6 * 3600),
+        digest: Some(Room { most: 50_000, unit: Unit::Characters }),
     };
 
     /// To whom: each gets a delivery, and so an envelope, of its own.

@@ -20,6 +20,7 @@ pub const PACE: Pace = Pace {
     give_up_critical: Duration::from_secs(24 * 3600),
     give_up_warning: Duration::from_secs(6 * 3600),
     give_up_rest: Duration::from_secs(3600),
+    digest: None,
 };
 
 /// Writes one line, at the level that the message has.

@@ -15,7 +15,7 @@ use super::web_client::{Answer, Call, TIMEOUT, percent, server_words};
 use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::notify::text::{Flavour, Unit, aligned, clean, code, cut, remarks};
+use crate::notify::text::{Flavour, Room, Unit, aligned, clean, code, cut, remarks};
 use crate::secret::{Secret, scrub};
 
 /// A post may have 4000 characters in the oldest database layout; ours stay below.
@@ -54,6 +54,7 @@ impl Mattermost {
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
         give_up_rest: Duration::from_secs(3600),
+        digest: Some(Room { most: 3500, unit: Unit::Characters }),
     };
 
     /// What must never be shown.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Wall;
 use crate::event::{EventId, Level, Message};
+use crate::notify::text::Room;
 use crate::section::Section;
 
 pub mod email;
@@ -15,6 +16,8 @@ pub mod mattermost;
 pub mod pushover;
 pub mod signal;
 mod web_client;
+
+pub use pushover::ReceiptState;
 
 /// One message on its way to one channel (and, where a channel sends to each of several
 /// recipients on its own, to one of them).
@@ -116,6 +119,8 @@ pub struct Pace {
     pub give_up_warning: Duration,
     /// How long a delivery is tried: ok and info.
     pub give_up_rest: Duration,
+    /// How much one message may hold of a queue that built up; none where each goes by itself.
+    pub digest: Option<Room>,
 }
 
 impl Pace {
@@ -229,6 +234,24 @@ impl Definition {
             Kind::Mattermost(_) => mattermost::Mattermost::PACE,
             Kind::Log => log::PACE,
         }
+    }
+
+    /// Asks what became of an emergency that was answered with a receipt.
+    ///
+    /// # Errors
+    /// Why it is not known. MessageRefused means that it never will be.
+    pub fn poll(&self, receipt: &str) -> Result<ReceiptState, Failure> {
+        match &self.kind {
+            Kind::Pushover(pushover) => pushover.poll(receipt),
+            Kind::Email(_) | Kind::Signal(_) | Kind::Mattermost(_) | Kind::Log => {
+                Err(Failure::MessageRefused("this channel gives no receipts".into()))
+            }
+        }
+    }
+
+    /// Whether it gives receipts that may be asked about.
+    pub fn gives_receipts(&self) -> bool {
+        matches!(self.kind, Kind::Pushover(_))
     }
 
     /// To whom a message goes, each with a delivery of its own; one `None` where the channel is

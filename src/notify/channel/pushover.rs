@@ -11,7 +11,7 @@ use super::web_client::{Answer, Call, TIMEOUT, form, percent, server_words, unti
 use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::{EventId, Level};
-use crate::notify::text::{Flavour, Unit, clean, cut, plain};
+use crate::notify::text::{Flavour, Room, Unit, clean, cut, plain};
 use crate::secret::{Secret, scrub};
 
 /// Pushover repeats an emergency not more often than this.
@@ -65,6 +65,7 @@ impl Pushover {
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
         give_up_rest: Duration::from_secs(3600),
+        digest: Some(Room { most: 880, unit: Unit::Characters }),
     };
 
     /// How often a receipt may be polled.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Delivered, Failure, Letter, Pace};
-use crate::notify::text::{Unit, plain};
+use crate::notify::text::{Room, Unit, plain};
 use crate::secret::Secret;
 
 mod account;
@@ -53,6 +53,7 @@ impl Signal {
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
         give_up_rest: Duration::from_secs(3600),
+        digest: Some(Room { most: 1800, unit: Unit::Bytes }),
     };
 
     /// What must never be shown: nothing, signal-cli keeps its keys to itself.

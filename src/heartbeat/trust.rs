@@ -1,0 +1,109 @@
+//! Whether the time in a signed datagram is fresh, and whose clock is wrong when it is not. Pure.
+
+use std::time::Duration;
+
+use crate::clock::{Mono, Now, Wall};
+use crate::heartbeat::rejection::Rejection;
+use crate::heartbeat::restore::plausible;
+
+/// So many hosts that are off by the same show that it is our own clock that is wrong.
+const WITNESSES: usize = 3;
+
+/// What our own wall clock is worth.
+///
+/// A machine without a battery begins in 1970, or at the time of its last stop, until NTP sets it;
+/// and any clock can be set wrongly. By such a clock every signed datagram is stale, and all hosts
+/// would be overdue at once although they beat. So:
+///
+/// - While our clock shows a time before 2024, or one that it had passed before the start, it is
+///   not asked: a datagram is fresh when it is later than the last one of its connection. That
+///   ends when our clock is past that time, or when a signed datagram agrees with it.
+/// - Else a datagram that is off by more than the skew is not applied, but it shows that somebody
+///   is alive who has the key, and it is newer than all before it. One cannot know whose clock is
+///   wrong: its connection is excused for one interval and grace, once. When three hosts are off by
+///   the same and nobody agrees with us, it is our clock, and they are excused again with each
+///   datagram, for as long as they send any. Who sends nothing is never excused.
+#[derive(Debug, Default)]
+pub struct Trust {
+    /// The time that our clock had reached before the start.
+    reached: Wall,
+    /// When a signed datagram agreed with it last.
+    agreed: Mono,
+    /// How far those were ahead of it that did not agree since, in microseconds.
+    ahead: i64,
+    /// The hosts that were, about as much; three are enough.
+    witnesses: Vec<u32>,
+}
+
+impl Trust {
+    /// Our clock showed this time before the start.
+    pub fn reached(&mut self, wall: Wall) {
+        self.reached = self.reached.max(wall);
+    }
+
+    /// Judges the time of a signed datagram by our clock and by the `last` one, both in
+    /// microseconds; whether it agrees with our clock.
+    pub fn judge(
+        &self,
+        time: i64,
+        last: Option<i64>,
+        skew: Duration,
+        now: Now,
+    ) -> Result<bool, Rejection> {
+        let (ours, skew) = (micros(now.wall), length(skew));
+        let agrees = time.abs_diff(ours) <= skew.unsigned_abs();
+        let doubted = !plausible(now.wall) || now.wall < self.reached;
+        if !agrees && !doubted {
+            return Err(Rejection::Stale);
+        }
+        // A time from beyond the skew was taken while our own clock was wrong. It must not shut
+        // the host out until that time comes.
+        let counts = |last: i64| doubted || last <= ours.saturating_add(skew);
+        match last {
+            Some(last) if time <= last && counts(last) => Err(Rejection::Replay),
+            Some(_) | None => Ok(agrees),
+        }
+    }
+
+    /// A signed datagram agreed with our clock.
+    pub fn agree(&mut self, now: Now) {
+        self.agreed = now.mono;
+        self.reached = self.reached.min(now.wall);
+        self.witnesses.clear();
+    }
+
+    /// A signed datagram of `host`, newer than its last one, was off by more than the skew. Whether
+    /// that is excused, when it was for the last time at `excused`.
+    pub fn differ(
+        &mut self,
+        host: u32,
+        time: i64,
+        skew: Duration,
+        excused: Option<Mono>,
+        now: Now,
+    ) -> bool {
+        let ahead = time.saturating_sub(micros(now.wall));
+        if ahead.abs_diff(self.ahead) > length(skew).unsigned_abs() {
+            self.ahead = ahead;
+            self.witnesses.clear();
+        }
+        if self.witnesses.len() < WITNESSES && !self.witnesses.contains(&host) {
+            self.witnesses.push(host);
+        }
+        let ours = self.witnesses.len() == WITNESSES;
+        excused.is_none_or(|excused| ours && self.agreed < excused)
+    }
+
+    /// Hosts are at other places from now on.
+    pub fn forget_witnesses(&mut self) {
+        self.witnesses.clear();
+    }
+}
+
+fn micros(wall: Wall) -> i64 {
+    wall.0.saturating_mul(1000)
+}
+
+fn length(skew: Duration) -> i64 {
+    i64::try_from(skew.as_micros()).unwrap_or(i64::MAX)
+}

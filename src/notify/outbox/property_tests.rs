@@ -1,0 +1,290 @@
+//! What holds whatever happens: random events, outcomes, crashes and configurations.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Overdue(u8),
+    Back(u8),
+    Said(u8),
+    Fire(u8, bool),
+    Calm(u8),
+    Finish(u8, u8),
+    Wait(u16),
+    Crash,
+    Reconfigure(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0u8..3).prop_map(Step::Overdue),
+        4 => (0u8..3).prop_map(Step::Back),
+        2 => (0u8..3).prop_map(Step::Said),
+        3 => (0u8..3, any::<bool>()).prop_map(|(host, critical)| Step::Fire(host, critical)),
+        2 => (0u8..3).prop_map(Step::Calm),
+        10 => (0u8..4, 0u8..9).prop_map(|(which, outcome)| Step::Finish(which, outcome)),
+        6 => (0u16..1200).prop_map(Step::Wait),
+        1 => Just(Step::Crash),
+        1 => (0u8..4).prop_map(Step::Reconfigure),
+    ]
+}
+
+/// What was told to one channel, and everything that is known of what was not.
+#[derive(Default)]
+struct Ledger {
+    /// Events by channel, in the order in which they arrived for the first time.
+    told: BTreeMap<String, Vec<EventId>>,
+    /// Channel and event of what may have arrived.
+    perhaps: BTreeSet<(String, EventId)>,
+    /// Channel and event of whatever came to an end, with how often.
+    ended: BTreeMap<(String, EventId), u32>,
+    posted: BTreeMap<EventId, BTreeSet<String>>,
+    configured: BTreeMap<EventId, Vec<String>>,
+    subjects: BTreeMap<EventId, Subject>,
+    /// Alarms by the number of their end.
+    ends: BTreeMap<EventId, Vec<EventId>>,
+    open: BTreeMap<Trouble, Vec<EventId>>,
+}
+
+struct World {
+    play: Play,
+    disk: BTreeMap<(Table, String), Vec<u8>>,
+    in_flight: Vec<Job>,
+    ledger: Ledger,
+}
+
+const NAMES: [&str; 3] = ["chat", "mail", "pager"];
+const HOSTS: [&str; 3] = ["web1", "web2", "web3"];
+
+impl World {
+    fn new() -> World {
+        let mut play = Play::with(&NAMES);
+        play.digesting(600);
+        World { play, disk: BTreeMap::new(), in_flight: Vec::new(), ledger: Ledger::default() }
+    }
+
+    fn take(&mut self, step: &Step) {
+        let host = |host: &u8| HOSTS[usize::from(*host)].to_owned();
+        let connection = || "ipv4".to_owned();
+        match step {
+            Step::Overdue(of) => self.accept(
+                Level::Critical,
+                Fact::Shutdown { host: host(of), connection: connection() },
+            ),
+            Step::Back(of) => self.accept(
+                Level::Ok,
+                Fact::Back { host: host(of), connection: connection(), gone: MINUTE },
+            ),
+            Step::Said(of) => {
+                self.accept(Level::Warning, Fact::Said { host: host(of), text: "hello".into() });
+            }
+            Step::Fire(of, critical) => {
+                let level = if *critical { Level::Critical } else { Level::Warning };
+                self.accept(level, metric(host(of)));
+            }
+            Step::Calm(of) => self.accept(Level::Ok, metric(host(of))),
+            Step::Finish(which, outcome) => self.finish(*which, *outcome),
+            Step::Wait(seconds) => {
+                self.play.wait(Duration::from_secs(u64::from(*seconds)));
+                let now = self.play.now;
+                let expired = self.play.outbox.expire(now);
+                self.note(&expired);
+            }
+            Step::Crash => {
+                for job in std::mem::take(&mut self.in_flight) {
+                    self.lost(&job);
+                }
+                let mut disk = std::mem::take(&mut self.disk);
+                self.play.crash(&mut disk);
+                self.disk = disk;
+            }
+            Step::Reconfigure(without) => self.reconfigure(usize::from(*without)),
+        }
+        self.start();
+    }
+
+    fn accept(&mut self, level: Level, fact: Fact) {
+        let event = Event { at: self.play.now.wall, level, fact };
+        let before: BTreeSet<DeliveryId> = self.play.outbox.deliveries.keys().copied().collect();
+        self.play.accept(level, event.fact.clone());
+        let id = self.play.event;
+        let ledger = &mut self.ledger;
+        ledger.subjects.insert(id, event.subject());
+        let configured = self.play.routes.channels.keys().cloned().collect();
+        ledger.configured.insert(id, configured);
+        if let Some(trouble) = event.opens() {
+            ledger.open.entry(trouble).or_default().push(id);
+        }
+        for trouble in event.closes() {
+            ledger.ends.insert(id, ledger.open.remove(&trouble).unwrap_or_default());
+        }
+        let new = self.play.outbox.deliveries.iter().filter(|(id, _)| !before.contains(id));
+        let to = new.map(|(_, delivery)| delivery.channel.clone()).collect();
+        ledger.posted.insert(id, to);
+    }
+
+    fn start(&mut self) {
+        let jobs = self.play.start();
+        for job in jobs {
+            let channel = &job.delivery.channel;
+            let same = self.in_flight.iter().any(|other| other.delivery.channel == *channel);
+            assert!(!same, "two in flight on {channel}");
+            self.in_flight.push(job);
+        }
+        // What was decided is on disk before anything is sent.
+        self.play.write_to(&mut self.disk);
+    }
+
+    fn finish(&mut self, which: u8, outcome: u8) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let job = self.in_flight.remove(usize::from(which) % self.in_flight.len());
+        let why = || "because".to_owned();
+        let result = match outcome {
+            0 => Err(Failure::Unreachable { why: why(), after: None }),
+            1 => Err(Failure::MessageRefused(why())),
+            2 => Err(Failure::ChannelRefused { why: why(), after: None }),
+            3 => Err(Failure::FormRefused(why())),
+            4 => Err(Failure::Unknown(why())),
+            _ => Ok(Delivered::default()),
+        };
+        if result.is_ok() {
+            self.arrived(&job);
+        }
+        if outcome == 4 {
+            self.lost(&job);
+        }
+        let ended = self.play.outbox.finish(job.id, result, self.play.now);
+        self.note(&ended);
+    }
+
+    fn arrived(&mut self, job: &Job) {
+        let channel = job.delivery.channel.clone();
+        for member in self.play.outbox.members(job.id) {
+            let Some(delivery) = self.play.outbox.deliveries.get(&member) else { continue };
+            let event = delivery.message.event;
+            let told = self.ledger.told.entry(channel.clone()).or_default();
+            let subject = &self.ledger.subjects[&event];
+            let before = told.iter().rfind(|other| self.ledger.subjects[other] == *subject);
+            assert!(before.is_none_or(|before| *before < event), "{channel}: order of {subject}");
+            told.push(event);
+        }
+    }
+
+    fn lost(&mut self, job: &Job) {
+        for member in self.play.outbox.members(job.id) {
+            if let Some(delivery) = self.play.outbox.deliveries.get(&member) {
+                let what = (delivery.channel.clone(), delivery.message.event);
+                self.ledger.perhaps.insert(what);
+            }
+        }
+    }
+
+    fn note(&mut self, ended: &[(Fate, Record)]) {
+        for (fate, record) in ended {
+            if matches!(fate, Fate::Dropped { .. } | Fate::Unneeded) {
+                assert!(record.why.is_some());
+            }
+        }
+        for write in self.play.outbox.take_writes() {
+            if write.table == Table::History {
+                let record: Record = serde_json::from_slice(write.value.as_ref().unwrap()).unwrap();
+                *self.ledger.ended.entry((record.channel, record.event)).or_default() += 1;
+            }
+            match write.value {
+                Some(value) => drop(self.disk.insert((write.table, write.key), value)),
+                None => drop(self.disk.remove(&(write.table, write.key))),
+            }
+        }
+    }
+
+    fn reconfigure(&mut self, without: usize) {
+        let room = Some(Room { most: 600, unit: Unit::Characters });
+        let kept = NAMES.iter().enumerate().filter(|(index, _)| *index != without);
+        let names: Vec<&str> = kept.map(|(_, name)| *name).collect();
+        let mut settings = settings(&names);
+        settings.values_mut().for_each(|line| line.pace.digest = room);
+        let now = self.play.now;
+        let ended = self.play.outbox.reconfigure(settings, 7, now);
+        self.play.routes = routes(&names);
+        self.in_flight.retain(|job| names.contains(&job.delivery.channel.as_str()));
+        self.note(&ended);
+    }
+
+    /// Lets everything arrive that can.
+    fn drain(&mut self) {
+        for _ in 0..10_000 {
+            self.start();
+            if self.in_flight.is_empty() && self.play.outbox.is_empty() {
+                break;
+            }
+            if self.in_flight.is_empty() {
+                let wake = self.play.outbox.next_wake(self.play.now).unwrap();
+                self.play.now = self.play.now.later(wake.since(self.play.now.mono));
+                let now = self.play.now;
+                self.play.outbox.reports(now);
+                let expired = self.play.outbox.expire(now);
+                self.note(&expired);
+            } else {
+                self.finish(0, 9);
+            }
+        }
+        self.play.write_to(&mut self.disk);
+    }
+
+    fn judge(&self) {
+        assert!(self.play.outbox.is_empty() && self.play.outbox.bundled.is_empty());
+        let left = self.disk.keys().any(|(table, _)| *table == Table::Outbox);
+        assert!(!left, "rows are left");
+        for (event, channels) in &self.ledger.posted {
+            for channel in channels {
+                let ends = self.ledger.ended.get(&(channel.clone(), *event));
+                assert_eq!(ends, Some(&1), "{event} on {channel} ended once");
+            }
+        }
+        for (end, alarms) in &self.ledger.ends {
+            for channel in NAMES {
+                let Some(told) = self.ledger.told.get(channel) else { continue };
+                let is_told = told.contains(end);
+                let knew = alarms.iter().any(|alarm| told.contains(alarm));
+                let perhaps =
+                    |alarm: &EventId| self.ledger.perhaps.contains(&(channel.to_owned(), *alarm));
+                assert!(
+                    !is_told || knew || alarms.iter().any(perhaps),
+                    "{end} on {channel} ends what was never told"
+                );
+                let configured = self.ledger.configured[end].iter().any(|name| name == channel);
+                let posted = self.ledger.posted[end].contains(channel);
+                assert!(posted || !knew || !configured, "{channel} is owed {end}");
+            }
+        }
+    }
+}
+
+fn metric(host: String) -> Fact {
+    Fact::Threshold {
+        host,
+        metric: "m".into(),
+        value: 1.0,
+        limit: "> 0.0".into(),
+        since: Wall(0),
+        reminder: false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_doubled_or_out_of_order(steps in prop::collection::vec(step(), 1..150)) {
+        let mut world = World::new();
+        steps.iter().for_each(|step| world.take(step));
+        world.drain();
+        world.judge();
+    }
+}

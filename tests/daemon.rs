@@ -1,0 +1,301 @@
+//! The daemon as an operator runs it: the example as it stands, reload, a second one, damage, junk.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory with a configuration and a state.
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(hosts: &str) -> Place {
+        let place = Place { directory: tempfile::tempdir().unwrap() };
+        place.configure(hosts);
+        place
+    }
+
+    fn configure(&self, hosts: &str) {
+        let text = format!(
+            "notification_channels: {{log: {{type: log}}}}\n\
+             default_notification_channels: [log]\n\
+             heartbeat: {{port: 0}}\nreceiver: {{port: 0}}\nstate_dir: {}\nhosts: {hosts}\n",
+            self.state().display()
+        );
+        fs::write(self.config(), text).unwrap();
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.path().join("heartbeat.yaml")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+}
+
+/// A daemon that runs, and its log line by line.
+struct Daemon {
+    child: Child,
+    log: Receiver<String>,
+    seen: Vec<String>,
+    udp: SocketAddr,
+    http: SocketAddr,
+}
+
+fn spawn(config: &Path) -> (Child, Receiver<String>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hbd"))
+        .args(["run", "--config"])
+        .arg(config)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (tx, rx) = channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tx.send(line)));
+    (child, rx)
+}
+
+impl Daemon {
+    fn start(config: &Path) -> Daemon {
+        let (child, log) = spawn(config);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let mut daemon = Daemon { child, log, seen: Vec::new(), udp: nowhere, http: nowhere };
+        let ready = daemon.wait_for("is ready");
+        let address = |after: &str| {
+            let rest = ready.split(after).nth(1).unwrap();
+            rest.split(',').next().unwrap().parse().unwrap()
+        };
+        (daemon.udp, daemon.http) = (address("UDP "), address("HTTP on "));
+        daemon
+    }
+
+    /// The next line of the log with these words.
+    fn wait_for(&mut self, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.log.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(words) {
+                        return line;
+                    }
+                }
+                Err(why) => panic!("no {words:?} in the log ({why}): {:#?}", self.seen),
+            }
+        }
+    }
+
+    fn beat(&self, json: &str) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(json.as_bytes(), self.udp).unwrap();
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Asks until the answer has these words.
+    fn get_until(&self, path: &str, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(path);
+            if answer.contains(words) {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "no {words:?} in {answer}");
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        // SAFETY: the process is our child and was not waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    fn stop(mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn unix_millis() -> i128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i128
+}
+
+/// The time at the head of a line of the log, in milliseconds since 1970.
+fn time_of(line: &str) -> i128 {
+    let stamp = line.split(' ').next().unwrap();
+    let time = humantime::parse_rfc3339(stamp).unwrap();
+    time.duration_since(UNIX_EPOCH).unwrap().as_millis() as i128
+}
+
+/// Milliseconds from the deadline of a beat to the line of the log that tells of it.
+fn lateness(daemon: &mut Daemon) -> i128 {
+    let sent = unix_millis();
+    daemon.beat(r#"{"host":"web1","interval":1}"#);
+    daemon.get_until("/api/v1/hosts", r#""name":"web1","watch":true,"state":"UP""#);
+    let line = daemon.wait_for("web1 ipv4 overdue");
+    let late = time_of(&line) - sent - 2000;
+    daemon.beat(r#"{"host":"web1","interval":1}"#);
+    daemon.wait_for("web1 ipv4 is back");
+    late
+}
+
+#[test]
+fn the_example_as_it_stands_tells_of_a_silent_host_within_100_ms() {
+    let place = Place { directory: tempfile::tempdir().unwrap() };
+    let example = fs::read_to_string("heartbeat.yaml.example").unwrap();
+    let example = example
+        .replace("#heartbeat:\n", "heartbeat:\n  port: 0\n")
+        .replace("#receiver:\n", "receiver:\n  port: 0\n")
+        .replace("    watch: true\n", "    watch: true\n    grace: 1s\n");
+    let state = format!("{example}\nstate_dir: {}\n", place.state().display());
+    fs::write(place.config(), state).unwrap();
+    let mut daemon = Daemon::start(&place.config());
+    // The machine may be busy with other things: three tries, the best counts.
+    let late = (0..3).map(|_| lateness(&mut daemon)).min().unwrap();
+    assert!((-1..=100).contains(&late), "{late} ms late");
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_reload_takes_up_what_is_good_and_refuses_what_is_not() {
+    let place = Place::new("{web1: {watch: true, interval: 1s, grace: 60s}}");
+    let mut daemon = Daemon::start(&place.config());
+    daemon.beat(r#"{"host":"web1"}"#);
+    daemon.get_until("/api/v1/hosts", r#""state":"UP""#);
+    place.configure("{web1: {watch: perhaps}}");
+    daemon.signal(libc::SIGHUP);
+    daemon.wait_for("hosts.web1.watch");
+    daemon.wait_for("the old one stays");
+    daemon.get_until("/metrics", "hbd_config_last_reload_successful 0");
+    place.configure("{web1: {watch: true, interval: 1s, grace: 0s}, web2: {watch: true}}");
+    daemon.signal(libc::SIGHUP);
+    daemon.wait_for("web1 ipv4 overdue");
+    assert!(daemon.get("/metrics").contains("hbd_config_last_reload_successful 1"));
+    assert!(daemon.get("/api/v1/hosts/web2").contains(r#""state":"NEW""#));
+    daemon.beat(r#"{"host":"web2","event":"message","message":"hello"}"#);
+    daemon.wait_for("web2 hello");
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_is_told_who_holds_it() {
+    let place = Place::new("{web1: {watch: true}}");
+    let first = Daemon::start(&place.config());
+    let output = Command::new(env!("CARGO_BIN_EXE_hbd"))
+        .args(["run", "--config"])
+        .arg(place.config())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let why = String::from_utf8(output.stderr).unwrap();
+    assert!(why.contains(&format!("pid {}", first.child.id())), "{why}");
+}
+
+#[test]
+fn a_refused_configuration_ends_with_78_and_all_problems() {
+    let place = Place::new("{web1: {wacth: true}, web2: {watch: true, grace: soon}}");
+    let output = Command::new(env!("CARGO_BIN_EXE_hbd"))
+        .args(["run", "--config"])
+        .arg(place.config())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let why = String::from_utf8(output.stderr).unwrap();
+    assert!(why.contains("did you mean \"watch\"?") && why.contains("web2.grace"), "{why}");
+}
+
+#[test]
+fn a_damaged_state_is_moved_aside_and_told() {
+    let place = Place::new("{web1: {watch: true}}");
+    fs::create_dir(place.state()).unwrap();
+    fs::write(place.state().join("heartbeat.redb"), "junk of no format").unwrap();
+    let mut daemon = Daemon::start(&place.config());
+    daemon.wait_for("hbd could not read its state and began anew");
+    let kept = fs::read_dir(place.state())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .find(|name| name.starts_with("heartbeat.redb.damaged-"))
+        .unwrap();
+    assert_eq!(fs::read(place.state().join(kept)).unwrap(), b"junk of no format");
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_disk_that_refuses_is_told_and_what_happened_meanwhile_is_kept_when_it_heals() {
+    let place = Place::new("{web1: {watch: true}}");
+    // A file where the state's directory should be: nobody, not even root, can write below it.
+    fs::write(place.state(), "").unwrap();
+    let mut daemon = Daemon::start(&place.config());
+    daemon.wait_for("hbd cannot write its state to disk");
+    daemon.beat(r#"{"host":"web1","event":"boot","boot_id":"a"}"#);
+    daemon.wait_for("web1 booted");
+    assert!(daemon.get("/-/ready").contains("503"));
+    fs::remove_file(place.state()).unwrap();
+    daemon.wait_for("hbd writes its state to disk again");
+    daemon.get_until("/-/ready", "200");
+    assert_eq!(daemon.stop().code(), Some(0));
+    let daemon = Daemon::start(&place.config());
+    assert!(daemon.get("/api/v1/hosts/web1").contains(r#""name":"ipv4""#));
+}
+
+#[test]
+fn junk_on_every_port_disturbs_nothing() {
+    let place = Place::new("{web1: {watch: true}}");
+    let mut daemon = Daemon::start(&place.config());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for length in (0..9000).step_by(97) {
+        let junk: Vec<u8> = (0..length).map(|n: usize| (n * 31 + length) as u8).collect();
+        socket.send_to(&junk, daemon.udp).unwrap();
+        let mut stream = TcpStream::connect(daemon.http).unwrap();
+        // It may have been closed on us already.
+        let _ = stream.write_all(&junk);
+    }
+    daemon.beat(r#"{"host":"web1","event":"message","message":"still here"}"#);
+    daemon.wait_for("web1 still here");
+    daemon.get_until("/-/healthy", "200");
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_minute_in_which_the_daemon_was_stopped_is_nobodys_silence() {
+    let place = Place::new("{web1: {watch: true, interval: 1s, grace: 1s}}");
+    let mut daemon = Daemon::start(&place.config());
+    daemon.beat(r#"{"host":"web1"}"#);
+    daemon.get_until("/api/v1/hosts", r#""state":"UP""#);
+    daemon.signal(libc::SIGSTOP);
+    let stopped = Instant::now();
+    // What is waited for is the passing of time itself.
+    let (_tx, never) = channel::<()>();
+    let _ = never.recv_timeout(Duration::from_secs(5));
+    daemon.signal(libc::SIGCONT);
+    daemon.wait_for("hbd was asleep for");
+    daemon.beat(r#"{"host":"web1"}"#);
+    let back = Instant::now();
+    daemon.wait_for("web1 ipv4 overdue");
+    assert!(back.elapsed() >= Duration::from_millis(1900), "{:?}", back.elapsed());
+    assert!(stopped.elapsed() >= Duration::from_secs(5));
+    let overdue = daemon.seen.iter().filter(|line| line.contains("overdue")).count();
+    assert_eq!(overdue, 1, "{:#?}", daemon.seen);
+}

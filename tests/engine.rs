@@ -1,0 +1,469 @@
+//! The delivery engine, with its real channels, against providers that fail, hang and come back.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use heartbeat::clock::{Now, Wall};
+use heartbeat::effect::Effect;
+use heartbeat::event::{Event, Fact, Level};
+use heartbeat::notify::channel::email::{Email, Tls};
+use heartbeat::notify::channel::mattermost::Mattermost;
+use heartbeat::notify::channel::pushover::Pushover;
+use heartbeat::notify::channel::signal::{Rpc, Signal};
+use heartbeat::notify::channel::{Definition, Kind, Pace};
+use heartbeat::notify::courier::{Courier, Equipment, Order};
+use heartbeat::notify::route::{Host, Line, Routes};
+use heartbeat::secret::Secret;
+use heartbeat::store::Store;
+use support::http_double::{HttpDouble, Mode, reply};
+use support::mattermost::MattermostDouble;
+use support::pushover::PushoverDouble;
+use support::signal::{SignalDaemon, SignalDouble};
+use support::smtp::{Script, Server};
+use tempfile::TempDir;
+
+mod support;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The channels' own pace, without the waiting.
+fn quick(pace: Pace) -> Pace {
+    Pace {
+        first_delay: Duration::from_millis(20),
+        longest_delay: Duration::from_millis(100),
+        per_minute: 6_000_000,
+        burst: 100_000,
+        ..pace
+    }
+}
+
+/// As [`quick`], and each event by itself.
+fn quick_and_single(pace: Pace) -> Pace {
+    Pace { digest: None, ..quick(pace) }
+}
+
+fn mattermost(url: &str) -> Kind {
+    Kind::Mattermost(Mattermost {
+        base_url: url.into(),
+        token: Secret::new(MattermostDouble::TOKEN),
+        channel: "ops".into(),
+        username: None,
+        icon: None,
+        ca_file: None,
+        bot_token: None,
+    })
+}
+
+fn pushover(double: &PushoverDouble) -> Kind {
+    Kind::Pushover(Pushover {
+        token: Secret::new(PushoverDouble::TOKEN),
+        user: Secret::new(PushoverDouble::USER),
+        priority: None,
+        retry: Duration::from_secs(60),
+        expire: Duration::from_secs(3600),
+        sound: None,
+        device: None,
+        api_url: double.url.clone(),
+    })
+}
+
+fn signal(cli_path: &Path, rpc: Option<Rpc>, user: &str) -> Kind {
+    Kind::Signal(Signal {
+        cli_path: cli_path.into(),
+        user: user.into(),
+        recipient: "+12025550123".into(),
+        rpc,
+    })
+}
+
+fn email(server: &Server) -> Kind {
+    Kind::Email(Email {
+        recipients: vec!["ann@example.com".into()],
+        sender: "hbd@example.com".into(),
+        smtp_server: "127.0.0.1".into(),
+        smtp_port: server.port,
+        smtp_user: None,
+        smtp_password: None,
+        tls: Tls::None,
+        ca_file: None,
+        helo: Some("hbd.example.com".into()),
+    })
+}
+
+fn equipment(channels: Vec<(&str, Kind)>, pace: fn(Pace) -> Pace) -> Equipment {
+    let hosts = ["web1", "web2", "web3"];
+    let names: Vec<String> = channels.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let line = |name: &String| (name.clone(), Line { min_level: Level::Info });
+    Equipment {
+        routes: Routes {
+            channels: names.iter().map(line).collect(),
+            default: names.clone(),
+            hosts: hosts.map(|host| (host.into(), Host { watch: true, channels: None })).into(),
+            backups: Vec::new(),
+        },
+        channels: channels
+            .into_iter()
+            .map(|(name, kind)| {
+                let definition = Definition { kind, min_level: Level::Info };
+                (name.to_owned(), Arc::new(definition))
+            })
+            .collect::<BTreeMap<_, _>>(),
+        pace: Some(pace),
+    }
+}
+
+/// A courier on a store; what a restart keeps is the directory.
+struct Engine {
+    courier: Courier,
+    thread: JoinHandle<bool>,
+}
+
+impl Engine {
+    fn open(directory: &Path, equipment: Equipment) -> Engine {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (store, _) = Store::open(directory, Now::read()).unwrap();
+        let (courier, desk) = Courier::new();
+        let thread = desk.open(store, equipment, Box::new(Vec::new), |then| then).unwrap();
+        Engine { courier, thread }
+    }
+
+    fn tell(&self, level: Level, fact: Fact) {
+        let events = vec![Event { at: Now::read().wall, level, fact }];
+        self.courier.order(Order::Accept(Effect { events, ..Effect::default() }));
+    }
+
+    fn say(&self, host: &str, text: &str) {
+        self.tell(Level::Warning, Fact::Said { host: host.into(), text: text.into() });
+    }
+
+    fn waiting(&self, channel: &str) -> Option<usize> {
+        let lines = self.courier.standing().lines;
+        lines.iter().find(|line| line.channel == channel).map(|line| line.waiting)
+    }
+
+    /// Waits until everything that was told has been taken up, and `channel` is empty.
+    fn empty(&self, channel: &str) {
+        let (tx, stored) = std::sync::mpsc::channel();
+        let answer = Box::new(move |is_stored| {
+            let _ = tx.send(is_stored);
+        });
+        self.courier.order(Order::Accept(Effect { stored: Some(answer), ..Effect::default() }));
+        assert!(stored.recv_timeout(PATIENCE).unwrap());
+        wait_for(|| self.waiting(channel) == Some(0), &format!("{channel} to be empty"));
+    }
+
+    fn stop(self) {
+        self.courier.order(Order::Stop);
+        assert!(self.thread.join().unwrap(), "everything is stored");
+    }
+}
+
+fn wait_for(fact: impl Fn() -> bool, what: &str) {
+    let end = Instant::now() + PATIENCE;
+    while !fact() {
+        assert!(Instant::now() < end, "waited for {what} in vain");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// The words of a `Said` in a text of a channel.
+fn said(text: &str) -> Vec<usize> {
+    text.split("number ")
+        .skip(1)
+        .filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+        .collect()
+}
+
+/// The text parts of so many mails.
+fn texts_of(server: &Server, count: u64) -> Vec<String> {
+    (0..count)
+        .flat_map(|_| server.session().mails)
+        .map(|mail| mailparse::parse_mail(&mail).unwrap().subparts[0].get_body().unwrap())
+        .collect()
+}
+
+fn resident_kilobytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_provider_that_hangs_delays_no_other_channel() {
+    let (dead, alive) = (MattermostDouble::start(), MattermostDouble::start());
+    dead.set_mode(Mode::Hang);
+    let kept = directory();
+    let channels = vec![("dead", mattermost(&dead.url)), ("alive", mattermost(&alive.url))];
+    let engine = Engine::open(kept.path(), equipment(channels, quick_and_single));
+    let mut slowest = Duration::ZERO;
+    for n in 0..20 {
+        let told = Instant::now();
+        engine.say("web1", &format!("number {n}"));
+        assert_eq!(alive.wait_for(n + 1, PATIENCE).len(), n + 1);
+        slowest = slowest.max(told.elapsed());
+    }
+    println!("while one channel hangs, the other's slowest delivery took {slowest:?}");
+    assert!(slowest < Duration::from_secs(5));
+    assert_eq!(engine.waiting("dead"), Some(20));
+    assert_eq!(alive.violations(), [""; 0]);
+}
+
+#[test]
+fn order_holds_through_failures_of_every_kind() {
+    let double = MattermostDouble::start();
+    let kept = directory();
+    let channels = vec![("chat", mattermost(&double.url))];
+    let engine = Engine::open(kept.path(), equipment(channels, quick_and_single));
+    let modes = [
+        Mode::Status(503, "down".into()),
+        Mode::DropBeforeReading,
+        Mode::DropAfterReading,
+        Mode::Status(429, "slow down".into()),
+        Mode::CutAnswer,
+    ];
+    for (n, mode) in modes.into_iter().cycle().take(30).enumerate() {
+        double.set_mode(mode);
+        for host in ["web1", "web2", "web3"] {
+            engine.say(host, &format!("number {n}"));
+        }
+        double.wait_for(n, Duration::from_millis(30));
+    }
+    double.set_mode(Mode::Normal);
+    engine.empty("chat");
+    for host in ["web1", "web2", "web3"] {
+        let posts = double.received();
+        let of_host = posts.iter().filter(|post| post.text.contains(&format!("{host} number")));
+        let mut last = None;
+        for n in of_host.flat_map(|post| said(&post.text)) {
+            assert!(
+                last.is_none_or(|last| n == last || n == last + 1),
+                "{host}: {n} after {last:?}"
+            );
+            last = Some(n);
+        }
+        assert_eq!(last, Some(29), "{host}");
+    }
+}
+
+#[test]
+fn a_thousand_events_reach_the_living_while_one_channel_is_dead_and_one_slow() {
+    let good = MattermostDouble::start();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = heard.clone();
+    let slow = HttpDouble::start(move |_| {
+        std::thread::park_timeout(Duration::from_millis(10));
+        count.fetch_add(1, Ordering::SeqCst);
+        reply(200, "ok")
+    });
+    let kept = directory();
+    let channels = vec![
+        ("dead", mattermost("http://127.0.0.1:9")),
+        ("good", mattermost(&good.url)),
+        ("slow", mattermost(&slow.url)),
+    ];
+    let engine = Engine::open(kept.path(), equipment(channels, quick_and_single));
+    let (before, begun) = (resident_kilobytes(), Instant::now());
+    for n in 0..1000 {
+        engine.say(["web1", "web2", "web3"][n % 3], &format!("number {n}"));
+    }
+    let accepted = begun.elapsed();
+    assert_eq!(good.wait_for(1000, PATIENCE).len(), 1000);
+    let (first, memory) = (begun.elapsed(), resident_kilobytes());
+    engine.empty("slow");
+    println!(
+        "1000 events: ordered in {accepted:?}, the good channel had all after {first:?}, the slow \
+         one (10 ms each) after {:?}; {} kB more in memory",
+        begun.elapsed(),
+        memory.saturating_sub(before)
+    );
+    assert_eq!(heard.load(Ordering::SeqCst), 1000);
+    assert_eq!(engine.waiting("dead"), Some(1000), "nothing is dropped");
+    engine.stop();
+}
+
+#[test]
+fn every_channel_takes_a_digest_and_everything_is_in_it() {
+    let (chat, pager) = (MattermostDouble::start(), PushoverDouble::start());
+    let (cli, daemon) = (SignalDouble::start(), SignalDaemon::start());
+    let mail = Script::default().start();
+    let kept = directory();
+    let rpc = Some(Rpc::Unix(daemon.path.clone()));
+    let channels = || {
+        vec![
+            ("chat", mattermost(&chat.url)),
+            ("mail", email(&mail)),
+            ("pager", pushover(&pager)),
+            ("signal", signal(&cli.cli_path, None, "+12025550100")),
+            ("rpc", signal(Path::new("signal-cli"), rpc.clone(), "+12025550101")),
+            ("log", Kind::Log),
+        ]
+    };
+    // Everybody is away: the mail server answers nobody, the others refuse.
+    chat.set_mode(Mode::Status(503, String::new()));
+    pager.set_mode(Mode::Status(503, String::new()));
+    cli.answer("echo 'java.io.IOException: closed' >&2; exit 3");
+    daemon.set_mode(support::signal::DaemonMode::Close);
+    let away = Script::default().says("CONNECT", "421 later").start();
+    let mut first = channels();
+    first[1].1 = email(&away);
+    let engine = Engine::open(kept.path(), equipment(first, quick));
+    for n in 0..25 {
+        engine.say(["web1", "web2", "web3"][n % 3], &format!("number {n} grüße"));
+    }
+    wait_for(|| engine.courier.standing().failed.len() == 5, "every channel to fail");
+    engine.stop();
+    chat.set_mode(Mode::Normal);
+    pager.set_mode(Mode::Normal);
+    cli.answer("");
+    daemon.set_mode(support::signal::DaemonMode::Normal);
+    let engine = Engine::open(kept.path(), equipment(channels(), quick));
+    for (name, _) in channels() {
+        engine.empty(name);
+    }
+    let mails = texts_of(&mail, engine.courier.standing().sent["mail"]);
+    let heard = [
+        ("chat", chat.received().into_iter().map(|post| post.text).collect::<Vec<_>>()),
+        ("mail", mails),
+        ("pager", pager.received().into_iter().map(|fields| fields["message"].clone()).collect()),
+        ("signal", cli.received().into_iter().map(|(text, _)| text).collect()),
+        (
+            "rpc",
+            daemon.received().iter().map(|p| p["message"].as_str().unwrap().to_owned()).collect(),
+        ),
+    ];
+    for (name, texts) in heard {
+        let mut numbers: Vec<usize> = texts.iter().flat_map(|text| said(text)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers, (0..25).collect::<Vec<_>>(), "{name}: {texts:#?}");
+        let digests = texts.iter().filter(|text| text.contains("events while")).count();
+        assert!(digests > 0, "{name} had a digest");
+    }
+    assert_eq!(chat.violations(), [""; 0]);
+    assert_eq!(pager.violations(), [""; 0]);
+    assert_eq!(cli.violations(), [""; 0]);
+    assert_eq!(daemon.violations(), [""; 0]);
+    engine.stop();
+}
+
+#[test]
+fn a_refused_channel_is_told_through_its_neighbours_once_and_so_is_its_return() {
+    let (chat, other) = (MattermostDouble::start(), MattermostDouble::start());
+    let kept = directory();
+    let channels = || {
+        let kinds = vec![("chat", mattermost(&chat.url)), ("other", mattermost(&other.url))];
+        equipment(kinds, quick)
+    };
+    chat.set_mode(Mode::Status(403, "locked".into()));
+    let engine = Engine::open(kept.path(), channels());
+    for n in 0..5 {
+        engine.say("web1", &format!("number {n}"));
+    }
+    let notices = |words: &str| {
+        let posts = other.received();
+        posts.iter().filter(|post| post.text.contains(words)).count()
+    };
+    wait_for(|| notices("channel chat is failing") == 1, "the notice");
+    // Each probe is refused again, and the restart finds it refused too.
+    engine.courier.order(Order::Reconfigure(channels()));
+    engine.say("web1", "number 5");
+    engine.empty("other");
+    engine.stop();
+    let engine = Engine::open(kept.path(), channels());
+    engine.say("web1", "number 6");
+    engine.empty("other");
+    assert_eq!(notices("channel chat is failing"), 1, "told once");
+    assert_eq!(notices("channel chat delivers again"), 0);
+    chat.set_mode(Mode::Normal);
+    engine.courier.order(Order::Reconfigure(channels()));
+    engine.empty("chat");
+    wait_for(|| notices("channel chat delivers again") == 1, "the return to be told");
+    let own = chat.received().iter().filter(|post| post.text.contains("channel chat")).count();
+    assert_eq!(own, 0, "never through itself");
+    engine.stop();
+}
+
+#[test]
+fn an_acknowledged_alert_is_not_repeated_until_it_is_over() {
+    let (pager, chat) = (PushoverDouble::start(), MattermostDouble::start());
+    let kept = directory();
+    let channels = vec![("pager", pushover(&pager)), ("chat", mattermost(&chat.url))];
+    let engine = Engine::open(kept.path(), equipment(channels, quick));
+    let alert = |level: Level, reminder: bool| {
+        let fact = Fact::Threshold {
+            host: "web1".into(),
+            metric: "m".into(),
+            value: 1.0,
+            limit: "> 0.0".into(),
+            since: Wall(0),
+            reminder,
+        };
+        engine.tell(level, fact);
+    };
+    alert(Level::Critical, false);
+    let unacknowledged =
+        || engine.courier.standing().lines.iter().map(|line| line.unacknowledged).sum::<usize>();
+    wait_for(|| unacknowledged() == 1, "the emergency");
+    wait_for(|| unacknowledged() == 0, "the acknowledgement");
+    alert(Level::Critical, true);
+    engine.empty("chat");
+    assert_eq!(chat.received().len(), 1, "no reminder, through any channel");
+    alert(Level::Ok, false);
+    engine.empty("pager");
+    engine.empty("chat");
+    alert(Level::Critical, false);
+    assert_eq!(chat.wait_for(3, PATIENCE).len(), 3);
+    assert_eq!(pager.cancelled().len(), 1);
+    assert_eq!(pager.violations(), [""; 0]);
+    engine.stop();
+}
+
+#[test]
+fn nothing_is_lost_over_restarts_in_the_middle() {
+    let (chat, pager, daemon) =
+        (MattermostDouble::start(), PushoverDouble::start(), SignalDaemon::start());
+    let mail = Script::default().start();
+    let kept = directory();
+    let channels = || {
+        let rpc = Some(Rpc::Http(daemon.url.clone()));
+        let kinds = vec![
+            ("chat", mattermost(&chat.url)),
+            ("mail", email(&mail)),
+            ("pager", pushover(&pager)),
+            ("rpc", signal(Path::new("signal-cli"), rpc, "+12025550102")),
+        ];
+        equipment(kinds, quick_and_single)
+    };
+    for round in 0..6 {
+        let engine = Engine::open(kept.path(), channels());
+        for n in round * 10..round * 10 + 10 {
+            engine.say("web1", &format!("number {n}"));
+        }
+        engine.stop();
+    }
+    let engine = Engine::open(kept.path(), channels());
+    for name in ["chat", "mail", "pager", "rpc"] {
+        engine.empty(name);
+    }
+    let mails = texts_of(&mail, 60);
+    let heard: [Vec<String>; 4] = [
+        chat.received().into_iter().map(|post| post.text).collect(),
+        mails,
+        pager.received().into_iter().map(|fields| fields["message"].clone()).collect(),
+        daemon.received().iter().map(|p| p["message"].as_str().unwrap().to_owned()).collect(),
+    ];
+    for texts in heard {
+        let numbers: Vec<usize> = texts.iter().flat_map(|text| said(text)).collect();
+        assert_eq!(numbers, (0..60).collect::<Vec<_>>());
+    }
+    engine.stop();
+}
