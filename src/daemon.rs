@@ -215,6 +215,7 @@ impl Daemon {
         self.web.stop();
         drop(self.stopper);
         self.rooms.watch.close();
+        self.rooms.pipelines.close();
         listener::wake(&self.udp);
         self.rooms.courier.order(Order::Stop);
         let stored = self.courier_thread.join().unwrap_or(false);

@@ -7,12 +7,12 @@ mod support {
     pub mod restic;
 }
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use heartbeat::backup::alert::Alert;
 use heartbeat::backup::pull::pull;
-use heartbeat::cli::backup::backup;
 use serde_json::Value;
 use support::alertmanager::Alertmanager;
 use support::redis::Redis;
@@ -57,11 +57,15 @@ fn configuration(restic: &Restic, redis_url: &str) -> PathBuf {
     file
 }
 
-/// The exit code and what is printed.
-fn run(file: &std::path::Path, plan: Option<&str>, json: bool) -> (u8, String) {
-    let mut out = Vec::new();
-    let code = backup(file, plan, json, &mut out).unwrap();
-    (code, String::from_utf8(out).unwrap())
+/// `hbd backup`: its exit code and what it prints.
+fn run(file: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_hbd"))
+        .args(["backup", "--config"])
+        .arg(file)
+        .args(arguments)
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
 #[test]
@@ -70,26 +74,26 @@ fn the_report_of_a_failed_plan_is_printed_and_one_that_is_well_is_exit_0() {
     restic.make("d1/mail/uuid");
     let file = configuration(&restic, &redis.settings().redis_url);
     for plan in ["1", "Nightly"] {
-        let (code, said) = run(&file, Some(plan), false);
+        let (code, said) = run(&file, &[plan]);
         assert_eq!(code, 1);
         assert!(said.starts_with("backup Nightly PARTIAL: 1 of 2 modules failed\n"), "{said}");
         assert!(said.contains("mail1 (<b>Office</b>): 2 errors, ended "), "{said}");
         assert!(said.contains("mail1: newest snapshot "), "{said}");
         assert!(said.contains("\nmodule "), "{said}");
     }
-    let (code, said) = run(&file, Some("2"), false);
+    let (code, said) = run(&file, &["2"]);
     assert_eq!(
         (code, said.lines().next()),
         (0, Some("backup Weekly SUCCESS: its module succeeded"))
     );
-    let (code, said) = run(&file, None, true);
+    let (code, said) = run(&file, &["--all", "--json"]);
     let plans: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(code, 1);
     assert_eq!(plans["plans"][0]["outcome"], "PARTIAL");
     assert_eq!(plans["plans"][0]["plan"]["modules"][0]["state"], "failed");
     assert!(plans["plans"][0]["repositories"][0]["condition"]["open"]["newest"].is_string());
     assert_eq!(plans["plans"][1]["outcome"], "SUCCESS");
-    let (code, said) = run(&file, Some("9"), false);
+    let (code, said) = run(&file, &["9"]);
     assert_eq!(code, 1);
     assert!(said.starts_with("backup 9 UNKNOWN: Redis knows nothing of this plan"), "{said}");
 }
@@ -97,7 +101,7 @@ fn the_report_of_a_failed_plan_is_printed_and_one_that_is_well_is_exit_0() {
 #[test]
 fn without_redis_the_report_says_so() {
     let restic = Restic::new();
-    let (code, said) = run(&configuration(&restic, "redis://127.0.0.1:1"), None, false);
+    let (code, said) = run(&configuration(&restic, "redis://127.0.0.1:1"), &["--all"]);
     assert_eq!(code, 1);
     let expected = "backup of all plans UNKNOWN: Redis at 127.0.0.1:1: Connection refused";
     assert!(said.starts_with(expected), "{said}");
@@ -109,8 +113,18 @@ fn a_bad_configuration_is_78() {
     let restic = Restic::new();
     let file = restic.path("heartbeat.yaml");
     std::fs::write(&file, "correlator: {redis_url: nonsense}\n").unwrap();
-    let (code, said) = run(&file, None, false);
+    let (code, said) = run(&file, &["--all"]);
     assert!(code == 78 && said.contains("correlator.redis_url"), "{said}");
+}
+
+#[test]
+fn either_a_plan_or_all_of_them_are_asked_about() {
+    let restic = Restic::new();
+    let file = configuration(&restic, "redis://127.0.0.1:1");
+    for arguments in [&[][..], &["1", "--all"], &["1", "2"], &["--deep", "1"]] {
+        let (code, said) = run(&file, arguments);
+        assert_eq!((code, said.as_str()), (2, ""), "{arguments:?}");
+    }
 }
 
 #[test]

@@ -51,7 +51,9 @@ pub enum Taken {
 #[derive(Debug, Default)]
 pub struct Intake {
     batches: BTreeMap<BatchId, Batch>,
-    running: BTreeSet<BatchId>,
+    /// Batches with a pipeline, and whether it has begun to look.
+    running: BTreeMap<BatchId, bool>,
+    closed: bool,
     waiting: BTreeSet<String>,
     reported: BTreeMap<String, Wall>,
     last: BatchId,
@@ -124,17 +126,19 @@ impl Intake {
 
     /// The oldest batch without a pipeline, if one more may run; it runs from now on.
     pub fn start(&mut self) -> Option<(BatchId, Batch)> {
-        if self.running.len() >= MOST_PIPELINES {
+        if self.closed || self.running.len() >= MOST_PIPELINES {
             return None;
         }
-        let (id, batch) = self.batches.iter().find(|(id, _)| !self.running.contains(id))?;
+        let (id, batch) = self.batches.iter().find(|(id, _)| !self.running.contains_key(id))?;
         let started = (*id, batch.clone());
-        self.running.insert(started.0);
+        self.running.insert(started.0, false);
         Some(started)
     }
 
-    /// Notes that a pipeline is about to look; the row goes to disk before it does.
+    /// Notes that a pipeline is about to look; the row goes to disk before it does. None when it
+    /// must not look any more.
     pub fn attempt(&mut self, id: BatchId) -> Option<(u32, Write)> {
+        *self.running.get_mut(&id)? = true;
         let batch = self.batches.get_mut(&id)?;
         batch.attempts += 1;
         Some((batch.attempts, Write::put(Table::Pipelines, batch_key(id), batch)))
@@ -157,11 +161,19 @@ impl Intake {
 
     /// Puts a batch back whose pipeline was stopped before its end. An attempt that was cut off
     /// on purpose is not counted: the row says so.
-    pub fn put_back(&mut self, id: BatchId, attempted: bool) -> Option<Write> {
-        self.running.remove(&id);
+    pub fn put_back(&mut self, id: BatchId) -> Option<Write> {
+        let attempted = self.running.remove(&id)?;
         let batch = self.batches.get_mut(&id).filter(|_| attempted)?;
         batch.attempts = batch.attempts.saturating_sub(1);
         Some(Write::put(Table::Pipelines, batch_key(id), batch))
+    }
+
+    /// Puts all batches back whose pipelines run, and begins no more: some of them hang where they
+    /// cannot be stopped in time.
+    pub fn close(&mut self) -> Vec<Write> {
+        self.closed = true;
+        let running: Vec<BatchId> = self.running.keys().copied().collect();
+        running.into_iter().filter_map(|id| self.put_back(id)).collect()
     }
 
     fn forget_old(&mut self, now: Wall) -> Vec<Write> {
@@ -271,6 +283,24 @@ mod tests {
         let mut third = Intake::restore(rows, Some(HOUR));
         assert_eq!(third.pipelines(), 0);
         assert_eq!(third.offer(vec![alert("a")], at(10)), Taken::Known, "it was reported");
+    }
+
+    #[test]
+    fn attempts_that_end_with_the_daemon_on_purpose_are_not_counted() {
+        let mut intake = intake();
+        for name in ["a", "b", "c"] {
+            intake.offer(vec![alert(name)], at(0));
+        }
+        let (hangs, _) = intake.start().unwrap();
+        let (waits, _) = intake.start().unwrap();
+        assert_eq!(intake.attempt(hangs).unwrap().0, 1);
+        let writes = intake.close();
+        assert_eq!(writes.len(), 1, "the other has not begun to look");
+        let row: Batch = serde_json::from_slice(writes[0].value.as_ref().unwrap()).unwrap();
+        assert_eq!(row.attempts, 0);
+        assert_eq!((intake.start(), intake.attempt(waits)), (None, None));
+        assert_eq!(intake.put_back(hangs), None, "it comes late and is not counted twice");
+        assert_eq!(intake.reported(hangs, at(1).wall).len(), 2, "it found an answer after all");
     }
 
     #[test]

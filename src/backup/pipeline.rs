@@ -22,7 +22,7 @@ use super::verdict::Outcome;
 use crate::clock::Now;
 use crate::effect::{Effect, Sink};
 use crate::event::Event;
-use crate::stop::Stop;
+use crate::stop::{Stop, Vital};
 use crate::store::Write;
 
 /// How long a pipeline waits for its own row to be on disk.
@@ -155,28 +155,33 @@ impl Pipelines {
                 .spawn(move || own.run(id, &batch));
             if let Err(why) = thread {
                 warn!("a pipeline could not be started, its alerts wait: {why}");
-                locked(&self.intake).put_back(id, false);
+                locked(&self.intake).put_back(id);
                 return;
             }
         }
     }
 
     fn run(self: &Arc<Self>, id: BatchId, batch: &Batch) {
+        let _vital = Vital;
         let settings = Arc::clone(&locked(&self.settings));
         let passed = Now::read().wall.since(batch.accepted.wall);
         if self.stop.wait(settings.correlator.wait.saturating_sub(passed)) {
-            return self.put_back(id, false);
+            return self.put_back(id);
         }
         let Some(attempt) = self.begin(id) else { return };
         let question = Question::of(&batch.alerts, &settings.correlator.backup_id_labels);
-        let examined = if attempt > MOST_ATTEMPTS {
+        let (examined, alerts) = if attempt > MOST_ATTEMPTS {
             let why = "looking into it ended hbd again and again, so it was not looked into";
-            Some(unknown(&question, why))
+            // Nor are the alerts' own words repeated: whatever it was may be in them.
+            (Some(unknown(&question, why)), &[][..])
         } else {
-            self.examine(&settings, &question)
+            (self.examine(&settings, &question), &batch.alerts[..])
         };
-        let Some(examined) = examined else { return self.put_back(id, true) };
-        self.report(id, batch, &settings, &question, &examined);
+        let Some(examined) = examined else { return self.put_back(id) };
+        let labels = &settings.correlator.backup_id_labels;
+        let told = worth_telling(&examined, &question);
+        let told = told.into_iter().map(|one| (one, about(&one.plan.id, alerts, labels)));
+        self.report(id, told.collect());
         self.start_waiting();
     }
 
@@ -209,36 +214,35 @@ impl Pipelines {
         })
     }
 
-    fn report(
-        &self,
-        id: BatchId,
-        batch: &Batch,
-        settings: &Settings,
-        question: &Question,
-        examined: &[Examined],
-    ) {
+    /// Tells of these plans, each with the alerts about it, and ends the batch: one transaction.
+    fn report(&self, id: BatchId, told: Vec<(&Examined, Vec<&Alert>)>) {
         let now = Now::read();
-        let events: Vec<Event> = worth_telling(examined, question)
-            .into_iter()
-            .map(|one| {
-                *locked(&self.outcomes).entry(one.verdict.outcome).or_default() += 1;
-                let labels = &settings.correlator.backup_id_labels;
-                let event = one.event(&about(&one.plan.id, &batch.alerts, labels), now.wall);
-                info!("plan {}: {} ({})", one.plan.id, one.verdict.outcome.name(), one.verdict.why);
-                event
-            })
-            .collect();
+        let event = |(one, alerts): (&Examined, Vec<&Alert>)| {
+            let verdict = &one.verdict;
+            *locked(&self.outcomes).entry(verdict.outcome).or_default() += 1;
+            info!("plan {}: {} ({})", one.plan.id, verdict.outcome.name(), verdict.why);
+            one.event(&alerts, now.wall)
+        };
+        let events: Vec<Event> = told.into_iter().map(event).collect();
         let mut intake = locked(&self.intake);
         let writes = intake.reported(id, now.wall);
         (self.sink)(Effect { writes, events, ..Effect::default() });
     }
 
     /// The daemon stops: the next one resumes the batch, and does not count this attempt.
-    fn put_back(&self, id: BatchId, attempted: bool) {
+    fn put_back(&self, id: BatchId) {
         let mut intake = locked(&self.intake);
-        if let Some(write) = intake.put_back(id, attempted) {
+        if let Some(write) = intake.put_back(id) {
             (self.sink)(Effect { writes: vec![write], ..Effect::default() });
         }
+    }
+
+    /// Ends them all, before the store is closed: the next daemon resumes them, also those that
+    /// hang where nothing wakes them.
+    pub fn close(&self) {
+        let mut intake = locked(&self.intake);
+        let writes = intake.close();
+        (self.sink)(Effect { writes, ..Effect::default() });
     }
 
     /// Alert instances that came in.

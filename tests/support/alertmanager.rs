@@ -1,11 +1,12 @@
-//! Debian's prometheus-alertmanager, thrown away after the test.
+//! Debian's prometheus-alertmanager, thrown away after the test. Each test file uses some of it.
+#![allow(dead_code)]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// A running Alertmanager that tells nobody.
+/// A running Alertmanager.
 pub struct Alertmanager {
     child: Child,
     address: String,
@@ -13,15 +14,36 @@ pub struct Alertmanager {
 }
 
 impl Alertmanager {
-    /// Starts one on a port that the system chooses, and waits until it says which.
+    /// Starts one that tells nobody, on a port that the system chooses, and waits until it says
+    /// which.
     pub fn start() -> Alertmanager {
+        Alertmanager::start_at(0)
+    }
+
+    /// Starts one that tells nobody, on this port.
+    pub fn start_at(port: u16) -> Alertmanager {
+        Alertmanager::start_with(port, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
+    }
+
+    /// Starts one that posts to `url` at once, again after a second when something changed, and
+    /// every `repeat` in any case.
+    pub fn sending_to(url: &str, repeat: &str) -> Alertmanager {
+        let text = format!(
+            "route: {{receiver: hbd, group_wait: 0s, group_interval: 1s, repeat_interval: {repeat}}}\n\
+             receivers: [{{name: hbd, webhook_configs: [{{url: \"{url}\"}}]}}]\n"
+        );
+        Alertmanager::start_with(0, &text)
+    }
+
+    fn start_with(port: u16, config: &str) -> Alertmanager {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("alertmanager.yml");
-        std::fs::write(&file, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n").unwrap();
+        std::fs::write(&file, config).unwrap();
         let mut child = Command::new("prometheus-alertmanager")
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.path={}", directory.path().join("data").display()))
-            .args(["--web.listen-address=127.0.0.1:0", "--cluster.listen-address="])
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--cluster.listen-address=")
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -35,6 +57,11 @@ impl Alertmanager {
         // Whoever stops reading lets it block.
         std::thread::spawn(move || lines.for_each(drop));
         Alertmanager { child, address, _directory: directory }
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Its address.
@@ -51,6 +78,27 @@ impl Alertmanager {
             })
         };
         self.post("alerts", alerts.iter().map(alert).collect());
+    }
+
+    /// Lets an alert about a plan fire since a time (RFC 3339), or ends it.
+    pub fn tell(&self, name: &str, id: &str, since: &str, until: Option<&str>) {
+        let mut alert = json!({
+            "labels": {"alertname": name, "id": id},
+            "annotations": {"summary": "It failed"},
+            "startsAt": since,
+        });
+        if let Some(until) = until {
+            alert["endsAt"] = json!(until);
+        }
+        self.post("alerts", json!([alert]));
+    }
+
+    /// How many webhooks it has sent.
+    pub fn sent(&self) -> u64 {
+        let mut answer = ureq::get(format!("{}/metrics", self.url())).call().unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        let name = "alertmanager_notifications_total{integration=\"webhook\"} ";
+        text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0)
     }
 
     /// Silences the alerts of an `id`.

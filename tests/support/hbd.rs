@@ -1,0 +1,134 @@
+//! hbd as an operator runs it, thrown away after the test. Each test file uses some of it.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::http_double::lock;
+
+/// How long a fact is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running daemon.
+pub struct Hbd {
+    child: Child,
+    /// Where its HTTP side is.
+    pub address: SocketAddr,
+    log: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+impl Drop for Hbd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Hbd {
+    /// Starts it and waits until it is ready.
+    pub fn start(config: &Path) -> Hbd {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hbd"))
+            .args(["run", "--config"])
+            .arg(config)
+            .env_remove("HBD_LOG")
+            .env_remove("JOURNAL_STREAM")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let shared = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                lock(&shared.0).push(line);
+                shared.1.notify_all();
+            }
+        });
+        let mut hbd = Hbd { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
+        let ready = hbd.wait_log("is ready: ");
+        let (_, rest) = ready.split_once("HTTP on ").unwrap();
+        hbd.address = rest.split(',').next().unwrap().parse().unwrap();
+        hbd
+    }
+
+    /// The first line of its log with these words, as soon as there is one.
+    pub fn wait_log(&self, words: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        let mut lines = lock(&self.log.0);
+        loop {
+            if let Some(line) = lines.iter().find(|line| line.contains(words)) {
+                return line.clone();
+            }
+            let left = end.checked_duration_since(Instant::now());
+            let left = left.unwrap_or_else(|| panic!("no {words:?} in {lines:#?}"));
+            lines = self.log.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// Status and answer.
+    pub fn request(&self, method: &str, target: &str, body: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        let head =
+            format!("{method} {target} HTTP/1.1\r\nhost: hbd\r\ncontent-length: {length}\r\n\r\n");
+        // Who refuses a body need not read all of it.
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("{method} {target}: {answer:?}")), answer)
+    }
+
+    /// What Alertmanager would see.
+    pub fn alert(&self, body: &str) -> u16 {
+        self.request("POST", "/alert", body.as_bytes()).0
+    }
+
+    /// The sum of the samples of a metric.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, answer) = self.request("GET", "/metrics", b"");
+        let samples = answer.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+        });
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until `holds`, which is asked again and again.
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&Hbd) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds(self) {
+            assert!(Instant::now() < end, "never: {what}; {:#?}", lock(&self.log.0));
+            thread::yield_now();
+        }
+    }
+
+    /// Waits until nothing is under way any more; says how many reports this daemon made.
+    pub fn settled(&self) -> f64 {
+        let name = "hbd_outbox_deliveries";
+        self.wait_until("quiet", |hbd| hbd.metric("hbd_pipelines") == 0.0);
+        self.wait_until("told", |hbd| hbd.metric(name) == 0.0);
+        self.metric("hbd_backup_outcomes_total")
+    }
+
+    /// As a crash does it.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// As an operator does it.
+    pub fn stop(mut self) {
+        // SAFETY: it only sends a signal, to a child that was not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        assert_eq!(self.child.wait().unwrap().code(), Some(0), "{:#?}", lock(&self.log.0));
+    }
+}
