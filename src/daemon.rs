@@ -1,6 +1,5 @@
 //! The daemon: opens everything, starts the threads, stops them in order.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -15,11 +14,11 @@ use signal_hook::iterator::Signals;
 
 use crate::backup::alert::Alert;
 use crate::backup::pipeline::Pipelines;
-use crate::backup::poll;
+use crate::backup::{poll, repo_check};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::effect::{Effect, Sink};
-use crate::event::{Event, Fact, Level};
+use crate::event::{Event, Fact, Level, Trouble};
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
@@ -47,6 +46,9 @@ use self::telling::Seats;
 /// hosts have to tell besides their beats is refused.
 const BACKLOG: usize = 10_000;
 const QUEUE: usize = 20_000;
+
+/// How long the stop waits for programs that are being killed.
+const LAST_PROGRAMS: Duration = Duration::from_secs(2);
 
 /// Why the daemon did not run.
 #[derive(Debug)]
@@ -107,6 +109,8 @@ struct Ground {
     store: Store,
     opened: Opened,
     mark: Option<Mark>,
+    /// People were told that the Alertmanager that is asked does not answer.
+    alertmanager_silent: bool,
     kernel_boot: String,
     now: Now,
     udp: Arc<UdpSocket>,
@@ -121,7 +125,11 @@ impl Ground {
         let udp = Arc::new(listener::bind(&config.heartbeat)?);
         let tcp = bind_tcp(&config.receiver.host, config.receiver.port)?;
         let mark = store.get(Table::Meta, watch::MARK);
-        Ok(Ground { store, opened, mark, kernel_boot: kernel_boot(), now, udp, tcp })
+        let troubles = store.rows(Table::Troubles);
+        let alertmanager_silent =
+            troubles.iter().any(|(key, _)| *key == Trouble::Alertmanager.key());
+        let kernel_boot = kernel_boot();
+        Ok(Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp })
     }
 }
 
@@ -145,9 +153,10 @@ impl Daemon {
             reload_refused: AtomicBool::new(false),
             loaded: AtomicI64::new(ground.now.wall.0),
         });
-        let Ground { store, opened, mark, kernel_boot, now, udp, tcp } = ground;
+        let Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
+            ground;
         let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
-        let (hosts, alerts) = (Arc::clone(&watch), pipelines);
+        let (hosts, alerts) = (Arc::clone(&watch), Arc::clone(&pipelines));
         let every_row = move || [hosts.every_row(), alerts.every_row()].concat();
         let courier_thread = desk
             .open(store, equipment(config), Box::new(every_row), |then| {
@@ -156,8 +165,8 @@ impl Daemon {
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report(&courier, opened, now);
         signal_check::begin(config);
-        start_watching(&watch, &udp, &stop)?;
-        start_polling(config, &rooms, sink, &stop)?;
+        start_watching(&watch, pipelines, &udp, &stop)?;
+        start_polling(config, alertmanager_silent, &rooms, sink, &stop)?;
         let token = config.receiver.token.clone();
         let house: Arc<Rooms> = Arc::clone(&rooms);
         let web = Web::start(tcp, house, token, &config.state_dir)
@@ -181,7 +190,7 @@ impl Daemon {
 
     /// Takes over what the configuration file says now; a bad one changes nothing.
     fn reload(&self) {
-        let config = match Config::load(&self.config_file) {
+        let mut config = match Config::load(&self.config_file) {
             Ok(config) => config,
             Err(problems) => {
                 problems.0.iter().for_each(|problem| error!("{problem}"));
@@ -198,6 +207,9 @@ impl Daemon {
                 "other addresses, ports, poll_url, state_dir or receiver.token are taken up at the next start only"
             );
         }
+        // What a sign of life promises is what is done, not what the file says since.
+        let receiver = &mut config.receiver;
+        (receiver.poll_url, receiver.poll_interval) = self.fixed.poll.clone();
         // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         signal_check::begin(&config);
@@ -219,6 +231,7 @@ impl Daemon {
         listener::wake(&self.udp);
         self.rooms.courier.order(Order::Stop);
         let stored = self.courier_thread.join().unwrap_or(false);
+        repo_check::wait_for_end(LAST_PROGRAMS);
         info!("stopped");
         stored
     }
@@ -230,7 +243,7 @@ struct Fixed {
     udp: (String, u16),
     tcp: (String, u16),
     token: Option<Secret>,
-    poll: (Option<String>, Duration, Vec<String>, BTreeMap<String, String>),
+    poll: (Option<String>, Duration),
     state_dir: PathBuf,
 }
 
@@ -240,23 +253,9 @@ impl Fixed {
             udp: (config.heartbeat.host.clone(), config.heartbeat.port),
             tcp: (config.receiver.host.clone(), config.receiver.port),
             token: config.receiver.token.clone(),
-            poll: poll_of(config),
+            poll: (config.receiver.poll_url.clone(), config.receiver.poll_interval),
             state_dir: config.state_dir.clone(),
         }
-    }
-}
-
-/// Where alerts are fetched and which; where they are not, none of it is fixed.
-fn poll_of(config: &Config) -> (Option<String>, Duration, Vec<String>, BTreeMap<String, String>) {
-    let receiver = &config.receiver;
-    match receiver.poll_url.clone() {
-        None => Default::default(),
-        url => (
-            url,
-            receiver.poll_interval,
-            receiver.alert_names.clone(),
-            receiver.heartbeat_alerts.clone(),
-        ),
     }
 }
 
@@ -279,29 +278,32 @@ fn sink(courier: &Courier) -> Sink {
 /// Fetches alerts, where the configuration names an Alertmanager.
 fn start_polling(
     config: &Config,
+    told: bool,
     rooms: &Arc<Rooms>,
     sink: Sink,
     stop: &Stop,
 ) -> Result<(), Failure> {
     let Some(url) = config.receiver.poll_url.clone() else { return Ok(()) };
-    let settings = poll::Settings {
-        url,
-        interval: config.receiver.poll_interval,
-        alert_names: config.receiver.alert_names.clone(),
-        heartbeat_names: rooms.signs().names().to_vec(),
-    };
+    let settings = poll::Settings { url, interval: config.receiver.poll_interval, told };
     let (rooms, stop) = (Arc::clone(rooms), stop.clone());
     spawn("poll", move || {
+        let names = || rooms.signs().names().to_vec();
         let beat = |alerts: &[Alert]| rooms.signs().beat(alerts, &rooms.watch);
-        poll::poll(&settings, &rooms.pipelines, &beat, &sink, &stop);
+        let signs = poll::Signs { names: &names, beat: &beat };
+        poll::poll(&settings, &rooms.pipelines, signs, &sink, &stop);
     })
 }
 
-fn start_watching(watch: &Arc<Watch>, udp: &Arc<UdpSocket>, stop: &Stop) -> Result<(), Failure> {
+fn start_watching(
+    watch: &Arc<Watch>,
+    pipelines: Arc<Pipelines>,
+    udp: &Arc<UdpSocket>,
+    stop: &Stop,
+) -> Result<(), Failure> {
     let (hearing, socket, stop) = (Arc::clone(watch), Arc::clone(udp), stop.clone());
     spawn("udp", move || listener::listen(&socket, &hearing, &stop))?;
     let timing = Arc::clone(watch);
-    spawn("deadlines", move || timing.keep_time(|| {}))
+    spawn("deadlines", move || timing.keep_time(|| pipelines.start_waiting()))
 }
 
 /// A thread whose death ends the process.

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+
+use crate::stop::Stop;
 
 /// How much of each output stream is kept.
 const OUTPUT_CAP: usize = 64 * 1024;
@@ -22,7 +24,7 @@ pub struct Finished {
     pub code: Option<i32>,
     /// The signal that killed it.
     pub signal: Option<i32>,
-    /// Whether it was killed because its time was up.
+    /// Whether it was killed because its time was up, or everybody was told to stop.
     pub timed_out: bool,
     /// The first 64 kB of its standard output.
     pub stdout: String,
@@ -36,6 +38,19 @@ pub struct Finished {
 /// # Errors
 /// It could not be started.
 pub fn run(command: &mut Command, input: &str, limit: Duration) -> std::io::Result<Finished> {
+    run_until(command, input, limit, None)
+}
+
+/// The same, but when it is time to stop it is killed, too.
+///
+/// # Errors
+/// It could not be started.
+pub fn run_until(
+    command: &mut Command,
+    input: &str,
+    limit: Duration,
+    stop: Option<&Stop>,
+) -> std::io::Result<Finished> {
     let mut child = command
         .process_group(0)
         .stdin(Stdio::piped())
@@ -47,7 +62,12 @@ pub fn run(command: &mut Command, input: &str, limit: Duration) -> std::io::Resu
         kill_group(child.id());
     }
     let ended = watch(child.id());
-    let timed_out = ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+    let nothing = never();
+    let timed_out = select! {
+        recv(ended) -> _ => false,
+        recv(after(limit)) -> _ => true,
+        recv(stop.map_or(&nothing, Stop::receiver)) -> _ => true,
+    };
     kill_group(child.id());
     let status = child.wait()?;
     let output = attended?;
@@ -207,5 +227,18 @@ mod tests {
         let finished = run(&mut shell("exit 0"), &input, LONG).unwrap();
         assert_eq!(finished.code, Some(0));
         assert!(run(&mut Command::new("/nonexistent"), "", LONG).is_err());
+    }
+
+    #[test]
+    fn a_program_that_hangs_outlived_the_stop() {
+        let (stopper, stop) = crate::stop::channel();
+        let begin = Instant::now();
+        let hanging = thread::spawn(move || {
+            run_until(&mut shell("sleep 60"), "", LONG, Some(&stop)).unwrap()
+        });
+        drop(stopper);
+        let finished = hanging.join().unwrap();
+        assert_eq!((finished.timed_out, finished.signal), (true, Some(libc::SIGKILL)));
+        assert!(begin.elapsed() < Duration::from_secs(10));
     }
 }

@@ -30,7 +30,8 @@ const KNOWS: &[(&str, &[&str])] = &[
     // The log channel's lines are never filtered out.
     ("logger", &["notify"]),
     ("notify", &["process", "section", "stop", "store", "tls"]),
-    ("process", &[]),
+    // What is told to stop kills what it runs.
+    ("process", &["stop"]),
     ("section", &["yaml"]),
     ("stop", &[]),
     ("store", &[]),

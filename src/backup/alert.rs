@@ -11,6 +11,8 @@ use crate::clock::Wall;
 /// How much of an alert is kept: it lies in the store until it is reported.
 const MOST_WORDS: usize = 64;
 const LONGEST_WORD: usize = 4096;
+/// In bytes, all annotations of an alert together: they are prose.
+const MOST_PROSE: usize = 4096;
 
 /// A firing alert whose name we listen for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +37,14 @@ impl Alert {
         format!("{} {start} firing", self.fingerprint)
     }
 
+    /// About how many bytes it takes while it waits.
+    pub fn size(&self) -> usize {
+        let words = |words: &BTreeMap<String, String>| -> usize {
+            words.iter().map(|(name, text)| name.len() + text.len()).sum()
+        };
+        self.name.len() + self.fingerprint.len() + words(&self.labels) + words(&self.annotations)
+    }
+
     /// The plan that it is about: the first of these labels that it has.
     pub fn plan_id(&self, labels: &[String]) -> Option<&str> {
         labels
@@ -57,12 +67,30 @@ pub fn relevant(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
     Ok(picked(body.get("alerts"), names, firing))
 }
 
-/// The active alerts of an answer to `GET /api/v2/alerts` that have one of `names`, each once.
-/// Silenced and inhibited ones are left out.
+/// Which alerts are looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The names of those that are about backups.
+    pub alerts: Vec<String>,
+    /// The names of those that are signs of life.
+    pub signs: Vec<String>,
+}
+
+/// What an Alertmanager was found to hold, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// The active alerts about backups.
+    pub alerts: Vec<Alert>,
+    /// The signs of life, also those that are silenced or inhibited: who sends them lives.
+    pub signs: Vec<Alert>,
+}
+
+/// What an answer to `GET /api/v2/alerts` holds. A backup alert that is silenced or inhibited is
+/// left out.
 ///
 /// # Errors
 /// A sentence when the body is no JSON array.
-pub fn active(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
+pub fn fetched(body: &[u8], wanted: &Wanted) -> Result<Fetched, String> {
     let body: Value = parse(body)?;
     if !body.is_array() {
         return Err("the body must be a JSON array".into());
@@ -71,7 +99,10 @@ pub fn active(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
         let status = alert.get("status").and_then(Value::as_object);
         status.and_then(|status| status.get("state")).and_then(Value::as_str) == Some("active")
     };
-    Ok(picked(Some(&body), names, active))
+    Ok(Fetched {
+        alerts: picked(Some(&body), &wanted.alerts, active),
+        signs: picked(Some(&body), &wanted.signs, |_| true),
+    })
 }
 
 fn parse(body: &[u8]) -> Result<Value, String> {
@@ -105,9 +136,25 @@ fn read(alert: &Map<String, Value>) -> Option<Alert> {
         name,
         fingerprint: if usable { given.to_owned() } else { digest(&labels) },
         starts_at: alert.get("startsAt").and_then(Value::as_str).and_then(moment),
-        annotations: words(alert.get("annotations")),
+        annotations: bounded(words(alert.get("annotations"))),
         labels,
     })
+}
+
+/// So many of these as fit, the last of them cut.
+fn bounded(words: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut left = MOST_PROSE;
+    let mut kept = BTreeMap::new();
+    for (name, mut text) in words {
+        let Some(mut room) = left.checked_sub(name.len()) else { break };
+        while room < text.len() && !text.is_char_boundary(room) {
+            room -= 1;
+        }
+        text.truncate(room);
+        left = room - text.len();
+        kept.insert(name, text);
+    }
+    kept
 }
 
 /// An object of texts. Other single values are taken as they are written, the rest is left out.
@@ -176,6 +223,10 @@ mod tests {
 
     use super::*;
 
+    fn wanted() -> Wanted {
+        Wanted { alerts: vec!["BackupFailed".into()], signs: vec!["Watchdog".into()] }
+    }
+
     fn names() -> Vec<String> {
         ["NsBackupFailed", "NsBackupMissing", "BackupFailed", "Watchdog"].map(String::from).into()
     }
@@ -234,7 +285,7 @@ mod tests {
         }
         assert!(relevant(b"{\"a\":\"\xff\"}", &names()).is_err());
         assert!(relevant("[".repeat(100_000).as_bytes(), &names()).is_err());
-        assert!(active(b"{}", &names()).is_err());
+        assert!(fetched(b"{}", &wanted()).is_err());
     }
 
     #[test]
@@ -283,9 +334,39 @@ mod tests {
             },
         ]);
         let hook = relevant(hook.to_string().as_bytes(), &names()).unwrap();
-        let api = active(api.to_string().as_bytes(), &names()).unwrap();
+        let api = fetched(api.to_string().as_bytes(), &wanted()).unwrap().alerts;
         assert_eq!(hook, api);
         assert_eq!(hook[0].instance(), "2fd1e5e5a7a59685 1795301670626 firing");
+    }
+
+    #[test]
+    fn a_silenced_watchdog_was_no_sign_of_life() {
+        let alert = |name: &str, state: &str| {
+            let labels = json!({"alertname": name, "state": state});
+            json!({"status": {"state": state}, "labels": labels})
+        };
+        let states = ["active", "suppressed", "unprocessed"];
+        let alerts = states.map(|state| alert("BackupFailed", state));
+        let signs = states.map(|state| alert("Watchdog", state));
+        let body = json!([alerts, signs].concat()).to_string();
+        let found = fetched(body.as_bytes(), &wanted()).unwrap();
+        let told = |alerts: &[Alert]| {
+            alerts.iter().map(|alert| alert.labels["state"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&found.alerts), ["active"]);
+        assert_eq!(told(&found.signs), states);
+    }
+
+    #[test]
+    fn annotations_are_bounded_together() {
+        let words: Map<String, Value> =
+            (0..9).map(|n| (format!("word{n}"), json!("ö".repeat(700)))).collect();
+        let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"},
+            "annotations": words});
+        let body = json!({"alerts": [alert]}).to_string();
+        let alert = relevant(body.as_bytes(), &names()).unwrap().remove(0);
+        assert_eq!(alert.annotations.len(), 3);
+        assert!((4095..=4096 + 64).contains(&alert.size()), "{}", alert.size());
     }
 
     #[test]
@@ -351,7 +432,7 @@ mod tests {
             let mut value: Value = serde_json::from_slice(body).unwrap();
             mutate(&mut value, &mut { at }, &values[by]);
             prop_assert!(relevant(value.to_string().as_bytes(), &names()).is_ok());
-            let _ = active(value["alerts"].to_string().as_bytes(), &names());
+            let _ = fetched(value["alerts"].to_string().as_bytes(), &wanted());
             let _ = relevant(&body[..usize::from(cut) % body.len()], &names());
         }
 

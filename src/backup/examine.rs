@@ -1,6 +1,7 @@
 //! From a question to what can be told about each plan: Redis first, then the repositories.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -63,7 +64,9 @@ impl Examiner<'_> {
             Ok(answer) => answer,
             Err(why) => return Some(unknown(question, &why)),
         };
-        let examine = |plan| self.with_repositories(plan, &passwords, stop);
+        // One for all plans: however many of them restic hangs over, people are told in time.
+        let until = self.repo_check.map(repo_check::deadline);
+        let examine = |plan| self.with_repositories(plan, &passwords, until, stop);
         plans.into_iter().map(examine).collect()
     }
 
@@ -71,14 +74,16 @@ impl Examiner<'_> {
         &self,
         plan: Plan,
         passwords: &BTreeMap<String, Secret>,
+        until: Option<Instant>,
         stop: &Stop,
     ) -> Option<Examined> {
         let verdict = Verdict::of(&plan);
-        let findings = match self.repo_check {
-            Some(settings) if verdict.outcome != Outcome::Success && !plan.modules.is_empty() => {
-                Some(repo_check::check(settings, &plan, passwords, stop)?)
+        let wanted = verdict.outcome != Outcome::Success && !plan.modules.is_empty();
+        let findings = match self.repo_check.zip(until).filter(|_| wanted) {
+            Some((settings, until)) => {
+                Some(repo_check::check(settings, &plan, passwords, until, stop)?)
             }
-            Some(_) | None => None,
+            None => None,
         };
         Some(Examined { plan, verdict, findings })
     }

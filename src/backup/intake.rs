@@ -2,9 +2,10 @@
 //! them means. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::alert::Alert;
 use crate::clock::{Now, Wall};
@@ -12,6 +13,8 @@ use crate::store::{Table, Write};
 
 /// So many alert instances may wait; beyond it the sender is asked to come again.
 pub const MOST_WAITING: usize = 10_000;
+/// So many bytes of them may.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// So many pipelines run at a time.
 pub const MOST_PIPELINES: usize = 64;
 /// A pipeline that took the daemon down so often is not tried again: it is reported as it is.
@@ -24,13 +27,22 @@ const REPORTED: &str = "reported/";
 /// Alerts that came together and are handled by one pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
-    /// The alerts, none of them waiting elsewhere.
-    pub alerts: Vec<Alert>,
+    /// The alerts, none of them waiting elsewhere. The pipeline holds the same ones.
+    #[serde(serialize_with = "each", deserialize_with = "shared")]
+    pub alerts: Arc<[Alert]>,
     /// When they came.
     pub accepted: Now,
     /// How many pipelines began on it: more than one means that the daemon died meanwhile.
     #[serde(default)]
     pub attempts: u32,
+}
+
+fn each<S: Serializer>(alerts: &Arc<[Alert]>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(alerts.iter())
+}
+
+fn shared<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[Alert]>, D::Error> {
+    Vec::deserialize(from).map(Arc::from)
 }
 
 /// The number of a batch, rising.
@@ -55,6 +67,10 @@ pub struct Intake {
     running: BTreeMap<BatchId, bool>,
     closed: bool,
     waiting: BTreeSet<String>,
+    /// How many bytes wait.
+    bytes: usize,
+    /// The keys of rows that could not be read.
+    damaged: Vec<String>,
     reported: BTreeMap<String, Wall>,
     last: BatchId,
     /// An instance is reported again after this time; none: never.
@@ -71,14 +87,22 @@ impl Intake {
             {
                 intake.last = intake.last.max(id);
                 intake.waiting.extend(batch.alerts.iter().map(Alert::instance));
+                intake.bytes += size(&batch.alerts);
                 intake.batches.insert(id, batch);
             } else if let Some(instance) = key.strip_prefix(REPORTED)
                 && let Ok(at) = serde_json::from_slice(&row)
             {
                 intake.reported.insert(instance.to_owned(), at);
+            } else {
+                intake.damaged.push(key);
             }
         }
         intake
+    }
+
+    /// The keys of the rows that could not be read: somebody has to be told.
+    pub fn damaged(&self) -> &[String] {
+        &self.damaged
     }
 
     /// Another configuration: how soon an instance is reported again.
@@ -101,12 +125,14 @@ impl Intake {
         if fresh.is_empty() {
             return Taken::Known;
         }
-        if self.waiting.len() + fresh.len() > MOST_WAITING {
+        let bytes = self.bytes + size(&fresh);
+        if self.waiting.len() + fresh.len() > MOST_WAITING || bytes > MOST_BYTES {
             return Taken::Full;
         }
+        self.bytes = bytes;
         let id = self.next_id(now.wall);
         self.waiting.extend(seen);
-        let batch = Batch { alerts: fresh, accepted: now, attempts: 0 };
+        let batch = Batch { alerts: fresh.into(), accepted: now, attempts: 0 };
         let write = Write::put(Table::Pipelines, batch_key(id), &batch);
         self.batches.insert(id, batch);
         Taken::New(write)
@@ -120,7 +146,8 @@ impl Intake {
     }
 
     fn was_told(&self, instance: &str, now: Wall) -> bool {
-        let Some(at) = self.reported.get(instance) else { return false };
+        // A time that has not come yet was read from a wrong clock.
+        let Some(at) = self.reported.get(instance).filter(|at| **at <= now) else { return false };
         self.renotify.is_none_or(|after| now.since(*at) < after)
     }
 
@@ -149,7 +176,8 @@ impl Intake {
         self.running.remove(&id);
         let Some(batch) = self.batches.remove(&id) else { return Vec::new() };
         let mut writes = vec![Write::remove(Table::Pipelines, batch_key(id))];
-        for alert in &batch.alerts {
+        self.bytes = self.bytes.saturating_sub(size(&batch.alerts));
+        for alert in batch.alerts.iter() {
             let instance = alert.instance();
             self.waiting.remove(&instance);
             writes.push(Write::put(Table::Pipelines, format!("{REPORTED}{instance}"), &now));
@@ -206,6 +234,10 @@ impl Intake {
     }
 }
 
+fn size(alerts: &[Alert]) -> usize {
+    alerts.iter().map(Alert::size).sum()
+}
+
 fn batch_key(id: BatchId) -> String {
     format!("{BATCH}{id:020}")
 }
@@ -254,7 +286,7 @@ mod tests {
         intake.offer(vec![alert("a")], at(0));
         intake.offer(vec![alert("a"), alert("b")], at(1));
         intake.start().unwrap();
-        assert_eq!(intake.start().unwrap().1.alerts, [alert("b")]);
+        assert_eq!(*intake.start().unwrap().1.alerts, [alert("b")]);
         assert_eq!(intake.start(), None);
     }
 
@@ -322,6 +354,44 @@ mod tests {
         assert!(matches!(intake.offer(many(0, 9_999), at(0)), Taken::New(_)));
         assert_eq!(intake.offer(many(9_990, 10_001), at(0)), Taken::Full);
         assert!(matches!(intake.offer(many(10_000, 10_001), at(0)), Taken::New(_)));
+    }
+
+    #[test]
+    fn alerts_that_waited_were_bounded_in_number_but_not_in_bytes() {
+        let mut intake = intake();
+        let large = |n: usize| Alert {
+            annotations: [("summary".to_owned(), "x".repeat(1024 * 1024))].into(),
+            ..alert(&n.to_string())
+        };
+        for n in 0..15 {
+            assert!(matches!(intake.offer(vec![large(n)], at(0)), Taken::New(_)));
+        }
+        assert_eq!(intake.offer(vec![large(15)], at(0)), Taken::Full);
+        let (id, _) = intake.start().unwrap();
+        intake.reported(id, at(1).wall);
+        assert!(matches!(intake.offer(vec![large(15)], at(2)), Taken::New(_)));
+        let rows = intake.every_row().into_iter();
+        let rows = rows.filter_map(|write| Some((write.key, write.value?))).collect();
+        let mut next = Intake::restore(rows, Some(HOUR));
+        assert_eq!(next.offer(vec![large(16)], at(3)), Taken::Full, "a restart forgets nothing");
+        assert!(next.damaged().is_empty());
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_named() {
+        let rows = ["batch/1", "batch/x", "reported/a", "other"];
+        let rows = rows.map(|key| (key.to_owned(), b"{}".to_vec()));
+        let intake = Intake::restore(rows.clone().into(), None);
+        assert_eq!(intake.damaged(), rows.map(|(key, _)| key));
+    }
+
+    #[test]
+    fn a_report_from_a_clock_that_was_ahead_kept_later_ones_back() {
+        let mut intake = intake();
+        intake.offer(vec![alert("a")], at(0));
+        let (id, _) = intake.start().unwrap();
+        intake.reported(id, at(1_000_000).wall);
+        assert!(matches!(intake.offer(vec![alert("a")], at(2)), Taken::New(_)));
     }
 
     #[test]

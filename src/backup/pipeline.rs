@@ -78,6 +78,9 @@ impl Pipelines {
         stop: Stop,
     ) -> Arc<Pipelines> {
         let intake = Intake::restore(rows, settings.renotify);
+        for key in intake.damaged() {
+            error!("the stored row {key} of the pipelines is damaged: what it says is lost");
+        }
         if intake.pipelines() > 0 {
             info!("{} backup alerts wait from before the start", intake.pipelines());
         }
@@ -100,6 +103,15 @@ impl Pipelines {
         *locked(&self.settings) = Arc::new(settings);
     }
 
+    /// The alerts that are about backups, at present.
+    pub fn alert_names(&self) -> Vec<String> {
+        self.settings().alert_names.clone()
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&locked(&self.settings))
+    }
+
     /// The body of a webhook. `stored` is told whether all that concerns us is on disk.
     ///
     /// # Errors
@@ -109,8 +121,7 @@ impl Pipelines {
         body: &[u8],
         stored: impl FnOnce(bool) + Send + 'static,
     ) -> Result<Accepted, String> {
-        let names = locked(&self.settings).alert_names.clone();
-        Ok(self.accept(alert::relevant(body, &names)?, stored))
+        Ok(self.accept(alert::relevant(body, &self.alert_names())?, stored))
     }
 
     /// Alerts that were fetched or sent. `stored` is told whether they are on disk.
@@ -143,8 +154,9 @@ impl Pipelines {
         Accepted::Coming
     }
 
-    /// Starts a thread for every batch that waits, as far as there is room.
-    fn start_waiting(self: &Arc<Self>) {
+    /// Starts a thread for every batch that waits, as far as there is room. To be called now and
+    /// then: where no thread could be started, another time may be better.
+    pub fn start_waiting(self: &Arc<Self>) {
         while !self.stop.stopped() {
             let Some((id, batch)) = locked(&self.intake).start() else { return };
             let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
@@ -163,11 +175,24 @@ impl Pipelines {
 
     fn run(self: &Arc<Self>, id: BatchId, batch: &Batch) {
         let _vital = Vital;
-        let settings = Arc::clone(&locked(&self.settings));
+        let handled = catch_unwind(AssertUnwindSafe(|| self.handle(id, batch)));
+        if handled.is_err() {
+            error!("the pipeline of a backup alert panicked");
+            // Not even what the alerts say is looked at: whatever it was may be in them.
+            let why = "looking into an alert failed, see the log of hbd";
+            let unknown = unknown(&Question::about_everything(), why);
+            self.report(id, unknown.iter().map(|one| (one, Vec::new())).collect());
+        }
+        self.start_waiting();
+    }
+
+    fn handle(&self, id: BatchId, batch: &Batch) {
         let passed = Now::read().wall.since(batch.accepted.wall);
-        if self.stop.wait(settings.correlator.wait.saturating_sub(passed)) {
+        if self.stop.wait(self.settings().correlator.wait.saturating_sub(passed)) {
             return self.put_back(id);
         }
+        // As they are now: a reload during the wait was meant.
+        let settings = self.settings();
         let Some(attempt) = self.begin(id) else { return };
         let question = Question::of(&batch.alerts, &settings.correlator.backup_id_labels);
         let (examined, alerts) = if attempt > MOST_ATTEMPTS {
@@ -182,7 +207,6 @@ impl Pipelines {
         let told = worth_telling(&examined, &question);
         let told = told.into_iter().map(|one| (one, about(&one.plan.id, alerts, labels)));
         self.report(id, told.collect());
-        self.start_waiting();
     }
 
     /// Counts the attempt on disk before it is made: should it end the daemon, that is known.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::{debug, warn};
 
-use super::alert::Alert;
+use super::alert::{Alert, Wanted};
 use super::pipeline::Pipelines;
 use super::pull::pull;
 use crate::clock::{Mono, Now};
@@ -23,25 +23,31 @@ pub struct Settings {
     pub url: String,
     /// The time between two questions.
     pub interval: Duration,
-    /// The alerts that are about backups.
-    pub alert_names: Vec<String>,
-    /// The alerts that are signs of life.
-    pub heartbeat_names: Vec<String>,
+    /// People were told before the start that there is no answer.
+    pub told: bool,
 }
 
-/// Asks until the stop. Alerts that are signs of life are given to `beat`.
+/// Where alerts that are signs of life belong.
+#[derive(Clone, Copy)]
+pub struct Signs<'a> {
+    /// Their names at present.
+    pub names: &'a dyn Fn() -> Vec<String>,
+    /// Takes those that were found.
+    pub beat: &'a dyn Fn(&[Alert]),
+}
+
+/// Asks until the stop, for the alerts that the configuration names at present.
 pub fn poll(
     settings: &Settings,
     pipelines: &Arc<Pipelines>,
-    beat: &dyn Fn(&[Alert]),
+    signs: Signs,
     sink: &Sink,
     stop: &Stop,
 ) {
-    let mut silence = Silence::default();
-    let names: Vec<String> =
-        settings.alert_names.iter().chain(&settings.heartbeat_names).cloned().collect();
+    let mut silence = Silence::new(settings.told, Now::read().mono);
     loop {
-        let answer = pull(&settings.url, &names);
+        let wanted = Wanted { alerts: pipelines.alert_names(), signs: (signs.names)() };
+        let answer = pull(&settings.url, &wanted);
         let now = Now::read();
         if let Some(fact) = silence.judge(answer.as_ref().err(), now.mono) {
             let level = match fact {
@@ -52,26 +58,17 @@ pub fn poll(
             sink(Effect { events: vec![event], ..Effect::default() });
         }
         match answer {
-            Ok(alerts) => take(settings, alerts, pipelines, beat),
+            Ok(fetched) => {
+                (signs.beat)(&fetched.signs);
+                // What was not stored or found no room is fetched again with the next question.
+                pipelines.accept(fetched.alerts, |_| {});
+            }
             Err(why) => debug!("{why}"),
         }
         if stop.wait(settings.interval) {
             return;
         }
     }
-}
-
-fn take(
-    settings: &Settings,
-    alerts: Vec<Alert>,
-    pipelines: &Arc<Pipelines>,
-    beat: &dyn Fn(&[Alert]),
-) {
-    let (signs, alerts): (Vec<_>, Vec<_>) =
-        alerts.into_iter().partition(|alert| settings.heartbeat_names.contains(&alert.name));
-    beat(&signs);
-    // What was not stored or found no room is fetched again with the next question.
-    pipelines.accept(alerts, |_| {});
 }
 
 /// Since when there is no answer, and whether that was told.
@@ -82,6 +79,11 @@ struct Silence {
 }
 
 impl Silence {
+    /// Silence that was told before the start goes on, until there is an answer.
+    fn new(told: bool, now: Mono) -> Silence {
+        Silence { since: told.then_some(now), told }
+    }
+
     fn judge(&mut self, failure: Option<&String>, now: Mono) -> Option<Fact> {
         let Some(why) = failure else {
             let told = std::mem::take(&mut self.told);
@@ -118,5 +120,15 @@ mod tests {
         let over = Fact::AlertmanagerAnswers { silent_for: Duration::from_secs(600) };
         assert_eq!(silence.judge(None, at(12)), Some(over));
         assert_eq!(silence.judge(None, at(13)), None);
+    }
+
+    #[test]
+    fn silence_that_a_restart_came_into_was_told_twice_or_never_ended() {
+        let at = |minutes: i64| Mono(minutes * 60_000);
+        let mut silence = Silence::new(true, at(0));
+        assert_eq!(silence.judge(Some(&"still refused".to_owned()), at(9)), None);
+        let over = Fact::AlertmanagerAnswers { silent_for: Duration::from_secs(600) };
+        assert_eq!(silence.judge(None, at(10)), Some(over));
+        assert_eq!(Silence::new(false, at(0)).judge(None, at(1)), None);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use super::alert::{self, Alert};
+use super::alert::{self, Fetched, Wanted};
 use crate::tls;
 
 /// How long one question may take in all.
@@ -15,14 +15,14 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of an answer is read: thousands of alerts.
 const LONGEST_ANSWER: u64 = 16 * 1024 * 1024;
 
-/// The active alerts of the Alertmanager at `base` (`http://127.0.0.1:9093`) that have one of
-/// `names`. Silenced and inhibited ones are left out.
+/// What is wanted of the alerts that the Alertmanager at `base` (`http://127.0.0.1:9093`) holds.
 ///
 /// # Errors
 /// Why it could not be asked, or what is wrong with its answer.
-pub fn pull(base: &str, names: &[String]) -> Result<Vec<Alert>, String> {
+pub fn pull(base: &str, wanted: &Wanted) -> Result<Fetched, String> {
     let base = base.trim_end_matches('/');
-    let url = format!("{base}/api/v2/alerts?active=true&silenced=false&inhibited=false");
+    let hidden = !wanted.signs.is_empty();
+    let url = format!("{base}/api/v2/alerts?active=true&silenced={hidden}&inhibited={hidden}");
     let mut answer = agent(base).get(&url).call().map_err(|why| words(base, &why))?;
     let status = answer.status().as_u16();
     if status != 200 {
@@ -34,7 +34,7 @@ pub fn pull(base: &str, names: &[String]) -> Result<Vec<Alert>, String> {
     if body.len() as u64 > LONGEST_ANSWER {
         return Err(format!("{base}: the answer is longer than 16 MB"));
     }
-    alert::active(&body, names).map_err(|why| format!("{base}: {why}: is it an Alertmanager?"))
+    alert::fetched(&body, wanted).map_err(|why| format!("{base}: {why}: is it an Alertmanager?"))
 }
 
 fn agent(base: &str) -> ureq::Agent {

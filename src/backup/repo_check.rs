@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 use serde::Serialize;
 
 use super::plan::{Module, ModuleState, Plan};
@@ -16,11 +17,14 @@ use crate::process::{self, Finished};
 use crate::secret::{Secret, scrub};
 use crate::stop::Stop;
 
-/// Repositories that are asked at the same time: the boxes are small.
+/// Repositories that are asked at the same time, whoever asks: the boxes are small.
 const AT_ONCE: usize = 2;
 
-/// All repositories of a plan together may take this many times as long as one.
+/// All repositories together may take this many times as long as one.
 const ALL_TOGETHER: u32 = 3;
+
+/// What is said of a repository whose turn never came.
+const NO_TIME: &str = "no time was left";
 
 /// What makes 999 ms a second.
 const ALMOST: Duration = Duration::from_millis(500);
@@ -79,16 +83,29 @@ pub enum Check {
     Undecided(String),
 }
 
-/// Asks for each module of a plan that did not succeed. `passwords` are those of the destinations
+/// The moment when everybody who begins to ask now has come to an end.
+pub fn deadline(settings: &RepoCheck) -> Instant {
+    Instant::now() + settings.timeout * ALL_TOGETHER
+}
+
+/// Waits until no restic runs any more, `limit` at most. To be called after the stop.
+pub fn wait_for_end(limit: Duration) {
+    let until = Instant::now() + limit;
+    let ended = || SEATS.1.recv_deadline(until).ok().map(|()| Seat);
+    // All seats at the same time, else one of them could be taken again.
+    let _all: Vec<Seat> = (0..AT_ONCE).map_while(|_| ended()).collect();
+}
+
+/// Asks for each module of a plan that did not succeed, no longer than `until`. `passwords` are those of the destinations
 /// as Redis has them, for repositories that are configured without one. None when it was told to
 /// stop meanwhile.
 pub fn check(
     settings: &RepoCheck,
     plan: &Plan,
     passwords: &BTreeMap<String, Secret>,
+    until: Instant,
     stop: &Stop,
 ) -> Option<Vec<Finding>> {
-    let until = Instant::now() + settings.timeout * ALL_TOGETHER;
     let modules = plan.modules.iter().filter(|module| module.state != ModuleState::Success);
     let waiting: Mutex<VecDeque<&Module>> = Mutex::new(modules.collect());
     let findings = Mutex::new(Vec::new());
@@ -97,7 +114,7 @@ pub fn check(
             if stop.stopped() {
                 return;
             }
-            let condition = match place(settings, plan, module, passwords) {
+            let condition = match place(settings, plan, module, passwords, stop) {
                 Err(why) => Condition::NotAsked(why),
                 Ok(place) => place.look(until),
             };
@@ -120,6 +137,34 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// The right to run restic: a channel with as many tokens as may run.
+struct Seat;
+
+static SEATS: LazyLock<(Sender<()>, Receiver<()>)> = LazyLock::new(|| {
+    let (free, seats) = bounded(AT_ONCE);
+    (0..AT_ONCE).for_each(|_| free.send(()).expect("there is room for all tokens"));
+    (free, seats)
+});
+
+impl Seat {
+    /// Waits for a seat; none when the time is up, or it is time to stop.
+    fn take(until: Instant, stop: &Stop) -> Option<Seat> {
+        let seat = select! {
+            recv(SEATS.1) -> _ => Seat,
+            recv(at(until)) -> _ => return None,
+            recv(stop.receiver()) -> _ => return None,
+        };
+        (!stop.stopped() && Instant::now() < until).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // There is room: it is the token that was taken.
+        let _ = SEATS.0.try_send(());
+    }
+}
+
 /// A repository and all that restic needs to open it.
 struct Place<'a> {
     settings: &'a RepoCheck,
@@ -127,6 +172,7 @@ struct Place<'a> {
     /// With the template filled in. It may hold a password.
     repository: String,
     password: Option<&'a Secret>,
+    stop: &'a Stop,
 }
 
 fn place<'a>(
@@ -134,6 +180,7 @@ fn place<'a>(
     plan: &Plan,
     module: &Module,
     passwords: &'a BTreeMap<String, Secret>,
+    stop: &'a Stop,
 ) -> Result<Place<'a>, String> {
     let destination = plan.destination.as_ref().ok_or("the plan's destination is not known")?;
     let uuid = module.uuid.as_ref().ok_or("the module's UUID is not known")?;
@@ -152,11 +199,14 @@ fn place<'a>(
         .repository
         .replace("{path}", &format!("{image}/{uuid}"))
         .replace("{repository}", &destination.id);
-    Ok(Place { settings, configured, repository, password })
+    Ok(Place { settings, configured, repository, password, stop })
 }
 
 impl Place<'_> {
     fn look(&self, all_until: Instant) -> Condition {
+        let Some(_seat) = Seat::take(all_until, self.stop) else {
+            return Condition::NotAsked(NO_TIME.into());
+        };
         let until = all_until.min(Instant::now() + self.settings.timeout);
         let listed = match self.run(&["snapshots", "--latest", "1", "--json"], until) {
             Ok(finished) => finished,
@@ -220,13 +270,13 @@ impl Place<'_> {
     fn run(&self, arguments: &[&str], until: Instant) -> Result<Finished, Condition> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Condition::TimedOut("there was no time left for it".into()));
+            return Err(Condition::NotAsked(NO_TIME.into()));
         }
         let path = self.settings.restic_path.as_path();
         let mut command = Command::new(path);
         command.args(arguments).args(["--no-lock", "--no-cache"]);
         self.equip(&mut command);
-        let finished = process::run(&mut command, "", left)
+        let finished = process::run_until(&mut command, "", left, Some(self.stop))
             .map_err(|why| Condition::NotAsked(not_started(path, &why)))?;
         if finished.timed_out {
             let said = if finished.stderr.trim().is_empty() {

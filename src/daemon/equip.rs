@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::signs;
 use crate::backup::pipeline;
 use crate::config::Config;
 use crate::heartbeat::fleet::Rules;
@@ -17,6 +18,7 @@ pub fn rules(config: &Config) -> Rules {
         threshold_sets: config.threshold_sets.clone(),
         renotify_interval: config.renotify_interval,
         default_channels: config.default_channels.clone(),
+        signs: signs::promises(config),
     }
 }
 

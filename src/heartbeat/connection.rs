@@ -11,6 +11,8 @@ use crate::heartbeat::blindness::Blindness;
 use crate::heartbeat::profile::{Common, Profile};
 use crate::snapshot::State;
 
+/// The connection over which an Alertmanager passes signs of life on.
+pub const ALERTMANAGER: &str = "alertmanager";
 /// How often a postponed deadline may be shifted without a proof that anybody listened.
 const MOST_SHIFTS: u8 = 3;
 /// The least grace that nobody asked for.
@@ -68,6 +70,11 @@ impl Promise {
     pub fn patience(self) -> Duration {
         self.interval.saturating_add(self.grace)
     }
+
+    /// The interval as a connection keeps it.
+    fn millis(self) -> u32 {
+        u32::try_from(self.interval.as_millis()).unwrap_or(u32::MAX)
+    }
 }
 
 impl Connection {
@@ -93,8 +100,29 @@ impl Connection {
         matches!(self.state, State::Overdue | State::Shutdown) && !self.covered
     }
 
+    /// Whether it was made by signs of life. They come from here, and nobody signs them.
+    pub fn is_sign(&self) -> bool {
+        let here = self.address.is_some_and(|address| address.is_loopback());
+        *self.name == *ALERTMANAGER && self.signed == 0 && here
+    }
+
+    /// Takes over what its signs of life promise by the configuration. Where that is another
+    /// promise than the last sign gave, it gets a whole interval and grace from now on. Whether
+    /// that changed anything.
+    pub fn promise_anew(&mut self, sign: Promise, now: Now) -> bool {
+        let changed = self.interval != sign.millis();
+        if changed {
+            self.interval = sign.millis();
+            self.postpone(sign, now);
+        }
+        changed
+    }
+
     /// What it promised: its host's settings go before its own word, that before the common ones.
     pub fn promise(&self, profile: &Profile, common: &Common) -> Promise {
+        if let Some(sign) = profile.sign.filter(|_| *self.name == *ALERTMANAGER) {
+            return sign;
+        }
         let said = (self.interval > 0).then(|| Duration::from_millis(self.interval.into()));
         let interval = profile.interval.or(said).unwrap_or(common.interval);
         let usual = || interval.saturating_mul(2).max(LEAST_GRACE);

@@ -13,6 +13,7 @@ use crate::heartbeat::restore::{self, Frame, plausible};
 use crate::heartbeat::trust::Trust;
 use crate::snapshot::State;
 
+pub use crate::heartbeat::connection::Promise;
 pub use crate::heartbeat::profile::Rules;
 pub use crate::heartbeat::row::{Mark, Row};
 

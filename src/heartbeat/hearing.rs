@@ -60,19 +60,20 @@ impl Fleet {
     /// sign of life.
     ///
     /// # Errors
-    /// When the host is not known, or has too many connections.
+    /// When no signs of life of the host are expected, or it has too many connections.
     pub fn hear_of(&mut self, json: &[u8], from: IpAddr, now: Now) -> Result<Heard, Rejection> {
         let datagram = &datagram::parse(json)?;
         let host = self.index.get(&*datagram.host).copied();
-        if host.is_none() {
-            return Err(Rejection::UnknownHost);
-        }
+        // Nobody expects them any more, or not yet.
+        let profile = host.map(|host| &self.hosts[host as usize].profile);
+        let sign = profile.and_then(|profile| profile.sign).ok_or(Rejection::UnknownHost)?;
         let connection = datagram.connection.as_deref().unwrap_or(family(from));
         let place = host.and_then(|host| self.hosts[host as usize].place(connection));
         let arrival =
             Arrival { datagram, signature: None, json, from, connection, host, place, now };
         let before = self.deadlines.next();
         let (host, place) = self.admit(&arrival)?;
+        self.hosts[host as usize].connections[place].promise_anew(sign, now);
         let mut heard = self.apply(host, place, &arrival);
         heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
         Ok(heard)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Fact, Level, Trouble};
-use crate::heartbeat::connection::{Connection, Promise};
+use crate::heartbeat::connection::{ALERTMANAGER, Connection, Promise};
 use crate::heartbeat::datagram::{Datagram, Kind};
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::profile::{Common, Profile};
@@ -278,6 +278,32 @@ impl Host {
             }
         });
         told.collect()
+    }
+
+    /// Goes by what the configuration says of its signs of life now: where nobody passes them on
+    /// any more, their connection is forgotten, and the trouble about it; else it holds its new
+    /// promise.
+    pub fn review_signs(&mut self, now: Now) -> Vec<Trouble> {
+        let sign = self.profile.sign;
+        let Some(place) = self.connections.iter().position(Connection::is_sign) else {
+            return Vec::new();
+        };
+        if let Some(sign) = sign {
+            self.changed |= self.connections[place].promise_anew(sign, now);
+            return Vec::new();
+        }
+        let gone = self.connections.remove(place);
+        self.changed = true;
+        self.settle(now);
+        if self.connections.is_empty() {
+            // Whoever has to beat now has as long as a host that was just configured.
+            self.configured = now.wall;
+        }
+        let told = gone.in_trouble().then(|| Trouble::Connection {
+            host: self.name.as_ref().into(),
+            connection: ALERTMANAGER.into(),
+        });
+        told.into_iter().collect()
     }
 
     /// Takes the state that follows from its connections. While it is not up nobody looks at its

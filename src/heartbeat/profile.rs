@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ring::hmac;
 
+use crate::heartbeat::connection::Promise;
 use crate::heartbeat::settings::{HostSettings, Settings, UnknownHosts};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::heartbeat::wire;
@@ -23,6 +24,8 @@ pub struct Rules {
     pub renotify_interval: Option<Duration>,
     /// The channels of hosts that name none.
     pub default_channels: Vec<String>,
+    /// The hosts whose signs of life an Alertmanager passes on, and what it promises.
+    pub signs: BTreeMap<String, Promise>,
 }
 
 /// What goes for the whole fleet.
@@ -59,6 +62,8 @@ pub struct Profile {
     pub grace: Option<Duration>,
     /// Its channels.
     pub channels: Vec<String>,
+    /// What goes for its connection `alertmanager`, before all else; none when it has none.
+    pub sign: Option<Promise>,
     set: Option<Arc<Compiled>>,
 }
 
@@ -107,12 +112,15 @@ pub fn profiles(rules: &Rules) -> Vec<(String, Arc<Profile>)> {
     let mut shared: Vec<(&HostSettings, Arc<Profile>)> = Vec::new();
     let mut profiles = Vec::with_capacity(rules.hosts.len());
     for (name, settings) in &rules.hosts {
-        let known = shared.iter().find(|(known, _)| *known == settings);
+        let sign = rules.signs.get(name).copied();
+        let known =
+            shared.iter().find(|(known, profile)| *known == settings && profile.sign == sign);
         let profile = match known {
             Some((_, profile)) => profile.clone(),
             None => {
                 let set = sets.get(settings.threshold_config.as_str()).cloned();
-                let profile = Arc::new(profile(settings, set, &rules.default_channels));
+                let profile = profile(settings, set, &rules.default_channels);
+                let profile = Arc::new(Profile { sign, ..profile });
                 if settings.key.is_none() && shared.len() < 64 {
                     shared.push((settings, profile.clone()));
                 }
@@ -137,6 +145,7 @@ fn profile(
         interval: settings.interval,
         grace: settings.grace,
         channels: channels.to_vec(),
+        sign: None,
         set,
     }
 }

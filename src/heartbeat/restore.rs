@@ -133,9 +133,9 @@ pub fn host(
         host.configured = now.wall;
         host.changed = plausible(now.wall);
     }
-    let mut ended = Vec::new();
+    let mut ended = host.review_signs(now);
     if row.unwatched && profile.watch {
-        ended = host.tell_anew(common, now);
+        ended.extend(host.tell_anew(common, now));
         host.changed = true;
     }
     for stored in row.alerts.into_iter().take(MAX_METRICS) {

@@ -234,6 +234,7 @@ impl Host {
             .iter_mut()
             .filter_map(|gauge| gauge.rematch(&name, &self.profile, now))
             .collect();
+        ended.extend(self.review_signs(now));
         if self.profile.watch && !was_watched {
             ended.extend(self.tell_anew(common, now));
         }
@@ -245,7 +246,10 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heartbeat::play::{DAY, HOUR, MINUTE, Play, SECOND, rules};
+    use std::time::Duration;
+
+    use crate::heartbeat::connection::Promise;
+    use crate::heartbeat::play::{DAY, HERE, HOUR, MINUTE, Play, SECOND, rules};
     use crate::heartbeat::settings::{HostSettings, UnknownHosts};
 
     #[test]
@@ -262,6 +266,71 @@ mod tests {
         assert_eq!(due.rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web2"]);
         assert!(play.fleet.view("web1").is_none());
         assert_eq!(play.wait(DAY).events(), ["web2 was never heard"]);
+    }
+
+    fn signs(interval: Duration, grace: Duration) -> Play {
+        let mut rules = rules();
+        rules.settings.grace = Some(SECOND);
+        rules.signs.insert("web1".into(), Promise { interval, grace });
+        Play::with(rules)
+    }
+
+    fn sign(play: &mut Play) {
+        let json = br#"{"host":"web1","connection":"alertmanager"}"#;
+        play.fleet.hear_of(json, HERE, play.now).unwrap();
+    }
+
+    #[test]
+    fn signs_of_life_keep_their_own_promise() {
+        let mut play = signs(30 * SECOND, 5 * MINUTE);
+        sign(&mut play);
+        play.beat("web1");
+        assert_eq!(play.wait(5 * MINUTE).events(), ["web1 ipv4 overdue"]);
+        assert_eq!(play.wait(30 * SECOND).events(), ["web1 alertmanager overdue"]);
+    }
+
+    #[test]
+    fn another_way_to_hear_signs_of_life_made_them_overdue() {
+        let fetched = Promise { interval: 30 * SECOND, grace: 5 * MINUTE };
+        for reload in [true, false] {
+            let mut play = signs(4 * HOUR, 8 * HOUR);
+            sign(&mut play);
+            play.wait(3 * HOUR);
+            play.rules.signs.insert("web1".into(), fetched);
+            if reload {
+                play.fleet.reconfigure(play.rules.clone(), play.now);
+            } else {
+                play.restart_after(SECOND);
+            }
+            assert!(play.wait(5 * MINUTE).events().is_empty());
+            // Another start promises nothing anew.
+            play.restart_after(Duration::ZERO);
+            assert_eq!(play.wait(MINUTE).events(), ["web1 alertmanager overdue"]);
+        }
+    }
+
+    #[test]
+    fn signs_of_life_that_nobody_passes_on_any_more_are_forgotten() {
+        for reload in [true, false] {
+            for overdue in [true, false] {
+                let mut play = signs(30 * SECOND, 5 * MINUTE);
+                sign(&mut play);
+                play.wait(if overdue { 2 * DAY } else { SECOND }).facts();
+                play.rules.signs.clear();
+                let due = if reload {
+                    play.fleet.reconfigure(play.rules.clone(), play.now)
+                } else {
+                    let (rows, mark) = (play.rows(), play.mark());
+                    let (rules, now) = (play.rules.clone(), play.now);
+                    play.fleet = Fleet::restore(rules, rows, Some(mark), now, &play.kernel);
+                    play.fleet.due(now)
+                };
+                assert_eq!((due.events.len(), due.ended.len()), (0, usize::from(overdue)));
+                assert!(play.fleet.view("web1").unwrap().connections.is_empty());
+                assert!(play.wait(DAY - SECOND).events().is_empty(), "{reload} {overdue}");
+                assert_eq!(play.wait(DAY).events(), ["web1 was never heard"]);
+            }
+        }
     }
 
     #[test]

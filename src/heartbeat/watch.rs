@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
+use super::connection::ALERTMANAGER;
 use super::datagram::{self, Kind};
 use super::fleet::{Due, Fleet, Mark, Row, Rules};
 use super::rejection::Rejection;
@@ -139,12 +140,11 @@ impl Watch {
     }
 
     /// A sign of life of a configured host that an Alertmanager passed on: a beat over the
-    /// connection `alertmanager`, promised again after `interval`.
-    pub fn hear_of(&self, host: &str, interval: Duration) {
+    /// connection `alertmanager`.
+    pub fn hear_of(&self, host: &str) {
         let beat = Beat {
             host: host.to_owned(),
-            connection: Some("alertmanager".into()),
-            interval: Some(interval),
+            connection: Some(ALERTMANAGER.into()),
             ..Beat::default()
         };
         let mut inner = self.lock();

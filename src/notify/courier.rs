@@ -323,6 +323,15 @@ impl Work {
         let id = self.outbox.next_event(now.wall);
         let count = self.outbox.accept(event, id, &self.equipment.routes, now);
         debug!("{:?} is event {id}, {count} deliveries queued", event.fact);
+        if let Fact::Backup { plan, .. } = &event.fact
+            && event.level > Level::Ok
+            && count == 0
+        {
+            warn!(
+                "nobody is told how the backup {plan} fared: no channel takes {}",
+                event.level.name()
+            );
+        }
     }
 
     fn done(&mut self, done: Done, now: Now) {
