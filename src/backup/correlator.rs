@@ -1,17 +1,18 @@
 //! Asks Redis how the modules of backup plans fared, and asks again while some are still running.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
+use log::warn;
 
 use super::facts::{Facts, Hash, StatusKey};
 use super::plan::{Destination, ModuleState, Plan};
 use super::question::Question;
 use super::redis::{Redis, Trouble};
 use super::settings::Correlator;
-use crate::clock::Now;
+use crate::clock::{Now, Wall};
 use crate::secret::Secret;
 use crate::stop::Stop;
 
@@ -21,7 +22,7 @@ const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// How long to wait before looking again at modules that are running.
 const PAUSE: Duration = Duration::from_secs(15);
 
-/// More plans than anybody has.
+/// How many plans are looked at that nobody named: more than anybody has.
 const MOST_PLANS: usize = 1000;
 
 /// What Redis knows about the plans in question.
@@ -48,22 +49,57 @@ pub fn correlate(
     stop: &Stop,
 ) -> Option<Result<Answer, String>> {
     let begin = Now::read().mono;
-    let mut waits = false;
+    let mut looks = Looks::default();
     loop {
-        let answer = look(settings, question);
+        looks.add(look(settings, question), Now::read().wall);
         let left = settings.max_wait.saturating_sub(Now::read().mono.since(begin));
-        let goes_on = match &answer {
-            Ok(answer) => answer.is_running(),
-            // While we wait for modules, a Redis that is away for a moment is waited for as well.
-            Err(_) => waits,
-        };
-        if !goes_on || left.is_zero() {
-            return Some(answer);
+        if !looks.go_on() || left.is_zero() {
+            return Some(looks.outcome());
         }
-        waits = true;
         if stop.wait(PAUSE.min(left)) {
             return None;
         }
+    }
+}
+
+/// What several looks have shown.
+#[derive(Default)]
+struct Looks {
+    /// The last that was answered.
+    good: Option<Answer>,
+    /// Since when none is answered, and why.
+    away: Option<(Wall, String)>,
+}
+
+impl Looks {
+    fn add(&mut self, look: Result<Answer, String>, now: Wall) {
+        match look {
+            Ok(answer) => (self.good, self.away) = (Some(answer), None),
+            Err(why) => {
+                let since = self.away.take().map_or(now, |(since, _)| since);
+                self.away = Some((since, why));
+            }
+        }
+    }
+
+    /// While we wait for modules, a Redis that is away for a moment is waited for as well.
+    fn go_on(&self) -> bool {
+        self.good.as_ref().is_some_and(Answer::is_running)
+    }
+
+    /// The last good answer. What may have changed while Redis could not be asked says so.
+    fn outcome(self) -> Result<Answer, String> {
+        let (mut answer, (since, why)) = match (self.good, self.away) {
+            (Some(answer), None) => return Ok(answer),
+            (None, away) => return Err(away.map_or(String::new(), |(_, why)| why)),
+            (Some(answer), Some(away)) => (answer, away),
+        };
+        let modules = answer.plans.iter_mut().flat_map(|plan| &mut plan.modules);
+        for module in modules.filter(|module| module.state == ModuleState::Running) {
+            module.why =
+                Some(format!("not known since {since}, for Redis could not be asked: {why}"));
+        }
+        Ok(answer)
     }
 }
 
@@ -95,8 +131,8 @@ fn read(settings: &Correlator, question: &Question, until: Instant) -> Result<An
     let facts = facts(&mut redis, question)?;
     let now = Now::read().wall;
     let mut answer = Answer::default();
-    for id in facts.asked(question, settings.recent, now).into_iter().take(MOST_PLANS) {
-        let mut plan = facts.plan(&id, question.alarmed(&id), settings.recent, now);
+    for id in asked(&facts, question, settings.recent, now) {
+        let mut plan = facts.plan(&id, question.complaint(&id), settings.recent, now);
         name_modules(&mut redis, &mut plan)?;
         if let Some(destination) = &mut plan.destination {
             name_destination(&mut redis, destination)?;
@@ -105,6 +141,19 @@ fn read(settings: &Correlator, question: &Question, until: Instant) -> Result<An
         answer.plans.push(plan);
     }
     Ok(answer)
+}
+
+/// The plans in question: all that were named, and where everything is asked about some more.
+fn asked(facts: &Facts, question: &Question, recent: Duration, now: Wall) -> BTreeSet<String> {
+    let mut asked: BTreeSet<String> = question.named.keys().cloned().collect();
+    if question.everything {
+        let alive = facts.alive(recent, now);
+        if alive.len() > MOST_PLANS {
+            warn!("of {} backup plans only the first {MOST_PLANS} are looked at", alive.len());
+        }
+        asked.extend(alive.into_iter().take(MOST_PLANS));
+    }
+    asked
 }
 
 fn facts(redis: &mut Redis, question: &Question) -> Result<Facts, String> {
@@ -209,5 +258,70 @@ fn damaged_or(asked: Result<BTreeMap<String, String>, Trouble>, key: &str) -> Re
         Ok(fields) => Ok(Ok(fields)),
         Err(Trouble::Key(why)) => Ok(Err(format!("{key} cannot be read: {why}"))),
         Err(Trouble::Down(why)) => Err(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Module;
+    use super::*;
+
+    fn answer(state: ModuleState) -> Answer {
+        let module = Module {
+            id: "mail1".into(),
+            ui_name: None,
+            uuid: None,
+            node: None,
+            state,
+            why: None,
+            run: None,
+        };
+        let plan = Plan { modules: vec![module], ..Plan::default() };
+        Answer { plans: vec![plan], ..Answer::default() }
+    }
+
+    #[test]
+    fn a_redis_that_goes_away_while_we_wait_does_not_take_what_it_said() {
+        let mut looks = Looks::default();
+        looks.add(Ok(answer(ModuleState::Running)), Wall(0));
+        looks.add(Err("refused".into()), Wall(15_000));
+        looks.add(Err("still refused".into()), Wall(30_000));
+        assert!(looks.go_on());
+        let plans = looks.outcome().unwrap().plans;
+        assert_eq!(plans[0].modules[0].state, ModuleState::Running);
+        assert_eq!(
+            plans[0].modules[0].why.as_deref(),
+            Some(
+                "not known since 1970-01-01T00:00:15.000Z, for Redis could not be asked: still refused"
+            )
+        );
+    }
+
+    #[test]
+    fn a_redis_that_comes_back_has_the_last_word() {
+        let mut looks = Looks::default();
+        looks.add(Err("refused".into()), Wall(0));
+        assert!(!looks.go_on());
+        looks.add(Ok(answer(ModuleState::Success)), Wall(1));
+        assert!(!looks.go_on());
+        assert_eq!(looks.outcome().unwrap().plans[0].modules[0].why, None);
+        let mut never = Looks::default();
+        never.add(Err("refused".into()), Wall(0));
+        assert_eq!(never.outcome().unwrap_err(), "refused");
+    }
+
+    #[test]
+    fn every_plan_that_was_named_is_looked_at() {
+        let ids = (0..MOST_PLANS + 5).map(|number| format!("{number:05}"));
+        let mut facts = Facts::default();
+        facts.plans.extend(ids.clone().map(|id| (id, BTreeMap::new())));
+        let mut question = Question::default();
+        question.named.extend(ids.map(|id| (id, None)));
+        let count = |question: &Question| asked(&facts, question, PAUSE, Wall(0)).len();
+        assert_eq!(count(&question), MOST_PLANS + 5);
+        assert_eq!(count(&Question::about_everything()), MOST_PLANS);
+        question.named.retain(|id, _| id.as_str() >= "01002");
+        question.everything = true;
+        assert_eq!(count(&question), MOST_PLANS + 3);
     }
 }

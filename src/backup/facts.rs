@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::plan::{Module, Plan, Run, Status, Window, judge};
-use super::question::Question;
+use super::plan::{Complaint, Destination, Module, Plan, Run, Status, Window, judge};
 use crate::clock::Wall;
 
 /// A hash, or why it cannot be read.
@@ -67,17 +66,13 @@ struct Told {
 }
 
 impl Facts {
-    /// The plans in question: the named ones, and where everything is asked about all that are
-    /// switched on or whose status was written within `recent`.
-    pub fn asked(&self, question: &Question, recent: Duration, now: Wall) -> BTreeSet<String> {
-        let mut ids: BTreeSet<String> = question.named.keys().cloned().collect();
-        if question.everything {
-            let on = |plan: &&String| self.enabled(plan) == Some(true);
-            ids.extend(self.plans.keys().filter(on).cloned());
-            let written = self.of_nodes.keys().chain(self.of_modules.keys());
-            ids.extend(written.filter(|plan| self.written(plan) >= Some(now - recent)).cloned());
-        }
-        ids
+    /// The plans that are asked about where everything is: all that are switched on or whose
+    /// status was written within `recent`.
+    pub fn alive(&self, recent: Duration, now: Wall) -> BTreeSet<String> {
+        let on = self.plans.keys().filter(|plan| self.enabled(plan) == Some(true));
+        let statuses = self.of_nodes.keys().chain(self.of_modules.keys());
+        let written = statuses.filter(|plan| self.written(plan) >= Some(now - recent));
+        on.chain(written).cloned().collect()
     }
 
     fn enabled(&self, plan: &str) -> Option<bool> {
@@ -88,30 +83,34 @@ impl Facts {
 
     /// When a status of the plan was last written.
     fn written(&self, plan: &str) -> Option<Wall> {
-        self.told(plan).into_values().filter_map(|told| told.status.latest()).max()
+        self.statuses(plan).into_iter().filter_map(|(_, told)| told.status.latest()).max()
     }
 
     /// A plan and how its modules fared. Their `ui_name` and the destination's are left to be read.
-    pub fn plan(&self, id: &str, alarmed: Option<Wall>, recent: Duration, now: Wall) -> Plan {
+    pub fn plan(
+        &self,
+        id: &str,
+        complaint: Option<Complaint>,
+        recent: Duration,
+        now: Wall,
+    ) -> Plan {
         let fields = self.plans.get(id);
         let field = |name: &str| {
             let text = fields?.get(name)?.trim();
             (!text.is_empty()).then(|| text.to_owned())
         };
         let schedule = field("schedule");
-        let enabled = self.enabled(id);
-        let window = Window::of(schedule.as_deref(), alarmed, recent, now);
-        let destination = field("repository")
-            .map(|id| super::plan::Destination { id, ..super::plan::Destination::default() });
-        let told = self.told(id);
+        let window = Window::of(schedule.as_deref(), complaint, recent, now);
+        let told = self.told(id, complaint.map(|complaint| complaint.since));
         let modules = self.modules_of(id, &told);
+        let silent = self.unreadable_key(id);
         let module =
-            |module: String| self.module(told.get(&module), module, window, enabled != Some(false));
+            |module: String| self.module(told.get(&module).or(silent.as_ref()), module, window);
         Plan {
             id: id.to_owned(),
             name: field("name"),
-            enabled,
-            destination,
+            enabled: self.enabled(id),
+            destination: field("repository").map(|id| Destination { id, ..Destination::default() }),
             modules: modules.into_iter().map(module).collect(),
             schedule,
         }
@@ -135,8 +134,8 @@ impl Facts {
         modules
     }
 
-    fn module(&self, told: Option<&Told>, id: String, window: Window, expected: bool) -> Module {
-        let (state, why) = judge(told.map(|told| &told.status), window, expected);
+    fn module(&self, told: Option<&Told>, id: String, window: Window) -> Module {
+        let (state, why) = judge(told.map(|told| &told.status), window);
         let run = match told.map(|told| &told.status) {
             Some(Status::Run(run)) if *run != Run::default() => Some(run.clone()),
             Some(Status::Run(_) | Status::Damaged(_)) | None => None,
@@ -153,28 +152,40 @@ impl Facts {
         }
     }
 
+    /// What is known of the modules that nobody tells of, where a key could not be read that may
+    /// tell of them: the node where they run now need not be the one where they ran.
+    fn unreadable_key(&self, plan: &str) -> Option<Told> {
+        let keys = self.of_nodes.get(plan)?.values();
+        let why = keys.filter_map(|statuses| statuses.as_ref().err()).next()?;
+        Some(Told { status: Status::Damaged(why.clone()), node: None })
+    }
+
     /// By module, the newest that was told of it in either layout, by any node.
-    fn told(&self, plan: &str) -> BTreeMap<String, Told> {
+    fn told(&self, plan: &str, alarmed: Option<Wall>) -> BTreeMap<String, Told> {
         let mut all: BTreeMap<String, Told> = BTreeMap::new();
-        let mut tell = |module: &str, status: Status, node: Option<&str>| {
-            let told = Told { status, node: node.map(str::to_owned) };
+        for (module, told) in self.statuses(plan) {
             let told = match all.remove(module) {
-                Some(before) => before.newer(told),
+                Some(before) => before.newer(told, alarmed),
                 None => told,
             };
             all.insert(module.to_owned(), told);
-        };
+        }
+        all
+    }
+
+    /// All that was told of a plan's modules.
+    fn statuses(&self, plan: &str) -> Vec<(&str, Told)> {
+        let mut all = Vec::new();
         for (node, statuses) in self.of_nodes.get(plan).into_iter().flatten() {
+            let told = |status| Told { status, node: Some(node.clone()) };
             match statuses {
-                Ok(statuses) => {
-                    for (module, json) in statuses {
-                        tell(module, Status::from_json(json), Some(node));
-                    }
-                }
+                Ok(statuses) => all.extend(
+                    statuses.iter().map(|(id, json)| (id.as_str(), told(Status::from_json(json)))),
+                ),
                 Err(why) => {
-                    for (module, _) in self.module_node.iter().filter(|(_, at)| *at == node) {
-                        tell(module, Status::Damaged(why.clone()), Some(node));
-                    }
+                    let there = self.module_node.iter().filter(|(_, at)| *at == node);
+                    let damaged = || told(Status::Damaged(why.clone()));
+                    all.extend(there.map(|(id, _)| (id.as_str(), damaged())));
                 }
             }
         }
@@ -183,15 +194,73 @@ impl Facts {
                 Ok(fields) => Status::from_texts(fields),
                 Err(why) => Status::Damaged(why.clone()),
             };
-            tell(module, status, None);
+            all.push((module.as_str(), Told { status, node: None }));
         }
         all
     }
 }
 
 impl Told {
-    fn newer(self, other: Told) -> Told {
-        let status = self.status.clone().newer(other.status.clone());
+    fn newer(self, other: Told, alarmed: Option<Wall>) -> Told {
+        let status = self.status.clone().newer(other.status.clone(), alarmed);
         if status == self.status { self } else { other }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::ModuleState;
+    use super::*;
+
+    const NOW: Wall = Wall(1_790_100_000_000);
+
+    fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// `mail1 missing: no run is known`.
+    fn states(facts: &Facts) -> String {
+        let plan = facts.plan("1", None, Duration::from_secs(86_400), NOW);
+        let said = |module: &Module| {
+            let why = module.why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+            format!("{} {}{why}", module.id, module.state.name())
+        };
+        plan.modules.iter().map(said).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_makes_nobody_missing() {
+        let mut facts =
+            Facts { module_node: pairs(&[("mail1", "1"), ("samba3", "2")]), ..Facts::default() };
+        let plan = pairs(&[("schedule", "daily"), ("instances", "cloud2 mail1 samba3")]);
+        facts.plans.insert("1".into(), plan);
+        let good = pairs(&[("mail1", r#"{"errors": 0, "end": 1790099000}"#)]);
+        let keys = [("1".to_owned(), Ok(good)), ("2".to_owned(), Err("WRONGTYPE".into()))];
+        facts.of_nodes.insert("1".into(), keys.into());
+        assert_eq!(
+            states(&facts),
+            "cloud2 unreadable: WRONGTYPE, mail1 success, samba3 unreadable: WRONGTYPE"
+        );
+        facts.of_nodes.get_mut("1").unwrap().remove("2");
+        assert_eq!(
+            states(&facts),
+            "cloud2 missing: no run is known, mail1 success, samba3 missing: no run is known"
+        );
+    }
+
+    #[test]
+    fn a_damaged_status_is_not_passed_over_for_the_older_layout() {
+        let mut facts = Facts::default();
+        facts.plans.insert("1".into(), pairs(&[("schedule", "daily"), ("instances", "mail1")]));
+        let damaged = BTreeMap::from([("1".to_owned(), Ok(pairs(&[("mail1", "{not json")])))]);
+        facts.of_nodes.insert("1".into(), damaged);
+        let old = Ok(pairs(&[("errors", "0"), ("end", "1790099000")]));
+        facts.of_modules.insert("1".into(), BTreeMap::from([("mail1".to_owned(), old)]));
+        assert_eq!(states(&facts), "mail1 unreadable: the status is not JSON");
+        let since = NOW - Duration::from_secs(7200);
+        let complaint = Some(Complaint { since, named: true });
+        let plan = facts.plan("1", complaint, Duration::from_secs(86_400), NOW);
+        assert_eq!(plan.modules[0].state, ModuleState::Success);
+        assert!(facts.alive(Duration::from_secs(86_400), NOW).contains("1"));
     }
 }

@@ -14,5 +14,6 @@ pub mod redis;
 pub mod repo_check;
 pub mod report;
 pub mod restic;
+pub mod schedule;
 pub mod settings;
 pub mod verdict;

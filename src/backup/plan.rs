@@ -6,11 +6,18 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::schedule::Gaps;
 use crate::clock::Wall;
 use crate::snapshot::rfc3339;
 
 /// A status from further ahead than this is damaged: no clock is so wrong.
 const LONGEST_SKEW: Duration = Duration::from_secs(86_400);
+
+/// No two runs take the same time: what a run may always be late by.
+const LEAST_TOLERANCE: Duration = Duration::from_secs(600);
+
+/// No run takes longer, unless its schedule has longer gaps.
+const LONGEST_RUN: Duration = Duration::from_secs(86_400);
 
 /// A plan and how its modules fared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -71,7 +78,7 @@ pub enum ModuleState {
     Missing,
     /// It has begun and not ended.
     Running,
-    /// What is kept about it is damaged.
+    /// What is kept about it, or its plan, is damaged or does not say enough.
     Unreadable,
 }
 
@@ -156,16 +163,22 @@ impl Status {
             })
         };
         match run() {
+            Ok(Run { start: None, end: None, .. }) => {
+                Status::Damaged("the status has no \"end\"".into())
+            }
             Ok(run) => Status::Run(run),
             Err(why) => Status::Damaged(why),
         }
     }
 
-    /// Of two layouts that stand side by side, the newer end counts. A run that has begun after
-    /// the other ended is newer, too; what is damaged counts only where nothing else is there.
-    pub fn newer(self, other: Status) -> Status {
+    /// Of two that stand side by side, the newer end counts. A run that has begun after the other
+    /// ended is newer, too. What is damaged may be the newest of all: only a run that ended after
+    /// somebody complained, if that is known, says more.
+    pub fn newer(self, other: Status, alarmed: Option<Wall>) -> Status {
+        let after = |run: &Run| alarmed.is_some_and(|alarmed| run.end > Some(alarmed));
         match (&self, &other) {
-            (Status::Damaged(_), Status::Run(_)) => other,
+            (Status::Damaged(_), Status::Run(run)) if after(run) => other,
+            (Status::Run(run), Status::Damaged(_)) if !after(run) => other,
             (Status::Run(one), Status::Run(two)) if two.latest() > one.latest() => other,
             (Status::Run(_) | Status::Damaged(_), Status::Run(_) | Status::Damaged(_)) => self,
         }
@@ -205,73 +218,59 @@ fn seconds(seconds: u64) -> Option<Wall> {
     (millis > 0).then_some(Wall(millis))
 }
 
+/// That somebody complained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Since when.
+    pub since: Wall,
+    /// Whether the plan was named: else it may be about another one.
+    pub named: bool,
+}
+
 /// What times a module's last run is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The moment of judging.
     pub now: Wall,
-    /// A run that ended before is none.
+    /// A success that ended before proves nothing.
     pub since: Wall,
+    /// A run that began before and has not ended never will.
+    pub begun: Wall,
+    /// Whether it is known when the plan runs: else nobody can say that a run is missing.
+    pub scheduled: bool,
 }
 
 impl Window {
-    /// The window of a plan that somebody complains about since `alarmed`, or about which nobody
-    /// complains. A run counts when it ended within `recent` (or, for schedules of weeks and
-    /// months, one period) before the complaint; without one, a twelfth more is allowed, for no
-    /// two runs take the same time.
+    /// The window of a plan; `usual` is how often plans run whose schedule is not understood.
+    ///
+    /// A success counts for the longest time between two runs, and for a twelfth of that more. When
+    /// somebody complains about the plan it must also have ended later than half the shortest time
+    /// between two runs before the complaint: the run before does not disprove that this one is
+    /// missing. A complaint about no plan in particular leaves it the whole time before itself.
     pub fn of(
         schedule: Option<&str>,
-        alarmed: Option<Wall>,
-        recent: Duration,
+        complaint: Option<Complaint>,
+        usual: Duration,
         now: Wall,
     ) -> Window {
-        let period = recent.max(schedule.map_or(Duration::ZERO, period));
-        let since = match alarmed {
-            // An alert that fires for weeks does not make what was fresh then fresh for ever.
-            Some(alarmed) => alarmed.clamp(now - period, now) - period,
-            None => now - period - period / 12,
-        };
-        Window { now, since }
+        let understood = schedule.and_then(Gaps::of);
+        let gaps = understood.unwrap_or(Gaps { shortest: usual, longest: usual });
+        let tolerance = (gaps.longest / 12).max(LEAST_TOLERANCE);
+        let regular = now - gaps.longest - tolerance;
+        let since = complaint.map_or(regular, |Complaint { since, named }| {
+            let before = match named {
+                true => (gaps.shortest / 2).max(LEAST_TOLERANCE),
+                false => gaps.longest + LEAST_TOLERANCE,
+            };
+            regular.max(since.min(now) - before)
+        });
+        let begun = now - gaps.longest.max(LONGEST_RUN) - tolerance;
+        Window { now, since, begun, scheduled: understood.is_some() }
     }
 }
 
-/// How far apart the runs of a systemd schedule may be (systemd.time(7)), by its coarsest part.
-fn period(schedule: &str) -> Duration {
-    const DAY: Duration = Duration::from_secs(86_400);
-    let words = schedule.trim().to_ascii_lowercase();
-    let days = match words.as_str() {
-        "minutely" | "hourly" | "daily" => 1,
-        "weekly" => 7,
-        "monthly" => 31,
-        "quarterly" => 92,
-        "semiannually" | "semi-annually" => 184,
-        "yearly" | "annually" => 366,
-        _ => words.split_whitespace().map(days_of_part).max().unwrap_or(1),
-    };
-    DAY * days
-}
-
-/// Days between two runs, for one part of a schedule: the days of the week, the date, the time.
-fn days_of_part(part: &str) -> u32 {
-    const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-    if WEEKDAYS.iter().any(|day| part.starts_with(day)) {
-        return if part == "mon..sun" { 1 } else { 7 };
-    }
-    let fields: Vec<&str> = part.split('-').collect();
-    match fields.as_slice() {
-        [.., month, _] if *month != "*" && fields.len() > 1 => 366,
-        [_, _, day] | [_, day] if *day != "*" => 31,
-        _ => 1,
-    }
-}
-
-/// The state of a module, and why where that is not plain. `expected` is whether there should be
-/// a run at all: not so for a plan that is switched off.
-pub fn judge(
-    status: Option<&Status>,
-    window: Window,
-    expected: bool,
-) -> (ModuleState, Option<String>) {
+/// The state of a module, and why where that is not plain.
+pub fn judge(status: Option<&Status>, window: Window) -> (ModuleState, Option<String>) {
     let run = match status {
         None => return (ModuleState::Missing, Some("no run is known".into())),
         Some(Status::Damaged(why)) => return (ModuleState::Unreadable, Some(why.clone())),
@@ -282,7 +281,7 @@ pub fn judge(
     }
     if run.goes_on() {
         return match run.start {
-            Some(start) if start < window.since => {
+            Some(start) if start < window.begun => {
                 (ModuleState::Failed, Some(format!("began at {start} and never ended")))
             }
             _ => (ModuleState::Running, None),
@@ -292,11 +291,18 @@ pub fn judge(
         (None, _) => (ModuleState::Unreadable, Some("the status has no \"end\"".into())),
         (_, None) => (ModuleState::Unreadable, Some("the status has no \"errors\"".into())),
         (Some(_), Some(1..)) => (ModuleState::Failed, None),
-        (Some(end), Some(0)) if expected && end < window.since => {
-            (ModuleState::Missing, Some(format!("the last run ended at {end}")))
-        }
+        (Some(end), Some(0)) if end < window.since => old(end, window.scheduled),
         (Some(_), Some(0)) => (ModuleState::Success, None),
     }
+}
+
+/// What is said of a success that is too long ago.
+fn old(end: Wall, scheduled: bool) -> (ModuleState, Option<String>) {
+    if scheduled {
+        return (ModuleState::Missing, Some(format!("the last run ended at {end}")));
+    }
+    let why = "whether another run was due is not known: its schedule is not understood";
+    (ModuleState::Unreadable, Some(why.into()))
 }
 
 #[cfg(test)]
@@ -310,11 +316,11 @@ mod tests {
     const NOW: Wall = Wall(1_790_100_000_000);
 
     fn window() -> Window {
-        Window { now: NOW, since: NOW - DAY }
+        Window { now: NOW, since: NOW - DAY, begun: NOW - DAY, scheduled: true }
     }
 
     fn state(json: &str) -> ModuleState {
-        judge(Some(&Status::from_json(json)), window(), true).0
+        judge(Some(&Status::from_json(json)), window()).0
     }
 
     #[test]
@@ -340,7 +346,7 @@ mod tests {
         ] {
             assert_eq!(state(json), expected, "{json}");
         }
-        assert_eq!(judge(None, window(), true).0, ModuleState::Missing);
+        assert_eq!(judge(None, window()).0, ModuleState::Missing);
     }
 
     #[test]
@@ -354,7 +360,7 @@ mod tests {
             ("errors", "0"),
             ("total_size", ""),
         ]));
-        assert_eq!(judge(Some(&status), window(), true).0, ModuleState::Success);
+        assert_eq!(judge(Some(&status), window()).0, ModuleState::Success);
         let damaged = Status::from_texts(&fields(&[("end", "soon"), ("errors", "0")]));
         assert_eq!(damaged, Status::Damaged("\"end\" in the status is no whole number".into()));
     }
@@ -363,43 +369,103 @@ mod tests {
     fn of_two_layouts_the_newer_end_counts() {
         let old = Status::from_json(r#"{"errors": 0, "end": 1}"#);
         let new = Status::from_json(r#"{"errors": 1, "end": 2}"#);
-        let damaged = Status::Damaged("x".into());
-        assert_eq!(old.clone().newer(new.clone()), new);
-        assert_eq!(new.clone().newer(old), new);
-        assert_eq!(damaged.clone().newer(new.clone()), new);
-        assert_eq!(new.clone().newer(damaged), new);
+        assert_eq!(old.clone().newer(new.clone(), None), new);
+        assert_eq!(new.clone().newer(old, None), new);
     }
 
     #[test]
-    fn the_period_of_a_schedule_is_that_of_its_coarsest_part() {
-        for (schedule, days) in [
-            ("daily", 1),
-            ("*-*-* 03:00:00", 1),
-            ("03:00", 1),
-            ("hourly", 1),
-            ("*:0/15", 1),
-            ("Mon..Sun 03:00", 1),
-            ("weekly", 7),
-            ("Sun 03:00", 7),
-            ("Mon,Thu *-*-* 03:00:00", 7),
-            ("*-*-01 03:00", 31),
-            ("monthly", 31),
-            ("*-01-01 00:00:00", 366),
-            ("", 1),
-            ("nonsense", 1),
+    fn what_is_damaged_is_not_passed_over_for_an_older_success() {
+        let run = Status::from_json(r#"{"errors": 0, "end": 1790000000}"#);
+        let end = Wall(1_790_000_000_000);
+        for damaged in [Status::Damaged("x".into()), Status::from_json(r#"{"errors": 0}"#)] {
+            for (alarmed, expected) in [
+                (None, &damaged),
+                (Some(end), &damaged),
+                (Some(end + HOUR), &damaged),
+                (Some(end - HOUR), &run),
+            ] {
+                assert_eq!(damaged.clone().newer(run.clone(), alarmed), *expected);
+                assert_eq!(run.clone().newer(damaged.clone(), alarmed), *expected);
+            }
+        }
+    }
+
+    /// The state of a module that succeeded so many minutes ago.
+    fn succeeded(ago: u64, schedule: Option<&str>, complaint: Option<Complaint>) -> ModuleState {
+        let end = NOW - Duration::from_secs(ago * 60);
+        let status = Status::Run(Run { end: Some(end), errors: Some(0), ..Run::default() });
+        judge(Some(&status), Window::of(schedule, complaint, DAY, NOW)).0
+    }
+
+    #[test]
+    fn a_success_counts_for_one_period_and_a_twelfth() {
+        const H: u64 = 60;
+        for (schedule, last_good) in [
+            (Some("*:0/15"), 25),
+            (Some("hourly"), 70),
+            (Some("daily"), 26 * H),
+            (Some("Mon..Fri 03:00"), 78 * H),
+            (Some("weekly"), 182 * H),
         ] {
-            assert_eq!(period(schedule), DAY * days, "{schedule}");
+            assert_eq!(succeeded(last_good, schedule, None), ModuleState::Success, "{schedule:?}");
+            let late = succeeded(last_good + 1, schedule, None);
+            assert_eq!(late, ModuleState::Missing, "{schedule:?}");
+        }
+        for schedule in [None, Some("whenever")] {
+            assert_eq!(succeeded(26 * H, schedule, None), ModuleState::Success);
+            assert_eq!(succeeded(26 * H + 1, schedule, None), ModuleState::Unreadable);
         }
     }
 
     #[test]
-    fn a_run_counts_within_a_period_before_the_complaint() {
-        let since = |schedule, alarmed| Window::of(schedule, alarmed, DAY, NOW).since;
-        assert_eq!(since(Some("daily"), Some(NOW - HOUR)), NOW - HOUR - DAY);
-        assert_eq!(since(Some("weekly"), Some(NOW)), NOW - 7 * DAY);
-        assert_eq!(since(None, None), NOW - 26 * HOUR);
-        assert_eq!(since(None, Some(NOW - 30 * DAY)), NOW - 2 * DAY);
-        assert_eq!(since(None, Some(NOW + DAY)), NOW - DAY);
+    fn the_run_before_does_not_disprove_a_complaint() {
+        const H: u64 = 60;
+        for (schedule, ago, complained, expected) in [
+            // Last night's run, and an alert of this night that none is there.
+            ("daily", 25 * H, 0, ModuleState::Missing),
+            ("daily", 13 * H, 0, ModuleState::Missing),
+            ("daily", 12 * H, 0, ModuleState::Success),
+            ("daily", 13 * H, 2 * H, ModuleState::Success),
+            // An alert that goes on, and a run that came after it.
+            ("daily", H, 72 * H, ModuleState::Success),
+            // One that goes on for weeks does not make what was fresh then fresh for ever.
+            ("daily", 48 * H, 40 * H, ModuleState::Missing),
+            ("hourly", 45, 0, ModuleState::Missing),
+            ("hourly", 20, 0, ModuleState::Success),
+            ("*:0/15", 11, 0, ModuleState::Missing),
+            ("*:0/15", 5, 0, ModuleState::Success),
+            ("Mon..Fri 03:00", 24 * H, 0, ModuleState::Missing),
+            ("weekly", 100 * H, 0, ModuleState::Missing),
+            ("weekly", 80 * H, 0, ModuleState::Success),
+            ("whenever", 24 * H, 0, ModuleState::Unreadable),
+        ] {
+            let since = NOW - Duration::from_secs(complained * 60);
+            let named = Some(Complaint { since, named: true });
+            assert_eq!(succeeded(ago, Some(schedule), named), expected, "{schedule} {ago}");
+        }
+        let ahead = Some(Complaint { since: NOW + DAY, named: true });
+        assert_eq!(succeeded(H, Some("daily"), ahead), ModuleState::Success);
+    }
+
+    #[test]
+    fn a_complaint_about_no_plan_asks_of_each_the_run_that_was_due_before_it() {
+        const H: u64 = 60;
+        let nameless = Some(Complaint { since: NOW, named: false });
+        for (schedule, ago, expected) in [
+            ("daily", 25 * H, ModuleState::Missing),
+            ("daily", 24 * H, ModuleState::Success),
+            ("weekly", 120 * H, ModuleState::Success),
+            ("hourly", 71, ModuleState::Missing),
+        ] {
+            assert_eq!(succeeded(ago, Some(schedule), nameless), expected, "{schedule} {ago}");
+        }
+    }
+
+    #[test]
+    fn a_long_run_of_an_hourly_plan_is_still_running() {
+        let status = Status::Run(Run { start: Some(NOW - 3 * HOUR), ..Run::default() });
+        let window = Window::of(Some("hourly"), None, DAY, NOW);
+        assert_eq!(judge(Some(&status), window).0, ModuleState::Running);
     }
 
     proptest! {
@@ -407,12 +473,12 @@ mod tests {
         fn no_status_is_a_crash(text in r#"[{}\[\]":, 0-9a-z.+-]{0,60}"#, number in any::<u64>()) {
             let json = format!(r#"{{"start": {number}, "end": {number}, "errors": 0}}"#);
             for text in [&text, &json] {
-                let _ = judge(Some(&Status::from_json(text)), window(), true);
+                let _ = judge(Some(&Status::from_json(text)), window());
             }
             let fields = [("start", &text), ("end", &json)];
             let fields = fields.map(|(name, text)| (name.to_owned(), text.clone()));
-            let _ = judge(Some(&Status::from_texts(&BTreeMap::from(fields))), window(), true);
-            let _ = Window::of(Some(&text), Some(Wall(0)), DAY, NOW);
+            let _ = judge(Some(&Status::from_texts(&BTreeMap::from(fields))), window());
+            let _ = Window::of(Some(&text), Some(Complaint { since: Wall(0), named: true }), DAY, NOW);
         }
     }
 }

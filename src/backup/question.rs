@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::alert::Alert;
+use super::plan::Complaint;
 use crate::clock::Wall;
 
 /// Which plans are asked about.
@@ -46,9 +47,12 @@ impl Question {
         question
     }
 
-    /// Since when a plan is complained about; none when that is not known.
-    pub fn alarmed(&self, plan: &str) -> Option<Wall> {
-        self.named.get(plan).copied().unwrap_or(self.everything_since)
+    /// The complaint about a plan; none when there is none, or nobody knows since when.
+    pub fn complaint(&self, plan: &str) -> Option<Complaint> {
+        match self.named.get(plan) {
+            Some(since) => since.map(|since| Complaint { since, named: true }),
+            None => self.everything_since.map(|since| Complaint { since, named: false }),
+        }
     }
 }
 
@@ -79,8 +83,10 @@ mod tests {
         let question = Question::of(&alerts, &labels);
         assert_eq!(question.named, BTreeMap::from([("1".to_owned(), Some(Wall(9)))]));
         assert!(question.everything);
-        assert_eq!(question.alarmed("1"), Some(Wall(9)));
-        assert_eq!(question.alarmed("2"), Some(Wall(7)));
+        let complaint = |since, named| Some(Complaint { since: Wall(since), named });
+        assert_eq!(question.complaint("1"), complaint(9, true));
+        assert_eq!(question.complaint("2"), complaint(7, false));
+        assert_eq!(Question::about("1").complaint("1"), None);
         assert_eq!(about("1", &alerts, &labels).len(), 3);
         assert_eq!(about("2", &alerts, &labels).len(), 1);
     }

@@ -149,6 +149,9 @@ impl Report<'_> {
             let plan = if self.plan.id == ALL_PLANS { "--all" } else { &self.plan.id };
             step(format!("why this is not known; then: hbd backup {plan}"));
         }
+        if self.plan.enabled == Some(false) {
+            step("whether the plan was switched off on purpose".into());
+        }
         for finding in self.findings.into_iter().flatten() {
             if let Some(what) = remedy(&finding.condition) {
                 step(what.into());

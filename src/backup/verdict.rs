@@ -86,7 +86,8 @@ impl Verdict {
         match plan.enabled {
             None if counts.all() == 0 => Verdict::unknown("Redis knows nothing of this plan"),
             Some(_) if counts.all() == 0 => Verdict::unknown("the plan has no modules"),
-            Some(_) | None => Verdict { outcome: counts.outcome(), why: counts.words() },
+            Some(false) => counts.switched_off(),
+            Some(true) | None => Verdict { outcome: counts.outcome(), why: counts.words() },
         }
     }
 }
@@ -102,6 +103,18 @@ struct Counts {
 impl Counts {
     fn all(&self) -> usize {
         self.success + self.failed + self.missing + self.running + self.unreadable
+    }
+
+    /// What ran when the plan was switched on says nothing of the runs that do not come.
+    fn switched_off(&self) -> Verdict {
+        let words = self.words();
+        match self.outcome() {
+            Outcome::Success => Verdict {
+                outcome: Outcome::Missing,
+                why: format!("the plan is switched off; when it last ran, {words}"),
+            },
+            outcome => Verdict { outcome, why: format!("the plan is switched off; {words}") },
+        }
     }
 
     /// What is proven counts before what is not known, and that before what is good so far.
@@ -122,7 +135,7 @@ impl Counts {
         let parts: Vec<(usize, &str, &str)> = [
             (self.failed, "failed", "failed"),
             (self.missing, "missing", "without a recent run"),
-            (self.unreadable, "unreadable", "with a damaged status"),
+            (self.unreadable, "unreadable", "whose status cannot be judged"),
             (self.running, "running", "still running"),
         ]
         .into_iter()
@@ -188,8 +201,8 @@ mod tests {
             ("m", "MISSING", "1 of 1 module without a recent run"),
             ("mu", "MISSING", "1 of 2 modules without a recent run, 1 unreadable"),
             ("ms", "PARTIAL", "1 of 2 modules without a recent run"),
-            ("su", "UNKNOWN", "1 of 2 modules with a damaged status"),
-            ("uu", "UNKNOWN", "2 of 2 modules with a damaged status"),
+            ("su", "UNKNOWN", "1 of 2 modules whose status cannot be judged"),
+            ("uu", "UNKNOWN", "2 of 2 modules whose status cannot be judged"),
             ("rs", "RUNNING", "1 of 2 modules still running"),
             ("", "UNKNOWN", "the plan has no modules"),
         ] {
@@ -198,6 +211,22 @@ mod tests {
         }
         let stranger = Plan::default();
         assert_eq!(Verdict::of(&stranger).why, "Redis knows nothing of this plan");
+    }
+
+    #[test]
+    fn a_plan_that_is_switched_off_is_never_a_success() {
+        for (states, outcome, why) in [
+            (
+                "ss",
+                "MISSING",
+                "the plan is switched off; when it last ran, all 2 modules succeeded",
+            ),
+            ("m", "MISSING", "the plan is switched off; 1 of 1 module without a recent run"),
+            ("f", "FAILED", "the plan is switched off; 1 of 1 module failed"),
+        ] {
+            let verdict = Verdict::of(&Plan { enabled: Some(false), ..plan(states) });
+            assert_eq!((verdict.outcome.name(), verdict.why.as_str()), (outcome, why), "{states}");
+        }
     }
 
     #[test]
