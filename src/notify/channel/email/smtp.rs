@@ -91,7 +91,10 @@ impl<'a> Conversation<'a> {
     }
 
     fn broken(&self, error: io::Error) -> Stop {
-        self.stop(cause(error))
+        self.stop(match cause(error) {
+            Cause::NotSmtp(said) => Cause::NotSmtp(self.shown(&said)),
+            cause => cause,
+        })
     }
 
     fn lacking(&self, what: impl Into<String>) -> Stop {
@@ -215,6 +218,10 @@ impl<'a> Conversation<'a> {
         }
         self.say(Stage::Data, Data, &[354])?;
         self.wire.write(&dotted(&mail.bytes)).map_err(|error| self.broken(error))?;
+        if self.wire.has_come() {
+            // What is said before the dot is no answer to it.
+            return Err(self.stop(Cause::Early));
+        }
         self.stage = Stage::Dot;
         self.wire.write(b".\r\n").map_err(|error| self.broken(error))?;
         self.answer(&[250]).map(drop)
@@ -246,6 +253,9 @@ impl<'a> Conversation<'a> {
     }
 
     fn say(&mut self, stage: Stage, command: impl ToString, wanted: &[u16]) -> Result<Reply, Stop> {
+        if self.wire.has_unread() {
+            return Err(self.stop(Cause::Early));
+        }
         self.stage = stage;
         self.wire.write(command.to_string().as_bytes()).map_err(|error| self.broken(error))?;
         self.answer(wanted)
@@ -279,9 +289,14 @@ impl<'a> Conversation<'a> {
         Reply { lines: vec![self.shown(&reply.lines.join(" "))], ..reply }
     }
 
-    /// A stranger's words without our secrets, control characters and epics.
+    /// A stranger's words without our secrets, control characters and epics; none at all where
+    /// they seem to hold a piece of a secret.
     fn shown(&self, text: &str) -> String {
-        let text = one_line(&scrub(text, &self.spoken));
+        // Cleaning may put a secret together again.
+        let text = scrub(&one_line(&scrub(text, &self.spoken)), &self.spoken);
+        if self.spoken.iter().any(|secret| holds_a_piece(&text, secret)) {
+            return "(words that hold a piece of a secret)".into();
+        }
         cut(&text, 300)
     }
 
@@ -291,6 +306,18 @@ impl<'a> Conversation<'a> {
             let _ = self.wire.line();
         }
     }
+}
+
+/// Whether `text` repeats a part of a secret, however it is broken up.
+fn holds_a_piece(text: &str, secret: &Secret) -> bool {
+    const PIECE: usize = 6;
+    let letters = |text: &str| -> Vec<char> {
+        text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '+' | '/' | '=')).collect()
+    };
+    let text = letters(text);
+    letters(secret.reveal())
+        .windows(PIECE)
+        .any(|piece| text.windows(PIECE).any(|window| window == piece))
 }
 
 /// Whom we take the server for, and whom we believe it.
