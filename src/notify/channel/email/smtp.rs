@@ -13,7 +13,7 @@ use lettre::transport::smtp::response::Response;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::clean::{cut, one_line};
+use super::clean::{cut, holds_a_piece, one_line};
 use super::compose::Mail as Composed;
 use super::judge::{Cause, Reply, Stage, Stop};
 use super::wire::{Overdue, Wire};
@@ -306,18 +306,6 @@ impl<'a> Conversation<'a> {
             let _ = self.wire.line();
         }
     }
-}
-
-/// Whether `text` repeats a part of a secret, however it is broken up.
-fn holds_a_piece(text: &str, secret: &Secret) -> bool {
-    const PIECE: usize = 6;
-    let letters = |text: &str| -> Vec<char> {
-        text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '+' | '/' | '=')).collect()
-    };
-    let text = letters(text);
-    letters(secret.reveal())
-        .windows(PIECE)
-        .any(|piece| text.windows(PIECE).any(|window| window == piece))
 }
 
 /// Whom we take the server for, and whom we believe it.
