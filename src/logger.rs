@@ -19,14 +19,12 @@ pub fn start() {
         builder.parse_filters(&filter);
     }
     builder
-        // At trace, the HTTP client prints whole URLs, and a webhook's URL is its password.
-        .filter_module("ureq", LevelFilter::Info)
-        .filter_module("ureq_proto", LevelFilter::Info)
-        .filter_module("rustls", LevelFilter::Warn)
         .filter_module(channel::log::TARGET, LevelFilter::Info)
         .target(Target::Stderr)
         .format(move |out, record| {
-            if journal {
+            if tells_secrets(record.target(), record.level()) {
+                Ok(())
+            } else if journal {
                 writeln!(out, "<{}>{}", priority(record.level()), line(record))
             } else {
                 let time = Now::read().wall;
@@ -34,6 +32,13 @@ pub fn start() {
             }
         })
         .init();
+}
+
+/// At trace, the HTTP client prints whole URLs, and a webhook's URL is its password: whatever
+/// `HBD_LOG` asks for (`ureq::unversioned=trace` too), such lines are not printed.
+fn tells_secrets(target: &str, level: Level) -> bool {
+    target.starts_with("ureq") && level > Level::Info
+        || target.starts_with("rustls") && level > Level::Warn
 }
 
 fn line(record: &Record) -> String {
@@ -48,5 +53,25 @@ fn priority(level: Level) -> u8 {
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_filter_makes_the_http_client_print_its_urls() {
+        for (target, level, hidden) in [
+            ("ureq", Level::Debug, true),
+            ("ureq::unversioned::transport", Level::Trace, true),
+            ("ureq_proto::client", Level::Debug, true),
+            ("rustls::client::hs", Level::Info, true),
+            ("ureq", Level::Info, false),
+            ("rustls", Level::Warn, false),
+            ("heartbeat::notify", Level::Trace, false),
+        ] {
+            assert_eq!(tells_secrets(target, level), hidden, "{target} {level}");
+        }
     }
 }

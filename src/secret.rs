@@ -1,5 +1,6 @@
 //! Words that must never be printed, and the sieve that keeps them out of everything that is.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 /// What stands in place of a secret wherever one would be shown.
@@ -38,6 +39,9 @@ impl fmt::Display for Secret {
 /// Secrets of fewer than four characters are left: they would eat ordinary words.
 pub fn scrub<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
     let mut clean = text.to_owned();
+    // One may be the beginning of another, whose rest would stay.
+    let mut secrets: Vec<&Secret> = secrets.into_iter().collect();
+    secrets.sort_by_key(|secret| Reverse(secret.0.len()));
     for secret in secrets {
         if secret.0.len() >= 4 && clean.contains(&secret.0) {
             clean = clean.replace(&secret.0, REDACTED);
@@ -61,5 +65,7 @@ mod tests {
     fn a_secret_is_taken_out_of_an_echo() {
         let secrets = [Secret::new("abc123"), Secret::new("a")];
         assert_eq!(scrub("no hook abc123 at all", &secrets), "no hook [secret] at all");
+        let nested = [Secret::new("abc123"), Secret::new("abc123-and-more")];
+        assert_eq!(scrub("no hook abc123-and-more", &nested), "no hook [secret]");
     }
 }

@@ -1,6 +1,8 @@
 //! The chat channels against servers that keep the providers' contracts.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use heartbeat::clock::Wall;
 use heartbeat::event::{EventId, Level, Message, Subject};
@@ -9,6 +11,7 @@ use heartbeat::notify::channel::pushover::Pushover;
 use heartbeat::notify::channel::signal::{Rpc, Signal};
 use heartbeat::notify::channel::{Delivered, Failure, Letter};
 use heartbeat::secret::Secret;
+use support::http_double::{HttpDouble, reply};
 use support::mattermost::{MattermostDouble, Mode};
 use support::pushover::PushoverDouble;
 use support::signal::{DaemonMode, SignalDaemon, SignalDouble};
@@ -20,6 +23,7 @@ mod support;
 const NOW: Wall = Wall(1_795_291_928_000);
 const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(20);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What strangers may call their host or say.
 const HOSTILE: &[&str] = &[
@@ -129,6 +133,8 @@ fn mattermost_outcomes_by_status() {
         (204, String::new(), "channel refused"),
         (400, id("web.incoming_webhook.text.app_error"), "message refused"),
         (400, id("web.incoming_webhook.parse.app_error"), "message refused"),
+        (400, id("web.incoming_webhook.split_props_length.app_error"), "message refused"),
+        (400, "<html>web.incoming_webhook.text.app_error".into(), "channel refused"),
         (401, String::new(), "channel refused"),
         (403, id("web.incoming_webhook.channel_locked.app_error"), "channel refused"),
         (404, id("web.incoming_webhook.channel.app_error"), "channel refused"),
@@ -190,9 +196,13 @@ fn a_rate_limit_says_when_to_come_again() {
 fn what_was_lost_on_the_way_is_told_from_what_never_left() {
     let server = MattermostDouble::start();
     let channel = mattermost(&server);
-    for (mode, expected) in
-        [(Mode::Hang, "unknown"), (Mode::DropAfterReading, "unknown"), (Mode::CutAnswer, "unknown")]
-    {
+    for (mode, expected) in [
+        (Mode::Hang, "unknown"),
+        (Mode::DropAfterReading, "unknown"),
+        (Mode::Cut(200, "o"), "unknown"),
+        (Mode::Cut(200, "ok"), "unknown"),
+        (Mode::Cut(400, "{\"id\""), "unreachable"),
+    ] {
         server.set_mode(mode.clone());
         let result = channel.deliver_within(&letter(&message("x")), SHORT);
         assert_eq!(outcome(&result), expected, "{mode:?}: {result:?}");
@@ -290,9 +300,29 @@ fn a_bot_s_refusals_are_its_channel_s_or_its_message_s() {
     server.set_mode(Mode::Status(400, "{\"id\":\"model.post.is_valid.msg.app_error\"}".into()));
     let result = as_bot(&server).deliver_within(&letter(&message), LONG);
     assert_eq!(outcome(&result), "message refused");
-    server.set_mode(Mode::Status(201, "<html>".into()));
-    let result = as_bot(&server).deliver_within(&letter(&message), LONG);
-    assert_eq!(outcome(&result), "channel refused");
+    for (mode, expected) in [
+        (Mode::Status(201, "<html>".into()), "channel refused"),
+        (Mode::Status(400, "<html>".into()), "channel refused"),
+        (Mode::Status(204, String::new()), "channel refused"),
+        (Mode::Cut(400, "{\"id\""), "unreachable"),
+        (Mode::Cut(201, ""), "unknown"),
+    ] {
+        server.set_mode(mode.clone());
+        let result = as_bot(&server).deliver_within(&letter(&message), LONG);
+        assert_eq!(outcome(&result), expected, "{mode:?}: {result:?}");
+    }
+}
+
+#[test]
+fn a_post_that_was_created_is_not_made_again_for_want_of_its_id() {
+    let server = MattermostDouble::start();
+    let message = message("x");
+    let long = format!("{{\"message\":\"{}\",\"id\":\"abc\"}}", "x".repeat(70_000));
+    for mode in [Mode::Cut(201, "{\"id\":\"abc\""), Mode::Status(201, long)] {
+        server.set_mode(mode);
+        let result = as_bot(&server).deliver_within(&letter(&message), LONG);
+        assert_eq!(result, Ok(Delivered::default()));
+    }
 }
 
 #[test]
@@ -370,8 +400,13 @@ fn pushover_outcomes_by_status() {
         (400, r#"{"token":"invalid","status":0}"#, "channel refused"),
         (400, r#"{"user":"invalid","status":0}"#, "channel refused"),
         (400, r#"{"message":"cannot be blank","status":0}"#, "message refused"),
-        (404, "", "message refused"),
-        (413, "", "message refused"),
+        (200, r#"{"status":1,"info":"no active devices to send to"}"#, "channel refused"),
+        (200, r#"{"status":1,"info":"have a nice day"}"#, "delivered"),
+        (202, r#"{"status":1}"#, "channel refused"),
+        (204, "", "channel refused"),
+        (403, "<html>squid", "channel refused"),
+        (404, "", "channel refused"),
+        (413, "", "channel refused"),
         (429, "", "channel refused"),
         (500, "", "unreachable"),
         (502, "<html>", "unreachable"),
@@ -391,7 +426,10 @@ fn pushover_lost_and_redirected() {
         (Mode::Redirect, "channel refused"),
         (Mode::Hang, "unknown"),
         (Mode::DropAfterReading, "unknown"),
-        (Mode::CutAnswer, "unknown"),
+        (Mode::Cut(200, ""), "unknown"),
+        (Mode::Cut(200, "{\"status\""), "unknown"),
+        (Mode::Cut(400, ""), "unreachable"),
+        (Mode::Cut(400, "{\"token\":\"inva"), "unreachable"),
     ] {
         server.set_mode(mode.clone());
         let result = pushover(&server).deliver_within(&letter(&message("x")), SHORT);
@@ -403,11 +441,15 @@ fn pushover_lost_and_redirected() {
 #[test]
 fn a_used_up_quota_says_when_it_is_filled_again() {
     let server = PushoverDouble::start();
-    let header = vec![("X-Limit-App-Reset".to_owned(), "1795295528".to_owned())];
-    server.set_mode(Mode::Answer(429, header, "{}".into()));
-    let result = pushover(&server).deliver_within(&letter(&message("x")), LONG);
-    let Err(Failure::ChannelRefused { after, .. }) = result else { panic!("{result:?}") };
-    assert_eq!(after, Some(Duration::from_secs(3600)));
+    for (reset, expected) in
+        [("1795295528", Duration::from_secs(3600)), ("1795295528000", 31 * DAY)]
+    {
+        let header = vec![("X-Limit-App-Reset".to_owned(), reset.to_owned())];
+        server.set_mode(Mode::Answer(429, header, "{}".into()));
+        let result = pushover(&server).deliver_within(&letter(&message("x")), LONG);
+        let Err(Failure::ChannelRefused { after, .. }) = result else { panic!("{result:?}") };
+        assert_eq!(after, Some(expected));
+    }
 }
 
 #[test]
@@ -439,6 +481,50 @@ fn a_recovery_cancels_its_emergencies_before_it_is_told() {
     let calm = Pushover { priority: Some(1), ..pushover(&server) };
     assert_eq!(outcome(&calm.deliver_within(&letter, LONG)), "delivered");
     assert_eq!(server.cancelled().len(), 2, "without emergencies there is nothing to cancel");
+}
+
+#[test]
+fn an_emergency_that_cannot_be_ended_holds_up_the_recovery_once() {
+    let messages = Arc::new(AtomicUsize::new(0));
+    let sent = messages.clone();
+    let server = HttpDouble::start(move |request| {
+        if request.target.contains("cancel_by_tag") {
+            return reply(500, "");
+        }
+        sent.fetch_add(1, Ordering::SeqCst);
+        reply(200, "{\"status\":1}")
+    });
+    let channel = Pushover {
+        token: Secret::new(PushoverDouble::TOKEN),
+        api_url: server.url.clone(),
+        ..pushover(&PushoverDouble::start())
+    };
+    let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
+    for (seconds, expected) in [(0, "unreachable"), (9, "unreachable"), (10, "delivered")] {
+        let now = back.at + Duration::from_secs(seconds);
+        let letter = Letter { ends: &[EventId(1)], now, ..letter(&back) };
+        assert_eq!(outcome(&channel.deliver_within(&letter, LONG)), expected, "{seconds}");
+    }
+    assert_eq!(messages.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn however_many_emergencies_end_the_recovery_keeps_to_its_time() {
+    let server = PushoverDouble::start();
+    server.set_mode(Mode::Hang);
+    let ends: Vec<EventId> = (1..=20).map(EventId).collect();
+    let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
+    let begin = Instant::now();
+    let late = Letter { ends: &ends, now: back.at + DAY, ..letter(&back) };
+    assert_eq!(outcome(&pushover(&server).deliver_within(&late, SHORT)), "unknown");
+    assert!(begin.elapsed() < SHORT + Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(server.requests().len(), 2, "one cancel and the message");
+
+    server.set_mode(Mode::Normal);
+    let in_time = Letter { ends: &ends, ..letter(&back) };
+    assert_eq!(outcome(&pushover(&server).deliver_within(&in_time, LONG)), "delivered");
+    assert_eq!(server.cancelled().last().unwrap(), &EventId(20).to_string());
+    assert!(server.violations().is_empty(), "{:?}", server.violations());
 }
 
 #[test]
@@ -569,6 +655,22 @@ fn one_account_sends_one_message_at_a_time() {
         }
     });
     assert!(program.violations().is_empty(), "{:?}", program.violations());
+}
+
+#[test]
+fn who_waited_for_the_account_has_the_whole_time_to_send() {
+    let program = SignalDouble::start();
+    program.answer("sleep 1.2; echo '{\"results\":[{\"type\":\"SUCCESS\"}]}'");
+    let channel = signal(&program, "+12025550024");
+    let limit = Duration::from_secs(2);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let result = channel.deliver_within(&letter(&message("x")), limit);
+                assert_eq!(outcome(&result), "delivered", "{result:?}");
+            });
+        }
+    });
 }
 
 #[test]

@@ -163,6 +163,11 @@ fn an_answer_in_words_decides_by_its_code_and_its_place() {
         ("RCPT", "550 5.1.1 nobody here", "message refused", "bob@example.com"),
         ("RCPT", "551 moved", "message refused", "551"),
         ("RCPT", "553 no such name", "message refused", "553"),
+        ("RCPT", "501 5.1.3 no such syntax", "message refused", "501"),
+        ("RCPT", "550 5.7.1 relaying denied", "channel refused", "relaying"),
+        ("RCPT", "554 5.7.1 client host rejected", "channel refused", "rejected"),
+        ("RCPT", "503 5.5.1 need MAIL", "channel refused", "503"),
+        ("RCPT", "521 5.7.1 we accept no mail", "channel refused", "521"),
         ("RCPT", "552 5.2.2 mailbox full", "unreachable", "552"),
         ("RCPT", "530 5.7.0 log in first", "channel refused", "530"),
         ("DATA", "451 later", "unreachable", "451"),
@@ -218,6 +223,36 @@ fn an_echoed_password_is_not_repeated() {
     let server = good().says("AUTH", ECHO).start();
     let result = attempt(&email(server.port, Tls::Starttls), "bob@example.com");
     expect(result, "channel refused", &["[secret]"]);
+}
+
+#[test]
+fn a_password_is_not_told_in_pieces_either() {
+    let long = format!("535 AUTH PLAIN {PASSWORD_ON_THE_WIRE} {}", "x".repeat(9000));
+    for (line, answer) in [
+        ("AUTH", long.leak() as &str),
+        ("AUTH", "535-AG9wcwBjb3Jy\r\n535 ZWN0LWhvcnNl"),
+        ("MAIL", "550 ops:correct-\u{200b}horse"),
+        ("MAIL", "550 ops:correct- horse"),
+        ("MAIL", "what? ops:correct- horse"),
+    ] {
+        let server = good().says(line, answer).start();
+        let (_, why) = verdict(attempt(&email(server.port, Tls::Starttls), "bob@example.com"));
+        for piece in ["AG9w", "ZWN0", "corr", "horse"] {
+            assert!(!why.contains(piece), "{why:?} holds {piece}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_before_the_question_is_not_believed() {
+    for (line, answer) in [
+        ("DATA", "354 go on\r\n250 early"),
+        ("RCPT", "250 fine\r\n354 early"),
+        ("EHLO", "250 mail.example\r\n250 early"),
+    ] {
+        let server = Script::default().says(line, answer).on(".", Reaction::Close).start();
+        expect(attempt(&clear(&server), "bob@example.com"), "unreachable", &["before it is asked"]);
+    }
 }
 
 #[test]

@@ -228,7 +228,7 @@ fn order_holds_through_failures_of_every_kind() {
         Mode::DropBeforeReading,
         Mode::DropAfterReading,
         Mode::Status(429, "slow down".into()),
-        Mode::CutAnswer,
+        Mode::Cut(200, "o"),
     ];
     for (n, mode) in modes.into_iter().cycle().take(30).enumerate() {
         double.set_mode(mode);

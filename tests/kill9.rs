@@ -329,7 +329,7 @@ impl Dice {
         match self.throw(10) {
             0 => Mode::Status(503, "down for maintenance".into()),
             1 => Mode::DropAfterReading,
-            2 => Mode::CutAnswer,
+            2 => Mode::Cut(200, "o"),
             3 => Mode::DropBeforeReading,
             _ => Mode::Normal,
         }

@@ -50,11 +50,7 @@ impl House for Daemon {
     }
 
     fn hear(&self, body: &[u8], peer: IpAddr) -> Taken {
-        let mut door = self.door.lock().unwrap();
-        door.waiting += 1;
-        self.changed.notify_all();
-        door = self.changed.wait_while(door, |door| door.shut).unwrap();
-        door.waiting -= 1;
+        self.wait_at_door();
         self.heard.lock().unwrap().push((body.to_vec(), peer));
         Taken::Now(match body {
             b"malformed" => Answer::Malformed("not JSON".into()),
@@ -78,6 +74,7 @@ impl House for Daemon {
         &self,
         wanted: &Wanted,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
+        self.wait_at_door();
         Ok((Vec::new(), wanted.before))
     }
 
@@ -90,7 +87,7 @@ impl House for Daemon {
         Ok(Box::new(move || {
             daemon.hear(notice.message.as_bytes(), IpAddr::V4(Ipv4Addr::LOCALHOST));
             let results = to.into_iter().map(|name| (name, true)).collect();
-            SentNow { results, ..SentNow::default() }
+            Ok(SentNow { results, ..SentNow::default() })
         }))
     }
 
@@ -100,6 +97,14 @@ impl House for Daemon {
 }
 
 impl Daemon {
+    fn wait_at_door(&self) {
+        let mut door = self.door.lock().unwrap();
+        door.waiting += 1;
+        self.changed.notify_all();
+        door = self.changed.wait_while(door, |door| door.shut).unwrap();
+        door.waiting -= 1;
+    }
+
     fn shut(&self, shut: bool) {
         self.door.lock().unwrap().shut = shut;
         self.changed.notify_all();
@@ -186,7 +191,7 @@ impl Site {
     }
 
     fn get(&self, path: &str) -> Reply {
-        self.raw(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+        self.raw(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
 
     fn post(&self, body: &str) -> Reply {
@@ -387,6 +392,44 @@ fn a_page_of_another_site_changes_nothing() {
     }
     let get = "GET /api/v1/hosts HTTP/1.1\r\nOrigin: http://evil.example\r\n\r\n";
     assert_eq!(site.raw(get).status, 200, "what only looks is kept from pages by the browser");
+}
+
+#[test]
+fn a_name_that_was_made_to_point_here_is_shown_nothing() {
+    let get = |path: &str, host: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let open = Site::open(1, None);
+    for (path, host, status) in [
+        ("/api/v1/hosts", "evil.example:9099", 403),
+        ("/api/v1/hosts/host-0", "evil.example", 403),
+        ("/api/v1/notifications", "evil.example", 403),
+        ("/nothing", "evil.example", 403),
+        ("/api/v1/hosts", "127.0.0.1:9099", 200),
+        ("/api/v1/hosts", "[::1]", 200),
+        ("/-/healthy", "hbd.internal", 200),
+        ("/-/ready", "hbd.internal", 200),
+        ("/metrics", "hbd.internal", 200),
+    ] {
+        assert_eq!(open.raw(get(path, host)).status, status, "{path} at {host}");
+    }
+    drop(open);
+    let site = Site::open(1, Some("s3cret"));
+    let request = get("/api/v1/hosts", "hbd.example\r\nAuthorization: Bearer s3cret");
+    assert_eq!(site.raw(request).status, 200, "who has the token may use any name");
+}
+
+#[test]
+fn looks_into_a_slow_history_keep_nobody_else_waiting_and_are_few() {
+    let site = Site::open(1, None);
+    site.daemon.shut(true);
+    let request = "GET /api/v1/notifications HTTP/1.1\r\n\r\n";
+    let waiting: Vec<_> = (0..4).map(|_| site.sending(request)).collect();
+    site.daemon.wait_until_waiting(4);
+    assert_eq!(site.raw(request).status, 503);
+    assert_eq!(site.get("/api/v1/hosts").status, 200);
+    site.daemon.shut(false);
+    for stream in waiting {
+        assert_eq!(read(stream).status, 200);
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn notify(config: &Config, wish: &Wish, text: String, out: &mut impl Write) -> u
     let mut notice = Notice { host: wish.host.clone(), ..Notice::new(text) };
     notice.level = wish.level.unwrap_or(notice.level);
     // Who closed our output hears nothing: the exit code is about the channels.
-    let sent = notifier.send(&channels, &notice, |name, report| {
+    let sent = notifier.send(&channels, &notice, |_, name, report| {
         if !wish.json {
             let _ = writeln!(out, "{}", line(name, report));
         }

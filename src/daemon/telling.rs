@@ -7,7 +7,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use log::error;
 
 use crate::clock::Now;
 use crate::notify::courier::{Courier, Order, Standing};
@@ -67,10 +66,10 @@ pub fn prepare(
             let _seat = seat;
             send(&notifier, &courier, &names, &notice, &tx);
         };
-        if let Err(why) = thread::Builder::new().name("notify".into()).spawn(send) {
-            error!("no thread could be started to send a message: {why}");
-        }
-        collect(channels, &rx, Instant::now() + PATIENCE)
+        thread::Builder::new().name("notify".into()).spawn(send).map_err(|why| {
+            NotSent::Busy(format!("no thread could be started to send the message: {why}"))
+        })?;
+        Ok(collect(channels, &rx, Instant::now() + PATIENCE))
     }))
 }
 
@@ -105,11 +104,12 @@ fn send(
     notice: &Notice,
     ended: &Sender<(String, Report)>,
 ) {
-    let sent = notifier.send(channels, notice, |name, report| {
-        // Who no longer waits finds it in the history.
+    notifier.send(channels, notice, |message, name, report| {
+        // Each as it ends: a channel that hangs must not keep the others out of the history.
+        courier.order(Order::Note(history::noted(message, name, report, Now::read().wall)));
+        // Who no longer waits finds it there.
         let _ = ended.send((name.to_owned(), report.clone()));
     });
-    courier.order(Order::Note(history::noted(&sent, Now::read().wall)));
 }
 
 fn collect(
@@ -234,7 +234,8 @@ mod tests {
         let mut prepared: Vec<_> = (0..AT_ONCE).map(|_| next().ok().unwrap()).collect();
         assert!(matches!(next(), Err(NotSent::Busy(_))));
         // Whether it was made or forgotten, its seat is free again.
-        assert_eq!(prepared.pop().unwrap()().results, [("log".into(), true)].into());
+        let sent = prepared.pop().unwrap()().unwrap();
+        assert_eq!(sent.results, [("log".into(), true)].into());
         drop(prepared);
         assert!(next().is_ok());
     }

@@ -186,7 +186,7 @@ impl Notifier {
     /// was sent.
     pub fn pushmsg_for_host(&self, host: &str, message: &str) -> BTreeMap<String, bool> {
         let notice = Notice { host: Some(host.to_owned()), ..Notice::new(message) };
-        self.send(self.channels_of_host(host), &notice, |_, _| {}).results()
+        self.send(self.channels_of_host(host), &notice, |_, _, _| {}).results()
     }
 
     /// Sends to the default channels. By channel, whether it was sent.
@@ -201,7 +201,7 @@ impl Notifier {
         channels: impl IntoIterator<Item = N>,
         message: &str,
     ) -> BTreeMap<String, bool> {
-        self.send(channels, &Notice::new(message), |_, _| {}).results()
+        self.send(channels, &Notice::new(message), |_, _, _| {}).results()
     }
 
     /// The channels of a host: its own, else the default ones.
@@ -225,7 +225,7 @@ impl Notifier {
         &self,
         channels: impl IntoIterator<Item = N>,
         notice: &Notice,
-        mut ended: impl FnMut(&str, &Report),
+        mut ended: impl FnMut(&Message, &str, &Report),
     ) -> Sent {
         let message = notice.message();
         let mut reports = BTreeMap::new();
@@ -247,7 +247,7 @@ impl Notifier {
             drop(tx);
             for (name, report) in &rx {
                 tell(&name, &report);
-                ended(&name, &report);
+                ended(&message, &name, &report);
                 reports.insert(name, report);
             }
         });
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn a_channel_that_is_named_twice_is_sent_to_once() {
         let mut ended = Vec::new();
-        let sent = notifier(&["a"]).send(["a", "a", "x"], &Notice::new("x"), |name, report| {
+        let sent = notifier(&["a"]).send(["a", "a", "x"], &Notice::new("x"), |_, name, report| {
             ended.push((name.to_owned(), report.why()));
         });
         ended.sort();

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::courier::{Courier, Noted, Order};
-use super::direct::Sent;
+use super::direct::Report;
 use super::outbox::{Delivery, DeliveryId, Outbox, Record};
 use super::text::{Unit, cut};
 use crate::clock::Wall;
-use crate::event::{EventId, Subject};
+use crate::event::{EventId, Message, Subject};
 use crate::snapshot::{NotificationView, Telling};
 use crate::store::{Store, Table};
 
@@ -175,16 +175,12 @@ fn host_of(subject: &Subject) -> Option<String> {
     }
 }
 
-/// What the history keeps of a message that was sent directly.
-pub fn noted(sent: &Sent, finished: Wall) -> Vec<Noted> {
-    let Sent { message, reports } = sent;
-    let outcomes = reports
-        .iter()
-        .flat_map(|(channel, report)| report.outcomes.iter().map(move |one| (channel, one)));
-    let noted = outcomes.map(|(channel, outcome)| Noted {
+/// What the history keeps of a message that was sent directly through a channel.
+pub fn noted(message: &Message, channel: &str, report: &Report, finished: Wall) -> Vec<Noted> {
+    let noted = report.outcomes.iter().map(|outcome| Noted {
         record: Record {
             event: message.event,
-            channel: channel.clone(),
+            channel: channel.to_owned(),
             recipient: outcome.recipient.clone(),
             subject: message.subject.clone(),
             level: message.level,
@@ -398,7 +394,8 @@ mod tests {
         let notifier = crate::Notifier::with(empty, Vec::new(), BTreeMap::new());
         let text = "x".repeat(1000);
         let notice = crate::notify::direct::Notice::new(text);
-        let noted = noted(&notifier.send(["gone"], &notice, |_, _| {}), Wall(5));
+        let sent = notifier.send(["gone"], &notice, |_, _, _| {});
+        let noted = noted(&sent.message, "gone", &sent.reports["gone"], Wall(5));
         let [Noted { record, reason: None }] = noted.as_slice() else { panic!("one") };
         assert_eq!((record.attempts, record.delivered, record.finished), (0, false, Wall(5)));
         assert!(record.title.chars().count() == LONGEST_TITLE && record.why.is_some());

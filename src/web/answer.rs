@@ -10,7 +10,7 @@ use serde_json::json;
 use super::house::{Answer, House, NotSent, SentNow, Taken};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::notice;
-use super::origin::stranger;
+use super::origin::{foreign_name, stranger};
 use super::reply::Reply;
 use super::routes::{NoRoute, Route, route};
 use super::stream::Pieces;
@@ -48,6 +48,8 @@ pub enum Answered {
     Later(Box<dyn FnOnce() -> Reply + Send>),
     /// It waits for the disk.
     Stored(Box<dyn FnOnce() -> Reply + Send>),
+    /// It reads the history, whose answer comes from a thread that may be busy for seconds.
+    Searched(Box<dyn FnOnce() -> Reply + Send>),
 }
 
 /// Answers a request. The token is asked for before anything is said, even about what exists.
@@ -65,8 +67,14 @@ pub fn answer(house: &Arc<dyn House>, token: Option<&Token>, request: &Request) 
     if let Some(why) = stranger.filter(|_| changes) {
         return Answered::Now(Reply::problem(target, 403, why));
     }
+    let shown_to_all = matches!(route, Ok(Route::Healthy | Route::Ready | Route::Metrics));
+    let guarded = token.is_some() || changes || shown_to_all;
+    if let Some(why) = foreign_name(request.host).filter(|_| !guarded) {
+        return Answered::Now(Reply::problem(target, 403, why));
+    }
     match route {
         Ok(Route::Notify) => notify(house, request),
+        Ok(Route::Notifications) => notifications(house, target),
         Ok(Route::Heartbeat) => taken(target, house.hear(request.body, request.peer), heard),
         Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
         route => Answered::Now(at_once(house, route, request)),
@@ -96,8 +104,7 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             let now = Now::read().wall.to_string();
             Reply::json(200, &Channels { now, channels: house.channels() })
         }
-        Ok(Route::Notifications) => notifications(house, target),
-        Ok(Route::Notify | Route::Heartbeat | Route::Alert) => {
+        Ok(Route::Notifications | Route::Notify | Route::Heartbeat | Route::Alert) => {
             Reply::problem(target, 500, "it is answered elsewhere")
         }
     }
@@ -116,38 +123,50 @@ struct Notifications {
     next: Option<String>,
 }
 
-fn notifications(house: &Arc<dyn House>, target: &str) -> Reply {
+fn notifications(house: &Arc<dyn House>, target: &str) -> Answered {
     let wanted = match wanted(target) {
         Ok(wanted) => wanted,
-        Err(why) => return Reply::problem(target, 400, &why),
+        Err(why) => return Answered::Now(Reply::problem(target, 400, &why)),
     };
-    match house.notifications(&wanted) {
+    let (house, target) = (Arc::clone(house), target.to_owned());
+    Answered::Searched(Box::new(move || match house.notifications(&wanted) {
         Ok((notifications, next)) => {
             let next = next.map(|id| EventId(id).to_string());
             Reply::json(200, &Notifications { notifications, next })
         }
-        Err(why) => Reply::problem(target, 503, &why),
-    }
+        Err(why) => Reply::problem(&target, 503, &why),
+    }))
 }
 
 fn notify(house: &Arc<dyn House>, request: &Request) -> Answered {
-    let problem = |status, why: &str| Answered::Now(Reply::problem(request.target, status, why));
+    let target = request.target.to_owned();
     if !is_json(request.content_type) {
-        return problem(415, "the Content-Type must be application/json");
+        let why = "the Content-Type must be application/json";
+        return Answered::Now(Reply::problem(&target, 415, why));
     }
-    let sending = match notice::parse(request.body).map(|notice| house.notify(notice)) {
-        Err(why) | Ok(Err(NotSent::Nobody(why))) => return problem(400, &why),
-        Ok(Err(NotSent::Busy(why))) => return problem(503, &why),
-        Ok(Ok(sending)) => sending,
-    };
-    Answered::Later(Box::new(move || {
-        let SentNow { results, why } = sending();
-        let mut answer = json!({ "results": results });
-        if !why.is_empty() {
-            answer["why"] = json!(why);
-        }
-        Reply::json(200, &answer)
-    }))
+    match notice::parse(request.body).map(|notice| house.notify(notice)) {
+        Err(why) => Answered::Now(Reply::problem(&target, 400, &why)),
+        Ok(Err(why)) => Answered::Now(not_sent(&target, why)),
+        Ok(Ok(sending)) => Answered::Later(Box::new(move || match sending() {
+            Ok(sent) => sent_now(sent),
+            Err(why) => not_sent(&target, why),
+        })),
+    }
+}
+
+fn not_sent(target: &str, why: NotSent) -> Reply {
+    match why {
+        NotSent::Nobody(why) => Reply::problem(target, 400, &why),
+        NotSent::Busy(why) => Reply::problem(target, 503, &why),
+    }
+}
+
+fn sent_now(SentNow { results, why }: SentNow) -> Reply {
+    let mut answer = json!({ "results": results });
+    if !why.is_empty() {
+        answer["why"] = json!(why);
+    }
+    Reply::json(200, &answer)
 }
 
 fn is_json(content_type: Option<&str>) -> bool {

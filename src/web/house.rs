@@ -44,8 +44,8 @@ pub trait House: Send + Sync {
 }
 
 /// Sends, and says what became of it. It takes less than half a minute: what has not ended by then
-/// is said not to have arrived.
-pub type Sending = Box<dyn FnOnce() -> SentNow + Send>;
+/// is said not to have arrived. An error means that nothing was begun.
+pub type Sending = Box<dyn FnOnce() -> Result<SentNow, NotSent> + Send>;
 
 /// What became of something that was told at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -48,6 +48,8 @@ use self::token::Token;
 const STREAMS: usize = 4;
 /// Answers that are being waited for at a time, each by a thread of its own.
 const WAITS: usize = 4;
+/// Looks into the history at a time, each by a thread of its own.
+const SEARCHES: usize = 4;
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
@@ -68,6 +70,7 @@ struct Desk {
     streams: Arc<Seats>,
     waits: Arc<Seats>,
     disk: Arc<Seats>,
+    searches: Arc<Seats>,
 }
 
 impl Web {
@@ -90,6 +93,7 @@ impl Web {
             streams: Seats::new("large answers", "http-stream", STREAMS),
             waits: Seats::new("messages", "http-wait", WAITS),
             disk: Seats::new("requests that wait for the disk", "http-disk", PERMITS),
+            searches: Seats::new("looks into the history", "http-search", SEARCHES),
         });
         let (alive, ended) = bounded(0);
         let open = || {
@@ -146,6 +150,7 @@ enum Made {
     Long(Reply),
     Later(Box<dyn FnOnce() -> Reply + Send>),
     Stored(Box<dyn FnOnce() -> Reply + Send>),
+    Searched(Box<dyn FnOnce() -> Reply + Send>),
 }
 
 fn handle(desk: &Desk, mut request: tiny_http::Request) {
@@ -153,6 +158,7 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
         Answered::Now(reply) => spool(reply),
         Answered::Later(work) => Made::Later(work),
         Answered::Stored(work) => Made::Stored(work),
+        Answered::Searched(work) => Made::Searched(work),
     };
     match catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Made::Short(broken(&request))) {
         Made::Short(reply) => send(request, reply),
@@ -166,6 +172,9 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
         }
         Made::Stored(work) => {
             aside(&desk.disk, request, |request, seat| finish(request, seat, work))
+        }
+        Made::Searched(work) => {
+            aside(&desk.searches, request, |request, seat| finish(request, seat, work))
         }
     }
 }

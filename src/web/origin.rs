@@ -1,5 +1,5 @@
 //! Whether a request comes from another site: a browser that visits one must not be able to change
-//! anything here. Pure.
+//! anything here, nor to read what a token does not guard. Pure.
 
 use std::net::IpAddr;
 
@@ -17,6 +17,15 @@ pub fn stranger(origin: Option<&str>, host: Option<&str>, open: bool) -> Option<
     };
     (open && !is_here(site))
         .then_some("a page under this name may do this only with receiver.token")
+}
+
+/// Why what is here is not shown under this `Host` where no token is asked for. A browser tells no
+/// `Origin` when a page looks at its own site, and a name can be made to point here.
+pub fn foreign_name(host: Option<&str>) -> Option<&'static str> {
+    // Browsers always send it, and some programs do not.
+    (!is_here(host?)).then_some(
+        "under this name it is shown only with receiver.token: ask by address, or as localhost",
+    )
 }
 
 /// `localhost` or an address, with or without a port.
@@ -56,5 +65,22 @@ mod tests {
             }
         }
         assert!(stranger(Some("http://a"), None, false).is_some());
+    }
+
+    #[test]
+    fn only_a_name_that_nobody_can_point_here_is_answered() {
+        for (host, answered) in [
+            (None, true),
+            (Some("localhost:9099"), true),
+            (Some("127.0.0.1"), true),
+            (Some("[::1]:9099"), true),
+            (Some("192.0.2.1:80"), true),
+            (Some("evil.example:9099"), false),
+            (Some("127.0.0.1.evil.example"), false),
+            (Some("localhost.evil.example"), false),
+            (Some(""), false),
+        ] {
+            assert_eq!(foreign_name(host).is_none(), answered, "{host:?}");
+        }
     }
 }

@@ -23,8 +23,8 @@ pub enum Mode {
     DropBeforeReading,
     /// It reads the request, then closes.
     DropAfterReading,
-    /// It answers 200, promises a body and closes in the middle of it.
-    CutAnswer,
+    /// It answers with this status and the beginning of a longer body, then closes.
+    Cut(u16, &'static str),
 }
 
 /// A request as it came.
@@ -125,8 +125,9 @@ fn serve(stream: TcpStream, mode: &Mode, rule: &dyn Fn(&Request) -> Reply) {
         Mode::DropBeforeReading | Mode::DropAfterReading => {
             let _ = stream.shutdown(Shutdown::Both);
         }
-        Mode::CutAnswer => {
-            let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no");
+        Mode::Cut(status, body) => {
+            let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}", body.len() + 1);
+            let _ = (&stream).write_all(format!("{head}\r\n\r\n{body}").as_bytes());
             let _ = stream.shutdown(Shutdown::Both);
         }
     }

@@ -101,7 +101,11 @@ fn judge(request: &Request, seen: &mut Seen) -> Reply {
         return refuse("token", "application token is invalid");
     }
     if let Some(tag) = path.strip_prefix("/1/receipts/cancel_by_tag/") {
-        seen.cancelled.push(tag.trim_end_matches(".json").to_owned());
+        let Some(tag) = tag.strip_suffix(".json") else {
+            seen.violations.push(format!("a cancel without .json: {path}"));
+            return reply(404, "");
+        };
+        seen.cancelled.push(tag.to_owned());
         return reply(200, json!({"canceled": 1, "status": 1, "request": "r"}).to_string());
     }
     if path != "/1/messages.json" {

@@ -101,6 +101,14 @@ enum Stream {
     Gone,
 }
 
+/// What has been said so far, in the order that RFC 5321 wants.
+#[derive(Default)]
+struct Order {
+    logged_in: bool,
+    sender: bool,
+    recipient: bool,
+}
+
 struct Talk {
     stream: Stream,
     unread: Vec<u8>,
@@ -181,6 +189,8 @@ impl Talk {
 
     fn run(mut self, script: &Script, session: &mut Session) -> io::Result<()> {
         self.react(script, "CONNECT", "220 mail.example ESMTP")?;
+        let wants_login = script.offers.iter().any(|offer| offer.starts_with("AUTH"));
+        let mut order = Order { logged_in: !wants_login, ..Order::default() };
         loop {
             let line = String::from_utf8_lossy(&self.hear()?).into_owned();
             session.lines.push(line.clone());
@@ -191,7 +201,12 @@ impl Talk {
                     self.react(script, &line, "220 begin")?;
                     self.secure(script.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?)?;
                 }
-                "AUTH" => self.react(script, &line, "235 welcome")?,
+                "AUTH" => order.logged_in |= self.agrees(script, &line, "235 welcome")?,
+                "MAIL" if !order.logged_in => self.answer("530 log in first").map(drop)?,
+                "MAIL" => order.sender = self.agrees(script, &line, "250 fine")?,
+                "RCPT" if !order.sender => self.answer("503 need MAIL").map(drop)?,
+                "RCPT" => order.recipient |= self.agrees(script, &line, "250 fine")?,
+                "DATA" if !order.recipient => self.answer("503 need RCPT").map(drop)?,
                 "DATA" => {
                     if self.react_with(script, &line, "354 go on")?.starts_with('3') {
                         session.mails.push(self.hear_mail()?);
@@ -199,9 +214,18 @@ impl Talk {
                     }
                 }
                 "QUIT" => return self.say("221 bye\r\n"),
+                // The second turn of a login that was asked for.
+                _ if !order.logged_in => {
+                    order.logged_in = self.agrees(script, &line, "250 fine")?;
+                }
                 _ => self.react(script, &line, "250 fine")?,
             }
         }
+    }
+
+    /// Whether it says yes, or asks for more.
+    fn agrees(&mut self, script: &Script, line: &str, usual: &str) -> io::Result<bool> {
+        Ok(self.react_with(script, line, usual)?.starts_with('2'))
     }
 
     fn offer(&self, script: &Script) -> String {

@@ -86,7 +86,7 @@ impl Mattermost {
         let url = format!("{}/hooks/{}", self.base_url, percent(self.token.reveal()));
         let answer = self.post(url, None, &self.hook_body(letter), limit)?;
         match answer.status {
-            200 if answer.body == "ok" => {
+            200 if answer.body == "ok" && answer.complete => {
                 hook_worked(self);
                 Ok(Delivered::default())
             }
@@ -120,10 +120,14 @@ impl Mattermost {
                 Some(id) => {
                     Ok(Delivered { receipt: None, thread: Some(root.map_or(id, str::to_owned)) })
                 }
+                // Created: all that is lost is what the next ones would hang on to.
+                None if answer.status == 201 && answer.body.starts_with('{') => {
+                    Ok(Delivered { receipt: None, thread: root.map(str::to_owned) })
+                }
                 None if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
                 None => Err(refused("the answer is no post of Mattermost: is `host` right?")),
             },
-            400 if !answer.body.contains("channel_id") => {
+            400 if error_id(&answer).is_some() && !answer.body.contains("channel_id") => {
                 Err(Failure::MessageRefused(self.words(&answer)))
             }
             _ => Err(self.refusal(&answer, letter.now)),
@@ -152,6 +156,9 @@ impl Mattermost {
             501 => refused(why),
             408 | 425 | 429 | 500..=599 => {
                 Failure::Unreachable { why, after: answer.retry_after(now) }
+            }
+            _ if !answer.complete => {
+                Failure::Unreachable { why: format!("{why}, cut off"), after: None }
             }
             _ => refused(why),
         }
@@ -198,14 +205,17 @@ fn refused(why: impl Into<String>) -> Failure {
     Failure::ChannelRefused { why: why.into(), after: None }
 }
 
-/// Whether a 400 is about this message. The ids are those of `server/channels/web/webhook.go`.
+/// Whether a 400 is about this message. The ids are those of `server/channels/web/webhook.go` and
+/// `server/channels/app/webhook.go`.
 fn says_bad_message(answer: &Answer) -> bool {
-    let body = &answer.body;
-    ["incoming_webhook.parse", "incoming_webhook.text", "split_props_length"]
-        .iter()
-        .any(|id| body.contains(&format!("\"web.{id}")) || body.contains(&format!("\"{id}")))
-        || body.contains("No text specified")
-        || body.contains("Unable to parse incoming data")
+    let id = error_id(answer).unwrap_or_default();
+    let about = id.strip_prefix("web.incoming_webhook.").unwrap_or_default();
+    ["parse", "text.", "split_props_length"].iter().any(|what| about.starts_with(what))
+}
+
+/// The id of an error of Mattermost's own.
+fn error_id(answer: &Answer) -> Option<String> {
+    Some(serde_json::from_str::<Value>(&answer.body).ok()?["id"].as_str()?.to_owned())
 }
 
 fn post_id(body: &str) -> Option<String> {

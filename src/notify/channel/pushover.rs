@@ -3,7 +3,7 @@
 
 use crate::address::BaseUrl;
 use crate::section::Section;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -19,6 +19,12 @@ const SHORTEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Pushover repeats an emergency not longer than this.
 const LONGEST_EXPIRE: Duration = Duration::from_secs(3 * 3600);
+
+/// How long the answer to one cancel is waited for.
+const LONGEST_CANCEL: Duration = Duration::from_secs(10);
+
+/// A used-up quota is filled again on the first of the month.
+const LONGEST_QUOTA: Duration = Duration::from_secs(31 * 24 * 3600);
 
 /// The priority that is repeated until somebody acknowledges it.
 const EMERGENCY: i8 = 2;
@@ -85,16 +91,18 @@ impl Pushover {
         self.deliver_within(letter, TIMEOUT)
     }
 
-    /// [`Pushover::deliver`] with a time limit of the caller's for each request.
+    /// [`Pushover::deliver`] with a time limit of the caller's for all of its requests together.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
     pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+        let end = Instant::now() + limit;
         if self.sends_emergencies() {
-            self.cancel(letter.ends, limit);
+            self.cancel(letter, limit).map_err(|failure| self.scrubbed(failure))?;
         }
         let body = form(&self.fields(letter));
-        self.send(body, letter.now, limit).map_err(|failure| self.scrubbed(failure))
+        let left = end.saturating_duration_since(Instant::now());
+        self.send(body, letter.now, left).map_err(|failure| self.scrubbed(failure))
     }
 
     /// Asks what became of an emergency.
@@ -128,9 +136,12 @@ impl Pushover {
             return Err(self.refusal(&answer, now));
         }
         match serde_json::from_str::<Value>(&answer.body) {
-            Ok(said) if said["status"] == 1 => {
-                Ok(Delivered { receipt: receipt(&said), thread: None })
-            }
+            Ok(said) if said["status"] == 1 => match said["info"].as_str() {
+                Some(info) if reaches_nobody(info) => {
+                    Err(refused(server_words("Pushover", &answer, Some(info), &self.secrets())))
+                }
+                _ => Ok(Delivered { receipt: receipt(&said), thread: None }),
+            },
             Ok(said) if said["status"].is_number() => Err(self.refusal(&answer, now)),
             _ if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
             _ => Err(refused("the answer was 200, but not Pushover's: is `api_url` right?")),
@@ -147,17 +158,35 @@ impl Pushover {
         Call { url, body, bearer: None, ca_file: None, timeout }.make()
     }
 
-    /// A failing cancel does not stop the message: the repetition expires by itself. After one
-    /// failure the others are left, for they would only hold up the message.
-    fn cancel(&self, events: &[EventId], limit: Duration) {
-        const AT_MOST: usize = 10;
-        let limit = limit.min(Duration::from_secs(10));
-        for event in events.iter().take(AT_MOST) {
-            let url = format!("{}/1/receipts/cancel_by_tag/{event}.json", self.api_url);
-            let body = form(&[("token", self.token.reveal().to_owned())]);
-            if !self.call(url, Some(body), limit).is_ok_and(|answer| answer.status == 200) {
-                return;
+    /// Ends the repetition of the emergencies that `letter` ends, in half of the time at most. A
+    /// server that does not answer is asked once more before the message goes; after that it goes
+    /// anyway, for the repetition expires by itself.
+    fn cancel(&self, letter: &Letter, limit: Duration) -> Result<(), Failure> {
+        let end = Instant::now() + limit / 2;
+        let first_attempt = !letter.possible_repeat
+            && letter.now.since(letter.message.at) < Pushover::PACE.first_delay;
+        for event in letter.ends {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
             }
+            match self.cancel_one(*event, left.min(LONGEST_CANCEL), letter.now) {
+                Ok(()) => {}
+                Err(why) if first_attempt => return Err(Failure::Unreachable { why, after: None }),
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A refusal is no reason to wait: the message itself will meet it, or there is nothing to end.
+    fn cancel_one(&self, event: EventId, limit: Duration, now: Wall) -> Result<(), String> {
+        let url = format!("{}/1/receipts/cancel_by_tag/{event}.json", self.api_url);
+        let body = form(&[("token", self.token.reveal().to_owned())]);
+        let answer = self.call(url, Some(body), limit).map_err(Failure::into_why)?;
+        match self.refusal(&answer, now) {
+            Failure::Unreachable { why, .. } => Err(format!("an emergency goes on: {why}")),
+            _ => Ok(()),
         }
     }
 
@@ -206,6 +235,7 @@ impl Pushover {
             .map(|errors| errors.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
         let why = server_words("Pushover", answer, errors.as_deref(), &self.secrets());
         let invalid = |field: &str| said[field] == "invalid";
+        let foreign = !said["status"].is_number();
         match answer.status {
             300..=399 => refused(format!("{why}: a redirect, which is not followed")),
             408 | 425 | 500..=599 => Failure::Unreachable { why, after: answer.retry_after(now) },
@@ -213,6 +243,11 @@ impl Pushover {
                 why: format!("{why} (the month's quota is used up)"),
                 after: quota_reset(answer, now),
             },
+            _ if foreign && !answer.complete => {
+                Failure::Unreachable { why: format!("{why}, cut off"), after: None }
+            }
+            201..=299 => refused(why),
+            _ if foreign => refused(format!("{why}, not in Pushover's words: is `api_url` right?")),
             _ if invalid("token") || invalid("user") => refused(why),
             _ => Failure::MessageRefused(why),
         }
@@ -227,10 +262,15 @@ fn refused(why: impl Into<String>) -> Failure {
     Failure::ChannelRefused { why: why.into(), after: None }
 }
 
+/// The message was taken, and there is no device to show it.
+fn reaches_nobody(info: &str) -> bool {
+    info.to_lowercase().contains("no active devices")
+}
+
 /// When the quota is filled up again, where the answer says so.
 fn quota_reset(answer: &Answer, now: Wall) -> Option<Duration> {
     let at = answer.header("x-limit-app-reset")?.trim().parse().ok()?;
-    Some(until(at, now))
+    Some(until(at, now).min(LONGEST_QUOTA))
 }
 
 fn receipt(said: &Value) -> Option<String> {

@@ -69,13 +69,15 @@ impl Signal {
         self.deliver_within(letter, TIMEOUT)
     }
 
-    /// [`Signal::deliver`] with a time limit of the caller's.
+    /// [`Signal::deliver`] with a time limit of the caller's: so long for the account to be free,
+    /// and as long again for the attempt, which must not be broken off in mid-send because another
+    /// one was slow.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
     pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
         let text = plain(letter, TEXT_LIMIT, Unit::Bytes);
-        let (_turn, limit) = account::turn(&self.user, limit).ok_or_else(|| {
+        let _turn = account::turn(&self.user, limit).ok_or_else(|| {
             let why = format!("another attempt for {} is still running", self.user);
             Failure::Unreachable { why, after: None }
         })?;

@@ -7,11 +7,11 @@ use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, 
 use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPart, SinglePart};
 
 use super::Email;
-use super::clean::{cut, escape, lines, one_line};
+use super::clean::{cut, lines, one_line};
 use crate::clock::{Wall, words};
 use crate::event::{Level, Message, Table};
 use crate::notify::channel::{Failure, Letter};
-use crate::notify::text::aligned;
+use crate::notify::text::{aligned, escape_html};
 
 /// The longest subject, in characters.
 const SUBJECT: usize = 200;
@@ -255,8 +255,8 @@ fn html(letter: &Letter) -> String {
         Level::Ok => "#1e7b34",
         Level::Info => "#3b5b8c",
     };
-    let title = escape(&title_text(letter.message, TEXT));
-    let mark = repeat_mark(letter).map(|mark| format!("<p><i>{}</i></p>\n", escape(&mark)));
+    let title = escape_html(&title_text(letter.message, TEXT));
+    let mark = repeat_mark(letter).map(|mark| format!("<p><i>{}</i></p>\n", escape_html(&mark)));
     let mut html = format!(
         "<!DOCTYPE html>\n<html>\n<head><meta charset=\"utf-8\"></head>\n\
          <body style=\"font-family:sans-serif;font-size:14px\">\n\
@@ -268,8 +268,8 @@ fn html(letter: &Letter) -> String {
         html.push_str(&format!(
             "<tr><td style=\"color:#666;vertical-align:top;padding-right:12px\">{}</td>\
              <td style=\"white-space:pre-wrap;overflow-wrap:anywhere\">{}</td></tr>\n",
-            escape(&label),
-            escape(&value)
+            escape_html(&label),
+            escape_html(&value)
         ));
     }
     html.push_str("</table>\n");
@@ -286,7 +286,7 @@ fn html_table(table: &Table) -> String {
     let row = |cells: &Vec<String>, tag: &str, width: usize| {
         let mut row = String::from("<tr>");
         for cell in cells {
-            let text = escape(&cut(&one_line(cell), 200));
+            let text = escape_html(&cut(&one_line(cell), 200));
             let span =
                 if cells.len() == 1 { format!(" colspan=\"{width}\"") } else { String::new() };
             row.push_str(&format!("<{tag}{span} style=\"{STYLE}\">{text}</{tag}>"));

@@ -59,6 +59,14 @@ pub struct Reply {
     pub lines: Vec<String>,
 }
 
+impl Reply {
+    /// Whether it is about what we are and may do, by its enhanced code (RFC 3463, section 3.8):
+    /// no relaying, a client that is not let in.
+    fn is_policy(&self) -> bool {
+        self.lines.first().is_some_and(|line| line.starts_with("5.7."))
+    }
+}
+
 /// Why a conversation went no further.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cause {
@@ -80,6 +88,8 @@ pub enum Cause {
     Tls(String),
     /// What came was not SMTP.
     NotSmtp(String),
+    /// The server answered before it was asked: its words would be taken for another answer.
+    Early,
     /// Words came in clear behind the answer to STARTTLS, where nobody honest puts any.
     Injected,
     /// The server lacks what is needed, or our side does: nothing to be had by asking again.
@@ -120,7 +130,8 @@ pub struct Circumstances<'a> {
 pub fn judge(stop: &Stop, about: &Circumstances) -> Failure {
     let why = sentence(stop, about);
     match &stop.cause {
-        Cause::Answer(reply) => judge_answer(stop.stage, reply.code, about.plain, why),
+        Cause::Answer(reply) => judge_answer(stop.stage, reply, about.plain, why),
+        Cause::Early => unreachable(why),
         _ if stop.stage == Stage::Dot => Failure::Unknown(why),
         Cause::Silent | Cause::Overdue | Cause::Closed | Cause::Network(_) => unreachable(why),
         // A stranger behind the port stays one; a stutter in mid-conversation may pass.
@@ -136,13 +147,15 @@ pub fn judge(stop: &Stop, about: &Circumstances) -> Failure {
     }
 }
 
-fn judge_answer(stage: Stage, code: u16, plain: bool, why: String) -> Failure {
-    match (stage, code) {
+fn judge_answer(stage: Stage, reply: &Reply, plain: bool, why: String) -> Failure {
+    match (stage, reply.code) {
         (_, 400..=499) => unreachable(why),
         (_, 530 | 534 | 535 | 538) => channel_refused(why),
         // A full mailbox, or RFC 5321, section 4.5.3.1.10: it passes.
         (Stage::Recipient, 552) => unreachable(why),
-        (Stage::Recipient, 500..=599) => Failure::MessageRefused(why),
+        (Stage::Recipient, 501 | 550 | 551 | 553) if !reply.is_policy() => {
+            Failure::MessageRefused(why)
+        }
         (Stage::Data | Stage::Dot, 500..=599) if plain => Failure::MessageRefused(why),
         (Stage::Data | Stage::Dot, 500..=599) => Failure::FormRefused(why),
         (_, 500..=599) => channel_refused(why),
@@ -185,6 +198,7 @@ fn sentence(stop: &Stop, about: &Circumstances) -> String {
         }
         Cause::Tls(why) => format!("{server} and we cannot agree on TLS: {why}"),
         Cause::NotSmtp(said) => format!("{server} does not speak SMTP after {after}: \"{said}\""),
+        Cause::Early => format!("{server} answers before it is asked, after {after}"),
         Cause::Injected => format!(
             "{server} sent more than its answer to STARTTLS: somebody may be meddling with the connection"
         ),

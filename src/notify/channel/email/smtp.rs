@@ -13,7 +13,7 @@ use lettre::transport::smtp::response::Response;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::clean::{cut, one_line};
+use super::clean::{cut, holds_a_piece, one_line};
 use super::compose::Mail as Composed;
 use super::judge::{Cause, Reply, Stage, Stop};
 use super::wire::{Overdue, Wire};
@@ -91,7 +91,10 @@ impl<'a> Conversation<'a> {
     }
 
     fn broken(&self, error: io::Error) -> Stop {
-        self.stop(cause(error))
+        self.stop(match cause(error) {
+            Cause::NotSmtp(said) => Cause::NotSmtp(self.shown(&said)),
+            cause => cause,
+        })
     }
 
     fn lacking(&self, what: impl Into<String>) -> Stop {
@@ -215,6 +218,10 @@ impl<'a> Conversation<'a> {
         }
         self.say(Stage::Data, Data, &[354])?;
         self.wire.write(&dotted(&mail.bytes)).map_err(|error| self.broken(error))?;
+        if self.wire.has_come() {
+            // What is said before the dot is no answer to it.
+            return Err(self.stop(Cause::Early));
+        }
         self.stage = Stage::Dot;
         self.wire.write(b".\r\n").map_err(|error| self.broken(error))?;
         self.answer(&[250]).map(drop)
@@ -246,6 +253,9 @@ impl<'a> Conversation<'a> {
     }
 
     fn say(&mut self, stage: Stage, command: impl ToString, wanted: &[u16]) -> Result<Reply, Stop> {
+        if self.wire.has_unread() {
+            return Err(self.stop(Cause::Early));
+        }
         self.stage = stage;
         self.wire.write(command.to_string().as_bytes()).map_err(|error| self.broken(error))?;
         self.answer(wanted)
@@ -279,9 +289,14 @@ impl<'a> Conversation<'a> {
         Reply { lines: vec![self.shown(&reply.lines.join(" "))], ..reply }
     }
 
-    /// A stranger's words without our secrets, control characters and epics.
+    /// A stranger's words without our secrets, control characters and epics; none at all where
+    /// they seem to hold a piece of a secret.
     fn shown(&self, text: &str) -> String {
-        let text = one_line(&scrub(text, &self.spoken));
+        // Cleaning may put a secret together again.
+        let text = scrub(&one_line(&scrub(text, &self.spoken)), &self.spoken);
+        if self.spoken.iter().any(|secret| holds_a_piece(&text, secret)) {
+            return "(words that hold a piece of a secret)".into();
+        }
         cut(&text, 300)
     }
 

@@ -130,6 +130,26 @@ impl Wire {
         !self.unread.is_empty()
     }
 
+    /// Whether more has come by now than was read, without waiting for it.
+    pub fn has_come(&mut self) -> bool {
+        if self.has_unread() || self.socket().tcp.set_nonblocking(true).is_err() {
+            return true;
+        }
+        // An error or an end shows itself at the next line.
+        let _ = self.take_in();
+        self.socket().tcp.set_nonblocking(false).is_err() || self.has_unread()
+    }
+
+    fn take_in(&mut self) -> io::Result<usize> {
+        let mut chunk = [0; 1024];
+        let count = match &mut self.stream {
+            Stream::Plain(socket) => socket.read(&mut chunk),
+            Stream::Tls(stream) => stream.read(&mut chunk),
+        }?;
+        self.unread.extend_from_slice(&chunk[..count]);
+        Ok(count)
+    }
+
     /// Agrees on TLS, and checks the certificate.
     pub fn secure(self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Wire> {
         let Stream::Plain(mut socket) = self.stream else { return Ok(self) };
@@ -154,14 +174,9 @@ impl Wire {
                 let start = String::from_utf8_lossy(&self.unread[..80]).into_owned();
                 return Err(io::Error::new(ErrorKind::InvalidData, start));
             }
-            let mut chunk = [0; 1024];
-            let count = match &mut self.stream {
-                Stream::Plain(socket) => socket.read(&mut chunk),
-                Stream::Tls(stream) => stream.read(&mut chunk),
-            };
-            match count {
+            match self.take_in() {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(count) => self.unread.extend_from_slice(&chunk[..count]),
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

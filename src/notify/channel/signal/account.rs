@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 static BUSY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 static FREED: Condvar = Condvar::new();
@@ -10,15 +10,13 @@ static FREED: Condvar = Condvar::new();
 /// The right to use an account, until it is dropped.
 pub struct Turn(String);
 
-/// Waits for the account to be free, and tells what is left of `limit` then; none when it did not
-/// become free.
-pub fn turn(account: &str, limit: Duration) -> Option<(Turn, Duration)> {
-    let begin = Instant::now();
+/// Waits for the account to be free; none when it did not become free within `limit`.
+pub fn turn(account: &str, limit: Duration) -> Option<Turn> {
     let (mut busy, _) = FREED
         .wait_timeout_while(busy(), limit, |busy| busy.contains(account))
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let free = busy.insert(account.to_owned());
-    free.then(|| (Turn(account.to_owned()), limit.saturating_sub(begin.elapsed())))
+    free.then(|| Turn(account.to_owned()))
 }
 
 impl Drop for Turn {

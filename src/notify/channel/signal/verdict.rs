@@ -7,6 +7,9 @@ use serde_json::Value;
 use crate::notify::channel::Failure;
 use crate::notify::text::{Flavour, Unit, clean, cut};
 
+/// However long Signal wants to be left alone, it is asked once a day.
+const LONGEST_HINT: Duration = Duration::from_secs(24 * 3600);
+
 /// Words of signal-cli and of what starts it, and what to do about them. Nothing is taken until
 /// somebody mends it.
 const CHANNEL_WORDS: [(&str, &str); 9] = [
@@ -86,7 +89,9 @@ fn rate_limit(result: &Value, account: &str) -> Failure {
     }
     Failure::Unreachable {
         why: "Signal limits the rate".into(),
-        after: result["retryAfterSeconds"].as_u64().map(Duration::from_secs),
+        after: result["retryAfterSeconds"]
+            .as_u64()
+            .map(|seconds| Duration::from_secs(seconds).min(LONGEST_HINT)),
     }
 }
 
@@ -169,6 +174,8 @@ fn unreachable(why: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn verdict(code: i32, stdout: &str, stderr: &str) -> &'static str {
@@ -217,6 +224,15 @@ mod tests {
         ] {
             assert_eq!(verdict(code, &result(&fields), ""), expected, "{code} {fields}");
         }
+    }
+
+    #[test]
+    fn a_wait_beyond_reason_is_a_day() {
+        let result = json!({"retryAfterSeconds": u64::MAX});
+        let Failure::Unreachable { after, .. } = rate_limit(&result, "+491") else {
+            panic!("a rate limit passes")
+        };
+        assert_eq!(after, Some(LONGEST_HINT));
     }
 
     #[test]
