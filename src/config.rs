@@ -164,7 +164,7 @@ fn read(top: &mut Section) -> Config {
     let hosts = read_hosts(top, &names, &default_channels, &sets);
     let host_names: Names = hosts.keys().cloned().collect();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
-    Config {
+    let config = Config {
         file: PathBuf::new(),
         warnings: Problems::default(),
         channels,
@@ -176,7 +176,7 @@ fn read(top: &mut Section) -> Config {
             .section("heartbeat", |section| heartbeat::Settings::read(section, &hosts))
             .unwrap_or_default(),
         receiver: top
-            .section("receiver", |section| web::Settings::read(section, &host_names))
+            .section("receiver", |section| read_receiver(section, &host_names))
             .unwrap_or_default(),
         correlator: top.section("correlator", Correlator::read).unwrap_or_default(),
         repo_check: top.section("repo_check", RepoCheck::read),
@@ -186,7 +186,19 @@ fn read(top: &mut Section) -> Config {
         state_dir: state_dir(top),
         hosts,
         secrets: Vec::new(),
+    };
+    if !names.is_empty() {
+        notify::check_backups(top, config.notification_channels_for_backups());
     }
+    config
+}
+
+fn read_receiver(section: &mut Section, hosts: &Names) -> web::Settings {
+    let receiver = web::Settings::read(section, hosts);
+    if receiver.alert_names.is_empty() {
+        section.warning("alert_names", "is empty: no alert is about backups, and none is told");
+    }
+    receiver
 }
 
 /// What the file says, else what systemd says, else the system's directory for whoever may write it,

@@ -132,7 +132,7 @@ fn secrets_come_from_the_file_the_environment_or_a_file_beside() {
         // A brace ends a plain scalar within braces: in block style it does not.
         let text = match token {
             "token: ${A_TOKEN}" => {
-                "notification_channels:\n  m:\n    type: mattermost\n    host: h\n    channel: c\n    token: ${A_TOKEN}\n".into()
+                "notification_channels:\n  m:\n    type: mattermost\n    host: h\n    channel: c\n    token: ${A_TOKEN}\ndefault_notification_channels: [m]\n".into()
             }
             _ => channel(token),
         };
@@ -161,6 +161,7 @@ notification_channels:
   f: {type: mattermost, host: h, channel: c, token: \"hunter22\\n\"}
   g: {type: mattermost, host: h, channel: c, token: [hunter22]}
   h: {type: mattermost, host: h, channel: c, token: }
+default_notification_channels: [h]
 ";
     assert_eq!(
         place.problems(text),
@@ -373,6 +374,43 @@ fn beyond_loopback_a_key_and_a_token_are_enough() {
     ] {
         assert!(Place::new().load(text).is_ok(), "{text}");
     }
+}
+
+#[test]
+fn no_part_of_a_password_in_a_url_is_left_in_what_people_see() {
+    for (url, user, password) in [
+        ("redis://ops:pa/ss@wort@redis.example.com/2", Some("ops"), "pa/ss@wort"),
+        ("redis+unix:///run/redis.sock?db=2&user=ops&pass=pa%2Fsswort", Some("ops"), "pa/sswort"),
+        ("redis+unix:///run/redis.sock?pass=pa/sswort", None, "pa/sswort"),
+    ] {
+        let place = Place::new();
+        let text = format!("correlator: {{redis_url: '{url}'}}\n");
+        let config = load(&place.write("heartbeat.yaml", &text, 0o644)).unwrap();
+        assert!(config.warnings.to_string().contains("chmod o-r"), "{url}");
+        assert!(!format!("{config:?}").contains("wort"), "{config:?}");
+        assert_eq!(config.correlator.redis_user.as_deref(), user);
+        assert_eq!(config.correlator.redis_password.unwrap().reveal(), password);
+        assert!(config.secrets.iter().any(|secret| secret.reveal() == password));
+    }
+}
+
+#[test]
+fn backup_alerts_that_can_reach_nobody_are_a_warning() {
+    let nobody = "warning: notifier: names no channel, so backup alerts reach nobody: name some \
+                  here, or in default_notification_channels";
+    let channels = "notification_channels: {log: {type: log}}\n";
+    let default = "default_notification_channels: [log]\n";
+    for (rest, warned) in [
+        ("", true),
+        ("default_notification_channels: []\n", true),
+        ("default_notification_channels: [log]\nnotifier: {notification_channels: []}\n", true),
+        ("notifier: {notification_channels: [log]}\n", false),
+        (default, false),
+    ] {
+        let said = Place::new().problems(&format!("{channels}{rest}"));
+        assert_eq!(said.contains(nobody), warned, "{rest}: {said}");
+    }
+    assert_eq!(Place::new().problems("receiver: {port: 1}\n"), "");
 }
 
 #[test]

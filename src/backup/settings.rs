@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use redis::IntoConnectionInfo;
+
 use crate::secret::Secret;
 use crate::section::Section;
 
 /// Waiting longer than a day would outlive the alert.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
+/// What an address of Redis begins with.
+const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "unix"];
 
 /// The section `correlator`: where the truth about backups is, and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +28,8 @@ pub struct Correlator {
     pub redis_password: Option<Secret>,
     /// How long to look again while modules are still running.
     pub max_wait: Duration,
-    /// How old a status may be that an alert without a plan could be about.
+    /// How old a status may be that an alert without a plan could be about; also for how long a
+    /// success counts where the plan's schedule is not understood.
     pub recent: Duration,
     /// The labels that may hold the id of the plan; the first that is there counts.
     pub backup_id_labels: Vec<String>,
@@ -57,44 +63,114 @@ impl Correlator {
             recent: section.duration("recent_seconds").unwrap_or(usual.recent),
             backup_id_labels: section.texts("backup_id_labels").unwrap_or(usual.backup_id_labels),
         };
-        correlator.take_login_out_of_url(section);
-        if correlator.redis_user.is_some() && correlator.redis_password.is_none() {
-            let given = section.given("redis_password") || section.given("redis_password_file");
-            if !given {
-                section.error("redis_user", "needs redis_password or redis_password_file");
-            }
+        correlator.check_redis(section);
+        if correlator.recent.is_zero() {
+            let what = "0: of plans that nobody names, none that is switched off is looked at";
+            section.warning("recent_seconds", what);
+        }
+        if correlator.backup_id_labels.is_empty() {
+            let what = "is empty: no alert names a plan, and each is about all of them";
+            section.warning("backup_id_labels", what);
         }
         correlator
     }
 
+    fn check_redis(&mut self, section: &mut Section) {
+        match self.redis_url.split_once("://").map(|(scheme, _)| SCHEMES.contains(&scheme)) {
+            None => section.error("redis_url", "must be such as redis://127.0.0.1:6379"),
+            Some(false) => {
+                section.error("redis_url", "must begin with redis://, rediss:// or redis+unix:///")
+            }
+            Some(true) => {
+                self.take_login_out_of_url(section);
+                if let Some(what) = fault(&self.redis_url) {
+                    section.error("redis_url", what);
+                }
+            }
+        }
+        let given = section.given("redis_password") || section.given("redis_password_file");
+        if self.redis_user.is_some() && self.redis_password.is_none() && !given {
+            section.error("redis_user", "needs redis_password or redis_password_file");
+        }
+    }
+
     /// A password in the URL becomes a secret, and the URL may be shown.
     fn take_login_out_of_url(&mut self, section: &mut Section) {
-        const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "unix"];
-        let Some((scheme, rest)) = self.redis_url.split_once("://") else {
-            return section.error("redis_url", "must be such as redis://127.0.0.1:6379");
-        };
-        if !SCHEMES.contains(&scheme) {
-            return section
-                .error("redis_url", "must begin with redis://, rediss:// or redis+unix:///");
+        let login = Login::taken_from(&mut self.redis_url);
+        if !login.user.is_empty() {
+            self.redis_user = Some(percent_decoded(&login.user));
         }
-        let end = rest.find('/').unwrap_or(rest.len());
-        let Some(at) = rest[..end].rfind('@') else { return };
-        let (user, password) = rest[..at].split_once(':').unwrap_or((&rest[..at], ""));
-        if !user.is_empty() {
-            self.redis_user = Some(percent_decoded(user));
+        if login.password.is_empty() {
+            return;
         }
-        if !password.is_empty() {
-            if self.redis_password.is_some() {
-                section.error(
-                    "redis_url",
-                    "holds a password, and redis_password is given too: give one",
-                );
-            }
-            section.keep_secret(password);
-            self.redis_password = Some(section.keep_secret(&percent_decoded(password)));
+        if self.redis_password.is_some() {
+            let what = "holds a password, and redis_password is given too: give one";
+            section.error("redis_url", what);
         }
-        self.redis_url = format!("{scheme}://{}", &rest[at + 1..]);
+        section.keep_secret(&login.password);
+        self.redis_password = Some(section.keep_secret(&percent_decoded(&login.password)));
     }
+}
+
+/// User and password as they stand in a URL.
+#[derive(Default)]
+struct Login {
+    user: String,
+    password: String,
+}
+
+impl Login {
+    /// Takes out what stands before the last `@`, for a password may hold a slash or another one,
+    /// and `user=` and `pass=`, which is how sockets have them.
+    fn taken_from(url: &mut String) -> Login {
+        let mut login = Login::default();
+        let Some((scheme, mut rest)) = url.split_once("://") else { return login };
+        // A socket's path may hold an @.
+        if !(scheme.ends_with("unix") && rest.starts_with('/'))
+            && let Some((before, place)) = rest.rsplit_once('@')
+        {
+            let (user, password) = before.split_once(':').unwrap_or((before, ""));
+            (login.user, login.password) = (user.to_owned(), password.to_owned());
+            rest = place;
+        }
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let mut kept = Vec::new();
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some(("user", user)) => login.user = user.to_owned(),
+                Some(("pass", password)) => login.password = password.to_owned(),
+                _ => kept.push(part),
+            }
+        }
+        let mark = if kept.is_empty() { "" } else { "?" };
+        *url = format!("{scheme}://{place}{mark}{}", kept.join("&"));
+        login
+    }
+}
+
+/// Why there can be no Redis at an address that has one of our schemes and no login.
+fn fault(url: &str) -> Option<&'static str> {
+    let (scheme, rest) = url.split_once("://")?;
+    if scheme.ends_with("unix") {
+        if !rest.starts_with('/') {
+            return Some("needs three slashes and a whole path: redis+unix:///run/redis.sock");
+        }
+    } else {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let port = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+        let (host, port) = port.map_or((authority, None), |(host, port)| (host, Some(port)));
+        if host.is_empty() {
+            return Some("names no host: it must be such as redis://127.0.0.1:6379");
+        }
+        if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return Some("its port must be 1 to 65535");
+        }
+    }
+    let why = url.into_connection_info().err()?.to_string();
+    Some(match why.contains("database") {
+        true => "its database must be a number, as in redis://127.0.0.1:6379/0",
+        false => "is no address of a Redis: it must be such as redis://127.0.0.1:6379",
+    })
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -154,7 +230,11 @@ impl RepoCheck {
     /// Reads the section.
     pub fn read(section: &mut Section) -> RepoCheck {
         let timeouts = Duration::from_secs(1)..=LONGEST_WAIT;
-        let repositories = section.entries("repositories", |_, section| Repository::read(section));
+        let repositories = section.entries("repositories", Repository::read);
+        if repositories.is_empty() {
+            let what = "is empty, so no repository is asked: name a destination, or default";
+            section.warning("repositories", what);
+        }
         RepoCheck {
             restic_path: section.program("restic_path", "restic"),
             timeout: section
@@ -167,7 +247,7 @@ impl RepoCheck {
 }
 
 impl Repository {
-    fn read(section: &mut Section) -> Repository {
+    fn read(destination: &str, section: &mut Section) -> Repository {
         let env = section.secrets("env");
         let password = match (section.given("password"), section.given("password_file")) {
             (false, true) => section.secret_path("password_file").map(Password::File),
@@ -175,13 +255,20 @@ impl Repository {
         };
         let repository = section.required("repository");
         check_repository(section, &repository);
+        if destination == "default" && !repository.is_empty() && !repository.contains("{path}") {
+            let what = "has no {path}: every module is then looked for in the same place";
+            section.warning("repository", what);
+        }
         Repository { repository, password, env }
     }
 }
 
 fn check_repository(section: &mut Section, repository: &str) {
     for part in repository.split('{').skip(1) {
-        let name = part.split('}').next().unwrap_or_default();
+        let Some((name, _)) = part.split_once('}') else {
+            section.error("repository", "a { is not closed: there are {repository} and {path}");
+            continue;
+        };
         if !matches!(name, "repository" | "path") {
             let what =
                 format!("\"{{{name}}}\" stands for nothing: there are {{repository}} and {{path}}");
@@ -203,5 +290,58 @@ mod tests {
     fn percent_signs_are_decoded_where_they_are_meant() {
         assert_eq!(percent_decoded("a%40b%2"), "a@b%2");
         assert_eq!(percent_decoded("100%"), "100%");
+    }
+
+    #[test]
+    fn no_part_of_a_login_stays_in_the_url() {
+        for (url, user, password, left) in [
+            ("redis://h:1/2", "", "", "redis://h:1/2"),
+            ("redis://ops:pw@h:1/2", "ops", "pw", "redis://h:1/2"),
+            ("redis://:pw@h", "", "pw", "redis://h"),
+            ("redis://ops:pa/ss@wo?r#d@h/2", "ops", "pa/ss@wo?r#d", "redis://h/2"),
+            ("redis://h?pass=pw&protocol=3", "", "pw", "redis://h?protocol=3"),
+            ("unix:///run/r@1?db=2&user=ops&pass=p@w", "ops", "p@w", "unix:///run/r@1?db=2"),
+            ("redis+unix://ops:pw@/run/r?pass=", "ops", "", "redis+unix:///run/r"),
+        ] {
+            let mut rest = url.to_owned();
+            let login = Login::taken_from(&mut rest);
+            assert_eq!(
+                (login.user.as_str(), login.password.as_str(), rest.as_str()),
+                (user, password, left),
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_that_can_never_work_is_said() {
+        for (url, what) in [
+            ("redis://127.0.0.1:6379", None),
+            ("redis://localhost/2", None),
+            ("rediss://redis.example.com:6380/2", None),
+            ("redis://[::1]:6379/", None),
+            ("redis://[::1]", None),
+            ("redis+unix:///run/redis.sock?db=2", None),
+            ("unix:///run/redis.sock", None),
+            ("redis://127.0.0.1:99999", Some("port")),
+            ("redis://127.0.0.1:0", Some("port")),
+            ("redis://127.0.0.1:", Some("port")),
+            ("redis://", Some("host")),
+            ("redis://:6379", Some("host")),
+            ("redis:///2", Some("host")),
+            ("redis://127.0.0.1/abc", Some("database")),
+            ("redis+unix:///run/redis.sock?db=x", Some("database")),
+            ("redis+unix://run/redis.sock", Some("three slashes")),
+            ("redis://0.0.0.0", Some("no address")),
+            ("redis://a b", Some("no address")),
+        ] {
+            let said = fault(url);
+            let right = match (said, what) {
+                (None, None) => true,
+                (Some(said), Some(what)) => said.contains(what),
+                _ => false,
+            };
+            assert!(right, "{url}: {said:?}");
+        }
     }
 }

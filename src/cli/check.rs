@@ -79,8 +79,7 @@ mod tests {
 
     #[test]
     fn a_sound_file_is_counted() {
-        let text =
-            "notification_channels: {a: {type: log}, b: {type: log}}\nthreshold_configs: {x: {}}\n";
+        let text = "notification_channels: {a: {type: log}, b: {type: log}}\ndefault_notification_channels: [a]\nthreshold_configs: {x: {}}\n";
         assert_eq!(
             run(text, true, false),
             (0, "OK: 2 channels, 0 hosts, 1 threshold set\n".into())

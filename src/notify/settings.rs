@@ -21,6 +21,15 @@ impl Settings {
     }
 }
 
+/// Warns when nobody is `told` about backups.
+pub fn check_backups(top: &Section, told: &[String]) {
+    if told.is_empty() {
+        let what = "names no channel, so backup alerts reach nobody: name some here, or in \
+                    default_notification_channels";
+        top.warning("notifier", what);
+    }
+}
+
 /// Reads the section `notification_channels` of the top level.
 pub fn read_channels(top: &mut Section) -> BTreeMap<String, Definition> {
     let channels = top.entries("notification_channels", |name, section| {
