@@ -1,4 +1,6 @@
 //! A mail server that follows a script: it takes every mail, except where it is told otherwise.
+//! Each test file uses some of it.
+#![allow(dead_code)]
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -82,6 +84,11 @@ impl Server {
     /// The next connection, when it has ended.
     pub fn session(&self) -> Session {
         self.sessions.recv_timeout(Duration::from_secs(20)).expect("a connection that ended")
+    }
+
+    /// The connections that have ended since this was asked last.
+    pub fn ended(&self) -> Vec<Session> {
+        self.sessions.try_iter().collect()
     }
 }
 
