@@ -130,7 +130,8 @@ fn request(address: SocketAddr, head: &str, body: &str) -> Option<(u16, String)>
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(LONG)).unwrap();
     let length = body.len();
-    let text = format!("{head} HTTP/1.1\r\nhost: hbd\r\ncontent-length: {length}\r\n\r\n{body}");
+    let text =
+        format!("{head} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(text.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
