@@ -1,10 +1,11 @@
 //! Whom TLS connections trust: the system's certificate authorities and the operator's own.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// The system's certificate authorities, read once. Empty where there are none.
 pub fn system_roots() -> &'static [CertificateDer<'static>] {
@@ -37,4 +38,14 @@ pub fn roots(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Str
         all.extend(read_ca_file(path)?);
     }
     Ok(all)
+}
+
+/// TLS for the HTTP client: these roots and no others, and the one TLS stack that there is.
+pub fn http_client(roots: &[CertificateDer]) -> TlsConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned());
+    TlsConfig::builder()
+        .root_certs(RootCerts::from(roots))
+        .unversioned_rustls_crypto_provider(provider)
+        .build()
 }

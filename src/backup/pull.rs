@@ -1,10 +1,7 @@
 //! Asks an Alertmanager for its alerts, where it cannot be told to send them.
 
 use std::io::Read;
-use std::sync::Arc;
 use std::time::Duration;
-
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::alert::{self, Fetched, Wanted};
 use crate::tls;
@@ -48,15 +45,7 @@ fn agent(base: &str) -> ureq::Agent {
         .timeout_global(Some(TIMEOUT))
         .timeout_resolve(Some(TIMEOUT));
     if base.starts_with("https:") {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let roots = tls::system_roots().iter();
-        let roots = roots.map(|root| Certificate::from_der(root).to_owned());
-        config = config.tls_config(
-            TlsConfig::builder()
-                .root_certs(RootCerts::from(roots))
-                .unversioned_rustls_crypto_provider(provider)
-                .build(),
-        );
+        config = config.tls_config(tls::http_client(tls::system_roots()));
     }
     config.build().into()
 }

@@ -1,11 +1,9 @@
 //! The running daemon, asked over HTTP by the commands that show what it knows.
 
 use std::io::Read;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::address::BaseUrl;
 use crate::config::Config;
@@ -113,15 +111,7 @@ impl Client {
             .user_agent(concat!("hbd/", env!("CARGO_PKG_VERSION")))
             .timeout_global(Some(TIMEOUT));
         if self.base.starts_with("https:") {
-            let roots = tls::roots(None)?;
-            let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned());
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            config = config.tls_config(
-                TlsConfig::builder()
-                    .root_certs(RootCerts::from(roots))
-                    .unversioned_rustls_crypto_provider(provider)
-                    .build(),
-            );
+            config = config.tls_config(tls::http_client(&tls::roots(None)?));
         }
         Ok(config.build().into())
     }

@@ -2,12 +2,10 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::CertificateError;
 use ureq::http::{HeaderMap, Uri};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::Failure;
 use crate::clock::Wall;
@@ -94,14 +92,7 @@ impl Call<'_> {
             .timeout_resolve(Some(self.timeout.min(Duration::from_secs(10))));
         if encrypted {
             let roots = tls::roots(self.ca_file).map_err(refused)?;
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned());
-            config = config.tls_config(
-                TlsConfig::builder()
-                    .root_certs(RootCerts::from(roots))
-                    .unversioned_rustls_crypto_provider(provider)
-                    .build(),
-            );
+            config = config.tls_config(tls::http_client(&roots));
         }
         Ok(config.build().into())
     }
