@@ -3,6 +3,8 @@
 mod ack;
 pub mod collect;
 mod machine;
+mod name;
 pub mod options;
+pub mod own;
 pub mod send;
 mod server;
