@@ -2,9 +2,11 @@
 
 mod ack;
 pub mod collect;
+pub mod exec;
 mod machine;
 mod name;
 pub mod options;
 pub mod own;
 pub mod send;
 mod server;
+pub mod show;
