@@ -285,7 +285,12 @@ fn start_polling(
     sink: Sink,
     stop: &Stop,
 ) -> Result<(), Failure> {
-    let Some(url) = config.receiver.poll_url.clone() else { return Ok(()) };
+    let Some(url) = config.receiver.poll_url.clone() else {
+        if told {
+            poll::abandon(&sink);
+        }
+        return Ok(());
+    };
     let settings = poll::Settings { url, interval: config.receiver.poll_interval, told };
     let (rooms, stop) = (Arc::clone(rooms), stop.clone());
     spawn("poll", move || {

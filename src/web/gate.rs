@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -190,31 +190,47 @@ impl Crowd {
 
 /// A number of permits, each of which one can have at a time.
 pub struct Permits {
-    free: Mutex<usize>,
+    counts: Mutex<Counts>,
     given_back: Condvar,
+}
+
+struct Counts {
+    free: usize,
+    /// Who waits for one; waking nobody costs a system call, too.
+    waiting: usize,
 }
 
 /// Given back when dropped.
 pub struct Permit<'a>(&'a Permits);
 
 impl Permits {
-    fn new(count: usize) -> Permits {
-        Permits { free: Mutex::new(count), given_back: Condvar::new() }
+    fn new(free: usize) -> Permits {
+        Permits { counts: Mutex::new(Counts { free, waiting: 0 }), given_back: Condvar::new() }
     }
 
     /// A permit, when one is free within `patience`.
     pub fn take(&self, patience: Duration) -> Option<Permit<'_>> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.given_back.wait_timeout_while(free, patience, |free| *free == 0);
-        let (mut free, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *free = free.checked_sub(1)?;
+        let mut counts = self.lock();
+        counts.waiting += 1;
+        let none = |counts: &mut Counts| counts.free == 0;
+        let waited = self.given_back.wait_timeout_while(counts, patience, none);
+        let (mut counts, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        counts.waiting -= 1;
+        counts.free = counts.free.checked_sub(1)?;
         Some(Permit(self))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.given_back.notify_one();
+        let mut counts = self.0.lock();
+        counts.free += 1;
+        if counts.waiting > 0 {
+            self.0.given_back.notify_one();
+        }
     }
 }
