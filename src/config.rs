@@ -188,9 +188,22 @@ fn read(top: &mut Section) -> Config {
         secrets: Vec::new(),
     };
     if !names.is_empty() {
-        notify::check_backups(top, config.notification_channels_for_backups());
+        let told = config.notification_channels_for_backups();
+        notify::check_backups(top, told, speaks_of_backups(top, &config));
     }
     config
+}
+
+/// Whether the file is about backups, too. Where it only gives hosts their channels, nobody need
+/// be told that backups have none.
+fn speaks_of_backups(top: &Section, config: &Config) -> bool {
+    let told = |host: &HostSettings| {
+        host.notification_channels.as_ref().is_some_and(|channels| !channels.is_empty())
+    };
+    ["correlator", "repo_check", "notifier"].into_iter().any(|section| top.given(section))
+        || config.receiver.poll_url.is_some()
+        || config.receiver.alert_names != web::Settings::default().alert_names
+        || !config.hosts.values().any(told)
 }
 
 fn read_receiver(section: &mut Section, hosts: &Names) -> web::Settings {

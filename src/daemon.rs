@@ -33,6 +33,7 @@ use crate::web::Web;
 
 mod equip;
 mod house;
+mod memory;
 mod signal_check;
 mod signs;
 mod telling;
@@ -70,6 +71,7 @@ impl From<String> for Failure {
 /// # Errors
 /// When it cannot start.
 pub fn run(config_file: &Path) -> Result<(), Failure> {
+    memory::share();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let config = Config::load(config_file).map_err(Failure::Configuration)?;
@@ -283,7 +285,12 @@ fn start_polling(
     sink: Sink,
     stop: &Stop,
 ) -> Result<(), Failure> {
-    let Some(url) = config.receiver.poll_url.clone() else { return Ok(()) };
+    let Some(url) = config.receiver.poll_url.clone() else {
+        if told {
+            poll::abandon(&sink);
+        }
+        return Ok(());
+    };
     let settings = poll::Settings { url, interval: config.receiver.poll_interval, told };
     let (rooms, stop) = (Arc::clone(rooms), stop.clone());
     spawn("poll", move || {
