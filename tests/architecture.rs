@@ -19,7 +19,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("agent", &["heartbeat", "stop"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
     ("cli", &["backup", "config", "daemon", "logger", "notify", "stop", "tls"]),
-    ("config", &["backup", "heartbeat", "notify", "section", "web", "yaml"]),
+    ("config", &["backup", "heartbeat", "notify", "section", "web"]),
     (
         "daemon",
         &["backup", "config", "heartbeat", "notify", "stop", "store", "systemd", "tls", "web"],
