@@ -249,3 +249,103 @@ impl Connection {
         self.source.map(Family::of)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn load(text: &str) -> Result<(Settings, Problems), Problems> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let config = Some(file.path().to_owned());
+        Settings::load(&Overrides { config, ..Overrides::default() }, &|_| None)
+    }
+
+    #[test]
+    fn what_can_never_work_is_refused_in_one_go() {
+        for (text, what) in [
+            ("", ": server: is missing"),
+            ("host: web1", ": server: is missing"),
+            ("server: a b", ":1: server: \"a b\" must be a name or an address"),
+            ("server: a\nservers: [b]", ":2: servers: give either server or servers, not both"),
+            ("server: a\ninterval: 30d", ":2: interval: must be from 50 ms to 7 d, not 30 d"),
+            ("server: a\nkey: k\nkey_file: f", ":3: key_file: give either key or key_file"),
+            ("server: a\nkey_file: /nowhere/k", ":2: key_file: cannot read /nowhere/k"),
+            (
+                "server: a\nconnections: {vpn: {source: tun0}}",
+                ":2: connections.vpn.source: must be an address of this machine, not \"tun0\"",
+            ),
+            (
+                "server: a\nconnections: {vpn: {interface: a-very-long-name}}",
+                ":2: connections.vpn.interface: must be the name of an interface",
+            ),
+            (
+                "server: a\nconnections: {vpn: {}}",
+                ":2: connections.vpn: give source, interface or server",
+            ),
+            (
+                "server: a\nconnections: {vpn: off}",
+                ":2: connections.vpn: only ipv4 and ipv6 can be off",
+            ),
+            (
+                "server: a\nconnections: {vpn: 10.8.0.2}",
+                ":2: connections.vpn: must be a map, such as {source: 10.8.0.2}",
+            ),
+            (
+                "server: a\nconnections: {\"my vpn\": {interface: wg0}}",
+                ":2: connections.my vpn: a connection's name must be 1 to 32",
+            ),
+            (
+                "server: a\nconnections: {ipv4: off, ipv6: off}",
+                ":2: connections: ipv4 and ipv6 are off and no other one is named",
+            ),
+        ] {
+            let problems = load(text).unwrap_err().to_string();
+            assert!(problems.contains(what), "{text}: {problems}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"servers: [a, b]\nhost: web1\ninterval: 1m\nkey: k\n").unwrap();
+        let mut overrides =
+            Overrides { config: Some(file.path().to_owned()), ..Overrides::default() };
+        let (settings, _) = Settings::load(&overrides, &|_| None).unwrap();
+        assert_eq!(settings.servers.len(), 2);
+        overrides.servers = vec![Server::parse("c:7").unwrap()];
+        overrides.host = Some("web2".into());
+        overrides.interval = Some(Duration::from_secs(5));
+        let (settings, _) = Settings::load(&overrides, &|_| None).unwrap();
+        assert_eq!(settings.servers, overrides.servers);
+        assert_eq!(settings.host, overrides.host);
+        assert_eq!(settings.interval, Duration::from_secs(5));
+        assert_eq!(settings.key, Some(Secret::new("k")));
+        overrides.config = None;
+        let other = file.path().to_str().unwrap().to_owned();
+        let (settings, _) =
+            Settings::load(&overrides, &|name| (name == "HBC_CONFIG").then(|| other.clone()))
+                .unwrap();
+        assert_eq!(settings.key, Some(Secret::new("k")));
+    }
+
+    #[test]
+    fn the_example_is_sound_but_for_its_key() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/hbc.yaml");
+        let overrides = Overrides { config: Some(file.into()), ..Overrides::default() };
+        let problems = Settings::load(&overrides, &|_| None).unwrap_err();
+        assert_eq!(problems.0.len(), 1, "{problems}");
+        assert!(problems.to_string().contains("key_file: cannot read /etc/hbc/key"));
+        let text = std::fs::read_to_string(file).unwrap();
+        // All that is commented out holds, too.
+        let text = text.replace("key_file: /etc/hbc/key", "").replace("\n#", "\n");
+        let keys = ["server:", "host:", "interval:", "connections:", "  vpn:", "  lte:", "  ipv6:"];
+        let lines = text.lines().filter(|line| keys.iter().any(|key| line.starts_with(key)));
+        let (settings, _) =
+            load(&lines.fold(String::new(), |all, line| all + line + "\n")).unwrap();
+        assert_eq!(settings.connections.len(), 2);
+        assert_eq!(settings.families, [true, false]);
+    }
+}
