@@ -1,17 +1,42 @@
 //! Metrics are collected in a thread of their own: a disk that hangs must not delay a beat.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 
+use super::collect::Collector;
 use super::ear::Waker;
+use super::own::{self, Own};
+use super::settings::Settings;
 use crate::clock::{Mono, Now, words};
-use crate::stop::Vital;
+use crate::stop::{self, Vital};
 
 /// Gives the metrics of this machine, ordered by path; called before every beat.
 pub type Collect = Box<dyn FnMut(Now) -> Vec<(String, f64)> + Send>;
+
+/// What `settings` ask for: the machine's own figures, and over them those of the operator's
+/// programs.
+pub fn of_this_machine(settings: &Settings) -> Collect {
+    let mut collector = Collector::new(&settings.metrics);
+    let (stopper, stop) = stop::channel();
+    let directory = settings.metrics_dir.clone();
+    let own = Own::start(&own::Settings { directory, ..own::Settings::default() }, stop);
+    if let Err(why) = &own {
+        warn!("own metrics are left out: no thread can be started: {why}");
+    }
+    Box::new(move |now| {
+        // The programs stop with whoever asks for them.
+        let _lives = &stopper;
+        let mut metrics: BTreeMap<String, f64> = collector.collect(now).into_iter().collect();
+        if let Ok(own) = &own {
+            metrics.extend(own.latest(now));
+        }
+        metrics.into_iter().collect()
+    })
+}
 
 /// So many metrics does hbd keep of a host.
 const MOST: usize = 512;

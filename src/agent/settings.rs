@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::beat::aim::Family;
+use super::collect;
+use super::own;
 use super::send::read_key;
 use super::server::Server;
 use crate::address::is_name;
@@ -45,6 +47,10 @@ pub struct Settings {
     pub families: [bool; 2],
     /// The connections that somebody named.
     pub connections: BTreeMap<String, Connection>,
+    /// What is collected of the machine.
+    pub metrics: collect::Settings,
+    /// Where the operator's own programs for metrics are.
+    pub metrics_dir: PathBuf,
 }
 
 impl Default for Settings {
@@ -56,6 +62,8 @@ impl Default for Settings {
             interval: Duration::from_secs(10),
             families: [true; 2],
             connections: BTreeMap::new(),
+            metrics: collect::Settings::default(),
+            metrics_dir: own::Settings::default().directory,
         }
     }
 }
@@ -143,7 +151,9 @@ impl Settings {
                 "ipv4 and ipv6 are off and no other one is named: none is left",
             );
         }
-        Settings { servers, host, key, interval, families, connections }
+        let metrics = top.section("metrics", collect::Settings::read).unwrap_or_default();
+        let metrics_dir = top.path("metrics_dir").unwrap_or(usual.metrics_dir);
+        Settings { servers, host, key, interval, families, connections, metrics, metrics_dir }
     }
 }
 
@@ -298,6 +308,11 @@ mod tests {
                 ":2: connections.my vpn: a connection's name must be 1 to 32",
             ),
             (
+                "server: a\nmetrics: {without: [cpu_monitr]}",
+                ":2: metrics.without: no monitor is called \"cpu_monitr\", did you mean \"cpu_monitor\"?",
+            ),
+            ("server: a\nmetric: {}", ":2: metric: unknown key, did you mean \"metrics\"?"),
+            (
                 "server: a\nconnections: {ipv4: off, ipv6: off}",
                 ":2: connections: ipv4 and ipv6 are off and no other one is named",
             ),
@@ -341,11 +356,25 @@ mod tests {
         let text = std::fs::read_to_string(file).unwrap();
         // All that is commented out holds, too.
         let text = text.replace("key_file: /etc/hbc/key", "").replace("\n#", "\n");
-        let keys = ["server:", "host:", "interval:", "connections:", "  vpn:", "  lte:", "  ipv6:"];
+        let keys = [
+            "server:",
+            "host:",
+            "interval:",
+            "connections:",
+            "  vpn:",
+            "  lte:",
+            "  ipv6:",
+            "metrics:",
+            "  without:",
+            "  excluded_",
+            "metrics_dir:",
+        ];
         let lines = text.lines().filter(|line| keys.iter().any(|key| line.starts_with(key)));
         let (settings, _) =
             load(&lines.fold(String::new(), |all, line| all + line + "\n")).unwrap();
         assert_eq!(settings.connections.len(), 2);
         assert_eq!(settings.families, [true, false]);
+        assert_eq!(settings.metrics.without.len(), 2);
+        assert_eq!(settings.metrics_dir, own::Settings::default().directory);
     }
 }

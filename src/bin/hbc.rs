@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use heartbeat::agent::check;
-use heartbeat::agent::options::{self, Command, Errand, HELP};
+use heartbeat::agent::options::{self, Command, Errand, HELP, Job};
 use heartbeat::agent::run::{self, Failure};
 use heartbeat::agent::send::Parcel;
 use heartbeat::agent::settings::Overrides;
+use heartbeat::agent::{check, exec, gather, show};
 use heartbeat::logger;
 
 const UNTOLD: u8 = 1;
@@ -26,6 +26,11 @@ fn main() -> ExitCode {
             return if sound { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION) };
         }
         Ok(Command::Send(errand)) => return send(*errand),
+        Ok(Command::Exec(job)) => return exec(*job),
+        Ok(Command::Metrics(directory)) => {
+            logger::start();
+            print(&show::metrics(directory));
+        }
         Err(why) => return complain(USAGE, &why),
     }
     ExitCode::SUCCESS
@@ -33,7 +38,7 @@ fn main() -> ExitCode {
 
 fn run(overrides: &Overrides) -> ExitCode {
     logger::start_by("HBC_LOG");
-    match run::run(overrides, &|_| None) {
+    match run::run(overrides, &|settings| Some(gather::of_this_machine(settings))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(problems)) => {
             eprintln!("{problems}");
@@ -56,6 +61,15 @@ fn send(errand: Errand) -> ExitCode {
         }
     }
     code
+}
+
+/// Its exit code is the job's, whatever became of the telling.
+fn exec(job: Job) -> ExitCode {
+    let ended = exec::run(job);
+    for why in &ended.complaints {
+        complain(ended.code, why);
+    }
+    ended.code.into()
 }
 
 /// Whoever closed our output does not want to hear more.

@@ -212,16 +212,16 @@ fn without_loss_a_beat_is_one_datagram() {
 
 #[test]
 fn the_measured_loss_is_the_loss_of_the_path() {
-    // Over a thousand windows: repetitions must not bias it.
+    // Over many windows: repetitions must not bias it.
     let mut play = Play::new(&["ipv4"], SECOND * 5, HOUR);
     play.nets = vec![Net { loss: 0.2, ..GOOD }];
     let mut sum = 0.0;
-    for _ in 0..200 {
+    for _ in 0..60 {
         play.run(10 * MINUTE);
         sum += play.metric("connection_monitor.loss_percent");
     }
-    let mean = sum / 200.0;
-    assert!((34.0..38.0).contains(&mean), "{mean}, 36 is right");
+    let mean = sum / 60.0;
+    assert!((33.0..39.0).contains(&mean), "{mean}, 36 is right");
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn a_clock_that_is_set_is_no_alarm() {
         play.run(MINUTE);
         for ahead in [ahead, 0, -ahead, 0] {
             play.ahead = ahead;
-            play.run(HOUR);
+            play.run(15 * MINUTE);
         }
         assert_eq!(play.told(), [""; 0], "{ahead} ms");
         assert_eq!(play.news, [], "{ahead} ms");
@@ -352,9 +352,9 @@ fn metrics_go_over_one_connection_and_change_over_when_it_fails() {
 fn nothing_grows_while_nobody_answers() {
     let mut play = Play::new(&["ipv4"], SECOND / 20, HOUR);
     play.nets[0] = CUT;
-    play.run(HOUR);
+    play.run(10 * MINUTE);
     let size = format!("{:?}", play.speaker).len();
-    play.run(HOUR);
+    play.run(10 * MINUTE);
     assert!(format!("{:?}", play.speaker).len() < size * 2);
     assert!(play.speaker.line(0).quality().loss_percent() == Some(100.0));
 }
