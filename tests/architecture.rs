@@ -16,10 +16,10 @@ const VOCABULARY: &[&str] =
 
 /// What each room may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[
-    ("agent", &["heartbeat", "process", "stop"]),
+    ("agent", &["heartbeat", "process", "section", "stop", "systemd"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
     ("cli", &["backup", "config", "daemon", "logger", "notify", "stop", "tls"]),
-    ("config", &["backup", "heartbeat", "notify", "section", "web", "yaml"]),
+    ("config", &["backup", "heartbeat", "notify", "section", "web"]),
     (
         "daemon",
         &["backup", "config", "heartbeat", "notify", "stop", "store", "systemd", "tls", "web"],

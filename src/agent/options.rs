@@ -8,21 +8,31 @@ use std::time::Duration;
 use lexopt::{Arg, Parser, ValueExt};
 
 use super::server::Server;
+use super::settings::Overrides;
 use crate::duration;
 use crate::heartbeat::datagram::Kind;
 
 mod exec;
+mod run;
 
 /// What `hbc --help` says.
 pub const HELP: &str = "\
 hbc tells hbd how this host is.
 
+  hbc run [--config FILE] [--server HOST[:PORT] ...] [--host NAME]
+          [--interval DURATION] [--key-file FILE]
+                                                beats until it is stopped
+  hbc check [--config FILE] [--strict]          says what is wrong with the configuration
   hbc send --server HOST[:PORT] [OPTION ...]    sends one datagram
   hbc exec --server HOST[:PORT] [OPTION ...] [--] COMMAND [ARGUMENT ...]
                                                 runs a job and tells how it went
   hbc metrics [--metrics-dir DIRECTORY]         prints what this machine says about itself
   hbc --help | --version
 
+The configuration is FILE, else $HBC_CONFIG, else /etc/hbc/hbc.yaml; options go before it.
+What the log of hbc run shows is set by HBC_LOG: error, warn, info (default), debug.
+
+Options of hbc send:
   --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated
   --host NAME           the host that it is about (default: the name of this machine)
   --connection NAME     the path to it (default: ipv4 or ipv6)
@@ -40,9 +50,9 @@ exec takes --server, --host, --connection, --metric, --interval, --key-file and 
 metrics takes:
   --metrics-dir DIRECTORY  programs that are run, too (default: /etc/hbc/metrics.d)
 
-Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options; of exec that
-of the job, or 128 and the number of the signal that killed it.
-hbc(8) has the details.
+Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options,
+78 wrong configuration; of exec that of the job, or 128 and the number of the signal that killed
+it. hbc(8) has the details.
 ";
 
 const NO_SERVER: &str = "--server HOST:PORT is missing: where does hbd listen?";
@@ -54,6 +64,15 @@ pub enum Command {
     Help,
     /// Print the version.
     Version,
+    /// Beat until stopped.
+    Run(Overrides),
+    /// Say what is wrong with the configuration.
+    Check {
+        /// Instead of the usual file.
+        config: Option<PathBuf>,
+        /// Whether warnings count as errors.
+        strict: bool,
+    },
     /// Send one datagram.
     Send(Box<Errand>),
     /// Run a job and tell how it went.
@@ -120,6 +139,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         Some(Word::Value(word)) if word == "send" => send(&mut parser),
         Some(Word::Value(word)) if word == "exec" => exec::exec(&mut parser),
         Some(Word::Value(word)) if word == "metrics" => exec::metrics(&mut parser),
+        Some(Word::Value(word)) if word == "run" => run::run(&mut parser),
+        Some(Word::Value(word)) if word == "check" => run::check(&mut parser),
         Some(Word::Value(word)) => Err(format!("there is no command \"{word}\", try: hbc send")),
         Some(Word::Long(name)) => {
             Err(format!("--{name}: a command comes first, such as: hbc send --{name} ..."))
@@ -153,14 +174,7 @@ fn send(parser: &mut Parser) -> Result<Command, String> {
         match word {
             Word::Option('h') => return Ok(Command::Help),
             Word::Option('V') => return Ok(Command::Version),
-            Word::Option(letter) => {
-                return Err(format!("there is no option -{letter}, see hbc --help"));
-            }
-            Word::Value(word) => {
-                return Err(format!(
-                    "\"{word}\" belongs to no option; a text with spaces needs quotes"
-                ));
-            }
+            word @ (Word::Option(_) | Word::Value(_)) => return Err(unknown(word)),
             Word::Long(name) if name == "uptime" => errand.uptime = true,
             Word::Long(name) if name == "event" => event = Some(kind(&value(parser, &name)?)?),
             Word::Long(name) => errand.take(&name, parser)?,
@@ -223,9 +237,20 @@ impl Errand {
             }
             "key-file" => self.key_file = Some(value(parser, name)?.into()),
             "wait" => self.wait = Some(wait(&value(parser, name)?).map_err(of_option)?),
-            _ => return Err(format!("there is no option --{name}, see hbc --help")),
+            _ => return Err(unknown(Word::Long(name.to_owned()))),
         }
         Ok(())
+    }
+}
+
+/// What is said of a word that has no place there.
+fn unknown(word: Word) -> String {
+    match word {
+        Word::Option(letter) => format!("there is no option -{letter}, see hbc --help"),
+        Word::Long(name) => format!("there is no option --{name}, see hbc --help"),
+        Word::Value(word) => {
+            format!("\"{word}\" belongs to no option; a text with spaces needs quotes")
+        }
     }
 }
 
