@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::clock::Now;
 use crate::heartbeat::datagram::{self, Datagram, Kind, MAX_BYTES, Rejection};
 use crate::heartbeat::fleet::{Fleet, Heard};
-use crate::heartbeat::gauge;
+use crate::heartbeat::gauge::{self, Bringer};
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
 use crate::heartbeat::metrics::MAX_METRICS;
 use crate::heartbeat::wire;
@@ -184,19 +184,17 @@ impl Fleet {
         let (datagram, now) = (arrival.datagram, arrival.now);
         let host = &mut self.hosts[index as usize];
         let was = host.state;
+        let beats = matches!(datagram.event, Kind::Beat | Kind::Boot);
+        let silence = host.silence(place, &self.common, now);
+        let look = beats && host.wants_look(place, now);
         let mut heard = Heard {
             events: host.hear(place, datagram, arrival.from, &self.common, now),
             ..Heard::default()
         };
         let mut moved = was != host.state;
-        if !datagram.metrics.is_empty() && matches!(datagram.event, Kind::Beat | Kind::Boot) {
-            let (profile, gauges) = (&host.profile, &mut host.gauges);
-            let names = &mut self.names;
-            let taken = gauge::take(gauges, &host.name, &datagram.metrics, profile, names, now);
-            moved |= taken.moved || !taken.events.is_empty();
-            host.changed |= !taken.events.is_empty() || !taken.ended.is_empty();
-            heard.events.extend(taken.events);
-            heard.ended = taken.ended;
+        if beats && !(host.gauges.is_empty() && datagram.metrics.is_empty()) {
+            host.excuse_metrics(place, silence);
+            moved |= self.take_metrics(index, place, look, arrival, &mut heard);
         }
         self.schedule_connections(index);
         if moved {
@@ -209,6 +207,41 @@ impl Fleet {
             self.list(index);
         }
         heard
+    }
+
+    /// Takes the metrics of a beat in, and looks for those that are missing when it is time to.
+    /// Whether their deadlines have to be looked at.
+    fn take_metrics(
+        &mut self,
+        index: u32,
+        place: usize,
+        look: bool,
+        arrival: &Arrival,
+        heard: &mut Heard,
+    ) -> bool {
+        let (datagram, now) = (arrival.datagram, arrival.now);
+        let host = &mut self.hosts[index as usize];
+        let mut moved = false;
+        if !datagram.metrics.is_empty() {
+            if look {
+                host.expect_metrics(place, now);
+            }
+            let bringer = Bringer { host: &host.name, profile: &host.profile, over: place };
+            let (gauges, names) = (&mut host.gauges, &mut self.names);
+            let taken = gauge::take(gauges, &bringer, &datagram.metrics, names, now);
+            moved |= taken.moved || !taken.events.is_empty();
+            host.changed |= !taken.events.is_empty() || !taken.ended.is_empty();
+            heard.events.extend(taken.events);
+            heard.ended = taken.ended;
+        }
+        if look {
+            let missed = host.miss_metrics(place, &self.common, now);
+            moved |= missed.moved;
+            host.changed |= !missed.events.is_empty() || !missed.ended.is_empty();
+            heard.events.extend(missed.events);
+            heard.ended.extend(missed.ended);
+        }
+        moved
     }
 }
 

@@ -293,6 +293,7 @@ impl Host {
             return Vec::new();
         }
         let gone = self.connections.remove(place);
+        self.gauges.iter_mut().for_each(|gauge| gauge.presence.connection_gone(place));
         self.changed = true;
         self.settle(now);
         if self.connections.is_empty() {

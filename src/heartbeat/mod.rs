@@ -1,5 +1,6 @@
 //! Heartbeats: datagrams come in, hosts are watched, events go out.
 
+mod absence;
 mod blindness;
 mod connection;
 pub mod datagram;
@@ -12,6 +13,7 @@ pub mod listener;
 mod metrics;
 #[cfg(test)]
 mod play;
+mod presence;
 mod profile;
 pub mod rejection;
 mod restore;

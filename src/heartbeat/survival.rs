@@ -113,7 +113,10 @@ impl Story {
     fn tell(&mut self, events: Vec<Event>, ended: Vec<Trouble>) {
         for event in events {
             if let Some(trouble) = event.opens() {
-                let again = matches!(event.fact, Fact::Shutdown { .. } | Fact::Threshold { .. });
+                let again = matches!(
+                    event.fact,
+                    Fact::Shutdown { .. } | Fact::Threshold { .. } | Fact::Missing { .. }
+                );
                 assert!(self.open.insert(trouble) || again, "told twice: {event:?}");
             }
             for trouble in event.closes() {

@@ -177,7 +177,8 @@ impl Fleet {
     }
 
     fn host_view(&self, host: &Host) -> HostView {
-        let mut metrics: Vec<MetricView> = host.gauges.iter().map(metric_view).collect();
+        let view = |gauge| metric_view(gauge, host.is_missing(gauge, &self.common));
+        let mut metrics: Vec<MetricView> = host.gauges.iter().map(view).collect();
         metrics.sort_by(|a, b| a.path.cmp(&b.path));
         HostView {
             name: host.name.as_ref().into(),
@@ -199,12 +200,13 @@ impl Fleet {
                 last_seen: (connection.state != State::New).then_some(connection.seen.wall),
                 interval: connection.promise(&host.profile, &self.common).interval,
                 address: connection.address.map(|a| a.to_canonical().to_string()),
+                old_key: false,
             })
             .collect()
     }
 }
 
-fn metric_view(gauge: &Gauge) -> MetricView {
+fn metric_view(gauge: &Gauge, stale: bool) -> MetricView {
     let watched = gauge.watched.as_deref();
     let limit = watched.and_then(|watched| watched.rule.limit(watched.standing.level));
     MetricView {
@@ -213,6 +215,8 @@ fn metric_view(gauge: &Gauge) -> MetricView {
         level: watched.map(|watched| watched.standing.level),
         since: watched.map(|watched| watched.since),
         limit: limit.map(|limit| limit.to_string()),
+        at: Some(gauge.presence.at),
+        stale,
     }
 }
 
