@@ -38,6 +38,8 @@ pub struct Connection {
     pub seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
     pub signed: i64,
+    /// The tag of the key that it was signed with; 0 when it was not.
+    pub key: u32,
     /// What was granted because the daemon was blind; once per time it was heard.
     pub granted: Option<Grant>,
     /// The moment of its earliest entry among the deadlines.
@@ -89,6 +91,7 @@ impl Connection {
             since: now.wall,
             seen: now,
             signed: 0,
+            key: 0,
             granted: None,
             queued: Mono(i64::MAX),
             address: None,

@@ -35,6 +35,20 @@ pub struct Heard {
     pub wake: bool,
     /// Troubles that ended without a word.
     pub ended: Vec<Trouble>,
+    /// While keys are being changed: who signed with which.
+    pub key: Option<KeyUse>,
+}
+
+/// Which of two keys a connection signs with, while its host has two: told when that is the
+/// previous one, and when it no longer is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyUse {
+    /// The host.
+    pub host: String,
+    /// The connection.
+    pub connection: String,
+    /// It is the previous one.
+    pub previous: bool,
 }
 
 /// What the passing of time, or a new configuration, caused.

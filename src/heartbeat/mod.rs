@@ -9,6 +9,7 @@ pub mod fleet;
 mod gauge;
 mod hearing;
 mod host;
+mod keys;
 pub mod listener;
 mod metrics;
 #[cfg(test)]

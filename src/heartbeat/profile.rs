@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::hmac;
-
 use crate::heartbeat::connection::Promise;
+use crate::heartbeat::keys::Keys;
 use crate::heartbeat::settings::{HostSettings, Settings, UnknownHosts};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
-use crate::heartbeat::wire;
+use crate::secret::Secret;
 
 /// Everything that the fleet wants to know from the configuration.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +30,8 @@ pub struct Rules {
 /// What goes for the whole fleet.
 #[derive(Debug)]
 pub struct Common {
-    /// The key of hosts that have none of their own.
-    pub key: Option<hmac::Key>,
+    /// The keys of hosts that have none of their own.
+    pub keys: Option<Keys>,
     /// The interval of hosts that say nothing.
     pub interval: Duration,
     /// The grace of hosts that have none of their own.
@@ -54,8 +53,8 @@ pub struct Profile {
     pub configured: bool,
     /// Whether its heartbeat events are notified.
     pub watch: bool,
-    /// Its own key.
-    pub key: Option<hmac::Key>,
+    /// Its own keys.
+    pub keys: Option<Keys>,
     /// Overrides what the host says.
     pub interval: Option<Duration>,
     /// Overrides the common grace.
@@ -88,7 +87,7 @@ impl Common {
     pub fn new(rules: &Rules) -> Common {
         let settings = &rules.settings;
         Common {
-            key: settings.key.as_ref().map(wire::key),
+            keys: keys(&settings.key, &settings.previous_key),
             interval: settings.interval,
             grace: settings.grace,
             clock_skew: settings.clock_skew,
@@ -141,13 +140,17 @@ fn profile(
     Profile {
         configured: true,
         watch: settings.watch,
-        key: settings.key.as_ref().map(wire::key),
+        keys: keys(&settings.key, &settings.previous_key),
         interval: settings.interval,
         grace: settings.grace,
         channels: channels.to_vec(),
         sign: None,
         set,
     }
+}
+
+fn keys(current: &Option<Secret>, previous: &Option<Secret>) -> Option<Keys> {
+    current.as_ref().map(|current| Keys::new(current, previous.as_ref()))
 }
 
 fn compiled(set: &ThresholdSet) -> Compiled {

@@ -212,6 +212,7 @@ fn connection(
     connection.since = row.since;
     connection.seen = frame.translate(kernel, row.seen);
     connection.signed = row.signed;
+    connection.key = row.key;
     connection.address = row.address.and_then(|address| address.parse().ok());
     // No deadline is later than it would be after a beat at this moment, whatever the row says.
     let latest = frame.now.mono + connection.promise(profile, common).patience();

@@ -82,6 +82,9 @@ pub struct ConnectionRow {
     pub seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
     pub signed: i64,
+    /// The tag of the key that it was signed with.
+    #[serde(skip_serializing_if = "is_nil")]
+    pub key: u32,
     /// The deadline that was granted after blindness.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted: Option<Grant>,
@@ -131,6 +134,7 @@ impl Default for ConnectionRow {
             since: Wall::default(),
             seen: Now::default(),
             signed: 0,
+            key: 0,
             granted: None,
             address: None,
         }
@@ -156,6 +160,10 @@ impl Default for AlertRow {
 
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+fn is_nil(tag: &u32) -> bool {
+    *tag == 0
 }
 
 fn is_zero(count: &u8) -> bool {
@@ -194,6 +202,7 @@ impl ConnectionRow {
             since: connection.since,
             seen: connection.seen,
             signed: connection.signed,
+            key: connection.key,
             granted: connection.granted,
             address: connection.address.map(|address| address.to_string()),
         }

@@ -192,6 +192,7 @@ impl Fleet {
     }
 
     fn connection_views(&self, host: &Host) -> Vec<ConnectionView> {
+        let keys = host.profile.keys.as_ref().or(self.common.keys.as_ref());
         host.connections
             .iter()
             .map(|connection| ConnectionView {
@@ -200,7 +201,7 @@ impl Fleet {
                 last_seen: (connection.state != State::New).then_some(connection.seen.wall),
                 interval: connection.promise(&host.profile, &self.common).interval,
                 address: connection.address.map(|a| a.to_canonical().to_string()),
-                old_key: false,
+                old_key: keys.is_some_and(|keys| keys.is_previous(connection.key)),
             })
             .collect()
     }
