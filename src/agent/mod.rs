@@ -1,7 +1,10 @@
 //! The agent: a host speaks for itself.
 
 mod ack;
+pub mod collect;
 mod machine;
+mod name;
 pub mod options;
+pub mod own;
 pub mod send;
 mod server;
