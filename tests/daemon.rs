@@ -180,6 +180,7 @@ fn the_example_as_it_stands_tells_of_a_silent_host_within_100_ms() {
     let state = format!("{example}\nstate_dir: {}\n", place.state().display());
     fs::write(place.config(), state).unwrap();
     let mut daemon = Daemon::start(&place.config());
+    daemon.get_until("/api/v1/hosts", r#""connections":[{"name":"local","state":"UP""#);
     // The machine may be busy with other things: three tries, the best counts.
     let late = (0..3).map(|_| lateness(&mut daemon)).min().unwrap();
     assert!((-1..=100).contains(&late), "{late} ms late");
@@ -376,4 +377,43 @@ fn a_key_is_changed_without_an_outage_and_nobody_is_forgotten() {
     assert!(said.contains("There is a key already"), "{said}");
     let line = said.lines().find(|line| line.starts_with("key: ")).unwrap();
     assert!(!said.contains(&new) && line.len() == 5 + 64, "{said}");
+}
+
+impl Place {
+    /// The configuration with so much more.
+    fn add(&self, more: &str) {
+        let text = fs::read_to_string(self.config()).unwrap();
+        fs::write(self.config(), text + more).unwrap();
+    }
+}
+
+#[test]
+fn the_daemon_watches_its_own_machine() {
+    let limits = "threshold_configs: {default: {uptime_monitor.seconds: {warning: \"> 0\"}}}\n";
+    let place = Place::new("{}");
+    place.add("agent: {enabled: true, host: here, interval: 1s, without: [disk_monitor]}\n");
+    place.add(limits);
+    let mut daemon = Daemon::start(&place.config());
+    daemon.wait_for_once("this machine is watched as here");
+    daemon.wait_for_once("WARNING: here - uptime_monitor.seconds = ");
+    let shown = daemon.get_until("/api/v1/hosts/here", r#""path":"cpu_monitor.cpu_percent""#);
+    assert!(shown.contains(r#""state":"UP""#) && shown.contains(r#""name":"local""#), "{shown}");
+    assert!(shown.contains("memory_monitor.percent") && !shown.contains("disk_monitor"), "{shown}");
+    assert_eq!(daemon.stop().code(), Some(0));
+
+    let mut daemon = Daemon::start(&place.config());
+    daemon.get_until("/api/v1/hosts/here", r#""path":"cpu_monitor.cpu_percent""#);
+    let told = |daemon: &Daemon| daemon.seen.iter().any(|line| line.contains("WARNING: here"));
+    assert!(!told(&daemon), "it was told already");
+    place.configure("{}");
+    place.add("agent: {enabled: false}\n");
+    daemon.signal(libc::SIGHUP);
+    daemon.wait_for("the configuration was reloaded");
+    assert!(daemon.get("/api/v1/hosts/here").contains("404"));
+    place.configure("{}");
+    place.add("agent: {enabled: true, host: there, interval: 1s}\n");
+    daemon.signal(libc::SIGHUP);
+    daemon.get_until("/api/v1/hosts/there", r#""state":"UP""#);
+    assert!(!daemon.seen.iter().any(|line| line.contains("overdue")), "{:#?}", daemon.seen);
+    assert_eq!(daemon.stop().code(), Some(0));
 }

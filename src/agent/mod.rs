@@ -2,6 +2,7 @@
 
 mod ack;
 pub mod collect;
+pub mod local;
 mod machine;
 mod name;
 pub mod options;

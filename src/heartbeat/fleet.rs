@@ -230,6 +230,17 @@ impl Fleet {
         event
     }
 
+    /// The daemon was told to stop, maybe with its machine: should that boot, it was announced.
+    pub fn leave(&mut self) {
+        for index in 0..self.hosts.len() as u32 {
+            let host = &mut self.hosts[index as usize];
+            if host.profile.own.is_some() {
+                host.leaving = true;
+                self.list(index);
+            }
+        }
+    }
+
     /// When [`due`](Fleet::due) wants to be called next; it may find that it was called too early.
     pub fn next_deadline(&self) -> Option<Mono> {
         if self.pending.is_empty() { self.deadlines.next() } else { Some(Mono(i64::MIN)) }

@@ -60,24 +60,25 @@ impl Fleet {
         Ok(heard)
     }
 
-    /// Takes in a beat that somebody else vouches for, whatever keys there are: an alert that is a
-    /// sign of life.
+    /// Takes in a beat that somebody in this process vouches for, whatever keys there are: an alert
+    /// that is a sign of life, or the daemon's own machine.
     ///
     /// # Errors
-    /// When no signs of life of the host are expected, or it has too many connections.
+    /// When nobody vouches for that connection of the host, or it has too many.
     pub fn hear_of(&mut self, json: &[u8], from: IpAddr, now: Now) -> Result<Heard, Rejection> {
         let datagram = &datagram::parse(json)?;
         let host = self.index.get(&*datagram.host).copied();
-        // Nobody expects them any more, or not yet.
-        let profile = host.map(|host| &self.hosts[host as usize].profile);
-        let sign = profile.and_then(|profile| profile.sign).ok_or(Rejection::UnknownHost)?;
         let connection = datagram.connection.as_deref().unwrap_or(family(from));
+        // Nobody expects it any more, or not yet.
+        let profile = host.map(|host| &self.hosts[host as usize].profile);
+        let promise = profile.and_then(|profile| profile.vouched(connection));
+        let promise = promise.ok_or(Rejection::UnknownHost)?;
         let place = host.and_then(|host| self.hosts[host as usize].place(connection));
         let arrival =
             Arrival { datagram, signature: None, json, from, connection, host, place, now };
         let before = self.deadlines.next();
         let (host, place) = self.admit(&arrival)?;
-        self.hosts[host as usize].connections[place].promise_anew(sign, now);
+        self.hosts[host as usize].connections[place].promise_anew(promise, now);
         let mut heard = self.apply(host, place, &arrival);
         heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
         Ok(heard)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::heartbeat::connection::Promise;
+use crate::heartbeat::connection::{ALERTMANAGER, LOCAL, Promise};
 use crate::heartbeat::keys::Keys;
 use crate::heartbeat::settings::{HostSettings, Settings, UnknownHosts};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
@@ -25,6 +25,8 @@ pub struct Rules {
     pub default_channels: Vec<String>,
     /// The hosts whose signs of life an Alertmanager passes on, and what it promises.
     pub signs: BTreeMap<String, Promise>,
+    /// The host that the daemon's own machine is, and how often it is heard.
+    pub own: Option<(String, Promise)>,
 }
 
 /// What goes for the whole fleet.
@@ -63,6 +65,8 @@ pub struct Profile {
     pub channels: Vec<String>,
     /// What goes for its connection `alertmanager`, before all else; none when it has none.
     pub sign: Option<Promise>,
+    /// What goes likewise for its connection `local`: the daemon's own machine has one.
+    pub own: Option<Promise>,
     set: Option<Arc<Compiled>>,
 }
 
@@ -74,6 +78,15 @@ struct Compiled {
 }
 
 impl Profile {
+    /// What goes for a connection whose beats somebody in this process vouches for.
+    pub fn vouched(&self, connection: &str) -> Option<Promise> {
+        match connection {
+            ALERTMANAGER => self.sign,
+            LOCAL => self.own,
+            _ => None,
+        }
+    }
+
     /// The rule of a metric.
     pub fn rule(&self, path: &str) -> Option<Arc<Rule>> {
         let compiled = self.set.as_deref()?;
@@ -112,14 +125,15 @@ pub fn profiles(rules: &Rules) -> Vec<(String, Arc<Profile>)> {
     let mut profiles = Vec::with_capacity(rules.hosts.len());
     for (name, settings) in &rules.hosts {
         let sign = rules.signs.get(name).copied();
-        let known =
-            shared.iter().find(|(known, profile)| *known == settings && profile.sign == sign);
+        let own = rules.own.as_ref().filter(|(own, _)| own == name).map(|(_, promise)| *promise);
+        let same = |profile: &Profile| profile.sign == sign && profile.own == own;
+        let known = shared.iter().find(|(known, profile)| *known == settings && same(profile));
         let profile = match known {
             Some((_, profile)) => profile.clone(),
             None => {
                 let set = sets.get(settings.threshold_config.as_str()).cloned();
                 let profile = profile(settings, set, &rules.default_channels);
-                let profile = Arc::new(Profile { sign, ..profile });
+                let profile = Arc::new(Profile { sign, own, ..profile });
                 if settings.key.is_none() && shared.len() < 64 {
                     shared.push((settings, profile.clone()));
                 }
@@ -145,6 +159,7 @@ fn profile(
         grace: settings.grace,
         channels: channels.to_vec(),
         sign: None,
+        own: None,
         set,
     }
 }

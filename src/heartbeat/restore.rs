@@ -121,6 +121,7 @@ pub fn host(
     let now = frame.now;
     let mut host = Host::new(name, profile.clone(), now);
     host.reported = row.reported;
+    host.leaving = row.leaving;
     host.named = row.named;
     host.boots = row.boot_id.map(|current| {
         let previous = row.previous_boot_id.map(Into::into);
@@ -144,7 +145,7 @@ pub fn host(
         host.configured = now.wall;
         host.changed = plausible(now.wall);
     }
-    let mut ended = host.review_signs(now);
+    let mut ended = host.review_vouched(now);
     if row.unwatched && profile.watch {
         ended.extend(host.tell_anew(common, now));
         host.changed = true;

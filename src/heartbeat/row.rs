@@ -38,6 +38,9 @@ pub struct Row {
     /// It was reported as never heard.
     #[serde(skip_serializing_if = "is_false")]
     pub reported: bool,
+    /// Its machine was told to stop.
+    #[serde(skip_serializing_if = "is_false")]
+    pub leaving: bool,
     /// Something of it is overdue that nobody was told of, since it was not watched.
     #[serde(skip_serializing_if = "is_false")]
     pub unwatched: bool,
@@ -180,6 +183,7 @@ impl Row {
             configured: host.configured,
             since: host.since,
             reported: host.reported,
+            leaving: host.leaving,
             unwatched: overdue && !host.profile.watch,
             boot_id: boots.map(|boots| boots.current.as_ref().into()),
             previous_boot_id: boots.and_then(|boots| boots.previous.as_deref()).map(Into::into),

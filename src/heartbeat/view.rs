@@ -239,7 +239,7 @@ impl Host {
             .iter_mut()
             .filter_map(|gauge| gauge.rematch(&name, &self.profile, now))
             .collect();
-        ended.extend(self.review_signs(now));
+        ended.extend(self.review_vouched(now));
         if self.profile.watch && !was_watched {
             ended.extend(self.tell_anew(common, now));
         }

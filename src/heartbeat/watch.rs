@@ -303,7 +303,10 @@ impl Watch {
 
     /// Ends the watch: from now on nothing is heard, and all that was is on its way to the store.
     pub fn close(&self) {
-        self.lock().closed = true;
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.fleet.leave();
+        drop(inner);
         self.wake.notify_all();
         self.flush(Now::read(), true);
     }
