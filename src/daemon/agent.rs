@@ -83,7 +83,7 @@ fn speak(settings: &Settings, watch: &Watch, stop: &Stop) {
         let why = watch.hear_own(&settings.host, &metrics, now).err();
         // Once may be a reload that is about to end this thread.
         if let Some(why) = why.filter(|_| trouble == why && !told) {
-            warn!("the figures of {} could not be taken: {why}", settings.host);
+            warn!("not all figures of {} could be taken: {why}", settings.host);
         }
         told = why.is_some() && trouble == why;
         trouble = why;

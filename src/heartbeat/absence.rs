@@ -347,6 +347,20 @@ mod tests {
     }
 
     #[test]
+    fn the_time_that_a_value_must_last_begins_anew_when_it_was_not_sent() {
+        let mut play = play();
+        let lasting = set("disk.*.percent", Rule { hold: 5 * MINUTE, ..high() });
+        play.rules.threshold_sets.insert("default".into(), lasting);
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        beats(&mut play, 20, Some(95.0));
+        beats(&mut play, 90, None);
+        beats(&mut play, 30, Some(95.0));
+        assert!(play.told().is_empty());
+        beats(&mut play, 1, Some(95.0));
+        assert_eq!(play.told(), [CRITICAL]);
+    }
+
+    #[test]
     fn the_time_that_a_value_must_last_goes_on_after_a_restart() {
         let rule = Rule { hold: MINUTE, ..high() };
         let critical = ["critical CRITICAL: web1 - m = 95.0 (threshold: > 90.0)"];

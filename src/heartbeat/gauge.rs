@@ -11,8 +11,9 @@ use crate::heartbeat::presence::Presence;
 use crate::heartbeat::profile::{Names, Profile};
 use crate::heartbeat::threshold::{Rule, Standing};
 
-/// So many metrics that are well make room at a time.
+/// So many metrics that are well, and that were not sent for so long, make room at a time.
 const SPARE: usize = MAX_METRICS / 8;
+const OLD: Duration = Duration::from_secs(3600);
 
 /// A metric of a host.
 #[derive(Debug)]
@@ -97,11 +98,12 @@ impl Gauge {
     /// Says that it is missing, once, when it is not OK: nobody knows any more how it stands.
     pub fn miss(&mut self, host: &str, now: Now) -> Option<Event> {
         let watched = self.watched.as_deref_mut()?;
+        // For how long its value was beyond a limit is not known, either.
+        watched.standing.restart();
         let level = watched.standing.level;
         if level == Level::Ok || std::mem::replace(&mut watched.missing, true) {
             return None;
         }
-        watched.standing.restart();
         let limit = watched.rule.limit(level).map(|limit| limit.to_string()).unwrap_or_default();
         let fact = Fact::Missing {
             host: host.to_owned(),
@@ -241,7 +243,7 @@ fn place(gauges: &[Gauge], path: &str, next: usize) -> Option<usize> {
 }
 
 /// Drops metrics that this datagram does not bring, so that all that it does find room: those that
-/// are well go first, and of these the ones that were sent the longest ago, some more than needed.
+/// are well go first, and of these the ones that were sent the longest ago, maybe more than needed.
 /// The troubles that end with them.
 fn make_room(gauges: &mut Vec<Gauge>, host: &str, metrics: &Metrics) -> Vec<Trouble> {
     let mut strange: HashSet<&str> = metrics.iter().map(|(path, _)| path).collect();
@@ -253,8 +255,9 @@ fn make_room(gauges: &mut Vec<Gauge>, host: &str, metrics: &Metrics) -> Vec<Trou
     }
     let room = MAX_METRICS - gauges.len();
     idle.sort_unstable();
-    let well = idle.iter().filter(|(alert, ..)| !alert).count();
-    idle.truncate((strange.len() - room).max(well.min(SPARE)));
+    let newest = idle.iter().map(|(_, at, _)| *at).max().unwrap_or_default();
+    let old = idle.iter().filter(|(alert, at, _)| !alert && *at + OLD < newest).count();
+    idle.truncate((strange.len() - room).max(old.min(SPARE)));
     let ended = idle.iter().filter_map(|(.., place)| gauges[*place].trouble(host)).collect();
     let dropped: HashSet<usize> = idle.into_iter().map(|(.., place)| place).collect();
     let mut place = 0..;

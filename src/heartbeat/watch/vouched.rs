@@ -9,6 +9,7 @@ use crate::clock::Now;
 use crate::effect::Effect;
 use crate::heartbeat::connection::{ALERTMANAGER, LOCAL};
 use crate::heartbeat::datagram::MAX_BYTES;
+use crate::heartbeat::metrics::MAX_METRICS;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::wire::Beat;
 
@@ -34,7 +35,8 @@ impl Watch {
     /// `local`. The boot is that of the kernel that is running.
     ///
     /// # Errors
-    /// When the configuration has no such host, or a path is none.
+    /// When the configuration has no such host, when a path is none, or when there are more metrics
+    /// than are kept of a host: the first ones were taken.
     pub fn hear_own(
         &self,
         host: &str,
@@ -48,7 +50,7 @@ impl Watch {
             ..Beat::default()
         };
         let (mut part, mut bytes) = (beat(), BEAT_BYTES);
-        for (path, value) in metrics {
+        for (path, value) in metrics.iter().take(MAX_METRICS) {
             bytes += path.len() + METRIC_BYTES;
             if bytes > MAX_BYTES {
                 self.hear_vouched(&std::mem::replace(&mut part, beat()), now)?;
@@ -56,7 +58,8 @@ impl Watch {
             }
             part.metrics.insert(path.clone(), *value);
         }
-        self.hear_vouched(&part, now)
+        self.hear_vouched(&part, now)?;
+        if metrics.len() > MAX_METRICS { Err(Rejection::TooManyMetrics) } else { Ok(()) }
     }
 
     fn hear_vouched(&self, beat: &Beat, now: Now) -> Result<(), Rejection> {
@@ -122,6 +125,10 @@ mod tests {
         let view = watch.view("web1").unwrap();
         assert_eq!((view.state, view.metrics.len()), (State::Up, 300));
         assert_eq!(view.connections[0].name, LOCAL);
+        let more: Vec<_> = (0..600).map(|n| (format!("m{n}"), 0.0)).collect();
+        assert_eq!(watch.hear_own("web1", &more, now), Err(Rejection::TooManyMetrics));
+        let kept = watch.view("web1").unwrap().metrics;
+        assert_eq!(kept.iter().filter(|metric| metric.path.starts_with('m')).count(), 512);
         assert_eq!(watch.hear_own("web2", &metrics, now), Err(Rejection::UnknownHost));
     }
 
@@ -190,6 +197,10 @@ mod tests {
             assert_eq!(due.ended.contains(&trouble), overdue, "{reload} {overdue}");
             let view = play.fleet.view("web1").unwrap();
             assert_eq!(view.connections.len(), 1);
+            // What the other connection brought is still expected of that one.
+            let moved_up =
+                play.fleet.hosts[0].gauges.iter().all(|gauge| gauge.presence.over() == 0);
+            assert!(moved_up, "{reload} {overdue}");
             play.hear(r#"{"host":"web1","metrics":{"m":1}}"#).told();
             assert_eq!(play.wait(MINUTE).told(), ["critical web1 ipv4 overdue"]);
         }
