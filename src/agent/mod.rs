@@ -2,6 +2,7 @@
 
 mod ack;
 pub mod collect;
+pub mod exec;
 pub mod local;
 mod machine;
 mod name;
@@ -9,3 +10,4 @@ pub mod options;
 pub mod own;
 pub mod send;
 mod server;
+pub mod show;

@@ -78,16 +78,11 @@ impl Gauge {
 
     /// Takes a new value; an event when that changes the level, or tells how a metric stands that
     /// was missing.
-    pub fn sample(&mut self, host: &str, value: f64, over: usize, now: Now) -> Option<Event> {
+    pub fn sample(&mut self, host: &str, value: f64, now: Now) -> Option<Event> {
         self.value = value;
-        self.presence.sent(over, now);
-        self.judge(host, now)
-    }
-
-    fn judge(&mut self, host: &str, now: Now) -> Option<Event> {
         let watched = self.watched.as_deref_mut()?;
         let returned = std::mem::take(&mut watched.missing);
-        match watched.rule.judge(&mut watched.standing, self.value, now.mono) {
+        match watched.rule.judge(&mut watched.standing, value, now.mono) {
             Some(_) => watched.since = now.wall,
             None if returned => {}
             None => return None,
@@ -213,7 +208,10 @@ pub fn take(
     }
     for (path, value) in metrics.iter() {
         let place = match place(gauges, path, next) {
-            Some(place) => place,
+            Some(place) => {
+                gauges[place].presence.sent(over, now);
+                place
+            }
             None => {
                 if gauges.len() == MAX_METRICS {
                     taken.ended.extend(make_room(gauges, host, metrics));
@@ -222,13 +220,11 @@ pub fn take(
                 let presence = Presence::new(over, now);
                 let path = names.intern(path);
                 gauges.push(Gauge::new(path, value, presence, bringer.profile, now));
-                taken.events.extend(gauges.last_mut().and_then(|new| new.judge(host, now)));
-                next = gauges.len();
-                continue;
+                gauges.len() - 1
             }
         };
         next = place + 1;
-        taken.events.extend(gauges[place].sample(host, value, over, now));
+        taken.events.extend(gauges[place].sample(host, value, now));
     }
     taken
 }

@@ -12,7 +12,7 @@ use crate::agent::name::{matches, place, segments};
 const MOST: usize = 32;
 
 /// Filesystems of this machine that have no device under `/dev`.
-const WITHOUT_DEVICE: &[&str] = &["zfs", "btrfs", "bcachefs", "ubifs", "jffs2", "f2fs", "apfs"];
+const WITHOUT_DEVICE: &[&str] = &["zfs", "ubifs", "jffs2"];
 
 /// Archives that are mounted: always full, and nothing to be done about it.
 const ARCHIVES: &[&str] = &["squashfs", "iso9660", "udf", "erofs", "cramfs", "romfs"];

@@ -39,6 +39,9 @@ impl<Q: Clone + Display + Send + 'static, T: Send + 'static> Probe<Q, T> {
         let mut waiting: Vec<usize> = (0..things.len()).filter(|at| !hangs(&things[*at])).collect();
         waiting.reverse();
         for _ in 0..MOST_HANGING {
+            if waiting.is_empty() {
+                break;
+            }
             match self.ask_until_one_hangs(things, &mut waiting, &mut answers) {
                 Some(hanging) => self.hanging.push(hanging),
                 None => break,
