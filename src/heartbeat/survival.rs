@@ -308,7 +308,7 @@ proptest! {
         for (beats, away, kind, peaceful, losses) in steps {
             for turn in 0..beats {
                 // A tenth is lost.
-                let lost = |salt: u64| mixed(losses ^ salt ^ u64::from(turn) << 8) % 10 == 0;
+                let lost = |salt: u64| mixed(losses ^ salt ^ u64::from(turn) << 8).is_multiple_of(10);
                 for (part, salt) in [("cpu", 1), ("m", 2)] {
                     if !lost(salt) {
                         beat(&mut story, part);
