@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::local as agent;
 use crate::backup::settings::{Correlator, RepoCheck};
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
@@ -36,6 +37,8 @@ pub struct Config {
     pub own_threshold_sets: usize,
     /// How often an alert that goes on is repeated; none means never.
     pub renotify_interval: Option<Duration>,
+    /// The daemon's own machine, where it is to be watched.
+    pub agent: Option<agent::Settings>,
     /// The UDP side.
     pub heartbeat: heartbeat::Settings,
     /// The HTTP side.
@@ -123,6 +126,7 @@ fn read(top: &mut Section) -> Config {
         threshold_sets,
         own_threshold_sets,
         renotify_interval: (!renotify.is_zero()).then_some(renotify),
+        agent: top.section("agent", agent::Settings::read).flatten(),
         heartbeat: top
             .section("heartbeat", |section| heartbeat::Settings::read(section, &hosts))
             .unwrap_or_default(),

@@ -31,6 +31,7 @@ use crate::store::{Opened, Store, Table};
 use crate::systemd;
 use crate::web::Web;
 
+mod agent;
 mod equip;
 mod house;
 mod memory;
@@ -38,6 +39,7 @@ mod signal_check;
 mod signs;
 mod telling;
 
+use self::agent::Agent;
 use self::equip::{equipment, pipeline, rules};
 use self::house::Rooms;
 use self::signs::Signs;
@@ -100,6 +102,7 @@ struct Daemon {
     // What listens where is fixed until the next start.
     fixed: Fixed,
     rooms: Arc<Rooms>,
+    agent: Agent,
     courier_thread: thread::JoinHandle<bool>,
     udp: Arc<UdpSocket>,
     web: Web,
@@ -169,6 +172,8 @@ impl Daemon {
         signal_check::begin(config);
         start_watching(&watch, pipelines, &udp, &stop)?;
         start_polling(config, alertmanager_silent, &rooms, sink, &stop)?;
+        let agent = Agent::new(Arc::clone(&watch));
+        agent.reconfigure(config.agent.as_ref())?;
         let token = config.receiver.token.clone();
         let house: Arc<Rooms> = Arc::clone(&rooms);
         let web = Web::start(tcp, house, token, &config.state_dir)
@@ -183,6 +188,7 @@ impl Daemon {
             config_file: config_file.to_owned(),
             fixed: Fixed::of(config),
             rooms,
+            agent,
             courier_thread,
             udp,
             web,
@@ -216,6 +222,9 @@ impl Daemon {
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         signal_check::begin(&config);
         self.rooms.watch.reconfigure(rules(&config));
+        if let Err(Failure::Other(why)) = self.agent.reconfigure(config.agent.as_ref()) {
+            error!("this machine is not watched: {why}");
+        }
         self.rooms.pipelines.reconfigure(pipeline(&config));
         self.rooms.replace_signs(Signs::of(&config));
         self.rooms.replace_notifier(Notifier::new(&config));
@@ -228,6 +237,7 @@ impl Daemon {
     fn stop(self) -> bool {
         self.web.stop();
         drop(self.stopper);
+        self.agent.stop();
         self.rooms.watch.close();
         self.rooms.pipelines.close();
         listener::wake(&self.udp);
