@@ -8,6 +8,7 @@ use crate::event::{Event, Fact, Level, MOST_OTHERS, Trouble};
 use crate::heartbeat::blindness::Blindness;
 use crate::heartbeat::deadlines::{Deadlines, Entry, What};
 use crate::heartbeat::host::{Host, Others};
+use crate::heartbeat::moves::{Moves, Path};
 use crate::heartbeat::profile::{self, Common, Names, Profile};
 use crate::heartbeat::restore::{self, Frame, plausible};
 use crate::heartbeat::trust::Trust;
@@ -35,6 +36,9 @@ pub struct Heard {
     pub wake: bool,
     /// Troubles that ended without a word.
     pub ended: Vec<Trouble>,
+    /// The connection, when the datagram proves that its host is where it came from: it is signed,
+    /// new, and the host's name follows its address.
+    pub vouched: Option<Path>,
 }
 
 /// What the passing of time, or a new configuration, caused.
@@ -75,6 +79,8 @@ pub struct Fleet {
     /// What unknown hosts are treated by.
     pub(super) stranger: Arc<Profile>,
     pub(super) strangers: usize,
+    /// The addresses that names in the DNS follow.
+    pub(super) moves: Moves,
     kernel: u32,
     /// What is told with the next `due`.
     pub(super) pending: Due,
@@ -134,6 +140,7 @@ impl Fleet {
             changed: Vec::new(),
             stranger: Arc::default(),
             strangers: 0,
+            moves: Moves::default(),
             kernel: 0,
             pending: Due::default(),
         }

@@ -38,6 +38,7 @@ impl Fleet {
         let place = host.and_then(|host| self.hosts[host as usize].place(connection));
         let arrival = Arrival { datagram, signature, json, from, connection, host, place, now };
         let signed = self.authenticate(&arrival)?;
+        let proven = signed.is_some_and(|time| self.proves_address(&arrival, time));
         let before = self.deadlines.next();
         let (host, place) = self.admit(&arrival)?;
         if let Some(time) = signed {
@@ -53,7 +54,24 @@ impl Fleet {
             heard.ack = wire::ack(time, now.wall, key, bytes.len());
         }
         heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        if proven {
+            let connection = &self.hosts[host as usize].connections[place];
+            heard.vouched = Some((host, connection.name.clone()));
+        }
         Ok(heard)
+    }
+
+    /// Whether a signed datagram of this time proves that its host is where it came from, and
+    /// anybody wants to know that.
+    ///
+    /// One over a connection without a name must be later than all before it of either family:
+    /// who overhears a datagram could send it again over the other one, where it is new.
+    fn proves_address(&self, arrival: &Arrival, time: i64) -> bool {
+        let Some(host) = arrival.host.map(|host| &self.hosts[host as usize]) else { return false };
+        let newer = |place: usize| host.connections[place].signed < time;
+        host.profile.dyndns
+            && (arrival.datagram.connection.is_some()
+                || FAMILIES.iter().filter_map(|family| host.place(family)).all(newer))
     }
 
     /// Takes in a beat that somebody else vouches for, whatever keys there are: an alert that is a

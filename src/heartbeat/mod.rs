@@ -10,6 +10,7 @@ mod hearing;
 mod host;
 pub mod listener;
 mod metrics;
+pub mod moves;
 #[cfg(test)]
 mod play;
 mod profile;

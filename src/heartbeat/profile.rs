@@ -62,6 +62,8 @@ pub struct Profile {
     pub grace: Option<Duration>,
     /// Its channels.
     pub channels: Vec<String>,
+    /// Whether its name in the DNS follows its address.
+    pub dyndns: bool,
     /// What goes for its connection `alertmanager`, before all else; none when it has none.
     pub sign: Option<Promise>,
     set: Option<Arc<Compiled>>,
@@ -145,6 +147,7 @@ fn profile(
         interval: settings.interval,
         grace: settings.grace,
         channels: channels.to_vec(),
+        dyndns: settings.dyndns,
         sign: None,
         set,
     }

@@ -146,22 +146,17 @@ impl HostSettings {
     /// Reads one entry; channels and threshold sets must be among those that there are.
     pub fn read(section: &mut Section, channels: &Names, sets: &Names) -> HostSettings {
         let usual = HostSettings::default();
-        let settings = HostSettings {
+        HostSettings {
             threshold_config: section
                 .name("threshold_config", "threshold set", sets)
                 .unwrap_or(usual.threshold_config),
             watch: section.flag("watch").unwrap_or(usual.watch),
             notification_channels: section.names("notification_channels", "channel", channels),
-            dyndns: section.flag("dyndns").unwrap_or(usual.dyndns),
+            dyndns: usual.dyndns,
             key: section.secret("key", "key_file"),
             interval: section.duration_within("interval", INTERVALS),
             grace: section.duration("grace"),
-        };
-        if settings.dyndns {
-            section
-                .warning("dyndns", "this version keeps no DNS records: nothing is done about it");
         }
-        settings
     }
 }
 
@@ -171,12 +166,17 @@ struct Mute {
     line: Option<usize>,
 }
 
+/// Reads the key `dyndns` of a host, which belongs to another feature; says whether the host's
+/// address is followed.
+pub type ReadDyndns<'a> = &'a mut dyn FnMut(&str, &mut Section) -> bool;
+
 /// Reads the section `hosts` of the top level.
 pub fn read_hosts(
     top: &mut Section,
     channels: &Names,
     default_channels: &[String],
     sets: &Names,
+    read_dyndns: ReadDyndns,
 ) -> BTreeMap<String, HostSettings> {
     let (mut unwatched, mut unheard) = (Vec::new(), Vec::new());
     let hosts = top.entries("hosts", |name, section| {
@@ -186,7 +186,8 @@ pub fn read_hosts(
                 "a host's name must be 1 to 253 letters, digits, dots, dashes, underscores",
             );
         }
-        let host = HostSettings::read(section, channels, sets);
+        let dyndns = read_dyndns(name, section);
+        let host = HostSettings { dyndns, ..HostSettings::read(section, channels, sets) };
         let mute = || Mute { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
         if !host.watch {
