@@ -6,6 +6,7 @@ mod support {
     pub mod bind;
     pub mod hbd;
     pub mod http_double;
+    pub mod tls_front;
 }
 
 use std::fs;
@@ -21,7 +22,8 @@ use heartbeat::secret::Secret;
 use serde_json::Value;
 use support::bind::{Bind, KEY, OTHER_KEY};
 use support::hbd::Hbd;
-use support::http_double::{HttpDouble, Reply, Request, lock, reply};
+use support::http_double::{HttpDouble, Mode, Reply, Request, lock, reply};
+use support::tls_front::{tls_file, tls_front};
 
 const NAME: &str = "web1.dyn.example.com";
 const SECRET: &str = "the-key-of-web1";
@@ -521,4 +523,73 @@ fn what_would_be_sent_is_shown_without_sending_it() {
     assert_eq!(dry.status.code(), Some(3), "no address, and no daemon to ask");
     let nobody = place.cli(None, &["dyndns", "web2", "--dry-run", "--address", "1.1.1.1"]);
     assert_eq!(nobody.status.code(), Some(1));
+}
+
+#[test]
+fn an_alias_is_refused_since_the_server_would_pass_over_the_address() {
+    let bind = Bind::start();
+    bind.change(&format!("update add {NAME} 60 CNAME elsewhere.example.com."));
+    let place = Place::new(&rfc2136(&bind, KEY));
+    let hbd = Hbd::start(&place.config());
+    place.beat(&hbd, "127.0.0.2");
+    hbd.wait_log("the name is an alias there (CNAME)");
+    assert_eq!(api(&hbd)["state"], "refused");
+    bind.change(&format!("update delete {NAME} CNAME"));
+    bind.wait_for(NAME, "A", "127.0.0.2");
+    hbd.wait_log("web1.dyn.example.com is kept up to date again");
+    hbd.stop();
+}
+
+#[test]
+fn a_provider_is_known_by_its_certificate() {
+    let books = Arc::new(Mutex::new(Books::default()));
+    let double = dyndns2(&books);
+    let secure = tls_front(&double.url, "server.pem");
+    let settings = http(&double, "secret-word").replace(&double.url, &secure);
+    let place = Place::new(&settings);
+    let hbd = Hbd::start(&place.config());
+    place.beat(&hbd, "127.0.0.2");
+    hbd.wait_log("its certificate is not trusted, see ca_file");
+    assert_eq!(asked(&books), 0);
+    let ca = tls_file("ca.pem").display().to_string();
+    place.configure(&format!("{settings}, ca_file: {ca}"), "true");
+    hbd.reload();
+    hbd.wait_log("home.example.net A is 127.0.0.2 now");
+    hbd.stop();
+}
+
+#[test]
+fn servers_that_misbehave_are_tried_again() {
+    let modes = [
+        Mode::DropAfterReading,
+        Mode::DropBeforeReading,
+        Mode::Status(503, "busy".into()),
+        Mode::Cut(200, "good"),
+    ];
+    for mode in modes {
+        let books = Arc::new(Mutex::new(Books::default()));
+        let double = dyndns2(&books);
+        double.set_mode(mode);
+        let place = Place::new(&http(&double, "secret-word"));
+        let hbd = Hbd::start(&place.config());
+        place.beat(&hbd, "127.0.0.2");
+        hbd.wait_log("cannot be updated: http://127.0.0.1:");
+        assert_eq!(api(&hbd)["state"], "failing");
+        double.set_mode(Mode::Normal);
+        hbd.wait_log("home.example.net A is 127.0.0.2 now");
+        hbd.stop();
+    }
+    // What accepts a connection and says nothing of DNS.
+    let double = HttpDouble::start(|_| reply(200, "x"));
+    let port = double.url.rsplit(':').next().unwrap().to_owned();
+    let place = Place::new(&format!(
+        "method: rfc2136, server: 127.0.0.1, port: {port}, zone: dyn.example.com, key_name: hbd, key: {KEY}"
+    ));
+    double.set_mode(Mode::DropBeforeReading);
+    let hbd = Hbd::start(&place.config());
+    place.beat(&hbd, "127.0.0.2");
+    hbd.wait_log("web1.dyn.example.com cannot be updated: 127.0.0.1 port");
+    // A stop does not wait for it.
+    double.set_mode(Mode::Hang);
+    hbd.stop();
 }

@@ -80,7 +80,11 @@ fn holds(server: &Server, wish: &Wish, address: IpAddr, key: &Key) -> Result<boo
     let request = wire::question(&wish.name, family, key, random_id(), Now::read().wall)?;
     let answer = Line::open(server)?.exchange(&request)?;
     match request.said(&wish.name, answer, Now::read().wall) {
-        Ok(said) => Ok(said == [(address, server.ttl)]),
+        Ok(said) if said.alias => {
+            let why = "the name is an alias there (CNAME): no address can stand beside it";
+            Err(Bad::Refused(why.into()))
+        }
+        Ok(said) => Ok(said.addresses == [(address, server.ttl)]),
         Err(Bad::Refused(_)) => Ok(false),
         Err(why) => Err(why),
     }
@@ -189,6 +193,10 @@ fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
         ureq::Error::Timeout(_) => {
             unreachable(&format_args!("no answer within {} s", HTTP_TIMEOUT.as_secs()))
         }
+        why if is_about_trust(&why) => {
+            let (place, remedy) = (provider.place(), "see ca_file");
+            Bad::Refused(format!("{place}: its certificate is not trusted, {remedy}: {why}"))
+        }
         ureq::Error::HostNotFound => unreachable(&"there is no host of this name"),
         ureq::Error::Io(why) => unreachable(&why),
         why => unreachable(&why),
@@ -202,6 +210,16 @@ fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
     let (status, text) = (response.status().as_u16(), String::from_utf8_lossy(&body));
     provider.judge(wish, status, &text, pause)?;
     Ok(Done { written: wish.addresses.clone(), found: Vec::new() })
+}
+
+/// Whether the server's certificate is what it stumbled over.
+fn is_about_trust(why: &ureq::Error) -> bool {
+    let cause = match why {
+        ureq::Error::Rustls(cause) => Some(cause),
+        ureq::Error::Io(why) => why.get_ref().and_then(|inner| inner.downcast_ref()),
+        _ => None,
+    };
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 fn agent(provider: &Provider) -> Result<ureq::Agent, Bad> {

@@ -230,3 +230,122 @@ pub fn encoded(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provider(url: &str) -> Provider {
+        Provider {
+            url: Secret::new(url),
+            user: Some("ann".into()),
+            password: Some(Secret::new("secret-word")),
+            expect: vec!["good".into(), "nochg".into(), "OK".into()],
+            ca_file: None,
+        }
+    }
+
+    fn wish(known: &[&str]) -> Wish {
+        let known: Vec<_> = known.iter().map(|address| address.parse().unwrap()).collect();
+        Wish {
+            host: "web_1".into(),
+            name: "home.example.net".into(),
+            addresses: known[..1].to_vec(),
+            known,
+        }
+    }
+
+    #[test]
+    fn a_template_is_filled_and_what_is_not_known_is_left_out() {
+        for (template, known, url) in [
+            (
+                "https://x/u?h={name}&ip={ip}",
+                &["1.1.1.1"][..],
+                "https://x/u?h=home.example.net&ip=1.1.1.1",
+            ),
+            ("https://x/u?h={host}&ip={ip}", &["2a00::1"], "https://x/u?h=web_1&ip=2a00::1"),
+            ("https://x/{ip}/{name}", &["1.1.1.1"], "https://x/1.1.1.1/home.example.net"),
+            (
+                "https://x/u?a={ipv4}&b={ipv6}",
+                &["1.1.1.1", "2a00::1"],
+                "https://x/u?a=1.1.1.1&b=2a00::1",
+            ),
+            ("https://x/u?t=1&a={ipv4}&b={ipv6}", &["2a00::1"], "https://x/u?t=1&b=2a00::1"),
+        ] {
+            assert_eq!(provider(template).url(&wish(known)).reveal(), url);
+        }
+        assert_eq!(encoded("a b/\u{fc}~"), "a%20b%2F%C3%BC~");
+    }
+
+    #[test]
+    fn the_families_follow_from_the_template() {
+        use Family::{V4, V6};
+        for (template, families, one_by_one) in [
+            ("https://x/?a={ip}", &[V4, V6][..], true),
+            ("https://x/?a={ipv4}", &[V4], false),
+            ("https://x/?a={ipv6}", &[V6], false),
+            ("https://x/?a={ipv4}&b={ipv6}", &[V4, V6], false),
+        ] {
+            let provider = provider(template);
+            assert_eq!((provider.families(), provider.one_by_one()), (families, one_by_one));
+        }
+    }
+
+    #[test]
+    fn every_answer_has_its_consequence() {
+        let provider = provider("https://dns.example/token-of-mine/update?host={name}&ip={ip}");
+        let wish = wish(&["1.1.1.1"]);
+        let judge = |status, body: &str| provider.judge(&wish, status, body, None);
+        for good in ["good 1.1.1.1", "nochg 1.1.1.1", "OK", " good\n", "OK\nUPDATED"] {
+            assert_eq!(judge(200, good), Ok(()), "{good}");
+        }
+        let forbidden = [
+            "badauth",
+            "badagent",
+            "notfqdn",
+            "nohost",
+            "numhost",
+            "abuse",
+            "!donator",
+            "!yours",
+            "KO",
+            "good 127.0.0.1",
+        ];
+        for body in forbidden {
+            assert!(matches!(judge(200, body), Err(Bad::Forbidden(_))), "{body}");
+        }
+        for status in [401, 403] {
+            assert!(matches!(judge(status, "x"), Err(Bad::Forbidden(_))));
+        }
+        for body in ["911", "dnserr"] {
+            let Err(Bad::Busy(_, pause)) = judge(200, body) else { panic!("{body}") };
+            assert_eq!(pause, Duration::from_secs(1800));
+        }
+        for status in [429, 500, 503] {
+            assert!(matches!(judge(status, "x"), Err(Bad::Unreachable(_))));
+        }
+        let pause = Some(Duration::from_secs(9));
+        let busy = provider.judge(&wish, 429, "", pause);
+        assert!(matches!(busy, Err(Bad::Busy(_, pause)) if pause.as_secs() == 9));
+        for (status, body) in [(301, ""), (404, ""), (200, ""), (200, "<html>good</html>")] {
+            assert!(matches!(judge(status, body), Err(Bad::Refused(_))), "{status} {body}");
+        }
+        // In its own words too a code counts for more than the status.
+        assert!(matches!(judge(500, "abuse"), Err(Bad::Forbidden(_))));
+    }
+
+    #[test]
+    fn no_secret_is_in_what_is_said() {
+        let provider = provider("https://dns.example:8443/token-of-mine-long/u?t=abcdefgh&ip={ip}");
+        let wish = wish(&["1.1.1.1"]);
+        let echo = "no token-of-mine-long abcdefgh secret-word\u{1b}[31m";
+        let why = provider.judge(&wish, 200, echo, None).unwrap_err();
+        let shown = provider.shown(&wish);
+        for text in [why.why(), &shown, &format!("{provider:?}"), &provider.place()] {
+            for secret in ["token-of", "abcdefgh", "secret-word", "\u{1b}"] {
+                assert!(!text.contains(secret), "{text}");
+            }
+        }
+        assert_eq!(shown, "https://dns.example:8443/[secret]/u?t=[secret]&ip=1.1.1.1");
+    }
+}

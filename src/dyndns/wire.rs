@@ -28,6 +28,16 @@ pub struct Update<'a> {
     pub addresses: &'a [IpAddr],
 }
 
+/// What a zone says about a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Its addresses of one family, each with its TTL in seconds.
+    pub addresses: Vec<(IpAddr, u32)>,
+    /// It is an alias: a server passes over an address that is added beside it, and says that all
+    /// is well (RFC 2136, 3.4.2.2).
+    pub alias: bool,
+}
+
 /// A signed message, and what its answer is checked by.
 #[derive(Debug)]
 pub struct Request {
@@ -137,7 +147,7 @@ impl Request {
                 Err(Bad::Refused("its answer is not signed: it does not know TSIG".into()))
             }
             (Ok(()) | Err(ValidationError::ServerUnsigned), code) => Err(refusal(code)),
-            (Err(why), _) => Err(Bad::Refused(unsound(&why, self.transaction.key()))),
+            (Err(why), code) => Err(Bad::Refused(unsound(&why, code, self.transaction.key()))),
         }
     }
 
@@ -156,11 +166,11 @@ impl Request {
     ///
     /// # Errors
     /// Why that is not known.
-    pub fn said(&self, name: &str, bytes: Vec<u8>, now: Wall) -> Result<Vec<(IpAddr, u32)>, Bad> {
+    pub fn said(&self, name: &str, bytes: Vec<u8>, now: Wall) -> Result<Said, Bad> {
         let answer = self.answered(bytes, now)?;
         let broken = |_| Bad::Unreachable("its answer is damaged".into());
         let name = parsed(name)?;
-        let mut said = Vec::new();
+        let mut said = Said::default();
         for record in answer.answer().map_err(broken)? {
             let record = record.map_err(broken)?;
             // An alias stands for addresses that are not ours.
@@ -169,10 +179,11 @@ impl Request {
             }
             let ttl = record.ttl().as_secs();
             if let Ok(Some(found)) = record.to_record::<A>() {
-                said.push((IpAddr::V4(found.data().addr()), ttl));
+                said.addresses.push((IpAddr::V4(found.data().addr()), ttl));
             } else if let Ok(Some(found)) = record.to_record::<Aaaa>() {
-                said.push((IpAddr::V6(found.data().addr()), ttl));
+                said.addresses.push((IpAddr::V6(found.data().addr()), ttl));
             }
+            said.alias |= record.rtype() == Rtype::CNAME;
         }
         Ok(said)
     }
@@ -192,7 +203,7 @@ fn refusal(code: Rcode) -> Bad {
     Bad::Refused(why.into())
 }
 
-fn unsound(why: &ValidationError, key: &Key) -> String {
+fn unsound(why: &ValidationError, code: Rcode, key: &Key) -> String {
     let name = key.name();
     match why {
         ValidationError::ServerBadKey => {
@@ -204,6 +215,162 @@ fn unsound(why: &ValidationError, key: &Key) -> String {
         ValidationError::ServerBadTime { .. } | ValidationError::BadTime => {
             "it answers BADTIME: its clock and ours differ by more than 5 min".into()
         }
-        other => format!("its answer is not signed as it should be: {other}"),
+        other => format!("its answer ({code}) is not signed as it should be: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::base::message_builder::AnswerBuilder;
+    use domain::base::record::ComposeRecord;
+    use domain::rdata::Cname;
+    use domain::tsig::ServerTransaction;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Wall = Wall(1_795_291_928_000);
+    const NAME: &str = "web1.example.com";
+
+    fn our_key() -> Key {
+        key(Algorithm::Sha256, "hbd", b"0123456789abcdef").unwrap()
+    }
+
+    fn asked() -> Request {
+        question(NAME, Family::V4, &our_key(), 7, NOW).unwrap()
+    }
+
+    /// A server's answer: of this code, with what `fill` puts in, signed by its own key.
+    fn answer(
+        request: &Request,
+        server: &Key,
+        code: Rcode,
+        fill: impl FnOnce(&mut AnswerBuilder<Vec<u8>>),
+    ) -> Vec<u8> {
+        let mut message = Message::from_octets(request.bytes.clone()).unwrap();
+        let plain = message.clone();
+        let outcome = ServerTransaction::request(&server, &mut message, time(NOW));
+        match outcome {
+            Ok(Some(transaction)) => {
+                let mut answer = MessageBuilder::new_vec().start_answer(&message, code).unwrap();
+                fill(&mut answer);
+                let mut additional = answer.additional();
+                transaction.answer(&mut additional, time(NOW)).unwrap();
+                additional.finish()
+            }
+            Ok(None) => panic!("the request is not signed"),
+            Err(why) => {
+                let builder = MessageBuilder::new_vec();
+                why.build_message(&plain, builder).unwrap().finish()
+            }
+        }
+    }
+
+    fn unsigned(request: &Request, code: Rcode) -> Vec<u8> {
+        let message = Message::from_octets(request.bytes.clone()).unwrap();
+        MessageBuilder::new_vec().start_answer(&message, code).unwrap().finish()
+    }
+
+    fn push(answer: &mut AnswerBuilder<Vec<u8>>, record: impl ComposeRecord) {
+        answer.push(record).unwrap();
+    }
+
+    #[test]
+    fn what_the_zone_says_is_read() {
+        let request = asked();
+        let name: Name<Vec<u8>> = NAME.parse().unwrap();
+        let other: Name<Vec<u8>> = "other.example.com".parse().unwrap();
+        let bytes = answer(&request, &our_key(), Rcode::NOERROR, |answer| {
+            push(answer, (&name, Class::IN, Ttl::from_secs(60), A::from_octets(1, 1, 1, 1)));
+            push(answer, (&other, Class::IN, Ttl::from_secs(60), A::from_octets(8, 8, 8, 8)));
+        });
+        let said = request.said(NAME, bytes, NOW).unwrap();
+        assert_eq!(said.addresses, [("1.1.1.1".parse().unwrap(), 60)]);
+        assert!(!said.alias);
+        let bytes = answer(&request, &our_key(), Rcode::NOERROR, |answer| {
+            push(answer, (&name, Class::IN, Ttl::from_secs(60), Cname::new(other.clone())));
+        });
+        assert!(request.said(NAME, bytes, NOW).unwrap().alias);
+        let bytes = answer(&request, &our_key(), Rcode::NXDOMAIN, |_| {});
+        assert_eq!(request.said(NAME, bytes, NOW), Ok(Said::default()));
+    }
+
+    #[test]
+    fn every_way_to_refuse_has_its_words_and_its_consequence() {
+        let request = asked();
+        for (code, words) in [
+            (Rcode::REFUSED, "REFUSED"),
+            (Rcode::NOTAUTH, "NOTAUTH"),
+            (Rcode::NOTZONE, "NOTZONE"),
+            (Rcode::NOTIMP, "NOTIMP"),
+            (Rcode::FORMERR, "FORMERR"),
+            (Rcode::YXDOMAIN, "YXDOMAIN"),
+            (Rcode::NXDOMAIN, "NXDOMAIN"),
+        ] {
+            let signed = request.made(answer(&request, &our_key(), code, |_| {}), NOW);
+            assert!(matches!(&signed, Err(Bad::Refused(why)) if why.contains(words)), "{signed:?}");
+        }
+        let signed = answer(&request, &our_key(), Rcode::SERVFAIL, |_| {});
+        assert!(matches!(request.made(signed, NOW), Err(Bad::Unreachable(_))));
+        let plain = request.made(unsigned(&request, Rcode::NOERROR), NOW);
+        assert!(matches!(&plain, Err(Bad::Refused(why)) if why.contains("not signed")));
+        let plain = request.made(unsigned(&request, Rcode::SERVFAIL), NOW);
+        assert!(matches!(plain, Err(Bad::Unreachable(_))));
+    }
+
+    #[test]
+    fn a_key_that_the_server_does_not_have_is_told_by_what_it_says() {
+        let request = asked();
+        for server in [
+            key(Algorithm::Sha256, "abc", b"0123456789abcdef"),
+            key(Algorithm::Sha512, "hbd", b"0123456789abcdef"),
+        ] {
+            let answer = answer(&request, &server.unwrap(), Rcode::NOERROR, |_| {});
+            let refused = request.made(answer, NOW);
+            let told = matches!(&refused, Err(Bad::Refused(why)) if why.contains("BADKEY"));
+            assert!(told, "{refused:?}");
+        }
+        // A clock that is an hour late.
+        let late = question(NAME, Family::V4, &our_key(), 7, Wall(NOW.0 - 3_600_000)).unwrap();
+        let refused = late.made(answer(&late, &our_key(), Rcode::NOERROR, |_| {}), NOW);
+        assert!(
+            matches!(&refused, Err(Bad::Refused(why)) if why.contains("BADTIME")),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn an_answer_to_something_else_is_none() {
+        let request = asked();
+        let other = question(NAME, Family::V4, &our_key(), 8, NOW).unwrap();
+        let strange = answer(&other, &our_key(), Rcode::NOERROR, |_| {});
+        assert!(matches!(request.made(strange, NOW), Err(Bad::Unreachable(_))));
+        assert!(matches!(request.made(request.bytes.clone(), NOW), Err(Bad::Unreachable(_))));
+        assert!(matches!(request.made(vec![1, 2, 3], NOW), Err(Bad::Unreachable(_))));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn a_damaged_answer_never_panics_and_is_never_taken_for_a_good_one(
+            at in 0..300_usize, byte: u8, cut in 0..300_usize, junk: Vec<u8>,
+        ) {
+            let request = asked();
+            let name: Name<Vec<u8>> = NAME.parse().unwrap();
+            let good = answer(&request, &our_key(), Rcode::NOERROR, |answer| {
+                push(answer, (&name, Class::IN, Ttl::from_secs(60), A::from_octets(1, 1, 1, 1)));
+            });
+            let mut bad = good.clone();
+            let at = at % bad.len();
+            bad[at] = byte;
+            // Class and TTL of the signature itself are not covered by it, and change nothing.
+            if let Ok(said) = request.said(NAME, bad, NOW) {
+                prop_assert_eq!(Ok(said), request.said(NAME, good.clone(), NOW));
+            }
+            let cut = good[..cut % good.len()].to_vec();
+            prop_assert!(request.said(NAME, cut, NOW).is_err());
+            prop_assert!(request.made(junk, NOW).is_err());
+        }
     }
 }

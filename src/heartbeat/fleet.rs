@@ -90,7 +90,7 @@ impl Fleet {
     /// A fleet of which nothing was heard. Its rows do not tell which kernel's clock they are on:
     /// a daemon begins with [`restore`](Fleet::restore), without rows when there are none.
     pub fn new(rules: Rules, now: Now) -> Fleet {
-        let mut fleet = Fleet::empty(&rules);
+        let mut fleet = Fleet::empty(&rules, now);
         fleet.populate(profile::profiles(&rules), HashMap::new(), now);
         fleet
     }
@@ -105,7 +105,7 @@ impl Fleet {
         now: Now,
         kernel_boot: &str,
     ) -> Fleet {
-        let mut fleet = Fleet::empty(&rules);
+        let mut fleet = Fleet::empty(&rules, now);
         let frame = Frame::new(mark.as_ref(), kernel_boot, now, &mut fleet.blindness);
         fleet.kernel = frame.kernel();
         fleet.trust.reached(mark.map_or(Wall::default(), |mark| mark.now.wall));
@@ -127,7 +127,7 @@ impl Fleet {
         fleet
     }
 
-    fn empty(rules: &Rules) -> Fleet {
+    fn empty(rules: &Rules, now: Now) -> Fleet {
         Fleet {
             common: Common::new(rules),
             hosts: Vec::new(),
@@ -140,7 +140,7 @@ impl Fleet {
             changed: Vec::new(),
             stranger: Arc::default(),
             strangers: 0,
-            moves: Moves::default(),
+            moves: Moves::begin(now),
             kernel: 0,
             pending: Due::default(),
         }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::clock::{Now, Wall};
 use crate::heartbeat::fleet::Fleet;
 
 /// A host whose name follows its address was heard from another one than before.
@@ -21,14 +22,31 @@ pub struct Moved {
 /// A connection of a host, by its place and its name.
 pub type Path = (u32, Arc<str>);
 
-/// What was told last, by connection and family.
+/// What was told.
 #[derive(Debug, Default)]
-pub struct Moves(HashMap<(u32, Arc<str>, bool), IpAddr>);
+pub struct Moves {
+    /// The last addresses, by connection and whether they are of IPv6.
+    told: HashMap<(u32, Arc<str>, bool), IpAddr>,
+    /// When the daemon began to listen.
+    begun: Wall,
+}
 
 impl Moves {
+    /// Nothing was told yet.
+    pub fn begin(now: Now) -> Moves {
+        Moves { begun: now.wall, ..Moves::default() }
+    }
+
     /// Everything is told anew: the places may have changed.
     pub fn forget(&mut self) {
-        self.0.clear();
+        self.told.clear();
+    }
+
+    /// Whether a datagram that was signed at `time`, in microseconds, is from before the start. It
+    /// may have been heard then, and that have been forgotten in a crash: somebody may send it
+    /// again. A start in the future shows that it was our clock that was wrong.
+    pub fn is_old(&self, time: i64, now: Now) -> bool {
+        self.begun <= now.wall && time / 1000 < self.begun.0
     }
 }
 
@@ -38,7 +56,7 @@ impl Fleet {
     pub fn moved(&mut self, (index, connection): &Path, from: IpAddr) -> Option<Moved> {
         let address = from.to_canonical();
         let key = (*index, Arc::clone(connection), address.is_ipv6());
-        if self.moves.0.insert(key, address) == Some(address) {
+        if self.moves.told.insert(key, address) == Some(address) {
             return None;
         }
         let host = &self.hosts[*index as usize];
