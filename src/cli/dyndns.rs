@@ -11,7 +11,7 @@ use super::client::Client;
 use super::{CONFIGURATION, FAILED, HELP, UNREACHABLE, complain, config_file, say};
 use crate::config::Config;
 use crate::dyndns::method::Wish;
-use crate::dyndns::names::Family;
+use crate::dyndns::names::{self, Family};
 use crate::dyndns::settings::Entry;
 use crate::dyndns::show;
 use crate::notify::text::{Flavour, clean};
@@ -165,10 +165,20 @@ fn rehearse(config: &Config, client: Result<Client, String>, host: &str, wanted:
             }
         }
     } else {
-        wanted.addresses.clone()
+        let counts = |address: &&IpAddr| entry.allow_private || names::is_public(**address);
+        let (public, private): (Vec<IpAddr>, Vec<IpAddr>) =
+            wanted.addresses.iter().partition(counts);
+        for address in private {
+            complain(&format!(
+                "{address} is private, and allow_private is not set: nothing is sent"
+            ));
+        }
+        public
     };
     if addresses.is_empty() {
-        complain(&format!("no address of {host} was heard yet: name one with --address"));
+        if wanted.addresses.is_empty() {
+            complain(&format!("no address of {host} was heard yet: name one with --address"));
+        }
         return FAILED;
     }
     let _ = io::stdout().write_all(show::requests(entry, &wish(host, entry, addresses)).as_bytes());

@@ -54,8 +54,9 @@ pub struct Keeper {
 #[derive(Default)]
 struct Inner {
     kept: BTreeMap<String, Kept>,
-    /// Places that did not answer: until when their other names are not tried, and why.
-    silent: BTreeMap<String, (Mono, String)>,
+    /// Places that did not answer, or want to be left alone: until when their other names are not
+    /// tried, and why.
+    silent: BTreeMap<String, (Mono, Bad)>,
     closed: bool,
 }
 
@@ -191,19 +192,26 @@ impl Keeper {
     fn make(&self, attempt: &Attempt) -> Result<Done, Bad> {
         let place = attempt.entry.method.place();
         let silent = self.lock().silent.get(&place).cloned();
-        if let Some((until, why)) = silent
-            && Now::read().mono < until
-        {
-            // Another name has just waited in vain for the same server.
-            return Err(Bad::Unreachable(why));
+        let now = Now::read().mono;
+        if let Some((until, bad)) = silent.filter(|(until, _)| now < *until) {
+            // Another name was just told so, or waited in vain, by the same server.
+            return Err(match bad {
+                Bad::Busy(why, _) => Bad::Busy(why, until.since(now)),
+                bad => bad,
+            });
         }
         let outcome = attempt::make(attempt);
+        let pause = match &outcome {
+            Err(Bad::Unreachable(_)) => Some(attempt.entry.pace.retry / 2),
+            Err(Bad::Busy(_, pause)) => Some(*pause),
+            Err(Bad::Refused(_) | Bad::Forbidden(_)) | Ok(_) => None,
+        };
         let silent = &mut self.lock().silent;
-        if let Err(Bad::Unreachable(why)) = &outcome {
-            let until = Now::read().mono + attempt.entry.pace.retry / 2;
-            silent.insert(place, (until, why.clone()));
-        } else {
-            silent.remove(&place);
+        match (pause, &outcome) {
+            (Some(pause), Err(bad)) => {
+                silent.insert(place, (Now::read().mono + pause, bad.clone()));
+            }
+            _ => drop(silent.remove(&place)),
         }
         outcome
     }

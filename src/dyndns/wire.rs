@@ -147,6 +147,11 @@ impl Request {
                 Err(Bad::Refused("its answer is not signed: it does not know TSIG".into()))
             }
             (Ok(()) | Err(ValidationError::ServerUnsigned), code) => Err(refusal(code)),
+            // A machine that has just booted may get its time any moment.
+            (Err(ValidationError::ServerBadTime { .. } | ValidationError::BadTime), _) => {
+                let why = "it answers BADTIME: its clock and ours differ by more than 5 min";
+                Err(Bad::Unreachable(why.into()))
+            }
             (Err(why), code) => Err(Bad::Refused(unsound(&why, code, self.transaction.key()))),
         }
     }
@@ -211,9 +216,6 @@ fn unsound(why: &ValidationError, code: Rcode, key: &Key) -> String {
         }
         ValidationError::ServerBadSig => {
             format!("it answers BADSIG: its key {name} is another one")
-        }
-        ValidationError::ServerBadTime { .. } | ValidationError::BadTime => {
-            "it answers BADTIME: its clock and ours differ by more than 5 min".into()
         }
         other => format!("its answer ({code}) is not signed as it should be: {other}"),
     }
@@ -334,7 +336,7 @@ mod tests {
         let late = question(NAME, Family::V4, &our_key(), 7, Wall(NOW.0 - 3_600_000)).unwrap();
         let refused = late.made(answer(&late, &our_key(), Rcode::NOERROR, |_| {}), NOW);
         assert!(
-            matches!(&refused, Err(Bad::Refused(why)) if why.contains("BADTIME")),
+            matches!(&refused, Err(Bad::Unreachable(why)) if why.contains("BADTIME")),
             "{refused:?}"
         );
     }
