@@ -32,6 +32,7 @@ use crate::systemd;
 use crate::web::Web;
 
 mod agent;
+mod dyndns;
 mod equip;
 mod house;
 mod memory;
@@ -148,7 +149,10 @@ impl Daemon {
         let waiting = ground.store.rows(Table::Pipelines);
         let pipelines =
             Pipelines::resume(waiting, pipeline(config), Arc::clone(&sink), stop.clone());
+        let keeper = dyndns::keeper(config, &ground.store, &courier, Arc::clone(&sink), ground.now);
+        let keeper = Arc::new(keeper);
         let rooms = Arc::new(Rooms {
+            keeper: Arc::clone(&keeper),
             watch: Arc::clone(&watch),
             courier: courier.clone(),
             notifier: Mutex::new(Arc::new(Notifier::new(config))),
@@ -161,8 +165,9 @@ impl Daemon {
         let Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
             ground;
         let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
-        let (hosts, alerts) = (Arc::clone(&watch), Arc::clone(&pipelines));
-        let every_row = move || [hosts.every_row(), alerts.every_row()].concat();
+        let (hosts, alerts, names) =
+            (Arc::clone(&watch), Arc::clone(&pipelines), Arc::clone(&keeper));
+        let every_row = move || [hosts.every_row(), alerts.every_row(), names.every_row()].concat();
         let courier_thread = desk
             .open(store, equipment(config), Box::new(every_row), |then| {
                 translate(then, mark.as_ref(), &kernel_boot, now)
@@ -170,6 +175,7 @@ impl Daemon {
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report(&courier, opened, now);
         signal_check::begin(config);
+        dyndns::begin(&keeper, &watch, &stop)?;
         start_watching(&watch, pipelines, &udp, &stop)?;
         start_polling(config, alertmanager_silent, &rooms, sink, &stop)?;
         let agent = Agent::new(Arc::clone(&watch));
@@ -221,6 +227,7 @@ impl Daemon {
         // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         signal_check::begin(&config);
+        self.rooms.keeper.reconfigure(config.dyndns.clone());
         self.rooms.watch.reconfigure(rules(&config));
         if let Err(Failure::Other(why)) = self.agent.reconfigure(config.agent.as_ref()) {
             error!("this machine is not watched: {why}");
@@ -239,6 +246,7 @@ impl Daemon {
         drop(self.stopper);
         self.agent.stop();
         self.rooms.watch.close();
+        self.rooms.keeper.close();
         self.rooms.pipelines.close();
         listener::wake(&self.udp);
         self.rooms.courier.order(Order::Stop);

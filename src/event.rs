@@ -189,6 +189,10 @@ pub enum Fact {
     AlertmanagerSilent { why: String },
     /// It answers again.
     AlertmanagerAnswers { silent_for: Duration },
+    /// The name of a host in the DNS cannot be kept.
+    DyndnsFails { host: String, name: String, why: String },
+    /// It is kept again.
+    DyndnsKept { host: String, name: String, failed_for: Duration },
     /// Somebody's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, text: String },
 }
@@ -248,6 +252,8 @@ impl Event {
             | Fact::FirstHeard { host, .. }
             | Fact::Threshold { host, .. }
             | Fact::Missing { host, .. }
+            | Fact::DyndnsFails { host, .. }
+            | Fact::DyndnsKept { host, .. }
             | Fact::Custom { host: Some(host), .. } => Subject::Host(host.clone()),
             Fact::Backup { plan, .. } => Subject::Plan(plan.clone()),
             Fact::ChannelFails { channel, .. } | Fact::ChannelDelivers { channel, .. } => {
@@ -282,6 +288,8 @@ impl Event {
             | Fact::Backup { .. }
             | Fact::AlertmanagerSilent { .. }
             | Fact::AlertmanagerAnswers { .. }
+            | Fact::DyndnsFails { .. }
+            | Fact::DyndnsKept { .. }
             | Fact::Custom { .. } => false,
         }
     }
@@ -302,6 +310,7 @@ impl Event {
             }
             Fact::StoreRefuses { .. } => Some(Trouble::Store),
             Fact::AlertmanagerSilent { .. } => Some(Trouble::Alertmanager),
+            Fact::DyndnsFails { host, .. } => Some(Trouble::Dyndns { host: host.clone() }),
             Fact::Backup { plan, .. } if self.level != Level::Ok => {
                 Some(Trouble::Backup { plan: plan.clone() })
             }
@@ -314,6 +323,7 @@ impl Event {
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelDelivers { .. }
             | Fact::Backup { .. }
+            | Fact::DyndnsKept { .. }
             | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { .. } => None,
         }
@@ -335,6 +345,7 @@ impl Event {
             }
             Fact::StoreWrites { .. } => vec![Trouble::Store],
             Fact::AlertmanagerAnswers { .. } => vec![Trouble::Alertmanager],
+            Fact::DyndnsKept { host, .. } => vec![Trouble::Dyndns { host: host.clone() }],
             Fact::Backup { plan, .. } if self.level == Level::Ok => {
                 vec![Trouble::Backup { plan: plan.clone() }]
             }
@@ -349,6 +360,7 @@ impl Event {
             | Fact::ChannelFails { .. }
             | Fact::Backup { .. }
             | Fact::AlertmanagerSilent { .. }
+            | Fact::DyndnsFails { .. }
             | Fact::Custom { .. } => Vec::new(),
         }
     }

@@ -24,6 +24,8 @@ pub enum Trouble {
     Channel { channel: String },
     /// The store refuses to write.
     Store,
+    /// The name of a host in the DNS cannot be kept.
+    Dyndns { host: String },
 }
 
 impl Trouble {
@@ -42,6 +44,7 @@ impl fmt::Display for Trouble {
             Trouble::Backup { plan } => write!(f, "plan {plan}"),
             Trouble::Alertmanager => f.write_str("alertmanager"),
             Trouble::Channel { channel } => write!(f, "channel {channel}"),
+            Trouble::Dyndns { host } => write!(f, "{host} dyndns"),
             Trouble::Store => f.write_str("hbd store"),
         }
     }
@@ -69,6 +72,8 @@ impl Event {
             | Fact::Backup { .. }
             | Fact::AlertmanagerSilent { .. }
             | Fact::AlertmanagerAnswers { .. }
+            | Fact::DyndnsFails { .. }
+            | Fact::DyndnsKept { .. }
             | Fact::Custom { .. } => None,
         }
     }
