@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Ok(Command::Send(errand)) => return send(*errand),
         Ok(Command::Exec(job)) => return exec(*job),
         Ok(Command::Metrics(directory)) => {
-            logger::start();
+            logger::start_by("HBC_LOG");
             print(&show::metrics(directory));
         }
         Err(why) => return complain(USAGE, &why),
