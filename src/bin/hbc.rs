@@ -5,14 +5,17 @@ use std::process::ExitCode;
 
 use heartbeat::agent::options::{self, Command, Errand, HELP};
 use heartbeat::agent::send::Parcel;
+use heartbeat::version;
 
 const UNTOLD: u8 = 1;
 const USAGE: u8 = 2;
+/// What this build can do, for bug reports.
+const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
 
 fn main() -> ExitCode {
     match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => print(HELP),
-        Ok(Command::Version) => print(concat!("hbc ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Version) => print(&version::lines("hbc", FEATURES)),
         Ok(Command::Send(errand)) => return send(*errand),
         Err(why) => return complain(USAGE, &why),
     }
