@@ -31,12 +31,16 @@ use crate::store::{Opened, Store, Table};
 use crate::systemd;
 use crate::web::Web;
 
+mod agent;
+mod dyndns;
 mod equip;
 mod house;
+mod memory;
 mod signal_check;
 mod signs;
 mod telling;
 
+use self::agent::Agent;
 use self::equip::{equipment, pipeline, rules};
 use self::house::Rooms;
 use self::signs::Signs;
@@ -70,6 +74,7 @@ impl From<String> for Failure {
 /// # Errors
 /// When it cannot start.
 pub fn run(config_file: &Path) -> Result<(), Failure> {
+    memory::share();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let config = Config::load(config_file).map_err(Failure::Configuration)?;
@@ -98,6 +103,7 @@ struct Daemon {
     // What listens where is fixed until the next start.
     fixed: Fixed,
     rooms: Arc<Rooms>,
+    agent: Agent,
     courier_thread: thread::JoinHandle<bool>,
     udp: Arc<UdpSocket>,
     web: Web,
@@ -143,7 +149,10 @@ impl Daemon {
         let waiting = ground.store.rows(Table::Pipelines);
         let pipelines =
             Pipelines::resume(waiting, pipeline(config), Arc::clone(&sink), stop.clone());
+        let keeper = dyndns::keeper(config, &ground.store, &courier, Arc::clone(&sink), ground.now);
+        let keeper = Arc::new(keeper);
         let rooms = Arc::new(Rooms {
+            keeper: Arc::clone(&keeper),
             watch: Arc::clone(&watch),
             courier: courier.clone(),
             notifier: Mutex::new(Arc::new(Notifier::new(config))),
@@ -156,8 +165,9 @@ impl Daemon {
         let Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
             ground;
         let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
-        let (hosts, alerts) = (Arc::clone(&watch), Arc::clone(&pipelines));
-        let every_row = move || [hosts.every_row(), alerts.every_row()].concat();
+        let (hosts, alerts, names) =
+            (Arc::clone(&watch), Arc::clone(&pipelines), Arc::clone(&keeper));
+        let every_row = move || [hosts.every_row(), alerts.every_row(), names.every_row()].concat();
         let courier_thread = desk
             .open(store, equipment(config), Box::new(every_row), |then| {
                 translate(then, mark.as_ref(), &kernel_boot, now)
@@ -165,8 +175,11 @@ impl Daemon {
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report(&courier, opened, now);
         signal_check::begin(config);
+        dyndns::begin(&keeper, &watch, &stop)?;
         start_watching(&watch, pipelines, &udp, &stop)?;
         start_polling(config, alertmanager_silent, &rooms, sink, &stop)?;
+        let agent = Agent::new(Arc::clone(&watch));
+        agent.reconfigure(config.agent.as_ref())?;
         let token = config.receiver.token.clone();
         let house: Arc<Rooms> = Arc::clone(&rooms);
         let web = Web::start(tcp, house, token, &config.state_dir)
@@ -181,6 +194,7 @@ impl Daemon {
             config_file: config_file.to_owned(),
             fixed: Fixed::of(config),
             rooms,
+            agent,
             courier_thread,
             udp,
             web,
@@ -213,7 +227,11 @@ impl Daemon {
         // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         signal_check::begin(&config);
+        self.rooms.keeper.reconfigure(config.dyndns.clone());
         self.rooms.watch.reconfigure(rules(&config));
+        if let Err(Failure::Other(why)) = self.agent.reconfigure(config.agent.as_ref()) {
+            error!("this machine is not watched: {why}");
+        }
         self.rooms.pipelines.reconfigure(pipeline(&config));
         self.rooms.replace_signs(Signs::of(&config));
         self.rooms.replace_notifier(Notifier::new(&config));
@@ -226,7 +244,9 @@ impl Daemon {
     fn stop(self) -> bool {
         self.web.stop();
         drop(self.stopper);
+        self.agent.stop();
         self.rooms.watch.close();
+        self.rooms.keeper.close();
         self.rooms.pipelines.close();
         listener::wake(&self.udp);
         self.rooms.courier.order(Order::Stop);
@@ -283,7 +303,12 @@ fn start_polling(
     sink: Sink,
     stop: &Stop,
 ) -> Result<(), Failure> {
-    let Some(url) = config.receiver.poll_url.clone() else { return Ok(()) };
+    let Some(url) = config.receiver.poll_url.clone() else {
+        if told {
+            poll::abandon(&sink);
+        }
+        return Ok(());
+    };
     let settings = poll::Settings { url, interval: config.receiver.poll_interval, told };
     let (rooms, stop) = (Arc::clone(rooms), stop.clone());
     spawn("poll", move || {

@@ -159,6 +159,20 @@ pub enum Fact {
         /// Whether it repeats what was said before.
         reminder: bool,
     },
+    /// A metric that is not OK is no longer sent, though its host beats on: nobody knows how it
+    /// stands.
+    Missing {
+        host: String,
+        metric: String,
+        /// When it was last sent.
+        last: Wall,
+        /// Its value then.
+        value: f64,
+        /// `> 90.0`: the limit that it was beyond.
+        limit: String,
+        /// The level that it had.
+        stood: Level,
+    },
     /// The store cannot write; what happens is delivered all the same, but a crash would lose it.
     StoreRefuses { why: String },
     /// The store writes again, and what waited is in it.
@@ -175,6 +189,10 @@ pub enum Fact {
     AlertmanagerSilent { why: String },
     /// It answers again.
     AlertmanagerAnswers { silent_for: Duration },
+    /// The name of a host in the DNS cannot be kept.
+    DyndnsFails { host: String, name: String, why: String },
+    /// It is kept again.
+    DyndnsKept { host: String, name: String, failed_for: Duration },
     /// Somebody's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, text: String },
 }
@@ -233,6 +251,9 @@ impl Event {
             | Fact::NeverSeen { host, .. }
             | Fact::FirstHeard { host, .. }
             | Fact::Threshold { host, .. }
+            | Fact::Missing { host, .. }
+            | Fact::DyndnsFails { host, .. }
+            | Fact::DyndnsKept { host, .. }
             | Fact::Custom { host: Some(host), .. } => Subject::Host(host.clone()),
             Fact::Backup { plan, .. } => Subject::Plan(plan.clone()),
             Fact::ChannelFails { channel, .. } | Fact::ChannelDelivers { channel, .. } => {
@@ -258,6 +279,7 @@ impl Event {
             | Fact::NeverSeen { .. }
             | Fact::FirstHeard { .. } => true,
             Fact::Threshold { .. }
+            | Fact::Missing { .. }
             | Fact::StoreRefuses { .. }
             | Fact::StoreWrites { .. }
             | Fact::StoreMovedAside { .. }
@@ -266,6 +288,8 @@ impl Event {
             | Fact::Backup { .. }
             | Fact::AlertmanagerSilent { .. }
             | Fact::AlertmanagerAnswers { .. }
+            | Fact::DyndnsFails { .. }
+            | Fact::DyndnsKept { .. }
             | Fact::Custom { .. } => false,
         }
     }
@@ -277,14 +301,16 @@ impl Event {
                 Some(connection_trouble(host, connection))
             }
             Fact::NeverSeen { host, .. } => Some(Trouble::NeverSeen { host: host.clone() }),
+            Fact::Missing { host, metric, .. } => Some(metric_trouble(host, metric)),
             Fact::Threshold { host, metric, .. } if self.level != Level::Ok => {
-                Some(Trouble::Metric { host: host.clone(), metric: metric.clone() })
+                Some(metric_trouble(host, metric))
             }
             Fact::ChannelFails { channel, .. } => {
                 Some(Trouble::Channel { channel: channel.clone() })
             }
             Fact::StoreRefuses { .. } => Some(Trouble::Store),
             Fact::AlertmanagerSilent { .. } => Some(Trouble::Alertmanager),
+            Fact::DyndnsFails { host, .. } => Some(Trouble::Dyndns { host: host.clone() }),
             Fact::Backup { plan, .. } if self.level != Level::Ok => {
                 Some(Trouble::Backup { plan: plan.clone() })
             }
@@ -297,6 +323,7 @@ impl Event {
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelDelivers { .. }
             | Fact::Backup { .. }
+            | Fact::DyndnsKept { .. }
             | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { .. } => None,
         }
@@ -311,13 +338,14 @@ impl Event {
             }
             Fact::FirstHeard { host, .. } => vec![Trouble::NeverSeen { host: host.clone() }],
             Fact::Threshold { host, metric, .. } if self.level == Level::Ok => {
-                vec![Trouble::Metric { host: host.clone(), metric: metric.clone() }]
+                vec![metric_trouble(host, metric)]
             }
             Fact::ChannelDelivers { channel, .. } => {
                 vec![Trouble::Channel { channel: channel.clone() }]
             }
             Fact::StoreWrites { .. } => vec![Trouble::Store],
             Fact::AlertmanagerAnswers { .. } => vec![Trouble::Alertmanager],
+            Fact::DyndnsKept { host, .. } => vec![Trouble::Dyndns { host: host.clone() }],
             Fact::Backup { plan, .. } if self.level == Level::Ok => {
                 vec![Trouble::Backup { plan: plan.clone() }]
             }
@@ -326,11 +354,13 @@ impl Event {
             | Fact::Said { .. }
             | Fact::NeverSeen { .. }
             | Fact::Threshold { .. }
+            | Fact::Missing { .. }
             | Fact::StoreRefuses { .. }
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelFails { .. }
             | Fact::Backup { .. }
             | Fact::AlertmanagerSilent { .. }
+            | Fact::DyndnsFails { .. }
             | Fact::Custom { .. } => Vec::new(),
         }
     }
@@ -361,6 +391,10 @@ impl Event {
             None => self.subject().to_string(),
         }
     }
+}
+
+fn metric_trouble(host: &str, metric: &str) -> Trouble {
+    Trouble::Metric { host: host.to_owned(), metric: metric.to_owned() }
 }
 
 fn connection_trouble(host: &str, connection: &str) -> Trouble {

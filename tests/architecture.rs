@@ -18,12 +18,25 @@ const VOCABULARY: &[&str] =
 const KNOWS: &[(&str, &[&str])] = &[
     ("agent", &["heartbeat", "process", "section", "stop", "systemd"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
-    ("cli", &["backup", "config", "daemon", "logger", "notify", "stop", "tls"]),
-    ("config", &["backup", "heartbeat", "notify", "section", "web"]),
+    ("cli", &["backup", "config", "daemon", "dyndns", "logger", "notify", "stop", "tls"]),
+    ("config", &["agent", "backup", "dyndns", "heartbeat", "notify", "section", "web"]),
     (
         "daemon",
-        &["backup", "config", "heartbeat", "notify", "stop", "store", "systemd", "tls", "web"],
+        &[
+            "agent",
+            "backup",
+            "config",
+            "dyndns",
+            "heartbeat",
+            "notify",
+            "stop",
+            "store",
+            "systemd",
+            "tls",
+            "web",
+        ],
     ),
+    ("dyndns", &["section", "stop", "store", "tls"]),
     // An effect holds the rows that it wants written.
     ("effect", &["store"]),
     ("heartbeat", &["section", "stop", "store"]),

@@ -7,6 +7,7 @@ pub mod collect;
 mod ear;
 pub mod exec;
 pub mod gather;
+pub mod local;
 mod machine;
 mod name;
 mod names;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -13,12 +13,13 @@ use super::telling::{self, Seats};
 use crate::backup::pipeline::{Accepted, Pipelines};
 use crate::backup::verdict::Outcome;
 use crate::clock::{Now, Wall};
+use crate::dyndns::keeper::Keeper;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
-use crate::snapshot::{ChannelView, HostView, NotificationView};
+use crate::snapshot::{ChannelView, DyndnsView, HostView, NotificationView};
 use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
 use crate::web::notice::Notice;
 use crate::web::wanted::Wanted;
@@ -37,6 +38,8 @@ pub struct Rooms {
     pub sending: Seats,
     /// Backup alerts on their way.
     pub pipelines: Arc<Pipelines>,
+    /// The names in the DNS.
+    pub keeper: Arc<Keeper>,
     /// The alerts that are signs of life.
     pub signs: Mutex<Arc<Signs>>,
     /// The last reload was refused.
@@ -88,7 +91,7 @@ impl House for Rooms {
             // Who no longer waits for the answer does not get it.
             let _ = tx.send(stored);
         };
-        match self.watch.hear(body, peer.to_canonical(), Now::read(), then) {
+        match self.watch.hear_over_http(body, peer.to_canonical(), Now::read(), then) {
             Ok(()) => once_stored(rx),
             Err(why) => Taken::Now(refusal(why)),
         }
@@ -109,6 +112,10 @@ impl House for Rooms {
             }
             Err(why) => Taken::Now(Answer::Malformed(why)),
         }
+    }
+
+    fn dyndns(&self) -> Vec<DyndnsView> {
+        self.keeper.views()
     }
 
     fn channels(&self) -> Vec<ChannelView> {
@@ -150,7 +157,8 @@ fn once_stored(stored: Receiver<bool>) -> Taken {
     if stored.try_recv() == Ok(true) {
         return Taken::Now(Answer::Stored);
     }
-    Taken::Later(Box::new(move || match stored.recv_timeout(DISK) {
+    let until = Instant::now() + DISK;
+    Taken::Later(Box::new(move || match stored.recv_deadline(until) {
         Ok(true) => Answer::Stored,
         Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
         Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::metrics::Figures;
 use super::notice::Notice;
 use super::wanted::Wanted;
-use crate::snapshot::{ChannelView, HostView, NotificationView};
+use crate::snapshot::{ChannelView, DyndnsView, HostView, NotificationView};
 
 /// The daemon, as the web knows it. Called from several threads at once.
 pub trait House: Send + Sync {
@@ -29,6 +29,11 @@ pub trait House: Send + Sync {
 
     /// The figures of `/metrics`.
     fn figures(&self) -> Figures;
+
+    /// How the names in the DNS stand that follow their hosts, by host.
+    fn dyndns(&self) -> Vec<DyndnsView> {
+        Vec::new()
+    }
 
     /// How every channel stands.
     fn channels(&self) -> Vec<ChannelView>;
@@ -69,7 +74,8 @@ pub enum NotSent {
 pub enum Taken {
     /// It need not.
     Now(Answer),
-    /// Waits for the disk, for a few seconds at most.
+    /// Waits for the disk, for a few seconds at most from now on. One thread asks all of these, in
+    /// the order in which they were taken in.
     Later(Box<dyn FnOnce() -> Answer + Send>),
 }
 

@@ -130,6 +130,18 @@ impl Hbd {
         self.metric("hbd_backup_outcomes_total")
     }
 
+    /// Has it read its configuration again.
+    pub fn reload(&self) {
+        let done = || {
+            let lines = lock(&self.log.0);
+            lines.iter().filter(|line| line.contains("the configuration was")).count()
+        };
+        let before = done();
+        // SAFETY: it only sends a signal, to a child that was not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGHUP) };
+        self.wait_until("reloaded", |_| done() > before);
+    }
+
     /// As a crash does it.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
