@@ -13,7 +13,11 @@ _hbd()
             COMPREPLY=($(compgen -W 'ok info warning critical' -- "$cur"))
             return
             ;;
-        --host | --channel | --url | --limit)
+        --color)
+            COMPREPLY=($(compgen -W 'auto always never' -- "$cur"))
+            return
+            ;;
+        --host | --channel | --url | --limit | --address)
             return
             ;;
     esac
@@ -26,11 +30,11 @@ _hbd()
         run) options+=' --config' ;;
         check) options+=' --config --strict --json' ;;
         notify) options+=' --config --host --channel --default --level --json' ;;
-        status) options+=' --config --url --json' ;;
-        log) options+=' --config --url --limit --json' ;;
+        status) options+=' --config --url --ca-file --all --json --color' ;;
+        log) options+=' --config --url --ca-file --limit --json' ;;
         backup) options+=' --config --all --json' ;;
-        key) options+=' --config' ;;
-        dyndns) options+=' --config --dry-run' ;;
+        key) options+=' --config --common --write --status --url --ca-file' ;;
+        dyndns) options+=' --config --url --ca-file --json --dry-run --address' ;;
     esac
     COMPREPLY=($(compgen -W "$options" -- "$cur"))
 } &&

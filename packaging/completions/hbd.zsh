@@ -4,6 +4,10 @@
 _hbd() {
     local curcontext=$curcontext state line
     local config='(-c --config)'{-c,--config}'[the configuration]:file:_files'
+    local -a daemon=(
+        $config '--url[where the daemon is]:url:_urls'
+        '--ca-file[who signed its certificate]:file:_files' '--json[for programs]'
+    )
     local -a commands=(
         'run:the daemon, in the foreground'
         'check:say what is wrong with the configuration'
@@ -27,14 +31,22 @@ _hbd() {
                         '--level[how much it matters]:level:(ok info warning critical)' \
                         '--json[for programs]' '1:message:'
                     ;;
-                status) _arguments $config '--url[where the daemon is]:url:_urls' '--json[for programs]' ;;
+                status)
+                    _arguments $daemon '--all[those that are well, too]' \
+                        '--color[colours]:when:(auto always never)' '1:host:'
+                    ;;
                 log)
-                    _arguments $config '--url[where the daemon is]:url:_urls' \
-                        '--limit[so many messages]:number:' '--json[for programs]' '1:host:'
+                    _arguments $daemon '--limit[so many messages]:number:' '1:host:'
                     ;;
                 backup) _arguments $config '--all[every plan]' '--json[for programs]' '1:plan:' ;;
-                key) _arguments $config '1:host:' ;;
-                dyndns) _arguments $config '--dry-run[show what would be sent]' '1:host:' ;;
+                key)
+                    _arguments $daemon '--common[the key of all hosts]' '--write[into this file]:file:_files' \
+                        '--status[who still signs with a previous key]' '1:host:'
+                    ;;
+                dyndns)
+                    _arguments $daemon '--dry-run[show what would be sent]' \
+                        '*--address[as if the host had it]:address:' '1:host:'
+                    ;;
             esac
             ;;
     esac

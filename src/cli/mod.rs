@@ -29,8 +29,18 @@ pub const UNREACHABLE: u8 = 3;
 const FAILED: u8 = 1;
 
 /// What this build can do, for bug reports.
-const FEATURES: &[&str] =
-    &["email", "pushover", "signal", "mattermost", "log", "alertmanager", "redis", "restic", "tls"];
+const FEATURES: &[&str] = &[
+    "email",
+    "pushover",
+    "signal",
+    "mattermost",
+    "log",
+    "alertmanager",
+    "redis",
+    "restic",
+    "dyndns",
+    "tls",
+];
 
 const HELP: &str = "\
 hbd watches hosts by their heartbeats and tells people.
