@@ -150,7 +150,6 @@ impl Daemon {
         let pipelines =
             Pipelines::resume(waiting, pipeline(config), Arc::clone(&sink), stop.clone());
         let keeper = dyndns::keeper(config, &ground.store, &courier, Arc::clone(&sink), ground.now);
-        let keeper = Arc::new(keeper);
         let rooms = Arc::new(Rooms {
             keeper: Arc::clone(&keeper),
             watch: Arc::clone(&watch),
