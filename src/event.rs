@@ -294,77 +294,6 @@ impl Event {
         }
     }
 
-    /// The trouble that begins or goes on with it.
-    pub fn opens(&self) -> Option<Trouble> {
-        match &self.fact {
-            Fact::Overdue { host, connection, .. } | Fact::Shutdown { host, connection } => {
-                Some(connection_trouble(host, connection))
-            }
-            Fact::NeverSeen { host, .. } => Some(Trouble::NeverSeen { host: host.clone() }),
-            Fact::Missing { host, metric, .. } => Some(metric_trouble(host, metric)),
-            Fact::Threshold { host, metric, .. } if self.level != Level::Ok => {
-                Some(metric_trouble(host, metric))
-            }
-            Fact::ChannelFails { channel, .. } => {
-                Some(Trouble::Channel { channel: channel.clone() })
-            }
-            Fact::StoreRefuses { .. } => Some(Trouble::Store),
-            Fact::AlertmanagerSilent { .. } => Some(Trouble::Alertmanager),
-            Fact::DyndnsFails { host, .. } => Some(Trouble::Dyndns { host: host.clone() }),
-            Fact::Backup { plan, .. } if self.level != Level::Ok => {
-                Some(Trouble::Backup { plan: plan.clone() })
-            }
-            Fact::Back { .. }
-            | Fact::Booted { .. }
-            | Fact::Said { .. }
-            | Fact::FirstHeard { .. }
-            | Fact::Threshold { .. }
-            | Fact::StoreWrites { .. }
-            | Fact::StoreMovedAside { .. }
-            | Fact::ChannelDelivers { .. }
-            | Fact::Backup { .. }
-            | Fact::DyndnsKept { .. }
-            | Fact::AlertmanagerAnswers { .. }
-            | Fact::Custom { .. } => None,
-        }
-    }
-
-    /// The troubles that are over with it.
-    pub fn closes(&self) -> Vec<Trouble> {
-        match &self.fact {
-            Fact::Back { host, connection, .. } => vec![connection_trouble(host, connection)],
-            Fact::Booted { host, returned, .. } => {
-                returned.iter().map(|connection| connection_trouble(host, connection)).collect()
-            }
-            Fact::FirstHeard { host, .. } => vec![Trouble::NeverSeen { host: host.clone() }],
-            Fact::Threshold { host, metric, .. } if self.level == Level::Ok => {
-                vec![metric_trouble(host, metric)]
-            }
-            Fact::ChannelDelivers { channel, .. } => {
-                vec![Trouble::Channel { channel: channel.clone() }]
-            }
-            Fact::StoreWrites { .. } => vec![Trouble::Store],
-            Fact::AlertmanagerAnswers { .. } => vec![Trouble::Alertmanager],
-            Fact::DyndnsKept { host, .. } => vec![Trouble::Dyndns { host: host.clone() }],
-            Fact::Backup { plan, .. } if self.level == Level::Ok => {
-                vec![Trouble::Backup { plan: plan.clone() }]
-            }
-            Fact::Overdue { .. }
-            | Fact::Shutdown { .. }
-            | Fact::Said { .. }
-            | Fact::NeverSeen { .. }
-            | Fact::Threshold { .. }
-            | Fact::Missing { .. }
-            | Fact::StoreRefuses { .. }
-            | Fact::StoreMovedAside { .. }
-            | Fact::ChannelFails { .. }
-            | Fact::Backup { .. }
-            | Fact::AlertmanagerSilent { .. }
-            | Fact::DyndnsFails { .. }
-            | Fact::Custom { .. } => Vec::new(),
-        }
-    }
-
     /// The event in words.
     pub fn message(&self, event: EventId) -> Message {
         let details = self.details().into_iter();
@@ -391,14 +320,6 @@ impl Event {
             None => self.subject().to_string(),
         }
     }
-}
-
-fn metric_trouble(host: &str, metric: &str) -> Trouble {
-    Trouble::Metric { host: host.to_owned(), metric: metric.to_owned() }
-}
-
-fn connection_trouble(host: &str, connection: &str) -> Trouble {
-    Trouble::Connection { host: host.to_owned(), connection: connection.to_owned() }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ hbc tells hbd how this host is.
   hbc --help | --version
 
 The configuration is FILE, else $HBC_CONFIG, else /etc/hbc/hbc.yaml; options go before it.
-What the log of hbc run shows is set by HBC_LOG: error, warn, info (default), debug.
+What the logs of run and metrics show is set by HBC_LOG: error, warn, info (default), debug.
 
 Options of hbc send:
   --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated

@@ -10,6 +10,7 @@ use lexopt::prelude::*;
 
 use crate::daemon::{self, Failure};
 use crate::logger;
+use crate::version;
 
 pub mod backup;
 pub mod check;
@@ -26,6 +27,20 @@ pub const USAGE: u8 = 2;
 /// The running daemon does not answer.
 pub const UNREACHABLE: u8 = 3;
 const FAILED: u8 = 1;
+
+/// What this build can do, for bug reports.
+const FEATURES: &[&str] = &[
+    "email",
+    "pushover",
+    "signal",
+    "mattermost",
+    "log",
+    "alertmanager",
+    "redis",
+    "restic",
+    "dyndns",
+    "tls",
+];
 
 const HELP: &str = "\
 hbd watches hosts by their heartbeats and tells people.
@@ -74,7 +89,7 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     };
     match first {
         Long("help") | Short('h') => Ok(say(HELP)),
-        Long("version") | Short('V') => Ok(say(&format!("hbd {}\n", env!("CARGO_PKG_VERSION")))),
+        Long("version") | Short('V') => Ok(say(&version::lines("hbd", FEATURES))),
         Value(name) => match name.string()?.as_str() {
             "run" => run(parser),
             "check" => check(parser),

@@ -49,12 +49,8 @@ impl Event {
             }
             Fact::Back { gone, .. } => vec![("gone for", words(*gone))],
             Fact::Booted { announced, gone, .. } => {
-                let mut details: Vec<_> =
-                    gone.iter().map(|gone| ("not heard for", words(*gone))).collect();
-                if !announced {
-                    details.push(("reboot", "it was not announced by a shutdown".into()));
-                }
-                details
+                let gone = gone.iter().map(|gone| ("not heard for", words(*gone)));
+                gone.chain((!announced).then(|| ("reboot", UNANNOUNCED.into()))).collect()
             }
             Fact::NeverSeen { configured, .. } => vec![
                 ("configured since", configured.to_string()),
@@ -109,6 +105,7 @@ fn was_then(last: Wall, how: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
+const UNANNOUNCED: &str = "it was not announced by a shutdown";
 const STALE_NAME: &str = "the name may lead to an address that is no longer the host's";
 
 fn of_name(host: &str, label: &'static str, text: &str) -> Vec<(&'static str, String)> {
