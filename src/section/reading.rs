@@ -83,14 +83,15 @@ impl<'a> Reading<'a> {
 
     /// A path as the file means it: relative to its own directory. What systemd has loaded as a
     /// credential is taken from there: `LoadCredential=secrets:/etc/hbd/secrets` makes of
-    /// `secrets/key` the credential `secrets_key` (systemd.exec(5)).
+    /// `secrets/key` beside the file the credential `secrets_key` (systemd.exec(5)).
     pub fn resolve(&self, path: &str) -> PathBuf {
+        let resolved = self.directory.join(path);
         let loaded = self.variable("CREDENTIALS_DIRECTORY").and_then(|directory| {
-            let credential = Path::new(&directory).join(path.replace('/', "_"));
-            (path.contains('/') && !path.starts_with('/') && credential.is_file())
-                .then_some(credential)
+            let inside = resolved.strip_prefix(&self.directory).ok()?.to_str()?;
+            let credential = Path::new(&directory).join(inside.replace('/', "_"));
+            (inside.contains('/') && credential.is_file()).then_some(credential)
         });
-        loaded.unwrap_or_else(|| self.directory.join(path))
+        loaded.unwrap_or(resolved)
     }
 
     /// Where a program is: a word without a slash is looked for in PATH.
@@ -148,7 +149,9 @@ mod tests {
         fs::write(directory.path().join("secrets_key"), "x").unwrap();
         let environment = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| loaded.clone());
         let reading = Reading::new(Path::new("/etc/hbd/heartbeat.yaml"), &environment);
-        assert_eq!(reading.resolve("secrets/key"), directory.path().join("secrets_key"));
+        for path in ["secrets/key", "/etc/hbd/secrets/key"] {
+            assert_eq!(reading.resolve(path), directory.path().join("secrets_key"));
+        }
         for (path, resolved) in [
             ("secrets/other", "/etc/hbd/secrets/other"),
             ("secrets_key", "/etc/hbd/secrets_key"),
