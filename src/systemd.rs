@@ -5,6 +5,8 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process;
+use std::time::Duration;
 
 /// Tells systemd `state`, such as `READY=1`. Nothing happens where nobody asked for it.
 pub fn tell(state: &str) {
@@ -12,6 +14,33 @@ pub fn tell(state: &str) {
     if let Err(why) = send(name.as_bytes(), state) {
         log::warn!("systemd could not be told {state}: {why}");
     }
+}
+
+/// Tells systemd that the configuration is read again; `READY=1` ends that. Without the time it
+/// does not believe it (`MONOTONIC_USEC`, sd_notify(3)).
+pub fn reloading() {
+    if env::var_os("NOTIFY_SOCKET").is_some() {
+        tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_micros()));
+    }
+}
+
+/// How often systemd wants to hear `WATCHDOG=1` at least (sd_watchdog_enabled(3)); none when it
+/// does not want to.
+pub fn watchdog() -> Option<Duration> {
+    let number = |name| env::var(name).ok()?.parse::<u64>().ok();
+    let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
+    let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && ours)?;
+    env::var_os("NOTIFY_SOCKET")?;
+    Some(Duration::from_micros(micros))
+}
+
+/// systemd's clock.
+fn monotonic_micros() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec, and CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    #[allow(clippy::unnecessary_cast, reason = "both fields are 32 bits wide on some targets")]
+    (time.tv_sec as i64 * 1_000_000 + time.tv_nsec as i64 / 1000)
 }
 
 fn send(name: &[u8], state: &str) -> io::Result<()> {

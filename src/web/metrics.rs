@@ -270,7 +270,7 @@ mod tests {
     use std::collections::HashSet;
     use std::net::IpAddr;
 
-    use super::super::house::{Answer, NotSent, Sending, Taken};
+    use super::super::house::{Answer, NotSent, Reloaded, Sending, Taken};
     use super::super::notice::Notice;
     use super::super::wanted::Wanted;
     use super::*;
@@ -329,6 +329,10 @@ mod tests {
         ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
             Ok(Default::default())
         }
+        fn reload(&self) -> Reloaded {
+            Reloaded::NotTried("nobody asks for it here".into())
+        }
+
         fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
             Err(NotSent::Busy(String::new()))
         }

@@ -4,10 +4,10 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tiny_http::{Header, Response, StatusCode};
@@ -16,12 +16,16 @@ use crate::secret::Secret;
 use crate::stop::{self, Stopper, Vital};
 
 mod answer;
+mod attempts;
 mod budget;
 mod chunks;
 mod gate;
+mod guard;
 mod head;
 mod house;
+pub mod identity;
 mod inner;
+mod line;
 pub mod metrics;
 pub mod notice;
 mod origin;
@@ -34,15 +38,17 @@ mod stream;
 mod timed;
 mod token;
 pub mod wanted;
+mod x509;
 
-pub use house::{Answer, House, NotSent, Sending, SentNow, Taken};
+pub use house::{Answer, House, NotSent, Reloaded, Sending, SentNow, Taken};
 
 use self::answer::{Answered, Request, answer};
-use self::gate::{Gate, PERMITS};
+use self::gate::{Floor, Gate, PERMITS};
+use self::guard::Guard;
+use self::identity::{Identity, Shown};
 use self::inner::{HANDLERS, Inner};
 use self::passage::SPOOL;
 use self::reply::{ALWAYS, Body, Reply};
-use self::token::Token;
 
 /// Large answers that are being sent at a time, each by a thread of its own.
 const STREAMS: usize = 4;
@@ -53,10 +59,21 @@ const SEARCHES: usize = 4;
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
+/// Who may come in, and what they are shown.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// What everybody must show; none asks for nothing.
+    pub token: Option<Secret>,
+    /// What everybody is shown; none means plain HTTP.
+    pub identity: Option<Arc<Identity>>,
+}
+
 /// The HTTP side while it runs.
 pub struct Web {
     address: SocketAddr,
     gate: Gate,
+    floor: Arc<Floor>,
+    desk: Arc<Desk>,
     inner: Arc<Inner>,
     /// Of the gate, and of the handlers: these go on until the gate has emptied.
     stoppers: (Stopper, Stopper),
@@ -66,7 +83,7 @@ pub struct Web {
 /// What the handler threads share.
 struct Desk {
     house: Arc<dyn House>,
-    token: Option<Token>,
+    guard: Guard,
     streams: Arc<Seats>,
     waits: Arc<Seats>,
     disk: Arc<Seats>,
@@ -79,22 +96,22 @@ impl Web {
     pub fn start(
         listener: TcpListener,
         house: Arc<dyn House>,
-        token: Option<Secret>,
+        access: Access,
         scratch: &Path,
     ) -> io::Result<Web> {
         let address = listener.local_addr()?;
         let (gate_stopper, gate_stop) = stop::channel();
         let (inner_stopper, inner_stop) = stop::channel();
         let inner = Arc::new(Inner::start(scratch, inner_stop)?);
-        let token = token.as_ref().map(Token::new);
         let desk = Arc::new(Desk {
             house,
-            token,
+            guard: Guard::new(access.token.as_ref()),
             streams: Seats::new("large answers", "http-stream", STREAMS),
             waits: Seats::new("messages", "http-wait", WAITS),
             disk: Seats::new("requests that wait for the disk", "http-disk", PERMITS),
             searches: Seats::new("looks into the history", "http-search", SEARCHES),
         });
+        let floor = Arc::new(Floor::new(Arc::clone(&inner), Shown::new(access.identity)));
         let (alive, ended) = bounded(0);
         let open = || {
             for number in 1..=HANDLERS {
@@ -103,12 +120,12 @@ impl Web {
                     .name(format!("http-{number}"))
                     .spawn(move || serve(inner, &desk, alive))?;
             }
-            Gate::open(listener, Arc::clone(&inner), gate_stop)
+            Gate::open(listener, Arc::clone(&floor), gate_stop)
         };
         match open() {
             Ok(gate) => {
                 let stoppers = (gate_stopper, inner_stopper);
-                Ok(Web { address, gate, inner, stoppers, ended })
+                Ok(Web { address, gate, floor, desk, inner, stoppers, ended })
             }
             Err(why) => {
                 drop(inner_stopper);
@@ -118,19 +135,58 @@ impl Web {
         }
     }
 
+    /// For whoever wants to know whether requests are answered.
+    pub fn probe(&self) -> Probe {
+        Probe(Arc::downgrade(&self.inner))
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// From the next request on asks for this token, from the next connection on shows this
+    /// identity.
+    pub fn admit(&self, access: Access) {
+        self.desk.guard.replace(access.token.as_ref());
+        self.floor.shown.replace(access.identity);
+    }
+
+    /// Calls `open` while a listener to move to may be opened at the same port.
+    pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
+        self.gate.beside(open)
+    }
+
+    /// Moves to another listener. Who came in through the old one is served to the end.
+    ///
+    /// # Errors
+    /// When it cannot be opened: the old one stays.
+    pub fn move_to(&mut self, listener: TcpListener) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        self.gate.move_to(listener)?;
+        self.address = address;
+        Ok(())
+    }
+
     /// Stops: no new requests, those that are being answered are finished within seconds.
     pub fn stop(self) {
         let (gate_stopper, inner_stopper) = self.stoppers;
-        drop(gate_stopper);
+        // The floor holds the server, whose socket must be gone at the end.
+        drop((gate_stopper, self.floor));
         self.gate.close(DRAIN);
         drop(inner_stopper);
         self.inner.wake();
         let _ = self.ended.recv_timeout(DRAIN);
+    }
+}
+
+/// Asks behind the gate, where neither a token nor a crowd of clients is in the way.
+pub struct Probe(Weak<Inner>);
+
+impl Probe {
+    /// Whether a request is answered until `end`. After the stop it always is.
+    pub fn answers(&self, end: Instant) -> bool {
+        self.0.upgrade().is_none_or(|inner| inner.answers(end).is_ok())
     }
 }
 
@@ -215,10 +271,12 @@ fn make(desk: &Desk, request: &mut tiny_http::Request) -> Answered {
         content_type: header("Content-Type"),
         host: header("Host"),
         origin: header("Origin"),
+        site: header("Sec-Fetch-Site"),
+        encrypted: header(head::ENCRYPTED) == Some("true"),
         body: &body,
         peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
     };
-    answer(&desk.house, desk.token.as_ref(), &asked)
+    answer(&desk.house, &desk.guard, &asked)
 }
 
 /// Makes a small stream whole.

@@ -7,14 +7,15 @@
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tiny_http::StatusCode;
 
-use super::budget::{Body, Budget};
+use super::budget::Body;
 use super::chunks::Dechunk;
 use super::gate::Floor;
-use super::head::{Framing, Head, LONGEST_HEAD, PEER, Refusal, parse};
+use super::head::{ENCRYPTED, Framing, Head, LONGEST_HEAD, PEER, Refusal, parse};
+use super::line::{Beginning, Line};
 use super::reply::{ALWAYS, Body as ReplyBody, Reply};
 use super::seats::{Phase, Ticket};
 use super::timed::Timed;
@@ -53,39 +54,59 @@ impl From<io::Error> for Ended {
 
 /// Serves a connection from its first byte to its last.
 pub fn serve(socket: &TcpStream, peer: IpAddr, ticket: &Ticket, floor: &Floor) {
-    let result = receive(socket, ticket, &floor.budget).and_then(|(head, body)| {
+    let mut line = Line::new(socket);
+    let result = receive(&mut line, ticket, floor).and_then(|(head, body)| {
         if !ticket.enter(Phase::Working) {
             return Err(Ended::Gone);
         }
         let unavailable = |_| Refusal::new(503, "the request cannot be taken now").of(&head.target);
-        let reply = pass_on(&head, body, peer, floor).map_err(unavailable)?;
-        Ok(send(socket, &head, reply)?)
+        let sender = Sender { peer, encrypted: line.is_encrypted() };
+        let reply = pass_on(&head, body, sender, floor).map_err(unavailable)?;
+        Ok(send(&mut line, &head, reply)?)
     });
     if let Err(Ended::Refused(refusal)) = result {
         if !ticket.enter(Phase::Working) {
             return;
         }
-        let _ = Timed::new(socket, REPLY_TIME, REPLY_STALL).write_all(&printed(&refusal));
+        let _ = line.within(REPLY_TIME, REPLY_STALL).write_all(&printed(&refusal));
     }
     if ticket.enter(Phase::Lingering) {
-        linger(socket);
+        linger(line.end(LINGER));
     }
 }
 
+/// Who sent a request, and how.
+struct Sender {
+    peer: IpAddr,
+    encrypted: bool,
+}
+
 fn receive<'a>(
-    socket: &TcpStream,
+    line: &mut Line,
     ticket: &Ticket,
-    budget: &'a Budget,
+    floor: &'a Floor,
 ) -> Result<(Head, Body<'a>), Ended> {
-    let (head, rest) = read_head(Timed::new(socket, HEAD_TIME, HEAD_TIME))?;
-    let mut body = budget.body();
+    let end = Instant::now() + HEAD_TIME;
+    let identity = floor.shown.get();
+    match line.begin(identity.as_deref(), end)? {
+        Beginning::Right => {}
+        Beginning::Plain => {
+            return Err(Refusal::new(400, "this port speaks HTTPS: begin with https://").into());
+        }
+    }
+    // A handshake takes a round trip more: who has begun it has not been silent.
+    if line.is_encrypted() && !ticket.enter(Phase::Head) {
+        return Err(Ended::Gone);
+    }
+    let (head, rest) = read_head(line.until(end, HEAD_TIME))?;
+    let mut body = floor.budget.body();
     if head.framing == Framing::None {
         return Ok((head, body));
     }
     if !ticket.enter(Phase::Body) {
         return Err(Ended::Gone);
     }
-    let mut socket = Timed::new(socket, BODY_TIME, BODY_TIME);
+    let mut socket = line.within(BODY_TIME, BODY_TIME);
     if head.wants_continue && rest.is_empty() {
         socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
@@ -151,7 +172,7 @@ struct Incoming {
     rest: Option<UnixStream>,
 }
 
-fn pass_on(head: &Head, body: Body, peer: IpAddr, floor: &Floor) -> io::Result<Incoming> {
+fn pass_on(head: &Head, body: Body, sender: Sender, floor: &Floor) -> io::Result<Incoming> {
     let permit = floor.permits.take(WORK_TIME).ok_or(ErrorKind::TimedOut)?;
     let mut inner = floor.inner.connect()?;
     inner.set_read_timeout(Some(WORK_TIME))?;
@@ -161,9 +182,9 @@ fn pass_on(head: &Head, body: Body, peer: IpAddr, floor: &Floor) -> io::Result<I
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     let length = body.bytes().len();
-    request.push_str(&format!(
-        "{PEER}: {peer}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
-    ));
+    let Sender { peer, encrypted } = sender;
+    request.push_str(&format!("{PEER}: {peer}\r\n{ENCRYPTED}: {encrypted}\r\n"));
+    request.push_str(&format!("Connection: close\r\nContent-Length: {length}\r\n\r\n"));
     inner.write_all(request.as_bytes())?;
     inner.write_all(body.bytes())?;
     drop(body);
@@ -177,8 +198,8 @@ fn pass_on(head: &Head, body: Body, peer: IpAddr, floor: &Floor) -> io::Result<I
     Ok(Incoming { bytes, rest: (!ended).then_some(inner) })
 }
 
-fn send(socket: &TcpStream, head: &Head, reply: Incoming) -> io::Result<()> {
-    let mut client = Timed::new(socket, REPLY_TIME, REPLY_STALL);
+fn send(line: &mut Line, head: &Head, reply: Incoming) -> io::Result<()> {
+    let mut client = line.within(REPLY_TIME, REPLY_STALL);
     let malformed = || io::Error::from(ErrorKind::InvalidData);
     let end = reply.bytes.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(malformed)?;
     let lines = std::str::from_utf8(&reply.bytes[..end]).map_err(|_| malformed())?;
@@ -238,7 +259,7 @@ fn printed(refusal: &Refusal) -> Vec<u8> {
 /// and that takes the answer away from the client (RFC 9112, section 9.6).
 fn linger(socket: &TcpStream) {
     let _ = socket.shutdown(Shutdown::Write);
-    let mut client = Timed::new(socket, LINGER, LINGER);
+    let mut client = Timed::new(socket, None, Instant::now() + LINGER, LINGER);
     let mut buffer = vec![0; 8 * 1024];
     while matches!(client.read(&mut buffer), Ok(count) if count > 0) {}
 }

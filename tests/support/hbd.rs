@@ -32,11 +32,17 @@ impl Drop for Hbd {
 impl Hbd {
     /// Starts it and waits until it is ready.
     pub fn start(config: &Path) -> Hbd {
+        Hbd::start_with(config, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_with(config: &Path, environment: &[(&str, String)]) -> Hbd {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hbd"))
             .args(["run", "--config"])
             .arg(config)
             .env_remove("HBD_LOG")
             .env_remove("JOURNAL_STREAM")
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -120,6 +126,26 @@ impl Hbd {
         self.metric("hbd_backup_outcomes_total")
     }
 
+    /// The address behind these words of its log, the last time they were written.
+    pub fn last_address(&self, words: &str) -> SocketAddr {
+        self.wait_log(words);
+        let lines = lock(&self.log.0);
+        let line = lines.iter().rev().find(|line| line.contains(words)).unwrap();
+        let (_, rest) = line.split_once(words).unwrap();
+        rest.split([',', ' ']).next().unwrap().parse().unwrap()
+    }
+
+    /// How often these words are in its log.
+    pub fn logged(&self, words: &str) -> usize {
+        lock(&self.log.0).iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: it only sends a signal, to a child that was not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
     /// As a crash does it.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -128,8 +154,7 @@ impl Hbd {
 
     /// As an operator does it.
     pub fn stop(mut self) {
-        // SAFETY: it only sends a signal, to a child that was not yet waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{:#?}", lock(&self.log.0));
     }
 }
