@@ -31,6 +31,7 @@ use crate::web::Web;
 mod changes;
 mod equip;
 mod house;
+mod memory;
 mod polling;
 mod ports;
 mod pulse;
@@ -87,6 +88,7 @@ impl From<String> for Failure {
 /// # Errors
 /// When it cannot start.
 pub fn run(config_file: &Path) -> Result<(), Failure> {
+    memory::share();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let config = Config::load(config_file).map_err(Failure::Configuration)?;

@@ -400,7 +400,7 @@ fn reloads_at_the_same_time_are_made_one_after_the_other() {
     let place = Place::new("heartbeat: {port: 0}\nreceiver: {port: 0}\nhosts: {h0: {}}");
     let hbd = place.start();
     let address = hbd.address;
-    let asking: Vec<_> = (0..8)
+    let asking: Vec<_> = (0..4)
         .map(|_| {
             thread::spawn(move || {
                 let mut stream = TcpStream::connect(address).unwrap();

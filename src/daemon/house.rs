@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -152,7 +152,8 @@ fn once_stored(stored: Receiver<bool>) -> Taken {
     if stored.try_recv() == Ok(true) {
         return Taken::Now(Answer::Stored);
     }
-    Taken::Later(Box::new(move || match stored.recv_timeout(DISK) {
+    let until = Instant::now() + DISK;
+    Taken::Later(Box::new(move || match stored.recv_deadline(until) {
         Ok(true) => Answer::Stored,
         Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
         Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),

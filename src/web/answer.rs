@@ -92,7 +92,7 @@ pub fn answer(house: &Arc<dyn House>, guard: &Guard, request: &Request) -> Answe
         Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
         Ok(Route::Reload) => {
             let house = Arc::clone(house);
-            Answered::Stored(Box::new(move || reloaded(house.reload())))
+            Answered::Later(Box::new(move || reloaded(house.reload())))
         }
         route => Answered::Now(at_once(house, route, request)),
     }

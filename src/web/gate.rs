@@ -1,39 +1,42 @@
 //! The gate: it owns the TCP port, so that tiny_http never meets the network.
 //!
-//! Each connection has a seat and a thread of its own; the number of seats bounds both. What goes
-//! through is one whole, well-formed request, handed to tiny_http over a Unix socket.
+//! Each connection has a seat; the number of seats bounds them, and the threads. What goes through
+//! is one whole, well-formed request, handed to tiny_http over a Unix socket.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use socket2::{SockFilter, SockRef};
 
 use super::budget::Budget;
+use super::crew::Crew;
 use super::identity::Shown;
 use super::inner::Inner;
 use super::passage;
-use super::seats::{Seats, Ticket};
+use super::seats::Seats;
 use crate::stop::{Stop, Vital};
 
-/// Connections at a time. A seat costs a thread with a small stack and one descriptor.
+/// Connections at a time. A seat costs one descriptor, and while its client is waited for a thread
+/// with a small stack.
 const SEATS: usize = 256;
 /// Requests behind the gate at a time; each costs three more descriptors.
-pub const PERMITS: usize = 32;
+pub const PERMITS: usize = 64;
 /// What the bodies of all requests may take, beyond 16 KiB each (with 256 seats: 4 MiB).
 const BODIES: usize = 12 << 20;
 /// Alertmanager opens hundreds of connections within a second.
 const BACKLOG: i32 = 1024;
 const STACK: usize = 128 * 1024;
+/// How long a thread waits for a connection before it asks whether it is still needed.
+const BOREDOM: Duration = Duration::from_secs(30);
 /// After an error of `accept` (there are no descriptors left, mostly).
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a listener that was left finishes the handshakes that have begun there.
-const LAST_CALL: Duration = Duration::from_millis(500);
+const LAST_CALL: Duration = Duration::from_millis(200);
 /// Between two lines of the log about a crowd.
 const CROWD_PAUSE: Duration = Duration::from_secs(60);
 
@@ -45,60 +48,82 @@ pub struct Floor {
     pub permits: Permits,
     /// What their bodies may take.
     pub budget: Budget,
-    /// What connections are encrypted with, when they are.
-    pub shown: Shown,
-}
-
-impl Floor {
-    /// An empty one.
-    pub fn new(inner: Arc<Inner>, shown: Shown) -> Floor {
-        let permits = Permits::new(PERMITS);
-        Floor { inner, permits, budget: Budget::new(BODIES), shown }
-    }
+    /// What connections are shown, when they are encrypted.
+    pub shown: Arc<Shown>,
+    /// The threads.
+    pub crew: Arc<Crew>,
 }
 
 /// The gate while it is open.
 pub struct Gate {
-    floor: Arc<Floor>,
-    seats: Arc<Seats>,
-    stop: Stop,
-    door: Door,
-    /// Doors that were closed for others, as long as their threads run.
-    closed: Vec<JoinHandle<()>>,
+    door: Arc<Door>,
 }
 
-/// A listener, and the thread that takes its connections.
+/// What the threads at the gate share.
 struct Door {
-    listener: Arc<TcpListener>,
-    /// Its drop wakes the thread, and tells it that the door closes.
-    open: UnixStream,
-    thread: JoinHandle<()>,
+    listener: RwLock<Arc<TcpListener>>,
+    seats: Arc<Seats>,
+    floor: Floor,
+    stop: Stop,
+    /// `accept` gave an error, and no connection since.
+    troubled: AtomicBool,
+    crowd: Mutex<Crowd>,
+    hired: AtomicUsize,
 }
 
 impl Gate {
     /// Opens: from now on the listener's connections are served.
-    pub fn open(listener: TcpListener, floor: Arc<Floor>, stop: Stop) -> io::Result<Gate> {
-        let seats = Seats::new(SEATS);
-        let door = Door::open(listener, &seats, &floor, &stop)?;
-        Ok(Gate { floor, seats, stop, door, closed: Vec::new() })
+    pub fn open(
+        listener: TcpListener,
+        inner: Arc<Inner>,
+        shown: Arc<Shown>,
+        stop: Stop,
+    ) -> io::Result<Gate> {
+        prepare(&listener)?;
+        let floor = Floor {
+            inner,
+            permits: Permits::new(PERMITS),
+            budget: Budget::new(BODIES),
+            shown,
+            crew: Arc::default(),
+        };
+        let door = Arc::new(Door {
+            listener: RwLock::new(Arc::new(listener)),
+            seats: Seats::new(SEATS),
+            floor,
+            stop,
+            troubled: AtomicBool::new(false),
+            crowd: Mutex::default(),
+            hired: AtomicUsize::new(0),
+        });
+        let weak = Arc::downgrade(&door);
+        door.floor.crew.hire_with(move || match weak.upgrade() {
+            Some(door) => door.hire(),
+            None => Err(ErrorKind::NotFound.into()),
+        })?;
+        Ok(Gate { door })
     }
 
-    /// Moves to another listener: no more connections come in through the old one, but those that
-    /// did go on.
-    pub fn move_to(&mut self, listener: TcpListener) -> io::Result<()> {
-        let new = Door::open(listener, &self.seats, &self.floor, &self.stop)?;
-        let old = std::mem::replace(&mut self.door, new);
-        // It may have to be opened again before this one is gone.
-        let _ = SockRef::from(&*old.listener).set_reuse_port(true);
-        self.closed.retain(|thread| !thread.is_finished());
-        self.closed.push(old.close());
+    /// Moves to another listener: no more connections come in through the old one, and those that
+    /// did go on. Takes a moment, in which nobody is turned away.
+    pub fn move_to(&self, listener: TcpListener) -> io::Result<()> {
+        prepare(&listener)?;
+        let mut current = self.door.listener.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, Arc::new(listener));
+        drop(current);
+        turn_away(&old);
+        // Whoever blocks in `accept` takes those who have begun to come in.
+        self.door.stop.wait(LAST_CALL);
+        // On Linux this wakes them with an error, and they go to the new one.
+        let _ = SockRef::from(&*old).shutdown(Shutdown::Both);
         Ok(())
     }
 
     /// Calls `open` while another listener may be opened at this one's port, as 0.0.0.0 beside
     /// 127.0.0.1.
     pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
-        let listener = SockRef::from(&*self.door.listener);
+        let listener = self.door.listener();
+        let listener = SockRef::from(&*listener);
         let _ = listener.set_reuse_port(true);
         let opened = open();
         let _ = listener.set_reuse_port(false);
@@ -107,110 +132,24 @@ impl Gate {
 
     /// Closes, after the stop: nobody comes in, who is being served gets `patience`.
     pub fn close(self, patience: Duration) {
-        // Sends away whoever waits to come in.
-        let _ = SockRef::from(&*self.door.listener).shutdown(Shutdown::Both);
-        self.seats.close();
-        for thread in self.closed.into_iter().chain([self.door.close()]) {
-            let _ = thread.join();
+        let Door { seats, floor, .. } = &*self.door;
+        // On Linux this wakes `accept` with an error.
+        let _ = SockRef::from(&*self.door.listener()).shutdown(Shutdown::Both);
+        seats.close();
+        if !seats.wait_until_free(patience) {
+            seats.clear();
+            seats.wait_until_free(Duration::from_secs(1));
         }
-        if !self.seats.wait_until_free(patience) {
-            self.seats.clear();
-            self.seats.wait_until_free(Duration::from_secs(1));
-        }
+        floor.crew.wait_until_gone(Duration::from_secs(1));
     }
 }
 
-impl Door {
-    fn open(
-        listener: TcpListener,
-        seats: &Arc<Seats>,
-        floor: &Arc<Floor>,
-        stop: &Stop,
-    ) -> io::Result<Door> {
-        let listener = Arc::new(listener);
-        SockRef::from(&*listener).listen(BACKLOG)?;
-        listener.set_nonblocking(true)?;
-        let (open, closing) = UnixStream::pair()?;
-        let ends = Ends { stop: stop.clone(), closing };
-        let thread = {
-            let (listener, seats) = (Arc::clone(&listener), Arc::clone(seats));
-            let floor = Arc::clone(floor);
-            thread::Builder::new()
-                .name("gate".into())
-                .spawn(move || accept(&listener, &seats, &floor, &ends))?
-        };
-        Ok(Door { listener, open, thread })
-    }
-
-    /// Lets its thread take whoever is about to come in, and then end.
-    fn close(self) -> JoinHandle<()> {
-        drop(self.open);
-        self.thread
-    }
-}
-
-/// What ends a door.
-struct Ends {
-    /// Everything ends.
-    stop: Stop,
-    /// Broken when another door has taken its place.
-    closing: UnixStream,
-}
-
-fn accept(listener: &TcpListener, seats: &Arc<Seats>, floor: &Arc<Floor>, ends: &Ends) {
-    let _vital = Vital;
-    let mut troubled = false;
-    let mut crowd = Crowd::default();
-    let mut last_call: Option<Instant> = None;
-    loop {
-        if !wait(listener, &ends.closing, last_call) && last_call.is_none() {
-            turn_away(listener);
-            last_call = Some(Instant::now() + LAST_CALL);
-        }
-        match listener.accept() {
-            _ if ends.stop.stopped() => return,
-            Ok((socket, peer)) => {
-                troubled = false;
-                let socket = Arc::new(socket);
-                let Some(ticket) = seats.take(Arc::clone(&socket)) else { return };
-                if let Err(why) = seat(socket, peer.ip().to_canonical(), ticket, floor) {
-                    log::warn!("a connection was dropped, no thread could be started: {why}");
-                }
-                crowd.tell(seats.sent_away());
-            }
-            Err(why) if why.kind() == ErrorKind::WouldBlock => {
-                if last_call.is_some_and(|end| Instant::now() >= end) {
-                    return;
-                }
-            }
-            Err(why) => {
-                if matches!(why.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
-                    continue;
-                }
-                if !std::mem::replace(&mut troubled, true) {
-                    log::warn!("connections cannot be accepted, trying again: {why}");
-                }
-                if ends.stop.wait(PAUSE) {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Waits for a connection, until the `end` where there is one; false when the door closes.
-fn wait(listener: &TcpListener, closing: &UnixStream, end: Option<Instant>) -> bool {
-    let watch = |descriptor| libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
-    let mut both = [watch(listener.as_raw_fd()), watch(closing.as_raw_fd())];
-    // Once it closes, its sign is there for good and would end every wait.
-    let (count, millis) = match end {
-        None => (2, -1),
-        Some(end) => (1, end.saturating_duration_since(Instant::now()).as_millis() as i32 + 1),
-    };
-    // SAFETY: the pointer is to `both`, of which so many are there (poll(2)). An error, such as an
-    // interruption, is a wait that ended early.
-    unsafe { libc::poll(both.as_mut_ptr(), count, millis) };
-    both[1].revents == 0
+fn prepare(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.listen(BACKLOG)?;
+    // Connections have it from their listener.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_read_timeout(Some(BOREDOM))
 }
 
 /// Lets no new connection begin: a SYN is dropped and comes again a second later (RFC 6298), by
@@ -231,24 +170,70 @@ fn turn_away(listener: &TcpListener) {
     }
 }
 
-fn seat(
-    socket: Arc<TcpStream>,
-    peer: IpAddr,
-    ticket: Ticket,
-    floor: &Arc<Floor>,
-) -> io::Result<()> {
-    // Fails when the peer has gone again: its thread will find out.
-    let _ = socket.set_nodelay(true);
-    let floor = Arc::clone(floor);
-    thread::Builder::new()
-        .name(format!("gate-{}", ticket.number))
-        .stack_size(STACK)
-        .spawn(move || {
-            passage::serve(&socket, peer, &ticket, &floor);
-            // The seat comes last: once all are free, nobody holds the server any more.
-            drop((floor, ticket));
-        })
-        .map(drop)
+impl Door {
+    fn listener(&self) -> Arc<TcpListener> {
+        Arc::clone(&self.listener.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn hire(self: Arc<Door>) -> io::Result<()> {
+        let number = self.hired.fetch_add(1, Ordering::Relaxed) + 1;
+        let crew = Arc::clone(&self.floor.crew);
+        let work = move || {
+            let _vital = Vital;
+            while self.serve_next() {}
+            drop(self);
+            // It comes last: once all are gone, nobody holds the server any more.
+            crew.is_gone();
+        };
+        thread::Builder::new()
+            .name(format!("gate-{number}"))
+            .stack_size(STACK)
+            .spawn(work)
+            .map(drop)
+    }
+
+    /// Takes the next connection and serves it; false when this thread is to leave.
+    fn serve_next(&self) -> bool {
+        let crew = &self.floor.crew;
+        let listener = self.listener();
+        match listener.accept() {
+            Ok((socket, peer)) => {
+                // It may be the last one that holds a listener that was left.
+                drop(listener);
+                crew.begins();
+                self.troubled.store(false, Ordering::Relaxed);
+                self.serve(socket, peer.ip().to_canonical());
+                crew.ends()
+            }
+            Err(_) if self.stop.stopped() => {
+                crew.leaves();
+                false
+            }
+            Err(why) => match why.kind() {
+                ErrorKind::ConnectionAborted | ErrorKind::Interrupted => true,
+                ErrorKind::WouldBlock => crew.stays(),
+                // The gate has moved.
+                _ if !Arc::ptr_eq(&listener, &self.listener()) => true,
+                _ => {
+                    if !self.troubled.swap(true, Ordering::Relaxed) {
+                        log::warn!("connections cannot be accepted, trying again: {why}");
+                    }
+                    self.stop.wait(PAUSE);
+                    true
+                }
+            },
+        }
+    }
+
+    fn serve(&self, socket: TcpStream, peer: IpAddr) {
+        let socket = Arc::new(socket);
+        let Some(ticket) = self.seats.take(Arc::clone(&socket)) else { return };
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner).tell(self.seats.sent_away());
+        let serve = || passage::serve(&socket, peer, &ticket, &self.floor);
+        if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+            log::error!("serving a connection panicked");
+        }
+    }
 }
 
 /// Says now and then that connections have to leave for others.
@@ -273,8 +258,8 @@ impl Crowd {
 
 /// A number of permits, each of which one can have at a time.
 pub struct Permits {
-    give: Sender<()>,
-    take: Receiver<()>,
+    free: Mutex<usize>,
+    given_back: Condvar,
 }
 
 /// Given back when dropped.
@@ -282,19 +267,22 @@ pub struct Permit<'a>(&'a Permits);
 
 impl Permits {
     fn new(count: usize) -> Permits {
-        let (give, take) = bounded(count);
-        (0..count).for_each(|_| give.send(()).expect("both ends are ours"));
-        Permits { give, take }
+        Permits { free: Mutex::new(count), given_back: Condvar::new() }
     }
 
     /// A permit, when one is free within `patience`.
     pub fn take(&self, patience: Duration) -> Option<Permit<'_>> {
-        self.take.recv_timeout(patience).ok().map(|()| Permit(self))
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.given_back.wait_timeout_while(free, patience, |free| *free == 0);
+        let (mut free, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *free = free.checked_sub(1)?;
+        Some(Permit(self))
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let _ = self.0.give.try_send(());
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.given_back.notify_one();
     }
 }

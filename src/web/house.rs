@@ -89,7 +89,8 @@ pub enum NotSent {
 pub enum Taken {
     /// It need not.
     Now(Answer),
-    /// Waits for the disk, for a few seconds at most.
+    /// Waits for the disk, for a few seconds at most from now on. One thread asks all of these, in
+    /// the order in which they were taken in.
     Later(Box<dyn FnOnce() -> Answer + Send>),
 }
 

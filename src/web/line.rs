@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConnection;
 
+use super::crew::Crew;
 use super::identity::Identity;
-use super::timed::Timed;
+use super::timed::{Socket, Timed};
 
 /// The first byte of a TLS record that holds a handshake (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 0x16;
@@ -15,6 +16,7 @@ const HANDSHAKE: u8 = 0x16;
 /// A connection.
 pub struct Line<'a> {
     socket: &'a TcpStream,
+    crew: &'a Crew,
     tls: Option<Box<ServerConnection>>,
 }
 
@@ -29,28 +31,22 @@ pub enum Beginning {
 
 impl<'a> Line<'a> {
     /// A line on which nothing was said yet.
-    pub fn new(socket: &'a TcpStream) -> Line<'a> {
-        Line { socket, tls: None }
+    pub fn new(socket: &'a TcpStream, crew: &'a Crew) -> Line<'a> {
+        Line { socket, crew, tls: None }
     }
 
     /// Waits until `end` for the first byte, where there is an identity to show. A client that is
     /// silent costs no more memory than on a plain line.
     pub fn begin(&mut self, identity: Option<&Identity>, end: Instant) -> io::Result<Beginning> {
         let Some(identity) = identity else { return Ok(Beginning::Right) };
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
+        match self.socket(end, Duration::MAX).first_byte()? {
+            None => Err(ErrorKind::UnexpectedEof.into()),
+            Some(HANDSHAKE) => {
+                self.tls = Some(Box::new(identity.connection()?));
+                Ok(Beginning::Right)
+            }
+            Some(_) => Ok(Beginning::Plain),
         }
-        self.socket.set_read_timeout(Some(left))?;
-        let mut first = [0];
-        if self.socket.peek(&mut first)? == 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        if first[0] != HANDSHAKE {
-            return Ok(Beginning::Plain);
-        }
-        self.tls = Some(Box::new(identity.connection()?));
-        Ok(Beginning::Right)
     }
 
     /// Whether it is encrypted.
@@ -60,7 +56,7 @@ impl<'a> Line<'a> {
 
     /// For reading and writing: everything together may take until `end`, each wait `stall`.
     pub fn until(&mut self, end: Instant, stall: Duration) -> Timed<'_> {
-        Timed::new(self.socket, self.tls.as_deref_mut(), end, stall)
+        Timed::new(self.socket(end, stall), self.tls.as_deref_mut())
     }
 
     /// The same, from now on for `total`.
@@ -70,12 +66,16 @@ impl<'a> Line<'a> {
 
     /// The plain socket, when all has been said: a client that trusts TLS is told so, and knows that
     /// nothing was cut off (`close_notify`).
-    pub fn end(mut self, patience: Duration) -> &'a TcpStream {
+    pub fn end(mut self, patience: Duration) -> Socket<'a> {
+        let mut socket = self.socket(Instant::now() + patience, patience);
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
-            let _ = self.socket.set_write_timeout(Some(patience));
-            let _ = tls.write_tls(&mut &*self.socket);
+            let _ = tls.write_tls(&mut socket);
         }
-        self.socket
+        socket
+    }
+
+    fn socket(&self, end: Instant, stall: Duration) -> Socket<'a> {
+        Socket { socket: self.socket, crew: self.crew, end, stall }
     }
 }

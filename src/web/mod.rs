@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tiny_http::{Header, Response, StatusCode};
 
 use crate::secret::Secret;
@@ -19,6 +19,7 @@ mod answer;
 mod attempts;
 mod budget;
 mod chunks;
+mod crew;
 mod gate;
 mod guard;
 mod head;
@@ -43,8 +44,9 @@ mod x509;
 pub use house::{Answer, House, NotSent, Reloaded, Sending, SentNow, Taken};
 
 use self::answer::{Answered, Request, answer};
-use self::gate::{Floor, Gate, PERMITS};
+use self::gate::{Gate, PERMITS};
 use self::guard::Guard;
+use self::head::LONGEST_BODY;
 use self::identity::{Identity, Shown};
 use self::inner::{HANDLERS, Inner};
 use self::passage::SPOOL;
@@ -72,8 +74,8 @@ pub struct Access {
 pub struct Web {
     address: SocketAddr,
     gate: Gate,
-    floor: Arc<Floor>,
-    desk: Arc<Desk>,
+    guard: Arc<Guard>,
+    shown: Arc<Shown>,
     inner: Arc<Inner>,
     /// Of the gate, and of the handlers: these go on until the gate has emptied.
     stoppers: (Stopper, Stopper),
@@ -83,11 +85,20 @@ pub struct Web {
 /// What the handler threads share.
 struct Desk {
     house: Arc<dyn House>,
-    guard: Guard,
+    guard: Arc<Guard>,
     streams: Arc<Seats>,
     waits: Arc<Seats>,
     disk: Arc<Seats>,
     searches: Arc<Seats>,
+    /// What waits for the disk, in the order in which the disk gets it: one thread waits for all.
+    stored: Sender<Waiting>,
+}
+
+/// A request whose answer comes when what it brought is on the disk.
+struct Waiting {
+    request: tiny_http::Request,
+    seat: Seat,
+    work: Box<dyn FnOnce() -> Reply + Send>,
 }
 
 impl Web {
@@ -103,29 +114,36 @@ impl Web {
         let (gate_stopper, gate_stop) = stop::channel();
         let (inner_stopper, inner_stop) = stop::channel();
         let inner = Arc::new(Inner::start(scratch, inner_stop)?);
+        let guard = Arc::new(Guard::new(access.token.as_ref()));
+        let shown = Arc::new(Shown::new(access.identity));
+        let (stored, waiting) = unbounded();
         let desk = Arc::new(Desk {
             house,
-            guard: Guard::new(access.token.as_ref()),
+            guard: Arc::clone(&guard),
             streams: Seats::new("large answers", "http-stream", STREAMS),
             waits: Seats::new("messages", "http-wait", WAITS),
-            disk: Seats::new("requests that wait for the disk", "http-disk", PERMITS),
+            disk: Seats::new("requests that wait for the disk", "http-stored", PERMITS),
             searches: Seats::new("looks into the history", "http-search", SEARCHES),
+            stored,
         });
-        let floor = Arc::new(Floor::new(Arc::clone(&inner), Shown::new(access.identity)));
         let (alive, ended) = bounded(0);
         let open = || {
+            let own = alive.clone();
+            thread::Builder::new()
+                .name("http-stored".into())
+                .spawn(move || answer_stored(&waiting, own))?;
             for number in 1..=HANDLERS {
                 let (inner, desk, alive) = (Arc::clone(&inner), Arc::clone(&desk), alive.clone());
                 thread::Builder::new()
                     .name(format!("http-{number}"))
                     .spawn(move || serve(inner, &desk, alive))?;
             }
-            Gate::open(listener, Arc::clone(&floor), gate_stop)
+            Gate::open(listener, Arc::clone(&inner), Arc::clone(&shown), gate_stop)
         };
         match open() {
             Ok(gate) => {
                 let stoppers = (gate_stopper, inner_stopper);
-                Ok(Web { address, gate, floor, desk, inner, stoppers, ended })
+                Ok(Web { address, gate, guard, shown, inner, stoppers, ended })
             }
             Err(why) => {
                 drop(inner_stopper);
@@ -148,8 +166,8 @@ impl Web {
     /// From the next request on asks for this token, from the next connection on shows this
     /// identity.
     pub fn admit(&self, access: Access) {
-        self.desk.guard.replace(access.token.as_ref());
-        self.floor.shown.replace(access.identity);
+        self.guard.replace(access.token.as_ref());
+        self.shown.replace(access.identity);
     }
 
     /// Calls `open` while a listener to move to may be opened at the same port.
@@ -171,8 +189,7 @@ impl Web {
     /// Stops: no new requests, those that are being answered are finished within seconds.
     pub fn stop(self) {
         let (gate_stopper, inner_stopper) = self.stoppers;
-        // The floor holds the server, whose socket must be gone at the end.
-        drop((gate_stopper, self.floor));
+        drop(gate_stopper);
         self.gate.close(DRAIN);
         drop(inner_stopper);
         self.inner.wake();
@@ -198,6 +215,15 @@ fn serve(inner: Arc<Inner>, desk: &Arc<Desk>, alive: Sender<()>) {
         handle(desk, request);
     }
     drop((inner, alive));
+}
+
+/// Answers what is stored, until no handler is left.
+fn answer_stored(waiting: &Receiver<Waiting>, alive: Sender<()>) {
+    let _vital = Vital;
+    for Waiting { request, seat, work } in waiting {
+        finish(request, seat, work);
+    }
+    drop(alive);
 }
 
 /// What is to be done about a request.
@@ -226,9 +252,11 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
         Made::Later(work) => {
             aside(&desk.waits, request, |request, seat| finish(request, seat, work))
         }
-        Made::Stored(work) => {
-            aside(&desk.disk, request, |request, seat| finish(request, seat, work))
-        }
+        Made::Stored(work) => match desk.disk.take() {
+            // The thread ends after the handlers.
+            Some(seat) => drop(desk.stored.send(Waiting { request, seat, work })),
+            None => send_away(request, desk.disk.what),
+        },
         Made::Searched(work) => {
             aside(&desk.searches, request, |request, seat| finish(request, seat, work))
         }
@@ -248,7 +276,7 @@ fn broken(request: &tiny_http::Request) -> Reply {
 }
 
 fn make(desk: &Desk, request: &mut tiny_http::Request) -> Answered {
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(request.body_length().unwrap_or(0).min(LONGEST_BODY) + 1);
     let malformed = |request: &tiny_http::Request, why: &str| {
         Answered::Now(Reply::problem(request.url(), 400, why))
     };
@@ -333,15 +361,17 @@ fn aside(
     work: impl FnOnce(tiny_http::Request, Seat) + Send + 'static,
 ) {
     let what = seats.what;
-    let Some(seat) = seats.take() else {
-        let busy = Reply::problem(request.url(), 503, &format!("too many {what} at once"));
-        return send(request, busy);
-    };
+    let Some(seat) = seats.take() else { return send_away(request, what) };
     let started =
         thread::Builder::new().name(seats.thread.into()).spawn(move || work(request, seat));
     if let Err(why) = started {
         log::warn!("one of the {what} was dropped, no thread could be started: {why}");
     }
+}
+
+fn send_away(request: tiny_http::Request, what: &str) {
+    let busy = Reply::problem(request.url(), 503, &format!("too many {what} at once"));
+    send(request, busy);
 }
 
 fn send(request: tiny_http::Request, reply: Reply) {

@@ -18,7 +18,7 @@ use super::head::{ENCRYPTED, Framing, Head, LONGEST_HEAD, PEER, Refusal, parse};
 use super::line::{Beginning, Line};
 use super::reply::{ALWAYS, Body as ReplyBody, Reply};
 use super::seats::{Phase, Ticket};
-use super::timed::Timed;
+use super::timed::{Socket, Timed, receive_at_once};
 
 const HEAD_TIME: Duration = Duration::from_secs(3);
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -27,9 +27,14 @@ const WORK_TIME: Duration = Duration::from_secs(30);
 const REPLY_TIME: Duration = Duration::from_secs(60);
 const REPLY_STALL: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_millis(500);
+/// A body is read in pieces of up to this size.
+const LARGE_READ: usize = 16 * 1024;
 /// An answer up to this size is taken from behind the gate in one go, so that a client that reads
 /// slowly keeps nobody there waiting.
 pub const SPOOL: usize = 64 * 1024;
+/// A body up to this size goes behind the gate together with its head: whoever reads it there is
+/// woken once.
+const ONE_WRITE: usize = 16 * 1024;
 
 /// Why there is no request to pass on. Whoever is too slow is left without an answer: Alertmanager
 /// tries again after a lost connection, and does not after a 408.
@@ -54,7 +59,7 @@ impl From<io::Error> for Ended {
 
 /// Serves a connection from its first byte to its last.
 pub fn serve(socket: &TcpStream, peer: IpAddr, ticket: &Ticket, floor: &Floor) {
-    let mut line = Line::new(socket);
+    let mut line = Line::new(socket, &floor.crew);
     let result = receive(&mut line, ticket, floor).and_then(|(head, body)| {
         if !ticket.enter(Phase::Working) {
             return Err(Ended::Gone);
@@ -64,14 +69,17 @@ pub fn serve(socket: &TcpStream, peer: IpAddr, ticket: &Ticket, floor: &Floor) {
         let reply = pass_on(&head, body, sender, floor).map_err(unavailable)?;
         Ok(send(&mut line, &head, reply)?)
     });
-    if let Err(Ended::Refused(refusal)) = result {
+    if let Err(Ended::Refused(refusal)) = &result {
         if !ticket.enter(Phase::Working) {
             return;
         }
-        let _ = line.within(REPLY_TIME, REPLY_STALL).write_all(&printed(&refusal));
+        let _ = line.within(REPLY_TIME, REPLY_STALL).write_all(&printed(refusal));
     }
-    if ticket.enter(Phase::Lingering) {
-        linger(line.end(LINGER));
+    let rest = line.end(LINGER);
+    // Most clients have said all they had to say.
+    let silent = || matches!(receive_at_once(socket, &mut [0]), Err(why) if why.kind() == ErrorKind::WouldBlock);
+    if (result.is_err() || !silent()) && ticket.enter(Phase::Lingering) {
+        linger(rest);
     }
 }
 
@@ -148,8 +156,9 @@ fn read_head(mut socket: Timed) -> Result<(Head, Vec<u8>), Ended> {
 }
 
 fn fill(body: &mut Body, mut source: impl Read, length: Option<usize>) -> Result<(), Ended> {
-    let mut buffer = vec![0; 8 * 1024];
-    loop {
+    // What fits into one read is read in one.
+    let mut buffer = vec![0; length.unwrap_or(LARGE_READ).clamp(1, LARGE_READ)];
+    while length != Some(body.bytes().len()) {
         match source.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => body.push(&buffer[..count])?,
@@ -174,28 +183,66 @@ struct Incoming {
 
 fn pass_on(head: &Head, body: Body, sender: Sender, floor: &Floor) -> io::Result<Incoming> {
     let permit = floor.permits.take(WORK_TIME).ok_or(ErrorKind::TimedOut)?;
+    // Kept open for the next request, it would keep a thread of tiny_http's pool, which does not
+    // grow for connections that come at the same moment.
     let mut inner = floor.inner.connect()?;
     inner.set_read_timeout(Some(WORK_TIME))?;
     inner.set_write_timeout(Some(WORK_TIME))?;
-    let mut request = format!("{} {} HTTP/1.1\r\n", head.method, head.target);
-    for (name, value) in &head.headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
     let length = body.bytes().len();
-    let Sender { peer, encrypted } = sender;
-    request.push_str(&format!("{PEER}: {peer}\r\n{ENCRYPTED}: {encrypted}\r\n"));
-    request.push_str(&format!("Connection: close\r\nContent-Length: {length}\r\n\r\n"));
-    inner.write_all(request.as_bytes())?;
-    inner.write_all(body.bytes())?;
-    drop(body);
-    let mut bytes = Vec::new();
-    Read::by_ref(&mut inner).take((SPOOL + LONGEST_HEAD) as u64).read_to_end(&mut bytes)?;
-    if bytes.is_empty() {
-        return Err(ErrorKind::UnexpectedEof.into());
+    let mut request = Vec::with_capacity(512 + length.min(ONE_WRITE));
+    write!(request, "{} {} HTTP/1.1\r\n", head.method, head.target)?;
+    for (name, value) in &head.headers {
+        write!(request, "{name}: {value}\r\n")?;
     }
-    let ended = bytes.len() < SPOOL + LONGEST_HEAD;
+    let Sender { peer, encrypted } = sender;
+    write!(request, "{PEER}: {peer}\r\n{ENCRYPTED}: {encrypted}\r\n")?;
+    write!(request, "Connection: close\r\nContent-Length: {length}\r\n\r\n")?;
+    if length <= ONE_WRITE {
+        request.extend_from_slice(body.bytes());
+        inner.write_all(&request)?;
+    } else {
+        inner.write_all(&request)?;
+        inner.write_all(body.bytes())?;
+    }
+    drop(body);
+    let incoming = begun(inner, head.method != "HEAD")?;
     drop(permit);
-    Ok(Incoming { bytes, rest: (!ended).then_some(inner) })
+    Ok(incoming)
+}
+
+/// As much of an answer as is taken in one go: all of it, mostly. Where it says how long it is, its
+/// connection's end is not waited for.
+fn begun(mut inner: UnixStream, has_body: bool) -> io::Result<Incoming> {
+    const MOST: usize = SPOOL + LONGEST_HEAD;
+    let mut bytes = vec![0; 1024];
+    let mut length = 0;
+    let mut end = None;
+    while end != Some(length) && length < MOST {
+        if length == bytes.len() {
+            bytes.resize((length * 2).min(MOST), 0);
+        }
+        match inner.read(&mut bytes[length..])? {
+            0 if length == 0 => return Err(ErrorKind::UnexpectedEof.into()),
+            0 => end = Some(length),
+            count => length += count,
+        }
+        if has_body && end.is_none() {
+            end = end_of_answer(&bytes[..length]);
+        }
+    }
+    bytes.truncate(length);
+    Ok(Incoming { bytes, rest: (end != Some(length)).then_some(inner) })
+}
+
+/// Where an answer ends, when its head is there and says how long the body is.
+fn end_of_answer(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let lines = std::str::from_utf8(&bytes[..head]).ok()?;
+    let length = lines.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("Content-Length").then(|| value.trim().parse::<usize>().ok())?
+    })?;
+    head.checked_add(4)?.checked_add(length)
 }
 
 fn send(line: &mut Line, head: &Head, reply: Incoming) -> io::Result<()> {
@@ -257,9 +304,8 @@ fn printed(refusal: &Refusal) -> Vec<u8> {
 
 /// Closes our side and throws away what still comes: a close with unread bytes would be a reset,
 /// and that takes the answer away from the client (RFC 9112, section 9.6).
-fn linger(socket: &TcpStream) {
-    let _ = socket.shutdown(Shutdown::Write);
-    let mut client = Timed::new(socket, None, Instant::now() + LINGER, LINGER);
+fn linger(mut client: Socket) {
+    let _ = client.socket.shutdown(Shutdown::Write);
     let mut buffer = vec![0; 8 * 1024];
     while matches!(client.read(&mut buffer), Ok(count) if count > 0) {}
 }

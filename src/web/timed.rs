@@ -2,9 +2,13 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use rustls::ServerConnection;
+use socket2::SockRef;
+
+use super::crew::Crew;
 
 /// Reads and writes until its time is up, encrypted where there is TLS on the line.
 pub struct Timed<'a> {
@@ -12,27 +16,42 @@ pub struct Timed<'a> {
     tls: Option<&'a mut ServerConnection>,
 }
 
-/// The socket itself.
+/// The socket itself. While its peer is waited for, the thread stands aside.
 #[derive(Clone, Copy)]
-struct Socket<'a> {
-    socket: &'a TcpStream,
-    end: Instant,
-    stall: Duration,
+pub struct Socket<'a> {
+    /// The connection.
+    pub socket: &'a TcpStream,
+    /// The threads at the gate.
+    pub crew: &'a Crew,
+    /// Until when everything together may take.
+    pub end: Instant,
+    /// How long each wait for the peer may take.
+    pub stall: Duration,
 }
 
 impl<'a> Timed<'a> {
-    /// Everything together may take until `end`, and each wait for the peer `stall`.
-    pub fn new(
-        socket: &'a TcpStream,
-        tls: Option<&'a mut ServerConnection>,
-        end: Instant,
-        stall: Duration,
-    ) -> Timed<'a> {
-        Timed { socket: Socket { socket, end, stall }, tls }
+    /// Reads and writes through `tls`, where there is any.
+    pub fn new(socket: Socket<'a>, tls: Option<&'a mut ServerConnection>) -> Timed<'a> {
+        Timed { socket, tls }
     }
 }
 
 impl Socket<'_> {
+    /// The first byte that comes, which is left there to be read; none when the peer ends.
+    pub fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let patience = self.patience()?;
+        let count = match receive(self.socket, &mut byte, libc::MSG_PEEK) {
+            Err(why) if why.kind() == ErrorKind::WouldBlock => {
+                let _aside = self.crew.aside();
+                self.socket.set_read_timeout(patience)?;
+                self.socket.peek(&mut byte)?
+            }
+            at_once => at_once?,
+        };
+        Ok((count > 0).then_some(byte[0]))
+    }
+
     fn patience(&self) -> io::Result<Option<Duration>> {
         let left = self.end.saturating_duration_since(Instant::now()).min(self.stall);
         // A timeout of zero would mean none.
@@ -42,14 +61,27 @@ impl Socket<'_> {
 
 impl Read for Socket<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(self.patience()?)?;
+        let patience = self.patience()?;
+        match receive_at_once(self.socket, into) {
+            Err(why) if why.kind() == ErrorKind::WouldBlock => {}
+            at_once => return at_once,
+        }
+        let _aside = self.crew.aside();
+        self.socket.set_read_timeout(patience)?;
         self.socket.read(into)
     }
 }
 
 impl Write for Socket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(self.patience()?)?;
+        let patience = self.patience()?;
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        match SockRef::from(self.socket).send_with_flags(bytes, flags) {
+            Err(why) if why.kind() == ErrorKind::WouldBlock => {}
+            at_once => return at_once,
+        }
+        let _aside = self.crew.aside();
+        self.socket.set_write_timeout(patience)?;
         self.socket.write(bytes)
     }
 
@@ -99,6 +131,19 @@ fn send_all(tls: &mut ServerConnection, socket: &mut Socket) -> io::Result<()> {
     Ok(())
 }
 
+/// What has arrived; [`ErrorKind::WouldBlock`] when that is nothing.
+pub fn receive_at_once(socket: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    receive(socket, into, 0)
+}
+
+fn receive(socket: &TcpStream, into: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    let flags = flags | libc::MSG_DONTWAIT;
+    // SAFETY: the descriptor is open, and there is room for as many bytes as we say.
+    let count =
+        unsafe { libc::recv(socket.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -114,8 +159,10 @@ mod tests {
     #[test]
     fn a_peer_that_reads_nothing_is_given_up() {
         let (ours, _theirs) = pair();
+        let crew = Crew::default();
         let end = Instant::now() + Duration::from_secs(60);
-        let mut timed = Timed::new(&ours, None, end, Duration::from_millis(50));
+        let stall = Duration::from_millis(50);
+        let mut timed = Timed::new(Socket { socket: &ours, crew: &crew, end, stall }, None);
         let before = Instant::now();
         assert!(timed.write_all(&vec![0; 32 << 20]).is_err());
         assert!(before.elapsed() < Duration::from_secs(10));
@@ -125,7 +172,9 @@ mod tests {
     fn when_the_time_is_up_even_what_is_there_is_not_read() {
         let (ours, mut theirs) = pair();
         theirs.write_all(b"x").unwrap();
-        let mut timed = Timed::new(&ours, None, Instant::now(), Duration::from_secs(60));
+        let crew = Crew::default();
+        let (end, stall) = (Instant::now(), Duration::from_secs(60));
+        let mut timed = Timed::new(Socket { socket: &ours, crew: &crew, end, stall }, None);
         assert_eq!(timed.read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
     }
 }
