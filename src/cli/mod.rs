@@ -16,6 +16,9 @@ pub mod check;
 pub mod client;
 pub mod log;
 pub mod notify;
+mod pinned;
+pub mod status;
+mod terminal;
 
 /// The configuration cannot be used (`EX_CONFIG`, sysexits.h).
 pub const CONFIGURATION: u8 = 78;
@@ -32,7 +35,9 @@ hbd watches hosts by their heartbeats and tells people.
   hbd check  [--config FILE] [--strict] [--json]  says what is wrong with the configuration
   hbd notify [--config FILE] (--host HOST | --channel NAME ... | --default)
              [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
-  hbd log    [--config FILE | --url URL] [HOST] [--limit N] [--json]
+  hbd status [--config FILE | --url URL [--ca-file FILE]] [HOST] [--all] [--json] [--color WHEN]
+                                                  how hosts and channels are; exits with 1 when not all is well
+  hbd log    [--config FILE | --url URL [--ca-file FILE]] [HOST] [--limit N] [--json]
                                                   the last 50 or N messages: to whom, and how they ended
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
@@ -42,6 +47,7 @@ A MESSAGE of - is read from standard input; -- goes before one that begins with 
 LEVEL is ok, info, warning (default) or critical; no channel is quiet below its min_level here.
 The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
 The daemon at a URL (http://host:port) is shown the token in $HBD_TOKEN.
+WHEN is auto (default), always or never.
 What the log shows is set by HBD_LOG: error, warn, info (default), debug.
 Manual: hbd(8), heartbeat.yaml(5)
 ";
@@ -71,6 +77,7 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             "check" => check(parser),
             "notify" => notify::run(parser),
             "log" => log::run(parser),
+            "status" => status::run(parser),
             "backup" => backup(parser),
             "help" => Ok(say(HELP)),
             other => Err(format!("there is no command {other:?}").into()),

@@ -19,7 +19,7 @@ pub fn alerts() {
     }
     // Each gets a connection of its own, when the one before is answered.
     let times = large.iter().map(|body| {
-        let answered = burst(daemon.http, "/alert", &[body.clone()], false, PATIENCE);
+        let answered = burst(daemon.http, "/alert", std::slice::from_ref(body), false, PATIENCE);
         assert!(answered[0].text.starts_with("HTTP/1.1 200"), "{}", answered[0].text);
         answered[0].took
     });
