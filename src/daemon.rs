@@ -169,7 +169,7 @@ impl Daemon {
             sending: Seats::default(),
             pipelines: Arc::clone(&pipelines),
             signs: Mutex::new(Arc::new(Signs::of(&config))),
-            reloads: Reloads::new(ground.now),
+            reloads: Reloads::new(&config, ground.now),
         });
         let Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
             ground;

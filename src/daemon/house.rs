@@ -143,6 +143,7 @@ impl House for Rooms {
             backup_outcomes: outcomes(&self.pipelines),
             last_reload_refused: self.reloads.refused(),
             last_reload_success: Some(Wall(self.reloads.loaded())),
+            certificate_expiry: self.reloads.certificate_expiry(),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::equip::{equipment, pipeline, rules};
 use super::ports::{Ports, access};
 use super::signs::Signs;
 use super::{Daemon, signal_check};
-use crate::clock::Now;
+use crate::clock::{Now, Wall};
 use crate::config::Config;
 use crate::notify::courier::Order;
 use crate::notify::direct::Notifier;
@@ -36,16 +36,24 @@ pub struct Reloads {
     refused: AtomicBool,
     /// Milliseconds of the wall clock.
     loaded: AtomicI64,
+    /// Likewise, of the certificate in use; zero without one.
+    expiry: AtomicI64,
 }
 
 impl Reloads {
-    /// The configuration in use was loaded now.
-    pub fn new(now: Now) -> Reloads {
+    /// This configuration was loaded now.
+    pub fn new(config: &Config, now: Now) -> Reloads {
         Reloads {
             waiting: Mutex::new(Some(Vec::new())),
             refused: AtomicBool::new(false),
             loaded: AtomicI64::new(now.wall.0),
+            expiry: AtomicI64::new(expiry(config)),
         }
+    }
+
+    /// Until when the certificate in use is valid.
+    pub fn certificate_expiry(&self) -> Option<Wall> {
+        Some(self.expiry.load(Ordering::Relaxed)).filter(|expiry| *expiry != 0).map(Wall)
     }
 
     /// Asks the main thread for a reload and waits for it. Those who ask at the same time share one.
@@ -90,6 +98,10 @@ impl Reloads {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.as_mut().map(std::mem::take).unwrap_or_default()
     }
+}
+
+fn expiry(config: &Config) -> i64 {
+    config.receiver.tls.as_ref().map_or(0, |tls| tls.identity.not_after().0)
 }
 
 impl Daemon {
@@ -155,6 +167,7 @@ impl Daemon {
             error!("{why}");
             return Err(refused(("", why.to_string())));
         }
+        self.rooms.reloads.expiry.store(expiry(&config), Ordering::Relaxed);
         self.config = config;
         Ok((changes, warnings))
     }

@@ -37,6 +37,8 @@ pub struct Figures {
     pub last_reload_refused: bool,
     /// When the configuration was last loaded.
     pub last_reload_success: Option<Wall>,
+    /// Until when the certificate of the HTTP side is valid, where it has one.
+    pub certificate_expiry: Option<Wall>,
 }
 
 /// One notification channel.
@@ -197,6 +199,17 @@ fn reloads(figures: &Figures, text: &mut String) {
         ),
         figures.last_reload_success.map_or(0.0, unix_seconds),
     );
+    if let Some(expiry) = figures.certificate_expiry {
+        single(
+            text,
+            (
+                "hbd_certificate_expiry_timestamp_seconds",
+                "gauge",
+                "Until when the certificate of receiver.tls is valid.",
+            ),
+            unix_seconds(expiry),
+        );
+    }
 }
 
 fn connections_up(name: &str, host: &HostView, text: &mut String) {

@@ -140,6 +140,19 @@ impl Hbd {
         lock(&self.log.0).iter().filter(|line| line.contains(words)).count()
     }
 
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+    }
+
+    /// Its own memory in kB (proc(5), `RssAnon`).
+    pub fn memory(&self) -> i64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: i32) {
         // SAFETY: it only sends a signal, to a child that was not yet waited for.
