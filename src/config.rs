@@ -1,12 +1,11 @@
 //! The configuration: composes the features' sections, and finds all that is wrong in one go.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::local as agent;
 use crate::backup::settings::{Correlator, RepoCheck};
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
@@ -14,11 +13,10 @@ use crate::heartbeat::{settings as heartbeat, threshold_config};
 use crate::notify::channel::Definition;
 use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
-use crate::problem::{Problem, Problems, Severity};
+use crate::problem::Problems;
 use crate::secret::Secret;
-use crate::section::{Environment, Names, Reading, Section, open_to_others};
+use crate::section::{Environment, Names, Section, file};
 use crate::web::settings as web;
-use crate::yaml;
 
 /// A configuration that can work.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +37,8 @@ pub struct Config {
     pub own_threshold_sets: usize,
     /// How often an alert that goes on is repeated; none means never.
     pub renotify_interval: Option<Duration>,
+    /// The daemon's own machine, where it is to be watched.
+    pub agent: Option<agent::Settings>,
     /// The UDP side.
     pub heartbeat: heartbeat::Settings,
     /// The HTTP side.
@@ -63,25 +63,11 @@ impl Config {
 
     /// Loads a file with an environment of one's own.
     pub fn load_with(file: impl AsRef<Path>, environment: Environment) -> Result<Config, Problems> {
+        const PROGRAM: file::Program = file::Program { name: "hbd", variable: "HBD_CONFIG" };
         let file = file.as_ref();
-        let refused = |line, what| {
-            let file = file.display().to_string();
-            let path = String::new();
-            Problems(vec![Problem { severity: Severity::Error, file, line, path, what }])
-        };
-        let (text, data) = contents(file).map_err(|(line, what)| refused(line, what))?;
-        let root = yaml::parse(&text).map_err(|refusal| refused(refusal.line, refusal.what))?;
-        let reading = Reading::new(file, environment);
-        let mut config = reading.read(&root, read);
-        if reading.holds_secrets() && open_to_others(&data) {
-            let what =
-                format!("holds secrets and others can read it: chmod o-r {}", file.display());
-            reading.report(Severity::Warning, None, String::new(), what);
-        }
-        config.file = file.to_owned();
-        config.secrets = reading.secrets();
-        config.warnings = reading.problems();
-        if config.warnings.has_errors() { Err(config.warnings) } else { Ok(config) }
+        let loaded = file::load(file, environment, PROGRAM, read)?;
+        let (warnings, secrets) = (loaded.warnings, loaded.secrets);
+        Ok(Config { file: file.to_owned(), warnings, secrets, ..loaded.value })
     }
 
     /// The names of the channels that hear about a host: its own, else the default ones. An unknown
@@ -121,38 +107,6 @@ impl Notifier {
     }
 }
 
-/// The text of a file and its metadata, or the line and what is wrong with it.
-fn contents(file: &Path) -> Result<(String, Metadata), (Option<usize>, String)> {
-    let read = || -> std::io::Result<(Vec<u8>, Metadata)> {
-        let open = File::open(file)?;
-        let data = open.metadata()?;
-        let mut bytes = Vec::new();
-        open.take(yaml::LONGEST as u64 + 4).read_to_end(&mut bytes)?;
-        Ok((bytes, data))
-    };
-    let (bytes, data) = read().map_err(|error| (None, unreadable(&error)))?;
-    if bytes.len() > yaml::LONGEST {
-        return Err((None, yaml::TOO_LONG.into()));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok((text, data)),
-        Err(error) => {
-            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            Err((Some(line), "is not UTF-8 text here: save the file as UTF-8".into()))
-        }
-    }
-}
-
-fn unreadable(error: &std::io::Error) -> String {
-    let remedy = match error.kind() {
-        std::io::ErrorKind::NotFound => ": name another one with --config or $HBD_CONFIG",
-        std::io::ErrorKind::PermissionDenied => ": let the user that runs hbd read it",
-        _ => "",
-    };
-    format!("cannot be read ({error}){remedy}")
-}
-
 fn read(top: &mut Section) -> Config {
     let names: Names = top.names_in("notification_channels");
     let channels = notify::read_channels(top);
@@ -172,6 +126,7 @@ fn read(top: &mut Section) -> Config {
         threshold_sets,
         own_threshold_sets,
         renotify_interval: (!renotify.is_zero()).then_some(renotify),
+        agent: top.section("agent", agent::Settings::read).flatten(),
         heartbeat: top
             .section("heartbeat", |section| heartbeat::Settings::read(section, &hosts))
             .unwrap_or_default(),
@@ -188,9 +143,22 @@ fn read(top: &mut Section) -> Config {
         secrets: Vec::new(),
     };
     if !names.is_empty() {
-        notify::check_backups(top, config.notification_channels_for_backups());
+        let told = config.notification_channels_for_backups();
+        notify::check_backups(top, told, speaks_of_backups(top, &config));
     }
     config
+}
+
+/// Whether the file is about backups, too. Where it only gives hosts their channels, nobody need
+/// be told that backups have none.
+fn speaks_of_backups(top: &Section, config: &Config) -> bool {
+    let told = |host: &HostSettings| {
+        host.notification_channels.as_ref().is_some_and(|channels| !channels.is_empty())
+    };
+    ["correlator", "repo_check", "notifier"].into_iter().any(|section| top.given(section))
+        || config.receiver.poll_url.is_some()
+        || config.receiver.alert_names != web::Settings::default().alert_names
+        || !config.hosts.values().any(told)
 }
 
 fn read_receiver(section: &mut Section, hosts: &Names) -> web::Settings {

@@ -28,6 +28,7 @@ use crate::store::{Opened, Store, Table};
 use crate::systemd;
 use crate::web::Web;
 
+mod agent;
 mod changes;
 mod equip;
 mod house;
@@ -41,6 +42,7 @@ mod signs;
 mod telling;
 mod watchdog;
 
+use self::agent::Agent;
 use self::equip::{equipment, pipeline, rules};
 use self::house::Rooms;
 use self::polling::Polling;
@@ -116,6 +118,7 @@ struct Daemon {
     /// The one in use.
     config: Config,
     rooms: Arc<Rooms>,
+    agent: Agent,
     courier_thread: thread::JoinHandle<bool>,
     ear: Ear,
     web: Web,
@@ -187,6 +190,8 @@ impl Daemon {
         let ear = Ear::open(udp, &watch, pulses.udp.clone())?;
         keep_time(&watch, pipelines, pulses.deadlines.clone())?;
         let polling = Polling::start(&config, alertmanager_silent, &rooms, sink)?;
+        let agent = Agent::new(Arc::clone(&watch));
+        agent.reconfigure(config.agent.as_ref())?;
         let house: Arc<Rooms> = Arc::clone(&rooms);
         let web = Web::start(tcp, house, access(&config), &config.state_dir)
             .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
@@ -197,7 +202,7 @@ impl Daemon {
             watch.count(),
             config.state_dir.display()
         );
-        Ok(Daemon { config, rooms, courier_thread, ear, web, polling, stopper })
+        Ok(Daemon { config, rooms, agent, courier_thread, ear, web, polling, stopper })
     }
 
     /// No new work, then one last attempt each, then everything on disk; false when it is not.
@@ -205,6 +210,7 @@ impl Daemon {
         self.rooms.reloads.close();
         self.web.stop();
         drop((self.stopper, self.polling));
+        self.agent.stop();
         self.rooms.watch.close();
         self.rooms.pipelines.close();
         self.ear.close();

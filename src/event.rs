@@ -159,6 +159,20 @@ pub enum Fact {
         /// Whether it repeats what was said before.
         reminder: bool,
     },
+    /// A metric that is not OK is no longer sent, though its host beats on: nobody knows how it
+    /// stands.
+    Missing {
+        host: String,
+        metric: String,
+        /// When it was last sent.
+        last: Wall,
+        /// Its value then.
+        value: f64,
+        /// `> 90.0`: the limit that it was beyond.
+        limit: String,
+        /// The level that it had.
+        stood: Level,
+    },
     /// The store cannot write; what happens is delivered all the same, but a crash would lose it.
     StoreRefuses { why: String },
     /// The store writes again, and what waited is in it.
@@ -233,6 +247,7 @@ impl Event {
             | Fact::NeverSeen { host, .. }
             | Fact::FirstHeard { host, .. }
             | Fact::Threshold { host, .. }
+            | Fact::Missing { host, .. }
             | Fact::Custom { host: Some(host), .. } => Subject::Host(host.clone()),
             Fact::Backup { plan, .. } => Subject::Plan(plan.clone()),
             Fact::ChannelFails { channel, .. } | Fact::ChannelDelivers { channel, .. } => {
@@ -258,6 +273,7 @@ impl Event {
             | Fact::NeverSeen { .. }
             | Fact::FirstHeard { .. } => true,
             Fact::Threshold { .. }
+            | Fact::Missing { .. }
             | Fact::StoreRefuses { .. }
             | Fact::StoreWrites { .. }
             | Fact::StoreMovedAside { .. }
@@ -277,8 +293,9 @@ impl Event {
                 Some(connection_trouble(host, connection))
             }
             Fact::NeverSeen { host, .. } => Some(Trouble::NeverSeen { host: host.clone() }),
+            Fact::Missing { host, metric, .. } => Some(metric_trouble(host, metric)),
             Fact::Threshold { host, metric, .. } if self.level != Level::Ok => {
-                Some(Trouble::Metric { host: host.clone(), metric: metric.clone() })
+                Some(metric_trouble(host, metric))
             }
             Fact::ChannelFails { channel, .. } => {
                 Some(Trouble::Channel { channel: channel.clone() })
@@ -311,7 +328,7 @@ impl Event {
             }
             Fact::FirstHeard { host, .. } => vec![Trouble::NeverSeen { host: host.clone() }],
             Fact::Threshold { host, metric, .. } if self.level == Level::Ok => {
-                vec![Trouble::Metric { host: host.clone(), metric: metric.clone() }]
+                vec![metric_trouble(host, metric)]
             }
             Fact::ChannelDelivers { channel, .. } => {
                 vec![Trouble::Channel { channel: channel.clone() }]
@@ -326,6 +343,7 @@ impl Event {
             | Fact::Said { .. }
             | Fact::NeverSeen { .. }
             | Fact::Threshold { .. }
+            | Fact::Missing { .. }
             | Fact::StoreRefuses { .. }
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelFails { .. }
@@ -361,6 +379,10 @@ impl Event {
             None => self.subject().to_string(),
         }
     }
+}
+
+fn metric_trouble(host: &str, metric: &str) -> Trouble {
+    Trouble::Metric { host: host.to_owned(), metric: metric.to_owned() }
 }
 
 fn connection_trouble(host: &str, connection: &str) -> Trouble {

@@ -14,6 +14,7 @@ use crate::duration;
 use crate::problem::Severity;
 use crate::yaml::{Entry, Kind, Node, Value};
 
+pub mod file;
 mod list;
 pub(crate) mod near;
 mod pairs;

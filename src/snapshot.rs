@@ -58,6 +58,8 @@ pub struct ConnectionView {
     pub interval: Duration,
     /// Where its last datagram came from, without the port.
     pub address: Option<String>,
+    /// Its last signed datagram was signed with the previous key, which is to be removed.
+    pub old_key: bool,
 }
 
 /// One metric of a host.
@@ -74,6 +76,11 @@ pub struct MetricView {
     pub since: Option<Wall>,
     /// The limit of its level, or the next one up: `> 90.0`.
     pub limit: Option<String>,
+    /// When it was last sent.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: Option<Wall>,
+    /// Its host beats on without it: value and level are old, and nobody knows how it stands.
+    pub stale: bool,
 }
 
 /// One message to one recipient, in the shape of `/api/v1/notifications`.

@@ -8,6 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::Duration;
 
+use crate::clock::Mono;
+
 /// Tells systemd `state`, such as `READY=1`. Nothing happens where nobody asked for it.
 pub fn tell(state: &str) {
     let Some(name) = env::var_os("NOTIFY_SOCKET") else { return };
@@ -30,7 +32,6 @@ pub fn watchdog() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
     let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && ours)?;
-    env::var_os("NOTIFY_SOCKET")?;
     Some(Duration::from_micros(micros))
 }
 
@@ -49,4 +50,33 @@ fn send(name: &[u8], state: &str) -> io::Result<()> {
         None => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(name))?,
     };
     UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
+}
+
+/// The watchdog of systemd: who does not feed it in time is started again (sd_watchdog_enabled(3)).
+#[derive(Clone, Copy, Debug)]
+pub struct Watchdog {
+    /// Half of the time that systemd gives.
+    every: Duration,
+    next: Mono,
+}
+
+impl Watchdog {
+    /// The one that systemd asks for; none where it does not.
+    pub fn wanted(now: Mono) -> Option<Watchdog> {
+        let time = watchdog()?;
+        Some(Watchdog { every: time / 2, next: now })
+    }
+
+    /// Feeds it, if it is time to. To be called by whoever does the real work.
+    pub fn feed(&mut self, now: Mono) {
+        if self.next <= now {
+            self.next = now + self.every;
+            tell("WATCHDOG=1");
+        }
+    }
+
+    /// When it wants to be fed.
+    pub fn next(&self) -> Mono {
+        self.next
+    }
 }

@@ -16,13 +16,24 @@ const VOCABULARY: &[&str] =
 
 /// What each room may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[
-    ("agent", &["heartbeat", "stop"]),
+    ("agent", &["heartbeat", "process", "section", "stop", "systemd"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
     ("cli", &["backup", "config", "daemon", "logger", "notify", "stop", "tls"]),
-    ("config", &["backup", "heartbeat", "notify", "section", "web", "yaml"]),
+    ("config", &["agent", "backup", "heartbeat", "notify", "section", "web"]),
     (
         "daemon",
-        &["backup", "config", "heartbeat", "notify", "stop", "store", "systemd", "tls", "web"],
+        &[
+            "agent",
+            "backup",
+            "config",
+            "heartbeat",
+            "notify",
+            "stop",
+            "store",
+            "systemd",
+            "tls",
+            "web",
+        ],
     ),
     // An effect holds the rows that it wants written.
     ("effect", &["store"]),

@@ -53,6 +53,23 @@ fn every_key_of_the_example_has_its_place_in_the_manual() {
 }
 
 #[test]
+fn every_key_of_the_agents_example_has_its_place_in_the_manual() {
+    let manual = rendered("hbc.8");
+    let example = read("packaging/hbc.yaml");
+    let prose = |line: &&str| line.starts_with("# ") && !line.starts_with("#  ");
+    let words = example.lines().filter(|line| !prose(line)).flat_map(|line| {
+        line.split(['{', ',', '#', ' ']).filter_map(|word| word.strip_suffix(':'))
+    });
+    // Names of somebody's choice.
+    let names = ["vpn", "lte"];
+    let keys: BTreeSet<&str> = words.filter(|word| !names.contains(word)).collect();
+    assert!(keys.len() > 6, "{keys:?}");
+    for key in keys {
+        assert!(has_word(&manual, key), "hbc(8) leaves out {key}");
+    }
+}
+
+#[test]
 fn every_word_of_help_has_its_place_in_the_manual() {
     for (program, manual) in
         [(env!("CARGO_BIN_EXE_hbd"), "hbd.8"), (env!("CARGO_BIN_EXE_hbc"), "hbc.8")]

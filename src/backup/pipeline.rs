@@ -204,8 +204,8 @@ impl Pipelines {
         };
         let Some(examined) = examined else { return self.put_back(id) };
         let labels = &settings.correlator.backup_id_labels;
-        let told = worth_telling(&examined, &question);
-        let told = told.into_iter().map(|one| (one, about(&one.plan.id, alerts, labels)));
+        let told = worth_telling(examined, &question);
+        let told = told.iter().map(|one| (one, about(&one.plan.id, alerts, labels)));
         self.report(id, told.collect());
     }
 

@@ -14,6 +14,7 @@ use crate::logger;
 pub mod backup;
 pub mod check;
 pub mod client;
+pub mod key;
 pub mod log;
 pub mod notify;
 mod pinned;
@@ -41,6 +42,10 @@ hbd watches hosts by their heartbeats and tells people.
                                                   the last 50 or N messages: to whom, and how they ended
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
+  hbd key    [--config FILE] (HOST | --common) [--write FILE]
+                                                  makes a key, and says where it goes on each side
+  hbd key    --status [--config FILE | --url URL [--ca-file FILE]]
+                                                  who still signs with a previous key
   hbd --help | --version
 
 A MESSAGE of - is read from standard input; -- goes before one that begins with a dash.
@@ -79,6 +84,7 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             "log" => log::run(parser),
             "status" => status::run(parser),
             "backup" => backup(parser),
+            "key" => key::run(parser),
             "help" => Ok(say(HELP)),
             other => Err(format!("there is no command {other:?}").into()),
         },

@@ -1,7 +1,7 @@
 //! How the process gets its memory.
 
-/// So many arenas are shared by all threads. glibc would make eight for each processor, each of
-/// which grows page by page, with a system call a page, and gives little back (mallopt(3)).
+/// So many arenas are shared by all threads. glibc would make eight for each processor, each of which grows page
+/// by page, with a system call a page, and gives little back (mallopt(3)).
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const ARENAS: libc::c_int = 2;
 

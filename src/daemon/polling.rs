@@ -10,8 +10,7 @@ use super::{Failure, spawn};
 use crate::backup::alert::Alert;
 use crate::backup::poll;
 use crate::config::Config;
-use crate::effect::{Effect, Sink};
-use crate::event::Trouble;
+use crate::effect::Sink;
 use crate::stop::{self, Stopper};
 use crate::web::settings::Settings;
 
@@ -55,9 +54,7 @@ impl Polling {
         let Some(url) = receiver.poll_url.clone() else {
             self.running = None;
             if self.told.swap(false, Ordering::Relaxed) {
-                // Nobody is asked any more: nothing is known of it, and nothing is told.
-                let forgotten = vec![Trouble::Alertmanager];
-                (self.sink)(Effect { forgotten, ..Effect::default() });
+                poll::abandon(&self.sink);
             }
             return Ok(());
         };

@@ -155,6 +155,9 @@ impl Daemon {
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         signal_check::begin(&config);
         self.rooms.watch.reconfigure(rules(&config));
+        if let Err(why) = self.agent.reconfigure(config.agent.as_ref()) {
+            error!("this machine is not watched: {why}");
+        }
         self.rooms.pipelines.reconfigure(pipeline(&config));
         self.rooms.replace_signs(Signs::of(&config));
         self.rooms.replace_notifier(Notifier::new(&config));

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Event, Fact};
+
 /// Something that is wrong until it is over. A recovery goes to whoever was given the trouble.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,6 +43,33 @@ impl fmt::Display for Trouble {
             Trouble::Alertmanager => f.write_str("alertmanager"),
             Trouble::Channel { channel } => write!(f, "channel {channel}"),
             Trouble::Store => f.write_str("hbd store"),
+        }
+    }
+}
+
+impl Event {
+    /// The trouble whose state it tells of to everybody who was given that, whatever their
+    /// `min_level`: they think that they know how it stands.
+    pub fn corrects(&self) -> Option<Trouble> {
+        match &self.fact {
+            Fact::Missing { .. } => self.opens(),
+            Fact::Overdue { .. }
+            | Fact::Shutdown { .. }
+            | Fact::Back { .. }
+            | Fact::Booted { .. }
+            | Fact::Said { .. }
+            | Fact::NeverSeen { .. }
+            | Fact::FirstHeard { .. }
+            | Fact::Threshold { .. }
+            | Fact::StoreRefuses { .. }
+            | Fact::StoreWrites { .. }
+            | Fact::StoreMovedAside { .. }
+            | Fact::ChannelFails { .. }
+            | Fact::ChannelDelivers { .. }
+            | Fact::Backup { .. }
+            | Fact::AlertmanagerSilent { .. }
+            | Fact::AlertmanagerAnswers { .. }
+            | Fact::Custom { .. } => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The words for events: one title, and what more there is to say. Pure.
 
 use super::{Event, Fact};
-use crate::clock::words;
+use crate::clock::{Wall, words};
 
 impl Event {
     pub(super) fn title(&self) -> String {
@@ -18,6 +18,7 @@ impl Event {
                 self.level,
                 decimal(*value)
             ),
+            Fact::Missing { host, metric, .. } => format!("{host} metric {metric} is missing"),
             Fact::StoreRefuses { .. } => "hbd cannot write its state to disk".into(),
             Fact::StoreWrites { .. } => "hbd writes its state to disk again".into(),
             Fact::StoreMovedAside { .. } => "hbd could not read its state and began anew".into(),
@@ -65,6 +66,9 @@ impl Event {
             Fact::Threshold { since, reminder: true, .. } => {
                 vec![("reminder", format!("at this level since {since}"))]
             }
+            Fact::Missing { last, value, limit, stood, .. } => {
+                was_then(*last, &format!("{stood}: {} (threshold: {limit})", decimal(*value)))
+            }
             Fact::StoreRefuses { why } => vec![
                 ("why", why.clone()),
                 ("meanwhile", "alarms are sent, but a crash would lose what is not on disk".into()),
@@ -91,6 +95,14 @@ impl Event {
             | Fact::Custom { host: None, .. } => Vec::new(),
         }
     }
+}
+
+fn was_then(last: Wall, how: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("last sent", last.to_string()),
+        ("was then", how.to_owned()),
+        ("meanwhile", "nobody knows how it stands, its alert stays open".into()),
+    ]
 }
 
 fn messages(count: usize) -> String {

@@ -35,6 +35,20 @@ pub struct Heard {
     pub wake: bool,
     /// Troubles that ended without a word.
     pub ended: Vec<Trouble>,
+    /// While keys are being changed: who signed with which.
+    pub key: Option<KeyUse>,
+}
+
+/// Which of two keys a connection signs with, while its host has two: told when that is the
+/// previous one, and when it no longer is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyUse {
+    /// The host.
+    pub host: String,
+    /// The connection.
+    pub connection: String,
+    /// It is the previous one.
+    pub previous: bool,
 }
 
 /// What the passing of time, or a new configuration, caused.
@@ -214,6 +228,17 @@ impl Fleet {
         host.changed |= event.is_some();
         self.schedule_metrics(entry.host);
         event
+    }
+
+    /// The daemon was told to stop, maybe with its machine: should that boot, it was announced.
+    pub fn leave(&mut self) {
+        for index in 0..self.hosts.len() as u32 {
+            let host = &mut self.hosts[index as usize];
+            if host.profile.own.is_some() {
+                host.leaving = true;
+                self.list(index);
+            }
+        }
     }
 
     /// When [`due`](Fleet::due) wants to be called next; it may find that it was called too early.

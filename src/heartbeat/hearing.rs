@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use crate::clock::Now;
 use crate::heartbeat::datagram::{self, Datagram, Kind, MAX_BYTES, Rejection};
-use crate::heartbeat::fleet::{Fleet, Heard};
-use crate::heartbeat::gauge;
+use crate::heartbeat::fleet::{Fleet, Heard, KeyUse};
+use crate::heartbeat::gauge::{self, Bringer};
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
+use crate::heartbeat::keys::Keys;
 use crate::heartbeat::metrics::MAX_METRICS;
 use crate::heartbeat::wire;
 
@@ -40,15 +41,18 @@ impl Fleet {
         let signed = self.authenticate(&arrival)?;
         let before = self.deadlines.next();
         let (host, place) = self.admit(&arrival)?;
-        if let Some(time) = signed {
+        let mut key = None;
+        if let Some((time, tag)) = signed {
+            key = self.note_key(host, place, tag);
             let host = &mut self.hosts[host as usize];
             host.connections[place].signed = time;
             // It must not be believed again after a crash.
             host.changed |= datagram.event != Kind::Beat;
         }
-        let mut heard = self.apply(host, place, &arrival);
+        let mut heard = Heard { key, ..self.apply(host, place, &arrival) };
         if datagram.ack {
-            let key = signed.and_then(|_| self.key(Some(host)));
+            // Who still has the previous key must be able to check the answer.
+            let key = signed.and_then(|(_, tag)| self.keys(Some(host))?.key(tag));
             let time = datagram.time.map(|time| time.text);
             heard.ack = wire::ack(time, now.wall, key, bytes.len());
         }
@@ -56,49 +60,64 @@ impl Fleet {
         Ok(heard)
     }
 
-    /// Takes in a beat that somebody else vouches for, whatever keys there are: an alert that is a
-    /// sign of life.
+    /// Takes in a beat that somebody in this process vouches for, whatever keys there are: an alert
+    /// that is a sign of life, or the daemon's own machine.
     ///
     /// # Errors
-    /// When no signs of life of the host are expected, or it has too many connections.
+    /// When nobody vouches for that connection of the host, or it has too many.
     pub fn hear_of(&mut self, json: &[u8], from: IpAddr, now: Now) -> Result<Heard, Rejection> {
         let datagram = &datagram::parse(json)?;
         let host = self.index.get(&*datagram.host).copied();
-        // Nobody expects them any more, or not yet.
-        let profile = host.map(|host| &self.hosts[host as usize].profile);
-        let sign = profile.and_then(|profile| profile.sign).ok_or(Rejection::UnknownHost)?;
         let connection = datagram.connection.as_deref().unwrap_or(family(from));
+        // Nobody expects it any more, or not yet.
+        let profile = host.map(|host| &self.hosts[host as usize].profile);
+        let promise = profile.and_then(|profile| profile.vouched(connection));
+        let promise = promise.ok_or(Rejection::UnknownHost)?;
         let place = host.and_then(|host| self.hosts[host as usize].place(connection));
         let arrival =
             Arrival { datagram, signature: None, json, from, connection, host, place, now };
         let before = self.deadlines.next();
         let (host, place) = self.admit(&arrival)?;
-        self.hosts[host as usize].connections[place].promise_anew(sign, now);
+        self.hosts[host as usize].connections[place].promise_anew(promise, now);
         let mut heard = self.apply(host, place, &arrival);
         heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
         Ok(heard)
     }
 
-    /// The key of a host.
-    fn key(&self, host: Option<u32>) -> Option<&ring::hmac::Key> {
-        let own = host.and_then(|host| self.hosts[host as usize].profile.key.as_ref());
-        own.or(self.common.key.as_ref())
+    /// The keys of a host.
+    fn keys(&self, host: Option<u32>) -> Option<&Keys> {
+        let own = host.and_then(|host| self.hosts[host as usize].profile.keys.as_ref());
+        own.or(self.common.keys.as_ref())
     }
 
-    /// The time of the datagram, where it is signed, after the signature and it were checked.
-    fn authenticate(&mut self, arrival: &Arrival) -> Result<Option<i64>, Rejection> {
+    /// Notes the key that a connection signs with.
+    fn note_key(&mut self, host: u32, place: usize, tag: u32) -> Option<KeyUse> {
+        let before = self.hosts[host as usize].connections[place].key;
+        self.hosts[host as usize].connections[place].key = tag;
+        let keys = self.keys(Some(host))?;
+        let previous = keys.is_previous(tag);
+        let told = previous || (tag != before && keys.is_previous(before));
+        let host = &self.hosts[host as usize];
+        told.then(|| KeyUse {
+            host: host.name.as_ref().into(),
+            connection: host.connections[place].name.as_ref().into(),
+            previous,
+        })
+    }
+
+    /// The time of the datagram, where it is signed, and the tag of its key, after both were
+    /// checked.
+    fn authenticate(&mut self, arrival: &Arrival) -> Result<Option<(i64, u32)>, Rejection> {
         if arrival.host.is_none() && self.common.most_strangers.is_none() {
             return Err(Rejection::UnknownHost);
         }
-        let (key, signature) = match (self.key(arrival.host), &arrival.signature) {
+        let (keys, signature) = match (self.keys(arrival.host), &arrival.signature) {
             (None, None) => return Ok(None),
             (None, Some(_)) => return Err(Rejection::BadSignature),
             (Some(_), None) => return Err(Rejection::Unsigned),
-            (Some(key), Some(signature)) => (key, signature),
+            (Some(keys), Some(signature)) => (keys, signature),
         };
-        if !wire::verify(key, arrival.json, signature) {
-            return Err(Rejection::BadSignature);
-        }
+        let tag = keys.verify(arrival.json, signature).ok_or(Rejection::BadSignature)?;
         let time = arrival.datagram.time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
         let last = self.last_time(arrival);
         match self.trust.judge(time, last, self.common.clock_skew, arrival.now) {
@@ -110,7 +129,7 @@ impl Fleet {
             }
             Err(why) => return Err(why),
         }
-        Ok(Some(time))
+        Ok(Some((time, tag)))
     }
 
     /// The time that a signed datagram must be later than: the last one of its connection.
@@ -184,19 +203,17 @@ impl Fleet {
         let (datagram, now) = (arrival.datagram, arrival.now);
         let host = &mut self.hosts[index as usize];
         let was = host.state;
+        let beats = matches!(datagram.event, Kind::Beat | Kind::Boot);
+        let silence = host.silence(place, &self.common, now);
+        let look = beats && host.wants_look(place, now);
         let mut heard = Heard {
             events: host.hear(place, datagram, arrival.from, &self.common, now),
             ..Heard::default()
         };
         let mut moved = was != host.state;
-        if !datagram.metrics.is_empty() && matches!(datagram.event, Kind::Beat | Kind::Boot) {
-            let (profile, gauges) = (&host.profile, &mut host.gauges);
-            let names = &mut self.names;
-            let taken = gauge::take(gauges, &host.name, &datagram.metrics, profile, names, now);
-            moved |= taken.moved || !taken.events.is_empty();
-            host.changed |= !taken.events.is_empty() || !taken.ended.is_empty();
-            heard.events.extend(taken.events);
-            heard.ended = taken.ended;
+        if beats && !(host.gauges.is_empty() && datagram.metrics.is_empty()) {
+            host.excuse_metrics(place, silence);
+            moved |= self.take_metrics(index, place, look, arrival, &mut heard);
         }
         self.schedule_connections(index);
         if moved {
@@ -209,6 +226,41 @@ impl Fleet {
             self.list(index);
         }
         heard
+    }
+
+    /// Takes the metrics of a beat in, and looks for those that are missing when it is time to.
+    /// Whether their deadlines have to be looked at.
+    fn take_metrics(
+        &mut self,
+        index: u32,
+        place: usize,
+        look: bool,
+        arrival: &Arrival,
+        heard: &mut Heard,
+    ) -> bool {
+        let (datagram, now) = (arrival.datagram, arrival.now);
+        let host = &mut self.hosts[index as usize];
+        let mut moved = false;
+        if !datagram.metrics.is_empty() {
+            if look {
+                host.expect_metrics(place, now);
+            }
+            let bringer = Bringer { host: &host.name, profile: &host.profile, over: place };
+            let (gauges, names) = (&mut host.gauges, &mut self.names);
+            let taken = gauge::take(gauges, &bringer, &datagram.metrics, names, now);
+            moved |= taken.moved || !taken.events.is_empty();
+            host.changed |= !taken.events.is_empty() || !taken.ended.is_empty();
+            heard.events.extend(taken.events);
+            heard.ended = taken.ended;
+        }
+        if look {
+            let missed = host.miss_metrics(place, &self.common, now);
+            moved |= missed.moved;
+            host.changed |= !missed.events.is_empty() || !missed.ended.is_empty();
+            heard.events.extend(missed.events);
+            heard.ended.extend(missed.ended);
+        }
+        moved
     }
 }
 
@@ -475,5 +527,90 @@ mod tests {
             let expected = if wrong.len() == 3 { told - 1 } else { told };
             assert_eq!(events.len(), expected, "{events:?}");
         }
+    }
+
+    /// web1 beats, its key and the one before it as in the configuration.
+    fn keyed(key: &str, previous: Option<&str>) -> Play {
+        let mut rules = rules();
+        let host = rules.hosts.get_mut("web1").unwrap();
+        host.key = Some(Secret::new(key));
+        host.previous_key = previous.map(Secret::new);
+        Play::with(rules)
+    }
+
+    fn signed_beat(play: &mut Play, with: &str) -> Result<Heard, Rejection> {
+        play.now = play.now.later(SECOND);
+        let time = play.now.wall.0 as f64 / 1000.0;
+        let json = format!(r#"{{"host":"web1","time":{time},"ack":true}}"#);
+        play.try_hear(&sign(&key(&Secret::new(with)), json.as_bytes()))
+    }
+
+    #[test]
+    fn while_a_key_is_changed_both_are_believed_and_answered_under_their_own() {
+        let mut play = keyed("new", Some("old"));
+        for (with, previous) in [("old", true), ("new", false), ("old", true)] {
+            let heard = signed_beat(&mut play, with).unwrap();
+            let (signature, json) = datagram::split(heard.ack.as_deref().unwrap());
+            assert!(wire::verify(&key(&Secret::new(with)), json, &signature.unwrap()), "{with}");
+            assert_eq!(heard.key.map(|key| key.previous), Some(previous), "{with}");
+            let view = play.fleet.view("web1").unwrap();
+            assert_eq!(view.connections[0].old_key, previous, "{with}");
+        }
+        assert_eq!(signed_beat(&mut play, "older"), Err(Rejection::BadSignature));
+        assert_eq!(signed_beat(&mut play, "new").unwrap().key.map(|key| key.previous), Some(false));
+        assert_eq!(signed_beat(&mut play, "new").unwrap().key, None, "no more news");
+    }
+
+    #[test]
+    fn no_datagram_is_believed_twice_because_there_are_two_keys() {
+        let mut play = keyed("new", Some("old"));
+        let time = play.now.wall.0 as f64 / 1000.0;
+        let json = format!(r#"{{"host":"web1","time":{time}}}"#);
+        for (with, heard) in [("old", true), ("old", false), ("new", false)] {
+            let bytes = sign(&key(&Secret::new(with)), json.as_bytes());
+            assert_eq!(play.try_hear(&bytes).is_ok(), heard, "{with}");
+        }
+        assert!(signed_beat(&mut play, "new").is_ok());
+        let bytes = sign(&key(&Secret::new("old")), json.as_bytes());
+        assert_eq!(play.try_hear(&bytes), Err(Rejection::Replay));
+    }
+
+    #[test]
+    fn a_key_that_becomes_the_previous_one_is_known_to_be_in_use() {
+        for reload in [true, false] {
+            let mut play = keyed("one", None);
+            assert_eq!(signed_beat(&mut play, "one").unwrap().key, None);
+            assert!(!play.fleet.view("web1").unwrap().connections[0].old_key);
+            play.rules = keyed("two", Some("one")).rules;
+            if reload {
+                play.fleet.reconfigure(play.rules.clone(), play.now);
+            } else {
+                play.restart_after(SECOND);
+            }
+            assert!(
+                play.fleet.view("web1").unwrap().connections[0].old_key,
+                "before its next beat"
+            );
+            play.rules = keyed("two", None).rules;
+            play.fleet.reconfigure(play.rules.clone(), play.now);
+            assert_eq!(signed_beat(&mut play, "one"), Err(Rejection::BadSignature));
+            assert!(!play.fleet.view("web1").unwrap().connections[0].old_key);
+        }
+    }
+
+    #[test]
+    fn a_common_key_is_changed_likewise_and_gives_way_to_an_own_one() {
+        let mut play = Play::new();
+        play.rules.settings.key = Some(Secret::new("new"));
+        play.rules.settings.previous_key = Some(Secret::new("old"));
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        assert!(signed_beat(&mut play, "old").unwrap().key.unwrap().previous);
+        // From the common key to one of its own: the common one is the previous one.
+        let host = play.rules.hosts.get_mut("web1").unwrap();
+        (host.key, host.previous_key) = (Some(Secret::new("own")), Some(Secret::new("new")));
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        assert!(signed_beat(&mut play, "new").unwrap().key.unwrap().previous);
+        assert!(!signed_beat(&mut play, "own").unwrap().key.unwrap().previous);
+        assert_eq!(signed_beat(&mut play, "old"), Err(Rejection::BadSignature));
     }
 }

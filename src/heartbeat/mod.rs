@@ -1,5 +1,6 @@
 //! Heartbeats: datagrams come in, hosts are watched, events go out.
 
+mod absence;
 mod blindness;
 mod connection;
 pub mod datagram;
@@ -8,10 +9,12 @@ pub mod fleet;
 mod gauge;
 mod hearing;
 mod host;
+mod keys;
 pub mod listener;
 mod metrics;
 #[cfg(test)]
 mod play;
+mod presence;
 mod profile;
 pub mod rejection;
 mod restore;

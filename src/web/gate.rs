@@ -4,10 +4,10 @@
 //! is one whole, well-formed request, handed to tiny_http over a Unix socket.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ use super::budget::Budget;
 use super::crew::Crew;
 use super::identity::Shown;
 use super::inner::Inner;
-use super::passage;
+use super::passage::{self, HEAD_TIME};
+use super::room::{Next, Room};
 use super::seats::Seats;
 use crate::stop::{Stop, Vital};
 
@@ -61,7 +62,9 @@ pub struct Gate {
 
 /// What the threads at the gate share.
 struct Door {
-    listener: RwLock<Arc<TcpListener>>,
+    room: Room,
+    /// The number of the door that is open at present.
+    open: AtomicU64,
     seats: Arc<Seats>,
     floor: Floor,
     stop: Stop,
@@ -80,6 +83,8 @@ impl Gate {
         stop: Stop,
     ) -> io::Result<Gate> {
         prepare(&listener)?;
+        let room = Room::new()?;
+        let open = AtomicU64::new(room.open(listener)?);
         let floor = Floor {
             inner,
             permits: Permits::new(PERMITS),
@@ -88,7 +93,8 @@ impl Gate {
             crew: Arc::default(),
         };
         let door = Arc::new(Door {
-            listener: RwLock::new(Arc::new(listener)),
+            room,
+            open,
             seats: Seats::new(SEATS),
             floor,
             stop,
@@ -108,33 +114,34 @@ impl Gate {
     /// did go on. Takes a moment, in which nobody is turned away.
     pub fn move_to(&self, listener: TcpListener) -> io::Result<()> {
         prepare(&listener)?;
-        let mut current = self.door.listener.write().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *current, Arc::new(listener));
-        drop(current);
-        turn_away(&old);
-        // Whoever blocks in `accept` takes those who have begun to come in.
+        let room = &self.door.room;
+        let old = self.door.open.swap(room.open(listener)?, Ordering::Relaxed);
+        if let Some(listener) = room.listener(old) {
+            turn_away(&listener);
+        }
+        // Who has begun to come in is let in.
         self.door.stop.wait(LAST_CALL);
-        // On Linux this wakes them with an error, and they go to the new one.
-        let _ = SockRef::from(&*old).shutdown(Shutdown::Both);
+        room.shut(old);
         Ok(())
     }
 
     /// Calls `open` while another listener may be opened at this one's port, as 0.0.0.0 beside
     /// 127.0.0.1.
     pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
-        let listener = self.door.listener();
-        let listener = SockRef::from(&*listener);
-        let _ = listener.set_reuse_port(true);
+        let listener = self.door.room.listener(self.door.open.load(Ordering::Relaxed));
+        let share = |shared| {
+            listener.iter().for_each(|one| drop(SockRef::from(&**one).set_reuse_port(shared)));
+        };
+        share(true);
         let opened = open();
-        let _ = listener.set_reuse_port(false);
+        share(false);
         opened
     }
 
     /// Closes, after the stop: nobody comes in, who is being served gets `patience`.
     pub fn close(self, patience: Duration) {
-        let Door { seats, floor, .. } = &*self.door;
-        // On Linux this wakes `accept` with an error.
-        let _ = SockRef::from(&*self.door.listener()).shutdown(Shutdown::Both);
+        let Door { room, seats, floor, .. } = &*self.door;
+        room.close();
         seats.close();
         if !seats.wait_until_free(patience) {
             seats.clear();
@@ -148,8 +155,7 @@ fn prepare(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.listen(BACKLOG)?;
     // Connections have it from their listener.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_read_timeout(Some(BOREDOM))
+    socket.set_tcp_nodelay(true)
 }
 
 /// Lets no new connection begin: a SYN is dropped and comes again a second later (RFC 6298), by
@@ -171,10 +177,6 @@ fn turn_away(listener: &TcpListener) {
 }
 
 impl Door {
-    fn listener(&self) -> Arc<TcpListener> {
-        Arc::clone(&self.listener.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
     fn hire(self: Arc<Door>) -> io::Result<()> {
         let number = self.hired.fetch_add(1, Ordering::Relaxed) + 1;
         let crew = Arc::clone(&self.floor.crew);
@@ -195,40 +197,35 @@ impl Door {
     /// Takes the next connection and serves it; false when this thread is to leave.
     fn serve_next(&self) -> bool {
         let crew = &self.floor.crew;
-        let listener = self.listener();
-        match listener.accept() {
-            Ok((socket, peer)) => {
-                // It may be the last one that holds a listener that was left.
-                drop(listener);
+        match self.room.next(BOREDOM, HEAD_TIME) {
+            Next::Guest(socket, peer) => {
                 crew.begins();
                 self.troubled.store(false, Ordering::Relaxed);
-                self.serve(socket, peer.ip().to_canonical());
+                self.serve(socket, peer);
                 crew.ends()
             }
-            Err(_) if self.stop.stopped() => {
+            _ if self.stop.stopped() => {
                 crew.leaves();
                 false
             }
-            Err(why) => match why.kind() {
-                ErrorKind::ConnectionAborted | ErrorKind::Interrupted => true,
-                ErrorKind::WouldBlock => crew.stays(),
-                // The gate has moved.
-                _ if !Arc::ptr_eq(&listener, &self.listener()) => true,
-                _ => {
-                    if !self.troubled.swap(true, Ordering::Relaxed) {
-                        log::warn!("connections cannot be accepted, trying again: {why}");
-                    }
-                    self.stop.wait(PAUSE);
-                    true
+            Next::Nobody => crew.stays(),
+            Next::Trouble(why) => {
+                if !self.troubled.swap(true, Ordering::Relaxed) {
+                    log::warn!("connections cannot be accepted, trying again: {why}");
                 }
-            },
+                self.stop.wait(PAUSE);
+                true
+            }
         }
     }
 
     fn serve(&self, socket: TcpStream, peer: IpAddr) {
         let socket = Arc::new(socket);
         let Some(ticket) = self.seats.take(Arc::clone(&socket)) else { return };
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner).tell(self.seats.sent_away());
+        self.crowd
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tell(self.seats.sent_away() + self.room.sent_away());
         let serve = || passage::serve(&socket, peer, &ticket, &self.floor);
         if catch_unwind(AssertUnwindSafe(serve)).is_err() {
             log::error!("serving a connection panicked");
@@ -250,7 +247,7 @@ impl Crowd {
         };
         if sent_away > before && !quiet {
             let new = sent_away - before;
-            log::warn!("all {SEATS} connections are taken, {new} silent ones were closed");
+            log::warn!("too many connections, {new} silent ones were closed for others");
             self.told = Some((Instant::now(), sent_away));
         }
     }
@@ -258,31 +255,47 @@ impl Crowd {
 
 /// A number of permits, each of which one can have at a time.
 pub struct Permits {
-    free: Mutex<usize>,
+    counts: Mutex<Counts>,
     given_back: Condvar,
+}
+
+struct Counts {
+    free: usize,
+    /// Who waits for one; waking nobody costs a system call, too.
+    waiting: usize,
 }
 
 /// Given back when dropped.
 pub struct Permit<'a>(&'a Permits);
 
 impl Permits {
-    fn new(count: usize) -> Permits {
-        Permits { free: Mutex::new(count), given_back: Condvar::new() }
+    fn new(free: usize) -> Permits {
+        Permits { counts: Mutex::new(Counts { free, waiting: 0 }), given_back: Condvar::new() }
     }
 
     /// A permit, when one is free within `patience`.
     pub fn take(&self, patience: Duration) -> Option<Permit<'_>> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.given_back.wait_timeout_while(free, patience, |free| *free == 0);
-        let (mut free, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *free = free.checked_sub(1)?;
+        let mut counts = self.lock();
+        counts.waiting += 1;
+        let none = |counts: &mut Counts| counts.free == 0;
+        let waited = self.given_back.wait_timeout_while(counts, patience, none);
+        let (mut counts, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        counts.waiting -= 1;
+        counts.free = counts.free.checked_sub(1)?;
         Some(Permit(self))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.given_back.notify_one();
+        let mut counts = self.0.lock();
+        counts.free += 1;
+        if counts.waiting > 0 {
+            self.0.given_back.notify_one();
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Server};
@@ -110,6 +110,21 @@ impl Inner {
 
     fn running(&self) -> Running {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Asks behind the gate, where neither a token nor a crowd of clients is in the way.
+pub struct Probe(Weak<Inner>);
+
+impl Probe {
+    /// Asks this one, as long as it is there.
+    pub fn new(inner: &Arc<Inner>) -> Probe {
+        Probe(Arc::downgrade(inner))
+    }
+
+    /// Whether a request is answered until `end`. After the stop it always is.
+    pub fn answers(&self, end: Instant) -> bool {
+        self.0.upgrade().is_none_or(|inner| inner.answers(end).is_ok())
     }
 }
 

@@ -4,10 +4,10 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tiny_http::{Header, Response, StatusCode};
@@ -32,6 +32,7 @@ pub mod notice;
 mod origin;
 mod passage;
 mod reply;
+mod room;
 mod routes;
 mod seats;
 pub mod settings;
@@ -42,6 +43,7 @@ pub mod wanted;
 mod x509;
 
 pub use house::{Answer, House, NotSent, Reloaded, Sending, SentNow, Taken};
+pub use inner::Probe;
 
 use self::answer::{Answered, Request, answer};
 use self::gate::{Gate, PERMITS};
@@ -155,7 +157,7 @@ impl Web {
 
     /// For whoever wants to know whether requests are answered.
     pub fn probe(&self) -> Probe {
-        Probe(Arc::downgrade(&self.inner))
+        Probe::new(&self.inner)
     }
 
     /// Where it listens.
@@ -194,16 +196,6 @@ impl Web {
         drop(inner_stopper);
         self.inner.wake();
         let _ = self.ended.recv_timeout(DRAIN);
-    }
-}
-
-/// Asks behind the gate, where neither a token nor a crowd of clients is in the way.
-pub struct Probe(Weak<Inner>);
-
-impl Probe {
-    /// Whether a request is answered until `end`. After the stop it always is.
-    pub fn answers(&self, end: Instant) -> bool {
-        self.0.upgrade().is_none_or(|inner| inner.answers(end).is_ok())
     }
 }
 

@@ -20,7 +20,8 @@ use super::reply::{ALWAYS, Body as ReplyBody, Reply};
 use super::seats::{Phase, Ticket};
 use super::timed::{Socket, Timed, receive_at_once};
 
-const HEAD_TIME: Duration = Duration::from_secs(3);
+/// How long a client may be silent, and then how long its head may take.
+pub const HEAD_TIME: Duration = Duration::from_secs(3);
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// How long a request may take behind the gate before its answer begins.
 const WORK_TIME: Duration = Duration::from_secs(30);

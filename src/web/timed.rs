@@ -131,6 +131,11 @@ fn send_all(tls: &mut ServerConnection, socket: &mut Socket) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether something has arrived, which is left there: 0 when that is the end.
+pub fn peek_at_once(socket: &TcpStream) -> io::Result<usize> {
+    receive(socket, &mut [0], libc::MSG_PEEK)
+}
+
 /// What has arrived; [`ErrorKind::WouldBlock`] when that is nothing.
 pub fn receive_at_once(socket: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     receive(socket, into, 0)

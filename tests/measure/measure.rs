@@ -21,12 +21,18 @@ use heartbeat::secret::Secret;
 mod alerts;
 #[path = "../support/burst.rs"]
 mod burst;
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../support/crowd.rs"]
+mod crowd;
+mod crowds;
 
-const ALL: [(&str, fn()); 8] = [
+const ALL: [(&str, fn()); 9] = [
     ("sizes", sizes),
     ("rates", datagram_rates),
     ("start", start_and_idle),
     ("alerts", alerts::alerts),
+    ("crowds", crowds::crowds),
     ("flood", flood),
     ("paced", paced_flood),
     ("many-start", start_with_many),
@@ -158,12 +164,20 @@ fn start_with_many() {
 }
 
 /// One sender that never stops, three seconds each: against a loop that only receives, and
-/// against the daemon.
+/// against the daemon; then the same with signatures.
 fn flood() {
+    flood_with(None, "");
+    flood_with(Some(wire::key(&Secret::new(KEY))), &format!(", key: {KEY}"));
+}
+
+const KEY: &str = "a-key-of-some-length";
+
+fn flood_with(key: Option<ring::hmac::Key>, heartbeat: &str) {
     const TIME: Duration = Duration::from_secs(3);
     let bare = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let address = bare.local_addr().expect("an address");
-    let sender = std::thread::spawn(move || send_for(TIME, address));
+    let own = key.clone();
+    let sender = std::thread::spawn(move || send_for(TIME, address, own.as_ref()));
     bare.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     let mut received = 0u64;
     let mut buffer = [0; 8193];
@@ -171,26 +185,37 @@ fn flood() {
         received += 1;
     }
     let sent = sender.join().expect("the sender ends");
-    let daemon = Daemon::start(&hosts(10), "");
-    let sent_to_daemon = send_for(TIME, daemon.udp);
+    let daemon = Daemon::start(&hosts(10), heartbeat);
+    let sent_to_daemon = send_for(TIME, daemon.udp, key.as_ref());
     let mut accepted = 0;
     while accepted != daemon.accepted() {
         accepted = daemon.accepted();
         std::thread::sleep(Duration::from_millis(100));
     }
     println!(
-        "flood of one sender: a bare loop took {received} of {sent}, hbd {accepted} of {sent_to_daemon}: {:.2} of it",
+        "flood of one sender{}: a bare loop took {received} of {sent}, hbd {accepted} of {sent_to_daemon}: {:.2} of it",
+        if key.is_some() { ", signed" } else { "" },
         accepted as f64 / received as f64
     );
 }
 
-fn send_for(time: Duration, to: SocketAddr) -> u64 {
+fn send_for(time: Duration, to: SocketAddr, key: Option<&ring::hmac::Key>) -> u64 {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let begun = Instant::now();
-    let mut sent = 0;
+    let first = Now::read().wall;
+    let mut sent: u64 = 0;
     while begun.elapsed() < time {
-        let text = format!("{{\"host\":\"host{}\",\"interval\":60}}", sent % 10);
-        sent += u64::from(socket.send_to(text.as_bytes(), to).is_ok());
+        let host = format!("host{}", sent % 10);
+        let text = match key {
+            // Each host's times rise by a millisecond, so each is later than the one before.
+            Some(key) => {
+                let time = Some(first + Duration::from_millis(sent / 10));
+                let beat = Beat { host, time, ..Beat::default() };
+                wire::sign(key, &beat.json())
+            }
+            None => format!("{{\"host\":\"{host}\",\"interval\":60}}").into_bytes(),
+        };
+        sent += u64::from(socket.send_to(&text, to).is_ok());
     }
     sent
 }

@@ -34,20 +34,19 @@ pub struct Crowd {
 
 impl Crowd {
     /// 600 that say nothing, 50 that say a byte now and then, 8 that talk rubbish. With `returning`
-    /// those that are sent away come back at once. Where TLS is spoken, half of the silent have
-    /// begun with it.
+    /// those that are sent away come back at once.
     pub fn gather(address: SocketAddr, encrypted: bool, returning: bool) -> Crowd {
         let over = Arc::new(AtomicBool::new(false));
-        let idle: Vec<TcpStream> = (0..IDLE).map(|n| silent(address, encrypted, n)).collect();
+        let idle: Vec<TcpStream> = (0..IDLE).map(|_| silent(address)).collect();
         let mut threads = Vec::new();
         let pause = Duration::from_millis(10);
         let stays = Arc::clone(&over);
         threads.push(thread::spawn(move || {
             let mut idle = idle;
             while !stays.load(Ordering::Relaxed) {
-                for (number, stream) in idle.iter_mut().enumerate().filter(|_| returning) {
+                for stream in idle.iter_mut().filter(|_| returning) {
                     if is_closed(stream) {
-                        *stream = silent(address, encrypted, number);
+                        *stream = silent(address);
                     }
                 }
                 thread::sleep(pause);
@@ -141,12 +140,8 @@ pub fn trusting(authority: &std::path::Path) -> Arc<ClientConfig> {
     Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn silent(address: SocketAddr, encrypted: bool, number: usize) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    if encrypted && number % 2 == 1 {
-        let _ = stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00");
-    }
-    stream
+fn silent(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).unwrap()
 }
 
 fn is_closed(stream: &TcpStream) -> bool {

@@ -32,17 +32,23 @@ impl Drop for Hbd {
 impl Hbd {
     /// Starts it and waits until it is ready.
     pub fn start(config: &Path) -> Hbd {
-        Hbd::start_with(config, &[])
+        Hbd::start_by(Command::new(env!("CARGO_BIN_EXE_hbd")), config)
     }
 
     /// The same, with these variables in its environment.
     pub fn start_with(config: &Path, environment: &[(&str, String)]) -> Hbd {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hbd"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hbd"));
+        command.envs(environment.iter().cloned());
+        Hbd::start_by(command, config)
+    }
+
+    /// The same by a command that starts it.
+    pub fn start_by(mut command: Command, config: &Path) -> Hbd {
+        let mut child = command
             .args(["run", "--config"])
             .arg(config)
             .env_remove("HBD_LOG")
             .env_remove("JOURNAL_STREAM")
-            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -76,6 +82,11 @@ impl Hbd {
             let left = left.unwrap_or_else(|| panic!("no {words:?} in {lines:#?}"));
             lines = self.log.1.wait_timeout(lines, left).unwrap().0;
         }
+    }
+
+    /// All lines of its log so far.
+    pub fn log(&self) -> Vec<String> {
+        lock(&self.log.0).clone()
     }
 
     /// Status and answer.

@@ -124,6 +124,12 @@ impl Troubles {
         self.open.get(trouble)?.given.get(channel)?.thread.clone()
     }
 
+    /// The channels that were told of a trouble or will be.
+    pub fn told(&self, trouble: &Trouble) -> Vec<String> {
+        let given = self.open.get(trouble).map(|open| open.given.keys().cloned().collect());
+        given.unwrap_or_default()
+    }
+
     /// Notes that `channel` will be told so many times.
     pub fn tell(&mut self, trouble: &Trouble, channel: &str, message: &Message, times: usize) {
         let open = self.open.entry(trouble.clone()).or_insert_with(|| Open {
