@@ -1,14 +1,13 @@
 //! `hbd log`: what the running daemon sent to whom, and what still waits.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::client::Client;
-use super::{CONFIGURATION, HELP, UNREACHABLE, complain, config_file, say};
-use crate::config::Config;
+use super::client::{Client, unreachable};
+use super::{HELP, say, terminal};
 use crate::notify::text::{Flavour, Unit, clean, cut};
 
 /// How many are shown when it is not said.
@@ -25,6 +24,7 @@ const NARROWEST: usize = 20;
 struct Wish {
     config: Option<PathBuf>,
     url: Option<String>,
+    ca_file: Option<PathBuf>,
     host: Option<String>,
     limit: usize,
     json: bool,
@@ -37,18 +37,9 @@ struct Wish {
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(wish) = wish(parser)? else { return Ok(say(HELP)) };
-    let client = match &wish.url {
-        Some(url) => Client::at(url).map_err(|why| lexopt::Error::Custom(why.into()))?,
-        None => match Config::load(config_file(wish.config.clone())) {
-            Ok(config) => match Client::of(&config) {
-                Ok(client) => client,
-                Err(why) => return Ok(unreachable(&why)),
-            },
-            Err(problems) => {
-                complain(&problems);
-                return Ok(CONFIGURATION);
-            }
-        },
+    let client = match Client::wished(&wish.config, &wish.url, &wish.ca_file)? {
+        Ok(client) => client,
+        Err(code) => return Ok(code),
     };
     let notifications = match ask(&client, &wish) {
         Ok(notifications) => notifications,
@@ -57,15 +48,10 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let text = if wish.json {
         format!("{}\n", json!({ "notifications": notifications }))
     } else {
-        table(&notifications, terminal_width())
+        table(&notifications, terminal::width())
     };
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(0)
-}
-
-fn unreachable(why: &str) -> u8 {
-    complain(&why);
-    UNREACHABLE
 }
 
 /// What is asked for; none when it is help.
@@ -75,6 +61,7 @@ fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
         match argument {
             Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
             Long("url") => wish.url = Some(parser.value()?.string()?),
+            Long("ca-file") => wish.ca_file = Some(parser.value()?.into()),
             Long("limit") | Short('n') => {
                 wish.limit = parser.value()?.parse()?;
                 if wish.limit == 0 {
@@ -86,9 +73,6 @@ fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
             Value(host) if wish.host.is_none() => wish.host = Some(host.string()?),
             other => return Err(other.unexpected()),
         }
-    }
-    if wish.config.is_some() && wish.url.is_some() {
-        return Err("--config and --url exclude each other".into());
     }
     Ok(Some(wish))
 }
@@ -187,18 +171,6 @@ fn count(text: &str) -> usize {
     Unit::Characters.count(text)
 }
 
-/// How wide the terminal is; none when the output is read by something else, which gets it all.
-fn terminal_width() -> Option<usize> {
-    let out = io::stdout();
-    if !out.is_terminal() {
-        return None;
-    }
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ fills a winsize, and the pointer is to a live one (ioctl_tty(2)).
-    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
-    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,13 +226,7 @@ TIME                  LEVEL     TO                    OUTCOME    TRIES  EVENT   
         assert_eq!(parsed(&[]).unwrap().unwrap(), usual);
         let wish = Wish { host: Some("web1".into()), limit: 3, json: true, ..Wish::default() };
         assert_eq!(parsed(&["web1", "--limit=3", "--json"]).unwrap().unwrap(), wish);
-        for wrong in [
-            &["a", "b"][..],
-            &["--limit", "0"],
-            &["--limit", "x"],
-            &["--config", "a", "--url", "b"],
-            &["--jsno"],
-        ] {
+        for wrong in [&["a", "b"][..], &["--limit", "0"], &["--limit", "x"], &["--jsno"]] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }

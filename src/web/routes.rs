@@ -28,12 +28,14 @@ pub enum Route {
     Notifications,
     /// Something to be told at once.
     Notify,
+    /// The configuration is to be read again.
+    Reload,
 }
 
 type Make = fn(String) -> Route;
 
 /// Method, path (`*` is the last segment, percent-decoded), what it is. HEAD goes with GET.
-const ROUTES: [(&str, &str, Make); 11] = [
+const ROUTES: [(&str, &str, Make); 12] = [
     ("GET", "/-/healthy", |_| Route::Healthy),
     ("GET", "/-/ready", |_| Route::Ready),
     ("GET", "/metrics", |_| Route::Metrics),
@@ -45,6 +47,7 @@ const ROUTES: [(&str, &str, Make); 11] = [
     ("GET", "/api/v1/dyndns", |_| Route::Dyndns),
     ("GET", "/api/v1/notifications", |_| Route::Notifications),
     ("POST", "/api/v1/notify", |_| Route::Notify),
+    ("POST", "/-/reload", |_| Route::Reload),
 ];
 
 /// Why there is no route.
@@ -133,6 +136,8 @@ mod tests {
             ("GET", "/api/v1/dyndns", Ok(Route::Dyndns)),
             ("GET", "/api/v1/notifications?limit=3", Ok(Route::Notifications)),
             ("POST", "/api/v1/notify", Ok(Route::Notify)),
+            ("POST", "/-/reload", Ok(Route::Reload)),
+            ("GET", "/-/reload", Err(NoRoute::WrongMethod("POST".into()))),
             ("GET", "/api/v1/notify", Err(NoRoute::WrongMethod("POST".into()))),
             ("GET", "/api/v1/hosts/", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/a/b", Err(NoRoute::NotFound)),

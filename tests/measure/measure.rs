@@ -21,12 +21,18 @@ use heartbeat::secret::Secret;
 mod alerts;
 #[path = "../support/burst.rs"]
 mod burst;
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../support/crowd.rs"]
+mod crowd;
+mod crowds;
 
-const ALL: [(&str, fn()); 8] = [
+const ALL: [(&str, fn()); 9] = [
     ("sizes", sizes),
     ("rates", datagram_rates),
     ("start", start_and_idle),
     ("alerts", alerts::alerts),
+    ("crowds", crowds::crowds),
     ("flood", flood),
     ("paced", paced_flood),
     ("many-start", start_with_many),
