@@ -7,6 +7,13 @@ use serde::{Serialize, Serializer};
 use crate::clock::Wall;
 use crate::event::Level;
 
+mod past;
+
+pub use self::past::{
+    AlertView, DetailView, EventView, ModuleView, PastView, PlanView, PointView, RepositoryView,
+    SeriesView, Slice,
+};
+
 /// The state of a connection, or of a host as the best of its connections.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize,

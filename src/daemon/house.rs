@@ -18,10 +18,12 @@ use crate::heartbeat::watch::Watch;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
-use crate::snapshot::{ChannelView, HostView, NotificationView};
+use crate::snapshot::{
+    AlertView, ChannelView, EventView, HostView, NotificationView, PastView, PlanView, SeriesView,
+};
 use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
 use crate::web::notice::Notice;
-use crate::web::wanted::Wanted;
+use crate::web::wanted::{EventsWanted, SeriesWanted, Wanted};
 use crate::web::{Answer, House, NotSent, Sending, Taken};
 
 /// How long a request waits for the disk.
@@ -120,6 +122,30 @@ impl House for Rooms {
         wanted: &Wanted,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
         telling::notifications(&self.courier, wanted)
+    }
+
+    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+        Ok(hosts.iter().map(|_| None).collect())
+    }
+
+    fn series(
+        &self,
+        host: &str,
+        _wanted: &SeriesWanted,
+    ) -> Result<Option<Vec<SeriesView>>, String> {
+        Ok(self.watch.view(host).map(|_| Vec::new()))
+    }
+
+    fn events(&self, _wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+        Ok((Vec::new(), None))
+    }
+
+    fn alerts(&self) -> Result<Vec<AlertView>, String> {
+        Ok(Vec::new())
+    }
+
+    fn plans(&self) -> Result<Vec<PlanView>, String> {
+        Ok(Vec::new())
     }
 
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
