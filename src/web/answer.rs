@@ -7,10 +7,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::json;
 
+use super::badge;
 use super::house::{Answer, House, NotSent, SentNow, Taken};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::notice;
+use super::openapi;
 use super::origin::{foreign_name, stranger};
+use super::past;
 use super::reply::Reply;
 use super::routes::{NoRoute, Route, route};
 use super::stream::Pieces;
@@ -75,6 +78,10 @@ pub fn answer(house: &Arc<dyn House>, token: Option<&Token>, request: &Request) 
     match route {
         Ok(Route::Notify) => notify(house, request),
         Ok(Route::Notifications) => notifications(house, target),
+        Ok(Route::Events) => past::events(house, target),
+        Ok(Route::Alerts) => past::alerts(house, target),
+        Ok(Route::Backups) => past::backups(house, target),
+        Ok(Route::History(host)) => past::history(house, host, target),
         Ok(Route::Heartbeat) => taken(target, house.hear(request.body, request.peer), heard),
         Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
         route => Answered::Now(at_once(house, route, request)),
@@ -98,15 +105,27 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
         }
         Ok(Route::Host(name)) => match house.host(&name) {
             Some(host) => Reply::json(200, &host),
-            None => Reply::problem(target, 404, &format!("no host is called \"{name}\"")),
+            None => past::no_host(target, &name),
         },
+        Ok(Route::Badge(name)) => match house.host(&name) {
+            Some(host) => badge::badge(&host),
+            None => past::no_host(target, &name),
+        },
+        Ok(Route::OpenApi) => Reply::document(openapi::DOCUMENT),
         Ok(Route::Channels) => {
             let now = Now::read().wall.to_string();
             Reply::json(200, &Channels { now, channels: house.channels() })
         }
-        Ok(Route::Notifications | Route::Notify | Route::Heartbeat | Route::Alert) => {
-            Reply::problem(target, 500, "it is answered elsewhere")
-        }
+        Ok(
+            Route::Notifications
+            | Route::Notify
+            | Route::Heartbeat
+            | Route::Alert
+            | Route::Events
+            | Route::Alerts
+            | Route::Backups
+            | Route::History(_),
+        ) => Reply::problem(target, 500, "it is answered elsewhere"),
     }
 }
 

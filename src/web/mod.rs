@@ -16,6 +16,7 @@ use crate::secret::Secret;
 use crate::stop::{self, Stopper, Vital};
 
 mod answer;
+mod badge;
 mod budget;
 mod chunks;
 mod gate;
@@ -24,8 +25,10 @@ mod house;
 mod inner;
 pub mod metrics;
 pub mod notice;
+mod openapi;
 mod origin;
 mod passage;
+mod past;
 mod reply;
 mod routes;
 mod seats;
