@@ -111,7 +111,7 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             Some(host) => badge::badge(&host),
             None => past::no_host(target, &name),
         },
-        Ok(Route::OpenApi) => Reply::document(openapi::DOCUMENT),
+        Ok(Route::OpenApi) => Reply::document(openapi::document()),
         Ok(Route::Channels) => {
             let now = Now::read().wall.to_string();
             Reply::json(200, &Channels { now, channels: house.channels() })

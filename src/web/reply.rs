@@ -53,8 +53,8 @@ impl Reply {
     }
 
     /// JSON that is there already.
-    pub fn document(text: &str) -> Reply {
-        Reply::whole(200, "application/json", text.as_bytes().to_vec())
+    pub fn document(json: &[u8]) -> Reply {
+        Reply::whole(200, "application/json", json.to_vec())
     }
 
     /// A stream.
