@@ -8,16 +8,31 @@ use std::time::Duration;
 use lexopt::{Arg, Parser, ValueExt};
 
 use super::server::Server;
+use super::settings::Overrides;
 use crate::duration;
 use crate::heartbeat::datagram::Kind;
+
+mod exec;
+mod run;
 
 /// What `hbc --help` says.
 pub const HELP: &str = "\
 hbc tells hbd how this host is.
 
+  hbc run [--config FILE] [--server HOST[:PORT] ...] [--host NAME]
+          [--interval DURATION] [--key-file FILE]
+                                                beats until it is stopped
+  hbc check [--config FILE] [--strict]          says what is wrong with the configuration
   hbc send --server HOST[:PORT] [OPTION ...]    sends one datagram
+  hbc exec --server HOST[:PORT] [OPTION ...] [--] COMMAND [ARGUMENT ...]
+                                                runs a job and tells how it went
+  hbc metrics [--metrics-dir DIRECTORY]         prints what this machine says about itself
   hbc --help | --version
 
+The configuration is FILE, else $HBC_CONFIG, else /etc/hbc/hbc.yaml; options go before it.
+What the logs of run and metrics show is set by HBC_LOG: error, warn, info (default), debug.
+
+Options of hbc send:
   --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated
   --host NAME           the host that it is about (default: the name of this machine)
   --connection NAME     the path to it (default: ipv4 or ipv6)
@@ -30,9 +45,17 @@ hbc tells hbd how this host is.
   --key-file FILE       signs with the key in FILE
   --wait DURATION       asks for an answer, waits for it and prints how long it took
 
-Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options.
-hbc(8) has the details.
+exec takes --server, --host, --connection, --metric, --interval, --key-file and --wait, and:
+  --name NAME           what the job is called (default: the command's file name)
+metrics takes:
+  --metrics-dir DIRECTORY  programs that are run, too (default: /etc/hbc/metrics.d)
+
+Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options,
+78 wrong configuration; of exec that of the job, or 128 and the number of the signal that killed
+it. hbc(8) has the details.
 ";
+
+const NO_SERVER: &str = "--server HOST:PORT is missing: where does hbd listen?";
 
 /// What hbc is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,8 +64,32 @@ pub enum Command {
     Help,
     /// Print the version.
     Version,
+    /// Beat until stopped.
+    Run(Overrides),
+    /// Say what is wrong with the configuration.
+    Check {
+        /// Instead of the usual file.
+        config: Option<PathBuf>,
+        /// Whether warnings count as errors.
+        strict: bool,
+    },
     /// Send one datagram.
     Send(Box<Errand>),
+    /// Run a job and tell how it went.
+    Exec(Box<Job>),
+    /// Print the metrics of this machine, and of the programs in that directory.
+    Metrics(PathBuf),
+}
+
+/// The options of `hbc exec`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Job {
+    /// Whom to tell, about which host, and for how long an answer is waited for.
+    pub errand: Errand,
+    /// What it is called; none leaves it to the command.
+    pub name: Option<String>,
+    /// What is run, and its arguments. There is at least one.
+    pub command: Vec<OsString>,
 }
 
 /// The options of `hbc send`.
@@ -90,6 +137,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         Some(Word::Option('V')) => Ok(Command::Version),
         Some(Word::Value(word)) if word == "help" => Ok(Command::Help),
         Some(Word::Value(word)) if word == "send" => send(&mut parser),
+        Some(Word::Value(word)) if word == "exec" => exec::exec(&mut parser),
+        Some(Word::Value(word)) if word == "metrics" => exec::metrics(&mut parser),
+        Some(Word::Value(word)) if word == "run" => run::run(&mut parser),
+        Some(Word::Value(word)) if word == "check" => run::check(&mut parser),
         Some(Word::Value(word)) => Err(format!("there is no command \"{word}\", try: hbc send")),
         Some(Word::Long(name)) => {
             Err(format!("--{name}: a command comes first, such as: hbc send --{name} ..."))
@@ -123,14 +174,7 @@ fn send(parser: &mut Parser) -> Result<Command, String> {
         match word {
             Word::Option('h') => return Ok(Command::Help),
             Word::Option('V') => return Ok(Command::Version),
-            Word::Option(letter) => {
-                return Err(format!("there is no option -{letter}, see hbc --help"));
-            }
-            Word::Value(word) => {
-                return Err(format!(
-                    "\"{word}\" belongs to no option; a text with spaces needs quotes"
-                ));
-            }
+            word @ (Word::Option(_) | Word::Value(_)) => return Err(unknown(word)),
             Word::Long(name) if name == "uptime" => errand.uptime = true,
             Word::Long(name) if name == "event" => event = Some(kind(&value(parser, &name)?)?),
             Word::Long(name) => errand.take(&name, parser)?,
@@ -144,13 +188,28 @@ fn send(parser: &mut Parser) -> Result<Command, String> {
         }
         (event, _) => event.unwrap_or_default(),
     };
+    errand.check_event()?;
     if errand.servers.is_empty() {
-        return Err("--server HOST:PORT is missing: where does hbd listen?".into());
+        return Err(NO_SERVER.into());
     }
     Ok(Command::Send(Box::new(errand)))
 }
 
 impl Errand {
+    /// What hbd would not look at is refused.
+    fn check_event(&self) -> Result<(), String> {
+        match self.event {
+            Kind::Beat | Kind::Boot => Ok(()),
+            Kind::Shutdown | Kind::Message if !self.metrics.is_empty() => {
+                Err("--metric: belongs to a beat or a boot, send it by itself".into())
+            }
+            Kind::Shutdown | Kind::Message if self.interval.is_some() => {
+                Err("--interval: promises the next beat, and belongs to a beat or a boot".into())
+            }
+            Kind::Shutdown | Kind::Message => Ok(()),
+        }
+    }
+
     /// Takes the value of one option.
     fn take(&mut self, name: &str, parser: &mut Parser) -> Result<(), String> {
         let of_option = |why: String| format!("--{name}: {why}");
@@ -178,9 +237,20 @@ impl Errand {
             }
             "key-file" => self.key_file = Some(value(parser, name)?.into()),
             "wait" => self.wait = Some(wait(&value(parser, name)?).map_err(of_option)?),
-            _ => return Err(format!("there is no option --{name}, see hbc --help")),
+            _ => return Err(unknown(Word::Long(name.to_owned()))),
         }
         Ok(())
+    }
+}
+
+/// What is said of a word that has no place there.
+fn unknown(word: Word) -> String {
+    match word {
+        Word::Option(letter) => format!("there is no option -{letter}, see hbc --help"),
+        Word::Long(name) => format!("there is no option --{name}, see hbc --help"),
+        Word::Value(word) => {
+            format!("\"{word}\" belongs to no option; a text with spaces needs quotes")
+        }
     }
 }
 
@@ -312,6 +382,8 @@ mod tests {
             (&["send", "--metric", "a=1", "--metric", "a=2"], "a is given twice"),
             (&["send", "--interval", "soon"], "--interval: must be a duration"),
             (&["send", "--wait", "0"], "--wait: must be longer than nothing"),
+            (&["send", "--message", "x", "--metric", "a=1"], "--metric: belongs to a beat"),
+            (&["send", "--event", "shutdown", "--interval", "1d"], "--interval: promises"),
         ] {
             let why = parsed(line).unwrap_err();
             assert!(why.contains(what), "{line:?}: {why}");
