@@ -103,7 +103,10 @@ impl Read for Timed<'_> {
             let processed = tls.process_new_packets();
             // A handshake's next flight, or the alert that says why there will be none.
             send_all(tls, &mut self.socket)?;
-            processed.map_err(|why| io::Error::new(ErrorKind::ConnectionAborted, why))?;
+            processed.map_err(|why| {
+                log::debug!("a client was sent away: {why}");
+                io::Error::new(ErrorKind::ConnectionAborted, why)
+            })?;
         }
     }
 }
