@@ -11,6 +11,7 @@ use super::house::{Answer, House, NotSent, SentNow, Taken};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::notice;
 use super::origin::{foreign_name, stranger};
+use super::page::{self, Visit};
 use super::reply::Reply;
 use super::routes::{NoRoute, Route, route};
 use super::stream::Pieces;
@@ -34,6 +35,8 @@ pub struct Request<'a> {
     pub host: Option<&'a str>,
     /// The header of that name.
     pub origin: Option<&'a str>,
+    /// The header of that name.
+    pub if_none_match: Option<&'a str>,
     /// The whole body.
     pub body: &'a [u8],
     /// Who asks.
@@ -50,6 +53,8 @@ pub enum Answered {
     Stored(Box<dyn FnOnce() -> Reply + Send>),
     /// It reads the history, whose answer comes from a thread that may be busy for seconds.
     Searched(Box<dyn FnOnce() -> Reply + Send>),
+    /// It is a page: it looks at every host, and into the history.
+    Drawn(Box<dyn FnOnce() -> Reply + Send>),
 }
 
 /// Answers a request. The token is asked for before anything is said, even about what exists.
@@ -75,6 +80,8 @@ pub fn answer(house: &Arc<dyn House>, token: Option<&Token>, request: &Request) 
     match route {
         Ok(Route::Notify) => notify(house, request),
         Ok(Route::Notifications) => notifications(house, target),
+        Ok(Route::Page) => drawn(house, None, request),
+        Ok(Route::HostPage(name)) => drawn(house, Some(name), request),
         Ok(Route::Heartbeat) => taken(target, house.hear(request.body, request.peer), heard),
         Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
         route => Answered::Now(at_once(house, route, request)),
@@ -104,10 +111,29 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             let now = Now::read().wall.to_string();
             Reply::json(200, &Channels { now, channels: house.channels() })
         }
-        Ok(Route::Notifications | Route::Notify | Route::Heartbeat | Route::Alert) => {
-            Reply::problem(target, 500, "it is answered elsewhere")
-        }
+        Ok(Route::Icon) => page::icon(),
+        Ok(
+            Route::Notifications
+            | Route::Notify
+            | Route::Heartbeat
+            | Route::Alert
+            | Route::Page
+            | Route::HostPage(_),
+        ) => Reply::problem(target, 500, "it is answered elsewhere"),
     }
+}
+
+/// The page of everything, or of one host.
+fn drawn(house: &Arc<dyn House>, host: Option<String>, request: &Request) -> Answered {
+    let (house, target) = (Arc::clone(house), request.target.to_owned());
+    let has = request.if_none_match.map(str::to_owned);
+    Answered::Drawn(Box::new(move || {
+        let visit = Visit { target: &target, has: has.as_deref(), now: Now::read().wall };
+        match host {
+            Some(name) => page::host(&*house, &name, visit),
+            None => page::overview(&*house, visit),
+        }
+    }))
 }
 
 #[derive(Serialize)]

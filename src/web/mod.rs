@@ -25,6 +25,7 @@ mod inner;
 pub mod metrics;
 pub mod notice;
 mod origin;
+mod page;
 mod passage;
 mod reply;
 mod routes;
@@ -50,6 +51,8 @@ const STREAMS: usize = 4;
 const WAITS: usize = 4;
 /// Looks into the history at a time, each by a thread of its own.
 const SEARCHES: usize = 4;
+/// Pages that are being made at a time, each by a thread of its own.
+const PAGES: usize = 4;
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
@@ -71,6 +74,7 @@ struct Desk {
     waits: Arc<Seats>,
     disk: Arc<Seats>,
     searches: Arc<Seats>,
+    pages: Arc<Seats>,
 }
 
 impl Web {
@@ -94,6 +98,7 @@ impl Web {
             waits: Seats::new("messages", "http-wait", WAITS),
             disk: Seats::new("requests that wait for the disk", "http-disk", PERMITS),
             searches: Seats::new("looks into the history", "http-search", SEARCHES),
+            pages: Seats::new("pages", "http-page", PAGES),
         });
         let (alive, ended) = bounded(0);
         let open = || {
@@ -151,6 +156,7 @@ enum Made {
     Later(Box<dyn FnOnce() -> Reply + Send>),
     Stored(Box<dyn FnOnce() -> Reply + Send>),
     Searched(Box<dyn FnOnce() -> Reply + Send>),
+    Drawn(Box<dyn FnOnce() -> Reply + Send>),
 }
 
 fn handle(desk: &Desk, mut request: tiny_http::Request) {
@@ -159,6 +165,7 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
         Answered::Later(work) => Made::Later(work),
         Answered::Stored(work) => Made::Stored(work),
         Answered::Searched(work) => Made::Searched(work),
+        Answered::Drawn(work) => Made::Drawn(work),
     };
     match catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Made::Short(broken(&request))) {
         Made::Short(reply) => send(request, reply),
@@ -175,6 +182,9 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
         }
         Made::Searched(work) => {
             aside(&desk.searches, request, |request, seat| finish(request, seat, work))
+        }
+        Made::Drawn(work) => {
+            aside(&desk.pages, request, |request, seat| finish(request, seat, work))
         }
     }
 }
@@ -215,6 +225,7 @@ fn make(desk: &Desk, request: &mut tiny_http::Request) -> Answered {
         content_type: header("Content-Type"),
         host: header("Host"),
         origin: header("Origin"),
+        if_none_match: header("If-None-Match"),
         body: &body,
         peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
     };

@@ -1,0 +1,218 @@
+//! How bad it is: of a host, and of everything together. Pure.
+
+use super::words::count;
+use crate::event::Level;
+use crate::snapshot::{AlertView, ChannelState, ChannelView, HostView, PlanView, State};
+
+/// How a host is, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Health {
+    /// It is watched and not heard.
+    Down,
+    /// It is heard, and a metric is CRITICAL.
+    Critical,
+    /// It is heard, and a connection is not, or a metric is at WARNING.
+    Degraded,
+    /// It is not heard, and nobody wants to be told.
+    Silent,
+    /// It said goodbye.
+    Shutdown,
+    /// It was never heard.
+    New,
+    /// All is well.
+    Up,
+}
+
+impl Health {
+    /// All of them, the worst first.
+    pub const ALL: [Health; 7] = [
+        Health::Down,
+        Health::Critical,
+        Health::Degraded,
+        Health::Silent,
+        Health::Shutdown,
+        Health::New,
+        Health::Up,
+    ];
+
+    /// Judges a host. The metrics of a host that is not heard are frozen and say nothing new.
+    pub fn of(host: &HostView) -> Health {
+        match host.state {
+            State::Overdue if host.watch => Health::Down,
+            State::Overdue => Health::Silent,
+            State::Shutdown => Health::Shutdown,
+            State::New => Health::New,
+            State::Up => Health::of_heard(host),
+        }
+    }
+
+    fn of_heard(host: &HostView) -> Health {
+        let worst = host.metrics.iter().filter_map(|metric| metric.level).max();
+        let partly = host.connections.iter().any(|connection| connection.state != State::Up);
+        match worst {
+            Some(Level::Critical) => Health::Critical,
+            Some(Level::Warning) => Health::Degraded,
+            _ if partly => Health::Degraded,
+            _ => Health::Up,
+        }
+    }
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Health::Down => "overdue",
+            Health::Critical => "critical",
+            Health::Degraded => "degraded",
+            Health::Silent => "overdue, not watched",
+            Health::Shutdown => "shut down",
+            Health::New => "never heard",
+            Health::Up => "up",
+        }
+    }
+
+    /// The class that colours it.
+    pub fn class(self) -> &'static str {
+        match self {
+            Health::Down | Health::Critical => "bad",
+            Health::Degraded => "warn",
+            Health::Silent | Health::Shutdown | Health::New => "dim",
+            Health::Up => "good",
+        }
+    }
+
+    /// The value of `?state=` that shows it.
+    pub fn filter(self) -> &'static str {
+        match self {
+            Health::Down | Health::Silent => "overdue",
+            Health::Critical => "critical",
+            Health::Degraded => "degraded",
+            Health::Shutdown => "shutdown",
+            Health::New => "new",
+            Health::Up => "up",
+        }
+    }
+}
+
+/// The class that colours a level.
+pub fn class_of(level: Level) -> &'static str {
+    match level {
+        Level::Critical => "bad",
+        Level::Warning => "warn",
+        Level::Info => "dim",
+        Level::Ok => "good",
+    }
+}
+
+/// How many hosts are how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census([usize; Health::ALL.len()]);
+
+impl Census {
+    /// Counts one more.
+    pub fn add(&mut self, health: Health) {
+        self.0[health as usize] += 1;
+    }
+
+    /// How many there are of it.
+    pub fn of(&self, health: Health) -> usize {
+        self.0[health as usize]
+    }
+
+    /// How many there are.
+    pub fn all(&self) -> usize {
+        self.0.iter().sum()
+    }
+}
+
+/// What is known when the headline is made.
+pub struct Standing<'a> {
+    /// The hosts.
+    pub census: &'a Census,
+    /// The channels.
+    pub channels: &'a [ChannelView],
+    /// What is open; an error says why that is not known.
+    pub alerts: &'a Result<Vec<AlertView>, String>,
+    /// The backups; an error says why that is not known.
+    pub plans: &'a Result<Vec<PlanView>, String>,
+    /// What keeps the daemon from its work.
+    pub ready: &'a Result<(), String>,
+}
+
+impl Standing<'_> {
+    /// The answer to "is all well?", and how much it matters.
+    pub fn headline(&self) -> (Level, String) {
+        let complaints = self.complaints();
+        let Some(level) = complaints.iter().map(|(level, _)| *level).max() else {
+            if self.census.all() == 0 {
+                return (Level::Info, "No hosts yet".into());
+            }
+            return (Level::Ok, "All is well".into());
+        };
+        let mut words = complaints.into_iter().map(|(_, words)| words).collect::<Vec<_>>();
+        let more = words.len().saturating_sub(MOST_COMPLAINTS);
+        words.truncate(MOST_COMPLAINTS);
+        if more > 0 {
+            words.push(format!("and {more} more"));
+        }
+        (level, capital(&words.join(", ")))
+    }
+
+    /// What is wrong, the worst first.
+    fn complaints(&self) -> Vec<(Level, String)> {
+        let mut found = Vec::new();
+        let mut complain = |level, number, one: &str, many: &str| {
+            if number > 0 {
+                found.push((level, count(number, one, many)));
+            }
+        };
+        let hosts = |health| self.census.of(health);
+        complain(Level::Critical, hosts(Health::Down), "host is overdue", "hosts are overdue");
+        complain(
+            Level::Critical,
+            hosts(Health::Critical),
+            "host is critical",
+            "hosts are critical",
+        );
+        let plans = self.plans.as_deref().unwrap_or_default();
+        let at = |wanted| plans.iter().filter(|plan| plan.level == wanted).count();
+        complain(
+            Level::Critical,
+            at(Level::Critical),
+            "backup did not succeed",
+            "backups did not succeed",
+        );
+        let channels = self.channels.iter().filter(|channel| channel.state != ChannelState::Works);
+        let (one, many) = ("channel does not deliver", "channels do not deliver");
+        complain(Level::Critical, channels.count(), one, many);
+        complain(Level::Warning, hosts(Health::Degraded), "host is degraded", "hosts are degraded");
+        complain(
+            Level::Warning,
+            hosts(Health::Shutdown),
+            "host is shut down",
+            "hosts are shut down",
+        );
+        complain(
+            Level::Warning,
+            at(Level::Warning),
+            "backup is running late",
+            "backups are running late",
+        );
+        let own = self.alerts.iter().flatten().filter(|alert| alert.subject == "hbd").count();
+        complain(Level::Critical, own, "alert is about hbd itself", "alerts are about hbd itself");
+        for (what, why) in
+            [("open alerts", self.alerts.as_ref().err()), ("backups", self.plans.as_ref().err())]
+        {
+            found.extend(why.map(|_| (Level::Warning, format!("the {what} cannot be read"))));
+        }
+        found.extend(self.ready.as_ref().err().map(|why| (Level::Critical, why.clone())));
+        found.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
+        found
+    }
+}
+
+const MOST_COMPLAINTS: usize = 3;
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
