@@ -1,382 +1,27 @@
 //! The status page in a real browser: readable, usable, quick, and proof against what strangers
 //! call their metrics.
 
-use std::net::{IpAddr, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use heartbeat::clock::{Now, Wall};
-use heartbeat::event::Level;
-use heartbeat::snapshot::{
-    AlertView, ChannelState, ChannelView, ConnectionView, DetailView, EventView, FailureView,
-    HostView, MetricView, ModuleView, NotificationView, PastView, PlanView, PointView,
-    RepositoryView, SeriesView, Slice, State, Telling,
-};
-use heartbeat::web::metrics::Figures;
-use heartbeat::web::notice::Notice;
-use heartbeat::web::wanted::{EventsWanted, SeriesWanted, Wanted};
-use heartbeat::web::{Answer, House, NotSent, Sending, Taken, Web};
+use serde_json::json;
 
-#[path = "support/browser.rs"]
-mod browser;
-
-use browser::Browser;
-
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86_400);
-/// What everybody may call something who may call something anything.
-const EVIL: &str = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"&\u{202e}";
-
-/// Browsers need memory: one at a time.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// A daemon with what there is to show.
-#[derive(Default)]
-struct Daemon {
-    hosts: Vec<HostView>,
-    alerts: Vec<AlertView>,
-    plans: Vec<PlanView>,
-    channels: Vec<ChannelView>,
-    events: Vec<EventView>,
-    told: Vec<NotificationView>,
-    slow: bool,
+#[allow(dead_code, reason = "each test file uses some of it")]
+mod support {
+    pub mod browser;
+    pub mod hbd;
+    pub mod http_double;
+    pub mod show;
 }
 
-/// What a host fares by: every seventh has a bad day, the second was not watched for a while.
-fn past(number: usize, now: Wall) -> PastView {
-    let slice = |start: Wall, whole: Duration, index: usize| match (number * 31 + index * 7) % 97 {
-        _ if number % 9 == 2 && index < 8 => Slice { start, ..Slice::default() },
-        3 => Slice { start, up: whole / 3, down: whole - whole / 3, ..Slice::default() },
-        7 | 8 => Slice { start, up: whole / 2, degraded: whole / 2, ..Slice::default() },
-        40 => Slice { start, up: whole / 4, blind: whole - whole / 4, ..Slice::default() },
-        _ => Slice { start, up: whole, ..Slice::default() },
-    };
-    let hours: Vec<Slice> = (0..24).map(|n| slice(now - HOUR * (23 - n as u32), HOUR, n)).collect();
-    let days: Vec<Slice> = (0..90).map(|n| slice(now - DAY * (89 - n as u32), DAY, n)).collect();
-    PastView {
-        availability_day: Slice::availability(&hours),
-        availability_90_days: Slice::availability(&days),
-        hours,
-        days,
-    }
-}
+use support::browser::{self, Browser};
+use support::hbd::Hbd;
+use support::show::{self, EVIL, Show, Site};
 
-impl House for Daemon {
-    fn ready(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn hosts(&self, from: usize, count: usize) -> Vec<HostView> {
-        self.hosts.iter().skip(from).take(count).cloned().collect()
-    }
-
-    fn host(&self, name: &str) -> Option<HostView> {
-        self.hosts.iter().find(|host| host.name == name).cloned()
-    }
-
-    fn hear(&self, _: &[u8], _: IpAddr) -> Taken {
-        Taken::Now(Answer::Stored)
-    }
-
-    fn alert(&self, _: &[u8]) -> Taken {
-        Taken::Now(Answer::Stored)
-    }
-
-    fn figures(&self) -> Figures {
-        Figures::default()
-    }
-
-    fn channels(&self) -> Vec<ChannelView> {
-        self.channels.clone()
-    }
-
-    fn notifications(&self, _: &Wanted) -> Result<(Vec<NotificationView>, Option<u64>), String> {
-        self.read(&self.told).map(|told| (told, None))
-    }
-
-    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
-        let now = Now::read().wall;
-        let place = |name: &str| self.hosts.iter().position(|host| host.name == name);
-        let past = |name: &&str| place(name).map(|number| past(number, now));
-        self.read(hosts).map(|hosts| hosts.iter().map(past).collect())
-    }
-
-    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
-        let Some(host) = self.host(host) else { return Ok(None) };
-        let step = wanted.range / 144;
-        let now = Now::read().wall;
-        let series = |(number, metric): (usize, &MetricView)| {
-            let point = |index: u32| {
-                let wave = (f64::from(index) / 9.0 + number as f64).sin() * 0.2 + 1.0;
-                let mean = (metric.value * wave) as f32;
-                PointView {
-                    at: now - step * (144 - index),
-                    mean,
-                    least: mean * 0.9,
-                    most: mean * 1.15,
-                }
-            };
-            let points = (0..144).filter(|index| !(40..52).contains(index)).map(point).collect();
-            SeriesView { path: metric.path.clone(), step, points }
-        };
-        let all: Vec<_> = host.metrics.iter().enumerate().map(series).collect();
-        self.read(&all).map(Some)
-    }
-
-    fn events(&self, _: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
-        self.read(&self.events).map(|events| (events, None))
-    }
-
-    fn alerts(&self) -> Result<Vec<AlertView>, String> {
-        self.read(&self.alerts)
-    }
-
-    fn plans(&self) -> Result<Vec<PlanView>, String> {
-        self.read(&self.plans)
-    }
-
-    fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
-        Err(NotSent::Nobody("nobody".into()))
-    }
-}
-
-impl Daemon {
-    fn read<T: Clone>(&self, of: &[T]) -> Result<Vec<T>, String> {
-        if self.slow { Err("the disk is slow".into()) } else { Ok(of.to_vec()) }
-    }
-
-    /// So many hosts, most of them well.
-    fn with(count: usize) -> Daemon {
-        let hosts = (0..count).map(usual).collect();
-        let channels = vec![channel("mail", "email"), channel("oncall", "signal")];
-        let now = Now::read().wall;
-        let events =
-            (0..20).map(|n| event(&format!("web{n} ipv4 is back"), Level::Ok, now - HOUR * n));
-        Daemon { hosts, channels, events: events.collect(), ..Daemon::default() }
-    }
-
-    /// Everything that can be wrong, and everything that can be attacked.
-    fn ugly() -> Daemon {
-        let now = Now::read().wall;
-        let mut daemon = Daemon::with(40);
-        let long = "a-very-long-host-name-that-somebody-thought-of.".repeat(5);
-        for (index, name) in
-            [EVIL, &long, "db-primary", "shy", "gone", "laptop"].into_iter().enumerate()
-        {
-            daemon.hosts[index].name = name.into();
-        }
-        let hosts = &mut daemon.hosts;
-        overdue(&mut hosts[0], now - 3 * HOUR);
-        overdue(&mut hosts[2], now - HOUR / 7);
-        hosts[3].state = State::New;
-        hosts[3].since = None;
-        hosts[3].connections.clear();
-        hosts[3].metrics.clear();
-        hosts[4].state = State::Shutdown;
-        hosts[4].connections[0].state = State::Shutdown;
-        overdue(&mut hosts[5], now - 90 * HOUR);
-        hosts[5].watch = false;
-        hosts[1].metrics[0].level = Some(Level::Critical);
-        hosts[1].metrics[0].value = 99.3;
-        hosts[1].metrics.push(metric(EVIL, 1e9, Some(Level::Warning), Some("> 5.0")));
-        hosts[7].metrics[1].level = Some(Level::Warning);
-        hosts[7].metrics[1].value = 91.0;
-        let vpn = hosts[8].connections[0].clone();
-        hosts[8].connections.push(ConnectionView {
-            name: "vpn".into(),
-            state: State::Overdue,
-            ..vpn
-        });
-        for (text, level) in [
-            ("db-primary ipv4 overdue", Level::Critical),
-            (EVIL, Level::Critical),
-            ("web7 memory_monitor.percent = 91.0 (> 85.0)", Level::Warning),
-        ] {
-            let host = (level == Level::Critical).then(|| "db-primary".to_owned());
-            daemon.alerts.push(AlertView {
-                subject: format!("host {EVIL}"),
-                host,
-                text: text.into(),
-                level,
-                since: Some(now - HOUR),
-                channels: vec!["oncall".into(), "mail".into()],
-                acknowledged: None,
-            });
-        }
-        daemon.plans = vec![
-            plan("1", "Nightly", "SUCCESS", Level::Ok, now),
-            plan("2", EVIL, "PARTIAL", Level::Critical, now),
-        ];
-        daemon.channels[1].state = ChannelState::Failing;
-        daemon.channels[1].waiting = 3;
-        daemon.channels[1].oldest_age_seconds = Some(754.0);
-        daemon.channels[1].last_failure =
-            Some(FailureView { at: Some(now - HOUR / 60), why: format!("signal-cli says {EVIL}") });
-        daemon.events.insert(0, event(EVIL, Level::Critical, now));
-        daemon.told = vec![
-            told(EVIL, Telling::Delivered, now),
-            told("db-primary ipv4 overdue", Telling::Waiting, now),
-            told("db-primary booted", Telling::Failed, now),
-        ];
-        daemon
-    }
-}
-
-fn overdue(host: &mut HostView, since: Wall) {
-    host.state = State::Overdue;
-    host.since = Some(since);
-    for connection in &mut host.connections {
-        connection.state = State::Overdue;
-        connection.last_seen = Some(since - HOUR / 60);
-    }
-}
-
-fn metric(path: &str, value: f64, level: Option<Level>, limit: Option<&str>) -> MetricView {
-    MetricView { path: path.into(), value, level, since: None, limit: limit.map(str::to_owned) }
-}
-
-fn usual(number: usize) -> HostView {
-    let now = Now::read().wall;
-    let share = |of: usize| ((number * of) % 70) as f64 + 0.5;
-    let ok = Some(Level::Ok);
-    HostView {
-        name: format!("web{number}"),
-        watch: true,
-        state: State::Up,
-        since: Some(now - HOUR * (number as u32 + 1)),
-        connections: vec![ConnectionView {
-            name: "ipv4".into(),
-            state: State::Up,
-            last_seen: Some(now - Duration::from_secs(3)),
-            interval: Duration::from_secs(10),
-            address: Some("192.0.2.1".into()),
-        }],
-        metrics: vec![
-            metric("cpu_monitor.cpu_percent", share(13), ok, Some("> 80.0")),
-            metric("memory_monitor.percent", share(17), ok, Some("> 85.0")),
-            metric("disk_monitor.root.percent", share(29), ok, Some("> 85.0")),
-            metric("load_monitor.per_core", 0.21, ok, Some("> 2.0")),
-            metric("disk_monitor.root.free_bytes", 123e9, None, None),
-        ],
-        channels: vec!["mail".into()],
-    }
-}
-
-fn channel(name: &str, kind: &'static str) -> ChannelView {
-    ChannelView {
-        name: name.into(),
-        kind,
-        min_level: Level::Info,
-        state: ChannelState::Works,
-        failing_since: None,
-        last_success: Some(Now::read().wall - HOUR),
-        last_failure: None,
-        waiting: 0,
-        unacknowledged: 0,
-        oldest_age_seconds: None,
-        sent: 5,
-        failed: 0,
-    }
-}
-
-fn event(text: &str, level: Level, at: Wall) -> EventView {
-    let details = vec![DetailView { label: EVIL.into(), text: EVIL.into() }];
-    EventView {
-        id: format!("{:014x}", at.0),
-        at,
-        level,
-        host: Some("web1".into()),
-        subject: "host web1".into(),
-        kind: "back".into(),
-        text: text.into(),
-        details,
-    }
-}
-
-fn told(title: &str, state: Telling, at: Wall) -> NotificationView {
-    NotificationView {
-        id: format!("{title:.9}"),
-        event: String::new(),
-        state,
-        channel: "oncall".into(),
-        recipient: Some(EVIL.into()),
-        host: None,
-        subject: String::new(),
-        level: Level::Critical,
-        title: title.into(),
-        accepted: Some(at),
-        finished: None,
-        attempts: 1,
-        why: (state != Telling::Delivered).then(|| "no answer".into()),
-        told_in: None,
-        acknowledged: None,
-        acknowledged_by: None,
-    }
-}
-
-fn plan(id: &str, name: &str, outcome: &str, level: Level, at: Wall) -> PlanView {
-    let module = |name: &str, state: &str| ModuleView {
-        name: name.into(),
-        label: Some(EVIL.into()),
-        state: state.into(),
-        error: (state == "failed").then(|| EVIL.into()),
-        errors: Some(u64::from(state == "failed")),
-        size: Some(123_456_789),
-        files: Some(3),
-        snapshots: Some(12),
-        start: Some(at - HOUR),
-        end: Some(at - HOUR / 2),
-        node: Some("1".into()),
-    };
-    PlanView {
-        plan: id.into(),
-        name: Some(name.into()),
-        outcome: outcome.into(),
-        level,
-        at: at - HOUR,
-        why: "1 of 3 modules failed".into(),
-        headline: EVIL.into(),
-        modules: vec![
-            module("mail1", if level == Level::Ok { "success" } else { "failed" }),
-            module("nextcloud2", "success"),
-        ],
-        repositories: vec![RepositoryView { module: "mail1".into(), text: EVIL.into() }],
-    }
-}
-
-/// The page of a made-up daemon.
-struct Site {
-    web: Option<Web>,
-    url: String,
-    _scratch: tempfile::TempDir,
-}
-
-impl Site {
-    fn open(daemon: Daemon) -> Site {
-        let scratch = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let web = Web::start(listener, Arc::new(daemon), None, scratch.path()).unwrap();
-        let url = format!("http://{}", web.address());
-        Site { web: Some(web), url, _scratch: scratch }
-    }
-
-    fn get(&self, target: &str) -> String {
-        let mut answer = ureq::get(format!("{}{target}", self.url)).call().unwrap();
-        answer.body_mut().read_to_string().unwrap()
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        if let Some(web) = self.web.take() {
-            web.stop();
-        }
-    }
-}
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
 
 const SCREENS: [(u32, u32, bool, &str); 4] = [
     (1280, 900, false, "wide-light"),
@@ -385,18 +30,71 @@ const SCREENS: [(u32, u32, bool, &str); 4] = [
     (390, 844, true, "phone-dark"),
 ];
 
+/// Browsers need memory: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A real daemon with a directory of its own.
+struct Real {
+    hbd: Hbd,
+    udp: SocketAddr,
+    socket: UdpSocket,
+    _place: tempfile::TempDir,
+}
+
+impl Real {
+    /// With these lines under `hosts`.
+    fn start(hosts: &str) -> Real {
+        let place = tempfile::tempdir().unwrap();
+        let config: PathBuf = place.path().join("heartbeat.yaml");
+        let text = format!(
+            "notification_channels: {{log: {{type: log}}}}\n\
+             default_notification_channels: [log]\n\
+             heartbeat: {{port: 0, grace: 1s}}\nreceiver: {{port: 0}}\nstate_dir: {}\nhosts:\n{hosts}",
+            place.path().join("state").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let hbd = Hbd::start(&config);
+        let ready = hbd.wait_log("is ready: ");
+        let (_, rest) = ready.split_once("UDP ").unwrap();
+        let udp = rest.split(',').next().unwrap().parse().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Real { hbd, udp, socket, _place: place }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.hbd.address)
+    }
+
+    /// Sends a datagram and waits until it is believed; says how long that took.
+    fn send(&self, mut beat: serde_json::Value) -> Duration {
+        beat["ack"] = json!(true);
+        beat["time"] = json!(1);
+        // An answer is never longer than the question.
+        beat["padding"] = json!(" ".repeat(80));
+        let begun = Instant::now();
+        self.socket.send_to(beat.to_string().as_bytes(), self.udp).unwrap();
+        self.socket.recv(&mut [0; 1000]).expect("an answer");
+        begun.elapsed()
+    }
+}
+
 #[test]
 fn every_page_is_sound_on_every_screen() {
     let _alone = alone();
     let browser = Browser::start();
     let sites = [
-        ("none", Site::open(Daemon::default()), "/"),
-        ("three", Site::open(Daemon::with(3)), "/"),
-        ("ugly", Site::open(Daemon::ugly()), "/"),
-        ("thousand", Site::open(Daemon::with(1000)), "/"),
-        ("host", Site::open(Daemon::ugly()), "/hosts/web7"),
-        ("first", Site::open(Daemon::ugly()), "/hosts/shy"),
-        ("nobody", Site::open(Daemon::ugly()), "/hosts/nobody"),
+        ("none", Site::open(Show::default()), "/"),
+        ("three", Site::open(Show::with(3)), "/"),
+        ("ugly", Site::open(Show::ugly()), "/"),
+        ("thousand", Site::open(Show::with(1000)), "/"),
+        ("host", Site::open(Show::ugly()), "/hosts/web7"),
+        ("first", Site::open(Show::ugly()), "/hosts/shy"),
+        ("nobody", Site::open(Show::ugly()), "/hosts/nobody"),
     ];
     let mut broken = Vec::new();
     for (name, site, path) in &sites {
@@ -420,4 +118,279 @@ fn every_page_is_sound_on_every_screen() {
     let console: Vec<_> =
         browser.console().into_iter().filter(|line| !line.contains("404")).collect();
     assert!(console.is_empty(), "{console:#?}");
+}
+
+#[test]
+fn a_host_that_falls_silent_turns_red_within_five_seconds() {
+    let _alone = alone();
+    let names = ["web1", "web2", "web3"];
+    let real = Real::start("  web1: {watch: true}\n  web2: {watch: true}\n  web3: {watch: true}\n");
+    for name in names {
+        real.send(json!({"host": name, "interval": 3600}));
+    }
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    browser.open(&real.url("/"));
+    assert_eq!(browser.value("document.querySelector('h1').innerText"), "All is well");
+    // Others load the machine, too: the best of three counts.
+    let mut times = Vec::new();
+    for name in names {
+        real.send(json!({"host": name, "interval": 0.1}));
+        real.hbd.wait_log(&format!("{name} ipv4 overdue"));
+        let row = format!("document.querySelector('tr[data-k={name}]').className === 'bad'");
+        times.push(browser.wait_for(&row, browser::PATIENCE));
+    }
+    println!("red after {times:?}");
+    assert!(times.iter().min() < Some(&Duration::from_secs(5)), "{times:?}");
+    let red = "getComputedStyle(document.querySelector('tr.bad td b')).color";
+    assert_eq!(browser.value(red), "rgb(179, 33, 26)");
+    assert_eq!(browser.value("document.querySelector('h1').innerText"), "3 hosts are overdue");
+    assert_eq!(browser.value("document.title"), "3 hosts are overdue \u{b7} Heartbeat");
+    browser.picture("red");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn what_strangers_call_things_does_nothing() {
+    let _alone = alone();
+    let real = Real::start("  web1: {watch: true}\n");
+    let metrics = json!({EVIL: {EVIL: 99.5}, "cpu_monitor": {"cpu_percent": 99.5}});
+    real.send(json!({"host": "web1", "metrics": metrics}));
+    real.send(json!({"host": "web1", "event": "message", "message": EVIL}));
+    let browser = Browser::start();
+    for path in [
+        "/",
+        "/hosts/web1",
+        "/hosts/%3Cscript%3Ealert(1)%3C%2Fscript%3E",
+        "/?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E&state=%22%3E%3Cscript%3Ealert(1)%3C/script%3E&page=%3Cscript%3E",
+    ] {
+        browser.open(&real.url(path));
+        browser.wait("document.querySelector('#live').textContent !== ''");
+        let found = browser.value(
+            "[...document.querySelectorAll('main script, main img, main [onerror]')].length",
+        );
+        assert_eq!(found, 0, "{path}");
+        let title = browser.value("document.title");
+        assert!(title.as_str().unwrap().ends_with(" \u{b7} Heartbeat"), "{path}: {title}");
+    }
+    browser.open(&real.url("/hosts/web1"));
+    let text = browser.value("document.querySelector('main').innerText");
+    assert!(text.as_str().unwrap().contains("<script>"), "it is shown as what it is: {text}");
+    let console: Vec<_> =
+        browser.console().into_iter().filter(|line| !line.contains("404")).collect();
+    assert_eq!(console, Vec::<String>::new());
+    // The policy holds even where markup got in.
+    browser.run(
+        "document.querySelector('main').innerHTML = '<img src=x onerror=\"document.title=1\">'",
+    );
+    browser.wait("document.title.endsWith('Heartbeat')");
+    let refused = browser.console().join("\n");
+    assert!(refused.contains("Content Security Policy"), "{refused}");
+}
+
+#[test]
+fn a_refresh_disturbs_nobody() {
+    let _alone = alone();
+    let site = Site::open(Show::ugly());
+    let browser = Browser::start();
+    browser.screen(1280, 700, false);
+    browser.open(&site.url);
+    browser.run("document.querySelector('#backups details').open = true; scrollTo(0, 400)");
+    browser.run("document.querySelector('[data-k=web20] a').focus({preventScroll: true})");
+    let scroll = browser.value("scrollY");
+    site.daemon.show().hosts[30].metrics[0].value = 77.0;
+    browser.wait("document.querySelector('[data-k=web30]').innerText.includes('77')");
+    // It moves to the top, and the focus with it.
+    let mut gone = site.daemon.show();
+    show::overdue(&mut gone.hosts[20], heartbeat::clock::Wall(0));
+    drop(gone);
+    browser.wait("document.querySelector('[data-k=web20]').className === 'bad'");
+    assert_eq!(browser.value("document.activeElement.textContent"), "web20");
+    assert_eq!(browser.value("document.querySelector('#backups details').open"), true);
+    assert!(browser.value("scrollY").as_f64() >= scroll.as_f64(), "it did not jump to the top");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn the_filter_works_at_once_and_survives_a_refresh() {
+    let _alone = alone();
+    let site = Site::open(Show::with(1000));
+    let browser = Browser::start();
+    browser.open(&site.url);
+    let rows =
+        "[...document.querySelectorAll('.hosts tbody tr')].filter(row => !row.hidden).length";
+    assert_eq!(browser.value(rows), 200, "no more than a page");
+    let pager = browser.value("document.querySelector('.pager').innerText");
+    assert!(pager.as_str().unwrap().contains("1 to 200 of 1000 hosts"), "{pager}");
+    browser.run("document.querySelector('#q').focus()");
+    browser.press("web99");
+    // 99 and 990 to 999: most of them are on other pages.
+    browser.wait(&format!("{rows} === 11"));
+    assert_eq!(browser.value("location.search"), "?q=web99");
+    site.daemon.show().hosts[999].metrics[0].value = 66.0;
+    browser.wait("document.querySelector('[data-k=web999]').innerText.includes('66')");
+    assert_eq!(browser.value("document.activeElement.id + document.activeElement.value"), "qweb99");
+    show::overdue(&mut site.daemon.show().hosts[995], heartbeat::clock::Wall(0));
+    browser.run(
+        "const state = document.querySelector('#state'); state.value = 'overdue';
+        state.dispatchEvent(new Event('input', {bubbles: true}))",
+    );
+    browser.wait(&format!("{rows} === 1"));
+    assert_eq!(browser.value("location.search"), "?q=web99&state=overdue");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn without_a_script_it_is_all_there() {
+    let _alone = alone();
+    let site = Site::open(Show::with(300));
+    show::overdue(&mut site.daemon.show().hosts[77], heartbeat::clock::Wall(0));
+    let browser = Browser::start();
+    browser.scripts(false);
+    browser.open(&site.url);
+    let text = browser.value("document.querySelector('main').innerText");
+    assert!(text.as_str().unwrap().contains("1 to 200 of 300 hosts"), "{text}");
+    assert_eq!(browser.value("document.body.className"), "", "no script ran");
+    assert_eq!(browser.value("document.querySelectorAll('meta[http-equiv=refresh]').length"), 1);
+    browser.run("document.querySelector('#q').focus()");
+    browser.press(&format!("web77{ENTER}"));
+    browser.wait("document.querySelectorAll('.hosts tbody tr').length === 1");
+    assert_eq!(browser.value("location.search"), "?q=web77&state=");
+    browser.run("document.querySelector('.hosts tbody a').focus()");
+    browser.press(ENTER);
+    browser.wait("location.pathname === '/hosts/web77'");
+    assert_eq!(browser.value("document.querySelector('h1').innerText"), "web77 overdue");
+}
+
+#[test]
+fn the_keyboard_reaches_everything_and_shows_where_it_is() {
+    let _alone = alone();
+    let site = Site::open(Show::ugly());
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    browser.open(&site.url);
+    browser.press(TAB);
+    assert_eq!(browser.value("document.activeElement.textContent"), "Skip to the content");
+    let outline = "getComputedStyle(document.activeElement).outlineStyle";
+    assert_eq!(browser.value(outline), "solid");
+    browser.press(ENTER);
+    browser.wait("document.activeElement.id === 'main'");
+    let mut reached = Vec::new();
+    for _ in 0..30 {
+        browser.press(TAB);
+        let name = browser.value("document.activeElement.id || document.activeElement.textContent");
+        assert_eq!(browser.value(outline), "solid", "{name}");
+        reached.push(name.as_str().unwrap().to_owned());
+    }
+    for wanted in ["40 hosts", "db-primary ipv4 overdue", "q", "state", "db-primary"] {
+        assert!(reached.iter().any(|name| name == wanted), "{wanted}: {reached:?}");
+    }
+    browser.run("document.querySelector('#backups summary').focus()");
+    let open = "document.querySelector('#backups details').open";
+    let before = browser.value(open);
+    browser.press(ENTER);
+    assert_ne!(browser.value(open), before);
+}
+
+#[test]
+fn a_daemon_that_is_away_is_missed_and_found_again() {
+    let _alone = alone();
+    let site = Site::open(Show::with(3));
+    let browser = Browser::start();
+    browser.open(&site.url);
+    browser.wait("document.querySelector('#live').textContent === 'live'");
+    let address = site.close();
+    browser.wait("document.querySelector('#live').textContent.startsWith('No answer since ')");
+    assert_eq!(browser.value("document.body.classList.contains('away')"), true);
+    let mut show = Show::with(3);
+    show::overdue(&mut show.hosts[1], heartbeat::clock::Wall(0));
+    let _site = Site::open_at(address, show);
+    browser.wait("document.querySelector('#live').textContent === 'live'");
+    assert_eq!(browser.value("document.querySelector('h1').innerText"), "1 host is overdue");
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_well() {
+    let site = Site::open(Show { slow: true, ..Show::with(3) });
+    let page = site.get("/");
+    assert!(
+        page.contains(">The open alerts cannot be read, the backups cannot be read</h1>"),
+        "{page}"
+    );
+    assert_eq!(page.matches("the disk is slow").count(), 4);
+    assert_eq!(site.get("/hosts/web1").matches("the disk is slow").count(), 4);
+}
+
+#[test]
+fn fifty_hosts_are_light_and_nothing_new_is_nothing() {
+    let site = Site::open(Show::with(50));
+    let page = site.get("/");
+    std::fs::write("/tmp/p.html", &page).unwrap();
+    println!(
+        "50 hosts: {} bytes, 1000 hosts: {} bytes",
+        page.len(),
+        Site::open(Show::with(1000)).get("/").len()
+    );
+    assert!(page.len() < 60_000, "{}", page.len());
+    assert_eq!(page.matches("<tr").count(), 51);
+    let get = |tag: &str| {
+        ureq::get(format!("{}/?part=1", site.url)).header("If-None-Match", tag).call().unwrap()
+    };
+    let mut fresh = get("\"x\"");
+    let tag = fresh.headers()["etag"].to_str().unwrap().to_owned();
+    assert!(page.contains(&tag.replace('"', "&quot;")), "the page knows its own tag");
+    assert!(fresh.body_mut().read_to_string().unwrap().starts_with("<main"));
+    assert_eq!(get(&tag).status(), 304);
+    let headers = ureq::get(&site.url).call().unwrap().headers().clone();
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    for part in
+        ["default-src 'none'", "frame-ancestors 'none'", "form-action 'self'", "base-uri 'none'"]
+    {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(headers["x-frame-options"], "DENY");
+}
+
+#[test]
+fn a_thousand_hosts_are_shown_without_keeping_datagrams_waiting() {
+    let hosts: String =
+        (0..1000).map(|number| format!("  web{number}: {{watch: true}}\n")).collect();
+    let real = Real::start(&hosts);
+    for number in 0..1000 {
+        let metrics =
+            json!({"cpu_monitor": {"cpu_percent": 12.5}, "memory_monitor": {"percent": 40}});
+        real.send(json!({"host": format!("web{number}"), "interval": 3600, "metrics": metrics}));
+    }
+    let url = real.url("/");
+    let viewers: Vec<_> = (0..2)
+        .map(|_| {
+            let url = url.clone();
+            std::thread::spawn(move || {
+                let begun = Instant::now();
+                let mut loads = 0;
+                while begun.elapsed() < Duration::from_secs(3) {
+                    let page = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+                    assert!(page.contains("1 to 200 of 1000 hosts"), "{page}");
+                    loads += 1;
+                }
+                loads
+            })
+        })
+        .collect();
+    let mut waits = Vec::new();
+    while viewers.iter().any(|viewer| !viewer.is_finished()) {
+        waits.push(real.send(json!({"host": "web1", "interval": 3600})));
+    }
+    let loads: usize = viewers.into_iter().map(|viewer| viewer.join().unwrap()).sum();
+    waits.sort();
+    let worst = waits[waits.len() - 1];
+    println!(
+        "{} beats during {loads} loads: median {:?}, p99 {:?}, worst {worst:?}",
+        waits.len(),
+        waits[waits.len() / 2],
+        waits[waits.len() * 99 / 100]
+    );
+    assert!(waits[waits.len() / 2] < Duration::from_millis(50), "{worst:?}");
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
 }

@@ -12,11 +12,12 @@ enum Condition {
     Blind,
 }
 
+/// In the order in which they are drawn: what is worse covers what is better.
 const CONDITIONS: [(Condition, &str, &str); 4] = [
-    (Condition::Up, "u", "up"),
-    (Condition::Degraded, "g", "degraded"),
-    (Condition::Down, "x", "down"),
-    (Condition::Blind, "o", "blind"),
+    (Condition::Up, "<path class=u d=\"", "up"),
+    (Condition::Degraded, "<path class=g d=\"", "degraded"),
+    (Condition::Down, "<path class=x d=\"", "down"),
+    (Condition::Blind, "<path class=o d=\"", "blind"),
 ];
 
 /// The worst that happened in a slice, and blind where the daemon saw less than half of it.
@@ -39,41 +40,44 @@ fn condition(slice: &Slice) -> Option<Condition> {
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     /// In units of the drawing.
-    pub step: usize,
-    /// The class of the drawing.
-    pub class: &'static str,
+    step: usize,
+    begin: &'static str,
     /// `24 hours`.
     pub span: &'static str,
 }
 
 /// The last day.
-pub const HOURS: Scale = Scale { step: 4, class: "b h", span: "24 hours" };
+pub const HOURS: Scale = Scale { step: 4, begin: "<svg class=\"b h\"", span: "24 hours" };
 /// The last 90 days.
-pub const DAYS: Scale = Scale { step: 2, class: "b", span: "90 days" };
+pub const DAYS: Scale = Scale { step: 2, begin: "<svg class=b", span: "90 days" };
 
 /// Draws the slices. One path for each condition, and in it one stroke for each run of slices:
-/// fifty hosts are fifty times two drawings.
+/// there may be two hundred of these drawings on a page.
 pub fn bars(html: &mut Html, slices: &[Slice], scale: Scale) {
     let found: Vec<Option<Condition>> = slices.iter().map(condition).collect();
-    html.markup("<svg").attribute("class", scale.class);
+    html.markup(scale.begin);
     html.attribute("viewBox", format_args!("0 0 {} 14", slices.len() * scale.step));
-    html.markup(" preserveAspectRatio=none role=img")
-        .attribute("aria-label", spoken(&found, scale.span))
-        .markup(">");
-    for (condition, class, _) in CONDITIONS {
+    html.markup(" preserveAspectRatio=none role=img");
+    html.attribute("aria-label", spoken(&found, scale.span)).markup(">");
+    for (condition, begin, _) in CONDITIONS {
         let strokes = strokes(&found, condition, scale.step);
         if !strokes.is_empty() {
-            html.markup("<path").attribute("class", class).attribute("d", strokes).markup("/>");
+            html.markup(begin).text(strokes).markup("\"/>");
         }
     }
     html.markup("</svg>");
 }
 
 fn strokes(found: &[Option<Condition>], wanted: Condition, step: usize) -> String {
+    // Whatever is worse than up covers it: there the stroke may go on.
+    let drawn = |condition: &Option<Condition>| match (wanted, condition) {
+        (Condition::Up, Some(found)) => *found != Condition::Blind,
+        (wanted, found) => *found == Some(wanted),
+    };
     let mut path = String::new();
     let mut at = 0;
-    for run in found.chunk_by(|a, b| a == b) {
-        if run[0] == Some(wanted) {
+    for run in found.chunk_by(|a, b| drawn(a) == drawn(b)) {
+        if drawn(&run[0]) && (wanted != Condition::Up || run.contains(&Some(Condition::Up))) {
             path.push_str(&format!("M{} 7h{}", at * step, run.len() * step));
         }
         at += run.len();
@@ -133,8 +137,8 @@ mod tests {
         assert_eq!(
             html.as_str(),
             "<svg class=\"b h\" viewBox=\"0 0 16 14\" preserveAspectRatio=none role=img \
-             aria-label=\"24 hours: 2 up, 1 down\"><path class=\"u\" d=\"M4 7h8\"/>\
-             <path class=\"x\" d=\"M12 7h4\"/></svg>"
+             aria-label=\"24 hours: 2 up, 1 down\"><path class=u d=\"M4 7h12\"/>\
+             <path class=x d=\"M12 7h4\"/></svg>"
         );
         let mut html = Html::default();
         bars(&mut html, &[Slice::default()], DAYS);

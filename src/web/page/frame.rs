@@ -9,7 +9,14 @@ use crate::clock::Wall;
 use crate::event::Level;
 
 /// The page without its content: markup, style and script in one file.
-const PAGE: &str = include_str!("page.html");
+static PAGE: LazyLock<String> = LazyLock::new(|| sent(include_str!("page.html")));
+
+/// What is sent of the file: what only its reader needs stays behind.
+fn sent(file: &str) -> String {
+    let lines = file.lines().map(str::trim_start);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.fold(String::new(), |page, line| page + line + "\n")
+}
 
 /// The icon of the site.
 pub const ICON: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 16 16\">\
@@ -41,11 +48,11 @@ struct Parts {
 
 static PARTS: LazyLock<Parts> = LazyLock::new(|| {
     let split = |text: &'static str, mark: &str| text.split_once(mark).expect("page.html has it");
-    let (before_title, rest) = split(PAGE, "<!--title-->");
+    let (before_title, rest) = split(&PAGE, "<!--title-->");
     let (before_live, rest) = split(rest, "<!--live-->");
     let (before_main, rest) = split(rest, "<!--main-->");
     let (before_version, rest) = split(rest, "<!--version-->");
-    let within = |open: &str, close: &str| split(split(PAGE, open).1, close).0;
+    let within = |open: &str, close: &str| split(split(&PAGE, open).1, close).0;
     let hash = |text: &str| base64(digest(&SHA256, text.as_bytes()).as_ref());
     let (style, script) = (within("<style>", "</style>"), within("<script>", "</script>"));
     let policy = format!(

@@ -216,3 +216,83 @@ fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::snapshot::{ConnectionView, MetricView};
+
+    fn host(watch: bool, state: State, level: Option<Level>, other: State) -> HostView {
+        let connection = |name: &str, state| ConnectionView {
+            name: name.into(),
+            state,
+            last_seen: None,
+            interval: std::time::Duration::ZERO,
+            address: None,
+        };
+        let (path, value) = ("a".to_owned(), 1.0);
+        HostView {
+            name: "web1".into(),
+            watch,
+            state,
+            since: Some(Wall(0)),
+            connections: vec![connection("ipv4", state), connection("vpn", other)],
+            metrics: vec![MetricView { path, value, level, since: None, limit: None }],
+            channels: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_host_is_as_bad_as_the_worst_that_is_known_of_it() {
+        let (warning, critical) = (Some(Level::Warning), Some(Level::Critical));
+        for (host, health) in [
+            (host(true, State::Up, None, State::Up), Health::Up),
+            (host(true, State::Up, Some(Level::Ok), State::Up), Health::Up),
+            (host(true, State::Up, warning, State::Up), Health::Degraded),
+            (host(true, State::Up, None, State::Overdue), Health::Degraded),
+            (host(true, State::Up, critical, State::Overdue), Health::Critical),
+            (host(false, State::Up, critical, State::Up), Health::Critical),
+            (host(true, State::Overdue, critical, State::Overdue), Health::Down),
+            (host(false, State::Overdue, critical, State::Overdue), Health::Silent),
+            (host(true, State::Shutdown, critical, State::Shutdown), Health::Shutdown),
+            (host(true, State::New, None, State::New), Health::New),
+        ] {
+            assert_eq!(Health::of(&host), health, "{host:?}");
+        }
+        assert!(Health::ALL.is_sorted());
+    }
+
+    fn headline(healths: &[Health], alerts: Result<Vec<AlertView>, String>) -> (Level, String) {
+        let mut census = Census::default();
+        healths.iter().for_each(|health| census.add(*health));
+        let standing = Standing {
+            census: &census,
+            channels: &[],
+            alerts: &alerts,
+            plans: &Ok(Vec::new()),
+            ready: &Ok(()),
+        };
+        standing.headline()
+    }
+
+    #[test]
+    fn the_headline_answers_whether_all_is_well() {
+        use Health::{Critical, Degraded, Down, New, Shutdown, Silent, Up};
+        for (healths, level, words) in [
+            (&[][..], Level::Info, "No hosts yet"),
+            (&[Up, New, Silent], Level::Ok, "All is well"),
+            (&[Up, Down], Level::Critical, "1 host is overdue"),
+            (&[Degraded, Degraded], Level::Warning, "2 hosts are degraded"),
+            (
+                &[Shutdown, Degraded, Critical, Down],
+                Level::Critical,
+                "1 host is overdue, 1 host is critical, 1 host is degraded, and 1 more",
+            ),
+        ] {
+            assert_eq!(headline(healths, Ok(Vec::new())), (level, words.to_owned()));
+        }
+        let unread = headline(&[Up], Err("the disk is slow".into()));
+        assert_eq!(unread, (Level::Warning, "The open alerts cannot be read".to_owned()));
+    }
+}

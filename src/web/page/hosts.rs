@@ -12,6 +12,8 @@ use crate::snapshot::{ConnectionView, HostView, MetricView, PastView, Slice, Sta
 
 /// So many metrics are shown of a host that is well.
 const MOST_METRICS: usize = 4;
+/// A longer name of a metric is cut.
+const LONGEST_METRIC: usize = 40;
 
 /// A host and how it fared.
 pub type Row = (HostView, Option<PastView>);
@@ -51,8 +53,8 @@ impl List<'_> {
     }
 
     fn filter(&self, html: &mut Html) {
-        html.markup("<form id=filter role=search action=\"/\"><label for=q>Name</label>");
-        html.markup("<input id=q name=q type=search autocomplete=off spellcheck=false");
+        html.markup("<form id=filter role=search action=\"/\"><label for=q>Part of a name</label>");
+        html.markup("<input id=q name=q type=search placeholder=\"Filter by name\" autocomplete=off spellcheck=false");
         html.attribute("value", &self.asked.name);
         html.markup("><label for=state>State</label><select id=state name=state>");
         for (value, words, which) in Which::CHOICES {
@@ -77,7 +79,7 @@ impl List<'_> {
 
     fn row(&self, html: &mut Html, host: &HostView, past: Option<&PastView>) {
         let health = Health::of(host);
-        html.markup("<tr").attribute("class", health.class()).attribute("data-k", &host.name);
+        html.markup("<tr class=").markup(health.class()).attribute("data-k", &host.name);
         html.markup("><th scope=row><a").link("/hosts/", &host.name).markup(">");
         html.text(&host.name).markup("</a><td><b>").text(health.word()).markup("</b>");
         if let Some(since) = host.since {
@@ -131,15 +133,20 @@ fn connections(html: &mut Html, host: &HostView, now: Wall) {
         html.text(&connection.name).markup(" ");
         let gone = connection.state != State::Up;
         html.markup(if gone { "<b>" } else { "<i>" });
-        html.text(heard(connection, now));
+        let word = (connection.state != host.state).then(|| state_word(connection.state)).flatten();
+        html.text(seen(word, connection, now));
         html.markup(if gone { "</b>" } else { "</i>" });
     }
 }
 
 /// `just now`, `overdue, 5 min ago`.
 pub fn heard(connection: &ConnectionView, now: Wall) -> String {
+    seen(state_word(connection.state), connection, now)
+}
+
+fn seen(word: Option<&str>, connection: &ConnectionView, now: Wall) -> String {
     let seen = connection.last_seen.map(|seen| ago(now.since(seen)));
-    match (state_word(connection.state), seen) {
+    match (word, seen) {
         (None, Some(seen)) => seen,
         (Some(word), Some(seen)) => format!("{word}, {seen}"),
         (word, None) => word.unwrap_or("never").into(),
@@ -188,21 +195,28 @@ fn nearness(metric: &MetricView) -> f64 {
 
 fn one(html: &mut Html, view: &MetricView) {
     let (name, unit) = metric(&view.path);
-    let level = view.level.filter(|level| *level > Level::Ok);
-    html.markup("<span");
-    match level {
-        Some(level) => html.attribute("class", format_args!("m {}", class_of(level))),
-        None => html.attribute("class", "m"),
+    let name = shortened(&name);
+    let value = reading(view.value, unit);
+    let Some(level) = view.level.filter(|level| *level > Level::Ok) else {
+        html.markup("<span class=m><i>").text(name).markup("</i> ").text(value).text(unit);
+        html.markup("</span>");
+        return;
     };
-    html.markup(">");
-    if let Some(level) = level {
-        html.text(level.name()).markup(": ");
-    }
-    html.text(name).markup(" <span>").text(reading(view.value, unit)).text(unit).markup("</span>");
-    if let Some(limit) = view.limit.as_ref().filter(|_| level.is_some()) {
+    html.markup("<span").attribute("class", format_args!("m {}", class_of(level))).markup(">");
+    html.text(level.name()).markup(": ").text(name).markup(" <b>").text(value).text(unit);
+    html.markup("</b>");
+    if let Some(limit) = &view.limit {
         html.markup(" <i>").text(limit).markup("</i>");
     }
     html.markup("</span>");
+}
+
+/// A name of a metric that somebody made up may be long; the host's own page has all of it.
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(LONGEST_METRIC) {
+        Some((end, _)) => format!("{}\u{2026}", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 /// Percents without decimals: more of them would only flicker.

@@ -70,3 +70,67 @@ impl Sieve<'_> {
         Chosen { names, census: self.census, wanted: self.wanted, page, pages }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::State;
+
+    fn host(name: String, state: State) -> HostView {
+        HostView {
+            name,
+            watch: true,
+            state,
+            since: None,
+            connections: Vec::new(),
+            metrics: Vec::new(),
+            channels: Vec::new(),
+        }
+    }
+
+    fn chosen(query: &str, count: usize) -> Chosen {
+        let asked = Asked::of(query);
+        let mut sieve = Sieve::new(&asked);
+        for number in 0..count {
+            let state = if number % 1000 == 999 { State::Overdue } else { State::Up };
+            sieve.take(&host(format!("h{number:06}"), state));
+        }
+        sieve.chosen()
+    }
+
+    #[test]
+    fn the_worst_come_first_from_wherever_they_stand() {
+        let chosen = chosen("/", 5_000);
+        assert_eq!(chosen.names.len(), ON_A_PAGE);
+        assert_eq!(chosen.names[..2], ["h000999", "h001999"]);
+        assert_eq!(chosen.names[5], "h000000");
+        assert_eq!((chosen.census.of(Health::Down), chosen.census.all()), (5, 5_000));
+        assert_eq!((chosen.page, chosen.pages, chosen.wanted), (1, 25, 5_000));
+    }
+
+    #[test]
+    fn pages_hold_every_host_once() {
+        let mut all: Vec<String> = Vec::new();
+        for page in 1..=4 {
+            all.extend(chosen(&format!("/?page={page}"), 700).names);
+        }
+        assert_eq!(all.len(), 700);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 700);
+        let beyond = chosen("/?page=9", 700);
+        assert_eq!((beyond.page, beyond.names.len()), (4, 100));
+        assert_eq!(chosen("/?q=nothing", 700).names, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_hundred_thousand_hosts_leave_few_names_in_memory() {
+        let asked = Asked::of("/");
+        let mut sieve = Sieve::new(&asked);
+        for number in 0..100_000 {
+            sieve.take(&host(format!("h{number}"), State::Up));
+            assert!(sieve.places.len() < 2 * ON_A_PAGE);
+        }
+        assert_eq!(sieve.chosen().wanted, 100_000);
+    }
+}

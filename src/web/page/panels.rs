@@ -201,8 +201,8 @@ pub fn channels(html: &mut Html, channels: &[ChannelView], now: Wall) {
                 ChannelState::Refused => ("bad", "refused"),
             };
             badge(html, class, word);
-            html.markup(" <span class=w>").text(&channel.name).markup(" <i>").text(channel.kind);
-            html.markup("</i></span> <i>").text(busy(channel, now)).markup("</i>");
+            html.markup(" <span class=w>").text(&channel.name).markup(" <i>(").text(channel.kind);
+            html.markup(")</i></span> <i>").text(busy(channel, now)).markup("</i>");
             if let Some(failure) = &channel.last_failure {
                 html.markup("<p class=i>last error");
                 if let Some(at) = failure.at {

@@ -9,7 +9,7 @@ use crate::event::decimal;
 pub fn ago(age: Duration) -> String {
     match age.as_secs() {
         0..=14 => "just now".into(),
-        15..=59 => "under 1 min ago".into(),
+        15..=59 => "under\u{a0}1\u{a0}min ago".into(),
         _ => format!("{} ago", about(age)),
     }
 }
@@ -21,12 +21,12 @@ pub fn about(span: Duration) -> String {
             if seconds == 0 {
                 "0 s".into()
             } else {
-                "under 1 min".into()
+                "under\u{a0}1\u{a0}min".into()
             }
         }
-        seconds @ 60..3_600 => format!("{} min", seconds / 60),
-        seconds @ 3_600..172_800 => format!("{} h", seconds / 3_600),
-        seconds => format!("{} d", seconds / 86_400),
+        seconds @ 60..3_600 => format!("{}\u{a0}min", seconds / 60),
+        seconds @ 3_600..172_800 => format!("{}\u{a0}h", seconds / 3_600),
+        seconds => format!("{}\u{a0}d", seconds / 86_400),
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
             (7_200, "2 h ago"),
             (172_800, "2 d ago"),
         ] {
-            assert_eq!(ago(Duration::from_secs(seconds)), text);
+            assert_eq!(ago(Duration::from_secs(seconds)).replace('\u{a0}', " "), text);
         }
     }
 
