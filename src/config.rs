@@ -11,6 +11,7 @@ use crate::backup::settings::{Correlator, RepoCheck};
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold_config};
+use crate::history::settings as history;
 use crate::notify::channel::Definition;
 use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
@@ -47,6 +48,8 @@ pub struct Config {
     pub correlator: Correlator,
     /// How repositories are asked; none means not at all.
     pub repo_check: Option<RepoCheck>,
+    /// How long what was is kept.
+    pub history: history::Settings,
     /// Who hears about backups.
     pub notifier: notify::Settings,
     /// Where the state is kept.
@@ -180,6 +183,7 @@ fn read(top: &mut Section) -> Config {
             .unwrap_or_default(),
         correlator: top.section("correlator", Correlator::read).unwrap_or_default(),
         repo_check: top.section("repo_check", RepoCheck::read),
+        history: top.section("history", history::Settings::read).unwrap_or_default(),
         notifier: top
             .section("notifier", |section| notify::Settings::read(section, &names))
             .unwrap_or_default(),

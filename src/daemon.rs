@@ -31,6 +31,7 @@ use crate::store::{Opened, Store, Table};
 use crate::systemd;
 use crate::web::Web;
 
+mod chronicle;
 mod equip;
 mod house;
 mod signal_check;
@@ -143,9 +144,11 @@ impl Daemon {
         let waiting = ground.store.rows(Table::Pipelines);
         let pipelines =
             Pipelines::resume(waiting, pipeline(config), Arc::clone(&sink), stop.clone());
+        let keeper = Arc::new(chronicle::keeper(&watch, &courier, config.history.clone()));
         let rooms = Arc::new(Rooms {
             watch: Arc::clone(&watch),
             courier: courier.clone(),
+            keeper: Arc::clone(&keeper),
             notifier: Mutex::new(Arc::new(Notifier::new(config))),
             sending: Seats::default(),
             pipelines: Arc::clone(&pipelines),
@@ -166,6 +169,7 @@ impl Daemon {
         report(&courier, opened, now);
         signal_check::begin(config);
         start_watching(&watch, pipelines, &udp, &stop)?;
+        chronicle::start(&keeper, &stop)?;
         start_polling(config, alertmanager_silent, &rooms, sink, &stop)?;
         let token = config.receiver.token.clone();
         let house: Arc<Rooms> = Arc::clone(&rooms);
@@ -215,6 +219,7 @@ impl Daemon {
         signal_check::begin(&config);
         self.rooms.watch.reconfigure(rules(&config));
         self.rooms.pipelines.reconfigure(pipeline(&config));
+        self.rooms.keeper.reconfigure(config.history.clone());
         self.rooms.replace_signs(Signs::of(&config));
         self.rooms.replace_notifier(Notifier::new(&config));
         self.rooms.reload_refused.store(false, Ordering::Relaxed);
@@ -227,6 +232,7 @@ impl Daemon {
         self.web.stop();
         drop(self.stopper);
         self.rooms.watch.close();
+        self.rooms.keeper.close(Now::read());
         self.rooms.pipelines.close();
         listener::wake(&self.udp);
         self.rooms.courier.order(Order::Stop);

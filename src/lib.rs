@@ -6,6 +6,7 @@
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
 //! - [`agent`]: what a host says about itself.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
+//! - [`history`]: what was: how hosts fared, their metrics over time, what happened.
 //! - [`process`]: one run of another program.
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
@@ -26,6 +27,7 @@ pub mod duration;
 pub mod effect;
 pub mod event;
 pub mod heartbeat;
+pub mod history;
 pub mod logger;
 pub mod notify;
 pub mod problem;

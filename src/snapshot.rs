@@ -7,8 +7,10 @@ use serde::{Serialize, Serializer};
 use crate::clock::Wall;
 use crate::event::Level;
 
+mod account;
 mod past;
 
+pub use self::account::{Account, Reading};
 pub use self::past::{
     AlertView, DetailView, EventView, ModuleView, PastView, PlanView, PointView, RepositoryView,
     SeriesView, Slice,

@@ -19,14 +19,26 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("agent", &["heartbeat", "stop"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
     ("cli", &["backup", "config", "daemon", "logger", "notify", "stop", "tls"]),
-    ("config", &["backup", "heartbeat", "notify", "section", "web", "yaml"]),
+    ("config", &["backup", "heartbeat", "history", "notify", "section", "web", "yaml"]),
     (
         "daemon",
-        &["backup", "config", "heartbeat", "notify", "stop", "store", "systemd", "tls", "web"],
+        &[
+            "backup",
+            "config",
+            "heartbeat",
+            "history",
+            "notify",
+            "stop",
+            "store",
+            "systemd",
+            "tls",
+            "web",
+        ],
     ),
     // An effect holds the rows that it wants written.
     ("effect", &["store"]),
     ("heartbeat", &["section", "stop", "store"]),
+    ("history", &["section", "stop", "store"]),
     // The log channel's lines are never filtered out.
     ("logger", &["notify"]),
     ("notify", &["process", "section", "stop", "store", "tls"]),

@@ -16,6 +16,7 @@ use log::{error, info, warn};
 use super::alert::{self, Alert};
 use super::examine::{Examined, Examiner, unknown, worth_telling};
 use super::intake::{Batch, BatchId, Intake, MOST_ATTEMPTS, Taken};
+use super::kept;
 use super::question::{Question, about};
 use super::settings::{Correlator, RepoCheck};
 use super::verdict::Outcome;
@@ -181,7 +182,7 @@ impl Pipelines {
             // Not even what the alerts say is looked at: whatever it was may be in them.
             let why = "looking into an alert failed, see the log of hbd";
             let unknown = unknown(&Question::about_everything(), why);
-            self.report(id, unknown.iter().map(|one| (one, Vec::new())).collect());
+            self.report(id, &unknown, unknown.iter().map(|one| (one, Vec::new())).collect());
         }
         self.start_waiting();
     }
@@ -206,7 +207,7 @@ impl Pipelines {
         let labels = &settings.correlator.backup_id_labels;
         let told = worth_telling(&examined, &question);
         let told = told.into_iter().map(|one| (one, about(&one.plan.id, alerts, labels)));
-        self.report(id, told.collect());
+        self.report(id, &examined, told.collect());
     }
 
     /// Counts the attempt on disk before it is made: should it end the daemon, that is known.
@@ -238,8 +239,9 @@ impl Pipelines {
         })
     }
 
-    /// Tells of these plans, each with the alerts about it, and ends the batch: one transaction.
-    fn report(&self, id: BatchId, told: Vec<(&Examined, Vec<&Alert>)>) {
+    /// Tells of these plans, each with the alerts about it, keeps how all fared, and ends the
+    /// batch: one transaction.
+    fn report(&self, id: BatchId, examined: &[Examined], told: Vec<(&Examined, Vec<&Alert>)>) {
         let now = Now::read();
         let event = |(one, alerts): (&Examined, Vec<&Alert>)| {
             let verdict = &one.verdict;
@@ -249,7 +251,8 @@ impl Pipelines {
         };
         let events: Vec<Event> = told.into_iter().map(event).collect();
         let mut intake = locked(&self.intake);
-        let writes = intake.reported(id, now.wall);
+        let mut writes = intake.reported(id, now.wall);
+        writes.extend(kept::rows(examined, now.wall));
         (self.sink)(Effect { writes, events, ..Effect::default() });
     }
 

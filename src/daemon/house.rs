@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
+use super::chronicle;
 use super::signs::Signs;
 use super::telling::{self, Seats};
 use crate::backup::pipeline::{Accepted, Pipelines};
@@ -15,6 +16,7 @@ use crate::backup::verdict::Outcome;
 use crate::clock::{Now, Wall};
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
+use crate::history::keeper::Keeper;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
@@ -33,6 +35,8 @@ const DISK: Duration = Duration::from_secs(5);
 pub struct Rooms {
     pub watch: Arc<Watch>,
     pub courier: Courier,
+    /// What was.
+    pub keeper: Arc<Keeper>,
     /// The channels, for what is sent at once.
     pub notifier: Mutex<Arc<Notifier>>,
     /// What is being sent at once.
@@ -125,27 +129,23 @@ impl House for Rooms {
     }
 
     fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
-        Ok(hosts.iter().map(|_| None).collect())
+        self.keeper.pasts(hosts, Now::read())
     }
 
-    fn series(
-        &self,
-        host: &str,
-        _wanted: &SeriesWanted,
-    ) -> Result<Option<Vec<SeriesView>>, String> {
-        Ok(self.watch.view(host).map(|_| Vec::new()))
+    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+        chronicle::series(self, host, wanted)
     }
 
-    fn events(&self, _wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
-        Ok((Vec::new(), None))
+    fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+        chronicle::events(self, wanted)
     }
 
     fn alerts(&self) -> Result<Vec<AlertView>, String> {
-        Ok(Vec::new())
+        chronicle::alerts(self)
     }
 
     fn plans(&self) -> Result<Vec<PlanView>, String> {
-        Ok(Vec::new())
+        chronicle::plans(self)
     }
 
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Fact, Level, Trouble};
+use crate::heartbeat::diary::Tally;
 use crate::heartbeat::metrics::{MAX_METRICS, Metrics};
 use crate::heartbeat::profile::{Names, Profile};
 use crate::heartbeat::threshold::{Rule, Standing};
+use crate::snapshot::Reading;
 
 /// A metric of a host.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Gauge {
     pub value: f64,
     /// Its threshold, where the host's set has one for it.
     pub watched: Option<Box<Watched>>,
+    /// Its values since the last account, where its host keeps one.
+    pub tally: Option<Box<Tally>>,
 }
 
 /// Where a metric with a threshold stands.
@@ -42,7 +46,7 @@ impl Gauge {
             let standing = Standing::at(Level::Ok);
             Box::new(Watched { rule, standing, since: now.wall, told: now, queued: Mono(i64::MAX) })
         });
-        Gauge { path, value, watched }
+        Gauge { path, value, watched, tally: None }
     }
 
     /// What it is watched by, while it is not OK.
@@ -59,6 +63,11 @@ impl Gauge {
     /// When a reminder of its alert is due.
     pub fn remind_at(&self, every: Option<Duration>) -> Option<Mono> {
         Some(self.alert()?.told.mono + every.filter(|every| !every.is_zero())?)
+    }
+
+    /// Its values since the last account.
+    pub fn reading(&mut self) -> Option<Reading> {
+        self.tally.as_mut()?.take(&self.path)
     }
 
     /// Takes a new value; an event when that changes the level.
@@ -107,7 +116,9 @@ impl Gauge {
                 open
             }
             (None, Some(_)) => {
+                let tally = self.tally.take();
                 *self = Gauge::new(self.path.clone(), self.value, profile, now);
+                self.tally = tally;
                 None
             }
             (_, None) => {
@@ -151,6 +162,9 @@ pub fn take(
                 gauges.len() - 1
             }
         };
+        if profile.configured {
+            gauges[place].tally.get_or_insert_default().add(value);
+        }
         taken.events.extend(gauges[place].sample(host, value, now));
     }
     taken

@@ -1,9 +1,11 @@
 //! Heartbeats: datagrams come in, hosts are watched, events go out.
 
+pub mod accounts;
 mod blindness;
 mod connection;
 pub mod datagram;
 mod deadlines;
+mod diary;
 pub mod fleet;
 mod gauge;
 mod hearing;
@@ -13,6 +15,7 @@ mod metrics;
 #[cfg(test)]
 mod play;
 mod profile;
+mod recall;
 pub mod rejection;
 mod restore;
 pub mod row;

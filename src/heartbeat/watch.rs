@@ -50,8 +50,8 @@ pub struct Watch {
     stored: Arc<AtomicU64>,
 }
 
-struct Inner {
-    fleet: Fleet,
+pub(super) struct Inner {
+    pub(super) fleet: Fleet,
     closed: bool,
     strangers: BTreeSet<String>,
 }
@@ -78,7 +78,7 @@ impl Watch {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{rfc3339, seconds};
 use crate::clock::Wall;
-use crate::event::Level;
+use crate::event::{Event, EventId, Level};
 
 /// A stretch of time, and how long a host was in which condition. What is left of it was before
 /// the host was known, after it had said goodbye, was not recorded, or is still to come.
@@ -80,12 +80,12 @@ pub struct PointView {
 }
 
 /// Something that happened, told or not, in the shape of `/api/v1/events`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventView {
     /// Its number, rising; pages begin after one. Messages name it.
     pub id: String,
     /// When.
-    #[serde(serialize_with = "always")]
+    #[serde(with = "stored")]
     pub at: Wall,
     /// How much it matters.
     pub level: Level,
@@ -102,7 +102,7 @@ pub struct EventView {
 }
 
 /// A label and what there is to say under it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetailView {
     /// `last seen`, `gone for`.
     pub label: String,
@@ -132,7 +132,7 @@ pub struct AlertView {
 }
 
 /// How a backup plan fared when it was last looked into, in the shape of `/api/v1/backups`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanView {
     /// Its id.
     pub plan: String,
@@ -143,7 +143,7 @@ pub struct PlanView {
     /// How much that matters.
     pub level: Level,
     /// When it was looked into.
-    #[serde(serialize_with = "always")]
+    #[serde(with = "stored")]
     pub at: Wall,
     /// Half a sentence: `2 of 5 modules failed, 1 missing`.
     pub why: String,
@@ -156,7 +156,7 @@ pub struct PlanView {
 }
 
 /// A module of a backup plan.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModuleView {
     /// Its id: `mail1`.
     pub name: String,
@@ -175,17 +175,17 @@ pub struct ModuleView {
     /// Snapshots in its repository.
     pub snapshots: Option<u64>,
     /// When its last run began.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "stored_if_any", default)]
     pub start: Option<Wall>,
     /// When its last run ended.
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(with = "stored_if_any", default)]
     pub end: Option<Wall>,
     /// The node that it runs on.
     pub node: Option<String>,
 }
 
 /// What the repository of a module said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryView {
     /// The module's id.
     pub module: String,
@@ -193,14 +193,86 @@ pub struct RepositoryView {
     pub text: String,
 }
 
+impl EventView {
+    /// An event, as it is shown and kept.
+    pub fn of(event: &Event, id: EventId) -> EventView {
+        let message = event.message(id);
+        let detail = |(label, text)| DetailView { label, text };
+        EventView {
+            id: id.to_string(),
+            at: event.at,
+            level: event.level,
+            host: message.host().map(str::to_owned),
+            subject: message.subject.to_string(),
+            kind: event.fact.kind().to_owned(),
+            text: message.title,
+            details: message.details.into_iter().map(detail).collect(),
+        }
+    }
+}
+
+/// Times that are kept in the form in which they are shown.
+mod stored {
+    use super::*;
+
+    pub use super::always as serialize;
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Wall, D::Error> {
+        let text = <std::borrow::Cow<str>>::deserialize(reader)?;
+        let time = humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)?;
+        Ok(time.into())
+    }
+}
+
+/// The same for times that may be missing.
+mod stored_if_any {
+    use super::*;
+
+    pub use crate::snapshot::rfc3339 as serialize;
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+        reader: D,
+    ) -> Result<Option<Wall>, D::Error> {
+        let Some(text) = <Option<std::borrow::Cow<str>>>::deserialize(reader)? else {
+            return Ok(None);
+        };
+        let time = humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)?;
+        Ok(Some(time.into()))
+    }
+}
+
 /// Serializes a time that is always there as RFC 3339.
-fn always<S: serde::Serializer>(time: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn always<S: serde::Serializer>(time: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(time)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_and_a_plan_are_kept_as_they_are_shown() {
+        let fact = crate::event::Fact::Said { host: "web1".into(), text: "\u{1}<b>\"é".into() };
+        let event = Event { at: Wall(1_795_291_928_667), level: Level::Warning, fact };
+        let view = EventView::of(&event, EventId(7));
+        let text = serde_json::to_string(&view).unwrap();
+        assert_eq!(serde_json::from_str::<EventView>(&text).unwrap(), view);
+        let module = ModuleView {
+            name: "mail1".into(),
+            label: None,
+            state: "failed".into(),
+            error: None,
+            errors: Some(2),
+            size: None,
+            files: None,
+            snapshots: None,
+            start: None,
+            end: Some(Wall(1_795_291_928_000)),
+            node: None,
+        };
+        let text = serde_json::to_string(&module).unwrap();
+        assert_eq!(serde_json::from_str::<ModuleView>(&text).unwrap(), module);
+    }
 
     #[test]
     fn availability_leaves_out_what_is_not_known() {
