@@ -192,9 +192,9 @@ impl Show {
             ..vpn
         });
         for (text, level) in [
-            ("db-primary ipv4 overdue", Level::Critical),
+            ("ipv4 overdue", Level::Critical),
             (EVIL, Level::Critical),
-            ("web7 memory_monitor.percent = 91.0 (> 85.0)", Level::Warning),
+            ("does not deliver", Level::Warning),
         ] {
             let host = (level == Level::Critical).then(|| "db-primary".to_owned());
             daemon.alerts.push(AlertView {

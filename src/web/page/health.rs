@@ -13,7 +13,7 @@ pub enum Health {
     Critical,
     /// It is heard, and a connection is not, or a metric is at WARNING.
     Degraded,
-    /// It is not heard, and nobody wants to be told.
+    /// It is not heard or said goodbye, and nobody wants to be told.
     Silent,
     /// It said goodbye.
     Shutdown,
@@ -38,8 +38,8 @@ impl Health {
     /// Judges a host. The metrics of a host that is not heard are frozen and say nothing new.
     pub fn of(host: &HostView) -> Health {
         match host.state {
-            State::Overdue if host.watch => Health::Down,
-            State::Overdue => Health::Silent,
+            State::Overdue | State::Shutdown if !host.watch => Health::Silent,
+            State::Overdue => Health::Down,
             State::Shutdown => Health::Shutdown,
             State::New => Health::New,
             State::Up => Health::of_heard(host),
@@ -48,7 +48,8 @@ impl Health {
 
     fn of_heard(host: &HostView) -> Health {
         let worst = host.metrics.iter().filter_map(|metric| metric.level).max();
-        let partly = host.connections.iter().any(|connection| connection.state != State::Up);
+        let partly =
+            host.watch && host.connections.iter().any(|connection| connection.state != State::Up);
         match worst {
             Some(Level::Critical) => Health::Critical,
             Some(Level::Warning) => Health::Degraded,
@@ -63,7 +64,7 @@ impl Health {
             Health::Down => "overdue",
             Health::Critical => "critical",
             Health::Degraded => "degraded",
-            Health::Silent => "overdue, not watched",
+            Health::Silent => "silent, not watched",
             Health::Shutdown => "shut down",
             Health::New => "never heard",
             Health::Up => "up",
@@ -197,16 +198,23 @@ impl Standing<'_> {
             "backup is running late",
             "backups are running late",
         );
-        let own = self.alerts.iter().flatten().filter(|alert| alert.subject == "hbd").count();
-        complain(Level::Critical, own, "alert is about hbd itself", "alerts are about hbd itself");
         for (what, why) in
             [("open alerts", self.alerts.as_ref().err()), ("backups", self.plans.as_ref().err())]
         {
             found.extend(why.map(|_| (Level::Warning, format!("the {what} cannot be read"))));
         }
         found.extend(self.ready.as_ref().err().map(|why| (Level::Critical, why.clone())));
+        found.extend(self.other_alerts(found.iter().map(|(level, _)| *level).max()));
         found.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
         found
+    }
+
+    /// Where something worse is open than what was complained of.
+    fn other_alerts(&self, complained: Option<Level>) -> Option<(Level, String)> {
+        let alerts = self.alerts.as_deref().unwrap_or_default();
+        let worst = alerts.iter().map(|alert| alert.level).max()?;
+        let worse = alerts.iter().filter(|alert| alert.level == worst).count();
+        (Some(worst) > complained).then(|| (worst, count(worse, "open alert", "open alerts")))
     }
 }
 
@@ -255,6 +263,8 @@ mod tests {
             (host(false, State::Up, critical, State::Up), Health::Critical),
             (host(true, State::Overdue, critical, State::Overdue), Health::Down),
             (host(false, State::Overdue, critical, State::Overdue), Health::Silent),
+            (host(false, State::Shutdown, None, State::Shutdown), Health::Silent),
+            (host(false, State::Up, None, State::Overdue), Health::Up),
             (host(true, State::Shutdown, critical, State::Shutdown), Health::Shutdown),
             (host(true, State::New, None, State::New), Health::New),
         ] {
@@ -292,6 +302,18 @@ mod tests {
         ] {
             assert_eq!(headline(healths, Ok(Vec::new())), (level, words.to_owned()));
         }
+        let alert = AlertView {
+            subject: "alertmanager".into(),
+            host: None,
+            text: "does not answer".into(),
+            level: Level::Warning,
+            since: None,
+            channels: Vec::new(),
+            acknowledged: None,
+        };
+        let open = headline(&[Up], Ok(vec![alert.clone()]));
+        assert_eq!(open, (Level::Warning, "1 open alert".to_owned()));
+        assert_eq!(headline(&[Degraded], Ok(vec![alert])).1, "1 host is degraded");
         let unread = headline(&[Up], Err("the disk is slow".into()));
         assert_eq!(unread, (Level::Warning, "The open alerts cannot be read".to_owned()));
     }

@@ -74,12 +74,17 @@ pub fn alerts(html: &mut Html, alerts: &Read<AlertView>, now: Wall) {
             html.markup(" <span class=w>");
             match &alert.host {
                 Some(host) => {
-                    html.markup("<a").link("/hosts/", host).markup(">").text(cut(&alert.text));
-                    html.markup("</a>");
+                    html.markup("<a").link("/hosts/", host).markup(">").text(host).markup("</a>");
                 }
-                None => drop(html.text(cut(&alert.text))),
+                None => drop(html.text(&alert.subject)),
             }
-            html.markup("</span> <i>").text(standing(alert, now)).markup("</i>");
+            let name = alert.host.as_deref().unwrap_or_default();
+            let text = alert.text.strip_prefix(name).unwrap_or(&alert.text).trim_start();
+            html.markup(": ")
+                .text(cut(text))
+                .markup("</span> <i>")
+                .text(standing(alert, now))
+                .markup("</i>");
         }
         html.markup("</ul>");
         let hidden = list.len().saturating_sub(MOST_ALERTS);
