@@ -1,7 +1,8 @@
 //! The status page in a real browser: readable, usable, quick, and proof against what strangers
 //! call their metrics.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -304,9 +305,34 @@ fn a_daemon_that_is_away_is_missed_and_found_again() {
     assert_eq!(browser.value("document.body.classList.contains('away')"), true);
     let mut show = Show::with(3);
     show::overdue(&mut show.hosts[1], heartbeat::clock::Wall(0));
-    let _site = Site::open_at(address, show);
+    let _site = Site::open_at(address, show, None);
     browser.wait("document.querySelector('#live').textContent === 'live'");
     assert_eq!(browser.value("document.querySelector('h1').innerText"), "1 host is overdue");
+}
+
+#[test]
+fn with_a_token_the_page_asks_for_it_once_and_goes_on() {
+    let _alone = alone();
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let site = Site::open_at(address, Show::with(3), Some("s3cret"));
+    assert!(matches!(ureq::get(&site.url).call(), Err(ureq::Error::StatusCode(401))));
+    let browser = Browser::start();
+    browser.open(&site.url.replace("http://", "http://me:s3cret@"));
+    browser.wait("document.querySelector('#live').textContent === 'live'");
+    site.daemon.show().hosts[1].metrics[0].value = 77.0;
+    browser.wait("document.querySelector('[data-k=web1]').innerText.includes('77')");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn a_host_that_is_taken_out_while_its_page_is_open_is_gone() {
+    let _alone = alone();
+    let site = Site::open(Show::with(3));
+    let browser = Browser::start();
+    browser.open(&format!("{}/hosts/web2", site.url));
+    browser.wait("document.querySelector('h1').innerText === 'web2 up'");
+    site.daemon.show().hosts.pop();
+    browser.wait("document.querySelector('h1').innerText === 'No such host'");
 }
 
 #[test]
@@ -392,4 +418,38 @@ fn a_thousand_hosts_are_shown_without_keeping_datagrams_waiting() {
     );
     assert!(waits[waits.len() / 2] < Duration::from_millis(50), "{worst:?}");
     assert!(worst < Duration::from_secs(1), "{worst:?}");
+}
+
+/// How many threads of this process are at pages.
+fn page_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "http-page").count()
+}
+
+#[test]
+fn those_who_ask_for_a_page_and_do_not_read_it_are_few() {
+    let _alone = alone();
+    let site = Site::open(Show::with(1000));
+    let address = site.url.strip_prefix("http://").unwrap().to_owned();
+    let ask = || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        // What does not fit waits in the daemon.
+        socket2::SockRef::from(&stream).set_recv_buffer_size(4096).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        stream
+    };
+    let greedy: Vec<TcpStream> = (0..40).map(|_| ask()).collect();
+    let begun = Instant::now();
+    // Those that were sent away have their answer.
+    while page_threads() > 8 || begun.elapsed() < Duration::from_secs(1) {
+        assert!(begun.elapsed() < browser::PATIENCE, "{} threads", page_threads());
+        std::thread::yield_now();
+    }
+    assert!(site.get("/-/healthy").contains("ok"));
+    drop(greedy);
+    let begun = Instant::now();
+    while ureq::get(&site.url).call().is_err() {
+        assert!(begun.elapsed() < browser::PATIENCE, "nobody sees the page any more");
+    }
 }

@@ -52,7 +52,7 @@ const WAITS: usize = 4;
 /// Looks into the history at a time, each by a thread of its own.
 const SEARCHES: usize = 4;
 /// Pages that are being made at a time, each by a thread of its own.
-const PAGES: usize = 4;
+const PAGES: usize = 8;
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
@@ -184,9 +184,29 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
             aside(&desk.searches, request, |request, seat| finish(request, seat, work))
         }
         Made::Drawn(work) => {
-            aside(&desk.pages, request, |request, seat| finish(request, seat, work))
+            let streams = Arc::clone(&desk.streams);
+            aside(&desk.pages, request, move |request, seat| show(request, seat, &streams, work));
         }
     }
+}
+
+/// As [`finish`], but a large page is a large answer: of slow readers there may be only a few.
+fn show(
+    request: tiny_http::Request,
+    seat: Seat,
+    streams: &Arc<Seats>,
+    work: Box<dyn FnOnce() -> Reply + Send>,
+) {
+    let reply = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broken(&request));
+    drop(seat);
+    if !matches!(&reply.body, Body::Whole(bytes) if bytes.len() > SPOOL) {
+        return send(request, reply);
+    }
+    let Some(_seat) = streams.take() else {
+        let busy = Reply::problem(request.url(), 503, "too many large answers at once");
+        return send(request, busy);
+    };
+    send(request, reply);
 }
 
 fn finish(request: tiny_http::Request, seat: Seat, work: Box<dyn FnOnce() -> Reply + Send>) {

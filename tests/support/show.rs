@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::Level;
+use heartbeat::secret::Secret;
 use heartbeat::snapshot::{
     AlertView, ChannelState, ChannelView, ConnectionView, DetailView, EventView, FailureView,
     HostView, MetricView, ModuleView, NotificationView, PastView, PlanView, PointView,
@@ -358,14 +359,15 @@ pub struct Site {
 
 impl Site {
     pub fn open(show: Show) -> Site {
-        Site::open_at(SocketAddr::from(([127, 0, 0, 1], 0)), show)
+        Site::open_at(SocketAddr::from(([127, 0, 0, 1], 0)), show, None)
     }
 
-    pub fn open_at(address: SocketAddr, show: Show) -> Site {
+    pub fn open_at(address: SocketAddr, show: Show, token: Option<&str>) -> Site {
         let scratch = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind(address).unwrap();
         let daemon = Arc::new(Daemon(Mutex::new(show)));
-        let web = Web::start(listener, daemon.clone(), None, scratch.path()).unwrap();
+        let web =
+            Web::start(listener, daemon.clone(), token.map(Secret::new), scratch.path()).unwrap();
         let url = format!("http://{}", web.address());
         Site { web: Some(web), daemon, url, _scratch: scratch }
     }

@@ -88,6 +88,9 @@ impl List<'_> {
         html.markup("<td>");
         connections(html, host, self.now);
         html.markup("<td>");
+        if host.state != State::Up && !host.metrics.is_empty() {
+            html.markup("<i>last known:</i> ");
+        }
         metrics(html, &host.metrics);
         let none = PastView::default();
         let past = past.unwrap_or(&none);

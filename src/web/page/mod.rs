@@ -78,8 +78,7 @@ pub fn overview(house: &dyn House, visit: Visit) -> Reply {
     let wanted = EventsWanted { limit: MOST_EVENTS, ..EventsWanted::default() };
     panels::events(&mut html, &house.events(&wanted).map(|(events, _)| events));
     html.markup("</div>");
-    let title = if level > Level::Info { words } else { "All is well".into() };
-    let frame = Frame { title: &title, level, every: every(census.all()), content: &html };
+    let frame = Frame { title: &words, level, every: every(census.all()), content: &html };
     answer(200, &frame, &asked, visit)
 }
 
