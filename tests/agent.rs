@@ -283,11 +283,12 @@ fn hbd_answers_what_it_believes_and_nothing_else() {
     let daemon = Daemon::start("key: hunter22");
     let (right, wrong) = (key_file("hunter22"), key_file("hunter23"));
     let [right, wrong] = [&right, &wrong].map(|file| file.path().to_str().unwrap());
-    let host = ["--host", "web1", "--metric", "cpu_monitor.cpu_percent=9.5"];
+    let host = ["--host", "web1"];
+    let metric = ["--metric", "cpu_monitor.cpu_percent=9.5"];
     let told = |options: &[&str]| told(&send(&daemon.address, &[&host, options].concat()));
-    for event in ["boot", "beat", "shutdown"] {
-        let (code, out, error) =
-            told(&["--event", event, "--key-file", right, "--wait", "20s", "--boot-id", "auto"]);
+    for (event, metric) in [("boot", &metric[..]), ("beat", &metric), ("shutdown", &[])] {
+        let options = ["--event", event, "--key-file", right, "--wait", "20s", "--boot-id", "auto"];
+        let (code, out, error) = told(&[&options, metric].concat());
         assert_eq!(code, 0, "{error}");
         assert!(out.contains(" answered in "), "{out}");
     }

@@ -16,7 +16,7 @@ const VOCABULARY: &[&str] =
 
 /// What each room may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[
-    ("agent", &["heartbeat", "stop"]),
+    ("agent", &["heartbeat", "process", "stop"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
     ("cli", &["backup", "config", "daemon", "logger", "notify", "stop", "tls"]),
     ("config", &["backup", "heartbeat", "history", "notify", "section", "web", "yaml"]),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+use super::own;
 use super::server::Server;
 use crate::duration;
 use crate::heartbeat::datagram::Kind;
@@ -16,6 +17,9 @@ pub const HELP: &str = "\
 hbc tells hbd how this host is.
 
   hbc send --server HOST[:PORT] [OPTION ...]    sends one datagram
+  hbc exec --server HOST[:PORT] [OPTION ...] [--] COMMAND [ARGUMENT ...]
+                                                runs a job and tells how it went
+  hbc metrics [--metrics-dir DIRECTORY]         prints what this machine says about itself
   hbc --help | --version
 
   --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated
@@ -30,9 +34,17 @@ hbc tells hbd how this host is.
   --key-file FILE       signs with the key in FILE
   --wait DURATION       asks for an answer, waits for it and prints how long it took
 
-Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options.
+exec takes --server, --host, --connection, --metric, --interval, --key-file and --wait, and:
+  --name NAME           what the job is called (default: the command's file name)
+metrics takes:
+  --metrics-dir DIRECTORY  programs that are run, too (default: /etc/hbc/metrics.d)
+
+Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options; of exec that
+of the job, or 128 and the number of the signal that killed it.
 hbc(8) has the details.
 ";
+
+const NO_SERVER: &str = "--server HOST:PORT is missing: where does hbd listen?";
 
 /// What hbc is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +55,21 @@ pub enum Command {
     Version,
     /// Send one datagram.
     Send(Box<Errand>),
+    /// Run a job and tell how it went.
+    Exec(Box<Job>),
+    /// Print the metrics of this machine, and of the programs in that directory.
+    Metrics(PathBuf),
+}
+
+/// The options of `hbc exec`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Job {
+    /// Whom to tell, about which host, and for how long an answer is waited for.
+    pub errand: Errand,
+    /// What it is called; none leaves it to the command.
+    pub name: Option<String>,
+    /// What is run, and its arguments. There is at least one.
+    pub command: Vec<OsString>,
 }
 
 /// The options of `hbc send`.
@@ -90,6 +117,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         Some(Word::Option('V')) => Ok(Command::Version),
         Some(Word::Value(word)) if word == "help" => Ok(Command::Help),
         Some(Word::Value(word)) if word == "send" => send(&mut parser),
+        Some(Word::Value(word)) if word == "exec" => exec(&mut parser),
+        Some(Word::Value(word)) if word == "metrics" => metrics(&mut parser),
         Some(Word::Value(word)) => Err(format!("there is no command \"{word}\", try: hbc send")),
         Some(Word::Long(name)) => {
             Err(format!("--{name}: a command comes first, such as: hbc send --{name} ..."))
@@ -144,13 +173,89 @@ fn send(parser: &mut Parser) -> Result<Command, String> {
         }
         (event, _) => event.unwrap_or_default(),
     };
+    errand.check_event()?;
     if errand.servers.is_empty() {
-        return Err("--server HOST:PORT is missing: where does hbd listen?".into());
+        return Err(NO_SERVER.into());
     }
     Ok(Command::Send(Box::new(errand)))
 }
 
+/// What `hbc exec` has in common with `hbc send`.
+const OF_EXEC: &[&str] =
+    &["server", "host", "connection", "metric", "interval", "key-file", "wait"];
+
+/// The options end with `--`, or with the first word that is none: that is the command.
+fn exec(parser: &mut Parser) -> Result<Command, String> {
+    let mut job = Job::default();
+    while let Some(argument) = parser.next().map_err(|why| format!("{why}, see hbc --help"))? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
+            Arg::Short(letter) => {
+                return Err(format!("there is no option -{letter}, see hbc --help"));
+            }
+            Arg::Long(name) => {
+                let name = name.to_owned();
+                match name.as_str() {
+                    "name" => job.name = Some(value(parser, &name)?),
+                    "event" | "message" => {
+                        return Err(format!("--{name}: exec tells by itself how the job went"));
+                    }
+                    _ if OF_EXEC.contains(&name.as_str()) => job.errand.take(&name, parser)?,
+                    _ => return Err(format!("exec has no option --{name}, see hbc --help")),
+                }
+            }
+            Arg::Value(command) => {
+                job.command.push(command);
+                let arguments = parser.raw_args().map_err(|why| why.to_string())?;
+                job.command.extend(arguments);
+                break;
+            }
+        }
+    }
+    if job.errand.servers.is_empty() {
+        return Err(NO_SERVER.into());
+    }
+    if job.command.is_empty() {
+        return Err("what shall be run? Try: hbc exec --server HOST:PORT -- COMMAND".into());
+    }
+    Ok(Command::Exec(Box::new(job)))
+}
+
+fn metrics(parser: &mut Parser) -> Result<Command, String> {
+    let mut directory = own::Settings::default().directory;
+    while let Some(word) = next(parser)? {
+        match word {
+            Word::Option('h') => return Ok(Command::Help),
+            Word::Option('V') => return Ok(Command::Version),
+            Word::Long(name) if name == "metrics-dir" => directory = value(parser, &name)?.into(),
+            Word::Long(name) => {
+                return Err(format!("metrics has no option --{name}, see hbc --help"));
+            }
+            Word::Option(letter) => {
+                return Err(format!("there is no option -{letter}, see hbc --help"));
+            }
+            Word::Value(word) => return Err(format!("\"{word}\" belongs to no option")),
+        }
+    }
+    Ok(Command::Metrics(directory))
+}
+
 impl Errand {
+    /// What hbd would not look at is refused.
+    fn check_event(&self) -> Result<(), String> {
+        match self.event {
+            Kind::Beat | Kind::Boot => Ok(()),
+            Kind::Shutdown | Kind::Message if !self.metrics.is_empty() => {
+                Err("--metric: belongs to a beat or a boot, send it by itself".into())
+            }
+            Kind::Shutdown | Kind::Message if self.interval.is_some() => {
+                Err("--interval: promises the next beat, and belongs to a beat or a boot".into())
+            }
+            Kind::Shutdown | Kind::Message => Ok(()),
+        }
+    }
+
     /// Takes the value of one option.
     fn take(&mut self, name: &str, parser: &mut Parser) -> Result<(), String> {
         let of_option = |why: String| format!("--{name}: {why}");
@@ -291,6 +396,35 @@ mod tests {
     }
 
     #[test]
+    fn a_job_is_what_follows_the_options() {
+        let words = |job: &Job| {
+            job.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for line in [
+            &[
+                "exec", "--server", "a", "--wait", "3", "--name", "n", "--", "backup", "--server",
+                "x", "--",
+            ][..],
+            &["exec", "--server", "a", "--wait=3", "--name=n", "backup", "--server", "x", "--"],
+        ] {
+            let Ok(Command::Exec(job)) = parsed(line) else { panic!("{line:?}") };
+            assert_eq!(words(&job), ["backup", "--server", "x", "--"]);
+            assert_eq!(job.name.as_deref(), Some("n"));
+            assert_eq!(job.errand.wait, Some(Duration::from_secs(3)));
+        }
+    }
+
+    #[test]
+    fn metrics_come_from_a_directory_too() {
+        let of = |line| match parsed(line) {
+            Ok(Command::Metrics(directory)) => directory,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(of(&["metrics"]), PathBuf::from("/etc/hbc/metrics.d"));
+        assert_eq!(of(&["metrics", "--metrics-dir", "/x"]), PathBuf::from("/x"));
+    }
+
+    #[test]
     fn every_wrong_option_says_what_is_wrong_and_the_remedy() {
         for (line, what) in [
             (&[][..], "what shall be done? Try: hbc send"),
@@ -312,6 +446,16 @@ mod tests {
             (&["send", "--metric", "a=1", "--metric", "a=2"], "a is given twice"),
             (&["send", "--interval", "soon"], "--interval: must be a duration"),
             (&["send", "--wait", "0"], "--wait: must be longer than nothing"),
+            (&["send", "--message", "x", "--metric", "a=1"], "--metric: belongs to a beat"),
+            (&["send", "--event", "shutdown", "--interval", "1d"], "--interval: promises"),
+            (&["exec", "--", "true"], "--server HOST:PORT is missing"),
+            (&["exec", "--server", "a"], "what shall be run?"),
+            (&["exec", "--server", "a", "--"], "what shall be run?"),
+            (&["exec", "--server", "a", "--message", "x"], "exec tells by itself"),
+            (&["exec", "--server", "a", "--uptime", "x"], "exec has no option --uptime"),
+            (&["exec", "-x"], "there is no option -x"),
+            (&["metrics", "x"], "\"x\" belongs to no option"),
+            (&["metrics", "--server", "x"], "metrics has no option --server"),
         ] {
             let why = parsed(line).unwrap_err();
             assert!(why.contains(what), "{line:?}: {why}");

@@ -17,13 +17,15 @@ use crate::clock::{Now, Wall, words};
 use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
 use crate::heartbeat::wire::{self, Beat};
 use crate::secret::Secret;
-use crate::stop;
+use crate::stop::{self, Stop};
 
 /// How many bytes a signature adds.
 const SIGNATURE: usize = 65;
 /// How often an address is asked before the next one of the same name is. Twice, so that an
 /// answer that is slower than the first pause is still heard.
 const ASKED_EACH: usize = 2;
+/// How soon whoever listens notices that it is time to stop.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// Something to tell, ready to be sent.
 pub struct Parcel {
@@ -64,9 +66,15 @@ impl Parcel {
 
     /// Sends it to every server; what to print for each, or why that one was not told.
     pub fn send(&self) -> Vec<Result<String, String>> {
+        let (_stopper, stop) = stop::channel();
+        self.send_until(&stop)
+    }
+
+    /// The same, but nothing is said again once it is time to stop.
+    pub fn send_until(&self, stop: &Stop) -> Vec<Result<String, String>> {
         match self.wait {
             None => self.servers.iter().map(|server| self.tell(server)).collect(),
-            Some(wait) => self.ask_all(wait),
+            Some(wait) => self.ask_all(wait, stop),
         }
     }
 
@@ -111,13 +119,13 @@ impl Parcel {
     }
 
     /// All servers at once: a silent one must not use up the time of the others.
-    fn ask_all(&self, wait: Duration) -> Vec<Result<String, String>> {
+    fn ask_all(&self, wait: Duration, stop: &Stop) -> Vec<Result<String, String>> {
         thread::scope(|scope| {
             let asked: Vec<_> = self
                 .servers
                 .iter()
                 .map(|server| {
-                    let ask = move || self.ask(server, wait);
+                    let ask = move || self.ask(server, wait, stop);
                     thread::Builder::new().name(format!("ask-{server}")).spawn_scoped(scope, ask)
                 })
                 .collect();
@@ -130,17 +138,15 @@ impl Parcel {
     }
 
     /// Asks one server again and again until it answers or `wait` is over.
-    fn ask(&self, server: &Server, wait: Duration) -> Result<String, String> {
+    fn ask(&self, server: &Server, wait: Duration, stop: &Stop) -> Result<String, String> {
         let end = Instant::now() + wait;
-        let (_stopper, stop) = stop::channel();
-        let mut inquiry = Inquiry::default();
+        let mut inquiry = Inquiry::new(stop);
         for attempt in 1.. {
             let again = end.min(Instant::now() + pause(self.beat.event, attempt));
             if let Some(answer) = self.ask_once(server, attempt, &mut inquiry, again) {
                 return Ok(answer);
             }
-            stop.wait(again.saturating_duration_since(Instant::now()));
-            if Instant::now() >= end {
+            if stop.wait(again.saturating_duration_since(Instant::now())) || Instant::now() >= end {
                 break;
             }
         }
@@ -158,7 +164,7 @@ impl Parcel {
         &self,
         server: &Server,
         attempt: u32,
-        inquiry: &mut Inquiry,
+        inquiry: &mut Inquiry<'_>,
         until: Instant,
     ) -> Option<String> {
         let mut addresses = match resolve(server) {
@@ -180,7 +186,7 @@ impl Parcel {
     fn ask_at(
         &self,
         address: SocketAddr,
-        inquiry: &mut Inquiry,
+        inquiry: &mut Inquiry<'_>,
         until: Instant,
     ) -> std::io::Result<Option<Heard>> {
         let socket = match inquiry.line.take() {
@@ -198,16 +204,16 @@ impl Parcel {
     fn listen(
         &self,
         socket: &UdpSocket,
-        inquiry: &mut Inquiry,
+        inquiry: &mut Inquiry<'_>,
         until: Instant,
     ) -> std::io::Result<Option<Heard>> {
         let mut buffer = [0; MAX_BYTES];
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || inquiry.stop.stopped() {
                 return Ok(None);
             }
-            socket.set_read_timeout(Some(left))?;
+            socket.set_read_timeout(Some(left.min(GLANCE)))?;
             let length = match socket.recv(&mut buffer) {
                 Ok(length) => length,
                 Err(error) => match error.kind() {
@@ -233,8 +239,8 @@ impl Parcel {
 }
 
 /// What has been asked of one server, and what came of it.
-#[derive(Default)]
-struct Inquiry {
+struct Inquiry<'s> {
+    stop: &'s Stop,
     /// The socket that is still open, and to where.
     line: Option<(SocketAddr, UdpSocket)>,
     /// When it was sent, by both clocks.
@@ -243,7 +249,11 @@ struct Inquiry {
     doubt: Option<String>,
 }
 
-impl Inquiry {
+impl Inquiry<'_> {
+    fn new(stop: &Stop) -> Inquiry<'_> {
+        Inquiry { stop, line: None, sent: Vec::new(), doubt: None }
+    }
+
     fn doubt(&mut self, why: String) -> Option<String> {
         self.doubt = Some(why);
         None

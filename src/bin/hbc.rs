@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use heartbeat::agent::options::{self, Command, Errand, HELP};
+use heartbeat::agent::options::{self, Command, Errand, HELP, Job};
 use heartbeat::agent::send::Parcel;
+use heartbeat::agent::{exec, show};
+use heartbeat::logger;
 
 const UNTOLD: u8 = 1;
 const USAGE: u8 = 2;
@@ -14,6 +16,11 @@ fn main() -> ExitCode {
         Ok(Command::Help) => print(HELP),
         Ok(Command::Version) => print(concat!("hbc ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Send(errand)) => return send(*errand),
+        Ok(Command::Exec(job)) => return exec(*job),
+        Ok(Command::Metrics(directory)) => {
+            logger::start();
+            print(&show::metrics(directory));
+        }
         Err(why) => return complain(USAGE, &why),
     }
     ExitCode::SUCCESS
@@ -32,6 +39,15 @@ fn send(errand: Errand) -> ExitCode {
         }
     }
     code
+}
+
+/// Its exit code is the job's, whatever became of the telling.
+fn exec(job: Job) -> ExitCode {
+    let ended = exec::run(job);
+    for why in &ended.complaints {
+        complain(ended.code, why);
+    }
+    ended.code.into()
 }
 
 /// Whoever closed our output does not want to hear more.

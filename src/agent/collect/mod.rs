@@ -1,0 +1,273 @@
+//! What a machine says about itself: the kernel's figures, read and put under their paths.
+
+mod cpu;
+mod disks;
+mod load;
+mod memory;
+mod mounts;
+mod network;
+mod probe;
+mod processes;
+mod sensors;
+mod settings;
+mod units;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use log::warn;
+
+use crate::clock::{Mono, Now};
+use cpu::Times;
+use disks::Disks;
+use network::Counters;
+use sensors::Sensors;
+pub use settings::{Monitor, Settings};
+use units::Units;
+
+/// Readings closer to each other, in milliseconds, are one reading: the kernel counts processor
+/// time in hundredths of a second, and a shorter span would tell more of that than of the machine.
+const SHORTEST: i64 = 1000;
+
+/// Reads the figures of this machine; it remembers the last reading, because a rate needs two.
+pub struct Collector {
+    settings: Settings,
+    times: Option<Times>,
+    counters: Option<(Mono, BTreeMap<String, Counters>)>,
+    disks: Disks,
+    sensors: Sensors,
+    units: Option<Units>,
+    last: Option<(Mono, Vec<(String, f64)>)>,
+}
+
+impl Collector {
+    /// One that has read nothing yet. It starts a thread where systemd is to be asked.
+    pub fn new(settings: &Settings) -> Collector {
+        Collector {
+            settings: settings.clone(),
+            times: None,
+            counters: None,
+            disks: Disks::new(),
+            sensors: Sensors::new(),
+            units: units(settings),
+            last: None,
+        }
+    }
+
+    /// The figures now, finite and ordered by path, no path twice. What this machine does not have
+    /// is left out; rates are from the second reading on. Within a second of the last reading that
+    /// one is given again.
+    ///
+    /// It takes milliseconds, and at most a second or two when disks or sensors begin to hang.
+    pub fn collect(&mut self, now: Now) -> Vec<(String, f64)> {
+        if let Some((read, metrics)) = &self.last
+            && (read.0..read.0 + SHORTEST).contains(&now.mono.0)
+        {
+            return metrics.clone();
+        }
+        let mut metrics = Vec::new();
+        for monitor in Monitor::ALL {
+            if !self.settings.without.contains(&monitor) {
+                let found = self.ask(monitor, now).into_iter();
+                metrics.extend(found.map(|(name, value)| (format!("{monitor}.{name}"), value)));
+            }
+        }
+        metrics.retain(|(_, value)| value.is_finite());
+        metrics.sort_by(|a, b| a.0.cmp(&b.0));
+        self.last = Some((now.mono, metrics.clone()));
+        metrics
+    }
+
+    /// Names without the monitor's own, and values.
+    fn ask(&mut self, monitor: Monitor, now: Now) -> Vec<(String, f64)> {
+        match monitor {
+            Monitor::Cpu => self.cpu(),
+            Monitor::Disk => {
+                // Bytes: a mount point need not be UTF-8.
+                let mounts = fs::read(self.settings.proc.join("self/mountinfo"));
+                self.disks.ask(&mounts.unwrap_or_default(), &self.settings.excluded_mounts)
+            }
+            Monitor::Load => load::load(&self.proc("loadavg"), &self.proc("stat")),
+            Monitor::Memory => memory::memory(&self.proc("meminfo")),
+            Monitor::Network => self.network(now.mono),
+            Monitor::Process => processes::processes(&self.settings.proc),
+            Monitor::Swap => memory::swap(&self.proc("meminfo")),
+            Monitor::Systemd => {
+                let failed = self.units.as_ref().and_then(|units| units.failed(now));
+                failed.map(|failed| ("failed_units".to_owned(), failed)).into_iter().collect()
+            }
+            Monitor::Temperature => self.sensors.ask(&self.settings.sys),
+            Monitor::Uptime => load::uptime(&self.proc("uptime")),
+        }
+    }
+
+    fn cpu(&mut self) -> Vec<(String, f64)> {
+        let times = cpu::parse(&self.proc("stat"));
+        let before = std::mem::replace(&mut self.times, times);
+        match (before, &self.times) {
+            (Some(before), Some(times)) => times.since(&before),
+            _ => Vec::new(),
+        }
+    }
+
+    fn network(&mut self, now: Mono) -> Vec<(String, f64)> {
+        let counters = network::parse(&self.proc("net/dev"), &self.settings.excluded_interfaces);
+        let rates = self
+            .counters
+            .as_ref()
+            .map(|(read, earlier)| network::rates(earlier, &counters, now.since(*read)));
+        self.counters = Some((now, counters));
+        rates.unwrap_or_default()
+    }
+
+    /// A file of the kernel; empty when there is none.
+    fn proc(&self, file: &str) -> String {
+        fs::read_to_string(self.settings.proc.join(file)).unwrap_or_default()
+    }
+}
+
+/// Where the machine was booted with systemd (sd_booted(3)).
+fn units(settings: &Settings) -> Option<Units> {
+    let wanted = !settings.without.contains(&Monitor::Systemd);
+    let booted = Path::new("/run/systemd/system").is_dir();
+    let systemctl = settings.systemctl.clone().filter(|_| wanted && booted)?;
+    match Units::start(systemctl) {
+        Ok(units) => Some(units),
+        Err(why) => {
+            warn!("failed units are left out: no thread can be started: {why}");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A container that began a while ago: no guests, no temperatures, no swap.
+    fn container() -> (tempfile::TempDir, Settings) {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("stat", "cpu  100 0 50 850 0 0 0 0 0 0\ncpu0 100 0 50 850 0 0 0 0 0 0\n"),
+            ("loadavg", "0.50 0.40 0.30 2/97 1234\n"),
+            (
+                "meminfo",
+                "MemTotal: 1000 kB\nMemAvailable: 750 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n",
+            ),
+            ("uptime", "86400.25 1.0\n"),
+            (
+                "net/dev",
+                "    lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n  eth0: 1000 1 0 0 0 0 0 0 500 1 0 0 0 0 0 0\n",
+            ),
+            ("self/mountinfo", "27 1 0:47 / / rw - zfs rpool/data/subvol-101-disk-0 rw\n"),
+            ("1/stat", "1 (init) S 0\n"),
+        ] {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let settings = Settings {
+            proc: folder.path().into(),
+            sys: folder.path().join("sys"),
+            systemctl: None,
+            ..Settings::default()
+        };
+        (folder, settings)
+    }
+
+    fn later(seconds: u64) -> Now {
+        Now::default().later(Duration::from_secs(seconds))
+    }
+
+    fn paths(metrics: &[(String, f64)]) -> Vec<&str> {
+        metrics.iter().map(|(path, _)| path.as_str()).collect()
+    }
+
+    #[test]
+    fn a_container_tells_what_it_has_and_rates_from_the_second_reading_on() {
+        let (folder, settings) = container();
+        let mut collector = Collector::new(&settings);
+        let first = collector.collect(later(0));
+        let plain = [
+            "disk_monitor.root.free_bytes",
+            "disk_monitor.root.inodes_percent",
+            "disk_monitor.root.percent",
+            "load_monitor.load1",
+            "load_monitor.load15",
+            "load_monitor.load5",
+            "load_monitor.per_core",
+            "memory_monitor.available_bytes",
+            "memory_monitor.percent",
+            "process_monitor.count",
+            "process_monitor.zombies",
+            "uptime_monitor.seconds",
+        ];
+        // Where this test runs, the root need not have a fixed number of inodes.
+        let fixed = |path: &&&str| !path.contains("inodes") || paths(&first).contains(*path);
+        assert_eq!(paths(&first), plain.iter().filter(fixed).copied().collect::<Vec<_>>());
+
+        fs::write(folder.path().join("stat"), "cpu  125 0 50 925 0 0 0 0 0 0\ncpu0 1 2 3 4\n")
+            .unwrap();
+        let dev = "  eth0: 3000 1 0 0 0 0 0 0 1500 1 2 0 0 0 0 0\n";
+        fs::write(folder.path().join("net/dev"), dev).unwrap();
+        let second = collector.collect(later(10));
+        let rates: Vec<_> =
+            second.iter().filter(|(path, _)| !paths(&first).contains(&&**path)).collect();
+        let expected = [
+            ("cpu_monitor.cpu_percent", 25.0),
+            ("cpu_monitor.iowait_percent", 0.0),
+            ("cpu_monitor.steal_percent", 0.0),
+            ("network_monitor.eth0.errors", 2.0),
+            ("network_monitor.eth0.rx_bytes_per_second", 200.0),
+            ("network_monitor.eth0.tx_bytes_per_second", 100.0),
+        ];
+        assert_eq!(
+            rates.iter().map(|(path, value)| (path.as_str(), *value)).collect::<Vec<_>>(),
+            expected
+        );
+        assert!(paths(&second).is_sorted());
+    }
+
+    #[test]
+    fn within_a_second_it_is_the_same_reading() {
+        let (folder, settings) = container();
+        let mut collector = Collector::new(&settings);
+        let first = collector.collect(later(5));
+        fs::write(folder.path().join("uptime"), "90000.00 1.0\n").unwrap();
+        let soon = later(5).later(Duration::from_millis(999));
+        assert_eq!(collector.collect(soon), first);
+        assert_ne!(collector.collect(later(6)), first);
+        // A clock that was set back begins anew.
+        fs::write(folder.path().join("uptime"), "90009.00 1.0\n").unwrap();
+        let back = collector.collect(later(2));
+        assert_eq!(back.last().unwrap().1, 90009.0);
+    }
+
+    #[test]
+    fn what_is_off_is_not_told_and_what_is_not_there_neither() {
+        let (_folder, settings) = container();
+        let without =
+            Monitor::ALL.into_iter().filter(|monitor| *monitor != Monitor::Load).collect();
+        let only_load = Settings { without, ..settings.clone() };
+        let metrics = Collector::new(&only_load).collect(later(0));
+        assert_eq!(metrics.len(), 4, "{metrics:?}");
+        let nothing = Settings { proc: "/nonexistent".into(), ..settings };
+        let mut collector = Collector::new(&nothing);
+        assert_eq!(collector.collect(later(0)), []);
+        assert_eq!(collector.collect(later(10)), []);
+    }
+
+    #[test]
+    fn this_machine_is_read_in_order_and_each_path_once() {
+        let mut collector = Collector::new(&Settings::default());
+        let now = Now::read();
+        collector.collect(now);
+        let metrics = collector.collect(now.later(Duration::from_secs(10)));
+        let paths = paths(&metrics);
+        assert!(paths.windows(2).all(|pair| pair[0] < pair[1]), "{paths:?}");
+        assert!(paths.len() > 10);
+    }
+}

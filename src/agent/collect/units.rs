@@ -1,0 +1,148 @@
+//! How many units of systemd have failed, from systemctl(1).
+//!
+//! systemd keeps that on no file, and D-Bus is not everywhere: the program that comes with systemd
+//! knows the way. It is asked in a thread of its own, once a minute, because it may hang, and one
+//! more program in each beat would cost more than all other figures together.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use log::{info, warn};
+
+use crate::clock::{Mono, Now};
+use crate::process;
+use crate::stop::{self, Stop, Stopper, Vital};
+
+/// How often it is asked.
+const EVERY: Duration = Duration::from_secs(60);
+/// How long it may take.
+const LIMIT: Duration = Duration::from_secs(15);
+/// How long an answer is good for.
+const FRESH: Duration = Duration::from_secs(150);
+
+type Latest = Arc<Mutex<Option<(Mono, f64)>>>;
+
+/// Asks as long as it lives.
+pub struct Units {
+    latest: Latest,
+    _stopper: Stopper,
+}
+
+impl Units {
+    /// Starts asking.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(systemctl: PathBuf) -> std::io::Result<Units> {
+        let (stopper, stop) = stop::channel();
+        let latest = Latest::default();
+        let shared = latest.clone();
+        thread::Builder::new().name("units".into()).spawn(move || {
+            let _vital = Vital;
+            watch(&systemctl, &shared, &stop);
+        })?;
+        Ok(Units { latest, _stopper: stopper })
+    }
+
+    /// The last answer, unless it is old.
+    pub fn failed(&self, now: Now) -> Option<f64> {
+        let latest = *self.latest.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        latest.filter(|(asked, _)| now.mono.since(*asked) <= FRESH).map(|(_, failed)| failed)
+    }
+}
+
+fn watch(systemctl: &Path, latest: &Latest, stop: &Stop) {
+    let mut working = true;
+    loop {
+        let answer = ask(systemctl, stop);
+        if stop.stopped() {
+            return;
+        }
+        match &answer {
+            Ok(_) if !working => info!("{} answers again", systemctl.display()),
+            Err(why) if working => warn!("failed units are left out: {why}"),
+            Ok(_) | Err(_) => {}
+        }
+        working = answer.is_ok();
+        let answer = answer.ok().map(|failed| (Now::read().mono, failed));
+        *latest.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = answer;
+        if stop.wait(EVERY) {
+            return;
+        }
+    }
+}
+
+fn ask(systemctl: &Path, stop: &Stop) -> Result<f64, String> {
+    let mut command = Command::new(systemctl);
+    command.args(["show", "--property=NFailedUnits"]).env("LC_ALL", "C");
+    let shown = systemctl.display();
+    let finished = process::run_until(&mut command, "", LIMIT, Some(stop))
+        .map_err(|why| format!("cannot run {shown}: {why}"))?;
+    if finished.timed_out {
+        return Err(format!("{shown} took more than {} s", LIMIT.as_secs()));
+    }
+    parse(&finished.stdout).ok_or_else(|| {
+        let why = finished.stderr.lines().next().unwrap_or("it did not say NFailedUnits");
+        format!("{shown}: {why}")
+    })
+}
+
+/// `NFailedUnits=2`, a property of the manager (org.freedesktop.systemd1(5)).
+fn parse(output: &str) -> Option<f64> {
+    let number = output.lines().find_map(|line| line.strip_prefix("NFailedUnits="))?;
+    number.trim().parse::<u32>().ok().map(f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// By another process: a program started meanwhile would inherit our open file, and what is
+    /// open for writing cannot be run.
+    fn script(folder: &tempfile::TempDir, text: &str) -> PathBuf {
+        let write = "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        let path = folder.path().join("systemctl");
+        let done = Command::new("sh").arg("-c").arg(write).arg(&path).arg(text).status().unwrap();
+        assert!(done.success());
+        path
+    }
+
+    #[test]
+    fn the_number_is_taken_and_kept_until_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let says = r#"test "$*" = "show --property=NFailedUnits" && echo NFailedUnits=3"#;
+        let units = Units::start(script(&folder, says)).unwrap();
+        let begin = Instant::now();
+        while units.failed(Now::read()).is_none() {
+            assert!(begin.elapsed() < Duration::from_secs(30));
+            thread::yield_now();
+        }
+        assert_eq!(units.failed(Now::read()), Some(3.0));
+        assert_eq!(units.failed(Now::read().later(Duration::from_secs(600))), None);
+    }
+
+    #[test]
+    fn where_systemd_does_not_answer_nothing_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_stopper, stop) = stop::channel();
+        let offline = "echo 'System has not been booted with systemd' >&2; exit 1";
+        let why = ask(&script(&folder, offline), &stop).unwrap_err();
+        assert!(why.ends_with("systemctl: System has not been booted with systemd"), "{why}");
+        let why = ask(Path::new("/nonexistent"), &stop).unwrap_err();
+        assert!(why.starts_with("cannot run /nonexistent: "), "{why}");
+    }
+
+    #[test]
+    fn only_a_number_is_one() {
+        assert_eq!(parse("NFailedUnits=0\n"), Some(0.0));
+        assert_eq!(parse("Version=252\nNFailedUnits=12\n"), Some(12.0));
+        for text in ["", "NFailedUnits=", "NFailedUnits=-1", "NFailedUnits=many", "3"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! `hbc exec`: runs a job and tells how it went. Nothing that happens to the telling harms the job
+//! or its exit code.
+
+mod signals;
+mod telling;
+
+use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use super::name::segment;
+use super::options::Job;
+use crate::clock::{Now, Wall, words};
+use signals::{Caught, Signals};
+use telling::Telling;
+
+/// The longest text of a message.
+const LONGEST: usize = 500;
+
+/// How a job ended, and what of it could not be told.
+pub struct Ended {
+    /// Its exit code; 128 and the signal that killed it; 127 or 126 when it could not be started.
+    pub code: u8,
+    /// Why it was not started, and why which server was not told.
+    pub complaints: Vec<String>,
+}
+
+/// Runs the job with our own input and outputs. Signals that are sent to us are passed on to it.
+pub fn run(job: Job) -> Ended {
+    let name = job.name.clone().unwrap_or_else(|| file_name(&job.command));
+    let begin = (Now::read().wall, Instant::now());
+    // Before any thread: what is blocked here is blocked in all of them.
+    let signals = Signals::block();
+    let telling = Telling::start(job.errand, &segment(&name), begin.0);
+    let outcome = match spawn(&job.command, &signals) {
+        Ok(child) => attend(child, &signals),
+        Err(why) => Outcome::Unstarted(why),
+    };
+    signals.release();
+    let report = Report { name, outcome, started: begin.0, took: begin.1.elapsed() };
+    let (code, complaint) = (report.outcome.code(), report.complaint(&job.command));
+    let complaints = complaint.into_iter().chain(telling.end(&report)).collect();
+    Ended { code, complaints }
+}
+
+fn file_name(command: &[OsString]) -> String {
+    let program = command.first().map_or(OsStr::new(""), OsString::as_os_str);
+    Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
+}
+
+fn spawn(command: &[OsString], signals: &Signals) -> std::io::Result<Child> {
+    let (program, arguments) = command.split_first().ok_or(ErrorKind::InvalidInput)?;
+    let mut job = Command::new(program);
+    job.args(arguments);
+    signals.spare(&mut job);
+    job.spawn()
+}
+
+/// Waits until the job has ended, and passes signals on.
+fn attend(mut child: Child, signals: &Signals) -> Outcome {
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Outcome::Ended(status),
+            Ok(None) => {}
+            Err(why) => return Outcome::Lost(why),
+        }
+        if let Caught::Sent(signal) = signals.wait() {
+            signals::pass_on(&child, signal);
+        }
+    }
+}
+
+/// How a job ended.
+#[derive(Debug)]
+enum Outcome {
+    Ended(ExitStatus),
+    /// It never began.
+    Unstarted(std::io::Error),
+    /// Nobody knows.
+    Lost(std::io::Error),
+}
+
+impl Outcome {
+    /// As a shell would have it (env(1), sh(1)).
+    fn code(&self) -> u8 {
+        let code = match self {
+            Outcome::Ended(status) => {
+                status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1)
+            }
+            Outcome::Unstarted(why) if why.kind() == ErrorKind::NotFound => 127,
+            Outcome::Unstarted(_) => 126,
+            Outcome::Lost(_) => 1,
+        };
+        u8::try_from(code).unwrap_or(u8::MAX)
+    }
+}
+
+/// A job that has ended.
+struct Report {
+    name: String,
+    outcome: Outcome,
+    started: Wall,
+    took: Duration,
+}
+
+impl Report {
+    /// What is told of one that failed.
+    fn message(&self) -> Option<String> {
+        let how = match &self.outcome {
+            Outcome::Ended(status) if status.success() => return None,
+            Outcome::Unstarted(why) => format!("could not be started: {why}"),
+            Outcome::Lost(why) => format!("was lost sight of after {}: {why}", words(self.took)),
+            Outcome::Ended(status) => match status.signal() {
+                Some(signal) => format!("was killed by signal {signal} after {}", words(self.took)),
+                None => format!(
+                    "failed with exit code {} after {}",
+                    self.outcome.code(),
+                    words(self.took)
+                ),
+            },
+        };
+        let name: String = self.name.chars().filter(|c| !c.is_control()).collect();
+        Some(format!("job {name} {how}").chars().take(LONGEST).collect())
+    }
+
+    /// What is said here, where the job itself could not say it.
+    fn complaint(&self, command: &[OsString]) -> Option<String> {
+        let shown = command.first().map_or(OsStr::new(""), OsString::as_os_str).display();
+        match &self.outcome {
+            Outcome::Unstarted(why) => Some(format!("cannot run {shown}: {why}")),
+            Outcome::Lost(why) => Some(format!("cannot wait for {shown}: {why}")),
+            Outcome::Ended(_) => None,
+        }
+    }
+
+    /// What is told of every one.
+    fn metrics(&self) -> [(&'static str, f64); 5] {
+        let ended = self.started + self.took;
+        [
+            ("running", 0.0),
+            ("started", unix(self.started)),
+            ("ended", unix(ended)),
+            ("seconds", (self.took.as_secs_f64() * 1000.0).round() / 1000.0),
+            ("exit_code", f64::from(self.outcome.code())),
+        ]
+    }
+}
+
+fn unix(time: Wall) -> f64 {
+    time.0 as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(outcome: Outcome) -> Report {
+        let took = Duration::from_millis(303_250);
+        Report { name: "backup.sh".into(), outcome, started: Wall(1_795_291_928_667), took }
+    }
+
+    #[test]
+    fn a_job_that_failed_says_how_and_after_how_long() {
+        let status = |raw| Outcome::Ended(ExitStatus::from_raw(raw));
+        let not_found = || Outcome::Unstarted(ErrorKind::NotFound.into());
+        for (outcome, code, message) in [
+            (status(0), 0, None),
+            (status(3 << 8), 3, Some("job backup.sh failed with exit code 3 after 5 min 3 s")),
+            (status(9), 137, Some("job backup.sh was killed by signal 9 after 5 min 3 s")),
+            (not_found(), 127, Some("job backup.sh could not be started: entity not found")),
+            (
+                Outcome::Unstarted(ErrorKind::PermissionDenied.into()),
+                126,
+                Some("job backup.sh could not be started: permission denied"),
+            ),
+        ] {
+            let report = report(outcome);
+            assert_eq!((report.outcome.code(), report.message().as_deref()), (code, message));
+        }
+        let long = Report { name: "ä".repeat(900), ..report(status(256)) };
+        assert_eq!(long.message().unwrap().chars().count(), LONGEST);
+    }
+
+    #[test]
+    fn a_job_is_called_like_its_program() {
+        for (command, name) in
+            [("/usr/bin/backup.sh", "backup.sh"), ("backup", "backup"), ("..", "..")]
+        {
+            assert_eq!(file_name(&[command.into(), "x".into()]), name);
+        }
+    }
+
+    #[test]
+    fn the_end_tells_the_beginning_too() {
+        let metrics = report(Outcome::Ended(ExitStatus::from_raw(256))).metrics();
+        assert_eq!(
+            metrics,
+            [
+                ("running", 0.0),
+                ("started", 1_795_291_928.667),
+                ("ended", 1_795_292_231.917),
+                ("seconds", 303.25),
+                ("exit_code", 1.0),
+            ]
+        );
+    }
+}

@@ -1,0 +1,139 @@
+//! Names that fit into one segment of a metric path, and numbers as they travel. Pure.
+
+use std::collections::BTreeSet;
+
+/// The longest segment, in bytes: a path is at most 200 of them.
+const LONGEST: usize = 64;
+
+/// Two decimals: more would be noise, and costs bytes in every datagram.
+pub fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// The share of `part` in `whole`, from 0 to 100.
+pub fn percent(part: f64, whole: f64) -> f64 {
+    (part / whole * 100.0).clamp(0.0, 100.0)
+}
+
+/// `text` as one segment of a path: letters, digits, `-` and `_` stay, everything else, dots
+/// above all, becomes `_`. Never empty, at most 64 bytes.
+pub fn segment(text: &str) -> String {
+    let mut segment = String::new();
+    for letter in text.chars() {
+        let kept = letter.is_alphanumeric() || letter == '-';
+        let letter = if kept { letter } else { '_' };
+        if segment.len() + letter.len_utf8() > LONGEST {
+            break;
+        }
+        segment.push(letter);
+    }
+    if segment.is_empty() { "_".into() } else { segment }
+}
+
+/// What a path of files is called before it becomes a segment: `/` is `root`, `/var` is `var`.
+pub fn place(path: &str) -> String {
+    match path.strip_prefix('/').map(|inner| inner.trim_matches('/')) {
+        Some("") => "root".to_owned(),
+        Some(inner) => inner.to_owned(),
+        None => path.to_owned(),
+    }
+}
+
+/// A segment for each, in order; one that is taken already gets `_2`, `_3` ... behind it.
+pub fn segments<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let mut names = Vec::new();
+    for text in texts {
+        let plain = segment(text);
+        let mut name = plain.clone();
+        let mut count = 1;
+        while !taken.insert(name.clone()) {
+            count += 1;
+            name = format!("{plain}_{count}");
+        }
+        names.push(name);
+    }
+    names
+}
+
+/// Whether `text` is what `pattern` describes; `*` stands for any text, also for none.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut rest) = text.strip_prefix(head) else { return false };
+    let parts: Vec<&str> = tail.split('*').collect();
+    let (last, middle) = parts.split_last().expect("a split gives one part at least");
+    for part in middle {
+        match rest.split_once(part) {
+            Some((_, behind)) => rest = behind,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_segment_has_no_dots() {
+        for (text, name) in [
+            ("eth0.100", "eth0_100"),
+            ("var/lib", "var_lib"),
+            ("Package id 0", "Package_id_0"),
+            ("Büro", "Büro"),
+            ("a*b", "a_b"),
+            ("", "_"),
+        ] {
+            assert_eq!(segment(text), name);
+        }
+    }
+
+    #[test]
+    fn names_that_look_alike_are_told_apart() {
+        let names = segments(["a.b", "a_b", "a_b_2", "a/b", "c"]);
+        assert_eq!(names, ["a_b", "a_b_2", "a_b_2_2", "a_b_3", "c"]);
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, text, does) in [
+            ("veth*", "veth12ab", true),
+            ("veth*", "veth", true),
+            ("veth*", "eth0", false),
+            ("lo", "lo", true),
+            ("lo", "lo0", false),
+            ("tap*i*", "tap100i0", true),
+            ("tap*i*", "tap0", false),
+            ("/run/*", "/run/user/1000", true),
+            ("/run/*", "/run", false),
+            ("*", "", true),
+            ("a*a", "a", false),
+            ("*/x", "/a/x", true),
+        ] {
+            assert_eq!(matches(pattern, text), does, "{pattern} {text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_is_called_it_gets_a_segment_of_its_own(
+            texts in prop::collection::vec("\\PC{0,90}|[a/._]{1,3}", 0..20),
+        ) {
+            let names = segments(texts.iter().map(String::as_str));
+            prop_assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), texts.len());
+            for name in names {
+                prop_assert!(!name.is_empty() && name.len() < 70);
+                prop_assert!(!name.contains(['.', '*', '/']) && !name.contains(char::is_control));
+            }
+        }
+
+        #[test]
+        fn a_pattern_never_panics(pattern in "[a*é]{0,6}", text in "[aé]{0,6}") {
+            matches(&pattern, &text);
+            prop_assert!(matches("*", &text) && matches(&text, &text));
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Metrics of the operator's own: programs in a directory, run in turn, each with a deadline.
+
+mod output;
+mod program;
+mod report;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::clock::{Mono, Now};
+use crate::process;
+use crate::stop::{Stop, Vital};
+use report::{Run, Troubles};
+
+/// The most own metrics that are told: hbd keeps 512 of a host.
+const MOST: usize = 256;
+
+/// Which programs are run, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where they are; it need not exist.
+    pub directory: PathBuf,
+    /// The time from one round to the next.
+    pub interval: Duration,
+    /// How long one program may take.
+    pub deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            directory: "/etc/hbc/metrics.d".into(),
+            interval: Duration::from_secs(60),
+            deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What each program said last, and when; by the order in which they are run.
+#[derive(Default)]
+struct Results {
+    by_program: BTreeMap<PathBuf, (Mono, Vec<(String, f64)>)>,
+}
+
+/// Runs the programs until it is stopped.
+pub struct Own {
+    settings: Settings,
+    results: Arc<Mutex<Results>>,
+}
+
+impl Own {
+    /// Starts the thread that runs them, the first time at once. It ends soon after `stop`.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(settings: &Settings, stop: Stop) -> std::io::Result<Own> {
+        let own = Own { settings: settings.clone(), results: Arc::default() };
+        let mut round = Round { settings: settings.clone(), troubles: Troubles::default() };
+        let results = own.results.clone();
+        thread::Builder::new().name("own-metrics".into()).spawn(move || {
+            let _vital = Vital;
+            loop {
+                let begin = Instant::now();
+                round.go(&results, &stop);
+                // After a round that took too long the machine gets a moment, too.
+                let rest = round.settings.interval.saturating_sub(begin.elapsed());
+                if stop.wait(rest.max(Duration::from_secs(1))) {
+                    return;
+                }
+            }
+        })?;
+        Ok(own)
+    }
+
+    /// What the programs said last, finite and ordered by path, no path twice. It never waits.
+    /// What is older than a few rounds is left out.
+    pub fn latest(&self, now: Now) -> Vec<(String, f64)> {
+        let results = lock(&self.results);
+        let programs = u32::try_from(results.by_program.len()).unwrap_or(u32::MAX);
+        let round = self.settings.deadline.saturating_mul(programs) + self.settings.interval;
+        let fresh = |at: Mono| now.mono.since(at) <= round.saturating_mul(3);
+        let fresh = results.by_program.values().filter(|(at, _)| fresh(*at));
+        merged(fresh.flat_map(|(_, metrics)| metrics.iter().cloned()))
+    }
+}
+
+/// Runs all programs once, one after the other, and gives what they say.
+pub fn once(settings: &Settings, stop: &Stop) -> Vec<(String, f64)> {
+    let results = Mutex::default();
+    Round { settings: settings.clone(), troubles: Troubles::default() }.go(&results, stop);
+    let results = std::mem::take(&mut lock(&results).by_program);
+    merged(results.into_values().flat_map(|(_, metrics)| metrics))
+}
+
+/// Of one path the last counts.
+fn merged(metrics: impl Iterator<Item = (String, f64)>) -> Vec<(String, f64)> {
+    metrics.collect::<BTreeMap<_, _>>().into_iter().take(MOST).collect()
+}
+
+fn lock(results: &Mutex<Results>) -> MutexGuard<'_, Results> {
+    results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// One turn of all programs after the other, with what was logged about them in earlier ones.
+struct Round {
+    settings: Settings,
+    troubles: Troubles,
+}
+
+impl Round {
+    fn go(&mut self, results: &Mutex<Results>, stop: &Stop) {
+        let found = program::find(&self.settings.directory);
+        self.troubles.refuse(&found.refused);
+        lock(results).by_program.retain(|path, _| found.programs.contains(path));
+        self.troubles.keep(&found);
+        let names = report::names(&found.programs);
+        for (path, name) in found.programs.iter().zip(names) {
+            let run = run(path, self.settings.deadline, stop);
+            if stop.stopped() {
+                return;
+            }
+            let (metrics, trouble) = run.report(&name, self.settings.deadline);
+            self.troubles.judge(path, trouble);
+            lock(results).by_program.insert(path.clone(), (Now::read().mono, metrics));
+        }
+    }
+}
+
+/// Without a shell, without arguments, in a process group of its own that is killed as a whole.
+fn run(path: &Path, deadline: Duration, stop: &Stop) -> Run {
+    let begin = Instant::now();
+    let mut command = Command::new(path);
+    // A plugin that speaks the operator's language would write decimal commas.
+    command.current_dir("/").env("LC_ALL", "C");
+    let finished = process::run_until(&mut command, "", deadline, Some(stop));
+    let took = begin.elapsed();
+    match finished {
+        Ok(finished) if finished.timed_out => Run::hanging(took),
+        Ok(finished) => Run {
+            code: finished.code.or(finished.signal.map(|signal| 128 + signal)).unwrap_or_default(),
+            took,
+            stdout: finished.stdout,
+            stderr: finished.stderr,
+            ..Run::default()
+        },
+        Err(why) => {
+            let code = if why.kind() == ErrorKind::NotFound { 127 } else { 126 };
+            Run { code, took, unstarted: Some(why.to_string()), ..Run::default() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::stop;
+
+    /// By another process: a program started meanwhile would inherit our open file, and what is
+    /// open for writing cannot be run.
+    fn put(folder: &Path, name: &str, script: &str) {
+        let write = "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        let path = folder.join(name);
+        let done = Command::new("sh").arg("-c").arg(write).arg(path).arg(script).status().unwrap();
+        assert!(done.success());
+    }
+
+    fn settings(folder: &tempfile::TempDir) -> Settings {
+        Settings {
+            directory: folder.path().into(),
+            interval: Duration::from_secs(1),
+            deadline: Duration::from_secs(20),
+        }
+    }
+
+    /// All but how long it took.
+    fn shown(metrics: &[(String, f64)]) -> Vec<String> {
+        let timeless = metrics.iter().filter(|(path, _)| !path.ends_with(".seconds"));
+        timeless.map(|(path, value)| format!("{path}={value}")).collect()
+    }
+
+    #[test]
+    fn each_program_tells_its_metrics_its_exit_code_and_how_long_it_took() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "raid.sh", "echo raid_monitor.md0.degraded 1; echo twice 1");
+        put(
+            folder.path(),
+            "check_load",
+            "echo 'WARNING - much | /=5%;80;90 load one=2;; exit_code=9'; exit 1",
+        );
+        put(folder.path(), "check_disk", "echo 'DISK OK | /=81% /var=20% '\\''a b'\\''=1'");
+        put(folder.path(), "zombie", "echo twice 2; kill -TERM $$");
+        fs::write(folder.path().join("README"), "read me").unwrap();
+        let (_stopper, stop) = stop::channel();
+        let metrics = once(&settings(&folder), &stop);
+        assert_eq!(
+            shown(&metrics),
+            [
+                "own_monitor.check_disk.a_b=1",
+                "own_monitor.check_disk.exit_code=0",
+                "own_monitor.check_disk.root=81",
+                "own_monitor.check_disk.var=20",
+                "own_monitor.check_load.exit_code=1",
+                "own_monitor.check_load.root=5",
+                "own_monitor.raid_sh.exit_code=0",
+                "own_monitor.zombie.exit_code=143",
+                "raid_monitor.md0.degraded=1",
+                "twice=2",
+            ]
+        );
+        let took =
+            metrics.iter().filter(|(path, value)| path.ends_with(".seconds") && *value > 0.0);
+        assert_eq!(took.count(), 4);
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_with_its_children_and_the_others_run() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "a", "sleep 600 & echo half 1; wait");
+        put(folder.path(), "b", "echo whole 1");
+        let settings = Settings { deadline: Duration::from_millis(300), ..settings(&folder) };
+        let (_stopper, stop) = stop::channel();
+        let begin = Instant::now();
+        let metrics = once(&settings, &stop);
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        assert_eq!(
+            shown(&metrics),
+            ["own_monitor.a.exit_code=124", "own_monitor.b.exit_code=0", "whole=1"]
+        );
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_says_so_by_its_exit_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = "printf '#!/nonexistent/shell\n' > x; echo neither script nor program > y; chmod 755 x y";
+        let done = Command::new("sh").args(["-c", write]).current_dir(&folder).status().unwrap();
+        assert!(done.success());
+        let (_stopper, stop) = stop::channel();
+        let codes = ["own_monitor.x.exit_code=127", "own_monitor.y.exit_code=126"];
+        assert_eq!(shown(&once(&settings(&folder), &stop)), codes);
+    }
+
+    #[test]
+    fn it_goes_on_by_itself_and_follows_what_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), "count", "echo first 1");
+        let (stopper, stop) = stop::channel();
+        let own = Own::start(&settings(&folder), stop).unwrap();
+        let begin = Instant::now();
+        let wait_for = |what: &[&str]| {
+            while shown(&own.latest(Now::read())) != what {
+                assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", own.latest(Now::read()));
+                thread::yield_now();
+            }
+        };
+        wait_for(&["first=1", "own_monitor.count.exit_code=0"]);
+        let later = Now::read().later(Duration::from_secs(3600));
+        assert_eq!(own.latest(later), [], "what is old is no news");
+        put(folder.path(), "count.new", "echo second 2");
+        fs::rename(folder.path().join("count.new"), folder.path().join("count")).unwrap();
+        wait_for(&["own_monitor.count.exit_code=0", "second=2"]);
+        fs::remove_file(folder.path().join("count")).unwrap();
+        wait_for(&[]);
+        drop(stopper);
+    }
+
+    #[test]
+    fn what_hangs_does_not_outlive_the_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let alive = folder.path().join("alive");
+        let script = format!("echo $$ > {0}.new; mv {0}.new {0}; sleep 600", alive.display());
+        let programs = folder.path().join("metrics.d");
+        fs::create_dir(&programs).unwrap();
+        put(&programs, "hang", &script);
+        let settings = Settings { directory: programs, ..settings(&folder) };
+        let (stopper, stop) = stop::channel();
+        let own =
+            Own::start(&Settings { deadline: Duration::from_secs(600), ..settings }, stop).unwrap();
+        let begin = Instant::now();
+        while !alive.exists() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it was never started");
+            assert_eq!(own.latest(Now::read()), [], "nobody waits for it");
+        }
+        let stat = format!("/proc/{}/stat", fs::read_to_string(&alive).unwrap().trim());
+        drop(stopper);
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it was not killed");
+            thread::yield_now();
+        }
+    }
+}

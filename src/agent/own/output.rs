@@ -1,0 +1,247 @@
+//! What a program of the operator printed: lines `path value`, or the output of a Nagios plugin
+//! with performance data (Monitoring Plugins Development Guidelines, "Plugin Output for Nagios"
+//! and "Performance data"). Pure.
+
+/// The most metrics that are taken from one program.
+pub const MOST: usize = 64;
+/// The longest metric path, in bytes, that hbd takes.
+const LONGEST_PATH: usize = 200;
+
+/// What was understood of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// Path and value, as far as they are the program's own to name.
+    pub metrics: Vec<(String, f64)>,
+    /// Label and value of performance data; the label is not fit for a path yet.
+    pub perfdata: Vec<(String, f64)>,
+    /// What was not understood, for the log.
+    pub doubt: Option<String>,
+}
+
+/// Reads what a program printed on its standard output.
+///
+/// A `|` makes it the output of a plugin. Otherwise it is one when not a single line is a path and
+/// a value: then it only says how things are, and its exit code tells the rest.
+pub fn parse(text: &str) -> Output {
+    let mut output = if text.contains('|') { plugin(text) } else { lines(text) };
+    let found = output.metrics.len() + output.perfdata.len();
+    if found > MOST {
+        output.doubt = Some(format!("it printed {found} metrics, the first {MOST} are taken"));
+        output.metrics.truncate(MOST);
+        output.perfdata.truncate(MOST);
+    }
+    output
+}
+
+fn lines(text: &str) -> Output {
+    let mut output = Output::default();
+    let mut odd = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        match metric(line) {
+            _ if line.is_empty() || line.starts_with('#') => {}
+            Some(metric) => output.metrics.push(metric),
+            None => odd = odd.or(Some((number, line))),
+        }
+    }
+    if let (Some((number, line)), false) = (odd, output.metrics.is_empty()) {
+        let start: String = line.chars().take(60).collect();
+        output.doubt = Some(format!(
+            "line {number} of its output must be a path and a number, such as \"raid.degraded 1\", not {start:?}"
+        ));
+    }
+    output
+}
+
+fn metric(line: &str) -> Option<(String, f64)> {
+    let (path, value) = line.split_once(char::is_whitespace)?;
+    let value = value.trim_start().parse().ok().filter(|value: &f64| value.is_finite())?;
+    is_path(path).then(|| (path.to_owned(), value))
+}
+
+/// What hbd takes as a path; a `*` would be a pattern there.
+fn is_path(path: &str) -> bool {
+    path.len() <= LONGEST_PATH
+        && !path.split('.').any(str::is_empty)
+        && !path.contains(|c: char| c.is_control() || c == '*')
+}
+
+/// `TEXT | PERFDATA` on the first line, then more text, from the next `|` on more performance data.
+fn plugin(text: &str) -> Output {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    let of_first = first.split_once('|').map_or("", |(_, data)| data);
+    let of_rest = rest.split_once('|').map_or("", |(_, data)| data);
+    let mut output = Output::default();
+    for data in [of_first, of_rest] {
+        if let Err(what) = perfdata(data, &mut output.perfdata) {
+            output.doubt = output.doubt.or(Some(what));
+        }
+    }
+    output
+}
+
+/// `'label'=value[UOM];[warn];[crit];[min];[max]` and blanks between them.
+fn perfdata(data: &str, found: &mut Vec<(String, f64)>) -> Result<(), String> {
+    let mut rest = data.trim_start();
+    let mut result = Ok(());
+    while !rest.is_empty() {
+        let Some((label, behind)) = label(rest) else {
+            let start: String = rest.chars().take(60).collect();
+            return Err(format!(
+                "its performance data must be 'label'=value, separated by blanks, not {start:?}"
+            ));
+        };
+        let (item, next) = behind.split_once(char::is_whitespace).unwrap_or((behind, ""));
+        match number(item) {
+            Ok(value) => found.extend(value.map(|value| (label, value))),
+            Err(()) => {
+                result =
+                    Err(format!("the value of {label:?} in its performance data must be a number"));
+            }
+        }
+        rest = next.trim_start();
+    }
+    result
+}
+
+/// The label and what is behind its `=`. In single quotes it may hold anything; two of them are one.
+fn label(text: &str) -> Option<(String, &str)> {
+    let Some(mut rest) = text.strip_prefix('\'') else {
+        let (label, rest) = text.split_once('=')?;
+        let plain = !label.is_empty() && !label.contains(char::is_whitespace);
+        return plain.then(|| (label.to_owned(), rest));
+    };
+    let mut label = String::new();
+    loop {
+        let (part, behind) = rest.split_once('\'')?;
+        label.push_str(part);
+        match behind.strip_prefix('\'') {
+            Some(quoted) => {
+                label.push('\'');
+                rest = quoted;
+            }
+            None => return Some((label, behind.strip_prefix('=')?)),
+        }
+    }
+}
+
+/// The number, as the plugin printed it, whatever its unit; none when it is `U`, unknown. Some
+/// plugins print a decimal comma.
+fn number(item: &str) -> Result<Option<f64>, ()> {
+    let value = item.split(';').next().unwrap_or_default();
+    if value == "U" {
+        return Ok(None);
+    }
+    let digits = value.trim_end_matches(|c: char| c.is_alphabetic() || "%°".contains(c));
+    // An exponent looks like a unit until a digit follows.
+    let value: f64 = digits.replace(',', ".").parse().map_err(drop)?;
+    if value.is_finite() { Ok(Some(value)) } else { Err(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shown(metrics: &[(String, f64)]) -> String {
+        let one = |(name, value): &(String, f64)| format!("{name}={value}");
+        metrics.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn lines_are_paths_and_values() {
+        let output = parse("# raid\nraid_monitor.md0.degraded 1\n\n  load 2.5e-1 \ncold\t-7\n");
+        assert_eq!(shown(&output.metrics), "raid_monitor.md0.degraded=1 load=0.25 cold=-7");
+        assert_eq!((output.perfdata, output.doubt), (vec![], None));
+    }
+
+    #[test]
+    fn a_line_among_them_that_is_none_is_told() {
+        for line in
+            ["raid degraded 1", "a..b 1", "a.b", "a nan", "a inf", "a.* 1", "a 1 2", "a 1,5"]
+        {
+            let output = parse(&format!("good 1\n{line}\n"));
+            assert_eq!(shown(&output.metrics), "good=1", "{line}");
+            let doubt = output.doubt.unwrap();
+            assert!(
+                doubt.starts_with("line 2 of its output must be a path and a number"),
+                "{doubt}"
+            );
+            assert!(doubt.contains(line), "{doubt}");
+        }
+        let long = format!("{} 1\nx 1\n", "y".repeat(LONGEST_PATH + 1));
+        assert!(parse(&long).doubt.is_some());
+    }
+
+    #[test]
+    fn a_plugin_without_performance_data_says_how_things_are() {
+        for text in ["OK - all is well\n", "", "CRITICAL: mirror broken\nmore about it\n"] {
+            assert_eq!(parse(text), Output::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn performance_data_is_read_as_the_guidelines_have_it() {
+        for (text, metrics) in [
+            ("OK - all fine | used=5%;80;90", "used=5"),
+            ("OK | used=5%;80;90;0;100 free=95%", "used=5 free=95"),
+            ("DISK OK - free space: / 3326 MB (56%); | /=2643MB;5948;5958;0;5968", "/=2643"),
+            (
+                "x|'label with spaces'=1.5MB;;;; 'it''s'=2s 'a=b'=3c",
+                "label with spaces=1.5 it's=2 a=b=3",
+            ),
+            (
+                "PING OK - rta 0.80 ms|rta=0.800000ms;3000.000000;5000.000000;0.000000 pl=0%;80;100;0",
+                "rta=0.8 pl=0",
+            ),
+            ("x | unknown=U;1;2 known=-.5", "known=-0.5"),
+            ("x | exp=1e3 range=5;10:20;@5:6 comma=1,5s", "exp=1000 range=5 comma=1.5"),
+            ("x | t=21.5°C micro=7µs", "t=21.5 micro=7"),
+            ("no pipe in the first line\nbut | late=1\nlater=2 last=3", "late=1 later=2 last=3"),
+            ("OK | one=1\nlong text\nmore | two=2\nthree=3", "one=1 two=2 three=3"),
+            ("OK |", ""),
+            ("OK | \n\n", ""),
+        ] {
+            let output = parse(text);
+            assert_eq!(shown(&output.perfdata), metrics, "{text}");
+            assert_eq!((output.metrics, output.doubt), (vec![], None), "{text}");
+        }
+    }
+
+    #[test]
+    fn performance_data_that_is_none_is_told() {
+        for (text, metrics, what) in [
+            ("x | a=1 nonsense", "a=1", "must be 'label'=value"),
+            ("x | 'open=1", "", "must be 'label'=value"),
+            ("x | =1", "", "must be 'label'=value"),
+            ("x | a=many b=2", "b=2", "the value of \"a\""),
+            ("x | a= b=2", "b=2", "the value of \"a\""),
+            ("x | a=nan", "", "the value of \"a\""),
+        ] {
+            let output = parse(text);
+            assert_eq!(shown(&output.perfdata), metrics, "{text}");
+            let doubt = output.doubt.unwrap();
+            assert!(doubt.contains(what), "{text}: {doubt}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_prints_without_end_is_cut() {
+        let text: String = (0..1000).map(|n| format!("a{n} 1\n")).collect();
+        let output = parse(&text);
+        assert_eq!(output.metrics.len(), MOST);
+        assert_eq!(output.doubt.unwrap(), "it printed 1000 metrics, the first 64 are taken");
+    }
+
+    proptest! {
+        #[test]
+        fn junk_gives_no_panic_and_no_odd_number(text in "(\\PC|[|='; \n\t.a1U%]){0,80}") {
+            let output = parse(&text);
+            for (path, value) in output.metrics.iter().chain(&output.perfdata) {
+                prop_assert!(value.is_finite(), "{path}");
+            }
+            prop_assert!(output.metrics.iter().all(|(path, _)| is_path(path)));
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! hbc exec as cron would run it, against a socket that answers or does not, and against hbd.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use heartbeat::clock::Now;
+use heartbeat::heartbeat::datagram::{Datagram, Kind, parse};
+use heartbeat::heartbeat::wire::ack;
+
+#[allow(dead_code, reason = "each test file uses some of them")]
+mod support {
+    pub mod hbd;
+    pub mod http_double;
+}
+
+/// A socket that answers, or does not, and keeps what came.
+struct Server {
+    address: SocketAddr,
+    came: Receiver<Vec<u8>>,
+}
+
+impl Server {
+    fn start(answers: bool) -> Server {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (tx, came) = channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 9000];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let bytes = buffer[..length].to_vec();
+                let time = parse(&bytes).unwrap().time.map(|time| time.text.to_owned());
+                // Kept before it is answered: who has the answer may look at once.
+                if tx.send(bytes).is_err() {
+                    return;
+                }
+                if let Some(answer) = ack(time.as_deref(), Now::read().wall, None, 8192)
+                    && answers
+                {
+                    socket.send_to(&answer, from).unwrap();
+                }
+            }
+        });
+        Server { address, came }
+    }
+
+    /// All that came, in short: event, text, metrics without times.
+    fn told(&self) -> Vec<String> {
+        self.came.try_iter().map(|bytes| short(&parse(&bytes).unwrap())).collect()
+    }
+}
+
+fn short(datagram: &Datagram) -> String {
+    if let Some(message) = &datagram.message {
+        assert_eq!(datagram.event, Kind::Message);
+        return format!("message: {message}");
+    }
+    let timeless = ["started", "ended", "seconds"];
+    let metrics = datagram.metrics.iter().filter_map(|(path, value)| {
+        let (_, last) = path.rsplit_once('.').unwrap();
+        (!timeless.contains(&last)).then(|| format!(" {path}={value}"))
+    });
+    metrics.collect::<String>().trim().to_owned()
+}
+
+fn hbc(address: SocketAddr, options: &[&str], command: &[&str]) -> Command {
+    let mut hbc = Command::new(env!("CARGO_BIN_EXE_hbc"));
+    hbc.args(["exec", "--server", &address.to_string(), "--host", "web1", "--wait", "20s"]);
+    hbc.args(options).arg("--").args(command);
+    hbc
+}
+
+fn exec(server: &Server, options: &[&str], command: &[&str]) -> (i32, String, String) {
+    said(&hbc(server.address, options, command).output().unwrap())
+}
+
+fn said(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_job_that_works_is_told_at_its_beginning_and_at_its_end() {
+    let server = Server::start(true);
+    let (code, out, error) = exec(&server, &["--name", "nightly.backup"], &["echo", "done"]);
+    assert_eq!((code, out.as_str(), error.as_str()), (0, "done\n", ""));
+    let came: Vec<Vec<u8>> = server.came.try_iter().collect();
+    let told: Vec<Datagram> = came.iter().map(|bytes| parse(bytes).unwrap()).collect();
+    // It may have ended before its beginning was told: then that is not told twice.
+    let last = told.last().unwrap();
+    assert_eq!(
+        short(last),
+        "job_monitor.nightly_backup.exit_code=0 job_monitor.nightly_backup.running=0"
+    );
+    let value = |what: &str| {
+        let path = format!("job_monitor.nightly_backup.{what}");
+        last.metrics.iter().find(|(known, _)| *known == path).unwrap().1
+    };
+    let now = Now::read().wall.0 as f64 / 1000.0;
+    assert!((now - 60.0..=now).contains(&value("started")));
+    assert!(value("ended") >= value("started") && value("seconds") < 60.0);
+    assert_eq!(last.host, "web1");
+}
+
+#[test]
+fn a_job_that_runs_is_told_while_it_runs() {
+    let server = Server::start(true);
+    let mut child = hbc(server.address, &["--interval", "1d", "--metric", "a.b=1"], &["cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let bytes = server.came.recv_timeout(Duration::from_secs(60)).unwrap();
+    let begin = parse(&bytes).unwrap();
+    assert_eq!(short(&begin), "a.b=1 job_monitor.cat.running=1");
+    assert_eq!(begin.interval, Some(Duration::from_secs(86_400)));
+    child.stdin.take().unwrap().write_all(b"its own input").unwrap();
+    let (code, out, error) = said(&child.wait_with_output().unwrap());
+    assert_eq!((code, out.as_str(), error.as_str()), (0, "its own input", ""));
+    assert_eq!(server.told(), ["a.b=1 job_monitor.cat.exit_code=0 job_monitor.cat.running=0"]);
+}
+
+#[test]
+fn a_job_that_fails_is_told_as_a_message() {
+    for (script, code, how) in [
+        ("exit 3", 3, "failed with exit code 3 after "),
+        ("kill -KILL $$", 137, "was killed by signal 9 after "),
+    ] {
+        let server = Server::start(true);
+        let (exit, out, error) = exec(&server, &["--name", "job"], &["sh", "-c", script]);
+        assert_eq!((exit, out.as_str(), error.as_str()), (code, "", ""));
+        let told = server.told();
+        let [.., message, end] = &told[..] else { panic!("{told:?}") };
+        assert!(message.starts_with(&format!("message: job job {how}")), "{message}");
+        assert_eq!(*end, format!("job_monitor.job.exit_code={code} job_monitor.job.running=0"));
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_is_told_like_a_job_that_failed() {
+    let server = Server::start(true);
+    let (code, _, error) = exec(&server, &[], &["/nonexistent/backup"]);
+    assert_eq!(code, 127);
+    assert!(error.starts_with("hbc: cannot run /nonexistent/backup: "), "{error}");
+    let told = server.told();
+    assert!(told[told.len() - 2].starts_with("message: job backup could not be started: "));
+    let (code, ..) = exec(&server, &[], &["/etc/passwd"]);
+    assert_eq!(code, 126);
+}
+
+#[test]
+fn a_server_that_does_not_answer_harms_nobody() {
+    let server = Server::start(false);
+    let begin = Instant::now();
+    let script = "echo out; echo err >&2; exit 5";
+    let (code, out, error) = exec(&server, &["--wait", "300ms"], &["sh", "-c", script]);
+    assert!(begin.elapsed() < Duration::from_secs(60));
+    assert_eq!((code, out.as_str()), (5, "out\n"));
+    assert!(error.starts_with("err\nhbc: "), "{error}");
+    assert!(error.contains(" did not answer within "), "{error}");
+    // Whatever is lost on the way: the end is the last thing that is said.
+    let told = server.told();
+    let first_end = told.iter().position(|line| !line.contains("running=1")).unwrap();
+    assert!(told[first_end..].iter().all(|line| !line.contains("running=1")), "{told:?}");
+    assert!(told.last().unwrap().contains("running=0"), "{told:?}");
+}
+
+#[test]
+fn what_cannot_be_told_at_all_does_not_keep_the_job_from_running() {
+    let server = Server::start(true);
+    for options in [&["--key-file", "/nonexistent"][..], &["--host", "no host"]] {
+        let (code, out, error) = exec(&server, options, &["echo", "done"]);
+        assert_eq!((code, out.as_str()), (0, "done\n"), "{error}");
+        assert!(error.starts_with("hbc: --"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    assert!(server.told().is_empty());
+}
+
+/// A job that has said that it is ready.
+fn ready(command: &mut Command) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    (child, out)
+}
+
+#[test]
+fn signals_are_passed_on_to_the_job() {
+    for (signal, name) in [(libc::SIGTERM, "TERM"), (libc::SIGINT, "INT"), (libc::SIGHUP, "HUP")] {
+        let server = Server::start(true);
+        let script = format!("trap 'exit 7' {name}; echo ready; while :; do sleep 0.05; done");
+        let (mut child, _out) = ready(&mut hbc(server.address, &[], &["sh", "-c", &script]));
+        // SAFETY: it only sends a signal, to a child that was not yet waited for.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        assert_eq!(child.wait().unwrap().code(), Some(7), "{name}");
+        let told = server.told();
+        assert!(
+            told[told.len() - 2].starts_with("message: job sh failed with exit code 7"),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn a_job_inherits_no_blocked_signals() {
+    let server = Server::start(true);
+    let command = ["grep", "^SigBlk", "/proc/self/status"];
+    let (code, out, _) = exec(&server, &[], &command);
+    let (_, usual, _) = said(&Command::new(command[0]).args(&command[1..]).output().unwrap());
+    assert_eq!((code, out), (0, usual));
+}
+
+#[test]
+fn hbd_hears_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("heartbeat.yaml");
+    let text = format!(
+        "notification_channels: {{log: {{type: log}}}}\ndefault_notification_channels: [log]\n\
+         hosts: {{web1: {{watch: true}}}}\nreceiver: {{port: 0}}\nheartbeat: {{port: 0}}\nstate_dir: {}\n",
+        folder.path().join("state").display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let hbd = support::hbd::Hbd::start(&config);
+    let ready = hbd.wait_log("is ready: ");
+    let (_, rest) = ready.split_once("UDP ").unwrap();
+    let address: SocketAddr = rest.split(',').next().unwrap().parse().unwrap();
+    let options = ["--name", "nightly", "--interval", "1d"];
+    let (code, _, error) = said(&hbc(address, &options, &["sh", "-c", "exit 3"]).output().unwrap());
+    assert_eq!((code, error.as_str()), (3, ""));
+    hbd.wait_log("web1 job nightly failed with exit code 3 after ");
+    let (_, answer) = hbd.request("GET", "/api/v1/hosts/web1", b"");
+    assert!(answer.contains("job_monitor.nightly.exit_code"), "{answer}");
+    hbd.stop();
+}
