@@ -7,7 +7,7 @@ use super::hosts::heard;
 use super::html::Html;
 use super::panels::{self, Read, cut};
 use super::spark::{Window, spark, summary};
-use super::words::{Rounded, about, exact, limit, metric, percent};
+use super::words::{about, exact, limit, metric, percent};
 use crate::clock::{Wall, words};
 use crate::event::Level;
 use crate::snapshot::{
@@ -171,7 +171,7 @@ fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: 
     html.attribute("class", level.map_or("", class_of)).markup("><th scope=row");
     html.attribute("title", &view.path).markup(">").text(cut(&name));
     html.markup("<td class=n><b").attribute("title", exact(view.value)).markup(">");
-    html.text(Rounded(view.value)).text(unit).markup("</b>");
+    html.text(unit.of(view.value)).markup("</b>");
     if let Some(level) = level {
         html.markup(" <b>").text(level.name()).markup("</b>");
     }
@@ -188,7 +188,7 @@ fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: 
     for value in [least, mean, most] {
         html.markup("<td class=n>");
         if !series.points.is_empty() {
-            html.text(Rounded(value)).text(unit);
+            html.text(unit.of(value));
         }
     }
 }

@@ -5,7 +5,7 @@ use super::bars::{DAYS, HOURS, Scale, bars};
 use super::health::{Health, class_of};
 use super::html::Html;
 use super::list::{Chosen, ON_A_PAGE};
-use super::words::{Rounded, about, ago, count, limit, metric, percent};
+use super::words::{Unit, about, ago, count, limit, metric, percent};
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::snapshot::{ConnectionView, HostView, MetricView, PastView, Slice, State};
@@ -201,12 +201,12 @@ fn one(html: &mut Html, view: &MetricView) {
     let name = shortened(&name);
     let value = reading(view.value, unit);
     let Some(level) = view.level.filter(|level| *level > Level::Ok) else {
-        html.markup("<span class=m><i>").text(name).markup("</i> ").text(value).text(unit);
+        html.markup("<span class=m><i>").text(name).markup("</i> ").text(value);
         html.markup("</span>");
         return;
     };
     html.markup("<span").attribute("class", format_args!("m {}", class_of(level))).markup(">");
-    html.text(level.name()).markup(": ").text(name).markup(" <b>").text(value).text(unit);
+    html.text(level.name()).markup(": ").text(name).markup(" <b>").text(value);
     html.markup("</b>");
     if let Some(limit) = &view.limit {
         html.markup(" <i>").text(limit).markup("</i>");
@@ -223,8 +223,8 @@ fn shortened(name: &str) -> String {
 }
 
 /// Percents without decimals: more of them would only flicker.
-fn reading(value: f64, unit: &str) -> String {
-    if unit.is_empty() { Rounded(value).to_string() } else { Rounded(value.round()).to_string() }
+fn reading(value: f64, unit: Unit) -> String {
+    unit.of(if unit == Unit::Percent { value.round() } else { value })
 }
 
 /// How many hosts are how, each a link to them.
