@@ -13,7 +13,7 @@ mod past;
 pub use self::account::{Account, Reading};
 pub use self::past::{
     AlertView, DetailView, EventView, ModuleView, PastView, PlanView, PointView, RepositoryView,
-    SeriesView, Slice,
+    SeriesView, Slice, always,
 };
 
 /// The state of a connection, or of a host as the best of its connections.

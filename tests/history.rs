@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chronicle::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use heartbeat::clock::{Now, Wall};
 use heartbeat::heartbeat::fleet::{Fleet, Mark, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
@@ -11,12 +12,10 @@ use heartbeat::history::keeper::Keeper;
 use heartbeat::history::settings::Settings;
 use heartbeat::snapshot::{Account, PastView};
 use heartbeat::store::Table;
-use support::chronicle::{DAY, Hosts, MIDNIGHT, MINUTE, World};
-use support::http_double::lock;
 use tempfile::TempDir;
 
-#[path = "support/mod.rs"]
-mod support;
+#[path = "support/chronicle.rs"]
+mod chronicle;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

@@ -32,8 +32,9 @@ hbd watches hosts by their heartbeats and tells people.
   hbd check  [--config FILE] [--strict] [--json]  says what is wrong with the configuration
   hbd notify [--config FILE] (--host HOST | --channel NAME ... | --default)
              [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
-  hbd log    [--config FILE | --url URL] [HOST] [--limit N] [--json]
-                                                  the last 50 or N messages: to whom, and how they ended
+  hbd log    [--config FILE | --url URL] [HOST] [--events] [--limit N] [--json]
+                                                  the last 50 or N messages: to whom, and how they ended;
+                                                  or what happened, told or not
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
   hbd --help | --version

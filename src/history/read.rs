@@ -85,8 +85,11 @@ fn view(tier: Tier, slot: u32, point: Point) -> PointView {
     PointView { at: tier.start(slot), mean, least, most }
 }
 
-/// Whether a path is meant by a pattern: `*` stands for one part.
+/// Whether a path is meant by a pattern: `*` stands for one part, and by itself for everything.
 fn matches(pattern: &str, path: &str) -> bool {
+    if pattern == "*" {
+        return true;
+    }
     let mut parts = path.split('.');
     pattern
         .split('.')
@@ -103,7 +106,7 @@ mod tests {
         for (pattern, path, meant) in [
             ("a.b", "a.b", true),
             ("a.*", "a.b", true),
-            ("*", "a", true),
+            ("*", "a.b.c", true),
             ("a.*", "a.b.c", false),
             ("a.*.c", "a.b", false),
             ("a", "a.b", false),

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::json;
 
+use super::badge;
 use super::house::{Answer, House, NotSent, SentNow, Taken};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::notice;
+use super::openapi;
 use super::origin::{foreign_name, stranger};
 use super::page::{self, Visit};
+use super::past;
 use super::reply::Reply;
 use super::routes::{NoRoute, Route, route};
 use super::stream::Pieces;
@@ -82,6 +85,10 @@ pub fn answer(house: &Arc<dyn House>, token: Option<&Token>, request: &Request) 
         Ok(Route::Notifications) => notifications(house, target),
         Ok(Route::Page) => drawn(house, None, request),
         Ok(Route::HostPage(name)) => drawn(house, Some(name), request),
+        Ok(Route::Events) => past::events(house, target),
+        Ok(Route::Alerts) => past::alerts(house, target),
+        Ok(Route::Backups) => past::backups(house, target),
+        Ok(Route::History(host)) => past::history(house, host, target),
         Ok(Route::Heartbeat) => taken(target, house.hear(request.body, request.peer), heard),
         Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
         route => Answered::Now(at_once(house, route, request)),
@@ -105,8 +112,13 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
         }
         Ok(Route::Host(name)) => match house.host(&name) {
             Some(host) => Reply::json(200, &host),
-            None => Reply::problem(target, 404, &format!("no host is called \"{name}\"")),
+            None => past::no_host(target, &name),
         },
+        Ok(Route::Badge(name)) => match house.host(&name) {
+            Some(host) => badge::badge(&host),
+            None => past::no_host(target, &name),
+        },
+        Ok(Route::OpenApi) => Reply::document(openapi::document()),
         Ok(Route::Channels) => {
             let now = Now::read().wall.to_string();
             Reply::json(200, &Channels { now, channels: house.channels() })
@@ -118,7 +130,11 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             | Route::Heartbeat
             | Route::Alert
             | Route::Page
-            | Route::HostPage(_),
+            | Route::HostPage(_)
+            | Route::Events
+            | Route::Alerts
+            | Route::Backups
+            | Route::History(_),
         ) => Reply::problem(target, 500, "it is answered elsewhere"),
     }
 }

@@ -1,6 +1,6 @@
 //! What of the history is wanted: the queries of the routes that show it. Pure.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::routes::percent_decoded;
 use crate::clock::Wall;
@@ -51,7 +51,7 @@ pub struct EventsWanted {
 /// A part of the metrics of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesWanted {
-    /// Their paths; `*` stands for one part. All when there is none.
+    /// Their paths; `*` stands for one part, and by itself for all. All when there is none.
     pub metrics: Vec<String>,
     /// How far back.
     pub range: Duration,
@@ -139,13 +139,17 @@ fn unknown(name: &str, there_are: &str) -> String {
 }
 
 fn limit(value: &str) -> Result<usize, String> {
-    let limit = value.parse().ok().filter(|limit| *limit > 0);
-    let limit: usize = limit.ok_or("limit: must be a number from 1 to 1000")?;
-    Ok(limit.min(MOST))
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    // What is beyond all numbers is beyond the limit.
+    let limit: Option<usize> = digits.then(|| value.parse().unwrap_or(usize::MAX));
+    let limit = limit.filter(|limit| *limit > 0);
+    Ok(limit.ok_or("limit: must be a number from 1 to 1000")?.min(MOST))
 }
 
 fn id(value: &str) -> Result<u64, String> {
-    u64::from_str_radix(value, 16).map_err(|_| "before: must be an id of this list".into())
+    let digits = value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = u64::from_str_radix(value, 16).ok().filter(|_| digits);
+    id.ok_or_else(|| "before: must be an id of this list".into())
 }
 
 /// A list with commas.
@@ -166,11 +170,39 @@ fn kind(name: &str) -> Result<String, String> {
     Err(format!("kind: must be one of {}", Fact::KINDS.join(", ")))
 }
 
+/// A time by RFC 3339, with any offset. One before 1970 is the beginning of all times.
 fn time(name: &str, value: &str) -> Result<Wall, String> {
-    // A plus that was not encoded is a space by the rules of forms; times here end in Z.
-    let read = humantime::parse_rfc3339_weak(value);
-    read.map(SystemTime::into)
-        .map_err(|_| format!("{name}: must be a time such as 2026-11-21T20:12:08Z"))
+    let wrong = || format!("{name}: must be a time such as 2026-11-21T20:12:08Z");
+    let text = value.to_ascii_uppercase();
+    let (local, offset) = match text.strip_suffix('Z') {
+        Some(local) => (local, 0),
+        None => text
+            .len()
+            .checked_sub(6)
+            .and_then(|place| text.split_at_checked(place))
+            .and_then(|(local, offset)| Some((local, seconds_of(offset)?)))
+            .ok_or_else(wrong)?,
+    };
+    match humantime::parse_rfc3339_weak(local) {
+        Ok(time) => Ok(Wall(Wall::from(time).0 - offset * 1000)),
+        Err(humantime::TimestampError::OutOfRange) => Ok(Wall(0)),
+        Err(_) => Err(wrong()),
+    }
+}
+
+/// `+01:30` in seconds.
+fn seconds_of(offset: &str) -> Option<i64> {
+    let sign = match offset.get(..1)? {
+        "+" => 1,
+        "-" => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+    let two = |text: &str, most: i64| -> Option<i64> {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|number| digits && *number <= most)
+    };
+    Some(sign * (two(hours, 23)? * 3600 + two(minutes, 59)? * 60))
 }
 
 #[cfg(test)]
@@ -216,7 +248,19 @@ mod tests {
         assert_eq!(found.levels, [Level::Warning, Level::Critical]);
         assert_eq!(found.kinds, ["overdue", "back"]);
         assert_eq!(found.since, Some(Wall(1_795_291_928_000)));
-        for wrong in ["level=bad", "kind=x", "since=yesterday", "until=", "color=red"] {
+        for same in ["2026-11-21T21:42:08%2B01:30", "2026-11-21t20:12:08.000z"] {
+            assert_eq!(events(&format!("/e?since={same}")).unwrap().since, found.since);
+        }
+        assert_eq!(events("/e?since=1900-01-01T00:00:00Z").unwrap().since, Some(Wall(0)));
+        for wrong in [
+            "level=bad",
+            "kind=x",
+            "since=yesterday",
+            "until=",
+            "until=2026-11-21T20:12:08",
+            "before=%2B1",
+            "color=red",
+        ] {
             let name = wrong.split('=').next().unwrap();
             let why = events(&format!("/e?{wrong}")).unwrap_err();
             assert!(why.starts_with(name), "{wrong}: {why}");

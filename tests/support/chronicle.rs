@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use heartbeat::clock::{Mono, Now, Wall};
@@ -12,13 +12,16 @@ use heartbeat::history::{Row, Sources};
 use heartbeat::snapshot::Account;
 use heartbeat::store::{Committed, Snapshot, Store, Table, Write};
 
-use super::http_double::lock;
-
 /// 2026-11-21T00:00:00Z.
 pub const MIDNIGHT: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_219_200_000) };
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// What somebody holds, even when somebody panicked with it.
+pub fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Hosts as the history sees them.
 pub trait Hosts: Send {

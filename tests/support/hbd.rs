@@ -72,6 +72,11 @@ impl Hbd {
         }
     }
 
+    /// Whether its log has these words so far.
+    pub fn logged(&self, words: &str) -> bool {
+        lock(&self.log.0).iter().any(|line| line.contains(words))
+    }
+
     /// Status and answer.
     pub fn request(&self, method: &str, target: &str, body: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).unwrap();

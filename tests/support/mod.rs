@@ -2,7 +2,6 @@
 //! refuse what those refuse. Each test file uses some of them.
 #![allow(dead_code)]
 
-pub mod chronicle;
 pub mod http_double;
 pub mod mattermost;
 pub mod pushover;
