@@ -8,6 +8,7 @@ use chronicle::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use heartbeat::clock::{Now, Wall};
 use heartbeat::heartbeat::fleet::{Fleet, Mark, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
+use heartbeat::history::Sources;
 use heartbeat::history::keeper::Keeper;
 use heartbeat::history::settings::Settings;
 use heartbeat::snapshot::{Account, PastView};
@@ -199,6 +200,38 @@ fn what_is_too_old_goes_and_a_host_that_is_gone_with_it() {
     for table in [Table::Hours, Table::Days, Table::Names] {
         assert_eq!(play.world.rows(table), 1, "{table:?}");
     }
+}
+
+#[test]
+fn what_takes_too_much_room_goes_the_oldest_first() {
+    let small = Settings { max_bytes: 300_000, ..Settings::default() };
+    let hosts: Vec<String> = (0..31).map(|n| format!("host{n:03}")).collect();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let mut play = Play::with(&hosts, small);
+    play.pass(2 * DAY + 120 * MINUTE, &hosts);
+    let snapshot = play.world.snapshot().unwrap();
+    let bytes: u64 = Table::ALL.into_iter().map(|table| snapshot.bytes(table)).sum();
+    // What came since midnight may be too much until the next.
+    assert!(bytes < 700_000, "{bytes}");
+    let newest = play.world.newest(Table::Metrics, Some("b"), 1).unwrap();
+    assert!(newest[0].0.ends_with("/host029"), "of more hosts nothing is kept: {}", newest[0].0);
+    let series = play.keeper.series("host007", &["m.load".into()], DAY, play.now.wall).unwrap();
+    let last = series[0].points.last().unwrap();
+    assert!(play.now.wall.since(last.at) <= 20 * MINUTE, "the newest are there");
+    assert_eq!(play.past("host007").availability_90_days, Some(1.0));
+}
+
+#[test]
+fn a_clock_that_was_never_set_records_nothing_and_disturbs_nothing_later() {
+    let mut play = Play::new(&["web1"]);
+    play.keeper = play.world.keeper(Settings::default());
+    let right = play.now.wall;
+    play.now.wall = Wall(5_000);
+    play.pass(180 * MINUTE, &["web1"]);
+    assert_eq!(*lock(&play.world.writes), 0);
+    play.now.wall = right;
+    play.pass(60 * MINUTE, &["web1"]);
+    assert_eq!(hours(&play.past("web1"), 2), [(55, 0, 0), (0, 0, 0)]);
 }
 
 #[test]

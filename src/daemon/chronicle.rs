@@ -133,25 +133,25 @@ pub fn plans(rooms: &Rooms) -> Result<Vec<PlanView>, String> {
 
 /// What is wrong at present, the worst first: what the hosts show, and what was told of all else.
 pub fn alerts(rooms: &Rooms) -> Result<Vec<AlertView>, String> {
-    let told = ask(&rooms.courier, |_, outbox| outbox.alerts())?;
-    let mut alerts = Vec::new();
-    let mut from = 0;
-    while from < rooms.watch.count() {
-        for wrong in rooms.watch.wrong(from, HOSTS_AT_ONCE) {
-            let known = told.iter().find(|alert| alert.trouble == wrong.trouble);
-            alerts.push(AlertView {
-                level: wrong.level,
-                since: Some(wrong.since),
-                ..view(&wrong.trouble, wrong.text, known)
-            });
-        }
-        from += HOSTS_AT_ONCE;
+    let mut wrong = Vec::new();
+    for from in (0..rooms.watch.count()).step_by(HOSTS_AT_ONCE) {
+        wrong.extend(rooms.watch.wrong(from, HOSTS_AT_ONCE));
+        // A whole site may be gone: what will not be shown is not kept.
+        wrong.sort_by_key(|wrong| Reverse((wrong.level, wrong.since)));
+        wrong.truncate(MOST_ALERTS);
     }
-    let others = told.iter().filter_map(|alert| {
-        let text = of_no_host(&alert.trouble)?;
-        Some(view(&alert.trouble, text, Some(alert)))
-    });
-    alerts.extend(others);
+    let mut alerts = ask(&rooms.courier, move |_, outbox| {
+        let of_hosts = wrong.into_iter().map(|wrong| {
+            let told = outbox.alert(&wrong.trouble);
+            let view = view(&wrong.trouble, wrong.text, told.as_ref());
+            AlertView { level: wrong.level, since: Some(wrong.since), ..view }
+        });
+        let others = outbox
+            .alerts_of_no_host()
+            .into_iter()
+            .filter_map(|told| Some(view(&told.trouble, of_no_host(&told.trouble)?, Some(&told))));
+        of_hosts.chain(others).collect::<Vec<AlertView>>()
+    })?;
     alerts.sort_by_key(|alert| Reverse((alert.level, alert.since)));
     alerts.truncate(MOST_ALERTS);
     Ok(alerts)

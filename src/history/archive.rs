@@ -49,7 +49,7 @@ impl Keeper {
     /// # Errors
     /// A sentence, when the disk cannot be read.
     pub fn pasts(&self, hosts: &[&str], now: Now) -> Result<Vec<Option<PastView>>, String> {
-        let bars = self.bars(hosts)?.into_iter().zip(hosts);
+        let bars = self.bars(hosts, now.wall)?.into_iter().zip(hosts);
         let past = bars.map(|(bars, host)| {
             let running = self.sources.running(host, now);
             if bars.is_none() && running.is_none() {

@@ -26,6 +26,10 @@ const HOSTS_AT_ONCE: usize = 100;
 const ROWS_AT_ONCE: usize = 1000;
 /// A slot that ended longer ago ended while nobody looked at the clock.
 const LATE: Duration = Duration::from_secs(120);
+/// No bar is older.
+const SHOWN: Duration = Duration::from_secs(91 * 86_400);
+/// So many bytes are reckoned with for each host: of more hosts than fit nothing is kept.
+const HOST_BYTES: u64 = 10_000;
 /// So many hosts' pasts are kept in memory while somebody looks at them.
 const MOST_CACHED: usize = 2000;
 
@@ -33,10 +37,18 @@ const MOST_CACHED: usize = 2000;
 pub struct Keeper {
     pub(super) sources: Arc<dyn Sources>,
     settings: Mutex<Settings>,
-    /// The slot of ten minutes that the accounts are about which nobody has taken yet.
-    slot: Mutex<Option<u32>>,
+    /// Where the clock stands.
+    clock: Mutex<Clock>,
     /// The pasts that were looked at since they last changed.
     pub(super) cache: Mutex<HashMap<String, Option<Bars>>>,
+}
+
+#[derive(Default)]
+struct Clock {
+    /// The slot of ten minutes that the accounts are about which nobody has taken yet.
+    slot: Option<u32>,
+    /// The day on which it was last looked how much room all takes.
+    trimmed: Option<u32>,
 }
 
 pub(super) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -49,7 +61,7 @@ impl Keeper {
         Keeper {
             sources,
             settings: Mutex::new(settings),
-            slot: Mutex::new(None),
+            clock: Mutex::default(),
             cache: Mutex::default(),
         }
     }
@@ -76,27 +88,29 @@ impl Keeper {
     /// Writes down what the time has come for.
     pub fn turn(&self, now: Now) {
         let current = Tier::Fine.slot(now.wall);
-        let mut slot = locked(&self.slot);
-        let begun = match *slot {
-            _ if !plausible(now.wall) => return,
-            Some(begun) if begun == current => return,
-            begun => begun,
-        };
-        *slot = Some(current);
-        let Some(begun) = begun else {
+        let mut clock = locked(&self.clock);
+        if !plausible(now.wall) || clock.slot == Some(current) {
+            return;
+        }
+        let Some(begun) = clock.slot.replace(current) else {
+            // What was before nobody knew the time is not told as if it were now.
+            self.each_account(now, |_| {});
             // A daemon that has just started goes on with its predecessor's hours.
-            return self.after_hour(now);
+            return self.roll_all(now.wall);
         };
         self.write_down(begun, moment(current, now), now);
         if Tier::Hours.slot(Tier::Fine.start(begun)) != Tier::Hours.slot(now.wall) {
-            self.after_hour(now);
+            self.roll_all(now.wall);
+            let day = Some(Tier::Days.slot(now.wall));
+            let daily = std::mem::replace(&mut clock.trimmed, day) != day;
+            self.trim(daily, now.wall);
         }
     }
 
     /// Writes down what there is, at the stop.
     pub fn close(&self, now: Now) {
-        let slot = *locked(&self.slot);
-        if let Some(slot) = slot.filter(|_| plausible(now.wall)) {
+        let clock = locked(&self.clock);
+        if let Some(slot) = clock.slot.filter(|_| plausible(now.wall)) {
             self.write_down(slot, now, now);
         }
     }
@@ -110,41 +124,47 @@ impl Keeper {
         let unseen = self.sources.unseen(now);
         let oldest = now.wall - self.settings().availability;
         let stretch = Stretch { slot, unseen: &unseen, oldest };
-        let mut from = 0;
-        loop {
-            // Those that cannot be stored are taken all the same: what comes after them is right.
-            let accounts = self.sources.accounts(from, HOSTS_AT_ONCE, until);
-            if accounts.is_empty() {
-                break;
-            }
-            from += HOSTS_AT_ONCE;
-            let Ok(snapshot) = &snapshot else { continue };
-            let known = known(snapshot, slot, &accounts);
+        // Those that cannot be stored are taken all the same: what comes after them is right.
+        self.each_account(until, |accounts| {
+            let Ok(snapshot) = &snapshot else { return };
+            let known = known(snapshot, slot, accounts);
             let rows = accounts.iter().zip(&known);
-            let rows: Vec<Write> =
-                rows.flat_map(|(account, known)| stretch.rows(account, known)).collect();
-            self.leave(rows);
-        }
-        locked(&self.cache).clear();
+            self.leave(rows.flat_map(|(account, known)| stretch.rows(account, known)).collect());
+        });
+        *locked(&self.cache) = HashMap::new();
     }
 
-    /// Makes hours and days of what has ended, and lets go of what is too old.
-    fn after_hour(&self, now: Now) {
+    fn each_account(&self, until: Now, mut take: impl FnMut(&[Account])) {
+        let most = self.settings().max_bytes / HOST_BYTES;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        for from in (0..most).step_by(HOSTS_AT_ONCE) {
+            let accounts = self.sources.accounts(from, HOSTS_AT_ONCE.min(most - from), until);
+            if accounts.is_empty() {
+                return;
+            }
+            take(&accounts);
+        }
+    }
+
+    /// Makes hours and days of what has ended.
+    fn roll_all(&self, now: Wall) {
         for tier in [Tier::Hours, Tier::Days] {
             // Each sees what the one before has written.
             let Ok(snapshot) = self.sources.snapshot() else { return };
-            self.roll(tier, &snapshot, now.wall);
+            self.roll(tier, &snapshot, now);
         }
+    }
+
+    /// Lets go of what is too old, and once a day of what takes too much room.
+    fn trim(&self, daily: bool, now: Wall) {
         let Ok(snapshot) = self.sources.snapshot() else { return };
         let settings = self.settings();
-        for rows in trim::by_age(&snapshot, &settings, now.wall) {
-            self.leave(rows);
+        let mut gone = trim::by_age(&snapshot, &settings, now);
+        if daily {
+            gone.extend(trim::of_the_gone(&snapshot, &settings, now));
+            gone.extend(trim::by_size(&snapshot, settings.max_bytes));
         }
-        if Tier::Hours.slot(now.wall).is_multiple_of(24) {
-            trim::by_size(&snapshot, settings.max_bytes)
-                .into_iter()
-                .for_each(|rows| self.leave(rows));
-        }
+        gone.chunks(ROWS_AT_ONCE).for_each(|rows| self.leave(rows.to_vec()));
     }
 
     /// Makes the slots of a tier that are missing and can still be made.
@@ -168,7 +188,7 @@ impl Keeper {
     }
 
     /// What is recorded of hosts, from memory or from the disk.
-    pub(super) fn bars(&self, hosts: &[&str]) -> Result<Vec<Option<Bars>>, String> {
+    pub(super) fn bars(&self, hosts: &[&str], now: Wall) -> Result<Vec<Option<Bars>>, String> {
         let mut found: Vec<Option<Option<Bars>>> = {
             let cache = locked(&self.cache);
             hosts.iter().map(|host| cache.get(*host).cloned()).collect()
@@ -185,7 +205,7 @@ impl Keeper {
                 continue;
             }
             let (hours, days) = (row(&hours, place), row(&days, place));
-            let bars = (hours.is_some() || days.is_some()).then(|| Bars::decode(hours, days));
+            let bars = (hours.is_some() || days.is_some()).then(|| shown(hours, days, now));
             if cache.len() < MOST_CACHED {
                 cache.insert((*host).to_owned(), bars.clone());
             }
@@ -193,6 +213,13 @@ impl Keeper {
         }
         Ok(found.into_iter().map(Option::flatten).collect())
     }
+}
+
+/// The bars of a host as far back as they are shown.
+fn shown(hours: Option<&[u8]>, days: Option<&[u8]>, now: Wall) -> Bars {
+    let mut bars = Bars::decode(hours, days);
+    bars.forget(now - SHOWN);
+    bars
 }
 
 /// The moment that the present slot began, where that was seen.

@@ -9,7 +9,7 @@ use crate::event::EventId;
 use crate::snapshot::PlanView;
 use crate::store::{Snapshot, Table, Write};
 
-/// So many rows go in one transaction.
+/// So many rows are read at a time.
 const ROWS_AT_ONCE: usize = 2000;
 /// So many rows of a kind go in one turn.
 const MOST_AT_ONCE: usize = 20_000;
@@ -18,8 +18,8 @@ const MOST_AT_ONCE: usize = 20_000;
 const BY_TIME: [Table; 3] = [Table::Metrics, Table::Events, Table::History];
 
 /// The removal of what is too old.
-pub fn by_age(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Vec<Write>> {
-    let (mut gone, mut plans) = (Vec::new(), Vec::new());
+pub fn by_age(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Write> {
+    let mut gone = Vec::new();
     let mut remove = |table, from: &str, to: &str| {
         let keys = snapshot.keys_before(table, from, to, MOST_AT_ONCE);
         gone.extend(keys.into_iter().map(|key| Write::remove(table, key)));
@@ -33,20 +33,19 @@ pub fn by_age(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Vec<Wr
     let number = EventId::default().next(oldest);
     remove(Table::Events, "", &number.to_string());
     remove(Table::History, "", &format!("{:020}", number.0));
-    each(snapshot, Table::Plans, |key, bytes| {
-        let at = serde_json::from_slice(bytes).map(|plan: PlanView| plan.at);
-        if at.is_ok_and(|at| at < oldest) {
-            plans.push(Write::remove(Table::Plans, key));
-        }
-    });
-    gone.extend(plans);
-    gone.extend(of_gone_hosts(snapshot, settings, now));
-    in_pieces(gone)
+    gone
 }
 
-/// The rows of hosts of which nothing was recorded for so long that all of it is too old.
-fn of_gone_hosts(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Write> {
+/// The removal of backup plans that nobody speaks of any more, and of the rows of hosts of which
+/// nothing was recorded for so long that all of it is too old.
+pub fn of_the_gone(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Write> {
     let mut gone = Vec::new();
+    each(snapshot, Table::Plans, |key, bytes| {
+        let at = serde_json::from_slice(bytes).map(|plan: PlanView| plan.at);
+        if at.is_ok_and(|at| at < now - settings.events) {
+            gone.push(Write::remove(Table::Plans, key));
+        }
+    });
     each(snapshot, Table::Names, |key, bytes| {
         let names: Names = serde_json::from_slice(bytes).unwrap_or_default();
         if slots::start(names.day, DAY) < now - settings.metrics {
@@ -80,7 +79,7 @@ fn each(snapshot: &Snapshot, table: Table, mut look: impl FnMut(&str, &[u8])) {
 
 /// The removal of the oldest rows, when all of it takes more than `most` bytes: from the table
 /// that takes most.
-pub fn by_size(snapshot: &Snapshot, most: u64) -> Vec<Vec<Write>> {
+pub fn by_size(snapshot: &Snapshot, most: u64) -> Vec<Write> {
     let fixed: u64 =
         [Table::Hours, Table::Days, Table::Names].map(|table| snapshot.bytes(table)).iter().sum();
     let sizes = BY_TIME.map(|table| (snapshot.bytes(table), table));
@@ -88,10 +87,6 @@ pub fn by_size(snapshot: &Snapshot, most: u64) -> Vec<Vec<Write>> {
     let (Some(excess), Some((_, table))) = (all.checked_sub(most), sizes.into_iter().max()) else {
         return Vec::new();
     };
-    let keys = snapshot.oldest(table, excess);
-    in_pieces(keys.into_iter().map(|key| Write::remove(table, key)).collect())
-}
-
-fn in_pieces(rows: Vec<Write>) -> Vec<Vec<Write>> {
-    rows.chunks(ROWS_AT_ONCE).map(<[Write]>::to_vec).collect()
+    let keys = snapshot.oldest(table, excess).into_iter();
+    keys.map(|key| Write::remove(table, key)).collect()
 }

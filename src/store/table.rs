@@ -93,12 +93,7 @@ impl Table {
     pub(super) fn only_grows(self) -> bool {
         matches!(
             self,
-            Table::Outbox
-                | Table::Pipelines
-                | Table::History
-                | Table::Events
-                | Table::Plans
-                | Table::Metrics
+            Table::Outbox | Table::Pipelines | Table::History | Table::Events | Table::Plans
         )
     }
 }
