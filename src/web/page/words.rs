@@ -17,13 +17,7 @@ pub fn ago(age: Duration) -> String {
 /// A duration by its largest unit, rounded down: `under 1 min`, `3 min`, `5 h`, `12 d`.
 pub fn about(span: Duration) -> String {
     match span.as_secs() {
-        seconds @ 0..60 => {
-            if seconds == 0 {
-                "0 s".into()
-            } else {
-                "under\u{a0}1\u{a0}min".into()
-            }
-        }
+        0..60 => "under\u{a0}1\u{a0}min".into(),
         seconds @ 60..3_600 => format!("{}\u{a0}min", seconds / 60),
         seconds @ 3_600..172_800 => format!("{}\u{a0}h", seconds / 3_600),
         seconds => format!("{}\u{a0}d", seconds / 86_400),
