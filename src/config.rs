@@ -1,13 +1,13 @@
 //! The configuration: composes the features' sections, and finds all that is wrong in one go.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::local as agent;
 use crate::backup::settings::{Correlator, RepoCheck};
+use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold_config};
@@ -15,11 +15,10 @@ use crate::history::settings as history;
 use crate::notify::channel::Definition;
 use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
-use crate::problem::{Problem, Problems, Severity};
+use crate::problem::{Problems, Severity};
 use crate::secret::Secret;
-use crate::section::{Environment, Names, Reading, Section, open_to_others};
+use crate::section::{Environment, Names, Section, file};
 use crate::web::settings as web;
-use crate::yaml;
 
 /// A configuration that can work.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +39,8 @@ pub struct Config {
     pub own_threshold_sets: usize,
     /// How often an alert that goes on is repeated; none means never.
     pub renotify_interval: Option<Duration>,
+    /// The daemon's own machine, where it is to be watched.
+    pub agent: Option<agent::Settings>,
     /// The UDP side.
     pub heartbeat: heartbeat::Settings,
     /// The HTTP side.
@@ -48,6 +49,8 @@ pub struct Config {
     pub correlator: Correlator,
     /// How repositories are asked; none means not at all.
     pub repo_check: Option<RepoCheck>,
+    /// The hosts whose names in the DNS are kept, and how.
+    pub dyndns: BTreeMap<String, dyndns::Entry>,
     /// How long what was is kept.
     pub history: history::Settings,
     /// Who hears about backups.
@@ -66,25 +69,11 @@ impl Config {
 
     /// Loads a file with an environment of one's own.
     pub fn load_with(file: impl AsRef<Path>, environment: Environment) -> Result<Config, Problems> {
+        const PROGRAM: file::Program = file::Program { name: "hbd", variable: "HBD_CONFIG" };
         let file = file.as_ref();
-        let refused = |line, what| {
-            let file = file.display().to_string();
-            let path = String::new();
-            Problems(vec![Problem { severity: Severity::Error, file, line, path, what }])
-        };
-        let (text, data) = contents(file).map_err(|(line, what)| refused(line, what))?;
-        let root = yaml::parse(&text).map_err(|refusal| refused(refusal.line, refusal.what))?;
-        let reading = Reading::new(file, environment);
-        let mut config = reading.read(&root, read);
-        if reading.holds_secrets() && open_to_others(&data) {
-            let what =
-                format!("holds secrets and others can read it: chmod o-r {}", file.display());
-            reading.report(Severity::Warning, None, String::new(), what);
-        }
-        config.file = file.to_owned();
-        config.secrets = reading.secrets();
-        config.warnings = reading.problems();
-        if config.warnings.has_errors() { Err(config.warnings) } else { Ok(config) }
+        let loaded = file::load(file, environment, PROGRAM, read)?;
+        let (warnings, secrets) = (loaded.warnings, loaded.secrets);
+        Ok(Config { file: file.to_owned(), warnings, secrets, ..loaded.value })
     }
 
     /// The names of the channels that hear about a host: its own, else the default ones. An unknown
@@ -124,38 +113,6 @@ impl Notifier {
     }
 }
 
-/// The text of a file and its metadata, or the line and what is wrong with it.
-fn contents(file: &Path) -> Result<(String, Metadata), (Option<usize>, String)> {
-    let read = || -> std::io::Result<(Vec<u8>, Metadata)> {
-        let open = File::open(file)?;
-        let data = open.metadata()?;
-        let mut bytes = Vec::new();
-        open.take(yaml::LONGEST as u64 + 4).read_to_end(&mut bytes)?;
-        Ok((bytes, data))
-    };
-    let (bytes, data) = read().map_err(|error| (None, unreadable(&error)))?;
-    if bytes.len() > yaml::LONGEST {
-        return Err((None, yaml::TOO_LONG.into()));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok((text, data)),
-        Err(error) => {
-            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            Err((Some(line), "is not UTF-8 text here: save the file as UTF-8".into()))
-        }
-    }
-}
-
-fn unreadable(error: &std::io::Error) -> String {
-    let remedy = match error.kind() {
-        std::io::ErrorKind::NotFound => ": name another one with --config or $HBD_CONFIG",
-        std::io::ErrorKind::PermissionDenied => ": let the user that runs hbd read it",
-        _ => "",
-    };
-    format!("cannot be read ({error}){remedy}")
-}
-
 fn read(top: &mut Section) -> Config {
     let names: Names = top.names_in("notification_channels");
     let channels = notify::read_channels(top);
@@ -164,7 +121,14 @@ fn read(top: &mut Section) -> Config {
     let own_threshold_sets = top.names_in("threshold_configs").len();
     let threshold_sets = threshold_config::read(top);
     let sets: Names = threshold_sets.keys().cloned().collect();
-    let hosts = read_hosts(top, &names, &default_channels, &sets);
+    let base = top.section("dyndns", |section| dyndns::Settings::read(section, None));
+    let (mut kept, mut lines) = (BTreeMap::new(), BTreeMap::new());
+    let hosts = read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
+        let Some(entry) = dyndns::read_host(host, section, base.as_ref()) else { return false };
+        kept.insert(host.to_owned(), entry);
+        lines.insert(host.to_owned(), section.line_of("dyndns"));
+        true
+    });
     let host_names: Names = hosts.keys().cloned().collect();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
     let config = Config {
@@ -175,6 +139,7 @@ fn read(top: &mut Section) -> Config {
         threshold_sets,
         own_threshold_sets,
         renotify_interval: (!renotify.is_zero()).then_some(renotify),
+        agent: top.section("agent", agent::Settings::read).flatten(),
         heartbeat: top
             .section("heartbeat", |section| heartbeat::Settings::read(section, &hosts))
             .unwrap_or_default(),
@@ -183,6 +148,7 @@ fn read(top: &mut Section) -> Config {
             .unwrap_or_default(),
         correlator: top.section("correlator", Correlator::read).unwrap_or_default(),
         repo_check: top.section("repo_check", RepoCheck::read),
+        dyndns: kept,
         history: top.section("history", history::Settings::read).unwrap_or_default(),
         notifier: top
             .section("notifier", |section| notify::Settings::read(section, &names))
@@ -191,10 +157,44 @@ fn read(top: &mut Section) -> Config {
         hosts,
         secrets: Vec::new(),
     };
+    check_dyndns(top, &config, &lines);
     if !names.is_empty() {
-        notify::check_backups(top, config.notification_channels_for_backups());
+        let told = config.notification_channels_for_backups();
+        notify::check_backups(top, told, speaks_of_backups(top, &config));
     }
     config
+}
+
+/// Whether the file is about backups, too. Where it only gives hosts their channels, nobody need
+/// be told that backups have none.
+fn speaks_of_backups(top: &Section, config: &Config) -> bool {
+    let told = |host: &HostSettings| {
+        host.notification_channels.as_ref().is_some_and(|channels| !channels.is_empty())
+    };
+    ["correlator", "repo_check", "notifier"].into_iter().any(|section| top.given(section))
+        || config.receiver.poll_url.is_some()
+        || config.receiver.alert_names != web::Settings::default().alert_names
+        || !config.hosts.values().any(told)
+}
+
+/// Two hosts must not fight for one name, and only what is signed moves one.
+fn check_dyndns(top: &Section, config: &Config, lines: &BTreeMap<String, Option<usize>>) {
+    let report = |severity, host: &str, what: String| {
+        let line = lines.get(host).copied().flatten();
+        top.reading().report(severity, line, format!("hosts.{host}.dyndns"), what);
+    };
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for (host, entry) in &config.dyndns {
+        if let Some(other) = owners.insert(&entry.name, host) {
+            let what = format!("keeps the name {}, and {other} does so, too", entry.name);
+            report(Severity::Error, host, what);
+        }
+        let key = config.hosts.get(host).and_then(|host| host.key.as_ref());
+        if key.or(config.heartbeat.key.as_ref()).is_none() {
+            let what = "never moves: only signed heartbeats do that, set key or heartbeat.key";
+            report(Severity::Warning, host, what.into());
+        }
+    }
 }
 
 fn read_receiver(section: &mut Section, hosts: &Names) -> web::Settings {

@@ -17,8 +17,8 @@ use crate::backup::pipeline::Pipelines;
 use crate::backup::{poll, repo_check};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::effect::{Effect, Sink};
-use crate::event::{Event, Fact, Level, Trouble};
+use crate::effect::Sink;
+use crate::event::Trouble;
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
@@ -31,13 +31,18 @@ use crate::store::{Opened, Store, Table};
 use crate::systemd;
 use crate::web::Web;
 
+mod agent;
 mod chronicle;
+mod dyndns;
 mod equip;
 mod house;
+mod memory;
+mod opening;
 mod signal_check;
 mod signs;
 mod telling;
 
+use self::agent::Agent;
 use self::equip::{equipment, pipeline, rules};
 use self::house::Rooms;
 use self::signs::Signs;
@@ -71,6 +76,7 @@ impl From<String> for Failure {
 /// # Errors
 /// When it cannot start.
 pub fn run(config_file: &Path) -> Result<(), Failure> {
+    memory::share();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let config = Config::load(config_file).map_err(Failure::Configuration)?;
@@ -99,6 +105,7 @@ struct Daemon {
     // What listens where is fixed until the next start.
     fixed: Fixed,
     rooms: Arc<Rooms>,
+    agent: Agent,
     courier_thread: thread::JoinHandle<bool>,
     udp: Arc<UdpSocket>,
     web: Web,
@@ -144,11 +151,14 @@ impl Daemon {
         let waiting = ground.store.rows(Table::Pipelines);
         let pipelines =
             Pipelines::resume(waiting, pipeline(config), Arc::clone(&sink), stop.clone());
-        let keeper = Arc::new(chronicle::keeper(&watch, &courier, config.history.clone()));
+        let keeper = dyndns::keeper(config, &ground.store, &courier, Arc::clone(&sink), ground.now);
+        let keeper = Arc::new(keeper);
+        let chronicle = Arc::new(chronicle::open(&watch, &courier, config.history.clone()));
         let rooms = Arc::new(Rooms {
+            keeper: Arc::clone(&keeper),
             watch: Arc::clone(&watch),
             courier: courier.clone(),
-            keeper: Arc::clone(&keeper),
+            chronicle: Arc::clone(&chronicle),
             notifier: Mutex::new(Arc::new(Notifier::new(config))),
             sending: Seats::default(),
             pipelines: Arc::clone(&pipelines),
@@ -159,32 +169,32 @@ impl Daemon {
         let Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
             ground;
         let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
-        let (hosts, alerts) = (Arc::clone(&watch), Arc::clone(&pipelines));
-        let every_row = move || [hosts.every_row(), alerts.every_row()].concat();
+        let (hosts, alerts, names) =
+            (Arc::clone(&watch), Arc::clone(&pipelines), Arc::clone(&keeper));
+        let every_row = move || [hosts.every_row(), alerts.every_row(), names.every_row()].concat();
         let courier_thread = desk
             .open(store, equipment(config), Box::new(every_row), |then| {
                 translate(then, mark.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
-        report(&courier, opened, now);
+        opening::report(&courier, opened, now);
         signal_check::begin(config);
+        dyndns::begin(&keeper, &watch, &stop)?;
         start_watching(&watch, pipelines, &udp, &stop)?;
-        chronicle::start(&keeper, &stop)?;
+        chronicle::start(&chronicle, &stop)?;
         start_polling(config, alertmanager_silent, &rooms, sink, &stop)?;
+        let agent = Agent::new(Arc::clone(&watch));
+        agent.reconfigure(config.agent.as_ref())?;
         let token = config.receiver.token.clone();
         let house: Arc<Rooms> = Arc::clone(&rooms);
         let web = Web::start(tcp, house, token, &config.state_dir)
             .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
-        info!(
-            "hbd {} is ready: heartbeats on UDP {udp_name}, HTTP on {tcp_name}, {} hosts, state in {}",
-            env!("CARGO_PKG_VERSION"),
-            watch.count(),
-            config.state_dir.display()
-        );
+        opening::announce(config, watch.count(), &udp_name, &tcp_name);
         Ok(Daemon {
             config_file: config_file.to_owned(),
             fixed: Fixed::of(config),
             rooms,
+            agent,
             courier_thread,
             udp,
             web,
@@ -217,9 +227,13 @@ impl Daemon {
         // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         signal_check::begin(&config);
+        self.rooms.keeper.reconfigure(config.dyndns.clone());
         self.rooms.watch.reconfigure(rules(&config));
+        if let Err(Failure::Other(why)) = self.agent.reconfigure(config.agent.as_ref()) {
+            error!("this machine is not watched: {why}");
+        }
         self.rooms.pipelines.reconfigure(pipeline(&config));
-        self.rooms.keeper.reconfigure(config.history.clone());
+        self.rooms.chronicle.reconfigure(config.history.clone());
         self.rooms.replace_signs(Signs::of(&config));
         self.rooms.replace_notifier(Notifier::new(&config));
         self.rooms.reload_refused.store(false, Ordering::Relaxed);
@@ -231,8 +245,10 @@ impl Daemon {
     fn stop(self) -> bool {
         self.web.stop();
         drop(self.stopper);
+        self.agent.stop();
         self.rooms.watch.close();
-        self.rooms.keeper.close(Now::read());
+        self.rooms.keeper.close();
+        self.rooms.chronicle.close(Now::read());
         self.rooms.pipelines.close();
         listener::wake(&self.udp);
         self.rooms.courier.order(Order::Stop);
@@ -289,7 +305,12 @@ fn start_polling(
     sink: Sink,
     stop: &Stop,
 ) -> Result<(), Failure> {
-    let Some(url) = config.receiver.poll_url.clone() else { return Ok(()) };
+    let Some(url) = config.receiver.poll_url.clone() else {
+        if told {
+            poll::abandon(&sink);
+        }
+        return Ok(());
+    };
     let settings = poll::Settings { url, interval: config.receiver.poll_interval, told };
     let (rooms, stop) = (Arc::clone(rooms), stop.clone());
     spawn("poll", move || {
@@ -324,20 +345,6 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure
         .spawn(guarded)
         .map(drop)
         .map_err(|why| Failure::Other(format!("the thread {name} cannot be started: {why}")))
-}
-
-/// Tells people what became of the store while it was opened.
-fn report(courier: &Courier, opened: Opened, now: Now) {
-    let (level, fact) = match opened {
-        Opened::Ready => return,
-        Opened::MovedAside { why, to } => (Level::Warning, Fact::StoreMovedAside { why, to }),
-        Opened::Refused { why } => {
-            error!("the state cannot be written: {why}");
-            (Level::Critical, Fact::StoreRefuses { why })
-        }
-    };
-    let events = vec![Event { at: now.wall, level, fact }];
-    courier.order(Order::Accept(Effect { events, ..Effect::default() }));
 }
 
 /// A time of an earlier run on this boot's clock: how long ago it was is what counts. Where that

@@ -5,6 +5,7 @@
 //! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
 //! - [`agent`]: what a host says about itself.
+//! - [`dyndns`]: names in the DNS that follow their hosts.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`history`]: what was: how hosts fared, their metrics over time, what happened.
 //! - [`process`]: one run of another program.
@@ -24,6 +25,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod duration;
+pub mod dyndns;
 pub mod effect;
 pub mod event;
 pub mod heartbeat;

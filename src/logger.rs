@@ -11,11 +11,16 @@ use crate::notify::channel;
 /// Starts the log. `HBD_LOG` sets what is shown (`debug`, `warn`, `heartbeat::notify=debug`; see
 /// the crate env_logger); notifications of the `log` channel are always shown.
 pub fn start() {
+    start_by("HBD_LOG");
+}
+
+/// The same by another variable.
+pub fn start_by(variable: &str) {
     // journald sets this, and takes the time itself: systemd.exec(5), sd-daemon(3).
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Info);
-    if let Ok(filter) = std::env::var("HBD_LOG") {
+    if let Ok(filter) = std::env::var(variable) {
         builder.parse_filters(&filter);
     }
     builder

@@ -1,13 +1,14 @@
 //! One run of another program: text in, bounded text out, never longer than its deadline.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
+use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use crate::stop::Stop;
 
@@ -16,6 +17,9 @@ const OUTPUT_CAP: usize = 64 * 1024;
 
 /// How long output is awaited after the program and its group are gone.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// Reads of one stream before the others have their turn.
+const READS: usize = 16;
 
 /// How a program ended.
 #[derive(Debug)]
@@ -70,65 +74,132 @@ pub fn run_until(
     };
     kill_group(child.id());
     let status = child.wait()?;
-    let output = attended?;
-    // Both streams close with the group, unless a grandchild left the group and holds them.
-    let _ = output.over.recv_timeout(LAST_OUTPUT);
-    Ok(Finished {
-        code: status.code(),
-        signal: status.signal(),
-        timed_out,
-        stdout: text(&output.stdout),
-        stderr: text(&output.stderr),
-    })
+    let [stdout, stderr] = attended?.end();
+    Ok(Finished { code: status.code(), signal: status.signal(), timed_out, stdout, stderr })
 }
 
-/// What is read while the program runs; `over` closes when both streams have.
-struct Output {
-    stdout: Arc<Mutex<Vec<u8>>>,
-    stderr: Arc<Mutex<Vec<u8>>>,
-    over: Receiver<()>,
+/// A thread that carries the program's input and output while it runs.
+struct Carrier {
+    /// What the program said, when both of its streams have closed.
+    said: Receiver<[Vec<u8>; 2]>,
+    /// Dropped, it ends the thread.
+    stopper: PipeWriter,
 }
 
-fn attend(child: &mut Child, input: &str) -> std::io::Result<Output> {
-    let (tx, over) = bounded(0);
-    let stdout = collect(child.stdout.take(), tx.clone())?;
-    let stderr = collect(child.stderr.take(), tx)?;
-    feed(child, input.to_owned())?;
-    Ok(Output { stdout, stderr, over })
+impl Carrier {
+    /// What the program said, after its end: both streams close with its group, unless a grandchild
+    /// left the group and holds them. Our ends are closed in any case.
+    fn end(self) -> [String; 2] {
+        let said = self.said.recv_timeout(LAST_OUTPUT);
+        drop(self.stopper);
+        let said = said.or_else(|_| self.said.recv());
+        said.unwrap_or_default().map(|text| String::from_utf8_lossy(&text).into_owned())
+    }
 }
 
-/// In a thread, for a program that does not read would block the writer.
-fn feed(child: &mut Child, input: String) -> std::io::Result<()> {
-    let stdin = child.stdin.take();
-    named("program-stdin", move || {
-        // A program that ends without reading its input says why by itself.
-        let _ = stdin.map(|mut stdin| stdin.write_all(input.as_bytes()));
-    })
-}
-
-fn collect(
-    stream: Option<impl Read + Send + 'static>,
-    over: Sender<()>,
-) -> std::io::Result<Arc<Mutex<Vec<u8>>>> {
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    let shared = kept.clone();
-    named("program-output", move || {
-        let _over = over;
-        let mut buffer = [0; 4096];
-        let Some(mut stream) = stream else { return };
-        // What is beyond the cap is read too, or the program would block.
-        while let Ok(count @ 1..) = stream.read(&mut buffer) {
-            let mut kept = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let room = OUTPUT_CAP - kept.len();
-            kept.extend_from_slice(&buffer[..count.min(room)]);
-        }
+fn attend(child: &mut Child, input: &str) -> std::io::Result<Carrier> {
+    let stdin = child.stdin.take().map(|stdin| pipe(stdin.into())).transpose()?;
+    let stdout = child.stdout.take().map(|stdout| pipe(stdout.into())).transpose()?;
+    let stderr = child.stderr.take().map(|stderr| pipe(stderr.into())).transpose()?;
+    let (stop, stopper) = std::io::pipe()?;
+    let (tx, said) = bounded(1);
+    let load = Load {
+        stdin,
+        input: input.as_bytes().to_owned(),
+        outputs: [stdout, stderr],
+        said: Default::default(),
+    };
+    named("program-pipes", move || {
+        // Whoever ran the program may be gone.
+        let _ = tx.send(load.carried(&stop));
     })?;
-    Ok(kept)
+    Ok(Carrier { said, stopper })
 }
 
-fn text(kept: &Mutex<Vec<u8>>) -> String {
-    let kept = kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    String::from_utf8_lossy(&kept).into_owned()
+/// One of our ends of the pipes, that no longer blocks.
+fn pipe(end: OwnedFd) -> std::io::Result<File> {
+    let end = File::from(end);
+    // SAFETY: the descriptor is open, and neither call takes a pointer.
+    let set = unsafe {
+        let flags = libc::fcntl(end.as_raw_fd(), libc::F_GETFL);
+        libc::fcntl(end.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)
+    };
+    if set < 0 { Err(std::io::Error::last_os_error()) } else { Ok(end) }
+}
+
+/// What goes in and what comes out.
+struct Load {
+    stdin: Option<File>,
+    /// What is left of the input.
+    input: Vec<u8>,
+    outputs: [Option<File>; 2],
+    said: [Vec<u8>; 2],
+}
+
+impl Load {
+    /// Carries until both outputs have closed, or until nobody holds the other end of `stop`.
+    fn carried(mut self, stop: &PipeReader) -> [Vec<u8>; 2] {
+        while self.outputs.iter().any(Option::is_some) {
+            self.feed();
+            for (output, said) in self.outputs.iter_mut().zip(&mut self.said) {
+                if output.as_ref().is_some_and(|output| !taken(output, said)) {
+                    *output = None;
+                }
+            }
+            let ends = [(&self.stdin, libc::POLLOUT)]
+                .into_iter()
+                .chain(self.outputs.iter().map(|output| (output, libc::POLLIN)))
+                .filter_map(|(end, events)| Some((end.as_ref()?.as_raw_fd(), events)));
+            if !wait(stop.as_raw_fd(), ends) {
+                break;
+            }
+        }
+        self.said
+    }
+
+    /// Writes what the program takes; a program that ends without reading says why by itself.
+    fn feed(&mut self) {
+        let Some(stdin) = &mut self.stdin else { return };
+        while !self.input.is_empty() {
+            match stdin.write(&self.input) {
+                Ok(count) => drop(self.input.drain(..count)),
+                Err(why) if why.kind() == ErrorKind::Interrupted => {}
+                Err(why) if why.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => break,
+            }
+        }
+        self.stdin = None;
+    }
+}
+
+/// Takes what is there, if that is not endless; false when there will be no more. What is beyond
+/// the cap is read too, or the program would block.
+fn taken(mut output: &File, said: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 4096];
+    for _ in 0..READS {
+        match output.read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(count) => {
+                let room = OUTPUT_CAP - said.len();
+                said.extend_from_slice(&buffer[..count.min(room)]);
+            }
+            Err(why) if why.kind() == ErrorKind::Interrupted => {}
+            Err(why) => return why.kind() == ErrorKind::WouldBlock,
+        }
+    }
+    true
+}
+
+/// Waits until one of these can be gone on with; false when it is time to stop.
+fn wait(stop: RawFd, ends: impl Iterator<Item = (RawFd, libc::c_short)>) -> bool {
+    let ends = [(stop, libc::POLLIN)].into_iter().chain(ends);
+    let mut watched: Vec<libc::pollfd> =
+        ends.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 }).collect();
+    let count = watched.len() as libc::nfds_t;
+    // SAFETY: the pointer is to so many of them, and the descriptors are open.
+    let ready = unsafe { libc::poll(watched.as_mut_ptr(), count, -1) };
+    // Interrupted, everything is tried once more.
+    ready < 0 || watched[0].revents == 0
 }
 
 /// A channel that closes when the program has ended. The program is not reaped yet: as long as it
@@ -227,6 +298,35 @@ mod tests {
         let finished = run(&mut shell("exit 0"), &input, LONG).unwrap();
         assert_eq!(finished.code, Some(0));
         assert!(run(&mut Command::new("/nonexistent"), "", LONG).is_err());
+    }
+
+    #[test]
+    fn a_grandchild_that_left_its_group_held_our_threads_and_pipes_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name| directory.path().join(name).display().to_string();
+        let (begun, ended) = (path("begun"), path("ended"));
+        // It writes until nobody reads any more.
+        let grandchild = format!(
+            "trap '' PIPE; touch {begun}; while echo x 2>&-; do sleep 0.05; done; touch {ended}"
+        );
+        let script = format!(
+            "setsid sh -c \"{grandchild}\" & until [ -e {begun} ]; do sleep 0.05; done; echo done"
+        );
+        let begin = Instant::now();
+        let finished = run(&mut shell(&script), "", LONG).unwrap();
+        assert_eq!((finished.code, finished.timed_out), (Some(0), false));
+        assert!(finished.stdout.contains("done\n"), "{}", finished.stdout);
+        while !std::path::Path::new(&ended).exists() {
+            assert!(begin.elapsed() < LONG, "somebody still reads");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn input_larger_than_a_pipe_goes_through() {
+        let input = "x".repeat(300_000);
+        let finished = run(&mut shell("wc -c"), &input, LONG).unwrap();
+        assert_eq!(finished.stdout.trim(), "300000");
     }
 
     #[test]

@@ -14,14 +14,17 @@ use crate::duration;
 use crate::problem::Severity;
 use crate::yaml::{Entry, Kind, Node, Value};
 
+pub mod file;
 mod list;
 pub(crate) mod near;
 mod pairs;
 mod reading;
 mod secrets;
+mod switch;
 
 pub use list::Names;
 pub use reading::{Environment, Reading, open_to_others};
+pub use switch::Switch;
 
 /// One map of the file.
 pub struct Section<'a> {

@@ -1,7 +1,7 @@
 //! What hbc says about this machine, against what the kernel, df, free, uptime and ps say about it
 //! at the same moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ use heartbeat::clock::Now;
 
 type Metrics = BTreeMap<String, f64>;
 
-/// What a program says, in the words of the guidelines.
+/// What a program says.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).env("LC_ALL", "C").output();
     let output = output.unwrap_or_else(|why| panic!("{program}: {why}"));
@@ -112,23 +112,27 @@ fn memory_and_swap_are_those_of_free() {
     assert_eq!(metrics().contains_key("swap_monitor.percent"), swap > 0.0);
 }
 
-/// Mount points and what df says of them, of the disks that it finds here.
-fn df(options: &[&str]) -> Vec<(String, Vec<f64>)> {
-    let archives = ["squashfs", "iso9660", "overlay", "tmpfs", "devtmpfs", "nfs", "nfs4", "cifs"];
-    let mut arguments = vec!["--local", "--output=source,target,size,used,avail"];
-    if options == ["-i"] {
-        arguments = vec!["--local", "--output=source,target,itotal,iused,iavail"];
-    }
-    arguments.push("-B1");
+/// Mount points and what df says of them: the disks here, each device once.
+fn df(numbers_of: &str) -> Vec<(String, Vec<f64>)> {
+    let archives = ["squashfs", "iso9660", "overlay", "tmpfs", "devtmpfs"];
+    let columns = format!("--output={numbers_of},source,target");
+    let mut arguments = vec!["--local", "-B1", &columns];
     arguments.extend(archives.map(|kind| ["-x", kind]).iter().flatten());
     let text = said("df", &arguments);
     let disk = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [source, target, ..] = words[..] else { return None };
-        let found = numbers(&words[2..].join(" "));
-        (source.starts_with("/dev/") && found.len() == 3).then(|| (target.to_owned(), found))
+        let mut words = line.split_whitespace();
+        let found: Vec<f64> = words.by_ref().take(3).map_while(|word| word.parse().ok()).collect();
+        let source = words.next()?.to_owned();
+        let target = words.collect::<Vec<_>>().join(" ");
+        let passing = ["/run/", "/snap/", "/var/lib/docker/", "/var/lib/containers/"];
+        let told = source.starts_with("/dev/") && !passing.iter().any(|p| target.starts_with(p));
+        (told && found.len() == 3).then_some((target.len(), source, target, found))
     };
-    text.lines().filter_map(disk).collect()
+    let mut disks: Vec<_> = text.lines().filter_map(disk).collect();
+    disks.sort_by_key(|(length, ..)| *length);
+    let mut devices = BTreeSet::new();
+    disks.retain(|(_, source, ..)| devices.insert(source.clone()));
+    disks.into_iter().map(|(_, _, target, found)| (target, found)).collect()
 }
 
 fn name(target: &str) -> String {
@@ -142,14 +146,16 @@ fn name(target: &str) -> String {
 fn disks_are_those_of_df() {
     let look = || {
         let mut metrics = Metrics::new();
-        for (target, found) in df(&[]) {
+        for (target, found) in df("size,used,avail") {
             let (used, available) = (found[1], found[2]);
             let name = name(&target);
             metrics.insert(format!("disk_monitor.{name}.free_bytes"), available);
             let share = used / (used + available) * 100.0;
             metrics.insert(format!("disk_monitor.{name}.percent"), share);
         }
-        for (target, found) in df(&["-i"]).into_iter().filter(|(_, found)| found[0] > 0.0) {
+        for (target, found) in
+            df("itotal,iused,iavail").into_iter().filter(|(_, found)| found[0] > 0.0)
+        {
             let share = found[1] / found[0] * 100.0;
             metrics.insert(format!("disk_monitor.{}.inodes_percent", name(&target)), share);
         }

@@ -16,15 +16,17 @@ const VOCABULARY: &[&str] =
 
 /// What each room may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[
-    ("agent", &["heartbeat", "process", "stop"]),
+    ("agent", &["heartbeat", "process", "section", "stop", "systemd"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
-    ("cli", &["backup", "config", "daemon", "logger", "notify", "stop", "tls"]),
-    ("config", &["backup", "heartbeat", "history", "notify", "section", "web", "yaml"]),
+    ("cli", &["backup", "config", "daemon", "dyndns", "logger", "notify", "stop", "tls"]),
+    ("config", &["agent", "backup", "dyndns", "heartbeat", "history", "notify", "section", "web"]),
     (
         "daemon",
         &[
+            "agent",
             "backup",
             "config",
+            "dyndns",
             "heartbeat",
             "history",
             "notify",
@@ -35,6 +37,7 @@ const KNOWS: &[(&str, &[&str])] = &[
             "web",
         ],
     ),
+    ("dyndns", &["section", "stop", "store", "tls"]),
     // An effect holds the rows that it wants written.
     ("effect", &["store"]),
     ("heartbeat", &["section", "stop", "store"]),

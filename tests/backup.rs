@@ -8,7 +8,7 @@ mod support {
 }
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use heartbeat::backup::alert::{Alert, Wanted};
@@ -96,6 +96,37 @@ fn the_report_of_a_failed_plan_is_printed_and_one_that_is_well_is_exit_0() {
     let (code, said) = run(&file, &["9"]);
     assert_eq!(code, 1);
     assert!(said.starts_with("backup 9 UNKNOWN: Redis knows nothing of this plan"), "{said}");
+}
+
+#[test]
+fn a_restic_lived_on_when_the_command_was_interrupted() {
+    let (redis, restic) = (cluster(), Restic::new());
+    let begun = restic.path("begun");
+    let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600", begun.display());
+    let script = restic.script(&script).display().to_string();
+    let file = configuration(&restic, &redis.settings().redis_url);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace("repo_check:\n", &format!("repo_check:\n  restic_path: {script}\n"));
+    std::fs::write(&file, text).unwrap();
+    for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hbd"))
+            .args(["backup", "--all", "--config"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !begun.exists() {
+            assert!(Instant::now() < deadline, "restic is not begun");
+            std::thread::yield_now();
+        }
+        // SAFETY: it only sends a signal, to a child that was not yet waited for.
+        unsafe { libc::kill(command.id() as i32, signal) };
+        assert_eq!(command.wait().unwrap().code(), Some(code));
+        let left = std::fs::read_to_string(&begun).unwrap();
+        assert!(!support::restic::lives(left.trim()));
+        std::fs::remove_file(&begun).unwrap();
+    }
 }
 
 #[test]

@@ -306,7 +306,7 @@ fn the_example_documents_every_key_that_there_is() {
         let word = line.trim();
         let below = match word {
             "web1:" | "heartbeat:" | "receiver:" | "correlator:" | "repo_check:" | "notifier:"
-            | "default:" => 2,
+            | "default:" | "dyndns:" => 2,
             _ if word.starts_with("type: ") => 0,
             _ => continue,
         };
@@ -406,6 +406,9 @@ fn backup_alerts_that_can_reach_nobody_are_a_warning() {
         ("default_notification_channels: [log]\nnotifier: {notification_channels: []}\n", true),
         ("notifier: {notification_channels: [log]}\n", false),
         (default, false),
+        ("hosts: {web1: {notification_channels: [log]}}\n", false),
+        ("hosts: {web1: {notification_channels: [log]}}\ncorrelator: {wait_seconds: 1}\n", true),
+        ("hosts: {web1: {notification_channels: [log]}}\nreceiver: {alert_names: [X]}\n", true),
     ] {
         let said = Place::new().problems(&format!("{channels}{rest}"));
         assert_eq!(said.contains(nobody), warned, "{rest}: {said}");

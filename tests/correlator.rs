@@ -7,9 +7,10 @@ mod support {
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use heartbeat::backup::correlator::{Answer, correlate, look};
+use heartbeat::backup::correlator::{self, Answer, correlate};
 use heartbeat::backup::plan::{ModuleState, Plan};
 use heartbeat::backup::question::Question;
 use heartbeat::backup::settings::Correlator;
@@ -54,6 +55,12 @@ fn cluster() -> Redis {
     ]);
     redis.run(&["HSET", "node/2/backup_status/1", "samba3", &json(90, 0)]);
     redis
+}
+
+/// Looks once, with nobody who says stop.
+fn look(settings: &Correlator, question: &Question) -> Result<Answer, String> {
+    let (_stopper, stop) = stop::channel();
+    correlator::look(settings, question, &stop).unwrap()
 }
 
 fn ask(redis: &Redis, plan: &str) -> Plan {
@@ -321,4 +328,32 @@ fn a_redis_that_is_down_silent_or_something_else_is_said_in_bounded_time() {
         assert!(said.contains("Redis at 127.0.0.1:"), "{said}");
     }
     assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_redis_that_starts_anew_is_asked_again_and_a_stop_is_not_waited_out() {
+    let redis = cluster();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis_url = format!("redis://{}", listener.local_addr().unwrap());
+    let socket = redis.socket();
+    std::thread::spawn(move || {
+        // Whoever comes first finds it closed again at once.
+        drop(listener.accept().unwrap());
+        let (client, _) = listener.accept().unwrap();
+        let server = UnixStream::connect(socket).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let _ = std::io::copy(&mut &server, &mut &client);
+    });
+    let settings = Correlator { redis_url, ..Correlator::default() };
+    let (stopper, stop) = stop::channel();
+    let answer = correlate(&settings, &Question::about("1"), &stop).unwrap().unwrap();
+    assert_eq!(outcome(&answer.plans[0]), "PARTIAL");
+    let begin = Instant::now();
+    let silent = answering(b"");
+    let waiting =
+        std::thread::spawn(move || correlate(&silent, &Question::about("1"), &stop).is_none());
+    drop(stopper);
+    assert!(waiting.join().unwrap());
+    assert!(begin.elapsed() < Duration::from_secs(4), "the answer itself was waited for");
 }

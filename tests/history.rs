@@ -9,7 +9,7 @@ use heartbeat::clock::{Now, Wall};
 use heartbeat::heartbeat::fleet::{Fleet, Mark, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
 use heartbeat::history::Sources;
-use heartbeat::history::keeper::Keeper;
+use heartbeat::history::chronicle::Chronicle;
 use heartbeat::history::settings::Settings;
 use heartbeat::snapshot::{Account, PastView};
 use heartbeat::store::Table;
@@ -40,7 +40,7 @@ struct Seen(Fleet);
 /// A daemon in small: a fleet, a store, and the keeper between them.
 struct Play {
     world: Arc<World<Seen>>,
-    keeper: Keeper,
+    keeper: Chronicle,
     rules: Rules,
     now: Now,
     beats: u64,

@@ -40,7 +40,7 @@ fn every_key_of_the_example_has_its_place_in_the_manual() {
     };
     // Keys that are names of somebody's choice, and words of the prose.
     let names = ["log", "email_ops", "pushover_urgent", "signal_oncall", "mattermost_ops"];
-    let others = ["small_disks", "unix"];
+    let others = ["small_disks", "unix", "home"];
     let keys: BTreeSet<String> = example.lines().filter_map(key).collect();
     assert!(keys.len() > 60, "{keys:?}");
     let secret_file = |key: &str| key.ends_with("_file") && key != "ca_file";
@@ -49,6 +49,23 @@ fn every_key_of_the_example_has_its_place_in_the_manual() {
             continue;
         }
         assert!(has_word(&manual, &key), "heartbeat.yaml(5) leaves out {key}");
+    }
+}
+
+#[test]
+fn every_key_of_the_agents_example_has_its_place_in_the_manual() {
+    let manual = rendered("hbc.8");
+    let example = read("packaging/hbc.yaml");
+    let prose = |line: &&str| line.starts_with("# ") && !line.starts_with("#  ");
+    let words = example.lines().filter(|line| !prose(line)).flat_map(|line| {
+        line.split(['{', ',', '#', ' ']).filter_map(|word| word.strip_suffix(':'))
+    });
+    // Names of somebody's choice.
+    let names = ["vpn", "lte"];
+    let keys: BTreeSet<&str> = words.filter(|word| !names.contains(word)).collect();
+    assert!(keys.len() > 6, "{keys:?}");
+    for key in keys {
+        assert!(has_word(&manual, key), "hbc(8) leaves out {key}");
     }
 }
 

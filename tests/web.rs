@@ -155,6 +155,7 @@ fn view(name: &str) -> HostView {
             last_seen: Some(Wall(1000)),
             interval: Duration::from_secs(10),
             address: Some("192.0.2.1".into()),
+            old_key: false,
         }],
         metrics: vec![MetricView {
             path: "cpu_monitor.cpu_percent".into(),
@@ -162,6 +163,8 @@ fn view(name: &str) -> HostView {
             level: None,
             since: None,
             limit: None,
+            at: Some(Wall(1000)),
+            stale: false,
         }],
         channels: vec!["ops".into()],
     }

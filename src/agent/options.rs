@@ -7,21 +7,32 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use super::own;
 use super::server::Server;
+use super::settings::Overrides;
 use crate::duration;
 use crate::heartbeat::datagram::Kind;
+
+mod exec;
+mod run;
 
 /// What `hbc --help` says.
 pub const HELP: &str = "\
 hbc tells hbd how this host is.
 
+  hbc run [--config FILE] [--server HOST[:PORT] ...] [--host NAME]
+          [--interval DURATION] [--key-file FILE]
+                                                beats until it is stopped
+  hbc check [--config FILE] [--strict]          says what is wrong with the configuration
   hbc send --server HOST[:PORT] [OPTION ...]    sends one datagram
   hbc exec --server HOST[:PORT] [OPTION ...] [--] COMMAND [ARGUMENT ...]
                                                 runs a job and tells how it went
   hbc metrics [--metrics-dir DIRECTORY]         prints what this machine says about itself
   hbc --help | --version
 
+The configuration is FILE, else $HBC_CONFIG, else /etc/hbc/hbc.yaml; options go before it.
+What the logs of run and metrics show is set by HBC_LOG: error, warn, info (default), debug.
+
+Options of hbc send:
   --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated
   --host NAME           the host that it is about (default: the name of this machine)
   --connection NAME     the path to it (default: ipv4 or ipv6)
@@ -39,9 +50,9 @@ exec takes --server, --host, --connection, --metric, --interval, --key-file and 
 metrics takes:
   --metrics-dir DIRECTORY  programs that are run, too (default: /etc/hbc/metrics.d)
 
-Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options; of exec that
-of the job, or 128 and the number of the signal that killed it.
-hbc(8) has the details.
+Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options,
+78 wrong configuration; of exec that of the job, or 128 and the number of the signal that killed
+it. hbc(8) has the details.
 ";
 
 const NO_SERVER: &str = "--server HOST:PORT is missing: where does hbd listen?";
@@ -53,6 +64,15 @@ pub enum Command {
     Help,
     /// Print the version.
     Version,
+    /// Beat until stopped.
+    Run(Overrides),
+    /// Say what is wrong with the configuration.
+    Check {
+        /// Instead of the usual file.
+        config: Option<PathBuf>,
+        /// Whether warnings count as errors.
+        strict: bool,
+    },
     /// Send one datagram.
     Send(Box<Errand>),
     /// Run a job and tell how it went.
@@ -117,8 +137,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         Some(Word::Option('V')) => Ok(Command::Version),
         Some(Word::Value(word)) if word == "help" => Ok(Command::Help),
         Some(Word::Value(word)) if word == "send" => send(&mut parser),
-        Some(Word::Value(word)) if word == "exec" => exec(&mut parser),
-        Some(Word::Value(word)) if word == "metrics" => metrics(&mut parser),
+        Some(Word::Value(word)) if word == "exec" => exec::exec(&mut parser),
+        Some(Word::Value(word)) if word == "metrics" => exec::metrics(&mut parser),
+        Some(Word::Value(word)) if word == "run" => run::run(&mut parser),
+        Some(Word::Value(word)) if word == "check" => run::check(&mut parser),
         Some(Word::Value(word)) => Err(format!("there is no command \"{word}\", try: hbc send")),
         Some(Word::Long(name)) => {
             Err(format!("--{name}: a command comes first, such as: hbc send --{name} ..."))
@@ -152,14 +174,7 @@ fn send(parser: &mut Parser) -> Result<Command, String> {
         match word {
             Word::Option('h') => return Ok(Command::Help),
             Word::Option('V') => return Ok(Command::Version),
-            Word::Option(letter) => {
-                return Err(format!("there is no option -{letter}, see hbc --help"));
-            }
-            Word::Value(word) => {
-                return Err(format!(
-                    "\"{word}\" belongs to no option; a text with spaces needs quotes"
-                ));
-            }
+            word @ (Word::Option(_) | Word::Value(_)) => return Err(unknown(word)),
             Word::Long(name) if name == "uptime" => errand.uptime = true,
             Word::Long(name) if name == "event" => event = Some(kind(&value(parser, &name)?)?),
             Word::Long(name) => errand.take(&name, parser)?,
@@ -178,67 +193,6 @@ fn send(parser: &mut Parser) -> Result<Command, String> {
         return Err(NO_SERVER.into());
     }
     Ok(Command::Send(Box::new(errand)))
-}
-
-/// What `hbc exec` has in common with `hbc send`.
-const OF_EXEC: &[&str] =
-    &["server", "host", "connection", "metric", "interval", "key-file", "wait"];
-
-/// The options end with `--`, or with the first word that is none: that is the command.
-fn exec(parser: &mut Parser) -> Result<Command, String> {
-    let mut job = Job::default();
-    while let Some(argument) = parser.next().map_err(|why| format!("{why}, see hbc --help"))? {
-        match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
-            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
-            Arg::Short(letter) => {
-                return Err(format!("there is no option -{letter}, see hbc --help"));
-            }
-            Arg::Long(name) => {
-                let name = name.to_owned();
-                match name.as_str() {
-                    "name" => job.name = Some(value(parser, &name)?),
-                    "event" | "message" => {
-                        return Err(format!("--{name}: exec tells by itself how the job went"));
-                    }
-                    _ if OF_EXEC.contains(&name.as_str()) => job.errand.take(&name, parser)?,
-                    _ => return Err(format!("exec has no option --{name}, see hbc --help")),
-                }
-            }
-            Arg::Value(command) => {
-                job.command.push(command);
-                let arguments = parser.raw_args().map_err(|why| why.to_string())?;
-                job.command.extend(arguments);
-                break;
-            }
-        }
-    }
-    if job.errand.servers.is_empty() {
-        return Err(NO_SERVER.into());
-    }
-    if job.command.is_empty() {
-        return Err("what shall be run? Try: hbc exec --server HOST:PORT -- COMMAND".into());
-    }
-    Ok(Command::Exec(Box::new(job)))
-}
-
-fn metrics(parser: &mut Parser) -> Result<Command, String> {
-    let mut directory = own::Settings::default().directory;
-    while let Some(word) = next(parser)? {
-        match word {
-            Word::Option('h') => return Ok(Command::Help),
-            Word::Option('V') => return Ok(Command::Version),
-            Word::Long(name) if name == "metrics-dir" => directory = value(parser, &name)?.into(),
-            Word::Long(name) => {
-                return Err(format!("metrics has no option --{name}, see hbc --help"));
-            }
-            Word::Option(letter) => {
-                return Err(format!("there is no option -{letter}, see hbc --help"));
-            }
-            Word::Value(word) => return Err(format!("\"{word}\" belongs to no option")),
-        }
-    }
-    Ok(Command::Metrics(directory))
 }
 
 impl Errand {
@@ -283,9 +237,20 @@ impl Errand {
             }
             "key-file" => self.key_file = Some(value(parser, name)?.into()),
             "wait" => self.wait = Some(wait(&value(parser, name)?).map_err(of_option)?),
-            _ => return Err(format!("there is no option --{name}, see hbc --help")),
+            _ => return Err(unknown(Word::Long(name.to_owned()))),
         }
         Ok(())
+    }
+}
+
+/// What is said of a word that has no place there.
+fn unknown(word: Word) -> String {
+    match word {
+        Word::Option(letter) => format!("there is no option -{letter}, see hbc --help"),
+        Word::Long(name) => format!("there is no option --{name}, see hbc --help"),
+        Word::Value(word) => {
+            format!("\"{word}\" belongs to no option; a text with spaces needs quotes")
+        }
     }
 }
 
@@ -396,35 +361,6 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_what_follows_the_options() {
-        let words = |job: &Job| {
-            job.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        for line in [
-            &[
-                "exec", "--server", "a", "--wait", "3", "--name", "n", "--", "backup", "--server",
-                "x", "--",
-            ][..],
-            &["exec", "--server", "a", "--wait=3", "--name=n", "backup", "--server", "x", "--"],
-        ] {
-            let Ok(Command::Exec(job)) = parsed(line) else { panic!("{line:?}") };
-            assert_eq!(words(&job), ["backup", "--server", "x", "--"]);
-            assert_eq!(job.name.as_deref(), Some("n"));
-            assert_eq!(job.errand.wait, Some(Duration::from_secs(3)));
-        }
-    }
-
-    #[test]
-    fn metrics_come_from_a_directory_too() {
-        let of = |line| match parsed(line) {
-            Ok(Command::Metrics(directory)) => directory,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(of(&["metrics"]), PathBuf::from("/etc/hbc/metrics.d"));
-        assert_eq!(of(&["metrics", "--metrics-dir", "/x"]), PathBuf::from("/x"));
-    }
-
-    #[test]
     fn every_wrong_option_says_what_is_wrong_and_the_remedy() {
         for (line, what) in [
             (&[][..], "what shall be done? Try: hbc send"),
@@ -448,14 +384,6 @@ mod tests {
             (&["send", "--wait", "0"], "--wait: must be longer than nothing"),
             (&["send", "--message", "x", "--metric", "a=1"], "--metric: belongs to a beat"),
             (&["send", "--event", "shutdown", "--interval", "1d"], "--interval: promises"),
-            (&["exec", "--", "true"], "--server HOST:PORT is missing"),
-            (&["exec", "--server", "a"], "what shall be run?"),
-            (&["exec", "--server", "a", "--"], "what shall be run?"),
-            (&["exec", "--server", "a", "--message", "x"], "exec tells by itself"),
-            (&["exec", "--server", "a", "--uptime", "x"], "exec has no option --uptime"),
-            (&["exec", "-x"], "there is no option -x"),
-            (&["metrics", "x"], "\"x\" belongs to no option"),
-            (&["metrics", "--server", "x"], "metrics has no option --server"),
         ] {
             let why = parsed(line).unwrap_err();
             assert!(why.contains(what), "{line:?}: {why}");

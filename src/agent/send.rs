@@ -59,6 +59,7 @@ impl Parcel {
             ack: errand.wait.is_some(),
         };
         let key = errand.key_file.as_deref().map(read_key).transpose()?;
+        let key = key.as_ref().map(wire::key);
         let parcel = Parcel { beat, key, servers: errand.servers, wait: errand.wait };
         parcel.check()?;
         Ok(parcel)
@@ -293,7 +294,8 @@ fn of_option(what: &str) -> String {
     format!("--{option}:{rest}")
 }
 
-fn read_key(path: &Path) -> Result<hmac::Key, String> {
+/// The key in a file that the command line names.
+pub(super) fn read_key(path: &Path) -> Result<Secret, String> {
     let shown = path.display();
     let text = fs::read_to_string(path)
         .map_err(|why| format!("--key-file: cannot read {shown}: {why}"))?;
@@ -301,7 +303,7 @@ fn read_key(path: &Path) -> Result<hmac::Key, String> {
     if line.is_empty() || line.contains(char::is_control) {
         return Err(format!("--key-file: {shown} must hold one line, the key, and nothing else"));
     }
-    Ok(wire::key(&Secret::new(line)))
+    Ok(Secret::new(line))
 }
 
 fn resolve(server: &Server) -> Result<Vec<SocketAddr>, String> {

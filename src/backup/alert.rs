@@ -173,7 +173,8 @@ fn words(object: Option<&Value>) -> BTreeMap<String, String> {
 }
 
 fn shortened(text: &str) -> String {
-    text.chars().take(LONGEST_WORD).collect()
+    let end = text.char_indices().nth(LONGEST_WORD).map_or(text.len(), |(end, _)| end);
+    text[..end].to_owned()
 }
 
 /// Sixteen hex digits that stand for the labels.

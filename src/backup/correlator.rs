@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{after, bounded, select};
 use log::warn;
 
 use super::facts::{Facts, Hash, StatusKey};
@@ -22,6 +22,12 @@ const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// How long to wait before looking again at modules that are running.
 const PAUSE: Duration = Duration::from_secs(15);
 
+/// A Redis that cannot be asked is asked again for so long: it may be starting anew.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// How long to wait before asking it again.
+const SHORT_PAUSE: Duration = Duration::from_secs(2);
+
 /// How many plans are looked at that nobody named: more than anybody has.
 const MOST_PLANS: usize = 1000;
 
@@ -32,6 +38,8 @@ pub struct Answer {
     pub plans: Vec<Plan>,
     /// The passwords of the destinations' repositories, where we may read them.
     pub passwords: BTreeMap<String, Secret>,
+    /// Since when Redis cannot be asked any more, and why, where it went away while we waited.
+    pub lost: Option<String>,
 }
 
 impl Answer {
@@ -41,8 +49,8 @@ impl Answer {
     }
 }
 
-/// Looks, and looks again while modules are running, for `max_wait` at most. None when it was
-/// told to stop meanwhile.
+/// Looks, and looks again while modules are running, for `max_wait` at most; also while Redis
+/// cannot be asked, for [`GRACE`] at most. None when it was told to stop meanwhile.
 pub fn correlate(
     settings: &Correlator,
     question: &Question,
@@ -51,12 +59,12 @@ pub fn correlate(
     let begin = Now::read().mono;
     let mut looks = Looks::default();
     loop {
-        looks.add(look(settings, question), Now::read().wall);
-        let left = settings.max_wait.saturating_sub(Now::read().mono.since(begin));
-        if !looks.go_on() || left.is_zero() {
+        looks.add(look(settings, question, stop)?, Now::read().wall);
+        let waited = Now::read().mono.since(begin);
+        let Some(pause) = looks.pause(settings.max_wait, waited) else {
             return Some(looks.outcome());
-        }
-        if stop.wait(PAUSE.min(left)) {
+        };
+        if stop.wait(pause) {
             return None;
         }
     }
@@ -82,12 +90,19 @@ impl Looks {
         }
     }
 
-    /// While we wait for modules, a Redis that is away for a moment is waited for as well.
-    fn go_on(&self) -> bool {
-        self.good.as_ref().is_some_and(Answer::is_running)
+    /// How long until the next look, if there is to be one. While we wait for modules, a Redis that
+    /// is away is waited for as well.
+    fn pause(&self, max_wait: Duration, waited: Duration) -> Option<Duration> {
+        let (pause, most) = match &self.good {
+            Some(answer) if answer.is_running() => (PAUSE, max_wait),
+            Some(_) => return None,
+            None => (SHORT_PAUSE, max_wait.min(GRACE)),
+        };
+        let left = most.saturating_sub(waited);
+        (!left.is_zero()).then(|| pause.min(left))
     }
 
-    /// The last good answer. What may have changed while Redis could not be asked says so.
+    /// The last good answer. What may have changed while Redis could not be asked is not known.
     fn outcome(self) -> Result<Answer, String> {
         let (mut answer, (since, why)) = match (self.good, self.away) {
             (Some(answer), None) => return Ok(answer),
@@ -96,18 +111,22 @@ impl Looks {
         };
         let modules = answer.plans.iter_mut().flat_map(|plan| &mut plan.modules);
         for module in modules.filter(|module| module.state == ModuleState::Running) {
+            module.state = ModuleState::Unreadable;
             module.why =
-                Some(format!("not known since {since}, for Redis could not be asked: {why}"));
+                Some(format!("was running when Redis could still be asked, before {since}"));
         }
+        answer.lost = Some(format!("Redis cannot be asked since {since}: {why}"));
         Ok(answer)
     }
 }
 
-/// Looks once.
-///
-/// # Errors
-/// Why Redis could not be asked, in bounded time and without a password.
-pub fn look(settings: &Correlator, question: &Question) -> Result<Answer, String> {
+/// Looks once. None when it was told to stop meanwhile; an error is why Redis could not be asked,
+/// in bounded time and without a password.
+pub fn look(
+    settings: &Correlator,
+    question: &Question,
+    stop: &Stop,
+) -> Option<Result<Answer, String>> {
     let (tx, rx) = bounded(1);
     let (own_settings, own_question) = (settings.clone(), question.clone());
     let look = move || {
@@ -118,12 +137,15 @@ pub fn look(settings: &Correlator, question: &Question) -> Result<Answer, String
         let _ = tx.send(seen.unwrap_or_else(|_| garbage()));
     };
     // In a thread, for the library's deadlines are per read: a trickling server would hold it.
-    std::thread::Builder::new()
-        .name("redis".into())
-        .spawn(look)
-        .map_err(|why| format!("there is no thread to ask Redis with: {why}"))?;
-    let answer = rx.recv_timeout(LONGEST_LOOK + Duration::from_secs(1));
-    answer.unwrap_or_else(|_| Err(format!("no answer within {} s", LONGEST_LOOK.as_secs())))
+    if let Err(why) = std::thread::Builder::new().name("redis".into()).spawn(look) {
+        return Some(Err(format!("there is no thread to ask Redis with: {why}")));
+    }
+    let too_long = || Err(format!("no answer within {} s", LONGEST_LOOK.as_secs()));
+    select! {
+        recv(rx) -> answer => Some(answer.unwrap_or_else(|_| too_long())),
+        recv(after(LONGEST_LOOK + Duration::from_secs(1))) -> _ => Some(too_long()),
+        recv(stop.receiver()) -> _ => None,
+    }
 }
 
 fn read(settings: &Correlator, question: &Question, until: Instant) -> Result<Answer, String> {
@@ -280,31 +302,39 @@ mod tests {
         Answer { plans: vec![plan], ..Answer::default() }
     }
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     #[test]
     fn a_redis_that_goes_away_while_we_wait_does_not_take_what_it_said() {
         let mut looks = Looks::default();
         looks.add(Ok(answer(ModuleState::Running)), Wall(0));
         looks.add(Err("refused".into()), Wall(15_000));
         looks.add(Err("still refused".into()), Wall(30_000));
-        assert!(looks.go_on());
-        let plans = looks.outcome().unwrap().plans;
-        assert_eq!(plans[0].modules[0].state, ModuleState::Running);
-        assert_eq!(
-            plans[0].modules[0].why.as_deref(),
-            Some(
-                "not known since 1970-01-01T00:00:15.000Z, for Redis could not be asked: still refused"
-            )
-        );
+        assert_eq!(looks.pause(5 * MINUTE, MINUTE), Some(PAUSE));
+        assert_eq!(looks.pause(5 * MINUTE, 5 * MINUTE), None);
+        let answer = looks.outcome().unwrap();
+        let module = &answer.plans[0].modules[0];
+        assert_eq!(module.state, ModuleState::Unreadable, "nobody knows whether it still runs");
+        let since = "1970-01-01T00:00:15.000Z";
+        let why = format!("was running when Redis could still be asked, before {since}");
+        assert_eq!(module.why, Some(why));
+        let lost = format!("Redis cannot be asked since {since}: still refused");
+        assert_eq!(answer.lost, Some(lost));
     }
 
     #[test]
-    fn a_redis_that_comes_back_has_the_last_word() {
+    fn a_redis_that_was_away_for_a_moment_was_given_up_at_once() {
         let mut looks = Looks::default();
         looks.add(Err("refused".into()), Wall(0));
-        assert!(!looks.go_on());
+        assert_eq!(looks.pause(10 * MINUTE, Duration::ZERO), Some(SHORT_PAUSE));
+        assert_eq!(looks.pause(10 * MINUTE, GRACE), None);
+        let short = Duration::from_secs(1);
+        assert_eq!(looks.pause(short, Duration::ZERO), Some(short), "no longer than is allowed");
+        assert_eq!(looks.pause(Duration::ZERO, Duration::ZERO), None);
         looks.add(Ok(answer(ModuleState::Success)), Wall(1));
-        assert!(!looks.go_on());
-        assert_eq!(looks.outcome().unwrap().plans[0].modules[0].why, None);
+        assert_eq!(looks.pause(10 * MINUTE, short), None);
+        let answer = looks.outcome().unwrap();
+        assert_eq!((&answer.plans[0].modules[0].why, &answer.lost), (&None, &None));
         let mut never = Looks::default();
         never.add(Err("refused".into()), Wall(0));
         assert_eq!(never.outcome().unwrap_err(), "refused");

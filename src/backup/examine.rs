@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::alert::Alert;
 use super::correlator::{self, Answer};
-use super::plan::Plan;
+use super::plan::{Module, ModuleState, Plan};
 use super::question::Question;
 use super::repo_check::{self, Finding};
 use super::report::{ALL_PLANS, Report};
@@ -17,6 +17,8 @@ use crate::clock::Wall;
 use crate::event::Event;
 use crate::secret::Secret;
 use crate::stop::Stop;
+
+const NO_PLAN: &str = "Redis knows no plan that is switched on";
 
 /// A plan and all that was found out about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,29 +57,32 @@ impl Examiner<'_> {
         let answer = if self.patient {
             correlator::correlate(self.correlator, question, stop)?
         } else {
-            correlator::look(self.correlator, question)
+            correlator::look(self.correlator, question, stop)?
         };
-        let Answer { plans, passwords } = match answer {
+        let Answer { plans, passwords, lost } = match answer {
             Ok(answer) if answer.plans.is_empty() => {
-                return Some(unknown(question, "Redis knows no plan that is switched on"));
+                return Some(unknown(question, NO_PLAN));
             }
             Ok(answer) => answer,
             Err(why) => return Some(unknown(question, &why)),
         };
         // One for all plans: however many of them restic hangs over, people are told in time.
         let until = self.repo_check.map(repo_check::deadline);
-        let examine = |plan| self.with_repositories(plan, &passwords, until, stop);
+        let examine = |plan| {
+            let verdict = Verdict::of(&plan).when_lost(&plan, lost.as_deref());
+            self.with_repositories(plan, verdict, &passwords, until, stop)
+        };
         plans.into_iter().map(examine).collect()
     }
 
     fn with_repositories(
         &self,
         plan: Plan,
+        verdict: Verdict,
         passwords: &BTreeMap<String, Secret>,
         until: Option<Instant>,
         stop: &Stop,
     ) -> Option<Examined> {
-        let verdict = Verdict::of(&plan);
         let wanted = verdict.outcome != Outcome::Success && !plan.modules.is_empty();
         let findings = match self.repo_check.zip(until).filter(|_| wanted) {
             Some((settings, until)) => {
@@ -102,13 +107,26 @@ pub fn unknown(question: &Question, why: &str) -> Vec<Examined> {
 }
 
 /// What is to be reported of several plans. When somebody complained about no plan in particular,
-/// those that are well are left out, unless all are: then that is the news.
-pub fn worth_telling<'a>(examined: &'a [Examined], question: &Question) -> Vec<&'a Examined> {
-    let told = |one: &&Examined| {
-        question.named.contains_key(&one.plan.id) || one.verdict.outcome != Outcome::Success
-    };
-    let worth: Vec<_> = examined.iter().filter(told).collect();
-    if worth.is_empty() { examined.iter().collect() } else { worth }
+/// those that are well are left out, unless all are: then that is the news. A plan that somebody
+/// switched off is never the news, unless its last run went wrong.
+pub fn worth_telling(mut examined: Vec<Examined>, question: &Question) -> Vec<Examined> {
+    let named = |one: &Examined| question.named.contains_key(&one.plan.id);
+    examined.retain(|one| named(one) || !rests(&one.plan));
+    if examined.is_empty() {
+        return unknown(question, NO_PLAN);
+    }
+    let told = |one: &Examined| named(one) || one.verdict.outcome != Outcome::Success;
+    if examined.iter().any(told) {
+        examined.retain(told);
+    }
+    examined
+}
+
+/// Whether a plan is switched off, and nothing went wrong when it last ran.
+pub(super) fn rests(plan: &Plan) -> bool {
+    let well =
+        |module: &Module| matches!(module.state, ModuleState::Success | ModuleState::Missing);
+    plan.enabled == Some(false) && plan.modules.iter().all(well)
 }
 
 #[cfg(test)]
@@ -126,7 +144,7 @@ mod tests {
             .enumerate()
             .map(|(index, outcome)| examined(&index.to_string(), *outcome))
             .collect();
-        let worth = worth_telling(&examined, question);
+        let worth = worth_telling(examined, question);
         worth.iter().map(|one| one.plan.id.clone()).collect::<Vec<_>>().join(" ")
     }
 
@@ -136,6 +154,40 @@ mod tests {
         assert_eq!(told(&mixed, &Question::about_everything()), "1");
         assert_eq!(told(&mixed, &Question::about("2")), "1 2");
         assert_eq!(told(&[Outcome::Success; 2], &Question::about_everything()), "0 1");
+    }
+
+    #[test]
+    fn a_plan_that_was_lately_switched_off_was_told_as_missing_to_those_who_did_not_ask() {
+        let off = |state| {
+            let module = Module {
+                id: "mail1".into(),
+                ui_name: None,
+                uuid: None,
+                node: None,
+                state,
+                why: None,
+                run: None,
+            };
+            let plan = Plan {
+                id: "off".into(),
+                enabled: Some(false),
+                modules: vec![module],
+                ..Plan::default()
+            };
+            Examined { verdict: Verdict::of(&plan), plan, findings: None }
+        };
+        let told = |off: Examined, question: &Question| {
+            let examined = vec![off, examined("on", Outcome::Success)];
+            let worth = worth_telling(examined, question).into_iter();
+            worth.map(|one| one.plan.id).collect::<Vec<_>>().join(" ")
+        };
+        let all = Question::about_everything();
+        assert_eq!(told(off(ModuleState::Success), &all), "on");
+        assert_eq!(told(off(ModuleState::Missing), &all), "on");
+        assert_eq!(told(off(ModuleState::Failed), &all), "off");
+        assert_eq!(told(off(ModuleState::Success), &Question::about("off")), "off");
+        let alone = worth_telling(vec![off(ModuleState::Success)], &all);
+        assert_eq!(alone[0].verdict, Verdict::unknown(NO_PLAN), "whoever complained is answered");
     }
 
     #[test]

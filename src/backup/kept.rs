@@ -1,16 +1,17 @@
 //! How each plan fared when it was last looked into, as it is kept and shown. Pure.
 
-use super::examine::Examined;
+use super::examine::{Examined, rests};
 use super::plan::{Module, Run};
 use super::report::{ALL_PLANS, Report, condition};
 use crate::clock::Wall;
 use crate::snapshot::{ModuleView, PlanView, RepositoryView};
 use crate::store::{Table, Write};
 
-/// The rows of these plans. What was said of all plans together goes when plans are known again.
+/// The rows of these plans; nobody misses one that rests. What was said of all plans together goes when plans are known again.
 pub fn rows(examined: &[Examined], now: Wall) -> Vec<Write> {
     let mut rows: Vec<Write> = examined
         .iter()
+        .filter(|one| !rests(&one.plan))
         .map(|one| Write::put(Table::Plans, one.plan.id.clone(), &view(one, now)))
         .collect();
     if examined.iter().any(|one| !one.plan.modules.is_empty())

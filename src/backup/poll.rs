@@ -10,7 +10,7 @@ use super::pipeline::Pipelines;
 use super::pull::pull;
 use crate::clock::{Mono, Now};
 use crate::effect::{Effect, Sink};
-use crate::event::{Event, Fact, Level};
+use crate::event::{Event, Fact, Level, Trouble};
 use crate::stop::Stop;
 
 /// Who does not answer for so long is reported.
@@ -34,6 +34,11 @@ pub struct Signs<'a> {
     pub names: &'a dyn Fn() -> Vec<String>,
     /// Takes those that were found.
     pub beat: &'a dyn Fn(&[Alert]),
+}
+
+/// No Alertmanager is asked any more: what was said of its silence is over, without a word.
+pub fn abandon(sink: &Sink) {
+    sink(Effect { forgotten: vec![Trouble::Alertmanager], ..Effect::default() });
 }
 
 /// Asks until the stop, for the alerts that the configuration names at present.

@@ -232,8 +232,9 @@ impl RepoCheck {
         let timeouts = Duration::from_secs(1)..=LONGEST_WAIT;
         let repositories = section.entries("repositories", Repository::read);
         if repositories.is_empty() {
-            let what = "is empty, so no repository is asked: name a destination, or default";
-            section.warning("repositories", what);
+            let what = "names no repository: name a destination, or default; to have none asked, \
+                        leave out repo_check";
+            section.error("repositories", what);
         }
         RepoCheck {
             restic_path: section.program("restic_path", "restic"),

@@ -92,6 +92,18 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// The same where Redis went away before all was known, for the reason that is given.
+    #[must_use]
+    pub fn when_lost(self, plan: &Plan, lost: Option<&str>) -> Verdict {
+        let open = plan.modules.iter().any(|module| module.state == ModuleState::Unreadable);
+        match lost.filter(|_| open) {
+            Some(lost) => Verdict { why: format!("{}; {lost}", self.why), ..self },
+            None => self,
+        }
+    }
+}
+
 struct Counts {
     success: usize,
     failed: usize,

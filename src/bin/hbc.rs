@@ -4,26 +4,48 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use heartbeat::agent::options::{self, Command, Errand, HELP, Job};
+use heartbeat::agent::run::{self, Failure};
 use heartbeat::agent::send::Parcel;
-use heartbeat::agent::{exec, show};
+use heartbeat::agent::settings::Overrides;
+use heartbeat::agent::{check, exec, gather, show};
 use heartbeat::logger;
 
 const UNTOLD: u8 = 1;
 const USAGE: u8 = 2;
+/// `EX_CONFIG` of sysexits.h.
+const CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => print(HELP),
         Ok(Command::Version) => print(concat!("hbc ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Run(overrides)) => return run(&overrides),
+        Ok(Command::Check { config, strict }) => {
+            let (text, sound) = check::check(config, strict);
+            print(&text);
+            return if sound { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION) };
+        }
         Ok(Command::Send(errand)) => return send(*errand),
         Ok(Command::Exec(job)) => return exec(*job),
         Ok(Command::Metrics(directory)) => {
-            logger::start();
+            logger::start_by("HBC_LOG");
             print(&show::metrics(directory));
         }
         Err(why) => return complain(USAGE, &why),
     }
     ExitCode::SUCCESS
+}
+
+fn run(overrides: &Overrides) -> ExitCode {
+    logger::start_by("HBC_LOG");
+    match run::run(overrides, &|settings| Some(gather::of_this_machine(settings))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(problems)) => {
+            eprintln!("{problems}");
+            ExitCode::from(CONFIGURATION)
+        }
+        Err(Failure::Other(why)) => complain(UNTOLD, &why),
+    }
 }
 
 fn send(errand: Errand) -> ExitCode {

@@ -2,8 +2,12 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::thread;
 
+use crossbeam_channel::{Receiver, bounded};
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::CONFIGURATION;
 use crate::backup::examine::{Examined, Examiner};
@@ -13,7 +17,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};
 use crate::notify::text::{Flavour, aligned, clean};
-use crate::stop;
+use crate::stop::{self, Stop};
 
 /// Every plan succeeded.
 const OK: u8 = 0;
@@ -35,7 +39,12 @@ pub fn backup(
             return Ok(CONFIGURATION);
         }
     };
-    let examined = examine(&config, plan);
+    let (stop, interrupted) = stop_on_signals()?;
+    let Some(examined) = examine(&config, plan, &stop) else {
+        // As a shell has it.
+        let signal = interrupted.recv().unwrap_or(SIGTERM);
+        return Ok(u8::try_from(128 + signal).unwrap_or(NOT_ALL));
+    };
     if json {
         let plans: Vec<Value> = examined.iter().map(as_json).collect();
         writeln!(out, "{}", json!({ "plans": plans }))?;
@@ -49,23 +58,39 @@ pub fn backup(
     Ok(if examined.iter().all(well) { OK } else { NOT_ALL })
 }
 
-fn examine(config: &Config, plan: Option<&str>) -> Vec<Examined> {
-    let (_stopper, stop) = stop::channel();
+/// Told to stop by the first of these signals, with its number: restic, which runs in a process
+/// group of its own, must not live on.
+fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
+    let (stopper, stop) = stop::channel();
+    let (tx, rx) = bounded(1);
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            let _ = tx.send(signal);
+        }
+        drop(stopper);
+    };
+    thread::Builder::new().name("signals".into()).spawn(wait)?;
+    Ok((stop, rx))
+}
+
+/// None when it was told to stop.
+fn examine(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<Examined>> {
     let examiner = Examiner {
         correlator: &config.correlator,
         repo_check: config.repo_check.as_ref(),
         patient: false,
     };
-    let ask = |question: &Question| examiner.examine(question, &stop).unwrap_or_default();
+    let ask = |question: &Question| examiner.examine(question, stop);
     let Some(id) = plan else { return ask(&Question::about_everything()) };
-    let found = ask(&Question::about(id));
+    let found = ask(&Question::about(id))?;
     let stranger = |one: &Examined| one.plan.enabled.is_none() && one.plan.modules.is_empty();
     if !found.iter().all(stranger) {
-        return found;
+        return Some(found);
     }
-    let all = ask(&Question::about_everything()).into_iter();
+    let all = ask(&Question::about_everything())?.into_iter();
     let named: Vec<_> = all.filter(|one| one.plan.name.as_deref() == Some(id)).collect();
-    if named.is_empty() { found } else { named }
+    Some(if named.is_empty() { found } else { named })
 }
 
 fn as_json(one: &Examined) -> Value {

@@ -14,6 +14,8 @@ use crate::logger;
 pub mod backup;
 pub mod check;
 pub mod client;
+pub mod dyndns;
+pub mod key;
 pub mod log;
 pub mod notify;
 
@@ -37,6 +39,13 @@ hbd watches hosts by their heartbeats and tells people.
                                                   or what happened, told or not
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
+  hbd key    [--config FILE] (HOST | --common) [--write FILE]
+                                                  makes a key, and says where it goes on each side
+  hbd key    --status [--config FILE | --url URL] who still signs with a previous key
+  hbd dyndns [--config FILE | --url URL] [HOST] [--json]
+                                                  the names in the DNS, their addresses and last updates
+  hbd dyndns [--config FILE] HOST --dry-run [--address IP ...]
+                                                  what would be sent for that host
   hbd --help | --version
 
 A MESSAGE of - is read from standard input; -- goes before one that begins with a dash.
@@ -72,7 +81,9 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             "check" => check(parser),
             "notify" => notify::run(parser),
             "log" => log::run(parser),
+            "dyndns" => dyndns::run(parser),
             "backup" => backup(parser),
+            "key" => key::run(parser),
             "help" => Ok(say(HELP)),
             other => Err(format!("there is no command {other:?}").into()),
         },

@@ -12,7 +12,7 @@ use crate::effect::Effect;
 use crate::event::{EventId, Level, Trouble};
 use crate::heartbeat::watch::Watch;
 use crate::history::archive::Question;
-use crate::history::keeper::Keeper;
+use crate::history::chronicle::Chronicle;
 use crate::history::settings::Settings;
 use crate::history::{Row, Sources};
 use crate::notify::courier::{Courier, Order};
@@ -35,19 +35,19 @@ struct Around {
     courier: Courier,
 }
 
-/// A keeper of what these rooms tell.
-pub fn keeper(watch: &Arc<Watch>, courier: &Courier, settings: Settings) -> Keeper {
+/// The history of what these rooms tell.
+pub fn open(watch: &Arc<Watch>, courier: &Courier, settings: Settings) -> Chronicle {
     let around = Around { watch: Arc::clone(watch), courier: courier.clone() };
-    Keeper::new(Arc::new(around), settings)
+    Chronicle::new(Arc::new(around), settings)
 }
 
 /// Lets it work until the stop.
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn start(keeper: &Arc<Keeper>, stop: &Stop) -> Result<(), Failure> {
-    let (keeper, stop) = (Arc::clone(keeper), stop.clone());
-    spawn("history", move || keeper.run(&stop))
+pub fn start(chronicle: &Arc<Chronicle>, stop: &Stop) -> Result<(), Failure> {
+    let (chronicle, stop) = (Arc::clone(chronicle), stop.clone());
+    spawn("history", move || chronicle.run(&stop))
 }
 
 /// What `look` sees of the store and the outbox, as soon as the courier has time.
@@ -104,7 +104,7 @@ pub fn series(
         return Ok(None);
     }
     let now = Now::read().wall;
-    rooms.keeper.series(host, &wanted.metrics, wanted.range, now).map(Some)
+    rooms.chronicle.series(host, &wanted.metrics, wanted.range, now).map(Some)
 }
 
 /// What happened, and where to go on.
@@ -121,7 +121,7 @@ pub fn events(
         since: wanted.since,
         until: wanted.until,
     };
-    let (events, next) = rooms.keeper.events(&question)?;
+    let (events, next) = rooms.chronicle.events(&question)?;
     Ok((events, next.map(|id| id.0)))
 }
 
@@ -165,6 +165,7 @@ fn of_no_host(trouble: &Trouble) -> Option<String> {
         Trouble::Alertmanager => Some("the Alertmanager that is asked does not answer".into()),
         Trouble::Channel { .. } => Some("does not deliver".into()),
         Trouble::Store => Some("the state cannot be written to disk".into()),
+        Trouble::Dyndns { .. } => Some("its name in the DNS cannot be kept".into()),
     }
 }
 
@@ -172,6 +173,7 @@ fn view(trouble: &Trouble, text: String, told: Option<&outbox::AlertView>) -> Al
     let (subject, host) = match trouble {
         Trouble::Connection { host, .. }
         | Trouble::NeverSeen { host }
+        | Trouble::Dyndns { host }
         | Trouble::Metric { host, .. } => (format!("host {host}"), Some(host.clone())),
         Trouble::Backup { plan } => (format!("plan {plan}"), None),
         Trouble::Channel { channel } => (format!("channel {channel}"), None),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::signs;
+use super::{agent, signs};
 use crate::backup::pipeline;
 use crate::config::Config;
 use crate::heartbeat::fleet::Rules;
@@ -12,13 +12,19 @@ use crate::notify::route::{self, Routes};
 
 /// What the configuration means to the fleet.
 pub fn rules(config: &Config) -> Rules {
+    let own = agent::promise(config);
+    let mut hosts = config.hosts.clone();
+    if let Some((host, _)) = &own {
+        hosts.entry(host.clone()).or_default();
+    }
     Rules {
         settings: config.heartbeat.clone(),
-        hosts: config.hosts.clone(),
+        hosts,
         threshold_sets: config.threshold_sets.clone(),
         renotify_interval: config.renotify_interval,
         default_channels: config.default_channels.clone(),
         signs: signs::promises(config),
+        own,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -14,14 +14,16 @@ use super::telling::{self, Seats};
 use crate::backup::pipeline::{Accepted, Pipelines};
 use crate::backup::verdict::Outcome;
 use crate::clock::{Now, Wall};
+use crate::dyndns::keeper::Keeper;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
-use crate::history::keeper::Keeper;
+use crate::history::chronicle::Chronicle;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
 use crate::snapshot::{
-    AlertView, ChannelView, EventView, HostView, NotificationView, PastView, PlanView, SeriesView,
+    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
+    SeriesView,
 };
 use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
 use crate::web::notice::Notice;
@@ -36,13 +38,15 @@ pub struct Rooms {
     pub watch: Arc<Watch>,
     pub courier: Courier,
     /// What was.
-    pub keeper: Arc<Keeper>,
+    pub chronicle: Arc<Chronicle>,
     /// The channels, for what is sent at once.
     pub notifier: Mutex<Arc<Notifier>>,
     /// What is being sent at once.
     pub sending: Seats,
     /// Backup alerts on their way.
     pub pipelines: Arc<Pipelines>,
+    /// The names in the DNS.
+    pub keeper: Arc<Keeper>,
     /// The alerts that are signs of life.
     pub signs: Mutex<Arc<Signs>>,
     /// The last reload was refused.
@@ -94,7 +98,7 @@ impl House for Rooms {
             // Who no longer waits for the answer does not get it.
             let _ = tx.send(stored);
         };
-        match self.watch.hear(body, peer.to_canonical(), Now::read(), then) {
+        match self.watch.hear_over_http(body, peer.to_canonical(), Now::read(), then) {
             Ok(()) => once_stored(rx),
             Err(why) => Taken::Now(refusal(why)),
         }
@@ -117,6 +121,10 @@ impl House for Rooms {
         }
     }
 
+    fn dyndns(&self) -> Vec<DyndnsView> {
+        self.keeper.views()
+    }
+
     fn channels(&self) -> Vec<ChannelView> {
         telling::channels(&self.notifier(), &self.courier.standing())
     }
@@ -129,7 +137,7 @@ impl House for Rooms {
     }
 
     fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
-        self.keeper.pasts(hosts, Now::read())
+        self.chronicle.pasts(hosts, Now::read())
     }
 
     fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
@@ -176,7 +184,8 @@ fn once_stored(stored: Receiver<bool>) -> Taken {
     if stored.try_recv() == Ok(true) {
         return Taken::Now(Answer::Stored);
     }
-    Taken::Later(Box::new(move || match stored.recv_timeout(DISK) {
+    let until = Instant::now() + DISK;
+    Taken::Later(Box::new(move || match stored.recv_deadline(until) {
         Ok(true) => Answer::Stored,
         Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
         Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),

@@ -4,7 +4,7 @@ use super::Fact;
 
 impl Fact {
     /// Every kind that there is, in the order of the enum.
-    pub const KINDS: [&'static str; 17] = [
+    pub const KINDS: [&'static str; 20] = [
         "overdue",
         "shutdown",
         "back",
@@ -13,6 +13,7 @@ impl Fact {
         "never_seen",
         "first_heard",
         "threshold",
+        "missing",
         "store_refuses",
         "store_writes",
         "store_moved_aside",
@@ -21,6 +22,8 @@ impl Fact {
         "backup",
         "alertmanager_silent",
         "alertmanager_answers",
+        "dyndns_fails",
+        "dyndns_kept",
         "custom",
     ];
 
@@ -35,6 +38,7 @@ impl Fact {
             Fact::NeverSeen { .. } => "never_seen",
             Fact::FirstHeard { .. } => "first_heard",
             Fact::Threshold { .. } => "threshold",
+            Fact::Missing { .. } => "missing",
             Fact::StoreRefuses { .. } => "store_refuses",
             Fact::StoreWrites { .. } => "store_writes",
             Fact::StoreMovedAside { .. } => "store_moved_aside",
@@ -43,6 +47,8 @@ impl Fact {
             Fact::Backup { .. } => "backup",
             Fact::AlertmanagerSilent { .. } => "alertmanager_silent",
             Fact::AlertmanagerAnswers { .. } => "alertmanager_answers",
+            Fact::DyndnsFails { .. } => "dyndns_fails",
+            Fact::DyndnsKept { .. } => "dyndns_kept",
             Fact::Custom { .. } => "custom",
         }
     }

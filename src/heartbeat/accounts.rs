@@ -55,6 +55,7 @@ impl Fleet {
                 let Some(watched) = gauge.alert() else { continue };
                 let level = watched.standing.level;
                 let limit = watched.rule.limit(level).map(|limit| limit.to_string());
+                let limit = limit.unwrap_or_default();
                 let value = crate::event::decimal(gauge.value);
                 wrong.push(Wrong {
                     trouble: Trouble::Metric {
@@ -63,7 +64,10 @@ impl Fleet {
                     },
                     level,
                     since: watched.since,
-                    text: format!("{} = {value} ({})", gauge.path, limit.unwrap_or_default()),
+                    text: match watched.missing {
+                        false => format!("{} = {value} ({limit})", gauge.path),
+                        true => format!("{} is missing, it was {value} ({limit})", gauge.path),
+                    },
                 });
             }
             if !host.profile.watch {

@@ -13,6 +13,8 @@ use crate::snapshot::State;
 
 /// The connection over which an Alertmanager passes signs of life on.
 pub const ALERTMANAGER: &str = "alertmanager";
+/// The connection over which the daemon hears its own machine.
+pub const LOCAL: &str = "local";
 /// How often a postponed deadline may be shifted without a proof that anybody listened.
 const MOST_SHIFTS: u8 = 3;
 /// The least grace that nobody asked for.
@@ -38,6 +40,8 @@ pub struct Connection {
     pub seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
     pub signed: i64,
+    /// The tag of the key that it was signed with; 0 when it was not.
+    pub key: u32,
     /// What was granted because the daemon was blind; once per time it was heard.
     pub granted: Option<Grant>,
     /// The moment of its earliest entry among the deadlines.
@@ -89,6 +93,7 @@ impl Connection {
             since: now.wall,
             seen: now,
             signed: 0,
+            key: 0,
             granted: None,
             queued: Mono(i64::MAX),
             address: None,
@@ -100,28 +105,29 @@ impl Connection {
         matches!(self.state, State::Overdue | State::Shutdown) && !self.covered
     }
 
-    /// Whether it was made by signs of life. They come from here, and nobody signs them.
-    pub fn is_sign(&self) -> bool {
+    /// Whether it was made by beats that somebody in this process vouches for. They come from here,
+    /// and nobody signs them.
+    pub fn is_vouched(&self) -> bool {
         let here = self.address.is_some_and(|address| address.is_loopback());
-        *self.name == *ALERTMANAGER && self.signed == 0 && here
+        [ALERTMANAGER, LOCAL].contains(&&*self.name) && self.signed == 0 && here
     }
 
-    /// Takes over what its signs of life promise by the configuration. Where that is another
-    /// promise than the last sign gave, it gets a whole interval and grace from now on. Whether
-    /// that changed anything.
-    pub fn promise_anew(&mut self, sign: Promise, now: Now) -> bool {
-        let changed = self.interval != sign.millis();
+    /// Takes over what such beats promise by the configuration. Where that is another promise than
+    /// the last one gave, it gets a whole interval and grace from now on. Whether that changed
+    /// anything.
+    pub fn promise_anew(&mut self, promise: Promise, now: Now) -> bool {
+        let changed = self.interval != promise.millis();
         if changed {
-            self.interval = sign.millis();
-            self.postpone(sign, now);
+            self.interval = promise.millis();
+            self.postpone(promise, now);
         }
         changed
     }
 
     /// What it promised: its host's settings go before its own word, that before the common ones.
     pub fn promise(&self, profile: &Profile, common: &Common) -> Promise {
-        if let Some(sign) = profile.sign.filter(|_| *self.name == *ALERTMANAGER) {
-            return sign;
+        if let Some(vouched) = profile.vouched(&self.name) {
+            return vouched;
         }
         let said = (self.interval > 0).then(|| Duration::from_millis(self.interval.into()));
         let interval = profile.interval.or(said).unwrap_or(common.interval);

@@ -8,6 +8,7 @@ use crate::event::{Event, Fact, Level, MOST_OTHERS, Trouble};
 use crate::heartbeat::blindness::{Blindness, Period};
 use crate::heartbeat::deadlines::{Deadlines, Entry, What};
 use crate::heartbeat::host::{Host, Others};
+use crate::heartbeat::moves::{Moves, Path};
 use crate::heartbeat::profile::{self, Common, Names, Profile};
 use crate::heartbeat::restore::{self, Frame, plausible};
 use crate::heartbeat::trust::Trust;
@@ -35,6 +36,23 @@ pub struct Heard {
     pub wake: bool,
     /// Troubles that ended without a word.
     pub ended: Vec<Trouble>,
+    /// While keys are being changed: who signed with which.
+    pub key: Option<KeyUse>,
+    /// The connection, when the datagram proves that its host is where it came from: it is signed,
+    /// new, and the host's name follows its address.
+    pub vouched: Option<Path>,
+}
+
+/// Which of two keys a connection signs with, while its host has two: told when that is the
+/// previous one, and when it no longer is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyUse {
+    /// The host.
+    pub host: String,
+    /// The connection.
+    pub connection: String,
+    /// It is the previous one.
+    pub previous: bool,
 }
 
 /// What the passing of time, or a new configuration, caused.
@@ -77,6 +95,8 @@ pub struct Fleet {
     /// What unknown hosts are treated by.
     pub(super) stranger: Arc<Profile>,
     pub(super) strangers: usize,
+    /// The addresses that names in the DNS follow.
+    pub(super) moves: Moves,
     kernel: u32,
     /// What is told with the next `due`.
     pub(super) pending: Due,
@@ -86,7 +106,7 @@ impl Fleet {
     /// A fleet of which nothing was heard. Its rows do not tell which kernel's clock they are on:
     /// a daemon begins with [`restore`](Fleet::restore), without rows when there are none.
     pub fn new(rules: Rules, now: Now) -> Fleet {
-        let mut fleet = Fleet::empty(&rules);
+        let mut fleet = Fleet::empty(&rules, now);
         fleet.populate(profile::profiles(&rules), HashMap::new(), now);
         fleet
     }
@@ -101,7 +121,7 @@ impl Fleet {
         now: Now,
         kernel_boot: &str,
     ) -> Fleet {
-        let mut fleet = Fleet::empty(&rules);
+        let mut fleet = Fleet::empty(&rules, now);
         let frame = Frame::new(mark.as_ref(), kernel_boot, now, &mut fleet.blindness);
         fleet.unseen = fleet.blindness.periods().to_vec();
         fleet.kernel = frame.kernel();
@@ -124,7 +144,7 @@ impl Fleet {
         fleet
     }
 
-    fn empty(rules: &Rules) -> Fleet {
+    fn empty(rules: &Rules, now: Now) -> Fleet {
         Fleet {
             common: Common::new(rules),
             hosts: Vec::new(),
@@ -138,6 +158,7 @@ impl Fleet {
             changed: Vec::new(),
             stranger: Arc::default(),
             strangers: 0,
+            moves: Moves::begin(now),
             kernel: 0,
             pending: Due::default(),
         }
@@ -219,6 +240,17 @@ impl Fleet {
         host.changed |= event.is_some();
         self.schedule_metrics(entry.host);
         event
+    }
+
+    /// The daemon was told to stop, maybe with its machine: should that boot, it was announced.
+    pub fn leave(&mut self) {
+        for index in 0..self.hosts.len() as u32 {
+            let host = &mut self.hosts[index as usize];
+            if host.profile.own.is_some() {
+                host.leaving = true;
+                self.list(index);
+            }
+        }
     }
 
     /// When [`due`](Fleet::due) wants to be called next; it may find that it was called too early.

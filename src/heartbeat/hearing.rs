@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use crate::clock::Now;
 use crate::heartbeat::datagram::{self, Datagram, Kind, MAX_BYTES, Rejection};
-use crate::heartbeat::fleet::{Fleet, Heard};
-use crate::heartbeat::gauge;
+use crate::heartbeat::fleet::{Fleet, Heard, KeyUse};
+use crate::heartbeat::gauge::{self, Bringer};
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
+use crate::heartbeat::keys::Keys;
 use crate::heartbeat::metrics::MAX_METRICS;
 use crate::heartbeat::wire;
 
@@ -38,67 +39,104 @@ impl Fleet {
         let place = host.and_then(|host| self.hosts[host as usize].place(connection));
         let arrival = Arrival { datagram, signature, json, from, connection, host, place, now };
         let signed = self.authenticate(&arrival)?;
+        let proven = signed.as_ref().is_some_and(|(time, _)| self.proves_address(&arrival, *time));
         let before = self.deadlines.next();
         let (host, place) = self.admit(&arrival)?;
-        if let Some(time) = signed {
+        let mut key = None;
+        if let Some((time, tag)) = signed {
+            key = self.note_key(host, place, tag);
             let host = &mut self.hosts[host as usize];
             host.connections[place].signed = time;
             // It must not be believed again after a crash.
             host.changed |= datagram.event != Kind::Beat;
         }
-        let mut heard = self.apply(host, place, &arrival);
+        let mut heard = Heard { key, ..self.apply(host, place, &arrival) };
         if datagram.ack {
-            let key = signed.and_then(|_| self.key(Some(host)));
+            // Who still has the previous key must be able to check the answer.
+            let key = signed.and_then(|(_, tag)| self.keys(Some(host))?.key(tag));
             let time = datagram.time.map(|time| time.text);
             heard.ack = wire::ack(time, now.wall, key, bytes.len());
         }
         heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        if proven {
+            let connection = &self.hosts[host as usize].connections[place];
+            heard.vouched = Some((host, connection.name.clone()));
+        }
         Ok(heard)
     }
 
-    /// Takes in a beat that somebody else vouches for, whatever keys there are: an alert that is a
-    /// sign of life.
+    /// Whether a signed datagram of this time proves that its host is where it came from, and
+    /// anybody wants to know that.
+    ///
+    /// One over a connection without a name must be later than all before it of either family:
+    /// who overhears a datagram could send it again over the other one, where it is new.
+    fn proves_address(&self, arrival: &Arrival, time: i64) -> bool {
+        let Some(host) = arrival.host.map(|host| &self.hosts[host as usize]) else { return false };
+        let newer = |place: usize| host.connections[place].signed < time;
+        host.profile.dyndns
+            && !self.moves.is_old(time, arrival.now)
+            && (arrival.datagram.connection.is_some()
+                || FAMILIES.iter().filter_map(|family| host.place(family)).all(newer))
+    }
+
+    /// Takes in a beat that somebody in this process vouches for, whatever keys there are: an alert
+    /// that is a sign of life, or the daemon's own machine.
     ///
     /// # Errors
-    /// When no signs of life of the host are expected, or it has too many connections.
+    /// When nobody vouches for that connection of the host, or it has too many.
     pub fn hear_of(&mut self, json: &[u8], from: IpAddr, now: Now) -> Result<Heard, Rejection> {
         let datagram = &datagram::parse(json)?;
         let host = self.index.get(&*datagram.host).copied();
-        // Nobody expects them any more, or not yet.
-        let profile = host.map(|host| &self.hosts[host as usize].profile);
-        let sign = profile.and_then(|profile| profile.sign).ok_or(Rejection::UnknownHost)?;
         let connection = datagram.connection.as_deref().unwrap_or(family(from));
+        // Nobody expects it any more, or not yet.
+        let profile = host.map(|host| &self.hosts[host as usize].profile);
+        let promise = profile.and_then(|profile| profile.vouched(connection));
+        let promise = promise.ok_or(Rejection::UnknownHost)?;
         let place = host.and_then(|host| self.hosts[host as usize].place(connection));
         let arrival =
             Arrival { datagram, signature: None, json, from, connection, host, place, now };
         let before = self.deadlines.next();
         let (host, place) = self.admit(&arrival)?;
-        self.hosts[host as usize].connections[place].promise_anew(sign, now);
+        self.hosts[host as usize].connections[place].promise_anew(promise, now);
         let mut heard = self.apply(host, place, &arrival);
         heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
         Ok(heard)
     }
 
-    /// The key of a host.
-    fn key(&self, host: Option<u32>) -> Option<&ring::hmac::Key> {
-        let own = host.and_then(|host| self.hosts[host as usize].profile.key.as_ref());
-        own.or(self.common.key.as_ref())
+    /// The keys of a host.
+    fn keys(&self, host: Option<u32>) -> Option<&Keys> {
+        let own = host.and_then(|host| self.hosts[host as usize].profile.keys.as_ref());
+        own.or(self.common.keys.as_ref())
     }
 
-    /// The time of the datagram, where it is signed, after the signature and it were checked.
-    fn authenticate(&mut self, arrival: &Arrival) -> Result<Option<i64>, Rejection> {
+    /// Notes the key that a connection signs with.
+    fn note_key(&mut self, host: u32, place: usize, tag: u32) -> Option<KeyUse> {
+        let before = self.hosts[host as usize].connections[place].key;
+        self.hosts[host as usize].connections[place].key = tag;
+        let keys = self.keys(Some(host))?;
+        let previous = keys.is_previous(tag);
+        let told = previous || (tag != before && keys.is_previous(before));
+        let host = &self.hosts[host as usize];
+        told.then(|| KeyUse {
+            host: host.name.as_ref().into(),
+            connection: host.connections[place].name.as_ref().into(),
+            previous,
+        })
+    }
+
+    /// The time of the datagram, where it is signed, and the tag of its key, after both were
+    /// checked.
+    fn authenticate(&mut self, arrival: &Arrival) -> Result<Option<(i64, u32)>, Rejection> {
         if arrival.host.is_none() && self.common.most_strangers.is_none() {
             return Err(Rejection::UnknownHost);
         }
-        let (key, signature) = match (self.key(arrival.host), &arrival.signature) {
+        let (keys, signature) = match (self.keys(arrival.host), &arrival.signature) {
             (None, None) => return Ok(None),
             (None, Some(_)) => return Err(Rejection::BadSignature),
             (Some(_), None) => return Err(Rejection::Unsigned),
-            (Some(key), Some(signature)) => (key, signature),
+            (Some(keys), Some(signature)) => (keys, signature),
         };
-        if !wire::verify(key, arrival.json, signature) {
-            return Err(Rejection::BadSignature);
-        }
+        let tag = keys.verify(arrival.json, signature).ok_or(Rejection::BadSignature)?;
         let time = arrival.datagram.time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
         let last = self.last_time(arrival);
         match self.trust.judge(time, last, self.common.clock_skew, arrival.now) {
@@ -110,7 +148,7 @@ impl Fleet {
             }
             Err(why) => return Err(why),
         }
-        Ok(Some(time))
+        Ok(Some((time, tag)))
     }
 
     /// The time that a signed datagram must be later than: the last one of its connection.
@@ -184,19 +222,17 @@ impl Fleet {
         let (datagram, now) = (arrival.datagram, arrival.now);
         let host = &mut self.hosts[index as usize];
         let was = host.state;
+        let beats = matches!(datagram.event, Kind::Beat | Kind::Boot);
+        let silence = host.silence(place, &self.common, now);
+        let look = beats && host.wants_look(place, now);
         let mut heard = Heard {
             events: host.hear(place, datagram, arrival.from, &self.common, now),
             ..Heard::default()
         };
         let mut moved = was != host.state;
-        if !datagram.metrics.is_empty() && matches!(datagram.event, Kind::Beat | Kind::Boot) {
-            let (profile, gauges) = (&host.profile, &mut host.gauges);
-            let names = &mut self.names;
-            let taken = gauge::take(gauges, &host.name, &datagram.metrics, profile, names, now);
-            moved |= taken.moved || !taken.events.is_empty();
-            host.changed |= !taken.events.is_empty() || !taken.ended.is_empty();
-            heard.events.extend(taken.events);
-            heard.ended = taken.ended;
+        if beats && !(host.gauges.is_empty() && datagram.metrics.is_empty()) {
+            host.excuse_metrics(place, silence);
+            moved |= self.take_metrics(index, place, look, arrival, &mut heard);
         }
         self.schedule_connections(index);
         if moved {
@@ -210,6 +246,41 @@ impl Fleet {
             self.list(index);
         }
         heard
+    }
+
+    /// Takes the metrics of a beat in, and looks for those that are missing when it is time to.
+    /// Whether their deadlines have to be looked at.
+    fn take_metrics(
+        &mut self,
+        index: u32,
+        place: usize,
+        look: bool,
+        arrival: &Arrival,
+        heard: &mut Heard,
+    ) -> bool {
+        let (datagram, now) = (arrival.datagram, arrival.now);
+        let host = &mut self.hosts[index as usize];
+        let mut moved = false;
+        if !datagram.metrics.is_empty() {
+            if look {
+                host.expect_metrics(place, now);
+            }
+            let bringer = Bringer { host: &host.name, profile: &host.profile, over: place };
+            let (gauges, names) = (&mut host.gauges, &mut self.names);
+            let taken = gauge::take(gauges, &bringer, &datagram.metrics, names, now);
+            moved |= taken.moved || !taken.events.is_empty();
+            host.changed |= !taken.events.is_empty() || !taken.ended.is_empty();
+            heard.events.extend(taken.events);
+            heard.ended = taken.ended;
+        }
+        if look {
+            let missed = host.miss_metrics(place, &self.common, now);
+            moved |= missed.moved;
+            host.changed |= !missed.events.is_empty() || !missed.ended.is_empty();
+            heard.events.extend(missed.events);
+            heard.ended.extend(missed.ended);
+        }
+        moved
     }
 }
 
@@ -228,7 +299,7 @@ mod tests {
     use super::*;
     use crate::clock::{Mono, Wall};
     use crate::heartbeat::play::{BEGIN, DAY, Play, SECOND, rules};
-    use crate::heartbeat::settings::UnknownHosts;
+    use crate::heartbeat::settings::{HostSettings, UnknownHosts};
     use crate::heartbeat::wire::{Beat, key, sign};
     use crate::secret::Secret;
 
@@ -476,5 +547,161 @@ mod tests {
             let expected = if wrong.len() == 3 { told - 1 } else { told };
             assert_eq!(events.len(), expected, "{events:?}");
         }
+    }
+
+    /// web1 beats, its key and the one before it as in the configuration.
+    fn keyed(key: &str, previous: Option<&str>) -> Play {
+        let mut rules = rules();
+        let host = rules.hosts.get_mut("web1").unwrap();
+        host.key = Some(Secret::new(key));
+        host.previous_key = previous.map(Secret::new);
+        Play::with(rules)
+    }
+
+    fn signed_beat(play: &mut Play, with: &str) -> Result<Heard, Rejection> {
+        play.now = play.now.later(SECOND);
+        let time = play.now.wall.0 as f64 / 1000.0;
+        let json = format!(r#"{{"host":"web1","time":{time},"ack":true}}"#);
+        play.try_hear(&sign(&key(&Secret::new(with)), json.as_bytes()))
+    }
+
+    #[test]
+    fn while_a_key_is_changed_both_are_believed_and_answered_under_their_own() {
+        let mut play = keyed("new", Some("old"));
+        for (with, previous) in [("old", true), ("new", false), ("old", true)] {
+            let heard = signed_beat(&mut play, with).unwrap();
+            let (signature, json) = datagram::split(heard.ack.as_deref().unwrap());
+            assert!(wire::verify(&key(&Secret::new(with)), json, &signature.unwrap()), "{with}");
+            assert_eq!(heard.key.map(|key| key.previous), Some(previous), "{with}");
+            let view = play.fleet.view("web1").unwrap();
+            assert_eq!(view.connections[0].old_key, previous, "{with}");
+        }
+        assert_eq!(signed_beat(&mut play, "older"), Err(Rejection::BadSignature));
+        assert_eq!(signed_beat(&mut play, "new").unwrap().key.map(|key| key.previous), Some(false));
+        assert_eq!(signed_beat(&mut play, "new").unwrap().key, None, "no more news");
+    }
+
+    #[test]
+    fn no_datagram_is_believed_twice_because_there_are_two_keys() {
+        let mut play = keyed("new", Some("old"));
+        let time = play.now.wall.0 as f64 / 1000.0;
+        let json = format!(r#"{{"host":"web1","time":{time}}}"#);
+        for (with, heard) in [("old", true), ("old", false), ("new", false)] {
+            let bytes = sign(&key(&Secret::new(with)), json.as_bytes());
+            assert_eq!(play.try_hear(&bytes).is_ok(), heard, "{with}");
+        }
+        assert!(signed_beat(&mut play, "new").is_ok());
+        let bytes = sign(&key(&Secret::new("old")), json.as_bytes());
+        assert_eq!(play.try_hear(&bytes), Err(Rejection::Replay));
+    }
+
+    #[test]
+    fn a_key_that_becomes_the_previous_one_is_known_to_be_in_use() {
+        for reload in [true, false] {
+            let mut play = keyed("one", None);
+            assert_eq!(signed_beat(&mut play, "one").unwrap().key, None);
+            assert!(!play.fleet.view("web1").unwrap().connections[0].old_key);
+            play.rules = keyed("two", Some("one")).rules;
+            if reload {
+                play.fleet.reconfigure(play.rules.clone(), play.now);
+            } else {
+                play.restart_after(SECOND);
+            }
+            assert!(
+                play.fleet.view("web1").unwrap().connections[0].old_key,
+                "before its next beat"
+            );
+            play.rules = keyed("two", None).rules;
+            play.fleet.reconfigure(play.rules.clone(), play.now);
+            assert_eq!(signed_beat(&mut play, "one"), Err(Rejection::BadSignature));
+            assert!(!play.fleet.view("web1").unwrap().connections[0].old_key);
+        }
+    }
+
+    #[test]
+    fn a_common_key_is_changed_likewise_and_gives_way_to_an_own_one() {
+        let mut play = Play::new();
+        play.rules.settings.key = Some(Secret::new("new"));
+        play.rules.settings.previous_key = Some(Secret::new("old"));
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        assert!(signed_beat(&mut play, "old").unwrap().key.unwrap().previous);
+        // From the common key to one of its own: the common one is the previous one.
+        let host = play.rules.hosts.get_mut("web1").unwrap();
+        (host.key, host.previous_key) = (Some(Secret::new("own")), Some(Secret::new("new")));
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        assert!(signed_beat(&mut play, "new").unwrap().key.unwrap().previous);
+        assert!(!signed_beat(&mut play, "own").unwrap().key.unwrap().previous);
+        assert_eq!(signed_beat(&mut play, "old"), Err(Rejection::BadSignature));
+    }
+
+    /// A signed datagram that names what there is to name, sent so many seconds after the
+    /// beginning.
+    fn followed(host: &str, more: &str, after: i64) -> Vec<u8> {
+        let time = (BEGIN.wall.0 / 1000) + after;
+        let json = format!(r#"{{"host":"{host}","time":{time}{more}}}"#);
+        sign(&key(&Secret::new("k")), json.as_bytes())
+    }
+
+    fn following() -> Play {
+        let mut rules = rules();
+        rules.settings.key = Some(Secret::new("k"));
+        rules.hosts.get_mut("web1").unwrap().dyndns = true;
+        let web2 = rules.hosts["web1"].clone();
+        rules.hosts.insert("web2".into(), HostSettings { dyndns: false, ..web2 });
+        Play::with(rules)
+    }
+
+    /// The connection and the address that are told after a datagram that was believed.
+    fn told(play: &mut Play, bytes: &[u8], from: &str) -> Option<String> {
+        let from = from.parse().unwrap();
+        let path = play.fleet.hear(bytes, from, play.now).unwrap().vouched?;
+        let moved = play.fleet.moved(&path, from)?;
+        Some(format!("{} {} {}", moved.host, moved.connection, moved.address))
+    }
+
+    #[test]
+    fn only_a_new_address_of_a_host_that_is_followed_is_told() {
+        let mut play = following();
+        for (bytes, from, expected) in [
+            (followed("web1", "", 1), "1.1.1.1", Some("web1 ipv4 1.1.1.1")),
+            (followed("web1", "", 2), "1.1.1.1", None),
+            (followed("web1", "", 3), "::ffff:1.1.1.1", None),
+            (followed("web1", "", 4), "2a00::1", Some("web1 ipv6 2a00::1")),
+            (followed("web1", "", 5), "1.1.1.2", Some("web1 ipv4 1.1.1.2")),
+            (followed("web1", r#","connection":"vpn""#, 6), "1.1.1.9", Some("web1 vpn 1.1.1.9")),
+            (followed("web2", "", 7), "1.1.1.1", None),
+        ] {
+            assert_eq!(told(&mut play, &bytes, from).as_deref(), expected, "{from}");
+        }
+        let rules = play.rules.clone();
+        play.fleet.reconfigure(rules, play.now);
+        let again = told(&mut play, &followed("web1", "", 8), "1.1.1.2");
+        assert_eq!(again.as_deref(), Some("web1 ipv4 1.1.1.2"), "after a reload all is told anew");
+    }
+
+    #[test]
+    fn a_datagram_that_was_overheard_moved_the_name_of_its_host() {
+        let mut play = following();
+        let first = followed("web1", "", 2);
+        assert!(told(&mut play, &followed("web1", "", 1), "2a00::1").is_some());
+        assert!(told(&mut play, &first, "1.1.1.1").is_some());
+        // It is new over the other family, and beats there; it proves nothing.
+        assert_eq!(told(&mut play, &first, "2a00::66"), None);
+        let second = play.fleet.hear(&first, "1.1.1.66".parse().unwrap(), play.now);
+        assert_eq!(second.unwrap_err(), Rejection::Replay);
+        // What came before a crash and was not stored yet is believed again, but moves nothing.
+        let mut restarted = following();
+        restarted.now = BEGIN.later(60 * SECOND);
+        restarted.start(Vec::new(), None);
+        assert_eq!(told(&mut restarted, &followed("web1", "", 50), "1.1.1.66"), None);
+        assert!(told(&mut restarted, &followed("web1", "", 61), "1.1.1.1").is_some());
+    }
+
+    #[test]
+    fn what_is_not_signed_tells_no_address() {
+        let mut rules = rules();
+        rules.hosts.get_mut("web1").unwrap().dyndns = true;
+        let mut play = Play::with(rules);
+        assert_eq!(told(&mut play, BEAT.as_bytes(), "1.1.1.1"), None);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Fact, Level, Trouble};
-use crate::heartbeat::connection::{ALERTMANAGER, Connection, Promise};
+use crate::heartbeat::connection::{Connection, Promise};
 use crate::heartbeat::datagram::{Datagram, Kind};
 use crate::heartbeat::diary::Diary;
 use crate::heartbeat::gauge::Gauge;
@@ -44,6 +44,9 @@ pub struct Host {
     pub since: Wall,
     /// When it was first configured, or first heard.
     pub configured: Wall,
+    /// Its machine was told to stop, and with it the daemon, which runs there: its next boot is
+    /// announced.
+    pub leaving: bool,
     /// It was reported as never heard, and was not heard since.
     pub reported: bool,
     /// Something changed that must be stored at once.
@@ -87,6 +90,7 @@ impl Host {
             state: State::New,
             since: now.wall,
             configured: now.wall,
+            leaving: false,
             reported: false,
             changed: false,
             unsaved: false,
@@ -159,6 +163,8 @@ impl Host {
             };
             events.push(Event { at: now.wall, level: Level::Ok, fact });
         }
+        // A power cut from now on is no announced boot, even if the daemon has just started.
+        self.changed |= std::mem::take(&mut self.leaving);
         self.changed |= self.connections[place].rise(now);
         self.settle(now);
         events
@@ -192,7 +198,7 @@ impl Host {
     fn boot(&mut self, now: Now) -> Event {
         let known = self.heard();
         let said_goodbye = |c: &Connection| c.state == State::Shutdown && !c.covered;
-        let announced = !known || self.connections.iter().any(said_goodbye);
+        let announced = !known || self.leaving || self.connections.iter().any(said_goodbye);
         let returned = self.connections.iter().filter(|connection| connection.in_trouble());
         let heard = self.connections.iter().filter(|connection| connection.state != State::New);
         let fact = Fact::Booted {
@@ -284,30 +290,37 @@ impl Host {
         told.collect()
     }
 
-    /// Goes by what the configuration says of its signs of life now: where nobody passes them on
-    /// any more, their connection is forgotten, and the trouble about it; else it holds its new
-    /// promise.
-    pub fn review_signs(&mut self, now: Now) -> Vec<Trouble> {
-        let sign = self.profile.sign;
-        let Some(place) = self.connections.iter().position(Connection::is_sign) else {
-            return Vec::new();
-        };
-        if let Some(sign) = sign {
-            self.changed |= self.connections[place].promise_anew(sign, now);
-            return Vec::new();
+    /// Goes by what the configuration says of its vouched connections now: where nobody vouches any
+    /// more, the connection is forgotten, and the trouble about it; else it holds its new promise.
+    pub fn review_vouched(&mut self, now: Now) -> Vec<Trouble> {
+        let mut ended = Vec::new();
+        for place in (0..self.connections.len()).rev() {
+            let connection = &mut self.connections[place];
+            if !connection.is_vouched() {
+                continue;
+            }
+            match self.profile.vouched(&connection.name) {
+                Some(promise) => self.changed |= connection.promise_anew(promise, now),
+                None => ended.extend(self.disconnect(place, now)),
+            }
         }
+        ended
+    }
+
+    /// Forgets a connection; the trouble that ends without a word.
+    fn disconnect(&mut self, place: usize, now: Now) -> Option<Trouble> {
         let gone = self.connections.remove(place);
+        self.gauges.iter_mut().for_each(|gauge| gauge.presence.connection_gone(place));
         self.changed = true;
         self.settle(now);
         if self.connections.is_empty() {
             // Whoever has to beat now has as long as a host that was just configured.
             self.configured = now.wall;
         }
-        let told = gone.in_trouble().then(|| Trouble::Connection {
+        gone.in_trouble().then(|| Trouble::Connection {
             host: self.name.as_ref().into(),
-            connection: ALERTMANAGER.into(),
-        });
-        told.into_iter().collect()
+            connection: gone.name.as_ref().into(),
+        })
     }
 
     /// Takes the state that follows from its connections. While it is not up nobody looks at its

@@ -1,5 +1,6 @@
 //! Heartbeats: datagrams come in, hosts are watched, events go out.
 
+mod absence;
 pub mod accounts;
 mod blindness;
 mod connection;
@@ -10,10 +11,13 @@ pub mod fleet;
 mod gauge;
 mod hearing;
 mod host;
+mod keys;
 pub mod listener;
 mod metrics;
+pub mod moves;
 #[cfg(test)]
 mod play;
+mod presence;
 mod profile;
 mod recall;
 pub mod rejection;

@@ -80,6 +80,11 @@ impl Play {
         Ok(heard)
     }
 
+    /// Notes events that were caused in another way.
+    pub fn note(&mut self, events: Vec<Event>) {
+        self.events.extend(events);
+    }
+
     pub fn beat(&mut self, host: &str) -> &mut Play {
         self.hear(&format!(r#"{{"host":"{host}"}}"#))
     }

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::hmac;
-
-use crate::heartbeat::connection::Promise;
+use crate::heartbeat::connection::{ALERTMANAGER, LOCAL, Promise};
+use crate::heartbeat::keys::Keys;
 use crate::heartbeat::settings::{HostSettings, Settings, UnknownHosts};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
-use crate::heartbeat::wire;
+use crate::secret::Secret;
 
 /// Everything that the fleet wants to know from the configuration.
 #[derive(Clone, Debug, Default)]
@@ -26,13 +25,15 @@ pub struct Rules {
     pub default_channels: Vec<String>,
     /// The hosts whose signs of life an Alertmanager passes on, and what it promises.
     pub signs: BTreeMap<String, Promise>,
+    /// The host that the daemon's own machine is, and how often it is heard.
+    pub own: Option<(String, Promise)>,
 }
 
 /// What goes for the whole fleet.
 #[derive(Debug)]
 pub struct Common {
-    /// The key of hosts that have none of their own.
-    pub key: Option<hmac::Key>,
+    /// The keys of hosts that have none of their own.
+    pub keys: Option<Keys>,
     /// The interval of hosts that say nothing.
     pub interval: Duration,
     /// The grace of hosts that have none of their own.
@@ -54,16 +55,20 @@ pub struct Profile {
     pub configured: bool,
     /// Whether its heartbeat events are notified.
     pub watch: bool,
-    /// Its own key.
-    pub key: Option<hmac::Key>,
+    /// Its own keys.
+    pub keys: Option<Keys>,
     /// Overrides what the host says.
     pub interval: Option<Duration>,
     /// Overrides the common grace.
     pub grace: Option<Duration>,
     /// Its channels.
     pub channels: Vec<String>,
+    /// Whether its name in the DNS follows its address.
+    pub dyndns: bool,
     /// What goes for its connection `alertmanager`, before all else; none when it has none.
     pub sign: Option<Promise>,
+    /// What goes likewise for its connection `local`: the daemon's own machine has one.
+    pub own: Option<Promise>,
     set: Option<Arc<Compiled>>,
 }
 
@@ -75,6 +80,15 @@ struct Compiled {
 }
 
 impl Profile {
+    /// What goes for a connection whose beats somebody in this process vouches for.
+    pub fn vouched(&self, connection: &str) -> Option<Promise> {
+        match connection {
+            ALERTMANAGER => self.sign,
+            LOCAL => self.own,
+            _ => None,
+        }
+    }
+
     /// The rule of a metric.
     pub fn rule(&self, path: &str) -> Option<Arc<Rule>> {
         let compiled = self.set.as_deref()?;
@@ -88,7 +102,7 @@ impl Common {
     pub fn new(rules: &Rules) -> Common {
         let settings = &rules.settings;
         Common {
-            key: settings.key.as_ref().map(wire::key),
+            keys: keys(&settings.key, &settings.previous_key),
             interval: settings.interval,
             grace: settings.grace,
             clock_skew: settings.clock_skew,
@@ -113,14 +127,15 @@ pub fn profiles(rules: &Rules) -> Vec<(String, Arc<Profile>)> {
     let mut profiles = Vec::with_capacity(rules.hosts.len());
     for (name, settings) in &rules.hosts {
         let sign = rules.signs.get(name).copied();
-        let known =
-            shared.iter().find(|(known, profile)| *known == settings && profile.sign == sign);
+        let own = rules.own.as_ref().filter(|(own, _)| own == name).map(|(_, promise)| *promise);
+        let same = |profile: &Profile| profile.sign == sign && profile.own == own;
+        let known = shared.iter().find(|(known, profile)| *known == settings && same(profile));
         let profile = match known {
             Some((_, profile)) => profile.clone(),
             None => {
                 let set = sets.get(settings.threshold_config.as_str()).cloned();
                 let profile = profile(settings, set, &rules.default_channels);
-                let profile = Arc::new(Profile { sign, ..profile });
+                let profile = Arc::new(Profile { sign, own, ..profile });
                 if settings.key.is_none() && shared.len() < 64 {
                     shared.push((settings, profile.clone()));
                 }
@@ -141,13 +156,19 @@ fn profile(
     Profile {
         configured: true,
         watch: settings.watch,
-        key: settings.key.as_ref().map(wire::key),
+        keys: keys(&settings.key, &settings.previous_key),
         interval: settings.interval,
         grace: settings.grace,
         channels: channels.to_vec(),
+        dyndns: settings.dyndns,
         sign: None,
+        own: None,
         set,
     }
+}
+
+fn keys(current: &Option<Secret>, previous: &Option<Secret>) -> Option<Keys> {
+    current.as_ref().map(|current| Keys::new(current, previous.as_ref()))
 }
 
 fn compiled(set: &ThresholdSet) -> Compiled {

@@ -1,6 +1,7 @@
 //! From stored rows back to hosts: what an old clock means on the present one. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Level, Trouble};
@@ -9,8 +10,9 @@ use crate::heartbeat::connection::{Connection, Grant};
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::host::{Boots, Host, MAX_CONNECTIONS};
 use crate::heartbeat::metrics::MAX_METRICS;
+use crate::heartbeat::presence::{Known, Presence};
 use crate::heartbeat::profile::{Common, Names, Profile};
-use crate::heartbeat::row::{ConnectionRow, Mark, Row};
+use crate::heartbeat::row::{AlertRow, ConnectionRow, Mark, Row};
 use crate::heartbeat::threshold::Standing;
 use crate::snapshot::State;
 
@@ -38,8 +40,8 @@ pub struct Frame {
     kernel: u32,
     /// The kernel of the mark, and what to add to its monotonic times.
     marked: Option<(u32, i64)>,
-    /// Nobody knows how long the daemon was away.
-    lost: bool,
+    /// How long the daemon was away; none when nobody knows.
+    away: Option<Duration>,
 }
 
 impl Frame {
@@ -51,21 +53,21 @@ impl Frame {
         blindness: &mut Blindness,
     ) -> Frame {
         let kernel = kernel_tag(kernel_boot);
-        let mut frame = Frame { now, kernel, marked: None, lost: true };
+        let mut frame = Frame { now, kernel, marked: None, away: None };
         let Some(mark) = mark else {
             return frame;
         };
         let same_kernel = mark.kernel_boot.trim() == kernel_boot.trim();
         if same_kernel && mark.now.mono <= now.mono {
             frame.marked = Some((kernel, 0));
-            frame.lost = false;
+            frame.away = Some(now.mono.since(mark.now.mono));
             blindness.add(mark.now.mono, now.mono);
         } else if !same_kernel && plausible(now.wall) && mark.now.wall <= now.wall {
             let elapsed = now.wall.since(mark.now.wall);
             let stop = now.mono - elapsed;
             let shift = stop.0.saturating_sub(mark.now.mono.0);
             frame.marked = Some((kernel_tag(&mark.kernel_boot), shift));
-            frame.lost = false;
+            frame.away = Some(elapsed);
             blindness.add(stop, now.mono);
         }
         frame
@@ -83,13 +85,22 @@ impl Frame {
     fn shift_of(&self, kernel: u32) -> Option<i64> {
         match self.marked {
             Some((marked, shift)) if kernel == marked || kernel == 0 => Some(shift),
-            _ => (kernel == self.kernel && !self.lost).then_some(0),
+            _ => (kernel == self.kernel && self.away.is_some()).then_some(0),
         }
     }
 
     fn translate(&self, kernel: u32, read: Now) -> Now {
         let mono = Mono(read.mono.0.saturating_add(self.shift(kernel, read)));
         Now { mono: mono.min(self.now.mono), wall: read.wall }
+    }
+
+    /// What is left of a time since when a value is beyond its limit, where that has to last for
+    /// `hold`: only the time in which the daemon listened counts, and when it was away for longer
+    /// than that, it begins anew.
+    fn resume(&self, kernel: u32, since: Option<Mono>, hold: Duration) -> Option<Mono> {
+        let away = self.away.filter(|away| *away <= hold)?;
+        let since = Mono(since?.0.saturating_add(self.shift_of(kernel)?));
+        Some((since + away).min(self.now.mono))
     }
 
     /// The tag of the present kernel.
@@ -110,6 +121,7 @@ pub fn host(
     let now = frame.now;
     let mut host = Host::new(name, profile.clone(), now);
     host.reported = row.reported;
+    host.leaving = row.leaving;
     host.named = row.named;
     host.boots = row.boot_id.map(|current| {
         let previous = row.previous_boot_id.map(Into::into);
@@ -133,27 +145,55 @@ pub fn host(
         host.configured = now.wall;
         host.changed = plausible(now.wall);
     }
-    let mut ended = host.review_signs(now);
+    let mut ended = host.review_vouched(now);
     if row.unwatched && profile.watch {
         ended.extend(host.tell_anew(common, now));
         host.changed = true;
     }
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
-        let mut gauge = Gauge::new(names.intern(&stored.path), stored.value, &profile, now);
-        match gauge.watched.as_deref_mut() {
-            Some(_) if stored.level < Level::Warning => {}
-            Some(watched) if watched.rule.reaches(stored.level) => {
-                watched.standing = Standing::at(stored.level);
-                watched.since = stored.since;
-                watched.told = frame.translate(row.kernel, stored.told);
-            }
-            Some(_) | None => {
-                ended.push(Trouble::Metric { host: host.name.as_ref().into(), metric: stored.path })
-            }
-        }
-        host.gauges.push(gauge);
+        ended.extend(alert(&mut host, stored, row.kernel, frame, names));
     }
     (host, ended)
+}
+
+/// Gives the host a metric back as its row tells; the trouble that is over when its rule is gone.
+fn alert(
+    host: &mut Host,
+    row: AlertRow,
+    kernel: u32,
+    frame: &Frame,
+    names: &mut Names,
+) -> Option<Trouble> {
+    let now = frame.now;
+    let over = host.place(&row.over);
+    let heard = over.map_or(now.mono, |over| host.connections[over].seen.mono);
+    // Rows of earlier versions do not tell when it came.
+    let at = if row.known.at == Wall::default() { row.since } else { row.known.at };
+    let presence = Presence::restore(Known { at, ..row.known }, over.unwrap_or(usize::MAX), heard);
+    let path = names.intern(&row.path);
+    let mut gauge = Gauge::new(path, row.value, presence, &host.profile, now);
+    let mut ended = None;
+    match gauge.watched.as_deref_mut() {
+        Some(watched) if watched.rule.reaches(row.level) => {
+            if row.level >= Level::Warning {
+                watched.standing = Standing::at(row.level);
+                watched.since = row.since;
+                watched.told = frame.translate(kernel, row.told);
+                watched.missing = row.missing;
+            }
+            if host.state == State::Up {
+                let since = |since| frame.resume(kernel, since, watched.rule.hold);
+                let (warning, critical) = (since(row.warning_since), since(row.critical_since));
+                watched.standing.resume(warning, critical);
+            }
+        }
+        Some(_) | None if row.level >= Level::Warning => {
+            ended = Some(Trouble::Metric { host: host.name.as_ref().into(), metric: row.path });
+        }
+        Some(_) | None => {}
+    }
+    host.gauges.push(gauge);
+    ended
 }
 
 fn connection(
@@ -173,6 +213,7 @@ fn connection(
     connection.since = row.since;
     connection.seen = frame.translate(kernel, row.seen);
     connection.signed = row.signed;
+    connection.key = row.key;
     connection.address = row.address.and_then(|address| address.parse().ok());
     // No deadline is later than it would be after a beat at this moment, whatever the row says.
     let latest = frame.now.mono + connection.promise(profile, common).patience();
@@ -182,7 +223,7 @@ fn connection(
     });
     let whole = Grant { from: frame.now.mono, until: latest };
     let waits = row.state == State::Up || row.covered;
-    let unknown = waits && (frame.lost || (row.covered && granted.is_none()));
+    let unknown = waits && (frame.away.is_none() || (row.covered && granted.is_none()));
     connection.granted = if unknown { Some(whole) } else { granted };
     connection
 }

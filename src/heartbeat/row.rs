@@ -10,6 +10,7 @@ use crate::heartbeat::connection::Connection;
 pub use crate::heartbeat::connection::Grant;
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::host::Host;
+use crate::heartbeat::presence::Known;
 use crate::snapshot::State;
 
 /// The last moment at which a daemon is known to have listened.
@@ -37,6 +38,9 @@ pub struct Row {
     /// It was reported as never heard.
     #[serde(skip_serializing_if = "is_false")]
     pub reported: bool,
+    /// Its machine was told to stop.
+    #[serde(skip_serializing_if = "is_false")]
+    pub leaving: bool,
     /// Something of it is overdue that nobody was told of, since it was not watched.
     #[serde(skip_serializing_if = "is_false")]
     pub unwatched: bool,
@@ -54,7 +58,7 @@ pub struct Row {
     pub named: bool,
     /// Its connections, in order.
     pub connections: Vec<ConnectionRow>,
-    /// Its metrics that are not OK.
+    /// Its metrics that are not OK, or beyond a limit, if not yet for long enough.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub alerts: Vec<AlertRow>,
 }
@@ -81,6 +85,9 @@ pub struct ConnectionRow {
     pub seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
     pub signed: i64,
+    /// The tag of the key that it was signed with.
+    #[serde(skip_serializing_if = "is_nil")]
+    pub key: u32,
     /// The deadline that was granted after blindness.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted: Option<Grant>,
@@ -89,7 +96,7 @@ pub struct ConnectionRow {
     pub address: Option<String>,
 }
 
-/// A metric that is not OK, as it is stored.
+/// A metric that is not OK, or beyond a limit, as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AlertRow {
@@ -103,6 +110,20 @@ pub struct AlertRow {
     pub since: Wall,
     /// When that was last told.
     pub told: Now,
+    /// Since when its value is beyond the limit of WARNING, where that must last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning_since: Option<Mono>,
+    /// Since when it is beyond that of CRITICAL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub critical_since: Option<Mono>,
+    /// People were told that it is missing.
+    #[serde(skip_serializing_if = "is_false")]
+    pub missing: bool,
+    /// The connection that brought it last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub over: String,
+    /// When it comes.
+    pub known: Known,
 }
 
 impl Default for ConnectionRow {
@@ -116,6 +137,7 @@ impl Default for ConnectionRow {
             since: Wall::default(),
             seen: Now::default(),
             signed: 0,
+            key: 0,
             granted: None,
             address: None,
         }
@@ -130,12 +152,21 @@ impl Default for AlertRow {
             level: Level::Ok,
             since: Wall::default(),
             told: Now::default(),
+            warning_since: None,
+            critical_since: None,
+            missing: false,
+            over: String::new(),
+            known: Known::default(),
         }
     }
 }
 
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+fn is_nil(tag: &u32) -> bool {
+    *tag == 0
 }
 
 fn is_zero(count: &u8) -> bool {
@@ -152,13 +183,14 @@ impl Row {
             configured: host.configured,
             since: host.since,
             reported: host.reported,
+            leaving: host.leaving,
             unwatched: overdue && !host.profile.watch,
             boot_id: boots.map(|boots| boots.current.as_ref().into()),
             previous_boot_id: boots.and_then(|boots| boots.previous.as_deref()).map(Into::into),
             booted: host.booted,
             named: host.named,
             connections: host.connections.iter().map(ConnectionRow::of).collect(),
-            alerts: host.gauges.iter().filter_map(AlertRow::of).collect(),
+            alerts: host.gauges.iter().filter_map(|gauge| AlertRow::of(gauge, host)).collect(),
         }
     }
 }
@@ -174,6 +206,7 @@ impl ConnectionRow {
             since: connection.since,
             seen: connection.seen,
             signed: connection.signed,
+            key: connection.key,
             granted: connection.granted,
             address: connection.address.map(|address| address.to_string()),
         }
@@ -181,14 +214,27 @@ impl ConnectionRow {
 }
 
 impl AlertRow {
-    fn of(gauge: &Gauge) -> Option<AlertRow> {
-        let watched = gauge.alert()?;
+    fn of(gauge: &Gauge, host: &Host) -> Option<AlertRow> {
+        let watched = gauge.watched.as_deref()?;
+        let lasting = !watched.rule.hold.is_zero();
+        let (warning_since, critical_since) =
+            if lasting { watched.standing.waits() } else { (None, None) };
+        if gauge.alert().is_none() && warning_since.is_none() && critical_since.is_none() {
+            return None;
+        }
+        let over = host.connections.get(gauge.presence.over());
+        let heard = over.map_or(watched.told.mono, |connection| connection.seen.mono);
         Some(AlertRow {
             path: gauge.path.as_ref().into(),
             value: gauge.value,
             level: watched.standing.level,
             since: watched.since,
             told: watched.told,
+            warning_since,
+            critical_since,
+            missing: watched.missing,
+            over: over.map(|connection| connection.name.as_ref().into()).unwrap_or_default(),
+            known: gauge.presence.known(heard),
         })
     }
 }

@@ -33,6 +33,8 @@ pub struct Settings {
     pub port: u16,
     /// The key of all hosts that have none of their own.
     pub key: Option<Secret>,
+    /// The one before, which is believed, too, while the key is being changed.
+    pub previous_key: Option<Secret>,
     /// How often a host beats that does not say so itself.
     pub interval: Duration,
     /// How late a beat may be; none means max(2 x interval, 30 s).
@@ -55,6 +57,7 @@ impl Default for Settings {
             host: "127.0.0.1".into(),
             port: 9099,
             key: None,
+            previous_key: None,
             interval: Duration::from_secs(10),
             grace: None,
             clock_skew: Duration::from_secs(300),
@@ -76,6 +79,7 @@ impl Settings {
             host: section.text("host").unwrap_or(usual.host),
             port: section.listen_port("port").unwrap_or(usual.port),
             key: section.secret("key", "key_file"),
+            previous_key: section.secret("previous_key", "previous_key_file"),
             interval: section.duration_within("interval", INTERVALS).unwrap_or(usual.interval),
             grace: section.duration("grace"),
             clock_skew: section.duration("clock_skew").unwrap_or(usual.clock_skew),
@@ -86,6 +90,7 @@ impl Settings {
             accept_unsigned: section.flag("accept_unsigned").unwrap_or(usual.accept_unsigned),
             new_timeout: section.duration("new_timeout").unwrap_or(usual.new_timeout),
         };
+        check_previous(section, &settings.key, &settings.previous_key);
         if !is_host(&settings.host) {
             section.error("host", format!("\"{}\" cannot be an address", settings.host));
         } else if !is_loopback(&settings.host) && settings.believes_anybody(section, hosts) {
@@ -122,6 +127,8 @@ pub struct HostSettings {
     pub dyndns: bool,
     /// Its own key; a host that has one is never believed without a signature.
     pub key: Option<Secret>,
+    /// The one before, which is believed, too, while the key is being changed.
+    pub previous_key: Option<Secret>,
     /// Overrides what the host says.
     pub interval: Option<Duration>,
     /// Overrides the common grace.
@@ -136,6 +143,7 @@ impl Default for HostSettings {
             notification_channels: None,
             dyndns: false,
             key: None,
+            previous_key: None,
             interval: None,
             grace: None,
         }
@@ -152,16 +160,25 @@ impl HostSettings {
                 .unwrap_or(usual.threshold_config),
             watch: section.flag("watch").unwrap_or(usual.watch),
             notification_channels: section.names("notification_channels", "channel", channels),
-            dyndns: section.flag("dyndns").unwrap_or(usual.dyndns),
+            dyndns: usual.dyndns,
             key: section.secret("key", "key_file"),
+            previous_key: section.secret("previous_key", "previous_key_file"),
             interval: section.duration_within("interval", INTERVALS),
             grace: section.duration("grace"),
         };
-        if settings.dyndns {
-            section
-                .warning("dyndns", "this version keeps no DNS records: nothing is done about it");
-        }
+        check_previous(section, &settings.key, &settings.previous_key);
         settings
+    }
+}
+
+/// A previous key has its meaning beside the present one.
+fn check_previous(section: &Section, key: &Option<Secret>, previous: &Option<Secret>) {
+    let at = if section.given("previous_key") { "previous_key" } else { "previous_key_file" };
+    let keyed = section.given("key") || section.given("key_file");
+    if previous.is_some() && !keyed {
+        section.error(at, "is the key before the present one: set key or key_file, too");
+    } else if previous.is_some() && previous == key {
+        section.warning(at, "is the same as key: it changes nothing");
     }
 }
 
@@ -171,12 +188,17 @@ struct Mute {
     line: Option<usize>,
 }
 
+/// Reads the key `dyndns` of a host, which belongs to another feature; says whether the host's
+/// address is followed.
+pub type ReadDyndns<'a> = &'a mut dyn FnMut(&str, &mut Section) -> bool;
+
 /// Reads the section `hosts` of the top level.
 pub fn read_hosts(
     top: &mut Section,
     channels: &Names,
     default_channels: &[String],
     sets: &Names,
+    read_dyndns: ReadDyndns,
 ) -> BTreeMap<String, HostSettings> {
     let (mut unwatched, mut unheard) = (Vec::new(), Vec::new());
     let hosts = top.entries("hosts", |name, section| {
@@ -186,7 +208,8 @@ pub fn read_hosts(
                 "a host's name must be 1 to 253 letters, digits, dots, dashes, underscores",
             );
         }
-        let host = HostSettings::read(section, channels, sets);
+        let dyndns = read_dyndns(name, section);
+        let host = HostSettings { dyndns, ..HostSettings::read(section, channels, sets) };
         let mute = || Mute { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
         if !host.watch {

@@ -77,6 +77,7 @@ struct Story {
     mark: Option<Mark>,
     open: BTreeSet<Trouble>,
     overdue: usize,
+    missing: usize,
 }
 
 fn story_rules() -> Rules {
@@ -100,7 +101,7 @@ impl Story {
         let (store, open) = (BTreeMap::new(), BTreeSet::new());
         let kernel = "k".to_owned();
         let rules = story_rules();
-        Story { rules, fleet, now: BEGIN, kernel, store, mark: None, open, overdue: 0 }
+        Story { rules, fleet, now: BEGIN, kernel, store, mark: None, open, overdue: 0, missing: 0 }
     }
 
     fn save(&mut self, rows: Vec<(String, Row)>) {
@@ -113,13 +114,17 @@ impl Story {
     fn tell(&mut self, events: Vec<Event>, ended: Vec<Trouble>) {
         for event in events {
             if let Some(trouble) = event.opens() {
-                let again = matches!(event.fact, Fact::Shutdown { .. } | Fact::Threshold { .. });
+                let again = matches!(
+                    event.fact,
+                    Fact::Shutdown { .. } | Fact::Threshold { .. } | Fact::Missing { .. }
+                );
                 assert!(self.open.insert(trouble) || again, "told twice: {event:?}");
             }
             for trouble in event.closes() {
                 assert!(self.open.remove(&trouble), "over before it began: {event:?}");
             }
             self.overdue += usize::from(matches!(event.fact, Fact::Overdue { .. }));
+            self.missing += usize::from(matches!(event.fact, Fact::Missing { .. }));
         }
         for trouble in ended {
             assert!(self.open.remove(&trouble), "ended before it began: {trouble:?}");
@@ -216,6 +221,13 @@ impl Story {
     }
 }
 
+/// A number as good as any other (the finalizer of splitmix64).
+fn mixed(number: u64) -> u64 {
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
+}
+
 proptest! {
     #[test]
     fn problem_and_recovery_alternate_and_no_silence_is_lost(
@@ -277,6 +289,53 @@ proptest! {
             }
         }
         prop_assert_eq!(story.overdue, 0);
+    }
+
+    /// Its metrics travel in two datagrams, with each beat, of which some are lost. Whatever else
+    /// happens, none of them is missing before it is no longer sent, and then it is, once.
+    #[test]
+    fn only_a_metric_that_is_no_longer_sent_is_missing(
+        steps in proptest::collection::vec(
+            (20..200u32, 1..4_000_000u32, 0..4u8, any::<bool>(), any::<u64>()), 1..12),
+    ) {
+        let mut story = Story::new();
+        let beat = |story: &mut Story, part: &str| story.hear(&format!(
+            r#"{{"host":"web1","connection":"c0","metrics":{{"{part}":95}}}}"#));
+        for _ in 0..12 {
+            beat(&mut story, "m");
+            story.wait(10 * SECOND);
+        }
+        for (beats, away, kind, peaceful, losses) in steps {
+            for turn in 0..beats {
+                // A tenth is lost.
+                let lost = |salt: u64| mixed(losses ^ salt ^ u64::from(turn) << 8).is_multiple_of(10);
+                for (part, salt) in [("cpu", 1), ("m", 2)] {
+                    if !lost(salt) {
+                        beat(&mut story, part);
+                    }
+                }
+                if turn % 6 == 0 {
+                    story.flush();
+                }
+                story.wait(10 * SECOND);
+            }
+            story.take(&match kind {
+                0 => Step::Restart { peaceful, away },
+                1 => Step::Reboot { peaceful, away, off: 0 },
+                2 => Step::Wait(away),
+                _ => Step::Sleep(away),
+            });
+        }
+        prop_assert_eq!(story.missing, 0);
+        for turn in 0..250 {
+            beat(&mut story, "cpu");
+            story.wait(10 * SECOND);
+            if turn == 220 {
+                story.flush();
+                story.take(&Step::Restart { peaceful: true, away: 1000 });
+            }
+        }
+        prop_assert_eq!(story.missing, 1);
     }
 
     #[test]

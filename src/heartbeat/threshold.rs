@@ -160,6 +160,16 @@ impl Standing {
         Standing { level, warning_since: None, critical_since: None }
     }
 
+    /// Since when the value has been beyond the limits of WARNING and of CRITICAL.
+    pub fn waits(&self) -> (Option<Mono>, Option<Mono>) {
+        (self.warning_since, self.critical_since)
+    }
+
+    /// Goes on to count from before a restart.
+    pub fn resume(&mut self, warning_since: Option<Mono>, critical_since: Option<Mono>) {
+        (self.warning_since, self.critical_since) = (warning_since, critical_since);
+    }
+
     /// Forgets for how long the value has been beyond its limits: nobody was looking.
     pub fn restart(&mut self) {
         *self = Standing::at(self.level);

@@ -202,17 +202,35 @@ mod tests {
     #[test]
     fn the_built_in_sets_are_the_table_of_the_contract() {
         let sets = built_in();
-        let shown = |set: &str, metric: &str| {
-            let rule = sets[set].rules[metric];
-            let limit = |limit: Option<Limit>| limit.map_or("-".into(), |limit| limit.to_string());
-            format!("{} / {} {:?}", limit(rule.warning), limit(rule.critical), rule.hold)
-        };
-        assert_eq!(shown("default", "cpu_monitor.cpu_percent"), "> 80.0 / > 90.0 60s");
-        assert_eq!(shown("database", "load_monitor.per_core"), "> 1.5 / > 3.0 60s");
-        assert_eq!(shown("low_sensitivity", "memory_monitor.percent"), "> 92.0 / > 98.0 0ns");
-        assert_eq!(shown("default", "systemd_monitor.failed_units"), "> 0.0 / - 0ns");
-        assert!(!sets["low_sensitivity"].rules.contains_key("systemd_monitor.failed_units"));
-        assert_eq!(sets["low_sensitivity"].rules.len(), 7);
+        let minute = Duration::from_secs(60);
+        // Section 4 of the contract: default, high_sensitivity, low_sensitivity, database.
+        let table = [
+            ("cpu_monitor.cpu_percent", minute, ["80/90", "60/75", "90/98", "80/90"]),
+            ("cpu_monitor.iowait_percent", minute, ["30/50", "15/30", "50/80", "15/30"]),
+            ("load_monitor.per_core", minute, ["2/4", "1/2", "4/8", "1.5/3"]),
+            ("memory_monitor.percent", Duration::ZERO, ["85/95", "75/85", "92/98", "90/96"]),
+            ("swap_monitor.percent", Duration::ZERO, ["50/80", "25/50", "80/95", "10/30"]),
+            ("disk_monitor.*.percent", Duration::ZERO, ["85/95", "75/85", "92/98", "75/85"]),
+            ("disk_monitor.*.inodes_percent", Duration::ZERO, ["85/95", "75/85", "92/98", "75/85"]),
+            ("systemd_monitor.failed_units", Duration::ZERO, ["0/-", "0/-", "-/-", "0/-"]),
+        ];
+        for (metric, hold, columns) in table {
+            for (set, limits) in BUILT_IN.into_iter().zip(columns) {
+                let rule = sets[set].rules.get(metric);
+                let shown = |limit: Option<Limit>| {
+                    limit.map_or("-".into(), |limit| {
+                        assert_eq!(limit.operator, Operator::Above);
+                        limit.value.to_string()
+                    })
+                };
+                let limits_of = |rule: &Rule| (shown(rule.warning), shown(rule.critical));
+                let (warning, critical) = rule.map_or(("-".into(), "-".into()), limits_of);
+                assert_eq!(format!("{warning}/{critical}"), limits, "{set} {metric}");
+                assert!(rule.is_none_or(|rule| rule.hold == hold), "{set} {metric}");
+            }
+        }
+        let counts = BUILT_IN.map(|set| sets[set].rules.len());
+        assert_eq!(counts, [8, 8, 7, 8], "and no more");
     }
 
     #[test]

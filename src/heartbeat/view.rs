@@ -81,6 +81,7 @@ impl Fleet {
         self.deadlines.clear();
         self.trust.forget_witnesses();
         self.strangers = 0;
+        self.moves.forget();
         let mut known = HashMap::with_capacity(self.hosts.len());
         for mut host in std::mem::take(&mut self.hosts) {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.stranger);
@@ -178,7 +179,8 @@ impl Fleet {
     }
 
     fn host_view(&self, host: &Host) -> HostView {
-        let mut metrics: Vec<MetricView> = host.gauges.iter().map(metric_view).collect();
+        let view = |gauge| metric_view(gauge, host.is_missing(gauge, &self.common));
+        let mut metrics: Vec<MetricView> = host.gauges.iter().map(view).collect();
         metrics.sort_by(|a, b| a.path.cmp(&b.path));
         HostView {
             name: host.name.as_ref().into(),
@@ -192,6 +194,7 @@ impl Fleet {
     }
 
     fn connection_views(&self, host: &Host) -> Vec<ConnectionView> {
+        let keys = host.profile.keys.as_ref().or(self.common.keys.as_ref());
         host.connections
             .iter()
             .map(|connection| ConnectionView {
@@ -200,12 +203,13 @@ impl Fleet {
                 last_seen: (connection.state != State::New).then_some(connection.seen.wall),
                 interval: connection.promise(&host.profile, &self.common).interval,
                 address: connection.address.map(|a| a.to_canonical().to_string()),
+                old_key: keys.is_some_and(|keys| keys.is_previous(connection.key)),
             })
             .collect()
     }
 }
 
-fn metric_view(gauge: &Gauge) -> MetricView {
+fn metric_view(gauge: &Gauge, stale: bool) -> MetricView {
     let watched = gauge.watched.as_deref();
     let limit = watched.and_then(|watched| watched.rule.limit(watched.standing.level));
     MetricView {
@@ -214,6 +218,8 @@ fn metric_view(gauge: &Gauge) -> MetricView {
         level: watched.map(|watched| watched.standing.level),
         since: watched.map(|watched| watched.since),
         limit: limit.map(|limit| limit.to_string()),
+        at: Some(gauge.presence.at),
+        stale,
     }
 }
 
@@ -235,7 +241,7 @@ impl Host {
             .iter_mut()
             .filter_map(|gauge| gauge.rematch(&name, &self.profile, now))
             .collect();
-        ended.extend(self.review_signs(now));
+        ended.extend(self.review_vouched(now));
         if self.profile.watch && !was_watched {
             ended.extend(self.tell_anew(common, now));
         }

@@ -1,22 +1,26 @@
 //! The fleet under its lock, with the clock that fires its deadlines and the road to the store.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{info, warn};
 
-use super::connection::ALERTMANAGER;
 use super::datagram::{self, Kind};
-use super::fleet::{Due, Fleet, Mark, Row, Rules};
+use super::fleet::{Due, Fleet, KeyUse, Mark, Row, Rules};
 use super::rejection::Rejection;
-use super::wire::Beat;
 use crate::clock::{Mono, Now, words};
 use crate::effect::{Effect, Sink};
 use crate::snapshot::HostView;
 use crate::store::{Table, Write};
+
+mod intake;
+
+pub use self::intake::OnMove;
+use self::intake::Source;
+mod vouched;
 
 /// The key of the last sign of life in the store.
 pub const MARK: &str = "mark";
@@ -33,7 +37,7 @@ const FLUSH: Duration = Duration::from_secs(60);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15 * 60);
 /// So many rows go to disk in one order.
 const ROWS_AT_ONCE: usize = 2000;
-/// So many unknown hosts are named in the log.
+/// So many unknown hosts, and connections with an old key, are named in the log.
 const STRANGERS_NAMED: usize = 100;
 
 /// The hosts, as everybody asks for them.
@@ -48,12 +52,15 @@ pub struct Watch {
     // How many effects were sent, and which of them is known to be on disk.
     sent: AtomicU64,
     stored: Arc<AtomicU64>,
+    told: OnceLock<OnMove>,
 }
 
 pub(super) struct Inner {
     pub(super) fleet: Fleet,
     closed: bool,
     strangers: BTreeSet<String>,
+    /// Who signs with the previous key, as far as it was told.
+    old_keys: BTreeSet<(String, String)>,
 }
 
 impl Watch {
@@ -64,7 +71,8 @@ impl Watch {
         sink: Sink,
         overloaded: Box<dyn Fn() -> bool + Send + Sync>,
     ) -> Watch {
-        let inner = Inner { fleet, closed: false, strangers: BTreeSet::new() };
+        let (strangers, old_keys) = Default::default();
+        let inner = Inner { fleet, closed: false, strangers, old_keys };
         Watch {
             inner: Mutex::new(inner),
             wake: Condvar::new(),
@@ -75,6 +83,7 @@ impl Watch {
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
             sent: AtomicU64::new(0),
             stored: Arc::default(),
+            told: OnceLock::new(),
         }
     }
 
@@ -96,18 +105,13 @@ impl Watch {
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
     ) -> Result<(), Rejection> {
-        let heard = self.hear_locked(bytes, from, now, then);
-        match heard {
-            Ok(()) => drop(self.accepted.fetch_add(1, Ordering::Relaxed)),
-            Err(why) => self.reject(why, bytes, from),
-        }
-        heard
+        self.hear_from(bytes, Source { address: from, told: self.told.get() }, now, then)
     }
 
     fn hear_locked(
         &self,
         bytes: &[u8],
-        from: IpAddr,
+        from: &Source,
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
     ) -> Result<(), Rejection> {
@@ -118,9 +122,15 @@ impl Watch {
         if inner.closed {
             return Err(Rejection::Busy);
         }
-        let heard = inner.fleet.hear(bytes, from, now)?;
+        let heard = inner.fleet.hear(bytes, from.address, now)?;
         if heard.wake {
             self.wake.notify_all();
+        }
+        if let Some(key) = &heard.key {
+            inner.note_key(key);
+        }
+        if let (Some(path), Some(told)) = (&heard.vouched, from.told) {
+            inner.fleet.moved(path, from.address).into_iter().for_each(told);
         }
         let plain = heard.events.is_empty() && heard.rows.is_empty() && heard.ended.is_empty();
         if plain && self.all_stored() {
@@ -137,40 +147,6 @@ impl Watch {
             stored: Some(Box::new(move |stored| then(ack, stored))),
         });
         Ok(())
-    }
-
-    /// A sign of life of a configured host that an Alertmanager passed on: a beat over the
-    /// connection `alertmanager`.
-    pub fn hear_of(&self, host: &str) {
-        let beat = Beat {
-            host: host.to_owned(),
-            connection: Some(ALERTMANAGER.into()),
-            ..Beat::default()
-        };
-        let mut inner = self.lock();
-        if inner.closed {
-            return;
-        }
-        let from = Ipv4Addr::LOCALHOST.into();
-        match inner.fleet.hear_of(&beat.json(), from, Now::read()) {
-            Ok(heard) => {
-                if heard.wake {
-                    self.wake.notify_all();
-                }
-                if !heard.events.is_empty() || !heard.rows.is_empty() {
-                    self.send(Effect {
-                        writes: heard.rows.iter().map(host_row).collect(),
-                        events: heard.events,
-                        forgotten: heard.ended,
-                        stored: None,
-                    });
-                }
-            }
-            Err(why) => {
-                drop(inner);
-                warn!("a sign of life of {host} could not be taken: {why}");
-            }
-        }
     }
 
     fn all_stored(&self) -> bool {
@@ -194,25 +170,6 @@ impl Watch {
             })),
             ..effect
         });
-    }
-
-    fn reject(&self, why: Rejection, bytes: &[u8], from: IpAddr) {
-        if let Some(index) = Rejection::ALL.iter().position(|other| other.name() == why.name()) {
-            self.rejected[index].fetch_add(1, Ordering::Relaxed);
-        }
-        debug!("a datagram from {from} was dropped: {why}");
-        if why == Rejection::UnknownHost
-            && let Ok(stranger) = datagram::parse(datagram::split(bytes).1)
-        {
-            let name = &stranger.host;
-            let is_news = {
-                let named = &mut self.lock().strangers;
-                named.len() < STRANGERS_NAMED && named.insert(name.to_string())
-            };
-            if is_news {
-                info!("{from} sends heartbeats as {name}, which is not under hosts: ignored");
-            }
-        }
     }
 
     /// Fires deadlines, notices when the machine slept, writes signs of life, until it is closed.
@@ -331,7 +288,10 @@ impl Watch {
 
     /// Ends the watch: from now on nothing is heard, and all that was is on its way to the store.
     pub fn close(&self) {
-        self.lock().closed = true;
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.fleet.leave();
+        drop(inner);
         self.wake.notify_all();
         self.flush(Now::read(), true);
     }
@@ -340,6 +300,7 @@ impl Watch {
     pub fn reconfigure(&self, rules: Rules) {
         let mut inner = self.lock();
         inner.strangers.clear();
+        inner.old_keys.clear();
         let due = inner.fleet.reconfigure(rules, Now::read());
         self.send_due(due);
         drop(inner);
@@ -375,6 +336,19 @@ impl Watch {
     pub fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts = self.rejected.iter().map(|count| count.load(Ordering::Relaxed));
         Rejection::ALL.iter().map(|reason| reason.name()).zip(counts)
+    }
+}
+
+impl Inner {
+    /// Tells the operator who changes keys is still to change, and who has.
+    fn note_key(&mut self, key: &KeyUse) {
+        let who = (key.host.clone(), key.connection.clone());
+        if !key.previous {
+            self.old_keys.remove(&who);
+            info!("{} {} signs with its new key", key.host, key.connection);
+        } else if self.old_keys.len() < STRANGERS_NAMED && self.old_keys.insert(who) {
+            info!("{} {} still signs with the previous key", key.host, key.connection);
+        }
     }
 }
 

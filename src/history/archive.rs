@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::bars::Kind;
-use super::keeper::Keeper;
+use super::chronicle::Chronicle;
 use super::read::Reader;
 use super::{Row, Sources};
 use crate::clock::{Now, Wall};
@@ -43,7 +43,7 @@ impl Question {
     }
 }
 
-impl Keeper {
+impl Chronicle {
     /// How these hosts fared, in their order; none where nothing is recorded.
     ///
     /// # Errors

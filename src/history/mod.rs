@@ -2,7 +2,7 @@
 
 pub mod archive;
 mod bars;
-pub mod keeper;
+pub mod chronicle;
 mod names;
 mod points;
 mod read;

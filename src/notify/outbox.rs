@@ -86,9 +86,9 @@ impl Outbox {
         self.last_event = self.last_event.max(id);
         let message = Arc::new(event.message(id));
         let opens = event.opens();
-        let mut targets: BTreeMap<String, Target> = routes
-            .targets(event)
-            .into_iter()
+        let misled = event.corrects().map(|trouble| self.troubles.told(&trouble));
+        let hearing = routes.targets(event).into_iter().chain(misled.into_iter().flatten());
+        let mut targets: BTreeMap<String, Target> = hearing
             .map(|name| {
                 let known = opens.as_ref();
                 let thread = known.and_then(|trouble| self.troubles.thread_of(trouble, &name));

@@ -486,3 +486,43 @@ fn later_messages_hang_on_the_thread_of_the_first() {
     assert_eq!(job.delivery.thread.as_deref(), Some("post1"));
     assert_eq!(job.delivery.ends.len(), 1);
 }
+
+#[test]
+fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
+    let mut play = Play::with(&["mail", "pager", "other"]);
+    let line = |min_level| route::Line { min_level };
+    play.routes.channels.insert("pager".into(), line(Level::Critical));
+    play.routes.channels.insert("other".into(), line(Level::Critical));
+    play.routes.default = vec!["mail".into(), "pager".into()];
+    let (host, metric) = ("web1".to_owned(), "disk.mnt.percent".to_owned());
+    let threshold = |level| Fact::Threshold {
+        host: host.clone(),
+        metric: metric.clone(),
+        value: 95.0,
+        limit: if level == Level::Ok { "> 80.0".into() } else { "> 90.0".into() },
+        since: Wall(0),
+        reminder: false,
+    };
+    let missing = Fact::Missing {
+        host: host.clone(),
+        metric: metric.clone(),
+        last: Wall(0),
+        value: 95.0,
+        limit: "> 90.0".into(),
+        stood: Level::Critical,
+    };
+    let mut told = |level, fact| {
+        play.accept(level, fact);
+        let jobs = play.start();
+        let mut channels: Vec<String> =
+            jobs.iter().map(|job| job.delivery.channel.clone()).collect();
+        for job in &jobs {
+            play.finish(job, Ok(Delivered::default()));
+        }
+        channels.sort();
+        channels.join(" ")
+    };
+    assert_eq!(told(Level::Critical, threshold(Level::Critical)), "mail pager");
+    assert_eq!(told(Level::Warning, missing), "mail pager");
+    assert_eq!(told(Level::Ok, threshold(Level::Ok)), "mail pager", "and that it is well again");
+}

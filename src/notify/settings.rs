@@ -21,9 +21,9 @@ impl Settings {
     }
 }
 
-/// Warns when nobody is `told` about backups.
-pub fn check_backups(top: &Section, told: &[String]) {
-    if told.is_empty() {
+/// Warns when nobody is `told` about backups, and somebody `expects` to be.
+pub fn check_backups(top: &Section, told: &[String], expects: bool) {
+    if told.is_empty() && expects {
         let what = "names no channel, so backup alerts reach nobody: name some here, or in \
                     default_notification_channels";
         top.warning("notifier", what);

@@ -19,6 +19,8 @@ pub enum Table {
     Pipelines,
     /// What was sent to whom, by number.
     History,
+    /// Names in the DNS, by host.
+    Dyndns,
     /// What happened, by number.
     Events,
     /// How each backup plan fared when it was last looked into, by id.
@@ -35,7 +37,7 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 13] = [
+    pub const ALL: [Table; 14] = [
         Table::Meta,
         Table::Hosts,
         Table::Outbox,
@@ -43,6 +45,7 @@ impl Table {
         Table::Receipts,
         Table::Pipelines,
         Table::History,
+        Table::Dyndns,
         Table::Events,
         Table::Plans,
         Table::Hours,
@@ -60,6 +63,7 @@ impl Table {
             Table::Receipts => "receipts",
             Table::Pipelines => "pipelines",
             Table::History => "history",
+            Table::Dyndns => "dyndns",
             Table::Events => "events",
             Table::Plans => "plans",
             Table::Hours => "hours",
@@ -79,6 +83,7 @@ impl Table {
             | Table::Troubles
             | Table::Receipts
             | Table::Pipelines
+            | Table::Dyndns
             | Table::Plans => false,
             Table::History
             | Table::Events

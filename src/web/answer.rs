@@ -22,7 +22,7 @@ use super::token::Token;
 use super::wanted::wanted;
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
-use crate::snapshot::{ChannelView, NotificationView};
+use crate::snapshot::{ChannelView, DyndnsView, NotificationView};
 
 /// A request, as it is after the gate.
 pub struct Request<'a> {
@@ -124,6 +124,10 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             Reply::json(200, &Channels { now, channels: house.channels() })
         }
         Ok(Route::Icon) => page::icon(),
+        Ok(Route::Dyndns) => {
+            let now = Now::read().wall.to_string();
+            Reply::json(200, &Dyndns { now, names: house.dyndns() })
+        }
         Ok(
             Route::Notifications
             | Route::Notify
@@ -156,6 +160,12 @@ fn drawn(house: &Arc<dyn House>, host: Option<String>, request: &Request) -> Ans
 struct Channels {
     now: String,
     channels: Vec<ChannelView>,
+}
+
+#[derive(Serialize)]
+struct Dyndns {
+    now: String,
+    names: Vec<DyndnsView>,
 }
 
 /// `next` goes into `before` of the next request; null when there is no more.

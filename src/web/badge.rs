@@ -95,6 +95,7 @@ mod tests {
             last_seen: None,
             interval: Duration::from_secs(10),
             address: None,
+            old_key: false,
         };
         let (path, limit) = ("m".into(), None);
         HostView {
@@ -103,7 +104,15 @@ mod tests {
             state,
             since: None,
             connections: connections.iter().map(connection).collect(),
-            metrics: vec![MetricView { path, value: 1.0, level, since: None, limit }],
+            metrics: vec![MetricView {
+                path,
+                value: 1.0,
+                level,
+                since: None,
+                limit,
+                at: None,
+                stale: false,
+            }],
             channels: Vec::new(),
         }
     }

@@ -1,32 +1,37 @@
 //! The gate: it owns the TCP port, so that tiny_http never meets the network.
 //!
-//! Each connection has a seat and a thread of its own; the number of seats bounds both. What goes
-//! through is one whole, well-formed request, handed to tiny_http over a Unix socket.
+//! Each connection has a seat; the number of seats bounds them, and the threads. What goes through
+//! is one whole, well-formed request, handed to tiny_http over a Unix socket.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use socket2::SockRef;
 
 use super::budget::Budget;
+use super::crew::Crew;
 use super::inner::Inner;
 use super::passage;
-use super::seats::{Seats, Ticket};
+use super::seats::Seats;
 use crate::stop::{Stop, Vital};
 
-/// Connections at a time. A seat costs a thread with a small stack and one descriptor.
+/// Connections at a time. A seat costs one descriptor, and while its client is waited for a thread
+/// with a small stack.
 const SEATS: usize = 256;
 /// Requests behind the gate at a time; each costs three more descriptors.
-pub const PERMITS: usize = 32;
+pub const PERMITS: usize = 64;
 /// What the bodies of all requests may take, beyond 16 KiB each (with 256 seats: 4 MiB).
 const BODIES: usize = 12 << 20;
 /// Alertmanager opens hundreds of connections within a second.
 const BACKLOG: i32 = 1024;
 const STACK: usize = 128 * 1024;
+/// How long a thread waits for a connection before it asks whether it is still needed.
+const BOREDOM: Duration = Duration::from_secs(30);
 /// After an error of `accept` (there are no descriptors left, mostly).
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two lines of the log about a crowd.
@@ -40,94 +45,127 @@ pub struct Floor {
     pub permits: Permits,
     /// What their bodies may take.
     pub budget: Budget,
+    /// The threads.
+    pub crew: Arc<Crew>,
 }
 
 /// The gate while it is open.
 pub struct Gate {
-    listener: Arc<TcpListener>,
+    door: Arc<Door>,
+}
+
+/// What the threads at the gate share.
+struct Door {
+    listener: TcpListener,
     seats: Arc<Seats>,
-    thread: JoinHandle<()>,
+    floor: Floor,
+    stop: Stop,
+    /// `accept` gave an error, and no connection since.
+    troubled: AtomicBool,
+    crowd: Mutex<Crowd>,
+    hired: AtomicUsize,
 }
 
 impl Gate {
     /// Opens: from now on the listener's connections are served.
     pub fn open(listener: TcpListener, inner: Arc<Inner>, stop: Stop) -> io::Result<Gate> {
-        let listener = Arc::new(listener);
-        SockRef::from(&*listener).listen(BACKLOG)?;
-        let seats = Seats::new(SEATS);
-        let permits = Permits::new(PERMITS);
-        let floor = Arc::new(Floor { inner, permits, budget: Budget::new(BODIES) });
-        let thread = {
-            let (listener, seats) = (Arc::clone(&listener), Arc::clone(&seats));
-            thread::Builder::new()
-                .name("gate".into())
-                .spawn(move || accept(&listener, &seats, &floor, &stop))?
+        let socket = SockRef::from(&listener);
+        socket.listen(BACKLOG)?;
+        // Connections have it from their listener.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_read_timeout(Some(BOREDOM))?;
+        let floor = Floor {
+            inner,
+            permits: Permits::new(PERMITS),
+            budget: Budget::new(BODIES),
+            crew: Arc::default(),
         };
-        Ok(Gate { listener, seats, thread })
+        let door = Arc::new(Door {
+            listener,
+            seats: Seats::new(SEATS),
+            floor,
+            stop,
+            troubled: AtomicBool::new(false),
+            crowd: Mutex::default(),
+            hired: AtomicUsize::new(0),
+        });
+        let weak = Arc::downgrade(&door);
+        door.floor.crew.hire_with(move || match weak.upgrade() {
+            Some(door) => door.hire(),
+            None => Err(ErrorKind::NotFound.into()),
+        })?;
+        Ok(Gate { door })
     }
 
     /// Closes, after the stop: nobody comes in, who is being served gets `patience`.
     pub fn close(self, patience: Duration) {
+        let Door { listener, seats, floor, .. } = &*self.door;
         // On Linux this wakes `accept` with an error.
-        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
-        self.seats.close();
-        let _ = self.thread.join();
-        if !self.seats.wait_until_free(patience) {
-            self.seats.clear();
-            self.seats.wait_until_free(Duration::from_secs(1));
+        let _ = SockRef::from(listener).shutdown(Shutdown::Both);
+        seats.close();
+        if !seats.wait_until_free(patience) {
+            seats.clear();
+            seats.wait_until_free(Duration::from_secs(1));
         }
+        floor.crew.wait_until_gone(Duration::from_secs(1));
     }
 }
 
-fn accept(listener: &TcpListener, seats: &Arc<Seats>, floor: &Arc<Floor>, stop: &Stop) {
-    let _vital = Vital;
-    let mut troubled = false;
-    let mut crowd = Crowd::default();
-    loop {
-        match listener.accept() {
+impl Door {
+    fn hire(self: Arc<Door>) -> io::Result<()> {
+        let number = self.hired.fetch_add(1, Ordering::Relaxed) + 1;
+        let crew = Arc::clone(&self.floor.crew);
+        let work = move || {
+            let _vital = Vital;
+            while self.serve_next() {}
+            drop(self);
+            // It comes last: once all are gone, nobody holds the server any more.
+            crew.is_gone();
+        };
+        thread::Builder::new()
+            .name(format!("gate-{number}"))
+            .stack_size(STACK)
+            .spawn(work)
+            .map(drop)
+    }
+
+    /// Takes the next connection and serves it; false when this thread is to leave.
+    fn serve_next(&self) -> bool {
+        let crew = &self.floor.crew;
+        match self.listener.accept() {
             Ok((socket, peer)) => {
-                troubled = false;
-                let socket = Arc::new(socket);
-                let Some(ticket) = seats.take(Arc::clone(&socket)) else { return };
-                if let Err(why) = seat(socket, peer.ip().to_canonical(), ticket, floor) {
-                    log::warn!("a connection was dropped, no thread could be started: {why}");
-                }
-                crowd.tell(seats.sent_away());
+                crew.begins();
+                self.troubled.store(false, Ordering::Relaxed);
+                self.serve(socket, peer.ip().to_canonical());
+                crew.ends()
             }
-            Err(_) if stop.stopped() => return,
-            Err(why) => {
-                if matches!(why.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) {
-                    continue;
-                }
-                if !std::mem::replace(&mut troubled, true) {
-                    log::warn!("connections cannot be accepted, trying again: {why}");
-                }
-                if stop.wait(PAUSE) {
-                    return;
-                }
+            Err(_) if self.stop.stopped() => {
+                crew.leaves();
+                false
             }
+            Err(why) => match why.kind() {
+                ErrorKind::ConnectionAborted | ErrorKind::Interrupted => true,
+                ErrorKind::WouldBlock => crew.stays(),
+                _ => {
+                    if !self.troubled.swap(true, Ordering::Relaxed) {
+                        log::warn!("connections cannot be accepted, trying again: {why}");
+                    }
+                    self.stop.wait(PAUSE);
+                    true
+                }
+            },
         }
     }
-}
 
-fn seat(
-    socket: Arc<TcpStream>,
-    peer: IpAddr,
-    ticket: Ticket,
-    floor: &Arc<Floor>,
-) -> io::Result<()> {
-    // Fails when the peer has gone again: its thread will find out.
-    let _ = socket.set_nodelay(true);
-    let floor = Arc::clone(floor);
-    thread::Builder::new()
-        .name(format!("gate-{}", ticket.number))
-        .stack_size(STACK)
-        .spawn(move || {
-            passage::serve(&socket, peer, &ticket, &floor);
-            // The seat comes last: once all are free, nobody holds the server any more.
-            drop((floor, ticket));
-        })
-        .map(drop)
+    fn serve(&self, socket: TcpStream, peer: IpAddr) {
+        let socket = Arc::new(socket);
+        let Some(ticket) = self.seats.take(Arc::clone(&socket)) else { return };
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner).tell(self.seats.sent_away());
+        let serve = || passage::serve(&socket, peer, &ticket, &self.floor);
+        if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+            log::error!("serving a connection panicked");
+        }
+    }
 }
 
 /// Says now and then that connections have to leave for others.
@@ -152,28 +190,47 @@ impl Crowd {
 
 /// A number of permits, each of which one can have at a time.
 pub struct Permits {
-    give: Sender<()>,
-    take: Receiver<()>,
+    counts: Mutex<Counts>,
+    given_back: Condvar,
+}
+
+struct Counts {
+    free: usize,
+    /// Who waits for one; waking nobody costs a system call, too.
+    waiting: usize,
 }
 
 /// Given back when dropped.
 pub struct Permit<'a>(&'a Permits);
 
 impl Permits {
-    fn new(count: usize) -> Permits {
-        let (give, take) = bounded(count);
-        (0..count).for_each(|_| give.send(()).expect("both ends are ours"));
-        Permits { give, take }
+    fn new(free: usize) -> Permits {
+        Permits { counts: Mutex::new(Counts { free, waiting: 0 }), given_back: Condvar::new() }
     }
 
     /// A permit, when one is free within `patience`.
     pub fn take(&self, patience: Duration) -> Option<Permit<'_>> {
-        self.take.recv_timeout(patience).ok().map(|()| Permit(self))
+        let mut counts = self.lock();
+        counts.waiting += 1;
+        let none = |counts: &mut Counts| counts.free == 0;
+        let waited = self.given_back.wait_timeout_while(counts, patience, none);
+        let (mut counts, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        counts.waiting -= 1;
+        counts.free = counts.free.checked_sub(1)?;
+        Some(Permit(self))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let _ = self.0.give.try_send(());
+        let mut counts = self.0.lock();
+        counts.free += 1;
+        if counts.waiting > 0 {
+            self.0.given_back.notify_one();
+        }
     }
 }

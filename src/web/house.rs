@@ -7,7 +7,8 @@ use super::metrics::Figures;
 use super::notice::Notice;
 use super::wanted::{EventsWanted, SeriesWanted, Wanted};
 use crate::snapshot::{
-    AlertView, ChannelView, EventView, HostView, NotificationView, PastView, PlanView, SeriesView,
+    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
+    SeriesView,
 };
 
 /// The daemon, as the web knows it. Called from several threads at once.
@@ -31,6 +32,11 @@ pub trait House: Send + Sync {
 
     /// The figures of `/metrics`.
     fn figures(&self) -> Figures;
+
+    /// How the names in the DNS stand that follow their hosts, by host.
+    fn dyndns(&self) -> Vec<DyndnsView> {
+        Vec::new()
+    }
 
     /// How every channel stands.
     fn channels(&self) -> Vec<ChannelView>;
@@ -93,7 +99,8 @@ pub enum NotSent {
 pub enum Taken {
     /// It need not.
     Now(Answer),
-    /// Waits for the disk, for a few seconds at most.
+    /// Waits for the disk, for a few seconds at most from now on. One thread asks all of these, in
+    /// the order in which they were taken in.
     Later(Box<dyn FnOnce() -> Answer + Send>),
 }
 

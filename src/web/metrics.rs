@@ -11,7 +11,7 @@ use super::house::House;
 use super::stream::Pieces;
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::snapshot::{HostView, State};
+use crate::snapshot::{DyndnsState, DyndnsView, HostView, State};
 
 /// The `Content-Type` of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -71,14 +71,24 @@ pub struct Outcomes {
 type Family = fn(&str, &HostView, &mut String);
 
 /// The families with one line or more per host: name, help, how a host is written.
-const PER_HOST: [(&str, &str, Family); 3] = [
+const PER_HOST: [(&str, &str, Family); 5] = [
     ("hbd_connection_up", "Whether the beats of the connection come.", connections_up),
     (
         "hbd_connection_last_seen_timestamp_seconds",
         "When the connection was last heard.",
         connections_last_seen,
     ),
-    ("hbd_threshold_level", "0 is OK, 1 WARNING, 2 CRITICAL.", threshold_levels),
+    (
+        "hbd_connection_old_key",
+        "1 for a connection that still signs with the previous key.",
+        connections_old_key,
+    ),
+    (
+        "hbd_threshold_level",
+        "0 is OK, 1 WARNING, 2 CRITICAL; of metrics that are still sent.",
+        threshold_levels,
+    ),
+    ("hbd_metric_stale", "1 for a metric that its host no longer sends.", stale_metrics),
 ];
 
 /// All of it, made while it is read. Lines of one family must stay together, so that the hosts
@@ -92,6 +102,7 @@ pub fn body(house: Arc<dyn House>) -> impl Read + Send {
         let mut text = String::new();
         if !std::mem::replace(&mut begun, true) {
             figures(&house.figures(), &mut text);
+            names(&house.dyndns(), &mut text);
         } else if let Some((name, write)) = current {
             let hosts = house.hosts(from, HOSTS_AT_ONCE);
             from += hosts.len();
@@ -199,6 +210,29 @@ fn reloads(figures: &Figures, text: &mut String) {
     );
 }
 
+/// Nothing where no names are kept.
+fn names(names: &[DyndnsView], text: &mut String) {
+    if names.is_empty() {
+        return;
+    }
+    let family = "hbd_dyndns_up";
+    head(text, family, "gauge", "Whether the name in the DNS can be kept.");
+    for view in names {
+        let fails = matches!(view.state, DyndnsState::Failing | DyndnsState::Refused);
+        sample(text, family, &[("host", &view.host), ("name", &view.name)], u8::from(!fails));
+    }
+    let family = "hbd_dyndns_last_update_timestamp_seconds";
+    head(text, family, "gauge", "When the record was last written.");
+    for view in names {
+        for record in &view.records {
+            let labels = [("host", &*view.host), ("name", &*view.name), ("type", record.record)];
+            if let Some(time) = record.last_update {
+                sample(text, family, &labels, unix_seconds(time));
+            }
+        }
+    }
+}
+
 fn connections_up(name: &str, host: &HostView, text: &mut String) {
     for connection in &host.connections {
         let labels = [("host", host.name.as_str()), ("connection", &connection.name)];
@@ -215,8 +249,22 @@ fn connections_last_seen(name: &str, host: &HostView, text: &mut String) {
     }
 }
 
+fn connections_old_key(name: &str, host: &HostView, text: &mut String) {
+    for connection in host.connections.iter().filter(|connection| connection.old_key) {
+        sample(text, name, &[("host", &host.name), ("connection", &connection.name)], 1);
+    }
+}
+
+fn stale_metrics(name: &str, host: &HostView, text: &mut String) {
+    for metric in host.metrics.iter().filter(|metric| metric.stale) {
+        sample(text, name, &[("host", &host.name), ("metric", &metric.path)], 1);
+    }
+}
+
 fn threshold_levels(name: &str, host: &HostView, text: &mut String) {
-    for metric in &host.metrics {
+    // The level of one that is no longer sent is not known: Prometheus takes a series that ends
+    // as such, and an old value for a true one.
+    for metric in host.metrics.iter().filter(|metric| !metric.stale) {
         let number = match metric.level {
             Some(Level::Ok | Level::Info) => 0,
             Some(Level::Warning) => 1,
@@ -293,14 +341,17 @@ mod tests {
                 last_seen: Some(Wall(1_795_291_928_667)),
                 interval: Duration::from_secs(10),
                 address: None,
+                old_key: true,
             }],
-            metrics: [("a", Some(Level::Critical)), ("b", None)]
+            metrics: [("a", Some(Level::Critical)), ("b", None), ("gone", Some(Level::Critical))]
                 .map(|(path, level)| MetricView {
                     path: path.into(),
                     value: 1.0,
                     level,
                     since: None,
                     limit: None,
+                    at: None,
+                    stale: path == "gone",
                 })
                 .into(),
             channels: Vec::new(),
@@ -408,7 +459,9 @@ mod tests {
             "hbd_datagrams_rejected_total{reason=\"malformed\"} 3",
             "hbd_connection_up{host=\"h0\",connection=\"ipv4\"} 1",
             "hbd_connection_last_seen_timestamp_seconds{host=\"h0\",connection=\"ipv4\"} 1795291928.667",
+            "hbd_connection_old_key{host=\"h0\",connection=\"ipv4\"} 1",
             "hbd_threshold_level{host=\"h0\",metric=\"a\"} 2",
+            "hbd_metric_stale{host=\"h0\",metric=\"gone\"} 1",
             "hbd_outbox_oldest_age_seconds{channel=\"a\\\\b\\\"c\\nd\"} 1.5",
             "hbd_backup_outcomes_total{outcome=\"UNKNOWN\"} 0",
             "hbd_config_last_reload_successful 1",
@@ -416,6 +469,7 @@ mod tests {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");
         }
         assert!(!text.contains("metric=\"b\""), "a metric without a threshold has no level");
+        assert_eq!(text.matches("metric=\"gone\"").count(), 1, "an old level is no level");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tiny_http::{Header, Response, StatusCode};
 
 use crate::secret::Secret;
@@ -19,6 +19,7 @@ mod answer;
 mod badge;
 mod budget;
 mod chunks;
+mod crew;
 mod gate;
 mod head;
 mod house;
@@ -43,6 +44,7 @@ pub use house::{Answer, House, NotSent, Sending, SentNow, Taken};
 
 use self::answer::{Answered, Request, answer};
 use self::gate::{Gate, PERMITS};
+use self::head::LONGEST_BODY;
 use self::inner::{HANDLERS, Inner};
 use self::passage::SPOOL;
 use self::reply::{ALWAYS, Body, Reply};
@@ -78,6 +80,15 @@ struct Desk {
     disk: Arc<Seats>,
     searches: Arc<Seats>,
     pages: Arc<Seats>,
+    /// What waits for the disk, in the order in which the disk gets it: one thread waits for all.
+    stored: Sender<Waiting>,
+}
+
+/// A request whose answer comes when what it brought is on the disk.
+struct Waiting {
+    request: tiny_http::Request,
+    seat: Seat,
+    work: Box<dyn FnOnce() -> Reply + Send>,
 }
 
 impl Web {
@@ -94,17 +105,23 @@ impl Web {
         let (inner_stopper, inner_stop) = stop::channel();
         let inner = Arc::new(Inner::start(scratch, inner_stop)?);
         let token = token.as_ref().map(Token::new);
+        let (stored, waiting) = unbounded();
         let desk = Arc::new(Desk {
             house,
             token,
             streams: Seats::new("large answers", "http-stream", STREAMS),
             waits: Seats::new("messages", "http-wait", WAITS),
-            disk: Seats::new("requests that wait for the disk", "http-disk", PERMITS),
+            disk: Seats::new("requests that wait for the disk", "http-stored", PERMITS),
             searches: Seats::new("looks into the history", "http-search", SEARCHES),
             pages: Seats::new("pages", "http-page", PAGES),
+            stored,
         });
         let (alive, ended) = bounded(0);
         let open = || {
+            let own = alive.clone();
+            thread::Builder::new()
+                .name("http-stored".into())
+                .spawn(move || answer_stored(&waiting, own))?;
             for number in 1..=HANDLERS {
                 let (inner, desk, alive) = (Arc::clone(&inner), Arc::clone(&desk), alive.clone());
                 thread::Builder::new()
@@ -152,6 +169,15 @@ fn serve(inner: Arc<Inner>, desk: &Arc<Desk>, alive: Sender<()>) {
     drop((inner, alive));
 }
 
+/// Answers what is stored, until no handler is left.
+fn answer_stored(waiting: &Receiver<Waiting>, alive: Sender<()>) {
+    let _vital = Vital;
+    for Waiting { request, seat, work } in waiting {
+        finish(request, seat, work);
+    }
+    drop(alive);
+}
+
 /// What is to be done about a request.
 enum Made {
     Short(Reply),
@@ -180,9 +206,11 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
         Made::Later(work) => {
             aside(&desk.waits, request, |request, seat| finish(request, seat, work))
         }
-        Made::Stored(work) => {
-            aside(&desk.disk, request, |request, seat| finish(request, seat, work))
-        }
+        Made::Stored(work) => match desk.disk.take() {
+            // The thread ends after the handlers.
+            Some(seat) => drop(desk.stored.send(Waiting { request, seat, work })),
+            None => send_away(request, desk.disk.what),
+        },
         Made::Searched(work) => {
             aside(&desk.searches, request, |request, seat| finish(request, seat, work))
         }
@@ -225,7 +253,7 @@ fn broken(request: &tiny_http::Request) -> Reply {
 }
 
 fn make(desk: &Desk, request: &mut tiny_http::Request) -> Answered {
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(request.body_length().unwrap_or(0).min(LONGEST_BODY) + 1);
     let malformed = |request: &tiny_http::Request, why: &str| {
         Answered::Now(Reply::problem(request.url(), 400, why))
     };
@@ -309,15 +337,17 @@ fn aside(
     work: impl FnOnce(tiny_http::Request, Seat) + Send + 'static,
 ) {
     let what = seats.what;
-    let Some(seat) = seats.take() else {
-        let busy = Reply::problem(request.url(), 503, &format!("too many {what} at once"));
-        return send(request, busy);
-    };
+    let Some(seat) = seats.take() else { return send_away(request, what) };
     let started =
         thread::Builder::new().name(seats.thread.into()).spawn(move || work(request, seat));
     if let Err(why) = started {
         log::warn!("one of the {what} was dropped, no thread could be started: {why}");
     }
+}
+
+fn send_away(request: tiny_http::Request, what: &str) {
+    let busy = Reply::problem(request.url(), 503, &format!("too many {what} at once"));
+    send(request, busy);
 }
 
 fn send(request: tiny_http::Request, reply: Reply) {

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use tiny_http::StatusCode;
 
-use super::budget::{Body, Budget};
+use super::budget::Body;
 use super::chunks::Dechunk;
 use super::gate::Floor;
 use super::head::{Framing, Head, LONGEST_HEAD, PEER, Refusal, parse};
 use super::reply::{ALWAYS, Body as ReplyBody, Reply};
 use super::seats::{Phase, Ticket};
-use super::timed::Timed;
+use super::timed::{Timed, receive_at_once};
 
 const HEAD_TIME: Duration = Duration::from_secs(3);
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -26,9 +26,14 @@ const WORK_TIME: Duration = Duration::from_secs(30);
 const REPLY_TIME: Duration = Duration::from_secs(60);
 const REPLY_STALL: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_millis(500);
+/// A body is read in pieces of up to this size.
+const LARGE_READ: usize = 16 * 1024;
 /// An answer up to this size is taken from behind the gate in one go, so that a client that reads
 /// slowly keeps nobody there waiting.
 pub const SPOOL: usize = 64 * 1024;
+/// A body up to this size goes behind the gate together with its head: whoever reads it there is
+/// woken once.
+const ONE_WRITE: usize = 16 * 1024;
 
 /// Why there is no request to pass on. Whoever is too slow is left without an answer: Alertmanager
 /// tries again after a lost connection, and does not after a 408.
@@ -53,39 +58,42 @@ impl From<io::Error> for Ended {
 
 /// Serves a connection from its first byte to its last.
 pub fn serve(socket: &TcpStream, peer: IpAddr, ticket: &Ticket, floor: &Floor) {
-    let result = receive(socket, ticket, &floor.budget).and_then(|(head, body)| {
+    let result = receive(socket, ticket, floor).and_then(|(head, body)| {
         if !ticket.enter(Phase::Working) {
             return Err(Ended::Gone);
         }
         let unavailable = |_| Refusal::new(503, "the request cannot be taken now").of(&head.target);
         let reply = pass_on(&head, body, peer, floor).map_err(unavailable)?;
-        Ok(send(socket, &head, reply)?)
+        Ok(send(socket, &head, reply, floor)?)
     });
-    if let Err(Ended::Refused(refusal)) = result {
+    if let Err(Ended::Refused(refusal)) = &result {
         if !ticket.enter(Phase::Working) {
             return;
         }
-        let _ = Timed::new(socket, REPLY_TIME, REPLY_STALL).write_all(&printed(&refusal));
+        let mut client = Timed::new(socket, &floor.crew, REPLY_TIME, REPLY_STALL);
+        let _ = client.write_all(&printed(refusal));
     }
-    if ticket.enter(Phase::Lingering) {
-        linger(socket);
+    // Most clients have said all they had to say.
+    let silent = || matches!(receive_at_once(socket, &mut [0]), Err(why) if why.kind() == ErrorKind::WouldBlock);
+    if (result.is_err() || !silent()) && ticket.enter(Phase::Lingering) {
+        linger(socket, floor);
     }
 }
 
 fn receive<'a>(
     socket: &TcpStream,
     ticket: &Ticket,
-    budget: &'a Budget,
+    floor: &'a Floor,
 ) -> Result<(Head, Body<'a>), Ended> {
-    let (head, rest) = read_head(Timed::new(socket, HEAD_TIME, HEAD_TIME))?;
-    let mut body = budget.body();
+    let (head, rest) = read_head(Timed::new(socket, &floor.crew, HEAD_TIME, HEAD_TIME))?;
+    let mut body = floor.budget.body();
     if head.framing == Framing::None {
         return Ok((head, body));
     }
     if !ticket.enter(Phase::Body) {
         return Err(Ended::Gone);
     }
-    let mut socket = Timed::new(socket, BODY_TIME, BODY_TIME);
+    let mut socket = Timed::new(socket, &floor.crew, BODY_TIME, BODY_TIME);
     if head.wants_continue && rest.is_empty() {
         socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
@@ -127,8 +135,9 @@ fn read_head(mut socket: Timed) -> Result<(Head, Vec<u8>), Ended> {
 }
 
 fn fill(body: &mut Body, mut source: impl Read, length: Option<usize>) -> Result<(), Ended> {
-    let mut buffer = vec![0; 8 * 1024];
-    loop {
+    // What fits into one read is read in one.
+    let mut buffer = vec![0; length.unwrap_or(LARGE_READ).clamp(1, LARGE_READ)];
+    while length != Some(body.bytes().len()) {
         match source.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => body.push(&buffer[..count])?,
@@ -153,32 +162,68 @@ struct Incoming {
 
 fn pass_on(head: &Head, body: Body, peer: IpAddr, floor: &Floor) -> io::Result<Incoming> {
     let permit = floor.permits.take(WORK_TIME).ok_or(ErrorKind::TimedOut)?;
+    // Kept open for the next request, it would keep a thread of tiny_http's pool, which does not
+    // grow for connections that come at the same moment.
     let mut inner = floor.inner.connect()?;
     inner.set_read_timeout(Some(WORK_TIME))?;
     inner.set_write_timeout(Some(WORK_TIME))?;
-    let mut request = format!("{} {} HTTP/1.1\r\n", head.method, head.target);
-    for (name, value) in &head.headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
     let length = body.bytes().len();
-    request.push_str(&format!(
-        "{PEER}: {peer}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
-    ));
-    inner.write_all(request.as_bytes())?;
-    inner.write_all(body.bytes())?;
-    drop(body);
-    let mut bytes = Vec::new();
-    Read::by_ref(&mut inner).take((SPOOL + LONGEST_HEAD) as u64).read_to_end(&mut bytes)?;
-    if bytes.is_empty() {
-        return Err(ErrorKind::UnexpectedEof.into());
+    let mut request = Vec::with_capacity(512 + length.min(ONE_WRITE));
+    write!(request, "{} {} HTTP/1.1\r\n", head.method, head.target)?;
+    for (name, value) in &head.headers {
+        write!(request, "{name}: {value}\r\n")?;
     }
-    let ended = bytes.len() < SPOOL + LONGEST_HEAD;
+    write!(request, "{PEER}: {peer}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
+    if length <= ONE_WRITE {
+        request.extend_from_slice(body.bytes());
+        inner.write_all(&request)?;
+    } else {
+        inner.write_all(&request)?;
+        inner.write_all(body.bytes())?;
+    }
+    drop(body);
+    let incoming = begun(inner, head.method != "HEAD")?;
     drop(permit);
-    Ok(Incoming { bytes, rest: (!ended).then_some(inner) })
+    Ok(incoming)
 }
 
-fn send(socket: &TcpStream, head: &Head, reply: Incoming) -> io::Result<()> {
-    let mut client = Timed::new(socket, REPLY_TIME, REPLY_STALL);
+/// As much of an answer as is taken in one go: all of it, mostly. Where it says how long it is, its
+/// connection's end is not waited for.
+fn begun(mut inner: UnixStream, has_body: bool) -> io::Result<Incoming> {
+    const MOST: usize = SPOOL + LONGEST_HEAD;
+    let mut bytes = vec![0; 1024];
+    let mut length = 0;
+    let mut end = None;
+    while end != Some(length) && length < MOST {
+        if length == bytes.len() {
+            bytes.resize((length * 2).min(MOST), 0);
+        }
+        match inner.read(&mut bytes[length..])? {
+            0 if length == 0 => return Err(ErrorKind::UnexpectedEof.into()),
+            0 => end = Some(length),
+            count => length += count,
+        }
+        if has_body && end.is_none() {
+            end = end_of_answer(&bytes[..length]);
+        }
+    }
+    bytes.truncate(length);
+    Ok(Incoming { bytes, rest: (end != Some(length)).then_some(inner) })
+}
+
+/// Where an answer ends, when its head is there and says how long the body is.
+fn end_of_answer(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let lines = std::str::from_utf8(&bytes[..head]).ok()?;
+    let length = lines.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("Content-Length").then(|| value.trim().parse::<usize>().ok())?
+    })?;
+    head.checked_add(4)?.checked_add(length)
+}
+
+fn send(socket: &TcpStream, head: &Head, reply: Incoming, floor: &Floor) -> io::Result<()> {
+    let mut client = Timed::new(socket, &floor.crew, REPLY_TIME, REPLY_STALL);
     let malformed = || io::Error::from(ErrorKind::InvalidData);
     let end = reply.bytes.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(malformed)?;
     let lines = std::str::from_utf8(&reply.bytes[..end]).map_err(|_| malformed())?;
@@ -236,9 +281,9 @@ fn printed(refusal: &Refusal) -> Vec<u8> {
 
 /// Closes our side and throws away what still comes: a close with unread bytes would be a reset,
 /// and that takes the answer away from the client (RFC 9112, section 9.6).
-fn linger(socket: &TcpStream) {
+fn linger(socket: &TcpStream, floor: &Floor) {
     let _ = socket.shutdown(Shutdown::Write);
-    let mut client = Timed::new(socket, LINGER, LINGER);
+    let mut client = Timed::new(socket, &floor.crew, LINGER, LINGER);
     let mut buffer = vec![0; 8 * 1024];
     while matches!(client.read(&mut buffer), Ok(count) if count > 0) {}
 }

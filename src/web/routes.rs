@@ -28,6 +28,8 @@ pub enum Route {
     Alert,
     /// How the channels stand.
     Channels,
+    /// How the names in the DNS stand.
+    Dyndns,
     /// What was sent, and what waits.
     Notifications,
     /// Something to be told at once.
@@ -49,7 +51,7 @@ pub enum Route {
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), what it is. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 19] = [
+pub(super) const ROUTES: [(&str, &str, Make); 20] = [
     ("GET", "/", |_| Route::Page),
     ("GET", "/hosts/*", Route::HostPage),
     ("GET", "/favicon.ico", |_| Route::Icon),
@@ -61,6 +63,7 @@ pub(super) const ROUTES: [(&str, &str, Make); 19] = [
     ("POST", "/api/v1/heartbeat", |_| Route::Heartbeat),
     ("POST", "/alert", |_| Route::Alert),
     ("GET", "/api/v1/channels", |_| Route::Channels),
+    ("GET", "/api/v1/dyndns", |_| Route::Dyndns),
     ("GET", "/api/v1/notifications", |_| Route::Notifications),
     ("POST", "/api/v1/notify", |_| Route::Notify),
     ("GET", "/api/v1/hosts/*/history", Route::History),
@@ -154,6 +157,7 @@ mod tests {
             ("GET", "/api/v1/hosts/m%C3%BCnster", Ok(Route::Host("m\u{fc}nster".into()))),
             ("POST", "/api/v1/heartbeat", Ok(Route::Heartbeat)),
             ("GET", "/api/v1/channels", Ok(Route::Channels)),
+            ("GET", "/api/v1/dyndns", Ok(Route::Dyndns)),
             ("GET", "/api/v1/notifications?limit=3", Ok(Route::Notifications)),
             ("POST", "/api/v1/notify", Ok(Route::Notify)),
             ("GET", "/api/v1/hosts/a/history?x", Ok(Route::History("a".into()))),

@@ -43,6 +43,8 @@ struct Table {
     seats: Vec<Option<Seat>>,
     closed: bool,
     sent_away: u64,
+    /// Who waits for a change; waking nobody costs a system call, too.
+    waiting: usize,
 }
 
 /// All seats.
@@ -63,7 +65,7 @@ impl Seats {
     pub fn new(count: usize) -> Arc<Seats> {
         let seats = (0..count).map(|_| None).collect();
         Arc::new(Seats {
-            table: Mutex::new(Table { seats, closed: false, sent_away: 0 }),
+            table: Mutex::new(Table { seats, closed: false, sent_away: 0, waiting: 0 }),
             changed: Condvar::new(),
         })
     }
@@ -103,12 +105,15 @@ impl Seats {
             }
             None => None,
         };
-        match wait {
+        table.waiting += 1;
+        let mut table = match wait {
             Some(wait) => {
                 self.changed.wait_timeout(table, wait).unwrap_or_else(PoisonError::into_inner).0
             }
             None => self.changed.wait(table).unwrap_or_else(PoisonError::into_inner),
-        }
+        };
+        table.waiting -= 1;
+        table
     }
 
     /// How many had to leave for a newcomer, so far.
@@ -135,13 +140,19 @@ impl Seats {
 
     /// Waits until all seats are free; false when they were not after `patience`.
     pub fn wait_until_free(&self, patience: Duration) -> bool {
-        let (table, _) = self
-            .changed
-            .wait_timeout_while(self.lock(), patience, |table| {
-                table.seats.iter().any(Option::is_some)
-            })
-            .unwrap_or_else(PoisonError::into_inner);
-        table.seats.iter().all(Option::is_none)
+        let taken = |table: &mut Table| table.seats.iter().any(Option::is_some);
+        let mut table = self.lock();
+        table.waiting += 1;
+        let waited = self.changed.wait_timeout_while(table, patience, taken);
+        let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        table.waiting -= 1;
+        !taken(&mut table)
+    }
+
+    fn tell(&self, table: &Table) {
+        if table.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -168,7 +179,7 @@ impl Ticket {
                 if table.closed && phase.patience().is_some() && phase != Phase::Lingering {
                     return false;
                 }
-                self.seats.changed.notify_all();
+                self.seats.tell(&table);
                 true
             }
             _ => false,
@@ -178,8 +189,9 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.seats.lock().seats[self.number] = None;
-        self.seats.changed.notify_all();
+        let mut table = self.seats.lock();
+        table.seats[self.number] = None;
+        self.seats.tell(&table);
     }
 }
 

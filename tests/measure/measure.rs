@@ -1,4 +1,5 @@
-//! The figures that design and README name, measured: `cargo bench --bench measure`.
+//! The figures that design and README name, measured: `cargo bench --bench measure`, or
+//! `cargo bench --bench measure -- flood alerts` for some of them.
 //!
 //! Each line is a figure of this machine at this moment. Nothing here passes or fails.
 
@@ -27,21 +28,31 @@ mod chronicle;
 
 use chronicle::{DAY, Hosts, MIDNIGHT, World};
 
+mod alerts;
+#[path = "../support/burst.rs"]
+mod burst;
+
+const ALL: [(&str, fn()); 9] = [
+    ("sizes", sizes),
+    ("rates", datagram_rates),
+    ("start", start_and_idle),
+    ("alerts", alerts::alerts),
+    ("flood", flood),
+    ("paced", paced_flood),
+    ("many-start", start_with_many),
+    ("many-hosts", many_hosts),
+    ("year", year),
+];
+
 fn main() {
-    // One of them alone, by name.
-    if std::env::args().any(|argument| argument == "year") {
-        return year();
+    // cargo adds one that begins with a dash.
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    for (name, measure) in ALL {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            measure();
+        }
     }
-    sizes();
-    datagram_rates();
-    start_and_idle();
-    flood();
-    let mut daemon = Daemon::start(&hosts(10), "");
-    paced_flood(&mut daemon);
-    drop(daemon);
-    start_with_many();
-    many_hosts();
-    year();
 }
 
 /// A running hbd of this build, stopped when dropped.
@@ -84,7 +95,13 @@ impl Daemon {
             assert!(log.read_line(&mut line).expect("a log") > 0, "hbd ended");
         }
         let ready_after = begun.elapsed();
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        // Now and then: to be woken by every line would be a part of what is measured.
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 * 1024];
+            while matches!(log.get_mut().read(&mut buffer), Ok(count) if count > 0) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
         let udp = after(&line, "UDP ");
         let http = after(&line, "HTTP on ");
         Daemon { process, udp, http, ready_after, _directory: directory }
@@ -152,12 +169,20 @@ fn start_with_many() {
 }
 
 /// One sender that never stops, three seconds each: against a loop that only receives, and
-/// against the daemon.
+/// against the daemon; then the same with signatures.
 fn flood() {
+    flood_with(None, "");
+    flood_with(Some(wire::key(&Secret::new(KEY))), &format!(", key: {KEY}"));
+}
+
+const KEY: &str = "a-key-of-some-length";
+
+fn flood_with(key: Option<ring::hmac::Key>, heartbeat: &str) {
     const TIME: Duration = Duration::from_secs(3);
     let bare = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let address = bare.local_addr().expect("an address");
-    let sender = std::thread::spawn(move || send_for(TIME, address));
+    let own = key.clone();
+    let sender = std::thread::spawn(move || send_for(TIME, address, own.as_ref()));
     bare.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     let mut received = 0u64;
     let mut buffer = [0; 8193];
@@ -165,32 +190,44 @@ fn flood() {
         received += 1;
     }
     let sent = sender.join().expect("the sender ends");
-    let daemon = Daemon::start(&hosts(10), "");
-    let sent_to_daemon = send_for(TIME, daemon.udp);
+    let daemon = Daemon::start(&hosts(10), heartbeat);
+    let sent_to_daemon = send_for(TIME, daemon.udp, key.as_ref());
     let mut accepted = 0;
     while accepted != daemon.accepted() {
         accepted = daemon.accepted();
         std::thread::sleep(Duration::from_millis(100));
     }
     println!(
-        "flood of one sender: a bare loop took {received} of {sent}, hbd {accepted} of {sent_to_daemon}: {:.2} of it",
+        "flood of one sender{}: a bare loop took {received} of {sent}, hbd {accepted} of {sent_to_daemon}: {:.2} of it",
+        if key.is_some() { ", signed" } else { "" },
         accepted as f64 / received as f64
     );
 }
 
-fn send_for(time: Duration, to: SocketAddr) -> u64 {
+fn send_for(time: Duration, to: SocketAddr, key: Option<&ring::hmac::Key>) -> u64 {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let begun = Instant::now();
-    let mut sent = 0;
+    let first = Now::read().wall;
+    let mut sent: u64 = 0;
     while begun.elapsed() < time {
-        let text = format!("{{\"host\":\"host{}\",\"interval\":60}}", sent % 10);
-        sent += u64::from(socket.send_to(text.as_bytes(), to).is_ok());
+        let host = format!("host{}", sent % 10);
+        let text = match key {
+            // Each host's times rise by a millisecond, so each is later than the one before.
+            Some(key) => {
+                let time = Some(first + Duration::from_millis(sent / 10));
+                let beat = Beat { host, time, ..Beat::default() };
+                wire::sign(key, &beat.json())
+            }
+            None => format!("{{\"host\":\"{host}\",\"interval\":60}}").into_bytes(),
+        };
+        sent += u64::from(socket.send_to(&text, to).is_ok());
     }
     sent
 }
 
 /// 10,000 datagrams a second for five seconds.
-fn paced_flood(daemon: &mut Daemon) {
+fn paced_flood() {
+    let daemon = Daemon::start(&hosts(10), "");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let begun = Instant::now();
     let total = 50_000;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use heartbeat::clock::{Mono, Now, Wall};
-use heartbeat::history::keeper::Keeper;
+use heartbeat::history::chronicle::Chronicle;
 use heartbeat::history::settings::Settings;
 use heartbeat::history::{Row, Sources};
 use heartbeat::snapshot::Account;
@@ -44,8 +44,8 @@ impl<H: Hosts + 'static> World<H> {
         Arc::new(World { hosts, store, writes: Mutex::new(0) })
     }
 
-    pub fn keeper(self: &Arc<World<H>>, settings: Settings) -> Keeper {
-        Keeper::new(Arc::clone(self) as Arc<dyn Sources>, settings)
+    pub fn keeper(self: &Arc<World<H>>, settings: Settings) -> Chronicle {
+        Chronicle::new(Arc::clone(self) as Arc<dyn Sources>, settings)
     }
 
     /// How many rows a table has.

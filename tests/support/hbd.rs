@@ -32,7 +32,12 @@ impl Drop for Hbd {
 impl Hbd {
     /// Starts it and waits until it is ready.
     pub fn start(config: &Path) -> Hbd {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hbd"))
+        Hbd::start_by(Command::new(env!("CARGO_BIN_EXE_hbd")), config)
+    }
+
+    /// The same by a command that starts it.
+    pub fn start_by(mut command: Command, config: &Path) -> Hbd {
+        let mut child = command
             .args(["run", "--config"])
             .arg(config)
             .env_remove("HBD_LOG")
@@ -72,9 +77,9 @@ impl Hbd {
         }
     }
 
-    /// Whether its log has these words so far.
-    pub fn logged(&self, words: &str) -> bool {
-        lock(&self.log.0).iter().any(|line| line.contains(words))
+    /// All lines of its log so far.
+    pub fn log(&self) -> Vec<String> {
+        lock(&self.log.0).clone()
     }
 
     /// Status and answer.
@@ -123,6 +128,18 @@ impl Hbd {
         self.wait_until("quiet", |hbd| hbd.metric("hbd_pipelines") == 0.0);
         self.wait_until("told", |hbd| hbd.metric(name) == 0.0);
         self.metric("hbd_backup_outcomes_total")
+    }
+
+    /// Has it read its configuration again.
+    pub fn reload(&self) {
+        let done = || {
+            let lines = lock(&self.log.0);
+            lines.iter().filter(|line| line.contains("the configuration was")).count()
+        };
+        let before = done();
+        // SAFETY: it only sends a signal, to a child that was not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGHUP) };
+        self.wait_until("reloaded", |_| done() > before);
     }
 
     /// As a crash does it.

@@ -186,6 +186,9 @@ impl Show {
         hosts[1].metrics.push(metric(EVIL, 1e9, Some(Level::Warning), Some("> 5.0")));
         hosts[7].metrics[1].level = Some(Level::Warning);
         hosts[7].metrics[1].value = 91.0;
+        hosts[7].metrics[2].stale = true;
+        hosts[7].metrics[2].at = Some(now - HOUR);
+        hosts[7].connections[0].old_key = true;
         let vpn = hosts[8].connections[0].clone();
         hosts[8].connections.push(ConnectionView {
             name: "vpn".into(),
@@ -237,7 +240,15 @@ pub fn overdue(host: &mut HostView, since: Wall) {
 }
 
 fn metric(path: &str, value: f64, level: Option<Level>, limit: Option<&str>) -> MetricView {
-    MetricView { path: path.into(), value, level, since: None, limit: limit.map(str::to_owned) }
+    MetricView {
+        path: path.into(),
+        value,
+        level,
+        since: None,
+        limit: limit.map(str::to_owned),
+        at: None,
+        stale: false,
+    }
 }
 
 fn usual(number: usize) -> HostView {
@@ -255,6 +266,7 @@ fn usual(number: usize) -> HostView {
             last_seen: Some(now - Duration::from_secs(3)),
             interval: Duration::from_secs(10),
             address: Some("192.0.2.1".into()),
+            old_key: false,
         }],
         metrics: vec![
             metric("cpu_monitor.cpu_percent", share(13), ok, Some("> 80.0")),

@@ -15,6 +15,7 @@ mod units;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use log::warn;
 
@@ -30,11 +31,16 @@ use units::Units;
 /// time in hundredths of a second, and a shorter span would tell more of that than of the machine.
 const SHORTEST: i64 = 1000;
 
+/// How often processes are counted: each has a file of its own to be read, which takes longer than
+/// everything else together.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
+
 /// Reads the figures of this machine; it remembers the last reading, because a rate needs two.
 pub struct Collector {
     settings: Settings,
     times: Option<Times>,
     counters: Option<(Mono, BTreeMap<String, Counters>)>,
+    processes: Option<(Mono, Vec<(String, f64)>)>,
     disks: Disks,
     sensors: Sensors,
     units: Option<Units>,
@@ -48,6 +54,7 @@ impl Collector {
             settings: settings.clone(),
             times: None,
             counters: None,
+            processes: None,
             disks: Disks::new(),
             sensors: Sensors::new(),
             units: units(settings),
@@ -59,7 +66,7 @@ impl Collector {
     /// is left out; rates are from the second reading on. Within a second of the last reading that
     /// one is given again.
     ///
-    /// It takes milliseconds, and at most a second or two when disks or sensors begin to hang.
+    /// It takes milliseconds; when disks or sensors begin to hang a few seconds, once for each.
     pub fn collect(&mut self, now: Now) -> Vec<(String, f64)> {
         if let Some((read, metrics)) = &self.last
             && (read.0..read.0 + SHORTEST).contains(&now.mono.0)
@@ -91,7 +98,7 @@ impl Collector {
             Monitor::Load => load::load(&self.proc("loadavg"), &self.proc("stat")),
             Monitor::Memory => memory::memory(&self.proc("meminfo")),
             Monitor::Network => self.network(now.mono),
-            Monitor::Process => processes::processes(&self.settings.proc),
+            Monitor::Process => self.processes(now.mono),
             Monitor::Swap => memory::swap(&self.proc("meminfo")),
             Monitor::Systemd => {
                 let failed = self.units.as_ref().and_then(|units| units.failed(now));
@@ -121,6 +128,19 @@ impl Collector {
         rates.unwrap_or_default()
     }
 
+    fn processes(&mut self, now: Mono) -> Vec<(String, f64)> {
+        match &self.processes {
+            Some((read, counted)) if *read <= now && now.since(*read) < COUNT_EVERY => {
+                counted.clone()
+            }
+            _ => {
+                let counted = processes::processes(&self.settings.proc);
+                self.processes = Some((now, counted.clone()));
+                counted
+            }
+        }
+    }
+
     /// A file of the kernel; empty when there is none.
     fn proc(&self, file: &str) -> String {
         fs::read_to_string(self.settings.proc.join(file)).unwrap_or_default()
@@ -143,8 +163,6 @@ fn units(settings: &Settings) -> Option<Units> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// A container that began a while ago: no guests, no temperatures, no swap.
@@ -244,6 +262,20 @@ mod tests {
         fs::write(folder.path().join("uptime"), "90009.00 1.0\n").unwrap();
         let back = collector.collect(later(2));
         assert_eq!(back.last().unwrap().1, 90009.0);
+    }
+
+    #[test]
+    fn processes_are_counted_twice_a_minute() {
+        let (folder, settings) = container();
+        let mut collector = Collector::new(&settings);
+        let mut count = |seconds| {
+            let metrics = collector.collect(later(seconds));
+            metrics.into_iter().find(|(path, _)| path == "process_monitor.count").unwrap().1
+        };
+        assert_eq!(count(0), 1.0);
+        fs::create_dir(folder.path().join("2")).unwrap();
+        fs::write(folder.path().join("2/stat"), "2 (sh) S 1").unwrap();
+        assert_eq!([count(10), count(29), count(30)], [1.0, 1.0, 2.0]);
     }
 
     #[test]

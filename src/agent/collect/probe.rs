@@ -7,9 +7,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{info, warn};
 
-/// How long an answer is waited for. What works takes microseconds; a disk that has to spin up
-/// takes seconds and is told of the next time.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long an answer is waited for. What works takes microseconds, on a machine that is short of
+/// everything perhaps a second; a disk that has to spin up takes longer and is told of later.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How many may begin to hang in one round before the rest waits for the next: beats must go on.
 const MOST_HANGING: usize = 2;
 /// The least that glibc gives is 16 kB; a question needs a path and a buffer.
@@ -21,6 +21,7 @@ pub struct Probe<Q, T> {
     /// What a thing is, for the log.
     what: &'static str,
     question: fn(&Q) -> Option<T>,
+    patience: Duration,
     /// Things that have not answered yet, by what they are called.
     hanging: Vec<(String, Receiver<Option<T>>)>,
 }
@@ -28,7 +29,7 @@ pub struct Probe<Q, T> {
 impl<Q: Clone + Display + Send + 'static, T: Send + 'static> Probe<Q, T> {
     /// A question that was not asked yet.
     pub fn new(what: &'static str, question: fn(&Q) -> Option<T>) -> Probe<Q, T> {
-        Probe { what, question, hanging: Vec::new() }
+        Probe { what, question, patience: PATIENCE, hanging: Vec::new() }
     }
 
     /// An answer for each thing, in order; none for what hangs or has none.
@@ -89,7 +90,7 @@ impl<Q: Clone + Display + Send + 'static, T: Send + 'static> Probe<Q, T> {
             if next.send(thing.clone()).is_err() {
                 return None;
             }
-            match answered.recv_timeout(PATIENCE) {
+            match answered.recv_timeout(self.patience) {
                 Ok(answer) => answers[at] = answer,
                 Err(RecvTimeoutError::Timeout) => {
                     warn!("{} {thing} hangs: it is left out until it answers", self.what);
@@ -171,6 +172,7 @@ mod tests {
     fn when_everything_hangs_most_of_it_waits_for_the_next_round() {
         let (_folder, things) = pipes(&["0", "1", "2", "3", "4", "5", "6"]);
         let mut probe = Probe::new("the file", first_byte);
+        probe.patience = Duration::from_millis(50);
         assert_eq!(shown(&probe.ask(&things)), "-------");
         assert_eq!(probe.hanging.len(), MOST_HANGING);
         probe.ask(&things);

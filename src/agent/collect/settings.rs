@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::section::{Names, Section};
+
 /// Interfaces that come and go with containers and virtual machines, or carry nothing to the
 /// outside: each would be a metric that vanishes again.
 const PASSING_INTERFACES: &[&str] = &[
@@ -99,6 +101,20 @@ pub struct Settings {
     pub excluded_mounts: Vec<String>,
     /// Network interfaces that are left out; `*` stands for any text.
     pub excluded_interfaces: Vec<String>,
+}
+
+impl Settings {
+    /// Reads what is left out, besides what always is.
+    pub fn read(section: &mut Section) -> Settings {
+        let mut settings = Settings::default();
+        let names: Names = Monitor::ALL.iter().map(|monitor| monitor.name().to_owned()).collect();
+        let without = section.names("without", "monitor", &names).unwrap_or_default();
+        settings.without = without.iter().filter_map(|name| Monitor::named(name)).collect();
+        let more = |key, section: &mut Section| section.texts(key).unwrap_or_default();
+        settings.excluded_mounts.extend(more("excluded_mounts", section));
+        settings.excluded_interfaces.extend(more("excluded_interfaces", section));
+        settings
+    }
 }
 
 impl Default for Settings {

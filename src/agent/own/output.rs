@@ -6,6 +6,8 @@
 pub const MOST: usize = 64;
 /// The longest metric path, in bytes, that hbd takes.
 const LONGEST_PATH: usize = 200;
+/// The most segments: a datagram with one that is nested deeper would be refused as a whole.
+const MOST_SEGMENTS: usize = 16;
 
 /// What was understood of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,6 +64,7 @@ fn metric(line: &str) -> Option<(String, f64)> {
 /// What hbd takes as a path; a `*` would be a pattern there.
 fn is_path(path: &str) -> bool {
     path.len() <= LONGEST_PATH
+        && path.split('.').count() <= MOST_SEGMENTS
         && !path.split('.').any(str::is_empty)
         && !path.contains(|c: char| c.is_control() || c == '*')
 }
@@ -143,6 +146,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::heartbeat::datagram;
+    use crate::heartbeat::wire::Beat;
 
     fn shown(metrics: &[(String, f64)]) -> String {
         let one = |(name, value): &(String, f64)| format!("{name}={value}");
@@ -170,8 +175,9 @@ mod tests {
             );
             assert!(doubt.contains(line), "{doubt}");
         }
-        let long = format!("{} 1\nx 1\n", "y".repeat(LONGEST_PATH + 1));
-        assert!(parse(&long).doubt.is_some());
+        for path in ["y".repeat(LONGEST_PATH + 1), vec!["y"; MOST_SEGMENTS + 1].join(".")] {
+            assert!(parse(&format!("{path} 1\nx 1\n")).doubt.is_some());
+        }
     }
 
     #[test]
@@ -235,6 +241,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_taken_hbd_takes_too(path in "(\\PC|[.a*\"]){1,40}|(a\\.){10,20}a|y{195,205}") {
+            if let [(path, value)] = &parse(&format!("{path} 1.5"))
+                .metrics[..]
+            {
+                let metrics = [(path.clone(), *value)].into();
+                let json = Beat { host: "w".into(), metrics, ..Beat::default() }.json();
+                let heard = datagram::parse(&json).unwrap();
+                prop_assert_eq!(heard.metrics.iter().collect::<Vec<_>>(), [(path.as_str(), 1.5)]);
+            }
+        }
+
         #[test]
         fn junk_gives_no_panic_and_no_odd_number(text in "(\\PC|[|='; \n\t.a1U%]){0,80}") {
             let output = parse(&text);

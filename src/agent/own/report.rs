@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use super::output;
+use super::output::{self, Output};
 use super::program::Found;
 use crate::agent::name::{place, segments};
 use crate::clock::words;
@@ -58,19 +58,24 @@ impl Run {
         let values = values.chain(output.perfdata.iter().map(|(_, value)| *value));
         let named = segments(taken).into_iter().zip(values);
         let named = named.map(|(what, value)| (format!("own_monitor.{name}.{what}"), value));
-        let trouble = self.trouble(output.doubt.as_deref(), deadline);
+        let trouble = self.trouble(&output, deadline);
         (output.metrics.iter().cloned().chain(named).collect(), trouble)
     }
 
-    fn trouble(&self, doubt: Option<&str>, deadline: Duration) -> Option<Trouble> {
+    fn trouble(&self, output: &Output, deadline: Duration) -> Option<Trouble> {
         let first = |text: &str| {
             let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
             let line = line.split('|').next().unwrap_or(line).trim();
             let clean = line.chars().filter(|c| !c.is_control()).take(120).collect::<String>();
             Some(format!(": {clean}"))
         };
-        let said = || first(&self.stderr).or_else(|| first(&self.stdout)).unwrap_or_default();
-        let (what, details) = match (&self.unstarted, self.code, doubt) {
+        // A plugin says on its output how things are; where that holds metrics, it says no more.
+        let (one, other) = match output.metrics.is_empty() {
+            true => (&self.stdout, &self.stderr),
+            false => (&self.stderr, &self.stdout),
+        };
+        let said = || first(one).or_else(|| first(other)).unwrap_or_default();
+        let (what, details) = match (&self.unstarted, self.code, output.doubt.as_deref()) {
             (Some(why), ..) => ("cannot be started".into(), format!(": {why}")),
             _ if self.hung => {
                 let limit = words(deadline);
@@ -164,6 +169,11 @@ mod tests {
                 Some("ended with exit code 2: CRITICAL - mirror broken"),
             ),
             (ended(1, "", "\n x: not found\nmore"), Some("ended with exit code 1: x: not found")),
+            (
+                ended(2, "CRITICAL - 99 %", "a warning"),
+                Some("ended with exit code 2: CRITICAL - 99 %"),
+            ),
+            (ended(1, "a 1\n", "cannot read b"), Some("ended with exit code 1: cannot read b")),
             (ended(3, "", ""), Some("ended with exit code 3")),
             (ended(137, "", ""), Some("was killed by signal 9")),
             (ended(124, "", ""), Some("ended with exit code 124")),

@@ -72,12 +72,14 @@ impl Open {
         }
     }
 
+    /// Whether the fleet knows of it.
     fn is_of_a_host(&self) -> bool {
         match self.trouble {
             Trouble::Connection { .. } | Trouble::NeverSeen { .. } | Trouble::Metric { .. } => true,
             Trouble::Backup { .. }
             | Trouble::Alertmanager
             | Trouble::Channel { .. }
+            | Trouble::Dyndns { .. }
             | Trouble::Store => false,
         }
     }
@@ -144,6 +146,12 @@ impl Troubles {
     /// What the channel's messages about a trouble hang on.
     pub fn thread_of(&self, trouble: &Trouble, channel: &str) -> Option<String> {
         self.open.get(trouble)?.given.get(channel)?.thread.clone()
+    }
+
+    /// The channels that were told of a trouble or will be.
+    pub fn told(&self, trouble: &Trouble) -> Vec<String> {
+        let given = self.open.get(trouble).map(|open| open.given.keys().cloned().collect());
+        given.unwrap_or_default()
     }
 
     /// Notes that `channel` will be told so many times.
@@ -265,6 +273,7 @@ impl Troubles {
             | Trouble::Metric { .. }
             | Trouble::Backup { .. }
             | Trouble::Alertmanager
+            | Trouble::Dyndns { .. }
             | Trouble::Store => None,
         };
         self.open.values().filter_map(of).collect()
@@ -275,7 +284,7 @@ impl Troubles {
         self.open.values().map(Open::view)
     }
 
-    /// Those that are about no host.
+    /// Those that the hosts themselves do not show.
     pub fn of_no_host(&self) -> impl Iterator<Item = AlertView> {
         self.open.values().filter(|open| !open.is_of_a_host()).map(Open::view)
     }

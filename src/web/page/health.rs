@@ -238,6 +238,7 @@ mod tests {
             last_seen: None,
             interval: std::time::Duration::ZERO,
             address: None,
+            old_key: false,
         };
         let (path, value) = ("a".to_owned(), 1.0);
         HostView {
@@ -246,7 +247,15 @@ mod tests {
             state,
             since: Some(Wall(0)),
             connections: vec![connection("ipv4", state), connection("vpn", other)],
-            metrics: vec![MetricView { path, value, level, since: None, limit: None }],
+            metrics: vec![MetricView {
+                path,
+                value,
+                level,
+                since: None,
+                limit: None,
+                at: None,
+                stale: false,
+            }],
             channels: Vec::new(),
         }
     }

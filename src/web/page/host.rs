@@ -7,7 +7,7 @@ use super::hosts::heard;
 use super::html::Html;
 use super::panels::{self, Read, cut};
 use super::spark::{Window, spark, summary};
-use super::words::{about, exact, limit, metric, percent};
+use super::words::{about, ago, exact, limit, metric, percent};
 use crate::clock::{Wall, words};
 use crate::event::Level;
 use crate::snapshot::{
@@ -96,6 +96,11 @@ impl HostPage<'_> {
             html.text(heard(connection, self.now)).markup("</b>");
             html.markup("<td>").text(words(connection.interval)).markup("<td>");
             html.text(connection.address.as_deref().unwrap_or_default());
+            html.markup(if connection.old_key {
+                " <b>signed with the previous key</b>"
+            } else {
+                ""
+            });
         }
         html.markup("</table></section>");
     }
@@ -174,6 +179,10 @@ fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: 
     html.text(unit.of(view.value)).markup("</b>");
     if let Some(level) = level {
         html.markup(" <b>").text(level.name()).markup("</b>");
+    }
+    if view.stale {
+        let age = view.at.map_or_else(String::new, |at| format!(", {}", ago(window.to.since(at))));
+        html.markup(" <b>old").text(age).markup("</b>");
     }
     if let Some(limit) = &view.limit {
         html.markup(" <i>").text(limit).markup("</i>");

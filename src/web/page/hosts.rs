@@ -202,12 +202,13 @@ fn one(html: &mut Html, view: &MetricView) {
     let value = reading(view.value, unit);
     let Some(level) = view.level.filter(|level| *level > Level::Ok) else {
         html.markup("<span class=m><i>").text(name).markup("</i> ").text(value);
+        html.markup(if view.stale { " <i>(old)</i>" } else { "" });
         html.markup("</span>");
         return;
     };
     html.markup("<span").attribute("class", format_args!("m {}", class_of(level))).markup(">");
     html.text(level.name()).markup(": ").text(name).markup(" <b>").text(value);
-    html.markup("</b>");
+    html.markup(if view.stale { "</b> <i>(old)</i>" } else { "</b>" });
     if let Some(limit) = &view.limit {
         html.markup(" <i>").text(limit).markup("</i>");
     }

@@ -33,8 +33,8 @@ const HOST_BYTES: u64 = 10_000;
 /// So many hosts' pasts are kept in memory while somebody looks at them.
 const MOST_CACHED: usize = 2000;
 
-/// The keeper of the history.
-pub struct Keeper {
+/// The history, as it is written.
+pub struct Chronicle {
     pub(super) sources: Arc<dyn Sources>,
     settings: Mutex<Settings>,
     /// Where the clock stands.
@@ -55,10 +55,10 @@ pub(super) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Keeper {
-    /// A keeper that begins now.
-    pub fn new(sources: Arc<dyn Sources>, settings: Settings) -> Keeper {
-        Keeper {
+impl Chronicle {
+    /// One that begins now.
+    pub fn new(sources: Arc<dyn Sources>, settings: Settings) -> Chronicle {
+        Chronicle {
             sources,
             settings: Mutex::new(settings),
             clock: Mutex::default(),

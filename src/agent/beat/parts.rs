@@ -1,0 +1,155 @@
+//! Metrics in parts that fit into datagrams. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::heartbeat::wire::Beat;
+
+/// The longest datagram that is sent, its signature included: it passes every network in one piece,
+/// tunnels too (IPv6 guarantees 1,280 bytes, RFC 8200 section 5).
+pub const LONGEST: usize = 1200;
+/// What a datagram holds besides what a beat says: the signature and the time.
+const AROUND: usize = 65 + 26;
+/// The longest path that hbd takes, and how deep it may be.
+const LONGEST_PATH: usize = 200;
+const DEEPEST_PATH: usize = 16;
+
+/// The beats that tell `metrics`: `first` with as many as fit, and as many as needed of `further`.
+/// What hbd would refuse a whole datagram for is left out. There is one beat at least.
+pub fn beats(metrics: &[(String, f64)], first: &Beat, further: &Beat) -> Vec<Beat> {
+    let sound: Vec<_> = metrics.iter().filter(|(path, value)| is_sound(path, *value)).collect();
+    let mut beats = Vec::new();
+    let mut rest = sound.as_slice();
+    loop {
+        let beat = if beats.is_empty() { first } else { further };
+        let mut count = guess(rest, LONGEST.saturating_sub(length(beat)));
+        let mut full = with(beat, &rest[..count]);
+        // Where one path is the beginning of another the guess may be too good.
+        while length(&full) > LONGEST && count > 1 {
+            count -= 1;
+            full = with(beat, &rest[..count]);
+        }
+        beats.push(full);
+        rest = &rest[count..];
+        if rest.is_empty() {
+            return beats;
+        }
+    }
+}
+
+fn with(beat: &Beat, metrics: &[&(String, f64)]) -> Beat {
+    let metrics: BTreeMap<_, _> =
+        metrics.iter().map(|(path, value)| (path.clone(), *value)).collect();
+    Beat { metrics, ..beat.clone() }
+}
+
+fn length(beat: &Beat) -> usize {
+    beat.json().len() + AROUND
+}
+
+/// How many of the first ones fit into so many bytes, one at least where there are any.
+fn guess(metrics: &[&(String, f64)], room: usize) -> usize {
+    let mut left = room.saturating_sub(r#","metrics":{}"#.len());
+    let mut last = "";
+    for (count, (path, value)) in metrics.iter().enumerate() {
+        let cost = cost(last, path, *value);
+        if cost > left && count > 0 {
+            return count;
+        }
+        left = left.saturating_sub(cost);
+        last = path;
+    }
+    metrics.len()
+}
+
+/// How many bytes a metric adds behind the one with the path `last`, with which it shares the
+/// objects that it is nested in.
+fn cost(last: &str, path: &str, value: f64) -> usize {
+    let segments: Vec<&str> = path.split('.').collect();
+    let same = last.split('.').zip(&segments).take_while(|(a, b)| a == *b).count();
+    let written = |text: &str| serde_json::to_string(text).map_or(0, |json| json.len());
+    let number = serde_json::to_string(&value).map_or(0, |json| json.len());
+    // "segment":{} and a comma for each object, "segment":value for the leaf.
+    let nested = &segments[same.min(segments.len() - 1)..];
+    nested.iter().map(|segment| written(segment) + 4).sum::<usize>() + number
+}
+
+/// Whether hbd takes it.
+fn is_sound(path: &str, value: f64) -> bool {
+    let segments = path.split('.').count() <= DEEPEST_PATH && !path.split('.').any(str::is_empty);
+    value.is_finite() && segments && path.len() <= LONGEST_PATH && !path.contains(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Wall;
+    use crate::heartbeat::datagram::parse;
+    use crate::heartbeat::wire::{key, sign};
+    use crate::secret::Secret;
+
+    fn first() -> Beat {
+        let interval = Some(std::time::Duration::from_secs(10));
+        let boot_id = Some("0d6ac5a0-6d4f-4b37-8f5c-3a1f6c9d7e42".into());
+        Beat { host: "web1".into(), interval, boot_id, ack: true, ..Beat::default() }
+    }
+
+    fn further() -> Beat {
+        Beat { host: "web1".into(), ack: true, ..Beat::default() }
+    }
+
+    /// What arrives, after every datagram was checked.
+    fn arrived(metrics: &[(String, f64)]) -> (usize, BTreeMap<String, f64>) {
+        let mut all = BTreeMap::new();
+        let beats = beats(metrics, &first(), &further());
+        for beat in &beats {
+            let time = Some(Wall(253_402_300_798_999));
+            let json = Beat { time, ..beat.clone() }.json();
+            let bytes = sign(&key(&Secret::new("k")), &json);
+            assert!(bytes.len() <= LONGEST, "{} bytes", bytes.len());
+            let datagram = parse(&json).unwrap();
+            all.extend(datagram.metrics.iter().map(|(path, value)| (path.to_owned(), value)));
+        }
+        (beats.len(), all)
+    }
+
+    fn metrics(paths: impl IntoIterator<Item = String>) -> Vec<(String, f64)> {
+        paths.into_iter().enumerate().map(|(n, path)| (path, n as f64 / 7.0)).collect()
+    }
+
+    #[test]
+    fn a_few_travel_with_the_beat_and_many_in_parts_that_are_full() {
+        assert_eq!(arrived(&[]).0, 1);
+        let few = metrics((0..10).map(|n| format!("disk_monitor.disk{n}.percent")));
+        assert_eq!(arrived(&few), (1, few.into_iter().collect()));
+        let many = metrics((0..200).map(|n| format!("disk_monitor.disk{n:03}.percent")));
+        let (count, all) = arrived(&many);
+        assert_eq!(all.len(), 200);
+        // 48 bytes each.
+        assert!(count <= 11, "{count}");
+    }
+
+    #[test]
+    fn what_hbd_would_refuse_a_datagram_for_is_left_out() {
+        let long = "x".repeat(201);
+        let deep = ["a"; 17].join(".");
+        for path in ["", "a..b", ".a", "a.", "a\nb", &long, &deep] {
+            assert_eq!(arrived(&[(path.into(), 1.0)]).1.len(), 0, "{path}");
+        }
+        for value in [f64::NAN, f64::INFINITY] {
+            assert_eq!(arrived(&[("a".into(), value)]).1.len(), 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_part_fits_and_nothing_is_lost(
+            paths in proptest::collection::btree_set("[a-c\"ä-]{1,3}(\\.[a-c]{1,9}){0,5}", 0..200),
+        ) {
+            let metrics = metrics(paths);
+            let (_, all) = arrived(&metrics);
+            prop_assert_eq!(all, metrics.into_iter().collect());
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! What hbc.yaml says: where the host speaks to, and over which paths.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::beat::aim::Family;
+use super::collect;
+use super::own;
+use super::send::read_key;
+use super::server::Server;
+use crate::address::is_name;
+use crate::problem::{Problem, Problems, Severity};
+use crate::secret::Secret;
+use crate::section::file::{self, Program};
+use crate::section::{Environment, Section};
+
+/// Where the file is, unless somebody says otherwise.
+const FILE: &str = "/etc/hbc/hbc.yaml";
+/// What hbd takes as the time between two beats (section 2 of the contract).
+pub const INTERVALS: RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(604_800);
+/// hbd keeps sixteen connections of a host, and two are there without being named.
+const MOST_CONNECTIONS: usize = 14;
+/// More servers are a slip.
+const MOST_SERVERS: usize = 16;
+/// The connections that nobody has to name.
+pub const FAMILIES: [(&str, Family); 2] = [("ipv4", Family::Four), ("ipv6", Family::Six)];
+
+const BAD_NAME: &str = "must be 1 to 253 letters, digits, dots, dashes, underscores";
+const PROGRAM: Program = Program { name: "hbc", variable: "HBC_CONFIG" };
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where hbd listens, once or more.
+    pub servers: Vec<Server>,
+    /// The name of this host; none is the machine's.
+    pub host: Option<String>,
+    /// What datagrams are signed with.
+    pub key: Option<Secret>,
+    /// The time between two beats.
+    pub interval: Duration,
+    /// Whether there is a connection for each family of addresses, in the order of [`FAMILIES`].
+    pub families: [bool; 2],
+    /// The connections that somebody named.
+    pub connections: BTreeMap<String, Connection>,
+    /// What is collected of the machine.
+    pub metrics: collect::Settings,
+    /// Where the operator's own programs for metrics are.
+    pub metrics_dir: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            servers: Vec::new(),
+            host: None,
+            key: None,
+            interval: Duration::from_secs(10),
+            families: [true; 2],
+            connections: BTreeMap::new(),
+            metrics: collect::Settings::default(),
+            metrics_dir: own::Settings::default().directory,
+        }
+    }
+}
+
+/// A path to the servers that somebody named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// The address that it comes from.
+    pub source: Option<IpAddr>,
+    /// The interface that it goes through.
+    pub interface: Option<String>,
+    /// Where the first server is to be found over it, if that is another place.
+    pub server: Option<Server>,
+}
+
+/// What the command line says; it goes before the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// Instead of the usual file.
+    pub config: Option<PathBuf>,
+    /// Instead of those of the file.
+    pub servers: Vec<Server>,
+    /// The name of the host.
+    pub host: Option<String>,
+    /// The time between two beats.
+    pub interval: Option<Duration>,
+    /// Where the key is.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Loads the file: `config`, else `$HBC_CONFIG`, else `/etc/hbc/hbc.yaml`; with what the
+    /// command line says instead, and what looks wrong. The usual file need not be there when the
+    /// command line names a server.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn load(
+        overrides: &Overrides,
+        environment: Environment,
+    ) -> Result<(Settings, Problems), Problems> {
+        let named =
+            overrides.config.clone().or_else(|| environment("HBC_CONFIG").map(PathBuf::from));
+        let file = named.clone().unwrap_or_else(|| FILE.into());
+        let optional = named.is_none() && !overrides.servers.is_empty();
+        if optional && !Path::new(FILE).exists() {
+            return Ok((Settings::default().with(overrides)?, Problems::default()));
+        }
+        let read = |top: &mut Section| Settings::read(top, overrides);
+        let loaded = file::load(&file, environment, PROGRAM, read)?;
+        Ok((loaded.value.with(overrides)?, loaded.warnings))
+    }
+
+    fn with(self, overrides: &Overrides) -> Result<Settings, Problems> {
+        let key = overrides.key_file.as_deref().map(read_key).transpose().map_err(refused)?;
+        let bad = overrides.host.as_deref().filter(|host| !is_name(host));
+        if let Some(host) = bad {
+            return Err(refused(format!("--host: \"{host}\" {BAD_NAME}")));
+        }
+        let instead = (!overrides.servers.is_empty()).then(|| overrides.servers.clone());
+        Ok(Settings {
+            servers: instead.unwrap_or(self.servers),
+            host: overrides.host.clone().or(self.host),
+            key: key.or(self.key),
+            interval: overrides.interval.unwrap_or(self.interval),
+            ..self
+        })
+    }
+
+    fn read(top: &mut Section, overrides: &Overrides) -> Settings {
+        let usual = Settings::default();
+        let servers = read_servers(top, overrides.servers.is_empty());
+        let host = top.text("host");
+        if host.as_deref().is_some_and(|host| !is_name(host)) {
+            top.error("host", BAD_NAME);
+        }
+        let key = top.secret("key", "key_file");
+        let interval = top.duration_within("interval", INTERVALS).unwrap_or(usual.interval);
+        let (families, connections) =
+            top.section("connections", read_connections).unwrap_or_default();
+        let families = if top.given("connections") { families } else { usual.families };
+        if families == [false; 2] && connections.is_empty() {
+            top.error(
+                "connections",
+                "ipv4 and ipv6 are off and no other one is named: none is left",
+            );
+        }
+        let metrics = top.section("metrics", collect::Settings::read).unwrap_or_default();
+        let metrics_dir = top.path("metrics_dir").unwrap_or(usual.metrics_dir);
+        Settings { servers, host, key, interval, families, connections, metrics, metrics_dir }
+    }
+}
+
+/// What is wrong with the command line.
+fn refused(what: String) -> Problems {
+    let (file, path) = ("hbc".to_owned(), String::new());
+    Problems(vec![Problem { severity: Severity::Error, file, line: None, path, what }])
+}
+
+fn read_servers(top: &mut Section, needed: bool) -> Vec<Server> {
+    let one = top.text("server");
+    let many = top.texts("servers");
+    if one.is_some() && many.is_some() {
+        top.error("servers", "give either server or servers, not both");
+    }
+    let key = if many.is_some() { "servers" } else { "server" };
+    let mut servers: Vec<Server> = Vec::new();
+    for text in one.into_iter().chain(many.into_iter().flatten()) {
+        match Server::parse(&text) {
+            Ok(server) if servers.contains(&server) => {
+                top.warning(key, format!("names {server} twice"));
+            }
+            Ok(server) => servers.push(server),
+            Err(why) => top.error(key, why),
+        }
+    }
+    if servers.len() > MOST_SERVERS {
+        top.error(
+            key,
+            format!("{} servers are too many: {MOST_SERVERS} is the most", servers.len()),
+        );
+    }
+    if needed && !top.given("servers") {
+        top.require("server");
+    }
+    servers
+}
+
+fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, Connection>) {
+    let mut families = [true; 2];
+    let mut connections = BTreeMap::new();
+    let wanted = "must be a map, such as {source: 10.8.0.2}, or off for ipv4 and ipv6";
+    let read = section.others(wanted, |name, section| {
+        let family = FAMILIES.iter().position(|(family, _)| *family == name);
+        (family, section.map(|section| Connection::read(name, family, section)))
+    });
+    for (name, (family, connection)) in read {
+        match (family, connection) {
+            (Some(family), None) => families[family] = false,
+            (None, None) => section
+                .error(&name, "only ipv4 and ipv6 can be off: what is not named here is not there"),
+            (_, Some(connection)) => {
+                connections.insert(name, connection);
+            }
+        }
+    }
+    if connections.len() > MOST_CONNECTIONS {
+        let what = format!("more than {MOST_CONNECTIONS}, and hbd keeps 16 of a host in all");
+        section.error("", what);
+    }
+    (families, connections)
+}
+
+impl Connection {
+    fn read(name: &str, family: Option<usize>, section: &mut Section) -> Connection {
+        if !is_name(name) || name.len() > 32 {
+            section.error(
+                "",
+                "a connection's name must be 1 to 32 letters, digits, dots, dashes, underscores",
+            );
+        }
+        let connection = Connection {
+            source: section.text("source").and_then(|text| {
+                let source = text.parse().ok();
+                if source.is_none() {
+                    let what = format!("must be an address of this machine, not \"{text}\"");
+                    section.error("source", what);
+                }
+                source
+            }),
+            interface: section.text("interface"),
+            server: section.text("server").and_then(|text| {
+                Server::parse(&text).map_err(|why| section.error("server", why)).ok()
+            }),
+        };
+        // IFNAMSIZ of linux/if.h is 16 with the NUL.
+        if connection.interface.as_ref().is_some_and(|name| name.len() > 15 || name.contains('/')) {
+            section.error("interface", "must be the name of an interface, at most 15 characters");
+        }
+        if family.is_some() {
+            section.error(
+                "",
+                "is there without being named: turn it off with \"off\", or take another name",
+            );
+        } else if !["source", "interface", "server"].iter().any(|key| section.given(key)) {
+            section.error("", "give source, interface or server: what makes it another path?");
+        }
+        connection
+    }
+
+    /// The family of its source.
+    pub fn family(&self) -> Option<Family> {
+        self.source.map(Family::of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn load(text: &str) -> Result<(Settings, Problems), Problems> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let config = Some(file.path().to_owned());
+        Settings::load(&Overrides { config, ..Overrides::default() }, &|_| None)
+    }
+
+    #[test]
+    fn what_can_never_work_is_refused_in_one_go() {
+        for (text, what) in [
+            ("", ": server: is missing"),
+            ("host: web1", ": server: is missing"),
+            ("server: a b", ":1: server: \"a b\" must be a name or an address"),
+            ("server: a\nservers: [b]", ":2: servers: give either server or servers, not both"),
+            ("server: a\ninterval: 30d", ":2: interval: must be from 50 ms to 7 d, not 30 d"),
+            ("server: a\nkey: k\nkey_file: f", ":3: key_file: give either key or key_file"),
+            ("server: a\nkey_file: /nowhere/k", ":2: key_file: cannot read /nowhere/k"),
+            (
+                "server: a\nconnections: {vpn: {source: tun0}}",
+                ":2: connections.vpn.source: must be an address of this machine, not \"tun0\"",
+            ),
+            (
+                "server: a\nconnections: {vpn: {interface: a-very-long-name}}",
+                ":2: connections.vpn.interface: must be the name of an interface",
+            ),
+            (
+                "server: a\nconnections: {vpn: {}}",
+                ":2: connections.vpn: give source, interface or server",
+            ),
+            (
+                "server: a\nconnections: {vpn: off}",
+                ":2: connections.vpn: only ipv4 and ipv6 can be off",
+            ),
+            (
+                "server: a\nconnections: {vpn: 10.8.0.2}",
+                ":2: connections.vpn: must be a map, such as {source: 10.8.0.2}",
+            ),
+            (
+                "server: a\nconnections: {\"my vpn\": {interface: wg0}}",
+                ":2: connections.my vpn: a connection's name must be 1 to 32",
+            ),
+            (
+                "server: a\nmetrics: {without: [cpu_monitr]}",
+                ":2: metrics.without: no monitor is called \"cpu_monitr\", did you mean \"cpu_monitor\"?",
+            ),
+            ("server: a\nmetric: {}", ":2: metric: unknown key, did you mean \"metrics\"?"),
+            (
+                "server: a\nconnections: {ipv4: off, ipv6: off}",
+                ":2: connections: ipv4 and ipv6 are off and no other one is named",
+            ),
+        ] {
+            let problems = load(text).unwrap_err().to_string();
+            assert!(problems.contains(what), "{text}: {problems}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"servers: [a, b]\nhost: web1\ninterval: 1m\nkey: k\n").unwrap();
+        let mut overrides =
+            Overrides { config: Some(file.path().to_owned()), ..Overrides::default() };
+        let (settings, _) = Settings::load(&overrides, &|_| None).unwrap();
+        assert_eq!(settings.servers.len(), 2);
+        overrides.servers = vec![Server::parse("c:7").unwrap()];
+        overrides.host = Some("web2".into());
+        overrides.interval = Some(Duration::from_secs(5));
+        let (settings, _) = Settings::load(&overrides, &|_| None).unwrap();
+        assert_eq!(settings.servers, overrides.servers);
+        assert_eq!(settings.host, overrides.host);
+        assert_eq!(settings.interval, Duration::from_secs(5));
+        assert_eq!(settings.key, Some(Secret::new("k")));
+        overrides.config = None;
+        let other = file.path().to_str().unwrap().to_owned();
+        let (settings, _) =
+            Settings::load(&overrides, &|name| (name == "HBC_CONFIG").then(|| other.clone()))
+                .unwrap();
+        assert_eq!(settings.key, Some(Secret::new("k")));
+    }
+
+    #[test]
+    fn the_example_is_sound_but_for_its_key() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/hbc.yaml");
+        let overrides = Overrides { config: Some(file.into()), ..Overrides::default() };
+        let problems = Settings::load(&overrides, &|_| None).unwrap_err();
+        assert_eq!(problems.0.len(), 1, "{problems}");
+        assert!(problems.to_string().contains("key_file: cannot read /etc/hbc/key"));
+        let text = std::fs::read_to_string(file).unwrap();
+        // All that is commented out holds, too.
+        let text = text.replace("key_file: /etc/hbc/key", "").replace("\n#", "\n");
+        let keys = [
+            "server:",
+            "host:",
+            "interval:",
+            "connections:",
+            "  vpn:",
+            "  lte:",
+            "  ipv6:",
+            "metrics:",
+            "  without:",
+            "  excluded_",
+            "metrics_dir:",
+        ];
+        let lines = text.lines().filter(|line| keys.iter().any(|key| line.starts_with(key)));
+        let (settings, _) =
+            load(&lines.fold(String::new(), |all, line| all + line + "\n")).unwrap();
+        assert_eq!(settings.connections.len(), 2);
+        assert_eq!(settings.families, [true, false]);
+        assert_eq!(settings.metrics.without.len(), 2);
+        assert_eq!(settings.metrics_dir, own::Settings::default().directory);
+    }
+}

@@ -1,0 +1,90 @@
+//! A configuration file: read, parsed and checked, with all that is wrong with it in one go.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::{Environment, Reading, Section, open_to_others};
+use crate::problem::{Problem, Problems, Severity};
+use crate::secret::Secret;
+use crate::yaml;
+
+/// Whose file it is, for the remedies when it cannot be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Its name: `hbd`.
+    pub name: &'static str,
+    /// The environment variable that names another file: `HBD_CONFIG`.
+    pub variable: &'static str,
+}
+
+/// What a file says, when nothing in it can never work.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// What was read.
+    pub value: T,
+    /// What looks wrong but need not be.
+    pub warnings: Problems,
+    /// Every secret that was read, to keep them out of all that is printed.
+    pub secrets: Vec<Secret>,
+}
+
+/// Loads a file, whose top level is read by `read`.
+///
+/// # Errors
+/// All that is wrong with it, warnings included.
+pub fn load<T>(
+    file: &Path,
+    environment: Environment,
+    program: Program,
+    read: impl FnOnce(&mut Section) -> T,
+) -> Result<Loaded<T>, Problems> {
+    let refused = |line, what| {
+        let file = file.display().to_string();
+        let path = String::new();
+        Problems(vec![Problem { severity: Severity::Error, file, line, path, what }])
+    };
+    let (text, data) = contents(file, program).map_err(|(line, what)| refused(line, what))?;
+    let root = yaml::parse(&text).map_err(|refusal| refused(refusal.line, refusal.what))?;
+    let reading = Reading::new(file, environment);
+    let value = reading.read(&root, read);
+    if reading.holds_secrets() && open_to_others(&data) {
+        let what = format!("holds secrets and others can read it: chmod o-r {}", file.display());
+        reading.report(Severity::Warning, None, String::new(), what);
+    }
+    let (secrets, warnings) = (reading.secrets(), reading.problems());
+    if warnings.has_errors() { Err(warnings) } else { Ok(Loaded { value, warnings, secrets }) }
+}
+
+/// The text of a file and its metadata, or the line and what is wrong with it.
+fn contents(file: &Path, program: Program) -> Result<(String, Metadata), (Option<usize>, String)> {
+    let read = || -> io::Result<(Vec<u8>, Metadata)> {
+        let open = File::open(file)?;
+        let data = open.metadata()?;
+        let mut bytes = Vec::new();
+        open.take(yaml::LONGEST as u64 + 4).read_to_end(&mut bytes)?;
+        Ok((bytes, data))
+    };
+    let (bytes, data) = read().map_err(|error| (None, unreadable(&error, program)))?;
+    if bytes.len() > yaml::LONGEST {
+        return Err((None, yaml::TOO_LONG.into()));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((text, data)),
+        Err(error) => {
+            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            Err((Some(line), "is not UTF-8 text here: save the file as UTF-8".into()))
+        }
+    }
+}
+
+fn unreadable(error: &io::Error, program: Program) -> String {
+    let Program { name, variable } = program;
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => format!(": name another one with --config or ${variable}"),
+        io::ErrorKind::PermissionDenied => format!(": let the user that runs {name} read it"),
+        _ => String::new(),
+    };
+    format!("cannot be read ({error}){remedy}")
+}

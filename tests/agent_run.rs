@@ -1,0 +1,343 @@
+//! `hbc run` as an operator or systemd would run it, against a socket that answers as it is told.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use heartbeat::clock::Now;
+use heartbeat::heartbeat::datagram::{Datagram, Kind, parse, split};
+use heartbeat::heartbeat::wire::{ack, key, verify};
+use heartbeat::secret::Secret;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A datagram that came, as far as it matters here.
+#[derive(Clone, Debug)]
+struct Said {
+    connection: String,
+    event: Kind,
+    boot_id: Option<String>,
+    micros: i64,
+    interval: Option<Duration>,
+    host: String,
+    signed: bool,
+}
+
+/// What hbd does: it answers by a rule, which is told how many came before.
+struct Server {
+    address: SocketAddr,
+    came: Receiver<Said>,
+}
+
+impl Server {
+    fn start(rule: impl Fn(usize, &Said) -> bool + Send + 'static) -> Server {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let (tx, came) = channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 9000];
+            for count in 0.. {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
+                let (signature, json) = split(&buffer[..length]);
+                let datagram = parse(json).unwrap();
+                let ours = key(&Secret::new("hunter22"));
+                let signed = signature.is_some_and(|signature| verify(&ours, json, &signature));
+                let said = said(&datagram, signed);
+                assert!(datagram.ack && length <= 1200);
+                if rule(count, &said) {
+                    let time = datagram.time.map(|time| time.text);
+                    let now = Now::read().wall;
+                    let answer = ack(time, now, signed.then_some(&ours), length).unwrap();
+                    socket.send_to(&answer, from).unwrap();
+                }
+                if tx.send(said).is_err() {
+                    return;
+                }
+            }
+        });
+        Server { address, came }
+    }
+
+    fn good() -> Server {
+        Server::start(|_, _| true)
+    }
+
+    fn next(&self) -> Said {
+        self.came.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// The next one that `holds`.
+    fn find(&self, holds: impl Fn(&Said) -> bool) -> Said {
+        loop {
+            let said = self.next();
+            if holds(&said) {
+                return said;
+            }
+        }
+    }
+}
+
+fn said(datagram: &Datagram, signed: bool) -> Said {
+    Said {
+        connection: datagram.connection.as_deref().unwrap_or("none").to_owned(),
+        event: datagram.event,
+        boot_id: datagram.boot_id.as_deref().map(str::to_owned),
+        micros: datagram.time.map_or(0, |time| time.micros),
+        interval: datagram.interval,
+        host: datagram.host.clone().into_owned(),
+        signed,
+    }
+}
+
+struct Hbc {
+    child: Child,
+    log: Receiver<String>,
+}
+
+impl Hbc {
+    fn start(arguments: &[&str]) -> Hbc {
+        Hbc::start_in(arguments, &[])
+    }
+
+    fn start_in(arguments: &[&str], environment: &[(&str, &str)]) -> Hbc {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hbc"))
+            .arg("run")
+            .args(arguments)
+            .env_remove("HBC_LOG")
+            .env_remove("HBC_CONFIG")
+            .env_remove("NOTIFY_SOCKET")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (tx, log) = channel();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tx.send(line)));
+        Hbc { child, log }
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: it only sends a signal, to a child that was not yet waited for.
+        unsafe { libc::kill(i32::try_from(self.child.id()).unwrap(), signal) };
+    }
+
+    fn wait_log(&self, words: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {words}"));
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    fn end(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Hbc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn uptime() -> f64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let file = directory.join(name);
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    file
+}
+
+#[test]
+fn three_lines_are_a_configuration() {
+    let server = Server::good();
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "key", "hunter22\n");
+    let text = format!("server: {}\nkey_file: key\nhost: web1\n", server.address);
+    let file = write(directory.path(), "hbc.yaml", &text);
+    let hbc = Hbc::start(&["--config", file.to_str().unwrap()]);
+    let first = server.next();
+    assert_eq!((first.host.as_str(), first.connection.as_str()), ("web1", "ipv4"));
+    assert_eq!(first.interval, Some(Duration::from_secs(10)));
+    assert_eq!(first.boot_id.map(|id| id.len()), Some(36));
+    assert!(first.signed);
+    // A machine that runs for long has not just booted.
+    let event = if uptime() < 600.0 { Kind::Boot } else { Kind::Beat };
+    assert_eq!(first.event, event);
+    hbc.wait_log("answers");
+    hbc.signal(libc::SIGTERM);
+    let last = server.next();
+    assert_eq!(last.event, Kind::Shutdown);
+    assert!(last.signed && last.micros > first.micros);
+    assert_eq!(hbc.end(), Some(0));
+}
+
+#[test]
+fn what_is_not_answered_is_repeated_with_a_later_time() {
+    let server = Server::start(|count, _| count != 1);
+    let address = server.address.to_string();
+    let hbc = Hbc::start(&["--server", &address, "--host", "web1", "--interval", "1h"]);
+    hbc.wait_log("answers");
+    // The goodbye is lost once.
+    hbc.signal(libc::SIGINT);
+    let said: Vec<Said> = (0..3).map(|_| server.next()).collect();
+    assert_eq!(said[1].event, Kind::Shutdown);
+    assert_eq!(said[2].event, Kind::Shutdown);
+    assert!(said.windows(2).all(|pair| pair[0].micros < pair[1].micros), "{said:?}");
+    assert_eq!(hbc.end(), Some(0));
+}
+
+#[test]
+fn a_goodbye_that_nobody_answers_ends_in_time() {
+    let server = Server::start(|_, _| false);
+    let address = server.address.to_string();
+    let hbc = Hbc::start(&["--server", &address, "--host", "web1"]);
+    server.next();
+    hbc.signal(libc::SIGTERM);
+    assert_eq!(hbc.end(), Some(0));
+    let goodbyes = server.came.try_iter().filter(|said| said.event == Kind::Shutdown).count();
+    assert!((3..=6).contains(&goodbyes), "{goodbyes}");
+}
+
+#[test]
+fn a_restart_by_systemd_is_no_shutdown() {
+    let server = Server::good();
+    let address = server.address.to_string();
+    let hbc = Hbc::start(&["--server", &address, "--host", "web1"]);
+    hbc.wait_log("answers");
+    hbc.signal(libc::SIGUSR1);
+    assert_eq!(hbc.end(), Some(0));
+    assert!(server.came.try_iter().all(|said| said.event != Kind::Shutdown));
+}
+
+#[test]
+fn a_reload_takes_over_what_is_sound() {
+    let (one, other) = (Server::good(), Server::good());
+    let directory = tempfile::tempdir().unwrap();
+    let text = |server: &Server, more| format!("server: {}\nhost: web1\n{more}\n", server.address);
+    let file = write(directory.path(), "hbc.yaml", &text(&one, "interval: 100ms"));
+    let hbc = Hbc::start(&["--config", file.to_str().unwrap()]);
+    one.next();
+    write(directory.path(), "hbc.yaml", &text(&other, "intervall: 100ms"));
+    hbc.signal(libc::SIGHUP);
+    hbc.wait_log("unknown key, did you mean \"interval\"?");
+    hbc.wait_log("stays as it was");
+    one.came.try_iter().for_each(drop);
+    one.next();
+    write(directory.path(), "hbc.yaml", &text(&other, "interval: 100ms"));
+    hbc.signal(libc::SIGHUP);
+    assert_eq!(other.next().event, if uptime() < 600.0 { Kind::Boot } else { Kind::Beat });
+    hbc.signal(libc::SIGTERM);
+    other.find(|said| said.event == Kind::Shutdown);
+    assert!(one.came.try_iter().all(|said| said.event != Kind::Shutdown));
+    assert_eq!(hbc.end(), Some(0));
+}
+
+#[test]
+fn systemd_hears_that_it_is_ready_and_lives() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
+    // Nobody is there: it is ready all the same.
+    let _hbc = Hbc::start_in(&["--server", "127.0.0.1:1", "--interval", "1h"], &environment);
+    let mut buffer = [0; 100];
+    let mut told = Vec::new();
+    while told.len() < 5 {
+        let length = socket.recv(&mut buffer).unwrap();
+        told.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    assert_eq!(told, ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]);
+}
+
+#[test]
+fn a_server_where_nobody_listens_is_named() {
+    let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let hbc = Hbc::start(&["--server", &address, "--interval", "200ms"]);
+    let line = hbc.wait_log("has not answered for 10 s");
+    assert!(line.contains(&format!("ipv4: {address}")), "{line}");
+    assert!(line.contains(&format!("nobody listens on UDP {address}")), "{line}");
+}
+
+#[test]
+fn a_wrong_key_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "key", "another\n");
+    let server = Server::good();
+    let (address, file) = (server.address.to_string(), file.to_str().unwrap());
+    let hbc = Hbc::start(&["--server", &address, "--key-file", file, "--interval", "200ms"]);
+    assert!(hbc.wait_log("has not answered").contains("an answer came that is not signed"));
+}
+
+fn hbc(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hbc"));
+    command.env_remove("HBC_CONFIG").args(arguments).output().unwrap()
+}
+
+fn told(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn what_is_wrong_is_said_before_it_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "hbc.yaml", "sever: hbd.example.com\nhost: web 1\n");
+    let file = file.to_str().unwrap();
+    for (arguments, code, what) in [
+        (
+            &["run", "--config", file][..],
+            78,
+            "hbc.yaml:1: sever: unknown key, did you mean \"server\"?",
+        ),
+        (&["run", "--config", file], 78, "hbc.yaml:2: host: must be 1 to 253"),
+        (
+            &["run", "--config", "/nowhere/hbc.yaml"],
+            78,
+            "name another one with --config or $HBC_CONFIG",
+        ),
+        (
+            &["run", "--server", "a", "--key-file", "/nowhere/key"],
+            78,
+            "--key-file: cannot read /nowhere/key",
+        ),
+        (&["run", "--server", "a", "--host", "web 1"], 78, "--host: \"web 1\" must be"),
+        (&["run", "--sever", "a"], 2, "there is no option --sever"),
+    ] {
+        let (exit, out, error) = told(&hbc(arguments));
+        assert_eq!((exit, out.as_str()), (code, ""), "{arguments:?}: {error}");
+        assert!(error.contains(what), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn check_says_what_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "servers: [a, b:7]\nhost: web1\nconnections: {vpn: {source: \"::1\"}, ipv6: off}\n";
+    let file = write(directory.path(), "hbc.yaml", text);
+    let (code, out, _) = told(&hbc(&["check", "--strict", "--config", file.to_str().unwrap()]));
+    assert_eq!(code, 0);
+    assert_eq!(out, "OK: web1 beats every 10 s to a:9099, b:7 over ipv4, vpn\n");
+    let file = write(directory.path(), "hbc.yaml", "servers: [a, a]\n");
+    let check = |options: &[&str]| {
+        told(&hbc(&[&["check", "--config", file.to_str().unwrap()], options].concat()))
+    };
+    let (code, out, _) = check(&[]);
+    assert!(code == 0 && out.contains(":1: warning: servers: names a:9099 twice\nOK: "), "{out}");
+    let (code, out, _) = check(&["--strict"]);
+    assert!(code == 78 && !out.contains("OK"), "{out}");
+}
