@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod notice;
 mod openapi;
 mod origin;
+mod page;
 mod passage;
 mod past;
 mod reply;
@@ -63,6 +64,8 @@ const STREAMS: usize = 4;
 const WAITS: usize = 4;
 /// Looks into the history at a time, each by a thread of its own.
 const SEARCHES: usize = 4;
+/// Pages that are being made at a time, each by a thread of its own.
+const PAGES: usize = 8;
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
@@ -95,6 +98,7 @@ struct Desk {
     waits: Arc<Seats>,
     disk: Arc<Seats>,
     searches: Arc<Seats>,
+    pages: Arc<Seats>,
     /// What waits for the disk, in the order in which the disk gets it: one thread waits for all.
     stored: Sender<Waiting>,
 }
@@ -129,6 +133,7 @@ impl Web {
             waits: Seats::new("messages", "http-wait", WAITS),
             disk: Seats::new("requests that wait for the disk", "http-stored", PERMITS),
             searches: Seats::new("looks into the history", "http-search", SEARCHES),
+            pages: Seats::new("pages", "http-page", PAGES),
             stored,
         });
         let (alive, ended) = bounded(0);
@@ -228,6 +233,7 @@ enum Made {
     Later(Box<dyn FnOnce() -> Reply + Send>),
     Stored(Box<dyn FnOnce() -> Reply + Send>),
     Searched(Box<dyn FnOnce() -> Reply + Send>),
+    Drawn(Box<dyn FnOnce() -> Reply + Send>),
 }
 
 fn handle(desk: &Desk, mut request: tiny_http::Request) {
@@ -236,6 +242,7 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
         Answered::Later(work) => Made::Later(work),
         Answered::Stored(work) => Made::Stored(work),
         Answered::Searched(work) => Made::Searched(work),
+        Answered::Drawn(work) => Made::Drawn(work),
     };
     match catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Made::Short(broken(&request))) {
         Made::Short(reply) => send(request, reply),
@@ -255,7 +262,30 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
         Made::Searched(work) => {
             aside(&desk.searches, request, |request, seat| finish(request, seat, work))
         }
+        Made::Drawn(work) => {
+            let streams = Arc::clone(&desk.streams);
+            aside(&desk.pages, request, move |request, seat| show(request, seat, &streams, work));
+        }
     }
+}
+
+/// As [`finish`], but a large page is a large answer: of slow readers there may be only a few.
+fn show(
+    request: tiny_http::Request,
+    seat: Seat,
+    streams: &Arc<Seats>,
+    work: Box<dyn FnOnce() -> Reply + Send>,
+) {
+    let reply = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broken(&request));
+    drop(seat);
+    if !matches!(&reply.body, Body::Whole(bytes) if bytes.len() > SPOOL) {
+        return send(request, reply);
+    }
+    let Some(_seat) = streams.take() else {
+        let busy = Reply::problem(request.url(), 503, "too many large answers at once");
+        return send(request, busy);
+    };
+    send(request, reply);
 }
 
 fn finish(request: tiny_http::Request, seat: Seat, work: Box<dyn FnOnce() -> Reply + Send>) {
@@ -296,6 +326,7 @@ fn make(desk: &Desk, request: &mut tiny_http::Request) -> Answered {
         origin: header("Origin"),
         site: header("Sec-Fetch-Site"),
         encrypted: header(head::ENCRYPTED) == Some("true"),
+        if_none_match: header("If-None-Match"),
         body: &body,
         peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
     };
