@@ -2,7 +2,7 @@
 //!
 //! The map of the house:
 //!
-//! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
+//! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`], [`version`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
 //! - [`agent`]: what a host says about itself.
 //! - [`dyndns`]: names in the DNS that follow their hosts.
@@ -41,6 +41,7 @@ pub mod stop;
 pub mod store;
 pub mod systemd;
 pub mod tls;
+pub mod version;
 pub mod web;
 pub mod yaml;
 

@@ -11,8 +11,9 @@ mod source;
 use source::Source;
 
 /// Words that everybody shares; they know each other and nothing else.
-const VOCABULARY: &[&str] =
-    &["address", "clock", "duration", "effect", "event", "problem", "secret", "snapshot"];
+const VOCABULARY: &[&str] = &[
+    "address", "clock", "duration", "effect", "event", "problem", "secret", "snapshot", "version",
+];
 
 /// What each room may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[

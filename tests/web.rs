@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use heartbeat::clock::Wall;
+use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
 use heartbeat::snapshot::{
     AlertView, ChannelView, ConnectionView, EventView, HostView, MetricView, NotificationView,
@@ -15,7 +16,7 @@ use heartbeat::snapshot::{
 use heartbeat::web::metrics::Figures;
 use heartbeat::web::notice::{Notice, Whom};
 use heartbeat::web::wanted::{EventsWanted, SeriesWanted, Wanted};
-use heartbeat::web::{Answer, House, NotSent, Sending, SentNow, Taken, Web};
+use heartbeat::web::{Access, Answer, House, NotSent, Reloaded, Sending, SentNow, Taken, Web};
 
 /// Threads and descriptors are counted per process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -115,6 +116,25 @@ impl House for Daemon {
         }))
     }
 
+    fn reload(&self) -> Reloaded {
+        self.wait_at_door();
+        let problem = Problem {
+            severity: Severity::Error,
+            file: "heartbeat.yaml".into(),
+            line: Some(7),
+            path: "hots".into(),
+            what: "unknown key".into(),
+        };
+        match self.hosts {
+            0 => Reloaded::Refused(Problems(vec![problem])),
+            1 => Reloaded::Taken {
+                changes: vec!["hosts: new: web1".into()],
+                warnings: Problems::default(),
+            },
+            _ => Reloaded::NotTried("hbd is stopping".into()),
+        }
+    }
+
     fn figures(&self) -> Figures {
         Figures { datagrams_accepted: 42, ..Figures::default() }
     }
@@ -192,8 +212,8 @@ impl Site {
             changed: Condvar::new(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let web =
-            Web::start(listener, daemon.clone(), token.map(Secret::new), scratch.path()).unwrap();
+        let access = Access { token: token.map(Secret::new), identity: None };
+        let web = Web::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let address = web.address();
         Site { web: Some(web), daemon, address, scratch, _alone: alone }
     }

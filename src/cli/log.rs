@@ -1,14 +1,13 @@
 //! `hbd log`: what the running daemon sent to whom and what still waits, or what happened.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::client::Client;
-use super::{CONFIGURATION, HELP, UNREACHABLE, complain, config_file, say};
-use crate::config::Config;
+use super::client::{Client, unreachable};
+use super::{HELP, say, terminal};
 use crate::notify::text::{Flavour, Unit, clean, cut};
 
 /// How many are shown when it is not said.
@@ -26,6 +25,7 @@ const NARROWEST: usize = 20;
 struct Wish {
     config: Option<PathBuf>,
     url: Option<String>,
+    ca_file: Option<PathBuf>,
     host: Option<String>,
     limit: usize,
     events: bool,
@@ -46,18 +46,9 @@ impl Wish {
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(wish) = wish(parser)? else { return Ok(say(HELP)) };
-    let client = match &wish.url {
-        Some(url) => Client::at(url).map_err(|why| lexopt::Error::Custom(why.into()))?,
-        None => match Config::load(config_file(wish.config.clone())) {
-            Ok(config) => match Client::of(&config) {
-                Ok(client) => client,
-                Err(why) => return Ok(unreachable(&why)),
-            },
-            Err(problems) => {
-                complain(&problems);
-                return Ok(CONFIGURATION);
-            }
-        },
+    let client = match Client::wished(&wish.config, &wish.url, &wish.ca_file)? {
+        Ok(client) => client,
+        Err(code) => return Ok(code),
     };
     let found = match ask(&client, &wish) {
         Ok(found) => found,
@@ -66,17 +57,12 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let text = if wish.json {
         format!("{}\n", json!({ wish.what(): found }))
     } else if wish.events {
-        table(EVENTS, found.iter().map(event), terminal_width())
+        table(EVENTS, found.iter().map(event), terminal::width())
     } else {
-        table(MESSAGES, found.iter().map(message), terminal_width())
+        table(MESSAGES, found.iter().map(message), terminal::width())
     };
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(0)
-}
-
-fn unreachable(why: &str) -> u8 {
-    complain(&why);
-    UNREACHABLE
 }
 
 /// What is asked for; none when it is help.
@@ -86,6 +72,7 @@ fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
         match argument {
             Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
             Long("url") => wish.url = Some(parser.value()?.string()?),
+            Long("ca-file") => wish.ca_file = Some(parser.value()?.into()),
             Long("limit") | Short('n') => {
                 wish.limit = parser.value()?.parse()?;
                 if wish.limit == 0 {
@@ -98,9 +85,6 @@ fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
             Value(host) if wish.host.is_none() => wish.host = Some(host.string()?),
             other => return Err(other.unexpected()),
         }
-    }
-    if wish.config.is_some() && wish.url.is_some() {
-        return Err("--config and --url exclude each other".into());
     }
     Ok(Some(wish))
 }
@@ -217,18 +201,6 @@ fn count(text: &str) -> usize {
     Unit::Characters.count(text)
 }
 
-/// How wide the terminal is; none when the output is read by something else, which gets it all.
-fn terminal_width() -> Option<usize> {
-    let out = io::stdout();
-    if !out.is_terminal() {
-        return None;
-    }
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ fills a winsize, and the pointer is to a live one (ioctl_tty(2)).
-    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
-    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,13 +258,7 @@ TIME                  LEVEL     TO                    OUTCOME    TRIES  EVENT   
         assert_eq!(parsed(&[]).unwrap().unwrap(), usual);
         let wish = Wish { host: Some("web1".into()), limit: 3, events: true, json: true, ..usual };
         assert_eq!(parsed(&["web1", "--limit=3", "--events", "--json"]).unwrap().unwrap(), wish);
-        for wrong in [
-            &["a", "b"][..],
-            &["--limit", "0"],
-            &["--limit", "x"],
-            &["--config", "a", "--url", "b"],
-            &["--jsno"],
-        ] {
+        for wrong in [&["a", "b"][..], &["--limit", "0"], &["--limit", "x"], &["--jsno"]] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -23,9 +23,15 @@ use super::{Failure, spawn};
 const CHANNEL: &str = "dyndns";
 
 /// The keeper, with what the store knows.
-pub fn keeper(config: &Config, store: &Store, courier: &Courier, sink: Sink, now: Now) -> Keeper {
+pub fn keeper(
+    config: &Config,
+    store: &Store,
+    courier: &Courier,
+    sink: Sink,
+    now: Now,
+) -> Arc<Keeper> {
     let rows = store.read(Table::Dyndns);
-    Keeper::new(config.dyndns.clone(), rows, sink, history(courier.clone()), now)
+    Arc::new(Keeper::new(config.dyndns.clone(), rows, sink, history(courier.clone()), now))
 }
 
 /// From now on the keeper hears of moves, and keeps names until the stop.

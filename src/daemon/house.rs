@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
 use super::chronicle;
+use super::reload::Reloads;
 use super::signs::Signs;
 use super::telling::{self, Seats};
 use crate::backup::pipeline::{Accepted, Pipelines};
@@ -28,7 +28,7 @@ use crate::snapshot::{
 use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
 use crate::web::notice::Notice;
 use crate::web::wanted::{EventsWanted, SeriesWanted, Wanted};
-use crate::web::{Answer, House, NotSent, Sending, Taken};
+use crate::web::{Answer, House, NotSent, Reloaded, Sending, Taken};
 
 /// How long a request waits for the disk.
 const DISK: Duration = Duration::from_secs(5);
@@ -49,10 +49,8 @@ pub struct Rooms {
     pub keeper: Arc<Keeper>,
     /// The alerts that are signs of life.
     pub signs: Mutex<Arc<Signs>>,
-    /// The last reload was refused.
-    pub reload_refused: AtomicBool,
-    /// When the configuration in use was loaded, in milliseconds of the wall clock.
-    pub loaded: AtomicI64,
+    /// Who waits for the configuration to be read again, and how that went last.
+    pub reloads: Reloads,
 }
 
 impl Rooms {
@@ -160,6 +158,10 @@ impl House for Rooms {
         telling::prepare(self.notifier(), self.courier.clone(), &self.sending, notice)
     }
 
+    fn reload(&self) -> Reloaded {
+        self.reloads.ask()
+    }
+
     fn figures(&self) -> Figures {
         let standing = self.courier.standing();
         Figures {
@@ -173,8 +175,9 @@ impl House for Rooms {
             alerts_received: self.pipelines.received(),
             pipelines: self.pipelines.count() as u64,
             backup_outcomes: outcomes(&self.pipelines),
-            last_reload_refused: self.reload_refused.load(Ordering::Relaxed),
-            last_reload_success: Some(Wall(self.loaded.load(Ordering::Relaxed))),
+            last_reload_refused: self.reloads.refused(),
+            last_reload_success: Some(Wall(self.reloads.loaded())),
+            certificate_expiry: self.reloads.certificate_expiry(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::metrics::Figures;
 use super::notice::Notice;
 use super::wanted::{EventsWanted, SeriesWanted, Wanted};
+use crate::problem::Problems;
 use crate::snapshot::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView,
@@ -71,6 +72,25 @@ pub trait House: Send + Sync {
 
     /// Something to be told at once: what there is to do, for a thread that has time.
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent>;
+
+    /// Has the configuration read again, and waits for what became of it: less than half a minute.
+    fn reload(&self) -> Reloaded;
+}
+
+/// What became of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The new configuration is in use.
+    Taken {
+        /// What is different from before, a sentence each.
+        changes: Vec<String>,
+        /// What looks wrong with it.
+        warnings: Problems,
+    },
+    /// Everything is as it was, because of these.
+    Refused(Problems),
+    /// It could not be tried: a sentence.
+    NotTried(String),
 }
 
 /// Sends, and says what became of it. It takes less than half a minute: what has not ended by then

@@ -5,7 +5,8 @@ use std::io::Read;
 use serde::Serialize;
 use serde_json::json;
 
-/// On every answer: nothing is guessed, nothing is kept.
+/// On every answer: nothing is guessed, nothing is kept. No `Strict-Transport-Security` where TLS is
+/// spoken: it would hold for every other port of this name, too (RFC 6797, section 8.3).
 pub const ALWAYS: [(&str, &str); 3] =
     [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("Server", "hbd")];
 

@@ -34,6 +34,8 @@ pub enum Route {
     Notifications,
     /// Something to be told at once.
     Notify,
+    /// The configuration is to be read again.
+    Reload,
     /// How a host fared, and its metrics over time.
     History(String),
     /// How a host is, as a picture.
@@ -51,7 +53,7 @@ pub enum Route {
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), what it is. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 20] = [
+pub(super) const ROUTES: [(&str, &str, Make); 21] = [
     ("GET", "/", |_| Route::Page),
     ("GET", "/hosts/*", Route::HostPage),
     ("GET", "/favicon.ico", |_| Route::Icon),
@@ -66,6 +68,7 @@ pub(super) const ROUTES: [(&str, &str, Make); 20] = [
     ("GET", "/api/v1/dyndns", |_| Route::Dyndns),
     ("GET", "/api/v1/notifications", |_| Route::Notifications),
     ("POST", "/api/v1/notify", |_| Route::Notify),
+    ("POST", "/-/reload", |_| Route::Reload),
     ("GET", "/api/v1/hosts/*/history", Route::History),
     ("GET", "/api/v1/hosts/*/badge.svg", Route::Badge),
     ("GET", "/api/v1/events", |_| Route::Events),
@@ -160,6 +163,8 @@ mod tests {
             ("GET", "/api/v1/dyndns", Ok(Route::Dyndns)),
             ("GET", "/api/v1/notifications?limit=3", Ok(Route::Notifications)),
             ("POST", "/api/v1/notify", Ok(Route::Notify)),
+            ("POST", "/-/reload", Ok(Route::Reload)),
+            ("GET", "/-/reload", Err(NoRoute::WrongMethod("POST".into()))),
             ("GET", "/api/v1/hosts/a/history?x", Ok(Route::History("a".into()))),
             ("GET", "/api/v1/hosts/history", Ok(Route::Host("history".into()))),
             ("GET", "/api/v1/hosts/%3Cb%3E/badge.svg", Ok(Route::Badge("<b>".into()))),

@@ -31,12 +31,18 @@ use chronicle::{DAY, Hosts, MIDNIGHT, World};
 mod alerts;
 #[path = "../support/burst.rs"]
 mod burst;
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../support/crowd.rs"]
+mod crowd;
+mod crowds;
 
-const ALL: [(&str, fn()); 9] = [
+const ALL: [(&str, fn()); 10] = [
     ("sizes", sizes),
     ("rates", datagram_rates),
     ("start", start_and_idle),
     ("alerts", alerts::alerts),
+    ("crowds", crowds::crowds),
     ("flood", flood),
     ("paced", paced_flood),
     ("many-start", start_with_many),
@@ -179,7 +185,9 @@ const KEY: &str = "a-key-of-some-length";
 
 fn flood_with(key: Option<ring::hmac::Key>, heartbeat: &str) {
     const TIME: Duration = Duration::from_secs(3);
-    let bare = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    // With as large a receive buffer.
+    let settings = heartbeat::heartbeat::settings::Settings { port: 0, ..Default::default() };
+    let bare = heartbeat::heartbeat::listener::bind(&settings).expect("a socket");
     let address = bare.local_addr().expect("an address");
     let own = key.clone();
     let sender = std::thread::spawn(move || send_for(TIME, address, own.as_ref()));

@@ -16,7 +16,7 @@ use heartbeat::snapshot::{
 use heartbeat::web::metrics::Figures;
 use heartbeat::web::notice::Notice;
 use heartbeat::web::wanted::{EventsWanted, SeriesWanted, Wanted};
-use heartbeat::web::{Answer, House, NotSent, Sending, Taken, Web};
+use heartbeat::web::{Access, Answer, House, NotSent, Reloaded, Sending, Taken, Web};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -142,6 +142,10 @@ impl House for Daemon {
 
     fn plans(&self) -> Result<Vec<PlanView>, String> {
         self.kept(|show| show.plans.clone())
+    }
+
+    fn reload(&self) -> Reloaded {
+        Reloaded::NotTried("there is no configuration".into())
     }
 
     fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
@@ -378,8 +382,8 @@ impl Site {
         let scratch = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind(address).unwrap();
         let daemon = Arc::new(Daemon(Mutex::new(show)));
-        let web =
-            Web::start(listener, daemon.clone(), token.map(Secret::new), scratch.path()).unwrap();
+        let access = Access { token: token.map(Secret::new), identity: None };
+        let web = Web::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let url = format!("http://{}", web.address());
         Site { web: Some(web), daemon, url, _scratch: scratch }
     }
