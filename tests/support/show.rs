@@ -144,6 +144,10 @@ impl House for Daemon {
         self.kept(|show| show.plans.clone())
     }
 
+    fn reload(&self) -> Reloaded {
+        Reloaded::NotTried("there is no configuration".into())
+    }
+
     fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
         Err(NotSent::Nobody("nobody".into()))
     }
