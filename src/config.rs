@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use crate::agent::local as agent;
 use crate::backup::settings::{Correlator, RepoCheck};
+use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold_config};
 use crate::notify::channel::Definition;
 use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
-use crate::problem::Problems;
+use crate::problem::{Problems, Severity};
 use crate::secret::Secret;
 use crate::section::{Environment, Names, Section, file};
 use crate::web::settings as web;
@@ -47,6 +48,8 @@ pub struct Config {
     pub correlator: Correlator,
     /// How repositories are asked; none means not at all.
     pub repo_check: Option<RepoCheck>,
+    /// The hosts whose names in the DNS are kept, and how.
+    pub dyndns: BTreeMap<String, dyndns::Entry>,
     /// Who hears about backups.
     pub notifier: notify::Settings,
     /// Where the state is kept.
@@ -115,7 +118,14 @@ fn read(top: &mut Section) -> Config {
     let own_threshold_sets = top.names_in("threshold_configs").len();
     let threshold_sets = threshold_config::read(top);
     let sets: Names = threshold_sets.keys().cloned().collect();
-    let hosts = read_hosts(top, &names, &default_channels, &sets);
+    let base = top.section("dyndns", |section| dyndns::Settings::read(section, None));
+    let (mut kept, mut lines) = (BTreeMap::new(), BTreeMap::new());
+    let hosts = read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
+        let Some(entry) = dyndns::read_host(host, section, base.as_ref()) else { return false };
+        kept.insert(host.to_owned(), entry);
+        lines.insert(host.to_owned(), section.line_of("dyndns"));
+        true
+    });
     let host_names: Names = hosts.keys().cloned().collect();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
     let config = Config {
@@ -135,6 +145,7 @@ fn read(top: &mut Section) -> Config {
             .unwrap_or_default(),
         correlator: top.section("correlator", Correlator::read).unwrap_or_default(),
         repo_check: top.section("repo_check", RepoCheck::read),
+        dyndns: kept,
         notifier: top
             .section("notifier", |section| notify::Settings::read(section, &names))
             .unwrap_or_default(),
@@ -142,6 +153,7 @@ fn read(top: &mut Section) -> Config {
         hosts,
         secrets: Vec::new(),
     };
+    check_dyndns(top, &config, &lines);
     if !names.is_empty() {
         let told = config.notification_channels_for_backups();
         notify::check_backups(top, told, speaks_of_backups(top, &config));
@@ -159,6 +171,26 @@ fn speaks_of_backups(top: &Section, config: &Config) -> bool {
         || config.receiver.poll_url.is_some()
         || config.receiver.alert_names != web::Settings::default().alert_names
         || !config.hosts.values().any(told)
+}
+
+/// Two hosts must not fight for one name, and only what is signed moves one.
+fn check_dyndns(top: &Section, config: &Config, lines: &BTreeMap<String, Option<usize>>) {
+    let report = |severity, host: &str, what: String| {
+        let line = lines.get(host).copied().flatten();
+        top.reading().report(severity, line, format!("hosts.{host}.dyndns"), what);
+    };
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for (host, entry) in &config.dyndns {
+        if let Some(other) = owners.insert(&entry.name, host) {
+            let what = format!("keeps the name {}, and {other} does so, too", entry.name);
+            report(Severity::Error, host, what);
+        }
+        let key = config.hosts.get(host).and_then(|host| host.key.as_ref());
+        if key.or(config.heartbeat.key.as_ref()).is_none() {
+            let what = "never moves: only signed heartbeats do that, set key or heartbeat.key";
+            report(Severity::Warning, host, what.into());
+        }
+    }
 }
 
 fn read_receiver(section: &mut Section, hosts: &Names) -> web::Settings {

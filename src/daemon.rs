@@ -30,6 +30,7 @@ use crate::web::Web;
 
 mod agent;
 mod changes;
+mod dyndns;
 mod equip;
 mod house;
 mod memory;
@@ -165,7 +166,10 @@ impl Daemon {
         let waiting = ground.store.rows(Table::Pipelines);
         let pipelines =
             Pipelines::resume(waiting, pipeline(&config), Arc::clone(&sink), stop.clone());
+        let keeper =
+            dyndns::keeper(&config, &ground.store, &courier, Arc::clone(&sink), ground.now);
         let rooms = Arc::new(Rooms {
+            keeper: Arc::clone(&keeper),
             watch: Arc::clone(&watch),
             courier: courier.clone(),
             notifier: Mutex::new(Arc::new(Notifier::new(&config))),
@@ -177,8 +181,9 @@ impl Daemon {
         let Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
             ground;
         let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
-        let (hosts, alerts) = (Arc::clone(&watch), Arc::clone(&pipelines));
-        let every_row = move || [hosts.every_row(), alerts.every_row()].concat();
+        let (hosts, alerts, names) =
+            (Arc::clone(&watch), Arc::clone(&pipelines), Arc::clone(&keeper));
+        let every_row = move || [hosts.every_row(), alerts.every_row(), names.every_row()].concat();
         let courier_thread = desk
             .open(store, equipment(&config), Box::new(every_row), |then| {
                 translate(then, mark.as_ref(), &kernel_boot, now)
@@ -186,6 +191,7 @@ impl Daemon {
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report(&courier, opened, now);
         signal_check::begin(&config);
+        dyndns::begin(&keeper, &watch, &stop)?;
         let pulses = Pulses::default();
         let ear = Ear::open(udp, &watch, pulses.udp.clone())?;
         keep_time(&watch, pipelines, pulses.deadlines.clone())?;
@@ -212,6 +218,7 @@ impl Daemon {
         drop((self.stopper, self.polling));
         self.agent.stop();
         self.rooms.watch.close();
+        self.rooms.keeper.close();
         self.rooms.pipelines.close();
         self.ear.close();
         self.rooms.courier.order(Order::Stop);

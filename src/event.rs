@@ -189,6 +189,10 @@ pub enum Fact {
     AlertmanagerSilent { why: String },
     /// It answers again.
     AlertmanagerAnswers { silent_for: Duration },
+    /// The name of a host in the DNS cannot be kept.
+    DyndnsFails { host: String, name: String, why: String },
+    /// It is kept again.
+    DyndnsKept { host: String, name: String, failed_for: Duration },
     /// Somebody's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, text: String },
 }
@@ -248,6 +252,8 @@ impl Event {
             | Fact::FirstHeard { host, .. }
             | Fact::Threshold { host, .. }
             | Fact::Missing { host, .. }
+            | Fact::DyndnsFails { host, .. }
+            | Fact::DyndnsKept { host, .. }
             | Fact::Custom { host: Some(host), .. } => Subject::Host(host.clone()),
             Fact::Backup { plan, .. } => Subject::Plan(plan.clone()),
             Fact::ChannelFails { channel, .. } | Fact::ChannelDelivers { channel, .. } => {
@@ -282,74 +288,9 @@ impl Event {
             | Fact::Backup { .. }
             | Fact::AlertmanagerSilent { .. }
             | Fact::AlertmanagerAnswers { .. }
+            | Fact::DyndnsFails { .. }
+            | Fact::DyndnsKept { .. }
             | Fact::Custom { .. } => false,
-        }
-    }
-
-    /// The trouble that begins or goes on with it.
-    pub fn opens(&self) -> Option<Trouble> {
-        match &self.fact {
-            Fact::Overdue { host, connection, .. } | Fact::Shutdown { host, connection } => {
-                Some(connection_trouble(host, connection))
-            }
-            Fact::NeverSeen { host, .. } => Some(Trouble::NeverSeen { host: host.clone() }),
-            Fact::Missing { host, metric, .. } => Some(metric_trouble(host, metric)),
-            Fact::Threshold { host, metric, .. } if self.level != Level::Ok => {
-                Some(metric_trouble(host, metric))
-            }
-            Fact::ChannelFails { channel, .. } => {
-                Some(Trouble::Channel { channel: channel.clone() })
-            }
-            Fact::StoreRefuses { .. } => Some(Trouble::Store),
-            Fact::AlertmanagerSilent { .. } => Some(Trouble::Alertmanager),
-            Fact::Backup { plan, .. } if self.level != Level::Ok => {
-                Some(Trouble::Backup { plan: plan.clone() })
-            }
-            Fact::Back { .. }
-            | Fact::Booted { .. }
-            | Fact::Said { .. }
-            | Fact::FirstHeard { .. }
-            | Fact::Threshold { .. }
-            | Fact::StoreWrites { .. }
-            | Fact::StoreMovedAside { .. }
-            | Fact::ChannelDelivers { .. }
-            | Fact::Backup { .. }
-            | Fact::AlertmanagerAnswers { .. }
-            | Fact::Custom { .. } => None,
-        }
-    }
-
-    /// The troubles that are over with it.
-    pub fn closes(&self) -> Vec<Trouble> {
-        match &self.fact {
-            Fact::Back { host, connection, .. } => vec![connection_trouble(host, connection)],
-            Fact::Booted { host, returned, .. } => {
-                returned.iter().map(|connection| connection_trouble(host, connection)).collect()
-            }
-            Fact::FirstHeard { host, .. } => vec![Trouble::NeverSeen { host: host.clone() }],
-            Fact::Threshold { host, metric, .. } if self.level == Level::Ok => {
-                vec![metric_trouble(host, metric)]
-            }
-            Fact::ChannelDelivers { channel, .. } => {
-                vec![Trouble::Channel { channel: channel.clone() }]
-            }
-            Fact::StoreWrites { .. } => vec![Trouble::Store],
-            Fact::AlertmanagerAnswers { .. } => vec![Trouble::Alertmanager],
-            Fact::Backup { plan, .. } if self.level == Level::Ok => {
-                vec![Trouble::Backup { plan: plan.clone() }]
-            }
-            Fact::Overdue { .. }
-            | Fact::Shutdown { .. }
-            | Fact::Said { .. }
-            | Fact::NeverSeen { .. }
-            | Fact::Threshold { .. }
-            | Fact::Missing { .. }
-            | Fact::StoreRefuses { .. }
-            | Fact::StoreMovedAside { .. }
-            | Fact::ChannelFails { .. }
-            | Fact::Backup { .. }
-            | Fact::AlertmanagerSilent { .. }
-            | Fact::Custom { .. } => Vec::new(),
         }
     }
 
@@ -379,14 +320,6 @@ impl Event {
             None => self.subject().to_string(),
         }
     }
-}
-
-fn metric_trouble(host: &str, metric: &str) -> Trouble {
-    Trouble::Metric { host: host.to_owned(), metric: metric.to_owned() }
-}
-
-fn connection_trouble(host: &str, connection: &str) -> Trouble {
-    Trouble::Connection { host: host.to_owned(), connection: connection.to_owned() }
 }
 
 #[cfg(test)]

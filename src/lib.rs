@@ -2,9 +2,10 @@
 //!
 //! The map of the house:
 //!
-//! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`]: the vocabulary that every room shares.
+//! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`], [`version`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
 //! - [`agent`]: what a host says about itself.
+//! - [`dyndns`]: names in the DNS that follow their hosts.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`process`]: one run of another program.
 //! - [`notify`]: from an event to a delivered message.
@@ -23,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod duration;
+pub mod dyndns;
 pub mod effect;
 pub mod event;
 pub mod heartbeat;
@@ -37,6 +39,7 @@ pub mod stop;
 pub mod store;
 pub mod systemd;
 pub mod tls;
+pub mod version;
 pub mod web;
 pub mod yaml;
 

@@ -20,9 +20,11 @@ pub(crate) mod near;
 mod pairs;
 mod reading;
 mod secrets;
+mod switch;
 
 pub use list::Names;
 pub use reading::{Environment, Reading, open_to_others};
+pub use switch::Switch;
 
 /// One map of the file.
 pub struct Section<'a> {

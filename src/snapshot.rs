@@ -1,5 +1,6 @@
 //! How things stand, as shown to people and programs. Pure.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -187,6 +188,75 @@ pub struct FailureView {
     pub at: Option<Wall>,
     /// Why. Never holds a secret.
     pub why: String,
+}
+
+/// A host whose name in the DNS follows its address, in the shape of `/api/v1/dyndns`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DyndnsView {
+    /// The host.
+    pub host: String,
+    /// Its name in the DNS, without a trailing dot.
+    pub name: String,
+    /// How it is changed: `rfc2136` or `http`.
+    pub method: &'static str,
+    /// Whom it is written to.
+    pub server: String,
+    /// Whether it is as it should be.
+    pub state: DyndnsState,
+    /// Its records, of those families from which the host was heard.
+    pub records: Vec<DynrecordView>,
+    /// Since when it cannot be written.
+    #[serde(serialize_with = "rfc3339")]
+    pub failing_since: Option<Wall>,
+    /// When the last attempt failed, and why; null when it did not.
+    pub last_failure: Option<FailureView>,
+    /// When it is tried next; null when there is nothing to do.
+    #[serde(serialize_with = "rfc3339")]
+    pub next_attempt: Option<Wall>,
+}
+
+/// One record of a name.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DynrecordView {
+    /// `A` or `AAAA`.
+    #[serde(rename = "type")]
+    pub record: &'static str,
+    /// The address of the host.
+    pub address: Option<IpAddr>,
+    /// The address in the record, as far as is known.
+    pub written: Option<IpAddr>,
+    /// When it was written by hbd; null when it was found there.
+    #[serde(serialize_with = "rfc3339")]
+    pub last_update: Option<Wall>,
+}
+
+/// How a name in the DNS stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DyndnsState {
+    /// No signed datagram of the host came yet.
+    Unknown,
+    /// Its address is as it should be.
+    Kept,
+    /// A new address waits for its time.
+    Waiting,
+    /// The last attempts failed; it is tried again and again.
+    Failing,
+    /// The server refuses it until somebody mends something.
+    Refused,
+}
+
+impl DyndnsState {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            DyndnsState::Unknown => "unknown",
+            DyndnsState::Kept => "kept",
+            DyndnsState::Waiting => "waiting",
+            DyndnsState::Failing => "failing",
+            DyndnsState::Refused => "refused",
+        }
+    }
 }
 
 /// Serializes a time as RFC 3339 or null.

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use redb::{Database, TableDefinition};
+use redb::Database;
 
 use crate::clock::Now;
 
 mod directory;
 mod file;
+mod table;
 
 use self::directory::{aside_name, lock, make_private};
 use self::file::{
@@ -22,56 +23,14 @@ use self::file::{
     read_table, write_rows,
 };
 
+pub use self::table::Table;
+
 /// The file in the state directory.
 pub const FILE: &str = "heartbeat.redb";
 const LOCK: &str = "hbd.lock";
 const RETRY: Duration = Duration::from_secs(5);
 /// Rows of history that wait for a disk to heal; older ones give way.
 const HISTORY_WAITING: usize = 10_000;
-
-/// What a row belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Table {
-    /// The last sign of life of the daemon, the last event number.
-    Meta,
-    /// Hosts with their connections and alerts, by name.
-    Hosts,
-    /// Deliveries that wait, by number.
-    Outbox,
-    /// Open troubles and who was told, by their text.
-    Troubles,
-    /// Emergencies that nobody acknowledged yet, by channel and receipt.
-    Receipts,
-    /// Backup alerts that wait for their pipeline.
-    Pipelines,
-    /// What was sent to whom, by number.
-    History,
-}
-
-impl Table {
-    /// Every table.
-    pub const ALL: [Table; 7] = [
-        Table::Meta,
-        Table::Hosts,
-        Table::Outbox,
-        Table::Troubles,
-        Table::Receipts,
-        Table::Pipelines,
-        Table::History,
-    ];
-
-    fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
-        TableDefinition::new(match self {
-            Table::Meta => "meta",
-            Table::Hosts => "hosts",
-            Table::Outbox => "outbox",
-            Table::Troubles => "troubles",
-            Table::Receipts => "receipts",
-            Table::Pipelines => "pipelines",
-            Table::History => "history",
-        })
-    }
-}
 
 /// One row to write, or to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,21 +11,23 @@ mod source;
 use source::Source;
 
 /// Words that everybody shares; they know each other and nothing else.
-const VOCABULARY: &[&str] =
-    &["address", "clock", "duration", "effect", "event", "problem", "secret", "snapshot"];
+const VOCABULARY: &[&str] = &[
+    "address", "clock", "duration", "effect", "event", "problem", "secret", "snapshot", "version",
+];
 
 /// What each room may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[
     ("agent", &["heartbeat", "process", "section", "stop", "systemd"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
-    ("cli", &["backup", "config", "daemon", "logger", "notify", "stop", "tls"]),
-    ("config", &["agent", "backup", "heartbeat", "notify", "section", "web"]),
+    ("cli", &["backup", "config", "daemon", "dyndns", "logger", "notify", "stop", "tls"]),
+    ("config", &["agent", "backup", "dyndns", "heartbeat", "notify", "section", "web"]),
     (
         "daemon",
         &[
             "agent",
             "backup",
             "config",
+            "dyndns",
             "heartbeat",
             "notify",
             "stop",
@@ -35,6 +37,7 @@ const KNOWS: &[(&str, &[&str])] = &[
             "web",
         ],
     ),
+    ("dyndns", &["section", "stop", "store", "tls"]),
     // An effect holds the rows that it wants written.
     ("effect", &["store"]),
     ("heartbeat", &["section", "stop", "store"]),

@@ -306,7 +306,7 @@ fn the_example_documents_every_key_that_there_is() {
         let word = line.trim();
         let below = match word {
             "web1:" | "heartbeat:" | "receiver:" | "correlator:" | "repo_check:" | "notifier:"
-            | "default:" => 2,
+            | "default:" | "dyndns:" => 2,
             _ if word.starts_with("type: ") => 0,
             _ => continue,
         };

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::collect::{self, Monitor};
+use super::collect;
 use super::machine;
 use crate::address::is_name;
-use crate::section::{Names, Section};
+use crate::section::Section;
 
 /// How often it may look. More often the processor's share tells nothing.
 const INTERVALS: std::ops::RangeInclusive<Duration> =
@@ -29,7 +29,7 @@ impl Settings {
         let enabled = section.flag("enabled").unwrap_or_default();
         let host = section.text("host");
         let interval = section.duration_within("interval", INTERVALS);
-        let figures = figures(section);
+        let figures = collect::Settings::read(section);
         if let Some(host) = host.as_deref().filter(|host| !is_name(host)) {
             let what = "must be 1 to 253 letters, digits, dots, dashes, underscores";
             section.error("host", format!("\"{host}\" {what}"));
@@ -56,14 +56,4 @@ fn this_machine(section: &Section) -> Option<String> {
             None
         }
     }
-}
-
-fn figures(section: &mut Section) -> collect::Settings {
-    let mut figures = collect::Settings::default();
-    let monitors: Names = Monitor::ALL.iter().map(|monitor| monitor.name().to_owned()).collect();
-    let without = section.names("without", "monitor", &monitors).unwrap_or_default();
-    figures.without = without.iter().filter_map(|name| Monitor::named(name)).collect();
-    figures.excluded_mounts.extend(section.texts("excluded_mounts").unwrap_or_default());
-    figures.excluded_interfaces.extend(section.texts("excluded_interfaces").unwrap_or_default());
-    figures
 }

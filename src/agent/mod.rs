@@ -20,4 +20,5 @@ mod server;
 pub mod settings;
 pub mod show;
 mod signals;
+mod slim;
 mod socket;

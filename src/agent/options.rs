@@ -23,17 +23,18 @@ hbc tells hbd how this host is.
           [--interval DURATION] [--key-file FILE]
                                                 beats until it is stopped
   hbc check [--config FILE] [--strict]          says what is wrong with the configuration
-  hbc send --server HOST[:PORT] [OPTION ...]    sends one datagram
-  hbc exec --server HOST[:PORT] [OPTION ...] [--] COMMAND [ARGUMENT ...]
+  hbc send [--server HOST[:PORT]] [OPTION ...]  sends one datagram
+  hbc exec [--server HOST[:PORT]] [OPTION ...] [--] COMMAND [ARGUMENT ...]
                                                 runs a job and tells how it went
   hbc metrics [--metrics-dir DIRECTORY]         prints what this machine says about itself
   hbc --help | --version
 
 The configuration is FILE, else $HBC_CONFIG, else /etc/hbc/hbc.yaml; options go before it.
-What the log of hbc run shows is set by HBC_LOG: error, warn, info (default), debug.
+What the logs of run and metrics show is set by HBC_LOG: error, warn, info (default), debug.
 
 Options of hbc send:
-  --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated
+  --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated;
+                        without it, server, key and host are those of the configuration
   --host NAME           the host that it is about (default: the name of this machine)
   --connection NAME     the path to it (default: ipv4 or ipv6)
   --event EVENT         beat (default), boot, shutdown or message
@@ -54,8 +55,6 @@ Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong opt
 78 wrong configuration; of exec that of the job, or 128 and the number of the signal that killed
 it. hbc(8) has the details.
 ";
-
-const NO_SERVER: &str = "--server HOST:PORT is missing: where does hbd listen?";
 
 /// What hbc is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,7 +94,7 @@ pub struct Job {
 /// The options of `hbc send`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Errand {
-    /// All that it is sent to.
+    /// All that it is sent to; none leaves it to hbc.yaml.
     pub servers: Vec<Server>,
     /// None is this machine.
     pub host: Option<String>,
@@ -132,7 +131,7 @@ pub enum BootId {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = Parser::from_args(arguments);
     match next(&mut parser)? {
-        None => Err("what shall be done? Try: hbc send --server HOST:PORT".into()),
+        None => Err("what shall be done? Try: hbc --help".into()),
         Some(Word::Option('h')) => Ok(Command::Help),
         Some(Word::Option('V')) => Ok(Command::Version),
         Some(Word::Value(word)) if word == "help" => Ok(Command::Help),
@@ -189,9 +188,6 @@ fn send(parser: &mut Parser) -> Result<Command, String> {
         (event, _) => event.unwrap_or_default(),
     };
     errand.check_event()?;
-    if errand.servers.is_empty() {
-        return Err(NO_SERVER.into());
-    }
     Ok(Command::Send(Box::new(errand)))
 }
 
@@ -363,10 +359,9 @@ mod tests {
     #[test]
     fn every_wrong_option_says_what_is_wrong_and_the_remedy() {
         for (line, what) in [
-            (&[][..], "what shall be done? Try: hbc send"),
+            (&[][..], "what shall be done? Try: hbc --help"),
             (&["sned"], "there is no command \"sned\", try: hbc send"),
             (&["--server", "a"], "--server: a command comes first"),
-            (&["send"], "--server HOST:PORT is missing"),
             (&["send", "--server"], "--server: a value is missing"),
             (&["send", "--server", "a:x"], "--server: \"a:x\" must have a port"),
             (&["send", "--sever", "a"], "there is no option --sever, see hbc --help"),

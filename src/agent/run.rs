@@ -15,6 +15,7 @@ use super::names::Name;
 use super::path::Path;
 use super::settings::{Overrides, Settings};
 use super::signals::{Signals, Wish};
+use super::slim;
 use crate::clock::{Mono, Now, words};
 use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::wire;
@@ -45,12 +46,14 @@ pub fn run(
     overrides: &Overrides,
     collect: &dyn Fn(&Settings) -> Option<Collect>,
 ) -> Result<(), Failure> {
+    slim::share_arena();
     let mut ear = Ear::new().map_err(|why| format!("nothing can be waited for: {why}"))?;
     let signals = Signals::new(&ear.waker())
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let mut settings = load(overrides).map_err(Failure::Configuration)?;
     let mut agent = Agent::new(&settings, collect(&settings), &ear.waker())?;
     systemd::tell("READY=1");
+    slim::give_back();
     while agent.run(&mut ear, &signals)? == Wish::Reload {
         match load(overrides) {
             Ok(new) if new == settings => info!("the configuration is as it was"),

@@ -13,10 +13,12 @@ use super::ack::{self, pause};
 use super::machine;
 use super::options::{BootId, Errand};
 use super::server::Server;
+use super::settings::{Overrides, Settings};
 use crate::clock::{Now, Wall, words};
 use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
 use crate::heartbeat::wire::{self, Beat};
 use crate::secret::Secret;
+use crate::section::Environment;
 use crate::stop::{self, Stop};
 
 /// How many bytes a signature adds.
@@ -41,6 +43,12 @@ impl Parcel {
     /// # Errors
     /// Which option is wrong and how to mend it.
     pub fn pack(errand: Errand) -> Result<Parcel, String> {
+        let key = errand.key_file.as_deref().map(read_key).transpose()?;
+        let (errand, key) = if errand.servers.is_empty() {
+            Parcel::as_configured(errand, key, &|name| std::env::var(name).ok())?
+        } else {
+            (errand, key)
+        };
         let boot_id = match errand.boot_id {
             Some(BootId::Kernel) => Some(machine::boot_id()?),
             Some(BootId::Given(id)) => Some(id),
@@ -58,11 +66,24 @@ impl Parcel {
             metrics: errand.metrics,
             ack: errand.wait.is_some(),
         };
-        let key = errand.key_file.as_deref().map(read_key).transpose()?;
         let key = key.as_ref().map(wire::key);
         let parcel = Parcel { beat, key, servers: errand.servers, wait: errand.wait };
         parcel.check()?;
         Ok(parcel)
+    }
+
+    /// Whom to tell, as whom and under which key as hbc.yaml says, where the errand does not.
+    fn as_configured(
+        errand: Errand,
+        key: Option<Secret>,
+        environment: Environment,
+    ) -> Result<(Errand, Option<Secret>), String> {
+        let (settings, _) = Settings::load(&Overrides::default(), environment).map_err(|why| {
+            format!("--server HOST:PORT is missing, and the configuration cannot be used:\n{why}")
+        })?;
+        let errand =
+            Errand { servers: settings.servers, host: errand.host.or(settings.host), ..errand };
+        Ok((errand, key.or(settings.key)))
     }
 
     /// Sends it to every server; what to print for each, or why that one was not told.
@@ -339,5 +360,29 @@ fn cannot_send(server: &Server, address: SocketAddr, error: &std::io::Error) -> 
     match error.kind() {
         ErrorKind::ConnectionRefused => format!("nobody listens on UDP {address} ({server})"),
         _ => format!("cannot send to {address} ({server}): {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_server_it_is_as_the_configuration_says() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("hbc.yaml");
+        let named = file.to_str().unwrap().to_owned();
+        let environment = |name: &str| (name == "HBC_CONFIG").then(|| named.clone());
+        let settled = |errand| Parcel::as_configured(errand, None, &environment);
+        let why = settled(Errand::default()).unwrap_err();
+        assert!(why.starts_with("--server HOST:PORT is missing"), "{why}");
+        assert!(why.contains("hbc.yaml"), "{why}");
+        fs::write(&file, "{server: a, key: secret, host: web1}").unwrap();
+        let (errand, key) = settled(Errand::default()).unwrap();
+        assert_eq!(errand.servers, [Server::parse("a").unwrap()]);
+        assert_eq!(errand.host.as_deref(), Some("web1"));
+        assert_eq!(key, Some(Secret::new("secret")));
+        let other = Errand { host: Some("web2".into()), ..Errand::default() };
+        assert_eq!(settled(other).unwrap().0.host.as_deref(), Some("web2"));
     }
 }

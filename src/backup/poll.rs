@@ -134,6 +134,16 @@ mod tests {
     }
 
     #[test]
+    fn the_silence_of_an_alertmanager_that_is_no_longer_asked_never_ended() {
+        let (tx, rx) = crossbeam_channel::unbounded();
+        let sink: Sink = Arc::new(move |effect: Effect| tx.send(effect).unwrap());
+        abandon(&sink);
+        let effect = rx.recv().unwrap();
+        assert_eq!(effect.forgotten, [Trouble::Alertmanager]);
+        assert!(effect.events.is_empty() && effect.writes.is_empty(), "nobody is told");
+    }
+
+    #[test]
     fn silence_that_a_restart_came_into_was_told_twice_or_never_ended() {
         let at = |minutes: i64| Mono(minutes * 60_000);
         let mut silence = Silence::new(true, at(0));

@@ -93,7 +93,7 @@ impl Verdict {
 }
 
 impl Verdict {
-    /// The same where Redis went away before all was known, for the reason that is given.
+    /// The same where Redis went away before all was known, with what is to be said of that.
     #[must_use]
     pub fn when_lost(self, plan: &Plan, lost: Option<&str>) -> Verdict {
         let open = plan.modules.iter().any(|module| module.state == ModuleState::Unreadable);
@@ -197,6 +197,19 @@ mod tests {
             modules: states.chars().map(module).collect(),
             ..Plan::default()
         }
+    }
+
+    #[test]
+    fn that_redis_went_away_stands_in_the_title_of_what_it_left_open() {
+        let title = |states| {
+            let plan = plan(states);
+            let verdict = Verdict::of(&plan).when_lost(&plan, Some("Redis went away"));
+            format!("{}: {}", verdict.outcome.name(), verdict.why)
+        };
+        let open = "UNKNOWN: 1 of 2 modules whose status cannot be judged; Redis went away";
+        assert_eq!(title("su"), open);
+        assert_eq!(title("fu"), "FAILED: 1 of 2 modules failed, 1 unreadable; Redis went away");
+        assert_eq!(title("sf"), "PARTIAL: 1 of 2 modules failed");
     }
 
     #[test]

@@ -8,17 +8,19 @@ use heartbeat::agent::run::{self, Failure};
 use heartbeat::agent::send::Parcel;
 use heartbeat::agent::settings::Overrides;
 use heartbeat::agent::{check, exec, gather, show};
-use heartbeat::logger;
+use heartbeat::{logger, version};
 
 const UNTOLD: u8 = 1;
 const USAGE: u8 = 2;
 /// `EX_CONFIG` of sysexits.h.
 const CONFIGURATION: u8 = 78;
+/// What this build can do, for bug reports.
+const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
 
 fn main() -> ExitCode {
     match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => print(HELP),
-        Ok(Command::Version) => print(concat!("hbc ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Version) => print(&version::lines("hbc", FEATURES)),
         Ok(Command::Run(overrides)) => return run(&overrides),
         Ok(Command::Check { config, strict }) => {
             let (text, sound) = check::check(config, strict);
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
         Ok(Command::Send(errand)) => return send(*errand),
         Ok(Command::Exec(job)) => return exec(*job),
         Ok(Command::Metrics(directory)) => {
-            logger::start();
+            logger::start_by("HBC_LOG");
             print(&show::metrics(directory));
         }
         Err(why) => return complain(USAGE, &why),

@@ -10,10 +10,12 @@ use lexopt::prelude::*;
 
 use crate::daemon::{self, Failure};
 use crate::logger;
+use crate::version;
 
 pub mod backup;
 pub mod check;
 pub mod client;
+pub mod dyndns;
 pub mod key;
 pub mod log;
 pub mod notify;
@@ -28,6 +30,20 @@ pub const USAGE: u8 = 2;
 /// The running daemon does not answer.
 pub const UNREACHABLE: u8 = 3;
 const FAILED: u8 = 1;
+
+/// What this build can do, for bug reports.
+const FEATURES: &[&str] = &[
+    "email",
+    "pushover",
+    "signal",
+    "mattermost",
+    "log",
+    "alertmanager",
+    "redis",
+    "restic",
+    "dyndns",
+    "tls",
+];
 
 const HELP: &str = "\
 hbd watches hosts by their heartbeats and tells people.
@@ -46,6 +62,10 @@ hbd watches hosts by their heartbeats and tells people.
                                                   makes a key, and says where it goes on each side
   hbd key    --status [--config FILE | --url URL [--ca-file FILE]]
                                                   who still signs with a previous key
+  hbd dyndns [--config FILE | --url URL [--ca-file FILE]] [HOST] [--json]
+                                                  the names in the DNS, their addresses and last updates
+  hbd dyndns [--config FILE] HOST --dry-run [--address IP ...]
+                                                  what would be sent for that host
   hbd --help | --version
 
 A MESSAGE of - is read from standard input; -- goes before one that begins with a dash.
@@ -76,13 +96,14 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     };
     match first {
         Long("help") | Short('h') => Ok(say(HELP)),
-        Long("version") | Short('V') => Ok(say(&format!("hbd {}\n", env!("CARGO_PKG_VERSION")))),
+        Long("version") | Short('V') => Ok(say(&version::lines("hbd", FEATURES))),
         Value(name) => match name.string()?.as_str() {
             "run" => run(parser),
             "check" => check(parser),
             "notify" => notify::run(parser),
             "log" => log::run(parser),
             "status" => status::run(parser),
+            "dyndns" => dyndns::run(parser),
             "backup" => backup(parser),
             "key" => key::run(parser),
             "help" => Ok(say(HELP)),

@@ -40,7 +40,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
 }
 
 /// Sections that are told as a whole.
-fn others(old: &Config, new: &Config) -> [(&'static str, bool); 7] {
+fn others(old: &Config, new: &Config) -> [(&'static str, bool); 9] {
     let heartbeat = |config: &Config| {
         let mut settings = config.heartbeat.clone();
         (settings.host, settings.port) = (String::new(), 0);
@@ -60,6 +60,8 @@ fn others(old: &Config, new: &Config) -> [(&'static str, bool); 7] {
         ("correlator", old.correlator != new.correlator),
         ("repo_check", old.repo_check != new.repo_check),
         ("notifier", old.notifier != new.notifier),
+        ("agent", old.agent != new.agent),
+        ("dyndns", old.dyndns != new.dyndns),
     ]
 }
 

@@ -13,12 +13,13 @@ use super::telling::{self, Seats};
 use crate::backup::pipeline::{Accepted, Pipelines};
 use crate::backup::verdict::Outcome;
 use crate::clock::{Now, Wall};
+use crate::dyndns::keeper::Keeper;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
-use crate::snapshot::{ChannelView, HostView, NotificationView};
+use crate::snapshot::{ChannelView, DyndnsView, HostView, NotificationView};
 use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
 use crate::web::notice::Notice;
 use crate::web::wanted::Wanted;
@@ -37,6 +38,8 @@ pub struct Rooms {
     pub sending: Seats,
     /// Backup alerts on their way.
     pub pipelines: Arc<Pipelines>,
+    /// The names in the DNS.
+    pub keeper: Arc<Keeper>,
     /// The alerts that are signs of life.
     pub signs: Mutex<Arc<Signs>>,
     /// Who waits for the configuration to be read again, and how that went last.
@@ -86,7 +89,7 @@ impl House for Rooms {
             // Who no longer waits for the answer does not get it.
             let _ = tx.send(stored);
         };
-        match self.watch.hear(body, peer.to_canonical(), Now::read(), then) {
+        match self.watch.hear_over_http(body, peer.to_canonical(), Now::read(), then) {
             Ok(()) => once_stored(rx),
             Err(why) => Taken::Now(refusal(why)),
         }
@@ -107,6 +110,10 @@ impl House for Rooms {
             }
             Err(why) => Taken::Now(Answer::Malformed(why)),
         }
+    }
+
+    fn dyndns(&self) -> Vec<DyndnsView> {
+        self.keeper.views()
     }
 
     fn channels(&self) -> Vec<ChannelView> {

@@ -154,6 +154,7 @@ impl Daemon {
         // In this order: what the new rules find must go by the new routes.
         self.rooms.courier.order(Order::Reconfigure(equipment(&config)));
         signal_check::begin(&config);
+        self.rooms.keeper.reconfigure(config.dyndns.clone());
         self.rooms.watch.reconfigure(rules(&config));
         if let Err(why) = self.agent.reconfigure(config.agent.as_ref()) {
             error!("this machine is not watched: {why}");

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, Fact};
+use super::{Event, Fact, Level};
 
 /// Something that is wrong until it is over. A recovery goes to whoever was given the trouble.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub enum Trouble {
     Channel { channel: String },
     /// The store refuses to write.
     Store,
+    /// The name of a host in the DNS cannot be kept.
+    Dyndns { host: String },
 }
 
 impl Trouble {
@@ -42,12 +44,84 @@ impl fmt::Display for Trouble {
             Trouble::Backup { plan } => write!(f, "plan {plan}"),
             Trouble::Alertmanager => f.write_str("alertmanager"),
             Trouble::Channel { channel } => write!(f, "channel {channel}"),
+            Trouble::Dyndns { host } => write!(f, "{host} dyndns"),
             Trouble::Store => f.write_str("hbd store"),
         }
     }
 }
 
 impl Event {
+    /// The trouble that begins or goes on with it.
+    pub fn opens(&self) -> Option<Trouble> {
+        match &self.fact {
+            Fact::Overdue { host, connection, .. } | Fact::Shutdown { host, connection } => {
+                Some(connection_trouble(host, connection))
+            }
+            Fact::NeverSeen { host, .. } => Some(Trouble::NeverSeen { host: host.clone() }),
+            Fact::Missing { host, metric, .. } => Some(metric_trouble(host, metric)),
+            Fact::Threshold { host, metric, .. } if self.level != Level::Ok => {
+                Some(metric_trouble(host, metric))
+            }
+            Fact::ChannelFails { channel, .. } => {
+                Some(Trouble::Channel { channel: channel.clone() })
+            }
+            Fact::StoreRefuses { .. } => Some(Trouble::Store),
+            Fact::AlertmanagerSilent { .. } => Some(Trouble::Alertmanager),
+            Fact::DyndnsFails { host, .. } => Some(Trouble::Dyndns { host: host.clone() }),
+            Fact::Backup { plan, .. } if self.level != Level::Ok => {
+                Some(Trouble::Backup { plan: plan.clone() })
+            }
+            Fact::Back { .. }
+            | Fact::Booted { .. }
+            | Fact::Said { .. }
+            | Fact::FirstHeard { .. }
+            | Fact::Threshold { .. }
+            | Fact::StoreWrites { .. }
+            | Fact::StoreMovedAside { .. }
+            | Fact::ChannelDelivers { .. }
+            | Fact::Backup { .. }
+            | Fact::DyndnsKept { .. }
+            | Fact::AlertmanagerAnswers { .. }
+            | Fact::Custom { .. } => None,
+        }
+    }
+
+    /// The troubles that are over with it.
+    pub fn closes(&self) -> Vec<Trouble> {
+        match &self.fact {
+            Fact::Back { host, connection, .. } => vec![connection_trouble(host, connection)],
+            Fact::Booted { host, returned, .. } => {
+                returned.iter().map(|connection| connection_trouble(host, connection)).collect()
+            }
+            Fact::FirstHeard { host, .. } => vec![Trouble::NeverSeen { host: host.clone() }],
+            Fact::Threshold { host, metric, .. } if self.level == Level::Ok => {
+                vec![metric_trouble(host, metric)]
+            }
+            Fact::ChannelDelivers { channel, .. } => {
+                vec![Trouble::Channel { channel: channel.clone() }]
+            }
+            Fact::StoreWrites { .. } => vec![Trouble::Store],
+            Fact::AlertmanagerAnswers { .. } => vec![Trouble::Alertmanager],
+            Fact::DyndnsKept { host, .. } => vec![Trouble::Dyndns { host: host.clone() }],
+            Fact::Backup { plan, .. } if self.level == Level::Ok => {
+                vec![Trouble::Backup { plan: plan.clone() }]
+            }
+            Fact::Overdue { .. }
+            | Fact::Shutdown { .. }
+            | Fact::Said { .. }
+            | Fact::NeverSeen { .. }
+            | Fact::Threshold { .. }
+            | Fact::Missing { .. }
+            | Fact::StoreRefuses { .. }
+            | Fact::StoreMovedAside { .. }
+            | Fact::ChannelFails { .. }
+            | Fact::Backup { .. }
+            | Fact::AlertmanagerSilent { .. }
+            | Fact::DyndnsFails { .. }
+            | Fact::Custom { .. } => Vec::new(),
+        }
+    }
+
     /// The trouble whose state it tells of to everybody who was given that, whatever their
     /// `min_level`: they think that they know how it stands.
     pub fn corrects(&self) -> Option<Trouble> {
@@ -69,7 +143,17 @@ impl Event {
             | Fact::Backup { .. }
             | Fact::AlertmanagerSilent { .. }
             | Fact::AlertmanagerAnswers { .. }
+            | Fact::DyndnsFails { .. }
+            | Fact::DyndnsKept { .. }
             | Fact::Custom { .. } => None,
         }
     }
+}
+
+fn metric_trouble(host: &str, metric: &str) -> Trouble {
+    Trouble::Metric { host: host.to_owned(), metric: metric.to_owned() }
+}
+
+fn connection_trouble(host: &str, connection: &str) -> Trouble {
+    Trouble::Connection { host: host.to_owned(), connection: connection.to_owned() }
 }

@@ -31,6 +31,8 @@ impl Event {
                 format!("Alertmanager cannot be asked about backups: {why}")
             }
             Fact::AlertmanagerAnswers { .. } => "Alertmanager answers again".into(),
+            Fact::DyndnsFails { name, why, .. } => format!("{name} cannot be updated: {why}"),
+            Fact::DyndnsKept { name, .. } => format!("{name} is kept up to date again"),
             Fact::Custom { text, .. } => text.clone(),
         }
     }
@@ -38,23 +40,17 @@ impl Event {
     pub(super) fn details(&self) -> Vec<(&'static str, String)> {
         match &self.fact {
             Fact::Overdue { last_seen, promised, others_down, others_count, .. } => {
-                let mut details = vec![
+                let others = (!others_down.is_empty()).then(|| listed(others_down, *others_count));
+                let seen = [
                     ("last seen", last_seen.to_string()),
                     ("promised", format!("the next beat by {promised}")),
                 ];
-                if !others_down.is_empty() {
-                    details.push(("also overdue", listed(others_down, *others_count)));
-                }
-                details
+                seen.into_iter().chain(others.map(|others| ("also overdue", others))).collect()
             }
             Fact::Back { gone, .. } => vec![("gone for", words(*gone))],
             Fact::Booted { announced, gone, .. } => {
-                let mut details: Vec<_> =
-                    gone.iter().map(|gone| ("not heard for", words(*gone))).collect();
-                if !announced {
-                    details.push(("reboot", "it was not announced by a shutdown".into()));
-                }
-                details
+                let gone = gone.iter().map(|gone| ("not heard for", words(*gone)));
+                gone.chain((!announced).then(|| ("reboot", UNANNOUNCED.into()))).collect()
             }
             Fact::NeverSeen { configured, .. } => vec![
                 ("configured since", configured.to_string()),
@@ -85,6 +81,10 @@ impl Event {
             ],
             Fact::ChannelFails { waiting, .. } => vec![("waiting for it", messages(*waiting))],
             Fact::ChannelDelivers { failed_for, .. } => vec![("failed for", words(*failed_for))],
+            Fact::DyndnsFails { host, .. } => of_name(host, "meanwhile", STALE_NAME),
+            Fact::DyndnsKept { host, failed_for, .. } => {
+                of_name(host, "failed for", &words(*failed_for))
+            }
             // The words alone need not say which host they are about.
             Fact::Custom { host: Some(host), .. } => vec![("host", host.clone())],
             Fact::Shutdown { .. }
@@ -103,6 +103,13 @@ fn was_then(last: Wall, how: &str) -> Vec<(&'static str, String)> {
         ("was then", how.to_owned()),
         ("meanwhile", "nobody knows how it stands, its alert stays open".into()),
     ]
+}
+
+const UNANNOUNCED: &str = "it was not announced by a shutdown";
+const STALE_NAME: &str = "the name may lead to an address that is no longer the host's";
+
+fn of_name(host: &str, label: &'static str, text: &str) -> Vec<(&'static str, String)> {
+    vec![("host", host.to_owned()), (label, text.to_owned())]
 }
 
 fn messages(count: usize) -> String {

@@ -8,6 +8,7 @@ use crate::event::{Event, Fact, Level, MOST_OTHERS, Trouble};
 use crate::heartbeat::blindness::Blindness;
 use crate::heartbeat::deadlines::{Deadlines, Entry, What};
 use crate::heartbeat::host::{Host, Others};
+use crate::heartbeat::moves::{Moves, Path};
 use crate::heartbeat::profile::{self, Common, Names, Profile};
 use crate::heartbeat::restore::{self, Frame, plausible};
 use crate::heartbeat::trust::Trust;
@@ -37,6 +38,9 @@ pub struct Heard {
     pub ended: Vec<Trouble>,
     /// While keys are being changed: who signed with which.
     pub key: Option<KeyUse>,
+    /// The connection, when the datagram proves that its host is where it came from: it is signed,
+    /// new, and the host's name follows its address.
+    pub vouched: Option<Path>,
 }
 
 /// Which of two keys a connection signs with, while its host has two: told when that is the
@@ -89,6 +93,8 @@ pub struct Fleet {
     /// What unknown hosts are treated by.
     pub(super) stranger: Arc<Profile>,
     pub(super) strangers: usize,
+    /// The addresses that names in the DNS follow.
+    pub(super) moves: Moves,
     kernel: u32,
     /// What is told with the next `due`.
     pub(super) pending: Due,
@@ -98,7 +104,7 @@ impl Fleet {
     /// A fleet of which nothing was heard. Its rows do not tell which kernel's clock they are on:
     /// a daemon begins with [`restore`](Fleet::restore), without rows when there are none.
     pub fn new(rules: Rules, now: Now) -> Fleet {
-        let mut fleet = Fleet::empty(&rules);
+        let mut fleet = Fleet::empty(&rules, now);
         fleet.populate(profile::profiles(&rules), HashMap::new(), now);
         fleet
     }
@@ -113,7 +119,7 @@ impl Fleet {
         now: Now,
         kernel_boot: &str,
     ) -> Fleet {
-        let mut fleet = Fleet::empty(&rules);
+        let mut fleet = Fleet::empty(&rules, now);
         let frame = Frame::new(mark.as_ref(), kernel_boot, now, &mut fleet.blindness);
         fleet.kernel = frame.kernel();
         fleet.trust.reached(mark.map_or(Wall::default(), |mark| mark.now.wall));
@@ -135,7 +141,7 @@ impl Fleet {
         fleet
     }
 
-    fn empty(rules: &Rules) -> Fleet {
+    fn empty(rules: &Rules, now: Now) -> Fleet {
         Fleet {
             common: Common::new(rules),
             hosts: Vec::new(),
@@ -148,6 +154,7 @@ impl Fleet {
             changed: Vec::new(),
             stranger: Arc::default(),
             strangers: 0,
+            moves: Moves::begin(now),
             kernel: 0,
             pending: Due::default(),
         }

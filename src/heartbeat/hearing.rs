@@ -39,6 +39,7 @@ impl Fleet {
         let place = host.and_then(|host| self.hosts[host as usize].place(connection));
         let arrival = Arrival { datagram, signature, json, from, connection, host, place, now };
         let signed = self.authenticate(&arrival)?;
+        let proven = signed.as_ref().is_some_and(|(time, _)| self.proves_address(&arrival, *time));
         let before = self.deadlines.next();
         let (host, place) = self.admit(&arrival)?;
         let mut key = None;
@@ -57,7 +58,25 @@ impl Fleet {
             heard.ack = wire::ack(time, now.wall, key, bytes.len());
         }
         heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        if proven {
+            let connection = &self.hosts[host as usize].connections[place];
+            heard.vouched = Some((host, connection.name.clone()));
+        }
         Ok(heard)
+    }
+
+    /// Whether a signed datagram of this time proves that its host is where it came from, and
+    /// anybody wants to know that.
+    ///
+    /// One over a connection without a name must be later than all before it of either family:
+    /// who overhears a datagram could send it again over the other one, where it is new.
+    fn proves_address(&self, arrival: &Arrival, time: i64) -> bool {
+        let Some(host) = arrival.host.map(|host| &self.hosts[host as usize]) else { return false };
+        let newer = |place: usize| host.connections[place].signed < time;
+        host.profile.dyndns
+            && !self.moves.is_old(time, arrival.now)
+            && (arrival.datagram.connection.is_some()
+                || FAMILIES.iter().filter_map(|family| host.place(family)).all(newer))
     }
 
     /// Takes in a beat that somebody in this process vouches for, whatever keys there are: an alert
@@ -279,7 +298,7 @@ mod tests {
     use super::*;
     use crate::clock::{Mono, Wall};
     use crate::heartbeat::play::{BEGIN, DAY, Play, SECOND, rules};
-    use crate::heartbeat::settings::UnknownHosts;
+    use crate::heartbeat::settings::{HostSettings, UnknownHosts};
     use crate::heartbeat::wire::{Beat, key, sign};
     use crate::secret::Secret;
 
@@ -612,5 +631,76 @@ mod tests {
         assert!(signed_beat(&mut play, "new").unwrap().key.unwrap().previous);
         assert!(!signed_beat(&mut play, "own").unwrap().key.unwrap().previous);
         assert_eq!(signed_beat(&mut play, "old"), Err(Rejection::BadSignature));
+    }
+
+    /// A signed datagram that names what there is to name, sent so many seconds after the
+    /// beginning.
+    fn followed(host: &str, more: &str, after: i64) -> Vec<u8> {
+        let time = (BEGIN.wall.0 / 1000) + after;
+        let json = format!(r#"{{"host":"{host}","time":{time}{more}}}"#);
+        sign(&key(&Secret::new("k")), json.as_bytes())
+    }
+
+    fn following() -> Play {
+        let mut rules = rules();
+        rules.settings.key = Some(Secret::new("k"));
+        rules.hosts.get_mut("web1").unwrap().dyndns = true;
+        let web2 = rules.hosts["web1"].clone();
+        rules.hosts.insert("web2".into(), HostSettings { dyndns: false, ..web2 });
+        Play::with(rules)
+    }
+
+    /// The connection and the address that are told after a datagram that was believed.
+    fn told(play: &mut Play, bytes: &[u8], from: &str) -> Option<String> {
+        let from = from.parse().unwrap();
+        let path = play.fleet.hear(bytes, from, play.now).unwrap().vouched?;
+        let moved = play.fleet.moved(&path, from)?;
+        Some(format!("{} {} {}", moved.host, moved.connection, moved.address))
+    }
+
+    #[test]
+    fn only_a_new_address_of_a_host_that_is_followed_is_told() {
+        let mut play = following();
+        for (bytes, from, expected) in [
+            (followed("web1", "", 1), "1.1.1.1", Some("web1 ipv4 1.1.1.1")),
+            (followed("web1", "", 2), "1.1.1.1", None),
+            (followed("web1", "", 3), "::ffff:1.1.1.1", None),
+            (followed("web1", "", 4), "2a00::1", Some("web1 ipv6 2a00::1")),
+            (followed("web1", "", 5), "1.1.1.2", Some("web1 ipv4 1.1.1.2")),
+            (followed("web1", r#","connection":"vpn""#, 6), "1.1.1.9", Some("web1 vpn 1.1.1.9")),
+            (followed("web2", "", 7), "1.1.1.1", None),
+        ] {
+            assert_eq!(told(&mut play, &bytes, from).as_deref(), expected, "{from}");
+        }
+        let rules = play.rules.clone();
+        play.fleet.reconfigure(rules, play.now);
+        let again = told(&mut play, &followed("web1", "", 8), "1.1.1.2");
+        assert_eq!(again.as_deref(), Some("web1 ipv4 1.1.1.2"), "after a reload all is told anew");
+    }
+
+    #[test]
+    fn a_datagram_that_was_overheard_moved_the_name_of_its_host() {
+        let mut play = following();
+        let first = followed("web1", "", 2);
+        assert!(told(&mut play, &followed("web1", "", 1), "2a00::1").is_some());
+        assert!(told(&mut play, &first, "1.1.1.1").is_some());
+        // It is new over the other family, and beats there; it proves nothing.
+        assert_eq!(told(&mut play, &first, "2a00::66"), None);
+        let second = play.fleet.hear(&first, "1.1.1.66".parse().unwrap(), play.now);
+        assert_eq!(second.unwrap_err(), Rejection::Replay);
+        // What came before a crash and was not stored yet is believed again, but moves nothing.
+        let mut restarted = following();
+        restarted.now = BEGIN.later(60 * SECOND);
+        restarted.start(Vec::new(), None);
+        assert_eq!(told(&mut restarted, &followed("web1", "", 50), "1.1.1.66"), None);
+        assert!(told(&mut restarted, &followed("web1", "", 61), "1.1.1.1").is_some());
+    }
+
+    #[test]
+    fn what_is_not_signed_tells_no_address() {
+        let mut rules = rules();
+        rules.hosts.get_mut("web1").unwrap().dyndns = true;
+        let mut play = Play::with(rules);
+        assert_eq!(told(&mut play, BEAT.as_bytes(), "1.1.1.1"), None);
     }
 }

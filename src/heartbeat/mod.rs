@@ -12,6 +12,7 @@ mod host;
 mod keys;
 pub mod listener;
 mod metrics;
+pub mod moves;
 #[cfg(test)]
 mod play;
 mod presence;

@@ -63,6 +63,8 @@ pub struct Profile {
     pub grace: Option<Duration>,
     /// Its channels.
     pub channels: Vec<String>,
+    /// Whether its name in the DNS follows its address.
+    pub dyndns: bool,
     /// What goes for its connection `alertmanager`, before all else; none when it has none.
     pub sign: Option<Promise>,
     /// What goes likewise for its connection `local`: the daemon's own machine has one.
@@ -158,6 +160,7 @@ fn profile(
         interval: settings.interval,
         grace: settings.grace,
         channels: channels.to_vec(),
+        dyndns: settings.dyndns,
         sign: None,
         own: None,
         set,

@@ -160,17 +160,13 @@ impl HostSettings {
                 .unwrap_or(usual.threshold_config),
             watch: section.flag("watch").unwrap_or(usual.watch),
             notification_channels: section.names("notification_channels", "channel", channels),
-            dyndns: section.flag("dyndns").unwrap_or(usual.dyndns),
+            dyndns: usual.dyndns,
             key: section.secret("key", "key_file"),
             previous_key: section.secret("previous_key", "previous_key_file"),
             interval: section.duration_within("interval", INTERVALS),
             grace: section.duration("grace"),
         };
         check_previous(section, &settings.key, &settings.previous_key);
-        if settings.dyndns {
-            section
-                .warning("dyndns", "this version keeps no DNS records: nothing is done about it");
-        }
         settings
     }
 }
@@ -192,12 +188,17 @@ struct Mute {
     line: Option<usize>,
 }
 
+/// Reads the key `dyndns` of a host, which belongs to another feature; says whether the host's
+/// address is followed.
+pub type ReadDyndns<'a> = &'a mut dyn FnMut(&str, &mut Section) -> bool;
+
 /// Reads the section `hosts` of the top level.
 pub fn read_hosts(
     top: &mut Section,
     channels: &Names,
     default_channels: &[String],
     sets: &Names,
+    read_dyndns: ReadDyndns,
 ) -> BTreeMap<String, HostSettings> {
     let (mut unwatched, mut unheard) = (Vec::new(), Vec::new());
     let hosts = top.entries("hosts", |name, section| {
@@ -207,7 +208,8 @@ pub fn read_hosts(
                 "a host's name must be 1 to 253 letters, digits, dots, dashes, underscores",
             );
         }
-        let host = HostSettings::read(section, channels, sets);
+        let dyndns = read_dyndns(name, section);
+        let host = HostSettings { dyndns, ..HostSettings::read(section, channels, sets) };
         let mute = || Mute { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
         if !host.watch {

@@ -80,6 +80,7 @@ impl Fleet {
         self.deadlines.clear();
         self.trust.forget_witnesses();
         self.strangers = 0;
+        self.moves.forget();
         let mut known = HashMap::with_capacity(self.hosts.len());
         for mut host in std::mem::take(&mut self.hosts) {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.stranger);

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{info, warn};
 
 use super::datagram::{self, Kind};
 use super::fleet::{Due, Fleet, KeyUse, Mark, Row, Rules};
@@ -16,6 +16,10 @@ use crate::effect::{Effect, Sink};
 use crate::snapshot::HostView;
 use crate::store::{Table, Write};
 
+mod intake;
+
+pub use self::intake::OnMove;
+use self::intake::Source;
 mod vouched;
 
 /// The key of the last sign of life in the store.
@@ -48,6 +52,7 @@ pub struct Watch {
     // How many effects were sent, and which of them is known to be on disk.
     sent: AtomicU64,
     stored: Arc<AtomicU64>,
+    told: OnceLock<OnMove>,
 }
 
 struct Inner {
@@ -78,6 +83,7 @@ impl Watch {
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
             sent: AtomicU64::new(0),
             stored: Arc::default(),
+            told: OnceLock::new(),
         }
     }
 
@@ -99,18 +105,13 @@ impl Watch {
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
     ) -> Result<(), Rejection> {
-        let heard = self.hear_locked(bytes, from, now, then);
-        match heard {
-            Ok(()) => drop(self.accepted.fetch_add(1, Ordering::Relaxed)),
-            Err(why) => self.reject(why, bytes, from),
-        }
-        heard
+        self.hear_from(bytes, Source { address: from, told: self.told.get() }, now, then)
     }
 
     fn hear_locked(
         &self,
         bytes: &[u8],
-        from: IpAddr,
+        from: &Source,
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
     ) -> Result<(), Rejection> {
@@ -121,12 +122,15 @@ impl Watch {
         if inner.closed {
             return Err(Rejection::Busy);
         }
-        let heard = inner.fleet.hear(bytes, from, now)?;
+        let heard = inner.fleet.hear(bytes, from.address, now)?;
         if heard.wake {
             self.wake.notify_all();
         }
         if let Some(key) = &heard.key {
             inner.note_key(key);
+        }
+        if let (Some(path), Some(told)) = (&heard.vouched, from.told) {
+            inner.fleet.moved(path, from.address).into_iter().for_each(told);
         }
         let plain = heard.events.is_empty() && heard.rows.is_empty() && heard.ended.is_empty();
         if plain && self.all_stored() {
@@ -166,25 +170,6 @@ impl Watch {
             })),
             ..effect
         });
-    }
-
-    fn reject(&self, why: Rejection, bytes: &[u8], from: IpAddr) {
-        if let Some(index) = Rejection::ALL.iter().position(|other| other.name() == why.name()) {
-            self.rejected[index].fetch_add(1, Ordering::Relaxed);
-        }
-        debug!("a datagram from {from} was dropped: {why}");
-        if why == Rejection::UnknownHost
-            && let Ok(stranger) = datagram::parse(datagram::split(bytes).1)
-        {
-            let name = &stranger.host;
-            let is_news = {
-                let named = &mut self.lock().strangers;
-                named.len() < STRANGERS_NAMED && named.insert(name.to_string())
-            };
-            if is_news {
-                info!("{from} sends heartbeats as {name}, which is not under hosts: ignored");
-            }
-        }
     }
 
     /// Fires deadlines, notices when the machine slept, writes signs of life, until it is closed.

@@ -81,9 +81,17 @@ impl<'a> Reading<'a> {
         (self.environment)(name)
     }
 
-    /// A path as the file means it: relative to its own directory.
+    /// A path as the file means it: relative to its own directory. What systemd has loaded as a
+    /// credential is taken from there: `LoadCredential=secrets:/etc/hbd/secrets` makes of
+    /// `secrets/key` beside the file the credential `secrets_key` (systemd.exec(5)).
     pub fn resolve(&self, path: &str) -> PathBuf {
-        self.directory.join(path)
+        let resolved = self.directory.join(path);
+        let loaded = self.variable("CREDENTIALS_DIRECTORY").and_then(|directory| {
+            let inside = resolved.strip_prefix(&self.directory).ok()?.to_str()?;
+            let credential = Path::new(&directory).join(inside.replace('/', "_"));
+            (inside.contains('/') && credential.is_file()).then_some(credential)
+        });
+        loaded.unwrap_or(resolved)
     }
 
     /// Where a program is: a word without a slash is looked for in PATH.
@@ -126,4 +134,30 @@ pub(super) fn secret_file(path: &Path) -> io::Result<(String, bool)> {
     let end = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(end);
     Ok((text, data.is_file() && open_to_others(&data)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_systemd_loaded_as_a_credential_is_read_from_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let loaded = directory.path().to_str().unwrap().to_owned();
+        fs::write(directory.path().join("secrets_key"), "x").unwrap();
+        let environment = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| loaded.clone());
+        let reading = Reading::new(Path::new("/etc/hbd/heartbeat.yaml"), &environment);
+        for path in ["secrets/key", "/etc/hbd/secrets/key"] {
+            assert_eq!(reading.resolve(path), directory.path().join("secrets_key"));
+        }
+        for (path, resolved) in [
+            ("secrets/other", "/etc/hbd/secrets/other"),
+            ("secrets_key", "/etc/hbd/secrets_key"),
+            ("/secrets/key", "/secrets/key"),
+        ] {
+            assert_eq!(reading.resolve(path), Path::new(resolved));
+        }
+    }
 }

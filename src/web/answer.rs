@@ -19,7 +19,7 @@ use super::stream::Pieces;
 use super::wanted::wanted;
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
-use crate::snapshot::{ChannelView, NotificationView};
+use crate::snapshot::{ChannelView, DyndnsView, NotificationView};
 
 /// A request, as it is after the gate.
 pub struct Request<'a> {
@@ -148,6 +148,10 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             let now = Now::read().wall.to_string();
             Reply::json(200, &Channels { now, channels: house.channels() })
         }
+        Ok(Route::Dyndns) => {
+            let now = Now::read().wall.to_string();
+            Reply::json(200, &Dyndns { now, names: house.dyndns() })
+        }
         Ok(
             Route::Notifications | Route::Notify | Route::Heartbeat | Route::Alert | Route::Reload,
         ) => Reply::problem(target, 500, "it is answered elsewhere"),
@@ -158,6 +162,12 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
 struct Channels {
     now: String,
     channels: Vec<ChannelView>,
+}
+
+#[derive(Serialize)]
+struct Dyndns {
+    now: String,
+    names: Vec<DyndnsView>,
 }
 
 /// `next` goes into `before` of the next request; null when there is no more.

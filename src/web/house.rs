@@ -7,7 +7,7 @@ use super::metrics::Figures;
 use super::notice::Notice;
 use super::wanted::Wanted;
 use crate::problem::Problems;
-use crate::snapshot::{ChannelView, HostView, NotificationView};
+use crate::snapshot::{ChannelView, DyndnsView, HostView, NotificationView};
 
 /// The daemon, as the web knows it. Called from several threads at once.
 pub trait House: Send + Sync {
@@ -30,6 +30,11 @@ pub trait House: Send + Sync {
 
     /// The figures of `/metrics`.
     fn figures(&self) -> Figures;
+
+    /// How the names in the DNS stand that follow their hosts, by host.
+    fn dyndns(&self) -> Vec<DyndnsView> {
+        Vec::new()
+    }
 
     /// How every channel stands.
     fn channels(&self) -> Vec<ChannelView>;

@@ -11,7 +11,7 @@ use super::house::House;
 use super::stream::Pieces;
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::snapshot::{HostView, State};
+use crate::snapshot::{DyndnsState, DyndnsView, HostView, State};
 
 /// The `Content-Type` of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -104,6 +104,7 @@ pub fn body(house: Arc<dyn House>) -> impl Read + Send {
         let mut text = String::new();
         if !std::mem::replace(&mut begun, true) {
             figures(&house.figures(), &mut text);
+            names(&house.dyndns(), &mut text);
         } else if let Some((name, write)) = current {
             let hosts = house.hosts(from, HOSTS_AT_ONCE);
             from += hosts.len();
@@ -219,6 +220,29 @@ fn reloads(figures: &Figures, text: &mut String) {
             ),
             unix_seconds(expiry),
         );
+    }
+}
+
+/// Nothing where no names are kept.
+fn names(names: &[DyndnsView], text: &mut String) {
+    if names.is_empty() {
+        return;
+    }
+    let family = "hbd_dyndns_up";
+    head(text, family, "gauge", "Whether the name in the DNS can be kept.");
+    for view in names {
+        let fails = matches!(view.state, DyndnsState::Failing | DyndnsState::Refused);
+        sample(text, family, &[("host", &view.host), ("name", &view.name)], u8::from(!fails));
+    }
+    let family = "hbd_dyndns_last_update_timestamp_seconds";
+    head(text, family, "gauge", "When the record was last written.");
+    for view in names {
+        for record in &view.records {
+            let labels = [("host", &*view.host), ("name", &*view.name), ("type", record.record)];
+            if let Some(time) = record.last_update {
+                sample(text, family, &labels, unix_seconds(time));
+            }
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Route {
     Alert,
     /// How the channels stand.
     Channels,
+    /// How the names in the DNS stand.
+    Dyndns,
     /// What was sent, and what waits.
     Notifications,
     /// Something to be told at once.
@@ -33,7 +35,7 @@ pub enum Route {
 type Make = fn(String) -> Route;
 
 /// Method, path (`*` is the last segment, percent-decoded), what it is. HEAD goes with GET.
-const ROUTES: [(&str, &str, Make); 11] = [
+const ROUTES: [(&str, &str, Make); 12] = [
     ("GET", "/-/healthy", |_| Route::Healthy),
     ("GET", "/-/ready", |_| Route::Ready),
     ("GET", "/metrics", |_| Route::Metrics),
@@ -42,6 +44,7 @@ const ROUTES: [(&str, &str, Make); 11] = [
     ("POST", "/api/v1/heartbeat", |_| Route::Heartbeat),
     ("POST", "/alert", |_| Route::Alert),
     ("GET", "/api/v1/channels", |_| Route::Channels),
+    ("GET", "/api/v1/dyndns", |_| Route::Dyndns),
     ("GET", "/api/v1/notifications", |_| Route::Notifications),
     ("POST", "/api/v1/notify", |_| Route::Notify),
     ("POST", "/-/reload", |_| Route::Reload),
@@ -130,6 +133,7 @@ mod tests {
             ("GET", "/api/v1/hosts/m%C3%BCnster", Ok(Route::Host("m\u{fc}nster".into()))),
             ("POST", "/api/v1/heartbeat", Ok(Route::Heartbeat)),
             ("GET", "/api/v1/channels", Ok(Route::Channels)),
+            ("GET", "/api/v1/dyndns", Ok(Route::Dyndns)),
             ("GET", "/api/v1/notifications?limit=3", Ok(Route::Notifications)),
             ("POST", "/api/v1/notify", Ok(Route::Notify)),
             ("POST", "/-/reload", Ok(Route::Reload)),

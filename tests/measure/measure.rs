@@ -174,7 +174,9 @@ const KEY: &str = "a-key-of-some-length";
 
 fn flood_with(key: Option<ring::hmac::Key>, heartbeat: &str) {
     const TIME: Duration = Duration::from_secs(3);
-    let bare = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    // With as large a receive buffer.
+    let settings = heartbeat::heartbeat::settings::Settings { port: 0, ..Default::default() };
+    let bare = heartbeat::heartbeat::listener::bind(&settings).expect("a socket");
     let address = bare.local_addr().expect("an address");
     let own = key.clone();
     let sender = std::thread::spawn(move || send_for(TIME, address, own.as_ref()));

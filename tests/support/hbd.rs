@@ -170,6 +170,17 @@ impl Hbd {
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
+    /// Has it read its configuration again.
+    pub fn reload(&self) {
+        let done = || {
+            let lines = lock(&self.log.0);
+            lines.iter().filter(|line| line.contains("the configuration was")).count()
+        };
+        let before = done();
+        self.signal(libc::SIGHUP);
+        self.wait_until("reloaded", |_| done() > before);
+    }
+
     /// As a crash does it.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

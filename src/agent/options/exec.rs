@@ -2,7 +2,7 @@
 
 use lexopt::{Arg, Parser};
 
-use super::{Command, Job, NO_SERVER, Word, next, value};
+use super::{Command, Job, Word, next, value};
 use crate::agent::own;
 
 /// What `hbc exec` has in common with `hbc send`.
@@ -37,9 +37,6 @@ pub fn exec(parser: &mut Parser) -> Result<Command, String> {
                 break;
             }
         }
-    }
-    if job.errand.servers.is_empty() {
-        return Err(NO_SERVER.into());
     }
     if job.command.is_empty() {
         return Err("what shall be run? Try: hbc exec --server HOST:PORT -- COMMAND".into());
@@ -111,8 +108,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_the_remedy() {
         for (line, what) in [
-            (&["exec", "--", "true"][..], "--server HOST:PORT is missing"),
-            (&["exec", "--server", "a"], "what shall be run?"),
+            (&["exec", "--server", "a"][..], "what shall be run?"),
             (&["exec", "--server", "a", "--"], "what shall be run?"),
             (&["exec", "--server", "a", "--message", "x"], "exec tells by itself"),
             (&["exec", "--server", "a", "--uptime", "x"], "exec has no option --uptime"),

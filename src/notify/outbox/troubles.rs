@@ -249,6 +249,7 @@ impl Troubles {
             | Trouble::Metric { .. }
             | Trouble::Backup { .. }
             | Trouble::Alertmanager
+            | Trouble::Dyndns { .. }
             | Trouble::Store => None,
         };
         self.open.values().filter_map(of).collect()

@@ -1,0 +1,41 @@
+# bash completion for hbd(8)
+
+_hbd()
+{
+    local cur prev words cword
+    _init_completion || return
+    case $prev in
+        --config | -c | --ca-file | --write)
+            _filedir
+            return
+            ;;
+        --level)
+            COMPREPLY=($(compgen -W 'ok info warning critical' -- "$cur"))
+            return
+            ;;
+        --color)
+            COMPREPLY=($(compgen -W 'auto always never' -- "$cur"))
+            return
+            ;;
+        --host | --channel | --url | --limit | --address)
+            return
+            ;;
+    esac
+    if ((cword == 1)); then
+        COMPREPLY=($(compgen -W 'run check notify status log backup key dyndns --help --version' -- "$cur"))
+        return
+    fi
+    local options=--help
+    case ${words[1]} in
+        run) options+=' --config' ;;
+        check) options+=' --config --strict --json' ;;
+        notify) options+=' --config --host --channel --default --level --json' ;;
+        status) options+=' --config --url --ca-file --all --json --color' ;;
+        log) options+=' --config --url --ca-file --limit --json' ;;
+        backup) options+=' --config --all --json' ;;
+        key) options+=' --config --common --write --status --url --ca-file' ;;
+        dyndns) options+=' --config --url --ca-file --json --dry-run --address' ;;
+    esac
+    COMPREPLY=($(compgen -W "$options" -- "$cur"))
+} &&
+    complete -F _hbd hbd

@@ -1,0 +1,38 @@
+# fish completion for hbd(8)
+
+function __hbd_in
+    contains -- (commandline -opc)[2] $argv
+end
+
+set -l commands run check notify status log backup key dyndns
+set -l first "not __fish_seen_subcommand_from $commands"
+
+complete -c hbd -f
+complete -c hbd -n $first -l help -d 'help'
+complete -c hbd -n $first -l version -d 'the version'
+complete -c hbd -n $first -a run -d 'the daemon, in the foreground'
+complete -c hbd -n $first -a check -d 'say what is wrong with the configuration'
+complete -c hbd -n $first -a notify -d 'send a message now'
+complete -c hbd -n $first -a status -d 'how hosts, alerts and channels are'
+complete -c hbd -n $first -a log -d 'what was sent to whom'
+complete -c hbd -n $first -a backup -d 'how backup plans and their repositories are'
+complete -c hbd -n $first -a key -d 'make a key for a host'
+complete -c hbd -n $first -a dyndns -d 'the names of hosts on changing addresses'
+complete -c hbd -n "not $first" -s c -l config -r -F -d 'the configuration'
+complete -c hbd -n '__hbd_in check' -l strict -d 'warnings count as errors'
+complete -c hbd -n '__hbd_in check notify status log backup dyndns' -l json -d 'for programs'
+complete -c hbd -n '__hbd_in notify' -l host -x -d 'the channels of a host'
+complete -c hbd -n '__hbd_in notify' -l channel -x -d 'this channel'
+complete -c hbd -n '__hbd_in notify' -l default -d 'the default channels'
+complete -c hbd -n '__hbd_in notify' -l level -x -a 'ok info warning critical' -d 'how much it matters'
+complete -c hbd -n '__hbd_in status log key dyndns' -l url -x -d 'where the daemon is'
+complete -c hbd -n '__hbd_in status log key dyndns' -l ca-file -r -F -d 'who signed its certificate'
+complete -c hbd -n '__hbd_in status' -l all -d 'those that are well, too'
+complete -c hbd -n '__hbd_in status' -l color -x -a 'auto always never' -d 'colours'
+complete -c hbd -n '__hbd_in key' -l common -d 'the key of all hosts'
+complete -c hbd -n '__hbd_in key' -l write -r -F -d 'into this file'
+complete -c hbd -n '__hbd_in key' -l status -d 'who still signs with a previous key'
+complete -c hbd -n '__hbd_in log' -l limit -x -d 'so many messages'
+complete -c hbd -n '__hbd_in backup' -l all -d 'every plan'
+complete -c hbd -n '__hbd_in dyndns' -l dry-run -d 'show what would be sent'
+complete -c hbd -n '__hbd_in dyndns' -l address -x -d 'as if the host had it'

@@ -1,0 +1,55 @@
+#compdef hbd
+# zsh completion for hbd(8)
+
+_hbd() {
+    local curcontext=$curcontext state line
+    local config='(-c --config)'{-c,--config}'[the configuration]:file:_files'
+    local -a daemon=(
+        $config '--url[where the daemon is]:url:_urls'
+        '--ca-file[who signed its certificate]:file:_files' '--json[for programs]'
+    )
+    local -a commands=(
+        'run:the daemon, in the foreground'
+        'check:say what is wrong with the configuration'
+        'notify:send a message now'
+        'status:how hosts, alerts and channels are'
+        'log:what was sent to whom'
+        'backup:how backup plans and their repositories are'
+        'key:make a key for a host'
+        'dyndns:the names of hosts on changing addresses'
+    )
+    _arguments -C '(- *)--help[help]' '(- *)--version[the version]' '1:command:->command' '*::argument:->argument'
+    case $state in
+        command) _describe command commands ;;
+        argument)
+            case $words[1] in
+                run) _arguments $config ;;
+                check) _arguments $config '--strict[warnings count as errors]' '--json[for programs]' ;;
+                notify)
+                    _arguments $config '--host[the channels of a host]:host:' \
+                        '*--channel[this channel]:channel:' '--default[the default channels]' \
+                        '--level[how much it matters]:level:(ok info warning critical)' \
+                        '--json[for programs]' '1:message:'
+                    ;;
+                status)
+                    _arguments $daemon '--all[those that are well, too]' \
+                        '--color[colours]:when:(auto always never)' '1:host:'
+                    ;;
+                log)
+                    _arguments $daemon '--limit[so many messages]:number:' '1:host:'
+                    ;;
+                backup) _arguments $config '--all[every plan]' '--json[for programs]' '1:plan:' ;;
+                key)
+                    _arguments $daemon '--common[the key of all hosts]' '--write[into this file]:file:_files' \
+                        '--status[who still signs with a previous key]' '1:host:'
+                    ;;
+                dyndns)
+                    _arguments $daemon '--dry-run[show what would be sent]' \
+                        '*--address[as if the host had it]:address:' '1:host:'
+                    ;;
+            esac
+            ;;
+    esac
+}
+
+_hbd "$@"

@@ -1,0 +1,354 @@
+//! One name: which address it should have, which it has, and when to do something about it. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::method::{Bad, Method, Wish};
+use super::names::{self, Family};
+use super::row::{Row, fingerprint};
+use super::settings::Entry;
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Event, Fact, Level};
+
+mod shown;
+
+/// The longest pause between two attempts that may help.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
+/// What a provider has forbidden is tried again after this time.
+const FORBIDDEN_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+/// Something to do now, outside: nothing here waits for a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// What is to be written.
+    pub wish: Wish,
+    /// How.
+    pub entry: Entry,
+    /// Whether the zone may say so already, and is asked first.
+    pub ask: bool,
+}
+
+/// What an attempt achieved: the records are as they should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Those that had to be written.
+    pub written: Vec<IpAddr>,
+    /// Those that were so already.
+    pub found: Vec<IpAddr>,
+}
+
+/// A host whose name is kept.
+#[derive(Debug)]
+pub struct Kept {
+    host: String,
+    entry: Entry,
+    /// What was heard since the start, by family and place among the connections.
+    heard: BTreeMap<(Family, usize), IpAddr>,
+    slots: BTreeMap<Family, Slot>,
+    failure: Option<Failure>,
+    /// How many attempts failed in a row.
+    failures: u32,
+    not_before: Mono,
+    /// Until when a provider wants to be left alone.
+    held_until: Option<Wall>,
+    dirty: bool,
+}
+
+/// The records of one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Slot {
+    /// An address that has to prove itself first.
+    coming: Option<(IpAddr, Mono)>,
+    /// What the record should hold.
+    wanted: Option<IpAddr>,
+    /// What it holds, as far as is known, and when that was written by us.
+    sent: Option<(IpAddr, Option<Wall>)>,
+    /// Not before this it is written again.
+    not_before: Mono,
+    /// The host was heard from `wanted` since the start.
+    heard: bool,
+    /// What the zone says was compared with `wanted` since the start.
+    checked: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
+    since: Now,
+    at: Wall,
+    bad: Bad,
+    told: bool,
+}
+
+impl Slot {
+    fn in_place(&self) -> bool {
+        self.wanted.is_some() && self.sent.map(|(address, _)| address) == self.wanted
+    }
+
+    /// The address to be written, where there is something to do.
+    fn due(&self) -> Option<IpAddr> {
+        let resting = self.in_place() && (self.checked || !self.heard);
+        self.wanted.filter(|_| self.coming.is_none() && !resting)
+    }
+}
+
+impl Kept {
+    /// A name of which nothing is known.
+    pub fn new(host: &str, entry: Entry) -> Kept {
+        Kept {
+            host: host.to_owned(),
+            entry,
+            heard: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            failure: None,
+            failures: 0,
+            not_before: Mono(i64::MIN),
+            held_until: None,
+            dirty: false,
+        }
+    }
+
+    /// A name as the store knew it. Another configuration lifts what a provider has forbidden.
+    pub fn restore(host: &str, entry: Entry, row: Row, now: Now) -> Kept {
+        let same = row.fingerprint == fingerprint(&entry);
+        let same_place = row.name == entry.name && row.place == entry.method.place();
+        let mut kept = Kept::new(host, entry);
+        for (family, record) in row.records {
+            let sent = record.sent.filter(|_| same_place);
+            let rested = record.at.map_or(Duration::MAX, |at| now.wall.since(at));
+            let left = kept.entry.pace.min_interval.saturating_sub(rested);
+            let slot = Slot {
+                wanted: record.wanted,
+                sent: sent.map(|sent| (sent, record.at)),
+                not_before: now.mono + left,
+                ..Slot::default()
+            };
+            kept.slots.insert(family, slot);
+        }
+        kept.failure = row.failure.map(|failure| {
+            let age = now.wall.since(failure.since);
+            let since = Now { mono: now.mono - age, wall: failure.since };
+            let bad = if failure.refused { Bad::Refused } else { Bad::Unreachable };
+            Failure { since, at: failure.at, bad: bad(failure.why), told: failure.told }
+        });
+        if let Some(until) = row.held_until.filter(|until| same && *until > now.wall) {
+            // A clock that was wrong must not hold it for ever.
+            kept.not_before = now.mono + until.since(now.wall).min(FORBIDDEN_PAUSE);
+            kept.held_until = Some(until);
+        }
+        kept.dirty = !same;
+        kept.drop_strange_families();
+        kept
+    }
+
+    /// Goes by a new configuration from now on.
+    pub fn reconfigure(&mut self, entry: Entry, now: Now) {
+        if entry == self.entry {
+            return;
+        }
+        if (&entry.name, entry.method.place()) != (&self.entry.name, self.entry.method.place()) {
+            self.slots.values_mut().for_each(|slot| slot.sent = None);
+        }
+        if entry.method != self.entry.method || entry.name != self.entry.name {
+            self.slots.values_mut().for_each(|slot| slot.checked = false);
+            (self.not_before, self.held_until, self.failures) = (now.mono, None, 0);
+        }
+        if entry.connections != self.entry.connections {
+            self.heard.clear();
+        }
+        self.entry = entry;
+        self.drop_strange_families();
+        self.dirty = true;
+    }
+
+    /// Another url may have no place for the addresses of a family.
+    fn drop_strange_families(&mut self) {
+        let families = self.entry.method.families();
+        self.slots.retain(|family, _| families.contains(family));
+    }
+
+    /// A believed, signed datagram came over `connection` from `address`.
+    ///
+    /// # Errors
+    /// Why that address does not count.
+    pub fn hear(
+        &mut self,
+        connection: &str,
+        address: IpAddr,
+        now: Now,
+    ) -> Result<(), &'static str> {
+        let address = address.to_canonical();
+        let family = Family::of(address);
+        let place = self.entry.connections.iter().position(|name| name == connection);
+        let place = place.ok_or("its connection is not among the connections of dyndns")?;
+        if !self.entry.method.families().contains(&family) {
+            return Err("the url has no place for addresses of this family");
+        }
+        if address.is_unspecified() || address.is_multicast() {
+            return Err("it is no address of a host");
+        }
+        if !self.entry.allow_private && !names::is_public(address) {
+            return Err("it is private, and allow_private is not set");
+        }
+        self.heard.insert((family, place), address);
+        let mut known = self.heard.range((family, 0)..=(family, usize::MAX));
+        let (_, first) = known.next().expect("one was just put in");
+        let (first, asks) = (*first, matches!(self.entry.method, Method::Rfc2136(_)));
+        let slot = self.slots.entry(family).or_default();
+        if slot.wanted == Some(first) {
+            (slot.coming, slot.heard) = (None, true);
+            // A provider is not asked what it holds: it would count that as an update.
+            slot.checked |= slot.in_place() && !asks;
+        } else if slot.coming.is_none_or(|(coming, _)| coming != first) {
+            slot.coming = Some((first, now.mono));
+        }
+        Ok(())
+    }
+
+    /// What is to be done now, after the addresses that have proven themselves were taken over.
+    pub fn step(&mut self, now: Now) -> Option<Attempt> {
+        for slot in self.slots.values_mut() {
+            if let Some((address, since)) = slot.coming
+                && now.mono >= since + self.entry.pace.settle
+            {
+                slot.wanted = Some(address);
+                (slot.coming, slot.heard) = (None, true);
+                self.dirty = true;
+            }
+        }
+        if now.mono < self.not_before {
+            return None;
+        }
+        let open = |slot: &&Slot| slot.not_before <= now.mono;
+        let due = self.slots.values().filter(open).filter_map(Slot::due);
+        let at_once = if self.entry.method.joint() { usize::MAX } else { 1 };
+        let addresses: Vec<IpAddr> = due.take(at_once).collect();
+        if addresses.is_empty() {
+            return None;
+        }
+        let known = self.slots.values().filter_map(|slot| slot.wanted).collect();
+        let (host, name) = (self.host.clone(), self.entry.name.clone());
+        let unasked = |slot: &Slot| slot.due().is_some() && !slot.checked;
+        Some(Attempt {
+            wish: Wish { host, name, addresses, known },
+            entry: self.entry.clone(),
+            ask: self.slots.values().any(unasked),
+        })
+    }
+
+    /// An attempt has ended; what there is to tell.
+    pub fn ended(&mut self, attempt: &Attempt, outcome: Result<Done, Bad>, now: Now) {
+        if attempt.entry.method != self.entry.method || attempt.entry.name != self.entry.name {
+            // What the configuration says meanwhile is done by the next one.
+            return;
+        }
+        match outcome {
+            Ok(done) => self.succeeded(&done, now),
+            Err(bad) => self.failed(bad, now),
+        }
+    }
+
+    fn succeeded(&mut self, done: &Done, now: Now) {
+        (self.failures, self.not_before, self.held_until) = (0, now.mono, None);
+        for address in done.found.iter().chain(&done.written) {
+            let slot = self.slots.entry(Family::of(*address)).or_default();
+            let written = done.written.contains(address);
+            let known = slot.sent.filter(|(sent, _)| sent == address).and_then(|(_, at)| at);
+            let sent = Some((*address, if written { Some(now.wall) } else { known }));
+            self.dirty |= slot.sent != sent;
+            slot.sent = sent;
+            slot.checked = true;
+            if written {
+                slot.not_before = now.mono + self.entry.pace.min_interval;
+            }
+        }
+    }
+
+    fn failed(&mut self, bad: Bad, now: Now) {
+        self.failures += 1;
+        let usual = self.pause();
+        let (pause, held) = match &bad {
+            Bad::Unreachable(_) => (usual, false),
+            Bad::Refused(_) => match self.entry.method {
+                Method::Rfc2136(_) => (usual, false),
+                Method::Http(_) => (usual.max(LONGEST_PAUSE), true),
+            },
+            Bad::Busy(_, least) => (usual.max(*least), true),
+            Bad::Forbidden(_) => (FORBIDDEN_PAUSE, true),
+        };
+        self.not_before = now.mono + pause;
+        self.held_until = held.then_some(now.wall + pause);
+        let known = self.failure.take();
+        self.dirty |= held || known.as_ref().is_none_or(|known| known.bad != bad);
+        let (since, told) = known.map_or((now, false), |known| (known.since, known.told));
+        self.failure = Some(Failure { since, at: now.wall, bad, told });
+    }
+
+    /// Doubled with every failure, and a little different for each name: they must not all come
+    /// back at once.
+    fn pause(&self) -> Duration {
+        let retry = self.entry.pace.retry;
+        let doubled = retry.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ u64::from(self.failures);
+        for byte in self.entry.name.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        let share = 0.8 + (hash >> 40) as f64 / (1_u64 << 24) as f64 * 0.4;
+        doubled.min(LONGEST_PAUSE.max(retry)).mul_f64(share)
+    }
+
+    /// What there is to tell: a failure that lasts or that somebody has to mend, or its end.
+    pub fn tell(&mut self, now: Now) -> Option<Event> {
+        let rests = |slot: &Slot| slot.in_place() && slot.coming.is_none() && slot.due().is_none();
+        let well = self.slots.values().all(rests) && self.slots.values().any(|slot| slot.checked);
+        let (host, name) = (self.host.clone(), self.entry.name.clone());
+        let failure = self.failure.as_mut()?;
+        if well {
+            let failed_for = now.mono.since(failure.since.mono);
+            let told = failure.told;
+            (self.failure, self.failures, self.dirty) = (None, 0, true);
+            let fact = Fact::DyndnsKept { host, name, failed_for };
+            return told.then_some(Event { at: now.wall, level: Level::Ok, fact });
+        }
+        let grave = matches!(failure.bad, Bad::Refused(_) | Bad::Forbidden(_));
+        let lasting = now.mono >= failure.since.mono + self.entry.pace.report_after;
+        if failure.told || !(grave || lasting) {
+            return None;
+        }
+        (failure.told, self.dirty) = (true, true);
+        let fact = Fact::DyndnsFails { host, name, why: failure.bad.why().to_owned() };
+        Some(Event { at: now.wall, level: Level::Warning, fact })
+    }
+
+    /// When to look again; none when only a datagram can bring something new.
+    pub fn next(&self) -> Option<Mono> {
+        let untold = self.failure.iter().filter(|failure| !failure.told);
+        let untold = untold.map(|failure| failure.since.mono + self.entry.pace.report_after);
+        self.next_attempt().into_iter().chain(untold).min()
+    }
+
+    /// When it may be tried next; none when there is nothing to do.
+    pub fn next_attempt(&self) -> Option<Mono> {
+        let settled = self.slots.values().filter_map(|slot| {
+            let (_, since) = slot.coming?;
+            Some(since + self.entry.pace.settle)
+        });
+        let due = self.slots.values().filter(|slot| slot.due().is_some());
+        let due = due.map(|slot| slot.not_before.max(self.not_before));
+        settled.chain(due).min()
+    }
+
+    /// Its row, when that changed since it was last taken.
+    pub fn take_row(&mut self) -> Option<Row> {
+        std::mem::take(&mut self.dirty).then(|| self.row())
+    }
+
+    /// How many attempts failed in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+#[cfg(test)]
+#[path = "kept_tests.rs"]
+mod tests;

@@ -1,0 +1,310 @@
+//! The section `dyndns`, and what a host says beyond it.
+
+use std::time::Duration;
+
+use domain::tsig::Algorithm;
+use domain::utils::base64;
+
+use super::method::{Method, Provider, Server};
+use super::{names, provider};
+use crate::address::is_host;
+use crate::section::{Section, Switch};
+
+/// The connections that count when none are named: those that are called after their address.
+const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
+/// What dyndns2 and DuckDNS say when all is well.
+const EXPECTED: [&str; 3] = ["good", "nochg", "OK"];
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const ALGORITHMS: [(&str, Algorithm); 2] =
+    [("hmac-sha256", Algorithm::Sha256), ("hmac-sha512", Algorithm::Sha512)];
+
+/// The keys of one method that the other does not have.
+const OF_RFC2136: [&str; 7] = ["server", "port", "ttl", "key_name", "key", "key_file", "algorithm"];
+const OF_HTTP: [&str; 8] =
+    ["url", "url_file", "user", "password", "password_file", "expect", "allow_http", "ca_file"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Rfc2136,
+    Http,
+}
+
+/// How patient one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// An address that changes again within this time was none.
+    pub settle: Duration,
+    /// The pause after a first failure; each further one doubles it.
+    pub retry: Duration,
+    /// The least time between two attempts for one name.
+    pub min_interval: Duration,
+    /// What fails for so long is told.
+    pub report_after: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            settle: Duration::from_secs(30),
+            retry: Duration::from_secs(30),
+            min_interval: Duration::from_secs(60),
+            report_after: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The section `dyndns`, or that of a host on top of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The template of the names; none means the usual one.
+    pub name: Option<String>,
+    /// The zone, without a trailing dot.
+    pub zone: Option<String>,
+    /// The connections whose addresses count.
+    pub connections: Vec<String>,
+    /// Whether addresses that only some can reach count, too.
+    pub allow_private: bool,
+    /// How patient one is.
+    pub pace: Pace,
+    /// How names are changed; none when that is not complete, which was reported.
+    pub method: Option<Method>,
+    kind: Option<Kind>,
+}
+
+/// How the name of one host is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name in the DNS, without a trailing dot.
+    pub name: String,
+    /// The connections whose addresses count; the first that was heard goes before the others.
+    pub connections: Vec<String>,
+    /// Whether addresses that only some can reach count, too.
+    pub allow_private: bool,
+    /// How patient one is.
+    pub pace: Pace,
+    /// How the name is changed.
+    pub method: Method,
+}
+
+impl Settings {
+    /// Reads the section; what it does not say is taken from `base`, which is the section of all
+    /// hosts when this is that of one.
+    pub fn read(section: &mut Section, base: Option<&Settings>) -> Settings {
+        let kind = section
+            .choice("method", &[("rfc2136", Kind::Rfc2136), ("http", Kind::Http)])
+            .or(base.and_then(|base| base.kind));
+        let zone = read_zone(section).or(base.and_then(|base| base.zone.clone()));
+        let settings = Settings {
+            name: section.text("name").or(base.and_then(|base| base.name.clone())),
+            connections: section
+                .texts("connections")
+                .or(base.map(|base| base.connections.clone()))
+                .unwrap_or(FAMILIES.map(String::from).into()),
+            allow_private: section
+                .flag("allow_private")
+                .or(base.map(|base| base.allow_private))
+                .unwrap_or(false),
+            pace: read_pace(section, base.map_or_else(Pace::default, |base| base.pace)),
+            method: read_method(section, kind, zone.as_deref(), base),
+            kind,
+            zone,
+        };
+        if settings.connections.is_empty() {
+            section.error("connections", "is empty: no address would ever count");
+        }
+        settings
+    }
+
+    /// How the name of `host` is kept by this; none when it is not complete.
+    ///
+    /// # Errors
+    /// Why it can have no name.
+    fn entry(&self, host: &str) -> Result<Option<Entry>, String> {
+        let Some(method) = self.method.clone() else { return Ok(None) };
+        let usual = if self.zone.is_some() { "{host}.{zone}" } else { "{host}" };
+        let template = self.name.as_deref().unwrap_or(usual);
+        if template.contains("{zone}") && self.zone.is_none() {
+            return Err("the name wants a {zone}, and none is set".into());
+        }
+        let name = names::fill(template, host, self.zone.as_deref())?;
+        if let Method::Rfc2136(server) = &method
+            && !names::is_within(&name, &server.zone)
+        {
+            return Err(format!("the name {name} is not in the zone {}", server.zone));
+        }
+        Ok(Some(Entry {
+            name,
+            connections: self.connections.clone(),
+            allow_private: self.allow_private,
+            pace: self.pace,
+            method,
+        }))
+    }
+}
+
+/// Reads the key `dyndns` of a host; `base` is the section of all hosts.
+pub fn read_host(host: &str, section: &mut Section, base: Option<&Settings>) -> Option<Entry> {
+    let own = section.switch("dyndns", |section| Settings::read(section, base))?;
+    let settings = match own {
+        Switch::Flag(false) => return None,
+        Switch::Section(own) => own,
+        Switch::Flag(true) => match base {
+            Some(base) => base.clone(),
+            None => {
+                section.warning(
+                    "dyndns",
+                    "nothing is done about it: no section dyndns says which server keeps the name",
+                );
+                return None;
+            }
+        },
+    };
+    settings.entry(host).unwrap_or_else(|why| {
+        section.error("dyndns", why);
+        None
+    })
+}
+
+fn read_zone(section: &mut Section) -> Option<String> {
+    let text = section.text("zone")?;
+    let zone = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
+    match names::check(&zone) {
+        Ok(()) => Some(zone),
+        Err(why) => {
+            section.error("zone", why);
+            None
+        }
+    }
+}
+
+fn read_pace(section: &mut Section, usual: Pace) -> Pace {
+    let mut read = |key, least| section.duration_within(key, Duration::from_millis(least)..=DAY);
+    Pace {
+        settle: read("settle", 0).unwrap_or(usual.settle),
+        retry: read("retry", 100).unwrap_or(usual.retry),
+        min_interval: read("min_interval", 0).unwrap_or(usual.min_interval),
+        report_after: read("report_after", 0).unwrap_or(usual.report_after),
+    }
+}
+
+/// Refuses what belongs to the other method, in clearer words than an unknown key.
+fn refuse_others(section: &mut Section, keys: &[&'static str], method: &str) {
+    for key in keys {
+        if section.given(key) {
+            section.error(key, format!("goes with method: {method} only"));
+            section.ignore(key);
+        }
+    }
+}
+
+/// What is missing in the section of all hosts is told there, and not once more for each host.
+fn read_method(
+    section: &mut Section,
+    kind: Option<Kind>,
+    zone: Option<&str>,
+    base: Option<&Settings>,
+) -> Option<Method> {
+    let inherited = base.and_then(|base| base.method.as_ref());
+    let incomplete = |kind| base.is_some_and(|base| base.kind == kind && base.method.is_none());
+    let lacks = !incomplete(kind);
+    match (kind, inherited) {
+        (Some(Kind::Rfc2136), Some(Method::Rfc2136(server))) => {
+            read_server(section, zone, Some(server), lacks).map(Method::Rfc2136)
+        }
+        (Some(Kind::Rfc2136), _) => read_server(section, zone, None, lacks).map(Method::Rfc2136),
+        (Some(Kind::Http), Some(Method::Http(provider))) => {
+            read_provider(section, Some(provider), lacks).map(Method::Http)
+        }
+        (Some(Kind::Http), _) => read_provider(section, None, lacks).map(Method::Http),
+        (None, _) => {
+            if lacks {
+                section.require("method");
+            }
+            section.ignore_rest();
+            None
+        }
+    }
+}
+
+fn read_server(
+    section: &mut Section,
+    zone: Option<&str>,
+    base: Option<&Server>,
+    lacks: bool,
+) -> Option<Server> {
+    refuse_others(section, &OF_HTTP, "http");
+    if base.is_none() && lacks {
+        ["server", "key_name"].into_iter().for_each(|key| section.require(key));
+        if !section.given("key_file") {
+            section.require("key");
+        }
+    }
+    if zone.is_none() && lacks {
+        section.require("zone");
+    }
+    let server = section.text("server").or(base.map(|base| base.server.clone()));
+    if let Some(server) = server.as_deref().filter(|server| !is_host(server)) {
+        section.error("server", format!("\"{server}\" cannot be a name or an address"));
+    }
+    let port = section.port("port").or(base.map(|base| base.port)).unwrap_or(53);
+    let ttl = section.duration_within("ttl", Duration::from_secs(1)..=7 * DAY);
+    let ttl = ttl.and_then(|ttl| u32::try_from(ttl.as_secs()).ok());
+    let algorithm = section.choice("algorithm", &ALGORITHMS);
+    let key_name = section.text("key_name").or(base.map(|base| base.key_name.clone()));
+    if let Some(why) =
+        key_name.as_deref().and_then(|name| names::check(name.trim_end_matches('.')).err())
+    {
+        section.error("key_name", why);
+    }
+    let key = section.secret("key", "key_file");
+    if let Some(key) = &key
+        && base64::decode::<Vec<u8>>(key.reveal()).map_or(true, |octets| octets.is_empty())
+    {
+        let at = if section.given("key") { "key" } else { "key_file" };
+        section.error(at, "must be the key in base64, as tsig-keygen prints it behind \"secret\"");
+        return None;
+    }
+    Some(Server {
+        server: server?,
+        port,
+        zone: zone?.to_owned(),
+        ttl: ttl.or(base.map(|base| base.ttl)).unwrap_or(60),
+        key_name: key_name?,
+        key: key.or(base.map(|base| base.key.clone()))?,
+        algorithm: algorithm.or(base.map(|base| base.algorithm)).unwrap_or(Algorithm::Sha256),
+    })
+}
+
+fn read_provider(section: &mut Section, base: Option<&Provider>, lacks: bool) -> Option<Provider> {
+    refuse_others(section, &OF_RFC2136, "rfc2136");
+    if base.is_none() && lacks && !section.given("url_file") {
+        section.require("url");
+    }
+    let in_clear = section.flag("allow_http").unwrap_or(false);
+    let at = if section.given("url_file") { "url_file" } else { "url" };
+    let url = section.secret("url", "url_file");
+    if let Some(url) = &url
+        && let Err(why) = provider::check(url.reveal(), in_clear)
+    {
+        section.error(at, why);
+        return None;
+    }
+    let user = section.text("user").or(base.and_then(|base| base.user.clone()));
+    let password =
+        section.secret("password", "password_file").or(base.and_then(|base| base.password.clone()));
+    if user.as_deref().is_some_and(|user| user.contains(':')) {
+        section.error("user", "must not hold a colon: Basic authentication has no place for it");
+    }
+    if user.is_some() != password.is_some() {
+        let missing = if user.is_some() { "password" } else { "user" };
+        section.require(missing);
+    }
+    let expect = section.texts("expect").or(base.map(|base| base.expect.clone()));
+    Some(Provider {
+        url: url.or(base.map(|base| base.url.clone()))?,
+        user,
+        password,
+        expect: expect.unwrap_or(EXPECTED.map(String::from).into()),
+        ca_file: section.file("ca_file").or(base.and_then(|base| base.ca_file.clone())),
+    })
+}
