@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 use std::{fmt, fs};
 
-use log::{error, info, warn};
+use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -15,8 +15,8 @@ use crate::backup::pipeline::Pipelines;
 use crate::backup::repo_check;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::effect::{Effect, Sink};
-use crate::event::{Event, Fact, Level, Trouble};
+use crate::effect::Sink;
+use crate::event::Trouble;
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
@@ -30,10 +30,12 @@ use crate::web::Web;
 
 mod agent;
 mod changes;
+mod chronicle;
 mod dyndns;
 mod equip;
 mod house;
 mod memory;
+mod opening;
 mod polling;
 mod ports;
 mod pulse;
@@ -168,10 +170,12 @@ impl Daemon {
             Pipelines::resume(waiting, pipeline(&config), Arc::clone(&sink), stop.clone());
         let keeper =
             dyndns::keeper(&config, &ground.store, &courier, Arc::clone(&sink), ground.now);
+        let chronicle = Arc::new(chronicle::open(&watch, &courier, config.history.clone()));
         let rooms = Arc::new(Rooms {
             keeper: Arc::clone(&keeper),
             watch: Arc::clone(&watch),
             courier: courier.clone(),
+            chronicle: Arc::clone(&chronicle),
             notifier: Mutex::new(Arc::new(Notifier::new(&config))),
             sending: Seats::default(),
             pipelines: Arc::clone(&pipelines),
@@ -189,12 +193,13 @@ impl Daemon {
                 translate(then, mark.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
-        report(&courier, opened, now);
+        opening::report(&courier, opened, now);
         signal_check::begin(&config);
         dyndns::begin(&keeper, &watch, &stop)?;
         let pulses = Pulses::default();
         let ear = Ear::open(udp, &watch, pulses.udp.clone())?;
         keep_time(&watch, pipelines, pulses.deadlines.clone())?;
+        chronicle::start(&chronicle, &stop)?;
         let polling = Polling::start(&config, alertmanager_silent, &rooms, sink)?;
         let agent = Agent::new(Arc::clone(&watch));
         agent.reconfigure(config.agent.as_ref())?;
@@ -202,12 +207,7 @@ impl Daemon {
         let web = Web::start(tcp, house, access(&config), &config.state_dir)
             .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
         watchdog::start(pulses, &rooms, web.probe(), &stop)?;
-        info!(
-            "hbd {} is ready: heartbeats on UDP {udp_name}, HTTP on {tcp_name}, {} hosts, state in {}",
-            env!("CARGO_PKG_VERSION"),
-            watch.count(),
-            config.state_dir.display()
-        );
+        opening::announce(&config, watch.count(), &udp_name, &tcp_name);
         Ok(Daemon { config, rooms, agent, courier_thread, ear, web, polling, stopper })
     }
 
@@ -219,6 +219,7 @@ impl Daemon {
         self.agent.stop();
         self.rooms.watch.close();
         self.rooms.keeper.close();
+        self.rooms.chronicle.close(Now::read());
         self.rooms.pipelines.close();
         self.ear.close();
         self.rooms.courier.order(Order::Stop);
@@ -267,20 +268,6 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure
         .spawn(guarded)
         .map(drop)
         .map_err(|why| Failure::Other(format!("the thread {name} cannot be started: {why}")))
-}
-
-/// Tells people what became of the store while it was opened.
-fn report(courier: &Courier, opened: Opened, now: Now) {
-    let (level, fact) = match opened {
-        Opened::Ready => return,
-        Opened::MovedAside { why, to } => (Level::Warning, Fact::StoreMovedAside { why, to }),
-        Opened::Refused { why } => {
-            error!("the state cannot be written: {why}");
-            (Level::Critical, Fact::StoreRefuses { why })
-        }
-    };
-    let events = vec![Event { at: now.wall, level, fact }];
-    courier.order(Order::Accept(Effect { events, ..Effect::default() }));
 }
 
 /// A time of an earlier run on this boot's clock: how long ago it was is what counts. Where that

@@ -10,11 +10,12 @@ use heartbeat::clock::Wall;
 use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
 use heartbeat::snapshot::{
-    ChannelView, ConnectionView, HostView, MetricView, NotificationView, State,
+    AlertView, ChannelView, ConnectionView, EventView, HostView, MetricView, NotificationView,
+    PastView, PlanView, SeriesView, State,
 };
 use heartbeat::web::metrics::Figures;
 use heartbeat::web::notice::{Notice, Whom};
-use heartbeat::web::wanted::Wanted;
+use heartbeat::web::wanted::{EventsWanted, SeriesWanted, Wanted};
 use heartbeat::web::{Access, Answer, House, NotSent, Reloaded, Sending, SentNow, Taken, Web};
 
 /// Threads and descriptors are counted per process: one test at a time.
@@ -77,6 +78,29 @@ impl House for Daemon {
     ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
         self.wait_at_door();
         Ok((Vec::new(), wanted.before))
+    }
+
+    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+        let known = |name: &&str| (*name == "host-0").then(PastView::default);
+        Ok(hosts.iter().map(known).collect())
+    }
+
+    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+        let one = |path: &String| SeriesView { path: path.clone(), ..SeriesView::default() };
+        Ok((host == "host-0").then(|| wanted.metrics.iter().map(one).collect()))
+    }
+
+    fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+        self.wait_at_door();
+        Ok((Vec::new(), wanted.before))
+    }
+
+    fn alerts(&self) -> Result<Vec<AlertView>, String> {
+        Ok(Vec::new())
+    }
+
+    fn plans(&self) -> Result<Vec<PlanView>, String> {
+        Ok(Vec::new())
     }
 
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
@@ -331,6 +355,14 @@ fn every_route_answers() {
             200,
             "{\"notifications\":[],\"next\":\"000000000001a2\"}",
         ),
+        ("/api/v1/events?before=01a2", 200, "{\"events\":[],\"next\":\"000000000001a2\"}"),
+        ("/api/v1/events?kind=strange", 400, "{\"error\":\"kind: must be one of overdue, "),
+        ("/api/v1/alerts", 200, "\"alerts\":[]}"),
+        ("/api/v1/backups", 200, "\"plans\":[]}"),
+        ("/api/v1/openapi.json", 200, "{\"openapi\":\"3.1.0\""),
+        ("/api/v1/hosts/host-0/history?metrics=a", 200, "\"series\":[{\"path\":\"a\","),
+        ("/api/v1/hosts/host-9/history", 404, "{\"error\":\"no host is called"),
+        ("/api/v1/hosts/host-0/badge.svg", 200, "<title>host-0: up</title>"),
         ("/api/v1/notifications?limit=none", 400, "{\"error\":\"limit: must be"),
         ("/nothing", 404, "there is nothing here\n"),
         ("/api/v1/heartbeat", 405, "{\"error\":\"the method must be POST\"}"),
@@ -425,6 +457,8 @@ fn a_name_that_was_made_to_point_here_is_shown_nothing() {
         ("/api/v1/hosts", "evil.example:9099", 403),
         ("/api/v1/hosts/host-0", "evil.example", 403),
         ("/api/v1/notifications", "evil.example", 403),
+        ("/api/v1/events", "evil.example", 403),
+        ("/api/v1/hosts/host-0/badge.svg", "evil.example", 403),
         ("/nothing", "evil.example", 403),
         ("/api/v1/hosts", "127.0.0.1:9099", 200),
         ("/api/v1/hosts", "[::1]", 200),

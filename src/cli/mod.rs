@@ -54,8 +54,9 @@ hbd watches hosts by their heartbeats and tells people.
              [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
   hbd status [--config FILE | --url URL [--ca-file FILE]] [HOST] [--all] [--json] [--color WHEN]
                                                   how hosts and channels are; exits with 1 when not all is well
-  hbd log    [--config FILE | --url URL [--ca-file FILE]] [HOST] [--limit N] [--json]
-                                                  the last 50 or N messages: to whom, and how they ended
+  hbd log    [--config FILE | --url URL [--ca-file FILE]] [HOST]
+             [--events] [--limit N] [--json]      the last 50 or N messages: to whom, and how they ended;
+                                                  or what happened, told or not
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
   hbd key    [--config FILE] (HOST | --common) [--write FILE]
@@ -102,8 +103,8 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             "check" => check(parser),
             "notify" => notify::run(parser),
             "log" => log::run(parser),
-            "status" => status::run(parser),
             "dyndns" => dyndns::run(parser),
+            "status" => status::run(parser),
             "backup" => backup(parser),
             "key" => key::run(parser),
             "help" => Ok(say(HELP)),

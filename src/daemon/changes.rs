@@ -40,7 +40,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
 }
 
 /// Sections that are told as a whole.
-fn others(old: &Config, new: &Config) -> [(&'static str, bool); 9] {
+fn others(old: &Config, new: &Config) -> [(&'static str, bool); 10] {
     let heartbeat = |config: &Config| {
         let mut settings = config.heartbeat.clone();
         (settings.host, settings.port) = (String::new(), 0);
@@ -57,11 +57,12 @@ fn others(old: &Config, new: &Config) -> [(&'static str, bool); 9] {
         ("renotify_interval", old.renotify_interval != new.renotify_interval),
         ("heartbeat", heartbeat(old) != heartbeat(new)),
         ("receiver", receiver(old) != receiver(new)),
+        ("agent", old.agent != new.agent),
+        ("dyndns", old.dyndns != new.dyndns),
+        ("history", old.history != new.history),
         ("correlator", old.correlator != new.correlator),
         ("repo_check", old.repo_check != new.repo_check),
         ("notifier", old.notifier != new.notifier),
-        ("agent", old.agent != new.agent),
-        ("dyndns", old.dyndns != new.dyndns),
     ]
 }
 

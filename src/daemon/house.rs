@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
+use super::chronicle;
 use super::reload::Reloads;
 use super::signs::Signs;
 use super::telling::{self, Seats};
@@ -16,13 +17,17 @@ use crate::clock::{Now, Wall};
 use crate::dyndns::keeper::Keeper;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
+use crate::history::chronicle::Chronicle;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
-use crate::snapshot::{ChannelView, DyndnsView, HostView, NotificationView};
+use crate::snapshot::{
+    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
+    SeriesView,
+};
 use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
 use crate::web::notice::Notice;
-use crate::web::wanted::Wanted;
+use crate::web::wanted::{EventsWanted, SeriesWanted, Wanted};
 use crate::web::{Answer, House, NotSent, Reloaded, Sending, Taken};
 
 /// How long a request waits for the disk.
@@ -32,6 +37,8 @@ const DISK: Duration = Duration::from_secs(5);
 pub struct Rooms {
     pub watch: Arc<Watch>,
     pub courier: Courier,
+    /// What was.
+    pub chronicle: Arc<Chronicle>,
     /// The channels, for what is sent at once.
     pub notifier: Mutex<Arc<Notifier>>,
     /// What is being sent at once.
@@ -125,6 +132,26 @@ impl House for Rooms {
         wanted: &Wanted,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
         telling::notifications(&self.courier, wanted)
+    }
+
+    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+        self.chronicle.pasts(hosts, Now::read())
+    }
+
+    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+        chronicle::series(self, host, wanted)
+    }
+
+    fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+        chronicle::events(self, wanted)
+    }
+
+    fn alerts(&self) -> Result<Vec<AlertView>, String> {
+        chronicle::alerts(self)
+    }
+
+    fn plans(&self) -> Result<Vec<PlanView>, String> {
+        chronicle::plans(self)
     }
 
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {

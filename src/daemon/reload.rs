@@ -160,6 +160,7 @@ impl Daemon {
             error!("this machine is not watched: {why}");
         }
         self.rooms.pipelines.reconfigure(pipeline(&config));
+        self.rooms.chronicle.reconfigure(config.history.clone());
         self.rooms.replace_signs(Signs::of(&config));
         self.rooms.replace_notifier(Notifier::new(&config));
         self.web.admit(access(&config));

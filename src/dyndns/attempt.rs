@@ -25,8 +25,6 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(20);
 const ANSWER_CAP: u64 = 4096;
 /// The longest pause that a provider may ask for.
 const LONGEST_PAUSE: u64 = 86_400;
-/// The dyndns2 protocol wants the name and version of the program, and whom to ask about it.
-const USER_AGENT: &str = concat!("heartbeat/", env!("CARGO_PKG_VERSION"), " (hbd dyndns)");
 
 /// Makes it.
 ///
@@ -180,7 +178,7 @@ fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
     let unreachable =
         |why: &dyn std::fmt::Display| Bad::Unreachable(format!("{}: {why}", provider.place()));
     let agent = agent(provider)?;
-    let mut request = agent.get(provider.url(wish).reveal()).header("user-agent", USER_AGENT);
+    let mut request = agent.get(provider.url(wish).reveal());
     if let (Some(user), Some(password)) = (&provider.user, &provider.password) {
         let both = base64::encode_string(format!("{user}:{}", password.reveal()).as_bytes());
         request = request.header("authorization", format!("Basic {both}"));
@@ -223,7 +221,7 @@ fn is_about_trust(why: &ureq::Error) -> bool {
 }
 
 fn agent(provider: &Provider) -> Result<ureq::Agent, Bad> {
-    let encrypted = provider.place().starts_with("https:");
-    let roots = encrypted.then(|| tls::roots(provider.ca_file.as_deref())).transpose();
+    let secured = provider.place().starts_with("https:");
+    let roots = secured.then(|| tls::roots(provider.ca_file.as_deref())).transpose();
     Ok(tls::http_agent(HTTP_TIMEOUT, roots.map_err(Bad::Refused)?.as_deref()))
 }

@@ -8,11 +8,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use super::badge;
 use super::guard::{Admission, Guard};
 use super::house::{Answer, House, NotSent, Reloaded, SentNow, Taken};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::notice;
+use super::openapi;
 use super::origin::{Asking, foreign_name, stranger};
+use super::past;
 use super::reply::Reply;
 use super::routes::{NoRoute, Route, route};
 use super::stream::Pieces;
@@ -88,6 +91,10 @@ pub fn answer(house: &Arc<dyn House>, guard: &Guard, request: &Request) -> Answe
     match route {
         Ok(Route::Notify) => notify(house, request),
         Ok(Route::Notifications) => notifications(house, target),
+        Ok(Route::Events) => past::events(house, target),
+        Ok(Route::Alerts) => past::alerts(house, target),
+        Ok(Route::Backups) => past::backups(house, target),
+        Ok(Route::History(host)) => past::history(house, host, target),
         Ok(Route::Heartbeat) => taken(target, house.hear(request.body, request.peer), heard),
         Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
         Ok(Route::Reload) => {
@@ -142,8 +149,13 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
         }
         Ok(Route::Host(name)) => match house.host(&name) {
             Some(host) => Reply::json(200, &host),
-            None => Reply::problem(target, 404, &format!("no host is called \"{name}\"")),
+            None => past::no_host(target, &name),
         },
+        Ok(Route::Badge(name)) => match house.host(&name) {
+            Some(host) => badge::badge(&host),
+            None => past::no_host(target, &name),
+        },
+        Ok(Route::OpenApi) => Reply::document(openapi::document()),
         Ok(Route::Channels) => {
             let now = Now::read().wall.to_string();
             Reply::json(200, &Channels { now, channels: house.channels() })
@@ -153,7 +165,15 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             Reply::json(200, &Dyndns { now, names: house.dyndns() })
         }
         Ok(
-            Route::Notifications | Route::Notify | Route::Heartbeat | Route::Alert | Route::Reload,
+            Route::Notifications
+            | Route::Notify
+            | Route::Heartbeat
+            | Route::Alert
+            | Route::Reload
+            | Route::Events
+            | Route::Alerts
+            | Route::Backups
+            | Route::History(_),
         ) => Reply::problem(target, 500, "it is answered elsewhere"),
     }
 }

@@ -333,9 +333,12 @@ mod tests {
 
     use super::super::house::{Answer, NotSent, Reloaded, Sending, Taken};
     use super::super::notice::Notice;
-    use super::super::wanted::Wanted;
+    use super::super::wanted::{EventsWanted, SeriesWanted, Wanted};
     use super::*;
-    use crate::snapshot::{ChannelView, ConnectionView, MetricView, NotificationView};
+    use crate::snapshot::{
+        AlertView, ChannelView, ConnectionView, EventView, MetricView, NotificationView, PastView,
+        PlanView, SeriesView,
+    };
 
     struct Hosts(usize);
 
@@ -397,6 +400,21 @@ mod tests {
             Reloaded::NotTried("nobody asks for it here".into())
         }
 
+        fn pasts(&self, _: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+            Ok(Vec::new())
+        }
+        fn series(&self, _: &str, _: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+            Ok(None)
+        }
+        fn events(&self, _: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+            Ok(Default::default())
+        }
+        fn alerts(&self) -> Result<Vec<AlertView>, String> {
+            Ok(Vec::new())
+        }
+        fn plans(&self) -> Result<Vec<PlanView>, String> {
+            Ok(Vec::new())
+        }
         fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
             Err(NotSent::Busy(String::new()))
         }

@@ -17,6 +17,7 @@ use crate::stop::{self, Stopper, Vital};
 
 mod answer;
 mod attempts;
+mod badge;
 mod budget;
 mod chunks;
 mod crew;
@@ -29,8 +30,10 @@ mod inner;
 mod line;
 pub mod metrics;
 pub mod notice;
+mod openapi;
 mod origin;
 mod passage;
+mod past;
 mod reply;
 mod room;
 mod routes;

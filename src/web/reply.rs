@@ -48,6 +48,16 @@ impl Reply {
         }
     }
 
+    /// A picture.
+    pub fn svg(picture: String) -> Reply {
+        Reply::whole(200, "image/svg+xml", picture.into_bytes())
+    }
+
+    /// JSON that is there already.
+    pub fn document(json: &[u8]) -> Reply {
+        Reply::whole(200, "application/json", json.to_vec())
+    }
+
     /// A stream.
     pub fn stream(content_type: &'static str, body: impl Read + Send + 'static) -> Reply {
         let body = Body::Stream(Box::new(body));

@@ -137,6 +137,17 @@ impl Hbd {
         self.metric("hbd_backup_outcomes_total")
     }
 
+    /// Has it read its configuration again.
+    pub fn reload(&self) {
+        let done = || {
+            let lines = lock(&self.log.0);
+            lines.iter().filter(|line| line.contains("the configuration was")).count()
+        };
+        let before = done();
+        self.signal(libc::SIGHUP);
+        self.wait_until("reloaded", |_| done() > before);
+    }
+
     /// The address behind these words of its log, the last time they were written.
     pub fn last_address(&self, words: &str) -> SocketAddr {
         self.wait_log(words);
@@ -168,17 +179,6 @@ impl Hbd {
     pub fn signal(&self, signal: i32) {
         // SAFETY: it only sends a signal, to a child that was not yet waited for.
         unsafe { libc::kill(self.child.id() as i32, signal) };
-    }
-
-    /// Has it read its configuration again.
-    pub fn reload(&self) {
-        let done = || {
-            let lines = lock(&self.log.0);
-            lines.iter().filter(|line| line.contains("the configuration was")).count()
-        };
-        let before = done();
-        self.signal(libc::SIGHUP);
-        self.wait_until("reloaded", |_| done() > before);
     }
 
     /// As a crash does it.
