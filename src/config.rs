@@ -11,6 +11,7 @@ use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold_config};
+use crate::history::settings as history;
 use crate::notify::channel::Definition;
 use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
@@ -50,6 +51,8 @@ pub struct Config {
     pub repo_check: Option<RepoCheck>,
     /// The hosts whose names in the DNS are kept, and how.
     pub dyndns: BTreeMap<String, dyndns::Entry>,
+    /// How long what was is kept.
+    pub history: history::Settings,
     /// Who hears about backups.
     pub notifier: notify::Settings,
     /// Where the state is kept.
@@ -146,6 +149,7 @@ fn read(top: &mut Section) -> Config {
         correlator: top.section("correlator", Correlator::read).unwrap_or_default(),
         repo_check: top.section("repo_check", RepoCheck::read),
         dyndns: kept,
+        history: top.section("history", history::Settings::read).unwrap_or_default(),
         notifier: top
             .section("notifier", |section| notify::Settings::read(section, &names))
             .unwrap_or_default(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
 
+mod kind;
 mod trouble;
 mod words;
 

@@ -7,6 +7,7 @@
 //! - [`agent`]: what a host says about itself.
 //! - [`dyndns`]: names in the DNS that follow their hosts.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
+//! - [`history`]: what was: how hosts fared, their metrics over time, what happened.
 //! - [`process`]: one run of another program.
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
@@ -28,6 +29,7 @@ pub mod dyndns;
 pub mod effect;
 pub mod event;
 pub mod heartbeat;
+pub mod history;
 pub mod logger;
 pub mod notify;
 pub mod problem;

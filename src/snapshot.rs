@@ -8,6 +8,15 @@ use serde::{Serialize, Serializer};
 use crate::clock::Wall;
 use crate::event::Level;
 
+mod account;
+mod past;
+
+pub use self::account::{Account, Reading};
+pub use self::past::{
+    AlertView, DetailView, EventView, ModuleView, PastView, PlanView, PointView, RepositoryView,
+    SeriesView, Slice, always,
+};
+
 /// The state of a connection, or of a host as the best of its connections.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize,

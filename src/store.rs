@@ -1,7 +1,8 @@
 //! The state on disk: one redb file, one transaction for all that belongs together.
 //!
 //! What cannot be written is kept and written later: a full disk delays durability, it does not
-//! lose what the daemon still knows. Rows are JSON under text keys.
+//! lose what the daemon still knows. Rows are JSON under text keys,
+//! but for those of which there are too many.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,13 +10,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use redb::Database;
+use redb::{Database, ReadableDatabase};
 
 use crate::clock::Now;
 
 mod directory;
 mod file;
+mod snapshot;
 mod table;
+
+pub use self::snapshot::Snapshot;
+pub use self::table::{Table, Write};
 
 use self::directory::{aside_name, lock, make_private};
 use self::file::{
@@ -23,38 +28,12 @@ use self::file::{
     read_table, write_rows,
 };
 
-pub use self::table::Table;
-
 /// The file in the state directory.
 pub const FILE: &str = "heartbeat.redb";
 const LOCK: &str = "hbd.lock";
 const RETRY: Duration = Duration::from_secs(5);
 /// Rows of history that wait for a disk to heal; older ones give way.
 const HISTORY_WAITING: usize = 10_000;
-
-/// One row to write, or to remove.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    /// Where.
-    pub table: Table,
-    /// Under which key.
-    pub key: String,
-    /// What; none removes the row.
-    pub value: Option<Vec<u8>>,
-}
-
-impl Write {
-    /// Stores `value` as JSON.
-    pub fn put(table: Table, key: impl Into<String>, value: &impl serde::Serialize) -> Write {
-        let value = serde_json::to_vec(value).expect("rows are plain data with text keys");
-        Write { table, key: key.into(), value: Some(value) }
-    }
-
-    /// Removes a row.
-    pub fn remove(table: Table, key: impl Into<String>) -> Write {
-        Write { table, key: key.into(), value: None }
-    }
-}
 
 /// Why the daemon must not start on this state directory.
 #[derive(Debug)]
@@ -249,6 +228,13 @@ impl Store {
         rows.into_iter().rev().take(count).collect()
     }
 
+    /// What is on disk at this moment, for a thread that has time to read it; none while the disk
+    /// refuses.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let database = self.database.as_ref().filter(|_| self.refused.is_none())?;
+        guarded(|| Ok(database.begin_read()?)).map(Snapshot::new).ok()
+    }
+
     /// The keys of the oldest rows of a table beyond the newest `kept`.
     pub fn oldest(&self, table: Table, kept: usize) -> Vec<String> {
         let Some(database) = &self.database else { return Vec::new() };
@@ -289,8 +275,7 @@ impl Store {
         }
         let reached = if self.database.is_some() { Ok(false) } else { self.reach_again() };
         if reached.is_ok() && self.unread {
-            let ours = [Table::Outbox, Table::Pipelines, Table::History];
-            self.waiting.retain(|(table, _), _| ours.contains(table));
+            self.waiting.retain(|(table, _), _| table.only_grows());
         }
         match reached.and_then(|emptied| self.write_waiting().map(|()| emptied)) {
             Ok(emptied) => self.stored(emptied, now),
@@ -348,12 +333,14 @@ impl Store {
     }
 
     fn forget_old_history(&mut self) {
-        let history = || (Table::History, String::new())..;
-        let excess = self.waiting.range(history()).count().saturating_sub(HISTORY_WAITING);
-        let old: Vec<_> =
-            self.waiting.range(history()).take(excess).map(|(key, _)| key.clone()).collect();
-        for key in old {
-            self.waiting.remove(&key);
+        for table in Table::ALL.into_iter().filter(|table| table.is_past()) {
+            let rows = self.waiting.range((table, String::new())..);
+            let keys: Vec<_> =
+                rows.map(|(key, _)| key).take_while(|key| key.0 == table).cloned().collect();
+            let excess = keys.len().saturating_sub(HISTORY_WAITING);
+            for key in &keys[..excess] {
+                self.waiting.remove(key);
+            }
         }
     }
 }

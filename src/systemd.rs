@@ -5,6 +5,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process;
 use std::time::Duration;
 
 use crate::clock::Mono;
@@ -15,6 +16,32 @@ pub fn tell(state: &str) {
     if let Err(why) = send(name.as_bytes(), state) {
         log::warn!("systemd could not be told {state}: {why}");
     }
+}
+
+/// Tells systemd that the configuration is read again; `READY=1` ends that. Without the time it
+/// does not believe it (`MONOTONIC_USEC`, sd_notify(3)).
+pub fn reloading() {
+    if env::var_os("NOTIFY_SOCKET").is_some() {
+        tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_micros()));
+    }
+}
+
+/// How often systemd wants to hear `WATCHDOG=1` at least (sd_watchdog_enabled(3)); none when it
+/// does not want to.
+pub fn watchdog() -> Option<Duration> {
+    let number = |name| env::var(name).ok()?.parse::<u64>().ok();
+    let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
+    let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && ours)?;
+    Some(Duration::from_micros(micros))
+}
+
+/// systemd's clock.
+fn monotonic_micros() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec, and CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    #[allow(clippy::unnecessary_cast, reason = "both fields are 32 bits wide on some targets")]
+    (time.tv_sec as i64 * 1_000_000 + time.tv_nsec as i64 / 1000)
 }
 
 fn send(name: &[u8], state: &str) -> io::Result<()> {
@@ -36,12 +63,8 @@ pub struct Watchdog {
 impl Watchdog {
     /// The one that systemd asks for; none where it does not.
     pub fn wanted(now: Mono) -> Option<Watchdog> {
-        let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-        if number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {
-            return None;
-        }
-        let time = number("WATCHDOG_USEC").filter(|time| *time > 0)?;
-        Some(Watchdog { every: Duration::from_micros(time / 2), next: now })
+        let time = watchdog()?;
+        Some(Watchdog { every: time / 2, next: now })
     }
 
     /// Feeds it, if it is time to. To be called by whoever does the real work.

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// How long a name may take to be found; the resolver itself is not bound by the timeout of all.
+const LONGEST_RESOLVE: Duration = Duration::from_secs(10);
 
 /// The system's certificate authorities, read once. Empty where there are none.
 pub fn system_roots() -> &'static [CertificateDer<'static>] {
@@ -40,8 +44,26 @@ pub fn roots(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Str
     Ok(all)
 }
 
+/// An HTTP client for one request: whatever the status, it is an answer; no redirect is followed, no
+/// proxy asked, no connection kept. `timeout` is for all of it, `roots` where it is encrypted.
+pub fn http_agent(timeout: Duration, roots: Option<&[CertificateDer]>) -> ureq::Agent {
+    let mut config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .max_idle_connections(0)
+        .proxy(None)
+        .user_agent(concat!("heartbeat/", env!("CARGO_PKG_VERSION")))
+        .timeout_global(Some(timeout))
+        .timeout_resolve(Some(timeout.min(LONGEST_RESOLVE)));
+    if let Some(roots) = roots {
+        config = config.tls_config(http_client(roots));
+    }
+    config.build().into()
+}
+
 /// TLS for the HTTP client: these roots and no others, and the one TLS stack that there is.
-pub fn http_client(roots: &[CertificateDer]) -> TlsConfig {
+fn http_client(roots: &[CertificateDer]) -> TlsConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned());
     TlsConfig::builder()

@@ -20,7 +20,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("agent", &["heartbeat", "process", "section", "stop", "systemd"]),
     ("backup", &["process", "section", "stop", "store", "tls"]),
     ("cli", &["backup", "config", "daemon", "dyndns", "logger", "notify", "stop", "tls"]),
-    ("config", &["agent", "backup", "dyndns", "heartbeat", "notify", "section", "web"]),
+    ("config", &["agent", "backup", "dyndns", "heartbeat", "history", "notify", "section", "web"]),
     (
         "daemon",
         &[
@@ -29,6 +29,7 @@ const KNOWS: &[(&str, &[&str])] = &[
             "config",
             "dyndns",
             "heartbeat",
+            "history",
             "notify",
             "stop",
             "store",
@@ -41,6 +42,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     // An effect holds the rows that it wants written.
     ("effect", &["store"]),
     ("heartbeat", &["section", "stop", "store"]),
+    ("history", &["section", "stop", "store"]),
     // The log channel's lines are never filtered out.
     ("logger", &["notify"]),
     ("notify", &["process", "section", "stop", "store", "tls"]),

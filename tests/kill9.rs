@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,6 +19,7 @@ mod support;
 
 use support::http_double::lock;
 use support::mattermost::{MattermostDouble, Mode, Post};
+use support::torture::{Dice, request};
 
 const KILLS: usize = 100;
 /// Each has a chat channel of its own; all have the log.
@@ -125,20 +126,6 @@ fn wait_ready(shared: &Shared, after: usize) -> Option<(usize, SocketAddr)> {
     }
 }
 
-/// The status of an answer; none when there was no whole one.
-fn request(address: SocketAddr, head: &str, body: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    let length = body.len();
-    let text =
-        format!("{head} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {length}\r\n\r\n{body}");
-    stream.write_all(text.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    Some((status, answer))
-}
-
 /// What one host told, and whether the daemon said that it is stored.
 #[derive(Default)]
 struct Told {
@@ -178,7 +165,7 @@ fn speak(host: &str, each: usize, shared: &Shared) -> Told {
         last = run;
         for _ in 0..each {
             let body = told.next(host, step);
-            let answer = request(address, "POST /api/v1/heartbeat", &body);
+            let answer = request(address, "POST /api/v1/heartbeat", &body, LONG);
             let stored = answer.as_ref().is_some_and(|(status, _)| *status == 200);
             assert!(stored || answer.is_none_or(|(status, _)| status == 503), "{host}: {body}");
             told.note(step, stored);
@@ -317,17 +304,7 @@ fn judge_host(channel: &str, host: &str, told: &Told, arrivals: &[Arrival]) {
     assert!(known, "{channel}: {host} never said something that arrived");
 }
 
-/// xorshift: enough for moments and moods.
-struct Dice(u64);
-
 impl Dice {
-    fn throw(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-
     /// How the chat server behaves: well, more often than not.
     fn mode(&mut self) -> Mode {
         match self.throw(10) {
@@ -407,7 +384,7 @@ impl Torture {
         let (_, address) = ready.expect("the daemon starts");
         let double = self.doubles.last().unwrap();
         double.wait_for(CHATS * 5, Duration::from_millis(700));
-        let (_, figures) = request(address, "GET /metrics", "").unwrap();
+        let (_, figures) = request(address, "GET /metrics", "", LONG).unwrap();
         let waiting = figures.lines().filter(|line| line.starts_with("hbd_outbox_deliveries{"));
         let empty = waiting.clone().count() == CHATS + 1
             && waiting.into_iter().all(|line| line.ends_with(" 0"));

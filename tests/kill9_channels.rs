@@ -7,8 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -24,6 +23,7 @@ mod support {
     pub mod pushover;
     pub mod signal;
     pub mod smtp;
+    pub mod torture;
 }
 
 use support::hbd::{Hbd, PATIENCE};
@@ -32,6 +32,7 @@ use support::mattermost::MattermostDouble;
 use support::pushover::PushoverDouble;
 use support::signal::SignalDouble;
 use support::smtp::{Reaction, Script, Server, Session};
+use support::torture::{Dice, request};
 
 const KILLS: usize = 100;
 /// So many starts at most until everything has arrived.
@@ -174,17 +175,7 @@ fn mail_text(mail: &[u8]) -> String {
     parse_mail(mail).unwrap().subparts[0].get_body().unwrap()
 }
 
-/// xorshift: enough for moments and moods.
-struct Dice(u64);
-
 impl Dice {
-    fn throw(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-
     fn mood(&mut self) -> Mood {
         match self.throw(10) {
             0 => Mood::Refuses,
@@ -198,25 +189,13 @@ impl Dice {
 /// The host of this channel said its next thing, and whether the daemon said that it is stored.
 type Said = (usize, bool);
 
-/// The status of the answer; none when there was no whole one.
-fn post(address: SocketAddr, body: &str) -> Option<u16> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let length = body.len();
-    let head = "POST /api/v1/heartbeat HTTP/1.1\r\nhost: hbd";
-    let text = format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}");
-    stream.write_all(text.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.split(' ').nth(1)?.parse().ok()
-}
-
 /// Lets hosts say the numbers that are next for them, until the daemon is gone.
 fn speak(address: SocketAddr, words: &[(usize, usize)], said: &Sender<Said>) {
     for (index, number) in words {
         let host = CHANNELS[*index].0;
         let body = format!(r#"{{"host":"{host}","event":"message","message":"number {number}"}}"#);
-        let status = post(address, &body);
+        let answer = request(address, "POST /api/v1/heartbeat", &body, PATIENCE);
+        let status = answer.map(|(status, _)| status);
         assert!(matches!(status, None | Some(200 | 503)), "{body}: {status:?}");
         said.send((*index, status == Some(200))).unwrap();
         if status.is_none() {

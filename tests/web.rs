@@ -7,14 +7,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use heartbeat::clock::Wall;
+use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
 use heartbeat::snapshot::{
-    ChannelView, ConnectionView, HostView, MetricView, NotificationView, State,
+    AlertView, ChannelView, ConnectionView, EventView, HostView, MetricView, NotificationView,
+    PastView, PlanView, SeriesView, State,
 };
 use heartbeat::web::metrics::Figures;
 use heartbeat::web::notice::{Notice, Whom};
-use heartbeat::web::wanted::Wanted;
-use heartbeat::web::{Answer, House, NotSent, Sending, SentNow, Taken, Web};
+use heartbeat::web::wanted::{EventsWanted, SeriesWanted, Wanted};
+use heartbeat::web::{Access, Answer, House, NotSent, Reloaded, Sending, SentNow, Taken, Web};
 
 /// Threads and descriptors are counted per process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -78,6 +80,29 @@ impl House for Daemon {
         Ok((Vec::new(), wanted.before))
     }
 
+    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+        let known = |name: &&str| (*name == "host-0").then(PastView::default);
+        Ok(hosts.iter().map(known).collect())
+    }
+
+    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+        let one = |path: &String| SeriesView { path: path.clone(), ..SeriesView::default() };
+        Ok((host == "host-0").then(|| wanted.metrics.iter().map(one).collect()))
+    }
+
+    fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+        self.wait_at_door();
+        Ok((Vec::new(), wanted.before))
+    }
+
+    fn alerts(&self) -> Result<Vec<AlertView>, String> {
+        Ok(Vec::new())
+    }
+
+    fn plans(&self) -> Result<Vec<PlanView>, String> {
+        Ok(Vec::new())
+    }
+
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
         let to = match notice.whom {
             Whom::Host(host) => return Err(NotSent::Nobody(format!("{host} has no channels"))),
@@ -89,6 +114,25 @@ impl House for Daemon {
             let results = to.into_iter().map(|name| (name, true)).collect();
             Ok(SentNow { results, ..SentNow::default() })
         }))
+    }
+
+    fn reload(&self) -> Reloaded {
+        self.wait_at_door();
+        let problem = Problem {
+            severity: Severity::Error,
+            file: "heartbeat.yaml".into(),
+            line: Some(7),
+            path: "hots".into(),
+            what: "unknown key".into(),
+        };
+        match self.hosts {
+            0 => Reloaded::Refused(Problems(vec![problem])),
+            1 => Reloaded::Taken {
+                changes: vec!["hosts: new: web1".into()],
+                warnings: Problems::default(),
+            },
+            _ => Reloaded::NotTried("hbd is stopping".into()),
+        }
     }
 
     fn figures(&self) -> Figures {
@@ -168,8 +212,8 @@ impl Site {
             changed: Condvar::new(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let web =
-            Web::start(listener, daemon.clone(), token.map(Secret::new), scratch.path()).unwrap();
+        let access = Access { token: token.map(Secret::new), identity: None };
+        let web = Web::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let address = web.address();
         Site { web: Some(web), daemon, address, scratch, _alone: alone }
     }
@@ -311,6 +355,14 @@ fn every_route_answers() {
             200,
             "{\"notifications\":[],\"next\":\"000000000001a2\"}",
         ),
+        ("/api/v1/events?before=01a2", 200, "{\"events\":[],\"next\":\"000000000001a2\"}"),
+        ("/api/v1/events?kind=strange", 400, "{\"error\":\"kind: must be one of overdue, "),
+        ("/api/v1/alerts", 200, "\"alerts\":[]}"),
+        ("/api/v1/backups", 200, "\"plans\":[]}"),
+        ("/api/v1/openapi.json", 200, "{\"openapi\":\"3.1.0\""),
+        ("/api/v1/hosts/host-0/history?metrics=a", 200, "\"series\":[{\"path\":\"a\","),
+        ("/api/v1/hosts/host-9/history", 404, "{\"error\":\"no host is called"),
+        ("/api/v1/hosts/host-0/badge.svg", 200, "<title>host-0: up</title>"),
         ("/api/v1/notifications?limit=none", 400, "{\"error\":\"limit: must be"),
         ("/nothing", 404, "there is nothing here\n"),
         ("/api/v1/heartbeat", 405, "{\"error\":\"the method must be POST\"}"),
@@ -405,6 +457,8 @@ fn a_name_that_was_made_to_point_here_is_shown_nothing() {
         ("/api/v1/hosts", "evil.example:9099", 403),
         ("/api/v1/hosts/host-0", "evil.example", 403),
         ("/api/v1/notifications", "evil.example", 403),
+        ("/api/v1/events", "evil.example", 403),
+        ("/api/v1/hosts/host-0/badge.svg", "evil.example", 403),
         ("/nothing", "evil.example", 403),
         ("/api/v1/hosts", "127.0.0.1:9099", 200),
         ("/api/v1/hosts", "[::1]", 200),

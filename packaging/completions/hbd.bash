@@ -31,7 +31,7 @@ _hbd()
         check) options+=' --config --strict --json' ;;
         notify) options+=' --config --host --channel --default --level --json' ;;
         status) options+=' --config --url --ca-file --all --json --color' ;;
-        log) options+=' --config --url --ca-file --limit --json' ;;
+        log) options+=' --config --url --ca-file --events --limit --json' ;;
         backup) options+=' --config --all --json' ;;
         key) options+=' --config --common --write --status --url --ca-file' ;;
         dyndns) options+=' --config --url --ca-file --json --dry-run --address' ;;

@@ -36,7 +36,7 @@ _hbd() {
                         '--color[colours]:when:(auto always never)' '1:host:'
                     ;;
                 log)
-                    _arguments $daemon '--limit[so many messages]:number:' '1:host:'
+                    _arguments $daemon '--events[what happened]' '--limit[so many]:number:' '1:host:'
                     ;;
                 backup) _arguments $config '--all[every plan]' '--json[for programs]' '1:plan:' ;;
                 key)

@@ -123,7 +123,7 @@ pub fn worth_telling(mut examined: Vec<Examined>, question: &Question) -> Vec<Ex
 }
 
 /// Whether a plan is switched off, and nothing went wrong when it last ran.
-fn rests(plan: &Plan) -> bool {
+pub(super) fn rests(plan: &Plan) -> bool {
     let well =
         |module: &Module| matches!(module.state, ModuleState::Success | ModuleState::Missing);
     plan.enabled == Some(false) && plan.modules.iter().all(well)

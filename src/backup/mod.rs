@@ -5,6 +5,7 @@ pub mod correlator;
 pub mod examine;
 pub mod facts;
 pub mod intake;
+mod kept;
 pub mod pipeline;
 pub mod plan;
 pub mod poll;

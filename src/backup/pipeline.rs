@@ -16,6 +16,7 @@ use log::{error, info, warn};
 use super::alert::{self, Alert};
 use super::examine::{Examined, Examiner, unknown, worth_telling};
 use super::intake::{Batch, BatchId, Intake, MOST_ATTEMPTS, Taken};
+use super::kept;
 use super::question::{Question, about};
 use super::settings::{Correlator, RepoCheck};
 use super::verdict::Outcome;
@@ -181,7 +182,8 @@ impl Pipelines {
             // Not even what the alerts say is looked at: whatever it was may be in them.
             let why = "looking into an alert failed, see the log of hbd";
             let unknown = unknown(&Question::about_everything(), why);
-            self.report(id, unknown.iter().map(|one| (one, Vec::new())).collect());
+            let kept = kept::rows(&unknown, Now::read().wall);
+            self.report(id, kept, unknown.iter().map(|one| (one, Vec::new())).collect());
         }
         self.start_waiting();
     }
@@ -204,9 +206,10 @@ impl Pipelines {
         };
         let Some(examined) = examined else { return self.put_back(id) };
         let labels = &settings.correlator.backup_id_labels;
+        let kept = kept::rows(&examined, Now::read().wall);
         let told = worth_telling(examined, &question);
         let told = told.iter().map(|one| (one, about(&one.plan.id, alerts, labels)));
-        self.report(id, told.collect());
+        self.report(id, kept, told.collect());
     }
 
     /// Counts the attempt on disk before it is made: should it end the daemon, that is known.
@@ -238,8 +241,9 @@ impl Pipelines {
         })
     }
 
-    /// Tells of these plans, each with the alerts about it, and ends the batch: one transaction.
-    fn report(&self, id: BatchId, told: Vec<(&Examined, Vec<&Alert>)>) {
+    /// Tells of these plans, each with the alerts about it, keeps how all fared, and ends the
+    /// batch: one transaction.
+    fn report(&self, id: BatchId, kept: Vec<Write>, told: Vec<(&Examined, Vec<&Alert>)>) {
         let now = Now::read();
         let event = |(one, alerts): (&Examined, Vec<&Alert>)| {
             let verdict = &one.verdict;
@@ -249,7 +253,8 @@ impl Pipelines {
         };
         let events: Vec<Event> = told.into_iter().map(event).collect();
         let mut intake = locked(&self.intake);
-        let writes = intake.reported(id, now.wall);
+        let mut writes = intake.reported(id, now.wall);
+        writes.extend(kept);
         (self.sink)(Effect { writes, events, ..Effect::default() });
     }
 

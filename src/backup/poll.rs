@@ -1,6 +1,7 @@
 //! Fetches alerts where they are not sent: an Alertmanager is asked again and again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::{debug, warn};
@@ -17,14 +18,14 @@ use crate::stop::Stop;
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What is asked, and how often.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// `http://127.0.0.1:9093`
     pub url: String,
     /// The time between two questions.
     pub interval: Duration,
-    /// People were told before the start that there is no answer.
-    pub told: bool,
+    /// People were told that there is no answer; kept up to date, for whoever asks next.
+    pub told: Arc<AtomicBool>,
 }
 
 /// Where alerts that are signs of life belong.
@@ -49,10 +50,14 @@ pub fn poll(
     sink: &Sink,
     stop: &Stop,
 ) {
-    let mut silence = Silence::new(settings.told, Now::read().mono);
+    let mut silence = Silence::new(settings.told.load(Ordering::Relaxed), Now::read().mono);
     loop {
         let wanted = Wanted { alerts: pipelines.alert_names(), signs: (signs.names)() };
         let answer = pull(&settings.url, &wanted);
+        if stop.stopped() {
+            // Somebody else is asked by now, and what this one says of itself is nobody's concern.
+            return;
+        }
         let now = Now::read();
         if let Some(fact) = silence.judge(answer.as_ref().err(), now.mono) {
             let level = match fact {
@@ -60,6 +65,7 @@ pub fn poll(
                 _ => Level::Ok,
             };
             let event = Event { at: now.wall, level, fact };
+            settings.told.store(silence.told, Ordering::Relaxed);
             sink(Effect { events: vec![event], ..Effect::default() });
         }
         match answer {

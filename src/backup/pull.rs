@@ -35,19 +35,8 @@ pub fn pull(base: &str, wanted: &Wanted) -> Result<Fetched, String> {
 }
 
 fn agent(base: &str) -> ureq::Agent {
-    let mut config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .max_idle_connections(0)
-        .proxy(None)
-        .user_agent(concat!("heartbeat/", env!("CARGO_PKG_VERSION")))
-        .timeout_global(Some(TIMEOUT))
-        .timeout_resolve(Some(TIMEOUT));
-    if base.starts_with("https:") {
-        config = config.tls_config(tls::http_client(tls::system_roots()));
-    }
-    config.build().into()
+    let roots = base.starts_with("https:").then(tls::system_roots);
+    tls::http_agent(TIMEOUT, roots)
 }
 
 fn words(base: &str, why: &ureq::Error) -> String {

@@ -54,7 +54,8 @@ impl Report<'_> {
         }
     }
 
-    fn title(&self) -> String {
+    /// The one line that people are told.
+    pub fn title(&self) -> String {
         let name = self.plan.name.as_ref().unwrap_or(&self.plan.id);
         format!("backup {name} {}: {}", self.verdict.outcome.name(), self.verdict.why)
     }
@@ -244,7 +245,7 @@ fn errors(count: u64) -> String {
 }
 
 /// How a repository is, in half a line.
-fn condition(condition: &Condition, now: Wall) -> String {
+pub(super) fn condition(condition: &Condition, now: Wall) -> String {
     match condition {
         Condition::Open(seen) => open(seen, now),
         Condition::Refused(Refusal::Gone) => "there is no repository at this place".into(),

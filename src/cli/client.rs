@@ -3,10 +3,16 @@
 use std::io::Read;
 use std::time::Duration;
 
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
+use super::pinned::Question;
+use super::{CONFIGURATION, UNREACHABLE, complain, config_file};
 use crate::address::BaseUrl;
 use crate::config::Config;
+use crate::notify::channel::web_client::percent;
 use crate::secret::Secret;
 use crate::tls;
 
@@ -22,9 +28,47 @@ pub const TOKEN_VARIABLE: &str = "HBD_TOKEN";
 pub struct Client {
     base: String,
     token: Option<Secret>,
+    trust: Trust,
+}
+
+/// Whom it believes to be the daemon.
+#[derive(Debug)]
+enum Trust {
+    /// Whoever shows this certificate, at this host and port.
+    Certificate(CertificateDer<'static>, String, u16),
+    /// Whoever has a certificate for its name, of the system's authorities or those of a file.
+    Authorities(Option<PathBuf>),
 }
 
 impl Client {
+    /// The daemon that is wished for, or the exit code when there is none: it was said why.
+    ///
+    /// # Errors
+    /// When the arguments are wrong.
+    pub fn wished(
+        config: &Option<PathBuf>,
+        url: &Option<String>,
+        ca_file: &Option<PathBuf>,
+    ) -> Result<Result<Client, u8>, lexopt::Error> {
+        match url {
+            Some(_) if config.is_some() => Err("--config and --url exclude each other".into()),
+            Some(url) => {
+                let client = Client::at(url, ca_file.as_deref());
+                Ok(Ok(client.map_err(|why| lexopt::Error::Custom(why.into()))?))
+            }
+            None if ca_file.is_some() => {
+                Err("--ca-file goes with --url: the configuration names its certificate".into())
+            }
+            None => Ok(match Config::load(config_file(config.clone())) {
+                Ok(config) => Client::of(&config).map_err(|why| unreachable(&why)),
+                Err(problems) => {
+                    complain(&problems);
+                    Err(CONFIGURATION)
+                }
+            }),
+        }
+    }
+
     /// The daemon that runs with this configuration.
     ///
     /// # Errors
@@ -39,22 +83,31 @@ impl Client {
             "::" | "[::]" => "::1",
             host => host.trim_matches(['[', ']']),
         };
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let base = format!("http://{host}:{}", receiver.port);
-        Ok(Client { base, token: receiver.token.clone() })
+        let name = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let (scheme, trust) = match &receiver.tls {
+            None => ("http", Trust::Authorities(None)),
+            Some(tls) => {
+                let certificate = tls.identity.certificate().clone();
+                ("https", Trust::Certificate(certificate, host.to_owned(), receiver.port))
+            }
+        };
+        let base = format!("{scheme}://{name}:{}", receiver.port);
+        Ok(Client { base, token: receiver.token.clone(), trust })
     }
 
     /// The daemon at an address, `http://host:port`. Its token is in the environment: a
-    /// configuration's token is for that configuration's daemon only.
+    /// configuration's token is for that configuration's daemon only. `ca_file` holds further
+    /// certificate authorities.
     ///
     /// # Errors
     /// When that is no address.
-    pub fn at(url: &str) -> Result<Client, String> {
+    pub fn at(url: &str, ca_file: Option<&Path>) -> Result<Client, String> {
         let bare = !url.contains("://");
         let whole = if bare { format!("http://{url}") } else { url.to_owned() };
         let base = BaseUrl::parse(&whole).map_err(|why| format!("--url: {why}"))?.text;
         let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
-        Ok(Client { base, token: token.map(Secret::new) })
+        let trust = Trust::Authorities(ca_file.map(Path::to_owned));
+        Ok(Client { base, token: token.map(Secret::new), trust })
     }
 
     /// What the daemon answers to a GET.
@@ -80,11 +133,44 @@ impl Client {
         }
     }
 
+    /// Status and body, whatever they are.
+    ///
+    /// # Errors
+    /// Why there is no answer, in a sentence that names the daemon.
+    pub fn ask(&self, path: &str) -> Result<(u16, String), String> {
+        self.call(path, &[]).map_err(|why| format!("{}: {why}", self.base))
+    }
+
+    /// Where the daemon is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     fn call(&self, path: &str, query: &[(&str, String)]) -> Result<(u16, String), String> {
-        let mut request = self.agent()?.get(format!("{}{path}", self.base));
-        for (name, value) in query {
-            request = request.query(name, value);
+        let pairs = query.iter().map(|(name, value)| format!("{name}={}", percent(value)));
+        let pairs = pairs.collect::<Vec<_>>().join("&");
+        let mark = if pairs.is_empty() { "" } else { "?" };
+        let target = format!("{path}{mark}{pairs}");
+        match &self.trust {
+            Trust::Certificate(certificate, host, port) => Question {
+                host,
+                port: *port,
+                target: &target,
+                token: self.token.as_ref(),
+                certificate: certificate.clone(),
+                patience: TIMEOUT,
+                longest: LONGEST,
+            }
+            .ask(),
+            Trust::Authorities(ca_file) => self.get_from(&target, ca_file.as_deref()),
         }
+    }
+
+    fn get_from(&self, target: &str, ca_file: Option<&Path>) -> Result<(u16, String), String> {
+        let encrypted = self.base.starts_with("https:");
+        let roots = encrypted.then(|| tls::roots(ca_file)).transpose()?;
+        let agent = tls::http_agent(TIMEOUT, roots.as_deref());
+        let mut request = agent.get(format!("{}{target}", self.base));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {}", token.reveal()));
         }
@@ -94,6 +180,9 @@ impl Client {
             }
             ureq::Error::Timeout(_) => format!("no answer within {} s", TIMEOUT.as_secs()),
             ureq::Error::HostNotFound => "there is no host of this name".into(),
+            why if encrypted && why.to_string().contains("UnknownIssuer") => {
+                format!("{why}: name its authority with --ca-file")
+            }
             why => why.to_string(),
         })?;
         let mut body = Vec::new();
@@ -101,20 +190,12 @@ impl Client {
         reader.read_to_end(&mut body).map_err(|why| format!("the answer broke off: {why}"))?;
         Ok((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
     }
+}
 
-    fn agent(&self) -> Result<ureq::Agent, String> {
-        let mut config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("hbd/", env!("CARGO_PKG_VERSION")))
-            .timeout_global(Some(TIMEOUT));
-        if self.base.starts_with("https:") {
-            config = config.tls_config(tls::http_client(&tls::roots(None)?));
-        }
-        Ok(config.build().into())
-    }
+/// Says why the daemon cannot be reached, and gives the exit code.
+pub fn unreachable(why: &str) -> u8 {
+    complain(&why);
+    UNREACHABLE
 }
 
 #[cfg(test)]
@@ -146,8 +227,11 @@ mod tests {
     #[test]
     fn an_address_may_end_in_a_slash_and_must_be_one() {
         for url in ["http://mon.example:9099/", "mon.example:9099"] {
-            assert_eq!(Client::at(url).unwrap().base, "http://mon.example:9099");
+            assert_eq!(Client::at(url, None).unwrap().base, "http://mon.example:9099");
         }
-        assert!(Client::at("mon example").is_err());
+        assert!(Client::at("mon example", None).is_err());
+        let (some, url) = (Some("x".into()), Some("mon.example".to_owned()));
+        assert!(Client::wished(&some, &url, &None).is_err());
+        assert!(Client::wished(&some, &None, &some).is_err());
     }
 }

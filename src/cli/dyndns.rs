@@ -20,6 +20,7 @@ use crate::notify::text::{Flavour, clean};
 struct Wanted {
     config: Option<PathBuf>,
     url: Option<String>,
+    ca_file: Option<PathBuf>,
     host: Option<String>,
     addresses: Vec<IpAddr>,
     dry: bool,
@@ -34,7 +35,8 @@ struct Wanted {
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(wanted) = wanted(parser)? else { return Ok(say(HELP)) };
     if let Some(url) = &wanted.url {
-        let client = Client::at(url).map_err(|why| lexopt::Error::Custom(why.into()))?;
+        let client = Client::at(url, wanted.ca_file.as_deref())
+            .map_err(|why| lexopt::Error::Custom(why.into()))?;
         return Ok(state(&client, &wanted));
     }
     let config = match Config::load(config_file(wanted.config.clone())) {
@@ -65,6 +67,7 @@ fn wanted(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
         match argument {
             Long("config") | Short('c') => wanted.config = Some(parser.value()?.into()),
             Long("url") => wanted.url = Some(parser.value()?.string()?),
+            Long("ca-file") => wanted.ca_file = Some(parser.value()?.into()),
             Long("address") => wanted.addresses.push(parser.value()?.parse()?),
             Long("dry-run") => wanted.dry = true,
             Long("json") => wanted.json = true,
@@ -78,6 +81,7 @@ fn wanted(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
         Wanted { config: Some(_), url: Some(_), .. } => {
             refuse("--config and --url exclude each other")
         }
+        Wanted { url: None, ca_file: Some(_), .. } => refuse("--ca-file is for --url"),
         Wanted { dry: true, url: Some(_), .. } => {
             refuse("--dry-run needs the configuration: it does not go with --url")
         }

@@ -9,8 +9,8 @@ use lexopt::prelude::*;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::Value as Json;
 
-use super::client::Client;
-use super::{CONFIGURATION, FAILED, HELP, UNREACHABLE, complain, config_file, say};
+use super::client::{Client, unreachable};
+use super::{CONFIGURATION, FAILED, HELP, complain, config_file, say};
 use crate::address::is_name;
 use crate::config::Config;
 
@@ -21,6 +21,7 @@ const BYTES: usize = 32;
 struct Wish {
     config: Option<PathBuf>,
     url: Option<String>,
+    ca_file: Option<PathBuf>,
     /// None is the key of all hosts that have none of their own.
     host: Option<String>,
     common: bool,
@@ -66,6 +67,7 @@ fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
         match argument {
             Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
             Long("url") => wish.url = Some(parser.value()?.string()?),
+            Long("ca-file") => wish.ca_file = Some(parser.value()?.into()),
             Long("common") => wish.common = true,
             Long("write") => wish.write = Some(parser.value()?.into()),
             Long("status") => wish.status = true,
@@ -79,11 +81,10 @@ fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
             "name one HOST, or --common for all that have no key of their own, or --status".into(),
         );
     }
-    if wish.status && wish.write.is_some() || !wish.status && wish.url.is_some() {
+    if wish.status && wish.write.is_some()
+        || !wish.status && (wish.url.is_some() || wish.ca_file.is_some())
+    {
         return Err("--write is for a new key, --url for --status".into());
-    }
-    if wish.config.is_some() && wish.url.is_some() {
-        return Err("--config and --url exclude each other".into());
     }
     if let Some(host) = wish.host.as_deref().filter(|host| !is_name(host)) {
         let what = "a host's name is 1 to 253 letters, digits, dots, dashes, underscores";
@@ -155,18 +156,9 @@ fn write(file: &Path, key: &str) -> Result<(), String> {
 }
 
 fn status(wish: &Wish) -> Result<u8, lexopt::Error> {
-    let client = match &wish.url {
-        Some(url) => Client::at(url).map_err(|why| lexopt::Error::Custom(why.into()))?,
-        None => match Config::load(config_file(wish.config.clone())) {
-            Ok(config) => match Client::of(&config) {
-                Ok(client) => client,
-                Err(why) => return Ok(unreachable(&why)),
-            },
-            Err(problems) => {
-                complain(&problems);
-                return Ok(CONFIGURATION);
-            }
-        },
+    let client = match Client::wished(&wish.config, &wish.url, &wish.ca_file)? {
+        Ok(client) => client,
+        Err(code) => return Ok(code),
     };
     match client.get("/api/v1/hosts", &[]) {
         Ok(answer) => {
@@ -176,11 +168,6 @@ fn status(wish: &Wish) -> Result<u8, lexopt::Error> {
         }
         Err(why) => Ok(unreachable(&why)),
     }
-}
-
-fn unreachable(why: &str) -> u8 {
-    complain(&why);
-    UNREACHABLE
 }
 
 /// A line for each connection whose last datagram was signed with the previous key. Names are

@@ -1,14 +1,13 @@
-//! `hbd log`: what the running daemon sent to whom, and what still waits.
+//! `hbd log`: what the running daemon sent to whom and what still waits, or what happened.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::client::Client;
-use super::{CONFIGURATION, HELP, UNREACHABLE, complain, config_file, say};
-use crate::config::Config;
+use super::client::{Client, unreachable};
+use super::{HELP, say, terminal};
 use crate::notify::text::{Flavour, Unit, clean, cut};
 
 /// How many are shown when it is not said.
@@ -16,8 +15,9 @@ const USUAL: usize = 50;
 /// How many the daemon tells at a time.
 const PAGE: usize = 1000;
 /// The columns before the title, and how wide they may become.
-const COLUMNS: [(&str, usize); 6] =
-    [("TIME", 20), ("LEVEL", 8), ("TO", 40), ("OUTCOME", 9), ("TRIES", 5), ("EVENT", 14)];
+const MESSAGES: &[(&str, usize)] =
+    &[("TIME", 20), ("LEVEL", 8), ("TO", 40), ("OUTCOME", 9), ("TRIES", 5), ("EVENT", 14)];
+const EVENTS: &[(&str, usize)] = &[("TIME", 20), ("LEVEL", 8), ("KIND", 20), ("EVENT", 14)];
 /// Less than that is left for no title.
 const NARROWEST: usize = 20;
 
@@ -25,9 +25,18 @@ const NARROWEST: usize = 20;
 struct Wish {
     config: Option<PathBuf>,
     url: Option<String>,
+    ca_file: Option<PathBuf>,
     host: Option<String>,
     limit: usize,
+    events: bool,
     json: bool,
+}
+
+impl Wish {
+    /// What is asked for, as the daemon calls it.
+    fn what(&self) -> &'static str {
+        if self.events { "events" } else { "notifications" }
+    }
 }
 
 /// Reads the arguments, asks the daemon and prints. Gives the exit code: 0, or 3 when the daemon
@@ -37,35 +46,23 @@ struct Wish {
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(wish) = wish(parser)? else { return Ok(say(HELP)) };
-    let client = match &wish.url {
-        Some(url) => Client::at(url).map_err(|why| lexopt::Error::Custom(why.into()))?,
-        None => match Config::load(config_file(wish.config.clone())) {
-            Ok(config) => match Client::of(&config) {
-                Ok(client) => client,
-                Err(why) => return Ok(unreachable(&why)),
-            },
-            Err(problems) => {
-                complain(&problems);
-                return Ok(CONFIGURATION);
-            }
-        },
+    let client = match Client::wished(&wish.config, &wish.url, &wish.ca_file)? {
+        Ok(client) => client,
+        Err(code) => return Ok(code),
     };
-    let notifications = match ask(&client, &wish) {
-        Ok(notifications) => notifications,
+    let found = match ask(&client, &wish) {
+        Ok(found) => found,
         Err(why) => return Ok(unreachable(&why)),
     };
     let text = if wish.json {
-        format!("{}\n", json!({ "notifications": notifications }))
+        format!("{}\n", json!({ wish.what(): found }))
+    } else if wish.events {
+        table(EVENTS, found.iter().map(event), terminal::width())
     } else {
-        table(&notifications, terminal_width())
+        table(MESSAGES, found.iter().map(message), terminal::width())
     };
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(0)
-}
-
-fn unreachable(why: &str) -> u8 {
-    complain(&why);
-    UNREACHABLE
 }
 
 /// What is asked for; none when it is help.
@@ -75,20 +72,19 @@ fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
         match argument {
             Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
             Long("url") => wish.url = Some(parser.value()?.string()?),
+            Long("ca-file") => wish.ca_file = Some(parser.value()?.into()),
             Long("limit") | Short('n') => {
                 wish.limit = parser.value()?.parse()?;
                 if wish.limit == 0 {
                     return Err("--limit must be at least 1".into());
                 }
             }
+            Long("events") => wish.events = true,
             Long("json") => wish.json = true,
             Long("help") | Short('h') => return Ok(None),
             Value(host) if wish.host.is_none() => wish.host = Some(host.string()?),
             other => return Err(other.unexpected()),
         }
-    }
-    if wish.config.is_some() && wish.url.is_some() {
-        return Err("--config and --url exclude each other".into());
     }
     Ok(Some(wish))
 }
@@ -102,8 +98,8 @@ fn ask(client: &Client, wish: &Wish) -> Result<Vec<Json>, String> {
         let mut query = vec![("limit", wanted.to_string())];
         query.extend(wish.host.clone().map(|host| ("host", host)));
         query.extend(before.map(|id| ("before", id)));
-        let answer = client.get("/api/v1/notifications", &query)?;
-        let page = answer["notifications"].as_array();
+        let answer = client.get(&format!("/api/v1/{}", wish.what()), &query)?;
+        let page = answer[wish.what()].as_array();
         let old = all.len();
         all.extend(page.into_iter().flatten().take(wanted).cloned());
         before = answer["next"].as_str().map(str::to_owned);
@@ -123,20 +119,29 @@ fn remark(one: &Json) -> String {
     }
 }
 
-/// The table, the newest last as in every log: that is where the prompt is. What did not arrive
-/// has its reason in a line of its own.
-fn table(newest_first: &[Json], width: Option<usize>) -> String {
-    if newest_first.is_empty() {
-        return "nothing was sent\n".into();
+/// A line of the table: its cells, the title, and what more there is to say.
+type Line = (Vec<String>, String, String);
+
+/// The table, the newest last as in every log: that is where the prompt is. What there is to say
+/// of a message that did not arrive has a line of its own.
+fn table(
+    columns: &[(&str, usize)],
+    newest_first: impl Iterator<Item = Line>,
+    width: Option<usize>,
+) -> String {
+    let mut rows: Vec<Line> = newest_first.collect();
+    rows.reverse();
+    if rows.is_empty() {
+        return "there is nothing\n".into();
     }
-    let rows: Vec<_> = newest_first.iter().rev().map(|one| (cells(one), remark(one))).collect();
-    let head = COLUMNS.map(|(name, _)| name.to_owned());
-    let widths: [usize; 6] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|((cells, _), _)| &cells[column]).chain([&head[column]]);
-        cells.map(|cell| count(cell)).max().unwrap_or(0).min(COLUMNS[column].1)
-    });
+    let head: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let width_of = |(column, (_, most)): (usize, &(&str, usize))| {
+        let cells = rows.iter().map(|(cells, ..)| &cells[column]).chain([&head[column]]);
+        cells.map(|cell| count(cell)).max().unwrap_or(0).min(*most)
+    };
+    let widths: Vec<usize> = columns.iter().enumerate().map(width_of).collect();
     let mut text = line(&head, &widths, "TITLE", width);
-    for ((cells, title), why) in &rows {
+    for (cells, title, why) in &rows {
         text.push_str(&line(cells, &widths, title, width));
         if !why.is_empty() {
             let why = format!("  {why}");
@@ -147,21 +152,30 @@ fn table(newest_first: &[Json], width: Option<usize>) -> String {
     text
 }
 
-fn cells(one: &Json) -> ([String; 6], String) {
-    let time = word(one, "accepted");
-    let time = time.get(..19).map_or(time.clone(), |seconds| seconds.replace('T', " ") + "Z");
+fn message(one: &Json) -> Line {
     let recipient = word(one, "recipient");
     let space = if recipient.is_empty() { "" } else { " " };
     let to = format!("{}{space}{recipient}", word(one, "channel"));
-    let cells = [
-        time,
+    let cells = vec![
+        time(one, "accepted"),
         word(one, "level"),
         to,
         word(one, "state"),
         one["attempts"].to_string(),
         word(one, "event"),
     ];
-    (cells, clean(one["title"].as_str().unwrap_or_default(), Flavour::Line))
+    (cells, word(one, "title"), remark(one))
+}
+
+fn event(one: &Json) -> Line {
+    let cells = vec![time(one, "at"), word(one, "level"), word(one, "kind"), word(one, "id")];
+    (cells, word(one, "text"), String::new())
+}
+
+/// A time to the second.
+fn time(one: &Json, name: &str) -> String {
+    let time = word(one, name);
+    time.get(..19).map_or(time.clone(), |seconds| seconds.replace('T', " ") + "Z")
 }
 
 /// A text of the daemon's, fit for a terminal; empty when there is none.
@@ -169,7 +183,7 @@ fn word(one: &Json, name: &str) -> String {
     one[name].as_str().map_or_else(String::new, |text| clean(text, Flavour::Line))
 }
 
-fn line(cells: &[String; 6], widths: &[usize; 6], title: &str, width: Option<usize>) -> String {
+fn line(cells: &[String], widths: &[usize], title: &str, width: Option<usize>) -> String {
     let mut text = String::new();
     for (cell, room) in cells.iter().zip(widths) {
         let cell = cut(cell, *room, Unit::Characters);
@@ -185,18 +199,6 @@ fn line(cells: &[String; 6], widths: &[usize; 6], title: &str, width: Option<usi
 
 fn count(text: &str) -> usize {
     Unit::Characters.count(text)
-}
-
-/// How wide the terminal is; none when the output is read by something else, which gets it all.
-fn terminal_width() -> Option<usize> {
-    let out = io::stdout();
-    if !out.is_terminal() {
-        return None;
-    }
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ fills a winsize, and the pointer is to a live one (ioctl_tty(2)).
-    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
-    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
 #[cfg(test)]
@@ -220,7 +222,7 @@ mod tests {
     fn the_newest_comes_last_and_a_failure_has_its_reason() {
         let all = [one("failed", "second", Some("nobody home")), one("delivered", "first", None)];
         assert_eq!(
-            table(&all, None),
+            table(MESSAGES, all.iter().map(message), None),
             "\
 TIME                  LEVEL     TO                    OUTCOME    TRIES  EVENT           TITLE
 2026-11-21 20:12:08Z  critical  mail ann@example.com  delivered  3      1a200635da82f3  first
@@ -237,30 +239,26 @@ TIME                  LEVEL     TO                    OUTCOME    TRIES  EVENT   
             &format!("\u{1b}[31mred\nü{}", "x".repeat(300)),
             Some(&"y".repeat(300)),
         )];
-        let text = table(&all, Some(120));
+        let text = table(MESSAGES, all.iter().map(message), Some(120));
         assert!(text.lines().all(|line| count(line) <= 120), "{text}");
         assert!(text.lines().count() == 3 && !text.contains('\u{1b}'), "{text}");
-        assert_eq!(table(&[], None), "nothing was sent\n");
+        assert_eq!(table(MESSAGES, std::iter::empty(), None), "there is nothing\n");
     }
 
     #[test]
     fn what_is_no_notification_breaks_nothing() {
-        assert_eq!(table(&[json!({"accepted": "ü"}), json!(7)], None).lines().count(), 3);
+        let all = [json!({"accepted": "ü"}), json!(7)];
+        assert_eq!(table(MESSAGES, all.iter().map(message), None).lines().count(), 3);
+        assert_eq!(table(EVENTS, all.iter().map(event), None).lines().count(), 3);
     }
 
     #[test]
     fn arguments_are_read() {
         let usual = Wish { limit: 50, ..Wish::default() };
         assert_eq!(parsed(&[]).unwrap().unwrap(), usual);
-        let wish = Wish { host: Some("web1".into()), limit: 3, json: true, ..Wish::default() };
-        assert_eq!(parsed(&["web1", "--limit=3", "--json"]).unwrap().unwrap(), wish);
-        for wrong in [
-            &["a", "b"][..],
-            &["--limit", "0"],
-            &["--limit", "x"],
-            &["--config", "a", "--url", "b"],
-            &["--jsno"],
-        ] {
+        let wish = Wish { host: Some("web1".into()), limit: 3, events: true, json: true, ..usual };
+        assert_eq!(parsed(&["web1", "--limit=3", "--events", "--json"]).unwrap().unwrap(), wish);
+        for wrong in [&["a", "b"][..], &["--limit", "0"], &["--limit", "x"], &["--jsno"]] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }

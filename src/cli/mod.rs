@@ -19,6 +19,9 @@ pub mod dyndns;
 pub mod key;
 pub mod log;
 pub mod notify;
+mod pinned;
+pub mod status;
+mod terminal;
 
 /// The configuration cannot be used (`EX_CONFIG`, sysexits.h).
 pub const CONFIGURATION: u8 = 78;
@@ -49,14 +52,18 @@ hbd watches hosts by their heartbeats and tells people.
   hbd check  [--config FILE] [--strict] [--json]  says what is wrong with the configuration
   hbd notify [--config FILE] (--host HOST | --channel NAME ... | --default)
              [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
-  hbd log    [--config FILE | --url URL] [HOST] [--limit N] [--json]
-                                                  the last 50 or N messages: to whom, and how they ended
+  hbd status [--config FILE | --url URL [--ca-file FILE]] [HOST] [--all] [--json] [--color WHEN]
+                                                  how hosts and channels are; exits with 1 when not all is well
+  hbd log    [--config FILE | --url URL [--ca-file FILE]] [HOST]
+             [--events] [--limit N] [--json]      the last 50 or N messages: to whom, and how they ended;
+                                                  or what happened, told or not
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
   hbd key    [--config FILE] (HOST | --common) [--write FILE]
                                                   makes a key, and says where it goes on each side
-  hbd key    --status [--config FILE | --url URL] who still signs with a previous key
-  hbd dyndns [--config FILE | --url URL] [HOST] [--json]
+  hbd key    --status [--config FILE | --url URL [--ca-file FILE]]
+                                                  who still signs with a previous key
+  hbd dyndns [--config FILE | --url URL [--ca-file FILE]] [HOST] [--json]
                                                   the names in the DNS, their addresses and last updates
   hbd dyndns [--config FILE] HOST --dry-run [--address IP ...]
                                                   what would be sent for that host
@@ -66,6 +73,7 @@ A MESSAGE of - is read from standard input; -- goes before one that begins with 
 LEVEL is ok, info, warning (default) or critical; no channel is quiet below its min_level here.
 The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
 The daemon at a URL (http://host:port) is shown the token in $HBD_TOKEN.
+WHEN is auto (default), always or never.
 What the log shows is set by HBD_LOG: error, warn, info (default), debug.
 Manual: hbd(8), heartbeat.yaml(5)
 ";
@@ -96,6 +104,7 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             "notify" => notify::run(parser),
             "log" => log::run(parser),
             "dyndns" => dyndns::run(parser),
+            "status" => status::run(parser),
             "backup" => backup(parser),
             "key" => key::run(parser),
             "help" => Ok(say(HELP)),

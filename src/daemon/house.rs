@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
+use super::chronicle;
+use super::reload::Reloads;
 use super::signs::Signs;
 use super::telling::{self, Seats};
 use crate::backup::pipeline::{Accepted, Pipelines};
@@ -16,14 +17,18 @@ use crate::clock::{Now, Wall};
 use crate::dyndns::keeper::Keeper;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
+use crate::history::chronicle::Chronicle;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
-use crate::snapshot::{ChannelView, DyndnsView, HostView, NotificationView};
+use crate::snapshot::{
+    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
+    SeriesView,
+};
 use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
 use crate::web::notice::Notice;
-use crate::web::wanted::Wanted;
-use crate::web::{Answer, House, NotSent, Sending, Taken};
+use crate::web::wanted::{EventsWanted, SeriesWanted, Wanted};
+use crate::web::{Answer, House, NotSent, Reloaded, Sending, Taken};
 
 /// How long a request waits for the disk.
 const DISK: Duration = Duration::from_secs(5);
@@ -32,6 +37,8 @@ const DISK: Duration = Duration::from_secs(5);
 pub struct Rooms {
     pub watch: Arc<Watch>,
     pub courier: Courier,
+    /// What was.
+    pub chronicle: Arc<Chronicle>,
     /// The channels, for what is sent at once.
     pub notifier: Mutex<Arc<Notifier>>,
     /// What is being sent at once.
@@ -42,10 +49,8 @@ pub struct Rooms {
     pub keeper: Arc<Keeper>,
     /// The alerts that are signs of life.
     pub signs: Mutex<Arc<Signs>>,
-    /// The last reload was refused.
-    pub reload_refused: AtomicBool,
-    /// When the configuration in use was loaded, in milliseconds of the wall clock.
-    pub loaded: AtomicI64,
+    /// Who waits for the configuration to be read again, and how that went last.
+    pub reloads: Reloads,
 }
 
 impl Rooms {
@@ -129,8 +134,32 @@ impl House for Rooms {
         telling::notifications(&self.courier, wanted)
     }
 
+    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+        self.chronicle.pasts(hosts, Now::read())
+    }
+
+    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+        chronicle::series(self, host, wanted)
+    }
+
+    fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+        chronicle::events(self, wanted)
+    }
+
+    fn alerts(&self) -> Result<Vec<AlertView>, String> {
+        chronicle::alerts(self)
+    }
+
+    fn plans(&self) -> Result<Vec<PlanView>, String> {
+        chronicle::plans(self)
+    }
+
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
         telling::prepare(self.notifier(), self.courier.clone(), &self.sending, notice)
+    }
+
+    fn reload(&self) -> Reloaded {
+        self.reloads.ask()
     }
 
     fn figures(&self) -> Figures {
@@ -146,8 +175,9 @@ impl House for Rooms {
             alerts_received: self.pipelines.received(),
             pipelines: self.pipelines.count() as u64,
             backup_outcomes: outcomes(&self.pipelines),
-            last_reload_refused: self.reload_refused.load(Ordering::Relaxed),
-            last_reload_success: Some(Wall(self.loaded.load(Ordering::Relaxed))),
+            last_reload_refused: self.reloads.refused(),
+            last_reload_success: Some(Wall(self.reloads.loaded())),
+            certificate_expiry: self.reloads.certificate_expiry(),
         }
     }
 }

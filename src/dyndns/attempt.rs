@@ -25,8 +25,6 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(20);
 const ANSWER_CAP: u64 = 4096;
 /// The longest pause that a provider may ask for.
 const LONGEST_PAUSE: u64 = 86_400;
-/// The dyndns2 protocol wants the name and version of the program, and whom to ask about it.
-const USER_AGENT: &str = concat!("heartbeat/", env!("CARGO_PKG_VERSION"), " (hbd dyndns)");
 
 /// Makes it.
 ///
@@ -223,18 +221,7 @@ fn is_about_trust(why: &ureq::Error) -> bool {
 }
 
 fn agent(provider: &Provider) -> Result<ureq::Agent, Bad> {
-    let mut config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .max_idle_connections(0)
-        .proxy(None)
-        .user_agent(USER_AGENT)
-        .timeout_global(Some(HTTP_TIMEOUT))
-        .timeout_resolve(Some(HTTP_TIMEOUT / 2));
-    if provider.place().starts_with("https:") {
-        let roots = tls::roots(provider.ca_file.as_deref()).map_err(Bad::Refused)?;
-        config = config.tls_config(tls::http_client(&roots));
-    }
-    Ok(config.build().into())
+    let secured = provider.place().starts_with("https:");
+    let roots = secured.then(|| tls::roots(provider.ca_file.as_deref())).transpose();
+    Ok(tls::http_agent(HTTP_TIMEOUT, roots.map_err(Bad::Refused)?.as_deref()))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Fact, Level, MOST_OTHERS, Trouble};
-use crate::heartbeat::blindness::Blindness;
+use crate::heartbeat::blindness::{Blindness, Period};
 use crate::heartbeat::deadlines::{Deadlines, Entry, What};
 use crate::heartbeat::host::{Host, Others};
 use crate::heartbeat::moves::{Moves, Path};
@@ -84,7 +84,9 @@ pub struct Fleet {
     pub(super) index: HashMap<Arc<str>, u32>,
     pub(super) names: Names,
     pub(super) deadlines: Deadlines,
-    blindness: Blindness,
+    pub(super) blindness: Blindness,
+    /// When nothing could be heard, as far as that was not yet told to the history.
+    pub(super) unseen: Vec<Period>,
     pub(super) trust: Trust,
     /// Watched hosts that are overdue.
     pub(super) down: BTreeSet<u32>,
@@ -121,6 +123,7 @@ impl Fleet {
     ) -> Fleet {
         let mut fleet = Fleet::empty(&rules, now);
         let frame = Frame::new(mark.as_ref(), kernel_boot, now, &mut fleet.blindness);
+        fleet.unseen = fleet.blindness.periods().to_vec();
         fleet.kernel = frame.kernel();
         fleet.trust.reached(mark.map_or(Wall::default(), |mark| mark.now.wall));
         let profiles = profile::profiles(&rules);
@@ -149,6 +152,7 @@ impl Fleet {
             names: Names::default(),
             deadlines: Deadlines::default(),
             blindness: Blindness::default(),
+            unseen: Vec::new(),
             trust: Trust::default(),
             down: BTreeSet::new(),
             changed: Vec::new(),
@@ -200,6 +204,7 @@ impl Fleet {
         let others = self.others_down(entry.host);
         let event = self.hosts[entry.host as usize].fall_silent(place, promise, others, now);
         self.note_state(entry.host);
+        self.note_condition(entry.host, now);
         Some(event)
     }
 
@@ -257,6 +262,9 @@ impl Fleet {
     /// [`due`](Fleet::due) after `start`.
     pub fn blind(&mut self, stop: Mono, start: Mono) {
         self.blindness.add(stop, start);
+        if stop < start {
+            self.unseen.push(Period { stop, start });
+        }
     }
 
     pub(super) fn add(&mut self, host: Host) -> u32 {

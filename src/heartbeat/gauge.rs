@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Fact, Level, Trouble};
+use crate::heartbeat::diary::Tally;
 use crate::heartbeat::metrics::{MAX_METRICS, Metrics};
 use crate::heartbeat::presence::Presence;
 use crate::heartbeat::profile::{Names, Profile};
 use crate::heartbeat::threshold::{Rule, Standing};
+use crate::snapshot::Reading;
 
 /// So many metrics that are well, and that were not sent for so long, make room at a time.
 const SPARE: usize = MAX_METRICS / 8;
@@ -26,6 +28,8 @@ pub struct Gauge {
     pub presence: Presence,
     /// Its threshold, where the host's set has one for it.
     pub watched: Option<Box<Watched>>,
+    /// Its values since the last account, where its host keeps one.
+    pub tally: Option<Box<Tally>>,
 }
 
 /// Where a metric with a threshold stands.
@@ -56,7 +60,7 @@ impl Gauge {
         now: Now,
     ) -> Gauge {
         let watched = profile.rule(&path).map(|rule| Box::new(Watched::new(rule, now)));
-        Gauge { path, value, presence, watched }
+        Gauge { path, value, presence, watched, tally: None }
     }
 
     /// What it is watched by, while it is not OK.
@@ -74,6 +78,11 @@ impl Gauge {
     pub fn remind_at(&self, every: Option<Duration>) -> Option<Mono> {
         let alert = self.alert().filter(|alert| !alert.missing)?;
         Some(alert.told.mono + every.filter(|every| !every.is_zero())?)
+    }
+
+    /// Its values since the last account.
+    pub fn reading(&mut self) -> Option<Reading> {
+        self.tally.as_mut()?.take(&self.path)
     }
 
     /// Takes a new value; an event when that changes the level, or tells how a metric stands that
@@ -224,6 +233,9 @@ pub fn take(
             }
         };
         next = place + 1;
+        if bringer.profile.configured {
+            gauges[place].tally.get_or_insert_default().add(value);
+        }
         taken.events.extend(gauges[place].sample(host, value, now));
     }
     taken

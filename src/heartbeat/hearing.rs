@@ -240,6 +240,7 @@ impl Fleet {
             self.note_state(index);
         }
         if self.hosts[index as usize].changed {
+            self.note_condition(index, now);
             heard.rows.push(self.take_row(index));
         } else {
             self.list(index);

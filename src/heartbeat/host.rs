@@ -8,6 +8,7 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Fact, Level, Trouble};
 use crate::heartbeat::connection::{Connection, Promise};
 use crate::heartbeat::datagram::{Datagram, Kind};
+use crate::heartbeat::diary::Diary;
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::profile::{Common, Profile};
 use crate::snapshot::State;
@@ -35,6 +36,8 @@ pub struct Host {
     pub booted: Option<Mono>,
     /// Whether that boot had an id.
     pub named: bool,
+    /// How it fared since the last account; none when it is not configured.
+    pub diary: Option<Box<Diary>>,
     /// The best state of its connections.
     pub state: State,
     /// Since when it is in that state; when it never was heard: since when it is configured.
@@ -83,6 +86,7 @@ impl Host {
             boots: None,
             booted: None,
             named: false,
+            diary: None,
             state: State::New,
             since: now.wall,
             configured: now.wall,

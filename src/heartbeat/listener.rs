@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, warn};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::settings::Settings;
 use super::watch::Watch;
@@ -20,19 +20,41 @@ const RECEIVE_BUFFER: usize = 2 << 20;
 const PAUSE: Duration = Duration::from_millis(50);
 /// So many failures in a row are the end: the daemon is started anew, with a new socket.
 const MOST_FAILURES: u32 = 20;
+/// Who hears nothing for so long says that it still listens.
+const QUIET: Duration = Duration::from_secs(1);
+/// More than a full receive buffer holds, and a bound on a drain that never ends.
+const MOST_LEFT: usize = 20_000;
 
 /// Binds the UDP socket of the section `heartbeat`.
 ///
 /// # Errors
 /// A sentence that names the address and the remedy.
 pub fn bind(settings: &Settings) -> Result<UdpSocket, String> {
+    bind_as(settings, false)
+}
+
+/// Binds the socket of a new configuration while the `old` one still hears: they may share a port,
+/// as 0.0.0.0 and 127.0.0.1 do.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_beside(settings: &Settings, old: &UdpSocket) -> Result<UdpSocket, String> {
+    let old = SockRef::from(old);
+    // Else any program of the same user could share the port for good, and take datagrams away.
+    let _ = old.set_reuse_port(true);
+    let new = bind_as(settings, true);
+    let _ = old.set_reuse_port(false);
+    new
+}
+
+fn bind_as(settings: &Settings, shared: bool) -> Result<UdpSocket, String> {
     let name = format!("{}:{}", settings.host, settings.port);
     let address = (settings.host.as_str(), settings.port)
         .to_socket_addrs()
         .ok()
         .and_then(|mut addresses| addresses.next())
         .ok_or(format!("heartbeat.host: {} is no address of this machine", settings.host))?;
-    open(address).map_err(|why| match why.kind() {
+    open(address, shared).map_err(|why| match why.kind() {
         io::ErrorKind::AddrInUse => {
             format!("heartbeat.port: UDP {name} is in use by another program")
         }
@@ -46,7 +68,7 @@ pub fn bind(settings: &Settings) -> Result<UdpSocket, String> {
     })
 }
 
-fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+fn open(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if let Err(why) = socket.set_recv_buffer_size(RECEIVE_BUFFER) {
         debug!("the UDP receive buffer stays small: {why}");
@@ -54,22 +76,39 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
+    socket.set_reuse_port(false)?;
+    socket.set_read_timeout(Some(QUIET))?;
     Ok(socket.into())
 }
 
-/// Hears datagrams until the stop.
-pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop) {
+/// Hears datagrams until the stop, and what has arrived by then. `pulse` is called at every turn,
+/// every second at least.
+pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop, pulse: impl Fn()) {
     let mut buffer = [0; BUFFER];
     let mut failures = 0;
     loop {
+        pulse();
         match socket.recv_from(&mut buffer) {
-            Ok(_) if stop.stopped() => return,
             Ok((length, from)) => {
                 failures = 0;
+                if stop.stopped() {
+                    turn_away(socket);
+                    // What woke us may be a beat.
+                    if length > 0 {
+                        hear(socket, watch, &buffer[..length], from);
+                    }
+                    return drain(socket, watch, &mut buffer);
+                }
                 hear(socket, watch, &buffer[..length], from);
             }
-            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) if quiet(&why) => {
+                if stop.stopped() {
+                    turn_away(socket);
+                    return drain(socket, watch, &mut buffer);
+                }
+            }
             Err(why) => {
                 failures += 1;
                 if failures == 1 {
@@ -81,6 +120,38 @@ pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop) {
                     return;
                 }
             }
+        }
+    }
+}
+
+fn quiet(why: &io::Error) -> bool {
+    matches!(
+        why.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+/// Lets no more datagrams into the socket: a connected one hears its peer alone (udp(7)), and at
+/// that port of our own nobody speaks. What arrives from now on goes to the socket that took over
+/// the port, where there is one.
+fn turn_away(socket: &UdpSocket) {
+    const NOBODY: u16 = 1;
+    if let Some(own) = own_address(socket)
+        && let Err(why) = socket.connect((own.ip(), NOBODY))
+    {
+        debug!("the old UDP socket goes on to hear while it is emptied: {why}");
+    }
+}
+
+/// Hears what has arrived.
+fn drain(socket: &Arc<UdpSocket>, watch: &Watch, buffer: &mut [u8]) {
+    if socket.set_nonblocking(true).is_err() {
+        return;
+    }
+    for _ in 0..MOST_LEFT {
+        match socket.recv_from(buffer) {
+            Ok((length, from)) => hear(socket, watch, &buffer[..length], from),
+            Err(_) => return,
         }
     }
 }
@@ -98,9 +169,24 @@ fn hear(socket: &Arc<UdpSocket>, watch: &Watch, bytes: &[u8], from: SocketAddr) 
     });
 }
 
+/// Lets the thread in [`listen`] notice that another socket has taken over, after its stop.
+pub fn leave(socket: &UdpSocket) {
+    // It may have to be opened again before this one is gone.
+    let _ = SockRef::from(socket).set_reuse_port(true);
+    wake(socket);
+}
+
 /// Wakes the thread that blocks in [`listen`], after the stop.
 pub fn wake(socket: &UdpSocket) {
-    let Ok(mut address) = socket.local_addr() else { return };
+    let woken = own_address(socket).map(|address| socket.send_to(&[], address));
+    if let Some(Err(why)) = woken {
+        debug!("the UDP thread will notice within seconds, it could not be woken: {why}");
+    }
+}
+
+/// Where the socket is reached on this machine.
+fn own_address(socket: &UdpSocket) -> Option<SocketAddr> {
+    let mut address = socket.local_addr().ok()?;
     if address.ip().is_unspecified() {
         let loopback: IpAddr = match address {
             SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -108,7 +194,5 @@ pub fn wake(socket: &UdpSocket) {
         };
         address.set_ip(loopback);
     }
-    if let Err(why) = socket.send_to(&[], address) {
-        debug!("the UDP thread could not be woken: {why}");
-    }
+    Some(address)
 }

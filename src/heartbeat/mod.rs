@@ -1,10 +1,12 @@
 //! Heartbeats: datagrams come in, hosts are watched, events go out.
 
 mod absence;
+pub mod accounts;
 mod blindness;
 mod connection;
 pub mod datagram;
 mod deadlines;
+mod diary;
 pub mod fleet;
 mod gauge;
 mod hearing;
@@ -17,6 +19,7 @@ pub mod moves;
 mod play;
 mod presence;
 mod profile;
+mod recall;
 pub mod rejection;
 mod restore;
 pub mod row;

@@ -61,6 +61,7 @@ impl Fleet {
                 self.list(index);
             }
             self.note_state(index);
+            self.note_condition(index, now);
             self.schedule_connections(index);
             self.schedule_metrics(index);
             self.schedule_never_seen(index, now);

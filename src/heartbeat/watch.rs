@@ -55,8 +55,8 @@ pub struct Watch {
     told: OnceLock<OnMove>,
 }
 
-struct Inner {
-    fleet: Fleet,
+pub(super) struct Inner {
+    pub(super) fleet: Fleet,
     closed: bool,
     strangers: BTreeSet<String>,
     /// Who signs with the previous key, as far as it was told.
@@ -87,7 +87,7 @@ impl Watch {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -22,7 +22,8 @@ use super::tally::{self, Tally};
 use super::worker::{self, Done, Ended, Task, Work as ToDo};
 use crate::clock::{Mono, Now};
 use crate::effect::Effect;
-use crate::event::{Event, EventId, Fact, Level};
+use crate::event::{Event, EventId, Fact, Level, Subject};
+use crate::snapshot::EventView;
 use crate::stop::Vital;
 use crate::store::{Committed, Store, Table, Write};
 
@@ -135,6 +136,7 @@ impl Desk {
             standing: self.standing,
             queued: self.queued,
             history: 0,
+            recorded: false,
             tally: Tally::default(),
         };
         work.trim_history();
@@ -235,6 +237,8 @@ struct Work {
     standing: Arc<Mutex<Standing>>,
     queued: Arc<AtomicUsize>,
     history: usize,
+    /// An event was written since the last commit.
+    recorded: bool,
     tally: Tally,
 }
 
@@ -323,6 +327,7 @@ impl Work {
         let id = self.outbox.next_event(now.wall);
         let count = self.outbox.accept(event, id, &self.equipment.routes, now);
         debug!("{:?} is event {id}, {count} deliveries queued", event.fact);
+        self.record(event, id);
         if let Fact::Backup { plan, .. } = &event.fact
             && event.level > Level::Ok
             && count == 0
@@ -332,6 +337,17 @@ impl Work {
                 event.level.name()
             );
         }
+    }
+
+    /// Keeps what happened, told or not. Strangers may be any number: theirs is not kept.
+    fn record(&mut self, event: &Event, id: EventId) {
+        if let Subject::Host(host) = event.subject()
+            && !self.equipment.routes.hosts.contains_key(&host)
+        {
+            return;
+        }
+        self.recorded = true;
+        self.store.write(Write::put(Table::Events, id.to_string(), &EventView::of(event, id)));
     }
 
     fn done(&mut self, done: Done, now: Now) {
@@ -386,7 +402,8 @@ impl Work {
     fn commit(&mut self, now: Now) -> bool {
         let writes = self.outbox.take_writes();
         // A number that nobody was told may be given again.
-        if !writes.is_empty() && self.outbox.last_event() != self.stored_event {
+        let named = std::mem::take(&mut self.recorded) || !writes.is_empty();
+        if named && self.outbox.last_event() != self.stored_event {
             self.stored_event = self.outbox.last_event();
             self.store.write(Write::put(Table::Meta, LAST_EVENT, &self.stored_event));
         }

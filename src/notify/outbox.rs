@@ -322,7 +322,17 @@ impl Outbox {
 
     /// What is wrong at present, and who has taken note.
     pub fn alerts(&self) -> Vec<AlertView> {
-        self.troubles.views()
+        self.troubles.views().collect()
+    }
+
+    /// One thing that is wrong, as far as anybody was told.
+    pub fn alert(&self, trouble: &Trouble) -> Option<AlertView> {
+        self.troubles.view(trouble)
+    }
+
+    /// What is wrong at present but with the hosts.
+    pub fn alerts_of_no_host(&self) -> Vec<AlertView> {
+        self.troubles.of_no_host().collect()
     }
 
     /// The deliveries that wait or are under way, the newest first, from before that one on.

@@ -3,18 +3,22 @@
 use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
 
-use super::house::{Answer, House, NotSent, SentNow, Taken};
+use super::badge;
+use super::guard::{Admission, Guard};
+use super::house::{Answer, House, NotSent, Reloaded, SentNow, Taken};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::notice;
-use super::origin::{foreign_name, stranger};
+use super::openapi;
+use super::origin::{Asking, foreign_name, stranger};
+use super::past;
 use super::reply::Reply;
 use super::routes::{NoRoute, Route, route};
 use super::stream::Pieces;
-use super::token::Token;
 use super::wanted::wanted;
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
@@ -34,6 +38,10 @@ pub struct Request<'a> {
     pub host: Option<&'a str>,
     /// The header of that name.
     pub origin: Option<&'a str>,
+    /// The header `Sec-Fetch-Site`.
+    pub site: Option<&'a str>,
+    /// It came through TLS.
+    pub encrypted: bool,
     /// The whole body.
     pub body: &'a [u8],
     /// Who asks.
@@ -53,31 +61,74 @@ pub enum Answered {
 }
 
 /// Answers a request. The token is asked for before anything is said, even about what exists.
-pub fn answer(house: &Arc<dyn House>, token: Option<&Token>, request: &Request) -> Answered {
+pub fn answer(house: &Arc<dyn House>, guard: &Guard, request: &Request) -> Answered {
     let target = request.target;
     let route = route(request.method, target);
-    let open = route == Ok(Route::Healthy);
-    if !open && token.is_some_and(|token| !token.admits(request.authorization)) {
-        let reply = Reply::problem(target, 401, "the token is missing or wrong")
-            .with("WWW-Authenticate", "Basic realm=\"hbd\"");
-        return Answered::Now(reply);
-    }
+    let open = match route {
+        Ok(Route::Healthy) => true,
+        _ => match guard.judge(request.authorization, request.peer, Now::read().mono) {
+            Admission::Open => true,
+            Admission::Admitted => false,
+            Admission::Refused => return Answered::Now(unauthorized(target)),
+            Admission::Later(wait) => return Answered::Now(too_often(target, wait)),
+        },
+    };
     let changes = !matches!(request.method, "GET" | "HEAD");
-    let stranger = stranger(request.origin, request.host, token.is_none());
-    if let Some(why) = stranger.filter(|_| changes) {
+    let asking = Asking {
+        origin: request.origin,
+        site: request.site,
+        host: request.host,
+        encrypted: request.encrypted,
+    };
+    if let Some(why) = stranger(asking, open).filter(|_| changes) {
         return Answered::Now(Reply::problem(target, 403, why));
     }
     let shown_to_all = matches!(route, Ok(Route::Healthy | Route::Ready | Route::Metrics));
-    let guarded = token.is_some() || changes || shown_to_all;
+    let guarded = !open || changes || shown_to_all;
     if let Some(why) = foreign_name(request.host).filter(|_| !guarded) {
         return Answered::Now(Reply::problem(target, 403, why));
     }
     match route {
         Ok(Route::Notify) => notify(house, request),
         Ok(Route::Notifications) => notifications(house, target),
+        Ok(Route::Events) => past::events(house, target),
+        Ok(Route::Alerts) => past::alerts(house, target),
+        Ok(Route::Backups) => past::backups(house, target),
+        Ok(Route::History(host)) => past::history(house, host, target),
         Ok(Route::Heartbeat) => taken(target, house.hear(request.body, request.peer), heard),
         Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
+        Ok(Route::Reload) => {
+            let house = Arc::clone(house);
+            Answered::Later(Box::new(move || reloaded(house.reload())))
+        }
         route => Answered::Now(at_once(house, route, request)),
+    }
+}
+
+fn unauthorized(target: &str) -> Reply {
+    Reply::problem(target, 401, "the token is missing or wrong")
+        .with("WWW-Authenticate", "Basic realm=\"hbd\"")
+}
+
+fn too_often(target: &str, wait: Duration) -> Reply {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Reply::problem(target, 429, "too many wrong tokens came from this address: try again later")
+        .with("Retry-After", seconds.max(1).to_string())
+}
+
+/// Always JSON: scripts want to know what is wrong and where.
+fn reloaded(reloaded: Reloaded) -> Reply {
+    match reloaded {
+        Reloaded::Taken { changes, warnings } => {
+            Reply::json(200, &json!({ "changes": changes, "warnings": warnings.0 }))
+        }
+        Reloaded::Refused(problems) => {
+            let error = "the configuration is refused, the old one stays";
+            Reply::json(400, &json!({ "error": error, "problems": problems.0 }))
+        }
+        Reloaded::NotTried(why) => {
+            Reply::json(503, &json!({ "error": why })).with("Retry-After", "5")
+        }
     }
 }
 
@@ -98,8 +149,13 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
         }
         Ok(Route::Host(name)) => match house.host(&name) {
             Some(host) => Reply::json(200, &host),
-            None => Reply::problem(target, 404, &format!("no host is called \"{name}\"")),
+            None => past::no_host(target, &name),
         },
+        Ok(Route::Badge(name)) => match house.host(&name) {
+            Some(host) => badge::badge(&host),
+            None => past::no_host(target, &name),
+        },
+        Ok(Route::OpenApi) => Reply::document(openapi::document()),
         Ok(Route::Channels) => {
             let now = Now::read().wall.to_string();
             Reply::json(200, &Channels { now, channels: house.channels() })
@@ -108,9 +164,17 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             let now = Now::read().wall.to_string();
             Reply::json(200, &Dyndns { now, names: house.dyndns() })
         }
-        Ok(Route::Notifications | Route::Notify | Route::Heartbeat | Route::Alert) => {
-            Reply::problem(target, 500, "it is answered elsewhere")
-        }
+        Ok(
+            Route::Notifications
+            | Route::Notify
+            | Route::Heartbeat
+            | Route::Alert
+            | Route::Reload
+            | Route::Events
+            | Route::Alerts
+            | Route::Backups
+            | Route::History(_),
+        ) => Reply::problem(target, 500, "it is answered elsewhere"),
     }
 }
 

@@ -4,19 +4,21 @@
 //! is one whole, well-formed request, handed to tiny_http over a Unix socket.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{SockFilter, SockRef};
 
 use super::budget::Budget;
 use super::crew::Crew;
+use super::identity::Shown;
 use super::inner::Inner;
-use super::passage;
+use super::passage::{self, HEAD_TIME};
+use super::room::{Next, Room};
 use super::seats::Seats;
 use crate::stop::{Stop, Vital};
 
@@ -34,6 +36,8 @@ const STACK: usize = 128 * 1024;
 const BOREDOM: Duration = Duration::from_secs(30);
 /// After an error of `accept` (there are no descriptors left, mostly).
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a listener that was left finishes the handshakes that have begun there.
+const LAST_CALL: Duration = Duration::from_millis(200);
 /// Between two lines of the log about a crowd.
 const CROWD_PAUSE: Duration = Duration::from_secs(60);
 
@@ -45,6 +49,8 @@ pub struct Floor {
     pub permits: Permits,
     /// What their bodies may take.
     pub budget: Budget,
+    /// What connections are shown, when they are encrypted.
+    pub shown: Arc<Shown>,
     /// The threads.
     pub crew: Arc<Crew>,
 }
@@ -56,7 +62,9 @@ pub struct Gate {
 
 /// What the threads at the gate share.
 struct Door {
-    listener: TcpListener,
+    room: Room,
+    /// The number of the door that is open at present.
+    open: AtomicU64,
     seats: Arc<Seats>,
     floor: Floor,
     stop: Stop,
@@ -68,20 +76,25 @@ struct Door {
 
 impl Gate {
     /// Opens: from now on the listener's connections are served.
-    pub fn open(listener: TcpListener, inner: Arc<Inner>, stop: Stop) -> io::Result<Gate> {
-        let socket = SockRef::from(&listener);
-        socket.listen(BACKLOG)?;
-        // Connections have it from their listener.
-        socket.set_tcp_nodelay(true)?;
-        socket.set_read_timeout(Some(BOREDOM))?;
+    pub fn open(
+        listener: TcpListener,
+        inner: Arc<Inner>,
+        shown: Arc<Shown>,
+        stop: Stop,
+    ) -> io::Result<Gate> {
+        prepare(&listener)?;
+        let room = Room::new()?;
+        let open = AtomicU64::new(room.open(listener)?);
         let floor = Floor {
             inner,
             permits: Permits::new(PERMITS),
             budget: Budget::new(BODIES),
+            shown,
             crew: Arc::default(),
         };
         let door = Arc::new(Door {
-            listener,
+            room,
+            open,
             seats: Seats::new(SEATS),
             floor,
             stop,
@@ -97,17 +110,69 @@ impl Gate {
         Ok(Gate { door })
     }
 
+    /// Moves to another listener: no more connections come in through the old one, and those that
+    /// did go on. Takes a moment, in which nobody is turned away.
+    pub fn move_to(&self, listener: TcpListener) -> io::Result<()> {
+        prepare(&listener)?;
+        let room = &self.door.room;
+        let old = self.door.open.swap(room.open(listener)?, Ordering::Relaxed);
+        if let Some(listener) = room.listener(old) {
+            turn_away(&listener);
+        }
+        // Who has begun to come in is let in.
+        self.door.stop.wait(LAST_CALL);
+        room.shut(old);
+        Ok(())
+    }
+
+    /// Calls `open` while another listener may be opened at this one's port, as 0.0.0.0 beside
+    /// 127.0.0.1.
+    pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
+        let listener = self.door.room.listener(self.door.open.load(Ordering::Relaxed));
+        let share = |shared| {
+            listener.iter().for_each(|one| drop(SockRef::from(&**one).set_reuse_port(shared)));
+        };
+        share(true);
+        let opened = open();
+        share(false);
+        opened
+    }
+
     /// Closes, after the stop: nobody comes in, who is being served gets `patience`.
     pub fn close(self, patience: Duration) {
-        let Door { listener, seats, floor, .. } = &*self.door;
-        // On Linux this wakes `accept` with an error.
-        let _ = SockRef::from(listener).shutdown(Shutdown::Both);
+        let Door { room, seats, floor, .. } = &*self.door;
+        room.close();
         seats.close();
         if !seats.wait_until_free(patience) {
             seats.clear();
             seats.wait_until_free(Duration::from_secs(1));
         }
         floor.crew.wait_until_gone(Duration::from_secs(1));
+    }
+}
+
+fn prepare(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.listen(BACKLOG)?;
+    // Connections have it from their listener.
+    socket.set_tcp_nodelay(true)
+}
+
+/// Lets no new connection begin: a SYN is dropped and comes again a second later (RFC 6298), by
+/// then to the listener that took over the port, where there is one. Handshakes that have begun
+/// are finished: a listener that is closed resets whoever has not been accepted.
+fn turn_away(listener: &TcpListener) {
+    let step = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
+    // Drops the segment when of SYN and ACK in the flags, byte 13 of the header, only SYN is set.
+    let filter = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, 13),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, 0x12),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, 0x02),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+    ];
+    if let Err(why) = SockRef::from(listener).attach_filter(&filter) {
+        log::debug!("the old listener goes on to take connections while it is closed: {why}");
     }
 }
 
@@ -132,35 +197,35 @@ impl Door {
     /// Takes the next connection and serves it; false when this thread is to leave.
     fn serve_next(&self) -> bool {
         let crew = &self.floor.crew;
-        match self.listener.accept() {
-            Ok((socket, peer)) => {
+        match self.room.next(BOREDOM, HEAD_TIME) {
+            Next::Guest(socket, peer) => {
                 crew.begins();
                 self.troubled.store(false, Ordering::Relaxed);
-                self.serve(socket, peer.ip().to_canonical());
+                self.serve(socket, peer);
                 crew.ends()
             }
-            Err(_) if self.stop.stopped() => {
+            _ if self.stop.stopped() => {
                 crew.leaves();
                 false
             }
-            Err(why) => match why.kind() {
-                ErrorKind::ConnectionAborted | ErrorKind::Interrupted => true,
-                ErrorKind::WouldBlock => crew.stays(),
-                _ => {
-                    if !self.troubled.swap(true, Ordering::Relaxed) {
-                        log::warn!("connections cannot be accepted, trying again: {why}");
-                    }
-                    self.stop.wait(PAUSE);
-                    true
+            Next::Nobody => crew.stays(),
+            Next::Trouble(why) => {
+                if !self.troubled.swap(true, Ordering::Relaxed) {
+                    log::warn!("connections cannot be accepted, trying again: {why}");
                 }
-            },
+                self.stop.wait(PAUSE);
+                true
+            }
         }
     }
 
     fn serve(&self, socket: TcpStream, peer: IpAddr) {
         let socket = Arc::new(socket);
         let Some(ticket) = self.seats.take(Arc::clone(&socket)) else { return };
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner).tell(self.seats.sent_away());
+        self.crowd
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tell(self.seats.sent_away() + self.room.sent_away());
         let serve = || passage::serve(&socket, peer, &ticket, &self.floor);
         if catch_unwind(AssertUnwindSafe(serve)).is_err() {
             log::error!("serving a connection panicked");
@@ -182,7 +247,7 @@ impl Crowd {
         };
         if sent_away > before && !quiet {
             let new = sent_away - before;
-            log::warn!("all {SEATS} connections are taken, {new} silent ones were closed");
+            log::warn!("too many connections, {new} silent ones were closed for others");
             self.told = Some((Instant::now(), sent_away));
         }
     }

@@ -9,12 +9,15 @@ pub const LONGEST_HEAD: usize = 8 * 1024;
 pub const LONGEST_BODY: usize = 4 * 1024 * 1024;
 /// The header, of our own, that carries the peer's address behind the gate.
 pub const PEER: &str = "X-Heartbeat-Peer";
+/// The header, of our own, that says whether the request came through TLS.
+pub const ENCRYPTED: &str = "X-Heartbeat-Encrypted";
 
 const MOST_HEADERS: usize = 48;
 const LONGEST_TARGET: usize = 2048;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 /// Only these reach the handlers: what is not here can neither fool nor crash them.
-const PASSED: [&str; 5] = ["Authorization", "Content-Type", "Accept", "Host", "Origin"];
+const PASSED: [&str; 6] =
+    ["Authorization", "Content-Type", "Accept", "Host", "Origin", "Sec-Fetch-Site"];
 
 /// A request line with the headers that matter.
 #[derive(Clone, Debug, PartialEq, Eq)]

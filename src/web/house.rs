@@ -5,8 +5,12 @@ use std::net::IpAddr;
 
 use super::metrics::Figures;
 use super::notice::Notice;
-use super::wanted::Wanted;
-use crate::snapshot::{ChannelView, DyndnsView, HostView, NotificationView};
+use super::wanted::{EventsWanted, SeriesWanted, Wanted};
+use crate::problem::Problems;
+use crate::snapshot::{
+    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
+    SeriesView,
+};
 
 /// The daemon, as the web knows it. Called from several threads at once.
 pub trait House: Send + Sync {
@@ -44,8 +48,49 @@ pub trait House: Send + Sync {
         wanted: &Wanted,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String>;
 
+    /// How each of these hosts fared, in their order; none where nothing is recorded of it. This
+    /// and the four below may wait for the disk, some seconds at most: they are for a thread that
+    /// has time. An error is a sentence.
+    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String>;
+
+    /// How one host fared.
+    fn past(&self, host: &str) -> Result<Option<PastView>, String> {
+        Ok(self.pasts(&[host])?.pop().flatten())
+    }
+
+    /// The metrics of a host over time, by path; none when there is no such host.
+    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String>;
+
+    /// What happened, the newest first, and where to go on.
+    fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String>;
+
+    /// What is wrong at present, the worst first.
+    fn alerts(&self) -> Result<Vec<AlertView>, String>;
+
+    /// How the backup plans fared when they were last looked into, by id.
+    fn plans(&self) -> Result<Vec<PlanView>, String>;
+
     /// Something to be told at once: what there is to do, for a thread that has time.
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent>;
+
+    /// Has the configuration read again, and waits for what became of it: less than half a minute.
+    fn reload(&self) -> Reloaded;
+}
+
+/// What became of a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The new configuration is in use.
+    Taken {
+        /// What is different from before, a sentence each.
+        changes: Vec<String>,
+        /// What looks wrong with it.
+        warnings: Problems,
+    },
+    /// Everything is as it was, because of these.
+    Refused(Problems),
+    /// It could not be tried: a sentence.
+    NotTried(String),
 }
 
 /// Sends, and says what became of it. It takes less than half a minute: what has not ended by then

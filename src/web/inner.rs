@@ -7,12 +7,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Server};
 
@@ -64,6 +65,21 @@ impl Inner {
         }
     }
 
+    /// Asks it something simple; an error when there is no answer until `end`.
+    pub fn answers(&self, end: Instant) -> io::Result<()> {
+        const OK: &[u8] = b"HTTP/1.1 200 ";
+        let patience = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let mut connection = self.connect()?;
+        connection.set_read_timeout(Some(patience))?;
+        connection.set_write_timeout(Some(patience))?;
+        connection.write_all(
+            b"GET /-/healthy HTTP/1.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        )?;
+        let mut status = [0; OK.len()];
+        connection.read_exact(&mut status)?;
+        if status == OK { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
     /// The next request; none when it is time to stop.
     pub fn next(&self) -> Option<Request> {
         while !self.stop.stopped() {
@@ -94,6 +110,21 @@ impl Inner {
 
     fn running(&self) -> Running {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Asks behind the gate, where neither a token nor a crowd of clients is in the way.
+pub struct Probe(Weak<Inner>);
+
+impl Probe {
+    /// Asks this one, as long as it is there.
+    pub fn new(inner: &Arc<Inner>) -> Probe {
+        Probe(Arc::downgrade(inner))
+    }
+
+    /// Whether a request is answered until `end`. After the stop it always is.
+    pub fn answers(&self, end: Instant) -> bool {
+        self.0.upgrade().is_none_or(|inner| inner.answers(end).is_ok())
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Figures {
     pub last_reload_refused: bool,
     /// When the configuration was last loaded.
     pub last_reload_success: Option<Wall>,
+    /// Until when the certificate of the HTTP side is valid, where it has one.
+    pub certificate_expiry: Option<Wall>,
 }
 
 /// One notification channel.
@@ -208,6 +210,17 @@ fn reloads(figures: &Figures, text: &mut String) {
         ),
         figures.last_reload_success.map_or(0.0, unix_seconds),
     );
+    if let Some(expiry) = figures.certificate_expiry {
+        single(
+            text,
+            (
+                "hbd_certificate_expiry_timestamp_seconds",
+                "gauge",
+                "Until when the certificate of receiver.tls is valid.",
+            ),
+            unix_seconds(expiry),
+        );
+    }
 }
 
 /// Nothing where no names are kept.
@@ -318,11 +331,14 @@ mod tests {
     use std::collections::HashSet;
     use std::net::IpAddr;
 
-    use super::super::house::{Answer, NotSent, Sending, Taken};
+    use super::super::house::{Answer, NotSent, Reloaded, Sending, Taken};
     use super::super::notice::Notice;
-    use super::super::wanted::Wanted;
+    use super::super::wanted::{EventsWanted, SeriesWanted, Wanted};
     use super::*;
-    use crate::snapshot::{ChannelView, ConnectionView, MetricView, NotificationView};
+    use crate::snapshot::{
+        AlertView, ChannelView, ConnectionView, EventView, MetricView, NotificationView, PastView,
+        PlanView, SeriesView,
+    };
 
     struct Hosts(usize);
 
@@ -379,6 +395,25 @@ mod tests {
             _: &Wanted,
         ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
             Ok(Default::default())
+        }
+        fn reload(&self) -> Reloaded {
+            Reloaded::NotTried("nobody asks for it here".into())
+        }
+
+        fn pasts(&self, _: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+            Ok(Vec::new())
+        }
+        fn series(&self, _: &str, _: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+            Ok(None)
+        }
+        fn events(&self, _: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+            Ok(Default::default())
+        }
+        fn alerts(&self) -> Result<Vec<AlertView>, String> {
+            Ok(Vec::new())
+        }
+        fn plans(&self) -> Result<Vec<PlanView>, String> {
+            Ok(Vec::new())
         }
         fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
             Err(NotSent::Busy(String::new()))

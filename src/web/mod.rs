@@ -16,18 +16,26 @@ use crate::secret::Secret;
 use crate::stop::{self, Stopper, Vital};
 
 mod answer;
+mod attempts;
+mod badge;
 mod budget;
 mod chunks;
 mod crew;
 mod gate;
+mod guard;
 mod head;
 mod house;
+pub mod identity;
 mod inner;
+mod line;
 pub mod metrics;
 pub mod notice;
+mod openapi;
 mod origin;
 mod passage;
+mod past;
 mod reply;
+mod room;
 mod routes;
 mod seats;
 pub mod settings;
@@ -35,16 +43,19 @@ mod stream;
 mod timed;
 mod token;
 pub mod wanted;
+mod x509;
 
-pub use house::{Answer, House, NotSent, Sending, SentNow, Taken};
+pub use house::{Answer, House, NotSent, Reloaded, Sending, SentNow, Taken};
+pub use inner::Probe;
 
 use self::answer::{Answered, Request, answer};
 use self::gate::{Gate, PERMITS};
+use self::guard::Guard;
 use self::head::LONGEST_BODY;
+use self::identity::{Identity, Shown};
 use self::inner::{HANDLERS, Inner};
 use self::passage::SPOOL;
 use self::reply::{ALWAYS, Body, Reply};
-use self::token::Token;
 
 /// Large answers that are being sent at a time, each by a thread of its own.
 const STREAMS: usize = 4;
@@ -55,10 +66,21 @@ const SEARCHES: usize = 4;
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
+/// Who may come in, and what they are shown.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// What everybody must show; none asks for nothing.
+    pub token: Option<Secret>,
+    /// What everybody is shown; none means plain HTTP.
+    pub identity: Option<Arc<Identity>>,
+}
+
 /// The HTTP side while it runs.
 pub struct Web {
     address: SocketAddr,
     gate: Gate,
+    guard: Arc<Guard>,
+    shown: Arc<Shown>,
     inner: Arc<Inner>,
     /// Of the gate, and of the handlers: these go on until the gate has emptied.
     stoppers: (Stopper, Stopper),
@@ -68,7 +90,7 @@ pub struct Web {
 /// What the handler threads share.
 struct Desk {
     house: Arc<dyn House>,
-    token: Option<Token>,
+    guard: Arc<Guard>,
     streams: Arc<Seats>,
     waits: Arc<Seats>,
     disk: Arc<Seats>,
@@ -90,18 +112,19 @@ impl Web {
     pub fn start(
         listener: TcpListener,
         house: Arc<dyn House>,
-        token: Option<Secret>,
+        access: Access,
         scratch: &Path,
     ) -> io::Result<Web> {
         let address = listener.local_addr()?;
         let (gate_stopper, gate_stop) = stop::channel();
         let (inner_stopper, inner_stop) = stop::channel();
         let inner = Arc::new(Inner::start(scratch, inner_stop)?);
-        let token = token.as_ref().map(Token::new);
+        let guard = Arc::new(Guard::new(access.token.as_ref()));
+        let shown = Arc::new(Shown::new(access.identity));
         let (stored, waiting) = unbounded();
         let desk = Arc::new(Desk {
             house,
-            token,
+            guard: Arc::clone(&guard),
             streams: Seats::new("large answers", "http-stream", STREAMS),
             waits: Seats::new("messages", "http-wait", WAITS),
             disk: Seats::new("requests that wait for the disk", "http-stored", PERMITS),
@@ -120,12 +143,12 @@ impl Web {
                     .name(format!("http-{number}"))
                     .spawn(move || serve(inner, &desk, alive))?;
             }
-            Gate::open(listener, Arc::clone(&inner), gate_stop)
+            Gate::open(listener, Arc::clone(&inner), Arc::clone(&shown), gate_stop)
         };
         match open() {
             Ok(gate) => {
                 let stoppers = (gate_stopper, inner_stopper);
-                Ok(Web { address, gate, inner, stoppers, ended })
+                Ok(Web { address, gate, guard, shown, inner, stoppers, ended })
             }
             Err(why) => {
                 drop(inner_stopper);
@@ -135,9 +158,37 @@ impl Web {
         }
     }
 
+    /// For whoever wants to know whether requests are answered.
+    pub fn probe(&self) -> Probe {
+        Probe::new(&self.inner)
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From the next request on asks for this token, from the next connection on shows this
+    /// identity.
+    pub fn admit(&self, access: Access) {
+        self.guard.replace(access.token.as_ref());
+        self.shown.replace(access.identity);
+    }
+
+    /// Calls `open` while a listener to move to may be opened at the same port.
+    pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
+        self.gate.beside(open)
+    }
+
+    /// Moves to another listener. Who came in through the old one is served to the end.
+    ///
+    /// # Errors
+    /// When it cannot be opened: the old one stays.
+    pub fn move_to(&mut self, listener: TcpListener) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        self.gate.move_to(listener)?;
+        self.address = address;
+        Ok(())
     }
 
     /// Stops: no new requests, those that are being answered are finished within seconds.
@@ -243,10 +294,12 @@ fn make(desk: &Desk, request: &mut tiny_http::Request) -> Answered {
         content_type: header("Content-Type"),
         host: header("Host"),
         origin: header("Origin"),
+        site: header("Sec-Fetch-Site"),
+        encrypted: header(head::ENCRYPTED) == Some("true"),
         body: &body,
         peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
     };
-    answer(&desk.house, desk.token.as_ref(), &asked)
+    answer(&desk.house, &desk.guard, &asked)
 }
 
 /// Makes a small stream whole.

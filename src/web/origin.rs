@@ -3,18 +3,35 @@
 
 use std::net::IpAddr;
 
-/// Why a request that changes something is refused, judged by its `Origin` (RFC 6454) and `Host`.
-/// Programs send no `Origin`, browsers always do.
+/// Who asks, as far as a browser tells. Programs tell nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asking<'a> {
+    /// `Origin` (RFC 6454): whose page it was that asked.
+    pub origin: Option<&'a str>,
+    /// `Sec-Fetch-Site` (Fetch Metadata, section 2.4): how that page is related to us.
+    pub site: Option<&'a str>,
+    /// `Host`: under which name we were asked.
+    pub host: Option<&'a str>,
+    /// It came through TLS, which is ours.
+    pub encrypted: bool,
+}
+
+/// Why a request that changes something is refused. Programs send no `Origin`, browsers always do;
+/// and a browser that knows the token (as a password) shows it whatever page asks.
 ///
 /// Where no token is asked for (`open`), a site under a name of its own is a stranger even when it
 /// reaches us as that name: names can be made to point here (DNS rebinding), addresses cannot.
-pub fn stranger(origin: Option<&str>, host: Option<&str>, open: bool) -> Option<&'static str> {
-    let origin = origin?;
-    let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    let Some(site) = site.filter(|site| host.is_some_and(|host| host.eq_ignore_ascii_case(site)))
-    else {
-        return Some("a page of another site may not do this");
-    };
+pub fn stranger(asking: Asking, open: bool) -> Option<&'static str> {
+    const OTHER: Option<&str> = Some("a page of another site may not do this");
+    if asking.site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+        return OTHER;
+    }
+    let origin = asking.origin?;
+    let secure = origin.strip_prefix("https://");
+    // Under TLS of our own, a page without it is not ours. A proxy in front may have its own TLS.
+    let site = secure.or(origin.strip_prefix("http://").filter(|_| !asking.encrypted));
+    let ours = |site: &&str| asking.host.is_some_and(|host| host.eq_ignore_ascii_case(site));
+    let Some(site) = site.filter(ours) else { return OTHER };
     (open && !is_here(site))
         .then_some("a page under this name may do this only with receiver.token")
 }
@@ -60,11 +77,31 @@ mod tests {
             (Some("file://"), here, false, false),
         ] {
             for (open, expected) in [(false, with_token), (true, without)] {
-                let taken = stranger(origin, Some(host), open).is_none();
+                let asking = Asking { origin, host: Some(host), ..Asking::default() };
+                let taken = stranger(asking, open).is_none();
                 assert_eq!(taken, expected, "{origin:?} at {host}, open: {open}");
             }
         }
-        assert!(stranger(Some("http://a"), None, false).is_some());
+        let nameless = Asking { origin: Some("http://a"), ..Asking::default() };
+        assert!(stranger(nameless, false).is_some());
+    }
+
+    #[test]
+    fn what_the_browser_says_of_the_page_counts_and_so_does_the_scheme() {
+        for (site, origin, encrypted, taken) in [
+            (Some("cross-site"), None, false, false),
+            (Some("same-site"), None, false, false),
+            (Some("cross-site"), Some("http://127.0.0.1"), false, false),
+            (Some("same-origin"), Some("http://127.0.0.1"), false, true),
+            (Some("none"), None, false, true),
+            (Some("same-origin"), Some("http://evil.example"), false, false),
+            (None, Some("http://127.0.0.1"), true, false),
+            (None, Some("https://127.0.0.1"), true, true),
+            (None, Some("https://127.0.0.1"), false, true),
+        ] {
+            let asking = Asking { origin, site, host: Some("127.0.0.1"), encrypted };
+            assert_eq!(stranger(asking, false).is_none(), taken, "{asking:?}");
+        }
     }
 
     #[test]

@@ -7,19 +7,21 @@
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tiny_http::StatusCode;
 
 use super::budget::Body;
 use super::chunks::Dechunk;
 use super::gate::Floor;
-use super::head::{Framing, Head, LONGEST_HEAD, PEER, Refusal, parse};
+use super::head::{ENCRYPTED, Framing, Head, LONGEST_HEAD, PEER, Refusal, parse};
+use super::line::{Beginning, Line};
 use super::reply::{ALWAYS, Body as ReplyBody, Reply};
 use super::seats::{Phase, Ticket};
-use super::timed::{Timed, receive_at_once};
+use super::timed::{Socket, Timed, receive_at_once};
 
-const HEAD_TIME: Duration = Duration::from_secs(3);
+/// How long a client may be silent, and then how long its head may take.
+pub const HEAD_TIME: Duration = Duration::from_secs(3);
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// How long a request may take behind the gate before its answer begins.
 const WORK_TIME: Duration = Duration::from_secs(30);
@@ -58,34 +60,54 @@ impl From<io::Error> for Ended {
 
 /// Serves a connection from its first byte to its last.
 pub fn serve(socket: &TcpStream, peer: IpAddr, ticket: &Ticket, floor: &Floor) {
-    let result = receive(socket, ticket, floor).and_then(|(head, body)| {
+    let mut line = Line::new(socket, &floor.crew);
+    let result = receive(&mut line, ticket, floor).and_then(|(head, body)| {
         if !ticket.enter(Phase::Working) {
             return Err(Ended::Gone);
         }
         let unavailable = |_| Refusal::new(503, "the request cannot be taken now").of(&head.target);
-        let reply = pass_on(&head, body, peer, floor).map_err(unavailable)?;
-        Ok(send(socket, &head, reply, floor)?)
+        let sender = Sender { peer, encrypted: line.is_encrypted() };
+        let reply = pass_on(&head, body, sender, floor).map_err(unavailable)?;
+        Ok(send(&mut line, &head, reply)?)
     });
     if let Err(Ended::Refused(refusal)) = &result {
         if !ticket.enter(Phase::Working) {
             return;
         }
-        let mut client = Timed::new(socket, &floor.crew, REPLY_TIME, REPLY_STALL);
-        let _ = client.write_all(&printed(refusal));
+        let _ = line.within(REPLY_TIME, REPLY_STALL).write_all(&printed(refusal));
     }
+    let rest = line.end(LINGER);
     // Most clients have said all they had to say.
     let silent = || matches!(receive_at_once(socket, &mut [0]), Err(why) if why.kind() == ErrorKind::WouldBlock);
     if (result.is_err() || !silent()) && ticket.enter(Phase::Lingering) {
-        linger(socket, floor);
+        linger(rest);
     }
 }
 
+/// Who sent a request, and how.
+struct Sender {
+    peer: IpAddr,
+    encrypted: bool,
+}
+
 fn receive<'a>(
-    socket: &TcpStream,
+    line: &mut Line,
     ticket: &Ticket,
     floor: &'a Floor,
 ) -> Result<(Head, Body<'a>), Ended> {
-    let (head, rest) = read_head(Timed::new(socket, &floor.crew, HEAD_TIME, HEAD_TIME))?;
+    let end = Instant::now() + HEAD_TIME;
+    let identity = floor.shown.get();
+    match line.begin(identity.as_deref(), end)? {
+        Beginning::Right => {}
+        Beginning::Plain => {
+            return Err(Refusal::new(400, "this port speaks HTTPS: begin with https://").into());
+        }
+    }
+    // A handshake takes a round trip more: who has begun it has not been silent.
+    if line.is_encrypted() && !ticket.enter(Phase::Head) {
+        return Err(Ended::Gone);
+    }
+    let (head, rest) = read_head(line.until(end, HEAD_TIME))?;
     let mut body = floor.budget.body();
     if head.framing == Framing::None {
         return Ok((head, body));
@@ -93,7 +115,7 @@ fn receive<'a>(
     if !ticket.enter(Phase::Body) {
         return Err(Ended::Gone);
     }
-    let mut socket = Timed::new(socket, &floor.crew, BODY_TIME, BODY_TIME);
+    let mut socket = line.within(BODY_TIME, BODY_TIME);
     if head.wants_continue && rest.is_empty() {
         socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
@@ -160,7 +182,7 @@ struct Incoming {
     rest: Option<UnixStream>,
 }
 
-fn pass_on(head: &Head, body: Body, peer: IpAddr, floor: &Floor) -> io::Result<Incoming> {
+fn pass_on(head: &Head, body: Body, sender: Sender, floor: &Floor) -> io::Result<Incoming> {
     let permit = floor.permits.take(WORK_TIME).ok_or(ErrorKind::TimedOut)?;
     // Kept open for the next request, it would keep a thread of tiny_http's pool, which does not
     // grow for connections that come at the same moment.
@@ -173,7 +195,9 @@ fn pass_on(head: &Head, body: Body, peer: IpAddr, floor: &Floor) -> io::Result<I
     for (name, value) in &head.headers {
         write!(request, "{name}: {value}\r\n")?;
     }
-    write!(request, "{PEER}: {peer}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
+    let Sender { peer, encrypted } = sender;
+    write!(request, "{PEER}: {peer}\r\n{ENCRYPTED}: {encrypted}\r\n")?;
+    write!(request, "Connection: close\r\nContent-Length: {length}\r\n\r\n")?;
     if length <= ONE_WRITE {
         request.extend_from_slice(body.bytes());
         inner.write_all(&request)?;
@@ -222,8 +246,8 @@ fn end_of_answer(bytes: &[u8]) -> Option<usize> {
     head.checked_add(4)?.checked_add(length)
 }
 
-fn send(socket: &TcpStream, head: &Head, reply: Incoming, floor: &Floor) -> io::Result<()> {
-    let mut client = Timed::new(socket, &floor.crew, REPLY_TIME, REPLY_STALL);
+fn send(line: &mut Line, head: &Head, reply: Incoming) -> io::Result<()> {
+    let mut client = line.within(REPLY_TIME, REPLY_STALL);
     let malformed = || io::Error::from(ErrorKind::InvalidData);
     let end = reply.bytes.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(malformed)?;
     let lines = std::str::from_utf8(&reply.bytes[..end]).map_err(|_| malformed())?;
@@ -281,9 +305,8 @@ fn printed(refusal: &Refusal) -> Vec<u8> {
 
 /// Closes our side and throws away what still comes: a close with unread bytes would be a reset,
 /// and that takes the answer away from the client (RFC 9112, section 9.6).
-fn linger(socket: &TcpStream, floor: &Floor) {
-    let _ = socket.shutdown(Shutdown::Write);
-    let mut client = Timed::new(socket, &floor.crew, LINGER, LINGER);
+fn linger(mut client: Socket) {
+    let _ = client.socket.shutdown(Shutdown::Write);
     let mut buffer = vec![0; 8 * 1024];
     while matches!(client.read(&mut buffer), Ok(count) if count > 0) {}
 }

@@ -5,7 +5,8 @@ use std::io::Read;
 use serde::Serialize;
 use serde_json::json;
 
-/// On every answer: nothing is guessed, nothing is kept.
+/// On every answer: nothing is guessed, nothing is kept. No `Strict-Transport-Security` where TLS is
+/// spoken: it would hold for every other port of this name, too (RFC 6797, section 8.3).
 pub const ALWAYS: [(&str, &str); 3] =
     [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("Server", "hbd")];
 
@@ -45,6 +46,16 @@ impl Reply {
             }
             Err(why) => Reply::text(500, format!("the answer cannot be written as JSON: {why}")),
         }
+    }
+
+    /// A picture.
+    pub fn svg(picture: String) -> Reply {
+        Reply::whole(200, "image/svg+xml", picture.into_bytes())
+    }
+
+    /// JSON that is there already.
+    pub fn document(json: &[u8]) -> Reply {
+        Reply::whole(200, "application/json", json.to_vec())
     }
 
     /// A stream.

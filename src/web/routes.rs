@@ -28,12 +28,26 @@ pub enum Route {
     Notifications,
     /// Something to be told at once.
     Notify,
+    /// The configuration is to be read again.
+    Reload,
+    /// How a host fared, and its metrics over time.
+    History(String),
+    /// How a host is, as a picture.
+    Badge(String),
+    /// What happened.
+    Events,
+    /// What is wrong.
+    Alerts,
+    /// How backups fared.
+    Backups,
+    /// What can be asked for, for programs.
+    OpenApi,
 }
 
-type Make = fn(String) -> Route;
+pub(super) type Make = fn(String) -> Route;
 
-/// Method, path (`*` is the last segment, percent-decoded), what it is. HEAD goes with GET.
-const ROUTES: [(&str, &str, Make); 11] = [
+/// Method, path (`*` is one segment, percent-decoded), what it is. HEAD goes with GET.
+pub(super) const ROUTES: [(&str, &str, Make); 18] = [
     ("GET", "/-/healthy", |_| Route::Healthy),
     ("GET", "/-/ready", |_| Route::Ready),
     ("GET", "/metrics", |_| Route::Metrics),
@@ -45,6 +59,13 @@ const ROUTES: [(&str, &str, Make); 11] = [
     ("GET", "/api/v1/dyndns", |_| Route::Dyndns),
     ("GET", "/api/v1/notifications", |_| Route::Notifications),
     ("POST", "/api/v1/notify", |_| Route::Notify),
+    ("POST", "/-/reload", |_| Route::Reload),
+    ("GET", "/api/v1/hosts/*/history", Route::History),
+    ("GET", "/api/v1/hosts/*/badge.svg", Route::Badge),
+    ("GET", "/api/v1/events", |_| Route::Events),
+    ("GET", "/api/v1/alerts", |_| Route::Alerts),
+    ("GET", "/api/v1/backups", |_| Route::Backups),
+    ("GET", "/api/v1/openapi.json", |_| Route::OpenApi),
 ];
 
 /// Why there is no route.
@@ -90,10 +111,10 @@ pub fn route(method: &str, target: &str) -> Result<Route, NoRoute> {
 
 /// What stands in place of the `*`; empty when the pattern has none.
 fn matched(pattern: &str, path: &str) -> Option<String> {
-    match pattern.strip_suffix('*') {
+    match pattern.split_once('*') {
         None => (pattern == path).then(String::new),
-        Some(front) => {
-            let segment = path.strip_prefix(front)?;
+        Some((front, back)) => {
+            let segment = path.strip_prefix(front)?.strip_suffix(back)?;
             let single = !segment.is_empty() && !segment.contains('/');
             if single { percent_decoded(segment) } else { None }
         }
@@ -133,6 +154,15 @@ mod tests {
             ("GET", "/api/v1/dyndns", Ok(Route::Dyndns)),
             ("GET", "/api/v1/notifications?limit=3", Ok(Route::Notifications)),
             ("POST", "/api/v1/notify", Ok(Route::Notify)),
+            ("POST", "/-/reload", Ok(Route::Reload)),
+            ("GET", "/-/reload", Err(NoRoute::WrongMethod("POST".into()))),
+            ("GET", "/api/v1/hosts/a/history?x", Ok(Route::History("a".into()))),
+            ("GET", "/api/v1/hosts/history", Ok(Route::Host("history".into()))),
+            ("GET", "/api/v1/hosts/%3Cb%3E/badge.svg", Ok(Route::Badge("<b>".into()))),
+            ("GET", "/api/v1/hosts//badge.svg", Err(NoRoute::NotFound)),
+            ("GET", "/api/v1/hosts/a/b/history", Err(NoRoute::NotFound)),
+            ("GET", "/api/v1/events?host=a", Ok(Route::Events)),
+            ("POST", "/api/v1/alerts", Err(NoRoute::WrongMethod("GET, HEAD".into()))),
             ("GET", "/api/v1/notify", Err(NoRoute::WrongMethod("POST".into()))),
             ("GET", "/api/v1/hosts/", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/a/b", Err(NoRoute::NotFound)),

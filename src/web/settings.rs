@@ -1,11 +1,14 @@
 //! The section `receiver`: the HTTP side.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::identity::{Identity, Tls, Wrong};
 use crate::address::{BaseUrl, is_host, is_loopback};
+use crate::clock::Now;
 use crate::secret::Secret;
-use crate::section::{Names, Section};
+use crate::section::{Names, Section, open_to_others};
 
 /// The section `receiver`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct Settings {
     pub port: u16,
     /// What clients must show; needed beyond loopback.
     pub token: Option<Secret>,
+    /// The certificate that clients are shown; none means plain HTTP.
+    pub tls: Option<Tls>,
     /// The alerts that are about backups, by `alertname`.
     pub alert_names: Vec<String>,
     /// An Alertmanager that is asked for its alerts: `http://127.0.0.1:9093`.
@@ -32,6 +37,7 @@ impl Default for Settings {
             host: "127.0.0.1".into(),
             port: 9099,
             token: None,
+            tls: None,
             alert_names: ["NsBackupFailed", "NsBackupMissing", "BackupFailed"]
                 .map(String::from)
                 .into(),
@@ -51,6 +57,7 @@ impl Settings {
             host: section.text("host").unwrap_or(usual.host),
             port: section.listen_port("port").unwrap_or(usual.port),
             token: section.secret("token", "token_file"),
+            tls: section.section("tls", read_tls).flatten(),
             alert_names: section.texts("alert_names").unwrap_or(usual.alert_names),
             poll_url: read_poll_url(section),
             poll_interval: section
@@ -79,8 +86,39 @@ impl Settings {
         } else if !is_loopback(host) && !guarded {
             let what = format!("{host} is reachable from outside: set token or token_file");
             section.error("host", what);
+        } else if !is_loopback(host) && !section.given("tls") {
+            let what = format!(
+                "{host} is reachable from outside, and the token crosses the network in clear: set tls"
+            );
+            section.warning("host", what);
         }
     }
+}
+
+/// None when it is wrong, which is reported.
+fn read_tls(section: &mut Section) -> Option<Tls> {
+    ["certificate_file", "key_file"].into_iter().for_each(|key| section.require(key));
+    let (certificate_file, key_file) = (section.path("certificate_file"), section.path("key_file"));
+    let (certificate_file, key_file) = (certificate_file?, key_file?);
+    let identity = match Identity::load(&certificate_file, &key_file) {
+        Ok(identity) => identity,
+        Err(Wrong::Certificate(what)) => {
+            section.error("certificate_file", what);
+            return None;
+        }
+        Err(Wrong::Key(what)) => {
+            section.error("key_file", what);
+            return None;
+        }
+    };
+    for doubt in identity.doubts(Now::read().wall) {
+        section.warning("certificate_file", doubt);
+    }
+    if std::fs::metadata(&key_file).is_ok_and(|data| open_to_others(&data)) {
+        let name = key_file.display();
+        section.warning("key_file", format!("others can read {name}: chmod o-r {name}"));
+    }
+    Some(Tls { certificate_file, key_file, identity: Arc::new(identity) })
 }
 
 fn read_poll_url(section: &mut Section) -> Option<String> {

@@ -1,33 +1,55 @@
-//! A socket with a deadline for all that is done with it, and one for each wait.
+//! A connection with a deadline for all that is done with it, and one for each wait.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use rustls::ServerConnection;
 use socket2::SockRef;
 
 use super::crew::Crew;
 
-/// Reads and writes until its time is up.
-#[derive(Clone, Copy)]
+/// Reads and writes until its time is up, encrypted where there is TLS on the line.
 pub struct Timed<'a> {
-    socket: &'a TcpStream,
-    crew: &'a Crew,
-    end: Instant,
-    stall: Duration,
+    socket: Socket<'a>,
+    tls: Option<&'a mut ServerConnection>,
+}
+
+/// The socket itself. While its peer is waited for, the thread stands aside.
+#[derive(Clone, Copy)]
+pub struct Socket<'a> {
+    /// The connection.
+    pub socket: &'a TcpStream,
+    /// The threads at the gate.
+    pub crew: &'a Crew,
+    /// Until when everything together may take.
+    pub end: Instant,
+    /// How long each wait for the peer may take.
+    pub stall: Duration,
 }
 
 impl<'a> Timed<'a> {
-    /// Everything together may take `total`, and each wait for the peer `stall`. While it waits,
-    /// its thread stands aside.
-    pub fn new(
-        socket: &'a TcpStream,
-        crew: &'a Crew,
-        total: Duration,
-        stall: Duration,
-    ) -> Timed<'a> {
-        Timed { socket, crew, end: Instant::now() + total, stall }
+    /// Reads and writes through `tls`, where there is any.
+    pub fn new(socket: Socket<'a>, tls: Option<&'a mut ServerConnection>) -> Timed<'a> {
+        Timed { socket, tls }
+    }
+}
+
+impl Socket<'_> {
+    /// The first byte that comes, which is left there to be read; none when the peer ends.
+    pub fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let patience = self.patience()?;
+        let count = match receive(self.socket, &mut byte, libc::MSG_PEEK) {
+            Err(why) if why.kind() == ErrorKind::WouldBlock => {
+                let _aside = self.crew.aside();
+                self.socket.set_read_timeout(patience)?;
+                self.socket.peek(&mut byte)?
+            }
+            at_once => at_once?,
+        };
+        Ok((count > 0).then_some(byte[0]))
     }
 
     fn patience(&self) -> io::Result<Option<Duration>> {
@@ -37,7 +59,7 @@ impl<'a> Timed<'a> {
     }
 }
 
-impl Read for Timed<'_> {
+impl Read for Socket<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let patience = self.patience()?;
         match receive_at_once(self.socket, into) {
@@ -50,7 +72,7 @@ impl Read for Timed<'_> {
     }
 }
 
-impl Write for Timed<'_> {
+impl Write for Socket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let patience = self.patience()?;
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -68,12 +90,65 @@ impl Write for Timed<'_> {
     }
 }
 
+/// The first read makes the handshake.
+impl Read for Timed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.socket.read(into) };
+        loop {
+            match tls.reader().read(into) {
+                Err(why) if why.kind() == ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            tls.read_tls(&mut self.socket)?;
+            let processed = tls.process_new_packets();
+            // A handshake's next flight, or the alert that says why there will be none.
+            send_all(tls, &mut self.socket)?;
+            processed.map_err(|why| {
+                log::debug!("a client was sent away: {why}");
+                io::Error::new(ErrorKind::ConnectionAborted, why)
+            })?;
+        }
+    }
+}
+
+/// What was written is on its way when `write` returns, or the failure is known.
+impl Write for Timed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.socket.write(bytes) };
+        let count = tls.writer().write(bytes)?;
+        send_all(tls, &mut self.socket)?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn send_all(tls: &mut ServerConnection, socket: &mut Socket) -> io::Result<()> {
+    while tls.wants_write() {
+        if tls.write_tls(socket)? == 0 {
+            return Err(ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether something has arrived, which is left there: 0 when that is the end.
+pub fn peek_at_once(socket: &TcpStream) -> io::Result<usize> {
+    receive(socket, &mut [0], libc::MSG_PEEK)
+}
+
 /// What has arrived; [`ErrorKind::WouldBlock`] when that is nothing.
 pub fn receive_at_once(socket: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    receive(socket, into, 0)
+}
+
+fn receive(socket: &TcpStream, into: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    let flags = flags | libc::MSG_DONTWAIT;
     // SAFETY: the descriptor is open, and there is room for as many bytes as we say.
-    let count = unsafe {
-        libc::recv(socket.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT)
-    };
+    let count =
+        unsafe { libc::recv(socket.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), flags) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
@@ -92,9 +167,10 @@ mod tests {
     #[test]
     fn a_peer_that_reads_nothing_is_given_up() {
         let (ours, _theirs) = pair();
-        let (minute, moment) = (Duration::from_secs(60), Duration::from_millis(50));
         let crew = Crew::default();
-        let mut timed = Timed::new(&ours, &crew, minute, moment);
+        let end = Instant::now() + Duration::from_secs(60);
+        let stall = Duration::from_millis(50);
+        let mut timed = Timed::new(Socket { socket: &ours, crew: &crew, end, stall }, None);
         let before = Instant::now();
         assert!(timed.write_all(&vec![0; 32 << 20]).is_err());
         assert!(before.elapsed() < Duration::from_secs(10));
@@ -105,7 +181,8 @@ mod tests {
         let (ours, mut theirs) = pair();
         theirs.write_all(b"x").unwrap();
         let crew = Crew::default();
-        let mut timed = Timed::new(&ours, &crew, Duration::ZERO, Duration::from_secs(60));
+        let (end, stall) = (Instant::now(), Duration::from_secs(60));
+        let mut timed = Timed::new(Socket { socket: &ours, crew: &crew, end, stall }, None);
         assert_eq!(timed.read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
     }
 }

@@ -34,6 +34,13 @@ impl Token {
         }
     }
 
+    /// Of an `Authorization` that was wrong, enough to know it again.
+    pub fn print(&self, authorization: &str) -> u32 {
+        let tag = hmac::sign(&self.key, authorization.as_bytes());
+        let first = tag.as_ref().first_chunk().copied().unwrap_or_default();
+        u32::from_be_bytes(first)
+    }
+
     /// Compares digests, in constant time: neither content nor length leaks.
     fn is(&self, given: &[u8]) -> bool {
         hmac::verify(&self.key, given, self.tag.as_ref()).is_ok()

@@ -11,26 +11,43 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heartbeat::clock::Now;
+use heartbeat::clock::{Now, Wall};
+use heartbeat::event::{Event, EventId, Fact, Level};
 use heartbeat::heartbeat::fleet::{Fleet, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
 use heartbeat::heartbeat::watch::Watch;
 use heartbeat::heartbeat::wire::{self, Beat};
+use heartbeat::history::Sources;
+use heartbeat::history::settings::Settings;
 use heartbeat::secret::Secret;
+use heartbeat::snapshot::{Account, EventView, Reading};
+use heartbeat::store::{self, Store, Table};
+
+#[path = "../support/chronicle.rs"]
+mod chronicle;
+
+use chronicle::{DAY, Hosts, MIDNIGHT, World};
 
 mod alerts;
 #[path = "../support/burst.rs"]
 mod burst;
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../support/crowd.rs"]
+mod crowd;
+mod crowds;
 
-const ALL: [(&str, fn()); 8] = [
+const ALL: [(&str, fn()); 10] = [
     ("sizes", sizes),
     ("rates", datagram_rates),
     ("start", start_and_idle),
     ("alerts", alerts::alerts),
+    ("crowds", crowds::crowds),
     ("flood", flood),
     ("paced", paced_flood),
     ("many-start", start_with_many),
     ("many-hosts", many_hosts),
+    ("year", year),
 ];
 
 fn main() {
@@ -328,4 +345,109 @@ fn rate(datagram: &dyn Fn(usize) -> Vec<u8>, watch: Option<&Watch>) -> f64 {
         spent += begun.elapsed();
     }
     (BATCH * ROUNDS) as f64 / spent.as_secs_f64()
+}
+
+/// Fifty hosts with thirty metrics each, of which none ever stands still.
+struct Fifty {
+    seed: u32,
+}
+
+impl Fifty {
+    /// The next of a row of numbers that look thrown, from 0 to 1 (Numerical Recipes, ranqd1).
+    fn thrown(&mut self) -> f32 {
+        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.seed >> 8) as f32 / 16_777_216.0
+    }
+}
+
+impl Hosts for Fifty {
+    fn accounts(&mut self, from: usize, count: usize, _: Now) -> Vec<Account> {
+        let ten = Duration::from_secs(600);
+        let mut account = |host: usize| Account {
+            host: format!("prod-web-{host:02}.example.com").into(),
+            up: ten,
+            metrics: (0..30)
+                .map(|metric| {
+                    let (mean, spread) = (self.thrown() * 100.0, self.thrown() * 20.0);
+                    let path = format!("monitor_{metric:02}.some_value_percent").into();
+                    Reading { path, count: 60, mean, least: mean - spread, most: mean + spread }
+                })
+                .collect(),
+            ..Account::default()
+        };
+        (from..50.min(from + count)).map(&mut account).collect()
+    }
+
+    fn running(&self, _: &str, _: Now) -> Option<Account> {
+        None
+    }
+
+    fn unseen(&mut self, _: Now) -> Vec<(Wall, Wall)> {
+        Vec::new()
+    }
+}
+
+/// What a year of fifty hosts takes on disk, with 90 days of events, twenty a host and day.
+fn year() {
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let directory = directory.expect("a directory");
+    let world = World::new(directory.path(), Fifty { seed: 1 });
+    let keeper = world.keeper(Settings::default());
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    for slot in 0..365 * 144u32 {
+        let now = MIDNIGHT.later(Duration::from_secs(600) * slot);
+        let turn = Instant::now();
+        keeper.turn(now);
+        longest = longest.max(turn.elapsed());
+        if slot % 7 == 0 {
+            tell(&world, now);
+        }
+    }
+    let took = begun.elapsed();
+    let file = fs::metadata(directory.path().join("heartbeat.redb")).expect("the store");
+    let on_disk = std::os::unix::fs::MetadataExt::blocks(&file) * 512;
+    println!(
+        "a year of 50 hosts with 30 metrics: {:.1} MB on disk, {:.1} MB long; {} rows written in {took:?}, the longest turn took {longest:?}",
+        on_disk as f64 / 1e6,
+        file.len() as f64 / 1e6,
+        world.writes.lock().expect("nobody panicked")
+    );
+    for table in [Table::Metrics, Table::Events, Table::Hours, Table::Days] {
+        let snapshot = world.snapshot().expect("a store");
+        println!("  {table:?}: {:.1} MB", snapshot.bytes(table) as f64 / 1e6);
+    }
+    let end = MIDNIGHT.later(365 * DAY);
+    for days in [1, 14, 365] {
+        let begun = Instant::now();
+        let host = "prod-web-07.example.com";
+        let series = keeper.series(host, &[], days * DAY, end.wall).expect("a series");
+        let points: usize = series.iter().map(|one| one.points.len()).sum();
+        println!("  {points} points of {days} days read in {:?}", begun.elapsed());
+    }
+    let names: Vec<String> =
+        (0..50).map(|host| format!("prod-web-{host:02}.example.com")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let begun = Instant::now();
+    let pasts = keeper.pasts(&names, end).expect("pasts");
+    println!("  {} pasts read in {:?}", pasts.len(), begun.elapsed());
+    drop((keeper, world));
+    let begun = Instant::now();
+    Store::open(directory.path(), end).expect("the store");
+    println!("  the store opened in {:?}", begun.elapsed());
+}
+
+/// Fifty events of a message each.
+fn tell(world: &World<Fifty>, now: Now) {
+    let event = |host: u32| {
+        let fact = Fact::Back {
+            host: format!("prod-web-{host:02}.example.com"),
+            connection: "ipv4".into(),
+            gone: Duration::from_secs(60),
+        };
+        let event = Event { at: now.wall, level: Level::Ok, fact };
+        let id = EventId(EventId::default().next(now.wall).0 + u64::from(host));
+        store::Write::put(Table::Events, id.to_string(), &EventView::of(&event, id))
+    };
+    world.write((0..50).map(event).collect());
 }

@@ -1,4 +1,6 @@
 //! Certificates for one test run, made by the `openssl` command in a directory of their own.
+//! Each test file uses some of them.
+#![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,6 +43,8 @@ pub struct Certificates {
     pub authority: Pair,
     /// For `localhost` and 127.0.0.1.
     pub good: Pair,
+    /// The same names again.
+    pub other: Pair,
     /// The same, but of the year 2020.
     pub expired: Pair,
     /// For `elsewhere.example`.
@@ -54,9 +58,10 @@ pub fn certificates() -> &'static Certificates {
         let dir = tempfile::tempdir().unwrap();
         let authority = authority(dir.path());
         let good = leaf(dir.path(), "good", "DNS:localhost,IP:127.0.0.1", None);
+        let other = leaf(dir.path(), "other", "DNS:localhost,IP:127.0.0.1", None);
         let expired = leaf(dir.path(), "expired", "DNS:localhost", Some("20200201000000Z"));
         let wrong_name = leaf(dir.path(), "wrong", "DNS:elsewhere.example", None);
-        Certificates { _dir: dir, authority, good, expired, wrong_name }
+        Certificates { _dir: dir, authority, good, other, expired, wrong_name }
     })
 }
 

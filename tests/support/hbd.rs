@@ -35,6 +35,13 @@ impl Hbd {
         Hbd::start_by(Command::new(env!("CARGO_BIN_EXE_hbd")), config)
     }
 
+    /// The same, with these variables in its environment.
+    pub fn start_with(config: &Path, environment: &[(&str, String)]) -> Hbd {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hbd"));
+        command.envs(environment.iter().cloned());
+        Hbd::start_by(command, config)
+    }
+
     /// The same by a command that starts it.
     pub fn start_by(mut command: Command, config: &Path) -> Hbd {
         let mut child = command
@@ -137,9 +144,41 @@ impl Hbd {
             lines.iter().filter(|line| line.contains("the configuration was")).count()
         };
         let before = done();
-        // SAFETY: it only sends a signal, to a child that was not yet waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGHUP) };
+        self.signal(libc::SIGHUP);
         self.wait_until("reloaded", |_| done() > before);
+    }
+
+    /// The address behind these words of its log, the last time they were written.
+    pub fn last_address(&self, words: &str) -> SocketAddr {
+        self.wait_log(words);
+        let lines = lock(&self.log.0);
+        let line = lines.iter().rev().find(|line| line.contains(words)).unwrap();
+        let (_, rest) = line.split_once(words).unwrap();
+        rest.split([',', ' ']).next().unwrap().parse().unwrap()
+    }
+
+    /// How often these words are in its log.
+    pub fn logged(&self, words: &str) -> usize {
+        lock(&self.log.0).iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+    }
+
+    /// Its own memory in kB (proc(5), `RssAnon`).
+    pub fn memory(&self) -> i64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: it only sends a signal, to a child that was not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
     /// As a crash does it.
@@ -150,8 +189,7 @@ impl Hbd {
 
     /// As an operator does it.
     pub fn stop(mut self) {
-        // SAFETY: it only sends a signal, to a child that was not yet waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{:#?}", lock(&self.log.0));
     }
 }

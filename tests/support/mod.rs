@@ -8,3 +8,4 @@ pub mod pushover;
 pub mod signal;
 pub mod smtp;
 pub mod tls_front;
+pub mod torture;

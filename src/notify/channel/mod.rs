@@ -15,7 +15,7 @@ pub mod log;
 pub mod mattermost;
 pub mod pushover;
 pub mod signal;
-mod web_client;
+pub(crate) mod web_client;
 
 pub use pushover::ReceiptState;
 

@@ -81,20 +81,8 @@ impl Call<'_> {
     }
 
     fn agent(&self, encrypted: bool) -> Result<ureq::Agent, Failure> {
-        let mut config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .max_idle_connections(0)
-            .proxy(None)
-            .user_agent(concat!("heartbeat/", env!("CARGO_PKG_VERSION")))
-            .timeout_global(Some(self.timeout))
-            .timeout_resolve(Some(self.timeout.min(Duration::from_secs(10))));
-        if encrypted {
-            let roots = tls::roots(self.ca_file).map_err(refused)?;
-            config = config.tls_config(tls::http_client(&roots));
-        }
-        Ok(config.build().into())
+        let roots = encrypted.then(|| tls::roots(self.ca_file)).transpose().map_err(refused)?;
+        Ok(tls::http_agent(self.timeout, roots.as_deref()))
     }
 
     fn run(&self, agent: &ureq::Agent, uri: &Uri, sent: &mut bool) -> Result<Answer, ureq::Error> {

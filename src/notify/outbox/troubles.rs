@@ -61,6 +61,30 @@ pub struct Given {
     pub thread: Option<String>,
 }
 
+impl Open {
+    fn view(&self) -> AlertView {
+        AlertView {
+            trouble: self.trouble.clone(),
+            level: self.level,
+            since: self.since,
+            channels: self.given.keys().cloned().collect(),
+            acknowledged: self.acknowledged.clone(),
+        }
+    }
+
+    /// Whether the fleet knows of it.
+    fn is_of_a_host(&self) -> bool {
+        match self.trouble {
+            Trouble::Connection { .. } | Trouble::NeverSeen { .. } | Trouble::Metric { .. } => true,
+            Trouble::Backup { .. }
+            | Trouble::Alertmanager
+            | Trouble::Channel { .. }
+            | Trouble::Dyndns { .. }
+            | Trouble::Store => false,
+        }
+    }
+}
+
 /// An open trouble, for the status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlertView {
@@ -256,15 +280,18 @@ impl Troubles {
     }
 
     /// Every open trouble, for the status.
-    pub fn views(&self) -> Vec<AlertView> {
-        let view = |open: &Open| AlertView {
-            trouble: open.trouble.clone(),
-            level: open.level,
-            since: open.since,
-            channels: open.given.keys().cloned().collect(),
-            acknowledged: open.acknowledged.clone(),
-        };
-        self.open.values().map(view).collect()
+    pub fn views(&self) -> impl Iterator<Item = AlertView> {
+        self.open.values().map(Open::view)
+    }
+
+    /// Those that the hosts themselves do not show.
+    pub fn of_no_host(&self) -> impl Iterator<Item = AlertView> {
+        self.open.values().filter(|open| !open.is_of_a_host()).map(Open::view)
+    }
+
+    /// One of them, if it is open.
+    pub fn view(&self, trouble: &Trouble) -> Option<AlertView> {
+        self.open.get(trouble).map(Open::view)
     }
 
     fn keep(&mut self, trouble: &Trouble) {

@@ -1,0 +1,130 @@
+//! What is known of the terminal: its width, whether it shows colours, how wide a text is on it.
+
+use std::io::{self, IsTerminal};
+
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::notify::text::{Flavour, clean};
+
+/// When colours are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Color {
+    /// On a terminal that has some, unless `NO_COLOR` is set (<https://no-color.org>).
+    #[default]
+    Auto,
+    /// Whatever it is written to.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+impl Color {
+    /// Reads the word behind `--color`.
+    pub fn read(word: &str) -> Option<Color> {
+        match word {
+            "auto" => Some(Color::Auto),
+            "always" => Some(Color::Always),
+            "never" => Some(Color::Never),
+            _ => None,
+        }
+    }
+
+    /// Whether the standard output gets colours.
+    pub fn wanted(self) -> bool {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = || std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        match self {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => io::stdout().is_terminal() && !set("NO_COLOR") && !dumb(),
+        }
+    }
+}
+
+/// How wide the terminal is; none when the output is read by something else, which gets it all.
+pub fn width() -> Option<usize> {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return None;
+    }
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ fills a winsize, and the pointer is to a live one (ioctl_tty(2)).
+    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
+    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// Somebody else's words in one line that steers no terminal; empty when there are none.
+pub fn plain(text: &str) -> String {
+    if text.is_empty() { String::new() } else { clean(text, Flavour::Line) }
+}
+
+/// How many columns a text takes.
+pub fn columns(text: &str) -> usize {
+    text.graphemes(true).map(cluster).sum()
+}
+
+/// A character as people see it, with all that joins it, is as wide as its widest part.
+fn cluster(cluster: &str) -> usize {
+    cluster.chars().map(|c| if is_wide(c) { 2 } else { 1 }).max().unwrap_or(0)
+}
+
+/// The blocks of East Asian wide characters and of emoji (UAX #11), roughly.
+fn is_wide(character: char) -> bool {
+    matches!(character,
+        '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{303e}' | '\u{3041}'..='\u{a4cf}'
+        | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}' | '\u{ffe0}'..='\u{ffe6}' | '\u{1f300}'..='\u{1f64f}'
+        | '\u{1f680}'..='\u{1f6ff}' | '\u{1f900}'..='\u{1f9ff}' | '\u{20000}'..='\u{3fffd}')
+}
+
+/// The text in at most `room` columns: what is too long loses its middle, since names differ at
+/// their ends.
+pub fn shortened(text: &str, room: usize) -> String {
+    if columns(text) <= room {
+        return text.to_owned();
+    }
+    let Some(room) = room.checked_sub(1) else { return String::new() };
+    let back = room / 2;
+    let front = take(text.graphemes(true), room - back);
+    let mut end: Vec<&str> = take(text.graphemes(true).rev(), back);
+    end.reverse();
+    format!("{}…{}", front.concat(), end.concat())
+}
+
+fn take<'a>(clusters: impl Iterator<Item = &'a str>, room: usize) -> Vec<&'a str> {
+    let mut used = 0;
+    clusters
+        .take_while(|next| {
+            used += cluster(next);
+            used <= room
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_loses_its_middle() {
+        for (text, room, short) in [
+            ("prod-web-01", 11, "prod-web-01"),
+            ("prod-web-01", 10, "prod-…b-01"),
+            ("prod-web-01", 1, "…"),
+            ("prod-web-01", 0, ""),
+            ("日本語サーバー", 8, "日本…ー"),
+            ("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…"),
+        ] {
+            assert_eq!(shortened(text, room), short);
+            assert!(columns(&shortened(text, room)) <= room);
+        }
+    }
+
+    #[test]
+    fn a_text_is_as_wide_as_it_is_shown() {
+        for (text, wide) in [("abc", 3), ("", 0), ("日本", 4), ("e\u{301}", 1), ("👩‍🚒", 2)]
+        {
+            assert_eq!(columns(text), wide, "{text}");
+        }
+    }
+}

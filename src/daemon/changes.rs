@@ -1,0 +1,148 @@
+//! What a new configuration changes, in words for whoever had it read. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::config::Config;
+
+/// So many names are told.
+const SHOWN: usize = 10;
+
+/// A sentence for each thing that is different. Secrets are said to be others, never shown.
+pub fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let mut said = Vec::new();
+    entries("notification_channels", &old.channels, &new.channels, &mut said);
+    entries("hosts", &old.hosts, &new.hosts, &mut said);
+    entries("threshold_configs", &old.threshold_sets, &new.threshold_sets, &mut said);
+    let (was, is) = (&old.heartbeat, &new.heartbeat);
+    moved("heartbeat", (&was.host, was.port), (&is.host, is.port), &mut said);
+    let (was, is) = (&old.receiver, &new.receiver);
+    moved("receiver", (&was.host, was.port), (&is.host, is.port), &mut said);
+    match (&was.token, &is.token) {
+        (None, Some(_)) => said.push("receiver.token: is asked for".into()),
+        (Some(_), None) => said.push("receiver.token: is no longer asked for".into()),
+        (was, is) if was != is => said.push("receiver.token: another one".into()),
+        _ => {}
+    }
+    match (&was.tls, &is.tls) {
+        (Some(_), None) => said.push("receiver.tls: plain HTTP".into()),
+        (was, Some(is)) if was.as_ref().is_none_or(|was| was.identity != is.identity) => {
+            let until = is.identity.not_after();
+            said.push(format!("receiver.tls: another certificate, valid until {until}"));
+        }
+        _ => {}
+    }
+    for (name, differs) in others(old, new) {
+        if differs {
+            said.push(format!("{name}: changed"));
+        }
+    }
+    said
+}
+
+/// Sections that are told as a whole.
+fn others(old: &Config, new: &Config) -> [(&'static str, bool); 10] {
+    let heartbeat = |config: &Config| {
+        let mut settings = config.heartbeat.clone();
+        (settings.host, settings.port) = (String::new(), 0);
+        settings
+    };
+    let receiver = |config: &Config| {
+        let mut settings = config.receiver.clone();
+        (settings.host, settings.port) = (String::new(), 0);
+        (settings.token, settings.tls) = (None, None);
+        settings
+    };
+    [
+        ("default_notification_channels", old.default_channels != new.default_channels),
+        ("renotify_interval", old.renotify_interval != new.renotify_interval),
+        ("heartbeat", heartbeat(old) != heartbeat(new)),
+        ("receiver", receiver(old) != receiver(new)),
+        ("agent", old.agent != new.agent),
+        ("dyndns", old.dyndns != new.dyndns),
+        ("history", old.history != new.history),
+        ("correlator", old.correlator != new.correlator),
+        ("repo_check", old.repo_check != new.repo_check),
+        ("notifier", old.notifier != new.notifier),
+    ]
+}
+
+fn moved(section: &str, was: (&str, u16), is: (&str, u16), said: &mut Vec<String>) {
+    if was != is {
+        said.push(format!("{section}: moved from {}:{} to {}:{}", was.0, was.1, is.0, is.1));
+    }
+}
+
+fn entries<T: PartialEq>(
+    section: &str,
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+    said: &mut Vec<String>,
+) {
+    let missing = |from: &BTreeMap<String, T>, of: &BTreeMap<String, T>| -> Vec<String> {
+        of.keys().filter(|name| !from.contains_key(*name)).cloned().collect()
+    };
+    let differs = |name: &&String| old.get(*name).is_some_and(|was| new[*name] != *was);
+    let changed: Vec<String> = new.keys().filter(differs).cloned().collect();
+    for (what, names) in
+        [("new", missing(old, new)), ("removed", missing(new, old)), ("changed", changed)]
+    {
+        if names.is_empty() {
+            continue;
+        }
+        let shown = names[..names.len().min(SHOWN)].join(", ");
+        let more = match names.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        said.push(format!("{section}: {what}: {shown}{more}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("heartbeat.yaml");
+        let whole = format!("state_dir: /tmp/state\n{text}");
+        std::fs::write(&file, whole).unwrap();
+        Config::load(&file).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    #[test]
+    fn what_is_different_is_said_and_no_secret_is_shown() {
+        let old = config(
+            "hosts: {web1: {}, web2: {}, db1: {}}\nreceiver: {token: first-secret}\n\
+             notification_channels: {log: {type: log}}\n",
+        );
+        let new = config(
+            "hosts: {web2: {watch: true}, db1: {}, db2: {}}\n\
+             receiver: {token: second-secret, port: 9100, poll_interval: 1m}\n\
+             notification_channels: {log: {type: log}}\nheartbeat: {host: localhost}\n",
+        );
+        assert_eq!(
+            changes(&old, &new),
+            [
+                "hosts: new: db2",
+                "hosts: removed: web1",
+                "hosts: changed: web2",
+                "heartbeat: moved from 127.0.0.1:9099 to localhost:9099",
+                "receiver: moved from 127.0.0.1:9099 to 127.0.0.1:9100",
+                "receiver.token: another one",
+                "receiver: changed",
+            ]
+        );
+        assert_eq!(changes(&new, &new), [""; 0]);
+    }
+
+    #[test]
+    fn many_names_are_counted() {
+        let hosts = (10..30).map(|n| format!("h{n}: {{}}")).collect::<Vec<_>>().join(", ");
+        let said = changes(&config("hosts: {}"), &config(&format!("hosts: {{{hosts}}}")));
+        assert_eq!(
+            said,
+            ["hosts: new: h10, h11, h12, h13, h14, h15, h16, h17, h18, h19 and 10 more"]
+        );
+    }
+}

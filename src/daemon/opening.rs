@@ -1,0 +1,33 @@
+//! What is said when the daemon opens.
+
+use log::{error, info};
+
+use crate::clock::Now;
+use crate::config::Config;
+use crate::effect::Effect;
+use crate::event::{Event, Fact, Level};
+use crate::notify::courier::{Courier, Order};
+use crate::store::Opened;
+
+/// Tells people what became of the store while it was opened.
+pub fn report(courier: &Courier, opened: Opened, now: Now) {
+    let (level, fact) = match opened {
+        Opened::Ready => return,
+        Opened::MovedAside { why, to } => (Level::Warning, Fact::StoreMovedAside { why, to }),
+        Opened::Refused { why } => {
+            error!("the state cannot be written: {why}");
+            (Level::Critical, Fact::StoreRefuses { why })
+        }
+    };
+    let events = vec![Event { at: now.wall, level, fact }];
+    courier.order(Order::Accept(Effect { events, ..Effect::default() }));
+}
+
+/// Says where it is ready to hear and to be asked.
+pub fn announce(config: &Config, hosts: usize, udp: &str, tcp: &str) {
+    info!(
+        "hbd {} is ready: heartbeats on UDP {udp}, HTTP on {tcp}, {hosts} hosts, state in {}",
+        env!("CARGO_PKG_VERSION"),
+        config.state_dir.display()
+    );
+}

@@ -1,0 +1,340 @@
+//! How long a host was up, degraded, down and unseen, by hour and by day: two short rows. Pure.
+//!
+//! A row is: the version, the number of its first slot (u32), then four u16 for each slot from
+//! there on, all little-endian: how long it was up, degraded and down, and how long the daemon was
+//! blind; in seconds for hours, in units of two seconds for days. An hour stands in the row of hours
+//! until that has grown long, then it goes over to its day: each second is in one place.
+
+use std::time::Duration;
+
+use super::slots::{self, DAY, HOUR};
+use crate::clock::Wall;
+use crate::snapshot::{PastView, Slice};
+
+const VERSION: u8 = 1;
+/// From so many hours on the older ones go over to their days.
+const MOST_HOURS: usize = 72;
+/// So many stay.
+const LEAST_HOURS: usize = 48;
+const DAY_UNIT: u32 = 2;
+/// No row is longer, and no gap in one.
+const MOST_DAYS: u32 = 4000;
+/// What is shown.
+const SHOWN_HOURS: u32 = 24;
+const SHOWN_DAYS: u32 = 90;
+
+/// What a stretch of time is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// All was well.
+    Up,
+    /// Up, but not all was well.
+    Degraded,
+    /// Overdue.
+    Down,
+    /// Nobody listened.
+    Blind,
+}
+
+type Counts = [u16; 4];
+
+/// Consecutive slots and their counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Row {
+    first: u32,
+    slots: Vec<Counts>,
+}
+
+impl Row {
+    fn decode(bytes: &[u8]) -> Row {
+        let read = || {
+            let rest = bytes.strip_prefix(&[VERSION])?;
+            let (first, rest) = rest.split_first_chunk::<4>()?;
+            let (slots, []) = rest.as_chunks::<8>() else { return None };
+            let counts = |slot: &[u8; 8]| {
+                let (counts, _) = slot.as_chunks::<2>();
+                std::array::from_fn(|kind| u16::from_le_bytes(counts[kind]))
+            };
+            let first = u32::from_le_bytes(*first);
+            first.checked_add(u32::try_from(slots.len()).ok()?)?;
+            Some(Row { first, slots: slots.iter().map(counts).collect() })
+        };
+        // A damaged one is begun anew: there is nothing to be saved in it.
+        read().unwrap_or_default()
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend(self.first.to_le_bytes());
+        bytes.extend(self.slots.iter().flatten().flat_map(|count| count.to_le_bytes()));
+        bytes
+    }
+
+    fn end(&self) -> u32 {
+        self.first + self.slots.len() as u32
+    }
+
+    fn get(&self, slot: u32) -> Counts {
+        let place = slot.checked_sub(self.first).map(|place| place as usize);
+        place.and_then(|place| self.slots.get(place)).copied().unwrap_or_default()
+    }
+
+    /// Adds to a slot, which may be new at either end: never more than it has room for.
+    fn add(&mut self, slot: u32, kind: Kind, count: u32, room: u32) {
+        if count == 0 {
+            return;
+        }
+        let far = |from: u32| slot.abs_diff(from) > MOST_DAYS;
+        if !self.slots.is_empty() && far(self.first) && far(self.end()) {
+            // A clock was wrong, then or now: what has gathered more is believed.
+            if self.slots.len() > 2 {
+                return;
+            }
+            self.slots.clear();
+        }
+        if self.slots.is_empty() {
+            self.first = slot;
+        }
+        if slot < self.first {
+            let missing = vec![Counts::default(); (self.first - slot) as usize];
+            self.slots.splice(0..0, missing);
+            self.first = slot;
+        } else if slot >= self.end() {
+            self.slots.resize((slot - self.first) as usize + 1, Counts::default());
+        }
+        let counts = &mut self.slots[(slot - self.first) as usize];
+        let used: u32 = counts.iter().map(|count| u32::from(*count)).sum();
+        let added = count.min(room.saturating_sub(used));
+        let own = &mut counts[kind as usize];
+        *own = own.saturating_add(u16::try_from(added).unwrap_or(u16::MAX));
+    }
+
+    fn drop_before(&mut self, slot: u32) -> Vec<(u32, Counts)> {
+        let count = slot.saturating_sub(self.first).min(self.slots.len() as u32);
+        let first = self.first;
+        self.first += count;
+        let dropped = self.slots.drain(..count as usize);
+        dropped.zip(first..).map(|(counts, slot)| (slot, counts)).collect()
+    }
+}
+
+/// The past of a host as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bars {
+    hours: Row,
+    days: Row,
+}
+
+const KINDS: [Kind; 4] = [Kind::Up, Kind::Degraded, Kind::Down, Kind::Blind];
+
+impl Bars {
+    /// From the two rows, as far as they are there.
+    pub fn decode(hours: Option<&[u8]>, days: Option<&[u8]>) -> Bars {
+        let row = |bytes: Option<&[u8]>| bytes.map(Row::decode).unwrap_or_default();
+        Bars { hours: row(hours), days: row(days) }
+    }
+
+    /// The row of the hours.
+    pub fn hours(&self) -> Vec<u8> {
+        self.hours.encode()
+    }
+
+    /// The row of the days.
+    pub fn days(&self) -> Vec<u8> {
+        self.days.encode()
+    }
+
+    /// When its newest slot begins, by its rows.
+    pub fn newest(&self) -> Wall {
+        let newest = |row: &Row, step| slots::start(row.end().saturating_sub(1), step);
+        newest(&self.hours, HOUR).max(newest(&self.days, DAY))
+    }
+
+    /// Counts so much of the hour that `at` is in.
+    pub fn add(&mut self, at: Wall, kind: Kind, time: Duration) {
+        let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        let hour = slots::slot(at, HOUR);
+        if seconds == 0 {
+            return;
+        }
+        if hour.abs_diff(self.hours.end()) > MOST_HOURS as u32 {
+            // After a long gap, or when the clock jumped, nothing stays among the hours.
+            self.fold(u32::MAX);
+        }
+        self.hours.add(hour, kind, seconds, HOUR);
+        if self.hours.slots.len() > MOST_HOURS {
+            self.fold(self.hours.end() - LEAST_HOURS as u32);
+        }
+    }
+
+    /// Counts the time between two moments, hour by hour. Hours that are older than `oldest` are
+    /// left out.
+    pub fn add_span(&mut self, from: Wall, to: Wall, kind: Kind, oldest: Wall) {
+        let mut at = from.max(oldest);
+        while at < to {
+            let end = slots::start(slots::slot(at, HOUR) + 1, HOUR).min(to);
+            self.add(at, kind, end.since(at));
+            at = end;
+        }
+    }
+
+    fn fold(&mut self, before: u32) {
+        for (hour, counts) in self.hours.drop_before(before) {
+            for kind in KINDS {
+                self.add_to_day(hour, kind, counts[kind as usize].into());
+            }
+        }
+    }
+
+    fn add_to_day(&mut self, hour: u32, kind: Kind, seconds: u32) {
+        self.days.add(hour / (DAY / HOUR), kind, seconds.div_ceil(DAY_UNIT), DAY / DAY_UNIT);
+    }
+
+    /// Lets go of the days that began before; true when there were any.
+    pub fn forget(&mut self, before: Wall) -> bool {
+        !self.days.drop_before(slots::slot(before, DAY)).is_empty()
+    }
+
+    /// As it is shown at a moment.
+    pub fn view(&self, now: Wall) -> PastView {
+        let (hour, day) = (slots::slot(now, HOUR), slots::slot(now, DAY));
+        let hours: Vec<Slice> = (hour.saturating_sub(SHOWN_HOURS - 1)..=hour)
+            .map(|hour| slice(slots::start(hour, HOUR), seconds(self.hours.get(hour), 1)))
+            .collect();
+        let days: Vec<Slice> = (day.saturating_sub(SHOWN_DAYS - 1)..=day)
+            .map(|day| slice(slots::start(day, DAY), self.day(day)))
+            .collect();
+        PastView {
+            availability_day: Slice::availability(&hours),
+            availability_90_days: Slice::availability(&days),
+            hours,
+            days,
+        }
+    }
+
+    fn day(&self, day: u32) -> [u32; 4] {
+        let mut sum = seconds(self.days.get(day), DAY_UNIT);
+        for hour in day * (DAY / HOUR)..(day + 1) * (DAY / HOUR) {
+            let own = seconds(self.hours.get(hour), 1);
+            sum.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+        }
+        sum
+    }
+}
+
+fn seconds(counts: Counts, unit: u32) -> [u32; 4] {
+    counts.map(|count| u32::from(count) * unit)
+}
+
+fn slice(start: Wall, counts: [u32; 4]) -> Slice {
+    let of = |kind: Kind| Duration::from_secs(counts[kind as usize].into());
+    Slice {
+        start,
+        up: of(Kind::Up),
+        degraded: of(Kind::Degraded),
+        down: of(Kind::Down),
+        blind: of(Kind::Blind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// 2026-11-21T00:00:00Z.
+    const MIDNIGHT: Wall = Wall(1_795_219_200_000);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn again(bars: &Bars) -> Bars {
+        Bars::decode(Some(&bars.hours()), Some(&bars.days()))
+    }
+
+    #[test]
+    fn hours_become_days_and_no_second_is_lost_or_told_twice() {
+        let mut bars = Bars::default();
+        for slot in 0..6 * 24 * 30 {
+            let at = MIDNIGHT + slot * 10 * MINUTE;
+            let kind = if slot % 6 == 5 { Kind::Down } else { Kind::Up };
+            bars.add(at, kind, 10 * MINUTE);
+            bars = again(&bars);
+            assert!(bars.hours.slots.len() <= MOST_HOURS);
+        }
+        let end = MIDNIGHT + 30 * 24 * 60 * MINUTE;
+        let view = bars.view(end - MINUTE);
+        assert_eq!((view.hours.len(), view.days.len()), (24, 90));
+        for hour in &view.hours {
+            assert_eq!((hour.up, hour.down), (50 * MINUTE, 10 * MINUTE));
+        }
+        for day in &view.days[60..] {
+            assert_eq!((day.up, day.down), (24 * 50 * MINUTE, 24 * 10 * MINUTE));
+        }
+        assert!(view.days[..60].iter().all(|day| day.up == Duration::ZERO));
+        let near = |value: Option<f64>| (value.unwrap() - 5.0 / 6.0).abs() < 1e-9;
+        assert!(near(view.availability_day) && near(view.availability_90_days));
+    }
+
+    #[test]
+    fn an_outage_of_days_is_blind_in_each_of_its_hours() {
+        let mut bars = Bars::default();
+        bars.add(MIDNIGHT, Kind::Up, 30 * MINUTE);
+        let end = MIDNIGHT + 10 * 24 * 60 * MINUTE + 20 * MINUTE;
+        bars.add_span(MIDNIGHT + 30 * MINUTE, end, Kind::Blind, Wall(0));
+        let view = again(&bars).view(end);
+        let day = &view.days[79];
+        assert_eq!((day.start, day.up), (MIDNIGHT, 30 * MINUTE));
+        assert_eq!(day.blind, 24 * 60 * MINUTE - 30 * MINUTE);
+        assert!(view.days[80..89].iter().all(|day| day.blind == 24 * 60 * MINUTE));
+        assert_eq!(view.days[89].blind, 20 * MINUTE);
+        assert_eq!(view.availability_90_days, Some(1.0));
+        assert_eq!(view.availability_day, None);
+    }
+
+    #[test]
+    fn an_hour_has_sixty_minutes() {
+        let mut bars = Bars::default();
+        bars.add(MIDNIGHT, Kind::Up, 50 * MINUTE);
+        bars.add(MIDNIGHT, Kind::Blind, 50 * MINUTE);
+        let hour = bars.view(MIDNIGHT).hours[23];
+        assert_eq!((hour.up, hour.blind), (50 * MINUTE, 10 * MINUTE));
+    }
+
+    #[test]
+    fn what_is_old_is_let_go() {
+        let mut bars = Bars::default();
+        bars.add_span(MIDNIGHT, MIDNIGHT + 20 * 24 * 60 * MINUTE, Kind::Up, Wall(0));
+        assert!(bars.forget(MIDNIGHT + 5 * 24 * 60 * MINUTE));
+        assert!(!bars.forget(MIDNIGHT + 5 * 24 * 60 * MINUTE));
+        assert_eq!(bars.days.first, slots::slot(MIDNIGHT, DAY) + 5);
+    }
+
+    proptest! {
+        #[test]
+        fn clocks_may_jump(steps in proptest::collection::vec((-400_000..400_000i64, 0..4000u64), 1..60)) {
+            let mut bars = Bars::default();
+            let mut at = MIDNIGHT;
+            for (jump, spent) in steps {
+                at = Wall(at.0 + jump * 1000);
+                bars.add(at, Kind::Up, Duration::from_secs(spent));
+                bars = again(&bars);
+                let view = bars.view(at);
+                let full = |slices: &[Slice], step: u32| slices.iter().all(|slice| {
+                    slice.up <= Duration::from_secs(step.into())
+                });
+                prop_assert!(full(&view.hours, HOUR) && bars.hours.slots.len() <= MOST_HOURS);
+                prop_assert!(full(&view.days, DAY + HOUR));
+            }
+        }
+
+        #[test]
+        fn what_is_no_row_is_nothing(bytes: Vec<u8>) {
+            let mut versioned = vec![VERSION];
+            versioned.extend(&bytes);
+            for bytes in [&bytes, &versioned] {
+                let bars = Bars::decode(Some(bytes), Some(bytes));
+                let _ = bars.view(MIDNIGHT);
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Writes down what was, every ten minutes, and makes hours and days of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use log::{debug, warn};
+
+use super::Sources;
+use super::bars::Bars;
+use super::names::Names;
+use super::settings::Settings;
+use super::slots::{Tier, plausible};
+use super::trim;
+use super::write::{Known, Rollup, Stretch};
+use crate::clock::{Now, Wall};
+use crate::snapshot::Account;
+use crate::stop::Stop;
+use crate::store::{Snapshot, Table, Write};
+
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_secs(20);
+/// So many hosts go to disk in one order.
+const HOSTS_AT_ONCE: usize = 100;
+/// So many rows are read at a time.
+const ROWS_AT_ONCE: usize = 1000;
+/// A slot that ended longer ago ended while nobody looked at the clock.
+const LATE: Duration = Duration::from_secs(120);
+/// No bar is older.
+const SHOWN: Duration = Duration::from_secs(91 * 86_400);
+/// So many bytes are reckoned with for each host: of more hosts than fit nothing is kept.
+const HOST_BYTES: u64 = 10_000;
+/// So many hosts' pasts are kept in memory while somebody looks at them.
+const MOST_CACHED: usize = 2000;
+
+/// The history, as it is written.
+pub struct Chronicle {
+    pub(super) sources: Arc<dyn Sources>,
+    settings: Mutex<Settings>,
+    /// Where the clock stands.
+    clock: Mutex<Clock>,
+    /// The pasts that were looked at since they last changed.
+    pub(super) cache: Mutex<HashMap<String, Option<Bars>>>,
+}
+
+#[derive(Default)]
+struct Clock {
+    /// The slot of ten minutes that the accounts are about which nobody has taken yet.
+    slot: Option<u32>,
+    /// The day on which it was last looked how much room all takes.
+    trimmed: Option<u32>,
+}
+
+pub(super) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Chronicle {
+    /// One that begins now.
+    pub fn new(sources: Arc<dyn Sources>, settings: Settings) -> Chronicle {
+        Chronicle {
+            sources,
+            settings: Mutex::new(settings),
+            clock: Mutex::default(),
+            cache: Mutex::default(),
+        }
+    }
+
+    /// Takes over another configuration; what is too old by it goes within the hour.
+    pub fn reconfigure(&self, settings: Settings) {
+        *locked(&self.settings) = settings;
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        locked(&self.settings).clone()
+    }
+
+    /// Works until the stop.
+    pub fn run(&self, stop: &Stop) {
+        loop {
+            self.turn(Now::read());
+            if stop.wait(LOOK) {
+                return;
+            }
+        }
+    }
+
+    /// Writes down what the time has come for.
+    pub fn turn(&self, now: Now) {
+        let current = Tier::Fine.slot(now.wall);
+        let mut clock = locked(&self.clock);
+        if !plausible(now.wall) || clock.slot == Some(current) {
+            return;
+        }
+        let Some(begun) = clock.slot.replace(current) else {
+            // What was before nobody knew the time is not told as if it were now.
+            self.each_account(now, |_| {});
+            // A daemon that has just started goes on with its predecessor's hours.
+            return self.roll_all(now.wall);
+        };
+        self.write_down(begun, moment(current, now), now);
+        if Tier::Hours.slot(Tier::Fine.start(begun)) != Tier::Hours.slot(now.wall) {
+            self.roll_all(now.wall);
+            let day = Some(Tier::Days.slot(now.wall));
+            let daily = std::mem::replace(&mut clock.trimmed, day) != day;
+            self.trim(daily, now.wall);
+        }
+    }
+
+    /// Writes down what there is, at the stop.
+    pub fn close(&self, now: Now) {
+        let clock = locked(&self.clock);
+        if let Some(slot) = clock.slot.filter(|_| plausible(now.wall)) {
+            self.write_down(slot, now, now);
+        }
+    }
+
+    /// Takes the accounts until a moment, which are about a slot.
+    fn write_down(&self, slot: u32, until: Now, now: Now) {
+        let snapshot = self.sources.snapshot();
+        if let Err(why) = &snapshot {
+            warn!("ten minutes of the history are not recorded: {why}");
+        }
+        let unseen = self.sources.unseen(now);
+        let oldest = now.wall - self.settings().availability;
+        let stretch = Stretch { slot, unseen: &unseen, oldest };
+        // Those that cannot be stored are taken all the same: what comes after them is right.
+        self.each_account(until, |accounts| {
+            let Ok(snapshot) = &snapshot else { return };
+            let known = known(snapshot, slot, accounts);
+            let rows = accounts.iter().zip(&known);
+            self.leave(rows.flat_map(|(account, known)| stretch.rows(account, known)).collect());
+        });
+        *locked(&self.cache) = HashMap::new();
+    }
+
+    fn each_account(&self, until: Now, mut take: impl FnMut(&[Account])) {
+        let most = self.settings().max_bytes / HOST_BYTES;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        for from in (0..most).step_by(HOSTS_AT_ONCE) {
+            let accounts = self.sources.accounts(from, HOSTS_AT_ONCE.min(most - from), until);
+            if accounts.is_empty() {
+                return;
+            }
+            take(&accounts);
+        }
+    }
+
+    /// Makes hours and days of what has ended.
+    fn roll_all(&self, now: Wall) {
+        for tier in [Tier::Hours, Tier::Days] {
+            // Each sees what the one before has written.
+            let Ok(snapshot) = self.sources.snapshot() else { return };
+            self.roll(tier, &snapshot, now);
+        }
+    }
+
+    /// Lets go of what is too old, and once a day of what takes too much room.
+    fn trim(&self, daily: bool, now: Wall) {
+        let Ok(snapshot) = self.sources.snapshot() else { return };
+        let settings = self.settings();
+        let mut gone = trim::by_age(&snapshot, &settings, now);
+        if daily {
+            gone.extend(trim::of_the_gone(&snapshot, &settings, now));
+            gone.extend(trim::by_size(&snapshot, settings.max_bytes));
+        }
+        gone.chunks(ROWS_AT_ONCE).for_each(|rows| self.leave(rows.to_vec()));
+    }
+
+    /// Makes the slots of a tier that are missing and can still be made.
+    fn roll(&self, tier: Tier, snapshot: &Snapshot, now: Wall) {
+        let Some(finer) = tier.finer() else { return };
+        let reach = finer.kept(Duration::MAX);
+        let (first, current) = (tier.slot(now - reach) + 1, tier.slot(now));
+        for slot in first..current {
+            let (from, to) = (tier.key(slot, ""), tier.key(slot + 1, ""));
+            if snapshot.last(Table::Metrics, &from, &to).is_none() {
+                self.leave(rollup(tier, finer, slot, snapshot).rows(tier, slot));
+            }
+        }
+    }
+
+    fn leave(&self, rows: Vec<Write>) {
+        if !rows.is_empty() {
+            debug!("{} rows of history are written", rows.len());
+            self.sources.write(rows);
+        }
+    }
+
+    /// What is recorded of hosts, from memory or from the disk.
+    pub(super) fn bars(&self, hosts: &[&str], now: Wall) -> Result<Vec<Option<Bars>>, String> {
+        let mut found: Vec<Option<Option<Bars>>> = {
+            let cache = locked(&self.cache);
+            hosts.iter().map(|host| cache.get(*host).cloned()).collect()
+        };
+        if found.iter().all(Option::is_some) {
+            return Ok(found.into_iter().map(Option::flatten).collect());
+        }
+        let snapshot = self.sources.snapshot()?;
+        let hours = snapshot.get_all(Table::Hours, hosts.iter().copied());
+        let days = snapshot.get_all(Table::Days, hosts.iter().copied());
+        let mut cache = locked(&self.cache);
+        for (place, host) in hosts.iter().enumerate() {
+            if found[place].is_some() {
+                continue;
+            }
+            let (hours, days) = (row(&hours, place), row(&days, place));
+            let bars = (hours.is_some() || days.is_some()).then(|| shown(hours, days, now));
+            if cache.len() < MOST_CACHED {
+                cache.insert((*host).to_owned(), bars.clone());
+            }
+            found[place] = Some(bars);
+        }
+        Ok(found.into_iter().map(Option::flatten).collect())
+    }
+}
+
+/// The bars of a host as far back as they are shown.
+fn shown(hours: Option<&[u8]>, days: Option<&[u8]>, now: Wall) -> Bars {
+    let mut bars = Bars::decode(hours, days);
+    bars.forget(now - SHOWN);
+    bars
+}
+
+/// The moment that the present slot began, where that was seen.
+fn moment(slot: u32, now: Now) -> Now {
+    let passed = now.wall.since(Tier::Fine.start(slot));
+    if passed > LATE {
+        return now;
+    }
+    Now { mono: now.mono - passed, wall: now.wall - passed }
+}
+
+fn row(rows: &[Option<Vec<u8>>], place: usize) -> Option<&[u8]> {
+    rows.get(place).and_then(|row| row.as_deref())
+}
+
+/// What the store holds of these hosts.
+fn known(snapshot: &Snapshot, slot: u32, accounts: &[Account]) -> Vec<Known> {
+    let names: Vec<&str> = accounts.iter().map(|account| &*account.host).collect();
+    let hosts = || names.iter().copied();
+    let keys: Vec<String> = hosts().map(|host| Tier::Fine.key(slot, host)).collect();
+    let mut hours = snapshot.get_all(Table::Hours, hosts()).into_iter();
+    let mut days = snapshot.get_all(Table::Days, hosts()).into_iter();
+    let mut points = snapshot.get_all(Table::Metrics, keys.iter().map(String::as_str)).into_iter();
+    hosts()
+        .map(|host| {
+            let (from, to) = Names::keys(host);
+            Known {
+                hours: hours.next().flatten(),
+                days: days.next().flatten(),
+                names: snapshot.last(Table::Names, &from, &to).map(|(_, row)| row),
+                points: points.next().flatten(),
+            }
+        })
+        .collect()
+}
+
+/// One slot of a tier, from the finer ones.
+fn rollup(tier: Tier, finer: Tier, slot: u32, snapshot: &Snapshot) -> Rollup {
+    let parts = tier.parts(slot);
+    let (mut from, to) = (finer.key(parts.start, ""), finer.key(parts.end, ""));
+    let mut rollup = Rollup::default();
+    loop {
+        let rows = snapshot.range(Table::Metrics, &from, &to, ROWS_AT_ONCE);
+        rows.iter().for_each(|(key, bytes)| rollup.add(key, bytes));
+        let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS_AT_ONCE) else {
+            return rollup;
+        };
+        // The first key after it.
+        from = format!("{last}\0");
+    }
+}

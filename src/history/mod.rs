@@ -1,0 +1,43 @@
+//! What was: how hosts fared, their metrics over time, what happened; kept in bounds, and shown.
+
+pub mod archive;
+mod bars;
+pub mod chronicle;
+mod names;
+mod points;
+mod read;
+pub mod settings;
+mod slots;
+mod trim;
+mod write;
+
+use crate::clock::{Now, Wall};
+use crate::snapshot::Account;
+use crate::store::{Snapshot, Table, Write};
+
+/// A row of the store.
+pub type Row = (String, Vec<u8>);
+
+/// What the history is made of, and where it goes.
+pub trait Sources: Send + Sync {
+    /// How the `count` hosts from the place `from` on fared since their last account, until that
+    /// moment; none means that there are no more.
+    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<Account>;
+
+    /// How a host fared since its last account, without its metrics; none when nothing is recorded
+    /// of it.
+    fn running(&self, host: &str, now: Now) -> Option<Account>;
+
+    /// From when to when nobody could listen, each told once.
+    fn unseen(&self, now: Now) -> Vec<(Wall, Wall)>;
+
+    /// What is on disk; an error is a sentence.
+    fn snapshot(&self) -> Result<Snapshot, String>;
+
+    /// At most `count` rows with the greatest keys below `before`, with those that wait for the
+    /// disk.
+    fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String>;
+
+    /// Leaves rows to be written, in one transaction.
+    fn write(&self, writes: Vec<Write>);
+}

@@ -1,0 +1,92 @@
+//! What is let go of: what is too old, and the oldest when all of it takes too much room.
+
+use super::bars::Bars;
+use super::names::Names;
+use super::settings::Settings;
+use super::slots::{self, DAY, Tier};
+use crate::clock::Wall;
+use crate::event::EventId;
+use crate::snapshot::PlanView;
+use crate::store::{Snapshot, Table, Write};
+
+/// So many rows are read at a time.
+const ROWS_AT_ONCE: usize = 2000;
+/// So many rows of a kind go in one turn.
+const MOST_AT_ONCE: usize = 20_000;
+
+/// Tables whose oldest rows come first.
+const BY_TIME: [Table; 3] = [Table::Metrics, Table::Events, Table::History];
+
+/// The removal of what is too old.
+pub fn by_age(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Write> {
+    let mut gone = Vec::new();
+    let mut remove = |table, from: &str, to: &str| {
+        let keys = snapshot.keys_before(table, from, to, MOST_AT_ONCE);
+        gone.extend(keys.into_iter().map(|key| Write::remove(table, key)));
+    };
+    for tier in Tier::ALL {
+        let first = tier.slot(now - tier.kept(settings.metrics));
+        remove(Table::Metrics, tier.prefix(), &tier.key(first, ""));
+    }
+    let oldest = now - settings.events;
+    // Numbers are made of the time.
+    let number = EventId::default().next(oldest);
+    remove(Table::Events, "", &number.to_string());
+    remove(Table::History, "", &format!("{:020}", number.0));
+    gone
+}
+
+/// The removal of backup plans that nobody speaks of any more, and of the rows of hosts of which
+/// nothing was recorded for so long that all of it is too old.
+pub fn of_the_gone(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Write> {
+    let mut gone = Vec::new();
+    each(snapshot, Table::Plans, |key, bytes| {
+        let at = serde_json::from_slice(bytes).map(|plan: PlanView| plan.at);
+        if at.is_ok_and(|at| at < now - settings.events) {
+            gone.push(Write::remove(Table::Plans, key));
+        }
+    });
+    each(snapshot, Table::Names, |key, bytes| {
+        let names: Names = serde_json::from_slice(bytes).unwrap_or_default();
+        if slots::start(names.day, DAY) < now - settings.metrics {
+            gone.push(Write::remove(Table::Names, key));
+        }
+    });
+    for table in [Table::Hours, Table::Days] {
+        each(snapshot, table, |key, bytes| {
+            let bars = match table {
+                Table::Hours => Bars::decode(Some(bytes), None),
+                _ => Bars::decode(None, Some(bytes)),
+            };
+            if bars.newest() < now - settings.availability {
+                gone.push(Write::remove(table, key));
+            }
+        });
+    }
+    gone
+}
+
+fn each(snapshot: &Snapshot, table: Table, mut look: impl FnMut(&str, &[u8])) {
+    let mut from = String::new();
+    loop {
+        // No key begins with a letter behind this one.
+        let rows = snapshot.range(table, &from, "\u{10ffff}", ROWS_AT_ONCE);
+        rows.iter().for_each(|(key, bytes)| look(key, bytes));
+        let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS_AT_ONCE) else { return };
+        from = format!("{last}\0");
+    }
+}
+
+/// The removal of the oldest rows, when all of it takes more than `most` bytes: from the table
+/// that takes most.
+pub fn by_size(snapshot: &Snapshot, most: u64) -> Vec<Write> {
+    let fixed: u64 =
+        [Table::Hours, Table::Days, Table::Names].map(|table| snapshot.bytes(table)).iter().sum();
+    let sizes = BY_TIME.map(|table| (snapshot.bytes(table), table));
+    let all = fixed + sizes.iter().map(|(bytes, _)| bytes).sum::<u64>();
+    let (Some(excess), Some((_, table))) = (all.checked_sub(most), sizes.into_iter().max()) else {
+        return Vec::new();
+    };
+    let keys = snapshot.oldest(table, excess).into_iter();
+    keys.map(|key| Write::remove(table, key)).collect()
+}

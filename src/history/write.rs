@@ -1,0 +1,199 @@
+//! From accounts to rows. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::bars::{Bars, Kind};
+use super::names::Names;
+use super::points::{Point, Row};
+use super::slots::{self, DAY, Tier};
+use crate::clock::Wall;
+use crate::snapshot::{Account, Reading};
+use crate::store::{Table, Write};
+
+/// What the store holds of a host.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Its row of hours.
+    pub hours: Option<Vec<u8>>,
+    /// Its row of days.
+    pub days: Option<Vec<u8>>,
+    /// Its newest list of names.
+    pub names: Option<Vec<u8>>,
+    /// What was written of the same ten minutes before a restart.
+    pub points: Option<Vec<u8>>,
+}
+
+/// A stretch of time that accounts are about.
+#[derive(Debug)]
+pub struct Stretch<'a> {
+    /// The slot of ten minutes.
+    pub slot: u32,
+    /// When nobody could listen.
+    pub unseen: &'a [(Wall, Wall)],
+    /// What is older is not kept.
+    pub oldest: Wall,
+}
+
+impl Stretch<'_> {
+    /// The rows that an account changes.
+    pub fn rows(&self, account: &Account, known: &Known) -> Vec<Write> {
+        let mut rows = self.bars(account, known);
+        rows.extend(self.points(account, known));
+        rows
+    }
+
+    fn bars(&self, account: &Account, known: &Known) -> Vec<Write> {
+        let at = Tier::Fine.start(self.slot);
+        let mut bars = Bars::decode(known.hours.as_deref(), known.days.as_deref());
+        let before = bars.clone();
+        bars.add(at, Kind::Up, account.up);
+        bars.add(at, Kind::Degraded, account.degraded);
+        bars.add(at, Kind::Down, account.down);
+        if !account.apart {
+            for (from, to) in self.unseen {
+                bars.add_span(*from, *to, Kind::Blind, self.oldest);
+            }
+        }
+        let mut rows = Vec::new();
+        if bars.days() != before.days() {
+            bars.forget(self.oldest);
+            rows.push(Write::raw(Table::Days, &*account.host, bars.days()));
+        }
+        if bars.hours() != before.hours() {
+            rows.push(Write::raw(Table::Hours, &*account.host, bars.hours()));
+        }
+        rows
+    }
+
+    fn points(&self, account: &Account, known: &Known) -> Vec<Write> {
+        if account.metrics.is_empty() {
+            return Vec::new();
+        }
+        let names = known.names.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let mut names: Names = names.unwrap_or_default();
+        let paths: Vec<Arc<str>> =
+            account.metrics.iter().map(|reading| reading.path.clone()).collect();
+        let day = slots::slot(Tier::Fine.start(self.slot), DAY);
+        let (places, changed) = names.places(&paths, day);
+        let mut points: Vec<(u16, Point)> =
+            places.into_iter().zip(account.metrics.iter().map(point)).collect();
+        points.sort_by_key(|(place, _)| *place);
+        let count = account.metrics.iter().map(|reading| reading.count).max().unwrap_or(0);
+        let mut row = Row { epoch: names.epoch, count, points };
+        if let Some(earlier) = known.points.as_deref().and_then(Row::decode) {
+            row = earlier.with(row);
+        }
+        let key = Tier::Fine.key(self.slot, &account.host);
+        let mut rows = vec![Write::raw(Table::Metrics, key, row.encode())];
+        if changed {
+            rows.push(Write::put(Table::Names, Names::key(&account.host, names.epoch), &names));
+        }
+        rows
+    }
+}
+
+fn point(reading: &Reading) -> Point {
+    Point { mean: reading.mean, least: reading.least, most: reading.most }
+}
+
+/// Rows of one slot of a coarser tier, made of finer ones that come in order of time.
+#[derive(Debug, Default)]
+pub struct Rollup(BTreeMap<String, Row>);
+
+impl Rollup {
+    /// Takes in a finer row by its key.
+    pub fn add(&mut self, key: &str, bytes: &[u8]) {
+        let (Some((_, host)), Some(row)) = (key.split_once('/'), Row::decode(bytes)) else {
+            return;
+        };
+        let whole = match self.0.remove(host) {
+            Some(earlier) => earlier.with(row),
+            None => row,
+        };
+        self.0.insert(host.to_owned(), whole);
+    }
+
+    /// The rows.
+    pub fn rows(self, tier: Tier, slot: u32) -> Vec<Write> {
+        let write = |(host, row): (String, Row)| {
+            Write::raw(Table::Metrics, tier.key(slot, &host), row.encode())
+        };
+        self.0.into_iter().map(write).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const AT: Wall = Wall(1_795_291_928_000);
+
+    fn account(paths: &[&str], value: f32) -> Account {
+        let reading = |path: &&str| Reading {
+            path: (*path).into(),
+            count: 6,
+            mean: value,
+            least: value - 1.0,
+            most: value + 1.0,
+        };
+        let ten = Duration::from_secs(600);
+        let metrics = paths.iter().map(reading).collect();
+        Account { host: "web1".into(), up: ten, metrics, ..Account::default() }
+    }
+
+    fn stretch() -> Stretch<'static> {
+        Stretch { slot: Tier::Fine.slot(AT), unseen: &[], oldest: Wall(0) }
+    }
+
+    fn bytes(rows: &[Write], table: Table) -> Option<Vec<u8>> {
+        rows.iter().find(|row| row.table == table).and_then(|row| row.value.clone())
+    }
+
+    #[test]
+    fn the_same_ten_minutes_of_two_daemons_are_one_row() {
+        let first = stretch().rows(&account(&["a", "b"], 1.0), &Known::default());
+        assert_eq!(first.len(), 3);
+        let known = Known {
+            hours: bytes(&first, Table::Hours),
+            names: bytes(&first, Table::Names),
+            points: bytes(&first, Table::Metrics),
+            days: None,
+        };
+        let second = stretch().rows(&account(&["b", "c"], 3.0), &known);
+        let row = Row::decode(&bytes(&second, Table::Metrics).unwrap()).unwrap();
+        assert_eq!(row.points.len(), 3);
+        assert_eq!(row.point(1), Some(Point { mean: 2.0, least: 0.0, most: 4.0 }));
+    }
+
+    #[test]
+    fn nothing_is_written_of_a_host_that_nobody_misses() {
+        let apart = Account { host: "web1".into(), apart: true, ..Account::default() };
+        let unseen = [(AT, AT + Duration::from_secs(100))];
+        let stretch = Stretch { unseen: &unseen, ..stretch() };
+        assert_eq!(stretch.rows(&apart, &Known::default()), []);
+        let missed = Account { apart: false, ..apart };
+        assert_eq!(stretch.rows(&missed, &Known::default()).len(), 1);
+    }
+
+    #[test]
+    fn a_rollup_weighs_what_it_is_made_of() {
+        let mut rollup = Rollup::default();
+        let row = |count, value| Row {
+            epoch: 0,
+            count,
+            points: vec![(0, Point { mean: value, least: value, most: value })],
+        };
+        rollup.add("a00000001/web1", &row(1, 1.0).encode());
+        rollup.add("a00000002/web1", &row(3, 5.0).encode());
+        rollup.add("a00000002/web2", &row(3, 5.0).encode());
+        rollup.add("a00000003/web2", b"junk");
+        let rows = rollup.rows(Tier::Hours, 7);
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[0].key, Tier::Hours.key(7, "web1"));
+        let made = Row::decode(rows[0].value.as_deref().unwrap()).unwrap();
+        assert_eq!(made.point(0), Some(Point { mean: 4.0, least: 1.0, most: 5.0 }));
+    }
+}

@@ -1,0 +1,286 @@
+//! What was, as shown to people and programs: how hosts fared, what happened, what is open. Pure.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{rfc3339, seconds};
+use crate::clock::Wall;
+use crate::event::{Event, EventId, Level};
+
+/// A stretch of time, and how long a host was in which condition. What is left of it was before
+/// the host was known, after it had said goodbye, was not recorded, or is still to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Slice {
+    /// When it begins: a full hour, or midnight, UTC.
+    #[serde(serialize_with = "always")]
+    pub start: Wall,
+    /// All was well.
+    #[serde(serialize_with = "seconds")]
+    pub up: Duration,
+    /// It was up, but a connection was overdue or a metric beyond its limit.
+    #[serde(serialize_with = "seconds")]
+    pub degraded: Duration,
+    /// It was overdue.
+    #[serde(serialize_with = "seconds")]
+    pub down: Duration,
+    /// The daemon could not listen.
+    #[serde(serialize_with = "seconds")]
+    pub blind: Duration,
+}
+
+impl Slice {
+    /// The part of the known time that the host was up, degraded or not; none when nothing is
+    /// known. Blind time is left out.
+    pub fn availability(slices: &[Slice]) -> Option<f64> {
+        let sum = |of: fn(&Slice) -> Duration| slices.iter().map(of).sum::<Duration>();
+        let there = sum(|slice| slice.up + slice.degraded).as_secs_f64();
+        let known = there + sum(|slice| slice.down).as_secs_f64();
+        (known > 0.0).then(|| there / known)
+    }
+}
+
+/// How a host fared. The last slice of each list is the one that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PastView {
+    /// The last 24 hours, the oldest first.
+    pub hours: Vec<Slice>,
+    /// The last 90 days, the oldest first.
+    pub days: Vec<Slice>,
+    /// Over those hours, from 0 to 1, blind time left out; null when nothing is known.
+    pub availability_day: Option<f64>,
+    /// Over those days.
+    pub availability_90_days: Option<f64>,
+}
+
+/// One metric of a host over time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SeriesView {
+    /// Its dotted path.
+    pub path: String,
+    /// Seconds that one point stands for.
+    #[serde(serialize_with = "seconds")]
+    pub step: Duration,
+    /// The oldest first. Where nothing was heard there is none.
+    pub points: Vec<PointView>,
+}
+
+/// The values of a metric within one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PointView {
+    /// When the step begins.
+    #[serde(serialize_with = "always")]
+    pub at: Wall,
+    /// Their mean.
+    pub mean: f32,
+    /// The least of them.
+    pub least: f32,
+    /// The greatest of them.
+    pub most: f32,
+}
+
+/// Something that happened, told or not, in the shape of `/api/v1/events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Its number, rising; pages begin after one. Messages name it.
+    pub id: String,
+    /// When.
+    #[serde(with = "stored")]
+    pub at: Wall,
+    /// How much it matters.
+    pub level: Level,
+    /// The host that it is about, where it is about one.
+    pub host: Option<String>,
+    /// What it is about: `host web1`, `channel chat`, `hbd`.
+    pub subject: String,
+    /// What kind of thing happened: `overdue`, `back`, `threshold` ...
+    pub kind: String,
+    /// What it says, in one line.
+    pub text: String,
+    /// What more there is to say.
+    pub details: Vec<DetailView>,
+}
+
+/// A label and what there is to say under it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetailView {
+    /// `last seen`, `gone for`.
+    pub label: String,
+    /// May have several lines.
+    pub text: String,
+}
+
+/// Something that is wrong at present, in the shape of `/api/v1/alerts`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AlertView {
+    /// What it is about: `host web1`, `plan 4`, `channel chat`, `hbd`.
+    pub subject: String,
+    /// The host that it is about, where it is about one.
+    pub host: Option<String>,
+    /// What is wrong: `web1 ipv4 overdue`, `web1 cpu_monitor.cpu_percent = 95.2 (> 90.0)`.
+    pub text: String,
+    /// How much it matters.
+    pub level: Level,
+    /// Since when.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: Option<Wall>,
+    /// The channels that were told or will be; empty when nobody was.
+    pub channels: Vec<String>,
+    /// When somebody acknowledged it.
+    #[serde(serialize_with = "rfc3339")]
+    pub acknowledged: Option<Wall>,
+}
+
+/// How a backup plan fared when it was last looked into, in the shape of `/api/v1/backups`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// Its id.
+    pub plan: String,
+    /// What people call it.
+    pub name: Option<String>,
+    /// `SUCCESS`, `PARTIAL`, `FAILED`, `MISSING`, `RUNNING` or `UNKNOWN`.
+    pub outcome: String,
+    /// How much that matters.
+    pub level: Level,
+    /// When it was looked into.
+    #[serde(with = "stored")]
+    pub at: Wall,
+    /// Half a sentence: `2 of 5 modules failed, 1 missing`.
+    pub why: String,
+    /// The one line that people were told.
+    pub headline: String,
+    /// Its modules, by id.
+    pub modules: Vec<ModuleView>,
+    /// What the repositories said; empty when they were not asked.
+    pub repositories: Vec<RepositoryView>,
+}
+
+/// A module of a backup plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModuleView {
+    /// Its id: `mail1`.
+    pub name: String,
+    /// The label that people gave it.
+    pub label: Option<String>,
+    /// `success`, `failed`, `missing`, `running` or `unreadable`.
+    pub state: String,
+    /// Why, where that is not plain.
+    pub error: Option<String>,
+    /// How many errors its last run had.
+    pub errors: Option<u64>,
+    /// Bytes in its repository.
+    pub size: Option<u64>,
+    /// Files in its repository.
+    pub files: Option<u64>,
+    /// Snapshots in its repository.
+    pub snapshots: Option<u64>,
+    /// When its last run began.
+    #[serde(with = "stored_if_any", default)]
+    pub start: Option<Wall>,
+    /// When its last run ended.
+    #[serde(with = "stored_if_any", default)]
+    pub end: Option<Wall>,
+    /// The node that it runs on.
+    pub node: Option<String>,
+}
+
+/// What the repository of a module said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryView {
+    /// The module's id.
+    pub module: String,
+    /// How it is, in half a line.
+    pub text: String,
+}
+
+impl EventView {
+    /// An event, as it is shown and kept.
+    pub fn of(event: &Event, id: EventId) -> EventView {
+        let message = event.message(id);
+        let detail = |(label, text)| DetailView { label, text };
+        EventView {
+            id: id.to_string(),
+            at: event.at,
+            level: event.level,
+            host: message.host().map(str::to_owned),
+            subject: message.subject.to_string(),
+            kind: event.fact.kind().to_owned(),
+            text: message.title,
+            details: message.details.into_iter().map(detail).collect(),
+        }
+    }
+}
+
+/// Times that are kept in the form in which they are shown.
+mod stored {
+    use super::*;
+
+    pub use super::always as serialize;
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Wall, D::Error> {
+        let text = <std::borrow::Cow<str>>::deserialize(reader)?;
+        let time = humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)?;
+        Ok(time.into())
+    }
+}
+
+/// The same for times that may be missing.
+mod stored_if_any {
+    use super::*;
+
+    pub use crate::snapshot::rfc3339 as serialize;
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+        reader: D,
+    ) -> Result<Option<Wall>, D::Error> {
+        let Some(text) = <Option<std::borrow::Cow<str>>>::deserialize(reader)? else {
+            return Ok(None);
+        };
+        let time = humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)?;
+        Ok(Some(time.into()))
+    }
+}
+
+/// Serializes a time that is always there as RFC 3339.
+pub fn always<S: serde::Serializer>(time: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_and_a_plan_are_kept_as_they_are_shown() {
+        let fact = crate::event::Fact::Said { host: "web1".into(), text: "\u{1}<b>\"é".into() };
+        let event = Event { at: Wall(1_795_291_928_667), level: Level::Warning, fact };
+        let view = EventView::of(&event, EventId(7));
+        let text = serde_json::to_string(&view).unwrap();
+        assert_eq!(serde_json::from_str::<EventView>(&text).unwrap(), view);
+        let module = ModuleView {
+            name: "mail1".into(),
+            label: None,
+            state: "failed".into(),
+            error: None,
+            errors: Some(2),
+            size: None,
+            files: None,
+            snapshots: None,
+            start: None,
+            end: Some(Wall(1_795_291_928_000)),
+            node: None,
+        };
+        let text = serde_json::to_string(&module).unwrap();
+        assert_eq!(serde_json::from_str::<ModuleView>(&text).unwrap(), module);
+    }
+
+    #[test]
+    fn availability_leaves_out_what_is_not_known() {
+        let seconds = Duration::from_secs;
+        let good = Slice { up: seconds(30), degraded: seconds(30), ..Slice::default() };
+        let bad = Slice { down: seconds(20), blind: seconds(999), ..Slice::default() };
+        assert_eq!(Slice::availability(&[good, bad]), Some(0.75));
+        assert_eq!(Slice::availability(&[Slice { blind: seconds(9), ..Slice::default() }]), None);
+        assert_eq!(Slice::availability(&[]), None);
+    }
+}

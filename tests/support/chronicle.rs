@@ -1,0 +1,86 @@
+//! A history over a real store, whose time is moved by hand.
+#![allow(dead_code)]
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use heartbeat::clock::{Mono, Now, Wall};
+use heartbeat::history::chronicle::Chronicle;
+use heartbeat::history::settings::Settings;
+use heartbeat::history::{Row, Sources};
+use heartbeat::snapshot::Account;
+use heartbeat::store::{Committed, Snapshot, Store, Table, Write};
+
+/// 2026-11-21T00:00:00Z.
+pub const MIDNIGHT: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_219_200_000) };
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// What somebody holds, even when somebody panicked with it.
+pub fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hosts as the history sees them.
+pub trait Hosts: Send {
+    fn accounts(&mut self, from: usize, count: usize, until: Now) -> Vec<Account>;
+    fn running(&self, host: &str, now: Now) -> Option<Account>;
+    fn unseen(&mut self, now: Now) -> Vec<(Wall, Wall)>;
+}
+
+/// Hosts and a store.
+pub struct World<H> {
+    pub hosts: Mutex<H>,
+    pub store: Mutex<Option<Store>>,
+    pub writes: Mutex<usize>,
+}
+
+impl<H: Hosts + 'static> World<H> {
+    pub fn new(directory: &Path, hosts: H) -> Arc<World<H>> {
+        let (store, _) = Store::open(directory, MIDNIGHT).unwrap();
+        let (hosts, store) = (Mutex::new(hosts), Mutex::new(Some(store)));
+        Arc::new(World { hosts, store, writes: Mutex::new(0) })
+    }
+
+    pub fn keeper(self: &Arc<World<H>>, settings: Settings) -> Chronicle {
+        Chronicle::new(Arc::clone(self) as Arc<dyn Sources>, settings)
+    }
+
+    /// How many rows a table has.
+    pub fn rows(&self, table: Table) -> usize {
+        lock(&self.store).as_ref().unwrap().rows(table).len()
+    }
+}
+
+impl<H: Hosts> Sources for World<H> {
+    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<Account> {
+        lock(&self.hosts).accounts(from, count, until)
+    }
+
+    fn running(&self, host: &str, now: Now) -> Option<Account> {
+        lock(&self.hosts).running(host, now)
+    }
+
+    fn unseen(&self, now: Now) -> Vec<(Wall, Wall)> {
+        lock(&self.hosts).unseen(now)
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, String> {
+        let store = lock(&self.store);
+        store.as_ref().and_then(Store::snapshot).ok_or_else(|| "no disk".into())
+    }
+
+    fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String> {
+        Ok(lock(&self.store).as_ref().ok_or("no disk")?.newest(table, before, count))
+    }
+
+    fn write(&self, writes: Vec<Write>) {
+        *lock(&self.writes) += writes.len();
+        let mut store = lock(&self.store);
+        let store = store.as_mut().unwrap();
+        writes.into_iter().for_each(|write| store.write(write));
+        assert_eq!(store.commit(MIDNIGHT), Committed::Stored);
+    }
+}
