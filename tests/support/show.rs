@@ -151,10 +151,6 @@ impl House for Daemon {
     fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
         Err(NotSent::Nobody("nobody".into()))
     }
-
-    fn reload(&self) -> Reloaded {
-        Reloaded::NotTried("nobody asks for it here".into())
-    }
 }
 
 impl Show {
