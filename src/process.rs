@@ -139,7 +139,7 @@ struct Load {
 impl Load {
     /// Carries until both outputs have closed, or until nobody holds the other end of `stop`.
     fn carried(mut self, stop: &PipeReader) -> [Vec<u8>; 2] {
-        while self.outputs.iter().any(Option::is_some) {
+        loop {
             self.feed();
             for (output, said) in self.outputs.iter_mut().zip(&mut self.said) {
                 if output.as_ref().is_some_and(|output| !taken(output, said)) {
@@ -150,11 +150,11 @@ impl Load {
                 .into_iter()
                 .chain(self.outputs.iter().map(|output| (output, libc::POLLIN)))
                 .filter_map(|(end, events)| Some((end.as_ref()?.as_raw_fd(), events)));
-            if !wait(stop.as_raw_fd(), ends) {
-                break;
+            let over = self.outputs.iter().all(Option::is_none);
+            if over || !wait(stop.as_raw_fd(), ends) {
+                return self.said;
             }
         }
-        self.said
     }
 
     /// Writes what the program takes; a program that ends without reading says why by itself.
@@ -283,6 +283,15 @@ mod tests {
         let finished = run(&mut shell("sleep 60 & exit 0"), "", LONG).unwrap();
         assert_eq!((finished.code, finished.timed_out), (Some(0), false));
         assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_program_that_has_said_all_is_not_waited_for() {
+        let begin = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(run(&mut shell("echo done"), "", LONG).unwrap().stdout, "done\n");
+        }
+        assert!(begin.elapsed() < 5 * LAST_OUTPUT, "{:?}", begin.elapsed());
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Answer {
 }
 
 /// Looks, and looks again while modules are running, for `max_wait` at most; also while Redis
-/// cannot be asked, for [`GRACE`] at most. None when it was told to stop meanwhile.
+/// cannot be asked, but for no more than half a minute of it. None when it was told to stop meanwhile.
 pub fn correlate(
     settings: &Correlator,
     question: &Question,

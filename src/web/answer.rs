@@ -15,6 +15,7 @@ use super::metrics::{self, HOSTS_AT_ONCE};
 use super::notice;
 use super::openapi;
 use super::origin::{Asking, foreign_name, stranger};
+use super::page::{self, Visit};
 use super::past;
 use super::reply::Reply;
 use super::routes::{NoRoute, Route, route};
@@ -42,6 +43,8 @@ pub struct Request<'a> {
     pub site: Option<&'a str>,
     /// It came through TLS.
     pub encrypted: bool,
+    /// The header of that name.
+    pub if_none_match: Option<&'a str>,
     /// The whole body.
     pub body: &'a [u8],
     /// Who asks.
@@ -58,6 +61,8 @@ pub enum Answered {
     Stored(Box<dyn FnOnce() -> Reply + Send>),
     /// It reads the history, whose answer comes from a thread that may be busy for seconds.
     Searched(Box<dyn FnOnce() -> Reply + Send>),
+    /// It is a page: it looks at every host, and into the history.
+    Drawn(Box<dyn FnOnce() -> Reply + Send>),
 }
 
 /// Answers a request. The token is asked for before anything is said, even about what exists.
@@ -91,6 +96,8 @@ pub fn answer(house: &Arc<dyn House>, guard: &Guard, request: &Request) -> Answe
     match route {
         Ok(Route::Notify) => notify(house, request),
         Ok(Route::Notifications) => notifications(house, target),
+        Ok(Route::Page) => drawn(house, None, request),
+        Ok(Route::HostPage(name)) => drawn(house, Some(name), request),
         Ok(Route::Events) => past::events(house, target),
         Ok(Route::Alerts) => past::alerts(house, target),
         Ok(Route::Backups) => past::backups(house, target),
@@ -160,6 +167,7 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             let now = Now::read().wall.to_string();
             Reply::json(200, &Channels { now, channels: house.channels() })
         }
+        Ok(Route::Icon) => page::icon(),
         Ok(Route::Dyndns) => {
             let now = Now::read().wall.to_string();
             Reply::json(200, &Dyndns { now, names: house.dyndns() })
@@ -170,12 +178,27 @@ fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Requ
             | Route::Heartbeat
             | Route::Alert
             | Route::Reload
+            | Route::Page
+            | Route::HostPage(_)
             | Route::Events
             | Route::Alerts
             | Route::Backups
             | Route::History(_),
         ) => Reply::problem(target, 500, "it is answered elsewhere"),
     }
+}
+
+/// The page of everything, or of one host.
+fn drawn(house: &Arc<dyn House>, host: Option<String>, request: &Request) -> Answered {
+    let (house, target) = (Arc::clone(house), request.target.to_owned());
+    let has = request.if_none_match.map(str::to_owned);
+    Answered::Drawn(Box::new(move || {
+        let visit = Visit { target: &target, has: has.as_deref(), now: Now::read().wall };
+        match host {
+            Some(name) => page::host(&*house, &name, visit),
+            None => page::overview(&*house, visit),
+        }
+    }))
 }
 
 #[derive(Serialize)]

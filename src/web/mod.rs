@@ -1,19 +1,16 @@
 //! The HTTP side: the gate on the network, tiny_http behind it, and what is answered.
 
-use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use tiny_http::{Header, Response, StatusCode};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::secret::Secret;
-use crate::stop::{self, Stopper, Vital};
+use crate::stop::{self, Stopper};
 
 mod answer;
 mod attempts;
@@ -21,6 +18,7 @@ mod badge;
 mod budget;
 mod chunks;
 mod crew;
+mod desk;
 mod gate;
 mod guard;
 mod head;
@@ -32,6 +30,7 @@ pub mod metrics;
 pub mod notice;
 mod openapi;
 mod origin;
+mod page;
 mod passage;
 mod past;
 mod reply;
@@ -48,14 +47,11 @@ mod x509;
 pub use house::{Answer, House, NotSent, Reloaded, Sending, SentNow, Taken};
 pub use inner::Probe;
 
-use self::answer::{Answered, Request, answer};
+use self::desk::{Desk, Seats, answer_stored, serve};
 use self::gate::{Gate, PERMITS};
 use self::guard::Guard;
-use self::head::LONGEST_BODY;
 use self::identity::{Identity, Shown};
 use self::inner::{HANDLERS, Inner};
-use self::passage::SPOOL;
-use self::reply::{ALWAYS, Body, Reply};
 
 /// Large answers that are being sent at a time, each by a thread of its own.
 const STREAMS: usize = 4;
@@ -63,6 +59,8 @@ const STREAMS: usize = 4;
 const WAITS: usize = 4;
 /// Looks into the history at a time, each by a thread of its own.
 const SEARCHES: usize = 4;
+/// Pages that are being made at a time, each by a thread of its own.
+const PAGES: usize = 8;
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
@@ -85,25 +83,6 @@ pub struct Web {
     /// Of the gate, and of the handlers: these go on until the gate has emptied.
     stoppers: (Stopper, Stopper),
     ended: Receiver<()>,
-}
-
-/// What the handler threads share.
-struct Desk {
-    house: Arc<dyn House>,
-    guard: Arc<Guard>,
-    streams: Arc<Seats>,
-    waits: Arc<Seats>,
-    disk: Arc<Seats>,
-    searches: Arc<Seats>,
-    /// What waits for the disk, in the order in which the disk gets it: one thread waits for all.
-    stored: Sender<Waiting>,
-}
-
-/// A request whose answer comes when what it brought is on the disk.
-struct Waiting {
-    request: tiny_http::Request,
-    seat: Seat,
-    work: Box<dyn FnOnce() -> Reply + Send>,
 }
 
 impl Web {
@@ -129,6 +108,7 @@ impl Web {
             waits: Seats::new("messages", "http-wait", WAITS),
             disk: Seats::new("requests that wait for the disk", "http-stored", PERMITS),
             searches: Seats::new("looks into the history", "http-search", SEARCHES),
+            pages: Seats::new("pages", "http-page", PAGES),
             stored,
         });
         let (alive, ended) = bounded(0);
@@ -199,197 +179,5 @@ impl Web {
         drop(inner_stopper);
         self.inner.wake();
         let _ = self.ended.recv_timeout(DRAIN);
-    }
-}
-
-/// Answers requests until the stop. The drop of `alive` tells that this thread has let go of the
-/// server: its socket must still be there when it ends.
-fn serve(inner: Arc<Inner>, desk: &Arc<Desk>, alive: Sender<()>) {
-    let _vital = Vital;
-    while let Some(request) = inner.next() {
-        handle(desk, request);
-    }
-    drop((inner, alive));
-}
-
-/// Answers what is stored, until no handler is left.
-fn answer_stored(waiting: &Receiver<Waiting>, alive: Sender<()>) {
-    let _vital = Vital;
-    for Waiting { request, seat, work } in waiting {
-        finish(request, seat, work);
-    }
-    drop(alive);
-}
-
-/// What is to be done about a request.
-enum Made {
-    Short(Reply),
-    Long(Reply),
-    Later(Box<dyn FnOnce() -> Reply + Send>),
-    Stored(Box<dyn FnOnce() -> Reply + Send>),
-    Searched(Box<dyn FnOnce() -> Reply + Send>),
-}
-
-fn handle(desk: &Desk, mut request: tiny_http::Request) {
-    let make = || match make(desk, &mut request) {
-        Answered::Now(reply) => spool(reply),
-        Answered::Later(work) => Made::Later(work),
-        Answered::Stored(work) => Made::Stored(work),
-        Answered::Searched(work) => Made::Searched(work),
-    };
-    match catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Made::Short(broken(&request))) {
-        Made::Short(reply) => send(request, reply),
-        // A client may take a minute to read it, and the handlers are two.
-        Made::Long(reply) => aside(&desk.streams, request, |request, seat| {
-            send(request, reply);
-            drop(seat);
-        }),
-        Made::Later(work) => {
-            aside(&desk.waits, request, |request, seat| finish(request, seat, work))
-        }
-        Made::Stored(work) => match desk.disk.take() {
-            // The thread ends after the handlers.
-            Some(seat) => drop(desk.stored.send(Waiting { request, seat, work })),
-            None => send_away(request, desk.disk.what),
-        },
-        Made::Searched(work) => {
-            aside(&desk.searches, request, |request, seat| finish(request, seat, work))
-        }
-    }
-}
-
-fn finish(request: tiny_http::Request, seat: Seat, work: Box<dyn FnOnce() -> Reply + Send>) {
-    let reply = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broken(&request));
-    // The gate lets the next one in as soon as it has the answer: it must find a free seat.
-    drop(seat);
-    send(request, reply);
-}
-
-fn broken(request: &tiny_http::Request) -> Reply {
-    log::error!("the answer to {} {} panicked", request.method(), request.url());
-    Reply::problem(request.url(), 500, "this is a bug, see the log")
-}
-
-fn make(desk: &Desk, request: &mut tiny_http::Request) -> Answered {
-    let mut body = Vec::with_capacity(request.body_length().unwrap_or(0).min(LONGEST_BODY) + 1);
-    let malformed = |request: &tiny_http::Request, why: &str| {
-        Answered::Now(Reply::problem(request.url(), 400, why))
-    };
-    if let Err(why) = request.as_reader().read_to_end(&mut body) {
-        return malformed(request, &format!("the body cannot be read: {why}"));
-    }
-    // The gate passes on whole bodies only, but it may give up while it does.
-    if request.body_length() != Some(body.len()) {
-        return malformed(request, "the body is cut off");
-    }
-    let header = |name: &'static str| {
-        let found = request.headers().iter().find(|header| header.field.equiv(name));
-        found.map(|header| header.value.as_str())
-    };
-    let peer = header(head::PEER).and_then(|text| text.parse().ok());
-    let asked = Request {
-        method: request.method().as_str(),
-        target: request.url(),
-        authorization: header("Authorization"),
-        content_type: header("Content-Type"),
-        host: header("Host"),
-        origin: header("Origin"),
-        site: header("Sec-Fetch-Site"),
-        encrypted: header(head::ENCRYPTED) == Some("true"),
-        body: &body,
-        peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-    };
-    answer(&desk.house, &desk.guard, &asked)
-}
-
-/// Makes a small stream whole.
-fn spool(reply: Reply) -> Made {
-    let mut stream = match reply.body {
-        Body::Whole(ref bytes) if bytes.len() > SPOOL => return Made::Long(reply),
-        Body::Whole(_) => return Made::Short(reply),
-        Body::Stream(stream) => stream,
-    };
-    let mut bytes = Vec::new();
-    if stream.by_ref().take(SPOOL as u64).read_to_end(&mut bytes).is_err() {
-        return Made::Short(Reply::text(500, "the answer cannot be made"));
-    }
-    if bytes.len() < SPOOL {
-        return Made::Short(Reply { body: Body::Whole(bytes), ..reply });
-    }
-    let body = Body::Stream(Box::new(io::Cursor::new(bytes).chain(stream)));
-    Made::Long(Reply { body, ..reply })
-}
-
-/// So many requests of a kind may be answered by threads of their own at a time.
-struct Seats {
-    what: &'static str,
-    thread: &'static str,
-    most: usize,
-    taken: AtomicUsize,
-}
-
-impl Seats {
-    fn new(what: &'static str, thread: &'static str, most: usize) -> Arc<Seats> {
-        Arc::new(Seats { what, thread, most, taken: AtomicUsize::new(0) })
-    }
-
-    fn take(self: &Arc<Seats>) -> Option<Seat> {
-        let seat = Seat(Arc::clone(self));
-        // One that is too many is given back by its drop.
-        (self.taken.fetch_add(1, Ordering::SeqCst) < self.most).then_some(seat)
-    }
-}
-
-/// Counts a request while it is being answered.
-struct Seat(Arc<Seats>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Answers a request from a thread of its own.
-fn aside(
-    seats: &Arc<Seats>,
-    request: tiny_http::Request,
-    work: impl FnOnce(tiny_http::Request, Seat) + Send + 'static,
-) {
-    let what = seats.what;
-    let Some(seat) = seats.take() else { return send_away(request, what) };
-    let started =
-        thread::Builder::new().name(seats.thread.into()).spawn(move || work(request, seat));
-    if let Err(why) = started {
-        log::warn!("one of the {what} was dropped, no thread could be started: {why}");
-    }
-}
-
-fn send_away(request: tiny_http::Request, what: &str) {
-    let busy = Reply::problem(request.url(), 503, &format!("too many {what} at once"));
-    send(request, busy);
-}
-
-fn send(request: tiny_http::Request, reply: Reply) {
-    let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str()));
-    let headers = headers
-        .chain([("Content-Type", reply.content_type)])
-        .chain(ALWAYS)
-        .filter_map(|(name, value)| Header::from_bytes(name, value).ok())
-        .collect();
-    let (body, length): (Box<dyn Read + Send>, _) = match reply.body {
-        Body::Whole(bytes) => {
-            let length = bytes.len();
-            (Box::new(io::Cursor::new(bytes)), Some(length))
-        }
-        Body::Stream(stream) => (stream, None),
-    };
-    // Above its threshold tiny_http would chunk even what has a length.
-    let response = Response::new(StatusCode(reply.status), headers, body, length, None)
-        .with_chunked_threshold(usize::MAX);
-    let sent = catch_unwind(AssertUnwindSafe(|| request.respond(response)));
-    match sent {
-        Ok(Ok(())) => {}
-        Ok(Err(why)) => log::debug!("an answer was not taken: {why}"),
-        Err(_) => log::error!("sending an answer panicked"),
     }
 }

@@ -82,7 +82,13 @@ impl Reply {
         self
     }
 
-    fn whole(status: u16, content_type: &'static str, body: Vec<u8>) -> Reply {
+    /// What was asked for is what the client has already (RFC 9110, section 15.4.5).
+    pub fn unchanged() -> Reply {
+        Reply::whole(304, "text/html; charset=utf-8", Vec::new())
+    }
+
+    /// All of it, of this type.
+    pub fn whole(status: u16, content_type: &'static str, body: Vec<u8>) -> Reply {
         Reply { status, content_type, headers: Vec::new(), body: Body::Whole(body) }
     }
 }

@@ -6,6 +6,12 @@ use super::reply::Reply;
 /// `answer`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
+    /// The status page.
+    Page,
+    /// The page of one host, by name.
+    HostPage(String),
+    /// The icon of the pages.
+    Icon,
     /// The process runs.
     Healthy,
     /// The daemon does its work.
@@ -47,7 +53,10 @@ pub enum Route {
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), what it is. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 18] = [
+pub(super) const ROUTES: [(&str, &str, Make); 21] = [
+    ("GET", "/", |_| Route::Page),
+    ("GET", "/hosts/*", Route::HostPage),
+    ("GET", "/favicon.ico", |_| Route::Icon),
     ("GET", "/-/healthy", |_| Route::Healthy),
     ("GET", "/-/ready", |_| Route::Ready),
     ("GET", "/metrics", |_| Route::Metrics),
@@ -169,7 +178,12 @@ mod tests {
             ("GET", "/api/v1/hosts/%", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/%+1", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/%ff", Err(NoRoute::NotFound)),
-            ("GET", "/", Err(NoRoute::NotFound)),
+            ("GET", "/", Ok(Route::Page)),
+            ("GET", "/?q=a&state=wrong", Ok(Route::Page)),
+            ("GET", "/hosts/web%2D1", Ok(Route::HostPage("web-1".into()))),
+            ("GET", "/favicon.ico", Ok(Route::Icon)),
+            ("POST", "/", Err(NoRoute::WrongMethod("GET, HEAD".into()))),
+            ("GET", "//", Err(NoRoute::NotFound)),
             ("GET", "/-/healthy/", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/heartbeat", Err(NoRoute::WrongMethod("POST".into()))),
             ("POST", "/metrics", Err(NoRoute::WrongMethod("GET, HEAD".into()))),

@@ -1,0 +1,169 @@
+//! What is around the content: the one file with style and script, and what may run in it. Pure.
+
+use std::sync::LazyLock;
+
+use ring::digest::{SHA256, digest};
+
+use super::html::Html;
+use crate::clock::Wall;
+use crate::event::Level;
+
+/// The page without its content: markup, style and script in one file.
+static PAGE: LazyLock<String> = LazyLock::new(|| sent(include_str!("page.html")));
+
+/// What is sent of the file: what only its reader needs stays behind.
+fn sent(file: &str) -> String {
+    let lines = file.lines().map(str::trim_start);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.fold(String::new(), |page, line| page + line + "\n")
+}
+
+/// The icon of the site.
+pub const ICON: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 16 16\">\
+    <circle cx=\"8\" cy=\"8\" r=\"7\" fill=\"#777777\"/></svg>\n";
+
+/// What is shown, and how much it matters.
+pub struct Frame<'a> {
+    /// For the browser's tab.
+    pub title: &'a str,
+    /// For its icon.
+    pub level: Level,
+    /// Seconds until the script asks again.
+    pub every: usize,
+    /// The content.
+    pub content: &'a Html,
+}
+
+/// The parts of [`PAGE`] between its marks.
+struct Parts {
+    before_title: &'static str,
+    before_live: &'static str,
+    before_main: &'static str,
+    before_version: &'static str,
+    rest: &'static str,
+    policy: String,
+    /// Changes with style and script.
+    mark: String,
+}
+
+static PARTS: LazyLock<Parts> = LazyLock::new(|| {
+    let split = |text: &'static str, mark: &str| text.split_once(mark).expect("page.html has it");
+    let (before_title, rest) = split(&PAGE, "<!--title-->");
+    let (before_live, rest) = split(rest, "<!--live-->");
+    let (before_main, rest) = split(rest, "<!--main-->");
+    let (before_version, rest) = split(rest, "<!--version-->");
+    let within = |open: &str, close: &str| split(split(&PAGE, open).1, close).0;
+    let hash = |text: &str| base64(digest(&SHA256, text.as_bytes()).as_ref());
+    let (style, script) = (within("<style>", "</style>"), within("<script>", "</script>"));
+    let policy = format!(
+        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
+         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        hash(script),
+        hash(style)
+    );
+    let mark = hex(&digest(&SHA256, PAGE.as_bytes()).as_ref()[..4]);
+    Parts { before_title, before_live, before_main, before_version, rest, policy, mark }
+});
+
+/// What a browser may do with the page: nothing but what stands in it, and ask here again.
+pub fn content_security_policy() -> &'static str {
+    &PARTS.policy
+}
+
+impl Frame<'_> {
+    /// The element that the script replaces.
+    pub fn main(&self) -> String {
+        let mut html = Html::default();
+        html.markup(" id=main tabindex=-1").attribute("data-page", &PARTS.mark);
+        html.attribute("data-title", format_args!("{} \u{b7} Heartbeat", self.title));
+        html.attribute("data-tone", tone(self.level)).attribute("data-every", self.every);
+        html.markup(">").append(self.content).markup("</main>\n");
+        format!("<main{}", html.as_str())
+    }
+}
+
+/// The whole page around an element made by [`Frame::main`].
+pub fn whole(frame: &Frame, main: String, tag: &str, now: Wall) -> String {
+    let mut title = Html::default();
+    title.text(frame.title).markup(" \u{b7} Heartbeat");
+    let now = now.to_string();
+    let live = format!("as of {} UTC", now.get(11..19).unwrap_or_default());
+    let main = main.strip_prefix("<main").unwrap_or(&main);
+    let mut tagged = Html::default();
+    tagged.attribute("data-tag", tag);
+    let parts = &*PARTS;
+    [
+        parts.before_title,
+        title.as_str(),
+        parts.before_live,
+        &live,
+        parts.before_main,
+        "<main",
+        tagged.as_str(),
+        main,
+        parts.before_version,
+        env!("CARGO_PKG_VERSION"),
+        parts.rest,
+    ]
+    .concat()
+}
+
+/// The entity tag of a content (RFC 9110, section 8.8.3).
+pub fn tag(main: &str) -> String {
+    format!("\"{}\"", hex(&digest(&SHA256, main.as_bytes()).as_ref()[..16]))
+}
+
+/// The colour of the icon.
+fn tone(level: Level) -> &'static str {
+    match level {
+        Level::Critical => "cf2f27",
+        Level::Warning => "d69a1e",
+        Level::Info => "777777",
+        Level::Ok => "58a879",
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let bits = three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        let bits = bits << (8 * (3 - three.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize] as char;
+            text.push(if place <= three.len() { letter } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_written_as_browsers_read_them() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("fooba", "Zm9vYmE=")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    #[test]
+    fn the_page_has_one_style_one_script_and_nothing_from_elsewhere() {
+        assert_eq!(PAGE.matches("<style").count(), 1);
+        assert_eq!(PAGE.matches("<script").count(), 1);
+        for word in
+            ["https:", "src=", "@import", "url(", "eval(", "innerHTML", " style=", " onclick"]
+        {
+            assert!(!PAGE.contains(word), "{word}");
+        }
+        assert!(PAGE.matches("http:").count() == 1, "the name space of the icon");
+    }
+}

@@ -1,0 +1,455 @@
+//! The status page in a real browser: readable, usable, quick, and proof against what strangers
+//! call their metrics.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+#[allow(dead_code, reason = "each test file uses some of it")]
+mod support {
+    pub mod browser;
+    pub mod hbd;
+    pub mod http_double;
+    pub mod show;
+}
+
+use support::browser::{self, Browser};
+use support::hbd::Hbd;
+use support::show::{self, EVIL, Show, Site};
+
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+
+const SCREENS: [(u32, u32, bool, &str); 4] = [
+    (1280, 900, false, "wide-light"),
+    (1280, 900, true, "wide-dark"),
+    (390, 844, false, "phone-light"),
+    (390, 844, true, "phone-dark"),
+];
+
+/// Browsers need memory: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A real daemon with a directory of its own.
+struct Real {
+    hbd: Hbd,
+    udp: SocketAddr,
+    socket: UdpSocket,
+    _place: tempfile::TempDir,
+}
+
+impl Real {
+    /// With these lines under `hosts`.
+    fn start(hosts: &str) -> Real {
+        let place = tempfile::tempdir().unwrap();
+        let config: PathBuf = place.path().join("heartbeat.yaml");
+        let text = format!(
+            "notification_channels: {{log: {{type: log}}}}\n\
+             default_notification_channels: [log]\n\
+             heartbeat: {{port: 0, grace: 1s}}\nreceiver: {{port: 0}}\nstate_dir: {}\nhosts:\n{hosts}",
+            place.path().join("state").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let hbd = Hbd::start(&config);
+        let ready = hbd.wait_log("is ready: ");
+        let (_, rest) = ready.split_once("UDP ").unwrap();
+        let udp = rest.split(',').next().unwrap().parse().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Real { hbd, udp, socket, _place: place }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.hbd.address)
+    }
+
+    /// Sends a datagram and waits until it is believed; says how long that took.
+    fn send(&self, mut beat: serde_json::Value) -> Duration {
+        beat["ack"] = json!(true);
+        beat["time"] = json!(1);
+        // An answer is never longer than the question.
+        beat["padding"] = json!(" ".repeat(80));
+        let begun = Instant::now();
+        self.socket.send_to(beat.to_string().as_bytes(), self.udp).unwrap();
+        self.socket.recv(&mut [0; 1000]).expect("an answer");
+        begun.elapsed()
+    }
+}
+
+#[test]
+fn every_page_is_sound_on_every_screen() {
+    let _alone = alone();
+    let browser = Browser::start();
+    let sites = [
+        ("none", Site::open(Show::default()), "/"),
+        ("three", Site::open(Show::with(3)), "/"),
+        ("ugly", Site::open(Show::ugly()), "/"),
+        ("thousand", Site::open(Show::with(1000)), "/"),
+        ("host", Site::open(Show::ugly()), "/hosts/web7"),
+        ("first", Site::open(Show::ugly()), "/hosts/shy"),
+        ("nobody", Site::open(Show::ugly()), "/hosts/nobody"),
+    ];
+    let mut broken = Vec::new();
+    for (name, site, path) in &sites {
+        for (width, height, dark, screen) in SCREENS {
+            browser.screen(width, height, dark);
+            browser.open(&format!("{}{path}", site.url));
+            browser.picture(&format!("{name}-{screen}"));
+            let wide = browser.value("document.documentElement.scrollWidth").as_u64().unwrap();
+            if wide > u64::from(width) {
+                broken.push(format!("{name}-{screen} scrolls sideways: {wide}"));
+            }
+            // Contrast goes by the colours, the rest by the width.
+            if dark == (width > 600) {
+                continue;
+            }
+            let complaints = browser.axe();
+            broken.extend(complaints.into_iter().map(|words| format!("{name}-{screen}: {words}")));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    let console: Vec<_> =
+        browser.console().into_iter().filter(|line| !line.contains("404")).collect();
+    assert!(console.is_empty(), "{console:#?}");
+}
+
+#[test]
+fn a_host_that_falls_silent_turns_red_within_five_seconds() {
+    let _alone = alone();
+    let names = ["web1", "web2", "web3"];
+    let real = Real::start("  web1: {watch: true}\n  web2: {watch: true}\n  web3: {watch: true}\n");
+    for name in names {
+        real.send(json!({"host": name, "interval": 3600}));
+    }
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    browser.open(&real.url("/"));
+    assert_eq!(browser.value("document.querySelector('h1').innerText"), "All is well");
+    // Others load the machine, too: the best of three counts.
+    let mut times = Vec::new();
+    for name in names {
+        real.send(json!({"host": name, "interval": 0.1}));
+        real.hbd.wait_log(&format!("{name} ipv4 overdue"));
+        let row = format!("document.querySelector('tr[data-k={name}]').className === 'bad'");
+        times.push(browser.wait_for(&row, browser::PATIENCE));
+    }
+    println!("red after {times:?}");
+    assert!(times.iter().min() < Some(&Duration::from_secs(5)), "{times:?}");
+    let red = "getComputedStyle(document.querySelector('tr.bad td b')).color";
+    assert_eq!(browser.value(red), "rgb(179, 33, 26)");
+    assert_eq!(browser.value("document.querySelector('h1').innerText"), "3 hosts are overdue");
+    assert_eq!(browser.value("document.title"), "3 hosts are overdue \u{b7} Heartbeat");
+    browser.picture("red");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn what_strangers_call_things_does_nothing() {
+    let _alone = alone();
+    let real = Real::start("  web1: {watch: true}\n");
+    let metrics = json!({EVIL: {EVIL: 99.5}, "cpu_monitor": {"cpu_percent": 99.5}});
+    real.send(json!({"host": "web1", "metrics": metrics}));
+    real.send(json!({"host": "web1", "event": "message", "message": EVIL}));
+    let browser = Browser::start();
+    for path in [
+        "/",
+        "/hosts/web1",
+        "/hosts/%3Cscript%3Ealert(1)%3C%2Fscript%3E",
+        "/?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E&state=%22%3E%3Cscript%3Ealert(1)%3C/script%3E&page=%3Cscript%3E",
+    ] {
+        browser.open(&real.url(path));
+        browser.wait("document.querySelector('#live').textContent !== ''");
+        let found = browser.value(
+            "[...document.querySelectorAll('main script, main img, main [onerror]')].length",
+        );
+        assert_eq!(found, 0, "{path}");
+        let title = browser.value("document.title");
+        assert!(title.as_str().unwrap().ends_with(" \u{b7} Heartbeat"), "{path}: {title}");
+    }
+    browser.open(&real.url("/hosts/web1"));
+    let text = browser.value("document.querySelector('main').innerText");
+    assert!(text.as_str().unwrap().contains("<script>"), "it is shown as what it is: {text}");
+    let console: Vec<_> =
+        browser.console().into_iter().filter(|line| !line.contains("404")).collect();
+    assert_eq!(console, Vec::<String>::new());
+    // The policy holds even where markup got in.
+    browser.run(
+        "document.querySelector('main').innerHTML = '<img src=x onerror=\"document.title=1\">'",
+    );
+    browser.wait("document.title.endsWith('Heartbeat')");
+    let refused = browser.console().join("\n");
+    assert!(refused.contains("Content Security Policy"), "{refused}");
+}
+
+#[test]
+fn a_refresh_disturbs_nobody() {
+    let _alone = alone();
+    let site = Site::open(Show::ugly());
+    let browser = Browser::start();
+    browser.screen(1280, 700, false);
+    browser.open(&site.url);
+    browser.run("document.querySelector('#backups details').open = true; scrollTo(0, 400)");
+    browser.run("document.querySelector('[data-k=web20] a').focus({preventScroll: true})");
+    let scroll = browser.value("scrollY");
+    site.daemon.show().hosts[30].metrics[0].value = 77.0;
+    browser.wait("document.querySelector('[data-k=web30]').innerText.includes('77')");
+    // It moves to the top, and the focus with it.
+    let mut gone = site.daemon.show();
+    show::overdue(&mut gone.hosts[20], heartbeat::clock::Wall(0));
+    drop(gone);
+    browser.wait("document.querySelector('[data-k=web20]').className === 'bad'");
+    assert_eq!(browser.value("document.activeElement.textContent"), "web20");
+    assert_eq!(browser.value("document.querySelector('#backups details').open"), true);
+    assert!(browser.value("scrollY").as_f64() >= scroll.as_f64(), "it did not jump to the top");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn the_filter_works_at_once_and_survives_a_refresh() {
+    let _alone = alone();
+    let site = Site::open(Show::with(1000));
+    let browser = Browser::start();
+    browser.open(&site.url);
+    let rows =
+        "[...document.querySelectorAll('.hosts tbody tr')].filter(row => !row.hidden).length";
+    assert_eq!(browser.value(rows), 200, "no more than a page");
+    let pager = browser.value("document.querySelector('.pager').innerText");
+    assert!(pager.as_str().unwrap().contains("1 to 200 of 1000 hosts"), "{pager}");
+    browser.run("document.querySelector('#q').focus()");
+    browser.press("web99");
+    // 99 and 990 to 999: most of them are on other pages.
+    browser.wait(&format!("{rows} === 11"));
+    assert_eq!(browser.value("location.search"), "?q=web99");
+    site.daemon.show().hosts[999].metrics[0].value = 66.0;
+    browser.wait("document.querySelector('[data-k=web999]').innerText.includes('66')");
+    assert_eq!(browser.value("document.activeElement.id + document.activeElement.value"), "qweb99");
+    show::overdue(&mut site.daemon.show().hosts[995], heartbeat::clock::Wall(0));
+    browser.run(
+        "const state = document.querySelector('#state'); state.value = 'overdue';
+        state.dispatchEvent(new Event('input', {bubbles: true}))",
+    );
+    browser.wait(&format!("{rows} === 1"));
+    assert_eq!(browser.value("location.search"), "?q=web99&state=overdue");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn without_a_script_it_is_all_there() {
+    let _alone = alone();
+    let site = Site::open(Show::with(300));
+    show::overdue(&mut site.daemon.show().hosts[77], heartbeat::clock::Wall(0));
+    let browser = Browser::start();
+    browser.scripts(false);
+    browser.open(&site.url);
+    let text = browser.value("document.querySelector('main').innerText");
+    assert!(text.as_str().unwrap().contains("1 to 200 of 300 hosts"), "{text}");
+    assert_eq!(browser.value("document.body.className"), "", "no script ran");
+    assert_eq!(browser.value("document.querySelectorAll('meta[http-equiv=refresh]').length"), 1);
+    browser.run("document.querySelector('#q').focus()");
+    browser.press(&format!("web77{ENTER}"));
+    browser.wait("document.querySelectorAll('.hosts tbody tr').length === 1");
+    assert_eq!(browser.value("location.search"), "?q=web77&state=");
+    browser.run("document.querySelector('.hosts tbody a').focus()");
+    browser.press(ENTER);
+    browser.wait("location.pathname === '/hosts/web77'");
+    assert_eq!(browser.value("document.querySelector('h1').innerText"), "web77 overdue");
+}
+
+#[test]
+fn the_keyboard_reaches_everything_and_shows_where_it_is() {
+    let _alone = alone();
+    let site = Site::open(Show::ugly());
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    browser.open(&site.url);
+    browser.press(TAB);
+    assert_eq!(browser.value("document.activeElement.textContent"), "Skip to the content");
+    let outline = "getComputedStyle(document.activeElement).outlineStyle";
+    assert_eq!(browser.value(outline), "solid");
+    browser.press(ENTER);
+    browser.wait("document.activeElement.id === 'main'");
+    let mut reached = Vec::new();
+    for _ in 0..30 {
+        browser.press(TAB);
+        let name = browser.value("document.activeElement.id || document.activeElement.textContent");
+        assert_eq!(browser.value(outline), "solid", "{name}");
+        reached.push(name.as_str().unwrap().to_owned());
+    }
+    for wanted in ["40 hosts", "db-primary", "q", "state", "db-primary"] {
+        assert!(reached.iter().any(|name| name == wanted), "{wanted}: {reached:?}");
+    }
+    browser.run("document.querySelector('#backups summary').focus()");
+    let open = "document.querySelector('#backups details').open";
+    let before = browser.value(open);
+    browser.press(ENTER);
+    assert_ne!(browser.value(open), before);
+}
+
+#[test]
+fn a_daemon_that_is_away_is_missed_and_found_again() {
+    let _alone = alone();
+    let site = Site::open(Show::with(3));
+    let browser = Browser::start();
+    browser.open(&site.url);
+    browser.wait("document.querySelector('#live').textContent === 'live'");
+    let address = site.close();
+    browser.wait("document.querySelector('#live').textContent.startsWith('No answer since ')");
+    assert_eq!(browser.value("document.body.classList.contains('away')"), true);
+    let mut show = Show::with(3);
+    show::overdue(&mut show.hosts[1], heartbeat::clock::Wall(0));
+    let _site = Site::open_at(address, show, None);
+    browser.wait("document.querySelector('#live').textContent === 'live'");
+    assert_eq!(browser.value("document.querySelector('h1').innerText"), "1 host is overdue");
+}
+
+#[test]
+fn with_a_token_the_page_asks_for_it_once_and_goes_on() {
+    let _alone = alone();
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let site = Site::open_at(address, Show::with(3), Some("s3cret"));
+    assert!(matches!(ureq::get(&site.url).call(), Err(ureq::Error::StatusCode(401))));
+    let browser = Browser::start();
+    browser.open(&site.url.replace("http://", "http://me:s3cret@"));
+    browser.wait("document.querySelector('#live').textContent === 'live'");
+    site.daemon.show().hosts[1].metrics[0].value = 77.0;
+    browser.wait("document.querySelector('[data-k=web1]').innerText.includes('77')");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn a_host_that_is_taken_out_while_its_page_is_open_is_gone() {
+    let _alone = alone();
+    let site = Site::open(Show::with(3));
+    let browser = Browser::start();
+    browser.open(&format!("{}/hosts/web2", site.url));
+    browser.wait("document.querySelector('h1').innerText === 'web2 up'");
+    site.daemon.show().hosts.pop();
+    browser.wait("document.querySelector('h1').innerText === 'No such host'");
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_well() {
+    let site = Site::open(Show { slow: true, ..Show::with(3) });
+    let page = site.get("/");
+    assert!(
+        page.contains(">The open alerts cannot be read, the backups cannot be read</h1>"),
+        "{page}"
+    );
+    assert_eq!(page.matches("the disk is slow").count(), 4);
+    assert_eq!(site.get("/hosts/web1").matches("the disk is slow").count(), 4);
+}
+
+#[test]
+fn fifty_hosts_are_light_and_nothing_new_is_nothing() {
+    let site = Site::open(Show::with(50));
+    let page = site.get("/");
+    println!(
+        "50 hosts: {} bytes, 1000 hosts: {} bytes",
+        page.len(),
+        Site::open(Show::with(1000)).get("/").len()
+    );
+    assert!(page.len() < 60_000, "{}", page.len());
+    assert_eq!(page.matches("<tr").count(), 51);
+    let get = |tag: &str| {
+        ureq::get(format!("{}/?part=1", site.url)).header("If-None-Match", tag).call().unwrap()
+    };
+    let mut fresh = get("\"x\"");
+    let tag = fresh.headers()["etag"].to_str().unwrap().to_owned();
+    assert!(page.contains(&tag.replace('"', "&quot;")), "the page knows its own tag");
+    assert!(fresh.body_mut().read_to_string().unwrap().starts_with("<main"));
+    assert_eq!(get(&tag).status(), 304);
+    let headers = ureq::get(&site.url).call().unwrap().headers().clone();
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    for part in
+        ["default-src 'none'", "frame-ancestors 'none'", "form-action 'self'", "base-uri 'none'"]
+    {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(headers["x-frame-options"], "DENY");
+}
+
+#[test]
+fn a_thousand_hosts_are_shown_without_keeping_datagrams_waiting() {
+    let hosts: String =
+        (0..1000).map(|number| format!("  web{number}: {{watch: true}}\n")).collect();
+    let real = Real::start(&hosts);
+    for number in 0..1000 {
+        let metrics =
+            json!({"cpu_monitor": {"cpu_percent": 12.5}, "memory_monitor": {"percent": 40}});
+        real.send(json!({"host": format!("web{number}"), "interval": 3600, "metrics": metrics}));
+    }
+    let url = real.url("/");
+    let viewers: Vec<_> = (0..2)
+        .map(|_| {
+            let url = url.clone();
+            std::thread::spawn(move || {
+                let begun = Instant::now();
+                let mut loads = 0;
+                while begun.elapsed() < Duration::from_secs(3) {
+                    let page = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+                    assert!(page.contains("1 to 200 of 1000 hosts"), "{page}");
+                    loads += 1;
+                }
+                loads
+            })
+        })
+        .collect();
+    let mut waits = Vec::new();
+    while viewers.iter().any(|viewer| !viewer.is_finished()) {
+        waits.push(real.send(json!({"host": "web1", "interval": 3600})));
+    }
+    let loads: usize = viewers.into_iter().map(|viewer| viewer.join().unwrap()).sum();
+    waits.sort();
+    let worst = waits[waits.len() - 1];
+    println!(
+        "{} beats during {loads} loads: median {:?}, p99 {:?}, worst {worst:?}",
+        waits.len(),
+        waits[waits.len() / 2],
+        waits[waits.len() * 99 / 100]
+    );
+    assert!(waits[waits.len() / 2] < Duration::from_millis(50), "{worst:?}");
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
+}
+
+/// How many threads of this process are at pages.
+fn page_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "http-page").count()
+}
+
+#[test]
+fn those_who_ask_for_a_page_and_do_not_read_it_are_few() {
+    let _alone = alone();
+    let site = Site::open(Show::with(1000));
+    let address = site.url.strip_prefix("http://").unwrap().to_owned();
+    let ask = || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        // What does not fit waits in the daemon.
+        socket2::SockRef::from(&stream).set_recv_buffer_size(4096).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        stream
+    };
+    let greedy: Vec<TcpStream> = (0..40).map(|_| ask()).collect();
+    let begun = Instant::now();
+    // Those that were sent away have their answer.
+    while page_threads() > 8 || begun.elapsed() < Duration::from_secs(1) {
+        assert!(begun.elapsed() < browser::PATIENCE, "{} threads", page_threads());
+        std::thread::yield_now();
+    }
+    assert!(site.get("/-/healthy").contains("ok"));
+    drop(greedy);
+    let begun = Instant::now();
+    while ureq::get(&site.url).call().is_err() {
+        assert!(begun.elapsed() < browser::PATIENCE, "nobody sees the page any more");
+    }
+}

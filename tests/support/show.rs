@@ -1,0 +1,411 @@
+//! A made-up daemon with everything that a page can show, and its HTTP side.
+#![allow(dead_code)]
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use heartbeat::clock::{Now, Wall};
+use heartbeat::event::Level;
+use heartbeat::secret::Secret;
+use heartbeat::snapshot::{
+    AlertView, ChannelState, ChannelView, ConnectionView, DetailView, EventView, FailureView,
+    HostView, MetricView, ModuleView, NotificationView, PastView, PlanView, PointView,
+    RepositoryView, SeriesView, Slice, State, Telling,
+};
+use heartbeat::web::metrics::Figures;
+use heartbeat::web::notice::Notice;
+use heartbeat::web::wanted::{EventsWanted, SeriesWanted, Wanted};
+use heartbeat::web::{Access, Answer, House, NotSent, Reloaded, Sending, Taken, Web};
+
+pub const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// What everybody may call something who may call something anything.
+pub const EVIL: &str = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"&\u{202e}";
+
+/// What there is to show.
+#[derive(Default)]
+pub struct Show {
+    pub hosts: Vec<HostView>,
+    pub alerts: Vec<AlertView>,
+    pub plans: Vec<PlanView>,
+    pub channels: Vec<ChannelView>,
+    pub events: Vec<EventView>,
+    pub told: Vec<NotificationView>,
+    pub slow: bool,
+}
+
+/// What a host fares by: every seventh has a bad day, the second was not watched for a while.
+fn past(number: usize, now: Wall) -> PastView {
+    let slice = |start: Wall, whole: Duration, index: usize| match (number * 31 + index * 7) % 97 {
+        _ if number % 9 == 2 && index < 8 => Slice { start, ..Slice::default() },
+        3 => Slice { start, up: whole / 3, down: whole - whole / 3, ..Slice::default() },
+        7 | 8 => Slice { start, up: whole / 2, degraded: whole / 2, ..Slice::default() },
+        40 => Slice { start, up: whole / 4, blind: whole - whole / 4, ..Slice::default() },
+        _ => Slice { start, up: whole, ..Slice::default() },
+    };
+    let hours: Vec<Slice> = (0..24).map(|n| slice(now - HOUR * (23 - n as u32), HOUR, n)).collect();
+    let days: Vec<Slice> = (0..90).map(|n| slice(now - DAY * (89 - n as u32), DAY, n)).collect();
+    PastView {
+        availability_day: Slice::availability(&hours),
+        availability_90_days: Slice::availability(&days),
+        hours,
+        days,
+    }
+}
+
+/// A daemon that shows it.
+pub struct Daemon(Mutex<Show>);
+
+impl Daemon {
+    pub fn show(&self) -> MutexGuard<'_, Show> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What comes from the disk.
+    fn kept<T>(&self, of: impl FnOnce(&Show) -> T) -> Result<T, String> {
+        let show = self.show();
+        if show.slow { Err("the disk is slow".into()) } else { Ok(of(&show)) }
+    }
+}
+
+impl House for Daemon {
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn hosts(&self, from: usize, count: usize) -> Vec<HostView> {
+        self.show().hosts.iter().skip(from).take(count).cloned().collect()
+    }
+
+    fn host(&self, name: &str) -> Option<HostView> {
+        self.show().hosts.iter().find(|host| host.name == name).cloned()
+    }
+
+    fn hear(&self, _: &[u8], _: IpAddr) -> Taken {
+        Taken::Now(Answer::Stored)
+    }
+
+    fn alert(&self, _: &[u8]) -> Taken {
+        Taken::Now(Answer::Stored)
+    }
+
+    fn figures(&self) -> Figures {
+        Figures::default()
+    }
+
+    fn channels(&self) -> Vec<ChannelView> {
+        self.show().channels.clone()
+    }
+
+    fn notifications(&self, _: &Wanted) -> Result<(Vec<NotificationView>, Option<u64>), String> {
+        self.kept(|show| show.told.clone()).map(|told| (told, None))
+    }
+
+    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+        let now = Now::read().wall;
+        let place = |name: &str| self.show().hosts.iter().position(|host| host.name == name);
+        let past = |name: &&str| place(name).map(|number| past(number, now));
+        let pasts = hosts.iter().map(past).collect();
+        self.kept(|_| pasts)
+    }
+
+    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+        let Some(host) = self.host(host) else { return Ok(None) };
+        let step = wanted.range / 144;
+        let now = Now::read().wall;
+        let series = |(number, metric): (usize, &MetricView)| {
+            let point = |index: u32| {
+                let wave = (f64::from(index) / 9.0 + number as f64).sin() * 0.2 + 1.0;
+                let mean = (metric.value * wave) as f32;
+                PointView {
+                    at: now - step * (144 - index),
+                    mean,
+                    least: mean * 0.9,
+                    most: mean * 1.15,
+                }
+            };
+            let points = (0..144).filter(|index| !(40..52).contains(index)).map(point).collect();
+            SeriesView { path: metric.path.clone(), step, points }
+        };
+        let all: Vec<_> = host.metrics.iter().enumerate().map(series).collect();
+        self.kept(|_| Some(all))
+    }
+
+    fn events(&self, _: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+        self.kept(|show| show.events.clone()).map(|events| (events, None))
+    }
+
+    fn alerts(&self) -> Result<Vec<AlertView>, String> {
+        self.kept(|show| show.alerts.clone())
+    }
+
+    fn plans(&self) -> Result<Vec<PlanView>, String> {
+        self.kept(|show| show.plans.clone())
+    }
+
+    fn reload(&self) -> Reloaded {
+        Reloaded::NotTried("there is no configuration".into())
+    }
+
+    fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
+        Err(NotSent::Nobody("nobody".into()))
+    }
+}
+
+impl Show {
+    /// So many hosts, most of them well.
+    pub fn with(count: usize) -> Show {
+        let hosts = (0..count).map(usual).collect();
+        let channels = vec![channel("mail", "email"), channel("oncall", "signal")];
+        let now = Now::read().wall;
+        let events =
+            (0..20).map(|n| event(&format!("web{n} ipv4 is back"), Level::Ok, now - HOUR * n));
+        Show { hosts, channels, events: events.collect(), ..Show::default() }
+    }
+
+    /// Everything that can be wrong, and everything that can be attacked.
+    pub fn ugly() -> Show {
+        let now = Now::read().wall;
+        let mut daemon = Show::with(40);
+        let long = "a-very-long-host-name-that-somebody-thought-of.".repeat(5);
+        for (index, name) in
+            [EVIL, &long, "db-primary", "shy", "gone", "laptop"].into_iter().enumerate()
+        {
+            daemon.hosts[index].name = name.into();
+        }
+        let hosts = &mut daemon.hosts;
+        overdue(&mut hosts[0], now - 3 * HOUR);
+        overdue(&mut hosts[2], now - HOUR / 7);
+        hosts[3].state = State::New;
+        hosts[3].since = None;
+        hosts[3].connections.clear();
+        hosts[3].metrics.clear();
+        hosts[4].state = State::Shutdown;
+        hosts[4].connections[0].state = State::Shutdown;
+        overdue(&mut hosts[5], now - 90 * HOUR);
+        hosts[5].watch = false;
+        hosts[1].metrics[0].level = Some(Level::Critical);
+        hosts[1].metrics[0].value = 99.3;
+        hosts[1].metrics.push(metric(EVIL, 1e9, Some(Level::Warning), Some("> 5.0")));
+        hosts[7].metrics[1].level = Some(Level::Warning);
+        hosts[7].metrics[1].value = 91.0;
+        hosts[7].metrics[2].stale = true;
+        hosts[7].metrics[2].at = Some(now - HOUR);
+        hosts[7].connections[0].old_key = true;
+        let vpn = hosts[8].connections[0].clone();
+        hosts[8].connections.push(ConnectionView {
+            name: "vpn".into(),
+            state: State::Overdue,
+            ..vpn
+        });
+        for (text, level) in [
+            ("ipv4 overdue", Level::Critical),
+            (EVIL, Level::Critical),
+            ("does not deliver", Level::Warning),
+        ] {
+            let host = (level == Level::Critical).then(|| "db-primary".to_owned());
+            daemon.alerts.push(AlertView {
+                subject: format!("host {EVIL}"),
+                host,
+                text: text.into(),
+                level,
+                since: Some(now - HOUR),
+                channels: vec!["oncall".into(), "mail".into()],
+                acknowledged: None,
+            });
+        }
+        daemon.plans = vec![
+            plan("1", "Nightly", "SUCCESS", Level::Ok, now),
+            plan("2", EVIL, "PARTIAL", Level::Critical, now),
+        ];
+        daemon.channels[1].state = ChannelState::Failing;
+        daemon.channels[1].waiting = 3;
+        daemon.channels[1].oldest_age_seconds = Some(754.0);
+        daemon.channels[1].last_failure =
+            Some(FailureView { at: Some(now - HOUR / 60), why: format!("signal-cli says {EVIL}") });
+        daemon.events.insert(0, event(EVIL, Level::Critical, now));
+        daemon.told = vec![
+            told(EVIL, Telling::Delivered, now),
+            told("db-primary ipv4 overdue", Telling::Waiting, now),
+            told("db-primary booted", Telling::Failed, now),
+        ];
+        daemon
+    }
+}
+
+pub fn overdue(host: &mut HostView, since: Wall) {
+    host.state = State::Overdue;
+    host.since = Some(since);
+    for connection in &mut host.connections {
+        connection.state = State::Overdue;
+        connection.last_seen = Some(since - HOUR / 60);
+    }
+}
+
+fn metric(path: &str, value: f64, level: Option<Level>, limit: Option<&str>) -> MetricView {
+    MetricView {
+        path: path.into(),
+        value,
+        level,
+        since: None,
+        limit: limit.map(str::to_owned),
+        at: None,
+        stale: false,
+    }
+}
+
+fn usual(number: usize) -> HostView {
+    let now = Now::read().wall;
+    let share = |of: usize| ((number * of) % 70) as f64 + 0.5;
+    let ok = Some(Level::Ok);
+    HostView {
+        name: format!("web{number}"),
+        watch: true,
+        state: State::Up,
+        since: Some(now - HOUR * (number as u32 + 1)),
+        connections: vec![ConnectionView {
+            name: "ipv4".into(),
+            state: State::Up,
+            last_seen: Some(now - Duration::from_secs(3)),
+            interval: Duration::from_secs(10),
+            address: Some("192.0.2.1".into()),
+            old_key: false,
+        }],
+        metrics: vec![
+            metric("cpu_monitor.cpu_percent", share(13), ok, Some("> 80.0")),
+            metric("memory_monitor.percent", share(17), ok, Some("> 85.0")),
+            metric("disk_monitor.root.percent", share(29), ok, Some("> 85.0")),
+            metric("load_monitor.per_core", 0.21, ok, Some("> 2.0")),
+            metric("disk_monitor.root.free_bytes", 123e9, None, None),
+        ],
+        channels: vec!["mail".into()],
+    }
+}
+
+fn channel(name: &str, kind: &'static str) -> ChannelView {
+    ChannelView {
+        name: name.into(),
+        kind,
+        min_level: Level::Info,
+        state: ChannelState::Works,
+        failing_since: None,
+        last_success: Some(Now::read().wall - HOUR),
+        last_failure: None,
+        waiting: 0,
+        unacknowledged: 0,
+        oldest_age_seconds: None,
+        sent: 5,
+        failed: 0,
+    }
+}
+
+fn event(text: &str, level: Level, at: Wall) -> EventView {
+    let details = vec![DetailView { label: EVIL.into(), text: EVIL.into() }];
+    EventView {
+        id: format!("{:014x}", at.0),
+        at,
+        level,
+        host: Some("web1".into()),
+        subject: "host web1".into(),
+        kind: "back".into(),
+        text: text.into(),
+        details,
+    }
+}
+
+fn told(title: &str, state: Telling, at: Wall) -> NotificationView {
+    NotificationView {
+        id: format!("{title:.9}"),
+        event: String::new(),
+        state,
+        channel: "oncall".into(),
+        recipient: Some(EVIL.into()),
+        host: None,
+        subject: String::new(),
+        level: Level::Critical,
+        title: title.into(),
+        accepted: Some(at),
+        finished: None,
+        attempts: 1,
+        why: (state != Telling::Delivered).then(|| "no answer".into()),
+        told_in: None,
+        acknowledged: None,
+        acknowledged_by: None,
+    }
+}
+
+fn plan(id: &str, name: &str, outcome: &str, level: Level, at: Wall) -> PlanView {
+    let module = |name: &str, state: &str| ModuleView {
+        name: name.into(),
+        label: Some(EVIL.into()),
+        state: state.into(),
+        error: (state == "failed").then(|| EVIL.into()),
+        errors: Some(u64::from(state == "failed")),
+        size: Some(123_456_789),
+        files: Some(3),
+        snapshots: Some(12),
+        start: Some(at - HOUR),
+        end: Some(at - HOUR / 2),
+        node: Some("1".into()),
+    };
+    PlanView {
+        plan: id.into(),
+        name: Some(name.into()),
+        outcome: outcome.into(),
+        level,
+        at: at - HOUR,
+        why: "1 of 3 modules failed".into(),
+        headline: EVIL.into(),
+        modules: vec![
+            module("mail1", if level == Level::Ok { "success" } else { "failed" }),
+            module("nextcloud2", "success"),
+        ],
+        repositories: vec![RepositoryView { module: "mail1".into(), text: EVIL.into() }],
+    }
+}
+
+/// The page of a made-up daemon.
+pub struct Site {
+    web: Option<Web>,
+    pub daemon: Arc<Daemon>,
+    pub url: String,
+    _scratch: tempfile::TempDir,
+}
+
+impl Site {
+    pub fn open(show: Show) -> Site {
+        Site::open_at(SocketAddr::from(([127, 0, 0, 1], 0)), show, None)
+    }
+
+    pub fn open_at(address: SocketAddr, show: Show, token: Option<&str>) -> Site {
+        let scratch = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind(address).unwrap();
+        let daemon = Arc::new(Daemon(Mutex::new(show)));
+        let access = Access { token: token.map(Secret::new), identity: None };
+        let web = Web::start(listener, daemon.clone(), access, scratch.path()).unwrap();
+        let url = format!("http://{}", web.address());
+        Site { web: Some(web), daemon, url, _scratch: scratch }
+    }
+
+    pub fn get(&self, target: &str) -> String {
+        let mut answer = ureq::get(format!("{}{target}", self.url)).call().unwrap();
+        answer.body_mut().read_to_string().unwrap()
+    }
+
+    /// Ends it and says where it was.
+    pub fn close(mut self) -> SocketAddr {
+        let web = self.web.take().unwrap();
+        let address = web.address();
+        web.stop();
+        address
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(web) = self.web.take() {
+            web.stop();
+        }
+    }
+}
