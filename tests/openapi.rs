@@ -38,11 +38,14 @@ fn daemon(directory: &TempDir, receiver: &str) -> Hbd {
 
 /// Lets the tester loose; its report when it found something.
 fn tested(address: &str, options: &[&str]) -> Result<(), String> {
+    // It leaves notes where it stands.
+    let notes = tempfile::tempdir().unwrap();
     let output = Command::new(tester())
         .arg("--config-file")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis.toml"))
         .args(["run", &format!("http://{address}/api/v1/openapi.json"), "--no-color"])
         .args(options)
+        .current_dir(&notes)
         .output()
         .expect("schemathesis is below target: tests/run puts it there");
     let report = String::from_utf8_lossy(&output.stdout).into_owned();
