@@ -589,7 +589,7 @@ fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
         assert!(line.contains(word), "{line}");
     }
     assert_eq!(daemon.log_command(&["--json", "web1"]).json()["notifications"], json!(arrived));
-    assert_eq!(daemon.log_command(&["nobody"]).out, "nothing was sent\n");
+    assert_eq!(daemon.log_command(&["nobody"]).out, "there is nothing\n");
 }
 
 #[test]
