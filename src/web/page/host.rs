@@ -97,7 +97,7 @@ impl HostPage<'_> {
             html.markup("<td>").text(words(connection.interval)).markup("<td>");
             html.text(connection.address.as_deref().unwrap_or_default());
             html.markup(if connection.old_key {
-                " <b>signed with the previous key</b>"
+                " <span class=note>signed with the previous key</span>"
             } else {
                 ""
             });
