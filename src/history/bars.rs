@@ -214,7 +214,9 @@ impl Bars {
 
     fn day(&self, day: u32) -> [u32; 4] {
         let mut sum = seconds(self.days.get(day), DAY_UNIT);
-        for hour in day * (DAY / HOUR)..(day + 1) * (DAY / HOUR) {
+        // Of most days only the sum is left: a page shows 90 days of 200 hosts.
+        let (from, to) = (day * (DAY / HOUR), (day + 1) * (DAY / HOUR));
+        for hour in from.max(self.hours.first)..to.min(self.hours.end()) {
             let own = seconds(self.hours.get(hour), 1);
             sum.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
         }
