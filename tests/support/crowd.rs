@@ -112,6 +112,8 @@ pub fn good(address: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Duration {
     let before = Instant::now();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    // As HTTP clients do: else the request may wait 40 ms behind the end of the handshake.
+    stream.set_nodelay(true).unwrap();
     let mut answer = String::new();
     match tls {
         None => {
