@@ -4,6 +4,7 @@
 //! They are built with the development profile here, which is quick; what differs in a release is
 //! only the compiler's options.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -110,7 +111,11 @@ fn the_packages_are_the_same_however_often_they_are_made() {
 #[test]
 fn they_are_installed_upgraded_removed_and_purged_without_a_trace() {
     let (_place, root) = debian("life.sh");
-    let lived = run(command("chroot").arg(&root).arg("/life.sh"));
+    let mut proc = OsString::from("--mount-proc=");
+    proc.push(root.join("proc"));
+    let mut life = command("unshare");
+    life.args(["--mount", "--pid", "--fork"]).arg(proc).arg("chroot").arg(&root).arg("/life.sh");
+    let lived = run(&mut life);
     assert!(lived.ends_with("fine\n"), "{lived}");
 }
 

@@ -68,5 +68,5 @@ gone /etc/hbd /etc/hbc /var/lib/hbd /etc/systemd/system/multi-user.target.wants/
     /etc/systemd/system/hbd.service /etc/systemd/system/hbc.service
 ! getent passwd hbd hbc || wrong "a user is left"
 ! grep -q warning /log || { cat /log; wrong "dpkg warned"; }
-is '' sh -c 'find / -xdev \( -path /proc -o -path /sys -o -path /packages \) -prune -o \( -name "*hbd*" -o -name "*hbc*" -o -name "heartbeat*" \) -print'
+is '' sh -c 'find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /packages \) -prune -o \( -name "*hbd*" -o -name "*hbc*" -o -name "heartbeat*" \) -print'
 echo fine

@@ -18,6 +18,7 @@ mod host;
 mod hosts;
 mod html;
 mod list;
+mod names;
 mod panels;
 mod spark;
 mod words;
@@ -74,6 +75,7 @@ pub fn overview(house: &dyn House, visit: Visit) -> Reply {
     html.markup("<div class=cols><div>");
     panels::plans(&mut html, &plans, visit.now);
     panels::channels(&mut html, &channels, visit.now);
+    names::names(&mut html, &house.dyndns());
     html.markup("</div>");
     let wanted = EventsWanted { limit: MOST_EVENTS, ..EventsWanted::default() };
     panels::events(&mut html, &house.events(&wanted).map(|(events, _)| events));
@@ -138,6 +140,9 @@ pub fn host(house: &dyn House, name: &str, visit: Visit) -> Reply {
         now: visit.now,
     };
     page.put(&mut html);
+    let mut kept = house.dyndns();
+    kept.retain(|kept| kept.host == name);
+    names::names(&mut html, &kept);
     let (level, title) = page.headline();
     answer(200, &Frame { title: &title, level, every: 2, content: &html }, &asked, visit)
 }

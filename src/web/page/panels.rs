@@ -23,7 +23,12 @@ const LONGEST: usize = 300;
 pub type Read<T> = Result<Vec<T>, String>;
 
 /// A section with its heading.
-fn section(html: &mut Html, id: &'static str, heading: &'static str, body: impl FnOnce(&mut Html)) {
+pub fn section(
+    html: &mut Html,
+    id: &'static str,
+    heading: &'static str,
+    body: impl FnOnce(&mut Html),
+) {
     html.markup("<section")
         .attribute("id", id)
         .attribute("aria-labelledby", format_args!("{id}-h"));
@@ -54,7 +59,7 @@ pub fn moment(html: &mut Html, at: Wall) {
     html.markup("<time").attribute("datetime", &text).markup(">").text(short).markup("</time>");
 }
 
-fn badge(html: &mut Html, class: &'static str, word: &str) {
+pub fn badge(html: &mut Html, class: &'static str, word: &str) {
     html.markup("<b").attribute("class", format_args!("l {class}")).markup(">").text(word);
     html.markup("</b>");
 }
