@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -81,12 +81,22 @@ impl Bind {
 
     fn try_up(&mut self) -> bool {
         self.configure();
-        let mut child = Command::new(self.file("named"))
+        let mut command = Command::new(self.file("named"));
+        command
             .args(["-g", "-n", "1", "-c", &self.file("named.conf")])
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("named can be started");
+            .stderr(Stdio::piped());
+        // Another thread's child may still hold the fresh copy open, between its fork and its exec.
+        let begun = Instant::now();
+        let mut child = loop {
+            match command.spawn() {
+                Err(why) if why.kind() == ErrorKind::ExecutableFileBusy => {
+                    assert!(begun.elapsed() < Duration::from_secs(60), "named stays busy");
+                    thread::yield_now();
+                }
+                started => break started.expect("named can be started"),
+            }
+        };
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::clone(&self.log);
         thread::spawn(move || lines.map_while(Result::ok).for_each(|line| lock(&log).push(line)));
