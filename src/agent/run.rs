@@ -308,7 +308,11 @@ impl Agent {
                     path.doubt = None;
                     match news {
                         Some(news) => path.report(&news, true),
-                        None if !known => info!("{} answers", path.label()),
+                        None if !known => {
+                            info!("{} answers", path.label());
+                            // The way is found, and the first beat went all of it.
+                            slim::give_back();
+                        }
                         None => {}
                     }
                 }

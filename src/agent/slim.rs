@@ -1,4 +1,14 @@
-//! An agent shall not be felt on a small machine: the allocator of the C library is told to save.
+//! An agent shall not be felt on a small machine: it gives back what it needs no more.
+
+use libc::{c_int, c_void, dl_phdr_info, size_t};
+
+/// Where a page of code is missing, the kernel maps up to 64 kB around it that happen to be cached,
+/// but never beyond the mapping. What a beat runs through lies spread over the whole program: in
+/// mappings of this size, some 500 kB less of it is there.
+const PIECE: usize = 8 * 1024;
+/// A program without optimization would be cut into thousands, each of which costs the kernel some
+/// 200 bytes.
+const MOST_PIECES: usize = 512;
 
 /// All threads share one arena: by default each gets one of its own, with pages of its own, for a
 /// speed that nobody needs here (mallopt(3), M_ARENA_MAX). To be called before any thread starts.
@@ -10,11 +20,122 @@ pub fn share_arena() {
     }
 }
 
-/// Gives back what reading the configuration took (malloc_trim(3)).
+/// Gives back what only the start needed: memory (malloc_trim(3)), and the code that was run for
+/// it. What is needed again comes back from the page cache.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it only touches what the allocator knows to be free.
     unsafe {
         libc::malloc_trim(0);
+    }
+    let mut own = true;
+    // SAFETY: the callback takes what it is promised to get, and `own` outlives the call.
+    unsafe {
+        libc::dl_iterate_phdr(Some(let_go), (&raw mut own).cast());
+    }
+}
+
+/// Lets go of what was read of one object, the program itself (it comes first) or a library. A
+/// failure is no trouble: the pages stay.
+unsafe extern "C" fn let_go(object: *mut dl_phdr_info, _: size_t, own: *mut c_void) -> c_int {
+    // SAFETY: the loader gives a live object and as many headers as it says (dl_iterate_phdr(3)),
+    // and `give_back` a bool that nobody else has.
+    let (base, headers, own) = unsafe {
+        let object = &*object;
+        let headers = std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into());
+        (object.dlpi_addr as usize, headers, &mut *own.cast::<bool>())
+    };
+    // SAFETY: it takes no pointer.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
+    for header in headers {
+        if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
+            continue;
+        }
+        let start = base + header.p_vaddr as usize;
+        let end = start + header.p_memsz as usize;
+        let start = start / page * page;
+        if *own {
+            split(start, end, PIECE.max(page));
+        }
+        advise(start, end, libc::MADV_DONTNEED);
+    }
+    *own = false;
+    0
+}
+
+/// Makes mappings of `piece` bytes out of a large one: every other differs in whether it goes into
+/// a core dump, where code is not looked for in any case (core(5)).
+fn split(start: usize, end: usize, piece: usize) {
+    if end - start > MOST_PIECES * piece {
+        return;
+    }
+    for at in (start.next_multiple_of(piece)..end).step_by(2 * piece) {
+        advise(at, end.min(at + piece), libc::MADV_DONTDUMP);
+    }
+}
+
+/// Says what pages are for that are mapped from a file and never written (madvise(2)).
+fn advise(start: usize, end: usize, advice: c_int) {
+    // SAFETY: the callers name pages of a read-only mapping of a file: with either advice, what is
+    // read there afterwards is what was read before.
+    unsafe {
+        libc::madvise(start as *mut c_void, end - start, advice);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// A file of so many pages, mapped; and how many mappings it is in.
+    fn mapped(pages: usize) -> (usize, impl Fn() -> usize) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let length = pages * 4096;
+        file.write_all(&vec![7; length]).unwrap();
+        let open = File::open(file.path()).unwrap();
+        // SAFETY: a new mapping; nobody unmaps it.
+        let start = unsafe {
+            let (read, private) = (libc::PROT_READ, libc::MAP_PRIVATE);
+            libc::mmap(std::ptr::null_mut(), length, read, private, open.as_raw_fd(), 0)
+        };
+        assert_ne!(start, libc::MAP_FAILED);
+        let name = file.path().to_str().unwrap().to_owned();
+        let count = move || {
+            let maps = fs::read_to_string("/proc/self/maps").unwrap();
+            maps.lines().filter(|line| line.contains(&name)).count()
+        };
+        (start as usize, count)
+    }
+
+    #[test]
+    fn a_mapping_becomes_many_and_reads_as_before() {
+        let (start, count) = mapped(32);
+        assert_eq!(count(), 1);
+        split(start, start + 32 * 4096, 4 * 4096);
+        assert!((8..=9).contains(&count()), "{}", count());
+        advise(start, start + 32 * 4096, libc::MADV_DONTNEED);
+        // SAFETY: it is mapped, and read-only.
+        let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, 32 * 4096) };
+        assert!(bytes.iter().all(|byte| *byte == 7));
+        split(start, start + 32 * 4096, 4 * 4096);
+        assert!((8..=9).contains(&count()), "twice is as once");
+    }
+
+    #[test]
+    fn what_would_become_thousands_stays() {
+        let (start, count) = mapped(1024);
+        split(start, start + 1024 * 4096, 4096);
+        assert_eq!(count(), 1);
+    }
+
+    #[test]
+    fn who_gave_back_goes_on() {
+        give_back();
+        give_back();
+        assert_eq!("still here".to_owned(), format!("still {}", "here"));
     }
 }
