@@ -60,11 +60,13 @@ impl Alert {
 /// # Errors
 /// A sentence for the 400 when the body is no JSON object.
 pub fn relevant(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
-    let body: Value = parse(body)?;
-    let body = body.as_object().ok_or("the body must be a JSON object")?;
+    let Value::Object(mut body) = parse(body)? else {
+        return Err("the body must be a JSON object".into());
+    };
     let firing =
         |alert: &Map<String, Value>| alert.get("status").and_then(Value::as_str) == Some("firing");
-    Ok(picked(body.get("alerts"), names, firing))
+    let alerts = array(body.remove("alerts")).into_iter();
+    Ok(picked(alerts.filter_map(|alert| read(alert, firing)), names))
 }
 
 /// Which alerts are looked for.
@@ -91,52 +93,58 @@ pub struct Fetched {
 /// # Errors
 /// A sentence when the body is no JSON array.
 pub fn fetched(body: &[u8], wanted: &Wanted) -> Result<Fetched, String> {
-    let body: Value = parse(body)?;
-    if !body.is_array() {
+    let Value::Array(body) = parse(body)? else {
         return Err("the body must be a JSON array".into());
-    }
+    };
     let active = |alert: &Map<String, Value>| {
         let status = alert.get("status").and_then(Value::as_object);
         status.and_then(|status| status.get("state")).and_then(Value::as_str) == Some("active")
     };
-    Ok(Fetched {
-        alerts: picked(Some(&body), &wanted.alerts, active),
-        signs: picked(Some(&body), &wanted.signs, |_| true),
-    })
+    let mut found = Vec::new();
+    for alert in body {
+        let counts = alert.as_object().is_some_and(active);
+        found.extend(read(alert, |_| true).map(|alert| (counts, alert)));
+    }
+    let active = found.iter().filter(|(counts, _)| *counts).map(|(_, alert)| alert.clone());
+    let alerts = picked(active, &wanted.alerts);
+    let signs = picked(found.into_iter().map(|(_, alert)| alert), &wanted.signs);
+    Ok(Fetched { alerts, signs })
 }
 
 fn parse(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|why| format!("the body is not JSON: {why}"))
 }
 
-fn picked(
-    alerts: Option<&Value>,
-    names: &[String],
-    counts: impl Fn(&Map<String, Value>) -> bool,
-) -> Vec<Alert> {
-    let mut seen = BTreeSet::new();
-    let mut kept = Vec::new();
-    for alert in alerts.and_then(Value::as_array).into_iter().flatten() {
-        let Some(alert) = alert.as_object().filter(|alert| counts(alert)).and_then(read) else {
-            continue;
-        };
-        if names.contains(&alert.name) && seen.insert(alert.instance()) {
-            kept.push(alert);
-        }
+fn array(value: Option<Value>) -> Vec<Value> {
+    match value {
+        Some(Value::Array(values)) => values,
+        _ => Vec::new(),
     }
-    kept
 }
 
-fn read(alert: &Map<String, Value>) -> Option<Alert> {
-    let labels = words(alert.get("labels"));
+/// Those that have one of `names`, each once.
+fn picked(alerts: impl Iterator<Item = Alert>, names: &[String]) -> Vec<Alert> {
+    let mut seen = BTreeSet::new();
+    alerts.filter(|alert| names.contains(&alert.name) && seen.insert(alert.instance())).collect()
+}
+
+/// An alert that counts.
+fn read(alert: Value, counts: impl Fn(&Map<String, Value>) -> bool) -> Option<Alert> {
+    let Value::Object(mut alert) = alert else { return None };
+    if !counts(&alert) {
+        return None;
+    }
+    let labels = words(alert.remove("labels"));
     let name = labels.get("alertname")?.clone();
-    let given = alert.get("fingerprint").and_then(Value::as_str).unwrap_or_default();
-    let usable = (1..=128).contains(&given.len());
+    let given = match alert.remove("fingerprint") {
+        Some(Value::String(text)) if (1..=128).contains(&text.len()) => Some(text),
+        _ => None,
+    };
     Some(Alert {
         name,
-        fingerprint: if usable { given.to_owned() } else { digest(&labels) },
+        fingerprint: given.unwrap_or_else(|| digest(&labels)),
         starts_at: alert.get("startsAt").and_then(Value::as_str).and_then(moment),
-        annotations: bounded(words(alert.get("annotations"))),
+        annotations: bounded(words(alert.remove("annotations"))),
         labels,
     })
 }
@@ -158,23 +166,29 @@ fn bounded(words: BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 /// An object of texts. Other single values are taken as they are written, the rest is left out.
-fn words(object: Option<&Value>) -> BTreeMap<String, String> {
-    let pairs = object.and_then(Value::as_object).into_iter().flatten();
+fn words(object: Option<Value>) -> BTreeMap<String, String> {
+    let Some(Value::Object(pairs)) = object else { return BTreeMap::new() };
     pairs
+        .into_iter()
         .filter_map(|(name, value)| match value {
-            Value::String(text) => Some((name, text.clone())),
+            Value::String(text) => Some((name, text)),
             Value::Number(number) => Some((name, number.to_string())),
             Value::Bool(flag) => Some((name, flag.to_string())),
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         })
         .take(MOST_WORDS)
-        .map(|(name, text)| (shortened(name), shortened(&text)))
+        .map(|(name, text)| (shortened(name), shortened(text)))
         .collect()
 }
 
-fn shortened(text: &str) -> String {
-    let end = text.char_indices().nth(LONGEST_WORD).map_or(text.len(), |(end, _)| end);
-    text[..end].to_owned()
+fn shortened(mut text: String) -> String {
+    // Fewer bytes than that are no more characters.
+    if text.len() > LONGEST_WORD
+        && let Some((end, _)) = text.char_indices().nth(LONGEST_WORD)
+    {
+        text.truncate(end);
+    }
+    text
 }
 
 /// Sixteen hex digits that stand for the labels.
