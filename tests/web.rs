@@ -53,6 +53,7 @@ impl House for Daemon {
 
     fn hear(&self, body: &[u8], peer: IpAddr) -> Taken {
         self.wait_at_door();
+        assert!(body != b"panic", "a house on fire");
         self.heard.lock().unwrap().push((body.to_vec(), peer));
         Taken::Now(match body {
             b"malformed" => Answer::Malformed("not JSON".into()),
@@ -334,7 +335,7 @@ fn threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     tasks
         .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
-        .filter(|name| name.starts_with("gate") || name.starts_with("http-"))
+        .filter(|name| ["gate", "ferry", "http-"].iter().any(|kind| name.starts_with(kind)))
         .count()
 }
 
@@ -633,6 +634,67 @@ fn five_hundred_posts_at_once_are_all_taken() {
 }
 
 #[test]
+fn small_posts_go_behind_the_gate_together_and_each_gets_its_own_answer() {
+    const SAID: [(&str, u16); 7] = [
+        ("{}", 200),
+        ("malformed", 400),
+        ("panic", 500),
+        ("unsigned", 401),
+        ("forged", 403),
+        ("stranger", 404),
+        ("full", 503),
+    ];
+    let site = Site::open(1, None);
+    site.daemon.shut(true);
+    let begin = |number: usize| {
+        let (body, status) = SAID[number % SAID.len()];
+        // Alertmanager is told to come again, whatever a beat would be told.
+        let (path, status) = match status {
+            401..=404 if number.is_multiple_of(2) => ("/alert", 503),
+            _ if number.is_multiple_of(2) => ("/alert", status),
+            _ => ("/api/v1/heartbeat", status),
+        };
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.{}\r\n", usize::from(!number.is_multiple_of(3)));
+        (site.sending(format!("{head}Content-Length: {length}\r\n\r\n{body}")), path, status)
+    };
+    let posts: Vec<_> = (0..210).map(begin).collect();
+    // Who goes away meanwhile is nobody else's trouble.
+    (0..20).for_each(|number| drop(begin(number)));
+    site.daemon.wait_until_waiting(2);
+    assert!(inner_sockets() < 10, "{} at a time", inner_sockets());
+    site.daemon.shut(false);
+    for (stream, path, status) in posts {
+        let reply = read(stream);
+        assert_eq!((reply.status, reply.count), (status, 1), "{path}: {reply:?}");
+        let json = path != "/alert" && status >= 300;
+        assert_eq!(reply.body.starts_with("{\"error\":"), json, "{path}: {reply:?}");
+        assert_eq!(reply.headers.contains_key("retry-after"), status == 503);
+    }
+}
+
+#[test]
+fn what_a_client_says_after_its_request_takes_no_answer_away() {
+    let site = Site::open(1, None);
+    for length in [1, 5_000, 500_000] {
+        site.daemon.shut(true);
+        let mut talker = site.sending(beat("{}"));
+        site.daemon.wait_until_waiting(1);
+        let mut other = talker.try_clone().unwrap();
+        let says = std::thread::spawn(move || drop(other.write_all(&vec![b'x'; length])));
+        site.daemon.shut(false);
+        let mut answer = [0; 12];
+        talker.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut rest = Vec::new();
+        let _ = talker.read_to_end(&mut rest);
+        assert!(rest.ends_with(b"\r\n\r\n{\"stored\":true}\n"), "all of it, and nothing else");
+        says.join().unwrap();
+    }
+    assert_eq!(site.heard(), [2, 2, 2]);
+}
+
+#[test]
 fn bodies_that_never_come_do_not_lock_it_up() {
     let site = Site::open(1, None);
     let stalled: Vec<TcpStream> =
@@ -702,9 +764,15 @@ fn a_stop_finishes_what_is_being_answered_and_ends_every_thread() {
     let mut site = Site::open(1, None);
     site.daemon.shut(true);
     let idle = site.connect();
-    let working: Vec<TcpStream> = (0..10).map(|_| site.sending(beat("{}"))).collect();
+    let mut working = Vec::new();
+    for number in 1..=10 {
+        // A large one goes alone; so does a small one for which nobody else waits.
+        let length = if number % 2 == 0 { 2 } else { 20_000 };
+        working.push(site.sending(beat(&"x".repeat(length))));
+        let there = || inner_sockets() == 1 + number;
+        eventually("it is behind the gate", Duration::from_secs(10), there);
+    }
     site.daemon.wait_until_waiting(2);
-    eventually("all ten are behind the gate", Duration::from_secs(10), || inner_sockets() == 11);
     let daemon = Arc::clone(&site.daemon);
     let peers = std::thread::spawn(move || {
         // The idle one is sent away at the stop: that is when the other one is let go on.

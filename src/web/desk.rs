@@ -1,7 +1,6 @@
 //! Where a request is answered: at once, or by a thread that has time, and how it is sent.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +10,9 @@ use crossbeam_channel::{Receiver, Sender};
 use tiny_http::{Header, Response, StatusCode};
 
 use super::answer::{Answered, Request, answer};
+use super::batch;
 use super::guard::Guard;
-use super::head::{self, LONGEST_BODY};
+use super::head::LONGEST_BODY;
 use super::house::House;
 use super::inner::Inner;
 use super::passage::SPOOL;
@@ -69,6 +69,9 @@ enum Made {
 }
 
 fn handle(desk: &Desk, mut request: tiny_http::Request) {
+    if header(&request, batch::HEADER).is_some() {
+        return handle_batch(desk, request);
+    }
     let make = || match make(desk, &mut request) {
         Answered::Now(reply) => spool(reply),
         Answered::Later(work) => Made::Later(work),
@@ -86,11 +89,7 @@ fn handle(desk: &Desk, mut request: tiny_http::Request) {
         Made::Later(work) => {
             aside(&desk.waits, request, |request, seat| finish(request, seat, work))
         }
-        Made::Stored(work) => match desk.disk.take() {
-            // The thread ends after the handlers.
-            Some(seat) => drop(desk.stored.send(Waiting { request, seat, work })),
-            None => send_away(request, desk.disk.what),
-        },
+        Made::Stored(work) => store(desk, request, work),
         Made::Searched(work) => {
             aside(&desk.searches, request, |request, seat| finish(request, seat, work))
         }
@@ -128,41 +127,84 @@ fn finish(request: tiny_http::Request, seat: Seat, work: Box<dyn FnOnce() -> Rep
 }
 
 fn broken(request: &tiny_http::Request) -> Reply {
-    log::error!("the answer to {} {} panicked", request.method(), request.url());
-    Reply::problem(request.url(), 500, "this is a bug, see the log")
+    broken_at(request.method().as_str(), request.url())
+}
+
+fn broken_at(method: &str, target: &str) -> Reply {
+    log::error!("the answer to {method} {target} panicked");
+    Reply::problem(target, 500, "this is a bug, see the log")
+}
+
+fn store(desk: &Desk, request: tiny_http::Request, work: Box<dyn FnOnce() -> Reply + Send>) {
+    match desk.disk.take() {
+        // The thread ends after the handlers.
+        Some(seat) => drop(desk.stored.send(Waiting { request, seat, work })),
+        None => send_away(request, desk.disk.what),
+    }
+}
+
+/// Answers several requests in one. What they wait for is the disk: for all of them together.
+fn handle_batch(desk: &Desk, mut request: tiny_http::Request) {
+    let answers = match whole_body(&mut request) {
+        Ok(body) => batch::requests(&body).map(|all| {
+            all.iter()
+                .map(|one| begin(desk, one))
+                .collect::<Vec<Box<dyn FnOnce() -> Reply + Send>>>()
+        }),
+        Err(_) => None,
+    };
+    let Some(answers) = answers else {
+        return send(request, Reply::text(400, "this is no batch of requests"));
+    };
+    let all = move || {
+        let printed: Vec<Vec<u8>> = answers.into_iter().map(|answer| answer().printed()).collect();
+        Reply::whole(200, batch::TYPE, printed.concat())
+    };
+    store(desk, request, Box::new(all));
+}
+
+/// Begins with one request of a batch; what is left to do for its answer.
+fn begin(desk: &Desk, one: &Request) -> Box<dyn FnOnce() -> Reply + Send> {
+    let (method, target) = (one.method.to_owned(), one.target.to_owned());
+    let broken = move || broken_at(&method, &target);
+    let begun = catch_unwind(AssertUnwindSafe(|| answer(&desk.house, &desk.guard, one)));
+    match begun {
+        Ok(Answered::Now(reply)) => Box::new(move || reply),
+        Ok(
+            Answered::Stored(work)
+            | Answered::Later(work)
+            | Answered::Searched(work)
+            | Answered::Drawn(work),
+        ) => Box::new(move || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broken())),
+        Err(_) => Box::new(broken),
+    }
 }
 
 fn make(desk: &Desk, request: &mut tiny_http::Request) -> Answered {
-    let mut body = Vec::with_capacity(request.body_length().unwrap_or(0).min(LONGEST_BODY) + 1);
-    let malformed = |request: &tiny_http::Request, why: &str| {
-        Answered::Now(Reply::problem(request.url(), 400, why))
+    let body = match whole_body(request) {
+        Ok(body) => body,
+        Err(why) => return Answered::Now(Reply::problem(request.url(), 400, &why)),
     };
-    if let Err(why) = request.as_reader().read_to_end(&mut body) {
-        return malformed(request, &format!("the body cannot be read: {why}"));
-    }
-    // The gate passes on whole bodies only, but it may give up while it does.
-    if request.body_length() != Some(body.len()) {
-        return malformed(request, "the body is cut off");
-    }
-    let header = |name: &'static str| {
-        let found = request.headers().iter().find(|header| header.field.equiv(name));
-        found.map(|header| header.value.as_str())
-    };
-    let peer = header(head::PEER).and_then(|text| text.parse().ok());
-    let asked = Request {
-        method: request.method().as_str(),
-        target: request.url(),
-        authorization: header("Authorization"),
-        content_type: header("Content-Type"),
-        host: header("Host"),
-        origin: header("Origin"),
-        site: header("Sec-Fetch-Site"),
-        encrypted: header(head::ENCRYPTED) == Some("true"),
-        if_none_match: header("If-None-Match"),
-        body: &body,
-        peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-    };
+    let named = |name: &'static str| header(request, name);
+    let asked = batch::asked(request.method().as_str(), request.url(), named, &body);
     answer(&desk.house, &desk.guard, &asked)
+}
+
+fn whole_body(request: &mut tiny_http::Request) -> Result<Vec<u8>, String> {
+    let mut body = Vec::with_capacity(request.body_length().unwrap_or(0).min(LONGEST_BODY) + 1);
+    let read = request.as_reader().read_to_end(&mut body);
+    read.map_err(|why| format!("the body cannot be read: {why}"))?;
+    // The gate passes on whole bodies only, but it may give up while it does.
+    if request.body_length() == Some(body.len()) {
+        Ok(body)
+    } else {
+        Err("the body is cut off".into())
+    }
+}
+
+fn header<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
+    let found = request.headers().iter().find(|header| header.field.equiv(name));
+    found.map(|header| header.value.as_str())
 }
 
 /// Makes a small stream whole.

@@ -15,6 +15,7 @@ use socket2::{SockFilter, SockRef};
 
 use super::budget::Budget;
 use super::crew::Crew;
+use super::ferry::Ferry;
 use super::identity::Shown;
 use super::inner::Inner;
 use super::passage::{self, HEAD_TIME};
@@ -32,7 +33,7 @@ const BODIES: usize = 12 << 20;
 /// Alertmanager opens hundreds of connections within a second.
 const BACKLOG: i32 = 1024;
 const STACK: usize = 128 * 1024;
-/// How long a thread waits for a connection before it asks whether it is still needed.
+/// How long a thread has nothing to do before it asks whether it is still needed.
 const BOREDOM: Duration = Duration::from_secs(30);
 /// After an error of `accept` (there are no descriptors left, mostly).
 const PAUSE: Duration = Duration::from_millis(50);
@@ -53,6 +54,8 @@ pub struct Floor {
     pub shown: Arc<Shown>,
     /// The threads.
     pub crew: Arc<Crew>,
+    /// How small requests get there.
+    pub ferry: Ferry,
 }
 
 /// The gate while it is open.
@@ -86,6 +89,7 @@ impl Gate {
         let room = Room::new()?;
         let open = AtomicU64::new(room.open(listener)?);
         let floor = Floor {
+            ferry: Ferry::start(&inner)?,
             inner,
             permits: Permits::new(PERMITS),
             budget: Budget::new(BODIES),
@@ -142,12 +146,14 @@ impl Gate {
     pub fn close(self, patience: Duration) {
         let Door { room, seats, floor, .. } = &*self.door;
         room.close();
+        floor.crew.close();
         seats.close();
         if !seats.wait_until_free(patience) {
             seats.clear();
             seats.wait_until_free(Duration::from_secs(1));
         }
         floor.crew.wait_until_gone(Duration::from_secs(1));
+        floor.ferry.close(Duration::from_secs(1));
     }
 }
 
@@ -182,7 +188,10 @@ impl Door {
         let crew = Arc::clone(&self.floor.crew);
         let work = move || {
             let _vital = Vital;
-            while self.serve_next() {}
+            self.floor.crew.begins();
+            while self.floor.crew.come_to_door(BOREDOM) {
+                self.serve_next();
+            }
             drop(self);
             // It comes last: once all are gone, nobody holds the server any more.
             crew.is_gone();
@@ -194,27 +203,20 @@ impl Door {
             .map(drop)
     }
 
-    /// Takes the next connection and serves it; false when this thread is to leave.
-    fn serve_next(&self) -> bool {
-        let crew = &self.floor.crew;
+    /// Takes the next connection and serves it.
+    fn serve_next(&self) {
         match self.room.next(BOREDOM, HEAD_TIME) {
             Next::Guest(socket, peer) => {
-                crew.begins();
                 self.troubled.store(false, Ordering::Relaxed);
                 self.serve(socket, peer);
-                crew.ends()
             }
-            _ if self.stop.stopped() => {
-                crew.leaves();
-                false
-            }
-            Next::Nobody => crew.stays(),
+            _ if self.stop.stopped() => self.floor.crew.close(),
+            Next::Nobody => {}
             Next::Trouble(why) => {
                 if !self.troubled.swap(true, Ordering::Relaxed) {
                     log::warn!("connections cannot be accepted, trying again: {why}");
                 }
                 self.stop.wait(PAUSE);
-                true
             }
         }
     }
@@ -226,7 +228,7 @@ impl Door {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .tell(self.seats.sent_away() + self.room.sent_away());
-        let serve = || passage::serve(&socket, peer, &ticket, &self.floor);
+        let serve = || passage::serve(&socket, peer, ticket, &self.floor);
         if catch_unwind(AssertUnwindSafe(serve)).is_err() {
             log::error!("serving a connection panicked");
         }

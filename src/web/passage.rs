@@ -4,19 +4,21 @@
 //! same machine some 100 microseconds, and would cost a seat per idle client (Alertmanager keeps
 //! its connections open for five minutes) and a state in which two requests can be taken for one.
 
+use std::fmt::Write as _;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tiny_http::StatusCode;
-
+use super::batch::{self, end_of_answer};
 use super::budget::Body;
 use super::chunks::Dechunk;
+use super::ferry::Fare;
 use super::gate::Floor;
 use super::head::{ENCRYPTED, Framing, Head, LONGEST_HEAD, PEER, Refusal, parse};
 use super::line::{Beginning, Line};
-use super::reply::{ALWAYS, Body as ReplyBody, Reply};
+use super::reply::Reply;
 use super::seats::{Phase, Ticket};
 use super::timed::{Socket, Timed, receive_at_once};
 
@@ -24,10 +26,10 @@ use super::timed::{Socket, Timed, receive_at_once};
 pub const HEAD_TIME: Duration = Duration::from_secs(3);
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// How long a request may take behind the gate before its answer begins.
-const WORK_TIME: Duration = Duration::from_secs(30);
+pub const WORK_TIME: Duration = Duration::from_secs(30);
 const REPLY_TIME: Duration = Duration::from_secs(60);
 const REPLY_STALL: Duration = Duration::from_secs(10);
-const LINGER: Duration = Duration::from_millis(500);
+pub const LINGER: Duration = Duration::from_millis(500);
 /// A body is read in pieces of up to this size.
 const LARGE_READ: usize = 16 * 1024;
 /// An answer up to this size is taken from behind the gate in one go, so that a client that reads
@@ -58,18 +60,24 @@ impl From<io::Error> for Ended {
     }
 }
 
-/// Serves a connection from its first byte to its last.
-pub fn serve(socket: &TcpStream, peer: IpAddr, ticket: &Ticket, floor: &Floor) {
+/// Serves a connection from its first byte to its last, or to where the ferry takes it over.
+pub fn serve(socket: &Arc<TcpStream>, peer: IpAddr, ticket: Ticket, floor: &Floor) {
     let mut line = Line::new(socket, &floor.crew);
-    let result = receive(&mut line, ticket, floor).and_then(|(head, body)| {
-        if !ticket.enter(Phase::Working) {
-            return Err(Ended::Gone);
-        }
-        let unavailable = |_| Refusal::new(503, "the request cannot be taken now").of(&head.target);
-        let sender = Sender { peer, encrypted: line.is_encrypted() };
-        let reply = pass_on(&head, body, sender, floor).map_err(unavailable)?;
-        Ok(send(&mut line, &head, reply)?)
+    let received = receive(&mut line, &ticket, floor).and_then(|received| {
+        if ticket.enter(Phase::Working) { Ok(received) } else { Err(Ended::Gone) }
     });
+    let sender = Sender { peer, encrypted: line.is_encrypted() };
+    let result = match received {
+        Ok((head, body)) if may_join(&head, &body, &sender) => {
+            let message = message(&head, body.bytes(), &sender);
+            let socket = Arc::clone(socket);
+            return floor.ferry.take(Fare { socket, ticket, message, target: head.target });
+        }
+        Ok((head, body)) => pass_on(&head, body, &sender, floor)
+            .map_err(|_| unavailable(&head.target).into())
+            .and_then(|reply| Ok(send(&mut line, &head, reply)?)),
+        Err(ended) => Err(ended),
+    };
     if let Err(Ended::Refused(refusal)) = &result {
         if !ticket.enter(Phase::Working) {
             return;
@@ -82,6 +90,18 @@ pub fn serve(socket: &TcpStream, peer: IpAddr, ticket: &Ticket, floor: &Floor) {
     if (result.is_err() || !silent()) && ticket.enter(Phase::Lingering) {
         linger(rest);
     }
+}
+
+/// That nobody behind the gate took a request.
+pub fn unavailable(target: &str) -> Refusal {
+    Refusal::new(503, "the request cannot be taken now").of(target)
+}
+
+/// Whether a request goes by the ferry. One that came through TLS does not: its answer would have to
+/// be encrypted there.
+fn may_join(head: &Head, body: &Body, sender: &Sender) -> bool {
+    let small = body.bytes().len() <= ONE_WRITE;
+    small && !sender.encrypted && batch::may_join(&head.method, &head.target)
 }
 
 /// Who sent a request, and how.
@@ -103,9 +123,12 @@ fn receive<'a>(
             return Err(Refusal::new(400, "this port speaks HTTPS: begin with https://").into());
         }
     }
-    // A handshake takes a round trip more: who has begun it has not been silent.
-    if line.is_encrypted() && !ticket.enter(Phase::Head) {
-        return Err(Ended::Gone);
+    if line.is_encrypted() {
+        // It takes much reckoning, and a round trip more: who has begun it has not been silent.
+        floor.crew.leave_door();
+        if !ticket.enter(Phase::Head) {
+            return Err(Ended::Gone);
+        }
     }
     let (head, rest) = read_head(line.until(end, HEAD_TIME))?;
     let mut body = floor.budget.body();
@@ -182,33 +205,44 @@ struct Incoming {
     rest: Option<UnixStream>,
 }
 
-fn pass_on(head: &Head, body: Body, sender: Sender, floor: &Floor) -> io::Result<Incoming> {
+fn pass_on(head: &Head, body: Body, sender: &Sender, floor: &Floor) -> io::Result<Incoming> {
+    floor.crew.leave_door();
     let permit = floor.permits.take(WORK_TIME).ok_or(ErrorKind::TimedOut)?;
     // Kept open for the next request, it would keep a thread of tiny_http's pool, which does not
     // grow for connections that come at the same moment.
     let mut inner = floor.inner.connect()?;
     inner.set_read_timeout(Some(WORK_TIME))?;
     inner.set_write_timeout(Some(WORK_TIME))?;
-    let length = body.bytes().len();
-    let mut request = Vec::with_capacity(512 + length.min(ONE_WRITE));
-    write!(request, "{} {} HTTP/1.1\r\n", head.method, head.target)?;
-    for (name, value) in &head.headers {
-        write!(request, "{name}: {value}\r\n")?;
-    }
-    let Sender { peer, encrypted } = sender;
-    write!(request, "{PEER}: {peer}\r\n{ENCRYPTED}: {encrypted}\r\n")?;
-    write!(request, "Connection: close\r\nContent-Length: {length}\r\n\r\n")?;
-    if length <= ONE_WRITE {
-        request.extend_from_slice(body.bytes());
-        inner.write_all(&request)?;
+    if body.bytes().len() <= ONE_WRITE {
+        inner.write_all(&message(head, body.bytes(), sender))?;
     } else {
-        inner.write_all(&request)?;
+        inner.write_all(&head_of(head, body.bytes().len(), sender))?;
         inner.write_all(body.bytes())?;
     }
     drop(body);
     let incoming = begun(inner, head.method != "HEAD")?;
     drop(permit);
     Ok(incoming)
+}
+
+/// A request as it goes on.
+fn message(head: &Head, body: &[u8], sender: &Sender) -> Vec<u8> {
+    let mut message = head_of(head, body.len(), sender);
+    message.extend_from_slice(body);
+    message
+}
+
+/// The head of a request as it goes on, with room for a small body.
+fn head_of(head: &Head, length: usize, sender: &Sender) -> Vec<u8> {
+    let Sender { peer, encrypted } = sender;
+    let mut text = String::with_capacity(512 + length.min(ONE_WRITE));
+    let _ = write!(text, "{} {} HTTP/1.1\r\n", head.method, head.target);
+    for (name, value) in &head.headers {
+        let _ = write!(text, "{name}: {value}\r\n");
+    }
+    let _ = write!(text, "{PEER}: {peer}\r\n{ENCRYPTED}: {encrypted}\r\n");
+    let _ = write!(text, "Connection: close\r\nContent-Length: {length}\r\n\r\n");
+    text.into_bytes()
 }
 
 /// As much of an answer as is taken in one go: all of it, mostly. Where it says how long it is, its
@@ -233,17 +267,6 @@ fn begun(mut inner: UnixStream, has_body: bool) -> io::Result<Incoming> {
     }
     bytes.truncate(length);
     Ok(Incoming { bytes, rest: (end != Some(length)).then_some(inner) })
-}
-
-/// Where an answer ends, when its head is there and says how long the body is.
-fn end_of_answer(bytes: &[u8]) -> Option<usize> {
-    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let lines = std::str::from_utf8(&bytes[..head]).ok()?;
-    let length = lines.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("Content-Length").then(|| value.trim().parse::<usize>().ok())?
-    })?;
-    head.checked_add(4)?.checked_add(length)
 }
 
 fn send(line: &mut Line, head: &Head, reply: Incoming) -> io::Result<()> {
@@ -280,27 +303,9 @@ fn send(line: &mut Line, head: &Head, reply: Incoming) -> io::Result<()> {
 }
 
 /// A refusal as it goes over the wire.
-fn printed(refusal: &Refusal) -> Vec<u8> {
-    let mut reply = Reply::problem(&refusal.target, refusal.status, refusal.why);
-    if refusal.status == 405 {
-        reply = reply.with("Allow", "GET, HEAD, POST");
-    }
-    let ReplyBody::Whole(body) = reply.body else { return Vec::new() };
-    let reason = StatusCode(reply.status).default_reason_phrase();
-    let mut text = format!(
-        "HTTP/1.1 {} {reason}\r\nConnection: close\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
-        reply.status,
-        reply.content_type,
-        body.len()
-    );
-    let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in headers.chain(ALWAYS) {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text.push_str("\r\n");
-    let mut bytes = text.into_bytes();
-    bytes.extend_from_slice(&body);
-    bytes
+pub fn printed(refusal: &Refusal) -> Vec<u8> {
+    let reply = Reply::problem(&refusal.target, refusal.status, refusal.why);
+    if refusal.status == 405 { reply.with("Allow", "GET, HEAD, POST") } else { reply }.printed()
 }
 
 /// Closes our side and throws away what still comes: a close with unread bytes would be a reset,

@@ -1,9 +1,11 @@
 //! What is answered to a request: status, headers, and a body that is whole or a stream. Pure.
 
+use std::fmt::Write as _;
 use std::io::Read;
 
 use serde::Serialize;
 use serde_json::json;
+use tiny_http::StatusCode;
 
 /// On every answer: nothing is guessed, nothing is kept. No `Strict-Transport-Security` where TLS is
 /// spoken: it would hold for every other port of this name, too (RFC 6797, section 8.3).
@@ -85,6 +87,27 @@ impl Reply {
     /// What was asked for is what the client has already (RFC 9110, section 15.4.5).
     pub fn unchanged() -> Reply {
         Reply::whole(304, "text/html; charset=utf-8", Vec::new())
+    }
+
+    /// As it goes over the wire, on a connection that ends with it. Of a stream, only the head.
+    pub fn printed(self) -> Vec<u8> {
+        let body = match self.body {
+            Body::Whole(body) => body,
+            Body::Stream(_) => Vec::new(),
+        };
+        let reason = StatusCode(self.status).default_reason_phrase();
+        let mut text = String::with_capacity(256 + body.len());
+        let _ = write!(text, "HTTP/1.1 {} {reason}\r\nConnection: close\r\n", self.status);
+        let _ = write!(text, "Content-Type: {}\r\n", self.content_type);
+        let _ = write!(text, "Content-Length: {}\r\n", body.len());
+        let headers = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in headers.chain(ALWAYS) {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        text.push_str("\r\n");
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(&body);
+        bytes
     }
 
     /// All of it, of this type.

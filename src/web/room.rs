@@ -117,10 +117,8 @@ impl Room {
             }
             let Some(number) = self.wait(until - now) else { continue };
             match self.about(number) {
-                About::Guest(Silent { socket, peer, .. }) => {
-                    self.forget(socket.as_raw_fd());
-                    return Next::Guest(socket, peer);
-                }
+                // It is watched no more: one report is all that was wanted.
+                About::Guest(Silent { socket, peer, .. }) => return Next::Guest(socket, peer),
                 About::Door(listener) => match self.answer_door(&listener, silence) {
                     Ok(Some((socket, peer))) => return Next::Guest(socket, peer),
                     Ok(None) => {}
