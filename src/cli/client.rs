@@ -10,9 +10,8 @@ use serde_json::Value;
 
 use super::pinned::Question;
 use super::{CONFIGURATION, UNREACHABLE, complain, config_file};
-use crate::address::BaseUrl;
+use crate::address::{BaseUrl, Encoded};
 use crate::config::Config;
-use crate::notify::channel::web_client::percent;
 use crate::secret::Secret;
 use crate::tls;
 
@@ -147,7 +146,7 @@ impl Client {
     }
 
     fn call(&self, path: &str, query: &[(&str, String)]) -> Result<(u16, String), String> {
-        let pairs = query.iter().map(|(name, value)| format!("{name}={}", percent(value)));
+        let pairs = query.iter().map(|(name, value)| format!("{name}={}", Encoded(value)));
         let pairs = pairs.collect::<Vec<_>>().join("&");
         let mark = if pairs.is_empty() { "" } else { "?" };
         let target = format!("{path}{mark}{pairs}");

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::client::Client;
-use super::{CONFIGURATION, FAILED, HELP, UNREACHABLE, complain, config_file, say};
+use super::client::{Client, unreachable};
+use super::{CONFIGURATION, FAILED, HELP, complain, config_file, say};
 use crate::config::Config;
 use crate::dyndns::method::Wish;
 use crate::dyndns::names::{self, Family};
@@ -34,31 +34,17 @@ struct Wanted {
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(wanted) = wanted(parser)? else { return Ok(say(HELP)) };
-    if let Some(url) = &wanted.url {
-        let client = Client::at(url, wanted.ca_file.as_deref())
-            .map_err(|why| lexopt::Error::Custom(why.into()))?;
-        return Ok(state(&client, &wanted));
+    if let (true, Some(host)) = (wanted.dry, &wanted.host) {
+        return Ok(match Config::load(config_file(wanted.config.clone())) {
+            Ok(config) => rehearse(&config, Client::of(&config), host, &wanted),
+            Err(problems) => {
+                complain(&problems);
+                CONFIGURATION
+            }
+        });
     }
-    let config = match Config::load(config_file(wanted.config.clone())) {
-        Ok(config) => config,
-        Err(problems) => {
-            complain(&problems);
-            return Ok(CONFIGURATION);
-        }
-    };
-    let client = Client::of(&config);
-    match (&wanted.host, wanted.dry) {
-        (Some(host), true) => Ok(rehearse(&config, client, host, &wanted)),
-        _ => match client {
-            Ok(client) => Ok(state(&client, &wanted)),
-            Err(why) => Ok(unreachable(&why)),
-        },
-    }
-}
-
-fn unreachable(why: &str) -> u8 {
-    complain(&why);
-    UNREACHABLE
+    let client = Client::wished(&wanted.config, &wanted.url, &wanted.ca_file)?;
+    Ok(client.map_or_else(|code| code, |client| state(&client, &wanted)))
 }
 
 fn wanted(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
@@ -78,12 +64,8 @@ fn wanted(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
     }
     let refuse = |why: &'static str| Err(why.into());
     match &wanted {
-        Wanted { config: Some(_), url: Some(_), .. } => {
-            refuse("--config and --url exclude each other")
-        }
-        Wanted { url: None, ca_file: Some(_), .. } => refuse("--ca-file is for --url"),
-        Wanted { dry: true, url: Some(_), .. } => {
-            refuse("--dry-run needs the configuration: it does not go with --url")
+        Wanted { dry: true, url: Some(_), .. } | Wanted { dry: true, ca_file: Some(_), .. } => {
+            refuse("--dry-run needs the configuration: neither --url nor --ca-file goes with it")
         }
         Wanted { dry: true, host: None, .. } => refuse("--dry-run wants a HOST"),
         Wanted { dry: true, json: true, .. } => refuse("--dry-run and --json exclude each other"),

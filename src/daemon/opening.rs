@@ -8,6 +8,7 @@ use crate::effect::Effect;
 use crate::event::{Event, Fact, Level};
 use crate::notify::courier::{Courier, Order};
 use crate::store::Opened;
+use crate::version::VERSION;
 
 /// Tells people what became of the store while it was opened.
 pub fn report(courier: &Courier, opened: Opened, now: Now) {
@@ -27,7 +28,7 @@ pub fn report(courier: &Courier, opened: Opened, now: Now) {
 pub fn announce(config: &Config, hosts: usize, udp: &str, tcp: &str) {
     info!(
         "hbd {} is ready: heartbeats on UDP {udp}, HTTP on {tcp}, {hosts} hosts, state in {}",
-        env!("CARGO_PKG_VERSION"),
+        VERSION,
         config.state_dir.display()
     );
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::method::{Bad, Provider, Wish};
 use super::names::Family;
-use crate::address::{BaseUrl, is_loopback};
+use crate::address::{BaseUrl, Encoded, is_loopback};
 use crate::secret::{Secret, scrub};
 
 /// What may stand in the template.
@@ -97,8 +97,8 @@ impl Provider {
     pub fn url(&self, wish: &Wish) -> Secret {
         let ip = wish.addresses.first().copied();
         let fill = |text: &str| -> Option<String> {
-            let mut filled = text.replace("{name}", &encoded(&wish.name));
-            filled = filled.replace("{host}", &encoded(&wish.host));
+            let mut filled = text.replace("{name}", &Encoded(&wish.name).to_string());
+            filled = filled.replace("{host}", &Encoded(&wish.host).to_string());
             let addresses = [
                 ("{ip}", ip),
                 ("{ipv4}", wish.known(Family::V4)),
@@ -218,19 +218,6 @@ fn looks_secret(part: &str) -> bool {
     part.len() >= 16
 }
 
-/// Percent-encoded but for the unreserved characters (RFC 3986, 2.3).
-pub fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,7 +261,6 @@ mod tests {
         ] {
             assert_eq!(provider(template).url(&wish(known)).reveal(), url);
         }
-        assert_eq!(encoded("a b/\u{fc}~"), "a%20b%2F%C3%BC~");
     }
 
     #[test]

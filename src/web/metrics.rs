@@ -12,6 +12,7 @@ use super::stream::Pieces;
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::snapshot::{DyndnsState, DyndnsView, HostView, State};
+use crate::version::VERSION;
 
 /// The `Content-Type` of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -126,7 +127,7 @@ pub fn body(house: Arc<dyn House>) -> impl Read + Send {
 /// Everything that is not per host.
 fn figures(figures: &Figures, text: &mut String) {
     head(text, "hbd_build_info", "gauge", "The version that runs.");
-    sample(text, "hbd_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    sample(text, "hbd_build_info", &[("version", VERSION)], 1);
     single(
         text,
         ("hbd_datagrams_accepted_total", "counter", "Datagrams that were believed."),

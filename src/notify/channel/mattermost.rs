@@ -1,7 +1,7 @@
 //! Mattermost: an incoming webhook, or a bot's posts when there is a token for one
 //! (<https://developers.mattermost.com/integrate/webhooks/incoming/>).
 
-use crate::address::BaseUrl;
+use crate::address::{BaseUrl, Encoded};
 use crate::section::Section;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::web_client::{Answer, Call, TIMEOUT, percent, server_words};
+use super::web_client::{Answer, Call, TIMEOUT, server_words};
 use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::Level;
@@ -83,7 +83,7 @@ impl Mattermost {
     }
 
     fn post_to_hook(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
-        let url = format!("{}/hooks/{}", self.base_url, percent(self.token.reveal()));
+        let url = format!("{}/hooks/{}", self.base_url, Encoded(self.token.reveal()));
         let answer = self.post(url, None, &self.hook_body(letter), limit)?;
         match answer.status {
             200 if answer.body == "ok" && answer.complete => {
@@ -171,8 +171,10 @@ impl Mattermost {
     }
 
     fn scrubbed(&self, text: &str) -> String {
-        let encoded =
-            self.secrets().into_iter().map(|secret| Secret::new(percent(secret.reveal())));
+        let encoded = self
+            .secrets()
+            .into_iter()
+            .map(|secret| Secret::new(Encoded(secret.reveal()).to_string()));
         scrub(&scrub(text, self.secrets()), &encoded.collect::<Vec<_>>())
     }
 

@@ -1,13 +1,13 @@
 //! Pushover: `POST /1/messages.json` (<https://pushover.net/api>), and the receipts of emergencies
 //! (<https://pushover.net/api/receipts>).
 
-use crate::address::BaseUrl;
+use crate::address::{BaseUrl, Encoded};
 use crate::section::Section;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::web_client::{Answer, Call, TIMEOUT, form, percent, server_words, until};
+use super::web_client::{Answer, Call, TIMEOUT, form, server_words, until};
 use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::{EventId, Level};
@@ -118,7 +118,7 @@ impl Pushover {
     /// # Errors
     /// As [`Pushover::poll`].
     pub fn poll_within(&self, receipt: &str, limit: Duration) -> Result<ReceiptState, Failure> {
-        let (receipt, token) = (percent(receipt), percent(self.token.reveal()));
+        let (receipt, token) = (Encoded(receipt), Encoded(self.token.reveal()));
         let url = format!("{}/1/receipts/{receipt}.json?token={token}", self.api_url);
         let answer = self.call(url, None, limit).map_err(|failure| self.scrubbed(failure))?;
         match answer.status {

@@ -8,6 +8,7 @@ use rustls::CertificateError;
 use ureq::http::{HeaderMap, Uri};
 
 use super::Failure;
+use crate::address::Encoded;
 use crate::clock::Wall;
 use crate::notify::text::{Flavour, Unit, clean, cut};
 use crate::secret::{Secret, scrub};
@@ -221,22 +222,8 @@ fn certificate_trouble(error: &ureq::Error, place: &str) -> Option<String> {
 
 /// `application/x-www-form-urlencoded` (WHATWG URL, 5.2).
 pub fn form(fields: &[(&str, String)]) -> String {
-    let fields = fields.iter().map(|(name, value)| format!("{name}={}", percent(value)));
+    let fields = fields.iter().map(|(name, value)| format!("{name}={}", Encoded(value)));
     fields.collect::<Vec<_>>().join("&")
-}
-
-/// `text` as one segment of a path or one value of a form (RFC 3986, 2.1).
-pub fn percent(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            byte => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

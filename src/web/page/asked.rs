@@ -1,7 +1,7 @@
 //! What of a page is wanted: its query. People type into it, so nothing in it is an error. Pure.
 
 use super::health::Health;
-use super::html::Encoded;
+use crate::address::Encoded;
 use crate::snapshot::{HostView, State};
 use crate::web::routes::percent_decoded;
 

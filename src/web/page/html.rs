@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Write};
 
+use crate::address::Encoded;
+
 /// A piece of a page. Markup gets into it as a literal only; whatever else is put in is escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Html(String);
@@ -42,10 +44,18 @@ impl Html {
 }
 
 /// Letters that are read for what they do and not for what they are: controls, and those that turn
-/// the direction of what follows.
+/// the direction of what follows; and those that XML does not take (XML 1.0, section 2.2).
 fn misleads(letter: char) -> bool {
     let turns = matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    turns || letter.is_control() && letter != '\n'
+    let letters = !matches!(letter, '\u{fffe}' | '\u{ffff}');
+    turns || !letters || letter.is_control() && letter != '\n'
+}
+
+/// Text as it stands in HTML and XML.
+pub fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    Escaped(&mut safe).write_str(text).expect("a string takes everything");
+    safe
 }
 
 /// Writes text so that no browser takes any of it for markup, within an element or quotes.
@@ -63,22 +73,6 @@ impl Write for Escaped<'_> {
                 '\t' => self.0.push(' '),
                 other if misleads(other) => self.0.push('\u{fffd}'),
                 other => self.0.push(other),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Percent-encoded, for one segment of a path or one value of a query.
-pub struct Encoded<'a>(pub &'a str);
-
-impl Display for Encoded<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        for byte in self.0.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                f.write_char(byte as char)?;
-            } else {
-                write!(f, "%{byte:02X}")?;
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ mod frame;
 mod health;
 mod host;
 mod hosts;
-mod html;
+pub(super) mod html;
 mod list;
 mod names;
 mod panels;
