@@ -1,16 +1,17 @@
 //! The daemon: opens everything, starts the threads, stops them in order.
 
+use std::fmt;
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use std::{fmt, fs};
 
 use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::agent::machine;
 use crate::backup::pipeline::Pipelines;
 use crate::backup::repo_check;
 use crate::clock::Now;
@@ -153,7 +154,7 @@ impl Ground {
         let troubles = store.rows(Table::Troubles);
         let alertmanager_silent =
             troubles.iter().any(|(key, _)| *key == Trouble::Alertmanager.key());
-        let kernel_boot = kernel_boot();
+        let kernel_boot = machine::boot_id().unwrap_or_default();
         Ok(Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp })
     }
 }
@@ -284,8 +285,3 @@ fn translate(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now
 }
 
 const LONGEST_BELIEVED: Duration = Duration::from_secs(48 * 3600);
-
-fn kernel_boot() -> String {
-    // random(4): a new one at each boot.
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}

@@ -8,7 +8,7 @@ mod ear;
 pub mod exec;
 pub mod gather;
 pub mod local;
-mod machine;
+pub mod machine;
 mod name;
 mod names;
 pub mod options;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use super::datagram::{self, Kind};
-use super::fleet::{Due, Fleet, KeyUse, Mark, Row, Rules};
+use super::fleet::{Due, Fleet, Heard, KeyUse, Mark, Row, Rules};
 use super::rejection::Rejection;
 use crate::clock::{Mono, Now, words};
 use crate::effect::{Effect, Sink};
@@ -122,7 +122,7 @@ impl Watch {
         if inner.closed {
             return Err(Rejection::Busy);
         }
-        let heard = inner.fleet.hear(bytes, from.address, now)?;
+        let mut heard = inner.fleet.hear(bytes, from.address, now)?;
         if heard.wake {
             self.wake.notify_all();
         }
@@ -132,20 +132,17 @@ impl Watch {
         if let (Some(path), Some(told)) = (&heard.vouched, from.told) {
             inner.fleet.moved(path, from.address).into_iter().for_each(told);
         }
-        let plain = heard.events.is_empty() && heard.rows.is_empty() && heard.ended.is_empty();
-        if plain && self.all_stored() {
+        let ack = heard.ack.take();
+        let effect = heard.effect();
+        if effect.is_none() && self.all_stored() {
             drop(inner);
-            then(heard.ack, true);
+            then(ack, true);
             return Ok(());
         }
         // Still under the lock: what changed first must be stored first.
-        let ack = heard.ack;
-        self.send(Effect {
-            writes: heard.rows.iter().map(host_row).collect(),
-            events: heard.events,
-            forgotten: heard.ended,
-            stored: Some(Box::new(move |stored| then(ack, stored))),
-        });
+        let stored: Option<Box<dyn FnOnce(bool) + Send>> =
+            Some(Box::new(move |stored| then(ack, stored)));
+        self.send(Effect { stored, ..effect.unwrap_or_default() });
         Ok(())
     }
 
@@ -361,6 +358,19 @@ struct Pace {
 impl Pace {
     fn at(now: Mono) -> Pace {
         Pace { last: now, planned: now }
+    }
+}
+
+impl Heard {
+    /// What it changed; none for a plain beat.
+    fn effect(self) -> Option<Effect> {
+        let plain = self.events.is_empty() && self.rows.is_empty() && self.ended.is_empty();
+        (!plain).then(|| Effect {
+            writes: self.rows.iter().map(host_row).collect(),
+            events: self.events,
+            forgotten: self.ended,
+            stored: None,
+        })
     }
 }
 

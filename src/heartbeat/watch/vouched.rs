@@ -4,9 +4,8 @@ use std::net::Ipv4Addr;
 
 use log::warn;
 
-use super::{Watch, host_row};
+use super::Watch;
 use crate::clock::Now;
-use crate::effect::Effect;
 use crate::heartbeat::connection::{ALERTMANAGER, LOCAL};
 use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::metrics::MAX_METRICS;
@@ -71,13 +70,8 @@ impl Watch {
         if heard.wake {
             self.wake.notify_all();
         }
-        if !heard.events.is_empty() || !heard.rows.is_empty() || !heard.ended.is_empty() {
-            self.send(Effect {
-                writes: heard.rows.iter().map(host_row).collect(),
-                events: heard.events,
-                forgotten: heard.ended,
-                stored: None,
-            });
+        if let Some(effect) = heard.effect() {
+            self.send(effect);
         }
         Ok(())
     }
