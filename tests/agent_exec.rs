@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -183,6 +184,17 @@ fn what_cannot_be_told_at_all_does_not_keep_the_job_from_running() {
 
 /// A job that has said that it is ready.
 fn ready(command: &mut Command) -> (Child, BufReader<std::process::ChildStdout>) {
+    // A shell cannot trap what was ignored when it began, and whoever runs this in the background
+    // may ignore some.
+    let heed = || {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            // SAFETY: it takes no pointer, and may be called after a fork (signal-safety(7)).
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: it does nothing but that.
+    unsafe { command.pre_exec(heed) };
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
