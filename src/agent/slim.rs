@@ -4,7 +4,7 @@ use libc::{c_int, c_void, dl_phdr_info, size_t};
 
 /// Where a page of code is missing, the kernel maps up to 64 kB around it that happen to be cached,
 /// but never beyond the mapping. What a beat runs through lies spread over the whole program: in
-/// mappings of this size, some 500 kB less of it is there.
+/// mappings of this size, some 500 kB less of it is there; the kernel takes some 40 kB for them.
 const PIECE: usize = 8 * 1024;
 /// A program without optimization would be cut into thousands, each of which costs the kernel some
 /// 200 bytes.
@@ -20,56 +20,52 @@ pub fn share_arena() {
     }
 }
 
-/// Gives back what only the start needed: memory (malloc_trim(3)), and the code that was run for
-/// it. What is needed again comes back from the page cache.
+/// Gives back what only the start needed: memory (malloc_trim(3)), and the program's code that was
+/// run for it. What is needed again comes back from the page cache.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it only touches what the allocator knows to be free.
     unsafe {
         libc::malloc_trim(0);
     }
-    let mut own = true;
-    // SAFETY: the callback takes what it is promised to get, and `own` outlives the call.
+    // SAFETY: the callback takes what it is promised to get, and keeps nothing.
     unsafe {
-        libc::dl_iterate_phdr(Some(let_go), (&raw mut own).cast());
+        libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut());
     }
 }
 
-/// Lets go of what was read of one object, the program itself (it comes first) or a library. A
-/// failure is no trouble: the pages stay.
-unsafe extern "C" fn let_go(object: *mut dl_phdr_info, _: size_t, own: *mut c_void) -> c_int {
-    // SAFETY: the loader gives a live object and as many headers as it says (dl_iterate_phdr(3)),
-    // and `give_back` a bool that nobody else has.
-    let (base, headers, own) = unsafe {
-        let object = &*object;
-        let headers = std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into());
-        (object.dlpi_addr as usize, headers, &mut *own.cast::<bool>())
-    };
-    // SAFETY: it takes no pointer.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
-    for header in headers {
-        if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
-            continue;
+/// Lets go of what was read of the program. Its libraries are left alone: others share them, and
+/// one with text relocations differs from its file. A failure is no trouble: the pages stay.
+unsafe extern "C" fn let_go(object: *mut dl_phdr_info, _: size_t, _: *mut c_void) -> c_int {
+    // SAFETY: the loader gives a live object.
+    let object = unsafe { &*object };
+    if !object.dlpi_phdr.is_null() {
+        // SAFETY: there are as many headers as it says (dl_iterate_phdr(3)).
+        let headers =
+            unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
+        // SAFETY: it takes no pointer.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
+        for header in headers {
+            if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
+                let start = (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
+                let end = start.wrapping_add(header.p_memsz as usize);
+                let start = start / page * page;
+                split(start, end, PIECE.max(page));
+                advise(start, end, libc::MADV_DONTNEED);
+            }
         }
-        let start = base + header.p_vaddr as usize;
-        let end = start + header.p_memsz as usize;
-        let start = start / page * page;
-        if *own {
-            split(start, end, PIECE.max(page));
-        }
-        advise(start, end, libc::MADV_DONTNEED);
     }
-    *own = false;
-    0
+    // The program comes first, and is all that was wanted.
+    1
 }
 
 /// Makes mappings of `piece` bytes out of a large one: every other differs in whether it goes into
-/// a core dump, where code is not looked for in any case (core(5)).
+/// a core dump, where code is not looked for but for its first page (core(5)).
 fn split(start: usize, end: usize, piece: usize) {
     if end - start > MOST_PIECES * piece {
         return;
     }
-    for at in (start.next_multiple_of(piece)..end).step_by(2 * piece) {
+    for at in ((start + 1).next_multiple_of(piece)..end).step_by(2 * piece) {
         advise(at, end.min(at + piece), libc::MADV_DONTDUMP);
     }
 }
