@@ -670,7 +670,23 @@ fn small_posts_go_behind_the_gate_together_and_each_gets_its_own_answer() {
         let json = path != "/alert" && status >= 300;
         assert_eq!(reply.body.starts_with("{\"error\":"), json, "{path}: {reply:?}");
         assert_eq!(reply.headers.contains_key("retry-after"), status == 503);
+        assert!(reply.headers.contains_key("date"), "{reply:?}");
     }
+}
+
+#[test]
+fn who_sends_as_fast_as_it_is_read_keeps_nobody_else_waiting() {
+    let site = Site::open(1, Some("secret"));
+    let head = "POST /nothing HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let flood = head.to_owned() + &"1\r\nx\r\n".repeat(2 << 20) + "0\r\n\r\n";
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| assert_eq!(site.raw(&flood).status, 401));
+        }
+        let mut times: Vec<Duration> = (0..40).map(|_| site.lives()).collect();
+        times.sort();
+        assert!(times[20] < Duration::from_millis(100), "{times:?}");
+    });
 }
 
 #[test]

@@ -105,8 +105,9 @@ pub fn fetched(body: &[u8], wanted: &Wanted) -> Result<Fetched, String> {
         let counts = alert.as_object().is_some_and(active);
         found.extend(read(alert, |_| true).map(|alert| (counts, alert)));
     }
-    let active = found.iter().filter(|(counts, _)| *counts).map(|(_, alert)| alert.clone());
-    let alerts = picked(active, &wanted.alerts);
+    let active =
+        found.iter().filter(|(counts, alert)| *counts && wanted.alerts.contains(&alert.name));
+    let alerts = picked(active.map(|(_, alert)| alert.clone()), &wanted.alerts);
     let signs = picked(found.into_iter().map(|(_, alert)| alert), &wanted.signs);
     Ok(Fetched { alerts, signs })
 }
@@ -154,11 +155,12 @@ fn bounded(words: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut left = MOST_PROSE;
     let mut kept = BTreeMap::new();
     for (name, mut text) in words {
-        let Some(mut room) = left.checked_sub(name.len()) else { break };
+        let Some(mut room) = left.checked_sub(name.len()).filter(|_| left > 0) else { break };
         while room < text.len() && !text.is_char_boundary(room) {
             room -= 1;
         }
         text.truncate(room);
+        text.shrink_to_fit();
         left = room - text.len();
         kept.insert(name, text);
     }
@@ -187,6 +189,8 @@ fn shortened(mut text: String) -> String {
         && let Some((end, _)) = text.char_indices().nth(LONGEST_WORD)
     {
         text.truncate(end);
+        // It counts as what it is, and a label may have megabytes.
+        text.shrink_to_fit();
     }
     text
 }
@@ -270,6 +274,21 @@ mod tests {
         let said =
             |alert: &Alert| format!("{} {}", alert.name, alert.plan_id(&ids()).unwrap_or("-"));
         alerts.iter().map(said).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn a_huge_word_keeps_no_more_memory_than_counts() {
+        let huge = "x".repeat(4_000_000);
+        let body = format!(
+            r#"{{"alerts":[{{"status":"firing","labels":{{"alertname":"A","l":"{huge}"}},
+                "annotations":{{"a":"{huge}","b":"{huge}"}}}}]}}"#
+        );
+        let alerts = relevant(body.as_bytes(), &["A".into()]).unwrap();
+        let kept = |words: &BTreeMap<String, String>| -> usize {
+            words.values().map(String::capacity).sum()
+        };
+        let kept = kept(&alerts[0].labels) + kept(&alerts[0].annotations);
+        assert!(kept <= alerts[0].size() && kept < 10_000, "{kept}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::house::House;
 use super::inner::Inner;
 use super::passage::SPOOL;
 use super::reply::{ALWAYS, Body, Reply};
+use crate::clock::Now;
 use crate::stop::Vital;
 
 /// What the handler threads share.
@@ -143,40 +144,55 @@ fn store(desk: &Desk, request: tiny_http::Request, work: Box<dyn FnOnce() -> Rep
     }
 }
 
-/// Answers several requests in one. What they wait for is the disk: for all of them together.
+/// Answers several requests in one. What some of them wait for is the disk, for all together.
 fn handle_batch(desk: &Desk, mut request: tiny_http::Request) {
-    let answers = match whole_body(&mut request) {
-        Ok(body) => batch::requests(&body).map(|all| {
-            all.iter()
-                .map(|one| begin(desk, one))
-                .collect::<Vec<Box<dyn FnOnce() -> Reply + Send>>>()
-        }),
-        Err(_) => None,
+    let begin_all = || {
+        let body = whole_body(&mut request).ok()?;
+        let all = batch::requests(&body)?;
+        Some(all.iter().map(|one| begin(desk, one)).collect::<Vec<Begun>>())
     };
-    let Some(answers) = answers else {
-        return send(request, Reply::text(400, "this is no batch of requests"));
+    let begun = match catch_unwind(AssertUnwindSafe(begin_all)) {
+        Ok(Some(begun)) => begun,
+        Ok(None) => return send(request, Reply::text(400, "this is no batch of requests")),
+        Err(_) => {
+            let reply = broken(&request);
+            return send(request, reply);
+        }
     };
+    let at_once = begun.iter().all(|one| matches!(one, Begun::Ended(_)));
     let all = move || {
-        let printed: Vec<Vec<u8>> = answers.into_iter().map(|answer| answer().printed()).collect();
+        let now = Now::read().wall;
+        let end = |one| match one {
+            Begun::Ended(reply) => reply,
+            Begun::Waits(work) => work(),
+        };
+        let printed: Vec<Vec<u8>> = begun.into_iter().map(|one| end(one).printed(now)).collect();
         Reply::whole(200, batch::TYPE, printed.concat())
     };
-    store(desk, request, Box::new(all));
+    if at_once { send(request, all()) } else { store(desk, request, Box::new(all)) }
 }
 
-/// Begins with one request of a batch; what is left to do for its answer.
-fn begin(desk: &Desk, one: &Request) -> Box<dyn FnOnce() -> Reply + Send> {
+/// A request of a batch with which was begun.
+enum Begun {
+    Ended(Reply),
+    Waits(Box<dyn FnOnce() -> Reply + Send>),
+}
+
+/// A panic is the answer to this request, and to no other.
+fn begin(desk: &Desk, one: &Request) -> Begun {
     let (method, target) = (one.method.to_owned(), one.target.to_owned());
-    let broken = move || broken_at(&method, &target);
-    let begun = catch_unwind(AssertUnwindSafe(|| answer(&desk.house, &desk.guard, one)));
-    match begun {
-        Ok(Answered::Now(reply)) => Box::new(move || reply),
+    match catch_unwind(AssertUnwindSafe(|| answer(&desk.house, &desk.guard, one))) {
+        Ok(Answered::Now(reply)) => Begun::Ended(reply),
         Ok(
             Answered::Stored(work)
             | Answered::Later(work)
             | Answered::Searched(work)
             | Answered::Drawn(work),
-        ) => Box::new(move || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broken())),
-        Err(_) => Box::new(broken),
+        ) => Begun::Waits(Box::new(move || {
+            let done = catch_unwind(AssertUnwindSafe(work));
+            done.unwrap_or_else(|_| broken_at(&method, &target))
+        })),
+        Err(_) => Begun::Ended(broken_at(&method, &target)),
     }
 }
 

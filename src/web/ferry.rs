@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::SockRef;
 
 use super::batch;
+use super::gate::STACK;
 use super::inner::Inner;
 use super::passage::{LINGER, WORK_TIME, printed, unavailable};
 use super::seats::{Phase, Ticket};
@@ -19,7 +20,7 @@ use super::timed::receive_at_once;
 use crate::stop::Vital;
 
 /// So many go at a time: while one waits for the disk, others gather and are read.
-const FERRIES: usize = 6;
+pub const FERRIES: usize = 6;
 /// So many requests go together. Each has up to 24 KiB.
 const MOST: usize = 64;
 
@@ -53,13 +54,15 @@ impl Ferry {
         let ferry = Ferry { waiting, ended };
         for number in 1..=FERRIES {
             let (inner, fares, alive) = (Arc::clone(inner), fares.clone(), Sender::clone(&alive));
-            thread::Builder::new().name(format!("ferry-{number}")).spawn(move || {
+            let work = move || {
                 let _vital = Vital;
-                while let Ok(Some(first)) = fares.recv() {
-                    carry(&inner, first, &fares);
+                let mut goes_on = true;
+                while goes_on && let Ok(Some(first)) = fares.recv() {
+                    goes_on = carry(&inner, first, &fares);
                 }
                 drop((inner, alive));
-            })?;
+            };
+            thread::Builder::new().name(format!("ferry-{number}")).stack_size(STACK).spawn(work)?;
         }
         Ok(ferry)
     }
@@ -82,14 +85,19 @@ impl Drop for Ferry {
     }
 }
 
-/// Takes `first` across, with whoever waits beside it, and brings each its answer.
-fn carry(inner: &Inner, first: Fare, waiting: &Receiver<Option<Fare>>) {
+/// Takes `first` across, with whoever waits beside it, and brings each its answer; false when the
+/// end was among those that waited.
+fn carry(inner: &Inner, first: Fare, waiting: &Receiver<Option<Fare>>) -> bool {
     let mut fares = vec![first];
-    // The end waits behind all others: until then every ferry may find it.
-    while fares.len() < MOST
-        && let Ok(Some(fare)) = waiting.try_recv()
+    let mut goes_on = true;
+    while goes_on
+        && fares.len() < MOST
+        && let Ok(next) = waiting.try_recv()
     {
-        fares.push(fare);
+        match next {
+            Some(fare) => fares.push(fare),
+            None => goes_on = false,
+        }
     }
     let answer = cross(inner, &fares);
     let answers = match &answer {
@@ -107,6 +115,7 @@ fn carry(inner: &Inner, first: Fare, waiting: &Receiver<Option<Fare>>) {
     }
     // Nobody waits for the end of a connection.
     fares.into_iter().for_each(end);
+    goes_on
 }
 
 /// All requests in one, and the answer to that.
@@ -124,12 +133,12 @@ fn cross(inner: &Inner, fares: &[Fare]) -> io::Result<Vec<u8>> {
     let end = Instant::now() + WORK_TIME;
     let mut piece = [0; 16 * 1024];
     while batch::end_of_answer(&bytes) != Some(bytes.len()) {
+        if Instant::now() > end {
+            return Err(ErrorKind::TimedOut.into());
+        }
         match connection.read(&mut piece)? {
             0 => return Err(ErrorKind::UnexpectedEof.into()),
             count => bytes.extend_from_slice(&piece[..count]),
-        }
-        if Instant::now() > end {
-            return Err(ErrorKind::TimedOut.into());
         }
     }
     Ok(bytes)
@@ -151,7 +160,10 @@ fn end(fare: Fare) {
     let more = receive_at_once(&fare.socket, &mut [0]);
     if matches!(more, Ok(count) if count > 0) && fare.ticket.enter(Phase::Lingering) {
         // Rare, and bounded by the seats.
-        let _ = thread::Builder::new().name("gate-linger".into()).spawn(move || linger(&fare));
+        let _ = thread::Builder::new()
+            .name("gate-linger".into())
+            .stack_size(STACK)
+            .spawn(move || linger(&fare));
     }
 }
 

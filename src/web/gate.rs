@@ -32,7 +32,7 @@ pub const PERMITS: usize = 64;
 const BODIES: usize = 12 << 20;
 /// Alertmanager opens hundreds of connections within a second.
 const BACKLOG: i32 = 1024;
-const STACK: usize = 128 * 1024;
+pub const STACK: usize = 128 * 1024;
 /// How long a thread has nothing to do before it asks whether it is still needed.
 const BOREDOM: Duration = Duration::from_secs(30);
 /// After an error of `accept` (there are no descriptors left, mostly).

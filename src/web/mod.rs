@@ -50,6 +50,7 @@ pub use house::{Answer, House, NotSent, Reloaded, Sending, SentNow, Taken};
 pub use inner::Probe;
 
 use self::desk::{Desk, Seats, answer_stored, serve};
+use self::ferry::FERRIES;
 use self::gate::{Gate, PERMITS};
 use self::guard::Guard;
 use self::identity::{Identity, Shown};
@@ -108,7 +109,7 @@ impl Web {
             guard: Arc::clone(&guard),
             streams: Seats::new("large answers", "http-stream", STREAMS),
             waits: Seats::new("messages", "http-wait", WAITS),
-            disk: Seats::new("requests that wait for the disk", "http-stored", PERMITS),
+            disk: Seats::new("requests that wait for the disk", "http-stored", PERMITS + FERRIES),
             searches: Seats::new("looks into the history", "http-search", SEARCHES),
             pages: Seats::new("pages", "http-page", PAGES),
             stored,

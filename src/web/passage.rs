@@ -21,6 +21,7 @@ use super::line::{Beginning, Line};
 use super::reply::Reply;
 use super::seats::{Phase, Ticket};
 use super::timed::{Socket, Timed, receive_at_once};
+use crate::clock::Now;
 
 /// How long a client may be silent, and then how long its head may take.
 pub const HEAD_TIME: Duration = Duration::from_secs(3);
@@ -134,6 +135,10 @@ fn receive<'a>(
     let mut body = floor.budget.body();
     if head.framing == Framing::None {
         return Ok((head, body));
+    }
+    // A large body may come as fast as it is read, and chunks take long to be read.
+    if !matches!(head.framing, Framing::Length(length) if length <= ONE_WRITE) {
+        floor.crew.leave_door();
     }
     if !ticket.enter(Phase::Body) {
         return Err(Ended::Gone);
@@ -305,7 +310,8 @@ fn send(line: &mut Line, head: &Head, reply: Incoming) -> io::Result<()> {
 /// A refusal as it goes over the wire.
 pub fn printed(refusal: &Refusal) -> Vec<u8> {
     let reply = Reply::problem(&refusal.target, refusal.status, refusal.why);
-    if refusal.status == 405 { reply.with("Allow", "GET, HEAD, POST") } else { reply }.printed()
+    let reply = if refusal.status == 405 { reply.with("Allow", "GET, HEAD, POST") } else { reply };
+    reply.printed(Now::read().wall)
 }
 
 /// Closes our side and throws away what still comes: a close with unread bytes would be a reset,

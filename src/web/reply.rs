@@ -2,10 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::Read;
+use std::time::{Duration, UNIX_EPOCH};
 
+use httpdate::fmt_http_date;
 use serde::Serialize;
 use serde_json::json;
 use tiny_http::StatusCode;
+
+use crate::clock::Wall;
 
 /// On every answer: nothing is guessed, nothing is kept. No `Strict-Transport-Security` where TLS is
 /// spoken: it would hold for every other port of this name, too (RFC 6797, section 8.3).
@@ -89,8 +93,9 @@ impl Reply {
         Reply::whole(304, "text/html; charset=utf-8", Vec::new())
     }
 
-    /// As it goes over the wire, on a connection that ends with it. Of a stream, only the head.
-    pub fn printed(self) -> Vec<u8> {
+    /// As it goes over the wire at `now`, on a connection that ends with it. Of a stream, only the
+    /// head.
+    pub fn printed(self, now: Wall) -> Vec<u8> {
         let body = match self.body {
             Body::Whole(body) => body,
             Body::Stream(_) => Vec::new(),
@@ -98,7 +103,8 @@ impl Reply {
         let reason = StatusCode(self.status).default_reason_phrase();
         let mut text = String::with_capacity(256 + body.len());
         let _ = write!(text, "HTTP/1.1 {} {reason}\r\nConnection: close\r\n", self.status);
-        let _ = write!(text, "Content-Type: {}\r\n", self.content_type);
+        let date = fmt_http_date(UNIX_EPOCH + Duration::from_millis(now.0.max(0) as u64));
+        let _ = write!(text, "Date: {date}\r\nContent-Type: {}\r\n", self.content_type);
         let _ = write!(text, "Content-Length: {}\r\n", body.len());
         let headers = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in headers.chain(ALWAYS) {
