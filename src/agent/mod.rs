@@ -7,6 +7,7 @@ pub mod collect;
 mod ear;
 pub mod exec;
 pub mod gather;
+mod keepsake;
 pub mod local;
 pub mod machine;
 mod name;

@@ -2,6 +2,7 @@
 //! threads of their own, because asking for them may take any time.
 
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
@@ -10,6 +11,7 @@ use super::beat::line::{News, Tick};
 use super::beat::speaker::{Speaker, Voice};
 use super::ear::{Ear, Waker};
 use super::gather::{Collect, Gatherer};
+use super::keepsake::Keepsake;
 use super::machine;
 use super::names::Name;
 use super::path::Path;
@@ -51,14 +53,16 @@ pub fn run(
     let signals = Signals::new(&ear.waker())
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let mut settings = load(overrides).map_err(Failure::Configuration)?;
-    let mut agent = Agent::new(&settings, collect(&settings), &ear.waker())?;
+    let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+    let keepsake = Keepsake::open(directory);
+    let mut agent = Agent::new(&settings, collect(&settings), &ear.waker(), keepsake)?;
     systemd::tell("READY=1");
     slim::give_back();
     while agent.run(&mut ear, &signals)? == Wish::Reload {
         match load(overrides) {
             Ok(new) if new == settings => info!("the configuration is as it was"),
             Ok(new) => {
-                agent = Agent::new(&new, collect(&new), &ear.waker())?;
+                agent = Agent::new(&new, collect(&new), &ear.waker(), agent.keepsake)?;
                 settings = new;
             }
             Err(problems) => {
@@ -96,6 +100,7 @@ pub struct Agent {
     look: Mono,
     interval: Duration,
     watchdog: Option<systemd::Watchdog>,
+    keepsake: Keepsake,
 }
 
 /// A server, as far as there may be no way to it.
@@ -108,7 +113,8 @@ struct Group {
 }
 
 impl Agent {
-    /// Gets ready to speak as `settings` say, with the metrics that `collect` gives.
+    /// Gets ready to speak as `settings` say, with the metrics that `collect` gives, and later times
+    /// than are kept.
     ///
     /// # Errors
     /// What the machine lacks for it.
@@ -116,6 +122,7 @@ impl Agent {
         settings: &Settings,
         collect: Option<Collect>,
         waker: &Waker,
+        keepsake: Keepsake,
     ) -> Result<Agent, String> {
         let now = Now::read();
         let host = settings.host.clone().map_or_else(machine::hostname, Ok)?;
@@ -136,9 +143,8 @@ impl Agent {
         let every = words(settings.interval);
         info!("{} beats every {every} to {}", voice.host, servers.join(", "));
         let connections = paths.iter().map(|path| (path.group, path.connection.clone()));
-        let uptime = machine::uptime().ok();
         Ok(Agent {
-            speaker: Speaker::new(voice, connections, uptime, now),
+            speaker: Speaker::new(voice, connections, keepsake.told(), now),
             paths,
             names,
             groups: settings.servers.iter().map(|_| Group::default()).collect(),
@@ -146,6 +152,7 @@ impl Agent {
             look: now.mono,
             interval: settings.interval,
             watchdog: systemd::Watchdog::wanted(now.mono),
+            keepsake,
         })
     }
 
@@ -202,6 +209,7 @@ impl Agent {
         for (at, bytes) in self.speaker.due(Tick { now: Now::read(), at: Instant::now() }) {
             self.paths[at].send(&bytes);
         }
+        self.keepsake.keep(self.speaker.told());
     }
 
     /// Takes over what was found out about names, and asks again where that is due.

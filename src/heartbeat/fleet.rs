@@ -526,6 +526,19 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_begins_to_speak_long_after_the_boot_tells_no_boot() {
+        let boot = |id: &str, uptime: u32| {
+            format!(r#"{{"host":"web1","event":"boot","boot_id":"{id}","uptime":{uptime}}}"#)
+        };
+        let mut play = Play::new();
+        assert!(play.hear(&boot("b1", 600)).events().is_empty());
+        assert!(play.hear(&boot("b1", 700)).events().is_empty());
+        let told = play.hear(&boot("b2", 900)).events();
+        assert_eq!(told, ["web1 booted"], "its last boot is known, and this is another one");
+        assert_eq!(Play::new().hear(&boot("b1", 599)).events(), ["web1 booted"]);
+    }
+
+    #[test]
     fn a_repeated_boot_is_a_beat() {
         let mut play = Play::new();
         assert_eq!(play.hear(BOOT).events(), ["web1 booted"]);

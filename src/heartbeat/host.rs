@@ -19,6 +19,9 @@ pub const MAX_CONNECTIONS: usize = 16;
 /// connection or repeated by a careful sender.
 const SAME_BOOT: Duration = Duration::from_secs(120);
 
+/// A machine that has been up for longer, in seconds, has not just booted.
+const JUST_BOOTED: f64 = 600.0;
+
 /// A host of the fleet.
 #[derive(Debug)]
 pub struct Host {
@@ -150,8 +153,7 @@ impl Host {
             let fact = Fact::FirstHeard { host: self.name.as_ref().into(), connection };
             events.push(Event { at: now.wall, level: Level::Ok, fact });
         }
-        let says_boot = datagram.event == Kind::Boot;
-        if self.boots(datagram.boot_id.as_deref(), says_boot, now) {
+        if self.boots(datagram, now) {
             events.push(self.boot(now));
             self.cover(place, common, now);
         } else if self.connections[place].in_trouble() {
@@ -171,9 +173,10 @@ impl Host {
     }
 
     /// Whether a beat tells a boot that was not told before; notes its id.
-    fn boots(&mut self, boot_id: Option<&str>, says_boot: bool, now: Now) -> bool {
+    fn boots(&mut self, datagram: &Datagram, now: Now) -> bool {
+        let says_boot = datagram.event == Kind::Boot;
         let recent = self.booted.is_some_and(|booted| now.mono.since(booted) < SAME_BOOT);
-        let Some(id) = boot_id else {
+        let Some(id) = datagram.boot_id.as_deref() else {
             let boots = says_boot && !recent;
             self.named &= !boots;
             return boots;
@@ -186,8 +189,10 @@ impl Host {
             Some(boots) => Some(boots.current),
             None => None,
         };
-        // The first id of a host that beats is no boot: it only began to tell ids.
-        let new = previous.is_some() || says_boot;
+        // The first id of a host that beats is no boot: it only began to tell ids. Neither is that
+        // of an agent that begins to speak long after its machine did.
+        let just = datagram.uptime.is_none_or(|uptime| uptime < JUST_BOOTED);
+        let new = previous.is_some() || says_boot && just;
         self.boots = Some(Box::new(Boots { current: id.into(), previous }));
         let told = recent && !self.named;
         self.named = true;

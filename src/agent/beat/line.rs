@@ -89,14 +89,15 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line over which nothing was said, that promises a beat every `interval`.
-    pub fn new(interval: Duration) -> Line {
+    /// A line over which nothing was said, that promises a beat every `interval` and tells later
+    /// times than `told`.
+    pub fn new(interval: Duration, told: Wall) -> Line {
         Line {
             interval,
             letters: Vec::new(),
             id: 0,
             open: VecDeque::new(),
-            stamp: Stamp::default(),
+            stamp: Stamp::after(told),
             quality: Quality::default(),
             unanswered: None,
             rounds: 0,
@@ -104,6 +105,11 @@ impl Line {
             silent: false,
             hurried: false,
         }
+    }
+
+    /// The last time that was told.
+    pub fn told(&self) -> Wall {
+        self.stamp.told()
     }
 
     /// Has this to say and nothing else, soon.

@@ -43,6 +43,8 @@ struct Play {
     /// What the wall clock of the host is ahead of hbd's, in milliseconds.
     ahead: i64,
     start: Instant,
+    /// How long the host had been up when the play, or its agent, began; and when that was.
+    uptime: (Duration, Mono),
     /// On their way.
     flying: BinaryHeap<Reverse<Flight>>,
     sent: u64,
@@ -65,12 +67,13 @@ impl Play {
         rules.hosts.insert("web1".into(), host);
         let fleet = Fleet::restore(rules, [], None, BEGIN, "kernel");
         let mut play = Play {
-            speaker: speaker(connections, interval, uptime, BEGIN),
+            speaker: speaker(connections, interval, Wall(0), BEGIN),
             fleet,
             nets: vec![GOOD; connections.len()],
             now: BEGIN,
             ahead: 0,
             start: Instant::now(),
+            uptime: (uptime, BEGIN.mono),
             flying: BinaryHeap::new(),
             sent: 0,
             chance: 88_172_645_463_325_252,
@@ -146,7 +149,8 @@ impl Play {
         let tick = self.tick();
         if self.speaker.begins(tick.now) {
             let metrics = self.metrics.clone();
-            self.speaker.speak(&metrics, Some(HOUR), tick.now);
+            let (uptime, since) = self.uptime;
+            self.speaker.speak(&metrics, Some(uptime + tick.now.mono.since(since)), tick.now);
         }
         self.news.extend(self.speaker.news(tick.now));
         for (path, bytes) in self.speaker.due(tick) {
@@ -154,10 +158,11 @@ impl Play {
         }
     }
 
-    /// The agent is killed and starts again.
+    /// The agent is killed and starts again; it knows which time it told last.
     fn restart(&mut self, connections: &[&str], interval: Duration, uptime: Duration) {
         let now = self.tick().now;
-        self.speaker = speaker(connections, interval, uptime, now);
+        self.uptime = (uptime, now.mono);
+        self.speaker = speaker(connections, interval, self.speaker.told(), now);
     }
 
     fn told(&mut self) -> Vec<String> {
@@ -173,9 +178,9 @@ impl Play {
     }
 }
 
-fn speaker(connections: &[&str], interval: Duration, uptime: Duration, now: Now) -> Speaker {
+fn speaker(connections: &[&str], interval: Duration, told: Wall, now: Now) -> Speaker {
     let paths = connections.iter().map(|name| (0, (*name).to_owned()));
-    let mut speaker = Speaker::new(voice(interval), paths, Some(uptime), now);
+    let mut speaker = Speaker::new(voice(interval), paths, told, now);
     (0..connections.len()).for_each(|path| speaker.set_present(path, true));
     speaker
 }
@@ -269,7 +274,7 @@ fn a_boot_is_repeated_until_it_is_answered() {
     let mut play = Play::new(&["ipv4"], TEN, MINUTE);
     play.flying.clear();
     play.nets[0] = CUT;
-    play.run(HOUR);
+    play.run(5 * MINUTE);
     assert_eq!(play.told(), [""; 0]);
     play.nets[0] = GOOD;
     play.run(MINUTE);
@@ -314,6 +319,22 @@ fn a_clock_that_is_set_is_no_alarm() {
         }
         assert_eq!(play.told(), [""; 0], "{ahead} ms");
         assert_eq!(play.news, [], "{ahead} ms");
+    }
+}
+
+#[test]
+fn an_agent_that_starts_anew_after_its_clock_was_set_is_no_alarm() {
+    // An agent that starts with a clock that is a day ahead knows no better one.
+    for ahead in [-2_000, -120_000, -280_000, -86_400_000, 120_000] {
+        let mut play = Play::new(&["ipv4", "vpn"], TEN, HOUR);
+        play.run(15 * MINUTE);
+        for ahead in [ahead, 0] {
+            play.ahead = ahead;
+            play.run(SECOND);
+            play.restart(&["ipv4", "vpn"], TEN, 2 * HOUR);
+            play.run(10 * MINUTE);
+        }
+        assert_eq!(play.told(), [""; 0], "{ahead} ms");
     }
 }
 

@@ -8,12 +8,10 @@ use ring::hmac;
 
 use super::line::{Line, News, Tick};
 use super::parts;
-use crate::clock::{Mono, Now};
+use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::datagram::Kind;
 use crate::heartbeat::wire::Beat;
 
-/// Who just booted says so; a restart of the agent alone is no news.
-const JUST: Duration = Duration::from_secs(600);
 /// Metrics that take longer to collect follow the beat.
 const GATHER: Duration = Duration::from_millis(100);
 /// How long a goodbye is repeated.
@@ -60,21 +58,28 @@ pub struct Speaker {
 
 impl Speaker {
     /// Speaks over these connections, each to the server of that number; none of them can be used
-    /// before [`set_present`](Speaker::set_present). `uptime` is how long ago the machine booted.
+    /// before [`set_present`](Speaker::set_present). `told` is the last time that an agent of this
+    /// host told before, by its own clock: hbd believes no earlier one.
     pub fn new(
         voice: Voice,
         connections: impl IntoIterator<Item = (usize, String)>,
-        uptime: Option<Duration>,
+        told: Wall,
         now: Now,
     ) -> Speaker {
-        // hbd takes the event "boot" of a host that never told a boot id for a boot.
-        let boots = voice.boot_id.is_some() && uptime.is_some_and(|uptime| uptime < JUST);
+        // By the id hbd knows whether it heard of this boot. Without one, each start of the agent
+        // would be told as a boot.
+        let boots = voice.boot_id.is_some();
         let path = |(server, connection)| {
-            let line = Line::new(voice.interval);
+            let line = Line::new(voice.interval, told);
             Path { server, connection, line, present: false, boots, carries: false }
         };
         let paths = connections.into_iter().map(path).collect();
         Speaker { voice, paths, next_round: now.mono, gathering: None, farewell: None }
+    }
+
+    /// The last time that was told, by the clock that is believed.
+    pub fn told(&self) -> Wall {
+        self.paths.iter().map(|path| path.line.told()).max().unwrap_or_default()
     }
 
     /// Whether a connection can be used, or its trouble is to be reported. Where the machine has

@@ -45,6 +45,16 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// For a connection over which `told` was the last time that was told.
+    pub fn after(told: Wall) -> Stamp {
+        Stamp { ours: told, ..Stamp::default() }
+    }
+
+    /// The last time that was told by our tale, or by theirs where that was answered later.
+    pub fn told(&self) -> Wall {
+        self.ours
+    }
+
     /// The time for the next attempt to tell something, from 1.
     pub fn next(&mut self, attempt: u32, now: Now) -> (Wall, Tale) {
         let tale = match (self.good, attempt % 2) {
