@@ -109,7 +109,7 @@ pub struct Event {
     pub fact: Fact,
 }
 
-/// How many other hosts an [`Fact::Overdue`] names: when a whole site is gone, each of its
+/// How many other hosts an [`Fact::Overdue`] names, or rows an [`Fact::AlertsLost`]: when a whole site is gone, each of its
 /// thousands of events must not carry thousands of names.
 pub const MOST_OTHERS: usize = 10;
 
@@ -186,6 +186,13 @@ pub enum Fact {
     ChannelDelivers { channel: String, failed_for: Duration },
     /// How a backup plan fared, as its report words it: only the report knows modules and repositories.
     Backup { plan: String, title: String, details: Vec<(String, String)>, table: Option<Table> },
+    /// What was stored of backup alerts that were accepted cannot be read any more.
+    AlertsLost {
+        /// Key and defect of the rows, at most [`MOST_OTHERS`] of them.
+        rows: Vec<String>,
+        /// How many there are in all.
+        count: usize,
+    },
     /// The Alertmanager that is asked for its alerts has not answered for a while.
     AlertmanagerSilent { why: String },
     /// It answers again.
@@ -263,6 +270,7 @@ impl Event {
             Fact::StoreRefuses { .. }
             | Fact::StoreWrites { .. }
             | Fact::StoreMovedAside { .. }
+            | Fact::AlertsLost { .. }
             | Fact::AlertmanagerSilent { .. }
             | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { host: None, .. } => Subject::Daemon,
@@ -287,6 +295,7 @@ impl Event {
             | Fact::ChannelFails { .. }
             | Fact::ChannelDelivers { .. }
             | Fact::Backup { .. }
+            | Fact::AlertsLost { .. }
             | Fact::AlertmanagerSilent { .. }
             | Fact::AlertmanagerAnswers { .. }
             | Fact::DyndnsFails { .. }

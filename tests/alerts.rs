@@ -22,6 +22,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use heartbeat::clock::Now;
+use heartbeat::store::{Committed, Store, Table, Write as Row};
 use serde_json::{Value, json};
 use support::alertmanager::Alertmanager;
 use support::burst::{burst, percentiles};
@@ -282,6 +284,34 @@ fn what_cannot_be_stored_is_refused_but_told_and_taken_once_the_disk_is_back() {
     let hbd = place.start(&Setup::with(&redis));
     assert_eq!(hbd.alert(&webhook(&["1"])), 200);
     assert_eq!(hbd.settled(), 0.0, "that it was told is on the disk now");
+}
+
+#[test]
+fn an_alert_that_could_not_be_read_any_more_was_told_to_the_log_only_at_each_start() {
+    let place = Place::new();
+    let (mut store, _) = Store::open(&place.state(), Now::read()).unwrap();
+    let row = br#"{"alerts": [{"name": "Backup"#.to_vec();
+    store.write(Row::raw(Table::Pipelines, "batch/00000000000000000007", row));
+    assert_eq!(store.commit(Now::read()), Committed::Stored);
+    drop(store);
+    let setup = waits_for("redis://127.0.0.1:1");
+    let mut hbd = place.start(&setup);
+    let text = place.report(&hbd);
+    for words in [
+        "hbd can no longer read backup alerts that it accepted",
+        "batch/00000000000000000007: EOF while parsing a string",
+        "hbd backup --all",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let kinds = |hbd: &Hbd| hbd.request("GET", "/api/v1/events?kind=alerts_lost", b"").1;
+    for _ in 0..2 {
+        hbd.kill();
+        hbd = place.start(&setup);
+        place.posts(&hbd, 1);
+        let events = kinds(&hbd);
+        assert_eq!(events.matches(r#""kind":"alerts_lost""#).count(), 1, "{events}");
+    }
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn a_sound_repository_shows_its_newest_snapshot() {
     let seen = seen(&restic.settings());
     let age = heartbeat::clock::Now::read().wall.since(seen.newest.unwrap());
     assert!(age < Duration::from_secs(120), "{age:?}");
+    assert_eq!(seen.size, Some(10), "of the newest snapshot, whatever restic took it");
     assert_eq!((seen.locks, seen.locks_unknown, seen.check), (vec![], None, None));
 }
 
@@ -86,6 +87,7 @@ fn a_lock_is_told_with_its_holder() {
     assert_eq!(seen.locks.len(), 1);
     assert!(seen.locks[0].holder.contains(" at "), "{:?}", seen.locks);
     assert!(seen.locks[0].since.is_some() && !seen.locks[0].stale);
+    assert_eq!(seen.size, Some(10), "a lock of somebody else is not in the way");
     assert!(matches!(seen.check, Some(Check::Undecided(_))), "{:?}", seen.check);
 }
 
@@ -187,6 +189,46 @@ fn a_restic_that_hangs_is_killed_with_its_children_and_nothing_waits_for_long() 
             std::thread::yield_now();
         }
     }
+}
+
+#[test]
+fn a_size_that_cannot_be_told_costs_nothing_else_of_the_answer() {
+    let restic = Restic::new();
+    restic.make("d1/mail/uuid");
+    let pid = restic.path("pid");
+    // As of restic 0.14, whichever is installed: it noted no size in its snapshots.
+    let sizeless = r#"[ "$1" != snapshots ] || exec sh -c "restic $* | sed s/total_bytes_/x/""#;
+    let hang = format!("echo $$ >{}; sleep 300", pid.display());
+    for stats in [&hang, "echo '{\"total_size\":7}'; exit 1", "echo null"] {
+        let script = format!("{sizeless}\n[ \"$1\" = stats ] || exec restic \"$@\"\n{stats}");
+        let settings = RepoCheck {
+            restic_path: restic.script(&script),
+            timeout: Duration::from_secs(24),
+            deep: true,
+            ..restic.settings()
+        };
+        let begin = Instant::now();
+        let seen = seen(&settings);
+        assert!(begin.elapsed() < Duration::from_secs(20), "a part of its time: {stats}");
+        assert_eq!((seen.newest.is_some(), seen.size), (true, None), "{stats}");
+        assert_eq!((seen.locks, seen.locks_unknown), (vec![], None), "{stats}");
+        assert_eq!(seen.check, Some(Check::Sound), "{stats}");
+    }
+    let pid = std::fs::read_to_string(pid).expect("the size was asked for");
+    assert!(!lives(pid.trim()));
+}
+
+#[test]
+fn the_size_is_asked_for_without_a_lock_and_of_the_newest_snapshot() {
+    let restic = Restic::new();
+    let seen = restic.path("seen");
+    let id = "0f".repeat(32);
+    let list = format!(r#"[{{"time":"2026-11-20T22:53:42Z","id":"{id}"}}]"#);
+    let script = format!("echo \"$@\" >>{}; [ $1 != snapshots ] || echo '{list}'", seen.display());
+    condition(&RepoCheck { restic_path: restic.script(&script), ..restic.settings() });
+    let seen = std::fs::read_to_string(seen).unwrap();
+    let asked = format!("stats --mode restore-size --json {id} --no-lock --no-cache");
+    assert_eq!(seen.lines().last(), Some(asked.as_str()), "{seen}");
 }
 
 #[test]

@@ -59,6 +59,28 @@ pub enum Taken {
     Full,
 }
 
+/// A row that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// Its key.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl Damaged {
+    /// Whether alerts that were accepted may be lost with it. What notes a report is no loss: at
+    /// worst somebody is told again.
+    pub fn may_be_alerts(&self) -> bool {
+        !self.key.starts_with(REPORTED)
+    }
+
+    /// Takes the row out of the store, where it would be met again at each start.
+    pub fn remove(&self) -> Write {
+        Write::remove(Table::Pipelines, self.key.clone())
+    }
+}
+
 /// Alerts on their way through the pipelines.
 #[derive(Debug, Default)]
 pub struct Intake {
@@ -69,8 +91,7 @@ pub struct Intake {
     waiting: BTreeSet<String>,
     /// How many bytes wait.
     bytes: usize,
-    /// The keys of rows that could not be read.
-    damaged: Vec<String>,
+    damaged: Vec<Damaged>,
     reported: BTreeMap<String, Wall>,
     last: BatchId,
     /// An instance is reported again after this time; none: never.
@@ -82,27 +103,33 @@ impl Intake {
     pub fn restore(rows: Vec<(String, Vec<u8>)>, renotify: Option<Duration>) -> Intake {
         let mut intake = Intake { renotify, ..Intake::default() };
         for (key, row) in rows {
-            if let Some(number) = key.strip_prefix(BATCH)
-                && let (Ok(id), Ok(batch)) = (number.parse(), serde_json::from_slice::<Batch>(&row))
-            {
-                intake.last = intake.last.max(id);
-                intake.waiting.extend(batch.alerts.iter().map(Alert::instance));
-                intake.bytes += size(&batch.alerts);
-                intake.batches.insert(id, batch);
-            } else if let Some(instance) = key.strip_prefix(REPORTED)
-                && let Ok(at) = serde_json::from_slice(&row)
-            {
-                intake.reported.insert(instance.to_owned(), at);
-            } else {
-                intake.damaged.push(key);
+            if let Err(why) = intake.take_over(&key, &row) {
+                intake.damaged.push(Damaged { key, why });
             }
         }
         intake
     }
 
-    /// The keys of the rows that could not be read: somebody has to be told.
-    pub fn damaged(&self) -> &[String] {
-        &self.damaged
+    fn take_over(&mut self, key: &str, row: &[u8]) -> Result<(), String> {
+        if let Some(number) = key.strip_prefix(BATCH) {
+            let id = number.parse().map_err(|why| format!("its number is none: {why}"))?;
+            let batch: Batch = serde_json::from_slice(row).map_err(|why| why.to_string())?;
+            self.last = self.last.max(id);
+            self.waiting.extend(batch.alerts.iter().map(Alert::instance));
+            self.bytes += size(&batch.alerts);
+            self.batches.insert(id, batch);
+        } else if let Some(instance) = key.strip_prefix(REPORTED) {
+            let at = serde_json::from_slice(row).map_err(|why| why.to_string())?;
+            self.reported.insert(instance.to_owned(), at);
+        } else {
+            return Err("no row is called so".into());
+        }
+        Ok(())
+    }
+
+    /// The rows that could not be read, once: somebody has to be told, and they have to go.
+    pub fn take_damaged(&mut self) -> Vec<Damaged> {
+        std::mem::take(&mut self.damaged)
     }
 
     /// Another configuration: how soon an instance is reported again.
@@ -374,15 +401,24 @@ mod tests {
         let rows = rows.filter_map(|write| Some((write.key, write.value?))).collect();
         let mut next = Intake::restore(rows, Some(HOUR));
         assert_eq!(next.offer(vec![large(16)], at(3)), Taken::Full, "a restart forgets nothing");
-        assert!(next.damaged().is_empty());
+        assert_eq!(next.take_damaged(), []);
     }
 
     #[test]
-    fn a_row_that_cannot_be_read_is_named() {
+    fn a_row_that_cannot_be_read_is_named_with_what_is_wrong_and_removed() {
         let rows = ["batch/1", "batch/x", "reported/a", "other"];
         let rows = rows.map(|key| (key.to_owned(), b"{}".to_vec()));
-        let intake = Intake::restore(rows.clone().into(), None);
-        assert_eq!(intake.damaged(), rows.map(|(key, _)| key));
+        let mut intake = Intake::restore(rows.into(), None);
+        let damaged = intake.take_damaged();
+        let told = damaged.iter().map(|row| (row.key.as_str(), row.may_be_alerts()));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [("batch/1", true), ("batch/x", true), ("reported/a", false), ("other", true)]
+        );
+        assert!(damaged[0].why.starts_with("missing field `alerts`"), "{}", damaged[0].why);
+        assert!(damaged.iter().all(|row| !row.why.is_empty()));
+        assert_eq!(damaged[3].remove(), Write::remove(Table::Pipelines, "other"));
+        assert_eq!(intake.take_damaged(), [], "once is enough");
     }
 
     #[test]

@@ -15,14 +15,14 @@ use log::{error, info, warn};
 
 use super::alert::{self, Alert};
 use super::examine::{Examined, Examiner, unknown, worth_telling};
-use super::intake::{Batch, BatchId, Intake, MOST_ATTEMPTS, Taken};
+use super::intake::{Batch, BatchId, Damaged, Intake, MOST_ATTEMPTS, Taken};
 use super::kept;
 use super::question::{Question, about};
 use super::settings::{Correlator, RepoCheck};
 use super::verdict::Outcome;
-use crate::clock::Now;
+use crate::clock::{Now, Wall};
 use crate::effect::{Effect, Sink};
-use crate::event::Event;
+use crate::event::{Event, Fact, Level, MOST_OTHERS};
 use crate::stop::{Stop, Vital};
 use crate::store::Write;
 
@@ -30,6 +30,9 @@ use crate::store::Write;
 const DISK: Duration = Duration::from_secs(10);
 /// Redis' and restic's libraries and ours: a pipeline needs less than the default of 2 MB.
 const STACK: usize = 512 * 1024;
+/// How many characters are told of a row that cannot be read: its key, and what is wrong, may hold
+/// whatever is in it.
+const LONGEST_ROW: usize = 300;
 
 /// What the pipelines have to be told.
 #[derive(Clone, Debug)]
@@ -70,6 +73,24 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Lets go of rows that cannot be read: they are removed, and in the same transaction people are
+/// told which alerts were lost with them, so that it is told once and not at each start.
+fn given_up(damaged: &[Damaged], now: Wall) -> Effect {
+    for Damaged { key, why } in damaged {
+        error!("the stored row {key} of the pipelines is damaged, what it says is lost: {why}");
+    }
+    let writes = damaged.iter().map(Damaged::remove).collect();
+    let lost: Vec<_> = damaged.iter().filter(|row| row.may_be_alerts()).collect();
+    let told = lost.iter().take(MOST_OTHERS).map(|row| {
+        let words = format!("{}: {}", row.key, row.why);
+        words.chars().take(LONGEST_ROW).collect()
+    });
+    let fact = Fact::AlertsLost { rows: told.collect(), count: lost.len() };
+    let event = Event { at: now, level: Level::Critical, fact };
+    let events = if lost.is_empty() { Vec::new() } else { vec![event] };
+    Effect { writes, events, ..Effect::default() }
+}
+
 impl Pipelines {
     /// Takes over what the store kept ([`crate::store::Table::Pipelines`]) and resumes it.
     pub fn resume(
@@ -78,9 +99,10 @@ impl Pipelines {
         sink: Sink,
         stop: Stop,
     ) -> Arc<Pipelines> {
-        let intake = Intake::restore(rows, settings.renotify);
-        for key in intake.damaged() {
-            error!("the stored row {key} of the pipelines is damaged: what it says is lost");
+        let mut intake = Intake::restore(rows, settings.renotify);
+        let damaged = intake.take_damaged();
+        if !damaged.is_empty() {
+            sink(given_up(&damaged, Now::read().wall));
         }
         if intake.pipelines() > 0 {
             info!("{} backup alerts wait from before the start", intake.pipelines());
@@ -292,5 +314,40 @@ impl Pipelines {
     /// Every row, for a store that lost its own.
     pub fn every_row(&self) -> Vec<Write> {
         locked(&self.intake).every_row()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::EventId;
+    use crate::store::Table;
+
+    fn damaged(keys: &[&str]) -> Vec<Damaged> {
+        let why = "x".repeat(1_000);
+        keys.iter().map(|key| Damaged { key: (*key).into(), why: why.clone() }).collect()
+    }
+
+    #[test]
+    fn rows_that_cannot_be_read_are_told_and_removed_in_one_transaction() {
+        let keys: Vec<_> = (0..12).map(|number| format!("batch/{number}")).collect();
+        let keys: Vec<_> = keys.iter().map(String::as_str).chain(["reported/a"]).collect();
+        let effect = given_up(&damaged(&keys), Wall(7));
+        assert_eq!(
+            effect.writes,
+            keys.iter().map(|key| Write::remove(Table::Pipelines, *key)).collect::<Vec<_>>()
+        );
+        let [event] = &effect.events[..] else { panic!("{:?}", effect.events) };
+        assert_eq!((event.at, event.level), (Wall(7), Level::Critical));
+        let message = event.message(EventId(1));
+        let (_, rows) = &message.details[0];
+        assert!(rows.starts_with("batch/0: xxx") && rows.ends_with("\nand 2 more"), "{rows}");
+        assert!(rows.len() < 4_000, "however much is wrong");
+    }
+
+    #[test]
+    fn a_report_that_is_no_longer_noted_is_nobodys_concern() {
+        let effect = given_up(&damaged(&["reported/a"]), Wall(7));
+        assert_eq!((effect.writes.len(), effect.events), (1, vec![]));
     }
 }

@@ -23,6 +23,10 @@ const AT_ONCE: usize = 2;
 /// All repositories together may take this many times as long as one.
 const ALL_TOGETHER: u32 = 3;
 
+/// This part of a repository's time its size is worth: one figure must not cost the repositories
+/// that come after it their turn.
+const SIZE_PART: u32 = 4;
+
 /// What is said of a repository whose turn never came.
 const NO_TIME: &str = "no time was left";
 
@@ -61,7 +65,7 @@ pub struct Seen {
     /// When its newest snapshot was taken; none when there is no snapshot.
     #[serde(serialize_with = "crate::snapshot::rfc3339")]
     pub newest: Option<Wall>,
-    /// How many bytes that holds, where restic says so cheaply.
+    /// How many bytes that holds, where restic says so in time.
     pub size: Option<u64>,
     /// Who holds it.
     pub locks: Vec<Lock>,
@@ -227,7 +231,19 @@ impl Place<'_> {
         if self.settings.deep {
             seen.check = Some(self.deep(&seen, until));
         }
+        // Last, for it matters least.
+        if let (None, Some(id)) = (seen.size, &snapshots.id) {
+            seen.size = self.size(id, until);
+        }
         Condition::Open(seen)
+    }
+
+    /// How many bytes a snapshot holds. An older restic did not note that in the snapshot, so all
+    /// of its folders are read; where that takes too long or fails, it is not known.
+    fn size(&self, id: &str, until: Instant) -> Option<u64> {
+        let until = until.min(Instant::now() + self.settings.timeout / SIZE_PART);
+        let counted = self.run(&["stats", "--mode", "restore-size", "--json", id], until).ok()?;
+        restic::restore_size(&counted.stdout).filter(|_| counted.code == Some(0))
     }
 
     fn locks(&self, until: Instant) -> Result<Vec<Lock>, String> {

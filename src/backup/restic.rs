@@ -55,11 +55,13 @@ pub fn complaint(stderr: &str) -> String {
 }
 
 /// What the list of snapshots says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshots {
     /// When the newest was taken; none when there is no snapshot.
     pub newest: Option<Wall>,
-    /// How many bytes it holds; known since restic 0.17.
+    /// Its id.
+    pub id: Option<String>,
+    /// How many bytes it holds; known of those that restic 0.17 or later took.
     pub size: Option<u64>,
 }
 
@@ -68,6 +70,8 @@ pub fn snapshots(stdout: &str) -> Option<Snapshots> {
     #[derive(Deserialize)]
     struct Snapshot {
         time: String,
+        #[serde(default)]
+        id: String,
         summary: Option<Summary>,
     }
     #[derive(Deserialize)]
@@ -84,11 +88,12 @@ pub fn snapshots(stdout: &str) -> Option<Snapshots> {
     };
     let newest = list
         .into_iter()
-        .filter_map(|snapshot| Some((moment(&snapshot.time)?, snapshot.summary)))
+        .filter_map(|snapshot| Some((moment(&snapshot.time)?, snapshot)))
         .max_by_key(|(time, _)| *time);
     Some(match newest {
-        Some((time, summary)) => Snapshots {
+        Some((time, Snapshot { id, summary, .. })) => Snapshots {
             newest: Some(time),
+            id: is_id(&id).then_some(id),
             size: summary.and_then(|summary| summary.total_bytes_processed),
         },
         None => Snapshots::default(),
@@ -98,7 +103,16 @@ pub fn snapshots(stdout: &str) -> Option<Snapshots> {
 fn cut_off_snapshots(text: &str) -> Option<Snapshots> {
     let times = text.split("\"time\":\"").skip(1).filter_map(|rest| rest.split('"').next());
     let newest = times.filter_map(moment).max()?;
-    Some(Snapshots { newest: Some(newest), size: None })
+    Some(Snapshots { newest: Some(newest), ..Snapshots::default() })
+}
+
+/// Reads `restic stats --mode restore-size --json`: the bytes.
+pub fn restore_size(stdout: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Stats {
+        total_size: u64,
+    }
+    serde_json::from_str(stdout.trim()).ok().map(|stats: Stats| stats.total_size)
 }
 
 /// A lock on a repository.
@@ -141,8 +155,11 @@ pub fn lock(stdout: &str, now: Wall) -> Option<Lock> {
 
 /// Reads `restic list locks`: the ids.
 pub fn lock_ids(stdout: &str) -> Vec<&str> {
-    let is_id = |id: &&str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    stdout.lines().map(str::trim).filter(is_id).collect()
+    stdout.lines().map(str::trim).filter(|line| is_id(line)).collect()
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -186,12 +203,26 @@ mod tests {
             {"time":"2026-11-20T22:53:42Z"}]"#;
         let found = snapshots(list).unwrap();
         assert_eq!(found.newest.unwrap().to_string(), "2026-11-21T22:53:43.000Z");
-        assert_eq!(found.size, Some(7));
+        assert_eq!((found.id, found.size), (None, Some(7)));
         let cut = &list[..list.find("\"summary").unwrap()];
         assert_eq!(snapshots(&cut.replace(" ", "")).unwrap().newest, found.newest);
         assert_eq!(snapshots("[]"), Some(Snapshots::default()));
         assert_eq!(snapshots("null\n"), Some(Snapshots::default()));
         assert_eq!(snapshots("nonsense"), None);
+    }
+
+    #[test]
+    fn the_size_of_a_snapshot_of_an_older_restic_is_asked_for_by_its_id() {
+        let id = "0f".repeat(32);
+        let list = |id: &str| format!(r#"[{{"time":"2026-11-20T22:53:42Z","id":"{id}"}}]"#);
+        let found = snapshots(&list(&id)).unwrap();
+        assert_eq!((found.id, found.size), (Some(id), None));
+        assert_eq!(snapshots(&list("--help")).unwrap().id, None, "no argument of its own");
+        let stats = r#"{"total_size":5000000000,"total_file_count":2}"#;
+        assert_eq!(restore_size(&format!("{stats}\n")), Some(5_000_000_000));
+        for odd in ["", "null", "{}", r#"{"total_size":-1}"#] {
+            assert_eq!(restore_size(odd), None, "{odd}");
+        }
     }
 
     #[test]

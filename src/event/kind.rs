@@ -4,7 +4,7 @@ use super::Fact;
 
 impl Fact {
     /// Every kind that there is, in the order of the enum.
-    pub const KINDS: [&'static str; 20] = [
+    pub const KINDS: [&'static str; 21] = [
         "overdue",
         "shutdown",
         "back",
@@ -20,6 +20,7 @@ impl Fact {
         "channel_fails",
         "channel_delivers",
         "backup",
+        "alerts_lost",
         "alertmanager_silent",
         "alertmanager_answers",
         "dyndns_fails",
@@ -45,6 +46,7 @@ impl Fact {
             Fact::ChannelFails { .. } => "channel_fails",
             Fact::ChannelDelivers { .. } => "channel_delivers",
             Fact::Backup { .. } => "backup",
+            Fact::AlertsLost { .. } => "alerts_lost",
             Fact::AlertmanagerSilent { .. } => "alertmanager_silent",
             Fact::AlertmanagerAnswers { .. } => "alertmanager_answers",
             Fact::DyndnsFails { .. } => "dyndns_fails",

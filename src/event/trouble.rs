@@ -80,6 +80,7 @@ impl Event {
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelDelivers { .. }
             | Fact::Backup { .. }
+            | Fact::AlertsLost { .. }
             | Fact::DyndnsKept { .. }
             | Fact::AlertmanagerAnswers { .. }
             | Fact::Custom { .. } => None,
@@ -116,6 +117,7 @@ impl Event {
             | Fact::StoreMovedAside { .. }
             | Fact::ChannelFails { .. }
             | Fact::Backup { .. }
+            | Fact::AlertsLost { .. }
             | Fact::AlertmanagerSilent { .. }
             | Fact::DyndnsFails { .. }
             | Fact::Custom { .. } => Vec::new(),
@@ -141,6 +143,7 @@ impl Event {
             | Fact::ChannelFails { .. }
             | Fact::ChannelDelivers { .. }
             | Fact::Backup { .. }
+            | Fact::AlertsLost { .. }
             | Fact::AlertmanagerSilent { .. }
             | Fact::AlertmanagerAnswers { .. }
             | Fact::DyndnsFails { .. }

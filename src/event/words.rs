@@ -27,6 +27,9 @@ impl Event {
             }
             Fact::ChannelDelivers { channel, .. } => format!("channel {channel} delivers again"),
             Fact::Backup { title, .. } => title.clone(),
+            Fact::AlertsLost { .. } => {
+                "hbd can no longer read backup alerts that it accepted".into()
+            }
             Fact::AlertmanagerSilent { why } => {
                 format!("Alertmanager cannot be asked about backups: {why}")
             }
@@ -74,6 +77,7 @@ impl Event {
                 vec![("meanwhile", "a backup that fails would not be noticed here".into())]
             }
             Fact::AlertmanagerAnswers { silent_for } => vec![("silent for", words(*silent_for))],
+            Fact::AlertsLost { rows, count } => lost_alerts(rows, *count),
             Fact::StoreMovedAside { why, to } => vec![
                 ("why", why.clone()),
                 ("kept as", to.clone()),
@@ -105,6 +109,14 @@ fn was_then(last: Wall, how: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
+fn lost_alerts(rows: &[String], count: usize) -> Vec<(&'static str, String)> {
+    vec![
+        ("not readable", lines(rows, count)),
+        ("lost", "which backups they were about: nobody will be told of these".into()),
+        ("to do", "look how all backups fared: hbd backup --all".into()),
+    ]
+}
+
 const UNANNOUNCED: &str = "it was not announced by a shutdown";
 const STALE_NAME: &str = "the name may lead to an address that is no longer the host's";
 
@@ -121,6 +133,14 @@ fn listed(names: &[String], count: usize) -> String {
     match count.saturating_sub(names.len()) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+/// One below the other, then how many more of `count` there are.
+fn lines(rows: &[String], count: usize) -> String {
+    match count.saturating_sub(rows.len()) {
+        0 => rows.join("\n"),
+        more => format!("{}\nand {more} more", rows.join("\n")),
     }
 }
 

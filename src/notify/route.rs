@@ -61,6 +61,10 @@ impl Routes {
                 let beside = hearing(self.neighbours(&channel));
                 if beside.is_empty() { hearing(self.others(&channel)) } else { beside }
             }
+            // Whoever would have heard the report hears why there will be none.
+            Subject::Daemon if matches!(event.fact, Fact::AlertsLost { .. }) => {
+                hearing(self.backups.clone())
+            }
             Subject::Daemon => hearing(self.of_daemon()),
         }
     }
@@ -177,6 +181,14 @@ mod tests {
         let fact =
             Fact::Backup { plan: "1".into(), title: "t".into(), details: Vec::new(), table: None };
         assert_eq!(targets(&Event { at: Wall(0), level: Level::Ok, fact }), ["mail"]);
+    }
+
+    #[test]
+    fn alerts_that_were_lost_are_told_to_those_who_hear_about_backups() {
+        let fact = Fact::AlertsLost { rows: Vec::new(), count: 1 };
+        let event = Event { at: Wall(0), level: Level::Critical, fact };
+        let routes = Routes { backups: vec!["chat".into(), "pager".into()], ..routes() };
+        assert_eq!(routes.targets(&event).into_iter().collect::<Vec<_>>(), ["chat", "pager"]);
     }
 
     #[test]

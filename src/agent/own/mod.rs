@@ -179,6 +179,16 @@ mod tests {
         }
     }
 
+    /// Waits until a process is gone, or merely waits to be reaped.
+    fn wait_for_end(id: &str) {
+        let stat = format!("/proc/{}/stat", id.trim());
+        let begin = Instant::now();
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it was not killed");
+            thread::yield_now();
+        }
+    }
+
     /// All but how long it took.
     fn shown(metrics: &[(String, f64)]) -> Vec<String> {
         let timeless = metrics.iter().filter(|(path, _)| !path.ends_with(".seconds"));
@@ -222,9 +232,12 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_killed_with_its_children_and_the_others_run() {
         let folder = tempfile::tempdir().unwrap();
-        put(folder.path(), "a", "sleep 600 & echo half 1; wait");
+        let child = folder.path().join(".child");
+        let script = format!("sleep 600 & echo $! > {}; echo half 1; wait", child.display());
+        put(folder.path(), "a", &script);
         put(folder.path(), "b", "echo whole 1");
-        let settings = Settings { deadline: Duration::from_millis(300), ..settings(&folder) };
+        // Time enough to begin its child, however busy the machine is.
+        let settings = Settings { deadline: Duration::from_secs(2), ..settings(&folder) };
         let (_stopper, stop) = stop::channel();
         let begin = Instant::now();
         let metrics = once(&settings, &stop);
@@ -233,6 +246,8 @@ mod tests {
             shown(&metrics),
             ["own_monitor.a.exit_code=124", "own_monitor.b.exit_code=0", "whole=1"]
         );
+        let id = fs::read_to_string(child).expect("the child was begun");
+        wait_for_end(&id);
     }
 
     #[test]
@@ -287,11 +302,8 @@ mod tests {
             assert!(begin.elapsed() < Duration::from_secs(60), "it was never started");
             assert_eq!(own.latest(Now::read()), [], "nobody waits for it");
         }
-        let stat = format!("/proc/{}/stat", fs::read_to_string(&alive).unwrap().trim());
+        let id = fs::read_to_string(&alive).unwrap();
         drop(stopper);
-        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "it was not killed");
-            thread::yield_now();
-        }
+        wait_for_end(&id);
     }
 }

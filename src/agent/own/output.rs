@@ -22,10 +22,13 @@ pub struct Output {
 
 /// Reads what a program printed on its standard output.
 ///
-/// A `|` makes it the output of a plugin. Otherwise it is one when not a single line is a path and
-/// a value: then it only says how things are, and its exit code tells the rest.
+/// A `|` makes it the output of a plugin, unless it is in a comment: a line that begins with `#`.
+/// Otherwise it is one when not a single line is a path and a value: then it only says how things
+/// are, and its exit code tells the rest.
 pub fn parse(text: &str) -> Output {
-    let mut output = if text.contains('|') { plugin(text) } else { lines(text) };
+    let told: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
+    let is_plugin = told.iter().any(|line| line.contains('|'));
+    let mut output = if is_plugin { plugin(&told.join("\n")) } else { lines(text) };
     let found = output.metrics.len() + output.perfdata.len();
     if found > MOST {
         output.doubt = Some(format!("it printed {found} metrics, the first {MOST} are taken"));
@@ -35,13 +38,17 @@ pub fn parse(text: &str) -> Output {
     output
 }
 
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with('#')
+}
+
 fn lines(text: &str) -> Output {
     let mut output = Output::default();
     let mut odd = None;
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
         match metric(line) {
-            _ if line.is_empty() || line.starts_with('#') => {}
+            _ if line.is_empty() || is_comment(line) => {}
             Some(metric) => output.metrics.push(metric),
             None => odd = odd.or(Some((number, line))),
         }
@@ -159,6 +166,18 @@ mod tests {
         let output = parse("# raid\nraid_monitor.md0.degraded 1\n\n  load 2.5e-1 \ncold\t-7\n");
         assert_eq!(shown(&output.metrics), "raid_monitor.md0.degraded=1 load=0.25 cold=-7");
         assert_eq!((output.perfdata, output.doubt), (vec![], None));
+    }
+
+    #[test]
+    fn a_bar_in_a_comment_made_a_plugin_of_lines_and_all_was_lost() {
+        let output = parse("# total | used\nraid.degraded 1\n  #|\nodd\n");
+        assert_eq!(shown(&output.metrics), "raid.degraded=1");
+        assert_eq!(output.perfdata, []);
+        let doubt = output.doubt.unwrap();
+        assert!(doubt.starts_with("line 4 of its output"), "as the operator counts: {doubt}");
+        let output = parse("# total | used\nOK | one=1\nmore\n# more | of it\nyet more | two=2\n");
+        assert_eq!(shown(&output.perfdata), "one=1 two=2");
+        assert_eq!((output.metrics, output.doubt), (vec![], None));
     }
 
     #[test]
