@@ -295,6 +295,26 @@ fn the_example_documents_only_keys_that_there_are() {
     );
 }
 
+/// A repeat comes up to one group_interval late. Without the line a Prometheus that died was missed
+/// after twelve hours.
+#[test]
+fn the_example_waits_for_a_watchdog_as_its_example_of_an_alertmanager_sends_it() {
+    let routes = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/examples/alertmanager.yml");
+    let routes: serde_yaml::Value =
+        serde_yaml::from_str(&fs::read_to_string(routes).unwrap()).unwrap();
+    let routes = routes["route"]["routes"].as_sequence().unwrap();
+    let watchdog = |route: &&serde_yaml::Value| {
+        route["matchers"][0].as_str().is_some_and(|matcher| matcher.contains("Watchdog"))
+    };
+    let route = routes.iter().find(watchdog).unwrap();
+    let time = |key: &str| humantime::parse_duration(route[key].as_str().unwrap()).unwrap();
+    let repeats = time("repeat_interval") + time("group_interval");
+    let place = Place::new();
+    let config = load(&place.write("heartbeat.yaml", &whole_example(), 0o600));
+    let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.hosts["prometheus"].interval, Some(repeats));
+}
+
 /// A key that does not exist is answered with those that do.
 #[test]
 fn the_example_documents_every_key_that_there_is() {
