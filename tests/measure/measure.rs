@@ -28,6 +28,7 @@ mod chronicle;
 
 use chronicle::{DAY, Hosts, MIDNIGHT, World};
 
+mod agent;
 mod alerts;
 #[path = "../support/burst.rs"]
 mod burst;
@@ -37,10 +38,11 @@ mod certificates;
 mod crowd;
 mod crowds;
 
-const ALL: [(&str, fn()); 10] = [
+const ALL: [(&str, fn()); 11] = [
     ("sizes", sizes),
     ("rates", datagram_rates),
     ("start", start_and_idle),
+    ("agent", agent::agent),
     ("alerts", alerts::alerts),
     ("crowds", crowds::crowds),
     ("flood", flood),
@@ -127,12 +129,9 @@ impl Daemon {
         line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("the counter")
     }
 
-    /// Proportional set size in kB (proc(5), smaps_rollup).
+    /// Proportional set size in kB.
     fn memory(&self) -> u64 {
-        let path = format!("/proc/{}/smaps_rollup", self.process.id());
-        let text = fs::read_to_string(path).expect("the process lives");
-        let line = text.lines().find(|line| line.starts_with("Pss:")).expect("a line");
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+        kilobytes(self.process.id(), "Pss")
     }
 }
 
@@ -141,6 +140,15 @@ impl Drop for Daemon {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// A line of a process's memory (proc(5), smaps_rollup).
+fn kilobytes(process: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup"));
+    let text = text.expect("the process lives");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kb = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kb.expect("a number")
 }
 
 fn after(line: &str, words: &str) -> SocketAddr {
