@@ -316,12 +316,12 @@ impl Agent {
                     path.doubt = None;
                     match news {
                         Some(news) => path.report(&news, true),
-                        None if !known => {
-                            info!("{} answers", path.label());
-                            // The way is found, and the first beat went all of it.
-                            slim::give_back();
-                        }
+                        None if !known => info!("{} answers", path.label()),
                         None => {}
+                    }
+                    if !known {
+                        // The way is found, and the first beat went all of it.
+                        slim::give_back();
                     }
                 }
                 Err(why) => self.paths[at].doubt = Some(why.into()),
