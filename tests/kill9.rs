@@ -255,9 +255,12 @@ fn judge_channel(channel: &str, arrivals: &[Arrival]) -> usize {
     for arrival in arrivals {
         let earlier = last_of_event.insert(&arrival.event, arrival);
         let last = last_of_host.insert(&arrival.host, &arrival.event).unwrap_or("");
-        // A message that told of several events is repeated as a whole, from its first.
-        let whole = earlier.is_some_and(|earlier| earlier.message == arrival.message);
-        assert!(whole || last <= &*arrival.event, "{channel}: {arrival:?} came after {last}");
+        // What one message told is repeated from its first event: in one message, or each alone.
+        let with_last = last_of_event.get(last).map(|last| &last.message);
+        let again = earlier.is_some_and(|earlier| {
+            [Some(&arrival.message), with_last].contains(&Some(&earlier.message))
+        });
+        assert!(again || last <= &*arrival.event, "{channel}: {arrival:?} came after {last}");
         let Some(earlier) = earlier else { continue };
         repeats += 1;
         assert!(arrival.marked, "{channel}: {arrival:?} came before and does not say so");
