@@ -74,28 +74,39 @@ pub fn answers(mut bytes: &[u8], count: usize) -> Option<Vec<&[u8]>> {
 
 /// The body of an answer to a batch.
 pub fn body_of(answer: &[u8]) -> Option<&[u8]> {
-    let (head, body) = answer.split_at_checked(head_of_answer(answer)?.0)?;
-    let mut lines = std::str::from_utf8(head).ok()?.lines();
-    let well = lines.next()?.starts_with("HTTP/1.1 200 ");
-    let batch = lines.any(|line| {
-        let (name, value) = line.split_once(':').unwrap_or_default();
-        name.eq_ignore_ascii_case("Content-Type") && value.trim() == TYPE
-    });
-    (well && batch).then_some(body)
+    let head = AnswerHead::read(answer)?;
+    let is_batch = (head.status, head.content_type) == (200, Some(TYPE));
+    is_batch.then(|| &answer[head.length..])
 }
 
 /// Where an answer ends, when its head is there and says how long the body is.
 pub fn end_of_answer(bytes: &[u8]) -> Option<usize> {
-    let (head, length) = head_of_answer(bytes)?;
-    head.checked_add(length)
+    let head = AnswerHead::read(bytes)?;
+    head.length.checked_add(head.body)
 }
 
-/// How long the head of an answer is, and how long it says that the body is.
-fn head_of_answer(bytes: &[u8]) -> Option<(usize, usize)> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    let mut parsed = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(length) = parsed.parse(bytes).ok()? else { return None };
-    Some((length, length_of(parsed.headers)?))
+struct AnswerHead<'a> {
+    status: u16,
+    content_type: Option<&'a str>,
+    /// How long it is.
+    length: usize,
+    /// How long it says that the body is.
+    body: usize,
+}
+
+impl<'a> AnswerHead<'a> {
+    fn read(bytes: &'a [u8]) -> Option<AnswerHead<'a>> {
+        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+        let mut parsed = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(length) = parsed.parse(bytes).ok()? else { return None };
+        let content_type = text_of(parsed.headers, "Content-Type");
+        Some(AnswerHead {
+            status: parsed.code?,
+            content_type,
+            length,
+            body: length_of(parsed.headers)?,
+        })
+    }
 }
 
 fn length_of(headers: &[httparse::Header]) -> Option<usize> {

@@ -3,7 +3,7 @@
 //! more than all that is done about it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,11 +12,12 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use socket2::SockRef;
 
 use super::batch;
+use super::crew::Crew;
 use super::gate::STACK;
 use super::inner::Inner;
-use super::passage::{LINGER, WORK_TIME, printed, unavailable};
+use super::passage::{LINGER, WORK_TIME, linger, printed, unavailable};
 use super::seats::{Phase, Ticket};
-use super::timed::receive_at_once;
+use super::timed::{Socket, receive_at_once};
 use crate::stop::Vital;
 
 /// So many go at a time: while one waits for the disk, others gather and are read.
@@ -120,9 +121,7 @@ fn carry(inner: &Inner, first: Fare, waiting: &Receiver<Option<Fare>>) -> bool {
 
 /// All requests in one, and the answer to that.
 fn cross(inner: &Inner, fares: &[Fare]) -> io::Result<Vec<u8>> {
-    let mut connection = inner.connect()?;
-    connection.set_read_timeout(Some(WORK_TIME))?;
-    connection.set_write_timeout(Some(WORK_TIME))?;
+    let mut connection = inner.connect(WORK_TIME)?;
     let length: usize = fares.iter().map(|fare| fare.message.len()).sum();
     let mut bytes = Vec::with_capacity(length + 256);
     write!(bytes, "POST / HTTP/1.1\r\n{}: {}\r\n", batch::HEADER, fares.len())?;
@@ -160,25 +159,11 @@ fn end(fare: Fare) {
     let more = receive_at_once(&fare.socket, &mut [0]);
     if matches!(more, Ok(count) if count > 0) && fare.ticket.enter(Phase::Lingering) {
         // Rare, and bounded by the seats.
-        let _ = thread::Builder::new()
-            .name("gate-linger".into())
-            .stack_size(STACK)
-            .spawn(move || linger(&fare));
-    }
-}
-
-/// As the gate does after an answer: what a client still says must not take it away.
-fn linger(fare: &Fare) {
-    let end = Instant::now() + LINGER;
-    let _ = fare.socket.shutdown(Shutdown::Write);
-    let mut buffer = [0; 4 * 1024];
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || fare.socket.set_read_timeout(Some(left)).is_err() {
-            return;
-        }
-        if !matches!((&*fare.socket).read(&mut buffer), Ok(count) if count > 0) {
-            return;
-        }
+        let _ =
+            thread::Builder::new().name("gate-linger".into()).stack_size(STACK).spawn(move || {
+                // This thread is none of the gate's.
+                let (socket, crew) = (&*fare.socket, &Crew::default());
+                linger(Socket { socket, crew, end: Instant::now() + LINGER, stall: LINGER });
+            });
     }
 }

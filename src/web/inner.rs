@@ -49,10 +49,10 @@ impl Inner {
         Ok(Inner { running, directory, stop })
     }
 
-    /// A connection to it.
-    pub fn connect(&self) -> io::Result<UnixStream> {
+    /// A connection to it, on which each wait may take so long.
+    pub fn connect(&self, patience: Duration) -> io::Result<UnixStream> {
         let running = self.running();
-        match UnixStream::connect(&running.path) {
+        let connection = match UnixStream::connect(&running.path) {
             Err(why)
                 if matches!(
                     why.kind(),
@@ -62,16 +62,17 @@ impl Inner {
                 UnixStream::connect(self.replace(running.number)?)
             }
             other => other,
-        }
+        }?;
+        connection.set_read_timeout(Some(patience))?;
+        connection.set_write_timeout(Some(patience))?;
+        Ok(connection)
     }
 
     /// Asks it something simple; an error when there is no answer until `end`.
     pub fn answers(&self, end: Instant) -> io::Result<()> {
         const OK: &[u8] = b"HTTP/1.1 200 ";
         let patience = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let mut connection = self.connect()?;
-        connection.set_read_timeout(Some(patience))?;
-        connection.set_write_timeout(Some(patience))?;
+        let mut connection = self.connect(patience)?;
         connection.write_all(
             b"GET /-/healthy HTTP/1.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         )?;
@@ -241,7 +242,7 @@ mod tests {
         let (_stopper, stop) = crate::stop::channel();
         let inner = Inner::start(scratch.path(), stop).unwrap();
         fs::remove_file(inner.running().path).unwrap();
-        inner.connect().unwrap();
+        inner.connect(Duration::from_secs(1)).unwrap();
         assert_eq!(inner.running().number, 1);
     }
 }

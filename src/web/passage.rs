@@ -215,9 +215,7 @@ fn pass_on(head: &Head, body: Body, sender: &Sender, floor: &Floor) -> io::Resul
     let permit = floor.permits.take(WORK_TIME).ok_or(ErrorKind::TimedOut)?;
     // Kept open for the next request, it would keep a thread of tiny_http's pool, which does not
     // grow for connections that come at the same moment.
-    let mut inner = floor.inner.connect()?;
-    inner.set_read_timeout(Some(WORK_TIME))?;
-    inner.set_write_timeout(Some(WORK_TIME))?;
+    let mut inner = floor.inner.connect(WORK_TIME)?;
     if body.bytes().len() <= ONE_WRITE {
         inner.write_all(&message(head, body.bytes(), sender))?;
     } else {
@@ -316,7 +314,7 @@ pub fn printed(refusal: &Refusal) -> Vec<u8> {
 
 /// Closes our side and throws away what still comes: a close with unread bytes would be a reset,
 /// and that takes the answer away from the client (RFC 9112, section 9.6).
-fn linger(mut client: Socket) {
+pub fn linger(mut client: Socket) {
     let _ = client.socket.shutdown(Shutdown::Write);
     let mut buffer = vec![0; 8 * 1024];
     while matches!(client.read(&mut buffer), Ok(count) if count > 0) {}
