@@ -109,8 +109,8 @@ pub struct Event {
     pub fact: Fact,
 }
 
-/// How many other hosts an [`Fact::Overdue`] names, or rows an [`Fact::AlertsLost`]: when a whole site is gone, each of its
-/// thousands of events must not carry thousands of names.
+/// How many other hosts an [`Fact::Overdue`] names, or rows an [`Fact::AlertsLost`]: when a whole
+/// site is gone, each of its thousands of events must not carry thousands of names.
 pub const MOST_OTHERS: usize = 10;
 
 /// What happened. Words are given by [`Event::message`], and by nothing else.

@@ -65,8 +65,9 @@ pub fn relevant(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
     };
     let firing =
         |alert: &Map<String, Value>| alert.get("status").and_then(Value::as_str) == Some("firing");
-    let alerts = array(body.remove("alerts")).into_iter();
-    Ok(picked(alerts.filter_map(|alert| read(alert, firing)), names))
+    let Some(Value::Array(mut alerts)) = body.remove("alerts") else { return Ok(Vec::new()) };
+    alerts.retain(|alert| alert.as_object().is_some_and(firing));
+    Ok(picked(alerts.into_iter().filter_map(read), names))
 }
 
 /// Which alerts are looked for.
@@ -103,7 +104,7 @@ pub fn fetched(body: &[u8], wanted: &Wanted) -> Result<Fetched, String> {
     let mut found = Vec::new();
     for alert in body {
         let counts = alert.as_object().is_some_and(active);
-        found.extend(read(alert, |_| true).map(|alert| (counts, alert)));
+        found.extend(read(alert).map(|alert| (counts, alert)));
     }
     let active =
         found.iter().filter(|(counts, alert)| *counts && wanted.alerts.contains(&alert.name));
@@ -116,25 +117,14 @@ fn parse(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|why| format!("the body is not JSON: {why}"))
 }
 
-fn array(value: Option<Value>) -> Vec<Value> {
-    match value {
-        Some(Value::Array(values)) => values,
-        _ => Vec::new(),
-    }
-}
-
 /// Those that have one of `names`, each once.
 fn picked(alerts: impl Iterator<Item = Alert>, names: &[String]) -> Vec<Alert> {
     let mut seen = BTreeSet::new();
     alerts.filter(|alert| names.contains(&alert.name) && seen.insert(alert.instance())).collect()
 }
 
-/// An alert that counts.
-fn read(alert: Value, counts: impl Fn(&Map<String, Value>) -> bool) -> Option<Alert> {
+fn read(alert: Value) -> Option<Alert> {
     let Value::Object(mut alert) = alert else { return None };
-    if !counts(&alert) {
-        return None;
-    }
     let labels = words(alert.remove("labels"));
     let name = labels.get("alertname")?.clone();
     let given = match alert.remove("fingerprint") {
