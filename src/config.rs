@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::agent::local as agent;
 use crate::backup::settings::{Correlator, RepoCheck};
+use crate::config_file::{Environment, Names, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
@@ -17,7 +18,6 @@ use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
 use crate::problem::{Problems, Severity};
 use crate::secret::Secret;
-use crate::section::{Environment, Names, Section, file};
 use crate::web::settings as web;
 
 /// A configuration that can work.
@@ -181,7 +181,7 @@ fn speaks_of_backups(top: &Section, config: &Config) -> bool {
 fn check_dyndns(top: &Section, config: &Config, lines: &BTreeMap<String, Option<usize>>) {
     let report = |severity, host: &str, what: String| {
         let line = lines.get(host).copied().flatten();
-        top.reading().report(severity, line, format!("hosts.{host}.dyndns"), what);
+        top.context().report(severity, line, format!("hosts.{host}.dyndns"), what);
     };
     let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
     for (host, entry) in &config.dyndns {
@@ -212,7 +212,7 @@ fn state_dir(top: &mut Section) -> PathBuf {
     if let Some(directory) = top.path("state_dir") {
         return directory;
     }
-    let variable = |name| top.reading().variable(name).filter(|value| !value.is_empty());
+    let variable = |name| top.context().variable(name).filter(|value| !value.is_empty());
     if let Some(directories) = variable("STATE_DIRECTORY") {
         return directories.split(':').next().unwrap_or(SYSTEM).into();
     }

@@ -2,8 +2,8 @@
 //!
 //! The map of the house:
 //!
-//! - [`clock`], [`effect`], [`event`], [`problem`], [`secret`], [`snapshot`], [`version`]: the vocabulary that every room shares.
-//! - [`config`]: the configuration; [`section`], [`yaml`], [`duration`] and [`address`] read it.
+//! - [`clock`], [`event`], [`problem`], [`secret`], [`token_bucket`], [`version`], [`view`]: the vocabulary that every room shares.
+//! - [`config`]: the configuration; [`config_file`], [`duration`] and [`address`] read it.
 //! - [`agent`]: what a host says about itself.
 //! - [`dyndns`]: names in the DNS that follow their hosts.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
@@ -12,7 +12,7 @@
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
-//! - [`store`], [`stop`], [`tls`]: the state on disk, interruptible waiting, whom TLS trusts.
+//! - [`store`], [`thread`], [`deadline`], [`tls`]: the state on disk, interruptible waiting, sockets with a deadline, whom TLS trusts.
 //! - [`daemon`]: opens everything, starts the threads, stops them in order; [`logger`] and [`systemd`]
 //!   are what it speaks through.
 //! - [`cli`]: the commands, one file each.
@@ -23,10 +23,11 @@ pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod config_file;
 pub mod daemon;
+pub mod deadline;
 pub mod duration;
 pub mod dyndns;
-pub mod effect;
 pub mod event;
 pub mod heartbeat;
 pub mod history;
@@ -35,15 +36,14 @@ pub mod notify;
 pub mod problem;
 pub mod process;
 pub mod secret;
-pub mod section;
-pub mod snapshot;
-pub mod stop;
 pub mod store;
 pub mod systemd;
+pub mod thread;
 pub mod tls;
+pub mod token_bucket;
 pub mod version;
+pub mod view;
 pub mod web;
-pub mod yaml;
 
 pub use config::Config;
 pub use notify::direct::Notifier;

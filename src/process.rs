@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
-use crate::stop::Stop;
+use crate::thread::Stop;
 
 /// How much of each output stream is kept.
 const OUTPUT_CAP: usize = 64 * 1024;
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_outlived_the_stop() {
-        let (stopper, stop) = crate::stop::channel();
+        let (stopper, stop) = crate::thread::Stop::channel();
         let begin = Instant::now();
         let hanging = thread::spawn(move || {
             run_until(&mut shell("sleep 60"), "", LONG, Some(&stop)).unwrap()

@@ -12,15 +12,30 @@ use source::Source;
 
 /// Words that everybody shares; they know each other and nothing else.
 const VOCABULARY: &[&str] = &[
-    "address", "clock", "duration", "effect", "event", "problem", "secret", "snapshot", "version",
+    "address",
+    "clock",
+    "duration",
+    "event",
+    "problem",
+    "secret",
+    "token_bucket",
+    "version",
+    "view",
 ];
 
 /// What each room may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[
-    ("agent", &["heartbeat", "process", "section", "stop", "systemd"]),
-    ("backup", &["process", "section", "stop", "store", "tls"]),
-    ("cli", &["backup", "config", "daemon", "dyndns", "logger", "notify", "stop", "tls"]),
-    ("config", &["agent", "backup", "dyndns", "heartbeat", "history", "notify", "section", "web"]),
+    ("agent", &["heartbeat", "process", "config_file", "thread", "systemd"]),
+    ("backup", &["process", "config_file", "thread", "store", "tls"]),
+    (
+        "cli",
+        &["deadline", "backup", "config", "daemon", "dyndns", "logger", "notify", "thread", "tls"],
+    ),
+    (
+        "config",
+        &["agent", "backup", "dyndns", "heartbeat", "history", "notify", "config_file", "web"],
+    ),
+    ("config_file", &[]),
     (
         "daemon",
         &[
@@ -31,30 +46,27 @@ const KNOWS: &[(&str, &[&str])] = &[
             "heartbeat",
             "history",
             "notify",
-            "stop",
+            "thread",
             "store",
             "systemd",
             "tls",
             "web",
         ],
     ),
-    ("dyndns", &["section", "stop", "store", "tls"]),
-    // An effect holds the rows that it wants written.
-    ("effect", &["store"]),
-    ("heartbeat", &["section", "stop", "store"]),
-    ("history", &["section", "stop", "store"]),
+    ("deadline", &[]),
+    ("dyndns", &["deadline", "config_file", "thread", "store", "tls"]),
+    ("heartbeat", &["config_file", "thread", "store"]),
+    ("history", &["config_file", "thread", "store"]),
     // The log channel's lines are never filtered out.
     ("logger", &["notify"]),
-    ("notify", &["process", "section", "stop", "store", "tls"]),
+    ("notify", &["deadline", "process", "config_file", "thread", "store", "tls"]),
     // What is told to stop kills what it runs.
-    ("process", &["stop"]),
-    ("section", &["yaml"]),
-    ("stop", &[]),
+    ("process", &["thread"]),
     ("store", &[]),
     ("systemd", &[]),
+    ("thread", &[]),
     ("tls", &[]),
-    ("web", &["section", "stop", "store", "tls"]),
-    ("yaml", &[]),
+    ("web", &["deadline", "config_file", "thread", "store", "tls"]),
 ];
 
 /// What the agent may know of `heartbeat`: the datagrams.
@@ -106,8 +118,8 @@ const NOT_IN_A_CHANNEL: &[&str] = &[
 ];
 
 const NOWHERE: &[(&str, &str)] = &[
-    ("thread::sleep", "waiting is interruptible: use stop::Stop::wait"),
-    ("sleep_ms", "waiting is interruptible: use stop::Stop::wait"),
+    ("thread::sleep", "waiting is interruptible: use thread::Stop::wait"),
+    ("sleep_ms", "waiting is interruptible: use thread::Stop::wait"),
     (".unwrap()", "unwrap is for tests: return the error, or expect(\"the invariant\")"),
     ("thread::spawn", "every thread has a name: use thread::Builder"),
     ("scope.spawn", "every thread has a name: use thread::Builder"),
@@ -119,11 +131,10 @@ const NOWHERE: &[(&str, &str)] = &[
 ];
 
 const LONGEST_FUNCTION: usize = 60;
-const LONGEST_FILE: usize = 400;
+const LONGEST_FILE: usize = 600;
 
 /// Files that may have more lines before their tests, how many, and why.
-const LONG_FILES: &[(&str, usize, &str)] =
-    &[("src/notify/courier.rs", 600, "one thread, and all that passes its hands")];
+const LONG_FILES: &[(&str, usize, &str)] = &[];
 
 /// What one file breaks, a sentence each.
 fn broken_rules(source: &Source) -> Vec<String> {
@@ -273,7 +284,7 @@ fn the_features_do_not_know_each_other() {
         ("src/web/a.rs", "use crate::daemon;", "web may not know daemon"),
         ("src/agent/a.rs", "use crate::heartbeat::fleet::Fleet;", "not fleet"),
         ("src/agent/a.rs", "use crate::store;", "agent may not know store"),
-        ("src/snapshot.rs", "use crate::store::Write;", "is vocabulary, it may not know store"),
+        ("src/view.rs", "use crate::store::Write;", "is vocabulary, it may not know store"),
         ("src/novelty.rs", "use crate::store::Write;", "novelty is a new room"),
     ];
     for (path, text, what) in cases {
@@ -284,7 +295,7 @@ fn the_features_do_not_know_each_other() {
         ("src/heartbeat/a.rs", "use crate::clock::Now; use super::fleet::Fleet;"),
         ("src/heartbeat/a.rs", "// crate::web\nconst A: &str = \"crate::web\";"),
         ("src/agent/a.rs", "use crate::heartbeat::wire::{self, Beat};"),
-        ("src/snapshot.rs", "use crate::clock::Wall;"),
+        ("src/view.rs", "use crate::clock::Wall;"),
         ("src/cli/a.rs", "use crate::daemon;"),
         ("src/heartbeat/a.rs", "#[cfg(test)]\nmod tests {\n    use crate::web;\n}"),
     ] {
@@ -329,27 +340,29 @@ fn what_belongs_nowhere_is_found() {
         assert!(verdict("src/heartbeat/a.rs", text).contains(what), "{text}");
     }
     let unnamed = "fn f() { thread::Builder::new().stack_size(1).spawn(|| ()); }";
-    assert!(verdict("src/daemon.rs", unnamed).contains("without a name"));
+    assert!(verdict("src/daemon/a.rs", unnamed).contains("without a name"));
     let named = "fn f() {\n    thread::Builder::new()\n        .name(n)\n        .spawn(g)\n}";
-    assert!(!verdict("src/daemon.rs", named).contains("without a name"));
+    assert!(!verdict("src/daemon/a.rs", named).contains("without a name"));
     assert!(
         verdict("src/notify/channel/a.rs", "use log::warn;").contains("a channel neither logs")
     );
-    assert!(broken_rules(&Source::new("src/stop.rs", "fn f() {}"))[0].contains("begins with //!"));
+    assert!(
+        broken_rules(&Source::new("src/thread.rs", "fn f() {}"))[0].contains("begins with //!")
+    );
 }
 
 #[test]
 fn what_grew_too_long_is_found() {
     let body = |lines: usize| "    g();\n".repeat(lines);
     let function = |lines: usize| format!("fn long() {{\n{}}}\n", body(lines - 2));
-    assert!(verdict("src/stop.rs", &function(61)).contains("fn long has 61 lines"));
-    assert_eq!(verdict("src/stop.rs", &function(60)), "");
+    assert!(verdict("src/thread.rs", &function(61)).contains("fn long has 61 lines"));
+    assert_eq!(verdict("src/thread.rs", &function(60)), "");
     assert!(
-        verdict("src/stop.rs", &"const A: u8 = 1;\n".repeat(400))
-            .contains("401 lines before tests")
+        verdict("src/thread.rs", &"const A: u8 = 1;\n".repeat(600))
+            .contains("601 lines before tests")
     );
-    let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", body(500));
-    assert_eq!(verdict("src/stop.rs", &tests), "");
+    let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", body(700));
+    assert_eq!(verdict("src/thread.rs", &tests), "");
 }
 
 #[test]

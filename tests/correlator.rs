@@ -16,7 +16,7 @@ use heartbeat::backup::question::Question;
 use heartbeat::backup::settings::Correlator;
 use heartbeat::backup::verdict::Verdict;
 use heartbeat::secret::Secret;
-use heartbeat::stop;
+use heartbeat::thread::Stop;
 use support::redis::Redis;
 
 fn now() -> u64 {
@@ -59,7 +59,7 @@ fn cluster() -> Redis {
 
 /// Looks once, with nobody who says stop.
 fn look(settings: &Correlator, question: &Question) -> Result<Answer, String> {
-    let (_stopper, stop) = stop::channel();
+    let (_stopper, stop) = Stop::channel();
     correlator::look(settings, question, &stop).unwrap()
 }
 
@@ -185,12 +185,12 @@ fn a_running_module_is_waited_for() {
     let running = format!(r#"{{"start": {}}}"#, now() - 5);
     redis.run(&["HSET", "node/1/backup_status/1", "nextcloud2", &running]);
     let short = Correlator { max_wait: Duration::from_millis(50), ..redis.settings() };
-    let (_stopper, stop) = stop::channel();
+    let (_stopper, stop) = Stop::channel();
     let answer = correlate(&short, &Question::about("1"), &stop).unwrap().unwrap();
     assert_eq!(outcome(&answer.plans[0]), "RUNNING");
 
     let long = Correlator { max_wait: Duration::from_secs(600), ..redis.settings() };
-    let (stopper, stop) = stop::channel();
+    let (stopper, stop) = Stop::channel();
     let waiting = std::thread::spawn(move || correlate(&long, &Question::about("1"), &stop));
     drop(stopper);
     assert!(waiting.join().unwrap().is_none());
@@ -346,7 +346,7 @@ fn a_redis_that_starts_anew_is_asked_again_and_a_stop_is_not_waited_out() {
         let _ = std::io::copy(&mut &server, &mut &client);
     });
     let settings = Correlator { redis_url, ..Correlator::default() };
-    let (stopper, stop) = stop::channel();
+    let (stopper, stop) = Stop::channel();
     let answer = correlate(&settings, &Question::about("1"), &stop).unwrap().unwrap();
     assert_eq!(outcome(&answer.plans[0]), "PARTIAL");
     let begin = Instant::now();

@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use heartbeat::clock::{Now, Wall};
-use heartbeat::effect::Effect;
-use heartbeat::event::{Event, Fact, Level};
+use heartbeat::event::{Event, EventKind, Level};
 use heartbeat::notify::channel::email::{Email, Tls};
 use heartbeat::notify::channel::mattermost::Mattermost;
 use heartbeat::notify::channel::pushover::Pushover;
@@ -18,6 +17,7 @@ use heartbeat::notify::channel::{Definition, Kind, Pace};
 use heartbeat::notify::courier::{Courier, Equipment, Order};
 use heartbeat::notify::route::{Host, Line, Routes};
 use heartbeat::secret::Secret;
+use heartbeat::store::Change;
 use heartbeat::store::Store;
 use support::http_double::{HttpDouble, Mode, reply};
 use support::mattermost::MattermostDouble;
@@ -138,13 +138,13 @@ impl Engine {
         Engine { courier, thread }
     }
 
-    fn tell(&self, level: Level, fact: Fact) {
-        let events = vec![Event { at: Now::read().wall, level, fact }];
-        self.courier.order(Order::Accept(Effect { events, ..Effect::default() }));
+    fn tell(&self, level: Level, kind: EventKind) {
+        let events = vec![Event { at: Now::read().wall, level, kind }];
+        self.courier.order(Order::Accept(Change { events, ..Change::default() }));
     }
 
     fn say(&self, host: &str, text: &str) {
-        self.tell(Level::Warning, Fact::Said { host: host.into(), text: text.into() });
+        self.tell(Level::Warning, EventKind::Said { host: host.into(), text: text.into() });
     }
 
     fn waiting(&self, channel: &str) -> Option<usize> {
@@ -158,7 +158,7 @@ impl Engine {
         let answer = Box::new(move |is_stored| {
             let _ = tx.send(is_stored);
         });
-        self.courier.order(Order::Accept(Effect { stored: Some(answer), ..Effect::default() }));
+        self.courier.order(Order::Accept(Change { stored: Some(answer), ..Change::default() }));
         assert!(stored.recv_timeout(PATIENCE).unwrap());
         wait_for(|| self.waiting(channel) == Some(0), &format!("{channel} to be empty"));
     }
@@ -408,7 +408,7 @@ fn an_acknowledged_alert_is_not_repeated_until_it_is_over() {
     let channels = vec![("pager", pushover(&pager)), ("chat", mattermost(&chat.url))];
     let engine = Engine::open(kept.path(), equipment(channels, quick));
     let alert = |level: Level, reminder: bool| {
-        let fact = Fact::Threshold {
+        let kind = EventKind::Threshold {
             host: "web1".into(),
             metric: "m".into(),
             value: 1.0,
@@ -416,7 +416,7 @@ fn an_acknowledged_alert_is_not_repeated_until_it_is_over() {
             since: Wall(0),
             reminder,
         };
-        engine.tell(level, fact);
+        engine.tell(level, kind);
     };
     alert(Level::Critical, false);
     let unacknowledged =

@@ -11,8 +11,8 @@ use heartbeat::heartbeat::settings::HostSettings;
 use heartbeat::history::Sources;
 use heartbeat::history::chronicle::Chronicle;
 use heartbeat::history::settings::Settings;
-use heartbeat::snapshot::{Account, PastView};
 use heartbeat::store::Table;
+use heartbeat::view::{PastView, UptimeSample};
 use tempfile::TempDir;
 
 #[path = "support/chronicle.rs"]
@@ -21,11 +21,11 @@ mod chronicle;
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 impl Hosts for Seen {
-    fn accounts(&mut self, from: usize, count: usize, until: Now) -> Vec<Account> {
+    fn accounts(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.0.accounts(from, count, until)
     }
 
-    fn running(&self, host: &str, now: Now) -> Option<Account> {
+    fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
         self.0.running(host, now)
     }
 

@@ -12,7 +12,7 @@ use heartbeat::backup::repo_check::{Check, Condition, Seen, check, deadline};
 use heartbeat::backup::restic::Refusal;
 use heartbeat::backup::settings::{Password, RepoCheck};
 use heartbeat::secret::Secret;
-use heartbeat::stop;
+use heartbeat::thread::Stop;
 use support::restic::{PASSWORD, Restic, lives};
 
 fn module(id: &str, state: ModuleState) -> Module {
@@ -38,7 +38,7 @@ fn conditions(settings: &RepoCheck, plan: &Plan) -> Vec<Condition> {
 }
 
 fn conditions_until(settings: &RepoCheck, plan: &Plan, until: Instant) -> Vec<Condition> {
-    let (_stopper, stop) = stop::channel();
+    let (_stopper, stop) = Stop::channel();
     let findings = check(settings, plan, &BTreeMap::new(), until, &stop).unwrap();
     findings.into_iter().map(|finding| finding.condition).collect()
 }
@@ -70,7 +70,7 @@ fn modules_that_succeeded_are_left_in_peace() {
     let mut plan = plan(&["mail1", "samba2"]);
     plan.modules[0].state = ModuleState::Success;
     let restic = Restic::new();
-    let (_stopper, stop) = stop::channel();
+    let (_stopper, stop) = Stop::channel();
     let settings = restic.settings();
     let findings = check(&settings, &plan, &BTreeMap::new(), deadline(&settings), &stop).unwrap();
     let names: Vec<_> = findings.iter().map(|finding| finding.module.as_str()).collect();
@@ -128,7 +128,7 @@ fn the_password_comes_from_a_file_or_from_redis() {
     settings.repositories.get_mut("default").unwrap().password = None;
     assert!(matches!(condition(&settings), Condition::NotAsked(_)));
     let passwords = BTreeMap::from([("d1".to_owned(), Secret::new(PASSWORD))]);
-    let (_stopper, stop) = stop::channel();
+    let (_stopper, stop) = Stop::channel();
     let findings =
         check(&settings, &plan(&["mail1"]), &passwords, deadline(&settings), &stop).unwrap();
     assert!(matches!(findings[0].condition, Condition::Open(_)), "{findings:?}");
@@ -262,7 +262,7 @@ fn nothing_secret_is_on_the_command_line() {
 #[test]
 fn a_stop_ends_the_asking() {
     let restic = Restic::new();
-    let (stopper, stop) = stop::channel();
+    let (stopper, stop) = Stop::channel();
     drop(stopper);
     let settings = restic.settings();
     let until = deadline(&settings);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use heartbeat::clock::Wall;
 use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
-use heartbeat::snapshot::{
+use heartbeat::view::{
     AlertView, ChannelView, ConnectionView, EventView, HostView, MetricView, NotificationView,
     PastView, PlanView, SeriesView, State,
 };

@@ -12,7 +12,7 @@ use super::ear::Waker;
 use super::own::{self, Own};
 use super::settings::Settings;
 use crate::clock::{Mono, Now, words};
-use crate::stop::{self, Vital};
+use crate::thread::{AbortOnPanic, Stop};
 
 /// Gives the metrics of this machine, ordered by path; called before every beat.
 pub type Collect = Box<dyn FnMut(Now) -> Vec<(String, f64)> + Send>;
@@ -21,7 +21,7 @@ pub type Collect = Box<dyn FnMut(Now) -> Vec<(String, f64)> + Send>;
 /// programs.
 pub fn of_this_machine(settings: &Settings) -> Collect {
     let mut collector = Collector::new(&settings.metrics);
-    let (stopper, stop) = stop::channel();
+    let (stopper, stop) = Stop::channel();
     let directory = settings.metrics_dir.clone();
     let own = Own::start(&own::Settings { directory, ..own::Settings::default() }, stop);
     if let Err(why) = &own {
@@ -65,7 +65,7 @@ impl Gatherer {
         thread::Builder::new()
             .name("metrics".into())
             .spawn(move || {
-                let _vital = Vital;
+                let _vital = AbortOnPanic;
                 for now in asked {
                     if give.send(collect(now)).is_err() {
                         return;

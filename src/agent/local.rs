@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::collect;
 use super::machine;
 use crate::address::is_name;
-use crate::section::Section;
+use crate::config_file::Section;
 
 /// How often it may look. More often the processor's share tells nothing.
 const INTERVALS: std::ops::RangeInclusive<Duration> =

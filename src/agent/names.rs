@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use super::ear::Waker;
 use super::server::Server;
 use crate::clock::{Mono, Now};
-use crate::stop::Vital;
+use crate::thread::AbortOnPanic;
 
 /// How often a name is asked for that is known.
 const USUAL: Duration = Duration::from_secs(300);
@@ -54,7 +54,7 @@ impl Name {
             .name("names".into())
             .stack_size(STACK)
             .spawn(move || {
-                let _vital = Vital;
+                let _vital = AbortOnPanic;
                 answer(&server, &asked, &tell, &waker);
             })
             .map_err(|why| format!("no thread can be started: {why}"))?;

@@ -15,11 +15,11 @@ use super::options::{BootId, Errand};
 use super::server::Server;
 use super::settings::{Overrides, Settings};
 use crate::clock::{Now, Wall, words};
+use crate::config_file::Environment;
 use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
 use crate::heartbeat::wire::{self, Beat};
 use crate::secret::Secret;
-use crate::section::Environment;
-use crate::stop::{self, Stop};
+use crate::thread::Stop;
 
 /// How many bytes a signature adds.
 const SIGNATURE: usize = 65;
@@ -88,7 +88,7 @@ impl Parcel {
 
     /// Sends it to every server; what to print for each, or why that one was not told.
     pub fn send(&self) -> Vec<Result<String, String>> {
-        let (_stopper, stop) = stop::channel();
+        let (_stopper, stop) = Stop::channel();
         self.send_until(&stop)
     }
 

@@ -12,10 +12,10 @@ use super::own;
 use super::send::read_key;
 use super::server::Server;
 use crate::address::is_name;
+use crate::config_file::file::{self, Program};
+use crate::config_file::{Environment, Section};
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
-use crate::section::file::{self, Program};
-use crate::section::{Environment, Section};
 
 /// Where the file is, unless somebody says otherwise.
 const FILE: &str = "/etc/hbc/hbc.yaml";

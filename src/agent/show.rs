@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use super::collect::{self, Collector};
 use super::own;
 use crate::clock::Now;
-use crate::stop;
+use crate::thread::Stop;
 
 /// How long after the first reading the second one is taken: rates need two.
 const BETWEEN: Duration = Duration::from_millis(1100);
 
 /// Lines `PATH VALUE` in order of the paths; of the machine, and of the programs in `directory`.
 pub fn metrics(directory: PathBuf) -> String {
-    let (_stopper, stop) = stop::channel();
+    let (_stopper, stop) = Stop::channel();
     let begin = Instant::now();
     let mut collector = Collector::new(&collect::Settings::default());
     collector.collect(Now::read());

@@ -14,7 +14,7 @@ use super::redis::{Redis, Trouble};
 use super::settings::Correlator;
 use crate::clock::{Now, Wall};
 use crate::secret::Secret;
-use crate::stop::Stop;
+use crate::thread::Stop;
 
 /// How long one look at Redis may take in all.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use super::verdict::{Outcome, Verdict};
 use crate::clock::Wall;
 use crate::event::Event;
 use crate::secret::Secret;
-use crate::stop::Stop;
+use crate::thread::Stop;
 
 const NO_PLAN: &str = "Redis knows no plan that is switched on";
 

@@ -4,8 +4,8 @@ use super::examine::{Examined, rests};
 use super::plan::{Module, Run};
 use super::report::{ALL_PLANS, Report, condition};
 use crate::clock::Wall;
-use crate::snapshot::{ModuleView, PlanView, RepositoryView};
 use crate::store::{Table, Write};
+use crate::view::{ModuleView, PlanView, RepositoryView};
 
 /// The rows of these plans; nobody misses one that rests. What was said of all plans together goes when plans are known again.
 pub fn rows(examined: &[Examined], now: Wall) -> Vec<Write> {

@@ -21,10 +21,10 @@ use super::question::{Question, about};
 use super::settings::{Correlator, RepoCheck};
 use super::verdict::Outcome;
 use crate::clock::{Now, Wall};
-use crate::effect::{Effect, Sink};
-use crate::event::{Event, Fact, Level, MOST_OTHERS};
-use crate::stop::{Stop, Vital};
+use crate::event::{Event, EventKind, Level, MOST_OTHERS};
 use crate::store::Write;
+use crate::store::change::{Change, ChangeSink};
+use crate::thread::{AbortOnPanic, Stop};
 
 /// How long a pipeline waits for its own row to be on disk.
 const DISK: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub enum Accepted {
 pub struct Pipelines {
     intake: Mutex<Intake>,
     settings: Mutex<Arc<Settings>>,
-    sink: Sink,
+    sink: ChangeSink,
     stop: Stop,
     received: AtomicU64,
     started: AtomicU64,
@@ -75,7 +75,7 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Lets go of rows that cannot be read: they are removed, and in the same transaction people are
 /// told which alerts were lost with them, so that it is told once and not at each start.
-fn given_up(damaged: &[Damaged], now: Wall) -> Effect {
+fn given_up(damaged: &[Damaged], now: Wall) -> Change {
     for Damaged { key, why } in damaged {
         error!("the stored row {key} of the pipelines is damaged, what it says is lost: {why}");
     }
@@ -85,10 +85,10 @@ fn given_up(damaged: &[Damaged], now: Wall) -> Effect {
         let words = format!("{}: {}", row.key, row.why);
         words.chars().take(LONGEST_ROW).collect()
     });
-    let fact = Fact::AlertsLost { rows: told.collect(), count: lost.len() };
-    let event = Event { at: now, level: Level::Critical, fact };
+    let kind = EventKind::AlertsLost { rows: told.collect(), count: lost.len() };
+    let event = Event { at: now, level: Level::Critical, kind };
     let events = if lost.is_empty() { Vec::new() } else { vec![event] };
-    Effect { writes, events, ..Effect::default() }
+    Change { writes, events, ..Change::default() }
 }
 
 impl Pipelines {
@@ -96,7 +96,7 @@ impl Pipelines {
     pub fn resume(
         rows: Vec<(String, Vec<u8>)>,
         settings: Settings,
-        sink: Sink,
+        sink: ChangeSink,
         stop: Stop,
     ) -> Arc<Pipelines> {
         let mut intake = Intake::restore(rows, settings.renotify);
@@ -171,7 +171,7 @@ impl Pipelines {
             }
         };
         // Known ones may still be on their way to the disk: the answer waits behind them.
-        (self.sink)(Effect { writes, stored: Some(Box::new(stored)), ..Effect::default() });
+        (self.sink)(Change { writes, stored: Some(Box::new(stored)), ..Change::default() });
         drop(intake);
         self.start_waiting();
         Accepted::Coming
@@ -197,7 +197,7 @@ impl Pipelines {
     }
 
     fn run(self: &Arc<Self>, id: BatchId, batch: &Batch) {
-        let _vital = Vital;
+        let _vital = AbortOnPanic;
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(id, batch)));
         if handled.is_err() {
             error!("the pipeline of a backup alert panicked");
@@ -247,7 +247,7 @@ impl Pipelines {
     }
 
     fn leave(&self, writes: Vec<Write>, stored: impl FnOnce(bool) + Send + 'static) {
-        (self.sink)(Effect { writes, stored: Some(Box::new(stored)), ..Effect::default() });
+        (self.sink)(Change { writes, stored: Some(Box::new(stored)), ..Change::default() });
     }
 
     fn examine(&self, settings: &Settings, question: &Question) -> Option<Vec<Examined>> {
@@ -277,14 +277,14 @@ impl Pipelines {
         let mut intake = locked(&self.intake);
         let mut writes = intake.reported(id, now.wall);
         writes.extend(kept);
-        (self.sink)(Effect { writes, events, ..Effect::default() });
+        (self.sink)(Change { writes, events, ..Change::default() });
     }
 
     /// The daemon stops: the next one resumes the batch, and does not count this attempt.
     fn put_back(&self, id: BatchId) {
         let mut intake = locked(&self.intake);
         if let Some(write) = intake.put_back(id) {
-            (self.sink)(Effect { writes: vec![write], ..Effect::default() });
+            (self.sink)(Change { writes: vec![write], ..Change::default() });
         }
     }
 
@@ -293,7 +293,7 @@ impl Pipelines {
     pub fn close(&self) {
         let mut intake = locked(&self.intake);
         let writes = intake.close();
-        (self.sink)(Effect { writes, ..Effect::default() });
+        (self.sink)(Change { writes, ..Change::default() });
     }
 
     /// Alert instances that came in.

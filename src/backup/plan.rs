@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::schedule::Gaps;
 use crate::clock::Wall;
-use crate::snapshot::rfc3339;
+use crate::view::rfc3339;
 
 /// A status from further ahead than this is damaged: no clock is so wrong.
 const LONGEST_SKEW: Duration = Duration::from_secs(86_400);

@@ -10,9 +10,9 @@ use super::alert::{Alert, Wanted};
 use super::pipeline::Pipelines;
 use super::pull::pull;
 use crate::clock::{Mono, Now};
-use crate::effect::{Effect, Sink};
-use crate::event::{Event, Fact, Level, Trouble};
-use crate::stop::Stop;
+use crate::event::{Event, EventKind, Incident, Level};
+use crate::store::change::{Change, ChangeSink};
+use crate::thread::Stop;
 
 /// Who does not answer for so long is reported.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -38,8 +38,8 @@ pub struct Signs<'a> {
 }
 
 /// No Alertmanager is asked any more: what was said of its silence is over, without a word.
-pub fn abandon(sink: &Sink) {
-    sink(Effect { forgotten: vec![Trouble::Alertmanager], ..Effect::default() });
+pub fn abandon(sink: &ChangeSink) {
+    sink(Change { forgotten: vec![Incident::Alertmanager], ..Change::default() });
 }
 
 /// Asks until the stop, for the alerts that the configuration names at present.
@@ -47,7 +47,7 @@ pub fn poll(
     settings: &Settings,
     pipelines: &Arc<Pipelines>,
     signs: Signs,
-    sink: &Sink,
+    sink: &ChangeSink,
     stop: &Stop,
 ) {
     let mut silence = Silence::new(settings.told.load(Ordering::Relaxed), Now::read().mono);
@@ -59,14 +59,14 @@ pub fn poll(
             return;
         }
         let now = Now::read();
-        if let Some(fact) = silence.judge(answer.as_ref().err(), now.mono) {
-            let level = match fact {
-                Fact::AlertmanagerSilent { .. } => Level::Warning,
+        if let Some(kind) = silence.judge(answer.as_ref().err(), now.mono) {
+            let level = match kind {
+                EventKind::AlertmanagerSilent { .. } => Level::Warning,
                 _ => Level::Ok,
             };
-            let event = Event { at: now.wall, level, fact };
+            let event = Event { at: now.wall, level, kind };
             settings.told.store(silence.told, Ordering::Relaxed);
-            sink(Effect { events: vec![event], ..Effect::default() });
+            sink(Change { events: vec![event], ..Change::default() });
         }
         match answer {
             Ok(fetched) => {
@@ -95,11 +95,11 @@ impl Silence {
         Silence { since: told.then_some(now), told }
     }
 
-    fn judge(&mut self, failure: Option<&String>, now: Mono) -> Option<Fact> {
+    fn judge(&mut self, failure: Option<&String>, now: Mono) -> Option<EventKind> {
         let Some(why) = failure else {
             let told = std::mem::take(&mut self.told);
             let since = self.since.take()?;
-            return told.then(|| Fact::AlertmanagerAnswers { silent_for: now.since(since) });
+            return told.then(|| EventKind::AlertmanagerAnswers { silent_for: now.since(since) });
         };
         if self.since.is_none() {
             warn!("{why}");
@@ -109,7 +109,7 @@ impl Silence {
             return None;
         }
         self.told = true;
-        Some(Fact::AlertmanagerSilent { why: why.clone() })
+        Some(EventKind::AlertmanagerSilent { why: why.clone() })
     }
 }
 
@@ -126,9 +126,9 @@ mod tests {
         assert_eq!(silence.judge(None, at(1)), None, "a moment is nobody's concern");
         assert_eq!(silence.judge(Some(&why), at(2)), None);
         let told = silence.judge(Some(&why), at(7));
-        assert_eq!(told, Some(Fact::AlertmanagerSilent { why: why.clone() }));
+        assert_eq!(told, Some(EventKind::AlertmanagerSilent { why: why.clone() }));
         assert_eq!(silence.judge(Some(&why), at(8)), None);
-        let over = Fact::AlertmanagerAnswers { silent_for: Duration::from_secs(600) };
+        let over = EventKind::AlertmanagerAnswers { silent_for: Duration::from_secs(600) };
         assert_eq!(silence.judge(None, at(12)), Some(over));
         assert_eq!(silence.judge(None, at(13)), None);
     }
@@ -136,10 +136,10 @@ mod tests {
     #[test]
     fn the_silence_of_an_alertmanager_that_is_no_longer_asked_never_ended() {
         let (tx, rx) = crossbeam_channel::unbounded();
-        let sink: Sink = Arc::new(move |effect: Effect| tx.send(effect).unwrap());
+        let sink: ChangeSink = Arc::new(move |effect: Change| tx.send(effect).unwrap());
         abandon(&sink);
         let effect = rx.recv().unwrap();
-        assert_eq!(effect.forgotten, [Trouble::Alertmanager]);
+        assert_eq!(effect.forgotten, [Incident::Alertmanager]);
         assert!(effect.events.is_empty() && effect.writes.is_empty(), "nobody is told");
     }
 
@@ -148,7 +148,7 @@ mod tests {
         let at = |minutes: i64| Mono(minutes * 60_000);
         let mut silence = Silence::new(true, at(0));
         assert_eq!(silence.judge(Some(&"still refused".to_owned()), at(9)), None);
-        let over = Fact::AlertmanagerAnswers { silent_for: Duration::from_secs(600) };
+        let over = EventKind::AlertmanagerAnswers { silent_for: Duration::from_secs(600) };
         assert_eq!(silence.judge(None, at(10)), Some(over));
         assert_eq!(Silence::new(false, at(0)).judge(None, at(1)), None);
     }

@@ -15,7 +15,7 @@ use super::settings::{Password, RepoCheck, Repository};
 use crate::clock::{self, Now, Wall};
 use crate::process::{self, Finished};
 use crate::secret::{Secret, scrub};
-use crate::stop::Stop;
+use crate::thread::Stop;
 
 /// Repositories that are asked at the same time, whoever asks: the boxes are small.
 const AT_ONCE: usize = 2;
@@ -63,7 +63,7 @@ pub enum Condition {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Seen {
     /// When its newest snapshot was taken; none when there is no snapshot.
-    #[serde(serialize_with = "crate::snapshot::rfc3339")]
+    #[serde(serialize_with = "crate::view::rfc3339")]
     pub newest: Option<Wall>,
     /// How many bytes that holds, where restic says so in time.
     pub size: Option<u64>,

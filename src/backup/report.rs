@@ -6,7 +6,7 @@ use super::repo_check::{Check, Condition, Finding, Seen};
 use super::restic::{Lock, Refusal};
 use super::verdict::{Outcome, Verdict};
 use crate::clock::{Wall, words};
-use crate::event::{Event, Fact, Table};
+use crate::event::{Event, EventKind, Table};
 
 /// The id of what stands for all plans, when not one of them is known.
 pub const ALL_PLANS: &str = "all";
@@ -45,7 +45,7 @@ impl Report<'_> {
         Event {
             at: self.now,
             level: self.verdict.outcome.level(),
-            fact: Fact::Backup {
+            kind: EventKind::Backup {
                 plan: self.plan.id.clone(),
                 title: self.title(),
                 details: self.details(),

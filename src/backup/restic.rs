@@ -121,7 +121,7 @@ pub struct Lock {
     /// Who holds it: `root at web1 (process 7172)`.
     pub holder: String,
     /// Since when, or when it was last refreshed.
-    #[serde(serialize_with = "crate::snapshot::rfc3339")]
+    #[serde(serialize_with = "crate::view::rfc3339")]
     pub since: Option<Wall>,
     /// Whether it keeps readers out, too.
     pub exclusive: bool,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use redis::IntoConnectionInfo;
 
+use crate::config_file::Section;
 use crate::secret::Secret;
-use crate::section::Section;
 
 /// Waiting longer than a day would outlive the alert.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);

@@ -17,7 +17,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};
 use crate::notify::text::{Flavour, aligned, clean};
-use crate::stop::{self, Stop};
+use crate::thread::Stop;
 
 /// Every plan succeeded.
 const OK: u8 = 0;
@@ -61,7 +61,7 @@ pub fn backup(
 /// Told to stop by the first of these signals, with its number: restic, which runs in a process
 /// group of its own, must not live on.
 fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
-    let (stopper, stop) = stop::channel();
+    let (stopper, stop) = Stop::channel();
     let (tx, rx) = bounded(1);
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let wait = move || {

@@ -12,7 +12,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::heartbeat::fleet::Promise;
 use crate::heartbeat::watch::Watch;
-use crate::stop::{self, Stop, Stopper};
+use crate::thread::{Stop, StopSource};
 
 /// A collector that waits for a disk is late, not dead.
 const LEAST_GRACE: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ pub struct Agent {
 
 struct Running {
     settings: Settings,
-    _stopper: Stopper,
+    _stopper: StopSource,
 }
 
 impl Agent {
@@ -56,7 +56,7 @@ impl Agent {
         // It ends by itself when it wakes: a collector that hangs must not hold up the reload.
         *running = None;
         let Some(settings) = settings.cloned() else { return Ok(()) };
-        let (stopper, stop) = stop::channel();
+        let (stopper, stop) = Stop::channel();
         let (watch, own) = (Arc::clone(&self.watch), settings.clone());
         spawn("agent", move || speak(&own, &watch, &stop))?;
         *running = Some(Running { settings, _stopper: stopper });

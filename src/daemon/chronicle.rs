@@ -8,8 +8,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::{Failure, house::Rooms, spawn};
 use crate::clock::{Now, Wall};
-use crate::effect::Effect;
-use crate::event::{EventId, Level, Trouble};
+use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::watch::Watch;
 use crate::history::archive::Question;
 use crate::history::chronicle::Chronicle;
@@ -17,9 +16,10 @@ use crate::history::settings::Settings;
 use crate::history::{Row, Sources};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::outbox::{self, Outbox};
-use crate::snapshot::{Account, AlertView, EventView, PlanView, SeriesView};
-use crate::stop::Stop;
+use crate::store::Change;
 use crate::store::{Snapshot, Store, Table, Write};
+use crate::thread::Stop;
+use crate::view::{AlertView, EventView, PlanView, SeriesView, UptimeSample};
 use crate::web::wanted::{EventsWanted, SeriesWanted};
 
 /// How long the courier may let us wait.
@@ -67,11 +67,11 @@ fn ask<T: Send + 'static>(
 }
 
 impl Sources for Around {
-    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<Account> {
+    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.watch.accounts(from, count, until)
     }
 
-    fn running(&self, host: &str, now: Now) -> Option<Account> {
+    fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
         self.watch.running(host, now)
     }
 
@@ -90,7 +90,7 @@ impl Sources for Around {
     }
 
     fn write(&self, writes: Vec<Write>) {
-        self.courier.order(Order::Accept(Effect { writes, ..Effect::default() }));
+        self.courier.order(Order::Accept(Change { writes, ..Change::default() }));
     }
 }
 
@@ -158,27 +158,27 @@ pub fn alerts(rooms: &Rooms) -> Result<Vec<AlertView>, String> {
 }
 
 /// The words for a trouble that the hosts do not show.
-fn of_no_host(trouble: &Trouble) -> Option<String> {
+fn of_no_host(trouble: &Incident) -> Option<String> {
     match trouble {
-        Trouble::Connection { .. } | Trouble::NeverSeen { .. } | Trouble::Metric { .. } => None,
-        Trouble::Backup { .. } => Some("the backup did not succeed".into()),
-        Trouble::Alertmanager => Some("the Alertmanager that is asked does not answer".into()),
-        Trouble::Channel { .. } => Some("does not deliver".into()),
-        Trouble::Store => Some("the state cannot be written to disk".into()),
-        Trouble::Dyndns { .. } => Some("its name in the DNS cannot be kept".into()),
+        Incident::Connection { .. } | Incident::NeverSeen { .. } | Incident::Metric { .. } => None,
+        Incident::Backup { .. } => Some("the backup did not succeed".into()),
+        Incident::Alertmanager => Some("the Alertmanager that is asked does not answer".into()),
+        Incident::Channel { .. } => Some("does not deliver".into()),
+        Incident::Store => Some("the state cannot be written to disk".into()),
+        Incident::Dyndns { .. } => Some("its name in the DNS cannot be kept".into()),
     }
 }
 
-fn view(trouble: &Trouble, text: String, told: Option<&outbox::AlertView>) -> AlertView {
+fn view(trouble: &Incident, text: String, told: Option<&outbox::AlertView>) -> AlertView {
     let (subject, host) = match trouble {
-        Trouble::Connection { host, .. }
-        | Trouble::NeverSeen { host }
-        | Trouble::Dyndns { host }
-        | Trouble::Metric { host, .. } => (format!("host {host}"), Some(host.clone())),
-        Trouble::Backup { plan } => (format!("plan {plan}"), None),
-        Trouble::Channel { channel } => (format!("channel {channel}"), None),
-        Trouble::Alertmanager => ("alertmanager".into(), None),
-        Trouble::Store => ("hbd".into(), None),
+        Incident::Connection { host, .. }
+        | Incident::NeverSeen { host }
+        | Incident::Dyndns { host }
+        | Incident::Metric { host, .. } => (format!("host {host}"), Some(host.clone())),
+        Incident::Backup { plan } => (format!("plan {plan}"), None),
+        Incident::Channel { channel } => (format!("channel {channel}"), None),
+        Incident::Alertmanager => ("alertmanager".into(), None),
+        Incident::Store => ("hbd".into(), None),
     };
     let acknowledged = told.and_then(|told| told.acknowledged.as_ref());
     AlertView {

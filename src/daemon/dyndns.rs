@@ -8,14 +8,14 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::dyndns::keeper::{Keeper, OnWritten, Written};
 use crate::dyndns::names::Family;
-use crate::effect::Sink;
 use crate::event::{EventId, Level, Subject};
 use crate::heartbeat::moves::Moved;
 use crate::heartbeat::watch::Watch;
 use crate::notify::courier::{Courier, Noted, Order};
 use crate::notify::outbox::Record;
-use crate::stop::Stop;
+use crate::store::ChangeSink;
 use crate::store::{Store, Table};
+use crate::thread::Stop;
 
 use super::{Failure, spawn};
 
@@ -27,7 +27,7 @@ pub fn keeper(
     config: &Config,
     store: &Store,
     courier: &Courier,
-    sink: Sink,
+    sink: ChangeSink,
     now: Now,
 ) -> Arc<Keeper> {
     let rows = store.read(Table::Dyndns);

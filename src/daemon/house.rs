@@ -21,7 +21,7 @@ use crate::history::chronicle::Chronicle;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
-use crate::snapshot::{
+use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView,
 };

@@ -4,24 +4,24 @@ use log::{error, info};
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::effect::Effect;
-use crate::event::{Event, Fact, Level};
+use crate::event::{Event, EventKind, Level};
 use crate::notify::courier::{Courier, Order};
+use crate::store::Change;
 use crate::store::Opened;
 use crate::version::VERSION;
 
 /// Tells people what became of the store while it was opened.
 pub fn report(courier: &Courier, opened: Opened, now: Now) {
-    let (level, fact) = match opened {
+    let (level, kind) = match opened {
         Opened::Ready => return,
-        Opened::MovedAside { why, to } => (Level::Warning, Fact::StoreMovedAside { why, to }),
+        Opened::MovedAside { why, to } => (Level::Warning, EventKind::StoreMovedAside { why, to }),
         Opened::Refused { why } => {
             error!("the state cannot be written: {why}");
-            (Level::Critical, Fact::StoreRefuses { why })
+            (Level::Critical, EventKind::StoreRefuses { why })
         }
     };
-    let events = vec![Event { at: now.wall, level, fact }];
-    courier.order(Order::Accept(Effect { events, ..Effect::default() }));
+    let events = vec![Event { at: now.wall, level, kind }];
+    courier.order(Order::Accept(Change { events, ..Change::default() }));
 }
 
 /// Says where it is ready to hear and to be asked.

@@ -10,21 +10,21 @@ use super::{Failure, spawn};
 use crate::backup::alert::Alert;
 use crate::backup::poll;
 use crate::config::Config;
-use crate::effect::Sink;
-use crate::stop::{self, Stopper};
+use crate::store::ChangeSink;
+use crate::thread::{Stop, StopSource};
 use crate::web::settings::Settings;
 
 /// Asks, where there is somebody to ask.
 pub struct Polling {
     running: Option<Running>,
-    sink: Sink,
+    sink: ChangeSink,
     /// People were told that there is no answer.
     told: Arc<AtomicBool>,
 }
 
 struct Running {
     receiver: (String, std::time::Duration),
-    _stopper: Stopper,
+    _stopper: StopSource,
 }
 
 impl Polling {
@@ -36,7 +36,7 @@ impl Polling {
         config: &Config,
         told: bool,
         rooms: &Arc<Rooms>,
-        sink: Sink,
+        sink: ChangeSink,
     ) -> Result<Polling, Failure> {
         let mut polling = Polling { running: None, sink, told: Arc::new(AtomicBool::new(told)) };
         polling.turn_to(&config.receiver, rooms)?;
@@ -63,7 +63,7 @@ impl Polling {
             return Ok(());
         }
         self.running = None;
-        let (stopper, stop) = stop::channel();
+        let (stopper, stop) = Stop::channel();
         let told = Arc::clone(&self.told);
         let settings = poll::Settings { url: wanted.0.clone(), interval: wanted.1, told };
         let (rooms, sink) = (Arc::clone(rooms), Arc::clone(&self.sink));

@@ -7,21 +7,21 @@ use std::sync::Arc;
 use log::info;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::pulse::Pulse;
 use super::{Failure, spawn};
 use crate::config::Config;
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::Watch;
-use crate::stop::{self, Stopper};
+use crate::thread::ProgressCounter;
+use crate::thread::{Stop, StopSource};
 use crate::web::{Access, Web};
 
 /// The UDP side while it hears.
 pub struct Ear {
     /// The socket that it hears at.
     pub socket: Arc<UdpSocket>,
-    stopper: Stopper,
+    stopper: StopSource,
     watch: Arc<Watch>,
-    pulse: Pulse,
+    pulse: ProgressCounter,
 }
 
 impl Ear {
@@ -29,7 +29,11 @@ impl Ear {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn open(socket: UdpSocket, watch: &Arc<Watch>, pulse: Pulse) -> Result<Ear, Failure> {
+    pub fn open(
+        socket: UdpSocket,
+        watch: &Arc<Watch>,
+        pulse: ProgressCounter,
+    ) -> Result<Ear, Failure> {
         let socket = Arc::new(socket);
         let stopper = hear(&socket, watch, &pulse)?;
         Ok(Ear { socket, stopper, watch: Arc::clone(watch), pulse })
@@ -55,10 +59,14 @@ impl Ear {
     }
 }
 
-fn hear(socket: &Arc<UdpSocket>, watch: &Arc<Watch>, pulse: &Pulse) -> Result<Stopper, Failure> {
-    let (stopper, stop) = stop::channel();
+fn hear(
+    socket: &Arc<UdpSocket>,
+    watch: &Arc<Watch>,
+    pulse: &ProgressCounter,
+) -> Result<StopSource, Failure> {
+    let (stopper, stop) = Stop::channel();
     let (socket, watch, pulse) = (Arc::clone(socket), Arc::clone(watch), pulse.clone());
-    spawn("udp", move || listener::listen(&socket, &watch, &stop, || pulse.beat()))?;
+    spawn("udp", move || listener::listen(&socket, &watch, &stop, || pulse.increment()))?;
     Ok(stopper)
 }
 

@@ -13,7 +13,7 @@ use crate::notify::courier::{Courier, Order, Standing};
 use crate::notify::direct::{Notice, Notifier, Report};
 use crate::notify::history::{self, Question};
 use crate::notify::outbox::{DeliveryId, LineView};
-use crate::snapshot::{ChannelState, ChannelView, FailureView, NotificationView};
+use crate::view::{ChannelState, ChannelView, FailureView, NotificationView};
 use crate::web::notice::{self, Whom};
 use crate::web::wanted::Wanted;
 use crate::web::{NotSent, Sending, SentNow};

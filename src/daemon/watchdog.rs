@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use super::house::Rooms;
-use super::pulse::Pulse;
 use super::{Failure, spawn};
 use crate::notify::courier::Order;
-use crate::stop::Stop;
 use crate::systemd;
+use crate::thread::ProgressCounter;
+use crate::thread::Stop;
 use crate::web::Probe;
 
 /// The longest time between two looks, and the shortest.
@@ -25,9 +25,9 @@ const SLOW: u32 = 2;
 #[derive(Clone, Default)]
 pub struct Pulses {
     /// Of the UDP side.
-    pub udp: Pulse,
+    pub udp: ProgressCounter,
     /// Of the clock.
-    pub deadlines: Pulse,
+    pub deadlines: ProgressCounter,
 }
 
 /// Watches over the threads, where systemd wants to know.
@@ -69,12 +69,12 @@ struct Watched {
     seen: (u64, u64),
     /// Of the courier: how often it was asked, and how often it answered.
     asked: u64,
-    answered: Pulse,
+    answered: ProgressCounter,
 }
 
 impl Watched {
     fn new(pulses: Pulses, rooms: Arc<Rooms>) -> Watched {
-        Watched { pulses, rooms, seen: (0, 0), asked: 0, answered: Pulse::default() }
+        Watched { pulses, rooms, seen: (0, 0), asked: 0, answered: ProgressCounter::default() }
     }
 
     /// Whether every thread made a turn since the last look that found it so; else which did not.
@@ -84,7 +84,7 @@ impl Watched {
         if self.answered.count() == self.asked {
             self.asked += 1;
             let answer = self.answered.clone();
-            self.rooms.courier.order(Order::Look(Box::new(move |_, _| answer.beat())));
+            self.rooms.courier.order(Order::Look(Box::new(move |_, _| answer.increment())));
         }
         let turned = (self.pulses.udp.count(), self.pulses.deadlines.count());
         if turned.0 == self.seen.0 {

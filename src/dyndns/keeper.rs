@@ -16,11 +16,11 @@ use super::names::Family;
 use super::row::Row;
 use super::settings::Entry;
 use crate::clock::{Mono, Now, words};
-use crate::effect::{Effect, Sink};
-use crate::event::{Event, Trouble};
-use crate::snapshot::DyndnsView;
-use crate::stop::Stop;
+use crate::event::{Event, Incident};
+use crate::store::change::{Change, ChangeSink};
 use crate::store::{Table, Write};
+use crate::thread::Stop;
+use crate::view::DyndnsView;
 
 /// The hosts whose names are kept.
 pub type Entries = BTreeMap<String, Entry>;
@@ -47,7 +47,7 @@ pub type OnWritten = Box<dyn Fn(Written, Now) + Send + Sync>;
 pub struct Keeper {
     inner: Mutex<Inner>,
     wake: (Sender<()>, Receiver<()>),
-    sink: Sink,
+    sink: ChangeSink,
     on_written: OnWritten,
 }
 
@@ -65,7 +65,7 @@ impl Keeper {
     pub fn new(
         entries: Entries,
         rows: Vec<(String, Row)>,
-        sink: Sink,
+        sink: ChangeSink,
         on_written: OnWritten,
         now: Now,
     ) -> Keeper {
@@ -96,10 +96,10 @@ impl Keeper {
         if hosts.is_empty() {
             return;
         }
-        (self.sink)(Effect {
+        (self.sink)(Change {
             writes: hosts.iter().map(|host| Write::remove(Table::Dyndns, host.clone())).collect(),
-            forgotten: hosts.into_iter().map(|host| Trouble::Dyndns { host }).collect(),
-            ..Effect::default()
+            forgotten: hosts.into_iter().map(|host| Incident::Dyndns { host }).collect(),
+            ..Change::default()
         });
     }
 
@@ -259,7 +259,7 @@ impl Keeper {
         let writes: Vec<Write> =
             changed.filter_map(|(host, kept)| Some(row(host, &kept.take_row()?))).collect();
         if !writes.is_empty() || !events.is_empty() {
-            (self.sink)(Effect { writes, events, ..Effect::default() });
+            (self.sink)(Change { writes, events, ..Change::default() });
         }
     }
 }

@@ -9,7 +9,7 @@ use super::names::{self, Family};
 use super::row::{Row, fingerprint};
 use super::settings::Entry;
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, Fact, Level};
+use crate::event::{Event, EventKind, Level};
 
 mod shown;
 
@@ -307,8 +307,8 @@ impl Kept {
             let failed_for = now.mono.since(failure.since.mono);
             let told = failure.told;
             (self.failure, self.failures, self.dirty) = (None, 0, true);
-            let fact = Fact::DyndnsKept { host, name, failed_for };
-            return told.then_some(Event { at: now.wall, level: Level::Ok, fact });
+            let kind = EventKind::DyndnsKept { host, name, failed_for };
+            return told.then_some(Event { at: now.wall, level: Level::Ok, kind });
         }
         let grave = matches!(failure.bad, Bad::Refused(_) | Bad::Forbidden(_));
         let lasting = now.mono >= failure.since.mono + self.entry.pace.report_after;
@@ -316,8 +316,8 @@ impl Kept {
             return None;
         }
         (failure.told, self.dirty) = (true, true);
-        let fact = Fact::DyndnsFails { host, name, why: failure.bad.why().to_owned() };
-        Some(Event { at: now.wall, level: Level::Warning, fact })
+        let kind = EventKind::DyndnsFails { host, name, why: failure.bad.why().to_owned() };
+        Some(Event { at: now.wall, level: Level::Warning, kind })
     }
 
     /// When to look again; none when only a datagram can bring something new.

@@ -8,7 +8,7 @@ use domain::utils::base64;
 use super::method::{Method, Provider, Server};
 use super::{names, provider};
 use crate::address::is_host;
-use crate::section::{Section, Switch};
+use crate::config_file::{FlagOrSection, Section};
 
 /// The connections that count when none are named: those that are called after their address.
 const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
@@ -144,11 +144,11 @@ impl Settings {
 
 /// Reads the key `dyndns` of a host; `base` is the section of all hosts.
 pub fn read_host(host: &str, section: &mut Section, base: Option<&Settings>) -> Option<Entry> {
-    let own = section.switch("dyndns", |section| Settings::read(section, base))?;
+    let own = section.flag_or_section("dyndns", |section| Settings::read(section, base))?;
     let settings = match own {
-        Switch::Flag(false) => return None,
-        Switch::Section(own) => own,
-        Switch::Flag(true) => match base {
+        FlagOrSection::Flag(false) => return None,
+        FlagOrSection::Section(own) => own,
+        FlagOrSection::Flag(true) => match base {
             Some(base) => base.clone(),
             None => {
                 section.warning(

@@ -1,10 +1,10 @@
 //! The names of facts, for programs. Pure.
 
-use super::Fact;
+use super::EventKind;
 
-impl Fact {
+impl EventKind {
     /// Every kind that there is, in the order of the enum.
-    pub const KINDS: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 21] = [
         "overdue",
         "shutdown",
         "back",
@@ -28,30 +28,30 @@ impl Fact {
         "custom",
     ];
 
-    /// What kind of fact it is, in one word that never changes.
-    pub fn kind(&self) -> &'static str {
+    /// What kind of kind it is, in one word that never changes.
+    pub fn name(&self) -> &'static str {
         match self {
-            Fact::Overdue { .. } => "overdue",
-            Fact::Shutdown { .. } => "shutdown",
-            Fact::Back { .. } => "back",
-            Fact::Booted { .. } => "booted",
-            Fact::Said { .. } => "message",
-            Fact::NeverSeen { .. } => "never_seen",
-            Fact::FirstHeard { .. } => "first_heard",
-            Fact::Threshold { .. } => "threshold",
-            Fact::Missing { .. } => "missing",
-            Fact::StoreRefuses { .. } => "store_refuses",
-            Fact::StoreWrites { .. } => "store_writes",
-            Fact::StoreMovedAside { .. } => "store_moved_aside",
-            Fact::ChannelFails { .. } => "channel_fails",
-            Fact::ChannelDelivers { .. } => "channel_delivers",
-            Fact::Backup { .. } => "backup",
-            Fact::AlertsLost { .. } => "alerts_lost",
-            Fact::AlertmanagerSilent { .. } => "alertmanager_silent",
-            Fact::AlertmanagerAnswers { .. } => "alertmanager_answers",
-            Fact::DyndnsFails { .. } => "dyndns_fails",
-            Fact::DyndnsKept { .. } => "dyndns_kept",
-            Fact::Custom { .. } => "custom",
+            EventKind::Overdue { .. } => "overdue",
+            EventKind::Shutdown { .. } => "shutdown",
+            EventKind::Back { .. } => "back",
+            EventKind::Booted { .. } => "booted",
+            EventKind::Said { .. } => "message",
+            EventKind::NeverSeen { .. } => "never_seen",
+            EventKind::FirstHeard { .. } => "first_heard",
+            EventKind::Threshold { .. } => "threshold",
+            EventKind::Missing { .. } => "missing",
+            EventKind::StoreRefuses { .. } => "store_refuses",
+            EventKind::StoreWrites { .. } => "store_writes",
+            EventKind::StoreMovedAside { .. } => "store_moved_aside",
+            EventKind::ChannelFails { .. } => "channel_fails",
+            EventKind::ChannelDelivers { .. } => "channel_delivers",
+            EventKind::Backup { .. } => "backup",
+            EventKind::AlertsLost { .. } => "alerts_lost",
+            EventKind::AlertmanagerSilent { .. } => "alertmanager_silent",
+            EventKind::AlertmanagerAnswers { .. } => "alertmanager_answers",
+            EventKind::DyndnsFails { .. } => "dyndns_fails",
+            EventKind::DyndnsKept { .. } => "dyndns_kept",
+            EventKind::Custom { .. } => "custom",
         }
     }
 }
@@ -62,9 +62,9 @@ mod tests {
 
     #[test]
     fn every_kind_is_listed_once() {
-        let names: std::collections::BTreeSet<_> = Fact::KINDS.into_iter().collect();
-        assert_eq!(names.len(), Fact::KINDS.len());
-        let said = Fact::Said { host: "web1".into(), text: "x".into() };
-        assert!(names.contains(said.kind()));
+        let names: std::collections::BTreeSet<_> = EventKind::NAMES.into_iter().collect();
+        assert_eq!(names.len(), EventKind::NAMES.len());
+        let said = EventKind::Said { host: "web1".into(), text: "x".into() };
+        assert!(names.contains(said.name()));
     }
 }

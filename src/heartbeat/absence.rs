@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::event::{Event, Trouble};
+use crate::event::{Event, Incident};
 use crate::heartbeat::gauge::{self, Gauge};
 use crate::heartbeat::host::Host;
 use crate::heartbeat::profile::Common;
-use crate::snapshot::State;
+use crate::view::State;
 
 /// How often it is looked for them, in milliseconds.
 const LOOK: i64 = 60_000;
@@ -21,7 +21,7 @@ pub struct Missed {
     /// One for each that is missing from now on.
     pub events: Vec<Event>,
     /// Troubles of metrics that were forgotten.
-    pub ended: Vec<Trouble>,
+    pub ended: Vec<Incident>,
     /// Metrics are at other places than before.
     pub moved: bool,
 }
@@ -102,7 +102,7 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Fact;
+    use crate::event::EventKind;
     use crate::heartbeat::play::{DAY, HOUR, MINUTE, Play, SECOND, set};
     use crate::heartbeat::threshold::{Rule, ThresholdSet};
 
@@ -312,7 +312,7 @@ mod tests {
             }
             play.wait(10 * SECOND);
         }
-        let missing = |event: &Event| matches!(event.fact, Fact::Missing { .. });
+        let missing = |event: &Event| matches!(event.kind, EventKind::Missing { .. });
         assert!(!play.facts().iter().any(missing));
     }
 
@@ -327,7 +327,7 @@ mod tests {
         }
         let told = play.told();
         assert!(told.iter().all(|title| !title.starts_with("ok ")), "{told:?}");
-        let trouble = Trouble::Metric { host: "web1".into(), metric: "disk.mnt.percent".into() };
+        let trouble = Incident::Metric { host: "web1".into(), metric: "disk.mnt.percent".into() };
         assert_eq!(ended, [trouble]);
         assert_eq!(play.fleet.view("web1").unwrap().metrics.len(), 1);
     }

@@ -1,15 +1,15 @@
 //! What the fleet tells the history: how each host fared, and when nobody listened. Pure.
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Level, Trouble};
+use crate::event::{Incident, Level};
 use crate::heartbeat::fleet::Fleet;
-use crate::snapshot::{Account, State};
+use crate::view::{State, UptimeSample};
 
 /// Something of a host that is wrong at present.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wrong {
     /// What.
-    pub trouble: Trouble,
+    pub trouble: Incident,
     /// How much it matters.
     pub level: Level,
     /// Since when.
@@ -27,14 +27,14 @@ impl Fleet {
 
     /// How the `count` hosts from the place `from` on fared since their last account; those that
     /// keep none are left out.
-    pub fn accounts(&mut self, from: usize, count: usize, now: Now) -> Vec<Account> {
+    pub fn accounts(&mut self, from: usize, count: usize, now: Now) -> Vec<UptimeSample> {
         let blind = self.blindness.periods();
         let hosts = self.hosts.iter_mut().skip(from).take(count);
         hosts.filter_map(|host| host.account(now.mono, blind)).collect()
     }
 
     /// What the next account of a host would say, its metrics left out.
-    pub fn running(&self, host: &str, now: Now) -> Option<Account> {
+    pub fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
         let host = &self.hosts[*self.index.get(host)? as usize];
         host.running(now.mono, self.blindness.periods())
     }
@@ -58,7 +58,7 @@ impl Fleet {
                 let limit = limit.unwrap_or_default();
                 let value = crate::event::decimal(gauge.value);
                 wrong.push(Wrong {
-                    trouble: Trouble::Metric {
+                    trouble: Incident::Metric {
                         host: host.name.as_ref().into(),
                         metric: gauge.path.as_ref().into(),
                     },
@@ -77,7 +77,7 @@ impl Fleet {
                 let last = connection.state == State::Overdue && host.state != State::Up;
                 let words = if connection.state == State::Overdue { "overdue" } else { "shutdown" };
                 wrong.push(Wrong {
-                    trouble: Trouble::Connection {
+                    trouble: Incident::Connection {
                         host: host.name.as_ref().into(),
                         connection: connection.name.as_ref().into(),
                     },
@@ -88,7 +88,7 @@ impl Fleet {
             }
             if host.reported {
                 wrong.push(Wrong {
-                    trouble: Trouble::NeverSeen { host: host.name.as_ref().into() },
+                    trouble: Incident::NeverSeen { host: host.name.as_ref().into() },
                     level: Level::Warning,
                     since: host.configured,
                     text: "was never heard".into(),

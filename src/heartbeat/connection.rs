@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::blindness::Blindness;
 use crate::heartbeat::profile::{Common, Profile};
-use crate::snapshot::State;
+use crate::view::State;
 
 /// The connection over which an Alertmanager passes signs of life on.
 pub const ALERTMANAGER: &str = "alertmanager";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::heartbeat::blindness::Period;
 use crate::heartbeat::host::Host;
-use crate::snapshot::{Account, Reading, State};
+use crate::view::{MetricSummary, State, UptimeSample};
 
 /// What an account may be too long by: it is taken so much after the moment that it is about.
 const SLACK: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ impl Diary {
     /// When the machine slept, a beat may have been heard before that was noticed, and have ended
     /// what seemed to last as long as the sleep: hardly more is told than there was time to listen.
     /// `now` may be a moment ago, and what came since is told already then.
-    pub fn close(&mut self, now: Mono, blind: &[Period]) -> Account {
+    pub fn close(&mut self, now: Mono, blind: &[Period]) -> UptimeSample {
         self.reckon(now, blind);
         let room = listened(self.begun, now, blind) + SLACK;
         self.begun = self.begun.max(now);
@@ -80,12 +80,12 @@ impl Diary {
             *spent -= told;
             told
         };
-        Account {
+        UptimeSample {
             apart: self.condition == Condition::Apart,
             up: whole(&mut self.up),
             degraded: whole(&mut self.degraded),
             down: whole(&mut self.down),
-            ..Account::default()
+            ..UptimeSample::default()
         }
     }
 }
@@ -149,26 +149,26 @@ impl Host {
     }
 
     /// How it fared since the last account; none when it keeps no diary.
-    pub fn account(&mut self, now: Mono, blind: &[Period]) -> Option<Account> {
+    pub fn account(&mut self, now: Mono, blind: &[Period]) -> Option<UptimeSample> {
         let account = self.diary.as_mut()?.close(now, blind);
         let metrics = self.gauges.iter_mut().filter_map(|gauge| gauge.reading()).collect();
-        Some(Account { host: self.name.clone(), metrics, ..account })
+        Some(UptimeSample { host: self.name.clone(), metrics, ..account })
     }
 
     /// What the next account would say of its condition.
-    pub fn running(&self, now: Mono, blind: &[Period]) -> Option<Account> {
+    pub fn running(&self, now: Mono, blind: &[Period]) -> Option<UptimeSample> {
         let account = self.diary.as_deref()?.clone().close(now, blind);
-        Some(Account { host: self.name.clone(), ..account })
+        Some(UptimeSample { host: self.name.clone(), ..account })
     }
 }
 
 impl Tally {
     /// The values as they are told, and none from then on; none when there were none.
-    pub fn take(&mut self, path: &std::sync::Arc<str>) -> Option<Reading> {
+    pub fn take(&mut self, path: &std::sync::Arc<str>) -> Option<MetricSummary> {
         let Tally { count, sum, least, most } = std::mem::take(self);
         #[allow(clippy::cast_possible_truncation, reason = "a mean of f32 is one")]
         let mean = (sum / f64::from(count.max(1))) as f32;
-        (count > 0).then(|| Reading { path: path.clone(), count, mean, least, most })
+        (count > 0).then(|| MetricSummary { path: path.clone(), count, mean, least, most })
     }
 }
 
@@ -177,12 +177,12 @@ mod tests {
     use super::*;
     use crate::heartbeat::play::{DAY, HOUR, MINUTE, Play, SECOND};
 
-    fn seconds(account: &Account) -> (u64, u64, u64) {
+    fn seconds(account: &UptimeSample) -> (u64, u64, u64) {
         (account.up.as_secs(), account.degraded.as_secs(), account.down.as_secs())
     }
 
     /// web1 as it fared since the last account.
-    fn account(play: &mut Play) -> Account {
+    fn account(play: &mut Play) -> UptimeSample {
         let (now, mut all) = (play.now, play.fleet.accounts(0, 100, play.now));
         assert_eq!(all.len(), 1, "at {now:?}");
         all.remove(0)

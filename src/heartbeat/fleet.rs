@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, Fact, Level, MOST_OTHERS, Trouble};
+use crate::event::{Event, EventKind, Incident, Level, MOST_OTHERS};
 use crate::heartbeat::blindness::{Blindness, Period};
 use crate::heartbeat::deadlines::{Deadlines, Entry, What};
 use crate::heartbeat::host::{Host, Others};
@@ -12,7 +12,7 @@ use crate::heartbeat::moves::{Moves, Path};
 use crate::heartbeat::profile::{self, Common, Names, Profile};
 use crate::heartbeat::restore::{self, Frame, plausible};
 use crate::heartbeat::trust::Trust;
-use crate::snapshot::State;
+use crate::view::State;
 
 pub use crate::heartbeat::connection::Promise;
 pub use crate::heartbeat::profile::Rules;
@@ -35,7 +35,7 @@ pub struct Heard {
     /// The earliest deadline became earlier.
     pub wake: bool,
     /// Troubles that ended without a word.
-    pub ended: Vec<Trouble>,
+    pub ended: Vec<Incident>,
     /// While keys are being changed: who signed with which.
     pub key: Option<KeyUse>,
     /// The connection, when the datagram proves that its host is where it came from: it is signed,
@@ -65,7 +65,7 @@ pub struct Due {
     /// The hosts that are no longer known: their rows are to be removed.
     pub gone: Vec<String>,
     /// Troubles that ended without a word: their rule or host is no longer configured.
-    pub ended: Vec<Trouble>,
+    pub ended: Vec<Incident>,
 }
 
 impl Due {
@@ -223,8 +223,9 @@ impl Fleet {
         }
         host.reported = true;
         host.changed = true;
-        let fact = Fact::NeverSeen { host: host.name.as_ref().into(), configured: host.configured };
-        Some(Event { at: now.wall, level: Level::Warning, fact })
+        let kind =
+            EventKind::NeverSeen { host: host.name.as_ref().into(), configured: host.configured };
+        Some(Event { at: now.wall, level: Level::Warning, kind })
     }
 
     fn metric_due(&mut self, entry: Entry, place: usize, now: Now) -> Option<Event> {
@@ -488,7 +489,7 @@ mod tests {
         play.hear(&over("beat", "a", "b1")).hear(&over("beat", "b", "b1")).wait(MINUTE).facts();
         play.hear(&over("boot", "a", "b2"));
         let facts = play.facts();
-        let Fact::Booted { announced: false, returned, gone: Some(gone), .. } = &facts[0].fact
+        let EventKind::Booted { announced: false, returned, gone: Some(gone), .. } = &facts[0].kind
         else {
             panic!("{facts:?}");
         };
@@ -671,7 +672,7 @@ mod tests {
         play.kernel.push('y');
         play.start(rows, Some(mark)).beat("web1");
         let facts = play.facts();
-        assert!(matches!(facts[0].fact, Fact::Back { gone, .. } if gone == HOUR + 2 * MINUTE));
+        assert!(matches!(facts[0].kind, EventKind::Back { gone, .. } if gone == HOUR + 2 * MINUTE));
     }
 
     #[test]
@@ -726,11 +727,11 @@ mod tests {
         let others: Vec<_> = play
             .facts()
             .into_iter()
-            .map(|event| match event.fact {
-                Fact::Overdue { others_down, others_count, .. } => {
+            .map(|event| match event.kind {
+                EventKind::Overdue { others_down, others_count, .. } => {
                     format!("{others_count} {}", others_down.join(" "))
                 }
-                fact => panic!("{fact:?}"),
+                kind => panic!("{kind:?}"),
             })
             .collect();
         assert_eq!(others, ["0 ", "0 ", "1 web1"]);

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, Fact, Level, Trouble};
+use crate::event::{Event, EventKind, Incident, Level};
 use crate::heartbeat::diary::Tally;
 use crate::heartbeat::metrics::{MAX_METRICS, Metrics};
 use crate::heartbeat::presence::Presence;
 use crate::heartbeat::profile::{Names, Profile};
 use crate::heartbeat::threshold::{Rule, Standing};
-use crate::snapshot::Reading;
+use crate::view::MetricSummary;
 
 /// So many metrics that are well, and that were not sent for so long, make room at a time.
 const SPARE: usize = MAX_METRICS / 8;
@@ -69,9 +69,9 @@ impl Gauge {
     }
 
     /// The trouble that is open with it.
-    pub fn trouble(&self, host: &str) -> Option<Trouble> {
+    pub fn trouble(&self, host: &str) -> Option<Incident> {
         self.alert()
-            .map(|_| Trouble::Metric { host: host.to_owned(), metric: self.path.as_ref().into() })
+            .map(|_| Incident::Metric { host: host.to_owned(), metric: self.path.as_ref().into() })
     }
 
     /// When a reminder of its alert is due. There is none of one that is missing: its value is old.
@@ -81,7 +81,7 @@ impl Gauge {
     }
 
     /// Its values since the last account.
-    pub fn reading(&mut self) -> Option<Reading> {
+    pub fn reading(&mut self) -> Option<MetricSummary> {
         self.tally.as_mut()?.take(&self.path)
     }
 
@@ -109,7 +109,7 @@ impl Gauge {
             return None;
         }
         let limit = watched.rule.limit(level).map(|limit| limit.to_string()).unwrap_or_default();
-        let fact = Fact::Missing {
+        let kind = EventKind::Missing {
             host: host.to_owned(),
             metric: self.path.as_ref().into(),
             last: self.presence.at,
@@ -117,7 +117,7 @@ impl Gauge {
             limit,
             stood: level,
         };
-        Some(Event { at: now.wall, level: Level::Warning, fact })
+        Some(Event { at: now.wall, level: Level::Warning, kind })
     }
 
     /// Says where it stands.
@@ -126,7 +126,7 @@ impl Gauge {
         let level = watched.standing.level;
         watched.told = now;
         let limit = watched.rule.limit(level).map(|limit| limit.to_string()).unwrap_or_default();
-        let fact = Fact::Threshold {
+        let kind = EventKind::Threshold {
             host: host.to_owned(),
             metric: self.path.as_ref().into(),
             value: self.value,
@@ -134,12 +134,12 @@ impl Gauge {
             since: watched.since,
             reminder,
         };
-        Some(Event { at: now.wall, level, fact })
+        Some(Event { at: now.wall, level, kind })
     }
 
     /// Looks its rule up again after a reload. An alert whose rule is gone, or the limit that it
     /// stands at, ends without a word: no value made it OK.
-    pub fn rematch(&mut self, host: &str, profile: &Profile, now: Now) -> Option<Trouble> {
+    pub fn rematch(&mut self, host: &str, profile: &Profile, now: Now) -> Option<Incident> {
         let open = self.trouble(host);
         let rule = profile.rule(&self.path);
         match (&mut self.watched, rule) {
@@ -184,7 +184,7 @@ pub struct Taken {
     /// One for each metric that changed its level.
     pub events: Vec<Event>,
     /// Troubles that end without a word, because their metrics had to make room.
-    pub ended: Vec<Trouble>,
+    pub ended: Vec<Incident>,
     /// Metrics are at other places than before.
     pub moved: bool,
 }
@@ -253,7 +253,7 @@ fn place(gauges: &[Gauge], path: &str, next: usize) -> Option<usize> {
 /// Drops metrics that this datagram does not bring, so that all that it does find room: those that
 /// are well go first, and of these the ones that were sent the longest ago, maybe more than needed.
 /// The troubles that end with them.
-fn make_room(gauges: &mut Vec<Gauge>, host: &str, metrics: &Metrics) -> Vec<Trouble> {
+fn make_room(gauges: &mut Vec<Gauge>, host: &str, metrics: &Metrics) -> Vec<Incident> {
     let mut strange: HashSet<&str> = metrics.iter().map(|(path, _)| path).collect();
     let mut idle = Vec::new();
     for (place, gauge) in gauges.iter().enumerate() {
@@ -283,7 +283,7 @@ pub fn unqueue(gauges: &mut [Gauge]) {
 
 #[cfg(test)]
 mod tests {
-    use crate::event::Trouble;
+    use crate::event::Incident;
     use crate::heartbeat::play::{HOUR, MINUTE, Play, SECOND, set};
     use crate::heartbeat::settings::HostSettings;
     use crate::heartbeat::threshold::{Rule, ThresholdSet};
@@ -365,7 +365,7 @@ mod tests {
         play.sample(95.0).facts();
         play.rules.threshold_sets.insert("default".into(), ThresholdSet::default());
         let due = play.fleet.reconfigure(play.rules.clone(), play.now);
-        let trouble = Trouble::Metric { host: "web1".into(), metric: "m".into() };
+        let trouble = Incident::Metric { host: "web1".into(), metric: "m".into() };
         assert_eq!((due.events.len(), due.ended), (0, vec![trouble]));
         play.sample(10.0);
         stay_up(&mut play, 2 * HOUR);
@@ -423,7 +423,7 @@ mod tests {
         let only_critical = Rule { warning: None, ..high() };
         play.rules.threshold_sets.insert("default".into(), set("m", only_critical));
         let due = play.fleet.reconfigure(play.rules.clone(), play.now);
-        let trouble = Trouble::Metric { host: "web1".into(), metric: "m".into() };
+        let trouble = Incident::Metric { host: "web1".into(), metric: "m".into() };
         assert_eq!((due.events.len(), due.ended, due.rows.len()), (0, vec![trouble], 1));
         assert!(play.sample(85.0).events().is_empty());
         play.sample(95.0).facts();

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, Fact, Level, Trouble};
+use crate::event::{Event, EventKind, Incident, Level};
 use crate::heartbeat::connection::{Connection, Promise};
 use crate::heartbeat::datagram::{Datagram, Kind};
 use crate::heartbeat::diary::Diary;
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::profile::{Common, Profile};
-use crate::snapshot::State;
+use crate::view::State;
 
 /// The most connections that a host may have.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -140,8 +140,8 @@ impl Host {
             Kind::Shutdown => self.goodbye(place, datagram, now).into_iter().collect(),
             Kind::Message => {
                 let text = datagram.message.as_deref().unwrap_or_default().to_owned();
-                let fact = Fact::Said { host: self.name.as_ref().into(), text };
-                vec![Event { at: now.wall, level: Level::Warning, fact }]
+                let kind = EventKind::Said { host: self.name.as_ref().into(), text };
+                vec![Event { at: now.wall, level: Level::Warning, kind }]
             }
         }
     }
@@ -150,20 +150,20 @@ impl Host {
         let mut events = Vec::new();
         if std::mem::take(&mut self.reported) {
             let connection = self.connections[place].name.as_ref().into();
-            let fact = Fact::FirstHeard { host: self.name.as_ref().into(), connection };
-            events.push(Event { at: now.wall, level: Level::Ok, fact });
+            let kind = EventKind::FirstHeard { host: self.name.as_ref().into(), connection };
+            events.push(Event { at: now.wall, level: Level::Ok, kind });
         }
         if self.boots(datagram, now) {
             events.push(self.boot(now));
             self.cover(place, common, now);
         } else if self.connections[place].in_trouble() {
             let connection = &self.connections[place];
-            let fact = Fact::Back {
+            let kind = EventKind::Back {
                 host: self.name.as_ref().into(),
                 connection: connection.name.as_ref().into(),
                 gone: now.mono.since(connection.seen.mono),
             };
-            events.push(Event { at: now.wall, level: Level::Ok, fact });
+            events.push(Event { at: now.wall, level: Level::Ok, kind });
         }
         // A power cut from now on is no announced boot, even if the daemon has just started.
         self.changed |= std::mem::take(&mut self.leaving);
@@ -206,7 +206,7 @@ impl Host {
         let announced = !known || self.leaving || self.connections.iter().any(said_goodbye);
         let returned = self.connections.iter().filter(|connection| connection.in_trouble());
         let heard = self.connections.iter().filter(|connection| connection.state != State::New);
-        let fact = Fact::Booted {
+        let kind = EventKind::Booted {
             host: self.name.as_ref().into(),
             announced,
             returned: returned.map(|connection| connection.name.as_ref().into()).collect(),
@@ -215,7 +215,7 @@ impl Host {
         self.booted = Some(now.mono);
         self.changed = true;
         let level = if announced { Level::Info } else { Level::Warning };
-        Event { at: now.wall, level, fact }
+        Event { at: now.wall, level, kind }
     }
 
     /// The trouble of the other connections was told as over: they have to prove it in time.
@@ -246,8 +246,8 @@ impl Host {
         self.changed = true;
         let connection = connection.name.as_ref().into();
         self.settle(now);
-        let fact = Fact::Shutdown { host: self.name.as_ref().into(), connection };
-        Some(Event { at: now.wall, level: Level::Warning, fact })
+        let kind = EventKind::Shutdown { host: self.name.as_ref().into(), connection };
+        Some(Event { at: now.wall, level: Level::Warning, kind })
     }
 
     /// A connection's deadline has passed: the event that says so.
@@ -264,7 +264,7 @@ impl Host {
         connection.covered = false;
         connection.granted = None;
         connection.turn(State::Overdue, now);
-        let fact = Fact::Overdue {
+        let kind = EventKind::Overdue {
             host: self.name.as_ref().into(),
             connection: connection.name.as_ref().into(),
             last_seen: connection.seen.wall,
@@ -277,17 +277,17 @@ impl Host {
         // One that was excused counts as the last one when nothing was told of the host so far.
         let last = self.state != State::Up && (was_up || !told);
         let level = if last { Level::Critical } else { Level::Warning };
-        Event { at: now.wall, level, fact }
+        Event { at: now.wall, level, kind }
     }
 
     /// It is watched from now on: nobody was told what is overdue already. It has as long as after
     /// a beat to come back, and is told then. The troubles that must be forgotten until then.
-    pub fn tell_anew(&mut self, common: &Common, now: Now) -> Vec<Trouble> {
+    pub fn tell_anew(&mut self, common: &Common, now: Now) -> Vec<Incident> {
         let (name, profile) = (self.name.clone(), self.profile.clone());
         let overdue = |c: &&mut Connection| c.state == State::Overdue && c.in_trouble();
         let told = self.connections.iter_mut().filter(overdue).map(|connection| {
             connection.cover(connection.promise(&profile, common), now);
-            Trouble::Connection {
+            Incident::Connection {
                 host: name.as_ref().into(),
                 connection: connection.name.as_ref().into(),
             }
@@ -297,7 +297,7 @@ impl Host {
 
     /// Goes by what the configuration says of its vouched connections now: where nobody vouches any
     /// more, the connection is forgotten, and the trouble about it; else it holds its new promise.
-    pub fn review_vouched(&mut self, now: Now) -> Vec<Trouble> {
+    pub fn review_vouched(&mut self, now: Now) -> Vec<Incident> {
         let mut ended = Vec::new();
         for place in (0..self.connections.len()).rev() {
             let connection = &mut self.connections[place];
@@ -313,7 +313,7 @@ impl Host {
     }
 
     /// Forgets a connection; the trouble that ends without a word.
-    fn disconnect(&mut self, place: usize, now: Now) -> Option<Trouble> {
+    fn disconnect(&mut self, place: usize, now: Now) -> Option<Incident> {
         let gone = self.connections.remove(place);
         self.gauges.iter_mut().for_each(|gauge| gauge.presence.connection_gone(place));
         self.changed = true;
@@ -322,7 +322,7 @@ impl Host {
             // Whoever has to beat now has as long as a host that was just configured.
             self.configured = now.wall;
         }
-        gone.in_trouble().then(|| Trouble::Connection {
+        gone.in_trouble().then(|| Incident::Connection {
             host: self.name.as_ref().into(),
             connection: gone.name.as_ref().into(),
         })
@@ -346,17 +346,17 @@ impl Host {
     }
 
     /// Everything that people were told is wrong with it.
-    pub fn troubles(&self) -> Vec<Trouble> {
+    pub fn troubles(&self) -> Vec<Incident> {
         let name = || self.name.as_ref().to_owned();
-        let mut troubles: Vec<Trouble> =
+        let mut troubles: Vec<Incident> =
             self.gauges.iter().filter_map(|gauge| gauge.trouble(&self.name)).collect();
         let down = self.connections.iter().filter(|connection| connection.in_trouble());
-        troubles.extend(down.map(|connection| Trouble::Connection {
+        troubles.extend(down.map(|connection| Incident::Connection {
             host: name(),
             connection: connection.name.as_ref().into(),
         }));
         if self.reported {
-            troubles.push(Trouble::NeverSeen { host: name() });
+            troubles.push(Incident::NeverSeen { host: name() });
         }
         troubles
     }

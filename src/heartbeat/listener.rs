@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::settings::Settings;
 use super::watch::Watch;
 use crate::clock::Now;
-use crate::stop::Stop;
+use crate::thread::Stop;
 
 /// The longest datagram, and one byte more to tell a longer one by.
 const BUFFER: usize = 8192 + 1;

@@ -3,16 +3,16 @@
 use super::accounts::Wrong;
 use super::watch::Watch;
 use crate::clock::{Now, Wall};
-use crate::snapshot::Account;
+use crate::view::UptimeSample;
 
 impl Watch {
     /// How the `count` hosts from the place `from` on fared since their last account.
-    pub fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<Account> {
+    pub fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.lock().fleet.accounts(from, count, until)
     }
 
     /// What the next account of a host would say.
-    pub fn running(&self, host: &str, now: Now) -> Option<Account> {
+    pub fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
         self.lock().fleet.running(host, now)
     }
 

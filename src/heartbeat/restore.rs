@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Level, Trouble};
+use crate::event::{Incident, Level};
 use crate::heartbeat::blindness::Blindness;
 use crate::heartbeat::connection::{Connection, Grant};
 use crate::heartbeat::gauge::Gauge;
@@ -14,7 +14,7 @@ use crate::heartbeat::presence::{Known, Presence};
 use crate::heartbeat::profile::{Common, Names, Profile};
 use crate::heartbeat::row::{AlertRow, ConnectionRow, Mark, Row};
 use crate::heartbeat::threshold::Standing;
-use crate::snapshot::State;
+use crate::view::State;
 
 /// 2024-01-01: a wall clock that shows less was never set.
 const EARLIEST: Wall = Wall(1_704_067_200_000);
@@ -117,7 +117,7 @@ pub fn host(
     frame: &Frame,
     common: &Common,
     names: &mut Names,
-) -> (Host, Vec<Trouble>) {
+) -> (Host, Vec<Incident>) {
     let now = frame.now;
     let mut host = Host::new(name, profile.clone(), now);
     host.reported = row.reported;
@@ -163,7 +163,7 @@ fn alert(
     kernel: u32,
     frame: &Frame,
     names: &mut Names,
-) -> Option<Trouble> {
+) -> Option<Incident> {
     let now = frame.now;
     let over = host.place(&row.over);
     let heard = over.map_or(now.mono, |over| host.connections[over].seen.mono);
@@ -188,7 +188,7 @@ fn alert(
             }
         }
         Some(_) | None if row.level >= Level::Warning => {
-            ended = Some(Trouble::Metric { host: host.name.as_ref().into(), metric: row.path });
+            ended = Some(Incident::Metric { host: host.name.as_ref().into(), metric: row.path });
         }
         Some(_) | None => {}
     }

@@ -11,7 +11,7 @@ pub use crate::heartbeat::connection::Grant;
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::host::Host;
 use crate::heartbeat::presence::Known;
-use crate::snapshot::State;
+use crate::view::State;
 
 /// The last moment at which a daemon is known to have listened.
 ///

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::address::{is_host, is_loopback, is_name};
+use crate::config_file::{Names, Section};
 use crate::problem::Severity;
 use crate::secret::Secret;
-use crate::section::{Names, Section};
 
 /// The shortest and the longest time between two beats.
 const INTERVALS: std::ops::RangeInclusive<Duration> =
@@ -239,6 +239,6 @@ fn warn_of(top: &Section, hosts: &[Mute], what: &str) {
     }
     for host in hosts {
         let path = format!("hosts.{}", host.name);
-        top.reading().report(Severity::Warning, host.line, path, what.to_owned());
+        top.context().report(Severity::Warning, host.line, path, what.to_owned());
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, Fact, Trouble};
+use crate::event::{Event, EventKind, Incident};
 use crate::heartbeat::fleet::{Fleet, Mark, Row, Rules};
 use crate::heartbeat::play::{BEGIN, HERE, SECOND, rules};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
-use crate::snapshot::State;
+use crate::view::State;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -75,7 +75,7 @@ struct Story {
     kernel: String,
     store: BTreeMap<String, String>,
     mark: Option<Mark>,
-    open: BTreeSet<Trouble>,
+    open: BTreeSet<Incident>,
     overdue: usize,
     missing: usize,
 }
@@ -111,20 +111,22 @@ impl Story {
     }
 
     /// Problem and recovery alternate; a connection may be overdue first and then say goodbye.
-    fn tell(&mut self, events: Vec<Event>, ended: Vec<Trouble>) {
+    fn tell(&mut self, events: Vec<Event>, ended: Vec<Incident>) {
         for event in events {
             if let Some(trouble) = event.opens() {
                 let again = matches!(
-                    event.fact,
-                    Fact::Shutdown { .. } | Fact::Threshold { .. } | Fact::Missing { .. }
+                    event.kind,
+                    EventKind::Shutdown { .. }
+                        | EventKind::Threshold { .. }
+                        | EventKind::Missing { .. }
                 );
                 assert!(self.open.insert(trouble) || again, "told twice: {event:?}");
             }
             for trouble in event.closes() {
                 assert!(self.open.remove(&trouble), "over before it began: {event:?}");
             }
-            self.overdue += usize::from(matches!(event.fact, Fact::Overdue { .. }));
-            self.missing += usize::from(matches!(event.fact, Fact::Missing { .. }));
+            self.overdue += usize::from(matches!(event.kind, EventKind::Overdue { .. }));
+            self.missing += usize::from(matches!(event.kind, EventKind::Missing { .. }));
         }
         for trouble in ended {
             assert!(self.open.remove(&trouble), "ended before it began: {trouble:?}");
@@ -241,7 +243,7 @@ proptest! {
         for host in story.fleet.views(0, 9) {
             for connection in host.connections {
                 let trouble =
-                    Trouble::Connection { host: host.name.clone(), connection: connection.name };
+                    Incident::Connection { host: host.name.clone(), connection: connection.name };
                 let told = story.open.contains(&trouble);
                 prop_assert_eq!(told, connection.state != State::New, "{:?}", trouble);
             }
@@ -251,7 +253,7 @@ proptest! {
                 story.hear(&format!(r#"{{"host":"{host}","connection":"{connection}"}}"#));
             }
         }
-        story.open.retain(|trouble| matches!(trouble, Trouble::Connection { .. }));
+        story.open.retain(|trouble| matches!(trouble, Incident::Connection { .. }));
         prop_assert!(story.open.is_empty(), "{:?}", story.open);
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::threshold::{Limit, Operator, Rule, ThresholdSet};
+use crate::config_file::{Names, Section};
 use crate::problem::Severity;
-use crate::section::{Names, Section};
 
 /// The names of the built-in sets, in the order of the columns below.
 const BUILT_IN: [&str; 4] = ["default", "high_sensitivity", "low_sensitivity", "database"];
@@ -80,7 +80,7 @@ pub fn read(top: &mut Section) -> BTreeMap<String, ThresholdSet> {
         let set = resolve(name, &drafts, &built_in).unwrap_or_else(|circle| {
             let path = format!("threshold_configs.{name}.extends");
             let what = format!("goes round in a circle: {}", circle.join(", "));
-            top.reading().report(Severity::Error, drafts[name].line, path, what);
+            top.context().report(Severity::Error, drafts[name].line, path, what);
             ThresholdSet::default()
         });
         sets.insert(name.clone(), set);

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now};
-use crate::event::{Level, Trouble};
+use crate::event::{Incident, Level};
 use crate::heartbeat::fleet::{Due, Fleet, Row, Rules};
 use crate::heartbeat::gauge::Gauge;
 use crate::heartbeat::host::Host;
 use crate::heartbeat::profile::{self, Common, Profile};
-use crate::snapshot::{ConnectionView, HostView, MetricView, State};
+use crate::view::{ConnectionView, HostView, MetricView, State};
 
 /// How many hosts, connections and alerts there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -225,7 +225,7 @@ fn metric_view(gauge: &Gauge, stale: bool) -> MetricView {
 
 impl Host {
     /// Goes by a new profile; the troubles that end without a word.
-    fn adopt(&mut self, profile: Arc<Profile>, common: &Common, now: Now) -> Vec<Trouble> {
+    fn adopt(&mut self, profile: Arc<Profile>, common: &Common, now: Now) -> Vec<Incident> {
         if profile.configured && !self.profile.configured {
             self.configured = now.wall;
             self.changed = true;
@@ -268,7 +268,7 @@ mod tests {
         play.rules.hosts.insert("web2".into(), watched);
         let due = play.fleet.reconfigure(play.rules.clone(), play.now);
         assert_eq!(due.gone, ["web1"]);
-        let trouble = Trouble::Connection { host: "web1".into(), connection: "ipv4".into() };
+        let trouble = Incident::Connection { host: "web1".into(), connection: "ipv4".into() };
         assert_eq!((due.events.len(), due.ended), (0, vec![trouble]));
         assert_eq!(due.rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web2"]);
         assert!(play.fleet.view("web1").is_none());

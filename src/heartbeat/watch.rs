@@ -12,9 +12,9 @@ use super::datagram::{self, Kind};
 use super::fleet::{Due, Fleet, Heard, KeyUse, Mark, Row, Rules};
 use super::rejection::Rejection;
 use crate::clock::{Mono, Now, words};
-use crate::effect::{Effect, Sink};
-use crate::snapshot::HostView;
+use crate::store::change::{Change, ChangeSink};
 use crate::store::{Table, Write};
+use crate::view::HostView;
 
 mod intake;
 
@@ -44,7 +44,7 @@ const STRANGERS_NAMED: usize = 100;
 pub struct Watch {
     inner: Mutex<Inner>,
     wake: Condvar,
-    sink: Sink,
+    sink: ChangeSink,
     kernel_boot: String,
     overloaded: Box<dyn Fn() -> bool + Send + Sync>,
     accepted: AtomicU64,
@@ -68,7 +68,7 @@ impl Watch {
     pub fn new(
         fleet: Fleet,
         kernel_boot: String,
-        sink: Sink,
+        sink: ChangeSink,
         overloaded: Box<dyn Fn() -> bool + Send + Sync>,
     ) -> Watch {
         let (strangers, old_keys) = Default::default();
@@ -142,7 +142,7 @@ impl Watch {
         // Still under the lock: what changed first must be stored first.
         let stored: Option<Box<dyn FnOnce(bool) + Send>> =
             Some(Box::new(move |stored| then(ack, stored)));
-        self.send(Effect { stored, ..effect.unwrap_or_default() });
+        self.send(Change { stored, ..effect.unwrap_or_default() });
         Ok(())
     }
 
@@ -152,11 +152,11 @@ impl Watch {
 
     /// Sends an effect and keeps account of whether it is on disk. The courier stores in order,
     /// so one that is stored vouches for those before it.
-    fn send(&self, effect: Effect) {
+    fn send(&self, effect: Change) {
         let number = self.sent.fetch_add(1, Ordering::AcqRel) + 1;
         let stored_to = Arc::clone(&self.stored);
         let answer = effect.stored;
-        (self.sink)(Effect {
+        (self.sink)(Change {
             stored: Some(Box::new(move |stored| {
                 if stored {
                     stored_to.fetch_max(number, Ordering::AcqRel);
@@ -229,7 +229,7 @@ impl Watch {
             return;
         }
         let gone = due.gone.iter().map(|name| Write::remove(Table::Hosts, name.clone()));
-        self.send(Effect {
+        self.send(Change {
             writes: gone.chain(due.rows.iter().map(host_row)).collect(),
             events: due.events,
             forgotten: due.ended,
@@ -261,7 +261,7 @@ impl Watch {
                 writes.push(Write::put(Table::Meta, MARK, &mark));
             }
             if !writes.is_empty() {
-                (self.sink)(Effect { writes, ..Effect::default() });
+                (self.sink)(Change { writes, ..Change::default() });
             }
             if last {
                 return wrote || anyway;
@@ -363,9 +363,9 @@ impl Pace {
 
 impl Heard {
     /// What it changed; none for a plain beat.
-    fn effect(self) -> Option<Effect> {
+    fn effect(self) -> Option<Change> {
         let plain = self.events.is_empty() && self.rows.is_empty() && self.ended.is_empty();
-        (!plain).then(|| Effect {
+        (!plain).then(|| Change {
             writes: self.rows.iter().map(host_row).collect(),
             events: self.events,
             forgotten: self.ended,
@@ -391,13 +391,13 @@ mod tests {
     use super::super::settings::HostSettings;
     use super::*;
 
-    fn watch() -> (Watch, mpsc::Receiver<Effect>) {
+    fn watch() -> (Watch, mpsc::Receiver<Change>) {
         let hosts = [("web1".to_owned(), HostSettings { watch: true, ..HostSettings::default() })];
         let rules = Rules { hosts: hosts.into(), ..Rules::default() };
         let fleet = Fleet::restore(rules, Vec::new(), None, Now::read(), "boot");
         let (tx, rx) = mpsc::channel();
         let tx = Mutex::new(tx);
-        let sink: Sink = Arc::new(move |effect| {
+        let sink: ChangeSink = Arc::new(move |effect| {
             let tx = tx.lock().expect("nobody panicked");
             tx.send(effect).expect("the test listens");
         });
@@ -419,7 +419,7 @@ mod tests {
         let first = hear(&watch, goodbye);
         let second = hear(&watch, goodbye);
         assert!(first.try_recv().is_err() && second.try_recv().is_err());
-        let effects: Vec<Effect> = effects.try_iter().collect();
+        let effects: Vec<Change> = effects.try_iter().collect();
         for effect in effects {
             effect.stored.expect("somebody waits")(true);
         }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::clock::Wall;
 use crate::heartbeat::datagram::Kind;
 use crate::secret::Secret;
-use crate::snapshot;
+use crate::view;
 
 /// The key that datagrams are signed with, made once.
 pub fn key(secret: &Secret) -> hmac::Key {
@@ -100,7 +100,7 @@ fn is_beat(kind: &Kind) -> bool {
 
 fn maybe_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
-        Some(time) => snapshot::seconds(time, serializer),
+        Some(time) => view::seconds(time, serializer),
         None => serializer.serialize_none(),
     }
 }

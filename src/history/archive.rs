@@ -8,8 +8,8 @@ use super::read::Reader;
 use super::{Row, Sources};
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Level};
-use crate::snapshot::{EventView, PastView, SeriesView};
 use crate::store::Table;
+use crate::view::{EventView, PastView, SeriesView};
 
 /// So many rows are looked at before the courier goes on with its work.
 const PIECE: usize = 200;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::slots::{self, DAY, HOUR};
 use crate::clock::Wall;
-use crate::snapshot::{PastView, Slice};
+use crate::view::{PastView, UptimeSlice};
 
 const VERSION: u8 = 1;
 /// From so many hours on the older ones go over to their days.
@@ -198,15 +198,15 @@ impl Bars {
     /// As it is shown at a moment.
     pub fn view(&self, now: Wall) -> PastView {
         let (hour, day) = (slots::slot(now, HOUR), slots::slot(now, DAY));
-        let hours: Vec<Slice> = (hour.saturating_sub(SHOWN_HOURS - 1)..=hour)
+        let hours: Vec<UptimeSlice> = (hour.saturating_sub(SHOWN_HOURS - 1)..=hour)
             .map(|hour| slice(slots::start(hour, HOUR), seconds(self.hours.get(hour), 1)))
             .collect();
-        let days: Vec<Slice> = (day.saturating_sub(SHOWN_DAYS - 1)..=day)
+        let days: Vec<UptimeSlice> = (day.saturating_sub(SHOWN_DAYS - 1)..=day)
             .map(|day| slice(slots::start(day, DAY), self.day(day)))
             .collect();
         PastView {
-            availability_day: Slice::availability(&hours),
-            availability_90_days: Slice::availability(&days),
+            availability_day: UptimeSlice::availability(&hours),
+            availability_90_days: UptimeSlice::availability(&days),
             hours,
             days,
         }
@@ -228,9 +228,9 @@ fn seconds(counts: Counts, unit: u32) -> [u32; 4] {
     counts.map(|count| u32::from(count) * unit)
 }
 
-fn slice(start: Wall, counts: [u32; 4]) -> Slice {
+fn slice(start: Wall, counts: [u32; 4]) -> UptimeSlice {
     let of = |kind: Kind| Duration::from_secs(counts[kind as usize].into());
-    Slice {
+    UptimeSlice {
         start,
         up: of(Kind::Up),
         degraded: of(Kind::Degraded),
@@ -321,7 +321,7 @@ mod tests {
                 bars.add(at, Kind::Up, Duration::from_secs(spent));
                 bars = again(&bars);
                 let view = bars.view(at);
-                let full = |slices: &[Slice], step: u32| slices.iter().all(|slice| {
+                let full = |slices: &[UptimeSlice], step: u32| slices.iter().all(|slice| {
                     slice.up <= Duration::from_secs(step.into())
                 });
                 prop_assert!(full(&view.hours, HOUR) && bars.hours.slots.len() <= MOST_HOURS);

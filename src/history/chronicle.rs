@@ -14,9 +14,9 @@ use super::slots::{Tier, plausible};
 use super::trim;
 use super::write::{Known, Rollup, Stretch};
 use crate::clock::{Now, Wall};
-use crate::snapshot::Account;
-use crate::stop::Stop;
 use crate::store::{Snapshot, Table, Write};
+use crate::thread::Stop;
+use crate::view::UptimeSample;
 
 /// How often the clock is looked at.
 const LOOK: Duration = Duration::from_secs(20);
@@ -134,7 +134,7 @@ impl Chronicle {
         *locked(&self.cache) = HashMap::new();
     }
 
-    fn each_account(&self, until: Now, mut take: impl FnMut(&[Account])) {
+    fn each_account(&self, until: Now, mut take: impl FnMut(&[UptimeSample])) {
         let most = self.settings().max_bytes / HOST_BYTES;
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         for from in (0..most).step_by(HOSTS_AT_ONCE) {
@@ -236,7 +236,7 @@ fn row(rows: &[Option<Vec<u8>>], place: usize) -> Option<&[u8]> {
 }
 
 /// What the store holds of these hosts.
-fn known(snapshot: &Snapshot, slot: u32, accounts: &[Account]) -> Vec<Known> {
+fn known(snapshot: &Snapshot, slot: u32, accounts: &[UptimeSample]) -> Vec<Known> {
     let names: Vec<&str> = accounts.iter().map(|account| &*account.host).collect();
     let hosts = || names.iter().copied();
     let keys: Vec<String> = hosts().map(|host| Tier::Fine.key(slot, host)).collect();

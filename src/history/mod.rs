@@ -12,8 +12,8 @@ mod trim;
 mod write;
 
 use crate::clock::{Now, Wall};
-use crate::snapshot::Account;
 use crate::store::{Snapshot, Table, Write};
+use crate::view::UptimeSample;
 
 /// A row of the store.
 pub type Row = (String, Vec<u8>);
@@ -22,11 +22,11 @@ pub type Row = (String, Vec<u8>);
 pub trait Sources: Send + Sync {
     /// How the `count` hosts from the place `from` on fared since their last account, until that
     /// moment; none means that there are no more.
-    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<Account>;
+    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
 
     /// How a host fared since its last account, without its metrics; none when nothing is recorded
     /// of it.
-    fn running(&self, host: &str, now: Now) -> Option<Account>;
+    fn running(&self, host: &str, now: Now) -> Option<UptimeSample>;
 
     /// From when to when nobody could listen, each told once.
     fn unseen(&self, now: Now) -> Vec<(Wall, Wall)>;

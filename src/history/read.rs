@@ -9,8 +9,8 @@ use super::points::{Point, Row};
 use super::settings::Settings;
 use super::slots::Tier;
 use crate::clock::Wall;
-use crate::snapshot::{PointView, SeriesView};
 use crate::store::{Snapshot, Table};
+use crate::view::{PointView, SeriesView};
 
 /// So many series are shown at once, the first by name.
 const MOST_SERIES: usize = 100;

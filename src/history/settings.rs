@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::section::Section;
+use crate::config_file::Section;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

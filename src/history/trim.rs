@@ -6,8 +6,8 @@ use super::settings::Settings;
 use super::slots::{self, DAY, Tier};
 use crate::clock::Wall;
 use crate::event::EventId;
-use crate::snapshot::PlanView;
 use crate::store::{Snapshot, Table, Write};
+use crate::view::PlanView;
 
 /// So many rows are read at a time.
 const ROWS_AT_ONCE: usize = 2000;

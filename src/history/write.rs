@@ -8,8 +8,8 @@ use super::names::Names;
 use super::points::{Point, Row};
 use super::slots::{self, DAY, Tier};
 use crate::clock::Wall;
-use crate::snapshot::{Account, Reading};
 use crate::store::{Table, Write};
+use crate::view::{MetricSummary, UptimeSample};
 
 /// What the store holds of a host.
 #[derive(Debug, Default)]
@@ -37,13 +37,13 @@ pub struct Stretch<'a> {
 
 impl Stretch<'_> {
     /// The rows that an account changes.
-    pub fn rows(&self, account: &Account, known: &Known) -> Vec<Write> {
+    pub fn rows(&self, account: &UptimeSample, known: &Known) -> Vec<Write> {
         let mut rows = self.bars(account, known);
         rows.extend(self.points(account, known));
         rows
     }
 
-    fn bars(&self, account: &Account, known: &Known) -> Vec<Write> {
+    fn bars(&self, account: &UptimeSample, known: &Known) -> Vec<Write> {
         let at = Tier::Fine.start(self.slot);
         let mut bars = Bars::decode(known.hours.as_deref(), known.days.as_deref());
         let before = bars.clone();
@@ -66,7 +66,7 @@ impl Stretch<'_> {
         rows
     }
 
-    fn points(&self, account: &Account, known: &Known) -> Vec<Write> {
+    fn points(&self, account: &UptimeSample, known: &Known) -> Vec<Write> {
         if account.metrics.is_empty() {
             return Vec::new();
         }
@@ -93,7 +93,7 @@ impl Stretch<'_> {
     }
 }
 
-fn point(reading: &Reading) -> Point {
+fn point(reading: &MetricSummary) -> Point {
     Point { mean: reading.mean, least: reading.least, most: reading.most }
 }
 
@@ -131,8 +131,8 @@ mod tests {
 
     const AT: Wall = Wall(1_795_291_928_000);
 
-    fn account(paths: &[&str], value: f32) -> Account {
-        let reading = |path: &&str| Reading {
+    fn account(paths: &[&str], value: f32) -> UptimeSample {
+        let reading = |path: &&str| MetricSummary {
             path: (*path).into(),
             count: 6,
             mean: value,
@@ -141,7 +141,7 @@ mod tests {
         };
         let ten = Duration::from_secs(600);
         let metrics = paths.iter().map(reading).collect();
-        Account { host: "web1".into(), up: ten, metrics, ..Account::default() }
+        UptimeSample { host: "web1".into(), up: ten, metrics, ..UptimeSample::default() }
     }
 
     fn stretch() -> Stretch<'static> {
@@ -170,11 +170,11 @@ mod tests {
 
     #[test]
     fn nothing_is_written_of_a_host_that_nobody_misses() {
-        let apart = Account { host: "web1".into(), apart: true, ..Account::default() };
+        let apart = UptimeSample { host: "web1".into(), apart: true, ..UptimeSample::default() };
         let unseen = [(AT, AT + Duration::from_secs(100))];
         let stretch = Stretch { unseen: &unseen, ..stretch() };
         assert_eq!(stretch.rows(&apart, &Known::default()), []);
-        let missed = Account { apart: false, ..apart };
+        let missed = UptimeSample { apart: false, ..apart };
         assert_eq!(stretch.rows(&missed, &Known::default()).len(), 1);
     }
 

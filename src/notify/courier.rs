@@ -21,11 +21,11 @@ pub use super::tally::REASONS;
 use super::tally::{self, Tally};
 use super::worker::{self, Done, Ended, Task, Work as ToDo};
 use crate::clock::{Mono, Now};
-use crate::effect::Effect;
-use crate::event::{Event, EventId, Fact, Level, Subject};
-use crate::snapshot::EventView;
-use crate::stop::Vital;
+use crate::event::{Event, EventId, EventKind, Level, Subject};
+use crate::store::Change;
 use crate::store::{Committed, Store, Table, Write};
+use crate::thread::AbortOnPanic;
+use crate::view::EventView;
 
 /// So many orders are taken into one transaction at most: a bound on its memory.
 const MOST_AT_ONCE: usize = 1000;
@@ -38,7 +38,7 @@ const LAST_EVENT: &str = "last_event";
 /// Something for the courier to do.
 pub enum Order {
     /// Store these rows and events as one, then deliver.
-    Accept(Effect),
+    Accept(Change),
     /// A new configuration.
     Reconfigure(Equipment),
     /// Put into the history what was sent without the outbox.
@@ -247,7 +247,7 @@ type Answer = Box<dyn FnOnce(bool) + Send>;
 impl Work {
     /// Works until the stop; false when something could not be stored in the end.
     fn run(mut self) -> bool {
-        let _vital = Vital;
+        let _vital = AbortOnPanic;
         let mut stopping: Option<Instant> = None;
         loop {
             let inputs = self.wait(stopping);
@@ -302,7 +302,7 @@ impl Work {
     }
 
     /// Takes what a feature caused into the transaction at hand.
-    fn take(&mut self, effect: Effect, now: Now) -> Option<Answer> {
+    fn take(&mut self, effect: Change, now: Now) -> Option<Answer> {
         for write in effect.writes {
             self.store.write(write);
         }
@@ -320,15 +320,15 @@ impl Work {
             let device = by.device.as_deref().unwrap_or("a device");
             info!(
                 "no reminder of {:?}: acknowledged through {} on {device} at {}",
-                event.fact, by.channel, by.at
+                event.kind, by.channel, by.at
             );
             return;
         }
         let id = self.outbox.next_event(now.wall);
         let count = self.outbox.accept(event, id, &self.equipment.routes, now);
-        debug!("{:?} is event {id}, {count} deliveries queued", event.fact);
+        debug!("{:?} is event {id}, {count} deliveries queued", event.kind);
         self.record(event, id);
-        if let Fact::Backup { plan, .. } = &event.fact
+        if let EventKind::Backup { plan, .. } = &event.kind
             && event.level > Level::Ok
             && count == 0
         {
@@ -425,7 +425,7 @@ impl Work {
             Committed::StillRefused => false,
             Committed::Refused { why } => {
                 error!("a crash would lose what is not on disk, and that takes nothing: {why}");
-                self.say(Level::Critical, Fact::StoreRefuses { why }, now);
+                self.say(Level::Critical, EventKind::StoreRefuses { why }, now);
                 false
             }
             Committed::Healed { refused_for } => self.healed(refused_for, now),
@@ -439,7 +439,7 @@ impl Work {
     }
 
     fn healed(&mut self, refused_for: Duration, now: Now) -> bool {
-        self.say(Level::Ok, Fact::StoreWrites { refused_for }, now);
+        self.say(Level::Ok, EventKind::StoreWrites { refused_for }, now);
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
@@ -471,8 +471,8 @@ impl Work {
     }
 
     /// An event of the courier's own; it is started at the next turn.
-    fn say(&mut self, level: Level, fact: Fact, now: Now) {
-        self.accept(&Event { at: now.wall, level, fact }, now);
+    fn say(&mut self, level: Level, kind: EventKind, now: Now) {
+        self.accept(&Event { at: now.wall, level, kind }, now);
     }
 
     fn trim_history(&mut self) {

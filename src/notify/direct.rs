@@ -16,8 +16,8 @@ use log::{error, info, warn};
 use super::channel::{Definition, Failure, Letter};
 use super::text::{Unit, cut};
 use crate::clock::{Now, Wall, words};
-use crate::event::{Event, EventId, Fact, Level, Message};
-use crate::section::near;
+use crate::config_file::suggestion;
+use crate::event::{Event, EventId, EventKind, Level, Message};
 
 /// So many channels are sent to at a time.
 const AT_ONCE: usize = 16;
@@ -126,7 +126,7 @@ impl Report {
     }
 
     fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Report {
-        let meant = near::suggestion(name, known);
+        let meant = suggestion::suggestion(name, known);
         let why = format!("no channel is called \"{name}\"{meant}");
         let outcome = Outcome::untried(None, why);
         Report { outcomes: vec![outcome], took: Duration::ZERO }
@@ -155,8 +155,8 @@ impl Notice {
         let time = SystemTime::now();
         let text = cut(&self.text, LONGEST_TEXT, Unit::Bytes);
         let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, Unit::Characters));
-        let fact = Fact::Custom { host, text };
-        Event { at: Wall::from(time), level: self.level, fact }.message(new_event(time))
+        let kind = EventKind::Custom { host, text };
+        Event { at: Wall::from(time), level: self.level, kind }.message(new_event(time))
     }
 }
 

@@ -11,8 +11,8 @@ use super::outbox::{Delivery, DeliveryId, Outbox, Record};
 use super::text::{Unit, cut};
 use crate::clock::Wall;
 use crate::event::{EventId, Message, Subject};
-use crate::snapshot::{NotificationView, Telling};
 use crate::store::{Store, Table};
+use crate::view::{DeliveryState, NotificationView};
 
 /// So many rows are looked at before the courier goes on with its work.
 const PIECE: usize = 200;
@@ -81,7 +81,7 @@ pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
 
 impl Question {
     fn wants(&self, view: &NotificationView) -> bool {
-        let arrived = view.state == Telling::Delivered;
+        let arrived = view.state == DeliveryState::Delivered;
         self.host.as_ref().is_none_or(|host| view.host.as_ref() == Some(host))
             && self.channel.as_ref().is_none_or(|channel| view.channel == *channel)
             && self.delivered.is_none_or(|delivered| delivered == arrived)
@@ -122,7 +122,7 @@ fn shown(id: DeliveryId) -> String {
 fn ended(key: &str, value: &[u8]) -> Option<(DeliveryId, NotificationView)> {
     let id = number(key)?;
     let record: Record = serde_json::from_slice(value).ok()?;
-    let state = if record.delivered { Telling::Delivered } else { Telling::Failed };
+    let state = if record.delivered { DeliveryState::Delivered } else { DeliveryState::Failed };
     let host = host_of(&record.subject);
     let view = NotificationView {
         id: shown(id),
@@ -151,7 +151,7 @@ fn waits(id: DeliveryId, delivery: &Delivery, outbox: &Outbox) -> NotificationVi
     NotificationView {
         id: shown(id),
         event: message.event.to_string(),
-        state: Telling::Waiting,
+        state: DeliveryState::Waiting,
         channel: delivery.channel.clone(),
         recipient: delivery.recipient.clone(),
         host: host_of(&message.subject),
@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Now;
-    use crate::event::{Event, Fact, Level};
+    use crate::event::{Event, EventKind, Level};
     use crate::notify::channel::Failure;
     use crate::notify::channel::log::PACE;
     use crate::notify::outbox::LineSettings;
@@ -241,8 +241,8 @@ mod tests {
         }
 
         fn accept(&mut self, number: u64) {
-            let fact = Fact::Custom { host: None, text: format!("text {number}") };
-            let event = Event { at: self.now.wall, level: Level::Warning, fact };
+            let kind = EventKind::Custom { host: None, text: format!("text {number}") };
+            let event = Event { at: self.now.wall, level: Level::Warning, kind };
             self.outbox.accept(&event, EventId(number), &self.routes, self.now);
         }
 
@@ -256,7 +256,7 @@ mod tests {
         }
 
         /// All of it, in pieces of `count`.
-        fn told(&self, count: usize) -> Vec<(String, Telling)> {
+        fn told(&self, count: usize) -> Vec<(String, DeliveryState)> {
             let (mut told, mut before) = (Vec::new(), None);
             loop {
                 let piece = piece(&self.store, &self.outbox, before, count);
@@ -284,7 +284,8 @@ mod tests {
         }
         let mut expected: Vec<_> = (1..=20)
             .map(|number| {
-                let state = if number <= 6 { Telling::Delivered } else { Telling::Waiting };
+                let state =
+                    if number <= 6 { DeliveryState::Delivered } else { DeliveryState::Waiting };
                 (format!("text {number}"), state)
             })
             .collect();
@@ -308,9 +309,9 @@ mod tests {
         assert_eq!(
             said,
             [
-                (Telling::Waiting, 0, None),
-                (Telling::Waiting, 1, Some("nobody home")),
-                (Telling::Failed, 1, Some("too rude")),
+                (DeliveryState::Waiting, 0, None),
+                (DeliveryState::Waiting, 1, Some("nobody home")),
+                (DeliveryState::Failed, 1, Some("too rude")),
             ]
         );
     }
@@ -325,7 +326,10 @@ mod tests {
             desk.store.write(broken);
         }
         desk.accept(2);
-        let expected = [("text 2".into(), Telling::Waiting), ("text 1".into(), Telling::Delivered)];
+        let expected = [
+            ("text 2".into(), DeliveryState::Waiting),
+            ("text 1".into(), DeliveryState::Delivered),
+        ];
         assert_eq!(desk.told(1)[..], expected[..], "one by one");
         assert_eq!(desk.told(10)[..], expected[..]);
     }

@@ -9,7 +9,7 @@ use super::channel::{Failure, ReceiptState};
 use super::line::{Line, Report};
 use super::route::Routes;
 use crate::clock::{Mono, Now, Wall, words};
-use crate::event::{Event, EventId, Fact, Level, Message, Subject, Trouble};
+use crate::event::{Event, EventId, EventKind, Incident, Level, Message, Subject};
 use crate::store::{Table, Write};
 
 pub mod collapse;
@@ -51,7 +51,7 @@ pub struct Outbox {
 #[derive(Default)]
 struct Target {
     told: bool,
-    closes: Vec<Trouble>,
+    closes: Vec<Incident>,
     ends: Vec<EventId>,
     thread: Option<String>,
 }
@@ -77,7 +77,7 @@ impl Outbox {
 
     /// Who has taken note of what `event` only repeats: then it is not to be told again.
     pub fn acknowledged(&self, event: &Event) -> Option<&Acknowledged> {
-        let Fact::Threshold { reminder: true, .. } = event.fact else { return None };
+        let EventKind::Threshold { reminder: true, .. } = event.kind else { return None };
         self.troubles.acknowledged(&event.opens()?, event.level)
     }
 
@@ -117,7 +117,7 @@ impl Outbox {
         &mut self,
         channel: &str,
         message: &Arc<Message>,
-        opens: Option<&Trouble>,
+        opens: Option<&Incident>,
         target: &Target,
         now: Now,
     ) -> usize {
@@ -162,7 +162,7 @@ impl Outbox {
 
     /// Ends a trouble of which nothing is known any more (a rule or host that was removed),
     /// without a word to anybody.
-    pub fn forget(&mut self, trouble: &Trouble) {
+    pub fn forget(&mut self, trouble: &Incident) {
         self.receipts.over(trouble);
         self.troubles.close(trouble);
     }
@@ -265,18 +265,18 @@ impl Outbox {
     pub fn reports(&mut self, now: Now) -> Vec<Event> {
         let mut events = Vec::new();
         for (name, line) in &mut self.lines {
-            let fact = match line.report(now.mono, REPORT_AFTER) {
+            let kind = match line.report(now.mono, REPORT_AFTER) {
                 None => continue,
                 Some(Report::Fails { why }) => {
-                    Fact::ChannelFails { channel: name.clone(), why, waiting: line.waiting() }
+                    EventKind::ChannelFails { channel: name.clone(), why, waiting: line.waiting() }
                 }
                 Some(Report::Delivers { failed_for }) => {
-                    Fact::ChannelDelivers { channel: name.clone(), failed_for }
+                    EventKind::ChannelDelivers { channel: name.clone(), failed_for }
                 }
             };
             let level =
-                if let Fact::ChannelFails { .. } = fact { Level::Warning } else { Level::Ok };
-            events.push(Event { at: now.wall, level, fact });
+                if let EventKind::ChannelFails { .. } = kind { Level::Warning } else { Level::Ok };
+            events.push(Event { at: now.wall, level, kind });
         }
         events
     }
@@ -326,7 +326,7 @@ impl Outbox {
     }
 
     /// One thing that is wrong, as far as anybody was told.
-    pub fn alert(&self, trouble: &Trouble) -> Option<AlertView> {
+    pub fn alert(&self, trouble: &Incident) -> Option<AlertView> {
         self.troubles.view(trouble)
     }
 

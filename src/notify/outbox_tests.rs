@@ -96,8 +96,8 @@ impl Play {
         self
     }
 
-    fn accept(&mut self, level: Level, fact: Fact) -> &mut Play {
-        let event = Event { at: self.now.wall, level, fact };
+    fn accept(&mut self, level: Level, kind: EventKind) -> &mut Play {
+        let event = Event { at: self.now.wall, level, kind };
         self.event = self.outbox.next_event(self.now.wall);
         self.outbox.accept(&event, self.event, &self.routes, self.now);
         self
@@ -106,7 +106,7 @@ impl Play {
     fn overdue(&mut self, host: &str) -> &mut Play {
         self.accept(
             Level::Critical,
-            Fact::Overdue {
+            EventKind::Overdue {
                 host: host.into(),
                 connection: "ipv4".into(),
                 last_seen: Wall(0),
@@ -118,13 +118,13 @@ impl Play {
     }
 
     fn back(&mut self, host: &str) -> &mut Play {
-        let fact =
-            Fact::Back { host: host.into(), connection: "ipv4".into(), gone: Duration::ZERO };
-        self.accept(Level::Ok, fact)
+        let kind =
+            EventKind::Back { host: host.into(), connection: "ipv4".into(), gone: Duration::ZERO };
+        self.accept(Level::Ok, kind)
     }
 
     fn said(&mut self, host: &str, text: &str) -> &mut Play {
-        self.accept(Level::Warning, Fact::Said { host: host.into(), text: text.into() })
+        self.accept(Level::Warning, EventKind::Said { host: host.into(), text: text.into() })
     }
 
     fn start(&mut self) -> Vec<Job> {
@@ -495,7 +495,7 @@ fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
     play.routes.channels.insert("other".into(), line(Level::Critical));
     play.routes.default = vec!["mail".into(), "pager".into()];
     let (host, metric) = ("web1".to_owned(), "disk.mnt.percent".to_owned());
-    let threshold = |level| Fact::Threshold {
+    let threshold = |level| EventKind::Threshold {
         host: host.clone(),
         metric: metric.clone(),
         value: 95.0,
@@ -503,7 +503,7 @@ fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
         since: Wall(0),
         reminder: false,
     };
-    let missing = Fact::Missing {
+    let missing = EventKind::Missing {
         host: host.clone(),
         metric: metric.clone(),
         last: Wall(0),
@@ -511,8 +511,8 @@ fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
         limit: "> 90.0".into(),
         stood: Level::Critical,
     };
-    let mut told = |level, fact| {
-        play.accept(level, fact);
+    let mut told = |level, kind| {
+        play.accept(level, kind);
         let jobs = play.start();
         let mut channels: Vec<String> =
             jobs.iter().map(|job| job.delivery.channel.clone()).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Event, Fact, Level, Subject};
+use crate::event::{Event, EventKind, Level, Subject};
 
 /// What the router knows of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Routes {
     /// the trouble, which only the outbox knows: for them this is empty. Not so for a backup: when
     /// somebody complained about it, that it is well is news of its own.
     pub fn targets(&self, event: &Event) -> BTreeSet<String> {
-        let is_report = matches!(event.fact, Fact::Backup { .. });
+        let is_report = matches!(event.kind, EventKind::Backup { .. });
         if (event.level == Level::Ok && !is_report) || !self.is_told(event) {
             return BTreeSet::new();
         }
@@ -62,7 +62,7 @@ impl Routes {
                 if beside.is_empty() { hearing(self.others(&channel)) } else { beside }
             }
             // Whoever would have heard the report hears why there will be none.
-            Subject::Daemon if matches!(event.fact, Fact::AlertsLost { .. }) => {
+            Subject::Daemon if matches!(event.kind, EventKind::AlertsLost { .. }) => {
                 hearing(self.backups.clone())
             }
             Subject::Daemon => hearing(self.of_daemon()),
@@ -135,7 +135,11 @@ mod tests {
     }
 
     fn said(host: &str, level: Level) -> Event {
-        Event { at: Wall(0), level, fact: Fact::Said { host: host.into(), text: "hello".into() } }
+        Event {
+            at: Wall(0),
+            level,
+            kind: EventKind::Said { host: host.into(), text: "hello".into() },
+        }
     }
 
     fn targets(event: &Event) -> Vec<String> {
@@ -164,7 +168,7 @@ mod tests {
         let event = Event {
             at: Wall(0),
             level: Level::Warning,
-            fact: Fact::Threshold {
+            kind: EventKind::Threshold {
                 host: "quiet".into(),
                 metric: "m".into(),
                 value: 1.0,
@@ -178,15 +182,19 @@ mod tests {
 
     #[test]
     fn that_a_backup_is_well_is_told_to_those_who_hear_about_backups() {
-        let fact =
-            Fact::Backup { plan: "1".into(), title: "t".into(), details: Vec::new(), table: None };
-        assert_eq!(targets(&Event { at: Wall(0), level: Level::Ok, fact }), ["mail"]);
+        let kind = EventKind::Backup {
+            plan: "1".into(),
+            title: "t".into(),
+            details: Vec::new(),
+            table: None,
+        };
+        assert_eq!(targets(&Event { at: Wall(0), level: Level::Ok, kind }), ["mail"]);
     }
 
     #[test]
     fn alerts_that_were_lost_are_told_to_those_who_hear_about_backups() {
-        let fact = Fact::AlertsLost { rows: Vec::new(), count: 1 };
-        let event = Event { at: Wall(0), level: Level::Critical, fact };
+        let kind = EventKind::AlertsLost { rows: Vec::new(), count: 1 };
+        let event = Event { at: Wall(0), level: Level::Critical, kind };
         let routes = Routes { backups: vec!["chat".into(), "pager".into()], ..routes() };
         assert_eq!(routes.targets(&event).into_iter().collect::<Vec<_>>(), ["chat", "pager"]);
     }
@@ -196,7 +204,7 @@ mod tests {
         let fails = |channel: &str| Event {
             at: Wall(0),
             level: Level::Critical,
-            fact: Fact::ChannelFails { channel: channel.into(), why: "x".into(), waiting: 1 },
+            kind: EventKind::ChannelFails { channel: channel.into(), why: "x".into(), waiting: 1 },
         };
         assert_eq!(targets(&fails("pager")), ["mail"]);
         let mild = Event { level: Level::Warning, ..fails("mail") };

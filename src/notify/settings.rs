@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::channel::Definition;
 use crate::address::is_name;
-use crate::section::{Names, Section};
+use crate::config_file::{Names, Section};
 
 /// The section `notifier`: who hears about backups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::channel::{Definition, Delivered, Failure, Letter, ReceiptState};
 use super::outbox::{DeliveryId, Job, Poll};
 use crate::clock::Now;
-use crate::stop::Vital;
+use crate::thread::AbortOnPanic;
 
 /// Something to do through a channel.
 pub enum Work {
@@ -64,7 +64,7 @@ pub fn hire<R: From<Done> + Send + 'static>(
     results: Sender<R>,
 ) -> std::io::Result<()> {
     let work = move || {
-        let _vital = Vital;
+        let _vital = AbortOnPanic;
         for task in to_do {
             if results.send(perform(task).into()).is_err() {
                 break;

@@ -23,7 +23,7 @@ use super::stream::Pieces;
 use super::wanted::wanted;
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
-use crate::snapshot::{ChannelView, DyndnsView, NotificationView};
+use crate::view::{ChannelView, DyndnsView, NotificationView};
 
 /// A request, as it is after the gate.
 pub struct Request<'a> {

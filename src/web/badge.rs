@@ -3,7 +3,7 @@
 use super::page::html::escaped;
 use super::reply::Reply;
 use crate::event::Level;
-use crate::snapshot::{HostView, State};
+use crate::view::{HostView, State};
 
 /// A longer name is cut; all of it is in the picture's title.
 const LONGEST_NAME: usize = 40;
@@ -68,7 +68,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::snapshot::{ConnectionView, MetricView};
+    use crate::view::{ConnectionView, MetricView};
 
     fn host(state: State, connections: &[State], level: Option<Level>) -> HostView {
         let connection = |state: &State| ConnectionView {

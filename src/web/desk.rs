@@ -18,7 +18,7 @@ use super::inner::Inner;
 use super::passage::SPOOL;
 use super::reply::{ALWAYS, Body, Reply};
 use crate::clock::Now;
-use crate::stop::Vital;
+use crate::thread::AbortOnPanic;
 
 /// What the handler threads share.
 pub struct Desk {
@@ -43,7 +43,7 @@ pub struct Waiting {
 /// Answers requests until the stop. The drop of `alive` tells that this thread has let go of the
 /// server: its socket must still be there when it ends.
 pub fn serve(inner: Arc<Inner>, desk: &Arc<Desk>, alive: Sender<()>) {
-    let _vital = Vital;
+    let _vital = AbortOnPanic;
     while let Some(request) = inner.next() {
         handle(desk, request);
     }
@@ -52,7 +52,7 @@ pub fn serve(inner: Arc<Inner>, desk: &Arc<Desk>, alive: Sender<()>) {
 
 /// Answers what is stored, until no handler is left.
 pub fn answer_stored(waiting: &Receiver<Waiting>, alive: Sender<()>) {
-    let _vital = Vital;
+    let _vital = AbortOnPanic;
     for Waiting { request, seat, work } in waiting {
         finish(request, seat, work);
     }

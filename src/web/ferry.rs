@@ -18,7 +18,7 @@ use super::inner::Inner;
 use super::passage::{LINGER, WORK_TIME, linger, printed, unavailable};
 use super::seats::{Phase, Ticket};
 use super::timed::{Socket, receive_at_once};
-use crate::stop::Vital;
+use crate::thread::AbortOnPanic;
 
 /// So many go at a time: while one waits for the disk, others gather and are read.
 pub const FERRIES: usize = 6;
@@ -56,7 +56,7 @@ impl Ferry {
         for number in 1..=FERRIES {
             let (inner, fares, alive) = (Arc::clone(inner), fares.clone(), Sender::clone(&alive));
             let work = move || {
-                let _vital = Vital;
+                let _vital = AbortOnPanic;
                 let mut goes_on = true;
                 while goes_on && let Ok(Some(first)) = fares.recv() {
                     goes_on = carry(&inner, first, &fares);

@@ -21,7 +21,7 @@ use super::inner::Inner;
 use super::passage::{self, HEAD_TIME};
 use super::room::{Next, Room};
 use super::seats::Seats;
-use crate::stop::{Stop, Vital};
+use crate::thread::{AbortOnPanic, Stop};
 
 /// Connections at a time. A seat costs one descriptor, and while its client is waited for a thread
 /// with a small stack.
@@ -187,7 +187,7 @@ impl Door {
         let number = self.hired.fetch_add(1, Ordering::Relaxed) + 1;
         let crew = Arc::clone(&self.floor.crew);
         let work = move || {
-            let _vital = Vital;
+            let _vital = AbortOnPanic;
             self.floor.crew.begins();
             while self.floor.crew.come_to_door(BOREDOM) {
                 self.serve_next();

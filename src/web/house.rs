@@ -7,7 +7,7 @@ use super::metrics::Figures;
 use super::notice::Notice;
 use super::wanted::{EventsWanted, SeriesWanted, Wanted};
 use crate::problem::Problems;
-use crate::snapshot::{
+use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView,
 };

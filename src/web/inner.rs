@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Server};
 
-use crate::stop::Stop;
+use crate::thread::Stop;
 
 /// How many threads take requests from it: right on two cores.
 pub const HANDLERS: usize = 2;
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_server_that_died_is_replaced() {
         let scratch = tempfile::tempdir().unwrap();
-        let (_stopper, stop) = crate::stop::channel();
+        let (_stopper, stop) = crate::thread::Stop::channel();
         let inner = Inner::start(scratch.path(), stop).unwrap();
         fs::remove_file(inner.running().path).unwrap();
         inner.connect(Duration::from_secs(1)).unwrap();

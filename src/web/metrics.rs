@@ -11,8 +11,8 @@ use super::house::House;
 use super::stream::Pieces;
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::snapshot::{DyndnsState, DyndnsView, HostView, State};
 use crate::version::VERSION;
+use crate::view::{DyndnsState, DyndnsView, HostView, State};
 
 /// The `Content-Type` of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -336,7 +336,7 @@ mod tests {
     use super::super::notice::Notice;
     use super::super::wanted::{EventsWanted, SeriesWanted, Wanted};
     use super::*;
-    use crate::snapshot::{
+    use crate::view::{
         AlertView, ChannelView, ConnectionView, EventView, MetricView, NotificationView, PastView,
         PlanView, SeriesView,
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, unbounded};
 
 use crate::secret::Secret;
-use crate::stop::{self, Stopper};
+use crate::thread::{Stop, StopSource};
 
 mod answer;
 mod attempts;
@@ -84,7 +84,7 @@ pub struct Web {
     shown: Arc<Shown>,
     inner: Arc<Inner>,
     /// Of the gate, and of the handlers: these go on until the gate has emptied.
-    stoppers: (Stopper, Stopper),
+    stoppers: (StopSource, StopSource),
     ended: Receiver<()>,
 }
 
@@ -98,8 +98,8 @@ impl Web {
         scratch: &Path,
     ) -> io::Result<Web> {
         let address = listener.local_addr()?;
-        let (gate_stopper, gate_stop) = stop::channel();
-        let (inner_stopper, inner_stop) = stop::channel();
+        let (gate_stopper, gate_stop) = Stop::channel();
+        let (inner_stopper, inner_stop) = Stop::channel();
         let inner = Arc::new(Inner::start(scratch, inner_stop)?);
         let guard = Arc::new(Guard::new(access.token.as_ref()));
         let shown = Arc::new(Shown::new(access.identity));

@@ -47,7 +47,7 @@ mod tests {
 
     use super::super::routes::ROUTES;
     use super::*;
-    use crate::event::Fact;
+    use crate::event::EventKind;
 
     fn read() -> Value {
         serde_json::from_slice(document()).unwrap()
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn every_kind_of_event_is_described() {
         let kinds = &read()["components"]["schemas"]["Event"]["properties"]["kind"]["enum"];
-        assert_eq!(kinds, &serde_json::json!(Fact::KINDS));
+        assert_eq!(kinds, &serde_json::json!(EventKind::NAMES));
     }
 
     #[test]

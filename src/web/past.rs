@@ -10,7 +10,7 @@ use super::reply::Reply;
 use super::wanted;
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
-use crate::snapshot::{AlertView, EventView, PastView, PlanView, SeriesView, always};
+use crate::view::{AlertView, EventView, PastView, PlanView, SeriesView, always};
 
 /// `next` goes into `before` of the next request; null when there is no more.
 #[derive(Serialize)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::identity::{Identity, Tls, Wrong};
 use crate::address::{BaseUrl, is_host, is_loopback};
 use crate::clock::Now;
+use crate::config_file::{Names, Section, open_to_others};
 use crate::secret::Secret;
-use crate::section::{Names, Section, open_to_others};
 
 /// The section `receiver`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::routes::percent_decoded;
 use crate::clock::Wall;
 use crate::duration;
-use crate::event::{Fact, Level};
+use crate::event::{EventKind, Level};
 
 /// How many are shown when it is not said.
 const USUAL: usize = 100;
@@ -164,10 +164,10 @@ fn level(name: &str) -> Result<Level, String> {
 }
 
 fn kind(name: &str) -> Result<String, String> {
-    if Fact::KINDS.contains(&name) {
+    if EventKind::NAMES.contains(&name) {
         return Ok(name.to_owned());
     }
-    Err(format!("kind: must be one of {}", Fact::KINDS.join(", ")))
+    Err(format!("kind: must be one of {}", EventKind::NAMES.join(", ")))
 }
 
 /// A time by RFC 3339, with any offset. One before 1970 is the beginning of all times.

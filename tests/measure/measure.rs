@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use heartbeat::clock::{Now, Wall};
-use heartbeat::event::{Event, EventId, Fact, Level};
+use heartbeat::event::{Event, EventId, EventKind, Level};
 use heartbeat::heartbeat::fleet::{Fleet, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
 use heartbeat::heartbeat::watch::Watch;
@@ -20,8 +20,8 @@ use heartbeat::heartbeat::wire::{self, Beat};
 use heartbeat::history::Sources;
 use heartbeat::history::settings::Settings;
 use heartbeat::secret::Secret;
-use heartbeat::snapshot::{Account, EventView, Reading};
 use heartbeat::store::{self, Store, Table};
+use heartbeat::view::{EventView, MetricSummary, UptimeSample};
 
 #[path = "../support/chronicle.rs"]
 mod chronicle;
@@ -369,24 +369,30 @@ impl Fifty {
 }
 
 impl Hosts for Fifty {
-    fn accounts(&mut self, from: usize, count: usize, _: Now) -> Vec<Account> {
+    fn accounts(&mut self, from: usize, count: usize, _: Now) -> Vec<UptimeSample> {
         let ten = Duration::from_secs(600);
-        let mut account = |host: usize| Account {
+        let mut account = |host: usize| UptimeSample {
             host: format!("prod-web-{host:02}.example.com").into(),
             up: ten,
             metrics: (0..30)
                 .map(|metric| {
                     let (mean, spread) = (self.thrown() * 100.0, self.thrown() * 20.0);
                     let path = format!("monitor_{metric:02}.some_value_percent").into();
-                    Reading { path, count: 60, mean, least: mean - spread, most: mean + spread }
+                    MetricSummary {
+                        path,
+                        count: 60,
+                        mean,
+                        least: mean - spread,
+                        most: mean + spread,
+                    }
                 })
                 .collect(),
-            ..Account::default()
+            ..UptimeSample::default()
         };
         (from..50.min(from + count)).map(&mut account).collect()
     }
 
-    fn running(&self, _: &str, _: Now) -> Option<Account> {
+    fn running(&self, _: &str, _: Now) -> Option<UptimeSample> {
         None
     }
 
@@ -448,12 +454,12 @@ fn year() {
 /// Fifty events of a message each.
 fn tell(world: &World<Fifty>, now: Now) {
     let event = |host: u32| {
-        let fact = Fact::Back {
+        let kind = EventKind::Back {
             host: format!("prod-web-{host:02}.example.com"),
             connection: "ipv4".into(),
             gone: Duration::from_secs(60),
         };
-        let event = Event { at: now.wall, level: Level::Ok, fact };
+        let event = Event { at: now.wall, level: Level::Ok, kind };
         let id = EventId(EventId::default().next(now.wall).0 + u64::from(host));
         store::Write::put(Table::Events, id.to_string(), &EventView::of(&event, id))
     };

@@ -9,8 +9,8 @@ use heartbeat::clock::{Mono, Now, Wall};
 use heartbeat::history::chronicle::Chronicle;
 use heartbeat::history::settings::Settings;
 use heartbeat::history::{Row, Sources};
-use heartbeat::snapshot::Account;
 use heartbeat::store::{Committed, Snapshot, Store, Table, Write};
+use heartbeat::view::UptimeSample;
 
 /// 2026-11-21T00:00:00Z.
 pub const MIDNIGHT: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_219_200_000) };
@@ -25,8 +25,8 @@ pub fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Hosts as the history sees them.
 pub trait Hosts: Send {
-    fn accounts(&mut self, from: usize, count: usize, until: Now) -> Vec<Account>;
-    fn running(&self, host: &str, now: Now) -> Option<Account>;
+    fn accounts(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
+    fn running(&self, host: &str, now: Now) -> Option<UptimeSample>;
     fn unseen(&mut self, now: Now) -> Vec<(Wall, Wall)>;
 }
 
@@ -55,11 +55,11 @@ impl<H: Hosts + 'static> World<H> {
 }
 
 impl<H: Hosts> Sources for World<H> {
-    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<Account> {
+    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         lock(&self.hosts).accounts(from, count, until)
     }
 
-    fn running(&self, host: &str, now: Now) -> Option<Account> {
+    fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
         lock(&self.hosts).running(host, now)
     }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::Level;
 use heartbeat::secret::Secret;
-use heartbeat::snapshot::{
-    AlertView, ChannelState, ChannelView, ConnectionView, DetailView, EventView, FailureView,
-    HostView, MetricView, ModuleView, NotificationView, PastView, PlanView, PointView,
-    RepositoryView, SeriesView, Slice, State, Telling,
+use heartbeat::view::{
+    AlertView, ChannelState, ChannelView, ConnectionView, DeliveryState, DetailView, EventView,
+    FailureView, HostView, MetricView, ModuleView, NotificationView, PastView, PlanView, PointView,
+    RepositoryView, SeriesView, State, UptimeSlice,
 };
 use heartbeat::web::metrics::Figures;
 use heartbeat::web::notice::Notice;
@@ -38,17 +38,25 @@ pub struct Show {
 /// What a host fares by: every seventh has a bad day, the second was not watched for a while.
 fn past(number: usize, now: Wall) -> PastView {
     let slice = |start: Wall, whole: Duration, index: usize| match (number * 31 + index * 7) % 97 {
-        _ if number % 9 == 2 && index < 8 => Slice { start, ..Slice::default() },
-        3 => Slice { start, up: whole / 3, down: whole - whole / 3, ..Slice::default() },
-        7 | 8 => Slice { start, up: whole / 2, degraded: whole / 2, ..Slice::default() },
-        40 => Slice { start, up: whole / 4, blind: whole - whole / 4, ..Slice::default() },
-        _ => Slice { start, up: whole, ..Slice::default() },
+        _ if number % 9 == 2 && index < 8 => UptimeSlice { start, ..UptimeSlice::default() },
+        3 => {
+            UptimeSlice { start, up: whole / 3, down: whole - whole / 3, ..UptimeSlice::default() }
+        }
+        7 | 8 => {
+            UptimeSlice { start, up: whole / 2, degraded: whole / 2, ..UptimeSlice::default() }
+        }
+        40 => {
+            UptimeSlice { start, up: whole / 4, blind: whole - whole / 4, ..UptimeSlice::default() }
+        }
+        _ => UptimeSlice { start, up: whole, ..UptimeSlice::default() },
     };
-    let hours: Vec<Slice> = (0..24).map(|n| slice(now - HOUR * (23 - n as u32), HOUR, n)).collect();
-    let days: Vec<Slice> = (0..90).map(|n| slice(now - DAY * (89 - n as u32), DAY, n)).collect();
+    let hours: Vec<UptimeSlice> =
+        (0..24).map(|n| slice(now - HOUR * (23 - n as u32), HOUR, n)).collect();
+    let days: Vec<UptimeSlice> =
+        (0..90).map(|n| slice(now - DAY * (89 - n as u32), DAY, n)).collect();
     PastView {
-        availability_day: Slice::availability(&hours),
-        availability_90_days: Slice::availability(&days),
+        availability_day: UptimeSlice::availability(&hours),
+        availability_90_days: UptimeSlice::availability(&days),
         hours,
         days,
     }
@@ -226,9 +234,9 @@ impl Show {
             Some(FailureView { at: Some(now - HOUR / 60), why: format!("signal-cli says {EVIL}") });
         daemon.events.insert(0, event(EVIL, Level::Critical, now));
         daemon.told = vec![
-            told(EVIL, Telling::Delivered, now),
-            told("db-primary ipv4 overdue", Telling::Waiting, now),
-            told("db-primary booted", Telling::Failed, now),
+            told(EVIL, DeliveryState::Delivered, now),
+            told("db-primary ipv4 overdue", DeliveryState::Waiting, now),
+            told("db-primary booted", DeliveryState::Failed, now),
         ];
         daemon
     }
@@ -314,7 +322,7 @@ fn event(text: &str, level: Level, at: Wall) -> EventView {
     }
 }
 
-fn told(title: &str, state: Telling, at: Wall) -> NotificationView {
+fn told(title: &str, state: DeliveryState, at: Wall) -> NotificationView {
     NotificationView {
         id: format!("{title:.9}"),
         event: String::new(),
@@ -328,7 +336,7 @@ fn told(title: &str, state: Telling, at: Wall) -> NotificationView {
         accepted: Some(at),
         finished: None,
         attempts: 1,
-        why: (state != Telling::Delivered).then(|| "no answer".into()),
+        why: (state != DeliveryState::Delivered).then(|| "no answer".into()),
         told_in: None,
         acknowledged: None,
         acknowledged_by: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::section::{Names, Section};
+use crate::config_file::{Names, Section};
 
 /// Interfaces that come and go with containers and virtual machines, or carry nothing to the
 /// outside: each would be a metric that vanishes again.

@@ -14,7 +14,7 @@ use log::{info, warn};
 
 use crate::clock::{Mono, Now};
 use crate::process;
-use crate::stop::{self, Stop, Stopper, Vital};
+use crate::thread::{AbortOnPanic, Stop, StopSource};
 
 /// How often it is asked.
 const EVERY: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ type Latest = Arc<Mutex<Option<(Mono, f64)>>>;
 /// Asks as long as it lives.
 pub struct Units {
     latest: Latest,
-    _stopper: Stopper,
+    _stopper: StopSource,
 }
 
 impl Units {
@@ -37,11 +37,11 @@ impl Units {
     /// # Errors
     /// No thread can be started.
     pub fn start(systemctl: PathBuf) -> std::io::Result<Units> {
-        let (stopper, stop) = stop::channel();
+        let (stopper, stop) = Stop::channel();
         let latest = Latest::default();
         let shared = latest.clone();
         thread::Builder::new().name("units".into()).spawn(move || {
-            let _vital = Vital;
+            let _vital = AbortOnPanic;
             watch(&systemctl, &shared, &stop);
         })?;
         Ok(Units { latest, _stopper: stopper })
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn where_systemd_does_not_answer_nothing_is_said() {
         let folder = tempfile::tempdir().unwrap();
-        let (_stopper, stop) = stop::channel();
+        let (_stopper, stop) = Stop::channel();
         let offline = "echo 'System has not been booted with systemd' >&2; exit 1";
         let why = ask(&script(&folder, offline), &stop).unwrap_err();
         assert!(why.ends_with("systemctl: System has not been booted with systemd"), "{why}");

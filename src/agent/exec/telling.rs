@@ -11,7 +11,7 @@ use crate::agent::options::Errand;
 use crate::agent::send::Parcel;
 use crate::clock::{Wall, words};
 use crate::heartbeat::datagram::Kind;
-use crate::stop::{self, Stop, Stopper};
+use crate::thread::{Stop, StopSource};
 
 /// How long the end of a job waits for an answer, when nobody said otherwise.
 const WAIT: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub struct Telling {
     errand: Errand,
     wait: Duration,
     /// Its drop ends the telling of the beginning.
-    began: Stopper,
+    began: StopSource,
     ends: BTreeMap<String, Sender<Vec<Errand>>>,
     told: Receiver<(String, Vec<String>)>,
     complaints: Vec<String>,
@@ -37,7 +37,7 @@ pub struct Telling {
 impl Telling {
     /// Begins to tell that the job called `job` began.
     pub fn start(errand: Errand, job: &str, at: Wall) -> Telling {
-        let (began, stop) = stop::channel();
+        let (began, stop) = Stop::channel();
         let (tell, told) = unbounded();
         let wait = errand.wait.unwrap_or(WAIT);
         let job = format!("job_monitor.{job}");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Mono, Now};
 use crate::process;
-use crate::stop::{Stop, Vital};
+use crate::thread::{AbortOnPanic, Stop};
 use report::{Run, Troubles};
 
 /// The most own metrics that are told: hbd keeps 512 of a host.
@@ -63,7 +63,7 @@ impl Own {
         let mut round = Round { settings: settings.clone(), troubles: Troubles::default() };
         let results = own.results.clone();
         thread::Builder::new().name("own-metrics".into()).spawn(move || {
-            let _vital = Vital;
+            let _vital = AbortOnPanic;
             loop {
                 let begin = Instant::now();
                 round.go(&results, &stop);
@@ -160,7 +160,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::stop;
+    use crate::thread::Stop;
 
     /// By another process: a program started meanwhile would inherit our open file, and what is
     /// open for writing cannot be run.
@@ -207,7 +207,7 @@ mod tests {
         put(folder.path(), "check_disk", "echo 'DISK OK | /=81% /var=20% '\\''a b'\\''=1'");
         put(folder.path(), "zombie", "echo twice 2; kill -TERM $$");
         fs::write(folder.path().join("README"), "read me").unwrap();
-        let (_stopper, stop) = stop::channel();
+        let (_stopper, stop) = Stop::channel();
         let metrics = once(&settings(&folder), &stop);
         assert_eq!(
             shown(&metrics),
@@ -238,7 +238,7 @@ mod tests {
         put(folder.path(), "b", "echo whole 1");
         // Time enough to begin its child, however busy the machine is.
         let settings = Settings { deadline: Duration::from_secs(2), ..settings(&folder) };
-        let (_stopper, stop) = stop::channel();
+        let (_stopper, stop) = Stop::channel();
         let begin = Instant::now();
         let metrics = once(&settings, &stop);
         assert!(begin.elapsed() < Duration::from_secs(30));
@@ -256,7 +256,7 @@ mod tests {
         let write = "printf '#!/nonexistent/shell\n' > x; echo neither script nor program > y; chmod 755 x y";
         let done = Command::new("sh").args(["-c", write]).current_dir(&folder).status().unwrap();
         assert!(done.success());
-        let (_stopper, stop) = stop::channel();
+        let (_stopper, stop) = Stop::channel();
         let codes = ["own_monitor.x.exit_code=127", "own_monitor.y.exit_code=126"];
         assert_eq!(shown(&once(&settings(&folder), &stop)), codes);
     }
@@ -265,7 +265,7 @@ mod tests {
     fn it_goes_on_by_itself_and_follows_what_changes() {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), "count", "echo first 1");
-        let (stopper, stop) = stop::channel();
+        let (stopper, stop) = Stop::channel();
         let own = Own::start(&settings(&folder), stop).unwrap();
         let begin = Instant::now();
         let wait_for = |what: &[&str]| {
@@ -294,7 +294,7 @@ mod tests {
         fs::create_dir(&programs).unwrap();
         put(&programs, "hang", &script);
         let settings = Settings { directory: programs, ..settings(&folder) };
-        let (stopper, stop) = stop::channel();
+        let (stopper, stop) = Stop::channel();
         let own =
             Own::start(&Settings { deadline: Duration::from_secs(600), ..settings }, stop).unwrap();
         let begin = Instant::now();

@@ -5,7 +5,7 @@ use crate::clock::Now;
 use crate::dyndns::method::Bad;
 use crate::dyndns::names::Family;
 use crate::dyndns::row::{FailureRow, RecordRow, Row, fingerprint};
-use crate::snapshot::{DyndnsState, DyndnsView, DynrecordView, FailureView};
+use crate::view::{DyndnsState, DyndnsView, DynrecordView, FailureView};
 
 impl Kept {
     /// Its row at the stop: an address that has not proven itself yet does so after the start.

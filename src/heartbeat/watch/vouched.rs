@@ -83,10 +83,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::event::Trouble;
+    use crate::event::Incident;
     use crate::heartbeat::fleet::{Fleet, Promise};
     use crate::heartbeat::play::{MINUTE, Play, SECOND, rules};
-    use crate::snapshot::State;
+    use crate::view::State;
 
     const PROMISE: Promise = Promise { interval: Duration::from_secs(10), grace: MINUTE };
 
@@ -187,7 +187,7 @@ mod tests {
                 play.fleet = Fleet::restore(rules, rows, Some(mark), now, &play.kernel);
                 play.fleet.due(now)
             };
-            let trouble = Trouble::Connection { host: "web1".into(), connection: LOCAL.into() };
+            let trouble = Incident::Connection { host: "web1".into(), connection: LOCAL.into() };
             assert_eq!(due.ended.contains(&trouble), overdue, "{reload} {overdue}");
             let view = play.fleet.view("web1").unwrap();
             assert_eq!(view.connections.len(), 1);

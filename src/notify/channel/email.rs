@@ -1,7 +1,7 @@
 //! Mail over SMTP (RFC 5321, RFC 5322), one envelope per recipient.
 
 use crate::address::{is_host, is_loopback};
-use crate::section::Section;
+use crate::config_file::Section;
 use lettre::message::Mailbox;
 use std::path::PathBuf;
 use std::time::Duration;

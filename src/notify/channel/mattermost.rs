@@ -2,7 +2,7 @@
 //! (<https://developers.mattermost.com/integrate/webhooks/incoming/>).
 
 use crate::address::{BaseUrl, Encoded};
-use crate::section::Section;
+use crate::config_file::Section;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;

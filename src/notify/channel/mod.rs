@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use crate::clock::Wall;
+use crate::config_file::Section;
 use crate::event::{EventId, Level, Message};
 use crate::notify::text::Room;
-use crate::section::Section;
 
 pub mod email;
 pub mod log;

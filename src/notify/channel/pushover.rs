@@ -2,7 +2,7 @@
 //! (<https://pushover.net/api/receipts>).
 
 use crate::address::{BaseUrl, Encoded};
-use crate::section::Section;
+use crate::config_file::Section;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;

@@ -2,7 +2,7 @@
 //! (<https://github.com/AsamK/signal-cli>, man/signal-cli-jsonrpc.5.adoc).
 
 use crate::address::BaseUrl;
-use crate::section::Section;
+use crate::config_file::Section;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ impl Play {
     fn metric(&mut self, level: Level, reminder: bool) -> &mut Play {
         self.accept(
             level,
-            Fact::Threshold {
+            EventKind::Threshold {
                 host: "web1".into(),
                 metric: "m".into(),
                 value: 1.0,

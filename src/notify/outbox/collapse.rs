@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::delivery::{Delivery, DeliveryId};
 use crate::clock::Wall;
-use crate::event::{EventId, Level, Message, Subject, Trouble};
+use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::text::{Flavour, Room, Unit, clean, cut};
 
 /// More than so many that wait for one recipient become a digest.
@@ -120,7 +120,7 @@ fn last_urgent(waiting: &Waiting) -> Option<usize> {
 
 /// Which of the deliveries tell of a trouble that ends within them.
 pub fn ended(deliveries: &[&Delivery]) -> Vec<bool> {
-    let mut last_end: BTreeMap<&Trouble, usize> = BTreeMap::new();
+    let mut last_end: BTreeMap<&Incident, usize> = BTreeMap::new();
     for (index, delivery) in deliveries.iter().enumerate() {
         last_end.extend(delivery.closes.iter().map(|trouble| (trouble, index)));
     }

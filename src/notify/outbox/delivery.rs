@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Now, Wall};
-use crate::event::{EventId, Level, Message, Subject, Trouble};
+use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::channel::Pace;
 
 use super::collapse::Bundle;
@@ -53,10 +53,10 @@ pub struct Delivery {
     pub alone: bool,
     /// The trouble that it tells of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub opens: Option<Trouble>,
+    pub opens: Option<Incident>,
     /// The troubles that end with it, of those that this channel was given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub closes: Vec<Trouble>,
+    pub closes: Vec<Incident>,
     /// It says something to this channel even if no alarm that it ends ever arrived there.
     #[serde(default, skip_serializing_if = "is_false")]
     pub told: bool,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Delivery, DeliveryId, EXPIRY_CHECK, Fate, Line, Mono, Now, Outbox, Receipt, Record, Subject,
-    Table, Trouble, Write, words,
+    Delivery, DeliveryId, EXPIRY_CHECK, Fate, Incident, Line, Mono, Now, Outbox, Receipt, Record,
+    Subject, Table, Write, words,
 };
 use crate::event::EventId;
 use crate::notify::channel::{Delivered, Failure};
@@ -115,7 +115,7 @@ impl Outbox {
 
     /// The deliveries on the alarm's channel that wait and end its trouble: one for each recipient.
     /// What ends a later trouble of the same kind is none of them.
-    fn ends_of(&self, alarm: &Delivery, trouble: &Trouble) -> Vec<DeliveryId> {
+    fn ends_of(&self, alarm: &Delivery, trouble: &Incident) -> Vec<DeliveryId> {
         let ends = || {
             self.about(&alarm.channel, &alarm.message.subject)
                 .filter(|(_, other)| other.message.event > alarm.message.event)

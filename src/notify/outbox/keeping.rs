@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Delivery, DeliveryId, Fate, Line, LineSettings, Now, Open, Outbox, Receipt, Record, Table,
-    Trouble, Write,
+    Delivery, DeliveryId, Fate, Incident, Line, LineSettings, Now, Open, Outbox, Receipt, Record,
+    Table, Write,
 };
 use crate::event::EventId;
 
@@ -86,7 +86,7 @@ impl Outbox {
         self.receipts.keep_channels(|channel| self.lines.contains_key(channel));
         for (channel, _) in self.troubles.failing_channels() {
             if !self.lines.contains_key(&channel) {
-                self.forget(&Trouble::Channel { channel });
+                self.forget(&Incident::Channel { channel });
             }
         }
         let is_orphan = |delivery: &Delivery| !self.lines.contains_key(&delivery.channel);

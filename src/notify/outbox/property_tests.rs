@@ -47,7 +47,7 @@ struct Ledger {
     subjects: BTreeMap<EventId, Subject>,
     /// Alarms by the number of their end.
     ends: BTreeMap<EventId, Vec<EventId>>,
-    open: BTreeMap<Trouble, Vec<EventId>>,
+    open: BTreeMap<Incident, Vec<EventId>>,
 }
 
 struct World {
@@ -73,14 +73,17 @@ impl World {
         match step {
             Step::Overdue(of) => self.accept(
                 Level::Critical,
-                Fact::Shutdown { host: host(of), connection: connection() },
+                EventKind::Shutdown { host: host(of), connection: connection() },
             ),
             Step::Back(of) => self.accept(
                 Level::Ok,
-                Fact::Back { host: host(of), connection: connection(), gone: MINUTE },
+                EventKind::Back { host: host(of), connection: connection(), gone: MINUTE },
             ),
             Step::Said(of) => {
-                self.accept(Level::Warning, Fact::Said { host: host(of), text: "hello".into() });
+                self.accept(
+                    Level::Warning,
+                    EventKind::Said { host: host(of), text: "hello".into() },
+                );
             }
             Step::Fire(of, critical) => {
                 let level = if *critical { Level::Critical } else { Level::Warning };
@@ -107,10 +110,10 @@ impl World {
         self.start();
     }
 
-    fn accept(&mut self, level: Level, fact: Fact) {
-        let event = Event { at: self.play.now.wall, level, fact };
+    fn accept(&mut self, level: Level, kind: EventKind) {
+        let event = Event { at: self.play.now.wall, level, kind };
         let before: BTreeSet<DeliveryId> = self.play.outbox.deliveries.keys().copied().collect();
-        self.play.accept(level, event.fact.clone());
+        self.play.accept(level, event.kind.clone());
         let id = self.play.event;
         let ledger = &mut self.ledger;
         ledger.subjects.insert(id, event.subject());
@@ -266,8 +269,8 @@ impl World {
     }
 }
 
-fn metric(host: String) -> Fact {
-    Fact::Threshold {
+fn metric(host: String) -> EventKind {
+    EventKind::Threshold {
         host,
         metric: "m".into(),
         value: 1.0,

@@ -13,11 +13,11 @@ fn open() -> Result<ReceiptState, Failure> {
 impl Play {
     fn level(&mut self, level: Level) -> &mut Play {
         let event = self.threshold(level, false);
-        self.accept(level, event.fact)
+        self.accept(level, event.kind)
     }
 
     fn threshold(&self, level: Level, reminder: bool) -> Event {
-        let fact = Fact::Threshold {
+        let kind = EventKind::Threshold {
             host: "web1".into(),
             metric: "m".into(),
             value: 1.0,
@@ -25,7 +25,7 @@ impl Play {
             since: Wall(0),
             reminder,
         };
-        Event { at: self.now.wall, level, fact }
+        Event { at: self.now.wall, level, kind }
     }
 
     fn is_silent(&self, level: Level) -> bool {

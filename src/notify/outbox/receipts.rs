@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::delivery::{DeliveryId, Record};
 use super::troubles::Acknowledged;
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{EventId, Trouble};
+use crate::event::{EventId, Incident};
 use crate::notify::channel::{Failure, ReceiptState};
 use crate::store::{Table, Write};
 
@@ -29,7 +29,7 @@ pub struct Receipt {
     /// The number of the message.
     pub event: EventId,
     /// What it told of.
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<Incident>,
     /// When it was delivered.
     pub sent: Wall,
     /// The lines of the history that it stands for.
@@ -63,7 +63,7 @@ pub struct Note {
     /// The message.
     pub event: EventId,
     /// The troubles that it told of.
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<Incident>,
     /// When and how.
     pub by: Acknowledged,
 }
@@ -100,7 +100,7 @@ impl Receipts {
     }
 
     /// Nobody needs to acknowledge what is over.
-    pub fn over(&mut self, trouble: &Trouble) {
+    pub fn over(&mut self, trouble: &Incident) {
         let mut ended = Vec::new();
         for (name, followed) in &mut self.followed {
             let troubles = &mut followed.receipt.troubles;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::delivery::Delivery;
 use crate::clock::Wall;
-use crate::event::{EventId, Level, Message, Trouble};
+use crate::event::{EventId, Incident, Level, Message};
 use crate::store::{Table, Write};
 
 /// A channel is told of the end of at most so many events of one trouble.
@@ -27,7 +27,7 @@ pub struct Acknowledged {
 /// An open trouble and who was told of it, as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Open {
-    trouble: Trouble,
+    trouble: Incident,
     /// The event that began it.
     #[serde(default)]
     first: EventId,
@@ -75,12 +75,14 @@ impl Open {
     /// Whether the fleet knows of it.
     fn is_of_a_host(&self) -> bool {
         match self.trouble {
-            Trouble::Connection { .. } | Trouble::NeverSeen { .. } | Trouble::Metric { .. } => true,
-            Trouble::Backup { .. }
-            | Trouble::Alertmanager
-            | Trouble::Channel { .. }
-            | Trouble::Dyndns { .. }
-            | Trouble::Store => false,
+            Incident::Connection { .. } | Incident::NeverSeen { .. } | Incident::Metric { .. } => {
+                true
+            }
+            Incident::Backup { .. }
+            | Incident::Alertmanager
+            | Incident::Channel { .. }
+            | Incident::Dyndns { .. }
+            | Incident::Store => false,
         }
     }
 }
@@ -89,7 +91,7 @@ impl Open {
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlertView {
     /// What is wrong.
-    pub trouble: Trouble,
+    pub trouble: Incident,
     /// How bad it is.
     pub level: Option<Level>,
     /// Since when it is told.
@@ -103,7 +105,7 @@ pub struct AlertView {
 /// Every open trouble.
 #[derive(Debug, Default)]
 pub struct Troubles {
-    open: BTreeMap<Trouble, Open>,
+    open: BTreeMap<Incident, Open>,
     /// In how many open troubles a message that told of several is listed.
     shared: BTreeMap<EventId, usize>,
     writes: Vec<Write>,
@@ -129,7 +131,7 @@ impl Troubles {
     }
 
     /// What `delivery` tells of, if that is not over since; one that began anew is another one.
-    fn of(&mut self, delivery: &Delivery) -> Option<(&Trouble, &mut Given)> {
+    fn of(&mut self, delivery: &Delivery) -> Option<(&Incident, &mut Given)> {
         let trouble = delivery.opens.as_ref()?;
         let open = self.open.get_mut(trouble)?;
         if delivery.message.event < open.first {
@@ -144,18 +146,18 @@ impl Troubles {
     }
 
     /// What the channel's messages about a trouble hang on.
-    pub fn thread_of(&self, trouble: &Trouble, channel: &str) -> Option<String> {
+    pub fn thread_of(&self, trouble: &Incident, channel: &str) -> Option<String> {
         self.open.get(trouble)?.given.get(channel)?.thread.clone()
     }
 
     /// The channels that were told of a trouble or will be.
-    pub fn told(&self, trouble: &Trouble) -> Vec<String> {
+    pub fn told(&self, trouble: &Incident) -> Vec<String> {
         let given = self.open.get(trouble).map(|open| open.given.keys().cloned().collect());
         given.unwrap_or_default()
     }
 
     /// Notes that `channel` will be told so many times.
-    pub fn tell(&mut self, trouble: &Trouble, channel: &str, message: &Message, times: usize) {
+    pub fn tell(&mut self, trouble: &Incident, channel: &str, message: &Message, times: usize) {
         let open = self.open.entry(trouble.clone()).or_insert_with(|| Open {
             trouble: trouble.clone(),
             first: message.event,
@@ -218,7 +220,7 @@ impl Troubles {
     }
 
     /// Ends a trouble; says who was given it. A message that told of others too ends with the last.
-    pub fn close(&mut self, trouble: &Trouble) -> BTreeMap<String, Given> {
+    pub fn close(&mut self, trouble: &Incident) -> BTreeMap<String, Given> {
         let Some(mut open) = self.open.remove(trouble) else { return BTreeMap::new() };
         self.writes.push(Write::remove(Table::Troubles, trouble.key()));
         for given in open.given.values_mut() {
@@ -247,7 +249,7 @@ impl Troubles {
     }
 
     /// Somebody has taken note of a trouble; true when nobody had before.
-    pub fn acknowledge(&mut self, trouble: &Trouble, by: &Acknowledged) -> bool {
+    pub fn acknowledge(&mut self, trouble: &Incident, by: &Acknowledged) -> bool {
         let Some(open) = self.open.get_mut(trouble) else { return false };
         if open.acknowledged.is_some() {
             return false;
@@ -258,7 +260,7 @@ impl Troubles {
     }
 
     /// Who has taken note of a trouble, unless it rises to `level` now.
-    pub fn acknowledged(&self, trouble: &Trouble, level: Level) -> Option<&Acknowledged> {
+    pub fn acknowledged(&self, trouble: &Incident, level: Level) -> Option<&Acknowledged> {
         let open = self.open.get(trouble)?;
         let rises = open.level.is_some_and(|known| level > known);
         open.acknowledged.as_ref().filter(|_| !rises)
@@ -267,14 +269,14 @@ impl Troubles {
     /// Since when each channel is open as failing.
     pub fn failing_channels(&self) -> Vec<(String, Option<Wall>)> {
         let of = |open: &Open| match &open.trouble {
-            Trouble::Channel { channel } => Some((channel.clone(), open.since)),
-            Trouble::Connection { .. }
-            | Trouble::NeverSeen { .. }
-            | Trouble::Metric { .. }
-            | Trouble::Backup { .. }
-            | Trouble::Alertmanager
-            | Trouble::Dyndns { .. }
-            | Trouble::Store => None,
+            Incident::Channel { channel } => Some((channel.clone(), open.since)),
+            Incident::Connection { .. }
+            | Incident::NeverSeen { .. }
+            | Incident::Metric { .. }
+            | Incident::Backup { .. }
+            | Incident::Alertmanager
+            | Incident::Dyndns { .. }
+            | Incident::Store => None,
         };
         self.open.values().filter_map(of).collect()
     }
@@ -290,11 +292,11 @@ impl Troubles {
     }
 
     /// One of them, if it is open.
-    pub fn view(&self, trouble: &Trouble) -> Option<AlertView> {
+    pub fn view(&self, trouble: &Incident) -> Option<AlertView> {
         self.open.get(trouble).map(Open::view)
     }
 
-    fn keep(&mut self, trouble: &Trouble) {
+    fn keep(&mut self, trouble: &Incident) {
         if let Some(open) = self.open.get(trouble) {
             self.writes.push(Write::put(Table::Troubles, trouble.key(), open));
         }

@@ -2,7 +2,7 @@
 
 use super::health::Health;
 use crate::address::Encoded;
-use crate::snapshot::{HostView, State};
+use crate::view::{HostView, State};
 use crate::web::routes::percent_decoded;
 
 /// A longer search is cut.

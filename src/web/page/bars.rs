@@ -1,7 +1,7 @@
 //! How a host fared, as a row of bars: the worse, the taller. Pure.
 
 use super::html::Html;
-use crate::snapshot::Slice;
+use crate::view::UptimeSlice;
 
 /// What a bar shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ const CONDITIONS: [(Condition, &str, &str); 4] = [
 ];
 
 /// The worst that happened in a slice, and blind where the daemon saw less than half of it.
-fn condition(slice: &Slice) -> Option<Condition> {
+fn condition(slice: &UptimeSlice) -> Option<Condition> {
     let seen = slice.up + slice.degraded + slice.down;
     if !slice.down.is_zero() {
         Some(Condition::Down)
@@ -53,7 +53,7 @@ pub const DAYS: Scale = Scale { step: 2, begin: "<svg class=b", span: "90 days" 
 
 /// Draws the slices. One path for each condition, and in it one stroke for each run of slices:
 /// there may be two hundred of these drawings on a page.
-pub fn bars(html: &mut Html, slices: &[Slice], scale: Scale) {
+pub fn bars(html: &mut Html, slices: &[UptimeSlice], scale: Scale) {
     let found: Vec<Option<Condition>> = slices.iter().map(condition).collect();
     html.markup(scale.begin);
     html.attribute("viewBox", format_args!("0 0 {} 14", slices.len() * scale.step));
@@ -102,14 +102,14 @@ mod tests {
 
     use super::*;
 
-    fn slice(up: u64, degraded: u64, down: u64, blind: u64) -> Slice {
+    fn slice(up: u64, degraded: u64, down: u64, blind: u64) -> UptimeSlice {
         let seconds = Duration::from_secs;
-        Slice {
+        UptimeSlice {
             up: seconds(up),
             degraded: seconds(degraded),
             down: seconds(down),
             blind: seconds(blind),
-            ..Slice::default()
+            ..UptimeSlice::default()
         }
     }
 
@@ -141,7 +141,7 @@ mod tests {
              <path class=x d=\"M12 7h4\"/></svg>"
         );
         let mut html = Html::default();
-        bars(&mut html, &[Slice::default()], DAYS);
+        bars(&mut html, &[UptimeSlice::default()], DAYS);
         assert!(html.as_str().contains("90 days: nothing known"));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::words::count;
 use crate::event::Level;
-use crate::snapshot::{AlertView, ChannelState, ChannelView, HostView, PlanView, State};
+use crate::view::{AlertView, ChannelState, ChannelView, HostView, PlanView, State};
 
 /// How a host is, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -229,7 +229,7 @@ fn capital(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::clock::Wall;
-    use crate::snapshot::{ConnectionView, MetricView};
+    use crate::view::{ConnectionView, MetricView};
 
     fn host(watch: bool, state: State, level: Option<Level>, other: State) -> HostView {
         let connection = |name: &str, state| ConnectionView {

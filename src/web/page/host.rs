@@ -10,8 +10,8 @@ use super::spark::{Window, spark, summary};
 use super::words::{about, ago, exact, limit, metric, percent};
 use crate::clock::{Wall, words};
 use crate::event::Level;
-use crate::snapshot::{
-    EventView, HostView, MetricView, NotificationView, PastView, SeriesView, Slice, State,
+use crate::view::{
+    EventView, HostView, MetricView, NotificationView, PastView, SeriesView, State, UptimeSlice,
 };
 
 /// So many slices in which something was wrong are told in words.
@@ -202,7 +202,7 @@ fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: 
     }
 }
 
-fn fared(html: &mut Html, slices: &[Slice], scale: Scale, label: &str, share: Option<f64>) {
+fn fared(html: &mut Html, slices: &[UptimeSlice], scale: Scale, label: &str, share: Option<f64>) {
     html.markup("<div class=fared><p>").text(label).markup(" <b>");
     html.text(share.map_or("unknown".into(), percent)).markup("</b></p>");
     bars(html, slices, scale);
@@ -211,9 +211,9 @@ fn fared(html: &mut Html, slices: &[Slice], scale: Scale, label: &str, share: Op
 }
 
 /// The days on which something was wrong, in words.
-fn told_slices(html: &mut Html, days: &[Slice]) {
-    let wrong = |slice: &&Slice| !(slice.down + slice.degraded + slice.blind).is_zero();
-    let found: Vec<&Slice> = days.iter().rev().filter(wrong).collect();
+fn told_slices(html: &mut Html, days: &[UptimeSlice]) {
+    let wrong = |slice: &&UptimeSlice| !(slice.down + slice.degraded + slice.blind).is_zero();
+    let found: Vec<&UptimeSlice> = days.iter().rev().filter(wrong).collect();
     if found.is_empty() {
         return;
     }

@@ -8,7 +8,7 @@ use super::list::{Chosen, ON_A_PAGE};
 use super::words::{Unit, about, ago, count, limit, metric, percent};
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::snapshot::{ConnectionView, HostView, MetricView, PastView, Slice, State};
+use crate::view::{ConnectionView, HostView, MetricView, PastView, State, UptimeSlice};
 
 /// So many metrics are shown of a host that is well.
 const MOST_METRICS: usize = 4;
@@ -120,7 +120,7 @@ impl List<'_> {
     }
 }
 
-fn fared(html: &mut Html, slices: &[Slice], scale: Scale, availability: Option<f64>) {
+fn fared(html: &mut Html, slices: &[UptimeSlice], scale: Scale, availability: Option<f64>) {
     html.markup("<td>");
     bars(html, slices, scale);
     if let Some(share) = availability {

@@ -2,7 +2,7 @@
 
 use super::asked::Asked;
 use super::health::{Census, Health};
-use crate::snapshot::HostView;
+use crate::view::HostView;
 
 /// So many hosts are on one page.
 pub const ON_A_PAGE: usize = 200;
@@ -74,7 +74,7 @@ impl Sieve<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::State;
+    use crate::view::State;
 
     fn host(name: String, state: State) -> HostView {
         HostView {

@@ -3,7 +3,7 @@
 use super::html::Html;
 use super::panels::{badge, cut, moment, section};
 use crate::clock::Wall;
-use crate::snapshot::{DyndnsState, DyndnsView, DynrecordView};
+use crate::view::{DyndnsState, DyndnsView, DynrecordView};
 
 /// How each name stands, with its addresses; nothing where none is kept.
 pub fn names(html: &mut Html, names: &[DyndnsView]) {
@@ -80,10 +80,7 @@ mod tests {
             state: DyndnsState::Failing,
             records: vec![record],
             failing_since: Some(Wall(0)),
-            last_failure: Some(crate::snapshot::FailureView {
-                at: None,
-                why: "<b>REFUSED</b>".into(),
-            }),
+            last_failure: Some(crate::view::FailureView { at: None, why: "<b>REFUSED</b>".into() }),
             next_attempt: None,
         };
         names(&mut html, &[one]);

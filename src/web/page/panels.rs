@@ -7,9 +7,9 @@ use super::html::Html;
 use super::words::{about, ago, count};
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::snapshot::{
-    AlertView, ChannelState, ChannelView, EventView, ModuleView, NotificationView, PlanView,
-    Telling,
+use crate::view::{
+    AlertView, ChannelState, ChannelView, DeliveryState, EventView, ModuleView, NotificationView,
+    PlanView,
 };
 
 /// So many alerts are shown.
@@ -293,9 +293,9 @@ pub fn notifications(html: &mut Html, notifications: &Read<NotificationView>) {
                 moment(html, at);
             }
             let (class, word) = match told.state {
-                Telling::Delivered => ("good", "delivered"),
-                Telling::Failed => ("bad", "failed"),
-                Telling::Waiting => ("warn", "waiting"),
+                DeliveryState::Delivered => ("good", "delivered"),
+                DeliveryState::Failed => ("bad", "failed"),
+                DeliveryState::Waiting => ("warn", "waiting"),
             };
             html.markup(" ");
             badge(html, class, word);

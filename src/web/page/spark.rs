@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::html::Html;
 use super::words::Rounded;
 use crate::clock::Wall;
-use crate::snapshot::{PointView, SeriesView};
+use crate::view::{PointView, SeriesView};
 
 /// The drawing, in its own units.
 const WIDTH: f64 = 320.0;

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
 
+mod incident;
 mod kind;
-mod trouble;
-mod words;
+mod message;
 
-pub use self::trouble::Trouble;
-pub use self::words::decimal;
+pub use self::incident::Incident;
+pub use self::message::decimal;
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A fact and when it was established.
+/// A kind and when it was established.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// When.
@@ -106,16 +106,16 @@ pub struct Event {
     /// How much it matters.
     pub level: Level,
     /// What.
-    pub fact: Fact,
+    pub kind: EventKind,
 }
 
-/// How many other hosts an [`Fact::Overdue`] names, or rows an [`Fact::AlertsLost`]: when a whole
+/// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when a whole
 /// site is gone, each of its thousands of events must not carry thousands of names.
 pub const MOST_OTHERS: usize = 10;
 
 /// What happened. Words are given by [`Event::message`], and by nothing else.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Fact {
+pub enum EventKind {
     /// A beat that was promised did not come.
     Overdue {
         host: String,
@@ -250,57 +250,56 @@ impl Message {
 impl Event {
     /// What its deliveries are kept in order by.
     pub fn subject(&self) -> Subject {
-        match &self.fact {
-            Fact::Overdue { host, .. }
-            | Fact::Shutdown { host, .. }
-            | Fact::Back { host, .. }
-            | Fact::Booted { host, .. }
-            | Fact::Said { host, .. }
-            | Fact::NeverSeen { host, .. }
-            | Fact::FirstHeard { host, .. }
-            | Fact::Threshold { host, .. }
-            | Fact::Missing { host, .. }
-            | Fact::DyndnsFails { host, .. }
-            | Fact::DyndnsKept { host, .. }
-            | Fact::Custom { host: Some(host), .. } => Subject::Host(host.clone()),
-            Fact::Backup { plan, .. } => Subject::Plan(plan.clone()),
-            Fact::ChannelFails { channel, .. } | Fact::ChannelDelivers { channel, .. } => {
-                Subject::Channel(channel.clone())
-            }
-            Fact::StoreRefuses { .. }
-            | Fact::StoreWrites { .. }
-            | Fact::StoreMovedAside { .. }
-            | Fact::AlertsLost { .. }
-            | Fact::AlertmanagerSilent { .. }
-            | Fact::AlertmanagerAnswers { .. }
-            | Fact::Custom { host: None, .. } => Subject::Daemon,
+        match &self.kind {
+            EventKind::Overdue { host, .. }
+            | EventKind::Shutdown { host, .. }
+            | EventKind::Back { host, .. }
+            | EventKind::Booted { host, .. }
+            | EventKind::Said { host, .. }
+            | EventKind::NeverSeen { host, .. }
+            | EventKind::FirstHeard { host, .. }
+            | EventKind::Threshold { host, .. }
+            | EventKind::Missing { host, .. }
+            | EventKind::DyndnsFails { host, .. }
+            | EventKind::DyndnsKept { host, .. }
+            | EventKind::Custom { host: Some(host), .. } => Subject::Host(host.clone()),
+            EventKind::Backup { plan, .. } => Subject::Plan(plan.clone()),
+            EventKind::ChannelFails { channel, .. }
+            | EventKind::ChannelDelivers { channel, .. } => Subject::Channel(channel.clone()),
+            EventKind::StoreRefuses { .. }
+            | EventKind::StoreWrites { .. }
+            | EventKind::StoreMovedAside { .. }
+            | EventKind::AlertsLost { .. }
+            | EventKind::AlertmanagerSilent { .. }
+            | EventKind::AlertmanagerAnswers { .. }
+            | EventKind::Custom { host: None, .. } => Subject::Daemon,
         }
     }
 
     /// Whether it is told only for hosts with `watch: true`.
     pub fn wants_watch(&self) -> bool {
-        match &self.fact {
-            Fact::Overdue { .. }
-            | Fact::Shutdown { .. }
-            | Fact::Back { .. }
-            | Fact::Booted { .. }
-            | Fact::Said { .. }
-            | Fact::NeverSeen { .. }
-            | Fact::FirstHeard { .. } => true,
-            Fact::Threshold { .. }
-            | Fact::Missing { .. }
-            | Fact::StoreRefuses { .. }
-            | Fact::StoreWrites { .. }
-            | Fact::StoreMovedAside { .. }
-            | Fact::ChannelFails { .. }
-            | Fact::ChannelDelivers { .. }
-            | Fact::Backup { .. }
-            | Fact::AlertsLost { .. }
-            | Fact::AlertmanagerSilent { .. }
-            | Fact::AlertmanagerAnswers { .. }
-            | Fact::DyndnsFails { .. }
-            | Fact::DyndnsKept { .. }
-            | Fact::Custom { .. } => false,
+        match &self.kind {
+            EventKind::Overdue { .. }
+            | EventKind::Shutdown { .. }
+            | EventKind::Back { .. }
+            | EventKind::Booted { .. }
+            | EventKind::Said { .. }
+            | EventKind::NeverSeen { .. }
+            | EventKind::FirstHeard { .. } => true,
+            EventKind::Threshold { .. }
+            | EventKind::Missing { .. }
+            | EventKind::StoreRefuses { .. }
+            | EventKind::StoreWrites { .. }
+            | EventKind::StoreMovedAside { .. }
+            | EventKind::ChannelFails { .. }
+            | EventKind::ChannelDelivers { .. }
+            | EventKind::Backup { .. }
+            | EventKind::AlertsLost { .. }
+            | EventKind::AlertmanagerSilent { .. }
+            | EventKind::AlertmanagerAnswers { .. }
+            | EventKind::DyndnsFails { .. }
+            | EventKind::DyndnsKept { .. }
+            | EventKind::Custom { .. } => false,
         }
     }
 
@@ -317,7 +316,7 @@ impl Event {
             details: details.map(|(label, text)| (label.to_owned(), text)).collect(),
             table: None,
         };
-        if let Fact::Backup { details, table, .. } = &self.fact {
+        if let EventKind::Backup { details, table, .. } = &self.kind {
             message.details.clone_from(details);
             message.table.clone_from(table);
         }
@@ -336,15 +335,15 @@ impl Event {
 mod tests {
     use super::*;
 
-    fn event(level: Level, fact: Fact) -> Event {
-        Event { at: Wall(1_000_000), level, fact }
+    fn event(level: Level, kind: EventKind) -> Event {
+        Event { at: Wall(1_000_000), level, kind }
     }
 
     #[test]
     fn a_threshold_is_worded_exactly() {
         let event = event(
             Level::Critical,
-            Fact::Threshold {
+            EventKind::Threshold {
                 host: "prod-web-01".into(),
                 metric: "cpu_monitor.cpu_percent".into(),
                 value: 95.2,
@@ -362,8 +361,8 @@ mod tests {
     #[test]
     fn a_connection_and_a_metric_of_the_same_name_are_two_troubles() {
         let (host, name) = ("web1".to_owned(), "vpn".to_owned());
-        let metric = Trouble::Metric { host: host.clone(), metric: name.clone() };
-        let connection = Trouble::Connection { host, connection: name };
+        let metric = Incident::Metric { host: host.clone(), metric: name.clone() };
+        let connection = Incident::Connection { host, connection: name };
         assert_eq!(metric.to_string(), connection.to_string());
         assert_ne!(metric.key(), connection.key());
     }
@@ -381,7 +380,7 @@ mod tests {
     fn a_boot_ends_the_trouble_of_the_connections_that_it_covers() {
         let booted = event(
             Level::Info,
-            Fact::Booted {
+            EventKind::Booted {
                 host: "web1".into(),
                 announced: true,
                 returned: vec!["ipv4".into(), "vpn".into()],
@@ -397,11 +396,11 @@ mod tests {
         let report = |level| {
             let table = Some(Table { head: vec!["module".into()], rows: Vec::new() });
             let details = vec![("failed".to_owned(), "mail1".to_owned())];
-            event(level, Fact::Backup { plan: "1".into(), title: "t".into(), details, table })
+            event(level, EventKind::Backup { plan: "1".into(), title: "t".into(), details, table })
         };
         let failed = report(Level::Critical);
-        assert_eq!(failed.opens(), Some(Trouble::Backup { plan: "1".into() }));
-        assert_eq!(report(Level::Ok).closes(), vec![Trouble::Backup { plan: "1".into() }]);
+        assert_eq!(failed.opens(), Some(Incident::Backup { plan: "1".into() }));
+        assert_eq!(report(Level::Ok).closes(), vec![Incident::Backup { plan: "1".into() }]);
         let message = failed.message(EventId(1));
         assert_eq!((message.thread.as_str(), message.details.len()), ("plan 1", 1));
         assert!(message.table.is_some());

@@ -1,10 +1,11 @@
-//! Lists of a section: texts, and names of things that are defined elsewhere.
+//! Lists and maps of a section: texts, and names of things that are defined elsewhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Section, is_null, near};
+use super::{Section, is_null};
+use crate::config_file::suggestion;
+use crate::config_file::yaml::Value;
 use crate::problem::Severity;
-use crate::yaml::Value;
 
 /// What is defined under its name: channels, threshold sets.
 pub type Names = BTreeSet<String>;
@@ -62,16 +63,31 @@ impl Section<'_> {
         Some(names)
     }
 
-    pub(super) fn check_name(
-        &self,
-        key: &str,
-        line: Option<usize>,
+    /// A map whose values are names, each of them among the known ones of that sort; empty when it
+    /// is not there.
+    pub fn names_by_key(
+        &mut self,
+        key: &'static str,
         sort: &str,
         known: &Names,
-        name: &str,
-    ) {
+    ) -> BTreeMap<String, String> {
+        let mut names = BTreeMap::new();
+        self.section(key, |section| {
+            section.ignore_rest();
+            for entry in section.entries {
+                let text = section.word_of(&entry.key, &entry.node);
+                if let Some(name) = text.and_then(|text| section.clean(&entry.key, text)) {
+                    section.check_name(&entry.key, entry.line, sort, known, &name);
+                    names.insert(entry.key.clone(), name);
+                }
+            }
+        });
+        names
+    }
+
+    fn check_name(&self, key: &str, line: Option<usize>, sort: &str, known: &Names, name: &str) {
         if !known.contains(name) {
-            let meant = near::suggestion(name, known.iter().map(String::as_str));
+            let meant = suggestion::suggestion(name, known.iter().map(String::as_str));
             let what = format!("no {sort} is called \"{name}\"{meant}");
             self.report(Severity::Error, line, key, what);
         }

@@ -12,8 +12,8 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess, Visitor,
 };
 
-mod line;
-mod syntax;
+mod errors;
+mod positions;
 
 /// A longer text is not parsed.
 pub const LONGEST: usize = 1 << 20;
@@ -85,9 +85,9 @@ pub fn parse(text: &str) -> Result<Node, Refusal> {
     if text.len() > LONGEST {
         return Err(Refusal { line: None, what: TOO_LONG.into() });
     }
-    syntax::check_nesting(text)?;
+    errors::check_nesting(text)?;
     let nodes = Cell::new(0);
-    let refusal = |error: serde_yaml::Error| syntax::explain(&error, text);
+    let refusal = |error: serde_yaml::Error| errors::explain(&error, text);
     let shape = Shape { nodes: &nodes, depth: 0 }
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .map_err(refusal)?;
@@ -99,7 +99,7 @@ pub fn parse(text: &str) -> Result<Node, Refusal> {
             return Err(Refusal { line: Some(1), what: what.into() });
         }
     };
-    let complete = line::place(text, &mut root);
+    let complete = positions::place(text, &mut root);
     if !complete {
         Leaves(&mut root).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(refusal)?;
     }

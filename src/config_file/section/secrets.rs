@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{Section, is_null, reading};
+use super::{Section, is_null};
+use crate::config_file::load_context::secret_file;
+use crate::config_file::yaml::Node;
 use crate::secret::Secret;
-use crate::yaml::Node;
 
 impl<'a> Section<'a> {
     /// The secret `key`, or the text of the file that `file_key` names. By custom the latter is
@@ -54,9 +55,9 @@ impl<'a> Section<'a> {
 
     /// Part of a value that must not be printed, such as the password in a URL.
     pub fn keep_secret(&mut self, clear: &str) -> Secret {
-        self.reading.note_secret_in_file();
+        self.context.note_secret_in_file();
         let secret = Secret::new(clear);
-        self.reading.keep_secret(&secret);
+        self.context.keep_secret(&secret);
         secret
     }
 
@@ -67,17 +68,17 @@ impl<'a> Section<'a> {
                 let what = "is taken as it stands: ${VARIABLE} is replaced only when it is the whole value";
                 self.warning(key, what);
             }
-            self.reading.note_secret_in_file();
+            self.context.note_secret_in_file();
             return self.sound(key, text);
         };
-        match self.reading.variable(name) {
+        match self.context.variable(name) {
             Some(text) => self.sound(key, &text),
             None => self.refuse(key, format!("the environment variable {name} is not set")),
         }
     }
 
     fn secret_from(&self, key: &str, path: &std::path::Path) -> Option<Secret> {
-        match reading::secret_file(path) {
+        match secret_file(path) {
             Ok((text, open)) => {
                 if open {
                     let path = path.display();
@@ -97,7 +98,7 @@ impl<'a> Section<'a> {
             return self.refuse(key, "must be one line without control characters");
         }
         let secret = Secret::new(text);
-        self.reading.keep_secret(&secret);
+        self.context.keep_secret(&secret);
         Some(secret)
     }
 }

@@ -4,10 +4,11 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::{Environment, Reading, Section, open_to_others};
+use super::load_context::{Environment, LoadContext, open_to_others};
+use super::section::Section;
+use super::yaml;
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
-use crate::yaml;
 
 /// Whose file it is, for the remedies when it cannot be read.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +47,13 @@ pub fn load<T>(
     };
     let (text, data) = contents(file, program).map_err(|(line, what)| refused(line, what))?;
     let root = yaml::parse(&text).map_err(|refusal| refused(refusal.line, refusal.what))?;
-    let reading = Reading::new(file, environment);
-    let value = reading.read(&root, read);
-    if reading.holds_secrets() && open_to_others(&data) {
+    let context = LoadContext::new(file, environment);
+    let value = Section::read_root(&context, &root, read);
+    if context.holds_secrets() && open_to_others(&data) {
         let what = format!("holds secrets and others can read it: chmod o-r {}", file.display());
-        reading.report(Severity::Warning, None, String::new(), what);
+        context.report(Severity::Warning, None, String::new(), what);
     }
-    let (secrets, warnings) = (reading.secrets(), reading.problems());
+    let (secrets, warnings) = (context.secrets(), context.problems());
     if warnings.has_errors() { Err(warnings) } else { Ok(Loaded { value, warnings, secrets }) }
 }
 

@@ -16,17 +16,17 @@ use crate::backup::pipeline::Pipelines;
 use crate::backup::repo_check;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::effect::Sink;
-use crate::event::Trouble;
+use crate::event::Incident;
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::direct::Notifier;
 use crate::problem::Problems;
-use crate::stop::{self, Stopper, Vital};
+use crate::store::ChangeSink;
 use crate::store::{Opened, Store, Table};
 use crate::systemd;
+use crate::thread::{AbortOnPanic, Stop, StopSource};
 use crate::web::Web;
 
 mod agent;
@@ -39,7 +39,6 @@ mod memory;
 mod opening;
 mod polling;
 mod ports;
-mod pulse;
 mod reload;
 mod signal_check;
 mod signs;
@@ -51,11 +50,11 @@ use self::equip::{equipment, pipeline, rules};
 use self::house::Rooms;
 use self::polling::Polling;
 use self::ports::{Ear, access, address, bind_tcp};
-use self::pulse::Pulse;
 use self::reload::Reloads;
 use self::signs::Signs;
 use self::telling::Seats;
 use self::watchdog::Pulses;
+use crate::thread::ProgressCounter;
 
 /// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, what
 /// hosts have to tell besides their beats is refused.
@@ -127,7 +126,7 @@ struct Daemon {
     ear: Ear,
     web: Web,
     polling: Polling,
-    stopper: Stopper,
+    stopper: StopSource,
 }
 
 /// What is known when the ports are open and before a thread runs.
@@ -153,7 +152,7 @@ impl Ground {
         let mark = store.get(Table::Meta, watch::MARK);
         let troubles = store.rows(Table::Troubles);
         let alertmanager_silent =
-            troubles.iter().any(|(key, _)| *key == Trouble::Alertmanager.key());
+            troubles.iter().any(|(key, _)| *key == Incident::Alertmanager.key());
         let kernel_boot = machine::boot_id().unwrap_or_default();
         Ok(Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp })
     }
@@ -163,7 +162,7 @@ impl Daemon {
     fn start(config: Config) -> Result<Daemon, Failure> {
         let ground = Ground::prepare(&config)?;
         let (courier, desk) = Courier::new();
-        let (stopper, stop) = stop::channel();
+        let (stopper, stop) = Stop::channel();
         let sink = sink(&courier);
         let watch = Arc::new(take_over(&config, &ground, &courier, Arc::clone(&sink)));
         let waiting = ground.store.rows(Table::Pipelines);
@@ -232,7 +231,7 @@ impl Daemon {
 }
 
 /// The hosts as the store knew them, under the present configuration.
-fn take_over(config: &Config, ground: &Ground, courier: &Courier, sink: Sink) -> Watch {
+fn take_over(config: &Config, ground: &Ground, courier: &Courier, sink: ChangeSink) -> Watch {
     let rows = ground.store.read::<Row>(Table::Hosts);
     let fleet =
         Fleet::restore(rules(config), rows, ground.mark.clone(), ground.now, &ground.kernel_boot);
@@ -242,16 +241,20 @@ fn take_over(config: &Config, ground: &Ground, courier: &Courier, sink: Sink) ->
 }
 
 /// Where the features leave what they established.
-fn sink(courier: &Courier) -> Sink {
+fn sink(courier: &Courier) -> ChangeSink {
     let orders = courier.clone();
     Arc::new(move |effect| orders.order(Order::Accept(effect)))
 }
 
-fn keep_time(watch: &Arc<Watch>, pipelines: Arc<Pipelines>, pulse: Pulse) -> Result<(), Failure> {
+fn keep_time(
+    watch: &Arc<Watch>,
+    pipelines: Arc<Pipelines>,
+    pulse: ProgressCounter,
+) -> Result<(), Failure> {
     let timing = Arc::clone(watch);
     spawn("deadlines", move || {
         timing.keep_time(|| {
-            pulse.beat();
+            pulse.increment();
             pipelines.start_waiting();
         });
     })
@@ -260,7 +263,7 @@ fn keep_time(watch: &Arc<Watch>, pipelines: Arc<Pipelines>, pulse: Pulse) -> Res
 /// A thread whose death ends the process.
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     let guarded = move || {
-        let _vital = Vital;
+        let _vital = AbortOnPanic;
         work();
     };
     thread::Builder::new()

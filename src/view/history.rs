@@ -11,7 +11,7 @@ use crate::event::{Event, EventId, Level};
 /// A stretch of time, and how long a host was in which condition. What is left of it was before
 /// the host was known, after it had said goodbye, was not recorded, or is still to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Slice {
+pub struct UptimeSlice {
     /// When it begins: a full hour, or midnight, UTC.
     #[serde(serialize_with = "always")]
     pub start: Wall,
@@ -29,11 +29,11 @@ pub struct Slice {
     pub blind: Duration,
 }
 
-impl Slice {
+impl UptimeSlice {
     /// The part of the known time that the host was up, degraded or not; none when nothing is
     /// known. Blind time is left out.
-    pub fn availability(slices: &[Slice]) -> Option<f64> {
-        let sum = |of: fn(&Slice) -> Duration| slices.iter().map(of).sum::<Duration>();
+    pub fn availability(slices: &[UptimeSlice]) -> Option<f64> {
+        let sum = |of: fn(&UptimeSlice) -> Duration| slices.iter().map(of).sum::<Duration>();
         let there = sum(|slice| slice.up + slice.degraded).as_secs_f64();
         let known = there + sum(|slice| slice.down).as_secs_f64();
         (known > 0.0).then(|| there / known)
@@ -44,9 +44,9 @@ impl Slice {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PastView {
     /// The last 24 hours, the oldest first.
-    pub hours: Vec<Slice>,
+    pub hours: Vec<UptimeSlice>,
     /// The last 90 days, the oldest first.
-    pub days: Vec<Slice>,
+    pub days: Vec<UptimeSlice>,
     /// Over those hours, from 0 to 1, blind time left out; null when nothing is known.
     pub availability_day: Option<f64>,
     /// Over those days.
@@ -204,7 +204,7 @@ impl EventView {
             level: event.level,
             host: message.host().map(str::to_owned),
             subject: message.subject.to_string(),
-            kind: event.fact.kind().to_owned(),
+            kind: event.kind.name().to_owned(),
             text: message.title,
             details: message.details.into_iter().map(detail).collect(),
         }
@@ -228,7 +228,7 @@ mod stored {
 mod stored_if_any {
     use super::*;
 
-    pub use crate::snapshot::rfc3339 as serialize;
+    pub use crate::view::rfc3339 as serialize;
 
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(
         reader: D,
@@ -252,8 +252,9 @@ mod tests {
 
     #[test]
     fn an_event_and_a_plan_are_kept_as_they_are_shown() {
-        let fact = crate::event::Fact::Said { host: "web1".into(), text: "\u{1}<b>\"é".into() };
-        let event = Event { at: Wall(1_795_291_928_667), level: Level::Warning, fact };
+        let kind =
+            crate::event::EventKind::Said { host: "web1".into(), text: "\u{1}<b>\"é".into() };
+        let event = Event { at: Wall(1_795_291_928_667), level: Level::Warning, kind };
         let view = EventView::of(&event, EventId(7));
         let text = serde_json::to_string(&view).unwrap();
         assert_eq!(serde_json::from_str::<EventView>(&text).unwrap(), view);
@@ -277,10 +278,16 @@ mod tests {
     #[test]
     fn availability_leaves_out_what_is_not_known() {
         let seconds = Duration::from_secs;
-        let good = Slice { up: seconds(30), degraded: seconds(30), ..Slice::default() };
-        let bad = Slice { down: seconds(20), blind: seconds(999), ..Slice::default() };
-        assert_eq!(Slice::availability(&[good, bad]), Some(0.75));
-        assert_eq!(Slice::availability(&[Slice { blind: seconds(9), ..Slice::default() }]), None);
-        assert_eq!(Slice::availability(&[]), None);
+        let good = UptimeSlice { up: seconds(30), degraded: seconds(30), ..UptimeSlice::default() };
+        let bad = UptimeSlice { down: seconds(20), blind: seconds(999), ..UptimeSlice::default() };
+        assert_eq!(UptimeSlice::availability(&[good, bad]), Some(0.75));
+        assert_eq!(
+            UptimeSlice::availability(&[UptimeSlice {
+                blind: seconds(9),
+                ..UptimeSlice::default()
+            }]),
+            None
+        );
+        assert_eq!(UptimeSlice::availability(&[]), None);
     }
 }

@@ -1,48 +1,52 @@
 //! The words for events: one title, and what more there is to say. Pure.
 
-use super::{Event, Fact};
+use super::{Event, EventKind};
 use crate::clock::{Wall, words};
 
 impl Event {
     pub(super) fn title(&self) -> String {
-        match &self.fact {
-            Fact::Overdue { host, connection, .. } => format!("{host} {connection} overdue"),
-            Fact::Shutdown { host, connection } => format!("{host} {connection} shutdown"),
-            Fact::Back { host, connection, .. } => format!("{host} {connection} is back"),
-            Fact::Booted { host, .. } => format!("{host} booted"),
-            Fact::Said { host, text } => format!("{host} {text}"),
-            Fact::NeverSeen { host, .. } => format!("{host} was never heard"),
-            Fact::FirstHeard { host, connection } => format!("{host} {connection} is up"),
-            Fact::Threshold { host, metric, value, limit, .. } => format!(
+        match &self.kind {
+            EventKind::Overdue { host, connection, .. } => format!("{host} {connection} overdue"),
+            EventKind::Shutdown { host, connection } => format!("{host} {connection} shutdown"),
+            EventKind::Back { host, connection, .. } => format!("{host} {connection} is back"),
+            EventKind::Booted { host, .. } => format!("{host} booted"),
+            EventKind::Said { host, text } => format!("{host} {text}"),
+            EventKind::NeverSeen { host, .. } => format!("{host} was never heard"),
+            EventKind::FirstHeard { host, connection } => format!("{host} {connection} is up"),
+            EventKind::Threshold { host, metric, value, limit, .. } => format!(
                 "{}: {host} - {metric} = {} (threshold: {limit})",
                 self.level,
                 decimal(*value)
             ),
-            Fact::Missing { host, metric, .. } => format!("{host} metric {metric} is missing"),
-            Fact::StoreRefuses { .. } => "hbd cannot write its state to disk".into(),
-            Fact::StoreWrites { .. } => "hbd writes its state to disk again".into(),
-            Fact::StoreMovedAside { .. } => "hbd could not read its state and began anew".into(),
-            Fact::ChannelFails { channel, why, .. } => {
+            EventKind::Missing { host, metric, .. } => format!("{host} metric {metric} is missing"),
+            EventKind::StoreRefuses { .. } => "hbd cannot write its state to disk".into(),
+            EventKind::StoreWrites { .. } => "hbd writes its state to disk again".into(),
+            EventKind::StoreMovedAside { .. } => {
+                "hbd could not read its state and began anew".into()
+            }
+            EventKind::ChannelFails { channel, why, .. } => {
                 format!("channel {channel} is failing: {why}")
             }
-            Fact::ChannelDelivers { channel, .. } => format!("channel {channel} delivers again"),
-            Fact::Backup { title, .. } => title.clone(),
-            Fact::AlertsLost { .. } => {
+            EventKind::ChannelDelivers { channel, .. } => {
+                format!("channel {channel} delivers again")
+            }
+            EventKind::Backup { title, .. } => title.clone(),
+            EventKind::AlertsLost { .. } => {
                 "hbd can no longer read backup alerts that it accepted".into()
             }
-            Fact::AlertmanagerSilent { why } => {
+            EventKind::AlertmanagerSilent { why } => {
                 format!("Alertmanager cannot be asked about backups: {why}")
             }
-            Fact::AlertmanagerAnswers { .. } => "Alertmanager answers again".into(),
-            Fact::DyndnsFails { name, why, .. } => format!("{name} cannot be updated: {why}"),
-            Fact::DyndnsKept { name, .. } => format!("{name} is kept up to date again"),
-            Fact::Custom { text, .. } => text.clone(),
+            EventKind::AlertmanagerAnswers { .. } => "Alertmanager answers again".into(),
+            EventKind::DyndnsFails { name, why, .. } => format!("{name} cannot be updated: {why}"),
+            EventKind::DyndnsKept { name, .. } => format!("{name} is kept up to date again"),
+            EventKind::Custom { text, .. } => text.clone(),
         }
     }
 
     pub(super) fn details(&self) -> Vec<(&'static str, String)> {
-        match &self.fact {
-            Fact::Overdue { last_seen, promised, others_down, others_count, .. } => {
+        match &self.kind {
+            EventKind::Overdue { last_seen, promised, others_down, others_count, .. } => {
                 let others = (!others_down.is_empty()).then(|| listed(others_down, *others_count));
                 let seen = [
                     ("last seen", last_seen.to_string()),
@@ -50,53 +54,53 @@ impl Event {
                 ];
                 seen.into_iter().chain(others.map(|others| ("also overdue", others))).collect()
             }
-            Fact::Back { gone, .. } => vec![("gone for", words(*gone))],
-            Fact::Booted { announced, gone, .. } => {
+            EventKind::Back { gone, .. } => vec![("gone for", words(*gone))],
+            EventKind::Booted { announced, gone, .. } => {
                 let gone = gone.iter().map(|gone| ("not heard for", words(*gone)));
                 gone.chain((!announced).then(|| ("reboot", UNANNOUNCED.into()))).collect()
             }
-            Fact::NeverSeen { configured, .. } => vec![
+            EventKind::NeverSeen { configured, .. } => vec![
                 ("configured since", configured.to_string()),
                 (
                     "to do",
                     "install the agent there, or take the host out of the configuration".into(),
                 ),
             ],
-            Fact::Threshold { since, reminder: true, .. } => {
+            EventKind::Threshold { since, reminder: true, .. } => {
                 vec![("reminder", format!("at this level since {since}"))]
             }
-            Fact::Missing { last, value, limit, stood, .. } => {
+            EventKind::Missing { last, value, limit, stood, .. } => {
                 was_then(*last, &format!("{stood}: {} (threshold: {limit})", decimal(*value)))
             }
-            Fact::StoreRefuses { why } => vec![
+            EventKind::StoreRefuses { why } => vec![
                 ("why", why.clone()),
                 ("meanwhile", "alarms are sent, but a crash would lose what is not on disk".into()),
             ],
-            Fact::StoreWrites { refused_for } => vec![("refused for", words(*refused_for))],
-            Fact::AlertmanagerSilent { .. } => {
+            EventKind::StoreWrites { refused_for } => vec![("refused for", words(*refused_for))],
+            EventKind::AlertmanagerSilent { .. } => {
                 vec![("meanwhile", "a backup that fails would not be noticed here".into())]
             }
-            Fact::AlertmanagerAnswers { silent_for } => vec![("silent for", words(*silent_for))],
-            Fact::AlertsLost { rows, count } => lost_alerts(rows, *count),
-            Fact::StoreMovedAside { why, to } => vec![
-                ("why", why.clone()),
-                ("kept as", to.clone()),
-                ("lost", "what was waiting to be sent, and which alerts were open".into()),
-            ],
-            Fact::ChannelFails { waiting, .. } => vec![("waiting for it", messages(*waiting))],
-            Fact::ChannelDelivers { failed_for, .. } => vec![("failed for", words(*failed_for))],
-            Fact::DyndnsFails { host, .. } => of_name(host, "meanwhile", STALE_NAME),
-            Fact::DyndnsKept { host, failed_for, .. } => {
+            EventKind::AlertmanagerAnswers { silent_for } => {
+                vec![("silent for", words(*silent_for))]
+            }
+            EventKind::AlertsLost { rows, count } => lost_alerts(rows, *count),
+            EventKind::StoreMovedAside { why, to } => moved_aside(why, to),
+            EventKind::ChannelFails { waiting, .. } => vec![("waiting for it", messages(*waiting))],
+            EventKind::ChannelDelivers { failed_for, .. } => {
+                vec![("failed for", words(*failed_for))]
+            }
+            EventKind::DyndnsFails { host, .. } => of_name(host, "meanwhile", STALE_NAME),
+            EventKind::DyndnsKept { host, failed_for, .. } => {
                 of_name(host, "failed for", &words(*failed_for))
             }
             // The words alone need not say which host they are about.
-            Fact::Custom { host: Some(host), .. } => vec![("host", host.clone())],
-            Fact::Shutdown { .. }
-            | Fact::Said { .. }
-            | Fact::FirstHeard { .. }
-            | Fact::Threshold { .. }
-            | Fact::Backup { .. }
-            | Fact::Custom { host: None, .. } => Vec::new(),
+            EventKind::Custom { host: Some(host), .. } => vec![("host", host.clone())],
+            EventKind::Shutdown { .. }
+            | EventKind::Said { .. }
+            | EventKind::FirstHeard { .. }
+            | EventKind::Threshold { .. }
+            | EventKind::Backup { .. }
+            | EventKind::Custom { host: None, .. } => Vec::new(),
         }
     }
 }
@@ -106,6 +110,14 @@ fn was_then(last: Wall, how: &str) -> Vec<(&'static str, String)> {
         ("last sent", last.to_string()),
         ("was then", how.to_owned()),
         ("meanwhile", "nobody knows how it stands, its alert stays open".into()),
+    ]
+}
+
+fn moved_aside(why: &str, to: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("why", why.to_owned()),
+        ("kept as", to.to_owned()),
+        ("lost", "what was waiting to be sent, and which alerts were open".into()),
     ]
 }
 

@@ -1,40 +1,44 @@
-//! A section of the configuration, read key by key by the feature that it belongs to.
+//! A section of a configuration file: one map, read key by key by the feature that it belongs to.
 //!
-//! A section collects what is wrong instead of stopping: a reading method reports, gives nothing (or an
-//! empty value) and goes on. Whoever loads the configuration refuses it when there was an error, so such
-//! values are never used. Keys that nobody asked for are unknown, and are reported at the end.
+//! Reading does not stop at an error: a method that finds one reports it, returns nothing (or an
+//! empty value) and goes on. A configuration with an error is refused as a whole, so such values are
+//! never used. Keys that no feature read are unknown, and are reported at the end.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::load_context::LoadContext;
+use super::suggestion;
+use super::yaml::{Entry, Kind, Node, Value};
 use crate::clock::words;
 use crate::duration;
 use crate::problem::Severity;
-use crate::yaml::{Entry, Kind, Node, Value};
 
-pub mod file;
-mod list;
-pub(crate) mod near;
-mod pairs;
-mod reading;
+mod lists;
 mod secrets;
-mod switch;
 
-pub use list::Names;
-pub use reading::{Environment, Reading, open_to_others};
-pub use switch::Switch;
+pub use lists::Names;
+
+/// What stands at a key that is turned on or off, or says more in a section of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlagOrSection<T> {
+    /// `true` or `false`.
+    Flag(bool),
+    /// What was read from the section.
+    Section(T),
+}
 
 /// One map of the file.
 pub struct Section<'a> {
-    reading: &'a Reading<'a>,
+    context: &'a LoadContext<'a>,
     path: String,
     line: Option<usize>,
     entries: &'a [Entry],
-    /// By entry: whether somebody asked for it, or it is reported already.
+    /// By entry: whether its key was read, or is reported already.
     taken: Vec<bool>,
-    /// The keys that were asked for.
+    /// The keys that were read.
     known: Vec<&'static str>,
     /// The required ones among them that are not there.
     missing: Vec<&'static str>,
@@ -42,7 +46,7 @@ pub struct Section<'a> {
 
 impl<'a> Section<'a> {
     fn new(
-        reading: &'a Reading<'a>,
+        context: &'a LoadContext<'a>,
         path: String,
         line: Option<usize>,
         entries: &'a [Entry],
@@ -50,9 +54,25 @@ impl<'a> Section<'a> {
         let taken = vec![false; entries.len()];
         let known = Vec::new();
         let mut section =
-            Section { reading, path, line, entries, taken, known, missing: Vec::new() };
+            Section { context, path, line, entries, taken, known, missing: Vec::new() };
         section.refuse_duplicates();
         section
+    }
+
+    /// Reads the top level of a file; unknown keys in it are reported.
+    pub fn read_root<T>(
+        context: &'a LoadContext<'a>,
+        root: &'a Node,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> T {
+        let entries = match &root.value {
+            Value::Map(entries) => entries.as_slice(),
+            Value::Scalar { .. } | Value::List(_) => &[],
+        };
+        let mut section = Section::new(context, String::new(), root.line, entries);
+        let value = read(&mut section);
+        section.finish();
+        value
     }
 
     fn refuse_duplicates(&mut self) {
@@ -70,9 +90,9 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The reading that this section is part of.
-    pub fn reading(&self) -> &'a Reading<'a> {
-        self.reading
+    /// The load that this section is part of.
+    pub fn context(&self) -> &'a LoadContext<'a> {
+        self.context
     }
 
     /// Whether the key is there and not null. Does not make it known.
@@ -91,7 +111,7 @@ impl<'a> Section<'a> {
     }
 
     fn report(&self, severity: Severity, line: Option<usize>, key: &str, what: String) {
-        self.reading.report(severity, line, join(&self.path, key), what);
+        self.context.report(severity, line, join(&self.path, key), what);
     }
 
     /// The line of a key, or of the section.
@@ -226,14 +246,14 @@ impl<'a> Section<'a> {
             return Some(*choice);
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        let meant = near::nearest(text, names.iter().copied())
+        let meant = suggestion::nearest(text, names.iter().copied())
             .map_or(String::new(), |near| format!(", did you mean \"{near}\"?"));
         self.refuse(key, format!("must be {}, not \"{text}\"{meant}", alternatives(&names)))
     }
 
     /// A path; a relative one starts from the configuration's directory.
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
-        Some(self.reading.resolve(&self.text(key)?))
+        Some(self.context.resolve(&self.text(key)?))
     }
 
     /// The path of a file that should be there; it is a warning when it is not.
@@ -248,7 +268,7 @@ impl<'a> Section<'a> {
     /// A program, found in PATH when it has no slash; it is a warning when it is not there.
     pub fn program(&mut self, key: &'static str, default: &str) -> PathBuf {
         let path = self.program_unchecked(key, default);
-        if self.reading.program(&path).is_none() {
+        if self.context.program(&path).is_none() {
             let place = if path.is_absolute() { "" } else { " in PATH" };
             self.warning(key, format!("there is no program {}{place}", path.display()));
         }
@@ -258,7 +278,7 @@ impl<'a> Section<'a> {
     /// A program that will not be started, whether it is there or not.
     pub fn program_unchecked(&mut self, key: &'static str, default: &str) -> PathBuf {
         let name = self.text(key).unwrap_or_else(|| default.to_owned());
-        if name.contains('/') { self.reading.resolve(&name) } else { name.into() }
+        if name.contains('/') { self.context.resolve(&name) } else { name.into() }
     }
 
     /// The keys of a section within this one, sound or not. Does not make it known.
@@ -303,7 +323,7 @@ impl<'a> Section<'a> {
         values
     }
 
-    /// Reads all entries that nobody asked for: each a section, or the word `off`, which gives none.
+    /// Reads all entries that were not read so far: each a section, or the word `off`, which gives none.
     /// Anything else is refused with what is `wanted`.
     pub fn others<T>(
         &mut self,
@@ -322,7 +342,7 @@ impl<'a> Section<'a> {
                 Value::Scalar { .. } | Value::List(_) => self.error(&entry.key, wanted),
                 Value::Map(entries) => {
                     let (path, line) = (join(&self.path, &entry.key), entry.line.or(self.line));
-                    let mut inner = Section::new(self.reading, path, line, entries);
+                    let mut inner = Section::new(self.context, path, line, entries);
                     values.push((entry.key.clone(), read(&entry.key, Some(&mut inner))));
                     inner.finish();
                 }
@@ -331,7 +351,28 @@ impl<'a> Section<'a> {
         values
     }
 
-    /// Nobody will ask for the rest, since what it belongs to is wrong already.
+    /// Reads a key that is a flag or a section; none when it is not there.
+    pub fn flag_or_section<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> Option<FlagOrSection<T>> {
+        let node = self.node(key)?;
+        match &node.value {
+            Value::Map(_) => self.section(key, read).map(FlagOrSection::Section),
+            Value::Scalar { .. } => self.flag(key).map(FlagOrSection::Flag),
+            Value::List(_) => self.refuse(key, "must be true, false or a map, not a list"),
+        }
+    }
+
+    /// Takes this key as known: what is wrong with it is reported already.
+    pub fn ignore(&mut self, key: &str) {
+        for (entry, taken) in self.entries.iter().zip(&mut self.taken) {
+            *taken |= entry.key == key;
+        }
+    }
+
+    /// Takes all keys as known: what they belong to is wrong already.
     pub fn ignore_rest(&mut self) {
         self.taken.fill(true);
     }
@@ -344,7 +385,7 @@ impl<'a> Section<'a> {
                 return self.refuse(key, "must be a map: indented lines of \"key: value\"");
             }
         };
-        Some(Section::new(self.reading, join(&self.path, key), line, entries))
+        Some(Section::new(self.context, join(&self.path, key), line, entries))
     }
 
     fn finish(self) {
@@ -354,8 +395,8 @@ impl<'a> Section<'a> {
                 self.error("<<", "YAML's merge keys are not supported: write the keys out");
                 continue;
             }
-            misspelt.extend(near::nearest(&entry.key, self.known.iter().copied()));
-            let meant = near::suggestion(&entry.key, self.known.iter().copied());
+            misspelt.extend(suggestion::nearest(&entry.key, self.known.iter().copied()));
+            let meant = suggestion::suggestion(&entry.key, self.known.iter().copied());
             let line = entry.line.or(self.line);
             self.report(Severity::Error, line, &entry.key, format!("unknown key{meant}"));
         }

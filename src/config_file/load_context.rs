@@ -1,4 +1,4 @@
-//! One reading of a configuration: what was found wrong so far, which secrets were seen, and the
+//! The context of one load of a configuration: the problems found so far, the secrets seen, and the
 //! machine around the file (environment, other files).
 
 use std::cell::{Cell, RefCell};
@@ -7,10 +7,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Section;
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
-use crate::yaml::{Node, Value};
 
 /// The environment, by variable: injected, so that tests have their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -18,8 +16,8 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// A longer secret file is not a secret file.
 const LONGEST_SECRET: u64 = 64 * 1024;
 
-/// One reading of a configuration file.
-pub struct Reading<'a> {
+/// The context of one load of a configuration file.
+pub struct LoadContext<'a> {
     file: String,
     directory: PathBuf,
     environment: Environment<'a>,
@@ -28,10 +26,10 @@ pub struct Reading<'a> {
     holds_secrets: Cell<bool>,
 }
 
-impl<'a> Reading<'a> {
-    /// Begins to read `file`; other files are looked for beside it.
-    pub fn new(file: &Path, environment: Environment<'a>) -> Reading<'a> {
-        Reading {
+impl<'a> LoadContext<'a> {
+    /// The context of a load of `file`; other files are looked for beside it.
+    pub fn new(file: &Path, environment: Environment<'a>) -> LoadContext<'a> {
+        LoadContext {
             file: file.display().to_string(),
             directory: file.parent().unwrap_or(Path::new("")).to_owned(),
             environment,
@@ -39,18 +37,6 @@ impl<'a> Reading<'a> {
             secrets: RefCell::default(),
             holds_secrets: Cell::new(false),
         }
-    }
-
-    /// Reads the top level.
-    pub fn read<T>(&self, root: &Node, read: impl FnOnce(&mut Section) -> T) -> T {
-        let entries = match &root.value {
-            Value::Map(entries) => entries.as_slice(),
-            Value::Scalar { .. } | Value::List(_) => &[],
-        };
-        let mut section = Section::new(self, String::new(), root.line, entries);
-        let value = read(&mut section);
-        section.finish();
-        value
     }
 
     /// Records what is wrong.
@@ -148,16 +134,16 @@ mod tests {
         let loaded = directory.path().to_str().unwrap().to_owned();
         fs::write(directory.path().join("secrets_key"), "x").unwrap();
         let environment = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| loaded.clone());
-        let reading = Reading::new(Path::new("/etc/hbd/heartbeat.yaml"), &environment);
+        let context = LoadContext::new(Path::new("/etc/hbd/heartbeat.yaml"), &environment);
         for path in ["secrets/key", "/etc/hbd/secrets/key"] {
-            assert_eq!(reading.resolve(path), directory.path().join("secrets_key"));
+            assert_eq!(context.resolve(path), directory.path().join("secrets_key"));
         }
         for (path, resolved) in [
             ("secrets/other", "/etc/hbd/secrets/other"),
             ("secrets_key", "/etc/hbd/secrets_key"),
             ("/secrets/key", "/secrets/key"),
         ] {
-            assert_eq!(reading.resolve(path), Path::new(resolved));
+            assert_eq!(context.resolve(path), Path::new(resolved));
         }
     }
 }

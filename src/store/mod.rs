@@ -14,11 +14,13 @@ use redb::{Database, ReadableDatabase};
 
 use crate::clock::Now;
 
+pub mod change;
 mod directory;
 mod file;
 mod snapshot;
 mod table;
 
+pub use self::change::{Change, ChangeSink};
 pub use self::snapshot::Snapshot;
 pub use self::table::{Table, Write};
 

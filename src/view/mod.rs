@@ -8,13 +8,13 @@ use serde::{Serialize, Serializer};
 use crate::clock::Wall;
 use crate::event::Level;
 
-mod account;
-mod past;
+pub mod account;
+pub mod history;
 
-pub use self::account::{Account, Reading};
-pub use self::past::{
+pub use self::account::{MetricSummary, UptimeSample};
+pub use self::history::{
     AlertView, DetailView, EventView, ModuleView, PastView, PlanView, PointView, RepositoryView,
-    SeriesView, Slice, always,
+    SeriesView, UptimeSlice, always,
 };
 
 /// The state of a connection, or of a host as the best of its connections.
@@ -101,7 +101,7 @@ pub struct NotificationView {
     /// The event that it tells of.
     pub event: String,
     /// How it stands.
-    pub state: Telling,
+    pub state: DeliveryState,
     /// Through which channel.
     pub channel: String,
     /// To which of its recipients, where each is sent to on its own.
@@ -136,7 +136,7 @@ pub struct NotificationView {
 /// How a notification stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Telling {
+pub enum DeliveryState {
     /// It arrived.
     Delivered,
     /// It never will.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// How a host fared since the last account of it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Account {
+pub struct UptimeSample {
     /// Its name.
     pub host: Arc<str>,
     /// It was never heard or has said goodbye: while that is so, nobody misses it.
@@ -17,12 +17,12 @@ pub struct Account {
     /// For how long it was overdue.
     pub down: Duration,
     /// The metrics that were heard.
-    pub metrics: Vec<Reading>,
+    pub metrics: Vec<MetricSummary>,
 }
 
 /// The values of one metric since the last account.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
+pub struct MetricSummary {
     /// Its dotted path.
     pub path: Arc<str>,
     /// How many values came.
