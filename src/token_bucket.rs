@@ -1,0 +1,95 @@
+//! A token bucket: a limit on how often something may happen, on average and at once. Pure.
+
+use std::time::Duration;
+
+use crate::clock::Mono;
+
+/// A token bucket: every event takes a token, and tokens come back at a steady rate.
+#[derive(Clone, Debug)]
+pub struct TokenBucket {
+    /// As of `at`. A fraction of a token is on its way.
+    tokens: f64,
+    at: Mono,
+    capacity: f64,
+    /// How long one token takes to come back, in milliseconds.
+    interval: f64,
+}
+
+impl TokenBucket {
+    /// A full bucket of `capacity` tokens, of which one comes back every `interval`.
+    pub fn full(capacity: u32, interval: Duration, now: Mono) -> TokenBucket {
+        let (capacity, interval) = (f64::from(capacity.max(1)), interval.as_secs_f64() * 1000.0);
+        TokenBucket { tokens: capacity, at: now, capacity, interval: interval.max(1e-3) }
+    }
+
+    fn tokens(&self, now: Mono) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "milliseconds of at most years")]
+        let passed = now.since(self.at).as_millis() as f64;
+        (self.tokens + passed / self.interval).min(self.capacity)
+    }
+
+    /// Whether there is a token.
+    pub fn has_token(&self, now: Mono) -> bool {
+        self.tokens(now) >= 1.0
+    }
+
+    /// Takes a token, or what is left of one.
+    pub fn take(&mut self, now: Mono) {
+        self.tokens = (self.tokens(now) - 1.0).max(0.0);
+        self.at = now;
+    }
+
+    /// When there is a token: now, or later.
+    pub fn next_token(&self, now: Mono) -> Mono {
+        self.reaches(1.0, now)
+    }
+
+    /// When it is full again: now, or later.
+    pub fn full_at(&self, now: Mono) -> Mono {
+        self.reaches(self.capacity, now)
+    }
+
+    fn reaches(&self, level: f64, now: Mono) -> Mono {
+        let missing = level - self.tokens(now);
+        if missing <= 0.0 {
+            return now;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+        let wait = (missing * self.interval).ceil() as u64;
+        now + Duration::from_millis(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_full_bucket_allows_a_burst_and_then_one_an_interval() {
+        let mut now = Mono(0);
+        let mut bucket = TokenBucket::full(3, 2 * SECOND, now);
+        for _ in 0..3 {
+            assert!(bucket.has_token(now));
+            bucket.take(now);
+        }
+        assert!(!bucket.has_token(now));
+        assert_eq!(bucket.next_token(now), now + 2 * SECOND);
+        assert_eq!(bucket.full_at(now), now + 6 * SECOND);
+        now = bucket.next_token(now);
+        assert!(bucket.has_token(now));
+        bucket.take(now);
+        assert_eq!(bucket.next_token(now + SECOND), now + 2 * SECOND, "half of it is there");
+    }
+
+    #[test]
+    fn it_never_holds_more_than_its_capacity_nor_less_than_nothing() {
+        let mut now = Mono(0);
+        let mut bucket = TokenBucket::full(2, SECOND, now);
+        now = now + 1000 * SECOND;
+        (0..5).for_each(|_| bucket.take(now));
+        assert_eq!(bucket.next_token(now), now + SECOND);
+        assert_eq!(bucket.full_at(now), now + 2 * SECOND);
+    }
+}
