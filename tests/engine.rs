@@ -413,6 +413,7 @@ fn an_acknowledged_alert_is_not_repeated_until_it_is_over() {
             metric: "m".into(),
             value: 1.0,
             limit: "> 0.0".into(),
+            level,
             since: Wall(0),
             reminder,
         };

@@ -21,7 +21,7 @@ use super::question::{Question, about};
 use super::settings::{Correlator, RepoCheck};
 use super::verdict::Outcome;
 use crate::clock::{Now, Wall};
-use crate::event::{Event, EventKind, Level, MOST_OTHERS};
+use crate::event::{Event, EventKind, MAX_NAMED};
 use crate::store::Write;
 use crate::store::change::{Change, ChangeSink};
 use crate::thread::{AbortOnPanic, Stop};
@@ -81,12 +81,12 @@ fn given_up(damaged: &[Damaged], now: Wall) -> Change {
     }
     let writes = damaged.iter().map(Damaged::remove).collect();
     let lost: Vec<_> = damaged.iter().filter(|row| row.may_be_alerts()).collect();
-    let told = lost.iter().take(MOST_OTHERS).map(|row| {
+    let told = lost.iter().take(MAX_NAMED).map(|row| {
         let words = format!("{}: {}", row.key, row.why);
         words.chars().take(LONGEST_ROW).collect()
     });
     let kind = EventKind::AlertsLost { rows: told.collect(), count: lost.len() };
-    let event = Event { at: now, level: Level::Critical, kind };
+    let event = Event::new(now, kind);
     let events = if lost.is_empty() { Vec::new() } else { vec![event] };
     Change { writes, events, ..Change::default() }
 }
@@ -320,7 +320,7 @@ impl Pipelines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::EventId;
+    use crate::event::{EventId, Level};
     use crate::store::Table;
 
     fn damaged(keys: &[&str]) -> Vec<Damaged> {

@@ -10,7 +10,7 @@ use super::alert::{Alert, Wanted};
 use super::pipeline::Pipelines;
 use super::pull::pull;
 use crate::clock::{Mono, Now};
-use crate::event::{Event, EventKind, Incident, Level};
+use crate::event::{Event, EventKind, Incident};
 use crate::store::change::{Change, ChangeSink};
 use crate::thread::Stop;
 
@@ -60,11 +60,7 @@ pub fn poll(
         }
         let now = Now::read();
         if let Some(kind) = silence.judge(answer.as_ref().err(), now.mono) {
-            let level = match kind {
-                EventKind::AlertmanagerSilent { .. } => Level::Warning,
-                _ => Level::Ok,
-            };
-            let event = Event { at: now.wall, level, kind };
+            let event = Event::new(now.wall, kind);
             settings.told.store(silence.told, Ordering::Relaxed);
             sink(Change { events: vec![event], ..Change::default() });
         }

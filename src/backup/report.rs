@@ -6,7 +6,7 @@ use super::repo_check::{Check, Condition, Finding, Seen};
 use super::restic::{Lock, Refusal};
 use super::verdict::{Outcome, Verdict};
 use crate::clock::{Wall, words};
-use crate::event::{Event, EventKind, Table};
+use crate::event::{Event, EventKind, TextTable};
 
 /// The id of what stands for all plans, when not one of them is known.
 pub const ALL_PLANS: &str = "all";
@@ -42,16 +42,14 @@ pub struct Report<'a> {
 impl Report<'_> {
     /// The event: one line, details for every channel, a table for those that can show one.
     pub fn event(&self) -> Event {
-        Event {
-            at: self.now,
+        let kind = EventKind::Backup {
+            plan: self.plan.id.clone(),
             level: self.verdict.outcome.level(),
-            kind: EventKind::Backup {
-                plan: self.plan.id.clone(),
-                title: self.title(),
-                details: self.details(),
-                table: self.table(),
-            },
-        }
+            title: self.title(),
+            details: self.details(),
+            table: self.table(),
+        };
+        Event::new(self.now, kind)
     }
 
     /// The one line that people are told.
@@ -173,7 +171,7 @@ impl Report<'_> {
         steps
     }
 
-    fn table(&self) -> Option<Table> {
+    fn table(&self) -> Option<TextTable> {
         let modules = &self.plan.modules;
         if modules.is_empty() {
             return None;
@@ -189,7 +187,7 @@ impl Report<'_> {
         if modules.len() > MOST_ROWS {
             rows.push(vec![format!("and {} more", modules.len() - MOST_ROWS)]);
         }
-        Some(Table { head: head.into_iter().map(str::to_owned).collect(), rows })
+        Some(TextTable { head: head.into_iter().map(str::to_owned).collect(), rows })
     }
 }
 

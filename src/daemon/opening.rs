@@ -4,7 +4,7 @@ use log::{error, info};
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::event::{Event, EventKind, Level};
+use crate::event::{Event, EventKind};
 use crate::notify::courier::{Courier, Order};
 use crate::store::Change;
 use crate::store::Opened;
@@ -12,15 +12,15 @@ use crate::version::VERSION;
 
 /// Tells people what became of the store while it was opened.
 pub fn report(courier: &Courier, opened: Opened, now: Now) {
-    let (level, kind) = match opened {
+    let kind = match opened {
         Opened::Ready => return,
-        Opened::MovedAside { why, to } => (Level::Warning, EventKind::StoreMovedAside { why, to }),
+        Opened::MovedAside { why, to } => EventKind::StoreMovedAside { why, to },
         Opened::Refused { why } => {
             error!("the state cannot be written: {why}");
-            (Level::Critical, EventKind::StoreRefuses { why })
+            EventKind::StoreRefuses { why }
         }
     };
-    let events = vec![Event { at: now.wall, level, kind }];
+    let events = vec![Event::new(now.wall, kind)];
     courier.order(Order::Accept(Change { events, ..Change::default() }));
 }
 

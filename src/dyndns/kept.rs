@@ -9,7 +9,7 @@ use super::names::{self, Family};
 use super::row::{Row, fingerprint};
 use super::settings::Entry;
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventKind, Level};
+use crate::event::{Event, EventKind};
 
 mod shown;
 
@@ -308,7 +308,7 @@ impl Kept {
             let told = failure.told;
             (self.failure, self.failures, self.dirty) = (None, 0, true);
             let kind = EventKind::DyndnsKept { host, name, failed_for };
-            return told.then_some(Event { at: now.wall, level: Level::Ok, kind });
+            return told.then_some(Event::new(now.wall, kind));
         }
         let grave = matches!(failure.bad, Bad::Refused(_) | Bad::Forbidden(_));
         let lasting = now.mono >= failure.since.mono + self.entry.pace.report_after;
@@ -317,7 +317,7 @@ impl Kept {
         }
         (failure.told, self.dirty) = (true, true);
         let kind = EventKind::DyndnsFails { host, name, why: failure.bad.why().to_owned() };
-        Some(Event { at: now.wall, level: Level::Warning, kind })
+        Some(Event::new(now.wall, kind))
     }
 
     /// When to look again; none when only a datagram can bring something new.

@@ -1,12 +1,10 @@
-//! What is wrong until it is over. Pure.
+//! Incidents: what is wrong until it is over. Pure.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Event, EventKind, Level};
-
-/// Something that is wrong until it is over. A recovery goes to whoever was given the trouble.
+/// Something that is wrong until it is over. A recovery goes to every channel that was given it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Incident {
@@ -28,10 +26,34 @@ pub enum Incident {
     Dyndns { host: String },
 }
 
+/// What an event does to incidents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IncidentChange {
+    /// Nothing.
+    None,
+    /// It begins or goes on.
+    Opens(Incident),
+    /// It goes on, otherwise than its channels were told: all of them hear of it, whatever their
+    /// `min_level`.
+    Corrects(Incident),
+    /// These are over.
+    Closes(Vec<Incident>),
+}
+
 impl Incident {
-    /// The key of its row: unlike the text for people, no two troubles share one.
+    /// That of a connection.
+    pub fn connection(host: &str, connection: &str) -> Incident {
+        Incident::Connection { host: host.to_owned(), connection: connection.to_owned() }
+    }
+
+    /// That of a metric.
+    pub fn metric(host: &str, metric: &str) -> Incident {
+        Incident::Metric { host: host.to_owned(), metric: metric.to_owned() }
+    }
+
+    /// The key of its row: unlike the text for people, no two incidents share one.
     pub fn key(&self) -> String {
-        serde_json::to_string(self).expect("a trouble is plain data")
+        serde_json::to_string(self).expect("an incident is plain data")
     }
 }
 
@@ -48,116 +70,4 @@ impl fmt::Display for Incident {
             Incident::Store => f.write_str("hbd store"),
         }
     }
-}
-
-impl Event {
-    /// The trouble that begins or goes on with it.
-    pub fn opens(&self) -> Option<Incident> {
-        match &self.kind {
-            EventKind::Overdue { host, connection, .. }
-            | EventKind::Shutdown { host, connection } => {
-                Some(connection_trouble(host, connection))
-            }
-            EventKind::NeverSeen { host, .. } => Some(Incident::NeverSeen { host: host.clone() }),
-            EventKind::Missing { host, metric, .. } => Some(metric_trouble(host, metric)),
-            EventKind::Threshold { host, metric, .. } if self.level != Level::Ok => {
-                Some(metric_trouble(host, metric))
-            }
-            EventKind::ChannelFails { channel, .. } => {
-                Some(Incident::Channel { channel: channel.clone() })
-            }
-            EventKind::StoreRefuses { .. } => Some(Incident::Store),
-            EventKind::AlertmanagerSilent { .. } => Some(Incident::Alertmanager),
-            EventKind::DyndnsFails { host, .. } => Some(Incident::Dyndns { host: host.clone() }),
-            EventKind::Backup { plan, .. } if self.level != Level::Ok => {
-                Some(Incident::Backup { plan: plan.clone() })
-            }
-            EventKind::Back { .. }
-            | EventKind::Booted { .. }
-            | EventKind::Said { .. }
-            | EventKind::FirstHeard { .. }
-            | EventKind::Threshold { .. }
-            | EventKind::StoreWrites { .. }
-            | EventKind::StoreMovedAside { .. }
-            | EventKind::ChannelDelivers { .. }
-            | EventKind::Backup { .. }
-            | EventKind::AlertsLost { .. }
-            | EventKind::DyndnsKept { .. }
-            | EventKind::AlertmanagerAnswers { .. }
-            | EventKind::Custom { .. } => None,
-        }
-    }
-
-    /// The troubles that are over with it.
-    pub fn closes(&self) -> Vec<Incident> {
-        match &self.kind {
-            EventKind::Back { host, connection, .. } => vec![connection_trouble(host, connection)],
-            EventKind::Booted { host, returned, .. } => {
-                returned.iter().map(|connection| connection_trouble(host, connection)).collect()
-            }
-            EventKind::FirstHeard { host, .. } => vec![Incident::NeverSeen { host: host.clone() }],
-            EventKind::Threshold { host, metric, .. } if self.level == Level::Ok => {
-                vec![metric_trouble(host, metric)]
-            }
-            EventKind::ChannelDelivers { channel, .. } => {
-                vec![Incident::Channel { channel: channel.clone() }]
-            }
-            EventKind::StoreWrites { .. } => vec![Incident::Store],
-            EventKind::AlertmanagerAnswers { .. } => vec![Incident::Alertmanager],
-            EventKind::DyndnsKept { host, .. } => vec![Incident::Dyndns { host: host.clone() }],
-            EventKind::Backup { plan, .. } if self.level == Level::Ok => {
-                vec![Incident::Backup { plan: plan.clone() }]
-            }
-            EventKind::Overdue { .. }
-            | EventKind::Shutdown { .. }
-            | EventKind::Said { .. }
-            | EventKind::NeverSeen { .. }
-            | EventKind::Threshold { .. }
-            | EventKind::Missing { .. }
-            | EventKind::StoreRefuses { .. }
-            | EventKind::StoreMovedAside { .. }
-            | EventKind::ChannelFails { .. }
-            | EventKind::Backup { .. }
-            | EventKind::AlertsLost { .. }
-            | EventKind::AlertmanagerSilent { .. }
-            | EventKind::DyndnsFails { .. }
-            | EventKind::Custom { .. } => Vec::new(),
-        }
-    }
-
-    /// The trouble whose state it tells of to everybody who was given that, whatever their
-    /// `min_level`: they think that they know how it stands.
-    pub fn corrects(&self) -> Option<Incident> {
-        match &self.kind {
-            EventKind::Missing { .. } => self.opens(),
-            EventKind::Overdue { .. }
-            | EventKind::Shutdown { .. }
-            | EventKind::Back { .. }
-            | EventKind::Booted { .. }
-            | EventKind::Said { .. }
-            | EventKind::NeverSeen { .. }
-            | EventKind::FirstHeard { .. }
-            | EventKind::Threshold { .. }
-            | EventKind::StoreRefuses { .. }
-            | EventKind::StoreWrites { .. }
-            | EventKind::StoreMovedAside { .. }
-            | EventKind::ChannelFails { .. }
-            | EventKind::ChannelDelivers { .. }
-            | EventKind::Backup { .. }
-            | EventKind::AlertsLost { .. }
-            | EventKind::AlertmanagerSilent { .. }
-            | EventKind::AlertmanagerAnswers { .. }
-            | EventKind::DyndnsFails { .. }
-            | EventKind::DyndnsKept { .. }
-            | EventKind::Custom { .. } => None,
-        }
-    }
-}
-
-fn metric_trouble(host: &str, metric: &str) -> Incident {
-    Incident::Metric { host: host.to_owned(), metric: metric.to_owned() }
-}
-
-fn connection_trouble(host: &str, connection: &str) -> Incident {
-    Incident::Connection { host: host.to_owned(), connection: connection.to_owned() }
 }

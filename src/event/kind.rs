@@ -1,9 +1,192 @@
-//! The names of facts, for programs. Pure.
+//! The kinds of events: what each means to the rest of the program, and its words. Pure.
+//!
+//! A kind is a variant of [`EventKind`] and an arm of [`EventKind::describe`].
 
-use super::EventKind;
+use std::time::Duration;
+
+use super::message::{TextTable, decimal};
+use super::{Incident, IncidentChange, Level, Subject};
+use crate::clock::{Wall, words};
+
+/// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when
+/// a whole site is gone, each of its thousands of events must not carry thousands of names.
+pub const MAX_NAMED: usize = 10;
+
+/// What happened. [`EventKind::describe`] says all that the rest of the program needs to know of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// A beat that was promised did not come.
+    Overdue {
+        host: String,
+        connection: String,
+        last_seen: Wall,
+        /// When the next beat was promised.
+        promised: Wall,
+        /// Other watched hosts that are overdue at this moment, at most [`MAX_NAMED`] of them.
+        others_down: Vec<String>,
+        /// How many there are in all.
+        others_count: usize,
+        /// It was the host's last connection that was up.
+        last: bool,
+    },
+    /// A host announced its shutdown on a connection.
+    Shutdown { host: String, connection: String },
+    /// A connection that was overdue or shut down beats again.
+    Back { host: String, connection: String, gone: Duration },
+    /// A host booted.
+    Booted {
+        host: String,
+        /// Whether a shutdown was heard before, or the host is new.
+        announced: bool,
+        /// The connections whose incident ends with it.
+        returned: Vec<String>,
+        /// How long the host was not heard; none when it is new.
+        gone: Option<Duration>,
+    },
+    /// A host sent a text.
+    Said { host: String, text: String },
+    /// A configured, watched host was never heard since it was configured.
+    NeverSeen { host: String, configured: Wall },
+    /// A host that was reported as never seen sent its first beat.
+    FirstHeard { host: String, connection: String },
+    /// A metric changed its level, or still stands at it.
+    Threshold {
+        host: String,
+        metric: String,
+        value: f64,
+        /// `> 90.0`: the limit of the event's level.
+        limit: String,
+        /// Since when the metric is at this level.
+        since: Wall,
+        /// The level that it is at.
+        level: Level,
+        /// Whether it repeats what was notified before.
+        reminder: bool,
+    },
+    /// A metric that is not OK is no longer sent, though its host beats on: its level is unknown.
+    Missing {
+        host: String,
+        metric: String,
+        /// When it was last sent.
+        last: Wall,
+        /// Its value then.
+        value: f64,
+        /// `> 90.0`: the limit that it was beyond.
+        limit: String,
+        /// The level that it had.
+        stood: Level,
+    },
+    /// The store cannot write; what happens is delivered all the same, but a crash would lose it.
+    StoreRefuses { why: String },
+    /// The store writes again, and what waited is in it.
+    StoreWrites { refused_for: Duration },
+    /// A store that could not be read was moved aside.
+    StoreMovedAside { why: String, to: String },
+    /// A channel has been failing for a while, or refuses us.
+    ChannelFails { channel: String, why: String, waiting: usize },
+    /// A channel that was reported as failing delivers again.
+    ChannelDelivers { channel: String, failed_for: Duration },
+    /// The outcome of a backup plan, as its report words it: only the report knows modules and
+    /// repositories.
+    Backup {
+        plan: String,
+        level: Level,
+        title: String,
+        details: Vec<(String, String)>,
+        table: Option<TextTable>,
+    },
+    /// What was stored of backup alerts that were accepted cannot be read any more.
+    AlertsLost {
+        /// Key and defect of the rows, at most [`MAX_NAMED`] of them.
+        rows: Vec<String>,
+        /// How many there are in all.
+        count: usize,
+    },
+    /// The Alertmanager that is asked for its alerts has not answered for a while.
+    AlertmanagerSilent { why: String },
+    /// It answers again.
+    AlertmanagerAnswers { silent_for: Duration },
+    /// The name of a host in the DNS cannot be kept.
+    DyndnsFails { host: String, name: String, why: String },
+    /// It is kept again.
+    DyndnsKept { host: String, name: String, failed_for: Duration },
+    /// An operator's own words, about a host or about nothing in particular.
+    Custom { host: Option<String>, level: Level, text: String },
+}
+
+/// What a kind of event means to the rest of the program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Descriptor {
+    /// What programs call it, in the API and in the history. It never changes.
+    pub name: &'static str,
+    /// How much it matters.
+    pub level: Level,
+    /// What its deliveries are kept in order by.
+    pub subject: Subject,
+    /// Whether it is notified only for hosts with `watch: true`.
+    pub watched_only: bool,
+    /// What it does to incidents.
+    pub incident: IncidentChange,
+    /// One line: the exact text of the contract.
+    pub title: String,
+    /// What more there is to say, as label and text.
+    pub details: Vec<(String, String)>,
+    /// What is best shown in rows and columns.
+    pub table: Option<TextTable>,
+}
+
+impl Descriptor {
+    fn new(name: &'static str, level: Level, subject: Subject, title: String) -> Descriptor {
+        let (incident, details) = (IncidentChange::None, Vec::new());
+        let watched_only = false;
+        Descriptor { name, level, subject, watched_only, incident, title, details, table: None }
+    }
+
+    fn of_host(name: &'static str, level: Level, host: &str, title: String) -> Descriptor {
+        Descriptor::new(name, level, Subject::Host(host.to_owned()), title)
+    }
+
+    fn of_channel(name: &'static str, level: Level, channel: &str, title: String) -> Descriptor {
+        let incident = Incident::Channel { channel: channel.to_owned() };
+        Descriptor::new(name, level, Subject::Channel(channel.to_owned()), title).about(incident)
+    }
+
+    fn of_daemon(name: &'static str, level: Level, title: &str) -> Descriptor {
+        Descriptor::new(name, level, Subject::Daemon, title.to_owned())
+    }
+
+    fn watched_only(self) -> Descriptor {
+        Descriptor { watched_only: true, ..self }
+    }
+
+    /// The incident is over when the level is OK, else it is open.
+    fn about(self, incident: Incident) -> Descriptor {
+        let incident = match self.level {
+            Level::Ok => IncidentChange::Closes(vec![incident]),
+            Level::Info | Level::Warning | Level::Critical => IncidentChange::Opens(incident),
+        };
+        Descriptor { incident, ..self }
+    }
+
+    fn closes(self, over: Vec<Incident>) -> Descriptor {
+        Descriptor { incident: IncidentChange::Closes(over), ..self }
+    }
+
+    fn detail(mut self, label: &str, text: impl Into<String>) -> Descriptor {
+        self.details.push((label.to_owned(), text.into()));
+        self
+    }
+
+    fn detail_if(self, label: &str, text: Option<String>) -> Descriptor {
+        match text {
+            Some(text) => self.detail(label, text),
+            None => self,
+        }
+    }
+}
 
 impl EventKind {
-    /// Every kind that there is, in the order of the enum.
+    /// The [`Descriptor::name`] of every kind, in the order of the enum.
     pub const NAMES: [&'static str; 21] = [
         "overdue",
         "shutdown",
@@ -28,31 +211,227 @@ impl EventKind {
         "custom",
     ];
 
-    /// What kind of kind it is, in one word that never changes.
-    pub fn name(&self) -> &'static str {
+    /// What an event of this kind means: one arm each.
+    pub fn describe(&self) -> Descriptor {
         match self {
-            EventKind::Overdue { .. } => "overdue",
-            EventKind::Shutdown { .. } => "shutdown",
-            EventKind::Back { .. } => "back",
-            EventKind::Booted { .. } => "booted",
-            EventKind::Said { .. } => "message",
-            EventKind::NeverSeen { .. } => "never_seen",
-            EventKind::FirstHeard { .. } => "first_heard",
-            EventKind::Threshold { .. } => "threshold",
-            EventKind::Missing { .. } => "missing",
-            EventKind::StoreRefuses { .. } => "store_refuses",
-            EventKind::StoreWrites { .. } => "store_writes",
-            EventKind::StoreMovedAside { .. } => "store_moved_aside",
-            EventKind::ChannelFails { .. } => "channel_fails",
-            EventKind::ChannelDelivers { .. } => "channel_delivers",
-            EventKind::Backup { .. } => "backup",
-            EventKind::AlertsLost { .. } => "alerts_lost",
-            EventKind::AlertmanagerSilent { .. } => "alertmanager_silent",
-            EventKind::AlertmanagerAnswers { .. } => "alertmanager_answers",
-            EventKind::DyndnsFails { .. } => "dyndns_fails",
-            EventKind::DyndnsKept { .. } => "dyndns_kept",
-            EventKind::Custom { .. } => "custom",
+            EventKind::Overdue {
+                host,
+                connection,
+                last_seen,
+                promised,
+                others_down,
+                others_count,
+                last,
+            } => overdue(host, connection, *last)
+                .detail("last seen", last_seen.to_string())
+                .detail("promised", format!("the next beat by {promised}"))
+                .detail_if("also overdue", listed(others_down, *others_count)),
+            EventKind::Shutdown { host, connection } => shutdown(host, connection),
+            EventKind::Back { host, connection, gone } => back(host, connection, *gone),
+            EventKind::Booted { host, announced, returned, gone } => {
+                booted(host, *announced, returned, *gone)
+            }
+            EventKind::Said { host, text } => said(host, text),
+            EventKind::NeverSeen { host, configured } => never_seen(host, *configured),
+            EventKind::FirstHeard { host, connection } => first_heard(host, connection),
+            EventKind::Threshold { host, metric, value, limit, level, since, reminder } => {
+                let reminder = reminder.then(|| format!("at this level since {since}"));
+                threshold(*level, host, metric, *value, limit).detail_if("reminder", reminder)
+            }
+            EventKind::Missing { host, metric, last, value, limit, stood } => {
+                let then = format!("{stood}: {} (threshold: {limit})", decimal(*value));
+                missing(host, metric, *last, &then)
+            }
+            EventKind::StoreRefuses { why } => store_refuses(why),
+            EventKind::StoreWrites { refused_for } => store_writes(*refused_for),
+            EventKind::StoreMovedAside { why, to } => store_moved_aside(why, to),
+            EventKind::ChannelFails { channel, why, waiting } => {
+                channel_fails(channel, why).detail("waiting for it", messages(*waiting))
+            }
+            EventKind::ChannelDelivers { channel, failed_for } => {
+                channel_delivers(channel).detail("failed for", words(*failed_for))
+            }
+            EventKind::Backup { plan, level, title, details, table } => {
+                let (details, table) = (details.clone(), table.clone());
+                Descriptor { details, table, ..backup(plan, *level, title) }
+            }
+            EventKind::AlertsLost { rows, count } => alerts_lost(rows, *count),
+            EventKind::AlertmanagerSilent { why } => alertmanager_silent(why),
+            EventKind::AlertmanagerAnswers { silent_for } => alertmanager_answers(*silent_for),
+            EventKind::DyndnsFails { host, name, why } => dyndns_fails(host, name, why),
+            EventKind::DyndnsKept { host, name, failed_for } => {
+                dyndns_kept(host, name).detail("failed for", words(*failed_for))
+            }
+            EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
         }
+    }
+}
+
+fn overdue(host: &str, connection: &str, last: bool) -> Descriptor {
+    let level = if last { Level::Critical } else { Level::Warning };
+    Descriptor::of_host("overdue", level, host, format!("{host} {connection} overdue"))
+        .watched_only()
+        .about(Incident::connection(host, connection))
+}
+
+fn shutdown(host: &str, connection: &str) -> Descriptor {
+    let title = format!("{host} {connection} shutdown");
+    Descriptor::of_host("shutdown", Level::Warning, host, title)
+        .watched_only()
+        .about(Incident::connection(host, connection))
+}
+
+fn back(host: &str, connection: &str, gone: Duration) -> Descriptor {
+    Descriptor::of_host("back", Level::Ok, host, format!("{host} {connection} is back"))
+        .watched_only()
+        .about(Incident::connection(host, connection))
+        .detail("gone for", words(gone))
+}
+
+fn booted(host: &str, announced: bool, returned: &[String], gone: Option<Duration>) -> Descriptor {
+    let level = if announced { Level::Info } else { Level::Warning };
+    let unannounced = || "it was not announced by a shutdown".to_owned();
+    let over = returned.iter().map(|connection| Incident::connection(host, connection));
+    Descriptor::of_host("booted", level, host, format!("{host} booted"))
+        .watched_only()
+        .closes(over.collect())
+        .detail_if("not heard for", gone.map(words))
+        .detail_if("reboot", (!announced).then(unannounced))
+}
+
+fn said(host: &str, text: &str) -> Descriptor {
+    Descriptor::of_host("message", Level::Warning, host, format!("{host} {text}")).watched_only()
+}
+
+fn never_seen(host: &str, configured: Wall) -> Descriptor {
+    let remedy = "install the agent there, or take the host out of the configuration";
+    Descriptor::of_host("never_seen", Level::Warning, host, format!("{host} was never heard"))
+        .watched_only()
+        .about(Incident::NeverSeen { host: host.to_owned() })
+        .detail("configured since", configured.to_string())
+        .detail("to do", remedy)
+}
+
+fn first_heard(host: &str, connection: &str) -> Descriptor {
+    Descriptor::of_host("first_heard", Level::Ok, host, format!("{host} {connection} is up"))
+        .watched_only()
+        .about(Incident::NeverSeen { host: host.to_owned() })
+}
+
+fn threshold(level: Level, host: &str, metric: &str, value: f64, limit: &str) -> Descriptor {
+    let title = format!("{level}: {host} - {metric} = {} (threshold: {limit})", decimal(value));
+    Descriptor::of_host("threshold", level, host, title).about(Incident::metric(host, metric))
+}
+
+/// Its level is told as old to all channels that were given the alert, whatever their `min_level`.
+fn missing(host: &str, metric: &str, last: Wall, then: &str) -> Descriptor {
+    let title = format!("{host} metric {metric} is missing");
+    let incident = IncidentChange::Corrects(Incident::metric(host, metric));
+    Descriptor { incident, ..Descriptor::of_host("missing", Level::Warning, host, title) }
+        .detail("last sent", last.to_string())
+        .detail("was then", then)
+        .detail("meanwhile", "nobody knows how it stands, its alert stays open")
+}
+
+fn store_refuses(why: &str) -> Descriptor {
+    let meanwhile = "alarms are sent, but a crash would lose what is not on disk";
+    Descriptor::of_daemon("store_refuses", Level::Critical, "hbd cannot write its state to disk")
+        .about(Incident::Store)
+        .detail("why", why)
+        .detail("meanwhile", meanwhile)
+}
+
+fn store_writes(refused_for: Duration) -> Descriptor {
+    Descriptor::of_daemon("store_writes", Level::Ok, "hbd writes its state to disk again")
+        .about(Incident::Store)
+        .detail("refused for", words(refused_for))
+}
+
+fn store_moved_aside(why: &str, to: &str) -> Descriptor {
+    let title = "hbd could not read its state and began anew";
+    Descriptor::of_daemon("store_moved_aside", Level::Warning, title)
+        .detail("why", why)
+        .detail("kept as", to)
+        .detail("lost", "what was waiting to be sent, and which alerts were open")
+}
+
+fn channel_fails(channel: &str, why: &str) -> Descriptor {
+    let title = format!("channel {channel} is failing: {why}");
+    Descriptor::of_channel("channel_fails", Level::Warning, channel, title)
+}
+
+fn channel_delivers(channel: &str) -> Descriptor {
+    let title = format!("channel {channel} delivers again");
+    Descriptor::of_channel("channel_delivers", Level::Ok, channel, title)
+}
+
+fn backup(plan: &str, level: Level, title: &str) -> Descriptor {
+    Descriptor::new("backup", level, Subject::Plan(plan.to_owned()), title.to_owned())
+        .about(Incident::Backup { plan: plan.to_owned() })
+}
+
+fn alerts_lost(rows: &[String], count: usize) -> Descriptor {
+    let title = "hbd can no longer read backup alerts that it accepted";
+    Descriptor::of_daemon("alerts_lost", Level::Critical, title)
+        .detail("not readable", lines(rows, count))
+        .detail("lost", "which backups they were about: nobody will be told of these")
+        .detail("to do", "look how all backups fared: hbd backup --all")
+}
+
+fn alertmanager_silent(why: &str) -> Descriptor {
+    let title = format!("Alertmanager cannot be asked about backups: {why}");
+    Descriptor::of_daemon("alertmanager_silent", Level::Warning, &title)
+        .about(Incident::Alertmanager)
+        .detail("meanwhile", "a backup that fails would not be noticed here")
+}
+
+fn alertmanager_answers(silent_for: Duration) -> Descriptor {
+    Descriptor::of_daemon("alertmanager_answers", Level::Ok, "Alertmanager answers again")
+        .about(Incident::Alertmanager)
+        .detail("silent for", words(silent_for))
+}
+
+fn dyndns_fails(host: &str, name: &str, why: &str) -> Descriptor {
+    let stale = "the name may lead to an address that is no longer the host's";
+    let title = format!("{name} cannot be updated: {why}");
+    Descriptor::of_host("dyndns_fails", Level::Warning, host, title)
+        .about(Incident::Dyndns { host: host.to_owned() })
+        .detail("host", host)
+        .detail("meanwhile", stale)
+}
+
+fn dyndns_kept(host: &str, name: &str) -> Descriptor {
+    Descriptor::of_host("dyndns_kept", Level::Ok, host, format!("{name} is kept up to date again"))
+        .about(Incident::Dyndns { host: host.to_owned() })
+        .detail("host", host)
+}
+
+fn custom(host: Option<&str>, level: Level, text: &str) -> Descriptor {
+    let subject = host.map_or(Subject::Daemon, |host| Subject::Host(host.to_owned()));
+    // The words alone need not say which host they are about.
+    Descriptor::new("custom", level, subject, text.to_owned())
+        .detail_if("host", host.map(str::to_owned))
+}
+
+fn messages(count: usize) -> String {
+    if count == 1 { "1 message".into() } else { format!("{count} messages") }
+}
+
+/// The names, then how many more of `count` there are; nothing where there is no name.
+fn listed(names: &[String], count: usize) -> Option<String> {
+    let all = names.join(", ");
+    match count.saturating_sub(names.len()) {
+        _ if names.is_empty() => None,
+        0 => Some(all),
+        more => Some(format!("{all} and {more} more")),
+    }
+}
+
+/// One below the other, then how many more of `count` there are.
+fn lines(rows: &[String], count: usize) -> String {
+    match count.saturating_sub(rows.len()) {
+        0 => rows.join("\n"),
+        more => format!("{}\nand {more} more", rows.join("\n")),
     }
 }
 
@@ -61,10 +440,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_long_list_of_hosts_is_cut_with_its_true_count() {
+        let names: Vec<_> = (0..MAX_NAMED).map(|n| format!("h{n}")).collect();
+        assert!(listed(&names, 9_999).unwrap().ends_with("h8, h9 and 9989 more"));
+        assert_eq!(listed(&names[..2], 2).unwrap(), "h0, h1");
+        assert_eq!(listed(&[], 0), None);
+    }
+
+    #[test]
     fn every_kind_is_listed_once() {
         let names: std::collections::BTreeSet<_> = EventKind::NAMES.into_iter().collect();
         assert_eq!(names.len(), EventKind::NAMES.len());
         let said = EventKind::Said { host: "web1".into(), text: "x".into() };
-        assert!(names.contains(said.name()));
+        assert!(names.contains(said.describe().name));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventKind, Incident, Level, MOST_OTHERS};
+use crate::event::{Event, EventKind, Incident, MAX_NAMED};
 use crate::heartbeat::blindness::{Blindness, Period};
 use crate::heartbeat::deadlines::{Deadlines, Entry, What};
 use crate::heartbeat::host::{Host, Others};
@@ -209,7 +209,7 @@ impl Fleet {
     }
 
     fn others_down(&self, host: u32) -> Others {
-        let names = self.down.iter().filter(|other| **other != host).take(MOST_OTHERS);
+        let names = self.down.iter().filter(|other| **other != host).take(MAX_NAMED);
         Others {
             names: names.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect(),
             count: self.down.len() - usize::from(self.down.contains(&host)),
@@ -225,7 +225,7 @@ impl Fleet {
         host.changed = true;
         let kind =
             EventKind::NeverSeen { host: host.name.as_ref().into(), configured: host.configured };
-        Some(Event { at: now.wall, level: Level::Warning, kind })
+        Some(Event::new(now.wall, kind))
     }
 
     fn metric_due(&mut self, entry: Entry, place: usize, now: Now) -> Option<Event> {

@@ -117,7 +117,7 @@ impl Gauge {
             limit,
             stood: level,
         };
-        Some(Event { at: now.wall, level: Level::Warning, kind })
+        Some(Event::new(now.wall, kind))
     }
 
     /// Says where it stands.
@@ -131,10 +131,11 @@ impl Gauge {
             metric: self.path.as_ref().into(),
             value: self.value,
             limit,
+            level,
             since: watched.since,
             reminder,
         };
-        Some(Event { at: now.wall, level, kind })
+        Some(Event::new(now.wall, kind))
     }
 
     /// Looks its rule up again after a reload. An alert whose rule is gone, or the limit that it
@@ -406,7 +407,7 @@ mod tests {
         let mut play = Play::with_threshold("m", high());
         play.rules.hosts.insert("web1".into(), HostSettings::default());
         play.fleet.reconfigure(play.rules.clone(), play.now);
-        assert_eq!(play.sample(95.0).facts().iter().filter(|e| !e.wants_watch()).count(), 1);
+        assert_eq!(play.sample(95.0).facts().iter().filter(|e| !e.watched_only()).count(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventKind, Incident, Level};
+use crate::event::{Event, EventKind, Incident};
 use crate::heartbeat::connection::{Connection, Promise};
 use crate::heartbeat::datagram::{Datagram, Kind};
 use crate::heartbeat::diary::Diary;
@@ -141,7 +141,7 @@ impl Host {
             Kind::Message => {
                 let text = datagram.message.as_deref().unwrap_or_default().to_owned();
                 let kind = EventKind::Said { host: self.name.as_ref().into(), text };
-                vec![Event { at: now.wall, level: Level::Warning, kind }]
+                vec![Event::new(now.wall, kind)]
             }
         }
     }
@@ -151,7 +151,7 @@ impl Host {
         if std::mem::take(&mut self.reported) {
             let connection = self.connections[place].name.as_ref().into();
             let kind = EventKind::FirstHeard { host: self.name.as_ref().into(), connection };
-            events.push(Event { at: now.wall, level: Level::Ok, kind });
+            events.push(Event::new(now.wall, kind));
         }
         if self.boots(datagram, now) {
             events.push(self.boot(now));
@@ -163,7 +163,7 @@ impl Host {
                 connection: connection.name.as_ref().into(),
                 gone: now.mono.since(connection.seen.mono),
             };
-            events.push(Event { at: now.wall, level: Level::Ok, kind });
+            events.push(Event::new(now.wall, kind));
         }
         // A power cut from now on is no announced boot, even if the daemon has just started.
         self.changed |= std::mem::take(&mut self.leaving);
@@ -214,8 +214,7 @@ impl Host {
         };
         self.booted = Some(now.mono);
         self.changed = true;
-        let level = if announced { Level::Info } else { Level::Warning };
-        Event { at: now.wall, level, kind }
+        Event::new(now.wall, kind)
     }
 
     /// The trouble of the other connections was told as over: they have to prove it in time.
@@ -247,7 +246,7 @@ impl Host {
         let connection = connection.name.as_ref().into();
         self.settle(now);
         let kind = EventKind::Shutdown { host: self.name.as_ref().into(), connection };
-        Some(Event { at: now.wall, level: Level::Warning, kind })
+        Some(Event::new(now.wall, kind))
     }
 
     /// A connection's deadline has passed: the event that says so.
@@ -264,6 +263,11 @@ impl Host {
         connection.covered = false;
         connection.granted = None;
         connection.turn(State::Overdue, now);
+        self.changed = true;
+        self.settle(now);
+        // One that was excused counts as the last one when nothing was told of the host so far.
+        let last = self.state != State::Up && (was_up || !told);
+        let connection = &self.connections[place];
         let kind = EventKind::Overdue {
             host: self.name.as_ref().into(),
             connection: connection.name.as_ref().into(),
@@ -271,13 +275,9 @@ impl Host {
             promised: connection.seen.wall + promise.interval,
             others_down: others.names,
             others_count: others.count,
+            last,
         };
-        self.changed = true;
-        self.settle(now);
-        // One that was excused counts as the last one when nothing was told of the host so far.
-        let last = self.state != State::Up && (was_up || !told);
-        let level = if last { Level::Critical } else { Level::Warning };
-        Event { at: now.wall, level, kind }
+        Event::new(now.wall, kind)
     }
 
     /// It is watched from now on: nobody was told what is overdue already. It has as long as after

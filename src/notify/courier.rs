@@ -425,7 +425,7 @@ impl Work {
             Committed::StillRefused => false,
             Committed::Refused { why } => {
                 error!("a crash would lose what is not on disk, and that takes nothing: {why}");
-                self.say(Level::Critical, EventKind::StoreRefuses { why }, now);
+                self.say(EventKind::StoreRefuses { why }, now);
                 false
             }
             Committed::Healed { refused_for } => self.healed(refused_for, now),
@@ -439,7 +439,7 @@ impl Work {
     }
 
     fn healed(&mut self, refused_for: Duration, now: Now) -> bool {
-        self.say(Level::Ok, EventKind::StoreWrites { refused_for }, now);
+        self.say(EventKind::StoreWrites { refused_for }, now);
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
@@ -471,8 +471,8 @@ impl Work {
     }
 
     /// An event of the courier's own; it is started at the next turn.
-    fn say(&mut self, level: Level, kind: EventKind, now: Now) {
-        self.accept(&Event { at: now.wall, level, kind }, now);
+    fn say(&mut self, kind: EventKind, now: Now) {
+        self.accept(&Event::new(now.wall, kind), now);
     }
 
     fn trim_history(&mut self) {

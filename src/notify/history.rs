@@ -241,8 +241,9 @@ mod tests {
         }
 
         fn accept(&mut self, number: u64) {
-            let kind = EventKind::Custom { host: None, text: format!("text {number}") };
-            let event = Event { at: self.now.wall, level: Level::Warning, kind };
+            let (level, text) = (Level::Warning, format!("text {number}"));
+            let kind = EventKind::Custom { host: None, level, text };
+            let event = Event::new(self.now.wall, kind);
             self.outbox.accept(&event, EventId(number), &self.routes, self.now);
         }
 

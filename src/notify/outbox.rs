@@ -9,7 +9,7 @@ use super::channel::{Failure, ReceiptState};
 use super::line::{Line, Report};
 use super::route::Routes;
 use crate::clock::{Mono, Now, Wall, words};
-use crate::event::{Event, EventId, EventKind, Incident, Level, Message, Subject};
+use crate::event::{Event, EventId, EventKind, Incident, Message, Subject};
 use crate::store::{Table, Write};
 
 pub mod collapse;
@@ -274,9 +274,7 @@ impl Outbox {
                     EventKind::ChannelDelivers { channel: name.clone(), failed_for }
                 }
             };
-            let level =
-                if let EventKind::ChannelFails { .. } = kind { Level::Warning } else { Level::Ok };
-            events.push(Event { at: now.wall, level, kind });
+            events.push(Event::new(now.wall, kind));
         }
         events
     }

@@ -11,6 +11,7 @@ mod properties;
 mod receipt_tests;
 
 use super::*;
+use crate::event::Level;
 use crate::notify::channel::{Delivered, Pace};
 use crate::notify::route;
 use crate::notify::text::{Room, Unit};
@@ -113,6 +114,7 @@ impl Play {
                 promised: Wall(0),
                 others_down: Vec::new(),
                 others_count: 0,
+                last: true,
             },
         )
     }
@@ -500,6 +502,7 @@ fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
         metric: metric.clone(),
         value: 95.0,
         limit: if level == Level::Ok { "> 80.0".into() } else { "> 90.0".into() },
+        level,
         since: Wall(0),
         reminder: false,
     };

@@ -71,7 +71,7 @@ impl Routes {
 
     fn is_told(&self, event: &Event) -> bool {
         match event.subject() {
-            Subject::Host(host) if event.wants_watch() => {
+            Subject::Host(host) if event.watched_only() => {
                 self.hosts.get(&host).is_some_and(|host| host.watch)
             }
             Subject::Host(_) | Subject::Plan(_) | Subject::Channel(_) | Subject::Daemon => true,
@@ -173,6 +173,7 @@ mod tests {
                 metric: "m".into(),
                 value: 1.0,
                 limit: "> 0.0".into(),
+                level: Level::Warning,
                 since: Wall(0),
                 reminder: false,
             },
@@ -184,6 +185,7 @@ mod tests {
     fn that_a_backup_is_well_is_told_to_those_who_hear_about_backups() {
         let kind = EventKind::Backup {
             plan: "1".into(),
+            level: Level::Ok,
             title: "t".into(),
             details: Vec::new(),
             table: None,

@@ -3,7 +3,7 @@
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::clock::{Wall, words};
-use crate::event::Table;
+use crate::event::TextTable;
 use crate::notify::channel::Letter;
 
 /// What stands where there is nothing to say.
@@ -155,7 +155,7 @@ fn late(at: Wall, now: Wall) -> Option<String> {
 }
 
 /// A table as lines of aligned columns, for a fixed-width font. Numbers stand right.
-pub fn aligned(table: &Table) -> String {
+pub fn aligned(table: &TextTable) -> String {
     const WIDEST: usize = 40;
     let cell = |text: &String| match text.is_empty() {
         true => String::new(),
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_table_is_aligned_whatever_is_in_it() {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
-        let table = Table {
+        let table = TextTable {
             head: row(&["module", "errors", "end"]),
             rows: vec![
                 row(&["mail1 (Grüße\r\n)", "12", "2026"]),
@@ -275,7 +275,7 @@ mod tests {
              x                       2026\n\
              and 3 more, which is a long remark"
         );
-        assert_eq!(aligned(&Table::default()), "");
+        assert_eq!(aligned(&TextTable::default()), "");
     }
 
     #[test]

@@ -204,7 +204,7 @@ impl EventView {
             level: event.level,
             host: message.host().map(str::to_owned),
             subject: message.subject.to_string(),
-            kind: event.kind.name().to_owned(),
+            kind: event.kind.describe().name.to_owned(),
             text: message.title,
             details: message.details.into_iter().map(detail).collect(),
         }

@@ -355,7 +355,7 @@ fn base_url(section: &mut Section) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventId, Message, Subject, Table};
+    use crate::event::{EventId, Message, Subject, TextTable};
 
     fn with_message(title: &str, details: &[(&str, &str)], test: impl Fn(&Letter)) {
         let message = Message {
@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn a_table_is_a_block_as_long_as_there_is_room_for_it() {
         let row = |cells: [&str; 2]| cells.map(String::from).to_vec();
-        let table = |rows: usize| Table {
+        let table = |rows: usize| TextTable {
             head: row(["module", "state"]),
             rows: vec![row(["`@here`", "x"]); rows],
         };

@@ -1,6 +1,7 @@
 //! What becomes one message, told by hand-moved time.
 
 use super::*;
+use crate::event::Level;
 
 fn lines(job: &Job) -> Vec<String> {
     job.delivery.message.details.iter().map(|(_, text)| text.clone()).collect()
@@ -27,6 +28,7 @@ impl Play {
                 metric: "m".into(),
                 value: 1.0,
                 limit: "> 0.0".into(),
+                level,
                 since: Wall(0),
                 reminder,
             },

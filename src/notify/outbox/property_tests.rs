@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::Level;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -87,9 +88,9 @@ impl World {
             }
             Step::Fire(of, critical) => {
                 let level = if *critical { Level::Critical } else { Level::Warning };
-                self.accept(level, metric(host(of)));
+                self.accept(level, metric(host(of), level));
             }
-            Step::Calm(of) => self.accept(Level::Ok, metric(host(of))),
+            Step::Calm(of) => self.accept(Level::Ok, metric(host(of), Level::Ok)),
             Step::Finish(which, outcome) => self.finish(*which, *outcome),
             Step::Wait(seconds) => {
                 self.play.wait(Duration::from_secs(u64::from(*seconds)));
@@ -269,12 +270,13 @@ impl World {
     }
 }
 
-fn metric(host: String) -> EventKind {
+fn metric(host: String, level: Level) -> EventKind {
     EventKind::Threshold {
         host,
         metric: "m".into(),
         value: 1.0,
         limit: "> 0.0".into(),
+        level,
         since: Wall(0),
         reminder: false,
     }

@@ -1,6 +1,7 @@
 //! Emergencies and their acknowledgement, told by hand-moved time.
 
 use super::*;
+use crate::event::Level;
 
 fn acknowledged(at: Wall) -> Result<ReceiptState, Failure> {
     Ok(ReceiptState { acknowledged: Some(at), device: Some("phone".into()), expired: false })
@@ -22,10 +23,11 @@ impl Play {
             metric: "m".into(),
             value: 1.0,
             limit: "> 0.0".into(),
+            level,
             since: Wall(0),
             reminder,
         };
-        Event { at: self.now.wall, level, kind }
+        Event::new(self.now.wall, kind)
     }
 
     fn is_silent(&self, level: Level) -> bool {

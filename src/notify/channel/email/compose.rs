@@ -9,7 +9,7 @@ use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPa
 use super::Email;
 use super::clean::{cut, lines, one_line};
 use crate::clock::{Wall, words};
-use crate::event::{Level, Message, Table};
+use crate::event::{Level, Message, TextTable};
 use crate::notify::channel::{Failure, Letter};
 use crate::notify::text::{aligned, escape_html};
 
@@ -280,7 +280,7 @@ fn html(letter: &Letter) -> String {
     html
 }
 
-fn html_table(table: &Table) -> String {
+fn html_table(table: &TextTable) -> String {
     const STYLE: &str = "text-align:left;vertical-align:top;padding:2px 12px 2px 0;\
                          border-bottom:1px solid #ddd";
     let row = |cells: &Vec<String>, tag: &str, width: usize| {
@@ -360,8 +360,10 @@ mod tests {
     #[test]
     fn a_table_is_escaped_and_a_remark_spans_it() {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
-        let table =
-            Table { head: row(&["a", "b"]), rows: vec![row(&["<b>", "\r\n1"]), row(&["rest"])] };
+        let table = TextTable {
+            head: row(&["a", "b"]),
+            rows: vec![row(&["<b>", "\r\n1"]), row(&["rest"])],
+        };
         let html = html_table(&table);
         assert!(html.contains("&lt;b&gt;</td>") && !html.contains("<b>"), "{html}");
         assert!(html.contains("colspan=\"2\""), "{html}");
