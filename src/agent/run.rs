@@ -1,26 +1,26 @@
 //! `hbc run`: beats until it is told to stop. One thread waits and speaks; names and metrics have
 //! threads of their own, because asking for them may take any time.
 
+use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 
-use super::beat::line::{News, Tick};
-use super::beat::speaker::{Speaker, Voice};
-use super::ear::{Ear, Waker};
-use super::gather::{Collect, Gatherer};
-use super::keepsake::Keepsake;
-use super::machine;
-use super::names::Name;
-use super::path::Path;
+use super::beat::sender::{Speaker, Voice};
+use super::beat::session::{News, Tick};
+use super::endpoint::Path;
+use super::host_info;
+use super::poll::{Ear, Waker};
+use super::resolver::Name;
+use super::sampler::{Collect, Gatherer};
 use super::settings::{Overrides, Settings};
 use super::signals::{Signals, Wish};
-use super::slim;
-use crate::clock::{Mono, Now, words};
+use crate::clock::{Mono, Now, Wall, words};
 use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::wire;
+use crate::memory;
 use crate::problem::Problems;
 use crate::systemd;
 
@@ -48,7 +48,7 @@ pub fn run(
     overrides: &Overrides,
     collect: &dyn Fn(&Settings) -> Option<Collect>,
 ) -> Result<(), Failure> {
-    slim::share_arena();
+    memory::limit_arenas(ARENAS);
     let mut ear = Ear::new().map_err(|why| format!("nothing can be waited for: {why}"))?;
     let signals = Signals::new(&ear.waker())
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
@@ -57,7 +57,7 @@ pub fn run(
     let keepsake = Keepsake::open(directory);
     let mut agent = Agent::new(&settings, collect(&settings), &ear.waker(), keepsake)?;
     systemd::tell("READY=1");
-    slim::give_back();
+    memory::give_back();
     while agent.run(&mut ear, &signals)? == Wish::Reload {
         match load(overrides) {
             Ok(new) if new == settings => info!("the configuration is as it was"),
@@ -81,6 +81,10 @@ fn load(overrides: &Overrides) -> Result<Settings, Problems> {
     }
     Ok(settings)
 }
+
+/// All threads share one arena of the allocator: by default each gets one of its own, with pages of
+/// its own, for a speed that an agent does not need.
+const ARENAS: i32 = 1;
 
 /// How often a way is looked for where there is none.
 const LOOK: Duration = Duration::from_secs(30);
@@ -125,10 +129,10 @@ impl Agent {
         keepsake: Keepsake,
     ) -> Result<Agent, String> {
         let now = Now::read();
-        let host = settings.host.clone().map_or_else(machine::hostname, Ok)?;
+        let host = settings.host.clone().map_or_else(host_info::hostname, Ok)?;
         let voice = Voice {
             host,
-            boot_id: machine::boot_id().ok(),
+            boot_id: host_info::boot_id().ok(),
             key: settings.key.as_ref().map(wire::key),
             interval: settings.interval,
         };
@@ -167,7 +171,7 @@ impl Agent {
             if wish.is_none() {
                 wish = signals.take();
                 match wish {
-                    Some(Wish::Goodbye) => self.speaker.goodbye(machine::uptime().ok(), now),
+                    Some(Wish::Goodbye) => self.speaker.goodbye(host_info::uptime().ok(), now),
                     Some(other) => return Ok(other),
                     None => {}
                 }
@@ -193,15 +197,15 @@ impl Agent {
             self.open(now);
             match &mut self.gatherer {
                 Some(gatherer) => gatherer.ask(now),
-                None => self.speaker.speak(&[], machine::uptime().ok(), now),
+                None => self.speaker.speak(&[], host_info::uptime().ok(), now),
             }
         } else if self.look <= now.mono {
             self.open_more(now);
         }
         if let Some(metrics) = self.gatherer.as_mut().and_then(Gatherer::take) {
-            self.speaker.speak(&metrics, machine::uptime().ok(), now);
+            self.speaker.speak(&metrics, host_info::uptime().ok(), now);
         } else if self.speaker.gathered(now) {
-            self.speaker.speak(&[], machine::uptime().ok(), now);
+            self.speaker.speak(&[], host_info::uptime().ok(), now);
         }
         for (at, news) in self.speaker.news(now) {
             self.paths[at].report(&news, self.speaker.line(at).is_known());
@@ -321,7 +325,7 @@ impl Agent {
                     }
                     if !known {
                         // The way is found, and the first beat went all of it.
-                        slim::give_back();
+                        memory::give_back();
                     }
                 }
                 Err(why) => self.paths[at].doubt = Some(why.into()),
@@ -353,5 +357,66 @@ impl Path {
             }
             News::Answers(time) => info!("{label} answers again, after {}", words(*time)),
         }
+    }
+}
+
+/// Milliseconds since 1970 as text, in `$RUNTIME_DIRECTORY` (systemd.exec(5)): it lies in memory and
+/// does not outlive the boot.
+pub struct Keepsake {
+    file: Option<PathBuf>,
+    kept: Wall,
+}
+
+impl Keepsake {
+    /// What an earlier agent kept in `directory`; nothing is kept where there is none.
+    pub fn open(directory: Option<PathBuf>) -> Keepsake {
+        let file = directory.map(|directory| directory.join("told"));
+        let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok());
+        let kept = text.and_then(|text| text.trim().parse().ok()).map(Wall).unwrap_or_default();
+        Keepsake { file, kept }
+    }
+
+    /// The last time that was told.
+    pub fn told(&self) -> Wall {
+        self.kept
+    }
+
+    /// Keeps it.
+    pub fn keep(&mut self, told: Wall) {
+        if told == self.kept {
+            return;
+        }
+        self.kept = told;
+        if let Some(file) = &self.file
+            && let Err(why) = fs::write(file, told.0.to_string())
+        {
+            debug!("{} cannot be written: {why}", file.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_agent_knows_what_was_told_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Keepsake::open(Some(directory.path().to_owned()));
+        assert_eq!(open().told(), Wall(0), "nothing was");
+        open().keep(Wall(1_700_000_000_123));
+        assert_eq!(open().told(), Wall(1_700_000_000_123));
+        fs::write(directory.path().join("told"), "").unwrap();
+        assert_eq!(open().told(), Wall(0), "that was cut off");
+    }
+
+    #[test]
+    fn without_a_place_it_is_known_until_the_end() {
+        let mut keepsake = Keepsake::open(None);
+        keepsake.keep(Wall(5));
+        assert_eq!(keepsake.told(), Wall(5));
+        let mut keepsake = Keepsake::open(Some("/nonexistent".into()));
+        keepsake.keep(Wall(5));
+        assert_eq!(keepsake.told(), Wall(5));
     }
 }

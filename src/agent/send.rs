@@ -1,19 +1,17 @@
 //! `hbc send`: one datagram to every server, and its answer when one is wanted.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ring::hmac;
 
 use super::ack::{self, pause};
-use super::machine;
-use super::options::{BootId, Errand};
+use super::cli::{BootId, Errand};
+use super::host_info;
 use super::server::Server;
-use super::settings::{Overrides, Settings};
+use super::settings::{Overrides, Settings, read_key};
 use crate::clock::{Now, Wall, words};
 use crate::config_file::Environment;
 use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
@@ -50,18 +48,18 @@ impl Parcel {
             (errand, key)
         };
         let boot_id = match errand.boot_id {
-            Some(BootId::Kernel) => Some(machine::boot_id()?),
+            Some(BootId::Kernel) => Some(host_info::boot_id()?),
             Some(BootId::Given(id)) => Some(id),
             None => None,
         };
         let beat = Beat {
-            host: errand.host.map_or_else(machine::hostname, Ok)?,
+            host: errand.host.map_or_else(host_info::hostname, Ok)?,
             connection: errand.connection,
             event: errand.event,
             message: errand.message,
             interval: errand.interval,
             boot_id,
-            uptime: errand.uptime.then(machine::uptime).transpose()?,
+            uptime: errand.uptime.then(host_info::uptime).transpose()?,
             time: None,
             metrics: errand.metrics,
             ack: errand.wait.is_some(),
@@ -315,18 +313,6 @@ fn of_option(what: &str) -> String {
     format!("--{option}:{rest}")
 }
 
-/// The key in a file that the command line names.
-pub(super) fn read_key(path: &Path) -> Result<Secret, String> {
-    let shown = path.display();
-    let text = fs::read_to_string(path)
-        .map_err(|why| format!("--key-file: cannot read {shown}: {why}"))?;
-    let line = text.trim_end_matches(['\r', '\n']);
-    if line.is_empty() || line.contains(char::is_control) {
-        return Err(format!("--key-file: {shown} must hold one line, the key, and nothing else"));
-    }
-    Ok(Secret::new(line))
-}
-
 fn resolve(server: &Server) -> Result<Vec<SocketAddr>, String> {
     let found = (server.host.as_str(), server.port).to_socket_addrs();
     let addresses: Vec<_> =
@@ -365,6 +351,8 @@ fn cannot_send(server: &Server, address: SocketAddr, error: &std::io::Error) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -1,7 +1,9 @@
-//! Where datagrams go: `server:9099`, `192.0.2.1`, `[2001:db8::1]:9099`. Pure.
+//! The address of a server, `server:9099`, `192.0.2.1`, `[2001:db8::1]:9099`, and the IP addresses that
+//! its name resolves to. Pure.
 
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::address::is_host;
 
@@ -55,6 +57,67 @@ impl fmt::Display for Server {
     }
 }
 
+/// The kinds of addresses that a connection can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Four,
+    /// IPv6.
+    Six,
+}
+
+impl Family {
+    /// That of an address.
+    pub fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::Four } else { Family::Six }
+    }
+}
+
+/// The addresses of a server that a connection can use, and the one that it does use.
+#[derive(Clone, Debug, Default)]
+pub struct Aim {
+    family: Option<Family>,
+    known: Vec<SocketAddr>,
+    current: usize,
+}
+
+impl Aim {
+    /// Nothing is known yet. Only addresses of `family` can be used, when there is one.
+    pub fn new(family: Option<Family>) -> Aim {
+        Aim { family, known: Vec::new(), current: 0 }
+    }
+
+    /// Takes over the addresses that a name has now. The one in use stays while it is among them;
+    /// and all stay when there is none that can be used: half an answer of a name server is more
+    /// likely than a server that lost a family.
+    pub fn learn(&mut self, addresses: &[SocketAddr]) {
+        let usable =
+            |address: &&SocketAddr| self.family.is_none_or(|f| f == Family::of(address.ip()));
+        let usable: Vec<SocketAddr> = addresses.iter().filter(usable).copied().collect();
+        if usable.is_empty() {
+            return;
+        }
+        let kept = self.address().and_then(|used| usable.iter().position(|new| *new == used));
+        self.current = kept.unwrap_or(0);
+        self.known = usable;
+    }
+
+    /// The address in use; none when none is known.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.known.get(self.current).copied()
+    }
+
+    /// The one in use is of no use: the next one's turn.
+    pub fn turn(&mut self) {
+        self.current = (self.current + 1) % self.known.len().max(1);
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +146,39 @@ mod tests {
             let why = Server::parse(text).unwrap_err();
             assert!(why.contains("must have a port from 1 to 65535"), "{text}: {why}");
         }
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_connection_keeps_to_its_family() {
+        let all = addresses(&["[::1]:1", "127.0.0.1:1"]);
+        for (family, used) in
+            [(None, "[::1]:1"), (Some(Family::Four), "127.0.0.1:1"), (Some(Family::Six), "[::1]:1")]
+        {
+            let mut aim = Aim::new(family);
+            assert_eq!(aim.address(), None);
+            aim.learn(&all);
+            assert_eq!(aim.address(), Some(used.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn the_address_in_use_stays_while_it_is_among_them() {
+        let mut aim = Aim::new(Some(Family::Four));
+        aim.learn(&addresses(&["10.0.0.1:1", "10.0.0.2:1"]));
+        aim.turn();
+        let second = aim.address();
+        aim.learn(&addresses(&["10.0.0.3:1", "10.0.0.2:1"]));
+        assert_eq!(aim.address(), second);
+        aim.learn(&[]);
+        aim.learn(&addresses(&["[::1]:1"]));
+        assert_eq!(aim.address(), second, "the last good ones are kept");
+        aim.learn(&addresses(&["10.0.0.4:1"]));
+        assert_eq!(aim.address(), addresses(&["10.0.0.4:1"]).first().copied());
+        aim.turn();
+        assert_eq!(aim.address(), addresses(&["10.0.0.4:1"]).first().copied());
     }
 }

@@ -1,16 +1,17 @@
-//! What hbc.yaml says: where the host speaks to, and over which paths.
+//! The configuration: hbc.yaml with the options that override it, `hbc check`, and the section `agent`
+//! of heartbeat.yaml.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::beat::aim::Family;
 use super::collect;
-use super::own;
-use super::send::read_key;
-use super::server::Server;
+use super::host_info;
+use super::plugins;
+use super::server::{Family, Server};
 use crate::address::is_name;
 use crate::config_file::file::{self, Program};
 use crate::config_file::{Environment, Section};
@@ -63,7 +64,7 @@ impl Default for Settings {
             families: [true; 2],
             connections: BTreeMap::new(),
             metrics: collect::Settings::default(),
-            metrics_dir: own::Settings::default().directory,
+            metrics_dir: plugins::Settings::default().directory,
         }
     }
 }
@@ -163,6 +164,18 @@ fn refused(what: String) -> Problems {
     Problems(vec![Problem { severity: Severity::Error, file, line: None, path, what }])
 }
 
+/// The key in a file that the command line names.
+pub(super) fn read_key(path: &Path) -> Result<Secret, String> {
+    let shown = path.display();
+    let text = fs::read_to_string(path)
+        .map_err(|why| format!("--key-file: cannot read {shown}: {why}"))?;
+    let line = text.trim_end_matches(['\r', '\n']);
+    if line.is_empty() || line.contains(char::is_control) {
+        return Err(format!("--key-file: {shown} must hold one line, the key, and nothing else"));
+    }
+    Ok(Secret::new(line))
+}
+
 fn read_servers(top: &mut Section, needed: bool) -> Vec<Server> {
     let one = top.text("server");
     let many = top.texts("servers");
@@ -257,6 +270,89 @@ impl Connection {
     /// The family of its source.
     pub fn family(&self) -> Option<Family> {
         self.source.map(Family::of)
+    }
+}
+
+/// What to print of the file at `config` (else the usual one), every problem in one line, and
+/// whether it can be used. With `strict` warnings count as errors.
+pub fn check(config: Option<PathBuf>, strict: bool) -> (String, bool) {
+    let overrides = Overrides { config, ..Overrides::default() };
+    let loaded = Settings::load(&overrides, &|name| std::env::var(name).ok());
+    let said = |problems: &Problems| {
+        problems.0.iter().map(|problem| format!("{problem}\n")).collect::<String>()
+    };
+    match loaded {
+        Ok((_, warnings)) if strict && !warnings.0.is_empty() => (said(&warnings), false),
+        Ok((settings, warnings)) => (said(&warnings) + &summary(&settings), true),
+        Err(problems) => (said(&problems), false),
+    }
+}
+
+/// `OK: web1 beats every 10 s to hbd.example.com:9099 over ipv4, ipv6, vpn`
+fn summary(settings: &Settings) -> String {
+    let host = settings.host.clone().or_else(|| host_info::hostname().ok()).unwrap_or_default();
+    let servers: Vec<_> = settings.servers.iter().map(ToString::to_string).collect();
+    let families = FAMILIES.iter().zip(settings.families).filter(|(_, wanted)| *wanted);
+    let connections: Vec<&str> = families
+        .map(|((name, _), _)| *name)
+        .chain(settings.connections.keys().map(String::as_str))
+        .collect();
+    let every = crate::clock::words(settings.interval);
+    format!(
+        "OK: {host} beats every {every} to {} over {}\n",
+        servers.join(", "),
+        connections.join(", ")
+    )
+}
+
+/// How often it may look. More often the processor's share tells nothing.
+const LOCAL_INTERVALS: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// The section, when it is enabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalSettings {
+    /// What this machine is called among the hosts.
+    pub host: String,
+    /// How often its figures are taken.
+    pub interval: Duration,
+    /// Which figures.
+    pub figures: collect::Settings,
+}
+
+impl LocalSettings {
+    /// Reads the section; none when it is not enabled.
+    pub fn read(section: &mut Section) -> Option<LocalSettings> {
+        section.require("enabled");
+        let enabled = section.flag("enabled").unwrap_or_default();
+        let host = section.text("host");
+        let interval = section.duration_within("interval", LOCAL_INTERVALS);
+        let figures = collect::Settings::read(section);
+        if let Some(host) = host.as_deref().filter(|host| !is_name(host)) {
+            let what = "must be 1 to 253 letters, digits, dots, dashes, underscores";
+            section.error("host", format!("\"{host}\" {what}"));
+        }
+        let host = if enabled { host.or_else(|| this_machine(section)) } else { None }?;
+        Some(LocalSettings { host, interval: interval.unwrap_or(Duration::from_secs(10)), figures })
+    }
+}
+
+/// The name that the machine has.
+fn this_machine(section: &Section) -> Option<String> {
+    let name = host_info::hostname();
+    match name {
+        Ok(name) if is_name(&name) => Some(name),
+        Ok(name) => {
+            let what =
+                format!("this machine is called \"{name}\", which no host can be: give host");
+            section.error("enabled", what);
+            None
+        }
+        Err(why) => {
+            let why = why.trim_end_matches(": give --host NAME").to_owned();
+            section.error("enabled", format!("{why}: give host"));
+            None
+        }
     }
 }
 
@@ -375,6 +471,6 @@ mod tests {
         assert_eq!(settings.connections.len(), 2);
         assert_eq!(settings.families, [true, false]);
         assert_eq!(settings.metrics.without.len(), 2);
-        assert_eq!(settings.metrics_dir, own::Settings::default().directory);
+        assert_eq!(settings.metrics_dir, plugins::Settings::default().directory);
     }
 }

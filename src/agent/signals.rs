@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
 
-use super::ear::Waker;
+use super::poll::Waker;
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

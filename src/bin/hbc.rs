@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use heartbeat::agent::options::{self, Command, Errand, HELP, Job};
+use heartbeat::agent::cli::{self, Command, Errand, HELP, Job};
 use heartbeat::agent::run::{self, Failure};
 use heartbeat::agent::send::Parcel;
-use heartbeat::agent::settings::Overrides;
-use heartbeat::agent::{check, exec, gather, show};
+use heartbeat::agent::settings::{Overrides, check};
+use heartbeat::agent::{exec, sampler};
 use heartbeat::{logger, version};
 
 const UNTOLD: u8 = 1;
@@ -18,12 +18,12 @@ const CONFIGURATION: u8 = 78;
 const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
 
 fn main() -> ExitCode {
-    match options::parse(std::env::args_os().skip(1)) {
+    match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => print(HELP),
         Ok(Command::Version) => print(&version::lines("hbc", FEATURES)),
         Ok(Command::Run(overrides)) => return run(&overrides),
         Ok(Command::Check { config, strict }) => {
-            let (text, sound) = check::check(config, strict);
+            let (text, sound) = check(config, strict);
             print(&text);
             return if sound { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION) };
         }
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Ok(Command::Exec(job)) => return exec(*job),
         Ok(Command::Metrics(directory)) => {
             logger::start_by("HBC_LOG");
-            print(&show::metrics(directory));
+            print(&sampler::metrics(directory));
         }
         Err(why) => return complain(USAGE, &why),
     }
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 fn run(overrides: &Overrides) -> ExitCode {
     logger::start_by("HBC_LOG");
-    match run::run(overrides, &|settings| Some(gather::of_this_machine(settings))) {
+    match run::run(overrides, &|settings| Some(sampler::of_this_machine(settings))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(problems)) => {
             eprintln!("{problems}");

@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use super::line::{News, Tick};
-use super::speaker::{Speaker, Voice};
+use super::sender::{Speaker, Voice};
+use super::session::{News, Tick};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId};
 use crate::heartbeat::fleet::{Fleet, Rules};

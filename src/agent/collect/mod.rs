@@ -1,13 +1,10 @@
 //! What a machine says about itself: the kernel's figures, read and put under their paths.
 
-mod cpu;
 mod disks;
-mod load;
-mod memory;
-mod mounts;
+pub(super) mod metric_name;
 mod network;
 mod probe;
-mod processes;
+mod proc;
 mod sensors;
 mod settings;
 mod units;
@@ -20,9 +17,9 @@ use std::time::Duration;
 use log::warn;
 
 use crate::clock::{Mono, Now};
-use cpu::Times;
 use disks::Disks;
 use network::Counters;
+use proc::Times;
 use sensors::Sensors;
 pub use settings::{Monitor, Settings};
 use units::Units;
@@ -95,22 +92,22 @@ impl Collector {
                 let mounts = fs::read(self.settings.proc.join("self/mountinfo"));
                 self.disks.ask(&mounts.unwrap_or_default(), &self.settings.excluded_mounts)
             }
-            Monitor::Load => load::load(&self.proc("loadavg"), &self.proc("stat")),
-            Monitor::Memory => memory::memory(&self.proc("meminfo")),
+            Monitor::Load => proc::load(&self.proc("loadavg"), &self.proc("stat")),
+            Monitor::Memory => proc::memory(&self.proc("meminfo")),
             Monitor::Network => self.network(now.mono),
             Monitor::Process => self.processes(now.mono),
-            Monitor::Swap => memory::swap(&self.proc("meminfo")),
+            Monitor::Swap => proc::swap(&self.proc("meminfo")),
             Monitor::Systemd => {
                 let failed = self.units.as_ref().and_then(|units| units.failed(now));
                 failed.map(|failed| ("failed_units".to_owned(), failed)).into_iter().collect()
             }
             Monitor::Temperature => self.sensors.ask(&self.settings.sys),
-            Monitor::Uptime => load::uptime(&self.proc("uptime")),
+            Monitor::Uptime => proc::uptime(&self.proc("uptime")),
         }
     }
 
     fn cpu(&mut self) -> Vec<(String, f64)> {
-        let times = cpu::parse(&self.proc("stat"));
+        let times = proc::parse(&self.proc("stat"));
         let before = std::mem::replace(&mut self.times, times);
         match (before, &self.times) {
             (Some(before), Some(times)) => times.since(&before),
@@ -134,7 +131,7 @@ impl Collector {
                 counted.clone()
             }
             _ => {
-                let counted = processes::processes(&self.settings.proc);
+                let counted = proc::processes(&self.settings.proc);
                 self.processes = Some((now, counted.clone()));
                 counted
             }

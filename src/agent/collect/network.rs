@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::agent::name::{matches, segments};
+use super::metric_name::{matches, segments};
 
 /// The most interfaces that are told of: hosts of containers have hundreds, and hbd keeps 512
 /// metrics of a host.

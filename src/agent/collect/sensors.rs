@@ -5,8 +5,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::metric_name::segments;
 use super::probe::Probe;
-use crate::agent::name::segments;
 
 /// The most sensors that are told of.
 const MOST: usize = 32;

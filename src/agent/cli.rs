@@ -1,4 +1,4 @@
-//! The command line of hbc: what is wanted, or what is wrong with it and the remedy. Pure.
+//! The command line of hbc: arguments to a command, or what is wrong with them and the remedy. Pure.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+use super::plugins;
 use super::server::Server;
-use super::settings::Overrides;
+use super::settings::{INTERVALS, Overrides};
+use crate::clock::words;
 use crate::duration;
 use crate::heartbeat::datagram::Kind;
-
-mod exec;
-mod run;
 
 /// What `hbc --help` says.
 pub const HELP: &str = "\
@@ -136,10 +135,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         Some(Word::Option('V')) => Ok(Command::Version),
         Some(Word::Value(word)) if word == "help" => Ok(Command::Help),
         Some(Word::Value(word)) if word == "send" => send(&mut parser),
-        Some(Word::Value(word)) if word == "exec" => exec::exec(&mut parser),
-        Some(Word::Value(word)) if word == "metrics" => exec::metrics(&mut parser),
-        Some(Word::Value(word)) if word == "run" => run::run(&mut parser),
-        Some(Word::Value(word)) if word == "check" => run::check(&mut parser),
+        Some(Word::Value(word)) if word == "exec" => exec(&mut parser),
+        Some(Word::Value(word)) if word == "metrics" => metrics(&mut parser),
+        Some(Word::Value(word)) if word == "run" => run(&mut parser),
+        Some(Word::Value(word)) if word == "check" => check(&mut parser),
         Some(Word::Value(word)) => Err(format!("there is no command \"{word}\", try: hbc send")),
         Some(Word::Long(name)) => {
             Err(format!("--{name}: a command comes first, such as: hbc send --{name} ..."))
@@ -285,6 +284,119 @@ fn wait(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads what is behind `run`.
+fn run(parser: &mut Parser) -> Result<Command, String> {
+    let mut overrides = Overrides::default();
+    while let Some(word) = next(parser)? {
+        match word {
+            Word::Option('h') => return Ok(Command::Help),
+            Word::Option('V') => return Ok(Command::Version),
+            Word::Long(name) => take(&mut overrides, &name, parser)?,
+            other => return Err(unknown(other)),
+        }
+    }
+    Ok(Command::Run(overrides))
+}
+
+fn take(overrides: &mut Overrides, name: &str, parser: &mut Parser) -> Result<(), String> {
+    let of_option = |why: String| format!("--{name}: {why}");
+    match name {
+        "config" => overrides.config = Some(value(parser, name)?.into()),
+        "server" => {
+            let server = Server::parse(&value(parser, name)?).map_err(of_option)?;
+            if overrides.servers.contains(&server) {
+                return Err(format!("--server: {server} is given twice"));
+            }
+            overrides.servers.push(server);
+        }
+        "host" => overrides.host = Some(value(parser, name)?),
+        "interval" => {
+            let interval = duration::parse(&value(parser, name)?).map_err(of_option)?;
+            if !INTERVALS.contains(&interval) {
+                let (from, to) = (words(*INTERVALS.start()), words(*INTERVALS.end()));
+                return Err(of_option(format!("must be from {from} to {to}")));
+            }
+            overrides.interval = Some(interval);
+        }
+        "key-file" => overrides.key_file = Some(value(parser, name)?.into()),
+        _ => return Err(unknown(Word::Long(name.to_owned()))),
+    }
+    Ok(())
+}
+
+/// Reads what is behind `check`.
+fn check(parser: &mut Parser) -> Result<Command, String> {
+    let (mut config, mut strict) = (None, false);
+    while let Some(word) = next(parser)? {
+        match word {
+            Word::Option('h') => return Ok(Command::Help),
+            Word::Option('V') => return Ok(Command::Version),
+            Word::Long(name) if name == "config" => config = Some(value(parser, &name)?.into()),
+            Word::Long(name) if name == "strict" => strict = true,
+            other => return Err(unknown(other)),
+        }
+    }
+    Ok(Command::Check { config, strict })
+}
+
+/// What `hbc exec` has in common with `hbc send`.
+const OF_EXEC: &[&str] =
+    &["server", "host", "connection", "metric", "interval", "key-file", "wait"];
+
+/// The options end with `--`, or with the first word that is none: that is the command.
+fn exec(parser: &mut Parser) -> Result<Command, String> {
+    let mut job = Job::default();
+    while let Some(argument) = parser.next().map_err(|why| format!("{why}, see hbc --help"))? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
+            Arg::Short(letter) => {
+                return Err(format!("there is no option -{letter}, see hbc --help"));
+            }
+            Arg::Long(name) => {
+                let name = name.to_owned();
+                match name.as_str() {
+                    "name" => job.name = Some(value(parser, &name)?),
+                    "event" | "message" => {
+                        return Err(format!("--{name}: exec tells by itself how the job went"));
+                    }
+                    _ if OF_EXEC.contains(&name.as_str()) => job.errand.take(&name, parser)?,
+                    _ => return Err(format!("exec has no option --{name}, see hbc --help")),
+                }
+            }
+            Arg::Value(command) => {
+                job.command.push(command);
+                let arguments = parser.raw_args().map_err(|why| why.to_string())?;
+                job.command.extend(arguments);
+                break;
+            }
+        }
+    }
+    if job.command.is_empty() {
+        return Err("what shall be run? Try: hbc exec --server HOST:PORT -- COMMAND".into());
+    }
+    Ok(Command::Exec(Box::new(job)))
+}
+
+fn metrics(parser: &mut Parser) -> Result<Command, String> {
+    let mut directory = plugins::Settings::default().directory;
+    while let Some(word) = next(parser)? {
+        match word {
+            Word::Option('h') => return Ok(Command::Help),
+            Word::Option('V') => return Ok(Command::Version),
+            Word::Long(name) if name == "metrics-dir" => directory = value(parser, &name)?.into(),
+            Word::Long(name) => {
+                return Err(format!("metrics has no option --{name}, see hbc --help"));
+            }
+            Word::Option(letter) => {
+                return Err(format!("there is no option -{letter}, see hbc --help"));
+            }
+            Word::Value(word) => return Err(format!("\"{word}\" belongs to no option")),
+        }
+    }
+    Ok(Command::Metrics(directory))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn all_options_are_understood() {
+    fn all_options_of_send_are_understood() {
         let errand = errand(&[
             "send",
             "--server",
@@ -379,6 +491,88 @@ mod tests {
             (&["send", "--wait", "0"], "--wait: must be longer than nothing"),
             (&["send", "--message", "x", "--metric", "a=1"], "--metric: belongs to a beat"),
             (&["send", "--event", "shutdown", "--interval", "1d"], "--interval: promises"),
+        ] {
+            let why = parsed(line).unwrap_err();
+            assert!(why.contains(what), "{line:?}: {why}");
+        }
+    }
+
+    fn parsed_words(line: &str) -> Result<Command, String> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn all_options_of_run_and_check_are_understood() {
+        let line =
+            "run --config /c --server a --server b:7 --host web1 --interval 1m --key-file /k";
+        let Ok(Command::Run(overrides)) = parsed_words(line) else { panic!() };
+        assert_eq!(overrides.config, Some("/c".into()));
+        assert_eq!(
+            overrides.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["a:9099", "b:7"]
+        );
+        assert_eq!(overrides.host.as_deref(), Some("web1"));
+        assert_eq!(overrides.interval, Some(Duration::from_secs(60)));
+        assert_eq!(overrides.key_file, Some("/k".into()));
+        let check = Command::Check { config: Some("/c".into()), strict: true };
+        assert_eq!(parsed_words("check --strict --config /c"), Ok(check));
+        assert_eq!(parsed_words("run --help"), Ok(Command::Help));
+    }
+
+    #[test]
+    fn what_is_wrong_with_run_and_check_is_named_with_the_remedy() {
+        for (line, what) in [
+            ("run --server", "--server: a value is missing"),
+            ("run --server a --server a:9099", "--server: a:9099 is given twice"),
+            ("run --interval 1ms", "--interval: must be from 50 ms to 7 d"),
+            ("run --wait 3s", "there is no option --wait"),
+            ("run web1", "\"web1\" belongs to no option"),
+            ("check -x", "there is no option -x"),
+        ] {
+            let why = parsed_words(line).unwrap_err();
+            assert!(why.contains(what), "{line}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_job_is_what_follows_the_options() {
+        let words = |job: &Job| {
+            job.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for line in [
+            &[
+                "exec", "--server", "a", "--wait", "3", "--name", "n", "--", "backup", "--server",
+                "x", "--",
+            ][..],
+            &["exec", "--server", "a", "--wait=3", "--name=n", "backup", "--server", "x", "--"],
+        ] {
+            let Ok(Command::Exec(job)) = parsed(line) else { panic!("{line:?}") };
+            assert_eq!(words(&job), ["backup", "--server", "x", "--"]);
+            assert_eq!(job.name.as_deref(), Some("n"));
+            assert_eq!(job.errand.wait, Some(Duration::from_secs(3)));
+        }
+    }
+
+    #[test]
+    fn metrics_come_from_a_directory_too() {
+        let of = |line| match parsed(line) {
+            Ok(Command::Metrics(directory)) => directory,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(of(&["metrics"]), PathBuf::from("/etc/hbc/metrics.d"));
+        assert_eq!(of(&["metrics", "--metrics-dir", "/x"]), PathBuf::from("/x"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_exec_and_metrics_is_said_with_the_remedy() {
+        for (line, what) in [
+            (&["exec", "--server", "a"][..], "what shall be run?"),
+            (&["exec", "--server", "a", "--"], "what shall be run?"),
+            (&["exec", "--server", "a", "--message", "x"], "exec tells by itself"),
+            (&["exec", "--server", "a", "--uptime", "x"], "exec has no option --uptime"),
+            (&["exec", "-x"], "there is no option -x"),
+            (&["metrics", "x"], "\"x\" belongs to no option"),
+            (&["metrics", "--server", "x"], "metrics has no option --server"),
         ] {
             let why = parsed(line).unwrap_err();
             assert!(why.contains(what), "{line:?}: {why}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::{Report, unix};
-use crate::agent::options::Errand;
+use crate::agent::cli::Errand;
 use crate::agent::send::Parcel;
 use crate::clock::{Wall, words};
 use crate::heartbeat::datagram::Kind;

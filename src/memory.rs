@@ -1,4 +1,5 @@
-//! An agent shall not be felt on a small machine: it gives back what it needs no more.
+//! What the process asks of the allocator and the kernel: few arenas, and unused pages given back
+//! (mallopt(3), malloc_trim(3), madvise(2)).
 
 use libc::{c_int, c_void, dl_phdr_info, size_t};
 
@@ -10,14 +11,17 @@ const PIECE: usize = 8 * 1024;
 /// 200 bytes.
 const MOST_PIECES: usize = 512;
 
-/// All threads share one arena: by default each gets one of its own, with pages of its own, for a
-/// speed that nobody needs here (mallopt(3), M_ARENA_MAX). To be called before any thread starts.
-pub fn share_arena() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it only sets a parameter of the allocator.
+/// All threads that start from now on share `arenas` arenas. glibc would make eight for each
+/// processor, each of which grows page by page, with a system call a page, and gives little back
+/// (mallopt(3), `M_ARENA_MAX`). To be called before any thread starts.
+pub fn limit_arenas(arenas: c_int) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes two numbers; what it returns only says whether it knew the first.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_ARENA_MAX, arenas);
     }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = arenas;
 }
 
 /// Gives back what only the start needed: memory (malloc_trim(3)), and the program's code that was

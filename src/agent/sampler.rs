@@ -1,15 +1,18 @@
-//! Metrics are collected in a thread of their own: a disk that hangs must not delay a beat.
+//! Collects metrics in a thread of its own, so that a disk that hangs does not delay a beat; and once
+//! for `hbc metrics`.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 
-use super::collect::Collector;
-use super::ear::Waker;
-use super::own::{self, Own};
+use super::collect::{self, Collector};
+use super::plugins::{self, Own};
+use super::poll::Waker;
 use super::settings::Settings;
 use crate::clock::{Mono, Now, words};
 use crate::thread::{AbortOnPanic, Stop};
@@ -23,7 +26,7 @@ pub fn of_this_machine(settings: &Settings) -> Collect {
     let mut collector = Collector::new(&settings.metrics);
     let (stopper, stop) = Stop::channel();
     let directory = settings.metrics_dir.clone();
-    let own = Own::start(&own::Settings { directory, ..own::Settings::default() }, stop);
+    let own = Own::start(&plugins::Settings { directory, ..plugins::Settings::default() }, stop);
     if let Err(why) = &own {
         warn!("own metrics are left out: no thread can be started: {why}");
     }
@@ -105,4 +108,25 @@ impl Gatherer {
         }
         Some(metrics)
     }
+}
+
+/// How long after the first reading the second one is taken: rates need two.
+const BETWEEN: Duration = Duration::from_millis(1100);
+
+/// Lines `PATH VALUE` in order of the paths; of the machine, and of the programs in `directory`.
+pub fn metrics(directory: PathBuf) -> String {
+    let (_stopper, stop) = Stop::channel();
+    let begin = Instant::now();
+    let mut collector = Collector::new(&collect::Settings::default());
+    collector.collect(Now::read());
+    let own =
+        plugins::once(&plugins::Settings { directory, ..plugins::Settings::default() }, &stop);
+    stop.wait(BETWEEN.saturating_sub(begin.elapsed()));
+    let mut metrics: BTreeMap<String, f64> = collector.collect(Now::read()).into_iter().collect();
+    metrics.extend(own);
+    let mut lines = String::new();
+    for (path, value) in metrics {
+        let _ = writeln!(lines, "{path} {value}");
+    }
+    lines
 }

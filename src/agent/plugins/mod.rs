@@ -1,8 +1,7 @@
 //! Metrics of the operator's own: programs in a directory, run in turn, each with a deadline.
 
 mod output;
-mod program;
-mod report;
+mod run;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{Mono, Now};
 use crate::process;
 use crate::thread::{AbortOnPanic, Stop};
-use report::{Run, Troubles};
+use run::{Run, Troubles};
 
 /// The most own metrics that are told: hbd keeps 512 of a host.
 const MOST: usize = 256;
@@ -114,11 +113,11 @@ struct Round {
 
 impl Round {
     fn go(&mut self, results: &Mutex<Results>, stop: &Stop) {
-        let found = program::find(&self.settings.directory);
+        let found = run::find(&self.settings.directory);
         self.troubles.refuse(&found.refused);
         lock(results).by_program.retain(|path, _| found.programs.contains(path));
         self.troubles.keep(&found);
-        let names = report::names(&found.programs);
+        let names = run::names(&found.programs);
         for (path, name) in found.programs.iter().zip(names) {
             let run = run(path, self.settings.deadline, stop);
             if stop.stopped() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ring::hmac;
 
-use super::line::{Line, News, Tick};
-use super::parts;
+use super::session::{Line, News, Tick};
+use super::split;
 use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::datagram::Kind;
 use crate::heartbeat::wire::Beat;
@@ -144,7 +144,7 @@ impl Speaker {
                 all.extend(self.connection_metrics(path.server));
                 all.sort_by(|a, b| a.0.cmp(&b.0));
                 let further = Beat { event: Kind::Beat, ..self.beat(at) };
-                parts::beats(&all, &first, &further)
+                split::beats(&all, &first, &further)
             } else {
                 vec![first]
             };
@@ -156,7 +156,7 @@ impl Speaker {
         for at in 0..self.paths.len() {
             if self.paths[at].present && self.paths[at].carries && !metrics.is_empty() {
                 let beat = Beat { event: Kind::Beat, ..self.beat(at) };
-                let beats = parts::beats(metrics, &beat, &beat);
+                let beats = split::beats(metrics, &beat, &beat);
                 self.paths[at].line.add(beats, now);
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::ear::Waker;
+use super::poll::Waker;
 use super::server::Server;
 use crate::clock::{Mono, Now};
 use crate::thread::AbortOnPanic;
