@@ -23,7 +23,7 @@ pub fn pause(event: Kind, attempt: u32) -> Duration {
 
 /// `{"ack":TIME,"now":SERVER_TIME}`
 #[derive(Deserialize)]
-struct Answer {
+struct AckJson {
     ack: Option<f64>,
     now: f64,
 }
@@ -51,8 +51,8 @@ pub fn read(bytes: &[u8], key: Option<&hmac::Key>) -> Result<Ack, &'static str> 
         (Some(_), Some(_)) | (None, _) => {}
     }
     match serde_json::from_slice(json) {
-        Ok(Answer { ack: Some(time), now }) => Ok(Ack { time: wall(time), now: wall(now) }),
-        Ok(Answer { ack: None, .. }) | Err(_) => Err("something came that is no answer of hbd"),
+        Ok(AckJson { ack: Some(time), now }) => Ok(Ack { time: wall(time), now: wall(now) }),
+        Ok(AckJson { ack: None, .. }) | Err(_) => Err("something came that is no answer of hbd"),
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use super::plugins;
-use super::server::Server;
-use super::settings::{INTERVALS, Overrides};
+use super::plugins::PluginSettings;
+use super::server::ServerAddress;
+use super::settings::{CliOverrides, INTERVALS};
 use crate::clock::words;
 use crate::duration;
 use crate::heartbeat::datagram::Kind;
@@ -57,13 +57,13 @@ it. hbc(8) has the details.
 
 /// What hbc is to do.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Command {
+pub enum CliCommand {
     /// Print [`HELP`].
     Help,
     /// Print the version.
     Version,
     /// Beat until stopped.
-    Run(Overrides),
+    Run(CliOverrides),
     /// Say what is wrong with the configuration.
     Check {
         /// Instead of the usual file.
@@ -72,18 +72,18 @@ pub enum Command {
         strict: bool,
     },
     /// Send one datagram.
-    Send(Box<Errand>),
+    Send(Box<SendArgs>),
     /// Run a job and tell how it went.
-    Exec(Box<Job>),
+    Exec(Box<ExecArgs>),
     /// Print the metrics of this machine, and of the programs in that directory.
     Metrics(PathBuf),
 }
 
 /// The options of `hbc exec`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Job {
+pub struct ExecArgs {
     /// Whom to tell, about which host, and for how long an answer is waited for.
-    pub errand: Errand,
+    pub errand: SendArgs,
     /// What it is called; none leaves it to the command.
     pub name: Option<String>,
     /// What is run, and its arguments. There is at least one.
@@ -92,9 +92,9 @@ pub struct Job {
 
 /// The options of `hbc send`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Errand {
+pub struct SendArgs {
     /// All that it is sent to; none leaves it to hbc.yaml.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerAddress>,
     /// None is this machine.
     pub host: Option<String>,
     /// None leaves it to the address.
@@ -108,7 +108,7 @@ pub struct Errand {
     /// When the next beat is promised.
     pub interval: Option<Duration>,
     /// The boot id, if it is told.
-    pub boot_id: Option<BootId>,
+    pub boot_id: Option<BootIdSource>,
     /// Whether the uptime is told.
     pub uptime: bool,
     /// Where the key is.
@@ -119,7 +119,7 @@ pub struct Errand {
 
 /// Where the boot id comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BootId {
+pub enum BootIdSource {
     /// The kernel knows it.
     Kernel,
     /// The operator gave it.
@@ -127,55 +127,59 @@ pub enum BootId {
 }
 
 /// Reads the arguments behind the program's name. The error is what to tell the operator.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CliCommand, String> {
     let mut parser = Parser::from_args(arguments);
     match next(&mut parser)? {
         None => Err("what shall be done? Try: hbc --help".into()),
-        Some(Word::Option('h')) => Ok(Command::Help),
-        Some(Word::Option('V')) => Ok(Command::Version),
-        Some(Word::Value(word)) if word == "help" => Ok(Command::Help),
-        Some(Word::Value(word)) if word == "send" => send(&mut parser),
-        Some(Word::Value(word)) if word == "exec" => exec(&mut parser),
-        Some(Word::Value(word)) if word == "metrics" => metrics(&mut parser),
-        Some(Word::Value(word)) if word == "run" => run(&mut parser),
-        Some(Word::Value(word)) if word == "check" => check(&mut parser),
-        Some(Word::Value(word)) => Err(format!("there is no command \"{word}\", try: hbc send")),
-        Some(Word::Long(name)) => {
+        Some(Argument::Option('h')) => Ok(CliCommand::Help),
+        Some(Argument::Option('V')) => Ok(CliCommand::Version),
+        Some(Argument::Value(word)) if word == "help" => Ok(CliCommand::Help),
+        Some(Argument::Value(word)) if word == "send" => send(&mut parser),
+        Some(Argument::Value(word)) if word == "exec" => exec(&mut parser),
+        Some(Argument::Value(word)) if word == "metrics" => metrics(&mut parser),
+        Some(Argument::Value(word)) if word == "run" => run(&mut parser),
+        Some(Argument::Value(word)) if word == "check" => check(&mut parser),
+        Some(Argument::Value(word)) => {
+            Err(format!("there is no command \"{word}\", try: hbc send"))
+        }
+        Some(Argument::Long(name)) => {
             Err(format!("--{name}: a command comes first, such as: hbc send --{name} ..."))
         }
-        Some(Word::Option(letter)) => Err(format!("there is no option -{letter}, see hbc --help")),
+        Some(Argument::Option(letter)) => {
+            Err(format!("there is no option -{letter}, see hbc --help"))
+        }
     }
 }
 
 /// One argument, in our own words.
-enum Word {
+enum Argument {
     Option(char),
     Long(String),
     Value(String),
 }
 
-fn next(parser: &mut Parser) -> Result<Option<Word>, String> {
+fn next(parser: &mut Parser) -> Result<Option<Argument>, String> {
     Ok(match parser.next().map_err(|why| format!("{why}, see hbc --help"))? {
         None => None,
-        Some(Arg::Short(letter)) => Some(Word::Option(letter)),
-        Some(Arg::Long("help")) => Some(Word::Option('h')),
-        Some(Arg::Long("version")) => Some(Word::Option('V')),
-        Some(Arg::Long(name)) => Some(Word::Long(name.to_owned())),
-        Some(Arg::Value(value)) => Some(Word::Value(value.to_string_lossy().into_owned())),
+        Some(Arg::Short(letter)) => Some(Argument::Option(letter)),
+        Some(Arg::Long("help")) => Some(Argument::Option('h')),
+        Some(Arg::Long("version")) => Some(Argument::Option('V')),
+        Some(Arg::Long(name)) => Some(Argument::Long(name.to_owned())),
+        Some(Arg::Value(value)) => Some(Argument::Value(value.to_string_lossy().into_owned())),
     })
 }
 
-fn send(parser: &mut Parser) -> Result<Command, String> {
-    let mut errand = Errand::default();
+fn send(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut errand = SendArgs::default();
     let mut event = None;
     while let Some(word) = next(parser)? {
         match word {
-            Word::Option('h') => return Ok(Command::Help),
-            Word::Option('V') => return Ok(Command::Version),
-            word @ (Word::Option(_) | Word::Value(_)) => return Err(unknown(word)),
-            Word::Long(name) if name == "uptime" => errand.uptime = true,
-            Word::Long(name) if name == "event" => event = Some(kind(&value(parser, &name)?)?),
-            Word::Long(name) => errand.take(&name, parser)?,
+            Argument::Option('h') => return Ok(CliCommand::Help),
+            Argument::Option('V') => return Ok(CliCommand::Version),
+            word @ (Argument::Option(_) | Argument::Value(_)) => return Err(unknown(word)),
+            Argument::Long(name) if name == "uptime" => errand.uptime = true,
+            Argument::Long(name) if name == "event" => event = Some(kind(&value(parser, &name)?)?),
+            Argument::Long(name) => errand.take(&name, parser)?,
         }
     }
     errand.event = match (event, &errand.message) {
@@ -187,10 +191,10 @@ fn send(parser: &mut Parser) -> Result<Command, String> {
         (event, _) => event.unwrap_or_default(),
     };
     errand.check_event()?;
-    Ok(Command::Send(Box::new(errand)))
+    Ok(CliCommand::Send(Box::new(errand)))
 }
 
-impl Errand {
+impl SendArgs {
     /// What hbd would not look at is refused.
     fn check_event(&self) -> Result<(), String> {
         match self.event {
@@ -210,7 +214,7 @@ impl Errand {
         let of_option = |why: String| format!("--{name}: {why}");
         match name {
             "server" => {
-                self.servers.push(Server::parse(&value(parser, name)?).map_err(of_option)?);
+                self.servers.push(ServerAddress::parse(&value(parser, name)?).map_err(of_option)?);
             }
             "host" => self.host = Some(value(parser, name)?),
             "connection" => self.connection = Some(value(parser, name)?),
@@ -226,24 +230,24 @@ impl Errand {
             }
             "boot-id" => {
                 self.boot_id = Some(match value(parser, name)?.as_str() {
-                    "auto" => BootId::Kernel,
-                    id => BootId::Given(id.to_owned()),
+                    "auto" => BootIdSource::Kernel,
+                    id => BootIdSource::Given(id.to_owned()),
                 });
             }
             "key-file" => self.key_file = Some(value(parser, name)?.into()),
             "wait" => self.wait = Some(wait(&value(parser, name)?).map_err(of_option)?),
-            _ => return Err(unknown(Word::Long(name.to_owned()))),
+            _ => return Err(unknown(Argument::Long(name.to_owned()))),
         }
         Ok(())
     }
 }
 
 /// What is said of a word that has no place there.
-fn unknown(word: Word) -> String {
+fn unknown(word: Argument) -> String {
     match word {
-        Word::Option(letter) => format!("there is no option -{letter}, see hbc --help"),
-        Word::Long(name) => format!("there is no option --{name}, see hbc --help"),
-        Word::Value(word) => {
+        Argument::Option(letter) => format!("there is no option -{letter}, see hbc --help"),
+        Argument::Long(name) => format!("there is no option --{name}, see hbc --help"),
+        Argument::Value(word) => {
             format!("\"{word}\" belongs to no option; a text with spaces needs quotes")
         }
     }
@@ -285,25 +289,25 @@ fn wait(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads what is behind `run`.
-fn run(parser: &mut Parser) -> Result<Command, String> {
-    let mut overrides = Overrides::default();
+fn run(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut overrides = CliOverrides::default();
     while let Some(word) = next(parser)? {
         match word {
-            Word::Option('h') => return Ok(Command::Help),
-            Word::Option('V') => return Ok(Command::Version),
-            Word::Long(name) => take(&mut overrides, &name, parser)?,
+            Argument::Option('h') => return Ok(CliCommand::Help),
+            Argument::Option('V') => return Ok(CliCommand::Version),
+            Argument::Long(name) => take(&mut overrides, &name, parser)?,
             other => return Err(unknown(other)),
         }
     }
-    Ok(Command::Run(overrides))
+    Ok(CliCommand::Run(overrides))
 }
 
-fn take(overrides: &mut Overrides, name: &str, parser: &mut Parser) -> Result<(), String> {
+fn take(overrides: &mut CliOverrides, name: &str, parser: &mut Parser) -> Result<(), String> {
     let of_option = |why: String| format!("--{name}: {why}");
     match name {
         "config" => overrides.config = Some(value(parser, name)?.into()),
         "server" => {
-            let server = Server::parse(&value(parser, name)?).map_err(of_option)?;
+            let server = ServerAddress::parse(&value(parser, name)?).map_err(of_option)?;
             if overrides.servers.contains(&server) {
                 return Err(format!("--server: {server} is given twice"));
             }
@@ -319,24 +323,24 @@ fn take(overrides: &mut Overrides, name: &str, parser: &mut Parser) -> Result<()
             overrides.interval = Some(interval);
         }
         "key-file" => overrides.key_file = Some(value(parser, name)?.into()),
-        _ => return Err(unknown(Word::Long(name.to_owned()))),
+        _ => return Err(unknown(Argument::Long(name.to_owned()))),
     }
     Ok(())
 }
 
 /// Reads what is behind `check`.
-fn check(parser: &mut Parser) -> Result<Command, String> {
+fn check(parser: &mut Parser) -> Result<CliCommand, String> {
     let (mut config, mut strict) = (None, false);
     while let Some(word) = next(parser)? {
         match word {
-            Word::Option('h') => return Ok(Command::Help),
-            Word::Option('V') => return Ok(Command::Version),
-            Word::Long(name) if name == "config" => config = Some(value(parser, &name)?.into()),
-            Word::Long(name) if name == "strict" => strict = true,
+            Argument::Option('h') => return Ok(CliCommand::Help),
+            Argument::Option('V') => return Ok(CliCommand::Version),
+            Argument::Long(name) if name == "config" => config = Some(value(parser, &name)?.into()),
+            Argument::Long(name) if name == "strict" => strict = true,
             other => return Err(unknown(other)),
         }
     }
-    Ok(Command::Check { config, strict })
+    Ok(CliCommand::Check { config, strict })
 }
 
 /// What `hbc exec` has in common with `hbc send`.
@@ -344,12 +348,12 @@ const OF_EXEC: &[&str] =
     &["server", "host", "connection", "metric", "interval", "key-file", "wait"];
 
 /// The options end with `--`, or with the first word that is none: that is the command.
-fn exec(parser: &mut Parser) -> Result<Command, String> {
-    let mut job = Job::default();
+fn exec(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut job = ExecArgs::default();
     while let Some(argument) = parser.next().map_err(|why| format!("{why}, see hbc --help"))? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
-            Arg::Short('V') | Arg::Long("version") => return Ok(Command::Version),
+            Arg::Short('h') | Arg::Long("help") => return Ok(CliCommand::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(CliCommand::Version),
             Arg::Short(letter) => {
                 return Err(format!("there is no option -{letter}, see hbc --help"));
             }
@@ -375,39 +379,41 @@ fn exec(parser: &mut Parser) -> Result<Command, String> {
     if job.command.is_empty() {
         return Err("what shall be run? Try: hbc exec --server HOST:PORT -- COMMAND".into());
     }
-    Ok(Command::Exec(Box::new(job)))
+    Ok(CliCommand::Exec(Box::new(job)))
 }
 
-fn metrics(parser: &mut Parser) -> Result<Command, String> {
-    let mut directory = plugins::Settings::default().directory;
+fn metrics(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut directory = PluginSettings::default().directory;
     while let Some(word) = next(parser)? {
         match word {
-            Word::Option('h') => return Ok(Command::Help),
-            Word::Option('V') => return Ok(Command::Version),
-            Word::Long(name) if name == "metrics-dir" => directory = value(parser, &name)?.into(),
-            Word::Long(name) => {
+            Argument::Option('h') => return Ok(CliCommand::Help),
+            Argument::Option('V') => return Ok(CliCommand::Version),
+            Argument::Long(name) if name == "metrics-dir" => {
+                directory = value(parser, &name)?.into()
+            }
+            Argument::Long(name) => {
                 return Err(format!("metrics has no option --{name}, see hbc --help"));
             }
-            Word::Option(letter) => {
+            Argument::Option(letter) => {
                 return Err(format!("there is no option -{letter}, see hbc --help"));
             }
-            Word::Value(word) => return Err(format!("\"{word}\" belongs to no option")),
+            Argument::Value(word) => return Err(format!("\"{word}\" belongs to no option")),
         }
     }
-    Ok(Command::Metrics(directory))
+    Ok(CliCommand::Metrics(directory))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(line: &[&str]) -> Result<Command, String> {
+    fn parsed(line: &[&str]) -> Result<CliCommand, String> {
         parse(line.iter().map(OsString::from))
     }
 
-    fn errand(line: &[&str]) -> Errand {
+    fn errand(line: &[&str]) -> SendArgs {
         match parsed(line) {
-            Ok(Command::Send(errand)) => *errand,
+            Ok(CliCommand::Send(errand)) => *errand,
             other => panic!("{other:?}"),
         }
     }
@@ -446,7 +452,7 @@ mod tests {
         assert_eq!(errand.metrics, [("a.b".into(), 1.5), ("c".into(), -2000.0)].into());
         assert_eq!(errand.interval, Some(Duration::from_secs(90)));
         assert_eq!(errand.wait, Some(Duration::from_secs(3)));
-        assert_eq!(errand.boot_id, Some(BootId::Kernel));
+        assert_eq!(errand.boot_id, Some(BootIdSource::Kernel));
         assert_eq!(errand.event, Kind::Beat);
         assert!(errand.uptime);
     }
@@ -461,10 +467,10 @@ mod tests {
     #[test]
     fn help_and_version_are_found_anywhere() {
         for line in [&["--help"][..], &["-h"], &["help"], &["send", "--help"]] {
-            assert_eq!(parsed(line), Ok(Command::Help));
+            assert_eq!(parsed(line), Ok(CliCommand::Help));
         }
         for line in [&["--version"][..], &["-V"], &["send", "-V"]] {
-            assert_eq!(parsed(line), Ok(Command::Version));
+            assert_eq!(parsed(line), Ok(CliCommand::Version));
         }
     }
 
@@ -497,7 +503,7 @@ mod tests {
         }
     }
 
-    fn parsed_words(line: &str) -> Result<Command, String> {
+    fn parsed_words(line: &str) -> Result<CliCommand, String> {
         parse(line.split(' ').map(OsString::from))
     }
 
@@ -505,7 +511,7 @@ mod tests {
     fn all_options_of_run_and_check_are_understood() {
         let line =
             "run --config /c --server a --server b:7 --host web1 --interval 1m --key-file /k";
-        let Ok(Command::Run(overrides)) = parsed_words(line) else { panic!() };
+        let Ok(CliCommand::Run(overrides)) = parsed_words(line) else { panic!() };
         assert_eq!(overrides.config, Some("/c".into()));
         assert_eq!(
             overrides.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -514,9 +520,9 @@ mod tests {
         assert_eq!(overrides.host.as_deref(), Some("web1"));
         assert_eq!(overrides.interval, Some(Duration::from_secs(60)));
         assert_eq!(overrides.key_file, Some("/k".into()));
-        let check = Command::Check { config: Some("/c".into()), strict: true };
+        let check = CliCommand::Check { config: Some("/c".into()), strict: true };
         assert_eq!(parsed_words("check --strict --config /c"), Ok(check));
-        assert_eq!(parsed_words("run --help"), Ok(Command::Help));
+        assert_eq!(parsed_words("run --help"), Ok(CliCommand::Help));
     }
 
     #[test]
@@ -536,7 +542,7 @@ mod tests {
 
     #[test]
     fn a_job_is_what_follows_the_options() {
-        let words = |job: &Job| {
+        let words = |job: &ExecArgs| {
             job.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         for line in [
@@ -546,7 +552,7 @@ mod tests {
             ][..],
             &["exec", "--server", "a", "--wait=3", "--name=n", "backup", "--server", "x", "--"],
         ] {
-            let Ok(Command::Exec(job)) = parsed(line) else { panic!("{line:?}") };
+            let Ok(CliCommand::Exec(job)) = parsed(line) else { panic!("{line:?}") };
             assert_eq!(words(&job), ["backup", "--server", "x", "--"]);
             assert_eq!(job.name.as_deref(), Some("n"));
             assert_eq!(job.errand.wait, Some(Duration::from_secs(3)));
@@ -556,7 +562,7 @@ mod tests {
     #[test]
     fn metrics_come_from_a_directory_too() {
         let of = |line| match parsed(line) {
-            Ok(Command::Metrics(directory)) => directory,
+            Ok(CliCommand::Metrics(directory)) => directory,
             other => panic!("{other:?}"),
         };
         assert_eq!(of(&["metrics"]), PathBuf::from("/etc/hbc/metrics.d"));

@@ -6,39 +6,39 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::beat::session::Line;
-use super::server::{Aim, Family, Server};
-use super::settings::{FAMILIES, Settings};
+use super::beat::session::Session;
+use super::server::{AddressFamily, AddressList, ServerAddress};
+use super::settings::{AgentSettings, FAMILIES};
 
 /// Where a connection goes to, and what is open of it.
 #[derive(Debug)]
-pub struct Path {
+pub struct Endpoint {
     /// Its name.
     pub connection: String,
     /// The hbd that it speaks to: connections to the same one share the metrics.
     pub group: usize,
     /// Whose addresses it uses.
-    pub server: Server,
+    pub server: ServerAddress,
     /// Whether somebody named it: its trouble is reported even if it never worked.
     pub named: bool,
-    binding: Binding,
+    binding: SocketBinding,
     /// The addresses.
-    pub aim: Aim,
+    pub aim: AddressList,
     open: Option<(SocketAddr, UdpSocket)>,
     /// The last thing that went wrong with it.
     pub doubt: Option<String>,
 }
 
-impl Path {
+impl Endpoint {
     /// All that the settings ask for, in order: to each server, those of the families, then the
     /// named ones.
-    pub fn all(settings: &Settings) -> Vec<Path> {
+    pub fn all(settings: &AgentSettings) -> Vec<Endpoint> {
         let mut paths = Vec::new();
         for (group, server) in settings.servers.iter().enumerate() {
             let wanted = FAMILIES.iter().zip(settings.families).filter(|(_, wanted)| *wanted);
             for ((name, family), _) in wanted {
-                let binding = Binding::default();
-                paths.push(Path::new(name, group, server, Some(*family), binding, false));
+                let binding = SocketBinding::default();
+                paths.push(Endpoint::new(name, group, server, Some(*family), binding, false));
             }
             for (name, connection) in &settings.connections {
                 let server = match &connection.server {
@@ -48,8 +48,8 @@ impl Path {
                     None => server,
                 };
                 let interface = connection.interface.clone();
-                let binding = Binding { source: connection.source, interface };
-                paths.push(Path::new(name, group, server, connection.family(), binding, true));
+                let binding = SocketBinding { source: connection.source, interface };
+                paths.push(Endpoint::new(name, group, server, connection.family(), binding, true));
             }
         }
         paths
@@ -58,18 +58,18 @@ impl Path {
     fn new(
         name: &str,
         group: usize,
-        server: &Server,
-        family: Option<Family>,
-        binding: Binding,
+        server: &ServerAddress,
+        family: Option<AddressFamily>,
+        binding: SocketBinding,
         named: bool,
-    ) -> Path {
-        Path {
+    ) -> Endpoint {
+        Endpoint {
             connection: name.to_owned(),
             group,
             server: server.clone(),
             named,
             binding,
-            aim: Aim::new(family),
+            aim: AddressList::new(family),
             open: None,
             doubt: None,
         }
@@ -107,7 +107,7 @@ impl Path {
 
     /// A beat over `line` was not answered however often it was repeated: the next one goes to the
     /// next address, and comes from the address that the machine has now.
-    pub fn renew(&mut self, line: &Line) {
+    pub fn renew(&mut self, line: &Session) {
         if line.fails() {
             self.open = None;
             self.aim.turn();
@@ -154,7 +154,7 @@ impl Path {
 
 /// What a socket is bound to, besides its family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Binding {
+pub struct SocketBinding {
     /// The address that datagrams come from.
     pub source: Option<IpAddr>,
     /// The interface that they go through.
@@ -182,7 +182,7 @@ impl fmt::Display for Refusal {
 ///
 /// # Errors
 /// What the machine lacks for it.
-pub fn open(to: SocketAddr, binding: &Binding) -> Result<UdpSocket, Refusal> {
+pub fn open(to: SocketAddr, binding: &SocketBinding) -> Result<UdpSocket, Refusal> {
     let no_way = |why: io::Error| Refusal::NoWay(format!("there is no way to {to}: {why}"));
     let socket =
         Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP)).map_err(no_way)?;
@@ -238,7 +238,7 @@ mod tests {
         let to: SocketAddr = "127.0.0.1:9099".parse().unwrap();
         let refusal = |source: Option<&str>, interface: Option<&str>| {
             let source = source.map(|source| source.parse().unwrap());
-            let binding = Binding { source, interface: interface.map(str::to_owned) };
+            let binding = SocketBinding { source, interface: interface.map(str::to_owned) };
             open(to, &binding).unwrap_err().to_string()
         };
         assert_eq!(
@@ -253,7 +253,7 @@ mod tests {
     fn it_comes_from_where_it_was_bound() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let source = Some("127.0.0.5".parse().unwrap());
-        let binding = Binding { source, interface: Some("lo".into()) };
+        let binding = SocketBinding { source, interface: Some("lo".into()) };
         let socket = open(server.local_addr().unwrap(), &binding).unwrap();
         socket.send(b"x").unwrap();
         assert_eq!(server.recv_from(&mut [0]).unwrap().1.ip().to_string(), "127.0.0.5");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::clock::Mono;
 
-/// Ends the waiting of its [`Ear`].
+/// Ends the waiting of its [`Poller`].
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<UnixStream>);
 
@@ -29,19 +29,19 @@ impl Waker {
 
 /// Whoever waits.
 #[derive(Debug)]
-pub struct Ear {
+pub struct Poller {
     woken: UnixStream,
     waker: Waker,
     /// A clock that goes on while the machine sleeps: who promised a beat sends it on waking.
     timer: OwnedFd,
 }
 
-impl Ear {
+impl Poller {
     /// One that nobody has woken yet.
     ///
     /// # Errors
     /// When there are too many open files.
-    pub fn new() -> io::Result<Ear> {
+    pub fn new() -> io::Result<Poller> {
         let (woken, waker) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
@@ -54,7 +54,7 @@ impl Ear {
             }
             OwnedFd::from_raw_fd(timer)
         };
-        Ok(Ear { woken, waker: Waker(Arc::new(waker)), timer })
+        Ok(Poller { woken, waker: Waker(Arc::new(waker)), timer })
     }
 
     /// What ends the waiting.
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn it_waits_until_a_moment() {
-        let mut ear = Ear::new().unwrap();
+        let mut ear = Poller::new().unwrap();
         let begin = Now::read().mono;
         let until = begin + Duration::from_millis(30);
         for moment in [until, begin] {
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_wake_or_a_datagram_ends_it() {
-        let mut ear = Ear::new().unwrap();
+        let mut ear = Poller::new().unwrap();
         let (never, waker) = (Mono(i64::MAX), ear.waker());
         for _ in 0..1000 {
             waker.wake();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::poll::Waker;
-use super::server::Server;
+use super::server::ServerAddress;
 use crate::clock::{Mono, Now};
 use crate::thread::AbortOnPanic;
 
@@ -21,29 +21,29 @@ const LATEST: Duration = Duration::from_secs(60);
 const STACK: usize = 512 * 1024;
 
 /// What asking for a name gave.
-pub type Found = Result<Vec<SocketAddr>, String>;
+pub type Resolved = Result<Vec<SocketAddr>, String>;
 
 /// A server whose addresses are asked for again and again.
-pub struct Name {
-    server: Server,
+pub struct Resolver {
+    server: ServerAddress,
     /// None where it is an address itself.
     asks: Option<Sender<()>>,
-    found: Receiver<Found>,
+    found: Receiver<Resolved>,
     next: Mono,
     pause: Duration,
     /// It was asked for and did not answer yet.
     waits: bool,
 }
 
-impl Name {
+impl Resolver {
     /// Begins to ask. What is found is announced by `waker`.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(server: Server, waker: Waker, now: Now) -> Result<Name, String> {
+    pub fn start(server: ServerAddress, waker: Waker, now: Now) -> Result<Resolver, String> {
         let (tell, found) = bounded(1);
         let mut name =
-            Name { server, asks: None, found, next: now.mono, pause: SOONEST, waits: false };
+            Resolver { server, asks: None, found, next: now.mono, pause: SOONEST, waits: false };
         if let Ok(address) = name.server.host.parse::<IpAddr>() {
             let _ = tell.send(Ok(vec![SocketAddr::new(address, name.server.port)]));
             return Ok(name);
@@ -63,7 +63,7 @@ impl Name {
     }
 
     /// The server.
-    pub fn server(&self) -> &Server {
+    pub fn server(&self) -> &ServerAddress {
         &self.server
     }
 
@@ -85,7 +85,7 @@ impl Name {
     }
 
     /// What was found since this was last asked.
-    pub fn found(&mut self, now: Now) -> Option<Found> {
+    pub fn found(&mut self, now: Now) -> Option<Resolved> {
         let found = self.found.try_recv().ok()?;
         self.waits = false;
         self.next = now.mono
@@ -110,7 +110,7 @@ impl Name {
 }
 
 /// The thread of a name; ends when nobody asks any more.
-fn answer(server: &Server, asked: &Receiver<()>, tell: &Sender<Found>, waker: &Waker) {
+fn answer(server: &ServerAddress, asked: &Receiver<()>, tell: &Sender<Resolved>, waker: &Waker) {
     for () in asked {
         let found = (server.host.as_str(), server.port).to_socket_addrs();
         let found = match found.map(Iterator::collect::<Vec<_>>) {

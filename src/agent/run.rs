@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 
-use super::beat::sender::{Speaker, Voice};
-use super::beat::session::{News, Tick};
-use super::endpoint::Path;
+use super::beat::scheduler::{BeatScheduler, HostIdentity};
+use super::beat::session::{ClockReading, LinkChange};
+use super::endpoint::Endpoint;
 use super::host_info;
-use super::poll::{Ear, Waker};
-use super::resolver::Name;
-use super::sampler::{Collect, Gatherer};
-use super::settings::{Overrides, Settings};
-use super::signals::{Signals, Wish};
+use super::poll::{Poller, Waker};
+use super::resolver::Resolver;
+use super::sampler::{CollectFn, Sampler};
+use super::settings::{AgentSettings, CliOverrides};
+use super::signals::{SignalAction, SignalFlags};
 use crate::clock::{Mono, Now, Wall, words};
 use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::wire;
@@ -26,16 +26,16 @@ use crate::systemd;
 
 /// Why it did not run.
 #[derive(Debug)]
-pub enum Failure {
+pub enum RunError {
     /// The configuration is refused.
     Configuration(Problems),
     /// Something else; a sentence.
     Other(String),
 }
 
-impl From<String> for Failure {
-    fn from(why: String) -> Failure {
-        Failure::Other(why)
+impl From<String> for RunError {
+    fn from(why: String) -> RunError {
+        RunError::Other(why)
     }
 }
 
@@ -45,20 +45,20 @@ impl From<String> for Failure {
 /// # Errors
 /// When it cannot start, or cannot wait any more.
 pub fn run(
-    overrides: &Overrides,
-    collect: &dyn Fn(&Settings) -> Option<Collect>,
-) -> Result<(), Failure> {
+    overrides: &CliOverrides,
+    collect: &dyn Fn(&AgentSettings) -> Option<CollectFn>,
+) -> Result<(), RunError> {
     memory::limit_arenas(ARENAS);
-    let mut ear = Ear::new().map_err(|why| format!("nothing can be waited for: {why}"))?;
-    let signals = Signals::new(&ear.waker())
+    let mut ear = Poller::new().map_err(|why| format!("nothing can be waited for: {why}"))?;
+    let signals = SignalFlags::new(&ear.waker())
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
-    let mut settings = load(overrides).map_err(Failure::Configuration)?;
+    let mut settings = load(overrides).map_err(RunError::Configuration)?;
     let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-    let keepsake = Keepsake::open(directory);
+    let keepsake = LastTimestamp::open(directory);
     let mut agent = Agent::new(&settings, collect(&settings), &ear.waker(), keepsake)?;
     systemd::tell("READY=1");
     memory::give_back();
-    while agent.run(&mut ear, &signals)? == Wish::Reload {
+    while agent.run(&mut ear, &signals)? == SignalAction::Reload {
         match load(overrides) {
             Ok(new) if new == settings => info!("the configuration is as it was"),
             Ok(new) => {
@@ -74,8 +74,8 @@ pub fn run(
     Ok(())
 }
 
-fn load(overrides: &Overrides) -> Result<Settings, Problems> {
-    let (settings, warnings) = Settings::load(overrides, &|name| std::env::var(name).ok())?;
+fn load(overrides: &CliOverrides) -> Result<AgentSettings, Problems> {
+    let (settings, warnings) = AgentSettings::load(overrides, &|name| std::env::var(name).ok())?;
     for problem in &warnings.0 {
         warn!("{problem}");
     }
@@ -95,21 +95,21 @@ const AT_ONCE: usize = 64;
 
 /// A host that speaks, with all that it needs for that.
 pub struct Agent {
-    speaker: Speaker,
-    paths: Vec<Path>,
-    names: Vec<Name>,
-    groups: Vec<Group>,
-    gatherer: Option<Gatherer>,
+    speaker: BeatScheduler,
+    paths: Vec<Endpoint>,
+    names: Vec<Resolver>,
+    groups: Vec<ServerState>,
+    gatherer: Option<Sampler>,
     /// When a way is looked for next.
     look: Mono,
     interval: Duration,
     watchdog: Option<systemd::Watchdog>,
-    keepsake: Keepsake,
+    keepsake: LastTimestamp,
 }
 
 /// A server, as far as there may be no way to it.
 #[derive(Debug, Default)]
-struct Group {
+struct ServerState {
     /// Since when none of its connections is there.
     lost: Option<Mono>,
     /// That was reported.
@@ -123,24 +123,24 @@ impl Agent {
     /// # Errors
     /// What the machine lacks for it.
     pub fn new(
-        settings: &Settings,
-        collect: Option<Collect>,
+        settings: &AgentSettings,
+        collect: Option<CollectFn>,
         waker: &Waker,
-        keepsake: Keepsake,
+        keepsake: LastTimestamp,
     ) -> Result<Agent, String> {
         let now = Now::read();
         let host = settings.host.clone().map_or_else(host_info::hostname, Ok)?;
-        let voice = Voice {
+        let voice = HostIdentity {
             host,
             boot_id: host_info::boot_id().ok(),
             key: settings.key.as_ref().map(wire::key),
             interval: settings.interval,
         };
-        let paths = Path::all(settings);
-        let mut names: Vec<Name> = Vec::new();
+        let paths = Endpoint::all(settings);
+        let mut names: Vec<Resolver> = Vec::new();
         for path in &paths {
             if !names.iter().any(|name| *name.server() == path.server) {
-                names.push(Name::start(path.server.clone(), waker.clone(), now)?);
+                names.push(Resolver::start(path.server.clone(), waker.clone(), now)?);
             }
         }
         let servers: Vec<String> = settings.servers.iter().map(ToString::to_string).collect();
@@ -148,11 +148,11 @@ impl Agent {
         info!("{} beats every {every} to {}", voice.host, servers.join(", "));
         let connections = paths.iter().map(|path| (path.group, path.connection.clone()));
         Ok(Agent {
-            speaker: Speaker::new(voice, connections, keepsake.told(), now),
+            speaker: BeatScheduler::new(voice, connections, keepsake.told(), now),
             paths,
             names,
-            groups: settings.servers.iter().map(|_| Group::default()).collect(),
-            gatherer: collect.map(|collect| Gatherer::start(collect, waker.clone())).transpose()?,
+            groups: settings.servers.iter().map(|_| ServerState::default()).collect(),
+            gatherer: collect.map(|collect| Sampler::start(collect, waker.clone())).transpose()?,
             look: now.mono,
             interval: settings.interval,
             watchdog: systemd::Watchdog::wanted(now.mono),
@@ -164,20 +164,20 @@ impl Agent {
     ///
     /// # Errors
     /// When it cannot wait any more.
-    pub fn run(&mut self, ear: &mut Ear, signals: &Signals) -> Result<Wish, String> {
+    pub fn run(&mut self, ear: &mut Poller, signals: &SignalFlags) -> Result<SignalAction, String> {
         let mut wish = None;
         loop {
             let now = Now::read();
             if wish.is_none() {
                 wish = signals.take();
                 match wish {
-                    Some(Wish::Goodbye) => self.speaker.goodbye(host_info::uptime().ok(), now),
+                    Some(SignalAction::Stop) => self.speaker.goodbye(host_info::uptime().ok(), now),
                     Some(other) => return Ok(other),
                     None => {}
                 }
             }
             if self.speaker.is_over(now) {
-                return Ok(Wish::Goodbye);
+                return Ok(SignalAction::Stop);
             }
             self.work(now);
             self.wait(ear).map_err(|why| format!("nothing can be waited for: {why}"))?;
@@ -202,7 +202,7 @@ impl Agent {
         } else if self.look <= now.mono {
             self.open_more(now);
         }
-        if let Some(metrics) = self.gatherer.as_mut().and_then(Gatherer::take) {
+        if let Some(metrics) = self.gatherer.as_mut().and_then(Sampler::take) {
             self.speaker.speak(&metrics, host_info::uptime().ok(), now);
         } else if self.speaker.gathered(now) {
             self.speaker.speak(&[], host_info::uptime().ok(), now);
@@ -210,7 +210,7 @@ impl Agent {
         for (at, news) in self.speaker.news(now) {
             self.paths[at].report(&news, self.speaker.line(at).is_known());
         }
-        for (at, bytes) in self.speaker.due(Tick { now: Now::read(), at: Instant::now() }) {
+        for (at, bytes) in self.speaker.due(ClockReading { now: Now::read(), at: Instant::now() }) {
             self.paths[at].send(&bytes);
         }
         self.keepsake.keep(self.speaker.told());
@@ -222,7 +222,7 @@ impl Agent {
         for at in 0..self.names.len() {
             let found = self.names[at].found(now);
             let name = &mut self.names[at];
-            let mine = |path: &&mut Path| path.server == *name.server();
+            let mine = |path: &&mut Endpoint| path.server == *name.server();
             let paths = self.paths.iter_mut().filter(mine);
             match found {
                 Some(Ok(addresses)) => {
@@ -290,8 +290,8 @@ impl Agent {
     }
 
     /// Waits until something comes or is due, and takes in what came.
-    fn wait(&mut self, ear: &mut Ear) -> std::io::Result<()> {
-        let names = self.names.iter().filter_map(Name::next);
+    fn wait(&mut self, ear: &mut Poller) -> std::io::Result<()> {
+        let names = self.names.iter().filter_map(Resolver::next);
         let watchdog = self.watchdog.as_ref().map(systemd::Watchdog::next);
         let moments = names.chain(watchdog).chain([self.look, self.speaker.next()]);
         let until = moments.min().unwrap_or(self.look);
@@ -312,7 +312,7 @@ impl Agent {
         let mut buffer = [0; MAX_BYTES];
         for _ in 0..AT_ONCE {
             let Some(bytes) = self.paths[at].receive(&mut buffer) else { return };
-            let tick = Tick { now: Now::read(), at: Instant::now() };
+            let tick = ClockReading { now: Now::read(), at: Instant::now() };
             let known = self.speaker.line(at).is_known();
             match self.speaker.hear(at, bytes, tick) {
                 Ok(news) => {
@@ -336,18 +336,18 @@ impl Agent {
 
 /// Whether a server may be elsewhere by now: none of its connections answers, or one of them has
 /// just ceased to.
-fn doubted(paths: &[Path], speaker: &Speaker, name: &Name) -> bool {
+fn doubted(paths: &[Endpoint], speaker: &BeatScheduler, name: &Resolver) -> bool {
     let mine = |at: &usize| paths[*at].server == *name.server() && speaker.is_present(*at);
     let lines = || (0..paths.len()).filter(mine).map(|at| speaker.line(at));
     lines().all(|line| line.fails())
         || lines().any(|line| line.fails() && line.is_known() && !line.is_silent())
 }
 
-impl Path {
-    fn report(&self, news: &News, known: bool) {
+impl Endpoint {
+    fn report(&self, news: &LinkChange, known: bool) {
         let label = self.label();
         match news {
-            News::Silent(time) => {
+            LinkChange::Silent(time) => {
                 let why = self.doubt.as_deref().unwrap_or(if known {
                     "nothing comes back"
                 } else {
@@ -355,25 +355,25 @@ impl Path {
                 });
                 warn!("{label} has not answered for {}: {why}", words(*time));
             }
-            News::Answers(time) => info!("{label} answers again, after {}", words(*time)),
+            LinkChange::Answers(time) => info!("{label} answers again, after {}", words(*time)),
         }
     }
 }
 
 /// Milliseconds since 1970 as text, in `$RUNTIME_DIRECTORY` (systemd.exec(5)): it lies in memory and
 /// does not outlive the boot.
-pub struct Keepsake {
+pub struct LastTimestamp {
     file: Option<PathBuf>,
     kept: Wall,
 }
 
-impl Keepsake {
+impl LastTimestamp {
     /// What an earlier agent kept in `directory`; nothing is kept where there is none.
-    pub fn open(directory: Option<PathBuf>) -> Keepsake {
+    pub fn open(directory: Option<PathBuf>) -> LastTimestamp {
         let file = directory.map(|directory| directory.join("told"));
         let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok());
         let kept = text.and_then(|text| text.trim().parse().ok()).map(Wall).unwrap_or_default();
-        Keepsake { file, kept }
+        LastTimestamp { file, kept }
     }
 
     /// The last time that was told.
@@ -402,7 +402,7 @@ mod tests {
     #[test]
     fn the_next_agent_knows_what_was_told_last() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || Keepsake::open(Some(directory.path().to_owned()));
+        let open = || LastTimestamp::open(Some(directory.path().to_owned()));
         assert_eq!(open().told(), Wall(0), "nothing was");
         open().keep(Wall(1_700_000_000_123));
         assert_eq!(open().told(), Wall(1_700_000_000_123));
@@ -412,10 +412,10 @@ mod tests {
 
     #[test]
     fn without_a_place_it_is_known_until_the_end() {
-        let mut keepsake = Keepsake::open(None);
+        let mut keepsake = LastTimestamp::open(None);
         keepsake.keep(Wall(5));
         assert_eq!(keepsake.told(), Wall(5));
-        let mut keepsake = Keepsake::open(Some("/nonexistent".into()));
+        let mut keepsake = LastTimestamp::open(Some("/nonexistent".into()));
         keepsake.keep(Wall(5));
         assert_eq!(keepsake.told(), Wall(5));
     }

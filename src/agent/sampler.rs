@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 
-use super::collect::{self, Collector};
-use super::plugins::{self, Own};
+use super::collect::{CollectSettings, Collector};
+use super::plugins::{self, PluginSettings, Plugins};
 use super::poll::Waker;
-use super::settings::Settings;
+use super::settings::AgentSettings;
 use crate::clock::{Mono, Now, words};
 use crate::thread::{AbortOnPanic, Stop};
 
 /// Gives the metrics of this machine, ordered by path; called before every beat.
-pub type Collect = Box<dyn FnMut(Now) -> Vec<(String, f64)> + Send>;
+pub type CollectFn = Box<dyn FnMut(Now) -> Vec<(String, f64)> + Send>;
 
 /// What `settings` ask for: the machine's own figures, and over them those of the operator's
 /// programs.
-pub fn of_this_machine(settings: &Settings) -> Collect {
+pub fn of_this_machine(settings: &AgentSettings) -> CollectFn {
     let mut collector = Collector::new(&settings.metrics);
     let (stopper, stop) = Stop::channel();
     let directory = settings.metrics_dir.clone();
-    let own = Own::start(&plugins::Settings { directory, ..plugins::Settings::default() }, stop);
+    let own = Plugins::start(&PluginSettings { directory, ..PluginSettings::default() }, stop);
     if let Err(why) = &own {
         warn!("own metrics are left out: no thread can be started: {why}");
     }
@@ -48,7 +48,7 @@ const SLOW: Duration = Duration::from_secs(60);
 
 /// The collecting thread.
 #[derive(Debug)]
-pub struct Gatherer {
+pub struct Sampler {
     asks: Sender<Now>,
     given: Receiver<Vec<(String, f64)>>,
     /// Since when it is at it.
@@ -57,12 +57,12 @@ pub struct Gatherer {
     many: bool,
 }
 
-impl Gatherer {
+impl Sampler {
     /// Starts it. What it gives is announced by `waker`.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(mut collect: Collect, waker: Waker) -> Result<Gatherer, String> {
+    pub fn start(mut collect: CollectFn, waker: Waker) -> Result<Sampler, String> {
         let (asks, asked) = bounded::<Now>(1);
         let (give, given) = bounded(1);
         thread::Builder::new()
@@ -77,7 +77,7 @@ impl Gatherer {
                 }
             })
             .map_err(|why| format!("no thread can be started: {why}"))?;
-        Ok(Gatherer { asks, given, since: None, slow: false, many: false })
+        Ok(Sampler { asks, given, since: None, slow: false, many: false })
     }
 
     /// Wants metrics, unless they are being collected already.
@@ -117,10 +117,9 @@ const BETWEEN: Duration = Duration::from_millis(1100);
 pub fn metrics(directory: PathBuf) -> String {
     let (_stopper, stop) = Stop::channel();
     let begin = Instant::now();
-    let mut collector = Collector::new(&collect::Settings::default());
+    let mut collector = Collector::new(&CollectSettings::default());
     collector.collect(Now::read());
-    let own =
-        plugins::once(&plugins::Settings { directory, ..plugins::Settings::default() }, &stop);
+    let own = plugins::once(&PluginSettings { directory, ..PluginSettings::default() }, &stop);
     stop.wait(BETWEEN.saturating_sub(begin.elapsed()));
     let mut metrics: BTreeMap<String, f64> = collector.collect(Now::read()).into_iter().collect();
     metrics.extend(own);

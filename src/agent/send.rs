@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use ring::hmac;
 
 use super::ack::{self, pause};
-use super::cli::{BootId, Errand};
+use super::cli::{BootIdSource, SendArgs};
 use super::host_info;
-use super::server::Server;
-use super::settings::{Overrides, Settings, read_key};
+use super::server::ServerAddress;
+use super::settings::{AgentSettings, CliOverrides, read_key};
 use crate::clock::{Now, Wall, words};
 use crate::config_file::Environment;
 use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
@@ -28,28 +28,28 @@ const ASKED_EACH: usize = 2;
 const GLANCE: Duration = Duration::from_millis(200);
 
 /// Something to tell, ready to be sent.
-pub struct Parcel {
+pub struct SendCommand {
     beat: Beat,
     key: Option<hmac::Key>,
-    servers: Vec<Server>,
+    servers: Vec<ServerAddress>,
     wait: Option<Duration>,
 }
 
-impl Parcel {
+impl SendCommand {
     /// Asks the machine for what the errand leaves to it, and checks everything as hbd will.
     ///
     /// # Errors
     /// Which option is wrong and how to mend it.
-    pub fn pack(errand: Errand) -> Result<Parcel, String> {
+    pub fn pack(errand: SendArgs) -> Result<SendCommand, String> {
         let key = errand.key_file.as_deref().map(read_key).transpose()?;
         let (errand, key) = if errand.servers.is_empty() {
-            Parcel::as_configured(errand, key, &|name| std::env::var(name).ok())?
+            SendCommand::as_configured(errand, key, &|name| std::env::var(name).ok())?
         } else {
             (errand, key)
         };
         let boot_id = match errand.boot_id {
-            Some(BootId::Kernel) => Some(host_info::boot_id()?),
-            Some(BootId::Given(id)) => Some(id),
+            Some(BootIdSource::Kernel) => Some(host_info::boot_id()?),
+            Some(BootIdSource::Given(id)) => Some(id),
             None => None,
         };
         let beat = Beat {
@@ -65,22 +65,25 @@ impl Parcel {
             ack: errand.wait.is_some(),
         };
         let key = key.as_ref().map(wire::key);
-        let parcel = Parcel { beat, key, servers: errand.servers, wait: errand.wait };
+        let parcel = SendCommand { beat, key, servers: errand.servers, wait: errand.wait };
         parcel.check()?;
         Ok(parcel)
     }
 
     /// Whom to tell, as whom and under which key as hbc.yaml says, where the errand does not.
     fn as_configured(
-        errand: Errand,
+        errand: SendArgs,
         key: Option<Secret>,
         environment: Environment,
-    ) -> Result<(Errand, Option<Secret>), String> {
-        let (settings, _) = Settings::load(&Overrides::default(), environment).map_err(|why| {
-            format!("--server HOST:PORT is missing, and the configuration cannot be used:\n{why}")
-        })?;
+    ) -> Result<(SendArgs, Option<Secret>), String> {
+        let (settings, _) =
+            AgentSettings::load(&CliOverrides::default(), environment).map_err(|why| {
+                format!(
+                    "--server HOST:PORT is missing, and the configuration cannot be used:\n{why}"
+                )
+            })?;
         let errand =
-            Errand { servers: settings.servers, host: errand.host.or(settings.host), ..errand };
+            SendArgs { servers: settings.servers, host: errand.host.or(settings.host), ..errand };
         Ok((errand, key.or(settings.key)))
     }
 
@@ -125,7 +128,7 @@ impl Parcel {
     }
 
     /// Sends it to the first address of the server that takes it; nobody answers.
-    fn tell(&self, server: &Server) -> Result<String, String> {
+    fn tell(&self, server: &ServerAddress) -> Result<String, String> {
         let mut why = String::new();
         for address in resolve(server)? {
             let sent =
@@ -158,9 +161,9 @@ impl Parcel {
     }
 
     /// Asks one server again and again until it answers or `wait` is over.
-    fn ask(&self, server: &Server, wait: Duration, stop: &Stop) -> Result<String, String> {
+    fn ask(&self, server: &ServerAddress, wait: Duration, stop: &Stop) -> Result<String, String> {
         let end = Instant::now() + wait;
-        let mut inquiry = Inquiry::new(stop);
+        let mut inquiry = AckWait::new(stop);
         for attempt in 1.. {
             let again = end.min(Instant::now() + pause(self.beat.event, attempt));
             if let Some(answer) = self.ask_once(server, attempt, &mut inquiry, again) {
@@ -182,9 +185,9 @@ impl Parcel {
     /// Asks the addresses of a server in order until one of them is silent or answers.
     fn ask_once(
         &self,
-        server: &Server,
+        server: &ServerAddress,
         attempt: u32,
-        inquiry: &mut Inquiry<'_>,
+        inquiry: &mut AckWait<'_>,
         until: Instant,
     ) -> Option<String> {
         let mut addresses = match resolve(server) {
@@ -206,9 +209,9 @@ impl Parcel {
     fn ask_at(
         &self,
         address: SocketAddr,
-        inquiry: &mut Inquiry<'_>,
+        inquiry: &mut AckWait<'_>,
         until: Instant,
-    ) -> std::io::Result<Option<Heard>> {
+    ) -> std::io::Result<Option<RoundTrip>> {
         let socket = match inquiry.line.take() {
             Some((known, socket)) if known == address => socket,
             _ => open(address)?,
@@ -224,9 +227,9 @@ impl Parcel {
     fn listen(
         &self,
         socket: &UdpSocket,
-        inquiry: &mut Inquiry<'_>,
+        inquiry: &mut AckWait<'_>,
         until: Instant,
-    ) -> std::io::Result<Option<Heard>> {
+    ) -> std::io::Result<Option<RoundTrip>> {
         let mut buffer = [0; MAX_BYTES];
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -248,7 +251,7 @@ impl Parcel {
                 Ok(ack) => match inquiry.sent.iter().rfind(|(time, _)| *time == ack.time) {
                     Some((_, sent)) => {
                         let ahead = ack.now.0 - Now::read().wall.0;
-                        return Ok(Some(Heard { took: at.duration_since(*sent), ahead }));
+                        return Ok(Some(RoundTrip { took: at.duration_since(*sent), ahead }));
                     }
                     None => inquiry.doubt = Some("an answer to something else came".into()),
                 },
@@ -259,7 +262,7 @@ impl Parcel {
 }
 
 /// What has been asked of one server, and what came of it.
-struct Inquiry<'s> {
+struct AckWait<'s> {
     stop: &'s Stop,
     /// The socket that is still open, and to where.
     line: Option<(SocketAddr, UdpSocket)>,
@@ -269,9 +272,9 @@ struct Inquiry<'s> {
     doubt: Option<String>,
 }
 
-impl Inquiry<'_> {
-    fn new(stop: &Stop) -> Inquiry<'_> {
-        Inquiry { stop, line: None, sent: Vec::new(), doubt: None }
+impl AckWait<'_> {
+    fn new(stop: &Stop) -> AckWait<'_> {
+        AckWait { stop, line: None, sent: Vec::new(), doubt: None }
     }
 
     fn doubt(&mut self, why: String) -> Option<String> {
@@ -281,14 +284,14 @@ impl Inquiry<'_> {
 }
 
 /// An answer that is believed.
-struct Heard {
+struct RoundTrip {
     took: Duration,
     /// Milliseconds that the clock of the server is ahead of ours.
     ahead: i64,
 }
 
-impl Heard {
-    fn line(&self, server: &Server, address: SocketAddr) -> String {
+impl RoundTrip {
+    fn line(&self, server: &ServerAddress, address: SocketAddr) -> String {
         let mut line = format!("{server} answered in {:.1} ms", self.took.as_secs_f64() * 1000.0);
         if server.to_string() != address.to_string() {
             line = line.replacen(" answered", &format!(" ({address}) answered"), 1);
@@ -313,7 +316,7 @@ fn of_option(what: &str) -> String {
     format!("--{option}:{rest}")
 }
 
-fn resolve(server: &Server) -> Result<Vec<SocketAddr>, String> {
+fn resolve(server: &ServerAddress) -> Result<Vec<SocketAddr>, String> {
     let found = (server.host.as_str(), server.port).to_socket_addrs();
     let addresses: Vec<_> =
         found.map_err(|why| format!("{} has no address: {why}", server.host))?.collect();
@@ -342,7 +345,7 @@ fn post(socket: &UdpSocket, bytes: &[u8]) -> std::io::Result<()> {
     }
 }
 
-fn cannot_send(server: &Server, address: SocketAddr, error: &std::io::Error) -> String {
+fn cannot_send(server: &ServerAddress, address: SocketAddr, error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => format!("nobody listens on UDP {address} ({server})"),
         _ => format!("cannot send to {address} ({server}): {error}"),
@@ -361,16 +364,16 @@ mod tests {
         let file = place.path().join("hbc.yaml");
         let named = file.to_str().unwrap().to_owned();
         let environment = |name: &str| (name == "HBC_CONFIG").then(|| named.clone());
-        let settled = |errand| Parcel::as_configured(errand, None, &environment);
-        let why = settled(Errand::default()).unwrap_err();
+        let settled = |errand| SendCommand::as_configured(errand, None, &environment);
+        let why = settled(SendArgs::default()).unwrap_err();
         assert!(why.starts_with("--server HOST:PORT is missing"), "{why}");
         assert!(why.contains("hbc.yaml"), "{why}");
         fs::write(&file, "{server: a, key: secret, host: web1}").unwrap();
-        let (errand, key) = settled(Errand::default()).unwrap();
-        assert_eq!(errand.servers, [Server::parse("a").unwrap()]);
+        let (errand, key) = settled(SendArgs::default()).unwrap();
+        assert_eq!(errand.servers, [ServerAddress::parse("a").unwrap()]);
         assert_eq!(errand.host.as_deref(), Some("web1"));
         assert_eq!(key, Some(Secret::new("secret")));
-        let other = Errand { host: Some("web2".into()), ..Errand::default() };
+        let other = SendArgs { host: Some("web2".into()), ..SendArgs::default() };
         assert_eq!(settled(other).unwrap().0.host.as_deref(), Some("web2"));
     }
 }

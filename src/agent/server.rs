@@ -12,16 +12,16 @@ const PORT: u16 = 9099;
 
 /// A server, as the operator named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct ServerAddress {
     /// Its name or address, without brackets.
     pub host: String,
     /// Its UDP port.
     pub port: u16,
 }
 
-impl Server {
+impl ServerAddress {
     /// Reads one. The error says what is wanted.
-    pub fn parse(text: &str) -> Result<Server, String> {
+    pub fn parse(text: &str) -> Result<ServerAddress, String> {
         let (host, port) = split(text);
         if !is_host(host) {
             return Err(format!(
@@ -34,7 +34,7 @@ impl Server {
                 format!("\"{text}\" must have a port from 1 to 65535 behind the colon")
             })?,
         };
-        Ok(Server { host: host.trim_matches(['[', ']']).to_owned(), port })
+        Ok(ServerAddress { host: host.trim_matches(['[', ']']).to_owned(), port })
     }
 }
 
@@ -47,7 +47,7 @@ fn split(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -59,40 +59,41 @@ impl fmt::Display for Server {
 
 /// The kinds of addresses that a connection can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum AddressFamily {
     /// IPv4.
-    Four,
+    V4,
     /// IPv6.
-    Six,
+    V6,
 }
 
-impl Family {
+impl AddressFamily {
     /// That of an address.
-    pub fn of(address: IpAddr) -> Family {
-        if address.is_ipv4() { Family::Four } else { Family::Six }
+    pub fn of(address: IpAddr) -> AddressFamily {
+        if address.is_ipv4() { AddressFamily::V4 } else { AddressFamily::V6 }
     }
 }
 
 /// The addresses of a server that a connection can use, and the one that it does use.
 #[derive(Clone, Debug, Default)]
-pub struct Aim {
-    family: Option<Family>,
+pub struct AddressList {
+    family: Option<AddressFamily>,
     known: Vec<SocketAddr>,
     current: usize,
 }
 
-impl Aim {
+impl AddressList {
     /// Nothing is known yet. Only addresses of `family` can be used, when there is one.
-    pub fn new(family: Option<Family>) -> Aim {
-        Aim { family, known: Vec::new(), current: 0 }
+    pub fn new(family: Option<AddressFamily>) -> AddressList {
+        AddressList { family, known: Vec::new(), current: 0 }
     }
 
     /// Takes over the addresses that a name has now. The one in use stays while it is among them;
     /// and all stay when there is none that can be used: half an answer of a name server is more
     /// likely than a server that lost a family.
     pub fn learn(&mut self, addresses: &[SocketAddr]) {
-        let usable =
-            |address: &&SocketAddr| self.family.is_none_or(|f| f == Family::of(address.ip()));
+        let usable = |address: &&SocketAddr| {
+            self.family.is_none_or(|f| f == AddressFamily::of(address.ip()))
+        };
         let usable: Vec<SocketAddr> = addresses.iter().filter(usable).copied().collect();
         if usable.is_empty() {
             return;
@@ -132,18 +133,18 @@ mod tests {
             ("[::1]", "[::1]:9099"),
             ("::1", "[::1]:9099"),
         ] {
-            assert_eq!(Server::parse(text).unwrap().to_string(), shown, "{text}");
+            assert_eq!(ServerAddress::parse(text).unwrap().to_string(), shown, "{text}");
         }
     }
 
     #[test]
     fn what_is_none_is_explained() {
         for text in ["", ":9099", "a b:1", "[::1", "http://server:9099", "1::2::3:4", "-v"] {
-            let why = Server::parse(text).unwrap_err();
+            let why = ServerAddress::parse(text).unwrap_err();
             assert!(why.contains("must be a name or an address"), "{text}: {why}");
         }
         for text in ["server:", "server:0", "server:65536", "server:http"] {
-            let why = Server::parse(text).unwrap_err();
+            let why = ServerAddress::parse(text).unwrap_err();
             assert!(why.contains("must have a port from 1 to 65535"), "{text}: {why}");
         }
     }
@@ -155,10 +156,12 @@ mod tests {
     #[test]
     fn a_connection_keeps_to_its_family() {
         let all = addresses(&["[::1]:1", "127.0.0.1:1"]);
-        for (family, used) in
-            [(None, "[::1]:1"), (Some(Family::Four), "127.0.0.1:1"), (Some(Family::Six), "[::1]:1")]
-        {
-            let mut aim = Aim::new(family);
+        for (family, used) in [
+            (None, "[::1]:1"),
+            (Some(AddressFamily::V4), "127.0.0.1:1"),
+            (Some(AddressFamily::V6), "[::1]:1"),
+        ] {
+            let mut aim = AddressList::new(family);
             assert_eq!(aim.address(), None);
             aim.learn(&all);
             assert_eq!(aim.address(), Some(used.parse().unwrap()));
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_address_in_use_stays_while_it_is_among_them() {
-        let mut aim = Aim::new(Some(Family::Four));
+        let mut aim = AddressList::new(Some(AddressFamily::V4));
         aim.learn(&addresses(&["10.0.0.1:1", "10.0.0.2:1"]));
         aim.turn();
         let second = aim.address();

@@ -8,10 +8,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::collect;
+use super::collect::CollectSettings;
 use super::host_info;
-use super::plugins;
-use super::server::{Family, Server};
+use super::plugins::PluginSettings;
+use super::server::{AddressFamily, ServerAddress};
 use crate::address::is_name;
 use crate::config_file::file::{self, Program};
 use crate::config_file::{Environment, Section};
@@ -28,16 +28,17 @@ const MOST_CONNECTIONS: usize = 14;
 /// More servers are a slip.
 const MOST_SERVERS: usize = 16;
 /// The connections that nobody has to name.
-pub const FAMILIES: [(&str, Family); 2] = [("ipv4", Family::Four), ("ipv6", Family::Six)];
+pub const FAMILIES: [(&str, AddressFamily); 2] =
+    [("ipv4", AddressFamily::V4), ("ipv6", AddressFamily::V6)];
 
 const BAD_NAME: &str = "must be 1 to 253 letters, digits, dots, dashes, underscores";
 const PROGRAM: Program = Program { name: "hbc", variable: "HBC_CONFIG" };
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct AgentSettings {
     /// Where hbd listens, once or more.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerAddress>,
     /// The name of this host; none is the machine's.
     pub host: Option<String>,
     /// What datagrams are signed with.
@@ -47,46 +48,46 @@ pub struct Settings {
     /// Whether there is a connection for each family of addresses, in the order of [`FAMILIES`].
     pub families: [bool; 2],
     /// The connections that somebody named.
-    pub connections: BTreeMap<String, Connection>,
+    pub connections: BTreeMap<String, ConnectionSettings>,
     /// What is collected of the machine.
-    pub metrics: collect::Settings,
+    pub metrics: CollectSettings,
     /// Where the operator's own programs for metrics are.
     pub metrics_dir: PathBuf,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for AgentSettings {
+    fn default() -> AgentSettings {
+        AgentSettings {
             servers: Vec::new(),
             host: None,
             key: None,
             interval: Duration::from_secs(10),
             families: [true; 2],
             connections: BTreeMap::new(),
-            metrics: collect::Settings::default(),
-            metrics_dir: plugins::Settings::default().directory,
+            metrics: CollectSettings::default(),
+            metrics_dir: PluginSettings::default().directory,
         }
     }
 }
 
 /// A path to the servers that somebody named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Connection {
+pub struct ConnectionSettings {
     /// The address that it comes from.
     pub source: Option<IpAddr>,
     /// The interface that it goes through.
     pub interface: Option<String>,
     /// Where the first server is to be found over it, if that is another place.
-    pub server: Option<Server>,
+    pub server: Option<ServerAddress>,
 }
 
 /// What the command line says; it goes before the file.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overrides {
+pub struct CliOverrides {
     /// Instead of the usual file.
     pub config: Option<PathBuf>,
     /// Instead of those of the file.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerAddress>,
     /// The name of the host.
     pub host: Option<String>,
     /// The time between two beats.
@@ -95,7 +96,7 @@ pub struct Overrides {
     pub key_file: Option<PathBuf>,
 }
 
-impl Settings {
+impl AgentSettings {
     /// Loads the file: `config`, else `$HBC_CONFIG`, else `/etc/hbc/hbc.yaml`; with what the
     /// command line says instead, and what looks wrong. The usual file need not be there when the
     /// command line names a server.
@@ -103,29 +104,29 @@ impl Settings {
     /// # Errors
     /// All that is wrong with it.
     pub fn load(
-        overrides: &Overrides,
+        overrides: &CliOverrides,
         environment: Environment,
-    ) -> Result<(Settings, Problems), Problems> {
+    ) -> Result<(AgentSettings, Problems), Problems> {
         let named =
             overrides.config.clone().or_else(|| environment("HBC_CONFIG").map(PathBuf::from));
         let file = named.clone().unwrap_or_else(|| FILE.into());
         let optional = named.is_none() && !overrides.servers.is_empty();
         if optional && !Path::new(FILE).exists() {
-            return Ok((Settings::default().with(overrides)?, Problems::default()));
+            return Ok((AgentSettings::default().with(overrides)?, Problems::default()));
         }
-        let read = |top: &mut Section| Settings::read(top, overrides);
+        let read = |top: &mut Section| AgentSettings::read(top, overrides);
         let loaded = file::load(&file, environment, PROGRAM, read)?;
         Ok((loaded.value.with(overrides)?, loaded.warnings))
     }
 
-    fn with(self, overrides: &Overrides) -> Result<Settings, Problems> {
+    fn with(self, overrides: &CliOverrides) -> Result<AgentSettings, Problems> {
         let key = overrides.key_file.as_deref().map(read_key).transpose().map_err(refused)?;
         let bad = overrides.host.as_deref().filter(|host| !is_name(host));
         if let Some(host) = bad {
             return Err(refused(format!("--host: \"{host}\" {BAD_NAME}")));
         }
         let instead = (!overrides.servers.is_empty()).then(|| overrides.servers.clone());
-        Ok(Settings {
+        Ok(AgentSettings {
             servers: instead.unwrap_or(self.servers),
             host: overrides.host.clone().or(self.host),
             key: key.or(self.key),
@@ -134,8 +135,8 @@ impl Settings {
         })
     }
 
-    fn read(top: &mut Section, overrides: &Overrides) -> Settings {
-        let usual = Settings::default();
+    fn read(top: &mut Section, overrides: &CliOverrides) -> AgentSettings {
+        let usual = AgentSettings::default();
         let servers = read_servers(top, overrides.servers.is_empty());
         let host = top.text("host");
         if host.as_deref().is_some_and(|host| !is_name(host)) {
@@ -152,9 +153,9 @@ impl Settings {
                 "ipv4 and ipv6 are off and no other one is named: none is left",
             );
         }
-        let metrics = top.section("metrics", collect::Settings::read).unwrap_or_default();
+        let metrics = top.section("metrics", CollectSettings::read).unwrap_or_default();
         let metrics_dir = top.path("metrics_dir").unwrap_or(usual.metrics_dir);
-        Settings { servers, host, key, interval, families, connections, metrics, metrics_dir }
+        AgentSettings { servers, host, key, interval, families, connections, metrics, metrics_dir }
     }
 }
 
@@ -176,16 +177,16 @@ pub(super) fn read_key(path: &Path) -> Result<Secret, String> {
     Ok(Secret::new(line))
 }
 
-fn read_servers(top: &mut Section, needed: bool) -> Vec<Server> {
+fn read_servers(top: &mut Section, needed: bool) -> Vec<ServerAddress> {
     let one = top.text("server");
     let many = top.texts("servers");
     if one.is_some() && many.is_some() {
         top.error("servers", "give either server or servers, not both");
     }
     let key = if many.is_some() { "servers" } else { "server" };
-    let mut servers: Vec<Server> = Vec::new();
+    let mut servers: Vec<ServerAddress> = Vec::new();
     for text in one.into_iter().chain(many.into_iter().flatten()) {
-        match Server::parse(&text) {
+        match ServerAddress::parse(&text) {
             Ok(server) if servers.contains(&server) => {
                 top.warning(key, format!("names {server} twice"));
             }
@@ -205,13 +206,13 @@ fn read_servers(top: &mut Section, needed: bool) -> Vec<Server> {
     servers
 }
 
-fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, Connection>) {
+fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, ConnectionSettings>) {
     let mut families = [true; 2];
     let mut connections = BTreeMap::new();
     let wanted = "must be a map, such as {source: 10.8.0.2}, or off for ipv4 and ipv6";
     let read = section.others(wanted, |name, section| {
         let family = FAMILIES.iter().position(|(family, _)| *family == name);
-        (family, section.map(|section| Connection::read(name, family, section)))
+        (family, section.map(|section| ConnectionSettings::read(name, family, section)))
     });
     for (name, (family, connection)) in read {
         match (family, connection) {
@@ -230,15 +231,15 @@ fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, Conne
     (families, connections)
 }
 
-impl Connection {
-    fn read(name: &str, family: Option<usize>, section: &mut Section) -> Connection {
+impl ConnectionSettings {
+    fn read(name: &str, family: Option<usize>, section: &mut Section) -> ConnectionSettings {
         if !is_name(name) || name.len() > 32 {
             section.error(
                 "",
                 "a connection's name must be 1 to 32 letters, digits, dots, dashes, underscores",
             );
         }
-        let connection = Connection {
+        let connection = ConnectionSettings {
             source: section.text("source").and_then(|text| {
                 let source = text.parse().ok();
                 if source.is_none() {
@@ -249,7 +250,7 @@ impl Connection {
             }),
             interface: section.text("interface"),
             server: section.text("server").and_then(|text| {
-                Server::parse(&text).map_err(|why| section.error("server", why)).ok()
+                ServerAddress::parse(&text).map_err(|why| section.error("server", why)).ok()
             }),
         };
         // IFNAMSIZ of linux/if.h is 16 with the NUL.
@@ -268,16 +269,16 @@ impl Connection {
     }
 
     /// The family of its source.
-    pub fn family(&self) -> Option<Family> {
-        self.source.map(Family::of)
+    pub fn family(&self) -> Option<AddressFamily> {
+        self.source.map(AddressFamily::of)
     }
 }
 
 /// What to print of the file at `config` (else the usual one), every problem in one line, and
 /// whether it can be used. With `strict` warnings count as errors.
 pub fn check(config: Option<PathBuf>, strict: bool) -> (String, bool) {
-    let overrides = Overrides { config, ..Overrides::default() };
-    let loaded = Settings::load(&overrides, &|name| std::env::var(name).ok());
+    let overrides = CliOverrides { config, ..CliOverrides::default() };
+    let loaded = AgentSettings::load(&overrides, &|name| std::env::var(name).ok());
     let said = |problems: &Problems| {
         problems.0.iter().map(|problem| format!("{problem}\n")).collect::<String>()
     };
@@ -289,7 +290,7 @@ pub fn check(config: Option<PathBuf>, strict: bool) -> (String, bool) {
 }
 
 /// `OK: web1 beats every 10 s to hbd.example.com:9099 over ipv4, ipv6, vpn`
-fn summary(settings: &Settings) -> String {
+fn summary(settings: &AgentSettings) -> String {
     let host = settings.host.clone().or_else(|| host_info::hostname().ok()).unwrap_or_default();
     let servers: Vec<_> = settings.servers.iter().map(ToString::to_string).collect();
     let families = FAMILIES.iter().zip(settings.families).filter(|(_, wanted)| *wanted);
@@ -311,29 +312,33 @@ const LOCAL_INTERVALS: RangeInclusive<Duration> =
 
 /// The section, when it is enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalSettings {
+pub struct LocalAgentSettings {
     /// What this machine is called among the hosts.
     pub host: String,
     /// How often its figures are taken.
     pub interval: Duration,
     /// Which figures.
-    pub figures: collect::Settings,
+    pub figures: CollectSettings,
 }
 
-impl LocalSettings {
+impl LocalAgentSettings {
     /// Reads the section; none when it is not enabled.
-    pub fn read(section: &mut Section) -> Option<LocalSettings> {
+    pub fn read(section: &mut Section) -> Option<LocalAgentSettings> {
         section.require("enabled");
         let enabled = section.flag("enabled").unwrap_or_default();
         let host = section.text("host");
         let interval = section.duration_within("interval", LOCAL_INTERVALS);
-        let figures = collect::Settings::read(section);
+        let figures = CollectSettings::read(section);
         if let Some(host) = host.as_deref().filter(|host| !is_name(host)) {
             let what = "must be 1 to 253 letters, digits, dots, dashes, underscores";
             section.error("host", format!("\"{host}\" {what}"));
         }
         let host = if enabled { host.or_else(|| this_machine(section)) } else { None }?;
-        Some(LocalSettings { host, interval: interval.unwrap_or(Duration::from_secs(10)), figures })
+        Some(LocalAgentSettings {
+            host,
+            interval: interval.unwrap_or(Duration::from_secs(10)),
+            figures,
+        })
     }
 }
 
@@ -362,11 +367,11 @@ mod tests {
 
     use super::*;
 
-    fn load(text: &str) -> Result<(Settings, Problems), Problems> {
+    fn load(text: &str) -> Result<(AgentSettings, Problems), Problems> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let config = Some(file.path().to_owned());
-        Settings::load(&Overrides { config, ..Overrides::default() }, &|_| None)
+        AgentSettings::load(&CliOverrides { config, ..CliOverrides::default() }, &|_| None)
     }
 
     #[test]
@@ -423,13 +428,13 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"servers: [a, b]\nhost: web1\ninterval: 1m\nkey: k\n").unwrap();
         let mut overrides =
-            Overrides { config: Some(file.path().to_owned()), ..Overrides::default() };
-        let (settings, _) = Settings::load(&overrides, &|_| None).unwrap();
+            CliOverrides { config: Some(file.path().to_owned()), ..CliOverrides::default() };
+        let (settings, _) = AgentSettings::load(&overrides, &|_| None).unwrap();
         assert_eq!(settings.servers.len(), 2);
-        overrides.servers = vec![Server::parse("c:7").unwrap()];
+        overrides.servers = vec![ServerAddress::parse("c:7").unwrap()];
         overrides.host = Some("web2".into());
         overrides.interval = Some(Duration::from_secs(5));
-        let (settings, _) = Settings::load(&overrides, &|_| None).unwrap();
+        let (settings, _) = AgentSettings::load(&overrides, &|_| None).unwrap();
         assert_eq!(settings.servers, overrides.servers);
         assert_eq!(settings.host, overrides.host);
         assert_eq!(settings.interval, Duration::from_secs(5));
@@ -437,7 +442,7 @@ mod tests {
         overrides.config = None;
         let other = file.path().to_str().unwrap().to_owned();
         let (settings, _) =
-            Settings::load(&overrides, &|name| (name == "HBC_CONFIG").then(|| other.clone()))
+            AgentSettings::load(&overrides, &|name| (name == "HBC_CONFIG").then(|| other.clone()))
                 .unwrap();
         assert_eq!(settings.key, Some(Secret::new("k")));
     }
@@ -445,8 +450,8 @@ mod tests {
     #[test]
     fn the_example_is_sound_but_for_its_key() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/hbc.yaml");
-        let overrides = Overrides { config: Some(file.into()), ..Overrides::default() };
-        let problems = Settings::load(&overrides, &|_| None).unwrap_err();
+        let overrides = CliOverrides { config: Some(file.into()), ..CliOverrides::default() };
+        let problems = AgentSettings::load(&overrides, &|_| None).unwrap_err();
         assert_eq!(problems.0.len(), 1, "{problems}");
         assert!(problems.to_string().contains("key_file: cannot read "));
         let text = std::fs::read_to_string(file).unwrap();
@@ -471,6 +476,6 @@ mod tests {
         assert_eq!(settings.connections.len(), 2);
         assert_eq!(settings.families, [true, false]);
         assert_eq!(settings.metrics.without.len(), 2);
-        assert_eq!(settings.metrics_dir, plugins::Settings::default().directory);
+        assert_eq!(settings.metrics_dir, PluginSettings::default().directory);
     }
 }

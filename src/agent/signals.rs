@@ -11,9 +11,9 @@ use super::poll::Waker;
 
 /// What is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum SignalAction {
     /// SIGTERM, SIGINT: end, and say so.
-    Goodbye,
+    Stop,
     /// SIGUSR1: end without a word, since another one starts right away.
     Restart,
     /// SIGHUP: begin anew with the configuration as it is now.
@@ -21,23 +21,23 @@ pub enum Wish {
 }
 
 /// In the order in which they count: who is told to end and to read its configuration ends.
-const SIGNALS: [(i32, Wish); 4] = [
-    (SIGTERM, Wish::Goodbye),
-    (SIGINT, Wish::Goodbye),
-    (SIGUSR1, Wish::Restart),
-    (SIGHUP, Wish::Reload),
+const SIGNALS: [(i32, SignalAction); 4] = [
+    (SIGTERM, SignalAction::Stop),
+    (SIGINT, SignalAction::Stop),
+    (SIGUSR1, SignalAction::Restart),
+    (SIGHUP, SignalAction::Reload),
 ];
 
 /// The signals that were received.
 #[derive(Debug)]
-pub struct Signals(Vec<(Arc<AtomicBool>, Wish)>);
+pub struct SignalFlags(Vec<(Arc<AtomicBool>, SignalAction)>);
 
-impl Signals {
+impl SignalFlags {
     /// Receives them from now on; `waker` announces each.
     ///
     /// # Errors
     /// When they cannot be received.
-    pub fn new(waker: &Waker) -> io::Result<Signals> {
+    pub fn new(waker: &Waker) -> io::Result<SignalFlags> {
         let mut signals = Vec::new();
         for (signal, wish) in SIGNALS {
             let received = Arc::new(AtomicBool::new(false));
@@ -46,11 +46,11 @@ impl Signals {
             low_level::pipe::register(signal, waker.writer()?)?;
             signals.push((received, wish));
         }
-        Ok(Signals(signals))
+        Ok(SignalFlags(signals))
     }
 
     /// What was wanted since this was last asked.
-    pub fn take(&self) -> Option<Wish> {
+    pub fn take(&self) -> Option<SignalAction> {
         let received = self.0.iter().find(|(flag, _)| flag.swap(false, Ordering::SeqCst));
         received.map(|(_, wish)| *wish)
     }

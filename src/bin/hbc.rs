@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use heartbeat::agent::cli::{self, Command, Errand, HELP, Job};
-use heartbeat::agent::run::{self, Failure};
-use heartbeat::agent::send::Parcel;
-use heartbeat::agent::settings::{Overrides, check};
+use heartbeat::agent::cli::{self, CliCommand, ExecArgs, HELP, SendArgs};
+use heartbeat::agent::run::{self, RunError};
+use heartbeat::agent::send::SendCommand;
+use heartbeat::agent::settings::{CliOverrides, check};
 use heartbeat::agent::{exec, sampler};
 use heartbeat::{logger, version};
 
@@ -19,17 +19,17 @@ const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => print(HELP),
-        Ok(Command::Version) => print(&version::lines("hbc", FEATURES)),
-        Ok(Command::Run(overrides)) => return run(&overrides),
-        Ok(Command::Check { config, strict }) => {
+        Ok(CliCommand::Help) => print(HELP),
+        Ok(CliCommand::Version) => print(&version::lines("hbc", FEATURES)),
+        Ok(CliCommand::Run(overrides)) => return run(&overrides),
+        Ok(CliCommand::Check { config, strict }) => {
             let (text, sound) = check(config, strict);
             print(&text);
             return if sound { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION) };
         }
-        Ok(Command::Send(errand)) => return send(*errand),
-        Ok(Command::Exec(job)) => return exec(*job),
-        Ok(Command::Metrics(directory)) => {
+        Ok(CliCommand::Send(errand)) => return send(*errand),
+        Ok(CliCommand::Exec(job)) => return exec(*job),
+        Ok(CliCommand::Metrics(directory)) => {
             logger::start_by("HBC_LOG");
             print(&sampler::metrics(directory));
         }
@@ -38,20 +38,20 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(overrides: &Overrides) -> ExitCode {
+fn run(overrides: &CliOverrides) -> ExitCode {
     logger::start_by("HBC_LOG");
     match run::run(overrides, &|settings| Some(sampler::of_this_machine(settings))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Configuration(problems)) => {
+        Err(RunError::Configuration(problems)) => {
             eprintln!("{problems}");
             ExitCode::from(CONFIGURATION)
         }
-        Err(Failure::Other(why)) => complain(UNTOLD, &why),
+        Err(RunError::Other(why)) => complain(UNTOLD, &why),
     }
 }
 
-fn send(errand: Errand) -> ExitCode {
-    let parcel = match Parcel::pack(errand) {
+fn send(errand: SendArgs) -> ExitCode {
+    let parcel = match SendCommand::pack(errand) {
         Ok(parcel) => parcel,
         Err(why) => return complain(USAGE, &why),
     };
@@ -66,7 +66,7 @@ fn send(errand: Errand) -> ExitCode {
 }
 
 /// Its exit code is the job's, whatever became of the telling.
-fn exec(job: Job) -> ExitCode {
+fn exec(job: ExecArgs) -> ExitCode {
     let ended = exec::run(job);
     for why in &ended.complaints {
         complain(ended.code, why);

@@ -7,7 +7,7 @@ use log::{info, warn};
 
 use super::{Failure, spawn};
 use crate::agent::collect::Collector;
-use crate::agent::settings::LocalSettings;
+use crate::agent::settings::LocalAgentSettings;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::heartbeat::fleet::Promise;
@@ -33,7 +33,7 @@ pub struct Agent {
 }
 
 struct Running {
-    settings: LocalSettings,
+    settings: LocalAgentSettings,
     _stopper: StopSource,
 }
 
@@ -48,7 +48,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn reconfigure(&self, settings: Option<&LocalSettings>) -> Result<(), Failure> {
+    pub fn reconfigure(&self, settings: Option<&LocalAgentSettings>) -> Result<(), Failure> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.as_ref().map(|running| &running.settings) == settings {
             return Ok(());
@@ -69,7 +69,7 @@ impl Agent {
     }
 }
 
-fn speak(settings: &LocalSettings, watch: &Watch, stop: &Stop) {
+fn speak(settings: &LocalAgentSettings, watch: &Watch, stop: &Stop) {
     let mut collector = Collector::new(&settings.figures);
     let (mut trouble, mut told) = (None, false);
     info!("this machine is watched as {}", settings.host);

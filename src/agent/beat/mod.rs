@@ -1,6 +1,6 @@
 //! Beats: what is said when, over which path, and what came of it.
 
-pub mod sender;
+pub mod scheduler;
 pub mod session;
 pub mod split;
 pub mod timestamp;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ring::hmac;
 
-use super::timestamp::{Stamp, Tale};
+use super::timestamp::{ClockSource, TimestampClock};
 use crate::agent::ack;
 use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::datagram::Kind;
@@ -30,7 +30,7 @@ const LEAST_GRACE: Duration = Duration::from_secs(30);
 
 /// One reading of the clocks, and of a finer one for round-trip times.
 #[derive(Clone, Copy, Debug)]
-pub struct Tick {
+pub struct ClockReading {
     /// What time it is.
     pub now: Now,
     /// The same moment, finer.
@@ -39,7 +39,7 @@ pub struct Tick {
 
 /// What a line has to report; each once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum LinkChange {
     /// It does not answer, for so long.
     Silent(Duration),
     /// It answers, after it had been silent for so long.
@@ -48,7 +48,7 @@ pub enum News {
 
 /// Something that is said until it is answered.
 #[derive(Clone, Debug)]
-struct Letter {
+struct PendingBeat {
     id: u64,
     beat: Beat,
     attempts: u32,
@@ -57,24 +57,24 @@ struct Letter {
 
 /// A datagram whose answer has not come.
 #[derive(Clone, Copy, Debug)]
-struct Question {
+struct OpenRequest {
     letter: u64,
     time: Wall,
-    tale: Tale,
+    tale: ClockSource,
     sent: Mono,
     at: Instant,
 }
 
 /// One connection to one server.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct Session {
     interval: Duration,
-    letters: Vec<Letter>,
+    letters: Vec<PendingBeat>,
     /// The id of the next letter.
     id: u64,
-    open: VecDeque<Question>,
-    stamp: Stamp,
-    quality: Quality,
+    open: VecDeque<OpenRequest>,
+    stamp: TimestampClock,
+    quality: LinkStats,
     /// Since when nothing of what was asked was answered.
     unanswered: Option<Mono>,
     /// How often something new was to be said since then.
@@ -87,17 +87,17 @@ pub struct Line {
     hurried: bool,
 }
 
-impl Line {
+impl Session {
     /// A line over which nothing was said, that promises a beat every `interval` and tells later
     /// times than `told`.
-    pub fn new(interval: Duration, told: Wall) -> Line {
-        Line {
+    pub fn new(interval: Duration, told: Wall) -> Session {
+        Session {
             interval,
             letters: Vec::new(),
             id: 0,
             open: VecDeque::new(),
-            stamp: Stamp::after(told),
-            quality: Quality::default(),
+            stamp: TimestampClock::after(told),
+            quality: LinkStats::default(),
             unanswered: None,
             rounds: 0,
             known: false,
@@ -127,13 +127,13 @@ impl Line {
     /// Has these to say, too.
     pub fn add(&mut self, beats: Vec<Beat>, now: Now) {
         for beat in beats {
-            self.letters.push(Letter { id: self.id, beat, attempts: 0, due: now.mono });
+            self.letters.push(PendingBeat { id: self.id, beat, attempts: 0, due: now.mono });
             self.id += 1;
         }
     }
 
     /// The datagrams whose time has come.
-    pub fn due(&mut self, key: Option<&hmac::Key>, tick: Tick) -> Vec<Vec<u8>> {
+    pub fn due(&mut self, key: Option<&hmac::Key>, tick: ClockReading) -> Vec<Vec<u8>> {
         self.expire(tick.now.mono);
         let mut datagrams = Vec::new();
         for at in 0..self.letters.len() {
@@ -144,7 +144,7 @@ impl Line {
         datagrams
     }
 
-    fn attempt(&mut self, at: usize, key: Option<&hmac::Key>, tick: Tick) -> Vec<u8> {
+    fn attempt(&mut self, at: usize, key: Option<&hmac::Key>, tick: ClockReading) -> Vec<u8> {
         let attempts = self.letters[at].attempts + 1;
         let pause = self.pause(attempts);
         let letter = &mut self.letters[at];
@@ -158,7 +158,7 @@ impl Line {
             self.quality.lost();
         }
         let sent = tick.now.mono;
-        self.open.push_back(Question { letter: letter.id, time, tale, sent, at: tick.at });
+        self.open.push_back(OpenRequest { letter: letter.id, time, tale, sent, at: tick.at });
         self.unanswered.get_or_insert(sent);
         match key {
             Some(key) => wire::sign(key, &json),
@@ -183,8 +183,8 @@ impl Line {
         &mut self,
         bytes: &[u8],
         key: Option<&hmac::Key>,
-        tick: Tick,
-    ) -> Result<Answered, &'static str> {
+        tick: ClockReading,
+    ) -> Result<AckResult, &'static str> {
         let ack = ack::read(bytes, key)?;
         self.expire(tick.now.mono);
         let found = self.open.iter().position(|question| question.time == ack.time);
@@ -198,9 +198,9 @@ impl Line {
         let silence = self.unanswered.take().filter(|_| self.silent);
         self.silent = false;
         let letter = self.letters.iter().position(|letter| letter.id == question.letter);
-        Ok(Answered {
+        Ok(AckResult {
             event: letter.map(|at| self.letters.remove(at).beat.event),
-            news: silence.map(|since| News::Answers(tick.now.mono.since(since))),
+            news: silence.map(|since| LinkChange::Answers(tick.now.mono.since(since))),
         })
     }
 
@@ -216,12 +216,12 @@ impl Line {
     /// Silent is who was asked for longer than hbd waits before it calls a connection overdue: a
     /// few lost datagrams are no news. Who never answered is told of sooner: a name or a key is
     /// wrong, most likely.
-    pub fn news(&mut self, now: Now) -> Option<News> {
+    pub fn news(&mut self, now: Now) -> Option<LinkChange> {
         if self.silent || self.silent_at()? > now.mono {
             return None;
         }
         self.silent = true;
-        self.unanswered.map(|since| News::Silent(now.mono.since(since)))
+        self.unanswered.map(|since| LinkChange::Silent(now.mono.since(since)))
     }
 
     fn silent_at(&self) -> Option<Mono> {
@@ -262,18 +262,18 @@ impl Line {
     }
 
     /// How well it carries.
-    pub fn quality(&self) -> &Quality {
+    pub fn quality(&self) -> &LinkStats {
         &self.quality
     }
 }
 
 /// What an answer told.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answered {
+pub struct AckResult {
     /// What it answered, when that was still to be said.
     pub event: Option<Kind>,
     /// That the line answers again.
-    pub news: Option<News>,
+    pub news: Option<LinkChange>,
 }
 
 /// Loss is that of so many questions.
@@ -281,14 +281,14 @@ const WINDOW: usize = 100;
 
 /// The fate of the latest questions.
 #[derive(Clone, Debug, Default)]
-pub struct Quality {
+pub struct LinkStats {
     /// Whether each was answered, the oldest first.
     fates: VecDeque<bool>,
     /// The smoothed round-trip time (RFC 6298, section 2).
     smooth: Option<Duration>,
 }
 
-impl Quality {
+impl LinkStats {
     /// A question was answered after so long.
     pub fn answered(&mut self, took: Duration) {
         self.smooth = Some(self.smooth.map_or(took, |smooth| (smooth * 7 + took) / 8));
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn loss_is_that_of_the_last_hundred() {
-        let mut quality = Quality::default();
+        let mut quality = LinkStats::default();
         assert_eq!(quality.loss_percent(), None);
         for n in 0..1000 {
             if n % 5 == 0 {
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_round_trip_time_is_smoothed_and_forgotten_when_nothing_is_answered() {
-        let mut quality = Quality::default();
+        let mut quality = LinkStats::default();
         quality.answered(Duration::from_millis(80));
         quality.answered(Duration::from_millis(160));
         assert_eq!(quality.round_trip(), Some(Duration::from_millis(90)));

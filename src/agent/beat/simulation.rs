@@ -5,8 +5,8 @@ use std::collections::BinaryHeap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use super::sender::{Speaker, Voice};
-use super::session::{News, Tick};
+use super::scheduler::{BeatScheduler, HostIdentity};
+use super::session::{ClockReading, LinkChange};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId};
 use crate::heartbeat::fleet::{Fleet, Rules};
@@ -36,7 +36,7 @@ type Flight = (Mono, u64, usize, bool, Vec<u8>);
 
 /// One host, one server, some connections.
 struct Play {
-    speaker: Speaker,
+    speaker: BeatScheduler,
     fleet: Fleet,
     nets: Vec<Net>,
     now: Now,
@@ -51,12 +51,12 @@ struct Play {
     chance: u64,
     metrics: Vec<(String, f64)>,
     events: Vec<Event>,
-    news: Vec<(usize, News)>,
+    news: Vec<(usize, LinkChange)>,
 }
 
-fn voice(interval: Duration) -> Voice {
+fn voice(interval: Duration) -> HostIdentity {
     let key = Some(wire::key(&Secret::new("k")));
-    Voice { host: "web1".into(), boot_id: Some("b1".into()), key, interval }
+    HostIdentity { host: "web1".into(), boot_id: Some("b1".into()), key, interval }
 }
 
 impl Play {
@@ -93,10 +93,10 @@ impl Play {
         (self.chance >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    fn tick(&self) -> Tick {
+    fn tick(&self) -> ClockReading {
         let wall = Wall(self.now.wall.0 + self.ahead);
         let at = self.start + self.now.mono.since(BEGIN.mono);
-        Tick { now: Now { wall, ..self.now }, at }
+        ClockReading { now: Now { wall, ..self.now }, at }
     }
 
     fn fly(&mut self, path: usize, to_server: bool, bytes: Vec<u8>) {
@@ -178,9 +178,9 @@ impl Play {
     }
 }
 
-fn speaker(connections: &[&str], interval: Duration, told: Wall, now: Now) -> Speaker {
+fn speaker(connections: &[&str], interval: Duration, told: Wall, now: Now) -> BeatScheduler {
     let paths = connections.iter().map(|name| (0, (*name).to_owned()));
-    let mut speaker = Speaker::new(voice(interval), paths, told, now);
+    let mut speaker = BeatScheduler::new(voice(interval), paths, told, now);
     (0..connections.len()).for_each(|path| speaker.set_present(path, true));
     speaker
 }
@@ -194,7 +194,7 @@ fn nothing_is_invented_at_twenty_percent_loss_over_ten_hours() {
     play.run(10 * HOUR);
     assert_eq!(play.told(), [""; 0]);
     assert_eq!(play.news, []);
-    // Question or answer is lost.
+    // OpenRequest or answer is lost.
     for path in ["connection_monitor.loss_percent", "connection_monitor.vpn.loss_percent"] {
         let loss = play.metric(path);
         assert!((20.0..55.0).contains(&loss), "{path} is {loss}, about 36 is right");
@@ -236,7 +236,7 @@ fn one_path_cut_is_a_warning_both_are_critical_and_each_returns() {
     play.nets[1] = CUT;
     play.run(5 * MINUTE);
     assert_eq!(play.told(), ["warning web1 vpn overdue"]);
-    assert!(matches!(play.news[..], [(1, News::Silent(_))]), "{:?}", play.news);
+    assert!(matches!(play.news[..], [(1, LinkChange::Silent(_))]), "{:?}", play.news);
     assert!(play.metric("connection_monitor.vpn.loss_percent") > 80.0);
     assert_eq!(play.metric("connection_monitor.loss_percent"), 0.0);
     play.nets[0] = CUT;

@@ -15,12 +15,12 @@ use crate::clock::{Mono, Now, Wall};
 const STEP: u64 = 1000;
 /// An answer comes within so many milliseconds.
 const LATE: u64 = 5000;
-/// Times of one connection differ by a millisecond at least.
+/// CpuTimes of one connection differ by a millisecond at least.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Which tale of the time a datagram tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tale {
+pub enum ClockSource {
     /// Our own clock's.
     #[default]
     Ours,
@@ -30,7 +30,7 @@ pub enum Tale {
 
 /// The times that one connection to one server has used, and those that were answered.
 #[derive(Clone, Debug, Default)]
-pub struct Stamp {
+pub struct TimestampClock {
     /// The last time that was told, by either tale.
     ours: Wall,
     theirs: Wall,
@@ -41,13 +41,13 @@ pub struct Stamp {
     /// hbd's clock when it answered last.
     server: Option<(Mono, Wall)>,
     /// The tale that was answered last.
-    good: Tale,
+    good: ClockSource,
 }
 
-impl Stamp {
+impl TimestampClock {
     /// For a connection over which `told` was the last time that was told.
-    pub fn after(told: Wall) -> Stamp {
-        Stamp { ours: told, ..Stamp::default() }
+    pub fn after(told: Wall) -> TimestampClock {
+        TimestampClock { ours: told, ..TimestampClock::default() }
     }
 
     /// The last time that was told by our tale, or by theirs where that was answered later.
@@ -56,18 +56,18 @@ impl Stamp {
     }
 
     /// The time for the next attempt to tell something, from 1.
-    pub fn next(&mut self, attempt: u32, now: Now) -> (Wall, Tale) {
+    pub fn next(&mut self, attempt: u32, now: Now) -> (Wall, ClockSource) {
         let tale = match (self.good, attempt % 2) {
-            _ if !self.stepped(now) => Tale::Ours,
-            (Tale::Ours, 1) | (Tale::Theirs, 0) => Tale::Ours,
-            _ => Tale::Theirs,
+            _ if !self.stepped(now) => ClockSource::Ours,
+            (ClockSource::Ours, 1) | (ClockSource::Theirs, 0) => ClockSource::Ours,
+            _ => ClockSource::Theirs,
         };
         let time = match tale {
-            Tale::Ours => {
+            ClockSource::Ours => {
                 self.ours = now.wall.max(self.ours + TICK);
                 self.ours
             }
-            Tale::Theirs => {
+            ClockSource::Theirs => {
                 let guess = self.server.map_or(now.wall, |(at, wall)| wall + now.mono.since(at));
                 self.theirs = guess.max(self.answered + TICK).max(self.theirs_rising());
                 self.theirs
@@ -82,16 +82,16 @@ impl Stamp {
     }
 
     /// The datagram of that time and tale was answered by `server`, which is hbd's clock.
-    pub fn answered(&mut self, time: Wall, tale: Tale, server: Wall, now: Now) {
+    pub fn answered(&mut self, time: Wall, tale: ClockSource, server: Wall, now: Now) {
         self.answered = self.answered.max(time);
         self.server = Some((now.mono, server));
         self.good = tale;
         match tale {
             // A time that was lifted above our clock says nothing for it.
-            Tale::Ours if now.wall.0.abs_diff(time.0) <= LATE => self.trusted = Some(now),
-            Tale::Ours => {}
+            ClockSource::Ours if now.wall.0.abs_diff(time.0) <= LATE => self.trusted = Some(now),
+            ClockSource::Ours => {}
             // What our clock said meanwhile was refused.
-            Tale::Theirs => self.ours = time,
+            ClockSource::Theirs => self.ours = time,
         }
         self.theirs = time;
     }
@@ -120,7 +120,7 @@ mod tests {
 
     /// hbd as far as times are concerned, whose clock is right, and a host whose clock is not.
     struct Play {
-        stamp: Stamp,
+        stamp: TimestampClock,
         /// The last time that hbd believed.
         last: Wall,
         now: Now,
@@ -130,7 +130,7 @@ mod tests {
 
     impl Play {
         fn new() -> Play {
-            Play { stamp: Stamp::default(), last: Wall(0), now: BEGIN, ahead: 0 }
+            Play { stamp: TimestampClock::default(), last: Wall(0), now: BEGIN, ahead: 0 }
         }
 
         /// Tries until it is believed; how many attempts that took. `lost` answers do not come.
@@ -164,10 +164,14 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_never_set_is_told_as_it_is() {
-        let mut stamp = Stamp::default();
+        let mut stamp = TimestampClock::default();
         let now = BEGIN.later(MINUTE);
-        assert_eq!(stamp.next(1, now), (now.wall, Tale::Ours));
-        assert_eq!(stamp.next(2, now), (now.wall + TICK, Tale::Ours), "in the same millisecond");
+        assert_eq!(stamp.next(1, now), (now.wall, ClockSource::Ours));
+        assert_eq!(
+            stamp.next(2, now),
+            (now.wall + TICK, ClockSource::Ours),
+            "in the same millisecond"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::metric_name::{hundredths, matches, percent, place, segments};
-use super::probe::Probe;
+use super::probe::TimedProbe;
 
 // Where a plain one has 32 bits, large disks do not fit into it.
 #[cfg(not(target_env = "gnu"))]
@@ -157,7 +157,7 @@ pub fn names<'a>(points: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
 
 /// How full a disk is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Fill {
+pub struct DiskUsage {
     /// Of what programs can use, as df(1) counts it: the blocks that only root may take count on
     /// neither side.
     percent: f64,
@@ -168,7 +168,7 @@ pub struct Fill {
 }
 
 /// The numbers of statvfs(3).
-struct Numbers {
+struct FilesystemStats {
     unit: u64,
     blocks: u64,
     free: u64,
@@ -177,8 +177,8 @@ struct Numbers {
     free_inodes: u64,
 }
 
-impl Numbers {
-    fn fill(&self) -> Option<Fill> {
+impl FilesystemStats {
+    fn fill(&self) -> Option<DiskUsage> {
         let share = |used: u64, left: u64| {
             let total = used as f64 + left as f64;
             (total > 0.0).then(|| hundredths(percent(used as f64, total)))
@@ -186,7 +186,7 @@ impl Numbers {
         // Some filesystems give out what they owe as an enormous unsigned number.
         let available = if self.available > self.blocks { 0 } else { self.available };
         let used = self.blocks.saturating_sub(self.free);
-        Some(Fill {
+        Some(DiskUsage {
             percent: share(used, available)?,
             free: available as f64 * self.unit as f64,
             inodes: share(self.inodes.saturating_sub(self.free_inodes), self.free_inodes)
@@ -195,7 +195,7 @@ impl Numbers {
     }
 }
 
-fn numbers(point: &Path) -> Option<Numbers> {
+fn numbers(point: &Path) -> Option<FilesystemStats> {
     let path = CString::new(point.as_os_str().as_bytes()).ok()?;
     let mut found = MaybeUninit::<statvfs64>::uninit();
     // SAFETY: the path ends with a nul byte, and the structure is written when 0 is returned.
@@ -206,7 +206,7 @@ fn numbers(point: &Path) -> Option<Numbers> {
         found.assume_init()
     };
     #[allow(clippy::unnecessary_cast, reason = "the fields are narrower on some targets")]
-    Some(Numbers {
+    Some(FilesystemStats {
         unit: found.f_frsize as u64,
         blocks: found.f_blocks as u64,
         free: found.f_bfree as u64,
@@ -217,18 +217,18 @@ fn numbers(point: &Path) -> Option<Numbers> {
 }
 
 /// Asked where it is mounted as a directory: a single file that is mounted is no disk.
-fn fill(disk: &Disk) -> Option<Fill> {
+fn fill(disk: &Disk) -> Option<DiskUsage> {
     let point = disk.0.iter().find(|point| point.is_dir())?;
     numbers(point)?.fill()
 }
 
 /// Asks the disks, and waits for none that hangs.
-pub struct Disks(Probe<Disk, Fill>);
+pub struct Disks(TimedProbe<Disk, DiskUsage>);
 
 impl Disks {
     /// None was asked yet.
     pub fn new() -> Disks {
-        Disks(Probe::new("the disk at", fill))
+        Disks(TimedProbe::new("the disk at", fill))
     }
 
     /// The metrics of all disks that answer.
@@ -359,7 +359,7 @@ mod tests {
         }
     }
 
-    const EXT4: Numbers = Numbers {
+    const EXT4: FilesystemStats = FilesystemStats {
         unit: 4096,
         blocks: 1000,
         free: 300,
@@ -377,15 +377,18 @@ mod tests {
 
     #[test]
     fn a_disk_without_a_fixed_number_of_inodes_has_no_share_of_them() {
-        assert_eq!(Numbers { inodes: 0, free_inodes: 0, ..EXT4 }.fill().unwrap().inodes, None);
+        assert_eq!(
+            FilesystemStats { inodes: 0, free_inodes: 0, ..EXT4 }.fill().unwrap().inodes,
+            None
+        );
     }
 
     #[test]
     fn odd_numbers_give_no_nonsense() {
-        assert_eq!(Numbers { blocks: 0, free: 0, available: 0, ..EXT4 }.fill(), None);
-        let owing = Numbers { free: 0, available: u64::MAX - 5, ..EXT4 }.fill().unwrap();
+        assert_eq!(FilesystemStats { blocks: 0, free: 0, available: 0, ..EXT4 }.fill(), None);
+        let owing = FilesystemStats { free: 0, available: u64::MAX - 5, ..EXT4 }.fill().unwrap();
         assert_eq!((owing.percent, owing.free), (100.0, 0.0));
-        let odd = Numbers { free: 5000, free_inodes: 5000, ..EXT4 }.fill().unwrap();
+        let odd = FilesystemStats { free: 5000, free_inodes: 5000, ..EXT4 }.fill().unwrap();
         assert_eq!((odd.percent, odd.inodes), (0.0, Some(0.0)));
     }
 

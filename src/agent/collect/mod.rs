@@ -18,11 +18,11 @@ use log::warn;
 
 use crate::clock::{Mono, Now};
 use disks::Disks;
-use network::Counters;
-use proc::Times;
+use network::InterfaceCounters;
+use proc::CpuTimes;
 use sensors::Sensors;
-pub use settings::{Monitor, Settings};
-use units::Units;
+pub use settings::{CollectSettings, MetricGroup};
+use units::FailedUnits;
 
 /// Readings closer to each other, in milliseconds, are one reading: the kernel counts processor
 /// time in hundredths of a second, and a shorter span would tell more of that than of the machine.
@@ -34,19 +34,19 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 
 /// Reads the figures of this machine; it remembers the last reading, because a rate needs two.
 pub struct Collector {
-    settings: Settings,
-    times: Option<Times>,
-    counters: Option<(Mono, BTreeMap<String, Counters>)>,
+    settings: CollectSettings,
+    times: Option<CpuTimes>,
+    counters: Option<(Mono, BTreeMap<String, InterfaceCounters>)>,
     processes: Option<(Mono, Vec<(String, f64)>)>,
     disks: Disks,
     sensors: Sensors,
-    units: Option<Units>,
+    units: Option<FailedUnits>,
     last: Option<(Mono, Vec<(String, f64)>)>,
 }
 
 impl Collector {
     /// One that has read nothing yet. It starts a thread where systemd is to be asked.
-    pub fn new(settings: &Settings) -> Collector {
+    pub fn new(settings: &CollectSettings) -> Collector {
         Collector {
             settings: settings.clone(),
             times: None,
@@ -71,7 +71,7 @@ impl Collector {
             return metrics.clone();
         }
         let mut metrics = Vec::new();
-        for monitor in Monitor::ALL {
+        for monitor in MetricGroup::ALL {
             if !self.settings.without.contains(&monitor) {
                 let found = self.ask(monitor, now).into_iter();
                 metrics.extend(found.map(|(name, value)| (format!("{monitor}.{name}"), value)));
@@ -84,25 +84,25 @@ impl Collector {
     }
 
     /// Names without the monitor's own, and values.
-    fn ask(&mut self, monitor: Monitor, now: Now) -> Vec<(String, f64)> {
+    fn ask(&mut self, monitor: MetricGroup, now: Now) -> Vec<(String, f64)> {
         match monitor {
-            Monitor::Cpu => self.cpu(),
-            Monitor::Disk => {
+            MetricGroup::Cpu => self.cpu(),
+            MetricGroup::Disk => {
                 // Bytes: a mount point need not be UTF-8.
                 let mounts = fs::read(self.settings.proc.join("self/mountinfo"));
                 self.disks.ask(&mounts.unwrap_or_default(), &self.settings.excluded_mounts)
             }
-            Monitor::Load => proc::load(&self.proc("loadavg"), &self.proc("stat")),
-            Monitor::Memory => proc::memory(&self.proc("meminfo")),
-            Monitor::Network => self.network(now.mono),
-            Monitor::Process => self.processes(now.mono),
-            Monitor::Swap => proc::swap(&self.proc("meminfo")),
-            Monitor::Systemd => {
+            MetricGroup::Load => proc::load(&self.proc("loadavg"), &self.proc("stat")),
+            MetricGroup::Memory => proc::memory(&self.proc("meminfo")),
+            MetricGroup::Network => self.network(now.mono),
+            MetricGroup::Process => self.processes(now.mono),
+            MetricGroup::Swap => proc::swap(&self.proc("meminfo")),
+            MetricGroup::Systemd => {
                 let failed = self.units.as_ref().and_then(|units| units.failed(now));
                 failed.map(|failed| ("failed_units".to_owned(), failed)).into_iter().collect()
             }
-            Monitor::Temperature => self.sensors.ask(&self.settings.sys),
-            Monitor::Uptime => proc::uptime(&self.proc("uptime")),
+            MetricGroup::Temperature => self.sensors.ask(&self.settings.sys),
+            MetricGroup::Uptime => proc::uptime(&self.proc("uptime")),
         }
     }
 
@@ -145,11 +145,11 @@ impl Collector {
 }
 
 /// Where the machine was booted with systemd (sd_booted(3)).
-fn units(settings: &Settings) -> Option<Units> {
-    let wanted = !settings.without.contains(&Monitor::Systemd);
+fn units(settings: &CollectSettings) -> Option<FailedUnits> {
+    let wanted = !settings.without.contains(&MetricGroup::Systemd);
     let booted = Path::new("/run/systemd/system").is_dir();
     let systemctl = settings.systemctl.clone().filter(|_| wanted && booted)?;
-    match Units::start(systemctl) {
+    match FailedUnits::start(systemctl) {
         Ok(units) => Some(units),
         Err(why) => {
             warn!("failed units are left out: no thread can be started: {why}");
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     /// A container that began a while ago: no guests, no temperatures, no swap.
-    fn container() -> (tempfile::TempDir, Settings) {
+    fn container() -> (tempfile::TempDir, CollectSettings) {
         let folder = tempfile::tempdir().unwrap();
         for (path, text) in [
             ("stat", "cpu  100 0 50 850 0 0 0 0 0 0\ncpu0 100 0 50 850 0 0 0 0 0 0\n"),
@@ -184,11 +184,11 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let settings = Settings {
+        let settings = CollectSettings {
             proc: folder.path().into(),
             sys: folder.path().join("sys"),
             systemctl: None,
-            ..Settings::default()
+            ..CollectSettings::default()
         };
         (folder, settings)
     }
@@ -279,11 +279,11 @@ mod tests {
     fn what_is_off_is_not_told_and_what_is_not_there_neither() {
         let (_folder, settings) = container();
         let without =
-            Monitor::ALL.into_iter().filter(|monitor| *monitor != Monitor::Load).collect();
-        let only_load = Settings { without, ..settings.clone() };
+            MetricGroup::ALL.into_iter().filter(|monitor| *monitor != MetricGroup::Load).collect();
+        let only_load = CollectSettings { without, ..settings.clone() };
         let metrics = Collector::new(&only_load).collect(later(0));
         assert_eq!(metrics.len(), 4, "{metrics:?}");
-        let nothing = Settings { proc: "/nonexistent".into(), ..settings };
+        let nothing = CollectSettings { proc: "/nonexistent".into(), ..settings };
         let mut collector = Collector::new(&nothing);
         assert_eq!(collector.collect(later(0)), []);
         assert_eq!(collector.collect(later(10)), []);
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_read_in_order_and_each_path_once() {
-        let mut collector = Collector::new(&Settings::default());
+        let mut collector = Collector::new(&CollectSettings::default());
         let now = Now::read();
         collector.collect(now);
         let metrics = collector.collect(now.later(Duration::from_secs(10)));

@@ -9,16 +9,16 @@ use super::metric_name::{matches, segments};
 /// metrics of a host.
 const MOST: usize = 32;
 
-/// Counters of an interface since it was made.
+/// InterfaceCounters of an interface since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counters {
+pub struct InterfaceCounters {
     received: u64,
     sent: u64,
     errors: u64,
 }
 
 /// The counters of each interface that is not excluded.
-pub fn parse(dev: &str, excluded: &[String]) -> BTreeMap<String, Counters> {
+pub fn parse(dev: &str, excluded: &[String]) -> BTreeMap<String, InterfaceCounters> {
     let of_line = |line: &str| {
         // Old kernels leave no blank behind the colon; an alias has one in its name.
         let (name, rest) = line.rsplit_once(':')?;
@@ -29,7 +29,7 @@ pub fn parse(dev: &str, excluded: &[String]) -> BTreeMap<String, Counters> {
             return None;
         };
         let errors = errors_received.saturating_add(errors_sent);
-        Some((name.trim().to_owned(), Counters { received, sent, errors }))
+        Some((name.trim().to_owned(), InterfaceCounters { received, sent, errors }))
     };
     let told = |name: &str| !excluded.iter().any(|pattern| matches(pattern, name));
     dev.lines().filter_map(of_line).filter(|(name, _)| told(name)).take(MOST).collect()
@@ -40,8 +40,8 @@ pub fn parse(dev: &str, excluded: &[String]) -> BTreeMap<String, Counters> {
 /// A counter that went backwards belongs to an interface that was made anew, or passed its 32
 /// bits; nobody knows which, and there is no rate until the next reading.
 pub fn rates(
-    earlier: &BTreeMap<String, Counters>,
-    later: &BTreeMap<String, Counters>,
+    earlier: &BTreeMap<String, InterfaceCounters>,
+    later: &BTreeMap<String, InterfaceCounters>,
     between: Duration,
 ) -> Vec<(String, f64)> {
     let seconds = between.as_secs_f64();

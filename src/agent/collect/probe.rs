@@ -17,7 +17,7 @@ const STACK: usize = 64 * 1024;
 
 /// Asks one question about many things. What did not answer is not asked again before it has:
 /// never more threads than things, however long they hang.
-pub struct Probe<Q, T> {
+pub struct TimedProbe<Q, T> {
     /// What a thing is, for the log.
     what: &'static str,
     question: fn(&Q) -> Option<T>,
@@ -26,10 +26,10 @@ pub struct Probe<Q, T> {
     hanging: Vec<(String, Receiver<Option<T>>)>,
 }
 
-impl<Q: Clone + Display + Send + 'static, T: Send + 'static> Probe<Q, T> {
+impl<Q: Clone + Display + Send + 'static, T: Send + 'static> TimedProbe<Q, T> {
     /// A question that was not asked yet.
-    pub fn new(what: &'static str, question: fn(&Q) -> Option<T>) -> Probe<Q, T> {
-        Probe { what, question, patience: PATIENCE, hanging: Vec::new() }
+    pub fn new(what: &'static str, question: fn(&Q) -> Option<T>) -> TimedProbe<Q, T> {
+        TimedProbe { what, question, patience: PATIENCE, hanging: Vec::new() }
     }
 
     /// An answer for each thing, in order; none for what hangs or has none.
@@ -151,7 +151,7 @@ mod tests {
         things.push(file("c"));
         things.push("/nonexistent".into());
 
-        let mut probe = Probe::new("the file", first_byte);
+        let mut probe = TimedProbe::new("the file", first_byte);
         assert_eq!(shown(&probe.ask(&things)), "a-c-");
         for _ in 0..20 {
             assert_eq!(shown(&probe.ask(&things)), "a-c-");
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn when_everything_hangs_most_of_it_waits_for_the_next_round() {
         let (_folder, things) = pipes(&["0", "1", "2", "3", "4", "5", "6"]);
-        let mut probe = Probe::new("the file", first_byte);
+        let mut probe = TimedProbe::new("the file", first_byte);
         probe.patience = Duration::from_millis(50);
         assert_eq!(shown(&probe.ask(&things)), "-------");
         assert_eq!(probe.hanging.len(), MOST_HANGING);

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::metric_name::segments;
-use super::probe::Probe;
+use super::probe::TimedProbe;
 
 /// The most sensors that are told of.
 const MOST: usize = 32;
@@ -27,26 +27,26 @@ impl fmt::Display for Chip {
 }
 
 /// What a chip is called, and its sensors: what they are called, and degrees Celsius.
-struct Reading {
+struct ChipReading {
     chip: String,
     sensors: Vec<(String, f64)>,
 }
 
 /// Asks the sensors, and waits for none that hangs: some sit behind slow buses, and the
 /// controllers of dying disks.
-pub struct Sensors(Probe<Chip, Reading>);
+pub struct Sensors(TimedProbe<Chip, ChipReading>);
 
 impl Sensors {
     /// None was asked yet.
     pub fn new() -> Sensors {
-        Sensors(Probe::new("the sensor", read))
+        Sensors(TimedProbe::new("the sensor", read))
     }
 
     /// The metrics of all sensors that answer.
     pub fn ask(&mut self, sys: &Path) -> Vec<(String, f64)> {
         let chips = chips(sys);
         let answers = self.0.ask(&chips);
-        let told: Vec<(&Chip, Reading)> =
+        let told: Vec<(&Chip, ChipReading)> =
             chips.iter().zip(answers).filter_map(|(chip, answer)| Some((chip, answer?))).collect();
         // Most zones are there a second time, as chips of the same name.
         let chip_names: Vec<String> = told
@@ -95,11 +95,11 @@ fn numbered(folder: &Path, prefix: &str, suffix: &str) -> Vec<(u32, PathBuf)> {
     entries.filter_map(of_entry).collect()
 }
 
-fn read(chip: &Chip) -> Option<Reading> {
+fn read(chip: &Chip) -> Option<ChipReading> {
     if chip.zone {
         let name = word(&chip.folder.join("type"))?;
         let sensors = vec![(name.clone(), celsius(&chip.folder.join("temp"))?)];
-        return Some(Reading { chip: name, sensors });
+        return Some(ChipReading { chip: name, sensors });
     }
     let name = word(&chip.folder.join("name"))?;
     let mut inputs = numbered(&chip.folder, "temp", "_input");
@@ -118,7 +118,7 @@ fn read(chip: &Chip) -> Option<Reading> {
         };
         Some((sensor, celsius(&input)?))
     });
-    Some(Reading { sensors: sensors.collect(), chip: name })
+    Some(ChipReading { sensors: sensors.collect(), chip: name })
 }
 
 fn word(path: &Path) -> Option<String> {

@@ -26,17 +26,17 @@ const FRESH: Duration = Duration::from_secs(150);
 type Latest = Arc<Mutex<Option<(Mono, f64)>>>;
 
 /// Asks as long as it lives.
-pub struct Units {
+pub struct FailedUnits {
     latest: Latest,
     _stopper: StopSource,
 }
 
-impl Units {
+impl FailedUnits {
     /// Starts asking.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(systemctl: PathBuf) -> std::io::Result<Units> {
+    pub fn start(systemctl: PathBuf) -> std::io::Result<FailedUnits> {
         let (stopper, stop) = Stop::channel();
         let latest = Latest::default();
         let shared = latest.clone();
@@ -44,7 +44,7 @@ impl Units {
             let _vital = AbortOnPanic;
             watch(&systemctl, &shared, &stop);
         })?;
-        Ok(Units { latest, _stopper: stopper })
+        Ok(FailedUnits { latest, _stopper: stopper })
     }
 
     /// The last answer, unless it is old.
@@ -116,7 +116,7 @@ mod tests {
     fn the_number_is_taken_and_kept_until_it_is_old() {
         let folder = tempfile::tempdir().unwrap();
         let says = r#"test "$*" = "show --property=NFailedUnits" && echo NFailedUnits=3"#;
-        let units = Units::start(script(&folder, says)).unwrap();
+        let units = FailedUnits::start(script(&folder, says)).unwrap();
         let begin = Instant::now();
         while units.failed(Now::read()).is_none() {
             assert!(begin.elapsed() < Duration::from_secs(30));

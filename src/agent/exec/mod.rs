@@ -12,38 +12,38 @@ use std::process::{Child, Command, ExitStatus};
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use super::cli::Job;
+use super::cli::ExecArgs;
 use super::collect::metric_name::segment;
 use crate::clock::{Now, Wall, words};
-use reporter::Telling;
+use reporter::Reporter;
 
 /// The longest text of a message.
 const LONGEST: usize = 500;
 
 /// How a job ended, and what of it could not be told.
-pub struct Ended {
+pub struct JobExit {
     /// Its exit code; 128 and the signal that killed it; 127 or 126 when it could not be started.
     pub code: u8,
     /// Why it was not started, and why which server was not told.
     pub complaints: Vec<String>,
 }
 
-/// Runs the job with our own input and outputs. Signals that are sent to us are passed on to it.
-pub fn run(job: Job) -> Ended {
+/// Runs the job with our own input and outputs. BlockedSignals that are sent to us are passed on to it.
+pub fn run(job: ExecArgs) -> JobExit {
     let name = job.name.clone().unwrap_or_else(|| file_name(&job.command));
     let begin = (Now::read().wall, Instant::now());
     // Before any thread: what is blocked here is blocked in all of them.
-    let signals = Signals::block();
-    let telling = Telling::start(job.errand, &segment(&name), begin.0);
+    let signals = BlockedSignals::block();
+    let telling = Reporter::start(job.errand, &segment(&name), begin.0);
     let outcome = match spawn(&job.command, &signals) {
         Ok(child) => attend(child, &signals),
-        Err(why) => Outcome::Unstarted(why),
+        Err(why) => JobOutcome::NotStarted(why),
     };
     signals.release();
-    let report = Report { name, outcome, started: begin.0, took: begin.1.elapsed() };
+    let report = FinishedJob { name, outcome, started: begin.0, took: begin.1.elapsed() };
     let (code, complaint) = (report.outcome.code(), report.complaint(&job.command));
     let complaints = complaint.into_iter().chain(telling.end(&report)).collect();
-    Ended { code, complaints }
+    JobExit { code, complaints }
 }
 
 fn file_name(command: &[OsString]) -> String {
@@ -51,7 +51,7 @@ fn file_name(command: &[OsString]) -> String {
     Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
 }
 
-fn spawn(command: &[OsString], signals: &Signals) -> std::io::Result<Child> {
+fn spawn(command: &[OsString], signals: &BlockedSignals) -> std::io::Result<Child> {
     let (program, arguments) = command.split_first().ok_or(ErrorKind::InvalidInput)?;
     let mut job = Command::new(program);
     job.args(arguments);
@@ -60,14 +60,14 @@ fn spawn(command: &[OsString], signals: &Signals) -> std::io::Result<Child> {
 }
 
 /// Waits until the job has ended, and passes signals on.
-fn attend(mut child: Child, signals: &Signals) -> Outcome {
+fn attend(mut child: Child, signals: &BlockedSignals) -> JobOutcome {
     loop {
         match child.try_wait() {
-            Ok(Some(status)) => return Outcome::Ended(status),
+            Ok(Some(status)) => return JobOutcome::Exited(status),
             Ok(None) => {}
-            Err(why) => return Outcome::Lost(why),
+            Err(why) => return JobOutcome::Lost(why),
         }
-        if let Caught::Sent(signal) = signals.wait() {
+        if let CaughtSignal::Sent(signal) = signals.wait() {
             pass_on(&child, signal);
         }
     }
@@ -75,45 +75,45 @@ fn attend(mut child: Child, signals: &Signals) -> Outcome {
 
 /// How a job ended.
 #[derive(Debug)]
-enum Outcome {
-    Ended(ExitStatus),
+enum JobOutcome {
+    Exited(ExitStatus),
     /// It never began.
-    Unstarted(std::io::Error),
+    NotStarted(std::io::Error),
     /// Nobody knows.
     Lost(std::io::Error),
 }
 
-impl Outcome {
+impl JobOutcome {
     /// As a shell would have it (env(1), sh(1)).
     fn code(&self) -> u8 {
         let code = match self {
-            Outcome::Ended(status) => {
+            JobOutcome::Exited(status) => {
                 status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1)
             }
-            Outcome::Unstarted(why) if why.kind() == ErrorKind::NotFound => 127,
-            Outcome::Unstarted(_) => 126,
-            Outcome::Lost(_) => 1,
+            JobOutcome::NotStarted(why) if why.kind() == ErrorKind::NotFound => 127,
+            JobOutcome::NotStarted(_) => 126,
+            JobOutcome::Lost(_) => 1,
         };
         u8::try_from(code).unwrap_or(u8::MAX)
     }
 }
 
 /// A job that has ended.
-struct Report {
+struct FinishedJob {
     name: String,
-    outcome: Outcome,
+    outcome: JobOutcome,
     started: Wall,
     took: Duration,
 }
 
-impl Report {
+impl FinishedJob {
     /// What is told of one that failed.
     fn message(&self) -> Option<String> {
         let how = match &self.outcome {
-            Outcome::Ended(status) if status.success() => return None,
-            Outcome::Unstarted(why) => format!("could not be started: {why}"),
-            Outcome::Lost(why) => format!("was lost sight of after {}: {why}", words(self.took)),
-            Outcome::Ended(status) => match status.signal() {
+            JobOutcome::Exited(status) if status.success() => return None,
+            JobOutcome::NotStarted(why) => format!("could not be started: {why}"),
+            JobOutcome::Lost(why) => format!("was lost sight of after {}: {why}", words(self.took)),
+            JobOutcome::Exited(status) => match status.signal() {
                 Some(signal) => format!("was killed by signal {signal} after {}", words(self.took)),
                 None => format!(
                     "failed with exit code {} after {}",
@@ -130,9 +130,9 @@ impl Report {
     fn complaint(&self, command: &[OsString]) -> Option<String> {
         let shown = command.first().map_or(OsStr::new(""), OsString::as_os_str).display();
         match &self.outcome {
-            Outcome::Unstarted(why) => Some(format!("cannot run {shown}: {why}")),
-            Outcome::Lost(why) => Some(format!("cannot wait for {shown}: {why}")),
-            Outcome::Ended(_) => None,
+            JobOutcome::NotStarted(why) => Some(format!("cannot run {shown}: {why}")),
+            JobOutcome::Lost(why) => Some(format!("cannot wait for {shown}: {why}")),
+            JobOutcome::Exited(_) => None,
         }
     }
 
@@ -157,23 +157,23 @@ fn unix(time: Wall) -> f64 {
 const PASSED_ON: [i32; 6] =
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
 
-/// Signals that wait until they are asked for.
-pub struct Signals {
+/// BlockedSignals that wait until they are asked for.
+pub struct BlockedSignals {
     wanted: libc::sigset_t,
     before: libc::sigset_t,
 }
 
 /// What came.
-pub enum Caught {
+pub enum CaughtSignal {
     /// Somebody sent that to us.
     Sent(i32),
     /// The job may have ended, or its terminal has told it by itself.
     Other,
 }
 
-impl Signals {
+impl BlockedSignals {
     /// From now on, here and in threads that are started later, signals wait.
-    pub fn block() -> Signals {
+    pub fn block() -> BlockedSignals {
         let mut wanted = MaybeUninit::uninit();
         let mut before = MaybeUninit::uninit();
         // SAFETY: both sets are live; sigemptyset(3) writes the first and pthread_sigmask(3) the
@@ -187,7 +187,7 @@ impl Signals {
             let blocked =
                 libc::pthread_sigmask(libc::SIG_BLOCK, wanted.as_ptr(), before.as_mut_ptr());
             assert_eq!(blocked, 0, "these signals exist");
-            Signals { wanted: wanted.assume_init(), before: before.assume_init() }
+            BlockedSignals { wanted: wanted.assume_init(), before: before.assume_init() }
         }
     }
 
@@ -206,21 +206,25 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    pub fn wait(&self) -> Caught {
+    pub fn wait(&self) -> CaughtSignal {
         let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
         // SAFETY: both are live; the second is written when a signal is returned (sigwaitinfo(2)).
         let (signal, code) = unsafe {
             match libc::sigwaitinfo(&self.wanted, info.as_mut_ptr()) {
                 signal @ 1.. => (signal, info.assume_init().si_code),
-                _ => return Caught::Other,
+                _ => return CaughtSignal::Other,
             }
         };
         // What comes from the kernel, as on Ctrl-C, went to all in front of the terminal: the job
         // has it already. What processes send has a code up to 0.
-        if signal == libc::SIGCHLD || code > 0 { Caught::Other } else { Caught::Sent(signal) }
+        if signal == libc::SIGCHLD || code > 0 {
+            CaughtSignal::Other
+        } else {
+            CaughtSignal::Sent(signal)
+        }
     }
 
-    /// Signals do again what they did: from now on they end us.
+    /// BlockedSignals do again what they did: from now on they end us.
     pub fn release(self) {
         // SAFETY: the set is the one that was there before; nothing is written.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
@@ -239,22 +243,22 @@ pub fn pass_on(child: &Child, signal: i32) {
 mod tests {
     use super::*;
 
-    fn report(outcome: Outcome) -> Report {
+    fn report(outcome: JobOutcome) -> FinishedJob {
         let took = Duration::from_millis(303_250);
-        Report { name: "backup.sh".into(), outcome, started: Wall(1_795_291_928_667), took }
+        FinishedJob { name: "backup.sh".into(), outcome, started: Wall(1_795_291_928_667), took }
     }
 
     #[test]
     fn a_job_that_failed_says_how_and_after_how_long() {
-        let status = |raw| Outcome::Ended(ExitStatus::from_raw(raw));
-        let not_found = || Outcome::Unstarted(ErrorKind::NotFound.into());
+        let status = |raw| JobOutcome::Exited(ExitStatus::from_raw(raw));
+        let not_found = || JobOutcome::NotStarted(ErrorKind::NotFound.into());
         for (outcome, code, message) in [
             (status(0), 0, None),
             (status(3 << 8), 3, Some("job backup.sh failed with exit code 3 after 5 min 3 s")),
             (status(9), 137, Some("job backup.sh was killed by signal 9 after 5 min 3 s")),
             (not_found(), 127, Some("job backup.sh could not be started: entity not found")),
             (
-                Outcome::Unstarted(ErrorKind::PermissionDenied.into()),
+                JobOutcome::NotStarted(ErrorKind::PermissionDenied.into()),
                 126,
                 Some("job backup.sh could not be started: permission denied"),
             ),
@@ -262,7 +266,7 @@ mod tests {
             let report = report(outcome);
             assert_eq!((report.outcome.code(), report.message().as_deref()), (code, message));
         }
-        let long = Report { name: "ä".repeat(900), ..report(status(256)) };
+        let long = FinishedJob { name: "ä".repeat(900), ..report(status(256)) };
         assert_eq!(long.message().unwrap().chars().count(), LONGEST);
     }
 
@@ -277,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_end_tells_the_beginning_too() {
-        let metrics = report(Outcome::Ended(ExitStatus::from_raw(256))).metrics();
+        let metrics = report(JobOutcome::Exited(ExitStatus::from_raw(256))).metrics();
         assert_eq!(
             metrics,
             [

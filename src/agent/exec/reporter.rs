@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::{Report, unix};
-use crate::agent::cli::Errand;
-use crate::agent::send::Parcel;
+use super::{FinishedJob, unix};
+use crate::agent::cli::SendArgs;
+use crate::agent::send::SendCommand;
 use crate::clock::{Wall, words};
 use crate::heartbeat::datagram::Kind;
 use crate::thread::{Stop, StopSource};
@@ -23,20 +23,20 @@ const LATE: Duration = Duration::from_secs(2);
 /// A thread for each server, so that none waits for another. It tells the beginning until that is
 /// answered or the job has ended, and only then the end: the other way round, the job would run
 /// for ever.
-pub struct Telling {
+pub struct Reporter {
     job: String,
-    errand: Errand,
+    errand: SendArgs,
     wait: Duration,
     /// Its drop ends the telling of the beginning.
     began: StopSource,
-    ends: BTreeMap<String, Sender<Vec<Errand>>>,
+    ends: BTreeMap<String, Sender<Vec<SendArgs>>>,
     told: Receiver<(String, Vec<String>)>,
     complaints: Vec<String>,
 }
 
-impl Telling {
+impl Reporter {
     /// Begins to tell that the job called `job` began.
-    pub fn start(errand: Errand, job: &str, at: Wall) -> Telling {
+    pub fn start(errand: SendArgs, job: &str, at: Wall) -> Reporter {
         let (began, stop) = Stop::channel();
         let (tell, told) = unbounded();
         let wait = errand.wait.unwrap_or(WAIT);
@@ -45,10 +45,10 @@ impl Telling {
         let (mut ends, mut complaints) = (BTreeMap::new(), Vec::new());
         for server in &errand.servers {
             let mut start =
-                Errand { servers: vec![server.clone()], wait: Some(wait), ..errand.clone() };
+                SendArgs { servers: vec![server.clone()], wait: Some(wait), ..errand.clone() };
             start.metrics.extend(metrics.map(|(what, value)| (format!("{job}.{what}"), value)));
             let (end, ended) = bounded(1);
-            let line = Line { server: server.to_string(), start, wait, ended };
+            let line = ServerReporter { server: server.to_string(), start, wait, ended };
             let (stop, tell) = (stop.clone(), tell.clone());
             let go = move || {
                 let server = line.server.clone();
@@ -61,17 +61,17 @@ impl Telling {
                 }
             }
         }
-        Telling { job, errand, wait, began, ends, told, complaints }
+        Reporter { job, errand, wait, began, ends, told, complaints }
     }
 
     /// Tells the end, and waits until it is answered, for as long as the operator wants. What
     /// could not be told.
-    pub fn end(self, report: &Report) -> Vec<String> {
+    pub fn end(self, report: &FinishedJob) -> Vec<String> {
         drop(self.began);
         let mut end = self.errand.clone();
         let metrics = report.metrics().map(|(what, value)| (format!("{}.{what}", self.job), value));
         end.metrics.extend(metrics);
-        let message = report.message().map(|text| Errand {
+        let message = report.message().map(|text| SendArgs {
             event: Kind::Message,
             message: Some(text),
             metrics: BTreeMap::new(),
@@ -79,7 +79,7 @@ impl Telling {
             ..self.errand
         });
         // The message first: it is what somebody must hear.
-        let errands: Vec<Errand> = message.into_iter().chain([end]).collect();
+        let errands: Vec<SendArgs> = message.into_iter().chain([end]).collect();
         let mut silent = self.ends;
         for end in silent.values() {
             let _ = end.send(errands.clone());
@@ -101,18 +101,18 @@ impl Telling {
 }
 
 /// What is told to one server.
-struct Line {
+struct ServerReporter {
     server: String,
-    start: Errand,
+    start: SendArgs,
     wait: Duration,
-    ended: Receiver<Vec<Errand>>,
+    ended: Receiver<Vec<SendArgs>>,
 }
 
-impl Line {
+impl ServerReporter {
     /// What could not be told. When the beginning could not, the end says it again.
     fn go(self, stop: &Stop) -> Vec<String> {
         let servers = self.start.servers.clone();
-        if let Ok(parcel) = Parcel::pack(self.start) {
+        if let Ok(parcel) = SendCommand::pack(self.start) {
             parcel.send_until(stop);
         }
         let errands = self.ended.recv().unwrap_or_default();
@@ -120,8 +120,8 @@ impl Line {
         let mut complaints = Vec::new();
         for errand in errands {
             let left = until.saturating_duration_since(Instant::now()).max(LEAST.min(self.wait));
-            let errand = Errand { servers: servers.clone(), wait: Some(left), ..errand };
-            match Parcel::pack(errand) {
+            let errand = SendArgs { servers: servers.clone(), wait: Some(left), ..errand };
+            match SendCommand::pack(errand) {
                 Ok(parcel) => complaints.extend(parcel.send().into_iter().filter_map(Result::err)),
                 Err(why) => complaints.push(why),
             }

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use crate::clock::{Mono, Now};
 use crate::process;
 use crate::thread::{AbortOnPanic, Stop};
-use run::{Run, Troubles};
+use run::{PluginErrorLog, PluginRun};
 
 /// The most own metrics that are told: hbd keeps 512 of a host.
 const MOST: usize = 256;
 
 /// Which programs are run, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct PluginSettings {
     /// Where they are; it need not exist.
     pub directory: PathBuf,
     /// The time from one round to the next.
@@ -30,9 +30,9 @@ pub struct Settings {
     pub deadline: Duration,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for PluginSettings {
+    fn default() -> PluginSettings {
+        PluginSettings {
             directory: "/etc/hbc/metrics.d".into(),
             interval: Duration::from_secs(60),
             deadline: Duration::from_secs(10),
@@ -42,24 +42,25 @@ impl Default for Settings {
 
 /// What each program said last, and when; by the order in which they are run.
 #[derive(Default)]
-struct Results {
+struct PluginResults {
     by_program: BTreeMap<PathBuf, (Mono, Vec<(String, f64)>)>,
 }
 
 /// Runs the programs until it is stopped.
-pub struct Own {
-    settings: Settings,
-    results: Arc<Mutex<Results>>,
+pub struct Plugins {
+    settings: PluginSettings,
+    results: Arc<Mutex<PluginResults>>,
 }
 
-impl Own {
+impl Plugins {
     /// Starts the thread that runs them, the first time at once. It ends soon after `stop`.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(settings: &Settings, stop: Stop) -> std::io::Result<Own> {
-        let own = Own { settings: settings.clone(), results: Arc::default() };
-        let mut round = Round { settings: settings.clone(), troubles: Troubles::default() };
+    pub fn start(settings: &PluginSettings, stop: Stop) -> std::io::Result<Plugins> {
+        let own = Plugins { settings: settings.clone(), results: Arc::default() };
+        let mut round =
+            PluginRunner { settings: settings.clone(), troubles: PluginErrorLog::default() };
         let results = own.results.clone();
         thread::Builder::new().name("own-metrics".into()).spawn(move || {
             let _vital = AbortOnPanic;
@@ -89,9 +90,10 @@ impl Own {
 }
 
 /// Runs all programs once, one after the other, and gives what they say.
-pub fn once(settings: &Settings, stop: &Stop) -> Vec<(String, f64)> {
+pub fn once(settings: &PluginSettings, stop: &Stop) -> Vec<(String, f64)> {
     let results = Mutex::default();
-    Round { settings: settings.clone(), troubles: Troubles::default() }.go(&results, stop);
+    PluginRunner { settings: settings.clone(), troubles: PluginErrorLog::default() }
+        .go(&results, stop);
     let results = std::mem::take(&mut lock(&results).by_program);
     merged(results.into_values().flat_map(|(_, metrics)| metrics))
 }
@@ -101,18 +103,18 @@ fn merged(metrics: impl Iterator<Item = (String, f64)>) -> Vec<(String, f64)> {
     metrics.collect::<BTreeMap<_, _>>().into_iter().take(MOST).collect()
 }
 
-fn lock(results: &Mutex<Results>) -> MutexGuard<'_, Results> {
+fn lock(results: &Mutex<PluginResults>) -> MutexGuard<'_, PluginResults> {
     results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// One turn of all programs after the other, with what was logged about them in earlier ones.
-struct Round {
-    settings: Settings,
-    troubles: Troubles,
+struct PluginRunner {
+    settings: PluginSettings,
+    troubles: PluginErrorLog,
 }
 
-impl Round {
-    fn go(&mut self, results: &Mutex<Results>, stop: &Stop) {
+impl PluginRunner {
+    fn go(&mut self, results: &Mutex<PluginResults>, stop: &Stop) {
         let found = run::find(&self.settings.directory);
         self.troubles.refuse(&found.refused);
         lock(results).by_program.retain(|path, _| found.programs.contains(path));
@@ -131,7 +133,7 @@ impl Round {
 }
 
 /// Without a shell, without arguments, in a process group of its own that is killed as a whole.
-fn run(path: &Path, deadline: Duration, stop: &Stop) -> Run {
+fn run(path: &Path, deadline: Duration, stop: &Stop) -> PluginRun {
     let begin = Instant::now();
     let mut command = Command::new(path);
     // A plugin that speaks the operator's language would write decimal commas.
@@ -139,17 +141,17 @@ fn run(path: &Path, deadline: Duration, stop: &Stop) -> Run {
     let finished = process::run_until(&mut command, "", deadline, Some(stop));
     let took = begin.elapsed();
     match finished {
-        Ok(finished) if finished.timed_out => Run::hanging(took),
-        Ok(finished) => Run {
+        Ok(finished) if finished.timed_out => PluginRun::hanging(took),
+        Ok(finished) => PluginRun {
             code: finished.code.or(finished.signal.map(|signal| 128 + signal)).unwrap_or_default(),
             took,
             stdout: finished.stdout,
             stderr: finished.stderr,
-            ..Run::default()
+            ..PluginRun::default()
         },
         Err(why) => {
             let code = if why.kind() == ErrorKind::NotFound { 127 } else { 126 };
-            Run { code, took, unstarted: Some(why.to_string()), ..Run::default() }
+            PluginRun { code, took, unstarted: Some(why.to_string()), ..PluginRun::default() }
         }
     }
 }
@@ -170,8 +172,8 @@ mod tests {
         assert!(done.success());
     }
 
-    fn settings(folder: &tempfile::TempDir) -> Settings {
-        Settings {
+    fn settings(folder: &tempfile::TempDir) -> PluginSettings {
+        PluginSettings {
             directory: folder.path().into(),
             interval: Duration::from_secs(1),
             deadline: Duration::from_secs(20),
@@ -236,7 +238,7 @@ mod tests {
         put(folder.path(), "a", &script);
         put(folder.path(), "b", "echo whole 1");
         // Time enough to begin its child, however busy the machine is.
-        let settings = Settings { deadline: Duration::from_secs(2), ..settings(&folder) };
+        let settings = PluginSettings { deadline: Duration::from_secs(2), ..settings(&folder) };
         let (_stopper, stop) = Stop::channel();
         let begin = Instant::now();
         let metrics = once(&settings, &stop);
@@ -265,7 +267,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), "count", "echo first 1");
         let (stopper, stop) = Stop::channel();
-        let own = Own::start(&settings(&folder), stop).unwrap();
+        let own = Plugins::start(&settings(&folder), stop).unwrap();
         let begin = Instant::now();
         let wait_for = |what: &[&str]| {
             while shown(&own.latest(Now::read())) != what {
@@ -292,10 +294,13 @@ mod tests {
         let programs = folder.path().join("metrics.d");
         fs::create_dir(&programs).unwrap();
         put(&programs, "hang", &script);
-        let settings = Settings { directory: programs, ..settings(&folder) };
+        let settings = PluginSettings { directory: programs, ..settings(&folder) };
         let (stopper, stop) = Stop::channel();
-        let own =
-            Own::start(&Settings { deadline: Duration::from_secs(600), ..settings }, stop).unwrap();
+        let own = Plugins::start(
+            &PluginSettings { deadline: Duration::from_secs(600), ..settings },
+            stop,
+        )
+        .unwrap();
         let begin = Instant::now();
         while !alive.exists() {
             assert!(begin.elapsed() < Duration::from_secs(60), "it was never started");

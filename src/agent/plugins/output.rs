@@ -1,5 +1,5 @@
 //! What a program of the operator printed: lines `path value`, or the output of a Nagios plugin
-//! with performance data (Monitoring Plugins Development Guidelines, "Plugin Output for Nagios"
+//! with performance data (Monitoring Plugins Development Guidelines, "Plugin PluginOutput for Nagios"
 //! and "Performance data"). Pure.
 
 /// The most metrics that are taken from one program.
@@ -11,7 +11,7 @@ const MOST_SEGMENTS: usize = 16;
 
 /// What was understood of it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Output {
+pub struct PluginOutput {
     /// Path and value, as far as they are the program's own to name.
     pub metrics: Vec<(String, f64)>,
     /// Label and value of performance data; the label is not fit for a path yet.
@@ -25,7 +25,7 @@ pub struct Output {
 /// A `|` makes it the output of a plugin, unless it is in a comment: a line that begins with `#`.
 /// Otherwise it is one when not a single line is a path and a value: then it only says how things
 /// are, and its exit code tells the rest.
-pub fn parse(text: &str) -> Output {
+pub fn parse(text: &str) -> PluginOutput {
     let told: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
     let is_plugin = told.iter().any(|line| line.contains('|'));
     let mut output = if is_plugin { plugin(&told.join("\n")) } else { lines(text) };
@@ -42,8 +42,8 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with('#')
 }
 
-fn lines(text: &str) -> Output {
-    let mut output = Output::default();
+fn lines(text: &str) -> PluginOutput {
+    let mut output = PluginOutput::default();
     let mut odd = None;
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -77,11 +77,11 @@ fn is_path(path: &str) -> bool {
 }
 
 /// `TEXT | PERFDATA` on the first line, then more text, from the next `|` on more performance data.
-fn plugin(text: &str) -> Output {
+fn plugin(text: &str) -> PluginOutput {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     let of_first = first.split_once('|').map_or("", |(_, data)| data);
     let of_rest = rest.split_once('|').map_or("", |(_, data)| data);
-    let mut output = Output::default();
+    let mut output = PluginOutput::default();
     for data in [of_first, of_rest] {
         if let Err(what) = perfdata(data, &mut output.perfdata) {
             output.doubt = output.doubt.or(Some(what));
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_plugin_without_performance_data_says_how_things_are() {
         for text in ["OK - all is well\n", "", "CRITICAL: mirror broken\nmore about it\n"] {
-            assert_eq!(parse(text), Output::default(), "{text}");
+            assert_eq!(parse(text), PluginOutput::default(), "{text}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use super::output::{self, Output};
+use super::output::{self, PluginOutput};
 use crate::agent::collect::metric_name::{place, segments};
 use crate::clock::words;
 
@@ -24,7 +24,7 @@ const EXECUTABLE: u32 = 0o111;
 
 /// What a directory holds.
 #[derive(Debug, Default, PartialEq)]
-pub struct Found {
+pub struct PluginPrograms {
     /// What may be run, in order of their names.
     pub programs: Vec<PathBuf>,
     /// What may not, why, and the remedy.
@@ -32,10 +32,12 @@ pub struct Found {
 }
 
 /// Looks into the directory. One that is not there has nothing in it.
-pub fn find(directory: &Path) -> Found {
-    let mut found = Found::default();
-    let refused =
-        |why: String| Found { refused: vec![(directory.into(), why)], ..Found::default() };
+pub fn find(directory: &Path) -> PluginPrograms {
+    let mut found = PluginPrograms::default();
+    let refused = |why: String| PluginPrograms {
+        refused: vec![(directory.into(), why)],
+        ..PluginPrograms::default()
+    };
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(why) if why.kind() == ErrorKind::NotFound => return found,
@@ -100,7 +102,7 @@ const HANGING: i32 = 124;
 
 /// How a program ended.
 #[derive(Clone, Debug, Default)]
-pub struct Run {
+pub struct PluginRun {
     /// Its exit code; 128 and the signal that killed it; 124 when it took too long; 126 or 127
     /// when it could not be started.
     pub code: i32,
@@ -118,21 +120,25 @@ pub struct Run {
 
 /// What is wrong with a program: one that stays the same is logged once.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Trouble {
+pub struct PluginError {
     /// What does not change from run to run.
     what: String,
     /// What may.
     details: String,
 }
 
-impl Run {
+impl PluginRun {
     /// One that was killed at its deadline. What it had printed by then is half of something.
-    pub fn hanging(took: Duration) -> Run {
-        Run { code: HANGING, took, hung: true, ..Run::default() }
+    pub fn hanging(took: Duration) -> PluginRun {
+        PluginRun { code: HANGING, took, hung: true, ..PluginRun::default() }
     }
 
     /// Its metrics under `own_monitor.NAME`, or under the paths that it gave itself.
-    pub fn report(self, name: &str, deadline: Duration) -> (Vec<(String, f64)>, Option<Trouble>) {
+    pub fn report(
+        self,
+        name: &str,
+        deadline: Duration,
+    ) -> (Vec<(String, f64)>, Option<PluginError>) {
         let output = output::parse(&self.stdout);
         let seconds = (self.took.as_secs_f64() * 1000.0).round() / 1000.0;
         let own = [("exit_code", f64::from(self.code)), ("seconds", seconds)];
@@ -146,7 +152,7 @@ impl Run {
         (output.metrics.iter().cloned().chain(named).collect(), trouble)
     }
 
-    fn trouble(&self, output: &Output, deadline: Duration) -> Option<Trouble> {
+    fn trouble(&self, output: &PluginOutput, deadline: Duration) -> Option<PluginError> {
         let first = |text: &str| {
             let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
             let line = line.split('|').next().unwrap_or(line).trim();
@@ -170,7 +176,7 @@ impl Run {
             (None, code @ 129.., _) => (format!("was killed by signal {}", code - 128), said()),
             (None, code, _) => (format!("ended with exit code {code}"), said()),
         };
-        Some(Trouble { what, details })
+        Some(PluginError { what, details })
     }
 }
 
@@ -185,12 +191,12 @@ pub fn names(programs: &[PathBuf]) -> Vec<String> {
 
 /// What was logged about each program, so that it is logged once, and its end once.
 #[derive(Default)]
-pub struct Troubles {
+pub struct PluginErrorLog {
     known: BTreeMap<PathBuf, String>,
     refused: BTreeMap<PathBuf, String>,
 }
 
-impl Troubles {
+impl PluginErrorLog {
     /// Programs that are not run at all.
     pub fn refuse(&mut self, refused: &[(PathBuf, String)]) {
         for (path, why) in refused {
@@ -201,13 +207,13 @@ impl Troubles {
     }
 
     /// Forgets those that are gone, or no longer refused.
-    pub fn keep(&mut self, found: &Found) {
+    pub fn keep(&mut self, found: &PluginPrograms) {
         self.known.retain(|path, _| found.programs.contains(path));
         self.refused.retain(|path, _| found.refused.iter().any(|(refused, _)| refused == path));
     }
 
     /// How a program's last run went.
-    pub fn judge(&mut self, path: &Path, trouble: Option<Trouble>) {
+    pub fn judge(&mut self, path: &Path, trouble: Option<PluginError>) {
         let shown = path.display();
         match trouble {
             None => {
@@ -215,7 +221,7 @@ impl Troubles {
                     info!("{shown} works again");
                 }
             }
-            Some(Trouble { what, details }) => {
+            Some(PluginError { what, details }) => {
                 let before = self.known.insert(path.into(), what.clone());
                 if before.as_ref() != Some(&what) {
                     warn!("{shown} {what}{details}");
@@ -286,7 +292,7 @@ mod tests {
         put(&path, "good", 0o755);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o1777)).unwrap();
         let why = "can be written by everybody: chmod o-w".to_owned();
-        assert_eq!(find(&path), Found { programs: vec![], refused: vec![(path, why)] });
+        assert_eq!(find(&path), PluginPrograms { programs: vec![], refused: vec![(path, why)] });
     }
 
     #[test]
@@ -302,17 +308,17 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_is_empty() {
-        assert_eq!(find(Path::new("/nonexistent/metrics.d")), Found::default());
+        assert_eq!(find(Path::new("/nonexistent/metrics.d")), PluginPrograms::default());
         assert_eq!(find(Path::new("/bin/true")).refused.len(), 1);
     }
 
-    fn what(run: Run) -> Option<String> {
+    fn what(run: PluginRun) -> Option<String> {
         let (_, trouble) = run.report("x", Duration::from_secs(10));
         trouble.map(|trouble| trouble.what + &trouble.details)
     }
 
-    fn ended(code: i32, stdout: &str, stderr: &str) -> Run {
-        Run { code, stdout: stdout.into(), stderr: stderr.into(), ..Run::default() }
+    fn ended(code: i32, stdout: &str, stderr: &str) -> PluginRun {
+        PluginRun { code, stdout: stdout.into(), stderr: stderr.into(), ..PluginRun::default() }
     }
 
     #[test]
@@ -339,11 +345,15 @@ mod tests {
             (ended(137, "", ""), Some("was killed by signal 9")),
             (ended(124, "", ""), Some("ended with exit code 124")),
             (
-                Run::hanging(Duration::ZERO),
+                PluginRun::hanging(Duration::ZERO),
                 Some("took more than 10 s and was killed with its children"),
             ),
             (
-                Run { code: 127, unstarted: Some("no such file".into()), ..Run::default() },
+                PluginRun {
+                    code: 127,
+                    unstarted: Some("no such file".into()),
+                    ..PluginRun::default()
+                },
                 Some("cannot be started: no such file"),
             ),
         ] {
@@ -354,8 +364,8 @@ mod tests {
     #[test]
     fn the_same_trouble_is_known_by_what_does_not_change() {
         let path = Path::new("/x");
-        let mut troubles = Troubles::default();
-        let mut known = |run: Run| {
+        let mut troubles = PluginErrorLog::default();
+        let mut known = |run: PluginRun| {
             let (_, trouble) = run.report("x", Duration::from_secs(10));
             troubles.judge(path, trouble);
             troubles.known.get(path).cloned()

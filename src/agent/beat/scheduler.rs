@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ring::hmac;
 
-use super::session::{Line, News, Tick};
+use super::session::{ClockReading, LinkChange, Session};
 use super::split;
 use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::datagram::Kind;
@@ -19,7 +19,7 @@ pub const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Who speaks, and how often.
 #[derive(Clone, Debug)]
-pub struct Voice {
+pub struct HostIdentity {
     /// The host.
     pub host: String,
     /// The kernel's boot id; none where there is none to be had.
@@ -32,10 +32,10 @@ pub struct Voice {
 
 /// One connection to one server.
 #[derive(Clone, Debug)]
-struct Path {
+struct Link {
     server: usize,
     connection: String,
-    line: Line,
+    line: Session,
     /// It can be used, or somebody wants to hear that it cannot.
     present: bool,
     /// The boot was not answered yet.
@@ -46,9 +46,9 @@ struct Path {
 
 /// A host that speaks.
 #[derive(Clone, Debug)]
-pub struct Speaker {
-    voice: Voice,
-    paths: Vec<Path>,
+pub struct BeatScheduler {
+    voice: HostIdentity,
+    paths: Vec<Link>,
     next_round: Mono,
     /// Until when metrics are waited for.
     gathering: Option<Mono>,
@@ -56,25 +56,25 @@ pub struct Speaker {
     farewell: Option<Mono>,
 }
 
-impl Speaker {
+impl BeatScheduler {
     /// Speaks over these connections, each to the server of that number; none of them can be used
-    /// before [`set_present`](Speaker::set_present). `told` is the last time that an agent of this
+    /// before [`set_present`](BeatScheduler::set_present). `told` is the last time that an agent of this
     /// host told before, by its own clock: hbd believes no earlier one.
     pub fn new(
-        voice: Voice,
+        voice: HostIdentity,
         connections: impl IntoIterator<Item = (usize, String)>,
         told: Wall,
         now: Now,
-    ) -> Speaker {
+    ) -> BeatScheduler {
         // By the id hbd knows whether it heard of this boot. Without one, each start of the agent
         // would be told as a boot.
         let boots = voice.boot_id.is_some();
         let path = |(server, connection)| {
-            let line = Line::new(voice.interval, told);
-            Path { server, connection, line, present: false, boots, carries: false }
+            let line = Session::new(voice.interval, told);
+            Link { server, connection, line, present: false, boots, carries: false }
         };
         let paths = connections.into_iter().map(path).collect();
-        Speaker { voice, paths, next_round: now.mono, gathering: None, farewell: None }
+        BeatScheduler { voice, paths, next_round: now.mono, gathering: None, farewell: None }
     }
 
     /// The last time that was told, by the clock that is believed.
@@ -94,12 +94,12 @@ impl Speaker {
     }
 
     /// The line of a connection.
-    pub fn line(&self, path: usize) -> &Line {
+    pub fn line(&self, path: usize) -> &Session {
         &self.paths[path].line
     }
 
     /// Whether it is time for the next beat: metrics are to be collected then, for
-    /// [`speak`](Speaker::speak).
+    /// [`speak`](BeatScheduler::speak).
     pub fn begins(&mut self, now: Now) -> bool {
         if self.next_round > now.mono || self.farewell.is_some() {
             return false;
@@ -178,7 +178,7 @@ impl Speaker {
     /// The connection that metrics go over to a server: the first one that answers.
     fn carrier(&self, server: usize) -> Option<usize> {
         let present = || {
-            let of_server = |path: &(usize, &Path)| path.1.server == server && path.1.present;
+            let of_server = |path: &(usize, &Link)| path.1.server == server && path.1.present;
             self.paths.iter().enumerate().filter(of_server)
         };
         let answers = present().find(|(_, path)| path.line.is_known() && !path.line.fails());
@@ -210,7 +210,7 @@ impl Speaker {
     }
 
     /// The datagrams whose time has come, each with its connection.
-    pub fn due(&mut self, tick: Tick) -> Vec<(usize, Vec<u8>)> {
+    pub fn due(&mut self, tick: ClockReading) -> Vec<(usize, Vec<u8>)> {
         let key = self.voice.key.as_ref();
         let mut datagrams = Vec::new();
         for (at, path) in self.paths.iter_mut().enumerate() {
@@ -227,8 +227,8 @@ impl Speaker {
         &mut self,
         path: usize,
         bytes: &[u8],
-        tick: Tick,
-    ) -> Result<Option<News>, &'static str> {
+        tick: ClockReading,
+    ) -> Result<Option<LinkChange>, &'static str> {
         let path = &mut self.paths[path];
         let answered = path.line.hear(bytes, self.voice.key.as_ref(), tick)?;
         path.boots &= answered.event != Some(Kind::Boot);
@@ -236,7 +236,7 @@ impl Speaker {
     }
 
     /// Which connections turn out to be silent, each once.
-    pub fn news(&mut self, now: Now) -> Vec<(usize, News)> {
+    pub fn news(&mut self, now: Now) -> Vec<(usize, LinkChange)> {
         let present = self.paths.iter_mut().enumerate().filter(|(_, path)| path.present);
         present.filter_map(|(at, path)| Some((at, path.line.news(now)?))).collect()
     }
@@ -261,7 +261,7 @@ impl Speaker {
             return false;
         };
         let present = || self.paths.iter().filter(|path| path.present);
-        let heard = |path: &&Path| path.line.is_known() && !path.line.is_silent();
+        let heard = |path: &&Link| path.line.is_known() && !path.line.is_silent();
         let everybody = present().all(|path| path.line.is_done());
         let listeners = present().filter(heard).all(|path| path.line.is_done());
         end <= now.mono || everybody || (listeners && present().any(|path| heard(&path)))
