@@ -123,7 +123,7 @@ const NOWHERE: &[(&str, &str)] = &[
     ("thread::sleep", "waiting is interruptible: use thread::Stop::wait"),
     ("sleep_ms", "waiting is interruptible: use thread::Stop::wait"),
     (".unwrap()", "unwrap is for tests: return the error, or expect(\"the invariant\")"),
-    ("thread::spawn", "every thread has a name: use thread::Builder"),
+    ("thread::spawn(", "every thread has a name: use thread::Builder"),
     ("scope.spawn", "every thread has a name: use thread::Builder"),
     ("todo!", "finish it"),
     ("unimplemented!", "finish it"),

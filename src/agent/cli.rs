@@ -9,7 +9,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use super::plugins::PluginSettings;
 use super::server::ServerAddress;
-use super::settings::{CliOverrides, INTERVALS};
+use super::settings::{CliOverrides, INTERVAL_RANGE};
 use crate::clock::words;
 use crate::duration;
 use crate::heartbeat::datagram::Kind;
@@ -62,31 +62,31 @@ pub enum CliCommand {
     Help,
     /// Print the version.
     Version,
-    /// Beat until stopped.
+    /// Send beats until stopped.
     Run(CliOverrides),
-    /// Say what is wrong with the configuration.
+    /// Check the configuration.
     Check {
-        /// Instead of the usual file.
+        /// The file instead of the default one.
         config: Option<PathBuf>,
         /// Whether warnings count as errors.
         strict: bool,
     },
     /// Send one datagram.
     Send(Box<SendArgs>),
-    /// Run a job and tell how it went.
+    /// Run a job and report its start and its end.
     Exec(Box<ExecArgs>),
-    /// Print the metrics of this machine, and of the programs in that directory.
+    /// Print the metrics of this machine, and of the plugins in that directory.
     Metrics(PathBuf),
 }
 
 /// The options of `hbc exec`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExecArgs {
-    /// Whom to tell, about which host, and for how long an answer is waited for.
-    pub errand: SendArgs,
-    /// What it is called; none leaves it to the command.
+    /// The servers that the job is reported to, its host, and how long an answer is waited for.
+    pub send: SendArgs,
+    /// The name of the job; none makes it the file name of the command.
     pub name: Option<String>,
-    /// What is run, and its arguments. There is at least one.
+    /// The command and its arguments. There is at least one.
     pub command: Vec<OsString>,
 }
 
@@ -99,7 +99,7 @@ pub struct SendArgs {
     pub host: Option<String>,
     /// None leaves it to the address.
     pub connection: Option<String>,
-    /// What is told.
+    /// The event of the datagram.
     pub event: Kind,
     /// The text of a message.
     pub message: Option<String>,
@@ -107,11 +107,11 @@ pub struct SendArgs {
     pub metrics: BTreeMap<String, f64>,
     /// When the next beat is promised.
     pub interval: Option<Duration>,
-    /// The boot id, if it is told.
+    /// The boot id, if it is sent.
     pub boot_id: Option<BootIdSource>,
-    /// Whether the uptime is told.
+    /// Whether the uptime is sent.
     pub uptime: bool,
-    /// Where the key is.
+    /// The file with the key.
     pub key_file: Option<PathBuf>,
     /// How long an answer is waited for; none asks for none.
     pub wait: Option<Duration>,
@@ -120,19 +120,19 @@ pub struct SendArgs {
 /// Where the boot id comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BootIdSource {
-    /// The kernel knows it.
+    /// `auto`: the kernel.
     Kernel,
-    /// The operator gave it.
+    /// The command line.
     Given(String),
 }
 
-/// Reads the arguments behind the program's name. The error is what to tell the operator.
+/// Parses the arguments behind the program's name. The error is for the operator.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CliCommand, String> {
     let mut parser = Parser::from_args(arguments);
     match next(&mut parser)? {
         None => Err("what shall be done? Try: hbc --help".into()),
-        Some(Argument::Option('h')) => Ok(CliCommand::Help),
-        Some(Argument::Option('V')) => Ok(CliCommand::Version),
+        Some(Argument::Help) => Ok(CliCommand::Help),
+        Some(Argument::Version) => Ok(CliCommand::Version),
         Some(Argument::Value(word)) if word == "help" => Ok(CliCommand::Help),
         Some(Argument::Value(word)) if word == "send" => send(&mut parser),
         Some(Argument::Value(word)) if word == "exec" => exec(&mut parser),
@@ -140,49 +140,67 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CliCommand
         Some(Argument::Value(word)) if word == "run" => run(&mut parser),
         Some(Argument::Value(word)) if word == "check" => check(&mut parser),
         Some(Argument::Value(word)) => {
-            Err(format!("there is no command \"{word}\", try: hbc send"))
+            Err(format!("there is no command \"{}\", try: hbc send", word.to_string_lossy()))
         }
         Some(Argument::Long(name)) => {
             Err(format!("--{name}: a command comes first, such as: hbc send --{name} ..."))
         }
-        Some(Argument::Option(letter)) => {
-            Err(format!("there is no option -{letter}, see hbc --help"))
-        }
+        Some(short @ Argument::Short(_)) => Err(unknown(&short)),
     }
 }
 
-/// One argument, in our own words.
+/// One argument, with the options that every command has set apart.
 enum Argument {
-    Option(char),
+    Help,
+    Version,
+    Short(char),
     Long(String),
-    Value(String),
+    Value(OsString),
 }
 
 fn next(parser: &mut Parser) -> Result<Option<Argument>, String> {
     Ok(match parser.next().map_err(|why| format!("{why}, see hbc --help"))? {
         None => None,
-        Some(Arg::Short(letter)) => Some(Argument::Option(letter)),
-        Some(Arg::Long("help")) => Some(Argument::Option('h')),
-        Some(Arg::Long("version")) => Some(Argument::Option('V')),
+        Some(Arg::Short('h') | Arg::Long("help")) => Some(Argument::Help),
+        Some(Arg::Short('V') | Arg::Long("version")) => Some(Argument::Version),
+        Some(Arg::Short(letter)) => Some(Argument::Short(letter)),
         Some(Arg::Long(name)) => Some(Argument::Long(name.to_owned())),
-        Some(Arg::Value(value)) => Some(Argument::Value(value.to_string_lossy().into_owned())),
+        Some(Arg::Value(value)) => Some(Argument::Value(value)),
     })
 }
 
-fn send(parser: &mut Parser) -> Result<CliCommand, String> {
-    let mut errand = SendArgs::default();
-    let mut event = None;
-    while let Some(word) = next(parser)? {
-        match word {
-            Argument::Option('h') => return Ok(CliCommand::Help),
-            Argument::Option('V') => return Ok(CliCommand::Version),
-            word @ (Argument::Option(_) | Argument::Value(_)) => return Err(unknown(word)),
-            Argument::Long(name) if name == "uptime" => errand.uptime = true,
-            Argument::Long(name) if name == "event" => event = Some(kind(&value(parser, &name)?)?),
-            Argument::Long(name) => errand.take(&name, parser)?,
+/// Parses the options of a command that takes nothing else: `set` gets the name of each. Gives the
+/// command that goes before it, if one of the options is for help or the version.
+fn options(
+    parser: &mut Parser,
+    mut set: impl FnMut(&str, &mut Parser) -> Result<(), String>,
+) -> Result<Option<CliCommand>, String> {
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Argument::Help => return Ok(Some(CliCommand::Help)),
+            Argument::Version => return Ok(Some(CliCommand::Version)),
+            Argument::Long(name) => set(&name, parser)?,
+            other => return Err(unknown(&other)),
         }
     }
-    errand.event = match (event, &errand.message) {
+    Ok(None)
+}
+
+fn send(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut args = SendArgs::default();
+    let mut event = None;
+    let instead = options(parser, |name, parser| {
+        match name {
+            "uptime" => args.uptime = true,
+            "event" => event = Some(kind(&value(parser, name)?)?),
+            _ => args.set(name, parser)?,
+        }
+        Ok(())
+    })?;
+    if let Some(instead) = instead {
+        return Ok(instead);
+    }
+    args.event = match (event, &args.message) {
         (None, Some(_)) => Kind::Message,
         (Some(Kind::Message), None) => return Err("--event message: give --message TEXT".into()),
         (Some(Kind::Beat | Kind::Boot | Kind::Shutdown), Some(_)) => {
@@ -190,13 +208,13 @@ fn send(parser: &mut Parser) -> Result<CliCommand, String> {
         }
         (event, _) => event.unwrap_or_default(),
     };
-    errand.check_event()?;
-    Ok(CliCommand::Send(Box::new(errand)))
+    args.validate_event()?;
+    Ok(CliCommand::Send(Box::new(args)))
 }
 
 impl SendArgs {
-    /// What hbd would not look at is refused.
-    fn check_event(&self) -> Result<(), String> {
+    /// Refuses what hbd would ignore.
+    fn validate_event(&self) -> Result<(), String> {
         match self.event {
             Kind::Beat | Kind::Boot => Ok(()),
             Kind::Shutdown | Kind::Message if !self.metrics.is_empty() => {
@@ -209,8 +227,8 @@ impl SendArgs {
         }
     }
 
-    /// Takes the value of one option.
-    fn take(&mut self, name: &str, parser: &mut Parser) -> Result<(), String> {
+    /// Sets the option `name` to the value that follows.
+    fn set(&mut self, name: &str, parser: &mut Parser) -> Result<(), String> {
         let of_option = |why: String| format!("--{name}: {why}");
         match name {
             "server" => {
@@ -236,21 +254,28 @@ impl SendArgs {
             }
             "key-file" => self.key_file = Some(value(parser, name)?.into()),
             "wait" => self.wait = Some(wait(&value(parser, name)?).map_err(of_option)?),
-            _ => return Err(unknown(Argument::Long(name.to_owned()))),
+            _ => return Err(unknown_option(name)),
         }
         Ok(())
     }
 }
 
-/// What is said of a word that has no place there.
-fn unknown(word: Argument) -> String {
-    match word {
-        Argument::Option(letter) => format!("there is no option -{letter}, see hbc --help"),
-        Argument::Long(name) => format!("there is no option --{name}, see hbc --help"),
+/// The error for an argument that has no place where it stands.
+fn unknown(argument: &Argument) -> String {
+    match argument {
+        Argument::Help => unknown_option("help"),
+        Argument::Version => unknown_option("version"),
+        Argument::Short(letter) => format!("there is no option -{letter}, see hbc --help"),
+        Argument::Long(name) => unknown_option(name),
         Argument::Value(word) => {
+            let word = word.to_string_lossy();
             format!("\"{word}\" belongs to no option; a text with spaces needs quotes")
         }
     }
+}
+
+fn unknown_option(name: &str) -> String {
+    format!("there is no option --{name}, see hbc --help")
 }
 
 fn value(parser: &mut Parser, name: &str) -> Result<String, String> {
@@ -268,7 +293,7 @@ fn kind(text: &str) -> Result<Kind, String> {
     }
 }
 
-/// The last `=` parts path and value: a number has none.
+/// The last `=` separates path and value: a number has none.
 fn metric(text: &str) -> Result<(String, f64), String> {
     let Some((path, number)) = text.rsplit_once('=') else {
         return Err(format!(
@@ -288,21 +313,17 @@ fn wait(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads what is behind `run`.
 fn run(parser: &mut Parser) -> Result<CliCommand, String> {
     let mut overrides = CliOverrides::default();
-    while let Some(word) = next(parser)? {
-        match word {
-            Argument::Option('h') => return Ok(CliCommand::Help),
-            Argument::Option('V') => return Ok(CliCommand::Version),
-            Argument::Long(name) => take(&mut overrides, &name, parser)?,
-            other => return Err(unknown(other)),
-        }
-    }
-    Ok(CliCommand::Run(overrides))
+    let instead = options(parser, |name, parser| set_override(&mut overrides, name, parser))?;
+    Ok(instead.unwrap_or(CliCommand::Run(overrides)))
 }
 
-fn take(overrides: &mut CliOverrides, name: &str, parser: &mut Parser) -> Result<(), String> {
+fn set_override(
+    overrides: &mut CliOverrides,
+    name: &str,
+    parser: &mut Parser,
+) -> Result<(), String> {
     let of_option = |why: String| format!("--{name}: {why}");
     match name {
         "config" => overrides.config = Some(value(parser, name)?.into()),
@@ -316,88 +337,82 @@ fn take(overrides: &mut CliOverrides, name: &str, parser: &mut Parser) -> Result
         "host" => overrides.host = Some(value(parser, name)?),
         "interval" => {
             let interval = duration::parse(&value(parser, name)?).map_err(of_option)?;
-            if !INTERVALS.contains(&interval) {
-                let (from, to) = (words(*INTERVALS.start()), words(*INTERVALS.end()));
+            if !INTERVAL_RANGE.contains(&interval) {
+                let (from, to) = (words(*INTERVAL_RANGE.start()), words(*INTERVAL_RANGE.end()));
                 return Err(of_option(format!("must be from {from} to {to}")));
             }
             overrides.interval = Some(interval);
         }
         "key-file" => overrides.key_file = Some(value(parser, name)?.into()),
-        _ => return Err(unknown(Argument::Long(name.to_owned()))),
+        _ => return Err(unknown_option(name)),
     }
     Ok(())
 }
 
-/// Reads what is behind `check`.
 fn check(parser: &mut Parser) -> Result<CliCommand, String> {
     let (mut config, mut strict) = (None, false);
-    while let Some(word) = next(parser)? {
-        match word {
-            Argument::Option('h') => return Ok(CliCommand::Help),
-            Argument::Option('V') => return Ok(CliCommand::Version),
-            Argument::Long(name) if name == "config" => config = Some(value(parser, &name)?.into()),
-            Argument::Long(name) if name == "strict" => strict = true,
-            other => return Err(unknown(other)),
+    let instead = options(parser, |name, parser| {
+        match name {
+            "config" => config = Some(value(parser, name)?.into()),
+            "strict" => strict = true,
+            _ => return Err(unknown_option(name)),
         }
-    }
-    Ok(CliCommand::Check { config, strict })
+        Ok(())
+    })?;
+    Ok(instead.unwrap_or(CliCommand::Check { config, strict }))
 }
 
-/// What `hbc exec` has in common with `hbc send`.
-const OF_EXEC: &[&str] =
+/// The options that `hbc exec` has in common with `hbc send`.
+const SEND_OPTIONS_OF_EXEC: &[&str] =
     &["server", "host", "connection", "metric", "interval", "key-file", "wait"];
 
 /// The options end with `--`, or with the first word that is none: that is the command.
 fn exec(parser: &mut Parser) -> Result<CliCommand, String> {
-    let mut job = ExecArgs::default();
-    while let Some(argument) = parser.next().map_err(|why| format!("{why}, see hbc --help"))? {
+    let mut args = ExecArgs::default();
+    while let Some(argument) = next(parser)? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(CliCommand::Help),
-            Arg::Short('V') | Arg::Long("version") => return Ok(CliCommand::Version),
-            Arg::Short(letter) => {
-                return Err(format!("there is no option -{letter}, see hbc --help"));
-            }
-            Arg::Long(name) => {
-                let name = name.to_owned();
-                match name.as_str() {
-                    "name" => job.name = Some(value(parser, &name)?),
-                    "event" | "message" => {
-                        return Err(format!("--{name}: exec tells by itself how the job went"));
-                    }
-                    _ if OF_EXEC.contains(&name.as_str()) => job.errand.take(&name, parser)?,
-                    _ => return Err(format!("exec has no option --{name}, see hbc --help")),
+            Argument::Help => return Ok(CliCommand::Help),
+            Argument::Version => return Ok(CliCommand::Version),
+            short @ Argument::Short(_) => return Err(unknown(&short)),
+            Argument::Long(name) => match name.as_str() {
+                "name" => args.name = Some(value(parser, &name)?),
+                "event" | "message" => {
+                    return Err(format!("--{name}: exec tells by itself how the job went"));
                 }
-            }
-            Arg::Value(command) => {
-                job.command.push(command);
-                let arguments = parser.raw_args().map_err(|why| why.to_string())?;
-                job.command.extend(arguments);
+                _ if SEND_OPTIONS_OF_EXEC.contains(&name.as_str()) => {
+                    args.send.set(&name, parser)?;
+                }
+                _ => return Err(format!("exec has no option --{name}, see hbc --help")),
+            },
+            Argument::Value(command) => {
+                args.command.push(command);
+                args.command.extend(parser.raw_args().map_err(|why| why.to_string())?);
                 break;
             }
         }
     }
-    if job.command.is_empty() {
+    if args.command.is_empty() {
         return Err("what shall be run? Try: hbc exec --server HOST:PORT -- COMMAND".into());
     }
-    Ok(CliCommand::Exec(Box::new(job)))
+    Ok(CliCommand::Exec(Box::new(args)))
 }
 
 fn metrics(parser: &mut Parser) -> Result<CliCommand, String> {
     let mut directory = PluginSettings::default().directory;
-    while let Some(word) = next(parser)? {
-        match word {
-            Argument::Option('h') => return Ok(CliCommand::Help),
-            Argument::Option('V') => return Ok(CliCommand::Version),
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Argument::Help => return Ok(CliCommand::Help),
+            Argument::Version => return Ok(CliCommand::Version),
             Argument::Long(name) if name == "metrics-dir" => {
-                directory = value(parser, &name)?.into()
+                directory = value(parser, &name)?.into();
             }
             Argument::Long(name) => {
                 return Err(format!("metrics has no option --{name}, see hbc --help"));
             }
-            Argument::Option(letter) => {
-                return Err(format!("there is no option -{letter}, see hbc --help"));
+            short @ Argument::Short(_) => return Err(unknown(&short)),
+            Argument::Value(word) => {
+                return Err(format!("\"{}\" belongs to no option", word.to_string_lossy()));
             }
-            Argument::Value(word) => return Err(format!("\"{word}\" belongs to no option")),
         }
     }
     Ok(CliCommand::Metrics(directory))
@@ -411,16 +426,16 @@ mod tests {
         parse(line.iter().map(OsString::from))
     }
 
-    fn errand(line: &[&str]) -> SendArgs {
+    fn send_args(line: &[&str]) -> SendArgs {
         match parsed(line) {
-            Ok(CliCommand::Send(errand)) => *errand,
+            Ok(CliCommand::Send(args)) => *args,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn all_options_of_send_are_understood() {
-        let errand = errand(&[
+        let args = send_args(&[
             "send",
             "--server",
             "a:1",
@@ -446,22 +461,22 @@ mod tests {
             "3",
         ]);
         assert_eq!(
-            errand.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            args.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["a:1", "[::1]:2"]
         );
-        assert_eq!(errand.metrics, [("a.b".into(), 1.5), ("c".into(), -2000.0)].into());
-        assert_eq!(errand.interval, Some(Duration::from_secs(90)));
-        assert_eq!(errand.wait, Some(Duration::from_secs(3)));
-        assert_eq!(errand.boot_id, Some(BootIdSource::Kernel));
-        assert_eq!(errand.event, Kind::Beat);
-        assert!(errand.uptime);
+        assert_eq!(args.metrics, [("a.b".into(), 1.5), ("c".into(), -2000.0)].into());
+        assert_eq!(args.interval, Some(Duration::from_secs(90)));
+        assert_eq!(args.wait, Some(Duration::from_secs(3)));
+        assert_eq!(args.boot_id, Some(BootIdSource::Kernel));
+        assert_eq!(args.event, Kind::Beat);
+        assert!(args.uptime);
     }
 
     #[test]
     fn a_text_makes_it_a_message() {
-        let errand = errand(&["send", "--server", "a", "--message", "-- disk tired"]);
-        assert_eq!(errand.event, Kind::Message);
-        assert_eq!(errand.message.as_deref(), Some("-- disk tired"));
+        let args = send_args(&["send", "--server", "a", "--message", "-- disk tired"]);
+        assert_eq!(args.event, Kind::Message);
+        assert_eq!(args.message.as_deref(), Some("-- disk tired"));
     }
 
     #[test]
@@ -542,8 +557,8 @@ mod tests {
 
     #[test]
     fn a_job_is_what_follows_the_options() {
-        let words = |job: &ExecArgs| {
-            job.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let words = |args: &ExecArgs| {
+            args.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         for line in [
             &[
@@ -552,10 +567,10 @@ mod tests {
             ][..],
             &["exec", "--server", "a", "--wait=3", "--name=n", "backup", "--server", "x", "--"],
         ] {
-            let Ok(CliCommand::Exec(job)) = parsed(line) else { panic!("{line:?}") };
-            assert_eq!(words(&job), ["backup", "--server", "x", "--"]);
-            assert_eq!(job.name.as_deref(), Some("n"));
-            assert_eq!(job.errand.wait, Some(Duration::from_secs(3)));
+            let Ok(CliCommand::Exec(args)) = parsed(line) else { panic!("{line:?}") };
+            assert_eq!(words(&args), ["backup", "--server", "x", "--"]);
+            assert_eq!(args.name.as_deref(), Some("n"));
+            assert_eq!(args.send.wait, Some(Duration::from_secs(3)));
         }
     }
 

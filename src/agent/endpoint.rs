@@ -1,6 +1,5 @@
 //! The UDP socket of one connection to one server: its address, its binding, and its last error.
 
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -10,54 +9,55 @@ use super::beat::session::Session;
 use super::server::{AddressFamily, AddressList, ServerAddress};
 use super::settings::{AgentSettings, FAMILIES};
 
-/// Where a connection goes to, and what is open of it.
+/// One connection to one server, as far as it is a socket.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Its name.
+    /// The name of the connection.
     pub connection: String,
-    /// The hbd that it speaks to: connections to the same one share the metrics.
-    pub group: usize,
-    /// Whose addresses it uses.
+    /// The index of the hbd that it goes to: connections to the same one share the metrics.
+    pub server_index: usize,
+    /// The server whose addresses it uses.
     pub server: ServerAddress,
-    /// Whether somebody named it: its trouble is reported even if it never worked.
+    /// Whether the configuration names it: its trouble is reported even if it never worked.
     pub named: bool,
     binding: SocketBinding,
-    /// The addresses.
-    pub aim: AddressList,
+    /// The addresses that it can use.
+    pub addresses: AddressList,
     open: Option<(SocketAddr, UdpSocket)>,
-    /// The last thing that went wrong with it.
-    pub doubt: Option<String>,
+    /// What went wrong last; none after an answer.
+    pub last_error: Option<String>,
 }
 
 impl Endpoint {
-    /// All that the settings ask for, in order: to each server, those of the families, then the
-    /// named ones.
-    pub fn all(settings: &AgentSettings) -> Vec<Endpoint> {
-        let mut paths = Vec::new();
-        for (group, server) in settings.servers.iter().enumerate() {
-            let wanted = FAMILIES.iter().zip(settings.families).filter(|(_, wanted)| *wanted);
-            for ((name, family), _) in wanted {
+    /// All that the settings ask for, in order: to each server, those of the address families, then
+    /// the named ones.
+    pub fn from_settings(settings: &AgentSettings) -> Vec<Endpoint> {
+        let mut endpoints = Vec::new();
+        for (index, server) in settings.servers.iter().enumerate() {
+            let families = FAMILIES.iter().zip(settings.families).filter(|(_, enabled)| *enabled);
+            for ((name, family), _) in families {
                 let binding = SocketBinding::default();
-                paths.push(Endpoint::new(name, group, server, Some(*family), binding, false));
+                endpoints.push(Endpoint::new(name, index, server, Some(*family), binding, false));
             }
             for (name, connection) in &settings.connections {
                 let server = match &connection.server {
-                    // It is one place, and that is the first one's.
-                    Some(_) if group > 0 => continue,
+                    // It is one place, and that is the first server's.
+                    Some(_) if index > 0 => continue,
                     Some(own) => own,
                     None => server,
                 };
                 let interface = connection.interface.clone();
                 let binding = SocketBinding { source: connection.source, interface };
-                paths.push(Endpoint::new(name, group, server, connection.family(), binding, true));
+                let family = connection.family();
+                endpoints.push(Endpoint::new(name, index, server, family, binding, true));
             }
         }
-        paths
+        endpoints
     }
 
     fn new(
         name: &str,
-        group: usize,
+        server_index: usize,
         server: &ServerAddress,
         family: Option<AddressFamily>,
         binding: SocketBinding,
@@ -65,13 +65,13 @@ impl Endpoint {
     ) -> Endpoint {
         Endpoint {
             connection: name.to_owned(),
-            group,
+            server_index,
             server: server.clone(),
             named,
             binding,
-            aim: AddressList::new(family),
+            addresses: AddressList::new(family),
             open: None,
-            doubt: None,
+            last_error: None,
         }
     }
 
@@ -80,46 +80,46 @@ impl Endpoint {
         self.open.as_ref().map(|(_, socket)| socket)
     }
 
-    /// Opens a socket, where there is none to the address that is to be used; whether one was
+    /// Opens a socket, unless one is open to the address that is to be used; whether one was
     /// opened.
-    pub fn open(&mut self) -> bool {
-        let Some(address) = self.aim.address() else {
+    pub fn connect(&mut self) -> bool {
+        let Some(address) = self.addresses.current() else {
             self.open = None;
             return false;
         };
         if self.open.as_ref().is_some_and(|(known, _)| *known == address) {
             return false;
         }
-        match open(address, &self.binding) {
+        match connect(address, &self.binding) {
             Ok(socket) => {
                 self.open = Some((address, socket));
                 true
             }
-            Err(Refusal::NoWay(why) | Refusal::NotBound(why)) => {
+            Err(why) => {
                 self.open = None;
-                self.doubt = Some(why);
+                self.last_error = Some(why);
                 // Another address may be reached.
-                self.aim.turn();
+                self.addresses.advance();
                 false
             }
         }
     }
 
-    /// A beat over `line` was not answered however often it was repeated: the next one goes to the
-    /// next address, and comes from the address that the machine has now.
-    pub fn renew(&mut self, line: &Session) {
-        if line.fails() {
+    /// Before a round: where no attempt of the last one was answered, the next beat goes to the next
+    /// address, and comes from the address that the machine has now.
+    pub fn fail_over(&mut self, session: &Session) {
+        if session.is_failing() {
             self.open = None;
-            self.aim.turn();
+            self.addresses.advance();
         }
     }
 
-    /// Sends, if it can.
+    /// Sends a datagram, if a socket is open and takes it.
     pub fn send(&mut self, bytes: &[u8]) {
         let Some((address, socket)) = &self.open else { return };
         if let Err(why) = socket.send(bytes) {
-            self.doubt = Some(explain(*address, &why));
-            // That nobody listened is told of an earlier datagram: this one was not sent.
+            self.last_error = Some(describe_error(*address, &why));
+            // A refused connection is the fate of an earlier datagram: this one was not sent.
             let again = why.kind() == ErrorKind::ConnectionRefused && socket.send(bytes).is_ok();
             if !again && why.kind() != ErrorKind::WouldBlock {
                 self.open = None;
@@ -134,7 +134,7 @@ impl Endpoint {
             Ok(length) => Some(&buffer[..length]),
             Err(why) => {
                 if !matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
-                    self.doubt = Some(explain(*address, &why));
+                    self.last_error = Some(describe_error(*address, &why));
                 }
                 None
             }
@@ -152,7 +152,7 @@ impl Endpoint {
     }
 }
 
-/// What a socket is bound to, besides its family.
+/// What a socket is bound to, besides its address family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketBinding {
     /// The address that datagrams come from.
@@ -161,68 +161,51 @@ pub struct SocketBinding {
     pub interface: Option<String>,
 }
 
-/// Why there is no socket.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The machine has no way to that address: it may have one later.
-    NoWay(String),
-    /// What it is to be bound to is not there, or may not be used.
-    NotBound(String),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Refusal::NoWay(why) | Refusal::NotBound(why) => f.write_str(why),
-        }
-    }
-}
-
-/// A socket that sends to `to` only, hears from there only, and never blocks.
+/// A socket that sends to `to` only, receives from there only, and never blocks.
 ///
 /// # Errors
 /// What the machine lacks for it.
-pub fn open(to: SocketAddr, binding: &SocketBinding) -> Result<UdpSocket, Refusal> {
-    let no_way = |why: io::Error| Refusal::NoWay(format!("there is no way to {to}: {why}"));
+fn connect(to: SocketAddr, binding: &SocketBinding) -> Result<UdpSocket, String> {
+    let no_route = |why: io::Error| format!("there is no way to {to}: {why}");
     let socket =
-        Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP)).map_err(no_way)?;
+        Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP)).map_err(no_route)?;
     if let Some(interface) = &binding.interface {
         socket
             .bind_device(Some(interface.as_bytes()))
-            .map_err(|why| no_interface(interface, &why))?;
+            .map_err(|why| interface_error(interface, &why))?;
     }
     let from = binding.source.unwrap_or(match to {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     });
-    socket.bind(&SocketAddr::new(from, 0).into()).map_err(|why| no_source(from, &why))?;
-    socket.connect(&to.into()).map_err(no_way)?;
-    socket.set_nonblocking(true).map_err(no_way)?;
+    socket.bind(&SocketAddr::new(from, 0).into()).map_err(|why| source_error(from, &why))?;
+    socket.connect(&to.into()).map_err(no_route)?;
+    socket.set_nonblocking(true).map_err(no_route)?;
     Ok(socket.into())
 }
 
-fn no_interface(interface: &str, why: &io::Error) -> Refusal {
-    Refusal::NotBound(match why.raw_os_error() {
+fn interface_error(interface: &str, why: &io::Error) -> String {
+    match why.raw_os_error() {
         Some(libc::ENODEV) => format!("there is no interface {interface} now"),
         Some(libc::EPERM) => format!(
             "the interface {interface} may not be chosen: before Linux 5.7 that takes CAP_NET_RAW \
              (AmbientCapabilities=CAP_NET_RAW in the unit); source: ADDRESS does without"
         ),
         _ => format!("the interface {interface} cannot be chosen: {why}"),
-    })
+    }
 }
 
-fn no_source(source: IpAddr, why: &io::Error) -> Refusal {
-    Refusal::NotBound(match why.kind() {
+fn source_error(source: IpAddr, why: &io::Error) -> String {
+    match why.kind() {
         ErrorKind::AddrNotAvailable => {
             format!("this machine does not have the address {source} now")
         }
         _ => format!("cannot send from {source}: {why}"),
-    })
+    }
 }
 
 /// What kept a datagram from leaving, or came back instead of an answer.
-pub fn explain(to: SocketAddr, why: &io::Error) -> String {
+fn describe_error(to: SocketAddr, why: &io::Error) -> String {
     match why.kind() {
         ErrorKind::ConnectionRefused => format!("nobody listens on UDP {to}"),
         _ => format!("cannot send to {to}: {why}"),
@@ -236,16 +219,16 @@ mod tests {
     #[test]
     fn what_it_lacks_is_said() {
         let to: SocketAddr = "127.0.0.1:9099".parse().unwrap();
-        let refusal = |source: Option<&str>, interface: Option<&str>| {
+        let error = |source: Option<&str>, interface: Option<&str>| {
             let source = source.map(|source| source.parse().unwrap());
             let binding = SocketBinding { source, interface: interface.map(str::to_owned) };
-            open(to, &binding).unwrap_err().to_string()
+            connect(to, &binding).unwrap_err()
         };
         assert_eq!(
-            refusal(Some("192.0.2.1"), None),
+            error(Some("192.0.2.1"), None),
             "this machine does not have the address 192.0.2.1 now"
         );
-        let interface = refusal(None, Some("nosuch0"));
+        let interface = error(None, Some("nosuch0"));
         assert!(interface.contains("interface nosuch0"), "{interface}");
     }
 
@@ -254,7 +237,7 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let source = Some("127.0.0.5".parse().unwrap());
         let binding = SocketBinding { source, interface: Some("lo".into()) };
-        let socket = open(server.local_addr().unwrap(), &binding).unwrap();
+        let socket = connect(server.local_addr().unwrap(), &binding).unwrap();
         socket.send(b"x").unwrap();
         assert_eq!(server.recv_from(&mut [0]).unwrap().1.ip().to_string(), "127.0.0.5");
     }

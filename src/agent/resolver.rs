@@ -1,8 +1,7 @@
-//! The addresses of servers: each name is asked for in a thread of its own, since nobody can tell
-//! a resolver when to give up.
+//! Resolves the names of servers again and again, each in a thread of its own: getaddrinfo(3) has no
+//! timeout.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -10,56 +9,55 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use super::poll::Waker;
 use super::server::ServerAddress;
 use crate::clock::{Mono, Now};
-use crate::thread::AbortOnPanic;
+use crate::thread::spawn_critical;
 
-/// How often a name is asked for that is known.
-const USUAL: Duration = Duration::from_secs(300);
-/// How often one is asked for that is not known, or whose server does not answer.
-const SOONEST: Duration = Duration::from_secs(1);
-const LATEST: Duration = Duration::from_secs(60);
+/// How often a name is resolved whose server answers.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// How often one is resolved that has no address, or whose server does not answer.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 /// Resolvers need more than a thread of ours: nss modules keep buffers on the stack.
 const STACK: usize = 512 * 1024;
 
-/// What asking for a name gave.
+/// The addresses of a server, or why it has none.
 pub type Resolved = Result<Vec<SocketAddr>, String>;
 
-/// A server whose addresses are asked for again and again.
+/// Resolves the name of one server.
 pub struct Resolver {
     server: ServerAddress,
-    /// None where it is an address itself.
-    asks: Option<Sender<()>>,
-    found: Receiver<Resolved>,
-    next: Mono,
-    pause: Duration,
-    /// It was asked for and did not answer yet.
-    waits: bool,
+    /// None where the name is an address itself.
+    requests: Option<Sender<()>>,
+    results: Receiver<Resolved>,
+    next_request: Mono,
+    retry_delay: Duration,
+    /// The thread has a request that it did not answer yet.
+    in_progress: bool,
 }
 
 impl Resolver {
-    /// Begins to ask. What is found is announced by `waker`.
+    /// Starts the thread, which wakes `waker` whenever there is a result.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start(server: ServerAddress, waker: Waker, now: Now) -> Result<Resolver, String> {
-        let (tell, found) = bounded(1);
-        let mut name =
-            Resolver { server, asks: None, found, next: now.mono, pause: SOONEST, waits: false };
-        if let Ok(address) = name.server.host.parse::<IpAddr>() {
-            let _ = tell.send(Ok(vec![SocketAddr::new(address, name.server.port)]));
-            return Ok(name);
+        let (found, results) = bounded(1);
+        let mut resolver = Resolver {
+            server: server.clone(),
+            requests: None,
+            results,
+            next_request: now.mono,
+            retry_delay: MIN_RETRY_DELAY,
+            in_progress: false,
+        };
+        if let Ok(address) = server.host.parse::<IpAddr>() {
+            let _ = found.send(Ok(vec![SocketAddr::new(address, server.port)]));
+            return Ok(resolver);
         }
-        let (asks, asked) = bounded(1);
-        let server = name.server.clone();
-        thread::Builder::new()
-            .name("names".into())
-            .stack_size(STACK)
-            .spawn(move || {
-                let _vital = AbortOnPanic;
-                answer(&server, &asked, &tell, &waker);
-            })
+        let (requests, requested) = bounded(1);
+        spawn_critical("names", STACK, move || resolve_all(&server, &requested, &found, &waker))
             .map_err(|why| format!("no thread can be started: {why}"))?;
-        name.asks = Some(asks);
-        Ok(name)
+        resolver.requests = Some(requests);
+        Ok(resolver)
     }
 
     /// The server.
@@ -67,58 +65,64 @@ impl Resolver {
         &self.server
     }
 
-    /// Asks, if it is time to; `doubted` when the server does not answer where it is known to be.
-    pub fn ask(&mut self, doubted: bool, now: Now) {
-        let Some(asks) = &self.asks else { return };
-        let soon = now.mono + self.pause;
-        if doubted && !self.waits && self.next > soon {
-            self.next = soon;
+    /// Asks the thread to resolve the name, if it is time to; sooner when the address is `suspect`,
+    /// since the server does not answer there.
+    pub fn request_if_due(&mut self, suspect: bool, now: Now) {
+        let Some(requests) = &self.requests else { return };
+        let soon = now.mono + self.retry_delay;
+        if suspect && !self.in_progress && self.next_request > soon {
+            self.next_request = soon;
         }
-        if self.waits || self.next > now.mono {
+        if self.in_progress || self.next_request > now.mono {
             return;
         }
-        match asks.try_send(()) {
-            Ok(()) | Err(TrySendError::Full(())) => self.waits = true,
+        match requests.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => self.in_progress = true,
             // The thread ended: the process is about to.
-            Err(TrySendError::Disconnected(())) => self.next = now.mono + LATEST,
+            Err(TrySendError::Disconnected(())) => self.next_request = now.mono + MAX_RETRY_DELAY,
         }
     }
 
-    /// What was found since this was last asked.
-    pub fn found(&mut self, now: Now) -> Option<Resolved> {
-        let found = self.found.try_recv().ok()?;
-        self.waits = false;
-        self.next = now.mono
-            + match &found {
-                Ok(_) => USUAL,
-                Err(_) => self.pause,
+    /// The result of the last request, once.
+    pub fn take_result(&mut self, now: Now) -> Option<Resolved> {
+        let result = self.results.try_recv().ok()?;
+        self.in_progress = false;
+        self.next_request = now.mono
+            + match &result {
+                Ok(_) => REFRESH_INTERVAL,
+                Err(_) => self.retry_delay,
             };
-        // Whoever does not answer is looked for less and less often, too.
-        self.pause = (self.pause * 2).min(LATEST);
-        Some(found)
+        // The name of a server that does not answer is resolved less and less often, too.
+        self.retry_delay = (self.retry_delay * 2).min(MAX_RETRY_DELAY);
+        Some(result)
     }
 
-    /// The server answers: the next doubt is looked into at once.
-    pub fn is_good(&mut self) {
-        self.pause = SOONEST;
+    /// The server answers: the next time that it does not, its name is resolved at once.
+    pub fn on_server_answers(&mut self) {
+        self.retry_delay = MIN_RETRY_DELAY;
     }
 
-    /// When it wants to be asked again.
-    pub fn next(&self) -> Option<Mono> {
-        (self.asks.is_some() && !self.waits).then_some(self.next)
+    /// When the next request is due; none while one is in progress.
+    pub fn next_request(&self) -> Option<Mono> {
+        (self.requests.is_some() && !self.in_progress).then_some(self.next_request)
     }
 }
 
-/// The thread of a name; ends when nobody asks any more.
-fn answer(server: &ServerAddress, asked: &Receiver<()>, tell: &Sender<Resolved>, waker: &Waker) {
-    for () in asked {
+/// Answers requests until the [`Resolver`] is dropped.
+fn resolve_all(
+    server: &ServerAddress,
+    requested: &Receiver<()>,
+    results: &Sender<Resolved>,
+    waker: &Waker,
+) {
+    for () in requested {
         let found = (server.host.as_str(), server.port).to_socket_addrs();
-        let found = match found.map(Iterator::collect::<Vec<_>>) {
+        let result = match found.map(Iterator::collect::<Vec<_>>) {
             Ok(addresses) if addresses.is_empty() => Err(format!("{} has no address", server.host)),
             Ok(addresses) => Ok(addresses),
             Err(why) => Err(format!("{} cannot be resolved: {why}", server.host)),
         };
-        if tell.send(found).is_err() {
+        if results.send(result).is_err() {
             return;
         }
         waker.wake();

@@ -17,112 +17,113 @@ use super::settings::AgentSettings;
 use crate::clock::{Mono, Now, words};
 use crate::thread::{AbortOnPanic, Stop};
 
+/// hbd keeps this number of metrics of one host.
+const MAX_METRICS: usize = 512;
+/// Metrics that take longer to collect are worth a line in the log.
+const REPORT_AFTER: Duration = Duration::from_secs(60);
+/// The time between the two readings of `hbc metrics`: a rate needs two.
+const RATE_INTERVAL: Duration = Duration::from_millis(1100);
+
 /// Gives the metrics of this machine, ordered by path; called before every beat.
 pub type CollectFn = Box<dyn FnMut(Now) -> Vec<(String, f64)> + Send>;
 
-/// What `settings` ask for: the machine's own figures, and over them those of the operator's
-/// programs.
-pub fn of_this_machine(settings: &AgentSettings) -> CollectFn {
+/// What collects as `settings` say: the machine's own metrics, and over them those of the plugins.
+pub fn collect_fn(settings: &AgentSettings) -> CollectFn {
     let mut collector = Collector::new(&settings.metrics);
-    let (stopper, stop) = Stop::channel();
+    let (source, stop) = Stop::channel();
     let directory = settings.metrics_dir.clone();
-    let own = Plugins::start(&PluginSettings { directory, ..PluginSettings::default() }, stop);
-    if let Err(why) = &own {
+    let plugins = Plugins::start(&PluginSettings { directory, ..PluginSettings::default() }, stop);
+    if let Err(why) = &plugins {
         warn!("own metrics are left out: no thread can be started: {why}");
     }
     Box::new(move |now| {
-        // The programs stop with whoever asks for them.
-        let _lives = &stopper;
+        // The plugins stop when this function is dropped.
+        let _source = &source;
         let mut metrics: BTreeMap<String, f64> = collector.collect(now).into_iter().collect();
-        if let Ok(own) = &own {
-            metrics.extend(own.latest(now));
+        if let Ok(plugins) = &plugins {
+            metrics.extend(plugins.latest(now));
         }
         metrics.into_iter().collect()
     })
 }
 
-/// So many metrics does hbd keep of a host.
-const MOST: usize = 512;
-/// Metrics that take longer are worth a line in the log.
-const SLOW: Duration = Duration::from_secs(60);
-
-/// The collecting thread.
+/// The thread that collects.
 #[derive(Debug)]
 pub struct Sampler {
-    asks: Sender<Now>,
-    given: Receiver<Vec<(String, f64)>>,
-    /// Since when it is at it.
-    since: Option<Mono>,
-    slow: bool,
-    many: bool,
+    requests: Sender<Now>,
+    samples: Receiver<Vec<(String, f64)>>,
+    /// When the present request was made.
+    requested: Option<Mono>,
+    slow_reported: bool,
+    excess_reported: bool,
 }
 
 impl Sampler {
-    /// Starts it. What it gives is announced by `waker`.
+    /// Starts the thread, which wakes `waker` whenever there is a sample.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start(mut collect: CollectFn, waker: Waker) -> Result<Sampler, String> {
-        let (asks, asked) = bounded::<Now>(1);
-        let (give, given) = bounded(1);
+        let (requests, requested) = bounded::<Now>(1);
+        let (collected, samples) = bounded(1);
         thread::Builder::new()
             .name("metrics".into())
             .spawn(move || {
-                let _vital = AbortOnPanic;
-                for now in asked {
-                    if give.send(collect(now)).is_err() {
+                let _guard = AbortOnPanic;
+                for now in requested {
+                    if collected.send(collect(now)).is_err() {
                         return;
                     }
                     waker.wake();
                 }
             })
             .map_err(|why| format!("no thread can be started: {why}"))?;
-        Ok(Sampler { asks, given, since: None, slow: false, many: false })
+        let (slow_reported, excess_reported) = (false, false);
+        Ok(Sampler { requests, samples, requested: None, slow_reported, excess_reported })
     }
 
-    /// Wants metrics, unless they are being collected already.
-    pub fn ask(&mut self, now: Now) {
-        match self.since {
+    /// Requests a sample, unless one is being collected already.
+    pub fn request(&mut self, now: Now) {
+        match self.requested {
             None => {
-                if self.asks.try_send(now).is_ok() {
-                    self.since = Some(now.mono);
+                if self.requests.try_send(now).is_ok() {
+                    self.requested = Some(now.mono);
                 }
             }
-            Some(since) if !self.slow && now.mono.since(since) > SLOW => {
-                self.slow = true;
-                warn!("metrics take more than {}: beats go without them", words(SLOW));
+            Some(since) if !self.slow_reported && now.mono.since(since) > REPORT_AFTER => {
+                self.slow_reported = true;
+                warn!("metrics take more than {}: beats go without them", words(REPORT_AFTER));
             }
             Some(_) => {}
         }
     }
 
-    /// The metrics that were asked for, as soon as they are there.
-    pub fn take(&mut self) -> Option<Vec<(String, f64)>> {
-        let metrics = self.given.try_recv().ok()?;
-        self.since = None;
-        if std::mem::take(&mut self.slow) {
+    /// The sample that was requested, as soon as it is there.
+    pub fn take_sample(&mut self) -> Option<Vec<(String, f64)>> {
+        let metrics = self.samples.try_recv().ok()?;
+        self.requested = None;
+        if std::mem::take(&mut self.slow_reported) {
             info!("metrics are there again");
         }
-        if metrics.len() > MOST && !std::mem::replace(&mut self.many, true) {
-            warn!("{} metrics are collected, and hbd keeps {MOST} of a host", metrics.len());
+        if metrics.len() > MAX_METRICS && !std::mem::replace(&mut self.excess_reported, true) {
+            warn!("{} metrics are collected, and hbd keeps {MAX_METRICS} of a host", metrics.len());
         }
         Some(metrics)
     }
 }
 
-/// How long after the first reading the second one is taken: rates need two.
-const BETWEEN: Duration = Duration::from_millis(1100);
-
-/// Lines `PATH VALUE` in order of the paths; of the machine, and of the programs in `directory`.
-pub fn metrics(directory: PathBuf) -> String {
-    let (_stopper, stop) = Stop::channel();
-    let begin = Instant::now();
+/// `hbc metrics`: lines `PATH VALUE` in order of the paths, of the machine and of the plugins in
+/// `directory`, collected once.
+pub fn sample_once(directory: PathBuf) -> String {
+    let (_source, stop) = Stop::channel();
+    let start = Instant::now();
     let mut collector = Collector::new(&CollectSettings::default());
     collector.collect(Now::read());
-    let own = plugins::once(&PluginSettings { directory, ..PluginSettings::default() }, &stop);
-    stop.wait(BETWEEN.saturating_sub(begin.elapsed()));
+    let settings = PluginSettings { directory, ..PluginSettings::default() };
+    let of_plugins = plugins::run_once(&settings, &stop);
+    stop.wait(RATE_INTERVAL.saturating_sub(start.elapsed()));
     let mut metrics: BTreeMap<String, f64> = collector.collect(Now::read()).into_iter().collect();
-    metrics.extend(own);
+    metrics.extend(of_plugins);
     let mut lines = String::new();
     for (path, value) in metrics {
         let _ = writeln!(lines, "{path} {value}");

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::address::is_host;
 
-/// The port that hbd listens on when nobody said otherwise.
-const PORT: u16 = 9099;
+/// The port that hbd listens on by default.
+const DEFAULT_PORT: u16 = 9099;
 
 /// A server, as the operator named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,16 +20,16 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
-    /// Reads one. The error says what is wanted.
+    /// Parses one. The error says what is expected.
     pub fn parse(text: &str) -> Result<ServerAddress, String> {
-        let (host, port) = split(text);
+        let (host, port) = split_port(text);
         if !is_host(host) {
             return Err(format!(
-                "\"{text}\" must be a name or an address, maybe with a port: server:{PORT}, 192.0.2.1:{PORT}, [2001:db8::1]:{PORT}"
+                "\"{text}\" must be a name or an address, maybe with a port: server:{DEFAULT_PORT}, 192.0.2.1:{DEFAULT_PORT}, [2001:db8::1]:{DEFAULT_PORT}"
             ));
         }
         let port = match port {
-            None => PORT,
+            None => DEFAULT_PORT,
             Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
                 format!("\"{text}\" must have a port from 1 to 65535 behind the colon")
             })?,
@@ -38,8 +38,8 @@ impl ServerAddress {
     }
 }
 
-/// A colon parts host and port, unless it belongs to a bare IPv6 address.
-fn split(text: &str) -> (&str, Option<&str>) {
+/// A colon separates host and port, unless it belongs to a bare IPv6 address.
+fn split_port(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some(_) if text.parse::<Ipv6Addr>().is_ok() => (text, None),
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -57,7 +57,7 @@ impl fmt::Display for ServerAddress {
     }
 }
 
-/// The kinds of addresses that a connection can use.
+/// A family of IP addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressFamily {
     /// IPv4.
@@ -67,30 +67,30 @@ pub enum AddressFamily {
 }
 
 impl AddressFamily {
-    /// That of an address.
+    /// The family of an address.
     pub fn of(address: IpAddr) -> AddressFamily {
         if address.is_ipv4() { AddressFamily::V4 } else { AddressFamily::V6 }
     }
 }
 
-/// The addresses of a server that a connection can use, and the one that it does use.
+/// The addresses of a server that a connection can use, and the one that it uses.
 #[derive(Clone, Debug, Default)]
 pub struct AddressList {
     family: Option<AddressFamily>,
     known: Vec<SocketAddr>,
-    current: usize,
+    index: usize,
 }
 
 impl AddressList {
-    /// Nothing is known yet. Only addresses of `family` can be used, when there is one.
+    /// An empty list, of addresses of `family` only if there is one.
     pub fn new(family: Option<AddressFamily>) -> AddressList {
-        AddressList { family, known: Vec::new(), current: 0 }
+        AddressList { family, known: Vec::new(), index: 0 }
     }
 
-    /// Takes over the addresses that a name has now. The one in use stays while it is among them;
-    /// and all stay when there is none that can be used: half an answer of a name server is more
-    /// likely than a server that lost a family.
-    pub fn learn(&mut self, addresses: &[SocketAddr]) {
+    /// Replaces the addresses by those that the name has now. The one in use stays while it is among
+    /// them; and all stay when none of the new ones can be used: half an answer of a name server is
+    /// more likely than a server that lost a family.
+    pub fn update(&mut self, addresses: &[SocketAddr]) {
         let usable = |address: &&SocketAddr| {
             self.family.is_none_or(|f| f == AddressFamily::of(address.ip()))
         };
@@ -98,22 +98,22 @@ impl AddressList {
         if usable.is_empty() {
             return;
         }
-        let kept = self.address().and_then(|used| usable.iter().position(|new| *new == used));
-        self.current = kept.unwrap_or(0);
+        let kept = self.current().and_then(|used| usable.iter().position(|new| *new == used));
+        self.index = kept.unwrap_or(0);
         self.known = usable;
     }
 
     /// The address in use; none when none is known.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.known.get(self.current).copied()
+    pub fn current(&self) -> Option<SocketAddr> {
+        self.known.get(self.index).copied()
     }
 
-    /// The one in use is of no use: the next one's turn.
-    pub fn turn(&mut self) {
-        self.current = (self.current + 1) % self.known.len().max(1);
+    /// Uses the next address from now on.
+    pub fn advance(&mut self) {
+        self.index = (self.index + 1) % self.known.len().max(1);
     }
 
-    /// Whether none is known.
+    /// Whether no address is known.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
@@ -161,27 +161,27 @@ mod tests {
             (Some(AddressFamily::V4), "127.0.0.1:1"),
             (Some(AddressFamily::V6), "[::1]:1"),
         ] {
-            let mut aim = AddressList::new(family);
-            assert_eq!(aim.address(), None);
-            aim.learn(&all);
-            assert_eq!(aim.address(), Some(used.parse().unwrap()));
+            let mut list = AddressList::new(family);
+            assert_eq!(list.current(), None);
+            list.update(&all);
+            assert_eq!(list.current(), Some(used.parse().unwrap()));
         }
     }
 
     #[test]
     fn the_address_in_use_stays_while_it_is_among_them() {
-        let mut aim = AddressList::new(Some(AddressFamily::V4));
-        aim.learn(&addresses(&["10.0.0.1:1", "10.0.0.2:1"]));
-        aim.turn();
-        let second = aim.address();
-        aim.learn(&addresses(&["10.0.0.3:1", "10.0.0.2:1"]));
-        assert_eq!(aim.address(), second);
-        aim.learn(&[]);
-        aim.learn(&addresses(&["[::1]:1"]));
-        assert_eq!(aim.address(), second, "the last good ones are kept");
-        aim.learn(&addresses(&["10.0.0.4:1"]));
-        assert_eq!(aim.address(), addresses(&["10.0.0.4:1"]).first().copied());
-        aim.turn();
-        assert_eq!(aim.address(), addresses(&["10.0.0.4:1"]).first().copied());
+        let mut list = AddressList::new(Some(AddressFamily::V4));
+        list.update(&addresses(&["10.0.0.1:1", "10.0.0.2:1"]));
+        list.advance();
+        let second = list.current();
+        list.update(&addresses(&["10.0.0.3:1", "10.0.0.2:1"]));
+        assert_eq!(list.current(), second);
+        list.update(&[]);
+        list.update(&addresses(&["[::1]:1"]));
+        assert_eq!(list.current(), second, "the last good ones are kept");
+        list.update(&addresses(&["10.0.0.4:1"]));
+        assert_eq!(list.current(), addresses(&["10.0.0.4:1"]).first().copied());
+        list.advance();
+        assert_eq!(list.current(), addresses(&["10.0.0.4:1"]).first().copied());
     }
 }

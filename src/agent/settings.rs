@@ -13,28 +13,29 @@ use super::host_info;
 use super::plugins::PluginSettings;
 use super::server::{AddressFamily, ServerAddress};
 use crate::address::is_name;
+use crate::clock::words;
 use crate::config_file::file::{self, Program};
 use crate::config_file::{Environment, Section};
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
 
-/// Where the file is, unless somebody says otherwise.
-const FILE: &str = "/etc/hbc/hbc.yaml";
+/// The file, unless an option or the environment names another.
+const DEFAULT_FILE: &str = "/etc/hbc/hbc.yaml";
 /// What hbd takes as the time between two beats (section 2 of the contract).
-pub const INTERVALS: RangeInclusive<Duration> =
+pub const INTERVAL_RANGE: RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(604_800);
 /// hbd keeps sixteen connections of a host, and two are there without being named.
-const MOST_CONNECTIONS: usize = 14;
-/// More servers are a slip.
-const MOST_SERVERS: usize = 16;
-/// The connections that nobody has to name.
+const MAX_CONNECTIONS: usize = 14;
+/// More servers are a mistake.
+const MAX_SERVERS: usize = 16;
+/// The connections that are there without being named.
 pub const FAMILIES: [(&str, AddressFamily); 2] =
     [("ipv4", AddressFamily::V4), ("ipv6", AddressFamily::V6)];
 
 const BAD_NAME: &str = "must be 1 to 253 letters, digits, dots, dashes, underscores";
 const PROGRAM: Program = Program { name: "hbc", variable: "HBC_CONFIG" };
 
-/// All of it.
+/// What `hbc run` goes by: hbc.yaml and the options that override it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentSettings {
     /// Where hbd listens, once or more.
@@ -47,11 +48,11 @@ pub struct AgentSettings {
     pub interval: Duration,
     /// Whether there is a connection for each family of addresses, in the order of [`FAMILIES`].
     pub families: [bool; 2],
-    /// The connections that somebody named.
+    /// The connections that are named, by name.
     pub connections: BTreeMap<String, ConnectionSettings>,
-    /// What is collected of the machine.
+    /// Which metrics of the machine are collected.
     pub metrics: CollectSettings,
-    /// Where the operator's own programs for metrics are.
+    /// The directory of the plugins.
     pub metrics_dir: PathBuf,
 }
 
@@ -70,7 +71,7 @@ impl Default for AgentSettings {
     }
 }
 
-/// A path to the servers that somebody named.
+/// A named connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionSettings {
     /// The address that it comes from.
@@ -81,24 +82,24 @@ pub struct ConnectionSettings {
     pub server: Option<ServerAddress>,
 }
 
-/// What the command line says; it goes before the file.
+/// The options of the command line; they override the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CliOverrides {
-    /// Instead of the usual file.
+    /// The file instead of the default one.
     pub config: Option<PathBuf>,
-    /// Instead of those of the file.
+    /// The servers instead of those of the file.
     pub servers: Vec<ServerAddress>,
     /// The name of the host.
     pub host: Option<String>,
     /// The time between two beats.
     pub interval: Option<Duration>,
-    /// Where the key is.
+    /// The file with the key.
     pub key_file: Option<PathBuf>,
 }
 
 impl AgentSettings {
     /// Loads the file: `config`, else `$HBC_CONFIG`, else `/etc/hbc/hbc.yaml`; with what the
-    /// command line says instead, and what looks wrong. The usual file need not be there when the
+    /// command line says instead, and the warnings. The default file need not be there when the
     /// command line names a server.
     ///
     /// # Errors
@@ -109,21 +110,20 @@ impl AgentSettings {
     ) -> Result<(AgentSettings, Problems), Problems> {
         let named =
             overrides.config.clone().or_else(|| environment("HBC_CONFIG").map(PathBuf::from));
-        let file = named.clone().unwrap_or_else(|| FILE.into());
+        let file = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
         let optional = named.is_none() && !overrides.servers.is_empty();
-        if optional && !Path::new(FILE).exists() {
-            return Ok((AgentSettings::default().with(overrides)?, Problems::default()));
+        if optional && !Path::new(DEFAULT_FILE).exists() {
+            return Ok((AgentSettings::default().with_overrides(overrides)?, Problems::default()));
         }
         let read = |top: &mut Section| AgentSettings::read(top, overrides);
         let loaded = file::load(&file, environment, PROGRAM, read)?;
-        Ok((loaded.value.with(overrides)?, loaded.warnings))
+        Ok((loaded.value.with_overrides(overrides)?, loaded.warnings))
     }
 
-    fn with(self, overrides: &CliOverrides) -> Result<AgentSettings, Problems> {
-        let key = overrides.key_file.as_deref().map(read_key).transpose().map_err(refused)?;
-        let bad = overrides.host.as_deref().filter(|host| !is_name(host));
-        if let Some(host) = bad {
-            return Err(refused(format!("--host: \"{host}\" {BAD_NAME}")));
+    fn with_overrides(self, overrides: &CliOverrides) -> Result<AgentSettings, Problems> {
+        let key = overrides.key_file.as_deref().map(read_key).transpose().map_err(cli_error)?;
+        if let Some(host) = overrides.host.as_deref().filter(|host| !is_name(host)) {
+            return Err(cli_error(format!("--host: \"{host}\" {BAD_NAME}")));
         }
         let instead = (!overrides.servers.is_empty()).then(|| overrides.servers.clone());
         Ok(AgentSettings {
@@ -136,17 +136,17 @@ impl AgentSettings {
     }
 
     fn read(top: &mut Section, overrides: &CliOverrides) -> AgentSettings {
-        let usual = AgentSettings::default();
+        let defaults = AgentSettings::default();
         let servers = read_servers(top, overrides.servers.is_empty());
         let host = top.text("host");
         if host.as_deref().is_some_and(|host| !is_name(host)) {
             top.error("host", BAD_NAME);
         }
         let key = top.secret("key", "key_file");
-        let interval = top.duration_within("interval", INTERVALS).unwrap_or(usual.interval);
+        let interval = top.duration_within("interval", INTERVAL_RANGE).unwrap_or(defaults.interval);
         let (families, connections) =
             top.section("connections", read_connections).unwrap_or_default();
-        let families = if top.given("connections") { families } else { usual.families };
+        let families = if top.given("connections") { families } else { defaults.families };
         if families == [false; 2] && connections.is_empty() {
             top.error(
                 "connections",
@@ -154,18 +154,18 @@ impl AgentSettings {
             );
         }
         let metrics = top.section("metrics", CollectSettings::read).unwrap_or_default();
-        let metrics_dir = top.path("metrics_dir").unwrap_or(usual.metrics_dir);
+        let metrics_dir = top.path("metrics_dir").unwrap_or(defaults.metrics_dir);
         AgentSettings { servers, host, key, interval, families, connections, metrics, metrics_dir }
     }
 }
 
-/// What is wrong with the command line.
-fn refused(what: String) -> Problems {
+/// A problem of the command line.
+fn cli_error(what: String) -> Problems {
     let (file, path) = ("hbc".to_owned(), String::new());
     Problems(vec![Problem { severity: Severity::Error, file, line: None, path, what }])
 }
 
-/// The key in a file that the command line names.
+/// The key in a file that `--key-file` names.
 pub(super) fn read_key(path: &Path) -> Result<Secret, String> {
     let shown = path.display();
     let text = fs::read_to_string(path)
@@ -194,10 +194,10 @@ fn read_servers(top: &mut Section, needed: bool) -> Vec<ServerAddress> {
             Err(why) => top.error(key, why),
         }
     }
-    if servers.len() > MOST_SERVERS {
+    if servers.len() > MAX_SERVERS {
         top.error(
             key,
-            format!("{} servers are too many: {MOST_SERVERS} is the most", servers.len()),
+            format!("{} servers are too many: {MAX_SERVERS} is the most", servers.len()),
         );
     }
     if needed && !top.given("servers") {
@@ -209,8 +209,8 @@ fn read_servers(top: &mut Section, needed: bool) -> Vec<ServerAddress> {
 fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, ConnectionSettings>) {
     let mut families = [true; 2];
     let mut connections = BTreeMap::new();
-    let wanted = "must be a map, such as {source: 10.8.0.2}, or off for ipv4 and ipv6";
-    let read = section.others(wanted, |name, section| {
+    let expected = "must be a map, such as {source: 10.8.0.2}, or off for ipv4 and ipv6";
+    let read = section.others(expected, |name, section| {
         let family = FAMILIES.iter().position(|(family, _)| *family == name);
         (family, section.map(|section| ConnectionSettings::read(name, family, section)))
     });
@@ -224,8 +224,8 @@ fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, Conne
             }
         }
     }
-    if connections.len() > MOST_CONNECTIONS {
-        let what = format!("more than {MOST_CONNECTIONS}, and hbd keeps 16 of a host in all");
+    if connections.len() > MAX_CONNECTIONS {
+        let what = format!("more than {MAX_CONNECTIONS}, and hbd keeps 16 of a host in all");
         section.error("", what);
     }
     (families, connections)
@@ -268,24 +268,32 @@ impl ConnectionSettings {
         connection
     }
 
-    /// The family of its source.
+    /// The address family of its source.
     pub fn family(&self) -> Option<AddressFamily> {
         self.source.map(AddressFamily::of)
     }
 }
 
-/// What to print of the file at `config` (else the usual one), every problem in one line, and
-/// whether it can be used. With `strict` warnings count as errors.
+/// The name of this machine, for a program with the option `--host`.
+///
+/// # Errors
+/// Why it cannot be known, and the remedy.
+pub(super) fn hostname() -> Result<String, String> {
+    host_info::hostname().map_err(|why| format!("{why}: give --host NAME"))
+}
+
+/// `hbc check`: what to print about the file `config` (else the default one), every problem in one
+/// line, and whether it can be used. With `strict` warnings count as errors.
 pub fn check(config: Option<PathBuf>, strict: bool) -> (String, bool) {
     let overrides = CliOverrides { config, ..CliOverrides::default() };
     let loaded = AgentSettings::load(&overrides, &|name| std::env::var(name).ok());
-    let said = |problems: &Problems| {
+    let lines = |problems: &Problems| {
         problems.0.iter().map(|problem| format!("{problem}\n")).collect::<String>()
     };
     match loaded {
-        Ok((_, warnings)) if strict && !warnings.0.is_empty() => (said(&warnings), false),
-        Ok((settings, warnings)) => (said(&warnings) + &summary(&settings), true),
-        Err(problems) => (said(&problems), false),
+        Ok((_, warnings)) if strict && !warnings.0.is_empty() => (lines(&warnings), false),
+        Ok((settings, warnings)) => (lines(&warnings) + &summary(&settings), true),
+        Err(problems) => (lines(&problems), false),
     }
 }
 
@@ -293,12 +301,12 @@ pub fn check(config: Option<PathBuf>, strict: bool) -> (String, bool) {
 fn summary(settings: &AgentSettings) -> String {
     let host = settings.host.clone().or_else(|| host_info::hostname().ok()).unwrap_or_default();
     let servers: Vec<_> = settings.servers.iter().map(ToString::to_string).collect();
-    let families = FAMILIES.iter().zip(settings.families).filter(|(_, wanted)| *wanted);
+    let families = FAMILIES.iter().zip(settings.families).filter(|(_, enabled)| *enabled);
     let connections: Vec<&str> = families
         .map(|((name, _), _)| *name)
         .chain(settings.connections.keys().map(String::as_str))
         .collect();
-    let every = crate::clock::words(settings.interval);
+    let every = words(settings.interval);
     format!(
         "OK: {host} beats every {every} to {} over {}\n",
         servers.join(", "),
@@ -306,19 +314,20 @@ fn summary(settings: &AgentSettings) -> String {
     )
 }
 
-/// How often it may look. More often the processor's share tells nothing.
-const LOCAL_INTERVALS: RangeInclusive<Duration> =
+/// Of the section `agent`. At shorter intervals the share of the processor means nothing.
+const LOCAL_INTERVAL_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
-/// The section, when it is enabled.
+/// The section `agent` of heartbeat.yaml when it is enabled: hbd collects the metrics of its own
+/// machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalAgentSettings {
-    /// What this machine is called among the hosts.
+    /// The host that this machine is.
     pub host: String,
-    /// How often its figures are taken.
+    /// How often its metrics are collected.
     pub interval: Duration,
-    /// Which figures.
-    pub figures: CollectSettings,
+    /// Which metrics.
+    pub metrics: CollectSettings,
 }
 
 impl LocalAgentSettings {
@@ -327,23 +336,22 @@ impl LocalAgentSettings {
         section.require("enabled");
         let enabled = section.flag("enabled").unwrap_or_default();
         let host = section.text("host");
-        let interval = section.duration_within("interval", LOCAL_INTERVALS);
-        let figures = CollectSettings::read(section);
+        let interval = section.duration_within("interval", LOCAL_INTERVAL_RANGE);
+        let metrics = CollectSettings::read(section);
         if let Some(host) = host.as_deref().filter(|host| !is_name(host)) {
-            let what = "must be 1 to 253 letters, digits, dots, dashes, underscores";
-            section.error("host", format!("\"{host}\" {what}"));
+            section.error("host", format!("\"{host}\" {BAD_NAME}"));
         }
-        let host = if enabled { host.or_else(|| this_machine(section)) } else { None }?;
+        let host = if enabled { host.or_else(|| machine_name(section)) } else { None }?;
         Some(LocalAgentSettings {
             host,
             interval: interval.unwrap_or(Duration::from_secs(10)),
-            figures,
+            metrics,
         })
     }
 }
 
-/// The name that the machine has.
-fn this_machine(section: &Section) -> Option<String> {
+/// The name of the machine, if a host can have it.
+fn machine_name(section: &Section) -> Option<String> {
     let name = host_info::hostname();
     match name {
         Ok(name) if is_name(&name) => Some(name),
@@ -354,7 +362,6 @@ fn this_machine(section: &Section) -> Option<String> {
             None
         }
         Err(why) => {
-            let why = why.trim_end_matches(": give --host NAME").to_owned();
             section.error("enabled", format!("{why}: give host"));
             None
         }
@@ -475,7 +482,7 @@ mod tests {
             load(&lines.fold(String::new(), |all, line| all + line + "\n")).unwrap();
         assert_eq!(settings.connections.len(), 2);
         assert_eq!(settings.families, [true, false]);
-        assert_eq!(settings.metrics.without.len(), 2);
+        assert_eq!(settings.metrics.disabled.len(), 2);
         assert_eq!(settings.metrics_dir, PluginSettings::default().directory);
     }
 }

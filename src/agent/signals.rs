@@ -1,4 +1,4 @@
-//! What signals want of `hbc run`.
+//! The signals of `hbc run`, as flags that its loop reads.
 
 use std::io;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use signal_hook::{flag, low_level};
 
 use super::poll::Waker;
 
-/// What is wanted.
+/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalAction {
-    /// SIGTERM, SIGINT: end, and say so.
+    /// SIGTERM, SIGINT: send a shutdown and end.
     Stop,
-    /// SIGUSR1: end without a word, since another one starts right away.
+    /// SIGUSR1: end without a shutdown, since another agent starts right away.
     Restart,
-    /// SIGHUP: begin anew with the configuration as it is now.
+    /// SIGHUP: start anew with the configuration as it is now.
     Reload,
 }
 
-/// In the order in which they count: who is told to end and to read its configuration ends.
+/// The first of them that was received counts: an agent that is to stop and to reload stops.
 const SIGNALS: [(i32, SignalAction); 4] = [
     (SIGTERM, SignalAction::Stop),
     (SIGINT, SignalAction::Stop),
@@ -28,30 +28,30 @@ const SIGNALS: [(i32, SignalAction); 4] = [
     (SIGHUP, SignalAction::Reload),
 ];
 
-/// The signals that were received.
+/// A flag for each signal that was received.
 #[derive(Debug)]
 pub struct SignalFlags(Vec<(Arc<AtomicBool>, SignalAction)>);
 
 impl SignalFlags {
-    /// Receives them from now on; `waker` announces each.
+    /// Catches the signals from now on; each wakes `waker`.
     ///
     /// # Errors
-    /// When they cannot be received.
+    /// When a signal cannot be caught.
     pub fn new(waker: &Waker) -> io::Result<SignalFlags> {
         let mut signals = Vec::new();
-        for (signal, wish) in SIGNALS {
+        for (signal, action) in SIGNALS {
             let received = Arc::new(AtomicBool::new(false));
-            // In this order: who is woken finds it.
+            // In this order: the flag is up when the poller wakes.
             flag::register(signal, received.clone())?;
             low_level::pipe::register(signal, waker.writer()?)?;
-            signals.push((received, wish));
+            signals.push((received, action));
         }
         Ok(SignalFlags(signals))
     }
 
-    /// What was wanted since this was last asked.
+    /// What was asked for since the last call.
     pub fn take(&self) -> Option<SignalAction> {
         let received = self.0.iter().find(|(flag, _)| flag.swap(false, Ordering::SeqCst));
-        received.map(|(_, wish)| *wish)
+        received.map(|(_, action)| *action)
     }
 }

@@ -70,7 +70,7 @@ impl Agent {
 }
 
 fn speak(settings: &LocalAgentSettings, watch: &Watch, stop: &Stop) {
-    let mut collector = Collector::new(&settings.figures);
+    let mut collector = Collector::new(&settings.metrics);
     let (mut trouble, mut told) = (None, false);
     info!("this machine is watched as {}", settings.host);
     loop {

@@ -12,313 +12,325 @@ use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::datagram::Kind;
 use crate::heartbeat::wire::{self, Beat};
 
-/// An answer that takes longer is none.
-const LATE: Duration = Duration::from_secs(5);
-/// So many questions are open at most; an older one is taken for lost.
-const MOST_OPEN: usize = 256;
-/// The first repetition comes after so long, or after twice the round-trip time.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The same when there is little time.
-const HURRIED_PAUSE: Duration = Duration::from_millis(200);
-/// Pauses grow up to this, or to an eighth of a long interval.
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
-/// A server that never answered is told of after so long, and one that is silent is asked no more
-/// often than that between two beats.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The least grace that hbd gives.
-const LEAST_GRACE: Duration = Duration::from_secs(30);
+/// A datagram that is not answered within this time counts as lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Beyond this number of open requests the oldest counts as lost.
+const MAX_OPEN_REQUESTS: usize = 256;
+/// The delay before the first retry, unless twice the round-trip time is longer.
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(500);
+/// The same for a beat that is urgent.
+const URGENT_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Retry delays double up to this, or to an eighth of a long interval.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(4);
+/// A server that never answered is reported after this time; a silent one gets no retry sooner than
+/// this after the last attempt.
+const REPORT_AFTER: Duration = Duration::from_secs(10);
+/// The shortest grace period of hbd.
+const MIN_GRACE: Duration = Duration::from_secs(30);
+/// The loss is that of this number of latest requests.
+const LOSS_WINDOW: usize = 100;
 
 /// One reading of the clocks, and of a finer one for round-trip times.
 #[derive(Clone, Copy, Debug)]
 pub struct ClockReading {
-    /// What time it is.
+    /// The time in milliseconds.
     pub now: Now,
-    /// The same moment, finer.
-    pub at: Instant,
+    /// The same moment in nanoseconds.
+    pub instant: Instant,
 }
 
-/// What a line has to report; each once.
+/// A change of a session that is worth a log line; each is reported once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// It does not answer, for so long.
+    /// The server has not answered for that long.
     Silent(Duration),
-    /// It answers, after it had been silent for so long.
-    Answers(Duration),
+    /// The server answers, after a silence of that long.
+    Recovered(Duration),
 }
 
-/// Something that is said until it is answered.
+/// A beat that is sent again and again until it is answered.
 #[derive(Clone, Debug)]
 struct PendingBeat {
     id: u64,
     beat: Beat,
     attempts: u32,
+    /// When the next attempt is due.
     due: Mono,
 }
 
 /// A datagram whose answer has not come.
 #[derive(Clone, Copy, Debug)]
 struct OpenRequest {
-    letter: u64,
+    /// The id of its [`PendingBeat`].
+    beat: u64,
+    /// The timestamp in it, by which the answer is recognized.
     time: Wall,
-    tale: ClockSource,
+    source: ClockSource,
     sent: Mono,
-    at: Instant,
+    sent_instant: Instant,
 }
 
-/// One connection to one server.
+/// The session of one connection with one server.
+///
+/// ```text
+///                 no answer within REPORT_AFTER
+///    never  ------------------------------------->  silent
+///   answered                                          |  ^
+///       |                                      answer |  | no answer within interval and grace,
+///       | answer                                      v  | in three rounds
+///       +---------------------------------------->  answering
+/// ```
 #[derive(Clone, Debug)]
 pub struct Session {
     interval: Duration,
-    letters: Vec<PendingBeat>,
-    /// The id of the next letter.
-    id: u64,
-    open: VecDeque<OpenRequest>,
-    stamp: TimestampClock,
-    quality: LinkStats,
-    /// Since when nothing of what was asked was answered.
-    unanswered: Option<Mono>,
-    /// How often something new was to be said since then.
-    rounds: u32,
-    /// It ever answered.
-    known: bool,
-    /// That it is silent was reported.
+    pending: Vec<PendingBeat>,
+    /// The id of the next pending beat.
+    next_id: u64,
+    requests: VecDeque<OpenRequest>,
+    timestamps: TimestampClock,
+    stats: LinkStats,
+    /// When the first of the datagrams was sent since the last answer.
+    unanswered_since: Option<Mono>,
+    /// How often the pending beats were replaced since the last answer.
+    unanswered_rounds: u32,
+    ever_answered: bool,
+    /// [`LinkChange::Silent`] was reported and no answer came since.
     silent: bool,
-    /// There is little time left.
-    hurried: bool,
+    /// Retries come faster: the process is about to end.
+    urgent: bool,
 }
 
 impl Session {
-    /// A line over which nothing was said, that promises a beat every `interval` and tells later
-    /// times than `told`.
-    pub fn new(interval: Duration, told: Wall) -> Session {
+    /// A session with nothing to send, that promises a beat every `interval` and uses later
+    /// timestamps than `last_timestamp`.
+    pub fn new(interval: Duration, last_timestamp: Wall) -> Session {
         Session {
             interval,
-            letters: Vec::new(),
-            id: 0,
-            open: VecDeque::new(),
-            stamp: TimestampClock::after(told),
-            quality: LinkStats::default(),
-            unanswered: None,
-            rounds: 0,
-            known: false,
+            pending: Vec::new(),
+            next_id: 0,
+            requests: VecDeque::new(),
+            timestamps: TimestampClock::after(last_timestamp),
+            stats: LinkStats::default(),
+            unanswered_since: None,
+            unanswered_rounds: 0,
+            ever_answered: false,
             silent: false,
-            hurried: false,
+            urgent: false,
         }
     }
 
-    /// The last time that was told.
-    pub fn told(&self) -> Wall {
-        self.stamp.told()
+    /// The last timestamp of the local clock.
+    pub fn last_timestamp(&self) -> Wall {
+        self.timestamps.last()
     }
 
-    /// Has this to say and nothing else, soon.
-    pub fn hurry(&mut self, beat: Beat, now: Now) {
-        self.hurried = true;
-        self.say(vec![beat], now);
+    /// Replaces all pending beats by this one, and retries it fast from now on.
+    pub fn send_urgently(&mut self, beat: Beat, now: Now) {
+        self.urgent = true;
+        self.replace(vec![beat], now);
     }
 
-    /// Has these to say from now on, and nothing else any more.
-    pub fn say(&mut self, beats: Vec<Beat>, now: Now) {
-        self.letters.clear();
-        self.rounds = self.rounds.saturating_add(1);
+    /// Starts a round: these beats replace all that are pending.
+    pub fn replace(&mut self, beats: Vec<Beat>, now: Now) {
+        self.pending.clear();
+        self.unanswered_rounds = self.unanswered_rounds.saturating_add(1);
         self.add(beats, now);
     }
 
-    /// Has these to say, too.
+    /// Adds beats to those that are pending.
     pub fn add(&mut self, beats: Vec<Beat>, now: Now) {
         for beat in beats {
-            self.letters.push(PendingBeat { id: self.id, beat, attempts: 0, due: now.mono });
-            self.id += 1;
+            self.pending.push(PendingBeat { id: self.next_id, beat, attempts: 0, due: now.mono });
+            self.next_id += 1;
         }
     }
 
     /// The datagrams whose time has come.
-    pub fn due(&mut self, key: Option<&hmac::Key>, tick: ClockReading) -> Vec<Vec<u8>> {
-        self.expire(tick.now.mono);
+    pub fn due(&mut self, key: Option<&hmac::Key>, clock: ClockReading) -> Vec<Vec<u8>> {
+        self.expire_requests(clock.now.mono);
         let mut datagrams = Vec::new();
-        for at in 0..self.letters.len() {
-            if self.letters[at].due <= tick.now.mono {
-                datagrams.push(self.attempt(at, key, tick));
+        for index in 0..self.pending.len() {
+            if self.pending[index].due <= clock.now.mono {
+                datagrams.push(self.attempt(index, key, clock));
             }
         }
         datagrams
     }
 
-    fn attempt(&mut self, at: usize, key: Option<&hmac::Key>, tick: ClockReading) -> Vec<u8> {
-        let attempts = self.letters[at].attempts + 1;
-        let pause = self.pause(attempts);
-        let letter = &mut self.letters[at];
-        letter.attempts = attempts;
-        letter.due = tick.now.mono + pause;
-        let (time, tale) = self.stamp.next(attempts, tick.now);
-        letter.beat.time = Some(time);
-        let json = letter.beat.json();
-        if self.open.len() == MOST_OPEN {
-            self.open.pop_front();
-            self.quality.lost();
+    fn attempt(&mut self, index: usize, key: Option<&hmac::Key>, clock: ClockReading) -> Vec<u8> {
+        let attempts = self.pending[index].attempts + 1;
+        let delay = self.retry_delay(attempts);
+        let pending = &mut self.pending[index];
+        pending.attempts = attempts;
+        pending.due = clock.now.mono + delay;
+        let (time, source) = self.timestamps.next(attempts, clock.now);
+        pending.beat.time = Some(time);
+        let json = pending.beat.json();
+        if self.requests.len() == MAX_OPEN_REQUESTS {
+            self.requests.pop_front();
+            self.stats.record_loss();
         }
-        let sent = tick.now.mono;
-        self.open.push_back(OpenRequest { letter: letter.id, time, tale, sent, at: tick.at });
-        self.unanswered.get_or_insert(sent);
+        let sent = clock.now.mono;
+        let sent_instant = clock.instant;
+        self.requests.push_back(OpenRequest { beat: pending.id, time, source, sent, sent_instant });
+        self.unanswered_since.get_or_insert(sent);
         match key {
             Some(key) => wire::sign(key, &json),
             None => json,
         }
     }
 
-    /// How long to wait for the answer to the `attempt`th try, from 1.
-    fn pause(&self, attempt: u32) -> Duration {
-        let first = if self.hurried { HURRIED_PAUSE } else { FIRST_PAUSE };
-        let least = self.quality.round_trip().map_or(first, |rtt| first.max(rtt * 2));
-        let most = LONGEST_PAUSE.max(self.interval / 8).max(least);
-        let pause = (least * 2_u32.pow((attempt - 1).min(10))).min(most);
-        if self.silent && !self.hurried { pause.max(PATIENCE) } else { pause }
+    /// The delay behind the `attempt`th attempt, from 1.
+    fn retry_delay(&self, attempt: u32) -> Duration {
+        let first = if self.urgent { URGENT_RETRY_DELAY } else { FIRST_RETRY_DELAY };
+        let min = self.stats.round_trip().map_or(first, |rtt| first.max(rtt * 2));
+        let max = MAX_RETRY_DELAY.max(self.interval / 8).max(min);
+        let delay = (min * 2_u32.pow((attempt - 1).min(10))).min(max);
+        if self.silent && !self.urgent { delay.max(REPORT_AFTER) } else { delay }
     }
 
-    /// Takes what came over this line.
+    /// Takes in a datagram that came from the server.
     ///
     /// # Errors
-    /// Why it is no answer to anything that was asked.
-    pub fn hear(
+    /// Why it is no answer to an open request.
+    pub fn ingest(
         &mut self,
         bytes: &[u8],
         key: Option<&hmac::Key>,
-        tick: ClockReading,
+        clock: ClockReading,
     ) -> Result<AckResult, &'static str> {
-        let ack = ack::read(bytes, key)?;
-        self.expire(tick.now.mono);
-        let found = self.open.iter().position(|question| question.time == ack.time);
-        let question = found
-            .and_then(|at| self.open.remove(at))
+        let ack = ack::parse(bytes, key)?;
+        self.expire_requests(clock.now.mono);
+        let found = self.requests.iter().position(|request| request.time == ack.time);
+        let request = found
+            .and_then(|index| self.requests.remove(index))
             .ok_or("an answer came to what was not asked, or long ago")?;
-        self.quality.answered(tick.at.saturating_duration_since(question.at));
-        self.stamp.answered(question.time, question.tale, ack.now, tick.now);
-        self.known = true;
-        self.rounds = 0;
-        let silence = self.unanswered.take().filter(|_| self.silent);
+        self.stats.record_answer(clock.instant.saturating_duration_since(request.sent_instant));
+        self.timestamps.on_answer(request.time, request.source, ack.now, clock.now);
+        self.ever_answered = true;
+        self.unanswered_rounds = 0;
+        let silence = self.unanswered_since.take().filter(|_| self.silent);
         self.silent = false;
-        let letter = self.letters.iter().position(|letter| letter.id == question.letter);
+        let answered = self.pending.iter().position(|pending| pending.id == request.beat);
         Ok(AckResult {
-            event: letter.map(|at| self.letters.remove(at).beat.event),
-            news: silence.map(|since| LinkChange::Answers(tick.now.mono.since(since))),
+            event: answered.map(|index| self.pending.remove(index).beat.event),
+            change: silence.map(|since| LinkChange::Recovered(clock.now.mono.since(since))),
         })
     }
 
-    fn expire(&mut self, now: Mono) {
-        while self.open.front().is_some_and(|question| now.since(question.sent) > LATE) {
-            self.open.pop_front();
-            self.quality.lost();
+    fn expire_requests(&mut self, now: Mono) {
+        while self.requests.front().is_some_and(|oldest| now.since(oldest.sent) > ANSWER_TIMEOUT) {
+            self.requests.pop_front();
+            self.stats.record_loss();
         }
     }
 
-    /// That it is silent, as soon as that is so.
+    /// [`LinkChange::Silent`], once, as soon as the session is silent.
     ///
-    /// Silent is who was asked for longer than hbd waits before it calls a connection overdue: a
-    /// few lost datagrams are no news. Who never answered is told of sooner: a name or a key is
-    /// wrong, most likely.
-    pub fn news(&mut self, now: Now) -> Option<LinkChange> {
+    /// A session is silent when it got no answer for longer than hbd waits before it calls a
+    /// connection overdue: a few lost datagrams are no news. A server that never answered is
+    /// reported sooner: most likely a name or a key is wrong.
+    pub fn detect_silence(&mut self, now: Now) -> Option<LinkChange> {
         if self.silent || self.silent_at()? > now.mono {
             return None;
         }
         self.silent = true;
-        self.unanswered.map(|since| LinkChange::Silent(now.mono.since(since)))
+        self.unanswered_since.map(|since| LinkChange::Silent(now.mono.since(since)))
     }
 
     fn silent_at(&self) -> Option<Mono> {
-        let (patience, rounds) = if self.known {
-            (self.interval + LEAST_GRACE.max(self.interval * 2), 3)
+        let (timeout, rounds) = if self.ever_answered {
+            (self.interval + MIN_GRACE.max(self.interval * 2), 3)
         } else {
-            (PATIENCE, 1)
+            (REPORT_AFTER, 1)
         };
-        // Who slept between a question and its answer waited for nobody.
-        let counts = !self.silent && self.rounds >= rounds;
-        self.unanswered.filter(|_| counts).map(|since| since + patience)
+        // The time alone proves nothing: the machine may have slept between request and answer.
+        let counts = !self.silent && self.unanswered_rounds >= rounds;
+        self.unanswered_since.filter(|_| counts).map(|since| since + timeout)
     }
 
-    /// When it wants to be looked at.
-    pub fn next(&self) -> Option<Mono> {
-        let letter = self.letters.iter().map(|letter| letter.due).min();
-        letter.into_iter().chain(self.silent_at()).min()
+    /// When [`due`](Session::due) or [`detect_silence`](Session::detect_silence) has something to
+    /// give, unless an answer comes before; none when there is nothing to wait for.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let retry = self.pending.iter().map(|pending| pending.due).min();
+        retry.into_iter().chain(self.silent_at()).min()
     }
 
     /// Whether a round ended without any answer: another socket or address may be better.
-    pub fn fails(&self) -> bool {
-        self.rounds > 0 && self.unanswered.is_some()
+    pub fn is_failing(&self) -> bool {
+        self.unanswered_rounds > 0 && self.unanswered_since.is_some()
     }
 
-    /// Whether it is known to be silent.
+    /// Whether [`LinkChange::Silent`] was reported and no answer came since.
     pub fn is_silent(&self) -> bool {
         self.silent
     }
 
-    /// Whether it ever answered.
-    pub fn is_known(&self) -> bool {
-        self.known
+    /// Whether the server ever answered.
+    pub fn has_answered(&self) -> bool {
+        self.ever_answered
     }
 
-    /// Whether everything that was to be said was answered.
+    /// Whether every beat was answered.
     pub fn is_done(&self) -> bool {
-        self.letters.is_empty()
+        self.pending.is_empty()
     }
 
-    /// How well it carries.
-    pub fn quality(&self) -> &LinkStats {
-        &self.quality
+    /// Round-trip time and loss.
+    pub fn stats(&self) -> &LinkStats {
+        &self.stats
     }
 }
 
-/// What an answer told.
+/// What an answer changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AckResult {
-    /// What it answered, when that was still to be said.
+    /// The event of the beat that it answers, if that was still pending.
     pub event: Option<Kind>,
-    /// That the line answers again.
-    pub news: Option<LinkChange>,
+    /// [`LinkChange::Recovered`] when the session was silent before.
+    pub change: Option<LinkChange>,
 }
 
-/// Loss is that of so many questions.
-const WINDOW: usize = 100;
-
-/// The fate of the latest questions.
+/// Round-trip time and loss of the latest requests.
 #[derive(Clone, Debug, Default)]
 pub struct LinkStats {
     /// Whether each was answered, the oldest first.
-    fates: VecDeque<bool>,
+    answered: VecDeque<bool>,
     /// The smoothed round-trip time (RFC 6298, section 2).
-    smooth: Option<Duration>,
+    smoothed_rtt: Option<Duration>,
 }
 
 impl LinkStats {
-    /// A question was answered after so long.
-    pub fn answered(&mut self, took: Duration) {
-        self.smooth = Some(self.smooth.map_or(took, |smooth| (smooth * 7 + took) / 8));
-        self.note(true);
+    /// A request was answered after `rtt`.
+    pub fn record_answer(&mut self, rtt: Duration) {
+        self.smoothed_rtt = Some(self.smoothed_rtt.map_or(rtt, |smooth| (smooth * 7 + rtt) / 8));
+        self.record(true);
     }
 
-    /// A question was not answered in time: it was lost, or its answer was.
-    pub fn lost(&mut self) {
-        self.note(false);
-        if !self.fates.contains(&true) {
-            self.smooth = None;
+    /// A request was not answered in time: it was lost, or its answer was.
+    pub fn record_loss(&mut self) {
+        self.record(false);
+        if !self.answered.contains(&true) {
+            self.smoothed_rtt = None;
         }
     }
 
-    fn note(&mut self, fate: bool) {
-        if self.fates.len() == WINDOW {
-            self.fates.pop_front();
+    fn record(&mut self, answered: bool) {
+        if self.answered.len() == LOSS_WINDOW {
+            self.answered.pop_front();
         }
-        self.fates.push_back(fate);
+        self.answered.push_back(answered);
     }
 
-    /// How long an answer takes; none when none came lately.
+    /// The smoothed round-trip time; none when none of the latest requests was answered.
     pub fn round_trip(&self) -> Option<Duration> {
-        self.smooth
+        self.smoothed_rtt
     }
 
-    /// How many of a hundred questions are not answered; none when none was asked.
+    /// The share of the latest requests without an answer, in percent; none before the first.
     pub fn loss_percent(&self) -> Option<f64> {
-        let lost = self.fates.iter().filter(|answered| !**answered).count();
-        (!self.fates.is_empty()).then(|| lost as f64 * 100.0 / self.fates.len() as f64)
+        let lost = self.answered.iter().filter(|answered| !**answered).count();
+        (!self.answered.is_empty()).then(|| lost as f64 * 100.0 / self.answered.len() as f64)
     }
 }
 
@@ -328,31 +340,31 @@ mod tests {
 
     #[test]
     fn loss_is_that_of_the_last_hundred() {
-        let mut quality = LinkStats::default();
-        assert_eq!(quality.loss_percent(), None);
+        let mut stats = LinkStats::default();
+        assert_eq!(stats.loss_percent(), None);
         for n in 0..1000 {
             if n % 5 == 0 {
-                quality.lost();
+                stats.record_loss();
             } else {
-                quality.answered(Duration::from_millis(10));
+                stats.record_answer(Duration::from_millis(10));
             }
         }
-        assert_eq!(quality.loss_percent(), Some(20.0));
-        for _ in 0..WINDOW {
-            quality.answered(Duration::from_millis(10));
+        assert_eq!(stats.loss_percent(), Some(20.0));
+        for _ in 0..LOSS_WINDOW {
+            stats.record_answer(Duration::from_millis(10));
         }
-        assert_eq!(quality.loss_percent(), Some(0.0));
+        assert_eq!(stats.loss_percent(), Some(0.0));
     }
 
     #[test]
     fn the_round_trip_time_is_smoothed_and_forgotten_when_nothing_is_answered() {
-        let mut quality = LinkStats::default();
-        quality.answered(Duration::from_millis(80));
-        quality.answered(Duration::from_millis(160));
-        assert_eq!(quality.round_trip(), Some(Duration::from_millis(90)));
-        for _ in 0..WINDOW {
-            quality.lost();
+        let mut stats = LinkStats::default();
+        stats.record_answer(Duration::from_millis(80));
+        stats.record_answer(Duration::from_millis(160));
+        assert_eq!(stats.round_trip(), Some(Duration::from_millis(90)));
+        for _ in 0..LOSS_WINDOW {
+            stats.record_loss();
         }
-        assert_eq!((quality.round_trip(), quality.loss_percent()), (None, Some(100.0)));
+        assert_eq!((stats.round_trip(), stats.loss_percent()), (None, Some(100.0)));
     }
 }

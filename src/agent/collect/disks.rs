@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::metric_name::{hundredths, matches, percent, place, segments};
+use super::metric_name::{matches_pattern, path_label, percent, round_hundredths, unique_segments};
 use super::probe::TimedProbe;
 
 // Where a plain one has 32 bits, large disks do not fit into it.
@@ -17,8 +17,8 @@ use libc::statvfs as statvfs64;
 #[cfg(target_env = "gnu")]
 use libc::statvfs64;
 
-/// The most disks that are told of.
-const MOST: usize = 32;
+/// The most disks.
+const MAX_DISKS: usize = 32;
 
 /// Filesystems of this machine that have no device under `/dev`.
 const WITHOUT_DEVICE: &[&str] = &["zfs", "ubifs", "jffs2"];
@@ -26,8 +26,8 @@ const WITHOUT_DEVICE: &[&str] = &["zfs", "ubifs", "jffs2"];
 /// Archives that are mounted: always full, and nothing to be done about it.
 const ARCHIVES: &[&str] = &["squashfs", "iso9660", "udf", "erofs", "cramfs", "romfs"];
 
-/// Filesystems that are another machine's, which speaks for itself. Asking one whose server is
-/// gone may block for ever.
+/// Filesystems of another machine, which has an agent of its own. A read of one whose server is gone
+/// may block for ever.
 const REMOTE: &[&str] = &[
     "nfs",
     "nfs4",
@@ -42,7 +42,7 @@ const REMOTE: &[&str] = &[
     "beegfs",
 ];
 
-/// A mount, as far as it matters.
+/// The fields of a mount that matter here.
 struct Mount<'a> {
     device: &'a [u8],
     root: &'a [u8],
@@ -72,7 +72,7 @@ impl Mount<'_> {
         one_of(WITHOUT_DEVICE) || self.source.starts_with(b"/dev/") || self.point == Path::new("/")
     }
 
-    /// Which of several mounts of one device names it: `/`, then one that shows all of it, then
+    /// The order of the mounts of one device, of which the first names it: `/`, then one that shows all of it, then
     /// the shortest.
     fn rank(&self) -> (bool, bool, usize, &Path) {
         let point = &self.point;
@@ -103,13 +103,13 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A disk: where it is mounted, the best place first. More than one, because a container has
-/// single files mounted, too, and only who asks can tell.
+/// A disk: its mount points, the one that names it first. There may be several, because a container
+/// has single files mounted, too, which only a look at the filesystem tells.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Disk(pub Vec<PathBuf>);
 
 impl Disk {
-    /// The place that names it.
+    /// The mount point that names it.
     pub fn point(&self) -> &Path {
         self.0.first().map_or(Path::new("/"), PathBuf::as_path)
     }
@@ -122,18 +122,18 @@ impl fmt::Display for Disk {
 }
 
 /// The disks of this machine, each once however often it is mounted (bind mounts, subvolumes).
-pub fn disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
-    // What is mounted later over the same place hides what was there.
+fn find_disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
+    // A later mount at the same point hides the earlier one.
     let mut visible = BTreeMap::new();
     for mount in mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::parse) {
         visible.insert(mount.point.clone(), mount);
     }
-    let told = |mount: &Mount| {
+    let included = |mount: &Mount| {
         let point = mount.point.to_string_lossy();
-        mount.is_disk() && !excluded.iter().any(|pattern| matches(pattern, &point))
+        mount.is_disk() && !excluded.iter().any(|pattern| matches_pattern(pattern, &point))
     };
     let mut devices: BTreeMap<&[u8], Vec<Mount>> = BTreeMap::new();
-    for mount in visible.into_values().filter(told) {
+    for mount in visible.into_values().filter(included) {
         devices.entry(mount.device).or_default().push(mount);
     }
     let mut disks: Vec<Disk> = devices
@@ -144,26 +144,26 @@ pub fn disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
         })
         .collect();
     disks.sort();
-    disks.truncate(MOST);
+    disks.truncate(MAX_DISKS);
     disks
 }
 
 /// A segment for each mount point, in order: `/` is `root`, `/var/lib` is `var_lib`.
-pub fn names<'a>(points: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
+fn names<'a>(points: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
     let plain: Vec<String> =
-        points.into_iter().map(|point| place(&point.to_string_lossy())).collect();
-    segments(plain.iter().map(String::as_str))
+        points.into_iter().map(|point| path_label(&point.to_string_lossy())).collect();
+    unique_segments(plain.iter().map(String::as_str))
 }
 
 /// How full a disk is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DiskUsage {
-    /// Of what programs can use, as df(1) counts it: the blocks that only root may take count on
-    /// neither side.
+    /// The used share of what programs can use, as df(1) counts it: the blocks that only root may take
+    /// count on neither side.
     percent: f64,
-    /// What is left for programs, in bytes.
+    /// What programs can still use, in bytes.
     free: f64,
-    /// None where the filesystem has no fixed number of inodes.
+    /// The used share; none where the filesystem has no fixed number of inodes.
     inodes: Option<f64>,
 }
 
@@ -178,10 +178,10 @@ struct FilesystemStats {
 }
 
 impl FilesystemStats {
-    fn fill(&self) -> Option<DiskUsage> {
+    fn usage(&self) -> Option<DiskUsage> {
         let share = |used: u64, left: u64| {
             let total = used as f64 + left as f64;
-            (total > 0.0).then(|| hundredths(percent(used as f64, total)))
+            (total > 0.0).then(|| round_hundredths(percent(used as f64, total)))
         };
         // Some filesystems give out what they owe as an enormous unsigned number.
         let available = if self.available > self.blocks { 0 } else { self.available };
@@ -195,7 +195,7 @@ impl FilesystemStats {
     }
 }
 
-fn numbers(point: &Path) -> Option<FilesystemStats> {
+fn statvfs(point: &Path) -> Option<FilesystemStats> {
     let path = CString::new(point.as_os_str().as_bytes()).ok()?;
     let mut found = MaybeUninit::<statvfs64>::uninit();
     // SAFETY: the path ends with a nul byte, and the structure is written when 0 is returned.
@@ -216,31 +216,31 @@ fn numbers(point: &Path) -> Option<FilesystemStats> {
     })
 }
 
-/// Asked where it is mounted as a directory: a single file that is mounted is no disk.
-fn fill(disk: &Disk) -> Option<DiskUsage> {
+/// The usage at the first mount point that is a directory: a single file that is mounted is no disk.
+fn read_usage(disk: &Disk) -> Option<DiskUsage> {
     let point = disk.0.iter().find(|point| point.is_dir())?;
-    numbers(point)?.fill()
+    statvfs(point)?.usage()
 }
 
-/// Asks the disks, and waits for none that hangs.
+/// Reads the usage of disks, and waits for none that hangs.
 pub struct Disks(TimedProbe<Disk, DiskUsage>);
 
 impl Disks {
-    /// None was asked yet.
+    /// Nothing was read yet.
     pub fn new() -> Disks {
-        Disks(TimedProbe::new("the disk at", fill))
+        Disks(TimedProbe::new("the disk at", read_usage))
     }
 
-    /// The metrics of all disks that answer.
-    pub fn ask(&mut self, mountinfo: &[u8], excluded: &[String]) -> Vec<(String, f64)> {
-        let disks = self::disks(mountinfo, excluded);
-        let names = self::names(disks.iter().map(Disk::point));
+    /// The metrics of all disks that can be read.
+    pub fn collect(&mut self, mountinfo: &[u8], excluded: &[String]) -> Vec<(String, f64)> {
+        let disks = find_disks(mountinfo, excluded);
+        let labels = names(disks.iter().map(Disk::point));
         let mut metrics = Vec::new();
-        for (name, fill) in names.iter().zip(self.0.ask(&disks)) {
-            let Some(fill) = fill else { continue };
-            metrics.push((format!("{name}.percent"), fill.percent));
-            metrics.push((format!("{name}.free_bytes"), fill.free));
-            metrics.extend(fill.inodes.map(|share| (format!("{name}.inodes_percent"), share)));
+        for (name, usage) in labels.iter().zip(self.0.read_all(&disks)) {
+            let Some(usage) = usage else { continue };
+            metrics.push((format!("{name}.percent"), usage.percent));
+            metrics.push((format!("{name}.free_bytes"), usage.free));
+            metrics.extend(usage.inodes.map(|share| (format!("{name}.inodes_percent"), share)));
         }
         metrics
     }
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     fn told(mountinfo: &str) -> Vec<String> {
-        let disks = disks(mountinfo.as_bytes(), &["/var/lib/docker/*".into()]);
+        let disks = find_disks(mountinfo.as_bytes(), &["/var/lib/docker/*".into()]);
         let names = names(disks.iter().map(Disk::point));
         disks.iter().zip(names).map(|(disk, name)| format!("{disk} {name}")).collect()
     }
@@ -314,7 +314,7 @@ mod tests {
 601 600 8:1 /var/lib/docker/containers/ab/hosts /etc/hosts rw - ext4 /dev/sda1 rw
 602 600 8:1 /srv/data /data rw - ext4 /dev/sda1 rw
 ";
-        let disks = disks(docker.as_bytes(), &[]);
+        let disks = find_disks(docker.as_bytes(), &[]);
         assert_eq!(disks[0].0, [Path::new("/")]);
         assert_eq!(disks[1].0, [Path::new("/data"), Path::new("/etc/hosts")]);
     }
@@ -353,8 +353,8 @@ mod tests {
     proptest! {
         #[test]
         fn junk_is_no_disk_and_no_panic(junk: Vec<u8>, words in "([-/a0: \\\\]{0,40}\n){0,5}") {
-            disks(&junk, &["*x*".into()]);
-            disks(words.as_bytes(), &[]);
+            find_disks(&junk, &["*x*".into()]);
+            find_disks(words.as_bytes(), &[]);
             unescape(&junk);
         }
     }
@@ -370,25 +370,25 @@ mod tests {
 
     #[test]
     fn what_only_root_may_take_counts_on_neither_side() {
-        let fill = EXT4.fill().unwrap();
-        assert_eq!((fill.percent, fill.free), (73.68, 250.0 * 4096.0));
-        assert_eq!(fill.inodes, Some(40.0));
+        let usage = EXT4.usage().unwrap();
+        assert_eq!((usage.percent, usage.free), (73.68, 250.0 * 4096.0));
+        assert_eq!(usage.inodes, Some(40.0));
     }
 
     #[test]
     fn a_disk_without_a_fixed_number_of_inodes_has_no_share_of_them() {
         assert_eq!(
-            FilesystemStats { inodes: 0, free_inodes: 0, ..EXT4 }.fill().unwrap().inodes,
+            FilesystemStats { inodes: 0, free_inodes: 0, ..EXT4 }.usage().unwrap().inodes,
             None
         );
     }
 
     #[test]
     fn odd_numbers_give_no_nonsense() {
-        assert_eq!(FilesystemStats { blocks: 0, free: 0, available: 0, ..EXT4 }.fill(), None);
-        let owing = FilesystemStats { free: 0, available: u64::MAX - 5, ..EXT4 }.fill().unwrap();
+        assert_eq!(FilesystemStats { blocks: 0, free: 0, available: 0, ..EXT4 }.usage(), None);
+        let owing = FilesystemStats { free: 0, available: u64::MAX - 5, ..EXT4 }.usage().unwrap();
         assert_eq!((owing.percent, owing.free), (100.0, 0.0));
-        let odd = FilesystemStats { free: 5000, free_inodes: 5000, ..EXT4 }.fill().unwrap();
+        let odd = FilesystemStats { free: 5000, free_inodes: 5000, ..EXT4 }.usage().unwrap();
         assert_eq!((odd.percent, odd.inodes), (0.0, Some(0.0)));
     }
 
@@ -396,8 +396,8 @@ mod tests {
     fn a_file_that_is_mounted_is_no_disk() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(fill(&Disk(vec![file.path().into()])), None);
-        assert!(fill(&Disk(vec![file.path().into(), folder.path().into()])).is_some());
-        assert_eq!(fill(&Disk(vec!["/nonexistent".into()])), None);
+        assert_eq!(read_usage(&Disk(vec![file.path().into()])), None);
+        assert!(read_usage(&Disk(vec![file.path().into(), folder.path().into()])).is_some());
+        assert_eq!(read_usage(&Disk(vec!["/nonexistent".into()])), None);
     }
 }

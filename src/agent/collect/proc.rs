@@ -1,12 +1,10 @@
-//! Processors, load, uptime, memory, swap and processes, from proc(5).
+//! Parses the files of proc(5): processors, load, uptime, memory, swap and processes. Pure.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
+use std::io::{self, ErrorKind};
 
-use super::metric_name::{hundredths, percent};
+use super::metric_name::{percent, round_hundredths};
 
-/// The fields of the first line, in ticks since the boot: user, nice, system, idle, iowait, irq,
+/// The first line of `/proc/stat` (proc_stat(5)), in ticks since the boot: user, nice, system, idle, iowait, irq,
 /// softirq, steal. Guests, the last two columns of newer kernels, are part of user and nice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuTimes {
@@ -19,19 +17,19 @@ const IDLE: usize = 3;
 const IOWAIT: usize = 4;
 const STEAL: usize = 7;
 
-/// Reads the line of all processors together.
-pub fn parse(stat: &str) -> Option<CpuTimes> {
+/// Parses the line of all processors together.
+pub fn parse_cpu(stat: &str) -> Option<CpuTimes> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let mut times = CpuTimes::default();
-    for (place, field) in times.ticks.iter_mut().zip(line.split_ascii_whitespace()) {
-        *place = field.parse().ok()?;
+    for (slot, field) in times.ticks.iter_mut().zip(line.split_ascii_whitespace()) {
+        *slot = field.parse().ok()?;
         times.known += 1;
     }
     (times.known > IDLE).then_some(times)
 }
 
 /// How many processors are online: the lines `cpu0`, `cpu1` ...
-pub fn count(stat: &str) -> usize {
+pub fn processor_count(stat: &str) -> usize {
     let numbered = |line: &&str| {
         line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
@@ -51,7 +49,7 @@ impl CpuTimes {
         if total <= 0.0 {
             return Vec::new();
         }
-        let share = |ticks: f64| hundredths(percent(ticks, total));
+        let share = |ticks: f64| round_hundredths(percent(ticks, total));
         let busy = total - spent(IDLE) - spent(IOWAIT);
         let mut shares = vec![("cpu_percent".to_owned(), share(busy))];
         for (field, name) in [(IOWAIT, "iowait_percent"), (STEAL, "steal_percent")] {
@@ -63,7 +61,7 @@ impl CpuTimes {
     }
 }
 
-/// The load averages over 1, 5 and 15 minutes, and that over one minute for each processor.
+/// From `/proc/loadavg` (proc_loadavg(5)) and `/proc/stat`: the load averages over 1, 5 and 15 minutes, and that over one minute for each processor.
 ///
 /// One minute, because the limits of hbd ask for a minute beyond them already.
 pub fn load(loadavg: &str, stat: &str) -> Vec<(String, f64)> {
@@ -72,19 +70,19 @@ pub fn load(loadavg: &str, stat: &str) -> Vec<(String, f64)> {
     let names = ["load1", "load5", "load15"];
     let mut metrics: Vec<(String, f64)> =
         names.iter().map(|name| (*name).to_owned()).zip(averages.iter().copied()).collect();
-    if let (Some(load), processors @ 1..) = (averages.first(), count(stat)) {
-        metrics.push(("per_core".to_owned(), hundredths(load / processors as f64)));
+    if let (Some(load), processors @ 1..) = (averages.first(), processor_count(stat)) {
+        metrics.push(("per_core".to_owned(), round_hundredths(load / processors as f64)));
     }
     metrics
 }
 
-/// Seconds since the boot; in a container since its start, where that is virtualised.
+/// From `/proc/uptime` (proc_uptime(5)): seconds since the boot; in a container since its start, where that is virtualised.
 pub fn uptime(uptime: &str) -> Vec<(String, f64)> {
     let seconds = uptime.split_ascii_whitespace().next().and_then(|field| field.parse().ok());
     seconds.map(|seconds: f64| ("seconds".to_owned(), seconds)).into_iter().collect()
 }
 
-/// A field, in bytes; `kB` of the file means 1,024 bytes.
+/// A field of `/proc/meminfo` (proc_meminfo(5)), in bytes; `kB` there means 1,024 bytes.
 fn bytes(meminfo: &str, field: &str) -> Option<f64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     let number: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
@@ -101,11 +99,11 @@ pub fn memory(meminfo: &str) -> Vec<(String, f64)> {
     let available = available.clamp(0.0, total);
     vec![
         ("available_bytes".to_owned(), available),
-        ("percent".to_owned(), hundredths(percent(total - available, total))),
+        ("percent".to_owned(), round_hundredths(percent(total - available, total))),
     ]
 }
 
-/// Before Linux 3.14 nobody said what is available: what is free and what the kernel can drop.
+/// Before Linux 3.14 the file does not say what is available: what is free and what the kernel can drop.
 /// Memory that is shared counts as cached there and cannot be dropped.
 fn estimate(meminfo: &str) -> Option<f64> {
     let of = |field| bytes(meminfo, field).unwrap_or(0.0);
@@ -118,22 +116,20 @@ pub fn swap(meminfo: &str) -> Vec<(String, f64)> {
     let of = |field| bytes(meminfo, field);
     match (of("SwapTotal"), of("SwapFree")) {
         (Some(total), Some(free)) if total > 0.0 => {
-            vec![("percent".to_owned(), hundredths(percent((total - free).max(0.0), total)))]
+            vec![("percent".to_owned(), round_hundredths(percent((total - free).max(0.0), total)))]
         }
         _ => Vec::new(),
     }
 }
 
-/// The number of processes, and that of zombies: those that have ended and that nobody waits for.
+/// The number of processes, and that of zombies: those that have ended and were not waited for.
 ///
-/// Nothing where others are hidden (`hidepid` of proc(5)): our own few would look like all.
-pub fn processes(proc: &Path) -> Vec<(String, f64)> {
-    let Ok(entries) = fs::read_dir(proc) else { return Vec::new() };
+/// `stats` is the id and the file `stat` of each (proc_pid_stat(5)). Nothing where those of other
+/// users are hidden (`hidepid` of proc(5)): our own few would look like all.
+pub fn processes(stats: impl Iterator<Item = (u32, io::Result<String>)>) -> Vec<(String, f64)> {
     let (mut count, mut zombies, mut first) = (0_u64, Some(0_u64), false);
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        match fs::read_to_string(entry.path().join("stat")) {
+    for (id, stat) in stats {
+        match stat {
             Ok(stat) => zombies = zombies.map(|known| known + u64::from(is_zombie(&stat))),
             Err(why) if why.kind() == ErrorKind::PermissionDenied => zombies = None,
             // It has ended since: it is gone (ESRCH once its file was opened).
@@ -156,12 +152,16 @@ fn is_zombie(stat: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use proptest::prelude::*;
 
+    use super::super::process_stats;
     use super::*;
 
     fn told(earlier: &str, later: &str) -> String {
-        let (earlier, later) = (parse(earlier).unwrap(), parse(later).unwrap());
+        let (earlier, later) = (parse_cpu(earlier).unwrap(), parse_cpu(later).unwrap());
         let shares = later.since(&earlier);
         shares.iter().map(|(name, share)| format!("{name}={share} ")).collect()
     }
@@ -184,7 +184,7 @@ mod tests {
         for junk in
             ["", "cpu", "cpu \n", "cpu 1 2 3\n", "cpu  a b c d\n", "cpu0 1 2 3 4\n", "intr 1"]
         {
-            assert_eq!(parse(junk), None, "{junk}");
+            assert_eq!(parse_cpu(junk), None, "{junk}");
         }
     }
 
@@ -204,7 +204,7 @@ mod tests {
         let pi = "cpu  139 0 271 3810 53 0 8 0 0 0\ncpu0 27 0 74 955 9 0 4 0 0 0\n\
                   cpu1 37 0 68 941 15 0 1 0 0 0\ncpu2 41 0 65 954 11 0 1 0 0 0\n\
                   cpu3 33 0 62 958 17 0 0 0 0 0\nintr 32312 0 10\nctxt 65443\nbtime 1795291928\n";
-        assert_eq!((count(pi), count("cpufreq 1\ncpu 1 2\n")), (4, 0));
+        assert_eq!((processor_count(pi), processor_count("cpufreq 1\ncpu 1 2\n")), (4, 0));
     }
 
     proptest! {
@@ -213,8 +213,8 @@ mod tests {
             earlier in "(cpu[0-9]? {0,2}([0-9]{1,21} ){0,11}\n|\\PC*\n){0,3}",
             later in "(cpu[0-9]? {0,2}([0-9]{1,21} ){0,11}\n|\\PC*\n){0,3}",
         ) {
-            count(&later);
-            if let (Some(earlier), Some(later)) = (parse(&earlier), parse(&later)) {
+            processor_count(&later);
+            if let (Some(earlier), Some(later)) = (parse_cpu(&earlier), parse_cpu(&later)) {
                 for (_, share) in later.since(&earlier) {
                     prop_assert!((0.0..=100.0).contains(&share), "{share}");
                 }
@@ -300,14 +300,14 @@ mod tests {
         }
     }
 
-    fn counted(processes: &[(&str, &str)]) -> Vec<(String, f64)> {
+    fn counted(all: &[(&str, &str)]) -> Vec<(String, f64)> {
         let folder = tempfile::tempdir().unwrap();
-        for (id, stat) in processes {
+        for (id, stat) in all {
             fs::create_dir(folder.path().join(id)).unwrap();
             fs::write(folder.path().join(id).join("stat"), stat).unwrap();
         }
         fs::write(folder.path().join("stat"), "cpu 1 2 3 4\n").unwrap();
-        super::processes(folder.path())
+        processes(process_stats(folder.path()))
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn where_others_are_hidden_nothing_is_said() {
         assert_eq!(counted(&[("812", "812 (hbc) R 1 2 3")]), []);
-        assert_eq!(processes(Path::new("/nonexistent")), []);
+        assert_eq!(processes(process_stats(Path::new("/nonexistent"))), []);
     }
 
     #[test]

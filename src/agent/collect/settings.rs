@@ -1,4 +1,4 @@
-//! What is collected, and from where. Pure.
+//! Which metrics are collected, and from where. Pure.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,13 +8,13 @@ use crate::config_file::{Names, Section};
 
 /// Interfaces that come and go with containers and virtual machines, or carry nothing to the
 /// outside: each would be a metric that vanishes again.
-const PASSING_INTERFACES: &[&str] = &[
+const TRANSIENT_INTERFACES: &[&str] = &[
     "lo", "veth*", "vnet*", "tap*i*", "fwbr*", "fwln*", "fwpr*", "cali*", "cni*", "lxc*", "br-*",
     "docker*", "podman*", "ifb*", "dummy*",
 ];
 
-/// The same for disks: what container engines and desktops mount for others.
-const PASSING_MOUNTS: &[&str] =
+/// The same for disks: mounts of container engines and desktops.
+const TRANSIENT_MOUNTS: &[&str] =
     &["/var/lib/docker/*", "/var/lib/containers/*", "/run/*", "/snap/*"];
 
 /// A group of metrics: the first segment of their paths.
@@ -73,9 +73,9 @@ impl MetricGroup {
         }
     }
 
-    /// The one of that name.
-    pub fn named(name: &str) -> Option<MetricGroup> {
-        MetricGroup::ALL.into_iter().find(|monitor| monitor.name() == name)
+    /// The group of that name.
+    pub fn from_name(name: &str) -> Option<MetricGroup> {
+        MetricGroup::ALL.into_iter().find(|group| group.name() == name)
     }
 }
 
@@ -85,18 +85,18 @@ impl fmt::Display for MetricGroup {
     }
 }
 
-/// What is collected, and from where.
+/// Which metrics are collected, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectSettings {
     /// Where proc(5) is mounted.
     pub proc: PathBuf,
     /// Where sysfs(5) is mounted.
     pub sys: PathBuf,
-    /// Who knows the units of systemd; none where the machine was not booted with it.
+    /// The program that knows the units of systemd; none leaves them out.
     pub systemctl: Option<PathBuf>,
-    /// Monitors that are off.
-    pub without: BTreeSet<MetricGroup>,
-    /// Mount points that are left out besides those that are no disks of this machine; `*` stands
+    /// The groups that are off.
+    pub disabled: BTreeSet<MetricGroup>,
+    /// Mount points that are left out, besides those that are no disks of this machine; `*` stands
     /// for any text.
     pub excluded_mounts: Vec<String>,
     /// Network interfaces that are left out; `*` stands for any text.
@@ -104,13 +104,13 @@ pub struct CollectSettings {
 }
 
 impl CollectSettings {
-    /// Reads what is left out, besides what always is.
+    /// Reads what is left out, besides the defaults.
     pub fn read(section: &mut Section) -> CollectSettings {
         let mut settings = CollectSettings::default();
-        let names: Names =
-            MetricGroup::ALL.iter().map(|monitor| monitor.name().to_owned()).collect();
+        let names: Names = MetricGroup::ALL.iter().map(|group| group.name().to_owned()).collect();
         let without = section.names("without", "monitor", &names).unwrap_or_default();
-        settings.without = without.iter().filter_map(|name| MetricGroup::named(name)).collect();
+        settings.disabled =
+            without.iter().filter_map(|name| MetricGroup::from_name(name)).collect();
         let more = |key, section: &mut Section| section.texts(key).unwrap_or_default();
         settings.excluded_mounts.extend(more("excluded_mounts", section));
         settings.excluded_interfaces.extend(more("excluded_interfaces", section));
@@ -125,9 +125,9 @@ impl Default for CollectSettings {
             proc: "/proc".into(),
             sys: "/sys".into(),
             systemctl: Some("systemctl".into()),
-            without: BTreeSet::new(),
-            excluded_mounts: owned(PASSING_MOUNTS),
-            excluded_interfaces: owned(PASSING_INTERFACES),
+            disabled: BTreeSet::new(),
+            excluded_mounts: owned(TRANSIENT_MOUNTS),
+            excluded_interfaces: owned(TRANSIENT_INTERFACES),
         }
     }
 }
@@ -138,9 +138,9 @@ mod tests {
 
     #[test]
     fn every_monitor_is_found_by_its_name() {
-        for monitor in MetricGroup::ALL {
-            assert_eq!(MetricGroup::named(monitor.name()), Some(monitor));
+        for group in MetricGroup::ALL {
+            assert_eq!(MetricGroup::from_name(group.name()), Some(group));
         }
-        assert_eq!(MetricGroup::named("cpu"), None);
+        assert_eq!(MetricGroup::from_name("cpu"), None);
     }
 }

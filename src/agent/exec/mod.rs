@@ -17,33 +17,33 @@ use super::collect::metric_name::segment;
 use crate::clock::{Now, Wall, words};
 use reporter::Reporter;
 
-/// The longest text of a message.
-const LONGEST: usize = 500;
+/// The longest text of a message, in characters.
+const MAX_MESSAGE: usize = 500;
 
-/// How a job ended, and what of it could not be told.
+/// How `hbc exec` ends: as the job ended, and with what could not be reported.
 pub struct JobExit {
     /// Its exit code; 128 and the signal that killed it; 127 or 126 when it could not be started.
     pub code: u8,
-    /// Why it was not started, and why which server was not told.
-    pub complaints: Vec<String>,
+    /// Why it was not started, and which server did not get the report and why.
+    pub errors: Vec<String>,
 }
 
-/// Runs the job with our own input and outputs. BlockedSignals that are sent to us are passed on to it.
-pub fn run(job: ExecArgs) -> JobExit {
-    let name = job.name.clone().unwrap_or_else(|| file_name(&job.command));
-    let begin = (Now::read().wall, Instant::now());
+/// Runs the job with our own input and outputs, and passes signals on to it.
+pub fn run(args: ExecArgs) -> JobExit {
+    let name = args.name.clone().unwrap_or_else(|| file_name(&args.command));
+    let (started, clock) = (Now::read().wall, Instant::now());
     // Before any thread: what is blocked here is blocked in all of them.
     let signals = BlockedSignals::block();
-    let telling = Reporter::start(job.errand, &segment(&name), begin.0);
-    let outcome = match spawn(&job.command, &signals) {
-        Ok(child) => attend(child, &signals),
+    let reporter = Reporter::start(args.send, &segment(&name), started);
+    let outcome = match spawn(&args.command, &signals) {
+        Ok(child) => wait_for_end(child, &signals),
         Err(why) => JobOutcome::NotStarted(why),
     };
     signals.release();
-    let report = FinishedJob { name, outcome, started: begin.0, took: begin.1.elapsed() };
-    let (code, complaint) = (report.outcome.code(), report.complaint(&job.command));
-    let complaints = complaint.into_iter().chain(telling.end(&report)).collect();
-    JobExit { code, complaints }
+    let job = FinishedJob { name, outcome, started, took: clock.elapsed() };
+    let (code, error) = (job.outcome.code(), job.error(&args.command));
+    let errors = error.into_iter().chain(reporter.finish(&job)).collect();
+    JobExit { code, errors }
 }
 
 fn file_name(command: &[OsString]) -> String {
@@ -55,20 +55,20 @@ fn spawn(command: &[OsString], signals: &BlockedSignals) -> std::io::Result<Chil
     let (program, arguments) = command.split_first().ok_or(ErrorKind::InvalidInput)?;
     let mut job = Command::new(program);
     job.args(arguments);
-    signals.spare(&mut job);
+    signals.unblock_in(&mut job);
     job.spawn()
 }
 
-/// Waits until the job has ended, and passes signals on.
-fn attend(mut child: Child, signals: &BlockedSignals) -> JobOutcome {
+/// Waits until the job has ended, and passes signals on to it.
+fn wait_for_end(mut child: Child, signals: &BlockedSignals) -> JobOutcome {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return JobOutcome::Exited(status),
             Ok(None) => {}
             Err(why) => return JobOutcome::Lost(why),
         }
-        if let CaughtSignal::Sent(signal) = signals.wait() {
-            pass_on(&child, signal);
+        if let CaughtSignal::Forward(signal) = signals.wait() {
+            forward(&child, signal);
         }
     }
 }
@@ -77,9 +77,9 @@ fn attend(mut child: Child, signals: &BlockedSignals) -> JobOutcome {
 #[derive(Debug)]
 enum JobOutcome {
     Exited(ExitStatus),
-    /// It never began.
+    /// It could not be started.
     NotStarted(std::io::Error),
-    /// Nobody knows.
+    /// It cannot be waited for.
     Lost(std::io::Error),
 }
 
@@ -107,7 +107,7 @@ struct FinishedJob {
 }
 
 impl FinishedJob {
-    /// What is told of one that failed.
+    /// The text of the message about a job that failed.
     fn message(&self) -> Option<String> {
         let how = match &self.outcome {
             JobOutcome::Exited(status) if status.success() => return None,
@@ -123,11 +123,11 @@ impl FinishedJob {
             },
         };
         let name: String = self.name.chars().filter(|c| !c.is_control()).collect();
-        Some(format!("job {name} {how}").chars().take(LONGEST).collect())
+        Some(format!("job {name} {how}").chars().take(MAX_MESSAGE).collect())
     }
 
-    /// What is said here, where the job itself could not say it.
-    fn complaint(&self, command: &[OsString]) -> Option<String> {
+    /// What is printed here, because the job itself could not print it.
+    fn error(&self, command: &[OsString]) -> Option<String> {
         let shown = command.first().map_or(OsStr::new(""), OsString::as_os_str).display();
         match &self.outcome {
             JobOutcome::NotStarted(why) => Some(format!("cannot run {shown}: {why}")),
@@ -136,7 +136,7 @@ impl FinishedJob {
         }
     }
 
-    /// What is told of every one.
+    /// The metrics of its end. They repeat its start, in case that was not delivered.
     fn metrics(&self) -> [(&'static str, f64); 5] {
         let ended = self.started + self.took;
         [
@@ -153,46 +153,45 @@ fn unix(time: Wall) -> f64 {
     time.0 as f64 / 1000.0
 }
 
-/// What a job may be told by signals.
-const PASSED_ON: [i32; 6] =
+/// The signals that are passed on to the job.
+const FORWARDED: [i32; 6] =
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
 
-/// BlockedSignals that wait until they are asked for.
+/// Signals that stay pending until they are waited for, instead of ending this process (signal(7)).
 pub struct BlockedSignals {
-    wanted: libc::sigset_t,
+    blocked: libc::sigset_t,
     before: libc::sigset_t,
 }
 
-/// What came.
+/// A signal that came.
 pub enum CaughtSignal {
-    /// Somebody sent that to us.
-    Sent(i32),
-    /// The job may have ended, or its terminal has told it by itself.
+    /// A process sent it to us: it is to be passed on.
+    Forward(i32),
+    /// The job may have ended, or its terminal has sent it the signal, too.
     Other,
 }
 
 impl BlockedSignals {
-    /// From now on, here and in threads that are started later, signals wait.
+    /// Blocks the signals here and in threads that are started later.
     pub fn block() -> BlockedSignals {
-        let mut wanted = MaybeUninit::uninit();
+        let mut set = MaybeUninit::uninit();
         let mut before = MaybeUninit::uninit();
         // SAFETY: both sets are live; sigemptyset(3) writes the first and pthread_sigmask(3) the
         // second. A parent may have had the end of its children ignored, and we inherit that.
         unsafe {
             libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-            libc::sigemptyset(wanted.as_mut_ptr());
-            for signal in PASSED_ON.into_iter().chain([libc::SIGCHLD]) {
-                libc::sigaddset(wanted.as_mut_ptr(), signal);
+            libc::sigemptyset(set.as_mut_ptr());
+            for signal in FORWARDED.into_iter().chain([libc::SIGCHLD]) {
+                libc::sigaddset(set.as_mut_ptr(), signal);
             }
-            let blocked =
-                libc::pthread_sigmask(libc::SIG_BLOCK, wanted.as_ptr(), before.as_mut_ptr());
-            assert_eq!(blocked, 0, "these signals exist");
-            BlockedSignals { wanted: wanted.assume_init(), before: before.assume_init() }
+            let result = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr());
+            assert_eq!(result, 0, "these signals exist");
+            BlockedSignals { blocked: set.assume_init(), before: before.assume_init() }
         }
     }
 
-    /// The job does not inherit that they wait here: it starts with what was blocked before.
-    pub fn spare(&self, job: &mut Command) {
+    /// Has the job start with the signals blocked that were blocked before, instead of ours.
+    pub fn unblock_in(&self, job: &mut Command) {
         let before = self.before;
         let restore = move || {
             // SAFETY: as in `release`.
@@ -205,12 +204,12 @@ impl BlockedSignals {
         unsafe { job.pre_exec(restore) };
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub fn wait(&self) -> CaughtSignal {
         let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
         // SAFETY: both are live; the second is written when a signal is returned (sigwaitinfo(2)).
         let (signal, code) = unsafe {
-            match libc::sigwaitinfo(&self.wanted, info.as_mut_ptr()) {
+            match libc::sigwaitinfo(&self.blocked, info.as_mut_ptr()) {
                 signal @ 1.. => (signal, info.assume_init().si_code),
                 _ => return CaughtSignal::Other,
             }
@@ -220,19 +219,19 @@ impl BlockedSignals {
         if signal == libc::SIGCHLD || code > 0 {
             CaughtSignal::Other
         } else {
-            CaughtSignal::Sent(signal)
+            CaughtSignal::Forward(signal)
         }
     }
 
-    /// BlockedSignals do again what they did: from now on they end us.
+    /// Unblocks the signals: they end this process again.
     pub fn release(self) {
         // SAFETY: the set is the one that was there before; nothing is written.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
     }
 }
 
-/// To the job alone: what it does with its own children is its business.
-pub fn pass_on(child: &Child, signal: i32) {
+/// Sends a signal to the job alone: what it does with its own children is its business.
+fn forward(child: &Child, signal: i32) {
     if let Ok(id) = libc::pid_t::try_from(child.id()) {
         // SAFETY: no memory is involved; the child is not reaped, so the number is still its own.
         unsafe { libc::kill(id, signal) };
@@ -243,7 +242,7 @@ pub fn pass_on(child: &Child, signal: i32) {
 mod tests {
     use super::*;
 
-    fn report(outcome: JobOutcome) -> FinishedJob {
+    fn job(outcome: JobOutcome) -> FinishedJob {
         let took = Duration::from_millis(303_250);
         FinishedJob { name: "backup.sh".into(), outcome, started: Wall(1_795_291_928_667), took }
     }
@@ -263,11 +262,11 @@ mod tests {
                 Some("job backup.sh could not be started: permission denied"),
             ),
         ] {
-            let report = report(outcome);
-            assert_eq!((report.outcome.code(), report.message().as_deref()), (code, message));
+            let job = job(outcome);
+            assert_eq!((job.outcome.code(), job.message().as_deref()), (code, message));
         }
-        let long = FinishedJob { name: "ä".repeat(900), ..report(status(256)) };
-        assert_eq!(long.message().unwrap().chars().count(), LONGEST);
+        let long = FinishedJob { name: "ä".repeat(900), ..job(status(256)) };
+        assert_eq!(long.message().unwrap().chars().count(), MAX_MESSAGE);
     }
 
     #[test]
@@ -281,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_end_tells_the_beginning_too() {
-        let metrics = report(JobOutcome::Exited(ExitStatus::from_raw(256))).metrics();
+        let metrics = job(JobOutcome::Exited(ExitStatus::from_raw(256))).metrics();
         assert_eq!(
             metrics,
             [

@@ -10,28 +10,28 @@ use std::time::Duration;
 use log::{info, warn};
 
 use super::output::{self, PluginOutput};
-use crate::agent::collect::metric_name::{place, segments};
+use crate::agent::collect::metric_name::{path_label, unique_segments};
 use crate::clock::words;
 
 /// What editors and package managers leave behind.
 const LEFTOVERS: &[&str] =
     &["~", ".bak", ".old", ".orig", ".swp", ".disabled", ".rpmsave", ".rpmnew", ".rpmorig", ",v"];
 
-/// Anybody may write to it.
-const WRITABLE: u32 = 0o002;
-/// Somebody may run it.
+/// The permission of others to write.
+const WRITABLE_BY_OTHERS: u32 = 0o002;
+/// The permissions to execute.
 const EXECUTABLE: u32 = 0o111;
 
-/// What a directory holds.
+/// The programs in the directory of plugins.
 #[derive(Debug, Default, PartialEq)]
 pub struct PluginPrograms {
-    /// What may be run, in order of their names.
+    /// Those that may be run, in order of their names.
     pub programs: Vec<PathBuf>,
-    /// What may not, why, and the remedy.
+    /// Those that may not, why, and the remedy.
     pub refused: Vec<(PathBuf, String)>,
 }
 
-/// Looks into the directory. One that is not there has nothing in it.
+/// Lists the directory. One that does not exist is empty.
 pub fn find(directory: &Path) -> PluginPrograms {
     let mut found = PluginPrograms::default();
     let refused = |why: String| PluginPrograms {
@@ -46,7 +46,7 @@ pub fn find(directory: &Path) -> PluginPrograms {
     match fs::metadata(directory) {
         Err(why) => return refused(format!("cannot be looked at: {why}")),
         Ok(about) => {
-            if let Some(why) = is_open(&about) {
+            if let Some(why) = ownership_error(&about) {
                 return refused(why);
             }
         }
@@ -57,7 +57,7 @@ pub fn find(directory: &Path) -> PluginPrograms {
     for path in entries.iter().map(DirEntry::path) {
         match fs::metadata(&path) {
             Ok(about) if about.is_dir() => {}
-            Ok(about) => match refusal(&about) {
+            Ok(about) => match refusal_reason(&about) {
                 None => found.programs.push(path),
                 Some(why) => found.refused.push((path, why)),
             },
@@ -74,21 +74,21 @@ fn is_leftover(entry: &DirEntry) -> bool {
     name.starts_with(['.', '#']) || name.contains(".dpkg-") || LEFTOVERS.iter().any(|end| ends(end))
 }
 
-fn refusal(about: &Metadata) -> Option<String> {
+fn refusal_reason(about: &Metadata) -> Option<String> {
     if !about.is_file() {
         return Some("is no file".into());
     }
     if about.mode() & EXECUTABLE == 0 {
         return Some("is not executable: chmod +x, or take it away".into());
     }
-    is_open(about)
+    ownership_error(about)
 }
 
-/// Why others than root and ourselves could have us run what they like.
-fn is_open(about: &Metadata) -> Option<String> {
+/// Why users besides root and our own could have us run what they like.
+fn ownership_error(about: &Metadata) -> Option<String> {
     // SAFETY: geteuid(2) takes nothing and never fails.
     let us = unsafe { libc::geteuid() };
-    if about.mode() & WRITABLE != 0 {
+    if about.mode() & WRITABLE_BY_OTHERS != 0 {
         Some("can be written by everybody: chmod o-w".into())
     } else if about.uid() != 0 && about.uid() != us {
         Some("belongs to another user: chown root".into())
@@ -97,8 +97,8 @@ fn is_open(about: &Metadata) -> Option<String> {
     }
 }
 
-/// The exit code of a program that was killed at its deadline, as timeout(1) has it.
-const HANGING: i32 = 124;
+/// The exit code of a program that was killed at its timeout, as timeout(1) has it.
+const TIMEOUT_CODE: i32 = 124;
 
 /// How a program ended.
 #[derive(Clone, Debug, Default)]
@@ -108,17 +108,17 @@ pub struct PluginRun {
     pub code: i32,
     /// How long it took.
     pub took: Duration,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it complained about.
+    /// Its standard error.
     pub stderr: String,
-    /// It was killed at its deadline.
-    pub hung: bool,
+    /// It was killed at its timeout.
+    pub timed_out: bool,
     /// Why it could not be started.
-    pub unstarted: Option<String>,
+    pub start_error: Option<String>,
 }
 
-/// What is wrong with a program: one that stays the same is logged once.
+/// What is wrong with a plugin. It is logged once, as long as it stays the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginError {
     /// What does not change from run to run.
@@ -128,51 +128,53 @@ pub struct PluginError {
 }
 
 impl PluginRun {
-    /// One that was killed at its deadline. What it had printed by then is half of something.
-    pub fn hanging(took: Duration) -> PluginRun {
-        PluginRun { code: HANGING, took, hung: true, ..PluginRun::default() }
+    /// A run that was killed at its timeout. What it had printed by then is incomplete.
+    pub fn timed_out(took: Duration) -> PluginRun {
+        PluginRun { code: TIMEOUT_CODE, took, timed_out: true, ..PluginRun::default() }
     }
 
-    /// Its metrics under `own_monitor.NAME`, or under the paths that it gave itself.
-    pub fn report(
+    /// Its metrics under `own_monitor.NAME`, or under the paths that it printed; and what is wrong with
+    /// it.
+    pub fn evaluate(
         self,
         name: &str,
-        deadline: Duration,
+        timeout: Duration,
     ) -> (Vec<(String, f64)>, Option<PluginError>) {
         let output = output::parse(&self.stdout);
         let seconds = (self.took.as_secs_f64() * 1000.0).round() / 1000.0;
         let own = [("exit_code", f64::from(self.code)), ("seconds", seconds)];
-        let labels: Vec<String> = output.perfdata.iter().map(|(label, _)| place(label)).collect();
-        let taken = own.iter().map(|(what, _)| *what).chain(labels.iter().map(String::as_str));
+        let labels: Vec<String> =
+            output.perfdata.iter().map(|(label, _)| path_label(label)).collect();
+        let names = own.iter().map(|(what, _)| *what).chain(labels.iter().map(String::as_str));
         let values = own.iter().map(|(_, value)| *value);
         let values = values.chain(output.perfdata.iter().map(|(_, value)| *value));
-        let named = segments(taken).into_iter().zip(values);
+        let named = unique_segments(names).into_iter().zip(values);
         let named = named.map(|(what, value)| (format!("own_monitor.{name}.{what}"), value));
-        let trouble = self.trouble(&output, deadline);
-        (output.metrics.iter().cloned().chain(named).collect(), trouble)
+        let error = self.error(&output, timeout);
+        (output.metrics.iter().cloned().chain(named).collect(), error)
     }
 
-    fn trouble(&self, output: &PluginOutput, deadline: Duration) -> Option<PluginError> {
+    fn error(&self, output: &PluginOutput, timeout: Duration) -> Option<PluginError> {
         let first = |text: &str| {
             let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
             let line = line.split('|').next().unwrap_or(line).trim();
             let clean = line.chars().filter(|c| !c.is_control()).take(120).collect::<String>();
             Some(format!(": {clean}"))
         };
-        // A plugin says on its output how things are; where that holds metrics, it says no more.
+        // A Nagios plugin describes the state on its output; metrics there describe nothing.
         let (one, other) = match output.metrics.is_empty() {
             true => (&self.stdout, &self.stderr),
             false => (&self.stderr, &self.stdout),
         };
         let said = || first(one).or_else(|| first(other)).unwrap_or_default();
-        let (what, details) = match (&self.unstarted, self.code, output.doubt.as_deref()) {
+        let (what, details) = match (&self.start_error, self.code, output.warning.as_deref()) {
             (Some(why), ..) => ("cannot be started".into(), format!(": {why}")),
-            _ if self.hung => {
-                let limit = words(deadline);
+            _ if self.timed_out => {
+                let limit = words(timeout);
                 (format!("took more than {limit} and was killed with its children"), String::new())
             }
             (None, 0, None) => return None,
-            (None, 0, Some(doubt)) => (format!("works, but {doubt}"), String::new()),
+            (None, 0, Some(warning)) => (format!("works, but {warning}"), String::new()),
             (None, code @ 129.., _) => (format!("was killed by signal {}", code - 128), said()),
             (None, code, _) => (format!("ended with exit code {code}"), said()),
         };
@@ -180,25 +182,25 @@ impl PluginRun {
     }
 }
 
-/// A segment for each program: its file name, with `_` for what does not fit.
+/// A path segment for each program: its file name, with `_` for what does not fit.
 pub fn names(programs: &[PathBuf]) -> Vec<String> {
     let files: Vec<String> = programs
         .iter()
         .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
         .collect();
-    segments(files.iter().map(String::as_str))
+    unique_segments(files.iter().map(String::as_str))
 }
 
-/// What was logged about each program, so that it is logged once, and its end once.
+/// What was logged about each program, so that an error is logged once, and its end once.
 #[derive(Default)]
 pub struct PluginErrorLog {
-    known: BTreeMap<PathBuf, String>,
+    logged: BTreeMap<PathBuf, String>,
     refused: BTreeMap<PathBuf, String>,
 }
 
 impl PluginErrorLog {
-    /// Programs that are not run at all.
-    pub fn refuse(&mut self, refused: &[(PathBuf, String)]) {
+    /// Logs the programs that are not run.
+    pub fn log_refused(&mut self, refused: &[(PathBuf, String)]) {
         for (path, why) in refused {
             if self.refused.insert(path.clone(), why.clone()).as_ref() != Some(why) {
                 warn!("{} {why}; it is not run", path.display());
@@ -206,23 +208,23 @@ impl PluginErrorLog {
         }
     }
 
-    /// Forgets those that are gone, or no longer refused.
-    pub fn keep(&mut self, found: &PluginPrograms) {
-        self.known.retain(|path, _| found.programs.contains(path));
+    /// Forgets programs that are gone, or no longer refused.
+    pub fn retain(&mut self, found: &PluginPrograms) {
+        self.logged.retain(|path, _| found.programs.contains(path));
         self.refused.retain(|path, _| found.refused.iter().any(|(refused, _)| refused == path));
     }
 
-    /// How a program's last run went.
-    pub fn judge(&mut self, path: &Path, trouble: Option<PluginError>) {
+    /// Logs a change in how the last run of a program went.
+    pub fn log(&mut self, path: &Path, error: Option<PluginError>) {
         let shown = path.display();
-        match trouble {
+        match error {
             None => {
-                if self.known.remove(path).is_some() {
+                if self.logged.remove(path).is_some() {
                     info!("{shown} works again");
                 }
             }
             Some(PluginError { what, details }) => {
-                let before = self.known.insert(path.into(), what.clone());
+                let before = self.logged.insert(path.into(), what.clone());
                 if before.as_ref() != Some(&what) {
                     warn!("{shown} {what}{details}");
                 }
@@ -313,8 +315,8 @@ mod tests {
     }
 
     fn what(run: PluginRun) -> Option<String> {
-        let (_, trouble) = run.report("x", Duration::from_secs(10));
-        trouble.map(|trouble| trouble.what + &trouble.details)
+        let (_, error) = run.evaluate("x", Duration::from_secs(10));
+        error.map(|error| error.what + &error.details)
     }
 
     fn ended(code: i32, stdout: &str, stderr: &str) -> PluginRun {
@@ -345,13 +347,13 @@ mod tests {
             (ended(137, "", ""), Some("was killed by signal 9")),
             (ended(124, "", ""), Some("ended with exit code 124")),
             (
-                PluginRun::hanging(Duration::ZERO),
+                PluginRun::timed_out(Duration::ZERO),
                 Some("took more than 10 s and was killed with its children"),
             ),
             (
                 PluginRun {
                     code: 127,
-                    unstarted: Some("no such file".into()),
+                    start_error: Some("no such file".into()),
                     ..PluginRun::default()
                 },
                 Some("cannot be started: no such file"),
@@ -364,11 +366,11 @@ mod tests {
     #[test]
     fn the_same_trouble_is_known_by_what_does_not_change() {
         let path = Path::new("/x");
-        let mut troubles = PluginErrorLog::default();
+        let mut log = PluginErrorLog::default();
         let mut known = |run: PluginRun| {
-            let (_, trouble) = run.report("x", Duration::from_secs(10));
-            troubles.judge(path, trouble);
-            troubles.known.get(path).cloned()
+            let (_, error) = run.evaluate("x", Duration::from_secs(10));
+            log.log(path, error);
+            log.logged.get(path).cloned()
         };
         let first = known(ended(2, "CRITICAL - 91 %", ""));
         assert_eq!(first.as_deref(), Some("ended with exit code 2"));
