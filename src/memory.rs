@@ -96,13 +96,13 @@ mod tests {
 
     use super::*;
 
-    /// A file of so many pages, mapped; and how many mappings it is in.
+    /// Maps a file of `pages` pages; its address, and a count of the mappings that it is in.
     fn mapped(pages: usize) -> (usize, impl Fn() -> usize) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let length = pages * 4096;
         file.write_all(&vec![7; length]).unwrap();
         let open = File::open(file.path()).unwrap();
-        // SAFETY: a new mapping; nobody unmaps it.
+        // SAFETY: a new mapping, which is never unmapped.
         let start = unsafe {
             let (read, private) = (libc::PROT_READ, libc::MAP_PRIVATE);
             libc::mmap(std::ptr::null_mut(), length, read, private, open.as_raw_fd(), 0)

@@ -15,7 +15,7 @@ use heartbeat::clock::Now;
 
 type Metrics = BTreeMap<String, f64>;
 
-/// What a program says.
+/// The output of a program.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).env("LC_ALL", "C").output();
     let output = output.unwrap_or_else(|why| panic!("{program}: {why}"));
@@ -241,7 +241,7 @@ fn spin(duration: Duration) {
 
 #[test]
 fn processes_and_zombies_are_those_of_ps() {
-    // One that has ended, and that nobody waits for until the end of the test.
+    // One that has ended, and is not waited for until the end of the test.
     let mut zombie = Command::new("true").spawn().unwrap();
     let look = || {
         let states = said("ps", &["-e", "-o", "stat="]);

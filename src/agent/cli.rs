@@ -113,7 +113,7 @@ pub struct SendArgs {
     pub uptime: bool,
     /// The file with the key.
     pub key_file: Option<PathBuf>,
-    /// How long an answer is waited for; none asks for none.
+    /// How long an answer is waited for; none wants no answer.
     pub wait: Option<Duration>,
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// Why the kernel does not say it.
+/// Why it cannot be known.
 #[derive(Debug)]
 pub enum HostInfoError {
     /// The file cannot be read.

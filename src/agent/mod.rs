@@ -1,4 +1,4 @@
-//! The agent: a host speaks for itself.
+//! The agent of one host: sends beats and metrics to hbd, and runs jobs that it reports.
 
 mod ack;
 pub mod beat;

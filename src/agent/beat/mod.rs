@@ -1,4 +1,4 @@
-//! Beats: what is said when, over which path, and what came of it.
+//! The client side of the datagrams: what is sent when, over which connection, until it is answered.
 
 pub mod scheduler;
 pub mod session;

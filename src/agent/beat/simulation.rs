@@ -1,4 +1,4 @@
-//! A host and a fleet over networks that lose and delay, by hand-moved time.
+//! Simulates a host and a fleet over networks that lose and delay, by hand-moved time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -163,7 +163,7 @@ impl Simulation {
         }
     }
 
-    /// The agent is killed and starts again; it knows which time it told last.
+    /// The agent is killed and starts again; it knows its last timestamp.
     fn restart(&mut self, connections: &[&str], interval: Duration, uptime: Duration) {
         let now = self.clock().now;
         self.uptime = (uptime, now.mono);

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_trouble_is_known_by_what_does_not_change() {
+    fn the_same_error_is_known_by_what_does_not_change() {
         let path = Path::new("/x");
         let mut log = PluginErrorLog::default();
         let mut known = |run: PluginRun| {
