@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::local as agent;
+use crate::agent::settings::LocalAgentSettings;
 use crate::backup::settings::{Correlator, RepoCheck};
 use crate::config_file::{Environment, Names, Section, file};
 use crate::dyndns::settings as dyndns;
@@ -40,7 +40,7 @@ pub struct Config {
     /// How often an alert that goes on is repeated; none means never.
     pub renotify_interval: Option<Duration>,
     /// The daemon's own machine, where it is to be watched.
-    pub agent: Option<agent::Settings>,
+    pub agent: Option<LocalAgentSettings>,
     /// The UDP side.
     pub heartbeat: heartbeat::Settings,
     /// The HTTP side.
@@ -139,7 +139,7 @@ fn read(top: &mut Section) -> Config {
         threshold_sets,
         own_threshold_sets,
         renotify_interval: (!renotify.is_zero()).then_some(renotify),
-        agent: top.section("agent", agent::Settings::read).flatten(),
+        agent: top.section("agent", LocalAgentSettings::read).flatten(),
         heartbeat: top
             .section("heartbeat", |section| heartbeat::Settings::read(section, &hosts))
             .unwrap_or_default(),

@@ -8,7 +8,7 @@
 //! - [`dyndns`]: names in the DNS that follow their hosts.
 //! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
 //! - [`history`]: what was: how hosts fared, their metrics over time, what happened.
-//! - [`process`]: one run of another program.
+//! - [`process`]: one run of another program; [`memory`]: what this one asks of the allocator and the kernel.
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
@@ -32,6 +32,7 @@ pub mod event;
 pub mod heartbeat;
 pub mod history;
 pub mod logger;
+pub mod memory;
 pub mod notify;
 pub mod problem;
 pub mod process;

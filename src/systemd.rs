@@ -1,10 +1,12 @@
 //! What systemd is told: sd_notify(3), one datagram to the socket that it names.
 
 use std::env;
+use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
 
@@ -24,6 +26,17 @@ pub fn reloading() {
     if env::var_os("NOTIFY_SOCKET").is_some() {
         tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_micros()));
     }
+}
+
+/// The first directory below `/run` that systemd made for this service; none where
+/// `RuntimeDirectory=` is not set (systemd.exec(5): a list that is separated by colons).
+pub fn runtime_directory() -> Option<PathBuf> {
+    first_directory(env::var_os("RUNTIME_DIRECTORY")?.as_bytes())
+}
+
+fn first_directory(list: &[u8]) -> Option<PathBuf> {
+    let first = list.split(|byte| *byte == b':').find(|path| !path.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(first)))
 }
 
 /// How often systemd wants to hear `WATCHDOG=1` at least (sd_watchdog_enabled(3)); none when it
@@ -47,7 +60,7 @@ fn monotonic_micros() -> i64 {
 fn send(name: &[u8], state: &str) -> io::Result<()> {
     let address = match name.strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(name))?,
+        None => SocketAddr::from_pathname(OsStr::from_bytes(name))?,
     };
     UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
 }
@@ -78,5 +91,22 @@ impl Watchdog {
     /// When it wants to be fed.
     pub fn next(&self) -> Mono {
         self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_runtime_directories_the_first_counts() {
+        for (list, first) in [
+            ("/run/hbc", Some("/run/hbc")),
+            ("/run/hbc:/run/other", Some("/run/hbc")),
+            (":/run/hbc", Some("/run/hbc")),
+            ("", None),
+        ] {
+            assert_eq!(first_directory(list.as_bytes()), first.map(PathBuf::from), "{list}");
+        }
     }
 }

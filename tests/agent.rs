@@ -1,4 +1,4 @@
-//! hbc as a script would run it, against a socket that answers as it is told.
+//! hbc as a script would run it, against a socket that answers by a rule.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -169,7 +169,7 @@ fn a_message_is_not_repeated_within_a_second() {
 
 #[test]
 fn a_name_is_tried_at_all_its_addresses() {
-    // localhost is often ::1 first, where nobody listens.
+    // localhost is often ::1 first, where no server listens.
     let server = Server::answering("127.0.0.1:0");
     let name = format!("localhost:{}", server.address.port());
     assert_eq!(told(&send(&name, &[])).0, 0);
@@ -265,7 +265,7 @@ impl Daemon {
         let ready = lines.find(|line| line.contains("is ready: ")).expect("hbd starts");
         let (_, rest) = ready.split_once("UDP ").unwrap();
         let address = rest.split(',').next().unwrap().to_owned();
-        // Whoever does not read what it writes would stop it in the end.
+        // A pipe that is not read would stop it once it is full.
         thread::spawn(move || lines.for_each(drop));
         Daemon { child, address, _folder: folder }
     }

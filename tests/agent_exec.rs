@@ -35,7 +35,7 @@ impl Server {
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 let bytes = buffer[..length].to_vec();
                 let time = parse(&bytes).unwrap().time.map(|time| time.text.to_owned());
-                // Kept before it is answered: who has the answer may look at once.
+                // Kept before it is answered: with the answer the test goes on at once.
                 if tx.send(bytes).is_err() {
                     return;
                 }
@@ -91,7 +91,7 @@ fn a_job_that_works_is_told_at_its_beginning_and_at_its_end() {
     assert_eq!((code, out.as_str(), error.as_str()), (0, "done\n", ""));
     let came: Vec<Vec<u8>> = server.came.try_iter().collect();
     let told: Vec<Datagram> = came.iter().map(|bytes| parse(bytes).unwrap()).collect();
-    // It may have ended before its beginning was told: then that is not told twice.
+    // It may have ended before its start was answered: then the start is not sent twice.
     let last = told.last().unwrap();
     assert_eq!(
         short(last),
@@ -163,7 +163,7 @@ fn a_server_that_does_not_answer_harms_nobody() {
     assert_eq!((code, out.as_str()), (5, "out\n"));
     assert!(error.starts_with("err\nhbc: "), "{error}");
     assert!(error.contains(" did not answer within "), "{error}");
-    // Whatever is lost on the way: the end is the last thing that is said.
+    // Whatever is lost on the way: the end is the last datagram.
     let told = server.told();
     let first_end = told.iter().position(|line| !line.contains("running=1")).unwrap();
     assert!(told[first_end..].iter().all(|line| !line.contains("running=1")), "{told:?}");
@@ -182,10 +182,10 @@ fn what_cannot_be_told_at_all_does_not_keep_the_job_from_running() {
     assert!(server.told().is_empty());
 }
 
-/// A job that has said that it is ready.
+/// A job that has printed that it is ready.
 fn ready(command: &mut Command) -> (Child, BufReader<std::process::ChildStdout>) {
-    // A shell cannot trap what was ignored when it began, and whoever runs this in the background
-    // may ignore some.
+    // A shell cannot trap what was ignored when it was started, and a shell that runs this test in
+    // the background may ignore some.
     let heed = || {
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             // SAFETY: it takes no pointer, and may be called after a fork (signal-safety(7)).

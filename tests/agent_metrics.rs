@@ -10,12 +10,12 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heartbeat::agent::collect::{Collector, Monitor, Settings};
+use heartbeat::agent::collect::{CollectSettings, Collector, MetricGroup};
 use heartbeat::clock::Now;
 
 type Metrics = BTreeMap<String, f64>;
 
-/// What a program says.
+/// The output of a program.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).env("LC_ALL", "C").output();
     let output = output.unwrap_or_else(|why| panic!("{program}: {why}"));
@@ -198,7 +198,7 @@ fn ticks() -> Vec<f64> {
 fn the_processors_are_as_busy_as_proc_says() {
     let mut wrong = Vec::new();
     for _ in 0..20 {
-        let mut collector = Collector::new(&Settings::default());
+        let mut collector = Collector::new(&CollectSettings::default());
         let now = Now::read();
         let first = ticks();
         collector.collect(now);
@@ -241,7 +241,7 @@ fn spin(duration: Duration) {
 
 #[test]
 fn processes_and_zombies_are_those_of_ps() {
-    // One that has ended, and that nobody waits for until the end of the test.
+    // One that has ended, and is not waited for until the end of the test.
     let mut zombie = Command::new("true").spawn().unwrap();
     let look = || {
         let states = said("ps", &["-e", "-o", "stat="]);
@@ -267,7 +267,7 @@ fn carried(interface: &str, counter: &str) -> f64 {
 
 #[test]
 fn an_interface_carries_what_was_sent() {
-    let settings = Settings { excluded_interfaces: vec![], ..Settings::default() };
+    let settings = CollectSettings { excluded_interfaces: vec![], ..CollectSettings::default() };
     let mut collector = Collector::new(&settings);
     let begin = (carried("lo", "rx_bytes"), carried("lo", "tx_bytes"));
     let now = Now::read();
@@ -295,18 +295,24 @@ fn an_interface_carries_what_was_sent() {
 #[test]
 fn what_this_machine_does_not_have_is_left_out() {
     let ours = metrics();
-    let has = |monitor: Monitor| ours.keys().any(|path| path.starts_with(monitor.name()));
-    for monitor in [Monitor::Cpu, Monitor::Disk, Monitor::Load, Monitor::Memory, Monitor::Uptime] {
+    let has = |monitor: MetricGroup| ours.keys().any(|path| path.starts_with(monitor.name()));
+    for monitor in [
+        MetricGroup::Cpu,
+        MetricGroup::Disk,
+        MetricGroup::Load,
+        MetricGroup::Memory,
+        MetricGroup::Uptime,
+    ] {
         assert!(has(monitor), "{monitor}: {ours:?}");
     }
     let booted = Path::new("/run/systemd/system").is_dir();
     if !booted {
-        assert!(!has(Monitor::Systemd));
+        assert!(!has(MetricGroup::Systemd));
     }
     if !Path::new("/sys/class/hwmon").exists()
         && !Path::new("/sys/class/thermal/thermal_zone0").exists()
     {
-        assert!(!has(Monitor::Temperature));
+        assert!(!has(MetricGroup::Temperature));
     }
     assert!(ours.values().all(|value| value.is_finite() && *value >= -60.0));
 }

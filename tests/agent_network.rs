@@ -169,7 +169,7 @@ impl Play {
         rest.split([',', '}']).next()?.parse().ok()
     }
 
-    /// Waits until hbd has believed so many more datagrams.
+    /// Waits until hbd has believed `more` datagrams.
     fn wait_beats(&self, more: f64) {
         let hbd = self.hbd();
         let beats = || self.network.ask(|| hbd.metric("hbd_datagrams_accepted_total"));
@@ -266,7 +266,7 @@ fn an_agent_that_is_killed_or_restarted_and_a_daemon_that_is_restarted_tell_noth
         assert_eq!(play.told(), [""; 0]);
     }
     drop(hbc);
-    // Nobody said goodbye for it.
+    // It sent no shutdown.
     play.hbd().wait_log("web1 vpn overdue");
     play.hbd().wait_log("web1 ipv4 overdue");
     assert_eq!(play.told().len(), 2);
@@ -281,7 +281,7 @@ fn a_server_that_does_not_answer_is_logged_once_and_so_is_its_return() {
     hbc.wait_log("has not answered for 10 s");
     play.network.cut(LAN, false);
     hbc.wait_log("answers again");
-    // Now it is known, and who is known has more credit.
+    // A connection that has answered is reported later.
     play.network.cut(LAN, true);
     let end = Instant::now() + 45 * SECOND;
     wait_until("it is silent again", || hbc.count("has not answered") == 2 || Instant::now() > end);
@@ -313,7 +313,7 @@ fn a_name_that_moves_is_followed() {
 #[test]
 fn a_name_that_nobody_answers_for_keeps_nobody_waiting() {
     let play = Play::new("10s");
-    // Where nobody is: the resolver waits for its timeouts, five seconds and more.
+    // No name server is there: the resolver waits for its timeouts, five seconds and more.
     play.network.write("resolv.conf", &format!("nameserver {}\n", play.network.nobody()));
     play.network.write("hosts", "127.0.0.1 localhost\n");
     let directory = play.network.directory();

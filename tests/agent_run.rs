@@ -1,4 +1,4 @@
-//! `hbc run` as an operator or systemd would run it, against a socket that answers as it is told.
+//! `hbc run` as an operator or systemd would run it, against a socket that answers by a rule.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
@@ -28,7 +28,7 @@ struct Said {
     signed: bool,
 }
 
-/// What hbd does: it answers by a rule, which is told how many came before.
+/// A server that answers by a rule, which gets the number of datagrams that came before.
 struct Server {
     address: SocketAddr,
     came: Receiver<Said>,
@@ -246,7 +246,7 @@ fn systemd_hears_that_it_is_ready_and_lives() {
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
-    // Nobody is there: it is ready all the same.
+    // No server is there: it is ready all the same.
     let _hbc = Hbc::start_in(&["--server", "127.0.0.1:1", "--interval", "1h"], &environment);
     let mut buffer = [0; 100];
     let mut told = Vec::new();

@@ -25,7 +25,7 @@ const VOCABULARY: &[&str] = &[
 
 /// What each room may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[
-    ("agent", &["heartbeat", "process", "config_file", "thread", "systemd"]),
+    ("agent", &["heartbeat", "memory", "process", "config_file", "thread", "systemd"]),
     ("backup", &["process", "config_file", "thread", "store", "tls"]),
     (
         "cli",
@@ -45,6 +45,7 @@ const KNOWS: &[(&str, &[&str])] = &[
             "dyndns",
             "heartbeat",
             "history",
+            "memory",
             "notify",
             "thread",
             "store",
@@ -59,6 +60,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("history", &["config_file", "thread", "store"]),
     // The log channel's lines are never filtered out.
     ("logger", &["notify"]),
+    ("memory", &[]),
     ("notify", &["deadline", "process", "config_file", "thread", "store", "tls"]),
     // What is told to stop kills what it runs.
     ("process", &["thread"]),
@@ -121,7 +123,7 @@ const NOWHERE: &[(&str, &str)] = &[
     ("thread::sleep", "waiting is interruptible: use thread::Stop::wait"),
     ("sleep_ms", "waiting is interruptible: use thread::Stop::wait"),
     (".unwrap()", "unwrap is for tests: return the error, or expect(\"the invariant\")"),
-    ("thread::spawn", "every thread has a name: use thread::Builder"),
+    ("thread::spawn(", "every thread has a name: use thread::Builder"),
     ("scope.spawn", "every thread has a name: use thread::Builder"),
     ("todo!", "finish it"),
     ("unimplemented!", "finish it"),

@@ -1,6 +1,6 @@
 //! The built-in thresholds and the figures that a machine really gives belong together.
 
-use heartbeat::agent::collect::{Collector, Settings};
+use heartbeat::agent::collect::{CollectSettings, Collector};
 use heartbeat::clock::Now;
 use heartbeat::heartbeat::threshold_config::built_in;
 
@@ -21,7 +21,7 @@ const SPELT: [(&str, &str); 7] = [
 
 #[test]
 fn the_built_in_limits_are_about_figures_that_there_are() {
-    let mut collector = Collector::new(&Settings::default());
+    let mut collector = Collector::new(&CollectSettings::default());
     let begun = Now::read();
     let mut metrics = collector.collect(begun);
     // The share of the processor is that between two readings.

@@ -1,4 +1,4 @@
-//! Answers of hbd: which ones are believed, and when a question is asked again. Pure.
+//! Acknowledgements of hbd: which are believed, and how long to wait for one before a retry. Pure.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::clock::Wall;
 use crate::heartbeat::datagram::{Kind, split};
 use crate::heartbeat::wire::verify;
 
-/// How long to wait before asking for the `attempt`th time again, from 1.
+/// How long to wait for an answer to the `attempt`th attempt, from 1, before the next one.
 ///
-/// A lost answer looks like a lost question. To hbd a repeated beat, boot or goodbye is the same
-/// one; a repeated message is a second message, so that one waits longer.
-pub fn pause(event: Kind, attempt: u32) -> Duration {
+/// A lost answer looks like a lost request. To hbd a repeated beat, boot or shutdown is the same
+/// one; a repeated message is a second message, so a message waits longer.
+pub fn retry_delay(event: Kind, attempt: u32) -> Duration {
     let first = match event {
         Kind::Beat | Kind::Boot | Kind::Shutdown => Duration::from_millis(500),
         Kind::Message => Duration::from_secs(1),
@@ -23,25 +23,25 @@ pub fn pause(event: Kind, attempt: u32) -> Duration {
 
 /// `{"ack":TIME,"now":SERVER_TIME}`
 #[derive(Deserialize)]
-struct Answer {
+struct AckJson {
     ack: Option<f64>,
     now: f64,
 }
 
-/// An answer that is believed.
+/// An acknowledgement that is believed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ack {
     /// The time in the datagram that it answers.
     pub time: Wall,
-    /// When it was answered, by the clock of the server.
+    /// When it was sent, by the clock of the server.
     pub now: Wall,
 }
 
-/// Reads an answer; with a key it must be signed with it.
+/// Parses an acknowledgement; with a key it must be signed with that key.
 ///
 /// # Errors
 /// Why it is not believed.
-pub fn read(bytes: &[u8], key: Option<&hmac::Key>) -> Result<Ack, &'static str> {
+pub fn parse(bytes: &[u8], key: Option<&hmac::Key>) -> Result<Ack, &'static str> {
     let (signature, json) = split(bytes);
     match (key, signature) {
         (Some(_), None) => return Err("an answer came that is not signed"),
@@ -51,8 +51,8 @@ pub fn read(bytes: &[u8], key: Option<&hmac::Key>) -> Result<Ack, &'static str> 
         (Some(_), Some(_)) | (None, _) => {}
     }
     match serde_json::from_slice(json) {
-        Ok(Answer { ack: Some(time), now }) => Ok(Ack { time: wall(time), now: wall(now) }),
-        Ok(Answer { ack: None, .. }) | Err(_) => Err("something came that is no answer of hbd"),
+        Ok(AckJson { ack: Some(time), now }) => Ok(Ack { time: wall(time), now: wall(now) }),
+        Ok(AckJson { ack: None, .. }) | Err(_) => Err("something came that is no answer of hbd"),
     }
 }
 
@@ -78,11 +78,11 @@ mod tests {
         let (ours, other) = (key("ours"), key("other"));
         let answer = |key| wire::ack(Some("1795291928.667"), NOW, key, 1000).unwrap();
         let believed = Ok(Ack { time: TIME, now: NOW });
-        assert_eq!(read(&answer(None), None), believed);
-        assert_eq!(read(&answer(Some(&ours)), Some(&ours)), believed);
-        assert_eq!(read(&answer(None), Some(&ours)), Err("an answer came that is not signed"));
+        assert_eq!(parse(&answer(None), None), believed);
+        assert_eq!(parse(&answer(Some(&ours)), Some(&ours)), believed);
+        assert_eq!(parse(&answer(None), Some(&ours)), Err("an answer came that is not signed"));
         assert_eq!(
-            read(&answer(Some(&other)), Some(&ours)),
+            parse(&answer(Some(&other)), Some(&ours)),
             Err("an answer came that is signed with another key")
         );
     }
@@ -90,13 +90,13 @@ mod tests {
     #[test]
     fn what_does_not_tell_a_time_is_no_answer() {
         for junk in ["", "{}", "[]", "{\"ack\":null,\"now\":1}", "{\"ack\":\"1\",\"now\":1}"] {
-            assert!(read(junk.as_bytes(), None).is_err(), "{junk}");
+            assert!(parse(junk.as_bytes(), None).is_err(), "{junk}");
         }
     }
 
     #[test]
     fn a_message_is_repeated_later_than_a_beat() {
-        let pauses = |event| [1, 2, 3, 4, 5, 99].map(|n| pause(event, n).as_millis());
+        let pauses = |event| [1, 2, 3, 4, 5, 99].map(|n| retry_delay(event, n).as_millis());
         assert_eq!(pauses(Kind::Beat), [500, 1000, 2000, 4000, 4000, 4000]);
         assert_eq!(pauses(Kind::Message), [1000, 2000, 4000, 8000, 8000, 8000]);
     }

@@ -1,25 +1,18 @@
-//! The agent: a host speaks for itself.
+//! The agent of one host: sends beats and metrics to hbd, and runs jobs that it reports.
 
 mod ack;
 pub mod beat;
-pub mod check;
+pub mod cli;
 pub mod collect;
-mod ear;
+mod endpoint;
 pub mod exec;
-pub mod gather;
-mod keepsake;
-pub mod local;
-pub mod machine;
-mod name;
-mod names;
-pub mod options;
-pub mod own;
-mod path;
+pub mod host_info;
+pub mod plugins;
+mod poll;
+mod resolver;
 pub mod run;
+pub mod sampler;
 pub mod send;
 mod server;
 pub mod settings;
-pub mod show;
 mod signals;
-mod slim;
-mod socket;

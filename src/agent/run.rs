@@ -1,68 +1,68 @@
-//! `hbc run`: beats until it is told to stop. One thread waits and speaks; names and metrics have
-//! threads of their own, because asking for them may take any time.
+//! `hbc run`: beats until a signal stops it. One thread waits and sends; resolving names and collecting
+//! metrics have threads of their own, because either may take any time.
 
+use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 
-use super::beat::line::{News, Tick};
-use super::beat::speaker::{Speaker, Voice};
-use super::ear::{Ear, Waker};
-use super::gather::{Collect, Gatherer};
-use super::keepsake::Keepsake;
-use super::machine;
-use super::names::Name;
-use super::path::Path;
-use super::settings::{Overrides, Settings};
-use super::signals::{Signals, Wish};
-use super::slim;
-use crate::clock::{Mono, Now, words};
+use super::beat::scheduler::{BeatScheduler, HostIdentity};
+use super::beat::session::{ClockReading, LinkChange};
+use super::endpoint::Endpoint;
+use super::host_info;
+use super::poll::{Poller, Waker};
+use super::resolver::Resolver;
+use super::sampler::{CollectFn, Sampler};
+use super::settings::{self, AgentSettings, CliOverrides};
+use super::signals::{SignalAction, SignalFlags};
+use crate::clock::{Mono, Now, Wall, words};
 use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::wire;
+use crate::memory;
 use crate::problem::Problems;
 use crate::systemd;
 
 /// Why it did not run.
 #[derive(Debug)]
-pub enum Failure {
+pub enum RunError {
     /// The configuration is refused.
     Configuration(Problems),
     /// Something else; a sentence.
     Other(String),
 }
 
-impl From<String> for Failure {
-    fn from(why: String) -> Failure {
-        Failure::Other(why)
+impl From<String> for RunError {
+    fn from(why: String) -> RunError {
+        RunError::Other(why)
     }
 }
 
-/// Speaks until SIGTERM, SIGINT or SIGUSR1. `collect` gives what collects the metrics that the
+/// Runs until SIGTERM, SIGINT or SIGUSR1. `collect` gives what collects the metrics that the
 /// settings ask for.
 ///
 /// # Errors
 /// When it cannot start, or cannot wait any more.
 pub fn run(
-    overrides: &Overrides,
-    collect: &dyn Fn(&Settings) -> Option<Collect>,
-) -> Result<(), Failure> {
-    slim::share_arena();
-    let mut ear = Ear::new().map_err(|why| format!("nothing can be waited for: {why}"))?;
-    let signals = Signals::new(&ear.waker())
+    overrides: &CliOverrides,
+    collect: &dyn Fn(&AgentSettings) -> Option<CollectFn>,
+) -> Result<(), RunError> {
+    memory::limit_arenas(ARENAS);
+    let mut poller = Poller::new().map_err(|why| format!("nothing can be waited for: {why}"))?;
+    let signals = SignalFlags::new(&poller.waker())
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
-    let mut settings = load(overrides).map_err(Failure::Configuration)?;
-    let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-    let keepsake = Keepsake::open(directory);
-    let mut agent = Agent::new(&settings, collect(&settings), &ear.waker(), keepsake)?;
+    let mut settings = load(overrides).map_err(RunError::Configuration)?;
+    let last_timestamp = LastTimestamp::open(systemd::runtime_directory());
+    let waker = poller.waker();
+    let mut agent = Agent::new(&settings, collect(&settings), &waker, last_timestamp)?;
     systemd::tell("READY=1");
-    slim::give_back();
-    while agent.run(&mut ear, &signals)? == Wish::Reload {
+    memory::release_unused();
+    while agent.run(&mut poller, &signals)? == SignalAction::Reload {
         match load(overrides) {
             Ok(new) if new == settings => info!("the configuration is as it was"),
             Ok(new) => {
-                agent = Agent::new(&new, collect(&new), &ear.waker(), agent.keepsake)?;
+                agent = Agent::new(&new, collect(&new), &waker, agent.last_timestamp)?;
                 settings = new;
             }
             Err(problems) => {
@@ -74,284 +74,361 @@ pub fn run(
     Ok(())
 }
 
-fn load(overrides: &Overrides) -> Result<Settings, Problems> {
-    let (settings, warnings) = Settings::load(overrides, &|name| std::env::var(name).ok())?;
+fn load(overrides: &CliOverrides) -> Result<AgentSettings, Problems> {
+    let (settings, warnings) = AgentSettings::load(overrides, &|name| std::env::var(name).ok())?;
     for problem in &warnings.0 {
         warn!("{problem}");
     }
     Ok(settings)
 }
 
-/// How often a way is looked for where there is none.
-const LOOK: Duration = Duration::from_secs(30);
-/// A server that cannot be reached at all is reported after so long.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// So many datagrams are read from a socket before others have their turn.
-const AT_ONCE: usize = 64;
+/// All threads share one arena of the allocator: by default each gets one of its own, with pages of
+/// its own, for a speed that an agent does not need.
+const ARENAS: i32 = 1;
+/// How often a socket is opened again where there is no route.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(30);
+/// A server that cannot be reached at all is reported after this time.
+const REPORT_AFTER: Duration = Duration::from_secs(10);
+/// How many datagrams are read from one socket before the others have their turn.
+const MAX_RECEIVED_AT_ONCE: usize = 64;
 
-/// A host that speaks, with all that it needs for that.
-pub struct Agent {
-    speaker: Speaker,
-    paths: Vec<Path>,
-    names: Vec<Name>,
-    groups: Vec<Group>,
-    gatherer: Option<Gatherer>,
-    /// When a way is looked for next.
-    look: Mono,
+/// The state of the loop: what is sent, the sockets, and the threads that it asks.
+struct Agent {
+    scheduler: BeatScheduler,
+    /// In the order of the scheduler's connections.
+    endpoints: Vec<Endpoint>,
+    resolvers: Vec<Resolver>,
+    /// In the order of the settings' servers.
+    servers: Vec<ServerState>,
+    sampler: Option<Sampler>,
+    next_reconnect: Mono,
     interval: Duration,
     watchdog: Option<systemd::Watchdog>,
-    keepsake: Keepsake,
+    last_timestamp: LastTimestamp,
 }
 
-/// A server, as far as there may be no way to it.
+/// Whether there is a route to a server.
 #[derive(Debug, Default)]
-struct Group {
-    /// Since when none of its connections is there.
-    lost: Option<Mono>,
-    /// That was reported.
-    told: bool,
+struct ServerState {
+    /// Since when none of its connections is present.
+    unreachable_since: Option<Mono>,
+    /// That was logged.
+    reported: bool,
 }
 
 impl Agent {
-    /// Gets ready to speak as `settings` say, with the metrics that `collect` gives, and later times
-    /// than are kept.
+    /// An agent as `settings` say, with the metrics that `collect` gives, whose timestamps are later
+    /// than `last_timestamp`.
     ///
     /// # Errors
     /// What the machine lacks for it.
-    pub fn new(
-        settings: &Settings,
-        collect: Option<Collect>,
+    fn new(
+        settings: &AgentSettings,
+        collect: Option<CollectFn>,
         waker: &Waker,
-        keepsake: Keepsake,
+        last_timestamp: LastTimestamp,
     ) -> Result<Agent, String> {
         let now = Now::read();
-        let host = settings.host.clone().map_or_else(machine::hostname, Ok)?;
-        let voice = Voice {
-            host,
-            boot_id: machine::boot_id().ok(),
+        let identity = HostIdentity {
+            host: settings.host.clone().map_or_else(settings::hostname, Ok)?,
+            boot_id: host_info::boot_id().ok(),
             key: settings.key.as_ref().map(wire::key),
             interval: settings.interval,
         };
-        let paths = Path::all(settings);
-        let mut names: Vec<Name> = Vec::new();
-        for path in &paths {
-            if !names.iter().any(|name| *name.server() == path.server) {
-                names.push(Name::start(path.server.clone(), waker.clone(), now)?);
+        let endpoints = Endpoint::from_settings(settings);
+        let mut resolvers: Vec<Resolver> = Vec::new();
+        for endpoint in &endpoints {
+            if !resolvers.iter().any(|resolver| *resolver.server() == endpoint.server) {
+                resolvers.push(Resolver::start(endpoint.server.clone(), waker.clone(), now)?);
             }
         }
         let servers: Vec<String> = settings.servers.iter().map(ToString::to_string).collect();
         let every = words(settings.interval);
-        info!("{} beats every {every} to {}", voice.host, servers.join(", "));
-        let connections = paths.iter().map(|path| (path.group, path.connection.clone()));
+        info!("{} beats every {every} to {}", identity.host, servers.join(", "));
+        let connections =
+            endpoints.iter().map(|endpoint| (endpoint.server_index, endpoint.connection.clone()));
         Ok(Agent {
-            speaker: Speaker::new(voice, connections, keepsake.told(), now),
-            paths,
-            names,
-            groups: settings.servers.iter().map(|_| Group::default()).collect(),
-            gatherer: collect.map(|collect| Gatherer::start(collect, waker.clone())).transpose()?,
-            look: now.mono,
+            scheduler: BeatScheduler::new(identity, connections, last_timestamp.get(), now),
+            endpoints,
+            resolvers,
+            servers: settings.servers.iter().map(|_| ServerState::default()).collect(),
+            sampler: collect.map(|collect| Sampler::start(collect, waker.clone())).transpose()?,
+            next_reconnect: now.mono,
             interval: settings.interval,
             watchdog: systemd::Watchdog::wanted(now.mono),
-            keepsake,
+            last_timestamp,
         })
     }
 
-    /// Speaks until `signals` want something else; what they want. Goodbye is said by then.
+    /// Runs until a signal asks for something; what it asks for. Before
+    /// [`Stop`](SignalAction::Stop) the shutdown was sent.
     ///
     /// # Errors
     /// When it cannot wait any more.
-    pub fn run(&mut self, ear: &mut Ear, signals: &Signals) -> Result<Wish, String> {
-        let mut wish = None;
+    fn run(&mut self, poller: &mut Poller, signals: &SignalFlags) -> Result<SignalAction, String> {
+        let mut action = None;
         loop {
             let now = Now::read();
-            if wish.is_none() {
-                wish = signals.take();
-                match wish {
-                    Some(Wish::Goodbye) => self.speaker.goodbye(machine::uptime().ok(), now),
+            if action.is_none() {
+                action = signals.take();
+                match action {
+                    Some(SignalAction::Stop) => {
+                        self.scheduler.shut_down(host_info::uptime().ok(), now);
+                    }
                     Some(other) => return Ok(other),
                     None => {}
                 }
             }
-            if self.speaker.is_over(now) {
-                return Ok(Wish::Goodbye);
+            if self.scheduler.is_finished(now) {
+                return Ok(SignalAction::Stop);
             }
-            self.work(now);
-            self.wait(ear).map_err(|why| format!("nothing can be waited for: {why}"))?;
+            self.process_due(now);
+            self.wait(poller).map_err(|why| format!("nothing can be waited for: {why}"))?;
         }
     }
 
     /// Does everything whose time has come.
-    fn work(&mut self, now: Now) {
+    fn process_due(&mut self, now: Now) {
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.feed(now.mono);
         }
-        self.learn(now);
-        if self.speaker.begins(now) {
-            for (at, path) in self.paths.iter_mut().enumerate() {
-                path.renew(self.speaker.line(at));
+        self.update_addresses(now);
+        if self.scheduler.start_round(now) {
+            for (index, endpoint) in self.endpoints.iter_mut().enumerate() {
+                endpoint.fail_over(self.scheduler.session(index));
             }
-            self.open(now);
-            match &mut self.gatherer {
-                Some(gatherer) => gatherer.ask(now),
-                None => self.speaker.speak(&[], machine::uptime().ok(), now),
+            self.connect(now);
+            match &mut self.sampler {
+                Some(sampler) => sampler.request(now),
+                None => self.scheduler.send_round(&[], host_info::uptime().ok(), now),
             }
-        } else if self.look <= now.mono {
-            self.open_more(now);
+        } else if self.next_reconnect <= now.mono {
+            self.connect_and_send(now);
         }
-        if let Some(metrics) = self.gatherer.as_mut().and_then(Gatherer::take) {
-            self.speaker.speak(&metrics, machine::uptime().ok(), now);
-        } else if self.speaker.gathered(now) {
-            self.speaker.speak(&[], machine::uptime().ok(), now);
+        if let Some(metrics) = self.sampler.as_mut().and_then(Sampler::take_sample) {
+            self.scheduler.send_round(&metrics, host_info::uptime().ok(), now);
+        } else if self.scheduler.metrics_overdue(now) {
+            self.scheduler.send_round(&[], host_info::uptime().ok(), now);
         }
-        for (at, news) in self.speaker.news(now) {
-            self.paths[at].report(&news, self.speaker.line(at).is_known());
+        for (index, change) in self.scheduler.detect_silence(now) {
+            let known = self.scheduler.session(index).has_answered();
+            log_change(&self.endpoints[index], &change, known);
         }
-        for (at, bytes) in self.speaker.due(Tick { now: Now::read(), at: Instant::now() }) {
-            self.paths[at].send(&bytes);
+        for (index, bytes) in self.scheduler.due(read_clock()) {
+            self.endpoints[index].send(&bytes);
         }
-        self.keepsake.keep(self.speaker.told());
+        self.last_timestamp.store(self.scheduler.last_timestamp());
     }
 
-    /// Takes over what was found out about names, and asks again where that is due.
-    fn learn(&mut self, now: Now) {
-        let mut news = false;
-        for at in 0..self.names.len() {
-            let found = self.names[at].found(now);
-            let name = &mut self.names[at];
-            let mine = |path: &&mut Path| path.server == *name.server();
-            let paths = self.paths.iter_mut().filter(mine);
-            match found {
+    /// Takes over what the resolvers found, and has them resolve again where that is due.
+    fn update_addresses(&mut self, now: Now) {
+        let mut changed = false;
+        for resolver in &mut self.resolvers {
+            let result = resolver.take_result(now);
+            let of_server = |endpoint: &&mut Endpoint| endpoint.server == *resolver.server();
+            let endpoints = self.endpoints.iter_mut().filter(of_server);
+            match result {
                 Some(Ok(addresses)) => {
-                    paths.for_each(|path| path.aim.learn(&addresses));
-                    news = true;
+                    endpoints.for_each(|endpoint| endpoint.addresses.update(&addresses));
+                    changed = true;
                 }
                 Some(Err(why)) => {
-                    let unknown = paths.filter(|path| path.aim.is_empty());
-                    unknown.for_each(|path| path.doubt = Some(why.clone()));
+                    let unknown = endpoints.filter(|endpoint| endpoint.addresses.is_empty());
+                    unknown.for_each(|endpoint| endpoint.last_error = Some(why.clone()));
                 }
                 None => {}
             }
-            let doubted = doubted(&self.paths, &self.speaker, name);
-            if !doubted {
-                name.is_good();
+            let suspect = is_suspect(&self.endpoints, &self.scheduler, resolver);
+            if !suspect {
+                resolver.on_server_answers();
             }
-            name.ask(doubted, now);
+            resolver.request_if_due(suspect, now);
         }
-        if news {
-            self.open_more(now);
-        }
-    }
-
-    /// Opens what can be opened now, and speaks at once where that is news.
-    fn open_more(&mut self, now: Now) {
-        if self.open(now) {
-            self.speaker.hasten(now);
+        if changed {
+            self.connect_and_send(now);
         }
     }
 
-    /// Opens what can be opened now; whether anything was.
-    fn open(&mut self, now: Now) -> bool {
-        self.look = now.mono + LOOK.min(self.interval);
+    /// Opens the sockets that can be opened now, and sends at once over a new one.
+    fn connect_and_send(&mut self, now: Now) {
+        if self.connect(now) {
+            self.scheduler.send_now(now);
+        }
+    }
+
+    /// Opens the sockets that can be opened now; whether one was opened.
+    fn connect(&mut self, now: Now) -> bool {
+        self.next_reconnect = now.mono + RECONNECT_INTERVAL.min(self.interval);
         let mut opened = false;
-        for (at, path) in self.paths.iter_mut().enumerate() {
-            opened |= path.open();
-            // Who answered once, or was named, has to explain itself.
-            let counts = path.named || self.speaker.line(at).is_known();
-            self.speaker.set_present(at, counts || path.socket().is_some());
+        for (index, endpoint) in self.endpoints.iter_mut().enumerate() {
+            opened |= endpoint.connect();
+            // A connection that answered once, or is configured, is reported when it fails.
+            let expected = endpoint.named || self.scheduler.session(index).has_answered();
+            self.scheduler.set_present(index, expected || endpoint.socket().is_some());
         }
-        for group in 0..self.groups.len() {
-            self.look_at(group, now);
+        for server in 0..self.servers.len() {
+            self.log_reachability(server, now);
         }
         opened
     }
 
-    /// Reports a server that there is no way to at all, and its return, once.
-    fn look_at(&mut self, group: usize, now: Now) {
-        let all: Vec<usize> =
-            (0..self.paths.len()).filter(|at| self.paths[*at].group == group).collect();
-        let server = &self.paths[all[0]].server;
-        let state = &mut self.groups[group];
-        if all.iter().any(|at| self.speaker.is_present(*at)) {
-            if std::mem::take(state).told {
-                info!("{server}: there is a way to it now");
+    /// Logs that there is no route at all to a server, and its return, once.
+    fn log_reachability(&mut self, server: usize, now: Now) {
+        let all: Vec<usize> = (0..self.endpoints.len())
+            .filter(|index| self.endpoints[*index].server_index == server)
+            .collect();
+        let address = &self.endpoints[all[0]].server;
+        let state = &mut self.servers[server];
+        if all.iter().any(|index| self.scheduler.is_present(*index)) {
+            if std::mem::take(state).reported {
+                info!("{address}: there is a way to it now");
             }
             return;
         }
-        let lost = *state.lost.get_or_insert(now.mono);
-        if now.mono.since(lost) >= PATIENCE && !std::mem::replace(&mut state.told, true) {
-            let why = all.iter().find_map(|at| self.paths[*at].doubt.as_deref());
+        let since = *state.unreachable_since.get_or_insert(now.mono);
+        let overdue = now.mono.since(since) >= REPORT_AFTER;
+        if overdue && !std::mem::replace(&mut state.reported, true) {
+            let why = all.iter().find_map(|index| self.endpoints[*index].last_error.as_deref());
             let why = why.unwrap_or("its name is being looked for, and nobody answers");
-            warn!("{server}: {why}; trying on");
+            warn!("{address}: {why}; trying on");
         }
     }
 
-    /// Waits until something comes or is due, and takes in what came.
-    fn wait(&mut self, ear: &mut Ear) -> std::io::Result<()> {
-        let names = self.names.iter().filter_map(Name::next);
+    /// Waits until a datagram comes or something is due, and takes in what came.
+    fn wait(&mut self, poller: &mut Poller) -> std::io::Result<()> {
+        let resolvers = self.resolvers.iter().filter_map(Resolver::next_request);
         let watchdog = self.watchdog.as_ref().map(systemd::Watchdog::next);
-        let moments = names.chain(watchdog).chain([self.look, self.speaker.next()]);
-        let until = moments.min().unwrap_or(self.look);
-        let open = |at: &usize| self.paths[*at].socket().is_some();
-        let places: Vec<usize> = (0..self.paths.len()).filter(open).collect();
-        let sockets: Vec<_> = places
-            .iter()
-            .filter_map(|at| self.paths[*at].socket())
-            .map(AsRawFd::as_raw_fd)
-            .collect();
-        for place in ear.wait(until, &sockets)? {
-            self.hear(places[place]);
+        let own = [self.next_reconnect, self.scheduler.next_deadline()];
+        let until = resolvers.chain(watchdog).chain(own).min().unwrap_or(self.next_reconnect);
+        let mut open = Vec::new();
+        let mut sockets = Vec::new();
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            if let Some(socket) = endpoint.socket() {
+                open.push(index);
+                sockets.push(socket.as_raw_fd());
+            }
+        }
+        for readable in poller.wait(until, &sockets)? {
+            self.receive(open[readable]);
         }
         Ok(())
     }
 
-    fn hear(&mut self, at: usize) {
+    fn receive(&mut self, index: usize) {
         let mut buffer = [0; MAX_BYTES];
-        for _ in 0..AT_ONCE {
-            let Some(bytes) = self.paths[at].receive(&mut buffer) else { return };
-            let tick = Tick { now: Now::read(), at: Instant::now() };
-            let known = self.speaker.line(at).is_known();
-            match self.speaker.hear(at, bytes, tick) {
-                Ok(news) => {
-                    let path = &mut self.paths[at];
-                    path.doubt = None;
-                    match news {
-                        Some(news) => path.report(&news, true),
-                        None if !known => info!("{} answers", path.label()),
+        for _ in 0..MAX_RECEIVED_AT_ONCE {
+            let Some(bytes) = self.endpoints[index].receive(&mut buffer) else { return };
+            let known = self.scheduler.session(index).has_answered();
+            match self.scheduler.ingest(index, bytes, read_clock()) {
+                Ok(change) => {
+                    let endpoint = &mut self.endpoints[index];
+                    endpoint.last_error = None;
+                    match change {
+                        Some(change) => log_change(endpoint, &change, true),
+                        None if !known => info!("{} answers", endpoint.label()),
                         None => {}
                     }
                     if !known {
-                        // The way is found, and the first beat went all of it.
-                        slim::give_back();
+                        // All code of the start and of the first beat has run by now.
+                        memory::release_unused();
                     }
                 }
-                Err(why) => self.paths[at].doubt = Some(why.into()),
+                Err(why) => self.endpoints[index].last_error = Some(why.into()),
             }
         }
     }
 }
 
-/// Whether a server may be elsewhere by now: none of its connections answers, or one of them has
-/// just ceased to.
-fn doubted(paths: &[Path], speaker: &Speaker, name: &Name) -> bool {
-    let mine = |at: &usize| paths[*at].server == *name.server() && speaker.is_present(*at);
-    let lines = || (0..paths.len()).filter(mine).map(|at| speaker.line(at));
-    lines().all(|line| line.fails())
-        || lines().any(|line| line.fails() && line.is_known() && !line.is_silent())
+fn read_clock() -> ClockReading {
+    ClockReading { now: Now::read(), instant: Instant::now() }
 }
 
-impl Path {
-    fn report(&self, news: &News, known: bool) {
-        let label = self.label();
-        match news {
-            News::Silent(time) => {
-                let why = self.doubt.as_deref().unwrap_or(if known {
-                    "nothing comes back"
-                } else {
-                    "is hbd listening there, does it know this host, do key and clock agree?"
-                });
-                warn!("{label} has not answered for {}: {why}", words(*time));
-            }
-            News::Answers(time) => info!("{label} answers again, after {}", words(*time)),
+/// Whether a server may be elsewhere by now: none of its connections answers, or one of them has
+/// just ceased to.
+fn is_suspect(endpoints: &[Endpoint], scheduler: &BeatScheduler, resolver: &Resolver) -> bool {
+    let of_server = |index: &usize| {
+        endpoints[*index].server == *resolver.server() && scheduler.is_present(*index)
+    };
+    let sessions = || (0..endpoints.len()).filter(of_server).map(|index| scheduler.session(index));
+    sessions().all(|session| session.is_failing())
+        || sessions()
+            .any(|session| session.is_failing() && session.has_answered() && !session.is_silent())
+}
+
+/// Logs a change; `known` says whether the server ever answered over this connection.
+fn log_change(endpoint: &Endpoint, change: &LinkChange, known: bool) {
+    let label = endpoint.label();
+    match change {
+        LinkChange::Silent(time) => {
+            let why = endpoint.last_error.as_deref().unwrap_or(if known {
+                "nothing comes back"
+            } else {
+                "is hbd listening there, does it know this host, do key and clock agree?"
+            });
+            warn!("{label} has not answered for {}: {why}", words(*time));
         }
+        LinkChange::Recovered(time) => info!("{label} answers again, after {}", words(*time)),
+    }
+}
+
+/// The last timestamp, kept for the next start of the agent: hbd believes no earlier one, and the
+/// clock may be set back meanwhile.
+///
+/// It is milliseconds since 1970 as text, in the file `told` of the runtime directory that systemd
+/// gives (systemd.exec(5)): that lies in memory and does not outlive the boot.
+struct LastTimestamp {
+    file: Option<PathBuf>,
+    last: Wall,
+}
+
+impl LastTimestamp {
+    /// What an earlier agent stored in `directory`. Without one it is kept in this process only.
+    fn open(directory: Option<PathBuf>) -> LastTimestamp {
+        let file = directory.map(|directory| directory.join("told"));
+        let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok());
+        let last = text.and_then(|text| text.trim().parse().ok()).map(Wall).unwrap_or_default();
+        LastTimestamp { file, last }
+    }
+
+    fn get(&self) -> Wall {
+        self.last
+    }
+
+    fn store(&mut self, last: Wall) {
+        if last == self.last {
+            return;
+        }
+        self.last = last;
+        if let Some(file) = &self.file
+            && let Err(why) = fs::write(file, last.0.to_string())
+        {
+            debug!("{} cannot be written: {why}", file.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_agent_knows_what_was_told_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || LastTimestamp::open(Some(directory.path().to_owned()));
+        assert_eq!(open().get(), Wall(0), "nothing was");
+        open().store(Wall(1_700_000_000_123));
+        assert_eq!(open().get(), Wall(1_700_000_000_123));
+        fs::write(directory.path().join("told"), "").unwrap();
+        assert_eq!(open().get(), Wall(0), "that was cut off");
+    }
+
+    #[test]
+    fn without_a_place_it_is_known_until_the_end() {
+        let mut last_timestamp = LastTimestamp::open(None);
+        last_timestamp.store(Wall(5));
+        assert_eq!(last_timestamp.get(), Wall(5));
+        let mut last_timestamp = LastTimestamp::open(Some("/nonexistent".into()));
+        last_timestamp.store(Wall(5));
+        assert_eq!(last_timestamp.get(), Wall(5));
     }
 }

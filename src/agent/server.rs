@@ -1,43 +1,45 @@
-//! Where datagrams go: `server:9099`, `192.0.2.1`, `[2001:db8::1]:9099`. Pure.
+//! The address of a server, `server:9099`, `192.0.2.1`, `[2001:db8::1]:9099`, and the IP addresses that
+//! its name resolves to. Pure.
 
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::address::is_host;
 
-/// The port that hbd listens on when nobody said otherwise.
-const PORT: u16 = 9099;
+/// The port that hbd listens on by default.
+const DEFAULT_PORT: u16 = 9099;
 
 /// A server, as the operator named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct ServerAddress {
     /// Its name or address, without brackets.
     pub host: String,
     /// Its UDP port.
     pub port: u16,
 }
 
-impl Server {
-    /// Reads one. The error says what is wanted.
-    pub fn parse(text: &str) -> Result<Server, String> {
-        let (host, port) = split(text);
+impl ServerAddress {
+    /// Parses one. The error says what is expected.
+    pub fn parse(text: &str) -> Result<ServerAddress, String> {
+        let (host, port) = split_port(text);
         if !is_host(host) {
             return Err(format!(
-                "\"{text}\" must be a name or an address, maybe with a port: server:{PORT}, 192.0.2.1:{PORT}, [2001:db8::1]:{PORT}"
+                "\"{text}\" must be a name or an address, maybe with a port: server:{DEFAULT_PORT}, 192.0.2.1:{DEFAULT_PORT}, [2001:db8::1]:{DEFAULT_PORT}"
             ));
         }
         let port = match port {
-            None => PORT,
+            None => DEFAULT_PORT,
             Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
                 format!("\"{text}\" must have a port from 1 to 65535 behind the colon")
             })?,
         };
-        Ok(Server { host: host.trim_matches(['[', ']']).to_owned(), port })
+        Ok(ServerAddress { host: host.trim_matches(['[', ']']).to_owned(), port })
     }
 }
 
-/// A colon parts host and port, unless it belongs to a bare IPv6 address.
-fn split(text: &str) -> (&str, Option<&str>) {
+/// A colon separates host and port, unless it belongs to a bare IPv6 address.
+fn split_port(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some(_) if text.parse::<Ipv6Addr>().is_ok() => (text, None),
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -45,13 +47,75 @@ fn split(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{}:{}", self.host, self.port)
         }
+    }
+}
+
+/// A family of IP addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl AddressFamily {
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> AddressFamily {
+        if address.is_ipv4() { AddressFamily::V4 } else { AddressFamily::V6 }
+    }
+}
+
+/// The addresses of a server that a connection can use, and the one that it uses.
+#[derive(Clone, Debug, Default)]
+pub struct AddressList {
+    family: Option<AddressFamily>,
+    known: Vec<SocketAddr>,
+    index: usize,
+}
+
+impl AddressList {
+    /// An empty list, of addresses of `family` only if there is one.
+    pub fn new(family: Option<AddressFamily>) -> AddressList {
+        AddressList { family, known: Vec::new(), index: 0 }
+    }
+
+    /// Replaces the addresses by those that the name has now. The one in use stays while it is among
+    /// them; and all stay when none of the new ones can be used: half an answer of a name server is
+    /// more likely than a server that lost a family.
+    pub fn update(&mut self, addresses: &[SocketAddr]) {
+        let usable = |address: &&SocketAddr| {
+            self.family.is_none_or(|f| f == AddressFamily::of(address.ip()))
+        };
+        let usable: Vec<SocketAddr> = addresses.iter().filter(usable).copied().collect();
+        if usable.is_empty() {
+            return;
+        }
+        let kept = self.current().and_then(|used| usable.iter().position(|new| *new == used));
+        self.index = kept.unwrap_or(0);
+        self.known = usable;
+    }
+
+    /// The address in use; none when none is known.
+    pub fn current(&self) -> Option<SocketAddr> {
+        self.known.get(self.index).copied()
+    }
+
+    /// Uses the next address from now on.
+    pub fn advance(&mut self) {
+        self.index = (self.index + 1) % self.known.len().max(1);
+    }
+
+    /// Whether no address is known.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
     }
 }
 
@@ -69,19 +133,55 @@ mod tests {
             ("[::1]", "[::1]:9099"),
             ("::1", "[::1]:9099"),
         ] {
-            assert_eq!(Server::parse(text).unwrap().to_string(), shown, "{text}");
+            assert_eq!(ServerAddress::parse(text).unwrap().to_string(), shown, "{text}");
         }
     }
 
     #[test]
     fn what_is_none_is_explained() {
         for text in ["", ":9099", "a b:1", "[::1", "http://server:9099", "1::2::3:4", "-v"] {
-            let why = Server::parse(text).unwrap_err();
+            let why = ServerAddress::parse(text).unwrap_err();
             assert!(why.contains("must be a name or an address"), "{text}: {why}");
         }
         for text in ["server:", "server:0", "server:65536", "server:http"] {
-            let why = Server::parse(text).unwrap_err();
+            let why = ServerAddress::parse(text).unwrap_err();
             assert!(why.contains("must have a port from 1 to 65535"), "{text}: {why}");
         }
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_connection_keeps_to_its_family() {
+        let all = addresses(&["[::1]:1", "127.0.0.1:1"]);
+        for (family, used) in [
+            (None, "[::1]:1"),
+            (Some(AddressFamily::V4), "127.0.0.1:1"),
+            (Some(AddressFamily::V6), "[::1]:1"),
+        ] {
+            let mut list = AddressList::new(family);
+            assert_eq!(list.current(), None);
+            list.update(&all);
+            assert_eq!(list.current(), Some(used.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn the_address_in_use_stays_while_it_is_among_them() {
+        let mut list = AddressList::new(Some(AddressFamily::V4));
+        list.update(&addresses(&["10.0.0.1:1", "10.0.0.2:1"]));
+        list.advance();
+        let second = list.current();
+        list.update(&addresses(&["10.0.0.3:1", "10.0.0.2:1"]));
+        assert_eq!(list.current(), second);
+        list.update(&[]);
+        list.update(&addresses(&["[::1]:1"]));
+        assert_eq!(list.current(), second, "the last good ones are kept");
+        list.update(&addresses(&["10.0.0.4:1"]));
+        assert_eq!(list.current(), addresses(&["10.0.0.4:1"]).first().copied());
+        list.advance();
+        assert_eq!(list.current(), addresses(&["10.0.0.4:1"]).first().copied());
     }
 }

@@ -1,42 +1,45 @@
-//! What hbc.yaml says: where the host speaks to, and over which paths.
+//! The configuration: hbc.yaml with the options that override it, `hbc check`, and the section `agent`
+//! of heartbeat.yaml.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::beat::aim::Family;
-use super::collect;
-use super::own;
-use super::send::read_key;
-use super::server::Server;
+use super::collect::CollectSettings;
+use super::host_info;
+use super::plugins::PluginSettings;
+use super::server::{AddressFamily, ServerAddress};
 use crate::address::is_name;
+use crate::clock::words;
 use crate::config_file::file::{self, Program};
 use crate::config_file::{Environment, Section};
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
 
-/// Where the file is, unless somebody says otherwise.
-const FILE: &str = "/etc/hbc/hbc.yaml";
+/// The file, unless an option or the environment names another.
+const DEFAULT_FILE: &str = "/etc/hbc/hbc.yaml";
 /// What hbd takes as the time between two beats (section 2 of the contract).
-pub const INTERVALS: RangeInclusive<Duration> =
+pub const INTERVAL_RANGE: RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(604_800);
 /// hbd keeps sixteen connections of a host, and two are there without being named.
-const MOST_CONNECTIONS: usize = 14;
-/// More servers are a slip.
-const MOST_SERVERS: usize = 16;
-/// The connections that nobody has to name.
-pub const FAMILIES: [(&str, Family); 2] = [("ipv4", Family::Four), ("ipv6", Family::Six)];
+const MAX_CONNECTIONS: usize = 14;
+/// More servers are a mistake.
+const MAX_SERVERS: usize = 16;
+/// The connections that are there without being named.
+pub const FAMILIES: [(&str, AddressFamily); 2] =
+    [("ipv4", AddressFamily::V4), ("ipv6", AddressFamily::V6)];
 
 const BAD_NAME: &str = "must be 1 to 253 letters, digits, dots, dashes, underscores";
 const PROGRAM: Program = Program { name: "hbc", variable: "HBC_CONFIG" };
 
-/// All of it.
+/// What `hbc run` goes by: hbc.yaml and the options that override it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct AgentSettings {
     /// Where hbd listens, once or more.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerAddress>,
     /// The name of this host; none is the machine's.
     pub host: Option<String>,
     /// What datagrams are signed with.
@@ -45,86 +48,85 @@ pub struct Settings {
     pub interval: Duration,
     /// Whether there is a connection for each family of addresses, in the order of [`FAMILIES`].
     pub families: [bool; 2],
-    /// The connections that somebody named.
-    pub connections: BTreeMap<String, Connection>,
-    /// What is collected of the machine.
-    pub metrics: collect::Settings,
-    /// Where the operator's own programs for metrics are.
+    /// The connections that are named, by name.
+    pub connections: BTreeMap<String, ConnectionSettings>,
+    /// Which metrics of the machine are collected.
+    pub metrics: CollectSettings,
+    /// The directory of the plugins.
     pub metrics_dir: PathBuf,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for AgentSettings {
+    fn default() -> AgentSettings {
+        AgentSettings {
             servers: Vec::new(),
             host: None,
             key: None,
             interval: Duration::from_secs(10),
             families: [true; 2],
             connections: BTreeMap::new(),
-            metrics: collect::Settings::default(),
-            metrics_dir: own::Settings::default().directory,
+            metrics: CollectSettings::default(),
+            metrics_dir: PluginSettings::default().directory,
         }
     }
 }
 
-/// A path to the servers that somebody named.
+/// A named connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Connection {
+pub struct ConnectionSettings {
     /// The address that it comes from.
     pub source: Option<IpAddr>,
     /// The interface that it goes through.
     pub interface: Option<String>,
     /// Where the first server is to be found over it, if that is another place.
-    pub server: Option<Server>,
+    pub server: Option<ServerAddress>,
 }
 
-/// What the command line says; it goes before the file.
+/// The options of the command line; they override the file.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overrides {
-    /// Instead of the usual file.
+pub struct CliOverrides {
+    /// The file instead of the default one.
     pub config: Option<PathBuf>,
-    /// Instead of those of the file.
-    pub servers: Vec<Server>,
+    /// The servers instead of those of the file.
+    pub servers: Vec<ServerAddress>,
     /// The name of the host.
     pub host: Option<String>,
     /// The time between two beats.
     pub interval: Option<Duration>,
-    /// Where the key is.
+    /// The file with the key.
     pub key_file: Option<PathBuf>,
 }
 
-impl Settings {
+impl AgentSettings {
     /// Loads the file: `config`, else `$HBC_CONFIG`, else `/etc/hbc/hbc.yaml`; with what the
-    /// command line says instead, and what looks wrong. The usual file need not be there when the
+    /// command line says instead, and the warnings. The default file need not be there when the
     /// command line names a server.
     ///
     /// # Errors
     /// All that is wrong with it.
     pub fn load(
-        overrides: &Overrides,
+        overrides: &CliOverrides,
         environment: Environment,
-    ) -> Result<(Settings, Problems), Problems> {
+    ) -> Result<(AgentSettings, Problems), Problems> {
         let named =
             overrides.config.clone().or_else(|| environment("HBC_CONFIG").map(PathBuf::from));
-        let file = named.clone().unwrap_or_else(|| FILE.into());
+        let file = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
         let optional = named.is_none() && !overrides.servers.is_empty();
-        if optional && !Path::new(FILE).exists() {
-            return Ok((Settings::default().with(overrides)?, Problems::default()));
+        if optional && !Path::new(DEFAULT_FILE).exists() {
+            return Ok((AgentSettings::default().with_overrides(overrides)?, Problems::default()));
         }
-        let read = |top: &mut Section| Settings::read(top, overrides);
+        let read = |top: &mut Section| AgentSettings::read(top, overrides);
         let loaded = file::load(&file, environment, PROGRAM, read)?;
-        Ok((loaded.value.with(overrides)?, loaded.warnings))
+        Ok((loaded.value.with_overrides(overrides)?, loaded.warnings))
     }
 
-    fn with(self, overrides: &Overrides) -> Result<Settings, Problems> {
-        let key = overrides.key_file.as_deref().map(read_key).transpose().map_err(refused)?;
-        let bad = overrides.host.as_deref().filter(|host| !is_name(host));
-        if let Some(host) = bad {
-            return Err(refused(format!("--host: \"{host}\" {BAD_NAME}")));
+    fn with_overrides(self, overrides: &CliOverrides) -> Result<AgentSettings, Problems> {
+        let key = overrides.key_file.as_deref().map(read_key).transpose().map_err(cli_error)?;
+        if let Some(host) = overrides.host.as_deref().filter(|host| !is_name(host)) {
+            return Err(cli_error(format!("--host: \"{host}\" {BAD_NAME}")));
         }
         let instead = (!overrides.servers.is_empty()).then(|| overrides.servers.clone());
-        Ok(Settings {
+        Ok(AgentSettings {
             servers: instead.unwrap_or(self.servers),
             host: overrides.host.clone().or(self.host),
             key: key.or(self.key),
@@ -133,46 +135,58 @@ impl Settings {
         })
     }
 
-    fn read(top: &mut Section, overrides: &Overrides) -> Settings {
-        let usual = Settings::default();
+    fn read(top: &mut Section, overrides: &CliOverrides) -> AgentSettings {
+        let defaults = AgentSettings::default();
         let servers = read_servers(top, overrides.servers.is_empty());
         let host = top.text("host");
         if host.as_deref().is_some_and(|host| !is_name(host)) {
             top.error("host", BAD_NAME);
         }
         let key = top.secret("key", "key_file");
-        let interval = top.duration_within("interval", INTERVALS).unwrap_or(usual.interval);
+        let interval = top.duration_within("interval", INTERVAL_RANGE).unwrap_or(defaults.interval);
         let (families, connections) =
             top.section("connections", read_connections).unwrap_or_default();
-        let families = if top.given("connections") { families } else { usual.families };
+        let families = if top.given("connections") { families } else { defaults.families };
         if families == [false; 2] && connections.is_empty() {
             top.error(
                 "connections",
                 "ipv4 and ipv6 are off and no other one is named: none is left",
             );
         }
-        let metrics = top.section("metrics", collect::Settings::read).unwrap_or_default();
-        let metrics_dir = top.path("metrics_dir").unwrap_or(usual.metrics_dir);
-        Settings { servers, host, key, interval, families, connections, metrics, metrics_dir }
+        let metrics = top.section("metrics", CollectSettings::read).unwrap_or_default();
+        let metrics_dir = top.path("metrics_dir").unwrap_or(defaults.metrics_dir);
+        AgentSettings { servers, host, key, interval, families, connections, metrics, metrics_dir }
     }
 }
 
-/// What is wrong with the command line.
-fn refused(what: String) -> Problems {
+/// A problem of the command line.
+fn cli_error(what: String) -> Problems {
     let (file, path) = ("hbc".to_owned(), String::new());
     Problems(vec![Problem { severity: Severity::Error, file, line: None, path, what }])
 }
 
-fn read_servers(top: &mut Section, needed: bool) -> Vec<Server> {
+/// The key in a file that `--key-file` names.
+pub(super) fn read_key(path: &Path) -> Result<Secret, String> {
+    let shown = path.display();
+    let text = fs::read_to_string(path)
+        .map_err(|why| format!("--key-file: cannot read {shown}: {why}"))?;
+    let line = text.trim_end_matches(['\r', '\n']);
+    if line.is_empty() || line.contains(char::is_control) {
+        return Err(format!("--key-file: {shown} must hold one line, the key, and nothing else"));
+    }
+    Ok(Secret::new(line))
+}
+
+fn read_servers(top: &mut Section, needed: bool) -> Vec<ServerAddress> {
     let one = top.text("server");
     let many = top.texts("servers");
     if one.is_some() && many.is_some() {
         top.error("servers", "give either server or servers, not both");
     }
     let key = if many.is_some() { "servers" } else { "server" };
-    let mut servers: Vec<Server> = Vec::new();
+    let mut servers: Vec<ServerAddress> = Vec::new();
     for text in one.into_iter().chain(many.into_iter().flatten()) {
-        match Server::parse(&text) {
+        match ServerAddress::parse(&text) {
             Ok(server) if servers.contains(&server) => {
                 top.warning(key, format!("names {server} twice"));
             }
@@ -180,10 +194,10 @@ fn read_servers(top: &mut Section, needed: bool) -> Vec<Server> {
             Err(why) => top.error(key, why),
         }
     }
-    if servers.len() > MOST_SERVERS {
+    if servers.len() > MAX_SERVERS {
         top.error(
             key,
-            format!("{} servers are too many: {MOST_SERVERS} is the most", servers.len()),
+            format!("{} servers are too many: {MAX_SERVERS} is the most", servers.len()),
         );
     }
     if needed && !top.given("servers") {
@@ -192,13 +206,13 @@ fn read_servers(top: &mut Section, needed: bool) -> Vec<Server> {
     servers
 }
 
-fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, Connection>) {
+fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, ConnectionSettings>) {
     let mut families = [true; 2];
     let mut connections = BTreeMap::new();
-    let wanted = "must be a map, such as {source: 10.8.0.2}, or off for ipv4 and ipv6";
-    let read = section.others(wanted, |name, section| {
+    let expected = "must be a map, such as {source: 10.8.0.2}, or off for ipv4 and ipv6";
+    let read = section.others(expected, |name, section| {
         let family = FAMILIES.iter().position(|(family, _)| *family == name);
-        (family, section.map(|section| Connection::read(name, family, section)))
+        (family, section.map(|section| ConnectionSettings::read(name, family, section)))
     });
     for (name, (family, connection)) in read {
         match (family, connection) {
@@ -210,22 +224,22 @@ fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, Conne
             }
         }
     }
-    if connections.len() > MOST_CONNECTIONS {
-        let what = format!("more than {MOST_CONNECTIONS}, and hbd keeps 16 of a host in all");
+    if connections.len() > MAX_CONNECTIONS {
+        let what = format!("more than {MAX_CONNECTIONS}, and hbd keeps 16 of a host in all");
         section.error("", what);
     }
     (families, connections)
 }
 
-impl Connection {
-    fn read(name: &str, family: Option<usize>, section: &mut Section) -> Connection {
+impl ConnectionSettings {
+    fn read(name: &str, family: Option<usize>, section: &mut Section) -> ConnectionSettings {
         if !is_name(name) || name.len() > 32 {
             section.error(
                 "",
                 "a connection's name must be 1 to 32 letters, digits, dots, dashes, underscores",
             );
         }
-        let connection = Connection {
+        let connection = ConnectionSettings {
             source: section.text("source").and_then(|text| {
                 let source = text.parse().ok();
                 if source.is_none() {
@@ -236,7 +250,7 @@ impl Connection {
             }),
             interface: section.text("interface"),
             server: section.text("server").and_then(|text| {
-                Server::parse(&text).map_err(|why| section.error("server", why)).ok()
+                ServerAddress::parse(&text).map_err(|why| section.error("server", why)).ok()
             }),
         };
         // IFNAMSIZ of linux/if.h is 16 with the NUL.
@@ -254,9 +268,103 @@ impl Connection {
         connection
     }
 
-    /// The family of its source.
-    pub fn family(&self) -> Option<Family> {
-        self.source.map(Family::of)
+    /// The address family of its source.
+    pub fn family(&self) -> Option<AddressFamily> {
+        self.source.map(AddressFamily::of)
+    }
+}
+
+/// The name of this machine, for a program with the option `--host`.
+///
+/// # Errors
+/// Why it cannot be known, and the remedy.
+pub(super) fn hostname() -> Result<String, String> {
+    host_info::hostname().map_err(|why| format!("{why}: give --host NAME"))
+}
+
+/// `hbc check`: what to print about the file `config` (else the default one), every problem in one
+/// line, and whether it can be used. With `strict` warnings count as errors.
+pub fn check(config: Option<PathBuf>, strict: bool) -> (String, bool) {
+    let overrides = CliOverrides { config, ..CliOverrides::default() };
+    let loaded = AgentSettings::load(&overrides, &|name| std::env::var(name).ok());
+    let lines = |problems: &Problems| {
+        problems.0.iter().map(|problem| format!("{problem}\n")).collect::<String>()
+    };
+    match loaded {
+        Ok((_, warnings)) if strict && !warnings.0.is_empty() => (lines(&warnings), false),
+        Ok((settings, warnings)) => (lines(&warnings) + &summary(&settings), true),
+        Err(problems) => (lines(&problems), false),
+    }
+}
+
+/// `OK: web1 beats every 10 s to hbd.example.com:9099 over ipv4, ipv6, vpn`
+fn summary(settings: &AgentSettings) -> String {
+    let host = settings.host.clone().or_else(|| host_info::hostname().ok()).unwrap_or_default();
+    let servers: Vec<_> = settings.servers.iter().map(ToString::to_string).collect();
+    let families = FAMILIES.iter().zip(settings.families).filter(|(_, enabled)| *enabled);
+    let connections: Vec<&str> = families
+        .map(|((name, _), _)| *name)
+        .chain(settings.connections.keys().map(String::as_str))
+        .collect();
+    let every = words(settings.interval);
+    format!(
+        "OK: {host} beats every {every} to {} over {}\n",
+        servers.join(", "),
+        connections.join(", ")
+    )
+}
+
+/// Of the section `agent`. At shorter intervals the share of the processor means nothing.
+const LOCAL_INTERVAL_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// The section `agent` of heartbeat.yaml when it is enabled: hbd collects the metrics of its own
+/// machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalAgentSettings {
+    /// The host that this machine is.
+    pub host: String,
+    /// How often its metrics are collected.
+    pub interval: Duration,
+    /// Which metrics.
+    pub metrics: CollectSettings,
+}
+
+impl LocalAgentSettings {
+    /// Reads the section; none when it is not enabled.
+    pub fn read(section: &mut Section) -> Option<LocalAgentSettings> {
+        section.require("enabled");
+        let enabled = section.flag("enabled").unwrap_or_default();
+        let host = section.text("host");
+        let interval = section.duration_within("interval", LOCAL_INTERVAL_RANGE);
+        let metrics = CollectSettings::read(section);
+        if let Some(host) = host.as_deref().filter(|host| !is_name(host)) {
+            section.error("host", format!("\"{host}\" {BAD_NAME}"));
+        }
+        let host = if enabled { host.or_else(|| machine_name(section)) } else { None }?;
+        Some(LocalAgentSettings {
+            host,
+            interval: interval.unwrap_or(Duration::from_secs(10)),
+            metrics,
+        })
+    }
+}
+
+/// The name of the machine, if a host can have it.
+fn machine_name(section: &Section) -> Option<String> {
+    let name = host_info::hostname();
+    match name {
+        Ok(name) if is_name(&name) => Some(name),
+        Ok(name) => {
+            let what =
+                format!("this machine is called \"{name}\", which no host can be: give host");
+            section.error("enabled", what);
+            None
+        }
+        Err(why) => {
+            section.error("enabled", format!("{why}: give host"));
+            None
+        }
     }
 }
 
@@ -266,11 +374,11 @@ mod tests {
 
     use super::*;
 
-    fn load(text: &str) -> Result<(Settings, Problems), Problems> {
+    fn load(text: &str) -> Result<(AgentSettings, Problems), Problems> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let config = Some(file.path().to_owned());
-        Settings::load(&Overrides { config, ..Overrides::default() }, &|_| None)
+        AgentSettings::load(&CliOverrides { config, ..CliOverrides::default() }, &|_| None)
     }
 
     #[test]
@@ -327,13 +435,13 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"servers: [a, b]\nhost: web1\ninterval: 1m\nkey: k\n").unwrap();
         let mut overrides =
-            Overrides { config: Some(file.path().to_owned()), ..Overrides::default() };
-        let (settings, _) = Settings::load(&overrides, &|_| None).unwrap();
+            CliOverrides { config: Some(file.path().to_owned()), ..CliOverrides::default() };
+        let (settings, _) = AgentSettings::load(&overrides, &|_| None).unwrap();
         assert_eq!(settings.servers.len(), 2);
-        overrides.servers = vec![Server::parse("c:7").unwrap()];
+        overrides.servers = vec![ServerAddress::parse("c:7").unwrap()];
         overrides.host = Some("web2".into());
         overrides.interval = Some(Duration::from_secs(5));
-        let (settings, _) = Settings::load(&overrides, &|_| None).unwrap();
+        let (settings, _) = AgentSettings::load(&overrides, &|_| None).unwrap();
         assert_eq!(settings.servers, overrides.servers);
         assert_eq!(settings.host, overrides.host);
         assert_eq!(settings.interval, Duration::from_secs(5));
@@ -341,7 +449,7 @@ mod tests {
         overrides.config = None;
         let other = file.path().to_str().unwrap().to_owned();
         let (settings, _) =
-            Settings::load(&overrides, &|name| (name == "HBC_CONFIG").then(|| other.clone()))
+            AgentSettings::load(&overrides, &|name| (name == "HBC_CONFIG").then(|| other.clone()))
                 .unwrap();
         assert_eq!(settings.key, Some(Secret::new("k")));
     }
@@ -349,8 +457,8 @@ mod tests {
     #[test]
     fn the_example_is_sound_but_for_its_key() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/hbc.yaml");
-        let overrides = Overrides { config: Some(file.into()), ..Overrides::default() };
-        let problems = Settings::load(&overrides, &|_| None).unwrap_err();
+        let overrides = CliOverrides { config: Some(file.into()), ..CliOverrides::default() };
+        let problems = AgentSettings::load(&overrides, &|_| None).unwrap_err();
         assert_eq!(problems.0.len(), 1, "{problems}");
         assert!(problems.to_string().contains("key_file: cannot read "));
         let text = std::fs::read_to_string(file).unwrap();
@@ -374,7 +482,7 @@ mod tests {
             load(&lines.fold(String::new(), |all, line| all + line + "\n")).unwrap();
         assert_eq!(settings.connections.len(), 2);
         assert_eq!(settings.families, [true, false]);
-        assert_eq!(settings.metrics.without.len(), 2);
-        assert_eq!(settings.metrics_dir, own::Settings::default().directory);
+        assert_eq!(settings.metrics.disabled.len(), 2);
+        assert_eq!(settings.metrics_dir, PluginSettings::default().directory);
     }
 }

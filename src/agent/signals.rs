@@ -1,4 +1,4 @@
-//! What signals want of `hbc run`.
+//! The signals of `hbc run`, as flags that its loop reads.
 
 use std::io;
 use std::sync::Arc;
@@ -7,51 +7,51 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
 
-use super::ear::Waker;
+use super::poll::Waker;
 
-/// What is wanted.
+/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// SIGTERM, SIGINT: end, and say so.
-    Goodbye,
-    /// SIGUSR1: end without a word, since another one starts right away.
+pub enum SignalAction {
+    /// SIGTERM, SIGINT: send a shutdown and end.
+    Stop,
+    /// SIGUSR1: end without a shutdown, since another agent starts right away.
     Restart,
-    /// SIGHUP: begin anew with the configuration as it is now.
+    /// SIGHUP: start anew with the configuration as it is now.
     Reload,
 }
 
-/// In the order in which they count: who is told to end and to read its configuration ends.
-const SIGNALS: [(i32, Wish); 4] = [
-    (SIGTERM, Wish::Goodbye),
-    (SIGINT, Wish::Goodbye),
-    (SIGUSR1, Wish::Restart),
-    (SIGHUP, Wish::Reload),
+/// The first of them that was received counts: an agent that is to stop and to reload stops.
+const SIGNALS: [(i32, SignalAction); 4] = [
+    (SIGTERM, SignalAction::Stop),
+    (SIGINT, SignalAction::Stop),
+    (SIGUSR1, SignalAction::Restart),
+    (SIGHUP, SignalAction::Reload),
 ];
 
-/// The signals that were received.
+/// A flag for each signal that was received.
 #[derive(Debug)]
-pub struct Signals(Vec<(Arc<AtomicBool>, Wish)>);
+pub struct SignalFlags(Vec<(Arc<AtomicBool>, SignalAction)>);
 
-impl Signals {
-    /// Receives them from now on; `waker` announces each.
+impl SignalFlags {
+    /// Catches the signals from now on; each wakes `waker`.
     ///
     /// # Errors
-    /// When they cannot be received.
-    pub fn new(waker: &Waker) -> io::Result<Signals> {
+    /// When a signal cannot be caught.
+    pub fn new(waker: &Waker) -> io::Result<SignalFlags> {
         let mut signals = Vec::new();
-        for (signal, wish) in SIGNALS {
+        for (signal, action) in SIGNALS {
             let received = Arc::new(AtomicBool::new(false));
-            // In this order: who is woken finds it.
+            // In this order: the flag is up when the poller wakes.
             flag::register(signal, received.clone())?;
             low_level::pipe::register(signal, waker.writer()?)?;
-            signals.push((received, wish));
+            signals.push((received, action));
         }
-        Ok(Signals(signals))
+        Ok(SignalFlags(signals))
     }
 
-    /// What was wanted since this was last asked.
-    pub fn take(&self) -> Option<Wish> {
+    /// What was asked for since the last call.
+    pub fn take(&self) -> Option<SignalAction> {
         let received = self.0.iter().find(|(flag, _)| flag.swap(false, Ordering::SeqCst));
-        received.map(|(_, wish)| *wish)
+        received.map(|(_, action)| *action)
     }
 }

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use heartbeat::agent::options::{self, Command, Errand, HELP, Job};
-use heartbeat::agent::run::{self, Failure};
-use heartbeat::agent::send::Parcel;
-use heartbeat::agent::settings::Overrides;
-use heartbeat::agent::{check, exec, gather, show};
+use heartbeat::agent::cli::{self, CliCommand, ExecArgs, HELP, SendArgs};
+use heartbeat::agent::run::{self, RunError};
+use heartbeat::agent::send::SendCommand;
+use heartbeat::agent::settings::{CliOverrides, check};
+use heartbeat::agent::{exec, sampler};
 use heartbeat::{logger, version};
 
-const UNTOLD: u8 = 1;
+const NOT_SENT: u8 = 1;
 const USAGE: u8 = 2;
 /// `EX_CONFIG` of sysexits.h.
 const CONFIGURATION: u8 = 78;
@@ -18,68 +18,68 @@ const CONFIGURATION: u8 = 78;
 const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
 
 fn main() -> ExitCode {
-    match options::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => print(HELP),
-        Ok(Command::Version) => print(&version::lines("hbc", FEATURES)),
-        Ok(Command::Run(overrides)) => return run(&overrides),
-        Ok(Command::Check { config, strict }) => {
-            let (text, sound) = check::check(config, strict);
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(CliCommand::Help) => print(HELP),
+        Ok(CliCommand::Version) => print(&version::lines("hbc", FEATURES)),
+        Ok(CliCommand::Run(overrides)) => return run(&overrides),
+        Ok(CliCommand::Check { config, strict }) => {
+            let (text, valid) = check(config, strict);
             print(&text);
-            return if sound { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION) };
+            return if valid { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION) };
         }
-        Ok(Command::Send(errand)) => return send(*errand),
-        Ok(Command::Exec(job)) => return exec(*job),
-        Ok(Command::Metrics(directory)) => {
+        Ok(CliCommand::Send(args)) => return send(*args),
+        Ok(CliCommand::Exec(args)) => return exec(*args),
+        Ok(CliCommand::Metrics(directory)) => {
             logger::start_by("HBC_LOG");
-            print(&show::metrics(directory));
+            print(&sampler::sample_once(directory));
         }
-        Err(why) => return complain(USAGE, &why),
+        Err(why) => return print_error(USAGE, &why),
     }
     ExitCode::SUCCESS
 }
 
-fn run(overrides: &Overrides) -> ExitCode {
+fn run(overrides: &CliOverrides) -> ExitCode {
     logger::start_by("HBC_LOG");
-    match run::run(overrides, &|settings| Some(gather::of_this_machine(settings))) {
+    match run::run(overrides, &|settings| Some(sampler::collect_fn(settings))) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Configuration(problems)) => {
+        Err(RunError::Configuration(problems)) => {
             eprintln!("{problems}");
             ExitCode::from(CONFIGURATION)
         }
-        Err(Failure::Other(why)) => complain(UNTOLD, &why),
+        Err(RunError::Other(why)) => print_error(NOT_SENT, &why),
     }
 }
 
-fn send(errand: Errand) -> ExitCode {
-    let parcel = match Parcel::pack(errand) {
-        Ok(parcel) => parcel,
-        Err(why) => return complain(USAGE, &why),
+fn send(args: SendArgs) -> ExitCode {
+    let command = match SendCommand::prepare(args) {
+        Ok(command) => command,
+        Err(why) => return print_error(USAGE, &why),
     };
     let mut code = ExitCode::SUCCESS;
-    for result in parcel.send() {
+    for result in command.send() {
         match result {
             Ok(line) => print(&line),
-            Err(why) => code = complain(UNTOLD, &why),
+            Err(why) => code = print_error(NOT_SENT, &why),
         }
     }
     code
 }
 
-/// Its exit code is the job's, whatever became of the telling.
-fn exec(job: Job) -> ExitCode {
-    let ended = exec::run(job);
-    for why in &ended.complaints {
-        complain(ended.code, why);
+/// The exit code is that of the job, also when it could not be reported.
+fn exec(args: ExecArgs) -> ExitCode {
+    let exit = exec::run(args);
+    for why in &exit.errors {
+        print_error(exit.code, why);
     }
-    ended.code.into()
+    exit.code.into()
 }
 
-/// Whoever closed our output does not want to hear more.
+/// A closed output is no error: it is not read any more.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn complain(code: u8, why: &str) -> ExitCode {
+fn print_error(code: u8, why: &str) -> ExitCode {
     eprintln!("hbc: {why}");
     ExitCode::from(code)
 }

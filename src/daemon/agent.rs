@@ -7,7 +7,7 @@ use log::{info, warn};
 
 use super::{Failure, spawn};
 use crate::agent::collect::Collector;
-use crate::agent::local::Settings;
+use crate::agent::settings::LocalAgentSettings;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::heartbeat::fleet::Promise;
@@ -33,7 +33,7 @@ pub struct Agent {
 }
 
 struct Running {
-    settings: Settings,
+    settings: LocalAgentSettings,
     _stopper: StopSource,
 }
 
@@ -48,7 +48,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn reconfigure(&self, settings: Option<&Settings>) -> Result<(), Failure> {
+    pub fn reconfigure(&self, settings: Option<&LocalAgentSettings>) -> Result<(), Failure> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.as_ref().map(|running| &running.settings) == settings {
             return Ok(());
@@ -69,8 +69,8 @@ impl Agent {
     }
 }
 
-fn speak(settings: &Settings, watch: &Watch, stop: &Stop) {
-    let mut collector = Collector::new(&settings.figures);
+fn speak(settings: &LocalAgentSettings, watch: &Watch, stop: &Stop) {
+    let mut collector = Collector::new(&settings.metrics);
     let (mut trouble, mut told) = (None, false);
     info!("this machine is watched as {}", settings.host);
     loop {

@@ -11,7 +11,7 @@ use log::{info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::agent::machine;
+use crate::agent::host_info;
 use crate::backup::pipeline::Pipelines;
 use crate::backup::repo_check;
 use crate::clock::Now;
@@ -20,6 +20,7 @@ use crate::event::Incident;
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
+use crate::memory;
 use crate::notify::courier::{Courier, Order};
 use crate::notify::direct::Notifier;
 use crate::problem::Problems;
@@ -35,7 +36,6 @@ mod chronicle;
 mod dyndns;
 mod equip;
 mod house;
-mod memory;
 mod opening;
 mod polling;
 mod ports;
@@ -60,6 +60,9 @@ use crate::thread::ProgressCounter;
 /// hosts have to tell besides their beats is refused.
 const BACKLOG: usize = 10_000;
 const QUEUE: usize = 20_000;
+
+/// The threads of the daemon share so many arenas of the allocator.
+const ARENAS: i32 = 2;
 
 /// How long the stop waits for programs that are being killed.
 const LAST_PROGRAMS: Duration = Duration::from_secs(2);
@@ -93,7 +96,7 @@ impl From<String> for Failure {
 /// # Errors
 /// When it cannot start.
 pub fn run(config_file: &Path) -> Result<(), Failure> {
-    memory::share();
+    memory::limit_arenas(ARENAS);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let config = Config::load(config_file).map_err(Failure::Configuration)?;
@@ -153,7 +156,7 @@ impl Ground {
         let troubles = store.rows(Table::Troubles);
         let alertmanager_silent =
             troubles.iter().any(|(key, _)| *key == Incident::Alertmanager.key());
-        let kernel_boot = machine::boot_id().unwrap_or_default();
+        let kernel_boot = host_info::boot_id().unwrap_or_default();
         Ok(Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp })
     }
 }

@@ -1,11 +1,9 @@
-//! Beats: what is said when, over which path, and what came of it.
+//! The client side of the datagrams: what is sent when, over which connection, until it is answered.
 
-pub mod aim;
-pub mod line;
-pub mod parts;
-pub mod quality;
-pub mod speaker;
-pub mod stamp;
+pub mod scheduler;
+pub mod session;
+pub mod split;
+pub mod timestamp;
 
 #[cfg(test)]
 mod simulation;

@@ -1,83 +1,81 @@
-//! What a machine says about itself: the kernel's figures, read and put under their paths.
+//! Collects the metrics of this machine from the kernel and systemd, each under its path.
 
-mod cpu;
 mod disks;
-mod load;
-mod memory;
-mod mounts;
+pub(super) mod metric_name;
 mod network;
 mod probe;
-mod processes;
+mod proc;
 mod sensors;
 mod settings;
 mod units;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use log::warn;
 
 use crate::clock::{Mono, Now};
-use cpu::Times;
 use disks::Disks;
-use network::Counters;
+use network::InterfaceCounters;
+use proc::CpuTimes;
 use sensors::Sensors;
-pub use settings::{Monitor, Settings};
-use units::Units;
+pub use settings::{CollectSettings, MetricGroup};
+use units::FailedUnits;
 
-/// Readings closer to each other, in milliseconds, are one reading: the kernel counts processor
+/// Readings within this number of milliseconds are one reading: the kernel counts processor
 /// time in hundredths of a second, and a shorter span would tell more of that than of the machine.
-const SHORTEST: i64 = 1000;
+const MIN_INTERVAL_MILLIS: i64 = 1000;
 
 /// How often processes are counted: each has a file of its own to be read, which takes longer than
-/// everything else together.
-const COUNT_EVERY: Duration = Duration::from_secs(30);
+/// all other metrics together.
+const PROCESS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Reads the figures of this machine; it remembers the last reading, because a rate needs two.
+/// Collects the metrics of this machine; it keeps the last reading, because a rate needs two.
 pub struct Collector {
-    settings: Settings,
-    times: Option<Times>,
-    counters: Option<(Mono, BTreeMap<String, Counters>)>,
-    processes: Option<(Mono, Vec<(String, f64)>)>,
+    settings: CollectSettings,
+    last_cpu: Option<CpuTimes>,
+    last_network: Option<(Mono, BTreeMap<String, InterfaceCounters>)>,
+    last_processes: Option<(Mono, Vec<(String, f64)>)>,
     disks: Disks,
     sensors: Sensors,
-    units: Option<Units>,
+    units: Option<FailedUnits>,
     last: Option<(Mono, Vec<(String, f64)>)>,
 }
 
 impl Collector {
-    /// One that has read nothing yet. It starts a thread where systemd is to be asked.
-    pub fn new(settings: &Settings) -> Collector {
+    /// A collector that has read nothing yet. It starts a thread where systemd is to be queried.
+    pub fn new(settings: &CollectSettings) -> Collector {
         Collector {
             settings: settings.clone(),
-            times: None,
-            counters: None,
-            processes: None,
+            last_cpu: None,
+            last_network: None,
+            last_processes: None,
             disks: Disks::new(),
             sensors: Sensors::new(),
-            units: units(settings),
+            units: failed_units(settings),
             last: None,
         }
     }
 
-    /// The figures now, finite and ordered by path, no path twice. What this machine does not have
-    /// is left out; rates are from the second reading on. Within a second of the last reading that
-    /// one is given again.
+    /// The metrics now, finite and ordered by path, no path twice. What this machine does not have
+    /// is left out; rates are there from the second reading on. Within a second of the last reading
+    /// that one is given again.
     ///
     /// It takes milliseconds; when disks or sensors begin to hang a few seconds, once for each.
     pub fn collect(&mut self, now: Now) -> Vec<(String, f64)> {
         if let Some((read, metrics)) = &self.last
-            && (read.0..read.0 + SHORTEST).contains(&now.mono.0)
+            && (read.0..read.0 + MIN_INTERVAL_MILLIS).contains(&now.mono.0)
         {
             return metrics.clone();
         }
         let mut metrics = Vec::new();
-        for monitor in Monitor::ALL {
-            if !self.settings.without.contains(&monitor) {
-                let found = self.ask(monitor, now).into_iter();
-                metrics.extend(found.map(|(name, value)| (format!("{monitor}.{name}"), value)));
+        for group in MetricGroup::ALL {
+            if !self.settings.disabled.contains(&group) {
+                let found = self.read(group, now).into_iter();
+                metrics.extend(found.map(|(name, value)| (format!("{group}.{name}"), value)));
             }
         }
         metrics.retain(|(_, value)| value.is_finite());
@@ -86,33 +84,33 @@ impl Collector {
         metrics
     }
 
-    /// Names without the monitor's own, and values.
-    fn ask(&mut self, monitor: Monitor, now: Now) -> Vec<(String, f64)> {
-        match monitor {
-            Monitor::Cpu => self.cpu(),
-            Monitor::Disk => {
+    /// The metrics of one group; the paths lack its name.
+    fn read(&mut self, group: MetricGroup, now: Now) -> Vec<(String, f64)> {
+        match group {
+            MetricGroup::Cpu => self.cpu(),
+            MetricGroup::Disk => {
                 // Bytes: a mount point need not be UTF-8.
                 let mounts = fs::read(self.settings.proc.join("self/mountinfo"));
-                self.disks.ask(&mounts.unwrap_or_default(), &self.settings.excluded_mounts)
+                self.disks.collect(&mounts.unwrap_or_default(), &self.settings.excluded_mounts)
             }
-            Monitor::Load => load::load(&self.proc("loadavg"), &self.proc("stat")),
-            Monitor::Memory => memory::memory(&self.proc("meminfo")),
-            Monitor::Network => self.network(now.mono),
-            Monitor::Process => self.processes(now.mono),
-            Monitor::Swap => memory::swap(&self.proc("meminfo")),
-            Monitor::Systemd => {
+            MetricGroup::Load => proc::load(&self.proc("loadavg"), &self.proc("stat")),
+            MetricGroup::Memory => proc::memory(&self.proc("meminfo")),
+            MetricGroup::Network => self.network(now.mono),
+            MetricGroup::Process => self.processes(now.mono),
+            MetricGroup::Swap => proc::swap(&self.proc("meminfo")),
+            MetricGroup::Systemd => {
                 let failed = self.units.as_ref().and_then(|units| units.failed(now));
                 failed.map(|failed| ("failed_units".to_owned(), failed)).into_iter().collect()
             }
-            Monitor::Temperature => self.sensors.ask(&self.settings.sys),
-            Monitor::Uptime => load::uptime(&self.proc("uptime")),
+            MetricGroup::Temperature => self.sensors.collect(&self.settings.sys),
+            MetricGroup::Uptime => proc::uptime(&self.proc("uptime")),
         }
     }
 
     fn cpu(&mut self) -> Vec<(String, f64)> {
-        let times = cpu::parse(&self.proc("stat"));
-        let before = std::mem::replace(&mut self.times, times);
-        match (before, &self.times) {
+        let times = proc::parse_cpu(&self.proc("stat"));
+        let before = std::mem::replace(&mut self.last_cpu, times);
+        match (before, &self.last_cpu) {
             (Some(before), Some(times)) => times.since(&before),
             _ => Vec::new(),
         }
@@ -121,38 +119,46 @@ impl Collector {
     fn network(&mut self, now: Mono) -> Vec<(String, f64)> {
         let counters = network::parse(&self.proc("net/dev"), &self.settings.excluded_interfaces);
         let rates = self
-            .counters
+            .last_network
             .as_ref()
             .map(|(read, earlier)| network::rates(earlier, &counters, now.since(*read)));
-        self.counters = Some((now, counters));
+        self.last_network = Some((now, counters));
         rates.unwrap_or_default()
     }
 
     fn processes(&mut self, now: Mono) -> Vec<(String, f64)> {
-        match &self.processes {
-            Some((read, counted)) if *read <= now && now.since(*read) < COUNT_EVERY => {
+        match &self.last_processes {
+            Some((read, counted)) if *read <= now && now.since(*read) < PROCESS_INTERVAL => {
                 counted.clone()
             }
             _ => {
-                let counted = processes::processes(&self.settings.proc);
-                self.processes = Some((now, counted.clone()));
+                let counted = proc::processes(process_stats(&self.settings.proc));
+                self.last_processes = Some((now, counted.clone()));
                 counted
             }
         }
     }
 
-    /// A file of the kernel; empty when there is none.
+    /// The text of a file of proc(5); empty when there is none.
     fn proc(&self, file: &str) -> String {
         fs::read_to_string(self.settings.proc.join(file)).unwrap_or_default()
     }
 }
 
-/// Where the machine was booted with systemd (sd_booted(3)).
-fn units(settings: &Settings) -> Option<Units> {
-    let wanted = !settings.without.contains(&Monitor::Systemd);
+/// The id and the file `stat` of each process.
+fn process_stats(proc: &Path) -> impl Iterator<Item = (u32, io::Result<String>)> {
+    fs::read_dir(proc).into_iter().flatten().flatten().filter_map(|entry| {
+        let id = entry.file_name().to_str()?.parse().ok()?;
+        Some((id, fs::read_to_string(entry.path().join("stat"))))
+    })
+}
+
+/// None where the machine was not booted with systemd (sd_booted(3)).
+fn failed_units(settings: &CollectSettings) -> Option<FailedUnits> {
+    let enabled = !settings.disabled.contains(&MetricGroup::Systemd);
     let booted = Path::new("/run/systemd/system").is_dir();
-    let systemctl = settings.systemctl.clone().filter(|_| wanted && booted)?;
-    match Units::start(systemctl) {
+    let systemctl = settings.systemctl.clone().filter(|_| enabled && booted)?;
+    match FailedUnits::start(systemctl) {
         Ok(units) => Some(units),
         Err(why) => {
             warn!("failed units are left out: no thread can be started: {why}");
@@ -166,7 +172,7 @@ mod tests {
     use super::*;
 
     /// A container that began a while ago: no guests, no temperatures, no swap.
-    fn container() -> (tempfile::TempDir, Settings) {
+    fn container() -> (tempfile::TempDir, CollectSettings) {
         let folder = tempfile::tempdir().unwrap();
         for (path, text) in [
             ("stat", "cpu  100 0 50 850 0 0 0 0 0 0\ncpu0 100 0 50 850 0 0 0 0 0 0\n"),
@@ -187,11 +193,11 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let settings = Settings {
+        let settings = CollectSettings {
             proc: folder.path().into(),
             sys: folder.path().join("sys"),
             systemctl: None,
-            ..Settings::default()
+            ..CollectSettings::default()
         };
         (folder, settings)
     }
@@ -281,12 +287,12 @@ mod tests {
     #[test]
     fn what_is_off_is_not_told_and_what_is_not_there_neither() {
         let (_folder, settings) = container();
-        let without =
-            Monitor::ALL.into_iter().filter(|monitor| *monitor != Monitor::Load).collect();
-        let only_load = Settings { without, ..settings.clone() };
+        let disabled =
+            MetricGroup::ALL.into_iter().filter(|group| *group != MetricGroup::Load).collect();
+        let only_load = CollectSettings { disabled, ..settings.clone() };
         let metrics = Collector::new(&only_load).collect(later(0));
         assert_eq!(metrics.len(), 4, "{metrics:?}");
-        let nothing = Settings { proc: "/nonexistent".into(), ..settings };
+        let nothing = CollectSettings { proc: "/nonexistent".into(), ..settings };
         let mut collector = Collector::new(&nothing);
         assert_eq!(collector.collect(later(0)), []);
         assert_eq!(collector.collect(later(10)), []);
@@ -294,7 +300,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_read_in_order_and_each_path_once() {
-        let mut collector = Collector::new(&Settings::default());
+        let mut collector = Collector::new(&CollectSettings::default());
         let now = Now::read();
         collector.collect(now);
         let metrics = collector.collect(now.later(Duration::from_secs(10)));

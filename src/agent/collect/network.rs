@@ -1,24 +1,23 @@
-//! What the network interfaces carried, from `/proc/net/dev` (proc_pid_net(5)). Pure.
+//! Rates of the network interfaces, from `/proc/net/dev` (proc_pid_net(5)). Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::agent::name::{matches, segments};
+use super::metric_name::{matches_pattern, unique_segments};
 
-/// The most interfaces that are told of: hosts of containers have hundreds, and hbd keeps 512
-/// metrics of a host.
-const MOST: usize = 32;
+/// The most interfaces: hosts of containers have hundreds, and hbd keeps 512 metrics of a host.
+const MAX_INTERFACES: usize = 32;
 
-/// Counters of an interface since it was made.
+/// The counters of an interface since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counters {
+pub struct InterfaceCounters {
     received: u64,
     sent: u64,
     errors: u64,
 }
 
 /// The counters of each interface that is not excluded.
-pub fn parse(dev: &str, excluded: &[String]) -> BTreeMap<String, Counters> {
+pub fn parse(dev: &str, excluded: &[String]) -> BTreeMap<String, InterfaceCounters> {
     let of_line = |line: &str| {
         // Old kernels leave no blank behind the colon; an alias has one in its name.
         let (name, rest) = line.rsplit_once(':')?;
@@ -29,35 +28,39 @@ pub fn parse(dev: &str, excluded: &[String]) -> BTreeMap<String, Counters> {
             return None;
         };
         let errors = errors_received.saturating_add(errors_sent);
-        Some((name.trim().to_owned(), Counters { received, sent, errors }))
+        Some((name.trim().to_owned(), InterfaceCounters { received, sent, errors }))
     };
-    let told = |name: &str| !excluded.iter().any(|pattern| matches(pattern, name));
-    dev.lines().filter_map(of_line).filter(|(name, _)| told(name)).take(MOST).collect()
+    let included = |name: &str| !excluded.iter().any(|pattern| matches_pattern(pattern, name));
+    dev.lines()
+        .filter_map(of_line)
+        .filter(|(name, _)| included(name))
+        .take(MAX_INTERFACES)
+        .collect()
 }
 
 /// Bytes per second and new errors of the interfaces that were there before, too.
 ///
 /// A counter that went backwards belongs to an interface that was made anew, or passed its 32
-/// bits; nobody knows which, and there is no rate until the next reading.
+/// bits; which one cannot be told, and there is no rate until the next reading.
 pub fn rates(
-    earlier: &BTreeMap<String, Counters>,
-    later: &BTreeMap<String, Counters>,
+    earlier: &BTreeMap<String, InterfaceCounters>,
+    later: &BTreeMap<String, InterfaceCounters>,
     between: Duration,
 ) -> Vec<(String, f64)> {
     let seconds = between.as_secs_f64();
-    let names = segments(later.keys().map(String::as_str));
+    let names = unique_segments(later.keys().map(String::as_str));
     let mut metrics = Vec::new();
     for ((interface, now), name) in later.iter().zip(names) {
         let Some(before) = earlier.get(interface).filter(|_| seconds > 0.0) else { continue };
-        let mut tell = |what: &str, value: Option<f64>| {
+        let mut add = |what: &str, value: Option<f64>| {
             metrics.extend(value.map(|value| (format!("{name}.{what}"), value)));
         };
         let rate = |before: u64, now: u64| {
             now.checked_sub(before).map(|bytes| (bytes as f64 / seconds).round())
         };
-        tell("rx_bytes_per_second", rate(before.received, now.received));
-        tell("tx_bytes_per_second", rate(before.sent, now.sent));
-        tell("errors", now.errors.checked_sub(before.errors).map(|errors| errors as f64));
+        add("rx_bytes_per_second", rate(before.received, now.received));
+        add("tx_bytes_per_second", rate(before.sent, now.sent));
+        add("errors", now.errors.checked_sub(before.errors).map(|errors| errors as f64));
     }
     metrics
 }
@@ -135,7 +138,7 @@ veth1a2b3c: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0
     fn a_host_of_a_thousand_containers_tells_of_some() {
         let line = |n: usize| format!("if{n}: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n");
         let dev: String = (0..1000).map(line).collect();
-        assert_eq!(after(&dev, &dev, 1).len(), MOST * 3);
+        assert_eq!(after(&dev, &dev, 1).len(), MAX_INTERFACES * 3);
     }
 
     proptest! {

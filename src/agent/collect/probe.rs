@@ -1,4 +1,4 @@
-//! Questions that may never be answered: a disk or a sensor that hangs holds up nobody else.
+//! Reads disks and sensors with a timeout: a read that hangs is left behind in its thread.
 
 use std::fmt::Display;
 use std::thread;
@@ -7,94 +7,95 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{info, warn};
 
-/// How long an answer is waited for. What works takes microseconds, on a machine that is short of
-/// everything perhaps a second; a disk that has to spin up takes longer and is told of later.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How many may begin to hang in one round before the rest waits for the next: beats must go on.
-const MOST_HANGING: usize = 2;
-/// The least that glibc gives is 16 kB; a question needs a path and a buffer.
+/// How long a read may take. One that works takes microseconds, on a machine that is short of
+/// everything perhaps a second; a disk that has to spin up takes longer and is read again later.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// After this number of new hangs in one round the rest waits for the next one: beats must go on.
+const MAX_NEW_HANGS: usize = 2;
+/// The least that glibc gives is 16 kB; a read needs a path and a buffer.
 const STACK: usize = 64 * 1024;
 
-/// Asks one question about many things. What did not answer is not asked again before it has:
-/// never more threads than things, however long they hang.
-pub struct Probe<Q, T> {
-    /// What a thing is, for the log.
-    what: &'static str,
-    question: fn(&Q) -> Option<T>,
-    patience: Duration,
-    /// Things that have not answered yet, by what they are called.
+/// Reads many targets, each with a timeout. A target whose read hangs is not read again before that
+/// read has returned: never more threads than targets, however long they hang.
+pub struct TimedProbe<Q, T> {
+    /// What a target is, for the log.
+    kind: &'static str,
+    read: fn(&Q) -> Option<T>,
+    timeout: Duration,
+    /// The names of targets whose reads have not returned, and where the results will come.
     hanging: Vec<(String, Receiver<Option<T>>)>,
 }
 
-impl<Q: Clone + Display + Send + 'static, T: Send + 'static> Probe<Q, T> {
-    /// A question that was not asked yet.
-    pub fn new(what: &'static str, question: fn(&Q) -> Option<T>) -> Probe<Q, T> {
-        Probe { what, question, patience: PATIENCE, hanging: Vec::new() }
+impl<Q: Clone + Display + Send + 'static, T: Send + 'static> TimedProbe<Q, T> {
+    /// A probe that has read nothing yet; the log calls a target by `kind` and its own name.
+    pub fn new(kind: &'static str, read: fn(&Q) -> Option<T>) -> TimedProbe<Q, T> {
+        TimedProbe { kind, read, timeout: READ_TIMEOUT, hanging: Vec::new() }
     }
 
-    /// An answer for each thing, in order; none for what hangs or has none.
-    pub fn ask(&mut self, things: &[Q]) -> Vec<Option<T>> {
-        self.notice_returns();
-        let mut answers: Vec<Option<T>> = things.iter().map(|_| None).collect();
-        let hangs = |thing: &Q| self.hanging.iter().any(|(name, _)| *name == thing.to_string());
-        let mut waiting: Vec<usize> = (0..things.len()).filter(|at| !hangs(&things[*at])).collect();
+    /// The result for each target, in order; none for one that hangs or cannot be read.
+    pub fn read_all(&mut self, targets: &[Q]) -> Vec<Option<T>> {
+        self.log_returned();
+        let mut results: Vec<Option<T>> = targets.iter().map(|_| None).collect();
+        let hangs = |target: &Q| self.hanging.iter().any(|(name, _)| *name == target.to_string());
+        let mut waiting: Vec<usize> =
+            (0..targets.len()).filter(|index| !hangs(&targets[*index])).collect();
         waiting.reverse();
-        for _ in 0..MOST_HANGING {
+        for _ in 0..MAX_NEW_HANGS {
             if waiting.is_empty() {
                 break;
             }
-            match self.ask_until_one_hangs(things, &mut waiting, &mut answers) {
+            match self.read_until_one_hangs(targets, &mut waiting, &mut results) {
                 Some(hanging) => self.hanging.push(hanging),
                 None => break,
             }
         }
-        answers
+        results
     }
 
-    fn notice_returns(&mut self) {
-        let what = self.what;
-        self.hanging.retain(|(name, answer)| {
-            let hangs = answer.try_recv().is_err_and(|why| why.is_empty());
+    fn log_returned(&mut self) {
+        let kind = self.kind;
+        self.hanging.retain(|(name, result)| {
+            let hangs = result.try_recv().is_err_and(|why| why.is_empty());
             if !hangs {
-                info!("{what} {name} answers again");
+                info!("{kind} {name} answers again");
             }
             hangs
         });
     }
 
-    /// Takes from the end of `waiting`, in a thread that is left behind when it hangs: it finds
-    /// nothing more to do when it comes back.
-    fn ask_until_one_hangs(
+    /// Reads from the end of `waiting`, in a thread that is left behind when a read hangs: once that
+    /// returns, the thread finds its channel closed and ends.
+    fn read_until_one_hangs(
         &self,
-        things: &[Q],
+        targets: &[Q],
         waiting: &mut Vec<usize>,
-        answers: &mut [Option<T>],
+        results: &mut [Option<T>],
     ) -> Option<(String, Receiver<Option<T>>)> {
-        let (next, asked) = bounded::<Q>(1);
-        let (answer, answered) = bounded(1);
-        let question = self.question;
+        let (next, requested) = bounded::<Q>(1);
+        let (done, returned) = bounded(1);
+        let read = self.read;
         let work = move || {
-            for thing in asked {
-                if answer.send(question(&thing)).is_err() {
+            for target in requested {
+                if done.send(read(&target)).is_err() {
                     return;
                 }
             }
         };
         let thread = thread::Builder::new().name("probe".into()).stack_size(STACK);
         if let Err(why) = thread.spawn(work) {
-            warn!("no thread can be started, {} ... is left out: {why}", self.what);
+            warn!("no thread can be started, {} ... is left out: {why}", self.kind);
             return None;
         }
-        while let Some(at) = waiting.pop() {
-            let thing = &things[at];
-            if next.send(thing.clone()).is_err() {
+        while let Some(index) = waiting.pop() {
+            let target = &targets[index];
+            if next.send(target.clone()).is_err() {
                 return None;
             }
-            match answered.recv_timeout(self.patience) {
-                Ok(answer) => answers[at] = answer,
+            match returned.recv_timeout(self.timeout) {
+                Ok(result) => results[index] = result,
                 Err(RecvTimeoutError::Timeout) => {
-                    warn!("{} {thing} hangs: it is left out until it answers", self.what);
-                    return Some((thing.to_string(), answered));
+                    warn!("{} {target} hangs: it is left out until it answers", self.kind);
+                    return Some((target.to_string(), returned));
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
@@ -114,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// Reading a pipe hangs until somebody writes.
+    /// Reading a pipe hangs until it is written to.
     fn first_byte(path: &String) -> Option<u8> {
         let mut byte = [0];
         File::open(path).ok()?.read_exact(&mut byte).ok()?;
@@ -125,7 +126,7 @@ mod tests {
         answers.iter().map(|answer| answer.map_or('-', char::from)).collect()
     }
 
-    /// Whoever reads there is done; where nobody does, nothing happens.
+    /// Ends a read of the pipe; without one nothing happens.
     fn release(pipe: &str) {
         let writer = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(pipe);
         let _ = writer.map(|mut pipe| pipe.write_all(b"x"));
@@ -141,42 +142,42 @@ mod tests {
 
     #[test]
     fn what_hangs_holds_up_nobody_else_and_is_asked_again_when_it_has_answered() {
-        let (folder, mut things) = pipes(&["b"]);
+        let (folder, mut targets) = pipes(&["b"]);
         let file = |name: &str| {
             let path: PathBuf = folder.path().join(name);
             fs::write(&path, name).unwrap();
             path.to_str().unwrap().to_owned()
         };
-        things.insert(0, file("a"));
-        things.push(file("c"));
-        things.push("/nonexistent".into());
+        targets.insert(0, file("a"));
+        targets.push(file("c"));
+        targets.push("/nonexistent".into());
 
-        let mut probe = Probe::new("the file", first_byte);
-        assert_eq!(shown(&probe.ask(&things)), "a-c-");
+        let mut probe = TimedProbe::new("the file", first_byte);
+        assert_eq!(shown(&probe.read_all(&targets)), "a-c-");
         for _ in 0..20 {
-            assert_eq!(shown(&probe.ask(&things)), "a-c-");
+            assert_eq!(shown(&probe.read_all(&targets)), "a-c-");
         }
-        assert_eq!(probe.hanging.len(), 1, "it is not asked while it hangs");
+        assert_eq!(probe.hanging.len(), 1, "it is not read while it hangs");
 
         let deadline = Instant::now() + Duration::from_secs(30);
-        release(&things[1]);
-        fs::remove_file(&things[1]).unwrap();
+        release(&targets[1]);
+        fs::remove_file(&targets[1]).unwrap();
         file("b");
-        while shown(&probe.ask(&things)) != "abc-" {
-            assert!(Instant::now() < deadline, "it is never asked again");
+        while shown(&probe.read_all(&targets)) != "abc-" {
+            assert!(Instant::now() < deadline, "it is never read again");
         }
         assert!(probe.hanging.is_empty());
     }
 
     #[test]
     fn when_everything_hangs_most_of_it_waits_for_the_next_round() {
-        let (_folder, things) = pipes(&["0", "1", "2", "3", "4", "5", "6"]);
-        let mut probe = Probe::new("the file", first_byte);
-        probe.patience = Duration::from_millis(50);
-        assert_eq!(shown(&probe.ask(&things)), "-------");
-        assert_eq!(probe.hanging.len(), MOST_HANGING);
-        probe.ask(&things);
-        assert_eq!(probe.hanging.len(), 2 * MOST_HANGING);
-        things.iter().for_each(|pipe| release(pipe));
+        let (_folder, targets) = pipes(&["0", "1", "2", "3", "4", "5", "6"]);
+        let mut probe = TimedProbe::new("the file", first_byte);
+        probe.timeout = Duration::from_millis(50);
+        assert_eq!(shown(&probe.read_all(&targets)), "-------");
+        assert_eq!(probe.hanging.len(), MAX_NEW_HANGS);
+        probe.read_all(&targets);
+        assert_eq!(probe.hanging.len(), 2 * MAX_NEW_HANGS);
+        targets.iter().for_each(|pipe| release(pipe));
     }
 }

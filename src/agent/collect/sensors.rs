@@ -5,12 +5,12 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::probe::Probe;
-use crate::agent::name::segments;
+use super::metric_name::unique_segments;
+use super::probe::TimedProbe;
 
-/// The most sensors that are told of.
-const MOST: usize = 32;
-/// What a sensor that is broken or not connected says lies beyond, in thousandths of a degree.
+/// The most sensors.
+const MAX_SENSORS: usize = 32;
+/// In thousandths of a degree; a sensor that is broken or not connected gives a value beyond.
 const PLAUSIBLE: std::ops::RangeInclusive<i64> = -60_000..=200_000;
 
 /// A chip with sensors, or a thermal zone.
@@ -26,50 +26,53 @@ impl fmt::Display for Chip {
     }
 }
 
-/// What a chip is called, and its sensors: what they are called, and degrees Celsius.
-struct Reading {
+/// The name of a chip, and the names and degrees Celsius of its sensors.
+struct ChipReading {
     chip: String,
     sensors: Vec<(String, f64)>,
 }
 
-/// Asks the sensors, and waits for none that hangs: some sit behind slow buses, and the
+/// Reads the sensors, and waits for none that hangs: some sit behind slow buses, and the
 /// controllers of dying disks.
-pub struct Sensors(Probe<Chip, Reading>);
+pub struct Sensors(TimedProbe<Chip, ChipReading>);
 
 impl Sensors {
-    /// None was asked yet.
+    /// Nothing was read yet.
     pub fn new() -> Sensors {
-        Sensors(Probe::new("the sensor", read))
+        Sensors(TimedProbe::new("the sensor", read_chip))
     }
 
-    /// The metrics of all sensors that answer.
-    pub fn ask(&mut self, sys: &Path) -> Vec<(String, f64)> {
+    /// The metrics of all sensors that can be read.
+    pub fn collect(&mut self, sys: &Path) -> Vec<(String, f64)> {
         let chips = chips(sys);
-        let answers = self.0.ask(&chips);
-        let told: Vec<(&Chip, Reading)> =
-            chips.iter().zip(answers).filter_map(|(chip, answer)| Some((chip, answer?))).collect();
+        let readings = self.0.read_all(&chips);
+        let read: Vec<(&Chip, ChipReading)> = chips
+            .iter()
+            .zip(readings)
+            .filter_map(|(chip, reading)| Some((chip, reading?)))
+            .collect();
         // Most zones are there a second time, as chips of the same name.
-        let chip_names: Vec<String> = told
+        let chip_names: Vec<String> = read
             .iter()
             .filter(|(chip, _)| !chip.zone)
             .map(|(_, reading)| reading.chip.clone())
             .collect();
-        let twice = |chip: &Chip, name: &str| {
-            chip.zone && chip_names.iter().any(|known| alike(known, name))
+        let is_duplicate = |chip: &Chip, name: &str| {
+            chip.zone && chip_names.iter().any(|known| same_name(known, name))
         };
-        let sensors: Vec<(String, f64)> = told
+        let sensors: Vec<(String, f64)> = read
             .into_iter()
-            .filter(|(chip, reading)| !twice(chip, &reading.chip))
+            .filter(|(chip, reading)| !is_duplicate(chip, &reading.chip))
             .flat_map(|(_, reading)| reading.sensors)
             .collect();
-        let names = segments(sensors.iter().map(|(name, _)| name.as_str()));
+        let names = unique_segments(sensors.iter().map(|(name, _)| name.as_str()));
         let metric = |(name, (_, value))| (format!("{name}.celsius"), value);
-        names.into_iter().zip(sensors).map(metric).take(MOST).collect()
+        names.into_iter().zip(sensors).map(metric).take(MAX_SENSORS).collect()
     }
 }
 
 /// `cpu-thermal` the zone is `cpu_thermal` the chip: hwmon does not allow dashes.
-fn alike(one: &str, other: &str) -> bool {
+fn same_name(one: &str, other: &str) -> bool {
     one.replace('-', "_") == other.replace('-', "_")
 }
 
@@ -95,13 +98,13 @@ fn numbered(folder: &Path, prefix: &str, suffix: &str) -> Vec<(u32, PathBuf)> {
     entries.filter_map(of_entry).collect()
 }
 
-fn read(chip: &Chip) -> Option<Reading> {
+fn read_chip(chip: &Chip) -> Option<ChipReading> {
     if chip.zone {
-        let name = word(&chip.folder.join("type"))?;
+        let name = read_word(&chip.folder.join("type"))?;
         let sensors = vec![(name.clone(), celsius(&chip.folder.join("temp"))?)];
-        return Some(Reading { chip: name, sensors });
+        return Some(ChipReading { chip: name, sensors });
     }
-    let name = word(&chip.folder.join("name"))?;
+    let name = read_word(&chip.folder.join("name"))?;
     let mut inputs = numbered(&chip.folder, "temp", "_input");
     // Until Linux 3.15 the files of some chips lay one folder below.
     if inputs.is_empty() {
@@ -110,7 +113,7 @@ fn read(chip: &Chip) -> Option<Reading> {
     inputs.sort();
     let alone = inputs.len() == 1;
     let sensors = inputs.into_iter().filter_map(|(number, input)| {
-        let label = word(&input.with_file_name(format!("temp{number}_label")));
+        let label = read_word(&input.with_file_name(format!("temp{number}_label")));
         let sensor = match label {
             Some(label) => format!("{name}_{}", label.to_lowercase()),
             None if alone => name.clone(),
@@ -118,17 +121,17 @@ fn read(chip: &Chip) -> Option<Reading> {
         };
         Some((sensor, celsius(&input)?))
     });
-    Some(Reading { sensors: sensors.collect(), chip: name })
+    Some(ChipReading { sensors: sensors.collect(), chip: name })
 }
 
-fn word(path: &Path) -> Option<String> {
+fn read_word(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Thousandths of a degree; a sensor that cannot be read now, or says what cannot be, says nothing.
+/// None for a sensor that cannot be read now, or whose value is not plausible.
 fn celsius(path: &Path) -> Option<f64> {
-    let thousandths: i64 = word(path)?.parse().ok()?;
+    let thousandths: i64 = read_word(path)?.parse().ok()?;
     PLAUSIBLE.contains(&thousandths).then(|| thousandths as f64 / 1000.0)
 }
 
@@ -147,7 +150,7 @@ mod tests {
     }
 
     fn told(files: &[(&str, &str)]) -> Vec<(String, f64)> {
-        Sensors::new().ask(machine(files).path())
+        Sensors::new().collect(machine(files).path())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is collected, and from where. Pure.
+//! Which metrics are collected, and from where. Pure.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,18 +8,18 @@ use crate::config_file::{Names, Section};
 
 /// Interfaces that come and go with containers and virtual machines, or carry nothing to the
 /// outside: each would be a metric that vanishes again.
-const PASSING_INTERFACES: &[&str] = &[
+const TRANSIENT_INTERFACES: &[&str] = &[
     "lo", "veth*", "vnet*", "tap*i*", "fwbr*", "fwln*", "fwpr*", "cali*", "cni*", "lxc*", "br-*",
     "docker*", "podman*", "ifb*", "dummy*",
 ];
 
-/// The same for disks: what container engines and desktops mount for others.
-const PASSING_MOUNTS: &[&str] =
+/// The same for disks: mounts of container engines and desktops.
+const TRANSIENT_MOUNTS: &[&str] =
     &["/var/lib/docker/*", "/var/lib/containers/*", "/run/*", "/snap/*"];
 
 /// A group of metrics: the first segment of their paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Monitor {
+pub enum MetricGroup {
     /// How busy the processors are.
     Cpu,
     /// How full the disks are.
@@ -42,74 +42,75 @@ pub enum Monitor {
     Uptime,
 }
 
-impl Monitor {
+impl MetricGroup {
     /// All of them.
-    pub const ALL: [Monitor; 10] = [
-        Monitor::Cpu,
-        Monitor::Disk,
-        Monitor::Load,
-        Monitor::Memory,
-        Monitor::Network,
-        Monitor::Process,
-        Monitor::Swap,
-        Monitor::Systemd,
-        Monitor::Temperature,
-        Monitor::Uptime,
+    pub const ALL: [MetricGroup; 10] = [
+        MetricGroup::Cpu,
+        MetricGroup::Disk,
+        MetricGroup::Load,
+        MetricGroup::Memory,
+        MetricGroup::Network,
+        MetricGroup::Process,
+        MetricGroup::Swap,
+        MetricGroup::Systemd,
+        MetricGroup::Temperature,
+        MetricGroup::Uptime,
     ];
 
     /// Its name in paths and in the configuration.
     pub fn name(self) -> &'static str {
         match self {
-            Monitor::Cpu => "cpu_monitor",
-            Monitor::Disk => "disk_monitor",
-            Monitor::Load => "load_monitor",
-            Monitor::Memory => "memory_monitor",
-            Monitor::Network => "network_monitor",
-            Monitor::Process => "process_monitor",
-            Monitor::Swap => "swap_monitor",
-            Monitor::Systemd => "systemd_monitor",
-            Monitor::Temperature => "temperature_monitor",
-            Monitor::Uptime => "uptime_monitor",
+            MetricGroup::Cpu => "cpu_monitor",
+            MetricGroup::Disk => "disk_monitor",
+            MetricGroup::Load => "load_monitor",
+            MetricGroup::Memory => "memory_monitor",
+            MetricGroup::Network => "network_monitor",
+            MetricGroup::Process => "process_monitor",
+            MetricGroup::Swap => "swap_monitor",
+            MetricGroup::Systemd => "systemd_monitor",
+            MetricGroup::Temperature => "temperature_monitor",
+            MetricGroup::Uptime => "uptime_monitor",
         }
     }
 
-    /// The one of that name.
-    pub fn named(name: &str) -> Option<Monitor> {
-        Monitor::ALL.into_iter().find(|monitor| monitor.name() == name)
+    /// The group of that name.
+    pub fn from_name(name: &str) -> Option<MetricGroup> {
+        MetricGroup::ALL.into_iter().find(|group| group.name() == name)
     }
 }
 
-impl fmt::Display for Monitor {
+impl fmt::Display for MetricGroup {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// What is collected, and from where.
+/// Which metrics are collected, and from where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct CollectSettings {
     /// Where proc(5) is mounted.
     pub proc: PathBuf,
     /// Where sysfs(5) is mounted.
     pub sys: PathBuf,
-    /// Who knows the units of systemd; none where the machine was not booted with it.
+    /// The program that knows the units of systemd; none leaves them out.
     pub systemctl: Option<PathBuf>,
-    /// Monitors that are off.
-    pub without: BTreeSet<Monitor>,
-    /// Mount points that are left out besides those that are no disks of this machine; `*` stands
+    /// The groups that are off.
+    pub disabled: BTreeSet<MetricGroup>,
+    /// Mount points that are left out, besides those that are no disks of this machine; `*` stands
     /// for any text.
     pub excluded_mounts: Vec<String>,
     /// Network interfaces that are left out; `*` stands for any text.
     pub excluded_interfaces: Vec<String>,
 }
 
-impl Settings {
-    /// Reads what is left out, besides what always is.
-    pub fn read(section: &mut Section) -> Settings {
-        let mut settings = Settings::default();
-        let names: Names = Monitor::ALL.iter().map(|monitor| monitor.name().to_owned()).collect();
+impl CollectSettings {
+    /// Reads what is left out, besides the defaults.
+    pub fn read(section: &mut Section) -> CollectSettings {
+        let mut settings = CollectSettings::default();
+        let names: Names = MetricGroup::ALL.iter().map(|group| group.name().to_owned()).collect();
         let without = section.names("without", "monitor", &names).unwrap_or_default();
-        settings.without = without.iter().filter_map(|name| Monitor::named(name)).collect();
+        settings.disabled =
+            without.iter().filter_map(|name| MetricGroup::from_name(name)).collect();
         let more = |key, section: &mut Section| section.texts(key).unwrap_or_default();
         settings.excluded_mounts.extend(more("excluded_mounts", section));
         settings.excluded_interfaces.extend(more("excluded_interfaces", section));
@@ -117,16 +118,16 @@ impl Settings {
     }
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
+impl Default for CollectSettings {
+    fn default() -> CollectSettings {
         let owned = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).into()).collect();
-        Settings {
+        CollectSettings {
             proc: "/proc".into(),
             sys: "/sys".into(),
             systemctl: Some("systemctl".into()),
-            without: BTreeSet::new(),
-            excluded_mounts: owned(PASSING_MOUNTS),
-            excluded_interfaces: owned(PASSING_INTERFACES),
+            disabled: BTreeSet::new(),
+            excluded_mounts: owned(TRANSIENT_MOUNTS),
+            excluded_interfaces: owned(TRANSIENT_INTERFACES),
         }
     }
 }
@@ -137,9 +138,9 @@ mod tests {
 
     #[test]
     fn every_monitor_is_found_by_its_name() {
-        for monitor in Monitor::ALL {
-            assert_eq!(Monitor::named(monitor.name()), Some(monitor));
+        for group in MetricGroup::ALL {
+            assert_eq!(MetricGroup::from_name(group.name()), Some(group));
         }
-        assert_eq!(Monitor::named("cpu"), None);
+        assert_eq!(MetricGroup::from_name("cpu"), None);
     }
 }

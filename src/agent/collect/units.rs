@@ -1,7 +1,7 @@
-//! How many units of systemd have failed, from systemctl(1).
+//! The number of failed units of systemd, from systemctl(1).
 //!
 //! systemd keeps that on no file, and D-Bus is not everywhere: the program that comes with systemd
-//! knows the way. It is asked in a thread of its own, once a minute, because it may hang, and one
+//! knows the way. It is queried in a thread of its own, once a minute, because it may hang, and one
 //! more program in each beat would cost more than all other figures together.
 
 use std::path::{Path, PathBuf};
@@ -14,75 +14,75 @@ use log::{info, warn};
 
 use crate::clock::{Mono, Now};
 use crate::process;
-use crate::thread::{AbortOnPanic, Stop, StopSource};
+use crate::thread::{AbortOnPanic, Stop, StopSource, lock};
 
-/// How often it is asked.
-const EVERY: Duration = Duration::from_secs(60);
+/// How often it is queried.
+const QUERY_INTERVAL: Duration = Duration::from_secs(60);
 /// How long it may take.
-const LIMIT: Duration = Duration::from_secs(15);
-/// How long an answer is good for.
-const FRESH: Duration = Duration::from_secs(150);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
+/// An older result is left out.
+const MAX_AGE: Duration = Duration::from_secs(150);
 
 type Latest = Arc<Mutex<Option<(Mono, f64)>>>;
 
-/// Asks as long as it lives.
-pub struct Units {
+/// Queries systemd until it is dropped.
+pub struct FailedUnits {
     latest: Latest,
-    _stopper: StopSource,
+    _source: StopSource,
 }
 
-impl Units {
-    /// Starts asking.
+impl FailedUnits {
+    /// Starts the thread.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(systemctl: PathBuf) -> std::io::Result<Units> {
-        let (stopper, stop) = Stop::channel();
+    pub fn start(systemctl: PathBuf) -> std::io::Result<FailedUnits> {
+        let (source, stop) = Stop::channel();
         let latest = Latest::default();
         let shared = latest.clone();
         thread::Builder::new().name("units".into()).spawn(move || {
-            let _vital = AbortOnPanic;
-            watch(&systemctl, &shared, &stop);
+            let _guard = AbortOnPanic;
+            run(&systemctl, &shared, &stop);
         })?;
-        Ok(Units { latest, _stopper: stopper })
+        Ok(FailedUnits { latest, _source: source })
     }
 
-    /// The last answer, unless it is old.
+    /// The last result, unless it is old.
     pub fn failed(&self, now: Now) -> Option<f64> {
-        let latest = *self.latest.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        latest.filter(|(asked, _)| now.mono.since(*asked) <= FRESH).map(|(_, failed)| failed)
+        let latest = *lock(&self.latest);
+        latest.filter(|(at, _)| now.mono.since(*at) <= MAX_AGE).map(|(_, failed)| failed)
     }
 }
 
-fn watch(systemctl: &Path, latest: &Latest, stop: &Stop) {
+fn run(systemctl: &Path, latest: &Latest, stop: &Stop) {
     let mut working = true;
     loop {
-        let answer = ask(systemctl, stop);
+        let result = query(systemctl, stop);
         if stop.stopped() {
             return;
         }
-        match &answer {
+        match &result {
             Ok(_) if !working => info!("{} answers again", systemctl.display()),
             Err(why) if working => warn!("failed units are left out: {why}"),
             Ok(_) | Err(_) => {}
         }
-        working = answer.is_ok();
-        let answer = answer.ok().map(|failed| (Now::read().mono, failed));
-        *latest.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = answer;
-        if stop.wait(EVERY) {
+        working = result.is_ok();
+        let result = result.ok().map(|failed| (Now::read().mono, failed));
+        *lock(latest) = result;
+        if stop.wait(QUERY_INTERVAL) {
             return;
         }
     }
 }
 
-fn ask(systemctl: &Path, stop: &Stop) -> Result<f64, String> {
+fn query(systemctl: &Path, stop: &Stop) -> Result<f64, String> {
     let mut command = Command::new(systemctl);
     command.args(["show", "--property=NFailedUnits"]).env("LC_ALL", "C");
     let shown = systemctl.display();
-    let finished = process::run_until(&mut command, "", LIMIT, Some(stop))
+    let finished = process::run_until(&mut command, "", QUERY_TIMEOUT, Some(stop))
         .map_err(|why| format!("cannot run {shown}: {why}"))?;
     if finished.timed_out {
-        return Err(format!("{shown} took more than {} s", LIMIT.as_secs()));
+        return Err(format!("{shown} took more than {} s", QUERY_TIMEOUT.as_secs()));
     }
     parse(&finished.stdout).ok_or_else(|| {
         let why = finished.stderr.lines().next().unwrap_or("it did not say NFailedUnits");
@@ -116,7 +116,7 @@ mod tests {
     fn the_number_is_taken_and_kept_until_it_is_old() {
         let folder = tempfile::tempdir().unwrap();
         let says = r#"test "$*" = "show --property=NFailedUnits" && echo NFailedUnits=3"#;
-        let units = Units::start(script(&folder, says)).unwrap();
+        let units = FailedUnits::start(script(&folder, says)).unwrap();
         let begin = Instant::now();
         while units.failed(Now::read()).is_none() {
             assert!(begin.elapsed() < Duration::from_secs(30));
@@ -129,11 +129,11 @@ mod tests {
     #[test]
     fn where_systemd_does_not_answer_nothing_is_said() {
         let folder = tempfile::tempdir().unwrap();
-        let (_stopper, stop) = Stop::channel();
+        let (_source, stop) = Stop::channel();
         let offline = "echo 'System has not been booted with systemd' >&2; exit 1";
-        let why = ask(&script(&folder, offline), &stop).unwrap_err();
+        let why = query(&script(&folder, offline), &stop).unwrap_err();
         assert!(why.ends_with("systemctl: System has not been booted with systemd"), "{why}");
-        let why = ask(Path::new("/nonexistent"), &stop).unwrap_err();
+        let why = query(Path::new("/nonexistent"), &stop).unwrap_err();
         assert!(why.starts_with("cannot run /nonexistent: "), "{why}");
     }
 

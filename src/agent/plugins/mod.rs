@@ -1,156 +1,151 @@
-//! Metrics of the operator's own: programs in a directory, run in turn, each with a deadline.
+//! Plugins: programs in a directory of the operator that print metrics. They are run in turn, each with
+//! a timeout.
 
 mod output;
-mod program;
-mod report;
+mod run;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock::{Mono, Now};
 use crate::process;
-use crate::thread::{AbortOnPanic, Stop};
-use report::{Run, Troubles};
+use crate::thread::{AbortOnPanic, Stop, lock};
+use run::{PluginErrorLog, PluginRun};
 
-/// The most own metrics that are told: hbd keeps 512 of a host.
-const MOST: usize = 256;
+/// The most metrics of all plugins together: hbd keeps 512 of a host.
+const MAX_METRICS: usize = 256;
 
 /// Which programs are run, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct PluginSettings {
     /// Where they are; it need not exist.
     pub directory: PathBuf,
-    /// The time from one round to the next.
+    /// The time from the start of one round to that of the next.
     pub interval: Duration,
     /// How long one program may take.
-    pub deadline: Duration,
+    pub timeout: Duration,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for PluginSettings {
+    fn default() -> PluginSettings {
+        PluginSettings {
             directory: "/etc/hbc/metrics.d".into(),
             interval: Duration::from_secs(60),
-            deadline: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
         }
     }
 }
 
-/// What each program said last, and when; by the order in which they are run.
-#[derive(Default)]
-struct Results {
-    by_program: BTreeMap<PathBuf, (Mono, Vec<(String, f64)>)>,
-}
+/// What each program printed last, and when; by path, the order in which they are run.
+type PluginResults = BTreeMap<PathBuf, (Mono, Vec<(String, f64)>)>;
 
 /// Runs the programs until it is stopped.
-pub struct Own {
-    settings: Settings,
-    results: Arc<Mutex<Results>>,
+pub struct Plugins {
+    settings: PluginSettings,
+    results: Arc<Mutex<PluginResults>>,
 }
 
-impl Own {
+impl Plugins {
     /// Starts the thread that runs them, the first time at once. It ends soon after `stop`.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(settings: &Settings, stop: Stop) -> std::io::Result<Own> {
-        let own = Own { settings: settings.clone(), results: Arc::default() };
-        let mut round = Round { settings: settings.clone(), troubles: Troubles::default() };
-        let results = own.results.clone();
+    pub fn start(settings: &PluginSettings, stop: Stop) -> std::io::Result<Plugins> {
+        let results = Arc::default();
+        let plugins = Plugins { settings: settings.clone(), results: Arc::clone(&results) };
+        let mut runner =
+            PluginRunner { settings: settings.clone(), errors: PluginErrorLog::default() };
         thread::Builder::new().name("own-metrics".into()).spawn(move || {
-            let _vital = AbortOnPanic;
+            let _guard = AbortOnPanic;
             loop {
-                let begin = Instant::now();
-                round.go(&results, &stop);
+                let start = Instant::now();
+                runner.run_all(&results, &stop);
                 // After a round that took too long the machine gets a moment, too.
-                let rest = round.settings.interval.saturating_sub(begin.elapsed());
+                let rest = runner.settings.interval.saturating_sub(start.elapsed());
                 if stop.wait(rest.max(Duration::from_secs(1))) {
                     return;
                 }
             }
         })?;
-        Ok(own)
+        Ok(plugins)
     }
 
-    /// What the programs said last, finite and ordered by path, no path twice. It never waits.
+    /// What the programs printed last, finite and ordered by path, no path twice. It never waits.
     /// What is older than a few rounds is left out.
     pub fn latest(&self, now: Now) -> Vec<(String, f64)> {
         let results = lock(&self.results);
-        let programs = u32::try_from(results.by_program.len()).unwrap_or(u32::MAX);
-        let round = self.settings.deadline.saturating_mul(programs) + self.settings.interval;
-        let fresh = |at: Mono| now.mono.since(at) <= round.saturating_mul(3);
-        let fresh = results.by_program.values().filter(|(at, _)| fresh(*at));
-        merged(fresh.flat_map(|(_, metrics)| metrics.iter().cloned()))
+        let programs = u32::try_from(results.len()).unwrap_or(u32::MAX);
+        let round = self.settings.timeout.saturating_mul(programs) + self.settings.interval;
+        let is_fresh = |at: Mono| now.mono.since(at) <= round.saturating_mul(3);
+        let fresh = results.values().filter(|(at, _)| is_fresh(*at));
+        merge(fresh.flat_map(|(_, metrics)| metrics.iter().cloned()))
     }
 }
 
-/// Runs all programs once, one after the other, and gives what they say.
-pub fn once(settings: &Settings, stop: &Stop) -> Vec<(String, f64)> {
+/// Runs all programs once, one after the other; their metrics.
+pub fn run_once(settings: &PluginSettings, stop: &Stop) -> Vec<(String, f64)> {
     let results = Mutex::default();
-    Round { settings: settings.clone(), troubles: Troubles::default() }.go(&results, stop);
-    let results = std::mem::take(&mut lock(&results).by_program);
-    merged(results.into_values().flat_map(|(_, metrics)| metrics))
+    let errors = PluginErrorLog::default();
+    PluginRunner { settings: settings.clone(), errors }.run_all(&results, stop);
+    let results = std::mem::take(&mut *lock(&results));
+    merge(results.into_values().flat_map(|(_, metrics)| metrics))
 }
 
-/// Of one path the last counts.
-fn merged(metrics: impl Iterator<Item = (String, f64)>) -> Vec<(String, f64)> {
-    metrics.collect::<BTreeMap<_, _>>().into_iter().take(MOST).collect()
+/// Of one path the last value counts.
+fn merge(metrics: impl Iterator<Item = (String, f64)>) -> Vec<(String, f64)> {
+    metrics.collect::<BTreeMap<_, _>>().into_iter().take(MAX_METRICS).collect()
 }
 
-fn lock(results: &Mutex<Results>) -> MutexGuard<'_, Results> {
-    results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+/// Runs all programs one after the other, and remembers what was logged about them.
+struct PluginRunner {
+    settings: PluginSettings,
+    errors: PluginErrorLog,
 }
 
-/// One turn of all programs after the other, with what was logged about them in earlier ones.
-struct Round {
-    settings: Settings,
-    troubles: Troubles,
-}
-
-impl Round {
-    fn go(&mut self, results: &Mutex<Results>, stop: &Stop) {
-        let found = program::find(&self.settings.directory);
-        self.troubles.refuse(&found.refused);
-        lock(results).by_program.retain(|path, _| found.programs.contains(path));
-        self.troubles.keep(&found);
-        let names = report::names(&found.programs);
+impl PluginRunner {
+    fn run_all(&mut self, results: &Mutex<PluginResults>, stop: &Stop) {
+        let found = run::find(&self.settings.directory);
+        self.errors.log_refused(&found.refused);
+        lock(results).retain(|path, _| found.programs.contains(path));
+        self.errors.retain(&found);
+        let names = run::names(&found.programs);
         for (path, name) in found.programs.iter().zip(names) {
-            let run = run(path, self.settings.deadline, stop);
+            let run = execute(path, self.settings.timeout, stop);
             if stop.stopped() {
                 return;
             }
-            let (metrics, trouble) = run.report(&name, self.settings.deadline);
-            self.troubles.judge(path, trouble);
-            lock(results).by_program.insert(path.clone(), (Now::read().mono, metrics));
+            let (metrics, error) = run.evaluate(&name, self.settings.timeout);
+            self.errors.log(path, error);
+            lock(results).insert(path.clone(), (Now::read().mono, metrics));
         }
     }
 }
 
 /// Without a shell, without arguments, in a process group of its own that is killed as a whole.
-fn run(path: &Path, deadline: Duration, stop: &Stop) -> Run {
-    let begin = Instant::now();
+fn execute(path: &Path, timeout: Duration, stop: &Stop) -> PluginRun {
+    let start = Instant::now();
     let mut command = Command::new(path);
     // A plugin that speaks the operator's language would write decimal commas.
     command.current_dir("/").env("LC_ALL", "C");
-    let finished = process::run_until(&mut command, "", deadline, Some(stop));
-    let took = begin.elapsed();
+    let finished = process::run_until(&mut command, "", timeout, Some(stop));
+    let took = start.elapsed();
     match finished {
-        Ok(finished) if finished.timed_out => Run::hanging(took),
-        Ok(finished) => Run {
+        Ok(finished) if finished.timed_out => PluginRun::timed_out(took),
+        Ok(finished) => PluginRun {
             code: finished.code.or(finished.signal.map(|signal| 128 + signal)).unwrap_or_default(),
             took,
             stdout: finished.stdout,
             stderr: finished.stderr,
-            ..Run::default()
+            ..PluginRun::default()
         },
         Err(why) => {
             let code = if why.kind() == ErrorKind::NotFound { 127 } else { 126 };
-            Run { code, took, unstarted: Some(why.to_string()), ..Run::default() }
+            PluginRun { code, took, start_error: Some(why.to_string()), ..PluginRun::default() }
         }
     }
 }
@@ -160,7 +155,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::thread::Stop;
 
     /// By another process: a program started meanwhile would inherit our open file, and what is
     /// open for writing cannot be run.
@@ -171,11 +165,11 @@ mod tests {
         assert!(done.success());
     }
 
-    fn settings(folder: &tempfile::TempDir) -> Settings {
-        Settings {
+    fn settings(folder: &tempfile::TempDir) -> PluginSettings {
+        PluginSettings {
             directory: folder.path().into(),
             interval: Duration::from_secs(1),
-            deadline: Duration::from_secs(20),
+            timeout: Duration::from_secs(20),
         }
     }
 
@@ -208,7 +202,7 @@ mod tests {
         put(folder.path(), "zombie", "echo twice 2; kill -TERM $$");
         fs::write(folder.path().join("README"), "read me").unwrap();
         let (_stopper, stop) = Stop::channel();
-        let metrics = once(&settings(&folder), &stop);
+        let metrics = run_once(&settings(&folder), &stop);
         assert_eq!(
             shown(&metrics),
             [
@@ -237,10 +231,10 @@ mod tests {
         put(folder.path(), "a", &script);
         put(folder.path(), "b", "echo whole 1");
         // Time enough to begin its child, however busy the machine is.
-        let settings = Settings { deadline: Duration::from_secs(2), ..settings(&folder) };
+        let settings = PluginSettings { timeout: Duration::from_secs(2), ..settings(&folder) };
         let (_stopper, stop) = Stop::channel();
         let begin = Instant::now();
-        let metrics = once(&settings, &stop);
+        let metrics = run_once(&settings, &stop);
         assert!(begin.elapsed() < Duration::from_secs(30));
         assert_eq!(
             shown(&metrics),
@@ -258,7 +252,7 @@ mod tests {
         assert!(done.success());
         let (_stopper, stop) = Stop::channel();
         let codes = ["own_monitor.x.exit_code=127", "own_monitor.y.exit_code=126"];
-        assert_eq!(shown(&once(&settings(&folder), &stop)), codes);
+        assert_eq!(shown(&run_once(&settings(&folder), &stop)), codes);
     }
 
     #[test]
@@ -266,17 +260,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), "count", "echo first 1");
         let (stopper, stop) = Stop::channel();
-        let own = Own::start(&settings(&folder), stop).unwrap();
+        let plugins = Plugins::start(&settings(&folder), stop).unwrap();
         let begin = Instant::now();
         let wait_for = |what: &[&str]| {
-            while shown(&own.latest(Now::read())) != what {
-                assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", own.latest(Now::read()));
+            while shown(&plugins.latest(Now::read())) != what {
+                assert!(
+                    begin.elapsed() < Duration::from_secs(60),
+                    "{:?}",
+                    plugins.latest(Now::read())
+                );
                 thread::yield_now();
             }
         };
         wait_for(&["first=1", "own_monitor.count.exit_code=0"]);
         let later = Now::read().later(Duration::from_secs(3600));
-        assert_eq!(own.latest(later), [], "what is old is no news");
+        assert_eq!(plugins.latest(later), [], "what is old is no news");
         put(folder.path(), "count.new", "echo second 2");
         fs::rename(folder.path().join("count.new"), folder.path().join("count")).unwrap();
         wait_for(&["own_monitor.count.exit_code=0", "second=2"]);
@@ -293,14 +291,15 @@ mod tests {
         let programs = folder.path().join("metrics.d");
         fs::create_dir(&programs).unwrap();
         put(&programs, "hang", &script);
-        let settings = Settings { directory: programs, ..settings(&folder) };
+        let settings = PluginSettings { directory: programs, ..settings(&folder) };
         let (stopper, stop) = Stop::channel();
-        let own =
-            Own::start(&Settings { deadline: Duration::from_secs(600), ..settings }, stop).unwrap();
+        let plugins =
+            Plugins::start(&PluginSettings { timeout: Duration::from_secs(600), ..settings }, stop)
+                .unwrap();
         let begin = Instant::now();
         while !alive.exists() {
             assert!(begin.elapsed() < Duration::from_secs(60), "it was never started");
-            assert_eq!(own.latest(Now::read()), [], "nobody waits for it");
+            assert_eq!(plugins.latest(Now::read()), [], "nobody waits for it");
         }
         let id = fs::read_to_string(&alive).unwrap();
         drop(stopper);

@@ -1,39 +1,37 @@
-//! What a program of the operator printed: lines `path value`, or the output of a Nagios plugin
-//! with performance data (Monitoring Plugins Development Guidelines, "Plugin Output for Nagios"
-//! and "Performance data"). Pure.
+//! Parses the output of a plugin: lines `path value`, or that of a Nagios plugin with performance data
+//! (Monitoring Plugins Development Guidelines, "Plugin Output for Nagios" and "Performance data"). Pure.
 
-/// The most metrics that are taken from one program.
-pub const MOST: usize = 64;
-/// The longest metric path, in bytes, that hbd takes.
-const LONGEST_PATH: usize = 200;
-/// The most segments: a datagram with one that is nested deeper would be refused as a whole.
-const MOST_SEGMENTS: usize = 16;
+use crate::agent::collect::metric_name::{MAX_PATH_DEPTH, MAX_PATH_LENGTH};
 
-/// What was understood of it.
+/// The most metrics of one plugin.
+const MAX_METRICS: usize = 64;
+
+/// The metrics in the output of a plugin.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Output {
-    /// Path and value, as far as they are the program's own to name.
+pub struct PluginOutput {
+    /// Path and value of the lines `path value`.
     pub metrics: Vec<(String, f64)>,
-    /// Label and value of performance data; the label is not fit for a path yet.
+    /// Label and value of performance data; the label may hold what a path may not.
     pub perfdata: Vec<(String, f64)>,
-    /// What was not understood, for the log.
-    pub doubt: Option<String>,
+    /// What could not be parsed, for the log.
+    pub warning: Option<String>,
 }
 
-/// Reads what a program printed on its standard output.
+/// Parses the standard output of a plugin.
 ///
-/// A `|` makes it the output of a plugin, unless it is in a comment: a line that begins with `#`.
+/// A `|` makes it the output of a Nagios plugin, unless it is in a comment: a line that begins with `#`.
 /// Otherwise it is one when not a single line is a path and a value: then it only says how things
 /// are, and its exit code tells the rest.
-pub fn parse(text: &str) -> Output {
-    let told: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
-    let is_plugin = told.iter().any(|line| line.contains('|'));
-    let mut output = if is_plugin { plugin(&told.join("\n")) } else { lines(text) };
+pub fn parse(text: &str) -> PluginOutput {
+    let content: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
+    let is_plugin = content.iter().any(|line| line.contains('|'));
+    let mut output = if is_plugin { plugin(&content.join("\n")) } else { lines(text) };
     let found = output.metrics.len() + output.perfdata.len();
-    if found > MOST {
-        output.doubt = Some(format!("it printed {found} metrics, the first {MOST} are taken"));
-        output.metrics.truncate(MOST);
-        output.perfdata.truncate(MOST);
+    if found > MAX_METRICS {
+        output.warning =
+            Some(format!("it printed {found} metrics, the first {MAX_METRICS} are taken"));
+        output.metrics.truncate(MAX_METRICS);
+        output.perfdata.truncate(MAX_METRICS);
     }
     output
 }
@@ -42,8 +40,8 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with('#')
 }
 
-fn lines(text: &str) -> Output {
-    let mut output = Output::default();
+fn lines(text: &str) -> PluginOutput {
+    let mut output = PluginOutput::default();
     let mut odd = None;
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -55,7 +53,7 @@ fn lines(text: &str) -> Output {
     }
     if let (Some((number, line)), false) = (odd, output.metrics.is_empty()) {
         let start: String = line.chars().take(60).collect();
-        output.doubt = Some(format!(
+        output.warning = Some(format!(
             "line {number} of its output must be a path and a number, such as \"raid.degraded 1\", not {start:?}"
         ));
     }
@@ -70,21 +68,21 @@ fn metric(line: &str) -> Option<(String, f64)> {
 
 /// What hbd takes as a path; a `*` would be a pattern there.
 fn is_path(path: &str) -> bool {
-    path.len() <= LONGEST_PATH
-        && path.split('.').count() <= MOST_SEGMENTS
+    path.len() <= MAX_PATH_LENGTH
+        && path.split('.').count() <= MAX_PATH_DEPTH
         && !path.split('.').any(str::is_empty)
         && !path.contains(|c: char| c.is_control() || c == '*')
 }
 
 /// `TEXT | PERFDATA` on the first line, then more text, from the next `|` on more performance data.
-fn plugin(text: &str) -> Output {
+fn plugin(text: &str) -> PluginOutput {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     let of_first = first.split_once('|').map_or("", |(_, data)| data);
     let of_rest = rest.split_once('|').map_or("", |(_, data)| data);
-    let mut output = Output::default();
+    let mut output = PluginOutput::default();
     for data in [of_first, of_rest] {
         if let Err(what) = perfdata(data, &mut output.perfdata) {
-            output.doubt = output.doubt.or(Some(what));
+            output.warning = output.warning.or(Some(what));
         }
     }
     output
@@ -165,7 +163,7 @@ mod tests {
     fn lines_are_paths_and_values() {
         let output = parse("# raid\nraid_monitor.md0.degraded 1\n\n  load 2.5e-1 \ncold\t-7\n");
         assert_eq!(shown(&output.metrics), "raid_monitor.md0.degraded=1 load=0.25 cold=-7");
-        assert_eq!((output.perfdata, output.doubt), (vec![], None));
+        assert_eq!((output.perfdata, output.warning), (vec![], None));
     }
 
     #[test]
@@ -173,11 +171,11 @@ mod tests {
         let output = parse("# total | used\nraid.degraded 1\n  #|\nodd\n");
         assert_eq!(shown(&output.metrics), "raid.degraded=1");
         assert_eq!(output.perfdata, []);
-        let doubt = output.doubt.unwrap();
-        assert!(doubt.starts_with("line 4 of its output"), "as the operator counts: {doubt}");
+        let warning = output.warning.unwrap();
+        assert!(warning.starts_with("line 4 of its output"), "as the operator counts: {warning}");
         let output = parse("# total | used\nOK | one=1\nmore\n# more | of it\nyet more | two=2\n");
         assert_eq!(shown(&output.perfdata), "one=1 two=2");
-        assert_eq!((output.metrics, output.doubt), (vec![], None));
+        assert_eq!((output.metrics, output.warning), (vec![], None));
     }
 
     #[test]
@@ -187,22 +185,22 @@ mod tests {
         {
             let output = parse(&format!("good 1\n{line}\n"));
             assert_eq!(shown(&output.metrics), "good=1", "{line}");
-            let doubt = output.doubt.unwrap();
+            let warning = output.warning.unwrap();
             assert!(
-                doubt.starts_with("line 2 of its output must be a path and a number"),
-                "{doubt}"
+                warning.starts_with("line 2 of its output must be a path and a number"),
+                "{warning}"
             );
-            assert!(doubt.contains(line), "{doubt}");
+            assert!(warning.contains(line), "{warning}");
         }
-        for path in ["y".repeat(LONGEST_PATH + 1), vec!["y"; MOST_SEGMENTS + 1].join(".")] {
-            assert!(parse(&format!("{path} 1\nx 1\n")).doubt.is_some());
+        for path in ["y".repeat(MAX_PATH_LENGTH + 1), vec!["y"; MAX_PATH_DEPTH + 1].join(".")] {
+            assert!(parse(&format!("{path} 1\nx 1\n")).warning.is_some());
         }
     }
 
     #[test]
     fn a_plugin_without_performance_data_says_how_things_are() {
         for text in ["OK - all is well\n", "", "CRITICAL: mirror broken\nmore about it\n"] {
-            assert_eq!(parse(text), Output::default(), "{text}");
+            assert_eq!(parse(text), PluginOutput::default(), "{text}");
         }
     }
 
@@ -230,7 +228,7 @@ mod tests {
         ] {
             let output = parse(text);
             assert_eq!(shown(&output.perfdata), metrics, "{text}");
-            assert_eq!((output.metrics, output.doubt), (vec![], None), "{text}");
+            assert_eq!((output.metrics, output.warning), (vec![], None), "{text}");
         }
     }
 
@@ -246,8 +244,8 @@ mod tests {
         ] {
             let output = parse(text);
             assert_eq!(shown(&output.perfdata), metrics, "{text}");
-            let doubt = output.doubt.unwrap();
-            assert!(doubt.contains(what), "{text}: {doubt}");
+            let warning = output.warning.unwrap();
+            assert!(warning.contains(what), "{text}: {warning}");
         }
     }
 
@@ -255,8 +253,8 @@ mod tests {
     fn a_program_that_prints_without_end_is_cut() {
         let text: String = (0..1000).map(|n| format!("a{n} 1\n")).collect();
         let output = parse(&text);
-        assert_eq!(output.metrics.len(), MOST);
-        assert_eq!(output.doubt.unwrap(), "it printed 1000 metrics, the first 64 are taken");
+        assert_eq!(output.metrics.len(), MAX_METRICS);
+        assert_eq!(output.warning.unwrap(), "it printed 1000 metrics, the first 64 are taken");
     }
 
     proptest! {

@@ -1,28 +1,32 @@
-//! An agent shall not be felt on a small machine: it gives back what it needs no more.
+//! What the process asks of the allocator and the kernel: few arenas, and unused pages given back
+//! (mallopt(3), malloc_trim(3), madvise(2)).
 
 use libc::{c_int, c_void, dl_phdr_info, size_t};
 
-/// Where a page of code is missing, the kernel maps up to 64 kB around it that happen to be cached,
-/// but never beyond the mapping. What a beat runs through lies spread over the whole program: in
-/// mappings of this size, some 500 kB less of it is there; the kernel takes some 40 kB for them.
-const PIECE: usize = 8 * 1024;
-/// A program without optimization would be cut into thousands, each of which costs the kernel some
-/// 200 bytes.
-const MOST_PIECES: usize = 512;
+/// On a fault in a page of code the kernel maps up to 64 kB around it that are in the page cache, but
+/// never beyond the mapping. The code of a beat is spread over the whole program: with mappings of
+/// this size some 500 kB less of it is resident; the kernel takes some 40 kB for them.
+const MAPPING_SIZE: usize = 8 * 1024;
+/// A larger segment is not split: a program without optimization would become thousands of mappings,
+/// each of which costs the kernel some 200 bytes.
+const MAX_MAPPINGS: usize = 512;
 
-/// All threads share one arena: by default each gets one of its own, with pages of its own, for a
-/// speed that nobody needs here (mallopt(3), M_ARENA_MAX). To be called before any thread starts.
-pub fn share_arena() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it only sets a parameter of the allocator.
+/// All threads that start from now on share `arenas` arenas. glibc would make eight for each
+/// processor, each of which grows page by page, with a system call a page, and gives little back
+/// (mallopt(3), `M_ARENA_MAX`). To be called before any thread starts.
+pub fn limit_arenas(arenas: c_int) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes two numbers; what it returns only says whether it knew the first.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_ARENA_MAX, arenas);
     }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = arenas;
 }
 
-/// Gives back what only the start needed: memory (malloc_trim(3)), and the program's code that was
-/// run for it. What is needed again comes back from the page cache.
-pub fn give_back() {
+/// Returns to the kernel what only the start needed: free memory of the allocator (malloc_trim(3)) and
+/// the resident pages of the program. A page that is needed again comes from the page cache.
+pub fn release_unused() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it only touches what the allocator knows to be free.
     unsafe {
@@ -30,13 +34,18 @@ pub fn give_back() {
     }
     // SAFETY: the callback takes what it is promised to get, and keeps nothing.
     unsafe {
-        libc::dl_iterate_phdr(Some(let_go), std::ptr::null_mut());
+        libc::dl_iterate_phdr(Some(release_program), std::ptr::null_mut());
     }
 }
 
-/// Lets go of what was read of the program. Its libraries are left alone: others share them, and
-/// one with text relocations differs from its file. A failure is no trouble: the pages stay.
-unsafe extern "C" fn let_go(object: *mut dl_phdr_info, _: size_t, _: *mut c_void) -> c_int {
+/// Drops the resident pages of the program's read-only segments. Its libraries are left alone: other
+/// processes share them, and one with text relocations differs from its file. After a failure the
+/// pages stay.
+unsafe extern "C" fn release_program(
+    object: *mut dl_phdr_info,
+    _: size_t,
+    _: *mut c_void,
+) -> c_int {
     // SAFETY: the loader gives a live object.
     let object = unsafe { &*object };
     if !object.dlpi_phdr.is_null() {
@@ -50,27 +59,27 @@ unsafe extern "C" fn let_go(object: *mut dl_phdr_info, _: size_t, _: *mut c_void
                 let start = (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
                 let end = start.wrapping_add(header.p_memsz as usize);
                 let start = start / page * page;
-                split(start, end, PIECE.max(page));
+                split_mapping(start, end, MAPPING_SIZE.max(page));
                 advise(start, end, libc::MADV_DONTNEED);
             }
         }
     }
-    // The program comes first, and is all that was wanted.
+    // The program comes first: no other object is looked at.
     1
 }
 
-/// Makes mappings of `piece` bytes out of a large one: every other differs in whether it goes into
-/// a core dump, where code is not looked for but for its first page (core(5)).
-fn split(start: usize, end: usize, piece: usize) {
-    if end - start > MOST_PIECES * piece {
+/// Splits a mapping into mappings of `size` bytes: every other one differs in whether it goes into a
+/// core dump, where of code only the first page is looked for (core(5)).
+fn split_mapping(start: usize, end: usize, size: usize) {
+    if end - start > MAX_MAPPINGS * size {
         return;
     }
-    for at in ((start + 1).next_multiple_of(piece)..end).step_by(2 * piece) {
-        advise(at, end.min(at + piece), libc::MADV_DONTDUMP);
+    for at in ((start + 1).next_multiple_of(size)..end).step_by(2 * size) {
+        advise(at, end.min(at + size), libc::MADV_DONTDUMP);
     }
 }
 
-/// Says what pages are for that are mapped from a file and never written (madvise(2)).
+/// madvise(2) on pages that are mapped from a file and never written.
 fn advise(start: usize, end: usize, advice: c_int) {
     // SAFETY: the callers name pages of a read-only mapping of a file: with either advice, what is
     // read there afterwards is what was read before.
@@ -87,13 +96,13 @@ mod tests {
 
     use super::*;
 
-    /// A file of so many pages, mapped; and how many mappings it is in.
+    /// Maps a file of `pages` pages; its address, and a count of the mappings that it is in.
     fn mapped(pages: usize) -> (usize, impl Fn() -> usize) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let length = pages * 4096;
         file.write_all(&vec![7; length]).unwrap();
         let open = File::open(file.path()).unwrap();
-        // SAFETY: a new mapping; nobody unmaps it.
+        // SAFETY: a new mapping, which is never unmapped.
         let start = unsafe {
             let (read, private) = (libc::PROT_READ, libc::MAP_PRIVATE);
             libc::mmap(std::ptr::null_mut(), length, read, private, open.as_raw_fd(), 0)
@@ -111,27 +120,27 @@ mod tests {
     fn a_mapping_becomes_many_and_reads_as_before() {
         let (start, count) = mapped(32);
         assert_eq!(count(), 1);
-        split(start, start + 32 * 4096, 4 * 4096);
+        split_mapping(start, start + 32 * 4096, 4 * 4096);
         assert!((8..=9).contains(&count()), "{}", count());
         advise(start, start + 32 * 4096, libc::MADV_DONTNEED);
         // SAFETY: it is mapped, and read-only.
         let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, 32 * 4096) };
         assert!(bytes.iter().all(|byte| *byte == 7));
-        split(start, start + 32 * 4096, 4 * 4096);
+        split_mapping(start, start + 32 * 4096, 4 * 4096);
         assert!((8..=9).contains(&count()), "twice is as once");
     }
 
     #[test]
     fn what_would_become_thousands_stays() {
         let (start, count) = mapped(1024);
-        split(start, start + 1024 * 4096, 4096);
+        split_mapping(start, start + 1024 * 4096, 4096);
         assert_eq!(count(), 1);
     }
 
     #[test]
-    fn who_gave_back_goes_on() {
-        give_back();
-        give_back();
+    fn after_a_release_the_program_goes_on() {
+        release_unused();
+        release_unused();
         assert_eq!("still here".to_owned(), format!("still {}", "here"));
     }
 }

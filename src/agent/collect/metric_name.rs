@@ -1,12 +1,16 @@
-//! Names that fit into one segment of a metric path, and numbers as they travel. Pure.
+//! Paths of metrics: their limits, segments for any text, patterns; and the rounding of values. Pure.
 
 use std::collections::BTreeSet;
 
-/// The longest segment, in bytes: a path is at most 200 of them.
-const LONGEST: usize = 64;
+/// The longest metric path that hbd takes, in bytes.
+pub const MAX_PATH_LENGTH: usize = 200;
+/// The most segments of a path: hbd refuses a datagram that is nested deeper.
+pub const MAX_PATH_DEPTH: usize = 16;
+/// The longest segment, in bytes.
+const MAX_SEGMENT: usize = 64;
 
 /// Two decimals: more would be noise, and costs bytes in every datagram.
-pub fn hundredths(value: f64) -> f64 {
+pub fn round_hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
@@ -22,7 +26,7 @@ pub fn segment(text: &str) -> String {
     for letter in text.chars() {
         let kept = letter.is_alphanumeric() || letter == '-';
         let letter = if kept { letter } else { '_' };
-        if segment.len() + letter.len_utf8() > LONGEST {
+        if segment.len() + letter.len_utf8() > MAX_SEGMENT {
             break;
         }
         segment.push(letter);
@@ -30,8 +34,8 @@ pub fn segment(text: &str) -> String {
     if segment.is_empty() { "_".into() } else { segment }
 }
 
-/// What a path of files is called before it becomes a segment: `/` is `root`, `/var` is `var`.
-pub fn place(path: &str) -> String {
+/// The label of a file path, before it becomes a segment: `/` is `root`, `/var` is `var`.
+pub fn path_label(path: &str) -> String {
     match path.strip_prefix('/').map(|inner| inner.trim_matches('/')) {
         Some("") => "root".to_owned(),
         Some(inner) => inner.to_owned(),
@@ -39,15 +43,15 @@ pub fn place(path: &str) -> String {
     }
 }
 
-/// A segment for each, in order; one that is taken already gets `_2`, `_3` ... behind it.
-pub fn segments<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let mut taken = BTreeSet::new();
+/// A segment for each text, in order; where it is in use already, with `_2`, `_3` ... behind it.
+pub fn unique_segments<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut used = BTreeSet::new();
     let mut names = Vec::new();
     for text in texts {
         let plain = segment(text);
         let mut name = plain.clone();
         let mut count = 1;
-        while !taken.insert(name.clone()) {
+        while !used.insert(name.clone()) {
             count += 1;
             name = format!("{plain}_{count}");
         }
@@ -56,8 +60,8 @@ pub fn segments<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     names
 }
 
-/// Whether `text` is what `pattern` describes; `*` stands for any text, also for none.
-pub fn matches(pattern: &str, text: &str) -> bool {
+/// Whether `text` matches `pattern`, in which `*` stands for any text, also for none.
+pub fn matches_pattern(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut rest) = text.strip_prefix(head) else { return false };
     let parts: Vec<&str> = tail.split('*').collect();
@@ -93,7 +97,7 @@ mod tests {
 
     #[test]
     fn names_that_look_alike_are_told_apart() {
-        let names = segments(["a.b", "a_b", "a_b_2", "a/b", "c"]);
+        let names = unique_segments(["a.b", "a_b", "a_b_2", "a/b", "c"]);
         assert_eq!(names, ["a_b", "a_b_2", "a_b_2_2", "a_b_3", "c"]);
     }
 
@@ -113,7 +117,7 @@ mod tests {
             ("a*a", "a", false),
             ("*/x", "/a/x", true),
         ] {
-            assert_eq!(matches(pattern, text), does, "{pattern} {text}");
+            assert_eq!(matches_pattern(pattern, text), does, "{pattern} {text}");
         }
     }
 
@@ -122,7 +126,7 @@ mod tests {
         fn whatever_it_is_called_it_gets_a_segment_of_its_own(
             texts in prop::collection::vec("\\PC{0,90}|[a/._]{1,3}", 0..20),
         ) {
-            let names = segments(texts.iter().map(String::as_str));
+            let names = unique_segments(texts.iter().map(String::as_str));
             prop_assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), texts.len());
             for name in names {
                 prop_assert!(!name.is_empty() && name.len() < 70);
@@ -132,8 +136,8 @@ mod tests {
 
         #[test]
         fn a_pattern_never_panics(pattern in "[a*é]{0,6}", text in "[aé]{0,6}") {
-            matches(&pattern, &text);
-            prop_assert!(matches("*", &text) && matches(&text, &text));
+            matches_pattern(&pattern, &text);
+            prop_assert!(matches_pattern("*", &text) && matches_pattern(&text, &text));
         }
     }
 }

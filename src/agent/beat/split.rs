@@ -1,30 +1,28 @@
-//! Metrics in parts that fit into datagrams. Pure.
+//! Splits metrics into beats that fit into datagrams. Pure.
 
 use std::collections::BTreeMap;
 
+use crate::agent::collect::metric_name::{MAX_PATH_DEPTH, MAX_PATH_LENGTH};
 use crate::heartbeat::wire::Beat;
 
-/// The longest datagram that is sent, its signature included: it passes every network in one piece,
+/// The longest datagram, its signature included, in bytes: it passes every network in one piece,
 /// tunnels too (IPv6 guarantees 1,280 bytes, RFC 8200 section 5).
-pub const LONGEST: usize = 1200;
-/// What a datagram holds besides what a beat says: the signature and the time.
-const AROUND: usize = 65 + 26;
-/// The longest path that hbd takes, and how deep it may be.
-const LONGEST_PATH: usize = 200;
-const DEEPEST_PATH: usize = 16;
+const MAX_DATAGRAM: usize = 1200;
+/// The bytes of a signature and of a timestamp.
+const OVERHEAD: usize = 65 + 26;
 
-/// The beats that tell `metrics`: `first` with as many as fit, and as many as needed of `further`.
-/// What hbd would refuse a whole datagram for is left out. There is one beat at least.
+/// The beats that carry `metrics`: `first` with as many as fit, and as many of `further` as needed.
+/// A metric for which hbd would refuse the whole datagram is left out. There is one beat at least.
 pub fn beats(metrics: &[(String, f64)], first: &Beat, further: &Beat) -> Vec<Beat> {
-    let sound: Vec<_> = metrics.iter().filter(|(path, value)| is_sound(path, *value)).collect();
+    let valid: Vec<_> = metrics.iter().filter(|(path, value)| is_valid(path, *value)).collect();
     let mut beats = Vec::new();
-    let mut rest = sound.as_slice();
+    let mut rest = valid.as_slice();
     loop {
         let beat = if beats.is_empty() { first } else { further };
-        let mut count = guess(rest, LONGEST.saturating_sub(length(beat)));
+        let mut count = guess_count(rest, MAX_DATAGRAM.saturating_sub(length(beat)));
         let mut full = with(beat, &rest[..count]);
         // Where one path is the beginning of another the guess may be too good.
-        while length(&full) > LONGEST && count > 1 {
+        while length(&full) > MAX_DATAGRAM && count > 1 {
             count -= 1;
             full = with(beat, &rest[..count]);
         }
@@ -43,29 +41,29 @@ fn with(beat: &Beat, metrics: &[&(String, f64)]) -> Beat {
 }
 
 fn length(beat: &Beat) -> usize {
-    beat.json().len() + AROUND
+    beat.json().len() + OVERHEAD
 }
 
-/// How many of the first ones fit into so many bytes, one at least where there are any.
-fn guess(metrics: &[&(String, f64)], room: usize) -> usize {
-    let mut left = room.saturating_sub(r#","metrics":{}"#.len());
-    let mut last = "";
+/// How many of the first metrics fit into `bytes` bytes, one at least where there are any.
+fn guess_count(metrics: &[&(String, f64)], bytes: usize) -> usize {
+    let mut left = bytes.saturating_sub(r#","metrics":{}"#.len());
+    let mut previous = "";
     for (count, (path, value)) in metrics.iter().enumerate() {
-        let cost = cost(last, path, *value);
+        let cost = cost(previous, path, *value);
         if cost > left && count > 0 {
             return count;
         }
         left = left.saturating_sub(cost);
-        last = path;
+        previous = path;
     }
     metrics.len()
 }
 
-/// How many bytes a metric adds behind the one with the path `last`, with which it shares the
+/// How many bytes a metric adds behind the one with the path `previous`, with which it shares the
 /// objects that it is nested in.
-fn cost(last: &str, path: &str, value: f64) -> usize {
+fn cost(previous: &str, path: &str, value: f64) -> usize {
     let segments: Vec<&str> = path.split('.').collect();
-    let same = last.split('.').zip(&segments).take_while(|(a, b)| a == *b).count();
+    let same = previous.split('.').zip(&segments).take_while(|(a, b)| a == *b).count();
     let written = |text: &str| serde_json::to_string(text).map_or(0, |json| json.len());
     let number = serde_json::to_string(&value).map_or(0, |json| json.len());
     // "segment":{} and a comma for each object, "segment":value for the leaf.
@@ -74,9 +72,12 @@ fn cost(last: &str, path: &str, value: f64) -> usize {
 }
 
 /// Whether hbd takes it.
-fn is_sound(path: &str, value: f64) -> bool {
-    let segments = path.split('.').count() <= DEEPEST_PATH && !path.split('.').any(str::is_empty);
-    value.is_finite() && segments && path.len() <= LONGEST_PATH && !path.contains(char::is_control)
+fn is_valid(path: &str, value: f64) -> bool {
+    let segments = path.split('.').count() <= MAX_PATH_DEPTH && !path.split('.').any(str::is_empty);
+    value.is_finite()
+        && segments
+        && path.len() <= MAX_PATH_LENGTH
+        && !path.contains(char::is_control)
 }
 
 #[cfg(test)]
@@ -107,7 +108,7 @@ mod tests {
             let time = Some(Wall(253_402_300_798_999));
             let json = Beat { time, ..beat.clone() }.json();
             let bytes = sign(&key(&Secret::new("k")), &json);
-            assert!(bytes.len() <= LONGEST, "{} bytes", bytes.len());
+            assert!(bytes.len() <= MAX_DATAGRAM, "{} bytes", bytes.len());
             let datagram = parse(&json).unwrap();
             all.extend(datagram.metrics.iter().map(|(path, value)| (path.to_owned(), value)));
         }

@@ -1,0 +1,602 @@
+//! The command line of hbc: arguments to a command, or what is wrong with them and the remedy. Pure.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use super::plugins::PluginSettings;
+use super::server::ServerAddress;
+use super::settings::{CliOverrides, INTERVAL_RANGE};
+use crate::clock::words;
+use crate::duration;
+use crate::heartbeat::datagram::Kind;
+
+/// What `hbc --help` says.
+pub const HELP: &str = "\
+hbc tells hbd how this host is.
+
+  hbc run [--config FILE] [--server HOST[:PORT] ...] [--host NAME]
+          [--interval DURATION] [--key-file FILE]
+                                                beats until it is stopped
+  hbc check [--config FILE] [--strict]          says what is wrong with the configuration
+  hbc send [--server HOST[:PORT]] [OPTION ...]  sends one datagram
+  hbc exec [--server HOST[:PORT]] [OPTION ...] [--] COMMAND [ARGUMENT ...]
+                                                runs a job and tells how it went
+  hbc metrics [--metrics-dir DIRECTORY]         prints what this machine says about itself
+  hbc --help | --version
+
+The configuration is FILE, else $HBC_CONFIG, else /etc/hbc/hbc.yaml; options go before it.
+What the logs of run and metrics show is set by HBC_LOG: error, warn, info (default), debug.
+
+Options of hbc send:
+  --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated;
+                        without it, server, key and host are those of the configuration
+  --host NAME           the host that it is about (default: the name of this machine)
+  --connection NAME     the path to it (default: ipv4 or ipv6)
+  --event EVENT         beat (default), boot, shutdown or message
+  --message TEXT        the text of a message; makes it one
+  --metric PATH=VALUE   a number, such as disk_monitor.root.percent=81.5; may be repeated
+  --interval DURATION   when the next beat will come: 30s, 5m, 1d
+  --boot-id ID|auto     the id of this boot; auto asks the kernel
+  --uptime              how long this machine has been running
+  --key-file FILE       signs with the key in FILE
+  --wait DURATION       asks for an answer, waits for it and prints how long it took
+
+exec takes --server, --host, --connection, --metric, --interval, --key-file and --wait, and:
+  --name NAME           what the job is called (default: the command's file name)
+metrics takes:
+  --metrics-dir DIRECTORY  programs that are run, too (default: /etc/hbc/metrics.d)
+
+Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options,
+78 wrong configuration; of exec that of the job, or 128 and the number of the signal that killed
+it. hbc(8) has the details.
+";
+
+/// What hbc is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CliCommand {
+    /// Print [`HELP`].
+    Help,
+    /// Print the version.
+    Version,
+    /// Send beats until stopped.
+    Run(CliOverrides),
+    /// Check the configuration.
+    Check {
+        /// The file instead of the default one.
+        config: Option<PathBuf>,
+        /// Whether warnings count as errors.
+        strict: bool,
+    },
+    /// Send one datagram.
+    Send(Box<SendArgs>),
+    /// Run a job and report its start and its end.
+    Exec(Box<ExecArgs>),
+    /// Print the metrics of this machine, and of the plugins in that directory.
+    Metrics(PathBuf),
+}
+
+/// The options of `hbc exec`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExecArgs {
+    /// The servers that the job is reported to, its host, and how long an answer is waited for.
+    pub send: SendArgs,
+    /// The name of the job; none makes it the file name of the command.
+    pub name: Option<String>,
+    /// The command and its arguments. There is at least one.
+    pub command: Vec<OsString>,
+}
+
+/// The options of `hbc send`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SendArgs {
+    /// All that it is sent to; none leaves it to hbc.yaml.
+    pub servers: Vec<ServerAddress>,
+    /// None is this machine.
+    pub host: Option<String>,
+    /// None leaves it to the address.
+    pub connection: Option<String>,
+    /// The event of the datagram.
+    pub event: Kind,
+    /// The text of a message.
+    pub message: Option<String>,
+    /// Numbers by dotted path.
+    pub metrics: BTreeMap<String, f64>,
+    /// When the next beat is promised.
+    pub interval: Option<Duration>,
+    /// The boot id, if it is sent.
+    pub boot_id: Option<BootIdSource>,
+    /// Whether the uptime is sent.
+    pub uptime: bool,
+    /// The file with the key.
+    pub key_file: Option<PathBuf>,
+    /// How long an answer is waited for; none wants no answer.
+    pub wait: Option<Duration>,
+}
+
+/// Where the boot id comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BootIdSource {
+    /// `auto`: the kernel.
+    Kernel,
+    /// The command line.
+    Given(String),
+}
+
+/// Parses the arguments behind the program's name. The error is for the operator.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CliCommand, String> {
+    let mut parser = Parser::from_args(arguments);
+    match next(&mut parser)? {
+        None => Err("what shall be done? Try: hbc --help".into()),
+        Some(Argument::Help) => Ok(CliCommand::Help),
+        Some(Argument::Version) => Ok(CliCommand::Version),
+        Some(Argument::Value(word)) if word == "help" => Ok(CliCommand::Help),
+        Some(Argument::Value(word)) if word == "send" => send(&mut parser),
+        Some(Argument::Value(word)) if word == "exec" => exec(&mut parser),
+        Some(Argument::Value(word)) if word == "metrics" => metrics(&mut parser),
+        Some(Argument::Value(word)) if word == "run" => run(&mut parser),
+        Some(Argument::Value(word)) if word == "check" => check(&mut parser),
+        Some(Argument::Value(word)) => {
+            Err(format!("there is no command \"{}\", try: hbc send", word.to_string_lossy()))
+        }
+        Some(Argument::Long(name)) => {
+            Err(format!("--{name}: a command comes first, such as: hbc send --{name} ..."))
+        }
+        Some(short @ Argument::Short(_)) => Err(unknown(&short)),
+    }
+}
+
+/// One argument, with the options that every command has set apart.
+enum Argument {
+    Help,
+    Version,
+    Short(char),
+    Long(String),
+    Value(OsString),
+}
+
+fn next(parser: &mut Parser) -> Result<Option<Argument>, String> {
+    Ok(match parser.next().map_err(|why| format!("{why}, see hbc --help"))? {
+        None => None,
+        Some(Arg::Short('h') | Arg::Long("help")) => Some(Argument::Help),
+        Some(Arg::Short('V') | Arg::Long("version")) => Some(Argument::Version),
+        Some(Arg::Short(letter)) => Some(Argument::Short(letter)),
+        Some(Arg::Long(name)) => Some(Argument::Long(name.to_owned())),
+        Some(Arg::Value(value)) => Some(Argument::Value(value)),
+    })
+}
+
+/// Parses the options of a command that takes nothing else: `set` gets the name of each. Gives the
+/// command that goes before it, if one of the options is for help or the version.
+fn options(
+    parser: &mut Parser,
+    mut set: impl FnMut(&str, &mut Parser) -> Result<(), String>,
+) -> Result<Option<CliCommand>, String> {
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Argument::Help => return Ok(Some(CliCommand::Help)),
+            Argument::Version => return Ok(Some(CliCommand::Version)),
+            Argument::Long(name) => set(&name, parser)?,
+            other => return Err(unknown(&other)),
+        }
+    }
+    Ok(None)
+}
+
+fn send(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut args = SendArgs::default();
+    let mut event = None;
+    let instead = options(parser, |name, parser| {
+        match name {
+            "uptime" => args.uptime = true,
+            "event" => event = Some(kind(&value(parser, name)?)?),
+            _ => args.set(name, parser)?,
+        }
+        Ok(())
+    })?;
+    if let Some(instead) = instead {
+        return Ok(instead);
+    }
+    args.event = match (event, &args.message) {
+        (None, Some(_)) => Kind::Message,
+        (Some(Kind::Message), None) => return Err("--event message: give --message TEXT".into()),
+        (Some(Kind::Beat | Kind::Boot | Kind::Shutdown), Some(_)) => {
+            return Err("--message: is the text of --event message, not of another event".into());
+        }
+        (event, _) => event.unwrap_or_default(),
+    };
+    args.validate_event()?;
+    Ok(CliCommand::Send(Box::new(args)))
+}
+
+impl SendArgs {
+    /// Refuses what hbd would ignore.
+    fn validate_event(&self) -> Result<(), String> {
+        match self.event {
+            Kind::Beat | Kind::Boot => Ok(()),
+            Kind::Shutdown | Kind::Message if !self.metrics.is_empty() => {
+                Err("--metric: belongs to a beat or a boot, send it by itself".into())
+            }
+            Kind::Shutdown | Kind::Message if self.interval.is_some() => {
+                Err("--interval: promises the next beat, and belongs to a beat or a boot".into())
+            }
+            Kind::Shutdown | Kind::Message => Ok(()),
+        }
+    }
+
+    /// Sets the option `name` to the value that follows.
+    fn set(&mut self, name: &str, parser: &mut Parser) -> Result<(), String> {
+        let of_option = |why: String| format!("--{name}: {why}");
+        match name {
+            "server" => {
+                self.servers.push(ServerAddress::parse(&value(parser, name)?).map_err(of_option)?);
+            }
+            "host" => self.host = Some(value(parser, name)?),
+            "connection" => self.connection = Some(value(parser, name)?),
+            "message" => self.message = Some(value(parser, name)?),
+            "metric" => {
+                let (path, number) = metric(&value(parser, name)?).map_err(of_option)?;
+                if self.metrics.insert(path.clone(), number).is_some() {
+                    return Err(format!("--metric: {path} is given twice"));
+                }
+            }
+            "interval" => {
+                self.interval = Some(duration::parse(&value(parser, name)?).map_err(of_option)?);
+            }
+            "boot-id" => {
+                self.boot_id = Some(match value(parser, name)?.as_str() {
+                    "auto" => BootIdSource::Kernel,
+                    id => BootIdSource::Given(id.to_owned()),
+                });
+            }
+            "key-file" => self.key_file = Some(value(parser, name)?.into()),
+            "wait" => self.wait = Some(wait(&value(parser, name)?).map_err(of_option)?),
+            _ => return Err(unknown_option(name)),
+        }
+        Ok(())
+    }
+}
+
+/// The error for an argument that has no place where it stands.
+fn unknown(argument: &Argument) -> String {
+    match argument {
+        Argument::Help => unknown_option("help"),
+        Argument::Version => unknown_option("version"),
+        Argument::Short(letter) => format!("there is no option -{letter}, see hbc --help"),
+        Argument::Long(name) => unknown_option(name),
+        Argument::Value(word) => {
+            let word = word.to_string_lossy();
+            format!("\"{word}\" belongs to no option; a text with spaces needs quotes")
+        }
+    }
+}
+
+fn unknown_option(name: &str) -> String {
+    format!("there is no option --{name}, see hbc --help")
+}
+
+fn value(parser: &mut Parser, name: &str) -> Result<String, String> {
+    let value = parser.value().map_err(|_| format!("--{name}: a value is missing behind it"))?;
+    value.string().map_err(|_| format!("--{name}: must be UTF-8"))
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    match text {
+        "beat" => Ok(Kind::Beat),
+        "boot" => Ok(Kind::Boot),
+        "shutdown" => Ok(Kind::Shutdown),
+        "message" => Ok(Kind::Message),
+        _ => Err(format!("--event: must be beat, boot, shutdown or message, not \"{text}\"")),
+    }
+}
+
+/// The last `=` separates path and value: a number has none.
+fn metric(text: &str) -> Result<(String, f64), String> {
+    let Some((path, number)) = text.rsplit_once('=') else {
+        return Err(format!(
+            "must be PATH=VALUE, such as disk_monitor.root.percent=81.5, not \"{text}\""
+        ));
+    };
+    match number.trim().parse() {
+        Ok(value) if f64::is_finite(value) => Ok((path.trim().to_owned(), value)),
+        Ok(_) | Err(_) => Err(format!("{path} must be a number, such as 81.5, not \"{number}\"")),
+    }
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    match duration::parse(text)? {
+        Duration::ZERO => Err("must be longer than nothing, such as 3s".into()),
+        wait => Ok(wait),
+    }
+}
+
+fn run(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut overrides = CliOverrides::default();
+    let instead = options(parser, |name, parser| set_override(&mut overrides, name, parser))?;
+    Ok(instead.unwrap_or(CliCommand::Run(overrides)))
+}
+
+fn set_override(
+    overrides: &mut CliOverrides,
+    name: &str,
+    parser: &mut Parser,
+) -> Result<(), String> {
+    let of_option = |why: String| format!("--{name}: {why}");
+    match name {
+        "config" => overrides.config = Some(value(parser, name)?.into()),
+        "server" => {
+            let server = ServerAddress::parse(&value(parser, name)?).map_err(of_option)?;
+            if overrides.servers.contains(&server) {
+                return Err(format!("--server: {server} is given twice"));
+            }
+            overrides.servers.push(server);
+        }
+        "host" => overrides.host = Some(value(parser, name)?),
+        "interval" => {
+            let interval = duration::parse(&value(parser, name)?).map_err(of_option)?;
+            if !INTERVAL_RANGE.contains(&interval) {
+                let (from, to) = (words(*INTERVAL_RANGE.start()), words(*INTERVAL_RANGE.end()));
+                return Err(of_option(format!("must be from {from} to {to}")));
+            }
+            overrides.interval = Some(interval);
+        }
+        "key-file" => overrides.key_file = Some(value(parser, name)?.into()),
+        _ => return Err(unknown_option(name)),
+    }
+    Ok(())
+}
+
+fn check(parser: &mut Parser) -> Result<CliCommand, String> {
+    let (mut config, mut strict) = (None, false);
+    let instead = options(parser, |name, parser| {
+        match name {
+            "config" => config = Some(value(parser, name)?.into()),
+            "strict" => strict = true,
+            _ => return Err(unknown_option(name)),
+        }
+        Ok(())
+    })?;
+    Ok(instead.unwrap_or(CliCommand::Check { config, strict }))
+}
+
+/// The options that `hbc exec` has in common with `hbc send`.
+const SEND_OPTIONS_OF_EXEC: &[&str] =
+    &["server", "host", "connection", "metric", "interval", "key-file", "wait"];
+
+/// The options end with `--`, or with the first word that is none: that is the command.
+fn exec(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut args = ExecArgs::default();
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Argument::Help => return Ok(CliCommand::Help),
+            Argument::Version => return Ok(CliCommand::Version),
+            short @ Argument::Short(_) => return Err(unknown(&short)),
+            Argument::Long(name) => match name.as_str() {
+                "name" => args.name = Some(value(parser, &name)?),
+                "event" | "message" => {
+                    return Err(format!("--{name}: exec tells by itself how the job went"));
+                }
+                _ if SEND_OPTIONS_OF_EXEC.contains(&name.as_str()) => {
+                    args.send.set(&name, parser)?;
+                }
+                _ => return Err(format!("exec has no option --{name}, see hbc --help")),
+            },
+            Argument::Value(command) => {
+                args.command.push(command);
+                args.command.extend(parser.raw_args().map_err(|why| why.to_string())?);
+                break;
+            }
+        }
+    }
+    if args.command.is_empty() {
+        return Err("what shall be run? Try: hbc exec --server HOST:PORT -- COMMAND".into());
+    }
+    Ok(CliCommand::Exec(Box::new(args)))
+}
+
+fn metrics(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut directory = PluginSettings::default().directory;
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Argument::Help => return Ok(CliCommand::Help),
+            Argument::Version => return Ok(CliCommand::Version),
+            Argument::Long(name) if name == "metrics-dir" => {
+                directory = value(parser, &name)?.into();
+            }
+            Argument::Long(name) => {
+                return Err(format!("metrics has no option --{name}, see hbc --help"));
+            }
+            short @ Argument::Short(_) => return Err(unknown(&short)),
+            Argument::Value(word) => {
+                return Err(format!("\"{}\" belongs to no option", word.to_string_lossy()));
+            }
+        }
+    }
+    Ok(CliCommand::Metrics(directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &[&str]) -> Result<CliCommand, String> {
+        parse(line.iter().map(OsString::from))
+    }
+
+    fn send_args(line: &[&str]) -> SendArgs {
+        match parsed(line) {
+            Ok(CliCommand::Send(args)) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn all_options_of_send_are_understood() {
+        let args = send_args(&[
+            "send",
+            "--server",
+            "a:1",
+            "--server=[::1]:2",
+            "--host",
+            "web1",
+            "--connection",
+            "vpn",
+            "--event",
+            "beat",
+            "--metric",
+            "a.b=1.5",
+            "--metric",
+            "c=-2e3",
+            "--interval",
+            "1m30s",
+            "--key-file",
+            "/k",
+            "--boot-id",
+            "auto",
+            "--uptime",
+            "--wait",
+            "3",
+        ]);
+        assert_eq!(
+            args.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["a:1", "[::1]:2"]
+        );
+        assert_eq!(args.metrics, [("a.b".into(), 1.5), ("c".into(), -2000.0)].into());
+        assert_eq!(args.interval, Some(Duration::from_secs(90)));
+        assert_eq!(args.wait, Some(Duration::from_secs(3)));
+        assert_eq!(args.boot_id, Some(BootIdSource::Kernel));
+        assert_eq!(args.event, Kind::Beat);
+        assert!(args.uptime);
+    }
+
+    #[test]
+    fn a_text_makes_it_a_message() {
+        let args = send_args(&["send", "--server", "a", "--message", "-- disk tired"]);
+        assert_eq!(args.event, Kind::Message);
+        assert_eq!(args.message.as_deref(), Some("-- disk tired"));
+    }
+
+    #[test]
+    fn help_and_version_are_found_anywhere() {
+        for line in [&["--help"][..], &["-h"], &["help"], &["send", "--help"]] {
+            assert_eq!(parsed(line), Ok(CliCommand::Help));
+        }
+        for line in [&["--version"][..], &["-V"], &["send", "-V"]] {
+            assert_eq!(parsed(line), Ok(CliCommand::Version));
+        }
+    }
+
+    #[test]
+    fn every_wrong_option_says_what_is_wrong_and_the_remedy() {
+        for (line, what) in [
+            (&[][..], "what shall be done? Try: hbc --help"),
+            (&["sned"], "there is no command \"sned\", try: hbc send"),
+            (&["--server", "a"], "--server: a command comes first"),
+            (&["send", "--server"], "--server: a value is missing"),
+            (&["send", "--server", "a:x"], "--server: \"a:x\" must have a port"),
+            (&["send", "--sever", "a"], "there is no option --sever, see hbc --help"),
+            (&["send", "-x"], "there is no option -x, see hbc --help"),
+            (&["send", "--uptime=5"], "see hbc --help"),
+            (&["send", "--server", "a", "disk", "tired"], "\"disk\" belongs to no option"),
+            (&["send", "--event", "reboot"], "must be beat, boot, shutdown or message"),
+            (&["send", "--server", "a", "--event", "message"], "give --message TEXT"),
+            (&["send", "--event", "boot", "--message", "x"], "is the text of --event message"),
+            (&["send", "--metric", "cpu"], "must be PATH=VALUE"),
+            (&["send", "--metric", "cpu=high"], "cpu must be a number"),
+            (&["send", "--metric", "cpu=nan"], "cpu must be a number"),
+            (&["send", "--metric", "a=1", "--metric", "a=2"], "a is given twice"),
+            (&["send", "--interval", "soon"], "--interval: must be a duration"),
+            (&["send", "--wait", "0"], "--wait: must be longer than nothing"),
+            (&["send", "--message", "x", "--metric", "a=1"], "--metric: belongs to a beat"),
+            (&["send", "--event", "shutdown", "--interval", "1d"], "--interval: promises"),
+        ] {
+            let why = parsed(line).unwrap_err();
+            assert!(why.contains(what), "{line:?}: {why}");
+        }
+    }
+
+    fn parsed_words(line: &str) -> Result<CliCommand, String> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn all_options_of_run_and_check_are_understood() {
+        let line =
+            "run --config /c --server a --server b:7 --host web1 --interval 1m --key-file /k";
+        let Ok(CliCommand::Run(overrides)) = parsed_words(line) else { panic!() };
+        assert_eq!(overrides.config, Some("/c".into()));
+        assert_eq!(
+            overrides.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["a:9099", "b:7"]
+        );
+        assert_eq!(overrides.host.as_deref(), Some("web1"));
+        assert_eq!(overrides.interval, Some(Duration::from_secs(60)));
+        assert_eq!(overrides.key_file, Some("/k".into()));
+        let check = CliCommand::Check { config: Some("/c".into()), strict: true };
+        assert_eq!(parsed_words("check --strict --config /c"), Ok(check));
+        assert_eq!(parsed_words("run --help"), Ok(CliCommand::Help));
+    }
+
+    #[test]
+    fn what_is_wrong_with_run_and_check_is_named_with_the_remedy() {
+        for (line, what) in [
+            ("run --server", "--server: a value is missing"),
+            ("run --server a --server a:9099", "--server: a:9099 is given twice"),
+            ("run --interval 1ms", "--interval: must be from 50 ms to 7 d"),
+            ("run --wait 3s", "there is no option --wait"),
+            ("run web1", "\"web1\" belongs to no option"),
+            ("check -x", "there is no option -x"),
+        ] {
+            let why = parsed_words(line).unwrap_err();
+            assert!(why.contains(what), "{line}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_job_is_what_follows_the_options() {
+        let words = |args: &ExecArgs| {
+            args.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for line in [
+            &[
+                "exec", "--server", "a", "--wait", "3", "--name", "n", "--", "backup", "--server",
+                "x", "--",
+            ][..],
+            &["exec", "--server", "a", "--wait=3", "--name=n", "backup", "--server", "x", "--"],
+        ] {
+            let Ok(CliCommand::Exec(args)) = parsed(line) else { panic!("{line:?}") };
+            assert_eq!(words(&args), ["backup", "--server", "x", "--"]);
+            assert_eq!(args.name.as_deref(), Some("n"));
+            assert_eq!(args.send.wait, Some(Duration::from_secs(3)));
+        }
+    }
+
+    #[test]
+    fn metrics_come_from_a_directory_too() {
+        let of = |line| match parsed(line) {
+            Ok(CliCommand::Metrics(directory)) => directory,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(of(&["metrics"]), PathBuf::from("/etc/hbc/metrics.d"));
+        assert_eq!(of(&["metrics", "--metrics-dir", "/x"]), PathBuf::from("/x"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_exec_and_metrics_is_said_with_the_remedy() {
+        for (line, what) in [
+            (&["exec", "--server", "a"][..], "what shall be run?"),
+            (&["exec", "--server", "a", "--"], "what shall be run?"),
+            (&["exec", "--server", "a", "--message", "x"], "exec tells by itself"),
+            (&["exec", "--server", "a", "--uptime", "x"], "exec has no option --uptime"),
+            (&["exec", "-x"], "there is no option -x"),
+            (&["metrics", "x"], "\"x\" belongs to no option"),
+            (&["metrics", "--server", "x"], "metrics has no option --server"),
+        ] {
+            let why = parsed(line).unwrap_err();
+            assert!(why.contains(what), "{line:?}: {why}");
+        }
+    }
+}

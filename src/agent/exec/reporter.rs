@@ -1,0 +1,132 @@
+//! Reports the start and the end of a job to the servers, while it runs.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::{FinishedJob, unix};
+use crate::agent::cli::SendArgs;
+use crate::agent::send::SendCommand;
+use crate::clock::{Wall, words};
+use crate::heartbeat::datagram::Kind;
+use crate::thread::{Stop, StopSource};
+
+/// How long the end of a job waits for an answer, without `--wait`.
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+/// The least time for the second datagram of a job that failed.
+const MIN_WAIT: Duration = Duration::from_secs(1);
+/// How much longer than that a thread may take: a name that is not resolved at once.
+const RESOLVE_ALLOWANCE: Duration = Duration::from_secs(2);
+
+/// A thread for each server, so that none waits for another. It sends the start until that is
+/// answered or the job has ended, and only then the end: the other way round, hbd would take the job
+/// to run for ever.
+pub struct Reporter {
+    /// The path of the job's metrics.
+    path: String,
+    args: SendArgs,
+    wait: Duration,
+    /// Dropped at the end of the job: the start is not sent any more.
+    running: StopSource,
+    /// For each server, what takes the datagrams of the end.
+    ends: BTreeMap<String, Sender<Vec<SendArgs>>>,
+    /// Each server that is done, with its errors.
+    results: Receiver<(String, Vec<String>)>,
+    errors: Vec<String>,
+}
+
+impl Reporter {
+    /// Begins to report that the job called `job` was started.
+    pub fn start(args: SendArgs, job: &str, started: Wall) -> Reporter {
+        let (running, stop) = Stop::channel();
+        let (done, results) = unbounded();
+        let wait = args.wait.unwrap_or(DEFAULT_WAIT);
+        let path = format!("job_monitor.{job}");
+        let metrics = [("running", 1.0), ("started", unix(started))];
+        let (mut ends, mut errors) = (BTreeMap::new(), Vec::new());
+        for server in &args.servers {
+            let mut start =
+                SendArgs { servers: vec![server.clone()], wait: Some(wait), ..args.clone() };
+            start.metrics.extend(metrics.map(|(what, value)| (format!("{path}.{what}"), value)));
+            let (end, ended) = bounded(1);
+            let reporter = ServerReporter { start, wait, ended };
+            let (stop, done, name) = (stop.clone(), done.clone(), server.to_string());
+            let work = move || {
+                let _ = done.send((name, reporter.run(&stop)));
+            };
+            match thread::Builder::new().name(format!("tell-{server}")).spawn(work) {
+                Ok(_) => drop(ends.insert(server.to_string(), end)),
+                Err(why) => errors.push(format!("no thread can be started for {server}: {why}")),
+            }
+        }
+        Reporter { path, args, wait, running, ends, results, errors }
+    }
+
+    /// Reports the end, and waits until it is answered, for as long as `--wait` says. What could not
+    /// be reported.
+    pub fn finish(self, job: &FinishedJob) -> Vec<String> {
+        drop(self.running);
+        let mut end = self.args.clone();
+        let metrics = job.metrics().map(|(what, value)| (format!("{}.{what}", self.path), value));
+        end.metrics.extend(metrics);
+        let message = job.message().map(|text| SendArgs {
+            event: Kind::Message,
+            message: Some(text),
+            metrics: BTreeMap::new(),
+            interval: None,
+            ..self.args
+        });
+        // The message first: it is the alarm.
+        let datagrams: Vec<SendArgs> = message.into_iter().chain([end]).collect();
+        let mut waiting = self.ends;
+        for end in waiting.values() {
+            let _ = end.send(datagrams.clone());
+        }
+        let timeout = self.wait + MIN_WAIT + RESOLVE_ALLOWANCE;
+        let deadline = Instant::now() + timeout;
+        let mut errors = self.errors;
+        while let (false, Ok((server, why))) =
+            (waiting.is_empty(), self.results.recv_deadline(deadline))
+        {
+            waiting.remove(&server);
+            errors.extend(why);
+        }
+        errors.extend(
+            waiting.keys().map(|server| format!("{server} was not told within {}", words(timeout))),
+        );
+        errors.dedup();
+        errors
+    }
+}
+
+/// Reports to one server.
+struct ServerReporter {
+    start: SendArgs,
+    wait: Duration,
+    ended: Receiver<Vec<SendArgs>>,
+}
+
+impl ServerReporter {
+    /// What could not be reported. A start that was not answered is no error: the end repeats it.
+    fn run(self, stop: &Stop) -> Vec<String> {
+        let servers = self.start.servers.clone();
+        if let Ok(command) = SendCommand::prepare(self.start) {
+            command.send_until(stop);
+        }
+        let datagrams = self.ended.recv().unwrap_or_default();
+        let deadline = Instant::now() + self.wait;
+        let mut errors = Vec::new();
+        for args in datagrams {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = Some(left.max(MIN_WAIT.min(self.wait)));
+            match SendCommand::prepare(SendArgs { servers: servers.clone(), wait, ..args }) {
+                Ok(command) => errors.extend(command.send().into_iter().filter_map(Result::err)),
+                Err(why) => errors.push(why),
+            }
+        }
+        errors.dedup();
+        errors
+    }
+}
