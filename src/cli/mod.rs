@@ -19,7 +19,6 @@ pub mod dyndns;
 pub mod key;
 pub mod log;
 pub mod notify;
-mod pinned;
 pub mod status;
 mod terminal;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -16,45 +16,41 @@ use crate::backup::pipeline::Pipelines;
 use crate::backup::repo_check;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::event::Incident;
+use crate::event::{Event, EventKind, Incident, Level};
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::direct::Notifier;
 use crate::problem::Problems;
-use crate::store::ChangeSink;
-use crate::store::{Opened, Store, Table};
+use crate::store::{Change, ChangeSink, Opened, Store, Table};
 use crate::systemd;
-use crate::thread::{AbortOnPanic, Stop, StopSource};
+use crate::thread::{AbortOnPanic, ProgressCounter, Stop, StopSource};
+use crate::version::VERSION;
 use crate::web::Web;
 
-mod agent;
-mod changes;
-mod chronicle;
+mod alert_poller;
+mod config_diff;
 mod dyndns;
-mod equip;
-mod house;
+mod history;
+mod listeners;
+mod local_agent;
 mod memory;
-mod opening;
-mod polling;
-mod ports;
+mod notifications;
 mod reload;
+mod service;
 mod signal_check;
-mod signs;
-mod telling;
 mod watchdog;
+mod wiring;
 
-use self::agent::Agent;
-use self::equip::{equipment, pipeline, rules};
-use self::house::Rooms;
-use self::polling::Polling;
-use self::ports::{Ear, access, address, bind_tcp};
+use self::alert_poller::Polling;
+use self::listeners::{Ear, access, address, bind_tcp};
+use self::local_agent::Agent;
+use self::notifications::Seats;
 use self::reload::Reloads;
-use self::signs::Signs;
-use self::telling::Seats;
+use self::service::Rooms;
 use self::watchdog::Pulses;
-use crate::thread::ProgressCounter;
+use self::wiring::{Signs, equipment, pipeline, rules};
 
 /// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, what
 /// hosts have to tell besides their beats is refused.
@@ -170,7 +166,7 @@ impl Daemon {
             Pipelines::resume(waiting, pipeline(&config), Arc::clone(&sink), stop.clone());
         let keeper =
             dyndns::keeper(&config, &ground.store, &courier, Arc::clone(&sink), ground.now);
-        let chronicle = Arc::new(chronicle::open(&watch, &courier, config.history.clone()));
+        let chronicle = Arc::new(history::open(&watch, &courier, config.history.clone()));
         let rooms = Arc::new(Rooms {
             keeper: Arc::clone(&keeper),
             watch: Arc::clone(&watch),
@@ -193,13 +189,13 @@ impl Daemon {
                 translate(then, mark.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
-        opening::report(&courier, opened, now);
+        report(&courier, opened, now);
         signal_check::begin(&config);
         dyndns::begin(&keeper, &watch, &stop)?;
         let pulses = Pulses::default();
         let ear = Ear::open(udp, &watch, pulses.udp.clone())?;
         keep_time(&watch, pipelines, pulses.deadlines.clone())?;
-        chronicle::start(&chronicle, &stop)?;
+        history::start(&chronicle, &stop)?;
         let polling = Polling::start(&config, alertmanager_silent, &rooms, sink)?;
         let agent = Agent::new(Arc::clone(&watch));
         agent.reconfigure(config.agent.as_ref())?;
@@ -207,7 +203,7 @@ impl Daemon {
         let web = Web::start(tcp, house, access(&config), &config.state_dir)
             .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
         watchdog::start(pulses, &rooms, web.probe(), &stop)?;
-        opening::announce(&config, watch.count(), &udp_name, &tcp_name);
+        announce(&config, watch.count(), &udp_name, &tcp_name);
         Ok(Daemon { config, rooms, agent, courier_thread, ear, web, polling, stopper })
     }
 
@@ -288,3 +284,26 @@ fn translate(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now
 }
 
 const LONGEST_BELIEVED: Duration = Duration::from_secs(48 * 3600);
+
+/// Tells people what became of the store while it was opened.
+fn report(courier: &Courier, opened: Opened, now: Now) {
+    let (level, kind) = match opened {
+        Opened::Ready => return,
+        Opened::MovedAside { why, to } => (Level::Warning, EventKind::StoreMovedAside { why, to }),
+        Opened::Refused { why } => {
+            error!("the state cannot be written: {why}");
+            (Level::Critical, EventKind::StoreRefuses { why })
+        }
+    };
+    let events = vec![Event { at: now.wall, level, kind }];
+    courier.order(Order::Accept(Change { events, ..Change::default() }));
+}
+
+/// Says where it is ready to hear and to be asked.
+fn announce(config: &Config, hosts: usize, udp: &str, tcp: &str) {
+    info!(
+        "hbd {} is ready: heartbeats on UDP {udp}, HTTP on {tcp}, {hosts} hosts, state in {}",
+        VERSION,
+        config.state_dir.display()
+    );
+}

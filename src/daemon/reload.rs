@@ -12,10 +12,9 @@ use log::{error, info, warn};
 use signal_hook::consts::SIGHUP;
 use signal_hook::low_level::raise;
 
-use super::changes::changes;
-use super::equip::{equipment, pipeline, rules};
-use super::ports::{Ports, access};
-use super::signs::Signs;
+use super::config_diff::changes;
+use super::listeners::{Ports, access};
+use super::wiring::{Signs, equipment, pipeline, rules};
 use super::{Daemon, signal_check};
 use crate::clock::{Now, Wall};
 use crate::config::Config;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
-use super::house::Rooms;
+use super::service::Rooms;
 use super::{Failure, spawn};
 use crate::notify::courier::Order;
 use crate::systemd;

@@ -15,7 +15,6 @@ use redb::{Database, ReadableDatabase};
 use crate::clock::Now;
 
 pub mod change;
-mod directory;
 mod file;
 mod snapshot;
 mod table;
@@ -24,10 +23,9 @@ pub use self::change::{Change, ChangeSink};
 pub use self::snapshot::Snapshot;
 pub use self::table::{Table, Write};
 
-use self::directory::{aside_name, lock, make_private};
 use self::file::{
-    Unopened, copy_in_memory, guarded, newest_rows, oldest_keys, open_database, read_row,
-    read_table, write_rows,
+    Unopened, aside_name, copy_in_memory, guarded, lock, make_private, newest_rows, oldest_keys,
+    open_database, read_row, read_table, write_rows,
 };
 
 /// The file in the state directory.

@@ -1,13 +1,71 @@
-//! Alerts that are signs of life: a Watchdog that fires says that its Prometheus and Alertmanager
-//! live.
+//! What a configuration means to each of the daemon's rooms, and which alerts are signs of life.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
+use super::local_agent;
 use crate::backup::alert::{self, Alert};
+use crate::backup::pipeline;
 use crate::config::Config;
 use crate::heartbeat::fleet::Promise;
+use crate::heartbeat::fleet::Rules;
 use crate::heartbeat::watch::Watch;
+use crate::notify::courier::Equipment;
+use crate::notify::route::{self, Routes};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the configuration means to the fleet.
+pub fn rules(config: &Config) -> Rules {
+    let own = local_agent::promise(config);
+    let mut hosts = config.hosts.clone();
+    if let Some((host, _)) = &own {
+        hosts.entry(host.clone()).or_default();
+    }
+    Rules {
+        settings: config.heartbeat.clone(),
+        hosts,
+        threshold_sets: config.threshold_sets.clone(),
+        renotify_interval: config.renotify_interval,
+        default_channels: config.default_channels.clone(),
+        signs: promises(config),
+        own,
+    }
+}
+
+/// What the configuration means to the pipelines.
+pub fn pipeline(config: &Config) -> pipeline::Settings {
+    pipeline::Settings {
+        alert_names: config.receiver.alert_names.clone(),
+        correlator: config.correlator.clone(),
+        repo_check: config.repo_check.clone(),
+        renotify: config.renotify_interval,
+    }
+}
+
+/// What the configuration means to the courier.
+pub fn equipment(config: &Config) -> Equipment {
+    let hosts = config.hosts.iter().map(|(name, host)| {
+        let channels = host.notification_channels.clone();
+        (name.clone(), route::Host { watch: host.watch, channels })
+    });
+    let lines = config
+        .channels
+        .iter()
+        .map(|(name, channel)| (name.clone(), route::Line { min_level: channel.min_level }));
+    Equipment {
+        routes: Routes {
+            channels: lines.collect(),
+            default: config.default_channels.clone(),
+            hosts: hosts.collect(),
+            backups: config.notification_channels_for_backups().to_vec(),
+        },
+        channels: config
+            .channels
+            .iter()
+            .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
+            .collect::<BTreeMap<_, _>>(),
+        pace: None,
+    }
+}
 
 /// How often an Alertmanager that sends repeats an alert that goes on, unless it was told
 /// otherwise (`repeat_interval`); the repeat comes at the next `group_interval` after it.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::chronicle;
+use super::history;
+use super::notifications::{self, Seats};
 use super::reload::Reloads;
-use super::signs::Signs;
-use super::telling::{self, Seats};
+use super::wiring::Signs;
 use crate::backup::pipeline::{Accepted, Pipelines};
 use crate::backup::verdict::Outcome;
 use crate::clock::{Now, Wall};
@@ -124,14 +124,14 @@ impl House for Rooms {
     }
 
     fn channels(&self) -> Vec<ChannelView> {
-        telling::channels(&self.notifier(), &self.courier.standing())
+        notifications::channels(&self.notifier(), &self.courier.standing())
     }
 
     fn notifications(
         &self,
         wanted: &Wanted,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
-        telling::notifications(&self.courier, wanted)
+        notifications::notifications(&self.courier, wanted)
     }
 
     fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
@@ -139,23 +139,23 @@ impl House for Rooms {
     }
 
     fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
-        chronicle::series(self, host, wanted)
+        history::series(self, host, wanted)
     }
 
     fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
-        chronicle::events(self, wanted)
+        history::events(self, wanted)
     }
 
     fn alerts(&self) -> Result<Vec<AlertView>, String> {
-        chronicle::alerts(self)
+        history::alerts(self)
     }
 
     fn plans(&self) -> Result<Vec<PlanView>, String> {
-        chronicle::plans(self)
+        history::plans(self)
     }
 
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
-        telling::prepare(self.notifier(), self.courier.clone(), &self.sending, notice)
+        notifications::prepare(self.notifier(), self.courier.clone(), &self.sending, notice)
     }
 
     fn reload(&self) -> Reloaded {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::error;
 
-use super::house::Rooms;
+use super::service::Rooms;
 use super::{Failure, spawn};
 use crate::backup::alert::Alert;
 use crate::backup::poll;

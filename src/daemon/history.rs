@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use super::{Failure, house::Rooms, spawn};
+use super::{Failure, service::Rooms, spawn};
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::watch::Watch;
