@@ -23,7 +23,7 @@ use crate::heartbeat::watch::{self, Watch};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::direct::Notifier;
 use crate::problem::Problems;
-use crate::store::{Change, ChangeSink, Opened, Store, Table};
+use crate::store::{Change, ChangeSink, OpenResult, Store, Table};
 use crate::systemd;
 use crate::thread::{AbortOnPanic, ProgressCounter, Stop, StopSource};
 use crate::version::VERSION;
@@ -128,7 +128,7 @@ struct Daemon {
 /// What is known when the ports are open and before a thread runs.
 struct Ground {
     store: Store,
-    opened: Opened,
+    opened: OpenResult,
     mark: Option<Mark>,
     /// People were told that the Alertmanager that is asked does not answer.
     alertmanager_silent: bool,
@@ -286,11 +286,13 @@ fn translate(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now
 const LONGEST_BELIEVED: Duration = Duration::from_secs(48 * 3600);
 
 /// Tells people what became of the store while it was opened.
-fn report(courier: &Courier, opened: Opened, now: Now) {
+fn report(courier: &Courier, opened: OpenResult, now: Now) {
     let (level, kind) = match opened {
-        Opened::Ready => return,
-        Opened::MovedAside { why, to } => (Level::Warning, EventKind::StoreMovedAside { why, to }),
-        Opened::Refused { why } => {
+        OpenResult::Ready => return,
+        OpenResult::MovedAside { why, to } => {
+            (Level::Warning, EventKind::StoreMovedAside { why, to })
+        }
+        OpenResult::Failed { why } => {
             error!("the state cannot be written: {why}");
             (Level::Critical, EventKind::StoreRefuses { why })
         }
