@@ -1,6 +1,8 @@
 //! Facts and the words for them: a feature produces an [`Event`], one function words it. Pure.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -64,6 +66,19 @@ impl EventId {
     pub fn next(self, now: Wall) -> EventId {
         let from_time = u64::try_from(now.0).unwrap_or(0) << 12;
         EventId(from_time.max(self.0 + 1))
+    }
+
+    /// A number that is unique without a store: greater than every other one of this process that
+    /// was made so, and unlikely to be that of an event or of another process of this machine.
+    pub fn unique(now: Wall) -> EventId {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        // As in `next`, with random lower 12 bits.
+        let random = RandomState::new().build_hasher().finish() & 0xfff;
+        let from_time = u64::try_from(now.0).unwrap_or(0) << 12 | random;
+        let next = |last: u64| Some(from_time.max(last + 1));
+        let last =
+            LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
+        EventId(from_time.max(last + 1))
     }
 }
 
@@ -365,6 +380,12 @@ mod tests {
         let connection = Incident::Connection { host, connection: name };
         assert_eq!(metric.to_string(), connection.to_string());
         assert_ne!(metric.key(), connection.key());
+    }
+
+    #[test]
+    fn two_records_of_one_millisecond_had_one_id() {
+        let ids: Vec<EventId> = (0..100).map(|_| EventId::unique(Wall(5_000))).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
     }
 
     #[test]

@@ -6,9 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::{error, info, warn};
@@ -152,24 +151,12 @@ impl Notice {
     }
 
     fn message(&self) -> Message {
-        let time = SystemTime::now();
+        let now = Wall::from(SystemTime::now());
         let text = cut(&self.text, LONGEST_TEXT, Unit::Bytes);
         let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, Unit::Characters));
         let kind = EventKind::Custom { host, text };
-        Event { at: Wall::from(time), level: self.level, kind }.message(new_event(time))
+        Event { at: now, level: self.level, kind }.message(EventId::unique(now))
     }
-}
-
-/// Unique without a store: other processes of this machine make such numbers too.
-fn new_event(time: SystemTime) -> EventId {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    // As in `EventId::next`, with the fraction of the millisecond in the lower 12 bits.
-    let millis = u64::try_from(since.as_millis()).unwrap_or(0) << 12;
-    let from_time = millis | u64::from(since.subsec_nanos() % 1_000_000 / 250);
-    let next = |last: u64| Some(from_time.max(last + 1));
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
-    EventId(from_time.max(last + 1))
 }
 
 impl Notifier {
@@ -439,10 +426,10 @@ mod tests {
 
     #[test]
     fn event_ids_differ_even_at_the_same_moment() {
-        let time = UNIX_EPOCH + Duration::from_micros(1_795_291_928_667_250);
-        let (first, second) = (new_event(time), new_event(time));
+        let time = Wall(1_795_291_928_667);
+        let (first, second) = (EventId::unique(time), EventId::unique(time));
         assert!(first < second);
-        assert!(new_event(SystemTime::now()).0 >> 12 >= 1_795_291_928_667);
+        assert!(EventId::unique(SystemTime::now().into()).0 >> 12 >= 1_795_291_928_667);
     }
 
     #[test]
