@@ -72,3 +72,20 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// An address that cannot be listened on. Displays as `heartbeat.port: UDP :::9099 is in use`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenError {
+    /// The key of the configuration that would have to change.
+    pub key: &'static str,
+    /// What is wrong with the address, and what to do.
+    pub why: String,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.why)
+    }
+}
+
+impl std::error::Error for ListenError {}

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 
-use crate::daemon::{self, Failure};
+use crate::daemon::{self, DaemonError};
 use crate::logger;
 use crate::version;
 
@@ -125,11 +125,11 @@ fn run(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     logger::start();
     Ok(match daemon::run(&config_file(config)) {
         Ok(()) => 0,
-        Err(Failure::Configuration(problems)) => {
+        Err(DaemonError::Configuration(problems)) => {
             complain(&problems);
             CONFIGURATION
         }
-        Err(Failure::Other(why)) => {
+        Err(DaemonError::Other(why)) => {
             complain(&why);
             FAILED
         }

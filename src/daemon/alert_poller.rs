@@ -1,79 +1,87 @@
-//! The Alertmanager that is asked for its alerts, as the configuration in use names it.
+//! The thread that polls an Alertmanager for alerts, as the configuration in use says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use log::error;
-
-use super::service::Rooms;
-use super::{Failure, spawn};
+use super::threads::Threads;
+use super::wiring::{Current, HeartbeatAlerts};
 use crate::backup::alert::Alert;
+use crate::backup::pipeline::Pipelines;
 use crate::backup::poll;
-use crate::config::Config;
+use crate::heartbeat::watch::Watch;
 use crate::store::ChangeSink;
 use crate::thread::{Stop, StopSource};
 use crate::web::settings::Settings;
 
-/// Asks, where there is somebody to ask.
-pub struct Polling {
+/// The thread `poll`, while the configuration has an address to poll.
+pub struct AlertPoller {
+    targets: AlertTargets,
     running: Option<Running>,
-    sink: ChangeSink,
-    /// People were told that there is no answer.
-    told: Arc<AtomicBool>,
+    /// A message said that the Alertmanager does not answer.
+    silence_reported: Arc<AtomicBool>,
+    threads: Threads,
+}
+
+/// Where fetched alerts go.
+#[derive(Clone)]
+pub struct AlertTargets {
+    /// Alerts that count as heartbeats.
+    pub watch: Arc<Watch>,
+    /// Which alerts those are.
+    pub heartbeat_alerts: Arc<Current<HeartbeatAlerts>>,
+    /// Alerts about backups.
+    pub pipelines: Arc<Pipelines>,
+    /// Events about the Alertmanager itself.
+    pub sink: ChangeSink,
 }
 
 struct Running {
-    receiver: (String, std::time::Duration),
-    _stopper: StopSource,
+    /// URL and interval.
+    polled: (String, Duration),
+    _stop_source: StopSource,
 }
 
-impl Polling {
-    /// Begins to ask; `told` says that people were told before the start that there is no answer.
+impl AlertPoller {
+    /// A poller that does not run yet. `silence_reported`: a message before the start said that the
+    /// Alertmanager does not answer.
+    pub fn new(targets: AlertTargets, silence_reported: bool, threads: Threads) -> AlertPoller {
+        let silence_reported = Arc::new(AtomicBool::new(silence_reported));
+        AlertPoller { targets, running: None, silence_reported, threads }
+    }
+
+    /// Starts, stops or restarts the thread as the configuration says.
     ///
     /// # Errors
-    /// When no thread can be started.
-    pub fn start(
-        config: &Config,
-        told: bool,
-        rooms: &Arc<Rooms>,
-        sink: ChangeSink,
-    ) -> Result<Polling, Failure> {
-        let mut polling = Polling { running: None, sink, told: Arc::new(AtomicBool::new(told)) };
-        polling.turn_to(&config.receiver, rooms)?;
-        Ok(polling)
-    }
-
-    /// Asks whom a new configuration names, and how often it says.
-    pub fn follow(&mut self, config: &Config, rooms: &Arc<Rooms>) {
-        if let Err(why) = self.turn_to(&config.receiver, rooms) {
-            error!("{why}");
-        }
-    }
-
-    fn turn_to(&mut self, receiver: &Settings, rooms: &Arc<Rooms>) -> Result<(), Failure> {
+    /// When the thread cannot be started; none runs then.
+    pub fn reconfigure(&mut self, receiver: &Settings) -> Result<(), String> {
         let Some(url) = receiver.poll_url.clone() else {
             self.running = None;
-            if self.told.swap(false, Ordering::Relaxed) {
-                poll::abandon(&self.sink);
+            if self.silence_reported.swap(false, Ordering::Relaxed) {
+                poll::abandon(&self.targets.sink);
             }
             return Ok(());
         };
-        let wanted = (url, receiver.poll_interval);
-        if self.running.as_ref().is_some_and(|running| running.receiver == wanted) {
+        let polled = (url, receiver.poll_interval);
+        if self.running.as_ref().is_some_and(|running| running.polled == polled) {
             return Ok(());
         }
         self.running = None;
-        let (stopper, stop) = Stop::channel();
-        let told = Arc::clone(&self.told);
-        let settings = poll::Settings { url: wanted.0.clone(), interval: wanted.1, told };
-        let (rooms, sink) = (Arc::clone(rooms), Arc::clone(&self.sink));
-        spawn("poll", move || {
-            let names = || rooms.signs().names().to_vec();
-            let beat = |alerts: &[Alert]| rooms.signs().beat(alerts, &rooms.watch);
-            let signs = poll::Signs { names: &names, beat: &beat };
-            poll::poll(&settings, &rooms.pipelines, signs, &sink, &stop);
-        })?;
-        self.running = Some(Running { receiver: wanted, _stopper: stopper });
+        let (stop_source, stop) = Stop::channel();
+        let told = Arc::clone(&self.silence_reported);
+        let settings = poll::Settings { url: polled.0.clone(), interval: polled.1, told };
+        let targets = self.targets.clone();
+        self.threads.spawn("poll", move || targets.poll(&settings, &stop))?;
+        self.running = Some(Running { polled, _stop_source: stop_source });
         Ok(())
+    }
+}
+
+impl AlertTargets {
+    fn poll(&self, settings: &poll::Settings, stop: &Stop) {
+        let names = || self.heartbeat_alerts.get().names().to_vec();
+        let beat = |alerts: &[Alert]| self.heartbeat_alerts.get().ingest(alerts, &self.watch);
+        let signs = poll::Signs { names: &names, beat: &beat };
+        poll::poll(settings, &self.pipelines, signs, &self.sink, stop);
     }
 }

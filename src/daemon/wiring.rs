@@ -1,21 +1,24 @@
-//! What a configuration means to each of the daemon's rooms, and which alerts are signs of life.
+//! From a configuration to what each feature is configured with; and the alerts that count as
+//! heartbeats.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::local_agent;
 use crate::backup::alert::{self, Alert};
 use crate::backup::pipeline;
 use crate::config::Config;
-use crate::heartbeat::fleet::Promise;
-use crate::heartbeat::fleet::Rules;
+use crate::heartbeat::fleet::{Promise, Rules};
 use crate::heartbeat::watch::Watch;
 use crate::notify::courier::Equipment;
 use crate::notify::route::{self, Routes};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use crate::thread::lock;
+use crate::web::Access;
 
-/// What the configuration means to the fleet.
-pub fn rules(config: &Config) -> Rules {
-    let own = local_agent::promise(config);
+/// The rules of the monitor.
+pub fn fleet_rules(config: &Config) -> Rules {
+    let own = local_agent::expectation(config);
     let mut hosts = config.hosts.clone();
     if let Some((host, _)) = &own {
         hosts.entry(host.clone()).or_default();
@@ -26,13 +29,20 @@ pub fn rules(config: &Config) -> Rules {
         threshold_sets: config.threshold_sets.clone(),
         renotify_interval: config.renotify_interval,
         default_channels: config.default_channels.clone(),
-        signs: promises(config),
+        signs: expectations(config),
         own,
     }
 }
 
-/// What the configuration means to the pipelines.
-pub fn pipeline(config: &Config) -> pipeline::Settings {
+/// What the HTTP server asks for and shows.
+pub fn access(config: &Config) -> Access {
+    let receiver = &config.receiver;
+    let identity = receiver.tls.as_ref().map(|tls| Arc::clone(&tls.identity));
+    Access { token: receiver.token.clone(), identity }
+}
+
+/// The settings of the backup pipelines.
+pub fn pipeline_settings(config: &Config) -> pipeline::Settings {
     pipeline::Settings {
         alert_names: config.receiver.alert_names.clone(),
         correlator: config.correlator.clone(),
@@ -41,8 +51,8 @@ pub fn pipeline(config: &Config) -> pipeline::Settings {
     }
 }
 
-/// What the configuration means to the courier.
-pub fn equipment(config: &Config) -> Equipment {
+/// The channels and routes of the courier.
+pub fn notify_settings(config: &Config) -> Equipment {
     let hosts = config.hosts.iter().map(|(name, host)| {
         let channels = host.notification_channels.clone();
         (name.clone(), route::Host { watch: host.watch, channels })
@@ -70,46 +80,49 @@ pub fn equipment(config: &Config) -> Equipment {
 /// How often an Alertmanager that sends repeats an alert that goes on, unless it was told
 /// otherwise (`repeat_interval`); the repeat comes at the next `group_interval` after it.
 const REPEAT: Duration = Duration::from_secs(4 * 3600);
-/// Twice the usual `group_interval`.
-const LEAST_GRACE_SENT: Duration = Duration::from_secs(10 * 60);
-/// An Alertmanager that was restarted knows its alerts again when Prometheus has sent them again.
-const LEAST_GRACE_FETCHED: Duration = Duration::from_secs(5 * 60);
+/// The least grace where alerts are sent: twice the default `group_interval`.
+const MIN_GRACE_SENT: Duration = Duration::from_secs(10 * 60);
+/// The least grace where alerts are polled: an Alertmanager that was restarted knows its alerts again
+/// when Prometheus has sent them again.
+const MIN_GRACE_FETCHED: Duration = Duration::from_secs(5 * 60);
 
-/// What may be expected of each host whose signs of life an Alertmanager passes on: of its
-/// connection `alertmanager` this goes before all else. What the configuration says of that very
-/// host holds, but where alerts are fetched no more often than they are; what it says of all hosts
-/// is meant for those that beat themselves.
-pub fn promises(config: &Config) -> BTreeMap<String, Promise> {
+/// By host, how often an alert may be expected that counts as its heartbeat. It holds for the
+/// connection `alertmanager` of that host. The host's own `interval` and `grace` go first, except that
+/// the interval is not shorter than that of polling; those of the section `heartbeat` are for hosts
+/// that beat themselves and do not count.
+fn expectations(config: &Config) -> BTreeMap<String, Promise> {
     let receiver = &config.receiver;
-    let promise = |name: &String| {
+    let expectation = |name: &String| {
         let host = config.hosts.get(name);
         let own = host.and_then(|host| host.interval);
-        let (interval, least) = match receiver.poll_url {
+        let (interval, min_grace) = match receiver.poll_url {
             Some(_) => {
-                let fetched = receiver.poll_interval;
-                (own.map_or(fetched, |own| own.max(fetched)), LEAST_GRACE_FETCHED)
+                let polled = receiver.poll_interval;
+                (own.map_or(polled, |own| own.max(polled)), MIN_GRACE_FETCHED)
             }
-            None => (own.unwrap_or(REPEAT), LEAST_GRACE_SENT),
+            None => (own.unwrap_or(REPEAT), MIN_GRACE_SENT),
         };
-        let usual = interval.saturating_mul(2).max(least);
-        let grace = host.and_then(|host| host.grace).unwrap_or(usual);
+        let default = interval.saturating_mul(2).max(min_grace);
+        let grace = host.and_then(|host| host.grace).unwrap_or(default);
         (name.clone(), Promise { interval, grace })
     };
-    receiver.heartbeat_alerts.values().map(promise).collect()
+    receiver.heartbeat_alerts.values().map(expectation).collect()
 }
 
-/// By `alertname`, the host whose life it is a sign of.
+/// Alerts that count as heartbeats: a Watchdog that fires proves that its Prometheus and its
+/// Alertmanager are alive.
 #[derive(Debug, Default)]
-pub struct Signs {
+pub struct HeartbeatAlerts {
+    /// By `alertname`, the host that it is a heartbeat of.
     hosts: BTreeMap<String, String>,
     names: Vec<String>,
 }
 
-impl Signs {
-    /// As the configuration has them.
-    pub fn of(config: &Config) -> Signs {
+impl HeartbeatAlerts {
+    /// Those of `receiver.heartbeat_alerts`.
+    pub fn from_config(config: &Config) -> HeartbeatAlerts {
         let receiver = &config.receiver;
-        Signs {
+        HeartbeatAlerts {
             hosts: receiver.heartbeat_alerts.clone(),
             names: receiver.heartbeat_alerts.keys().cloned().collect(),
         }
@@ -120,22 +133,43 @@ impl Signs {
         &self.names
     }
 
-    /// The signs of life in the body of a webhook. A body that is none is told by who reads the
-    /// rest of it.
-    pub fn of_webhook(&self, body: &[u8], watch: &Watch) {
+    /// Passes the heartbeats in the body of a webhook on to the monitor. A malformed body is ignored:
+    /// the pipelines, which read the same body, report it.
+    pub fn ingest_webhook(&self, body: &[u8], watch: &Watch) {
         if self.names.is_empty() {
             return;
         }
         if let Ok(alerts) = alert::relevant(body, &self.names) {
-            self.beat(&alerts, watch);
+            self.ingest(&alerts, watch);
         }
     }
 
-    /// Each of these alerts is a beat of its host.
-    pub fn beat(&self, alerts: &[Alert], watch: &Watch) {
+    /// Passes these alerts on to the monitor, each as a heartbeat of its host.
+    pub fn ingest(&self, alerts: &[Alert], watch: &Watch) {
         for host in alerts.iter().filter_map(|alert| self.hosts.get(&alert.name)) {
             watch.hear_of(host);
         }
+    }
+}
+
+/// The value of the configuration in use: shared by threads, replaced by a reload.
+#[derive(Debug, Default)]
+pub struct Current<T>(Mutex<Arc<T>>);
+
+impl<T> Current<T> {
+    /// With the value of the first configuration.
+    pub fn new(value: T) -> Current<T> {
+        Current(Mutex::new(Arc::new(value)))
+    }
+
+    /// The value at present.
+    pub fn get(&self) -> Arc<T> {
+        Arc::clone(&lock(&self.0))
+    }
+
+    /// Replaces the value; threads that have the old one go on with it.
+    pub fn replace(&self, value: T) {
+        *lock(&self.0) = Arc::new(value);
     }
 }
 
@@ -143,7 +177,7 @@ impl Signs {
 mod tests {
     use super::*;
 
-    fn promised(receiver: &str, host: &str) -> (u64, u64) {
+    fn expected(receiver: &str, host: &str) -> (u64, u64) {
         let text = format!(
             "heartbeat: {{grace: 1s, interval: 1s}}\nhosts: {{prometheus: {{watch: true{host}}}}}\n\
              notification_channels: {{log: {{type: log}}}}\ndefault_notification_channels: [log]\n\
@@ -153,8 +187,8 @@ mod tests {
         let file = directory.path().join("heartbeat.yaml");
         std::fs::write(&file, text).unwrap();
         let config = Config::load(&file).unwrap_or_else(|why| panic!("{why}"));
-        let promise = promises(&config)["prometheus"];
-        (promise.interval.as_secs(), promise.grace.as_secs())
+        let expected = expectations(&config)["prometheus"];
+        (expected.interval.as_secs(), expected.grace.as_secs())
     }
 
     #[test]
@@ -169,7 +203,7 @@ mod tests {
             (fetched, ", interval: 1h", (3_600, 7_200)),
             (fetched, ", grace: 20m", (30, 1_200)),
         ] {
-            assert_eq!(promised(receiver, host), promise, "{receiver} {host}");
+            assert_eq!(expected(receiver, host), promise, "{receiver} {host}");
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use log::{debug, error, info, warn};
 
 pub use super::equipment::Equipment;
@@ -166,6 +166,27 @@ impl Courier {
     pub fn order(&self, order: Order) {
         // The courier outlives everybody who gives orders; at the stop nobody waits for an answer.
         let _ = self.orders.send(Input::Order(order));
+    }
+
+    /// What `inspect` sees of the store and the outbox, as soon as the courier has time, within
+    /// `timeout`.
+    ///
+    /// # Errors
+    /// A sentence: it had no time, or it has ended.
+    pub fn inspect<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        inspect: impl FnOnce(&Store, &Outbox) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (tx, rx) = bounded(1);
+        self.order(Order::Look(Box::new(move |store, outbox| {
+            // Fails when the answer is no longer waited for.
+            let _ = tx.send(inspect(store, outbox));
+        })));
+        rx.recv_timeout(timeout).map_err(|why| match why {
+            RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow".into(),
+            RecvTimeoutError::Disconnected => "hbd is stopping".into(),
+        })
     }
 
     /// How many orders wait.
