@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// Percent-encoded, for one segment of a path or one value of a query (RFC 3986, section 2.3).
 #[derive(Clone, Copy, Debug)]
-pub struct Encoded<'a>(pub &'a str);
+pub struct PercentEncoded<'a>(pub &'a str);
 
-impl Display for Encoded<'_> {
+impl Display for PercentEncoded<'_> {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         for byte in self.0.bytes() {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -108,7 +108,10 @@ mod tests {
 
     #[test]
     fn what_a_url_does_not_take_as_it_is_is_encoded() {
-        assert_eq!(Encoded("a b/\u{fc}~&=%-._9").to_string(), "a%20b%2F%C3%BC~%26%3D%25-._9");
+        assert_eq!(
+            PercentEncoded("a b/\u{fc}~&=%-._9").to_string(),
+            "a%20b%2F%C3%BC~%26%3D%25-._9"
+        );
     }
 
     #[test]

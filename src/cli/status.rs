@@ -1,4 +1,4 @@
-//! `hbd status`: how the hosts and channels of the running daemon are, the worst first.
+//! `hbd status`: a table of the hosts and channels of the running daemon, the worst first.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -6,24 +6,24 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::client::{Client, unreachable};
-use super::terminal::{Color, columns, plain, shortened};
-use super::{FAILED, HELP, say, terminal};
-use crate::address::Encoded;
-use crate::clock::{Wall, words};
+use super::client::{Client, print_unreachable};
+use super::terminal::{ColorChoice, columns, sanitize, truncate_middle};
+use super::{FAILED, HELP, print, terminal};
+use crate::address::PercentEncoded;
+use crate::clock::{Wall, format_duration};
 
-/// As wide as everybody's terminal is.
-const NARROW: usize = 80;
+/// The width of a terminal that does not tell its own.
+const DEFAULT_WIDTH: usize = 80;
 
 #[derive(Debug, Default, PartialEq)]
-struct Wish {
+struct StatusArgs {
     config: Option<PathBuf>,
     url: Option<String>,
     ca_file: Option<PathBuf>,
     host: Option<String>,
     all: bool,
     json: bool,
-    color: Color,
+    color: ColorChoice,
 }
 
 /// Reads the arguments, asks the daemon and prints. Gives the exit code: 0 when all is well, 1 when
@@ -32,110 +32,115 @@ struct Wish {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(wish) = wish(parser)? else { return Ok(say(HELP)) };
-    let client = match Client::wished(&wish.config, &wish.url, &wish.ca_file)? {
+    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
+    let client = match Client::from_args(&args.config, &args.url, &args.ca_file)? {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };
-    let look = Look {
-        width: terminal::width().unwrap_or(NARROW),
-        color: wish.color.wanted(),
-        all: wish.all,
+    let style = Style {
+        width: terminal::width().unwrap_or(DEFAULT_WIDTH),
+        color: args.color.wanted(),
+        all: args.all,
     };
-    let shown = match &wish.host {
-        Some(host) => one(&client, host, wish.json, look),
-        None => everything(&client, wish.json, look),
+    let shown = match &args.host {
+        Some(host) => fetch_host(&client, host, args.json, style),
+        None => fetch_overview(&client, args.json, style),
     };
     Ok(match shown {
         Ok((text, well)) => {
             let _ = io::stdout().write_all(text.as_bytes());
             if well { 0 } else { FAILED }
         }
-        Err(why) => unreachable(&why),
+        Err(why) => print_unreachable(&why),
     })
 }
 
-/// What is asked for; none when it is help.
-fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
-    let mut wish = Wish::default();
+/// None when help is asked for.
+fn parse_args(mut parser: lexopt::Parser) -> Result<Option<StatusArgs>, lexopt::Error> {
+    let mut args = StatusArgs::default();
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
-            Long("url") => wish.url = Some(parser.value()?.string()?),
-            Long("ca-file") => wish.ca_file = Some(parser.value()?.into()),
-            Long("all") => wish.all = true,
-            Long("json") => wish.json = true,
+            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
+            Long("url") => args.url = Some(parser.value()?.string()?),
+            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
+            Long("all") => args.all = true,
+            Long("json") => args.json = true,
             Long("color") => {
-                let word = parser.value()?.string()?;
+                let text = parser.value()?.string()?;
                 let what = "--color must be auto, always or never";
-                wish.color = Color::read(&word).ok_or(what)?;
+                args.color = ColorChoice::parse(&text).ok_or(what)?;
             }
             Long("help") | Short('h') => return Ok(None),
-            Value(host) if wish.host.is_none() => wish.host = Some(host.string()?),
+            Value(host) if args.host.is_none() => args.host = Some(host.string()?),
             other => return Err(other.unexpected()),
         }
     }
-    Ok(Some(wish))
+    Ok(Some(args))
 }
 
-/// The whole picture, and whether all is well.
-fn everything(client: &Client, json: bool, look: Look) -> Result<(String, bool), String> {
-    let (ready, why) = client.ask("/-/ready")?;
+/// All hosts and channels, and whether all is well.
+fn fetch_overview(client: &Client, json: bool, style: Style) -> Result<(String, bool), String> {
+    let (ready, why) = client.get_text("/-/ready")?;
     let hosts = client.get("/api/v1/hosts", &[])?;
     let channels = client.get("/api/v1/channels", &[])?;
-    let trouble = (ready != 200).then(|| terminal::plain(&why));
-    let well = trouble.is_none() && all_well(&hosts, &channels);
+    let failure = (ready != 200).then(|| terminal::sanitize(&why));
+    let well = failure.is_none() && all_well(&hosts, &channels);
     if json {
         let answer = json!({
             "ok": well,
             "daemon": client.base(),
-            "trouble": trouble,
+            "trouble": failure,
             "now": hosts["now"],
             "hosts": hosts["hosts"],
             "channels": channels["channels"],
         });
         return Ok((format!("{answer}\n"), well));
     }
-    Ok((overview(&hosts, &channels, trouble.as_deref(), look), well))
+    Ok((overview(&hosts, &channels, failure.as_deref(), style), well))
 }
 
 /// One host with all that is known of it.
-fn one(client: &Client, name: &str, json: bool, look: Look) -> Result<(String, bool), String> {
-    let host = client.get(&format!("/api/v1/hosts/{}", Encoded(name)), &[])?;
+fn fetch_host(
+    client: &Client,
+    name: &str,
+    json: bool,
+    style: Style,
+) -> Result<(String, bool), String> {
+    let host = client.get(&format!("/api/v1/hosts/{}", PercentEncoded(name)), &[])?;
     let now = crate::clock::Now::read().wall;
     let hosts = json!({ "now": now.to_string(), "hosts": [host] });
     let well = all_well(&hosts, &Json::Null);
-    let text = if json { format!("{host}\n") } else { host_page(&hosts, look) };
+    let text = if json { format!("{host}\n") } else { host_page(&hosts, style) };
     Ok((text, well))
 }
 
-/// How it is drawn.
+/// How the tables are drawn.
 #[derive(Clone, Copy, Debug)]
-struct Look {
-    /// So many columns at most.
+struct Style {
+    /// How many columns a line has at most.
     width: usize,
     /// With colours.
     color: bool,
-    /// Also what is well.
+    /// With hosts that are well.
     all: bool,
 }
 
-/// How bad something is; it sorts the worst last.
+/// How bad something is, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Mood {
-    Well,
+enum Tone {
+    Good,
     Unsure,
     Warning,
     Critical,
 }
 
-impl Mood {
+impl Tone {
     fn name(self) -> &'static str {
         match self {
-            Mood::Well => "ok",
-            Mood::Unsure => "unsure",
-            Mood::Warning => "warning",
-            Mood::Critical => "critical",
+            Tone::Good => "ok",
+            Tone::Unsure => "unsure",
+            Tone::Warning => "warning",
+            Tone::Critical => "critical",
         }
     }
 
@@ -143,56 +148,56 @@ impl Mood {
     fn paint(self, text: &str, color: bool) -> String {
         let code = match self {
             _ if !color => return text.to_owned(),
-            Mood::Well => "32",
-            Mood::Unsure | Mood::Warning => "33",
-            Mood::Critical => "1;31",
+            Tone::Good => "32",
+            Tone::Unsure | Tone::Warning => "33",
+            Tone::Critical => "1;31",
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
 }
 
-/// One host, judged.
-struct Host {
+/// One host, and what is wrong with it.
+struct HostStatus {
     name: String,
     state: String,
     since: String,
     last_seen: String,
-    mood: Mood,
-    alerts: Vec<(Mood, String)>,
+    tone: Tone,
+    alerts: Vec<(Tone, String)>,
 }
 
-/// Whether there is nothing that somebody should look at.
+/// Whether nothing needs attention.
 fn all_well(hosts: &Json, channels: &Json) -> bool {
-    judged(hosts).iter().all(|host| host.mood == Mood::Well)
-        && list(channels, "channels").all(|channel| word(channel, "state") == "works")
+    hosts_by_tone(hosts).iter().all(|host| host.tone == Tone::Good)
+        && items(channels, "channels").all(|channel| field(channel, "state") == "works")
 }
 
 /// All hosts that are not well, or all, with their alerts; then the channels.
-fn overview(hosts: &Json, channels: &Json, trouble: Option<&str>, look: Look) -> String {
-    let judged = judged(hosts);
-    let ill = judged.iter().filter(|host| host.mood != Mood::Well).count();
-    let alerts: usize = judged.iter().map(|host| host.alerts.len()).sum();
-    let failing = list(channels, "channels").filter(|one| word(one, "state") != "works").count();
-    let worst = judged.iter().map(|host| host.mood).max().unwrap_or(Mood::Well);
-    let worst = if trouble.is_some() || failing > 0 { Mood::Critical } else { worst };
-    let head = headline(judged.len(), ill, alerts, failing);
-    let mut text = worst.paint(&shortened(&head, look.width), look.color) + "\n";
-    if let Some(why) = trouble {
-        let line = shortened(&format!("hbd itself: {why}"), look.width);
-        text.push_str(&format!("{}\n", Mood::Critical.paint(&line, look.color)));
+fn overview(hosts: &Json, channels: &Json, failure: Option<&str>, style: Style) -> String {
+    let sorted = hosts_by_tone(hosts);
+    let not_well = sorted.iter().filter(|host| host.tone != Tone::Good).count();
+    let alerts: usize = sorted.iter().map(|host| host.alerts.len()).sum();
+    let failing = items(channels, "channels").filter(|one| field(one, "state") != "works").count();
+    let worst = sorted.iter().map(|host| host.tone).max().unwrap_or(Tone::Good);
+    let worst = if failure.is_some() || failing > 0 { Tone::Critical } else { worst };
+    let head = headline(sorted.len(), not_well, alerts, failing);
+    let mut text = worst.paint(&truncate_middle(&head, style.width), style.color) + "\n";
+    if let Some(why) = failure {
+        let line = truncate_middle(&format!("hbd itself: {why}"), style.width);
+        text.push_str(&format!("{}\n", Tone::Critical.paint(&line, style.color)));
     }
-    let shown: Vec<&Host> =
-        judged.iter().filter(|host| look.all || host.mood != Mood::Well).collect();
+    let shown: Vec<&HostStatus> =
+        sorted.iter().filter(|host| style.all || host.tone != Tone::Good).collect();
     if !shown.is_empty() {
         text.push('\n');
-        text.push_str(&host_table(&shown, look));
+        text.push_str(&host_table(&shown, style));
     }
-    let well = judged.len() - ill;
-    if well > 0 && !look.all && ill > 0 {
+    let well = sorted.len() - not_well;
+    if well > 0 && !style.all && not_well > 0 {
         let verb = if well == 1 { "is" } else { "are" };
         text.push_str(&format!("{} {verb} well (--all shows them)\n", counted(well, "host")));
     }
-    let channels = channel_table(channels, look);
+    let channels = channel_table(channels, style);
     if !channels.is_empty() {
         text.push('\n');
         text.push_str(&channels);
@@ -201,41 +206,46 @@ fn overview(hosts: &Json, channels: &Json, trouble: Option<&str>, look: Look) ->
 }
 
 /// The only host of a list, with its connections and metrics.
-fn host_page(hosts: &Json, look: Look) -> String {
-    let judged = judged(hosts);
-    let mut text = host_table(&judged.iter().collect::<Vec<_>>(), look);
+fn host_page(hosts: &Json, style: Style) -> String {
+    let sorted = hosts_by_tone(hosts);
+    let mut text = host_table(&sorted.iter().collect::<Vec<_>>(), style);
     let now = time(hosts, "now");
-    let Some(host) = list(hosts, "hosts").next() else { return text };
-    let rows = list(host, "connections").map(|one| {
-        let mood = connection_mood(&word(one, "state"));
+    let Some(host) = items(hosts, "hosts").next() else { return text };
+    let rows = items(host, "connections").map(|one| {
+        let tone = connection_tone(&field(one, "state"));
         let interval = one["interval"].as_f64().unwrap_or(0.0);
-        let interval = words(std::time::Duration::try_from_secs_f64(interval).unwrap_or_default());
-        let cells = [word(one, "name"), word(one, "state"), age(one, "last_seen", now)];
-        (cells.into_iter().chain([interval, word(one, "address")]).collect(), mood, Vec::new())
+        let interval =
+            format_duration(std::time::Duration::try_from_secs_f64(interval).unwrap_or_default());
+        let cells = [field(one, "name"), field(one, "state"), age(one, "last_seen", now)];
+        (cells.into_iter().chain([interval, field(one, "address")]).collect(), tone, Vec::new())
     });
     let names = ["CONNECTION", "STATE", "LAST SEEN", "INTERVAL", "ADDRESS"];
-    text.push_str(&section(&names, 1, rows.collect(), look));
-    let rows = list(host, "metrics").map(|one| {
-        let level = word(one, "level");
+    text.push_str(&section(&names, 1, rows.collect(), style));
+    let rows = items(host, "metrics").map(|one| {
+        let level = field(one, "level");
         let value = one["value"].to_string();
-        let cells = vec![word(one, "path"), level.to_uppercase(), value, word(one, "limit")];
-        (cells, metric_mood(&level), Vec::new())
+        let cells = vec![field(one, "path"), level.to_uppercase(), value, field(one, "limit")];
+        (cells, metric_tone(&level), Vec::new())
     });
-    text.push_str(&section(&["METRIC", "LEVEL", "VALUE", "LIMIT"], 1, rows.collect(), look));
+    text.push_str(&section(&["METRIC", "LEVEL", "VALUE", "LIMIT"], 1, rows.collect(), style));
     text
 }
 
-fn section(names: &[&str], painted: usize, rows: Vec<Row>, look: Look) -> String {
-    if rows.is_empty() { String::new() } else { format!("\n{}", table(names, painted, rows, look)) }
+fn section(names: &[&str], painted: usize, rows: Vec<TableRow>, style: Style) -> String {
+    if rows.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", table(names, painted, rows, style))
+    }
 }
 
-fn headline(hosts: usize, ill: usize, alerts: usize, failing: usize) -> String {
+fn headline(hosts: usize, not_well: usize, alerts: usize, failing: usize) -> String {
     let mut parts = Vec::new();
-    match (hosts, ill) {
+    match (hosts, not_well) {
         (0, _) => parts.push("no hosts yet".to_owned()),
         (_, 0) => parts.push(format!("{}, all well", counted(hosts, "host"))),
         (_, 1) => parts.push(format!("1 of {} is not well", counted(hosts, "host"))),
-        _ => parts.push(format!("{ill} of {} are not well", counted(hosts, "host"))),
+        _ => parts.push(format!("{not_well} of {} are not well", counted(hosts, "host"))),
     }
     if alerts > 0 {
         parts.push(counted(alerts, "alert"));
@@ -251,49 +261,50 @@ fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
-fn host_table(hosts: &[&Host], look: Look) -> String {
+fn host_table(hosts: &[&HostStatus], style: Style) -> String {
     let rows = hosts.iter().map(|host| {
         let cells = [&host.name, &host.state, &host.since, &host.last_seen];
-        (cells.into_iter().cloned().collect(), host.mood, host.alerts.clone())
+        (cells.into_iter().cloned().collect(), host.tone, host.alerts.clone())
     });
-    table(&["HOST", "STATE", "SINCE", "LAST SEEN"], 1, rows.collect(), look)
+    table(&["HOST", "STATE", "SINCE", "LAST SEEN"], 1, rows.collect(), style)
 }
 
-fn channel_table(channels: &Json, look: Look) -> String {
+fn channel_table(channels: &Json, style: Style) -> String {
     let now = time(channels, "now");
-    let rows: Vec<Row> = list(channels, "channels")
+    let rows: Vec<TableRow> = items(channels, "channels")
         .map(|one| {
-            let state = word(one, "state");
-            let mood = if state == "works" { Mood::Well } else { Mood::Critical };
+            let state = field(one, "state");
+            let tone = if state == "works" { Tone::Good } else { Tone::Critical };
             let oldest = one["oldest_age_seconds"].as_f64();
-            let oldest =
-                oldest.and_then(|age| std::time::Duration::try_from_secs_f64(age).ok()).map(words);
+            let oldest = oldest
+                .and_then(|age| std::time::Duration::try_from_secs_f64(age).ok())
+                .map(format_duration);
             let cells = vec![
-                word(one, "name"),
-                word(one, "type"),
+                field(one, "name"),
+                field(one, "type"),
                 state,
                 one["waiting"].as_u64().unwrap_or(0).to_string(),
                 oldest.unwrap_or_default(),
                 age(one, "last_success", now),
             ];
-            let why = word(&one["last_failure"], "why");
-            let below = mood != Mood::Well && !why.is_empty();
-            (cells, mood, if below { vec![(mood, why)] } else { Vec::new() })
+            let why = field(&one["last_failure"], "why");
+            let below = tone != Tone::Good && !why.is_empty();
+            (cells, tone, if below { vec![(tone, why)] } else { Vec::new() })
         })
         .collect();
     if rows.is_empty() {
         return String::new();
     }
     let names = ["CHANNEL", "TYPE", "STATE", "WAITING", "OLDEST", "LAST SUCCESS"];
-    table(&names, 2, rows, look)
+    table(&names, 2, rows, style)
 }
 
 /// Cells, how it is, and lines that go below.
-type Row = (Vec<String>, Mood, Vec<(Mood, String)>);
+type TableRow = (Vec<String>, Tone, Vec<(Tone, String)>);
 
 /// Two blanks between columns; the first gives way when there is too little room. The column
 /// `painted` has the colour of the row.
-fn table(names: &[&str], painted: usize, rows: Vec<Row>, look: Look) -> String {
+fn table(names: &[&str], painted: usize, rows: Vec<TableRow>, style: Style) -> String {
     const GAP: usize = 2;
     let widest = |column: usize| {
         let cells = rows.iter().map(|(cells, ..)| columns(&cells[column]));
@@ -301,15 +312,15 @@ fn table(names: &[&str], painted: usize, rows: Vec<Row>, look: Look) -> String {
     };
     let mut widths: Vec<usize> = (0..names.len()).map(widest).collect();
     let rest: usize = widths[1..].iter().map(|width| width + GAP).sum();
-    widths[0] = widths[0].min(look.width.saturating_sub(rest).max(columns(names[0])));
-    let line = |cells: &[String], mood: Option<Mood>| {
+    widths[0] = widths[0].min(style.width.saturating_sub(rest).max(columns(names[0])));
+    let line = |cells: &[String], tone: Option<Tone>| {
         let mut text = String::new();
         for (column, cell) in cells.iter().enumerate() {
-            let cell = shortened(cell, widths[column]);
+            let cell = truncate_middle(cell, widths[column]);
             let last = column + 1 == cells.len();
             let fill = if last { 0 } else { widths[column] - columns(&cell) + GAP };
-            match mood.filter(|_| column == painted) {
-                Some(mood) => text.push_str(&mood.paint(&cell, look.color)),
+            match tone.filter(|_| column == painted) {
+                Some(tone) => text.push_str(&tone.paint(&cell, style.color)),
                 None => text.push_str(&cell),
             }
             text.push_str(&" ".repeat(fill));
@@ -318,89 +329,92 @@ fn table(names: &[&str], painted: usize, rows: Vec<Row>, look: Look) -> String {
     };
     let head: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut text = line(&head, None);
-    for (cells, mood, below) in &rows {
-        text.push_str(&line(cells, Some(*mood)));
-        for (mood, what) in below {
-            let what = shortened(&format!("  {what}"), look.width);
-            text.push_str(&format!("{}\n", mood.paint(&what, look.color)));
+    for (cells, tone, below) in &rows {
+        text.push_str(&line(cells, Some(*tone)));
+        for (tone, what) in below {
+            let what = truncate_middle(&format!("  {what}"), style.width);
+            text.push_str(&format!("{}\n", tone.paint(&what, style.color)));
         }
     }
     text
 }
 
 /// All hosts, the worst first, and by name.
-fn judged(hosts: &Json) -> Vec<Host> {
+fn hosts_by_tone(hosts: &Json) -> Vec<HostStatus> {
     let now = time(hosts, "now");
-    let mut judged: Vec<Host> = list(hosts, "hosts").map(|host| judge(host, now)).collect();
-    judged.sort_by(|a, b| b.mood.cmp(&a.mood).then_with(|| a.name.cmp(&b.name)));
-    judged
+    let mut sorted: Vec<HostStatus> = items(hosts, "hosts").map(|host| assess(host, now)).collect();
+    sorted.sort_by(|a, b| b.tone.cmp(&a.tone).then_with(|| a.name.cmp(&b.name)));
+    sorted
 }
 
-fn judge(host: &Json, now: Option<Wall>) -> Host {
+fn assess(host: &Json, now: Option<Wall>) -> HostStatus {
     let watch = host["watch"].as_bool().unwrap_or(false);
-    let state = word(host, "state");
+    let state = field(host, "state");
     let mut alerts = Vec::new();
     // Nobody has asked to be told of the silence of a host that is not watched.
-    for connection in list(host, "connections").filter(|_| watch) {
-        let (name, how) = (word(connection, "name"), word(connection, "state"));
-        let mood = match (how.as_str(), state.as_str()) {
-            ("OVERDUE", "OVERDUE") => Mood::Critical,
-            ("OVERDUE" | "SHUTDOWN", _) => Mood::Warning,
+    for connection in items(host, "connections").filter(|_| watch) {
+        let (name, how) = (field(connection, "name"), field(connection, "state"));
+        let tone = match (how.as_str(), state.as_str()) {
+            ("OVERDUE", "OVERDUE") => Tone::Critical,
+            ("OVERDUE" | "SHUTDOWN", _) => Tone::Warning,
             _ => continue,
         };
         let seen = age(connection, "last_seen", now);
-        alerts.push((mood, format!("{name} {}, last seen {seen} ago", how.to_lowercase())));
+        alerts.push((tone, format!("{name} {}, last seen {seen} ago", how.to_lowercase())));
     }
-    for metric in list(host, "metrics") {
-        let mood = metric_mood(&word(metric, "level"));
-        if mood == Mood::Well {
+    for metric in items(host, "metrics") {
+        let tone = metric_tone(&field(metric, "level"));
+        if tone == Tone::Good {
             continue;
         }
-        let (path, value, limit) = (word(metric, "path"), &metric["value"], word(metric, "limit"));
+        let (path, value, limit) =
+            (field(metric, "path"), &metric["value"], field(metric, "limit"));
         let since = age(metric, "since", now);
-        alerts.push((mood, format!("{path} = {value} (threshold: {limit}) for {since}")));
+        alerts.push((tone, format!("{path} = {value} (threshold: {limit}) for {since}")));
     }
     if state == "NEW" && watch {
-        alerts.push((Mood::Unsure, "was never heard".into()));
+        alerts.push((Tone::Unsure, "was never heard".into()));
     }
-    for (mood, what) in &mut alerts {
-        *what = format!("{}: {what}", mood.name());
+    for (tone, what) in &mut alerts {
+        *what = format!("{}: {what}", tone.name());
     }
-    alerts.sort_by_key(|(mood, _)| std::cmp::Reverse(*mood));
-    let seen = list(host, "connections").filter_map(|one| time(one, "last_seen")).max();
-    Host {
-        name: word(host, "name"),
+    alerts.sort_by_key(|(tone, _)| std::cmp::Reverse(*tone));
+    let seen = items(host, "connections").filter_map(|one| time(one, "last_seen")).max();
+    HostStatus {
+        name: field(host, "name"),
         since: age(host, "since", now),
-        last_seen: now.zip(seen).map_or(String::new(), |(now, seen)| words(now.since(seen))),
-        mood: alerts.iter().map(|(mood, _)| *mood).max().unwrap_or(Mood::Well),
+        last_seen: now
+            .zip(seen)
+            .map_or(String::new(), |(now, seen)| format_duration(now.since(seen))),
+        tone: alerts.iter().map(|(tone, _)| *tone).max().unwrap_or(Tone::Good),
         state,
         alerts,
     }
 }
 
-fn metric_mood(level: &str) -> Mood {
+fn metric_tone(level: &str) -> Tone {
     match level {
-        "critical" => Mood::Critical,
-        "warning" => Mood::Warning,
-        _ => Mood::Well,
+        "critical" => Tone::Critical,
+        "warning" => Tone::Warning,
+        _ => Tone::Good,
     }
 }
 
-fn connection_mood(state: &str) -> Mood {
+fn connection_tone(state: &str) -> Tone {
     match state {
-        "OVERDUE" => Mood::Critical,
-        "SHUTDOWN" => Mood::Warning,
-        "NEW" => Mood::Unsure,
-        _ => Mood::Well,
+        "OVERDUE" => Tone::Critical,
+        "SHUTDOWN" => Tone::Warning,
+        "NEW" => Tone::Unsure,
+        _ => Tone::Good,
     }
 }
 
-fn list<'a>(of: &'a Json, name: &str) -> impl Iterator<Item = &'a Json> {
+fn items<'a>(of: &'a Json, name: &str) -> impl Iterator<Item = &'a Json> {
     of[name].as_array().into_iter().flatten()
 }
 
-fn word(of: &Json, name: &str) -> String {
-    of[name].as_str().map_or_else(String::new, plain)
+fn field(of: &Json, name: &str) -> String {
+    of[name].as_str().map_or_else(String::new, sanitize)
 }
 
 fn time(of: &Json, name: &str) -> Option<Wall> {
@@ -409,38 +423,38 @@ fn time(of: &Json, name: &str) -> Option<Wall> {
 
 /// How long ago it was; empty when that is not known.
 fn age(of: &Json, name: &str, now: Option<Wall>) -> String {
-    now.zip(time(of, name)).map_or(String::new(), |(now, then)| words(now.since(then)))
+    now.zip(time(of, name)).map_or(String::new(), |(now, then)| format_duration(now.since(then)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Result<Option<Wish>, String> {
-        wish(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
+    fn parsed(arguments: &[&str]) -> Result<Option<StatusArgs>, String> {
+        parse_args(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
     }
 
     #[test]
     fn arguments_are_read() {
-        assert_eq!(parsed(&[]).unwrap().unwrap(), Wish::default());
-        let wish = Wish {
+        assert_eq!(parsed(&[]).unwrap().unwrap(), StatusArgs::default());
+        let args = StatusArgs {
             host: Some("web1".into()),
             url: Some("https://x".into()),
             ca_file: Some("ca.pem".into()),
             all: true,
             json: true,
-            color: Color::Never,
-            ..Wish::default()
+            color: ColorChoice::Never,
+            ..StatusArgs::default()
         };
         let words =
             ["web1", "--url=https://x", "--ca-file", "ca.pem", "--all", "--json", "--color=never"];
-        assert_eq!(parsed(&words).unwrap().unwrap(), wish);
+        assert_eq!(parsed(&words).unwrap().unwrap(), args);
         for wrong in [&["a", "b"][..], &["--color", "red"], &["--limit", "3"]] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }
 
-    const LOOK: Look = Look { width: 80, color: false, all: false };
+    const STYLE: Style = Style { width: 80, color: false, all: false };
     const NOW: &str = "2026-11-21T20:12:08.000Z";
 
     fn host(name: &str, state: &str, metrics: Json) -> Json {
@@ -483,7 +497,7 @@ mod tests {
         let channels = vec![channel("oncall", "failing"), channel("ops", "works")];
         let (hosts, channels) = pictures(all, channels);
         assert_eq!(
-            overview(&hosts, &channels, None, LOOK),
+            overview(&hosts, &channels, None, STYLE),
             "\
 4 of 5 hosts are not well, 4 alerts, 1 channel fails
 
@@ -511,13 +525,13 @@ ops      signal  works    3        1 min 5 s  1 min
     #[test]
     fn when_all_is_well_little_is_said() {
         let (hosts, channels) = pictures(vec![host("web1", "UP", json!([]))], Vec::new());
-        assert_eq!(overview(&hosts, &channels, None, LOOK), "1 host, all well\n");
+        assert_eq!(overview(&hosts, &channels, None, STYLE), "1 host, all well\n");
         assert!(all_well(&hosts, &channels));
-        let all = overview(&hosts, &channels, None, Look { all: true, ..LOOK });
+        let all = overview(&hosts, &channels, None, Style { all: true, ..STYLE });
         assert!(all.contains("web1  UP"), "{all}");
-        let ill = overview(&hosts, &channels, Some("the disk is full"), LOOK);
-        assert!(ill.contains("\nhbd itself: the disk is full\n"), "{ill}");
-        assert_eq!(overview(&Json::Null, &Json::Null, None, LOOK), "no hosts yet\n");
+        let told = overview(&hosts, &channels, Some("the disk is full"), STYLE);
+        assert!(told.contains("\nhbd itself: the disk is full\n"), "{told}");
+        assert_eq!(overview(&Json::Null, &Json::Null, None, STYLE), "no hosts yet\n");
     }
 
     #[test]
@@ -535,14 +549,14 @@ ops      signal  works    3        1 min 5 s  1 min
         let (hosts, channels) =
             pictures(vec![host(&long, "OVERDUE", metrics)], vec![channel(&long, "refused")]);
         for text in
-            [overview(&hosts, &channels, Some(&plain(&long)), LOOK), host_page(&hosts, LOOK)]
+            [overview(&hosts, &channels, Some(&sanitize(&long)), STYLE), host_page(&hosts, STYLE)]
         {
             assert!(!text.contains('\u{1b}'), "{text}");
             for line in text.lines() {
                 assert!(columns(line) <= 80, "{} columns: {line}", columns(line));
             }
         }
-        let colored = overview(&hosts, &channels, None, Look { color: true, ..LOOK });
+        let colored = overview(&hosts, &channels, None, Style { color: true, ..STYLE });
         assert!(colored.contains("\u{1b}[1;31mOVERDUE\u{1b}[0m"), "{colored}");
     }
 
@@ -552,7 +566,7 @@ ops      signal  works    3        1 min 5 s  1 min
             "since": null, "limit": null}]);
         let (hosts, _) = pictures(vec![host("web1", "UP", metrics)], Vec::new());
         assert_eq!(
-            host_page(&hosts, LOOK),
+            host_page(&hosts, STYLE),
             "\
 HOST  STATE  SINCE      LAST SEEN
 web1  UP     3 h 5 min  2 s

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::load_context::LoadContext;
 use super::suggestion;
 use super::yaml::{Entry, Kind, Node, Value};
-use crate::clock::words;
+use crate::clock::format_duration;
 use crate::duration;
 use crate::problem::Severity;
 
@@ -235,8 +235,8 @@ impl<'a> Section<'a> {
         if range.contains(&duration) {
             return Some(duration);
         }
-        let (from, to) = (words(*range.start()), words(*range.end()));
-        self.refuse(key, format!("must be from {from} to {to}, not {}", words(duration)))
+        let (from, to) = (format_duration(*range.start()), format_duration(*range.end()));
+        self.refuse(key, format!("must be from {from} to {to}, not {}", format_duration(duration)))
     }
 
     /// One of several words.
