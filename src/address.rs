@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Percent-encoded, for one segment of a path or one value of a query (RFC 3986, section 2.3).
+/// Displays a text percent-encoded, for one segment of a path or one value of a query (RFC 3986, section 2.3).
 #[derive(Clone, Copy, Debug)]
 pub struct PercentEncoded<'a>(pub &'a str);
 
@@ -59,7 +59,7 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// Reads one; without a scheme it is `https`. The error says what is wanted.
+    /// Parses one; without a scheme it is `https`. The error says what is expected.
     pub fn parse(text: &str) -> Result<BaseUrl, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
         let secure = match scheme {
@@ -85,7 +85,7 @@ impl BaseUrl {
         Ok(BaseUrl { text: format!("{scheme}://{rest}"), host: host.to_owned(), secure })
     }
 
-    /// Whether what is sent there goes over a network in clear.
+    /// Whether requests to it are not encrypted on a network.
     pub fn in_clear(&self) -> bool {
         !self.secure && !is_loopback(&self.host)
     }

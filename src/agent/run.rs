@@ -56,7 +56,7 @@ pub fn run(
     let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
     let keepsake = Keepsake::open(directory);
     let mut agent = Agent::new(&settings, collect(&settings), &ear.waker(), keepsake)?;
-    systemd::tell("READY=1");
+    systemd::notify("READY=1");
     slim::give_back();
     while agent.run(&mut ear, &signals)? == Wish::Reload {
         match load(overrides) {
@@ -151,7 +151,7 @@ impl Agent {
             gatherer: collect.map(|collect| Gatherer::start(collect, waker.clone())).transpose()?,
             look: now.mono,
             interval: settings.interval,
-            watchdog: systemd::Watchdog::wanted(now.mono),
+            watchdog: systemd::Watchdog::from_environment(now.mono),
             keepsake,
         })
     }

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Ok(Command::Send(errand)) => return send(*errand),
         Ok(Command::Exec(job)) => return exec(*job),
         Ok(Command::Metrics(directory)) => {
-            logger::start_by("HBC_LOG");
+            logger::start_with("HBC_LOG");
             print(&show::metrics(directory));
         }
         Err(why) => return complain(USAGE, &why),
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(overrides: &Overrides) -> ExitCode {
-    logger::start_by("HBC_LOG");
+    logger::start_with("HBC_LOG");
     match run::run(overrides, &|settings| Some(gather::of_this_machine(settings))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(problems)) => {

@@ -107,14 +107,14 @@ pub fn run(config_file: &Path) -> Result<(), DaemonError> {
         warn!("{problem}");
     }
     let mut daemon = Daemon::start(config)?;
-    systemd::tell("READY=1");
+    systemd::notify("READY=1");
     for signal in signals.forever() {
         if signal == SIGHUP {
             daemon.reload();
             continue;
         }
         info!("stopping");
-        systemd::tell("STOPPING=1");
+        systemd::notify("STOPPING=1");
         break;
     }
     if daemon.stop() {
@@ -278,14 +278,14 @@ impl Daemon {
 
     /// Applies what the configuration file says now, or nothing of it.
     fn reload(&mut self) {
-        systemd::reloading();
+        systemd::notify_reloading();
         let requests = self.services.reloads.drain();
         let result = self.try_reload();
         for request in requests {
             // Fails when the request no longer waits.
             let _ = request.try_send(result.clone());
         }
-        systemd::tell("READY=1");
+        systemd::notify("READY=1");
     }
 
     fn try_reload(&mut self) -> Reloaded {

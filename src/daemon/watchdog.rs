@@ -35,7 +35,7 @@ pub struct Progress {
 /// # Errors
 /// When no thread can be started.
 pub fn start(mut check: ThreadCheck, threads: &Threads, stop: &Stop) -> Result<(), String> {
-    let Some(timeout) = systemd::watchdog() else { return Ok(()) };
+    let Some(timeout) = systemd::watchdog_interval() else { return Ok(()) };
     let interval = (timeout / 4).clamp(MIN_INTERVAL, MAX_INTERVAL);
     info!("systemd is told every {interval:?} that all threads do their work");
     let stop = stop.clone();
@@ -44,7 +44,7 @@ pub fn start(mut check: ThreadCheck, threads: &Threads, stop: &Stop) -> Result<(
         loop {
             match check.run(interval) {
                 Ok(()) => {
-                    systemd::tell("WATCHDOG=1");
+                    systemd::notify("WATCHDOG=1");
                     failed = 0;
                 }
                 Err(who) => {

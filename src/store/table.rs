@@ -2,7 +2,7 @@
 
 use redb::TableDefinition;
 
-/// A table of the store; its name on disk is in [`Table::definition`].
+/// A table of the store; its name on disk is in `Table::definition`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
     /// When the daemon was last alive, and the last event number.

@@ -273,7 +273,7 @@ pub struct UptimeSample {
     /// Its name.
     pub host: Arc<str>,
     /// It was never heard or has said goodbye: while that is so, nobody misses it.
-    pub apart: bool,
+    pub not_expected: bool,
     /// For how long all was well.
     pub up: Duration,
     /// For how long it was up, but a connection was overdue or a metric beyond its limit.

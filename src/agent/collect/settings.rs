@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config_file::{Names, Section};
+use crate::config_file::{NameSet, Section};
 
 /// Interfaces that come and go with containers and virtual machines, or carry nothing to the
 /// outside: each would be a metric that vanishes again.
@@ -107,7 +107,7 @@ impl Settings {
     /// Reads what is left out, besides what always is.
     pub fn read(section: &mut Section) -> Settings {
         let mut settings = Settings::default();
-        let names: Names = Monitor::ALL.iter().map(|monitor| monitor.name().to_owned()).collect();
+        let names: NameSet = Monitor::ALL.iter().map(|monitor| monitor.name().to_owned()).collect();
         let without = section.names("without", "monitor", &names).unwrap_or_default();
         settings.without = without.iter().filter_map(|name| Monitor::named(name)).collect();
         let more = |key, section: &mut Section| section.texts(key).unwrap_or_default();
