@@ -199,7 +199,7 @@ fn wait(stop: RawFd, ends: impl Iterator<Item = (RawFd, libc::c_short)>) -> bool
     let mut watched: Vec<libc::pollfd> =
         ends.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 }).collect();
     let count = watched.len() as libc::nfds_t;
-    // SAFETY: the pointer is to so many of them, and the descriptors are open.
+    // SAFETY: the pointer is to `count` of them, and the descriptors are open.
     let ready = unsafe { libc::poll(watched.as_mut_ptr(), count, -1) };
     // After a signal everything is tried once more.
     ready < 0 || watched[0].revents == 0

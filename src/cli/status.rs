@@ -351,7 +351,7 @@ fn assess(host: &Json, now: Option<Wall>) -> HostStatus {
     let watch = host["watch"].as_bool().unwrap_or(false);
     let state = field(host, "state");
     let mut alerts = Vec::new();
-    // Nobody has asked to be told of the silence of a host that is not watched.
+    // The silence of a host that is not watched is no problem.
     for connection in items(host, "connections").filter(|_| watch) {
         let (name, how) = (field(connection, "name"), field(connection, "state"));
         let tone = match (how.as_str(), state.as_str()) {

@@ -39,7 +39,7 @@ const MAX_PENDING_HISTORY: usize = 10_000;
 /// Another daemon holds the lock of the state directory.
 #[derive(Debug)]
 pub struct LockError {
-    /// A sentence that names the directory and who holds it.
+    /// A sentence that names the directory and the process that holds it.
     pub why: String,
 }
 
@@ -468,7 +468,7 @@ mod tests {
     fn what_a_refusing_disk_did_not_take_is_written_when_it_heals() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
-        // A file where the directory should be: nobody, not even root, can write below it.
+        // A file where the directory should be: not even root can write below it.
         fs::write(&state, "").unwrap();
         let (mut store, opened) = Store::open(&state, at(0)).unwrap();
         assert!(matches!(opened, OpenResult::Failed { .. }));
@@ -488,7 +488,7 @@ mod tests {
         store.write(Write::put(Table::Hosts, "web1", &1));
         store.commit(at(1));
         drop(store);
-        // A directory where the lock should be: nobody, not even root, can open it for writing.
+        // A directory where the lock should be: not even root can open it for writing.
         let lock = directory.path().join(LOCK_NAME);
         fs::remove_file(&lock).unwrap();
         fs::create_dir(&lock).unwrap();
