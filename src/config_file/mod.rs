@@ -1,7 +1,7 @@
 //! Configuration files: YAML with the line of every node, read section by section. All problems are
 //! reported at once, with suggestions for misspelled names.
 //!
-//! [`file`] loads one; the features read their keys with [`section`].
+//! [`mod@file`] loads one; the features read their keys with [`section`].
 
 pub mod file;
 mod load_context;

@@ -45,12 +45,12 @@ pub struct Node {
     /// From 1; none where it is not known: use that of the nearest ancestor.
     pub line: Option<usize>,
     /// What it is.
-    pub value: Value,
+    pub value: NodeValue,
 }
 
 /// The value of a node.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum NodeValue {
     /// A scalar, as written, without its quotes.
     Scalar { text: String, kind: ScalarKind },
     /// A list.
@@ -92,11 +92,11 @@ pub fn parse(text: &str) -> Result<Node, YamlError> {
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .map_err(error)?;
     let mut root = match shape {
-        Value::Scalar { kind: ScalarKind::Null, .. } => {
-            return Ok(Node::from(Value::Map(Vec::new())));
+        NodeValue::Scalar { kind: ScalarKind::Null, .. } => {
+            return Ok(Node::from(NodeValue::Map(Vec::new())));
         }
-        Value::Map(_) => Node::from(shape),
-        Value::Scalar { .. } | Value::List(_) => {
+        NodeValue::Map(_) => Node::from(shape),
+        NodeValue::Scalar { .. } | NodeValue::List(_) => {
             let what = "must be a map: lines of \"key: value\"";
             return Err(YamlError { line: Some(1), what: what.into() });
         }
@@ -110,8 +110,8 @@ pub fn parse(text: &str) -> Result<Node, YamlError> {
     Ok(root)
 }
 
-impl From<Value> for Node {
-    fn from(value: Value) -> Node {
+impl From<NodeValue> for Node {
+    fn from(value: NodeValue) -> Node {
         Node { line: None, value }
     }
 }
@@ -130,9 +130,9 @@ impl ShapePass<'_> {
 }
 
 impl<'de> DeserializeSeed<'de> for ShapePass<'_> {
-    type Value = Value;
+    type Value = NodeValue;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<NodeValue, D::Error> {
         self.nodes.set(self.nodes.get() + 1);
         if self.depth > MAX_DEPTH {
             return Err(D::Error::custom("is nested too deeply"));
@@ -145,71 +145,71 @@ impl<'de> DeserializeSeed<'de> for ShapePass<'_> {
 }
 
 /// A scalar that is not text has YAML's own spelling until the scan finds how it is written.
-fn leaf<E>(kind: ScalarKind, text: impl ToString) -> Result<Value, E> {
-    Ok(Value::Scalar { text: text.to_string(), kind })
+fn leaf<E>(kind: ScalarKind, text: impl ToString) -> Result<NodeValue, E> {
+    Ok(NodeValue::Scalar { text: text.to_string(), kind })
 }
 
 impl<'de> Visitor<'de> for ShapePass<'_> {
-    type Value = Value;
+    type Value = NodeValue;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("YAML")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
+    fn visit_unit<E>(self) -> Result<NodeValue, E> {
         leaf(ScalarKind::Null, "")
     }
 
-    fn visit_none<E>(self) -> Result<Value, E> {
+    fn visit_none<E>(self) -> Result<NodeValue, E> {
         leaf(ScalarKind::Null, "")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+    fn visit_bool<E>(self, value: bool) -> Result<NodeValue, E> {
         leaf(ScalarKind::Bool, value)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+    fn visit_i64<E>(self, value: i64) -> Result<NodeValue, E> {
         leaf(ScalarKind::Int, value)
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+    fn visit_u64<E>(self, value: u64) -> Result<NodeValue, E> {
         leaf(ScalarKind::Int, value)
     }
 
-    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
+    fn visit_i128<E>(self, value: i128) -> Result<NodeValue, E> {
         leaf(ScalarKind::Int, value)
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
+    fn visit_u128<E>(self, value: u128) -> Result<NodeValue, E> {
         leaf(ScalarKind::Int, value)
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E>(self, value: f64) -> Result<NodeValue, E> {
         leaf(ScalarKind::Float, value)
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+    fn visit_str<E>(self, text: &str) -> Result<NodeValue, E> {
         leaf(ScalarKind::Text, text)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<NodeValue, A::Error> {
         let mut nodes = Vec::new();
         while let Some(value) = list.next_element_seed(self.deeper())? {
             nodes.push(value.into());
         }
-        Ok(Value::List(nodes))
+        Ok(NodeValue::List(nodes))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NodeValue, A::Error> {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key_seed(TextVisitor)? {
             let node = map.next_value_seed(self.deeper())?.into();
             entries.push(MapEntry { key, line: None, node });
         }
-        Ok(Value::Map(entries))
+        Ok(NodeValue::Map(entries))
     }
 
-    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<Value, A::Error> {
+    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<NodeValue, A::Error> {
         Err(A::Error::custom("has a YAML tag: a value that begins with \"!\" must be in quotes"))
     }
 }
@@ -245,12 +245,12 @@ impl<'de> DeserializeSeed<'de> for ScalarPass<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match &mut self.0.value {
-            Value::Scalar { text, .. } => {
+            NodeValue::Scalar { text, .. } => {
                 *text = TextVisitor.deserialize(deserializer)?;
                 Ok(())
             }
-            Value::List(_) => deserializer.deserialize_seq(self),
-            Value::Map(_) => deserializer.deserialize_map(self),
+            NodeValue::List(_) => deserializer.deserialize_seq(self),
+            NodeValue::Map(_) => deserializer.deserialize_map(self),
         }
     }
 }
@@ -263,7 +263,7 @@ impl<'de> Visitor<'de> for ScalarPass<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        if let Value::List(nodes) = &mut self.0.value {
+        if let NodeValue::List(nodes) = &mut self.0.value {
             for node in nodes {
                 list.next_element_seed(ScalarPass(node))?;
             }
@@ -272,7 +272,7 @@ impl<'de> Visitor<'de> for ScalarPass<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if let Value::Map(entries) = &mut self.0.value {
+        if let NodeValue::Map(entries) = &mut self.0.value {
             for entry in entries {
                 map.next_key_seed(TextVisitor)?;
                 map.next_value_seed(ScalarPass(&mut entry.node))?;
@@ -297,7 +297,7 @@ mod tests {
 
     fn map(text: &str) -> Vec<MapEntry> {
         match parse(text).unwrap().value {
-            Value::Map(entries) => entries,
+            NodeValue::Map(entries) => entries,
             other => panic!("{other:?}"),
         }
     }
@@ -330,10 +330,10 @@ mod tests {
         ] {
             let entries = map(&format!("{text}: 1\nk: {text}\nl: [{text}]\n"));
             assert_eq!(entries[0].key, text);
-            let Value::Scalar { text: value, .. } = &entries[1].node.value else { panic!() };
+            let NodeValue::Scalar { text: value, .. } = &entries[1].node.value else { panic!() };
             assert_eq!(value, text);
-            let Value::List(list) = &entries[2].node.value else { panic!() };
-            let Value::Scalar { text: value, .. } = &list[0].value else { panic!() };
+            let NodeValue::List(list) = &entries[2].node.value else { panic!() };
+            let NodeValue::Scalar { text: value, .. } = &list[0].value else { panic!() };
             assert_eq!(value, text);
         }
     }
@@ -344,7 +344,7 @@ mod tests {
         let kinds: Vec<_> = map(text)
             .into_iter()
             .map(|entry| match entry.node.value {
-                Value::Scalar { kind, .. } => kind,
+                NodeValue::Scalar { kind, .. } => kind,
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -409,7 +409,7 @@ mod tests {
             )
         ) {
             let text = text.concat();
-            let filled = |root: &Node| !matches!(&root.value, Value::Map(map) if map.is_empty());
+            let filled = |root: &Node| !matches!(&root.value, NodeValue::Map(map) if map.is_empty());
             if let Some(mut root) = parse(&text).ok().filter(filled) {
                 let walked = root.clone();
                 ScalarPass(&mut root).deserialize(serde_yaml::Deserializer::from_str(&text)).unwrap();

@@ -17,7 +17,7 @@ use crate::web::settings::Settings;
 /// The thread `poll`, while the configuration has an address to poll.
 pub struct AlertPoller {
     targets: AlertTargets,
-    running: Option<Running>,
+    running: Option<RunningPoll>,
     /// A message said that the Alertmanager does not answer.
     silence_reported: Arc<AtomicBool>,
     threads: Threads,
@@ -36,7 +36,7 @@ pub struct AlertTargets {
     pub sink: ChangeSink,
 }
 
-struct Running {
+struct RunningPoll {
     /// URL and interval.
     polled: (String, Duration),
     _stop_source: StopSource,
@@ -72,7 +72,7 @@ impl AlertPoller {
         let settings = poll::Settings { url: polled.0.clone(), interval: polled.1, told };
         let targets = self.targets.clone();
         self.threads.spawn("poll", move || targets.poll(&settings, &stop))?;
-        self.running = Some(Running { polled, _stop_source: stop_source });
+        self.running = Some(RunningPoll { polled, _stop_source: stop_source });
         Ok(())
     }
 }

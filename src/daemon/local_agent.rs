@@ -30,10 +30,10 @@ pub fn expectation(config: &Config) -> Option<(String, Promise)> {
 pub struct LocalAgent {
     watch: Arc<Watch>,
     threads: Threads,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<RunningAgent>>,
 }
 
-struct Running {
+struct RunningAgent {
     settings: Settings,
     _stop_source: StopSource,
 }
@@ -60,7 +60,7 @@ impl LocalAgent {
         let (stop_source, stop) = Stop::channel();
         let (watch, own) = (Arc::clone(&self.watch), settings.clone());
         self.threads.spawn("agent", move || run(&own, &watch, &stop))?;
-        *running = Some(Running { settings, _stop_source: stop_source });
+        *running = Some(RunningAgent { settings, _stop_source: stop_source });
         Ok(())
     }
 

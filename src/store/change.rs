@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::table::Write;
 use crate::event::{Event, Incident};
-use crate::store::Write;
 
 /// Rows and events that belong together: stored in one transaction, and only then delivered.
 #[derive(Default)]

@@ -12,12 +12,23 @@ use redb::{
     Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
 };
 
-use super::{LOCK_NAME, LockError, Table};
+use super::table::{RawRow, Table};
 use crate::clock::Wall;
 
 /// redb's default is sized for databases, not for a small box.
 const CACHE_BYTES: usize = 1 << 20;
 
+/// The file whose lock says that a daemon uses the directory.
+pub(super) const LOCK_NAME: &str = "hbd.lock";
+
+/// Another daemon holds the lock of the state directory.
+#[derive(Debug)]
+pub struct LockError {
+    /// A sentence that names the directory and the process that holds it.
+    pub why: String,
+}
+
+/// Why the database cannot be opened.
 pub(super) enum OpenError {
     /// The disk or the system says no; the file may be sound.
     Unavailable(String),
@@ -105,10 +116,7 @@ fn create_tables(database: &Database) -> Result<(), OpenError> {
     transaction.commit().map_err(classify_error)
 }
 
-pub(super) fn read_table(
-    database: &Database,
-    table: Table,
-) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+pub(super) fn read_table(database: &Database, table: Table) -> Result<Vec<RawRow>, redb::Error> {
     let transaction = database.begin_read()?;
     let rows = match transaction.open_table(table.definition()) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -139,7 +147,7 @@ pub(super) fn newest_rows(
     table: Table,
     before: Option<&str>,
     count: usize,
-) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+) -> Result<Vec<RawRow>, redb::Error> {
     let transaction = database.begin_read()?;
     let rows = match transaction.open_table(table.definition()) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),

@@ -20,8 +20,9 @@ mod snapshot;
 mod table;
 
 pub use self::change::{Change, ChangeSink};
+pub use self::file::LockError;
 pub use self::snapshot::Snapshot;
-pub use self::table::{Table, Write};
+pub use self::table::{RawRow, Table, Write};
 
 use self::file::{
     OpenError, catch_panics, load_into_memory, lock, make_directory_private, moved_aside_name,
@@ -30,18 +31,10 @@ use self::file::{
 
 /// The database in the state directory.
 pub const FILE_NAME: &str = "heartbeat.redb";
-const LOCK_NAME: &str = "hbd.lock";
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Rows of one table of the history that may be pending while the disk fails; the oldest beyond
 /// that are dropped.
 const MAX_PENDING_HISTORY: usize = 10_000;
-
-/// Another daemon holds the lock of the state directory.
-#[derive(Debug)]
-pub struct LockError {
-    /// A sentence that names the directory and the process that holds it.
-    pub why: String,
-}
 
 /// What happened while the store was opened.
 #[derive(Debug, PartialEq, Eq)]
@@ -187,7 +180,7 @@ impl Store {
     }
 
     /// Every row of a table, by key. Empty while the store cannot be read.
-    pub fn rows(&self, table: Table) -> Vec<(String, Vec<u8>)> {
+    pub fn rows(&self, table: Table) -> Vec<RawRow> {
         let Some(database) = self.readable() else { return Vec::new() };
         match catch_panics(|| read_table(database, table)) {
             Ok(rows) => rows,
@@ -224,12 +217,7 @@ impl Store {
 
     /// At most `count` rows of a table, those with the greatest keys below `before` first, pending
     /// rows included.
-    pub fn newest(
-        &self,
-        table: Table,
-        before: Option<&str>,
-        count: usize,
-    ) -> Vec<(String, Vec<u8>)> {
+    pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<RawRow> {
         let mut rows = BTreeMap::new();
         if let Some(database) = &self.database {
             match catch_panics(|| newest_rows(database, table, before, count)) {
@@ -367,6 +355,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::file::LOCK_NAME;
     use super::*;
     use crate::clock::{Mono, Wall};
 

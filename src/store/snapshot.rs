@@ -4,14 +4,12 @@
 use log::error;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
-use super::Table;
 use super::file::catch_panics;
+use super::table::{RawRow, Table};
 
 /// The store as it is at one moment. redb reuses no page of that moment while this lives: drop it
 /// soon.
 pub struct Snapshot(ReadTransaction);
-
-type Row = (String, Vec<u8>);
 
 impl Snapshot {
     pub(super) fn new(transaction: ReadTransaction) -> Snapshot {
@@ -50,7 +48,7 @@ impl Snapshot {
     }
 
     /// The first `count` rows from a key on, before another.
-    pub fn range(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<Row> {
+    pub fn range(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<RawRow> {
         self.read(table, |rows| {
             let row = |row: Result<(redb::AccessGuard<&str>, redb::AccessGuard<&[u8]>), _>| {
                 let (key, value) = row?;
@@ -61,7 +59,7 @@ impl Snapshot {
     }
 
     /// The last row before a key, from another on.
-    pub fn last(&self, table: Table, from: &str, to: &str) -> Option<Row> {
+    pub fn last(&self, table: Table, from: &str, to: &str) -> Option<RawRow> {
         self.read(table, |rows| match rows.range(from..to)?.next_back() {
             None => Ok(None),
             Some(row) => {
@@ -72,7 +70,7 @@ impl Snapshot {
     }
 
     /// At most `count` rows, those with the greatest keys below `before` first.
-    pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<Row> {
+    pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<RawRow> {
         self.read(table, |rows| {
             let range = match before {
                 Some(before) => rows.range(..before)?,

@@ -103,6 +103,9 @@ impl Table {
     }
 }
 
+/// The key and the value of a stored row.
+pub type RawRow = (String, Vec<u8>);
+
 /// One row to write, or to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {

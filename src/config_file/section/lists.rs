@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Section, is_null};
 use crate::config_file::suggestion;
-use crate::config_file::yaml::Value;
+use crate::config_file::yaml::NodeValue;
 use crate::problem::Severity;
 
 /// The names of what is defined elsewhere: channels, threshold sets.
@@ -19,15 +19,15 @@ impl Section<'_> {
     fn list_items(&mut self, key: &'static str) -> Option<Vec<(String, Option<usize>)>> {
         let node = self.node(key)?;
         let nodes = match &node.value {
-            Value::List(nodes) => nodes.as_slice(),
-            Value::Scalar { .. } => std::slice::from_ref(node),
-            Value::Map(_) => return self.refuse(key, "must be a list, not a map"),
+            NodeValue::List(nodes) => nodes.as_slice(),
+            NodeValue::Scalar { .. } => std::slice::from_ref(node),
+            NodeValue::Map(_) => return self.refuse(key, "must be a list, not a map"),
         };
         let line = self.line_of(key);
         let mut list_items = Vec::with_capacity(nodes.len());
         for node in nodes {
             match &node.value {
-                Value::Scalar { text, .. } if !is_null(node) => {
+                NodeValue::Scalar { text, .. } if !is_null(node) => {
                     list_items
                         .extend(self.single_line(key, text).map(|text| (text, node.line.or(line))));
                 }

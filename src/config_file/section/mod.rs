@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::load_context::LoadContext;
 use super::suggestion;
-use super::yaml::{MapEntry, Node, ScalarKind, Value};
+use super::yaml::{MapEntry, Node, NodeValue, ScalarKind};
 use crate::clock::format_duration;
 use crate::duration;
 use crate::problem::Severity;
@@ -66,8 +66,8 @@ impl<'a> Section<'a> {
         read: impl FnOnce(&mut Section) -> T,
     ) -> T {
         let entries = match &root.value {
-            Value::Map(entries) => entries.as_slice(),
-            Value::Scalar { .. } | Value::List(_) => &[],
+            NodeValue::Map(entries) => entries.as_slice(),
+            NodeValue::Scalar { .. } | NodeValue::List(_) => &[],
         };
         let mut section = Section::new(context, String::new(), root.line, entries);
         let value = read(&mut section);
@@ -137,9 +137,9 @@ impl<'a> Section<'a> {
 
     fn scalar_text(&self, key: &str, node: &'a Node) -> Option<&'a str> {
         match &node.value {
-            Value::Scalar { text, .. } => Some(text),
-            Value::List(_) => self.refuse(key, "must be one value, not a list"),
-            Value::Map(_) => self.refuse(key, "must be one value, not a map"),
+            NodeValue::Scalar { text, .. } => Some(text),
+            NodeValue::List(_) => self.refuse(key, "must be one value, not a list"),
+            NodeValue::Map(_) => self.refuse(key, "must be one value, not a map"),
         }
     }
 
@@ -284,8 +284,10 @@ impl<'a> Section<'a> {
     /// The keys of a section within this one, valid or not. Does not mark it as read.
     pub fn names_in(&self, key: &str) -> NameSet {
         match self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node.value) {
-            Some(Value::Map(entries)) => entries.iter().map(|entry| entry.key.clone()).collect(),
-            Some(Value::Scalar { .. } | Value::List(_)) | None => NameSet::new(),
+            Some(NodeValue::Map(entries)) => {
+                entries.iter().map(|entry| entry.key.clone()).collect()
+            }
+            Some(NodeValue::Scalar { .. } | NodeValue::List(_)) | None => NameSet::new(),
         }
     }
 
@@ -336,11 +338,11 @@ impl<'a> Section<'a> {
                 continue;
             }
             match &entry.node.value {
-                Value::Scalar { text, .. } if text == "off" => {
+                NodeValue::Scalar { text, .. } if text == "off" => {
                     values.push((entry.key.clone(), read(&entry.key, None)));
                 }
-                Value::Scalar { .. } | Value::List(_) => self.error(&entry.key, wanted),
-                Value::Map(entries) => {
+                NodeValue::Scalar { .. } | NodeValue::List(_) => self.error(&entry.key, wanted),
+                NodeValue::Map(entries) => {
                     let (path, line) = (join(&self.path, &entry.key), entry.line.or(self.line));
                     let mut inner = Section::new(self.context, path, line, entries);
                     values.push((entry.key.clone(), read(&entry.key, Some(&mut inner))));
@@ -359,9 +361,9 @@ impl<'a> Section<'a> {
     ) -> Option<FlagOrSection<T>> {
         let node = self.node(key)?;
         match &node.value {
-            Value::Map(_) => self.section(key, read).map(FlagOrSection::Section),
-            Value::Scalar { .. } => self.flag(key).map(FlagOrSection::Flag),
-            Value::List(_) => self.refuse(key, "must be true, false or a map, not a list"),
+            NodeValue::Map(_) => self.section(key, read).map(FlagOrSection::Section),
+            NodeValue::Scalar { .. } => self.flag(key).map(FlagOrSection::Flag),
+            NodeValue::List(_) => self.refuse(key, "must be true, false or a map, not a list"),
         }
     }
 
@@ -379,9 +381,9 @@ impl<'a> Section<'a> {
 
     fn inner(&self, key: &str, node: &'a Node, line: Option<usize>) -> Option<Section<'a>> {
         let entries = match &node.value {
-            Value::Map(entries) => entries.as_slice(),
-            Value::Scalar { .. } if is_null(node) => &[],
-            Value::Scalar { .. } | Value::List(_) => {
+            NodeValue::Map(entries) => entries.as_slice(),
+            NodeValue::Scalar { .. } if is_null(node) => &[],
+            NodeValue::Scalar { .. } | NodeValue::List(_) => {
                 return self.refuse(key, "must be a map: indented lines of \"key: value\"");
             }
         };
@@ -407,7 +409,7 @@ impl<'a> Section<'a> {
 }
 
 fn is_null(node: &Node) -> bool {
-    matches!(node.value, Value::Scalar { kind: ScalarKind::Null, .. })
+    matches!(node.value, NodeValue::Scalar { kind: ScalarKind::Null, .. })
 }
 
 /// `a`, `a or b`, `a, b or c`.

@@ -4,7 +4,7 @@
 //! verifies each word; at the first mismatch it stops, and the nodes that it did not reach have no line
 //! of their own: a wrong line is worse than an ancestor's.
 
-use super::{MapEntry, Node, ScalarKind, Value};
+use super::{MapEntry, Node, NodeValue, ScalarKind};
 
 /// Sets the lines of the nodes of `root`, which was read from `text`, and the spelling of the scalars that
 /// are not text. Returns whether it reached the end and saw every scalar.
@@ -87,7 +87,7 @@ impl PositionScanner<'_> {
     }
 
     fn node(&mut self, node: &mut Node, flow: bool) -> Matched {
-        if let Value::Scalar { text, kind: ScalarKind::Null } = &mut node.value {
+        if let NodeValue::Scalar { text, kind: ScalarKind::Null } = &mut node.value {
             return self.null(text);
         }
         self.skip_properties();
@@ -98,15 +98,15 @@ impl PositionScanner<'_> {
             self.aliased = true;
         } else {
             match &mut node.value {
-                Value::Scalar { text, kind: ScalarKind::Text } => self.scalar(text, flow)?,
-                Value::Scalar {
+                NodeValue::Scalar { text, kind: ScalarKind::Text } => self.scalar(text, flow)?,
+                NodeValue::Scalar {
                     text,
                     kind: ScalarKind::Bool | ScalarKind::Int | ScalarKind::Float | ScalarKind::Null,
                 } => {
                     self.typed(text)?;
                 }
-                Value::List(nodes) => self.list(nodes)?,
-                Value::Map(entries) => self.map(entries, flow)?,
+                NodeValue::List(nodes) => self.list(nodes)?,
+                NodeValue::Map(entries) => self.map(entries, flow)?,
             }
         }
         node.line = Some(line);
@@ -287,14 +287,14 @@ impl PositionScanner<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Node, Value, parse};
+    use super::super::{Node, NodeValue, parse};
 
     /// Every path with its line, `?` where there is none.
     fn lines(text: &str) -> Vec<String> {
         fn walk(node: &Node, path: &str, out: &mut Vec<String>) {
             match &node.value {
-                Value::Scalar { .. } => {}
-                Value::List(nodes) => {
+                NodeValue::Scalar { .. } => {}
+                NodeValue::List(nodes) => {
                     for (index, node) in nodes.iter().enumerate() {
                         let path = format!("{path}[{index}]");
                         out.push(format!(
@@ -304,7 +304,7 @@ mod tests {
                         walk(node, &path, out);
                     }
                 }
-                Value::Map(entries) => {
+                NodeValue::Map(entries) => {
                     for entry in entries {
                         let path = format!("{path}.{}", entry.key);
                         out.push(format!(
