@@ -516,7 +516,7 @@ default_notification_channels: [log]
     fn a_reload_that_could_not_start_the_agent_said_nothing_of_it() {
         let directory = tempfile::tempdir().unwrap();
         let mut daemon = start(&directory, BEFORE);
-        let poll = "receiver: {port: 0, poll_url: 'http://127.0.0.1:1'}";
+        let poll = "receiver: {port: 0, poll_url: 'http://127.0.0.2:1'}";
         write(
             &directory,
             &(BEFORE.replace("receiver: {port: 0}", poll) + "agent: {enabled: true, host: web1}\n"),

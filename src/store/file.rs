@@ -223,7 +223,7 @@ pub(super) fn make_directory_private(directory: &Path) -> io::Result<()> {
 }
 
 /// Takes the lock on the directory: held while the file lives, gone with the process.
-pub(super) fn lock(directory: &Path) -> Result<Result<File, String>, LockError> {
+pub(super) fn lock_directory(directory: &Path) -> Result<Result<File, String>, LockError> {
     let path = directory.join(LOCK_NAME);
     let refused = |why: io::Error| format!("{} cannot be written: {why}", path.display());
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);

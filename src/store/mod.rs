@@ -25,8 +25,8 @@ pub use self::snapshot::Snapshot;
 pub use self::table::{RawRow, Table, Write};
 
 use self::file::{
-    OpenError, catch_panics, load_into_memory, lock, make_directory_private, moved_aside_name,
-    newest_rows, oldest_keys, open_database, read_row, read_table, write_rows,
+    OpenError, catch_panics, load_into_memory, lock_directory, make_directory_private,
+    moved_aside_name, newest_rows, oldest_keys, open_database, read_row, read_table, write_rows,
 };
 
 /// The database in the state directory.
@@ -138,7 +138,7 @@ impl Store {
             if let Err(why) = make_directory_private(&self.directory) {
                 return Ok(Err(format!("{} cannot be made: {why}", self.directory.display())));
             }
-            match lock(&self.directory)? {
+            match lock_directory(&self.directory)? {
                 Ok(file) => self.lock = Some(file),
                 Err(why) => return Ok(Err(why)),
             }
