@@ -3,11 +3,11 @@
 use std::fmt::{self, Display, Formatter, Write};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Percent-encoded, for one segment of a path or one value of a query (RFC 3986, section 2.3).
+/// Displays a text percent-encoded, for one segment of a path or one value of a query (RFC 3986, section 2.3).
 #[derive(Clone, Copy, Debug)]
-pub struct Encoded<'a>(pub &'a str);
+pub struct PercentEncoded<'a>(pub &'a str);
 
-impl Display for Encoded<'_> {
+impl Display for PercentEncoded<'_> {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         for byte in self.0.bytes() {
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -59,7 +59,7 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// Reads one; without a scheme it is `https`. The error says what is wanted.
+    /// Parses one; without a scheme it is `https`. The error says what is expected.
     pub fn parse(text: &str) -> Result<BaseUrl, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
         let secure = match scheme {
@@ -85,7 +85,7 @@ impl BaseUrl {
         Ok(BaseUrl { text: format!("{scheme}://{rest}"), host: host.to_owned(), secure })
     }
 
-    /// Whether what is sent there goes over a network in clear.
+    /// Whether requests to it are not encrypted on a network.
     pub fn in_clear(&self) -> bool {
         !self.secure && !is_loopback(&self.host)
     }
@@ -108,7 +108,10 @@ mod tests {
 
     #[test]
     fn what_a_url_does_not_take_as_it_is_is_encoded() {
-        assert_eq!(Encoded("a b/\u{fc}~&=%-._9").to_string(), "a%20b%2F%C3%BC~%26%3D%25-._9");
+        assert_eq!(
+            PercentEncoded("a b/\u{fc}~&=%-._9").to_string(),
+            "a%20b%2F%C3%BC~%26%3D%25-._9"
+        );
     }
 
     #[test]

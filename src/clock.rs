@@ -1,4 +1,4 @@
-//! What time it is, in two ways: the wall clock for people, a monotonic one for deadlines.
+//! Two clocks: the wall clock for people and other machines, a monotonic one for deadlines.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -25,7 +25,7 @@ pub struct Mono(pub i64);
 pub struct Now {
     /// For deadlines and durations.
     pub mono: Mono,
-    /// For people and for what other machines said.
+    /// For people, and to compare with times of other machines.
     pub wall: Wall,
 }
 
@@ -101,8 +101,8 @@ impl fmt::Display for Wall {
     }
 }
 
-/// A duration in an operator's words, to the two largest units: `3 h 5 min`, `42 s`, `200 ms`.
-pub fn words(duration: Duration) -> String {
+/// A duration for people, to its two largest units: `3 h 5 min`, `42 s`, `200 ms`.
+pub fn format_duration(duration: Duration) -> String {
     const UNITS: [(u64, &str); 5] =
         [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -120,6 +120,8 @@ pub fn words(duration: Duration) -> String {
     parts.join(" ")
 }
 
+pub use self::format_duration as words;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +137,7 @@ mod tests {
             (86_400_000, "1 d"),
             (90_061_000, "1 d 1 h"),
         ] {
-            assert_eq!(words(Duration::from_millis(millis)), text);
+            assert_eq!(format_duration(Duration::from_millis(millis)), text);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The configuration: composes the features' sections, and finds all that is wrong in one go.
+//! The configuration of the daemon: composed of the features' sections, with all problems at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::agent::settings::LocalAgentSettings;
 use crate::backup::settings::{Correlator, RepoCheck};
-use crate::config_file::{Environment, Names, Section, file};
+use crate::config_file::{Environment, NameSet, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
@@ -20,12 +20,12 @@ use crate::problem::{Problems, Severity};
 use crate::secret::Secret;
 use crate::web::settings as web;
 
-/// A configuration that can work.
+/// A configuration without errors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where it was read from.
+    /// The file that it was read from.
     pub file: PathBuf,
-    /// What looks wrong but need not be.
+    /// Its warnings.
     pub warnings: Problems,
     /// `notification_channels`.
     pub channels: BTreeMap<String, Definition>,
@@ -35,39 +35,45 @@ pub struct Config {
     pub hosts: BTreeMap<String, HostSettings>,
     /// The built-in sets and those of `threshold_configs`, with what they extend.
     pub threshold_sets: BTreeMap<String, ThresholdSet>,
-    /// How many of them are written in the file.
+    /// How many of them are defined in the file.
     pub own_threshold_sets: usize,
-    /// How often an alert that goes on is repeated; none means never.
+    /// The interval at which a message about an open alert is repeated; none means never.
     pub renotify_interval: Option<Duration>,
-    /// The daemon's own machine, where it is to be watched.
+    /// The daemon's own machine as one of its hosts, if it is one.
     pub agent: Option<LocalAgentSettings>,
-    /// The UDP side.
+    /// The UDP server and the monitor.
     pub heartbeat: heartbeat::Settings,
-    /// The HTTP side.
+    /// The HTTP server.
     pub receiver: web::Settings,
-    /// Where the truth about backups is.
+    /// Redis, which has the results of backups.
     pub correlator: Correlator,
-    /// How repositories are asked; none means not at all.
+    /// How restic repositories are checked; none means not at all.
     pub repo_check: Option<RepoCheck>,
-    /// The hosts whose names in the DNS are kept, and how.
+    /// By host, how its name in the DNS is updated.
     pub dyndns: BTreeMap<String, dyndns::Entry>,
-    /// How long what was is kept.
+    /// How long the history is kept.
     pub history: history::Settings,
-    /// Who hears about backups.
+    /// The channels for messages about backups.
     pub notifier: notify::Settings,
-    /// Where the state is kept.
+    /// The directory of the store.
     pub state_dir: PathBuf,
-    /// Every secret that was read, to keep them out of all that is printed.
+    /// Every secret that was read, to remove them from everything that is printed.
     pub secrets: Vec<Secret>,
 }
 
 impl Config {
-    /// Loads a file: the configuration with its warnings, or all that is wrong with it.
+    /// Loads a file.
+    ///
+    /// # Errors
+    /// All of its problems, warnings included.
     pub fn load(file: impl AsRef<Path>) -> Result<Config, Problems> {
         Config::load_with(file, &|name| std::env::var(name).ok())
     }
 
-    /// Loads a file with an environment of one's own.
+    /// Loads a file with this environment instead of that of the process.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
     pub fn load_with(file: impl AsRef<Path>, environment: Environment) -> Result<Config, Problems> {
         const PROGRAM: file::Program = file::Program { name: "hbd", variable: "HBD_CONFIG" };
         let file = file.as_ref();
@@ -76,14 +82,14 @@ impl Config {
         Ok(Config { file: file.to_owned(), warnings, secrets, ..loaded.value })
     }
 
-    /// The names of the channels that hear about a host: its own, else the default ones. An unknown
+    /// The names of the channels for messages about a host: its own, else the default ones. An unknown
     /// host has the default ones.
     pub fn notification_channels_for_host(&self, host: &str) -> &[String] {
         let own = self.hosts.get(host).and_then(|host| host.notification_channels.as_deref());
         own.unwrap_or(&self.default_channels)
     }
 
-    /// The channels that hear about a host, with their definitions.
+    /// The channels for messages about a host, with their definitions.
     pub fn notification_channels_config(&self, host: &str) -> BTreeMap<&str, &Definition> {
         let names = self.notification_channels_for_host(host).iter();
         names.filter_map(|name| Some((name.as_str(), self.channel_config(name)?))).collect()
@@ -94,7 +100,7 @@ impl Config {
         self.channels.get(name)
     }
 
-    /// The names of the channels that hear about backups.
+    /// The names of the channels for messages about backups.
     pub fn notification_channels_for_backups(&self) -> &[String] {
         self.notifier.notification_channels.as_deref().unwrap_or(&self.default_channels)
     }
@@ -114,13 +120,13 @@ impl Notifier {
 }
 
 fn read(top: &mut Section) -> Config {
-    let names: Names = top.names_in("notification_channels");
+    let names: NameSet = top.names_in("notification_channels");
     let channels = notify::read_channels(top);
     let default_channels =
         top.names("default_notification_channels", "channel", &names).unwrap_or_default();
     let own_threshold_sets = top.names_in("threshold_configs").len();
     let threshold_sets = threshold_config::read(top);
-    let sets: Names = threshold_sets.keys().cloned().collect();
+    let sets: NameSet = threshold_sets.keys().cloned().collect();
     let base = top.section("dyndns", |section| dyndns::Settings::read(section, None));
     let (mut kept, mut lines) = (BTreeMap::new(), BTreeMap::new());
     let hosts = read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
@@ -129,7 +135,7 @@ fn read(top: &mut Section) -> Config {
         lines.insert(host.to_owned(), section.line_of("dyndns"));
         true
     });
-    let host_names: Names = hosts.keys().cloned().collect();
+    let host_names: NameSet = hosts.keys().cloned().collect();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
     let config = Config {
         file: PathBuf::new(),
@@ -160,14 +166,13 @@ fn read(top: &mut Section) -> Config {
     check_dyndns(top, &config, &lines);
     if !names.is_empty() {
         let told = config.notification_channels_for_backups();
-        notify::check_backups(top, told, speaks_of_backups(top, &config));
+        notify::check_backups(top, told, uses_backups(top, &config));
     }
     config
 }
 
-/// Whether the file is about backups, too. Where it only gives hosts their channels, nobody need
-/// be told that backups have none.
-fn speaks_of_backups(top: &Section, config: &Config) -> bool {
+/// Whether the file is about backups, too: else there is no need to warn that they have no channels.
+fn uses_backups(top: &Section, config: &Config) -> bool {
     let told = |host: &HostSettings| {
         host.notification_channels.as_ref().is_some_and(|channels| !channels.is_empty())
     };
@@ -177,7 +182,7 @@ fn speaks_of_backups(top: &Section, config: &Config) -> bool {
         || !config.hosts.values().any(told)
 }
 
-/// Two hosts must not fight for one name, and only what is signed moves one.
+/// Two hosts must not have one name, and only signed heartbeats update one.
 fn check_dyndns(top: &Section, config: &Config, lines: &BTreeMap<String, Option<usize>>) {
     let report = |severity, host: &str, what: String| {
         let line = lines.get(host).copied().flatten();
@@ -197,7 +202,7 @@ fn check_dyndns(top: &Section, config: &Config, lines: &BTreeMap<String, Option<
     }
 }
 
-fn read_receiver(section: &mut Section, hosts: &Names) -> web::Settings {
+fn read_receiver(section: &mut Section, hosts: &NameSet) -> web::Settings {
     let receiver = web::Settings::read(section, hosts);
     if receiver.alert_names.is_empty() {
         section.warning("alert_names", "is empty: no alert is about backups, and none is told");
@@ -205,8 +210,8 @@ fn read_receiver(section: &mut Section, hosts: &Names) -> web::Settings {
     receiver
 }
 
-/// What the file says, else what systemd says, else the system's directory for whoever may write it,
-/// else the user's own.
+/// That of the file, else that of systemd, else the system's directory if it is writable, else the
+/// user's own.
 fn state_dir(top: &mut Section) -> PathBuf {
     const SYSTEM: &str = "/var/lib/hbd";
     if let Some(directory) = top.path("state_dir") {

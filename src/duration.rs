@@ -12,36 +12,37 @@ const UNITS: [(&str, f64); 7] = [
     ("w", 604_800.0),
 ];
 
-/// A hundred years: more is a slip of the finger, and far from where arithmetic overflows.
-const LONGEST: f64 = 100.0 * 366.0 * 86_400.0;
+/// A hundred years: more is a typing error, and far from where arithmetic overflows.
+const MAX_SECONDS: f64 = 100.0 * 366.0 * 86_400.0;
 
-/// Reads one; parts may be fractional and stand apart. The error says what is wanted.
+/// Parses a duration; its parts may be fractional and separated by spaces. The error says what is
+/// expected.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let wanted = || format!("must be a duration, such as 30s, 5m or 1h30m, not \"{text}\"");
+    let expected = || format!("must be a duration, such as 30s, 5m or 1h30m, not \"{text}\"");
     let mut rest = text.trim();
-    let mut seconds = match number(rest) {
-        Some((value, "")) => return checked(value).ok_or_else(wanted),
+    let mut seconds = match leading_number(rest) {
+        Some((value, "")) => return plausible(value).ok_or_else(expected),
         Some(_) => 0.0,
-        None => return Err(wanted()),
+        None => return Err(expected()),
     };
     while !rest.is_empty() {
-        let (value, after) = number(rest).ok_or_else(wanted)?;
+        let (value, after) = leading_number(rest).ok_or_else(expected)?;
         let name = after.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-        let (_, unit) = UNITS.iter().find(|(unit, _)| *unit == name).ok_or_else(wanted)?;
+        let (_, unit) = UNITS.iter().find(|(unit, _)| *unit == name).ok_or_else(expected)?;
         seconds += value * unit;
         rest = after[name.len()..].trim_start();
     }
-    checked(seconds).ok_or_else(wanted)
+    plausible(seconds).ok_or_else(expected)
 }
 
 /// The number that `text` begins with, and what follows it.
-fn number(text: &str) -> Option<(f64, &str)> {
+fn leading_number(text: &str) -> Option<(f64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     Some((text[..end].parse().ok()?, text[end..].trim_start()))
 }
 
-fn checked(seconds: f64) -> Option<Duration> {
-    if seconds > LONGEST {
+fn plausible(seconds: f64) -> Option<Duration> {
+    if seconds > MAX_SECONDS {
         return None;
     }
     let nanos = Duration::try_from_secs_f64(seconds).ok()?;

@@ -1,4 +1,4 @@
-//! The log: one line per decision on stderr, with a priority for journald where that listens.
+//! The log on stderr: one line per record, with a syslog priority when journald reads it.
 
 use std::io::Write;
 
@@ -11,11 +11,11 @@ use crate::notify::channel;
 /// Starts the log. `HBD_LOG` sets what is shown (`debug`, `warn`, `heartbeat::notify=debug`; see
 /// the crate env_logger); notifications of the `log` channel are always shown.
 pub fn start() {
-    start_by("HBD_LOG");
+    start_with("HBD_LOG");
 }
 
-/// The same by another variable.
-pub fn start_by(variable: &str) {
+/// The same with another variable than `HBD_LOG`.
+pub fn start_with(variable: &str) {
     // journald sets this, and takes the time itself: systemd.exec(5), sd-daemon(3).
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let mut builder = Builder::new();
@@ -27,13 +27,13 @@ pub fn start_by(variable: &str) {
         .filter_module(channel::log::TARGET, LevelFilter::Info)
         .target(Target::Stderr)
         .format(move |out, record| {
-            if tells_secrets(record.target(), record.level()) {
+            if may_print_secrets(record.target(), record.level()) {
                 Ok(())
             } else if journal {
-                writeln!(out, "<{}>{}", priority(record.level()), line(record))
+                writeln!(out, "<{}>{}", priority(record.level()), single_line(record))
             } else {
                 let time = Now::read().wall;
-                writeln!(out, "{time} {:5} {}", record.level(), line(record))
+                writeln!(out, "{time} {:5} {}", record.level(), single_line(record))
             }
         })
         .init();
@@ -41,13 +41,13 @@ pub fn start_by(variable: &str) {
 
 /// At trace, the HTTP client prints whole URLs, and a webhook's URL is its password: whatever
 /// `HBD_LOG` asks for (`ureq::unversioned=trace` too), such lines are not printed.
-fn tells_secrets(target: &str, level: Level) -> bool {
+fn may_print_secrets(target: &str, level: Level) -> bool {
     target.starts_with("ureq") && level > Level::Info
         || target.starts_with("rustls") && level > Level::Warn
 }
 
-fn line(record: &Record) -> String {
-    // What strangers sent must neither make two lines of one nor speak to a terminal.
+fn single_line(record: &Record) -> String {
+    // Text from the network must neither forge a second line nor send control sequences.
     record.args().to_string().replace(char::is_control, " ")
 }
 
@@ -76,7 +76,7 @@ mod tests {
             ("rustls", Level::Warn, false),
             ("heartbeat::notify", Level::Trace, false),
         ] {
-            assert_eq!(tells_secrets(target, level), hidden, "{target} {level}");
+            assert_eq!(may_print_secrets(target, level), hidden, "{target} {level}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What is wrong with a configuration, in the operator's words: file, line, path, remedy. Pure.
+//! Problems of a configuration: file, line, path of the key, what is wrong and what to do. Pure.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How bad it is.
+/// Whether a problem is an error or a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -14,7 +14,7 @@ pub enum Severity {
     Warning,
 }
 
-/// One thing that is wrong. Displays as one line:
+/// One problem. Displays as one line:
 /// `heartbeat.yaml:14: notification_channels.x.tokn: unknown key, did you mean "token"?`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -47,7 +47,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of the file.
+/// All problems of a configuration, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -72,3 +72,21 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// An address that cannot be listened on. Displays as `heartbeat.port: UDP 127.0.0.1:9099 is in
+/// use by another program`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenError {
+    /// The key of the configuration that would have to change.
+    pub key: &'static str,
+    /// What is wrong with the address, and what to do.
+    pub why: String,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.why)
+    }
+}
+
+impl std::error::Error for ListenError {}

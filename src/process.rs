@@ -1,4 +1,5 @@
-//! One run of another program: text in, bounded text out, never longer than its deadline.
+//! One run of another program with bounded output and a deadline; its process group is killed at the
+//! end.
 
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
@@ -12,23 +13,23 @@ use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use crate::thread::Stop;
 
-/// How much of each output stream is kept.
-const OUTPUT_CAP: usize = 64 * 1024;
+/// How many bytes of each output stream are kept.
+const MAX_OUTPUT: usize = 64 * 1024;
 
-/// How long output is awaited after the program and its group are gone.
-const LAST_OUTPUT: Duration = Duration::from_secs(1);
+/// How long output is waited for after the program and its group have ended.
+const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 
-/// Reads of one stream before the others have their turn.
-const READS: usize = 16;
+/// Reads of one stream before the other streams are served.
+const MAX_READS_IN_A_ROW: usize = 16;
 
 /// How a program ended.
 #[derive(Debug)]
-pub struct Finished {
+pub struct ProgramOutput {
     /// Its exit code; none when it was killed.
     pub code: Option<i32>,
     /// The signal that killed it.
     pub signal: Option<i32>,
-    /// Whether it was killed because its time was up, or everybody was told to stop.
+    /// Whether it was killed because its time was up, or because of the stop.
     pub timed_out: bool,
     /// The first 64 kB of its standard output.
     pub stdout: String,
@@ -37,15 +38,15 @@ pub struct Finished {
 }
 
 /// Runs `command` in a process group of its own, with `input` as its standard input, for at most
-/// `limit`. When it ends, or when its time is up, whatever is left of its group is killed.
+/// `limit`. When it ends, or when its time is up, the rest of its group is killed.
 ///
 /// # Errors
 /// It could not be started.
-pub fn run(command: &mut Command, input: &str, limit: Duration) -> std::io::Result<Finished> {
+pub fn run(command: &mut Command, input: &str, limit: Duration) -> std::io::Result<ProgramOutput> {
     run_until(command, input, limit, None)
 }
 
-/// The same, but when it is time to stop it is killed, too.
+/// The same, but it is killed at the stop, too.
 ///
 /// # Errors
 /// It could not be started.
@@ -54,18 +55,18 @@ pub fn run_until(
     input: &str,
     limit: Duration,
     stop: Option<&Stop>,
-) -> std::io::Result<Finished> {
+) -> std::io::Result<ProgramOutput> {
     let mut child = command
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let attended = attend(&mut child, input);
-    if attended.is_err() {
+    let pipes = spawn_pipe_thread(&mut child, input);
+    if pipes.is_err() {
         kill_group(child.id());
     }
-    let ended = watch(child.id());
+    let ended = spawn_exit_watcher(child.id());
     let nothing = never();
     let timed_out = select! {
         recv(ended) -> _ => false,
@@ -74,49 +75,49 @@ pub fn run_until(
     };
     kill_group(child.id());
     let status = child.wait()?;
-    let [stdout, stderr] = attended?.end();
-    Ok(Finished { code: status.code(), signal: status.signal(), timed_out, stdout, stderr })
+    let [stdout, stderr] = pipes?.finish();
+    Ok(ProgramOutput { code: status.code(), signal: status.signal(), timed_out, stdout, stderr })
 }
 
-/// A thread that carries the program's input and output while it runs.
-struct Carrier {
-    /// What the program said, when both of its streams have closed.
-    said: Receiver<[Vec<u8>; 2]>,
+/// The thread that writes the program's input and reads its output while it runs.
+struct PipeThread {
+    /// Standard output and standard error, when both have closed.
+    texts: Receiver<[Vec<u8>; 2]>,
     /// Dropped, it ends the thread.
-    stopper: PipeWriter,
+    stop_pipe: PipeWriter,
 }
 
-impl Carrier {
-    /// What the program said, after its end: both streams close with its group, unless a grandchild
-    /// left the group and holds them. Our ends are closed in any case.
-    fn end(self) -> [String; 2] {
-        let said = self.said.recv_timeout(LAST_OUTPUT);
-        drop(self.stopper);
-        let said = said.or_else(|_| self.said.recv());
-        said.unwrap_or_default().map(|text| String::from_utf8_lossy(&text).into_owned())
+impl PipeThread {
+    /// Standard output and standard error after the end of the program: both close with its group,
+    /// unless a grandchild left the group and holds them. Our ends are closed in any case.
+    fn finish(self) -> [String; 2] {
+        let texts = self.texts.recv_timeout(OUTPUT_GRACE);
+        drop(self.stop_pipe);
+        let texts = texts.or_else(|_| self.texts.recv());
+        texts.unwrap_or_default().map(|text| String::from_utf8_lossy(&text).into_owned())
     }
 }
 
-fn attend(child: &mut Child, input: &str) -> std::io::Result<Carrier> {
+fn spawn_pipe_thread(child: &mut Child, input: &str) -> std::io::Result<PipeThread> {
     let stdin = child.stdin.take().map(|stdin| pipe(stdin.into())).transpose()?;
     let stdout = child.stdout.take().map(|stdout| pipe(stdout.into())).transpose()?;
     let stderr = child.stderr.take().map(|stderr| pipe(stderr.into())).transpose()?;
-    let (stop, stopper) = std::io::pipe()?;
-    let (tx, said) = bounded(1);
-    let load = Load {
+    let (stop, stop_pipe) = std::io::pipe()?;
+    let (tx, texts) = bounded(1);
+    let pipes = Pipes {
         stdin,
         input: input.as_bytes().to_owned(),
         outputs: [stdout, stderr],
-        said: Default::default(),
+        texts: Default::default(),
     };
-    named("program-pipes", move || {
-        // Whoever ran the program may be gone.
-        let _ = tx.send(load.carried(&stop));
+    spawn_named("program-pipes", move || {
+        // Fails when the caller has returned with an error.
+        let _ = tx.send(pipes.transfer(&stop));
     })?;
-    Ok(Carrier { said, stopper })
+    Ok(PipeThread { texts, stop_pipe })
 }
 
-/// One of our ends of the pipes, that no longer blocks.
+/// Makes one of our ends of the pipes non-blocking.
 fn pipe(end: OwnedFd) -> std::io::Result<File> {
     let end = File::from(end);
     // SAFETY: the descriptor is open, and neither call takes a pointer.
@@ -127,22 +128,23 @@ fn pipe(end: OwnedFd) -> std::io::Result<File> {
     if set < 0 { Err(std::io::Error::last_os_error()) } else { Ok(end) }
 }
 
-/// What goes in and what comes out.
-struct Load {
+/// Our ends of the program's pipes, and what goes through them.
+struct Pipes {
     stdin: Option<File>,
     /// What is left of the input.
     input: Vec<u8>,
+    /// Standard output and standard error.
     outputs: [Option<File>; 2],
-    said: [Vec<u8>; 2],
+    texts: [Vec<u8>; 2],
 }
 
-impl Load {
-    /// Carries until both outputs have closed, or until nobody holds the other end of `stop`.
-    fn carried(mut self, stop: &PipeReader) -> [Vec<u8>; 2] {
+impl Pipes {
+    /// Writes and reads until both outputs have closed, or until the other end of `stop` is closed.
+    fn transfer(mut self, stop: &PipeReader) -> [Vec<u8>; 2] {
         loop {
             self.feed();
-            for (output, said) in self.outputs.iter_mut().zip(&mut self.said) {
-                if output.as_ref().is_some_and(|output| !taken(output, said)) {
+            for (output, text) in self.outputs.iter_mut().zip(&mut self.texts) {
+                if output.as_ref().is_some_and(|output| !read_available(output, text)) {
                     *output = None;
                 }
             }
@@ -152,12 +154,13 @@ impl Load {
                 .filter_map(|(end, events)| Some((end.as_ref()?.as_raw_fd(), events)));
             let over = self.outputs.iter().all(Option::is_none);
             if over || !wait(stop.as_raw_fd(), ends) {
-                return self.said;
+                return self.texts;
             }
         }
     }
 
-    /// Writes what the program takes; a program that ends without reading says why by itself.
+    /// Writes as much as the pipe takes. A program that ends without reading its input is no error here:
+    /// its exit code says what went wrong.
     fn feed(&mut self) {
         let Some(stdin) = &mut self.stdin else { return };
         while !self.input.is_empty() {
@@ -172,16 +175,16 @@ impl Load {
     }
 }
 
-/// Takes what is there, if that is not endless; false when there will be no more. What is beyond
-/// the cap is read too, or the program would block.
-fn taken(mut output: &File, said: &mut Vec<u8>) -> bool {
+/// Reads what is available, within bounds; false at the end of the stream. What is beyond the limit is
+/// read and dropped, else the program would block.
+fn read_available(mut output: &File, text: &mut Vec<u8>) -> bool {
     let mut buffer = [0; 4096];
-    for _ in 0..READS {
+    for _ in 0..MAX_READS_IN_A_ROW {
         match output.read(&mut buffer) {
             Ok(0) => return false,
             Ok(count) => {
-                let room = OUTPUT_CAP - said.len();
-                said.extend_from_slice(&buffer[..count.min(room)]);
+                let room = MAX_OUTPUT - text.len();
+                text.extend_from_slice(&buffer[..count.min(room)]);
             }
             Err(why) if why.kind() == ErrorKind::Interrupted => {}
             Err(why) => return why.kind() == ErrorKind::WouldBlock,
@@ -190,24 +193,24 @@ fn taken(mut output: &File, said: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Waits until one of these can be gone on with; false when it is time to stop.
+/// Waits until one of these is ready; false at the stop.
 fn wait(stop: RawFd, ends: impl Iterator<Item = (RawFd, libc::c_short)>) -> bool {
     let ends = [(stop, libc::POLLIN)].into_iter().chain(ends);
     let mut watched: Vec<libc::pollfd> =
         ends.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 }).collect();
     let count = watched.len() as libc::nfds_t;
-    // SAFETY: the pointer is to so many of them, and the descriptors are open.
+    // SAFETY: the pointer is to `count` of them, and the descriptors are open.
     let ready = unsafe { libc::poll(watched.as_mut_ptr(), count, -1) };
-    // Interrupted, everything is tried once more.
+    // After a signal everything is tried once more.
     ready < 0 || watched[0].revents == 0
 }
 
-/// A channel that closes when the program has ended. The program is not reaped yet: as long as it
-/// is a zombie its number belongs to nobody else, so that [`kill_group`] hits nobody else.
-fn watch(id: u32) -> Receiver<()> {
+/// A channel that closes when the program has ended. The program is not reaped: while it is a zombie
+/// its process id cannot be reused, so that [`kill_group`] kills no other group.
+fn spawn_exit_watcher(id: u32) -> Receiver<()> {
     let (tx, rx) = bounded(0);
-    // Without this thread the channel closes at once, and the program is killed: never unattended.
-    let _ = named("program-end", move || {
+    // Without this thread the channel closes at once and the program is killed: none runs unwatched.
+    let _ = spawn_named("program-end", move || {
         let _tx = tx;
         loop {
             // SAFETY: `siginfo_t` is plain data, and the pointer is to a live one.
@@ -232,7 +235,7 @@ fn kill_group(id: u32) {
     }
 }
 
-fn named(name: &str, task: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+fn spawn_named(name: &str, task: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     thread::Builder::new().name(name.into()).spawn(task).map(drop)
 }
 
@@ -291,13 +294,13 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(run(&mut shell("echo done"), "", LONG).unwrap().stdout, "done\n");
         }
-        assert!(begin.elapsed() < 5 * LAST_OUTPUT, "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < 5 * OUTPUT_GRACE, "{:?}", begin.elapsed());
     }
 
     #[test]
     fn endless_output_is_bounded() {
         let finished = run(&mut shell("head -c 300000 /dev/zero; echo end >&2"), "", LONG).unwrap();
-        assert_eq!(finished.stdout.len(), OUTPUT_CAP);
+        assert_eq!(finished.stdout.len(), MAX_OUTPUT);
         assert_eq!(finished.stderr, "end\n");
     }
 
@@ -340,12 +343,12 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_outlived_the_stop() {
-        let (stopper, stop) = crate::thread::Stop::channel();
+        let (source, stop) = crate::thread::Stop::channel();
         let begin = Instant::now();
         let hanging = thread::spawn(move || {
             run_until(&mut shell("sleep 60"), "", LONG, Some(&stop)).unwrap()
         });
-        drop(stopper);
+        drop(source);
         let finished = hanging.join().unwrap();
         assert_eq!((finished.timed_out, finished.signal), (true, Some(libc::SIGKILL)));
         assert!(begin.elapsed() < Duration::from_secs(10));

@@ -1,4 +1,4 @@
-//! Words that must never be printed, and the sieve that keeps them out of everything that is.
+//! Secrets that cannot be printed by accident, and their removal from texts of others.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -6,7 +6,8 @@ use std::fmt;
 /// What stands in place of a secret wherever one would be shown.
 pub const REDACTED: &str = "[secret]";
 
-/// A password, token or key. It shows itself only to whoever asks by name.
+/// A password, token or key. `Display` and `Debug` print a placeholder; [`Secret::reveal`] gives the
+/// clear text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -34,12 +35,12 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Takes every one of `secrets` out of `text`. Providers echo tokens in their error bodies.
+/// Replaces every one of `secrets` in `text`: providers echo tokens in their error bodies.
 ///
 /// Secrets of fewer than four characters are left: they would eat ordinary words.
 pub fn scrub<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
     let mut clean = text.to_owned();
-    // One may be the beginning of another, whose rest would stay.
+    // The longest first: one may be the beginning of another, whose rest would stay.
     let mut secrets: Vec<&Secret> = secrets.into_iter().collect();
     secrets.sort_by_key(|secret| Reverse(secret.0.len()));
     for secret in secrets {

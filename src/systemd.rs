@@ -1,4 +1,4 @@
-//! What systemd is told: sd_notify(3), one datagram to the socket that it names.
+//! Notifications to systemd (sd_notify(3)): one datagram each to the socket that it names.
 
 use std::env;
 use std::ffi::OsStr;
@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use crate::clock::Mono;
 
-/// Tells systemd `state`, such as `READY=1`. Nothing happens where nobody asked for it.
-pub fn tell(state: &str) {
+/// Sends `state` to systemd, such as `READY=1`. Does nothing without `NOTIFY_SOCKET`.
+pub fn notify(state: &str) {
     let Some(name) = env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(why) = send(name.as_bytes(), state) {
         log::warn!("systemd could not be told {state}: {why}");
     }
 }
 
-/// Tells systemd that the configuration is read again; `READY=1` ends that. Without the time it
-/// does not believe it (`MONOTONIC_USEC`, sd_notify(3)).
-pub fn reloading() {
+/// Tells systemd that a reload begins; `READY=1` ends it. systemd ignores it without the time
+/// (`MONOTONIC_USEC`, sd_notify(3)).
+pub fn notify_reloading() {
     if env::var_os("NOTIFY_SOCKET").is_some() {
-        tell(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_micros()));
+        notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic_micros()));
     }
 }
 
@@ -39,16 +39,16 @@ fn first_directory(list: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(first)))
 }
 
-/// How often systemd wants to hear `WATCHDOG=1` at least (sd_watchdog_enabled(3)); none when it
-/// does not want to.
-pub fn watchdog() -> Option<Duration> {
+/// The time within which systemd expects the next `WATCHDOG=1` (sd_watchdog_enabled(3)); none without a
+/// watchdog for this process.
+pub fn watchdog_interval() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(process::id()));
     let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && ours)?;
     Some(Duration::from_micros(micros))
 }
 
-/// systemd's clock.
+/// `CLOCK_MONOTONIC`, which systemd uses.
 fn monotonic_micros() -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live timespec, and CLOCK_MONOTONIC always exists.
@@ -65,7 +65,8 @@ fn send(name: &[u8], state: &str) -> io::Result<()> {
     UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
-/// The watchdog of systemd: who does not feed it in time is started again (sd_watchdog_enabled(3)).
+/// The watchdog of systemd: a process that does not feed it in time is restarted
+/// (sd_watchdog_enabled(3)).
 #[derive(Clone, Copy, Debug)]
 pub struct Watchdog {
     /// Half of the time that systemd gives.
@@ -74,21 +75,21 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// The one that systemd asks for; none where it does not.
-    pub fn wanted(now: Mono) -> Option<Watchdog> {
-        let time = watchdog()?;
+    /// The watchdog for this process; none when systemd has none.
+    pub fn from_environment(now: Mono) -> Option<Watchdog> {
+        let time = watchdog_interval()?;
         Some(Watchdog { every: time / 2, next: now })
     }
 
-    /// Feeds it, if it is time to. To be called by whoever does the real work.
+    /// Feeds it when half of its time has passed. To be called by the thread that does the work.
     pub fn feed(&mut self, now: Mono) {
         if self.next <= now {
             self.next = now + self.every;
-            tell("WATCHDOG=1");
+            notify("WATCHDOG=1");
         }
     }
 
-    /// When it wants to be fed.
+    /// When it is to be fed next.
     pub fn next(&self) -> Mono {
         self.next
     }

@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use heartbeat::clock::Now;
-use heartbeat::store::{Committed, Store, Table, Write as Row};
+use heartbeat::store::{CommitResult, Store, Table, Write as Row};
 use serde_json::{Value, json};
 use support::alertmanager::Alertmanager;
 use support::burst::{burst, percentiles};
@@ -292,7 +292,7 @@ fn an_alert_that_could_not_be_read_any_more_was_told_to_the_log_only_at_each_sta
     let (mut store, _) = Store::open(&place.state(), Now::read()).unwrap();
     let row = br#"{"alerts": [{"name": "Backup"#.to_vec();
     store.write(Row::raw(Table::Pipelines, "batch/00000000000000000007", row));
-    assert_eq!(store.commit(Now::read()), Committed::Stored);
+    assert_eq!(store.commit(Now::read()), CommitResult::Committed);
     drop(store);
     let setup = waits_for("redis://127.0.0.1:1");
     let mut hbd = place.start(&setup);

@@ -158,7 +158,7 @@ impl Engine {
         let answer = Box::new(move |is_stored| {
             let _ = tx.send(is_stored);
         });
-        self.courier.order(Order::Accept(Change { stored: Some(answer), ..Change::default() }));
+        self.courier.order(Order::Accept(Change { on_stored: Some(answer), ..Change::default() }));
         assert!(stored.recv_timeout(PATIENCE).unwrap());
         wait_for(|| self.waiting(channel) == Some(0), &format!("{channel} to be empty"));
     }

@@ -56,7 +56,7 @@ pub fn run(
     let last_timestamp = LastTimestamp::open(systemd::runtime_directory());
     let waker = poller.waker();
     let mut agent = Agent::new(&settings, collect(&settings), &waker, last_timestamp)?;
-    systemd::tell("READY=1");
+    systemd::notify("READY=1");
     memory::release_unused();
     while agent.run(&mut poller, &signals)? == SignalAction::Reload {
         match load(overrides) {
@@ -155,7 +155,7 @@ impl Agent {
             sampler: collect.map(|collect| Sampler::start(collect, waker.clone())).transpose()?,
             next_reconnect: now.mono,
             interval: settings.interval,
-            watchdog: systemd::Watchdog::wanted(now.mono),
+            watchdog: systemd::Watchdog::from_environment(now.mono),
             last_timestamp,
         })
     }

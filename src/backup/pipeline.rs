@@ -171,7 +171,7 @@ impl Pipelines {
             }
         };
         // Known ones may still be on their way to the disk: the answer waits behind them.
-        (self.sink)(Change { writes, stored: Some(Box::new(stored)), ..Change::default() });
+        (self.sink)(Change { writes, on_stored: Some(Box::new(stored)), ..Change::default() });
         drop(intake);
         self.start_waiting();
         Accepted::Coming
@@ -247,7 +247,7 @@ impl Pipelines {
     }
 
     fn leave(&self, writes: Vec<Write>, stored: impl FnOnce(bool) + Send + 'static) {
-        (self.sink)(Change { writes, stored: Some(Box::new(stored)), ..Change::default() });
+        (self.sink)(Change { writes, on_stored: Some(Box::new(stored)), ..Change::default() });
     }
 
     fn examine(&self, settings: &Settings, question: &Question) -> Option<Vec<Examined>> {

@@ -39,7 +39,7 @@ pub struct Signs<'a> {
 
 /// No Alertmanager is asked any more: what was said of its silence is over, without a word.
 pub fn abandon(sink: &ChangeSink) {
-    sink(Change { forgotten: vec![Incident::Alertmanager], ..Change::default() });
+    sink(Change { closed_silently: vec![Incident::Alertmanager], ..Change::default() });
 }
 
 /// Asks until the stop, for the alerts that the configuration names at present.
@@ -135,7 +135,7 @@ mod tests {
         let sink: ChangeSink = Arc::new(move |effect: Change| tx.send(effect).unwrap());
         abandon(&sink);
         let effect = rx.recv().unwrap();
-        assert_eq!(effect.forgotten, [Incident::Alertmanager]);
+        assert_eq!(effect.closed_silently, [Incident::Alertmanager]);
         assert!(effect.events.is_empty() && effect.writes.is_empty(), "nobody is told");
     }
 

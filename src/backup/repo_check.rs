@@ -13,7 +13,7 @@ use super::plan::{Module, ModuleState, Plan};
 use super::restic::{self, Lock, Refusal};
 use super::settings::{Password, RepoCheck, Repository};
 use crate::clock::{self, Now, Wall};
-use crate::process::{self, Finished};
+use crate::process::{self, ProgramOutput};
 use crate::secret::{Secret, scrub};
 use crate::thread::Stop;
 
@@ -275,7 +275,7 @@ impl Place<'_> {
     }
 
     /// The first thing that `restic check` found.
-    fn damage(&self, finished: &Finished) -> String {
+    fn damage(&self, finished: &ProgramOutput) -> String {
         let telling = |line: &&str| !line.is_empty() && !line.starts_with("Fatal:");
         let first = finished.stderr.lines().map(str::trim).find(telling);
         self.scrubbed(first.unwrap_or("the repository contains errors"))
@@ -283,7 +283,7 @@ impl Place<'_> {
 
     /// One run of restic, reading only: without a lock of ours, and without a cache, which would
     /// cost a small box more disk than it saves. Nothing secret is on the command line.
-    fn run(&self, arguments: &[&str], until: Instant) -> Result<Finished, Condition> {
+    fn run(&self, arguments: &[&str], until: Instant) -> Result<ProgramOutput, Condition> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Condition::NotAsked(NO_TIME.into()));
@@ -329,14 +329,14 @@ impl Place<'_> {
         }
     }
 
-    fn refusal(&self, finished: &Finished) -> Refusal {
+    fn refusal(&self, finished: &ProgramOutput) -> Refusal {
         match restic::refusal(finished.code, &finished.stderr) {
             Refusal::Unreachable(why) => Refusal::Unreachable(self.scrubbed(&why)),
             other => other,
         }
     }
 
-    fn complaint(&self, finished: &Finished) -> String {
+    fn complaint(&self, finished: &ProgramOutput) -> String {
         self.scrubbed(&restic::complaint(&finished.stderr))
     }
 

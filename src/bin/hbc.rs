@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Ok(CliCommand::Send(args)) => return send(*args),
         Ok(CliCommand::Exec(args)) => return exec(*args),
         Ok(CliCommand::Metrics(directory)) => {
-            logger::start_by("HBC_LOG");
+            logger::start_with("HBC_LOG");
             print(&sampler::sample_once(directory));
         }
         Err(why) => return print_error(USAGE, &why),
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(overrides: &CliOverrides) -> ExitCode {
-    logger::start_by("HBC_LOG");
+    logger::start_with("HBC_LOG");
     match run::run(overrides, &|settings| Some(sampler::collect_fn(settings))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Configuration(problems)) => {

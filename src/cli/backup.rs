@@ -1,4 +1,4 @@
-//! `hbd backup`: finds out now how backup plans fared, and prints what an alert would report.
+//! `hbd backup`: analyzes backup plans now, and prints what an alert would report.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -20,8 +20,8 @@ use crate::notify::text::{Flavour, aligned, clean};
 use crate::thread::Stop;
 
 /// Every plan succeeded.
-const OK: u8 = 0;
-/// Some did not, or it is not known.
+const SUCCESS: u8 = 0;
+/// One did not, or that is not known.
 const NOT_ALL: u8 = 1;
 
 /// Prints the report about one plan, by its id or its name, or about all plans when none is given.
@@ -46,20 +46,20 @@ pub fn backup(
         return Ok(u8::try_from(128 + signal).unwrap_or(NOT_ALL));
     };
     if json {
-        let plans: Vec<Value> = examined.iter().map(as_json).collect();
+        let plans: Vec<Value> = examined.iter().map(to_json).collect();
         writeln!(out, "{}", json!({ "plans": plans }))?;
     } else {
         for (index, one) in examined.iter().enumerate() {
             let gap = if index > 0 { "\n" } else { "" };
-            write!(out, "{gap}{}", in_words(one))?;
+            write!(out, "{gap}{}", format_report(one))?;
         }
     }
     let well = |one: &Examined| one.verdict.outcome == Outcome::Success;
-    Ok(if examined.iter().all(well) { OK } else { NOT_ALL })
+    Ok(if examined.iter().all(well) { SUCCESS } else { NOT_ALL })
 }
 
-/// Told to stop by the first of these signals, with its number: restic, which runs in a process
-/// group of its own, must not live on.
+/// A stop at the first of these signals, and the number of that signal: restic runs in a process group
+/// of its own, so that a terminal does not stop it.
 fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
     let (stopper, stop) = Stop::channel();
     let (tx, rx) = bounded(1);
@@ -74,7 +74,7 @@ fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
     Ok((stop, rx))
 }
 
-/// None when it was told to stop.
+/// None when it was stopped.
 fn examine(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<Examined>> {
     let examiner = Examiner {
         correlator: &config.correlator,
@@ -84,8 +84,8 @@ fn examine(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<Exami
     let ask = |question: &Question| examiner.examine(question, stop);
     let Some(id) = plan else { return ask(&Question::about_everything()) };
     let found = ask(&Question::about(id))?;
-    let stranger = |one: &Examined| one.plan.enabled.is_none() && one.plan.modules.is_empty();
-    if !found.iter().all(stranger) {
+    let is_unknown = |one: &Examined| one.plan.enabled.is_none() && one.plan.modules.is_empty();
+    if !found.iter().all(is_unknown) {
         return Some(found);
     }
     let all = ask(&Question::about_everything())?.into_iter();
@@ -93,7 +93,7 @@ fn examine(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<Exami
     Some(if named.is_empty() { found } else { named })
 }
 
-fn as_json(one: &Examined) -> Value {
+fn to_json(one: &Examined) -> Value {
     json!({
         "plan": one.plan,
         "outcome": one.verdict.outcome,
@@ -102,7 +102,7 @@ fn as_json(one: &Examined) -> Value {
     })
 }
 
-fn in_words(one: &Examined) -> String {
+fn format_report(one: &Examined) -> String {
     let message: Message = one.event(&[], Now::read().wall).message(EventId::default());
     let mut text = format!("{}\n", clean(&message.title, Flavour::Line));
     let width = message.details.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);

@@ -1,17 +1,13 @@
-//! `hbd check`: says what is wrong with a configuration, or how much there is of it.
+//! `hbd check`: prints what is wrong with a configuration, or how much is in it.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::json;
 
+use super::CONFIGURATION;
 use crate::config::Config;
 use crate::problem::{Problems, Severity};
-
-/// All is well.
-const OK: u8 = 0;
-/// The configuration is refused (`EX_CONFIG` of sysexits.h).
-const REFUSED: u8 = 78;
 
 /// Prints every problem of the file at `config`, one a line, then, when it can be used, how much is
 /// in it: channels, hosts, and the threshold sets that the file itself defines. Gives the exit code. With
@@ -54,7 +50,7 @@ fn report(
             writeln!(out, "OK: {channels}, {hosts}, {}", counted(sets, "threshold set"))?;
         }
     }
-    Ok(if ok { OK } else { REFUSED })
+    Ok(if ok { 0 } else { CONFIGURATION })
 }
 
 fn counted(count: usize, thing: &str) -> String {

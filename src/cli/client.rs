@@ -1,28 +1,35 @@
-//! The running daemon, asked over HTTP by the commands that show what it knows.
+//! An HTTP client of the running daemon, for the commands that show its state.
 
-use std::io::Read;
-use std::time::Duration;
-
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error,
+    SignatureScheme, StreamOwned,
+};
 use serde_json::Value;
 
-use super::pinned::Question;
-use super::{CONFIGURATION, UNREACHABLE, complain, config_file};
-use crate::address::{BaseUrl, Encoded};
+use super::{CONFIGURATION, UNREACHABLE, config_file, print_error};
+use crate::address::{BaseUrl, PercentEncoded};
 use crate::config::Config;
+use crate::deadline::DeadlineStream;
 use crate::secret::Secret;
 use crate::tls;
 
 /// How long one answer may take. The daemon itself gives up on its disk after 5 s.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// How much of an answer is read.
-const LONGEST: u64 = 16 * 1024 * 1024;
-/// The token for a daemon that is named by its address.
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+/// The environment variable with the token for a daemon that is named by its URL.
 pub const TOKEN_VARIABLE: &str = "HBD_TOKEN";
 
-/// Where the daemon is, and what it wants to see.
+/// A client of one daemon: its address, its token, and which certificates are trusted.
 #[derive(Debug)]
 pub struct Client {
     base: String,
@@ -30,21 +37,22 @@ pub struct Client {
     trust: Trust,
 }
 
-/// Whom it believes to be the daemon.
+/// Which server is believed to be the daemon.
 #[derive(Debug)]
 enum Trust {
-    /// Whoever shows this certificate, at this host and port.
+    /// The one that shows this certificate, at this host and port.
     Certificate(CertificateDer<'static>, String, u16),
-    /// Whoever has a certificate for its name, of the system's authorities or those of a file.
+    /// One with a certificate for its name, of the system's authorities or those of a file.
     Authorities(Option<PathBuf>),
 }
 
 impl Client {
-    /// The daemon that is wished for, or the exit code when there is none: it was said why.
+    /// A client of the daemon that the arguments name, or the exit code when there is none: why was
+    /// printed.
     ///
     /// # Errors
     /// When the arguments are wrong.
-    pub fn wished(
+    pub fn from_args(
         config: &Option<PathBuf>,
         url: &Option<String>,
         ca_file: &Option<PathBuf>,
@@ -52,27 +60,27 @@ impl Client {
         match url {
             Some(_) if config.is_some() => Err("--config and --url exclude each other".into()),
             Some(url) => {
-                let client = Client::at(url, ca_file.as_deref());
+                let client = Client::for_url(url, ca_file.as_deref());
                 Ok(Ok(client.map_err(|why| lexopt::Error::Custom(why.into()))?))
             }
             None if ca_file.is_some() => {
                 Err("--ca-file goes with --url: the configuration names its certificate".into())
             }
             None => Ok(match Config::load(config_file(config.clone())) {
-                Ok(config) => Client::of(&config).map_err(|why| unreachable(&why)),
+                Ok(config) => Client::for_config(&config).map_err(|why| print_unreachable(&why)),
                 Err(problems) => {
-                    complain(&problems);
+                    print_error(&problems);
                     Err(CONFIGURATION)
                 }
             }),
         }
     }
 
-    /// The daemon that runs with this configuration.
+    /// A client of the daemon that runs with this configuration.
     ///
     /// # Errors
     /// When the configuration does not say where that is.
-    pub fn of(config: &Config) -> Result<Client, String> {
+    pub fn for_config(config: &Config) -> Result<Client, String> {
         let receiver = &config.receiver;
         if receiver.port == 0 {
             return Err("receiver.port is 0: name the daemon by its address, with --url".into());
@@ -94,13 +102,13 @@ impl Client {
         Ok(Client { base, token: receiver.token.clone(), trust })
     }
 
-    /// The daemon at an address, `http://host:port`. Its token is in the environment: a
+    /// A client of the daemon at a URL, `http://host:port`. Its token is in the environment: a
     /// configuration's token is for that configuration's daemon only. `ca_file` holds further
     /// certificate authorities.
     ///
     /// # Errors
     /// When that is no address.
-    pub fn at(url: &str, ca_file: Option<&Path>) -> Result<Client, String> {
+    pub fn for_url(url: &str, ca_file: Option<&Path>) -> Result<Client, String> {
         let bare = !url.contains("://");
         let whole = if bare { format!("http://{url}") } else { url.to_owned() };
         let base = BaseUrl::parse(&whole).map_err(|why| format!("--url: {why}"))?.text;
@@ -132,11 +140,11 @@ impl Client {
         }
     }
 
-    /// Status and body, whatever they are.
+    /// Status and body of the answer to a GET, whatever they are.
     ///
     /// # Errors
     /// Why there is no answer, in a sentence that names the daemon.
-    pub fn ask(&self, path: &str) -> Result<(u16, String), String> {
+    pub fn get_text(&self, path: &str) -> Result<(u16, String), String> {
         self.call(path, &[]).map_err(|why| format!("{}: {why}", self.base))
     }
 
@@ -146,26 +154,24 @@ impl Client {
     }
 
     fn call(&self, path: &str, query: &[(&str, String)]) -> Result<(u16, String), String> {
-        let pairs = query.iter().map(|(name, value)| format!("{name}={}", Encoded(value)));
+        let pairs = query.iter().map(|(name, value)| format!("{name}={}", PercentEncoded(value)));
         let pairs = pairs.collect::<Vec<_>>().join("&");
         let mark = if pairs.is_empty() { "" } else { "?" };
         let target = format!("{path}{mark}{pairs}");
         match &self.trust {
-            Trust::Certificate(certificate, host, port) => Question {
+            Trust::Certificate(certificate, host, port) => PinnedRequest {
                 host,
                 port: *port,
                 target: &target,
                 token: self.token.as_ref(),
                 certificate: certificate.clone(),
-                patience: TIMEOUT,
-                longest: LONGEST,
             }
-            .ask(),
-            Trust::Authorities(ca_file) => self.get_from(&target, ca_file.as_deref()),
+            .send(),
+            Trust::Authorities(ca_file) => self.send(&target, ca_file.as_deref()),
         }
     }
 
-    fn get_from(&self, target: &str, ca_file: Option<&Path>) -> Result<(u16, String), String> {
+    fn send(&self, target: &str, ca_file: Option<&Path>) -> Result<(u16, String), String> {
         let encrypted = self.base.starts_with("https:");
         let roots = encrypted.then(|| tls::roots(ca_file)).transpose()?;
         let agent = tls::http_agent(TIMEOUT, roots.as_deref());
@@ -185,16 +191,155 @@ impl Client {
             why => why.to_string(),
         })?;
         let mut body = Vec::new();
-        let mut reader = response.body_mut().as_reader().take(LONGEST);
+        let mut reader = response.body_mut().as_reader().take(MAX_ANSWER);
         reader.read_to_end(&mut body).map_err(|why| format!("the answer broke off: {why}"))?;
         Ok((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
     }
 }
 
-/// Says why the daemon cannot be reached, and gives the exit code.
-pub fn unreachable(why: &str) -> u8 {
-    complain(&why);
+/// Prints why the daemon cannot be reached, and returns the exit code.
+pub fn print_unreachable(why: &str) -> u8 {
+    print_error(&why);
     UNREACHABLE
+}
+
+/// One GET over TLS to the daemon of a configuration. The daemon must show that configuration's very
+/// certificate, whatever its issuer and its name, and even when it has expired. No other server gets
+/// the token.
+struct PinnedRequest<'a> {
+    /// A name or an address, without brackets.
+    host: &'a str,
+    port: u16,
+    /// Path and query.
+    target: &'a str,
+    token: Option<&'a Secret>,
+    certificate: CertificateDer<'static>,
+}
+
+impl PinnedRequest<'_> {
+    /// Status and body of the answer.
+    fn send(self) -> Result<(u16, String), String> {
+        let deadline = Instant::now() + TIMEOUT;
+        let socket = DeadlineStream::new(self.connect(deadline)?, deadline);
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|why| why.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PinnedCertificate {
+                certificate: self.certificate,
+                provider,
+            }))
+            .with_no_client_auth();
+        let name = ServerName::try_from(self.host.to_owned()).map_err(|why| why.to_string())?;
+        let tls = ClientConnection::new(Arc::new(config), name).map_err(|why| why.to_string())?;
+        let mut stream = StreamOwned::new(tls, socket);
+        let token = self
+            .token
+            .map_or(String::new(), |token| format!("Authorization: Bearer {}\r\n", token.reveal()));
+        let head = format!("GET {} HTTP/1.0\r\nHost: localhost\r\n{token}\r\n", self.target);
+        let mut answer = Vec::new();
+        let exchanged = stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.take(MAX_ANSWER + 1).read_to_end(&mut answer));
+        exchanged.map_err(|why| describe_error(&why))?;
+        if answer.len() as u64 > MAX_ANSWER {
+            return Err("the answer is too long".into());
+        }
+        parse_response(&answer)
+    }
+
+    fn connect(&self, deadline: Instant) -> Result<TcpStream, String> {
+        const UNKNOWN: &str = "there is no host of this name";
+        let addresses = (self.host, self.port).to_socket_addrs();
+        let mut last = UNKNOWN.to_owned();
+        for address in addresses.map_err(|_| UNKNOWN)? {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // A timeout of zero would be an error of its own.
+            match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
+                Ok(socket) => return Ok(socket),
+                Err(why) => last = describe_error(&why),
+            }
+        }
+        Err(last)
+    }
+}
+
+fn parse_response(answer: &[u8]) -> Result<(u16, String), String> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    match response.parse(answer) {
+        Ok(httparse::Status::Complete(length)) => {
+            let body = String::from_utf8_lossy(&answer[length..]).into_owned();
+            Ok((response.code.unwrap_or_default(), body))
+        }
+        Ok(httparse::Status::Partial) => Err("the answer broke off".into()),
+        Err(_) => Err("it does not answer as hbd does".into()),
+    }
+}
+
+fn describe_error(why: &std::io::Error) -> String {
+    let certificate = why.get_ref().and_then(|why| why.downcast_ref::<Error>());
+    if matches!(certificate, Some(Error::InvalidCertificate(_))) {
+        return "it shows another certificate than receiver.tls names: was hbd reloaded since that changed?".into();
+    }
+    match why.kind() {
+        ErrorKind::ConnectionRefused => "nobody answers there: is hbd running?".into(),
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+            format!("no answer within {} s", TIMEOUT.as_secs())
+        }
+        ErrorKind::InvalidData if matches!(certificate, Some(Error::InvalidMessage(_))) => {
+            "it does not speak TLS: was hbd reloaded since receiver.tls was set?".into()
+        }
+        _ => why.to_string(),
+    }
+}
+
+/// Trusts one certificate.
+#[derive(Debug)]
+struct PinnedCertificate {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCertificate {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if *end_entity == self.certificate {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[cfg(test)]
@@ -206,7 +351,7 @@ mod tests {
         let file = directory.path().join("heartbeat.yaml");
         let text = format!("notification_channels: {{}}\nreceiver: {{{receiver}}}\n");
         std::fs::write(&file, text).unwrap();
-        Client::of(&Config::load(&file).unwrap())
+        Client::for_config(&Config::load(&file).unwrap())
     }
 
     #[test]
@@ -226,11 +371,11 @@ mod tests {
     #[test]
     fn an_address_may_end_in_a_slash_and_must_be_one() {
         for url in ["http://mon.example:9099/", "mon.example:9099"] {
-            assert_eq!(Client::at(url, None).unwrap().base, "http://mon.example:9099");
+            assert_eq!(Client::for_url(url, None).unwrap().base, "http://mon.example:9099");
         }
-        assert!(Client::at("mon example", None).is_err());
+        assert!(Client::for_url("mon example", None).is_err());
         let (some, url) = (Some("x".into()), Some("mon.example".to_owned()));
-        assert!(Client::wished(&some, &url, &None).is_err());
-        assert!(Client::wished(&some, &None, &some).is_err());
+        assert!(Client::from_args(&some, &url, &None).is_err());
+        assert!(Client::from_args(&some, &None, &some).is_err());
     }
 }

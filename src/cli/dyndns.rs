@@ -1,4 +1,4 @@
-//! `hbd dyndns`: how the names in the DNS stand, and what would be sent for one of them.
+//! `hbd dyndns`: the state of the names in the DNS, or the requests that would be sent for one.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::client::{Client, unreachable};
-use super::{CONFIGURATION, FAILED, HELP, complain, config_file, say};
+use super::client::{Client, print_unreachable};
+use super::{CONFIGURATION, FAILED, HELP, config_file, print, print_error};
 use crate::config::Config;
 use crate::dyndns::method::Wish;
 use crate::dyndns::names::{self, Family};
@@ -17,7 +17,7 @@ use crate::dyndns::show;
 use crate::notify::text::{Flavour, clean};
 
 #[derive(Debug, Default, PartialEq)]
-struct Wanted {
+struct DyndnsArgs {
     config: Option<PathBuf>,
     url: Option<String>,
     ca_file: Option<PathBuf>,
@@ -33,85 +33,88 @@ struct Wanted {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(wanted) = wanted(parser)? else { return Ok(say(HELP)) };
-    if let (true, Some(host)) = (wanted.dry, &wanted.host) {
-        return Ok(match Config::load(config_file(wanted.config.clone())) {
-            Ok(config) => rehearse(&config, Client::of(&config), host, &wanted),
+    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
+    if let (true, Some(host)) = (args.dry, &args.host) {
+        return Ok(match Config::load(config_file(args.config.clone())) {
+            Ok(config) => print_requests(&config, Client::for_config(&config), host, &args),
             Err(problems) => {
-                complain(&problems);
+                print_error(&problems);
                 CONFIGURATION
             }
         });
     }
-    let client = Client::wished(&wanted.config, &wanted.url, &wanted.ca_file)?;
-    Ok(client.map_or_else(|code| code, |client| state(&client, &wanted)))
+    let client = Client::from_args(&args.config, &args.url, &args.ca_file)?;
+    Ok(client.map_or_else(|code| code, |client| print_state(&client, &args)))
 }
 
-fn wanted(mut parser: lexopt::Parser) -> Result<Option<Wanted>, lexopt::Error> {
-    let mut wanted = Wanted::default();
+fn parse_args(mut parser: lexopt::Parser) -> Result<Option<DyndnsArgs>, lexopt::Error> {
+    let mut args = DyndnsArgs::default();
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("config") | Short('c') => wanted.config = Some(parser.value()?.into()),
-            Long("url") => wanted.url = Some(parser.value()?.string()?),
-            Long("ca-file") => wanted.ca_file = Some(parser.value()?.into()),
-            Long("address") => wanted.addresses.push(parser.value()?.parse()?),
-            Long("dry-run") => wanted.dry = true,
-            Long("json") => wanted.json = true,
+            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
+            Long("url") => args.url = Some(parser.value()?.string()?),
+            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
+            Long("address") => args.addresses.push(parser.value()?.parse()?),
+            Long("dry-run") => args.dry = true,
+            Long("json") => args.json = true,
             Long("help") | Short('h') => return Ok(None),
-            Value(host) if wanted.host.is_none() => wanted.host = Some(host.string()?),
+            Value(host) if args.host.is_none() => args.host = Some(host.string()?),
             other => return Err(other.unexpected()),
         }
     }
     let refuse = |why: &'static str| Err(why.into());
-    match &wanted {
-        Wanted { dry: true, url: Some(_), .. } | Wanted { dry: true, ca_file: Some(_), .. } => {
+    match &args {
+        DyndnsArgs { dry: true, url: Some(_), .. }
+        | DyndnsArgs { dry: true, ca_file: Some(_), .. } => {
             refuse("--dry-run needs the configuration: neither --url nor --ca-file goes with it")
         }
-        Wanted { dry: true, host: None, .. } => refuse("--dry-run wants a HOST"),
-        Wanted { dry: true, json: true, .. } => refuse("--dry-run and --json exclude each other"),
-        Wanted { dry: false, addresses, .. } if !addresses.is_empty() => {
+        DyndnsArgs { dry: true, host: None, .. } => refuse("--dry-run wants a HOST"),
+        DyndnsArgs { dry: true, json: true, .. } => {
+            refuse("--dry-run and --json exclude each other")
+        }
+        DyndnsArgs { dry: false, addresses, .. } if !addresses.is_empty() => {
             refuse("--address goes with --dry-run only")
         }
-        _ => Ok(Some(wanted)),
+        _ => Ok(Some(args)),
     }
 }
 
-/// The names that the daemon keeps, or the one of a host.
-fn ask(client: &Client, host: Option<&str>) -> Result<Vec<Json>, String> {
+/// The names that the daemon updates, or that of one host.
+fn fetch(client: &Client, host: Option<&str>) -> Result<Vec<Json>, String> {
     let answer = client.get("/api/v1/dyndns", &[])?;
     let names = answer["names"].as_array().cloned().unwrap_or_default();
     let meant = |one: &Json| host.is_none_or(|host| one["host"] == host);
     Ok(names.into_iter().filter(meant).collect())
 }
 
-fn state(client: &Client, wanted: &Wanted) -> u8 {
-    let names = match ask(client, wanted.host.as_deref()) {
+fn print_state(client: &Client, args: &DyndnsArgs) -> u8 {
+    let names = match fetch(client, args.host.as_deref()) {
         Ok(names) => names,
-        Err(why) => return unreachable(&why),
+        Err(why) => return print_unreachable(&why),
     };
-    if let (Some(host), true) = (&wanted.host, names.is_empty()) {
-        complain(&format!("the daemon keeps no name of {host}"));
+    if let (Some(host), true) = (&args.host, names.is_empty()) {
+        print_error(&format!("the daemon keeps no name of {host}"));
         return FAILED;
     }
     let text =
-        if wanted.json { format!("{}\n", json!({ "names": names })) } else { in_words(&names) };
-    say(&text);
+        if args.json { format!("{}\n", json!({ "names": names })) } else { format_names(&names) };
+    print(&text);
     let bad = |one: &Json| matches!(one["state"].as_str(), Some("failing" | "refused") | None);
     if names.iter().any(bad) { FAILED } else { 0 }
 }
 
 /// A block for each name.
-fn in_words(names: &[Json]) -> String {
+fn format_names(names: &[Json]) -> String {
     if names.is_empty() {
         return "no names are kept\n".into();
     }
     let mut text = String::new();
     for one in names {
-        let (host, name, state) = (word(one, "host"), word(one, "name"), word(one, "state"));
-        text += &format!("{host}: {name} is {state} ({})\n", word(one, "server"));
+        let (host, name, state) = (field(one, "host"), field(one, "name"), field(one, "state"));
+        text += &format!("{host}: {name} is {state} ({})\n", field(one, "server"));
         for record in one["records"].as_array().into_iter().flatten() {
-            let (kind, address) = (word(record, "type"), word(record, "address"));
-            let (written, at) = (word(record, "written"), word(record, "last_update"));
+            let (kind, address) = (field(record, "type"), field(record, "address"));
+            let (written, at) = (field(record, "written"), field(record, "last_update"));
             let in_zone = match (written == address, at.is_empty()) {
                 (true, false) => format!("written {at}"),
                 (true, true) => "found in the zone".into(),
@@ -120,11 +123,11 @@ fn in_words(names: &[Json]) -> String {
             };
             text += &format!("  {kind:<4} {address}, {in_zone}\n");
         }
-        let why = word(&one["last_failure"], "why");
+        let why = field(&one["last_failure"], "why");
         if !why.is_empty() {
-            text += &format!("  failing since {}: {why}\n", word(one, "failing_since"));
+            text += &format!("  failing since {}: {why}\n", field(one, "failing_since"));
         }
-        let next = word(one, "next_attempt");
+        let next = field(one, "next_attempt");
         if !next.is_empty() {
             text += &format!("  next attempt {next}\n");
         }
@@ -132,38 +135,44 @@ fn in_words(names: &[Json]) -> String {
     text
 }
 
-fn word(one: &Json, name: &str) -> String {
+fn field(one: &Json, name: &str) -> String {
     one[name].as_str().map_or_else(String::new, |text| clean(text, Flavour::Line))
 }
 
-/// What would be sent for a host, from the addresses that are named, else from those that the
-/// daemon knows.
-fn rehearse(config: &Config, client: Result<Client, String>, host: &str, wanted: &Wanted) -> u8 {
+/// Prints the requests that would be sent for a host, with the addresses of `--address`, else with
+/// those that the daemon knows.
+fn print_requests(
+    config: &Config,
+    client: Result<Client, String>,
+    host: &str,
+    args: &DyndnsArgs,
+) -> u8 {
     let Some(entry) = config.dyndns.get(host) else {
-        complain(&format!("hosts.{host}.dyndns is not set: no name follows that host"));
+        print_error(&format!("hosts.{host}.dyndns is not set: no name follows that host"));
         return FAILED;
     };
-    let addresses = if wanted.addresses.is_empty() {
-        match client.and_then(|client| ask(&client, Some(host))) {
+    let addresses = if args.addresses.is_empty() {
+        match client.and_then(|client| fetch(&client, Some(host))) {
             Ok(names) => known(&names),
             Err(why) => {
-                return unreachable(&format!("{why}; name an address yourself with --address"));
+                return print_unreachable(&format!(
+                    "{why}; name an address yourself with --address"
+                ));
             }
         }
     } else {
         let counts = |address: &&IpAddr| entry.allow_private || names::is_public(**address);
-        let (public, private): (Vec<IpAddr>, Vec<IpAddr>) =
-            wanted.addresses.iter().partition(counts);
+        let (public, private): (Vec<IpAddr>, Vec<IpAddr>) = args.addresses.iter().partition(counts);
         for address in private {
-            complain(&format!(
+            print_error(&format!(
                 "{address} is private, and allow_private is not set: nothing is sent"
             ));
         }
         public
     };
     if addresses.is_empty() {
-        if wanted.addresses.is_empty() {
-            complain(&format!("no address of {host} was heard yet: name one with --address"));
+        if args.addresses.is_empty() {
+            print_error(&format!("no address of {host} was heard yet: name one with --address"));
         }
         return FAILED;
     }

@@ -1,4 +1,5 @@
-//! `hbd key`: makes a key and says where it goes on each side; shows who still has the previous one.
+//! `hbd key`: makes a key and prints where it goes on each side; lists connections that still sign with
+//! the previous one.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -9,16 +10,16 @@ use lexopt::prelude::*;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::Value as Json;
 
-use super::client::{Client, unreachable};
-use super::{CONFIGURATION, FAILED, HELP, complain, config_file, say};
+use super::client::{Client, print_unreachable};
+use super::{CONFIGURATION, FAILED, HELP, config_file, print, print_error};
 use crate::address::is_name;
 use crate::config::Config;
 
 /// As long as the hash that it is used with (RFC 2104, section 3).
-const BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
 
 #[derive(Debug, Default, PartialEq)]
-struct Wish {
+struct KeyArgs {
     config: Option<PathBuf>,
     url: Option<String>,
     ca_file: Option<PathBuf>,
@@ -35,62 +36,62 @@ struct Wish {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(wish) = wish(parser)? else { return Ok(say(HELP)) };
-    if wish.status {
-        return status(&wish);
+    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
+    if args.status {
+        return status(&args);
     }
-    let known = match &wish.config {
+    let known = match &args.config {
         Some(file) => match Config::load(file) {
             Ok(config) => Some(config),
             Err(problems) => {
-                complain(&problems);
+                print_error(&problems);
                 return Ok(CONFIGURATION);
             }
         },
         // Without a configuration there is a key to make all the same.
         None => Config::load(config_file(None)).ok(),
     };
-    let changes = known.is_some_and(|config| has_key(&config, wish.host.as_deref()));
-    match make(&wish, changes) {
-        Ok(text) => Ok(say(&text)),
+    let changes = known.is_some_and(|config| has_key(&config, args.host.as_deref()));
+    match make(&args, changes) {
+        Ok(text) => Ok(print(&text)),
         Err(why) => {
-            complain(&why);
+            print_error(&why);
             Ok(FAILED)
         }
     }
 }
 
-/// What is asked for; none when it is help.
-fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
-    let mut wish = Wish::default();
+/// None when help is asked for.
+fn parse_args(mut parser: lexopt::Parser) -> Result<Option<KeyArgs>, lexopt::Error> {
+    let mut args = KeyArgs::default();
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
-            Long("url") => wish.url = Some(parser.value()?.string()?),
-            Long("ca-file") => wish.ca_file = Some(parser.value()?.into()),
-            Long("common") => wish.common = true,
-            Long("write") => wish.write = Some(parser.value()?.into()),
-            Long("status") => wish.status = true,
+            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
+            Long("url") => args.url = Some(parser.value()?.string()?),
+            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
+            Long("common") => args.common = true,
+            Long("write") => args.write = Some(parser.value()?.into()),
+            Long("status") => args.status = true,
             Long("help") | Short('h') => return Ok(None),
-            Value(host) if wish.host.is_none() => wish.host = Some(host.string()?),
+            Value(host) if args.host.is_none() => args.host = Some(host.string()?),
             other => return Err(other.unexpected()),
         }
     }
-    if usize::from(wish.host.is_some()) + usize::from(wish.common) + usize::from(wish.status) != 1 {
+    if usize::from(args.host.is_some()) + usize::from(args.common) + usize::from(args.status) != 1 {
         return Err(
             "name one HOST, or --common for all that have no key of their own, or --status".into(),
         );
     }
-    if wish.status && wish.write.is_some()
-        || !wish.status && (wish.url.is_some() || wish.ca_file.is_some())
+    if args.status && args.write.is_some()
+        || !args.status && (args.url.is_some() || args.ca_file.is_some())
     {
         return Err("--write is for a new key, --url for --status".into());
     }
-    if let Some(host) = wish.host.as_deref().filter(|host| !is_name(host)) {
+    if let Some(host) = args.host.as_deref().filter(|host| !is_name(host)) {
         let what = "a host's name is 1 to 253 letters, digits, dots, dashes, underscores";
         return Err(format!("{what}, not {host:?}").into());
     }
-    Ok(Some(wish))
+    Ok(Some(args))
 }
 
 /// Whether datagrams of the host, or of any, are signed already.
@@ -100,13 +101,13 @@ fn has_key(config: &Config, host: Option<&str>) -> bool {
 }
 
 /// Makes a key; the words that say where it goes. `changes` is whether there is one already.
-fn make(wish: &Wish, changes: bool) -> Result<String, String> {
+fn make(args: &KeyArgs, changes: bool) -> Result<String, String> {
     let key = key()?;
-    let (place, agent) = match &wish.host {
+    let (place, agent) = match &args.host {
         Some(host) => (format!("hosts.{host}"), host.as_str()),
         None => ("heartbeat".into(), "each host without a key of its own"),
     };
-    let line = match &wish.write {
+    let line = match &args.write {
         Some(file) => {
             write(file, &key)?;
             format!("key_file: {}", shown(file))
@@ -136,7 +137,7 @@ fn shown(file: &Path) -> String {
 
 /// New random bytes of the operating system, in hexadecimal digits.
 fn key() -> Result<String, String> {
-    let mut bytes = [0; BYTES];
+    let mut bytes = [0; KEY_BYTES];
     let made = SystemRandom::new().fill(&mut bytes);
     made.map_err(|_| "the operating system gave no random bytes".to_owned())?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -155,34 +156,34 @@ fn write(file: &Path, key: &str) -> Result<(), String> {
     new.write_all(format!("{key}\n").as_bytes()).and_then(|()| new.sync_all()).map_err(refused)
 }
 
-fn status(wish: &Wish) -> Result<u8, lexopt::Error> {
-    let client = match Client::wished(&wish.config, &wish.url, &wish.ca_file)? {
+fn status(args: &KeyArgs) -> Result<u8, lexopt::Error> {
+    let client = match Client::from_args(&args.config, &args.url, &args.ca_file)? {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };
     match client.get("/api/v1/hosts", &[]) {
         Ok(answer) => {
             let old = old_keys(&answer);
-            say(if old.is_empty() { "nobody signs with a previous key\n" } else { &old });
+            print(if old.is_empty() { "nobody signs with a previous key\n" } else { &old });
             Ok(if old.is_empty() { 0 } else { FAILED })
         }
-        Err(why) => Ok(unreachable(&why)),
+        Err(why) => Ok(print_unreachable(&why)),
     }
 }
 
-/// A line for each connection whose last datagram was signed with the previous key. Names are
-/// words of strangers, but of such as hold no control characters.
+/// A line for each connection whose last datagram was signed with the previous key. Names come from
+/// the network, but the daemon accepts none with control characters.
 fn old_keys(answer: &Json) -> String {
     let mut text = String::new();
     for host in answer["hosts"].as_array().into_iter().flatten() {
         let connections = host["connections"].as_array().into_iter().flatten();
         for connection in connections.filter(|connection| connection["old_key"] == true) {
-            let word = |of: &Json, key: &str| of[key].as_str().unwrap_or("?").to_owned();
+            let field = |of: &Json, key: &str| of[key].as_str().unwrap_or("?").to_owned();
             text.push_str(&format!(
                 "{} {} signs with the previous key, last heard {}\n",
-                word(host, "name"),
-                word(connection, "name"),
-                word(connection, "last_seen")
+                field(host, "name"),
+                field(connection, "name"),
+                field(connection, "last_seen")
             ));
         }
     }
@@ -198,8 +199,8 @@ mod tests {
 
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Result<Option<Wish>, String> {
-        wish(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
+    fn parse(arguments: &[&str]) -> Result<Option<KeyArgs>, String> {
+        parse_args(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
     }
 
     fn value<'t>(text: &'t str, key: &str) -> Vec<&'t str> {
@@ -208,8 +209,8 @@ mod tests {
 
     #[test]
     fn both_sides_get_the_same_key_and_nobody_gets_it_twice() {
-        let wish = Wish { host: Some("web1".into()), ..Wish::default() };
-        let (one, two) = (make(&wish, false).unwrap(), make(&wish, true).unwrap());
+        let args = KeyArgs { host: Some("web1".into()), ..KeyArgs::default() };
+        let (one, two) = (make(&args, false).unwrap(), make(&args, true).unwrap());
         let keys = value(&one, "key: ");
         assert_eq!((keys.len(), keys[0].len()), (2, 64));
         assert_eq!(keys[0], keys[1]);
@@ -222,14 +223,14 @@ mod tests {
     fn a_file_is_for_its_owner_and_never_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("web1.key");
-        let wish = Wish { common: true, write: Some(file.clone()), ..Wish::default() };
-        let text = make(&wish, false).unwrap();
+        let args = KeyArgs { common: true, write: Some(file.clone()), ..KeyArgs::default() };
+        let text = make(&args, false).unwrap();
         assert!(text.contains(&format!("key_file: {}\n", file.display())), "{text}");
         assert!(text.contains("under heartbeat\n"), "{text}");
         let written = fs::read_to_string(&file).unwrap();
         assert_eq!(value(&text, "key: "), [written.trim()]);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(make(&wish, false).unwrap_err().contains("name another file"));
+        assert!(make(&args, false).unwrap_err().contains("name another file"));
         assert_eq!(fs::read_to_string(&file).unwrap(), written);
     }
 

@@ -1,4 +1,5 @@
-//! The commands of `hbd`, one file each: arguments, one call, one error, exit code.
+//! The commands of `hbd`, one file each: they parse arguments, make one call, print, and return an
+//! exit code.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 
-use crate::daemon::{self, Failure};
+use crate::daemon::{self, DaemonError};
 use crate::logger;
 use crate::version;
 
@@ -19,7 +20,6 @@ pub mod dyndns;
 pub mod key;
 pub mod log;
 pub mod notify;
-mod pinned;
 pub mod status;
 mod terminal;
 
@@ -85,7 +85,7 @@ pub fn hbd(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match command(lexopt::Parser::from_args(arguments)) {
         Ok(code) => code.into(),
         Err(why) => {
-            complain(&format!("{why}; see hbd --help"));
+            print_error(&format!("{why}; see hbd --help"));
             USAGE.into()
         }
     }
@@ -96,8 +96,8 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
         return Err("a command is missing".into());
     };
     match first {
-        Long("help") | Short('h') => Ok(say(HELP)),
-        Long("version") | Short('V') => Ok(say(&version::lines("hbd", FEATURES))),
+        Long("help") | Short('h') => Ok(print(HELP)),
+        Long("version") | Short('V') => Ok(print(&version::lines("hbd", FEATURES))),
         Value(name) => match name.string()?.as_str() {
             "run" => run(parser),
             "check" => check(parser),
@@ -107,7 +107,7 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             "status" => status::run(parser),
             "backup" => backup(parser),
             "key" => key::run(parser),
-            "help" => Ok(say(HELP)),
+            "help" => Ok(print(HELP)),
             other => Err(format!("there is no command {other:?}").into()),
         },
         other => Err(other.unexpected()),
@@ -119,19 +119,19 @@ fn run(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("config") | Short('c') => config = Some(parser.value()?.into()),
-            Long("help") | Short('h') => return Ok(say(HELP)),
+            Long("help") | Short('h') => return Ok(print(HELP)),
             other => return Err(other.unexpected()),
         }
     }
     logger::start();
     Ok(match daemon::run(&config_file(config)) {
         Ok(()) => 0,
-        Err(Failure::Configuration(problems)) => {
-            complain(&problems);
+        Err(DaemonError::Configuration(problems)) => {
+            print_error(&problems);
             CONFIGURATION
         }
-        Err(Failure::Other(why)) => {
-            complain(&why);
+        Err(DaemonError::Other(why)) => {
+            print_error(&why);
             FAILED
         }
     })
@@ -144,7 +144,7 @@ fn check(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             Long("config") | Short('c') => config = Some(parser.value()?.into()),
             Long("strict") => strict = true,
             Long("json") => json = true,
-            Long("help") | Short('h') => return Ok(say(HELP)),
+            Long("help") | Short('h') => return Ok(print(HELP)),
             other => return Err(other.unexpected()),
         }
     }
@@ -159,7 +159,7 @@ fn backup(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             Long("config") | Short('c') => config = Some(parser.value()?.into()),
             Long("all") => all = true,
             Long("json") => json = true,
-            Long("help") | Short('h') => return Ok(say(HELP)),
+            Long("help") | Short('h') => return Ok(print(HELP)),
             Value(name) if plan.is_none() => plan = Some(name.string()?),
             other => return Err(other.unexpected()),
         }
@@ -178,12 +178,12 @@ fn config_file(named: Option<PathBuf>) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/etc/hbd/heartbeat.yaml"))
 }
 
-/// A reader that has gone away is no failure of ours.
-fn say(text: &str) -> u8 {
+/// Prints to the standard output. A closed one is not an error: the reader wants no more.
+fn print(text: &str) -> u8 {
     let _ = io::stdout().write_all(text.as_bytes());
     0
 }
 
-fn complain(what: &dyn Display) {
+fn print_error(what: &dyn Display) {
     let _ = writeln!(io::stderr(), "{what}");
 }

@@ -1,7 +1,7 @@
 //! `hbd notify`: sends a text now, from this process, through the real channels.
 //!
-//! It is a test or a script's own word: it goes to every channel asked for, whatever that one's
-//! `min_level`, it is tried once, and it is in no history.
+//! It is for tests and scripts: the text goes to each named channel whatever its `min_level`, is tried
+//! once, and is in no log of deliveries.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -11,16 +11,15 @@ use lexopt::prelude::*;
 use log::warn;
 use serde_json::json;
 
-use super::{CONFIGURATION, FAILED, HELP, complain, config_file, say};
-use crate::clock::words;
+use super::{CONFIGURATION, FAILED, HELP, config_file, print, print_error};
+use crate::clock::format_duration;
 use crate::config::Config;
 use crate::event::Level;
 use crate::logger;
 use crate::notify::direct::{LONGEST_TEXT, Notice, Notifier, Report};
 
-/// What the arguments ask for.
 #[derive(Debug, Default, PartialEq)]
-struct Wish {
+struct NotifyArgs {
     config: Option<PathBuf>,
     host: Option<String>,
     channels: Vec<String>,
@@ -36,62 +35,62 @@ struct Wish {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(wish) = wish(parser)? else { return Ok(say(HELP)) };
+    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
     logger::start();
-    let text = match wish.text.as_deref() {
+    let text = match args.text.as_deref() {
         Some("-") => match read_text(io::stdin().lock()) {
             Ok(text) => text,
             Err(why) => {
-                complain(&format!("the message cannot be read from standard input: {why}"));
+                print_error(&format!("the message cannot be read from standard input: {why}"));
                 return Ok(FAILED);
             }
         },
         text => text.unwrap_or_default().to_owned(),
     };
-    Ok(match Config::load(config_file(wish.config.clone())) {
-        Ok(config) => notify(&config, &wish, text, &mut io::stdout().lock()),
+    Ok(match Config::load(config_file(args.config.clone())) {
+        Ok(config) => notify(&config, &args, text, &mut io::stdout().lock()),
         Err(problems) => {
-            complain(&problems);
+            print_error(&problems);
             CONFIGURATION
         }
     })
 }
 
-/// What is asked for; none when it is help.
-fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
-    let mut wish = Wish::default();
+/// None when help is asked for.
+fn parse_args(mut parser: lexopt::Parser) -> Result<Option<NotifyArgs>, lexopt::Error> {
+    let mut args = NotifyArgs::default();
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
-            Long("host") => wish.host = Some(text(parser.value()?)),
-            Long("channel") => wish.channels.push(text(parser.value()?)),
-            Long("default") => wish.default = true,
-            Long("level") => wish.level = Some(level(&text(parser.value()?))?),
-            Long("json") => wish.json = true,
+            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
+            Long("host") => args.host = Some(text(parser.value()?)),
+            Long("channel") => args.channels.push(text(parser.value()?)),
+            Long("default") => args.default = true,
+            Long("level") => args.level = Some(level(&text(parser.value()?))?),
+            Long("json") => args.json = true,
             Long("help") | Short('h') => return Ok(None),
-            Value(_) if wish.text.is_some() => {
+            Value(_) if args.text.is_some() => {
                 return Err("there is more than one message: put it in quotes".into());
             }
-            Value(value) => wish.text = Some(text(value)),
+            Value(value) => args.text = Some(text(value)),
             other => {
                 let why = other.unexpected();
                 return Err(format!("{why} (before a message that begins with -, put --)").into());
             }
         }
     }
-    let targets = [wish.host.is_some(), !wish.channels.is_empty(), wish.default];
+    let targets = [args.host.is_some(), !args.channels.is_empty(), args.default];
     match targets.iter().filter(|given| **given).count() {
         0 => return Err("whom to tell is missing: --host, --channel or --default".into()),
         1 => {}
         _ => return Err("--host, --channel and --default exclude each other".into()),
     }
-    if wish.text.is_none() {
+    if args.text.is_none() {
         return Err("the message is missing".into());
     }
-    Ok(Some(wish))
+    Ok(Some(args))
 }
 
-/// What is not UTF-8 is no reason to lose an alarm.
+/// Text that is not UTF-8 is sent with replacement characters: it may be an alarm.
 fn text(argument: OsString) -> String {
     argument.to_string_lossy().into_owned()
 }
@@ -112,38 +111,38 @@ fn read_text(input: impl Read) -> io::Result<String> {
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-fn notify(config: &Config, wish: &Wish, text: String, out: &mut impl Write) -> u8 {
+fn notify(config: &Config, args: &NotifyArgs, text: String, out: &mut impl Write) -> u8 {
     let notifier = Notifier::new(config);
-    let channels = match &wish.host {
+    let channels = match &args.host {
         Some(host) => notifier.channels_of_host(host).to_vec(),
-        None if wish.default => notifier.default_channels().to_vec(),
-        None => wish.channels.clone(),
+        None if args.default => notifier.default_channels().to_vec(),
+        None => args.channels.clone(),
     };
-    if let Some(host) = wish.host.as_ref().filter(|host| !config.hosts.contains_key(*host)) {
+    if let Some(host) = args.host.as_ref().filter(|host| !config.hosts.contains_key(*host)) {
         warn!("no host is called {host:?} here: the default channels are used");
     }
     if channels.is_empty() {
-        let whose = wish.host.as_ref().map_or("default".into(), |host| format!("host {host:?}"));
-        complain(&format!("nobody was told: there is no channel for {whose}"));
+        let whose = args.host.as_ref().map_or("default".into(), |host| format!("host {host:?}"));
+        print_error(&format!("nobody was told: there is no channel for {whose}"));
     }
-    let mut notice = Notice { host: wish.host.clone(), ..Notice::new(text) };
-    notice.level = wish.level.unwrap_or(notice.level);
-    // Who closed our output hears nothing: the exit code is about the channels.
+    let mut notice = Notice { host: args.host.clone(), ..Notice::new(text) };
+    notice.level = args.level.unwrap_or(notice.level);
+    // A closed output is ignored: the exit code is about the channels.
     let sent = notifier.send(&channels, &notice, |_, name, report| {
-        if !wish.json {
-            let _ = writeln!(out, "{}", line(name, report));
+        if !args.json {
+            let _ = writeln!(out, "{}", format_result(name, report));
         }
     });
     let results = sent.results();
-    if wish.json {
+    if args.json {
         let _ = writeln!(out, "{}", json!(results));
     }
     if !results.is_empty() && results.values().all(|sent| *sent) { 0 } else { FAILED }
 }
 
 /// `email_ops: sent in 1 s`
-fn line(name: &str, report: &Report) -> String {
-    let took = words(report.took);
+fn format_result(name: &str, report: &Report) -> String {
+    let took = format_duration(report.took);
     match report.why() {
         None => format!("{name}: sent in {took}"),
         Some(why) => format!("{name}: not sent, after {took}: {why}"),
@@ -154,23 +153,29 @@ fn line(name: &str, report: &Report) -> String {
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Result<Option<Wish>, String> {
-        wish(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
+    fn parsed(arguments: &[&str]) -> Result<Option<NotifyArgs>, String> {
+        parse_args(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
     }
 
     #[test]
     fn arguments_name_whom_to_tell_and_one_message() {
-        let wish = |wish: Wish| Ok(Some(Wish { text: Some("x y".into()), ..wish }));
+        let args = |args: NotifyArgs| Ok(Some(NotifyArgs { text: Some("x y".into()), ..args }));
         for (arguments, expected) in [
-            (&["--default", "x y"][..], wish(Wish { default: true, ..Wish::default() })),
-            (&["x y", "--host", "h"], wish(Wish { host: Some("h".into()), ..Wish::default() })),
+            (
+                &["--default", "x y"][..],
+                args(NotifyArgs { default: true, ..NotifyArgs::default() }),
+            ),
+            (
+                &["x y", "--host", "h"],
+                args(NotifyArgs { host: Some("h".into()), ..NotifyArgs::default() }),
+            ),
             (
                 &["--channel=a", "--channel", "b", "--level", "critical", "--json", "x y"],
-                wish(Wish {
+                args(NotifyArgs {
                     channels: vec!["a".into(), "b".into()],
                     level: Some(Level::Critical),
                     json: true,
-                    ..Wish::default()
+                    ..NotifyArgs::default()
                 }),
             ),
             (&["--help"], Ok(None)),

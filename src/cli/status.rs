@@ -1,4 +1,4 @@
-//! `hbd status`: how the hosts and channels of the running daemon are, the worst first.
+//! `hbd status`: a table of the hosts and channels of the running daemon, the worst first.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -6,27 +6,24 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::client::{Client, unreachable};
-use super::terminal::Color;
-use super::{FAILED, HELP, say, terminal};
-use crate::address::Encoded;
+use super::client::{Client, print_unreachable};
+use super::terminal::{ColorChoice, columns, sanitize, truncate_middle};
+use super::{FAILED, HELP, print, terminal};
+use crate::address::PercentEncoded;
+use crate::clock::{Wall, format_duration};
 
-mod table;
-
-use self::table::{Look, all_well, host_page, overview};
-
-/// As wide as everybody's terminal is.
-const NARROW: usize = 80;
+/// The width of a terminal that does not tell its own.
+const DEFAULT_WIDTH: usize = 80;
 
 #[derive(Debug, Default, PartialEq)]
-struct Wish {
+struct StatusArgs {
     config: Option<PathBuf>,
     url: Option<String>,
     ca_file: Option<PathBuf>,
     host: Option<String>,
     all: bool,
     json: bool,
-    color: Color,
+    color: ColorChoice,
 }
 
 /// Reads the arguments, asks the daemon and prints. Gives the exit code: 0 when all is well, 1 when
@@ -35,108 +32,551 @@ struct Wish {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(wish) = wish(parser)? else { return Ok(say(HELP)) };
-    let client = match Client::wished(&wish.config, &wish.url, &wish.ca_file)? {
+    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
+    let client = match Client::from_args(&args.config, &args.url, &args.ca_file)? {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };
-    let look = Look {
-        width: terminal::width().unwrap_or(NARROW),
-        color: wish.color.wanted(),
-        all: wish.all,
+    let style = Style {
+        width: terminal::width().unwrap_or(DEFAULT_WIDTH),
+        color: args.color.wanted(),
+        all: args.all,
     };
-    let shown = match &wish.host {
-        Some(host) => one(&client, host, wish.json, look),
-        None => everything(&client, wish.json, look),
+    let shown = match &args.host {
+        Some(host) => fetch_host(&client, host, args.json, style),
+        None => fetch_overview(&client, args.json, style),
     };
     Ok(match shown {
         Ok((text, well)) => {
             let _ = io::stdout().write_all(text.as_bytes());
             if well { 0 } else { FAILED }
         }
-        Err(why) => unreachable(&why),
+        Err(why) => print_unreachable(&why),
     })
 }
 
-/// What is asked for; none when it is help.
-fn wish(mut parser: lexopt::Parser) -> Result<Option<Wish>, lexopt::Error> {
-    let mut wish = Wish::default();
+/// None when help is asked for.
+fn parse_args(mut parser: lexopt::Parser) -> Result<Option<StatusArgs>, lexopt::Error> {
+    let mut args = StatusArgs::default();
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("config") | Short('c') => wish.config = Some(parser.value()?.into()),
-            Long("url") => wish.url = Some(parser.value()?.string()?),
-            Long("ca-file") => wish.ca_file = Some(parser.value()?.into()),
-            Long("all") => wish.all = true,
-            Long("json") => wish.json = true,
+            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
+            Long("url") => args.url = Some(parser.value()?.string()?),
+            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
+            Long("all") => args.all = true,
+            Long("json") => args.json = true,
             Long("color") => {
-                let word = parser.value()?.string()?;
+                let text = parser.value()?.string()?;
                 let what = "--color must be auto, always or never";
-                wish.color = Color::read(&word).ok_or(what)?;
+                args.color = ColorChoice::parse(&text).ok_or(what)?;
             }
             Long("help") | Short('h') => return Ok(None),
-            Value(host) if wish.host.is_none() => wish.host = Some(host.string()?),
+            Value(host) if args.host.is_none() => args.host = Some(host.string()?),
             other => return Err(other.unexpected()),
         }
     }
-    Ok(Some(wish))
+    Ok(Some(args))
 }
 
-/// The whole picture, and whether all is well.
-fn everything(client: &Client, json: bool, look: Look) -> Result<(String, bool), String> {
-    let (ready, why) = client.ask("/-/ready")?;
+/// All hosts and channels, and whether all is well.
+fn fetch_overview(client: &Client, json: bool, style: Style) -> Result<(String, bool), String> {
+    let (ready, why) = client.get_text("/-/ready")?;
     let hosts = client.get("/api/v1/hosts", &[])?;
     let channels = client.get("/api/v1/channels", &[])?;
-    let trouble = (ready != 200).then(|| terminal::plain(&why));
-    let well = trouble.is_none() && all_well(&hosts, &channels);
+    let failure = (ready != 200).then(|| terminal::sanitize(&why));
+    let well = failure.is_none() && all_well(&hosts, &channels);
     if json {
         let answer = json!({
             "ok": well,
             "daemon": client.base(),
-            "trouble": trouble,
+            "trouble": failure,
             "now": hosts["now"],
             "hosts": hosts["hosts"],
             "channels": channels["channels"],
         });
         return Ok((format!("{answer}\n"), well));
     }
-    Ok((overview(&hosts, &channels, trouble.as_deref(), look), well))
+    Ok((overview(&hosts, &channels, failure.as_deref(), style), well))
 }
 
 /// One host with all that is known of it.
-fn one(client: &Client, name: &str, json: bool, look: Look) -> Result<(String, bool), String> {
-    let host = client.get(&format!("/api/v1/hosts/{}", Encoded(name)), &[])?;
+fn fetch_host(
+    client: &Client,
+    name: &str,
+    json: bool,
+    style: Style,
+) -> Result<(String, bool), String> {
+    let host = client.get(&format!("/api/v1/hosts/{}", PercentEncoded(name)), &[])?;
     let now = crate::clock::Now::read().wall;
     let hosts = json!({ "now": now.to_string(), "hosts": [host] });
     let well = all_well(&hosts, &Json::Null);
-    let text = if json { format!("{host}\n") } else { host_page(&hosts, look) };
+    let text = if json { format!("{host}\n") } else { host_page(&hosts, style) };
     Ok((text, well))
+}
+
+/// How the tables are drawn.
+#[derive(Clone, Copy, Debug)]
+struct Style {
+    /// How many columns a line has at most.
+    width: usize,
+    /// With colours.
+    color: bool,
+    /// With hosts that are well.
+    all: bool,
+}
+
+/// How bad something is, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tone {
+    Good,
+    Unsure,
+    Warning,
+    Critical,
+}
+
+impl Tone {
+    fn name(self) -> &'static str {
+        match self {
+            Tone::Good => "ok",
+            Tone::Unsure => "unsure",
+            Tone::Warning => "warning",
+            Tone::Critical => "critical",
+        }
+    }
+
+    /// Select Graphic Rendition (ECMA-48, 8.3.117): green, yellow, bold red.
+    fn paint(self, text: &str, color: bool) -> String {
+        let code = match self {
+            _ if !color => return text.to_owned(),
+            Tone::Good => "32",
+            Tone::Unsure | Tone::Warning => "33",
+            Tone::Critical => "1;31",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+}
+
+/// One host, and what is wrong with it.
+struct HostStatus {
+    name: String,
+    state: String,
+    since: String,
+    last_seen: String,
+    tone: Tone,
+    alerts: Vec<(Tone, String)>,
+}
+
+/// Whether nothing needs attention.
+fn all_well(hosts: &Json, channels: &Json) -> bool {
+    hosts_by_tone(hosts).iter().all(|host| host.tone == Tone::Good)
+        && items(channels, "channels").all(|channel| field(channel, "state") == "works")
+}
+
+/// All hosts that are not well, or all, with their alerts; then the channels.
+fn overview(hosts: &Json, channels: &Json, failure: Option<&str>, style: Style) -> String {
+    let sorted = hosts_by_tone(hosts);
+    let not_well = sorted.iter().filter(|host| host.tone != Tone::Good).count();
+    let alerts: usize = sorted.iter().map(|host| host.alerts.len()).sum();
+    let failing = items(channels, "channels").filter(|one| field(one, "state") != "works").count();
+    let worst = sorted.iter().map(|host| host.tone).max().unwrap_or(Tone::Good);
+    let worst = if failure.is_some() || failing > 0 { Tone::Critical } else { worst };
+    let head = headline(sorted.len(), not_well, alerts, failing);
+    let mut text = worst.paint(&truncate_middle(&head, style.width), style.color) + "\n";
+    if let Some(why) = failure {
+        let line = truncate_middle(&format!("hbd itself: {why}"), style.width);
+        text.push_str(&format!("{}\n", Tone::Critical.paint(&line, style.color)));
+    }
+    let shown: Vec<&HostStatus> =
+        sorted.iter().filter(|host| style.all || host.tone != Tone::Good).collect();
+    if !shown.is_empty() {
+        text.push('\n');
+        text.push_str(&host_table(&shown, style));
+    }
+    let well = sorted.len() - not_well;
+    if well > 0 && !style.all && not_well > 0 {
+        let verb = if well == 1 { "is" } else { "are" };
+        text.push_str(&format!("{} {verb} well (--all shows them)\n", counted(well, "host")));
+    }
+    let channels = channel_table(channels, style);
+    if !channels.is_empty() {
+        text.push('\n');
+        text.push_str(&channels);
+    }
+    text
+}
+
+/// The only host of a list, with its connections and metrics.
+fn host_page(hosts: &Json, style: Style) -> String {
+    let sorted = hosts_by_tone(hosts);
+    let mut text = host_table(&sorted.iter().collect::<Vec<_>>(), style);
+    let now = time(hosts, "now");
+    let Some(host) = items(hosts, "hosts").next() else { return text };
+    let rows = items(host, "connections").map(|one| {
+        let tone = connection_tone(&field(one, "state"));
+        let interval = one["interval"].as_f64().unwrap_or(0.0);
+        let interval =
+            format_duration(std::time::Duration::try_from_secs_f64(interval).unwrap_or_default());
+        let cells = [field(one, "name"), field(one, "state"), age(one, "last_seen", now)];
+        (cells.into_iter().chain([interval, field(one, "address")]).collect(), tone, Vec::new())
+    });
+    let names = ["CONNECTION", "STATE", "LAST SEEN", "INTERVAL", "ADDRESS"];
+    text.push_str(&section(&names, 1, rows.collect(), style));
+    let rows = items(host, "metrics").map(|one| {
+        let level = field(one, "level");
+        let value = one["value"].to_string();
+        let cells = vec![field(one, "path"), level.to_uppercase(), value, field(one, "limit")];
+        (cells, metric_tone(&level), Vec::new())
+    });
+    text.push_str(&section(&["METRIC", "LEVEL", "VALUE", "LIMIT"], 1, rows.collect(), style));
+    text
+}
+
+fn section(names: &[&str], painted: usize, rows: Vec<TableRow>, style: Style) -> String {
+    if rows.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", table(names, painted, rows, style))
+    }
+}
+
+fn headline(hosts: usize, not_well: usize, alerts: usize, failing: usize) -> String {
+    let mut parts = Vec::new();
+    match (hosts, not_well) {
+        (0, _) => parts.push("no hosts yet".to_owned()),
+        (_, 0) => parts.push(format!("{}, all well", counted(hosts, "host"))),
+        (_, 1) => parts.push(format!("1 of {} is not well", counted(hosts, "host"))),
+        _ => parts.push(format!("{not_well} of {} are not well", counted(hosts, "host"))),
+    }
+    if alerts > 0 {
+        parts.push(counted(alerts, "alert"));
+    }
+    if failing > 0 {
+        let verb = if failing == 1 { "fails" } else { "fail" };
+        parts.push(format!("{} {verb}", counted(failing, "channel")));
+    }
+    parts.join(", ")
+}
+
+fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+fn host_table(hosts: &[&HostStatus], style: Style) -> String {
+    let rows = hosts.iter().map(|host| {
+        let cells = [&host.name, &host.state, &host.since, &host.last_seen];
+        (cells.into_iter().cloned().collect(), host.tone, host.alerts.clone())
+    });
+    table(&["HOST", "STATE", "SINCE", "LAST SEEN"], 1, rows.collect(), style)
+}
+
+fn channel_table(channels: &Json, style: Style) -> String {
+    let now = time(channels, "now");
+    let rows: Vec<TableRow> = items(channels, "channels")
+        .map(|one| {
+            let state = field(one, "state");
+            let tone = if state == "works" { Tone::Good } else { Tone::Critical };
+            let oldest = one["oldest_age_seconds"].as_f64();
+            let oldest = oldest
+                .and_then(|age| std::time::Duration::try_from_secs_f64(age).ok())
+                .map(format_duration);
+            let cells = vec![
+                field(one, "name"),
+                field(one, "type"),
+                state,
+                one["waiting"].as_u64().unwrap_or(0).to_string(),
+                oldest.unwrap_or_default(),
+                age(one, "last_success", now),
+            ];
+            let why = field(&one["last_failure"], "why");
+            let below = tone != Tone::Good && !why.is_empty();
+            (cells, tone, if below { vec![(tone, why)] } else { Vec::new() })
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let names = ["CHANNEL", "TYPE", "STATE", "WAITING", "OLDEST", "LAST SUCCESS"];
+    table(&names, 2, rows, style)
+}
+
+/// Cells, how it is, and lines that go below.
+type TableRow = (Vec<String>, Tone, Vec<(Tone, String)>);
+
+/// Two blanks between columns; the first gives way when there is too little room. The column
+/// `painted` has the colour of the row.
+fn table(names: &[&str], painted: usize, rows: Vec<TableRow>, style: Style) -> String {
+    const GAP: usize = 2;
+    let widest = |column: usize| {
+        let cells = rows.iter().map(|(cells, ..)| columns(&cells[column]));
+        cells.chain([columns(names[column])]).max().unwrap_or(0)
+    };
+    let mut widths: Vec<usize> = (0..names.len()).map(widest).collect();
+    let rest: usize = widths[1..].iter().map(|width| width + GAP).sum();
+    widths[0] = widths[0].min(style.width.saturating_sub(rest).max(columns(names[0])));
+    let line = |cells: &[String], tone: Option<Tone>| {
+        let mut text = String::new();
+        for (column, cell) in cells.iter().enumerate() {
+            let cell = truncate_middle(cell, widths[column]);
+            let last = column + 1 == cells.len();
+            let fill = if last { 0 } else { widths[column] - columns(&cell) + GAP };
+            match tone.filter(|_| column == painted) {
+                Some(tone) => text.push_str(&tone.paint(&cell, style.color)),
+                None => text.push_str(&cell),
+            }
+            text.push_str(&" ".repeat(fill));
+        }
+        text.trim_end().to_owned() + "\n"
+    };
+    let head: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut text = line(&head, None);
+    for (cells, tone, below) in &rows {
+        text.push_str(&line(cells, Some(*tone)));
+        for (tone, what) in below {
+            let what = truncate_middle(&format!("  {what}"), style.width);
+            text.push_str(&format!("{}\n", tone.paint(&what, style.color)));
+        }
+    }
+    text
+}
+
+/// All hosts, the worst first, and by name.
+fn hosts_by_tone(hosts: &Json) -> Vec<HostStatus> {
+    let now = time(hosts, "now");
+    let mut sorted: Vec<HostStatus> = items(hosts, "hosts").map(|host| assess(host, now)).collect();
+    sorted.sort_by(|a, b| b.tone.cmp(&a.tone).then_with(|| a.name.cmp(&b.name)));
+    sorted
+}
+
+fn assess(host: &Json, now: Option<Wall>) -> HostStatus {
+    let watch = host["watch"].as_bool().unwrap_or(false);
+    let state = field(host, "state");
+    let mut alerts = Vec::new();
+    // The silence of a host that is not watched is no problem.
+    for connection in items(host, "connections").filter(|_| watch) {
+        let (name, how) = (field(connection, "name"), field(connection, "state"));
+        let tone = match (how.as_str(), state.as_str()) {
+            ("OVERDUE", "OVERDUE") => Tone::Critical,
+            ("OVERDUE" | "SHUTDOWN", _) => Tone::Warning,
+            _ => continue,
+        };
+        let seen = age(connection, "last_seen", now);
+        alerts.push((tone, format!("{name} {}, last seen {seen} ago", how.to_lowercase())));
+    }
+    for metric in items(host, "metrics") {
+        let tone = metric_tone(&field(metric, "level"));
+        if tone == Tone::Good {
+            continue;
+        }
+        let (path, value, limit) =
+            (field(metric, "path"), &metric["value"], field(metric, "limit"));
+        let since = age(metric, "since", now);
+        alerts.push((tone, format!("{path} = {value} (threshold: {limit}) for {since}")));
+    }
+    if state == "NEW" && watch {
+        alerts.push((Tone::Unsure, "was never heard".into()));
+    }
+    for (tone, what) in &mut alerts {
+        *what = format!("{}: {what}", tone.name());
+    }
+    alerts.sort_by_key(|(tone, _)| std::cmp::Reverse(*tone));
+    let seen = items(host, "connections").filter_map(|one| time(one, "last_seen")).max();
+    HostStatus {
+        name: field(host, "name"),
+        since: age(host, "since", now),
+        last_seen: now
+            .zip(seen)
+            .map_or(String::new(), |(now, seen)| format_duration(now.since(seen))),
+        tone: alerts.iter().map(|(tone, _)| *tone).max().unwrap_or(Tone::Good),
+        state,
+        alerts,
+    }
+}
+
+fn metric_tone(level: &str) -> Tone {
+    match level {
+        "critical" => Tone::Critical,
+        "warning" => Tone::Warning,
+        _ => Tone::Good,
+    }
+}
+
+fn connection_tone(state: &str) -> Tone {
+    match state {
+        "OVERDUE" => Tone::Critical,
+        "SHUTDOWN" => Tone::Warning,
+        "NEW" => Tone::Unsure,
+        _ => Tone::Good,
+    }
+}
+
+fn items<'a>(of: &'a Json, name: &str) -> impl Iterator<Item = &'a Json> {
+    of[name].as_array().into_iter().flatten()
+}
+
+fn field(of: &Json, name: &str) -> String {
+    of[name].as_str().map_or_else(String::new, sanitize)
+}
+
+fn time(of: &Json, name: &str) -> Option<Wall> {
+    humantime::parse_rfc3339(of[name].as_str()?).ok().map(Wall::from)
+}
+
+/// How long ago it was; empty when that is not known.
+fn age(of: &Json, name: &str, now: Option<Wall>) -> String {
+    now.zip(time(of, name)).map_or(String::new(), |(now, then)| format_duration(now.since(then)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Result<Option<Wish>, String> {
-        wish(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
+    fn parsed(arguments: &[&str]) -> Result<Option<StatusArgs>, String> {
+        parse_args(lexopt::Parser::from_args(arguments)).map_err(|why| why.to_string())
     }
 
     #[test]
     fn arguments_are_read() {
-        assert_eq!(parsed(&[]).unwrap().unwrap(), Wish::default());
-        let wish = Wish {
+        assert_eq!(parsed(&[]).unwrap().unwrap(), StatusArgs::default());
+        let args = StatusArgs {
             host: Some("web1".into()),
             url: Some("https://x".into()),
             ca_file: Some("ca.pem".into()),
             all: true,
             json: true,
-            color: Color::Never,
-            ..Wish::default()
+            color: ColorChoice::Never,
+            ..StatusArgs::default()
         };
         let words =
             ["web1", "--url=https://x", "--ca-file", "ca.pem", "--all", "--json", "--color=never"];
-        assert_eq!(parsed(&words).unwrap().unwrap(), wish);
+        assert_eq!(parsed(&words).unwrap().unwrap(), args);
         for wrong in [&["a", "b"][..], &["--color", "red"], &["--limit", "3"]] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    const STYLE: Style = Style { width: 80, color: false, all: false };
+    const NOW: &str = "2026-11-21T20:12:08.000Z";
+
+    fn host(name: &str, state: &str, metrics: Json) -> Json {
+        let (long, short) = ("2026-11-21T17:07:08.000Z", "2026-11-21T20:12:06.000Z");
+        let seen = if state == "UP" { short } else { long };
+        let connections = if state == "NEW" {
+            json!([])
+        } else {
+            json!([{"name": "ipv4", "state": state, "last_seen": seen, "interval": 10.0,
+                "address": "192.0.2.1"}])
+        };
+        json!({"name": name, "watch": true, "state": state, "since": long,
+            "connections": connections, "metrics": metrics, "channels": []})
+    }
+
+    fn channel(name: &str, state: &str) -> Json {
+        json!({"name": name, "type": "signal", "state": state, "waiting": 3,
+            "oldest_age_seconds": 65.2, "last_success": "2026-11-21T20:11:08.000Z",
+            "last_failure": {"at": NOW, "why": "phone:8080: connection refused"}})
+    }
+
+    fn pictures(hosts: Vec<Json>, channels: Vec<Json>) -> (Json, Json) {
+        (json!({"now": NOW, "hosts": hosts}), json!({"now": NOW, "channels": channels}))
+    }
+
+    #[test]
+    fn the_worst_comes_first_with_its_alerts_below() {
+        let disk = json!([
+            {"path": "disk_monitor.root.percent", "value": 97.5, "level": "critical",
+                "since": "2026-11-21T20:00:08.000Z", "limit": "> 95.0"},
+            {"path": "load_monitor.load1", "value": 0.1, "level": "ok", "since": NOW, "limit": null},
+        ]);
+        let all = vec![
+            host("well", "UP", json!([])),
+            host("db1", "OVERDUE", json!([])),
+            host("new", "NEW", json!([])),
+            host("web1", "UP", disk),
+            host("gone", "SHUTDOWN", json!([])),
+        ];
+        let channels = vec![channel("oncall", "failing"), channel("ops", "works")];
+        let (hosts, channels) = pictures(all, channels);
+        assert_eq!(
+            overview(&hosts, &channels, None, STYLE),
+            "\
+4 of 5 hosts are not well, 4 alerts, 1 channel fails
+
+HOST  STATE     SINCE      LAST SEEN
+db1   OVERDUE   3 h 5 min  3 h 5 min
+  critical: ipv4 overdue, last seen 3 h 5 min ago
+web1  UP        3 h 5 min  2 s
+  critical: disk_monitor.root.percent = 97.5 (threshold: > 95.0) for 12 min
+gone  SHUTDOWN  3 h 5 min  3 h 5 min
+  warning: ipv4 shutdown, last seen 3 h 5 min ago
+new   NEW       3 h 5 min
+  unsure: was never heard
+1 host is well (--all shows them)
+
+CHANNEL  TYPE    STATE    WAITING  OLDEST     LAST SUCCESS
+oncall   signal  failing  3        1 min 5 s  1 min
+  critical: phone:8080: connection refused
+ops      signal  works    3        1 min 5 s  1 min
+"
+            .replace("critical: phone", "phone")
+        );
+        assert!(!all_well(&hosts, &channels));
+    }
+
+    #[test]
+    fn when_all_is_well_little_is_said() {
+        let (hosts, channels) = pictures(vec![host("web1", "UP", json!([]))], Vec::new());
+        assert_eq!(overview(&hosts, &channels, None, STYLE), "1 host, all well\n");
+        assert!(all_well(&hosts, &channels));
+        let all = overview(&hosts, &channels, None, Style { all: true, ..STYLE });
+        assert!(all.contains("web1  UP"), "{all}");
+        let told = overview(&hosts, &channels, Some("the disk is full"), STYLE);
+        assert!(told.contains("\nhbd itself: the disk is full\n"), "{told}");
+        assert_eq!(overview(&Json::Null, &Json::Null, None, STYLE), "no hosts yet\n");
+    }
+
+    #[test]
+    fn a_host_that_is_not_watched_may_be_silent() {
+        let mut silent = host("lab", "OVERDUE", json!([]));
+        silent["watch"] = json!(false);
+        assert!(all_well(&pictures(vec![silent], Vec::new()).0, &Json::Null));
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal_and_nothing_steers_it() {
+        let long = format!("{}\u{1b}[31m{}", "長い".repeat(60), "x".repeat(60));
+        let metrics = json!([{"path": long, "value": 1e300, "level": "warning", "since": NOW,
+            "limit": "> 1.0"}]);
+        let (hosts, channels) =
+            pictures(vec![host(&long, "OVERDUE", metrics)], vec![channel(&long, "refused")]);
+        for text in
+            [overview(&hosts, &channels, Some(&sanitize(&long)), STYLE), host_page(&hosts, STYLE)]
+        {
+            assert!(!text.contains('\u{1b}'), "{text}");
+            for line in text.lines() {
+                assert!(columns(line) <= 80, "{} columns: {line}", columns(line));
+            }
+        }
+        let colored = overview(&hosts, &channels, None, Style { color: true, ..STYLE });
+        assert!(colored.contains("\u{1b}[1;31mOVERDUE\u{1b}[0m"), "{colored}");
+    }
+
+    #[test]
+    fn a_host_has_a_page_of_its_own() {
+        let metrics = json!([{"path": "load_monitor.load1", "value": 0.5, "level": null,
+            "since": null, "limit": null}]);
+        let (hosts, _) = pictures(vec![host("web1", "UP", metrics)], Vec::new());
+        assert_eq!(
+            host_page(&hosts, STYLE),
+            "\
+HOST  STATE  SINCE      LAST SEEN
+web1  UP     3 h 5 min  2 s
+
+CONNECTION  STATE  LAST SEEN  INTERVAL  ADDRESS
+ipv4        UP     2 s        10 s      192.0.2.1
+
+METRIC              LEVEL  VALUE  LIMIT
+load_monitor.load1         0.5
+"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of the terminal: its width, whether it shows colours, how wide a text is on it.
+//! The terminal: its width, whether it shows colours, how many columns a text takes.
 
 use std::io::{self, IsTerminal};
 
@@ -8,23 +8,23 @@ use crate::notify::text::{Flavour, clean};
 
 /// When colours are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Color {
+pub enum ColorChoice {
     /// On a terminal that has some, unless `NO_COLOR` is set (<https://no-color.org>).
     #[default]
     Auto,
-    /// Whatever it is written to.
+    /// Always, even into a file.
     Always,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
-impl Color {
+impl ColorChoice {
     /// Reads the word behind `--color`.
-    pub fn read(word: &str) -> Option<Color> {
+    pub fn parse(word: &str) -> Option<ColorChoice> {
         match word {
-            "auto" => Some(Color::Auto),
-            "always" => Some(Color::Always),
-            "never" => Some(Color::Never),
+            "auto" => Some(ColorChoice::Auto),
+            "always" => Some(ColorChoice::Always),
+            "never" => Some(ColorChoice::Never),
             _ => None,
         }
     }
@@ -34,14 +34,14 @@ impl Color {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = || std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         match self {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => io::stdout().is_terminal() && !set("NO_COLOR") && !dumb(),
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => io::stdout().is_terminal() && !set("NO_COLOR") && !dumb(),
         }
     }
 }
 
-/// How wide the terminal is; none when the output is read by something else, which gets it all.
+/// The width of the terminal; none when the output goes elsewhere, and then nothing is cut.
 pub fn width() -> Option<usize> {
     let out = io::stdout();
     if !out.is_terminal() {
@@ -53,18 +53,18 @@ pub fn width() -> Option<usize> {
     (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
-/// Somebody else's words in one line that steers no terminal; empty when there are none.
-pub fn plain(text: &str) -> String {
+/// Text of others on one line, without control sequences; empty when there is none.
+pub fn sanitize(text: &str) -> String {
     if text.is_empty() { String::new() } else { clean(text, Flavour::Line) }
 }
 
 /// How many columns a text takes.
 pub fn columns(text: &str) -> usize {
-    text.graphemes(true).map(cluster).sum()
+    text.graphemes(true).map(cluster_width).sum()
 }
 
-/// A character as people see it, with all that joins it, is as wide as its widest part.
-fn cluster(cluster: &str) -> usize {
+/// The width of one grapheme cluster: that of its widest character.
+fn cluster_width(cluster: &str) -> usize {
     cluster.chars().map(|c| if is_wide(c) { 2 } else { 1 }).max().unwrap_or(0)
 }
 
@@ -77,26 +77,26 @@ fn is_wide(character: char) -> bool {
         | '\u{1f680}'..='\u{1f6ff}' | '\u{1f900}'..='\u{1f9ff}' | '\u{20000}'..='\u{3fffd}')
 }
 
-/// The text in at most `room` columns: what is too long loses its middle, since names differ at
-/// their ends.
-pub fn shortened(text: &str, room: usize) -> String {
-    if columns(text) <= room {
+/// The text in at most `width` columns: what is too long loses its middle, since names differ at their
+/// ends.
+pub fn truncate_middle(text: &str, width: usize) -> String {
+    if columns(text) <= width {
         return text.to_owned();
     }
-    let Some(room) = room.checked_sub(1) else { return String::new() };
-    let back = room / 2;
-    let front = take(text.graphemes(true), room - back);
+    let Some(width) = width.checked_sub(1) else { return String::new() };
+    let back = width / 2;
+    let front = take(text.graphemes(true), width - back);
     let mut end: Vec<&str> = take(text.graphemes(true).rev(), back);
     end.reverse();
     format!("{}…{}", front.concat(), end.concat())
 }
 
-fn take<'a>(clusters: impl Iterator<Item = &'a str>, room: usize) -> Vec<&'a str> {
+fn take<'a>(clusters: impl Iterator<Item = &'a str>, width: usize) -> Vec<&'a str> {
     let mut used = 0;
     clusters
         .take_while(|next| {
-            used += cluster(next);
-            used <= room
+            used += cluster_width(next);
+            used <= width
         })
         .collect()
 }
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_loses_its_middle() {
-        for (text, room, short) in [
+        for (text, width, short) in [
             ("prod-web-01", 11, "prod-web-01"),
             ("prod-web-01", 10, "prod-…b-01"),
             ("prod-web-01", 1, "…"),
@@ -115,8 +115,8 @@ mod tests {
             ("日本語サーバー", 8, "日本…ー"),
             ("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…"),
         ] {
-            assert_eq!(shortened(text, room), short);
-            assert!(columns(&shortened(text, room)) <= room);
+            assert_eq!(truncate_middle(text, width), short);
+            assert!(columns(&truncate_middle(text, width)) <= width);
         }
     }
 

@@ -1,4 +1,4 @@
-//! A configuration file: read, parsed and checked, with all that is wrong with it in one go.
+//! Loads a configuration file: reads, parses and checks it, and returns all of its problems at once.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use super::yaml;
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
 
-/// Whose file it is, for the remedies when it cannot be read.
+/// The program that the file belongs to, for the remedy when it cannot be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     /// Its name: `hbd`.
@@ -19,34 +19,34 @@ pub struct Program {
     pub variable: &'static str,
 }
 
-/// What a file says, when nothing in it can never work.
+/// A file without errors.
 #[derive(Debug)]
-pub struct Loaded<T> {
-    /// What was read.
+pub struct LoadedFile<T> {
+    /// The configuration.
     pub value: T,
-    /// What looks wrong but need not be.
+    /// Its warnings.
     pub warnings: Problems,
-    /// Every secret that was read, to keep them out of all that is printed.
+    /// Every secret that was read, to remove them from everything that is printed.
     pub secrets: Vec<Secret>,
 }
 
 /// Loads a file, whose top level is read by `read`.
 ///
 /// # Errors
-/// All that is wrong with it, warnings included.
+/// All of its problems, warnings included.
 pub fn load<T>(
     file: &Path,
     environment: Environment,
     program: Program,
     read: impl FnOnce(&mut Section) -> T,
-) -> Result<Loaded<T>, Problems> {
+) -> Result<LoadedFile<T>, Problems> {
     let refused = |line, what| {
         let file = file.display().to_string();
         let path = String::new();
         Problems(vec![Problem { severity: Severity::Error, file, line, path, what }])
     };
     let (text, data) = contents(file, program).map_err(|(line, what)| refused(line, what))?;
-    let root = yaml::parse(&text).map_err(|refusal| refused(refusal.line, refusal.what))?;
+    let root = yaml::parse(&text).map_err(|error| refused(error.line, error.what))?;
     let context = LoadContext::new(file, environment);
     let value = Section::read_root(&context, &root, read);
     if context.holds_secrets() && open_to_others(&data) {
@@ -54,20 +54,20 @@ pub fn load<T>(
         context.report(Severity::Warning, None, String::new(), what);
     }
     let (secrets, warnings) = (context.secrets(), context.problems());
-    if warnings.has_errors() { Err(warnings) } else { Ok(Loaded { value, warnings, secrets }) }
+    if warnings.has_errors() { Err(warnings) } else { Ok(LoadedFile { value, warnings, secrets }) }
 }
 
-/// The text of a file and its metadata, or the line and what is wrong with it.
+/// The text of a file and its metadata, or the line and what is wrong there.
 fn contents(file: &Path, program: Program) -> Result<(String, Metadata), (Option<usize>, String)> {
     let read = || -> io::Result<(Vec<u8>, Metadata)> {
         let open = File::open(file)?;
         let data = open.metadata()?;
         let mut bytes = Vec::new();
-        open.take(yaml::LONGEST as u64 + 4).read_to_end(&mut bytes)?;
+        open.take(yaml::MAX_BYTES as u64 + 4).read_to_end(&mut bytes)?;
         Ok((bytes, data))
     };
     let (bytes, data) = read().map_err(|error| (None, unreadable(&error, program)))?;
-    if bytes.len() > yaml::LONGEST {
+    if bytes.len() > yaml::MAX_BYTES {
         return Err((None, yaml::TOO_LONG.into()));
     }
     match String::from_utf8(bytes) {

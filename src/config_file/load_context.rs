@@ -13,8 +13,8 @@ use crate::secret::Secret;
 /// The environment, by variable: injected, so that tests have their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A longer secret file is not a secret file.
-const LONGEST_SECRET: u64 = 64 * 1024;
+/// The longest file of a secret, in bytes.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The context of one load of a configuration file.
 pub struct LoadContext<'a> {
@@ -39,20 +39,20 @@ impl<'a> LoadContext<'a> {
         }
     }
 
-    /// Records what is wrong.
+    /// Records a problem.
     pub fn report(&self, severity: Severity, line: Option<usize>, path: String, what: String) {
         let file = self.file.clone();
         self.found.borrow_mut().push(Problem { severity, file, line, path, what });
     }
 
-    /// All that was found, in the order of the file.
+    /// All problems, in the order of the file.
     pub fn problems(&self) -> Problems {
         let mut found = self.found.borrow().clone();
         found.sort_by_key(|problem| problem.line.unwrap_or(0));
         Problems(found)
     }
 
-    /// All secrets that were seen: they must never be printed.
+    /// All secrets that were read: they must never be printed.
     pub fn secrets(&self) -> Vec<Secret> {
         self.secrets.borrow().clone()
     }
@@ -67,8 +67,8 @@ impl<'a> LoadContext<'a> {
         (self.environment)(name)
     }
 
-    /// A path as the file means it: relative to its own directory. What systemd has loaded as a
-    /// credential is taken from there: `LoadCredential=secrets:/etc/hbd/secrets` makes of
+    /// Resolves a path, which is relative to the directory of the file. A file that systemd has loaded as a
+    /// credential is read from there: `LoadCredential=secrets:/etc/hbd/secrets` makes of
     /// `secrets/key` beside the file the credential `secrets_key` (systemd.exec(5)).
     pub fn resolve(&self, path: &str) -> PathBuf {
         let resolved = self.directory.join(path);
@@ -80,7 +80,7 @@ impl<'a> LoadContext<'a> {
         loaded.unwrap_or(resolved)
     }
 
-    /// Where a program is: a word without a slash is looked for in PATH.
+    /// The path of a program: a name without a slash is searched in PATH.
     pub fn program(&self, name: &Path) -> Option<PathBuf> {
         if name.components().count() > 1 || name.is_absolute() {
             return is_program(name).then(|| name.to_owned());
@@ -110,11 +110,11 @@ pub fn open_to_others(data: &Metadata) -> bool {
 }
 
 /// The text of a secret file without its trailing newline, and whether others can read it.
-pub(super) fn secret_file(path: &Path) -> io::Result<(String, bool)> {
+pub(super) fn read_secret_file(path: &Path) -> io::Result<(String, bool)> {
     let file = File::open(path)?;
     let data = file.metadata()?;
     let mut text = String::new();
-    if file.take(LONGEST_SECRET + 1).read_to_string(&mut text)? as u64 > LONGEST_SECRET {
+    if file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_SECRET_BYTES {
         return Err(io::Error::other("it is longer than 64 KiB"));
     }
     let end = text.trim_end_matches(['\r', '\n']).len();

@@ -1,7 +1,7 @@
-//! Configuration files: YAML with the line of every node, read section by section, with all that is
-//! wrong found in one go and a suggestion for near misses.
+//! Configuration files: YAML with the line of every node, read section by section. All problems are
+//! reported at once, with suggestions for misspelled names.
 //!
-//! [`file`] loads one; [`section`] is what the features read their keys with.
+//! [`mod@file`] loads one; the features read their keys with [`section`].
 
 pub mod file;
 mod load_context;
@@ -10,4 +10,4 @@ pub(crate) mod suggestion;
 pub mod yaml;
 
 pub use load_context::{Environment, LoadContext, open_to_others};
-pub use section::{FlagOrSection, Names, Section};
+pub use section::{FlagOrSection, NameSet, Section};

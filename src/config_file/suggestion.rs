@@ -1,6 +1,6 @@
-//! Which known word was probably meant. Pure.
+//! Did you mean: the known word that is nearest to a misspelled one. Pure.
 
-/// The nearest of `known` words, when it is near enough to be a slip of the finger.
+/// The nearest of `known` words, when it is near enough for a typing error.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = plain(word);
     let limit = (wanted.len() / 3).clamp(1, 3);
@@ -13,7 +13,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// `, did you mean "x"?`, or what there is, or nothing.
+/// `, did you mean "x"?`, else the list of known words, else nothing.
 pub(crate) fn suggestion<'a>(word: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     if let Some(near) = nearest(word, known.clone()) {
         return format!(", did you mean \"{near}\"?");

@@ -1,9 +1,9 @@
 //! YAML text as a tree whose leaves keep their text exactly: `+1234567890`, `0123`, `yes`, `101:`. Pure.
 //!
-//! Asked what a node is, serde tells its shape but rewrites a leaf that looks like a number (`0123`
-//! becomes 123); asked for a string, it gives the leaf as written but must know that it is one. So one
-//! pass learns the shape, a walk through the text finds every node's line and takes such leaves from
-//! there, and where the walk loses its way a second pass asks for the leaves.
+//! serde_yaml's `deserialize_any` gives the shape of a node but rewrites a scalar that looks like a number
+//! (`0123` becomes 123); `deserialize_str` gives the scalar as written but must know that it is one. So
+//! `ShapePass` reads the shape, a scan of the text finds every node's line and the spelling of such
+//! scalars, and where the scan cannot follow the text `ScalarPass` reads the scalars.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,18 +15,18 @@ use serde::de::{
 mod errors;
 mod positions;
 
-/// A longer text is not parsed.
-pub const LONGEST: usize = 1 << 20;
-/// What is said of one.
+/// The longest text that is parsed, in bytes.
+pub const MAX_BYTES: usize = 1 << 20;
+/// The error for a longer one.
 pub const TOO_LONG: &str = "is longer than 1 MiB, which no configuration is: is it the right file?";
-/// Deeper nesting is refused.
-const DEEPEST: usize = 32;
-/// More nodes are refused: a few aliases of aliases are enough for millions.
-const MOST_NODES: usize = 1 << 20;
+/// The deepest nesting that is accepted.
+const MAX_DEPTH: usize = 32;
+/// The most nodes that are accepted: a few aliases of aliases expand to millions.
+const MAX_NODES: usize = 1 << 20;
 
-/// What a leaf would be to a program that asks YAML for its type.
+/// The type of a scalar by the rules of YAML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ScalarKind {
     /// Nothing, `~`, `null`.
     Null,
     /// `true`, `false`.
@@ -35,185 +35,189 @@ pub enum Kind {
     Int,
     /// `0.5`, `1e3`, `.inf`.
     Float,
-    /// All else, and everything in quotes.
+    /// Everything else, and everything in quotes.
     Text,
 }
 
-/// A node and where it stands.
+/// A node of the tree, with its line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// From 1; none where it could not be told, and the nearest ancestor's is to be used.
+    /// From 1; none where it is not known: use that of the nearest ancestor.
     pub line: Option<usize>,
     /// What it is.
-    pub value: Value,
+    pub value: NodeValue,
 }
 
-/// What a node is.
+/// The value of a node.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// A leaf, as written, without its quotes.
-    Scalar { text: String, kind: Kind },
+pub enum NodeValue {
+    /// A scalar, as written, without its quotes.
+    Scalar { text: String, kind: ScalarKind },
     /// A list.
     List(Vec<Node>),
-    /// A map in the order of the text, duplicates and all.
-    Map(Vec<Entry>),
+    /// A map in the order of the text, with duplicate keys.
+    Map(Vec<MapEntry>),
 }
 
 /// A key and its node.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct MapEntry {
     /// As written, without its quotes.
     pub key: String,
-    /// Where the key stands.
+    /// The line of the key.
     pub line: Option<usize>,
-    /// What it stands for.
+    /// Its value.
     pub node: Node,
 }
 
-/// Why a text is not YAML that we read.
+/// Why a text cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Where, from 1, when it is known.
+pub struct YamlError {
+    /// The line, from 1, when it is known.
     pub line: Option<usize>,
     /// What is wrong and what to do.
     pub what: String,
 }
 
-/// Reads a text. An empty one is an empty map; a top level that is no map is refused.
-pub fn parse(text: &str) -> Result<Node, Refusal> {
+/// Parses a text. An empty one is an empty map; a top level that is no map is an error.
+pub fn parse(text: &str) -> Result<Node, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if text.len() > LONGEST {
-        return Err(Refusal { line: None, what: TOO_LONG.into() });
+    if text.len() > MAX_BYTES {
+        return Err(YamlError { line: None, what: TOO_LONG.into() });
     }
     errors::check_nesting(text)?;
     let nodes = Cell::new(0);
-    let refusal = |error: serde_yaml::Error| errors::explain(&error, text);
-    let shape = Shape { nodes: &nodes, depth: 0 }
+    let error = |error: serde_yaml::Error| errors::explain(&error, text);
+    let shape = ShapePass { nodes: &nodes, depth: 0 }
         .deserialize(serde_yaml::Deserializer::from_str(text))
-        .map_err(refusal)?;
+        .map_err(error)?;
     let mut root = match shape {
-        Value::Scalar { kind: Kind::Null, .. } => return Ok(Node::from(Value::Map(Vec::new()))),
-        Value::Map(_) => Node::from(shape),
-        Value::Scalar { .. } | Value::List(_) => {
+        NodeValue::Scalar { kind: ScalarKind::Null, .. } => {
+            return Ok(Node::from(NodeValue::Map(Vec::new())));
+        }
+        NodeValue::Map(_) => Node::from(shape),
+        NodeValue::Scalar { .. } | NodeValue::List(_) => {
             let what = "must be a map: lines of \"key: value\"";
-            return Err(Refusal { line: Some(1), what: what.into() });
+            return Err(YamlError { line: Some(1), what: what.into() });
         }
     };
-    let complete = positions::place(text, &mut root);
+    let complete = positions::locate(text, &mut root);
     if !complete {
-        Leaves(&mut root).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(refusal)?;
+        ScalarPass(&mut root)
+            .deserialize(serde_yaml::Deserializer::from_str(text))
+            .map_err(error)?;
     }
     Ok(root)
 }
 
-impl From<Value> for Node {
-    fn from(value: Value) -> Node {
+impl From<NodeValue> for Node {
+    fn from(value: NodeValue) -> Node {
         Node { line: None, value }
     }
 }
 
 /// The first pass: lists, maps with their keys, and the kinds of the leaves.
 #[derive(Clone, Copy)]
-struct Shape<'a> {
+struct ShapePass<'a> {
     nodes: &'a Cell<usize>,
     depth: usize,
 }
 
-impl Shape<'_> {
+impl ShapePass<'_> {
     fn deeper(self) -> Self {
-        Shape { depth: self.depth + 1, ..self }
+        ShapePass { depth: self.depth + 1, ..self }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Shape<'_> {
-    type Value = Value;
+impl<'de> DeserializeSeed<'de> for ShapePass<'_> {
+    type Value = NodeValue;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<NodeValue, D::Error> {
         self.nodes.set(self.nodes.get() + 1);
-        if self.depth > DEEPEST {
+        if self.depth > MAX_DEPTH {
             return Err(D::Error::custom("is nested too deeply"));
         }
-        if self.nodes.get() > MOST_NODES {
+        if self.nodes.get() > MAX_NODES {
             return Err(D::Error::custom("has too many values: are there aliases of aliases?"));
         }
         deserializer.deserialize_any(self)
     }
 }
 
-/// A leaf that is not text, in YAML's own spelling until the walk finds how it is written.
-fn leaf<E>(kind: Kind, text: impl ToString) -> Result<Value, E> {
-    Ok(Value::Scalar { text: text.to_string(), kind })
+/// A scalar that is not text has YAML's own spelling until the scan finds how it is written.
+fn leaf<E>(kind: ScalarKind, text: impl ToString) -> Result<NodeValue, E> {
+    Ok(NodeValue::Scalar { text: text.to_string(), kind })
 }
 
-impl<'de> Visitor<'de> for Shape<'_> {
-    type Value = Value;
+impl<'de> Visitor<'de> for ShapePass<'_> {
+    type Value = NodeValue;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("YAML")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        leaf(Kind::Null, "")
+    fn visit_unit<E>(self) -> Result<NodeValue, E> {
+        leaf(ScalarKind::Null, "")
     }
 
-    fn visit_none<E>(self) -> Result<Value, E> {
-        leaf(Kind::Null, "")
+    fn visit_none<E>(self) -> Result<NodeValue, E> {
+        leaf(ScalarKind::Null, "")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        leaf(Kind::Bool, value)
+    fn visit_bool<E>(self, value: bool) -> Result<NodeValue, E> {
+        leaf(ScalarKind::Bool, value)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        leaf(Kind::Int, value)
+    fn visit_i64<E>(self, value: i64) -> Result<NodeValue, E> {
+        leaf(ScalarKind::Int, value)
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        leaf(Kind::Int, value)
+    fn visit_u64<E>(self, value: u64) -> Result<NodeValue, E> {
+        leaf(ScalarKind::Int, value)
     }
 
-    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
-        leaf(Kind::Int, value)
+    fn visit_i128<E>(self, value: i128) -> Result<NodeValue, E> {
+        leaf(ScalarKind::Int, value)
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
-        leaf(Kind::Int, value)
+    fn visit_u128<E>(self, value: u128) -> Result<NodeValue, E> {
+        leaf(ScalarKind::Int, value)
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        leaf(Kind::Float, value)
+    fn visit_f64<E>(self, value: f64) -> Result<NodeValue, E> {
+        leaf(ScalarKind::Float, value)
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        leaf(Kind::Text, text)
+    fn visit_str<E>(self, text: &str) -> Result<NodeValue, E> {
+        leaf(ScalarKind::Text, text)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<NodeValue, A::Error> {
         let mut nodes = Vec::new();
         while let Some(value) = list.next_element_seed(self.deeper())? {
             nodes.push(value.into());
         }
-        Ok(Value::List(nodes))
+        Ok(NodeValue::List(nodes))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NodeValue, A::Error> {
         let mut entries = Vec::new();
-        while let Some(key) = map.next_key_seed(Text)? {
+        while let Some(key) = map.next_key_seed(TextVisitor)? {
             let node = map.next_value_seed(self.deeper())?.into();
-            entries.push(Entry { key, line: None, node });
+            entries.push(MapEntry { key, line: None, node });
         }
-        Ok(Value::Map(entries))
+        Ok(NodeValue::Map(entries))
     }
 
-    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<Value, A::Error> {
+    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<NodeValue, A::Error> {
         Err(A::Error::custom("has a YAML tag: a value that begins with \"!\" must be in quotes"))
     }
 }
 
-/// A leaf or a key, as written.
-struct Text;
+/// Reads a scalar or a key as written.
+struct TextVisitor;
 
-impl<'de> DeserializeSeed<'de> for Text {
+impl<'de> DeserializeSeed<'de> for TextVisitor {
     type Value = String;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
@@ -221,7 +225,7 @@ impl<'de> DeserializeSeed<'de> for Text {
     }
 }
 
-impl Visitor<'_> for Text {
+impl Visitor<'_> for TextVisitor {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -233,25 +237,25 @@ impl Visitor<'_> for Text {
     }
 }
 
-/// The second pass, directed by the shape that the first one found.
-struct Leaves<'a>(&'a mut Node);
+/// The second pass, which reads scalars as written: the first one found which nodes they are.
+struct ScalarPass<'a>(&'a mut Node);
 
-impl<'de> DeserializeSeed<'de> for Leaves<'_> {
+impl<'de> DeserializeSeed<'de> for ScalarPass<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match &mut self.0.value {
-            Value::Scalar { text, .. } => {
-                *text = Text.deserialize(deserializer)?;
+            NodeValue::Scalar { text, .. } => {
+                *text = TextVisitor.deserialize(deserializer)?;
                 Ok(())
             }
-            Value::List(_) => deserializer.deserialize_seq(self),
-            Value::Map(_) => deserializer.deserialize_map(self),
+            NodeValue::List(_) => deserializer.deserialize_seq(self),
+            NodeValue::Map(_) => deserializer.deserialize_map(self),
         }
     }
 }
 
-impl<'de> Visitor<'de> for Leaves<'_> {
+impl<'de> Visitor<'de> for ScalarPass<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -259,26 +263,26 @@ impl<'de> Visitor<'de> for Leaves<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        if let Value::List(nodes) = &mut self.0.value {
+        if let NodeValue::List(nodes) = &mut self.0.value {
             for node in nodes {
-                list.next_element_seed(Leaves(node))?;
+                list.next_element_seed(ScalarPass(node))?;
             }
         }
-        end(list.next_element_seed(Text)?)
+        end(list.next_element_seed(TextVisitor)?)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if let Value::Map(entries) = &mut self.0.value {
+        if let NodeValue::Map(entries) = &mut self.0.value {
             for entry in entries {
-                map.next_key_seed(Text)?;
-                map.next_value_seed(Leaves(&mut entry.node))?;
+                map.next_key_seed(TextVisitor)?;
+                map.next_value_seed(ScalarPass(&mut entry.node))?;
             }
         }
-        end(map.next_key_seed(Text)?)
+        end(map.next_key_seed(TextVisitor)?)
     }
 }
 
-/// serde wants to be asked once more than there are elements, or it complains of a rest.
+/// serde must be asked for one element more than there are, else it reports trailing elements.
 fn end<E: serde::de::Error>(rest: Option<String>) -> Result<(), E> {
     match rest {
         None => Ok(()),
@@ -291,9 +295,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn map(text: &str) -> Vec<Entry> {
+    fn map(text: &str) -> Vec<MapEntry> {
         match parse(text).unwrap().value {
-            Value::Map(entries) => entries,
+            NodeValue::Map(entries) => entries,
             other => panic!("{other:?}"),
         }
     }
@@ -326,10 +330,10 @@ mod tests {
         ] {
             let entries = map(&format!("{text}: 1\nk: {text}\nl: [{text}]\n"));
             assert_eq!(entries[0].key, text);
-            let Value::Scalar { text: value, .. } = &entries[1].node.value else { panic!() };
+            let NodeValue::Scalar { text: value, .. } = &entries[1].node.value else { panic!() };
             assert_eq!(value, text);
-            let Value::List(list) = &entries[2].node.value else { panic!() };
-            let Value::Scalar { text: value, .. } = &list[0].value else { panic!() };
+            let NodeValue::List(list) = &entries[2].node.value else { panic!() };
+            let NodeValue::Scalar { text: value, .. } = &list[0].value else { panic!() };
             assert_eq!(value, text);
         }
     }
@@ -340,11 +344,11 @@ mod tests {
         let kinds: Vec<_> = map(text)
             .into_iter()
             .map(|entry| match entry.node.value {
-                Value::Scalar { kind, .. } => kind,
+                NodeValue::Scalar { kind, .. } => kind,
                 other => panic!("{other:?}"),
             })
             .collect();
-        use Kind::*;
+        use ScalarKind::*;
         assert_eq!(kinds, [Null, Bool, Int, Float, Text, Text, Null, Text]);
     }
 
@@ -405,10 +409,10 @@ mod tests {
             )
         ) {
             let text = text.concat();
-            let filled = |root: &Node| !matches!(&root.value, Value::Map(map) if map.is_empty());
+            let filled = |root: &Node| !matches!(&root.value, NodeValue::Map(map) if map.is_empty());
             if let Some(mut root) = parse(&text).ok().filter(filled) {
                 let walked = root.clone();
-                Leaves(&mut root).deserialize(serde_yaml::Deserializer::from_str(&text)).unwrap();
+                ScalarPass(&mut root).deserialize(serde_yaml::Deserializer::from_str(&text)).unwrap();
                 prop_assert_eq!(walked, root, "the walk took another text for {:?}", text);
             }
         }

@@ -1,9 +1,10 @@
-//! The names of hosts in the DNS: what the configuration and the store mean to their keeper, and
-//! who tells it where hosts are.
+//! Connects the keeper of the names in the DNS to the store, to the monitor, which reports addresses,
+//! and to the log of deliveries.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::threads::Threads;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::dyndns::keeper::{Keeper, OnWritten, Written};
@@ -13,17 +14,14 @@ use crate::heartbeat::moves::Moved;
 use crate::heartbeat::watch::Watch;
 use crate::notify::courier::{Courier, Noted, Order};
 use crate::notify::outbox::Record;
-use crate::store::ChangeSink;
-use crate::store::{Store, Table};
+use crate::store::{ChangeSink, Store, Table};
 use crate::thread::Stop;
 
-use super::{Failure, spawn};
-
-/// What stands in the place of a channel in the history of what was told to whom: the DNS was told.
+/// What written records have in place of a channel in the log of deliveries.
 const CHANNEL: &str = "dyndns";
 
-/// The keeper, with what the store knows.
-pub fn keeper(
+/// The keeper, with the state that the store has of it.
+pub fn open(
     config: &Config,
     store: &Store,
     courier: &Courier,
@@ -31,25 +29,30 @@ pub fn keeper(
     now: Now,
 ) -> Arc<Keeper> {
     let rows = store.read(Table::Dyndns);
-    Arc::new(Keeper::new(config.dyndns.clone(), rows, sink, history(courier.clone()), now))
+    Arc::new(Keeper::new(config.dyndns.clone(), rows, sink, log_written(courier.clone()), now))
 }
 
-/// From now on the keeper hears of moves, and keeps names until the stop.
+/// From now on the keeper is notified of new addresses, and updates names until the stop.
 ///
 /// # Errors
 /// When its thread cannot be started.
-pub fn begin(keeper: &Arc<Keeper>, watch: &Watch, stop: &Stop) -> Result<(), Failure> {
-    let told = Arc::clone(keeper);
+pub fn start(
+    keeper: &Arc<Keeper>,
+    watch: &Watch,
+    threads: &Threads,
+    stop: &Stop,
+) -> Result<(), String> {
+    let notified = Arc::clone(keeper);
     watch.on_move(Box::new(move |moved: Moved| {
         let Moved { host, connection, address } = moved;
-        told.hear(&host, &connection, address, Now::read());
+        notified.hear(&host, &connection, address, Now::read());
     }));
     let (keeper, stop) = (Arc::clone(keeper), stop.clone());
-    spawn("dyndns", move || keeper.keep(&stop))
+    threads.spawn("dyndns", move || keeper.keep(&stop))
 }
 
-/// Every record that is written is a line of the history, beside the messages to people.
-fn history(courier: Courier) -> OnWritten {
+/// Logs every record that is written, beside the messages to people.
+fn log_written(courier: Courier) -> OnWritten {
     Box::new(move |written, now| {
         let record = record(written, now);
         courier.order(Order::Note(vec![Noted { record, reason: None }]));
@@ -59,7 +62,7 @@ fn history(courier: Courier) -> OnWritten {
 fn record(written: Written, now: Now) -> Record {
     let Written { host, name, address, place, attempts } = written;
     Record {
-        event: EventId::default().next(now.wall),
+        event: EventId::unique(now.wall),
         channel: CHANNEL.into(),
         recipient: Some(place),
         subject: Subject::Host(host),

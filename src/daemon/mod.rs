@@ -1,13 +1,13 @@
-//! The daemon: opens everything, starts the threads, stops them in order.
+//! The daemon: opens everything, starts the threads, reloads the configuration, stops in order.
 
 use std::fmt;
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -16,78 +16,84 @@ use crate::backup::pipeline::Pipelines;
 use crate::backup::repo_check;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::event::Incident;
+use crate::event::{Event, EventKind, Incident};
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
 use crate::memory;
-use crate::notify::courier::{Courier, Order};
+use crate::notify::courier::{Courier, EveryRow, Order};
 use crate::notify::direct::Notifier;
-use crate::problem::Problems;
-use crate::store::ChangeSink;
-use crate::store::{Opened, Store, Table};
+use crate::problem::{ListenError, Problem, Problems, Severity};
+use crate::store::{Change, ChangeSink, OpenResult, Store, Table};
 use crate::systemd;
-use crate::thread::{AbortOnPanic, Stop, StopSource};
-use crate::web::Web;
+use crate::thread::{ProgressCounter, Stop, StopSource};
+use crate::version::VERSION;
+use crate::web::{Reloaded, Web};
 
-mod agent;
-mod changes;
-mod chronicle;
+mod alert_poller;
+mod config_diff;
 mod dyndns;
-mod equip;
-mod house;
-mod opening;
-mod polling;
-mod ports;
+mod history;
+mod listeners;
+mod local_agent;
+mod notifications;
 mod reload;
+mod service;
 mod signal_check;
-mod signs;
-mod telling;
+mod threads;
 mod watchdog;
+mod wiring;
 
-use self::agent::Agent;
-use self::equip::{equipment, pipeline, rules};
-use self::house::Rooms;
-use self::polling::Polling;
-use self::ports::{Ear, access, address, bind_tcp};
+use self::alert_poller::{AlertPoller, AlertTargets};
+use self::listeners::{NewListeners, UdpServer, bind_tcp, format_address};
+use self::local_agent::LocalAgent;
 use self::reload::Reloads;
-use self::signs::Signs;
-use self::telling::Seats;
-use self::watchdog::Pulses;
-use crate::thread::ProgressCounter;
+use self::service::Services;
+use self::threads::Threads;
+use self::watchdog::{Progress, ThreadCheck};
+use self::wiring::{Current, HeartbeatAlerts};
 
-/// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, what
-/// hosts have to tell besides their beats is refused.
-const BACKLOG: usize = 10_000;
-const QUEUE: usize = 20_000;
+/// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, the
+/// monitor refuses datagrams that say more than that a host is alive.
+const MAX_BACKLOG: usize = 10_000;
+const MAX_QUEUED: usize = 20_000;
 
-/// The threads of the daemon share so many arenas of the allocator.
+/// The arenas of the allocator that all threads of the daemon share.
 const ARENAS: i32 = 2;
 
-/// How long the stop waits for programs that are being killed.
-const LAST_PROGRAMS: Duration = Duration::from_secs(2);
+/// How long the stop waits for programs that are being killed, and for threads that are ending.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A longer age of a stored time is not believed: a clock was wrong.
+const MAX_PLAUSIBLE_AGE: Duration = Duration::from_secs(48 * 3600);
 
 /// Why the daemon did not run.
 #[derive(Debug)]
-pub enum Failure {
+pub enum DaemonError {
     /// The configuration is refused.
     Configuration(Problems),
     /// Something else; a sentence.
     Other(String),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Failure::Configuration(problems) => problems.fmt(f),
-            Failure::Other(why) => f.write_str(why),
+            DaemonError::Configuration(problems) => problems.fmt(f),
+            DaemonError::Other(why) => f.write_str(why),
         }
     }
 }
 
-impl From<String> for Failure {
-    fn from(why: String) -> Failure {
-        Failure::Other(why)
+impl From<String> for DaemonError {
+    fn from(why: String) -> DaemonError {
+        DaemonError::Other(why)
+    }
+}
+
+impl From<ListenError> for DaemonError {
+    fn from(error: ListenError) -> DaemonError {
+        DaemonError::Other(error.to_string())
     }
 }
 
@@ -95,49 +101,50 @@ impl From<String> for Failure {
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(config_file: &Path) -> Result<(), Failure> {
+pub fn run(config_file: &Path) -> Result<(), DaemonError> {
     memory::limit_arenas(ARENAS);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
-    let config = Config::load(config_file).map_err(Failure::Configuration)?;
+    let config = Config::load(config_file).map_err(DaemonError::Configuration)?;
     for problem in &config.warnings.0 {
         warn!("{problem}");
     }
     let mut daemon = Daemon::start(config)?;
-    systemd::tell("READY=1");
+    systemd::notify("READY=1");
     for signal in signals.forever() {
         if signal == SIGHUP {
             daemon.reload();
             continue;
         }
         info!("stopping");
-        systemd::tell("STOPPING=1");
+        systemd::notify("STOPPING=1");
         break;
     }
     if daemon.stop() {
         return Ok(());
     }
-    Err(Failure::Other("stopped, and not all of the state is on disk".into()))
+    Err(DaemonError::Other("stopped, and not all of the state is on disk".into()))
 }
 
 struct Daemon {
-    /// The one in use.
+    /// The configuration in use.
     config: Config,
-    rooms: Arc<Rooms>,
-    agent: Agent,
-    courier_thread: thread::JoinHandle<bool>,
-    ear: Ear,
+    services: Arc<Services>,
+    agent: LocalAgent,
+    courier_thread: JoinHandle<bool>,
+    udp: UdpServer,
     web: Web,
-    polling: Polling,
-    stopper: StopSource,
+    alert_poller: AlertPoller,
+    threads: Threads,
+    stop_source: StopSource,
 }
 
-/// What is known when the ports are open and before a thread runs.
-struct Ground {
+/// The store, the sockets and the clocks, before a thread runs.
+struct Startup {
     store: Store,
-    opened: Opened,
+    opened: OpenResult,
     mark: Option<Mark>,
-    /// People were told that the Alertmanager that is asked does not answer.
+    /// A message said that the Alertmanager that is polled does not answer.
     alertmanager_silent: bool,
     kernel_boot: String,
     now: Now,
@@ -145,149 +152,386 @@ struct Ground {
     tcp: TcpListener,
 }
 
-impl Ground {
-    fn prepare(config: &Config) -> Result<Ground, Failure> {
+impl Startup {
+    fn prepare(config: &Config) -> Result<Startup, DaemonError> {
         let now = Now::read();
         let (store, opened) = Store::open(&config.state_dir, now)
-            .map_err(|held| format!("state_dir: {}", held.why))?;
+            .map_err(|locked| format!("state_dir: {}", locked.why))?;
         let udp = listener::bind(&config.heartbeat)?;
         let tcp = bind_tcp(&config.receiver.host, config.receiver.port, false)?;
         let mark = store.get(Table::Meta, watch::MARK);
-        let troubles = store.rows(Table::Troubles);
+        let incidents = store.rows(Table::Troubles);
         let alertmanager_silent =
-            troubles.iter().any(|(key, _)| *key == Incident::Alertmanager.key());
+            incidents.iter().any(|(key, _)| *key == Incident::Alertmanager.key());
         let kernel_boot = host_info::boot_id().unwrap_or_default();
-        Ok(Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp })
+        Ok(Startup { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp })
+    }
+
+    /// The features, with the state that the store has of them.
+    fn services(
+        &self,
+        config: &Config,
+        courier: &Courier,
+        sink: &ChangeSink,
+        stop: &Stop,
+    ) -> Services {
+        let watch = Arc::new(self.restore_fleet(config, courier, Arc::clone(sink)));
+        let alerts = self.store.rows(Table::Pipelines);
+        let settings = wiring::pipeline_settings(config);
+        let pipelines = Pipelines::resume(alerts, settings, Arc::clone(sink), stop.clone());
+        let keeper = dyndns::open(config, &self.store, courier, Arc::clone(sink), self.now);
+        Services {
+            keeper,
+            chronicle: Arc::new(history::open(&watch, courier, config.history.clone())),
+            watch,
+            courier: courier.clone(),
+            notifier: Current::new(Notifier::new(config)),
+            sending: notifications::semaphore(),
+            pipelines,
+            heartbeat_alerts: Arc::new(Current::new(HeartbeatAlerts::from_config(config))),
+            reloads: Reloads::new(config, self.now),
+        }
+    }
+
+    /// The hosts that the store has, under the present configuration.
+    fn restore_fleet(&self, config: &Config, courier: &Courier, sink: ChangeSink) -> Watch {
+        let rows = self.store.read::<Row>(Table::Hosts);
+        let rules = wiring::fleet_rules(config);
+        let fleet = Fleet::restore(rules, rows, self.mark.clone(), self.now, &self.kernel_boot);
+        let courier = courier.clone();
+        let overloaded =
+            Box::new(move || courier.backlog() > MAX_BACKLOG || courier.queued() > MAX_QUEUED);
+        Watch::new(fleet, self.kernel_boot.clone(), sink, overloaded)
     }
 }
 
 impl Daemon {
-    fn start(config: Config) -> Result<Daemon, Failure> {
-        let ground = Ground::prepare(&config)?;
+    fn start(config: Config) -> Result<Daemon, DaemonError> {
+        let startup = Startup::prepare(&config)?;
         let (courier, desk) = Courier::new();
-        let (stopper, stop) = Stop::channel();
-        let sink = sink(&courier);
-        let watch = Arc::new(take_over(&config, &ground, &courier, Arc::clone(&sink)));
-        let waiting = ground.store.rows(Table::Pipelines);
-        let pipelines =
-            Pipelines::resume(waiting, pipeline(&config), Arc::clone(&sink), stop.clone());
-        let keeper =
-            dyndns::keeper(&config, &ground.store, &courier, Arc::clone(&sink), ground.now);
-        let chronicle = Arc::new(chronicle::open(&watch, &courier, config.history.clone()));
-        let rooms = Arc::new(Rooms {
-            keeper: Arc::clone(&keeper),
-            watch: Arc::clone(&watch),
-            courier: courier.clone(),
-            chronicle: Arc::clone(&chronicle),
-            notifier: Mutex::new(Arc::new(Notifier::new(&config))),
-            sending: Seats::default(),
-            pipelines: Arc::clone(&pipelines),
-            signs: Mutex::new(Arc::new(Signs::of(&config))),
-            reloads: Reloads::new(&config, ground.now),
-        });
-        let Ground { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
-            ground;
-        let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
-        let (hosts, alerts, names) =
-            (Arc::clone(&watch), Arc::clone(&pipelines), Arc::clone(&keeper));
-        let every_row = move || [hosts.every_row(), alerts.every_row(), names.every_row()].concat();
+        let (stop_source, stop) = Stop::channel();
+        let (threads, progress) = (Threads::default(), Progress::default());
+        let sink = change_sink(&courier);
+        let services = Arc::new(startup.services(&config, &courier, &sink, &stop));
+        let Startup { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
+            startup;
+        let names = (format_address(udp.local_addr()), format_address(tcp.local_addr()));
         let courier_thread = desk
-            .open(store, equipment(&config), Box::new(every_row), |then| {
-                translate(then, mark.as_ref(), &kernel_boot, now)
+            .open(store, wiring::notify_settings(&config), every_row(&services), |then| {
+                rebase_time(then, mark.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
-        opening::report(&courier, opened, now);
-        signal_check::begin(&config);
-        dyndns::begin(&keeper, &watch, &stop)?;
-        let pulses = Pulses::default();
-        let ear = Ear::open(udp, &watch, pulses.udp.clone())?;
-        keep_time(&watch, pipelines, pulses.deadlines.clone())?;
-        chronicle::start(&chronicle, &stop)?;
-        let polling = Polling::start(&config, alertmanager_silent, &rooms, sink)?;
-        let agent = Agent::new(Arc::clone(&watch));
+        report_store_state(&courier, opened, now);
+        signal_check::start(&config);
+        let watch = &services.watch;
+        dyndns::start(&services.keeper, watch, &threads, &stop)?;
+        let udp = UdpServer::start(udp, watch, progress.udp.clone(), &threads)?;
+        spawn_deadline_thread(&services, progress.deadlines.clone(), &threads)?;
+        history::start(&services.chronicle, &threads, &stop)?;
+        let targets = AlertTargets {
+            watch: Arc::clone(watch),
+            pipelines: Arc::clone(&services.pipelines),
+            heartbeat_alerts: Arc::clone(&services.heartbeat_alerts),
+            sink,
+        };
+        let mut alert_poller = AlertPoller::new(targets, alertmanager_silent, threads.clone());
+        alert_poller.reconfigure(&config.receiver)?;
+        let agent = LocalAgent::new(Arc::clone(watch), threads.clone());
         agent.reconfigure(config.agent.as_ref())?;
-        let house: Arc<Rooms> = Arc::clone(&rooms);
-        let web = Web::start(tcp, house, access(&config), &config.state_dir)
+        let house = Arc::clone(&services);
+        let web = Web::start(tcp, house, wiring::access(&config), &config.state_dir)
             .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
-        watchdog::start(pulses, &rooms, web.probe(), &stop)?;
-        opening::announce(&config, watch.count(), &udp_name, &tcp_name);
-        Ok(Daemon { config, rooms, agent, courier_thread, ear, web, polling, stopper })
+        let check = ThreadCheck::new(progress, Arc::clone(watch), courier, web.probe());
+        watchdog::start(check, &threads, &stop)?;
+        log_ready(&config, watch.count(), &names.0, &names.1);
+        Ok(Daemon {
+            config,
+            services,
+            agent,
+            courier_thread,
+            udp,
+            web,
+            alert_poller,
+            threads,
+            stop_source,
+        })
     }
 
     /// No new work, then one last attempt each, then everything on disk; false when it is not.
     fn stop(self) -> bool {
-        self.rooms.reloads.close();
+        self.services.reloads.close();
         self.web.stop();
-        drop((self.stopper, self.polling));
+        drop((self.stop_source, self.alert_poller));
         self.agent.stop();
-        self.rooms.watch.close();
-        self.rooms.keeper.close();
-        self.rooms.chronicle.close(Now::read());
-        self.rooms.pipelines.close();
-        self.ear.close();
-        self.rooms.courier.order(Order::Stop);
+        self.services.watch.close();
+        self.services.keeper.close();
+        self.services.chronicle.close(Now::read());
+        self.services.pipelines.close();
+        self.udp.close();
+        self.services.courier.order(Order::Stop);
         let stored = self.courier_thread.join().unwrap_or(false);
-        repo_check::wait_for_end(LAST_PROGRAMS);
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        repo_check::wait_for_end(STOP_TIMEOUT);
+        for name in self.threads.join(deadline) {
+            warn!("thread {name} did not end");
+        }
         info!("stopped");
         stored
     }
+
+    /// Applies what the configuration file says now, or nothing of it.
+    fn reload(&mut self) {
+        systemd::notify_reloading();
+        let requests = self.services.reloads.drain();
+        let result = self.try_reload();
+        for request in requests {
+            // Fails when the request no longer waits.
+            let _ = request.try_send(result.clone());
+        }
+        systemd::notify("READY=1");
+    }
+
+    fn try_reload(&mut self) -> Reloaded {
+        match self.apply_file() {
+            Ok((changes, warnings)) => {
+                let list = if changes.is_empty() { "no change".into() } else { changes.join("; ") };
+                info!("the configuration was reloaded: {list}");
+                Reloaded::Taken { changes, warnings }
+            }
+            Err(problems) => {
+                problems.0.iter().for_each(|problem| error!("{problem}"));
+                error!("the configuration was not reloaded: the old one stays");
+                self.services.reloads.record_refused();
+                Reloaded::Refused(problems)
+            }
+        }
+    }
+
+    /// What changed, and the warnings; or all that is in the way, and then nothing has changed.
+    fn apply_file(&mut self) -> Result<(Vec<String>, Problems), Problems> {
+        let config = Config::load(&self.config.file)?;
+        let refused = |error| Problems(vec![config_error(&config, error)]);
+        if config.state_dir != self.config.state_dir {
+            let (old, new) = (self.config.state_dir.display(), config.state_dir.display());
+            let what = format!(
+                "cannot move from {old} to {new} while hbd runs: set it back, or stop hbd, move the directory, and start it"
+            );
+            return Err(refused(("state_dir", what)));
+        }
+        let mut listeners = NewListeners::open(&self.config, &config, &self.udp, &self.web)
+            .map_err(|error| refused((error.key, error.why)))?;
+        // Before the first connection comes in at the new address.
+        self.web.admit(wiring::access(&config));
+        if let Err(error) = listeners.move_http(&mut self.web) {
+            self.web.admit(wiring::access(&self.config));
+            return Err(refused((error.key, error.why)));
+        }
+        // Nothing below can fail as a whole: from here on the new configuration is the one in use.
+        for problem in &config.warnings.0 {
+            warn!("{problem}");
+        }
+        let changes = config_diff::changes(&self.config, &config);
+        let mut warnings = config.warnings.clone();
+        warnings.0.extend(self.apply(&config));
+        listeners.move_udp(&mut self.udp);
+        self.services.reloads.record_applied(&config, Now::read());
+        self.config = config;
+        Ok((changes, warnings))
+    }
+
+    /// Applies a configuration to everything but the listeners. Returns what could not be started;
+    /// the next reload tries that again.
+    fn apply(&mut self, config: &Config) -> Vec<Problem> {
+        let services = &self.services;
+        // In this order: what the new rules find must go by the new routes.
+        services.courier.order(Order::Reconfigure(wiring::notify_settings(config)));
+        signal_check::start(config);
+        services.keeper.reconfigure(config.dyndns.clone());
+        services.watch.reconfigure(wiring::fleet_rules(config));
+        let agent = self.agent.reconfigure(config.agent.as_ref());
+        services.pipelines.reconfigure(wiring::pipeline_settings(config));
+        services.chronicle.reconfigure(config.history.clone());
+        services.heartbeat_alerts.replace(HeartbeatAlerts::from_config(config));
+        services.notifier.replace(Notifier::new(config));
+        let poller = self.alert_poller.reconfigure(&config.receiver);
+        let agent = agent.map_err(|why| ("agent", format!("this machine is not watched: {why}")));
+        let poller = poller.map_err(|why| ("receiver.poll_url", format!("is not polled: {why}")));
+        let failures = [agent, poller].into_iter().filter_map(Result::err);
+        let problems: Vec<_> = failures.map(|failure| config_error(config, failure)).collect();
+        problems.iter().for_each(|problem| error!("{problem}"));
+        problems
+    }
 }
 
-/// The hosts as the store knew them, under the present configuration.
-fn take_over(config: &Config, ground: &Ground, courier: &Courier, sink: ChangeSink) -> Watch {
-    let rows = ground.store.read::<Row>(Table::Hosts);
-    let fleet =
-        Fleet::restore(rules(config), rows, ground.mark.clone(), ground.now, &ground.kernel_boot);
-    let backlog = courier.clone();
-    let overloaded = Box::new(move || backlog.backlog() > BACKLOG || backlog.queued() > QUEUE);
-    Watch::new(fleet, ground.kernel_boot.clone(), sink, overloaded)
+/// An error at a key of the file of `config`.
+fn config_error(config: &Config, (key, what): (&str, String)) -> Problem {
+    let file = config.file.display().to_string();
+    Problem { severity: Severity::Error, file, line: None, path: key.to_owned(), what }
 }
 
-/// Where the features leave what they established.
-fn sink(courier: &Courier) -> ChangeSink {
-    let orders = courier.clone();
-    Arc::new(move |effect| orders.order(Order::Accept(effect)))
+/// Passes changes of the features on to the courier.
+fn change_sink(courier: &Courier) -> ChangeSink {
+    let courier = courier.clone();
+    Arc::new(move |change| courier.order(Order::Accept(change)))
 }
 
-fn keep_time(
-    watch: &Arc<Watch>,
-    pipelines: Arc<Pipelines>,
-    pulse: ProgressCounter,
-) -> Result<(), Failure> {
-    let timing = Arc::clone(watch);
-    spawn("deadlines", move || {
-        timing.keep_time(|| {
-            pulse.increment();
+/// All rows of the features, for a store that lost its own.
+fn every_row(services: &Services) -> EveryRow {
+    let (watch, pipelines) = (Arc::clone(&services.watch), Arc::clone(&services.pipelines));
+    let keeper = Arc::clone(&services.keeper);
+    Box::new(move || [watch.every_row(), pipelines.every_row(), keeper.every_row()].concat())
+}
+
+/// Starts the thread that processes deadlines: those of hosts, and of alerts that wait.
+fn spawn_deadline_thread(
+    services: &Services,
+    progress: ProgressCounter,
+    threads: &Threads,
+) -> Result<(), String> {
+    let (watch, pipelines) = (Arc::clone(&services.watch), Arc::clone(&services.pipelines));
+    threads.spawn("deadlines", move || {
+        watch.keep_time(|| {
+            progress.increment();
             pipelines.start_waiting();
         });
     })
 }
 
-/// A thread whose death ends the process.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-    let guarded = move || {
-        let _vital = AbortOnPanic;
-        work();
-    };
-    thread::Builder::new()
-        .name(name.into())
-        .stack_size(256 * 1024)
-        .spawn(guarded)
-        .map(drop)
-        .map_err(|why| Failure::Other(format!("the thread {name} cannot be started: {why}")))
-}
-
-/// A time of an earlier run on this boot's clock: how long ago it was is what counts. Where that
-/// is beyond belief, a clock was wrong, and it counts as now: late is better than never.
-fn translate(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now {
+/// A time of an earlier run on this boot's clock: its age is what counts. An implausible age means
+/// that a clock was wrong, and the time counts as now: late is better than never.
+fn rebase_time(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now {
     match mark {
         Some(mark) if mark.kernel_boot == kernel_boot && then.mono <= now.mono => then,
         _ => {
             let age = now.wall.since(then.wall);
-            let believed = if age > LONGEST_BELIEVED { Duration::ZERO } else { age };
-            Now { mono: now.mono - believed, wall: then.wall }
+            let age = if age > MAX_PLAUSIBLE_AGE { Duration::ZERO } else { age };
+            Now { mono: now.mono - age, wall: then.wall }
         }
     }
 }
 
-const LONGEST_BELIEVED: Duration = Duration::from_secs(48 * 3600);
+/// Sends a message when the store could not be opened as it was.
+fn report_store_state(courier: &Courier, opened: OpenResult, now: Now) {
+    let kind = match opened {
+        OpenResult::Ready => return,
+        OpenResult::MovedAside { why, to } => EventKind::StoreMovedAside { why, to },
+        OpenResult::Failed { why } => {
+            error!("the state cannot be written: {why}");
+            EventKind::StoreRefuses { why }
+        }
+    };
+    let events = vec![Event::new(now.wall, kind)];
+    courier.order(Order::Accept(Change { events, ..Change::default() }));
+}
+
+fn log_ready(config: &Config, hosts: usize, udp: &str, tcp: &str) {
+    info!(
+        "hbd {} is ready: heartbeats on UDP {udp}, HTTP on {tcp}, {hosts} hosts, state in {}",
+        VERSION,
+        config.state_dir.display()
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::thread::lock;
+
+    const BEFORE: &str = "\
+heartbeat: {port: 0}
+receiver: {port: 0}
+hosts: {web1: {watch: true}}
+notification_channels: {log: {type: log}}
+default_notification_channels: [log]
+";
+
+    fn write(directory: &TempDir, text: &str) {
+        let text = format!("state_dir: {}\n{text}", directory.path().join("state").display());
+        fs::write(directory.path().join("heartbeat.yaml"), text).unwrap();
+    }
+
+    fn start(directory: &TempDir, text: &str) -> Daemon {
+        write(directory, text);
+        let config = Config::load(directory.path().join("heartbeat.yaml"));
+        Daemon::start(config.unwrap_or_else(|why| panic!("{why}"))).unwrap()
+    }
+
+    /// The status line of an answer that was asked for without a token.
+    fn status(daemon: &Daemon) -> String {
+        let mut stream = TcpStream::connect(daemon.web.address()).unwrap();
+        stream.write_all(b"GET /api/v1/hosts HTTP/1.0\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn a_reload_that_could_not_start_a_thread_was_half_applied() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut daemon = start(&directory, BEFORE);
+        let before = daemon.config.clone();
+        let after = "\
+heartbeat: {host: 127.0.0.2, port: 0}
+receiver: {host: 127.0.0.2, port: 0, token: a-new-secret}
+hosts: {web1: {watch: true}, web2: {watch: true}}
+notification_channels: {log: {type: log}, more: {type: log}}
+default_notification_channels: [log]
+";
+        write(&directory, after);
+        lock(&daemon.threads.refused).push("udp");
+        let Reloaded::Refused(problems) = daemon.try_reload() else { panic!("it was applied") };
+        let problem = problems.to_string();
+        assert!(problem.contains("heartbeat.port: the thread udp cannot be started"), "{problem}");
+        assert_eq!(daemon.config, before);
+        assert!(daemon.services.reloads.refused());
+        assert!(daemon.services.watch.view("web2").is_none());
+        assert_eq!(daemon.services.notifier.get().channels().len(), 1);
+        assert!(daemon.web.address().ip().to_string() == "127.0.0.1");
+        assert!(status(&daemon).contains(" 200 "), "no token is asked for");
+
+        lock(&daemon.threads.refused).clear();
+        applied(&mut daemon);
+        assert_eq!(daemon.config.hosts.len(), 2);
+        assert!(!daemon.services.reloads.refused());
+        assert!(daemon.services.watch.view("web2").is_some());
+        assert_eq!(daemon.services.notifier.get().channels().len(), 2);
+        assert!(daemon.web.address().ip().to_string() == "127.0.0.2");
+        assert!(status(&daemon).contains(" 401 "), "a token is asked for");
+        assert!(daemon.stop());
+    }
+
+    fn applied(daemon: &mut Daemon) -> (Vec<String>, String) {
+        match daemon.try_reload() {
+            Reloaded::Taken { changes, warnings } => (changes, warnings.to_string()),
+            refused => panic!("{refused:?}"),
+        }
+    }
+
+    #[test]
+    fn a_reload_that_could_not_start_the_agent_said_nothing_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut daemon = start(&directory, BEFORE);
+        let poll = "receiver: {port: 0, poll_url: 'http://127.0.0.2:1'}";
+        write(
+            &directory,
+            &(BEFORE.replace("receiver: {port: 0}", poll) + "agent: {enabled: true, host: web1}\n"),
+        );
+        lock(&daemon.threads.refused).extend(["agent", "poll"]);
+        let (changes, warnings) = applied(&mut daemon);
+        assert!(changes.contains(&"agent: changed".to_owned()), "{changes:?}");
+        for missing in ["agent: this machine is not watched", "receiver.poll_url: is not polled"] {
+            assert!(warnings.contains(missing), "{warnings}");
+        }
+
+        lock(&daemon.threads.refused).clear();
+        let (_, warnings) = applied(&mut daemon);
+        assert!(!warnings.contains("cannot be started"), "{warnings}");
+        assert!(daemon.stop());
+    }
+}

@@ -1,4 +1,4 @@
-//! A look at signal-cli before the first alarm needs it.
+//! Checks that signal-cli can be run, before the first alarm needs it.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -11,7 +11,7 @@ use crate::notify::channel::signal::Signal;
 
 /// Asks the signal-cli of each such channel for its version, in a thread of its own: a JVM takes
 /// seconds to start, and nothing waits for the answer.
-pub fn begin(config: &Config) {
+pub fn start(config: &Config) {
     let channels: BTreeMap<String, Signal> = config
         .channels
         .iter()
@@ -23,8 +23,9 @@ pub fn begin(config: &Config) {
     if channels.is_empty() {
         return;
     }
-    let begun = thread::Builder::new().name("signal-check".into()).spawn(move || check(&channels));
-    if let Err(why) = begun {
+    let started =
+        thread::Builder::new().name("signal-check".into()).spawn(move || check(&channels));
+    if let Err(why) = started {
         warn!("signal-cli could not be looked at: {why}");
     }
 }

@@ -1,106 +1,115 @@
-//! Tells systemd that the daemon lives, as long as it really does its work.
+//! The systemd watchdog (`WatchdogSec=`, systemd.service(5)): fed while every thread makes progress.
 //!
-//! A thread that dies ends the process; one that hangs is noticed here: each is asked for a sign of
-//! life, and only when all have given one does systemd hear of it (`WatchdogSec=`, systemd.service(5)).
+//! A thread that panics ends the process; one that hangs is found here, and systemd restarts the
+//! daemon when it is not fed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{error, info};
 
-use super::house::Rooms;
-use super::{Failure, spawn};
-use crate::notify::courier::Order;
+use super::threads::Threads;
+use crate::heartbeat::watch::Watch;
+use crate::notify::courier::{Courier, Order};
 use crate::systemd;
-use crate::thread::ProgressCounter;
-use crate::thread::Stop;
+use crate::thread::{ProgressCounter, Stop};
 use crate::web::Probe;
 
-/// The longest time between two looks, and the shortest.
-const LOOKS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(100));
-/// A thread may be held up for so long before the log says so.
-const SLOW: u32 = 2;
+/// The bounds of the time between two checks.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_INTERVAL: Duration = Duration::from_secs(15);
+/// After so many failed checks in a row the log says which thread hangs.
+const LOGGED_AFTER: u32 = 2;
 
-/// The signs of life of the threads that turn by themselves.
+/// The progress of the threads that loop by themselves.
 #[derive(Clone, Default)]
-pub struct Pulses {
-    /// Of the UDP side.
+pub struct Progress {
+    /// Of the UDP thread.
     pub udp: ProgressCounter,
-    /// Of the clock.
+    /// Of the deadline thread.
     pub deadlines: ProgressCounter,
 }
 
-/// Watches over the threads, where systemd wants to know.
+/// Starts to feed the watchdog, if systemd has one for this process.
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn start(pulses: Pulses, rooms: &Arc<Rooms>, probe: Probe, stop: &Stop) -> Result<(), Failure> {
-    let Some(wanted) = systemd::watchdog() else { return Ok(()) };
-    let look = (wanted / 4).clamp(LOOKS.1, LOOKS.0);
-    info!("systemd is told every {look:?} that all threads do their work");
-    let (rooms, stop) = (Arc::clone(rooms), stop.clone());
-    spawn("watchdog", move || {
-        let mut watched = Watched::new(pulses, rooms);
-        let mut late = 0;
+pub fn start(mut check: ThreadCheck, threads: &Threads, stop: &Stop) -> Result<(), String> {
+    let Some(timeout) = systemd::watchdog_interval() else { return Ok(()) };
+    let interval = (timeout / 4).clamp(MIN_INTERVAL, MAX_INTERVAL);
+    info!("systemd is told every {interval:?} that all threads do their work");
+    let stop = stop.clone();
+    threads.spawn("watchdog", move || {
+        let mut failed = 0;
         loop {
-            match watched.look(&probe, look) {
+            match check.run(interval) {
                 Ok(()) => {
-                    systemd::tell("WATCHDOG=1");
-                    late = 0;
+                    systemd::notify("WATCHDOG=1");
+                    failed = 0;
                 }
                 Err(who) => {
-                    late += 1;
-                    if late == SLOW {
+                    failed += 1;
+                    if failed == LOGGED_AFTER {
                         error!("{who} gives no sign of life; systemd will end hbd when that lasts");
                     }
                 }
             }
-            if stop.wait(look) {
+            if stop.wait(interval) {
                 return;
             }
         }
     })
 }
 
-/// What was seen of each thread.
-struct Watched {
-    pulses: Pulses,
-    rooms: Arc<Rooms>,
+/// Whether every thread makes progress.
+pub struct ThreadCheck {
+    progress: Progress,
+    watch: Arc<Watch>,
+    courier: Courier,
+    probe: Probe,
+    /// The progress that the last successful check found.
     seen: (u64, u64),
     /// Of the courier: how often it was asked, and how often it answered.
     asked: u64,
     answered: ProgressCounter,
 }
 
-impl Watched {
-    fn new(pulses: Pulses, rooms: Arc<Rooms>) -> Watched {
-        Watched { pulses, rooms, seen: (0, 0), asked: 0, answered: ProgressCounter::default() }
+impl ThreadCheck {
+    /// A check that was not run yet.
+    pub fn new(
+        progress: Progress,
+        watch: Arc<Watch>,
+        courier: Courier,
+        probe: Probe,
+    ) -> ThreadCheck {
+        let answered = ProgressCounter::default();
+        ThreadCheck { progress, watch, courier, probe, seen: (0, 0), asked: 0, answered }
     }
 
-    /// Whether every thread made a turn since the last look that found it so; else which did not.
-    fn look(&mut self, probe: &Probe, patience: Duration) -> Result<(), &'static str> {
-        // Whoever hangs with this lock in its hand keeps us from telling anything.
-        let _ = self.rooms.watch.count();
+    /// Whether every thread made a turn since the last successful check; else which did not. Waits
+    /// for the HTTP server for `timeout` at most.
+    fn run(&mut self, timeout: Duration) -> Result<(), &'static str> {
+        // Blocks while another thread hangs with the monitor's lock, so that systemd is not told.
+        let _ = self.watch.count();
         if self.answered.count() == self.asked {
             self.asked += 1;
             let answer = self.answered.clone();
-            self.rooms.courier.order(Order::Look(Box::new(move |_, _| answer.increment())));
+            self.courier.order(Order::Look(Box::new(move |_, _| answer.increment())));
         }
-        let turned = (self.pulses.udp.count(), self.pulses.deadlines.count());
-        if turned.0 == self.seen.0 {
+        let turns = (self.progress.udp.count(), self.progress.deadlines.count());
+        if turns.0 == self.seen.0 {
             return Err("the thread udp");
         }
-        if turned.1 == self.seen.1 {
+        if turns.1 == self.seen.1 {
             return Err("the thread deadlines");
         }
-        let end = Instant::now() + patience;
-        if !probe.answers(end) {
+        if !self.probe.answers(Instant::now() + timeout) {
             return Err("the HTTP side");
         }
         if self.answered.count() != self.asked {
             return Err("the courier");
         }
-        self.seen = turned;
+        self.seen = turns;
         Ok(())
     }
 }

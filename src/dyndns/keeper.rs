@@ -98,7 +98,7 @@ impl Keeper {
         }
         (self.sink)(Change {
             writes: hosts.iter().map(|host| Write::remove(Table::Dyndns, host.clone())).collect(),
-            forgotten: hosts.into_iter().map(|host| Incident::Dyndns { host }).collect(),
+            closed_silently: hosts.into_iter().map(|host| Incident::Dyndns { host }).collect(),
             ..Change::default()
         });
     }

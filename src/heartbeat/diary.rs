@@ -81,7 +81,7 @@ impl Diary {
             told
         };
         UptimeSample {
-            apart: self.condition == Condition::Apart,
+            not_expected: self.condition == Condition::Apart,
             up: whole(&mut self.up),
             degraded: whole(&mut self.degraded),
             down: whole(&mut self.down),
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(seconds(&account(&mut play)), (40, 15, 0), "a connection was overdue");
         play.hear(r#"{"host":"web1","event":"shutdown"}"#).wait(HOUR);
         let told = account(&mut play);
-        assert_eq!((seconds(&told), told.apart), ((0, 0, 3600), false), "its vpn is missed");
+        assert_eq!((seconds(&told), told.not_expected), ((0, 0, 3600), false), "its vpn is missed");
     }
 
     #[test]
@@ -211,11 +211,11 @@ mod tests {
         let mut play = Play::new();
         play.wait(DAY);
         let told = account(&mut play);
-        assert_eq!((seconds(&told), told.apart), ((0, 0, 0), true));
+        assert_eq!((seconds(&told), told.not_expected), ((0, 0, 0), true));
         play.beat("web1").wait(5 * SECOND);
         play.hear(r#"{"host":"web1","event":"shutdown"}"#).wait(DAY);
         let told = account(&mut play);
-        assert_eq!((seconds(&told), told.apart), ((5, 0, 0), true));
+        assert_eq!((seconds(&told), told.not_expected), ((5, 0, 0), true));
     }
 
     #[test]

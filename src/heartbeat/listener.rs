@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::settings::Settings;
 use super::watch::Watch;
 use crate::clock::Now;
+use crate::problem::ListenError;
 use crate::thread::Stop;
 
 /// The longest datagram, and one byte more to tell a longer one by.
@@ -28,8 +29,8 @@ const MOST_LEFT: usize = 20_000;
 /// Binds the UDP socket of the section `heartbeat`.
 ///
 /// # Errors
-/// A sentence that names the address and the remedy.
-pub fn bind(settings: &Settings) -> Result<UdpSocket, String> {
+/// The key that is wrong, the address and the remedy.
+pub fn bind(settings: &Settings) -> Result<UdpSocket, ListenError> {
     bind_as(settings, false)
 }
 
@@ -38,7 +39,7 @@ pub fn bind(settings: &Settings) -> Result<UdpSocket, String> {
 ///
 /// # Errors
 /// As [`bind`].
-pub fn bind_beside(settings: &Settings, old: &UdpSocket) -> Result<UdpSocket, String> {
+pub fn bind_beside(settings: &Settings, old: &UdpSocket) -> Result<UdpSocket, ListenError> {
     let old = SockRef::from(old);
     // Else any program of the same user could share the port for good, and take datagrams away.
     let _ = old.set_reuse_port(true);
@@ -47,25 +48,27 @@ pub fn bind_beside(settings: &Settings, old: &UdpSocket) -> Result<UdpSocket, St
     new
 }
 
-fn bind_as(settings: &Settings, shared: bool) -> Result<UdpSocket, String> {
+fn bind_as(settings: &Settings, shared: bool) -> Result<UdpSocket, ListenError> {
     let name = format!("{}:{}", settings.host, settings.port);
     let address = (settings.host.as_str(), settings.port)
         .to_socket_addrs()
         .ok()
         .and_then(|mut addresses| addresses.next())
-        .ok_or(format!("heartbeat.host: {} is no address of this machine", settings.host))?;
-    open(address, shared).map_err(|why| match why.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("heartbeat.port: UDP {name} is in use by another program")
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            format!("heartbeat.host: {} is no address of this machine", settings.host)
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("heartbeat.port: UDP {name} needs privileges; use a port above 1023")
-        }
-        _ => format!("UDP {name} cannot be opened: {why}"),
+        .ok_or_else(|| not_ours(settings))?;
+    open(address, shared).map_err(|why| {
+        let what = match why.kind() {
+            io::ErrorKind::AddrNotAvailable => return not_ours(settings),
+            io::ErrorKind::AddrInUse => "is in use by another program".into(),
+            io::ErrorKind::PermissionDenied => "needs privileges; use a port above 1023".into(),
+            _ => format!("cannot be opened: {why}"),
+        };
+        ListenError { key: "heartbeat.port", why: format!("UDP {name} {what}") }
     })
+}
+
+fn not_ours(settings: &Settings) -> ListenError {
+    let why = format!("{} is no address of this machine", settings.host);
+    ListenError { key: "heartbeat.host", why }
 }
 
 fn open(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::address::{is_host, is_loopback, is_name};
-use crate::config_file::{Names, Section};
+use crate::config_file::{NameSet, Section};
 use crate::problem::Severity;
 use crate::secret::Secret;
 
@@ -152,7 +152,7 @@ impl Default for HostSettings {
 
 impl HostSettings {
     /// Reads one entry; channels and threshold sets must be among those that there are.
-    pub fn read(section: &mut Section, channels: &Names, sets: &Names) -> HostSettings {
+    pub fn read(section: &mut Section, channels: &NameSet, sets: &NameSet) -> HostSettings {
         let usual = HostSettings::default();
         let settings = HostSettings {
             threshold_config: section
@@ -195,9 +195,9 @@ pub type ReadDyndns<'a> = &'a mut dyn FnMut(&str, &mut Section) -> bool;
 /// Reads the section `hosts` of the top level.
 pub fn read_hosts(
     top: &mut Section,
-    channels: &Names,
+    channels: &NameSet,
     default_channels: &[String],
-    sets: &Names,
+    sets: &NameSet,
     read_dyndns: ReadDyndns,
 ) -> BTreeMap<String, HostSettings> {
     let (mut unwatched, mut unheard) = (Vec::new(), Vec::new());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::threshold::{Limit, Operator, Rule, ThresholdSet};
-use crate::config_file::{Names, Section};
+use crate::config_file::{NameSet, Section};
 use crate::problem::Severity;
 
 /// The names of the built-in sets, in the order of the columns below.
@@ -120,7 +120,7 @@ fn resolve(
 }
 
 impl Draft {
-    fn read(section: &mut Section, known: &Names) -> Draft {
+    fn read(section: &mut Section, known: &NameSet) -> Draft {
         let extends = section.name("extends", "threshold set", known);
         let rules = section.others(RULE, |pattern, rule| {
             let section = rule?;

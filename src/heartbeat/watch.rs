@@ -142,7 +142,7 @@ impl Watch {
         // Still under the lock: what changed first must be stored first.
         let stored: Option<Box<dyn FnOnce(bool) + Send>> =
             Some(Box::new(move |stored| then(ack, stored)));
-        self.send(Change { stored, ..effect.unwrap_or_default() });
+        self.send(Change { on_stored: stored, ..effect.unwrap_or_default() });
         Ok(())
     }
 
@@ -155,9 +155,9 @@ impl Watch {
     fn send(&self, effect: Change) {
         let number = self.sent.fetch_add(1, Ordering::AcqRel) + 1;
         let stored_to = Arc::clone(&self.stored);
-        let answer = effect.stored;
+        let answer = effect.on_stored;
         (self.sink)(Change {
-            stored: Some(Box::new(move |stored| {
+            on_stored: Some(Box::new(move |stored| {
                 if stored {
                     stored_to.fetch_max(number, Ordering::AcqRel);
                 }
@@ -232,8 +232,8 @@ impl Watch {
         self.send(Change {
             writes: gone.chain(due.rows.iter().map(host_row)).collect(),
             events: due.events,
-            forgotten: due.ended,
-            stored: None,
+            closed_silently: due.ended,
+            on_stored: None,
         });
     }
 
@@ -368,8 +368,8 @@ impl Heard {
         (!plain).then(|| Change {
             writes: self.rows.iter().map(host_row).collect(),
             events: self.events,
-            forgotten: self.ended,
-            stored: None,
+            closed_silently: self.ended,
+            on_stored: None,
         })
     }
 }
@@ -421,7 +421,7 @@ mod tests {
         assert!(first.try_recv().is_err() && second.try_recv().is_err());
         let effects: Vec<Change> = effects.try_iter().collect();
         for effect in effects {
-            effect.stored.expect("somebody waits")(true);
+            effect.on_stored.expect("somebody waits")(true);
         }
         assert!(first.recv().expect("an answer") && second.recv().expect("an answer"));
     }
@@ -431,11 +431,11 @@ mod tests {
         let (watch, effects) = watch();
         let goodbye = r#"{"host":"web1","event":"boot","boot_id":"a"}"#;
         let first = hear(&watch, goodbye);
-        effects.recv().expect("an effect").stored.expect("somebody waits")(false);
+        effects.recv().expect("an effect").on_stored.expect("somebody waits")(false);
         assert!(!first.recv().expect("an answer"));
         let second = hear(&watch, goodbye);
         assert!(second.try_recv().is_err(), "the disk is asked again");
-        effects.recv().expect("an effect").stored.expect("somebody waits")(true);
+        effects.recv().expect("an effect").on_stored.expect("somebody waits")(true);
         assert!(second.recv().expect("an answer"));
         assert!(hear(&watch, r#"{"host":"web1"}"#).recv().expect("an answer"));
     }

@@ -50,7 +50,7 @@ impl Stretch<'_> {
         bars.add(at, Kind::Up, account.up);
         bars.add(at, Kind::Degraded, account.degraded);
         bars.add(at, Kind::Down, account.down);
-        if !account.apart {
+        if !account.not_expected {
             for (from, to) in self.unseen {
                 bars.add_span(*from, *to, Kind::Blind, self.oldest);
             }
@@ -170,11 +170,12 @@ mod tests {
 
     #[test]
     fn nothing_is_written_of_a_host_that_nobody_misses() {
-        let apart = UptimeSample { host: "web1".into(), apart: true, ..UptimeSample::default() };
+        let not_expected =
+            UptimeSample { host: "web1".into(), not_expected: true, ..UptimeSample::default() };
         let unseen = [(AT, AT + Duration::from_secs(100))];
         let stretch = Stretch { unseen: &unseen, ..stretch() };
-        assert_eq!(stretch.rows(&apart, &Known::default()), []);
-        let missed = UptimeSample { apart: false, ..apart };
+        assert_eq!(stretch.rows(&not_expected, &Known::default()), []);
+        let missed = UptimeSample { not_expected: false, ..not_expected };
         assert_eq!(stretch.rows(&missed, &Known::default()).len(), 1);
     }
 

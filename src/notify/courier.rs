@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use log::{debug, error, info, warn};
 
 pub use super::equipment::Equipment;
@@ -23,7 +23,7 @@ use super::worker::{self, Done, Ended, Task, Work as ToDo};
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventId, EventKind, Level, Subject};
 use crate::store::Change;
-use crate::store::{Committed, Store, Table, Write};
+use crate::store::{CommitResult, Store, Table, Write};
 use crate::thread::AbortOnPanic;
 use crate::view::EventView;
 
@@ -168,6 +168,27 @@ impl Courier {
         let _ = self.orders.send(Input::Order(order));
     }
 
+    /// What `inspect` sees of the store and the outbox, as soon as the courier has time, within
+    /// `timeout`.
+    ///
+    /// # Errors
+    /// A sentence: it had no time, or it has ended.
+    pub fn inspect<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        inspect: impl FnOnce(&Store, &Outbox) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (tx, rx) = bounded(1);
+        self.order(Order::Look(Box::new(move |store, outbox| {
+            // Fails when the answer is no longer waited for.
+            let _ = tx.send(inspect(store, outbox));
+        })));
+        rx.recv_timeout(timeout).map_err(|why| match why {
+            RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow".into(),
+            RecvTimeoutError::Disconnected => "hbd is stopping".into(),
+        })
+    }
+
     /// How many orders wait.
     pub fn backlog(&self) -> usize {
         self.orders.len()
@@ -295,7 +316,7 @@ impl Work {
 
     fn next_wake(&self, now: Now) -> Option<Duration> {
         let turn = self.outbox.next_wake(now);
-        let store = self.store.next_try().map(|next| next.mono);
+        let store = self.store.next_attempt().map(|next| next.mono);
         // A millisecond more than the clock's own grain, so as not to wake just before.
         let grain = Duration::from_millis(1);
         [turn, store].into_iter().flatten().min().map(|at| at.since(now.mono) + grain)
@@ -306,13 +327,13 @@ impl Work {
         for write in effect.writes {
             self.store.write(write);
         }
-        for trouble in &effect.forgotten {
+        for trouble in &effect.closed_silently {
             self.outbox.forget(trouble);
         }
         for event in effect.events {
             self.accept(&event, now);
         }
-        effect.stored
+        effect.on_stored
     }
 
     fn accept(&mut self, event: &Event, now: Now) {
@@ -419,27 +440,27 @@ impl Work {
     }
 
     /// What the disk answered, told to people; true when everything is on it.
-    fn took(&mut self, committed: Committed, now: Now) -> bool {
+    fn took(&mut self, committed: CommitResult, now: Now) -> bool {
         match committed {
-            Committed::Stored => true,
-            Committed::StillRefused => false,
-            Committed::Refused { why } => {
+            CommitResult::Committed => true,
+            CommitResult::StillFailing => false,
+            CommitResult::Failed { why } => {
                 error!("a crash would lose what is not on disk, and that takes nothing: {why}");
                 self.say(EventKind::StoreRefuses { why }, now);
                 false
             }
-            Committed::Healed { refused_for } => self.healed(refused_for, now),
-            Committed::Emptied { refused_for } => {
+            CommitResult::Recovered { failed_for } => self.healed(failed_for, now),
+            CommitResult::RecoveredEmpty { failed_for } => {
                 let rows = (self.every_row)().into_iter().chain(self.outbox.all_writes());
                 rows.for_each(|write| self.store.write(write));
-                self.healed(refused_for, now)
+                self.healed(failed_for, now)
             }
-            Committed::Unread { .. } => start_anew(),
+            CommitResult::RecoveredUnread { .. } => start_anew(),
         }
     }
 
-    fn healed(&mut self, refused_for: Duration, now: Now) -> bool {
-        self.say(EventKind::StoreWrites { refused_for }, now);
+    fn healed(&mut self, failed_for: Duration, now: Now) -> bool {
+        self.say(EventKind::StoreWrites { refused_for: failed_for }, now);
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
@@ -452,15 +473,17 @@ impl Work {
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
-        let rows = self.store.waiting();
+        let rows = self.store.pending();
         match self.store.commit_now(now) {
-            Committed::Stored | Committed::Healed { .. } | Committed::Unread { .. } => true,
-            Committed::Emptied { .. } => {
+            CommitResult::Committed
+            | CommitResult::Recovered { .. }
+            | CommitResult::RecoveredUnread { .. } => true,
+            CommitResult::RecoveredEmpty { .. } => {
                 let rows = (self.every_row)().into_iter().chain(self.outbox.all_writes());
                 rows.for_each(|write| self.store.write(write));
-                self.store.commit_now(now) == Committed::Stored
+                self.store.commit_now(now) == CommitResult::Committed
             }
-            Committed::Refused { .. } | Committed::StillRefused => {
+            CommitResult::Failed { .. } | CommitResult::StillFailing => {
                 let waiting = self.outbox.len();
                 error!(
                     "the disk takes nothing: {rows} rows of state are lost, {waiting} deliveries among them"
@@ -509,7 +532,7 @@ impl Work {
             lines: self.outbox.views(now),
             sent: self.tally.sent.clone(),
             failed: self.tally.failed.clone(),
-            store_refuses: self.store.refuses(),
+            store_refuses: self.store.is_failing(),
         };
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }

@@ -151,11 +151,11 @@ impl Notice {
     }
 
     fn message(&self) -> Message {
-        let time = SystemTime::now();
+        let now = Wall::from(SystemTime::now());
         let text = cut(&self.text, LONGEST_TEXT, Unit::Bytes);
         let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, Unit::Characters));
         let kind = EventKind::Custom { host, level: self.level, text };
-        Event::new(Wall::from(time), kind).message(EventId::unique(time))
+        Event::new(now, kind).message(EventId::unique(now))
     }
 }
 
@@ -339,8 +339,6 @@ fn attempt(
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
 
     fn outcome(recipient: Option<&str>, why: Option<&str>) -> Outcome {
@@ -428,10 +426,10 @@ mod tests {
 
     #[test]
     fn event_ids_differ_even_at_the_same_moment() {
-        let time = UNIX_EPOCH + Duration::from_micros(1_795_291_928_667_250);
+        let time = Wall(1_795_291_928_667);
         let (first, second) = (EventId::unique(time), EventId::unique(time));
         assert!(first < second);
-        assert!(EventId::unique(SystemTime::now()).0 >> 12 >= 1_795_291_928_667);
+        assert!(EventId::unique(SystemTime::now().into()).0 >> 12 >= 1_795_291_928_667);
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
-
-use super::courier::{Courier, Noted, Order};
+use super::courier::{Courier, Noted};
 use super::direct::Report;
 use super::outbox::{Delivery, DeliveryId, Outbox, Record};
 use super::text::{Unit, cut};
@@ -53,16 +51,10 @@ pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
     let patience = Instant::now() + PATIENCE;
     let mut page = Page { notifications: Vec::new(), next: question.before };
     loop {
-        let (tx, rx) = bounded(1);
         let before = page.next;
-        courier.order(Order::Look(Box::new(move |store, outbox| {
-            // Who no longer waits for the answer does not get it.
-            let _ = tx.send(piece(store, outbox, before, PIECE));
-        })));
-        let piece = rx.recv_deadline(patience).map_err(|why| match why {
-            RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow",
-            RecvTimeoutError::Disconnected => "hbd is stopping",
-        })?;
+        let left = patience.saturating_duration_since(Instant::now());
+        let piece =
+            courier.inspect(left, move |store, outbox| piece(store, outbox, before, PIECE))?;
         for (id, view) in piece.rows {
             if page.notifications.len() >= question.limit {
                 return Ok(page);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::channel::Definition;
 use crate::address::is_name;
-use crate::config_file::{Names, Section};
+use crate::config_file::{NameSet, Section};
 
 /// The section `notifier`: who hears about backups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Settings {
 
 impl Settings {
     /// Reads the section; channels must be among those that there are.
-    pub fn read(section: &mut Section, channels: &Names) -> Settings {
+    pub fn read(section: &mut Section, channels: &NameSet) -> Settings {
         let notification_channels = section.names("notification_channels", "channel", channels);
         Settings { notification_channels }
     }

@@ -1,22 +1,22 @@
-//! What a feature has established: rows to keep and events to tell, in one transaction.
+//! A change of state: rows to store and events to deliver, in one transaction. Pure.
 
 use std::sync::Arc;
 
+use super::table::Write;
 use crate::event::{Event, Incident};
-use crate::store::Write;
 
-/// State and events that belong together: on disk as one, and only then told.
+/// Rows and events that belong together: stored in one transaction, and only then delivered.
 #[derive(Default)]
 pub struct Change {
     /// Rows of the feature's own state.
     pub writes: Vec<Write>,
     /// What happened, in order.
     pub events: Vec<Event>,
-    /// Troubles of which nothing is known any more; they end without a word.
-    pub forgotten: Vec<Incident>,
-    /// Told whether all of it is on disk.
-    pub stored: Option<Box<dyn FnOnce(bool) + Send>>,
+    /// Incidents that end without a message: nothing is known of them any more.
+    pub closed_silently: Vec<Incident>,
+    /// Called with whether all of it is on disk.
+    pub on_stored: Option<Box<dyn FnOnce(bool) + Send>>,
 }
 
-/// Where effects are left. It never blocks.
+/// Accepts changes. It never blocks.
 pub type ChangeSink = Arc<dyn Fn(Change) + Send + Sync>;

@@ -1,43 +1,56 @@
-//! The redb file itself: opened, looked through, read and written, each so that a damaged one is
-//! an error and never a panic.
+//! The redb file: opened, verified, read and written so that a damaged one is an error and never a
+//! panic. And its directory: private, and locked by one daemon at a time.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::backends::InMemoryBackend;
 use redb::{
     Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
 };
 
-use super::Table;
+use super::table::{RawRow, Table};
+use crate::clock::Wall;
 
 /// redb's default is sized for databases, not for a small box.
 const CACHE_BYTES: usize = 1 << 20;
 
-pub(super) enum Unopened {
-    /// The disk or the system says no; the file may be sound.
-    Refused(String),
-    /// The file is not what it should be.
-    Damaged(String),
+/// The file whose lock says that a daemon uses the directory.
+pub(super) const LOCK_NAME: &str = "hbd.lock";
+
+/// Another daemon holds the lock of the state directory.
+#[derive(Debug)]
+pub struct LockError {
+    /// A sentence that names the directory and the process that holds it.
+    pub why: String,
 }
 
-pub(super) fn open_database(path: &Path) -> Result<Database, Unopened> {
+/// Why the database cannot be opened.
+pub(super) enum OpenError {
+    /// The disk or the system says no; the file may be sound.
+    Unavailable(String),
+    /// The file is not a sound database.
+    Corrupt(String),
+}
+
+pub(super) fn open_database(path: &Path) -> Result<Database, OpenError> {
     let existed = path.exists();
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(judged)?;
+        let database =
+            Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(classify_error)?;
         if existed {
-            check(&database)?
+            verify_rows(&database)?
         } else {
-            prepare(&database)?
+            create_tables(&database)?
         }
         Ok(database)
     }));
-    let result = opened.unwrap_or_else(|_| Err(Unopened::Damaged("its pages are broken".into())));
+    let result = opened.unwrap_or_else(|_| Err(OpenError::Corrupt("its pages are broken".into())));
     if result.is_ok() && !existed {
-        private(path).map_err(|why| Unopened::Refused(why.to_string()))?;
+        make_file_private(path).map_err(|why| OpenError::Unavailable(why.to_string()))?;
     }
     if !existed && result.is_err() {
         // A half-made file of a full disk would look like a damaged one next time.
@@ -47,65 +60,63 @@ pub(super) fn open_database(path: &Path) -> Result<Database, Unopened> {
 }
 
 /// The file as it stands, opened in memory: on a read-only disk it cannot even be repaired.
-pub(super) fn copy_in_memory(path: &Path) -> Option<Database> {
+pub(super) fn load_into_memory(path: &Path) -> Option<Database> {
     let bytes = fs::read(path).ok()?;
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let backend = InMemoryBackend::new();
         backend.set_len(bytes.len() as u64).and_then(|()| backend.write(0, &bytes)).ok()?;
         let database =
             Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend).ok()?;
-        check(&database).ok()?;
+        verify_rows(&database).ok()?;
         Some(database)
     }));
     opened.ok().flatten()
 }
 
-fn judged(why: impl Into<redb::Error>) -> Unopened {
+fn classify_error(why: impl Into<redb::Error>) -> OpenError {
     match why.into() {
         redb::Error::Io(why) if why.kind() == io::ErrorKind::InvalidData => {
-            Unopened::Damaged(why.to_string())
+            OpenError::Corrupt(why.to_string())
         }
         redb::Error::Io(why) if why.kind() == io::ErrorKind::UnexpectedEof => {
-            Unopened::Damaged("it ends too early".into())
+            OpenError::Corrupt("it ends too early".into())
         }
-        redb::Error::Io(why) => Unopened::Refused(why.to_string()),
-        redb::Error::PreviousIo => Unopened::Refused("an earlier write failed".into()),
+        redb::Error::Io(why) => OpenError::Unavailable(why.to_string()),
+        redb::Error::PreviousIo => OpenError::Unavailable("an earlier write failed".into()),
         redb::Error::DatabaseAlreadyOpen => {
-            Unopened::Refused("another process has the file open".into())
+            OpenError::Unavailable("another process has the file open".into())
         }
-        why => Unopened::Damaged(why.to_string()),
+        why => OpenError::Corrupt(why.to_string()),
     }
 }
 
-/// Reads all that matters once: a page that is broken is better found now than at the first alarm.
-fn check(database: &Database) -> Result<(), Unopened> {
-    for table in Table::ALL.into_iter().filter(|table| !table.is_past()) {
-        let transaction = database.begin_read().map_err(judged)?;
+/// Reads every row that the daemon works with: a broken page is better found now than at the first
+/// alarm.
+fn verify_rows(database: &Database) -> Result<(), OpenError> {
+    for table in Table::ALL.into_iter().filter(|table| !table.is_history()) {
+        let transaction = database.begin_read().map_err(classify_error)?;
         match transaction.open_table(table.definition()) {
             Ok(rows) => {
-                for row in rows.iter().map_err(judged)? {
-                    row.map_err(judged)?;
+                for row in rows.iter().map_err(classify_error)? {
+                    row.map_err(classify_error)?;
                 }
             }
             Err(redb::TableError::TableDoesNotExist(_)) => {}
-            Err(why) => return Err(judged(why)),
+            Err(why) => return Err(classify_error(why)),
         }
     }
     Ok(())
 }
 
-fn prepare(database: &Database) -> Result<(), Unopened> {
-    let transaction = database.begin_write().map_err(judged)?;
+fn create_tables(database: &Database) -> Result<(), OpenError> {
+    let transaction = database.begin_write().map_err(classify_error)?;
     for table in Table::ALL {
-        transaction.open_table(table.definition()).map_err(judged)?;
+        transaction.open_table(table.definition()).map_err(classify_error)?;
     }
-    transaction.commit().map_err(judged)
+    transaction.commit().map_err(classify_error)
 }
 
-pub(super) fn read_table(
-    database: &Database,
-    table: Table,
-) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+pub(super) fn read_table(database: &Database, table: Table) -> Result<Vec<RawRow>, redb::Error> {
     let transaction = database.begin_read()?;
     let rows = match transaction.open_table(table.definition()) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -136,7 +147,7 @@ pub(super) fn newest_rows(
     table: Table,
     before: Option<&str>,
     count: usize,
-) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+) -> Result<Vec<RawRow>, redb::Error> {
     let transaction = database.begin_read()?;
     let rows = match transaction.open_table(table.definition()) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -191,14 +202,61 @@ pub(super) fn write_rows(
 }
 
 /// redb asserts on some damaged pages; a damaged file must not take the daemon down.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
+pub(super) fn catch_panics<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|why| why.to_string()),
         Err(_) => Err("its pages are broken".into()),
     }
 }
 
-fn private(path: &Path) -> io::Result<()> {
+fn make_file_private(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+}
+
+pub(super) fn make_directory_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if directory.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Takes the lock on the directory: held while the file lives, gone with the process.
+pub(super) fn lock_directory(directory: &Path) -> Result<Result<File, String>, LockError> {
+    let path = directory.join(LOCK_NAME);
+    let refused = |why: io::Error| format!("{} cannot be written: {why}", path.display());
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(why) => return Ok(Err(refused(why))),
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            return Err(LockError {
+                why: format!(
+                    "{} is in use by another hbd ({}); stop that one, or give this one a state_dir of its own",
+                    directory.display(),
+                    if holder.trim().is_empty() { "pid unknown" } else { holder.trim() },
+                ),
+            });
+        }
+        Err(fs::TryLockError::Error(why)) => return Ok(Err(refused(why))),
+    }
+    // The holder's name is a courtesy: a full disk must not keep the lock from being held.
+    let _ = file.set_len(0);
+    let _ = file.rewind();
+    let _ = writeln!(file, "pid {}", std::process::id());
+    Ok(Ok(file))
+}
+
+pub(super) fn moved_aside_name(path: &Path) -> PathBuf {
+    let now: Wall = std::time::SystemTime::now().into();
+    let stamp = now.to_string().replace([':', '.'], "-");
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".damaged-{stamp}"));
+    PathBuf::from(name)
 }

@@ -1,8 +1,8 @@
 //! The state on disk: one redb file, one transaction for all that belongs together.
 //!
-//! What cannot be written is kept and written later: a full disk delays durability, it does not
-//! lose what the daemon still knows. Rows are JSON under text keys,
-//! but for those of which there are too many.
+//! Rows that cannot be written stay in memory and are written later: a full disk delays durability,
+//! it does not lose what the daemon still knows. Rows are JSON under text keys, except those of the
+//! history of metrics, of which there are too many.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,139 +15,151 @@ use redb::{Database, ReadableDatabase};
 use crate::clock::Now;
 
 pub mod change;
-mod directory;
 mod file;
 mod snapshot;
 mod table;
 
 pub use self::change::{Change, ChangeSink};
+pub use self::file::LockError;
 pub use self::snapshot::Snapshot;
-pub use self::table::{Table, Write};
+pub use self::table::{RawRow, Table, Write};
 
-use self::directory::{aside_name, lock, make_private};
 use self::file::{
-    Unopened, copy_in_memory, guarded, newest_rows, oldest_keys, open_database, read_row,
-    read_table, write_rows,
+    OpenError, catch_panics, load_into_memory, lock_directory, make_directory_private,
+    moved_aside_name, newest_rows, oldest_keys, open_database, read_row, read_table, write_rows,
 };
 
-/// The file in the state directory.
-pub const FILE: &str = "heartbeat.redb";
-const LOCK: &str = "hbd.lock";
-const RETRY: Duration = Duration::from_secs(5);
-/// Rows of history that wait for a disk to heal; older ones give way.
-const HISTORY_WAITING: usize = 10_000;
-
-/// Why the daemon must not start on this state directory.
-#[derive(Debug)]
-pub struct Held {
-    /// A sentence that names the directory and who holds it.
-    pub why: String,
-}
+/// The database in the state directory.
+pub const FILE_NAME: &str = "heartbeat.redb";
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Rows of one table of the history that may be pending while the disk fails; the oldest beyond
+/// that are dropped.
+const MAX_PENDING_HISTORY: usize = 10_000;
 
 /// What happened while the store was opened.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Opened {
+pub enum OpenResult {
     /// It is there and readable, or new.
     Ready,
     /// It could not be read and was moved aside; a new one was begun.
     MovedAside { why: String, to: String },
     /// It cannot be opened now; it is tried again at every commit.
-    Refused { why: String },
+    Failed { why: String },
 }
 
 /// What a commit did.
+///
+/// ```text
+///                                  Failed
+///                +---------+ ------------------> +---------+
+///  Committed +-> | working |                     | failing | <-+ StillFailing
+///            +-- +---------+ <------------------ +---------+ --+
+///                          Recovered, RecoveredUnread,
+///                                RecoveredEmpty
+/// ```
 #[derive(Debug, PartialEq, Eq)]
-pub enum Committed {
-    /// All that was waiting is on disk.
-    Stored,
-    /// As before, nothing is on disk yet; the next try comes later.
-    StillRefused,
-    /// The disk began to refuse.
-    Refused { why: String },
+pub enum CommitResult {
+    /// Every pending row is on disk.
+    Committed,
+    /// As before, nothing is on disk yet; the next attempt comes later.
+    StillFailing,
+    /// The first commit that failed.
+    Failed { why: String },
     /// The disk takes writes again, and has everything.
-    Healed { refused_for: Duration },
-    /// The disk takes writes again, and what was there before the start can be read only now. What
-    /// waited to be sent was added to it; the rest of it is not known to us and was left alone.
-    Unread { refused_for: Duration },
-    /// The disk takes writes again but the old file is gone or unreadable: everything that is
-    /// known must be given to it anew.
-    Emptied { refused_for: Duration },
+    Recovered { failed_for: Duration },
+    /// The disk takes writes again, and what was there before the start can be read only now. Rows
+    /// of tables that only grow were added to it; the other pending rows were dropped, since they
+    /// were made without knowing the file.
+    RecoveredUnread { failed_for: Duration },
+    /// The disk takes writes again but the old file is gone or unreadable: the caller must write
+    /// its whole state again.
+    RecoveredEmpty { failed_for: Duration },
 }
 
 /// The store of one daemon.
 pub struct Store {
     directory: PathBuf,
-    // Held for its lock; a lock that could not be taken yet is taken when the disk heals.
+    // Open for the sake of its lock; one that could not be taken yet is taken when the disk works.
     lock: Option<File>,
     database: Option<Database>,
-    // What the file held when it could be read but not written: the state goes on from there.
+    // A copy in memory of a file that can be read but not written.
     copy: Option<Database>,
-    // There was a file at the start, and it could not be read.
+    // There was a file at the start, and it could not be read; nothing was decided from it.
     unread: bool,
-    waiting: BTreeMap<(Table, String), Option<Vec<u8>>>,
-    refused: Option<Refused>,
+    pending: BTreeMap<(Table, String), Option<Vec<u8>>>,
+    failure: Option<WriteFailure>,
 }
 
-struct Refused {
+/// A period in which commits fail.
+struct WriteFailure {
     since: Now,
-    next: Now,
+    next_attempt: Now,
 }
 
 impl Store {
     /// Opens the store in `directory`, which is made when it is missing.
     ///
     /// # Errors
-    /// When another daemon holds it. Everything else (no such disk, damaged, read-only) is
-    /// survived and told in [`Opened`].
-    pub fn open(directory: &Path, now: Now) -> Result<(Store, Opened), Held> {
+    /// When another daemon holds it. Every other failure (no such disk, damaged, read-only) is
+    /// reported in [`OpenResult`], and the store works in memory meanwhile.
+    pub fn open(directory: &Path, now: Now) -> Result<(Store, OpenResult), LockError> {
         let mut store = Store {
             directory: directory.to_owned(),
             lock: None,
             database: None,
             copy: None,
             unread: false,
-            waiting: BTreeMap::new(),
-            refused: None,
+            pending: BTreeMap::new(),
+            failure: None,
         };
-        let opened = match store.reach()? {
-            Ok(None) => Opened::Ready,
-            Ok(Some((why, to))) => Opened::MovedAside { why, to },
+        let opened = match store.open_file()? {
+            Ok(None) => OpenResult::Ready,
+            Ok(Some((why, to))) => OpenResult::MovedAside { why, to },
             Err(why) => {
-                store.refused = Some(Refused { since: now, next: now.later(RETRY) });
-                let path = directory.join(FILE);
-                store.copy = copy_in_memory(&path);
+                store.failure =
+                    Some(WriteFailure { since: now, next_attempt: now.later(RETRY_INTERVAL) });
+                let path = directory.join(FILE_NAME);
+                store.copy = load_into_memory(&path);
                 store.unread = store.copy.is_none() && fs::symlink_metadata(&path).is_ok();
-                Opened::Refused { why }
+                OpenResult::Failed { why }
             }
         };
         Ok((store, opened))
     }
 
-    /// Makes the directory, takes the lock, opens the file; says where an unreadable one went.
-    #[allow(clippy::type_complexity, reason = "held, refused and moved aside are three matters")]
-    fn reach(&mut self) -> Result<Result<Option<(String, String)>, String>, Held> {
+    /// Makes the directory, takes the lock, opens the file; returns why an unreadable one was moved
+    /// aside and where to.
+    #[allow(
+        clippy::type_complexity,
+        reason = "locked, unavailable and moved aside are three outcomes"
+    )]
+    fn open_file(&mut self) -> Result<Result<Option<(String, String)>, String>, LockError> {
         if self.lock.is_none() {
-            if let Err(why) = make_private(&self.directory) {
+            if let Err(why) = make_directory_private(&self.directory) {
                 return Ok(Err(format!("{} cannot be made: {why}", self.directory.display())));
             }
-            match lock(&self.directory)? {
+            match lock_directory(&self.directory)? {
                 Ok(file) => self.lock = Some(file),
                 Err(why) => return Ok(Err(why)),
             }
         }
-        let path = self.directory.join(FILE);
+        let path = self.directory.join(FILE_NAME);
         match open_database(&path) {
             Ok(database) => {
                 self.database = Some(database);
                 Ok(Ok(None))
             }
-            Err(Unopened::Refused(why)) => Ok(Err(format!("{}: {why}", path.display()))),
-            Err(Unopened::Damaged(why)) => Ok(self.begin_anew(&path, why)),
+            Err(OpenError::Unavailable(why)) => Ok(Err(format!("{}: {why}", path.display()))),
+            Err(OpenError::Corrupt(why)) => Ok(self.replace_corrupt_file(&path, why)),
         }
     }
 
-    fn begin_anew(&mut self, path: &Path, why: String) -> Result<Option<(String, String)>, String> {
-        let aside = aside_name(path);
+    fn replace_corrupt_file(
+        &mut self,
+        path: &Path,
+        why: String,
+    ) -> Result<Option<(String, String)>, String> {
+        let aside = moved_aside_name(path);
         fs::rename(path, &aside).map_err(|rename| {
             format!("{} is unreadable ({why}) and cannot be moved aside: {rename}", path.display())
         })?;
@@ -157,7 +169,7 @@ impl Store {
                 self.database = Some(database);
                 Ok(Some((why, aside.display().to_string())))
             }
-            Err(Unopened::Refused(why) | Unopened::Damaged(why)) => {
+            Err(OpenError::Unavailable(why) | OpenError::Corrupt(why)) => {
                 Err(format!("{}: {why}", path.display()))
             }
         }
@@ -168,9 +180,9 @@ impl Store {
     }
 
     /// Every row of a table, by key. Empty while the store cannot be read.
-    pub fn rows(&self, table: Table) -> Vec<(String, Vec<u8>)> {
+    pub fn rows(&self, table: Table) -> Vec<RawRow> {
         let Some(database) = self.readable() else { return Vec::new() };
-        match guarded(|| read_table(database, table)) {
+        match catch_panics(|| read_table(database, table)) {
             Ok(rows) => rows,
             Err(why) => {
                 error!("the store's {table:?} cannot be read: {why}");
@@ -179,7 +191,7 @@ impl Store {
         }
     }
 
-    /// Every row of a table that is what it should be. A row that is not is left and said.
+    /// Every row of a table that can be parsed. A row that cannot is logged and left where it is.
     pub fn read<T: serde::de::DeserializeOwned>(&self, table: Table) -> Vec<(String, T)> {
         let mut rows = Vec::new();
         for (key, value) in self.rows(table) {
@@ -191,10 +203,10 @@ impl Store {
         rows
     }
 
-    /// One row, if it is there and what it should be.
+    /// One row, if it is there and can be parsed.
     pub fn get<T: serde::de::DeserializeOwned>(&self, table: Table, key: &str) -> Option<T> {
         let database = self.readable()?;
-        let bytes = guarded(|| read_row(database, table, key)).unwrap_or_else(|why| {
+        let bytes = catch_panics(|| read_row(database, table, key)).unwrap_or_else(|why| {
             error!("the store's {table:?} row {key} cannot be read: {why}");
             None
         })?;
@@ -203,22 +215,17 @@ impl Store {
             .ok()
     }
 
-    /// At most `count` rows of a table, those with the greatest keys below `before` first. What
-    /// waits for a commit is among them.
-    pub fn newest(
-        &self,
-        table: Table,
-        before: Option<&str>,
-        count: usize,
-    ) -> Vec<(String, Vec<u8>)> {
+    /// At most `count` rows of a table, those with the greatest keys below `before` first, pending
+    /// rows included.
+    pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<RawRow> {
         let mut rows = BTreeMap::new();
         if let Some(database) = &self.database {
-            match guarded(|| newest_rows(database, table, before, count)) {
+            match catch_panics(|| newest_rows(database, table, before, count)) {
                 Ok(stored) => rows.extend(stored),
                 Err(why) => error!("the store's {table:?} cannot be read: {why}"),
             }
         }
-        for ((of, key), value) in self.waiting.range((table, String::new())..) {
+        for ((of, key), value) in self.pending.range((table, String::new())..) {
             if *of != table || before.is_some_and(|before| key.as_str() >= before) {
                 break;
             }
@@ -230,118 +237,117 @@ impl Store {
         rows.into_iter().rev().take(count).collect()
     }
 
-    /// What is on disk at this moment, for a thread that has time to read it; none while the disk
-    /// refuses.
+    /// What is on disk at this moment, for reading in another thread; none while commits fail.
     pub fn snapshot(&self) -> Option<Snapshot> {
-        let database = self.database.as_ref().filter(|_| self.refused.is_none())?;
-        guarded(|| Ok(database.begin_read()?)).map(Snapshot::new).ok()
+        let database = self.database.as_ref().filter(|_| self.failure.is_none())?;
+        catch_panics(|| Ok(database.begin_read()?)).map(Snapshot::new).ok()
     }
 
     /// The keys of the oldest rows of a table beyond the newest `kept`.
     pub fn oldest(&self, table: Table, kept: usize) -> Vec<String> {
         let Some(database) = &self.database else { return Vec::new() };
-        guarded(|| oldest_keys(database, table, kept)).unwrap_or_else(|why| {
+        catch_panics(|| oldest_keys(database, table, kept)).unwrap_or_else(|why| {
             warn!("the store's {table:?} cannot be counted: {why}");
             Vec::new()
         })
     }
 
-    /// Lets a row wait for the next commit.
+    /// Adds a row to the next commit.
     pub fn write(&mut self, write: Write) {
-        self.waiting.insert((write.table, write.key), write.value);
+        self.pending.insert((write.table, write.key), write.value);
     }
 
-    /// Whether the disk refused at the last try.
-    pub fn refuses(&self) -> bool {
-        self.refused.is_some()
+    /// Whether the last commit failed.
+    pub fn is_failing(&self) -> bool {
+        self.failure.is_some()
     }
 
-    /// When a refused commit is tried again.
-    pub fn next_try(&self) -> Option<Now> {
-        self.refused.as_ref().map(|refused| refused.next)
+    /// When a failed commit is tried again.
+    pub fn next_attempt(&self) -> Option<Now> {
+        self.failure.as_ref().map(|failure| failure.next_attempt)
     }
 
-    /// Writes everything that waits, in one transaction with one fsync. While the disk refuses,
-    /// it is tried again every few seconds only.
-    pub fn commit(&mut self, now: Now) -> Committed {
-        if self.refused.as_ref().is_some_and(|refused| now.mono < refused.next.mono) {
-            return Committed::StillRefused;
+    /// Writes all pending rows in one transaction with one fsync. While commits fail, one is tried
+    /// every five seconds only.
+    pub fn commit(&mut self, now: Now) -> CommitResult {
+        if self.failure.as_ref().is_some_and(|failure| now.mono < failure.next_attempt.mono) {
+            return CommitResult::StillFailing;
         }
         self.commit_now(now)
     }
 
-    /// The same, however lately the disk refused: the last chance before the end.
-    pub fn commit_now(&mut self, now: Now) -> Committed {
-        if self.waiting.is_empty() && self.refused.is_none() {
-            return Committed::Stored;
+    /// The same, however recently the last attempt failed: for the end of the process.
+    pub fn commit_now(&mut self, now: Now) -> CommitResult {
+        if self.pending.is_empty() && self.failure.is_none() {
+            return CommitResult::Committed;
         }
-        let reached = if self.database.is_some() { Ok(false) } else { self.reach_again() };
+        let reached = if self.database.is_some() { Ok(false) } else { self.reopen() };
         if reached.is_ok() && self.unread {
-            self.waiting.retain(|(table, _), _| table.only_grows());
+            self.pending.retain(|(table, _), _| table.is_append_only());
         }
-        match reached.and_then(|emptied| self.write_waiting().map(|()| emptied)) {
-            Ok(emptied) => self.stored(emptied, now),
-            Err(why) => self.refuse(why, now),
+        match reached.and_then(|is_empty| self.write_pending().map(|()| is_empty)) {
+            Ok(is_empty) => self.on_committed(is_empty, now),
+            Err(why) => self.on_failed(why, now),
         }
     }
 
-    fn stored(&mut self, emptied: bool, now: Now) -> Committed {
-        self.waiting.clear();
+    fn on_committed(&mut self, is_empty: bool, now: Now) -> CommitResult {
+        self.pending.clear();
         self.copy = None;
         let unread = std::mem::take(&mut self.unread);
-        let Some(refused) = self.refused.take() else { return Committed::Stored };
-        let refused_for = now.mono.since(refused.since.mono);
+        let Some(failure) = self.failure.take() else { return CommitResult::Committed };
+        let failed_for = now.mono.since(failure.since.mono);
         info!("{} takes writes again", self.directory.display());
-        match (emptied, unread) {
-            (true, _) => Committed::Emptied { refused_for },
-            (false, true) => Committed::Unread { refused_for },
-            (false, false) => Committed::Healed { refused_for },
+        match (is_empty, unread) {
+            (true, _) => CommitResult::RecoveredEmpty { failed_for },
+            (false, true) => CommitResult::RecoveredUnread { failed_for },
+            (false, false) => CommitResult::Recovered { failed_for },
         }
     }
 
-    /// How many rows wait for the disk.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// How many rows are pending.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
     }
 
-    /// Opens the file anew after a failure; true when what is there now is an empty one.
-    fn reach_again(&mut self) -> Result<bool, String> {
-        let was_there = self.directory.join(FILE).exists();
-        match self.reach() {
+    /// Opens the file after a failure; true when the file is now an empty one.
+    fn reopen(&mut self) -> Result<bool, String> {
+        let was_there = self.directory.join(FILE_NAME).exists();
+        match self.open_file() {
             Ok(Ok(moved)) => Ok(moved.is_some() || !was_there),
             Ok(Err(why)) => Err(why),
             Err(held) => Err(held.why),
         }
     }
 
-    fn write_waiting(&self) -> Result<(), String> {
+    fn write_pending(&self) -> Result<(), String> {
         let database = self.database.as_ref().ok_or("the file is not open")?;
-        guarded(|| write_rows(database, &self.waiting))
+        catch_panics(|| write_rows(database, &self.pending))
     }
 
-    fn refuse(&mut self, why: String, now: Now) -> Committed {
+    fn on_failed(&mut self, why: String, now: Now) -> CommitResult {
         // redb refuses everything after an I/O error until the file is opened anew.
         self.database = None;
-        self.forget_old_history();
-        let next = now.later(RETRY);
-        if let Some(refused) = &mut self.refused {
-            refused.next = next;
+        self.drop_old_history();
+        let next_attempt = now.later(RETRY_INTERVAL);
+        if let Some(failure) = &mut self.failure {
+            failure.next_attempt = next_attempt;
             debug!("the store still refuses: {why}");
-            return Committed::StillRefused;
+            return CommitResult::StillFailing;
         }
         warn!("{} refuses to be written: {why}", self.directory.display());
-        self.refused = Some(Refused { since: now, next });
-        Committed::Refused { why }
+        self.failure = Some(WriteFailure { since: now, next_attempt });
+        CommitResult::Failed { why }
     }
 
-    fn forget_old_history(&mut self) {
-        for table in Table::ALL.into_iter().filter(|table| table.is_past()) {
-            let rows = self.waiting.range((table, String::new())..);
+    fn drop_old_history(&mut self) {
+        for table in Table::ALL.into_iter().filter(|table| table.is_history()) {
+            let rows = self.pending.range((table, String::new())..);
             let keys: Vec<_> =
                 rows.map(|(key, _)| key).take_while(|key| key.0 == table).cloned().collect();
-            let excess = keys.len().saturating_sub(HISTORY_WAITING);
+            let excess = keys.len().saturating_sub(MAX_PENDING_HISTORY);
             for key in &keys[..excess] {
-                self.waiting.remove(key);
+                self.pending.remove(key);
             }
         }
     }
@@ -349,6 +355,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::file::LOCK_NAME;
     use super::*;
     use crate::clock::{Mono, Wall};
 
@@ -358,7 +365,7 @@ mod tests {
 
     fn open(directory: &Path) -> Store {
         let (store, opened) = Store::open(directory, at(0)).unwrap();
-        assert_eq!(opened, Opened::Ready);
+        assert_eq!(opened, OpenResult::Ready);
         store
     }
 
@@ -368,9 +375,9 @@ mod tests {
         let mut store = open(directory.path());
         store.write(Write::put(Table::Hosts, "web1", &1));
         store.write(Write::put(Table::Hosts, "web2", &2));
-        assert_eq!(store.commit(at(1)), Committed::Stored);
+        assert_eq!(store.commit(at(1)), CommitResult::Committed);
         store.write(Write::remove(Table::Hosts, "web1"));
-        assert_eq!(store.commit(at(2)), Committed::Stored);
+        assert_eq!(store.commit(at(2)), CommitResult::Committed);
         drop(store);
         assert_eq!(open(directory.path()).read::<i32>(Table::Hosts), [("web2".into(), 2)]);
     }
@@ -383,7 +390,7 @@ mod tests {
             store.write(Write::put(Table::History, format!("k{number}"), &number));
             store.write(Write::put(Table::Hosts, format!("k{number}"), &number));
         }
-        assert_eq!(store.commit(at(1)), Committed::Stored);
+        assert_eq!(store.commit(at(1)), CommitResult::Committed);
         store.write(Write::put(Table::History, "k5", &5));
         store.write(Write::remove(Table::History, "k0"));
         let keys = |before, count| -> Vec<String> {
@@ -407,31 +414,31 @@ mod tests {
     #[test]
     fn junk_is_moved_aside_and_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
+        let path = directory.path().join(FILE_NAME);
         for junk in [vec![0u8; 0], b"junk".to_vec(), vec![7u8; 100_000]] {
             fs::write(&path, &junk).unwrap();
             let (mut store, opened) = Store::open(directory.path(), at(0)).unwrap();
             if junk.is_empty() {
                 // redb takes an empty file for a new one.
-                assert_eq!(opened, Opened::Ready);
+                assert_eq!(opened, OpenResult::Ready);
             } else {
-                let Opened::MovedAside { to, .. } = opened else { panic!("{opened:?}") };
+                let OpenResult::MovedAside { to, .. } = opened else { panic!("{opened:?}") };
                 assert_eq!(fs::read(to).unwrap(), junk);
             }
             store.write(Write::put(Table::Hosts, "web1", &1));
-            assert_eq!(store.commit(at(1)), Committed::Stored);
+            assert_eq!(store.commit(at(1)), CommitResult::Committed);
         }
     }
 
     #[test]
     fn a_store_with_broken_pages_never_takes_the_daemon_down() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE);
+        let path = directory.path().join(FILE_NAME);
         let mut store = open(directory.path());
         for n in 0..2000 {
             store.write(Write::put(Table::Hosts, format!("host{n}"), &"x".repeat(100)));
         }
-        assert_eq!(store.commit(at(1)), Committed::Stored);
+        assert_eq!(store.commit(at(1)), CommitResult::Committed);
         drop(store);
         let sound = fs::read(&path).unwrap();
         for offset in (0..sound.len()).step_by(sound.len() / 40) {
@@ -450,16 +457,16 @@ mod tests {
     fn what_a_refusing_disk_did_not_take_is_written_when_it_heals() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
-        // A file where the directory should be: nobody, not even root, can write below it.
+        // A file where the directory should be: not even root can write below it.
         fs::write(&state, "").unwrap();
         let (mut store, opened) = Store::open(&state, at(0)).unwrap();
-        assert!(matches!(opened, Opened::Refused { .. }));
+        assert!(matches!(opened, OpenResult::Failed { .. }));
         store.write(Write::put(Table::Hosts, "web1", &1));
-        assert_eq!(store.commit(at(1)), Committed::StillRefused);
+        assert_eq!(store.commit(at(1)), CommitResult::StillFailing);
         fs::remove_file(&state).unwrap();
-        assert_eq!(store.commit(at(2)), Committed::StillRefused, "not before its time");
+        assert_eq!(store.commit(at(2)), CommitResult::StillFailing, "not before its time");
         let healed = store.commit(at(6));
-        assert_eq!(healed, Committed::Emptied { refused_for: Duration::from_secs(6) });
+        assert_eq!(healed, CommitResult::RecoveredEmpty { failed_for: Duration::from_secs(6) });
         assert_eq!(store.read::<i32>(Table::Hosts), [("web1".into(), 1)]);
     }
 
@@ -470,16 +477,16 @@ mod tests {
         store.write(Write::put(Table::Hosts, "web1", &1));
         store.commit(at(1));
         drop(store);
-        // A directory where the lock should be: nobody, not even root, can open it for writing.
-        let lock = directory.path().join(LOCK);
+        // A directory where the lock should be: not even root can open it for writing.
+        let lock = directory.path().join(LOCK_NAME);
         fs::remove_file(&lock).unwrap();
         fs::create_dir(&lock).unwrap();
         let (mut store, opened) = Store::open(directory.path(), at(2)).unwrap();
-        assert!(matches!(opened, Opened::Refused { .. }), "{opened:?}");
+        assert!(matches!(opened, OpenResult::Failed { .. }), "{opened:?}");
         assert_eq!(store.read::<i32>(Table::Hosts), [("web1".into(), 1)]);
         fs::remove_dir(&lock).unwrap();
         store.write(Write::put(Table::Hosts, "web2", &2));
-        assert!(matches!(store.commit(at(8)), Committed::Healed { .. }));
+        assert!(matches!(store.commit(at(8)), CommitResult::Recovered { .. }));
         assert_eq!(store.read::<i32>(Table::Hosts).len(), 2);
     }
 

@@ -1,32 +1,31 @@
-//! What is on disk at a moment, read by whoever has the time: the courier goes on meanwhile.
+//! A read transaction: the store as it is at one moment, read in a thread of its own while the courier
+//! goes on writing.
 
 use log::error;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
-use super::Table;
-use super::file::guarded;
+use super::file::catch_panics;
+use super::table::{RawRow, Table};
 
-/// The store as it is at a moment. While it lives no page of that moment is used again: let go of
-/// it soon.
+/// The store as it is at one moment. redb reuses no page of that moment while this lives: drop it
+/// soon.
 pub struct Snapshot(ReadTransaction);
-
-type Row = (String, Vec<u8>);
 
 impl Snapshot {
     pub(super) fn new(transaction: ReadTransaction) -> Snapshot {
         Snapshot(transaction)
     }
 
-    fn look<T: Default>(
+    fn read<T: Default>(
         &self,
         table: Table,
-        look: impl FnOnce(&redb::ReadOnlyTable<&'static str, &'static [u8]>) -> Result<T, redb::Error>,
+        read: impl FnOnce(&redb::ReadOnlyTable<&'static str, &'static [u8]>) -> Result<T, redb::Error>,
     ) -> T {
-        let looked = guarded(|| match self.0.open_table(table.definition()) {
+        let result = catch_panics(|| match self.0.open_table(table.definition()) {
             Err(redb::TableError::TableDoesNotExist(_)) => Ok(T::default()),
-            rows => look(&rows?),
+            rows => read(&rows?),
         });
-        looked.unwrap_or_else(|why| {
+        result.unwrap_or_else(|why| {
             error!("the store's {table:?} cannot be read: {why}");
             T::default()
         })
@@ -34,7 +33,7 @@ impl Snapshot {
 
     /// One row.
     pub fn get(&self, table: Table, key: &str) -> Option<Vec<u8>> {
-        self.look(table, |rows| Ok(rows.get(key)?.map(|value| value.value().to_owned())))
+        self.read(table, |rows| Ok(rows.get(key)?.map(|value| value.value().to_owned())))
     }
 
     /// Several rows of one table, in the order of the keys.
@@ -43,14 +42,14 @@ impl Snapshot {
         table: Table,
         keys: impl Iterator<Item = &'a str>,
     ) -> Vec<Option<Vec<u8>>> {
-        self.look(table, |rows| {
+        self.read(table, |rows| {
             keys.map(|key| Ok(rows.get(key)?.map(|value| value.value().to_owned()))).collect()
         })
     }
 
     /// The first `count` rows from a key on, before another.
-    pub fn range(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<Row> {
-        self.look(table, |rows| {
+    pub fn range(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<RawRow> {
+        self.read(table, |rows| {
             let row = |row: Result<(redb::AccessGuard<&str>, redb::AccessGuard<&[u8]>), _>| {
                 let (key, value) = row?;
                 Ok((key.value().to_owned(), value.value().to_owned()))
@@ -60,8 +59,8 @@ impl Snapshot {
     }
 
     /// The last row before a key, from another on.
-    pub fn last(&self, table: Table, from: &str, to: &str) -> Option<Row> {
-        self.look(table, |rows| match rows.range(from..to)?.next_back() {
+    pub fn last(&self, table: Table, from: &str, to: &str) -> Option<RawRow> {
+        self.read(table, |rows| match rows.range(from..to)?.next_back() {
             None => Ok(None),
             Some(row) => {
                 let (key, value) = row?;
@@ -71,8 +70,8 @@ impl Snapshot {
     }
 
     /// At most `count` rows, those with the greatest keys below `before` first.
-    pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<Row> {
-        self.look(table, |rows| {
+    pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<RawRow> {
+        self.read(table, |rows| {
             let range = match before {
                 Some(before) => rows.range(..before)?,
                 None => rows.iter()?,
@@ -87,15 +86,15 @@ impl Snapshot {
 
     /// The keys of the oldest rows before a key, `count` at most.
     pub fn keys_before(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<String> {
-        self.look(table, |rows| {
+        self.read(table, |rows| {
             let keys = rows.range(from..to)?.take(count);
             keys.map(|row| Ok(row?.0.value().to_owned())).collect()
         })
     }
 
-    /// The oldest keys whose rows together have so many bytes.
+    /// The oldest keys whose rows together have at least `bytes` bytes.
     pub fn oldest(&self, table: Table, bytes: u64) -> Vec<String> {
-        self.look(table, |rows| {
+        self.read(table, |rows| {
             let mut keys = Vec::new();
             let mut sum = 0;
             for row in rows.iter()? {
@@ -110,9 +109,9 @@ impl Snapshot {
         })
     }
 
-    /// How many bytes a table takes on disk. All of its pages are looked at.
+    /// How many bytes a table takes on disk. Reads all of its pages.
     pub fn bytes(&self, table: Table) -> u64 {
-        self.look(table, |rows| {
+        self.read(table, |rows| {
             let stats = rows.stats()?;
             Ok(stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
         })

@@ -2,18 +2,18 @@
 
 use redb::TableDefinition;
 
-/// What a row belongs to.
+/// A table of the store; its name on disk is in `Table::definition`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
-    /// The last sign of life of the daemon, the last event number.
+    /// When the daemon was last alive, and the last event number.
     Meta,
     /// Hosts with their connections and alerts, by name.
     Hosts,
     /// Deliveries that wait, by number.
     Outbox,
-    /// Open troubles and who was told, by their text.
+    /// Open incidents and the channels that were notified, by their key.
     Troubles,
-    /// Emergencies that nobody acknowledged yet, by channel and receipt.
+    /// Emergencies that are not acknowledged yet, by channel and receipt.
     Receipts,
     /// Backup alerts that wait for their pipeline.
     Pipelines,
@@ -23,9 +23,9 @@ pub enum Table {
     Dyndns,
     /// What happened, by number.
     Events,
-    /// How each backup plan fared when it was last looked into, by id.
+    /// The last report about each backup plan, by id.
     Plans,
-    /// How long each host was in which condition, by the hour.
+    /// Availability of each host, by the hour.
     Hours,
     /// The same, by the day.
     Days,
@@ -73,9 +73,9 @@ impl Table {
         })
     }
 
-    /// Whether it tells of what was: the daemon does its work without it. Its rows are not looked
-    /// through at the start, and the oldest that wait for a disk to heal give way.
-    pub(super) fn is_past(self) -> bool {
+    /// Whether it is history: the daemon works without it. Its rows are not verified at the start,
+    /// and the oldest pending ones are dropped while the disk fails.
+    pub(super) fn is_history(self) -> bool {
         match self {
             Table::Meta
             | Table::Hosts
@@ -94,14 +94,17 @@ impl Table {
         }
     }
 
-    /// Whether its rows are added only: what waits of them is right whatever the file says.
-    pub(super) fn only_grows(self) -> bool {
+    /// Whether its rows are only ever added: pending ones are right whatever the file holds.
+    pub(super) fn is_append_only(self) -> bool {
         matches!(
             self,
             Table::Outbox | Table::Pipelines | Table::History | Table::Events | Table::Plans
         )
     }
 }
+
+/// The key and the value of a stored row.
+pub type RawRow = (String, Vec<u8>);
 
 /// One row to write, or to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +124,7 @@ impl Write {
         Write { table, key: key.into(), value: Some(value) }
     }
 
-    /// Stores bytes of the feature's own making.
+    /// Stores bytes whose format is the feature's own.
     pub fn raw(table: Table, key: impl Into<String>, value: Vec<u8>) -> Write {
         Write { table, key: key.into(), value: Some(value) }
     }

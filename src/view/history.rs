@@ -1,4 +1,5 @@
-//! What was, as shown to people and programs: how hosts fared, what happened, what is open. Pure.
+//! The API model of the history: availability, metrics over time, events, open alerts, backup plans.
+//! Pure.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use super::{rfc3339, seconds};
 use crate::clock::Wall;
 use crate::event::{Event, EventId, Level};
 
-/// A stretch of time, and how long a host was in which condition. What is left of it was before
-/// the host was known, after it had said goodbye, was not recorded, or is still to come.
+/// A period, and how long a host was in which state in it. The rest of the period was before the host
+/// was known, after it had announced its shutdown, was not recorded, or is in the future.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct UptimeSlice {
     /// When it begins: a full hour, or midnight, UTC.
@@ -30,8 +31,8 @@ pub struct UptimeSlice {
 }
 
 impl UptimeSlice {
-    /// The part of the known time that the host was up, degraded or not; none when nothing is
-    /// known. Blind time is left out.
+    /// The share of the known time that the host was up, degraded or not; none when nothing is known.
+    /// The time that the daemon could not listen does not count.
     pub fn availability(slices: &[UptimeSlice]) -> Option<f64> {
         let sum = |of: fn(&UptimeSlice) -> Duration| slices.iter().map(of).sum::<Duration>();
         let there = sum(|slice| slice.up + slice.degraded).as_secs_f64();
@@ -40,14 +41,15 @@ impl UptimeSlice {
     }
 }
 
-/// How a host fared. The last slice of each list is the one that goes on.
+/// The availability of a host. The last slice of each list is the current one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PastView {
     /// The last 24 hours, the oldest first.
     pub hours: Vec<UptimeSlice>,
     /// The last 90 days, the oldest first.
     pub days: Vec<UptimeSlice>,
-    /// Over those hours, from 0 to 1, blind time left out; null when nothing is known.
+    /// Over those hours, from 0 to 1, the time that the daemon could not listen left out; null when nothing is
+    /// known.
     pub availability_day: Option<f64>,
     /// Over those days.
     pub availability_90_days: Option<f64>,
@@ -61,7 +63,7 @@ pub struct SeriesView {
     /// Seconds that one point stands for.
     #[serde(serialize_with = "seconds")]
     pub step: Duration,
-    /// The oldest first. Where nothing was heard there is none.
+    /// The oldest first. There is none for steps in which no value came.
     pub points: Vec<PointView>,
 }
 
@@ -79,7 +81,7 @@ pub struct PointView {
     pub most: f32,
 }
 
-/// Something that happened, told or not, in the shape of `/api/v1/events`.
+/// An event, notified or not, in the shape of `/api/v1/events`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventView {
     /// Its number, rising; pages begin after one. Messages name it.
@@ -101,7 +103,7 @@ pub struct EventView {
     pub details: Vec<DetailView>,
 }
 
-/// A label and what there is to say under it.
+/// A labelled detail of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetailView {
     /// `last seen`, `gone for`.
@@ -110,7 +112,7 @@ pub struct DetailView {
     pub text: String,
 }
 
-/// Something that is wrong at present, in the shape of `/api/v1/alerts`.
+/// An open problem, in the shape of `/api/v1/alerts`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AlertView {
     /// What it is about: `host web1`, `plan 4`, `channel chat`, `hbd`.
@@ -124,14 +126,14 @@ pub struct AlertView {
     /// Since when.
     #[serde(serialize_with = "rfc3339")]
     pub since: Option<Wall>,
-    /// The channels that were told or will be; empty when nobody was.
+    /// The channels that have or will get a message about it; empty when there is none.
     pub channels: Vec<String>,
-    /// When somebody acknowledged it.
+    /// When it was acknowledged.
     #[serde(serialize_with = "rfc3339")]
     pub acknowledged: Option<Wall>,
 }
 
-/// How a backup plan fared when it was last looked into, in the shape of `/api/v1/backups`.
+/// The last report about a backup plan, in the shape of `/api/v1/backups`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanView {
     /// Its id.
@@ -142,16 +144,16 @@ pub struct PlanView {
     pub outcome: String,
     /// How much that matters.
     pub level: Level,
-    /// When it was looked into.
+    /// When it was analyzed.
     #[serde(with = "stored")]
     pub at: Wall,
     /// Half a sentence: `2 of 5 modules failed, 1 missing`.
     pub why: String,
-    /// The one line that people were told.
+    /// The title of the message about it.
     pub headline: String,
     /// Its modules, by id.
     pub modules: Vec<ModuleView>,
-    /// What the repositories said; empty when they were not asked.
+    /// The states of its repositories; empty when they were not checked.
     pub repositories: Vec<RepositoryView>,
 }
 
@@ -164,7 +166,7 @@ pub struct ModuleView {
     pub label: Option<String>,
     /// `success`, `failed`, `missing`, `running` or `unreadable`.
     pub state: String,
-    /// Why, where that is not plain.
+    /// What went wrong, where the state does not say it.
     pub error: Option<String>,
     /// How many errors its last run had.
     pub errors: Option<u64>,
@@ -184,17 +186,17 @@ pub struct ModuleView {
     pub node: Option<String>,
 }
 
-/// What the repository of a module said.
+/// The state of the repository of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryView {
     /// The module's id.
     pub module: String,
-    /// How it is, in half a line.
+    /// The state, in half a line.
     pub text: String,
 }
 
 impl EventView {
-    /// An event, as it is shown and kept.
+    /// An event, as it is shown and stored.
     pub fn of(event: &Event, id: EventId) -> EventView {
         let message = event.message(id);
         let detail = |(label, text)| DetailView { label, text };
@@ -211,7 +213,7 @@ impl EventView {
     }
 }
 
-/// Times that are kept in the form in which they are shown.
+/// Reads times that are stored in the form in which they are shown.
 mod stored {
     use super::*;
 

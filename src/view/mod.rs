@@ -1,6 +1,7 @@
-//! How things stand, as shown to people and programs. Pure.
+//! The API model: the state of hosts, channels and names, as JSON shows it. Pure.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -8,10 +9,8 @@ use serde::{Serialize, Serializer};
 use crate::clock::Wall;
 use crate::event::Level;
 
-pub mod account;
 pub mod history;
 
-pub use self::account::{MetricSummary, UptimeSample};
 pub use self::history::{
     AlertView, DetailView, EventView, ModuleView, PastView, PlanView, PointView, RepositoryView,
     SeriesView, UptimeSlice, always,
@@ -23,13 +22,13 @@ pub use self::history::{
 )]
 #[serde(rename_all = "UPPERCASE")]
 pub enum State {
-    /// Never heard.
+    /// Nothing was received of it yet.
     New,
     /// Its beats come.
     Up,
     /// A beat is missing.
     Overdue,
-    /// It said goodbye.
+    /// It announced its shutdown.
     Shutdown,
 }
 
@@ -42,14 +41,14 @@ pub struct HostView {
     pub watch: bool,
     /// UP when any connection is, else OVERDUE, SHUTDOWN, NEW.
     pub state: State,
-    /// Since when it is in that state; null when it was never heard.
+    /// Since when it is in that state; null when nothing was received of it yet.
     #[serde(serialize_with = "rfc3339")]
     pub since: Option<Wall>,
-    /// In the order in which they were first heard.
+    /// In the order in which they appeared.
     pub connections: Vec<ConnectionView>,
     /// Ordered by path.
     pub metrics: Vec<MetricView>,
-    /// The channels that hear about it.
+    /// The channels for messages about it.
     pub channels: Vec<String>,
 }
 
@@ -58,9 +57,9 @@ pub struct HostView {
 pub struct ConnectionView {
     /// Its name: `ipv4`, `ipv6`, or what the host calls it.
     pub name: String,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// When it was last heard.
+    /// When its last datagram came.
     #[serde(serialize_with = "rfc3339")]
     pub last_seen: Option<Wall>,
     /// Seconds between its beats.
@@ -89,7 +88,7 @@ pub struct MetricView {
     /// When it was last sent.
     #[serde(serialize_with = "rfc3339")]
     pub at: Option<Wall>,
-    /// Its host beats on without it: value and level are old, and nobody knows how it stands.
+    /// Its host beats without sending it: value and level are old.
     pub stale: bool,
 }
 
@@ -98,13 +97,13 @@ pub struct MetricView {
 pub struct NotificationView {
     /// Its number, rising; pages of the history begin after one.
     pub id: String,
-    /// The event that it tells of.
+    /// The event that it is about.
     pub event: String,
-    /// How it stands.
+    /// Whether it arrived.
     pub state: DeliveryState,
     /// Through which channel.
     pub channel: String,
-    /// To which of its recipients, where each is sent to on its own.
+    /// The recipient, where each one gets a message of its own.
     pub recipient: Option<String>,
     /// The host that it is about, where it is about one.
     pub host: Option<String>,
@@ -124,16 +123,16 @@ pub struct NotificationView {
     pub attempts: u32,
     /// Why it did not arrive, or does not at present.
     pub why: Option<String>,
-    /// The event of the message that told of it together with others, where one did.
+    /// The event of the digest that it was sent in, if it was.
     pub told_in: Option<String>,
-    /// When somebody acknowledged it, where the channel can tell.
+    /// When it was acknowledged, where the channel reports that.
     #[serde(serialize_with = "rfc3339")]
     pub acknowledged: Option<Wall>,
-    /// Who or what acknowledged it, as the channel calls it.
+    /// By which user or device, in the terms of the channel.
     pub acknowledged_by: Option<String>,
 }
 
-/// How a notification stands.
+/// The state of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryState {
@@ -141,7 +140,7 @@ pub enum DeliveryState {
     Delivered,
     /// It never will.
     Failed,
-    /// It waits for its turn, or is under way.
+    /// It is queued, or an attempt is under way.
     Waiting,
 }
 
@@ -167,7 +166,7 @@ pub struct ChannelView {
     pub last_failure: Option<FailureView>,
     /// How many deliveries wait or are under way.
     pub waiting: usize,
-    /// Emergencies that arrived and that nobody has acknowledged yet.
+    /// Emergencies that arrived and are not acknowledged yet.
     pub unacknowledged: usize,
     /// How long the oldest of them has been waiting.
     pub oldest_age_seconds: Option<f64>,
@@ -185,7 +184,7 @@ pub enum ChannelState {
     Works,
     /// The last attempts failed; it is tried again and again.
     Failing,
-    /// It takes nothing until somebody mends it; it is probed now and then.
+    /// It takes nothing until it is repaired; it is probed now and then.
     Refused,
 }
 
@@ -208,11 +207,11 @@ pub struct DyndnsView {
     pub name: String,
     /// How it is changed: `rfc2136` or `http`.
     pub method: &'static str,
-    /// Whom it is written to.
+    /// The server that it is written to.
     pub server: String,
     /// Whether it is as it should be.
     pub state: DyndnsState,
-    /// Its records, of those families from which the host was heard.
+    /// Its records, for those address families that the host has used.
     pub records: Vec<DynrecordView>,
     /// Since when it cannot be written.
     #[serde(serialize_with = "rfc3339")]
@@ -239,7 +238,7 @@ pub struct DynrecordView {
     pub last_update: Option<Wall>,
 }
 
-/// How a name in the DNS stands.
+/// The state of a name in the DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DyndnsState {
@@ -247,11 +246,11 @@ pub enum DyndnsState {
     Unknown,
     /// Its address is as it should be.
     Kept,
-    /// A new address waits for its time.
+    /// A new address is written when it has been in use for long enough.
     Waiting,
     /// The last attempts failed; it is tried again and again.
     Failing,
-    /// The server refuses it until somebody mends something.
+    /// The server refuses it; the configuration of either side must change.
     Refused,
 }
 
@@ -266,6 +265,38 @@ impl DyndnsState {
             DyndnsState::Refused => "refused",
         }
     }
+}
+
+/// The availability of a host and its metrics since the last sample of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UptimeSample {
+    /// Its name.
+    pub host: Arc<str>,
+    /// It was never seen or has announced its shutdown: its silence is not downtime.
+    pub not_expected: bool,
+    /// For how long all was well.
+    pub up: Duration,
+    /// For how long it was up, but a connection was overdue or a metric beyond its limit.
+    pub degraded: Duration,
+    /// For how long it was overdue.
+    pub down: Duration,
+    /// The metrics that it sent.
+    pub metrics: Vec<MetricSummary>,
+}
+
+/// The values of one metric since the last sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricSummary {
+    /// Its dotted path.
+    pub path: Arc<str>,
+    /// How many values came.
+    pub count: u32,
+    /// Their mean.
+    pub mean: f32,
+    /// The least of them.
+    pub least: f32,
+    /// The greatest of them.
+    pub most: f32,
 }
 
 /// Serializes a time as RFC 3339 or null.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::identity::{Identity, Tls, Wrong};
 use crate::address::{BaseUrl, is_host, is_loopback};
 use crate::clock::Now;
-use crate::config_file::{Names, Section, open_to_others};
+use crate::config_file::{NameSet, Section, open_to_others};
 use crate::secret::Secret;
 
 /// The section `receiver`.
@@ -50,7 +50,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Reads the section; `hosts` are the names under `hosts`.
-    pub fn read(section: &mut Section, hosts: &Names) -> Settings {
+    pub fn read(section: &mut Section, hosts: &NameSet) -> Settings {
         let intervals = Duration::from_secs(5)..=Duration::from_secs(3600);
         let usual = Settings::default();
         let settings = Settings {

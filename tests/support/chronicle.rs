@@ -9,7 +9,7 @@ use heartbeat::clock::{Mono, Now, Wall};
 use heartbeat::history::chronicle::Chronicle;
 use heartbeat::history::settings::Settings;
 use heartbeat::history::{Row, Sources};
-use heartbeat::store::{Committed, Snapshot, Store, Table, Write};
+use heartbeat::store::{CommitResult, Snapshot, Store, Table, Write};
 use heartbeat::view::UptimeSample;
 
 /// 2026-11-21T00:00:00Z.
@@ -81,6 +81,6 @@ impl<H: Hosts> Sources for World<H> {
         let mut store = lock(&self.store);
         let store = store.as_mut().unwrap();
         writes.into_iter().for_each(|write| store.write(write));
-        assert_eq!(store.commit(MIDNIGHT), Committed::Stored);
+        assert_eq!(store.commit(MIDNIGHT), CommitResult::Committed);
     }
 }

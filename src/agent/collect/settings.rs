@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::config_file::{Names, Section};
+use crate::config_file::{NameSet, Section};
 
 /// Interfaces that come and go with containers and virtual machines, or carry nothing to the
 /// outside: each would be a metric that vanishes again.
@@ -107,7 +107,7 @@ impl CollectSettings {
     /// Reads what is left out, besides the defaults.
     pub fn read(section: &mut Section) -> CollectSettings {
         let mut settings = CollectSettings::default();
-        let names: Names = MetricGroup::ALL.iter().map(|group| group.name().to_owned()).collect();
+        let names: NameSet = MetricGroup::ALL.iter().map(|group| group.name().to_owned()).collect();
         let without = section.names("without", "monitor", &names).unwrap_or_default();
         settings.disabled =
             without.iter().filter_map(|name| MetricGroup::from_name(name)).collect();

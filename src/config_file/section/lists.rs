@@ -4,31 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Section, is_null};
 use crate::config_file::suggestion;
-use crate::config_file::yaml::Value;
+use crate::config_file::yaml::NodeValue;
 use crate::problem::Severity;
 
-/// What is defined under its name: channels, threshold sets.
-pub type Names = BTreeSet<String>;
+/// The names of what is defined elsewhere: channels, threshold sets.
+pub type NameSet = BTreeSet<String>;
 
 impl Section<'_> {
     /// A list of texts. One value where a list is wanted is a list of one.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
-        Some(self.items(key)?.into_iter().map(|(text, _)| text).collect())
+        Some(self.list_items(key)?.into_iter().map(|(text, _)| text).collect())
     }
 
-    fn items(&mut self, key: &'static str) -> Option<Vec<(String, Option<usize>)>> {
+    fn list_items(&mut self, key: &'static str) -> Option<Vec<(String, Option<usize>)>> {
         let node = self.node(key)?;
         let nodes = match &node.value {
-            Value::List(nodes) => nodes.as_slice(),
-            Value::Scalar { .. } => std::slice::from_ref(node),
-            Value::Map(_) => return self.refuse(key, "must be a list, not a map"),
+            NodeValue::List(nodes) => nodes.as_slice(),
+            NodeValue::Scalar { .. } => std::slice::from_ref(node),
+            NodeValue::Map(_) => return self.refuse(key, "must be a list, not a map"),
         };
         let line = self.line_of(key);
-        let mut items = Vec::with_capacity(nodes.len());
+        let mut list_items = Vec::with_capacity(nodes.len());
         for node in nodes {
             match &node.value {
-                Value::Scalar { text, .. } if !is_null(node) => {
-                    items.extend(self.clean(key, text).map(|text| (text, node.line.or(line))));
+                NodeValue::Scalar { text, .. } if !is_null(node) => {
+                    list_items
+                        .extend(self.single_line(key, text).map(|text| (text, node.line.or(line))));
                 }
                 _ => self.report(
                     Severity::Error,
@@ -38,20 +39,20 @@ impl Section<'_> {
                 ),
             }
         }
-        Some(items)
+        Some(list_items)
     }
 
     /// A name that must be among the known ones of that sort.
-    pub fn name(&mut self, key: &'static str, sort: &str, known: &Names) -> Option<String> {
+    pub fn name(&mut self, key: &'static str, sort: &str, known: &NameSet) -> Option<String> {
         let text = self.text(key)?;
         self.check_name(key, self.line_of(key), sort, known, &text);
         Some(text)
     }
 
     /// A list of names, each of them among the known ones of that sort.
-    pub fn names(&mut self, key: &'static str, sort: &str, known: &Names) -> Option<Vec<String>> {
+    pub fn names(&mut self, key: &'static str, sort: &str, known: &NameSet) -> Option<Vec<String>> {
         let mut names: Vec<String> = Vec::new();
-        for (name, line) in self.items(key)? {
+        for (name, line) in self.list_items(key)? {
             self.check_name(key, line, sort, known, &name);
             if names.contains(&name) {
                 let what = format!("names \"{name}\" twice");
@@ -69,14 +70,14 @@ impl Section<'_> {
         &mut self,
         key: &'static str,
         sort: &str,
-        known: &Names,
+        known: &NameSet,
     ) -> BTreeMap<String, String> {
         let mut names = BTreeMap::new();
         self.section(key, |section| {
             section.ignore_rest();
             for entry in section.entries {
-                let text = section.word_of(&entry.key, &entry.node);
-                if let Some(name) = text.and_then(|text| section.clean(&entry.key, text)) {
+                let text = section.scalar_text(&entry.key, &entry.node);
+                if let Some(name) = text.and_then(|text| section.single_line(&entry.key, text)) {
                     section.check_name(&entry.key, entry.line, sort, known, &name);
                     names.insert(entry.key.clone(), name);
                 }
@@ -85,7 +86,7 @@ impl Section<'_> {
         names
     }
 
-    fn check_name(&self, key: &str, line: Option<usize>, sort: &str, known: &Names, name: &str) {
+    fn check_name(&self, key: &str, line: Option<usize>, sort: &str, known: &NameSet, name: &str) {
         if !known.contains(name) {
             let meant = suggestion::suggestion(name, known.iter().map(String::as_str));
             let what = format!("no {sort} is called \"{name}\"{meant}");

@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use super::load_context::LoadContext;
 use super::suggestion;
-use super::yaml::{Entry, Kind, Node, Value};
-use crate::clock::words;
+use super::yaml::{MapEntry, Node, NodeValue, ScalarKind};
+use crate::clock::format_duration;
 use crate::duration;
 use crate::problem::Severity;
 
 mod lists;
 mod secrets;
 
-pub use lists::Names;
+pub use lists::NameSet;
 
-/// What stands at a key that is turned on or off, or says more in a section of its own.
+/// The value of a key that is a flag or a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlagOrSection<T> {
     /// `true` or `false`.
@@ -30,14 +30,14 @@ pub enum FlagOrSection<T> {
     Section(T),
 }
 
-/// One map of the file.
+/// One map of the file, while it is read.
 pub struct Section<'a> {
     context: &'a LoadContext<'a>,
     path: String,
     line: Option<usize>,
-    entries: &'a [Entry],
+    entries: &'a [MapEntry],
     /// By entry: whether its key was read, or is reported already.
-    taken: Vec<bool>,
+    seen: Vec<bool>,
     /// The keys that were read.
     known: Vec<&'static str>,
     /// The required ones among them that are not there.
@@ -49,12 +49,12 @@ impl<'a> Section<'a> {
         context: &'a LoadContext<'a>,
         path: String,
         line: Option<usize>,
-        entries: &'a [Entry],
+        entries: &'a [MapEntry],
     ) -> Section<'a> {
-        let taken = vec![false; entries.len()];
+        let seen = vec![false; entries.len()];
         let known = Vec::new();
         let mut section =
-            Section { context, path, line, entries, taken, known, missing: Vec::new() };
+            Section { context, path, line, entries, seen, known, missing: Vec::new() };
         section.refuse_duplicates();
         section
     }
@@ -66,8 +66,8 @@ impl<'a> Section<'a> {
         read: impl FnOnce(&mut Section) -> T,
     ) -> T {
         let entries = match &root.value {
-            Value::Map(entries) => entries.as_slice(),
-            Value::Scalar { .. } | Value::List(_) => &[],
+            NodeValue::Map(entries) => entries.as_slice(),
+            NodeValue::Scalar { .. } | NodeValue::List(_) => &[],
         };
         let mut section = Section::new(context, String::new(), root.line, entries);
         let value = read(&mut section);
@@ -83,7 +83,7 @@ impl<'a> Section<'a> {
                     line.map_or(String::new(), |line| format!(", the first is on line {line}"));
                 let line = entry.line.or(self.line);
                 self.report(Severity::Error, line, &entry.key, format!("duplicate key{first}"));
-                self.taken[index] = true;
+                self.seen[index] = true;
             } else {
                 first.insert(&entry.key, entry.line);
             }
@@ -95,7 +95,7 @@ impl<'a> Section<'a> {
         self.context
     }
 
-    /// Whether the key is there and not null. Does not make it known.
+    /// Whether the key is there and not null. Does not mark it as read.
     pub fn given(&self, key: &str) -> bool {
         self.entries.iter().any(|entry| entry.key == key && !is_null(&entry.node))
     }
@@ -120,26 +120,26 @@ impl<'a> Section<'a> {
         entry.and_then(|entry| entry.line).or(self.line)
     }
 
-    /// The node of a key, which is known from now on; none when it is not there or null.
+    /// The node of a key, which is marked as read; none when it is missing or null.
     fn node(&mut self, key: &'static str) -> Option<&'a Node> {
         self.known.push(key);
         let index = self.entries.iter().position(|entry| entry.key == key)?;
-        self.taken[index] = true;
+        self.seen[index] = true;
         let node = &self.entries[index].node;
         (!is_null(node)).then_some(node)
     }
 
     /// One value as written.
-    fn word(&mut self, key: &'static str) -> Option<&'a str> {
+    fn scalar(&mut self, key: &'static str) -> Option<&'a str> {
         let node = self.node(key)?;
-        self.word_of(key, node)
+        self.scalar_text(key, node)
     }
 
-    fn word_of(&self, key: &str, node: &'a Node) -> Option<&'a str> {
+    fn scalar_text(&self, key: &str, node: &'a Node) -> Option<&'a str> {
         match &node.value {
-            Value::Scalar { text, .. } => Some(text),
-            Value::List(_) => self.refuse(key, "must be one value, not a list"),
-            Value::Map(_) => self.refuse(key, "must be one value, not a map"),
+            NodeValue::Scalar { text, .. } => Some(text),
+            NodeValue::List(_) => self.refuse(key, "must be one value, not a list"),
+            NodeValue::Map(_) => self.refuse(key, "must be one value, not a map"),
         }
     }
 
@@ -150,11 +150,11 @@ impl<'a> Section<'a> {
 
     /// A text, of one line and not empty.
     pub fn text(&mut self, key: &'static str) -> Option<String> {
-        let text = self.word(key)?;
-        self.clean(key, text)
+        let text = self.scalar(key)?;
+        self.single_line(key, text)
     }
 
-    fn clean(&self, key: &str, text: &str) -> Option<String> {
+    fn single_line(&self, key: &str, text: &str) -> Option<String> {
         if text.trim().is_empty() {
             return self.refuse(key, "must not be empty");
         }
@@ -164,13 +164,13 @@ impl<'a> Section<'a> {
         Some(text.to_owned())
     }
 
-    /// A text that must be there; empty when it is not, which is reported.
+    /// A text that must be there; when it is missing, that is reported and it is empty.
     pub fn required(&mut self, key: &'static str) -> String {
         self.require(key);
         self.text(key).unwrap_or_default()
     }
 
-    /// Reports the key as missing, unless it is there or was merely misspelt.
+    /// Reports the key as missing, unless it is there or was merely misspelled.
     pub fn require(&mut self, key: &'static str) {
         if !self.given(key) {
             self.missing.push(key);
@@ -179,7 +179,7 @@ impl<'a> Section<'a> {
 
     /// `true` or `false`; `yes`, `no`, `on`, `off` are as good.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
-        let text = self.word(key)?;
+        let text = self.scalar(key)?;
         match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" => Some(true),
             "false" | "no" | "off" => Some(false),
@@ -189,7 +189,7 @@ impl<'a> Section<'a> {
 
     /// A whole number in a range.
     pub fn number(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
-        let text = self.word(key)?;
+        let text = self.scalar(key)?;
         match text.parse() {
             Ok(number) if range.contains(&number) => Some(number),
             _ => {
@@ -204,7 +204,7 @@ impl<'a> Section<'a> {
 
     /// A port, 1 to 65535.
     pub fn port(&mut self, key: &'static str) -> Option<u16> {
-        let text = self.word(key)?;
+        let text = self.scalar(key)?;
         match text.parse() {
             Ok(port) if port > 0 => Some(port),
             _ => self.refuse(key, format!("must be a port, 1 to 65535, not \"{text}\"")),
@@ -213,7 +213,7 @@ impl<'a> Section<'a> {
 
     /// A port to listen on: 0 lets the system choose a free one.
     pub fn listen_port(&mut self, key: &'static str) -> Option<u16> {
-        let text = self.word(key)?;
+        let text = self.scalar(key)?;
         text.parse().ok().or_else(|| {
             self.refuse(key, format!("must be a port, 0 (any free one) to 65535, not \"{text}\""))
         })
@@ -221,7 +221,7 @@ impl<'a> Section<'a> {
 
     /// A duration: `500ms`, `30s`, `1h30m`, `2w`, or a number of seconds.
     pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
-        let text = self.word(key)?;
+        let text = self.scalar(key)?;
         duration::parse(text).map_err(|what| self.error(key, what)).ok()
     }
 
@@ -235,13 +235,13 @@ impl<'a> Section<'a> {
         if range.contains(&duration) {
             return Some(duration);
         }
-        let (from, to) = (words(*range.start()), words(*range.end()));
-        self.refuse(key, format!("must be from {from} to {to}, not {}", words(duration)))
+        let (from, to) = (format_duration(*range.start()), format_duration(*range.end()));
+        self.refuse(key, format!("must be from {from} to {to}, not {}", format_duration(duration)))
     }
 
     /// One of several words.
     pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
-        let text = self.word(key)?;
+        let text = self.scalar(key)?;
         if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
             return Some(*choice);
         }
@@ -275,17 +275,19 @@ impl<'a> Section<'a> {
         path
     }
 
-    /// A program that will not be started, whether it is there or not.
+    /// The same without a warning, for a program that is not started.
     pub fn program_unchecked(&mut self, key: &'static str, default: &str) -> PathBuf {
         let name = self.text(key).unwrap_or_else(|| default.to_owned());
         if name.contains('/') { self.context.resolve(&name) } else { name.into() }
     }
 
-    /// The keys of a section within this one, sound or not. Does not make it known.
-    pub fn names_in(&self, key: &str) -> Names {
+    /// The keys of a section within this one, valid or not. Does not mark it as read.
+    pub fn names_in(&self, key: &str) -> NameSet {
         match self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node.value) {
-            Some(Value::Map(entries)) => entries.iter().map(|entry| entry.key.clone()).collect(),
-            Some(Value::Scalar { .. } | Value::List(_)) | None => Names::new(),
+            Some(NodeValue::Map(entries)) => {
+                entries.iter().map(|entry| entry.key.clone()).collect()
+            }
+            Some(NodeValue::Scalar { .. } | NodeValue::List(_)) | None => NameSet::new(),
         }
     }
 
@@ -310,7 +312,7 @@ impl<'a> Section<'a> {
     ) -> Vec<(String, T)> {
         let mut values = Vec::new();
         self.section(key, |section| {
-            section.taken.fill(true);
+            section.seen.fill(true);
             for entry in section.entries {
                 if let Some(mut inner) =
                     section.inner(&entry.key, &entry.node, entry.line.or(section.line))
@@ -332,15 +334,15 @@ impl<'a> Section<'a> {
     ) -> Vec<(String, T)> {
         let mut values = Vec::new();
         for (index, entry) in self.entries.iter().enumerate() {
-            if std::mem::replace(&mut self.taken[index], true) {
+            if std::mem::replace(&mut self.seen[index], true) {
                 continue;
             }
             match &entry.node.value {
-                Value::Scalar { text, .. } if text == "off" => {
+                NodeValue::Scalar { text, .. } if text == "off" => {
                     values.push((entry.key.clone(), read(&entry.key, None)));
                 }
-                Value::Scalar { .. } | Value::List(_) => self.error(&entry.key, wanted),
-                Value::Map(entries) => {
+                NodeValue::Scalar { .. } | NodeValue::List(_) => self.error(&entry.key, wanted),
+                NodeValue::Map(entries) => {
                     let (path, line) = (join(&self.path, &entry.key), entry.line.or(self.line));
                     let mut inner = Section::new(self.context, path, line, entries);
                     values.push((entry.key.clone(), read(&entry.key, Some(&mut inner))));
@@ -359,29 +361,29 @@ impl<'a> Section<'a> {
     ) -> Option<FlagOrSection<T>> {
         let node = self.node(key)?;
         match &node.value {
-            Value::Map(_) => self.section(key, read).map(FlagOrSection::Section),
-            Value::Scalar { .. } => self.flag(key).map(FlagOrSection::Flag),
-            Value::List(_) => self.refuse(key, "must be true, false or a map, not a list"),
+            NodeValue::Map(_) => self.section(key, read).map(FlagOrSection::Section),
+            NodeValue::Scalar { .. } => self.flag(key).map(FlagOrSection::Flag),
+            NodeValue::List(_) => self.refuse(key, "must be true, false or a map, not a list"),
         }
     }
 
-    /// Takes this key as known: what is wrong with it is reported already.
+    /// Marks this key as read: what is wrong with it is reported already.
     pub fn ignore(&mut self, key: &str) {
-        for (entry, taken) in self.entries.iter().zip(&mut self.taken) {
-            *taken |= entry.key == key;
+        for (entry, seen) in self.entries.iter().zip(&mut self.seen) {
+            *seen |= entry.key == key;
         }
     }
 
-    /// Takes all keys as known: what they belong to is wrong already.
+    /// Marks all keys as read: what they belong to is reported already.
     pub fn ignore_rest(&mut self) {
-        self.taken.fill(true);
+        self.seen.fill(true);
     }
 
     fn inner(&self, key: &str, node: &'a Node, line: Option<usize>) -> Option<Section<'a>> {
         let entries = match &node.value {
-            Value::Map(entries) => entries.as_slice(),
-            Value::Scalar { .. } if is_null(node) => &[],
-            Value::Scalar { .. } | Value::List(_) => {
+            NodeValue::Map(entries) => entries.as_slice(),
+            NodeValue::Scalar { .. } if is_null(node) => &[],
+            NodeValue::Scalar { .. } | NodeValue::List(_) => {
                 return self.refuse(key, "must be a map: indented lines of \"key: value\"");
             }
         };
@@ -389,25 +391,25 @@ impl<'a> Section<'a> {
     }
 
     fn finish(self) {
-        let mut misspelt = Vec::new();
-        for (entry, _) in self.entries.iter().zip(&self.taken).filter(|(_, taken)| !**taken) {
+        let mut misspelled = Vec::new();
+        for (entry, _) in self.entries.iter().zip(&self.seen).filter(|(_, seen)| !**seen) {
             if entry.key == "<<" {
                 self.error("<<", "YAML's merge keys are not supported: write the keys out");
                 continue;
             }
-            misspelt.extend(suggestion::nearest(&entry.key, self.known.iter().copied()));
+            misspelled.extend(suggestion::nearest(&entry.key, self.known.iter().copied()));
             let meant = suggestion::suggestion(&entry.key, self.known.iter().copied());
             let line = entry.line.or(self.line);
             self.report(Severity::Error, line, &entry.key, format!("unknown key{meant}"));
         }
-        for key in self.missing.iter().filter(|key| !misspelt.contains(key)) {
+        for key in self.missing.iter().filter(|key| !misspelled.contains(key)) {
             self.error(key, "is missing");
         }
     }
 }
 
 fn is_null(node: &Node) -> bool {
-    matches!(node.value, Value::Scalar { kind: Kind::Null, .. })
+    matches!(node.value, NodeValue::Scalar { kind: ScalarKind::Null, .. })
 }
 
 /// `a`, `a or b`, `a, b or c`.

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{Section, is_null};
-use crate::config_file::load_context::secret_file;
+use crate::config_file::load_context::read_secret_file;
 use crate::config_file::yaml::Node;
 use crate::secret::Secret;
 
 impl<'a> Section<'a> {
-    /// The secret `key`, or the text of the file that `file_key` names. By custom the latter is
-    /// `key` with `_file` behind it.
+    /// The secret at `key`, or in the file that `file_key` names. By convention the latter is `key`
+    /// with the suffix `_file`.
     pub fn secret(&mut self, key: &'static str, file_key: &'static str) -> Option<Secret> {
         let node = self.node(key);
         let file = self.path(file_key);
@@ -18,13 +18,13 @@ impl<'a> Section<'a> {
             (Some(_), Some(_)) => {
                 self.refuse(file_key, format!("give either {key} or {file_key}, not both"))
             }
-            (Some(node), None) => self.secret_in(key, node),
-            (None, Some(file)) => self.secret_from(file_key, &file),
+            (Some(node), None) => self.inline_secret(key, node),
+            (None, Some(file)) => self.file_secret(file_key, &file),
             (None, None) => None,
         }
     }
 
-    /// A secret that must be there; empty when it is not, which is reported.
+    /// A secret that must be there; when it is missing, that is reported and it is empty.
     pub fn required_secret(&mut self, key: &'static str, file_key: &'static str) -> Secret {
         if !self.given(file_key) {
             self.require(key);
@@ -32,10 +32,10 @@ impl<'a> Section<'a> {
         self.secret(key, file_key).unwrap_or_else(|| Secret::new(""))
     }
 
-    /// The path of a file that holds a secret which somebody else will read.
+    /// The path of a file with a secret that another program reads.
     pub fn secret_path(&mut self, file_key: &'static str) -> Option<PathBuf> {
         let path = self.path(file_key)?;
-        self.secret_from(file_key, &path)?;
+        self.file_secret(file_key, &path)?;
         Some(path)
     }
 
@@ -45,7 +45,7 @@ impl<'a> Section<'a> {
         self.section(key, |section| {
             section.ignore_rest();
             for entry in section.entries.iter().filter(|entry| !is_null(&entry.node)) {
-                if let Some(secret) = section.secret_in(&entry.key, &entry.node) {
+                if let Some(secret) = section.inline_secret(&entry.key, &entry.node) {
                     secrets.insert(entry.key.clone(), secret);
                 }
             }
@@ -61,36 +61,36 @@ impl<'a> Section<'a> {
         secret
     }
 
-    fn secret_in(&self, key: &str, node: &'a Node) -> Option<Secret> {
-        let text = self.word_of(key, node)?;
+    fn inline_secret(&self, key: &str, node: &'a Node) -> Option<Secret> {
+        let text = self.scalar_text(key, node)?;
         let Some(name) = variable_name(text) else {
             if text.contains("${") {
                 let what = "is taken as it stands: ${VARIABLE} is replaced only when it is the whole value";
                 self.warning(key, what);
             }
             self.context.note_secret_in_file();
-            return self.sound(key, text);
+            return self.validate_secret(key, text);
         };
         match self.context.variable(name) {
-            Some(text) => self.sound(key, &text),
+            Some(text) => self.validate_secret(key, &text),
             None => self.refuse(key, format!("the environment variable {name} is not set")),
         }
     }
 
-    fn secret_from(&self, key: &str, path: &std::path::Path) -> Option<Secret> {
-        match secret_file(path) {
+    fn file_secret(&self, key: &str, path: &std::path::Path) -> Option<Secret> {
+        match read_secret_file(path) {
             Ok((text, open)) => {
                 if open {
                     let path = path.display();
                     self.warning(key, format!("others can read {path}: chmod o-r {path}"));
                 }
-                self.sound(key, &text)
+                self.validate_secret(key, &text)
             }
             Err(error) => self.refuse(key, format!("cannot read {}: {error}", path.display())),
         }
     }
 
-    fn sound(&self, key: &str, text: &str) -> Option<Secret> {
+    fn validate_secret(&self, key: &str, text: &str) -> Option<Secret> {
         if text.is_empty() {
             return self.refuse(key, "must not be empty");
         }

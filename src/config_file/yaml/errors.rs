@@ -1,13 +1,13 @@
-//! What the parser complains about, in words that an operator can act on. Pure.
+//! Errors of the YAML parser, reworded so that an operator can act on them. Pure.
 
-use super::Refusal;
+use super::YamlError;
 
-/// More brackets than this are never open at once, quoted ones and all.
-const MOST_OPEN: usize = 500;
+/// The most brackets that are open at once, quoted ones included.
+const MAX_OPEN_BRACKETS: usize = 500;
 
-/// Refuses what is nested absurdly before the parser meets it: its time grows with the square of the
+/// Refuses absurd nesting before the parser sees it: the parser's time grows with the square of the
 /// depth.
-pub(super) fn check_nesting(text: &str) -> Result<(), Refusal> {
+pub(super) fn check_nesting(text: &str) -> Result<(), YamlError> {
     let mut open: usize = 0;
     for (index, line) in text.lines().enumerate() {
         for byte in line.bytes() {
@@ -18,24 +18,24 @@ pub(super) fn check_nesting(text: &str) -> Result<(), Refusal> {
             }
         }
         let dashes = line.len() - line.trim_start_matches(['-', '?', ' ']).len();
-        if open > MOST_OPEN || dashes > MOST_OPEN {
-            return Err(Refusal { line: Some(index + 1), what: "is nested too deeply".into() });
+        if open > MAX_OPEN_BRACKETS || dashes > MAX_OPEN_BRACKETS {
+            return Err(YamlError { line: Some(index + 1), what: "is nested too deeply".into() });
         }
     }
     Ok(())
 }
 
 /// An error of the parser, with its line and a remedy.
-pub(super) fn explain(error: &serde_yaml::Error, text: &str) -> Refusal {
+pub(super) fn explain(error: &serde_yaml::Error, text: &str) -> YamlError {
     let said = error.to_string();
     let location = error.location();
     let line = location.as_ref().map(serde_yaml::Location::line);
     let at = location.and_then(|location| text.get(location.index()..)?.chars().next());
     if let Some((line, what)) = opened(&said) {
-        return Refusal { line: Some(line), what };
+        return YamlError { line: Some(line), what };
     }
     let line = if said.contains("more than one document") { second_document(text) } else { line };
-    Refusal { line, what: remedy(&said, at).unwrap_or_else(|| bare(&said)) }
+    YamlError { line, what: remedy(&said, at).unwrap_or_else(|| bare(&said)) }
 }
 
 /// The line of the marker that ends the first document.
@@ -47,7 +47,7 @@ fn second_document(text: &str) -> Option<usize> {
     Some(index + 1)
 }
 
-/// Something that was opened and not closed: the line of its beginning is the one to look at.
+/// A quote or bracket that is not closed: the line where it opens is the one to look at.
 fn opened(said: &str) -> Option<(usize, String)> {
     for (context, what) in [
         ("while scanning a quoted scalar at line ", "the quote that opens here is never closed"),
@@ -99,7 +99,7 @@ fn remedy(said: &str, at: Option<char>) -> Option<String> {
     })
 }
 
-/// The parser's own words, without the place that we show in ours.
+/// The message of the parser without its position, which is shown as the line.
 fn bare(said: &str) -> String {
     let end = said.find(" at line ").unwrap_or(said.len());
     let said = &said[..end];

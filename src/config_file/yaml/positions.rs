@@ -1,32 +1,32 @@
-//! On which line every node of a tree stands, and how its leaves are written. Pure.
+//! The line of every node of a YAML tree, and the spelling of its scalars. Pure.
 //!
-//! One walk through the text in the order of the tree. The tree says what must come next, so the walk
-//! verifies each word that it passes; where the text surprises it, it stops, and what it did not reach
-//! keeps no line of its own: a wrong line is worse than an ancestor's.
+//! One scan of the text in the order of the tree. The tree says what must come next, so the scanner
+//! verifies each word; at the first mismatch it stops, and the nodes that it did not reach have no line
+//! of their own: a wrong line is worse than an ancestor's.
 
-use super::{Entry, Kind, Node, Value};
+use super::{MapEntry, Node, NodeValue, ScalarKind};
 
-/// Gives the nodes of `root`, which was read from `text`, their lines, and the leaves that are not text
-/// their spelling. Whether it got to the end and saw every leaf.
-pub(super) fn place(text: &str, root: &mut Node) -> bool {
-    let mut walk = Walk { text: text.as_bytes(), at: 0, line: 1, aliased: false };
+/// Sets the lines of the nodes of `root`, which was read from `text`, and the spelling of the scalars that
+/// are not text. Returns whether it reached the end and saw every scalar.
+pub(super) fn locate(text: &str, root: &mut Node) -> bool {
+    let mut walk = PositionScanner { text: text.as_bytes(), at: 0, line: 1, aliased: false };
     let arrived = walk.node(root, false).is_some();
     walk.skip_space();
     arrived && !walk.aliased && walk.peek().is_none()
 }
 
-struct Walk<'a> {
+struct PositionScanner<'a> {
     text: &'a [u8],
     at: usize,
     line: usize,
-    /// Whether an alias was passed: what it stands for was not seen.
+    /// Whether there was an alias: the nodes that it stands for were not seen.
     aliased: bool,
 }
 
-/// None: the text is not what the tree promised.
-type Step = Option<()>;
+/// None when the text does not match the tree.
+type Matched = Option<()>;
 
-impl Walk<'_> {
+impl PositionScanner<'_> {
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
@@ -86,8 +86,8 @@ impl Walk<'_> {
         }
     }
 
-    fn node(&mut self, node: &mut Node, flow: bool) -> Step {
-        if let Value::Scalar { text, kind: Kind::Null } = &mut node.value {
+    fn node(&mut self, node: &mut Node, flow: bool) -> Matched {
+        if let NodeValue::Scalar { text, kind: ScalarKind::Null } = &mut node.value {
             return self.null(text);
         }
         self.skip_properties();
@@ -98,21 +98,24 @@ impl Walk<'_> {
             self.aliased = true;
         } else {
             match &mut node.value {
-                Value::Scalar { text, kind: Kind::Text } => self.scalar(text, flow)?,
-                Value::Scalar { text, kind: Kind::Bool | Kind::Int | Kind::Float | Kind::Null } => {
+                NodeValue::Scalar { text, kind: ScalarKind::Text } => self.scalar(text, flow)?,
+                NodeValue::Scalar {
+                    text,
+                    kind: ScalarKind::Bool | ScalarKind::Int | ScalarKind::Float | ScalarKind::Null,
+                } => {
                     self.typed(text)?;
                 }
-                Value::List(nodes) => self.list(nodes)?,
-                Value::Map(entries) => self.map(entries, flow)?,
+                NodeValue::List(nodes) => self.list(nodes)?,
+                NodeValue::Map(entries) => self.map(entries, flow)?,
             }
         }
         node.line = Some(line);
         Some(())
     }
 
-    /// Null is nothing, or a word on the same line. Nothing may be followed by anything but an alias,
-    /// which could be this very null.
-    fn null(&mut self, text: &mut String) -> Step {
+    /// Null is empty, or a word on the same line. An empty one must not be followed by an alias, which
+    /// could be this very null.
+    fn null(&mut self, text: &mut String) -> Matched {
         while matches!(self.peek(), Some(b' ' | b'\t')) {
             self.at += 1;
         }
@@ -131,13 +134,13 @@ impl Walk<'_> {
         if self.peek() == Some(b'*') { None } else { Some(()) }
     }
 
-    /// A number or a boolean: one plain word, which must say what YAML understood.
-    fn typed(&mut self, text: &mut String) -> Step {
+    /// A number or a boolean: one plain word, which must have the value that YAML read.
+    fn typed(&mut self, text: &mut String) -> Matched {
         let start = self.at;
         self.skip_word();
         let word = std::str::from_utf8(&self.text[start..self.at]).ok()?;
         let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
-        // 0x1F, .inf: written in a way that only YAML knows.
+        // 0x1F, .inf: spellings that only YAML knows.
         let unsigned = word.trim_start_matches(['+', '-']);
         let special =
             ["0x", "0o", "0b", ".i", ".I", ".n", ".N"].iter().any(|s| unsigned.starts_with(s));
@@ -147,7 +150,7 @@ impl Walk<'_> {
         same.then(|| word.clone_into(text))
     }
 
-    fn list(&mut self, nodes: &mut [Node]) -> Step {
+    fn list(&mut self, nodes: &mut [Node]) -> Matched {
         if self.peek()? == b'[' {
             self.at += 1;
             for node in nodes {
@@ -164,7 +167,7 @@ impl Walk<'_> {
         Some(())
     }
 
-    fn map(&mut self, entries: &mut [Entry], flow: bool) -> Step {
+    fn map(&mut self, entries: &mut [MapEntry], flow: bool) -> Matched {
         if self.peek()? == b'{' {
             self.at += 1;
             for entry in entries {
@@ -176,7 +179,7 @@ impl Walk<'_> {
         entries.iter_mut().try_for_each(|entry| self.entry(entry, flow))
     }
 
-    fn entry(&mut self, entry: &mut Entry, flow: bool) -> Step {
+    fn entry(&mut self, entry: &mut MapEntry, flow: bool) -> Matched {
         self.skip_properties();
         if self.peek()? == b'?' && self.peek_after().is_some_and(|byte| byte.is_ascii_whitespace())
         {
@@ -194,7 +197,7 @@ impl Walk<'_> {
         self.node(&mut entry.node, flow)
     }
 
-    fn comma(&mut self) -> Step {
+    fn comma(&mut self) -> Matched {
         self.skip_space();
         if self.peek()? == b',' {
             self.at += 1;
@@ -203,11 +206,11 @@ impl Walk<'_> {
         Some(())
     }
 
-    fn expect(&mut self, byte: u8) -> Step {
+    fn expect(&mut self, byte: u8) -> Matched {
         (self.peek()? == byte).then(|| self.at += 1)
     }
 
-    fn scalar(&mut self, text: &str, flow: bool) -> Step {
+    fn scalar(&mut self, text: &str, flow: bool) -> Matched {
         match self.peek()? {
             quote @ (b'\'' | b'"') => self.quoted(text, quote),
             b'|' | b'>' if !flow => self.block(text),
@@ -215,7 +218,7 @@ impl Walk<'_> {
         }
     }
 
-    fn quoted(&mut self, text: &str, quote: u8) -> Step {
+    fn quoted(&mut self, text: &str, quote: u8) -> Matched {
         self.at += 1;
         let start = self.at;
         let mut simple = true;
@@ -240,8 +243,8 @@ impl Walk<'_> {
         same.then_some(())
     }
 
-    /// A plain scalar may go over several lines; its words are what it keeps.
-    fn plain(&mut self, text: &str) -> Step {
+    /// A plain scalar may span several lines; the tree has its words.
+    fn plain(&mut self, text: &str) -> Matched {
         let mut words = text.split_ascii_whitespace().peekable();
         words.peek()?;
         for word in words {
@@ -259,7 +262,7 @@ impl Walk<'_> {
     }
 
     /// A block scalar (`|` or `>`) ends before the first line that is indented less than its first.
-    fn block(&mut self, text: &str) -> Step {
+    fn block(&mut self, text: &str) -> Matched {
         let header = self.at;
         self.skip_line();
         let explicit = self.text[header..self.at].iter().any(u8::is_ascii_digit);
@@ -284,14 +287,14 @@ impl Walk<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Node, Value, parse};
+    use super::super::{Node, NodeValue, parse};
 
     /// Every path with its line, `?` where there is none.
     fn lines(text: &str) -> Vec<String> {
         fn walk(node: &Node, path: &str, out: &mut Vec<String>) {
             match &node.value {
-                Value::Scalar { .. } => {}
-                Value::List(nodes) => {
+                NodeValue::Scalar { .. } => {}
+                NodeValue::List(nodes) => {
                     for (index, node) in nodes.iter().enumerate() {
                         let path = format!("{path}[{index}]");
                         out.push(format!(
@@ -301,7 +304,7 @@ mod tests {
                         walk(node, &path, out);
                     }
                 }
-                Value::Map(entries) => {
+                NodeValue::Map(entries) => {
                     for entry in entries {
                         let path = format!("{path}.{}", entry.key);
                         out.push(format!(

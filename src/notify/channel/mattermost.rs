@@ -1,7 +1,7 @@
 //! Mattermost: an incoming webhook, or a bot's posts when there is a token for one
 //! (<https://developers.mattermost.com/integrate/webhooks/incoming/>).
 
-use crate::address::{BaseUrl, Encoded};
+use crate::address::{BaseUrl, PercentEncoded};
 use crate::config_file::Section;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -83,7 +83,7 @@ impl Mattermost {
     }
 
     fn post_to_hook(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
-        let url = format!("{}/hooks/{}", self.base_url, Encoded(self.token.reveal()));
+        let url = format!("{}/hooks/{}", self.base_url, PercentEncoded(self.token.reveal()));
         let answer = self.post(url, None, &self.hook_body(letter), limit)?;
         match answer.status {
             200 if answer.body == "ok" && answer.complete => {
@@ -174,7 +174,7 @@ impl Mattermost {
         let encoded = self
             .secrets()
             .into_iter()
-            .map(|secret| Secret::new(Encoded(secret.reveal()).to_string()));
+            .map(|secret| Secret::new(PercentEncoded(secret.reveal()).to_string()));
         scrub(&scrub(text, self.secrets()), &encoded.collect::<Vec<_>>())
     }
 

@@ -1,7 +1,7 @@
 //! Pushover: `POST /1/messages.json` (<https://pushover.net/api>), and the receipts of emergencies
 //! (<https://pushover.net/api/receipts>).
 
-use crate::address::{BaseUrl, Encoded};
+use crate::address::{BaseUrl, PercentEncoded};
 use crate::config_file::Section;
 use std::time::{Duration, Instant};
 
@@ -118,7 +118,7 @@ impl Pushover {
     /// # Errors
     /// As [`Pushover::poll`].
     pub fn poll_within(&self, receipt: &str, limit: Duration) -> Result<ReceiptState, Failure> {
-        let (receipt, token) = (Encoded(receipt), Encoded(self.token.reveal()));
+        let (receipt, token) = (PercentEncoded(receipt), PercentEncoded(self.token.reveal()));
         let url = format!("{}/1/receipts/{receipt}.json?token={token}", self.api_url);
         let answer = self.call(url, None, limit).map_err(|failure| self.scrubbed(failure))?;
         match answer.status {

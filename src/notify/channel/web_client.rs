@@ -8,7 +8,7 @@ use rustls::CertificateError;
 use ureq::http::{HeaderMap, Uri};
 
 use super::Failure;
-use crate::address::Encoded;
+use crate::address::PercentEncoded;
 use crate::clock::Wall;
 use crate::notify::text::{Flavour, Unit, clean, cut};
 use crate::secret::{Secret, scrub};
@@ -222,7 +222,7 @@ fn certificate_trouble(error: &ureq::Error, place: &str) -> Option<String> {
 
 /// `application/x-www-form-urlencoded` (WHATWG URL, 5.2).
 pub fn form(fields: &[(&str, String)]) -> String {
-    let fields = fields.iter().map(|(name, value)| format!("{name}={}", Encoded(value)));
+    let fields = fields.iter().map(|(name, value)| format!("{name}={}", PercentEncoded(value)));
     fields.collect::<Vec<_>>().join("&")
 }
 

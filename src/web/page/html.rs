@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use crate::address::Encoded;
+use crate::address::PercentEncoded;
 
 /// A piece of a page. Markup gets into it as a literal only; whatever else is put in is escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Html {
 
     /// A link to a page of this site whose last segment is somebody's word (RFC 3986, section 2.1).
     pub fn link(&mut self, path: &'static str, segment: &str) -> &mut Html {
-        self.attribute("href", format_args!("{path}{}", Encoded(segment)))
+        self.attribute("href", format_args!("{path}{}", PercentEncoded(segment)))
     }
 
     /// Another piece, after this one.

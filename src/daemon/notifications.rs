@@ -1,8 +1,7 @@
-//! What people and scripts ask the daemon about messages, and what they have it send at once.
+//! Messages that are sent at once on request, the log of deliveries, and the state of the channels.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,76 +12,62 @@ use crate::notify::courier::{Courier, Order, Standing};
 use crate::notify::direct::{Notice, Notifier, Report};
 use crate::notify::history::{self, Question};
 use crate::notify::outbox::{DeliveryId, LineView};
+use crate::thread::Semaphore;
 use crate::view::{ChannelState, ChannelView, FailureView, NotificationView};
 use crate::web::notice::{self, Whom};
 use crate::web::wanted::Wanted;
 use crate::web::{NotSent, Sending, SentNow};
 
-/// Messages that are being sent at a time, each by a thread of its own.
-const AT_ONCE: usize = 4;
-/// How long the answer waits for channels that do not end. The gate gives up after 30 s.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// How many messages are sent at once, each by a thread of its own.
+const MAX_CONCURRENT: usize = 4;
+/// How long an answer waits for its channels. The HTTP server gives up after 30 s.
+const TIMEOUT: Duration = Duration::from_secs(25);
 
-/// So many wrong names are told.
-const SHOWN: usize = 10;
+/// How many unknown names an error lists.
+const MAX_LISTED: usize = 10;
 
-/// Counts the messages that are being sent.
-#[derive(Clone, Debug, Default)]
-pub struct Seats(Arc<AtomicUsize>);
-
-struct Seat(Seats);
-
-impl Seats {
-    fn take(&self) -> Option<Seat> {
-        let seat = Seat(self.clone());
-        // One that is too many is given back by its drop.
-        (self.0.fetch_add(1, Ordering::SeqCst) < AT_ONCE).then_some(seat)
-    }
+/// Limits how many messages are sent at once.
+pub fn semaphore() -> Semaphore {
+    Semaphore::new(MAX_CONCURRENT)
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Prepares a message that is to be sent at once. It does not enter the outbox: who asked is told
-/// what failed. What became of it is in the history.
-pub fn prepare(
+/// Prepares a message that is to be sent at once. It does not enter the outbox: the answer says which
+/// channels failed, and nothing is tried again. The results are in the log of deliveries.
+pub fn prepare_send(
     notifier: Arc<Notifier>,
     courier: Courier,
-    seats: &Seats,
-    asked: notice::Notice,
+    semaphore: &Semaphore,
+    request: notice::Notice,
 ) -> Result<Sending, NotSent> {
-    let (channels, host) = whom(&notifier, asked.whom).map_err(NotSent::Nobody)?;
-    let mut notice = Notice { host, ..Notice::new(asked.message) };
-    notice.level = asked.level.unwrap_or(notice.level);
-    let busy = || NotSent::Busy(format!("{AT_ONCE} messages are being sent already"));
-    let seat = seats.take().ok_or_else(busy)?;
+    let (channels, host) = recipients(&notifier, request.whom).map_err(NotSent::Nobody)?;
+    let mut notice = Notice { host, ..Notice::new(request.message) };
+    notice.level = request.level.unwrap_or(notice.level);
+    let busy = || NotSent::Busy(format!("{MAX_CONCURRENT} messages are being sent already"));
+    let permit = semaphore.try_acquire().ok_or_else(busy)?;
     Ok(Box::new(move || {
         let (tx, rx) = unbounded();
         let names = channels.clone();
         let send = move || {
-            let _seat = seat;
+            let _permit = permit;
             send(&notifier, &courier, &names, &notice, &tx);
         };
         thread::Builder::new().name("notify".into()).spawn(send).map_err(|why| {
             NotSent::Busy(format!("no thread could be started to send the message: {why}"))
         })?;
-        Ok(collect(channels, &rx, Instant::now() + PATIENCE))
+        Ok(collect_results(channels, &rx, Instant::now() + TIMEOUT))
     }))
 }
 
-/// The channels to send to, and the host that it is about.
-fn whom(notifier: &Notifier, whom: Whom) -> Result<(Vec<String>, Option<String>), String> {
+/// The channels to send to, and the host that the message is about.
+fn recipients(notifier: &Notifier, whom: Whom) -> Result<(Vec<String>, Option<String>), String> {
     let channels = match whom {
         Whom::Channels(channels) => {
-            let strange = |name: &&String| !notifier.channels().contains_key(*name);
-            let strangers: Vec<_> = channels.iter().filter(strange).collect();
-            if !strangers.is_empty() {
-                let shown = strangers.iter().take(SHOWN).map(|name| format!("\"{name}\""));
+            let is_unknown = |name: &&String| !notifier.channels().contains_key(*name);
+            let unknown: Vec<_> = channels.iter().filter(is_unknown).collect();
+            if !unknown.is_empty() {
+                let shown = unknown.iter().take(MAX_LISTED).map(|name| format!("\"{name}\""));
                 let shown = shown.collect::<Vec<_>>().join(", ");
-                let more = if strangers.len() > SHOWN { " and more" } else { "" };
+                let more = if unknown.len() > MAX_LISTED { " and more" } else { "" };
                 return Err(format!("channels: there is no {shown}{more}"));
             }
             return Ok((channels, None));
@@ -102,29 +87,30 @@ fn send(
     courier: &Courier,
     channels: &[String],
     notice: &Notice,
-    ended: &Sender<(String, Report)>,
+    results: &Sender<(String, Report)>,
 ) {
     notifier.send(channels, notice, |message, name, report| {
-        // Each as it ends: a channel that hangs must not keep the others out of the history.
+        // Each as it ends: a channel that hangs must not keep the others out of the log.
         courier.order(Order::Note(history::noted(message, name, report, Now::read().wall)));
-        // Who no longer waits finds it there.
-        let _ = ended.send((name.to_owned(), report.clone()));
+        // Fails when the request no longer waits.
+        let _ = results.send((name.to_owned(), report.clone()));
     });
 }
 
-fn collect(
+/// The results that come in until `deadline`; a channel without one has failed so far.
+fn collect_results(
     channels: Vec<String>,
-    ended: &Receiver<(String, Report)>,
-    patience: Instant,
+    results: &Receiver<(String, Report)>,
+    deadline: Instant,
 ) -> SentNow {
     let mut sent = SentNow::default();
-    while let Ok((name, report)) = ended.recv_deadline(patience) {
+    while let Ok((name, report)) = results.recv_deadline(deadline) {
         sent.why.extend(report.why().map(|why| (name.clone(), why)));
         sent.results.insert(name, report.sent());
     }
     for name in channels {
         if !sent.results.contains_key(&name) {
-            let why = format!("it has not ended after {} s and goes on", PATIENCE.as_secs());
+            let why = format!("it has not ended after {} s and goes on", TIMEOUT.as_secs());
             sent.why.insert(name.clone(), why);
             sent.results.insert(name, false);
         }
@@ -132,7 +118,7 @@ fn collect(
     sent
 }
 
-/// A page of the history, and where to go on.
+/// A page of the log of deliveries, and where the next one begins.
 pub fn notifications(
     courier: &Courier,
     wanted: &Wanted,
@@ -148,7 +134,7 @@ pub fn notifications(
     Ok((page.notifications, page.next.map(|id| id.0)))
 }
 
-/// How every channel stands.
+/// The state of every channel.
 pub fn channels(notifier: &Notifier, standing: &Standing) -> Vec<ChannelView> {
     let lines: BTreeMap<&str, &LineView> =
         standing.lines.iter().map(|line| (line.channel.as_str(), line)).collect();
@@ -207,8 +193,8 @@ mod tests {
             Outcome { recipient: None, why: None, reason: None, attempts: 1, took: Duration::ZERO };
         let report = Report { outcomes: vec![outcome], took: Duration::ZERO };
         tx.send(("quick".to_owned(), report)).unwrap();
-        let patience = Instant::now() + Duration::from_millis(20);
-        let sent = collect(vec!["quick".into(), "hangs".into()], &rx, patience);
+        let deadline = Instant::now() + Duration::from_millis(20);
+        let sent = collect_results(vec!["quick".into(), "hangs".into()], &rx, deadline);
         assert_eq!(sent.results, [("hangs".into(), false), ("quick".into(), true)].into());
         assert_eq!(sent.why["hangs"], "it has not ended after 25 s and goes on");
     }
@@ -216,24 +202,27 @@ mod tests {
     #[test]
     fn nobody_is_told_when_one_name_is_wrong() {
         let channels = Whom::Channels(vec!["log".into(), "lgo".into(), "x".into()]);
-        assert_eq!(whom(&notifier(), channels), Err("channels: there is no \"lgo\", \"x\"".into()));
-        let mute = whom(&notifier(), Whom::Host("mute".into()));
+        assert_eq!(
+            recipients(&notifier(), channels),
+            Err("channels: there is no \"lgo\", \"x\"".into())
+        );
+        let mute = recipients(&notifier(), Whom::Host("mute".into()));
         assert_eq!(mute, Err("host: there is no channel for \"mute\"".into()));
-        let stranger = whom(&notifier(), Whom::Host("new".into()));
+        let stranger = recipients(&notifier(), Whom::Host("new".into()));
         assert_eq!(stranger, Ok((vec!["log".into()], Some("new".into()))));
     }
 
     #[test]
     fn only_so_many_messages_are_sent_at_a_time() {
         let (courier, _desk) = Courier::new();
-        let seats = Seats::default();
+        let semaphore = semaphore();
         let next = || {
-            let asked = to(Whom::Host("web1".into()));
-            prepare(notifier(), courier.clone(), &seats, asked)
+            let request = to(Whom::Host("web1".into()));
+            prepare_send(notifier(), courier.clone(), &semaphore, request)
         };
-        let mut prepared: Vec<_> = (0..AT_ONCE).map(|_| next().ok().unwrap()).collect();
+        let mut prepared: Vec<_> = (0..MAX_CONCURRENT).map(|_| next().ok().unwrap()).collect();
         assert!(matches!(next(), Err(NotSent::Busy(_))));
-        // Whether it was made or forgotten, its seat is free again.
+        // Whether it was sent or dropped, its permit is free again.
         let sent = prepared.pop().unwrap()().unwrap();
         assert_eq!(sent.results, [("log".into(), true)].into());
         drop(prepared);

@@ -1,12 +1,10 @@
-//! The history: fed from the fleet, kept in the store through the courier, and shown.
+//! Connects the history to its sources, the monitor and the store, and answers questions about it.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
-
-use super::{Failure, house::Rooms, spawn};
+use super::threads::Threads;
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::watch::Watch;
@@ -16,57 +14,40 @@ use crate::history::settings::Settings;
 use crate::history::{Row, Sources};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::outbox::{self, Outbox};
-use crate::store::Change;
-use crate::store::{Snapshot, Store, Table, Write};
+use crate::store::{Change, Snapshot, Store, Table, Write};
 use crate::thread::Stop;
 use crate::view::{AlertView, EventView, PlanView, SeriesView, UptimeSample};
 use crate::web::wanted::{EventsWanted, SeriesWanted};
 
-/// How long the courier may let us wait.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// So many hosts are looked at before the lock on them is let go of.
-const HOSTS_AT_ONCE: usize = 1000;
-/// So many alerts are shown, the worst first.
-const MOST_ALERTS: usize = 1000;
+/// How long an answer of the courier is waited for.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many hosts are inspected each time that the monitor's lock is held.
+const HOSTS_PER_LOCK: usize = 1000;
+/// How many alerts are shown, the worst first.
+const MAX_ALERTS: usize = 1000;
 
-/// The rooms that the history is made of.
-struct Around {
+/// What the history is recorded from, and where to.
+struct HistorySources {
     watch: Arc<Watch>,
     courier: Courier,
 }
 
-/// The history of what these rooms tell.
+/// A history that is recorded from the monitor into the store of the courier.
 pub fn open(watch: &Arc<Watch>, courier: &Courier, settings: Settings) -> Chronicle {
-    let around = Around { watch: Arc::clone(watch), courier: courier.clone() };
-    Chronicle::new(Arc::new(around), settings)
+    let sources = HistorySources { watch: Arc::clone(watch), courier: courier.clone() };
+    Chronicle::new(Arc::new(sources), settings)
 }
 
-/// Lets it work until the stop.
+/// Starts the thread that records the history until the stop.
 ///
 /// # Errors
-/// When no thread can be started.
-pub fn start(chronicle: &Arc<Chronicle>, stop: &Stop) -> Result<(), Failure> {
+/// When it cannot be started.
+pub fn start(chronicle: &Arc<Chronicle>, threads: &Threads, stop: &Stop) -> Result<(), String> {
     let (chronicle, stop) = (Arc::clone(chronicle), stop.clone());
-    spawn("history", move || chronicle.run(&stop))
+    threads.spawn("history", move || chronicle.run(&stop))
 }
 
-/// What `look` sees of the store and the outbox, as soon as the courier has time.
-fn ask<T: Send + 'static>(
-    courier: &Courier,
-    look: impl FnOnce(&Store, &Outbox) -> T + Send + 'static,
-) -> Result<T, String> {
-    let (tx, rx) = bounded(1);
-    courier.order(Order::Look(Box::new(move |store, outbox| {
-        // Who no longer waits for the answer does not get it.
-        let _ = tx.send(look(store, outbox));
-    })));
-    rx.recv_deadline(Instant::now() + PATIENCE).map_err(|why| match why {
-        RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow".into(),
-        RecvTimeoutError::Disconnected => "hbd is stopping".into(),
-    })
-}
-
-impl Sources for Around {
+impl Sources for HistorySources {
     fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.watch.accounts(from, count, until)
     }
@@ -80,13 +61,14 @@ impl Sources for Around {
     }
 
     fn snapshot(&self) -> Result<Snapshot, String> {
-        let snapshot = ask(&self.courier, |store, _| store.snapshot())?;
+        let snapshot = self.courier.inspect(TIMEOUT, |store, _| store.snapshot())?;
         snapshot.ok_or_else(|| "the state cannot be written to disk".into())
     }
 
     fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String> {
         let before = before.map(str::to_owned);
-        ask(&self.courier, move |store, _| store.newest(table, before.as_deref(), count))
+        let newest = move |store: &Store, _: &Outbox| store.newest(table, before.as_deref(), count);
+        self.courier.inspect(TIMEOUT, newest)
     }
 
     fn write(&self, writes: Vec<Write>) {
@@ -96,20 +78,21 @@ impl Sources for Around {
 
 /// The metrics of a host over time; none when there is no such host.
 pub fn series(
-    rooms: &Rooms,
+    watch: &Watch,
+    chronicle: &Chronicle,
     host: &str,
     wanted: &SeriesWanted,
 ) -> Result<Option<Vec<SeriesView>>, String> {
-    if rooms.watch.view(host).is_none() {
+    if watch.view(host).is_none() {
         return Ok(None);
     }
     let now = Now::read().wall;
-    rooms.chronicle.series(host, &wanted.metrics, wanted.range, now).map(Some)
+    chronicle.series(host, &wanted.metrics, wanted.range, now).map(Some)
 }
 
-/// What happened, and where to go on.
+/// A page of the events, and where the next one begins.
 pub fn events(
-    rooms: &Rooms,
+    chronicle: &Chronicle,
     wanted: &EventsWanted,
 ) -> Result<(Vec<EventView>, Option<u64>), String> {
     let question = Question {
@@ -121,45 +104,45 @@ pub fn events(
         since: wanted.since,
         until: wanted.until,
     };
-    let (events, next) = rooms.chronicle.events(&question)?;
+    let (events, next) = chronicle.events(&question)?;
     Ok((events, next.map(|id| id.0)))
 }
 
-/// How the backup plans fared, by id.
-pub fn plans(rooms: &Rooms) -> Result<Vec<PlanView>, String> {
-    let plans = ask(&rooms.courier, |store, _| store.read::<PlanView>(Table::Plans))?;
+/// The last report about each backup plan, by id.
+pub fn plans(courier: &Courier) -> Result<Vec<PlanView>, String> {
+    let plans = courier.inspect(TIMEOUT, |store, _| store.read::<PlanView>(Table::Plans))?;
     Ok(plans.into_iter().map(|(_, plan)| plan).collect())
 }
 
-/// What is wrong at present, the worst first: what the hosts show, and what was told of all else.
-pub fn alerts(rooms: &Rooms) -> Result<Vec<AlertView>, String> {
+/// What is wrong at present, the worst first: of hosts by their state, of everything else by the
+/// incidents that messages were sent about.
+pub fn alerts(watch: &Watch, courier: &Courier) -> Result<Vec<AlertView>, String> {
     let mut wrong = Vec::new();
-    for from in (0..rooms.watch.count()).step_by(HOSTS_AT_ONCE) {
-        wrong.extend(rooms.watch.wrong(from, HOSTS_AT_ONCE));
-        // A whole site may be gone: what will not be shown is not kept.
+    for from in (0..watch.count()).step_by(HOSTS_PER_LOCK) {
+        wrong.extend(watch.wrong(from, HOSTS_PER_LOCK));
+        // Memory stays bounded when a whole site is down.
         wrong.sort_by_key(|wrong| Reverse((wrong.level, wrong.since)));
-        wrong.truncate(MOST_ALERTS);
+        wrong.truncate(MAX_ALERTS);
     }
-    let mut alerts = ask(&rooms.courier, move |_, outbox| {
+    let mut alerts = courier.inspect(TIMEOUT, move |_, outbox| {
         let of_hosts = wrong.into_iter().map(|wrong| {
             let told = outbox.alert(&wrong.trouble);
-            let view = view(&wrong.trouble, wrong.text, told.as_ref());
+            let view = alert_view(&wrong.trouble, wrong.text, told.as_ref());
             AlertView { level: wrong.level, since: Some(wrong.since), ..view }
         });
-        let others = outbox
-            .alerts_of_no_host()
-            .into_iter()
-            .filter_map(|told| Some(view(&told.trouble, of_no_host(&told.trouble)?, Some(&told))));
+        let others = outbox.alerts_of_no_host().into_iter().filter_map(|told| {
+            Some(alert_view(&told.trouble, describe_incident(&told.trouble)?, Some(&told)))
+        });
         of_hosts.chain(others).collect::<Vec<AlertView>>()
     })?;
     alerts.sort_by_key(|alert| Reverse((alert.level, alert.since)));
-    alerts.truncate(MOST_ALERTS);
+    alerts.truncate(MAX_ALERTS);
     Ok(alerts)
 }
 
-/// The words for a trouble that the hosts do not show.
-fn of_no_host(trouble: &Incident) -> Option<String> {
-    match trouble {
+/// What is wrong, for an incident that is not part of a host's state.
+fn describe_incident(incident: &Incident) -> Option<String> {
+    match incident {
         Incident::Connection { .. } | Incident::NeverSeen { .. } | Incident::Metric { .. } => None,
         Incident::Backup { .. } => Some("the backup did not succeed".into()),
         Incident::Alertmanager => Some("the Alertmanager that is asked does not answer".into()),
@@ -169,8 +152,8 @@ fn of_no_host(trouble: &Incident) -> Option<String> {
     }
 }
 
-fn view(trouble: &Incident, text: String, told: Option<&outbox::AlertView>) -> AlertView {
-    let (subject, host) = match trouble {
+fn alert_view(incident: &Incident, text: String, told: Option<&outbox::AlertView>) -> AlertView {
+    let (subject, host) = match incident {
         Incident::Connection { host, .. }
         | Incident::NeverSeen { host }
         | Incident::Dyndns { host }

@@ -1,16 +1,17 @@
-//! What the daemon shows and answers over HTTP.
+//! The daemon as the HTTP server sees it: every question and request, passed on to the feature that
+//! answers it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::chronicle;
+use super::history;
+use super::notifications;
 use super::reload::Reloads;
-use super::signs::Signs;
-use super::telling::{self, Seats};
+use super::wiring::{Current, HeartbeatAlerts};
 use crate::backup::pipeline::{Accepted, Pipelines};
 use crate::backup::verdict::Outcome;
 use crate::clock::{Now, Wall};
@@ -21,6 +22,7 @@ use crate::history::chronicle::Chronicle;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
+use crate::thread::Semaphore;
 use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView,
@@ -31,50 +33,31 @@ use crate::web::wanted::{EventsWanted, SeriesWanted, Wanted};
 use crate::web::{Answer, House, NotSent, Reloaded, Sending, Taken};
 
 /// How long a request waits for the disk.
-const DISK: Duration = Duration::from_secs(5);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The rooms that the web looks into.
-pub struct Rooms {
+/// The features of the daemon, shared by its threads.
+pub struct Services {
+    /// Hosts, connections, metrics.
     pub watch: Arc<Watch>,
+    /// Deliveries, and the store.
     pub courier: Courier,
-    /// What was.
+    /// The recorded history.
     pub chronicle: Arc<Chronicle>,
-    /// The channels, for what is sent at once.
-    pub notifier: Mutex<Arc<Notifier>>,
-    /// What is being sent at once.
-    pub sending: Seats,
-    /// Backup alerts on their way.
+    /// The channels, for messages that are sent at once.
+    pub notifier: Current<Notifier>,
+    /// Limits how many messages are sent at once.
+    pub sending: Semaphore,
+    /// Backup alerts until they are reported.
     pub pipelines: Arc<Pipelines>,
-    /// The names in the DNS.
+    /// Names in the DNS.
     pub keeper: Arc<Keeper>,
-    /// The alerts that are signs of life.
-    pub signs: Mutex<Arc<Signs>>,
-    /// Who waits for the configuration to be read again, and how that went last.
+    /// The alerts that count as heartbeats.
+    pub heartbeat_alerts: Arc<Current<HeartbeatAlerts>>,
+    /// Requests for a reload, and the result of the last one.
     pub reloads: Reloads,
 }
 
-impl Rooms {
-    fn notifier(&self) -> Arc<Notifier> {
-        Arc::clone(&self.notifier.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The alerts that are signs of life.
-    pub fn signs(&self) -> Arc<Signs> {
-        Arc::clone(&self.signs.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Takes over those of a new configuration.
-    pub fn replace_signs(&self, new: Signs) {
-        *self.signs.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-    }
-
-    /// Takes over the channels of a new configuration.
-    pub fn replace_notifier(&self, new: Notifier) {
-        *self.notifier.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-    }
-}
-
-impl House for Rooms {
+impl House for Services {
     fn ready(&self) -> Result<(), String> {
         if self.courier.standing().store_refuses {
             return Err("the state cannot be written to disk".into());
@@ -93,25 +76,25 @@ impl House for Rooms {
     fn hear(&self, body: &[u8], peer: IpAddr) -> Taken {
         let (tx, rx) = bounded(1);
         let then = move |_ack, stored| {
-            // Who no longer waits for the answer does not get it.
+            // Fails when the request no longer waits.
             let _ = tx.send(stored);
         };
         match self.watch.hear_over_http(body, peer.to_canonical(), Now::read(), then) {
-            Ok(()) => once_stored(rx),
-            Err(why) => Taken::Now(refusal(why)),
+            Ok(()) => answer_when_stored(rx),
+            Err(why) => Taken::Now(rejection_answer(why)),
         }
     }
 
     fn alert(&self, body: &[u8]) -> Taken {
         let (tx, rx) = bounded(1);
         let then = move |stored| {
-            // Who no longer waits for the answer does not get it.
+            // Fails when the request no longer waits.
             let _ = tx.send(stored);
         };
-        self.signs().of_webhook(body, &self.watch);
+        self.heartbeat_alerts.get().ingest_webhook(body, &self.watch);
         match self.pipelines.hear(body, then) {
             Ok(Accepted::Nothing) => Taken::Now(Answer::Stored),
-            Ok(Accepted::Coming) => once_stored(rx),
+            Ok(Accepted::Coming) => answer_when_stored(rx),
             Ok(Accepted::Full) => {
                 Taken::Now(Answer::Unavailable("too many alerts wait already".into()))
             }
@@ -124,14 +107,14 @@ impl House for Rooms {
     }
 
     fn channels(&self) -> Vec<ChannelView> {
-        telling::channels(&self.notifier(), &self.courier.standing())
+        notifications::channels(&self.notifier.get(), &self.courier.standing())
     }
 
     fn notifications(
         &self,
         wanted: &Wanted,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
-        telling::notifications(&self.courier, wanted)
+        notifications::notifications(&self.courier, wanted)
     }
 
     fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
@@ -139,27 +122,32 @@ impl House for Rooms {
     }
 
     fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
-        chronicle::series(self, host, wanted)
+        history::series(&self.watch, &self.chronicle, host, wanted)
     }
 
     fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
-        chronicle::events(self, wanted)
+        history::events(&self.chronicle, wanted)
     }
 
     fn alerts(&self) -> Result<Vec<AlertView>, String> {
-        chronicle::alerts(self)
+        history::alerts(&self.watch, &self.courier)
     }
 
     fn plans(&self) -> Result<Vec<PlanView>, String> {
-        chronicle::plans(self)
+        history::plans(&self.courier)
     }
 
     fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
-        telling::prepare(self.notifier(), self.courier.clone(), &self.sending, notice)
+        notifications::prepare_send(
+            self.notifier.get(),
+            self.courier.clone(),
+            &self.sending,
+            notice,
+        )
     }
 
     fn reload(&self) -> Reloaded {
-        self.reloads.ask()
+        self.reloads.request()
     }
 
     fn figures(&self) -> Figures {
@@ -171,7 +159,7 @@ impl House for Rooms {
                 .rejected()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
-            channels: standing.lines.iter().map(|line| channel(line, &standing)).collect(),
+            channels: standing.lines.iter().map(|line| channel_figures(line, &standing)).collect(),
             alerts_received: self.pipelines.received(),
             pipelines: self.pipelines.count() as u64,
             backup_outcomes: outcomes(&self.pipelines),
@@ -182,13 +170,13 @@ impl House for Rooms {
     }
 }
 
-/// The answer, as soon as the disk has told.
-fn once_stored(stored: Receiver<bool>) -> Taken {
+/// The answer, as soon as the change is stored or cannot be.
+fn answer_when_stored(stored: Receiver<bool>) -> Taken {
     if stored.try_recv() == Ok(true) {
         return Taken::Now(Answer::Stored);
     }
-    let until = Instant::now() + DISK;
-    Taken::Later(Box::new(move || match stored.recv_deadline(until) {
+    let deadline = Instant::now() + COMMIT_TIMEOUT;
+    Taken::Later(Box::new(move || match stored.recv_deadline(deadline) {
         Ok(true) => Answer::Stored,
         Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
         Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),
@@ -206,7 +194,7 @@ fn outcomes(pipelines: &Pipelines) -> Outcomes {
     }
 }
 
-fn channel(line: &LineView, standing: &Standing) -> ChannelFigures {
+fn channel_figures(line: &LineView, standing: &Standing) -> ChannelFigures {
     let name = &line.channel;
     let counted = standing.failed.get(name);
     let failed = |reason: &'static str| {
@@ -223,18 +211,18 @@ fn channel(line: &LineView, standing: &Standing) -> ChannelFigures {
     }
 }
 
-fn refusal(why: Rejection) -> Answer {
-    let words = why.to_string();
+fn rejection_answer(why: Rejection) -> Answer {
+    let text = why.to_string();
     match why {
         Rejection::TooLong
         | Rejection::NotUtf8
         | Rejection::NotJson
         | Rejection::BadField(_)
         | Rejection::TooManyConnections
-        | Rejection::TooManyMetrics => Answer::Malformed(words),
-        Rejection::Unsigned => Answer::Unsigned(words),
-        Rejection::BadSignature | Rejection::Stale | Rejection::Replay => Answer::Forbidden(words),
-        Rejection::UnknownHost | Rejection::TooManyHosts => Answer::UnknownHost(words),
-        Rejection::Busy => Answer::Unavailable(words),
+        | Rejection::TooManyMetrics => Answer::Malformed(text),
+        Rejection::Unsigned => Answer::Unsigned(text),
+        Rejection::BadSignature | Rejection::Stale | Rejection::Replay => Answer::Forbidden(text),
+        Rejection::UnknownHost | Rejection::TooManyHosts => Answer::UnknownHost(text),
+        Rejection::Busy => Answer::Unavailable(text),
     }
 }

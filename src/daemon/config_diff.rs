@@ -1,46 +1,47 @@
-//! What a new configuration changes, in words for whoever had it read. Pure.
+//! The differences between two configurations, as sentences for the log and for the answer to a reload.
+//! Pure.
 
 use std::collections::BTreeMap;
 
 use crate::config::Config;
 
-/// So many names are told.
-const SHOWN: usize = 10;
+/// How many names a sentence lists.
+const MAX_LISTED: usize = 10;
 
-/// A sentence for each thing that is different. Secrets are said to be others, never shown.
+/// A sentence for each difference. Of secrets only that they changed.
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let mut said = Vec::new();
-    entries("notification_channels", &old.channels, &new.channels, &mut said);
-    entries("hosts", &old.hosts, &new.hosts, &mut said);
-    entries("threshold_configs", &old.threshold_sets, &new.threshold_sets, &mut said);
+    let mut sentences = Vec::new();
+    entries("notification_channels", &old.channels, &new.channels, &mut sentences);
+    entries("hosts", &old.hosts, &new.hosts, &mut sentences);
+    entries("threshold_configs", &old.threshold_sets, &new.threshold_sets, &mut sentences);
     let (was, is) = (&old.heartbeat, &new.heartbeat);
-    moved("heartbeat", (&was.host, was.port), (&is.host, is.port), &mut said);
+    address("heartbeat", (&was.host, was.port), (&is.host, is.port), &mut sentences);
     let (was, is) = (&old.receiver, &new.receiver);
-    moved("receiver", (&was.host, was.port), (&is.host, is.port), &mut said);
+    address("receiver", (&was.host, was.port), (&is.host, is.port), &mut sentences);
     match (&was.token, &is.token) {
-        (None, Some(_)) => said.push("receiver.token: is asked for".into()),
-        (Some(_), None) => said.push("receiver.token: is no longer asked for".into()),
-        (was, is) if was != is => said.push("receiver.token: another one".into()),
+        (None, Some(_)) => sentences.push("receiver.token: is asked for".into()),
+        (Some(_), None) => sentences.push("receiver.token: is no longer asked for".into()),
+        (was, is) if was != is => sentences.push("receiver.token: another one".into()),
         _ => {}
     }
     match (&was.tls, &is.tls) {
-        (Some(_), None) => said.push("receiver.tls: plain HTTP".into()),
+        (Some(_), None) => sentences.push("receiver.tls: plain HTTP".into()),
         (was, Some(is)) if was.as_ref().is_none_or(|was| was.identity != is.identity) => {
             let until = is.identity.not_after();
-            said.push(format!("receiver.tls: another certificate, valid until {until}"));
+            sentences.push(format!("receiver.tls: another certificate, valid until {until}"));
         }
         _ => {}
     }
-    for (name, differs) in others(old, new) {
+    for (name, differs) in whole_sections(old, new) {
         if differs {
-            said.push(format!("{name}: changed"));
+            sentences.push(format!("{name}: changed"));
         }
     }
-    said
+    sentences
 }
 
-/// Sections that are told as a whole.
-fn others(old: &Config, new: &Config) -> [(&'static str, bool); 10] {
+/// Sections whose changes are not described in detail, and whether they changed.
+fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 10] {
     let heartbeat = |config: &Config| {
         let mut settings = config.heartbeat.clone();
         (settings.host, settings.port) = (String::new(), 0);
@@ -66,9 +67,9 @@ fn others(old: &Config, new: &Config) -> [(&'static str, bool); 10] {
     ]
 }
 
-fn moved(section: &str, was: (&str, u16), is: (&str, u16), said: &mut Vec<String>) {
+fn address(section: &str, was: (&str, u16), is: (&str, u16), sentences: &mut Vec<String>) {
     if was != is {
-        said.push(format!("{section}: moved from {}:{} to {}:{}", was.0, was.1, is.0, is.1));
+        sentences.push(format!("{section}: moved from {}:{} to {}:{}", was.0, was.1, is.0, is.1));
     }
 }
 
@@ -76,7 +77,7 @@ fn entries<T: PartialEq>(
     section: &str,
     old: &BTreeMap<String, T>,
     new: &BTreeMap<String, T>,
-    said: &mut Vec<String>,
+    sentences: &mut Vec<String>,
 ) {
     let missing = |from: &BTreeMap<String, T>, of: &BTreeMap<String, T>| -> Vec<String> {
         of.keys().filter(|name| !from.contains_key(*name)).cloned().collect()
@@ -89,12 +90,12 @@ fn entries<T: PartialEq>(
         if names.is_empty() {
             continue;
         }
-        let shown = names[..names.len().min(SHOWN)].join(", ");
-        let more = match names.len().saturating_sub(SHOWN) {
+        let shown = names[..names.len().min(MAX_LISTED)].join(", ");
+        let more = match names.len().saturating_sub(MAX_LISTED) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        said.push(format!("{section}: {what}: {shown}{more}"));
+        sentences.push(format!("{section}: {what}: {shown}{more}"));
     }
 }
 
@@ -139,9 +140,9 @@ mod tests {
     #[test]
     fn many_names_are_counted() {
         let hosts = (10..30).map(|n| format!("h{n}: {{}}")).collect::<Vec<_>>().join(", ");
-        let said = changes(&config("hosts: {}"), &config(&format!("hosts: {{{hosts}}}")));
+        let sentences = changes(&config("hosts: {}"), &config(&format!("hosts: {{{hosts}}}")));
         assert_eq!(
-            said,
+            sentences,
             ["hosts: new: h10, h11, h12, h13, h14, h15, h16, h17, h18, h19 and 10 more"]
         );
     }

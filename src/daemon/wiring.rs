@@ -1,0 +1,209 @@
+//! From a configuration to what each feature is configured with; and the alerts that count as
+//! heartbeats.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::local_agent;
+use crate::backup::alert::{self, Alert};
+use crate::backup::pipeline;
+use crate::config::Config;
+use crate::heartbeat::fleet::{Promise, Rules};
+use crate::heartbeat::watch::Watch;
+use crate::notify::courier::Equipment;
+use crate::notify::route::{self, Routes};
+use crate::thread::lock;
+use crate::web::Access;
+
+/// The rules of the monitor.
+pub fn fleet_rules(config: &Config) -> Rules {
+    let own = local_agent::expectation(config);
+    let mut hosts = config.hosts.clone();
+    if let Some((host, _)) = &own {
+        hosts.entry(host.clone()).or_default();
+    }
+    Rules {
+        settings: config.heartbeat.clone(),
+        hosts,
+        threshold_sets: config.threshold_sets.clone(),
+        renotify_interval: config.renotify_interval,
+        default_channels: config.default_channels.clone(),
+        signs: expectations(config),
+        own,
+    }
+}
+
+/// What the HTTP server asks for and shows.
+pub fn access(config: &Config) -> Access {
+    let receiver = &config.receiver;
+    let identity = receiver.tls.as_ref().map(|tls| Arc::clone(&tls.identity));
+    Access { token: receiver.token.clone(), identity }
+}
+
+/// The settings of the backup pipelines.
+pub fn pipeline_settings(config: &Config) -> pipeline::Settings {
+    pipeline::Settings {
+        alert_names: config.receiver.alert_names.clone(),
+        correlator: config.correlator.clone(),
+        repo_check: config.repo_check.clone(),
+        renotify: config.renotify_interval,
+    }
+}
+
+/// The channels and routes of the courier.
+pub fn notify_settings(config: &Config) -> Equipment {
+    let hosts = config.hosts.iter().map(|(name, host)| {
+        let channels = host.notification_channels.clone();
+        (name.clone(), route::Host { watch: host.watch, channels })
+    });
+    let lines = config
+        .channels
+        .iter()
+        .map(|(name, channel)| (name.clone(), route::Line { min_level: channel.min_level }));
+    Equipment {
+        routes: Routes {
+            channels: lines.collect(),
+            default: config.default_channels.clone(),
+            hosts: hosts.collect(),
+            backups: config.notification_channels_for_backups().to_vec(),
+        },
+        channels: config
+            .channels
+            .iter()
+            .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
+            .collect::<BTreeMap<_, _>>(),
+        pace: None,
+    }
+}
+
+/// How often an Alertmanager that sends repeats an alert that goes on, unless it was told
+/// otherwise (`repeat_interval`); the repeat comes at the next `group_interval` after it.
+const REPEAT: Duration = Duration::from_secs(4 * 3600);
+/// The least grace where alerts are sent: twice the default `group_interval`.
+const MIN_GRACE_SENT: Duration = Duration::from_secs(10 * 60);
+/// The least grace where alerts are polled: an Alertmanager that was restarted knows its alerts again
+/// when Prometheus has sent them again.
+const MIN_GRACE_FETCHED: Duration = Duration::from_secs(5 * 60);
+
+/// By host, how often an alert may be expected that counts as its heartbeat. It holds for the
+/// connection `alertmanager` of that host. The host's own `interval` and `grace` go first, except that
+/// the interval is not shorter than that of polling; those of the section `heartbeat` are for hosts
+/// that beat themselves and do not count.
+fn expectations(config: &Config) -> BTreeMap<String, Promise> {
+    let receiver = &config.receiver;
+    let expectation = |name: &String| {
+        let host = config.hosts.get(name);
+        let own = host.and_then(|host| host.interval);
+        let (interval, min_grace) = match receiver.poll_url {
+            Some(_) => {
+                let polled = receiver.poll_interval;
+                (own.map_or(polled, |own| own.max(polled)), MIN_GRACE_FETCHED)
+            }
+            None => (own.unwrap_or(REPEAT), MIN_GRACE_SENT),
+        };
+        let default = interval.saturating_mul(2).max(min_grace);
+        let grace = host.and_then(|host| host.grace).unwrap_or(default);
+        (name.clone(), Promise { interval, grace })
+    };
+    receiver.heartbeat_alerts.values().map(expectation).collect()
+}
+
+/// Alerts that count as heartbeats: a Watchdog that fires proves that its Prometheus and its
+/// Alertmanager are alive.
+#[derive(Debug, Default)]
+pub struct HeartbeatAlerts {
+    /// By `alertname`, the host that it is a heartbeat of.
+    hosts: BTreeMap<String, String>,
+    names: Vec<String>,
+}
+
+impl HeartbeatAlerts {
+    /// Those of `receiver.heartbeat_alerts`.
+    pub fn from_config(config: &Config) -> HeartbeatAlerts {
+        let receiver = &config.receiver;
+        HeartbeatAlerts {
+            hosts: receiver.heartbeat_alerts.clone(),
+            names: receiver.heartbeat_alerts.keys().cloned().collect(),
+        }
+    }
+
+    /// The names of the alerts.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Passes the heartbeats in the body of a webhook on to the monitor. A malformed body is ignored:
+    /// the pipelines, which read the same body, report it.
+    pub fn ingest_webhook(&self, body: &[u8], watch: &Watch) {
+        if self.names.is_empty() {
+            return;
+        }
+        if let Ok(alerts) = alert::relevant(body, &self.names) {
+            self.ingest(&alerts, watch);
+        }
+    }
+
+    /// Passes these alerts on to the monitor, each as a heartbeat of its host.
+    pub fn ingest(&self, alerts: &[Alert], watch: &Watch) {
+        for host in alerts.iter().filter_map(|alert| self.hosts.get(&alert.name)) {
+            watch.hear_of(host);
+        }
+    }
+}
+
+/// The value of the configuration in use: shared by threads, replaced by a reload.
+#[derive(Debug, Default)]
+pub struct Current<T>(Mutex<Arc<T>>);
+
+impl<T> Current<T> {
+    /// With the value of the first configuration.
+    pub fn new(value: T) -> Current<T> {
+        Current(Mutex::new(Arc::new(value)))
+    }
+
+    /// The value at present.
+    pub fn get(&self) -> Arc<T> {
+        Arc::clone(&lock(&self.0))
+    }
+
+    /// Replaces the value; threads that have the old one go on with it.
+    pub fn replace(&self, value: T) {
+        *lock(&self.0) = Arc::new(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(receiver: &str, host: &str) -> (u64, u64) {
+        let text = format!(
+            "heartbeat: {{grace: 1s, interval: 1s}}\nhosts: {{prometheus: {{watch: true{host}}}}}\n\
+             notification_channels: {{log: {{type: log}}}}\ndefault_notification_channels: [log]\n\
+             receiver: {{heartbeat_alerts: {{Watchdog: prometheus}}{receiver}}}\n"
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("heartbeat.yaml");
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file).unwrap_or_else(|why| panic!("{why}"));
+        let expected = expectations(&config)["prometheus"];
+        (expected.interval.as_secs(), expected.grace.as_secs())
+    }
+
+    #[test]
+    fn the_common_grace_or_a_restarted_alertmanager_made_a_watchdog_overdue() {
+        let fetched = ", poll_url: 'http://127.0.0.1:9093'";
+        for (receiver, host, promise) in [
+            ("", "", (14_400, 28_800)),
+            ("", ", interval: 2m", (120, 600)),
+            ("", ", interval: 2m, grace: 3m", (120, 180)),
+            (fetched, "", (30, 300)),
+            (fetched, ", interval: 10s", (30, 300)),
+            (fetched, ", interval: 1h", (3_600, 7_200)),
+            (fetched, ", grace: 20m", (30, 1_200)),
+        ] {
+            assert_eq!(expected(receiver, host), promise, "{receiver} {host}");
+        }
+    }
+}
