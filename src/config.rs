@@ -12,7 +12,7 @@ use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold_config};
-use crate::history::settings as history;
+use crate::history::retention as history;
 use crate::notify::channel::Definition;
 use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;

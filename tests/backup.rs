@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use heartbeat::backup::alert::{Alert, Wanted};
-use heartbeat::backup::pull::pull;
+use heartbeat::backup::alert_poller::pull;
 use serde_json::Value;
 use support::alertmanager::Alertmanager;
 use support::redis::Redis;

@@ -11,10 +11,10 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use heartbeat::backup::correlator::{self, Answer, correlate};
+use heartbeat::backup::outcome::Verdict;
 use heartbeat::backup::plan::{ModuleState, Plan};
 use heartbeat::backup::question::Question;
 use heartbeat::backup::settings::Correlator;
-use heartbeat::backup::verdict::Verdict;
 use heartbeat::secret::Secret;
 use heartbeat::thread::Stop;
 use support::redis::Redis;

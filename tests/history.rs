@@ -4,19 +4,19 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronicle::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use heartbeat::clock::{Now, Wall};
 use heartbeat::heartbeat::fleet::{Fleet, Mark, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
 use heartbeat::history::Sources;
-use heartbeat::history::chronicle::Chronicle;
-use heartbeat::history::settings::Settings;
+use heartbeat::history::recorder::Chronicle;
+use heartbeat::history::retention::Settings;
 use heartbeat::store::Table;
 use heartbeat::view::{PastView, UptimeSample};
+use recorder::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use tempfile::TempDir;
 
-#[path = "support/chronicle.rs"]
-mod chronicle;
+#[path = "support/recorder.rs"]
+mod recorder;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use heartbeat::backup::plan::{Destination, Module, ModuleState, Plan};
 use heartbeat::backup::repo_check::{Check, Condition, Seen, check, deadline};
-use heartbeat::backup::restic::Refusal;
+use heartbeat::backup::restic_output::Refusal;
 use heartbeat::backup::settings::{Password, RepoCheck};
 use heartbeat::secret::Secret;
 use heartbeat::thread::Stop;

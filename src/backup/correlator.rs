@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{after, bounded, select};
 use log::warn;
 
-use super::facts::{Facts, Hash, StatusKey};
 use super::plan::{Destination, ModuleState, Plan};
 use super::question::Question;
 use super::redis::{Redis, Trouble};
+use super::redis_layout::{Facts, Hash, StatusKey};
 use super::settings::Correlator;
 use crate::clock::{Now, Wall};
 use crate::secret::Secret;

@@ -14,12 +14,11 @@ use crossbeam_channel::bounded;
 use log::{error, info, warn};
 
 use super::alert::{self, Alert};
-use super::examine::{Examined, Examiner, unknown, worth_telling};
-use super::intake::{Batch, BatchId, Damaged, Intake, MOST_ATTEMPTS, Taken};
-use super::kept;
+use super::analysis::{Examined, Examiner, rows, unknown, worth_telling};
+use super::outcome::Outcome;
 use super::question::{Question, about};
+use super::queue::{Batch, BatchId, Damaged, Intake, MOST_ATTEMPTS, Taken};
 use super::settings::{Correlator, RepoCheck};
-use super::verdict::Outcome;
 use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, Level, MOST_OTHERS};
 use crate::store::Write;
@@ -204,7 +203,7 @@ impl Pipelines {
             // Not even what the alerts say is looked at: whatever it was may be in them.
             let why = "looking into an alert failed, see the log of hbd";
             let unknown = unknown(&Question::about_everything(), why);
-            let kept = kept::rows(&unknown, Now::read().wall);
+            let kept = rows(&unknown, Now::read().wall);
             self.report(id, kept, unknown.iter().map(|one| (one, Vec::new())).collect());
         }
         self.start_waiting();
@@ -228,7 +227,7 @@ impl Pipelines {
         };
         let Some(examined) = examined else { return self.put_back(id) };
         let labels = &settings.correlator.backup_id_labels;
-        let kept = kept::rows(&examined, Now::read().wall);
+        let kept = rows(&examined, Now::read().wall);
         let told = worth_telling(examined, &question);
         let told = told.iter().map(|one| (one, about(&one.plan.id, alerts, labels)));
         self.report(id, kept, told.collect());

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 use serde::Serialize;
 
 use super::plan::{Module, ModuleState, Plan};
-use super::restic::{self, Lock, Refusal};
+use super::restic_output::{self, Lock, Refusal};
 use super::settings::{Password, RepoCheck, Repository};
 use crate::clock::{self, Now, Wall};
 use crate::process::{self, Finished};
@@ -219,7 +219,7 @@ impl Place<'_> {
         if listed.code != Some(0) {
             return Condition::Refused(self.refusal(&listed));
         }
-        let Some(snapshots) = restic::snapshots(&listed.stdout) else {
+        let Some(snapshots) = restic_output::snapshots(&listed.stdout) else {
             let why = "restic's list of snapshots is not what it should be";
             return Condition::Refused(Refusal::Unreachable(why.into()));
         };
@@ -243,7 +243,7 @@ impl Place<'_> {
     fn size(&self, id: &str, until: Instant) -> Option<u64> {
         let until = until.min(Instant::now() + self.settings.timeout / SIZE_PART);
         let counted = self.run(&["stats", "--mode", "restore-size", "--json", id], until).ok()?;
-        restic::restore_size(&counted.stdout).filter(|_| counted.code == Some(0))
+        restic_output::restore_size(&counted.stdout).filter(|_| counted.code == Some(0))
     }
 
     fn locks(&self, until: Instant) -> Result<Vec<Lock>, String> {
@@ -252,10 +252,10 @@ impl Place<'_> {
             return Err(self.complaint(&listed));
         }
         let mut locks = Vec::new();
-        for id in restic::lock_ids(&listed.stdout).into_iter().take(MOST_LOCKS) {
+        for id in restic_output::lock_ids(&listed.stdout).into_iter().take(MOST_LOCKS) {
             let shown = self.run(&["cat", "lock", id, "--json"], until).map_err(words)?;
             // A lock that is gone by now needs no words.
-            locks.extend(restic::lock(&shown.stdout, Now::read().wall));
+            locks.extend(restic_output::lock(&shown.stdout, Now::read().wall));
         }
         Ok(locks)
     }
@@ -330,14 +330,14 @@ impl Place<'_> {
     }
 
     fn refusal(&self, finished: &Finished) -> Refusal {
-        match restic::refusal(finished.code, &finished.stderr) {
+        match restic_output::refusal(finished.code, &finished.stderr) {
             Refusal::Unreachable(why) => Refusal::Unreachable(self.scrubbed(&why)),
             other => other,
         }
     }
 
     fn complaint(&self, finished: &Finished) -> String {
-        self.scrubbed(&restic::complaint(&finished.stderr))
+        self.scrubbed(&restic_output::complaint(&finished.stderr))
     }
 
     fn scrubbed(&self, text: &str) -> String {

@@ -1,10 +1,10 @@
 //! From what was found out about a plan to an event for people. Pure.
 
 use super::alert::Alert;
+use super::outcome::{Outcome, Verdict};
 use super::plan::{Module, ModuleState, Plan, Run};
 use super::repo_check::{Check, Condition, Finding, Seen};
-use super::restic::{Lock, Refusal};
-use super::verdict::{Outcome, Verdict};
+use super::restic_output::{Lock, Refusal};
 use crate::clock::{Wall, words};
 use crate::event::{Event, EventKind, Table};
 

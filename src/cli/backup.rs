@@ -10,9 +10,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::CONFIGURATION;
-use crate::backup::examine::{Examined, Examiner};
+use crate::backup::analysis::{Examined, Examiner};
+use crate::backup::outcome::Outcome;
 use crate::backup::question::Question;
-use crate::backup::verdict::Outcome;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};

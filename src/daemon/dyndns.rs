@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::dyndns::keeper::{Keeper, OnWritten, Written};
 use crate::dyndns::names::Family;
+use crate::dyndns::updater::{Keeper, OnWritten, Written};
 use crate::event::{EventId, Level, Subject};
 use crate::heartbeat::moves::Moved;
 use crate::heartbeat::watch::Watch;

@@ -8,7 +8,7 @@ use log::error;
 use super::house::Rooms;
 use super::{Failure, spawn};
 use crate::backup::alert::Alert;
-use crate::backup::poll;
+use crate::backup::alert_poller;
 use crate::config::Config;
 use crate::store::ChangeSink;
 use crate::thread::{Stop, StopSource};
@@ -54,7 +54,7 @@ impl Polling {
         let Some(url) = receiver.poll_url.clone() else {
             self.running = None;
             if self.told.swap(false, Ordering::Relaxed) {
-                poll::abandon(&self.sink);
+                alert_poller::abandon(&self.sink);
             }
             return Ok(());
         };
@@ -65,13 +65,13 @@ impl Polling {
         self.running = None;
         let (stopper, stop) = Stop::channel();
         let told = Arc::clone(&self.told);
-        let settings = poll::Settings { url: wanted.0.clone(), interval: wanted.1, told };
+        let settings = alert_poller::Settings { url: wanted.0.clone(), interval: wanted.1, told };
         let (rooms, sink) = (Arc::clone(rooms), Arc::clone(&self.sink));
         spawn("poll", move || {
             let names = || rooms.signs().names().to_vec();
             let beat = |alerts: &[Alert]| rooms.signs().beat(alerts, &rooms.watch);
-            let signs = poll::Signs { names: &names, beat: &beat };
-            poll::poll(&settings, &rooms.pipelines, signs, &sink, &stop);
+            let signs = alert_poller::Signs { names: &names, beat: &beat };
+            alert_poller::poll(&settings, &rooms.pipelines, signs, &sink, &stop);
         })?;
         self.running = Some(Running { receiver: wanted, _stopper: stopper });
         Ok(())

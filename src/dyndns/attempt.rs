@@ -8,10 +8,10 @@ use domain::tsig::Key;
 use domain::utils::base64;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::kept::{Attempt, Done};
+use super::dns_update::{self, Request, Update};
 use super::method::{Bad, Method, Provider, Server, Wish};
 use super::names::Family;
-use super::wire::{self, Request, Update};
+use super::record::{Attempt, Done};
 use crate::clock::Now;
 use crate::tls;
 
@@ -47,7 +47,7 @@ fn write_zone(server: &Server, attempt: &Attempt) -> Result<Done, Bad> {
     };
     let octets: Vec<u8> = base64::decode(server.key.reveal())
         .map_err(|_| Bad::Refused("the key is not in base64".into()))?;
-    let key = wire::key(server.algorithm, &server.key_name, &octets).map_err(Bad::Refused)?;
+    let key = dns_update::key(server.algorithm, &server.key_name, &octets).map_err(Bad::Refused)?;
     write_signed(server, attempt, &key).map_err(named)
 }
 
@@ -64,7 +64,7 @@ fn write_signed(server: &Server, attempt: &Attempt, key: &Key) -> Result<Done, B
     if !done.written.is_empty() {
         let (zone, name, ttl) = (&*server.zone, &*wish.name, server.ttl);
         let update = Update { zone, name, ttl, addresses: &done.written };
-        let request = wire::update(&update, key, random_id(), Now::read().wall)?;
+        let request = dns_update::update(&update, key, random_id(), Now::read().wall)?;
         let answer = Line::open(server)?.exchange(&request)?;
         request.made(answer, Now::read().wall)?;
     }
@@ -75,7 +75,7 @@ fn write_signed(server: &Server, attempt: &Attempt, key: &Key) -> Result<Done, B
 /// take updates all the same.
 fn holds(server: &Server, wish: &Wish, address: IpAddr, key: &Key) -> Result<bool, Bad> {
     let family = Family::of(address);
-    let request = wire::question(&wish.name, family, key, random_id(), Now::read().wall)?;
+    let request = dns_update::question(&wish.name, family, key, random_id(), Now::read().wall)?;
     let answer = Line::open(server)?.exchange(&request)?;
     match request.said(&wish.name, answer, Now::read().wall) {
         Ok(said) if said.alias => {

@@ -1,15 +1,12 @@
 //! What was: how hosts fared, their metrics over time, what happened; kept in bounds, and shown.
 
-pub mod archive;
-mod bars;
-pub mod chronicle;
-mod names;
-mod points;
-mod read;
-pub mod settings;
+mod availability;
+pub mod query;
+pub mod recorder;
+pub mod retention;
+mod rollup;
+mod samples;
 mod slots;
-mod trim;
-mod write;
 
 use crate::clock::{Now, Wall};
 use crate::store::{Snapshot, Table, Write};

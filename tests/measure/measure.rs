@@ -18,15 +18,15 @@ use heartbeat::heartbeat::settings::HostSettings;
 use heartbeat::heartbeat::watch::Watch;
 use heartbeat::heartbeat::wire::{self, Beat};
 use heartbeat::history::Sources;
-use heartbeat::history::settings::Settings;
+use heartbeat::history::retention::Settings;
 use heartbeat::secret::Secret;
 use heartbeat::store::{self, Store, Table};
 use heartbeat::view::{EventView, MetricSummary, UptimeSample};
 
-#[path = "../support/chronicle.rs"]
-mod chronicle;
+#[path = "../support/recorder.rs"]
+mod recorder;
 
-use chronicle::{DAY, Hosts, MIDNIGHT, World};
+use recorder::{DAY, Hosts, MIDNIGHT, World};
 
 mod agent;
 mod alerts;

@@ -7,16 +7,17 @@ use std::time::Duration;
 use log::{debug, warn};
 
 use super::Sources;
-use super::bars::Bars;
-use super::names::Names;
-use super::settings::Settings;
+use super::availability::{Bars, Kind};
+use super::query::{self, Question, Reader};
+use super::retention::{self, Settings};
+use super::rollup::{Known, Rollup, Stretch};
+use super::samples::Names;
 use super::slots::{Tier, plausible};
-use super::trim;
-use super::write::{Known, Rollup, Stretch};
 use crate::clock::{Now, Wall};
+use crate::event::EventId;
 use crate::store::{Snapshot, Table, Write};
 use crate::thread::Stop;
-use crate::view::UptimeSample;
+use crate::view::{EventView, PastView, SeriesView, UptimeSample};
 
 /// How often the clock is looked at.
 const LOOK: Duration = Duration::from_secs(20);
@@ -35,12 +36,12 @@ const MOST_CACHED: usize = 2000;
 
 /// The history, as it is written.
 pub struct Chronicle {
-    pub(super) sources: Arc<dyn Sources>,
+    sources: Arc<dyn Sources>,
     settings: Mutex<Settings>,
     /// Where the clock stands.
     clock: Mutex<Clock>,
     /// The pasts that were looked at since they last changed.
-    pub(super) cache: Mutex<HashMap<String, Option<Bars>>>,
+    cache: Mutex<HashMap<String, Option<Bars>>>,
 }
 
 #[derive(Default)]
@@ -51,7 +52,7 @@ struct Clock {
     trimmed: Option<u32>,
 }
 
-pub(super) fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -71,7 +72,7 @@ impl Chronicle {
         *locked(&self.settings) = settings;
     }
 
-    pub(super) fn settings(&self) -> Settings {
+    fn settings(&self) -> Settings {
         locked(&self.settings).clone()
     }
 
@@ -159,10 +160,10 @@ impl Chronicle {
     fn trim(&self, daily: bool, now: Wall) {
         let Ok(snapshot) = self.sources.snapshot() else { return };
         let settings = self.settings();
-        let mut gone = trim::by_age(&snapshot, &settings, now);
+        let mut gone = retention::by_age(&snapshot, &settings, now);
         if daily {
-            gone.extend(trim::of_the_gone(&snapshot, &settings, now));
-            gone.extend(trim::by_size(&snapshot, settings.max_bytes));
+            gone.extend(retention::of_the_gone(&snapshot, &settings, now));
+            gone.extend(retention::by_size(&snapshot, settings.max_bytes));
         }
         gone.chunks(ROWS_AT_ONCE).for_each(|rows| self.leave(rows.to_vec()));
     }
@@ -187,8 +188,54 @@ impl Chronicle {
         }
     }
 
+    /// How these hosts fared, in their order; none where nothing is recorded.
+    ///
+    /// # Errors
+    /// A sentence, when the disk cannot be read.
+    pub fn pasts(&self, hosts: &[&str], now: Now) -> Result<Vec<Option<PastView>>, String> {
+        let bars = self.bars(hosts, now.wall)?.into_iter().zip(hosts);
+        let past = bars.map(|(bars, host)| {
+            let running = self.sources.running(host, now);
+            if bars.is_none() && running.is_none() {
+                return None;
+            }
+            let mut bars = bars.unwrap_or_default();
+            if let Some(account) = running {
+                bars.add(now.wall, Kind::Up, account.up);
+                bars.add(now.wall, Kind::Degraded, account.degraded);
+                bars.add(now.wall, Kind::Down, account.down);
+            }
+            Some(bars.view(now.wall))
+        });
+        Ok(past.collect())
+    }
+
+    /// The metrics of a host over time. `metrics` are patterns, all when there is none.
+    ///
+    /// # Errors
+    /// A sentence, when the disk cannot be read.
+    pub fn series(
+        &self,
+        host: &str,
+        metrics: &[String],
+        range: Duration,
+        now: Wall,
+    ) -> Result<Vec<SeriesView>, String> {
+        let snapshot = self.sources.snapshot()?;
+        let reader = Reader { snapshot: &snapshot, host, now };
+        Ok(reader.series(metrics, range, &self.settings()))
+    }
+
+    /// What happened, the newest first, and where to go on.
+    ///
+    /// # Errors
+    /// A sentence, when the disk cannot be read.
+    pub fn events(&self, question: &Question) -> Result<(Vec<EventView>, Option<EventId>), String> {
+        query::events(&*self.sources, question)
+    }
+
     /// What is recorded of hosts, from memory or from the disk.
-    pub(super) fn bars(&self, hosts: &[&str], now: Wall) -> Result<Vec<Option<Bars>>, String> {
+    fn bars(&self, hosts: &[&str], now: Wall) -> Result<Vec<Option<Bars>>, String> {
         let mut found: Vec<Option<Option<Bars>>> = {
             let cache = locked(&self.cache);
             hosts.iter().map(|host| cache.get(*host).cloned()).collect()

@@ -7,16 +7,18 @@ use serde::Serialize;
 
 use super::alert::Alert;
 use super::correlator::{self, Answer};
-use super::plan::{Module, ModuleState, Plan};
+use super::outcome::{Outcome, Verdict};
+use super::plan::{Module, ModuleState, Plan, Run};
 use super::question::Question;
 use super::repo_check::{self, Finding};
-use super::report::{ALL_PLANS, Report};
+use super::report::{ALL_PLANS, Report, condition};
 use super::settings::{Correlator, RepoCheck};
-use super::verdict::{Outcome, Verdict};
 use crate::clock::Wall;
 use crate::event::Event;
 use crate::secret::Secret;
+use crate::store::{Table, Write};
 use crate::thread::Stop;
+use crate::view::{ModuleView, PlanView, RepositoryView};
 
 const NO_PLAN: &str = "Redis knows no plan that is switched on";
 
@@ -123,10 +125,67 @@ pub fn worth_telling(mut examined: Vec<Examined>, question: &Question) -> Vec<Ex
 }
 
 /// Whether a plan is switched off, and nothing went wrong when it last ran.
-pub(super) fn rests(plan: &Plan) -> bool {
+fn rests(plan: &Plan) -> bool {
     let well =
         |module: &Module| matches!(module.state, ModuleState::Success | ModuleState::Missing);
     plan.enabled == Some(false) && plan.modules.iter().all(well)
+}
+
+/// The rows of these plans; nobody misses one that rests. What was said of all plans together goes when plans are known again.
+pub fn rows(examined: &[Examined], now: Wall) -> Vec<Write> {
+    let mut rows: Vec<Write> = examined
+        .iter()
+        .filter(|one| !rests(&one.plan))
+        .map(|one| Write::put(Table::Plans, one.plan.id.clone(), &view(one, now)))
+        .collect();
+    if examined.iter().any(|one| !one.plan.modules.is_empty())
+        && examined.iter().all(|one| one.plan.id != ALL_PLANS)
+    {
+        rows.push(Write::remove(Table::Plans, ALL_PLANS));
+    }
+    rows
+}
+
+fn view(one: &Examined, now: Wall) -> PlanView {
+    let Examined { plan, verdict, findings } = one;
+    let findings = findings.as_deref();
+    let report = Report { plan, verdict, findings, alerts: &[], now };
+    PlanView {
+        plan: plan.id.clone(),
+        name: plan.name.clone(),
+        outcome: verdict.outcome.name().to_owned(),
+        level: verdict.outcome.level(),
+        at: now,
+        why: verdict.why.clone(),
+        headline: report.title(),
+        modules: plan.modules.iter().map(module).collect(),
+        repositories: findings
+            .into_iter()
+            .flatten()
+            .map(|finding| RepositoryView {
+                module: finding.module.clone(),
+                text: condition(&finding.condition, now),
+            })
+            .collect(),
+    }
+}
+
+fn module(module: &Module) -> ModuleView {
+    let none = Run::default();
+    let run = module.run.as_ref().unwrap_or(&none);
+    ModuleView {
+        name: module.id.clone(),
+        label: module.ui_name.clone(),
+        state: module.state.name().to_owned(),
+        error: module.why.clone(),
+        errors: run.errors,
+        size: run.size,
+        files: run.files,
+        snapshots: run.snapshots,
+        start: run.start,
+        end: run.end,
+        node: module.node.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -199,5 +258,43 @@ mod tests {
             .map(|one| one.event(&[], Wall(0)).message(crate::event::EventId(1)).title)
             .collect();
         assert_eq!(titles, ["backup 7 UNKNOWN: x", "backup of all plans UNKNOWN: x"]);
+    }
+
+    const NOW: Wall = Wall(1_795_291_928_000);
+
+    fn kept(id: &str, modules: Vec<Module>) -> Examined {
+        let plan = Plan { id: id.into(), enabled: Some(true), modules, ..Plan::default() };
+        let verdict = Verdict::of(&plan);
+        Examined { plan, verdict, findings: None }
+    }
+
+    fn failed() -> Module {
+        Module {
+            id: "mail1".into(),
+            ui_name: None,
+            uuid: None,
+            node: None,
+            state: ModuleState::Failed,
+            why: None,
+            run: Some(Run { errors: Some(2), end: Some(NOW), ..Run::default() }),
+        }
+    }
+
+    #[test]
+    fn a_plan_is_kept_as_it_was_told_and_read_as_it_was_kept() {
+        let rows = rows(&[kept("4", vec![failed()])], NOW);
+        assert_eq!((rows.len(), rows[0].key.as_str()), (2, "4"));
+        let kept: PlanView = serde_json::from_slice(rows[0].value.as_deref().unwrap()).unwrap();
+        assert_eq!(kept.outcome, "FAILED");
+        assert_eq!(kept.headline, "backup 4 FAILED: 1 of 1 module failed");
+        assert_eq!((kept.at, kept.modules[0].errors), (NOW, Some(2)));
+    }
+
+    #[test]
+    fn what_was_said_of_all_plans_ends_when_plans_are_known_again() {
+        let removed = |rows: Vec<Write>| rows.iter().any(|row| row.value.is_none());
+        assert!(removed(rows(&[kept("4", vec![failed()])], NOW)));
+        assert!(!removed(rows(&[kept("4", Vec::new())], NOW)));
+        assert!(!removed(rows(&[kept(ALL_PLANS, Vec::new())], NOW)));
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use heartbeat::clock::{Mono, Now, Wall};
-use heartbeat::history::chronicle::Chronicle;
-use heartbeat::history::settings::Settings;
+use heartbeat::history::recorder::Chronicle;
+use heartbeat::history::retention::Settings;
 use heartbeat::history::{Row, Sources};
 use heartbeat::store::{Committed, Snapshot, Store, Table, Write};
 use heartbeat::view::UptimeSample;

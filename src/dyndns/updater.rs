@@ -10,10 +10,10 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 use log::{debug, info, warn};
 
 use super::attempt;
-use super::kept::{Attempt, Done, Kept};
 use super::method::Bad;
 use super::names::Family;
-use super::row::Row;
+use super::record::Row;
+use super::record::{Attempt, Done, Kept};
 use super::settings::Entry;
 use crate::clock::{Mono, Now, words};
 use crate::event::{Event, Incident};

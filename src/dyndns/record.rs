@@ -1,17 +1,18 @@
 //! One name: which address it should have, which it has, and when to do something about it. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::method::{Bad, Method, Wish};
 use super::names::{self, Family};
-use super::row::{Row, fingerprint};
 use super::settings::Entry;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Level};
-
-mod shown;
+use crate::view::{DyndnsState, DyndnsView, DynrecordView, FailureView};
 
 /// The longest pause between two attempts that may help.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
@@ -347,8 +348,126 @@ impl Kept {
     pub fn failures(&self) -> u32 {
         self.failures
     }
+
+    /// Its row at the stop: an address that has not proven itself yet does so after the start.
+    pub fn row(&self) -> Row {
+        let record = |slot: &Slot| RecordRow {
+            wanted: slot.wanted,
+            sent: slot.sent.map(|(address, _)| address),
+            at: slot.sent.and_then(|(_, at)| at),
+        };
+        Row {
+            name: self.entry.name.clone(),
+            place: self.entry.method.place(),
+            fingerprint: fingerprint(&self.entry),
+            records: self.slots.iter().map(|(family, slot)| (*family, record(slot))).collect(),
+            failure: self.failure.as_ref().map(|failure| FailureRow {
+                since: failure.since.wall,
+                at: failure.at,
+                why: failure.bad.why().to_owned(),
+                refused: matches!(failure.bad, Bad::Refused(_) | Bad::Forbidden(_)),
+                told: failure.told,
+            }),
+            held_until: self.held_until,
+        }
+    }
+
+    /// How it stands.
+    pub fn view(&self, now: Now) -> DyndnsView {
+        let waits = self.slots.values().any(|slot| slot.coming.is_some() || slot.due().is_some());
+        let state = match &self.failure {
+            Some(Failure { bad: Bad::Refused(_) | Bad::Forbidden(_), .. }) => DyndnsState::Refused,
+            Some(_) => DyndnsState::Failing,
+            None if self.slots.is_empty() => DyndnsState::Unknown,
+            None if waits => DyndnsState::Waiting,
+            None => DyndnsState::Kept,
+        };
+        let record = |(family, slot): (&Family, &Slot)| DynrecordView {
+            record: family.record(),
+            address: slot.coming.map(|(address, _)| address).or(slot.wanted),
+            written: slot.sent.map(|(address, _)| address),
+            last_update: slot.sent.and_then(|(_, at)| at),
+        };
+        DyndnsView {
+            host: self.host.clone(),
+            name: self.entry.name.clone(),
+            method: self.entry.method.name(),
+            server: self.entry.method.place(),
+            state,
+            records: self.slots.iter().map(record).collect(),
+            failing_since: self.failure.as_ref().map(|failure| failure.since.wall),
+            last_failure: self.failure.as_ref().map(|failure| FailureView {
+                at: Some(failure.at),
+                why: failure.bad.why().to_owned(),
+            }),
+            next_attempt: self.next_attempt().map(|at| now.wall + at.since(now.mono)),
+        }
+    }
+}
+
+/// A name, under its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Row {
+    /// The name in the DNS.
+    pub name: String,
+    /// Whom it was written to.
+    pub place: String,
+    /// By which configuration.
+    pub fingerprint: String,
+    /// Its records.
+    pub records: BTreeMap<Family, RecordRow>,
+    /// Why they cannot be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureRow>,
+    /// Until when the provider wants to be left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Wall>,
+}
+
+/// The records of one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecordRow {
+    /// What they should hold.
+    pub wanted: Option<IpAddr>,
+    /// What they hold.
+    pub sent: Option<IpAddr>,
+    /// Since when, when it was written by us.
+    pub at: Option<Wall>,
+}
+
+/// A failure that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FailureRow {
+    /// Since when.
+    pub since: Wall,
+    /// When it was last tried.
+    pub at: Wall,
+    /// Why.
+    pub why: String,
+    /// Whether somebody has to mend something.
+    pub refused: bool,
+    /// Whether people were told.
+    pub told: bool,
+}
+
+/// Tells one configuration of a name from another without telling its secrets.
+pub fn fingerprint(entry: &Entry) -> String {
+    let mut text = format!("{entry:?}");
+    let secrets = match &entry.method {
+        Method::Rfc2136(server) => vec![&server.key],
+        Method::Http(provider) => provider.password.iter().chain([&provider.url]).collect(),
+    };
+    for secret in secrets {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "\0{}", secret.reveal());
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
-#[path = "kept_tests.rs"]
+#[path = "record_tests.rs"]
 mod tests;

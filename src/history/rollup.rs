@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::bars::{Bars, Kind};
-use super::names::Names;
-use super::points::{Point, Row};
+use super::availability::{Bars, Kind};
+use super::samples::Names;
+use super::samples::{Point, Row};
 use super::slots::{self, DAY, Tier};
 use crate::clock::Wall;
 use crate::store::{Table, Write};

@@ -1,16 +1,93 @@
-//! The metrics of a host over time, from the rows of whichever tier reaches back far enough.
+//! The history as people and programs ask for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::names::Names;
-use super::points::{Point, Row};
-use super::settings::Settings;
+use super::retention::Settings;
+use super::samples::{Names, Point, Row as Points};
 use super::slots::Tier;
+use super::{Row, Sources};
 use crate::clock::Wall;
+use crate::event::{EventId, Level};
 use crate::store::{Snapshot, Table};
-use crate::view::{PointView, SeriesView};
+use crate::view::{EventView, PointView, SeriesView};
+
+/// So many rows are looked at before the courier goes on with its work.
+const PIECE: usize = 200;
+
+/// Which events are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// How many at most.
+    pub limit: usize,
+    /// Only what is older than this one.
+    pub before: Option<EventId>,
+    /// Only about this host.
+    pub host: Option<String>,
+    /// Only of these levels; all when there is none.
+    pub levels: Vec<Level>,
+    /// Only of these kinds; all when there is none.
+    pub kinds: Vec<String>,
+    /// Nothing older.
+    pub since: Option<Wall>,
+    /// Only what is older than this moment.
+    pub until: Option<Wall>,
+}
+
+impl Question {
+    fn wants(&self, event: &EventView) -> bool {
+        self.host.as_ref().is_none_or(|host| event.host.as_ref() == Some(host))
+            && (self.levels.is_empty() || self.levels.contains(&event.level))
+            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && self.since.is_none_or(|since| event.at >= since)
+            && self.until.is_none_or(|until| event.at < until)
+    }
+}
+
+/// What happened, the newest first, and where to go on.
+///
+/// # Errors
+/// A sentence, when the disk cannot be read.
+pub fn events(
+    sources: &dyn Sources,
+    question: &Question,
+) -> Result<(Vec<EventView>, Option<EventId>), String> {
+    let mut found = Vec::new();
+    let mut before = question.before;
+    // Numbers are made of the time, and never smaller: all that is too old lies below.
+    let oldest = question.since.map(|since| EventId::default().next(since));
+    loop {
+        let key = before.map(|id| id.to_string());
+        let rows = sources.newest(Table::Events, key.as_deref(), PIECE)?;
+        let whole = rows.len() == PIECE;
+        for (id, event) in rows.iter().filter_map(event) {
+            if oldest.is_some_and(|oldest| id < oldest) {
+                return Ok((found, None));
+            }
+            if found.len() >= question.limit {
+                return Ok((found, before));
+            }
+            before = Some(id);
+            if question.wants(&event) {
+                found.push(event);
+            }
+        }
+        // A row that is damaged is left out, but gone on from.
+        before = rows.last().and_then(|(key, _)| number(key)).or(before);
+        if !whole {
+            return Ok((found, None));
+        }
+    }
+}
+
+fn number(key: &str) -> Option<EventId> {
+    u64::from_str_radix(key, 16).ok().map(EventId)
+}
+
+fn event((key, value): &Row) -> Option<(EventId, EventView)> {
+    Some((number(key)?, serde_json::from_slice(value).ok()?))
+}
 
 /// So many series are shown at once, the first by name.
 const MOST_SERIES: usize = 100;
@@ -60,23 +137,23 @@ impl Reader<'_> {
     }
 
     /// The rows from a slot on, in order. The last slots may not have been made of finer ones yet.
-    fn rows(&self, tier: Tier, first: u32) -> Vec<(u32, Row)> {
+    fn rows(&self, tier: Tier, first: u32) -> Vec<(u32, Points)> {
         let last = tier.slot(self.now);
         let keys: Vec<String> = (first..=last).map(|slot| tier.key(slot, self.host)).collect();
         let rows = self.snapshot.get_all(Table::Metrics, keys.iter().map(String::as_str));
         let rows = (first..=last).zip(rows).filter_map(|(slot, bytes)| {
-            let stored = bytes.and_then(|bytes| Row::decode(&bytes));
+            let stored = bytes.and_then(|bytes| Points::decode(&bytes));
             Some((slot, stored.or_else(|| self.made(tier, slot, last))?))
         });
         rows.collect()
     }
 
-    fn made(&self, tier: Tier, slot: u32, last: u32) -> Option<Row> {
+    fn made(&self, tier: Tier, slot: u32, last: u32) -> Option<Points> {
         let finer = tier.finer().filter(|_| slot + 1 >= last)?;
         let parts = tier.parts(slot);
         let rows = self.rows(finer, parts.start).into_iter();
         let own = rows.filter(|(part, _)| parts.contains(part)).map(|(_, row)| row);
-        own.reduce(Row::with)
+        own.reduce(Points::with)
     }
 }
 
