@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::local as agent;
-use crate::backup::settings::{Correlator, RepoCheck};
+use crate::backup::settings::{CorrelatorSettings, RepoCheckSettings};
 use crate::config_file::{Environment, Names, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
@@ -46,13 +46,13 @@ pub struct Config {
     /// The HTTP side.
     pub receiver: web::Settings,
     /// Where the truth about backups is.
-    pub correlator: Correlator,
+    pub correlator: CorrelatorSettings,
     /// How repositories are asked; none means not at all.
-    pub repo_check: Option<RepoCheck>,
+    pub repo_check: Option<RepoCheckSettings>,
     /// The hosts whose names in the DNS are kept, and how.
-    pub dyndns: BTreeMap<String, dyndns::Entry>,
+    pub dyndns: BTreeMap<String, dyndns::DyndnsEntry>,
     /// How long what was is kept.
-    pub history: history::Settings,
+    pub history: history::RetentionSettings,
     /// Who hears about backups.
     pub notifier: notify::Settings,
     /// Where the state is kept.
@@ -121,7 +121,7 @@ fn read(top: &mut Section) -> Config {
     let own_threshold_sets = top.names_in("threshold_configs").len();
     let threshold_sets = threshold_config::read(top);
     let sets: Names = threshold_sets.keys().cloned().collect();
-    let base = top.section("dyndns", |section| dyndns::Settings::read(section, None));
+    let base = top.section("dyndns", |section| dyndns::DyndnsSettings::read(section, None));
     let (mut kept, mut lines) = (BTreeMap::new(), BTreeMap::new());
     let hosts = read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
         let Some(entry) = dyndns::read_host(host, section, base.as_ref()) else { return false };
@@ -146,10 +146,10 @@ fn read(top: &mut Section) -> Config {
         receiver: top
             .section("receiver", |section| read_receiver(section, &host_names))
             .unwrap_or_default(),
-        correlator: top.section("correlator", Correlator::read).unwrap_or_default(),
-        repo_check: top.section("repo_check", RepoCheck::read),
+        correlator: top.section("correlator", CorrelatorSettings::read).unwrap_or_default(),
+        repo_check: top.section("repo_check", RepoCheckSettings::read),
         dyndns: kept,
-        history: top.section("history", history::Settings::read).unwrap_or_default(),
+        history: top.section("history", history::RetentionSettings::read).unwrap_or_default(),
         notifier: top
             .section("notifier", |section| notify::Settings::read(section, &names))
             .unwrap_or_default(),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use heartbeat::backup::alert::{Alert, Wanted};
+use heartbeat::backup::alert::{Alert, AlertNames};
 use heartbeat::backup::alert_poller::pull;
 use serde_json::Value;
 use support::alertmanager::Alertmanager;
@@ -161,7 +161,7 @@ fn either_a_plan_or_all_of_them_are_asked_about() {
 #[test]
 fn a_real_alertmanager_is_asked_for_its_alerts() {
     let server = Alertmanager::start();
-    let wanted = Wanted { alerts: vec!["BackupFailed".into()], signs: vec!["Watchdog".into()] };
+    let wanted = AlertNames { alerts: vec!["BackupFailed".into()], signs: vec!["Watchdog".into()] };
     server.fire(&[("BackupFailed", "1"), ("BackupFailed", "2"), ("Watchdog", "0"), ("Other", "0")]);
     server.silence("2");
     server.silence("0");
@@ -183,9 +183,9 @@ fn a_real_alertmanager_is_asked_for_its_alerts() {
 
 #[test]
 fn an_alertmanager_that_is_away_or_something_else_is_said() {
-    let away = pull("http://127.0.0.1:1", &Wanted::default()).unwrap_err();
+    let away = pull("http://127.0.0.1:1", &AlertNames::default()).unwrap_err();
     assert!(away.contains("127.0.0.1:1: Connection refused"), "{away}");
     let server = Alertmanager::start();
-    let elsewhere = pull(&format!("{}/nowhere", server.url()), &Wanted::default()).unwrap_err();
+    let elsewhere = pull(&format!("{}/nowhere", server.url()), &AlertNames::default()).unwrap_err();
     assert!(elsewhere.ends_with("answered 404: is there an Alertmanager?"), "{elsewhere}");
 }

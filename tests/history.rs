@@ -7,9 +7,9 @@ use std::time::Duration;
 use heartbeat::clock::{Now, Wall};
 use heartbeat::heartbeat::fleet::{Fleet, Mark, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
-use heartbeat::history::Sources;
-use heartbeat::history::recorder::Chronicle;
-use heartbeat::history::retention::Settings;
+use heartbeat::history::HistorySource;
+use heartbeat::history::recorder::Recorder;
+use heartbeat::history::retention::RetentionSettings;
 use heartbeat::store::Table;
 use heartbeat::view::{PastView, UptimeSample};
 use recorder::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
@@ -40,7 +40,7 @@ struct Seen(Fleet);
 /// A daemon in small: a fleet, a store, and the keeper between them.
 struct Play {
     world: Arc<World<Seen>>,
-    keeper: Chronicle,
+    keeper: Recorder,
     rules: Rules,
     now: Now,
     beats: u64,
@@ -62,10 +62,10 @@ fn scratch() -> TempDir {
 
 impl Play {
     fn new(hosts: &[&str]) -> Play {
-        Play::with(hosts, Settings::default())
+        Play::with(hosts, RetentionSettings::default())
     }
 
-    fn with(hosts: &[&str], settings: Settings) -> Play {
+    fn with(hosts: &[&str], settings: RetentionSettings) -> Play {
         let directory = scratch();
         let rules = rules(hosts);
         let fleet = Fleet::restore(rules.clone(), [], None, MIDNIGHT, "kernel");
@@ -109,7 +109,7 @@ impl Play {
         *lock(&self.world.store) = None;
         let (store, _) = heartbeat::store::Store::open(self.directory.path(), self.now).unwrap();
         *lock(&self.world.store) = Some(store);
-        self.keeper = self.world.keeper(Settings::default());
+        self.keeper = self.world.keeper(RetentionSettings::default());
         self.keeper.turn(self.now);
         self
     }
@@ -187,8 +187,12 @@ fn metrics_are_kept_by_ten_minutes_then_hours_then_days() {
 
 #[test]
 fn what_is_too_old_goes_and_a_host_that_is_gone_with_it() {
-    let settings =
-        Settings { metrics: 3 * DAY, availability: 10 * DAY, events: DAY, ..Settings::default() };
+    let settings = RetentionSettings {
+        metrics: 3 * DAY,
+        availability: 10 * DAY,
+        events: DAY,
+        ..RetentionSettings::default()
+    };
     let mut play = Play::with(&["web1", "web2"], settings);
     play.pass(5 * DAY, &["web1", "web2"]);
     let rows = play.world.rows(Table::Metrics);
@@ -204,7 +208,7 @@ fn what_is_too_old_goes_and_a_host_that_is_gone_with_it() {
 
 #[test]
 fn what_takes_too_much_room_goes_the_oldest_first() {
-    let small = Settings { max_bytes: 300_000, ..Settings::default() };
+    let small = RetentionSettings { max_bytes: 300_000, ..RetentionSettings::default() };
     let hosts: Vec<String> = (0..31).map(|n| format!("host{n:03}")).collect();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let mut play = Play::with(&hosts, small);
@@ -224,7 +228,7 @@ fn what_takes_too_much_room_goes_the_oldest_first() {
 #[test]
 fn a_clock_that_was_never_set_records_nothing_and_disturbs_nothing_later() {
     let mut play = Play::new(&["web1"]);
-    play.keeper = play.world.keeper(Settings::default());
+    play.keeper = play.world.keeper(RetentionSettings::default());
     let right = play.now.wall;
     play.now.wall = Wall(5_000);
     play.pass(180 * MINUTE, &["web1"]);

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use heartbeat::backup::plan::{Destination, Module, ModuleState, Plan};
-use heartbeat::backup::repo_check::{Check, Condition, Seen, check, deadline};
-use heartbeat::backup::restic_output::Refusal;
-use heartbeat::backup::settings::{Password, RepoCheck};
+use heartbeat::backup::repo_check::{IntegrityCheck, RepoDetails, RepoState, check, deadline};
+use heartbeat::backup::restic_output::RepoError;
+use heartbeat::backup::settings::{RepoCheckSettings, RepositoryPassword};
 use heartbeat::secret::Secret;
 use heartbeat::thread::Stop;
 use support::restic::{PASSWORD, Restic, lives};
@@ -33,23 +33,23 @@ fn plan(modules: &[&str]) -> Plan {
     Plan { id: "1".into(), modules, destination, ..Plan::default() }
 }
 
-fn conditions(settings: &RepoCheck, plan: &Plan) -> Vec<Condition> {
+fn conditions(settings: &RepoCheckSettings, plan: &Plan) -> Vec<RepoState> {
     conditions_until(settings, plan, deadline(settings))
 }
 
-fn conditions_until(settings: &RepoCheck, plan: &Plan, until: Instant) -> Vec<Condition> {
+fn conditions_until(settings: &RepoCheckSettings, plan: &Plan, until: Instant) -> Vec<RepoState> {
     let (_stopper, stop) = Stop::channel();
     let findings = check(settings, plan, &BTreeMap::new(), until, &stop).unwrap();
     findings.into_iter().map(|finding| finding.condition).collect()
 }
 
-fn condition(settings: &RepoCheck) -> Condition {
+fn condition(settings: &RepoCheckSettings) -> RepoState {
     conditions(settings, &plan(&["mail1"])).remove(0)
 }
 
-fn seen(settings: &RepoCheck) -> Seen {
+fn seen(settings: &RepoCheckSettings) -> RepoDetails {
     match condition(settings) {
-        Condition::Open(seen) => seen,
+        RepoState::Open(seen) => seen,
         other => panic!("{other:?}"),
     }
 }
@@ -82,13 +82,13 @@ fn a_lock_is_told_with_its_holder() {
     let restic = Restic::new();
     restic.make("d1/mail/uuid");
     let _holder = restic.lock("d1/mail/uuid");
-    let settings = RepoCheck { deep: true, ..restic.settings() };
+    let settings = RepoCheckSettings { deep: true, ..restic.settings() };
     let seen = seen(&settings);
     assert_eq!(seen.locks.len(), 1);
     assert!(seen.locks[0].holder.contains(" at "), "{:?}", seen.locks);
     assert!(seen.locks[0].since.is_some() && !seen.locks[0].stale);
     assert_eq!(seen.size, Some(10), "a lock of somebody else is not in the way");
-    assert!(matches!(seen.check, Some(Check::Undecided(_))), "{:?}", seen.check);
+    assert!(matches!(seen.check, Some(IntegrityCheck::Undecided(_))), "{:?}", seen.check);
 }
 
 #[test]
@@ -97,10 +97,10 @@ fn a_wrong_password_and_a_repository_that_is_gone_are_told_apart() {
     restic.make("d1/mail/uuid");
     let mut settings = restic.settings();
     settings.repositories.get_mut("default").unwrap().password =
-        Some(Password::Clear(Secret::new("battery-staple")));
-    assert_eq!(condition(&settings), Condition::Refused(Refusal::WrongPassword));
+        Some(RepositoryPassword::Clear(Secret::new("battery-staple")));
+    assert_eq!(condition(&settings), RepoState::Refused(RepoError::WrongPassword));
     std::fs::rename(restic.path("d1"), restic.path("d2")).unwrap();
-    assert_eq!(condition(&restic.settings()), Condition::Refused(Refusal::Gone));
+    assert_eq!(condition(&restic.settings()), RepoState::Refused(RepoError::Gone));
 }
 
 #[test]
@@ -122,24 +122,24 @@ fn the_password_comes_from_a_file_or_from_redis() {
     std::fs::write(&file, PASSWORD).unwrap();
     let mut settings = restic.settings();
     let repository = settings.repositories.get_mut("default").unwrap();
-    repository.password = Some(Password::File(file));
-    assert!(matches!(condition(&settings), Condition::Open(_)));
+    repository.password = Some(RepositoryPassword::File(file));
+    assert!(matches!(condition(&settings), RepoState::Open(_)));
 
     settings.repositories.get_mut("default").unwrap().password = None;
-    assert!(matches!(condition(&settings), Condition::NotAsked(_)));
+    assert!(matches!(condition(&settings), RepoState::NotAsked(_)));
     let passwords = BTreeMap::from([("d1".to_owned(), Secret::new(PASSWORD))]);
     let (_stopper, stop) = Stop::channel();
     let findings =
         check(&settings, &plan(&["mail1"]), &passwords, deadline(&settings), &stop).unwrap();
-    assert!(matches!(findings[0].condition, Condition::Open(_)), "{findings:?}");
+    assert!(matches!(findings[0].condition, RepoState::Open(_)), "{findings:?}");
 }
 
 #[test]
 fn a_deep_check_finds_what_is_broken() {
     let restic = Restic::new();
     restic.make("d1/mail/uuid");
-    let settings = RepoCheck { deep: true, ..restic.settings() };
-    assert_eq!(seen(&settings).check, Some(Check::Sound));
+    let settings = RepoCheckSettings { deep: true, ..restic.settings() };
+    assert_eq!(seen(&settings).check, Some(IntegrityCheck::Sound));
     // A pack that is gone would be looked for again and again; one that has grown is found at once.
     let mut grown = 0;
     for folder in std::fs::read_dir(restic.path("d1/mail/uuid/data")).unwrap() {
@@ -154,7 +154,7 @@ fn a_deep_check_finds_what_is_broken() {
     }
     assert!(grown > 0);
     let check = seen(&settings).check;
-    assert!(matches!(check, Some(Check::Damaged(_))), "{check:?}");
+    assert!(matches!(check, Some(IntegrityCheck::Damaged(_))), "{check:?}");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_restic_that_hangs_is_killed_with_its_children_and_nothing_waits_for_long() 
     let restic = Restic::new();
     let pids = restic.path("pids");
     let script = format!("sleep 300 & echo $! >>{}; echo retrying >&2; wait", pids.display());
-    let settings = RepoCheck {
+    let settings = RepoCheckSettings {
         restic_path: restic.script(&script),
         timeout: Duration::from_secs(1),
         ..restic.settings()
@@ -175,9 +175,9 @@ fn a_restic_that_hangs_is_killed_with_its_children_and_nothing_waits_for_long() 
     assert_eq!(conditions.len(), 20);
     for condition in &conditions {
         let told = match condition {
-            Condition::TimedOut(_) => true,
-            Condition::NotAsked(why) => why == "no time was left",
-            Condition::Open(_) | Condition::Refused(_) => false,
+            RepoState::TimedOut(_) => true,
+            RepoState::NotAsked(why) => why == "no time was left",
+            RepoState::Open(_) | RepoState::Refused(_) => false,
         };
         assert!(told, "{condition:?}");
     }
@@ -201,7 +201,7 @@ fn a_size_that_cannot_be_told_costs_nothing_else_of_the_answer() {
     let hang = format!("echo $$ >{}; sleep 300", pid.display());
     for stats in [&hang, "echo '{\"total_size\":7}'; exit 1", "echo null"] {
         let script = format!("{sizeless}\n[ \"$1\" = stats ] || exec restic \"$@\"\n{stats}");
-        let settings = RepoCheck {
+        let settings = RepoCheckSettings {
             restic_path: restic.script(&script),
             timeout: Duration::from_secs(24),
             deep: true,
@@ -212,7 +212,7 @@ fn a_size_that_cannot_be_told_costs_nothing_else_of_the_answer() {
         assert!(begin.elapsed() < Duration::from_secs(20), "a part of its time: {stats}");
         assert_eq!((seen.newest.is_some(), seen.size), (true, None), "{stats}");
         assert_eq!((seen.locks, seen.locks_unknown), (vec![], None), "{stats}");
-        assert_eq!(seen.check, Some(Check::Sound), "{stats}");
+        assert_eq!(seen.check, Some(IntegrityCheck::Sound), "{stats}");
     }
     let pid = std::fs::read_to_string(pid).expect("the size was asked for");
     assert!(!lives(pid.trim()));
@@ -225,7 +225,7 @@ fn the_size_is_asked_for_without_a_lock_and_of_the_newest_snapshot() {
     let id = "0f".repeat(32);
     let list = format!(r#"[{{"time":"2026-11-20T22:53:42Z","id":"{id}"}}]"#);
     let script = format!("echo \"$@\" >>{}; [ $1 != snapshots ] || echo '{list}'", seen.display());
-    condition(&RepoCheck { restic_path: restic.script(&script), ..restic.settings() });
+    condition(&RepoCheckSettings { restic_path: restic.script(&script), ..restic.settings() });
     let seen = std::fs::read_to_string(seen).unwrap();
     let asked = format!("stats --mode restore-size --json {id} --no-lock --no-cache");
     assert_eq!(seen.lines().last(), Some(asked.as_str()), "{seen}");
@@ -234,10 +234,10 @@ fn the_size_is_asked_for_without_a_lock_and_of_the_newest_snapshot() {
 #[test]
 fn without_restic_it_is_said_and_nothing_else_happens() {
     let restic = Restic::new();
-    let settings = RepoCheck { restic_path: "/nowhere/restic".into(), ..restic.settings() };
+    let settings = RepoCheckSettings { restic_path: "/nowhere/restic".into(), ..restic.settings() };
     let said = condition(&settings);
     assert!(
-        matches!(&said, Condition::NotAsked(why) if why.contains("install restic")),
+        matches!(&said, RepoState::NotAsked(why) if why.contains("install restic")),
         "{said:?}"
     );
 }
@@ -247,7 +247,8 @@ fn nothing_secret_is_on_the_command_line() {
     let restic = Restic::new();
     let seen = restic.path("seen");
     let script = format!("echo \"$@\" >>{}; echo null", seen.display());
-    let mut settings = RepoCheck { restic_path: restic.script(&script), ..restic.settings() };
+    let mut settings =
+        RepoCheckSettings { restic_path: restic.script(&script), ..restic.settings() };
     let repository = settings.repositories.get_mut("default").unwrap();
     repository.repository = "rest:http://ops:hunter22@127.0.0.1/{repository}/{path}".into();
     repository.env.insert("AWS_SECRET_ACCESS_KEY".into(), Secret::new("aws-secret"));

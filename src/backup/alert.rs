@@ -72,7 +72,7 @@ pub fn relevant(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
 
 /// Which alerts are looked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct AlertNames {
     /// The names of those that are about backups.
     pub alerts: Vec<String>,
     /// The names of those that are signs of life.
@@ -81,7 +81,7 @@ pub struct Wanted {
 
 /// What an Alertmanager was found to hold, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fetched {
+pub struct RelevantAlerts {
     /// The active alerts about backups.
     pub alerts: Vec<Alert>,
     /// The signs of life, also those that are silenced or inhibited: who sends them lives.
@@ -93,7 +93,7 @@ pub struct Fetched {
 ///
 /// # Errors
 /// A sentence when the body is no JSON array.
-pub fn fetched(body: &[u8], wanted: &Wanted) -> Result<Fetched, String> {
+pub fn fetched(body: &[u8], wanted: &AlertNames) -> Result<RelevantAlerts, String> {
     let Value::Array(body) = parse(body)? else {
         return Err("the body must be a JSON array".into());
     };
@@ -110,7 +110,7 @@ pub fn fetched(body: &[u8], wanted: &Wanted) -> Result<Fetched, String> {
         found.iter().filter(|(counts, alert)| *counts && wanted.alerts.contains(&alert.name));
     let alerts = picked(active.map(|(_, alert)| alert.clone()), &wanted.alerts);
     let signs = picked(found.into_iter().map(|(_, alert)| alert), &wanted.signs);
-    Ok(Fetched { alerts, signs })
+    Ok(RelevantAlerts { alerts, signs })
 }
 
 fn parse(body: &[u8]) -> Result<Value, String> {
@@ -232,8 +232,8 @@ mod tests {
 
     use super::*;
 
-    fn wanted() -> Wanted {
-        Wanted { alerts: vec!["BackupFailed".into()], signs: vec!["Watchdog".into()] }
+    fn wanted() -> AlertNames {
+        AlertNames { alerts: vec!["BackupFailed".into()], signs: vec!["Watchdog".into()] }
     }
 
     fn names() -> Vec<String> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use log::{debug, warn};
 
-use super::alert::{self, Alert, Fetched, Wanted};
+use super::alert::{self, Alert, AlertNames, RelevantAlerts};
 use super::pipeline::Pipelines;
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventKind, Incident, Level};
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What is asked, and how often.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct AlertPollerSettings {
     /// `http://127.0.0.1:9093`
     pub url: String,
     /// The time between two questions.
@@ -31,7 +31,7 @@ pub struct Settings {
 
 /// Where alerts that are signs of life belong.
 #[derive(Clone, Copy)]
-pub struct Signs<'a> {
+pub struct HeartbeatAlertHooks<'a> {
     /// Their names at present.
     pub names: &'a dyn Fn() -> Vec<String>,
     /// Takes those that were found.
@@ -45,15 +45,15 @@ pub fn abandon(sink: &ChangeSink) {
 
 /// Asks until the stop, for the alerts that the configuration names at present.
 pub fn poll(
-    settings: &Settings,
+    settings: &AlertPollerSettings,
     pipelines: &Arc<Pipelines>,
-    signs: Signs,
+    signs: HeartbeatAlertHooks,
     sink: &ChangeSink,
     stop: &Stop,
 ) {
-    let mut silence = Silence::new(settings.told.load(Ordering::Relaxed), Now::read().mono);
+    let mut silence = OutageTracker::new(settings.told.load(Ordering::Relaxed), Now::read().mono);
     loop {
-        let wanted = Wanted { alerts: pipelines.alert_names(), signs: (signs.names)() };
+        let wanted = AlertNames { alerts: pipelines.alert_names(), signs: (signs.names)() };
         let answer = pull(&settings.url, &wanted);
         if stop.stopped() {
             // Somebody else is asked by now, and what this one says of itself is nobody's concern.
@@ -85,15 +85,15 @@ pub fn poll(
 
 /// Since when there is no answer, and whether that was told.
 #[derive(Debug, Default)]
-struct Silence {
+struct OutageTracker {
     since: Option<Mono>,
     told: bool,
 }
 
-impl Silence {
+impl OutageTracker {
     /// Silence that was told before the start goes on, until there is an answer.
-    fn new(told: bool, now: Mono) -> Silence {
-        Silence { since: told.then_some(now), told }
+    fn new(told: bool, now: Mono) -> OutageTracker {
+        OutageTracker { since: told.then_some(now), told }
     }
 
     fn judge(&mut self, failure: Option<&String>, now: Mono) -> Option<EventKind> {
@@ -124,7 +124,7 @@ const LONGEST_ANSWER: u64 = 16 * 1024 * 1024;
 ///
 /// # Errors
 /// Why it could not be asked, or what is wrong with its answer.
-pub fn pull(base: &str, wanted: &Wanted) -> Result<Fetched, String> {
+pub fn pull(base: &str, wanted: &AlertNames) -> Result<RelevantAlerts, String> {
     let base = base.trim_end_matches('/');
     let hidden = !wanted.signs.is_empty();
     let url = format!("{base}/api/v2/alerts?active=true&silenced={hidden}&inhibited={hidden}");
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn silence_is_told_once_after_a_while_and_its_end_once() {
-        let mut silence = Silence::default();
+        let mut silence = OutageTracker::default();
         let why = "connection refused".to_owned();
         let at = |minutes: i64| Mono(minutes * 60_000);
         assert_eq!(silence.judge(Some(&why), at(0)), None);
@@ -188,10 +188,10 @@ mod tests {
     #[test]
     fn silence_that_a_restart_came_into_was_told_twice_or_never_ended() {
         let at = |minutes: i64| Mono(minutes * 60_000);
-        let mut silence = Silence::new(true, at(0));
+        let mut silence = OutageTracker::new(true, at(0));
         assert_eq!(silence.judge(Some(&"still refused".to_owned()), at(9)), None);
         let over = EventKind::AlertmanagerAnswers { silent_for: Duration::from_secs(600) };
         assert_eq!(silence.judge(None, at(10)), Some(over));
-        assert_eq!(Silence::new(false, at(0)).judge(None, at(1)), None);
+        assert_eq!(OutageTracker::new(false, at(0)).judge(None, at(1)), None);
     }
 }

@@ -6,13 +6,13 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::alert::Alert;
-use super::correlator::{self, Answer};
+use super::correlator::{self, RedisState};
 use super::outcome::{Outcome, Verdict};
-use super::plan::{Module, ModuleState, Plan, Run};
-use super::question::Question;
-use super::repo_check::{self, Finding};
-use super::report::{ALL_PLANS, Report, condition};
-use super::settings::{Correlator, RepoCheck};
+use super::plan::{BackupRun, Module, ModuleState, Plan};
+use super::question::PlanQuery;
+use super::repo_check::{self, RepoCheckResult};
+use super::report::{ALL_PLANS, ReportBuilder, condition};
+use super::settings::{CorrelatorSettings, RepoCheckSettings};
 use crate::clock::Wall;
 use crate::event::Event;
 use crate::secret::Secret;
@@ -24,44 +24,44 @@ const NO_PLAN: &str = "Redis knows no plan that is switched on";
 
 /// A plan and all that was found out about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Examined {
+pub struct PlanReport {
     /// The plan and its modules.
     pub plan: Plan,
     /// How it fared.
     pub verdict: Verdict,
     /// What the repositories said; none when they were not asked.
-    pub findings: Option<Vec<Finding>>,
+    pub findings: Option<Vec<RepoCheckResult>>,
 }
 
-impl Examined {
+impl PlanReport {
     /// The event for people, with the alerts that complained.
     pub fn event(&self, alerts: &[&Alert], now: Wall) -> Event {
         let findings = self.findings.as_deref();
-        Report { plan: &self.plan, verdict: &self.verdict, findings, alerts, now }.event()
+        ReportBuilder { plan: &self.plan, verdict: &self.verdict, findings, alerts, now }.event()
     }
 }
 
 /// How one asks.
 #[derive(Clone, Copy, Debug)]
-pub struct Examiner<'a> {
+pub struct Analyzer<'a> {
     /// Where the truth is.
-    pub correlator: &'a Correlator,
+    pub correlator: &'a CorrelatorSettings,
     /// How repositories are asked; none means not at all.
-    pub repo_check: Option<&'a RepoCheck>,
+    pub repo_check: Option<&'a RepoCheckSettings>,
     /// Whether modules that are running are waited for.
     pub patient: bool,
 }
 
-impl Examiner<'_> {
+impl Analyzer<'_> {
     /// Examines the plans in question, at least one. What could not be found out is part of the
     /// answer. None when it was told to stop meanwhile.
-    pub fn examine(&self, question: &Question, stop: &Stop) -> Option<Vec<Examined>> {
+    pub fn examine(&self, question: &PlanQuery, stop: &Stop) -> Option<Vec<PlanReport>> {
         let answer = if self.patient {
             correlator::correlate(self.correlator, question, stop)?
         } else {
             correlator::look(self.correlator, question, stop)?
         };
-        let Answer { plans, passwords, lost } = match answer {
+        let RedisState { plans, passwords, lost } = match answer {
             Ok(answer) if answer.plans.is_empty() => {
                 return Some(unknown(question, NO_PLAN));
             }
@@ -84,7 +84,7 @@ impl Examiner<'_> {
         passwords: &BTreeMap<String, Secret>,
         until: Option<Instant>,
         stop: &Stop,
-    ) -> Option<Examined> {
+    ) -> Option<PlanReport> {
         let wanted = verdict.outcome != Outcome::Success && !plan.modules.is_empty();
         let findings = match self.repo_check.zip(until).filter(|_| wanted) {
             Some((settings, until)) => {
@@ -92,13 +92,13 @@ impl Examiner<'_> {
             }
             None => None,
         };
-        Some(Examined { plan, verdict, findings })
+        Some(PlanReport { plan, verdict, findings })
     }
 }
 
 /// What can be said when nothing is known: so of each plan that was named, else of all.
-pub fn unknown(question: &Question, why: &str) -> Vec<Examined> {
-    let nothing_about = |id: &str, name: Option<&str>| Examined {
+pub fn unknown(question: &PlanQuery, why: &str) -> Vec<PlanReport> {
+    let nothing_about = |id: &str, name: Option<&str>| PlanReport {
         plan: Plan { id: id.into(), name: name.map(str::to_owned), ..Plan::default() },
         verdict: Verdict::unknown(why),
         findings: None,
@@ -111,13 +111,13 @@ pub fn unknown(question: &Question, why: &str) -> Vec<Examined> {
 /// What is to be reported of several plans. When somebody complained about no plan in particular,
 /// those that are well are left out, unless all are: then that is the news. A plan that somebody
 /// switched off is never the news, unless its last run went wrong.
-pub fn worth_telling(mut examined: Vec<Examined>, question: &Question) -> Vec<Examined> {
-    let named = |one: &Examined| question.named.contains_key(&one.plan.id);
+pub fn worth_telling(mut examined: Vec<PlanReport>, question: &PlanQuery) -> Vec<PlanReport> {
+    let named = |one: &PlanReport| question.named.contains_key(&one.plan.id);
     examined.retain(|one| named(one) || !rests(&one.plan));
     if examined.is_empty() {
         return unknown(question, NO_PLAN);
     }
-    let told = |one: &Examined| named(one) || one.verdict.outcome != Outcome::Success;
+    let told = |one: &PlanReport| named(one) || one.verdict.outcome != Outcome::Success;
     if examined.iter().any(told) {
         examined.retain(told);
     }
@@ -132,7 +132,7 @@ fn rests(plan: &Plan) -> bool {
 }
 
 /// The rows of these plans; nobody misses one that rests. What was said of all plans together goes when plans are known again.
-pub fn rows(examined: &[Examined], now: Wall) -> Vec<Write> {
+pub fn rows(examined: &[PlanReport], now: Wall) -> Vec<Write> {
     let mut rows: Vec<Write> = examined
         .iter()
         .filter(|one| !rests(&one.plan))
@@ -146,10 +146,10 @@ pub fn rows(examined: &[Examined], now: Wall) -> Vec<Write> {
     rows
 }
 
-fn view(one: &Examined, now: Wall) -> PlanView {
-    let Examined { plan, verdict, findings } = one;
+fn view(one: &PlanReport, now: Wall) -> PlanView {
+    let PlanReport { plan, verdict, findings } = one;
     let findings = findings.as_deref();
-    let report = Report { plan, verdict, findings, alerts: &[], now };
+    let report = ReportBuilder { plan, verdict, findings, alerts: &[], now };
     PlanView {
         plan: plan.id.clone(),
         name: plan.name.clone(),
@@ -171,7 +171,7 @@ fn view(one: &Examined, now: Wall) -> PlanView {
 }
 
 fn module(module: &Module) -> ModuleView {
-    let none = Run::default();
+    let none = BackupRun::default();
     let run = module.run.as_ref().unwrap_or(&none);
     ModuleView {
         name: module.id.clone(),
@@ -192,12 +192,12 @@ fn module(module: &Module) -> ModuleView {
 mod tests {
     use super::*;
 
-    fn examined(id: &str, outcome: Outcome) -> Examined {
+    fn examined(id: &str, outcome: Outcome) -> PlanReport {
         let plan = Plan { id: id.into(), ..Plan::default() };
-        Examined { plan, verdict: Verdict { outcome, why: String::new() }, findings: None }
+        PlanReport { plan, verdict: Verdict { outcome, why: String::new() }, findings: None }
     }
 
-    fn told(outcomes: &[Outcome], question: &Question) -> String {
+    fn told(outcomes: &[Outcome], question: &PlanQuery) -> String {
         let examined: Vec<_> = outcomes
             .iter()
             .enumerate()
@@ -210,9 +210,9 @@ mod tests {
     #[test]
     fn what_is_well_is_left_out_where_nobody_named_it() {
         let mixed = [Outcome::Success, Outcome::Failed, Outcome::Success];
-        assert_eq!(told(&mixed, &Question::about_everything()), "1");
-        assert_eq!(told(&mixed, &Question::about("2")), "1 2");
-        assert_eq!(told(&[Outcome::Success; 2], &Question::about_everything()), "0 1");
+        assert_eq!(told(&mixed, &PlanQuery::about_everything()), "1");
+        assert_eq!(told(&mixed, &PlanQuery::about("2")), "1 2");
+        assert_eq!(told(&[Outcome::Success; 2], &PlanQuery::about_everything()), "0 1");
     }
 
     #[test]
@@ -233,25 +233,25 @@ mod tests {
                 modules: vec![module],
                 ..Plan::default()
             };
-            Examined { verdict: Verdict::of(&plan), plan, findings: None }
+            PlanReport { verdict: Verdict::of(&plan), plan, findings: None }
         };
-        let told = |off: Examined, question: &Question| {
+        let told = |off: PlanReport, question: &PlanQuery| {
             let examined = vec![off, examined("on", Outcome::Success)];
             let worth = worth_telling(examined, question).into_iter();
             worth.map(|one| one.plan.id).collect::<Vec<_>>().join(" ")
         };
-        let all = Question::about_everything();
+        let all = PlanQuery::about_everything();
         assert_eq!(told(off(ModuleState::Success), &all), "on");
         assert_eq!(told(off(ModuleState::Missing), &all), "on");
         assert_eq!(told(off(ModuleState::Failed), &all), "off");
-        assert_eq!(told(off(ModuleState::Success), &Question::about("off")), "off");
+        assert_eq!(told(off(ModuleState::Success), &PlanQuery::about("off")), "off");
         let alone = worth_telling(vec![off(ModuleState::Success)], &all);
         assert_eq!(alone[0].verdict, Verdict::unknown(NO_PLAN), "whoever complained is answered");
     }
 
     #[test]
     fn without_redis_every_question_still_has_an_answer() {
-        let mut question = Question::about("7");
+        let mut question = PlanQuery::about("7");
         question.everything = true;
         let titles: Vec<_> = unknown(&question, "x")
             .iter()
@@ -262,10 +262,10 @@ mod tests {
 
     const NOW: Wall = Wall(1_795_291_928_000);
 
-    fn kept(id: &str, modules: Vec<Module>) -> Examined {
+    fn kept(id: &str, modules: Vec<Module>) -> PlanReport {
         let plan = Plan { id: id.into(), enabled: Some(true), modules, ..Plan::default() };
         let verdict = Verdict::of(&plan);
-        Examined { plan, verdict, findings: None }
+        PlanReport { plan, verdict, findings: None }
     }
 
     fn failed() -> Module {
@@ -276,7 +276,7 @@ mod tests {
             node: None,
             state: ModuleState::Failed,
             why: None,
-            run: Some(Run { errors: Some(2), end: Some(NOW), ..Run::default() }),
+            run: Some(BackupRun { errors: Some(2), end: Some(NOW), ..BackupRun::default() }),
         }
     }
 

@@ -8,10 +8,10 @@ use crossbeam_channel::{after, bounded, select};
 use log::warn;
 
 use super::plan::{Destination, ModuleState, Plan};
-use super::question::Question;
-use super::redis::{Redis, Trouble};
-use super::redis_layout::{Facts, Hash, StatusKey};
-use super::settings::Correlator;
+use super::question::PlanQuery;
+use super::redis::{RedisConnection, RedisReadError};
+use super::redis_layout::{HashResult, RedisSnapshot, StatusKey};
+use super::settings::CorrelatorSettings;
 use crate::clock::{Now, Wall};
 use crate::secret::Secret;
 use crate::thread::Stop;
@@ -33,7 +33,7 @@ const MOST_PLANS: usize = 1000;
 
 /// What Redis knows about the plans in question.
 #[derive(Clone, Debug, Default)]
-pub struct Answer {
+pub struct RedisState {
     /// The plans, in order of their ids. A named one that Redis does not know has no modules.
     pub plans: Vec<Plan>,
     /// The passwords of the destinations' repositories, where we may read them.
@@ -42,7 +42,7 @@ pub struct Answer {
     pub lost: Option<String>,
 }
 
-impl Answer {
+impl RedisState {
     fn is_running(&self) -> bool {
         let modules = self.plans.iter().flat_map(|plan| &plan.modules);
         modules.into_iter().any(|module| module.state == ModuleState::Running)
@@ -52,12 +52,12 @@ impl Answer {
 /// Looks, and looks again while modules are running, for `max_wait` at most; also while Redis
 /// cannot be asked, but for no more than half a minute of it. None when it was told to stop meanwhile.
 pub fn correlate(
-    settings: &Correlator,
-    question: &Question,
+    settings: &CorrelatorSettings,
+    question: &PlanQuery,
     stop: &Stop,
-) -> Option<Result<Answer, String>> {
+) -> Option<Result<RedisState, String>> {
     let begin = Now::read().mono;
-    let mut looks = Looks::default();
+    let mut looks = Polls::default();
     loop {
         looks.add(look(settings, question, stop)?, Now::read().wall);
         let waited = Now::read().mono.since(begin);
@@ -72,15 +72,15 @@ pub fn correlate(
 
 /// What several looks have shown.
 #[derive(Default)]
-struct Looks {
+struct Polls {
     /// The last that was answered.
-    good: Option<Answer>,
+    good: Option<RedisState>,
     /// Since when none is answered, and why.
     away: Option<(Wall, String)>,
 }
 
-impl Looks {
-    fn add(&mut self, look: Result<Answer, String>, now: Wall) {
+impl Polls {
+    fn add(&mut self, look: Result<RedisState, String>, now: Wall) {
         match look {
             Ok(answer) => (self.good, self.away) = (Some(answer), None),
             Err(why) => {
@@ -103,7 +103,7 @@ impl Looks {
     }
 
     /// The last good answer. What may have changed while Redis could not be asked is not known.
-    fn outcome(self) -> Result<Answer, String> {
+    fn outcome(self) -> Result<RedisState, String> {
         let (mut answer, (since, why)) = match (self.good, self.away) {
             (Some(answer), None) => return Ok(answer),
             (None, away) => return Err(away.map_or(String::new(), |(_, why)| why)),
@@ -123,10 +123,10 @@ impl Looks {
 /// Looks once. None when it was told to stop meanwhile; an error is why Redis could not be asked,
 /// in bounded time and without a password.
 pub fn look(
-    settings: &Correlator,
-    question: &Question,
+    settings: &CorrelatorSettings,
+    question: &PlanQuery,
     stop: &Stop,
-) -> Option<Result<Answer, String>> {
+) -> Option<Result<RedisState, String>> {
     let (tx, rx) = bounded(1);
     let (own_settings, own_question) = (settings.clone(), question.clone());
     let look = move || {
@@ -148,11 +148,15 @@ pub fn look(
     }
 }
 
-fn read(settings: &Correlator, question: &Question, until: Instant) -> Result<Answer, String> {
-    let mut redis = Redis::connect(settings, until).map_err(Trouble::into_why)?;
+fn read(
+    settings: &CorrelatorSettings,
+    question: &PlanQuery,
+    until: Instant,
+) -> Result<RedisState, String> {
+    let mut redis = RedisConnection::connect(settings, until).map_err(RedisReadError::into_why)?;
     let facts = facts(&mut redis, question)?;
     let now = Now::read().wall;
-    let mut answer = Answer::default();
+    let mut answer = RedisState::default();
     for id in asked(&facts, question, settings.recent, now) {
         let mut plan = facts.plan(&id, question.complaint(&id), settings.recent, now);
         name_modules(&mut redis, &mut plan)?;
@@ -166,7 +170,12 @@ fn read(settings: &Correlator, question: &Question, until: Instant) -> Result<An
 }
 
 /// The plans in question: all that were named, and where everything is asked about some more.
-fn asked(facts: &Facts, question: &Question, recent: Duration, now: Wall) -> BTreeSet<String> {
+fn asked(
+    facts: &RedisSnapshot,
+    question: &PlanQuery,
+    recent: Duration,
+    now: Wall,
+) -> BTreeSet<String> {
     let mut asked: BTreeSet<String> = question.named.keys().cloned().collect();
     if question.everything {
         let alive = facts.alive(recent, now);
@@ -178,12 +187,12 @@ fn asked(facts: &Facts, question: &Question, recent: Duration, now: Wall) -> BTr
     asked
 }
 
-fn facts(redis: &mut Redis, question: &Question) -> Result<Facts, String> {
+fn facts(redis: &mut RedisConnection, question: &PlanQuery) -> Result<RedisSnapshot, String> {
     let asked = |plan: &str| question.everything || question.named.contains_key(plan);
-    let mut facts = Facts {
+    let mut facts = RedisSnapshot {
         module_node: needed(redis, "cluster/module_node")?,
         module_uuid: needed(redis, "cluster/module_uuid")?,
-        ..Facts::default()
+        ..RedisSnapshot::default()
     };
     for plan in plan_ids(redis, question)? {
         let fields = needed(redis, &format!("cluster/backup/{plan}"))?;
@@ -191,7 +200,7 @@ fn facts(redis: &mut Redis, question: &Question) -> Result<Facts, String> {
             facts.plans.insert(plan, fields);
         }
     }
-    for key in redis.keys("*/backup_status/*").map_err(Trouble::into_why)? {
+    for key in redis.keys("*/backup_status/*").map_err(RedisReadError::into_why)? {
         let Some(place) = StatusKey::parse(&key).filter(|place| asked(place.plan())) else {
             continue;
         };
@@ -211,19 +220,19 @@ fn facts(redis: &mut Redis, question: &Question) -> Result<Facts, String> {
     Ok(facts)
 }
 
-fn plan_ids(redis: &mut Redis, question: &Question) -> Result<Vec<String>, String> {
+fn plan_ids(redis: &mut RedisConnection, question: &PlanQuery) -> Result<Vec<String>, String> {
     if !question.everything {
         return Ok(question.named.keys().cloned().collect());
     }
-    let keys = redis.keys("cluster/backup/*").map_err(Trouble::into_why)?;
+    let keys = redis.keys("cluster/backup/*").map_err(RedisReadError::into_why)?;
     let known = keys.iter().filter_map(|key| key.strip_prefix("cluster/backup/"));
     let named = question.named.keys().map(String::as_str);
     Ok(known.chain(named).map(str::to_owned).collect())
 }
 
 /// In the older layout each module says of which plans it is a part.
-fn read_members(redis: &mut Redis, facts: &mut Facts) -> Result<(), String> {
-    for key in redis.keys("module/*/backups").map_err(Trouble::into_why)? {
+fn read_members(redis: &mut RedisConnection, facts: &mut RedisSnapshot) -> Result<(), String> {
+    for key in redis.keys("module/*/backups").map_err(RedisReadError::into_why)? {
         let module = key.strip_prefix("module/").and_then(|rest| rest.strip_suffix("/backups"));
         let plans = optional(redis.members(&key))?.unwrap_or_default();
         for plan in plans {
@@ -233,7 +242,7 @@ fn read_members(redis: &mut Redis, facts: &mut Facts) -> Result<(), String> {
     Ok(())
 }
 
-fn name_modules(redis: &mut Redis, plan: &mut Plan) -> Result<(), String> {
+fn name_modules(redis: &mut RedisConnection, plan: &mut Plan) -> Result<(), String> {
     for module in &mut plan.modules {
         let key = format!("module/{}/ui_name", module.id);
         module.ui_name = optional(redis.text(&key))?.flatten();
@@ -241,7 +250,10 @@ fn name_modules(redis: &mut Redis, plan: &mut Plan) -> Result<(), String> {
     Ok(())
 }
 
-fn name_destination(redis: &mut Redis, destination: &mut Destination) -> Result<(), String> {
+fn name_destination(
+    redis: &mut RedisConnection,
+    destination: &mut Destination,
+) -> Result<(), String> {
     let key = format!("cluster/backup_repository/{}", destination.id);
     let mut fields = optional(redis.hash(&key))?.unwrap_or_default();
     let mut field = |name| fields.remove(name).filter(|text| !text.trim().is_empty());
@@ -251,35 +263,41 @@ fn name_destination(redis: &mut Redis, destination: &mut Destination) -> Result<
 }
 
 /// The password of a destination's repositories; it takes privileges to read it.
-fn password(redis: &mut Redis, destination: &str) -> Result<Option<(String, Secret)>, String> {
+fn password(
+    redis: &mut RedisConnection,
+    destination: &str,
+) -> Result<Option<(String, Secret)>, String> {
     let key = "private/agents/backup_destination/restic_password";
     let password = optional(redis.field(key, destination))?.flatten();
     Ok(password.map(|password| (destination.to_owned(), Secret::new(password))))
 }
 
 /// What nothing can be said without.
-fn needed(redis: &mut Redis, key: &str) -> Result<BTreeMap<String, String>, String> {
+fn needed(redis: &mut RedisConnection, key: &str) -> Result<BTreeMap<String, String>, String> {
     redis.hash(key).map_err(|trouble| match trouble {
-        Trouble::Down(why) => why,
-        Trouble::Key(why) => format!("{key} cannot be read: {why}"),
+        RedisReadError::Down(why) => why,
+        RedisReadError::Key(why) => format!("{key} cannot be read: {why}"),
     })
 }
 
 /// What can be done without.
-fn optional<T>(asked: Result<T, Trouble>) -> Result<Option<T>, String> {
+fn optional<T>(asked: Result<T, RedisReadError>) -> Result<Option<T>, String> {
     match asked {
         Ok(value) => Ok(Some(value)),
-        Err(Trouble::Key(_)) => Ok(None),
-        Err(Trouble::Down(why)) => Err(why),
+        Err(RedisReadError::Key(_)) => Ok(None),
+        Err(RedisReadError::Down(why)) => Err(why),
     }
 }
 
 /// What is reported as damaged.
-fn damaged_or(asked: Result<BTreeMap<String, String>, Trouble>, key: &str) -> Result<Hash, String> {
+fn damaged_or(
+    asked: Result<BTreeMap<String, String>, RedisReadError>,
+    key: &str,
+) -> Result<HashResult, String> {
     match asked {
         Ok(fields) => Ok(Ok(fields)),
-        Err(Trouble::Key(why)) => Ok(Err(format!("{key} cannot be read: {why}"))),
-        Err(Trouble::Down(why)) => Err(why),
+        Err(RedisReadError::Key(why)) => Ok(Err(format!("{key} cannot be read: {why}"))),
+        Err(RedisReadError::Down(why)) => Err(why),
     }
 }
 
@@ -288,7 +306,7 @@ mod tests {
     use super::super::plan::Module;
     use super::*;
 
-    fn answer(state: ModuleState) -> Answer {
+    fn answer(state: ModuleState) -> RedisState {
         let module = Module {
             id: "mail1".into(),
             ui_name: None,
@@ -299,14 +317,14 @@ mod tests {
             run: None,
         };
         let plan = Plan { modules: vec![module], ..Plan::default() };
-        Answer { plans: vec![plan], ..Answer::default() }
+        RedisState { plans: vec![plan], ..RedisState::default() }
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_redis_that_goes_away_while_we_wait_does_not_take_what_it_said() {
-        let mut looks = Looks::default();
+        let mut looks = Polls::default();
         looks.add(Ok(answer(ModuleState::Running)), Wall(0));
         looks.add(Err("refused".into()), Wall(15_000));
         looks.add(Err("still refused".into()), Wall(30_000));
@@ -323,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_redis_that_was_away_for_a_moment_was_given_up_at_once() {
-        let mut looks = Looks::default();
+        let mut looks = Polls::default();
         looks.add(Err("refused".into()), Wall(0));
         assert_eq!(looks.pause(10 * MINUTE, Duration::ZERO), Some(SHORT_PAUSE));
         assert_eq!(looks.pause(10 * MINUTE, GRACE), None);
@@ -334,7 +352,7 @@ mod tests {
         assert_eq!(looks.pause(10 * MINUTE, short), None);
         let answer = looks.outcome().unwrap();
         assert_eq!((&answer.plans[0].modules[0].why, &answer.lost), (&None, &None));
-        let mut never = Looks::default();
+        let mut never = Polls::default();
         never.add(Err("refused".into()), Wall(0));
         assert_eq!(never.outcome().unwrap_err(), "refused");
     }
@@ -342,13 +360,13 @@ mod tests {
     #[test]
     fn every_plan_that_was_named_is_looked_at() {
         let ids = (0..MOST_PLANS + 5).map(|number| format!("{number:05}"));
-        let mut facts = Facts::default();
+        let mut facts = RedisSnapshot::default();
         facts.plans.extend(ids.clone().map(|id| (id, BTreeMap::new())));
-        let mut question = Question::default();
+        let mut question = PlanQuery::default();
         question.named.extend(ids.map(|id| (id, None)));
-        let count = |question: &Question| asked(&facts, question, PAUSE, Wall(0)).len();
+        let count = |question: &PlanQuery| asked(&facts, question, PAUSE, Wall(0)).len();
         assert_eq!(count(&question), MOST_PLANS + 5);
-        assert_eq!(count(&Question::about_everything()), MOST_PLANS);
+        assert_eq!(count(&PlanQuery::about_everything()), MOST_PLANS);
         question.named.retain(|id, _| id.as_str() >= "01002");
         question.everything = true;
         assert_eq!(count(&question), MOST_PLANS + 3);

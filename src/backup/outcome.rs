@@ -76,7 +76,7 @@ impl Verdict {
     /// The verdict about a plan.
     pub fn of(plan: &Plan) -> Verdict {
         let count = |state| plan.modules.iter().filter(|module| module.state == state).count();
-        let counts = Counts {
+        let counts = StateCounts {
             success: count(ModuleState::Success),
             failed: count(ModuleState::Failed),
             missing: count(ModuleState::Missing),
@@ -104,7 +104,7 @@ impl Verdict {
     }
 }
 
-struct Counts {
+struct StateCounts {
     success: usize,
     failed: usize,
     missing: usize,
@@ -112,7 +112,7 @@ struct Counts {
     unreadable: usize,
 }
 
-impl Counts {
+impl StateCounts {
     fn all(&self) -> usize {
         self.success + self.failed + self.missing + self.running + self.unreadable
     }
@@ -133,12 +133,12 @@ impl Counts {
     fn outcome(&self) -> Outcome {
         let hope = self.success + self.running > 0;
         match self {
-            Counts { failed: 1.., .. } if !hope => Outcome::Failed,
-            Counts { missing: 1.., .. } if !hope => Outcome::Missing,
-            Counts { failed: 1.., .. } | Counts { missing: 1.., .. } => Outcome::Partial,
-            Counts { unreadable: 1.., .. } => Outcome::Unknown,
-            Counts { running: 1.., .. } => Outcome::Running,
-            Counts { .. } => Outcome::Success,
+            StateCounts { failed: 1.., .. } if !hope => Outcome::Failed,
+            StateCounts { missing: 1.., .. } if !hope => Outcome::Missing,
+            StateCounts { failed: 1.., .. } | StateCounts { missing: 1.., .. } => Outcome::Partial,
+            StateCounts { unreadable: 1.., .. } => Outcome::Unknown,
+            StateCounts { running: 1.., .. } => Outcome::Running,
+            StateCounts { .. } => Outcome::Success,
         }
     }
 

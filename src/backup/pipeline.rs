@@ -14,11 +14,11 @@ use crossbeam_channel::bounded;
 use log::{error, info, warn};
 
 use super::alert::{self, Alert};
-use super::analysis::{Examined, Examiner, rows, unknown, worth_telling};
+use super::analysis::{Analyzer, PlanReport, rows, unknown, worth_telling};
 use super::outcome::Outcome;
-use super::question::{Question, about};
-use super::queue::{Batch, BatchId, Damaged, Intake, MOST_ATTEMPTS, Taken};
-use super::settings::{Correlator, RepoCheck};
+use super::question::{PlanQuery, about};
+use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MOST_ATTEMPTS};
+use super::settings::{CorrelatorSettings, RepoCheckSettings};
 use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, Level, MOST_OTHERS};
 use crate::store::Write;
@@ -35,20 +35,20 @@ const LONGEST_ROW: usize = 300;
 
 /// What the pipelines have to be told.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct PipelineSettings {
     /// The alerts that are about backups.
     pub alert_names: Vec<String>,
     /// Where the truth is.
-    pub correlator: Correlator,
+    pub correlator: CorrelatorSettings,
     /// How repositories are asked.
-    pub repo_check: Option<RepoCheck>,
+    pub repo_check: Option<RepoCheckSettings>,
     /// An alert instance is reported again after this time; none: never.
     pub renotify: Option<Duration>,
 }
 
 /// What is answered to a sender of alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accepted {
+pub enum AlertAdmission {
     /// Nothing in it concerns us.
     Nothing,
     /// Whether it is stored is told later.
@@ -59,8 +59,8 @@ pub enum Accepted {
 
 /// All pipelines.
 pub struct Pipelines {
-    intake: Mutex<Intake>,
-    settings: Mutex<Arc<Settings>>,
+    intake: Mutex<AlertQueue>,
+    settings: Mutex<Arc<PipelineSettings>>,
     sink: ChangeSink,
     stop: Stop,
     received: AtomicU64,
@@ -74,11 +74,11 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Lets go of rows that cannot be read: they are removed, and in the same transaction people are
 /// told which alerts were lost with them, so that it is told once and not at each start.
-fn given_up(damaged: &[Damaged], now: Wall) -> Change {
-    for Damaged { key, why } in damaged {
+fn given_up(damaged: &[CorruptRow], now: Wall) -> Change {
+    for CorruptRow { key, why } in damaged {
         error!("the stored row {key} of the pipelines is damaged, what it says is lost: {why}");
     }
-    let writes = damaged.iter().map(Damaged::remove).collect();
+    let writes = damaged.iter().map(CorruptRow::remove).collect();
     let lost: Vec<_> = damaged.iter().filter(|row| row.may_be_alerts()).collect();
     let told = lost.iter().take(MOST_OTHERS).map(|row| {
         let words = format!("{}: {}", row.key, row.why);
@@ -94,11 +94,11 @@ impl Pipelines {
     /// Takes over what the store kept ([`crate::store::Table::Pipelines`]) and resumes it.
     pub fn resume(
         rows: Vec<(String, Vec<u8>)>,
-        settings: Settings,
+        settings: PipelineSettings,
         sink: ChangeSink,
         stop: Stop,
     ) -> Arc<Pipelines> {
-        let mut intake = Intake::restore(rows, settings.renotify);
+        let mut intake = AlertQueue::restore(rows, settings.renotify);
         let damaged = intake.take_damaged();
         if !damaged.is_empty() {
             sink(given_up(&damaged, Now::read().wall));
@@ -120,7 +120,7 @@ impl Pipelines {
     }
 
     /// Takes over another configuration; pipelines that run keep theirs.
-    pub fn reconfigure(&self, settings: Settings) {
+    pub fn reconfigure(&self, settings: PipelineSettings) {
         locked(&self.intake).renotify_after(settings.renotify);
         *locked(&self.settings) = Arc::new(settings);
     }
@@ -130,7 +130,7 @@ impl Pipelines {
         self.settings().alert_names.clone()
     }
 
-    fn settings(&self) -> Arc<Settings> {
+    fn settings(&self) -> Arc<PipelineSettings> {
         Arc::clone(&locked(&self.settings))
     }
 
@@ -142,7 +142,7 @@ impl Pipelines {
         self: &Arc<Self>,
         body: &[u8],
         stored: impl FnOnce(bool) + Send + 'static,
-    ) -> Result<Accepted, String> {
+    ) -> Result<AlertAdmission, String> {
         Ok(self.accept(alert::relevant(body, &self.alert_names())?, stored))
     }
 
@@ -151,20 +151,20 @@ impl Pipelines {
         self: &Arc<Self>,
         alerts: Vec<Alert>,
         stored: impl FnOnce(bool) + Send + 'static,
-    ) -> Accepted {
+    ) -> AlertAdmission {
         if alerts.is_empty() {
-            return Accepted::Nothing;
+            return AlertAdmission::Nothing;
         }
         self.received.fetch_add(alerts.len() as u64, Ordering::Relaxed);
         let count = alerts.len();
         let mut intake = locked(&self.intake);
         let writes = match intake.offer(alerts, Now::read()) {
-            Taken::Full => {
+            Enqueued::Full => {
                 warn!("{count} backup alerts were sent away: too many wait already");
-                return Accepted::Full;
+                return AlertAdmission::Full;
             }
-            Taken::Known => Vec::new(),
-            Taken::New(write) => {
+            Enqueued::Known => Vec::new(),
+            Enqueued::New(write) => {
                 info!("backup alerts came in ({count}), they are looked into");
                 vec![write]
             }
@@ -173,7 +173,7 @@ impl Pipelines {
         (self.sink)(Change { writes, stored: Some(Box::new(stored)), ..Change::default() });
         drop(intake);
         self.start_waiting();
-        Accepted::Coming
+        AlertAdmission::Coming
     }
 
     /// Starts a thread for every batch that waits, as far as there is room. To be called now and
@@ -195,21 +195,21 @@ impl Pipelines {
         }
     }
 
-    fn run(self: &Arc<Self>, id: BatchId, batch: &Batch) {
+    fn run(self: &Arc<Self>, id: BatchId, batch: &AlertBatch) {
         let _vital = AbortOnPanic;
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(id, batch)));
         if handled.is_err() {
             error!("the pipeline of a backup alert panicked");
             // Not even what the alerts say is looked at: whatever it was may be in them.
             let why = "looking into an alert failed, see the log of hbd";
-            let unknown = unknown(&Question::about_everything(), why);
+            let unknown = unknown(&PlanQuery::about_everything(), why);
             let kept = rows(&unknown, Now::read().wall);
             self.report(id, kept, unknown.iter().map(|one| (one, Vec::new())).collect());
         }
         self.start_waiting();
     }
 
-    fn handle(&self, id: BatchId, batch: &Batch) {
+    fn handle(&self, id: BatchId, batch: &AlertBatch) {
         let passed = Now::read().wall.since(batch.accepted.wall);
         if self.stop.wait(self.settings().correlator.wait.saturating_sub(passed)) {
             return self.put_back(id);
@@ -217,7 +217,7 @@ impl Pipelines {
         // As they are now: a reload during the wait was meant.
         let settings = self.settings();
         let Some(attempt) = self.begin(id) else { return };
-        let question = Question::of(&batch.alerts, &settings.correlator.backup_id_labels);
+        let question = PlanQuery::of(&batch.alerts, &settings.correlator.backup_id_labels);
         let (examined, alerts) = if attempt > MOST_ATTEMPTS {
             let why = "looking into it ended hbd again and again, so it was not looked into";
             // Nor are the alerts' own words repeated: whatever it was may be in them.
@@ -249,8 +249,12 @@ impl Pipelines {
         (self.sink)(Change { writes, stored: Some(Box::new(stored)), ..Change::default() });
     }
 
-    fn examine(&self, settings: &Settings, question: &Question) -> Option<Vec<Examined>> {
-        let examiner = Examiner {
+    fn examine(
+        &self,
+        settings: &PipelineSettings,
+        question: &PlanQuery,
+    ) -> Option<Vec<PlanReport>> {
+        let examiner = Analyzer {
             correlator: &settings.correlator,
             repo_check: settings.repo_check.as_ref(),
             patient: true,
@@ -264,9 +268,9 @@ impl Pipelines {
 
     /// Tells of these plans, each with the alerts about it, keeps how all fared, and ends the
     /// batch: one transaction.
-    fn report(&self, id: BatchId, kept: Vec<Write>, told: Vec<(&Examined, Vec<&Alert>)>) {
+    fn report(&self, id: BatchId, kept: Vec<Write>, told: Vec<(&PlanReport, Vec<&Alert>)>) {
         let now = Now::read();
-        let event = |(one, alerts): (&Examined, Vec<&Alert>)| {
+        let event = |(one, alerts): (&PlanReport, Vec<&Alert>)| {
             let verdict = &one.verdict;
             *locked(&self.outcomes).entry(verdict.outcome).or_default() += 1;
             info!("plan {}: {} ({})", one.plan.id, verdict.outcome.name(), verdict.why);
@@ -322,9 +326,9 @@ mod tests {
     use crate::event::EventId;
     use crate::store::Table;
 
-    fn damaged(keys: &[&str]) -> Vec<Damaged> {
+    fn damaged(keys: &[&str]) -> Vec<CorruptRow> {
         let why = "x".repeat(1_000);
-        keys.iter().map(|key| Damaged { key: (*key).into(), why: why.clone() }).collect()
+        keys.iter().map(|key| CorruptRow { key: (*key).into(), why: why.clone() }).collect()
     }
 
     #[test]

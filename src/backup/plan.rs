@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::schedule::Gaps;
+use super::schedule::RunIntervals;
 use crate::clock::Wall;
 use crate::view::rfc3339;
 
@@ -63,7 +63,7 @@ pub struct Module {
     /// Why, where that is not plain.
     pub why: Option<String>,
     /// Its last run.
-    pub run: Option<Run>,
+    pub run: Option<BackupRun>,
 }
 
 /// How the last run of a module went.
@@ -97,7 +97,7 @@ impl ModuleState {
 
 /// One run, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Run {
+pub struct BackupRun {
     /// When it began.
     #[serde(serialize_with = "rfc3339")]
     pub start: Option<Wall>,
@@ -116,30 +116,30 @@ pub struct Run {
 
 /// What is kept about the last run of a module, sound or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum RunStatus {
     /// It could be read.
-    Run(Run),
+    Readable(BackupRun),
     /// It could not, and why.
     Damaged(String),
 }
 
-impl Status {
+impl RunStatus {
     /// Reads the current layout: one JSON object.
-    pub fn from_json(text: &str) -> Status {
+    pub fn from_json(text: &str) -> RunStatus {
         let fields = match serde_json::from_str(text) {
             Ok(Value::Object(fields)) => fields,
-            Ok(_) => return Status::Damaged("the status is no JSON object".into()),
-            Err(_) => return Status::Damaged("the status is not JSON".into()),
+            Ok(_) => return RunStatus::Damaged("the status is no JSON object".into()),
+            Err(_) => return RunStatus::Damaged("the status is not JSON".into()),
         };
-        Status::from_numbers(|name| match fields.get(name) {
+        RunStatus::from_numbers(|name| match fields.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => number(value).map(Some),
         })
     }
 
     /// Reads the older layout: the same facts as the texts of a hash.
-    pub fn from_texts(fields: &BTreeMap<String, String>) -> Status {
-        Status::from_numbers(|name| match fields.get(name).map(|text| text.trim()) {
+    pub fn from_texts(fields: &BTreeMap<String, String>) -> RunStatus {
+        RunStatus::from_numbers(|name| match fields.get(name).map(|text| text.trim()) {
             None | Some("") => Ok(None),
             Some(text) => {
                 let value = text.parse::<serde_json::Number>().map_err(|_| ())?;
@@ -148,12 +148,12 @@ impl Status {
         })
     }
 
-    fn from_numbers(number: impl Fn(&str) -> Result<Option<u64>, ()>) -> Status {
+    fn from_numbers(number: impl Fn(&str) -> Result<Option<u64>, ()>) -> RunStatus {
         let read = |name: &str| {
             number(name).map_err(|()| format!("\"{name}\" in the status is no whole number"))
         };
-        let run = || -> Result<Run, String> {
-            Ok(Run {
+        let run = || -> Result<BackupRun, String> {
+            Ok(BackupRun {
                 start: read("start")?.and_then(seconds),
                 end: read("end")?.and_then(seconds),
                 errors: read("errors")?,
@@ -163,37 +163,42 @@ impl Status {
             })
         };
         match run() {
-            Ok(Run { start: None, end: None, .. }) => {
-                Status::Damaged("the status has no \"end\"".into())
+            Ok(BackupRun { start: None, end: None, .. }) => {
+                RunStatus::Damaged("the status has no \"end\"".into())
             }
-            Ok(run) => Status::Run(run),
-            Err(why) => Status::Damaged(why),
+            Ok(run) => RunStatus::Readable(run),
+            Err(why) => RunStatus::Damaged(why),
         }
     }
 
     /// Of two that stand side by side, the newer end counts. A run that has begun after the other
     /// ended is newer, too. What is damaged may be the newest of all: only a run that ended after
     /// somebody complained, if that is known, says more.
-    pub fn newer(self, other: Status, alarmed: Option<Wall>) -> Status {
-        let after = |run: &Run| alarmed.is_some_and(|alarmed| run.end > Some(alarmed));
+    pub fn newer(self, other: RunStatus, alarmed: Option<Wall>) -> RunStatus {
+        let after = |run: &BackupRun| alarmed.is_some_and(|alarmed| run.end > Some(alarmed));
         match (&self, &other) {
-            (Status::Damaged(_), Status::Run(run)) if after(run) => other,
-            (Status::Run(run), Status::Damaged(_)) if !after(run) => other,
-            (Status::Run(one), Status::Run(two)) if two.latest() > one.latest() => other,
-            (Status::Run(_) | Status::Damaged(_), Status::Run(_) | Status::Damaged(_)) => self,
+            (RunStatus::Damaged(_), RunStatus::Readable(run)) if after(run) => other,
+            (RunStatus::Readable(run), RunStatus::Damaged(_)) if !after(run) => other,
+            (RunStatus::Readable(one), RunStatus::Readable(two)) if two.latest() > one.latest() => {
+                other
+            }
+            (
+                RunStatus::Readable(_) | RunStatus::Damaged(_),
+                RunStatus::Readable(_) | RunStatus::Damaged(_),
+            ) => self,
         }
     }
 
     /// When it was last written, as far as that is known.
     pub fn latest(&self) -> Option<Wall> {
         match self {
-            Status::Run(run) => run.latest(),
-            Status::Damaged(_) => None,
+            RunStatus::Readable(run) => run.latest(),
+            RunStatus::Damaged(_) => None,
         }
     }
 }
 
-impl Run {
+impl BackupRun {
     fn latest(&self) -> Option<Wall> {
         self.start.max(self.end)
     }
@@ -220,7 +225,7 @@ fn seconds(seconds: u64) -> Option<Wall> {
 
 /// That somebody complained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct AlertTime {
     /// Since when.
     pub since: Wall,
     /// Whether the plan was named: else it may be about another one.
@@ -229,7 +234,7 @@ pub struct Complaint {
 
 /// What times a module's last run is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct RunWindow {
     /// The moment of judging.
     pub now: Wall,
     /// A success that ended before proves nothing.
@@ -240,7 +245,7 @@ pub struct Window {
     pub scheduled: bool,
 }
 
-impl Window {
+impl RunWindow {
     /// The window of a plan; `usual` is how often plans run whose schedule is not understood.
     ///
     /// A success counts for the longest time between two runs, and for a twelfth of that more. When
@@ -249,15 +254,15 @@ impl Window {
     /// missing. A complaint about no plan in particular leaves it the whole time before itself.
     pub fn of(
         schedule: Option<&str>,
-        complaint: Option<Complaint>,
+        complaint: Option<AlertTime>,
         usual: Duration,
         now: Wall,
-    ) -> Window {
-        let understood = schedule.and_then(Gaps::of);
-        let gaps = understood.unwrap_or(Gaps { shortest: usual, longest: usual });
+    ) -> RunWindow {
+        let understood = schedule.and_then(RunIntervals::of);
+        let gaps = understood.unwrap_or(RunIntervals { shortest: usual, longest: usual });
         let tolerance = (gaps.longest / 12).max(LEAST_TOLERANCE);
         let regular = now - gaps.longest - tolerance;
-        let since = complaint.map_or(regular, |Complaint { since, named }| {
+        let since = complaint.map_or(regular, |AlertTime { since, named }| {
             let before = match named {
                 true => (gaps.shortest / 2).max(LEAST_TOLERANCE),
                 false => gaps.longest + LEAST_TOLERANCE,
@@ -265,16 +270,16 @@ impl Window {
             regular.max(since.min(now) - before)
         });
         let begun = now - gaps.longest.max(LONGEST_RUN) - tolerance;
-        Window { now, since, begun, scheduled: understood.is_some() }
+        RunWindow { now, since, begun, scheduled: understood.is_some() }
     }
 }
 
 /// The state of a module, and why where that is not plain.
-pub fn judge(status: Option<&Status>, window: Window) -> (ModuleState, Option<String>) {
+pub fn judge(status: Option<&RunStatus>, window: RunWindow) -> (ModuleState, Option<String>) {
     let run = match status {
         None => return (ModuleState::Missing, Some("no run is known".into())),
-        Some(Status::Damaged(why)) => return (ModuleState::Unreadable, Some(why.clone())),
-        Some(Status::Run(run)) => run,
+        Some(RunStatus::Damaged(why)) => return (ModuleState::Unreadable, Some(why.clone())),
+        Some(RunStatus::Readable(run)) => run,
     };
     if run.latest() > Some(window.now + LONGEST_SKEW) {
         return (ModuleState::Unreadable, Some("its run lies in the future".into()));
@@ -315,12 +320,12 @@ mod tests {
     const DAY: Duration = Duration::from_secs(86_400);
     const NOW: Wall = Wall(1_790_100_000_000);
 
-    fn window() -> Window {
-        Window { now: NOW, since: NOW - DAY, begun: NOW - DAY, scheduled: true }
+    fn window() -> RunWindow {
+        RunWindow { now: NOW, since: NOW - DAY, begun: NOW - DAY, scheduled: true }
     }
 
     fn state(json: &str) -> ModuleState {
-        judge(Some(&Status::from_json(json)), window()).0
+        judge(Some(&RunStatus::from_json(json)), window()).0
     }
 
     #[test]
@@ -354,30 +359,30 @@ mod tests {
         let fields = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };
-        let status = Status::from_texts(&fields(&[
+        let status = RunStatus::from_texts(&fields(&[
             ("start", "1790090000"),
             ("end", "1790090420"),
             ("errors", "0"),
             ("total_size", ""),
         ]));
         assert_eq!(judge(Some(&status), window()).0, ModuleState::Success);
-        let damaged = Status::from_texts(&fields(&[("end", "soon"), ("errors", "0")]));
-        assert_eq!(damaged, Status::Damaged("\"end\" in the status is no whole number".into()));
+        let damaged = RunStatus::from_texts(&fields(&[("end", "soon"), ("errors", "0")]));
+        assert_eq!(damaged, RunStatus::Damaged("\"end\" in the status is no whole number".into()));
     }
 
     #[test]
     fn of_two_layouts_the_newer_end_counts() {
-        let old = Status::from_json(r#"{"errors": 0, "end": 1}"#);
-        let new = Status::from_json(r#"{"errors": 1, "end": 2}"#);
+        let old = RunStatus::from_json(r#"{"errors": 0, "end": 1}"#);
+        let new = RunStatus::from_json(r#"{"errors": 1, "end": 2}"#);
         assert_eq!(old.clone().newer(new.clone(), None), new);
         assert_eq!(new.clone().newer(old, None), new);
     }
 
     #[test]
     fn what_is_damaged_is_not_passed_over_for_an_older_success() {
-        let run = Status::from_json(r#"{"errors": 0, "end": 1790000000}"#);
+        let run = RunStatus::from_json(r#"{"errors": 0, "end": 1790000000}"#);
         let end = Wall(1_790_000_000_000);
-        for damaged in [Status::Damaged("x".into()), Status::from_json(r#"{"errors": 0}"#)] {
+        for damaged in [RunStatus::Damaged("x".into()), RunStatus::from_json(r#"{"errors": 0}"#)] {
             for (alarmed, expected) in [
                 (None, &damaged),
                 (Some(end), &damaged),
@@ -391,10 +396,14 @@ mod tests {
     }
 
     /// The state of a module that succeeded so many minutes ago.
-    fn succeeded(ago: u64, schedule: Option<&str>, complaint: Option<Complaint>) -> ModuleState {
+    fn succeeded(ago: u64, schedule: Option<&str>, complaint: Option<AlertTime>) -> ModuleState {
         let end = NOW - Duration::from_secs(ago * 60);
-        let status = Status::Run(Run { end: Some(end), errors: Some(0), ..Run::default() });
-        judge(Some(&status), Window::of(schedule, complaint, DAY, NOW)).0
+        let status = RunStatus::Readable(BackupRun {
+            end: Some(end),
+            errors: Some(0),
+            ..BackupRun::default()
+        });
+        judge(Some(&status), RunWindow::of(schedule, complaint, DAY, NOW)).0
     }
 
     #[test]
@@ -440,17 +449,17 @@ mod tests {
             ("whenever", 24 * H, 0, ModuleState::Unreadable),
         ] {
             let since = NOW - Duration::from_secs(complained * 60);
-            let named = Some(Complaint { since, named: true });
+            let named = Some(AlertTime { since, named: true });
             assert_eq!(succeeded(ago, Some(schedule), named), expected, "{schedule} {ago}");
         }
-        let ahead = Some(Complaint { since: NOW + DAY, named: true });
+        let ahead = Some(AlertTime { since: NOW + DAY, named: true });
         assert_eq!(succeeded(H, Some("daily"), ahead), ModuleState::Success);
     }
 
     #[test]
     fn a_complaint_about_no_plan_asks_of_each_the_run_that_was_due_before_it() {
         const H: u64 = 60;
-        let nameless = Some(Complaint { since: NOW, named: false });
+        let nameless = Some(AlertTime { since: NOW, named: false });
         for (schedule, ago, expected) in [
             ("daily", 25 * H, ModuleState::Missing),
             ("daily", 24 * H, ModuleState::Success),
@@ -463,8 +472,9 @@ mod tests {
 
     #[test]
     fn a_long_run_of_an_hourly_plan_is_still_running() {
-        let status = Status::Run(Run { start: Some(NOW - 3 * HOUR), ..Run::default() });
-        let window = Window::of(Some("hourly"), None, DAY, NOW);
+        let status =
+            RunStatus::Readable(BackupRun { start: Some(NOW - 3 * HOUR), ..BackupRun::default() });
+        let window = RunWindow::of(Some("hourly"), None, DAY, NOW);
         assert_eq!(judge(Some(&status), window).0, ModuleState::Running);
     }
 
@@ -473,12 +483,12 @@ mod tests {
         fn no_status_is_a_crash(text in r#"[{}\[\]":, 0-9a-z.+-]{0,60}"#, number in any::<u64>()) {
             let json = format!(r#"{{"start": {number}, "end": {number}, "errors": 0}}"#);
             for text in [&text, &json] {
-                let _ = judge(Some(&Status::from_json(text)), window());
+                let _ = judge(Some(&RunStatus::from_json(text)), window());
             }
             let fields = [("start", &text), ("end", &json)];
             let fields = fields.map(|(name, text)| (name.to_owned(), text.clone()));
-            let _ = judge(Some(&Status::from_texts(&BTreeMap::from(fields))), window());
-            let _ = Window::of(Some(&text), Some(Complaint { since: Wall(0), named: true }), DAY, NOW);
+            let _ = judge(Some(&RunStatus::from_texts(&BTreeMap::from(fields))), window());
+            let _ = RunWindow::of(Some(&text), Some(AlertTime { since: Wall(0), named: true }), DAY, NOW);
         }
     }
 }

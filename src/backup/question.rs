@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::alert::Alert;
-use super::plan::Complaint;
+use super::plan::AlertTime;
 use crate::clock::Wall;
 
 /// Which plans are asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Question {
+pub struct PlanQuery {
     /// The plans that were named, and since when each is complained about, where that is known.
     pub named: BTreeMap<String, Option<Wall>>,
     /// Whether somebody complained without naming a plan: all of them are then looked at.
@@ -17,21 +17,21 @@ pub struct Question {
     pub everything_since: Option<Wall>,
 }
 
-impl Question {
+impl PlanQuery {
     /// About one plan, with nobody complaining.
-    pub fn about(plan: &str) -> Question {
-        Question { named: BTreeMap::from([(plan.to_owned(), None)]), ..Question::default() }
+    pub fn about(plan: &str) -> PlanQuery {
+        PlanQuery { named: BTreeMap::from([(plan.to_owned(), None)]), ..PlanQuery::default() }
     }
 
     /// About all plans, with nobody complaining.
-    pub fn about_everything() -> Question {
-        Question { everything: true, ..Question::default() }
+    pub fn about_everything() -> PlanQuery {
+        PlanQuery { everything: true, ..PlanQuery::default() }
     }
 
     /// What these alerts want to know; `labels` may hold the id of a plan. Of several alerts about
     /// a plan the latest counts.
-    pub fn of(alerts: &[Alert], labels: &[String]) -> Question {
-        let mut question = Question::default();
+    pub fn of(alerts: &[Alert], labels: &[String]) -> PlanQuery {
+        let mut question = PlanQuery::default();
         for alert in alerts {
             match alert.plan_id(labels) {
                 Some(id) => {
@@ -48,10 +48,10 @@ impl Question {
     }
 
     /// The complaint about a plan; none when there is none, or nobody knows since when.
-    pub fn complaint(&self, plan: &str) -> Option<Complaint> {
+    pub fn complaint(&self, plan: &str) -> Option<AlertTime> {
         match self.named.get(plan) {
-            Some(since) => since.map(|since| Complaint { since, named: true }),
-            None => self.everything_since.map(|since| Complaint { since, named: false }),
+            Some(since) => since.map(|since| AlertTime { since, named: true }),
+            None => self.everything_since.map(|since| AlertTime { since, named: false }),
         }
     }
 }
@@ -80,13 +80,13 @@ mod tests {
     fn alerts_ask_about_the_plans_they_name_and_else_about_all() {
         let labels = ["backup_id".to_owned(), "id".to_owned()];
         let alerts = [alert(Some("1"), 5), alert(Some("1"), 9), alert(Some(" "), 7)];
-        let question = Question::of(&alerts, &labels);
+        let question = PlanQuery::of(&alerts, &labels);
         assert_eq!(question.named, BTreeMap::from([("1".to_owned(), Some(Wall(9)))]));
         assert!(question.everything);
-        let complaint = |since, named| Some(Complaint { since: Wall(since), named });
+        let complaint = |since, named| Some(AlertTime { since: Wall(since), named });
         assert_eq!(question.complaint("1"), complaint(9, true));
         assert_eq!(question.complaint("2"), complaint(7, false));
-        assert_eq!(Question::about("1").complaint("1"), None);
+        assert_eq!(PlanQuery::about("1").complaint("1"), None);
         assert_eq!(about("1", &alerts, &labels).len(), 3);
         assert_eq!(about("2", &alerts, &labels).len(), 1);
     }

@@ -26,7 +26,7 @@ const REPORTED: &str = "reported/";
 
 /// Alerts that came together and are handled by one pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Batch {
+pub struct AlertBatch {
     /// The alerts, none of them waiting elsewhere. The pipeline holds the same ones.
     #[serde(serialize_with = "each", deserialize_with = "shared")]
     pub alerts: Arc<[Alert]>,
@@ -50,7 +50,7 @@ pub type BatchId = u64;
 
 /// What became of alerts that were offered.
 #[derive(Debug, PartialEq)]
-pub enum Taken {
+pub enum Enqueued {
     /// A new batch, to be stored with this row.
     New(Write),
     /// All of them wait already, or were reported lately: nothing is to be stored.
@@ -61,14 +61,14 @@ pub enum Taken {
 
 /// A row that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damaged {
+pub struct CorruptRow {
     /// Its key.
     pub key: String,
     /// What is wrong with it.
     pub why: String,
 }
 
-impl Damaged {
+impl CorruptRow {
     /// Whether alerts that were accepted may be lost with it. What notes a report is no loss: at
     /// worst somebody is told again.
     pub fn may_be_alerts(&self) -> bool {
@@ -83,28 +83,28 @@ impl Damaged {
 
 /// Alerts on their way through the pipelines.
 #[derive(Debug, Default)]
-pub struct Intake {
-    batches: BTreeMap<BatchId, Batch>,
+pub struct AlertQueue {
+    batches: BTreeMap<BatchId, AlertBatch>,
     /// Batches with a pipeline, and whether it has begun to look.
     running: BTreeMap<BatchId, bool>,
     closed: bool,
     waiting: BTreeSet<String>,
     /// How many bytes wait.
     bytes: usize,
-    damaged: Vec<Damaged>,
+    damaged: Vec<CorruptRow>,
     reported: BTreeMap<String, Wall>,
     last: BatchId,
     /// An instance is reported again after this time; none: never.
     renotify: Option<Duration>,
 }
 
-impl Intake {
+impl AlertQueue {
     /// Takes over the rows of [`Table::Pipelines`], each of them text and JSON.
-    pub fn restore(rows: Vec<(String, Vec<u8>)>, renotify: Option<Duration>) -> Intake {
-        let mut intake = Intake { renotify, ..Intake::default() };
+    pub fn restore(rows: Vec<(String, Vec<u8>)>, renotify: Option<Duration>) -> AlertQueue {
+        let mut intake = AlertQueue { renotify, ..AlertQueue::default() };
         for (key, row) in rows {
             if let Err(why) = intake.take_over(&key, &row) {
-                intake.damaged.push(Damaged { key, why });
+                intake.damaged.push(CorruptRow { key, why });
             }
         }
         intake
@@ -113,7 +113,7 @@ impl Intake {
     fn take_over(&mut self, key: &str, row: &[u8]) -> Result<(), String> {
         if let Some(number) = key.strip_prefix(BATCH) {
             let id = number.parse().map_err(|why| format!("its number is none: {why}"))?;
-            let batch: Batch = serde_json::from_slice(row).map_err(|why| why.to_string())?;
+            let batch: AlertBatch = serde_json::from_slice(row).map_err(|why| why.to_string())?;
             self.last = self.last.max(id);
             self.waiting.extend(batch.alerts.iter().map(Alert::instance));
             self.bytes += size(&batch.alerts);
@@ -128,7 +128,7 @@ impl Intake {
     }
 
     /// The rows that could not be read, once: somebody has to be told, and they have to go.
-    pub fn take_damaged(&mut self) -> Vec<Damaged> {
+    pub fn take_damaged(&mut self) -> Vec<CorruptRow> {
         std::mem::take(&mut self.damaged)
     }
 
@@ -139,7 +139,7 @@ impl Intake {
 
     /// Takes alerts in. Those that wait already are joined, those that were reported lately are
     /// not reported again.
-    pub fn offer(&mut self, alerts: Vec<Alert>, now: Now) -> Taken {
+    pub fn offer(&mut self, alerts: Vec<Alert>, now: Now) -> Enqueued {
         let mut fresh = Vec::new();
         let mut seen = BTreeSet::new();
         for alert in alerts {
@@ -150,19 +150,19 @@ impl Intake {
             }
         }
         if fresh.is_empty() {
-            return Taken::Known;
+            return Enqueued::Known;
         }
         let bytes = self.bytes + size(&fresh);
         if self.waiting.len() + fresh.len() > MOST_WAITING || bytes > MOST_BYTES {
-            return Taken::Full;
+            return Enqueued::Full;
         }
         self.bytes = bytes;
         let id = self.next_id(now.wall);
         self.waiting.extend(seen);
-        let batch = Batch { alerts: fresh.into(), accepted: now, attempts: 0 };
+        let batch = AlertBatch { alerts: fresh.into(), accepted: now, attempts: 0 };
         let write = Write::put(Table::Pipelines, batch_key(id), &batch);
         self.batches.insert(id, batch);
-        Taken::New(write)
+        Enqueued::New(write)
     }
 
     /// Made of the time, so that it stays unique when the store was lost.
@@ -179,7 +179,7 @@ impl Intake {
     }
 
     /// The oldest batch without a pipeline, if one more may run; it runs from now on.
-    pub fn start(&mut self) -> Option<(BatchId, Batch)> {
+    pub fn start(&mut self) -> Option<(BatchId, AlertBatch)> {
         if self.closed || self.running.len() >= MOST_PIPELINES {
             return None;
         }
@@ -290,21 +290,21 @@ mod tests {
         }
     }
 
-    fn intake() -> Intake {
-        Intake::restore(Vec::new(), Some(HOUR))
+    fn intake() -> AlertQueue {
+        AlertQueue::restore(Vec::new(), Some(HOUR))
     }
 
     #[test]
     fn an_alert_that_waits_is_joined_and_one_that_was_reported_comes_again_after_the_interval() {
         let mut intake = intake();
-        assert!(matches!(intake.offer(vec![alert("a"), alert("a")], at(0)), Taken::New(_)));
-        assert_eq!(intake.offer(vec![alert("a")], at(1)), Taken::Known);
+        assert!(matches!(intake.offer(vec![alert("a"), alert("a")], at(0)), Enqueued::New(_)));
+        assert_eq!(intake.offer(vec![alert("a")], at(1)), Enqueued::Known);
         let (id, batch) = intake.start().unwrap();
         assert_eq!(batch.alerts.len(), 1);
-        assert_eq!(intake.offer(vec![alert("a")], at(2)), Taken::Known, "its pipeline runs");
+        assert_eq!(intake.offer(vec![alert("a")], at(2)), Enqueued::Known, "its pipeline runs");
         intake.reported(id, at(30).wall);
-        assert_eq!(intake.offer(vec![alert("a")], at(31)), Taken::Known);
-        assert!(matches!(intake.offer(vec![alert("a")], at(3_631)), Taken::New(_)));
+        assert_eq!(intake.offer(vec![alert("a")], at(31)), Enqueued::Known);
+        assert!(matches!(intake.offer(vec![alert("a")], at(3_631)), Enqueued::New(_)));
     }
 
     #[test]
@@ -330,18 +330,18 @@ mod tests {
             disk.clone().into_iter().collect::<Vec<_>>()
         };
         let mut first = intake();
-        let Taken::New(write) = first.offer(vec![alert("a")], at(0)) else { panic!() };
+        let Enqueued::New(write) = first.offer(vec![alert("a")], at(0)) else { panic!() };
         keep(vec![write]);
         let (id, _) = first.start().unwrap();
         let rows = keep(vec![first.attempt(id).unwrap().1]);
-        let mut second = Intake::restore(rows, Some(HOUR));
-        assert_eq!(second.offer(vec![alert("a")], at(5)), Taken::Known);
+        let mut second = AlertQueue::restore(rows, Some(HOUR));
+        assert_eq!(second.offer(vec![alert("a")], at(5)), Enqueued::Known);
         let (id, batch) = second.start().unwrap();
         assert_eq!(batch.attempts, 1);
         let rows = keep(second.reported(id, at(9).wall));
-        let mut third = Intake::restore(rows, Some(HOUR));
+        let mut third = AlertQueue::restore(rows, Some(HOUR));
         assert_eq!(third.pipelines(), 0);
-        assert_eq!(third.offer(vec![alert("a")], at(10)), Taken::Known, "it was reported");
+        assert_eq!(third.offer(vec![alert("a")], at(10)), Enqueued::Known, "it was reported");
     }
 
     #[test]
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(intake.attempt(hangs).unwrap().0, 1);
         let writes = intake.close();
         assert_eq!(writes.len(), 1, "the other has not begun to look");
-        let row: Batch = serde_json::from_slice(writes[0].value.as_ref().unwrap()).unwrap();
+        let row: AlertBatch = serde_json::from_slice(writes[0].value.as_ref().unwrap()).unwrap();
         assert_eq!(row.attempts, 0);
         assert_eq!((intake.start(), intake.attempt(waits)), (None, None));
         assert_eq!(intake.put_back(hangs), None, "it comes late and is not counted twice");
@@ -378,9 +378,9 @@ mod tests {
     fn too_many_alerts_are_sent_away_and_none_is_half_taken() {
         let mut intake = intake();
         let many = |from: usize, to: usize| (from..to).map(|n| alert(&n.to_string())).collect();
-        assert!(matches!(intake.offer(many(0, 9_999), at(0)), Taken::New(_)));
-        assert_eq!(intake.offer(many(9_990, 10_001), at(0)), Taken::Full);
-        assert!(matches!(intake.offer(many(10_000, 10_001), at(0)), Taken::New(_)));
+        assert!(matches!(intake.offer(many(0, 9_999), at(0)), Enqueued::New(_)));
+        assert_eq!(intake.offer(many(9_990, 10_001), at(0)), Enqueued::Full);
+        assert!(matches!(intake.offer(many(10_000, 10_001), at(0)), Enqueued::New(_)));
     }
 
     #[test]
@@ -391,16 +391,16 @@ mod tests {
             ..alert(&n.to_string())
         };
         for n in 0..15 {
-            assert!(matches!(intake.offer(vec![large(n)], at(0)), Taken::New(_)));
+            assert!(matches!(intake.offer(vec![large(n)], at(0)), Enqueued::New(_)));
         }
-        assert_eq!(intake.offer(vec![large(15)], at(0)), Taken::Full);
+        assert_eq!(intake.offer(vec![large(15)], at(0)), Enqueued::Full);
         let (id, _) = intake.start().unwrap();
         intake.reported(id, at(1).wall);
-        assert!(matches!(intake.offer(vec![large(15)], at(2)), Taken::New(_)));
+        assert!(matches!(intake.offer(vec![large(15)], at(2)), Enqueued::New(_)));
         let rows = intake.every_row().into_iter();
         let rows = rows.filter_map(|write| Some((write.key, write.value?))).collect();
-        let mut next = Intake::restore(rows, Some(HOUR));
-        assert_eq!(next.offer(vec![large(16)], at(3)), Taken::Full, "a restart forgets nothing");
+        let mut next = AlertQueue::restore(rows, Some(HOUR));
+        assert_eq!(next.offer(vec![large(16)], at(3)), Enqueued::Full, "a restart forgets nothing");
         assert_eq!(next.take_damaged(), []);
     }
 
@@ -408,7 +408,7 @@ mod tests {
     fn a_row_that_cannot_be_read_is_named_with_what_is_wrong_and_removed() {
         let rows = ["batch/1", "batch/x", "reported/a", "other"];
         let rows = rows.map(|key| (key.to_owned(), b"{}".to_vec()));
-        let mut intake = Intake::restore(rows.into(), None);
+        let mut intake = AlertQueue::restore(rows.into(), None);
         let damaged = intake.take_damaged();
         let told = damaged.iter().map(|row| (row.key.as_str(), row.may_be_alerts()));
         assert_eq!(
@@ -427,7 +427,7 @@ mod tests {
         intake.offer(vec![alert("a")], at(0));
         let (id, _) = intake.start().unwrap();
         intake.reported(id, at(1_000_000).wall);
-        assert!(matches!(intake.offer(vec![alert("a")], at(2)), Taken::New(_)));
+        assert!(matches!(intake.offer(vec![alert("a")], at(2)), Enqueued::New(_)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Client, Cmd, Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError};
 
-use super::settings::Correlator;
+use super::settings::CorrelatorSettings;
 
 /// How long one step may take: the connection, one answer.
 const STEP: Duration = Duration::from_secs(5);
@@ -20,38 +20,41 @@ const WANTS_PASSWORD: &str = "it wants a password (redis_password)";
 
 /// Why something could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum RedisReadError {
     /// Redis cannot be asked at all.
     Down(String),
     /// It does not give this one key: of another type, or not for us.
     Key(String),
 }
 
-impl Trouble {
+impl RedisReadError {
     /// Its words.
     pub fn into_why(self) -> String {
         match self {
-            Trouble::Down(why) | Trouble::Key(why) => why,
+            RedisReadError::Down(why) | RedisReadError::Key(why) => why,
         }
     }
 }
 
 /// A connection that is given up at a certain time.
-pub struct Redis {
+pub struct RedisConnection {
     connection: Connection,
     /// Where it is, to be named in errors.
     place: String,
     until: Instant,
 }
 
-impl Redis {
+impl RedisConnection {
     /// Connects and logs in, to be done with all reading at `until`.
     ///
     /// # Errors
     /// Why it is down, without any password.
-    pub fn connect(settings: &Correlator, until: Instant) -> Result<Redis, Trouble> {
+    pub fn connect(
+        settings: &CorrelatorSettings,
+        until: Instant,
+    ) -> Result<RedisConnection, RedisReadError> {
         let place = place(&settings.redis_url);
-        let down = |error: RedisError| Trouble::Down(format!("{place}: {}", words(&error)));
+        let down = |error: RedisError| RedisReadError::Down(format!("{place}: {}", words(&error)));
         let info = settings.redis_url.as_str().into_connection_info().map_err(down)?;
         // Debian's Redis 7.0 does not know the library's introduction of itself.
         let mut login = info.redis_settings().clone().set_skip_set_lib_name();
@@ -67,12 +70,12 @@ impl Redis {
         }
         let client = Client::open(info.set_redis_settings(login)).map_err(down)?;
         let connection = client.get_connection_with_timeout(STEP).map_err(down)?;
-        Ok(Redis { connection, place, until })
+        Ok(RedisConnection { connection, place, until })
     }
 
-    fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Trouble> {
+    fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisReadError> {
         let left = self.until.saturating_duration_since(Instant::now()).min(STEP);
-        let down = |place: &str, why: String| Trouble::Down(format!("{place}: {why}"));
+        let down = |place: &str, why: String| RedisReadError::Down(format!("{place}: {why}"));
         if left.is_zero() {
             return Err(down(&self.place, "it takes too long to answer".into()));
         }
@@ -83,14 +86,14 @@ impl Redis {
             .and_then(|()| command.query(&mut self.connection));
         asked.map_err(|error| match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension if !concerns_all(&error) => {
-                Trouble::Key(words(&error))
+                RedisReadError::Key(words(&error))
             }
             _ => down(&self.place, words(&error)),
         })
     }
 
     /// The names of all keys that match, in order; each once. With SCAN, which holds up nobody.
-    pub fn keys(&mut self, pattern: &str) -> Result<Vec<String>, Trouble> {
+    pub fn keys(&mut self, pattern: &str) -> Result<Vec<String>, RedisReadError> {
         let scan = |cursor: u64| {
             let mut command = redis::cmd("SCAN");
             command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(1000);
@@ -103,13 +106,13 @@ impl Redis {
     }
 
     /// A hash; empty when it is not there.
-    pub fn hash(&mut self, key: &str) -> Result<BTreeMap<String, String>, Trouble> {
+    pub fn hash(&mut self, key: &str) -> Result<BTreeMap<String, String>, RedisReadError> {
         let flat = self.scanned(|cursor| part_of("HSCAN", key, cursor))?;
         Ok(flat.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
     }
 
     /// The members of a set, in order; empty when it is not there.
-    pub fn members(&mut self, key: &str) -> Result<Vec<String>, Trouble> {
+    pub fn members(&mut self, key: &str) -> Result<Vec<String>, RedisReadError> {
         let mut members = self.scanned(|cursor| part_of("SSCAN", key, cursor))?;
         members.sort();
         members.dedup();
@@ -117,7 +120,7 @@ impl Redis {
     }
 
     /// A text; none when it is not there or empty.
-    pub fn text(&mut self, key: &str) -> Result<Option<String>, Trouble> {
+    pub fn text(&mut self, key: &str) -> Result<Option<String>, RedisReadError> {
         let bytes: Vec<u8> =
             self.ask(redis::cmd("GETRANGE").arg(key).arg(0).arg(LONGEST_TEXT - 1))?;
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
@@ -125,20 +128,20 @@ impl Redis {
     }
 
     /// One field of a hash.
-    pub fn field(&mut self, key: &str, field: &str) -> Result<Option<String>, Trouble> {
+    pub fn field(&mut self, key: &str, field: &str) -> Result<Option<String>, RedisReadError> {
         let bytes: Option<Vec<u8>> = self.ask(redis::cmd("HGET").arg(key).arg(field))?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// All that a SCAN command goes through, from cursor to cursor.
-    fn scanned(&mut self, command: impl Fn(u64) -> Cmd) -> Result<Vec<String>, Trouble> {
+    fn scanned(&mut self, command: impl Fn(u64) -> Cmd) -> Result<Vec<String>, RedisReadError> {
         let mut all = Vec::new();
         let mut cursor = 0;
         loop {
             let (next, items): (u64, Vec<Vec<u8>>) = self.ask(&command(cursor))?;
             all.extend(items.iter().map(|item| String::from_utf8_lossy(item).into_owned()));
             if all.len() > 2 * MOST {
-                return Err(Trouble::Key(format!("holds more than {MOST} entries")));
+                return Err(RedisReadError::Key(format!("holds more than {MOST} entries")));
             }
             cursor = next;
             if cursor == 0 {

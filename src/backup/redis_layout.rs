@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::plan::{Complaint, Destination, Module, Plan, Run, Status, Window, judge};
+use super::plan::{AlertTime, BackupRun, Destination, Module, Plan, RunStatus, RunWindow, judge};
 use crate::clock::Wall;
 
 /// A hash, or why it cannot be read.
-pub type Hash = Result<BTreeMap<String, String>, String>;
+pub type HashResult = Result<BTreeMap<String, String>, String>;
 
 /// What Redis holds about the plans in question.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct RedisSnapshot {
     /// `cluster/backup/{id}`: the plans, by id.
     pub plans: BTreeMap<String, BTreeMap<String, String>>,
     /// `cluster/module_node`.
@@ -20,9 +20,9 @@ pub struct Facts {
     /// `cluster/module_uuid`.
     pub module_uuid: BTreeMap<String, String>,
     /// `node/{node}/backup_status/{id}`: by plan and node, the modules and their JSON.
-    pub of_nodes: BTreeMap<String, BTreeMap<String, Hash>>,
+    pub of_nodes: BTreeMap<String, BTreeMap<String, HashResult>>,
     /// `module/{module}/backup_status/{id}`: by plan and module, the fields.
-    pub of_modules: BTreeMap<String, BTreeMap<String, Hash>>,
+    pub of_modules: BTreeMap<String, BTreeMap<String, HashResult>>,
     /// `module/{module}/backups`: by plan, the modules that are part of it.
     pub members: BTreeMap<String, BTreeSet<String>>,
 }
@@ -60,12 +60,12 @@ impl StatusKey {
 }
 
 /// A module's status and the node that wrote it.
-struct Told {
-    status: Status,
+struct StatusEntry {
+    status: RunStatus,
     node: Option<String>,
 }
 
-impl Facts {
+impl RedisSnapshot {
     /// The plans that are asked about where everything is: all that are switched on or whose
     /// status was written within `recent`.
     pub fn alive(&self, recent: Duration, now: Wall) -> BTreeSet<String> {
@@ -90,7 +90,7 @@ impl Facts {
     pub fn plan(
         &self,
         id: &str,
-        complaint: Option<Complaint>,
+        complaint: Option<AlertTime>,
         recent: Duration,
         now: Wall,
     ) -> Plan {
@@ -100,7 +100,7 @@ impl Facts {
             (!text.is_empty()).then(|| text.to_owned())
         };
         let schedule = field("schedule");
-        let window = Window::of(schedule.as_deref(), complaint, recent, now);
+        let window = RunWindow::of(schedule.as_deref(), complaint, recent, now);
         let told = self.told(id, complaint.map(|complaint| complaint.since));
         let modules = self.modules_of(id, &told);
         let silent = self.unreadable_key(id);
@@ -118,7 +118,7 @@ impl Facts {
 
     /// The modules of a plan: its `instances`; in the older layout those that say so themselves;
     /// of a plan that nobody knows those that were told of. Removed modules are left out.
-    fn modules_of(&self, plan: &str, told: &BTreeMap<String, Told>) -> BTreeSet<String> {
+    fn modules_of(&self, plan: &str, told: &BTreeMap<String, StatusEntry>) -> BTreeSet<String> {
         let instances = self.plans.get(plan).and_then(|fields| fields.get("instances"));
         let mut modules: BTreeSet<String> = match instances {
             Some(list) => list.split_whitespace().map(str::to_owned).collect(),
@@ -134,11 +134,11 @@ impl Facts {
         modules
     }
 
-    fn module(&self, told: Option<&Told>, id: String, window: Window) -> Module {
+    fn module(&self, told: Option<&StatusEntry>, id: String, window: RunWindow) -> Module {
         let (state, why) = judge(told.map(|told| &told.status), window);
         let run = match told.map(|told| &told.status) {
-            Some(Status::Run(run)) if *run != Run::default() => Some(run.clone()),
-            Some(Status::Run(_) | Status::Damaged(_)) | None => None,
+            Some(RunStatus::Readable(run)) if *run != BackupRun::default() => Some(run.clone()),
+            Some(RunStatus::Readable(_) | RunStatus::Damaged(_)) | None => None,
         };
         let node = told.and_then(|told| told.node.clone());
         Module {
@@ -154,15 +154,15 @@ impl Facts {
 
     /// What is known of the modules that nobody tells of, where a key could not be read that may
     /// tell of them: the node where they run now need not be the one where they ran.
-    fn unreadable_key(&self, plan: &str) -> Option<Told> {
+    fn unreadable_key(&self, plan: &str) -> Option<StatusEntry> {
         let keys = self.of_nodes.get(plan)?.values();
         let why = keys.filter_map(|statuses| statuses.as_ref().err()).next()?;
-        Some(Told { status: Status::Damaged(why.clone()), node: None })
+        Some(StatusEntry { status: RunStatus::Damaged(why.clone()), node: None })
     }
 
     /// By module, the newest that was told of it in either layout, by any node.
-    fn told(&self, plan: &str, alarmed: Option<Wall>) -> BTreeMap<String, Told> {
-        let mut all: BTreeMap<String, Told> = BTreeMap::new();
+    fn told(&self, plan: &str, alarmed: Option<Wall>) -> BTreeMap<String, StatusEntry> {
+        let mut all: BTreeMap<String, StatusEntry> = BTreeMap::new();
         for (module, told) in self.statuses(plan) {
             let told = match all.remove(module) {
                 Some(before) => before.newer(told, alarmed),
@@ -174,34 +174,36 @@ impl Facts {
     }
 
     /// All that was told of a plan's modules.
-    fn statuses(&self, plan: &str) -> Vec<(&str, Told)> {
+    fn statuses(&self, plan: &str) -> Vec<(&str, StatusEntry)> {
         let mut all = Vec::new();
         for (node, statuses) in self.of_nodes.get(plan).into_iter().flatten() {
-            let told = |status| Told { status, node: Some(node.clone()) };
+            let told = |status| StatusEntry { status, node: Some(node.clone()) };
             match statuses {
                 Ok(statuses) => all.extend(
-                    statuses.iter().map(|(id, json)| (id.as_str(), told(Status::from_json(json)))),
+                    statuses
+                        .iter()
+                        .map(|(id, json)| (id.as_str(), told(RunStatus::from_json(json)))),
                 ),
                 Err(why) => {
                     let there = self.module_node.iter().filter(|(_, at)| *at == node);
-                    let damaged = || told(Status::Damaged(why.clone()));
+                    let damaged = || told(RunStatus::Damaged(why.clone()));
                     all.extend(there.map(|(id, _)| (id.as_str(), damaged())));
                 }
             }
         }
         for (module, fields) in self.of_modules.get(plan).into_iter().flatten() {
             let status = match fields {
-                Ok(fields) => Status::from_texts(fields),
-                Err(why) => Status::Damaged(why.clone()),
+                Ok(fields) => RunStatus::from_texts(fields),
+                Err(why) => RunStatus::Damaged(why.clone()),
             };
-            all.push((module.as_str(), Told { status, node: None }));
+            all.push((module.as_str(), StatusEntry { status, node: None }));
         }
         all
     }
 }
 
-impl Told {
-    fn newer(self, other: Told, alarmed: Option<Wall>) -> Told {
+impl StatusEntry {
+    fn newer(self, other: StatusEntry, alarmed: Option<Wall>) -> StatusEntry {
         let status = self.status.clone().newer(other.status.clone(), alarmed);
         if status == self.status { self } else { other }
     }
@@ -219,7 +221,7 @@ mod tests {
     }
 
     /// `mail1 missing: no run is known`.
-    fn states(facts: &Facts) -> String {
+    fn states(facts: &RedisSnapshot) -> String {
         let plan = facts.plan("1", None, Duration::from_secs(86_400), NOW);
         let said = |module: &Module| {
             let why = module.why.as_ref().map_or(String::new(), |why| format!(": {why}"));
@@ -230,8 +232,10 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_be_read_makes_nobody_missing() {
-        let mut facts =
-            Facts { module_node: pairs(&[("mail1", "1"), ("samba3", "2")]), ..Facts::default() };
+        let mut facts = RedisSnapshot {
+            module_node: pairs(&[("mail1", "1"), ("samba3", "2")]),
+            ..RedisSnapshot::default()
+        };
         let plan = pairs(&[("schedule", "daily"), ("instances", "cloud2 mail1 samba3")]);
         facts.plans.insert("1".into(), plan);
         let good = pairs(&[("mail1", r#"{"errors": 0, "end": 1790099000}"#)]);
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_damaged_status_is_not_passed_over_for_the_older_layout() {
-        let mut facts = Facts::default();
+        let mut facts = RedisSnapshot::default();
         facts.plans.insert("1".into(), pairs(&[("schedule", "daily"), ("instances", "mail1")]));
         let damaged = BTreeMap::from([("1".to_owned(), Ok(pairs(&[("mail1", "{not json")])))]);
         facts.of_nodes.insert("1".into(), damaged);
@@ -258,7 +262,7 @@ mod tests {
         facts.of_modules.insert("1".into(), BTreeMap::from([("mail1".to_owned(), old)]));
         assert_eq!(states(&facts), "mail1 unreadable: the status is not JSON");
         let since = NOW - Duration::from_secs(7200);
-        let complaint = Some(Complaint { since, named: true });
+        let complaint = Some(AlertTime { since, named: true });
         let plan = facts.plan("1", complaint, Duration::from_secs(86_400), NOW);
         assert_eq!(plan.modules[0].state, ModuleState::Success);
         assert!(facts.alive(Duration::from_secs(86_400), NOW).contains("1"));

@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 use serde::Serialize;
 
 use super::plan::{Module, ModuleState, Plan};
-use super::restic_output::{self, Lock, Refusal};
-use super::settings::{Password, RepoCheck, Repository};
+use super::restic_output::{self, RepoError, RepoLock};
+use super::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings};
 use crate::clock::{self, Now, Wall};
 use crate::process::{self, Finished};
 use crate::secret::{Secret, scrub};
@@ -38,21 +38,21 @@ const MOST_LOCKS: usize = 5;
 
 /// A module and how its repository is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct RepoCheckResult {
     /// The module's id.
     pub module: String,
     /// How its repository is.
-    pub condition: Condition,
+    pub condition: RepoState,
 }
 
 /// How a repository is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Condition {
+pub enum RepoState {
     /// It could be opened and read.
-    Open(Seen),
+    Open(RepoDetails),
     /// It could not.
-    Refused(Refusal),
+    Refused(RepoError),
     /// restic did not come to an end in time; its last words.
     TimedOut(String),
     /// Nobody could ask, and why.
@@ -61,24 +61,24 @@ pub enum Condition {
 
 /// What an open repository shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Seen {
+pub struct RepoDetails {
     /// When its newest snapshot was taken; none when there is no snapshot.
     #[serde(serialize_with = "crate::view::rfc3339")]
     pub newest: Option<Wall>,
     /// How many bytes that holds, where restic says so in time.
     pub size: Option<u64>,
     /// Who holds it.
-    pub locks: Vec<Lock>,
+    pub locks: Vec<RepoLock>,
     /// Why the locks are not known, if they are not.
     pub locks_unknown: Option<String>,
     /// What `restic check` said, if it was wanted.
-    pub check: Option<Check>,
+    pub check: Option<IntegrityCheck>,
 }
 
 /// What `restic check` said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Check {
+pub enum IntegrityCheck {
     /// No errors.
     Sound,
     /// Errors, and what it said.
@@ -88,7 +88,7 @@ pub enum Check {
 }
 
 /// The moment when everybody who begins to ask now has come to an end.
-pub fn deadline(settings: &RepoCheck) -> Instant {
+pub fn deadline(settings: &RepoCheckSettings) -> Instant {
     Instant::now() + settings.timeout * ALL_TOGETHER
 }
 
@@ -104,12 +104,12 @@ pub fn wait_for_end(limit: Duration) {
 /// as Redis has them, for repositories that are configured without one. None when it was told to
 /// stop meanwhile.
 pub fn check(
-    settings: &RepoCheck,
+    settings: &RepoCheckSettings,
     plan: &Plan,
     passwords: &BTreeMap<String, Secret>,
     until: Instant,
     stop: &Stop,
-) -> Option<Vec<Finding>> {
+) -> Option<Vec<RepoCheckResult>> {
     let modules = plan.modules.iter().filter(|module| module.state != ModuleState::Success);
     let waiting: Mutex<VecDeque<&Module>> = Mutex::new(modules.collect());
     let findings = Mutex::new(Vec::new());
@@ -119,10 +119,10 @@ pub fn check(
                 return;
             }
             let condition = match place(settings, plan, module, passwords, stop) {
-                Err(why) => Condition::NotAsked(why),
+                Err(why) => RepoState::NotAsked(why),
                 Ok(place) => place.look(until),
             };
-            locked(&findings).push(Finding { module: module.id.clone(), condition });
+            locked(&findings).push(RepoCheckResult { module: module.id.clone(), condition });
         }
     };
     std::thread::scope(|scope| {
@@ -170,9 +170,9 @@ impl Drop for Seat {
 }
 
 /// A repository and all that restic needs to open it.
-struct Place<'a> {
-    settings: &'a RepoCheck,
-    configured: &'a Repository,
+struct RepositoryLocation<'a> {
+    settings: &'a RepoCheckSettings,
+    configured: &'a RepositorySettings,
     /// With the template filled in. It may hold a password.
     repository: String,
     password: Option<&'a Secret>,
@@ -180,12 +180,12 @@ struct Place<'a> {
 }
 
 fn place<'a>(
-    settings: &'a RepoCheck,
+    settings: &'a RepoCheckSettings,
     plan: &Plan,
     module: &Module,
     passwords: &'a BTreeMap<String, Secret>,
     stop: &'a Stop,
-) -> Result<Place<'a>, String> {
+) -> Result<RepositoryLocation<'a>, String> {
     let destination = plan.destination.as_ref().ok_or("the plan's destination is not known")?;
     let uuid = module.uuid.as_ref().ok_or("the module's UUID is not known")?;
     let configured = settings.repositories.get(&destination.id);
@@ -203,13 +203,13 @@ fn place<'a>(
         .repository
         .replace("{path}", &format!("{image}/{uuid}"))
         .replace("{repository}", &destination.id);
-    Ok(Place { settings, configured, repository, password, stop })
+    Ok(RepositoryLocation { settings, configured, repository, password, stop })
 }
 
-impl Place<'_> {
-    fn look(&self, all_until: Instant) -> Condition {
+impl RepositoryLocation<'_> {
+    fn look(&self, all_until: Instant) -> RepoState {
         let Some(_seat) = Seat::take(all_until, self.stop) else {
-            return Condition::NotAsked(NO_TIME.into());
+            return RepoState::NotAsked(NO_TIME.into());
         };
         let until = all_until.min(Instant::now() + self.settings.timeout);
         let listed = match self.run(&["snapshots", "--latest", "1", "--json"], until) {
@@ -217,13 +217,17 @@ impl Place<'_> {
             Err(condition) => return condition,
         };
         if listed.code != Some(0) {
-            return Condition::Refused(self.refusal(&listed));
+            return RepoState::Refused(self.refusal(&listed));
         }
         let Some(snapshots) = restic_output::snapshots(&listed.stdout) else {
             let why = "restic's list of snapshots is not what it should be";
-            return Condition::Refused(Refusal::Unreachable(why.into()));
+            return RepoState::Refused(RepoError::Unreachable(why.into()));
         };
-        let mut seen = Seen { newest: snapshots.newest, size: snapshots.size, ..Seen::default() };
+        let mut seen = RepoDetails {
+            newest: snapshots.newest,
+            size: snapshots.size,
+            ..RepoDetails::default()
+        };
         match self.locks(until) {
             Ok(locks) => seen.locks = locks,
             Err(why) => seen.locks_unknown = Some(why),
@@ -235,7 +239,7 @@ impl Place<'_> {
         if let (None, Some(id)) = (seen.size, &snapshots.id) {
             seen.size = self.size(id, until);
         }
-        Condition::Open(seen)
+        RepoState::Open(seen)
     }
 
     /// How many bytes a snapshot holds. An older restic did not note that in the snapshot, so all
@@ -246,7 +250,7 @@ impl Place<'_> {
         restic_output::restore_size(&counted.stdout).filter(|_| counted.code == Some(0))
     }
 
-    fn locks(&self, until: Instant) -> Result<Vec<Lock>, String> {
+    fn locks(&self, until: Instant) -> Result<Vec<RepoLock>, String> {
         let listed = self.run(&["list", "locks"], until).map_err(words)?;
         if listed.code != Some(0) {
             return Err(self.complaint(&listed));
@@ -260,17 +264,19 @@ impl Place<'_> {
         Ok(locks)
     }
 
-    fn deep(&self, seen: &Seen, until: Instant) -> Check {
+    fn deep(&self, seen: &RepoDetails, until: Instant) -> IntegrityCheck {
         if seen.locks.iter().any(|lock| !lock.stale) {
-            return Check::Undecided("not done while somebody holds the repository".into());
+            return IntegrityCheck::Undecided(
+                "not done while somebody holds the repository".into(),
+            );
         }
         match self.run(&["check"], until) {
-            Err(condition) => Check::Undecided(words(condition)),
-            Ok(finished) if finished.code == Some(0) => Check::Sound,
+            Err(condition) => IntegrityCheck::Undecided(words(condition)),
+            Ok(finished) if finished.code == Some(0) => IntegrityCheck::Sound,
             Ok(finished) if finished.stderr.contains("repository contains errors") => {
-                Check::Damaged(self.damage(&finished))
+                IntegrityCheck::Damaged(self.damage(&finished))
             }
-            Ok(finished) => Check::Undecided(self.complaint(&finished)),
+            Ok(finished) => IntegrityCheck::Undecided(self.complaint(&finished)),
         }
     }
 
@@ -283,17 +289,17 @@ impl Place<'_> {
 
     /// One run of restic, reading only: without a lock of ours, and without a cache, which would
     /// cost a small box more disk than it saves. Nothing secret is on the command line.
-    fn run(&self, arguments: &[&str], until: Instant) -> Result<Finished, Condition> {
+    fn run(&self, arguments: &[&str], until: Instant) -> Result<Finished, RepoState> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Condition::NotAsked(NO_TIME.into()));
+            return Err(RepoState::NotAsked(NO_TIME.into()));
         }
         let path = self.settings.restic_path.as_path();
         let mut command = Command::new(path);
         command.args(arguments).args(["--no-lock", "--no-cache"]);
         self.equip(&mut command);
         let finished = process::run_until(&mut command, "", left, Some(self.stop))
-            .map_err(|why| Condition::NotAsked(not_started(path, &why)))?;
+            .map_err(|why| RepoState::NotAsked(not_started(path, &why)))?;
         if finished.timed_out {
             let said = if finished.stderr.trim().is_empty() {
                 "it said nothing".into()
@@ -301,7 +307,7 @@ impl Place<'_> {
                 self.complaint(&finished)
             };
             let after = clock::words(Duration::from_secs((left + ALMOST).as_secs()));
-            return Err(Condition::TimedOut(format!("killed after {after}: {said}")));
+            return Err(RepoState::TimedOut(format!("killed after {after}: {said}")));
         }
         Ok(finished)
     }
@@ -313,10 +319,10 @@ impl Place<'_> {
         }
         command.env_remove("RESTIC_REPOSITORY_FILE").env("RESTIC_REPOSITORY", &self.repository);
         match (&self.configured.password, self.password) {
-            (Some(Password::Clear(password)), _) => {
+            (Some(RepositoryPassword::Clear(password)), _) => {
                 command.env("RESTIC_PASSWORD", password.reveal());
             }
-            (Some(Password::File(path)), _) => {
+            (Some(RepositoryPassword::File(path)), _) => {
                 command.env("RESTIC_PASSWORD_FILE", path);
             }
             (None, Some(password)) => {
@@ -329,9 +335,9 @@ impl Place<'_> {
         }
     }
 
-    fn refusal(&self, finished: &Finished) -> Refusal {
+    fn refusal(&self, finished: &Finished) -> RepoError {
         match restic_output::refusal(finished.code, &finished.stderr) {
-            Refusal::Unreachable(why) => Refusal::Unreachable(self.scrubbed(&why)),
+            RepoError::Unreachable(why) => RepoError::Unreachable(self.scrubbed(&why)),
             other => other,
         }
     }
@@ -342,8 +348,8 @@ impl Place<'_> {
 
     fn scrubbed(&self, text: &str) -> String {
         let configured = match &self.configured.password {
-            Some(Password::Clear(password)) => Some(password),
-            Some(Password::File(_)) | None => None,
+            Some(RepositoryPassword::Clear(password)) => Some(password),
+            Some(RepositoryPassword::File(_)) | None => None,
         };
         let login = login(&self.repository);
         let secrets = self.configured.env.values().chain(configured).chain(self.password);
@@ -358,11 +364,11 @@ fn login(repository: &str) -> Option<Secret> {
     Some(Secret::new(password))
 }
 
-fn words(condition: Condition) -> String {
+fn words(condition: RepoState) -> String {
     match condition {
-        Condition::TimedOut(why) | Condition::NotAsked(why) => why,
-        Condition::Refused(Refusal::Unreachable(why)) => why,
-        Condition::Refused(Refusal::Gone | Refusal::WrongPassword) | Condition::Open(_) => {
+        RepoState::TimedOut(why) | RepoState::NotAsked(why) => why,
+        RepoState::Refused(RepoError::Unreachable(why)) => why,
+        RepoState::Refused(RepoError::Gone | RepoError::WrongPassword) | RepoState::Open(_) => {
             String::new()
         }
     }

@@ -2,9 +2,9 @@
 
 use super::alert::Alert;
 use super::outcome::{Outcome, Verdict};
-use super::plan::{Module, ModuleState, Plan, Run};
-use super::repo_check::{Check, Condition, Finding, Seen};
-use super::restic_output::{Lock, Refusal};
+use super::plan::{BackupRun, Module, ModuleState, Plan};
+use super::repo_check::{IntegrityCheck, RepoCheckResult, RepoDetails, RepoState};
+use super::restic_output::{RepoError, RepoLock};
 use crate::clock::{Wall, words};
 use crate::event::{Event, EventKind, Table};
 
@@ -26,20 +26,20 @@ const ANNOTATIONS: [&[&str]; 2] = [
 
 /// All that is known about a plan.
 #[derive(Clone, Copy, Debug)]
-pub struct Report<'a> {
+pub struct ReportBuilder<'a> {
     /// Its modules; none of them when Redis could not be asked.
     pub plan: &'a Plan,
     /// How it fared.
     pub verdict: &'a Verdict,
     /// What the repositories said; none when they were not asked.
-    pub findings: Option<&'a [Finding]>,
+    pub findings: Option<&'a [RepoCheckResult]>,
     /// The alerts that complained.
     pub alerts: &'a [&'a Alert],
     /// The time of the report.
     pub now: Wall,
 }
 
-impl Report<'_> {
+impl ReportBuilder<'_> {
     /// The event: one line, details for every channel, a table for those that can show one.
     pub fn event(&self) -> Event {
         Event {
@@ -77,7 +77,7 @@ impl Report<'_> {
             say(state.name(), modules.map(|module| self.module(module)).collect());
         }
         if let Some(findings) = self.findings {
-            let line = |finding: &Finding| {
+            let line = |finding: &RepoCheckResult| {
                 format!("{}: {}", finding.module, condition(&finding.condition, self.now))
             };
             say("repositories", findings.iter().map(line).collect());
@@ -208,7 +208,7 @@ fn said(alert: &Alert) -> String {
 }
 
 fn row(module: &Module, nodes: bool) -> Vec<String> {
-    let none = Run::default();
+    let none = BackupRun::default();
     let run = module.run.as_ref().unwrap_or(&none);
     let number = |number: Option<u64>| number.map_or(String::new(), |number| number.to_string());
     let time = |at: Option<Wall>| at.map(minute).unwrap_or_default();
@@ -235,7 +235,7 @@ fn named(module: &Module) -> String {
     }
 }
 
-fn took(run: &Run) -> Option<String> {
+fn took(run: &BackupRun) -> Option<String> {
     let (start, end) = (run.start?, run.end?);
     (start <= end).then(|| words(end.since(start)))
 }
@@ -245,18 +245,18 @@ fn errors(count: u64) -> String {
 }
 
 /// How a repository is, in half a line.
-pub(super) fn condition(condition: &Condition, now: Wall) -> String {
+pub(super) fn condition(condition: &RepoState, now: Wall) -> String {
     match condition {
-        Condition::Open(seen) => open(seen, now),
-        Condition::Refused(Refusal::Gone) => "there is no repository at this place".into(),
-        Condition::Refused(Refusal::WrongPassword) => "the password is wrong".into(),
-        Condition::Refused(Refusal::Unreachable(why)) => format!("cannot be reached: {why}"),
-        Condition::TimedOut(why) => format!("did not answer in time ({why})"),
-        Condition::NotAsked(why) => format!("could not be asked: {why}"),
+        RepoState::Open(seen) => open(seen, now),
+        RepoState::Refused(RepoError::Gone) => "there is no repository at this place".into(),
+        RepoState::Refused(RepoError::WrongPassword) => "the password is wrong".into(),
+        RepoState::Refused(RepoError::Unreachable(why)) => format!("cannot be reached: {why}"),
+        RepoState::TimedOut(why) => format!("did not answer in time ({why})"),
+        RepoState::NotAsked(why) => format!("could not be asked: {why}"),
     }
 }
 
-fn open(seen: &Seen, now: Wall) -> String {
+fn open(seen: &RepoDetails, now: Wall) -> String {
     let mut parts = Vec::new();
     parts.push(match seen.newest {
         Some(at) => format!("newest snapshot {} ({} old)", minute(at), words(now.since(at))),
@@ -266,40 +266,40 @@ fn open(seen: &Seen, now: Wall) -> String {
     parts.extend(seen.locks.iter().map(lock));
     parts.extend(seen.locks_unknown.as_ref().map(|why| format!("locks not known: {why}")));
     parts.extend(seen.check.as_ref().map(|check| match check {
-        Check::Sound => "restic check found no errors".into(),
-        Check::Damaged(what) => format!("restic check found damage: {what}"),
-        Check::Undecided(why) => format!("restic check came to no result: {why}"),
+        IntegrityCheck::Sound => "restic check found no errors".into(),
+        IntegrityCheck::Damaged(what) => format!("restic check found damage: {what}"),
+        IntegrityCheck::Undecided(why) => format!("restic check came to no result: {why}"),
     }));
     parts.join(", ")
 }
 
-fn lock(lock: &Lock) -> String {
+fn lock(lock: &RepoLock) -> String {
     let since = lock.since.map_or(String::new(), |since| format!(" since {}", minute(since)));
     let stale = if lock.stale { " (stale)" } else { "" };
     format!("locked by {}{since}{stale}", lock.holder)
 }
 
-fn remedy(condition: &Condition) -> Option<&'static str> {
+fn remedy(condition: &RepoState) -> Option<&'static str> {
     match condition {
-        Condition::Refused(Refusal::Gone) => {
+        RepoState::Refused(RepoError::Gone) => {
             Some("whether the destination was moved or emptied: a repository is not there")
         }
-        Condition::Refused(Refusal::WrongPassword) => {
+        RepoState::Refused(RepoError::WrongPassword) => {
             Some("the repository's password: it was changed, or repo_check has another one")
         }
-        Condition::Refused(Refusal::Unreachable(_)) | Condition::TimedOut(_) => {
+        RepoState::Refused(RepoError::Unreachable(_)) | RepoState::TimedOut(_) => {
             Some("the destination first: server, network, login")
         }
-        Condition::Open(Seen { check: Some(Check::Damaged(_)), .. }) => {
+        RepoState::Open(RepoDetails { check: Some(IntegrityCheck::Damaged(_)), .. }) => {
             Some("the damaged repository: restic check, then restic repair")
         }
-        Condition::Open(seen) if seen.locks.iter().any(|lock| lock.stale) => {
+        RepoState::Open(seen) if seen.locks.iter().any(|lock| lock.stale) => {
             Some("the stale lock: if its holder no longer runs, restic unlock")
         }
-        Condition::Open(seen) if !seen.locks.is_empty() => {
+        RepoState::Open(seen) if !seen.locks.is_empty() => {
             Some("who holds the repository's lock: another run may still go on")
         }
-        Condition::Open(_) | Condition::NotAsked(_) => None,
+        RepoState::Open(_) | RepoState::NotAsked(_) => None,
     }
 }
 
@@ -352,7 +352,7 @@ mod tests {
             node: Some("1".into()),
             state,
             why: None,
-            run: ran.then(|| Run {
+            run: ran.then(|| BackupRun {
                 start: Some(end - Duration::from_secs(420)),
                 end: Some(end),
                 errors: Some(u64::from(state == ModuleState::Failed) * 2),
@@ -396,11 +396,16 @@ mod tests {
         }
     }
 
-    fn told(plan: &Plan, findings: Option<&[Finding]>) -> (Event, Message) {
+    fn told(plan: &Plan, findings: Option<&[RepoCheckResult]>) -> (Event, Message) {
         let verdict = Verdict::of(plan);
         let alert = alert();
-        let report =
-            Report { plan, verdict: &verdict, findings, alerts: &[&alert, &alert], now: NOW };
+        let report = ReportBuilder {
+            plan,
+            verdict: &verdict,
+            findings,
+            alerts: &[&alert, &alert],
+            now: NOW,
+        };
         let event = report.event();
         let message = event.message(EventId(1));
         (event, message)
@@ -413,21 +418,21 @@ mod tests {
 
     #[test]
     fn one_line_says_what_matters_and_the_details_say_the_rest() {
-        let seen = Seen {
+        let seen = RepoDetails {
             newest: Some(NOW - Duration::from_secs(2 * 86_400)),
-            locks: vec![Lock {
+            locks: vec![RepoLock {
                 holder: "root at web1 (process 7)".into(),
                 since: Some(NOW - Duration::from_secs(3 * 86_400)),
                 exclusive: false,
                 stale: true,
             }],
-            ..Seen::default()
+            ..RepoDetails::default()
         };
         let findings = [
-            Finding { module: "mail1".into(), condition: Condition::Open(seen) },
-            Finding {
+            RepoCheckResult { module: "mail1".into(), condition: RepoState::Open(seen) },
+            RepoCheckResult {
                 module: "samba3".into(),
-                condition: Condition::Refused(Refusal::WrongPassword),
+                condition: RepoState::Refused(RepoError::WrongPassword),
             },
         ];
         let (event, message) = told(&plan(), Some(&findings));
@@ -474,7 +479,7 @@ mod tests {
         let plan = Plan { id: "7".into(), ..Plan::default() };
         let verdict = Verdict::unknown("Redis at 127.0.0.1:6379: Connection refused");
         let report =
-            Report { plan: &plan, verdict: &verdict, findings: None, alerts: &[], now: NOW };
+            ReportBuilder { plan: &plan, verdict: &verdict, findings: None, alerts: &[], now: NOW };
         let message = report.event().message(EventId(1));
         assert_eq!(message.title, "backup 7 UNKNOWN: Redis at 127.0.0.1:6379: Connection refused");
         assert_eq!(detail(&message, "look at"), "why this is not known; then: hbd backup 7");

@@ -14,7 +14,7 @@ const STALE_AFTER: Duration = Duration::from_secs(30 * 60);
 /// Why a repository could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "why")]
-pub enum Refusal {
+pub enum RepoError {
     /// There is no repository at this place.
     Gone,
     /// The password is wrong, or no key of the repository fits it.
@@ -24,14 +24,14 @@ pub enum Refusal {
 }
 
 /// What restic's failure means. Exit codes are told apart since restic 0.17 only.
-pub fn refusal(code: Option<i32>, stderr: &str) -> Refusal {
+pub fn refusal(code: Option<i32>, stderr: &str) -> RepoError {
     let says = |words: &str| stderr.contains(words);
     match code {
-        Some(10) => Refusal::Gone,
-        Some(12) => Refusal::WrongPassword,
-        _ if says("wrong password or no key found") => Refusal::WrongPassword,
-        _ if is_gone(stderr) => Refusal::Gone,
-        _ => Refusal::Unreachable(complaint(stderr)),
+        Some(10) => RepoError::Gone,
+        Some(12) => RepoError::WrongPassword,
+        _ if says("wrong password or no key found") => RepoError::WrongPassword,
+        _ if is_gone(stderr) => RepoError::Gone,
+        _ => RepoError::Unreachable(complaint(stderr)),
     }
 }
 
@@ -56,7 +56,7 @@ pub fn complaint(stderr: &str) -> String {
 
 /// What the list of snapshots says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshots {
+pub struct NewestSnapshot {
     /// When the newest was taken; none when there is no snapshot.
     pub newest: Option<Wall>,
     /// Its id.
@@ -66,7 +66,7 @@ pub struct Snapshots {
 }
 
 /// Reads `restic snapshots --json`, also when its end was cut off.
-pub fn snapshots(stdout: &str) -> Option<Snapshots> {
+pub fn snapshots(stdout: &str) -> Option<NewestSnapshot> {
     #[derive(Deserialize)]
     struct Snapshot {
         time: String,
@@ -80,7 +80,7 @@ pub fn snapshots(stdout: &str) -> Option<Snapshots> {
     }
     let text = stdout.trim();
     if text == "null" {
-        return Some(Snapshots::default());
+        return Some(NewestSnapshot::default());
     }
     let list: Vec<Snapshot> = match serde_json::from_str(text) {
         Ok(list) => list,
@@ -91,19 +91,19 @@ pub fn snapshots(stdout: &str) -> Option<Snapshots> {
         .filter_map(|snapshot| Some((moment(&snapshot.time)?, snapshot)))
         .max_by_key(|(time, _)| *time);
     Some(match newest {
-        Some((time, Snapshot { id, summary, .. })) => Snapshots {
+        Some((time, Snapshot { id, summary, .. })) => NewestSnapshot {
             newest: Some(time),
             id: is_id(&id).then_some(id),
             size: summary.and_then(|summary| summary.total_bytes_processed),
         },
-        None => Snapshots::default(),
+        None => NewestSnapshot::default(),
     })
 }
 
-fn cut_off_snapshots(text: &str) -> Option<Snapshots> {
+fn cut_off_snapshots(text: &str) -> Option<NewestSnapshot> {
     let times = text.split("\"time\":\"").skip(1).filter_map(|rest| rest.split('"').next());
     let newest = times.filter_map(moment).max()?;
-    Some(Snapshots { newest: Some(newest), ..Snapshots::default() })
+    Some(NewestSnapshot { newest: Some(newest), ..NewestSnapshot::default() })
 }
 
 /// Reads `restic stats --mode restore-size --json`: the bytes.
@@ -117,7 +117,7 @@ pub fn restore_size(stdout: &str) -> Option<u64> {
 
 /// A lock on a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Lock {
+pub struct RepoLock {
     /// Who holds it: `root at web1 (process 7172)`.
     pub holder: String,
     /// Since when, or when it was last refreshed.
@@ -130,7 +130,7 @@ pub struct Lock {
 }
 
 /// Reads `restic cat lock`.
-pub fn lock(stdout: &str, now: Wall) -> Option<Lock> {
+pub fn lock(stdout: &str, now: Wall) -> Option<RepoLock> {
     #[derive(Deserialize)]
     struct Raw {
         time: String,
@@ -145,7 +145,7 @@ pub fn lock(stdout: &str, now: Wall) -> Option<Lock> {
     }
     let raw: Raw = serde_json::from_str(stdout.trim()).ok()?;
     let since = moment(&raw.time);
-    Some(Lock {
+    Some(RepoLock {
         holder: format!("{} at {} (process {})", raw.username, raw.hostname, raw.pid),
         since,
         exclusive: raw.exclusive,
@@ -175,23 +175,23 @@ mod tests {
         let login =
             "Fatal: unable to open config file: unexpected HTTP response (401): 401 Unauthorized";
         for (code, stderr, expected) in [
-            (1, "Fatal: wrong password or no key found\n", Refusal::WrongPassword),
-            (12, "", Refusal::WrongPassword),
-            (10, "", Refusal::Gone),
-            (1, gone, Refusal::Gone),
-            (1, "Fatal: unable to open config file: <config/> does not exist", Refusal::Gone),
-            (1, "", Refusal::Unreachable("it did not say why".into())),
-            (1, "a\nb\n", Refusal::Unreachable("b".into())),
+            (1, "Fatal: wrong password or no key found\n", RepoError::WrongPassword),
+            (12, "", RepoError::WrongPassword),
+            (10, "", RepoError::Gone),
+            (1, gone, RepoError::Gone),
+            (1, "Fatal: unable to open config file: <config/> does not exist", RepoError::Gone),
+            (1, "", RepoError::Unreachable("it did not say why".into())),
+            (1, "a\nb\n", RepoError::Unreachable("b".into())),
             (
                 1,
                 "{\"message_type\":\"exit_error\",\"code\":1,\"message\":\"Fatal: no\"}\n",
-                Refusal::Unreachable("no".into()),
+                RepoError::Unreachable("no".into()),
             ),
         ] {
             assert_eq!(refusal(Some(code), stderr), expected, "{stderr}");
         }
         for stderr in [refused, login] {
-            let Refusal::Unreachable(why) = refusal(Some(1), stderr) else { panic!("{stderr}") };
+            let RepoError::Unreachable(why) = refusal(Some(1), stderr) else { panic!("{stderr}") };
             assert!(why.starts_with("unable to open config file: "), "{why}");
         }
     }
@@ -206,8 +206,8 @@ mod tests {
         assert_eq!((found.id, found.size), (None, Some(7)));
         let cut = &list[..list.find("\"summary").unwrap()];
         assert_eq!(snapshots(&cut.replace(" ", "")).unwrap().newest, found.newest);
-        assert_eq!(snapshots("[]"), Some(Snapshots::default()));
-        assert_eq!(snapshots("null\n"), Some(Snapshots::default()));
+        assert_eq!(snapshots("[]"), Some(NewestSnapshot::default()));
+        assert_eq!(snapshots("null\n"), Some(NewestSnapshot::default()));
         assert_eq!(snapshots("nonsense"), None);
     }
 

@@ -17,16 +17,16 @@ const MINUTES_OF_A_DAY: u32 = 24 * 60;
 
 /// The distances between one run and the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gaps {
+pub struct RunIntervals {
     /// Of `Mon..Fri 03:00` a day.
     pub shortest: Duration,
     /// Of `Mon..Fri 03:00` three days.
     pub longest: Duration,
 }
 
-impl Gaps {
+impl RunIntervals {
     /// Reads a schedule, to the minute; none when it is not understood.
-    pub fn of(schedule: &str) -> Option<Gaps> {
+    pub fn of(schedule: &str) -> Option<RunIntervals> {
         let calendar = Calendar::parse(&written_out(&schedule.trim().to_ascii_lowercase()))?;
         let days = calendar.matching_days();
         let (first, last) = (calendar.minutes.first()?, calendar.minutes.last()?);
@@ -41,7 +41,7 @@ impl Gaps {
             .chain(between)
             .fold((farthest, farthest), |(low, high), gap| (low.min(gap), high.max(gap)));
         let minutes = |count: u32| Duration::from_secs(u64::from(count) * 60);
-        Some(Gaps { shortest: minutes(shortest), longest: minutes(longest) })
+        Some(RunIntervals { shortest: minutes(shortest), longest: minutes(longest) })
     }
 }
 
@@ -210,7 +210,7 @@ mod tests {
     const HOURS_OF_A_DAY: u64 = 24;
 
     fn minutes_of(schedule: &str) -> Option<(u64, u64)> {
-        let gaps = Gaps::of(schedule)?;
+        let gaps = RunIntervals::of(schedule)?;
         Some((gaps.shortest.as_secs() / 60, gaps.longest.as_secs() / 60))
     }
 
@@ -275,7 +275,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_schedule_is_a_crash(text in r"[*0-9a-z.,:/~ -]{0,30}") {
-            if let Some(gaps) = Gaps::of(&text) {
+            if let Some(gaps) = RunIntervals::of(&text) {
                 prop_assert!(gaps.shortest <= gaps.longest && !gaps.shortest.is_zero());
             }
         }

@@ -17,7 +17,7 @@ const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "unix"];
 
 /// The section `correlator`: where the truth about backups is, and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Correlator {
+pub struct CorrelatorSettings {
     /// How long modules get to write their status before it is looked at.
     pub wait: Duration,
     /// Where Redis is, without user and password: `redis://127.0.0.1:6379`.
@@ -35,9 +35,9 @@ pub struct Correlator {
     pub backup_id_labels: Vec<String>,
 }
 
-impl Default for Correlator {
-    fn default() -> Correlator {
-        Correlator {
+impl Default for CorrelatorSettings {
+    fn default() -> CorrelatorSettings {
+        CorrelatorSettings {
             wait: Duration::from_secs(30),
             redis_url: "redis://127.0.0.1:6379".into(),
             redis_user: None,
@@ -49,12 +49,12 @@ impl Default for Correlator {
     }
 }
 
-impl Correlator {
+impl CorrelatorSettings {
     /// Reads the section.
-    pub fn read(section: &mut Section) -> Correlator {
-        let usual = Correlator::default();
+    pub fn read(section: &mut Section) -> CorrelatorSettings {
+        let usual = CorrelatorSettings::default();
         let waits = Duration::ZERO..=LONGEST_WAIT;
-        let mut correlator = Correlator {
+        let mut correlator = CorrelatorSettings {
             wait: section.duration_within("wait_seconds", waits.clone()).unwrap_or(usual.wait),
             redis_url: section.text("redis_url").unwrap_or(usual.redis_url),
             redis_user: section.text("redis_user"),
@@ -96,7 +96,7 @@ impl Correlator {
 
     /// A password in the URL becomes a secret, and the URL may be shown.
     fn take_login_out_of_url(&mut self, section: &mut Section) {
-        let login = Login::taken_from(&mut self.redis_url);
+        let login = UrlLogin::taken_from(&mut self.redis_url);
         if !login.user.is_empty() {
             self.redis_user = Some(percent_decoded(&login.user));
         }
@@ -114,16 +114,16 @@ impl Correlator {
 
 /// User and password as they stand in a URL.
 #[derive(Default)]
-struct Login {
+struct UrlLogin {
     user: String,
     password: String,
 }
 
-impl Login {
+impl UrlLogin {
     /// Takes out what stands before the last `@`, for a password may hold a slash or another one,
     /// and `user=` and `pass=`, which is how sockets have them.
-    fn taken_from(url: &mut String) -> Login {
-        let mut login = Login::default();
+    fn taken_from(url: &mut String) -> UrlLogin {
+        let mut login = UrlLogin::default();
         let Some((scheme, mut rest)) = url.split_once("://") else { return login };
         // A socket's path may hold an @.
         if !(scheme.ends_with("unix") && rest.starts_with('/'))
@@ -194,7 +194,7 @@ fn percent_decoded(text: &str) -> String {
 
 /// The section `repo_check`: how repositories are asked how they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepoCheck {
+pub struct RepoCheckSettings {
     /// restic; found in PATH when it has no slash.
     pub restic_path: PathBuf,
     /// How long one repository may take.
@@ -202,41 +202,41 @@ pub struct RepoCheck {
     /// Whether to run `restic check`, too.
     pub deep: bool,
     /// By destination id, or `default`.
-    pub repositories: BTreeMap<String, Repository>,
+    pub repositories: BTreeMap<String, RepositorySettings>,
 }
 
 /// How restic gets at the repositories of one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repository {
+pub struct RepositorySettings {
     /// As restic takes it; `{repository}` and `{path}` stand for destination and module. It may hold
     /// a password: what shows it must be scrubbed.
     pub repository: String,
     /// None: restic finds it in `env`, or it is read from Redis.
-    pub password: Option<Password>,
+    pub password: Option<RepositoryPassword>,
     /// Variables for restic.
     pub env: BTreeMap<String, Secret>,
 }
 
 /// A repository's password.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Password {
+pub enum RepositoryPassword {
     /// As it stands.
     Clear(Secret),
     /// In a file that restic reads.
     File(PathBuf),
 }
 
-impl RepoCheck {
+impl RepoCheckSettings {
     /// Reads the section.
-    pub fn read(section: &mut Section) -> RepoCheck {
+    pub fn read(section: &mut Section) -> RepoCheckSettings {
         let timeouts = Duration::from_secs(1)..=LONGEST_WAIT;
-        let repositories = section.entries("repositories", Repository::read);
+        let repositories = section.entries("repositories", RepositorySettings::read);
         if repositories.is_empty() {
             let what = "names no repository: name a destination, or default; to have none asked, \
                         leave out repo_check";
             section.error("repositories", what);
         }
-        RepoCheck {
+        RepoCheckSettings {
             restic_path: section.program("restic_path", "restic"),
             timeout: section
                 .duration_within("timeout_seconds", timeouts)
@@ -247,12 +247,12 @@ impl RepoCheck {
     }
 }
 
-impl Repository {
-    fn read(destination: &str, section: &mut Section) -> Repository {
+impl RepositorySettings {
+    fn read(destination: &str, section: &mut Section) -> RepositorySettings {
         let env = section.secrets("env");
         let password = match (section.given("password"), section.given("password_file")) {
-            (false, true) => section.secret_path("password_file").map(Password::File),
-            (_, _) => section.secret("password", "password_file").map(Password::Clear),
+            (false, true) => section.secret_path("password_file").map(RepositoryPassword::File),
+            (_, _) => section.secret("password", "password_file").map(RepositoryPassword::Clear),
         };
         let repository = section.required("repository");
         check_repository(section, &repository);
@@ -260,7 +260,7 @@ impl Repository {
             let what = "has no {path}: every module is then looked for in the same place";
             section.warning("repository", what);
         }
-        Repository { repository, password, env }
+        RepositorySettings { repository, password, env }
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
             ("redis+unix://ops:pw@/run/r?pass=", "ops", "", "redis+unix:///run/r"),
         ] {
             let mut rest = url.to_owned();
-            let login = Login::taken_from(&mut rest);
+            let login = UrlLogin::taken_from(&mut rest);
             assert_eq!(
                 (login.user.as_str(), login.password.as_str(), rest.as_str()),
                 (user, password, left),

@@ -10,9 +10,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::CONFIGURATION;
-use crate::backup::analysis::{Examined, Examiner};
+use crate::backup::analysis::{Analyzer, PlanReport};
 use crate::backup::outcome::Outcome;
-use crate::backup::question::Question;
+use crate::backup::question::PlanQuery;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};
@@ -54,7 +54,7 @@ pub fn backup(
             write!(out, "{gap}{}", in_words(one))?;
         }
     }
-    let well = |one: &Examined| one.verdict.outcome == Outcome::Success;
+    let well = |one: &PlanReport| one.verdict.outcome == Outcome::Success;
     Ok(if examined.iter().all(well) { OK } else { NOT_ALL })
 }
 
@@ -75,25 +75,25 @@ fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
 }
 
 /// None when it was told to stop.
-fn examine(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<Examined>> {
-    let examiner = Examiner {
+fn examine(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<PlanReport>> {
+    let examiner = Analyzer {
         correlator: &config.correlator,
         repo_check: config.repo_check.as_ref(),
         patient: false,
     };
-    let ask = |question: &Question| examiner.examine(question, stop);
-    let Some(id) = plan else { return ask(&Question::about_everything()) };
-    let found = ask(&Question::about(id))?;
-    let stranger = |one: &Examined| one.plan.enabled.is_none() && one.plan.modules.is_empty();
+    let ask = |question: &PlanQuery| examiner.examine(question, stop);
+    let Some(id) = plan else { return ask(&PlanQuery::about_everything()) };
+    let found = ask(&PlanQuery::about(id))?;
+    let stranger = |one: &PlanReport| one.plan.enabled.is_none() && one.plan.modules.is_empty();
     if !found.iter().all(stranger) {
         return Some(found);
     }
-    let all = ask(&Question::about_everything())?.into_iter();
+    let all = ask(&PlanQuery::about_everything())?.into_iter();
     let named: Vec<_> = all.filter(|one| one.plan.name.as_deref() == Some(id)).collect();
     Some(if named.is_empty() { found } else { named })
 }
 
-fn as_json(one: &Examined) -> Value {
+fn as_json(one: &PlanReport) -> Value {
     json!({
         "plan": one.plan,
         "outcome": one.verdict.outcome,
@@ -102,7 +102,7 @@ fn as_json(one: &Examined) -> Value {
     })
 }
 
-fn in_words(one: &Examined) -> String {
+fn in_words(one: &PlanReport) -> String {
     let message: Message = one.event(&[], Now::read().wall).message(EventId::default());
     let mut text = format!("{}\n", clean(&message.title, Flavour::Line));
     let width = message.details.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);

@@ -11,9 +11,9 @@ use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::watch::Watch;
 use crate::history::query::Question;
-use crate::history::recorder::Chronicle;
-use crate::history::retention::Settings;
-use crate::history::{Row, Sources};
+use crate::history::recorder::Recorder;
+use crate::history::retention::RetentionSettings;
+use crate::history::{HistorySource, StoredRow};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::outbox::{self, Outbox};
 use crate::store::Change;
@@ -36,16 +36,16 @@ struct Around {
 }
 
 /// The history of what these rooms tell.
-pub fn open(watch: &Arc<Watch>, courier: &Courier, settings: Settings) -> Chronicle {
+pub fn open(watch: &Arc<Watch>, courier: &Courier, settings: RetentionSettings) -> Recorder {
     let around = Around { watch: Arc::clone(watch), courier: courier.clone() };
-    Chronicle::new(Arc::new(around), settings)
+    Recorder::new(Arc::new(around), settings)
 }
 
 /// Lets it work until the stop.
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn start(chronicle: &Arc<Chronicle>, stop: &Stop) -> Result<(), Failure> {
+pub fn start(chronicle: &Arc<Recorder>, stop: &Stop) -> Result<(), Failure> {
     let (chronicle, stop) = (Arc::clone(chronicle), stop.clone());
     spawn("history", move || chronicle.run(&stop))
 }
@@ -66,7 +66,7 @@ fn ask<T: Send + 'static>(
     })
 }
 
-impl Sources for Around {
+impl HistorySource for Around {
     fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.watch.accounts(from, count, until)
     }
@@ -84,7 +84,12 @@ impl Sources for Around {
         snapshot.ok_or_else(|| "the state cannot be written to disk".into())
     }
 
-    fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String> {
+    fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<StoredRow>, String> {
         let before = before.map(str::to_owned);
         ask(&self.courier, move |store, _| store.newest(table, before.as_deref(), count))
     }

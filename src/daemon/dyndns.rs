@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::clock::Now;
 use crate::config::Config;
-use crate::dyndns::names::Family;
-use crate::dyndns::updater::{Keeper, OnWritten, Written};
+use crate::dyndns::names::RecordFamily;
+use crate::dyndns::updater::{OnRecordWritten, RecordWritten, Updater};
 use crate::event::{EventId, Level, Subject};
 use crate::heartbeat::moves::Moved;
 use crate::heartbeat::watch::Watch;
@@ -29,16 +29,16 @@ pub fn keeper(
     courier: &Courier,
     sink: ChangeSink,
     now: Now,
-) -> Arc<Keeper> {
+) -> Arc<Updater> {
     let rows = store.read(Table::Dyndns);
-    Arc::new(Keeper::new(config.dyndns.clone(), rows, sink, history(courier.clone()), now))
+    Arc::new(Updater::new(config.dyndns.clone(), rows, sink, history(courier.clone()), now))
 }
 
 /// From now on the keeper hears of moves, and keeps names until the stop.
 ///
 /// # Errors
 /// When its thread cannot be started.
-pub fn begin(keeper: &Arc<Keeper>, watch: &Watch, stop: &Stop) -> Result<(), Failure> {
+pub fn begin(keeper: &Arc<Updater>, watch: &Watch, stop: &Stop) -> Result<(), Failure> {
     let told = Arc::clone(keeper);
     watch.on_move(Box::new(move |moved: Moved| {
         let Moved { host, connection, address } = moved;
@@ -49,15 +49,15 @@ pub fn begin(keeper: &Arc<Keeper>, watch: &Watch, stop: &Stop) -> Result<(), Fai
 }
 
 /// Every record that is written is a line of the history, beside the messages to people.
-fn history(courier: Courier) -> OnWritten {
+fn history(courier: Courier) -> OnRecordWritten {
     Box::new(move |written, now| {
         let record = record(written, now);
         courier.order(Order::Note(vec![Noted { record, reason: None }]));
     })
 }
 
-fn record(written: Written, now: Now) -> Record {
-    let Written { host, name, address, place, attempts } = written;
+fn record(written: RecordWritten, now: Now) -> Record {
+    let RecordWritten { host, name, address, place, attempts } = written;
     Record {
         event: EventId::default().next(now.wall),
         channel: CHANNEL.into(),
@@ -77,5 +77,5 @@ fn record(written: Written, now: Now) -> Record {
 }
 
 fn title(name: &str, address: IpAddr) -> String {
-    format!("{name} {} is {address}", Family::of(address).record())
+    format!("{name} {} is {address}", RecordFamily::of(address).record())
 }

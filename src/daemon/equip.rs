@@ -29,8 +29,8 @@ pub fn rules(config: &Config) -> Rules {
 }
 
 /// What the configuration means to the pipelines.
-pub fn pipeline(config: &Config) -> pipeline::Settings {
-    pipeline::Settings {
+pub fn pipeline(config: &Config) -> pipeline::PipelineSettings {
+    pipeline::PipelineSettings {
         alert_names: config.receiver.alert_names.clone(),
         correlator: config.correlator.clone(),
         repo_check: config.repo_check.clone(),

@@ -12,12 +12,12 @@ use super::reload::Reloads;
 use super::signs::Signs;
 use super::telling::{self, Seats};
 use crate::backup::outcome::Outcome;
-use crate::backup::pipeline::{Accepted, Pipelines};
+use crate::backup::pipeline::{AlertAdmission, Pipelines};
 use crate::clock::{Now, Wall};
-use crate::dyndns::updater::Keeper;
+use crate::dyndns::updater::Updater;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
-use crate::history::recorder::Chronicle;
+use crate::history::recorder::Recorder;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
@@ -38,7 +38,7 @@ pub struct Rooms {
     pub watch: Arc<Watch>,
     pub courier: Courier,
     /// What was.
-    pub chronicle: Arc<Chronicle>,
+    pub chronicle: Arc<Recorder>,
     /// The channels, for what is sent at once.
     pub notifier: Mutex<Arc<Notifier>>,
     /// What is being sent at once.
@@ -46,7 +46,7 @@ pub struct Rooms {
     /// Backup alerts on their way.
     pub pipelines: Arc<Pipelines>,
     /// The names in the DNS.
-    pub keeper: Arc<Keeper>,
+    pub keeper: Arc<Updater>,
     /// The alerts that are signs of life.
     pub signs: Mutex<Arc<Signs>>,
     /// Who waits for the configuration to be read again, and how that went last.
@@ -110,9 +110,9 @@ impl House for Rooms {
         };
         self.signs().of_webhook(body, &self.watch);
         match self.pipelines.hear(body, then) {
-            Ok(Accepted::Nothing) => Taken::Now(Answer::Stored),
-            Ok(Accepted::Coming) => once_stored(rx),
-            Ok(Accepted::Full) => {
+            Ok(AlertAdmission::Nothing) => Taken::Now(Answer::Stored),
+            Ok(AlertAdmission::Coming) => once_stored(rx),
+            Ok(AlertAdmission::Full) => {
                 Taken::Now(Answer::Unavailable("too many alerts wait already".into()))
             }
             Err(why) => Taken::Now(Answer::Malformed(why)),

@@ -65,12 +65,13 @@ impl Polling {
         self.running = None;
         let (stopper, stop) = Stop::channel();
         let told = Arc::clone(&self.told);
-        let settings = alert_poller::Settings { url: wanted.0.clone(), interval: wanted.1, told };
+        let settings =
+            alert_poller::AlertPollerSettings { url: wanted.0.clone(), interval: wanted.1, told };
         let (rooms, sink) = (Arc::clone(rooms), Arc::clone(&self.sink));
         spawn("poll", move || {
             let names = || rooms.signs().names().to_vec();
             let beat = |alerts: &[Alert]| rooms.signs().beat(alerts, &rooms.watch);
-            let signs = alert_poller::Signs { names: &names, beat: &beat };
+            let signs = alert_poller::HeartbeatAlertHooks { names: &names, beat: &beat };
             alert_poller::poll(&settings, &rooms.pipelines, signs, &sink, &stop);
         })?;
         self.running = Some(Running { receiver: wanted, _stopper: stopper });

@@ -8,10 +8,10 @@ use domain::tsig::Key;
 use domain::utils::base64;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::dns_update::{self, Request, Update};
-use super::method::{Bad, Method, Provider, Server, Wish};
-use super::names::Family;
-use super::record::{Attempt, Done};
+use super::dns_update::{self, SignedRequest, ZoneUpdate};
+use super::method::{DnsServer, Provider, UpdateError, UpdateMethod, UpdateRequest};
+use super::names::RecordFamily;
+use super::record::{UpdateAttempt, UpdateResult};
 use crate::clock::Now;
 use crate::tls;
 
@@ -30,30 +30,35 @@ const LONGEST_PAUSE: u64 = 86_400;
 ///
 /// # Errors
 /// Why the records are not as they should be; never holds a secret.
-pub fn make(attempt: &Attempt) -> Result<Done, Bad> {
+pub fn make(attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
     match &attempt.entry.method {
-        Method::Rfc2136(server) => write_zone(server, attempt),
-        Method::Http(provider) => call(provider, &attempt.wish),
+        UpdateMethod::Rfc2136(server) => write_zone(server, attempt),
+        UpdateMethod::Http(provider) => call(provider, &attempt.wish),
     }
 }
 
-fn write_zone(server: &Server, attempt: &Attempt) -> Result<Done, Bad> {
+fn write_zone(server: &DnsServer, attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
     let place = attempt.entry.method.place();
-    let named = |bad: Bad| match bad {
-        Bad::Unreachable(why) => Bad::Unreachable(format!("{place}: {why}")),
-        Bad::Busy(why, pause) => Bad::Busy(format!("{place}: {why}"), pause),
-        Bad::Refused(why) => Bad::Refused(format!("{place}: {why}")),
-        Bad::Forbidden(why) => Bad::Forbidden(format!("{place}: {why}")),
+    let named = |bad: UpdateError| match bad {
+        UpdateError::Unreachable(why) => UpdateError::Unreachable(format!("{place}: {why}")),
+        UpdateError::Busy(why, pause) => UpdateError::Busy(format!("{place}: {why}"), pause),
+        UpdateError::Refused(why) => UpdateError::Refused(format!("{place}: {why}")),
+        UpdateError::Forbidden(why) => UpdateError::Forbidden(format!("{place}: {why}")),
     };
     let octets: Vec<u8> = base64::decode(server.key.reveal())
-        .map_err(|_| Bad::Refused("the key is not in base64".into()))?;
-    let key = dns_update::key(server.algorithm, &server.key_name, &octets).map_err(Bad::Refused)?;
+        .map_err(|_| UpdateError::Refused("the key is not in base64".into()))?;
+    let key = dns_update::key(server.algorithm, &server.key_name, &octets)
+        .map_err(UpdateError::Refused)?;
     write_signed(server, attempt, &key).map_err(named)
 }
 
-fn write_signed(server: &Server, attempt: &Attempt, key: &Key) -> Result<Done, Bad> {
+fn write_signed(
+    server: &DnsServer,
+    attempt: &UpdateAttempt,
+    key: &Key,
+) -> Result<UpdateResult, UpdateError> {
     let wish = &attempt.wish;
-    let mut done = Done::default();
+    let mut done = UpdateResult::default();
     for address in &wish.addresses {
         if attempt.ask && holds(server, wish, *address, key)? {
             done.found.push(*address);
@@ -63,7 +68,7 @@ fn write_signed(server: &Server, attempt: &Attempt, key: &Key) -> Result<Done, B
     }
     if !done.written.is_empty() {
         let (zone, name, ttl) = (&*server.zone, &*wish.name, server.ttl);
-        let update = Update { zone, name, ttl, addresses: &done.written };
+        let update = ZoneUpdate { zone, name, ttl, addresses: &done.written };
         let request = dns_update::update(&update, key, random_id(), Now::read().wall)?;
         let answer = Line::open(server)?.exchange(&request)?;
         request.made(answer, Now::read().wall)?;
@@ -73,17 +78,22 @@ fn write_signed(server: &Server, attempt: &Attempt, key: &Key) -> Result<Done, B
 
 /// Whether the zone has exactly this address for the name. A server that answers no questions may
 /// take updates all the same.
-fn holds(server: &Server, wish: &Wish, address: IpAddr, key: &Key) -> Result<bool, Bad> {
-    let family = Family::of(address);
+fn holds(
+    server: &DnsServer,
+    wish: &UpdateRequest,
+    address: IpAddr,
+    key: &Key,
+) -> Result<bool, UpdateError> {
+    let family = RecordFamily::of(address);
     let request = dns_update::question(&wish.name, family, key, random_id(), Now::read().wall)?;
     let answer = Line::open(server)?.exchange(&request)?;
     match request.said(&wish.name, answer, Now::read().wall) {
         Ok(said) if said.alias => {
             let why = "the name is an alias there (CNAME): no address can stand beside it";
-            Err(Bad::Refused(why.into()))
+            Err(UpdateError::Refused(why.into()))
         }
         Ok(said) => Ok(said.addresses == [(address, server.ttl)]),
-        Err(Bad::Refused(_)) => Ok(false),
+        Err(UpdateError::Refused(_)) => Ok(false),
         Err(why) => Err(why),
     }
 }
@@ -103,12 +113,12 @@ struct Line {
 }
 
 impl Line {
-    fn open(server: &Server) -> Result<Line, Bad> {
+    fn open(server: &DnsServer) -> Result<Line, UpdateError> {
         let until = Instant::now() + DNS_TIMEOUT;
         let bare = server.server.trim_matches(['[', ']']);
         let addresses: Vec<SocketAddr> = (bare, server.port)
             .to_socket_addrs()
-            .map_err(|why| Bad::Unreachable(format!("its address cannot be found: {why}")))?
+            .map_err(|why| UpdateError::Unreachable(format!("its address cannot be found: {why}")))?
             .collect();
         let mut failure = "it has no address".to_owned();
         for address in addresses {
@@ -125,11 +135,11 @@ impl Line {
                 Err(why) => failure = why.to_string(),
             }
         }
-        Err(Bad::Unreachable(failure))
+        Err(UpdateError::Unreachable(failure))
     }
 
     /// One message and its answer, each behind its length (RFC 1035, 4.2.2).
-    fn exchange(&mut self, request: &Request) -> Result<Vec<u8>, Bad> {
+    fn exchange(&mut self, request: &SignedRequest) -> Result<Vec<u8>, UpdateError> {
         let mut exchange = || -> io::Result<Vec<u8>> {
             let length = u16::try_from(request.bytes.len()).map_err(io::Error::other)?;
             let message = [&length.to_be_bytes(), request.bytes.as_slice()].concat();
@@ -141,7 +151,7 @@ impl Line {
             self.fill(&mut answer)?;
             Ok(answer)
         };
-        exchange().map_err(|why| Bad::Unreachable(in_words(&why)))
+        exchange().map_err(|why| UpdateError::Unreachable(in_words(&why)))
     }
 
     /// Reads all of it before the time is up, however slowly it trickles.
@@ -174,9 +184,10 @@ fn in_words(why: &io::Error) -> String {
     }
 }
 
-fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
-    let unreachable =
-        |why: &dyn std::fmt::Display| Bad::Unreachable(format!("{}: {why}", provider.place()));
+fn call(provider: &Provider, wish: &UpdateRequest) -> Result<UpdateResult, UpdateError> {
+    let unreachable = |why: &dyn std::fmt::Display| {
+        UpdateError::Unreachable(format!("{}: {why}", provider.place()))
+    };
     let agent = agent(provider)?;
     let mut request = agent.get(provider.url(wish).reveal());
     if let (Some(user), Some(password)) = (&provider.user, &provider.password) {
@@ -186,14 +197,16 @@ fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
     let mut response = request.call().map_err(|why| match why {
         // Their texts hold the address.
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-            Bad::Refused(format!("{}: the url makes no valid request", provider.place()))
+            UpdateError::Refused(format!("{}: the url makes no valid request", provider.place()))
         }
         ureq::Error::Timeout(_) => {
             unreachable(&format_args!("no answer within {} s", HTTP_TIMEOUT.as_secs()))
         }
         why if is_about_trust(&why) => {
             let (place, remedy) = (provider.place(), "see ca_file");
-            Bad::Refused(format!("{place}: its certificate is not trusted, {remedy}: {why}"))
+            UpdateError::Refused(format!(
+                "{place}: its certificate is not trusted, {remedy}: {why}"
+            ))
         }
         ureq::Error::HostNotFound => unreachable(&"there is no host of this name"),
         ureq::Error::Io(why) => unreachable(&why),
@@ -207,7 +220,7 @@ fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
     reader.read_to_end(&mut body).map_err(|why| unreachable(&why))?;
     let (status, text) = (response.status().as_u16(), String::from_utf8_lossy(&body));
     provider.judge(wish, status, &text, pause)?;
-    Ok(Done { written: wish.addresses.clone(), found: Vec::new() })
+    Ok(UpdateResult { written: wish.addresses.clone(), found: Vec::new() })
 }
 
 /// Whether the server's certificate is what it stumbled over.
@@ -220,8 +233,8 @@ fn is_about_trust(why: &ureq::Error) -> bool {
     matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
-fn agent(provider: &Provider) -> Result<ureq::Agent, Bad> {
+fn agent(provider: &Provider) -> Result<ureq::Agent, UpdateError> {
     let secured = provider.place().starts_with("https:");
     let roots = secured.then(|| tls::roots(provider.ca_file.as_deref())).transpose();
-    Ok(tls::http_agent(HTTP_TIMEOUT, roots.map_err(Bad::Refused)?.as_deref()))
+    Ok(tls::http_agent(HTTP_TIMEOUT, roots.map_err(UpdateError::Refused)?.as_deref()))
 }

@@ -11,13 +11,13 @@ use domain::rdata::tsig::Time48;
 use domain::rdata::{A, Aaaa};
 use domain::tsig::{Algorithm, ClientTransaction, Key, KeyName, ValidationError};
 
-use super::method::Bad;
-use super::names::Family;
+use super::method::UpdateError;
+use super::names::RecordFamily;
 use crate::clock::Wall;
 
 /// What is changed: the addresses of a name, and for how long others may remember them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Update<'a> {
+pub struct ZoneUpdate<'a> {
     /// The zone, without the trailing dot.
     pub zone: &'a str,
     /// The name in it, likewise.
@@ -30,7 +30,7 @@ pub struct Update<'a> {
 
 /// What a zone says about a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct ZoneAnswer {
     /// Its addresses of one family, each with its TTL in seconds.
     pub addresses: Vec<(IpAddr, u32)>,
     /// It is an alias: a server passes over an address that is added beside it, and says that all
@@ -40,7 +40,7 @@ pub struct Said {
 
 /// A signed message, and what its answer is checked by.
 #[derive(Debug)]
-pub struct Request {
+pub struct SignedRequest {
     /// As it goes over the wire, without the length in front of it.
     pub bytes: Vec<u8>,
     id: u16,
@@ -61,7 +61,13 @@ pub fn key(algorithm: Algorithm, name: &str, octets: &[u8]) -> Result<Key, Strin
 ///
 /// # Errors
 /// When the name is none.
-pub fn question(name: &str, family: Family, key: &Key, id: u16, now: Wall) -> Result<Request, Bad> {
+pub fn question(
+    name: &str,
+    family: RecordFamily,
+    key: &Key,
+    id: u16,
+    now: Wall,
+) -> Result<SignedRequest, UpdateError> {
     let mut builder = MessageBuilder::new_vec();
     builder.header_mut().set_id(id);
     let mut question = builder.question();
@@ -74,7 +80,12 @@ pub fn question(name: &str, family: Family, key: &Key, id: u16, now: Wall) -> Re
 ///
 /// # Errors
 /// When a name is none.
-pub fn update(update: &Update, key: &Key, id: u16, now: Wall) -> Result<Request, Bad> {
+pub fn update(
+    update: &ZoneUpdate,
+    key: &Key,
+    id: u16,
+    now: Wall,
+) -> Result<SignedRequest, UpdateError> {
     let mut builder = MessageBuilder::new_vec();
     builder.header_mut().set_id(id);
     builder.header_mut().set_opcode(Opcode::UPDATE);
@@ -84,7 +95,7 @@ pub fn update(update: &Update, key: &Key, id: u16, now: Wall) -> Result<Request,
     let mut updates = zone.answer().authority();
     let (name, ttl) = (parsed(update.name)?, Ttl::from_secs(update.ttl));
     for address in update.addresses {
-        let kind = rtype(Family::of(*address));
+        let kind = rtype(RecordFamily::of(*address));
         let nothing = UnknownRecordData::from_octets(kind, []).map_err(internal)?;
         updates.push(Record::new(&name, Class::ANY, Ttl::ZERO, nothing)).map_err(internal)?;
         match address {
@@ -96,20 +107,20 @@ pub fn update(update: &Update, key: &Key, id: u16, now: Wall) -> Result<Request,
     sign(updates.additional(), key, id, now)
 }
 
-fn parsed(name: &str) -> Result<Name<Vec<u8>>, Bad> {
-    Name::from_str(name).map_err(|why| Bad::Refused(format!("{name} is no name: {why}")))
+fn parsed(name: &str) -> Result<Name<Vec<u8>>, UpdateError> {
+    Name::from_str(name).map_err(|why| UpdateError::Refused(format!("{name} is no name: {why}")))
 }
 
-fn rtype(family: Family) -> Rtype {
+fn rtype(family: RecordFamily) -> Rtype {
     match family {
-        Family::V4 => Rtype::A,
-        Family::V6 => Rtype::AAAA,
+        RecordFamily::V4 => Rtype::A,
+        RecordFamily::V6 => Rtype::AAAA,
     }
 }
 
 /// Such a message is always short enough.
-fn internal(why: impl std::fmt::Display) -> Bad {
-    Bad::Refused(format!("the message cannot be made: {why}"))
+fn internal(why: impl std::fmt::Display) -> UpdateError {
+    UpdateError::Refused(format!("the message cannot be made: {why}"))
 }
 
 fn sign(
@@ -117,42 +128,44 @@ fn sign(
     key: &Key,
     id: u16,
     now: Wall,
-) -> Result<Request, Bad> {
+) -> Result<SignedRequest, UpdateError> {
     let transaction =
         ClientTransaction::request(key.clone(), &mut message, time(now)).map_err(internal)?;
-    Ok(Request { bytes: message.finish(), id, transaction })
+    Ok(SignedRequest { bytes: message.finish(), id, transaction })
 }
 
 fn time(now: Wall) -> Time48 {
     Time48::from_u64(u64::try_from(now.0 / 1000).unwrap_or(0))
 }
 
-impl Request {
+impl SignedRequest {
     /// Checks that the bytes answer this request, are signed, and say that it was done. Gives the
     /// answer and its code, which is NOERROR or NXDOMAIN.
     ///
     /// # Errors
     /// What the server has against it.
-    fn answered(&self, bytes: Vec<u8>, now: Wall) -> Result<Message<Vec<u8>>, Bad> {
+    fn answered(&self, bytes: Vec<u8>, now: Wall) -> Result<Message<Vec<u8>>, UpdateError> {
         let mut answer = Message::from_octets(bytes)
-            .map_err(|_| Bad::Unreachable("what it answers is no DNS message".into()))?;
+            .map_err(|_| UpdateError::Unreachable("what it answers is no DNS message".into()))?;
         if answer.header().id() != self.id || !answer.header().qr() {
-            return Err(Bad::Unreachable("what it answers was not asked for".into()));
+            return Err(UpdateError::Unreachable("what it answers was not asked for".into()));
         }
         let code = answer.header().rcode();
         let signed = self.transaction.answer(&mut answer, time(now));
         match (signed, code) {
             (Ok(()), Rcode::NOERROR | Rcode::NXDOMAIN) => Ok(answer),
             (Err(ValidationError::ServerUnsigned), Rcode::NOERROR | Rcode::NXDOMAIN) => {
-                Err(Bad::Refused("its answer is not signed: it does not know TSIG".into()))
+                Err(UpdateError::Refused("its answer is not signed: it does not know TSIG".into()))
             }
             (Ok(()) | Err(ValidationError::ServerUnsigned), code) => Err(refusal(code)),
             // A machine that has just booted may get its time any moment.
             (Err(ValidationError::ServerBadTime { .. } | ValidationError::BadTime), _) => {
                 let why = "it answers BADTIME: its clock and ours differ by more than 5 min";
-                Err(Bad::Unreachable(why.into()))
+                Err(UpdateError::Unreachable(why.into()))
             }
-            (Err(why), code) => Err(Bad::Refused(unsound(&why, code, self.transaction.key()))),
+            (Err(why), code) => {
+                Err(UpdateError::Refused(unsound(&why, code, self.transaction.key())))
+            }
         }
     }
 
@@ -160,7 +173,7 @@ impl Request {
     ///
     /// # Errors
     /// Why it was not.
-    pub fn made(&self, bytes: Vec<u8>, now: Wall) -> Result<(), Bad> {
+    pub fn made(&self, bytes: Vec<u8>, now: Wall) -> Result<(), UpdateError> {
         match self.answered(bytes, now)?.header().rcode() {
             Rcode::NOERROR => Ok(()),
             code => Err(refusal(code)),
@@ -171,11 +184,11 @@ impl Request {
     ///
     /// # Errors
     /// Why that is not known.
-    pub fn said(&self, name: &str, bytes: Vec<u8>, now: Wall) -> Result<Said, Bad> {
+    pub fn said(&self, name: &str, bytes: Vec<u8>, now: Wall) -> Result<ZoneAnswer, UpdateError> {
         let answer = self.answered(bytes, now)?;
-        let broken = |_| Bad::Unreachable("its answer is damaged".into());
+        let broken = |_| UpdateError::Unreachable("its answer is damaged".into());
         let name = parsed(name)?;
-        let mut said = Said::default();
+        let mut said = ZoneAnswer::default();
         for record in answer.answer().map_err(broken)? {
             let record = record.map_err(broken)?;
             // An alias stands for addresses that are not ours.
@@ -195,17 +208,17 @@ impl Request {
 }
 
 /// What a response code means here (RFC 2136, 2.2 and RFC 8945, 5.2).
-fn refusal(code: Rcode) -> Bad {
+fn refusal(code: Rcode) -> UpdateError {
     let why = match code {
-        Rcode::SERVFAIL => return Bad::Unreachable("it answers SERVFAIL".into()),
+        Rcode::SERVFAIL => return UpdateError::Unreachable("it answers SERVFAIL".into()),
         Rcode::REFUSED => "it answers REFUSED: the key may not change this name",
         Rcode::NOTAUTH => "it answers NOTAUTH: it does not keep this zone, or not with this key",
         Rcode::NOTZONE => "it answers NOTZONE: the name is not in the zone",
         Rcode::NOTIMP => "it answers NOTIMP: it takes no updates",
         Rcode::FORMERR => "it answers FORMERR: it does not understand the update",
-        other => return Bad::Refused(format!("it answers {other}")),
+        other => return UpdateError::Refused(format!("it answers {other}")),
     };
-    Bad::Refused(why.into())
+    UpdateError::Refused(why.into())
 }
 
 fn unsound(why: &ValidationError, code: Rcode, key: &Key) -> String {
@@ -238,13 +251,13 @@ mod tests {
         key(Algorithm::Sha256, "hbd", b"0123456789abcdef").unwrap()
     }
 
-    fn asked() -> Request {
-        question(NAME, Family::V4, &our_key(), 7, NOW).unwrap()
+    fn asked() -> SignedRequest {
+        question(NAME, RecordFamily::V4, &our_key(), 7, NOW).unwrap()
     }
 
     /// A server's answer: of this code, with what `fill` puts in, signed by its own key.
     fn answer(
-        request: &Request,
+        request: &SignedRequest,
         server: &Key,
         code: Rcode,
         fill: impl FnOnce(&mut AnswerBuilder<Vec<u8>>),
@@ -268,7 +281,7 @@ mod tests {
         }
     }
 
-    fn unsigned(request: &Request, code: Rcode) -> Vec<u8> {
+    fn unsigned(request: &SignedRequest, code: Rcode) -> Vec<u8> {
         let message = Message::from_octets(request.bytes.clone()).unwrap();
         MessageBuilder::new_vec().start_answer(&message, code).unwrap().finish()
     }
@@ -294,7 +307,7 @@ mod tests {
         });
         assert!(request.said(NAME, bytes, NOW).unwrap().alias);
         let bytes = answer(&request, &our_key(), Rcode::NXDOMAIN, |_| {});
-        assert_eq!(request.said(NAME, bytes, NOW), Ok(Said::default()));
+        assert_eq!(request.said(NAME, bytes, NOW), Ok(ZoneAnswer::default()));
     }
 
     #[test]
@@ -310,14 +323,17 @@ mod tests {
             (Rcode::NXDOMAIN, "NXDOMAIN"),
         ] {
             let signed = request.made(answer(&request, &our_key(), code, |_| {}), NOW);
-            assert!(matches!(&signed, Err(Bad::Refused(why)) if why.contains(words)), "{signed:?}");
+            assert!(
+                matches!(&signed, Err(UpdateError::Refused(why)) if why.contains(words)),
+                "{signed:?}"
+            );
         }
         let signed = answer(&request, &our_key(), Rcode::SERVFAIL, |_| {});
-        assert!(matches!(request.made(signed, NOW), Err(Bad::Unreachable(_))));
+        assert!(matches!(request.made(signed, NOW), Err(UpdateError::Unreachable(_))));
         let plain = request.made(unsigned(&request, Rcode::NOERROR), NOW);
-        assert!(matches!(&plain, Err(Bad::Refused(why)) if why.contains("not signed")));
+        assert!(matches!(&plain, Err(UpdateError::Refused(why)) if why.contains("not signed")));
         let plain = request.made(unsigned(&request, Rcode::SERVFAIL), NOW);
-        assert!(matches!(plain, Err(Bad::Unreachable(_))));
+        assert!(matches!(plain, Err(UpdateError::Unreachable(_))));
     }
 
     #[test]
@@ -329,14 +345,15 @@ mod tests {
         ] {
             let answer = answer(&request, &server.unwrap(), Rcode::NOERROR, |_| {});
             let refused = request.made(answer, NOW);
-            let told = matches!(&refused, Err(Bad::Refused(why)) if why.contains("BADKEY"));
+            let told = matches!(&refused, Err(UpdateError::Refused(why)) if why.contains("BADKEY"));
             assert!(told, "{refused:?}");
         }
         // A clock that is an hour late.
-        let late = question(NAME, Family::V4, &our_key(), 7, Wall(NOW.0 - 3_600_000)).unwrap();
+        let late =
+            question(NAME, RecordFamily::V4, &our_key(), 7, Wall(NOW.0 - 3_600_000)).unwrap();
         let refused = late.made(answer(&late, &our_key(), Rcode::NOERROR, |_| {}), NOW);
         assert!(
-            matches!(&refused, Err(Bad::Unreachable(why)) if why.contains("BADTIME")),
+            matches!(&refused, Err(UpdateError::Unreachable(why)) if why.contains("BADTIME")),
             "{refused:?}"
         );
     }
@@ -344,11 +361,14 @@ mod tests {
     #[test]
     fn an_answer_to_something_else_is_none() {
         let request = asked();
-        let other = question(NAME, Family::V4, &our_key(), 8, NOW).unwrap();
+        let other = question(NAME, RecordFamily::V4, &our_key(), 8, NOW).unwrap();
         let strange = answer(&other, &our_key(), Rcode::NOERROR, |_| {});
-        assert!(matches!(request.made(strange, NOW), Err(Bad::Unreachable(_))));
-        assert!(matches!(request.made(request.bytes.clone(), NOW), Err(Bad::Unreachable(_))));
-        assert!(matches!(request.made(vec![1, 2, 3], NOW), Err(Bad::Unreachable(_))));
+        assert!(matches!(request.made(strange, NOW), Err(UpdateError::Unreachable(_))));
+        assert!(matches!(
+            request.made(request.bytes.clone(), NOW),
+            Err(UpdateError::Unreachable(_))
+        ));
+        assert!(matches!(request.made(vec![1, 2, 3], NOW), Err(UpdateError::Unreachable(_))));
     }
 
     proptest! {

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use domain::tsig::Algorithm;
 
-use super::names::Family;
+use super::names::RecordFamily;
 use crate::secret::Secret;
 
 /// How a name is changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Method {
+pub enum UpdateMethod {
     /// A DNS server takes updates (RFC 2136).
-    Rfc2136(Server),
+    Rfc2136(DnsServer),
     /// A provider takes a request over HTTP.
     Http(Provider),
 }
 
 /// A DNS server that takes updates of a zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct DnsServer {
     /// Its name or address.
     pub server: String,
     /// Its TCP port.
@@ -54,7 +54,7 @@ pub struct Provider {
 
 /// What is written under which name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct UpdateRequest {
     /// The host, as it is called here.
     pub host: String,
     /// Its name in the DNS.
@@ -65,16 +65,16 @@ pub struct Wish {
     pub known: Vec<IpAddr>,
 }
 
-impl Wish {
+impl UpdateRequest {
     /// The known address of a family.
-    pub fn known(&self, family: Family) -> Option<IpAddr> {
-        self.known.iter().copied().find(|address| Family::of(*address) == family)
+    pub fn known(&self, family: RecordFamily) -> Option<IpAddr> {
+        self.known.iter().copied().find(|address| RecordFamily::of(*address) == family)
     }
 }
 
 /// Why an attempt failed, and what follows from it. Never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bad {
+pub enum UpdateError {
     /// Trying again may help.
     Unreachable(String),
     /// Trying again may help, but not before so long.
@@ -85,47 +85,48 @@ pub enum Bad {
     Forbidden(String),
 }
 
-impl Bad {
+impl UpdateError {
     /// The reason.
     pub fn why(&self) -> &str {
         match self {
-            Bad::Unreachable(why) | Bad::Busy(why, _) | Bad::Refused(why) | Bad::Forbidden(why) => {
-                why
-            }
+            UpdateError::Unreachable(why)
+            | UpdateError::Busy(why, _)
+            | UpdateError::Refused(why)
+            | UpdateError::Forbidden(why) => why,
         }
     }
 }
 
-impl Method {
+impl UpdateMethod {
     /// As the configuration calls it.
     pub fn name(&self) -> &'static str {
         match self {
-            Method::Rfc2136(_) => "rfc2136",
-            Method::Http(_) => "http",
+            UpdateMethod::Rfc2136(_) => "rfc2136",
+            UpdateMethod::Http(_) => "http",
         }
     }
 
     /// Whom it talks to, fit to be shown: a server, or a scheme and a host.
     pub fn place(&self) -> String {
         match self {
-            Method::Rfc2136(server) => format!("{} port {}", server.server, server.port),
-            Method::Http(provider) => provider.place(),
+            UpdateMethod::Rfc2136(server) => format!("{} port {}", server.server, server.port),
+            UpdateMethod::Http(provider) => provider.place(),
         }
     }
 
     /// Of these families it changes records.
-    pub fn families(&self) -> &'static [Family] {
+    pub fn families(&self) -> &'static [RecordFamily] {
         match self {
-            Method::Rfc2136(_) => &Family::ALL,
-            Method::Http(provider) => provider.families(),
+            UpdateMethod::Rfc2136(_) => &RecordFamily::ALL,
+            UpdateMethod::Http(provider) => provider.families(),
         }
     }
 
     /// Whether one attempt changes the records of both families.
     pub fn joint(&self) -> bool {
         match self {
-            Method::Rfc2136(_) => true,
-            Method::Http(provider) => !provider.one_by_one(),
+            UpdateMethod::Rfc2136(_) => true,
+            UpdateMethod::Http(provider) => !provider.one_by_one(),
         }
     }
 }

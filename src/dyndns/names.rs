@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// What kind of record an address goes into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Family {
+pub enum RecordFamily {
     /// IPv4: an A record.
     #[serde(rename = "A")]
     V4,
@@ -16,20 +16,20 @@ pub enum Family {
     V6,
 }
 
-impl Family {
+impl RecordFamily {
     /// Both.
-    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+    pub const ALL: [RecordFamily; 2] = [RecordFamily::V4, RecordFamily::V6];
 
     /// That of an address; v4-mapped is IPv4.
-    pub fn of(address: IpAddr) -> Family {
-        if address.to_canonical().is_ipv4() { Family::V4 } else { Family::V6 }
+    pub fn of(address: IpAddr) -> RecordFamily {
+        if address.to_canonical().is_ipv4() { RecordFamily::V4 } else { RecordFamily::V6 }
     }
 
     /// The type of the record: `A`, `AAAA`.
     pub fn record(self) -> &'static str {
         match self {
-            Family::V4 => "A",
-            Family::V6 => "AAAA",
+            RecordFamily::V4 => "A",
+            RecordFamily::V6 => "AAAA",
         }
     }
 }

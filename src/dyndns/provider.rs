@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::method::{Bad, Provider, Wish};
-use super::names::Family;
+use super::method::{Provider, UpdateError, UpdateRequest};
+use super::names::RecordFamily;
 use crate::address::{BaseUrl, Encoded, is_loopback};
 use crate::secret::{Secret, scrub};
 
@@ -83,26 +83,26 @@ impl Provider {
     }
 
     /// The families whose addresses the template takes.
-    pub fn families(&self) -> &'static [Family] {
+    pub fn families(&self) -> &'static [RecordFamily] {
         let takes = |word| self.url.reveal().contains(word);
         match (self.one_by_one(), takes("{ipv4}"), takes("{ipv6}")) {
-            (true, ..) | (_, true, true) => &Family::ALL,
-            (_, _, true) => &[Family::V6],
-            (_, _, false) => &[Family::V4],
+            (true, ..) | (_, true, true) => &RecordFamily::ALL,
+            (_, _, true) => &[RecordFamily::V6],
+            (_, _, false) => &[RecordFamily::V4],
         }
     }
 
     /// The address that is asked for. Behind the `?`, a part whose address is not known is left
     /// out: an empty one means to many providers that they should take the sender's.
-    pub fn url(&self, wish: &Wish) -> Secret {
+    pub fn url(&self, wish: &UpdateRequest) -> Secret {
         let ip = wish.addresses.first().copied();
         let fill = |text: &str| -> Option<String> {
             let mut filled = text.replace("{name}", &Encoded(&wish.name).to_string());
             filled = filled.replace("{host}", &Encoded(&wish.host).to_string());
             let addresses = [
                 ("{ip}", ip),
-                ("{ipv4}", wish.known(Family::V4)),
-                ("{ipv6}", wish.known(Family::V6)),
+                ("{ipv4}", wish.known(RecordFamily::V4)),
+                ("{ipv6}", wish.known(RecordFamily::V6)),
             ];
             for (word, address) in addresses {
                 if filled.contains(word) {
@@ -124,7 +124,7 @@ impl Provider {
 
     /// The address as it may be shown: values that are not placeholders are hidden, for one of
     /// them may be the token.
-    pub fn shown(&self, wish: &Wish) -> String {
+    pub fn shown(&self, wish: &UpdateRequest) -> String {
         let hide = |value: &str| {
             let fixed = !value.is_empty() && !value.contains('{');
             if fixed { "[secret]".to_owned() } else { value.to_owned() }
@@ -153,46 +153,54 @@ impl Provider {
     /// What follows from a bad one.
     pub fn judge(
         &self,
-        wish: &Wish,
+        wish: &UpdateRequest,
         status: u16,
         body: &str,
         pause: Option<Duration>,
-    ) -> Result<(), Bad> {
+    ) -> Result<(), UpdateError> {
         let place = self.place();
         let text = body.trim();
         let word = text.split_whitespace().next().unwrap_or_default();
         let says = |what: &str| format!("{place} answers {what}");
         if let Some((code, meaning)) = FORBIDDEN.iter().find(|(code, _)| *code == word) {
-            return Err(Bad::Forbidden(says(&format!("{code}: {meaning}"))));
+            return Err(UpdateError::Forbidden(says(&format!("{code}: {meaning}"))));
         }
         if matches!(word, "911" | "dnserr") {
             let why = says(&format!("{word}: it has trouble of its own"));
-            return Err(Bad::Busy(why, MAINTENANCE.max(pause.unwrap_or_default())));
+            return Err(UpdateError::Busy(why, MAINTENANCE.max(pause.unwrap_or_default())));
         }
         match status {
             200..=299 => {}
             401 | 403 => {
-                return Err(Bad::Forbidden(says(&format!("{status}: user or password are wrong"))));
+                return Err(UpdateError::Forbidden(says(&format!(
+                    "{status}: user or password are wrong"
+                ))));
             }
             429 | 500..=599 => {
                 let why = says(&status.to_string());
-                return Err(pause.map_or(Bad::Unreachable(why.clone()), |p| Bad::Busy(why, p)));
+                return Err(pause
+                    .map_or(UpdateError::Unreachable(why.clone()), |p| UpdateError::Busy(why, p)));
             }
             300..=399 => {
-                return Err(Bad::Refused(says(&format!("{status}: the address leads elsewhere"))));
+                return Err(UpdateError::Refused(says(&format!(
+                    "{status}: the address leads elsewhere"
+                ))));
             }
-            other => return Err(Bad::Refused(says(&other.to_string()))),
+            other => return Err(UpdateError::Refused(says(&other.to_string()))),
         }
         // Who is told this did not follow the rules, and was ignored.
         let ours = |text: &str| wish.addresses.iter().any(|address| address.to_string() == text);
         let ignored = |text: &str| is_loopback(text) && !ours(text);
         if word == "good" && text.split_whitespace().nth(1).is_some_and(ignored) {
-            return Err(Bad::Forbidden(says("good 127.0.0.1: the update was ignored")));
+            return Err(UpdateError::Forbidden(says("good 127.0.0.1: the update was ignored")));
         }
         if self.expect.iter().any(|expected| expected == word) {
             return Ok(());
         }
-        Err(Bad::Refused(says(&format!("\"{}\", which is not expected", self.quoted(text)))))
+        Err(UpdateError::Refused(says(&format!(
+            "\"{}\", which is not expected",
+            self.quoted(text)
+        ))))
     }
 
     /// Words of the provider, without what it may repeat of ours.
@@ -232,9 +240,9 @@ mod tests {
         }
     }
 
-    fn wish(known: &[&str]) -> Wish {
+    fn wish(known: &[&str]) -> UpdateRequest {
         let known: Vec<_> = known.iter().map(|address| address.parse().unwrap()).collect();
-        Wish {
+        UpdateRequest {
             host: "web_1".into(),
             name: "home.example.net".into(),
             addresses: known[..1].to_vec(),
@@ -265,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_families_follow_from_the_template() {
-        use Family::{V4, V6};
+        use RecordFamily::{V4, V6};
         for (template, families, one_by_one) in [
             ("https://x/?a={ip}", &[V4, V6][..], true),
             ("https://x/?a={ipv4}", &[V4], false),
@@ -298,26 +306,26 @@ mod tests {
             "good 127.0.0.1",
         ];
         for body in forbidden {
-            assert!(matches!(judge(200, body), Err(Bad::Forbidden(_))), "{body}");
+            assert!(matches!(judge(200, body), Err(UpdateError::Forbidden(_))), "{body}");
         }
         for status in [401, 403] {
-            assert!(matches!(judge(status, "x"), Err(Bad::Forbidden(_))));
+            assert!(matches!(judge(status, "x"), Err(UpdateError::Forbidden(_))));
         }
         for body in ["911", "dnserr"] {
-            let Err(Bad::Busy(_, pause)) = judge(200, body) else { panic!("{body}") };
+            let Err(UpdateError::Busy(_, pause)) = judge(200, body) else { panic!("{body}") };
             assert_eq!(pause, Duration::from_secs(1800));
         }
         for status in [429, 500, 503] {
-            assert!(matches!(judge(status, "x"), Err(Bad::Unreachable(_))));
+            assert!(matches!(judge(status, "x"), Err(UpdateError::Unreachable(_))));
         }
         let pause = Some(Duration::from_secs(9));
         let busy = provider.judge(&wish, 429, "", pause);
-        assert!(matches!(busy, Err(Bad::Busy(_, pause)) if pause.as_secs() == 9));
+        assert!(matches!(busy, Err(UpdateError::Busy(_, pause)) if pause.as_secs() == 9));
         for (status, body) in [(301, ""), (404, ""), (200, ""), (200, "<html>good</html>")] {
-            assert!(matches!(judge(status, body), Err(Bad::Refused(_))), "{status} {body}");
+            assert!(matches!(judge(status, body), Err(UpdateError::Refused(_))), "{status} {body}");
         }
         // In its own words too a code counts for more than the status.
-        assert!(matches!(judge(500, "abuse"), Err(Bad::Forbidden(_))));
+        assert!(matches!(judge(500, "abuse"), Err(UpdateError::Forbidden(_))));
     }
 
     #[test]

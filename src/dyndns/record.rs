@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::method::{Bad, Method, Wish};
-use super::names::{self, Family};
-use super::settings::Entry;
+use super::method::{UpdateError, UpdateMethod, UpdateRequest};
+use super::names::{self, RecordFamily};
+use super::settings::DyndnsEntry;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Level};
 use crate::view::{DyndnsState, DyndnsView, DynrecordView, FailureView};
@@ -21,18 +21,18 @@ const FORBIDDEN_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 /// Something to do now, outside: nothing here waits for a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub struct UpdateAttempt {
     /// What is to be written.
-    pub wish: Wish,
+    pub wish: UpdateRequest,
     /// How.
-    pub entry: Entry,
+    pub entry: DyndnsEntry,
     /// Whether the zone may say so already, and is asked first.
     pub ask: bool,
 }
 
 /// What an attempt achieved: the records are as they should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Done {
+pub struct UpdateResult {
     /// Those that had to be written.
     pub written: Vec<IpAddr>,
     /// Those that were so already.
@@ -41,13 +41,13 @@ pub struct Done {
 
 /// A host whose name is kept.
 #[derive(Debug)]
-pub struct Kept {
+pub struct DnsRecord {
     host: String,
-    entry: Entry,
+    entry: DyndnsEntry,
     /// What was heard since the start, by family and place among the connections.
-    heard: BTreeMap<(Family, usize), IpAddr>,
-    slots: BTreeMap<Family, Slot>,
-    failure: Option<Failure>,
+    heard: BTreeMap<(RecordFamily, usize), IpAddr>,
+    slots: BTreeMap<RecordFamily, FamilyState>,
+    failure: Option<UpdateFailure>,
     /// How many attempts failed in a row.
     failures: u32,
     not_before: Mono,
@@ -58,7 +58,7 @@ pub struct Kept {
 
 /// The records of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Slot {
+struct FamilyState {
     /// An address that has to prove itself first.
     coming: Option<(IpAddr, Mono)>,
     /// What the record should hold.
@@ -74,14 +74,14 @@ struct Slot {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Failure {
+struct UpdateFailure {
     since: Now,
     at: Wall,
-    bad: Bad,
+    bad: UpdateError,
     told: bool,
 }
 
-impl Slot {
+impl FamilyState {
     fn in_place(&self) -> bool {
         self.wanted.is_some() && self.sent.map(|(address, _)| address) == self.wanted
     }
@@ -93,10 +93,10 @@ impl Slot {
     }
 }
 
-impl Kept {
+impl DnsRecord {
     /// A name of which nothing is known.
-    pub fn new(host: &str, entry: Entry) -> Kept {
-        Kept {
+    pub fn new(host: &str, entry: DyndnsEntry) -> DnsRecord {
+        DnsRecord {
             host: host.to_owned(),
             entry,
             heard: BTreeMap::new(),
@@ -110,27 +110,27 @@ impl Kept {
     }
 
     /// A name as the store knew it. Another configuration lifts what a provider has forbidden.
-    pub fn restore(host: &str, entry: Entry, row: Row, now: Now) -> Kept {
+    pub fn restore(host: &str, entry: DyndnsEntry, row: DyndnsRow, now: Now) -> DnsRecord {
         let same = row.fingerprint == fingerprint(&entry);
         let same_place = row.name == entry.name && row.place == entry.method.place();
-        let mut kept = Kept::new(host, entry);
+        let mut kept = DnsRecord::new(host, entry);
         for (family, record) in row.records {
             let sent = record.sent.filter(|_| same_place);
             let rested = record.at.map_or(Duration::MAX, |at| now.wall.since(at));
             let left = kept.entry.pace.min_interval.saturating_sub(rested);
-            let slot = Slot {
+            let slot = FamilyState {
                 wanted: record.wanted,
                 sent: sent.map(|sent| (sent, record.at)),
                 not_before: now.mono + left,
-                ..Slot::default()
+                ..FamilyState::default()
             };
             kept.slots.insert(family, slot);
         }
         kept.failure = row.failure.map(|failure| {
             let age = now.wall.since(failure.since);
             let since = Now { mono: now.mono - age, wall: failure.since };
-            let bad = if failure.refused { Bad::Refused } else { Bad::Unreachable };
-            Failure { since, at: failure.at, bad: bad(failure.why), told: failure.told }
+            let bad = if failure.refused { UpdateError::Refused } else { UpdateError::Unreachable };
+            UpdateFailure { since, at: failure.at, bad: bad(failure.why), told: failure.told }
         });
         if let Some(until) = row.held_until.filter(|until| same && *until > now.wall) {
             // A clock that was wrong must not hold it for ever.
@@ -143,7 +143,7 @@ impl Kept {
     }
 
     /// Goes by a new configuration from now on.
-    pub fn reconfigure(&mut self, entry: Entry, now: Now) {
+    pub fn reconfigure(&mut self, entry: DyndnsEntry, now: Now) {
         if entry == self.entry {
             return;
         }
@@ -179,7 +179,7 @@ impl Kept {
         now: Now,
     ) -> Result<(), &'static str> {
         let address = address.to_canonical();
-        let family = Family::of(address);
+        let family = RecordFamily::of(address);
         let place = self.entry.connections.iter().position(|name| name == connection);
         let place = place.ok_or("its connection is not among the connections of dyndns")?;
         if !self.entry.method.families().contains(&family) {
@@ -194,7 +194,7 @@ impl Kept {
         self.heard.insert((family, place), address);
         let mut known = self.heard.range((family, 0)..=(family, usize::MAX));
         let (_, first) = known.next().expect("one was just put in");
-        let (first, asks) = (*first, matches!(self.entry.method, Method::Rfc2136(_)));
+        let (first, asks) = (*first, matches!(self.entry.method, UpdateMethod::Rfc2136(_)));
         let slot = self.slots.entry(family).or_default();
         if slot.wanted == Some(first) {
             (slot.coming, slot.heard) = (None, true);
@@ -207,7 +207,7 @@ impl Kept {
     }
 
     /// What is to be done now, after the addresses that have proven themselves were taken over.
-    pub fn step(&mut self, now: Now) -> Option<Attempt> {
+    pub fn step(&mut self, now: Now) -> Option<UpdateAttempt> {
         for slot in self.slots.values_mut() {
             if let Some((address, since)) = slot.coming
                 && now.mono >= since + self.entry.pace.settle
@@ -220,8 +220,8 @@ impl Kept {
         if now.mono < self.not_before {
             return None;
         }
-        let open = |slot: &&Slot| slot.not_before <= now.mono;
-        let due = self.slots.values().filter(open).filter_map(Slot::due);
+        let open = |slot: &&FamilyState| slot.not_before <= now.mono;
+        let due = self.slots.values().filter(open).filter_map(FamilyState::due);
         let at_once = if self.entry.method.joint() { usize::MAX } else { 1 };
         let addresses: Vec<IpAddr> = due.take(at_once).collect();
         if addresses.is_empty() {
@@ -229,16 +229,21 @@ impl Kept {
         }
         let known = self.slots.values().filter_map(|slot| slot.wanted).collect();
         let (host, name) = (self.host.clone(), self.entry.name.clone());
-        let unasked = |slot: &Slot| slot.due().is_some() && !slot.checked;
-        Some(Attempt {
-            wish: Wish { host, name, addresses, known },
+        let unasked = |slot: &FamilyState| slot.due().is_some() && !slot.checked;
+        Some(UpdateAttempt {
+            wish: UpdateRequest { host, name, addresses, known },
             entry: self.entry.clone(),
             ask: self.slots.values().any(unasked),
         })
     }
 
     /// An attempt has ended; what there is to tell.
-    pub fn ended(&mut self, attempt: &Attempt, outcome: Result<Done, Bad>, now: Now) {
+    pub fn ended(
+        &mut self,
+        attempt: &UpdateAttempt,
+        outcome: Result<UpdateResult, UpdateError>,
+        now: Now,
+    ) {
         if attempt.entry.method != self.entry.method || attempt.entry.name != self.entry.name {
             // What the configuration says meanwhile is done by the next one.
             return;
@@ -249,10 +254,10 @@ impl Kept {
         }
     }
 
-    fn succeeded(&mut self, done: &Done, now: Now) {
+    fn succeeded(&mut self, done: &UpdateResult, now: Now) {
         (self.failures, self.not_before, self.held_until) = (0, now.mono, None);
         for address in done.found.iter().chain(&done.written) {
-            let slot = self.slots.entry(Family::of(*address)).or_default();
+            let slot = self.slots.entry(RecordFamily::of(*address)).or_default();
             let written = done.written.contains(address);
             let known = slot.sent.filter(|(sent, _)| sent == address).and_then(|(_, at)| at);
             let sent = Some((*address, if written { Some(now.wall) } else { known }));
@@ -265,24 +270,24 @@ impl Kept {
         }
     }
 
-    fn failed(&mut self, bad: Bad, now: Now) {
+    fn failed(&mut self, bad: UpdateError, now: Now) {
         self.failures += 1;
         let usual = self.pause();
         let (pause, held) = match &bad {
-            Bad::Unreachable(_) => (usual, false),
-            Bad::Refused(_) => match self.entry.method {
-                Method::Rfc2136(_) => (usual, false),
-                Method::Http(_) => (usual.max(LONGEST_PAUSE), true),
+            UpdateError::Unreachable(_) => (usual, false),
+            UpdateError::Refused(_) => match self.entry.method {
+                UpdateMethod::Rfc2136(_) => (usual, false),
+                UpdateMethod::Http(_) => (usual.max(LONGEST_PAUSE), true),
             },
-            Bad::Busy(_, least) => (usual.max(*least), true),
-            Bad::Forbidden(_) => (FORBIDDEN_PAUSE, true),
+            UpdateError::Busy(_, least) => (usual.max(*least), true),
+            UpdateError::Forbidden(_) => (FORBIDDEN_PAUSE, true),
         };
         self.not_before = now.mono + pause;
         self.held_until = held.then_some(now.wall + pause);
         let known = self.failure.take();
         self.dirty |= held || known.as_ref().is_none_or(|known| known.bad != bad);
         let (since, told) = known.map_or((now, false), |known| (known.since, known.told));
-        self.failure = Some(Failure { since, at: now.wall, bad, told });
+        self.failure = Some(UpdateFailure { since, at: now.wall, bad, told });
     }
 
     /// Doubled with every failure, and a little different for each name: they must not all come
@@ -300,7 +305,8 @@ impl Kept {
 
     /// What there is to tell: a failure that lasts or that somebody has to mend, or its end.
     pub fn tell(&mut self, now: Now) -> Option<Event> {
-        let rests = |slot: &Slot| slot.in_place() && slot.coming.is_none() && slot.due().is_none();
+        let rests =
+            |slot: &FamilyState| slot.in_place() && slot.coming.is_none() && slot.due().is_none();
         let well = self.slots.values().all(rests) && self.slots.values().any(|slot| slot.checked);
         let (host, name) = (self.host.clone(), self.entry.name.clone());
         let failure = self.failure.as_mut()?;
@@ -311,7 +317,7 @@ impl Kept {
             let kind = EventKind::DyndnsKept { host, name, failed_for };
             return told.then_some(Event { at: now.wall, level: Level::Ok, kind });
         }
-        let grave = matches!(failure.bad, Bad::Refused(_) | Bad::Forbidden(_));
+        let grave = matches!(failure.bad, UpdateError::Refused(_) | UpdateError::Forbidden(_));
         let lasting = now.mono >= failure.since.mono + self.entry.pace.report_after;
         if failure.told || !(grave || lasting) {
             return None;
@@ -340,7 +346,7 @@ impl Kept {
     }
 
     /// Its row, when that changed since it was last taken.
-    pub fn take_row(&mut self) -> Option<Row> {
+    pub fn take_row(&mut self) -> Option<DyndnsRow> {
         std::mem::take(&mut self.dirty).then(|| self.row())
     }
 
@@ -350,13 +356,13 @@ impl Kept {
     }
 
     /// Its row at the stop: an address that has not proven itself yet does so after the start.
-    pub fn row(&self) -> Row {
-        let record = |slot: &Slot| RecordRow {
+    pub fn row(&self) -> DyndnsRow {
+        let record = |slot: &FamilyState| FamilyRow {
             wanted: slot.wanted,
             sent: slot.sent.map(|(address, _)| address),
             at: slot.sent.and_then(|(_, at)| at),
         };
-        Row {
+        DyndnsRow {
             name: self.entry.name.clone(),
             place: self.entry.method.place(),
             fingerprint: fingerprint(&self.entry),
@@ -365,7 +371,7 @@ impl Kept {
                 since: failure.since.wall,
                 at: failure.at,
                 why: failure.bad.why().to_owned(),
-                refused: matches!(failure.bad, Bad::Refused(_) | Bad::Forbidden(_)),
+                refused: matches!(failure.bad, UpdateError::Refused(_) | UpdateError::Forbidden(_)),
                 told: failure.told,
             }),
             held_until: self.held_until,
@@ -376,13 +382,16 @@ impl Kept {
     pub fn view(&self, now: Now) -> DyndnsView {
         let waits = self.slots.values().any(|slot| slot.coming.is_some() || slot.due().is_some());
         let state = match &self.failure {
-            Some(Failure { bad: Bad::Refused(_) | Bad::Forbidden(_), .. }) => DyndnsState::Refused,
+            Some(UpdateFailure {
+                bad: UpdateError::Refused(_) | UpdateError::Forbidden(_),
+                ..
+            }) => DyndnsState::Refused,
             Some(_) => DyndnsState::Failing,
             None if self.slots.is_empty() => DyndnsState::Unknown,
             None if waits => DyndnsState::Waiting,
             None => DyndnsState::Kept,
         };
-        let record = |(family, slot): (&Family, &Slot)| DynrecordView {
+        let record = |(family, slot): (&RecordFamily, &FamilyState)| DynrecordView {
             record: family.record(),
             address: slot.coming.map(|(address, _)| address).or(slot.wanted),
             written: slot.sent.map(|(address, _)| address),
@@ -408,7 +417,7 @@ impl Kept {
 /// A name, under its host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Row {
+pub struct DyndnsRow {
     /// The name in the DNS.
     pub name: String,
     /// Whom it was written to.
@@ -416,7 +425,7 @@ pub struct Row {
     /// By which configuration.
     pub fingerprint: String,
     /// Its records.
-    pub records: BTreeMap<Family, RecordRow>,
+    pub records: BTreeMap<RecordFamily, FamilyRow>,
     /// Why they cannot be written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureRow>,
@@ -428,7 +437,7 @@ pub struct Row {
 /// The records of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct RecordRow {
+pub struct FamilyRow {
     /// What they should hold.
     pub wanted: Option<IpAddr>,
     /// What they hold.
@@ -454,11 +463,11 @@ pub struct FailureRow {
 }
 
 /// Tells one configuration of a name from another without telling its secrets.
-pub fn fingerprint(entry: &Entry) -> String {
+pub fn fingerprint(entry: &DyndnsEntry) -> String {
     let mut text = format!("{entry:?}");
     let secrets = match &entry.method {
-        Method::Rfc2136(server) => vec![&server.key],
-        Method::Http(provider) => provider.password.iter().chain([&provider.url]).collect(),
+        UpdateMethod::Rfc2136(server) => vec![&server.key],
+        UpdateMethod::Http(provider) => provider.password.iter().chain([&provider.url]).collect(),
     };
     for secret in secrets {
         // Writing to a text cannot fail.

@@ -3,8 +3,8 @@
 use domain::tsig::Algorithm;
 
 use super::*;
-use crate::dyndns::method::{Provider, Server};
-use crate::dyndns::settings::Pace;
+use crate::dyndns::method::{DnsServer, Provider};
+use crate::dyndns::settings::UpdateTiming;
 use crate::event::EventId;
 use crate::secret::Secret;
 
@@ -16,19 +16,19 @@ const AWAY: &str = "8.8.8.8";
 const SIX: &str = "2a00::1";
 
 struct Play {
-    kept: Kept,
-    entry: Entry,
+    kept: DnsRecord,
+    entry: DyndnsEntry,
     now: Now,
     /// What the server says to attempts; the addresses that were written.
-    answer: Result<(), Bad>,
-    zone: BTreeMap<Family, IpAddr>,
+    answer: Result<(), UpdateError>,
+    zone: BTreeMap<RecordFamily, IpAddr>,
     written: Vec<String>,
     attempts: usize,
     told: Vec<String>,
 }
 
-fn server() -> Method {
-    Method::Rfc2136(Server {
+fn server() -> UpdateMethod {
+    UpdateMethod::Rfc2136(DnsServer {
         server: "127.0.0.1".into(),
         port: 53,
         zone: "example.com".into(),
@@ -39,8 +39,8 @@ fn server() -> Method {
     })
 }
 
-fn provider(url: &str) -> Method {
-    Method::Http(Provider {
+fn provider(url: &str) -> UpdateMethod {
+    UpdateMethod::Http(Provider {
         url: Secret::new(url),
         user: None,
         password: None,
@@ -49,12 +49,12 @@ fn provider(url: &str) -> Method {
     })
 }
 
-fn entry(method: Method) -> Entry {
-    Entry {
+fn entry(method: UpdateMethod) -> DyndnsEntry {
+    DyndnsEntry {
         name: "web1.example.com".into(),
         connections: vec!["ipv4".into(), "ipv6".into()],
         allow_private: false,
-        pace: Pace::default(),
+        pace: UpdateTiming::default(),
         method,
     }
 }
@@ -64,9 +64,9 @@ impl Play {
         Play::with(entry(server()))
     }
 
-    fn with(entry: Entry) -> Play {
+    fn with(entry: DyndnsEntry) -> Play {
         Play {
-            kept: Kept::new("web1", entry.clone()),
+            kept: DnsRecord::new("web1", entry.clone()),
             entry,
             now: BEGIN,
             answer: Ok(()),
@@ -110,11 +110,11 @@ impl Play {
         }
     }
 
-    fn write(&mut self, attempt: &Attempt) -> Done {
-        let mut done = Done::default();
+    fn write(&mut self, attempt: &UpdateAttempt) -> UpdateResult {
+        let mut done = UpdateResult::default();
         for address in &attempt.wish.addresses {
-            let old = self.zone.insert(Family::of(*address), *address);
-            let asks = attempt.ask && matches!(attempt.entry.method, Method::Rfc2136(_));
+            let old = self.zone.insert(RecordFamily::of(*address), *address);
+            let asks = attempt.ask && matches!(attempt.entry.method, UpdateMethod::Rfc2136(_));
             if asks && old == Some(*address) {
                 done.found.push(*address);
             } else {
@@ -128,7 +128,7 @@ impl Play {
     fn restart(&mut self) -> &mut Play {
         let row = serde_json::to_vec(&self.kept.row()).unwrap();
         let row = serde_json::from_slice(&row).unwrap();
-        self.kept = Kept::restore("web1", self.entry.clone(), row, self.now);
+        self.kept = DnsRecord::restore("web1", self.entry.clone(), row, self.now);
         self
     }
 
@@ -155,7 +155,7 @@ fn an_address_is_written_when_it_has_proven_itself() {
 #[test]
 fn an_address_that_the_zone_has_already_is_not_written() {
     let mut play = Play::new();
-    play.zone.insert(Family::V4, HOME.parse().unwrap());
+    play.zone.insert(RecordFamily::V4, HOME.parse().unwrap());
     play.hear(HOME).wait(MINUTE);
     assert_eq!((play.written.len(), play.attempts, play.state()), (0, 1, "kept"));
     assert_eq!(play.kept.view(play.now).records[0].last_update, None);
@@ -176,8 +176,8 @@ fn both_families_go_in_one_update_but_one_by_one_to_a_provider_with_one_place() 
 
 #[test]
 fn a_name_is_written_once_a_minute_at_most() {
-    let mut play = Play::with(Entry {
-        pace: Pace { settle: SECOND, ..Pace::default() },
+    let mut play = Play::with(DyndnsEntry {
+        pace: UpdateTiming { settle: SECOND, ..UpdateTiming::default() },
         ..entry(provider("https://x.example/u?ip={ip}"))
     });
     for n in 0..60 {
@@ -189,7 +189,7 @@ fn a_name_is_written_once_a_minute_at_most() {
 #[test]
 fn what_fails_is_tried_again_less_and_less_and_told_after_a_while() {
     let mut play = Play::new();
-    play.answer = Err(Bad::Unreachable("it is away".into()));
+    play.answer = Err(UpdateError::Unreachable("it is away".into()));
     play.hear(HOME).wait(10 * MINUTE);
     assert_eq!((play.state(), play.told.len()), ("failing", 0));
     assert!((4..=6).contains(&play.attempts), "{}", play.attempts);
@@ -207,7 +207,7 @@ fn what_fails_is_tried_again_less_and_less_and_told_after_a_while() {
 #[test]
 fn a_failure_that_is_over_soon_is_nobodys_concern() {
     let mut play = Play::new();
-    play.answer = Err(Bad::Unreachable("it is away".into()));
+    play.answer = Err(UpdateError::Unreachable("it is away".into()));
     play.hear(HOME).wait(5 * MINUTE);
     play.answer = Ok(());
     play.wait(10 * MINUTE);
@@ -217,7 +217,7 @@ fn a_failure_that_is_over_soon_is_nobodys_concern() {
 #[test]
 fn a_refusal_is_told_at_once_and_over_when_it_is() {
     let mut play = Play::new();
-    play.answer = Err(Bad::Refused("BADKEY".into()));
+    play.answer = Err(UpdateError::Refused("BADKEY".into()));
     play.hear(HOME).wait(31 * SECOND);
     assert_eq!(play.told, ["warning web1.example.com cannot be updated: BADKEY"]);
     assert_eq!(play.state(), "refused");
@@ -232,7 +232,7 @@ fn a_refusal_is_told_at_once_and_over_when_it_is() {
 #[test]
 fn what_a_provider_forbids_is_left_for_a_day_or_until_the_configuration_changes() {
     let forbidden = || Play {
-        answer: Err(Bad::Forbidden("abuse".into())),
+        answer: Err(UpdateError::Forbidden("abuse".into())),
         ..Play::with(entry(provider("https://x.example/u?ip={ip}")))
     };
     let mut play = forbidden();
@@ -262,7 +262,7 @@ fn what_a_provider_forbids_is_left_for_a_day_or_until_the_configuration_changes(
 #[test]
 fn maintenance_is_given_its_time() {
     let mut play = Play::with(entry(provider("https://x.example/u?ip={ip}")));
-    play.answer = Err(Bad::Busy("911".into(), 30 * MINUTE));
+    play.answer = Err(UpdateError::Busy("911".into(), 30 * MINUTE));
     play.hear(HOME).wait(29 * MINUTE).restart().hear(HOME).wait(MINUTE);
     assert_eq!((play.attempts, play.told.len()), (1, 1));
     play.answer = Ok(());
@@ -277,7 +277,7 @@ fn after_a_restart_a_zone_that_says_otherwise_is_put_right_and_another_is_left()
     assert_eq!((play.attempts, play.state()), (1, "kept"), "nobody was heard yet");
     play.hear(HOME).wait(MINUTE).hear(HOME).wait(MINUTE);
     assert_eq!((play.attempts, play.written.len()), (2, 1), "the zone is asked once");
-    play.zone.insert(Family::V4, AWAY.parse().unwrap());
+    play.zone.insert(RecordFamily::V4, AWAY.parse().unwrap());
     play.restart().hear(HOME).wait(SECOND);
     assert_eq!(play.written, [HOME, HOME]);
 
@@ -289,7 +289,7 @@ fn after_a_restart_a_zone_that_says_otherwise_is_put_right_and_another_is_left()
 #[test]
 fn a_restart_in_the_middle_goes_on_without_another_beat() {
     let mut play = Play::new();
-    play.answer = Err(Bad::Unreachable("it is away".into()));
+    play.answer = Err(UpdateError::Unreachable("it is away".into()));
     play.hear(HOME).wait(MINUTE).restart();
     play.answer = Ok(());
     play.wait(MINUTE);
@@ -300,7 +300,7 @@ fn a_restart_in_the_middle_goes_on_without_another_beat() {
 fn a_trouble_ends_when_the_host_returns_to_where_its_name_leads() {
     let mut play = Play::new();
     play.hear(HOME).wait(MINUTE);
-    play.answer = Err(Bad::Refused("BADKEY".into()));
+    play.answer = Err(UpdateError::Refused("BADKEY".into()));
     play.hear(AWAY).wait(MINUTE).hear(HOME).wait(30 * SECOND);
     assert_eq!(play.told.len(), 2, "{:?}", play.told);
     assert_eq!(play.state(), "kept");
@@ -310,7 +310,7 @@ fn a_trouble_ends_when_the_host_returns_to_where_its_name_leads() {
 fn a_family_that_is_gone_since_a_restart_did_not_keep_a_trouble_open() {
     let mut play = Play::new();
     play.hear(HOME).hear(SIX).wait(MINUTE);
-    play.answer = Err(Bad::Refused("BADKEY".into()));
+    play.answer = Err(UpdateError::Refused("BADKEY".into()));
     play.hear(AWAY).wait(MINUTE).restart();
     play.answer = Ok(());
     play.hear(AWAY).wait(30 * MINUTE);
@@ -332,7 +332,7 @@ fn only_addresses_that_count_are_taken_and_the_first_connection_goes_first() {
     assert_eq!(play.written, [HOME]);
 
     let connections = vec!["dsl".into(), "lte".into()];
-    let mut play = Play::with(Entry { connections, ..entry(server()) });
+    let mut play = Play::with(DyndnsEntry { connections, ..entry(server()) });
     play.kept.hear("lte", AWAY.parse().unwrap(), play.now).unwrap();
     play.wait(MINUTE);
     play.kept.hear("dsl", HOME.parse().unwrap(), play.now).unwrap();
@@ -352,7 +352,7 @@ fn nothing_is_stored_while_nothing_changes() {
         play.hear(HOME).wait(MINUTE);
     }
     assert_eq!(play.kept.take_row(), None);
-    play.answer = Err(Bad::Unreachable("it is away".into()));
+    play.answer = Err(UpdateError::Unreachable("it is away".into()));
     play.hear(AWAY).wait(30 * MINUTE);
     assert!(play.kept.take_row().is_some());
     play.wait(5 * 60 * MINUTE);
@@ -365,9 +365,9 @@ fn what_an_old_configuration_achieved_says_nothing_about_a_new_one() {
     play.hear(HOME).wait(29 * SECOND);
     play.now = play.now.later(SECOND);
     let attempt = play.kept.step(play.now).unwrap();
-    let other = Entry { name: "other.example.com".into(), ..entry(server()) };
+    let other = DyndnsEntry { name: "other.example.com".into(), ..entry(server()) };
     play.kept.reconfigure(other, play.now);
-    let done = Done { written: attempt.wish.addresses.clone(), found: Vec::new() };
+    let done = UpdateResult { written: attempt.wish.addresses.clone(), found: Vec::new() };
     play.kept.ended(&attempt, Ok(done), play.now);
     play.wait(SECOND);
     assert_eq!((play.written.clone(), play.attempts), (vec![HOME.to_owned()], 1));

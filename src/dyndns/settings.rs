@@ -5,7 +5,7 @@ use std::time::Duration;
 use domain::tsig::Algorithm;
 use domain::utils::base64;
 
-use super::method::{Method, Provider, Server};
+use super::method::{DnsServer, Provider, UpdateMethod};
 use super::{names, provider};
 use crate::address::is_host;
 use crate::config_file::{FlagOrSection, Section};
@@ -24,14 +24,14 @@ const OF_HTTP: [&str; 8] =
     ["url", "url_file", "user", "password", "password_file", "expect", "allow_http", "ca_file"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MethodKind {
     Rfc2136,
     Http,
 }
 
 /// How patient one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct UpdateTiming {
     /// An address that changes again within this time was none.
     pub settle: Duration,
     /// The pause after a first failure; each further one doubles it.
@@ -42,9 +42,9 @@ pub struct Pace {
     pub report_after: Duration,
 }
 
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace {
+impl Default for UpdateTiming {
+    fn default() -> UpdateTiming {
+        UpdateTiming {
             settle: Duration::from_secs(30),
             retry: Duration::from_secs(30),
             min_interval: Duration::from_secs(60),
@@ -55,7 +55,7 @@ impl Default for Pace {
 
 /// The section `dyndns`, or that of a host on top of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct DyndnsSettings {
     /// The template of the names; none means the usual one.
     pub name: Option<String>,
     /// The zone, without a trailing dot.
@@ -65,15 +65,15 @@ pub struct Settings {
     /// Whether addresses that only some can reach count, too.
     pub allow_private: bool,
     /// How patient one is.
-    pub pace: Pace,
+    pub pace: UpdateTiming,
     /// How names are changed; none when that is not complete, which was reported.
-    pub method: Option<Method>,
-    kind: Option<Kind>,
+    pub method: Option<UpdateMethod>,
+    kind: Option<MethodKind>,
 }
 
 /// How the name of one host is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct DyndnsEntry {
     /// Its name in the DNS, without a trailing dot.
     pub name: String,
     /// The connections whose addresses count; the first that was heard goes before the others.
@@ -81,20 +81,20 @@ pub struct Entry {
     /// Whether addresses that only some can reach count, too.
     pub allow_private: bool,
     /// How patient one is.
-    pub pace: Pace,
+    pub pace: UpdateTiming,
     /// How the name is changed.
-    pub method: Method,
+    pub method: UpdateMethod,
 }
 
-impl Settings {
+impl DyndnsSettings {
     /// Reads the section; what it does not say is taken from `base`, which is the section of all
     /// hosts when this is that of one.
-    pub fn read(section: &mut Section, base: Option<&Settings>) -> Settings {
+    pub fn read(section: &mut Section, base: Option<&DyndnsSettings>) -> DyndnsSettings {
         let kind = section
-            .choice("method", &[("rfc2136", Kind::Rfc2136), ("http", Kind::Http)])
+            .choice("method", &[("rfc2136", MethodKind::Rfc2136), ("http", MethodKind::Http)])
             .or(base.and_then(|base| base.kind));
         let zone = read_zone(section).or(base.and_then(|base| base.zone.clone()));
-        let settings = Settings {
+        let settings = DyndnsSettings {
             name: section.text("name").or(base.and_then(|base| base.name.clone())),
             connections: section
                 .texts("connections")
@@ -104,7 +104,7 @@ impl Settings {
                 .flag("allow_private")
                 .or(base.map(|base| base.allow_private))
                 .unwrap_or(false),
-            pace: read_pace(section, base.map_or_else(Pace::default, |base| base.pace)),
+            pace: read_pace(section, base.map_or_else(UpdateTiming::default, |base| base.pace)),
             method: read_method(section, kind, zone.as_deref(), base),
             kind,
             zone,
@@ -119,7 +119,7 @@ impl Settings {
     ///
     /// # Errors
     /// Why it can have no name.
-    fn entry(&self, host: &str) -> Result<Option<Entry>, String> {
+    fn entry(&self, host: &str) -> Result<Option<DyndnsEntry>, String> {
         let Some(method) = self.method.clone() else { return Ok(None) };
         let usual = if self.zone.is_some() { "{host}.{zone}" } else { "{host}" };
         let template = self.name.as_deref().unwrap_or(usual);
@@ -127,12 +127,12 @@ impl Settings {
             return Err("the name wants a {zone}, and none is set".into());
         }
         let name = names::fill(template, host, self.zone.as_deref())?;
-        if let Method::Rfc2136(server) = &method
+        if let UpdateMethod::Rfc2136(server) = &method
             && !names::is_within(&name, &server.zone)
         {
             return Err(format!("the name {name} is not in the zone {}", server.zone));
         }
-        Ok(Some(Entry {
+        Ok(Some(DyndnsEntry {
             name,
             connections: self.connections.clone(),
             allow_private: self.allow_private,
@@ -143,8 +143,12 @@ impl Settings {
 }
 
 /// Reads the key `dyndns` of a host; `base` is the section of all hosts.
-pub fn read_host(host: &str, section: &mut Section, base: Option<&Settings>) -> Option<Entry> {
-    let own = section.flag_or_section("dyndns", |section| Settings::read(section, base))?;
+pub fn read_host(
+    host: &str,
+    section: &mut Section,
+    base: Option<&DyndnsSettings>,
+) -> Option<DyndnsEntry> {
+    let own = section.flag_or_section("dyndns", |section| DyndnsSettings::read(section, base))?;
     let settings = match own {
         FlagOrSection::Flag(false) => return None,
         FlagOrSection::Section(own) => own,
@@ -177,9 +181,9 @@ fn read_zone(section: &mut Section) -> Option<String> {
     }
 }
 
-fn read_pace(section: &mut Section, usual: Pace) -> Pace {
+fn read_pace(section: &mut Section, usual: UpdateTiming) -> UpdateTiming {
     let mut read = |key, least| section.duration_within(key, Duration::from_millis(least)..=DAY);
-    Pace {
+    UpdateTiming {
         settle: read("settle", 0).unwrap_or(usual.settle),
         retry: read("retry", 100).unwrap_or(usual.retry),
         min_interval: read("min_interval", 0).unwrap_or(usual.min_interval),
@@ -200,22 +204,24 @@ fn refuse_others(section: &mut Section, keys: &[&'static str], method: &str) {
 /// What is missing in the section of all hosts is told there, and not once more for each host.
 fn read_method(
     section: &mut Section,
-    kind: Option<Kind>,
+    kind: Option<MethodKind>,
     zone: Option<&str>,
-    base: Option<&Settings>,
-) -> Option<Method> {
+    base: Option<&DyndnsSettings>,
+) -> Option<UpdateMethod> {
     let inherited = base.and_then(|base| base.method.as_ref());
     let incomplete = |kind| base.is_some_and(|base| base.kind == kind && base.method.is_none());
     let lacks = !incomplete(kind);
     match (kind, inherited) {
-        (Some(Kind::Rfc2136), Some(Method::Rfc2136(server))) => {
-            read_server(section, zone, Some(server), lacks).map(Method::Rfc2136)
+        (Some(MethodKind::Rfc2136), Some(UpdateMethod::Rfc2136(server))) => {
+            read_server(section, zone, Some(server), lacks).map(UpdateMethod::Rfc2136)
         }
-        (Some(Kind::Rfc2136), _) => read_server(section, zone, None, lacks).map(Method::Rfc2136),
-        (Some(Kind::Http), Some(Method::Http(provider))) => {
-            read_provider(section, Some(provider), lacks).map(Method::Http)
+        (Some(MethodKind::Rfc2136), _) => {
+            read_server(section, zone, None, lacks).map(UpdateMethod::Rfc2136)
         }
-        (Some(Kind::Http), _) => read_provider(section, None, lacks).map(Method::Http),
+        (Some(MethodKind::Http), Some(UpdateMethod::Http(provider))) => {
+            read_provider(section, Some(provider), lacks).map(UpdateMethod::Http)
+        }
+        (Some(MethodKind::Http), _) => read_provider(section, None, lacks).map(UpdateMethod::Http),
         (None, _) => {
             if lacks {
                 section.require("method");
@@ -229,9 +235,9 @@ fn read_method(
 fn read_server(
     section: &mut Section,
     zone: Option<&str>,
-    base: Option<&Server>,
+    base: Option<&DnsServer>,
     lacks: bool,
-) -> Option<Server> {
+) -> Option<DnsServer> {
     refuse_others(section, &OF_HTTP, "http");
     if base.is_none() && lacks {
         ["server", "key_name"].into_iter().for_each(|key| section.require(key));
@@ -264,7 +270,7 @@ fn read_server(
         section.error(at, "must be the key in base64, as tsig-keygen prints it behind \"secret\"");
         return None;
     }
-    Some(Server {
+    Some(DnsServer {
         server: server?,
         port,
         zone: zone?.to_owned(),

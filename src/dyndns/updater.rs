@@ -10,11 +10,11 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
 use log::{debug, info, warn};
 
 use super::attempt;
-use super::method::Bad;
-use super::names::Family;
-use super::record::Row;
-use super::record::{Attempt, Done, Kept};
-use super::settings::Entry;
+use super::method::UpdateError;
+use super::names::RecordFamily;
+use super::record::DyndnsRow;
+use super::record::{DnsRecord, UpdateAttempt, UpdateResult};
+use super::settings::DyndnsEntry;
 use crate::clock::{Mono, Now, words};
 use crate::event::{Event, Incident};
 use crate::store::change::{Change, ChangeSink};
@@ -23,11 +23,11 @@ use crate::thread::Stop;
 use crate::view::DyndnsView;
 
 /// The hosts whose names are kept.
-pub type Entries = BTreeMap<String, Entry>;
+pub type DyndnsEntries = BTreeMap<String, DyndnsEntry>;
 
 /// A record that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct RecordWritten {
     /// The host.
     pub host: String,
     /// Its name in the DNS.
@@ -41,49 +41,49 @@ pub struct Written {
 }
 
 /// Told of every record that was written.
-pub type OnWritten = Box<dyn Fn(Written, Now) + Send + Sync>;
+pub type OnRecordWritten = Box<dyn Fn(RecordWritten, Now) + Send + Sync>;
 
 /// The names, as everybody asks for them.
-pub struct Keeper {
-    inner: Mutex<Inner>,
+pub struct Updater {
+    inner: Mutex<UpdaterState>,
     wake: (Sender<()>, Receiver<()>),
     sink: ChangeSink,
-    on_written: OnWritten,
+    on_written: OnRecordWritten,
 }
 
 #[derive(Default)]
-struct Inner {
-    kept: BTreeMap<String, Kept>,
+struct UpdaterState {
+    kept: BTreeMap<String, DnsRecord>,
     /// Places that did not answer, or want to be left alone: until when their other names are not
     /// tried, and why.
-    silent: BTreeMap<String, (Mono, Bad)>,
+    silent: BTreeMap<String, (Mono, UpdateError)>,
     closed: bool,
 }
 
-impl Keeper {
+impl Updater {
     /// Takes the names over as the store knew them. What it knows of others is removed.
     pub fn new(
-        entries: Entries,
-        rows: Vec<(String, Row)>,
+        entries: DyndnsEntries,
+        rows: Vec<(String, DyndnsRow)>,
         sink: ChangeSink,
-        on_written: OnWritten,
+        on_written: OnRecordWritten,
         now: Now,
-    ) -> Keeper {
-        let mut rows: BTreeMap<String, Row> = rows.into_iter().collect();
+    ) -> Updater {
+        let mut rows: BTreeMap<String, DyndnsRow> = rows.into_iter().collect();
         let kept = entries.into_iter().map(|(host, entry)| {
             let kept = match rows.remove(&host) {
-                Some(row) => Kept::restore(&host, entry, row, now),
-                None => Kept::new(&host, entry),
+                Some(row) => DnsRecord::restore(&host, entry, row, now),
+                None => DnsRecord::new(&host, entry),
             };
             (host, kept)
         });
-        let inner = Inner { kept: kept.collect(), ..Inner::default() };
-        let keeper = Keeper { inner: Mutex::new(inner), wake: bounded(1), sink, on_written };
+        let inner = UpdaterState { kept: kept.collect(), ..UpdaterState::default() };
+        let keeper = Updater { inner: Mutex::new(inner), wake: bounded(1), sink, on_written };
         keeper.forget(rows.into_keys().collect());
         keeper
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, UpdaterState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -118,7 +118,7 @@ impl Keeper {
 
     /// Goes by a new configuration. The records of hosts that are no longer kept are left as they
     /// are.
-    pub fn reconfigure(&self, entries: Entries) {
+    pub fn reconfigure(&self, entries: DyndnsEntries) {
         let now = Now::read();
         let mut inner = self.lock();
         inner.silent.clear();
@@ -129,7 +129,7 @@ impl Keeper {
                     kept.reconfigure(entry, now);
                     kept
                 }
-                None => Kept::new(&host, entry),
+                None => DnsRecord::new(&host, entry),
             };
             inner.kept.insert(host, kept);
         }
@@ -177,34 +177,34 @@ impl Keeper {
     }
 
     /// What is to be done now, else when to look again.
-    fn look(&self, now: Now) -> (Option<Attempt>, Option<Mono>) {
+    fn look(&self, now: Now) -> (Option<UpdateAttempt>, Option<Mono>) {
         let mut inner = self.lock();
         if inner.closed {
             return (None, None);
         }
         let attempt = inner.kept.values_mut().find_map(|kept| kept.step(now));
         let events = inner.kept.values_mut().filter_map(|kept| kept.tell(now)).collect();
-        let next = inner.kept.values().filter_map(Kept::next).min();
+        let next = inner.kept.values().filter_map(DnsRecord::next).min();
         self.send(&mut inner, events);
         (attempt, next)
     }
 
-    fn make(&self, attempt: &Attempt) -> Result<Done, Bad> {
+    fn make(&self, attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
         let place = attempt.entry.method.place();
         let silent = self.lock().silent.get(&place).cloned();
         let now = Now::read().mono;
         if let Some((until, bad)) = silent.filter(|(until, _)| now < *until) {
             // Another name was just told so, or waited in vain, by the same server.
             return Err(match bad {
-                Bad::Busy(why, _) => Bad::Busy(why, until.since(now)),
+                UpdateError::Busy(why, _) => UpdateError::Busy(why, until.since(now)),
                 bad => bad,
             });
         }
         let outcome = attempt::make(attempt);
         let pause = match &outcome {
-            Err(Bad::Unreachable(_)) => Some(attempt.entry.pace.retry / 2),
-            Err(Bad::Busy(_, pause)) => Some(*pause),
-            Err(Bad::Refused(_) | Bad::Forbidden(_)) | Ok(_) => None,
+            Err(UpdateError::Unreachable(_)) => Some(attempt.entry.pace.retry / 2),
+            Err(UpdateError::Busy(_, pause)) => Some(*pause),
+            Err(UpdateError::Refused(_) | UpdateError::Forbidden(_)) | Ok(_) => None,
         };
         let silent = &mut self.lock().silent;
         match (pause, &outcome) {
@@ -216,7 +216,7 @@ impl Keeper {
         outcome
     }
 
-    fn ended(&self, attempt: &Attempt, outcome: Result<Done, Bad>) {
+    fn ended(&self, attempt: &UpdateAttempt, outcome: Result<UpdateResult, UpdateError>) {
         let now = Now::read();
         let wish = &attempt.wish;
         let mut inner = self.lock();
@@ -238,23 +238,24 @@ impl Keeper {
         self.send(&mut inner, events);
     }
 
-    fn tell(&self, attempt: &Attempt, done: &Done, attempts: u32, now: Now) {
+    fn tell(&self, attempt: &UpdateAttempt, done: &UpdateResult, attempts: u32, now: Now) {
         let (wish, place) = (&attempt.wish, attempt.entry.method.place());
         for address in &done.found {
-            let kind = Family::of(*address).record();
+            let kind = RecordFamily::of(*address).record();
             info!("{} {kind} is {address} already, as {place} says", wish.name);
         }
         for address in &done.written {
-            let kind = Family::of(*address).record();
+            let kind = RecordFamily::of(*address).record();
             info!("{} {kind} is {address} now, written to {place}", wish.name);
             let (host, name) = (wish.host.clone(), wish.name.clone());
-            let written = Written { host, name, address: *address, place: place.clone(), attempts };
+            let written =
+                RecordWritten { host, name, address: *address, place: place.clone(), attempts };
             (self.on_written)(written, now);
         }
     }
 
     /// Under the lock: what changed first must be stored first.
-    fn send(&self, inner: &mut Inner, events: Vec<Event>) {
+    fn send(&self, inner: &mut UpdaterState, events: Vec<Event>) {
         let changed = inner.kept.iter_mut();
         let writes: Vec<Write> =
             changed.filter_map(|(host, kept)| Some(row(host, &kept.take_row()?))).collect();
@@ -264,6 +265,6 @@ impl Keeper {
     }
 }
 
-fn row(host: &str, row: &Row) -> Write {
+fn row(host: &str, row: &DyndnsRow) -> Write {
     Write::put(Table::Dyndns, host, row)
 }

@@ -25,7 +25,7 @@ const SHOWN_DAYS: u32 = 90;
 
 /// What a stretch of time is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum UptimeKind {
     /// All was well.
     Up,
     /// Up, but not all was well.
@@ -33,20 +33,20 @@ pub enum Kind {
     /// Overdue.
     Down,
     /// Nobody listened.
-    Blind,
+    Unknown,
 }
 
-type Counts = [u16; 4];
+type SlotCounts = [u16; 4];
 
 /// Consecutive slots and their counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Row {
+struct SlotRow {
     first: u32,
-    slots: Vec<Counts>,
+    slots: Vec<SlotCounts>,
 }
 
-impl Row {
-    fn decode(bytes: &[u8]) -> Row {
+impl SlotRow {
+    fn decode(bytes: &[u8]) -> SlotRow {
         let read = || {
             let rest = bytes.strip_prefix(&[VERSION])?;
             let (first, rest) = rest.split_first_chunk::<4>()?;
@@ -57,7 +57,7 @@ impl Row {
             };
             let first = u32::from_le_bytes(*first);
             first.checked_add(u32::try_from(slots.len()).ok()?)?;
-            Some(Row { first, slots: slots.iter().map(counts).collect() })
+            Some(SlotRow { first, slots: slots.iter().map(counts).collect() })
         };
         // A damaged one is begun anew: there is nothing to be saved in it.
         read().unwrap_or_default()
@@ -74,13 +74,13 @@ impl Row {
         self.first + self.slots.len() as u32
     }
 
-    fn get(&self, slot: u32) -> Counts {
+    fn get(&self, slot: u32) -> SlotCounts {
         let place = slot.checked_sub(self.first).map(|place| place as usize);
         place.and_then(|place| self.slots.get(place)).copied().unwrap_or_default()
     }
 
     /// Adds to a slot, which may be new at either end: never more than it has room for.
-    fn add(&mut self, slot: u32, kind: Kind, count: u32, room: u32) {
+    fn add(&mut self, slot: u32, kind: UptimeKind, count: u32, room: u32) {
         if count == 0 {
             return;
         }
@@ -96,11 +96,11 @@ impl Row {
             self.first = slot;
         }
         if slot < self.first {
-            let missing = vec![Counts::default(); (self.first - slot) as usize];
+            let missing = vec![SlotCounts::default(); (self.first - slot) as usize];
             self.slots.splice(0..0, missing);
             self.first = slot;
         } else if slot >= self.end() {
-            self.slots.resize((slot - self.first) as usize + 1, Counts::default());
+            self.slots.resize((slot - self.first) as usize + 1, SlotCounts::default());
         }
         let counts = &mut self.slots[(slot - self.first) as usize];
         let used: u32 = counts.iter().map(|count| u32::from(*count)).sum();
@@ -109,7 +109,7 @@ impl Row {
         *own = own.saturating_add(u16::try_from(added).unwrap_or(u16::MAX));
     }
 
-    fn drop_before(&mut self, slot: u32) -> Vec<(u32, Counts)> {
+    fn drop_before(&mut self, slot: u32) -> Vec<(u32, SlotCounts)> {
         let count = slot.saturating_sub(self.first).min(self.slots.len() as u32);
         let first = self.first;
         self.first += count;
@@ -120,18 +120,19 @@ impl Row {
 
 /// The past of a host as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bars {
-    hours: Row,
-    days: Row,
+pub struct Availability {
+    hours: SlotRow,
+    days: SlotRow,
 }
 
-const KINDS: [Kind; 4] = [Kind::Up, Kind::Degraded, Kind::Down, Kind::Blind];
+const KINDS: [UptimeKind; 4] =
+    [UptimeKind::Up, UptimeKind::Degraded, UptimeKind::Down, UptimeKind::Unknown];
 
-impl Bars {
+impl Availability {
     /// From the two rows, as far as they are there.
-    pub fn decode(hours: Option<&[u8]>, days: Option<&[u8]>) -> Bars {
-        let row = |bytes: Option<&[u8]>| bytes.map(Row::decode).unwrap_or_default();
-        Bars { hours: row(hours), days: row(days) }
+    pub fn decode(hours: Option<&[u8]>, days: Option<&[u8]>) -> Availability {
+        let row = |bytes: Option<&[u8]>| bytes.map(SlotRow::decode).unwrap_or_default();
+        Availability { hours: row(hours), days: row(days) }
     }
 
     /// The row of the hours.
@@ -146,12 +147,12 @@ impl Bars {
 
     /// When its newest slot begins, by its rows.
     pub fn newest(&self) -> Wall {
-        let newest = |row: &Row, step| slots::start(row.end().saturating_sub(1), step);
+        let newest = |row: &SlotRow, step| slots::start(row.end().saturating_sub(1), step);
         newest(&self.hours, HOUR).max(newest(&self.days, DAY))
     }
 
     /// Counts so much of the hour that `at` is in.
-    pub fn add(&mut self, at: Wall, kind: Kind, time: Duration) {
+    pub fn add(&mut self, at: Wall, kind: UptimeKind, time: Duration) {
         let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         let hour = slots::slot(at, HOUR);
         if seconds == 0 {
@@ -169,7 +170,7 @@ impl Bars {
 
     /// Counts the time between two moments, hour by hour. Hours that are older than `oldest` are
     /// left out.
-    pub fn add_span(&mut self, from: Wall, to: Wall, kind: Kind, oldest: Wall) {
+    pub fn add_span(&mut self, from: Wall, to: Wall, kind: UptimeKind, oldest: Wall) {
         let mut at = from.max(oldest);
         while at < to {
             let end = slots::start(slots::slot(at, HOUR) + 1, HOUR).min(to);
@@ -186,7 +187,7 @@ impl Bars {
         }
     }
 
-    fn add_to_day(&mut self, hour: u32, kind: Kind, seconds: u32) {
+    fn add_to_day(&mut self, hour: u32, kind: UptimeKind, seconds: u32) {
         self.days.add(hour / (DAY / HOUR), kind, seconds.div_ceil(DAY_UNIT), DAY / DAY_UNIT);
     }
 
@@ -224,18 +225,18 @@ impl Bars {
     }
 }
 
-fn seconds(counts: Counts, unit: u32) -> [u32; 4] {
+fn seconds(counts: SlotCounts, unit: u32) -> [u32; 4] {
     counts.map(|count| u32::from(count) * unit)
 }
 
 fn slice(start: Wall, counts: [u32; 4]) -> UptimeSlice {
-    let of = |kind: Kind| Duration::from_secs(counts[kind as usize].into());
+    let of = |kind: UptimeKind| Duration::from_secs(counts[kind as usize].into());
     UptimeSlice {
         start,
-        up: of(Kind::Up),
-        degraded: of(Kind::Degraded),
-        down: of(Kind::Down),
-        blind: of(Kind::Blind),
+        up: of(UptimeKind::Up),
+        degraded: of(UptimeKind::Degraded),
+        down: of(UptimeKind::Down),
+        blind: of(UptimeKind::Unknown),
     }
 }
 
@@ -249,16 +250,16 @@ mod tests {
     const MIDNIGHT: Wall = Wall(1_795_219_200_000);
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn again(bars: &Bars) -> Bars {
-        Bars::decode(Some(&bars.hours()), Some(&bars.days()))
+    fn again(bars: &Availability) -> Availability {
+        Availability::decode(Some(&bars.hours()), Some(&bars.days()))
     }
 
     #[test]
     fn hours_become_days_and_no_second_is_lost_or_told_twice() {
-        let mut bars = Bars::default();
+        let mut bars = Availability::default();
         for slot in 0..6 * 24 * 30 {
             let at = MIDNIGHT + slot * 10 * MINUTE;
-            let kind = if slot % 6 == 5 { Kind::Down } else { Kind::Up };
+            let kind = if slot % 6 == 5 { UptimeKind::Down } else { UptimeKind::Up };
             bars.add(at, kind, 10 * MINUTE);
             bars = again(&bars);
             assert!(bars.hours.slots.len() <= MOST_HOURS);
@@ -279,10 +280,10 @@ mod tests {
 
     #[test]
     fn an_outage_of_days_is_blind_in_each_of_its_hours() {
-        let mut bars = Bars::default();
-        bars.add(MIDNIGHT, Kind::Up, 30 * MINUTE);
+        let mut bars = Availability::default();
+        bars.add(MIDNIGHT, UptimeKind::Up, 30 * MINUTE);
         let end = MIDNIGHT + 10 * 24 * 60 * MINUTE + 20 * MINUTE;
-        bars.add_span(MIDNIGHT + 30 * MINUTE, end, Kind::Blind, Wall(0));
+        bars.add_span(MIDNIGHT + 30 * MINUTE, end, UptimeKind::Unknown, Wall(0));
         let view = again(&bars).view(end);
         let day = &view.days[79];
         assert_eq!((day.start, day.up), (MIDNIGHT, 30 * MINUTE));
@@ -295,17 +296,17 @@ mod tests {
 
     #[test]
     fn an_hour_has_sixty_minutes() {
-        let mut bars = Bars::default();
-        bars.add(MIDNIGHT, Kind::Up, 50 * MINUTE);
-        bars.add(MIDNIGHT, Kind::Blind, 50 * MINUTE);
+        let mut bars = Availability::default();
+        bars.add(MIDNIGHT, UptimeKind::Up, 50 * MINUTE);
+        bars.add(MIDNIGHT, UptimeKind::Unknown, 50 * MINUTE);
         let hour = bars.view(MIDNIGHT).hours[23];
         assert_eq!((hour.up, hour.blind), (50 * MINUTE, 10 * MINUTE));
     }
 
     #[test]
     fn what_is_old_is_let_go() {
-        let mut bars = Bars::default();
-        bars.add_span(MIDNIGHT, MIDNIGHT + 20 * 24 * 60 * MINUTE, Kind::Up, Wall(0));
+        let mut bars = Availability::default();
+        bars.add_span(MIDNIGHT, MIDNIGHT + 20 * 24 * 60 * MINUTE, UptimeKind::Up, Wall(0));
         assert!(bars.forget(MIDNIGHT + 5 * 24 * 60 * MINUTE));
         assert!(!bars.forget(MIDNIGHT + 5 * 24 * 60 * MINUTE));
         assert_eq!(bars.days.first, slots::slot(MIDNIGHT, DAY) + 5);
@@ -314,11 +315,11 @@ mod tests {
     proptest! {
         #[test]
         fn clocks_may_jump(steps in proptest::collection::vec((-400_000..400_000i64, 0..4000u64), 1..60)) {
-            let mut bars = Bars::default();
+            let mut bars = Availability::default();
             let mut at = MIDNIGHT;
             for (jump, spent) in steps {
                 at = Wall(at.0 + jump * 1000);
-                bars.add(at, Kind::Up, Duration::from_secs(spent));
+                bars.add(at, UptimeKind::Up, Duration::from_secs(spent));
                 bars = again(&bars);
                 let view = bars.view(at);
                 let full = |slices: &[UptimeSlice], step: u32| slices.iter().all(|slice| {
@@ -334,7 +335,7 @@ mod tests {
             let mut versioned = vec![VERSION];
             versioned.extend(&bytes);
             for bytes in [&bytes, &versioned] {
-                let bars = Bars::decode(Some(bytes), Some(bytes));
+                let bars = Availability::decode(Some(bytes), Some(bytes));
                 let _ = bars.view(MIDNIGHT);
             }
         }

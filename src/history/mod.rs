@@ -13,10 +13,10 @@ use crate::store::{Snapshot, Table, Write};
 use crate::view::UptimeSample;
 
 /// A row of the store.
-pub type Row = (String, Vec<u8>);
+pub type StoredRow = (String, Vec<u8>);
 
 /// What the history is made of, and where it goes.
-pub trait Sources: Send + Sync {
+pub trait HistorySource: Send + Sync {
     /// How the `count` hosts from the place `from` on fared since their last account, until that
     /// moment; none means that there are no more.
     fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
@@ -33,7 +33,12 @@ pub trait Sources: Send + Sync {
 
     /// At most `count` rows with the greatest keys below `before`, with those that wait for the
     /// disk.
-    fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String>;
+    fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<StoredRow>, String>;
 
     /// Leaves rows to be written, in one transaction.
     fn write(&self, writes: Vec<Write>);

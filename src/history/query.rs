@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::retention::Settings;
-use super::samples::{Names, Point, Row as Points};
-use super::slots::Tier;
-use super::{Row, Sources};
+use super::retention::RetentionSettings;
+use super::samples::{MetricNames, MetricPoint, SampleRow};
+use super::slots::Resolution;
+use super::{HistorySource, StoredRow};
 use crate::clock::Wall;
 use crate::event::{EventId, Level};
 use crate::store::{Snapshot, Table};
@@ -50,7 +50,7 @@ impl Question {
 /// # Errors
 /// A sentence, when the disk cannot be read.
 pub fn events(
-    sources: &dyn Sources,
+    sources: &dyn HistorySource,
     question: &Question,
 ) -> Result<(Vec<EventView>, Option<EventId>), String> {
     let mut found = Vec::new();
@@ -85,7 +85,7 @@ fn number(key: &str) -> Option<EventId> {
     u64::from_str_radix(key, 16).ok().map(EventId)
 }
 
-fn event((key, value): &Row) -> Option<(EventId, EventView)> {
+fn event((key, value): &StoredRow) -> Option<(EventId, EventView)> {
     Some((number(key)?, serde_json::from_slice(value).ok()?))
 }
 
@@ -93,7 +93,7 @@ fn event((key, value): &Row) -> Option<(EventId, EventView)> {
 const MOST_SERIES: usize = 100;
 
 /// Reads the rows of one host.
-pub struct Reader<'a> {
+pub struct SeriesReader<'a> {
     /// The store.
     pub snapshot: &'a Snapshot,
     /// The host.
@@ -102,16 +102,16 @@ pub struct Reader<'a> {
     pub now: Wall,
 }
 
-impl Reader<'_> {
+impl SeriesReader<'_> {
     /// The series of these metrics (patterns; all when there is none) as far back as `range`.
     pub fn series(
         &self,
         metrics: &[String],
         range: Duration,
-        settings: &Settings,
+        settings: &RetentionSettings,
     ) -> Vec<SeriesView> {
         let range = range.min(settings.metrics);
-        let tier = Tier::reaching(range);
+        let tier = Resolution::reaching(range);
         let lists = self.lists();
         let mut series: BTreeMap<Arc<str>, Vec<PointView>> = BTreeMap::new();
         for (slot, row) in self.rows(tier, tier.slot(self.now - range)) {
@@ -129,36 +129,36 @@ impl Reader<'_> {
     }
 
     /// Its lists of names, by epoch.
-    fn lists(&self) -> BTreeMap<u16, Names> {
-        let (from, to) = Names::keys(self.host);
+    fn lists(&self) -> BTreeMap<u16, MetricNames> {
+        let (from, to) = MetricNames::keys(self.host);
         let rows = self.snapshot.range(Table::Names, &from, &to, usize::from(u16::MAX));
         let names = rows.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok());
-        names.map(|names: Names| (names.epoch, names)).collect()
+        names.map(|names: MetricNames| (names.epoch, names)).collect()
     }
 
     /// The rows from a slot on, in order. The last slots may not have been made of finer ones yet.
-    fn rows(&self, tier: Tier, first: u32) -> Vec<(u32, Points)> {
+    fn rows(&self, tier: Resolution, first: u32) -> Vec<(u32, SampleRow)> {
         let last = tier.slot(self.now);
         let keys: Vec<String> = (first..=last).map(|slot| tier.key(slot, self.host)).collect();
         let rows = self.snapshot.get_all(Table::Metrics, keys.iter().map(String::as_str));
         let rows = (first..=last).zip(rows).filter_map(|(slot, bytes)| {
-            let stored = bytes.and_then(|bytes| Points::decode(&bytes));
+            let stored = bytes.and_then(|bytes| SampleRow::decode(&bytes));
             Some((slot, stored.or_else(|| self.made(tier, slot, last))?))
         });
         rows.collect()
     }
 
-    fn made(&self, tier: Tier, slot: u32, last: u32) -> Option<Points> {
+    fn made(&self, tier: Resolution, slot: u32, last: u32) -> Option<SampleRow> {
         let finer = tier.finer().filter(|_| slot + 1 >= last)?;
         let parts = tier.parts(slot);
         let rows = self.rows(finer, parts.start).into_iter();
         let own = rows.filter(|(part, _)| parts.contains(part)).map(|(_, row)| row);
-        own.reduce(Points::with)
+        own.reduce(SampleRow::with)
     }
 }
 
-fn view(tier: Tier, slot: u32, point: Point) -> PointView {
-    let Point { mean, least, most } = point;
+fn view(tier: Resolution, slot: u32, point: MetricPoint) -> PointView {
+    let MetricPoint { mean, least, most } = point;
     PointView { at: tier.start(slot), mean, least, most }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use log::{debug, warn};
 
-use super::Sources;
-use super::availability::{Bars, Kind};
-use super::query::{self, Question, Reader};
-use super::retention::{self, Settings};
-use super::rollup::{Known, Rollup, Stretch};
-use super::samples::Names;
-use super::slots::{Tier, plausible};
+use super::HistorySource;
+use super::availability::{Availability, UptimeKind};
+use super::query::{self, Question, SeriesReader};
+use super::retention::{self, RetentionSettings};
+use super::rollup::{Rollup, SlotWriter, StoredRows};
+use super::samples::MetricNames;
+use super::slots::{Resolution, plausible};
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
 use crate::store::{Snapshot, Table, Write};
@@ -35,17 +35,17 @@ const HOST_BYTES: u64 = 10_000;
 const MOST_CACHED: usize = 2000;
 
 /// The history, as it is written.
-pub struct Chronicle {
-    sources: Arc<dyn Sources>,
-    settings: Mutex<Settings>,
+pub struct Recorder {
+    sources: Arc<dyn HistorySource>,
+    settings: Mutex<RetentionSettings>,
     /// Where the clock stands.
-    clock: Mutex<Clock>,
+    clock: Mutex<Cursor>,
     /// The pasts that were looked at since they last changed.
-    cache: Mutex<HashMap<String, Option<Bars>>>,
+    cache: Mutex<HashMap<String, Option<Availability>>>,
 }
 
 #[derive(Default)]
-struct Clock {
+struct Cursor {
     /// The slot of ten minutes that the accounts are about which nobody has taken yet.
     slot: Option<u32>,
     /// The day on which it was last looked how much room all takes.
@@ -56,10 +56,10 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Chronicle {
+impl Recorder {
     /// One that begins now.
-    pub fn new(sources: Arc<dyn Sources>, settings: Settings) -> Chronicle {
-        Chronicle {
+    pub fn new(sources: Arc<dyn HistorySource>, settings: RetentionSettings) -> Recorder {
+        Recorder {
             sources,
             settings: Mutex::new(settings),
             clock: Mutex::default(),
@@ -68,11 +68,11 @@ impl Chronicle {
     }
 
     /// Takes over another configuration; what is too old by it goes within the hour.
-    pub fn reconfigure(&self, settings: Settings) {
+    pub fn reconfigure(&self, settings: RetentionSettings) {
         *locked(&self.settings) = settings;
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self) -> RetentionSettings {
         locked(&self.settings).clone()
     }
 
@@ -88,7 +88,7 @@ impl Chronicle {
 
     /// Writes down what the time has come for.
     pub fn turn(&self, now: Now) {
-        let current = Tier::Fine.slot(now.wall);
+        let current = Resolution::Fine.slot(now.wall);
         let mut clock = locked(&self.clock);
         if !plausible(now.wall) || clock.slot == Some(current) {
             return;
@@ -100,9 +100,10 @@ impl Chronicle {
             return self.roll_all(now.wall);
         };
         self.write_down(begun, moment(current, now), now);
-        if Tier::Hours.slot(Tier::Fine.start(begun)) != Tier::Hours.slot(now.wall) {
+        if Resolution::Hours.slot(Resolution::Fine.start(begun)) != Resolution::Hours.slot(now.wall)
+        {
             self.roll_all(now.wall);
-            let day = Some(Tier::Days.slot(now.wall));
+            let day = Some(Resolution::Days.slot(now.wall));
             let daily = std::mem::replace(&mut clock.trimmed, day) != day;
             self.trim(daily, now.wall);
         }
@@ -124,7 +125,7 @@ impl Chronicle {
         }
         let unseen = self.sources.unseen(now);
         let oldest = now.wall - self.settings().availability;
-        let stretch = Stretch { slot, unseen: &unseen, oldest };
+        let stretch = SlotWriter { slot, unseen: &unseen, oldest };
         // Those that cannot be stored are taken all the same: what comes after them is right.
         self.each_account(until, |accounts| {
             let Ok(snapshot) = &snapshot else { return };
@@ -149,7 +150,7 @@ impl Chronicle {
 
     /// Makes hours and days of what has ended.
     fn roll_all(&self, now: Wall) {
-        for tier in [Tier::Hours, Tier::Days] {
+        for tier in [Resolution::Hours, Resolution::Days] {
             // Each sees what the one before has written.
             let Ok(snapshot) = self.sources.snapshot() else { return };
             self.roll(tier, &snapshot, now);
@@ -169,7 +170,7 @@ impl Chronicle {
     }
 
     /// Makes the slots of a tier that are missing and can still be made.
-    fn roll(&self, tier: Tier, snapshot: &Snapshot, now: Wall) {
+    fn roll(&self, tier: Resolution, snapshot: &Snapshot, now: Wall) {
         let Some(finer) = tier.finer() else { return };
         let reach = finer.kept(Duration::MAX);
         let (first, current) = (tier.slot(now - reach) + 1, tier.slot(now));
@@ -201,9 +202,9 @@ impl Chronicle {
             }
             let mut bars = bars.unwrap_or_default();
             if let Some(account) = running {
-                bars.add(now.wall, Kind::Up, account.up);
-                bars.add(now.wall, Kind::Degraded, account.degraded);
-                bars.add(now.wall, Kind::Down, account.down);
+                bars.add(now.wall, UptimeKind::Up, account.up);
+                bars.add(now.wall, UptimeKind::Degraded, account.degraded);
+                bars.add(now.wall, UptimeKind::Down, account.down);
             }
             Some(bars.view(now.wall))
         });
@@ -222,7 +223,7 @@ impl Chronicle {
         now: Wall,
     ) -> Result<Vec<SeriesView>, String> {
         let snapshot = self.sources.snapshot()?;
-        let reader = Reader { snapshot: &snapshot, host, now };
+        let reader = SeriesReader { snapshot: &snapshot, host, now };
         Ok(reader.series(metrics, range, &self.settings()))
     }
 
@@ -235,8 +236,8 @@ impl Chronicle {
     }
 
     /// What is recorded of hosts, from memory or from the disk.
-    fn bars(&self, hosts: &[&str], now: Wall) -> Result<Vec<Option<Bars>>, String> {
-        let mut found: Vec<Option<Option<Bars>>> = {
+    fn bars(&self, hosts: &[&str], now: Wall) -> Result<Vec<Option<Availability>>, String> {
+        let mut found: Vec<Option<Option<Availability>>> = {
             let cache = locked(&self.cache);
             hosts.iter().map(|host| cache.get(*host).cloned()).collect()
         };
@@ -263,15 +264,15 @@ impl Chronicle {
 }
 
 /// The bars of a host as far back as they are shown.
-fn shown(hours: Option<&[u8]>, days: Option<&[u8]>, now: Wall) -> Bars {
-    let mut bars = Bars::decode(hours, days);
+fn shown(hours: Option<&[u8]>, days: Option<&[u8]>, now: Wall) -> Availability {
+    let mut bars = Availability::decode(hours, days);
     bars.forget(now - SHOWN);
     bars
 }
 
 /// The moment that the present slot began, where that was seen.
 fn moment(slot: u32, now: Now) -> Now {
-    let passed = now.wall.since(Tier::Fine.start(slot));
+    let passed = now.wall.since(Resolution::Fine.start(slot));
     if passed > LATE {
         return now;
     }
@@ -283,17 +284,17 @@ fn row(rows: &[Option<Vec<u8>>], place: usize) -> Option<&[u8]> {
 }
 
 /// What the store holds of these hosts.
-fn known(snapshot: &Snapshot, slot: u32, accounts: &[UptimeSample]) -> Vec<Known> {
+fn known(snapshot: &Snapshot, slot: u32, accounts: &[UptimeSample]) -> Vec<StoredRows> {
     let names: Vec<&str> = accounts.iter().map(|account| &*account.host).collect();
     let hosts = || names.iter().copied();
-    let keys: Vec<String> = hosts().map(|host| Tier::Fine.key(slot, host)).collect();
+    let keys: Vec<String> = hosts().map(|host| Resolution::Fine.key(slot, host)).collect();
     let mut hours = snapshot.get_all(Table::Hours, hosts()).into_iter();
     let mut days = snapshot.get_all(Table::Days, hosts()).into_iter();
     let mut points = snapshot.get_all(Table::Metrics, keys.iter().map(String::as_str)).into_iter();
     hosts()
         .map(|host| {
-            let (from, to) = Names::keys(host);
-            Known {
+            let (from, to) = MetricNames::keys(host);
+            StoredRows {
                 hours: hours.next().flatten(),
                 days: days.next().flatten(),
                 names: snapshot.last(Table::Names, &from, &to).map(|(_, row)| row),
@@ -304,7 +305,7 @@ fn known(snapshot: &Snapshot, slot: u32, accounts: &[UptimeSample]) -> Vec<Known
 }
 
 /// One slot of a tier, from the finer ones.
-fn rollup(tier: Tier, finer: Tier, slot: u32, snapshot: &Snapshot) -> Rollup {
+fn rollup(tier: Resolution, finer: Resolution, slot: u32, snapshot: &Snapshot) -> Rollup {
     let parts = tier.parts(slot);
     let (mut from, to) = (finer.key(parts.start, ""), finer.key(parts.end, ""));
     let mut rollup = Rollup::default();

@@ -4,9 +4,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::availability::Bars;
-use super::samples::Names;
-use super::slots::{self, Tier};
+use super::availability::Availability;
+use super::samples::MetricNames;
+use super::slots::{self, Resolution};
 use crate::clock::Wall;
 use crate::config_file::Section;
 use crate::event::EventId;
@@ -20,7 +20,7 @@ const AGES: RangeInclusive<Duration> = DAY..=Duration::from_secs(3660 * 86_400);
 
 /// The section `history`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct RetentionSettings {
     /// How long it is kept what happened.
     pub events: Duration,
     /// How long the values of metrics are kept: by ten minutes for two days, by the hour for two
@@ -32,9 +32,9 @@ pub struct Settings {
     pub max_bytes: u64,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for RetentionSettings {
+    fn default() -> RetentionSettings {
+        RetentionSettings {
             events: 90 * DAY,
             metrics: 400 * DAY,
             availability: 400 * DAY,
@@ -43,12 +43,12 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl RetentionSettings {
     /// Reads the section.
-    pub fn read(section: &mut Section) -> Settings {
-        let usual = Settings::default();
+    pub fn read(section: &mut Section) -> RetentionSettings {
+        let usual = RetentionSettings::default();
         let bytes = section.number("max_bytes", 1_000_000..=100_000_000_000);
-        Settings {
+        RetentionSettings {
             events: section.duration_within("events", AGES).unwrap_or(usual.events),
             metrics: section.duration_within("metrics", AGES).unwrap_or(usual.metrics),
             availability: section
@@ -68,13 +68,13 @@ const MOST_AT_ONCE: usize = 20_000;
 const BY_TIME: [Table; 3] = [Table::Metrics, Table::Events, Table::History];
 
 /// The removal of what is too old.
-pub fn by_age(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Write> {
+pub fn by_age(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> Vec<Write> {
     let mut gone = Vec::new();
     let mut remove = |table, from: &str, to: &str| {
         let keys = snapshot.keys_before(table, from, to, MOST_AT_ONCE);
         gone.extend(keys.into_iter().map(|key| Write::remove(table, key)));
     };
-    for tier in Tier::ALL {
+    for tier in Resolution::ALL {
         let first = tier.slot(now - tier.kept(settings.metrics));
         remove(Table::Metrics, tier.prefix(), &tier.key(first, ""));
     }
@@ -88,7 +88,7 @@ pub fn by_age(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Write>
 
 /// The removal of backup plans that nobody speaks of any more, and of the rows of hosts of which
 /// nothing was recorded for so long that all of it is too old.
-pub fn of_the_gone(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<Write> {
+pub fn of_the_gone(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> Vec<Write> {
     let mut gone = Vec::new();
     each(snapshot, Table::Plans, |key, bytes| {
         let at = serde_json::from_slice(bytes).map(|plan: PlanView| plan.at);
@@ -97,7 +97,7 @@ pub fn of_the_gone(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<W
         }
     });
     each(snapshot, Table::Names, |key, bytes| {
-        let names: Names = serde_json::from_slice(bytes).unwrap_or_default();
+        let names: MetricNames = serde_json::from_slice(bytes).unwrap_or_default();
         if slots::start(names.day, slots::DAY) < now - settings.metrics {
             gone.push(Write::remove(Table::Names, key));
         }
@@ -105,8 +105,8 @@ pub fn of_the_gone(snapshot: &Snapshot, settings: &Settings, now: Wall) -> Vec<W
     for table in [Table::Hours, Table::Days] {
         each(snapshot, table, |key, bytes| {
             let bars = match table {
-                Table::Hours => Bars::decode(Some(bytes), None),
-                _ => Bars::decode(None, Some(bytes)),
+                Table::Hours => Availability::decode(Some(bytes), None),
+                _ => Availability::decode(None, Some(bytes)),
             };
             if bars.newest() < now - settings.availability {
                 gone.push(Write::remove(table, key));

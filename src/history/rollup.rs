@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::availability::{Bars, Kind};
-use super::samples::Names;
-use super::samples::{Point, Row};
-use super::slots::{self, DAY, Tier};
+use super::availability::{Availability, UptimeKind};
+use super::samples::MetricNames;
+use super::samples::{MetricPoint, SampleRow};
+use super::slots::{self, DAY, Resolution};
 use crate::clock::Wall;
 use crate::store::{Table, Write};
 use crate::view::{MetricSummary, UptimeSample};
 
 /// What the store holds of a host.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct StoredRows {
     /// Its row of hours.
     pub hours: Option<Vec<u8>>,
     /// Its row of days.
@@ -26,7 +26,7 @@ pub struct Known {
 
 /// A stretch of time that accounts are about.
 #[derive(Debug)]
-pub struct Stretch<'a> {
+pub struct SlotWriter<'a> {
     /// The slot of ten minutes.
     pub slot: u32,
     /// When nobody could listen.
@@ -35,24 +35,24 @@ pub struct Stretch<'a> {
     pub oldest: Wall,
 }
 
-impl Stretch<'_> {
+impl SlotWriter<'_> {
     /// The rows that an account changes.
-    pub fn rows(&self, account: &UptimeSample, known: &Known) -> Vec<Write> {
+    pub fn rows(&self, account: &UptimeSample, known: &StoredRows) -> Vec<Write> {
         let mut rows = self.bars(account, known);
         rows.extend(self.points(account, known));
         rows
     }
 
-    fn bars(&self, account: &UptimeSample, known: &Known) -> Vec<Write> {
-        let at = Tier::Fine.start(self.slot);
-        let mut bars = Bars::decode(known.hours.as_deref(), known.days.as_deref());
+    fn bars(&self, account: &UptimeSample, known: &StoredRows) -> Vec<Write> {
+        let at = Resolution::Fine.start(self.slot);
+        let mut bars = Availability::decode(known.hours.as_deref(), known.days.as_deref());
         let before = bars.clone();
-        bars.add(at, Kind::Up, account.up);
-        bars.add(at, Kind::Degraded, account.degraded);
-        bars.add(at, Kind::Down, account.down);
+        bars.add(at, UptimeKind::Up, account.up);
+        bars.add(at, UptimeKind::Degraded, account.degraded);
+        bars.add(at, UptimeKind::Down, account.down);
         if !account.apart {
             for (from, to) in self.unseen {
-                bars.add_span(*from, *to, Kind::Blind, self.oldest);
+                bars.add_span(*from, *to, UptimeKind::Unknown, self.oldest);
             }
         }
         let mut rows = Vec::new();
@@ -66,45 +66,49 @@ impl Stretch<'_> {
         rows
     }
 
-    fn points(&self, account: &UptimeSample, known: &Known) -> Vec<Write> {
+    fn points(&self, account: &UptimeSample, known: &StoredRows) -> Vec<Write> {
         if account.metrics.is_empty() {
             return Vec::new();
         }
         let names = known.names.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
-        let mut names: Names = names.unwrap_or_default();
+        let mut names: MetricNames = names.unwrap_or_default();
         let paths: Vec<Arc<str>> =
             account.metrics.iter().map(|reading| reading.path.clone()).collect();
-        let day = slots::slot(Tier::Fine.start(self.slot), DAY);
+        let day = slots::slot(Resolution::Fine.start(self.slot), DAY);
         let (places, changed) = names.places(&paths, day);
-        let mut points: Vec<(u16, Point)> =
+        let mut points: Vec<(u16, MetricPoint)> =
             places.into_iter().zip(account.metrics.iter().map(point)).collect();
         points.sort_by_key(|(place, _)| *place);
         let count = account.metrics.iter().map(|reading| reading.count).max().unwrap_or(0);
-        let mut row = Row { epoch: names.epoch, count, points };
-        if let Some(earlier) = known.points.as_deref().and_then(Row::decode) {
+        let mut row = SampleRow { epoch: names.epoch, count, points };
+        if let Some(earlier) = known.points.as_deref().and_then(SampleRow::decode) {
             row = earlier.with(row);
         }
-        let key = Tier::Fine.key(self.slot, &account.host);
+        let key = Resolution::Fine.key(self.slot, &account.host);
         let mut rows = vec![Write::raw(Table::Metrics, key, row.encode())];
         if changed {
-            rows.push(Write::put(Table::Names, Names::key(&account.host, names.epoch), &names));
+            rows.push(Write::put(
+                Table::Names,
+                MetricNames::key(&account.host, names.epoch),
+                &names,
+            ));
         }
         rows
     }
 }
 
-fn point(reading: &MetricSummary) -> Point {
-    Point { mean: reading.mean, least: reading.least, most: reading.most }
+fn point(reading: &MetricSummary) -> MetricPoint {
+    MetricPoint { mean: reading.mean, least: reading.least, most: reading.most }
 }
 
 /// Rows of one slot of a coarser tier, made of finer ones that come in order of time.
 #[derive(Debug, Default)]
-pub struct Rollup(BTreeMap<String, Row>);
+pub struct Rollup(BTreeMap<String, SampleRow>);
 
 impl Rollup {
     /// Takes in a finer row by its key.
     pub fn add(&mut self, key: &str, bytes: &[u8]) {
-        let (Some((_, host)), Some(row)) = (key.split_once('/'), Row::decode(bytes)) else {
+        let (Some((_, host)), Some(row)) = (key.split_once('/'), SampleRow::decode(bytes)) else {
             return;
         };
         let whole = match self.0.remove(host) {
@@ -115,8 +119,8 @@ impl Rollup {
     }
 
     /// The rows.
-    pub fn rows(self, tier: Tier, slot: u32) -> Vec<Write> {
-        let write = |(host, row): (String, Row)| {
+    pub fn rows(self, tier: Resolution, slot: u32) -> Vec<Write> {
+        let write = |(host, row): (String, SampleRow)| {
             Write::raw(Table::Metrics, tier.key(slot, &host), row.encode())
         };
         self.0.into_iter().map(write).collect()
@@ -144,8 +148,8 @@ mod tests {
         UptimeSample { host: "web1".into(), up: ten, metrics, ..UptimeSample::default() }
     }
 
-    fn stretch() -> Stretch<'static> {
-        Stretch { slot: Tier::Fine.slot(AT), unseen: &[], oldest: Wall(0) }
+    fn stretch() -> SlotWriter<'static> {
+        SlotWriter { slot: Resolution::Fine.slot(AT), unseen: &[], oldest: Wall(0) }
     }
 
     fn bytes(rows: &[Write], table: Table) -> Option<Vec<u8>> {
@@ -154,46 +158,46 @@ mod tests {
 
     #[test]
     fn the_same_ten_minutes_of_two_daemons_are_one_row() {
-        let first = stretch().rows(&account(&["a", "b"], 1.0), &Known::default());
+        let first = stretch().rows(&account(&["a", "b"], 1.0), &StoredRows::default());
         assert_eq!(first.len(), 3);
-        let known = Known {
+        let known = StoredRows {
             hours: bytes(&first, Table::Hours),
             names: bytes(&first, Table::Names),
             points: bytes(&first, Table::Metrics),
             days: None,
         };
         let second = stretch().rows(&account(&["b", "c"], 3.0), &known);
-        let row = Row::decode(&bytes(&second, Table::Metrics).unwrap()).unwrap();
+        let row = SampleRow::decode(&bytes(&second, Table::Metrics).unwrap()).unwrap();
         assert_eq!(row.points.len(), 3);
-        assert_eq!(row.point(1), Some(Point { mean: 2.0, least: 0.0, most: 4.0 }));
+        assert_eq!(row.point(1), Some(MetricPoint { mean: 2.0, least: 0.0, most: 4.0 }));
     }
 
     #[test]
     fn nothing_is_written_of_a_host_that_nobody_misses() {
         let apart = UptimeSample { host: "web1".into(), apart: true, ..UptimeSample::default() };
         let unseen = [(AT, AT + Duration::from_secs(100))];
-        let stretch = Stretch { unseen: &unseen, ..stretch() };
-        assert_eq!(stretch.rows(&apart, &Known::default()), []);
+        let stretch = SlotWriter { unseen: &unseen, ..stretch() };
+        assert_eq!(stretch.rows(&apart, &StoredRows::default()), []);
         let missed = UptimeSample { apart: false, ..apart };
-        assert_eq!(stretch.rows(&missed, &Known::default()).len(), 1);
+        assert_eq!(stretch.rows(&missed, &StoredRows::default()).len(), 1);
     }
 
     #[test]
     fn a_rollup_weighs_what_it_is_made_of() {
         let mut rollup = Rollup::default();
-        let row = |count, value| Row {
+        let row = |count, value| SampleRow {
             epoch: 0,
             count,
-            points: vec![(0, Point { mean: value, least: value, most: value })],
+            points: vec![(0, MetricPoint { mean: value, least: value, most: value })],
         };
         rollup.add("a00000001/web1", &row(1, 1.0).encode());
         rollup.add("a00000002/web1", &row(3, 5.0).encode());
         rollup.add("a00000002/web2", &row(3, 5.0).encode());
         rollup.add("a00000003/web2", b"junk");
-        let rows = rollup.rows(Tier::Hours, 7);
+        let rows = rollup.rows(Resolution::Hours, 7);
         assert_eq!(rows.len(), 2);
-        assert_eq!(rows[0].key, Tier::Hours.key(7, "web1"));
-        let made = Row::decode(rows[0].value.as_deref().unwrap()).unwrap();
-        assert_eq!(made.point(0), Some(Point { mean: 4.0, least: 1.0, most: 5.0 }));
+        assert_eq!(rows[0].key, Resolution::Hours.key(7, "web1"));
+        let made = SampleRow::decode(rows[0].value.as_deref().unwrap()).unwrap();
+        assert_eq!(made.point(0), Some(MetricPoint { mean: 4.0, least: 1.0, most: 5.0 }));
     }
 }

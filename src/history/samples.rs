@@ -22,7 +22,7 @@ pub const MOST_NAMES: usize = 1024;
 
 /// The values of one metric in one slot.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
+pub struct MetricPoint {
     /// Their mean.
     pub mean: f32,
     /// The least of them.
@@ -31,27 +31,27 @@ pub struct Point {
     pub most: f32,
 }
 
-impl Point {
-    fn with(self, other: Point, weights: (f64, f64)) -> Point {
+impl MetricPoint {
+    fn with(self, other: MetricPoint, weights: (f64, f64)) -> MetricPoint {
         let sum = f64::from(self.mean) * weights.0 + f64::from(other.mean) * weights.1;
         #[allow(clippy::cast_possible_truncation, reason = "a mean of f32 is one")]
         let mean = (sum / (weights.0 + weights.1).max(1.0)) as f32;
-        Point { mean, least: self.least.min(other.least), most: self.most.max(other.most) }
+        MetricPoint { mean, least: self.least.min(other.least), most: self.most.max(other.most) }
     }
 }
 
 /// A row: by the place of its name in the list of the epoch, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Row {
+pub struct SampleRow {
     /// Which of the host's lists of names it goes by.
     pub epoch: u16,
     /// How many values a point stands for: means are weighed by it.
     pub count: u32,
     /// The points.
-    pub points: Vec<(u16, Point)>,
+    pub points: Vec<(u16, MetricPoint)>,
 }
 
-impl Row {
+impl SampleRow {
     /// The row in bytes.
     pub fn encode(&self) -> Vec<u8> {
         let names = self.points.last().map_or(0, |(name, _)| usize::from(*name) + 1);
@@ -76,7 +76,7 @@ impl Row {
     }
 
     /// The row that the bytes hold; none when they are damaged or of another version.
-    pub fn decode(bytes: &[u8]) -> Option<Row> {
+    pub fn decode(bytes: &[u8]) -> Option<SampleRow> {
         let mut rest = bytes.strip_prefix(&[VERSION])?;
         let epoch = u16::from_le_bytes(take(&mut rest)?);
         let count = u32::from_le_bytes(take(&mut rest)?);
@@ -92,36 +92,36 @@ impl Row {
             } else {
                 (long(take(&mut rest)?), long(take(&mut rest)?))
             };
-            points.push((u16::try_from(name).ok()?, Point { mean, least, most }));
+            points.push((u16::try_from(name).ok()?, MetricPoint { mean, least, most }));
         }
-        rest.is_empty().then_some(Row { epoch, count, points })
+        rest.is_empty().then_some(SampleRow { epoch, count, points })
     }
 
     /// This row and a later one as one: by the names of the later, if those are of another list.
     #[must_use]
-    pub fn with(self, later: Row) -> Row {
+    pub fn with(self, later: SampleRow) -> SampleRow {
         if self.epoch != later.epoch {
             return later;
         }
-        let mut points: BTreeMap<u16, Point> = self.points.into_iter().collect();
+        let mut points: BTreeMap<u16, MetricPoint> = self.points.into_iter().collect();
         let weights = (f64::from(self.count), f64::from(later.count));
         for (name, point) in later.points {
             let whole = points.get(&name).map_or(point, |own| own.with(point, weights));
             points.insert(name, whole);
         }
         let count = self.count.saturating_add(later.count);
-        Row { epoch: self.epoch, count, points: points.into_iter().collect() }
+        SampleRow { epoch: self.epoch, count, points: points.into_iter().collect() }
     }
 
     /// The point of a name.
     #[cfg(test)]
-    pub fn point(&self, name: u16) -> Option<Point> {
+    pub fn point(&self, name: u16) -> Option<MetricPoint> {
         let place = self.points.binary_search_by_key(&name, |(name, _)| *name).ok()?;
         Some(self.points[place].1)
     }
 }
 
-fn is_steady(point: &Point) -> bool {
+fn is_steady(point: &MetricPoint) -> bool {
     short(point.least) == short(point.most) && short(point.mean) == short(point.most)
 }
 
@@ -165,7 +165,7 @@ fn long([a, b, c]: [u8; 3]) -> f32 {
 
 /// A list of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Names {
+pub struct MetricNames {
     /// Which of the host's lists it is.
     pub epoch: u16,
     /// The day on which it was last written by.
@@ -174,7 +174,7 @@ pub struct Names {
     pub paths: Vec<Arc<str>>,
 }
 
-impl Names {
+impl MetricNames {
     /// The key of a host's list.
     pub fn key(host: &str, epoch: u16) -> String {
         format!("{host}/{epoch:04x}")
@@ -194,7 +194,7 @@ impl Names {
             paths.iter().filter(|path| !known.contains_key(&***path)).cloned().collect();
         if self.paths.len() + new.len() > MOST_NAMES {
             let paths_now = paths.iter().take(MOST_NAMES).cloned().collect();
-            *self = Names { epoch: self.epoch.wrapping_add(1), day, paths: paths_now };
+            *self = MetricNames { epoch: self.epoch.wrapping_add(1), day, paths: paths_now };
             #[allow(clippy::cast_possible_truncation, reason = "names are fewer than 1024")]
             return ((0..self.paths.len() as u16).collect(), true);
         }
@@ -220,8 +220,8 @@ mod tests {
 
     use super::*;
 
-    fn point(mean: f32, least: f32, most: f32) -> Point {
-        Point { mean, least, most }
+    fn point(mean: f32, least: f32, most: f32) -> MetricPoint {
+        MetricPoint { mean, least, most }
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
     fn a_host_with_thirty_metrics_takes_few_bytes() {
         let of = |most: f32| {
             let points = (0..30).map(|name| (name, point(1.0, 1.0, most))).collect();
-            Row { epoch: 0, count: 60, points }.encode().len()
+            SampleRow { epoch: 0, count: 60, points }.encode().len()
         };
         assert_eq!((of(2.0), of(1.0)), (287, 107));
     }
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_list_grows_and_what_was_in_it_keeps_its_place() {
-        let mut names = Names::default();
+        let mut names = MetricNames::default();
         assert_eq!(names.places(&paths(0..3), 1), (vec![0, 1, 2], true));
         assert_eq!(names.places(&paths(1..3), 1), (vec![1, 2], false));
         assert_eq!(names.places(&paths(2..5), 1), (vec![2, 3, 4], true));
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_host_that_invents_names_begins_a_new_list() {
-        let mut names = Names::default();
+        let mut names = MetricNames::default();
         for round in 0..10 {
             names.places(&paths(round * 300..(round + 1) * 300), 1);
             assert!(names.paths.len() <= MOST_NAMES);
@@ -269,10 +269,10 @@ mod tests {
 
     #[test]
     fn keys_belong_to_one_host() {
-        let (from, to) = Names::keys("web1");
-        let key = Names::key("web1", 7);
+        let (from, to) = MetricNames::keys("web1");
+        let key = MetricNames::key("web1", 7);
         assert!(from < key && key < to);
-        assert!(Names::key("web10", 0) > to || Names::key("web10", 0) < from);
+        assert!(MetricNames::key("web10", 0) > to || MetricNames::key("web10", 0) < from);
     }
 
     proptest! {
@@ -286,8 +286,8 @@ mod tests {
                 let spread = value.abs() * f32::from(spread);
                 (name, point(value, value - spread, value + spread))
             });
-            let row = Row { epoch, count, points: points.collect() };
-            let read = Row::decode(&row.encode()).unwrap();
+            let row = SampleRow { epoch, count, points: points.collect() };
+            let read = SampleRow::decode(&row.encode()).unwrap();
             prop_assert_eq!((read.epoch, read.count), (epoch, count));
             prop_assert_eq!(read.points.len(), row.points.len());
             for ((name, was), (same, is)) in row.points.iter().zip(&read.points) {
@@ -300,10 +300,10 @@ mod tests {
 
         #[test]
         fn what_is_no_row_is_none(bytes: Vec<u8>) {
-            let _ = Row::decode(&bytes);
+            let _ = SampleRow::decode(&bytes);
             let mut versioned = vec![VERSION];
             versioned.extend(bytes);
-            let _ = Row::decode(&versioned);
+            let _ = SampleRow::decode(&versioned);
         }
     }
 }

@@ -14,7 +14,7 @@ pub const DAY: u32 = 86_400;
 
 /// How finely metrics are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
+pub enum Resolution {
     /// By ten minutes.
     Fine,
     /// By the hour.
@@ -23,41 +23,42 @@ pub enum Tier {
     Days,
 }
 
-impl Tier {
+impl Resolution {
     /// All of them, the finest first.
-    pub const ALL: [Tier; 3] = [Tier::Fine, Tier::Hours, Tier::Days];
+    pub const ALL: [Resolution; 3] = [Resolution::Fine, Resolution::Hours, Resolution::Days];
 
     /// Seconds of one slot.
     pub fn step(self) -> u32 {
         match self {
-            Tier::Fine => 600,
-            Tier::Hours => HOUR,
-            Tier::Days => DAY,
+            Resolution::Fine => 600,
+            Resolution::Hours => HOUR,
+            Resolution::Days => DAY,
         }
     }
 
     /// How long its slots are kept, at most `longest`.
     pub fn kept(self, longest: Duration) -> Duration {
         let own = match self {
-            Tier::Fine => Duration::from_secs(2 * u64::from(DAY)),
-            Tier::Hours => Duration::from_secs(14 * u64::from(DAY)),
-            Tier::Days => longest,
+            Resolution::Fine => Duration::from_secs(2 * u64::from(DAY)),
+            Resolution::Hours => Duration::from_secs(14 * u64::from(DAY)),
+            Resolution::Days => longest,
         };
         own.min(longest)
     }
 
     /// The finest one that reaches back so far.
-    pub fn reaching(range: Duration) -> Tier {
-        let reaches = |tier: &Tier| *tier == Tier::Days || range <= tier.kept(Duration::MAX);
-        Tier::ALL.into_iter().find(reaches).unwrap_or(Tier::Days)
+    pub fn reaching(range: Duration) -> Resolution {
+        let reaches =
+            |tier: &Resolution| *tier == Resolution::Days || range <= tier.kept(Duration::MAX);
+        Resolution::ALL.into_iter().find(reaches).unwrap_or(Resolution::Days)
     }
 
     /// The tier that its slots are made of.
-    pub fn finer(self) -> Option<Tier> {
+    pub fn finer(self) -> Option<Resolution> {
         match self {
-            Tier::Fine => None,
-            Tier::Hours => Some(Tier::Fine),
-            Tier::Days => Some(Tier::Hours),
+            Resolution::Fine => None,
+            Resolution::Hours => Some(Resolution::Fine),
+            Resolution::Days => Some(Resolution::Hours),
         }
     }
 
@@ -81,9 +82,9 @@ impl Tier {
     /// What its keys begin with: all slots of a tier lie together, in order of time.
     pub fn prefix(self) -> &'static str {
         match self {
-            Tier::Fine => "a",
-            Tier::Hours => "b",
-            Tier::Days => "c",
+            Resolution::Fine => "a",
+            Resolution::Hours => "b",
+            Resolution::Days => "c",
         }
     }
 
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn slots_lie_within_each_other() {
         let at = Wall(1_795_291_928_667);
-        for tier in Tier::ALL {
+        for tier in Resolution::ALL {
             let slot = tier.slot(at);
             assert!(tier.start(slot) <= at && at < tier.start(slot + 1), "{tier:?}");
             if let Some(finer) = tier.finer() {
@@ -128,18 +129,22 @@ mod tests {
 
     #[test]
     fn keys_are_in_order_of_time() {
-        let early = Tier::Fine.key(Tier::Fine.slot(Wall(1_795_291_928_667)), "web2");
-        let late = Tier::Fine.key(Tier::Fine.slot(Wall(1_795_299_928_667)), "web1");
-        assert!(early < late && late < Tier::Hours.key(0, "web1"), "{early} {late}");
+        let early = Resolution::Fine.key(Resolution::Fine.slot(Wall(1_795_291_928_667)), "web2");
+        let late = Resolution::Fine.key(Resolution::Fine.slot(Wall(1_795_299_928_667)), "web1");
+        assert!(early < late && late < Resolution::Hours.key(0, "web1"), "{early} {late}");
     }
 
     #[test]
     fn the_finest_tier_that_reaches_back_is_taken() {
         let days = |days: u64| Duration::from_secs(days * 86_400);
-        for (range, tier) in [(1, Tier::Fine), (2, Tier::Fine), (3, Tier::Hours), (90, Tier::Days)]
-        {
-            assert_eq!(Tier::reaching(days(range)), tier);
+        for (range, tier) in [
+            (1, Resolution::Fine),
+            (2, Resolution::Fine),
+            (3, Resolution::Hours),
+            (90, Resolution::Days),
+        ] {
+            assert_eq!(Resolution::reaching(days(range)), tier);
         }
-        assert_eq!(Tier::Hours.kept(days(1)), days(1));
+        assert_eq!(Resolution::Hours.kept(days(1)), days(1));
     }
 }

@@ -17,8 +17,8 @@ use heartbeat::heartbeat::fleet::{Fleet, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
 use heartbeat::heartbeat::watch::Watch;
 use heartbeat::heartbeat::wire::{self, Beat};
-use heartbeat::history::Sources;
-use heartbeat::history::retention::Settings;
+use heartbeat::history::HistorySource;
+use heartbeat::history::retention::RetentionSettings;
 use heartbeat::secret::Secret;
 use heartbeat::store::{self, Store, Table};
 use heartbeat::view::{EventView, MetricSummary, UptimeSample};
@@ -406,7 +406,7 @@ fn year() {
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let directory = directory.expect("a directory");
     let world = World::new(directory.path(), Fifty { seed: 1 });
-    let keeper = world.keeper(Settings::default());
+    let keeper = world.keeper(RetentionSettings::default());
     let begun = Instant::now();
     let mut longest = Duration::ZERO;
     for slot in 0..365 * 144u32 {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use heartbeat::clock::{Mono, Now, Wall};
-use heartbeat::history::recorder::Chronicle;
-use heartbeat::history::retention::Settings;
-use heartbeat::history::{Row, Sources};
+use heartbeat::history::recorder::Recorder;
+use heartbeat::history::retention::RetentionSettings;
+use heartbeat::history::{HistorySource, StoredRow};
 use heartbeat::store::{Committed, Snapshot, Store, Table, Write};
 use heartbeat::view::UptimeSample;
 
@@ -44,8 +44,8 @@ impl<H: Hosts + 'static> World<H> {
         Arc::new(World { hosts, store, writes: Mutex::new(0) })
     }
 
-    pub fn keeper(self: &Arc<World<H>>, settings: Settings) -> Chronicle {
-        Chronicle::new(Arc::clone(self) as Arc<dyn Sources>, settings)
+    pub fn keeper(self: &Arc<World<H>>, settings: RetentionSettings) -> Recorder {
+        Recorder::new(Arc::clone(self) as Arc<dyn HistorySource>, settings)
     }
 
     /// How many rows a table has.
@@ -54,7 +54,7 @@ impl<H: Hosts + 'static> World<H> {
     }
 }
 
-impl<H: Hosts> Sources for World<H> {
+impl<H: Hosts> HistorySource for World<H> {
     fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         lock(&self.hosts).accounts(from, count, until)
     }
@@ -72,7 +72,12 @@ impl<H: Hosts> Sources for World<H> {
         store.as_ref().and_then(Store::snapshot).ok_or_else(|| "no disk".into())
     }
 
-    fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String> {
+    fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<StoredRow>, String> {
         Ok(lock(&self.store).as_ref().ok_or("no disk")?.newest(table, before, count))
     }
 
