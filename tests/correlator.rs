@@ -58,13 +58,13 @@ fn cluster() -> Redis {
 }
 
 /// Polls once, with nobody who says stop.
-fn look(settings: &CorrelatorSettings, question: &PlanQuery) -> Result<RedisState, String> {
+fn look(settings: &CorrelatorSettings, query: &PlanQuery) -> Result<RedisState, String> {
     let (_stopper, stop) = Stop::channel();
-    correlator::look(settings, question, &stop).unwrap()
+    correlator::read_once(settings, query, &stop).unwrap()
 }
 
 fn ask(redis: &Redis, plan: &str) -> Plan {
-    let answer = look(&redis.settings(), &PlanQuery::about(plan)).unwrap();
+    let answer = look(&redis.settings(), &PlanQuery::for_plan(plan)).unwrap();
     assert_eq!(answer.plans.len(), 1);
     answer.plans.into_iter().next().unwrap()
 }
@@ -83,7 +83,7 @@ fn outcome(plan: &Plan) -> &'static str {
 #[test]
 fn a_plan_is_read_with_all_that_is_known_about_its_modules() {
     let redis = cluster();
-    let answer = look(&redis.settings(), &PlanQuery::about("1")).unwrap();
+    let answer = look(&redis.settings(), &PlanQuery::for_plan("1")).unwrap();
     let plan = &answer.plans[0];
     assert_eq!(states(plan), "mail1 success, nextcloud2 failed, samba3 success");
     assert_eq!(outcome(plan), "PARTIAL");
@@ -173,7 +173,7 @@ fn without_an_id_all_enabled_and_all_recently_written_plans_are_looked_at() {
     ]);
     redis.run(&["HSET", "node/1/backup_status/4", "mail1", &json(60, 1)]);
     redis.run(&["HSET", "node/1/backup_status/5", "mail1", &json(9 * 86_400, 1)]);
-    let answer = look(&redis.settings(), &PlanQuery::about_everything()).unwrap();
+    let answer = look(&redis.settings(), &PlanQuery::for_all()).unwrap();
     let found: Vec<_> =
         answer.plans.iter().map(|plan| format!("{} {}", plan.id, outcome(plan))).collect();
     assert_eq!(found, ["1 PARTIAL", "3 MISSING", "4 FAILED"]);
@@ -186,12 +186,12 @@ fn a_running_module_is_waited_for() {
     redis.run(&["HSET", "node/1/backup_status/1", "nextcloud2", &running]);
     let short = CorrelatorSettings { max_wait: Duration::from_millis(50), ..redis.settings() };
     let (_stopper, stop) = Stop::channel();
-    let answer = correlate(&short, &PlanQuery::about("1"), &stop).unwrap().unwrap();
+    let answer = correlate(&short, &PlanQuery::for_plan("1"), &stop).unwrap().unwrap();
     assert_eq!(outcome(&answer.plans[0]), "RUNNING");
 
     let long = CorrelatorSettings { max_wait: Duration::from_secs(600), ..redis.settings() };
     let (stopper, stop) = Stop::channel();
-    let waiting = std::thread::spawn(move || correlate(&long, &PlanQuery::about("1"), &stop));
+    let waiting = std::thread::spawn(move || correlate(&long, &PlanQuery::for_plan("1"), &stop));
     drop(stopper);
     assert!(waiting.join().unwrap().is_none());
 }
@@ -229,7 +229,7 @@ fn a_user_a_password_and_a_database_are_used() {
             redis_password: password.map(Secret::new),
             ..CorrelatorSettings::default()
         };
-        look(&settings, &PlanQuery::about("1")).map(|answer: RedisState| answer.plans.len())
+        look(&settings, &PlanQuery::for_plan("1")).map(|answer: RedisState| answer.plans.len())
     };
     assert_eq!(with(Some("ops"), Some("p@ss w:ö/#")), Ok(1));
     assert_eq!(with(None, Some("hunter22")), Ok(1));
@@ -251,11 +251,11 @@ fn what_we_may_not_read_is_said_and_what_we_can_do_without_is_not() {
     };
     user.push("~node/*");
     redis.run(&user);
-    let answer = look(&settings, &PlanQuery::about("1")).unwrap();
+    let answer = look(&settings, &PlanQuery::for_plan("1")).unwrap();
     assert_eq!(outcome(&answer.plans[0]), "PARTIAL");
     assert!(answer.passwords.is_empty());
     redis.run(&["ACL", "SETUSER", "ops", "resetkeys", "~node/*"]);
-    let refused = look(&settings, &PlanQuery::about("1")).unwrap_err();
+    let refused = look(&settings, &PlanQuery::for_plan("1")).unwrap_err();
     assert!(refused.contains("cluster/module_node cannot be read: NOPERM"), "{refused}");
 }
 
@@ -266,7 +266,7 @@ fn a_redis_behind_tls_is_asked_when_its_certificate_is_trusted() {
         let redis_url = format!("rediss://127.0.0.1:{port}");
         look(
             &CorrelatorSettings { redis_url, ..CorrelatorSettings::default() },
-            &PlanQuery::about("1"),
+            &PlanQuery::for_plan("1"),
         )
     };
     if let Ok(port) = std::env::var("HB_TEST_TLS_PORT") {
@@ -326,7 +326,7 @@ fn a_redis_that_is_down_silent_or_something_else_is_said_in_bounded_time() {
     ];
     let begin = Instant::now();
     let asked = cases.map(|(settings, why)| {
-        (why, std::thread::spawn(move || look(&settings, &PlanQuery::about("1"))))
+        (why, std::thread::spawn(move || look(&settings, &PlanQuery::for_plan("1"))))
     });
     for (why, asked) in asked {
         let said = asked.join().unwrap().unwrap_err();
@@ -353,12 +353,12 @@ fn a_redis_that_starts_anew_is_asked_again_and_a_stop_is_not_waited_out() {
     });
     let settings = CorrelatorSettings { redis_url, ..CorrelatorSettings::default() };
     let (stopper, stop) = Stop::channel();
-    let answer = correlate(&settings, &PlanQuery::about("1"), &stop).unwrap().unwrap();
+    let answer = correlate(&settings, &PlanQuery::for_plan("1"), &stop).unwrap().unwrap();
     assert_eq!(outcome(&answer.plans[0]), "PARTIAL");
     let begin = Instant::now();
     let silent = answering(b"");
     let waiting =
-        std::thread::spawn(move || correlate(&silent, &PlanQuery::about("1"), &stop).is_none());
+        std::thread::spawn(move || correlate(&silent, &PlanQuery::for_plan("1"), &stop).is_none());
     drop(stopper);
     assert!(waiting.join().unwrap());
     assert!(begin.elapsed() < Duration::from_secs(4), "the answer itself was waited for");

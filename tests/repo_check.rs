@@ -40,7 +40,7 @@ fn conditions(settings: &RepoCheckSettings, plan: &Plan) -> Vec<RepoState> {
 fn conditions_until(settings: &RepoCheckSettings, plan: &Plan, until: Instant) -> Vec<RepoState> {
     let (_stopper, stop) = Stop::channel();
     let findings = check(settings, plan, &BTreeMap::new(), until, &stop).unwrap();
-    findings.into_iter().map(|finding| finding.condition).collect()
+    findings.into_iter().map(|result| result.state).collect()
 }
 
 fn condition(settings: &RepoCheckSettings) -> RepoState {
@@ -73,7 +73,7 @@ fn modules_that_succeeded_are_left_in_peace() {
     let (_stopper, stop) = Stop::channel();
     let settings = restic.settings();
     let findings = check(&settings, &plan, &BTreeMap::new(), deadline(&settings), &stop).unwrap();
-    let names: Vec<_> = findings.iter().map(|finding| finding.module.as_str()).collect();
+    let names: Vec<_> = findings.iter().map(|result| result.module.as_str()).collect();
     assert_eq!(names, ["samba2"]);
 }
 
@@ -100,7 +100,7 @@ fn a_wrong_password_and_a_repository_that_is_gone_are_told_apart() {
         Some(RepositoryPassword::Clear(Secret::new("battery-staple")));
     assert_eq!(condition(&settings), RepoState::Refused(RepoError::WrongPassword));
     std::fs::rename(restic.path("d1"), restic.path("d2")).unwrap();
-    assert_eq!(condition(&restic.settings()), RepoState::Refused(RepoError::Gone));
+    assert_eq!(condition(&restic.settings()), RepoState::Refused(RepoError::NotFound));
 }
 
 #[test]
@@ -126,12 +126,12 @@ fn the_password_comes_from_a_file_or_from_redis() {
     assert!(matches!(condition(&settings), RepoState::Open(_)));
 
     settings.repositories.get_mut("default").unwrap().password = None;
-    assert!(matches!(condition(&settings), RepoState::NotAsked(_)));
+    assert!(matches!(condition(&settings), RepoState::NotChecked(_)));
     let passwords = BTreeMap::from([("d1".to_owned(), Secret::new(PASSWORD))]);
     let (_stopper, stop) = Stop::channel();
     let findings =
         check(&settings, &plan(&["mail1"]), &passwords, deadline(&settings), &stop).unwrap();
-    assert!(matches!(findings[0].condition, RepoState::Open(_)), "{findings:?}");
+    assert!(matches!(findings[0].state, RepoState::Open(_)), "{findings:?}");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_restic_that_hangs_is_killed_with_its_children_and_nothing_waits_for_long() 
     for condition in &conditions {
         let told = match condition {
             RepoState::TimedOut(_) => true,
-            RepoState::NotAsked(why) => why == "no time was left",
+            RepoState::NotChecked(why) => why == "no time was left",
             RepoState::Open(_) | RepoState::Refused(_) => false,
         };
         assert!(told, "{condition:?}");
@@ -237,7 +237,7 @@ fn without_restic_it_is_said_and_nothing_else_happens() {
     let settings = RepoCheckSettings { restic_path: "/nowhere/restic".into(), ..restic.settings() };
     let said = condition(&settings);
     assert!(
-        matches!(&said, RepoState::NotAsked(why) if why.contains("install restic")),
+        matches!(&said, RepoState::NotChecked(why) if why.contains("install restic")),
         "{said:?}"
     );
 }

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use crate::clock::Wall;
 
 /// How much of an alert is kept: it lies in the store until it is reported.
-const MOST_WORDS: usize = 64;
-const LONGEST_WORD: usize = 4096;
+const MAX_TEXTS: usize = 64;
+const MAX_TEXT_CHARS: usize = 4096;
 /// In bytes, all annotations of an alert together: they are prose.
-const MOST_PROSE: usize = 4096;
+const MAX_ANNOTATION_BYTES: usize = 4096;
 
 /// A firing alert whose name we listen for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,33 +59,33 @@ impl Alert {
 ///
 /// # Errors
 /// A sentence for the 400 when the body is no JSON object.
-pub fn relevant(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
-    let Value::Object(mut body) = parse(body)? else {
+pub fn from_webhook(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
+    let Value::Object(mut body) = parse_json(body)? else {
         return Err("the body must be a JSON object".into());
     };
     let firing =
         |alert: &Map<String, Value>| alert.get("status").and_then(Value::as_str) == Some("firing");
     let Some(Value::Array(mut alerts)) = body.remove("alerts") else { return Ok(Vec::new()) };
     alerts.retain(|alert| alert.as_object().is_some_and(firing));
-    Ok(picked(alerts.into_iter().filter_map(read), names))
+    Ok(select(alerts.into_iter().filter_map(parse_alert), names))
 }
 
 /// Which alerts are looked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlertNames {
     /// The names of those that are about backups.
-    pub alerts: Vec<String>,
+    pub backup: Vec<String>,
     /// The names of those that are signs of life.
-    pub signs: Vec<String>,
+    pub heartbeat: Vec<String>,
 }
 
 /// What an Alertmanager was found to hold, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelevantAlerts {
     /// The active alerts about backups.
-    pub alerts: Vec<Alert>,
+    pub backup: Vec<Alert>,
     /// The signs of life, also those that are silenced or inhibited: who sends them lives.
-    pub signs: Vec<Alert>,
+    pub heartbeat: Vec<Alert>,
 }
 
 /// What an answer to `GET /api/v2/alerts` holds. A backup alert that is silenced or inhibited is
@@ -93,8 +93,8 @@ pub struct RelevantAlerts {
 ///
 /// # Errors
 /// A sentence when the body is no JSON array.
-pub fn fetched(body: &[u8], wanted: &AlertNames) -> Result<RelevantAlerts, String> {
-    let Value::Array(body) = parse(body)? else {
+pub fn from_api(body: &[u8], names: &AlertNames) -> Result<RelevantAlerts, String> {
+    let Value::Array(body) = parse_json(body)? else {
         return Err("the body must be a JSON array".into());
     };
     let active = |alert: &Map<String, Value>| {
@@ -104,28 +104,28 @@ pub fn fetched(body: &[u8], wanted: &AlertNames) -> Result<RelevantAlerts, Strin
     let mut found = Vec::new();
     for alert in body {
         let counts = alert.as_object().is_some_and(active);
-        found.extend(read(alert).map(|alert| (counts, alert)));
+        found.extend(parse_alert(alert).map(|alert| (counts, alert)));
     }
     let active =
-        found.iter().filter(|(counts, alert)| *counts && wanted.alerts.contains(&alert.name));
-    let alerts = picked(active.map(|(_, alert)| alert.clone()), &wanted.alerts);
-    let signs = picked(found.into_iter().map(|(_, alert)| alert), &wanted.signs);
-    Ok(RelevantAlerts { alerts, signs })
+        found.iter().filter(|(counts, alert)| *counts && names.backup.contains(&alert.name));
+    let backup = select(active.map(|(_, alert)| alert.clone()), &names.backup);
+    let heartbeat = select(found.into_iter().map(|(_, alert)| alert), &names.heartbeat);
+    Ok(RelevantAlerts { backup, heartbeat })
 }
 
-fn parse(body: &[u8]) -> Result<Value, String> {
+fn parse_json(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|why| format!("the body is not JSON: {why}"))
 }
 
 /// Those that have one of `names`, each once.
-fn picked(alerts: impl Iterator<Item = Alert>, names: &[String]) -> Vec<Alert> {
+fn select(alerts: impl Iterator<Item = Alert>, names: &[String]) -> Vec<Alert> {
     let mut seen = BTreeSet::new();
     alerts.filter(|alert| names.contains(&alert.name) && seen.insert(alert.instance())).collect()
 }
 
-fn read(alert: Value) -> Option<Alert> {
+fn parse_alert(alert: Value) -> Option<Alert> {
     let Value::Object(mut alert) = alert else { return None };
-    let labels = words(alert.remove("labels"));
+    let labels = parse_texts(alert.remove("labels"));
     let name = labels.get("alertname")?.clone();
     let given = match alert.remove("fingerprint") {
         Some(Value::String(text)) if (1..=128).contains(&text.len()) => Some(text),
@@ -135,14 +135,14 @@ fn read(alert: Value) -> Option<Alert> {
         name,
         fingerprint: given.unwrap_or_else(|| digest(&labels)),
         starts_at: alert.get("startsAt").and_then(Value::as_str).and_then(moment),
-        annotations: bounded(words(alert.remove("annotations"))),
+        annotations: limit_total(parse_texts(alert.remove("annotations"))),
         labels,
     })
 }
 
 /// So many of these as fit, the last of them cut.
-fn bounded(words: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut left = MOST_PROSE;
+fn limit_total(words: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut left = MAX_ANNOTATION_BYTES;
     let mut kept = BTreeMap::new();
     for (name, mut text) in words {
         let Some(mut room) = left.checked_sub(name.len()).filter(|_| left > 0) else { break };
@@ -158,7 +158,7 @@ fn bounded(words: BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 /// An object of texts. Other single values are taken as they are written, the rest is left out.
-fn words(object: Option<Value>) -> BTreeMap<String, String> {
+fn parse_texts(object: Option<Value>) -> BTreeMap<String, String> {
     let Some(Value::Object(pairs)) = object else { return BTreeMap::new() };
     pairs
         .into_iter()
@@ -168,15 +168,15 @@ fn words(object: Option<Value>) -> BTreeMap<String, String> {
             Value::Bool(flag) => Some((name, flag.to_string())),
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         })
-        .take(MOST_WORDS)
-        .map(|(name, text)| (shortened(name), shortened(text)))
+        .take(MAX_TEXTS)
+        .map(|(name, text)| (truncate(name), truncate(text)))
         .collect()
 }
 
-fn shortened(mut text: String) -> String {
+fn truncate(mut text: String) -> String {
     // Fewer bytes than that are no more characters.
-    if text.len() > LONGEST_WORD
-        && let Some((end, _)) = text.char_indices().nth(LONGEST_WORD)
+    if text.len() > MAX_TEXT_CHARS
+        && let Some((end, _)) = text.char_indices().nth(MAX_TEXT_CHARS)
     {
         text.truncate(end);
         // It counts as what it is, and a label may have megabytes.
@@ -232,8 +232,8 @@ mod tests {
 
     use super::*;
 
-    fn wanted() -> AlertNames {
-        AlertNames { alerts: vec!["BackupFailed".into()], signs: vec!["Watchdog".into()] }
+    fn both_names() -> AlertNames {
+        AlertNames { backup: vec!["BackupFailed".into()], heartbeat: vec!["Watchdog".into()] }
     }
 
     fn names() -> Vec<String> {
@@ -260,7 +260,7 @@ mod tests {
 
     /// `BackupFailed 1, Watchdog -`: the alerts and their plans.
     fn about(body: &[u8]) -> String {
-        let alerts = relevant(body, &names()).unwrap();
+        let alerts = from_webhook(body, &names()).unwrap();
         let said =
             |alert: &Alert| format!("{} {}", alert.name, alert.plan_id(&ids()).unwrap_or("-"));
         alerts.iter().map(said).collect::<Vec<_>>().join(", ")
@@ -273,7 +273,7 @@ mod tests {
             r#"{{"alerts":[{{"status":"firing","labels":{{"alertname":"A","l":"{huge}"}},
                 "annotations":{{"a":"{huge}","b":"{huge}"}}}}]}}"#
         );
-        let alerts = relevant(body.as_bytes(), &["A".into()]).unwrap();
+        let alerts = from_webhook(body.as_bytes(), &["A".into()]).unwrap();
         let kept = |words: &BTreeMap<String, String>| -> usize {
             words.values().map(String::capacity).sum()
         };
@@ -298,18 +298,18 @@ mod tests {
             assert_eq!(about(body), alerts, "{file}");
         }
         for (file, body) in bodies {
-            assert!(relevant(&body, &names()).is_ok(), "{file}");
+            assert!(from_webhook(&body, &names()).is_ok(), "{file}");
         }
     }
 
     #[test]
     fn what_is_no_object_is_refused() {
         for body in ["", "{", "null", "[]", "7", "\"x\"", "{\"alerts\":[}", "\u{feff}{}", "{} x"] {
-            assert!(relevant(body.as_bytes(), &names()).is_err(), "{body}");
+            assert!(from_webhook(body.as_bytes(), &names()).is_err(), "{body}");
         }
-        assert!(relevant(b"{\"a\":\"\xff\"}", &names()).is_err());
-        assert!(relevant("[".repeat(100_000).as_bytes(), &names()).is_err());
-        assert!(fetched(b"{}", &wanted()).is_err());
+        assert!(from_webhook(b"{\"a\":\"\xff\"}", &names()).is_err());
+        assert!(from_webhook("[".repeat(100_000).as_bytes(), &names()).is_err());
+        assert!(from_api(b"{}", &both_names()).is_err());
     }
 
     #[test]
@@ -357,8 +357,8 @@ mod tests {
                 "labels": {"alertname": "BackupFailed", "id": "2"},
             },
         ]);
-        let hook = relevant(hook.to_string().as_bytes(), &names()).unwrap();
-        let api = fetched(api.to_string().as_bytes(), &wanted()).unwrap().alerts;
+        let hook = from_webhook(hook.to_string().as_bytes(), &names()).unwrap();
+        let api = from_api(api.to_string().as_bytes(), &both_names()).unwrap().backup;
         assert_eq!(hook, api);
         assert_eq!(hook[0].instance(), "2fd1e5e5a7a59685 1795301670626 firing");
     }
@@ -373,12 +373,12 @@ mod tests {
         let alerts = states.map(|state| alert("BackupFailed", state));
         let signs = states.map(|state| alert("Watchdog", state));
         let body = json!([alerts, signs].concat()).to_string();
-        let found = fetched(body.as_bytes(), &wanted()).unwrap();
+        let found = from_api(body.as_bytes(), &both_names()).unwrap();
         let told = |alerts: &[Alert]| {
             alerts.iter().map(|alert| alert.labels["state"].clone()).collect::<Vec<_>>()
         };
-        assert_eq!(told(&found.alerts), ["active"]);
-        assert_eq!(told(&found.signs), states);
+        assert_eq!(told(&found.backup), ["active"]);
+        assert_eq!(told(&found.heartbeat), states);
     }
 
     #[test]
@@ -388,7 +388,7 @@ mod tests {
         let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"},
             "annotations": words});
         let body = json!({"alerts": [alert]}).to_string();
-        let alert = relevant(body.as_bytes(), &names()).unwrap().remove(0);
+        let alert = from_webhook(body.as_bytes(), &names()).unwrap().remove(0);
         assert_eq!(alert.annotations.len(), 3);
         assert!((4095..=4096 + 64).contains(&alert.size()), "{}", alert.size());
     }
@@ -416,7 +416,7 @@ mod tests {
             let labels = json!({"alertname": "BackupFailed", "id": id});
             json!({"alerts": [{"status": "firing", "labels": labels}]}).to_string()
         };
-        let of = |id| relevant(body(id).as_bytes(), &names()).unwrap()[0].fingerprint.clone();
+        let of = |id| from_webhook(body(id).as_bytes(), &names()).unwrap()[0].fingerprint.clone();
         assert_eq!(of("1"), of("1"));
         assert_ne!(of("1"), of("2"));
         assert_eq!(of("1").len(), 16);
@@ -426,7 +426,7 @@ mod tests {
     fn the_same_alert_twice_in_a_body_counts_once() {
         let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"}});
         let body = json!({"alerts": [alert, alert]}).to_string();
-        assert_eq!(relevant(body.as_bytes(), &names()).unwrap().len(), 1);
+        assert_eq!(from_webhook(body.as_bytes(), &names()).unwrap().len(), 1);
     }
 
     /// Replaces the value at the `at`-th place of the document by another.
@@ -455,9 +455,9 @@ mod tests {
             let body = &bodies[file % bodies.len()].1;
             let mut value: Value = serde_json::from_slice(body).unwrap();
             mutate(&mut value, &mut { at }, &values[by]);
-            prop_assert!(relevant(value.to_string().as_bytes(), &names()).is_ok());
-            let _ = fetched(value["alerts"].to_string().as_bytes(), &wanted());
-            let _ = relevant(&body[..usize::from(cut) % body.len()], &names());
+            prop_assert!(from_webhook(value.to_string().as_bytes(), &names()).is_ok());
+            let _ = from_api(value["alerts"].to_string().as_bytes(), &both_names());
+            let _ = from_webhook(&body[..usize::from(cut) % body.len()], &names());
         }
 
         #[test]
@@ -468,7 +468,7 @@ mod tests {
         #[test]
         fn an_alert_comes_back_from_the_store_as_it_was(file in 0usize..9) {
             let bodies = recorded();
-            for alert in relevant(&bodies[file % bodies.len()].1, &names()).unwrap() {
+            for alert in from_webhook(&bodies[file % bodies.len()].1, &names()).unwrap() {
                 let stored = serde_json::to_vec(&alert).unwrap();
                 prop_assert_eq!(serde_json::from_slice::<Alert>(&stored).unwrap(), alert);
             }

@@ -1,9 +1,8 @@
-//! From a question to what can be told about each plan: Redis first, then the repositories.
+//! The analysis of backup plans: reads their state from Redis, then checks the repositories of
+//! those that did not succeed.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
-
-use serde::Serialize;
 
 use super::alert::Alert;
 use super::correlator::{self, RedisState};
@@ -11,7 +10,7 @@ use super::outcome::{Outcome, Verdict};
 use super::plan::{BackupRun, Module, ModuleState, Plan};
 use super::question::PlanQuery;
 use super::repo_check::{self, RepoCheckResult};
-use super::report::{ALL_PLANS, ReportBuilder, condition};
+use super::report::{ALL_PLANS, ReportBuilder, describe_state};
 use super::settings::{CorrelatorSettings, RepoCheckSettings};
 use crate::clock::Wall;
 use crate::event::Event;
@@ -22,62 +21,64 @@ use crate::view::{ModuleView, PlanView, RepositoryView};
 
 const NO_PLAN: &str = "Redis knows no plan that is switched on";
 
-/// A plan and all that was found out about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A plan and the result of its analysis.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanReport {
     /// The plan and its modules.
     pub plan: Plan,
-    /// How it fared.
+    /// Its outcome.
     pub verdict: Verdict,
-    /// What the repositories said; none when they were not asked.
-    pub findings: Option<Vec<RepoCheckResult>>,
+    /// The states of its repositories; none when they were not checked.
+    pub repositories: Option<Vec<RepoCheckResult>>,
 }
 
 impl PlanReport {
-    /// The event for people, with the alerts that complained.
+    /// The event that reports the plan, with the alerts about it.
     pub fn event(&self, alerts: &[&Alert], now: Wall) -> Event {
-        let findings = self.findings.as_deref();
-        ReportBuilder { plan: &self.plan, verdict: &self.verdict, findings, alerts, now }.event()
+        let repositories = self.repositories.as_deref();
+        ReportBuilder { plan: &self.plan, verdict: &self.verdict, repositories, alerts, now }
+            .event()
     }
 }
 
-/// How one asks.
+/// How plans are analyzed.
 #[derive(Clone, Copy, Debug)]
 pub struct Analyzer<'a> {
-    /// Where the truth is.
+    /// Where Redis is.
     pub correlator: &'a CorrelatorSettings,
-    /// How repositories are asked; none means not at all.
+    /// How repositories are checked; none: not at all.
     pub repo_check: Option<&'a RepoCheckSettings>,
-    /// Whether modules that are running are waited for.
-    pub patient: bool,
+    /// Whether to wait for modules that are still running.
+    pub wait_for_running: bool,
 }
 
 impl Analyzer<'_> {
-    /// Examines the plans in question, at least one. What could not be found out is part of the
-    /// answer. None when it was told to stop meanwhile.
-    pub fn examine(&self, question: &PlanQuery, stop: &Stop) -> Option<Vec<PlanReport>> {
-        let answer = if self.patient {
-            correlator::correlate(self.correlator, question, stop)?
+    /// Analyzes the plans of a query; at least one report. What could not be read is part of the
+    /// reports. None at the stop.
+    pub fn analyze(&self, query: &PlanQuery, stop: &Stop) -> Option<Vec<PlanReport>> {
+        let state = if self.wait_for_running {
+            correlator::correlate(self.correlator, query, stop)?
         } else {
-            correlator::look(self.correlator, question, stop)?
+            correlator::read_once(self.correlator, query, stop)?
         };
-        let RedisState { plans, passwords, lost } = match answer {
-            Ok(answer) if answer.plans.is_empty() => {
-                return Some(unknown(question, NO_PLAN));
+        let RedisState { plans, passwords, connection_lost } = match state {
+            Ok(state) if state.plans.is_empty() => {
+                return Some(unknown(query, NO_PLAN));
             }
-            Ok(answer) => answer,
-            Err(why) => return Some(unknown(question, &why)),
+            Ok(state) => state,
+            Err(why) => return Some(unknown(query, &why)),
         };
-        // One for all plans: however many of them restic hangs over, people are told in time.
+        // One deadline for all plans: the report is in time, however often restic hangs.
         let until = self.repo_check.map(repo_check::deadline);
-        let examine = |plan| {
-            let verdict = Verdict::of(&plan).when_lost(&plan, lost.as_deref());
-            self.with_repositories(plan, verdict, &passwords, until, stop)
+        let analyze = |plan| {
+            let verdict =
+                Verdict::of(&plan).with_connection_lost(&plan, connection_lost.as_deref());
+            self.check_repositories(plan, verdict, &passwords, until, stop)
         };
-        plans.into_iter().map(examine).collect()
+        plans.into_iter().map(analyze).collect()
     }
 
-    fn with_repositories(
+    fn check_repositories(
         &self,
         plan: Plan,
         verdict: Verdict,
@@ -86,70 +87,73 @@ impl Analyzer<'_> {
         stop: &Stop,
     ) -> Option<PlanReport> {
         let wanted = verdict.outcome != Outcome::Success && !plan.modules.is_empty();
-        let findings = match self.repo_check.zip(until).filter(|_| wanted) {
+        let repositories = match self.repo_check.zip(until).filter(|_| wanted) {
             Some((settings, until)) => {
                 Some(repo_check::check(settings, &plan, passwords, until, stop)?)
             }
             None => None,
         };
-        Some(PlanReport { plan, verdict, findings })
+        Some(PlanReport { plan, verdict, repositories })
     }
 }
 
-/// What can be said when nothing is known: so of each plan that was named, else of all.
-pub fn unknown(question: &PlanQuery, why: &str) -> Vec<PlanReport> {
-    let nothing_about = |id: &str, name: Option<&str>| PlanReport {
+/// The reports when nothing is known: one for each plan of the query, one for all plans together
+/// where it is about all.
+pub fn unknown(query: &PlanQuery, why: &str) -> Vec<PlanReport> {
+    let unknown_plan = |id: &str, name: Option<&str>| PlanReport {
         plan: Plan { id: id.into(), name: name.map(str::to_owned), ..Plan::default() },
         verdict: Verdict::unknown(why),
-        findings: None,
+        repositories: None,
     };
-    let named = question.named.keys().map(|id| nothing_about(id, None));
-    let all = question.everything.then(|| nothing_about(ALL_PLANS, Some("of all plans")));
+    let named = query.plans.keys().map(|id| unknown_plan(id, None));
+    let all = query.all.then(|| unknown_plan(ALL_PLANS, Some("of all plans")));
     named.chain(all).collect()
 }
 
-/// What is to be reported of several plans. When somebody complained about no plan in particular,
-/// those that are well are left out, unless all are: then that is the news. A plan that somebody
-/// switched off is never the news, unless its last run went wrong.
-pub fn worth_telling(mut examined: Vec<PlanReport>, question: &PlanQuery) -> Vec<PlanReport> {
-    let named = |one: &PlanReport| question.named.contains_key(&one.plan.id);
-    examined.retain(|one| named(one) || !rests(&one.plan));
-    if examined.is_empty() {
-        return unknown(question, NO_PLAN);
+/// The reports that are to be sent. For an alert that names no plan, plans that are well are left
+/// out, unless all are: then that is the answer. A plan that is switched off is left out, unless its
+/// last run went wrong.
+pub fn reportable(mut reports: Vec<PlanReport>, query: &PlanQuery) -> Vec<PlanReport> {
+    let named = |report: &PlanReport| query.plans.contains_key(&report.plan.id);
+    reports.retain(|report| named(report) || !is_idle(&report.plan));
+    if reports.is_empty() {
+        return unknown(query, NO_PLAN);
     }
-    let told = |one: &PlanReport| named(one) || one.verdict.outcome != Outcome::Success;
-    if examined.iter().any(told) {
-        examined.retain(told);
+    let is_reported =
+        |report: &PlanReport| named(report) || report.verdict.outcome != Outcome::Success;
+    if reports.iter().any(is_reported) {
+        reports.retain(is_reported);
     }
-    examined
+    reports
 }
 
-/// Whether a plan is switched off, and nothing went wrong when it last ran.
-fn rests(plan: &Plan) -> bool {
-    let well =
+/// Whether a plan is switched off, and its last run did not go wrong.
+fn is_idle(plan: &Plan) -> bool {
+    let is_well =
         |module: &Module| matches!(module.state, ModuleState::Success | ModuleState::Missing);
-    plan.enabled == Some(false) && plan.modules.iter().all(well)
+    plan.enabled == Some(false) && plan.modules.iter().all(is_well)
 }
 
-/// The rows of these plans; nobody misses one that rests. What was said of all plans together goes when plans are known again.
-pub fn rows(examined: &[PlanReport], now: Wall) -> Vec<Write> {
-    let mut rows: Vec<Write> = examined
+/// The stored rows of these plans, without idle ones. The row about all plans together is removed
+/// once plans are known again.
+pub fn plan_rows(reports: &[PlanReport], now: Wall) -> Vec<Write> {
+    let mut rows: Vec<Write> = reports
         .iter()
-        .filter(|one| !rests(&one.plan))
-        .map(|one| Write::put(Table::Plans, one.plan.id.clone(), &view(one, now)))
+        .filter(|report| !is_idle(&report.plan))
+        .map(|report| Write::put(Table::Plans, report.plan.id.clone(), &view(report, now)))
         .collect();
-    if examined.iter().any(|one| !one.plan.modules.is_empty())
-        && examined.iter().all(|one| one.plan.id != ALL_PLANS)
+    if reports.iter().any(|report| !report.plan.modules.is_empty())
+        && reports.iter().all(|report| report.plan.id != ALL_PLANS)
     {
         rows.push(Write::remove(Table::Plans, ALL_PLANS));
     }
     rows
 }
 
-fn view(one: &PlanReport, now: Wall) -> PlanView {
-    let PlanReport { plan, verdict, findings } = one;
-    let findings = findings.as_deref();
-    let report = ReportBuilder { plan, verdict, findings, alerts: &[], now };
+fn view(report: &PlanReport, now: Wall) -> PlanView {
+    let PlanReport { plan, verdict, repositories } = report;
+    let repositories = repositories.as_deref();
+    let builder = ReportBuilder { plan, verdict, repositories, alerts: &[], now };
     PlanView {
         plan: plan.id.clone(),
         name: plan.name.clone(),
@@ -157,14 +161,14 @@ fn view(one: &PlanReport, now: Wall) -> PlanView {
         level: verdict.outcome.level(),
         at: now,
         why: verdict.why.clone(),
-        headline: report.title(),
+        headline: builder.title(),
         modules: plan.modules.iter().map(module).collect(),
-        repositories: findings
+        repositories: repositories
             .into_iter()
             .flatten()
-            .map(|finding| RepositoryView {
-                module: finding.module.clone(),
-                text: condition(&finding.condition, now),
+            .map(|repository| RepositoryView {
+                module: repository.module.clone(),
+                text: describe_state(&repository.state, now),
             })
             .collect(),
     }
@@ -192,27 +196,27 @@ fn module(module: &Module) -> ModuleView {
 mod tests {
     use super::*;
 
-    fn examined(id: &str, outcome: Outcome) -> PlanReport {
+    fn reports(id: &str, outcome: Outcome) -> PlanReport {
         let plan = Plan { id: id.into(), ..Plan::default() };
-        PlanReport { plan, verdict: Verdict { outcome, why: String::new() }, findings: None }
+        PlanReport { plan, verdict: Verdict { outcome, why: String::new() }, repositories: None }
     }
 
-    fn told(outcomes: &[Outcome], question: &PlanQuery) -> String {
-        let examined: Vec<_> = outcomes
+    fn is_reported(outcomes: &[Outcome], query: &PlanQuery) -> String {
+        let reports: Vec<_> = outcomes
             .iter()
             .enumerate()
-            .map(|(index, outcome)| examined(&index.to_string(), *outcome))
+            .map(|(index, outcome)| reports(&index.to_string(), *outcome))
             .collect();
-        let worth = worth_telling(examined, question);
-        worth.iter().map(|one| one.plan.id.clone()).collect::<Vec<_>>().join(" ")
+        let worth = reportable(reports, query);
+        worth.iter().map(|report| report.plan.id.clone()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn what_is_well_is_left_out_where_nobody_named_it() {
         let mixed = [Outcome::Success, Outcome::Failed, Outcome::Success];
-        assert_eq!(told(&mixed, &PlanQuery::about_everything()), "1");
-        assert_eq!(told(&mixed, &PlanQuery::about("2")), "1 2");
-        assert_eq!(told(&[Outcome::Success; 2], &PlanQuery::about_everything()), "0 1");
+        assert_eq!(is_reported(&mixed, &PlanQuery::for_all()), "1");
+        assert_eq!(is_reported(&mixed, &PlanQuery::for_plan("2")), "1 2");
+        assert_eq!(is_reported(&[Outcome::Success; 2], &PlanQuery::for_all()), "0 1");
     }
 
     #[test]
@@ -233,29 +237,29 @@ mod tests {
                 modules: vec![module],
                 ..Plan::default()
             };
-            PlanReport { verdict: Verdict::of(&plan), plan, findings: None }
+            PlanReport { verdict: Verdict::of(&plan), plan, repositories: None }
         };
-        let told = |off: PlanReport, question: &PlanQuery| {
-            let examined = vec![off, examined("on", Outcome::Success)];
-            let worth = worth_telling(examined, question).into_iter();
-            worth.map(|one| one.plan.id).collect::<Vec<_>>().join(" ")
+        let is_reported = |off: PlanReport, query: &PlanQuery| {
+            let reports = vec![off, reports("on", Outcome::Success)];
+            let worth = reportable(reports, query).into_iter();
+            worth.map(|report| report.plan.id).collect::<Vec<_>>().join(" ")
         };
-        let all = PlanQuery::about_everything();
-        assert_eq!(told(off(ModuleState::Success), &all), "on");
-        assert_eq!(told(off(ModuleState::Missing), &all), "on");
-        assert_eq!(told(off(ModuleState::Failed), &all), "off");
-        assert_eq!(told(off(ModuleState::Success), &PlanQuery::about("off")), "off");
-        let alone = worth_telling(vec![off(ModuleState::Success)], &all);
+        let all = PlanQuery::for_all();
+        assert_eq!(is_reported(off(ModuleState::Success), &all), "on");
+        assert_eq!(is_reported(off(ModuleState::Missing), &all), "on");
+        assert_eq!(is_reported(off(ModuleState::Failed), &all), "off");
+        assert_eq!(is_reported(off(ModuleState::Success), &PlanQuery::for_plan("off")), "off");
+        let alone = reportable(vec![off(ModuleState::Success)], &all);
         assert_eq!(alone[0].verdict, Verdict::unknown(NO_PLAN), "whoever complained is answered");
     }
 
     #[test]
     fn without_redis_every_question_still_has_an_answer() {
-        let mut question = PlanQuery::about("7");
-        question.everything = true;
-        let titles: Vec<_> = unknown(&question, "x")
+        let mut query = PlanQuery::for_plan("7");
+        query.all = true;
+        let titles: Vec<_> = unknown(&query, "x")
             .iter()
-            .map(|one| one.event(&[], Wall(0)).message(crate::event::EventId(1)).title)
+            .map(|report| report.event(&[], Wall(0)).message(crate::event::EventId(1)).title)
             .collect();
         assert_eq!(titles, ["backup 7 UNKNOWN: x", "backup of all plans UNKNOWN: x"]);
     }
@@ -265,7 +269,7 @@ mod tests {
     fn kept(id: &str, modules: Vec<Module>) -> PlanReport {
         let plan = Plan { id: id.into(), enabled: Some(true), modules, ..Plan::default() };
         let verdict = Verdict::of(&plan);
-        PlanReport { plan, verdict, findings: None }
+        PlanReport { plan, verdict, repositories: None }
     }
 
     fn failed() -> Module {
@@ -282,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_plan_is_kept_as_it_was_told_and_read_as_it_was_kept() {
-        let rows = rows(&[kept("4", vec![failed()])], NOW);
+        let rows = plan_rows(&[kept("4", vec![failed()])], NOW);
         assert_eq!((rows.len(), rows[0].key.as_str()), (2, "4"));
         let kept: PlanView = serde_json::from_slice(rows[0].value.as_deref().unwrap()).unwrap();
         assert_eq!(kept.outcome, "FAILED");
@@ -293,8 +297,8 @@ mod tests {
     #[test]
     fn what_was_said_of_all_plans_ends_when_plans_are_known_again() {
         let removed = |rows: Vec<Write>| rows.iter().any(|row| row.value.is_none());
-        assert!(removed(rows(&[kept("4", vec![failed()])], NOW)));
-        assert!(!removed(rows(&[kept("4", Vec::new())], NOW)));
-        assert!(!removed(rows(&[kept(ALL_PLANS, Vec::new())], NOW)));
+        assert!(removed(plan_rows(&[kept("4", vec![failed()])], NOW)));
+        assert!(!removed(plan_rows(&[kept("4", Vec::new())], NOW)));
+        assert!(!removed(plan_rows(&[kept(ALL_PLANS, Vec::new())], NOW)));
     }
 }

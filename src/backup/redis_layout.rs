@@ -1,16 +1,18 @@
-//! What was read from Redis, and the plans that it makes. The keys are those of NethServer 8, in
-//! both of their generations. Pure.
+//! The Redis keys of NethServer 8 backups, in both layouts that exist, and the plans that they
+//! describe. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::plan::{AlertTime, BackupRun, Destination, Module, Plan, RunStatus, RunWindow, judge};
+use super::plan::{
+    AlertTime, BackupRun, Destination, Module, Plan, RunStatus, RunWindow, evaluate,
+};
 use crate::clock::Wall;
 
-/// A hash, or why it cannot be read.
+/// The fields of a hash, or why it cannot be read.
 pub type HashResult = Result<BTreeMap<String, String>, String>;
 
-/// What Redis holds about the plans in question.
+/// The hashes that describe the plans of a query, as they were read.
 #[derive(Clone, Debug, Default)]
 pub struct RedisSnapshot {
     /// `cluster/backup/{id}`: the plans, by id.
@@ -20,19 +22,19 @@ pub struct RedisSnapshot {
     /// `cluster/module_uuid`.
     pub module_uuid: BTreeMap<String, String>,
     /// `node/{node}/backup_status/{id}`: by plan and node, the modules and their JSON.
-    pub of_nodes: BTreeMap<String, BTreeMap<String, HashResult>>,
+    pub node_statuses: BTreeMap<String, BTreeMap<String, HashResult>>,
     /// `module/{module}/backup_status/{id}`: by plan and module, the fields.
-    pub of_modules: BTreeMap<String, BTreeMap<String, HashResult>>,
+    pub module_statuses: BTreeMap<String, BTreeMap<String, HashResult>>,
     /// `module/{module}/backups`: by plan, the modules that are part of it.
     pub members: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// A status key, taken apart.
+/// The key of a status hash, parsed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StatusKey {
-    /// The current layout.
+    /// The current layout: one hash per node and plan, a field per module.
     Node { node: String, plan: String },
-    /// The older layout.
+    /// The older layout: one hash per module and plan.
     Module { module: String, plan: String },
 }
 
@@ -59,38 +61,41 @@ impl StatusKey {
     }
 }
 
-/// A module's status and the node that wrote it.
+/// The status of a module, and the node that wrote it where the key names one.
 struct StatusEntry {
     status: RunStatus,
     node: Option<String>,
 }
 
 impl RedisSnapshot {
-    /// The plans that are asked about where everything is: all that are switched on or whose
-    /// status was written within `recent`.
-    pub fn alive(&self, recent: Duration, now: Wall) -> BTreeSet<String> {
-        let on = self.plans.keys().filter(|plan| self.enabled(plan) == Some(true));
-        let statuses = self.of_nodes.keys().chain(self.of_modules.keys());
-        let written = statuses.filter(|plan| self.written(plan) >= Some(now - recent));
+    /// The ids of the plans that an alert without a plan may be about: those that are switched on,
+    /// and those with a status that was written within `recent`.
+    pub fn active_plans(&self, recent: Duration, now: Wall) -> BTreeSet<String> {
+        let on = self.plans.keys().filter(|plan| self.is_enabled(plan) == Some(true));
+        let statuses = self.node_statuses.keys().chain(self.module_statuses.keys());
+        let written = statuses.filter(|plan| self.last_written(plan) >= Some(now - recent));
         on.chain(written).cloned().collect()
     }
 
-    fn enabled(&self, plan: &str) -> Option<bool> {
+    fn is_enabled(&self, plan: &str) -> Option<bool> {
         let plan = self.plans.get(plan)?;
-        // Where nothing is said, somebody had better be told when it does not run.
+        // Without the field the plan counts as on: a missed backup must not go unreported.
         Some(plan.get("enabled").is_none_or(|flag| flag.trim() == "1"))
     }
 
     /// When a status of the plan was last written.
-    fn written(&self, plan: &str) -> Option<Wall> {
-        self.statuses(plan).into_iter().filter_map(|(_, told)| told.status.latest()).max()
+    fn last_written(&self, plan: &str) -> Option<Wall> {
+        self.all_statuses(plan)
+            .into_iter()
+            .filter_map(|(_, entry)| entry.status.last_written())
+            .max()
     }
 
-    /// A plan and how its modules fared. Their `ui_name` and the destination's are left to be read.
+    /// A plan with the states of its modules. The names of modules and destination are read later.
     pub fn plan(
         &self,
         id: &str,
-        complaint: Option<AlertTime>,
+        alert_time: Option<AlertTime>,
         recent: Duration,
         now: Wall,
     ) -> Plan {
@@ -100,47 +105,46 @@ impl RedisSnapshot {
             (!text.is_empty()).then(|| text.to_owned())
         };
         let schedule = field("schedule");
-        let window = RunWindow::of(schedule.as_deref(), complaint, recent, now);
-        let told = self.told(id, complaint.map(|complaint| complaint.since));
-        let modules = self.modules_of(id, &told);
-        let silent = self.unreadable_key(id);
-        let module =
-            |module: String| self.module(told.get(&module).or(silent.as_ref()), module, window);
+        let window = RunWindow::new(schedule.as_deref(), alert_time, recent, now);
+        let latest = self.latest_statuses(id, alert_time.map(|alert| alert.since));
+        let ids = self.module_ids(id, &latest);
+        let fallback = self.unreadable_entry(id);
+        let module = |id: String| self.module(latest.get(&id).or(fallback.as_ref()), id, window);
         Plan {
             id: id.to_owned(),
             name: field("name"),
-            enabled: self.enabled(id),
+            enabled: self.is_enabled(id),
             destination: field("repository").map(|id| Destination { id, ..Destination::default() }),
-            modules: modules.into_iter().map(module).collect(),
+            modules: ids.into_iter().map(module).collect(),
             schedule,
         }
     }
 
-    /// The modules of a plan: its `instances`; in the older layout those that say so themselves;
-    /// of a plan that nobody knows those that were told of. Removed modules are left out.
-    fn modules_of(&self, plan: &str, told: &BTreeMap<String, StatusEntry>) -> BTreeSet<String> {
+    /// The modules of a plan: its `instances`; in the older layout its members, and all that have a
+    /// status. Modules that were removed from the cluster are left out.
+    fn module_ids(&self, plan: &str, latest: &BTreeMap<String, StatusEntry>) -> BTreeSet<String> {
         let instances = self.plans.get(plan).and_then(|fields| fields.get("instances"));
         let mut modules: BTreeSet<String> = match instances {
             Some(list) => list.split_whitespace().map(str::to_owned).collect(),
             None => {
                 let members = self.members.get(plan).into_iter().flatten();
-                members.chain(told.keys()).cloned().collect()
+                members.chain(latest.keys()).cloned().collect()
             }
         };
-        // Without this key at all nothing is known about removed modules.
+        // If the whole hash is missing, no module can be known to be removed.
         if !self.module_uuid.is_empty() {
             modules.retain(|module| self.module_uuid.contains_key(module));
         }
         modules
     }
 
-    fn module(&self, told: Option<&StatusEntry>, id: String, window: RunWindow) -> Module {
-        let (state, why) = judge(told.map(|told| &told.status), window);
-        let run = match told.map(|told| &told.status) {
+    fn module(&self, entry: Option<&StatusEntry>, id: String, window: RunWindow) -> Module {
+        let (state, why) = evaluate(entry.map(|entry| &entry.status), window);
+        let run = match entry.map(|entry| &entry.status) {
             Some(RunStatus::Readable(run)) if *run != BackupRun::default() => Some(run.clone()),
             Some(RunStatus::Readable(_) | RunStatus::Damaged(_)) | None => None,
         };
-        let node = told.and_then(|told| told.node.clone());
+        let node = entry.and_then(|entry| entry.node.clone());
         Module {
             ui_name: None,
             uuid: self.module_uuid.get(&id).cloned(),
@@ -152,48 +156,52 @@ impl RedisSnapshot {
         }
     }
 
-    /// What is known of the modules that nobody tells of, where a key could not be read that may
-    /// tell of them: the node where they run now need not be the one where they ran.
-    fn unreadable_key(&self, plan: &str) -> Option<StatusEntry> {
-        let keys = self.of_nodes.get(plan)?.values();
+    /// The status of modules without an entry, when the hash of some node could not be read: they
+    /// may be in it, since the node where they run now need not be the one where they last ran.
+    fn unreadable_entry(&self, plan: &str) -> Option<StatusEntry> {
+        let keys = self.node_statuses.get(plan)?.values();
         let why = keys.filter_map(|statuses| statuses.as_ref().err()).next()?;
         Some(StatusEntry { status: RunStatus::Damaged(why.clone()), node: None })
     }
 
-    /// By module, the newest that was told of it in either layout, by any node.
-    fn told(&self, plan: &str, alarmed: Option<Wall>) -> BTreeMap<String, StatusEntry> {
+    /// By module its newest status, of either layout and any node.
+    fn latest_statuses(
+        &self,
+        plan: &str,
+        alert_since: Option<Wall>,
+    ) -> BTreeMap<String, StatusEntry> {
         let mut all: BTreeMap<String, StatusEntry> = BTreeMap::new();
-        for (module, told) in self.statuses(plan) {
-            let told = match all.remove(module) {
-                Some(before) => before.newer(told, alarmed),
-                None => told,
+        for (module, entry) in self.all_statuses(plan) {
+            let entry = match all.remove(module) {
+                Some(before) => before.newer(entry, alert_since),
+                None => entry,
             };
-            all.insert(module.to_owned(), told);
+            all.insert(module.to_owned(), entry);
         }
         all
     }
 
-    /// All that was told of a plan's modules.
-    fn statuses(&self, plan: &str) -> Vec<(&str, StatusEntry)> {
+    /// Every status of a plan's modules, in both layouts.
+    fn all_statuses(&self, plan: &str) -> Vec<(&str, StatusEntry)> {
         let mut all = Vec::new();
-        for (node, statuses) in self.of_nodes.get(plan).into_iter().flatten() {
-            let told = |status| StatusEntry { status, node: Some(node.clone()) };
+        for (node, statuses) in self.node_statuses.get(plan).into_iter().flatten() {
+            let entry = |status| StatusEntry { status, node: Some(node.clone()) };
             match statuses {
                 Ok(statuses) => all.extend(
                     statuses
                         .iter()
-                        .map(|(id, json)| (id.as_str(), told(RunStatus::from_json(json)))),
+                        .map(|(id, json)| (id.as_str(), entry(RunStatus::from_json(json)))),
                 ),
                 Err(why) => {
                     let there = self.module_node.iter().filter(|(_, at)| *at == node);
-                    let damaged = || told(RunStatus::Damaged(why.clone()));
+                    let damaged = || entry(RunStatus::Damaged(why.clone()));
                     all.extend(there.map(|(id, _)| (id.as_str(), damaged())));
                 }
             }
         }
-        for (module, fields) in self.of_modules.get(plan).into_iter().flatten() {
+        for (module, fields) in self.module_statuses.get(plan).into_iter().flatten() {
             let status = match fields {
-                Ok(fields) => RunStatus::from_texts(fields),
+                Ok(fields) => RunStatus::from_fields(fields),
                 Err(why) => RunStatus::Damaged(why.clone()),
             };
             all.push((module.as_str(), StatusEntry { status, node: None }));
@@ -203,8 +211,8 @@ impl RedisSnapshot {
 }
 
 impl StatusEntry {
-    fn newer(self, other: StatusEntry, alarmed: Option<Wall>) -> StatusEntry {
-        let status = self.status.clone().newer(other.status.clone(), alarmed);
+    fn newer(self, other: StatusEntry, alert_since: Option<Wall>) -> StatusEntry {
+        let status = self.status.clone().newer(other.status.clone(), alert_since);
         if status == self.status { self } else { other }
     }
 }
@@ -221,8 +229,8 @@ mod tests {
     }
 
     /// `mail1 missing: no run is known`.
-    fn states(facts: &RedisSnapshot) -> String {
-        let plan = facts.plan("1", None, Duration::from_secs(86_400), NOW);
+    fn states(snapshot: &RedisSnapshot) -> String {
+        let plan = snapshot.plan("1", None, Duration::from_secs(86_400), NOW);
         let said = |module: &Module| {
             let why = module.why.as_ref().map_or(String::new(), |why| format!(": {why}"));
             format!("{} {}{why}", module.id, module.state.name())
@@ -232,39 +240,39 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_be_read_makes_nobody_missing() {
-        let mut facts = RedisSnapshot {
+        let mut snapshot = RedisSnapshot {
             module_node: pairs(&[("mail1", "1"), ("samba3", "2")]),
             ..RedisSnapshot::default()
         };
         let plan = pairs(&[("schedule", "daily"), ("instances", "cloud2 mail1 samba3")]);
-        facts.plans.insert("1".into(), plan);
+        snapshot.plans.insert("1".into(), plan);
         let good = pairs(&[("mail1", r#"{"errors": 0, "end": 1790099000}"#)]);
         let keys = [("1".to_owned(), Ok(good)), ("2".to_owned(), Err("WRONGTYPE".into()))];
-        facts.of_nodes.insert("1".into(), keys.into());
+        snapshot.node_statuses.insert("1".into(), keys.into());
         assert_eq!(
-            states(&facts),
+            states(&snapshot),
             "cloud2 unreadable: WRONGTYPE, mail1 success, samba3 unreadable: WRONGTYPE"
         );
-        facts.of_nodes.get_mut("1").unwrap().remove("2");
+        snapshot.node_statuses.get_mut("1").unwrap().remove("2");
         assert_eq!(
-            states(&facts),
+            states(&snapshot),
             "cloud2 missing: no run is known, mail1 success, samba3 missing: no run is known"
         );
     }
 
     #[test]
     fn a_damaged_status_is_not_passed_over_for_the_older_layout() {
-        let mut facts = RedisSnapshot::default();
-        facts.plans.insert("1".into(), pairs(&[("schedule", "daily"), ("instances", "mail1")]));
+        let mut snapshot = RedisSnapshot::default();
+        snapshot.plans.insert("1".into(), pairs(&[("schedule", "daily"), ("instances", "mail1")]));
         let damaged = BTreeMap::from([("1".to_owned(), Ok(pairs(&[("mail1", "{not json")])))]);
-        facts.of_nodes.insert("1".into(), damaged);
+        snapshot.node_statuses.insert("1".into(), damaged);
         let old = Ok(pairs(&[("errors", "0"), ("end", "1790099000")]));
-        facts.of_modules.insert("1".into(), BTreeMap::from([("mail1".to_owned(), old)]));
-        assert_eq!(states(&facts), "mail1 unreadable: the status is not JSON");
+        snapshot.module_statuses.insert("1".into(), BTreeMap::from([("mail1".to_owned(), old)]));
+        assert_eq!(states(&snapshot), "mail1 unreadable: the status is not JSON");
         let since = NOW - Duration::from_secs(7200);
-        let complaint = Some(AlertTime { since, named: true });
-        let plan = facts.plan("1", complaint, Duration::from_secs(86_400), NOW);
+        let alert_time = Some(AlertTime { since, names_plan: true });
+        let plan = snapshot.plan("1", alert_time, Duration::from_secs(86_400), NOW);
         assert_eq!(plan.modules[0].state, ModuleState::Success);
-        assert!(facts.alive(Duration::from_secs(86_400), NOW).contains("1"));
+        assert!(snapshot.active_plans(Duration::from_secs(86_400), NOW).contains("1"));
     }
 }

@@ -15,26 +15,26 @@ use super::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings}
 use crate::clock::{self, Now, Wall};
 use crate::process::{self, Finished};
 use crate::secret::{Secret, scrub};
-use crate::thread::Stop;
+use crate::thread::{Stop, lock};
 
 /// Repositories that are asked at the same time, whoever asks: the boxes are small.
-const AT_ONCE: usize = 2;
+const MAX_CONCURRENT: usize = 2;
 
 /// All repositories together may take this many times as long as one.
-const ALL_TOGETHER: u32 = 3;
+const TOTAL_TIMEOUT_FACTOR: u32 = 3;
 
 /// This part of a repository's time its size is worth: one figure must not cost the repositories
 /// that come after it their turn.
-const SIZE_PART: u32 = 4;
+const SIZE_TIMEOUT_DIVISOR: u32 = 4;
 
 /// What is said of a repository whose turn never came.
-const NO_TIME: &str = "no time was left";
+const NO_TIME_LEFT: &str = "no time was left";
 
 /// What makes 999 ms a second.
-const ALMOST: Duration = Duration::from_millis(500);
+const HALF_SECOND: Duration = Duration::from_millis(500);
 
 /// Locks of a repository that are looked at.
-const MOST_LOCKS: usize = 5;
+const MAX_LOCKS: usize = 5;
 
 /// A module and how its repository is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +42,8 @@ pub struct RepoCheckResult {
     /// The module's id.
     pub module: String,
     /// How its repository is.
-    pub condition: RepoState,
+    #[serde(rename = "condition")]
+    pub state: RepoState,
 }
 
 /// How a repository is.
@@ -56,7 +57,8 @@ pub enum RepoState {
     /// restic did not come to an end in time; its last words.
     TimedOut(String),
     /// Nobody could ask, and why.
-    NotAsked(String),
+    #[serde(rename = "not_asked")]
+    NotChecked(String),
 }
 
 /// What an open repository shows.
@@ -89,7 +91,7 @@ pub enum IntegrityCheck {
 
 /// The moment when everybody who begins to ask now has come to an end.
 pub fn deadline(settings: &RepoCheckSettings) -> Instant {
-    Instant::now() + settings.timeout * ALL_TOGETHER
+    Instant::now() + settings.timeout * TOTAL_TIMEOUT_FACTOR
 }
 
 /// Waits until no restic runs any more, `limit` at most. To be called after the stop.
@@ -97,7 +99,7 @@ pub fn wait_for_end(limit: Duration) {
     let until = Instant::now() + limit;
     let ended = || SEATS.1.recv_deadline(until).ok().map(|()| Seat);
     // All seats at the same time, else one of them could be taken again.
-    let _all: Vec<Seat> = (0..AT_ONCE).map_while(|_| ended()).collect();
+    let _all: Vec<Seat> = (0..MAX_CONCURRENT).map_while(|_| ended()).collect();
 }
 
 /// Asks for each module of a plan that did not succeed, no longer than `until`. `passwords` are those of the destinations
@@ -112,41 +114,37 @@ pub fn check(
 ) -> Option<Vec<RepoCheckResult>> {
     let modules = plan.modules.iter().filter(|module| module.state != ModuleState::Success);
     let waiting: Mutex<VecDeque<&Module>> = Mutex::new(modules.collect());
-    let findings = Mutex::new(Vec::new());
+    let results = Mutex::new(Vec::new());
     let work = || {
-        while let Some(module) = locked(&waiting).pop_front() {
+        while let Some(module) = lock(&waiting).pop_front() {
             if stop.stopped() {
                 return;
             }
-            let condition = match place(settings, plan, module, passwords, stop) {
-                Err(why) => RepoState::NotAsked(why),
-                Ok(place) => place.look(until),
+            let state = match locate(settings, plan, module, passwords, stop) {
+                Err(why) => RepoState::NotChecked(why),
+                Ok(location) => location.check(until),
             };
-            locked(&findings).push(RepoCheckResult { module: module.id.clone(), condition });
+            lock(&results).push(RepoCheckResult { module: module.id.clone(), state });
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..AT_ONCE {
+        for _ in 1..MAX_CONCURRENT {
             // Without a second thread this one does all of it.
             let _ = std::thread::Builder::new().name("restic".into()).spawn_scoped(scope, work);
         }
         work();
     });
-    let mut findings = findings.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    findings.sort_by(|one, other| one.module.cmp(&other.module));
-    (!stop.stopped()).then_some(findings)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    let mut results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    results.sort_by(|one, other| one.module.cmp(&other.module));
+    (!stop.stopped()).then_some(results)
 }
 
 /// The right to run restic: a channel with as many tokens as may run.
 struct Seat;
 
 static SEATS: LazyLock<(Sender<()>, Receiver<()>)> = LazyLock::new(|| {
-    let (free, seats) = bounded(AT_ONCE);
-    (0..AT_ONCE).for_each(|_| free.send(()).expect("there is room for all tokens"));
+    let (free, seats) = bounded(MAX_CONCURRENT);
+    (0..MAX_CONCURRENT).for_each(|_| free.send(()).expect("there is room for all tokens"));
     (free, seats)
 });
 
@@ -179,7 +177,7 @@ struct RepositoryLocation<'a> {
     stop: &'a Stop,
 }
 
-fn place<'a>(
+fn locate<'a>(
     settings: &'a RepoCheckSettings,
     plan: &Plan,
     module: &Module,
@@ -207,76 +205,76 @@ fn place<'a>(
 }
 
 impl RepositoryLocation<'_> {
-    fn look(&self, all_until: Instant) -> RepoState {
+    fn check(&self, all_until: Instant) -> RepoState {
         let Some(_seat) = Seat::take(all_until, self.stop) else {
-            return RepoState::NotAsked(NO_TIME.into());
+            return RepoState::NotChecked(NO_TIME_LEFT.into());
         };
         let until = all_until.min(Instant::now() + self.settings.timeout);
         let listed = match self.run(&["snapshots", "--latest", "1", "--json"], until) {
             Ok(finished) => finished,
-            Err(condition) => return condition,
+            Err(state) => return state,
         };
         if listed.code != Some(0) {
-            return RepoState::Refused(self.refusal(&listed));
+            return RepoState::Refused(self.classify(&listed));
         }
-        let Some(snapshots) = restic_output::snapshots(&listed.stdout) else {
+        let Some(snapshots) = restic_output::parse_snapshots(&listed.stdout) else {
             let why = "restic's list of snapshots is not what it should be";
             return RepoState::Refused(RepoError::Unreachable(why.into()));
         };
-        let mut seen = RepoDetails {
+        let mut details = RepoDetails {
             newest: snapshots.newest,
             size: snapshots.size,
             ..RepoDetails::default()
         };
         match self.locks(until) {
-            Ok(locks) => seen.locks = locks,
-            Err(why) => seen.locks_unknown = Some(why),
+            Ok(locks) => details.locks = locks,
+            Err(why) => details.locks_unknown = Some(why),
         }
         if self.settings.deep {
-            seen.check = Some(self.deep(&seen, until));
+            details.check = Some(self.deep_check(&details, until));
         }
         // Last, for it matters least.
-        if let (None, Some(id)) = (seen.size, &snapshots.id) {
-            seen.size = self.size(id, until);
+        if let (None, Some(id)) = (details.size, &snapshots.id) {
+            details.size = self.size(id, until);
         }
-        RepoState::Open(seen)
+        RepoState::Open(details)
     }
 
     /// How many bytes a snapshot holds. An older restic did not note that in the snapshot, so all
     /// of its folders are read; where that takes too long or fails, it is not known.
     fn size(&self, id: &str, until: Instant) -> Option<u64> {
-        let until = until.min(Instant::now() + self.settings.timeout / SIZE_PART);
+        let until = until.min(Instant::now() + self.settings.timeout / SIZE_TIMEOUT_DIVISOR);
         let counted = self.run(&["stats", "--mode", "restore-size", "--json", id], until).ok()?;
-        restic_output::restore_size(&counted.stdout).filter(|_| counted.code == Some(0))
+        restic_output::parse_restore_size(&counted.stdout).filter(|_| counted.code == Some(0))
     }
 
     fn locks(&self, until: Instant) -> Result<Vec<RepoLock>, String> {
-        let listed = self.run(&["list", "locks"], until).map_err(words)?;
+        let listed = self.run(&["list", "locks"], until).map_err(describe)?;
         if listed.code != Some(0) {
-            return Err(self.complaint(&listed));
+            return Err(self.error_line(&listed));
         }
         let mut locks = Vec::new();
-        for id in restic_output::lock_ids(&listed.stdout).into_iter().take(MOST_LOCKS) {
-            let shown = self.run(&["cat", "lock", id, "--json"], until).map_err(words)?;
+        for id in restic_output::parse_lock_ids(&listed.stdout).into_iter().take(MAX_LOCKS) {
+            let shown = self.run(&["cat", "lock", id, "--json"], until).map_err(describe)?;
             // A lock that is gone by now needs no words.
-            locks.extend(restic_output::lock(&shown.stdout, Now::read().wall));
+            locks.extend(restic_output::parse_lock(&shown.stdout, Now::read().wall));
         }
         Ok(locks)
     }
 
-    fn deep(&self, seen: &RepoDetails, until: Instant) -> IntegrityCheck {
-        if seen.locks.iter().any(|lock| !lock.stale) {
+    fn deep_check(&self, details: &RepoDetails, until: Instant) -> IntegrityCheck {
+        if details.locks.iter().any(|lock| !lock.stale) {
             return IntegrityCheck::Undecided(
                 "not done while somebody holds the repository".into(),
             );
         }
         match self.run(&["check"], until) {
-            Err(condition) => IntegrityCheck::Undecided(words(condition)),
+            Err(state) => IntegrityCheck::Undecided(describe(state)),
             Ok(finished) if finished.code == Some(0) => IntegrityCheck::Sound,
             Ok(finished) if finished.stderr.contains("repository contains errors") => {
                 IntegrityCheck::Damaged(self.damage(&finished))
             }
-            Ok(finished) => IntegrityCheck::Undecided(self.complaint(&finished)),
+            Ok(finished) => IntegrityCheck::Undecided(self.error_line(&finished)),
         }
     }
 
@@ -292,28 +290,28 @@ impl RepositoryLocation<'_> {
     fn run(&self, arguments: &[&str], until: Instant) -> Result<Finished, RepoState> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(RepoState::NotAsked(NO_TIME.into()));
+            return Err(RepoState::NotChecked(NO_TIME_LEFT.into()));
         }
         let path = self.settings.restic_path.as_path();
         let mut command = Command::new(path);
         command.args(arguments).args(["--no-lock", "--no-cache"]);
-        self.equip(&mut command);
+        self.set_environment(&mut command);
         let finished = process::run_until(&mut command, "", left, Some(self.stop))
-            .map_err(|why| RepoState::NotAsked(not_started(path, &why)))?;
+            .map_err(|why| RepoState::NotChecked(describe_start_error(path, &why)))?;
         if finished.timed_out {
             let said = if finished.stderr.trim().is_empty() {
                 "it said nothing".into()
             } else {
-                self.complaint(&finished)
+                self.error_line(&finished)
             };
-            let after = clock::words(Duration::from_secs((left + ALMOST).as_secs()));
+            let after = clock::words(Duration::from_secs((left + HALF_SECOND).as_secs()));
             return Err(RepoState::TimedOut(format!("killed after {after}: {said}")));
         }
         Ok(finished)
     }
 
     /// What restic is told by its environment (restic's manual, "Environment Variables").
-    fn equip(&self, command: &mut Command) {
+    fn set_environment(&self, command: &mut Command) {
         for name in ["RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"] {
             command.env_remove(name);
         }
@@ -335,15 +333,15 @@ impl RepositoryLocation<'_> {
         }
     }
 
-    fn refusal(&self, finished: &Finished) -> RepoError {
-        match restic_output::refusal(finished.code, &finished.stderr) {
+    fn classify(&self, finished: &Finished) -> RepoError {
+        match restic_output::classify_failure(finished.code, &finished.stderr) {
             RepoError::Unreachable(why) => RepoError::Unreachable(self.scrubbed(&why)),
             other => other,
         }
     }
 
-    fn complaint(&self, finished: &Finished) -> String {
-        self.scrubbed(&restic_output::complaint(&finished.stderr))
+    fn error_line(&self, finished: &Finished) -> String {
+        self.scrubbed(&restic_output::error_line(&finished.stderr))
     }
 
     fn scrubbed(&self, text: &str) -> String {
@@ -351,30 +349,30 @@ impl RepositoryLocation<'_> {
             Some(RepositoryPassword::Clear(password)) => Some(password),
             Some(RepositoryPassword::File(_)) | None => None,
         };
-        let login = login(&self.repository);
+        let url_password = url_password(&self.repository);
         let secrets = self.configured.env.values().chain(configured).chain(self.password);
-        scrub(text, secrets.chain(&login))
+        scrub(text, secrets.chain(&url_password))
     }
 }
 
 /// The password in an address, if there is one.
-fn login(repository: &str) -> Option<Secret> {
+fn url_password(repository: &str) -> Option<Secret> {
     let authority = repository.split_once("://")?.1.split('/').next()?;
     let (_, password) = authority.rsplit_once('@')?.0.split_once(':')?;
     Some(Secret::new(password))
 }
 
-fn words(condition: RepoState) -> String {
-    match condition {
-        RepoState::TimedOut(why) | RepoState::NotAsked(why) => why,
+fn describe(state: RepoState) -> String {
+    match state {
+        RepoState::TimedOut(why) | RepoState::NotChecked(why) => why,
         RepoState::Refused(RepoError::Unreachable(why)) => why,
-        RepoState::Refused(RepoError::Gone | RepoError::WrongPassword) | RepoState::Open(_) => {
+        RepoState::Refused(RepoError::NotFound | RepoError::WrongPassword) | RepoState::Open(_) => {
             String::new()
         }
     }
 }
 
-fn not_started(path: &Path, why: &std::io::Error) -> String {
+fn describe_start_error(path: &Path, why: &std::io::Error) -> String {
     let path = path.display();
     match why.kind() {
         std::io::ErrorKind::NotFound => {

@@ -12,11 +12,11 @@ use crate::event::{Event, EventKind, Table};
 pub const ALL_PLANS: &str = "all";
 
 /// Modules in the table, and lines of one detail.
-const MOST_ROWS: usize = 200;
-const MOST_LINES: usize = 15;
+const MAX_TABLE_ROWS: usize = 200;
+const MAX_DETAIL_LINES: usize = 15;
 
 /// Alerts whose words are repeated.
-const MOST_ALERTS: usize = 5;
+const MAX_ALERTS: usize = 5;
 
 /// The annotations that say something: of each row the first that is there.
 const ANNOTATIONS: [&[&str]; 2] = [
@@ -32,7 +32,7 @@ pub struct ReportBuilder<'a> {
     /// How it fared.
     pub verdict: &'a Verdict,
     /// What the repositories said; none when they were not asked.
-    pub findings: Option<&'a [RepoCheckResult]>,
+    pub repositories: Option<&'a [RepoCheckResult]>,
     /// The alerts that complained.
     pub alerts: &'a [&'a Alert],
     /// The time of the report.
@@ -64,7 +64,7 @@ impl ReportBuilder<'_> {
         let mut details = Vec::new();
         let mut say = |label: &str, lines: Vec<String>| {
             if !lines.is_empty() {
-                details.push((label.to_owned(), shortened(lines)));
+                details.push((label.to_owned(), limit_lines(lines)));
             }
         };
         for state in [
@@ -76,15 +76,15 @@ impl ReportBuilder<'_> {
             let modules = self.plan.modules.iter().filter(|module| module.state == state);
             say(state.name(), modules.map(|module| self.module(module)).collect());
         }
-        if let Some(findings) = self.findings {
-            let line = |finding: &RepoCheckResult| {
-                format!("{}: {}", finding.module, condition(&finding.condition, self.now))
+        if let Some(repositories) = self.repositories {
+            let line = |repository: &RepoCheckResult| {
+                format!("{}: {}", repository.module, describe_state(&repository.state, self.now))
             };
-            say("repositories", findings.iter().map(line).collect());
+            say("repositories", repositories.iter().map(line).collect());
         }
         say("look at", self.next_steps());
-        say("plan", vec![self.plan_words()]);
-        say("alert", self.alert_words());
+        say("plan", vec![self.describe_plan()]);
+        say("alert", self.describe_alerts());
         details
     }
 
@@ -92,20 +92,20 @@ impl ReportBuilder<'_> {
     fn module(&self, module: &Module) -> String {
         let mut parts: Vec<String> = Vec::new();
         if let Some(run) = &module.run {
-            parts.extend(run.errors.filter(|errors| *errors > 0).map(errors));
+            parts.extend(run.errors.filter(|errors| *errors > 0).map(count_errors));
             if module.state == ModuleState::Running {
-                parts.extend(run.start.map(|start| format!("began {}", minute(start))));
+                parts.extend(run.start.map(|start| format!("began {}", format_minute(start))));
             } else {
-                parts.extend(run.end.map(|end| format!("ended {}", minute(end))));
-                parts.extend(took(run).map(|took| format!("after {took}")));
+                parts.extend(run.end.map(|end| format!("ended {}", format_minute(end))));
+                parts.extend(run_duration(run).map(|took| format!("after {took}")));
             }
         }
         let known = module.state == ModuleState::Missing && module.run.is_some();
         parts.extend(module.why.clone().filter(|_| !known));
-        format!("{}: {}", named(module), parts.join(", "))
+        format!("{}: {}", module_name(module), parts.join(", "))
     }
 
-    fn plan_words(&self) -> String {
+    fn describe_plan(&self) -> String {
         let plan = self.plan;
         let mut parts = vec![format!("id {}", plan.id)];
         parts.extend(plan.schedule.as_ref().map(|schedule| format!("runs {schedule}")));
@@ -121,11 +121,11 @@ impl ReportBuilder<'_> {
         parts.join(", ")
     }
 
-    fn alert_words(&self) -> Vec<String> {
+    fn describe_alerts(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
-        for alert in self.alerts.iter().take(MOST_ALERTS) {
-            let said = said(alert);
-            let since = alert.starts_at.map(|at| format!(" (firing since {})", minute(at)));
+        for alert in self.alerts.iter().take(MAX_ALERTS) {
+            let said = alert_text(alert);
+            let since = alert.starts_at.map(|at| format!(" (firing since {})", format_minute(at)));
             let since = since.unwrap_or_default();
             let said = if said.is_empty() { said } else { format!(": {said}") };
             let line = format!("{}{since}{said}", alert.name);
@@ -133,7 +133,7 @@ impl ReportBuilder<'_> {
                 lines.push(line);
             }
         }
-        let more = self.alerts.len().saturating_sub(MOST_ALERTS);
+        let more = self.alerts.len().saturating_sub(MAX_ALERTS);
         lines.extend((more > 0).then(|| format!("and {more} more")));
         lines
     }
@@ -153,8 +153,8 @@ impl ReportBuilder<'_> {
         if self.plan.enabled == Some(false) {
             step("whether the plan was switched off on purpose".into());
         }
-        for finding in self.findings.into_iter().flatten() {
-            if let Some(what) = remedy(&finding.condition) {
+        for repository in self.repositories.into_iter().flatten() {
+            if let Some(what) = remedy(&repository.state) {
                 step(what.into());
             }
         }
@@ -184,17 +184,20 @@ impl ReportBuilder<'_> {
         head.extend(nodes.then_some("node"));
         let mut ordered: Vec<&Module> = modules.iter().collect();
         ordered.sort_by_key(|module| (module.state == ModuleState::Success, &module.id));
-        let mut rows: Vec<_> =
-            ordered.into_iter().take(MOST_ROWS).map(|module| row(module, nodes)).collect();
-        if modules.len() > MOST_ROWS {
-            rows.push(vec![format!("and {} more", modules.len() - MOST_ROWS)]);
+        let mut rows: Vec<_> = ordered
+            .into_iter()
+            .take(MAX_TABLE_ROWS)
+            .map(|module| table_row(module, nodes))
+            .collect();
+        if modules.len() > MAX_TABLE_ROWS {
+            rows.push(vec![format!("and {} more", modules.len() - MAX_TABLE_ROWS)]);
         }
         Some(Table { head: head.into_iter().map(str::to_owned).collect(), rows })
     }
 }
 
 /// What an alert's annotations say, in English where they can.
-fn said(alert: &Alert) -> String {
+fn alert_text(alert: &Alert) -> String {
     let first = |names: &[&str]| {
         let mut texts = names.iter().filter_map(|name| alert.annotations.get(*name));
         texts.find(|text| !text.trim().is_empty()).cloned()
@@ -207,65 +210,65 @@ fn said(alert: &Alert) -> String {
     said.join(" ")
 }
 
-fn row(module: &Module, nodes: bool) -> Vec<String> {
+fn table_row(module: &Module, nodes: bool) -> Vec<String> {
     let none = BackupRun::default();
     let run = module.run.as_ref().unwrap_or(&none);
     let number = |number: Option<u64>| number.map_or(String::new(), |number| number.to_string());
-    let time = |at: Option<Wall>| at.map(minute).unwrap_or_default();
+    let time = |at: Option<Wall>| at.map(format_minute).unwrap_or_default();
     let mut row = vec![
-        named(module),
+        module_name(module),
         module.state.name().to_owned(),
         number(run.errors),
-        run.size.map(bytes).unwrap_or_default(),
+        run.size.map(format_bytes).unwrap_or_default(),
         number(run.files),
         number(run.snapshots),
         time(run.start),
         time(run.end),
-        took(run).unwrap_or_default(),
+        run_duration(run).unwrap_or_default(),
     ];
     row.extend(nodes.then(|| module.node.clone().unwrap_or_default()));
     row
 }
 
 /// `mail1 (Post office)`.
-fn named(module: &Module) -> String {
+fn module_name(module: &Module) -> String {
     match &module.ui_name {
         Some(name) => format!("{} ({name})", module.id),
         None => module.id.clone(),
     }
 }
 
-fn took(run: &BackupRun) -> Option<String> {
+fn run_duration(run: &BackupRun) -> Option<String> {
     let (start, end) = (run.start?, run.end?);
     (start <= end).then(|| words(end.since(start)))
 }
 
-fn errors(count: u64) -> String {
+fn count_errors(count: u64) -> String {
     if count == 1 { "1 error".into() } else { format!("{count} errors") }
 }
 
 /// How a repository is, in half a line.
-pub(super) fn condition(condition: &RepoState, now: Wall) -> String {
-    match condition {
-        RepoState::Open(seen) => open(seen, now),
-        RepoState::Refused(RepoError::Gone) => "there is no repository at this place".into(),
+pub(super) fn describe_state(state: &RepoState, now: Wall) -> String {
+    match state {
+        RepoState::Open(details) => describe_details(details, now),
+        RepoState::Refused(RepoError::NotFound) => "there is no repository at this place".into(),
         RepoState::Refused(RepoError::WrongPassword) => "the password is wrong".into(),
         RepoState::Refused(RepoError::Unreachable(why)) => format!("cannot be reached: {why}"),
         RepoState::TimedOut(why) => format!("did not answer in time ({why})"),
-        RepoState::NotAsked(why) => format!("could not be asked: {why}"),
+        RepoState::NotChecked(why) => format!("could not be asked: {why}"),
     }
 }
 
-fn open(seen: &RepoDetails, now: Wall) -> String {
+fn describe_details(details: &RepoDetails, now: Wall) -> String {
     let mut parts = Vec::new();
-    parts.push(match seen.newest {
-        Some(at) => format!("newest snapshot {} ({} old)", minute(at), words(now.since(at))),
+    parts.push(match details.newest {
+        Some(at) => format!("newest snapshot {} ({} old)", format_minute(at), words(now.since(at))),
         None => "no snapshot yet".into(),
     });
-    parts.extend(seen.size.map(|size| format!("it holds {}", bytes(size))));
-    parts.extend(seen.locks.iter().map(lock));
-    parts.extend(seen.locks_unknown.as_ref().map(|why| format!("locks not known: {why}")));
-    parts.extend(seen.check.as_ref().map(|check| match check {
+    parts.extend(details.size.map(|size| format!("it holds {}", format_bytes(size))));
+    parts.extend(details.locks.iter().map(describe_lock));
+    parts.extend(details.locks_unknown.as_ref().map(|why| format!("locks not known: {why}")));
+    parts.extend(details.check.as_ref().map(|check| match check {
         IntegrityCheck::Sound => "restic check found no errors".into(),
         IntegrityCheck::Damaged(what) => format!("restic check found damage: {what}"),
         IntegrityCheck::Undecided(why) => format!("restic check came to no result: {why}"),
@@ -273,15 +276,16 @@ fn open(seen: &RepoDetails, now: Wall) -> String {
     parts.join(", ")
 }
 
-fn lock(lock: &RepoLock) -> String {
-    let since = lock.since.map_or(String::new(), |since| format!(" since {}", minute(since)));
+fn describe_lock(lock: &RepoLock) -> String {
+    let since =
+        lock.since.map_or(String::new(), |since| format!(" since {}", format_minute(since)));
     let stale = if lock.stale { " (stale)" } else { "" };
     format!("locked by {}{since}{stale}", lock.holder)
 }
 
-fn remedy(condition: &RepoState) -> Option<&'static str> {
-    match condition {
-        RepoState::Refused(RepoError::Gone) => {
+fn remedy(state: &RepoState) -> Option<&'static str> {
+    match state {
+        RepoState::Refused(RepoError::NotFound) => {
             Some("whether the destination was moved or emptied: a repository is not there")
         }
         RepoState::Refused(RepoError::WrongPassword) => {
@@ -293,31 +297,31 @@ fn remedy(condition: &RepoState) -> Option<&'static str> {
         RepoState::Open(RepoDetails { check: Some(IntegrityCheck::Damaged(_)), .. }) => {
             Some("the damaged repository: restic check, then restic repair")
         }
-        RepoState::Open(seen) if seen.locks.iter().any(|lock| lock.stale) => {
+        RepoState::Open(details) if details.locks.iter().any(|lock| lock.stale) => {
             Some("the stale lock: if its holder no longer runs, restic unlock")
         }
-        RepoState::Open(seen) if !seen.locks.is_empty() => {
+        RepoState::Open(details) if !details.locks.is_empty() => {
             Some("who holds the repository's lock: another run may still go on")
         }
-        RepoState::Open(_) | RepoState::NotAsked(_) => None,
+        RepoState::Open(_) | RepoState::NotChecked(_) => None,
     }
 }
 
-fn shortened(mut lines: Vec<String>) -> String {
-    let more = lines.len().saturating_sub(MOST_LINES);
-    lines.truncate(MOST_LINES);
+fn limit_lines(mut lines: Vec<String>) -> String {
+    let more = lines.len().saturating_sub(MAX_DETAIL_LINES);
+    lines.truncate(MAX_DETAIL_LINES);
     lines.extend((more > 0).then(|| format!("and {more} more")));
     lines.join("\n")
 }
 
 /// `2026-11-21 20:12 UTC`.
-fn minute(at: Wall) -> String {
+fn format_minute(at: Wall) -> String {
     let text = at.to_string();
     format!("{} UTC", text[..16].replace('T', " "))
 }
 
 /// A size in units of a thousand: `1.2 GB`.
-fn bytes(size: u64) -> String {
+fn format_bytes(size: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if size < 1000 {
         return format!("{size} B");
@@ -396,13 +400,13 @@ mod tests {
         }
     }
 
-    fn told(plan: &Plan, findings: Option<&[RepoCheckResult]>) -> (Event, Message) {
+    fn told(plan: &Plan, repositories: Option<&[RepoCheckResult]>) -> (Event, Message) {
         let verdict = Verdict::of(plan);
         let alert = alert();
         let report = ReportBuilder {
             plan,
             verdict: &verdict,
-            findings,
+            repositories,
             alerts: &[&alert, &alert],
             now: NOW,
         };
@@ -418,7 +422,7 @@ mod tests {
 
     #[test]
     fn one_line_says_what_matters_and_the_details_say_the_rest() {
-        let seen = RepoDetails {
+        let details = RepoDetails {
             newest: Some(NOW - Duration::from_secs(2 * 86_400)),
             locks: vec![RepoLock {
                 holder: "root at web1 (process 7)".into(),
@@ -428,14 +432,14 @@ mod tests {
             }],
             ..RepoDetails::default()
         };
-        let findings = [
-            RepoCheckResult { module: "mail1".into(), condition: RepoState::Open(seen) },
+        let repositories = [
+            RepoCheckResult { module: "mail1".into(), state: RepoState::Open(details) },
             RepoCheckResult {
                 module: "samba3".into(),
-                condition: RepoState::Refused(RepoError::WrongPassword),
+                state: RepoState::Refused(RepoError::WrongPassword),
             },
         ];
-        let (event, message) = told(&plan(), Some(&findings));
+        let (event, message) = told(&plan(), Some(&repositories));
         assert_eq!(event.level, Level::Critical);
         assert_eq!(message.title, "backup Nightly PARTIAL: 1 of 3 modules failed, 1 missing");
         for (label, text) in [
@@ -478,8 +482,13 @@ mod tests {
     fn what_could_not_be_found_out_is_said() {
         let plan = Plan { id: "7".into(), ..Plan::default() };
         let verdict = Verdict::unknown("Redis at 127.0.0.1:6379: Connection refused");
-        let report =
-            ReportBuilder { plan: &plan, verdict: &verdict, findings: None, alerts: &[], now: NOW };
+        let report = ReportBuilder {
+            plan: &plan,
+            verdict: &verdict,
+            repositories: None,
+            alerts: &[],
+            now: NOW,
+        };
         let message = report.event().message(EventId(1));
         assert_eq!(message.title, "backup 7 UNKNOWN: Redis at 127.0.0.1:6379: Connection refused");
         assert_eq!(detail(&message, "look at"), "why this is not known; then: hbd backup 7");
@@ -496,7 +505,7 @@ mod tests {
             (123_456_789, "123.5 MB"),
             (u64::MAX, "18.4 EB"),
         ] {
-            assert_eq!(bytes(size), text);
+            assert_eq!(format_bytes(size), text);
         }
     }
 }

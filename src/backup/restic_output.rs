@@ -16,7 +16,8 @@ const STALE_AFTER: Duration = Duration::from_secs(30 * 60);
 #[serde(rename_all = "snake_case", tag = "kind", content = "why")]
 pub enum RepoError {
     /// There is no repository at this place.
-    Gone,
+    #[serde(rename = "gone")]
+    NotFound,
     /// The password is wrong, or no key of the repository fits it.
     WrongPassword,
     /// The place cannot be reached, or something else is in the way.
@@ -24,19 +25,19 @@ pub enum RepoError {
 }
 
 /// What restic's failure means. Exit codes are told apart since restic 0.17 only.
-pub fn refusal(code: Option<i32>, stderr: &str) -> RepoError {
+pub fn classify_failure(code: Option<i32>, stderr: &str) -> RepoError {
     let says = |words: &str| stderr.contains(words);
     match code {
-        Some(10) => RepoError::Gone,
+        Some(10) => RepoError::NotFound,
         Some(12) => RepoError::WrongPassword,
         _ if says("wrong password or no key found") => RepoError::WrongPassword,
-        _ if is_gone(stderr) => RepoError::Gone,
-        _ => RepoError::Unreachable(complaint(stderr)),
+        _ if is_not_found(stderr) => RepoError::NotFound,
+        _ => RepoError::Unreachable(error_line(stderr)),
     }
 }
 
 /// Whether the config file, with which every repository begins, is not there.
-fn is_gone(stderr: &str) -> bool {
+fn is_not_found(stderr: &str) -> bool {
     const SIGNS: [&str; 4] =
         ["no such file or directory", "does not exist", "(404)", "404 Not Found"];
     let config = stderr.lines().find(|line| line.contains("unable to open config file"));
@@ -44,7 +45,7 @@ fn is_gone(stderr: &str) -> bool {
 }
 
 /// The line that says what is wrong.
-pub fn complaint(stderr: &str) -> String {
+pub fn error_line(stderr: &str) -> String {
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let fatal = lines().find_map(|line| line.strip_prefix("Fatal: "));
     let line = fatal.or_else(|| lines().next_back()).unwrap_or("it did not say why");
@@ -66,32 +67,32 @@ pub struct NewestSnapshot {
 }
 
 /// Reads `restic snapshots --json`, also when its end was cut off.
-pub fn snapshots(stdout: &str) -> Option<NewestSnapshot> {
+pub fn parse_snapshots(stdout: &str) -> Option<NewestSnapshot> {
     #[derive(Deserialize)]
-    struct Snapshot {
+    struct SnapshotJson {
         time: String,
         #[serde(default)]
         id: String,
-        summary: Option<Summary>,
+        summary: Option<SummaryJson>,
     }
     #[derive(Deserialize)]
-    struct Summary {
+    struct SummaryJson {
         total_bytes_processed: Option<u64>,
     }
     let text = stdout.trim();
     if text == "null" {
         return Some(NewestSnapshot::default());
     }
-    let list: Vec<Snapshot> = match serde_json::from_str(text) {
+    let list: Vec<SnapshotJson> = match serde_json::from_str(text) {
         Ok(list) => list,
-        Err(_) => return cut_off_snapshots(text),
+        Err(_) => return parse_cut_off_snapshots(text),
     };
     let newest = list
         .into_iter()
         .filter_map(|snapshot| Some((moment(&snapshot.time)?, snapshot)))
         .max_by_key(|(time, _)| *time);
     Some(match newest {
-        Some((time, Snapshot { id, summary, .. })) => NewestSnapshot {
+        Some((time, SnapshotJson { id, summary, .. })) => NewestSnapshot {
             newest: Some(time),
             id: is_id(&id).then_some(id),
             size: summary.and_then(|summary| summary.total_bytes_processed),
@@ -100,19 +101,19 @@ pub fn snapshots(stdout: &str) -> Option<NewestSnapshot> {
     })
 }
 
-fn cut_off_snapshots(text: &str) -> Option<NewestSnapshot> {
+fn parse_cut_off_snapshots(text: &str) -> Option<NewestSnapshot> {
     let times = text.split("\"time\":\"").skip(1).filter_map(|rest| rest.split('"').next());
     let newest = times.filter_map(moment).max()?;
     Some(NewestSnapshot { newest: Some(newest), ..NewestSnapshot::default() })
 }
 
 /// Reads `restic stats --mode restore-size --json`: the bytes.
-pub fn restore_size(stdout: &str) -> Option<u64> {
+pub fn parse_restore_size(stdout: &str) -> Option<u64> {
     #[derive(Deserialize)]
-    struct Stats {
+    struct StatsJson {
         total_size: u64,
     }
-    serde_json::from_str(stdout.trim()).ok().map(|stats: Stats| stats.total_size)
+    serde_json::from_str(stdout.trim()).ok().map(|stats: StatsJson| stats.total_size)
 }
 
 /// A lock on a repository.
@@ -130,9 +131,9 @@ pub struct RepoLock {
 }
 
 /// Reads `restic cat lock`.
-pub fn lock(stdout: &str, now: Wall) -> Option<RepoLock> {
+pub fn parse_lock(stdout: &str, now: Wall) -> Option<RepoLock> {
     #[derive(Deserialize)]
-    struct Raw {
+    struct LockJson {
         time: String,
         #[serde(default)]
         exclusive: bool,
@@ -143,7 +144,7 @@ pub fn lock(stdout: &str, now: Wall) -> Option<RepoLock> {
         #[serde(default)]
         pid: i64,
     }
-    let raw: Raw = serde_json::from_str(stdout.trim()).ok()?;
+    let raw: LockJson = serde_json::from_str(stdout.trim()).ok()?;
     let since = moment(&raw.time);
     Some(RepoLock {
         holder: format!("{} at {} (process {})", raw.username, raw.hostname, raw.pid),
@@ -154,7 +155,7 @@ pub fn lock(stdout: &str, now: Wall) -> Option<RepoLock> {
 }
 
 /// Reads `restic list locks`: the ids.
-pub fn lock_ids(stdout: &str) -> Vec<&str> {
+pub fn parse_lock_ids(stdout: &str) -> Vec<&str> {
     stdout.lines().map(str::trim).filter(|line| is_id(line)).collect()
 }
 
@@ -177,9 +178,9 @@ mod tests {
         for (code, stderr, expected) in [
             (1, "Fatal: wrong password or no key found\n", RepoError::WrongPassword),
             (12, "", RepoError::WrongPassword),
-            (10, "", RepoError::Gone),
-            (1, gone, RepoError::Gone),
-            (1, "Fatal: unable to open config file: <config/> does not exist", RepoError::Gone),
+            (10, "", RepoError::NotFound),
+            (1, gone, RepoError::NotFound),
+            (1, "Fatal: unable to open config file: <config/> does not exist", RepoError::NotFound),
             (1, "", RepoError::Unreachable("it did not say why".into())),
             (1, "a\nb\n", RepoError::Unreachable("b".into())),
             (
@@ -188,10 +189,12 @@ mod tests {
                 RepoError::Unreachable("no".into()),
             ),
         ] {
-            assert_eq!(refusal(Some(code), stderr), expected, "{stderr}");
+            assert_eq!(classify_failure(Some(code), stderr), expected, "{stderr}");
         }
         for stderr in [refused, login] {
-            let RepoError::Unreachable(why) = refusal(Some(1), stderr) else { panic!("{stderr}") };
+            let RepoError::Unreachable(why) = classify_failure(Some(1), stderr) else {
+                panic!("{stderr}")
+            };
             assert!(why.starts_with("unable to open config file: "), "{why}");
         }
     }
@@ -201,27 +204,27 @@ mod tests {
         let list = r#"[{"time":"2026-11-21T22:53:42.563588977Z","paths":["/a"]},
             {"time":"2026-11-21T23:53:43+01:00","summary":{"total_bytes_processed":7}},
             {"time":"2026-11-20T22:53:42Z"}]"#;
-        let found = snapshots(list).unwrap();
+        let found = parse_snapshots(list).unwrap();
         assert_eq!(found.newest.unwrap().to_string(), "2026-11-21T22:53:43.000Z");
         assert_eq!((found.id, found.size), (None, Some(7)));
         let cut = &list[..list.find("\"summary").unwrap()];
-        assert_eq!(snapshots(&cut.replace(" ", "")).unwrap().newest, found.newest);
-        assert_eq!(snapshots("[]"), Some(NewestSnapshot::default()));
-        assert_eq!(snapshots("null\n"), Some(NewestSnapshot::default()));
-        assert_eq!(snapshots("nonsense"), None);
+        assert_eq!(parse_snapshots(&cut.replace(" ", "")).unwrap().newest, found.newest);
+        assert_eq!(parse_snapshots("[]"), Some(NewestSnapshot::default()));
+        assert_eq!(parse_snapshots("null\n"), Some(NewestSnapshot::default()));
+        assert_eq!(parse_snapshots("nonsense"), None);
     }
 
     #[test]
     fn the_size_of_a_snapshot_of_an_older_restic_is_asked_for_by_its_id() {
         let id = "0f".repeat(32);
         let list = |id: &str| format!(r#"[{{"time":"2026-11-20T22:53:42Z","id":"{id}"}}]"#);
-        let found = snapshots(&list(&id)).unwrap();
+        let found = parse_snapshots(&list(&id)).unwrap();
         assert_eq!((found.id, found.size), (Some(id), None));
-        assert_eq!(snapshots(&list("--help")).unwrap().id, None, "no argument of its own");
+        assert_eq!(parse_snapshots(&list("--help")).unwrap().id, None, "no argument of its own");
         let stats = r#"{"total_size":5000000000,"total_file_count":2}"#;
-        assert_eq!(restore_size(&format!("{stats}\n")), Some(5_000_000_000));
+        assert_eq!(parse_restore_size(&format!("{stats}\n")), Some(5_000_000_000));
         for odd in ["", "null", "{}", r#"{"total_size":-1}"#] {
-            assert_eq!(restore_size(odd), None, "{odd}");
+            assert_eq!(parse_restore_size(odd), None, "{odd}");
         }
     }
 
@@ -230,13 +233,13 @@ mod tests {
         let json = r#"{"time": "2026-11-21T22:54:23.710558659Z", "exclusive": false,
             "hostname": "vm", "username": "root", "pid": 7172}"#;
         let taken = moment("2026-11-21T22:54:23Z").unwrap();
-        let fresh = lock(json, taken + Duration::from_secs(60)).unwrap();
+        let fresh = parse_lock(json, taken + Duration::from_secs(60)).unwrap();
         assert_eq!(fresh.holder, "root at vm (process 7172)");
         assert!(!fresh.stale && !fresh.exclusive);
-        assert!(lock(json, taken + Duration::from_secs(1900)).unwrap().stale);
-        assert_eq!(lock("{}", taken), None);
-        assert_eq!(lock_ids("repository opened\nabc\n"), Vec::<&str>::new());
+        assert!(parse_lock(json, taken + Duration::from_secs(1900)).unwrap().stale);
+        assert_eq!(parse_lock("{}", taken), None);
+        assert_eq!(parse_lock_ids("repository opened\nabc\n"), Vec::<&str>::new());
         let id = "a".repeat(64);
-        assert_eq!(lock_ids(&format!("{id}\n")), [id.as_str()]);
+        assert_eq!(parse_lock_ids(&format!("{id}\n")), [id.as_str()]);
     }
 }

@@ -10,7 +10,7 @@ use crate::config_file::Section;
 use crate::secret::Secret;
 
 /// Waiting longer than a day would outlive the alert.
-const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
 /// What an address of Redis begins with.
 const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "unix"];
@@ -52,16 +52,20 @@ impl Default for CorrelatorSettings {
 impl CorrelatorSettings {
     /// Reads the section.
     pub fn read(section: &mut Section) -> CorrelatorSettings {
-        let usual = CorrelatorSettings::default();
-        let waits = Duration::ZERO..=LONGEST_WAIT;
+        let defaults = CorrelatorSettings::default();
+        let waits = Duration::ZERO..=MAX_WAIT;
         let mut correlator = CorrelatorSettings {
-            wait: section.duration_within("wait_seconds", waits.clone()).unwrap_or(usual.wait),
-            redis_url: section.text("redis_url").unwrap_or(usual.redis_url),
+            wait: section.duration_within("wait_seconds", waits.clone()).unwrap_or(defaults.wait),
+            redis_url: section.text("redis_url").unwrap_or(defaults.redis_url),
             redis_user: section.text("redis_user"),
             redis_password: section.secret("redis_password", "redis_password_file"),
-            max_wait: section.duration_within("max_wait_seconds", waits).unwrap_or(usual.max_wait),
-            recent: section.duration("recent_seconds").unwrap_or(usual.recent),
-            backup_id_labels: section.texts("backup_id_labels").unwrap_or(usual.backup_id_labels),
+            max_wait: section
+                .duration_within("max_wait_seconds", waits)
+                .unwrap_or(defaults.max_wait),
+            recent: section.duration("recent_seconds").unwrap_or(defaults.recent),
+            backup_id_labels: section
+                .texts("backup_id_labels")
+                .unwrap_or(defaults.backup_id_labels),
         };
         correlator.check_redis(section);
         if correlator.recent.is_zero() {
@@ -83,7 +87,7 @@ impl CorrelatorSettings {
             }
             Some(true) => {
                 self.take_login_out_of_url(section);
-                if let Some(what) = fault(&self.redis_url) {
+                if let Some(what) = address_error(&self.redis_url) {
                     section.error("redis_url", what);
                 }
             }
@@ -96,7 +100,7 @@ impl CorrelatorSettings {
 
     /// A password in the URL becomes a secret, and the URL may be shown.
     fn take_login_out_of_url(&mut self, section: &mut Section) {
-        let login = UrlLogin::taken_from(&mut self.redis_url);
+        let login = UrlLogin::take_from(&mut self.redis_url);
         if !login.user.is_empty() {
             self.redis_user = Some(percent_decoded(&login.user));
         }
@@ -122,7 +126,7 @@ struct UrlLogin {
 impl UrlLogin {
     /// Takes out what stands before the last `@`, for a password may hold a slash or another one,
     /// and `user=` and `pass=`, which is how sockets have them.
-    fn taken_from(url: &mut String) -> UrlLogin {
+    fn take_from(url: &mut String) -> UrlLogin {
         let mut login = UrlLogin::default();
         let Some((scheme, mut rest)) = url.split_once("://") else { return login };
         // A socket's path may hold an @.
@@ -149,7 +153,7 @@ impl UrlLogin {
 }
 
 /// Why there can be no Redis at an address that has one of our schemes and no login.
-fn fault(url: &str) -> Option<&'static str> {
+fn address_error(url: &str) -> Option<&'static str> {
     let (scheme, rest) = url.split_once("://")?;
     if scheme.ends_with("unix") {
         if !rest.starts_with('/') {
@@ -229,7 +233,7 @@ pub enum RepositoryPassword {
 impl RepoCheckSettings {
     /// Reads the section.
     pub fn read(section: &mut Section) -> RepoCheckSettings {
-        let timeouts = Duration::from_secs(1)..=LONGEST_WAIT;
+        let timeouts = Duration::from_secs(1)..=MAX_WAIT;
         let repositories = section.entries("repositories", RepositorySettings::read);
         if repositories.is_empty() {
             let what = "names no repository: name a destination, or default; to have none asked, \
@@ -305,7 +309,7 @@ mod tests {
             ("redis+unix://ops:pw@/run/r?pass=", "ops", "", "redis+unix:///run/r"),
         ] {
             let mut rest = url.to_owned();
-            let login = UrlLogin::taken_from(&mut rest);
+            let login = UrlLogin::take_from(&mut rest);
             assert_eq!(
                 (login.user.as_str(), login.password.as_str(), rest.as_str()),
                 (user, password, left),
@@ -336,7 +340,7 @@ mod tests {
             ("redis://0.0.0.0", Some("no address")),
             ("redis://a b", Some("no address")),
         ] {
-            let said = fault(url);
+            let said = address_error(url);
             let right = match (said, what) {
                 (None, None) => true,
                 (Some(said), Some(what)) => said.contains(what),

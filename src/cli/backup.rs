@@ -40,22 +40,22 @@ pub fn backup(
         }
     };
     let (stop, interrupted) = stop_on_signals()?;
-    let Some(examined) = examine(&config, plan, &stop) else {
+    let Some(reports) = analyze(&config, plan, &stop) else {
         // As a shell has it.
         let signal = interrupted.recv().unwrap_or(SIGTERM);
         return Ok(u8::try_from(128 + signal).unwrap_or(NOT_ALL));
     };
     if json {
-        let plans: Vec<Value> = examined.iter().map(as_json).collect();
+        let plans: Vec<Value> = reports.iter().map(as_json).collect();
         writeln!(out, "{}", json!({ "plans": plans }))?;
     } else {
-        for (index, one) in examined.iter().enumerate() {
+        for (index, one) in reports.iter().enumerate() {
             let gap = if index > 0 { "\n" } else { "" };
             write!(out, "{gap}{}", in_words(one))?;
         }
     }
     let well = |one: &PlanReport| one.verdict.outcome == Outcome::Success;
-    Ok(if examined.iter().all(well) { OK } else { NOT_ALL })
+    Ok(if reports.iter().all(well) { OK } else { NOT_ALL })
 }
 
 /// Told to stop by the first of these signals, with its number: restic, which runs in a process
@@ -75,20 +75,20 @@ fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
 }
 
 /// None when it was told to stop.
-fn examine(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<PlanReport>> {
-    let examiner = Analyzer {
+fn analyze(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<PlanReport>> {
+    let analyzer = Analyzer {
         correlator: &config.correlator,
         repo_check: config.repo_check.as_ref(),
-        patient: false,
+        wait_for_running: false,
     };
-    let ask = |question: &PlanQuery| examiner.examine(question, stop);
-    let Some(id) = plan else { return ask(&PlanQuery::about_everything()) };
-    let found = ask(&PlanQuery::about(id))?;
+    let ask = |query: &PlanQuery| analyzer.analyze(query, stop);
+    let Some(id) = plan else { return ask(&PlanQuery::for_all()) };
+    let found = ask(&PlanQuery::for_plan(id))?;
     let stranger = |one: &PlanReport| one.plan.enabled.is_none() && one.plan.modules.is_empty();
     if !found.iter().all(stranger) {
         return Some(found);
     }
-    let all = ask(&PlanQuery::about_everything())?.into_iter();
+    let all = ask(&PlanQuery::for_all())?.into_iter();
     let named: Vec<_> = all.filter(|one| one.plan.name.as_deref() == Some(id)).collect();
     Some(if named.is_empty() { found } else { named })
 }
@@ -98,7 +98,7 @@ fn as_json(one: &PlanReport) -> Value {
         "plan": one.plan,
         "outcome": one.verdict.outcome,
         "why": one.verdict.why,
-        "repositories": one.findings,
+        "repositories": one.repositories,
     })
 }
 

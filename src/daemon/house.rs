@@ -109,10 +109,10 @@ impl House for Rooms {
             let _ = tx.send(stored);
         };
         self.signs().of_webhook(body, &self.watch);
-        match self.pipelines.hear(body, then) {
-            Ok(AlertAdmission::Nothing) => Taken::Now(Answer::Stored),
-            Ok(AlertAdmission::Coming) => once_stored(rx),
-            Ok(AlertAdmission::Full) => {
+        match self.pipelines.ingest_webhook(body, then) {
+            Ok(AlertAdmission::NoneRelevant) => Taken::Now(Answer::Stored),
+            Ok(AlertAdmission::Pending) => once_stored(rx),
+            Ok(AlertAdmission::QueueFull) => {
                 Taken::Now(Answer::Unavailable("too many alerts wait already".into()))
             }
             Err(why) => Taken::Now(Answer::Malformed(why)),

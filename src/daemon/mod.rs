@@ -255,7 +255,7 @@ fn keep_time(
     spawn("deadlines", move || {
         timing.keep_time(|| {
             pulse.increment();
-            pipelines.start_waiting();
+            pipelines.start_pending();
         });
     })
 }

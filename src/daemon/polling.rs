@@ -54,7 +54,7 @@ impl Polling {
         let Some(url) = receiver.poll_url.clone() else {
             self.running = None;
             if self.told.swap(false, Ordering::Relaxed) {
-                alert_poller::abandon(&self.sink);
+                alert_poller::stop_reporting(&self.sink);
             }
             return Ok(());
         };
@@ -65,14 +65,17 @@ impl Polling {
         self.running = None;
         let (stopper, stop) = Stop::channel();
         let told = Arc::clone(&self.told);
-        let settings =
-            alert_poller::AlertPollerSettings { url: wanted.0.clone(), interval: wanted.1, told };
+        let settings = alert_poller::AlertPollerSettings {
+            url: wanted.0.clone(),
+            interval: wanted.1,
+            reported: told,
+        };
         let (rooms, sink) = (Arc::clone(rooms), Arc::clone(&self.sink));
         spawn("poll", move || {
             let names = || rooms.signs().names().to_vec();
             let beat = |alerts: &[Alert]| rooms.signs().beat(alerts, &rooms.watch);
-            let signs = alert_poller::HeartbeatAlertHooks { names: &names, beat: &beat };
-            alert_poller::poll(&settings, &rooms.pipelines, signs, &sink, &stop);
+            let signs = alert_poller::HeartbeatAlertHooks { names: &names, ingest: &beat };
+            alert_poller::run(&settings, &rooms.pipelines, signs, &sink, &stop);
         })?;
         self.running = Some(Running { receiver: wanted, _stopper: stopper });
         Ok(())

@@ -68,7 +68,7 @@ impl Signs {
         if self.names.is_empty() {
             return;
         }
-        if let Ok(alerts) = alert::relevant(body, &self.names) {
+        if let Ok(alerts) = alert::from_webhook(body, &self.names) {
             self.beat(&alerts, watch);
         }
     }
