@@ -9,9 +9,9 @@ use super::correlator::{self, RedisState};
 use super::outcome::{Outcome, Verdict};
 use super::plan::{BackupRun, Module, ModuleState, Plan};
 use super::question::PlanQuery;
-use super::repo_check::{self, RepoCheckResult};
+use super::repo_check::{RepoCheckResult, RepoChecker};
 use super::report::{ALL_PLANS, ReportBuilder, describe_state};
-use super::settings::{CorrelatorSettings, RepoCheckSettings};
+use super::settings::CorrelatorSettings;
 use crate::clock::Wall;
 use crate::event::Event;
 use crate::secret::Secret;
@@ -47,7 +47,7 @@ pub struct Analyzer<'a> {
     /// Where Redis is.
     pub correlator: &'a CorrelatorSettings,
     /// How repositories are checked; none: not at all.
-    pub repo_check: Option<&'a RepoCheckSettings>,
+    pub repo_checker: Option<RepoChecker<'a>>,
     /// Whether to wait for modules that are still running.
     pub wait_for_running: bool,
 }
@@ -69,7 +69,7 @@ impl Analyzer<'_> {
             Err(why) => return Some(unknown(query, &why)),
         };
         // One deadline for all plans: the report is in time, however often restic hangs.
-        let until = self.repo_check.map(repo_check::deadline);
+        let until = self.repo_checker.map(|checker| checker.deadline());
         let analyze = |plan| {
             let verdict =
                 Verdict::of(&plan).with_connection_lost(&plan, connection_lost.as_deref());
@@ -87,10 +87,8 @@ impl Analyzer<'_> {
         stop: &Stop,
     ) -> Option<PlanReport> {
         let wanted = verdict.outcome != Outcome::Success && !plan.modules.is_empty();
-        let repositories = match self.repo_check.zip(until).filter(|_| wanted) {
-            Some((settings, until)) => {
-                Some(repo_check::check(settings, &plan, passwords, until, stop)?)
-            }
+        let repositories = match self.repo_checker.zip(until).filter(|_| wanted) {
+            Some((checker, until)) => Some(checker.check(&plan, passwords, until, stop)?),
             None => None,
         };
         Some(PlanReport { plan, verdict, repositories })

@@ -19,12 +19,13 @@ use super::analysis::{Analyzer, PlanReport, plan_rows, reportable, unknown};
 use super::outcome::Outcome;
 use super::question::{PlanQuery, alerts_about};
 use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_ATTEMPTS};
+use super::repo_check::{self, RepoChecker};
 use super::settings::{CorrelatorSettings, RepoCheckSettings};
 use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, Level, MOST_OTHERS};
 use crate::store::Write;
 use crate::store::change::{Change, ChangeSink};
-use crate::thread::{AbortOnPanic, Stop, lock};
+use crate::thread::{AbortOnPanic, Semaphore, Stop, lock};
 
 /// How long a pipeline waits until its own row is on disk.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,6 +68,8 @@ pub struct Pipelines {
     received: AtomicU64,
     started: AtomicU64,
     outcomes: Mutex<BTreeMap<Outcome, u64>>,
+    /// Shared by all pipelines: the machines are small.
+    restic_permits: Semaphore,
 }
 
 /// Removes rows that cannot be read, and reports the alerts that may be lost with them: in one
@@ -111,6 +114,7 @@ impl Pipelines {
             received: AtomicU64::new(0),
             started: AtomicU64::new(0),
             outcomes: Mutex::new(BTreeMap::new()),
+            restic_permits: repo_check::permits(),
         });
         pipelines.start_pending();
         pipelines
@@ -249,9 +253,10 @@ impl Pipelines {
     }
 
     fn analyze(&self, settings: &PipelineSettings, query: &PlanQuery) -> Option<Vec<PlanReport>> {
+        let (repo_check, permits) = (settings.repo_check.as_ref(), &self.restic_permits);
         let analyzer = Analyzer {
             correlator: &settings.correlator,
-            repo_check: settings.repo_check.as_ref(),
+            repo_checker: repo_check.map(|settings| RepoChecker { settings, permits }),
             wait_for_running: true,
         };
         let analyze = AssertUnwindSafe(|| analyzer.analyze(query, &self.stop));
@@ -292,6 +297,11 @@ impl Pipelines {
         let mut queue = lock(&self.queue);
         let writes = queue.close();
         (self.sink)(Change { writes, ..Change::default() });
+    }
+
+    /// Waits until no restic runs any more, for `limit` at most. To be called after the stop.
+    pub fn wait_for_restic(&self, limit: Duration) {
+        repo_check::wait_for_end(&self.restic_permits, limit);
     }
 
     /// How many alert instances were delivered since the start.

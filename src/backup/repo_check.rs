@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{LazyLock, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 use serde::Serialize;
 
 use super::plan::{Module, ModuleState, Plan};
@@ -15,7 +14,7 @@ use super::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings}
 use crate::clock::{self, Now, Wall};
 use crate::process::{self, Finished};
 use crate::secret::{Secret, scrub};
-use crate::thread::{Stop, lock};
+use crate::thread::{Permit, Semaphore, Stop, lock};
 
 /// Repositories that are asked at the same time, whoever asks: the boxes are small.
 const MAX_CONCURRENT: usize = 2;
@@ -89,81 +88,69 @@ pub enum IntegrityCheck {
     Undecided(String),
 }
 
-/// The moment when everybody who begins to ask now has come to an end.
-pub fn deadline(settings: &RepoCheckSettings) -> Instant {
-    Instant::now() + settings.timeout * TOTAL_TIMEOUT_FACTOR
+/// Checks repositories with restic.
+#[derive(Clone, Copy, Debug)]
+pub struct RepoChecker<'a> {
+    /// How they are checked.
+    pub settings: &'a RepoCheckSettings,
+    /// Held by each run of restic. All checks of a process share one semaphore ([`permits`]).
+    pub permits: &'a Semaphore,
 }
 
-/// Waits until no restic runs any more, `limit` at most. To be called after the stop.
-pub fn wait_for_end(limit: Duration) {
+/// As many permits as restic may run at the same time.
+pub fn permits() -> Semaphore {
+    Semaphore::new(MAX_CONCURRENT)
+}
+
+/// Waits until no restic runs any more, for `limit` at most. To be called after the stop.
+pub fn wait_for_end(permits: &Semaphore, limit: Duration) {
     let until = Instant::now() + limit;
-    let ended = || SEATS.1.recv_deadline(until).ok().map(|()| Seat);
-    // All seats at the same time, else one of them could be taken again.
-    let _all: Vec<Seat> = (0..MAX_CONCURRENT).map_while(|_| ended()).collect();
+    let ended = || permits.acquire_timeout(until.saturating_duration_since(Instant::now()));
+    // All permits are held at the same time, else one of them could be acquired by another run.
+    let _all: Vec<Permit> = (0..MAX_CONCURRENT).map_while(|_| ended()).collect();
 }
 
-/// Asks for each module of a plan that did not succeed, no longer than `until`. `passwords` are those of the destinations
-/// as Redis has them, for repositories that are configured without one. None when it was told to
-/// stop meanwhile.
-pub fn check(
-    settings: &RepoCheckSettings,
-    plan: &Plan,
-    passwords: &BTreeMap<String, Secret>,
-    until: Instant,
-    stop: &Stop,
-) -> Option<Vec<RepoCheckResult>> {
-    let modules = plan.modules.iter().filter(|module| module.state != ModuleState::Success);
-    let waiting: Mutex<VecDeque<&Module>> = Mutex::new(modules.collect());
-    let results = Mutex::new(Vec::new());
-    let work = || {
-        while let Some(module) = lock(&waiting).pop_front() {
-            if stop.stopped() {
-                return;
-            }
-            let state = match locate(settings, plan, module, passwords, stop) {
-                Err(why) => RepoState::NotChecked(why),
-                Ok(location) => location.check(until),
-            };
-            lock(&results).push(RepoCheckResult { module: module.id.clone(), state });
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..MAX_CONCURRENT {
-            // Without a second thread this one does all of it.
-            let _ = std::thread::Builder::new().name("restic".into()).spawn_scoped(scope, work);
-        }
-        work();
-    });
-    let mut results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    results.sort_by(|one, other| one.module.cmp(&other.module));
-    (!stop.stopped()).then_some(results)
-}
-
-/// The right to run restic: a channel with as many tokens as may run.
-struct Seat;
-
-static SEATS: LazyLock<(Sender<()>, Receiver<()>)> = LazyLock::new(|| {
-    let (free, seats) = bounded(MAX_CONCURRENT);
-    (0..MAX_CONCURRENT).for_each(|_| free.send(()).expect("there is room for all tokens"));
-    (free, seats)
-});
-
-impl Seat {
-    /// Waits for a seat; none when the time is up, or it is time to stop.
-    fn take(until: Instant, stop: &Stop) -> Option<Seat> {
-        let seat = select! {
-            recv(SEATS.1) -> _ => Seat,
-            recv(at(until)) -> _ => return None,
-            recv(stop.receiver()) -> _ => return None,
-        };
-        (!stop.stopped() && Instant::now() < until).then_some(seat)
+impl RepoChecker<'_> {
+    /// The moment when all checks that start now have ended.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.timeout * TOTAL_TIMEOUT_FACTOR
     }
-}
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        // There is room: it is the token that was taken.
-        let _ = SEATS.0.try_send(());
+    /// Checks the repository of each module that did not succeed, until `until` at most.
+    /// `passwords` are those of the destinations as Redis has them, for repositories that are
+    /// configured without one. None at the stop.
+    pub fn check(
+        &self,
+        plan: &Plan,
+        passwords: &BTreeMap<String, Secret>,
+        until: Instant,
+        stop: &Stop,
+    ) -> Option<Vec<RepoCheckResult>> {
+        let modules = plan.modules.iter().filter(|module| module.state != ModuleState::Success);
+        let waiting: Mutex<VecDeque<&Module>> = Mutex::new(modules.collect());
+        let results = Mutex::new(Vec::new());
+        let work = || {
+            while let Some(module) = lock(&waiting).pop_front() {
+                if stop.stopped() {
+                    return;
+                }
+                let state = match locate(self.settings, plan, module, passwords, stop) {
+                    Err(why) => RepoState::NotChecked(why),
+                    Ok(location) => location.check(self.permits, until),
+                };
+                lock(&results).push(RepoCheckResult { module: module.id.clone(), state });
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..MAX_CONCURRENT {
+                // Without a second thread this one does all of it.
+                let _ = std::thread::Builder::new().name("restic".into()).spawn_scoped(scope, work);
+            }
+            work();
+        });
+        let mut results = std::mem::take(&mut *lock(&results));
+        results.sort_by(|one, other| one.module.cmp(&other.module));
+        (!stop.stopped()).then_some(results)
     }
 }
 
@@ -205,8 +192,8 @@ fn locate<'a>(
 }
 
 impl RepositoryLocation<'_> {
-    fn check(&self, all_until: Instant) -> RepoState {
-        let Some(_seat) = Seat::take(all_until, self.stop) else {
+    fn check(&self, permits: &Semaphore, all_until: Instant) -> RepoState {
+        let Some(_permit) = permits.acquire_until(all_until, self.stop) else {
             return RepoState::NotChecked(NO_TIME_LEFT.into());
         };
         let until = all_until.min(Instant::now() + self.settings.timeout);

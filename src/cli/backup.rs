@@ -13,6 +13,7 @@ use super::CONFIGURATION;
 use crate::backup::analysis::{Analyzer, PlanReport};
 use crate::backup::outcome::Outcome;
 use crate::backup::question::PlanQuery;
+use crate::backup::repo_check::{self, RepoChecker};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};
@@ -76,9 +77,10 @@ fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
 
 /// None when it was told to stop.
 fn analyze(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<PlanReport>> {
+    let (settings, permits) = (config.repo_check.as_ref(), repo_check::permits());
     let analyzer = Analyzer {
         correlator: &config.correlator,
-        repo_check: config.repo_check.as_ref(),
+        repo_checker: settings.map(|settings| RepoChecker { settings, permits: &permits }),
         wait_for_running: false,
     };
     let ask = |query: &PlanQuery| analyzer.analyze(query, stop);

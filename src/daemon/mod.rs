@@ -13,7 +13,6 @@ use signal_hook::iterator::Signals;
 
 use crate::agent::machine;
 use crate::backup::pipeline::Pipelines;
-use crate::backup::repo_check;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::Incident;
@@ -224,7 +223,7 @@ impl Daemon {
         self.ear.close();
         self.rooms.courier.order(Order::Stop);
         let stored = self.courier_thread.join().unwrap_or(false);
-        repo_check::wait_for_end(LAST_PROGRAMS);
+        self.rooms.pipelines.wait_for_restic(LAST_PROGRAMS);
         info!("stopped");
         stored
     }
