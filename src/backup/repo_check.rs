@@ -1,4 +1,4 @@
-//! Asks restic how the repositories of those modules are that did not succeed.
+//! Checks with restic the repositories of the modules that did not succeed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -16,75 +16,75 @@ use crate::process::{self, Finished};
 use crate::secret::{Secret, scrub};
 use crate::thread::{Permit, Semaphore, Stop, lock};
 
-/// Repositories that are asked at the same time, whoever asks: the boxes are small.
+/// How many restic run at the same time: the machines are small.
 const MAX_CONCURRENT: usize = 2;
 
-/// All repositories together may take this many times as long as one.
+/// All repositories together may take this many times as long as one of them.
 const TOTAL_TIMEOUT_FACTOR: u32 = 3;
 
-/// This part of a repository's time its size is worth: one figure must not cost the repositories
-/// that come after it their turn.
+/// The size may take this fraction of a repository's time: one figure must not use up the time of
+/// the repositories after it.
 const SIZE_TIMEOUT_DIVISOR: u32 = 4;
 
-/// What is said of a repository whose turn never came.
+/// Why a repository that came too late was not checked.
 const NO_TIME_LEFT: &str = "no time was left";
 
-/// What makes 999 ms a second.
+/// Added before seconds are cut off, so that 999 ms become a second.
 const HALF_SECOND: Duration = Duration::from_millis(500);
 
-/// Locks of a repository that are looked at.
+/// How many locks of a repository are read.
 const MAX_LOCKS: usize = 5;
 
-/// A module and how its repository is.
+/// The state of the repository of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RepoCheckResult {
     /// The module's id.
     pub module: String,
-    /// How its repository is.
+    /// The state of its repository.
     #[serde(rename = "condition")]
     pub state: RepoState,
 }
 
-/// How a repository is.
+/// The state of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RepoState {
-    /// It could be opened and read.
+    /// It was opened and read.
     Open(RepoDetails),
-    /// It could not.
+    /// restic could not open it.
     Refused(RepoError),
-    /// restic did not come to an end in time; its last words.
+    /// restic was killed after its time; the last line that it wrote.
     TimedOut(String),
-    /// Nobody could ask, and why.
+    /// restic was not run, and why.
     #[serde(rename = "not_asked")]
     NotChecked(String),
 }
 
-/// What an open repository shows.
+/// What was read from an open repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RepoDetails {
     /// When its newest snapshot was taken; none when there is no snapshot.
     #[serde(serialize_with = "crate::view::rfc3339")]
     pub newest: Option<Wall>,
-    /// How many bytes that holds, where restic says so in time.
+    /// How many bytes that snapshot holds, where restic could tell in time.
     pub size: Option<u64>,
-    /// Who holds it.
+    /// Its locks.
     pub locks: Vec<RepoLock>,
-    /// Why the locks are not known, if they are not.
+    /// Why the locks could not be read, if so.
     pub locks_unknown: Option<String>,
-    /// What `restic check` said, if it was wanted.
+    /// The result of `restic check`, where that is configured.
     pub check: Option<IntegrityCheck>,
 }
 
-/// What `restic check` said.
+/// The result of `restic check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntegrityCheck {
     /// No errors.
     Sound,
-    /// Errors, and what it said.
+    /// It found errors; the first of them.
     Damaged(String),
-    /// It came to no result, and why.
+    /// It came to no result, and why not.
     Undecided(String),
 }
 
@@ -154,11 +154,11 @@ impl RepoChecker<'_> {
     }
 }
 
-/// A repository and all that restic needs to open it.
+/// A repository, and what restic needs to open it.
 struct RepositoryLocation<'a> {
     settings: &'a RepoCheckSettings,
     configured: &'a RepositorySettings,
-    /// With the template filled in. It may hold a password.
+    /// The address, its template filled in. It may hold a password.
     repository: String,
     password: Option<&'a Secret>,
     stop: &'a Stop,
@@ -197,14 +197,14 @@ impl RepositoryLocation<'_> {
             return RepoState::NotChecked(NO_TIME_LEFT.into());
         };
         let until = all_until.min(Instant::now() + self.settings.timeout);
-        let listed = match self.run(&["snapshots", "--latest", "1", "--json"], until) {
+        let output = match self.run(&["snapshots", "--latest", "1", "--json"], until) {
             Ok(finished) => finished,
             Err(state) => return state,
         };
-        if listed.code != Some(0) {
-            return RepoState::Refused(self.classify(&listed));
+        if output.code != Some(0) {
+            return RepoState::Refused(self.classify(&output));
         }
-        let Some(snapshots) = restic_output::parse_snapshots(&listed.stdout) else {
+        let Some(snapshots) = restic_output::parse_snapshots(&output.stdout) else {
             let why = "restic's list of snapshots is not what it should be";
             return RepoState::Refused(RepoError::Unreachable(why.into()));
         };
@@ -220,31 +220,31 @@ impl RepositoryLocation<'_> {
         if self.settings.deep {
             details.check = Some(self.deep_check(&details, until));
         }
-        // Last, for it matters least.
+        // The size comes last: it matters least.
         if let (None, Some(id)) = (details.size, &snapshots.id) {
             details.size = self.size(id, until);
         }
         RepoState::Open(details)
     }
 
-    /// How many bytes a snapshot holds. An older restic did not note that in the snapshot, so all
-    /// of its folders are read; where that takes too long or fails, it is not known.
+    /// How many bytes a snapshot holds, where the snapshot itself does not say it, as before restic
+    /// 0.17: restic reads all its folders. None where that takes too long or fails.
     fn size(&self, id: &str, until: Instant) -> Option<u64> {
         let until = until.min(Instant::now() + self.settings.timeout / SIZE_TIMEOUT_DIVISOR);
-        let counted = self.run(&["stats", "--mode", "restore-size", "--json", id], until).ok()?;
-        restic_output::parse_restore_size(&counted.stdout).filter(|_| counted.code == Some(0))
+        let output = self.run(&["stats", "--mode", "restore-size", "--json", id], until).ok()?;
+        restic_output::parse_restore_size(&output.stdout).filter(|_| output.code == Some(0))
     }
 
     fn locks(&self, until: Instant) -> Result<Vec<RepoLock>, String> {
-        let listed = self.run(&["list", "locks"], until).map_err(describe)?;
-        if listed.code != Some(0) {
-            return Err(self.error_line(&listed));
+        let output = self.run(&["list", "locks"], until).map_err(describe)?;
+        if output.code != Some(0) {
+            return Err(self.error_line(&output));
         }
         let mut locks = Vec::new();
-        for id in restic_output::parse_lock_ids(&listed.stdout).into_iter().take(MAX_LOCKS) {
-            let shown = self.run(&["cat", "lock", id, "--json"], until).map_err(describe)?;
-            // A lock that is gone by now needs no words.
-            locks.extend(restic_output::parse_lock(&shown.stdout, Now::read().wall));
+        for id in restic_output::parse_lock_ids(&output.stdout).into_iter().take(MAX_LOCKS) {
+            let output = self.run(&["cat", "lock", id, "--json"], until).map_err(describe)?;
+            // A lock that was released meanwhile cannot be parsed, and is left out.
+            locks.extend(restic_output::parse_lock(&output.stdout, Now::read().wall));
         }
         Ok(locks)
     }
@@ -265,15 +265,15 @@ impl RepositoryLocation<'_> {
         }
     }
 
-    /// The first thing that `restic check` found.
+    /// The first error that `restic check` found.
     fn damage(&self, finished: &Finished) -> String {
-        let telling = |line: &&str| !line.is_empty() && !line.starts_with("Fatal:");
-        let first = finished.stderr.lines().map(str::trim).find(telling);
-        self.scrubbed(first.unwrap_or("the repository contains errors"))
+        let is_error = |line: &&str| !line.is_empty() && !line.starts_with("Fatal:");
+        let first = finished.stderr.lines().map(str::trim).find(is_error);
+        self.scrub_secrets(first.unwrap_or("the repository contains errors"))
     }
 
-    /// One run of restic, reading only: without a lock of ours, and without a cache, which would
-    /// cost a small box more disk than it saves. Nothing secret is on the command line.
+    /// Runs restic, read-only: without a lock, and without a cache, which would cost a small machine
+    /// more disk than it saves. Nothing secret is on the command line.
     fn run(&self, arguments: &[&str], until: Instant) -> Result<Finished, RepoState> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -286,18 +286,18 @@ impl RepositoryLocation<'_> {
         let finished = process::run_until(&mut command, "", left, Some(self.stop))
             .map_err(|why| RepoState::NotChecked(describe_start_error(path, &why)))?;
         if finished.timed_out {
-            let said = if finished.stderr.trim().is_empty() {
+            let error_line = if finished.stderr.trim().is_empty() {
                 "it said nothing".into()
             } else {
                 self.error_line(&finished)
             };
             let after = clock::words(Duration::from_secs((left + HALF_SECOND).as_secs()));
-            return Err(RepoState::TimedOut(format!("killed after {after}: {said}")));
+            return Err(RepoState::TimedOut(format!("killed after {after}: {error_line}")));
         }
         Ok(finished)
     }
 
-    /// What restic is told by its environment (restic's manual, "Environment Variables").
+    /// Hands repository and password to restic (its manual, "Environment Variables").
     fn set_environment(&self, command: &mut Command) {
         for name in ["RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"] {
             command.env_remove(name);
@@ -322,27 +322,27 @@ impl RepositoryLocation<'_> {
 
     fn classify(&self, finished: &Finished) -> RepoError {
         match restic_output::classify_failure(finished.code, &finished.stderr) {
-            RepoError::Unreachable(why) => RepoError::Unreachable(self.scrubbed(&why)),
+            RepoError::Unreachable(why) => RepoError::Unreachable(self.scrub_secrets(&why)),
             other => other,
         }
     }
 
     fn error_line(&self, finished: &Finished) -> String {
-        self.scrubbed(&restic_output::error_line(&finished.stderr))
+        self.scrub_secrets(&restic_output::error_line(&finished.stderr))
     }
 
-    fn scrubbed(&self, text: &str) -> String {
-        let configured = match &self.configured.password {
+    fn scrub_secrets(&self, text: &str) -> String {
+        let inline = match &self.configured.password {
             Some(RepositoryPassword::Clear(password)) => Some(password),
             Some(RepositoryPassword::File(_)) | None => None,
         };
         let url_password = url_password(&self.repository);
-        let secrets = self.configured.env.values().chain(configured).chain(self.password);
+        let secrets = self.configured.env.values().chain(inline).chain(self.password);
         scrub(text, secrets.chain(&url_password))
     }
 }
 
-/// The password in an address, if there is one.
+/// The password in the address of a repository, if there is one.
 fn url_password(repository: &str) -> Option<Secret> {
     let authority = repository.split_once("://")?.1.split('/').next()?;
     let (_, password) = authority.rsplit_once('@')?.0.split_once(':')?;

@@ -1,4 +1,4 @@
-//! From what was found out about a plan to an event for people. Pure.
+//! The report about a plan: from the result of its analysis to an event for people. Pure.
 
 use super::alert::Alert;
 use super::outcome::{Outcome, Verdict};
@@ -8,32 +8,32 @@ use super::restic_output::{RepoError, RepoLock};
 use crate::clock::{Wall, words};
 use crate::event::{Event, EventKind, Table};
 
-/// The id of what stands for all plans, when not one of them is known.
+/// The id in a report about all plans together, when none of them is known.
 pub const ALL_PLANS: &str = "all";
 
-/// Modules in the table, and lines of one detail.
+/// How many modules are in the table, and how many lines in one detail.
 const MAX_TABLE_ROWS: usize = 200;
 const MAX_DETAIL_LINES: usize = 15;
 
-/// Alerts whose words are repeated.
+/// How many alerts are quoted.
 const MAX_ALERTS: usize = 5;
 
-/// The annotations that say something: of each row the first that is there.
+/// The annotations that are quoted: of each list the first that the alert has.
 const ANNOTATIONS: [&[&str]; 2] = [
     &["summary", "summary_en", "message", "title", "summary_it"],
     &["description", "description_en", "description_it"],
 ];
 
-/// All that is known about a plan.
+/// What a report is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct ReportBuilder<'a> {
-    /// Its modules; none of them when Redis could not be asked.
+    /// The plan; without modules when Redis could not be read.
     pub plan: &'a Plan,
-    /// How it fared.
+    /// Its outcome.
     pub verdict: &'a Verdict,
-    /// What the repositories said; none when they were not asked.
+    /// The states of its repositories; none when they were not checked.
     pub repositories: Option<&'a [RepoCheckResult]>,
-    /// The alerts that complained.
+    /// The alerts about it.
     pub alerts: &'a [&'a Alert],
     /// The time of the report.
     pub now: Wall,
@@ -54,7 +54,7 @@ impl ReportBuilder<'_> {
         }
     }
 
-    /// The one line that people are told.
+    /// The title of the message.
     pub fn title(&self) -> String {
         let name = self.plan.name.as_ref().unwrap_or(&self.plan.id);
         format!("backup {name} {}: {}", self.verdict.outcome.name(), self.verdict.why)
@@ -62,7 +62,7 @@ impl ReportBuilder<'_> {
 
     fn details(&self) -> Vec<(String, String)> {
         let mut details = Vec::new();
-        let mut say = |label: &str, lines: Vec<String>| {
+        let mut add = |label: &str, lines: Vec<String>| {
             if !lines.is_empty() {
                 details.push((label.to_owned(), limit_lines(lines)));
             }
@@ -74,17 +74,17 @@ impl ReportBuilder<'_> {
             ModuleState::Running,
         ] {
             let modules = self.plan.modules.iter().filter(|module| module.state == state);
-            say(state.name(), modules.map(|module| self.module(module)).collect());
+            add(state.name(), modules.map(|module| self.module(module)).collect());
         }
         if let Some(repositories) = self.repositories {
             let line = |repository: &RepoCheckResult| {
                 format!("{}: {}", repository.module, describe_state(&repository.state, self.now))
             };
-            say("repositories", repositories.iter().map(line).collect());
+            add("repositories", repositories.iter().map(line).collect());
         }
-        say("look at", self.next_steps());
-        say("plan", vec![self.describe_plan()]);
-        say("alert", self.describe_alerts());
+        add("look at", self.next_steps());
+        add("plan", vec![self.describe_plan()]);
+        add("alert", self.describe_alerts());
         details
     }
 
@@ -100,8 +100,8 @@ impl ReportBuilder<'_> {
                 parts.extend(run_duration(run).map(|took| format!("after {took}")));
             }
         }
-        let known = module.state == ModuleState::Missing && module.run.is_some();
-        parts.extend(module.why.clone().filter(|_| !known));
+        let why_known = module.state == ModuleState::Missing && module.run.is_some();
+        parts.extend(module.why.clone().filter(|_| !why_known));
         format!("{}: {}", module_name(module), parts.join(", "))
     }
 
@@ -124,11 +124,11 @@ impl ReportBuilder<'_> {
     fn describe_alerts(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for alert in self.alerts.iter().take(MAX_ALERTS) {
-            let said = alert_text(alert);
+            let text = alert_text(alert);
             let since = alert.starts_at.map(|at| format!(" (firing since {})", format_minute(at)));
             let since = since.unwrap_or_default();
-            let said = if said.is_empty() { said } else { format!(": {said}") };
-            let line = format!("{}{since}{said}", alert.name);
+            let text = if text.is_empty() { text } else { format!(": {text}") };
+            let line = format!("{}{since}{text}", alert.name);
             if !lines.contains(&line) {
                 lines.push(line);
             }
@@ -138,7 +138,7 @@ impl ReportBuilder<'_> {
         lines
     }
 
-    /// What to look at next, each once, the first obstacle first.
+    /// What to look at next, each once, in the order in which it should be looked at.
     fn next_steps(&self) -> Vec<String> {
         let mut steps: Vec<String> = Vec::new();
         let mut step = |what: String| {
@@ -196,18 +196,18 @@ impl ReportBuilder<'_> {
     }
 }
 
-/// What an alert's annotations say, in English where they can.
+/// The annotations of an alert, in English where there are several languages.
 fn alert_text(alert: &Alert) -> String {
     let first = |names: &[&str]| {
         let mut texts = names.iter().filter_map(|name| alert.annotations.get(*name));
         texts.find(|text| !text.trim().is_empty()).cloned()
     };
-    let mut said: Vec<String> = ANNOTATIONS.iter().filter_map(|names| first(names)).collect();
-    said.dedup();
-    if said.is_empty() {
-        said.extend(alert.annotations.values().next().cloned());
+    let mut texts: Vec<String> = ANNOTATIONS.iter().filter_map(|names| first(names)).collect();
+    texts.dedup();
+    if texts.is_empty() {
+        texts.extend(alert.annotations.values().next().cloned());
     }
-    said.join(" ")
+    texts.join(" ")
 }
 
 fn table_row(module: &Module, nodes: bool) -> Vec<String> {
@@ -247,7 +247,7 @@ fn count_errors(count: u64) -> String {
     if count == 1 { "1 error".into() } else { format!("{count} errors") }
 }
 
-/// How a repository is, in half a line.
+/// The state of a repository, in half a line.
 pub(super) fn describe_state(state: &RepoState, now: Wall) -> String {
     match state {
         RepoState::Open(details) => describe_details(details, now),

@@ -1,4 +1,4 @@
-//! What restic says, understood: its JSON, its complaints, its exit codes. Pure.
+//! The output of restic, parsed: its JSON, error messages and exit codes. Pure.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use serde_json::Value;
 use super::alert::moment;
 use crate::clock::Wall;
 
-/// restic itself calls a lock stale that was not refreshed for so long (`restic.staleTimeout`).
+/// A lock that was not refreshed for this time is stale, as restic has it (`staleTimeout`).
 const STALE_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// Why a repository could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "why")]
 pub enum RepoError {
-    /// There is no repository at this place.
+    /// There is no repository at this address.
     #[serde(rename = "gone")]
     NotFound,
     /// The password is wrong, or no key of the repository fits it.
     WrongPassword,
-    /// The place cannot be reached, or something else is in the way.
+    /// The address cannot be reached, or another error.
     Unreachable(String),
 }
 
-/// What restic's failure means. Exit codes are told apart since restic 0.17 only.
+/// Why restic failed. Before version 0.17 only the messages tell the reasons apart.
 pub fn classify_failure(code: Option<i32>, stderr: &str) -> RepoError {
     let says = |words: &str| stderr.contains(words);
     match code {
@@ -36,37 +36,37 @@ pub fn classify_failure(code: Option<i32>, stderr: &str) -> RepoError {
     }
 }
 
-/// Whether the config file, with which every repository begins, is not there.
+/// Whether the config file, which every repository has, does not exist.
 fn is_not_found(stderr: &str) -> bool {
-    const SIGNS: [&str; 4] =
+    const MESSAGES: [&str; 4] =
         ["no such file or directory", "does not exist", "(404)", "404 Not Found"];
     let config = stderr.lines().find(|line| line.contains("unable to open config file"));
-    config.is_some_and(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+    config.is_some_and(|line| MESSAGES.iter().any(|message| line.contains(message)))
 }
 
-/// The line that says what is wrong.
+/// The line of stderr that says what is wrong.
 pub fn error_line(stderr: &str) -> String {
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let fatal = lines().find_map(|line| line.strip_prefix("Fatal: "));
     let line = fatal.or_else(|| lines().next_back()).unwrap_or("it did not say why");
-    // Since restic 0.17 complaints come as JSON, too.
+    // Since restic 0.17 with `--json` messages are JSON.
     let json = serde_json::from_str::<Value>(line).unwrap_or_default();
     let line = json["message"].as_str().unwrap_or(line);
     line.trim_start_matches("Fatal: ").chars().take(300).collect()
 }
 
-/// What the list of snapshots says.
+/// The newest snapshot of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewestSnapshot {
-    /// When the newest was taken; none when there is no snapshot.
+    /// When it was taken; none when the list is empty.
     pub newest: Option<Wall>,
     /// Its id.
     pub id: Option<String>,
-    /// How many bytes it holds; known of those that restic 0.17 or later took.
+    /// How many bytes it holds; restic writes it into snapshots since version 0.17.
     pub size: Option<u64>,
 }
 
-/// Reads `restic snapshots --json`, also when its end was cut off.
+/// Parses the output of `restic snapshots --json`, also when its end was cut off.
 pub fn parse_snapshots(stdout: &str) -> Option<NewestSnapshot> {
     #[derive(Deserialize)]
     struct SnapshotJson {
@@ -107,7 +107,7 @@ fn parse_cut_off_snapshots(text: &str) -> Option<NewestSnapshot> {
     Some(NewestSnapshot { newest: Some(newest), ..NewestSnapshot::default() })
 }
 
-/// Reads `restic stats --mode restore-size --json`: the bytes.
+/// Parses the output of `restic stats --mode restore-size --json`: the bytes.
 pub fn parse_restore_size(stdout: &str) -> Option<u64> {
     #[derive(Deserialize)]
     struct StatsJson {
@@ -119,18 +119,18 @@ pub fn parse_restore_size(stdout: &str) -> Option<u64> {
 /// A lock on a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RepoLock {
-    /// Who holds it: `root at web1 (process 7172)`.
+    /// User, host and process: `root at web1 (process 7172)`.
     pub holder: String,
-    /// Since when, or when it was last refreshed.
+    /// When it was taken, or last refreshed.
     #[serde(serialize_with = "crate::view::rfc3339")]
     pub since: Option<Wall>,
-    /// Whether it keeps readers out, too.
+    /// Whether it excludes readers, too.
     pub exclusive: bool,
-    /// Whether nobody has refreshed it for so long that its holder must be gone.
+    /// Whether it was not refreshed for so long that its holder must have died.
     pub stale: bool,
 }
 
-/// Reads `restic cat lock`.
+/// Parses the output of `restic cat lock`.
 pub fn parse_lock(stdout: &str, now: Wall) -> Option<RepoLock> {
     #[derive(Deserialize)]
     struct LockJson {
@@ -154,7 +154,7 @@ pub fn parse_lock(stdout: &str, now: Wall) -> Option<RepoLock> {
     })
 }
 
-/// Reads `restic list locks`: the ids.
+/// Parses the output of `restic list locks`: the ids.
 pub fn parse_lock_ids(stdout: &str) -> Vec<&str> {
     stdout.lines().map(str::trim).filter(|line| is_id(line)).collect()
 }
