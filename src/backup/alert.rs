@@ -55,72 +55,82 @@ impl Alert {
     }
 }
 
-/// The firing alerts of a webhook's body (version 4) that have one of `names`, each once.
+/// The names of the alerts that count, by their use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertNames {
+    /// Alerts about backups.
+    pub backup: Vec<String>,
+    /// Alerts that are heartbeats of a host while they fire.
+    pub heartbeat: Vec<String>,
+}
+
+/// The alerts of a delivery that have one of these names, each instance once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RelevantAlerts {
+    /// The alerts about backups.
+    pub backup: Vec<Alert>,
+    /// The alerts that are heartbeats. From the API also those that are silenced or inhibited: their
+    /// sender lives.
+    pub heartbeat: Vec<Alert>,
+}
+
+/// The firing alerts in the body of a webhook (version 4).
 ///
 /// # Errors
 /// A sentence for the 400 when the body is no JSON object.
-pub fn from_webhook(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
+pub fn from_webhook(body: &[u8], names: &AlertNames) -> Result<RelevantAlerts, String> {
     let Value::Object(mut body) = parse_json(body)? else {
         return Err("the body must be a JSON object".into());
     };
     let firing =
         |alert: &Map<String, Value>| alert.get("status").and_then(Value::as_str) == Some("firing");
-    let Some(Value::Array(mut alerts)) = body.remove("alerts") else { return Ok(Vec::new()) };
-    alerts.retain(|alert| alert.as_object().is_some_and(firing));
-    Ok(select(alerts.into_iter().filter_map(parse_alert), names))
+    let Some(Value::Array(alerts)) = body.remove("alerts") else {
+        return Ok(RelevantAlerts::default());
+    };
+    let alerts = alerts.into_iter().filter(|alert| alert.as_object().is_some_and(firing));
+    Ok(select(alerts.map(|alert| (alert, true)), names))
 }
 
-/// Which alerts are looked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AlertNames {
-    /// The names of those that are about backups.
-    pub backup: Vec<String>,
-    /// The names of those that are signs of life.
-    pub heartbeat: Vec<String>,
-}
-
-/// What an Alertmanager was found to hold, each once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RelevantAlerts {
-    /// The active alerts about backups.
-    pub backup: Vec<Alert>,
-    /// The signs of life, also those that are silenced or inhibited: who sends them lives.
-    pub heartbeat: Vec<Alert>,
-}
-
-/// What an answer to `GET /api/v2/alerts` holds. A backup alert that is silenced or inhibited is
+/// The alerts in an answer to `GET /api/v2/alerts`. A backup alert that is silenced or inhibited is
 /// left out.
 ///
 /// # Errors
 /// A sentence when the body is no JSON array.
 pub fn from_api(body: &[u8], names: &AlertNames) -> Result<RelevantAlerts, String> {
-    let Value::Array(body) = parse_json(body)? else {
+    let Value::Array(alerts) = parse_json(body)? else {
         return Err("the body must be a JSON array".into());
     };
     let active = |alert: &Map<String, Value>| {
         let status = alert.get("status").and_then(Value::as_object);
         status.and_then(|status| status.get("state")).and_then(Value::as_str) == Some("active")
     };
-    let mut found = Vec::new();
-    for alert in body {
-        let counts = alert.as_object().is_some_and(active);
-        found.extend(parse_alert(alert).map(|alert| (counts, alert)));
+    let with_state = |alert: Value| {
+        let is_active = alert.as_object().is_some_and(active);
+        (alert, is_active)
+    };
+    Ok(select(alerts.into_iter().map(with_state), names))
+}
+
+/// Those that have one of the names, each instance once; of backup alerts only active ones.
+fn select(alerts: impl Iterator<Item = (Value, bool)>, names: &AlertNames) -> RelevantAlerts {
+    let (mut backup_seen, mut heartbeat_seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut relevant = RelevantAlerts::default();
+    for (alert, is_active) in alerts {
+        let Some(alert) = parse_alert(alert) else { continue };
+        let is_backup = is_active && names.backup.contains(&alert.name);
+        let is_heartbeat = names.heartbeat.contains(&alert.name);
+        if is_heartbeat && heartbeat_seen.insert(alert.instance()) {
+            relevant.heartbeat.push(alert.clone());
+        }
+        if is_backup && backup_seen.insert(alert.instance()) {
+            relevant.backup.push(alert);
+        }
     }
-    let active =
-        found.iter().filter(|(counts, alert)| *counts && names.backup.contains(&alert.name));
-    let backup = select(active.map(|(_, alert)| alert.clone()), &names.backup);
-    let heartbeat = select(found.into_iter().map(|(_, alert)| alert), &names.heartbeat);
-    Ok(RelevantAlerts { backup, heartbeat })
+    relevant
 }
 
 fn parse_json(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|why| format!("the body is not JSON: {why}"))
-}
-
-/// Those that have one of `names`, each once.
-fn select(alerts: impl Iterator<Item = Alert>, names: &[String]) -> Vec<Alert> {
-    let mut seen = BTreeSet::new();
-    alerts.filter(|alert| names.contains(&alert.name) && seen.insert(alert.instance())).collect()
 }
 
 fn parse_alert(alert: Value) -> Option<Alert> {
@@ -240,6 +250,12 @@ mod tests {
         ["NsBackupFailed", "NsBackupMissing", "BackupFailed", "Watchdog"].map(String::from).into()
     }
 
+    /// The backup alerts of a webhook, where each of [`names`] is one.
+    fn webhook(body: &[u8]) -> Result<Vec<Alert>, String> {
+        let names = AlertNames { backup: names(), ..AlertNames::default() };
+        Ok(from_webhook(body, &names)?.backup)
+    }
+
     fn ids() -> Vec<String> {
         ["backup_id", "id"].map(String::from).into()
     }
@@ -260,7 +276,7 @@ mod tests {
 
     /// `BackupFailed 1, Watchdog -`: the alerts and their plans.
     fn about(body: &[u8]) -> String {
-        let alerts = from_webhook(body, &names()).unwrap();
+        let alerts = webhook(body).unwrap();
         let said =
             |alert: &Alert| format!("{} {}", alert.name, alert.plan_id(&ids()).unwrap_or("-"));
         alerts.iter().map(said).collect::<Vec<_>>().join(", ")
@@ -273,7 +289,8 @@ mod tests {
             r#"{{"alerts":[{{"status":"firing","labels":{{"alertname":"A","l":"{huge}"}},
                 "annotations":{{"a":"{huge}","b":"{huge}"}}}}]}}"#
         );
-        let alerts = from_webhook(body.as_bytes(), &["A".into()]).unwrap();
+        let names = AlertNames { backup: vec!["A".into()], ..AlertNames::default() };
+        let alerts = from_webhook(body.as_bytes(), &names).unwrap().backup;
         let kept = |words: &BTreeMap<String, String>| -> usize {
             words.values().map(String::capacity).sum()
         };
@@ -298,17 +315,17 @@ mod tests {
             assert_eq!(about(body), alerts, "{file}");
         }
         for (file, body) in bodies {
-            assert!(from_webhook(&body, &names()).is_ok(), "{file}");
+            assert!(webhook(&body).is_ok(), "{file}");
         }
     }
 
     #[test]
     fn what_is_no_object_is_refused() {
         for body in ["", "{", "null", "[]", "7", "\"x\"", "{\"alerts\":[}", "\u{feff}{}", "{} x"] {
-            assert!(from_webhook(body.as_bytes(), &names()).is_err(), "{body}");
+            assert!(webhook(body.as_bytes()).is_err(), "{body}");
         }
-        assert!(from_webhook(b"{\"a\":\"\xff\"}", &names()).is_err());
-        assert!(from_webhook("[".repeat(100_000).as_bytes(), &names()).is_err());
+        assert!(webhook(b"{\"a\":\"\xff\"}").is_err());
+        assert!(webhook("[".repeat(100_000).as_bytes()).is_err());
         assert!(from_api(b"{}", &both_names()).is_err());
     }
 
@@ -357,10 +374,33 @@ mod tests {
                 "labels": {"alertname": "BackupFailed", "id": "2"},
             },
         ]);
-        let hook = from_webhook(hook.to_string().as_bytes(), &names()).unwrap();
+        let hook = webhook(hook.to_string().as_bytes()).unwrap();
         let api = from_api(api.to_string().as_bytes(), &both_names()).unwrap().backup;
         assert_eq!(hook, api);
         assert_eq!(hook[0].instance(), "2fd1e5e5a7a59685 1795301670626 firing");
+    }
+
+    #[test]
+    fn one_body_holds_backup_alerts_and_heartbeats_and_an_alert_may_be_both() {
+        let alert =
+            |name: &str, status: &str| json!({"status": status, "labels": {"alertname": name}});
+        let alerts = [
+            alert("Watchdog", "firing"),
+            alert("BackupFailed", "firing"),
+            alert("Both", "firing"),
+            alert("Other", "firing"),
+            alert("Watchdog", "resolved"),
+            alert("Watchdog", "firing"),
+        ];
+        let mut names = both_names();
+        names.backup.push("Both".into());
+        names.heartbeat.push("Both".into());
+        let body = json!({"alerts": alerts}).to_string();
+        let found = from_webhook(body.as_bytes(), &names).unwrap();
+        let named =
+            |alerts: &[Alert]| alerts.iter().map(|alert| alert.name.clone()).collect::<Vec<_>>();
+        assert_eq!(named(&found.backup), ["BackupFailed", "Both"]);
+        assert_eq!(named(&found.heartbeat), ["Watchdog", "Both"]);
     }
 
     #[test]
@@ -388,7 +428,7 @@ mod tests {
         let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"},
             "annotations": words});
         let body = json!({"alerts": [alert]}).to_string();
-        let alert = from_webhook(body.as_bytes(), &names()).unwrap().remove(0);
+        let alert = webhook(body.as_bytes()).unwrap().remove(0);
         assert_eq!(alert.annotations.len(), 3);
         assert!((4095..=4096 + 64).contains(&alert.size()), "{}", alert.size());
     }
@@ -416,7 +456,7 @@ mod tests {
             let labels = json!({"alertname": "BackupFailed", "id": id});
             json!({"alerts": [{"status": "firing", "labels": labels}]}).to_string()
         };
-        let of = |id| from_webhook(body(id).as_bytes(), &names()).unwrap()[0].fingerprint.clone();
+        let of = |id| webhook(body(id).as_bytes()).unwrap()[0].fingerprint.clone();
         assert_eq!(of("1"), of("1"));
         assert_ne!(of("1"), of("2"));
         assert_eq!(of("1").len(), 16);
@@ -426,7 +466,7 @@ mod tests {
     fn the_same_alert_twice_in_a_body_counts_once() {
         let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"}});
         let body = json!({"alerts": [alert, alert]}).to_string();
-        assert_eq!(from_webhook(body.as_bytes(), &names()).unwrap().len(), 1);
+        assert_eq!(webhook(body.as_bytes()).unwrap().len(), 1);
     }
 
     /// Replaces the value at the `at`-th place of the document by another.
@@ -455,9 +495,9 @@ mod tests {
             let body = &bodies[file % bodies.len()].1;
             let mut value: Value = serde_json::from_slice(body).unwrap();
             mutate(&mut value, &mut { at }, &values[by]);
-            prop_assert!(from_webhook(value.to_string().as_bytes(), &names()).is_ok());
+            prop_assert!(webhook(value.to_string().as_bytes()).is_ok());
             let _ = from_api(value["alerts"].to_string().as_bytes(), &both_names());
-            let _ = from_webhook(&body[..usize::from(cut) % body.len()], &names());
+            let _ = webhook(&body[..usize::from(cut) % body.len()]);
         }
 
         #[test]
@@ -468,7 +508,7 @@ mod tests {
         #[test]
         fn an_alert_comes_back_from_the_store_as_it_was(file in 0usize..9) {
             let bodies = recorded();
-            for alert in from_webhook(&bodies[file % bodies.len()].1, &names()).unwrap() {
+            for alert in webhook(&bodies[file % bodies.len()].1).unwrap() {
                 let stored = serde_json::to_vec(&alert).unwrap();
                 prop_assert_eq!(serde_json::from_slice::<Alert>(&stored).unwrap(), alert);
             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use log::{error, info, warn};
 
-use super::alert::{self, Alert};
+use super::alert::Alert;
 use super::analysis::{Analyzer, PlanReport, plan_rows, reportable, unknown};
 use super::outcome::Outcome;
 use super::question::{PlanQuery, alerts_about};
@@ -133,18 +133,6 @@ impl Pipelines {
 
     fn settings(&self) -> Arc<PipelineSettings> {
         Arc::clone(&lock(&self.settings))
-    }
-
-    /// Ingests the body of a webhook. `stored` is called with whether its alerts are on disk.
-    ///
-    /// # Errors
-    /// What is wrong with the body.
-    pub fn ingest_webhook(
-        self: &Arc<Self>,
-        body: &[u8],
-        stored: impl FnOnce(bool) + Send + 'static,
-    ) -> Result<AlertAdmission, String> {
-        Ok(self.enqueue(alert::from_webhook(body, &self.alert_names())?, stored))
     }
 
     /// Ingests backup alerts. `stored` is called with whether they are on disk, unless the result

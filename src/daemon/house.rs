@@ -11,6 +11,7 @@ use super::chronicle;
 use super::reload::Reloads;
 use super::signs::Signs;
 use super::telling::{self, Seats};
+use crate::backup::alert::{self, AlertNames};
 use crate::backup::outcome::Outcome;
 use crate::backup::pipeline::{AlertAdmission, Pipelines};
 use crate::clock::{Now, Wall};
@@ -108,14 +109,20 @@ impl House for Rooms {
             // Who no longer waits for the answer does not get it.
             let _ = tx.send(stored);
         };
-        self.signs().of_webhook(body, &self.watch);
-        match self.pipelines.ingest_webhook(body, then) {
-            Ok(AlertAdmission::NoneRelevant) => Taken::Now(Answer::Stored),
-            Ok(AlertAdmission::Pending) => once_stored(rx),
-            Ok(AlertAdmission::QueueFull) => {
+        let signs = self.signs();
+        let heartbeat = signs.names().to_vec();
+        let names = AlertNames { backup: self.pipelines.alert_names(), heartbeat };
+        let alerts = match alert::from_webhook(body, &names) {
+            Ok(alerts) => alerts,
+            Err(why) => return Taken::Now(Answer::Malformed(why)),
+        };
+        signs.beat(&alerts.heartbeat, &self.watch);
+        match self.pipelines.enqueue(alerts.backup, then) {
+            AlertAdmission::NoneRelevant => Taken::Now(Answer::Stored),
+            AlertAdmission::Pending => once_stored(rx),
+            AlertAdmission::QueueFull => {
                 Taken::Now(Answer::Unavailable("too many alerts wait already".into()))
             }
-            Err(why) => Taken::Now(Answer::Malformed(why)),
         }
     }
 

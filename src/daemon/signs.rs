@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::backup::alert::{self, Alert};
+use crate::backup::alert::Alert;
 use crate::config::Config;
 use crate::heartbeat::fleet::Promise;
 use crate::heartbeat::watch::Watch;
@@ -60,17 +60,6 @@ impl Signs {
     /// The names of the alerts.
     pub fn names(&self) -> &[String] {
         &self.names
-    }
-
-    /// The signs of life in the body of a webhook. A body that is none is told by who reads the
-    /// rest of it.
-    pub fn of_webhook(&self, body: &[u8], watch: &Watch) {
-        if self.names.is_empty() {
-            return;
-        }
-        if let Ok(alerts) = alert::from_webhook(body, &self.names) {
-            self.beat(&alerts, watch);
-        }
     }
 
     /// Each of these alerts is a beat of its host.
