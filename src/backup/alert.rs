@@ -1,4 +1,5 @@
-//! Alertmanager's alerts: strict about JSON, lenient about what is in it. Pure.
+//! Parses the alerts of an Alertmanager, from its webhook (version 4) and its API (v2): strict about
+//! JSON, lenient about what is in it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,20 +9,21 @@ use serde_json::{Map, Value};
 
 use crate::clock::Wall;
 
-/// How much of an alert is kept: it lies in the store until it is reported.
+/// How many labels or annotations of an alert are kept, and how many characters of each: an alert is
+/// stored until it is reported.
 const MAX_TEXTS: usize = 64;
 const MAX_TEXT_CHARS: usize = 4096;
-/// In bytes, all annotations of an alert together: they are prose.
+/// How many bytes all annotations of an alert may take together.
 const MAX_ANNOTATION_BYTES: usize = 4096;
 
-/// A firing alert whose name we listen for.
+/// A firing alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     /// Its `alertname`.
     pub name: String,
-    /// Alertmanager's, or a hash of the labels where the sender gave none.
+    /// As Alertmanager gave it, else a hash of the labels.
     pub fingerprint: String,
-    /// Since when it fires, where the sender said so.
+    /// Since when it fires, where the delivery says so.
     pub starts_at: Option<Wall>,
     /// Its labels, `alertname` among them.
     pub labels: BTreeMap<String, String>,
@@ -30,22 +32,22 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// What makes it this alert and no other: fingerprint, start and status. A second delivery of
-    /// it, be it by webhook or by API, has the same.
+    /// Identifies the alert: fingerprint, start and status. Another delivery of it, by webhook or by
+    /// API, has the same.
     pub fn instance(&self) -> String {
         let start = self.starts_at.map_or(0, |start| start.0);
         format!("{} {start} firing", self.fingerprint)
     }
 
-    /// About how many bytes it takes while it waits.
+    /// About how many bytes it takes in memory.
     pub fn size(&self) -> usize {
-        let words = |words: &BTreeMap<String, String>| -> usize {
-            words.iter().map(|(name, text)| name.len() + text.len()).sum()
+        let texts = |texts: &BTreeMap<String, String>| -> usize {
+            texts.iter().map(|(name, text)| name.len() + text.len()).sum()
         };
-        self.name.len() + self.fingerprint.len() + words(&self.labels) + words(&self.annotations)
+        self.name.len() + self.fingerprint.len() + texts(&self.labels) + texts(&self.annotations)
     }
 
-    /// The plan that it is about: the first of these labels that it has.
+    /// The id of the plan that it is about: the value of the first of these labels that it has.
     pub fn plan_id(&self, labels: &[String]) -> Option<&str> {
         labels
             .iter()
@@ -150,24 +152,25 @@ fn parse_alert(alert: Value) -> Option<Alert> {
     })
 }
 
-/// So many of these as fit, the last of them cut.
-fn limit_total(words: BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// As many of these as fit into the limit, the last of them cut.
+fn limit_total(texts: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut left = MAX_ANNOTATION_BYTES;
     let mut kept = BTreeMap::new();
-    for (name, mut text) in words {
-        let Some(mut room) = left.checked_sub(name.len()).filter(|_| left > 0) else { break };
-        while room < text.len() && !text.is_char_boundary(room) {
-            room -= 1;
+    for (name, mut text) in texts {
+        let Some(mut fitting) = left.checked_sub(name.len()).filter(|_| left > 0) else { break };
+        while fitting < text.len() && !text.is_char_boundary(fitting) {
+            fitting -= 1;
         }
-        text.truncate(room);
+        text.truncate(fitting);
         text.shrink_to_fit();
-        left = room - text.len();
+        left = fitting - text.len();
         kept.insert(name, text);
     }
     kept
 }
 
-/// An object of texts. Other single values are taken as they are written, the rest is left out.
+/// The texts of an object. Numbers and booleans are taken as they are written; arrays and objects
+/// are left out.
 fn parse_texts(object: Option<Value>) -> BTreeMap<String, String> {
     let Some(Value::Object(pairs)) = object else { return BTreeMap::new() };
     pairs
@@ -184,18 +187,18 @@ fn parse_texts(object: Option<Value>) -> BTreeMap<String, String> {
 }
 
 fn truncate(mut text: String) -> String {
-    // Fewer bytes than that are no more characters.
+    // A text has no more characters than bytes.
     if text.len() > MAX_TEXT_CHARS
         && let Some((end, _)) = text.char_indices().nth(MAX_TEXT_CHARS)
     {
         text.truncate(end);
-        // It counts as what it is, and a label may have megabytes.
+        // The limits count the length, and the capacity may be megabytes.
         text.shrink_to_fit();
     }
     text
 }
 
-/// Sixteen hex digits that stand for the labels.
+/// Sixteen hex digits, a hash of the labels.
 fn digest(labels: &BTreeMap<String, String>) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for (name, value) in labels {
@@ -291,8 +294,8 @@ mod tests {
         );
         let names = AlertNames { backup: vec!["A".into()], ..AlertNames::default() };
         let alerts = from_webhook(body.as_bytes(), &names).unwrap().backup;
-        let kept = |words: &BTreeMap<String, String>| -> usize {
-            words.values().map(String::capacity).sum()
+        let kept = |texts: &BTreeMap<String, String>| -> usize {
+            texts.values().map(String::capacity).sum()
         };
         let kept = kept(&alerts[0].labels) + kept(&alerts[0].annotations);
         assert!(kept <= alerts[0].size() && kept < 10_000, "{kept}");
@@ -423,10 +426,10 @@ mod tests {
 
     #[test]
     fn annotations_are_bounded_together() {
-        let words: Map<String, Value> =
+        let texts: Map<String, Value> =
             (0..9).map(|n| (format!("word{n}"), json!("ö".repeat(700)))).collect();
         let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"},
-            "annotations": words});
+            "annotations": texts});
         let body = json!({"alerts": [alert]}).to_string();
         let alert = webhook(body.as_bytes()).unwrap().remove(0);
         assert_eq!(alert.annotations.len(), 3);

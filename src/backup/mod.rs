@@ -1,4 +1,4 @@
-//! Backup alerts: what really happened to a backup that somebody complains about.
+//! Backup alerts: for an alert about a backup, reads from Redis and restic what happened, and reports it.
 
 pub mod alert;
 pub mod alert_poller;

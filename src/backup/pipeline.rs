@@ -147,23 +147,35 @@ impl Pipelines {
         }
         self.received.fetch_add(alerts.len() as u64, Ordering::Relaxed);
         let count = alerts.len();
-        let mut queue = lock(&self.queue);
-        let writes = match queue.enqueue(alerts, Now::read()) {
-            Enqueued::Full => {
-                warn!("{count} backup alerts were sent away: too many wait already");
-                return AlertAdmission::QueueFull;
-            }
-            Enqueued::Known => Vec::new(),
-            Enqueued::New(write) => {
-                info!("backup alerts came in ({count}), they are looked into");
-                vec![write]
-            }
+        // Logged after the unlock: the log may block.
+        let Some(are_new) = self.enqueue_and_store(alerts, stored) else {
+            warn!("{count} backup alerts were sent away: too many wait already");
+            return AlertAdmission::QueueFull;
         };
-        // Known ones may still be on their way to the disk: the callback comes after them.
-        (self.sink)(Change { writes, stored: Some(Box::new(stored)), ..Change::default() });
-        drop(queue);
+        if are_new {
+            info!("backup alerts came in ({count}), they are looked into");
+        }
         self.start_pending();
         AlertAdmission::Pending
+    }
+
+    /// Whether some of the alerts are new; none when the queue is full. Stores them under the lock:
+    /// the row of a batch must not come after the one that removes it.
+    fn enqueue_and_store(
+        &self,
+        alerts: Vec<Alert>,
+        stored: impl FnOnce(bool) + Send + 'static,
+    ) -> Option<bool> {
+        let mut queue = lock(&self.queue);
+        let writes = match queue.enqueue(alerts, Now::read()) {
+            Enqueued::Full => return None,
+            Enqueued::Known => Vec::new(),
+            Enqueued::New(write) => vec![write],
+        };
+        let are_new = !writes.is_empty();
+        // Known ones may still be on their way to the disk: the callback comes after them.
+        self.store(writes, stored);
+        Some(are_new)
     }
 
     /// Starts a thread for every batch that waits, as far as the limit allows. To be called

@@ -9,16 +9,16 @@ use redis::IntoConnectionInfo;
 use crate::config_file::Section;
 use crate::secret::Secret;
 
-/// Waiting longer than a day would outlive the alert.
+/// Waiting longer than a day would outlast the alert.
 const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
-/// What an address of Redis begins with.
+/// The schemes of a Redis URL.
 const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "unix"];
 
-/// The section `correlator`: where the truth about backups is, and how long to wait for it.
+/// The section `correlator`: where Redis is, and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorrelatorSettings {
-    /// How long modules get to write their status before it is looked at.
+    /// How long to wait after an alert, so that modules have written their status.
     pub wait: Duration,
     /// Where Redis is, without user and password: `redis://127.0.0.1:6379`.
     pub redis_url: String,
@@ -26,7 +26,7 @@ pub struct CorrelatorSettings {
     pub redis_user: Option<String>,
     /// Its password.
     pub redis_password: Option<Secret>,
-    /// How long to look again while modules are still running.
+    /// For how long Redis is polled while modules are still running.
     pub max_wait: Duration,
     /// How old a status may be that an alert without a plan could be about; also for how long a
     /// success counts where the plan's schedule is not understood.
@@ -53,14 +53,16 @@ impl CorrelatorSettings {
     /// Reads the section.
     pub fn read(section: &mut Section) -> CorrelatorSettings {
         let defaults = CorrelatorSettings::default();
-        let waits = Duration::ZERO..=MAX_WAIT;
+        let allowed_waits = Duration::ZERO..=MAX_WAIT;
         let mut correlator = CorrelatorSettings {
-            wait: section.duration_within("wait_seconds", waits.clone()).unwrap_or(defaults.wait),
+            wait: section
+                .duration_within("wait_seconds", allowed_waits.clone())
+                .unwrap_or(defaults.wait),
             redis_url: section.text("redis_url").unwrap_or(defaults.redis_url),
             redis_user: section.text("redis_user"),
             redis_password: section.secret("redis_password", "redis_password_file"),
             max_wait: section
-                .duration_within("max_wait_seconds", waits)
+                .duration_within("max_wait_seconds", allowed_waits)
                 .unwrap_or(defaults.max_wait),
             recent: section.duration("recent_seconds").unwrap_or(defaults.recent),
             backup_id_labels: section
@@ -92,13 +94,14 @@ impl CorrelatorSettings {
                 }
             }
         }
-        let given = section.given("redis_password") || section.given("redis_password_file");
-        if self.redis_user.is_some() && self.redis_password.is_none() && !given {
+        let password_given =
+            section.given("redis_password") || section.given("redis_password_file");
+        if self.redis_user.is_some() && self.redis_password.is_none() && !password_given {
             section.error("redis_user", "needs redis_password or redis_password_file");
         }
     }
 
-    /// A password in the URL becomes a secret, and the URL may be shown.
+    /// Moves user and password from the URL into their fields, so that the URL may be shown.
     fn take_login_out_of_url(&mut self, section: &mut Section) {
         let login = UrlLogin::take_from(&mut self.redis_url);
         if !login.user.is_empty() {
@@ -124,20 +127,20 @@ struct UrlLogin {
 }
 
 impl UrlLogin {
-    /// Takes out what stands before the last `@`, for a password may hold a slash or another one,
-    /// and `user=` and `pass=`, which is how sockets have them.
+    /// Removes the login from a URL: what stands before the last `@`, since a password may hold a
+    /// slash or another `@`; and `user=` and `pass=`, as the URLs of sockets have them.
     fn take_from(url: &mut String) -> UrlLogin {
         let mut login = UrlLogin::default();
         let Some((scheme, mut rest)) = url.split_once("://") else { return login };
         // A socket's path may hold an @.
         if !(scheme.ends_with("unix") && rest.starts_with('/'))
-            && let Some((before, place)) = rest.rsplit_once('@')
+            && let Some((before, server)) = rest.rsplit_once('@')
         {
             let (user, password) = before.split_once(':').unwrap_or((before, ""));
             (login.user, login.password) = (user.to_owned(), password.to_owned());
-            rest = place;
+            rest = server;
         }
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (server, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut kept = Vec::new();
         for part in query.split('&').filter(|part| !part.is_empty()) {
             match part.split_once('=') {
@@ -147,12 +150,12 @@ impl UrlLogin {
             }
         }
         let mark = if kept.is_empty() { "" } else { "?" };
-        *url = format!("{scheme}://{place}{mark}{}", kept.join("&"));
+        *url = format!("{scheme}://{server}{mark}{}", kept.join("&"));
         login
     }
 }
 
-/// Why there can be no Redis at an address that has one of our schemes and no login.
+/// What is wrong with an address that has one of our schemes and no login.
 fn address_error(url: &str) -> Option<&'static str> {
     let (scheme, rest) = url.split_once("://")?;
     if scheme.ends_with("unix") {
@@ -196,37 +199,37 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The section `repo_check`: how repositories are asked how they are.
+/// The section `repo_check`: how repositories are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepoCheckSettings {
     /// restic; found in PATH when it has no slash.
     pub restic_path: PathBuf,
-    /// How long one repository may take.
+    /// How long the check of one repository may take.
     pub timeout: Duration,
     /// Whether to run `restic check`, too.
     pub deep: bool,
-    /// By destination id, or `default`.
+    /// By the id of the destination, or `default`.
     pub repositories: BTreeMap<String, RepositorySettings>,
 }
 
-/// How restic gets at the repositories of one destination.
+/// How restic opens the repositories of one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositorySettings {
-    /// As restic takes it; `{repository}` and `{path}` stand for destination and module. It may hold
-    /// a password: what shows it must be scrubbed.
+    /// The address, as restic takes it; `{repository}` and `{path}` stand for destination and module.
+    /// It may hold a password: texts that quote it must be scrubbed.
     pub repository: String,
-    /// None: restic finds it in `env`, or it is read from Redis.
+    /// The password; none: it is in `env`, or read from Redis.
     pub password: Option<RepositoryPassword>,
-    /// Variables for restic.
+    /// Environment variables for restic.
     pub env: BTreeMap<String, Secret>,
 }
 
 /// A repository's password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RepositoryPassword {
-    /// As it stands.
+    /// Given in the configuration.
     Clear(Secret),
-    /// In a file that restic reads.
+    /// The path of a file that restic reads.
     File(PathBuf),
 }
 
