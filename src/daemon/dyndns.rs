@@ -42,10 +42,10 @@ pub fn begin(keeper: &Arc<Updater>, watch: &Watch, stop: &Stop) -> Result<(), Fa
     let told = Arc::clone(keeper);
     watch.on_move(Box::new(move |moved: Moved| {
         let Moved { host, connection, address } = moved;
-        told.hear(&host, &connection, address, Now::read());
+        told.address_changed(&host, &connection, address, Now::read());
     }));
     let (keeper, stop) = (Arc::clone(keeper), stop.clone());
-    spawn("dyndns", move || keeper.keep(&stop))
+    spawn("dyndns", move || keeper.run(&stop))
 }
 
 /// Every record that is written is a line of the history, beside the messages to people.
@@ -57,11 +57,11 @@ fn history(courier: Courier) -> OnRecordWritten {
 }
 
 fn record(written: RecordWritten, now: Now) -> Record {
-    let RecordWritten { host, name, address, place, attempts } = written;
+    let RecordWritten { host, name, address, server, attempts } = written;
     Record {
         event: EventId::default().next(now.wall),
         channel: CHANNEL.into(),
-        recipient: Some(place),
+        recipient: Some(server),
         subject: Subject::Host(host),
         level: Level::Info,
         title: title(&name, address),

@@ -22,77 +22,77 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a provider may take in all.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much of a provider's answer is read.
-const ANSWER_CAP: u64 = 4096;
+const MAX_ANSWER: u64 = 4096;
 /// The longest pause that a provider may ask for.
-const LONGEST_PAUSE: u64 = 86_400;
+const MAX_PAUSE_SECONDS: u64 = 86_400;
 
 /// Makes it.
 ///
 /// # Errors
 /// Why the records are not as they should be; never holds a secret.
-pub fn make(attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
+pub fn perform(attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
     match &attempt.entry.method {
-        UpdateMethod::Rfc2136(server) => write_zone(server, attempt),
-        UpdateMethod::Http(provider) => call(provider, &attempt.wish),
+        UpdateMethod::Rfc2136(server) => update_zone(server, attempt),
+        UpdateMethod::Http(provider) => request_provider(provider, &attempt.request),
     }
 }
 
-fn write_zone(server: &DnsServer, attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
-    let place = attempt.entry.method.place();
-    let named = |bad: UpdateError| match bad {
-        UpdateError::Unreachable(why) => UpdateError::Unreachable(format!("{place}: {why}")),
-        UpdateError::Busy(why, pause) => UpdateError::Busy(format!("{place}: {why}"), pause),
-        UpdateError::Refused(why) => UpdateError::Refused(format!("{place}: {why}")),
-        UpdateError::Forbidden(why) => UpdateError::Forbidden(format!("{place}: {why}")),
+fn update_zone(server: &DnsServer, attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
+    let label = attempt.entry.method.server_label();
+    let with_server = |bad: UpdateError| match bad {
+        UpdateError::Unreachable(why) => UpdateError::Unreachable(format!("{label}: {why}")),
+        UpdateError::Busy(why, pause) => UpdateError::Busy(format!("{label}: {why}"), pause),
+        UpdateError::Refused(why) => UpdateError::Refused(format!("{label}: {why}")),
+        UpdateError::Forbidden(why) => UpdateError::Forbidden(format!("{label}: {why}")),
     };
     let octets: Vec<u8> = base64::decode(server.key.reveal())
         .map_err(|_| UpdateError::Refused("the key is not in base64".into()))?;
     let key = dns_update::key(server.algorithm, &server.key_name, &octets)
         .map_err(UpdateError::Refused)?;
-    write_signed(server, attempt, &key).map_err(named)
+    update_signed(server, attempt, &key).map_err(with_server)
 }
 
-fn write_signed(
+fn update_signed(
     server: &DnsServer,
     attempt: &UpdateAttempt,
     key: &Key,
 ) -> Result<UpdateResult, UpdateError> {
-    let wish = &attempt.wish;
-    let mut done = UpdateResult::default();
-    for address in &wish.addresses {
-        if attempt.ask && holds(server, wish, *address, key)? {
-            done.found.push(*address);
+    let update = &attempt.request;
+    let mut result = UpdateResult::default();
+    for address in &update.addresses {
+        if attempt.check_first && zone_has(server, update, *address, key)? {
+            result.unchanged.push(*address);
         } else {
-            done.written.push(*address);
+            result.written.push(*address);
         }
     }
-    if !done.written.is_empty() {
-        let (zone, name, ttl) = (&*server.zone, &*wish.name, server.ttl);
-        let update = ZoneUpdate { zone, name, ttl, addresses: &done.written };
+    if !result.written.is_empty() {
+        let (zone, name, ttl) = (&*server.zone, &*update.name, server.ttl);
+        let update = ZoneUpdate { zone, name, ttl, addresses: &result.written };
         let request = dns_update::update(&update, key, random_id(), Now::read().wall)?;
         let answer = Line::open(server)?.exchange(&request)?;
-        request.made(answer, Now::read().wall)?;
+        request.check_update(answer, Now::read().wall)?;
     }
-    Ok(done)
+    Ok(result)
 }
 
 /// Whether the zone has exactly this address for the name. A server that answers no questions may
 /// take updates all the same.
-fn holds(
+fn zone_has(
     server: &DnsServer,
-    wish: &UpdateRequest,
+    update: &UpdateRequest,
     address: IpAddr,
     key: &Key,
 ) -> Result<bool, UpdateError> {
     let family = RecordFamily::of(address);
-    let request = dns_update::question(&wish.name, family, key, random_id(), Now::read().wall)?;
+    let request = dns_update::query(&update.name, family, key, random_id(), Now::read().wall)?;
     let answer = Line::open(server)?.exchange(&request)?;
-    match request.said(&wish.name, answer, Now::read().wall) {
-        Ok(said) if said.alias => {
+    match request.zone_answer(&update.name, answer, Now::read().wall) {
+        Ok(zone) if zone.alias => {
             let why = "the name is an alias there (CNAME): no address can stand beside it";
             Err(UpdateError::Refused(why.into()))
         }
-        Ok(said) => Ok(said.addresses == [(address, server.ttl)]),
+        Ok(zone) => Ok(zone.addresses == [(address, server.ttl)]),
         Err(UpdateError::Refused(_)) => Ok(false),
         Err(why) => Err(why),
     }
@@ -151,7 +151,7 @@ impl Line {
             self.fill(&mut answer)?;
             Ok(answer)
         };
-        exchange().map_err(|why| UpdateError::Unreachable(in_words(&why)))
+        exchange().map_err(|why| UpdateError::Unreachable(describe_io_error(&why)))
     }
 
     /// Reads all of it before the time is up, however slowly it trickles.
@@ -174,7 +174,7 @@ impl Line {
     }
 }
 
-fn in_words(why: &io::Error) -> String {
+fn describe_io_error(why: &io::Error) -> String {
     match why.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             format!("no answer within {} s", DNS_TIMEOUT.as_secs())
@@ -184,28 +184,32 @@ fn in_words(why: &io::Error) -> String {
     }
 }
 
-fn call(provider: &Provider, wish: &UpdateRequest) -> Result<UpdateResult, UpdateError> {
+fn request_provider(
+    provider: &Provider,
+    update: &UpdateRequest,
+) -> Result<UpdateResult, UpdateError> {
     let unreachable = |why: &dyn std::fmt::Display| {
-        UpdateError::Unreachable(format!("{}: {why}", provider.place()))
+        UpdateError::Unreachable(format!("{}: {why}", provider.server_label()))
     };
     let agent = agent(provider)?;
-    let mut request = agent.get(provider.url(wish).reveal());
+    let mut request = agent.get(provider.url(update).reveal());
     if let (Some(user), Some(password)) = (&provider.user, &provider.password) {
         let both = base64::encode_string(format!("{user}:{}", password.reveal()).as_bytes());
         request = request.header("authorization", format!("Basic {both}"));
     }
     let mut response = request.call().map_err(|why| match why {
         // Their texts hold the address.
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-            UpdateError::Refused(format!("{}: the url makes no valid request", provider.place()))
-        }
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => UpdateError::Refused(format!(
+            "{}: the url makes no valid request",
+            provider.server_label()
+        )),
         ureq::Error::Timeout(_) => {
             unreachable(&format_args!("no answer within {} s", HTTP_TIMEOUT.as_secs()))
         }
         why if is_about_trust(&why) => {
-            let (place, remedy) = (provider.place(), "see ca_file");
+            let (label, remedy) = (provider.server_label(), "see ca_file");
             UpdateError::Refused(format!(
-                "{place}: its certificate is not trusted, {remedy}: {why}"
+                "{label}: its certificate is not trusted, {remedy}: {why}"
             ))
         }
         ureq::Error::HostNotFound => unreachable(&"there is no host of this name"),
@@ -214,13 +218,13 @@ fn call(provider: &Provider, wish: &UpdateRequest) -> Result<UpdateResult, Updat
     })?;
     let pause = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
     let pause = pause.and_then(|value| value.trim().parse::<u64>().ok());
-    let pause = pause.map(|seconds| Duration::from_secs(seconds.min(LONGEST_PAUSE)));
+    let pause = pause.map(|seconds| Duration::from_secs(seconds.min(MAX_PAUSE_SECONDS)));
     let mut body = Vec::new();
-    let mut reader = response.body_mut().as_reader().take(ANSWER_CAP);
+    let mut reader = response.body_mut().as_reader().take(MAX_ANSWER);
     reader.read_to_end(&mut body).map_err(|why| unreachable(&why))?;
     let (status, text) = (response.status().as_u16(), String::from_utf8_lossy(&body));
-    provider.judge(wish, status, &text, pause)?;
-    Ok(UpdateResult { written: wish.addresses.clone(), found: Vec::new() })
+    provider.classify(update, status, &text, pause)?;
+    Ok(UpdateResult { written: update.addresses.clone(), unchanged: Vec::new() })
 }
 
 /// Whether the server's certificate is what it stumbled over.
@@ -234,7 +238,7 @@ fn is_about_trust(why: &ureq::Error) -> bool {
 }
 
 fn agent(provider: &Provider) -> Result<ureq::Agent, UpdateError> {
-    let secured = provider.place().starts_with("https:");
+    let secured = provider.server_label().starts_with("https:");
     let roots = secured.then(|| tls::roots(provider.ca_file.as_deref())).transpose();
     Ok(tls::http_agent(HTTP_TIMEOUT, roots.map_err(UpdateError::Refused)?.as_deref()))
 }

@@ -61,7 +61,7 @@ pub fn key(algorithm: Algorithm, name: &str, octets: &[u8]) -> Result<Key, Strin
 ///
 /// # Errors
 /// When the name is none.
-pub fn question(
+pub fn query(
     name: &str,
     family: RecordFamily,
     key: &Key,
@@ -71,7 +71,7 @@ pub fn question(
     let mut builder = MessageBuilder::new_vec();
     builder.header_mut().set_id(id);
     let mut question = builder.question();
-    question.push((parsed(name)?, rtype(family))).map_err(internal)?;
+    question.push((parse_name(name)?, rtype(family))).map_err(internal)?;
     sign(question.additional(), key, id, now)
 }
 
@@ -90,10 +90,10 @@ pub fn update(
     builder.header_mut().set_id(id);
     builder.header_mut().set_opcode(Opcode::UPDATE);
     let mut zone = builder.question();
-    zone.push((parsed(update.zone)?, Rtype::SOA)).map_err(internal)?;
+    zone.push((parse_name(update.zone)?, Rtype::SOA)).map_err(internal)?;
     // Prerequisites stand where answers do, updates where authorities do.
     let mut updates = zone.answer().authority();
-    let (name, ttl) = (parsed(update.name)?, Ttl::from_secs(update.ttl));
+    let (name, ttl) = (parse_name(update.name)?, Ttl::from_secs(update.ttl));
     for address in update.addresses {
         let kind = rtype(RecordFamily::of(*address));
         let nothing = UnknownRecordData::from_octets(kind, []).map_err(internal)?;
@@ -107,7 +107,7 @@ pub fn update(
     sign(updates.additional(), key, id, now)
 }
 
-fn parsed(name: &str) -> Result<Name<Vec<u8>>, UpdateError> {
+fn parse_name(name: &str) -> Result<Name<Vec<u8>>, UpdateError> {
     Name::from_str(name).map_err(|why| UpdateError::Refused(format!("{name} is no name: {why}")))
 }
 
@@ -144,7 +144,7 @@ impl SignedRequest {
     ///
     /// # Errors
     /// What the server has against it.
-    fn answered(&self, bytes: Vec<u8>, now: Wall) -> Result<Message<Vec<u8>>, UpdateError> {
+    fn verified(&self, bytes: Vec<u8>, now: Wall) -> Result<Message<Vec<u8>>, UpdateError> {
         let mut answer = Message::from_octets(bytes)
             .map_err(|_| UpdateError::Unreachable("what it answers is no DNS message".into()))?;
         if answer.header().id() != self.id || !answer.header().qr() {
@@ -157,14 +157,14 @@ impl SignedRequest {
             (Err(ValidationError::ServerUnsigned), Rcode::NOERROR | Rcode::NXDOMAIN) => {
                 Err(UpdateError::Refused("its answer is not signed: it does not know TSIG".into()))
             }
-            (Ok(()) | Err(ValidationError::ServerUnsigned), code) => Err(refusal(code)),
+            (Ok(()) | Err(ValidationError::ServerUnsigned), code) => Err(classify_rcode(code)),
             // A machine that has just booted may get its time any moment.
             (Err(ValidationError::ServerBadTime { .. } | ValidationError::BadTime), _) => {
                 let why = "it answers BADTIME: its clock and ours differ by more than 5 min";
                 Err(UpdateError::Unreachable(why.into()))
             }
             (Err(why), code) => {
-                Err(UpdateError::Refused(unsound(&why, code, self.transaction.key())))
+                Err(UpdateError::Refused(describe_tsig_error(&why, code, self.transaction.key())))
             }
         }
     }
@@ -173,10 +173,10 @@ impl SignedRequest {
     ///
     /// # Errors
     /// Why it was not.
-    pub fn made(&self, bytes: Vec<u8>, now: Wall) -> Result<(), UpdateError> {
-        match self.answered(bytes, now)?.header().rcode() {
+    pub fn check_update(&self, bytes: Vec<u8>, now: Wall) -> Result<(), UpdateError> {
+        match self.verified(bytes, now)?.header().rcode() {
             Rcode::NOERROR => Ok(()),
-            code => Err(refusal(code)),
+            code => Err(classify_rcode(code)),
         }
     }
 
@@ -184,10 +184,15 @@ impl SignedRequest {
     ///
     /// # Errors
     /// Why that is not known.
-    pub fn said(&self, name: &str, bytes: Vec<u8>, now: Wall) -> Result<ZoneAnswer, UpdateError> {
-        let answer = self.answered(bytes, now)?;
+    pub fn zone_answer(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+        now: Wall,
+    ) -> Result<ZoneAnswer, UpdateError> {
+        let answer = self.verified(bytes, now)?;
         let broken = |_| UpdateError::Unreachable("its answer is damaged".into());
-        let name = parsed(name)?;
+        let name = parse_name(name)?;
         let mut said = ZoneAnswer::default();
         for record in answer.answer().map_err(broken)? {
             let record = record.map_err(broken)?;
@@ -208,7 +213,7 @@ impl SignedRequest {
 }
 
 /// What a response code means here (RFC 2136, 2.2 and RFC 8945, 5.2).
-fn refusal(code: Rcode) -> UpdateError {
+fn classify_rcode(code: Rcode) -> UpdateError {
     let why = match code {
         Rcode::SERVFAIL => return UpdateError::Unreachable("it answers SERVFAIL".into()),
         Rcode::REFUSED => "it answers REFUSED: the key may not change this name",
@@ -221,7 +226,7 @@ fn refusal(code: Rcode) -> UpdateError {
     UpdateError::Refused(why.into())
 }
 
-fn unsound(why: &ValidationError, code: Rcode, key: &Key) -> String {
+fn describe_tsig_error(why: &ValidationError, code: Rcode, key: &Key) -> String {
     let name = key.name();
     match why {
         ValidationError::ServerBadKey => {
@@ -252,7 +257,7 @@ mod tests {
     }
 
     fn asked() -> SignedRequest {
-        question(NAME, RecordFamily::V4, &our_key(), 7, NOW).unwrap()
+        query(NAME, RecordFamily::V4, &our_key(), 7, NOW).unwrap()
     }
 
     /// A server's answer: of this code, with what `fill` puts in, signed by its own key.
@@ -299,15 +304,15 @@ mod tests {
             push(answer, (&name, Class::IN, Ttl::from_secs(60), A::from_octets(1, 1, 1, 1)));
             push(answer, (&other, Class::IN, Ttl::from_secs(60), A::from_octets(8, 8, 8, 8)));
         });
-        let said = request.said(NAME, bytes, NOW).unwrap();
+        let said = request.zone_answer(NAME, bytes, NOW).unwrap();
         assert_eq!(said.addresses, [("1.1.1.1".parse().unwrap(), 60)]);
         assert!(!said.alias);
         let bytes = answer(&request, &our_key(), Rcode::NOERROR, |answer| {
             push(answer, (&name, Class::IN, Ttl::from_secs(60), Cname::new(other.clone())));
         });
-        assert!(request.said(NAME, bytes, NOW).unwrap().alias);
+        assert!(request.zone_answer(NAME, bytes, NOW).unwrap().alias);
         let bytes = answer(&request, &our_key(), Rcode::NXDOMAIN, |_| {});
-        assert_eq!(request.said(NAME, bytes, NOW), Ok(ZoneAnswer::default()));
+        assert_eq!(request.zone_answer(NAME, bytes, NOW), Ok(ZoneAnswer::default()));
     }
 
     #[test]
@@ -322,17 +327,17 @@ mod tests {
             (Rcode::YXDOMAIN, "YXDOMAIN"),
             (Rcode::NXDOMAIN, "NXDOMAIN"),
         ] {
-            let signed = request.made(answer(&request, &our_key(), code, |_| {}), NOW);
+            let signed = request.check_update(answer(&request, &our_key(), code, |_| {}), NOW);
             assert!(
                 matches!(&signed, Err(UpdateError::Refused(why)) if why.contains(words)),
                 "{signed:?}"
             );
         }
         let signed = answer(&request, &our_key(), Rcode::SERVFAIL, |_| {});
-        assert!(matches!(request.made(signed, NOW), Err(UpdateError::Unreachable(_))));
-        let plain = request.made(unsigned(&request, Rcode::NOERROR), NOW);
+        assert!(matches!(request.check_update(signed, NOW), Err(UpdateError::Unreachable(_))));
+        let plain = request.check_update(unsigned(&request, Rcode::NOERROR), NOW);
         assert!(matches!(&plain, Err(UpdateError::Refused(why)) if why.contains("not signed")));
-        let plain = request.made(unsigned(&request, Rcode::SERVFAIL), NOW);
+        let plain = request.check_update(unsigned(&request, Rcode::SERVFAIL), NOW);
         assert!(matches!(plain, Err(UpdateError::Unreachable(_))));
     }
 
@@ -344,14 +349,13 @@ mod tests {
             key(Algorithm::Sha512, "hbd", b"0123456789abcdef"),
         ] {
             let answer = answer(&request, &server.unwrap(), Rcode::NOERROR, |_| {});
-            let refused = request.made(answer, NOW);
+            let refused = request.check_update(answer, NOW);
             let told = matches!(&refused, Err(UpdateError::Refused(why)) if why.contains("BADKEY"));
             assert!(told, "{refused:?}");
         }
         // A clock that is an hour late.
-        let late =
-            question(NAME, RecordFamily::V4, &our_key(), 7, Wall(NOW.0 - 3_600_000)).unwrap();
-        let refused = late.made(answer(&late, &our_key(), Rcode::NOERROR, |_| {}), NOW);
+        let late = query(NAME, RecordFamily::V4, &our_key(), 7, Wall(NOW.0 - 3_600_000)).unwrap();
+        let refused = late.check_update(answer(&late, &our_key(), Rcode::NOERROR, |_| {}), NOW);
         assert!(
             matches!(&refused, Err(UpdateError::Unreachable(why)) if why.contains("BADTIME")),
             "{refused:?}"
@@ -361,14 +365,17 @@ mod tests {
     #[test]
     fn an_answer_to_something_else_is_none() {
         let request = asked();
-        let other = question(NAME, RecordFamily::V4, &our_key(), 8, NOW).unwrap();
+        let other = query(NAME, RecordFamily::V4, &our_key(), 8, NOW).unwrap();
         let strange = answer(&other, &our_key(), Rcode::NOERROR, |_| {});
-        assert!(matches!(request.made(strange, NOW), Err(UpdateError::Unreachable(_))));
+        assert!(matches!(request.check_update(strange, NOW), Err(UpdateError::Unreachable(_))));
         assert!(matches!(
-            request.made(request.bytes.clone(), NOW),
+            request.check_update(request.bytes.clone(), NOW),
             Err(UpdateError::Unreachable(_))
         ));
-        assert!(matches!(request.made(vec![1, 2, 3], NOW), Err(UpdateError::Unreachable(_))));
+        assert!(matches!(
+            request.check_update(vec![1, 2, 3], NOW),
+            Err(UpdateError::Unreachable(_))
+        ));
     }
 
     proptest! {
@@ -387,12 +394,12 @@ mod tests {
             let at = at % bad.len();
             bad[at] = byte;
             // Class and TTL of the signature itself are not covered by it, and change nothing.
-            if let Ok(said) = request.said(NAME, bad, NOW) {
-                prop_assert_eq!(Ok(said), request.said(NAME, good.clone(), NOW));
+            if let Ok(said) = request.zone_answer(NAME, bad, NOW) {
+                prop_assert_eq!(Ok(said), request.zone_answer(NAME, good.clone(), NOW));
             }
             let cut = good[..cut % good.len()].to_vec();
-            prop_assert!(request.said(NAME, cut, NOW).is_err());
-            prop_assert!(request.made(junk, NOW).is_err());
+            prop_assert!(request.zone_answer(NAME, cut, NOW).is_err());
+            prop_assert!(request.check_update(junk, NOW).is_err());
         }
     }
 }

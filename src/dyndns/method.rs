@@ -107,10 +107,10 @@ impl UpdateMethod {
     }
 
     /// Whom it talks to, fit to be shown: a server, or a scheme and a host.
-    pub fn place(&self) -> String {
+    pub fn server_label(&self) -> String {
         match self {
             UpdateMethod::Rfc2136(server) => format!("{} port {}", server.server, server.port),
-            UpdateMethod::Http(provider) => provider.place(),
+            UpdateMethod::Http(provider) => provider.server_label(),
         }
     }
 
@@ -123,10 +123,10 @@ impl UpdateMethod {
     }
 
     /// Whether one attempt changes the records of both families.
-    pub fn joint(&self) -> bool {
+    pub fn updates_both_families(&self) -> bool {
         match self {
             UpdateMethod::Rfc2136(_) => true,
-            UpdateMethod::Http(provider) => !provider.one_by_one(),
+            UpdateMethod::Http(provider) => !provider.one_address_per_request(),
         }
     }
 }

@@ -35,8 +35,8 @@ impl RecordFamily {
 }
 
 /// The longest name and label (RFC 1035, 2.3.4; the name without its trailing dot).
-const LONGEST_NAME: usize = 253;
-const LONGEST_LABEL: usize = 63;
+const MAX_NAME_LENGTH: usize = 253;
+const MAX_LABEL_LENGTH: usize = 63;
 
 /// Fills `{host}` and `{zone}` in; the name without a trailing dot, in lower case.
 ///
@@ -46,26 +46,26 @@ const LONGEST_LABEL: usize = 63;
 pub fn fill(template: &str, host: &str, zone: Option<&str>) -> Result<String, String> {
     let filled = template.replace("{host}", host).replace("{zone}", zone.unwrap_or_default());
     let name = filled.strip_suffix('.').unwrap_or(&filled).to_ascii_lowercase();
-    check(&name).map(|()| name)
+    validate(&name).map(|()| name)
 }
 
 /// Whether it is a name.
 ///
 /// # Errors
 /// Why it is none.
-pub fn check(name: &str) -> Result<(), String> {
+pub fn validate(name: &str) -> Result<(), String> {
     if let Some(open) = name.find('{') {
         let placeholder = name[open..].split_inclusive('}').next().unwrap_or_default();
         return Err(format!("{placeholder} is not known here: there are {{host}} and {{zone}}"));
     }
-    if name.len() > LONGEST_NAME {
-        return Err(format!("the name {name} is longer than {LONGEST_NAME} characters"));
+    if name.len() > MAX_NAME_LENGTH {
+        return Err(format!("the name {name} is longer than {MAX_NAME_LENGTH} characters"));
     }
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     for label in name.split('.') {
         let why = match label {
             "" => "has an empty part",
-            long if long.len() > LONGEST_LABEL => "has a part of more than 63 characters",
+            long if long.len() > MAX_LABEL_LENGTH => "has a part of more than 63 characters",
             odd if !odd.chars().all(good) => "has other characters than letters, digits, - and _",
             edge if edge.starts_with('-') || edge.ends_with('-') => {
                 "has a part that begins or ends with a dash"

@@ -7,27 +7,27 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::method::{UpdateError, UpdateMethod, UpdateRequest};
+use super::method::{DnsServer, Provider, UpdateError, UpdateMethod, UpdateRequest};
 use super::names::{self, RecordFamily};
-use super::settings::DyndnsEntry;
+use super::settings::{DyndnsEntry, UpdateTiming};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Level};
 use crate::view::{DyndnsState, DyndnsView, DynrecordView, FailureView};
 
 /// The longest pause between two attempts that may help.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30 * 60);
 /// What a provider has forbidden is tried again after this time.
-const FORBIDDEN_PAUSE: Duration = Duration::from_secs(24 * 3600);
+const FORBIDDEN_RETRY_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
 /// Something to do now, outside: nothing here waits for a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpdateAttempt {
     /// What is to be written.
-    pub wish: UpdateRequest,
+    pub request: UpdateRequest,
     /// How.
     pub entry: DyndnsEntry,
     /// Whether the zone may say so already, and is asked first.
-    pub ask: bool,
+    pub check_first: bool,
 }
 
 /// What an attempt achieved: the records are as they should be.
@@ -36,7 +36,7 @@ pub struct UpdateResult {
     /// Those that had to be written.
     pub written: Vec<IpAddr>,
     /// Those that were so already.
-    pub found: Vec<IpAddr>,
+    pub unchanged: Vec<IpAddr>,
 }
 
 /// A host whose name is kept.
@@ -45,8 +45,8 @@ pub struct DnsRecord {
     host: String,
     entry: DyndnsEntry,
     /// What was heard since the start, by family and place among the connections.
-    heard: BTreeMap<(RecordFamily, usize), IpAddr>,
-    slots: BTreeMap<RecordFamily, FamilyState>,
+    seen_addresses: BTreeMap<(RecordFamily, usize), IpAddr>,
+    families: BTreeMap<RecordFamily, FamilyState>,
     failure: Option<UpdateFailure>,
     /// How many attempts failed in a row.
     failures: u32,
@@ -60,36 +60,36 @@ pub struct DnsRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct FamilyState {
     /// An address that has to prove itself first.
-    coming: Option<(IpAddr, Mono)>,
+    pending: Option<(IpAddr, Mono)>,
     /// What the record should hold.
     wanted: Option<IpAddr>,
     /// What it holds, as far as is known, and when that was written by us.
-    sent: Option<(IpAddr, Option<Wall>)>,
+    written: Option<(IpAddr, Option<Wall>)>,
     /// Not before this it is written again.
     not_before: Mono,
     /// The host was heard from `wanted` since the start.
-    heard: bool,
+    confirmed: bool,
     /// What the zone says was compared with `wanted` since the start.
-    checked: bool,
+    verified: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct UpdateFailure {
     since: Now,
     at: Wall,
-    bad: UpdateError,
-    told: bool,
+    error: UpdateError,
+    reported: bool,
 }
 
 impl FamilyState {
-    fn in_place(&self) -> bool {
-        self.wanted.is_some() && self.sent.map(|(address, _)| address) == self.wanted
+    fn is_up_to_date(&self) -> bool {
+        self.wanted.is_some() && self.written.map(|(address, _)| address) == self.wanted
     }
 
     /// The address to be written, where there is something to do.
-    fn due(&self) -> Option<IpAddr> {
-        let resting = self.in_place() && (self.checked || !self.heard);
-        self.wanted.filter(|_| self.coming.is_none() && !resting)
+    fn address_to_write(&self) -> Option<IpAddr> {
+        let resting = self.is_up_to_date() && (self.verified || !self.confirmed);
+        self.wanted.filter(|_| self.pending.is_none() && !resting)
     }
 }
 
@@ -99,8 +99,8 @@ impl DnsRecord {
         DnsRecord {
             host: host.to_owned(),
             entry,
-            heard: BTreeMap::new(),
-            slots: BTreeMap::new(),
+            seen_addresses: BTreeMap::new(),
+            families: BTreeMap::new(),
             failure: None,
             failures: 0,
             not_before: Mono(i64::MIN),
@@ -112,34 +112,40 @@ impl DnsRecord {
     /// A name as the store knew it. Another configuration lifts what a provider has forbidden.
     pub fn restore(host: &str, entry: DyndnsEntry, row: DyndnsRow, now: Now) -> DnsRecord {
         let same = row.fingerprint == fingerprint(&entry);
-        let same_place = row.name == entry.name && row.place == entry.method.place();
-        let mut kept = DnsRecord::new(host, entry);
-        for (family, record) in row.records {
-            let sent = record.sent.filter(|_| same_place);
-            let rested = record.at.map_or(Duration::MAX, |at| now.wall.since(at));
-            let left = kept.entry.pace.min_interval.saturating_sub(rested);
-            let slot = FamilyState {
-                wanted: record.wanted,
-                sent: sent.map(|sent| (sent, record.at)),
+        let same_place = row.name == entry.name && row.place == entry.method.server_label();
+        let mut record = DnsRecord::new(host, entry);
+        for (family, stored) in row.records {
+            let sent = stored.sent.filter(|_| same_place);
+            let rested = stored.at.map_or(Duration::MAX, |at| now.wall.since(at));
+            let left = record.entry.timing.min_interval.saturating_sub(rested);
+            let state = FamilyState {
+                wanted: stored.wanted,
+                written: sent.map(|sent| (sent, stored.at)),
                 not_before: now.mono + left,
                 ..FamilyState::default()
             };
-            kept.slots.insert(family, slot);
+            record.families.insert(family, state);
         }
-        kept.failure = row.failure.map(|failure| {
+        record.failure = row.failure.map(|failure| {
             let age = now.wall.since(failure.since);
             let since = Now { mono: now.mono - age, wall: failure.since };
-            let bad = if failure.refused { UpdateError::Refused } else { UpdateError::Unreachable };
-            UpdateFailure { since, at: failure.at, bad: bad(failure.why), told: failure.told }
+            let error =
+                if failure.refused { UpdateError::Refused } else { UpdateError::Unreachable };
+            UpdateFailure {
+                since,
+                at: failure.at,
+                error: error(failure.why),
+                reported: failure.told,
+            }
         });
         if let Some(until) = row.held_until.filter(|until| same && *until > now.wall) {
             // A clock that was wrong must not hold it for ever.
-            kept.not_before = now.mono + until.since(now.wall).min(FORBIDDEN_PAUSE);
-            kept.held_until = Some(until);
+            record.not_before = now.mono + until.since(now.wall).min(FORBIDDEN_RETRY_PAUSE);
+            record.held_until = Some(until);
         }
-        kept.dirty = !same;
-        kept.drop_strange_families();
-        kept
+        record.dirty = !same;
+        record.drop_other_families();
+        record
     }
 
     /// Goes by a new configuration from now on.
@@ -147,32 +153,34 @@ impl DnsRecord {
         if entry == self.entry {
             return;
         }
-        if (&entry.name, entry.method.place()) != (&self.entry.name, self.entry.method.place()) {
-            self.slots.values_mut().for_each(|slot| slot.sent = None);
+        if (&entry.name, entry.method.server_label())
+            != (&self.entry.name, self.entry.method.server_label())
+        {
+            self.families.values_mut().for_each(|state| state.written = None);
         }
         if entry.method != self.entry.method || entry.name != self.entry.name {
-            self.slots.values_mut().for_each(|slot| slot.checked = false);
+            self.families.values_mut().for_each(|state| state.verified = false);
             (self.not_before, self.held_until, self.failures) = (now.mono, None, 0);
         }
         if entry.connections != self.entry.connections {
-            self.heard.clear();
+            self.seen_addresses.clear();
         }
         self.entry = entry;
-        self.drop_strange_families();
+        self.drop_other_families();
         self.dirty = true;
     }
 
     /// Another url may have no place for the addresses of a family.
-    fn drop_strange_families(&mut self) {
+    fn drop_other_families(&mut self) {
         let families = self.entry.method.families();
-        self.slots.retain(|family, _| families.contains(family));
+        self.families.retain(|family, _| families.contains(family));
     }
 
     /// A believed, signed datagram came over `connection` from `address`.
     ///
     /// # Errors
     /// Why that address does not count.
-    pub fn hear(
+    pub fn address_seen(
         &mut self,
         connection: &str,
         address: IpAddr,
@@ -180,8 +188,8 @@ impl DnsRecord {
     ) -> Result<(), &'static str> {
         let address = address.to_canonical();
         let family = RecordFamily::of(address);
-        let place = self.entry.connections.iter().position(|name| name == connection);
-        let place = place.ok_or("its connection is not among the connections of dyndns")?;
+        let index = self.entry.connections.iter().position(|name| name == connection);
+        let index = index.ok_or("its connection is not among the connections of dyndns")?;
         if !self.entry.method.families().contains(&family) {
             return Err("the url has no place for addresses of this family");
         }
@@ -191,54 +199,55 @@ impl DnsRecord {
         if !self.entry.allow_private && !names::is_public(address) {
             return Err("it is private, and allow_private is not set");
         }
-        self.heard.insert((family, place), address);
-        let mut known = self.heard.range((family, 0)..=(family, usize::MAX));
+        self.seen_addresses.insert((family, index), address);
+        let mut known = self.seen_addresses.range((family, 0)..=(family, usize::MAX));
         let (_, first) = known.next().expect("one was just put in");
         let (first, asks) = (*first, matches!(self.entry.method, UpdateMethod::Rfc2136(_)));
-        let slot = self.slots.entry(family).or_default();
-        if slot.wanted == Some(first) {
-            (slot.coming, slot.heard) = (None, true);
+        let state = self.families.entry(family).or_default();
+        if state.wanted == Some(first) {
+            (state.pending, state.confirmed) = (None, true);
             // A provider is not asked what it holds: it would count that as an update.
-            slot.checked |= slot.in_place() && !asks;
-        } else if slot.coming.is_none_or(|(coming, _)| coming != first) {
-            slot.coming = Some((first, now.mono));
+            state.verified |= state.is_up_to_date() && !asks;
+        } else if state.pending.is_none_or(|(pending, _)| pending != first) {
+            state.pending = Some((first, now.mono));
         }
         Ok(())
     }
 
     /// What is to be done now, after the addresses that have proven themselves were taken over.
-    pub fn step(&mut self, now: Now) -> Option<UpdateAttempt> {
-        for slot in self.slots.values_mut() {
-            if let Some((address, since)) = slot.coming
-                && now.mono >= since + self.entry.pace.settle
+    pub fn due_attempt(&mut self, now: Now) -> Option<UpdateAttempt> {
+        for state in self.families.values_mut() {
+            if let Some((address, since)) = state.pending
+                && now.mono >= since + self.entry.timing.settle
             {
-                slot.wanted = Some(address);
-                (slot.coming, slot.heard) = (None, true);
+                state.wanted = Some(address);
+                (state.pending, state.confirmed) = (None, true);
                 self.dirty = true;
             }
         }
         if now.mono < self.not_before {
             return None;
         }
-        let open = |slot: &&FamilyState| slot.not_before <= now.mono;
-        let due = self.slots.values().filter(open).filter_map(FamilyState::due);
-        let at_once = if self.entry.method.joint() { usize::MAX } else { 1 };
+        let open = |state: &&FamilyState| state.not_before <= now.mono;
+        let due = self.families.values().filter(open).filter_map(FamilyState::address_to_write);
+        let at_once = if self.entry.method.updates_both_families() { usize::MAX } else { 1 };
         let addresses: Vec<IpAddr> = due.take(at_once).collect();
         if addresses.is_empty() {
             return None;
         }
-        let known = self.slots.values().filter_map(|slot| slot.wanted).collect();
+        let known = self.families.values().filter_map(|state| state.wanted).collect();
         let (host, name) = (self.host.clone(), self.entry.name.clone());
-        let unasked = |slot: &FamilyState| slot.due().is_some() && !slot.checked;
+        let unverified =
+            |state: &FamilyState| state.address_to_write().is_some() && !state.verified;
         Some(UpdateAttempt {
-            wish: UpdateRequest { host, name, addresses, known },
+            request: UpdateRequest { host, name, addresses, known },
             entry: self.entry.clone(),
-            ask: self.slots.values().any(unasked),
+            check_first: self.families.values().any(unverified),
         })
     }
 
     /// An attempt has ended; what there is to tell.
-    pub fn ended(
+    pub fn complete(
         &mut self,
         attempt: &UpdateAttempt,
         outcome: Result<UpdateResult, UpdateError>,
@@ -249,104 +258,108 @@ impl DnsRecord {
             return;
         }
         match outcome {
-            Ok(done) => self.succeeded(&done, now),
-            Err(bad) => self.failed(bad, now),
+            Ok(result) => self.on_success(&result, now),
+            Err(error) => self.on_failure(error, now),
         }
     }
 
-    fn succeeded(&mut self, done: &UpdateResult, now: Now) {
+    fn on_success(&mut self, result: &UpdateResult, now: Now) {
         (self.failures, self.not_before, self.held_until) = (0, now.mono, None);
-        for address in done.found.iter().chain(&done.written) {
-            let slot = self.slots.entry(RecordFamily::of(*address)).or_default();
-            let written = done.written.contains(address);
-            let known = slot.sent.filter(|(sent, _)| sent == address).and_then(|(_, at)| at);
-            let sent = Some((*address, if written { Some(now.wall) } else { known }));
-            self.dirty |= slot.sent != sent;
-            slot.sent = sent;
-            slot.checked = true;
+        for address in result.unchanged.iter().chain(&result.written) {
+            let state = self.families.entry(RecordFamily::of(*address)).or_default();
+            let written = result.written.contains(address);
+            let known = state.written.filter(|(sent, _)| sent == address).and_then(|(_, at)| at);
+            let now_written = Some((*address, if written { Some(now.wall) } else { known }));
+            self.dirty |= state.written != now_written;
+            state.written = now_written;
+            state.verified = true;
             if written {
-                slot.not_before = now.mono + self.entry.pace.min_interval;
+                state.not_before = now.mono + self.entry.timing.min_interval;
             }
         }
     }
 
-    fn failed(&mut self, bad: UpdateError, now: Now) {
+    fn on_failure(&mut self, error: UpdateError, now: Now) {
         self.failures += 1;
-        let usual = self.pause();
-        let (pause, held) = match &bad {
-            UpdateError::Unreachable(_) => (usual, false),
+        let backoff = self.backoff();
+        let (pause, held) = match &error {
+            UpdateError::Unreachable(_) => (backoff, false),
             UpdateError::Refused(_) => match self.entry.method {
-                UpdateMethod::Rfc2136(_) => (usual, false),
-                UpdateMethod::Http(_) => (usual.max(LONGEST_PAUSE), true),
+                UpdateMethod::Rfc2136(_) => (backoff, false),
+                UpdateMethod::Http(_) => (backoff.max(MAX_RETRY_PAUSE), true),
             },
-            UpdateError::Busy(_, least) => (usual.max(*least), true),
-            UpdateError::Forbidden(_) => (FORBIDDEN_PAUSE, true),
+            UpdateError::Busy(_, least) => (backoff.max(*least), true),
+            UpdateError::Forbidden(_) => (FORBIDDEN_RETRY_PAUSE, true),
         };
         self.not_before = now.mono + pause;
         self.held_until = held.then_some(now.wall + pause);
         let known = self.failure.take();
-        self.dirty |= held || known.as_ref().is_none_or(|known| known.bad != bad);
-        let (since, told) = known.map_or((now, false), |known| (known.since, known.told));
-        self.failure = Some(UpdateFailure { since, at: now.wall, bad, told });
+        self.dirty |= held || known.as_ref().is_none_or(|known| known.error != error);
+        let (since, reported) = known.map_or((now, false), |known| (known.since, known.reported));
+        self.failure = Some(UpdateFailure { since, at: now.wall, error, reported });
     }
 
     /// Doubled with every failure, and a little different for each name: they must not all come
     /// back at once.
-    fn pause(&self) -> Duration {
-        let retry = self.entry.pace.retry;
+    fn backoff(&self) -> Duration {
+        let retry = self.entry.timing.retry;
         let doubled = retry.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
         let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ u64::from(self.failures);
         for byte in self.entry.name.bytes() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         let share = 0.8 + (hash >> 40) as f64 / (1_u64 << 24) as f64 * 0.4;
-        doubled.min(LONGEST_PAUSE.max(retry)).mul_f64(share)
+        doubled.min(MAX_RETRY_PAUSE.max(retry)).mul_f64(share)
     }
 
     /// What there is to tell: a failure that lasts or that somebody has to mend, or its end.
-    pub fn tell(&mut self, now: Now) -> Option<Event> {
-        let rests =
-            |slot: &FamilyState| slot.in_place() && slot.coming.is_none() && slot.due().is_none();
-        let well = self.slots.values().all(rests) && self.slots.values().any(|slot| slot.checked);
+    pub fn take_event(&mut self, now: Now) -> Option<Event> {
+        let rests = |state: &FamilyState| {
+            state.is_up_to_date() && state.pending.is_none() && state.address_to_write().is_none()
+        };
+        let all_well =
+            self.families.values().all(rests) && self.families.values().any(|state| state.verified);
         let (host, name) = (self.host.clone(), self.entry.name.clone());
         let failure = self.failure.as_mut()?;
-        if well {
+        if all_well {
             let failed_for = now.mono.since(failure.since.mono);
-            let told = failure.told;
+            let reported = failure.reported;
             (self.failure, self.failures, self.dirty) = (None, 0, true);
             let kind = EventKind::DyndnsKept { host, name, failed_for };
-            return told.then_some(Event { at: now.wall, level: Level::Ok, kind });
+            return reported.then_some(Event { at: now.wall, level: Level::Ok, kind });
         }
-        let grave = matches!(failure.bad, UpdateError::Refused(_) | UpdateError::Forbidden(_));
-        let lasting = now.mono >= failure.since.mono + self.entry.pace.report_after;
-        if failure.told || !(grave || lasting) {
+        let needs_repair =
+            matches!(failure.error, UpdateError::Refused(_) | UpdateError::Forbidden(_));
+        let lasting = now.mono >= failure.since.mono + self.entry.timing.report_after;
+        if failure.reported || !(needs_repair || lasting) {
             return None;
         }
-        (failure.told, self.dirty) = (true, true);
-        let kind = EventKind::DyndnsFails { host, name, why: failure.bad.why().to_owned() };
+        (failure.reported, self.dirty) = (true, true);
+        let kind = EventKind::DyndnsFails { host, name, why: failure.error.why().to_owned() };
         Some(Event { at: now.wall, level: Level::Warning, kind })
     }
 
     /// When to look again; none when only a datagram can bring something new.
-    pub fn next(&self) -> Option<Mono> {
-        let untold = self.failure.iter().filter(|failure| !failure.told);
-        let untold = untold.map(|failure| failure.since.mono + self.entry.pace.report_after);
-        self.next_attempt().into_iter().chain(untold).min()
+    pub fn next_wakeup(&self) -> Option<Mono> {
+        let unreported = self.failure.iter().filter(|failure| !failure.reported);
+        let unreported =
+            unreported.map(|failure| failure.since.mono + self.entry.timing.report_after);
+        self.next_attempt().into_iter().chain(unreported).min()
     }
 
     /// When it may be tried next; none when there is nothing to do.
     pub fn next_attempt(&self) -> Option<Mono> {
-        let settled = self.slots.values().filter_map(|slot| {
-            let (_, since) = slot.coming?;
-            Some(since + self.entry.pace.settle)
+        let settled = self.families.values().filter_map(|state| {
+            let (_, since) = state.pending?;
+            Some(since + self.entry.timing.settle)
         });
-        let due = self.slots.values().filter(|slot| slot.due().is_some());
-        let due = due.map(|slot| slot.not_before.max(self.not_before));
+        let due = self.families.values().filter(|state| state.address_to_write().is_some());
+        let due = due.map(|state| state.not_before.max(self.not_before));
         settled.chain(due).min()
     }
 
     /// Its row, when that changed since it was last taken.
-    pub fn take_row(&mut self) -> Option<DyndnsRow> {
+    pub fn take_changed_row(&mut self) -> Option<DyndnsRow> {
         std::mem::take(&mut self.dirty).then(|| self.row())
     }
 
@@ -357,22 +370,25 @@ impl DnsRecord {
 
     /// Its row at the stop: an address that has not proven itself yet does so after the start.
     pub fn row(&self) -> DyndnsRow {
-        let record = |slot: &FamilyState| FamilyRow {
-            wanted: slot.wanted,
-            sent: slot.sent.map(|(address, _)| address),
-            at: slot.sent.and_then(|(_, at)| at),
+        let record = |state: &FamilyState| FamilyRow {
+            wanted: state.wanted,
+            sent: state.written.map(|(address, _)| address),
+            at: state.written.and_then(|(_, at)| at),
         };
         DyndnsRow {
             name: self.entry.name.clone(),
-            place: self.entry.method.place(),
+            place: self.entry.method.server_label(),
             fingerprint: fingerprint(&self.entry),
-            records: self.slots.iter().map(|(family, slot)| (*family, record(slot))).collect(),
+            records: self.families.iter().map(|(family, state)| (*family, record(state))).collect(),
             failure: self.failure.as_ref().map(|failure| FailureRow {
                 since: failure.since.wall,
                 at: failure.at,
-                why: failure.bad.why().to_owned(),
-                refused: matches!(failure.bad, UpdateError::Refused(_) | UpdateError::Forbidden(_)),
-                told: failure.told,
+                why: failure.error.why().to_owned(),
+                refused: matches!(
+                    failure.error,
+                    UpdateError::Refused(_) | UpdateError::Forbidden(_)
+                ),
+                told: failure.reported,
             }),
             held_until: self.held_until,
         }
@@ -380,34 +396,37 @@ impl DnsRecord {
 
     /// How it stands.
     pub fn view(&self, now: Now) -> DyndnsView {
-        let waits = self.slots.values().any(|slot| slot.coming.is_some() || slot.due().is_some());
+        let waits = self
+            .families
+            .values()
+            .any(|state| state.pending.is_some() || state.address_to_write().is_some());
         let state = match &self.failure {
             Some(UpdateFailure {
-                bad: UpdateError::Refused(_) | UpdateError::Forbidden(_),
+                error: UpdateError::Refused(_) | UpdateError::Forbidden(_),
                 ..
             }) => DyndnsState::Refused,
             Some(_) => DyndnsState::Failing,
-            None if self.slots.is_empty() => DyndnsState::Unknown,
+            None if self.families.is_empty() => DyndnsState::Unknown,
             None if waits => DyndnsState::Waiting,
             None => DyndnsState::Kept,
         };
-        let record = |(family, slot): (&RecordFamily, &FamilyState)| DynrecordView {
+        let record = |(family, state): (&RecordFamily, &FamilyState)| DynrecordView {
             record: family.record(),
-            address: slot.coming.map(|(address, _)| address).or(slot.wanted),
-            written: slot.sent.map(|(address, _)| address),
-            last_update: slot.sent.and_then(|(_, at)| at),
+            address: state.pending.map(|(address, _)| address).or(state.wanted),
+            written: state.written.map(|(address, _)| address),
+            last_update: state.written.and_then(|(_, at)| at),
         };
         DyndnsView {
             host: self.host.clone(),
             name: self.entry.name.clone(),
             method: self.entry.method.name(),
-            server: self.entry.method.place(),
+            server: self.entry.method.server_label(),
             state,
-            records: self.slots.iter().map(record).collect(),
+            records: self.families.iter().map(record).collect(),
             failing_since: self.failure.as_ref().map(|failure| failure.since.wall),
             last_failure: self.failure.as_ref().map(|failure| FailureView {
                 at: Some(failure.at),
-                why: failure.bad.why().to_owned(),
+                why: failure.error.why().to_owned(),
             }),
             next_attempt: self.next_attempt().map(|at| now.wall + at.since(now.mono)),
         }
@@ -462,19 +481,47 @@ pub struct FailureRow {
     pub told: bool,
 }
 
-/// Tells one configuration of a name from another without telling its secrets.
-pub fn fingerprint(entry: &DyndnsEntry) -> String {
-    let mut text = format!("{entry:?}");
-    let secrets = match &entry.method {
-        UpdateMethod::Rfc2136(server) => vec![&server.key],
-        UpdateMethod::Http(provider) => provider.password.iter().chain([&provider.url]).collect(),
+/// Identifies the configuration of a name, its secrets included, without holding them.
+///
+/// Part of the format of stored rows: the hashed text keeps the type and field names of the first
+/// version, so that an update of the program does not look like another configuration.
+fn fingerprint(entry: &DyndnsEntry) -> String {
+    let DyndnsEntry { name, connections, allow_private, timing, method } = entry;
+    let UpdateTiming { settle, retry, min_interval, report_after } = timing;
+    let (method, secrets) = match method {
+        UpdateMethod::Rfc2136(server) => (text_of_server(server), vec![&server.key]),
+        UpdateMethod::Http(provider) => {
+            let secrets = provider.password.iter().chain([&provider.url]);
+            (text_of_provider(provider), secrets.collect())
+        }
     };
+    let mut text = format!(
+        "Entry {{ name: {name:?}, connections: {connections:?}, allow_private: {allow_private:?}, \
+         pace: Pace {{ settle: {settle:?}, retry: {retry:?}, min_interval: {min_interval:?}, \
+         report_after: {report_after:?} }}, method: {method} }}"
+    );
     for secret in secrets {
         // Writing to a text cannot fail.
         let _ = write!(text, "\0{}", secret.reveal());
     }
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn text_of_server(server: &DnsServer) -> String {
+    let DnsServer { server, port, zone, ttl, key_name, key, algorithm } = server;
+    format!(
+        "Rfc2136(Server {{ server: {server:?}, port: {port:?}, zone: {zone:?}, ttl: {ttl:?}, \
+         key_name: {key_name:?}, key: {key:?}, algorithm: {algorithm:?} }})"
+    )
+}
+
+fn text_of_provider(provider: &Provider) -> String {
+    let Provider { url, user, password, expect, ca_file } = provider;
+    format!(
+        "Http(Provider {{ url: {url:?}, user: {user:?}, password: {password:?}, \
+         expect: {expect:?}, ca_file: {ca_file:?} }})"
+    )
 }
 
 #[cfg(test)]

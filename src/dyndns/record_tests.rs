@@ -16,7 +16,7 @@ const AWAY: &str = "8.8.8.8";
 const SIX: &str = "2a00::1";
 
 struct Play {
-    kept: DnsRecord,
+    record: DnsRecord,
     entry: DyndnsEntry,
     now: Now,
     /// What the server says to attempts; the addresses that were written.
@@ -54,7 +54,7 @@ fn entry(method: UpdateMethod) -> DyndnsEntry {
         name: "web1.example.com".into(),
         connections: vec!["ipv4".into(), "ipv6".into()],
         allow_private: false,
-        pace: UpdateTiming::default(),
+        timing: UpdateTiming::default(),
         method,
     }
 }
@@ -66,7 +66,7 @@ impl Play {
 
     fn with(entry: DyndnsEntry) -> Play {
         Play {
-            kept: DnsRecord::new("web1", entry.clone()),
+            record: DnsRecord::new("web1", entry.clone()),
             entry,
             now: BEGIN,
             answer: Ok(()),
@@ -79,7 +79,7 @@ impl Play {
 
     fn hear(&mut self, address: &str) -> &mut Play {
         let connection = if address.contains(':') { "ipv6" } else { "ipv4" };
-        self.kept.hear(connection, address.parse().unwrap(), self.now).unwrap();
+        self.record.address_seen(connection, address.parse().unwrap(), self.now).unwrap();
         self
     }
 
@@ -88,52 +88,53 @@ impl Play {
         let end = self.now.later(time);
         for _ in 0..1000 {
             self.look();
-            let Some(next) = self.kept.next().filter(|next| *next <= end.mono) else {
+            let Some(next) = self.record.next_wakeup().filter(|next| *next <= end.mono) else {
                 self.now = end;
                 return self;
             };
             self.now = self.now.later(next.since(self.now.mono));
         }
-        panic!("it wants to be looked at all the time: {:?}", self.kept);
+        panic!("it wants to be looked at all the time: {:?}", self.record);
     }
 
     fn look(&mut self) {
-        while let Some(attempt) = self.kept.step(self.now) {
+        while let Some(attempt) = self.record.due_attempt(self.now) {
             self.attempts += 1;
-            assert!(self.attempts < 1000, "{:?}", self.kept);
+            assert!(self.attempts < 1000, "{:?}", self.record);
             let answer = self.answer.clone().map(|()| self.write(&attempt));
-            self.kept.ended(&attempt, answer, self.now);
+            self.record.complete(&attempt, answer, self.now);
         }
-        if let Some(event) = self.kept.tell(self.now) {
+        if let Some(event) = self.record.take_event(self.now) {
             let title = event.message(EventId(1)).title;
             self.told.push(format!("{} {title}", event.level.name()));
         }
     }
 
     fn write(&mut self, attempt: &UpdateAttempt) -> UpdateResult {
-        let mut done = UpdateResult::default();
-        for address in &attempt.wish.addresses {
+        let mut result = UpdateResult::default();
+        for address in &attempt.request.addresses {
             let old = self.zone.insert(RecordFamily::of(*address), *address);
-            let asks = attempt.ask && matches!(attempt.entry.method, UpdateMethod::Rfc2136(_));
+            let asks =
+                attempt.check_first && matches!(attempt.entry.method, UpdateMethod::Rfc2136(_));
             if asks && old == Some(*address) {
-                done.found.push(*address);
+                result.unchanged.push(*address);
             } else {
-                done.written.push(*address);
+                result.written.push(*address);
                 self.written.push(address.to_string());
             }
         }
-        done
+        result
     }
 
     fn restart(&mut self) -> &mut Play {
-        let row = serde_json::to_vec(&self.kept.row()).unwrap();
+        let row = serde_json::to_vec(&self.record.row()).unwrap();
         let row = serde_json::from_slice(&row).unwrap();
-        self.kept = DnsRecord::restore("web1", self.entry.clone(), row, self.now);
+        self.record = DnsRecord::restore("web1", self.entry.clone(), row, self.now);
         self
     }
 
     fn state(&self) -> &'static str {
-        self.kept.view(self.now).state.name()
+        self.record.view(self.now).state.name()
     }
 }
 
@@ -158,7 +159,7 @@ fn an_address_that_the_zone_has_already_is_not_written() {
     play.zone.insert(RecordFamily::V4, HOME.parse().unwrap());
     play.hear(HOME).wait(MINUTE);
     assert_eq!((play.written.len(), play.attempts, play.state()), (0, 1, "kept"));
-    assert_eq!(play.kept.view(play.now).records[0].last_update, None);
+    assert_eq!(play.record.view(play.now).records[0].last_update, None);
 }
 
 #[test]
@@ -171,13 +172,13 @@ fn both_families_go_in_one_update_but_one_by_one_to_a_provider_with_one_place() 
     assert_eq!((play.attempts, play.written.len()), (2, 2));
     let mut play = Play::with(entry(provider("https://x.example/u?ip={ipv4}")));
     play.hear(HOME);
-    assert!(play.kept.hear("ipv6", SIX.parse().unwrap(), play.now).is_err());
+    assert!(play.record.address_seen("ipv6", SIX.parse().unwrap(), play.now).is_err());
 }
 
 #[test]
 fn a_name_is_written_once_a_minute_at_most() {
     let mut play = Play::with(DyndnsEntry {
-        pace: UpdateTiming { settle: SECOND, ..UpdateTiming::default() },
+        timing: UpdateTiming { settle: SECOND, ..UpdateTiming::default() },
         ..entry(provider("https://x.example/u?ip={ip}"))
     });
     for n in 0..60 {
@@ -251,7 +252,7 @@ fn what_a_provider_forbids_is_left_for_a_day_or_until_the_configuration_changes(
         if restarts {
             play.restart();
         } else {
-            play.kept.reconfigure(play.entry.clone(), play.now);
+            play.record.reconfigure(play.entry.clone(), play.now);
         }
         play.wait(MINUTE);
         assert_eq!((play.attempts, play.written.len()), (2, 1));
@@ -323,20 +324,20 @@ fn only_addresses_that_count_are_taken_and_the_first_connection_goes_first() {
     for (connection, address) in
         [("ipv4", "10.0.0.1"), ("ipv4", "127.0.0.1"), ("vpn", HOME), ("ipv6", "fe80::1")]
     {
-        let heard = play.kept.hear(connection, address.parse().unwrap(), play.now);
+        let heard = play.record.address_seen(connection, address.parse().unwrap(), play.now);
         assert!(heard.is_err(), "{connection} {address}");
     }
-    assert_eq!((play.kept.next(), play.state()), (None, "unknown"));
-    play.kept.hear("ipv4", format!("::ffff:{HOME}").parse().unwrap(), play.now).unwrap();
+    assert_eq!((play.record.next_wakeup(), play.state()), (None, "unknown"));
+    play.record.address_seen("ipv4", format!("::ffff:{HOME}").parse().unwrap(), play.now).unwrap();
     play.wait(MINUTE);
     assert_eq!(play.written, [HOME]);
 
     let connections = vec!["dsl".into(), "lte".into()];
     let mut play = Play::with(DyndnsEntry { connections, ..entry(server()) });
-    play.kept.hear("lte", AWAY.parse().unwrap(), play.now).unwrap();
+    play.record.address_seen("lte", AWAY.parse().unwrap(), play.now).unwrap();
     play.wait(MINUTE);
-    play.kept.hear("dsl", HOME.parse().unwrap(), play.now).unwrap();
-    play.kept.hear("lte", AWAY.parse().unwrap(), play.now).unwrap();
+    play.record.address_seen("dsl", HOME.parse().unwrap(), play.now).unwrap();
+    play.record.address_seen("lte", AWAY.parse().unwrap(), play.now).unwrap();
     play.wait(MINUTE);
     assert_eq!(play.written, [AWAY, HOME]);
 }
@@ -345,18 +346,18 @@ fn only_addresses_that_count_are_taken_and_the_first_connection_goes_first() {
 fn nothing_is_stored_while_nothing_changes() {
     let mut play = Play::new();
     play.hear(HOME);
-    assert_eq!(play.kept.take_row(), None, "it has not proven itself");
+    assert_eq!(play.record.take_changed_row(), None, "it has not proven itself");
     play.wait(MINUTE);
-    assert!(play.kept.take_row().is_some());
+    assert!(play.record.take_changed_row().is_some());
     for _ in 0..10 {
         play.hear(HOME).wait(MINUTE);
     }
-    assert_eq!(play.kept.take_row(), None);
+    assert_eq!(play.record.take_changed_row(), None);
     play.answer = Err(UpdateError::Unreachable("it is away".into()));
     play.hear(AWAY).wait(30 * MINUTE);
-    assert!(play.kept.take_row().is_some());
+    assert!(play.record.take_changed_row().is_some());
     play.wait(5 * 60 * MINUTE);
-    assert_eq!(play.kept.take_row(), None, "it still fails, for the same reason");
+    assert_eq!(play.record.take_changed_row(), None, "it still fails, for the same reason");
 }
 
 #[test]
@@ -364,11 +365,33 @@ fn what_an_old_configuration_achieved_says_nothing_about_a_new_one() {
     let mut play = Play::new();
     play.hear(HOME).wait(29 * SECOND);
     play.now = play.now.later(SECOND);
-    let attempt = play.kept.step(play.now).unwrap();
+    let attempt = play.record.due_attempt(play.now).unwrap();
     let other = DyndnsEntry { name: "other.example.com".into(), ..entry(server()) };
-    play.kept.reconfigure(other, play.now);
-    let done = UpdateResult { written: attempt.wish.addresses.clone(), found: Vec::new() };
-    play.kept.ended(&attempt, Ok(done), play.now);
+    play.record.reconfigure(other, play.now);
+    let result = UpdateResult { written: attempt.request.addresses.clone(), unchanged: Vec::new() };
+    play.record.complete(&attempt, Ok(result), play.now);
     play.wait(SECOND);
     assert_eq!((play.written.clone(), play.attempts), (vec![HOME.to_owned()], 1));
+}
+
+#[test]
+fn the_fingerprint_in_a_stored_row_outlives_a_renamed_type() {
+    let http = UpdateMethod::Http(Provider {
+        url: Secret::new("https://dns.example/?t=token&ip={ip}"),
+        user: Some("me".into()),
+        password: Some(Secret::new("secret-word")),
+        expect: vec!["good".into()],
+        ca_file: Some("/etc/ca.pem".into()),
+    });
+    assert_eq!(fingerprint(&entry(server())), "2874e50ab7271cee");
+    assert_eq!(fingerprint(&entry(http)), "4ee6ed6eac45ce78");
+}
+
+#[test]
+fn a_stored_row_keeps_its_names() {
+    let stored = r#"{"name":"web1.example.com","place":"127.0.0.1 port 53","fingerprint":"f","records":{"A":{"wanted":"1.1.1.1","sent":"1.1.1.1","at":1795291928000}},"failure":{"since":1795291928000,"at":1795291928000,"why":"x","refused":true,"told":true},"held_until":1795291928000}"#;
+    let row: DyndnsRow = serde_json::from_str(stored).unwrap();
+    assert_eq!(serde_json::to_string(&row).unwrap(), stored);
+    let failure = row.failure.unwrap();
+    assert!(failure.refused && failure.told && row.records[&RecordFamily::V4].at.is_some());
 }

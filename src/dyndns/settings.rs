@@ -65,7 +65,7 @@ pub struct DyndnsSettings {
     /// Whether addresses that only some can reach count, too.
     pub allow_private: bool,
     /// How patient one is.
-    pub pace: UpdateTiming,
+    pub timing: UpdateTiming,
     /// How names are changed; none when that is not complete, which was reported.
     pub method: Option<UpdateMethod>,
     kind: Option<MethodKind>,
@@ -81,7 +81,7 @@ pub struct DyndnsEntry {
     /// Whether addresses that only some can reach count, too.
     pub allow_private: bool,
     /// How patient one is.
-    pub pace: UpdateTiming,
+    pub timing: UpdateTiming,
     /// How the name is changed.
     pub method: UpdateMethod,
 }
@@ -104,7 +104,10 @@ impl DyndnsSettings {
                 .flag("allow_private")
                 .or(base.map(|base| base.allow_private))
                 .unwrap_or(false),
-            pace: read_pace(section, base.map_or_else(UpdateTiming::default, |base| base.pace)),
+            timing: read_timing(
+                section,
+                base.map_or_else(UpdateTiming::default, |base| base.timing),
+            ),
             method: read_method(section, kind, zone.as_deref(), base),
             kind,
             zone,
@@ -121,8 +124,8 @@ impl DyndnsSettings {
     /// Why it can have no name.
     fn entry(&self, host: &str) -> Result<Option<DyndnsEntry>, String> {
         let Some(method) = self.method.clone() else { return Ok(None) };
-        let usual = if self.zone.is_some() { "{host}.{zone}" } else { "{host}" };
-        let template = self.name.as_deref().unwrap_or(usual);
+        let defaults = if self.zone.is_some() { "{host}.{zone}" } else { "{host}" };
+        let template = self.name.as_deref().unwrap_or(defaults);
         if template.contains("{zone}") && self.zone.is_none() {
             return Err("the name wants a {zone}, and none is set".into());
         }
@@ -136,7 +139,7 @@ impl DyndnsSettings {
             name,
             connections: self.connections.clone(),
             allow_private: self.allow_private,
-            pace: self.pace,
+            timing: self.timing,
             method,
         }))
     }
@@ -172,7 +175,7 @@ pub fn read_host(
 fn read_zone(section: &mut Section) -> Option<String> {
     let text = section.text("zone")?;
     let zone = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
-    match names::check(&zone) {
+    match names::validate(&zone) {
         Ok(()) => Some(zone),
         Err(why) => {
             section.error("zone", why);
@@ -181,13 +184,13 @@ fn read_zone(section: &mut Section) -> Option<String> {
     }
 }
 
-fn read_pace(section: &mut Section, usual: UpdateTiming) -> UpdateTiming {
+fn read_timing(section: &mut Section, defaults: UpdateTiming) -> UpdateTiming {
     let mut read = |key, least| section.duration_within(key, Duration::from_millis(least)..=DAY);
     UpdateTiming {
-        settle: read("settle", 0).unwrap_or(usual.settle),
-        retry: read("retry", 100).unwrap_or(usual.retry),
-        min_interval: read("min_interval", 0).unwrap_or(usual.min_interval),
-        report_after: read("report_after", 0).unwrap_or(usual.report_after),
+        settle: read("settle", 0).unwrap_or(defaults.settle),
+        retry: read("retry", 100).unwrap_or(defaults.retry),
+        min_interval: read("min_interval", 0).unwrap_or(defaults.min_interval),
+        report_after: read("report_after", 0).unwrap_or(defaults.report_after),
     }
 }
 
@@ -210,20 +213,22 @@ fn read_method(
 ) -> Option<UpdateMethod> {
     let inherited = base.and_then(|base| base.method.as_ref());
     let incomplete = |kind| base.is_some_and(|base| base.kind == kind && base.method.is_none());
-    let lacks = !incomplete(kind);
+    let report_missing = !incomplete(kind);
     match (kind, inherited) {
         (Some(MethodKind::Rfc2136), Some(UpdateMethod::Rfc2136(server))) => {
-            read_server(section, zone, Some(server), lacks).map(UpdateMethod::Rfc2136)
+            read_server(section, zone, Some(server), report_missing).map(UpdateMethod::Rfc2136)
         }
         (Some(MethodKind::Rfc2136), _) => {
-            read_server(section, zone, None, lacks).map(UpdateMethod::Rfc2136)
+            read_server(section, zone, None, report_missing).map(UpdateMethod::Rfc2136)
         }
         (Some(MethodKind::Http), Some(UpdateMethod::Http(provider))) => {
-            read_provider(section, Some(provider), lacks).map(UpdateMethod::Http)
+            read_provider(section, Some(provider), report_missing).map(UpdateMethod::Http)
         }
-        (Some(MethodKind::Http), _) => read_provider(section, None, lacks).map(UpdateMethod::Http),
+        (Some(MethodKind::Http), _) => {
+            read_provider(section, None, report_missing).map(UpdateMethod::Http)
+        }
         (None, _) => {
-            if lacks {
+            if report_missing {
                 section.require("method");
             }
             section.ignore_rest();
@@ -236,16 +241,16 @@ fn read_server(
     section: &mut Section,
     zone: Option<&str>,
     base: Option<&DnsServer>,
-    lacks: bool,
+    report_missing: bool,
 ) -> Option<DnsServer> {
     refuse_others(section, &OF_HTTP, "http");
-    if base.is_none() && lacks {
+    if base.is_none() && report_missing {
         ["server", "key_name"].into_iter().for_each(|key| section.require(key));
         if !section.given("key_file") {
             section.require("key");
         }
     }
-    if zone.is_none() && lacks {
+    if zone.is_none() && report_missing {
         section.require("zone");
     }
     let server = section.text("server").or(base.map(|base| base.server.clone()));
@@ -258,7 +263,7 @@ fn read_server(
     let algorithm = section.choice("algorithm", &ALGORITHMS);
     let key_name = section.text("key_name").or(base.map(|base| base.key_name.clone()));
     if let Some(why) =
-        key_name.as_deref().and_then(|name| names::check(name.trim_end_matches('.')).err())
+        key_name.as_deref().and_then(|name| names::validate(name.trim_end_matches('.')).err())
     {
         section.error("key_name", why);
     }
@@ -281,16 +286,20 @@ fn read_server(
     })
 }
 
-fn read_provider(section: &mut Section, base: Option<&Provider>, lacks: bool) -> Option<Provider> {
+fn read_provider(
+    section: &mut Section,
+    base: Option<&Provider>,
+    report_missing: bool,
+) -> Option<Provider> {
     refuse_others(section, &OF_RFC2136, "rfc2136");
-    if base.is_none() && lacks && !section.given("url_file") {
+    if base.is_none() && report_missing && !section.given("url_file") {
         section.require("url");
     }
     let in_clear = section.flag("allow_http").unwrap_or(false);
     let at = if section.given("url_file") { "url_file" } else { "url" };
     let url = section.secret("url", "url_file");
     if let Some(url) = &url
-        && let Err(why) = provider::check(url.reveal(), in_clear)
+        && let Err(why) = provider::validate(url.reveal(), in_clear)
     {
         section.error(at, why);
         return None;

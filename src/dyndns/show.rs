@@ -6,15 +6,15 @@ use super::names::RecordFamily;
 use super::settings::DyndnsEntry;
 
 /// The requests for these addresses.
-pub fn requests(entry: &DyndnsEntry, wish: &UpdateRequest) -> String {
+pub fn requests(entry: &DyndnsEntry, request: &UpdateRequest) -> String {
     match &entry.method {
         UpdateMethod::Rfc2136(server) => {
             let mut text = format!("server {} {}\n", server.server, server.port);
             text += &format!("zone {}.\n", server.zone);
             let algorithm = server.algorithm.to_string();
             text += &format!("key {algorithm}:{} [secret]\n", server.key_name);
-            for address in &wish.addresses {
-                let (name, kind) = (&wish.name, RecordFamily::of(*address).record());
+            for address in &request.addresses {
+                let (name, kind) = (&request.name, RecordFamily::of(*address).record());
                 text += &format!("update delete {name}. {kind}\n");
                 text += &format!("update add {name}. {} {kind} {address}\n", server.ttl);
             }
@@ -24,19 +24,21 @@ pub fn requests(entry: &DyndnsEntry, wish: &UpdateRequest) -> String {
             let takes = |address: &&std::net::IpAddr| {
                 provider.families().contains(&RecordFamily::of(**address))
             };
-            let each: Vec<UpdateRequest> = if provider.one_by_one() {
-                let addresses = wish.addresses.iter().filter(takes);
+            let each: Vec<UpdateRequest> = if provider.one_address_per_request() {
+                let addresses = request.addresses.iter().filter(takes);
                 addresses
-                    .map(|one| UpdateRequest { addresses: vec![*one], ..wish.clone() })
+                    .map(|one| UpdateRequest { addresses: vec![*one], ..request.clone() })
                     .collect()
             } else {
-                vec![wish.clone()]
+                vec![request.clone()]
             };
             let user = match &provider.user {
                 Some(user) => format!("Authorization: Basic, as {user}\n"),
                 None => String::new(),
             };
-            each.iter().map(|wish| format!("GET {}\n{user}", provider.shown(wish))).collect()
+            each.iter()
+                .map(|request| format!("GET {}\n{user}", provider.redacted_url(request)))
+                .collect()
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct RecordWritten {
     /// The address.
     pub address: IpAddr,
     /// Where it was written to.
-    pub place: String,
+    pub server: String,
     /// How many attempts it took.
     pub attempts: u32,
 }
@@ -53,10 +53,10 @@ pub struct Updater {
 
 #[derive(Default)]
 struct UpdaterState {
-    kept: BTreeMap<String, DnsRecord>,
+    records: BTreeMap<String, DnsRecord>,
     /// Places that did not answer, or want to be left alone: until when their other names are not
     /// tried, and why.
-    silent: BTreeMap<String, (Mono, UpdateError)>,
+    unavailable: BTreeMap<String, (Mono, UpdateError)>,
     closed: bool,
 }
 
@@ -70,16 +70,16 @@ impl Updater {
         now: Now,
     ) -> Updater {
         let mut rows: BTreeMap<String, DyndnsRow> = rows.into_iter().collect();
-        let kept = entries.into_iter().map(|(host, entry)| {
-            let kept = match rows.remove(&host) {
+        let records = entries.into_iter().map(|(host, entry)| {
+            let record = match rows.remove(&host) {
                 Some(row) => DnsRecord::restore(&host, entry, row, now),
                 None => DnsRecord::new(&host, entry),
             };
-            (host, kept)
+            (host, record)
         });
-        let inner = UpdaterState { kept: kept.collect(), ..UpdaterState::default() };
+        let inner = UpdaterState { records: records.collect(), ..UpdaterState::default() };
         let keeper = Updater { inner: Mutex::new(inner), wake: bounded(1), sink, on_written };
-        keeper.forget(rows.into_keys().collect());
+        keeper.remove_hosts(rows.into_keys().collect());
         keeper
     }
 
@@ -92,7 +92,7 @@ impl Updater {
         let _ = self.wake.0.try_send(());
     }
 
-    fn forget(&self, hosts: Vec<String>) {
+    fn remove_hosts(&self, hosts: Vec<String>) {
         if hosts.is_empty() {
             return;
         }
@@ -105,10 +105,10 @@ impl Updater {
 
     /// A believed, signed datagram of a host came from another address than those before it. It
     /// only takes note.
-    pub fn hear(&self, host: &str, connection: &str, address: IpAddr, now: Now) {
+    pub fn address_changed(&self, host: &str, connection: &str, address: IpAddr, now: Now) {
         let mut inner = self.lock();
-        let Some(kept) = inner.kept.get_mut(host) else { return };
-        match kept.hear(connection, address, now) {
+        let Some(record) = inner.records.get_mut(host) else { return };
+        match record.address_seen(connection, address, now) {
             Ok(()) => debug!("{host} {connection} is at {address}"),
             Err(why) => info!("{host} {connection} is at {address}: not for the DNS, {why}"),
         }
@@ -121,49 +121,49 @@ impl Updater {
     pub fn reconfigure(&self, entries: DyndnsEntries) {
         let now = Now::read();
         let mut inner = self.lock();
-        inner.silent.clear();
-        let mut old = std::mem::take(&mut inner.kept);
+        inner.unavailable.clear();
+        let mut old = std::mem::take(&mut inner.records);
         for (host, entry) in entries {
-            let kept = match old.remove(&host) {
-                Some(mut kept) => {
-                    kept.reconfigure(entry, now);
-                    kept
+            let record = match old.remove(&host) {
+                Some(mut record) => {
+                    record.reconfigure(entry, now);
+                    record
                 }
                 None => DnsRecord::new(&host, entry),
             };
-            inner.kept.insert(host, kept);
+            inner.records.insert(host, record);
         }
         drop(inner);
-        self.forget(old.into_keys().collect());
+        self.remove_hosts(old.into_keys().collect());
         self.wake();
     }
 
     /// How every name stands, by host.
     pub fn views(&self) -> Vec<DyndnsView> {
         let now = Now::read();
-        self.lock().kept.values().map(|kept| kept.view(now)).collect()
+        self.lock().records.values().map(|record| record.view(now)).collect()
     }
 
     /// Every row, for a store that lost its own.
     pub fn every_row(&self) -> Vec<Write> {
-        self.lock().kept.iter().map(|(host, kept)| row(host, &kept.row())).collect()
+        self.lock().records.iter().map(|(host, record)| row(host, &record.row())).collect()
     }
 
     /// Ends it: what is known is on its way to the store.
     pub fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
-        self.send(&mut inner, Vec::new());
+        self.store_changes(&mut inner, Vec::new());
     }
 
     /// Keeps the names until the stop.
-    pub fn keep(&self, stop: &Stop) {
+    pub fn run(&self, stop: &Stop) {
         while !stop.stopped() {
             let now = Now::read();
-            let (attempt, next) = self.look(now);
+            let (attempt, next) = self.next_action(now);
             if let Some(attempt) = attempt {
-                let outcome = self.make(&attempt);
-                self.ended(&attempt, outcome);
+                let outcome = self.perform(&attempt);
+                self.complete(&attempt, outcome);
                 continue;
             }
             let due = next.map(|at| at.since(now.mono) + Duration::from_millis(1));
@@ -177,88 +177,90 @@ impl Updater {
     }
 
     /// What is to be done now, else when to look again.
-    fn look(&self, now: Now) -> (Option<UpdateAttempt>, Option<Mono>) {
+    fn next_action(&self, now: Now) -> (Option<UpdateAttempt>, Option<Mono>) {
         let mut inner = self.lock();
         if inner.closed {
             return (None, None);
         }
-        let attempt = inner.kept.values_mut().find_map(|kept| kept.step(now));
-        let events = inner.kept.values_mut().filter_map(|kept| kept.tell(now)).collect();
-        let next = inner.kept.values().filter_map(DnsRecord::next).min();
-        self.send(&mut inner, events);
+        let attempt = inner.records.values_mut().find_map(|record| record.due_attempt(now));
+        let events =
+            inner.records.values_mut().filter_map(|record| record.take_event(now)).collect();
+        let next = inner.records.values().filter_map(DnsRecord::next_wakeup).min();
+        self.store_changes(&mut inner, events);
         (attempt, next)
     }
 
-    fn make(&self, attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
-        let place = attempt.entry.method.place();
-        let silent = self.lock().silent.get(&place).cloned();
+    fn perform(&self, attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
+        let server = attempt.entry.method.server_label();
+        let unavailable = self.lock().unavailable.get(&server).cloned();
         let now = Now::read().mono;
-        if let Some((until, bad)) = silent.filter(|(until, _)| now < *until) {
+        if let Some((until, error)) = unavailable.filter(|(until, _)| now < *until) {
             // Another name was just told so, or waited in vain, by the same server.
-            return Err(match bad {
+            return Err(match error {
                 UpdateError::Busy(why, _) => UpdateError::Busy(why, until.since(now)),
-                bad => bad,
+                error => error,
             });
         }
-        let outcome = attempt::make(attempt);
+        let outcome = attempt::perform(attempt);
         let pause = match &outcome {
-            Err(UpdateError::Unreachable(_)) => Some(attempt.entry.pace.retry / 2),
+            Err(UpdateError::Unreachable(_)) => Some(attempt.entry.timing.retry / 2),
             Err(UpdateError::Busy(_, pause)) => Some(*pause),
             Err(UpdateError::Refused(_) | UpdateError::Forbidden(_)) | Ok(_) => None,
         };
-        let silent = &mut self.lock().silent;
+        let unavailable = &mut self.lock().unavailable;
         match (pause, &outcome) {
-            (Some(pause), Err(bad)) => {
-                silent.insert(place, (Now::read().mono + pause, bad.clone()));
+            (Some(pause), Err(error)) => {
+                unavailable.insert(server, (Now::read().mono + pause, error.clone()));
             }
-            _ => drop(silent.remove(&place)),
+            _ => drop(unavailable.remove(&server)),
         }
         outcome
     }
 
-    fn ended(&self, attempt: &UpdateAttempt, outcome: Result<UpdateResult, UpdateError>) {
+    fn complete(&self, attempt: &UpdateAttempt, outcome: Result<UpdateResult, UpdateError>) {
         let now = Now::read();
-        let wish = &attempt.wish;
+        let request = &attempt.request;
         let mut inner = self.lock();
         if inner.closed {
             return;
         }
-        let Some(kept) = inner.kept.get_mut(&wish.host) else { return };
-        let attempts = kept.failures() + 1;
+        let Some(record) = inner.records.get_mut(&request.host) else { return };
+        let attempts = record.failures() + 1;
         match &outcome {
-            Ok(done) => self.tell(attempt, done, attempts, now),
-            Err(bad) => warn!("{} cannot be updated: {}", wish.name, bad.why()),
+            Ok(result) => self.log_success(attempt, result, attempts, now),
+            Err(error) => warn!("{} cannot be updated: {}", request.name, error.why()),
         }
         let failed = outcome.is_err();
-        kept.ended(attempt, outcome, now);
-        if let Some(next) = kept.next_attempt().filter(|_| failed) {
-            info!("{} is tried again in {}", wish.name, words(next.since(now.mono)));
+        record.complete(attempt, outcome, now);
+        if let Some(next) = record.next_attempt().filter(|_| failed) {
+            info!("{} is tried again in {}", request.name, words(next.since(now.mono)));
         }
-        let events = kept.tell(now).into_iter().collect();
-        self.send(&mut inner, events);
+        let events = record.take_event(now).into_iter().collect();
+        self.store_changes(&mut inner, events);
     }
 
-    fn tell(&self, attempt: &UpdateAttempt, done: &UpdateResult, attempts: u32, now: Now) {
-        let (wish, place) = (&attempt.wish, attempt.entry.method.place());
-        for address in &done.found {
+    fn log_success(&self, attempt: &UpdateAttempt, result: &UpdateResult, attempts: u32, now: Now) {
+        let (request, server) = (&attempt.request, attempt.entry.method.server_label());
+        for address in &result.unchanged {
             let kind = RecordFamily::of(*address).record();
-            info!("{} {kind} is {address} already, as {place} says", wish.name);
+            info!("{} {kind} is {address} already, as {server} says", request.name);
         }
-        for address in &done.written {
+        for address in &result.written {
             let kind = RecordFamily::of(*address).record();
-            info!("{} {kind} is {address} now, written to {place}", wish.name);
-            let (host, name) = (wish.host.clone(), wish.name.clone());
+            info!("{} {kind} is {address} now, written to {server}", request.name);
+            let (host, name) = (request.host.clone(), request.name.clone());
             let written =
-                RecordWritten { host, name, address: *address, place: place.clone(), attempts };
+                RecordWritten { host, name, address: *address, server: server.clone(), attempts };
             (self.on_written)(written, now);
         }
     }
 
     /// Under the lock: what changed first must be stored first.
-    fn send(&self, inner: &mut UpdaterState, events: Vec<Event>) {
-        let changed = inner.kept.iter_mut();
-        let writes: Vec<Write> =
-            changed.filter_map(|(host, kept)| Some(row(host, &kept.take_row()?))).collect();
+    fn store_changes(&self, inner: &mut UpdaterState, events: Vec<Event>) {
+        let changed = inner.records.iter_mut();
+        let writes: Vec<Write> = changed
+            .filter_map(|(host, record)| Some(row(host, &record.take_changed_row()?)))
+            .collect();
         if !writes.is_empty() || !events.is_empty() {
             (self.sink)(Change { writes, events, ..Change::default() });
         }
