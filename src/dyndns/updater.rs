@@ -1,9 +1,9 @@
-//! The thread that keeps the names: it hears where hosts are, waits until that has proven itself,
-//! writes it, and tells people when it cannot.
+//! The thread that keeps DNS records up to date: takes in the addresses that hosts were seen at,
+//! writes those that have settled, and reports what fails.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select};
@@ -12,17 +12,20 @@ use log::{debug, info, warn};
 use super::attempt;
 use super::method::UpdateError;
 use super::names::RecordFamily;
-use super::record::DyndnsRow;
-use super::record::{DnsRecord, UpdateAttempt, UpdateResult};
+use super::record::{DnsRecord, DyndnsRow, UpdateAttempt, UpdateResult};
 use super::settings::DyndnsEntry;
 use crate::clock::{Mono, Now, words};
 use crate::event::{Event, Incident};
 use crate::store::change::{Change, ChangeSink};
 use crate::store::{Table, Write};
-use crate::thread::Stop;
+use crate::thread::{Stop, lock};
 use crate::view::DyndnsView;
 
-/// The hosts whose names are kept.
+/// How many addresses wait to be logged while an update takes its time; beyond this they are not
+/// logged.
+const MAX_UNLOGGED: usize = 1000;
+
+/// The hosts whose names are kept up to date.
 pub type DyndnsEntries = BTreeMap<String, DyndnsEntry>;
 
 /// A record that was written.
@@ -34,18 +37,18 @@ pub struct RecordWritten {
     pub name: String,
     /// The address.
     pub address: IpAddr,
-    /// Where it was written to.
+    /// The server or provider that it was written to.
     pub server: String,
     /// How many attempts it took.
     pub attempts: u32,
 }
 
-/// Told of every record that was written.
+/// Called for every record that was written, under the lock of the updater.
 pub type OnRecordWritten = Box<dyn Fn(RecordWritten, Now) + Send + Sync>;
 
-/// The names, as everybody asks for them.
+/// The records of all hosts, and the state that their thread shares with the rest of the daemon.
 pub struct Updater {
-    inner: Mutex<UpdaterState>,
+    state: Mutex<UpdaterState>,
     wake: (Sender<()>, Receiver<()>),
     sink: ChangeSink,
     on_written: OnRecordWritten,
@@ -54,14 +57,24 @@ pub struct Updater {
 #[derive(Default)]
 struct UpdaterState {
     records: BTreeMap<String, DnsRecord>,
-    /// Places that did not answer, or want to be left alone: until when their other names are not
-    /// tried, and why.
+    /// Servers that did not answer or demanded a pause: until when no other name is tried there, and
+    /// why.
     unavailable: BTreeMap<String, (Mono, UpdateError)>,
+    /// Addresses that were seen and are not in the log yet.
+    unlogged: Vec<AddressSeen>,
     closed: bool,
 }
 
+/// An address that was seen, and why it is not for the DNS where it is not.
+struct AddressSeen {
+    host: String,
+    connection: String,
+    address: IpAddr,
+    result: Result<(), &'static str>,
+}
+
 impl Updater {
-    /// Takes the names over as the store knew them. What it knows of others is removed.
+    /// Restores the records from their rows. Rows of other hosts are removed.
     pub fn new(
         entries: DyndnsEntries,
         rows: Vec<(String, DyndnsRow)>,
@@ -77,18 +90,14 @@ impl Updater {
             };
             (host, record)
         });
-        let inner = UpdaterState { records: records.collect(), ..UpdaterState::default() };
-        let keeper = Updater { inner: Mutex::new(inner), wake: bounded(1), sink, on_written };
-        keeper.remove_hosts(rows.into_keys().collect());
-        keeper
-    }
-
-    fn lock(&self) -> MutexGuard<'_, UpdaterState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = UpdaterState { records: records.collect(), ..UpdaterState::default() };
+        let updater = Updater { state: Mutex::new(state), wake: bounded(1), sink, on_written };
+        updater.remove_hosts(rows.into_keys().collect());
+        updater
     }
 
     fn wake(&self) {
-        // One that waits already is enough.
+        // If the channel is full, the thread is about to wake anyway.
         let _ = self.wake.0.try_send(());
     }
 
@@ -103,26 +112,38 @@ impl Updater {
         });
     }
 
-    /// A believed, signed datagram of a host came from another address than those before it. It
-    /// only takes note.
+    /// A verified, signed datagram of a host came from another address than those before it. Only
+    /// takes note: it is called under the lock of the monitor.
     pub fn address_changed(&self, host: &str, connection: &str, address: IpAddr, now: Now) {
-        let mut inner = self.lock();
-        let Some(record) = inner.records.get_mut(host) else { return };
-        match record.address_seen(connection, address, now) {
-            Ok(()) => debug!("{host} {connection} is at {address}"),
-            Err(why) => info!("{host} {connection} is at {address}: not for the DNS, {why}"),
+        let mut state = lock(&self.state);
+        let Some(record) = state.records.get_mut(host) else { return };
+        let result = record.address_seen(connection, address, now);
+        if state.unlogged.len() < MAX_UNLOGGED {
+            let (host, connection) = (host.to_owned(), connection.to_owned());
+            state.unlogged.push(AddressSeen { host, connection, address, result });
         }
-        drop(inner);
+        drop(state);
         self.wake();
     }
 
-    /// Goes by a new configuration. The records of hosts that are no longer kept are left as they
-    /// are.
+    /// Logs the addresses that were seen since the last call; outside of the locks under which they
+    /// were seen, since the log may block.
+    fn log_addresses(&self) {
+        let unlogged = std::mem::take(&mut lock(&self.state).unlogged);
+        for AddressSeen { host, connection, address, result } in unlogged {
+            match result {
+                Ok(()) => debug!("{host} {connection} is at {address}"),
+                Err(why) => info!("{host} {connection} is at {address}: not for the DNS, {why}"),
+            }
+        }
+    }
+
+    /// Applies another configuration. What the DNS holds of hosts that are no longer in it stays.
     pub fn reconfigure(&self, entries: DyndnsEntries) {
         let now = Now::read();
-        let mut inner = self.lock();
-        inner.unavailable.clear();
-        let mut old = std::mem::take(&mut inner.records);
+        let mut state = lock(&self.state);
+        state.unavailable.clear();
+        let mut old = std::mem::take(&mut state.records);
         for (host, entry) in entries {
             let record = match old.remove(&host) {
                 Some(mut record) => {
@@ -131,34 +152,37 @@ impl Updater {
                 }
                 None => DnsRecord::new(&host, entry),
             };
-            inner.records.insert(host, record);
+            state.records.insert(host, record);
         }
-        drop(inner);
+        drop(state);
         self.remove_hosts(old.into_keys().collect());
         self.wake();
     }
 
-    /// How every name stands, by host.
+    /// The state of every record, by host.
     pub fn views(&self) -> Vec<DyndnsView> {
         let now = Now::read();
-        self.lock().records.values().map(|record| record.view(now)).collect()
+        lock(&self.state).records.values().map(|record| record.view(now)).collect()
     }
 
     /// Every row, for a store that lost its own.
     pub fn every_row(&self) -> Vec<Write> {
-        self.lock().records.iter().map(|(host, record)| row(host, &record.row())).collect()
+        lock(&self.state).records.iter().map(|(host, record)| row(host, &record.row())).collect()
     }
 
-    /// Ends it: what is known is on its way to the store.
+    /// Hands all changes to the store; later outcomes are dropped.
     pub fn close(&self) {
-        let mut inner = self.lock();
-        inner.closed = true;
-        self.store_changes(&mut inner, Vec::new());
+        let mut state = lock(&self.state);
+        state.closed = true;
+        self.store_changes(&mut state, Vec::new());
+        drop(state);
+        self.log_addresses();
     }
 
-    /// Keeps the names until the stop.
+    /// Writes records until the stop.
     pub fn run(&self, stop: &Stop) {
         while !stop.stopped() {
+            self.log_addresses();
             let now = Now::read();
             let (attempt, next) = self.next_action(now);
             if let Some(attempt) = attempt {
@@ -176,26 +200,26 @@ impl Updater {
         }
     }
 
-    /// What is to be done now, else when to look again.
+    /// The attempt that is due, if any, and when to look again.
     fn next_action(&self, now: Now) -> (Option<UpdateAttempt>, Option<Mono>) {
-        let mut inner = self.lock();
-        if inner.closed {
+        let mut state = lock(&self.state);
+        if state.closed {
             return (None, None);
         }
-        let attempt = inner.records.values_mut().find_map(|record| record.due_attempt(now));
+        let attempt = state.records.values_mut().find_map(|record| record.due_attempt(now));
         let events =
-            inner.records.values_mut().filter_map(|record| record.take_event(now)).collect();
-        let next = inner.records.values().filter_map(DnsRecord::next_wakeup).min();
-        self.store_changes(&mut inner, events);
+            state.records.values_mut().filter_map(|record| record.take_event(now)).collect();
+        let next = state.records.values().filter_map(DnsRecord::next_wakeup).min();
+        self.store_changes(&mut state, events);
         (attempt, next)
     }
 
     fn perform(&self, attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
         let server = attempt.entry.method.server_label();
-        let unavailable = self.lock().unavailable.get(&server).cloned();
+        let unavailable = lock(&self.state).unavailable.get(&server).cloned();
         let now = Now::read().mono;
         if let Some((until, error)) = unavailable.filter(|(until, _)| now < *until) {
-            // Another name was just told so, or waited in vain, by the same server.
+            // The same server has just failed for another name.
             return Err(match error {
                 UpdateError::Busy(why, _) => UpdateError::Busy(why, until.since(now)),
                 error => error,
@@ -207,7 +231,7 @@ impl Updater {
             Err(UpdateError::Busy(_, pause)) => Some(*pause),
             Err(UpdateError::Refused(_) | UpdateError::Forbidden(_)) | Ok(_) => None,
         };
-        let unavailable = &mut self.lock().unavailable;
+        let unavailable = &mut lock(&self.state).unavailable;
         match (pause, &outcome) {
             (Some(pause), Err(error)) => {
                 unavailable.insert(server, (Now::read().mono + pause, error.clone()));
@@ -219,51 +243,79 @@ impl Updater {
 
     fn complete(&self, attempt: &UpdateAttempt, outcome: Result<UpdateResult, UpdateError>) {
         let now = Now::read();
-        let request = &attempt.request;
-        let mut inner = self.lock();
-        if inner.closed {
-            return;
+        let Some(next) = self.record_outcome(attempt, outcome.clone(), now) else { return };
+        let name = &attempt.request.name;
+        // Logged after the unlock: the log may block.
+        match outcome {
+            Ok(result) => log_success(attempt, &result),
+            Err(error) => warn!("{name} cannot be updated: {}", error.why()),
         }
-        let Some(record) = inner.records.get_mut(&request.host) else { return };
+        if let Some(next) = next {
+            info!("{name} is tried again in {}", words(next.since(now.mono)));
+        }
+    }
+
+    /// Stores the outcome of an attempt, and the event that follows from it. Gives the time of the
+    /// next attempt after a failure; none at all when the name is no longer kept up to date.
+    fn record_outcome(
+        &self,
+        attempt: &UpdateAttempt,
+        outcome: Result<UpdateResult, UpdateError>,
+        now: Now,
+    ) -> Option<Option<Mono>> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return None;
+        }
+        let record = state.records.get_mut(&attempt.request.host)?;
         let attempts = record.failures() + 1;
-        match &outcome {
-            Ok(result) => self.log_success(attempt, result, attempts, now),
-            Err(error) => warn!("{} cannot be updated: {}", request.name, error.why()),
+        if let Ok(result) = &outcome {
+            self.notify_written(attempt, result, attempts, now);
         }
         let failed = outcome.is_err();
         record.complete(attempt, outcome, now);
-        if let Some(next) = record.next_attempt().filter(|_| failed) {
-            info!("{} is tried again in {}", request.name, words(next.since(now.mono)));
-        }
+        let next = record.next_attempt().filter(|_| failed);
         let events = record.take_event(now).into_iter().collect();
-        self.store_changes(&mut inner, events);
+        self.store_changes(&mut state, events);
+        Some(next)
     }
 
-    fn log_success(&self, attempt: &UpdateAttempt, result: &UpdateResult, attempts: u32, now: Now) {
-        let (request, server) = (&attempt.request, attempt.entry.method.server_label());
-        for address in &result.unchanged {
-            let kind = RecordFamily::of(*address).record();
-            info!("{} {kind} is {address} already, as {server} says", request.name);
-        }
+    fn notify_written(
+        &self,
+        attempt: &UpdateAttempt,
+        result: &UpdateResult,
+        attempts: u32,
+        now: Now,
+    ) {
         for address in &result.written {
-            let kind = RecordFamily::of(*address).record();
-            info!("{} {kind} is {address} now, written to {server}", request.name);
-            let (host, name) = (request.host.clone(), request.name.clone());
-            let written =
-                RecordWritten { host, name, address: *address, server: server.clone(), attempts };
+            let (host, name) = (attempt.request.host.clone(), attempt.request.name.clone());
+            let server = attempt.entry.method.server_label();
+            let written = RecordWritten { host, name, address: *address, server, attempts };
             (self.on_written)(written, now);
         }
     }
 
-    /// Under the lock: what changed first must be stored first.
-    fn store_changes(&self, inner: &mut UpdaterState, events: Vec<Event>) {
-        let changed = inner.records.iter_mut();
+    /// To be called under the lock, so that changes are stored in their order.
+    fn store_changes(&self, state: &mut UpdaterState, events: Vec<Event>) {
+        let changed = state.records.iter_mut();
         let writes: Vec<Write> = changed
             .filter_map(|(host, record)| Some(row(host, &record.take_changed_row()?)))
             .collect();
         if !writes.is_empty() || !events.is_empty() {
             (self.sink)(Change { writes, events, ..Change::default() });
         }
+    }
+}
+
+fn log_success(attempt: &UpdateAttempt, result: &UpdateResult) {
+    let (name, server) = (&attempt.request.name, attempt.entry.method.server_label());
+    for address in &result.unchanged {
+        let kind = RecordFamily::of(*address).record();
+        info!("{name} {kind} is {address} already, as {server} says");
+    }
+    for address in &result.written {
+        let kind = RecordFamily::of(*address).record();
+        info!("{name} {kind} is {address} now, written to {server}");
     }
 }
 
