@@ -1,4 +1,4 @@
-//! One attempt to write a name: over TCP to a DNS server, or over HTTP to a provider.
+//! One attempt to update the records of a name: over TCP at a DNS server, or over HTTP at a provider.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -13,20 +13,21 @@ use super::method::{DnsServer, Provider, UpdateError, UpdateMethod, UpdateReques
 use super::names::RecordFamily;
 use super::record::{UpdateAttempt, UpdateResult};
 use crate::clock::Now;
+use crate::deadline::DeadlineStream;
 use crate::tls;
 
-/// How long a DNS server may take for one attempt.
+/// How long a DNS server may take for one message, connecting included.
 const DNS_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take to be reached at one of its addresses.
+/// How long connecting to one of its addresses may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a provider may take in all.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How much of a provider's answer is read.
+/// How many bytes of a provider's answer are read.
 const MAX_ANSWER: u64 = 4096;
 /// The longest pause that a provider may ask for.
 const MAX_PAUSE_SECONDS: u64 = 86_400;
 
-/// Makes it.
+/// Makes the attempt.
 ///
 /// # Errors
 /// Why the records are not as they should be; never holds a secret.
@@ -39,7 +40,7 @@ pub fn perform(attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
 
 fn update_zone(server: &DnsServer, attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
     let label = attempt.entry.method.server_label();
-    let with_server = |bad: UpdateError| match bad {
+    let with_server = |error: UpdateError| match error {
         UpdateError::Unreachable(why) => UpdateError::Unreachable(format!("{label}: {why}")),
         UpdateError::Busy(why, pause) => UpdateError::Busy(format!("{label}: {why}"), pause),
         UpdateError::Refused(why) => UpdateError::Refused(format!("{label}: {why}")),
@@ -70,14 +71,14 @@ fn update_signed(
         let (zone, name, ttl) = (&*server.zone, &*update.name, server.ttl);
         let update = ZoneUpdate { zone, name, ttl, addresses: &result.written };
         let request = dns_update::update(&update, key, random_id(), Now::read().wall)?;
-        let answer = Line::open(server)?.exchange(&request)?;
+        let answer = exchange(server, &request)?;
         request.check_update(answer, Now::read().wall)?;
     }
     Ok(result)
 }
 
-/// Whether the zone has exactly this address for the name. A server that answers no questions may
-/// take updates all the same.
+/// Whether the zone has exactly this address for the name. Not when the server refuses the query: it
+/// may take updates all the same.
 fn zone_has(
     server: &DnsServer,
     update: &UpdateRequest,
@@ -86,7 +87,7 @@ fn zone_has(
 ) -> Result<bool, UpdateError> {
     let family = RecordFamily::of(address);
     let request = dns_update::query(&update.name, family, key, random_id(), Now::read().wall)?;
-    let answer = Line::open(server)?.exchange(&request)?;
+    let answer = exchange(server, &request)?;
     match request.zone_answer(&update.name, answer, Now::read().wall) {
         Ok(zone) if zone.alias => {
             let why = "the name is an alias there (CNAME): no address can stand beside it";
@@ -98,80 +99,56 @@ fn zone_has(
     }
 }
 
-/// A number for a message.
+/// The id of a DNS message.
 fn random_id() -> u16 {
     let mut id = [0; 2];
-    // Over TCP, and signed, the number protects from nothing.
+    // Over TCP and with a signature, nothing depends on it being random.
     let _ = SystemRandom::new().fill(&mut id);
     u16::from_be_bytes(id)
 }
 
-/// A TCP connection to a DNS server (RFC 7766).
-struct Line {
-    stream: TcpStream,
-    until: Instant,
+/// Connects to a DNS server over TCP (RFC 7766).
+fn connect(server: &DnsServer) -> Result<DeadlineStream<TcpStream>, UpdateError> {
+    let until = Instant::now() + DNS_TIMEOUT;
+    let bare = server.server.trim_matches(['[', ']']);
+    let addresses: Vec<SocketAddr> = (bare, server.port)
+        .to_socket_addrs()
+        .map_err(|why| UpdateError::Unreachable(format!("its address cannot be found: {why}")))?
+        .collect();
+    let mut failure = "it has no address".to_owned();
+    for address in addresses {
+        let left = until.saturating_duration_since(Instant::now()).min(CONNECT_TIMEOUT);
+        if left.is_zero() {
+            break;
+        }
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(stream) => {
+                // Nagle's algorithm would only delay a single message.
+                let _ = stream.set_nodelay(true);
+                return Ok(DeadlineStream::new(stream, until));
+            }
+            Err(why) => failure = why.to_string(),
+        }
+    }
+    Err(UpdateError::Unreachable(failure))
 }
 
-impl Line {
-    fn open(server: &DnsServer) -> Result<Line, UpdateError> {
-        let until = Instant::now() + DNS_TIMEOUT;
-        let bare = server.server.trim_matches(['[', ']']);
-        let addresses: Vec<SocketAddr> = (bare, server.port)
-            .to_socket_addrs()
-            .map_err(|why| UpdateError::Unreachable(format!("its address cannot be found: {why}")))?
-            .collect();
-        let mut failure = "it has no address".to_owned();
-        for address in addresses {
-            let left = until.saturating_duration_since(Instant::now()).min(CONNECT_TIMEOUT);
-            if left.is_zero() {
-                break;
-            }
-            match TcpStream::connect_timeout(&address, left) {
-                Ok(stream) => {
-                    // A message goes out in two pieces otherwise, the second one late.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(Line { stream, until });
-                }
-                Err(why) => failure = why.to_string(),
-            }
-        }
-        Err(UpdateError::Unreachable(failure))
-    }
+/// Sends one message over a connection of its own and receives the answer.
+fn exchange(server: &DnsServer, request: &SignedRequest) -> Result<Vec<u8>, UpdateError> {
+    let mut stream = connect(server)?;
+    exchange_over(&mut stream, &request.bytes)
+        .map_err(|why| UpdateError::Unreachable(describe_io_error(&why)))
+}
 
-    /// One message and its answer, each behind its length (RFC 1035, 4.2.2).
-    fn exchange(&mut self, request: &SignedRequest) -> Result<Vec<u8>, UpdateError> {
-        let mut exchange = || -> io::Result<Vec<u8>> {
-            let length = u16::try_from(request.bytes.len()).map_err(io::Error::other)?;
-            let message = [&length.to_be_bytes(), request.bytes.as_slice()].concat();
-            self.stream.set_write_timeout(Some(self.left()?))?;
-            self.stream.write_all(&message)?;
-            let mut length = [0; 2];
-            self.fill(&mut length)?;
-            let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
-            self.fill(&mut answer)?;
-            Ok(answer)
-        };
-        exchange().map_err(|why| UpdateError::Unreachable(describe_io_error(&why)))
-    }
-
-    /// Reads all of it before the time is up, however slowly it trickles.
-    fn fill(&mut self, mut buffer: &mut [u8]) -> io::Result<()> {
-        while !buffer.is_empty() {
-            self.stream.set_read_timeout(Some(self.left()?))?;
-            match self.stream.read(buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => buffer = &mut buffer[count..],
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) => return Err(why),
-            }
-        }
-        Ok(())
-    }
-
-    fn left(&self) -> io::Result<Duration> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-    }
+/// Each message follows its length (RFC 1035, 4.2.2).
+fn exchange_over(stream: &mut (impl Read + Write), message: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), message].concat())?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
 }
 
 fn describe_io_error(why: &io::Error) -> String {
@@ -198,7 +175,7 @@ fn request_provider(
         request = request.header("authorization", format!("Basic {both}"));
     }
     let mut response = request.call().map_err(|why| match why {
-        // Their texts hold the address.
+        // The texts of these errors hold the URL, and with it the token.
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => UpdateError::Refused(format!(
             "{}: the url makes no valid request",
             provider.server_label()
@@ -227,7 +204,7 @@ fn request_provider(
     Ok(UpdateResult { written: update.addresses.clone(), unchanged: Vec::new() })
 }
 
-/// Whether the server's certificate is what it stumbled over.
+/// Whether the server's certificate is the reason.
 fn is_about_trust(why: &ureq::Error) -> bool {
     let cause = match why {
         ureq::Error::Rustls(cause) => Some(cause),
@@ -241,4 +218,37 @@ fn agent(provider: &Provider) -> Result<ureq::Agent, UpdateError> {
     let secured = provider.server_label().starts_with("https:");
     let roots = secured.then(|| tls::roots(provider.ca_file.as_deref())).transpose();
     Ok(tls::http_agent(HTTP_TIMEOUT, roots.map_err(UpdateError::Refused)?.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn message_and_answer_follow_their_lengths() {
+        let (mut ours, mut server) = UnixStream::pair().unwrap();
+        server.write_all(b"\0\x03yes").unwrap();
+        assert_eq!(exchange_over(&mut ours, b"ask").unwrap(), b"yes");
+        let mut received = [0; 5];
+        server.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"\0\x03ask");
+    }
+
+    #[test]
+    fn a_server_that_closes_or_never_ends_its_answer_is_told_apart() {
+        let said = |deadline: Duration, close: bool| {
+            let (ours, mut server) = UnixStream::pair().unwrap();
+            server.write_all(b"\0\x03y").unwrap();
+            if close {
+                server.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let mut stream = DeadlineStream::new(ours, Instant::now() + deadline);
+            describe_io_error(&exchange_over(&mut stream, b"ask").unwrap_err())
+        };
+        let closed = said(Duration::from_secs(60), true);
+        assert_eq!(closed, "it closes the connection without an answer");
+        assert_eq!(said(Duration::from_millis(20), false), "no answer within 10 s");
+    }
 }

@@ -1,4 +1,4 @@
-//! DNS messages for one name: the question what the zone says, and the update that changes it
+//! DNS messages for one name: a query for its addresses, and the update that replaces them
 //! (RFC 2136), both signed (TSIG, RFC 8945). Pure.
 
 use std::net::IpAddr;
@@ -15,39 +15,39 @@ use super::method::UpdateError;
 use super::names::RecordFamily;
 use crate::clock::Wall;
 
-/// What is changed: the addresses of a name, and for how long others may remember them.
+/// The new addresses of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ZoneUpdate<'a> {
     /// The zone, without the trailing dot.
     pub zone: &'a str,
     /// The name in it, likewise.
     pub name: &'a str,
-    /// Seconds.
+    /// How long resolvers may cache them, in seconds.
     pub ttl: u32,
     /// One address of each family whose records are replaced.
     pub addresses: &'a [IpAddr],
 }
 
-/// What a zone says about a name.
+/// What a zone has about a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ZoneAnswer {
     /// Its addresses of one family, each with its TTL in seconds.
     pub addresses: Vec<(IpAddr, u32)>,
-    /// It is an alias: a server passes over an address that is added beside it, and says that all
-    /// is well (RFC 2136, 3.4.2.2).
+    /// Whether the name is an alias: a server silently ignores an address that is added beside it
+    /// (RFC 2136, 3.4.2.2).
     pub alias: bool,
 }
 
-/// A signed message, and what its answer is checked by.
+/// A signed message, with the state that verifies its answer.
 #[derive(Debug)]
 pub struct SignedRequest {
-    /// As it goes over the wire, without the length in front of it.
+    /// The message, without the length that precedes it over TCP.
     pub bytes: Vec<u8>,
     id: u16,
     transaction: ClientTransaction<Key>,
 }
 
-/// A key, from its name and its octets.
+/// A TSIG key, from its name and its octets.
 ///
 /// # Errors
 /// What is wrong with the name.
@@ -57,10 +57,10 @@ pub fn key(algorithm: Algorithm, name: &str, octets: &[u8]) -> Result<Key, Strin
     Key::new(algorithm, octets, name, None, None).map_err(|why| why.to_string())
 }
 
-/// The question what the zone says about the addresses of one family.
+/// A query for the addresses of one family.
 ///
 /// # Errors
-/// When the name is none.
+/// When it is no valid name.
 pub fn query(
     name: &str,
     family: RecordFamily,
@@ -75,11 +75,11 @@ pub fn query(
     sign(question.additional(), key, id, now)
 }
 
-/// The update: all records of each family are removed and one is added, whatever was there
+/// An update: all records of each family are removed and one is added, whatever was there
 /// (RFC 2136, 2.5.2 and 2.5.1).
 ///
 /// # Errors
-/// When a name is none.
+/// When a name is not valid.
 pub fn update(
     update: &ZoneUpdate,
     key: &Key,
@@ -91,7 +91,7 @@ pub fn update(
     builder.header_mut().set_opcode(Opcode::UPDATE);
     let mut zone = builder.question();
     zone.push((parse_name(update.zone)?, Rtype::SOA)).map_err(internal)?;
-    // Prerequisites stand where answers do, updates where authorities do.
+    // Prerequisites are in the answer section, updates in the authority section.
     let mut updates = zone.answer().authority();
     let (name, ttl) = (parse_name(update.name)?, Ttl::from_secs(update.ttl));
     for address in update.addresses {
@@ -118,7 +118,7 @@ fn rtype(family: RecordFamily) -> Rtype {
     }
 }
 
-/// Such a message is always short enough.
+/// An error that cannot occur: such a message is always short enough.
 fn internal(why: impl std::fmt::Display) -> UpdateError {
     UpdateError::Refused(format!("the message cannot be made: {why}"))
 }
@@ -139,11 +139,11 @@ fn time(now: Wall) -> Time48 {
 }
 
 impl SignedRequest {
-    /// Checks that the bytes answer this request, are signed, and say that it was done. Gives the
-    /// answer and its code, which is NOERROR or NXDOMAIN.
+    /// Verifies that the bytes are the signed answer to this request. Gives an answer whose code is
+    /// NOERROR or NXDOMAIN.
     ///
     /// # Errors
-    /// What the server has against it.
+    /// Why the server refuses the request, or the answer cannot be trusted.
     fn verified(&self, bytes: Vec<u8>, now: Wall) -> Result<Message<Vec<u8>>, UpdateError> {
         let mut answer = Message::from_octets(bytes)
             .map_err(|_| UpdateError::Unreachable("what it answers is no DNS message".into()))?;
@@ -158,7 +158,7 @@ impl SignedRequest {
                 Err(UpdateError::Refused("its answer is not signed: it does not know TSIG".into()))
             }
             (Ok(()) | Err(ValidationError::ServerUnsigned), code) => Err(classify_rcode(code)),
-            // A machine that has just booted may get its time any moment.
+            // Retried, since a machine that has just booted may set its clock any moment.
             (Err(ValidationError::ServerBadTime { .. } | ValidationError::BadTime), _) => {
                 let why = "it answers BADTIME: its clock and ours differ by more than 5 min";
                 Err(UpdateError::Unreachable(why.into()))
@@ -169,7 +169,7 @@ impl SignedRequest {
         }
     }
 
-    /// Whether the update was made.
+    /// Checks that the update was made.
     ///
     /// # Errors
     /// Why it was not.
@@ -180,10 +180,10 @@ impl SignedRequest {
         }
     }
 
-    /// What the zone says about the name: its addresses of the family, each with its TTL.
+    /// Parses the answer to a query.
     ///
     /// # Errors
-    /// Why that is not known.
+    /// Why there is no such answer.
     pub fn zone_answer(
         &self,
         name: &str,
@@ -196,7 +196,7 @@ impl SignedRequest {
         let mut said = ZoneAnswer::default();
         for record in answer.answer().map_err(broken)? {
             let record = record.map_err(broken)?;
-            // An alias stands for addresses that are not ours.
+            // The addresses behind an alias belong to another name.
             if !record.owner().name_eq(&name) {
                 continue;
             }
@@ -212,7 +212,7 @@ impl SignedRequest {
     }
 }
 
-/// What a response code means here (RFC 2136, 2.2 and RFC 8945, 5.2).
+/// The error that a response code stands for (RFC 2136, 2.2 and RFC 8945, 5.2).
 fn classify_rcode(code: Rcode) -> UpdateError {
     let why = match code {
         Rcode::SERVFAIL => return UpdateError::Unreachable("it answers SERVFAIL".into()),

@@ -1,4 +1,4 @@
-//! Dynamic DNS: a host's name follows the address that its signed heartbeats come from.
+//! Dynamic DNS: the records of a host follow the address that its signed heartbeats come from.
 
 pub mod attempt;
 pub mod dns_update;

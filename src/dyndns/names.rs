@@ -1,11 +1,11 @@
-//! Names in the DNS, addresses that may stand behind them, and the template that makes a host's
-//! name. Pure.
+//! Names in the DNS, which addresses their records may hold, and the template of a host's name.
+//! Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of record an address goes into.
+/// The address family of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RecordFamily {
     /// IPv4: an A record.
@@ -34,25 +34,25 @@ impl RecordFamily {
     }
 }
 
-/// The longest name and label (RFC 1035, 2.3.4; the name without its trailing dot).
+/// Limits of a name and of its labels (RFC 1035, 2.3.4; the name without its trailing dot).
 const MAX_NAME_LENGTH: usize = 253;
 const MAX_LABEL_LENGTH: usize = 63;
 
-/// Fills `{host}` and `{zone}` in; the name without a trailing dot, in lower case.
+/// The name that a template makes with `{host}` and `{zone}`: without a trailing dot, in lower case.
 ///
 /// # Errors
-/// Why that is no name. Underscores are let through: they are legal in the DNS (RFC 2181, 11),
-/// only resolvers that look for hosts frown at them.
+/// Why that is no valid name. Underscores are valid: the DNS allows them (RFC 2181, 11), only the
+/// rules for host names do not.
 pub fn fill(template: &str, host: &str, zone: Option<&str>) -> Result<String, String> {
     let filled = template.replace("{host}", host).replace("{zone}", zone.unwrap_or_default());
     let name = filled.strip_suffix('.').unwrap_or(&filled).to_ascii_lowercase();
     validate(&name).map(|()| name)
 }
 
-/// Whether it is a name.
+/// Validates a name.
 ///
 /// # Errors
-/// Why it is none.
+/// Why it is not valid.
 pub fn validate(name: &str) -> Result<(), String> {
     if let Some(open) = name.find('{') {
         let placeholder = name[open..].split_inclusive('}').next().unwrap_or_default();
@@ -82,9 +82,8 @@ pub fn is_within(name: &str, zone: &str) -> bool {
     name == zone || name.strip_suffix(zone).is_some_and(|front| front.ends_with('.'))
 }
 
-/// Whether the whole internet can reach the address: whether it may stand in a public zone. What
-/// the registries keep for other uses (IANA IPv4 and IPv6 Special-Purpose Address Registries) may
-/// not.
+/// Whether the address is globally reachable, so that it may be in a public zone; false for those in
+/// the IANA IPv4 and IPv6 Special-Purpose Address Registries.
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),

@@ -1,4 +1,4 @@
-//! What is asked of a provider over HTTP, and what its answer means: the dyndns2 protocol
+//! The URL that is requested from a provider, and the meaning of its answer: the dyndns2 protocol
 //! (<https://help.dyn.com/remote-access-api/return-codes/>) and its relatives, such as DuckDNS
 //! (<https://www.duckdns.org/spec.jsp>). Pure.
 
@@ -9,13 +9,13 @@ use super::names::RecordFamily;
 use crate::address::{BaseUrl, Encoded, is_loopback};
 use crate::secret::{Secret, scrub};
 
-/// What may stand in the template.
+/// The placeholders of a URL template.
 pub const PLACEHOLDERS: [&str; 5] = ["{ip}", "{ipv4}", "{ipv6}", "{name}", "{host}"];
-/// `911` and `dnserr` ask for so long a pause.
+/// The pause that the answers `911` and `dnserr` demand.
 const MAINTENANCE_PAUSE: Duration = Duration::from_secs(30 * 60);
-/// So much of an answer is repeated.
+/// How many characters of an answer are quoted.
 const MAX_QUOTE_CHARS: usize = 120;
-/// Shorter parts of an address are no tokens.
+/// Shorter parts of a URL are not taken for a token.
 const MIN_TOKEN_LENGTH: usize = 6;
 
 /// The answers of dyndns2 that no further attempt will change.
@@ -31,7 +31,7 @@ const FORBIDDEN: [(&str, &str); 9] = [
     ("KO", "the token or the name is wrong"),
 ];
 
-/// Checks a template.
+/// Validates a URL template.
 ///
 /// # Errors
 /// What is wrong with it; never repeats it, for it may hold a token.
@@ -69,7 +69,7 @@ pub fn validate(template: &str, in_clear: bool) -> Result<(), String> {
 }
 
 impl Provider {
-    /// Scheme, host and port: what may be shown of the address.
+    /// Scheme, host and port: the part of the URL that may be shown.
     pub fn server_label(&self) -> String {
         let url = self.url.reveal();
         let authority = url.find("://").map_or(0, |at| at + 3);
@@ -92,8 +92,8 @@ impl Provider {
         }
     }
 
-    /// The address that is asked for. Behind the `?`, a part whose address is not known is left
-    /// out: an empty one means to many providers that they should take the sender's.
+    /// The URL to request. Behind the `?`, a part whose address is not known is left out: many
+    /// providers take an empty one as the address of the sender.
     pub fn url(&self, request: &UpdateRequest) -> Secret {
         let ip = request.addresses.first().copied();
         let fill = |text: &str| -> Option<String> {
@@ -122,8 +122,8 @@ impl Provider {
         Secret::new(query.map_or(path.clone(), |parts| format!("{path}?{}", parts.join("&"))))
     }
 
-    /// The address as it may be shown: values that are not placeholders are hidden, for one of
-    /// them may be the token.
+    /// The URL as it may be shown: values that are not placeholders are hidden, since one of them may
+    /// be the token.
     pub fn redacted_url(&self, request: &UpdateRequest) -> String {
         let hide = |value: &str| {
             let fixed = !value.is_empty() && !value.contains('{');
@@ -147,10 +147,10 @@ impl Provider {
         Provider { url: masked, ..self.clone() }.url(request).reveal().to_owned()
     }
 
-    /// What an answer means.
+    /// Whether an answer means that the update was made.
     ///
     /// # Errors
-    /// What follows from a bad one.
+    /// What follows if not.
     pub fn classify(
         &self,
         request: &UpdateRequest,
@@ -188,7 +188,7 @@ impl Provider {
             }
             other => return Err(UpdateError::Refused(says(&other.to_string()))),
         }
-        // Who is told this did not follow the rules, and was ignored.
+        // How dyndns2 says that the client breaks the rules and was ignored.
         let ours = |text: &str| request.addresses.iter().any(|address| address.to_string() == text);
         let ignored = |text: &str| is_loopback(text) && !ours(text);
         if word == "good" && text.split_whitespace().nth(1).is_some_and(ignored) {
@@ -203,7 +203,7 @@ impl Provider {
         ))))
     }
 
-    /// Words of the provider, without what it may repeat of ours.
+    /// The answer, without secrets that it may repeat.
     fn quote_answer(&self, text: &str) -> String {
         let url = self.url.reveal();
         let parts = url[self.server_label().len()..].split(['/', '?', '&', '=']);
@@ -221,7 +221,7 @@ impl Provider {
     }
 }
 
-/// Part of a path that is long, and no placeholder.
+/// Whether a part of a path is long enough to be a token.
 fn looks_secret(part: &str) -> bool {
     part.len() >= 16
 }
@@ -330,7 +330,7 @@ mod tests {
                 "{status} {body}"
             );
         }
-        // In its own words too a code counts for more than the status.
+        // A code in the body counts for more than the status.
         assert!(matches!(classify(500, "abuse"), Err(UpdateError::Forbidden(_))));
     }
 

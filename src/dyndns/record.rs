@@ -1,4 +1,5 @@
-//! One name: which address it should have, which it has, and when to do something about it. Pure.
+//! The DNS records of one host: which addresses they should hold, which they hold, and when to update
+//! them; with their row in the store. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,62 +15,72 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Level};
 use crate::view::{DyndnsState, DyndnsView, DynrecordView, FailureView};
 
-/// The longest pause between two attempts that may help.
+/// The longest pause between two attempts after failures that may pass.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30 * 60);
-/// What a provider has forbidden is tried again after this time.
+/// The pause after an error that the provider counts as abuse.
 const FORBIDDEN_RETRY_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
-/// Something to do now, outside: nothing here waits for a network.
+/// An update that is to be attempted now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpdateAttempt {
-    /// What is to be written.
+    /// The name and its addresses.
     pub request: UpdateRequest,
-    /// How.
+    /// How to update them.
     pub entry: DyndnsEntry,
-    /// Whether the zone may say so already, and is asked first.
+    /// Whether to query the zone first: it may hold the addresses already.
     pub check_first: bool,
 }
 
-/// What an attempt achieved: the records are as they should be.
+/// The result of a successful attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpdateResult {
-    /// Those that had to be written.
+    /// The addresses that were written.
     pub written: Vec<IpAddr>,
-    /// Those that were so already.
+    /// The addresses that the zone held already.
     pub unchanged: Vec<IpAddr>,
 }
 
-/// A host whose name is kept.
+/// The records of a host.
+///
+/// Each address family goes through these states:
+///
+/// ```text
+///  address_seen           settled              written, or found in the zone
+/// --------------> pending --------> to write ---------------------------------> up to date
+///                    ^                 |   ^                                         |
+///                    |                 +---+ failure: after a pause                  |
+///                    +-------------------- another address is seen ------------------+
+/// ```
 #[derive(Debug)]
 pub struct DnsRecord {
     host: String,
     entry: DyndnsEntry,
-    /// What was heard since the start, by family and place among the connections.
+    /// The addresses seen since the start, by family and index among the connections.
     seen_addresses: BTreeMap<(RecordFamily, usize), IpAddr>,
     families: BTreeMap<RecordFamily, FamilyState>,
     failure: Option<UpdateFailure>,
     /// How many attempts failed in a row.
     failures: u32,
     not_before: Mono,
-    /// Until when a provider wants to be left alone.
+    /// Until when the provider must not be asked, as it is stored.
     held_until: Option<Wall>,
     dirty: bool,
 }
 
-/// The records of one family.
+/// The state of the record of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct FamilyState {
-    /// An address that has to prove itself first.
+    /// An address that has not settled yet, and since when it is seen.
     pending: Option<(IpAddr, Mono)>,
-    /// What the record should hold.
+    /// The address that the record should hold.
     wanted: Option<IpAddr>,
-    /// What it holds, as far as is known, and when that was written by us.
+    /// The address that it holds, as far as is known, and when we wrote it.
     written: Option<(IpAddr, Option<Wall>)>,
-    /// Not before this it is written again.
+    /// It is not written again before this time.
     not_before: Mono,
-    /// The host was heard from `wanted` since the start.
+    /// Whether the host was seen at `wanted` since the start.
     confirmed: bool,
-    /// What the zone says was compared with `wanted` since the start.
+    /// Whether the zone was compared with `wanted` since the start.
     verified: bool,
 }
 
@@ -86,7 +97,7 @@ impl FamilyState {
         self.wanted.is_some() && self.written.map(|(address, _)| address) == self.wanted
     }
 
-    /// The address to be written, where there is something to do.
+    /// The address that must be written; none when the record is up to date or not settled.
     fn address_to_write(&self) -> Option<IpAddr> {
         let resting = self.is_up_to_date() && (self.verified || !self.confirmed);
         self.wanted.filter(|_| self.pending.is_none() && !resting)
@@ -94,7 +105,7 @@ impl FamilyState {
 }
 
 impl DnsRecord {
-    /// A name of which nothing is known.
+    /// Records of which nothing is known yet.
     pub fn new(host: &str, entry: DyndnsEntry) -> DnsRecord {
         DnsRecord {
             host: host.to_owned(),
@@ -109,7 +120,8 @@ impl DnsRecord {
         }
     }
 
-    /// A name as the store knew it. Another configuration lifts what a provider has forbidden.
+    /// Restores the records from their row. If the configuration has changed, the pause that the
+    /// provider demanded is over.
     pub fn restore(host: &str, entry: DyndnsEntry, row: DyndnsRow, now: Now) -> DnsRecord {
         let same = row.fingerprint == fingerprint(&entry);
         let same_place = row.name == entry.name && row.place == entry.method.server_label();
@@ -139,7 +151,7 @@ impl DnsRecord {
             }
         });
         if let Some(until) = row.held_until.filter(|until| same && *until > now.wall) {
-            // A clock that was wrong must not hold it for ever.
+            // Bounded, since the stored time may come from a wrong clock.
             record.not_before = now.mono + until.since(now.wall).min(FORBIDDEN_RETRY_PAUSE);
             record.held_until = Some(until);
         }
@@ -148,7 +160,7 @@ impl DnsRecord {
         record
     }
 
-    /// Goes by a new configuration from now on.
+    /// Applies another configuration.
     pub fn reconfigure(&mut self, entry: DyndnsEntry, now: Now) {
         if entry == self.entry {
             return;
@@ -170,13 +182,13 @@ impl DnsRecord {
         self.dirty = true;
     }
 
-    /// Another url may have no place for the addresses of a family.
+    /// Drops the records of families that the method does not update.
     fn drop_other_families(&mut self) {
         let families = self.entry.method.families();
         self.families.retain(|family, _| families.contains(family));
     }
 
-    /// A believed, signed datagram came over `connection` from `address`.
+    /// A verified, signed datagram came over `connection` from `address`.
     ///
     /// # Errors
     /// Why that address does not count.
@@ -206,7 +218,7 @@ impl DnsRecord {
         let state = self.families.entry(family).or_default();
         if state.wanted == Some(first) {
             (state.pending, state.confirmed) = (None, true);
-            // A provider is not asked what it holds: it would count that as an update.
+            // A provider cannot be queried: a request always counts as an update.
             state.verified |= state.is_up_to_date() && !asks;
         } else if state.pending.is_none_or(|(pending, _)| pending != first) {
             state.pending = Some((first, now.mono));
@@ -214,7 +226,7 @@ impl DnsRecord {
         Ok(())
     }
 
-    /// What is to be done now, after the addresses that have proven themselves were taken over.
+    /// The attempt that is due, once the addresses that have settled are taken over.
     pub fn due_attempt(&mut self, now: Now) -> Option<UpdateAttempt> {
         for state in self.families.values_mut() {
             if let Some((address, since)) = state.pending
@@ -246,7 +258,7 @@ impl DnsRecord {
         })
     }
 
-    /// An attempt has ended; what there is to tell.
+    /// Takes in the outcome of an attempt.
     pub fn complete(
         &mut self,
         attempt: &UpdateAttempt,
@@ -254,7 +266,7 @@ impl DnsRecord {
         now: Now,
     ) {
         if attempt.entry.method != self.entry.method || attempt.entry.name != self.entry.name {
-            // What the configuration says meanwhile is done by the next one.
+            // The configuration has changed meanwhile: the next attempt follows it.
             return;
         }
         match outcome {
@@ -299,8 +311,8 @@ impl DnsRecord {
         self.failure = Some(UpdateFailure { since, at: now.wall, error, reported });
     }
 
-    /// Doubled with every failure, and a little different for each name: they must not all come
-    /// back at once.
+    /// The pause after this many failures: doubled with each of them, with jitter by the name, so that
+    /// not all names are retried at once.
     fn backoff(&self) -> Duration {
         let retry = self.entry.timing.retry;
         let doubled = retry.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
@@ -312,7 +324,7 @@ impl DnsRecord {
         doubled.min(MAX_RETRY_PAUSE.max(retry)).mul_f64(share)
     }
 
-    /// What there is to tell: a failure that lasts or that somebody has to mend, or its end.
+    /// The event that is to be reported: a failure that lasts or needs a repair, or its end.
     pub fn take_event(&mut self, now: Now) -> Option<Event> {
         let rests = |state: &FamilyState| {
             state.is_up_to_date() && state.pending.is_none() && state.address_to_write().is_none()
@@ -339,7 +351,8 @@ impl DnsRecord {
         Some(Event { at: now.wall, level: Level::Warning, kind })
     }
 
-    /// When to look again; none when only a datagram can bring something new.
+    /// When [`DnsRecord::due_attempt`] or [`DnsRecord::take_event`] may have a result; none when only
+    /// another address can change anything.
     pub fn next_wakeup(&self) -> Option<Mono> {
         let unreported = self.failure.iter().filter(|failure| !failure.reported);
         let unreported =
@@ -347,7 +360,7 @@ impl DnsRecord {
         self.next_attempt().into_iter().chain(unreported).min()
     }
 
-    /// When it may be tried next; none when there is nothing to do.
+    /// The time of the next attempt; none when nothing has to be written.
     pub fn next_attempt(&self) -> Option<Mono> {
         let settled = self.families.values().filter_map(|state| {
             let (_, since) = state.pending?;
@@ -358,7 +371,7 @@ impl DnsRecord {
         settled.chain(due).min()
     }
 
-    /// Its row, when that changed since it was last taken.
+    /// The row, when it has changed since the last call.
     pub fn take_changed_row(&mut self) -> Option<DyndnsRow> {
         std::mem::take(&mut self.dirty).then(|| self.row())
     }
@@ -368,7 +381,7 @@ impl DnsRecord {
         self.failures
     }
 
-    /// Its row at the stop: an address that has not proven itself yet does so after the start.
+    /// The row. An address that has not settled is not in it: it settles after the next start.
     pub fn row(&self) -> DyndnsRow {
         let record = |state: &FamilyState| FamilyRow {
             wanted: state.wanted,
@@ -394,7 +407,7 @@ impl DnsRecord {
         }
     }
 
-    /// How it stands.
+    /// The records as the API and the page show them.
     pub fn view(&self, now: Now) -> DyndnsView {
         let waits = self
             .families
@@ -433,51 +446,51 @@ impl DnsRecord {
     }
 }
 
-/// A name, under its host.
+/// The stored row of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DyndnsRow {
     /// The name in the DNS.
     pub name: String,
-    /// Whom it was written to.
+    /// The label of the server or provider that it was written to.
     pub place: String,
-    /// By which configuration.
+    /// The [`fingerprint`] of the configuration.
     pub fingerprint: String,
-    /// Its records.
+    /// The record of each family.
     pub records: BTreeMap<RecordFamily, FamilyRow>,
-    /// Why they cannot be written.
+    /// The failure that goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureRow>,
-    /// Until when the provider wants to be left alone.
+    /// Until when the provider must not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_until: Option<Wall>,
 }
 
-/// The records of one family.
+/// The record of one family in a stored row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FamilyRow {
-    /// What they should hold.
+    /// The address that it should hold.
     pub wanted: Option<IpAddr>,
-    /// What they hold.
+    /// The address that it holds.
     pub sent: Option<IpAddr>,
-    /// Since when, when it was written by us.
+    /// When we wrote it, if we did.
     pub at: Option<Wall>,
 }
 
-/// A failure that goes on.
+/// A failure that goes on, in a stored row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FailureRow {
     /// Since when.
     pub since: Wall,
-    /// When it was last tried.
+    /// When the last attempt failed.
     pub at: Wall,
     /// Why.
     pub why: String,
-    /// Whether somebody has to mend something.
+    /// Whether it needs a repair.
     pub refused: bool,
-    /// Whether people were told.
+    /// Whether it was reported.
     pub told: bool,
 }
 

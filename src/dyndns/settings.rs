@@ -1,4 +1,4 @@
-//! The section `dyndns`, and what a host says beyond it.
+//! The section `dyndns`, and the key `dyndns` of a host.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use super::{names, provider};
 use crate::address::is_host;
 use crate::config_file::{FlagOrSection, Section};
 
-/// The connections that count when none are named: those that are called after their address.
+/// The default connections: those that an agent names after its address family.
 const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
-/// What dyndns2 and DuckDNS say when all is well.
+/// How dyndns2 and DuckDNS answer that an update was made.
 const EXPECTED: [&str; 3] = ["good", "nochg", "OK"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const ALGORITHMS: [(&str, Algorithm); 2] =
     [("hmac-sha256", Algorithm::Sha256), ("hmac-sha512", Algorithm::Sha512)];
 
-/// The keys of one method that the other does not have.
+/// The keys that belong to one method only.
 const OF_RFC2136: [&str; 7] = ["server", "port", "ttl", "key_name", "key", "key_file", "algorithm"];
 const OF_HTTP: [&str; 8] =
     ["url", "url_file", "user", "password", "password_file", "expect", "allow_http", "ca_file"];
@@ -29,16 +29,16 @@ enum MethodKind {
     Http,
 }
 
-/// How patient one is.
+/// When updates are made, retried and reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpdateTiming {
-    /// An address that changes again within this time was none.
+    /// How long a host must be seen at an address before it is written.
     pub settle: Duration,
-    /// The pause after a first failure; each further one doubles it.
+    /// The pause after the first failure; each further failure doubles it.
     pub retry: Duration,
-    /// The least time between two attempts for one name.
+    /// The minimum time between two updates of one record.
     pub min_interval: Duration,
-    /// What fails for so long is told.
+    /// A failure is reported when it has lasted for this time.
     pub report_after: Duration,
 }
 
@@ -53,42 +53,42 @@ impl Default for UpdateTiming {
     }
 }
 
-/// The section `dyndns`, or that of a host on top of it.
+/// The section `dyndns`, or the key of a host with this section as its defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DyndnsSettings {
-    /// The template of the names; none means the usual one.
+    /// The template of the names; none: `{host}.{zone}`, or `{host}` without a zone.
     pub name: Option<String>,
     /// The zone, without a trailing dot.
     pub zone: Option<String>,
     /// The connections whose addresses count.
     pub connections: Vec<String>,
-    /// Whether addresses that only some can reach count, too.
+    /// Whether addresses count that are not globally reachable.
     pub allow_private: bool,
-    /// How patient one is.
+    /// When updates are made, retried and reported.
     pub timing: UpdateTiming,
-    /// How names are changed; none when that is not complete, which was reported.
+    /// How records are updated; none when the keys are not complete, which was reported.
     pub method: Option<UpdateMethod>,
     kind: Option<MethodKind>,
 }
 
-/// How the name of one host is kept.
+/// How the name of one host is kept up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DyndnsEntry {
     /// Its name in the DNS, without a trailing dot.
     pub name: String,
-    /// The connections whose addresses count; the first that was heard goes before the others.
+    /// The connections whose addresses count; the first of them with an address wins.
     pub connections: Vec<String>,
-    /// Whether addresses that only some can reach count, too.
+    /// Whether addresses count that are not globally reachable.
     pub allow_private: bool,
-    /// How patient one is.
+    /// When updates are made, retried and reported.
     pub timing: UpdateTiming,
-    /// How the name is changed.
+    /// How its records are updated.
     pub method: UpdateMethod,
 }
 
 impl DyndnsSettings {
-    /// Reads the section; what it does not say is taken from `base`, which is the section of all
-    /// hosts when this is that of one.
+    /// Reads the section, or the key of a host; defaults are taken from `base`, the section of all
+    /// hosts.
     pub fn read(section: &mut Section, base: Option<&DyndnsSettings>) -> DyndnsSettings {
         let kind = section
             .choice("method", &[("rfc2136", MethodKind::Rfc2136), ("http", MethodKind::Http)])
@@ -118,10 +118,10 @@ impl DyndnsSettings {
         settings
     }
 
-    /// How the name of `host` is kept by this; none when it is not complete.
+    /// The entry of `host` by these settings; none when they are not complete.
     ///
     /// # Errors
-    /// Why it can have no name.
+    /// Why there can be no name for it.
     fn entry(&self, host: &str) -> Result<Option<DyndnsEntry>, String> {
         let Some(method) = self.method.clone() else { return Ok(None) };
         let defaults = if self.zone.is_some() { "{host}.{zone}" } else { "{host}" };
@@ -194,7 +194,7 @@ fn read_timing(section: &mut Section, defaults: UpdateTiming) -> UpdateTiming {
     }
 }
 
-/// Refuses what belongs to the other method, in clearer words than an unknown key.
+/// Reports keys of the other method, in clearer words than for an unknown key.
 fn refuse_others(section: &mut Section, keys: &[&'static str], method: &str) {
     for key in keys {
         if section.given(key) {
@@ -204,7 +204,7 @@ fn refuse_others(section: &mut Section, keys: &[&'static str], method: &str) {
     }
 }
 
-/// What is missing in the section of all hosts is told there, and not once more for each host.
+/// Keys that are missing in the section of all hosts are reported there, not again for each host.
 fn read_method(
     section: &mut Section,
     kind: Option<MethodKind>,

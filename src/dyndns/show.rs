@@ -1,11 +1,11 @@
-//! What would be sent, in words that can be checked or tried by hand: a script for nsupdate(1), or
-//! the address that would be asked for. Secrets are left out. Pure.
+//! The dry run of an update: as a script for nsupdate(1), or as the URL that would be requested.
+//! Secrets are left out. Pure.
 
 use super::method::{UpdateMethod, UpdateRequest};
 use super::names::RecordFamily;
 use super::settings::DyndnsEntry;
 
-/// The requests for these addresses.
+/// The text of the requests that an update makes.
 pub fn requests(entry: &DyndnsEntry, request: &UpdateRequest) -> String {
     match &entry.method {
         UpdateMethod::Rfc2136(server) => {
