@@ -21,15 +21,15 @@ mod recorder;
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 impl Hosts for Seen {
-    fn accounts(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
+    fn take_samples(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.0.accounts(from, count, until)
     }
 
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
         self.0.running(host, now)
     }
 
-    fn unseen(&mut self, now: Now) -> Vec<(Wall, Wall)> {
+    fn outages(&mut self, now: Now) -> Vec<(Wall, Wall)> {
         self.0.unseen(now)
     }
 }
@@ -72,7 +72,7 @@ impl Play {
         let world = World::new(directory.path(), Seen(fleet));
         let keeper = world.keeper(settings);
         let play = Play { world, keeper, rules, now: MIDNIGHT, beats: 0, directory };
-        play.keeper.turn(play.now);
+        play.keeper.tick(play.now);
         play
     }
 
@@ -91,7 +91,7 @@ impl Play {
                 lock(&self.world.hosts).0.hear(beat.as_bytes(), HERE, self.now).unwrap();
             }
             lock(&self.world.hosts).0.due(self.now);
-            self.keeper.turn(self.now);
+            self.keeper.tick(self.now);
         }
         self
     }
@@ -110,7 +110,7 @@ impl Play {
         let (store, _) = heartbeat::store::Store::open(self.directory.path(), self.now).unwrap();
         *lock(&self.world.store) = Some(store);
         self.keeper = self.world.keeper(RetentionSettings::default());
-        self.keeper.turn(self.now);
+        self.keeper.tick(self.now);
         self
     }
 

@@ -67,15 +67,15 @@ fn ask<T: Send + 'static>(
 }
 
 impl HistorySource for Around {
-    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
+    fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.watch.accounts(from, count, until)
     }
 
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
         self.watch.running(host, now)
     }
 
-    fn unseen(&self, now: Now) -> Vec<(Wall, Wall)> {
+    fn outages(&self, now: Now) -> Vec<(Wall, Wall)> {
         self.watch.unseen(now)
     }
 

@@ -13,12 +13,12 @@ use crate::view::{PastView, UptimeSlice};
 
 const VERSION: u8 = 1;
 /// From so many hours on the older ones go over to their days.
-const MOST_HOURS: usize = 72;
+const MAX_HOURS: usize = 72;
 /// So many stay.
-const LEAST_HOURS: usize = 48;
+const MIN_HOURS: usize = 48;
 const DAY_UNIT: u32 = 2;
 /// No row is longer, and no gap in one.
-const MOST_DAYS: u32 = 4000;
+const MAX_DAYS: u32 = 4000;
 /// What is shown.
 const SHOWN_HOURS: u32 = 24;
 const SHOWN_DAYS: u32 = 90;
@@ -75,17 +75,17 @@ impl SlotRow {
     }
 
     fn get(&self, slot: u32) -> SlotCounts {
-        let place = slot.checked_sub(self.first).map(|place| place as usize);
-        place.and_then(|place| self.slots.get(place)).copied().unwrap_or_default()
+        let index = slot.checked_sub(self.first).map(|index| index as usize);
+        index.and_then(|index| self.slots.get(index)).copied().unwrap_or_default()
     }
 
     /// Adds to a slot, which may be new at either end: never more than it has room for.
-    fn add(&mut self, slot: u32, kind: UptimeKind, count: u32, room: u32) {
+    fn add(&mut self, slot: u32, kind: UptimeKind, count: u32, capacity: u32) {
         if count == 0 {
             return;
         }
-        let far = |from: u32| slot.abs_diff(from) > MOST_DAYS;
-        if !self.slots.is_empty() && far(self.first) && far(self.end()) {
+        let is_far = |from: u32| slot.abs_diff(from) > MAX_DAYS;
+        if !self.slots.is_empty() && is_far(self.first) && is_far(self.end()) {
             // A clock was wrong, then or now: what has gathered more is believed.
             if self.slots.len() > 2 {
                 return;
@@ -104,7 +104,7 @@ impl SlotRow {
         }
         let counts = &mut self.slots[(slot - self.first) as usize];
         let used: u32 = counts.iter().map(|count| u32::from(*count)).sum();
-        let added = count.min(room.saturating_sub(used));
+        let added = count.min(capacity.saturating_sub(used));
         let own = &mut counts[kind as usize];
         *own = own.saturating_add(u16::try_from(added).unwrap_or(u16::MAX));
     }
@@ -125,7 +125,7 @@ pub struct Availability {
     days: SlotRow,
 }
 
-const KINDS: [UptimeKind; 4] =
+const UPTIME_KINDS: [UptimeKind; 4] =
     [UptimeKind::Up, UptimeKind::Degraded, UptimeKind::Down, UptimeKind::Unknown];
 
 impl Availability {
@@ -158,13 +158,13 @@ impl Availability {
         if seconds == 0 {
             return;
         }
-        if hour.abs_diff(self.hours.end()) > MOST_HOURS as u32 {
+        if hour.abs_diff(self.hours.end()) > MAX_HOURS as u32 {
             // After a long gap, or when the clock jumped, nothing stays among the hours.
-            self.fold(u32::MAX);
+            self.fold_into_days(u32::MAX);
         }
         self.hours.add(hour, kind, seconds, HOUR);
-        if self.hours.slots.len() > MOST_HOURS {
-            self.fold(self.hours.end() - LEAST_HOURS as u32);
+        if self.hours.slots.len() > MAX_HOURS {
+            self.fold_into_days(self.hours.end() - MIN_HOURS as u32);
         }
     }
 
@@ -179,9 +179,9 @@ impl Availability {
         }
     }
 
-    fn fold(&mut self, before: u32) {
+    fn fold_into_days(&mut self, before: u32) {
         for (hour, counts) in self.hours.drop_before(before) {
-            for kind in KINDS {
+            for kind in UPTIME_KINDS {
                 self.add_to_day(hour, kind, counts[kind as usize].into());
             }
         }
@@ -192,7 +192,7 @@ impl Availability {
     }
 
     /// Lets go of the days that began before; true when there were any.
-    pub fn forget(&mut self, before: Wall) -> bool {
+    pub fn drop_days_before(&mut self, before: Wall) -> bool {
         !self.days.drop_before(slots::slot(before, DAY)).is_empty()
     }
 
@@ -250,22 +250,22 @@ mod tests {
     const MIDNIGHT: Wall = Wall(1_795_219_200_000);
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn again(bars: &Availability) -> Availability {
-        Availability::decode(Some(&bars.hours()), Some(&bars.days()))
+    fn again(availability: &Availability) -> Availability {
+        Availability::decode(Some(&availability.hours()), Some(&availability.days()))
     }
 
     #[test]
     fn hours_become_days_and_no_second_is_lost_or_told_twice() {
-        let mut bars = Availability::default();
+        let mut availability = Availability::default();
         for slot in 0..6 * 24 * 30 {
             let at = MIDNIGHT + slot * 10 * MINUTE;
             let kind = if slot % 6 == 5 { UptimeKind::Down } else { UptimeKind::Up };
-            bars.add(at, kind, 10 * MINUTE);
-            bars = again(&bars);
-            assert!(bars.hours.slots.len() <= MOST_HOURS);
+            availability.add(at, kind, 10 * MINUTE);
+            availability = again(&availability);
+            assert!(availability.hours.slots.len() <= MAX_HOURS);
         }
         let end = MIDNIGHT + 30 * 24 * 60 * MINUTE;
-        let view = bars.view(end - MINUTE);
+        let view = availability.view(end - MINUTE);
         assert_eq!((view.hours.len(), view.days.len()), (24, 90));
         for hour in &view.hours {
             assert_eq!((hour.up, hour.down), (50 * MINUTE, 10 * MINUTE));
@@ -280,11 +280,11 @@ mod tests {
 
     #[test]
     fn an_outage_of_days_is_blind_in_each_of_its_hours() {
-        let mut bars = Availability::default();
-        bars.add(MIDNIGHT, UptimeKind::Up, 30 * MINUTE);
+        let mut availability = Availability::default();
+        availability.add(MIDNIGHT, UptimeKind::Up, 30 * MINUTE);
         let end = MIDNIGHT + 10 * 24 * 60 * MINUTE + 20 * MINUTE;
-        bars.add_span(MIDNIGHT + 30 * MINUTE, end, UptimeKind::Unknown, Wall(0));
-        let view = again(&bars).view(end);
+        availability.add_span(MIDNIGHT + 30 * MINUTE, end, UptimeKind::Unknown, Wall(0));
+        let view = again(&availability).view(end);
         let day = &view.days[79];
         assert_eq!((day.start, day.up), (MIDNIGHT, 30 * MINUTE));
         assert_eq!(day.blind, 24 * 60 * MINUTE - 30 * MINUTE);
@@ -296,36 +296,36 @@ mod tests {
 
     #[test]
     fn an_hour_has_sixty_minutes() {
-        let mut bars = Availability::default();
-        bars.add(MIDNIGHT, UptimeKind::Up, 50 * MINUTE);
-        bars.add(MIDNIGHT, UptimeKind::Unknown, 50 * MINUTE);
-        let hour = bars.view(MIDNIGHT).hours[23];
+        let mut availability = Availability::default();
+        availability.add(MIDNIGHT, UptimeKind::Up, 50 * MINUTE);
+        availability.add(MIDNIGHT, UptimeKind::Unknown, 50 * MINUTE);
+        let hour = availability.view(MIDNIGHT).hours[23];
         assert_eq!((hour.up, hour.blind), (50 * MINUTE, 10 * MINUTE));
     }
 
     #[test]
     fn what_is_old_is_let_go() {
-        let mut bars = Availability::default();
-        bars.add_span(MIDNIGHT, MIDNIGHT + 20 * 24 * 60 * MINUTE, UptimeKind::Up, Wall(0));
-        assert!(bars.forget(MIDNIGHT + 5 * 24 * 60 * MINUTE));
-        assert!(!bars.forget(MIDNIGHT + 5 * 24 * 60 * MINUTE));
-        assert_eq!(bars.days.first, slots::slot(MIDNIGHT, DAY) + 5);
+        let mut availability = Availability::default();
+        availability.add_span(MIDNIGHT, MIDNIGHT + 20 * 24 * 60 * MINUTE, UptimeKind::Up, Wall(0));
+        assert!(availability.drop_days_before(MIDNIGHT + 5 * 24 * 60 * MINUTE));
+        assert!(!availability.drop_days_before(MIDNIGHT + 5 * 24 * 60 * MINUTE));
+        assert_eq!(availability.days.first, slots::slot(MIDNIGHT, DAY) + 5);
     }
 
     proptest! {
         #[test]
         fn clocks_may_jump(steps in proptest::collection::vec((-400_000..400_000i64, 0..4000u64), 1..60)) {
-            let mut bars = Availability::default();
+            let mut availability = Availability::default();
             let mut at = MIDNIGHT;
             for (jump, spent) in steps {
                 at = Wall(at.0 + jump * 1000);
-                bars.add(at, UptimeKind::Up, Duration::from_secs(spent));
-                bars = again(&bars);
-                let view = bars.view(at);
+                availability.add(at, UptimeKind::Up, Duration::from_secs(spent));
+                availability = again(&availability);
+                let view = availability.view(at);
                 let full = |slices: &[UptimeSlice], step: u32| slices.iter().all(|slice| {
                     slice.up <= Duration::from_secs(step.into())
                 });
-                prop_assert!(full(&view.hours, HOUR) && bars.hours.slots.len() <= MOST_HOURS);
+                prop_assert!(full(&view.hours, HOUR) && availability.hours.slots.len() <= MAX_HOURS);
                 prop_assert!(full(&view.days, DAY + HOUR));
             }
         }
@@ -335,8 +335,8 @@ mod tests {
             let mut versioned = vec![VERSION];
             versioned.extend(&bytes);
             for bytes in [&bytes, &versioned] {
-                let bars = Availability::decode(Some(bytes), Some(bytes));
-                let _ = bars.view(MIDNIGHT);
+                let availability = Availability::decode(Some(bytes), Some(bytes));
+                let _ = availability.view(MIDNIGHT);
             }
         }
     }

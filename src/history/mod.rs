@@ -19,14 +19,14 @@ pub type StoredRow = (String, Vec<u8>);
 pub trait HistorySource: Send + Sync {
     /// How the `count` hosts from the place `from` on fared since their last account, until that
     /// moment; none means that there are no more.
-    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
+    fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
 
     /// How a host fared since its last account, without its metrics; none when nothing is recorded
     /// of it.
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample>;
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample>;
 
     /// From when to when nobody could listen, each told once.
-    fn unseen(&self, now: Now) -> Vec<(Wall, Wall)>;
+    fn outages(&self, now: Now) -> Vec<(Wall, Wall)>;
 
     /// What is on disk; an error is a sentence.
     fn snapshot(&self) -> Result<Snapshot, String>;

@@ -14,7 +14,7 @@ use crate::store::{Snapshot, Table};
 use crate::view::{EventView, PointView, SeriesView};
 
 /// So many rows are looked at before the courier goes on with its work.
-const PIECE: usize = 200;
+const ROWS_PER_READ: usize = 200;
 
 /// Which events are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Question {
 }
 
 impl Question {
-    fn wants(&self, event: &EventView) -> bool {
+    fn matches(&self, event: &EventView) -> bool {
         self.host.as_ref().is_none_or(|host| event.host.as_ref() == Some(host))
             && (self.levels.is_empty() || self.levels.contains(&event.level))
             && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
@@ -50,7 +50,7 @@ impl Question {
 /// # Errors
 /// A sentence, when the disk cannot be read.
 pub fn events(
-    sources: &dyn HistorySource,
+    source: &dyn HistorySource,
     question: &Question,
 ) -> Result<(Vec<EventView>, Option<EventId>), String> {
     let mut found = Vec::new();
@@ -59,9 +59,9 @@ pub fn events(
     let oldest = question.since.map(|since| EventId::default().next(since));
     loop {
         let key = before.map(|id| id.to_string());
-        let rows = sources.newest(Table::Events, key.as_deref(), PIECE)?;
-        let whole = rows.len() == PIECE;
-        for (id, event) in rows.iter().filter_map(event) {
+        let rows = source.newest(Table::Events, key.as_deref(), ROWS_PER_READ)?;
+        let more_rows = rows.len() == ROWS_PER_READ;
+        for (id, event) in rows.iter().filter_map(parse_event) {
             if oldest.is_some_and(|oldest| id < oldest) {
                 return Ok((found, None));
             }
@@ -69,28 +69,28 @@ pub fn events(
                 return Ok((found, before));
             }
             before = Some(id);
-            if question.wants(&event) {
+            if question.matches(&event) {
                 found.push(event);
             }
         }
         // A row that is damaged is left out, but gone on from.
-        before = rows.last().and_then(|(key, _)| number(key)).or(before);
-        if !whole {
+        before = rows.last().and_then(|(key, _)| event_id(key)).or(before);
+        if !more_rows {
             return Ok((found, None));
         }
     }
 }
 
-fn number(key: &str) -> Option<EventId> {
+fn event_id(key: &str) -> Option<EventId> {
     u64::from_str_radix(key, 16).ok().map(EventId)
 }
 
-fn event((key, value): &StoredRow) -> Option<(EventId, EventView)> {
-    Some((number(key)?, serde_json::from_slice(value).ok()?))
+fn parse_event((key, value): &StoredRow) -> Option<(EventId, EventView)> {
+    Some((event_id(key)?, serde_json::from_slice(value).ok()?))
 }
 
 /// So many series are shown at once, the first by name.
-const MOST_SERIES: usize = 100;
+const MAX_SERIES: usize = 100;
 
 /// Reads the rows of one host.
 pub struct SeriesReader<'a> {
@@ -111,20 +111,20 @@ impl SeriesReader<'_> {
         settings: &RetentionSettings,
     ) -> Vec<SeriesView> {
         let range = range.min(settings.metrics);
-        let tier = Resolution::reaching(range);
+        let resolution = Resolution::reaching(range);
         let lists = self.lists();
         let mut series: BTreeMap<Arc<str>, Vec<PointView>> = BTreeMap::new();
-        for (slot, row) in self.rows(tier, tier.slot(self.now - range)) {
+        for (slot, row) in self.rows(resolution, resolution.slot(self.now - range)) {
             let Some(names) = lists.get(&row.epoch) else { continue };
-            for (place, point) in row.points {
-                let Some(path) = names.paths.get(usize::from(place)) else { continue };
+            for (index, point) in row.points {
+                let Some(path) = names.paths.get(usize::from(index)) else { continue };
                 if metrics.is_empty() || metrics.iter().any(|pattern| matches(pattern, path)) {
-                    series.entry(path.clone()).or_default().push(view(tier, slot, point));
+                    series.entry(path.clone()).or_default().push(view(resolution, slot, point));
                 }
             }
         }
-        let step = Duration::from_secs(tier.step().into());
-        let shown = series.into_iter().take(MOST_SERIES);
+        let step = Duration::from_secs(resolution.step().into());
+        let shown = series.into_iter().take(MAX_SERIES);
         shown.map(|(path, points)| SeriesView { path: path.to_string(), step, points }).collect()
     }
 
@@ -137,29 +137,30 @@ impl SeriesReader<'_> {
     }
 
     /// The rows from a slot on, in order. The last slots may not have been made of finer ones yet.
-    fn rows(&self, tier: Resolution, first: u32) -> Vec<(u32, SampleRow)> {
-        let last = tier.slot(self.now);
-        let keys: Vec<String> = (first..=last).map(|slot| tier.key(slot, self.host)).collect();
+    fn rows(&self, resolution: Resolution, first: u32) -> Vec<(u32, SampleRow)> {
+        let last = resolution.slot(self.now);
+        let keys: Vec<String> =
+            (first..=last).map(|slot| resolution.key(slot, self.host)).collect();
         let rows = self.snapshot.get_all(Table::Metrics, keys.iter().map(String::as_str));
         let rows = (first..=last).zip(rows).filter_map(|(slot, bytes)| {
             let stored = bytes.and_then(|bytes| SampleRow::decode(&bytes));
-            Some((slot, stored.or_else(|| self.made(tier, slot, last))?))
+            Some((slot, stored.or_else(|| self.roll_up(resolution, slot, last))?))
         });
         rows.collect()
     }
 
-    fn made(&self, tier: Resolution, slot: u32, last: u32) -> Option<SampleRow> {
-        let finer = tier.finer().filter(|_| slot + 1 >= last)?;
-        let parts = tier.parts(slot);
+    fn roll_up(&self, resolution: Resolution, slot: u32, last: u32) -> Option<SampleRow> {
+        let finer = resolution.finer().filter(|_| slot + 1 >= last)?;
+        let parts = resolution.parts(slot);
         let rows = self.rows(finer, parts.start).into_iter();
         let own = rows.filter(|(part, _)| parts.contains(part)).map(|(_, row)| row);
-        own.reduce(SampleRow::with)
+        own.reduce(SampleRow::merge)
     }
 }
 
-fn view(tier: Resolution, slot: u32, point: MetricPoint) -> PointView {
+fn view(resolution: Resolution, slot: u32, point: MetricPoint) -> PointView {
     let MetricPoint { mean, least, most } = point;
-    PointView { at: tier.start(slot), mean, least, most }
+    PointView { at: resolution.start(slot), mean, least, most }
 }
 
 /// Whether a path is meant by a pattern: `*` stands for one part, and by itself for everything.

@@ -1,7 +1,7 @@
 //! Writes down what was, every ten minutes, and makes hours and days of it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use log::{debug, warn};
@@ -16,30 +16,30 @@ use super::slots::{Resolution, plausible};
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
 use crate::store::{Snapshot, Table, Write};
-use crate::thread::Stop;
+use crate::thread::{Stop, lock};
 use crate::view::{EventView, PastView, SeriesView, UptimeSample};
 
 /// How often the clock is looked at.
-const LOOK: Duration = Duration::from_secs(20);
+const CLOCK_INTERVAL: Duration = Duration::from_secs(20);
 /// So many hosts go to disk in one order.
-const HOSTS_AT_ONCE: usize = 100;
+const HOSTS_PER_WRITE: usize = 100;
 /// So many rows are read at a time.
-const ROWS_AT_ONCE: usize = 1000;
+const ROWS_PER_READ: usize = 1000;
 /// A slot that ended longer ago ended while nobody looked at the clock.
-const LATE: Duration = Duration::from_secs(120);
+const MAX_LATENESS: Duration = Duration::from_secs(120);
 /// No bar is older.
-const SHOWN: Duration = Duration::from_secs(91 * 86_400);
+const SHOWN_FOR: Duration = Duration::from_secs(91 * 86_400);
 /// So many bytes are reckoned with for each host: of more hosts than fit nothing is kept.
-const HOST_BYTES: u64 = 10_000;
+const BYTES_PER_HOST: u64 = 10_000;
 /// So many hosts' pasts are kept in memory while somebody looks at them.
-const MOST_CACHED: usize = 2000;
+const MAX_CACHED_HOSTS: usize = 2000;
 
 /// The history, as it is written.
 pub struct Recorder {
-    sources: Arc<dyn HistorySource>,
+    source: Arc<dyn HistorySource>,
     settings: Mutex<RetentionSettings>,
     /// Where the clock stands.
-    clock: Mutex<Cursor>,
+    cursor: Mutex<Cursor>,
     /// The pasts that were looked at since they last changed.
     cache: Mutex<HashMap<String, Option<Availability>>>,
 }
@@ -52,140 +52,138 @@ struct Cursor {
     trimmed: Option<u32>,
 }
 
-fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Recorder {
     /// One that begins now.
-    pub fn new(sources: Arc<dyn HistorySource>, settings: RetentionSettings) -> Recorder {
+    pub fn new(source: Arc<dyn HistorySource>, settings: RetentionSettings) -> Recorder {
         Recorder {
-            sources,
+            source,
             settings: Mutex::new(settings),
-            clock: Mutex::default(),
+            cursor: Mutex::default(),
             cache: Mutex::default(),
         }
     }
 
     /// Takes over another configuration; what is too old by it goes within the hour.
     pub fn reconfigure(&self, settings: RetentionSettings) {
-        *locked(&self.settings) = settings;
+        *lock(&self.settings) = settings;
     }
 
     fn settings(&self) -> RetentionSettings {
-        locked(&self.settings).clone()
+        lock(&self.settings).clone()
     }
 
     /// Works until the stop.
     pub fn run(&self, stop: &Stop) {
         loop {
-            self.turn(Now::read());
-            if stop.wait(LOOK) {
+            self.tick(Now::read());
+            if stop.wait(CLOCK_INTERVAL) {
                 return;
             }
         }
     }
 
     /// Writes down what the time has come for.
-    pub fn turn(&self, now: Now) {
-        let current = Resolution::Fine.slot(now.wall);
-        let mut clock = locked(&self.clock);
-        if !plausible(now.wall) || clock.slot == Some(current) {
+    pub fn tick(&self, now: Now) {
+        let current = Resolution::TenMinutes.slot(now.wall);
+        let mut cursor = lock(&self.cursor);
+        if !plausible(now.wall) || cursor.slot == Some(current) {
             return;
         }
-        let Some(begun) = clock.slot.replace(current) else {
+        let Some(ended_slot) = cursor.slot.replace(current) else {
             // What was before nobody knew the time is not told as if it were now.
-            self.each_account(now, |_| {});
+            self.for_each_sample(now, |_| {});
             // A daemon that has just started goes on with its predecessor's hours.
-            return self.roll_all(now.wall);
+            return self.roll_up_all(now.wall);
         };
-        self.write_down(begun, moment(current, now), now);
-        if Resolution::Hours.slot(Resolution::Fine.start(begun)) != Resolution::Hours.slot(now.wall)
+        self.record_slot(ended_slot, slot_start(current, now), now);
+        if Resolution::Hours.slot(Resolution::TenMinutes.start(ended_slot))
+            != Resolution::Hours.slot(now.wall)
         {
-            self.roll_all(now.wall);
+            self.roll_up_all(now.wall);
             let day = Some(Resolution::Days.slot(now.wall));
-            let daily = std::mem::replace(&mut clock.trimmed, day) != day;
+            let daily = std::mem::replace(&mut cursor.trimmed, day) != day;
             self.trim(daily, now.wall);
         }
     }
 
     /// Writes down what there is, at the stop.
     pub fn close(&self, now: Now) {
-        let clock = locked(&self.clock);
-        if let Some(slot) = clock.slot.filter(|_| plausible(now.wall)) {
-            self.write_down(slot, now, now);
+        let cursor = lock(&self.cursor);
+        if let Some(slot) = cursor.slot.filter(|_| plausible(now.wall)) {
+            self.record_slot(slot, now, now);
         }
     }
 
     /// Takes the accounts until a moment, which are about a slot.
-    fn write_down(&self, slot: u32, until: Now, now: Now) {
-        let snapshot = self.sources.snapshot();
+    fn record_slot(&self, slot: u32, until: Now, now: Now) {
+        let snapshot = self.source.snapshot();
         if let Err(why) = &snapshot {
             warn!("ten minutes of the history are not recorded: {why}");
         }
-        let unseen = self.sources.unseen(now);
+        let outages = self.source.outages(now);
         let oldest = now.wall - self.settings().availability;
-        let stretch = SlotWriter { slot, unseen: &unseen, oldest };
+        let writer = SlotWriter { slot, outages: &outages, oldest };
         // Those that cannot be stored are taken all the same: what comes after them is right.
-        self.each_account(until, |accounts| {
+        self.for_each_sample(until, |samples| {
             let Ok(snapshot) = &snapshot else { return };
-            let known = known(snapshot, slot, accounts);
-            let rows = accounts.iter().zip(&known);
-            self.leave(rows.flat_map(|(account, known)| stretch.rows(account, known)).collect());
+            let stored = stored_rows(snapshot, slot, samples);
+            let rows = samples.iter().zip(&stored);
+            self.write(rows.flat_map(|(sample, stored)| writer.rows(sample, stored)).collect());
         });
-        *locked(&self.cache) = HashMap::new();
+        *lock(&self.cache) = HashMap::new();
     }
 
-    fn each_account(&self, until: Now, mut take: impl FnMut(&[UptimeSample])) {
-        let most = self.settings().max_bytes / HOST_BYTES;
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
-        for from in (0..most).step_by(HOSTS_AT_ONCE) {
-            let accounts = self.sources.accounts(from, HOSTS_AT_ONCE.min(most - from), until);
-            if accounts.is_empty() {
+    fn for_each_sample(&self, until: Now, mut ingest: impl FnMut(&[UptimeSample])) {
+        let max_hosts = self.settings().max_bytes / BYTES_PER_HOST;
+        let max_hosts = usize::try_from(max_hosts).unwrap_or(usize::MAX);
+        for from in (0..max_hosts).step_by(HOSTS_PER_WRITE) {
+            let samples =
+                self.source.take_samples(from, HOSTS_PER_WRITE.min(max_hosts - from), until);
+            if samples.is_empty() {
                 return;
             }
-            take(&accounts);
+            ingest(&samples);
         }
     }
 
     /// Makes hours and days of what has ended.
-    fn roll_all(&self, now: Wall) {
-        for tier in [Resolution::Hours, Resolution::Days] {
+    fn roll_up_all(&self, now: Wall) {
+        for resolution in [Resolution::Hours, Resolution::Days] {
             // Each sees what the one before has written.
-            let Ok(snapshot) = self.sources.snapshot() else { return };
-            self.roll(tier, &snapshot, now);
+            let Ok(snapshot) = self.source.snapshot() else { return };
+            self.roll_up(resolution, &snapshot, now);
         }
     }
 
     /// Lets go of what is too old, and once a day of what takes too much room.
     fn trim(&self, daily: bool, now: Wall) {
-        let Ok(snapshot) = self.sources.snapshot() else { return };
+        let Ok(snapshot) = self.source.snapshot() else { return };
         let settings = self.settings();
-        let mut gone = retention::by_age(&snapshot, &settings, now);
+        let mut removals = retention::expired(&snapshot, &settings, now);
         if daily {
-            gone.extend(retention::of_the_gone(&snapshot, &settings, now));
-            gone.extend(retention::by_size(&snapshot, settings.max_bytes));
+            removals.extend(retention::of_removed_hosts(&snapshot, &settings, now));
+            removals.extend(retention::oversized(&snapshot, settings.max_bytes));
         }
-        gone.chunks(ROWS_AT_ONCE).for_each(|rows| self.leave(rows.to_vec()));
+        removals.chunks(ROWS_PER_READ).for_each(|rows| self.write(rows.to_vec()));
     }
 
     /// Makes the slots of a tier that are missing and can still be made.
-    fn roll(&self, tier: Resolution, snapshot: &Snapshot, now: Wall) {
-        let Some(finer) = tier.finer() else { return };
-        let reach = finer.kept(Duration::MAX);
-        let (first, current) = (tier.slot(now - reach) + 1, tier.slot(now));
+    fn roll_up(&self, resolution: Resolution, snapshot: &Snapshot, now: Wall) {
+        let Some(finer) = resolution.finer() else { return };
+        let reach = finer.retention(Duration::MAX);
+        let (first, current) = (resolution.slot(now - reach) + 1, resolution.slot(now));
         for slot in first..current {
-            let (from, to) = (tier.key(slot, ""), tier.key(slot + 1, ""));
+            let (from, to) = (resolution.key(slot, ""), resolution.key(slot + 1, ""));
             if snapshot.last(Table::Metrics, &from, &to).is_none() {
-                self.leave(rollup(tier, finer, slot, snapshot).rows(tier, slot));
+                self.write(rollup(resolution, finer, slot, snapshot).rows(resolution, slot));
             }
         }
     }
 
-    fn leave(&self, rows: Vec<Write>) {
+    fn write(&self, rows: Vec<Write>) {
         if !rows.is_empty() {
             debug!("{} rows of history are written", rows.len());
-            self.sources.write(rows);
+            self.source.write(rows);
         }
     }
 
@@ -194,19 +192,19 @@ impl Recorder {
     /// # Errors
     /// A sentence, when the disk cannot be read.
     pub fn pasts(&self, hosts: &[&str], now: Now) -> Result<Vec<Option<PastView>>, String> {
-        let bars = self.bars(hosts, now.wall)?.into_iter().zip(hosts);
-        let past = bars.map(|(bars, host)| {
-            let running = self.sources.running(host, now);
-            if bars.is_none() && running.is_none() {
+        let availability = self.availability(hosts, now.wall)?.into_iter().zip(hosts);
+        let past = availability.map(|(availability, host)| {
+            let sample = self.source.peek_sample(host, now);
+            if availability.is_none() && sample.is_none() {
                 return None;
             }
-            let mut bars = bars.unwrap_or_default();
-            if let Some(account) = running {
-                bars.add(now.wall, UptimeKind::Up, account.up);
-                bars.add(now.wall, UptimeKind::Degraded, account.degraded);
-                bars.add(now.wall, UptimeKind::Down, account.down);
+            let mut availability = availability.unwrap_or_default();
+            if let Some(sample) = sample {
+                availability.add(now.wall, UptimeKind::Up, sample.up);
+                availability.add(now.wall, UptimeKind::Degraded, sample.degraded);
+                availability.add(now.wall, UptimeKind::Down, sample.down);
             }
-            Some(bars.view(now.wall))
+            Some(availability.view(now.wall))
         });
         Ok(past.collect())
     }
@@ -222,7 +220,7 @@ impl Recorder {
         range: Duration,
         now: Wall,
     ) -> Result<Vec<SeriesView>, String> {
-        let snapshot = self.sources.snapshot()?;
+        let snapshot = self.source.snapshot()?;
         let reader = SeriesReader { snapshot: &snapshot, host, now };
         Ok(reader.series(metrics, range, &self.settings()))
     }
@@ -232,62 +230,63 @@ impl Recorder {
     /// # Errors
     /// A sentence, when the disk cannot be read.
     pub fn events(&self, question: &Question) -> Result<(Vec<EventView>, Option<EventId>), String> {
-        query::events(&*self.sources, question)
+        query::events(&*self.source, question)
     }
 
     /// What is recorded of hosts, from memory or from the disk.
-    fn bars(&self, hosts: &[&str], now: Wall) -> Result<Vec<Option<Availability>>, String> {
+    fn availability(&self, hosts: &[&str], now: Wall) -> Result<Vec<Option<Availability>>, String> {
         let mut found: Vec<Option<Option<Availability>>> = {
-            let cache = locked(&self.cache);
+            let cache = lock(&self.cache);
             hosts.iter().map(|host| cache.get(*host).cloned()).collect()
         };
         if found.iter().all(Option::is_some) {
             return Ok(found.into_iter().map(Option::flatten).collect());
         }
-        let snapshot = self.sources.snapshot()?;
+        let snapshot = self.source.snapshot()?;
         let hours = snapshot.get_all(Table::Hours, hosts.iter().copied());
         let days = snapshot.get_all(Table::Days, hosts.iter().copied());
-        let mut cache = locked(&self.cache);
-        for (place, host) in hosts.iter().enumerate() {
-            if found[place].is_some() {
+        let mut cache = lock(&self.cache);
+        for (index, host) in hosts.iter().enumerate() {
+            if found[index].is_some() {
                 continue;
             }
-            let (hours, days) = (row(&hours, place), row(&days, place));
-            let bars = (hours.is_some() || days.is_some()).then(|| shown(hours, days, now));
-            if cache.len() < MOST_CACHED {
-                cache.insert((*host).to_owned(), bars.clone());
+            let (hours, days) = (row(&hours, index), row(&days, index));
+            let availability =
+                (hours.is_some() || days.is_some()).then(|| decode_shown(hours, days, now));
+            if cache.len() < MAX_CACHED_HOSTS {
+                cache.insert((*host).to_owned(), availability.clone());
             }
-            found[place] = Some(bars);
+            found[index] = Some(availability);
         }
         Ok(found.into_iter().map(Option::flatten).collect())
     }
 }
 
 /// The bars of a host as far back as they are shown.
-fn shown(hours: Option<&[u8]>, days: Option<&[u8]>, now: Wall) -> Availability {
-    let mut bars = Availability::decode(hours, days);
-    bars.forget(now - SHOWN);
-    bars
+fn decode_shown(hours: Option<&[u8]>, days: Option<&[u8]>, now: Wall) -> Availability {
+    let mut availability = Availability::decode(hours, days);
+    availability.drop_days_before(now - SHOWN_FOR);
+    availability
 }
 
 /// The moment that the present slot began, where that was seen.
-fn moment(slot: u32, now: Now) -> Now {
-    let passed = now.wall.since(Resolution::Fine.start(slot));
-    if passed > LATE {
+fn slot_start(slot: u32, now: Now) -> Now {
+    let passed = now.wall.since(Resolution::TenMinutes.start(slot));
+    if passed > MAX_LATENESS {
         return now;
     }
     Now { mono: now.mono - passed, wall: now.wall - passed }
 }
 
-fn row(rows: &[Option<Vec<u8>>], place: usize) -> Option<&[u8]> {
-    rows.get(place).and_then(|row| row.as_deref())
+fn row(rows: &[Option<Vec<u8>>], index: usize) -> Option<&[u8]> {
+    rows.get(index).and_then(|row| row.as_deref())
 }
 
 /// What the store holds of these hosts.
-fn known(snapshot: &Snapshot, slot: u32, accounts: &[UptimeSample]) -> Vec<StoredRows> {
-    let names: Vec<&str> = accounts.iter().map(|account| &*account.host).collect();
+fn stored_rows(snapshot: &Snapshot, slot: u32, samples: &[UptimeSample]) -> Vec<StoredRows> {
+    let names: Vec<&str> = samples.iter().map(|sample| &*sample.host).collect();
     let hosts = || names.iter().copied();
-    let keys: Vec<String> = hosts().map(|host| Resolution::Fine.key(slot, host)).collect();
+    let keys: Vec<String> = hosts().map(|host| Resolution::TenMinutes.key(slot, host)).collect();
     let mut hours = snapshot.get_all(Table::Hours, hosts()).into_iter();
     let mut days = snapshot.get_all(Table::Days, hosts()).into_iter();
     let mut points = snapshot.get_all(Table::Metrics, keys.iter().map(String::as_str)).into_iter();
@@ -305,14 +304,14 @@ fn known(snapshot: &Snapshot, slot: u32, accounts: &[UptimeSample]) -> Vec<Store
 }
 
 /// One slot of a tier, from the finer ones.
-fn rollup(tier: Resolution, finer: Resolution, slot: u32, snapshot: &Snapshot) -> Rollup {
-    let parts = tier.parts(slot);
+fn rollup(resolution: Resolution, finer: Resolution, slot: u32, snapshot: &Snapshot) -> Rollup {
+    let parts = resolution.parts(slot);
     let (mut from, to) = (finer.key(parts.start, ""), finer.key(parts.end, ""));
     let mut rollup = Rollup::default();
     loop {
-        let rows = snapshot.range(Table::Metrics, &from, &to, ROWS_AT_ONCE);
+        let rows = snapshot.range(Table::Metrics, &from, &to, ROWS_PER_READ);
         rows.iter().for_each(|(key, bytes)| rollup.add(key, bytes));
-        let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS_AT_ONCE) else {
+        let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS_PER_READ) else {
             return rollup;
         };
         // The first key after it.

@@ -46,95 +46,102 @@ impl Default for RetentionSettings {
 impl RetentionSettings {
     /// Reads the section.
     pub fn read(section: &mut Section) -> RetentionSettings {
-        let usual = RetentionSettings::default();
+        let defaults = RetentionSettings::default();
         let bytes = section.number("max_bytes", 1_000_000..=100_000_000_000);
         RetentionSettings {
-            events: section.duration_within("events", AGES).unwrap_or(usual.events),
-            metrics: section.duration_within("metrics", AGES).unwrap_or(usual.metrics),
+            events: section.duration_within("events", AGES).unwrap_or(defaults.events),
+            metrics: section.duration_within("metrics", AGES).unwrap_or(defaults.metrics),
             availability: section
                 .duration_within("availability", AGES)
-                .unwrap_or(usual.availability),
-            max_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(usual.max_bytes),
+                .unwrap_or(defaults.availability),
+            max_bytes: bytes
+                .and_then(|bytes| u64::try_from(bytes).ok())
+                .unwrap_or(defaults.max_bytes),
         }
     }
 }
 
 /// So many rows are read at a time.
-const ROWS_AT_ONCE: usize = 2000;
+const ROWS_PER_READ: usize = 2000;
 /// So many rows of a kind go in one turn.
-const MOST_AT_ONCE: usize = 20_000;
+const MAX_REMOVALS: usize = 20_000;
 
 /// Tables whose oldest rows come first.
 const BY_TIME: [Table; 3] = [Table::Metrics, Table::Events, Table::History];
 
 /// The removal of what is too old.
-pub fn by_age(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> Vec<Write> {
-    let mut gone = Vec::new();
+pub fn expired(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> Vec<Write> {
+    let mut removals = Vec::new();
     let mut remove = |table, from: &str, to: &str| {
-        let keys = snapshot.keys_before(table, from, to, MOST_AT_ONCE);
-        gone.extend(keys.into_iter().map(|key| Write::remove(table, key)));
+        let keys = snapshot.keys_before(table, from, to, MAX_REMOVALS);
+        removals.extend(keys.into_iter().map(|key| Write::remove(table, key)));
     };
-    for tier in Resolution::ALL {
-        let first = tier.slot(now - tier.kept(settings.metrics));
-        remove(Table::Metrics, tier.prefix(), &tier.key(first, ""));
+    for resolution in Resolution::ALL {
+        let first = resolution.slot(now - resolution.retention(settings.metrics));
+        remove(Table::Metrics, resolution.prefix(), &resolution.key(first, ""));
     }
     let oldest = now - settings.events;
     // Numbers are made of the time.
-    let number = EventId::default().next(oldest);
-    remove(Table::Events, "", &number.to_string());
-    remove(Table::History, "", &format!("{:020}", number.0));
-    gone
+    let oldest_id = EventId::default().next(oldest);
+    remove(Table::Events, "", &oldest_id.to_string());
+    remove(Table::History, "", &format!("{:020}", oldest_id.0));
+    removals
 }
 
 /// The removal of backup plans that nobody speaks of any more, and of the rows of hosts of which
 /// nothing was recorded for so long that all of it is too old.
-pub fn of_the_gone(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> Vec<Write> {
-    let mut gone = Vec::new();
-    each(snapshot, Table::Plans, |key, bytes| {
+pub fn of_removed_hosts(
+    snapshot: &Snapshot,
+    settings: &RetentionSettings,
+    now: Wall,
+) -> Vec<Write> {
+    let mut removals = Vec::new();
+    for_each_row(snapshot, Table::Plans, |key, bytes| {
         let at = serde_json::from_slice(bytes).map(|plan: PlanView| plan.at);
         if at.is_ok_and(|at| at < now - settings.events) {
-            gone.push(Write::remove(Table::Plans, key));
+            removals.push(Write::remove(Table::Plans, key));
         }
     });
-    each(snapshot, Table::Names, |key, bytes| {
+    for_each_row(snapshot, Table::Names, |key, bytes| {
         let names: MetricNames = serde_json::from_slice(bytes).unwrap_or_default();
         if slots::start(names.day, slots::DAY) < now - settings.metrics {
-            gone.push(Write::remove(Table::Names, key));
+            removals.push(Write::remove(Table::Names, key));
         }
     });
     for table in [Table::Hours, Table::Days] {
-        each(snapshot, table, |key, bytes| {
-            let bars = match table {
+        for_each_row(snapshot, table, |key, bytes| {
+            let availability = match table {
                 Table::Hours => Availability::decode(Some(bytes), None),
                 _ => Availability::decode(None, Some(bytes)),
             };
-            if bars.newest() < now - settings.availability {
-                gone.push(Write::remove(table, key));
+            if availability.newest() < now - settings.availability {
+                removals.push(Write::remove(table, key));
             }
         });
     }
-    gone
+    removals
 }
 
-fn each(snapshot: &Snapshot, table: Table, mut look: impl FnMut(&str, &[u8])) {
+fn for_each_row(snapshot: &Snapshot, table: Table, mut visit: impl FnMut(&str, &[u8])) {
     let mut from = String::new();
     loop {
         // No key begins with a letter behind this one.
-        let rows = snapshot.range(table, &from, "\u{10ffff}", ROWS_AT_ONCE);
-        rows.iter().for_each(|(key, bytes)| look(key, bytes));
-        let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS_AT_ONCE) else { return };
+        let rows = snapshot.range(table, &from, "\u{10ffff}", ROWS_PER_READ);
+        rows.iter().for_each(|(key, bytes)| visit(key, bytes));
+        let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS_PER_READ) else { return };
         from = format!("{last}\0");
     }
 }
 
 /// The removal of the oldest rows, when all of it takes more than `most` bytes: from the table
 /// that takes most.
-pub fn by_size(snapshot: &Snapshot, most: u64) -> Vec<Write> {
+pub fn oversized(snapshot: &Snapshot, max_bytes: u64) -> Vec<Write> {
     let fixed: u64 =
         [Table::Hours, Table::Days, Table::Names].map(|table| snapshot.bytes(table)).iter().sum();
     let sizes = BY_TIME.map(|table| (snapshot.bytes(table), table));
     let all = fixed + sizes.iter().map(|(bytes, _)| bytes).sum::<u64>();
-    let (Some(excess), Some((_, table))) = (all.checked_sub(most), sizes.into_iter().max()) else {
+    let (Some(excess), Some((_, table))) = (all.checked_sub(max_bytes), sizes.into_iter().max())
+    else {
         return Vec::new();
     };
     let keys = snapshot.oldest(table, excess).into_iter();

@@ -30,66 +30,67 @@ pub struct SlotWriter<'a> {
     /// The slot of ten minutes.
     pub slot: u32,
     /// When nobody could listen.
-    pub unseen: &'a [(Wall, Wall)],
+    pub outages: &'a [(Wall, Wall)],
     /// What is older is not kept.
     pub oldest: Wall,
 }
 
 impl SlotWriter<'_> {
     /// The rows that an account changes.
-    pub fn rows(&self, account: &UptimeSample, known: &StoredRows) -> Vec<Write> {
-        let mut rows = self.bars(account, known);
-        rows.extend(self.points(account, known));
+    pub fn rows(&self, sample: &UptimeSample, stored: &StoredRows) -> Vec<Write> {
+        let mut rows = self.availability_rows(sample, stored);
+        rows.extend(self.sample_rows(sample, stored));
         rows
     }
 
-    fn bars(&self, account: &UptimeSample, known: &StoredRows) -> Vec<Write> {
-        let at = Resolution::Fine.start(self.slot);
-        let mut bars = Availability::decode(known.hours.as_deref(), known.days.as_deref());
-        let before = bars.clone();
-        bars.add(at, UptimeKind::Up, account.up);
-        bars.add(at, UptimeKind::Degraded, account.degraded);
-        bars.add(at, UptimeKind::Down, account.down);
-        if !account.apart {
-            for (from, to) in self.unseen {
-                bars.add_span(*from, *to, UptimeKind::Unknown, self.oldest);
+    fn availability_rows(&self, sample: &UptimeSample, stored: &StoredRows) -> Vec<Write> {
+        let at = Resolution::TenMinutes.start(self.slot);
+        let mut availability =
+            Availability::decode(stored.hours.as_deref(), stored.days.as_deref());
+        let before = availability.clone();
+        availability.add(at, UptimeKind::Up, sample.up);
+        availability.add(at, UptimeKind::Degraded, sample.degraded);
+        availability.add(at, UptimeKind::Down, sample.down);
+        if !sample.apart {
+            for (from, to) in self.outages {
+                availability.add_span(*from, *to, UptimeKind::Unknown, self.oldest);
             }
         }
         let mut rows = Vec::new();
-        if bars.days() != before.days() {
-            bars.forget(self.oldest);
-            rows.push(Write::raw(Table::Days, &*account.host, bars.days()));
+        if availability.days() != before.days() {
+            availability.drop_days_before(self.oldest);
+            rows.push(Write::raw(Table::Days, &*sample.host, availability.days()));
         }
-        if bars.hours() != before.hours() {
-            rows.push(Write::raw(Table::Hours, &*account.host, bars.hours()));
+        if availability.hours() != before.hours() {
+            rows.push(Write::raw(Table::Hours, &*sample.host, availability.hours()));
         }
         rows
     }
 
-    fn points(&self, account: &UptimeSample, known: &StoredRows) -> Vec<Write> {
-        if account.metrics.is_empty() {
+    fn sample_rows(&self, sample: &UptimeSample, stored: &StoredRows) -> Vec<Write> {
+        if sample.metrics.is_empty() {
             return Vec::new();
         }
-        let names = known.names.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let names = stored.names.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
         let mut names: MetricNames = names.unwrap_or_default();
         let paths: Vec<Arc<str>> =
-            account.metrics.iter().map(|reading| reading.path.clone()).collect();
-        let day = slots::slot(Resolution::Fine.start(self.slot), DAY);
-        let (places, changed) = names.places(&paths, day);
+            sample.metrics.iter().map(|summary| summary.path.clone()).collect();
+        let day = slots::slot(Resolution::TenMinutes.start(self.slot), DAY);
+        let (indexes, changed) = names.indexes(&paths, day);
         let mut points: Vec<(u16, MetricPoint)> =
-            places.into_iter().zip(account.metrics.iter().map(point)).collect();
-        points.sort_by_key(|(place, _)| *place);
-        let count = account.metrics.iter().map(|reading| reading.count).max().unwrap_or(0);
+            indexes.into_iter().zip(sample.metrics.iter().map(point)).collect();
+        points.sort_by_key(|(index, _)| *index);
+        let count = sample.metrics.iter().map(|summary| summary.count).max().unwrap_or(0);
         let mut row = SampleRow { epoch: names.epoch, count, points };
-        if let Some(earlier) = known.points.as_deref().and_then(SampleRow::decode) {
-            row = earlier.with(row);
+        if let Some(earlier) = stored.points.as_deref().and_then(SampleRow::decode) {
+            row = earlier.merge(row);
         }
-        let key = Resolution::Fine.key(self.slot, &account.host);
+        let key = Resolution::TenMinutes.key(self.slot, &sample.host);
         let mut rows = vec![Write::raw(Table::Metrics, key, row.encode())];
         if changed {
             rows.push(Write::put(
                 Table::Names,
-                MetricNames::key(&account.host, names.epoch),
+                MetricNames::key(&sample.host, names.epoch),
                 &names,
             ));
         }
@@ -97,8 +98,8 @@ impl SlotWriter<'_> {
     }
 }
 
-fn point(reading: &MetricSummary) -> MetricPoint {
-    MetricPoint { mean: reading.mean, least: reading.least, most: reading.most }
+fn point(summary: &MetricSummary) -> MetricPoint {
+    MetricPoint { mean: summary.mean, least: summary.least, most: summary.most }
 }
 
 /// Rows of one slot of a coarser tier, made of finer ones that come in order of time.
@@ -111,17 +112,17 @@ impl Rollup {
         let (Some((_, host)), Some(row)) = (key.split_once('/'), SampleRow::decode(bytes)) else {
             return;
         };
-        let whole = match self.0.remove(host) {
-            Some(earlier) => earlier.with(row),
+        let merged = match self.0.remove(host) {
+            Some(earlier) => earlier.merge(row),
             None => row,
         };
-        self.0.insert(host.to_owned(), whole);
+        self.0.insert(host.to_owned(), merged);
     }
 
     /// The rows.
-    pub fn rows(self, tier: Resolution, slot: u32) -> Vec<Write> {
+    pub fn rows(self, resolution: Resolution, slot: u32) -> Vec<Write> {
         let write = |(host, row): (String, SampleRow)| {
-            Write::raw(Table::Metrics, tier.key(slot, &host), row.encode())
+            Write::raw(Table::Metrics, resolution.key(slot, &host), row.encode())
         };
         self.0.into_iter().map(write).collect()
     }
@@ -135,8 +136,8 @@ mod tests {
 
     const AT: Wall = Wall(1_795_291_928_000);
 
-    fn account(paths: &[&str], value: f32) -> UptimeSample {
-        let reading = |path: &&str| MetricSummary {
+    fn sample(paths: &[&str], value: f32) -> UptimeSample {
+        let summary = |path: &&str| MetricSummary {
             path: (*path).into(),
             count: 6,
             mean: value,
@@ -144,12 +145,12 @@ mod tests {
             most: value + 1.0,
         };
         let ten = Duration::from_secs(600);
-        let metrics = paths.iter().map(reading).collect();
+        let metrics = paths.iter().map(summary).collect();
         UptimeSample { host: "web1".into(), up: ten, metrics, ..UptimeSample::default() }
     }
 
-    fn stretch() -> SlotWriter<'static> {
-        SlotWriter { slot: Resolution::Fine.slot(AT), unseen: &[], oldest: Wall(0) }
+    fn writer() -> SlotWriter<'static> {
+        SlotWriter { slot: Resolution::TenMinutes.slot(AT), outages: &[], oldest: Wall(0) }
     }
 
     fn bytes(rows: &[Write], table: Table) -> Option<Vec<u8>> {
@@ -158,15 +159,15 @@ mod tests {
 
     #[test]
     fn the_same_ten_minutes_of_two_daemons_are_one_row() {
-        let first = stretch().rows(&account(&["a", "b"], 1.0), &StoredRows::default());
+        let first = writer().rows(&sample(&["a", "b"], 1.0), &StoredRows::default());
         assert_eq!(first.len(), 3);
-        let known = StoredRows {
+        let stored = StoredRows {
             hours: bytes(&first, Table::Hours),
             names: bytes(&first, Table::Names),
             points: bytes(&first, Table::Metrics),
             days: None,
         };
-        let second = stretch().rows(&account(&["b", "c"], 3.0), &known);
+        let second = writer().rows(&sample(&["b", "c"], 3.0), &stored);
         let row = SampleRow::decode(&bytes(&second, Table::Metrics).unwrap()).unwrap();
         assert_eq!(row.points.len(), 3);
         assert_eq!(row.point(1), Some(MetricPoint { mean: 2.0, least: 0.0, most: 4.0 }));
@@ -175,11 +176,11 @@ mod tests {
     #[test]
     fn nothing_is_written_of_a_host_that_nobody_misses() {
         let apart = UptimeSample { host: "web1".into(), apart: true, ..UptimeSample::default() };
-        let unseen = [(AT, AT + Duration::from_secs(100))];
-        let stretch = SlotWriter { unseen: &unseen, ..stretch() };
-        assert_eq!(stretch.rows(&apart, &StoredRows::default()), []);
+        let outages = [(AT, AT + Duration::from_secs(100))];
+        let writer = SlotWriter { outages: &outages, ..writer() };
+        assert_eq!(writer.rows(&apart, &StoredRows::default()), []);
         let missed = UptimeSample { apart: false, ..apart };
-        assert_eq!(stretch.rows(&missed, &StoredRows::default()).len(), 1);
+        assert_eq!(writer.rows(&missed, &StoredRows::default()).len(), 1);
     }
 
     #[test]

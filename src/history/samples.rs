@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// What a row begins with.
 const VERSION: u8 = 1;
 /// The most names that a bitmap speaks of.
-pub const MOST_NAMES: usize = 1024;
+pub const MAX_NAMES: usize = 1024;
 
 /// The values of one metric in one slot.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +32,7 @@ pub struct MetricPoint {
 }
 
 impl MetricPoint {
-    fn with(self, other: MetricPoint, weights: (f64, f64)) -> MetricPoint {
+    fn merge(self, other: MetricPoint, weights: (f64, f64)) -> MetricPoint {
         let sum = f64::from(self.mean) * weights.0 + f64::from(other.mean) * weights.1;
         #[allow(clippy::cast_possible_truncation, reason = "a mean of f32 is one")]
         let mean = (sum / (weights.0 + weights.1).max(1.0)) as f32;
@@ -60,16 +60,17 @@ impl SampleRow {
         bytes.extend(self.count.to_le_bytes());
         #[allow(clippy::cast_possible_truncation, reason = "names are fewer than 1024")]
         bytes.extend((names as u16).to_le_bytes());
-        let there = self.points.iter().map(|(name, _)| usize::from(*name));
-        bytes.extend(bitmap(there, names));
-        let steady = self.points.iter().enumerate();
-        let steady = steady.filter(|(_, (_, point))| is_steady(point)).map(|(place, _)| place);
-        bytes.extend(bitmap(steady, self.points.len()));
+        let present = self.points.iter().map(|(name, _)| usize::from(*name));
+        bytes.extend(bitmap(present, names));
+        let constant = self.points.iter().enumerate();
+        let constant =
+            constant.filter(|(_, (_, point))| is_constant(point)).map(|(index, _)| index);
+        bytes.extend(bitmap(constant, self.points.len()));
         for (_, point) in &self.points {
-            bytes.extend(&short(point.mean));
-            if !is_steady(point) {
-                bytes.extend(short(point.least));
-                bytes.extend(short(point.most));
+            bytes.extend(&pack(point.mean));
+            if !is_constant(point) {
+                bytes.extend(pack(point.least));
+                bytes.extend(pack(point.most));
             }
         }
         bytes
@@ -78,19 +79,19 @@ impl SampleRow {
     /// The row that the bytes hold; none when they are damaged or of another version.
     pub fn decode(bytes: &[u8]) -> Option<SampleRow> {
         let mut rest = bytes.strip_prefix(&[VERSION])?;
-        let epoch = u16::from_le_bytes(take(&mut rest)?);
-        let count = u32::from_le_bytes(take(&mut rest)?);
-        let names = usize::from(u16::from_le_bytes(take(&mut rest)?));
-        let there = split(&mut rest, names.div_ceil(8))?;
-        let there: Vec<usize> = (0..names).filter(|name| is_set(there, *name)).collect();
-        let steady = split(&mut rest, there.len().div_ceil(8))?;
-        let mut points = Vec::with_capacity(there.len());
-        for (place, name) in there.into_iter().enumerate() {
-            let mean = long(take(&mut rest)?);
-            let (least, most) = if is_set(steady, place) {
+        let epoch = u16::from_le_bytes(take_array(&mut rest)?);
+        let count = u32::from_le_bytes(take_array(&mut rest)?);
+        let names = usize::from(u16::from_le_bytes(take_array(&mut rest)?));
+        let present = take_bytes(&mut rest, names.div_ceil(8))?;
+        let present: Vec<usize> = (0..names).filter(|name| is_set(present, *name)).collect();
+        let constant = take_bytes(&mut rest, present.len().div_ceil(8))?;
+        let mut points = Vec::with_capacity(present.len());
+        for (index, name) in present.into_iter().enumerate() {
+            let mean = unpack(take_array(&mut rest)?);
+            let (least, most) = if is_set(constant, index) {
                 (mean, mean)
             } else {
-                (long(take(&mut rest)?), long(take(&mut rest)?))
+                (unpack(take_array(&mut rest)?), unpack(take_array(&mut rest)?))
             };
             points.push((u16::try_from(name).ok()?, MetricPoint { mean, least, most }));
         }
@@ -99,15 +100,15 @@ impl SampleRow {
 
     /// This row and a later one as one: by the names of the later, if those are of another list.
     #[must_use]
-    pub fn with(self, later: SampleRow) -> SampleRow {
+    pub fn merge(self, later: SampleRow) -> SampleRow {
         if self.epoch != later.epoch {
             return later;
         }
         let mut points: BTreeMap<u16, MetricPoint> = self.points.into_iter().collect();
         let weights = (f64::from(self.count), f64::from(later.count));
         for (name, point) in later.points {
-            let whole = points.get(&name).map_or(point, |own| own.with(point, weights));
-            points.insert(name, whole);
+            let merged = points.get(&name).map_or(point, |own| own.merge(point, weights));
+            points.insert(name, merged);
         }
         let count = self.count.saturating_add(later.count);
         SampleRow { epoch: self.epoch, count, points: points.into_iter().collect() }
@@ -116,37 +117,37 @@ impl SampleRow {
     /// The point of a name.
     #[cfg(test)]
     pub fn point(&self, name: u16) -> Option<MetricPoint> {
-        let place = self.points.binary_search_by_key(&name, |(name, _)| *name).ok()?;
-        Some(self.points[place].1)
+        let index = self.points.binary_search_by_key(&name, |(name, _)| *name).ok()?;
+        Some(self.points[index].1)
     }
 }
 
-fn is_steady(point: &MetricPoint) -> bool {
-    short(point.least) == short(point.most) && short(point.mean) == short(point.most)
+fn is_constant(point: &MetricPoint) -> bool {
+    pack(point.least) == pack(point.most) && pack(point.mean) == pack(point.most)
 }
 
 fn bitmap(set: impl Iterator<Item = usize>, count: usize) -> Vec<u8> {
     let mut bits = vec![0; count.div_ceil(8)];
-    set.for_each(|place| bits[place / 8] |= 1 << (place % 8));
+    set.for_each(|index| bits[index / 8] |= 1 << (index % 8));
     bits
 }
 
-fn is_set(bits: &[u8], place: usize) -> bool {
-    bits.get(place / 8).is_some_and(|byte| byte & (1 << (place % 8)) != 0)
+fn is_set(bits: &[u8], index: usize) -> bool {
+    bits.get(index / 8).is_some_and(|byte| byte & (1 << (index % 8)) != 0)
 }
 
-fn split<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+fn take_bytes<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     let (front, back) = rest.split_at_checked(count)?;
     *rest = back;
     Some(front)
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    split(rest, N)?.try_into().ok()
+fn take_array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    take_bytes(rest, N)?.try_into().ok()
 }
 
 /// The upper 24 bits, rounded to the nearest.
-fn short(value: f32) -> [u8; 3] {
+fn pack(value: f32) -> [u8; 3] {
     let bits = value.to_bits();
     let rounded = bits.saturating_add(0x80);
     // Rounding must make no infinity of the greatest numbers.
@@ -156,7 +157,7 @@ fn short(value: f32) -> [u8; 3] {
 }
 
 /// The number again, with the digits that were kept.
-fn long([a, b, c]: [u8; 3]) -> f32 {
+fn unpack([a, b, c]: [u8; 3]) -> f32 {
     let exact = f32::from_le_bytes([0, a, b, c]);
     let shown = format!("{exact:.3e}").parse().ok().filter(|shown: &f32| shown.is_finite());
     // What is whole in 24 bits was meant so.
@@ -187,30 +188,30 @@ impl MetricNames {
     }
 
     /// The places of these names, new ones added. True when the list changed.
-    pub fn places(&mut self, paths: &[Arc<str>], day: u32) -> (Vec<u16>, bool) {
+    pub fn indexes(&mut self, paths: &[Arc<str>], day: u32) -> (Vec<u16>, bool) {
         let known: HashMap<&str, usize> =
-            self.paths.iter().enumerate().map(|(place, path)| (&**path, place)).collect();
+            self.paths.iter().enumerate().map(|(index, path)| (&**path, index)).collect();
         let new: Vec<Arc<str>> =
             paths.iter().filter(|path| !known.contains_key(&***path)).cloned().collect();
-        if self.paths.len() + new.len() > MOST_NAMES {
-            let paths_now = paths.iter().take(MOST_NAMES).cloned().collect();
+        if self.paths.len() + new.len() > MAX_NAMES {
+            let paths_now = paths.iter().take(MAX_NAMES).cloned().collect();
             *self = MetricNames { epoch: self.epoch.wrapping_add(1), day, paths: paths_now };
             #[allow(clippy::cast_possible_truncation, reason = "names are fewer than 1024")]
             return ((0..self.paths.len() as u16).collect(), true);
         }
         let mut next = self.paths.len();
-        let place = |path: &Arc<str>| {
-            let place = known.get(&**path).copied().unwrap_or_else(|| {
+        let index = |path: &Arc<str>| {
+            let index = known.get(&**path).copied().unwrap_or_else(|| {
                 next += 1;
                 next - 1
             });
-            u16::try_from(place).unwrap_or(u16::MAX)
+            u16::try_from(index).unwrap_or(u16::MAX)
         };
-        let places = paths.iter().map(place).collect();
+        let indexes = paths.iter().map(index).collect();
         let changed = !new.is_empty() || self.day != day;
         self.day = day;
         self.paths.extend(new);
-        (places, changed)
+        (indexes, changed)
     }
 }
 
@@ -227,9 +228,9 @@ mod tests {
     #[test]
     fn what_people_read_comes_back_as_it_was() {
         for value in [0.0, 95.2, 100.0, 0.25, 99.99, 65_535.0, -3.7, 1e-6, 8.123e9] {
-            assert_eq!(long(short(value)), value, "{value}");
+            assert_eq!(unpack(pack(value)), value, "{value}");
         }
-        assert!(long(short(f32::MAX)).is_finite() && long(short(f32::MIN)).is_finite());
+        assert!(unpack(pack(f32::MAX)).is_finite() && unpack(pack(f32::MIN)).is_finite());
     }
 
     #[test]
@@ -248,10 +249,10 @@ mod tests {
     #[test]
     fn a_list_grows_and_what_was_in_it_keeps_its_place() {
         let mut names = MetricNames::default();
-        assert_eq!(names.places(&paths(0..3), 1), (vec![0, 1, 2], true));
-        assert_eq!(names.places(&paths(1..3), 1), (vec![1, 2], false));
-        assert_eq!(names.places(&paths(2..5), 1), (vec![2, 3, 4], true));
-        assert_eq!(names.places(&paths(0..1), 2), (vec![0], true), "another day");
+        assert_eq!(names.indexes(&paths(0..3), 1), (vec![0, 1, 2], true));
+        assert_eq!(names.indexes(&paths(1..3), 1), (vec![1, 2], false));
+        assert_eq!(names.indexes(&paths(2..5), 1), (vec![2, 3, 4], true));
+        assert_eq!(names.indexes(&paths(0..1), 2), (vec![0], true), "another day");
         assert_eq!((names.epoch, names.paths.len()), (0, 5));
     }
 
@@ -259,12 +260,12 @@ mod tests {
     fn a_host_that_invents_names_begins_a_new_list() {
         let mut names = MetricNames::default();
         for round in 0..10 {
-            names.places(&paths(round * 300..(round + 1) * 300), 1);
-            assert!(names.paths.len() <= MOST_NAMES);
+            names.indexes(&paths(round * 300..(round + 1) * 300), 1);
+            assert!(names.paths.len() <= MAX_NAMES);
         }
         assert_eq!(names.epoch, 3);
-        let (places, _) = names.places(&paths(0..2000), 1);
-        assert_eq!(places.len(), MOST_NAMES);
+        let (indexes, _) = names.indexes(&paths(0..2000), 1);
+        assert_eq!(indexes.len(), MAX_NAMES);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::Wall;
 
 /// 2024-01-01: a wall clock that shows less was never set, and nothing is recorded by it.
-const EARLIEST: Wall = Wall(1_704_067_200_000);
+const MIN_PLAUSIBLE: Wall = Wall(1_704_067_200_000);
 
 /// Seconds of an hour.
 pub const HOUR: u32 = 3600;
@@ -16,7 +16,7 @@ pub const DAY: u32 = 86_400;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resolution {
     /// By ten minutes.
-    Fine,
+    TenMinutes,
     /// By the hour.
     Hours,
     /// By the day.
@@ -25,21 +25,21 @@ pub enum Resolution {
 
 impl Resolution {
     /// All of them, the finest first.
-    pub const ALL: [Resolution; 3] = [Resolution::Fine, Resolution::Hours, Resolution::Days];
+    pub const ALL: [Resolution; 3] = [Resolution::TenMinutes, Resolution::Hours, Resolution::Days];
 
     /// Seconds of one slot.
     pub fn step(self) -> u32 {
         match self {
-            Resolution::Fine => 600,
+            Resolution::TenMinutes => 600,
             Resolution::Hours => HOUR,
             Resolution::Days => DAY,
         }
     }
 
     /// How long its slots are kept, at most `longest`.
-    pub fn kept(self, longest: Duration) -> Duration {
+    pub fn retention(self, longest: Duration) -> Duration {
         let own = match self {
-            Resolution::Fine => Duration::from_secs(2 * u64::from(DAY)),
+            Resolution::TenMinutes => Duration::from_secs(2 * u64::from(DAY)),
             Resolution::Hours => Duration::from_secs(14 * u64::from(DAY)),
             Resolution::Days => longest,
         };
@@ -48,16 +48,17 @@ impl Resolution {
 
     /// The finest one that reaches back so far.
     pub fn reaching(range: Duration) -> Resolution {
-        let reaches =
-            |tier: &Resolution| *tier == Resolution::Days || range <= tier.kept(Duration::MAX);
+        let reaches = |resolution: &Resolution| {
+            *resolution == Resolution::Days || range <= resolution.retention(Duration::MAX)
+        };
         Resolution::ALL.into_iter().find(reaches).unwrap_or(Resolution::Days)
     }
 
     /// The tier that its slots are made of.
     pub fn finer(self) -> Option<Resolution> {
         match self {
-            Resolution::Fine => None,
-            Resolution::Hours => Some(Resolution::Fine),
+            Resolution::TenMinutes => None,
+            Resolution::Hours => Some(Resolution::TenMinutes),
             Resolution::Days => Some(Resolution::Hours),
         }
     }
@@ -82,7 +83,7 @@ impl Resolution {
     /// What its keys begin with: all slots of a tier lie together, in order of time.
     pub fn prefix(self) -> &'static str {
         match self {
-            Resolution::Fine => "a",
+            Resolution::TenMinutes => "a",
             Resolution::Hours => "b",
             Resolution::Days => "c",
         }
@@ -96,7 +97,7 @@ impl Resolution {
 
 /// Whether a wall clock may be believed.
 pub fn plausible(wall: Wall) -> bool {
-    wall >= EARLIEST
+    wall >= MIN_PLAUSIBLE
 }
 
 /// The number of the slot of `step` seconds that a moment is in.
@@ -116,35 +117,40 @@ mod tests {
     #[test]
     fn slots_lie_within_each_other() {
         let at = Wall(1_795_291_928_667);
-        for tier in Resolution::ALL {
-            let slot = tier.slot(at);
-            assert!(tier.start(slot) <= at && at < tier.start(slot + 1), "{tier:?}");
-            if let Some(finer) = tier.finer() {
-                assert!(tier.parts(slot).contains(&finer.slot(at)));
-                assert_eq!(finer.start(tier.parts(slot).start), tier.start(slot));
-                assert_eq!(finer.start(tier.parts(slot).end), tier.start(slot + 1));
+        for resolution in Resolution::ALL {
+            let slot = resolution.slot(at);
+            assert!(
+                resolution.start(slot) <= at && at < resolution.start(slot + 1),
+                "{resolution:?}"
+            );
+            if let Some(finer) = resolution.finer() {
+                assert!(resolution.parts(slot).contains(&finer.slot(at)));
+                assert_eq!(finer.start(resolution.parts(slot).start), resolution.start(slot));
+                assert_eq!(finer.start(resolution.parts(slot).end), resolution.start(slot + 1));
             }
         }
     }
 
     #[test]
     fn keys_are_in_order_of_time() {
-        let early = Resolution::Fine.key(Resolution::Fine.slot(Wall(1_795_291_928_667)), "web2");
-        let late = Resolution::Fine.key(Resolution::Fine.slot(Wall(1_795_299_928_667)), "web1");
+        let early = Resolution::TenMinutes
+            .key(Resolution::TenMinutes.slot(Wall(1_795_291_928_667)), "web2");
+        let late = Resolution::TenMinutes
+            .key(Resolution::TenMinutes.slot(Wall(1_795_299_928_667)), "web1");
         assert!(early < late && late < Resolution::Hours.key(0, "web1"), "{early} {late}");
     }
 
     #[test]
     fn the_finest_tier_that_reaches_back_is_taken() {
         let days = |days: u64| Duration::from_secs(days * 86_400);
-        for (range, tier) in [
-            (1, Resolution::Fine),
-            (2, Resolution::Fine),
+        for (range, resolution) in [
+            (1, Resolution::TenMinutes),
+            (2, Resolution::TenMinutes),
             (3, Resolution::Hours),
             (90, Resolution::Days),
         ] {
-            assert_eq!(Resolution::reaching(days(range)), tier);
+            assert_eq!(Resolution::reaching(days(range)), resolution);
         }
-        assert_eq!(Resolution::Hours.kept(days(1)), days(1));
+        assert_eq!(Resolution::Hours.retention(days(1)), days(1));
     }
 }

@@ -369,7 +369,7 @@ impl Fifty {
 }
 
 impl Hosts for Fifty {
-    fn accounts(&mut self, from: usize, count: usize, _: Now) -> Vec<UptimeSample> {
+    fn take_samples(&mut self, from: usize, count: usize, _: Now) -> Vec<UptimeSample> {
         let ten = Duration::from_secs(600);
         let mut account = |host: usize| UptimeSample {
             host: format!("prod-web-{host:02}.example.com").into(),
@@ -392,11 +392,11 @@ impl Hosts for Fifty {
         (from..50.min(from + count)).map(&mut account).collect()
     }
 
-    fn running(&self, _: &str, _: Now) -> Option<UptimeSample> {
+    fn peek_sample(&self, _: &str, _: Now) -> Option<UptimeSample> {
         None
     }
 
-    fn unseen(&mut self, _: Now) -> Vec<(Wall, Wall)> {
+    fn outages(&mut self, _: Now) -> Vec<(Wall, Wall)> {
         Vec::new()
     }
 }
@@ -412,7 +412,7 @@ fn year() {
     for slot in 0..365 * 144u32 {
         let now = MIDNIGHT.later(Duration::from_secs(600) * slot);
         let turn = Instant::now();
-        keeper.turn(now);
+        keeper.tick(now);
         longest = longest.max(turn.elapsed());
         if slot % 29 == 0 {
             tell(&world, now);

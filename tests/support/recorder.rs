@@ -25,9 +25,9 @@ pub fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Hosts as the history sees them.
 pub trait Hosts: Send {
-    fn accounts(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample>;
-    fn unseen(&mut self, now: Now) -> Vec<(Wall, Wall)>;
+    fn take_samples(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample>;
+    fn outages(&mut self, now: Now) -> Vec<(Wall, Wall)>;
 }
 
 /// Hosts and a store.
@@ -55,16 +55,16 @@ impl<H: Hosts + 'static> World<H> {
 }
 
 impl<H: Hosts> HistorySource for World<H> {
-    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
-        lock(&self.hosts).accounts(from, count, until)
+    fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
+        lock(&self.hosts).take_samples(from, count, until)
     }
 
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        lock(&self.hosts).running(host, now)
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
+        lock(&self.hosts).peek_sample(host, now)
     }
 
-    fn unseen(&self, now: Now) -> Vec<(Wall, Wall)> {
-        lock(&self.hosts).unseen(now)
+    fn outages(&self, now: Now) -> Vec<(Wall, Wall)> {
+        lock(&self.hosts).outages(now)
     }
 
     fn snapshot(&self) -> Result<Snapshot, String> {
