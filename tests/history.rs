@@ -40,7 +40,7 @@ struct Seen(Fleet);
 /// A daemon in small: a fleet, a store, and the keeper between them.
 struct Play {
     world: Arc<World<Seen>>,
-    keeper: Recorder,
+    recorder: Recorder,
     rules: Rules,
     now: Now,
     beats: u64,
@@ -70,9 +70,9 @@ impl Play {
         let rules = rules(hosts);
         let fleet = Fleet::restore(rules.clone(), [], None, MIDNIGHT, "kernel");
         let world = World::new(directory.path(), Seen(fleet));
-        let keeper = world.keeper(settings);
-        let play = Play { world, keeper, rules, now: MIDNIGHT, beats: 0, directory };
-        play.keeper.tick(play.now);
+        let recorder = world.recorder(settings);
+        let play = Play { world, recorder, rules, now: MIDNIGHT, beats: 0, directory };
+        play.recorder.tick(play.now);
         play
     }
 
@@ -91,7 +91,7 @@ impl Play {
                 lock(&self.world.hosts).0.hear(beat.as_bytes(), HERE, self.now).unwrap();
             }
             lock(&self.world.hosts).0.due(self.now);
-            self.keeper.tick(self.now);
+            self.recorder.tick(self.now);
         }
         self
     }
@@ -100,7 +100,7 @@ impl Play {
     fn restart(&mut self, peaceful: bool, away: Duration) -> &mut Play {
         let mark = Mark { kernel_boot: "kernel".into(), now: self.now };
         if peaceful {
-            self.keeper.close(self.now);
+            self.recorder.close(self.now);
         }
         let rows = lock(&self.world.hosts).0.all_rows();
         self.now = self.now.later(away);
@@ -109,13 +109,13 @@ impl Play {
         *lock(&self.world.store) = None;
         let (store, _) = heartbeat::store::Store::open(self.directory.path(), self.now).unwrap();
         *lock(&self.world.store) = Some(store);
-        self.keeper = self.world.keeper(RetentionSettings::default());
-        self.keeper.tick(self.now);
+        self.recorder = self.world.recorder(RetentionSettings::default());
+        self.recorder.tick(self.now);
         self
     }
 
     fn past(&self, host: &str) -> PastView {
-        self.keeper.pasts(&[host], self.now).unwrap().remove(0).unwrap()
+        self.recorder.pasts(&[host], self.now).unwrap().remove(0).unwrap()
     }
 }
 
@@ -138,7 +138,7 @@ fn hours_and_days_show_how_a_host_fared() {
     assert_eq!(days, [1435, 1440, 1440, 15]);
     assert!((past.availability_day.unwrap() - 17.25 / 23.0).abs() < 0.001);
     assert_eq!(play.past("web2").availability_90_days, Some(1.0));
-    assert_eq!(play.keeper.pasts(&["stranger"], play.now).unwrap(), [None]);
+    assert_eq!(play.recorder.pasts(&["stranger"], play.now).unwrap(), [None]);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_crash_loses_ten_minutes_at_most() {
     let hours = hours(&play.past("web1"), 3);
     assert_eq!(hours[0], (55, 0, 0));
     assert!(hours[1].0 >= 49 && hours[1].2 == 1, "{hours:?}");
-    let series = play.keeper.series("web1", &["m.load".into()], DAY, play.now.wall).unwrap();
+    let series = play.recorder.series("web1", &["m.load".into()], DAY, play.now.wall).unwrap();
     assert!(series[0].points.len() >= 11, "{:?}", series[0].points);
 }
 
@@ -166,7 +166,7 @@ fn metrics_are_kept_by_ten_minutes_then_hours_then_days() {
     play.pass(20 * DAY, &["web1"]);
     let series = |metrics: &[&str], days: u32| {
         let metrics: Vec<String> = metrics.iter().map(|path| (*path).to_owned()).collect();
-        play.keeper.series("web1", &metrics, days * DAY, play.now.wall).unwrap()
+        play.recorder.series("web1", &metrics, days * DAY, play.now.wall).unwrap()
     };
     for (days, step, least) in [(1, 600, 140), (2, 600, 280), (7, 3600, 165), (90, 86_400, 20)] {
         let all = series(&["m.load"], days);
@@ -219,7 +219,7 @@ fn what_takes_too_much_room_goes_the_oldest_first() {
     assert!(bytes < 700_000, "{bytes}");
     let newest = play.world.newest(Table::Metrics, Some("b"), 1).unwrap();
     assert!(newest[0].0.ends_with("/host029"), "of more hosts nothing is kept: {}", newest[0].0);
-    let series = play.keeper.series("host007", &["m.load".into()], DAY, play.now.wall).unwrap();
+    let series = play.recorder.series("host007", &["m.load".into()], DAY, play.now.wall).unwrap();
     let last = series[0].points.last().unwrap();
     assert!(play.now.wall.since(last.at) <= 20 * MINUTE, "the newest are there");
     assert_eq!(play.past("host007").availability_90_days, Some(1.0));
@@ -228,7 +228,7 @@ fn what_takes_too_much_room_goes_the_oldest_first() {
 #[test]
 fn a_clock_that_was_never_set_records_nothing_and_disturbs_nothing_later() {
     let mut play = Play::new(&["web1"]);
-    play.keeper = play.world.keeper(RetentionSettings::default());
+    play.recorder = play.world.recorder(RetentionSettings::default());
     let right = play.now.wall;
     play.now.wall = Wall(5_000);
     play.pass(180 * MINUTE, &["web1"]);
@@ -257,6 +257,6 @@ fn a_wall_clock_that_jumps_does_no_harm() {
         play.now.wall = Wall(play.now.wall.0 + days * 86_400_000);
         play.pass(180 * MINUTE, &["web1"]);
         play.past("web1");
-        play.keeper.series("web1", &[], 400 * DAY, play.now.wall).unwrap();
+        play.recorder.series("web1", &[], 400 * DAY, play.now.wall).unwrap();
     }
 }

@@ -356,6 +356,21 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_batch_keeps_its_names() {
+        let stored = r#"{"alerts":[{"name":"BackupFailed","fingerprint":"f","starts_at":1,"labels":{"id":"7"},"annotations":{}}],"accepted":{"mono":2,"wall":3},"attempts":1}"#;
+        let batch: AlertBatch = serde_json::from_str(stored).unwrap();
+        assert_eq!((batch.alerts.len(), batch.accepted.wall, batch.attempts), (1, Wall(3), 1));
+        assert_eq!(serde_json::to_string(&batch).unwrap(), stored);
+        let rows = vec![
+            ("batch/00000000000000000007".to_owned(), stored.as_bytes().to_vec()),
+            ("reported/f 1 firing".to_owned(), b"1800000000000".to_vec()),
+        ];
+        let mut queue = AlertQueue::restore(rows, None);
+        assert_eq!((queue.drain_corrupt_rows(), queue.batch_count()), (vec![], 1));
+        assert_eq!(queue.every_row().len(), 2);
+    }
+
+    #[test]
     fn attempts_that_end_with_the_daemon_on_purpose_are_not_counted() {
         let mut queue = queue();
         for name in ["a", "b", "c"] {

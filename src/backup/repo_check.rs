@@ -368,3 +368,26 @@ fn describe_start_error(path: &Path, why: &std::io::Error) -> String {
         _ => format!("{path} cannot be started: {why}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_of_a_result_keeps_its_names() {
+        let json = |state| {
+            let result = RepoCheckResult { module: "mail1".into(), state };
+            serde_json::to_string(&result).unwrap()
+        };
+        let condition = |text: &str| format!(r#"{{"module":"mail1","condition":{text}}}"#);
+        let not_asked = json(RepoState::NotChecked("x".into()));
+        assert_eq!(not_asked, condition(r#"{"not_asked":"x"}"#));
+        let gone = json(RepoState::Refused(RepoError::NotFound));
+        assert_eq!(gone, condition(r#"{"refused":{"kind":"gone"}}"#));
+        let check = Some(IntegrityCheck::Sound);
+        let open = json(RepoState::Open(RepoDetails { check, ..RepoDetails::default() }));
+        let details =
+            r#"{"newest":null,"size":null,"locks":[],"locks_unknown":null,"check":"sound"}"#;
+        assert_eq!(open, condition(&format!(r#"{{"open":{details}}}"#)));
+    }
+}

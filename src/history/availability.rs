@@ -1,9 +1,11 @@
-//! How long a host was up, degraded, down and unseen, by hour and by day: two short rows. Pure.
+//! The availability of a host: how long it was up, degraded, down and unknown, by hour and by day, in
+//! two short rows. Pure.
 //!
 //! A row is: the version, the number of its first slot (u32), then four u16 for each slot from
-//! there on, all little-endian: how long it was up, degraded and down, and how long the daemon was
-//! blind; in seconds for hours, in units of two seconds for days. An hour stands in the row of hours
-//! until that has grown long, then it goes over to its day: each second is in one place.
+//! there on, all little-endian: how long the host was up, degraded and down, and how long its state
+//! was unknown, since the daemon did not listen; in seconds for hours, in units of two seconds for
+//! days. An hour stays in the row of hours until that has grown long, then it is added to its day:
+//! each second is counted in one row.
 
 use std::time::Duration;
 
@@ -12,27 +14,27 @@ use crate::clock::Wall;
 use crate::view::{PastView, UptimeSlice};
 
 const VERSION: u8 = 1;
-/// From so many hours on the older ones go over to their days.
+/// With more hours than this the older ones are added to their days.
 const MAX_HOURS: usize = 72;
-/// So many stay.
+/// How many hours stay then.
 const MIN_HOURS: usize = 48;
 const DAY_UNIT: u32 = 2;
-/// No row is longer, and no gap in one.
+/// The maximum length of a row, and of a gap in one.
 const MAX_DAYS: u32 = 4000;
-/// What is shown.
+/// How many hours and days are shown.
 const SHOWN_HOURS: u32 = 24;
 const SHOWN_DAYS: u32 = 90;
 
-/// What a stretch of time is counted as.
+/// The state of a host that a time is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UptimeKind {
-    /// All was well.
+    /// Up, and all is well.
     Up,
-    /// Up, but not all was well.
+    /// Up, with an open problem.
     Degraded,
     /// Overdue.
     Down,
-    /// Nobody listened.
+    /// The daemon did not listen.
     Unknown,
 }
 
@@ -59,7 +61,7 @@ impl SlotRow {
             first.checked_add(u32::try_from(slots.len()).ok()?)?;
             Some(SlotRow { first, slots: slots.iter().map(counts).collect() })
         };
-        // A damaged one is begun anew: there is nothing to be saved in it.
+        // A corrupt row starts anew: nothing in it can be saved.
         read().unwrap_or_default()
     }
 
@@ -79,14 +81,14 @@ impl SlotRow {
         index.and_then(|index| self.slots.get(index)).copied().unwrap_or_default()
     }
 
-    /// Adds to a slot, which may be new at either end: never more than it has room for.
+    /// Adds to a slot, which may be new at either end; all counts of a slot are at most `capacity`.
     fn add(&mut self, slot: u32, kind: UptimeKind, count: u32, capacity: u32) {
         if count == 0 {
             return;
         }
         let is_far = |from: u32| slot.abs_diff(from) > MAX_DAYS;
         if !self.slots.is_empty() && is_far(self.first) && is_far(self.end()) {
-            // A clock was wrong, then or now: what has gathered more is believed.
+            // The clock is or was wrong: the times with more slots are believed.
             if self.slots.len() > 2 {
                 return;
             }
@@ -118,7 +120,7 @@ impl SlotRow {
     }
 }
 
-/// The past of a host as it is stored.
+/// The availability of a host as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Availability {
     hours: SlotRow,
@@ -129,29 +131,29 @@ const UPTIME_KINDS: [UptimeKind; 4] =
     [UptimeKind::Up, UptimeKind::Degraded, UptimeKind::Down, UptimeKind::Unknown];
 
 impl Availability {
-    /// From the two rows, as far as they are there.
+    /// Decodes the two rows, as far as they exist.
     pub fn decode(hours: Option<&[u8]>, days: Option<&[u8]>) -> Availability {
         let row = |bytes: Option<&[u8]>| bytes.map(SlotRow::decode).unwrap_or_default();
         Availability { hours: row(hours), days: row(days) }
     }
 
-    /// The row of the hours.
+    /// Encodes the row of hours.
     pub fn hours(&self) -> Vec<u8> {
         self.hours.encode()
     }
 
-    /// The row of the days.
+    /// Encodes the row of days.
     pub fn days(&self) -> Vec<u8> {
         self.days.encode()
     }
 
-    /// When its newest slot begins, by its rows.
+    /// When the newest slot of both rows begins.
     pub fn newest(&self) -> Wall {
         let newest = |row: &SlotRow, step| slots::start(row.end().saturating_sub(1), step);
         newest(&self.hours, HOUR).max(newest(&self.days, DAY))
     }
 
-    /// Counts so much of the hour that `at` is in.
+    /// Adds a time to the hour that `at` is in.
     pub fn add(&mut self, at: Wall, kind: UptimeKind, time: Duration) {
         let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         let hour = slots::slot(at, HOUR);
@@ -159,7 +161,7 @@ impl Availability {
             return;
         }
         if hour.abs_diff(self.hours.end()) > MAX_HOURS as u32 {
-            // After a long gap, or when the clock jumped, nothing stays among the hours.
+            // After a long gap or a jump of the clock all hours are added to their days.
             self.fold_into_days(u32::MAX);
         }
         self.hours.add(hour, kind, seconds, HOUR);
@@ -168,8 +170,7 @@ impl Availability {
         }
     }
 
-    /// Counts the time between two moments, hour by hour. Hours that are older than `oldest` are
-    /// left out.
+    /// Adds the time between two moments, hour by hour. Hours before `oldest` are left out.
     pub fn add_span(&mut self, from: Wall, to: Wall, kind: UptimeKind, oldest: Wall) {
         let mut at = from.max(oldest);
         while at < to {
@@ -191,12 +192,12 @@ impl Availability {
         self.days.add(hour / (DAY / HOUR), kind, seconds.div_ceil(DAY_UNIT), DAY / DAY_UNIT);
     }
 
-    /// Lets go of the days that began before; true when there were any.
+    /// Drops the days that began before; true when there were any.
     pub fn drop_days_before(&mut self, before: Wall) -> bool {
         !self.days.drop_before(slots::slot(before, DAY)).is_empty()
     }
 
-    /// As it is shown at a moment.
+    /// The hours and days that are shown at a moment.
     pub fn view(&self, now: Wall) -> PastView {
         let (hour, day) = (slots::slot(now, HOUR), slots::slot(now, DAY));
         let hours: Vec<UptimeSlice> = (hour.saturating_sub(SHOWN_HOURS - 1)..=hour)
@@ -215,7 +216,7 @@ impl Availability {
 
     fn day(&self, day: u32) -> [u32; 4] {
         let mut sum = seconds(self.days.get(day), DAY_UNIT);
-        // Of most days only the sum is left: a page shows 90 days of 200 hosts.
+        // Only the hours within the day are visited: a page shows 90 days of 200 hosts.
         let (from, to) = (day * (DAY / HOUR), (day + 1) * (DAY / HOUR));
         for hour in from.max(self.hours.first)..to.min(self.hours.end()) {
             let own = seconds(self.hours.get(hour), 1);

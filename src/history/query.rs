@@ -1,4 +1,4 @@
-//! The history as people and programs ask for it.
+//! Queries of the history: events by page, and the metrics of a host over time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::event::{EventId, Level};
 use crate::store::{Snapshot, Table};
 use crate::view::{EventView, PointView, SeriesView};
 
-/// So many rows are looked at before the courier goes on with its work.
+/// How many events are read at a time: the courier, which reads them, must get on with its work.
 const ROWS_PER_READ: usize = 200;
 
-/// Which events are asked for.
+/// Which events are queried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
     /// How many at most.
@@ -45,7 +45,7 @@ impl Question {
     }
 }
 
-/// What happened, the newest first, and where to go on.
+/// The events that a query matches, the newest first, and where the next page begins.
 ///
 /// # Errors
 /// A sentence, when the disk cannot be read.
@@ -55,7 +55,7 @@ pub fn events(
 ) -> Result<(Vec<EventView>, Option<EventId>), String> {
     let mut found = Vec::new();
     let mut before = question.before;
-    // Numbers are made of the time, and never smaller: all that is too old lies below.
+    // Ids are derived from the time and never smaller: all events that are too old have lower ones.
     let oldest = question.since.map(|since| EventId::default().next(since));
     loop {
         let key = before.map(|id| id.to_string());
@@ -73,7 +73,7 @@ pub fn events(
                 found.push(event);
             }
         }
-        // A row that is damaged is left out, but gone on from.
+        // A corrupt row is left out, but the next page begins after it.
         before = rows.last().and_then(|(key, _)| event_id(key)).or(before);
         if !more_rows {
             return Ok((found, None));
@@ -89,21 +89,22 @@ fn parse_event((key, value): &StoredRow) -> Option<(EventId, EventView)> {
     Some((event_id(key)?, serde_json::from_slice(value).ok()?))
 }
 
-/// So many series are shown at once, the first by name.
+/// How many series are returned, the first by name.
 const MAX_SERIES: usize = 100;
 
-/// Reads the rows of one host.
+/// Reads the metrics of one host.
 pub struct SeriesReader<'a> {
     /// The store.
     pub snapshot: &'a Snapshot,
     /// The host.
     pub host: &'a str,
-    /// The time.
+    /// The end of the range.
     pub now: Wall,
 }
 
 impl SeriesReader<'_> {
-    /// The series of these metrics (patterns; all when there is none) as far back as `range`.
+    /// The series of the metrics that match (all when there is no pattern) for the last `range`, at
+    /// the finest resolution that is kept for so long.
     pub fn series(
         &self,
         metrics: &[String],
@@ -128,7 +129,7 @@ impl SeriesReader<'_> {
         shown.map(|(path, points)| SeriesView { path: path.to_string(), step, points }).collect()
     }
 
-    /// Its lists of names, by epoch.
+    /// The lists of metric names, by epoch.
     fn lists(&self) -> BTreeMap<u16, MetricNames> {
         let (from, to) = MetricNames::keys(self.host);
         let rows = self.snapshot.range(Table::Names, &from, &to, usize::from(u16::MAX));
@@ -136,7 +137,7 @@ impl SeriesReader<'_> {
         names.map(|names: MetricNames| (names.epoch, names)).collect()
     }
 
-    /// The rows from a slot on, in order. The last slots may not have been made of finer ones yet.
+    /// The rows from a slot on, in order. The last slots may not have been rolled up yet.
     fn rows(&self, resolution: Resolution, first: u32) -> Vec<(u32, SampleRow)> {
         let last = resolution.slot(self.now);
         let keys: Vec<String> =
@@ -163,7 +164,7 @@ fn view(resolution: Resolution, slot: u32, point: MetricPoint) -> PointView {
     PointView { at: resolution.start(slot), mean, least, most }
 }
 
-/// Whether a path is meant by a pattern: `*` stands for one part, and by itself for everything.
+/// Whether a pattern matches a path: `*` matches one part, and by itself everything.
 fn matches(pattern: &str, path: &str) -> bool {
     if pattern == "*" {
         return true;

@@ -1,4 +1,5 @@
-//! Writes down what was, every ten minutes, and makes hours and days of it.
+//! Records the availability and the metrics of all hosts every ten minutes, and rolls them up into
+//! hours and days.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,41 +20,41 @@ use crate::store::{Snapshot, Table, Write};
 use crate::thread::{Stop, lock};
 use crate::view::{EventView, PastView, SeriesView, UptimeSample};
 
-/// How often the clock is looked at.
+/// How often the clock is checked for the end of a slot.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(20);
-/// So many hosts go to disk in one order.
+/// How many hosts are stored in one transaction.
 const HOSTS_PER_WRITE: usize = 100;
-/// So many rows are read at a time.
+/// How many rows are read at a time.
 const ROWS_PER_READ: usize = 1000;
-/// A slot that ended longer ago ended while nobody looked at the clock.
+/// A slot that ended longer ago ended during a suspend or a jump of the clock.
 const MAX_LATENESS: Duration = Duration::from_secs(120);
-/// No bar is older.
+/// Days that began longer ago are not shown.
 const SHOWN_FOR: Duration = Duration::from_secs(91 * 86_400);
-/// So many bytes are reckoned with for each host: of more hosts than fit nothing is kept.
+/// How many bytes a host is estimated to take: of hosts beyond `max_bytes` nothing is recorded.
 const BYTES_PER_HOST: u64 = 10_000;
-/// So many hosts' pasts are kept in memory while somebody looks at them.
+/// How many hosts are cached between two writes.
 const MAX_CACHED_HOSTS: usize = 2000;
 
-/// The history, as it is written.
+/// Writes the history, and answers queries for it.
 pub struct Recorder {
     source: Arc<dyn HistorySource>,
     settings: Mutex<RetentionSettings>,
-    /// Where the clock stands.
+    /// Locked while a slot is recorded.
     cursor: Mutex<Cursor>,
-    /// The pasts that were looked at since they last changed.
+    /// The hosts that were queried since the last write.
     cache: Mutex<HashMap<String, Option<Availability>>>,
 }
 
 #[derive(Default)]
 struct Cursor {
-    /// The slot of ten minutes that the accounts are about which nobody has taken yet.
+    /// The ten minutes that are running: the next samples are about them.
     slot: Option<u32>,
-    /// The day on which it was last looked how much room all takes.
+    /// The day on which the size was last checked.
     trimmed: Option<u32>,
 }
 
 impl Recorder {
-    /// One that begins now.
+    /// A recorder whose first slot begins with the next tick.
     pub fn new(source: Arc<dyn HistorySource>, settings: RetentionSettings) -> Recorder {
         Recorder {
             source,
@@ -63,7 +64,7 @@ impl Recorder {
         }
     }
 
-    /// Takes over another configuration; what is too old by it goes within the hour.
+    /// Applies another configuration; rows that it makes too old are removed within the hour.
     pub fn reconfigure(&self, settings: RetentionSettings) {
         *lock(&self.settings) = settings;
     }
@@ -72,7 +73,7 @@ impl Recorder {
         lock(&self.settings).clone()
     }
 
-    /// Works until the stop.
+    /// Records until the stop.
     pub fn run(&self, stop: &Stop) {
         loop {
             self.tick(Now::read());
@@ -82,7 +83,7 @@ impl Recorder {
         }
     }
 
-    /// Writes down what the time has come for.
+    /// Records the slot that has ended, if one has, and what follows from that.
     pub fn tick(&self, now: Now) {
         let current = Resolution::TenMinutes.slot(now.wall);
         let mut cursor = lock(&self.cursor);
@@ -90,9 +91,9 @@ impl Recorder {
             return;
         }
         let Some(ended_slot) = cursor.slot.replace(current) else {
-            // What was before nobody knew the time is not told as if it were now.
-            self.for_each_sample(now, |_| {});
-            // A daemon that has just started goes on with its predecessor's hours.
+            // Discarded: these samples reach back to a time before the clock was set.
+            self.for_each_batch(now, |_| {});
+            // The hours and days that ended while no daemon ran.
             return self.roll_up_all(now.wall);
         };
         self.record_slot(ended_slot, slot_start(current, now), now);
@@ -106,7 +107,7 @@ impl Recorder {
         }
     }
 
-    /// Writes down what there is, at the stop.
+    /// Records the slot that is running, at the stop.
     pub fn close(&self, now: Now) {
         let cursor = lock(&self.cursor);
         if let Some(slot) = cursor.slot.filter(|_| plausible(now.wall)) {
@@ -114,7 +115,7 @@ impl Recorder {
         }
     }
 
-    /// Takes the accounts until a moment, which are about a slot.
+    /// Takes the samples until `until` and stores them as those of `slot`.
     fn record_slot(&self, slot: u32, until: Now, now: Now) {
         let snapshot = self.source.snapshot();
         if let Err(why) = &snapshot {
@@ -123,8 +124,9 @@ impl Recorder {
         let outages = self.source.outages(now);
         let oldest = now.wall - self.settings().availability;
         let writer = SlotWriter { slot, outages: &outages, oldest };
-        // Those that cannot be stored are taken all the same: what comes after them is right.
-        self.for_each_sample(until, |samples| {
+        // Samples that cannot be stored are taken all the same, so that they do not count in the next
+        // slot.
+        self.for_each_batch(until, |samples| {
             let Ok(snapshot) = &snapshot else { return };
             let stored = stored_rows(snapshot, slot, samples);
             let rows = samples.iter().zip(&stored);
@@ -133,7 +135,7 @@ impl Recorder {
         *lock(&self.cache) = HashMap::new();
     }
 
-    fn for_each_sample(&self, until: Now, mut ingest: impl FnMut(&[UptimeSample])) {
+    fn for_each_batch(&self, until: Now, mut ingest: impl FnMut(&[UptimeSample])) {
         let max_hosts = self.settings().max_bytes / BYTES_PER_HOST;
         let max_hosts = usize::try_from(max_hosts).unwrap_or(usize::MAX);
         for from in (0..max_hosts).step_by(HOSTS_PER_WRITE) {
@@ -146,28 +148,28 @@ impl Recorder {
         }
     }
 
-    /// Makes hours and days of what has ended.
+    /// Rolls up the hours and days that have ended.
     fn roll_up_all(&self, now: Wall) {
         for resolution in [Resolution::Hours, Resolution::Days] {
-            // Each sees what the one before has written.
+            // A new snapshot each time: days are made of the hours that were just written.
             let Ok(snapshot) = self.source.snapshot() else { return };
             self.roll_up(resolution, &snapshot, now);
         }
     }
 
-    /// Lets go of what is too old, and once a day of what takes too much room.
+    /// Removes rows that are too old, and once a day those beyond the size limit.
     fn trim(&self, daily: bool, now: Wall) {
         let Ok(snapshot) = self.source.snapshot() else { return };
         let settings = self.settings();
-        let mut removals = retention::expired(&snapshot, &settings, now);
+        let mut removals = retention::expired_rows(&snapshot, &settings, now);
         if daily {
-            removals.extend(retention::of_removed_hosts(&snapshot, &settings, now));
-            removals.extend(retention::oversized(&snapshot, settings.max_bytes));
+            removals.extend(retention::abandoned_rows(&snapshot, &settings, now));
+            removals.extend(retention::excess_rows(&snapshot, settings.max_bytes));
         }
         removals.chunks(ROWS_PER_READ).for_each(|rows| self.write(rows.to_vec()));
     }
 
-    /// Makes the slots of a tier that are missing and can still be made.
+    /// Makes the missing slots of a resolution, as far back as the finer rows are kept.
     fn roll_up(&self, resolution: Resolution, snapshot: &Snapshot, now: Wall) {
         let Some(finer) = resolution.finer() else { return };
         let reach = finer.retention(Duration::MAX);
@@ -187,7 +189,7 @@ impl Recorder {
         }
     }
 
-    /// How these hosts fared, in their order; none where nothing is recorded.
+    /// The availability of these hosts, in their order; none where nothing is recorded.
     ///
     /// # Errors
     /// A sentence, when the disk cannot be read.
@@ -209,7 +211,7 @@ impl Recorder {
         Ok(past.collect())
     }
 
-    /// The metrics of a host over time. `metrics` are patterns, all when there is none.
+    /// The metrics of a host over time. `metrics` are patterns; all metrics when there is none.
     ///
     /// # Errors
     /// A sentence, when the disk cannot be read.
@@ -225,7 +227,7 @@ impl Recorder {
         Ok(reader.series(metrics, range, &self.settings()))
     }
 
-    /// What happened, the newest first, and where to go on.
+    /// The events that a query matches, the newest first, and where the next page begins.
     ///
     /// # Errors
     /// A sentence, when the disk cannot be read.
@@ -233,7 +235,7 @@ impl Recorder {
         query::events(&*self.source, question)
     }
 
-    /// What is recorded of hosts, from memory or from the disk.
+    /// The stored availability of hosts, from the cache or the disk.
     fn availability(&self, hosts: &[&str], now: Wall) -> Result<Vec<Option<Availability>>, String> {
         let mut found: Vec<Option<Option<Availability>>> = {
             let cache = lock(&self.cache);
@@ -262,14 +264,14 @@ impl Recorder {
     }
 }
 
-/// The bars of a host as far back as they are shown.
+/// The availability of a host as far back as it is shown.
 fn decode_shown(hours: Option<&[u8]>, days: Option<&[u8]>, now: Wall) -> Availability {
     let mut availability = Availability::decode(hours, days);
     availability.drop_days_before(now - SHOWN_FOR);
     availability
 }
 
-/// The moment that the present slot began, where that was seen.
+/// The moment when a slot began, unless that was missed: then now.
 fn slot_start(slot: u32, now: Now) -> Now {
     let passed = now.wall.since(Resolution::TenMinutes.start(slot));
     if passed > MAX_LATENESS {
@@ -282,7 +284,7 @@ fn row(rows: &[Option<Vec<u8>>], index: usize) -> Option<&[u8]> {
     rows.get(index).and_then(|row| row.as_deref())
 }
 
-/// What the store holds of these hosts.
+/// The stored rows of these hosts.
 fn stored_rows(snapshot: &Snapshot, slot: u32, samples: &[UptimeSample]) -> Vec<StoredRows> {
     let names: Vec<&str> = samples.iter().map(|sample| &*sample.host).collect();
     let hosts = || names.iter().copied();
@@ -303,7 +305,7 @@ fn stored_rows(snapshot: &Snapshot, slot: u32, samples: &[UptimeSample]) -> Vec<
         .collect()
 }
 
-/// One slot of a tier, from the finer ones.
+/// One slot of a resolution, from the finer rows.
 fn rollup(resolution: Resolution, finer: Resolution, slot: u32, snapshot: &Snapshot) -> Rollup {
     let parts = resolution.parts(slot);
     let (mut from, to) = (finer.key(parts.start, ""), finer.key(parts.end, ""));

@@ -15,20 +15,19 @@ use crate::view::PlanView;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// What may be kept: a day at least, or there would be nothing to show; ten years at most.
+/// The ages that may be configured: with less than a day there would be nothing to show.
 const AGES: RangeInclusive<Duration> = DAY..=Duration::from_secs(3660 * 86_400);
 
 /// The section `history`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetentionSettings {
-    /// How long it is kept what happened.
+    /// How long events are kept.
     pub events: Duration,
-    /// How long the values of metrics are kept: by ten minutes for two days, by the hour for two
-    /// weeks, by the day for so long.
+    /// How long metrics are kept by the day; by ten minutes it is two days, by the hour two weeks.
     pub metrics: Duration,
-    /// How long it is kept how hosts fared.
+    /// How long the availability of hosts is kept.
     pub availability: Duration,
-    /// What all of it may take; the oldest gives way.
+    /// How many bytes all of it may take; beyond this the oldest is removed.
     pub max_bytes: u64,
 }
 
@@ -61,16 +60,16 @@ impl RetentionSettings {
     }
 }
 
-/// So many rows are read at a time.
+/// How many rows are read at a time.
 const ROWS_PER_READ: usize = 2000;
-/// So many rows of a kind go in one turn.
+/// How many rows of a table are removed at a time.
 const MAX_REMOVALS: usize = 20_000;
 
-/// Tables whose oldest rows come first.
+/// Tables whose keys are in order of time.
 const BY_TIME: [Table; 3] = [Table::Metrics, Table::Events, Table::History];
 
-/// The removal of what is too old.
-pub fn expired(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> Vec<Write> {
+/// Removes rows that are too old.
+pub fn expired_rows(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> Vec<Write> {
     let mut removals = Vec::new();
     let mut remove = |table, from: &str, to: &str| {
         let keys = snapshot.keys_before(table, from, to, MAX_REMOVALS);
@@ -81,20 +80,16 @@ pub fn expired(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> 
         remove(Table::Metrics, resolution.prefix(), &resolution.key(first, ""));
     }
     let oldest = now - settings.events;
-    // Numbers are made of the time.
+    // Ids are derived from the time.
     let oldest_id = EventId::default().next(oldest);
     remove(Table::Events, "", &oldest_id.to_string());
     remove(Table::History, "", &format!("{:020}", oldest_id.0));
     removals
 }
 
-/// The removal of backup plans that nobody speaks of any more, and of the rows of hosts of which
-/// nothing was recorded for so long that all of it is too old.
-pub fn of_removed_hosts(
-    snapshot: &Snapshot,
-    settings: &RetentionSettings,
-    now: Wall,
-) -> Vec<Write> {
+/// Removes backup plans that were not analyzed for so long that all about them is too old, and
+/// likewise the rows of hosts of which nothing was recorded.
+pub fn abandoned_rows(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> Vec<Write> {
     let mut removals = Vec::new();
     for_each_row(snapshot, Table::Plans, |key, bytes| {
         let at = serde_json::from_slice(bytes).map(|plan: PlanView| plan.at);
@@ -125,7 +120,7 @@ pub fn of_removed_hosts(
 fn for_each_row(snapshot: &Snapshot, table: Table, mut visit: impl FnMut(&str, &[u8])) {
     let mut from = String::new();
     loop {
-        // No key begins with a letter behind this one.
+        // No key begins with a character after this one.
         let rows = snapshot.range(table, &from, "\u{10ffff}", ROWS_PER_READ);
         rows.iter().for_each(|(key, bytes)| visit(key, bytes));
         let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS_PER_READ) else { return };
@@ -133,9 +128,8 @@ fn for_each_row(snapshot: &Snapshot, table: Table, mut visit: impl FnMut(&str, &
     }
 }
 
-/// The removal of the oldest rows, when all of it takes more than `most` bytes: from the table
-/// that takes most.
-pub fn oversized(snapshot: &Snapshot, max_bytes: u64) -> Vec<Write> {
+/// Removes the oldest rows of the largest table, when all tables take more than `max_bytes`.
+pub fn excess_rows(snapshot: &Snapshot, max_bytes: u64) -> Vec<Write> {
     let fixed: u64 =
         [Table::Hours, Table::Days, Table::Names].map(|table| snapshot.bytes(table)).iter().sum();
     let sizes = BY_TIME.map(|table| (snapshot.bytes(table), table));

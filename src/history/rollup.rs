@@ -1,4 +1,5 @@
-//! From accounts to rows. Pure.
+//! Makes the rows of a slot from the samples of hosts, and the rows of coarser slots from finer ones.
+//! Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,32 +12,32 @@ use crate::clock::Wall;
 use crate::store::{Table, Write};
 use crate::view::{MetricSummary, UptimeSample};
 
-/// What the store holds of a host.
+/// The stored rows of a host that a sample changes.
 #[derive(Debug, Default)]
 pub struct StoredRows {
-    /// Its row of hours.
+    /// Its availability by hour.
     pub hours: Option<Vec<u8>>,
-    /// Its row of days.
+    /// Its availability by day.
     pub days: Option<Vec<u8>>,
     /// Its newest list of names.
     pub names: Option<Vec<u8>>,
-    /// What was written of the same ten minutes before a restart.
+    /// Its metrics of the same ten minutes, written before a restart.
     pub points: Option<Vec<u8>>,
 }
 
-/// A stretch of time that accounts are about.
+/// Makes the rows of one slot.
 #[derive(Debug)]
 pub struct SlotWriter<'a> {
     /// The slot of ten minutes.
     pub slot: u32,
-    /// When nobody could listen.
+    /// From when to when the daemon did not listen.
     pub outages: &'a [(Wall, Wall)],
-    /// What is older is not kept.
+    /// Days before this are dropped.
     pub oldest: Wall,
 }
 
 impl SlotWriter<'_> {
-    /// The rows that an account changes.
+    /// The rows that a sample changes.
     pub fn rows(&self, sample: &UptimeSample, stored: &StoredRows) -> Vec<Write> {
         let mut rows = self.availability_rows(sample, stored);
         rows.extend(self.sample_rows(sample, stored));
@@ -102,12 +103,12 @@ fn point(summary: &MetricSummary) -> MetricPoint {
     MetricPoint { mean: summary.mean, least: summary.least, most: summary.most }
 }
 
-/// Rows of one slot of a coarser tier, made of finer ones that come in order of time.
+/// The rows of one slot of a coarser resolution, by host, merged from finer rows in order of time.
 #[derive(Debug, Default)]
 pub struct Rollup(BTreeMap<String, SampleRow>);
 
 impl Rollup {
-    /// Takes in a finer row by its key.
+    /// Adds a finer row with its key.
     pub fn add(&mut self, key: &str, bytes: &[u8]) {
         let (Some((_, host)), Some(row)) = (key.split_once('/'), SampleRow::decode(bytes)) else {
             return;
@@ -119,7 +120,7 @@ impl Rollup {
         self.0.insert(host.to_owned(), merged);
     }
 
-    /// The rows.
+    /// The rows to store.
     pub fn rows(self, resolution: Resolution, slot: u32) -> Vec<Write> {
         let write = |(host, row): (String, SampleRow)| {
             Write::raw(Table::Metrics, resolution.key(slot, &host), row.encode())

@@ -1,4 +1,4 @@
-//! The metrics of a host in one slot, as a row of a few hundred bytes. Pure.
+//! The binary rows of metrics: all of a host in one slot, in a few hundred bytes. Pure.
 //!
 //! A row is: the version, the epoch of the host's list of names (u16), how many values a point
 //! stands for (u32), the number of names (u16), a bitmap of those that have a point, a bitmap of the
@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// What a row begins with.
+/// The version of the format.
 const VERSION: u8 = 1;
-/// The most names that a bitmap speaks of.
+/// How many names a list may have, and bits a bitmap.
 pub const MAX_NAMES: usize = 1024;
 
 /// The values of one metric in one slot.
@@ -25,9 +25,9 @@ pub const MAX_NAMES: usize = 1024;
 pub struct MetricPoint {
     /// Their mean.
     pub mean: f32,
-    /// The least of them.
+    /// Their minimum.
     pub least: f32,
-    /// The greatest of them.
+    /// Their maximum.
     pub most: f32,
 }
 
@@ -40,19 +40,19 @@ impl MetricPoint {
     }
 }
 
-/// A row: by the place of its name in the list of the epoch, in order.
+/// The metrics of a host in one slot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SampleRow {
-    /// Which of the host's lists of names it goes by.
+    /// Which of the host's lists of names it refers to.
     pub epoch: u16,
-    /// How many values a point stands for: means are weighed by it.
+    /// How many values a point is made of: the weight of its mean.
     pub count: u32,
-    /// The points.
+    /// The points, in order of the index of their name.
     pub points: Vec<(u16, MetricPoint)>,
 }
 
 impl SampleRow {
-    /// The row in bytes.
+    /// Encodes the row.
     pub fn encode(&self) -> Vec<u8> {
         let names = self.points.last().map_or(0, |(name, _)| usize::from(*name) + 1);
         let mut bytes = vec![VERSION];
@@ -76,7 +76,7 @@ impl SampleRow {
         bytes
     }
 
-    /// The row that the bytes hold; none when they are damaged or of another version.
+    /// Decodes a row; none when it is corrupt or of another version.
     pub fn decode(bytes: &[u8]) -> Option<SampleRow> {
         let mut rest = bytes.strip_prefix(&[VERSION])?;
         let epoch = u16::from_le_bytes(take_array(&mut rest)?);
@@ -98,7 +98,7 @@ impl SampleRow {
         rest.is_empty().then_some(SampleRow { epoch, count, points })
     }
 
-    /// This row and a later one as one: by the names of the later, if those are of another list.
+    /// Merges this row with a later one; the later alone, if it refers to another list of names.
     #[must_use]
     pub fn merge(self, later: SampleRow) -> SampleRow {
         if self.epoch != later.epoch {
@@ -150,44 +150,44 @@ fn take_array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 fn pack(value: f32) -> [u8; 3] {
     let bits = value.to_bits();
     let rounded = bits.saturating_add(0x80);
-    // Rounding must make no infinity of the greatest numbers.
+    // Rounding must not turn the greatest numbers into infinity.
     let kept = if f32::from_bits(rounded).is_finite() { rounded } else { bits };
     let [_, a, b, c] = kept.to_le_bytes();
     [a, b, c]
 }
 
-/// The number again, with the digits that were kept.
+/// The number, with the decimal digits that 24 bits hold.
 fn unpack([a, b, c]: [u8; 3]) -> f32 {
     let exact = f32::from_le_bytes([0, a, b, c]);
     let shown = format!("{exact:.3e}").parse().ok().filter(|shown: &f32| shown.is_finite());
-    // What is whole in 24 bits was meant so.
+    // A number that is whole in 24 bits was whole before.
     if exact.fract() == 0.0 && exact.abs() < 65_536.0 { exact } else { shown.unwrap_or(exact) }
 }
 
-/// A list of names.
+/// A list of metric names, stored as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricNames {
-    /// Which of the host's lists it is.
+    /// The number of the list among those of the host.
     pub epoch: u16,
-    /// The day on which it was last written by.
+    /// The day on which a row last referred to it.
     pub day: u32,
-    /// The names, in the order in which they came.
+    /// The names, in the order in which they were first seen.
     pub paths: Vec<Arc<str>>,
 }
 
 impl MetricNames {
-    /// The key of a host's list.
+    /// The key of a list.
     pub fn key(host: &str, epoch: u16) -> String {
         format!("{host}/{epoch:04x}")
     }
 
-    /// What the keys of all lists of a host lie between.
+    /// The range of the keys of all lists of a host.
     pub fn keys(host: &str) -> (String, String) {
-        // The zero follows the slash.
+        // `0` is the character after `/`.
         (format!("{host}/"), format!("{host}0"))
     }
 
-    /// The places of these names, new ones added. True when the list changed.
+    /// The indexes of these names; new ones are added. True when the list has changed.
     pub fn indexes(&mut self, paths: &[Arc<str>], day: u32) -> (Vec<u16>, bool) {
         let known: HashMap<&str, usize> =
             self.paths.iter().enumerate().map(|(index, path)| (&**path, index)).collect();
@@ -274,6 +274,14 @@ mod tests {
         let key = MetricNames::key("web1", 7);
         assert!(from < key && key < to);
         assert!(MetricNames::key("web10", 0) > to || MetricNames::key("web10", 0) < from);
+    }
+
+    #[test]
+    fn a_stored_list_keeps_its_names() {
+        let stored = r#"{"epoch":1,"day":20778,"paths":["cpu.load","disk.root.used"]}"#;
+        let names: MetricNames = serde_json::from_str(stored).unwrap();
+        assert_eq!((names.epoch, names.paths.len()), (1, 2));
+        assert_eq!(serde_json::to_string(&names).unwrap(), stored);
     }
 
     proptest! {

@@ -1,10 +1,10 @@
-//! Time in slots of ten minutes, hours and days, UTC, and which of them are kept. Pure.
+//! Time in slots of ten minutes, hours and days (UTC), how long each are kept, and their keys. Pure.
 
 use std::time::Duration;
 
 use crate::clock::Wall;
 
-/// 2024-01-01: a wall clock that shows less was never set, and nothing is recorded by it.
+/// 2024-01-01: an earlier wall clock was never set, and nothing is recorded by it.
 const MIN_PLAUSIBLE: Wall = Wall(1_704_067_200_000);
 
 /// Seconds of an hour.
@@ -12,14 +12,14 @@ pub const HOUR: u32 = 3600;
 /// Seconds of a day.
 pub const DAY: u32 = 86_400;
 
-/// How finely metrics are kept.
+/// The length of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resolution {
-    /// By ten minutes.
+    /// Ten minutes.
     TenMinutes,
-    /// By the hour.
+    /// An hour.
     Hours,
-    /// By the day.
+    /// A day.
     Days,
 }
 
@@ -36,7 +36,7 @@ impl Resolution {
         }
     }
 
-    /// How long its slots are kept, at most `longest`.
+    /// How long its slots are kept: at most for `longest`.
     pub fn retention(self, longest: Duration) -> Duration {
         let own = match self {
             Resolution::TenMinutes => Duration::from_secs(2 * u64::from(DAY)),
@@ -46,7 +46,7 @@ impl Resolution {
         own.min(longest)
     }
 
-    /// The finest one that reaches back so far.
+    /// The finest resolution that is kept for `range`.
     pub fn reaching(range: Duration) -> Resolution {
         let reaches = |resolution: &Resolution| {
             *resolution == Resolution::Days || range <= resolution.retention(Duration::MAX)
@@ -54,7 +54,7 @@ impl Resolution {
         Resolution::ALL.into_iter().find(reaches).unwrap_or(Resolution::Days)
     }
 
-    /// The tier that its slots are made of.
+    /// The resolution that its slots are rolled up from.
     pub fn finer(self) -> Option<Resolution> {
         match self {
             Resolution::TenMinutes => None,
@@ -73,14 +73,14 @@ impl Resolution {
         start(slot, self.step())
     }
 
-    /// The slots of the finer tier that one of this tier is made of.
+    /// The slots of the finer resolution that one slot consists of.
     pub fn parts(self, slot: u32) -> std::ops::Range<u32> {
         let count = self.finer().map_or(1, |finer| self.step() / finer.step());
         let first = slot.saturating_mul(count);
         first..first.saturating_add(count)
     }
 
-    /// What its keys begin with: all slots of a tier lie together, in order of time.
+    /// The first letter of its keys: all slots of a resolution are together, in order of time.
     pub fn prefix(self) -> &'static str {
         match self {
             Resolution::TenMinutes => "a",
@@ -89,13 +89,13 @@ impl Resolution {
         }
     }
 
-    /// The key of what is kept of a host in a slot.
+    /// The key of the row of a host in a slot.
     pub fn key(self, slot: u32, host: &str) -> String {
         format!("{}{slot:08x}/{host}", self.prefix())
     }
 }
 
-/// Whether a wall clock may be believed.
+/// Whether a wall clock was ever set.
 pub fn plausible(wall: Wall) -> bool {
     wall >= MIN_PLAUSIBLE
 }

@@ -406,13 +406,13 @@ fn year() {
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let directory = directory.expect("a directory");
     let world = World::new(directory.path(), Fifty { seed: 1 });
-    let keeper = world.keeper(RetentionSettings::default());
+    let recorder = world.recorder(RetentionSettings::default());
     let begun = Instant::now();
     let mut longest = Duration::ZERO;
     for slot in 0..365 * 144u32 {
         let now = MIDNIGHT.later(Duration::from_secs(600) * slot);
         let turn = Instant::now();
-        keeper.tick(now);
+        recorder.tick(now);
         longest = longest.max(turn.elapsed());
         if slot % 29 == 0 {
             tell(&world, now);
@@ -435,7 +435,7 @@ fn year() {
     for days in [1, 14, 365] {
         let begun = Instant::now();
         let host = "prod-web-07.example.com";
-        let series = keeper.series(host, &[], days * DAY, end.wall).expect("a series");
+        let series = recorder.series(host, &[], days * DAY, end.wall).expect("a series");
         let points: usize = series.iter().map(|one| one.points.len()).sum();
         println!("  {points} points of {days} days read in {:?}", begun.elapsed());
     }
@@ -443,9 +443,9 @@ fn year() {
         (0..50).map(|host| format!("prod-web-{host:02}.example.com")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let begun = Instant::now();
-    let pasts = keeper.pasts(&names, end).expect("pasts");
+    let pasts = recorder.pasts(&names, end).expect("pasts");
     println!("  {} pasts read in {:?}", pasts.len(), begun.elapsed());
-    drop((keeper, world));
+    drop((recorder, world));
     let begun = Instant::now();
     Store::open(directory.path(), end).expect("the store");
     println!("  the store opened in {:?}", begun.elapsed());

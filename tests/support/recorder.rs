@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heartbeat::clock::{Mono, Now, Wall};
@@ -10,6 +10,7 @@ use heartbeat::history::recorder::Recorder;
 use heartbeat::history::retention::RetentionSettings;
 use heartbeat::history::{HistorySource, StoredRow};
 use heartbeat::store::{Committed, Snapshot, Store, Table, Write};
+pub use heartbeat::thread::lock;
 use heartbeat::view::UptimeSample;
 
 /// 2026-11-21T00:00:00Z.
@@ -17,11 +18,6 @@ pub const MIDNIGHT: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_219_200
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const DAY: Duration = Duration::from_secs(86_400);
-
-/// What somebody holds, even when somebody panicked with it.
-pub fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Hosts as the history sees them.
 pub trait Hosts: Send {
@@ -44,7 +40,7 @@ impl<H: Hosts + 'static> World<H> {
         Arc::new(World { hosts, store, writes: Mutex::new(0) })
     }
 
-    pub fn keeper(self: &Arc<World<H>>, settings: RetentionSettings) -> Recorder {
+    pub fn recorder(self: &Arc<World<H>>, settings: RetentionSettings) -> Recorder {
         Recorder::new(Arc::clone(self) as Arc<dyn HistorySource>, settings)
     }
 
