@@ -194,7 +194,7 @@ fn module(module: &Module) -> ModuleView {
 mod tests {
     use super::*;
 
-    fn reports(id: &str, outcome: Outcome) -> PlanReport {
+    fn report_with(id: &str, outcome: Outcome) -> PlanReport {
         let plan = Plan { id: id.into(), ..Plan::default() };
         PlanReport { plan, verdict: Verdict { outcome, why: String::new() }, repositories: None }
     }
@@ -203,7 +203,7 @@ mod tests {
         let reports: Vec<_> = outcomes
             .iter()
             .enumerate()
-            .map(|(index, outcome)| reports(&index.to_string(), *outcome))
+            .map(|(index, outcome)| report_with(&index.to_string(), *outcome))
             .collect();
         let worth = reportable(reports, query);
         worth.iter().map(|report| report.plan.id.clone()).collect::<Vec<_>>().join(" ")
@@ -238,7 +238,7 @@ mod tests {
             PlanReport { verdict: Verdict::of(&plan), plan, repositories: None }
         };
         let is_reported = |off: PlanReport, query: &PlanQuery| {
-            let reports = vec![off, reports("on", Outcome::Success)];
+            let reports = vec![off, report_with("on", Outcome::Success)];
             let worth = reportable(reports, query).into_iter();
             worth.map(|report| report.plan.id).collect::<Vec<_>>().join(" ")
         };
@@ -264,7 +264,7 @@ mod tests {
 
     const NOW: Wall = Wall(1_795_291_928_000);
 
-    fn kept(id: &str, modules: Vec<Module>) -> PlanReport {
+    fn report_of(id: &str, modules: Vec<Module>) -> PlanReport {
         let plan = Plan { id: id.into(), enabled: Some(true), modules, ..Plan::default() };
         let verdict = Verdict::of(&plan);
         PlanReport { plan, verdict, repositories: None }
@@ -284,19 +284,19 @@ mod tests {
 
     #[test]
     fn a_plan_is_kept_as_it_was_told_and_read_as_it_was_kept() {
-        let rows = plan_rows(&[kept("4", vec![failed()])], NOW);
+        let rows = plan_rows(&[report_of("4", vec![failed()])], NOW);
         assert_eq!((rows.len(), rows[0].key.as_str()), (2, "4"));
-        let kept: PlanView = serde_json::from_slice(rows[0].value.as_deref().unwrap()).unwrap();
-        assert_eq!(kept.outcome, "FAILED");
-        assert_eq!(kept.headline, "backup 4 FAILED: 1 of 1 module failed");
-        assert_eq!((kept.at, kept.modules[0].errors), (NOW, Some(2)));
+        let view: PlanView = serde_json::from_slice(rows[0].value.as_deref().unwrap()).unwrap();
+        assert_eq!(view.outcome, "FAILED");
+        assert_eq!(view.headline, "backup 4 FAILED: 1 of 1 module failed");
+        assert_eq!((view.at, view.modules[0].errors), (NOW, Some(2)));
     }
 
     #[test]
     fn what_was_said_of_all_plans_ends_when_plans_are_known_again() {
         let removed = |rows: Vec<Write>| rows.iter().any(|row| row.value.is_none());
-        assert!(removed(plan_rows(&[kept("4", vec![failed()])], NOW)));
-        assert!(!removed(plan_rows(&[kept("4", Vec::new())], NOW)));
-        assert!(!removed(plan_rows(&[kept(ALL_PLANS, Vec::new())], NOW)));
+        assert!(removed(plan_rows(&[report_of("4", vec![failed()])], NOW)));
+        assert!(!removed(plan_rows(&[report_of("4", Vec::new())], NOW)));
+        assert!(!removed(plan_rows(&[report_of(ALL_PLANS, Vec::new())], NOW)));
     }
 }
