@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::settings::LocalAgentSettings;
-use crate::backup::settings::{Correlator, RepoCheck};
+use crate::backup::settings::{CorrelatorSettings, RepoCheckSettings};
 use crate::config_file::{Environment, NameSet, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold_config};
-use crate::history::settings as history;
+use crate::history::retention as history;
 use crate::notify::channel::Definition;
 use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
@@ -46,13 +46,13 @@ pub struct Config {
     /// The HTTP server.
     pub receiver: web::Settings,
     /// Redis, which has the results of backups.
-    pub correlator: Correlator,
+    pub correlator: CorrelatorSettings,
     /// How restic repositories are checked; none means not at all.
-    pub repo_check: Option<RepoCheck>,
+    pub repo_check: Option<RepoCheckSettings>,
     /// By host, how its name in the DNS is updated.
-    pub dyndns: BTreeMap<String, dyndns::Entry>,
+    pub dyndns: BTreeMap<String, dyndns::DyndnsEntry>,
     /// How long the history is kept.
-    pub history: history::Settings,
+    pub history: history::RetentionSettings,
     /// The channels for messages about backups.
     pub notifier: notify::Settings,
     /// The directory of the store.
@@ -127,7 +127,7 @@ fn read(top: &mut Section) -> Config {
     let own_threshold_sets = top.names_in("threshold_configs").len();
     let threshold_sets = threshold_config::read(top);
     let sets: NameSet = threshold_sets.keys().cloned().collect();
-    let base = top.section("dyndns", |section| dyndns::Settings::read(section, None));
+    let base = top.section("dyndns", |section| dyndns::DyndnsSettings::read(section, None));
     let (mut kept, mut lines) = (BTreeMap::new(), BTreeMap::new());
     let hosts = read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
         let Some(entry) = dyndns::read_host(host, section, base.as_ref()) else { return false };
@@ -152,10 +152,10 @@ fn read(top: &mut Section) -> Config {
         receiver: top
             .section("receiver", |section| read_receiver(section, &host_names))
             .unwrap_or_default(),
-        correlator: top.section("correlator", Correlator::read).unwrap_or_default(),
-        repo_check: top.section("repo_check", RepoCheck::read),
+        correlator: top.section("correlator", CorrelatorSettings::read).unwrap_or_default(),
+        repo_check: top.section("repo_check", RepoCheckSettings::read),
         dyndns: kept,
-        history: top.section("history", history::Settings::read).unwrap_or_default(),
+        history: top.section("history", history::RetentionSettings::read).unwrap_or_default(),
         notifier: top
             .section("notifier", |section| notify::Settings::read(section, &names))
             .unwrap_or_default(),

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use heartbeat::backup::alert::{Alert, Wanted};
-use heartbeat::backup::pull::pull;
+use heartbeat::backup::alert::{Alert, AlertNames};
+use heartbeat::backup::alert_poller::fetch_alerts;
 use serde_json::Value;
 use support::alertmanager::Alertmanager;
 use support::redis::Redis;
@@ -161,31 +161,33 @@ fn either_a_plan_or_all_of_them_are_asked_about() {
 #[test]
 fn a_real_alertmanager_is_asked_for_its_alerts() {
     let server = Alertmanager::start();
-    let wanted = Wanted { alerts: vec!["BackupFailed".into()], signs: vec!["Watchdog".into()] };
+    let wanted =
+        AlertNames { backup: vec!["BackupFailed".into()], heartbeat: vec!["Watchdog".into()] };
     server.fire(&[("BackupFailed", "1"), ("BackupFailed", "2"), ("Watchdog", "0"), ("Other", "0")]);
     server.silence("2");
     server.silence("0");
     let deadline = Instant::now() + Duration::from_secs(30);
     let told = |alert: &Alert| format!("{} {}", alert.name, alert.labels["id"]);
     loop {
-        let found = pull(&server.url(), &wanted).unwrap();
-        let told = [found.alerts, found.signs].concat().iter().map(told).collect::<Vec<_>>();
+        let found = fetch_alerts(&server.url(), &wanted).unwrap();
+        let told = [found.backup, found.heartbeat].concat().iter().map(told).collect::<Vec<_>>();
         if told == ["BackupFailed 1", "Watchdog 0"] {
             break;
         }
         assert!(Instant::now() < deadline, "{told:?}");
         std::thread::yield_now();
     }
-    let alerts = pull(&server.url(), &wanted).unwrap().alerts;
+    let alerts = fetch_alerts(&server.url(), &wanted).unwrap().backup;
     assert!(alerts.iter().all(|alert| alert.starts_at.is_some() && alert.fingerprint.len() == 16));
     assert_eq!(alerts[0].annotations["summary"], "It failed");
 }
 
 #[test]
 fn an_alertmanager_that_is_away_or_something_else_is_said() {
-    let away = pull("http://127.0.0.1:1", &Wanted::default()).unwrap_err();
+    let away = fetch_alerts("http://127.0.0.1:1", &AlertNames::default()).unwrap_err();
     assert!(away.contains("127.0.0.1:1: Connection refused"), "{away}");
     let server = Alertmanager::start();
-    let elsewhere = pull(&format!("{}/nowhere", server.url()), &Wanted::default()).unwrap_err();
+    let elsewhere =
+        fetch_alerts(&format!("{}/nowhere", server.url()), &AlertNames::default()).unwrap_err();
     assert!(elsewhere.ends_with("answered 404: is there an Alertmanager?"), "{elsewhere}");
 }

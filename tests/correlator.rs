@@ -10,11 +10,11 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use heartbeat::backup::correlator::{self, Answer, correlate};
+use heartbeat::backup::correlator::{self, RedisState, correlate};
+use heartbeat::backup::outcome::Verdict;
 use heartbeat::backup::plan::{ModuleState, Plan};
-use heartbeat::backup::question::Question;
-use heartbeat::backup::settings::Correlator;
-use heartbeat::backup::verdict::Verdict;
+use heartbeat::backup::question::PlanQuery;
+use heartbeat::backup::settings::CorrelatorSettings;
 use heartbeat::secret::Secret;
 use heartbeat::thread::Stop;
 use support::redis::Redis;
@@ -57,14 +57,14 @@ fn cluster() -> Redis {
     redis
 }
 
-/// Looks once, with nobody who says stop.
-fn look(settings: &Correlator, question: &Question) -> Result<Answer, String> {
+/// Polls once, with nobody who says stop.
+fn look(settings: &CorrelatorSettings, query: &PlanQuery) -> Result<RedisState, String> {
     let (_stopper, stop) = Stop::channel();
-    correlator::look(settings, question, &stop).unwrap()
+    correlator::read_once(settings, query, &stop).unwrap()
 }
 
 fn ask(redis: &Redis, plan: &str) -> Plan {
-    let answer = look(&redis.settings(), &Question::about(plan)).unwrap();
+    let answer = look(&redis.settings(), &PlanQuery::for_plan(plan)).unwrap();
     assert_eq!(answer.plans.len(), 1);
     answer.plans.into_iter().next().unwrap()
 }
@@ -83,7 +83,7 @@ fn outcome(plan: &Plan) -> &'static str {
 #[test]
 fn a_plan_is_read_with_all_that_is_known_about_its_modules() {
     let redis = cluster();
-    let answer = look(&redis.settings(), &Question::about("1")).unwrap();
+    let answer = look(&redis.settings(), &PlanQuery::for_plan("1")).unwrap();
     let plan = &answer.plans[0];
     assert_eq!(states(plan), "mail1 success, nextcloud2 failed, samba3 success");
     assert_eq!(outcome(plan), "PARTIAL");
@@ -173,7 +173,7 @@ fn without_an_id_all_enabled_and_all_recently_written_plans_are_looked_at() {
     ]);
     redis.run(&["HSET", "node/1/backup_status/4", "mail1", &json(60, 1)]);
     redis.run(&["HSET", "node/1/backup_status/5", "mail1", &json(9 * 86_400, 1)]);
-    let answer = look(&redis.settings(), &Question::about_everything()).unwrap();
+    let answer = look(&redis.settings(), &PlanQuery::for_all()).unwrap();
     let found: Vec<_> =
         answer.plans.iter().map(|plan| format!("{} {}", plan.id, outcome(plan))).collect();
     assert_eq!(found, ["1 PARTIAL", "3 MISSING", "4 FAILED"]);
@@ -184,14 +184,14 @@ fn a_running_module_is_waited_for() {
     let redis = cluster();
     let running = format!(r#"{{"start": {}}}"#, now() - 5);
     redis.run(&["HSET", "node/1/backup_status/1", "nextcloud2", &running]);
-    let short = Correlator { max_wait: Duration::from_millis(50), ..redis.settings() };
+    let short = CorrelatorSettings { max_wait: Duration::from_millis(50), ..redis.settings() };
     let (_stopper, stop) = Stop::channel();
-    let answer = correlate(&short, &Question::about("1"), &stop).unwrap().unwrap();
+    let answer = correlate(&short, &PlanQuery::for_plan("1"), &stop).unwrap().unwrap();
     assert_eq!(outcome(&answer.plans[0]), "RUNNING");
 
-    let long = Correlator { max_wait: Duration::from_secs(600), ..redis.settings() };
+    let long = CorrelatorSettings { max_wait: Duration::from_secs(600), ..redis.settings() };
     let (stopper, stop) = Stop::channel();
-    let waiting = std::thread::spawn(move || correlate(&long, &Question::about("1"), &stop));
+    let waiting = std::thread::spawn(move || correlate(&long, &PlanQuery::for_plan("1"), &stop));
     drop(stopper);
     assert!(waiting.join().unwrap().is_none());
 }
@@ -223,13 +223,13 @@ fn a_user_a_password_and_a_database_are_used() {
     redis.run(&["ACL", "SETUSER", "default", ">hunter22"]);
     let url = format!("redis+unix://{}?db=2", redis.socket().display());
     let with = |user: Option<&str>, password: Option<&str>| {
-        let settings = Correlator {
+        let settings = CorrelatorSettings {
             redis_url: url.clone(),
             redis_user: user.map(str::to_owned),
             redis_password: password.map(Secret::new),
-            ..Correlator::default()
+            ..CorrelatorSettings::default()
         };
-        look(&settings, &Question::about("1")).map(|answer: Answer| answer.plans.len())
+        look(&settings, &PlanQuery::for_plan("1")).map(|answer: RedisState| answer.plans.len())
     };
     assert_eq!(with(Some("ops"), Some("p@ss w:ö/#")), Ok(1));
     assert_eq!(with(None, Some("hunter22")), Ok(1));
@@ -244,18 +244,18 @@ fn a_user_a_password_and_a_database_are_used() {
 fn what_we_may_not_read_is_said_and_what_we_can_do_without_is_not() {
     let redis = cluster();
     let mut user = vec!["ACL", "SETUSER", "ops", "on", ">hunter22", "+@read", "~cluster/*"];
-    let settings = Correlator {
+    let settings = CorrelatorSettings {
         redis_user: Some("ops".into()),
         redis_password: Some(Secret::new("hunter22")),
         ..redis.settings()
     };
     user.push("~node/*");
     redis.run(&user);
-    let answer = look(&settings, &Question::about("1")).unwrap();
+    let answer = look(&settings, &PlanQuery::for_plan("1")).unwrap();
     assert_eq!(outcome(&answer.plans[0]), "PARTIAL");
     assert!(answer.passwords.is_empty());
     redis.run(&["ACL", "SETUSER", "ops", "resetkeys", "~node/*"]);
-    let refused = look(&settings, &Question::about("1")).unwrap_err();
+    let refused = look(&settings, &PlanQuery::for_plan("1")).unwrap_err();
     assert!(refused.contains("cluster/module_node cannot be read: NOPERM"), "{refused}");
 }
 
@@ -264,7 +264,10 @@ fn what_we_may_not_read_is_said_and_what_we_can_do_without_is_not() {
 fn a_redis_behind_tls_is_asked_when_its_certificate_is_trusted() {
     let over_tls = |port: &str| {
         let redis_url = format!("rediss://127.0.0.1:{port}");
-        look(&Correlator { redis_url, ..Correlator::default() }, &Question::about("1"))
+        look(
+            &CorrelatorSettings { redis_url, ..CorrelatorSettings::default() },
+            &PlanQuery::for_plan("1"),
+        )
     };
     if let Ok(port) = std::env::var("HB_TEST_TLS_PORT") {
         assert_eq!(over_tls(&port).unwrap().plans.len(), 1);
@@ -284,7 +287,7 @@ fn a_redis_behind_tls_is_asked_when_its_certificate_is_trusted() {
 }
 
 /// A server on loopback that answers each connection with these bytes and then keeps it open.
-fn answering(bytes: &'static [u8]) -> Correlator {
+fn answering(bytes: &'static [u8]) -> CorrelatorSettings {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let redis_url = format!("redis://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -297,13 +300,16 @@ fn answering(bytes: &'static [u8]) -> Correlator {
             open.push(stream);
         }
     });
-    Correlator { redis_url, ..Correlator::default() }
+    CorrelatorSettings { redis_url, ..CorrelatorSettings::default() }
 }
 
 #[test]
 fn a_redis_that_is_down_silent_or_something_else_is_said_in_bounded_time() {
     // A port that nobody is given by chance.
-    let down = Correlator { redis_url: "redis://127.0.0.1:1".into(), ..Correlator::default() };
+    let down = CorrelatorSettings {
+        redis_url: "redis://127.0.0.1:1".into(),
+        ..CorrelatorSettings::default()
+    };
     let cases = [
         (down, "Connection refused"),
         (answering(b""), "no answer within 5 s"),
@@ -320,7 +326,7 @@ fn a_redis_that_is_down_silent_or_something_else_is_said_in_bounded_time() {
     ];
     let begin = Instant::now();
     let asked = cases.map(|(settings, why)| {
-        (why, std::thread::spawn(move || look(&settings, &Question::about("1"))))
+        (why, std::thread::spawn(move || look(&settings, &PlanQuery::for_plan("1"))))
     });
     for (why, asked) in asked {
         let said = asked.join().unwrap().unwrap_err();
@@ -345,14 +351,14 @@ fn a_redis_that_starts_anew_is_asked_again_and_a_stop_is_not_waited_out() {
         std::thread::spawn(move || std::io::copy(&mut from, &mut to));
         let _ = std::io::copy(&mut &server, &mut &client);
     });
-    let settings = Correlator { redis_url, ..Correlator::default() };
+    let settings = CorrelatorSettings { redis_url, ..CorrelatorSettings::default() };
     let (stopper, stop) = Stop::channel();
-    let answer = correlate(&settings, &Question::about("1"), &stop).unwrap().unwrap();
+    let answer = correlate(&settings, &PlanQuery::for_plan("1"), &stop).unwrap().unwrap();
     assert_eq!(outcome(&answer.plans[0]), "PARTIAL");
     let begin = Instant::now();
     let silent = answering(b"");
     let waiting =
-        std::thread::spawn(move || correlate(&silent, &Question::about("1"), &stop).is_none());
+        std::thread::spawn(move || correlate(&silent, &PlanQuery::for_plan("1"), &stop).is_none());
     drop(stopper);
     assert!(waiting.join().unwrap());
     assert!(begin.elapsed() < Duration::from_secs(4), "the answer itself was waited for");

@@ -4,32 +4,32 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronicle::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use heartbeat::clock::{Now, Wall};
 use heartbeat::heartbeat::fleet::{Fleet, Mark, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
-use heartbeat::history::Sources;
-use heartbeat::history::chronicle::Chronicle;
-use heartbeat::history::settings::Settings;
+use heartbeat::history::HistorySource;
+use heartbeat::history::recorder::Recorder;
+use heartbeat::history::retention::RetentionSettings;
 use heartbeat::store::Table;
 use heartbeat::view::{PastView, UptimeSample};
+use recorder::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use tempfile::TempDir;
 
-#[path = "support/chronicle.rs"]
-mod chronicle;
+#[path = "support/recorder.rs"]
+mod recorder;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 impl Hosts for Seen {
-    fn accounts(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
+    fn take_samples(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.0.accounts(from, count, until)
     }
 
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
         self.0.running(host, now)
     }
 
-    fn unseen(&mut self, now: Now) -> Vec<(Wall, Wall)> {
+    fn outages(&mut self, now: Now) -> Vec<(Wall, Wall)> {
         self.0.unseen(now)
     }
 }
@@ -40,7 +40,7 @@ struct Seen(Fleet);
 /// A daemon in small: a fleet, a store, and the keeper between them.
 struct Play {
     world: Arc<World<Seen>>,
-    keeper: Chronicle,
+    recorder: Recorder,
     rules: Rules,
     now: Now,
     beats: u64,
@@ -62,17 +62,17 @@ fn scratch() -> TempDir {
 
 impl Play {
     fn new(hosts: &[&str]) -> Play {
-        Play::with(hosts, Settings::default())
+        Play::with(hosts, RetentionSettings::default())
     }
 
-    fn with(hosts: &[&str], settings: Settings) -> Play {
+    fn with(hosts: &[&str], settings: RetentionSettings) -> Play {
         let directory = scratch();
         let rules = rules(hosts);
         let fleet = Fleet::restore(rules.clone(), [], None, MIDNIGHT, "kernel");
         let world = World::new(directory.path(), Seen(fleet));
-        let keeper = world.keeper(settings);
-        let play = Play { world, keeper, rules, now: MIDNIGHT, beats: 0, directory };
-        play.keeper.turn(play.now);
+        let recorder = world.recorder(settings);
+        let play = Play { world, recorder, rules, now: MIDNIGHT, beats: 0, directory };
+        play.recorder.tick(play.now);
         play
     }
 
@@ -91,7 +91,7 @@ impl Play {
                 lock(&self.world.hosts).0.hear(beat.as_bytes(), HERE, self.now).unwrap();
             }
             lock(&self.world.hosts).0.due(self.now);
-            self.keeper.turn(self.now);
+            self.recorder.tick(self.now);
         }
         self
     }
@@ -100,7 +100,7 @@ impl Play {
     fn restart(&mut self, peaceful: bool, away: Duration) -> &mut Play {
         let mark = Mark { kernel_boot: "kernel".into(), now: self.now };
         if peaceful {
-            self.keeper.close(self.now);
+            self.recorder.close(self.now);
         }
         let rows = lock(&self.world.hosts).0.all_rows();
         self.now = self.now.later(away);
@@ -109,13 +109,13 @@ impl Play {
         *lock(&self.world.store) = None;
         let (store, _) = heartbeat::store::Store::open(self.directory.path(), self.now).unwrap();
         *lock(&self.world.store) = Some(store);
-        self.keeper = self.world.keeper(Settings::default());
-        self.keeper.turn(self.now);
+        self.recorder = self.world.recorder(RetentionSettings::default());
+        self.recorder.tick(self.now);
         self
     }
 
     fn past(&self, host: &str) -> PastView {
-        self.keeper.pasts(&[host], self.now).unwrap().remove(0).unwrap()
+        self.recorder.pasts(&[host], self.now).unwrap().remove(0).unwrap()
     }
 }
 
@@ -138,7 +138,7 @@ fn hours_and_days_show_how_a_host_fared() {
     assert_eq!(days, [1435, 1440, 1440, 15]);
     assert!((past.availability_day.unwrap() - 17.25 / 23.0).abs() < 0.001);
     assert_eq!(play.past("web2").availability_90_days, Some(1.0));
-    assert_eq!(play.keeper.pasts(&["stranger"], play.now).unwrap(), [None]);
+    assert_eq!(play.recorder.pasts(&["stranger"], play.now).unwrap(), [None]);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_crash_loses_ten_minutes_at_most() {
     let hours = hours(&play.past("web1"), 3);
     assert_eq!(hours[0], (55, 0, 0));
     assert!(hours[1].0 >= 49 && hours[1].2 == 1, "{hours:?}");
-    let series = play.keeper.series("web1", &["m.load".into()], DAY, play.now.wall).unwrap();
+    let series = play.recorder.series("web1", &["m.load".into()], DAY, play.now.wall).unwrap();
     assert!(series[0].points.len() >= 11, "{:?}", series[0].points);
 }
 
@@ -166,7 +166,7 @@ fn metrics_are_kept_by_ten_minutes_then_hours_then_days() {
     play.pass(20 * DAY, &["web1"]);
     let series = |metrics: &[&str], days: u32| {
         let metrics: Vec<String> = metrics.iter().map(|path| (*path).to_owned()).collect();
-        play.keeper.series("web1", &metrics, days * DAY, play.now.wall).unwrap()
+        play.recorder.series("web1", &metrics, days * DAY, play.now.wall).unwrap()
     };
     for (days, step, least) in [(1, 600, 140), (2, 600, 280), (7, 3600, 165), (90, 86_400, 20)] {
         let all = series(&["m.load"], days);
@@ -187,8 +187,12 @@ fn metrics_are_kept_by_ten_minutes_then_hours_then_days() {
 
 #[test]
 fn what_is_too_old_goes_and_a_host_that_is_gone_with_it() {
-    let settings =
-        Settings { metrics: 3 * DAY, availability: 10 * DAY, events: DAY, ..Settings::default() };
+    let settings = RetentionSettings {
+        metrics: 3 * DAY,
+        availability: 10 * DAY,
+        events: DAY,
+        ..RetentionSettings::default()
+    };
     let mut play = Play::with(&["web1", "web2"], settings);
     play.pass(5 * DAY, &["web1", "web2"]);
     let rows = play.world.rows(Table::Metrics);
@@ -204,7 +208,7 @@ fn what_is_too_old_goes_and_a_host_that_is_gone_with_it() {
 
 #[test]
 fn what_takes_too_much_room_goes_the_oldest_first() {
-    let small = Settings { max_bytes: 300_000, ..Settings::default() };
+    let small = RetentionSettings { max_bytes: 300_000, ..RetentionSettings::default() };
     let hosts: Vec<String> = (0..31).map(|n| format!("host{n:03}")).collect();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let mut play = Play::with(&hosts, small);
@@ -215,7 +219,7 @@ fn what_takes_too_much_room_goes_the_oldest_first() {
     assert!(bytes < 700_000, "{bytes}");
     let newest = play.world.newest(Table::Metrics, Some("b"), 1).unwrap();
     assert!(newest[0].0.ends_with("/host029"), "of more hosts nothing is kept: {}", newest[0].0);
-    let series = play.keeper.series("host007", &["m.load".into()], DAY, play.now.wall).unwrap();
+    let series = play.recorder.series("host007", &["m.load".into()], DAY, play.now.wall).unwrap();
     let last = series[0].points.last().unwrap();
     assert!(play.now.wall.since(last.at) <= 20 * MINUTE, "the newest are there");
     assert_eq!(play.past("host007").availability_90_days, Some(1.0));
@@ -224,7 +228,7 @@ fn what_takes_too_much_room_goes_the_oldest_first() {
 #[test]
 fn a_clock_that_was_never_set_records_nothing_and_disturbs_nothing_later() {
     let mut play = Play::new(&["web1"]);
-    play.keeper = play.world.keeper(Settings::default());
+    play.recorder = play.world.recorder(RetentionSettings::default());
     let right = play.now.wall;
     play.now.wall = Wall(5_000);
     play.pass(180 * MINUTE, &["web1"]);
@@ -253,6 +257,6 @@ fn a_wall_clock_that_jumps_does_no_harm() {
         play.now.wall = Wall(play.now.wall.0 + days * 86_400_000);
         play.pass(180 * MINUTE, &["web1"]);
         play.past("web1");
-        play.keeper.series("web1", &[], 400 * DAY, play.now.wall).unwrap();
+        play.recorder.series("web1", &[], 400 * DAY, play.now.wall).unwrap();
     }
 }

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use heartbeat::backup::plan::{Destination, Module, ModuleState, Plan};
-use heartbeat::backup::repo_check::{Check, Condition, Seen, check, deadline};
-use heartbeat::backup::restic::Refusal;
-use heartbeat::backup::settings::{Password, RepoCheck};
+use heartbeat::backup::repo_check::{
+    IntegrityCheck, RepoCheckResult, RepoChecker, RepoDetails, RepoState, permits,
+};
+use heartbeat::backup::restic_output::RepoError;
+use heartbeat::backup::settings::{RepoCheckSettings, RepositoryPassword};
 use heartbeat::secret::Secret;
 use heartbeat::thread::Stop;
 use support::restic::{PASSWORD, Restic, lives};
@@ -33,23 +35,31 @@ fn plan(modules: &[&str]) -> Plan {
     Plan { id: "1".into(), modules, destination, ..Plan::default() }
 }
 
-fn conditions(settings: &RepoCheck, plan: &Plan) -> Vec<Condition> {
-    conditions_until(settings, plan, deadline(settings))
+fn check(
+    settings: &RepoCheckSettings,
+    plan: &Plan,
+    passwords: &BTreeMap<String, Secret>,
+    stop: &Stop,
+) -> Option<Vec<RepoCheckResult>> {
+    let checker = RepoChecker { settings, permits: &permits() };
+    checker.check(plan, passwords, checker.deadline(), stop)
 }
 
-fn conditions_until(settings: &RepoCheck, plan: &Plan, until: Instant) -> Vec<Condition> {
+fn states_until(settings: &RepoCheckSettings, plan: &Plan, until: Instant) -> Vec<RepoState> {
     let (_stopper, stop) = Stop::channel();
-    let findings = check(settings, plan, &BTreeMap::new(), until, &stop).unwrap();
-    findings.into_iter().map(|finding| finding.condition).collect()
+    let checker = RepoChecker { settings, permits: &permits() };
+    let results = checker.check(plan, &BTreeMap::new(), until, &stop).unwrap();
+    results.into_iter().map(|result| result.state).collect()
 }
 
-fn condition(settings: &RepoCheck) -> Condition {
-    conditions(settings, &plan(&["mail1"])).remove(0)
+fn state(settings: &RepoCheckSettings) -> RepoState {
+    let (_stopper, stop) = Stop::channel();
+    check(settings, &plan(&["mail1"]), &BTreeMap::new(), &stop).unwrap().remove(0).state
 }
 
-fn seen(settings: &RepoCheck) -> Seen {
-    match condition(settings) {
-        Condition::Open(seen) => seen,
+fn details(settings: &RepoCheckSettings) -> RepoDetails {
+    match state(settings) {
+        RepoState::Open(details) => details,
         other => panic!("{other:?}"),
     }
 }
@@ -58,7 +68,7 @@ fn seen(settings: &RepoCheck) -> Seen {
 fn a_sound_repository_shows_its_newest_snapshot() {
     let restic = Restic::new();
     restic.make("d1/mail/uuid");
-    let seen = seen(&restic.settings());
+    let seen = details(&restic.settings());
     let age = heartbeat::clock::Now::read().wall.since(seen.newest.unwrap());
     assert!(age < Duration::from_secs(120), "{age:?}");
     assert_eq!(seen.size, Some(10), "of the newest snapshot, whatever restic took it");
@@ -72,8 +82,8 @@ fn modules_that_succeeded_are_left_in_peace() {
     let restic = Restic::new();
     let (_stopper, stop) = Stop::channel();
     let settings = restic.settings();
-    let findings = check(&settings, &plan, &BTreeMap::new(), deadline(&settings), &stop).unwrap();
-    let names: Vec<_> = findings.iter().map(|finding| finding.module.as_str()).collect();
+    let results = check(&settings, &plan, &BTreeMap::new(), &stop).unwrap();
+    let names: Vec<_> = results.iter().map(|result| result.module.as_str()).collect();
     assert_eq!(names, ["samba2"]);
 }
 
@@ -82,13 +92,13 @@ fn a_lock_is_told_with_its_holder() {
     let restic = Restic::new();
     restic.make("d1/mail/uuid");
     let _holder = restic.lock("d1/mail/uuid");
-    let settings = RepoCheck { deep: true, ..restic.settings() };
-    let seen = seen(&settings);
+    let settings = RepoCheckSettings { deep: true, ..restic.settings() };
+    let seen = details(&settings);
     assert_eq!(seen.locks.len(), 1);
     assert!(seen.locks[0].holder.contains(" at "), "{:?}", seen.locks);
     assert!(seen.locks[0].since.is_some() && !seen.locks[0].stale);
     assert_eq!(seen.size, Some(10), "a lock of somebody else is not in the way");
-    assert!(matches!(seen.check, Some(Check::Undecided(_))), "{:?}", seen.check);
+    assert!(matches!(seen.check, Some(IntegrityCheck::Undecided(_))), "{:?}", seen.check);
 }
 
 #[test]
@@ -97,10 +107,10 @@ fn a_wrong_password_and_a_repository_that_is_gone_are_told_apart() {
     restic.make("d1/mail/uuid");
     let mut settings = restic.settings();
     settings.repositories.get_mut("default").unwrap().password =
-        Some(Password::Clear(Secret::new("battery-staple")));
-    assert_eq!(condition(&settings), Condition::Refused(Refusal::WrongPassword));
+        Some(RepositoryPassword::Clear(Secret::new("battery-staple")));
+    assert_eq!(state(&settings), RepoState::Refused(RepoError::WrongPassword));
     std::fs::rename(restic.path("d1"), restic.path("d2")).unwrap();
-    assert_eq!(condition(&restic.settings()), Condition::Refused(Refusal::Gone));
+    assert_eq!(state(&restic.settings()), RepoState::Refused(RepoError::NotFound));
 }
 
 #[test]
@@ -110,7 +120,7 @@ fn a_server_that_is_down_is_told_without_its_password() {
     settings.timeout = Duration::from_secs(10);
     settings.repositories.get_mut("default").unwrap().repository =
         "rest:http://ops:hunter22@127.0.0.1:1/{repository}/{path}".into();
-    let said = format!("{:?}", condition(&settings));
+    let said = format!("{:?}", state(&settings));
     assert!(said.contains("refused") && !said.contains("hunter22"), "{said}");
 }
 
@@ -122,24 +132,23 @@ fn the_password_comes_from_a_file_or_from_redis() {
     std::fs::write(&file, PASSWORD).unwrap();
     let mut settings = restic.settings();
     let repository = settings.repositories.get_mut("default").unwrap();
-    repository.password = Some(Password::File(file));
-    assert!(matches!(condition(&settings), Condition::Open(_)));
+    repository.password = Some(RepositoryPassword::File(file));
+    assert!(matches!(state(&settings), RepoState::Open(_)));
 
     settings.repositories.get_mut("default").unwrap().password = None;
-    assert!(matches!(condition(&settings), Condition::NotAsked(_)));
+    assert!(matches!(state(&settings), RepoState::NotChecked(_)));
     let passwords = BTreeMap::from([("d1".to_owned(), Secret::new(PASSWORD))]);
     let (_stopper, stop) = Stop::channel();
-    let findings =
-        check(&settings, &plan(&["mail1"]), &passwords, deadline(&settings), &stop).unwrap();
-    assert!(matches!(findings[0].condition, Condition::Open(_)), "{findings:?}");
+    let results = check(&settings, &plan(&["mail1"]), &passwords, &stop).unwrap();
+    assert!(matches!(results[0].state, RepoState::Open(_)), "{results:?}");
 }
 
 #[test]
 fn a_deep_check_finds_what_is_broken() {
     let restic = Restic::new();
     restic.make("d1/mail/uuid");
-    let settings = RepoCheck { deep: true, ..restic.settings() };
-    assert_eq!(seen(&settings).check, Some(Check::Sound));
+    let settings = RepoCheckSettings { deep: true, ..restic.settings() };
+    assert_eq!(details(&settings).check, Some(IntegrityCheck::Sound));
     // A pack that is gone would be looked for again and again; one that has grown is found at once.
     let mut grown = 0;
     for folder in std::fs::read_dir(restic.path("d1/mail/uuid/data")).unwrap() {
@@ -153,8 +162,8 @@ fn a_deep_check_finds_what_is_broken() {
         }
     }
     assert!(grown > 0);
-    let check = seen(&settings).check;
-    assert!(matches!(check, Some(Check::Damaged(_))), "{check:?}");
+    let check = details(&settings).check;
+    assert!(matches!(check, Some(IntegrityCheck::Damaged(_))), "{check:?}");
 }
 
 #[test]
@@ -162,7 +171,7 @@ fn a_restic_that_hangs_is_killed_with_its_children_and_nothing_waits_for_long() 
     let restic = Restic::new();
     let pids = restic.path("pids");
     let script = format!("sleep 300 & echo $! >>{}; echo retrying >&2; wait", pids.display());
-    let settings = RepoCheck {
+    let settings = RepoCheckSettings {
         restic_path: restic.script(&script),
         timeout: Duration::from_secs(1),
         ..restic.settings()
@@ -170,18 +179,18 @@ fn a_restic_that_hangs_is_killed_with_its_children_and_nothing_waits_for_long() 
     let names: Vec<String> = (1..=20).map(|n| format!("mail{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let begin = Instant::now();
-    let conditions = conditions_until(&settings, &plan(&names), begin + Duration::from_secs(8));
+    let states = states_until(&settings, &plan(&names), begin + Duration::from_secs(8));
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
-    assert_eq!(conditions.len(), 20);
-    for condition in &conditions {
-        let told = match condition {
-            Condition::TimedOut(_) => true,
-            Condition::NotAsked(why) => why == "no time was left",
-            Condition::Open(_) | Condition::Refused(_) => false,
+    assert_eq!(states.len(), 20);
+    for state in &states {
+        let told = match state {
+            RepoState::TimedOut(_) => true,
+            RepoState::NotChecked(why) => why == "no time was left",
+            RepoState::Open(_) | RepoState::Refused(_) => false,
         };
-        assert!(told, "{condition:?}");
+        assert!(told, "{state:?}");
     }
-    assert!(format!("{conditions:?}").contains("killed after 1 s: retrying"), "{conditions:?}");
+    assert!(format!("{states:?}").contains("killed after 1 s: retrying"), "{states:?}");
     let deadline = Instant::now() + Duration::from_secs(10);
     for id in std::fs::read_to_string(pids).unwrap().lines() {
         while lives(id) {
@@ -201,18 +210,18 @@ fn a_size_that_cannot_be_told_costs_nothing_else_of_the_answer() {
     let hang = format!("echo $$ >{}; sleep 300", pid.display());
     for stats in [&hang, "echo '{\"total_size\":7}'; exit 1", "echo null"] {
         let script = format!("{sizeless}\n[ \"$1\" = stats ] || exec restic \"$@\"\n{stats}");
-        let settings = RepoCheck {
+        let settings = RepoCheckSettings {
             restic_path: restic.script(&script),
             timeout: Duration::from_secs(24),
             deep: true,
             ..restic.settings()
         };
         let begin = Instant::now();
-        let seen = seen(&settings);
+        let seen = details(&settings);
         assert!(begin.elapsed() < Duration::from_secs(20), "a part of its time: {stats}");
         assert_eq!((seen.newest.is_some(), seen.size), (true, None), "{stats}");
         assert_eq!((seen.locks, seen.locks_unknown), (vec![], None), "{stats}");
-        assert_eq!(seen.check, Some(Check::Sound), "{stats}");
+        assert_eq!(seen.check, Some(IntegrityCheck::Sound), "{stats}");
     }
     let pid = std::fs::read_to_string(pid).expect("the size was asked for");
     assert!(!lives(pid.trim()));
@@ -225,7 +234,7 @@ fn the_size_is_asked_for_without_a_lock_and_of_the_newest_snapshot() {
     let id = "0f".repeat(32);
     let list = format!(r#"[{{"time":"2026-11-20T22:53:42Z","id":"{id}"}}]"#);
     let script = format!("echo \"$@\" >>{}; [ $1 != snapshots ] || echo '{list}'", seen.display());
-    condition(&RepoCheck { restic_path: restic.script(&script), ..restic.settings() });
+    state(&RepoCheckSettings { restic_path: restic.script(&script), ..restic.settings() });
     let seen = std::fs::read_to_string(seen).unwrap();
     let asked = format!("stats --mode restore-size --json {id} --no-lock --no-cache");
     assert_eq!(seen.lines().last(), Some(asked.as_str()), "{seen}");
@@ -234,10 +243,10 @@ fn the_size_is_asked_for_without_a_lock_and_of_the_newest_snapshot() {
 #[test]
 fn without_restic_it_is_said_and_nothing_else_happens() {
     let restic = Restic::new();
-    let settings = RepoCheck { restic_path: "/nowhere/restic".into(), ..restic.settings() };
-    let said = condition(&settings);
+    let settings = RepoCheckSettings { restic_path: "/nowhere/restic".into(), ..restic.settings() };
+    let said = state(&settings);
     assert!(
-        matches!(&said, Condition::NotAsked(why) if why.contains("install restic")),
+        matches!(&said, RepoState::NotChecked(why) if why.contains("install restic")),
         "{said:?}"
     );
 }
@@ -247,11 +256,12 @@ fn nothing_secret_is_on_the_command_line() {
     let restic = Restic::new();
     let seen = restic.path("seen");
     let script = format!("echo \"$@\" >>{}; echo null", seen.display());
-    let mut settings = RepoCheck { restic_path: restic.script(&script), ..restic.settings() };
+    let mut settings =
+        RepoCheckSettings { restic_path: restic.script(&script), ..restic.settings() };
     let repository = settings.repositories.get_mut("default").unwrap();
     repository.repository = "rest:http://ops:hunter22@127.0.0.1/{repository}/{path}".into();
     repository.env.insert("AWS_SECRET_ACCESS_KEY".into(), Secret::new("aws-secret"));
-    condition(&settings);
+    state(&settings);
     let seen = std::fs::read_to_string(seen).unwrap();
     assert!(seen.starts_with("snapshots --latest 1 --json --no-lock --no-cache\n"), "{seen}");
     for secret in [PASSWORD, "hunter22", "aws-secret"] {
@@ -260,11 +270,34 @@ fn nothing_secret_is_on_the_command_line() {
 }
 
 #[test]
+fn checks_of_several_plans_share_the_bound_on_concurrent_runs() {
+    let restic = Restic::new();
+    let log = restic.path("log");
+    let script = format!("echo + >>{0}; sleep 0.2; echo - >>{0}; exit 1", log.display());
+    let settings = RepoCheckSettings { restic_path: restic.script(&script), ..restic.settings() };
+    let permits = permits();
+    let checker = RepoChecker { settings: &settings, permits: &permits };
+    let (_stopper, stop) = Stop::channel();
+    std::thread::scope(|scope| {
+        for plan in [plan(&["mail1", "mail2", "mail3"]), plan(&["web1", "web2", "web3"])] {
+            let stop = &stop;
+            scope.spawn(move || checker.check(&plan, &BTreeMap::new(), checker.deadline(), stop));
+        }
+    });
+    let (mut running, mut most, mut runs) = (0, 0, 0);
+    for line in std::fs::read_to_string(log).unwrap().lines() {
+        running += if line == "+" { 1 } else { -1 };
+        runs += i32::from(line == "+");
+        most = most.max(running);
+    }
+    assert_eq!((runs, most), (6, 2));
+}
+
+#[test]
 fn a_stop_ends_the_asking() {
     let restic = Restic::new();
     let (stopper, stop) = Stop::channel();
     drop(stopper);
     let settings = restic.settings();
-    let until = deadline(&settings);
-    assert_eq!(check(&settings, &plan(&["mail1"]), &BTreeMap::new(), until, &stop), None);
+    assert_eq!(check(&settings, &plan(&["mail1"]), &BTreeMap::new(), &stop), None);
 }

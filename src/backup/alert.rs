@@ -1,4 +1,5 @@
-//! Alertmanager's alerts: strict about JSON, lenient about what is in it. Pure.
+//! Parses the alerts of an Alertmanager, from its webhook (version 4) and its API (v2): strict about
+//! JSON, lenient about what is in it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,20 +9,21 @@ use serde_json::{Map, Value};
 
 use crate::clock::Wall;
 
-/// How much of an alert is kept: it lies in the store until it is reported.
-const MOST_WORDS: usize = 64;
-const LONGEST_WORD: usize = 4096;
-/// In bytes, all annotations of an alert together: they are prose.
-const MOST_PROSE: usize = 4096;
+/// How many labels or annotations of an alert are kept, and how many characters of each: an alert is
+/// stored until it is reported.
+const MAX_TEXTS: usize = 64;
+const MAX_TEXT_CHARS: usize = 4096;
+/// How many bytes all annotations of an alert may take together.
+const MAX_ANNOTATION_BYTES: usize = 4096;
 
-/// A firing alert whose name we listen for.
+/// A firing alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     /// Its `alertname`.
     pub name: String,
-    /// Alertmanager's, or a hash of the labels where the sender gave none.
+    /// As Alertmanager gave it, else a hash of the labels.
     pub fingerprint: String,
-    /// Since when it fires, where the sender said so.
+    /// Since when it fires, where the delivery says so.
     pub starts_at: Option<Wall>,
     /// Its labels, `alertname` among them.
     pub labels: BTreeMap<String, String>,
@@ -30,22 +32,22 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// What makes it this alert and no other: fingerprint, start and status. A second delivery of
-    /// it, be it by webhook or by API, has the same.
+    /// Identifies the alert: fingerprint, start and status. Another delivery of it, by webhook or by
+    /// API, has the same.
     pub fn instance(&self) -> String {
         let start = self.starts_at.map_or(0, |start| start.0);
         format!("{} {start} firing", self.fingerprint)
     }
 
-    /// About how many bytes it takes while it waits.
+    /// About how many bytes it takes in memory.
     pub fn size(&self) -> usize {
-        let words = |words: &BTreeMap<String, String>| -> usize {
-            words.iter().map(|(name, text)| name.len() + text.len()).sum()
+        let texts = |texts: &BTreeMap<String, String>| -> usize {
+            texts.iter().map(|(name, text)| name.len() + text.len()).sum()
         };
-        self.name.len() + self.fingerprint.len() + words(&self.labels) + words(&self.annotations)
+        self.name.len() + self.fingerprint.len() + texts(&self.labels) + texts(&self.annotations)
     }
 
-    /// The plan that it is about: the first of these labels that it has.
+    /// The id of the plan that it is about: the value of the first of these labels that it has.
     pub fn plan_id(&self, labels: &[String]) -> Option<&str> {
         labels
             .iter()
@@ -55,77 +57,87 @@ impl Alert {
     }
 }
 
-/// The firing alerts of a webhook's body (version 4) that have one of `names`, each once.
+/// The names of the alerts that count, by their use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertNames {
+    /// Alerts about backups.
+    pub backup: Vec<String>,
+    /// Alerts that are heartbeats of a host while they fire.
+    pub heartbeat: Vec<String>,
+}
+
+/// The alerts of a delivery that have one of these names, each instance once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RelevantAlerts {
+    /// The alerts about backups.
+    pub backup: Vec<Alert>,
+    /// The alerts that are heartbeats. From the API also those that are silenced or inhibited: their
+    /// sender lives.
+    pub heartbeat: Vec<Alert>,
+}
+
+/// The firing alerts in the body of a webhook (version 4).
 ///
 /// # Errors
 /// A sentence for the 400 when the body is no JSON object.
-pub fn relevant(body: &[u8], names: &[String]) -> Result<Vec<Alert>, String> {
-    let Value::Object(mut body) = parse(body)? else {
+pub fn from_webhook(body: &[u8], names: &AlertNames) -> Result<RelevantAlerts, String> {
+    let Value::Object(mut body) = parse_json(body)? else {
         return Err("the body must be a JSON object".into());
     };
     let firing =
         |alert: &Map<String, Value>| alert.get("status").and_then(Value::as_str) == Some("firing");
-    let Some(Value::Array(mut alerts)) = body.remove("alerts") else { return Ok(Vec::new()) };
-    alerts.retain(|alert| alert.as_object().is_some_and(firing));
-    Ok(picked(alerts.into_iter().filter_map(read), names))
+    let Some(Value::Array(alerts)) = body.remove("alerts") else {
+        return Ok(RelevantAlerts::default());
+    };
+    let alerts = alerts.into_iter().filter(|alert| alert.as_object().is_some_and(firing));
+    Ok(select(alerts.map(|alert| (alert, true)), names))
 }
 
-/// Which alerts are looked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// The names of those that are about backups.
-    pub alerts: Vec<String>,
-    /// The names of those that are signs of life.
-    pub signs: Vec<String>,
-}
-
-/// What an Alertmanager was found to hold, each once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fetched {
-    /// The active alerts about backups.
-    pub alerts: Vec<Alert>,
-    /// The signs of life, also those that are silenced or inhibited: who sends them lives.
-    pub signs: Vec<Alert>,
-}
-
-/// What an answer to `GET /api/v2/alerts` holds. A backup alert that is silenced or inhibited is
+/// The alerts in an answer to `GET /api/v2/alerts`. A backup alert that is silenced or inhibited is
 /// left out.
 ///
 /// # Errors
 /// A sentence when the body is no JSON array.
-pub fn fetched(body: &[u8], wanted: &Wanted) -> Result<Fetched, String> {
-    let Value::Array(body) = parse(body)? else {
+pub fn from_api(body: &[u8], names: &AlertNames) -> Result<RelevantAlerts, String> {
+    let Value::Array(alerts) = parse_json(body)? else {
         return Err("the body must be a JSON array".into());
     };
     let active = |alert: &Map<String, Value>| {
         let status = alert.get("status").and_then(Value::as_object);
         status.and_then(|status| status.get("state")).and_then(Value::as_str) == Some("active")
     };
-    let mut found = Vec::new();
-    for alert in body {
-        let counts = alert.as_object().is_some_and(active);
-        found.extend(read(alert).map(|alert| (counts, alert)));
-    }
-    let active =
-        found.iter().filter(|(counts, alert)| *counts && wanted.alerts.contains(&alert.name));
-    let alerts = picked(active.map(|(_, alert)| alert.clone()), &wanted.alerts);
-    let signs = picked(found.into_iter().map(|(_, alert)| alert), &wanted.signs);
-    Ok(Fetched { alerts, signs })
+    let with_state = |alert: Value| {
+        let is_active = alert.as_object().is_some_and(active);
+        (alert, is_active)
+    };
+    Ok(select(alerts.into_iter().map(with_state), names))
 }
 
-fn parse(body: &[u8]) -> Result<Value, String> {
+/// Those that have one of the names, each instance once; of backup alerts only active ones.
+fn select(alerts: impl Iterator<Item = (Value, bool)>, names: &AlertNames) -> RelevantAlerts {
+    let (mut backup_seen, mut heartbeat_seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut relevant = RelevantAlerts::default();
+    for (alert, is_active) in alerts {
+        let Some(alert) = parse_alert(alert) else { continue };
+        let is_backup = is_active && names.backup.contains(&alert.name);
+        let is_heartbeat = names.heartbeat.contains(&alert.name);
+        if is_heartbeat && heartbeat_seen.insert(alert.instance()) {
+            relevant.heartbeat.push(alert.clone());
+        }
+        if is_backup && backup_seen.insert(alert.instance()) {
+            relevant.backup.push(alert);
+        }
+    }
+    relevant
+}
+
+fn parse_json(body: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(body).map_err(|why| format!("the body is not JSON: {why}"))
 }
 
-/// Those that have one of `names`, each once.
-fn picked(alerts: impl Iterator<Item = Alert>, names: &[String]) -> Vec<Alert> {
-    let mut seen = BTreeSet::new();
-    alerts.filter(|alert| names.contains(&alert.name) && seen.insert(alert.instance())).collect()
-}
-
-fn read(alert: Value) -> Option<Alert> {
+fn parse_alert(alert: Value) -> Option<Alert> {
     let Value::Object(mut alert) = alert else { return None };
-    let labels = words(alert.remove("labels"));
+    let labels = parse_texts(alert.remove("labels"));
     let name = labels.get("alertname")?.clone();
     let given = match alert.remove("fingerprint") {
         Some(Value::String(text)) if (1..=128).contains(&text.len()) => Some(text),
@@ -135,30 +147,31 @@ fn read(alert: Value) -> Option<Alert> {
         name,
         fingerprint: given.unwrap_or_else(|| digest(&labels)),
         starts_at: alert.get("startsAt").and_then(Value::as_str).and_then(moment),
-        annotations: bounded(words(alert.remove("annotations"))),
+        annotations: limit_total(parse_texts(alert.remove("annotations"))),
         labels,
     })
 }
 
-/// So many of these as fit, the last of them cut.
-fn bounded(words: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut left = MOST_PROSE;
+/// As many of these as fit into the limit, the last of them cut.
+fn limit_total(texts: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut left = MAX_ANNOTATION_BYTES;
     let mut kept = BTreeMap::new();
-    for (name, mut text) in words {
-        let Some(mut room) = left.checked_sub(name.len()).filter(|_| left > 0) else { break };
-        while room < text.len() && !text.is_char_boundary(room) {
-            room -= 1;
+    for (name, mut text) in texts {
+        let Some(mut fitting) = left.checked_sub(name.len()).filter(|_| left > 0) else { break };
+        while fitting < text.len() && !text.is_char_boundary(fitting) {
+            fitting -= 1;
         }
-        text.truncate(room);
+        text.truncate(fitting);
         text.shrink_to_fit();
-        left = room - text.len();
+        left = fitting - text.len();
         kept.insert(name, text);
     }
     kept
 }
 
-/// An object of texts. Other single values are taken as they are written, the rest is left out.
-fn words(object: Option<Value>) -> BTreeMap<String, String> {
+/// The texts of an object. Numbers and booleans are taken as they are written; arrays and objects
+/// are left out.
+fn parse_texts(object: Option<Value>) -> BTreeMap<String, String> {
     let Some(Value::Object(pairs)) = object else { return BTreeMap::new() };
     pairs
         .into_iter()
@@ -168,24 +181,24 @@ fn words(object: Option<Value>) -> BTreeMap<String, String> {
             Value::Bool(flag) => Some((name, flag.to_string())),
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         })
-        .take(MOST_WORDS)
-        .map(|(name, text)| (shortened(name), shortened(text)))
+        .take(MAX_TEXTS)
+        .map(|(name, text)| (truncate(name), truncate(text)))
         .collect()
 }
 
-fn shortened(mut text: String) -> String {
-    // Fewer bytes than that are no more characters.
-    if text.len() > LONGEST_WORD
-        && let Some((end, _)) = text.char_indices().nth(LONGEST_WORD)
+fn truncate(mut text: String) -> String {
+    // A text has no more characters than bytes.
+    if text.len() > MAX_TEXT_CHARS
+        && let Some((end, _)) = text.char_indices().nth(MAX_TEXT_CHARS)
     {
         text.truncate(end);
-        // It counts as what it is, and a label may have megabytes.
+        // The limits count the length, and the capacity may be megabytes.
         text.shrink_to_fit();
     }
     text
 }
 
-/// Sixteen hex digits that stand for the labels.
+/// Sixteen hex digits, a hash of the labels.
 fn digest(labels: &BTreeMap<String, String>) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for (name, value) in labels {
@@ -232,12 +245,18 @@ mod tests {
 
     use super::*;
 
-    fn wanted() -> Wanted {
-        Wanted { alerts: vec!["BackupFailed".into()], signs: vec!["Watchdog".into()] }
+    fn both_names() -> AlertNames {
+        AlertNames { backup: vec!["BackupFailed".into()], heartbeat: vec!["Watchdog".into()] }
     }
 
     fn names() -> Vec<String> {
         ["NsBackupFailed", "NsBackupMissing", "BackupFailed", "Watchdog"].map(String::from).into()
+    }
+
+    /// The backup alerts of a webhook, where each of [`names`] is one.
+    fn webhook(body: &[u8]) -> Result<Vec<Alert>, String> {
+        let names = AlertNames { backup: names(), ..AlertNames::default() };
+        Ok(from_webhook(body, &names)?.backup)
     }
 
     fn ids() -> Vec<String> {
@@ -260,7 +279,7 @@ mod tests {
 
     /// `BackupFailed 1, Watchdog -`: the alerts and their plans.
     fn about(body: &[u8]) -> String {
-        let alerts = relevant(body, &names()).unwrap();
+        let alerts = webhook(body).unwrap();
         let said =
             |alert: &Alert| format!("{} {}", alert.name, alert.plan_id(&ids()).unwrap_or("-"));
         alerts.iter().map(said).collect::<Vec<_>>().join(", ")
@@ -273,9 +292,10 @@ mod tests {
             r#"{{"alerts":[{{"status":"firing","labels":{{"alertname":"A","l":"{huge}"}},
                 "annotations":{{"a":"{huge}","b":"{huge}"}}}}]}}"#
         );
-        let alerts = relevant(body.as_bytes(), &["A".into()]).unwrap();
-        let kept = |words: &BTreeMap<String, String>| -> usize {
-            words.values().map(String::capacity).sum()
+        let names = AlertNames { backup: vec!["A".into()], ..AlertNames::default() };
+        let alerts = from_webhook(body.as_bytes(), &names).unwrap().backup;
+        let kept = |texts: &BTreeMap<String, String>| -> usize {
+            texts.values().map(String::capacity).sum()
         };
         let kept = kept(&alerts[0].labels) + kept(&alerts[0].annotations);
         assert!(kept <= alerts[0].size() && kept < 10_000, "{kept}");
@@ -298,18 +318,18 @@ mod tests {
             assert_eq!(about(body), alerts, "{file}");
         }
         for (file, body) in bodies {
-            assert!(relevant(&body, &names()).is_ok(), "{file}");
+            assert!(webhook(&body).is_ok(), "{file}");
         }
     }
 
     #[test]
     fn what_is_no_object_is_refused() {
         for body in ["", "{", "null", "[]", "7", "\"x\"", "{\"alerts\":[}", "\u{feff}{}", "{} x"] {
-            assert!(relevant(body.as_bytes(), &names()).is_err(), "{body}");
+            assert!(webhook(body.as_bytes()).is_err(), "{body}");
         }
-        assert!(relevant(b"{\"a\":\"\xff\"}", &names()).is_err());
-        assert!(relevant("[".repeat(100_000).as_bytes(), &names()).is_err());
-        assert!(fetched(b"{}", &wanted()).is_err());
+        assert!(webhook(b"{\"a\":\"\xff\"}").is_err());
+        assert!(webhook("[".repeat(100_000).as_bytes()).is_err());
+        assert!(from_api(b"{}", &both_names()).is_err());
     }
 
     #[test]
@@ -357,10 +377,33 @@ mod tests {
                 "labels": {"alertname": "BackupFailed", "id": "2"},
             },
         ]);
-        let hook = relevant(hook.to_string().as_bytes(), &names()).unwrap();
-        let api = fetched(api.to_string().as_bytes(), &wanted()).unwrap().alerts;
+        let hook = webhook(hook.to_string().as_bytes()).unwrap();
+        let api = from_api(api.to_string().as_bytes(), &both_names()).unwrap().backup;
         assert_eq!(hook, api);
         assert_eq!(hook[0].instance(), "2fd1e5e5a7a59685 1795301670626 firing");
+    }
+
+    #[test]
+    fn one_body_holds_backup_alerts_and_heartbeats_and_an_alert_may_be_both() {
+        let alert =
+            |name: &str, status: &str| json!({"status": status, "labels": {"alertname": name}});
+        let alerts = [
+            alert("Watchdog", "firing"),
+            alert("BackupFailed", "firing"),
+            alert("Both", "firing"),
+            alert("Other", "firing"),
+            alert("Watchdog", "resolved"),
+            alert("Watchdog", "firing"),
+        ];
+        let mut names = both_names();
+        names.backup.push("Both".into());
+        names.heartbeat.push("Both".into());
+        let body = json!({"alerts": alerts}).to_string();
+        let found = from_webhook(body.as_bytes(), &names).unwrap();
+        let named =
+            |alerts: &[Alert]| alerts.iter().map(|alert| alert.name.clone()).collect::<Vec<_>>();
+        assert_eq!(named(&found.backup), ["BackupFailed", "Both"]);
+        assert_eq!(named(&found.heartbeat), ["Watchdog", "Both"]);
     }
 
     #[test]
@@ -373,22 +416,22 @@ mod tests {
         let alerts = states.map(|state| alert("BackupFailed", state));
         let signs = states.map(|state| alert("Watchdog", state));
         let body = json!([alerts, signs].concat()).to_string();
-        let found = fetched(body.as_bytes(), &wanted()).unwrap();
+        let found = from_api(body.as_bytes(), &both_names()).unwrap();
         let told = |alerts: &[Alert]| {
             alerts.iter().map(|alert| alert.labels["state"].clone()).collect::<Vec<_>>()
         };
-        assert_eq!(told(&found.alerts), ["active"]);
-        assert_eq!(told(&found.signs), states);
+        assert_eq!(told(&found.backup), ["active"]);
+        assert_eq!(told(&found.heartbeat), states);
     }
 
     #[test]
     fn annotations_are_bounded_together() {
-        let words: Map<String, Value> =
+        let texts: Map<String, Value> =
             (0..9).map(|n| (format!("word{n}"), json!("ö".repeat(700)))).collect();
         let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"},
-            "annotations": words});
+            "annotations": texts});
         let body = json!({"alerts": [alert]}).to_string();
-        let alert = relevant(body.as_bytes(), &names()).unwrap().remove(0);
+        let alert = webhook(body.as_bytes()).unwrap().remove(0);
         assert_eq!(alert.annotations.len(), 3);
         assert!((4095..=4096 + 64).contains(&alert.size()), "{}", alert.size());
     }
@@ -416,7 +459,7 @@ mod tests {
             let labels = json!({"alertname": "BackupFailed", "id": id});
             json!({"alerts": [{"status": "firing", "labels": labels}]}).to_string()
         };
-        let of = |id| relevant(body(id).as_bytes(), &names()).unwrap()[0].fingerprint.clone();
+        let of = |id| webhook(body(id).as_bytes()).unwrap()[0].fingerprint.clone();
         assert_eq!(of("1"), of("1"));
         assert_ne!(of("1"), of("2"));
         assert_eq!(of("1").len(), 16);
@@ -426,7 +469,7 @@ mod tests {
     fn the_same_alert_twice_in_a_body_counts_once() {
         let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"}});
         let body = json!({"alerts": [alert, alert]}).to_string();
-        assert_eq!(relevant(body.as_bytes(), &names()).unwrap().len(), 1);
+        assert_eq!(webhook(body.as_bytes()).unwrap().len(), 1);
     }
 
     /// Replaces the value at the `at`-th place of the document by another.
@@ -455,9 +498,9 @@ mod tests {
             let body = &bodies[file % bodies.len()].1;
             let mut value: Value = serde_json::from_slice(body).unwrap();
             mutate(&mut value, &mut { at }, &values[by]);
-            prop_assert!(relevant(value.to_string().as_bytes(), &names()).is_ok());
-            let _ = fetched(value["alerts"].to_string().as_bytes(), &wanted());
-            let _ = relevant(&body[..usize::from(cut) % body.len()], &names());
+            prop_assert!(webhook(value.to_string().as_bytes()).is_ok());
+            let _ = from_api(value["alerts"].to_string().as_bytes(), &both_names());
+            let _ = webhook(&body[..usize::from(cut) % body.len()]);
         }
 
         #[test]
@@ -468,7 +511,7 @@ mod tests {
         #[test]
         fn an_alert_comes_back_from_the_store_as_it_was(file in 0usize..9) {
             let bodies = recorded();
-            for alert in relevant(&bodies[file % bodies.len()].1, &names()).unwrap() {
+            for alert in webhook(&bodies[file % bodies.len()].1).unwrap() {
                 let stored = serde_json::to_vec(&alert).unwrap();
                 prop_assert_eq!(serde_json::from_slice::<Alert>(&stored).unwrap(), alert);
             }

@@ -1,4 +1,4 @@
-//! Asks Redis how the modules of backup plans fared, and asks again while some are still running.
+//! Reads the state of backup plans from Redis, and polls it while some modules are still running.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,62 +7,63 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{after, bounded, select};
 use log::warn;
 
-use super::facts::{Facts, Hash, StatusKey};
 use super::plan::{Destination, ModuleState, Plan};
-use super::question::Question;
-use super::redis::{Redis, Trouble};
-use super::settings::Correlator;
+use super::question::PlanQuery;
+use super::redis::{RedisConnection, RedisReadError};
+use super::redis_layout::{HashResult, RedisSnapshot, StatusKey};
+use super::settings::CorrelatorSettings;
 use crate::clock::{Now, Wall};
 use crate::secret::Secret;
 use crate::thread::Stop;
 
-/// How long one look at Redis may take in all.
-const LONGEST_LOOK: Duration = Duration::from_secs(30);
+/// How long one read of everything may take in all.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long to wait before looking again at modules that are running.
-const PAUSE: Duration = Duration::from_secs(15);
+/// The time between two reads while modules are running.
+const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// A Redis that cannot be asked is asked again for so long: it may be starting anew.
-const GRACE: Duration = Duration::from_secs(30);
+/// For how long reading from an unreachable Redis is retried: it may be restarting.
+const UNREACHABLE_GRACE: Duration = Duration::from_secs(30);
 
-/// How long to wait before asking it again.
-const SHORT_PAUSE: Duration = Duration::from_secs(2);
+/// The time between two such attempts.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How many plans are looked at that nobody named: more than anybody has.
-const MOST_PLANS: usize = 1000;
+/// How many plans are read beyond those that the query names: more than any cluster has.
+const MAX_UNNAMED_PLANS: usize = 1000;
 
-/// What Redis knows about the plans in question.
+/// What Redis knows about the plans of a query.
 #[derive(Clone, Debug, Default)]
-pub struct Answer {
+pub struct RedisState {
     /// The plans, in order of their ids. A named one that Redis does not know has no modules.
     pub plans: Vec<Plan>,
     /// The passwords of the destinations' repositories, where we may read them.
     pub passwords: BTreeMap<String, Secret>,
-    /// What is to be said where Redis went away while we waited.
-    pub lost: Option<String>,
+    /// A sentence, when Redis became unreachable while modules were still running.
+    pub connection_lost: Option<String>,
 }
 
-impl Answer {
+impl RedisState {
     fn is_running(&self) -> bool {
         let modules = self.plans.iter().flat_map(|plan| &plan.modules);
         modules.into_iter().any(|module| module.state == ModuleState::Running)
     }
 }
 
-/// Looks, and looks again while modules are running, for `max_wait` at most; also while Redis
-/// cannot be asked, but for no more than half a minute of it. None when it was told to stop meanwhile.
+/// Reads the plans, again and again while modules are running, for `max_wait` at most; an
+/// unreachable Redis is retried for half a minute of that. None at the stop. The error says why
+/// Redis could not be read.
 pub fn correlate(
-    settings: &Correlator,
-    question: &Question,
+    settings: &CorrelatorSettings,
+    query: &PlanQuery,
     stop: &Stop,
-) -> Option<Result<Answer, String>> {
-    let begin = Now::read().mono;
-    let mut looks = Looks::default();
+) -> Option<Result<RedisState, String>> {
+    let started = Now::read().mono;
+    let mut polls = Polls::default();
     loop {
-        looks.add(look(settings, question, stop)?, Now::read().wall);
-        let waited = Now::read().mono.since(begin);
-        let Some(pause) = looks.pause(settings.max_wait, waited) else {
-            return Some(looks.outcome());
+        polls.record(read_once(settings, query, stop)?, Now::read().wall);
+        let waited = Now::read().mono.since(started);
+        let Some(pause) = polls.next_poll_in(settings.max_wait, waited) else {
+            return Some(polls.outcome());
         };
         if stop.wait(pause) {
             return None;
@@ -70,170 +71,187 @@ pub fn correlate(
     }
 }
 
-/// What several looks have shown.
+/// What several reads of the same plans have shown.
 #[derive(Default)]
-struct Looks {
-    /// The last that was answered.
-    good: Option<Answer>,
-    /// Since when none is answered, and why.
-    away: Option<(Wall, String)>,
+struct Polls {
+    /// The result of the last read that succeeded.
+    last_state: Option<RedisState>,
+    /// Since when every read fails, and why the last one did.
+    unreachable: Option<(Wall, String)>,
 }
 
-impl Looks {
-    fn add(&mut self, look: Result<Answer, String>, now: Wall) {
-        match look {
-            Ok(answer) => (self.good, self.away) = (Some(answer), None),
+impl Polls {
+    fn record(&mut self, poll: Result<RedisState, String>, now: Wall) {
+        match poll {
+            Ok(state) => (self.last_state, self.unreachable) = (Some(state), None),
             Err(why) => {
-                let since = self.away.take().map_or(now, |(since, _)| since);
-                self.away = Some((since, why));
+                let since = self.unreachable.take().map_or(now, |(since, _)| since);
+                self.unreachable = Some((since, why));
             }
         }
     }
 
-    /// How long until the next look, if there is to be one. While we wait for modules, a Redis that
-    /// is away is waited for as well.
-    fn pause(&self, max_wait: Duration, waited: Duration) -> Option<Duration> {
-        let (pause, most) = match &self.good {
-            Some(answer) if answer.is_running() => (PAUSE, max_wait),
+    /// The time until the next read; none when there is to be no other. While modules are running,
+    /// reads that fail do not shorten the wait for them.
+    fn next_poll_in(&self, max_wait: Duration, waited: Duration) -> Option<Duration> {
+        let (pause, longest) = match &self.last_state {
+            Some(state) if state.is_running() => (POLL_INTERVAL, max_wait),
             Some(_) => return None,
-            None => (SHORT_PAUSE, max_wait.min(GRACE)),
+            None => (RETRY_INTERVAL, max_wait.min(UNREACHABLE_GRACE)),
         };
-        let left = most.saturating_sub(waited);
+        let left = longest.saturating_sub(waited);
         (!left.is_zero()).then(|| pause.min(left))
     }
 
-    /// The last good answer. What may have changed while Redis could not be asked is not known.
-    fn outcome(self) -> Result<Answer, String> {
-        let (mut answer, (since, why)) = match (self.good, self.away) {
-            (Some(answer), None) => return Ok(answer),
-            (None, away) => return Err(away.map_or(String::new(), |(_, why)| why)),
-            (Some(answer), Some(away)) => (answer, away),
+    /// The last state that was read. What may have changed since, because Redis became unreachable,
+    /// is unknown: modules that were running are unreadable.
+    fn outcome(self) -> Result<RedisState, String> {
+        let (mut state, (since, why)) = match (self.last_state, self.unreachable) {
+            (Some(state), None) => return Ok(state),
+            (None, lost) => return Err(lost.map_or(String::new(), |(_, why)| why)),
+            (Some(state), Some(lost)) => (state, lost),
         };
-        let modules = answer.plans.iter_mut().flat_map(|plan| &mut plan.modules);
+        let modules = state.plans.iter_mut().flat_map(|plan| &mut plan.modules);
         for module in modules.filter(|module| module.state == ModuleState::Running) {
             module.state = ModuleState::Unreadable;
             module.why =
                 Some(format!("was running when Redis could still be asked, before {since}"));
         }
-        answer.lost = Some(format!("Redis went away meanwhile: {why}"));
-        Ok(answer)
+        state.connection_lost = Some(format!("Redis went away meanwhile: {why}"));
+        Ok(state)
     }
 }
 
-/// Looks once. None when it was told to stop meanwhile; an error is why Redis could not be asked,
-/// in bounded time and without a password.
-pub fn look(
-    settings: &Correlator,
-    question: &Question,
+/// Reads the plans once, in bounded time. None at the stop; the error says why Redis could not be
+/// read, without any password.
+pub fn read_once(
+    settings: &CorrelatorSettings,
+    query: &PlanQuery,
     stop: &Stop,
-) -> Option<Result<Answer, String>> {
+) -> Option<Result<RedisState, String>> {
     let (tx, rx) = bounded(1);
-    let (own_settings, own_question) = (settings.clone(), question.clone());
-    let look = move || {
-        let until = Instant::now() + LONGEST_LOOK;
-        // What the library makes of garbage must not be the end of the daemon.
-        let seen = catch_unwind(AssertUnwindSafe(|| read(&own_settings, &own_question, until)));
+    let (own_settings, own_query) = (settings.clone(), query.clone());
+    let work = move || {
+        let until = Instant::now() + READ_TIMEOUT;
+        // A panic of the library over garbage must not end the daemon.
+        let read = catch_unwind(AssertUnwindSafe(|| read(&own_settings, &own_query, until)));
         let garbage = || Err("Redis answered what nobody understands".into());
-        let _ = tx.send(seen.unwrap_or_else(|_| garbage()));
+        let _ = tx.send(read.unwrap_or_else(|_| garbage()));
     };
-    // In a thread, for the library's deadlines are per read: a trickling server would hold it.
-    if let Err(why) = std::thread::Builder::new().name("redis".into()).spawn(look) {
+    // In a thread of its own: the library's timeouts bound each read only, so a server that sends
+    // byte by byte would hold the pipeline.
+    if let Err(why) = std::thread::Builder::new().name("redis".into()).spawn(work) {
         return Some(Err(format!("there is no thread to ask Redis with: {why}")));
     }
-    let too_long = || Err(format!("no answer within {} s", LONGEST_LOOK.as_secs()));
+    let too_long = || Err(format!("no answer within {} s", READ_TIMEOUT.as_secs()));
     select! {
-        recv(rx) -> answer => Some(answer.unwrap_or_else(|_| too_long())),
-        recv(after(LONGEST_LOOK + Duration::from_secs(1))) -> _ => Some(too_long()),
+        recv(rx) -> state => Some(state.unwrap_or_else(|_| too_long())),
+        recv(after(READ_TIMEOUT + Duration::from_secs(1))) -> _ => Some(too_long()),
         recv(stop.receiver()) -> _ => None,
     }
 }
 
-fn read(settings: &Correlator, question: &Question, until: Instant) -> Result<Answer, String> {
-    let mut redis = Redis::connect(settings, until).map_err(Trouble::into_why)?;
-    let facts = facts(&mut redis, question)?;
+fn read(
+    settings: &CorrelatorSettings,
+    query: &PlanQuery,
+    until: Instant,
+) -> Result<RedisState, String> {
+    let mut redis = RedisConnection::connect(settings, until).map_err(RedisReadError::into_why)?;
+    let snapshot = read_snapshot(&mut redis, query)?;
     let now = Now::read().wall;
-    let mut answer = Answer::default();
-    for id in asked(&facts, question, settings.recent, now) {
-        let mut plan = facts.plan(&id, question.complaint(&id), settings.recent, now);
-        name_modules(&mut redis, &mut plan)?;
+    let mut state = RedisState::default();
+    for id in requested_plans(&snapshot, query, settings.recent, now) {
+        let mut plan = snapshot.plan(&id, query.alert_time(&id), settings.recent, now);
+        fill_module_names(&mut redis, &mut plan)?;
         if let Some(destination) = &mut plan.destination {
-            name_destination(&mut redis, destination)?;
-            answer.passwords.extend(password(&mut redis, &destination.id)?);
+            fill_destination_name(&mut redis, destination)?;
+            state.passwords.extend(read_password(&mut redis, &destination.id)?);
         }
-        answer.plans.push(plan);
+        state.plans.push(plan);
     }
-    Ok(answer)
+    Ok(state)
 }
 
-/// The plans in question: all that were named, and where everything is asked about some more.
-fn asked(facts: &Facts, question: &Question, recent: Duration, now: Wall) -> BTreeSet<String> {
-    let mut asked: BTreeSet<String> = question.named.keys().cloned().collect();
-    if question.everything {
-        let alive = facts.alive(recent, now);
-        if alive.len() > MOST_PLANS {
-            warn!("of {} backup plans only the first {MOST_PLANS} are looked at", alive.len());
+/// The ids of the plans to read: those that the query names, and the active ones where it is about
+/// all.
+fn requested_plans(
+    snapshot: &RedisSnapshot,
+    query: &PlanQuery,
+    recent: Duration,
+    now: Wall,
+) -> BTreeSet<String> {
+    let mut requested: BTreeSet<String> = query.plans.keys().cloned().collect();
+    if query.all {
+        let active = snapshot.active_plans(recent, now);
+        if active.len() > MAX_UNNAMED_PLANS {
+            warn!(
+                "of {} backup plans only the first {MAX_UNNAMED_PLANS} are looked at",
+                active.len()
+            );
         }
-        asked.extend(alive.into_iter().take(MOST_PLANS));
+        requested.extend(active.into_iter().take(MAX_UNNAMED_PLANS));
     }
-    asked
+    requested
 }
 
-fn facts(redis: &mut Redis, question: &Question) -> Result<Facts, String> {
-    let asked = |plan: &str| question.everything || question.named.contains_key(plan);
-    let mut facts = Facts {
-        module_node: needed(redis, "cluster/module_node")?,
-        module_uuid: needed(redis, "cluster/module_uuid")?,
-        ..Facts::default()
+fn read_snapshot(redis: &mut RedisConnection, query: &PlanQuery) -> Result<RedisSnapshot, String> {
+    let is_requested = |plan: &str| query.all || query.plans.contains_key(plan);
+    let mut snapshot = RedisSnapshot {
+        module_node: required(redis, "cluster/module_node")?,
+        module_uuid: required(redis, "cluster/module_uuid")?,
+        ..RedisSnapshot::default()
     };
-    for plan in plan_ids(redis, question)? {
-        let fields = needed(redis, &format!("cluster/backup/{plan}"))?;
+    for plan in plan_ids(redis, query)? {
+        let fields = required(redis, &format!("cluster/backup/{plan}"))?;
         if !fields.is_empty() {
-            facts.plans.insert(plan, fields);
+            snapshot.plans.insert(plan, fields);
         }
     }
-    for key in redis.keys("*/backup_status/*").map_err(Trouble::into_why)? {
-        let Some(place) = StatusKey::parse(&key).filter(|place| asked(place.plan())) else {
+    for key in redis.keys("*/backup_status/*").map_err(RedisReadError::into_why)? {
+        let Some(status_key) =
+            StatusKey::parse(&key).filter(|status_key| is_requested(status_key.plan()))
+        else {
             continue;
         };
-        let hash = damaged_or(redis.hash(&key), &key)?;
-        match place {
+        let hash = status_hash(redis.hash(&key), &key)?;
+        match status_key {
             StatusKey::Node { node, plan } => {
-                facts.of_nodes.entry(plan).or_default().insert(node, hash)
+                snapshot.node_statuses.entry(plan).or_default().insert(node, hash)
             }
             StatusKey::Module { module, plan } => {
-                facts.of_modules.entry(plan).or_default().insert(module, hash)
+                snapshot.module_statuses.entry(plan).or_default().insert(module, hash)
             }
         };
     }
-    if facts.plans.values().any(|plan| !plan.contains_key("instances")) {
-        read_members(redis, &mut facts)?;
+    if snapshot.plans.values().any(|plan| !plan.contains_key("instances")) {
+        read_members(redis, &mut snapshot)?;
     }
-    Ok(facts)
+    Ok(snapshot)
 }
 
-fn plan_ids(redis: &mut Redis, question: &Question) -> Result<Vec<String>, String> {
-    if !question.everything {
-        return Ok(question.named.keys().cloned().collect());
+fn plan_ids(redis: &mut RedisConnection, query: &PlanQuery) -> Result<Vec<String>, String> {
+    if !query.all {
+        return Ok(query.plans.keys().cloned().collect());
     }
-    let keys = redis.keys("cluster/backup/*").map_err(Trouble::into_why)?;
+    let keys = redis.keys("cluster/backup/*").map_err(RedisReadError::into_why)?;
     let known = keys.iter().filter_map(|key| key.strip_prefix("cluster/backup/"));
-    let named = question.named.keys().map(String::as_str);
+    let named = query.plans.keys().map(String::as_str);
     Ok(known.chain(named).map(str::to_owned).collect())
 }
 
-/// In the older layout each module says of which plans it is a part.
-fn read_members(redis: &mut Redis, facts: &mut Facts) -> Result<(), String> {
-    for key in redis.keys("module/*/backups").map_err(Trouble::into_why)? {
+/// In the older layout each module has the set of the plans that it belongs to.
+fn read_members(redis: &mut RedisConnection, snapshot: &mut RedisSnapshot) -> Result<(), String> {
+    for key in redis.keys("module/*/backups").map_err(RedisReadError::into_why)? {
         let module = key.strip_prefix("module/").and_then(|rest| rest.strip_suffix("/backups"));
         let plans = optional(redis.members(&key))?.unwrap_or_default();
         for plan in plans {
-            facts.members.entry(plan).or_default().extend(module.map(str::to_owned));
+            snapshot.members.entry(plan).or_default().extend(module.map(str::to_owned));
         }
     }
     Ok(())
 }
 
-fn name_modules(redis: &mut Redis, plan: &mut Plan) -> Result<(), String> {
+fn fill_module_names(redis: &mut RedisConnection, plan: &mut Plan) -> Result<(), String> {
     for module in &mut plan.modules {
         let key = format!("module/{}/ui_name", module.id);
         module.ui_name = optional(redis.text(&key))?.flatten();
@@ -241,7 +259,10 @@ fn name_modules(redis: &mut Redis, plan: &mut Plan) -> Result<(), String> {
     Ok(())
 }
 
-fn name_destination(redis: &mut Redis, destination: &mut Destination) -> Result<(), String> {
+fn fill_destination_name(
+    redis: &mut RedisConnection,
+    destination: &mut Destination,
+) -> Result<(), String> {
     let key = format!("cluster/backup_repository/{}", destination.id);
     let mut fields = optional(redis.hash(&key))?.unwrap_or_default();
     let mut field = |name| fields.remove(name).filter(|text| !text.trim().is_empty());
@@ -250,36 +271,42 @@ fn name_destination(redis: &mut Redis, destination: &mut Destination) -> Result<
     Ok(())
 }
 
-/// The password of a destination's repositories; it takes privileges to read it.
-fn password(redis: &mut Redis, destination: &str) -> Result<Option<(String, Secret)>, String> {
+/// The password of a destination's repositories; none where our ACL user may not read it.
+fn read_password(
+    redis: &mut RedisConnection,
+    destination: &str,
+) -> Result<Option<(String, Secret)>, String> {
     let key = "private/agents/backup_destination/restic_password";
     let password = optional(redis.field(key, destination))?.flatten();
     Ok(password.map(|password| (destination.to_owned(), Secret::new(password))))
 }
 
-/// What nothing can be said without.
-fn needed(redis: &mut Redis, key: &str) -> Result<BTreeMap<String, String>, String> {
-    redis.hash(key).map_err(|trouble| match trouble {
-        Trouble::Down(why) => why,
-        Trouble::Key(why) => format!("{key} cannot be read: {why}"),
+/// A hash without which nothing can be said about any plan.
+fn required(redis: &mut RedisConnection, key: &str) -> Result<BTreeMap<String, String>, String> {
+    redis.hash(key).map_err(|error| match error {
+        RedisReadError::Unavailable(why) => why,
+        RedisReadError::Key(why) => format!("{key} cannot be read: {why}"),
     })
 }
 
-/// What can be done without.
-fn optional<T>(asked: Result<T, Trouble>) -> Result<Option<T>, String> {
-    match asked {
+/// None where this one key cannot be read: the value is a detail.
+fn optional<T>(read: Result<T, RedisReadError>) -> Result<Option<T>, String> {
+    match read {
         Ok(value) => Ok(Some(value)),
-        Err(Trouble::Key(_)) => Ok(None),
-        Err(Trouble::Down(why)) => Err(why),
+        Err(RedisReadError::Key(_)) => Ok(None),
+        Err(RedisReadError::Unavailable(why)) => Err(why),
     }
 }
 
-/// What is reported as damaged.
-fn damaged_or(asked: Result<BTreeMap<String, String>, Trouble>, key: &str) -> Result<Hash, String> {
-    match asked {
+/// The hash of a status key; one that cannot be read makes its modules unreadable.
+fn status_hash(
+    read: Result<BTreeMap<String, String>, RedisReadError>,
+    key: &str,
+) -> Result<HashResult, String> {
+    match read {
         Ok(fields) => Ok(Ok(fields)),
-        Err(Trouble::Key(why)) => Ok(Err(format!("{key} cannot be read: {why}"))),
-        Err(Trouble::Down(why)) => Err(why),
+        Err(RedisReadError::Key(why)) => Ok(Err(format!("{key} cannot be read: {why}"))),
+        Err(RedisReadError::Unavailable(why)) => Err(why),
     }
 }
 
@@ -288,7 +315,7 @@ mod tests {
     use super::super::plan::Module;
     use super::*;
 
-    fn answer(state: ModuleState) -> Answer {
+    fn state_with(state: ModuleState) -> RedisState {
         let module = Module {
             id: "mail1".into(),
             ui_name: None,
@@ -299,58 +326,66 @@ mod tests {
             run: None,
         };
         let plan = Plan { modules: vec![module], ..Plan::default() };
-        Answer { plans: vec![plan], ..Answer::default() }
+        RedisState { plans: vec![plan], ..RedisState::default() }
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_redis_that_goes_away_while_we_wait_does_not_take_what_it_said() {
-        let mut looks = Looks::default();
-        looks.add(Ok(answer(ModuleState::Running)), Wall(0));
-        looks.add(Err("refused".into()), Wall(15_000));
-        looks.add(Err("still refused".into()), Wall(30_000));
-        assert_eq!(looks.pause(5 * MINUTE, MINUTE), Some(PAUSE));
-        assert_eq!(looks.pause(5 * MINUTE, 5 * MINUTE), None);
-        let answer = looks.outcome().unwrap();
-        let module = &answer.plans[0].modules[0];
+        let mut polls = Polls::default();
+        polls.record(Ok(state_with(ModuleState::Running)), Wall(0));
+        polls.record(Err("refused".into()), Wall(15_000));
+        polls.record(Err("still refused".into()), Wall(30_000));
+        assert_eq!(polls.next_poll_in(5 * MINUTE, MINUTE), Some(POLL_INTERVAL));
+        assert_eq!(polls.next_poll_in(5 * MINUTE, 5 * MINUTE), None);
+        let state = polls.outcome().unwrap();
+        let module = &state.plans[0].modules[0];
         assert_eq!(module.state, ModuleState::Unreadable, "nobody knows whether it still runs");
         let since = "1970-01-01T00:00:15.000Z";
         let why = format!("was running when Redis could still be asked, before {since}");
         assert_eq!(module.why, Some(why));
-        assert_eq!(answer.lost.as_deref(), Some("Redis went away meanwhile: still refused"));
+        assert_eq!(
+            state.connection_lost.as_deref(),
+            Some("Redis went away meanwhile: still refused")
+        );
     }
 
     #[test]
     fn a_redis_that_was_away_for_a_moment_was_given_up_at_once() {
-        let mut looks = Looks::default();
-        looks.add(Err("refused".into()), Wall(0));
-        assert_eq!(looks.pause(10 * MINUTE, Duration::ZERO), Some(SHORT_PAUSE));
-        assert_eq!(looks.pause(10 * MINUTE, GRACE), None);
+        let mut polls = Polls::default();
+        polls.record(Err("refused".into()), Wall(0));
+        assert_eq!(polls.next_poll_in(10 * MINUTE, Duration::ZERO), Some(RETRY_INTERVAL));
+        assert_eq!(polls.next_poll_in(10 * MINUTE, UNREACHABLE_GRACE), None);
         let short = Duration::from_secs(1);
-        assert_eq!(looks.pause(short, Duration::ZERO), Some(short), "no longer than is allowed");
-        assert_eq!(looks.pause(Duration::ZERO, Duration::ZERO), None);
-        looks.add(Ok(answer(ModuleState::Success)), Wall(1));
-        assert_eq!(looks.pause(10 * MINUTE, short), None);
-        let answer = looks.outcome().unwrap();
-        assert_eq!((&answer.plans[0].modules[0].why, &answer.lost), (&None, &None));
-        let mut never = Looks::default();
-        never.add(Err("refused".into()), Wall(0));
+        assert_eq!(
+            polls.next_poll_in(short, Duration::ZERO),
+            Some(short),
+            "no longer than is allowed"
+        );
+        assert_eq!(polls.next_poll_in(Duration::ZERO, Duration::ZERO), None);
+        polls.record(Ok(state_with(ModuleState::Success)), Wall(1));
+        assert_eq!(polls.next_poll_in(10 * MINUTE, short), None);
+        let state = polls.outcome().unwrap();
+        assert_eq!((&state.plans[0].modules[0].why, &state.connection_lost), (&None, &None));
+        let mut never = Polls::default();
+        never.record(Err("refused".into()), Wall(0));
         assert_eq!(never.outcome().unwrap_err(), "refused");
     }
 
     #[test]
     fn every_plan_that_was_named_is_looked_at() {
-        let ids = (0..MOST_PLANS + 5).map(|number| format!("{number:05}"));
-        let mut facts = Facts::default();
-        facts.plans.extend(ids.clone().map(|id| (id, BTreeMap::new())));
-        let mut question = Question::default();
-        question.named.extend(ids.map(|id| (id, None)));
-        let count = |question: &Question| asked(&facts, question, PAUSE, Wall(0)).len();
-        assert_eq!(count(&question), MOST_PLANS + 5);
-        assert_eq!(count(&Question::about_everything()), MOST_PLANS);
-        question.named.retain(|id, _| id.as_str() >= "01002");
-        question.everything = true;
-        assert_eq!(count(&question), MOST_PLANS + 3);
+        let ids = (0..MAX_UNNAMED_PLANS + 5).map(|number| format!("{number:05}"));
+        let mut snapshot = RedisSnapshot::default();
+        snapshot.plans.extend(ids.clone().map(|id| (id, BTreeMap::new())));
+        let mut query = PlanQuery::default();
+        query.plans.extend(ids.map(|id| (id, None)));
+        let count =
+            |query: &PlanQuery| requested_plans(&snapshot, query, POLL_INTERVAL, Wall(0)).len();
+        assert_eq!(count(&query), MAX_UNNAMED_PLANS + 5);
+        assert_eq!(count(&PlanQuery::for_all()), MAX_UNNAMED_PLANS);
+        query.plans.retain(|id, _| id.as_str() >= "01002");
+        query.all = true;
+        assert_eq!(count(&query), MAX_UNNAMED_PLANS + 3);
     }
 }

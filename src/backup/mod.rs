@@ -1,20 +1,18 @@
-//! Backup alerts: what really happened to a backup that somebody complains about.
+//! Backup alerts: for an alert about a backup, reads from Redis and restic what happened, and reports it.
 
 pub mod alert;
+pub mod alert_poller;
+pub mod analysis;
 pub mod correlator;
-pub mod examine;
-pub mod facts;
-pub mod intake;
-mod kept;
+pub mod outcome;
 pub mod pipeline;
 pub mod plan;
-pub mod poll;
-pub mod pull;
 pub mod question;
+pub mod queue;
 pub mod redis;
+pub mod redis_layout;
 pub mod repo_check;
 pub mod report;
-pub mod restic;
+pub mod restic_output;
 pub mod schedule;
 pub mod settings;
-pub mod verdict;

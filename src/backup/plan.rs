@@ -1,4 +1,4 @@
-//! What is kept about a backup plan, and what that says about its modules. Pure.
+//! Backup plans, the last run of each of their modules, and the state that follows from it. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,25 +6,25 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::schedule::Gaps;
+use super::schedule::RunIntervals;
 use crate::clock::Wall;
 use crate::view::rfc3339;
 
-/// A status from further ahead than this is damaged: no clock is so wrong.
-const LONGEST_SKEW: Duration = Duration::from_secs(86_400);
+/// A status from further in the future is damaged: no clock is that wrong.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(86_400);
 
-/// No two runs take the same time: what a run may always be late by.
-const LEAST_TOLERANCE: Duration = Duration::from_secs(600);
+/// A run may always be late by this, since no two runs take the same time.
+const MIN_TOLERANCE: Duration = Duration::from_secs(600);
 
-/// No run takes longer, unless its schedule has longer gaps.
-const LONGEST_RUN: Duration = Duration::from_secs(86_400);
+/// No run takes longer, unless its schedule has longer intervals.
+const MAX_RUN_TIME: Duration = Duration::from_secs(86_400);
 
-/// A plan and how its modules fared.
+/// A backup plan and the states of its modules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// Its id.
     pub id: String,
-    /// What people call it.
+    /// The name that an administrator gave it.
     pub name: Option<String>,
     /// Whether it is switched on; none when the cluster does not know it.
     pub enabled: Option<bool>,
@@ -41,9 +41,9 @@ pub struct Plan {
 pub struct Destination {
     /// Its UUID.
     pub id: String,
-    /// What people call it.
+    /// The name that an administrator gave it.
     pub name: Option<String>,
-    /// Who runs it.
+    /// The provider of the storage.
     pub provider: Option<String>,
 }
 
@@ -52,33 +52,33 @@ pub struct Destination {
 pub struct Module {
     /// Its id: `mail1`.
     pub id: String,
-    /// The label that people gave it.
+    /// The label that an administrator gave it.
     pub ui_name: Option<String>,
     /// Its UUID, which is part of its repository's path.
     pub uuid: Option<String>,
-    /// The node that it runs on, or that told of it.
+    /// The node that wrote its status, else the one that it runs on.
     pub node: Option<String>,
     /// How its last run went.
     pub state: ModuleState,
-    /// Why, where that is not plain.
+    /// The reason, where the state alone does not say it.
     pub why: Option<String>,
     /// Its last run.
-    pub run: Option<Run>,
+    pub run: Option<BackupRun>,
 }
 
-/// How the last run of a module went.
+/// The outcome of the last run of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModuleState {
-    /// It ended without an error, and lately.
+    /// It ended without an error, and recently enough.
     Success,
     /// It ended with errors.
     Failed,
-    /// There was none, or none lately.
+    /// There was none, or none recently enough.
     Missing,
-    /// It has begun and not ended.
+    /// It has started and not ended.
     Running,
-    /// What is kept about it, or its plan, is damaged or does not say enough.
+    /// Its status, or the schedule of its plan, cannot be read or does not say enough.
     Unreadable,
 }
 
@@ -97,8 +97,8 @@ impl ModuleState {
 
 /// One run, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Run {
-    /// When it began.
+pub struct BackupRun {
+    /// When it started.
     #[serde(serialize_with = "rfc3339")]
     pub start: Option<Wall>,
     /// When it ended.
@@ -114,32 +114,32 @@ pub struct Run {
     pub snapshots: Option<u64>,
 }
 
-/// What is kept about the last run of a module, sound or not.
+/// The status of the last run of a module, as Redis holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It could be read.
-    Run(Run),
-    /// It could not, and why.
+pub enum RunStatus {
+    /// It was parsed.
+    Readable(BackupRun),
+    /// It cannot be read or parsed, and why.
     Damaged(String),
 }
 
-impl Status {
+impl RunStatus {
     /// Reads the current layout: one JSON object.
-    pub fn from_json(text: &str) -> Status {
+    pub fn from_json(text: &str) -> RunStatus {
         let fields = match serde_json::from_str(text) {
             Ok(Value::Object(fields)) => fields,
-            Ok(_) => return Status::Damaged("the status is no JSON object".into()),
-            Err(_) => return Status::Damaged("the status is not JSON".into()),
+            Ok(_) => return RunStatus::Damaged("the status is no JSON object".into()),
+            Err(_) => return RunStatus::Damaged("the status is not JSON".into()),
         };
-        Status::from_numbers(|name| match fields.get(name) {
+        RunStatus::from_reader(|name| match fields.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => number(value).map(Some),
         })
     }
 
-    /// Reads the older layout: the same facts as the texts of a hash.
-    pub fn from_texts(fields: &BTreeMap<String, String>) -> Status {
-        Status::from_numbers(|name| match fields.get(name).map(|text| text.trim()) {
+    /// Reads the older layout: the same values as the fields of a hash.
+    pub fn from_fields(fields: &BTreeMap<String, String>) -> RunStatus {
+        RunStatus::from_reader(|name| match fields.get(name).map(|text| text.trim()) {
             None | Some("") => Ok(None),
             Some(text) => {
                 let value = text.parse::<serde_json::Number>().map_err(|_| ())?;
@@ -148,12 +148,12 @@ impl Status {
         })
     }
 
-    fn from_numbers(number: impl Fn(&str) -> Result<Option<u64>, ()>) -> Status {
+    fn from_reader(number: impl Fn(&str) -> Result<Option<u64>, ()>) -> RunStatus {
         let read = |name: &str| {
             number(name).map_err(|()| format!("\"{name}\" in the status is no whole number"))
         };
-        let run = || -> Result<Run, String> {
-            Ok(Run {
+        let run = || -> Result<BackupRun, String> {
+            Ok(BackupRun {
                 start: read("start")?.and_then(seconds),
                 end: read("end")?.and_then(seconds),
                 errors: read("errors")?,
@@ -163,43 +163,50 @@ impl Status {
             })
         };
         match run() {
-            Ok(Run { start: None, end: None, .. }) => {
-                Status::Damaged("the status has no \"end\"".into())
+            Ok(BackupRun { start: None, end: None, .. }) => {
+                RunStatus::Damaged("the status has no \"end\"".into())
             }
-            Ok(run) => Status::Run(run),
-            Err(why) => Status::Damaged(why),
+            Ok(run) => RunStatus::Readable(run),
+            Err(why) => RunStatus::Damaged(why),
         }
     }
 
-    /// Of two that stand side by side, the newer end counts. A run that has begun after the other
-    /// ended is newer, too. What is damaged may be the newest of all: only a run that ended after
-    /// somebody complained, if that is known, says more.
-    pub fn newer(self, other: Status, alarmed: Option<Wall>) -> Status {
-        let after = |run: &Run| alarmed.is_some_and(|alarmed| run.end > Some(alarmed));
+    /// The newer of two statuses of a module: the one with the later start or end. A damaged one may
+    /// be the newest of all: only a run that ended after the alert began to fire, if that is known,
+    /// counts for more.
+    pub fn newer(self, other: RunStatus, alert_since: Option<Wall>) -> RunStatus {
+        let after = |run: &BackupRun| alert_since.is_some_and(|since| run.end > Some(since));
         match (&self, &other) {
-            (Status::Damaged(_), Status::Run(run)) if after(run) => other,
-            (Status::Run(run), Status::Damaged(_)) if !after(run) => other,
-            (Status::Run(one), Status::Run(two)) if two.latest() > one.latest() => other,
-            (Status::Run(_) | Status::Damaged(_), Status::Run(_) | Status::Damaged(_)) => self,
+            (RunStatus::Damaged(_), RunStatus::Readable(run)) if after(run) => other,
+            (RunStatus::Readable(run), RunStatus::Damaged(_)) if !after(run) => other,
+            (RunStatus::Readable(one), RunStatus::Readable(two))
+                if two.last_written() > one.last_written() =>
+            {
+                other
+            }
+            (
+                RunStatus::Readable(_) | RunStatus::Damaged(_),
+                RunStatus::Readable(_) | RunStatus::Damaged(_),
+            ) => self,
         }
     }
 
-    /// When it was last written, as far as that is known.
-    pub fn latest(&self) -> Option<Wall> {
+    /// When it was last written, as far as its times say.
+    pub fn last_written(&self) -> Option<Wall> {
         match self {
-            Status::Run(run) => run.latest(),
-            Status::Damaged(_) => None,
+            RunStatus::Readable(run) => run.last_written(),
+            RunStatus::Damaged(_) => None,
         }
     }
 }
 
-impl Run {
-    fn latest(&self) -> Option<Wall> {
+impl BackupRun {
+    fn last_written(&self) -> Option<Wall> {
         self.start.max(self.end)
     }
 
-    /// Whether it has begun and not ended.
-    fn goes_on(&self) -> bool {
+    /// Whether it has started and not ended.
+    fn is_running(&self) -> bool {
         self.start.is_some() && self.end.is_none_or(|end| self.start > Some(end))
     }
 }
@@ -213,75 +220,77 @@ fn number(value: &Value) -> Result<u64, ()> {
 }
 
 fn seconds(seconds: u64) -> Option<Wall> {
-    // 0 is what is written for "never".
+    // NethServer writes 0 for "never".
     let millis = i64::try_from(seconds.min(9_000_000_000_000)).ok()?.checked_mul(1000)?;
     (millis > 0).then_some(Wall(millis))
 }
 
-/// That somebody complained.
+/// When an alert about a plan began to fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Complaint {
-    /// Since when.
+pub struct AlertTime {
+    /// Since when it fires.
     pub since: Wall,
-    /// Whether the plan was named: else it may be about another one.
-    pub named: bool,
+    /// Whether the alert names the plan: else it may be about another one.
+    pub names_plan: bool,
 }
 
-/// What times a module's last run is held against.
+/// The times that the last run of a module is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// The moment of judging.
+pub struct RunWindow {
+    /// The time of the evaluation.
     pub now: Wall,
-    /// A success that ended before proves nothing.
-    pub since: Wall,
-    /// A run that began before and has not ended never will.
-    pub begun: Wall,
-    /// Whether it is known when the plan runs: else nobody can say that a run is missing.
-    pub scheduled: bool,
+    /// A success that ended before this is too old.
+    pub success_since: Wall,
+    /// A run that started before this and has not ended counts as failed.
+    pub running_since: Wall,
+    /// Whether the schedule of the plan is understood: else no run can be known to be missing.
+    pub schedule_known: bool,
 }
 
-impl Window {
-    /// The window of a plan; `usual` is how often plans run whose schedule is not understood.
+impl RunWindow {
+    /// The window of a plan; a plan whose schedule is not understood is taken to run once in
+    /// `default_interval`.
     ///
-    /// A success counts for the longest time between two runs, and for a twelfth of that more. When
-    /// somebody complains about the plan it must also have ended later than half the shortest time
-    /// between two runs before the complaint: the run before does not disprove that this one is
-    /// missing. A complaint about no plan in particular leaves it the whole time before itself.
-    pub fn of(
+    /// A success counts for the longest interval between two runs, and for a twelfth of that more.
+    /// When an alert names the plan, the success must also have ended later than half the shortest
+    /// interval before the alert began: the run before does not disprove that this one is missing.
+    /// An alert that names no plan accepts the whole longest interval before its beginning.
+    pub fn new(
         schedule: Option<&str>,
-        complaint: Option<Complaint>,
-        usual: Duration,
+        alert_time: Option<AlertTime>,
+        default_interval: Duration,
         now: Wall,
-    ) -> Window {
-        let understood = schedule.and_then(Gaps::of);
-        let gaps = understood.unwrap_or(Gaps { shortest: usual, longest: usual });
-        let tolerance = (gaps.longest / 12).max(LEAST_TOLERANCE);
-        let regular = now - gaps.longest - tolerance;
-        let since = complaint.map_or(regular, |Complaint { since, named }| {
-            let before = match named {
-                true => (gaps.shortest / 2).max(LEAST_TOLERANCE),
-                false => gaps.longest + LEAST_TOLERANCE,
+    ) -> RunWindow {
+        let known = schedule.and_then(RunIntervals::parse);
+        let intervals =
+            known.unwrap_or(RunIntervals { shortest: default_interval, longest: default_interval });
+        let tolerance = (intervals.longest / 12).max(MIN_TOLERANCE);
+        let regular = now - intervals.longest - tolerance;
+        let success_since = alert_time.map_or(regular, |AlertTime { since, names_plan }| {
+            let before = match names_plan {
+                true => (intervals.shortest / 2).max(MIN_TOLERANCE),
+                false => intervals.longest + MIN_TOLERANCE,
             };
             regular.max(since.min(now) - before)
         });
-        let begun = now - gaps.longest.max(LONGEST_RUN) - tolerance;
-        Window { now, since, begun, scheduled: understood.is_some() }
+        let running_since = now - intervals.longest.max(MAX_RUN_TIME) - tolerance;
+        RunWindow { now, success_since, running_since, schedule_known: known.is_some() }
     }
 }
 
-/// The state of a module, and why where that is not plain.
-pub fn judge(status: Option<&Status>, window: Window) -> (ModuleState, Option<String>) {
+/// The state of a module, and the reason where the state alone does not say it.
+pub fn evaluate(status: Option<&RunStatus>, window: RunWindow) -> (ModuleState, Option<String>) {
     let run = match status {
         None => return (ModuleState::Missing, Some("no run is known".into())),
-        Some(Status::Damaged(why)) => return (ModuleState::Unreadable, Some(why.clone())),
-        Some(Status::Run(run)) => run,
+        Some(RunStatus::Damaged(why)) => return (ModuleState::Unreadable, Some(why.clone())),
+        Some(RunStatus::Readable(run)) => run,
     };
-    if run.latest() > Some(window.now + LONGEST_SKEW) {
+    if run.last_written() > Some(window.now + MAX_CLOCK_SKEW) {
         return (ModuleState::Unreadable, Some("its run lies in the future".into()));
     }
-    if run.goes_on() {
+    if run.is_running() {
         return match run.start {
-            Some(start) if start < window.begun => {
+            Some(start) if start < window.running_since => {
                 (ModuleState::Failed, Some(format!("began at {start} and never ended")))
             }
             _ => (ModuleState::Running, None),
@@ -291,14 +300,16 @@ pub fn judge(status: Option<&Status>, window: Window) -> (ModuleState, Option<St
         (None, _) => (ModuleState::Unreadable, Some("the status has no \"end\"".into())),
         (_, None) => (ModuleState::Unreadable, Some("the status has no \"errors\"".into())),
         (Some(_), Some(1..)) => (ModuleState::Failed, None),
-        (Some(end), Some(0)) if end < window.since => old(end, window.scheduled),
+        (Some(end), Some(0)) if end < window.success_since => {
+            success_too_old(end, window.schedule_known)
+        }
         (Some(_), Some(0)) => (ModuleState::Success, None),
     }
 }
 
-/// What is said of a success that is too long ago.
-fn old(end: Wall, scheduled: bool) -> (ModuleState, Option<String>) {
-    if scheduled {
+/// The state of a module whose last success is too old.
+fn success_too_old(end: Wall, schedule_known: bool) -> (ModuleState, Option<String>) {
+    if schedule_known {
         return (ModuleState::Missing, Some(format!("the last run ended at {end}")));
     }
     let why = "whether another run was due is not known: its schedule is not understood";
@@ -315,12 +326,17 @@ mod tests {
     const DAY: Duration = Duration::from_secs(86_400);
     const NOW: Wall = Wall(1_790_100_000_000);
 
-    fn window() -> Window {
-        Window { now: NOW, since: NOW - DAY, begun: NOW - DAY, scheduled: true }
+    fn window() -> RunWindow {
+        RunWindow {
+            now: NOW,
+            success_since: NOW - DAY,
+            running_since: NOW - DAY,
+            schedule_known: true,
+        }
     }
 
     fn state(json: &str) -> ModuleState {
-        judge(Some(&Status::from_json(json)), window()).0
+        evaluate(Some(&RunStatus::from_json(json)), window()).0
     }
 
     #[test]
@@ -346,7 +362,7 @@ mod tests {
         ] {
             assert_eq!(state(json), expected, "{json}");
         }
-        assert_eq!(judge(None, window()).0, ModuleState::Missing);
+        assert_eq!(evaluate(None, window()).0, ModuleState::Missing);
     }
 
     #[test]
@@ -354,47 +370,51 @@ mod tests {
         let fields = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };
-        let status = Status::from_texts(&fields(&[
+        let status = RunStatus::from_fields(&fields(&[
             ("start", "1790090000"),
             ("end", "1790090420"),
             ("errors", "0"),
             ("total_size", ""),
         ]));
-        assert_eq!(judge(Some(&status), window()).0, ModuleState::Success);
-        let damaged = Status::from_texts(&fields(&[("end", "soon"), ("errors", "0")]));
-        assert_eq!(damaged, Status::Damaged("\"end\" in the status is no whole number".into()));
+        assert_eq!(evaluate(Some(&status), window()).0, ModuleState::Success);
+        let damaged = RunStatus::from_fields(&fields(&[("end", "soon"), ("errors", "0")]));
+        assert_eq!(damaged, RunStatus::Damaged("\"end\" in the status is no whole number".into()));
     }
 
     #[test]
     fn of_two_layouts_the_newer_end_counts() {
-        let old = Status::from_json(r#"{"errors": 0, "end": 1}"#);
-        let new = Status::from_json(r#"{"errors": 1, "end": 2}"#);
+        let old = RunStatus::from_json(r#"{"errors": 0, "end": 1}"#);
+        let new = RunStatus::from_json(r#"{"errors": 1, "end": 2}"#);
         assert_eq!(old.clone().newer(new.clone(), None), new);
         assert_eq!(new.clone().newer(old, None), new);
     }
 
     #[test]
     fn what_is_damaged_is_not_passed_over_for_an_older_success() {
-        let run = Status::from_json(r#"{"errors": 0, "end": 1790000000}"#);
+        let run = RunStatus::from_json(r#"{"errors": 0, "end": 1790000000}"#);
         let end = Wall(1_790_000_000_000);
-        for damaged in [Status::Damaged("x".into()), Status::from_json(r#"{"errors": 0}"#)] {
-            for (alarmed, expected) in [
+        for damaged in [RunStatus::Damaged("x".into()), RunStatus::from_json(r#"{"errors": 0}"#)] {
+            for (alert_since, expected) in [
                 (None, &damaged),
                 (Some(end), &damaged),
                 (Some(end + HOUR), &damaged),
                 (Some(end - HOUR), &run),
             ] {
-                assert_eq!(damaged.clone().newer(run.clone(), alarmed), *expected);
-                assert_eq!(run.clone().newer(damaged.clone(), alarmed), *expected);
+                assert_eq!(damaged.clone().newer(run.clone(), alert_since), *expected);
+                assert_eq!(run.clone().newer(damaged.clone(), alert_since), *expected);
             }
         }
     }
 
     /// The state of a module that succeeded so many minutes ago.
-    fn succeeded(ago: u64, schedule: Option<&str>, complaint: Option<Complaint>) -> ModuleState {
+    fn succeeded(ago: u64, schedule: Option<&str>, alert_time: Option<AlertTime>) -> ModuleState {
         let end = NOW - Duration::from_secs(ago * 60);
-        let status = Status::Run(Run { end: Some(end), errors: Some(0), ..Run::default() });
-        judge(Some(&status), Window::of(schedule, complaint, DAY, NOW)).0
+        let status = RunStatus::Readable(BackupRun {
+            end: Some(end),
+            errors: Some(0),
+            ..BackupRun::default()
+        });
+        evaluate(Some(&status), RunWindow::new(schedule, alert_time, DAY, NOW)).0
     }
 
     #[test]
@@ -440,17 +460,17 @@ mod tests {
             ("whenever", 24 * H, 0, ModuleState::Unreadable),
         ] {
             let since = NOW - Duration::from_secs(complained * 60);
-            let named = Some(Complaint { since, named: true });
-            assert_eq!(succeeded(ago, Some(schedule), named), expected, "{schedule} {ago}");
+            let alert = Some(AlertTime { since, names_plan: true });
+            assert_eq!(succeeded(ago, Some(schedule), alert), expected, "{schedule} {ago}");
         }
-        let ahead = Some(Complaint { since: NOW + DAY, named: true });
+        let ahead = Some(AlertTime { since: NOW + DAY, names_plan: true });
         assert_eq!(succeeded(H, Some("daily"), ahead), ModuleState::Success);
     }
 
     #[test]
     fn a_complaint_about_no_plan_asks_of_each_the_run_that_was_due_before_it() {
         const H: u64 = 60;
-        let nameless = Some(Complaint { since: NOW, named: false });
+        let nameless = Some(AlertTime { since: NOW, names_plan: false });
         for (schedule, ago, expected) in [
             ("daily", 25 * H, ModuleState::Missing),
             ("daily", 24 * H, ModuleState::Success),
@@ -463,9 +483,10 @@ mod tests {
 
     #[test]
     fn a_long_run_of_an_hourly_plan_is_still_running() {
-        let status = Status::Run(Run { start: Some(NOW - 3 * HOUR), ..Run::default() });
-        let window = Window::of(Some("hourly"), None, DAY, NOW);
-        assert_eq!(judge(Some(&status), window).0, ModuleState::Running);
+        let status =
+            RunStatus::Readable(BackupRun { start: Some(NOW - 3 * HOUR), ..BackupRun::default() });
+        let window = RunWindow::new(Some("hourly"), None, DAY, NOW);
+        assert_eq!(evaluate(Some(&status), window).0, ModuleState::Running);
     }
 
     proptest! {
@@ -473,12 +494,12 @@ mod tests {
         fn no_status_is_a_crash(text in r#"[{}\[\]":, 0-9a-z.+-]{0,60}"#, number in any::<u64>()) {
             let json = format!(r#"{{"start": {number}, "end": {number}, "errors": 0}}"#);
             for text in [&text, &json] {
-                let _ = judge(Some(&Status::from_json(text)), window());
+                let _ = evaluate(Some(&RunStatus::from_json(text)), window());
             }
             let fields = [("start", &text), ("end", &json)];
             let fields = fields.map(|(name, text)| (name.to_owned(), text.clone()));
-            let _ = judge(Some(&Status::from_texts(&BTreeMap::from(fields))), window());
-            let _ = Window::of(Some(&text), Some(Complaint { since: Wall(0), named: true }), DAY, NOW);
+            let _ = evaluate(Some(&RunStatus::from_fields(&BTreeMap::from(fields))), window());
+            let _ = RunWindow::new(Some(&text), Some(AlertTime { since: Wall(0), names_plan: true }), DAY, NOW);
         }
     }
 }

@@ -1,63 +1,64 @@
-//! What is to be found out: about which plans, and since when somebody complains. Pure.
+//! Which plans are to be analyzed, and since when alerts fire about them. Pure.
 
 use std::collections::BTreeMap;
 
 use super::alert::Alert;
-use super::plan::Complaint;
+use super::plan::AlertTime;
 use crate::clock::Wall;
 
 /// Which plans are asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Question {
-    /// The plans that were named, and since when each is complained about, where that is known.
-    pub named: BTreeMap<String, Option<Wall>>,
-    /// Whether somebody complained without naming a plan: all of them are then looked at.
-    pub everything: bool,
-    /// Since when that one complains.
-    pub everything_since: Option<Wall>,
+pub struct PlanQuery {
+    /// By id the plans that were named, and since when the latest alert about each of them fires,
+    /// where that is known.
+    pub plans: BTreeMap<String, Option<Wall>>,
+    /// Whether all plans are asked about: an alert that names no plan may be about any of them.
+    pub all: bool,
+    /// Since when the latest alert that names no plan fires.
+    pub all_since: Option<Wall>,
 }
 
-impl Question {
-    /// About one plan, with nobody complaining.
-    pub fn about(plan: &str) -> Question {
-        Question { named: BTreeMap::from([(plan.to_owned(), None)]), ..Question::default() }
+impl PlanQuery {
+    /// One plan, without an alert.
+    pub fn for_plan(plan: &str) -> PlanQuery {
+        PlanQuery { plans: BTreeMap::from([(plan.to_owned(), None)]), ..PlanQuery::default() }
     }
 
-    /// About all plans, with nobody complaining.
-    pub fn about_everything() -> Question {
-        Question { everything: true, ..Question::default() }
+    /// All plans, without an alert.
+    pub fn for_all() -> PlanQuery {
+        PlanQuery { all: true, ..PlanQuery::default() }
     }
 
-    /// What these alerts want to know; `labels` may hold the id of a plan. Of several alerts about
-    /// a plan the latest counts.
-    pub fn of(alerts: &[Alert], labels: &[String]) -> Question {
-        let mut question = Question::default();
+    /// The plans that these alerts are about; `labels` may hold the id of a plan.
+    pub fn from_alerts(alerts: &[Alert], labels: &[String]) -> PlanQuery {
+        let mut query = PlanQuery::default();
         for alert in alerts {
             match alert.plan_id(labels) {
                 Some(id) => {
-                    let since = question.named.entry(id.to_owned()).or_default();
+                    let since = query.plans.entry(id.to_owned()).or_default();
                     *since = (*since).max(alert.starts_at);
                 }
                 None => {
-                    question.everything = true;
-                    question.everything_since = question.everything_since.max(alert.starts_at);
+                    query.all = true;
+                    query.all_since = query.all_since.max(alert.starts_at);
                 }
             }
         }
-        question
+        query
     }
 
-    /// The complaint about a plan; none when there is none, or nobody knows since when.
-    pub fn complaint(&self, plan: &str) -> Option<Complaint> {
-        match self.named.get(plan) {
-            Some(since) => since.map(|since| Complaint { since, named: true }),
-            None => self.everything_since.map(|since| Complaint { since, named: false }),
+    /// Since when an alert fires about a plan; none when there is no alert, or its start is not
+    /// known.
+    pub fn alert_time(&self, plan: &str) -> Option<AlertTime> {
+        match self.plans.get(plan) {
+            Some(since) => since.map(|since| AlertTime { since, names_plan: true }),
+            None => self.all_since.map(|since| AlertTime { since, names_plan: false }),
         }
     }
 }
 
 /// The alerts that are about a plan: those that name it, or name none.
-pub fn about<'a>(plan: &str, alerts: &'a [Alert], labels: &[String]) -> Vec<&'a Alert> {
+pub fn alerts_about<'a>(plan: &str, alerts: &'a [Alert], labels: &[String]) -> Vec<&'a Alert> {
     alerts.iter().filter(|alert| alert.plan_id(labels).is_none_or(|id| id == plan)).collect()
 }
 
@@ -80,14 +81,14 @@ mod tests {
     fn alerts_ask_about_the_plans_they_name_and_else_about_all() {
         let labels = ["backup_id".to_owned(), "id".to_owned()];
         let alerts = [alert(Some("1"), 5), alert(Some("1"), 9), alert(Some(" "), 7)];
-        let question = Question::of(&alerts, &labels);
-        assert_eq!(question.named, BTreeMap::from([("1".to_owned(), Some(Wall(9)))]));
-        assert!(question.everything);
-        let complaint = |since, named| Some(Complaint { since: Wall(since), named });
-        assert_eq!(question.complaint("1"), complaint(9, true));
-        assert_eq!(question.complaint("2"), complaint(7, false));
-        assert_eq!(Question::about("1").complaint("1"), None);
-        assert_eq!(about("1", &alerts, &labels).len(), 3);
-        assert_eq!(about("2", &alerts, &labels).len(), 1);
+        let query = PlanQuery::from_alerts(&alerts, &labels);
+        assert_eq!(query.plans, BTreeMap::from([("1".to_owned(), Some(Wall(9)))]));
+        assert!(query.all);
+        let alert_time = |since, names_plan| Some(AlertTime { since: Wall(since), names_plan });
+        assert_eq!(query.alert_time("1"), alert_time(9, true));
+        assert_eq!(query.alert_time("2"), alert_time(7, false));
+        assert_eq!(PlanQuery::for_plan("1").alert_time("1"), None);
+        assert_eq!(alerts_about("1", &alerts, &labels).len(), 3);
+        assert_eq!(alerts_about("2", &alerts, &labels).len(), 1);
     }
 }

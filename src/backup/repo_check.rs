@@ -1,191 +1,176 @@
-//! Asks restic how the repositories of those modules are that did not succeed.
+//! Checks with restic the repositories of the modules that did not succeed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{LazyLock, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 use serde::Serialize;
 
 use super::plan::{Module, ModuleState, Plan};
-use super::restic::{self, Lock, Refusal};
-use super::settings::{Password, RepoCheck, Repository};
+use super::restic_output::{self, RepoError, RepoLock};
+use super::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings};
 use crate::clock::{self, Now, Wall};
 use crate::process::{self, ProgramOutput};
 use crate::secret::{Secret, scrub};
-use crate::thread::Stop;
+use crate::thread::{Permit, Semaphore, Stop, lock};
 
-/// Repositories that are asked at the same time, whoever asks: the boxes are small.
-const AT_ONCE: usize = 2;
+/// How many restic run at the same time: the machines are small.
+const MAX_CONCURRENT: usize = 2;
 
-/// All repositories together may take this many times as long as one.
-const ALL_TOGETHER: u32 = 3;
+/// All repositories together may take this many times as long as one of them.
+const TOTAL_TIMEOUT_FACTOR: u32 = 3;
 
-/// This part of a repository's time its size is worth: one figure must not cost the repositories
-/// that come after it their turn.
-const SIZE_PART: u32 = 4;
+/// The size may take this fraction of a repository's time: one figure must not use up the time of
+/// the repositories after it.
+const SIZE_TIMEOUT_DIVISOR: u32 = 4;
 
-/// What is said of a repository whose turn never came.
-const NO_TIME: &str = "no time was left";
+/// Why a repository that came too late was not checked.
+const NO_TIME_LEFT: &str = "no time was left";
 
-/// What makes 999 ms a second.
-const ALMOST: Duration = Duration::from_millis(500);
+/// Added before seconds are cut off, so that 999 ms become a second.
+const HALF_SECOND: Duration = Duration::from_millis(500);
 
-/// Locks of a repository that are looked at.
-const MOST_LOCKS: usize = 5;
+/// How many locks of a repository are read.
+const MAX_LOCKS: usize = 5;
 
-/// A module and how its repository is.
+/// The state of the repository of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct RepoCheckResult {
     /// The module's id.
     pub module: String,
-    /// How its repository is.
-    pub condition: Condition,
+    /// The state of its repository.
+    #[serde(rename = "condition")]
+    pub state: RepoState,
 }
 
-/// How a repository is.
+/// The state of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Condition {
-    /// It could be opened and read.
-    Open(Seen),
-    /// It could not.
-    Refused(Refusal),
-    /// restic did not come to an end in time; its last words.
+pub enum RepoState {
+    /// It was opened and read.
+    Open(RepoDetails),
+    /// restic could not open it.
+    Refused(RepoError),
+    /// restic was killed after its time; the last line that it wrote.
     TimedOut(String),
-    /// Nobody could ask, and why.
-    NotAsked(String),
+    /// restic was not run, and why.
+    #[serde(rename = "not_asked")]
+    NotChecked(String),
 }
 
-/// What an open repository shows.
+/// What was read from an open repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Seen {
+pub struct RepoDetails {
     /// When its newest snapshot was taken; none when there is no snapshot.
     #[serde(serialize_with = "crate::view::rfc3339")]
     pub newest: Option<Wall>,
-    /// How many bytes that holds, where restic says so in time.
+    /// How many bytes that snapshot holds, where restic could tell in time.
     pub size: Option<u64>,
-    /// Who holds it.
-    pub locks: Vec<Lock>,
-    /// Why the locks are not known, if they are not.
+    /// Its locks.
+    pub locks: Vec<RepoLock>,
+    /// Why the locks could not be read, if so.
     pub locks_unknown: Option<String>,
-    /// What `restic check` said, if it was wanted.
-    pub check: Option<Check>,
+    /// The result of `restic check`, where that is configured.
+    pub check: Option<IntegrityCheck>,
 }
 
-/// What `restic check` said.
+/// The result of `restic check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Check {
+pub enum IntegrityCheck {
     /// No errors.
     Sound,
-    /// Errors, and what it said.
+    /// It found errors; the first of them.
     Damaged(String),
-    /// It came to no result, and why.
+    /// It came to no result, and why not.
     Undecided(String),
 }
 
-/// The moment when everybody who begins to ask now has come to an end.
-pub fn deadline(settings: &RepoCheck) -> Instant {
-    Instant::now() + settings.timeout * ALL_TOGETHER
+/// Checks repositories with restic.
+#[derive(Clone, Copy, Debug)]
+pub struct RepoChecker<'a> {
+    /// How they are checked.
+    pub settings: &'a RepoCheckSettings,
+    /// Held by each run of restic. All checks of a process share one semaphore ([`permits`]).
+    pub permits: &'a Semaphore,
 }
 
-/// Waits until no restic runs any more, `limit` at most. To be called after the stop.
-pub fn wait_for_end(limit: Duration) {
+/// As many permits as restic may run at the same time.
+pub fn permits() -> Semaphore {
+    Semaphore::new(MAX_CONCURRENT)
+}
+
+/// Waits until no restic runs any more, for `limit` at most. To be called after the stop.
+pub fn wait_for_end(permits: &Semaphore, limit: Duration) {
     let until = Instant::now() + limit;
-    let ended = || SEATS.1.recv_deadline(until).ok().map(|()| Seat);
-    // All seats at the same time, else one of them could be taken again.
-    let _all: Vec<Seat> = (0..AT_ONCE).map_while(|_| ended()).collect();
+    let ended = || permits.acquire_timeout(until.saturating_duration_since(Instant::now()));
+    // All permits are held at the same time, else one of them could be acquired by another run.
+    let _all: Vec<Permit> = (0..MAX_CONCURRENT).map_while(|_| ended()).collect();
 }
 
-/// Asks for each module of a plan that did not succeed, no longer than `until`. `passwords` are those of the destinations
-/// as Redis has them, for repositories that are configured without one. None when it was told to
-/// stop meanwhile.
-pub fn check(
-    settings: &RepoCheck,
-    plan: &Plan,
-    passwords: &BTreeMap<String, Secret>,
-    until: Instant,
-    stop: &Stop,
-) -> Option<Vec<Finding>> {
-    let modules = plan.modules.iter().filter(|module| module.state != ModuleState::Success);
-    let waiting: Mutex<VecDeque<&Module>> = Mutex::new(modules.collect());
-    let findings = Mutex::new(Vec::new());
-    let work = || {
-        while let Some(module) = locked(&waiting).pop_front() {
-            if stop.stopped() {
-                return;
+impl RepoChecker<'_> {
+    /// The moment when all checks that start now have ended.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.timeout * TOTAL_TIMEOUT_FACTOR
+    }
+
+    /// Checks the repository of each module that did not succeed, until `until` at most.
+    /// `passwords` are those of the destinations as Redis has them, for repositories that are
+    /// configured without one. None at the stop.
+    pub fn check(
+        &self,
+        plan: &Plan,
+        passwords: &BTreeMap<String, Secret>,
+        until: Instant,
+        stop: &Stop,
+    ) -> Option<Vec<RepoCheckResult>> {
+        let modules = plan.modules.iter().filter(|module| module.state != ModuleState::Success);
+        let waiting: Mutex<VecDeque<&Module>> = Mutex::new(modules.collect());
+        let results = Mutex::new(Vec::new());
+        let work = || {
+            while let Some(module) = lock(&waiting).pop_front() {
+                if stop.stopped() {
+                    return;
+                }
+                let state = match locate(self.settings, plan, module, passwords, stop) {
+                    Err(why) => RepoState::NotChecked(why),
+                    Ok(location) => location.check(self.permits, until),
+                };
+                lock(&results).push(RepoCheckResult { module: module.id.clone(), state });
             }
-            let condition = match place(settings, plan, module, passwords, stop) {
-                Err(why) => Condition::NotAsked(why),
-                Ok(place) => place.look(until),
-            };
-            locked(&findings).push(Finding { module: module.id.clone(), condition });
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..AT_ONCE {
-            // Without a second thread this one does all of it.
-            let _ = std::thread::Builder::new().name("restic".into()).spawn_scoped(scope, work);
-        }
-        work();
-    });
-    let mut findings = findings.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    findings.sort_by(|one, other| one.module.cmp(&other.module));
-    (!stop.stopped()).then_some(findings)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// The right to run restic: a channel with as many tokens as may run.
-struct Seat;
-
-static SEATS: LazyLock<(Sender<()>, Receiver<()>)> = LazyLock::new(|| {
-    let (free, seats) = bounded(AT_ONCE);
-    (0..AT_ONCE).for_each(|_| free.send(()).expect("there is room for all tokens"));
-    (free, seats)
-});
-
-impl Seat {
-    /// Waits for a seat; none when the time is up, or it is time to stop.
-    fn take(until: Instant, stop: &Stop) -> Option<Seat> {
-        let seat = select! {
-            recv(SEATS.1) -> _ => Seat,
-            recv(at(until)) -> _ => return None,
-            recv(stop.receiver()) -> _ => return None,
         };
-        (!stop.stopped() && Instant::now() < until).then_some(seat)
+        std::thread::scope(|scope| {
+            for _ in 1..MAX_CONCURRENT {
+                // Without a second thread this one does all of it.
+                let _ = std::thread::Builder::new().name("restic".into()).spawn_scoped(scope, work);
+            }
+            work();
+        });
+        let mut results = std::mem::take(&mut *lock(&results));
+        results.sort_by(|one, other| one.module.cmp(&other.module));
+        (!stop.stopped()).then_some(results)
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        // There is room: it is the token that was taken.
-        let _ = SEATS.0.try_send(());
-    }
-}
-
-/// A repository and all that restic needs to open it.
-struct Place<'a> {
-    settings: &'a RepoCheck,
-    configured: &'a Repository,
-    /// With the template filled in. It may hold a password.
+/// A repository, and what restic needs to open it.
+struct RepositoryLocation<'a> {
+    settings: &'a RepoCheckSettings,
+    configured: &'a RepositorySettings,
+    /// The address, its template filled in. It may hold a password.
     repository: String,
     password: Option<&'a Secret>,
     stop: &'a Stop,
 }
 
-fn place<'a>(
-    settings: &'a RepoCheck,
+fn locate<'a>(
+    settings: &'a RepoCheckSettings,
     plan: &Plan,
     module: &Module,
     passwords: &'a BTreeMap<String, Secret>,
     stop: &'a Stop,
-) -> Result<Place<'a>, String> {
+) -> Result<RepositoryLocation<'a>, String> {
     let destination = plan.destination.as_ref().ok_or("the plan's destination is not known")?;
     let uuid = module.uuid.as_ref().ok_or("the module's UUID is not known")?;
     let configured = settings.repositories.get(&destination.id);
@@ -203,120 +188,126 @@ fn place<'a>(
         .repository
         .replace("{path}", &format!("{image}/{uuid}"))
         .replace("{repository}", &destination.id);
-    Ok(Place { settings, configured, repository, password, stop })
+    Ok(RepositoryLocation { settings, configured, repository, password, stop })
 }
 
-impl Place<'_> {
-    fn look(&self, all_until: Instant) -> Condition {
-        let Some(_seat) = Seat::take(all_until, self.stop) else {
-            return Condition::NotAsked(NO_TIME.into());
+impl RepositoryLocation<'_> {
+    fn check(&self, permits: &Semaphore, all_until: Instant) -> RepoState {
+        let Some(_permit) = permits.acquire_until(all_until, self.stop) else {
+            return RepoState::NotChecked(NO_TIME_LEFT.into());
         };
         let until = all_until.min(Instant::now() + self.settings.timeout);
-        let listed = match self.run(&["snapshots", "--latest", "1", "--json"], until) {
+        let output = match self.run(&["snapshots", "--latest", "1", "--json"], until) {
             Ok(finished) => finished,
-            Err(condition) => return condition,
+            Err(state) => return state,
         };
-        if listed.code != Some(0) {
-            return Condition::Refused(self.refusal(&listed));
+        if output.code != Some(0) {
+            return RepoState::Refused(self.classify(&output));
         }
-        let Some(snapshots) = restic::snapshots(&listed.stdout) else {
+        let Some(snapshots) = restic_output::parse_snapshots(&output.stdout) else {
             let why = "restic's list of snapshots is not what it should be";
-            return Condition::Refused(Refusal::Unreachable(why.into()));
+            return RepoState::Refused(RepoError::Unreachable(why.into()));
         };
-        let mut seen = Seen { newest: snapshots.newest, size: snapshots.size, ..Seen::default() };
+        let mut details = RepoDetails {
+            newest: snapshots.newest,
+            size: snapshots.size,
+            ..RepoDetails::default()
+        };
         match self.locks(until) {
-            Ok(locks) => seen.locks = locks,
-            Err(why) => seen.locks_unknown = Some(why),
+            Ok(locks) => details.locks = locks,
+            Err(why) => details.locks_unknown = Some(why),
         }
         if self.settings.deep {
-            seen.check = Some(self.deep(&seen, until));
+            details.check = Some(self.deep_check(&details, until));
         }
-        // Last, for it matters least.
-        if let (None, Some(id)) = (seen.size, &snapshots.id) {
-            seen.size = self.size(id, until);
+        // The size comes last: it matters least.
+        if let (None, Some(id)) = (details.size, &snapshots.id) {
+            details.size = self.size(id, until);
         }
-        Condition::Open(seen)
+        RepoState::Open(details)
     }
 
-    /// How many bytes a snapshot holds. An older restic did not note that in the snapshot, so all
-    /// of its folders are read; where that takes too long or fails, it is not known.
+    /// How many bytes a snapshot holds, where the snapshot itself does not say it, as before restic
+    /// 0.17: restic reads all its folders. None where that takes too long or fails.
     fn size(&self, id: &str, until: Instant) -> Option<u64> {
-        let until = until.min(Instant::now() + self.settings.timeout / SIZE_PART);
-        let counted = self.run(&["stats", "--mode", "restore-size", "--json", id], until).ok()?;
-        restic::restore_size(&counted.stdout).filter(|_| counted.code == Some(0))
+        let until = until.min(Instant::now() + self.settings.timeout / SIZE_TIMEOUT_DIVISOR);
+        let output = self.run(&["stats", "--mode", "restore-size", "--json", id], until).ok()?;
+        restic_output::parse_restore_size(&output.stdout).filter(|_| output.code == Some(0))
     }
 
-    fn locks(&self, until: Instant) -> Result<Vec<Lock>, String> {
-        let listed = self.run(&["list", "locks"], until).map_err(words)?;
-        if listed.code != Some(0) {
-            return Err(self.complaint(&listed));
+    fn locks(&self, until: Instant) -> Result<Vec<RepoLock>, String> {
+        let output = self.run(&["list", "locks"], until).map_err(describe)?;
+        if output.code != Some(0) {
+            return Err(self.error_line(&output));
         }
         let mut locks = Vec::new();
-        for id in restic::lock_ids(&listed.stdout).into_iter().take(MOST_LOCKS) {
-            let shown = self.run(&["cat", "lock", id, "--json"], until).map_err(words)?;
-            // A lock that is gone by now needs no words.
-            locks.extend(restic::lock(&shown.stdout, Now::read().wall));
+        for id in restic_output::parse_lock_ids(&output.stdout).into_iter().take(MAX_LOCKS) {
+            let output = self.run(&["cat", "lock", id, "--json"], until).map_err(describe)?;
+            // A lock that was released meanwhile cannot be parsed, and is left out.
+            locks.extend(restic_output::parse_lock(&output.stdout, Now::read().wall));
         }
         Ok(locks)
     }
 
-    fn deep(&self, seen: &Seen, until: Instant) -> Check {
-        if seen.locks.iter().any(|lock| !lock.stale) {
-            return Check::Undecided("not done while somebody holds the repository".into());
+    fn deep_check(&self, details: &RepoDetails, until: Instant) -> IntegrityCheck {
+        if details.locks.iter().any(|lock| !lock.stale) {
+            return IntegrityCheck::Undecided(
+                "not done while somebody holds the repository".into(),
+            );
         }
         match self.run(&["check"], until) {
-            Err(condition) => Check::Undecided(words(condition)),
-            Ok(finished) if finished.code == Some(0) => Check::Sound,
+            Err(state) => IntegrityCheck::Undecided(describe(state)),
+            Ok(finished) if finished.code == Some(0) => IntegrityCheck::Sound,
             Ok(finished) if finished.stderr.contains("repository contains errors") => {
-                Check::Damaged(self.damage(&finished))
+                IntegrityCheck::Damaged(self.damage(&finished))
             }
-            Ok(finished) => Check::Undecided(self.complaint(&finished)),
+            Ok(finished) => IntegrityCheck::Undecided(self.error_line(&finished)),
         }
     }
 
-    /// The first thing that `restic check` found.
+    /// The first error that `restic check` found.
     fn damage(&self, finished: &ProgramOutput) -> String {
-        let telling = |line: &&str| !line.is_empty() && !line.starts_with("Fatal:");
-        let first = finished.stderr.lines().map(str::trim).find(telling);
-        self.scrubbed(first.unwrap_or("the repository contains errors"))
+        let is_error = |line: &&str| !line.is_empty() && !line.starts_with("Fatal:");
+        let first = finished.stderr.lines().map(str::trim).find(is_error);
+        self.scrub_secrets(first.unwrap_or("the repository contains errors"))
     }
 
-    /// One run of restic, reading only: without a lock of ours, and without a cache, which would
-    /// cost a small box more disk than it saves. Nothing secret is on the command line.
-    fn run(&self, arguments: &[&str], until: Instant) -> Result<ProgramOutput, Condition> {
+    /// Runs restic, read-only: without a lock, and without a cache, which would cost a small machine
+    /// more disk than it saves. Nothing secret is on the command line.
+    fn run(&self, arguments: &[&str], until: Instant) -> Result<ProgramOutput, RepoState> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Condition::NotAsked(NO_TIME.into()));
+            return Err(RepoState::NotChecked(NO_TIME_LEFT.into()));
         }
         let path = self.settings.restic_path.as_path();
         let mut command = Command::new(path);
         command.args(arguments).args(["--no-lock", "--no-cache"]);
-        self.equip(&mut command);
+        self.set_environment(&mut command);
         let finished = process::run_until(&mut command, "", left, Some(self.stop))
-            .map_err(|why| Condition::NotAsked(not_started(path, &why)))?;
+            .map_err(|why| RepoState::NotChecked(describe_start_error(path, &why)))?;
         if finished.timed_out {
-            let said = if finished.stderr.trim().is_empty() {
+            let error_line = if finished.stderr.trim().is_empty() {
                 "it said nothing".into()
             } else {
-                self.complaint(&finished)
+                self.error_line(&finished)
             };
-            let after = clock::words(Duration::from_secs((left + ALMOST).as_secs()));
-            return Err(Condition::TimedOut(format!("killed after {after}: {said}")));
+            let after = clock::words(Duration::from_secs((left + HALF_SECOND).as_secs()));
+            return Err(RepoState::TimedOut(format!("killed after {after}: {error_line}")));
         }
         Ok(finished)
     }
 
-    /// What restic is told by its environment (restic's manual, "Environment Variables").
-    fn equip(&self, command: &mut Command) {
+    /// Hands repository and password to restic (its manual, "Environment Variables").
+    fn set_environment(&self, command: &mut Command) {
         for name in ["RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"] {
             command.env_remove(name);
         }
         command.env_remove("RESTIC_REPOSITORY_FILE").env("RESTIC_REPOSITORY", &self.repository);
         match (&self.configured.password, self.password) {
-            (Some(Password::Clear(password)), _) => {
+            (Some(RepositoryPassword::Clear(password)), _) => {
                 command.env("RESTIC_PASSWORD", password.reveal());
             }
-            (Some(Password::File(path)), _) => {
+            (Some(RepositoryPassword::File(path)), _) => {
                 command.env("RESTIC_PASSWORD_FILE", path);
             }
             (None, Some(password)) => {
@@ -329,51 +320,74 @@ impl Place<'_> {
         }
     }
 
-    fn refusal(&self, finished: &ProgramOutput) -> Refusal {
-        match restic::refusal(finished.code, &finished.stderr) {
-            Refusal::Unreachable(why) => Refusal::Unreachable(self.scrubbed(&why)),
+    fn classify(&self, finished: &ProgramOutput) -> RepoError {
+        match restic_output::classify_failure(finished.code, &finished.stderr) {
+            RepoError::Unreachable(why) => RepoError::Unreachable(self.scrub_secrets(&why)),
             other => other,
         }
     }
 
-    fn complaint(&self, finished: &ProgramOutput) -> String {
-        self.scrubbed(&restic::complaint(&finished.stderr))
+    fn error_line(&self, finished: &ProgramOutput) -> String {
+        self.scrub_secrets(&restic_output::error_line(&finished.stderr))
     }
 
-    fn scrubbed(&self, text: &str) -> String {
-        let configured = match &self.configured.password {
-            Some(Password::Clear(password)) => Some(password),
-            Some(Password::File(_)) | None => None,
+    fn scrub_secrets(&self, text: &str) -> String {
+        let inline = match &self.configured.password {
+            Some(RepositoryPassword::Clear(password)) => Some(password),
+            Some(RepositoryPassword::File(_)) | None => None,
         };
-        let login = login(&self.repository);
-        let secrets = self.configured.env.values().chain(configured).chain(self.password);
-        scrub(text, secrets.chain(&login))
+        let url_password = url_password(&self.repository);
+        let secrets = self.configured.env.values().chain(inline).chain(self.password);
+        scrub(text, secrets.chain(&url_password))
     }
 }
 
-/// The password in an address, if there is one.
-fn login(repository: &str) -> Option<Secret> {
+/// The password in the address of a repository, if there is one.
+fn url_password(repository: &str) -> Option<Secret> {
     let authority = repository.split_once("://")?.1.split('/').next()?;
     let (_, password) = authority.rsplit_once('@')?.0.split_once(':')?;
     Some(Secret::new(password))
 }
 
-fn words(condition: Condition) -> String {
-    match condition {
-        Condition::TimedOut(why) | Condition::NotAsked(why) => why,
-        Condition::Refused(Refusal::Unreachable(why)) => why,
-        Condition::Refused(Refusal::Gone | Refusal::WrongPassword) | Condition::Open(_) => {
+fn describe(state: RepoState) -> String {
+    match state {
+        RepoState::TimedOut(why) | RepoState::NotChecked(why) => why,
+        RepoState::Refused(RepoError::Unreachable(why)) => why,
+        RepoState::Refused(RepoError::NotFound | RepoError::WrongPassword) | RepoState::Open(_) => {
             String::new()
         }
     }
 }
 
-fn not_started(path: &Path, why: &std::io::Error) -> String {
+fn describe_start_error(path: &Path, why: &std::io::Error) -> String {
     let path = path.display();
     match why.kind() {
         std::io::ErrorKind::NotFound => {
             format!("there is no program {path}: install restic, or set repo_check.restic_path")
         }
         _ => format!("{path} cannot be started: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_of_a_result_keeps_its_names() {
+        let json = |state| {
+            let result = RepoCheckResult { module: "mail1".into(), state };
+            serde_json::to_string(&result).unwrap()
+        };
+        let condition = |text: &str| format!(r#"{{"module":"mail1","condition":{text}}}"#);
+        let not_asked = json(RepoState::NotChecked("x".into()));
+        assert_eq!(not_asked, condition(r#"{"not_asked":"x"}"#));
+        let gone = json(RepoState::Refused(RepoError::NotFound));
+        assert_eq!(gone, condition(r#"{"refused":{"kind":"gone"}}"#));
+        let check = Some(IntegrityCheck::Sound);
+        let open = json(RepoState::Open(RepoDetails { check, ..RepoDetails::default() }));
+        let details =
+            r#"{"newest":null,"size":null,"locks":[],"locks_unknown":null,"check":"sound"}"#;
+        assert_eq!(open, condition(&format!(r#"{{"open":{details}}}"#)));
     }
 }

@@ -1,45 +1,45 @@
-//! From what was found out about a plan to an event for people. Pure.
+//! The report about a plan: from the result of its analysis to an event for people. Pure.
 
 use super::alert::Alert;
-use super::plan::{Module, ModuleState, Plan, Run};
-use super::repo_check::{Check, Condition, Finding, Seen};
-use super::restic::{Lock, Refusal};
-use super::verdict::{Outcome, Verdict};
+use super::outcome::{Outcome, Verdict};
+use super::plan::{BackupRun, Module, ModuleState, Plan};
+use super::repo_check::{IntegrityCheck, RepoCheckResult, RepoDetails, RepoState};
+use super::restic_output::{RepoError, RepoLock};
 use crate::clock::{Wall, words};
 use crate::event::{Event, EventKind, TextTable};
 
-/// The id of what stands for all plans, when not one of them is known.
+/// The id in a report about all plans together, when none of them is known.
 pub const ALL_PLANS: &str = "all";
 
-/// Modules in the table, and lines of one detail.
-const MOST_ROWS: usize = 200;
-const MOST_LINES: usize = 15;
+/// How many modules are in the table, and how many lines in one detail.
+const MAX_TABLE_ROWS: usize = 200;
+const MAX_DETAIL_LINES: usize = 15;
 
-/// Alerts whose words are repeated.
-const MOST_ALERTS: usize = 5;
+/// How many alerts are quoted.
+const MAX_ALERTS: usize = 5;
 
-/// The annotations that say something: of each row the first that is there.
+/// The annotations that are quoted: of each list the first that the alert has.
 const ANNOTATIONS: [&[&str]; 2] = [
     &["summary", "summary_en", "message", "title", "summary_it"],
     &["description", "description_en", "description_it"],
 ];
 
-/// All that is known about a plan.
+/// What a report is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Report<'a> {
-    /// Its modules; none of them when Redis could not be asked.
+pub struct ReportBuilder<'a> {
+    /// The plan; without modules when Redis could not be read.
     pub plan: &'a Plan,
-    /// How it fared.
+    /// Its outcome.
     pub verdict: &'a Verdict,
-    /// What the repositories said; none when they were not asked.
-    pub findings: Option<&'a [Finding]>,
-    /// The alerts that complained.
+    /// The states of its repositories; none when they were not checked.
+    pub repositories: Option<&'a [RepoCheckResult]>,
+    /// The alerts about it.
     pub alerts: &'a [&'a Alert],
     /// The time of the report.
     pub now: Wall,
 }
 
-impl Report<'_> {
+impl ReportBuilder<'_> {
     /// The event: one line, details for every channel, a table for those that can show one.
     pub fn event(&self) -> Event {
         let kind = EventKind::Backup {
@@ -52,7 +52,7 @@ impl Report<'_> {
         Event::new(self.now, kind)
     }
 
-    /// The one line that people are told.
+    /// The title of the message.
     pub fn title(&self) -> String {
         let name = self.plan.name.as_ref().unwrap_or(&self.plan.id);
         format!("backup {name} {}: {}", self.verdict.outcome.name(), self.verdict.why)
@@ -60,9 +60,9 @@ impl Report<'_> {
 
     fn details(&self) -> Vec<(String, String)> {
         let mut details = Vec::new();
-        let mut say = |label: &str, lines: Vec<String>| {
+        let mut add = |label: &str, lines: Vec<String>| {
             if !lines.is_empty() {
-                details.push((label.to_owned(), shortened(lines)));
+                details.push((label.to_owned(), limit_lines(lines)));
             }
         };
         for state in [
@@ -72,17 +72,17 @@ impl Report<'_> {
             ModuleState::Running,
         ] {
             let modules = self.plan.modules.iter().filter(|module| module.state == state);
-            say(state.name(), modules.map(|module| self.module(module)).collect());
+            add(state.name(), modules.map(|module| self.module(module)).collect());
         }
-        if let Some(findings) = self.findings {
-            let line = |finding: &Finding| {
-                format!("{}: {}", finding.module, condition(&finding.condition, self.now))
+        if let Some(repositories) = self.repositories {
+            let line = |repository: &RepoCheckResult| {
+                format!("{}: {}", repository.module, describe_state(&repository.state, self.now))
             };
-            say("repositories", findings.iter().map(line).collect());
+            add("repositories", repositories.iter().map(line).collect());
         }
-        say("look at", self.next_steps());
-        say("plan", vec![self.plan_words()]);
-        say("alert", self.alert_words());
+        add("look at", self.next_steps());
+        add("plan", vec![self.describe_plan()]);
+        add("alert", self.describe_alerts());
         details
     }
 
@@ -90,20 +90,20 @@ impl Report<'_> {
     fn module(&self, module: &Module) -> String {
         let mut parts: Vec<String> = Vec::new();
         if let Some(run) = &module.run {
-            parts.extend(run.errors.filter(|errors| *errors > 0).map(errors));
+            parts.extend(run.errors.filter(|errors| *errors > 0).map(count_errors));
             if module.state == ModuleState::Running {
-                parts.extend(run.start.map(|start| format!("began {}", minute(start))));
+                parts.extend(run.start.map(|start| format!("began {}", format_minute(start))));
             } else {
-                parts.extend(run.end.map(|end| format!("ended {}", minute(end))));
-                parts.extend(took(run).map(|took| format!("after {took}")));
+                parts.extend(run.end.map(|end| format!("ended {}", format_minute(end))));
+                parts.extend(run_duration(run).map(|took| format!("after {took}")));
             }
         }
-        let known = module.state == ModuleState::Missing && module.run.is_some();
-        parts.extend(module.why.clone().filter(|_| !known));
-        format!("{}: {}", named(module), parts.join(", "))
+        let why_known = module.state == ModuleState::Missing && module.run.is_some();
+        parts.extend(module.why.clone().filter(|_| !why_known));
+        format!("{}: {}", module_name(module), parts.join(", "))
     }
 
-    fn plan_words(&self) -> String {
+    fn describe_plan(&self) -> String {
         let plan = self.plan;
         let mut parts = vec![format!("id {}", plan.id)];
         parts.extend(plan.schedule.as_ref().map(|schedule| format!("runs {schedule}")));
@@ -119,24 +119,24 @@ impl Report<'_> {
         parts.join(", ")
     }
 
-    fn alert_words(&self) -> Vec<String> {
+    fn describe_alerts(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
-        for alert in self.alerts.iter().take(MOST_ALERTS) {
-            let said = said(alert);
-            let since = alert.starts_at.map(|at| format!(" (firing since {})", minute(at)));
+        for alert in self.alerts.iter().take(MAX_ALERTS) {
+            let text = alert_text(alert);
+            let since = alert.starts_at.map(|at| format!(" (firing since {})", format_minute(at)));
             let since = since.unwrap_or_default();
-            let said = if said.is_empty() { said } else { format!(": {said}") };
-            let line = format!("{}{since}{said}", alert.name);
+            let text = if text.is_empty() { text } else { format!(": {text}") };
+            let line = format!("{}{since}{text}", alert.name);
             if !lines.contains(&line) {
                 lines.push(line);
             }
         }
-        let more = self.alerts.len().saturating_sub(MOST_ALERTS);
+        let more = self.alerts.len().saturating_sub(MAX_ALERTS);
         lines.extend((more > 0).then(|| format!("and {more} more")));
         lines
     }
 
-    /// What to look at next, each once, the first obstacle first.
+    /// What to look at next, each once, in the order in which it should be looked at.
     fn next_steps(&self) -> Vec<String> {
         let mut steps: Vec<String> = Vec::new();
         let mut step = |what: String| {
@@ -151,8 +151,8 @@ impl Report<'_> {
         if self.plan.enabled == Some(false) {
             step("whether the plan was switched off on purpose".into());
         }
-        for finding in self.findings.into_iter().flatten() {
-            if let Some(what) = remedy(&finding.condition) {
+        for repository in self.repositories.into_iter().flatten() {
+            if let Some(what) = remedy(&repository.state) {
                 step(what.into());
             }
         }
@@ -182,140 +182,144 @@ impl Report<'_> {
         head.extend(nodes.then_some("node"));
         let mut ordered: Vec<&Module> = modules.iter().collect();
         ordered.sort_by_key(|module| (module.state == ModuleState::Success, &module.id));
-        let mut rows: Vec<_> =
-            ordered.into_iter().take(MOST_ROWS).map(|module| row(module, nodes)).collect();
-        if modules.len() > MOST_ROWS {
-            rows.push(vec![format!("and {} more", modules.len() - MOST_ROWS)]);
+        let mut rows: Vec<_> = ordered
+            .into_iter()
+            .take(MAX_TABLE_ROWS)
+            .map(|module| table_row(module, nodes))
+            .collect();
+        if modules.len() > MAX_TABLE_ROWS {
+            rows.push(vec![format!("and {} more", modules.len() - MAX_TABLE_ROWS)]);
         }
         Some(TextTable { head: head.into_iter().map(str::to_owned).collect(), rows })
     }
 }
 
-/// What an alert's annotations say, in English where they can.
-fn said(alert: &Alert) -> String {
+/// The annotations of an alert, in English where there are several languages.
+fn alert_text(alert: &Alert) -> String {
     let first = |names: &[&str]| {
         let mut texts = names.iter().filter_map(|name| alert.annotations.get(*name));
         texts.find(|text| !text.trim().is_empty()).cloned()
     };
-    let mut said: Vec<String> = ANNOTATIONS.iter().filter_map(|names| first(names)).collect();
-    said.dedup();
-    if said.is_empty() {
-        said.extend(alert.annotations.values().next().cloned());
+    let mut texts: Vec<String> = ANNOTATIONS.iter().filter_map(|names| first(names)).collect();
+    texts.dedup();
+    if texts.is_empty() {
+        texts.extend(alert.annotations.values().next().cloned());
     }
-    said.join(" ")
+    texts.join(" ")
 }
 
-fn row(module: &Module, nodes: bool) -> Vec<String> {
-    let none = Run::default();
+fn table_row(module: &Module, nodes: bool) -> Vec<String> {
+    let none = BackupRun::default();
     let run = module.run.as_ref().unwrap_or(&none);
     let number = |number: Option<u64>| number.map_or(String::new(), |number| number.to_string());
-    let time = |at: Option<Wall>| at.map(minute).unwrap_or_default();
+    let time = |at: Option<Wall>| at.map(format_minute).unwrap_or_default();
     let mut row = vec![
-        named(module),
+        module_name(module),
         module.state.name().to_owned(),
         number(run.errors),
-        run.size.map(bytes).unwrap_or_default(),
+        run.size.map(format_bytes).unwrap_or_default(),
         number(run.files),
         number(run.snapshots),
         time(run.start),
         time(run.end),
-        took(run).unwrap_or_default(),
+        run_duration(run).unwrap_or_default(),
     ];
     row.extend(nodes.then(|| module.node.clone().unwrap_or_default()));
     row
 }
 
 /// `mail1 (Post office)`.
-fn named(module: &Module) -> String {
+fn module_name(module: &Module) -> String {
     match &module.ui_name {
         Some(name) => format!("{} ({name})", module.id),
         None => module.id.clone(),
     }
 }
 
-fn took(run: &Run) -> Option<String> {
+fn run_duration(run: &BackupRun) -> Option<String> {
     let (start, end) = (run.start?, run.end?);
     (start <= end).then(|| words(end.since(start)))
 }
 
-fn errors(count: u64) -> String {
+fn count_errors(count: u64) -> String {
     if count == 1 { "1 error".into() } else { format!("{count} errors") }
 }
 
-/// How a repository is, in half a line.
-pub(super) fn condition(condition: &Condition, now: Wall) -> String {
-    match condition {
-        Condition::Open(seen) => open(seen, now),
-        Condition::Refused(Refusal::Gone) => "there is no repository at this place".into(),
-        Condition::Refused(Refusal::WrongPassword) => "the password is wrong".into(),
-        Condition::Refused(Refusal::Unreachable(why)) => format!("cannot be reached: {why}"),
-        Condition::TimedOut(why) => format!("did not answer in time ({why})"),
-        Condition::NotAsked(why) => format!("could not be asked: {why}"),
+/// The state of a repository, in half a line.
+pub(super) fn describe_state(state: &RepoState, now: Wall) -> String {
+    match state {
+        RepoState::Open(details) => describe_details(details, now),
+        RepoState::Refused(RepoError::NotFound) => "there is no repository at this place".into(),
+        RepoState::Refused(RepoError::WrongPassword) => "the password is wrong".into(),
+        RepoState::Refused(RepoError::Unreachable(why)) => format!("cannot be reached: {why}"),
+        RepoState::TimedOut(why) => format!("did not answer in time ({why})"),
+        RepoState::NotChecked(why) => format!("could not be asked: {why}"),
     }
 }
 
-fn open(seen: &Seen, now: Wall) -> String {
+fn describe_details(details: &RepoDetails, now: Wall) -> String {
     let mut parts = Vec::new();
-    parts.push(match seen.newest {
-        Some(at) => format!("newest snapshot {} ({} old)", minute(at), words(now.since(at))),
+    parts.push(match details.newest {
+        Some(at) => format!("newest snapshot {} ({} old)", format_minute(at), words(now.since(at))),
         None => "no snapshot yet".into(),
     });
-    parts.extend(seen.size.map(|size| format!("it holds {}", bytes(size))));
-    parts.extend(seen.locks.iter().map(lock));
-    parts.extend(seen.locks_unknown.as_ref().map(|why| format!("locks not known: {why}")));
-    parts.extend(seen.check.as_ref().map(|check| match check {
-        Check::Sound => "restic check found no errors".into(),
-        Check::Damaged(what) => format!("restic check found damage: {what}"),
-        Check::Undecided(why) => format!("restic check came to no result: {why}"),
+    parts.extend(details.size.map(|size| format!("it holds {}", format_bytes(size))));
+    parts.extend(details.locks.iter().map(describe_lock));
+    parts.extend(details.locks_unknown.as_ref().map(|why| format!("locks not known: {why}")));
+    parts.extend(details.check.as_ref().map(|check| match check {
+        IntegrityCheck::Sound => "restic check found no errors".into(),
+        IntegrityCheck::Damaged(what) => format!("restic check found damage: {what}"),
+        IntegrityCheck::Undecided(why) => format!("restic check came to no result: {why}"),
     }));
     parts.join(", ")
 }
 
-fn lock(lock: &Lock) -> String {
-    let since = lock.since.map_or(String::new(), |since| format!(" since {}", minute(since)));
+fn describe_lock(lock: &RepoLock) -> String {
+    let since =
+        lock.since.map_or(String::new(), |since| format!(" since {}", format_minute(since)));
     let stale = if lock.stale { " (stale)" } else { "" };
     format!("locked by {}{since}{stale}", lock.holder)
 }
 
-fn remedy(condition: &Condition) -> Option<&'static str> {
-    match condition {
-        Condition::Refused(Refusal::Gone) => {
+fn remedy(state: &RepoState) -> Option<&'static str> {
+    match state {
+        RepoState::Refused(RepoError::NotFound) => {
             Some("whether the destination was moved or emptied: a repository is not there")
         }
-        Condition::Refused(Refusal::WrongPassword) => {
+        RepoState::Refused(RepoError::WrongPassword) => {
             Some("the repository's password: it was changed, or repo_check has another one")
         }
-        Condition::Refused(Refusal::Unreachable(_)) | Condition::TimedOut(_) => {
+        RepoState::Refused(RepoError::Unreachable(_)) | RepoState::TimedOut(_) => {
             Some("the destination first: server, network, login")
         }
-        Condition::Open(Seen { check: Some(Check::Damaged(_)), .. }) => {
+        RepoState::Open(RepoDetails { check: Some(IntegrityCheck::Damaged(_)), .. }) => {
             Some("the damaged repository: restic check, then restic repair")
         }
-        Condition::Open(seen) if seen.locks.iter().any(|lock| lock.stale) => {
+        RepoState::Open(details) if details.locks.iter().any(|lock| lock.stale) => {
             Some("the stale lock: if its holder no longer runs, restic unlock")
         }
-        Condition::Open(seen) if !seen.locks.is_empty() => {
+        RepoState::Open(details) if !details.locks.is_empty() => {
             Some("who holds the repository's lock: another run may still go on")
         }
-        Condition::Open(_) | Condition::NotAsked(_) => None,
+        RepoState::Open(_) | RepoState::NotChecked(_) => None,
     }
 }
 
-fn shortened(mut lines: Vec<String>) -> String {
-    let more = lines.len().saturating_sub(MOST_LINES);
-    lines.truncate(MOST_LINES);
+fn limit_lines(mut lines: Vec<String>) -> String {
+    let more = lines.len().saturating_sub(MAX_DETAIL_LINES);
+    lines.truncate(MAX_DETAIL_LINES);
     lines.extend((more > 0).then(|| format!("and {more} more")));
     lines.join("\n")
 }
 
 /// `2026-11-21 20:12 UTC`.
-fn minute(at: Wall) -> String {
+fn format_minute(at: Wall) -> String {
     let text = at.to_string();
     format!("{} UTC", text[..16].replace('T', " "))
 }
 
 /// A size in units of a thousand: `1.2 GB`.
-fn bytes(size: u64) -> String {
+fn format_bytes(size: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if size < 1000 {
         return format!("{size} B");
@@ -350,7 +354,7 @@ mod tests {
             node: Some("1".into()),
             state,
             why: None,
-            run: ran.then(|| Run {
+            run: ran.then(|| BackupRun {
                 start: Some(end - Duration::from_secs(420)),
                 end: Some(end),
                 errors: Some(u64::from(state == ModuleState::Failed) * 2),
@@ -394,11 +398,16 @@ mod tests {
         }
     }
 
-    fn told(plan: &Plan, findings: Option<&[Finding]>) -> (Event, Message) {
+    fn told(plan: &Plan, repositories: Option<&[RepoCheckResult]>) -> (Event, Message) {
         let verdict = Verdict::of(plan);
         let alert = alert();
-        let report =
-            Report { plan, verdict: &verdict, findings, alerts: &[&alert, &alert], now: NOW };
+        let report = ReportBuilder {
+            plan,
+            verdict: &verdict,
+            repositories,
+            alerts: &[&alert, &alert],
+            now: NOW,
+        };
         let event = report.event();
         let message = event.message(EventId(1));
         (event, message)
@@ -411,24 +420,24 @@ mod tests {
 
     #[test]
     fn one_line_says_what_matters_and_the_details_say_the_rest() {
-        let seen = Seen {
+        let details = RepoDetails {
             newest: Some(NOW - Duration::from_secs(2 * 86_400)),
-            locks: vec![Lock {
+            locks: vec![RepoLock {
                 holder: "root at web1 (process 7)".into(),
                 since: Some(NOW - Duration::from_secs(3 * 86_400)),
                 exclusive: false,
                 stale: true,
             }],
-            ..Seen::default()
+            ..RepoDetails::default()
         };
-        let findings = [
-            Finding { module: "mail1".into(), condition: Condition::Open(seen) },
-            Finding {
+        let repositories = [
+            RepoCheckResult { module: "mail1".into(), state: RepoState::Open(details) },
+            RepoCheckResult {
                 module: "samba3".into(),
-                condition: Condition::Refused(Refusal::WrongPassword),
+                state: RepoState::Refused(RepoError::WrongPassword),
             },
         ];
-        let (event, message) = told(&plan(), Some(&findings));
+        let (event, message) = told(&plan(), Some(&repositories));
         assert_eq!(event.level, Level::Critical);
         assert_eq!(message.title, "backup Nightly PARTIAL: 1 of 3 modules failed, 1 missing");
         for (label, text) in [
@@ -471,8 +480,13 @@ mod tests {
     fn what_could_not_be_found_out_is_said() {
         let plan = Plan { id: "7".into(), ..Plan::default() };
         let verdict = Verdict::unknown("Redis at 127.0.0.1:6379: Connection refused");
-        let report =
-            Report { plan: &plan, verdict: &verdict, findings: None, alerts: &[], now: NOW };
+        let report = ReportBuilder {
+            plan: &plan,
+            verdict: &verdict,
+            repositories: None,
+            alerts: &[],
+            now: NOW,
+        };
         let message = report.event().message(EventId(1));
         assert_eq!(message.title, "backup 7 UNKNOWN: Redis at 127.0.0.1:6379: Connection refused");
         assert_eq!(detail(&message, "look at"), "why this is not known; then: hbd backup 7");
@@ -489,7 +503,7 @@ mod tests {
             (123_456_789, "123.5 MB"),
             (u64::MAX, "18.4 EB"),
         ] {
-            assert_eq!(bytes(size), text);
+            assert_eq!(format_bytes(size), text);
         }
     }
 }

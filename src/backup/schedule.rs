@@ -1,4 +1,5 @@
-//! How far apart the runs of a systemd schedule are (systemd.time(7), "Calendar Events"). Pure.
+//! The intervals between the runs of a systemd calendar expression (systemd.time(7), "Calendar
+//! Events"). Pure.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -7,7 +8,7 @@ use std::time::Duration;
 const WEEKDAYS: [&str; 7] =
     ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 
-/// Of the years that are walked through: one of them is a leap year, and the first begins on a
+/// The intervals are measured over these years: one is a leap year, and the first begins on a
 /// Sunday.
 const MONTHS: [u32; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 const YEARS: RangeInclusive<u32> = 2023..=2028;
@@ -15,19 +16,19 @@ const FIRST_WEEKDAY: usize = 6;
 
 const MINUTES_OF_A_DAY: u32 = 24 * 60;
 
-/// The distances between one run and the next.
+/// The shortest and the longest time between one run and the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gaps {
+pub struct RunIntervals {
     /// Of `Mon..Fri 03:00` a day.
     pub shortest: Duration,
     /// Of `Mon..Fri 03:00` three days.
     pub longest: Duration,
 }
 
-impl Gaps {
+impl RunIntervals {
     /// Reads a schedule, to the minute; none when it is not understood.
-    pub fn of(schedule: &str) -> Option<Gaps> {
-        let calendar = Calendar::parse(&written_out(&schedule.trim().to_ascii_lowercase()))?;
+    pub fn parse(schedule: &str) -> Option<RunIntervals> {
+        let calendar = Calendar::parse(&expand_shorthand(&schedule.trim().to_ascii_lowercase()))?;
         let days = calendar.matching_days();
         let (first, last) = (calendar.minutes.first()?, calendar.minutes.last()?);
         let within = calendar.minutes.iter().zip(calendar.minutes.iter().skip(1));
@@ -35,18 +36,19 @@ impl Gaps {
         let between = days.iter().zip(days.iter().skip(1));
         let between = between.map(|(one, next)| (next - one) * MINUTES_OF_A_DAY + first - last);
         let between: Vec<u32> = between.collect();
-        // What comes once in six years may as well never come.
-        let farthest = *between.iter().max()?;
-        let (shortest, longest) = within
-            .chain(between)
-            .fold((farthest, farthest), |(low, high), gap| (low.min(gap), high.max(gap)));
+        // A day that occurs once in these six years may as well never occur.
+        let longest_between = *between.iter().max()?;
+        let (shortest, longest) =
+            within.chain(between).fold((longest_between, longest_between), |(low, high), gap| {
+                (low.min(gap), high.max(gap))
+            });
         let minutes = |count: u32| Duration::from_secs(u64::from(count) * 60);
-        Some(Gaps { shortest: minutes(shortest), longest: minutes(longest) })
+        Some(RunIntervals { shortest: minutes(shortest), longest: minutes(longest) })
     }
 }
 
-/// The words that stand for whole schedules.
-fn written_out(schedule: &str) -> String {
+/// Replaces a shorthand for a whole expression by that expression.
+fn expand_shorthand(schedule: &str) -> String {
     match schedule {
         "minutely" => "*:*",
         "hourly" => "*:00",
@@ -61,13 +63,13 @@ fn written_out(schedule: &str) -> String {
     .to_owned()
 }
 
-/// When it runs: on which days, and at which minutes of each.
+/// A parsed calendar expression: the days, and the minutes of each of them.
 struct Calendar {
     /// Monday is 0.
     weekdays: BTreeSet<u32>,
     months: BTreeSet<u32>,
     days: BTreeSet<u32>,
-    /// Whether days count back from the last of the month, which is 1.
+    /// Whether days are counted back from the last day of the month, which is 1.
     from_the_end: bool,
     minutes: BTreeSet<u32>,
 }
@@ -81,40 +83,40 @@ impl Calendar {
             from_the_end: false,
             minutes: BTreeSet::from([0]),
         };
-        let words: Vec<&str> = schedule.split_whitespace().collect();
-        let (last, others) = words.split_last()?;
-        for word in others {
-            calendar.take(word)?;
+        let tokens: Vec<&str> = schedule.split_whitespace().collect();
+        let (last, others) = tokens.split_last()?;
+        for token in others {
+            calendar.parse_token(token)?;
         }
         if others.is_empty() || !is_timezone(last) {
-            calendar.take(last)?;
+            calendar.parse_token(last)?;
         }
         Some(calendar)
     }
 
-    fn take(&mut self, word: &str) -> Option<()> {
-        if word.contains(':') {
-            self.minutes = minutes(word)?;
-        } else if word.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            self.weekdays = weekdays(word)?;
+    fn parse_token(&mut self, token: &str) -> Option<()> {
+        if token.contains(':') {
+            self.minutes = minutes(token)?;
+        } else if token.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            self.weekdays = weekdays(token)?;
         } else {
-            self.take_date(word)?;
+            self.parse_date(token)?;
         }
         Some(())
     }
 
     /// `*-*-01`, `01-15`, `*-02~03`.
-    fn take_date(&mut self, word: &str) -> Option<()> {
-        let (before, day) = match word.split_once('~') {
+    fn parse_date(&mut self, token: &str) -> Option<()> {
+        let (before, day) = match token.split_once('~') {
             Some(parts) => {
                 self.from_the_end = true;
                 parts
             }
-            None => word.rsplit_once('-')?,
+            None => token.rsplit_once('-')?,
         };
         let month = match before.split_once('-') {
             Some(("*", month)) => month,
-            // In years of its own it is no repetition.
+            // With a year it is not periodic.
             Some(_) => return None,
             None => before,
         };
@@ -123,7 +125,7 @@ impl Calendar {
         Some(())
     }
 
-    /// Of some years the days on which it runs, counted from the first.
+    /// The days of [`YEARS`] that match, numbered from the first of them.
     fn matching_days(&self) -> Vec<u32> {
         let mut matching = Vec::new();
         let mut number = 0;
@@ -143,20 +145,20 @@ impl Calendar {
     }
 }
 
-/// `UTC` or `Europe/Rome`. Which one matters little: the distances stay the same.
-fn is_timezone(word: &str) -> bool {
-    let letters = word.starts_with(|c: char| c.is_ascii_alphabetic());
-    word == "utc" || letters && word.contains('/')
+/// `UTC` or `Europe/Rome`. Which one does not matter: the intervals stay the same.
+fn is_timezone(token: &str) -> bool {
+    let letters = token.starts_with(|c: char| c.is_ascii_alphabetic());
+    token == "utc" || letters && token.contains('/')
 }
 
-/// `mon..fri`, `mon,thu`, `saturday`; a range may go round the end of the week.
-fn weekdays(word: &str) -> Option<BTreeSet<u32>> {
+/// `mon..fri`, `mon,thu`, `saturday`; a range may wrap around the end of the week.
+fn weekdays(token: &str) -> Option<BTreeSet<u32>> {
     let number = |name: &str| {
         let full = |day: &&str| **day == *name || name.len() == 3 && day.starts_with(name);
         (0..).zip(&WEEKDAYS).find(|(_, day)| full(day)).map(|(number, _)| number)
     };
     let mut days = BTreeSet::new();
-    for part in word.split(',').filter(|part| !part.is_empty()) {
+    for part in token.split(',').filter(|part| !part.is_empty()) {
         let range = part.split_once("..").or_else(|| part.split_once('-'));
         let (first, last) = range.unwrap_or((part, part));
         let (first, last): (u32, u32) = (number(first)?, number(last)?);
@@ -166,8 +168,8 @@ fn weekdays(word: &str) -> Option<BTreeSet<u32>> {
 }
 
 /// The minutes of a day that `03:00`, `*:0/15` or `8..18:30:00` means.
-fn minutes(word: &str) -> Option<BTreeSet<u32>> {
-    let fields: Vec<&str> = word.split(':').collect();
+fn minutes(token: &str) -> Option<BTreeSet<u32>> {
+    let fields: Vec<&str> = token.split(':').collect();
     let (hours, minutes) = match fields.as_slice() {
         [hours, minutes] => (hours, minutes),
         [hours, minutes, seconds] if are_seconds(seconds) => (hours, minutes),
@@ -210,8 +212,8 @@ mod tests {
     const HOURS_OF_A_DAY: u64 = 24;
 
     fn minutes_of(schedule: &str) -> Option<(u64, u64)> {
-        let gaps = Gaps::of(schedule)?;
-        Some((gaps.shortest.as_secs() / 60, gaps.longest.as_secs() / 60))
+        let intervals = RunIntervals::parse(schedule)?;
+        Some((intervals.shortest.as_secs() / 60, intervals.longest.as_secs() / 60))
     }
 
     #[test]
@@ -275,8 +277,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_schedule_is_a_crash(text in r"[*0-9a-z.,:/~ -]{0,30}") {
-            if let Some(gaps) = Gaps::of(&text) {
-                prop_assert!(gaps.shortest <= gaps.longest && !gaps.shortest.is_zero());
+            if let Some(intervals) = RunIntervals::parse(&text) {
+                prop_assert!(intervals.shortest <= intervals.longest && !intervals.shortest.is_zero());
             }
         }
     }

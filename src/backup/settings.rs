@@ -9,16 +9,16 @@ use redis::IntoConnectionInfo;
 use crate::config_file::Section;
 use crate::secret::Secret;
 
-/// Waiting longer than a day would outlive the alert.
-const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+/// Waiting longer than a day would outlast the alert.
+const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
-/// What an address of Redis begins with.
+/// The schemes of a Redis URL.
 const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "unix"];
 
-/// The section `correlator`: where the truth about backups is, and how long to wait for it.
+/// The section `correlator`: where Redis is, and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Correlator {
-    /// How long modules get to write their status before it is looked at.
+pub struct CorrelatorSettings {
+    /// How long to wait after an alert, so that modules have written their status.
     pub wait: Duration,
     /// Where Redis is, without user and password: `redis://127.0.0.1:6379`.
     pub redis_url: String,
@@ -26,7 +26,7 @@ pub struct Correlator {
     pub redis_user: Option<String>,
     /// Its password.
     pub redis_password: Option<Secret>,
-    /// How long to look again while modules are still running.
+    /// For how long Redis is polled while modules are still running.
     pub max_wait: Duration,
     /// How old a status may be that an alert without a plan could be about; also for how long a
     /// success counts where the plan's schedule is not understood.
@@ -35,9 +35,9 @@ pub struct Correlator {
     pub backup_id_labels: Vec<String>,
 }
 
-impl Default for Correlator {
-    fn default() -> Correlator {
-        Correlator {
+impl Default for CorrelatorSettings {
+    fn default() -> CorrelatorSettings {
+        CorrelatorSettings {
             wait: Duration::from_secs(30),
             redis_url: "redis://127.0.0.1:6379".into(),
             redis_user: None,
@@ -49,19 +49,25 @@ impl Default for Correlator {
     }
 }
 
-impl Correlator {
+impl CorrelatorSettings {
     /// Reads the section.
-    pub fn read(section: &mut Section) -> Correlator {
-        let usual = Correlator::default();
-        let waits = Duration::ZERO..=LONGEST_WAIT;
-        let mut correlator = Correlator {
-            wait: section.duration_within("wait_seconds", waits.clone()).unwrap_or(usual.wait),
-            redis_url: section.text("redis_url").unwrap_or(usual.redis_url),
+    pub fn read(section: &mut Section) -> CorrelatorSettings {
+        let defaults = CorrelatorSettings::default();
+        let allowed_waits = Duration::ZERO..=MAX_WAIT;
+        let mut correlator = CorrelatorSettings {
+            wait: section
+                .duration_within("wait_seconds", allowed_waits.clone())
+                .unwrap_or(defaults.wait),
+            redis_url: section.text("redis_url").unwrap_or(defaults.redis_url),
             redis_user: section.text("redis_user"),
             redis_password: section.secret("redis_password", "redis_password_file"),
-            max_wait: section.duration_within("max_wait_seconds", waits).unwrap_or(usual.max_wait),
-            recent: section.duration("recent_seconds").unwrap_or(usual.recent),
-            backup_id_labels: section.texts("backup_id_labels").unwrap_or(usual.backup_id_labels),
+            max_wait: section
+                .duration_within("max_wait_seconds", allowed_waits)
+                .unwrap_or(defaults.max_wait),
+            recent: section.duration("recent_seconds").unwrap_or(defaults.recent),
+            backup_id_labels: section
+                .texts("backup_id_labels")
+                .unwrap_or(defaults.backup_id_labels),
         };
         correlator.check_redis(section);
         if correlator.recent.is_zero() {
@@ -83,20 +89,21 @@ impl Correlator {
             }
             Some(true) => {
                 self.take_login_out_of_url(section);
-                if let Some(what) = fault(&self.redis_url) {
+                if let Some(what) = address_error(&self.redis_url) {
                     section.error("redis_url", what);
                 }
             }
         }
-        let given = section.given("redis_password") || section.given("redis_password_file");
-        if self.redis_user.is_some() && self.redis_password.is_none() && !given {
+        let password_given =
+            section.given("redis_password") || section.given("redis_password_file");
+        if self.redis_user.is_some() && self.redis_password.is_none() && !password_given {
             section.error("redis_user", "needs redis_password or redis_password_file");
         }
     }
 
-    /// A password in the URL becomes a secret, and the URL may be shown.
+    /// Moves user and password from the URL into their fields, so that the URL may be shown.
     fn take_login_out_of_url(&mut self, section: &mut Section) {
-        let login = Login::taken_from(&mut self.redis_url);
+        let login = UrlLogin::take_from(&mut self.redis_url);
         if !login.user.is_empty() {
             self.redis_user = Some(percent_decoded(&login.user));
         }
@@ -114,26 +121,26 @@ impl Correlator {
 
 /// User and password as they stand in a URL.
 #[derive(Default)]
-struct Login {
+struct UrlLogin {
     user: String,
     password: String,
 }
 
-impl Login {
-    /// Takes out what stands before the last `@`, for a password may hold a slash or another one,
-    /// and `user=` and `pass=`, which is how sockets have them.
-    fn taken_from(url: &mut String) -> Login {
-        let mut login = Login::default();
+impl UrlLogin {
+    /// Removes the login from a URL: what stands before the last `@`, since a password may hold a
+    /// slash or another `@`; and `user=` and `pass=`, as the URLs of sockets have them.
+    fn take_from(url: &mut String) -> UrlLogin {
+        let mut login = UrlLogin::default();
         let Some((scheme, mut rest)) = url.split_once("://") else { return login };
         // A socket's path may hold an @.
         if !(scheme.ends_with("unix") && rest.starts_with('/'))
-            && let Some((before, place)) = rest.rsplit_once('@')
+            && let Some((before, server)) = rest.rsplit_once('@')
         {
             let (user, password) = before.split_once(':').unwrap_or((before, ""));
             (login.user, login.password) = (user.to_owned(), password.to_owned());
-            rest = place;
+            rest = server;
         }
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (server, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut kept = Vec::new();
         for part in query.split('&').filter(|part| !part.is_empty()) {
             match part.split_once('=') {
@@ -143,13 +150,13 @@ impl Login {
             }
         }
         let mark = if kept.is_empty() { "" } else { "?" };
-        *url = format!("{scheme}://{place}{mark}{}", kept.join("&"));
+        *url = format!("{scheme}://{server}{mark}{}", kept.join("&"));
         login
     }
 }
 
-/// Why there can be no Redis at an address that has one of our schemes and no login.
-fn fault(url: &str) -> Option<&'static str> {
+/// What is wrong with an address that has one of our schemes and no login.
+fn address_error(url: &str) -> Option<&'static str> {
     let (scheme, rest) = url.split_once("://")?;
     if scheme.ends_with("unix") {
         if !rest.starts_with('/') {
@@ -192,51 +199,51 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The section `repo_check`: how repositories are asked how they are.
+/// The section `repo_check`: how repositories are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepoCheck {
+pub struct RepoCheckSettings {
     /// restic; found in PATH when it has no slash.
     pub restic_path: PathBuf,
-    /// How long one repository may take.
+    /// How long the check of one repository may take.
     pub timeout: Duration,
     /// Whether to run `restic check`, too.
     pub deep: bool,
-    /// By destination id, or `default`.
-    pub repositories: BTreeMap<String, Repository>,
+    /// By the id of the destination, or `default`.
+    pub repositories: BTreeMap<String, RepositorySettings>,
 }
 
-/// How restic gets at the repositories of one destination.
+/// How restic opens the repositories of one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repository {
-    /// As restic takes it; `{repository}` and `{path}` stand for destination and module. It may hold
-    /// a password: what shows it must be scrubbed.
+pub struct RepositorySettings {
+    /// The address, as restic takes it; `{repository}` and `{path}` stand for destination and module.
+    /// It may hold a password: texts that quote it must be scrubbed.
     pub repository: String,
-    /// None: restic finds it in `env`, or it is read from Redis.
-    pub password: Option<Password>,
-    /// Variables for restic.
+    /// The password; none: it is in `env`, or read from Redis.
+    pub password: Option<RepositoryPassword>,
+    /// Environment variables for restic.
     pub env: BTreeMap<String, Secret>,
 }
 
 /// A repository's password.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Password {
-    /// As it stands.
+pub enum RepositoryPassword {
+    /// Given in the configuration.
     Clear(Secret),
-    /// In a file that restic reads.
+    /// The path of a file that restic reads.
     File(PathBuf),
 }
 
-impl RepoCheck {
+impl RepoCheckSettings {
     /// Reads the section.
-    pub fn read(section: &mut Section) -> RepoCheck {
-        let timeouts = Duration::from_secs(1)..=LONGEST_WAIT;
-        let repositories = section.entries("repositories", Repository::read);
+    pub fn read(section: &mut Section) -> RepoCheckSettings {
+        let timeouts = Duration::from_secs(1)..=MAX_WAIT;
+        let repositories = section.entries("repositories", RepositorySettings::read);
         if repositories.is_empty() {
             let what = "names no repository: name a destination, or default; to have none asked, \
                         leave out repo_check";
             section.error("repositories", what);
         }
-        RepoCheck {
+        RepoCheckSettings {
             restic_path: section.program("restic_path", "restic"),
             timeout: section
                 .duration_within("timeout_seconds", timeouts)
@@ -247,12 +254,12 @@ impl RepoCheck {
     }
 }
 
-impl Repository {
-    fn read(destination: &str, section: &mut Section) -> Repository {
+impl RepositorySettings {
+    fn read(destination: &str, section: &mut Section) -> RepositorySettings {
         let env = section.secrets("env");
         let password = match (section.given("password"), section.given("password_file")) {
-            (false, true) => section.secret_path("password_file").map(Password::File),
-            (_, _) => section.secret("password", "password_file").map(Password::Clear),
+            (false, true) => section.secret_path("password_file").map(RepositoryPassword::File),
+            (_, _) => section.secret("password", "password_file").map(RepositoryPassword::Clear),
         };
         let repository = section.required("repository");
         check_repository(section, &repository);
@@ -260,7 +267,7 @@ impl Repository {
             let what = "has no {path}: every module is then looked for in the same place";
             section.warning("repository", what);
         }
-        Repository { repository, password, env }
+        RepositorySettings { repository, password, env }
     }
 }
 
@@ -305,7 +312,7 @@ mod tests {
             ("redis+unix://ops:pw@/run/r?pass=", "ops", "", "redis+unix:///run/r"),
         ] {
             let mut rest = url.to_owned();
-            let login = Login::taken_from(&mut rest);
+            let login = UrlLogin::take_from(&mut rest);
             assert_eq!(
                 (login.user.as_str(), login.password.as_str(), rest.as_str()),
                 (user, password, left),
@@ -336,7 +343,7 @@ mod tests {
             ("redis://0.0.0.0", Some("no address")),
             ("redis://a b", Some("no address")),
         ] {
-            let said = fault(url);
+            let said = address_error(url);
             let right = match (said, what) {
                 (None, None) => true,
                 (Some(said), Some(what)) => said.contains(what),

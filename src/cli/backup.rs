@@ -10,9 +10,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::CONFIGURATION;
-use crate::backup::examine::{Examined, Examiner};
-use crate::backup::question::Question;
-use crate::backup::verdict::Outcome;
+use crate::backup::analysis::{Analyzer, PlanReport};
+use crate::backup::outcome::Outcome;
+use crate::backup::question::PlanQuery;
+use crate::backup::repo_check::{self, RepoChecker};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};
@@ -40,22 +41,22 @@ pub fn backup(
         }
     };
     let (stop, interrupted) = stop_on_signals()?;
-    let Some(examined) = examine(&config, plan, &stop) else {
+    let Some(reports) = analyze(&config, plan, &stop) else {
         // As a shell has it.
         let signal = interrupted.recv().unwrap_or(SIGTERM);
         return Ok(u8::try_from(128 + signal).unwrap_or(NOT_ALL));
     };
     if json {
-        let plans: Vec<Value> = examined.iter().map(to_json).collect();
+        let plans: Vec<Value> = reports.iter().map(to_json).collect();
         writeln!(out, "{}", json!({ "plans": plans }))?;
     } else {
-        for (index, one) in examined.iter().enumerate() {
+        for (index, one) in reports.iter().enumerate() {
             let gap = if index > 0 { "\n" } else { "" };
             write!(out, "{gap}{}", format_report(one))?;
         }
     }
-    let well = |one: &Examined| one.verdict.outcome == Outcome::Success;
-    Ok(if examined.iter().all(well) { SUCCESS } else { NOT_ALL })
+    let well = |one: &PlanReport| one.verdict.outcome == Outcome::Success;
+    Ok(if reports.iter().all(well) { SUCCESS } else { NOT_ALL })
 }
 
 /// A stop at the first of these signals, and the number of that signal: restic runs in a process group
@@ -74,35 +75,36 @@ fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
     Ok((stop, rx))
 }
 
-/// None when it was stopped.
-fn examine(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<Examined>> {
-    let examiner = Examiner {
+/// None when it was told to stop.
+fn analyze(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<PlanReport>> {
+    let (settings, permits) = (config.repo_check.as_ref(), repo_check::permits());
+    let analyzer = Analyzer {
         correlator: &config.correlator,
-        repo_check: config.repo_check.as_ref(),
-        patient: false,
+        repo_checker: settings.map(|settings| RepoChecker { settings, permits: &permits }),
+        wait_for_running: false,
     };
-    let ask = |question: &Question| examiner.examine(question, stop);
-    let Some(id) = plan else { return ask(&Question::about_everything()) };
-    let found = ask(&Question::about(id))?;
-    let is_unknown = |one: &Examined| one.plan.enabled.is_none() && one.plan.modules.is_empty();
-    if !found.iter().all(is_unknown) {
+    let ask = |query: &PlanQuery| analyzer.analyze(query, stop);
+    let Some(id) = plan else { return ask(&PlanQuery::for_all()) };
+    let found = ask(&PlanQuery::for_plan(id))?;
+    let stranger = |one: &PlanReport| one.plan.enabled.is_none() && one.plan.modules.is_empty();
+    if !found.iter().all(stranger) {
         return Some(found);
     }
-    let all = ask(&Question::about_everything())?.into_iter();
+    let all = ask(&PlanQuery::for_all())?.into_iter();
     let named: Vec<_> = all.filter(|one| one.plan.name.as_deref() == Some(id)).collect();
     Some(if named.is_empty() { found } else { named })
 }
 
-fn to_json(one: &Examined) -> Value {
+fn to_json(one: &PlanReport) -> Value {
     json!({
         "plan": one.plan,
         "outcome": one.verdict.outcome,
         "why": one.verdict.why,
-        "repositories": one.findings,
+        "repositories": one.repositories,
     })
 }
 
-fn format_report(one: &Examined) -> String {
+fn format_report(one: &PlanReport) -> String {
     let message: Message = one.event(&[], Now::read().wall).message(EventId::default());
     let mut text = format!("{}\n", clean(&message.title, Flavour::Line));
     let width = message.details.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);

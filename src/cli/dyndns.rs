@@ -10,9 +10,9 @@ use serde_json::{Value as Json, json};
 use super::client::{Client, print_unreachable};
 use super::{CONFIGURATION, FAILED, HELP, config_file, print, print_error};
 use crate::config::Config;
-use crate::dyndns::method::Wish;
-use crate::dyndns::names::{self, Family};
-use crate::dyndns::settings::Entry;
+use crate::dyndns::method::UpdateRequest;
+use crate::dyndns::names::{self, RecordFamily};
+use crate::dyndns::settings::DyndnsEntry;
 use crate::dyndns::show;
 use crate::notify::text::{Flavour, clean};
 
@@ -186,11 +186,16 @@ fn known(names: &[Json]) -> Vec<IpAddr> {
 }
 
 /// One address of each family, the last one named.
-fn wish(host: &str, entry: &Entry, addresses: Vec<IpAddr>) -> Wish {
+fn wish(host: &str, entry: &DyndnsEntry, addresses: Vec<IpAddr>) -> UpdateRequest {
     let last = |family| {
         let mut all = addresses.iter().rev().map(IpAddr::to_canonical);
-        all.find(|address| Family::of(*address) == family)
+        all.find(|address| RecordFamily::of(*address) == family)
     };
-    let addresses: Vec<IpAddr> = Family::ALL.into_iter().filter_map(last).collect();
-    Wish { host: host.to_owned(), name: entry.name.clone(), known: addresses.clone(), addresses }
+    let addresses: Vec<IpAddr> = RecordFamily::ALL.into_iter().filter_map(last).collect();
+    UpdateRequest {
+        host: host.to_owned(),
+        name: entry.name.clone(),
+        known: addresses.clone(),
+        addresses,
+    }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::threads::Threads;
 use super::wiring::{Current, HeartbeatAlerts};
 use crate::backup::alert::Alert;
+use crate::backup::alert_poller::{self, AlertPollerSettings, HeartbeatAlertHooks};
 use crate::backup::pipeline::Pipelines;
-use crate::backup::poll;
 use crate::heartbeat::watch::Watch;
 use crate::store::ChangeSink;
 use crate::thread::{Stop, StopSource};
@@ -58,7 +58,7 @@ impl AlertPoller {
         let Some(url) = receiver.poll_url.clone() else {
             self.running = None;
             if self.silence_reported.swap(false, Ordering::Relaxed) {
-                poll::abandon(&self.targets.sink);
+                alert_poller::stop_reporting(&self.targets.sink);
             }
             return Ok(());
         };
@@ -68,8 +68,8 @@ impl AlertPoller {
         }
         self.running = None;
         let (stop_source, stop) = Stop::channel();
-        let told = Arc::clone(&self.silence_reported);
-        let settings = poll::Settings { url: polled.0.clone(), interval: polled.1, told };
+        let reported = Arc::clone(&self.silence_reported);
+        let settings = AlertPollerSettings { url: polled.0.clone(), interval: polled.1, reported };
         let targets = self.targets.clone();
         self.threads.spawn("poll", move || targets.poll(&settings, &stop))?;
         self.running = Some(RunningPoll { polled, _stop_source: stop_source });
@@ -78,10 +78,10 @@ impl AlertPoller {
 }
 
 impl AlertTargets {
-    fn poll(&self, settings: &poll::Settings, stop: &Stop) {
+    fn poll(&self, settings: &AlertPollerSettings, stop: &Stop) {
         let names = || self.heartbeat_alerts.get().names().to_vec();
-        let beat = |alerts: &[Alert]| self.heartbeat_alerts.get().ingest(alerts, &self.watch);
-        let signs = poll::Signs { names: &names, beat: &beat };
-        poll::poll(settings, &self.pipelines, signs, &self.sink, stop);
+        let ingest = |alerts: &[Alert]| self.heartbeat_alerts.get().ingest(alerts, &self.watch);
+        let hooks = HeartbeatAlertHooks { names: &names, ingest: &ingest };
+        alert_poller::run(settings, &self.pipelines, hooks, &self.sink, stop);
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::threads::Threads;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::dyndns::keeper::{Keeper, OnWritten, Written};
-use crate::dyndns::names::Family;
+use crate::dyndns::names::RecordFamily;
+use crate::dyndns::updater::{OnRecordWritten, RecordWritten, Updater};
 use crate::event::{EventId, Level, Subject};
 use crate::heartbeat::moves::Moved;
 use crate::heartbeat::watch::Watch;
@@ -27,9 +27,9 @@ pub fn open(
     courier: &Courier,
     sink: ChangeSink,
     now: Now,
-) -> Arc<Keeper> {
+) -> Arc<Updater> {
     let rows = store.read(Table::Dyndns);
-    Arc::new(Keeper::new(config.dyndns.clone(), rows, sink, log_written(courier.clone()), now))
+    Arc::new(Updater::new(config.dyndns.clone(), rows, sink, log_written(courier.clone()), now))
 }
 
 /// From now on the keeper is notified of new addresses, and updates names until the stop.
@@ -37,34 +37,34 @@ pub fn open(
 /// # Errors
 /// When its thread cannot be started.
 pub fn start(
-    keeper: &Arc<Keeper>,
+    updater: &Arc<Updater>,
     watch: &Watch,
     threads: &Threads,
     stop: &Stop,
 ) -> Result<(), String> {
-    let notified = Arc::clone(keeper);
+    let notified = Arc::clone(updater);
     watch.on_move(Box::new(move |moved: Moved| {
         let Moved { host, connection, address } = moved;
-        notified.hear(&host, &connection, address, Now::read());
+        notified.address_changed(&host, &connection, address, Now::read());
     }));
-    let (keeper, stop) = (Arc::clone(keeper), stop.clone());
-    threads.spawn("dyndns", move || keeper.keep(&stop))
+    let (updater, stop) = (Arc::clone(updater), stop.clone());
+    threads.spawn("dyndns", move || updater.run(&stop))
 }
 
 /// Logs every record that is written, beside the messages to people.
-fn log_written(courier: Courier) -> OnWritten {
+fn log_written(courier: Courier) -> OnRecordWritten {
     Box::new(move |written, now| {
         let record = record(written, now);
         courier.order(Order::Note(vec![Noted { record, reason: None }]));
     })
 }
 
-fn record(written: Written, now: Now) -> Record {
-    let Written { host, name, address, place, attempts } = written;
+fn record(written: RecordWritten, now: Now) -> Record {
+    let RecordWritten { host, name, address, server, attempts } = written;
     Record {
         event: EventId::unique(now.wall),
         channel: CHANNEL.into(),
-        recipient: Some(place),
+        recipient: Some(server),
         subject: Subject::Host(host),
         level: Level::Info,
         title: title(&name, address),
@@ -80,5 +80,5 @@ fn record(written: Written, now: Now) -> Record {
 }
 
 fn title(name: &str, address: IpAddr) -> String {
-    format!("{name} {} is {address}", Family::of(address).record())
+    format!("{name} {} is {address}", RecordFamily::of(address).record())
 }

@@ -8,10 +8,10 @@ use super::threads::Threads;
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::watch::Watch;
-use crate::history::archive::Question;
-use crate::history::chronicle::Chronicle;
-use crate::history::settings::Settings;
-use crate::history::{Row, Sources};
+use crate::history::query::Question;
+use crate::history::recorder::Recorder;
+use crate::history::retention::RetentionSettings;
+use crate::history::{HistorySource, StoredRow};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::outbox::{self, Outbox};
 use crate::store::{Change, Snapshot, Store, Table, Write};
@@ -33,30 +33,30 @@ struct HistorySources {
 }
 
 /// A history that is recorded from the monitor into the store of the courier.
-pub fn open(watch: &Arc<Watch>, courier: &Courier, settings: Settings) -> Chronicle {
+pub fn open(watch: &Arc<Watch>, courier: &Courier, settings: RetentionSettings) -> Recorder {
     let sources = HistorySources { watch: Arc::clone(watch), courier: courier.clone() };
-    Chronicle::new(Arc::new(sources), settings)
+    Recorder::new(Arc::new(sources), settings)
 }
 
 /// Starts the thread that records the history until the stop.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start(chronicle: &Arc<Chronicle>, threads: &Threads, stop: &Stop) -> Result<(), String> {
+pub fn start(chronicle: &Arc<Recorder>, threads: &Threads, stop: &Stop) -> Result<(), String> {
     let (chronicle, stop) = (Arc::clone(chronicle), stop.clone());
     threads.spawn("history", move || chronicle.run(&stop))
 }
 
-impl Sources for HistorySources {
-    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
+impl HistorySource for HistorySources {
+    fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.watch.accounts(from, count, until)
     }
 
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
         self.watch.running(host, now)
     }
 
-    fn unseen(&self, now: Now) -> Vec<(Wall, Wall)> {
+    fn outages(&self, now: Now) -> Vec<(Wall, Wall)> {
         self.watch.unseen(now)
     }
 
@@ -65,7 +65,12 @@ impl Sources for HistorySources {
         snapshot.ok_or_else(|| "the state cannot be written to disk".into())
     }
 
-    fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String> {
+    fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<StoredRow>, String> {
         let before = before.map(str::to_owned);
         let newest = move |store: &Store, _: &Outbox| store.newest(table, before.as_deref(), count);
         self.courier.inspect(TIMEOUT, newest)
@@ -79,7 +84,7 @@ impl Sources for HistorySources {
 /// The metrics of a host over time; none when there is no such host.
 pub fn series(
     watch: &Watch,
-    chronicle: &Chronicle,
+    chronicle: &Recorder,
     host: &str,
     wanted: &SeriesWanted,
 ) -> Result<Option<Vec<SeriesView>>, String> {
@@ -92,7 +97,7 @@ pub fn series(
 
 /// A page of the events, and where the next one begins.
 pub fn events(
-    chronicle: &Chronicle,
+    chronicle: &Recorder,
     wanted: &EventsWanted,
 ) -> Result<(Vec<EventView>, Option<u64>), String> {
     let question = Question {

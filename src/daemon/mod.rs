@@ -13,7 +13,6 @@ use signal_hook::iterator::Signals;
 
 use crate::agent::host_info;
 use crate::backup::pipeline::Pipelines;
-use crate::backup::repo_check;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{Event, EventKind, Incident};
@@ -271,7 +270,7 @@ impl Daemon {
         self.services.courier.order(Order::Stop);
         let stored = self.courier_thread.join().unwrap_or(false);
         let deadline = Instant::now() + STOP_TIMEOUT;
-        repo_check::wait_for_end(STOP_TIMEOUT);
+        self.services.pipelines.wait_for_restic(STOP_TIMEOUT);
         for name in self.threads.join(deadline) {
             warn!("thread {name} did not end");
         }
@@ -392,7 +391,7 @@ fn spawn_deadline_thread(
     threads.spawn("deadlines", move || {
         watch.keep_time(|| {
             progress.increment();
-            pipelines.start_waiting();
+            pipelines.start_pending();
         });
     })
 }

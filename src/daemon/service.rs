@@ -12,13 +12,14 @@ use super::history;
 use super::notifications;
 use super::reload::Reloads;
 use super::wiring::{Current, HeartbeatAlerts};
-use crate::backup::pipeline::{Accepted, Pipelines};
-use crate::backup::verdict::Outcome;
+use crate::backup::alert::{self, AlertNames};
+use crate::backup::outcome::Outcome;
+use crate::backup::pipeline::{AlertAdmission, Pipelines};
 use crate::clock::{Now, Wall};
-use crate::dyndns::keeper::Keeper;
+use crate::dyndns::updater::Updater;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
-use crate::history::chronicle::Chronicle;
+use crate::history::recorder::Recorder;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
@@ -42,7 +43,7 @@ pub struct Services {
     /// Deliveries, and the store.
     pub courier: Courier,
     /// The recorded history.
-    pub chronicle: Arc<Chronicle>,
+    pub chronicle: Arc<Recorder>,
     /// The channels, for messages that are sent at once.
     pub notifier: Current<Notifier>,
     /// Limits how many messages are sent at once.
@@ -50,7 +51,7 @@ pub struct Services {
     /// Backup alerts until they are reported.
     pub pipelines: Arc<Pipelines>,
     /// Names in the DNS.
-    pub keeper: Arc<Keeper>,
+    pub keeper: Arc<Updater>,
     /// The alerts that count as heartbeats.
     pub heartbeat_alerts: Arc<Current<HeartbeatAlerts>>,
     /// Requests for a reload, and the result of the last one.
@@ -91,14 +92,20 @@ impl House for Services {
             // Fails when the request no longer waits.
             let _ = tx.send(stored);
         };
-        self.heartbeat_alerts.get().ingest_webhook(body, &self.watch);
-        match self.pipelines.hear(body, then) {
-            Ok(Accepted::Nothing) => Taken::Now(Answer::Stored),
-            Ok(Accepted::Coming) => answer_when_stored(rx),
-            Ok(Accepted::Full) => {
+        let heartbeat_alerts = self.heartbeat_alerts.get();
+        let heartbeat = heartbeat_alerts.names().to_vec();
+        let names = AlertNames { backup: self.pipelines.alert_names(), heartbeat };
+        let alerts = match alert::from_webhook(body, &names) {
+            Ok(alerts) => alerts,
+            Err(why) => return Taken::Now(Answer::Malformed(why)),
+        };
+        heartbeat_alerts.ingest(&alerts.heartbeat, &self.watch);
+        match self.pipelines.enqueue(alerts.backup, then) {
+            AlertAdmission::NoneRelevant => Taken::Now(Answer::Stored),
+            AlertAdmission::Pending => answer_when_stored(rx),
+            AlertAdmission::QueueFull => {
                 Taken::Now(Answer::Unavailable("too many alerts wait already".into()))
             }
-            Err(why) => Taken::Now(Answer::Malformed(why)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::local_agent;
-use crate::backup::alert::{self, Alert};
+use crate::backup::alert::Alert;
 use crate::backup::pipeline;
 use crate::config::Config;
 use crate::heartbeat::fleet::{Promise, Rules};
@@ -42,8 +42,8 @@ pub fn access(config: &Config) -> Access {
 }
 
 /// The settings of the backup pipelines.
-pub fn pipeline_settings(config: &Config) -> pipeline::Settings {
-    pipeline::Settings {
+pub fn pipeline_settings(config: &Config) -> pipeline::PipelineSettings {
+    pipeline::PipelineSettings {
         alert_names: config.receiver.alert_names.clone(),
         correlator: config.correlator.clone(),
         repo_check: config.repo_check.clone(),
@@ -131,17 +131,6 @@ impl HeartbeatAlerts {
     /// The names of the alerts.
     pub fn names(&self) -> &[String] {
         &self.names
-    }
-
-    /// Passes the heartbeats in the body of a webhook on to the monitor. A malformed body is ignored:
-    /// the pipelines, which read the same body, report it.
-    pub fn ingest_webhook(&self, body: &[u8], watch: &Watch) {
-        if self.names.is_empty() {
-            return;
-        }
-        if let Ok(alerts) = alert::relevant(body, &self.names) {
-            self.ingest(&alerts, watch);
-        }
     }
 
     /// Passes these alerts on to the monitor, each as a heartbeat of its host.

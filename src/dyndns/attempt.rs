@@ -1,4 +1,4 @@
-//! One attempt to write a name: over TCP to a DNS server, or over HTTP to a provider.
+//! One attempt to update the records of a name: over TCP at a DNS server, or over HTTP at a provider.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -8,163 +8,150 @@ use domain::tsig::Key;
 use domain::utils::base64;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::kept::{Attempt, Done};
-use super::method::{Bad, Method, Provider, Server, Wish};
-use super::names::Family;
-use super::wire::{self, Request, Update};
+use super::dns_update::{self, SignedRequest, ZoneUpdate};
+use super::method::{DnsServer, Provider, UpdateError, UpdateMethod, UpdateRequest};
+use super::names::RecordFamily;
+use super::record::{UpdateAttempt, UpdateResult};
 use crate::clock::Now;
+use crate::deadline::DeadlineStream;
 use crate::tls;
 
-/// How long a DNS server may take for one attempt.
+/// How long a DNS server may take for one message, connecting included.
 const DNS_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take to be reached at one of its addresses.
+/// How long connecting to one of its addresses may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a provider may take in all.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How much of a provider's answer is read.
-const ANSWER_CAP: u64 = 4096;
+/// How many bytes of a provider's answer are read.
+const MAX_ANSWER: u64 = 4096;
 /// The longest pause that a provider may ask for.
-const LONGEST_PAUSE: u64 = 86_400;
+const MAX_PAUSE_SECONDS: u64 = 86_400;
 
-/// Makes it.
+/// Makes the attempt.
 ///
 /// # Errors
 /// Why the records are not as they should be; never holds a secret.
-pub fn make(attempt: &Attempt) -> Result<Done, Bad> {
+pub fn perform(attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
     match &attempt.entry.method {
-        Method::Rfc2136(server) => write_zone(server, attempt),
-        Method::Http(provider) => call(provider, &attempt.wish),
+        UpdateMethod::Rfc2136(server) => update_zone(server, attempt),
+        UpdateMethod::Http(provider) => request_provider(provider, &attempt.request),
     }
 }
 
-fn write_zone(server: &Server, attempt: &Attempt) -> Result<Done, Bad> {
-    let place = attempt.entry.method.place();
-    let named = |bad: Bad| match bad {
-        Bad::Unreachable(why) => Bad::Unreachable(format!("{place}: {why}")),
-        Bad::Busy(why, pause) => Bad::Busy(format!("{place}: {why}"), pause),
-        Bad::Refused(why) => Bad::Refused(format!("{place}: {why}")),
-        Bad::Forbidden(why) => Bad::Forbidden(format!("{place}: {why}")),
+fn update_zone(server: &DnsServer, attempt: &UpdateAttempt) -> Result<UpdateResult, UpdateError> {
+    let label = attempt.entry.method.server_label();
+    let with_server = |error: UpdateError| match error {
+        UpdateError::Unreachable(why) => UpdateError::Unreachable(format!("{label}: {why}")),
+        UpdateError::Busy(why, pause) => UpdateError::Busy(format!("{label}: {why}"), pause),
+        UpdateError::Refused(why) => UpdateError::Refused(format!("{label}: {why}")),
+        UpdateError::Forbidden(why) => UpdateError::Forbidden(format!("{label}: {why}")),
     };
     let octets: Vec<u8> = base64::decode(server.key.reveal())
-        .map_err(|_| Bad::Refused("the key is not in base64".into()))?;
-    let key = wire::key(server.algorithm, &server.key_name, &octets).map_err(Bad::Refused)?;
-    write_signed(server, attempt, &key).map_err(named)
+        .map_err(|_| UpdateError::Refused("the key is not in base64".into()))?;
+    let key = dns_update::key(server.algorithm, &server.key_name, &octets)
+        .map_err(UpdateError::Refused)?;
+    update_signed(server, attempt, &key).map_err(with_server)
 }
 
-fn write_signed(server: &Server, attempt: &Attempt, key: &Key) -> Result<Done, Bad> {
-    let wish = &attempt.wish;
-    let mut done = Done::default();
-    for address in &wish.addresses {
-        if attempt.ask && holds(server, wish, *address, key)? {
-            done.found.push(*address);
+fn update_signed(
+    server: &DnsServer,
+    attempt: &UpdateAttempt,
+    key: &Key,
+) -> Result<UpdateResult, UpdateError> {
+    let update = &attempt.request;
+    let mut result = UpdateResult::default();
+    for address in &update.addresses {
+        if attempt.check_first && zone_has(server, update, *address, key)? {
+            result.unchanged.push(*address);
         } else {
-            done.written.push(*address);
+            result.written.push(*address);
         }
     }
-    if !done.written.is_empty() {
-        let (zone, name, ttl) = (&*server.zone, &*wish.name, server.ttl);
-        let update = Update { zone, name, ttl, addresses: &done.written };
-        let request = wire::update(&update, key, random_id(), Now::read().wall)?;
-        let answer = Line::open(server)?.exchange(&request)?;
-        request.made(answer, Now::read().wall)?;
+    if !result.written.is_empty() {
+        let (zone, name, ttl) = (&*server.zone, &*update.name, server.ttl);
+        let update = ZoneUpdate { zone, name, ttl, addresses: &result.written };
+        let request = dns_update::update(&update, key, random_id(), Now::read().wall)?;
+        let answer = exchange(server, &request)?;
+        request.check_update(answer, Now::read().wall)?;
     }
-    Ok(done)
+    Ok(result)
 }
 
-/// Whether the zone has exactly this address for the name. A server that answers no questions may
-/// take updates all the same.
-fn holds(server: &Server, wish: &Wish, address: IpAddr, key: &Key) -> Result<bool, Bad> {
-    let family = Family::of(address);
-    let request = wire::question(&wish.name, family, key, random_id(), Now::read().wall)?;
-    let answer = Line::open(server)?.exchange(&request)?;
-    match request.said(&wish.name, answer, Now::read().wall) {
-        Ok(said) if said.alias => {
+/// Whether the zone has exactly this address for the name. Not when the server refuses the query: it
+/// may take updates all the same.
+fn zone_has(
+    server: &DnsServer,
+    update: &UpdateRequest,
+    address: IpAddr,
+    key: &Key,
+) -> Result<bool, UpdateError> {
+    let family = RecordFamily::of(address);
+    let request = dns_update::query(&update.name, family, key, random_id(), Now::read().wall)?;
+    let answer = exchange(server, &request)?;
+    match request.zone_answer(&update.name, answer, Now::read().wall) {
+        Ok(zone) if zone.alias => {
             let why = "the name is an alias there (CNAME): no address can stand beside it";
-            Err(Bad::Refused(why.into()))
+            Err(UpdateError::Refused(why.into()))
         }
-        Ok(said) => Ok(said.addresses == [(address, server.ttl)]),
-        Err(Bad::Refused(_)) => Ok(false),
+        Ok(zone) => Ok(zone.addresses == [(address, server.ttl)]),
+        Err(UpdateError::Refused(_)) => Ok(false),
         Err(why) => Err(why),
     }
 }
 
-/// A number for a message.
+/// The id of a DNS message.
 fn random_id() -> u16 {
     let mut id = [0; 2];
-    // Over TCP, and signed, the number protects from nothing.
+    // Over TCP and with a signature, nothing depends on it being random.
     let _ = SystemRandom::new().fill(&mut id);
     u16::from_be_bytes(id)
 }
 
-/// A TCP connection to a DNS server (RFC 7766).
-struct Line {
-    stream: TcpStream,
-    until: Instant,
+/// Connects to a DNS server over TCP (RFC 7766).
+fn connect(server: &DnsServer) -> Result<DeadlineStream<TcpStream>, UpdateError> {
+    let until = Instant::now() + DNS_TIMEOUT;
+    let bare = server.server.trim_matches(['[', ']']);
+    let addresses: Vec<SocketAddr> = (bare, server.port)
+        .to_socket_addrs()
+        .map_err(|why| UpdateError::Unreachable(format!("its address cannot be found: {why}")))?
+        .collect();
+    let mut failure = "it has no address".to_owned();
+    for address in addresses {
+        let left = until.saturating_duration_since(Instant::now()).min(CONNECT_TIMEOUT);
+        if left.is_zero() {
+            break;
+        }
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(stream) => {
+                // Nagle's algorithm would only delay a single message.
+                let _ = stream.set_nodelay(true);
+                return Ok(DeadlineStream::new(stream, until));
+            }
+            Err(why) => failure = why.to_string(),
+        }
+    }
+    Err(UpdateError::Unreachable(failure))
 }
 
-impl Line {
-    fn open(server: &Server) -> Result<Line, Bad> {
-        let until = Instant::now() + DNS_TIMEOUT;
-        let bare = server.server.trim_matches(['[', ']']);
-        let addresses: Vec<SocketAddr> = (bare, server.port)
-            .to_socket_addrs()
-            .map_err(|why| Bad::Unreachable(format!("its address cannot be found: {why}")))?
-            .collect();
-        let mut failure = "it has no address".to_owned();
-        for address in addresses {
-            let left = until.saturating_duration_since(Instant::now()).min(CONNECT_TIMEOUT);
-            if left.is_zero() {
-                break;
-            }
-            match TcpStream::connect_timeout(&address, left) {
-                Ok(stream) => {
-                    // A message goes out in two pieces otherwise, the second one late.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(Line { stream, until });
-                }
-                Err(why) => failure = why.to_string(),
-            }
-        }
-        Err(Bad::Unreachable(failure))
-    }
-
-    /// One message and its answer, each behind its length (RFC 1035, 4.2.2).
-    fn exchange(&mut self, request: &Request) -> Result<Vec<u8>, Bad> {
-        let mut exchange = || -> io::Result<Vec<u8>> {
-            let length = u16::try_from(request.bytes.len()).map_err(io::Error::other)?;
-            let message = [&length.to_be_bytes(), request.bytes.as_slice()].concat();
-            self.stream.set_write_timeout(Some(self.left()?))?;
-            self.stream.write_all(&message)?;
-            let mut length = [0; 2];
-            self.fill(&mut length)?;
-            let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
-            self.fill(&mut answer)?;
-            Ok(answer)
-        };
-        exchange().map_err(|why| Bad::Unreachable(in_words(&why)))
-    }
-
-    /// Reads all of it before the time is up, however slowly it trickles.
-    fn fill(&mut self, mut buffer: &mut [u8]) -> io::Result<()> {
-        while !buffer.is_empty() {
-            self.stream.set_read_timeout(Some(self.left()?))?;
-            match self.stream.read(buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => buffer = &mut buffer[count..],
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-                Err(why) => return Err(why),
-            }
-        }
-        Ok(())
-    }
-
-    fn left(&self) -> io::Result<Duration> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-    }
+/// Sends one message over a connection of its own and receives the answer.
+fn exchange(server: &DnsServer, request: &SignedRequest) -> Result<Vec<u8>, UpdateError> {
+    let mut stream = connect(server)?;
+    exchange_over(&mut stream, &request.bytes)
+        .map_err(|why| UpdateError::Unreachable(describe_io_error(&why)))
 }
 
-fn in_words(why: &io::Error) -> String {
+/// Each message follows its length (RFC 1035, 4.2.2).
+fn exchange_over(stream: &mut (impl Read + Write), message: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), message].concat())?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
+}
+
+fn describe_io_error(why: &io::Error) -> String {
     match why.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             format!("no answer within {} s", DNS_TIMEOUT.as_secs())
@@ -174,26 +161,33 @@ fn in_words(why: &io::Error) -> String {
     }
 }
 
-fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
-    let unreachable =
-        |why: &dyn std::fmt::Display| Bad::Unreachable(format!("{}: {why}", provider.place()));
+fn request_provider(
+    provider: &Provider,
+    update: &UpdateRequest,
+) -> Result<UpdateResult, UpdateError> {
+    let unreachable = |why: &dyn std::fmt::Display| {
+        UpdateError::Unreachable(format!("{}: {why}", provider.server_label()))
+    };
     let agent = agent(provider)?;
-    let mut request = agent.get(provider.url(wish).reveal());
+    let mut request = agent.get(provider.url(update).reveal());
     if let (Some(user), Some(password)) = (&provider.user, &provider.password) {
         let both = base64::encode_string(format!("{user}:{}", password.reveal()).as_bytes());
         request = request.header("authorization", format!("Basic {both}"));
     }
     let mut response = request.call().map_err(|why| match why {
-        // Their texts hold the address.
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-            Bad::Refused(format!("{}: the url makes no valid request", provider.place()))
-        }
+        // The texts of these errors hold the URL, and with it the token.
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => UpdateError::Refused(format!(
+            "{}: the url makes no valid request",
+            provider.server_label()
+        )),
         ureq::Error::Timeout(_) => {
             unreachable(&format_args!("no answer within {} s", HTTP_TIMEOUT.as_secs()))
         }
         why if is_about_trust(&why) => {
-            let (place, remedy) = (provider.place(), "see ca_file");
-            Bad::Refused(format!("{place}: its certificate is not trusted, {remedy}: {why}"))
+            let (label, remedy) = (provider.server_label(), "see ca_file");
+            UpdateError::Refused(format!(
+                "{label}: its certificate is not trusted, {remedy}: {why}"
+            ))
         }
         ureq::Error::HostNotFound => unreachable(&"there is no host of this name"),
         ureq::Error::Io(why) => unreachable(&why),
@@ -201,16 +195,16 @@ fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
     })?;
     let pause = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
     let pause = pause.and_then(|value| value.trim().parse::<u64>().ok());
-    let pause = pause.map(|seconds| Duration::from_secs(seconds.min(LONGEST_PAUSE)));
+    let pause = pause.map(|seconds| Duration::from_secs(seconds.min(MAX_PAUSE_SECONDS)));
     let mut body = Vec::new();
-    let mut reader = response.body_mut().as_reader().take(ANSWER_CAP);
+    let mut reader = response.body_mut().as_reader().take(MAX_ANSWER);
     reader.read_to_end(&mut body).map_err(|why| unreachable(&why))?;
     let (status, text) = (response.status().as_u16(), String::from_utf8_lossy(&body));
-    provider.judge(wish, status, &text, pause)?;
-    Ok(Done { written: wish.addresses.clone(), found: Vec::new() })
+    provider.classify(update, status, &text, pause)?;
+    Ok(UpdateResult { written: update.addresses.clone(), unchanged: Vec::new() })
 }
 
-/// Whether the server's certificate is what it stumbled over.
+/// Whether the server's certificate is the reason.
 fn is_about_trust(why: &ureq::Error) -> bool {
     let cause = match why {
         ureq::Error::Rustls(cause) => Some(cause),
@@ -220,8 +214,41 @@ fn is_about_trust(why: &ureq::Error) -> bool {
     matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
-fn agent(provider: &Provider) -> Result<ureq::Agent, Bad> {
-    let secured = provider.place().starts_with("https:");
+fn agent(provider: &Provider) -> Result<ureq::Agent, UpdateError> {
+    let secured = provider.server_label().starts_with("https:");
     let roots = secured.then(|| tls::roots(provider.ca_file.as_deref())).transpose();
-    Ok(tls::http_agent(HTTP_TIMEOUT, roots.map_err(Bad::Refused)?.as_deref()))
+    Ok(tls::http_agent(HTTP_TIMEOUT, roots.map_err(UpdateError::Refused)?.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn message_and_answer_follow_their_lengths() {
+        let (mut ours, mut server) = UnixStream::pair().unwrap();
+        server.write_all(b"\0\x03yes").unwrap();
+        assert_eq!(exchange_over(&mut ours, b"ask").unwrap(), b"yes");
+        let mut received = [0; 5];
+        server.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"\0\x03ask");
+    }
+
+    #[test]
+    fn a_server_that_closes_or_never_ends_its_answer_is_told_apart() {
+        let said = |deadline: Duration, close: bool| {
+            let (ours, mut server) = UnixStream::pair().unwrap();
+            server.write_all(b"\0\x03y").unwrap();
+            if close {
+                server.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let mut stream = DeadlineStream::new(ours, Instant::now() + deadline);
+            describe_io_error(&exchange_over(&mut stream, b"ask").unwrap_err())
+        };
+        let closed = said(Duration::from_secs(60), true);
+        assert_eq!(closed, "it closes the connection without an answer");
+        assert_eq!(said(Duration::from_millis(20), false), "no answer within 10 s");
+    }
 }

@@ -1,4 +1,4 @@
-//! The ways to change a name, and how an attempt may end. Pure.
+//! The methods of updating a DNS record, and the errors of an update. Pure.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -6,126 +6,127 @@ use std::time::Duration;
 
 use domain::tsig::Algorithm;
 
-use super::names::Family;
+use super::names::RecordFamily;
 use crate::secret::Secret;
 
-/// How a name is changed.
+/// How a record is updated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Method {
+pub enum UpdateMethod {
     /// A DNS server takes updates (RFC 2136).
-    Rfc2136(Server),
-    /// A provider takes a request over HTTP.
+    Rfc2136(DnsServer),
+    /// A provider takes an HTTP request.
     Http(Provider),
 }
 
 /// A DNS server that takes updates of a zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct DnsServer {
     /// Its name or address.
     pub server: String,
     /// Its TCP port.
     pub port: u16,
     /// The zone, without a trailing dot.
     pub zone: String,
-    /// How long others may remember the address, in seconds.
+    /// How long resolvers may cache the address, in seconds.
     pub ttl: u32,
-    /// The name of the key that may change it.
+    /// The name of the TSIG key (RFC 8945) that may update it.
     pub key_name: String,
     /// That key, in base64.
     pub key: Secret,
-    /// What it signs by.
+    /// The algorithm of its signatures.
     pub algorithm: Algorithm,
 }
 
-/// A provider that takes requests over HTTP.
+/// A provider that takes HTTP requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// The address, with placeholders; it may hold a token.
+    /// The URL template; it may hold a token.
     pub url: Secret,
     /// The user, for Basic authentication.
     pub user: Option<String>,
     /// The password, likewise.
     pub password: Option<Secret>,
-    /// The first words of answers that mean that it was done.
+    /// The first words of answers that mean success.
     pub expect: Vec<String>,
     /// Further certificate authorities.
     pub ca_file: Option<PathBuf>,
 }
 
-/// What is written under which name.
+/// A name and the addresses that are to be written to its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// The host, as it is called here.
+pub struct UpdateRequest {
+    /// The host, as the configuration names it.
     pub host: String,
     /// Its name in the DNS.
     pub name: String,
     /// The addresses to write, one of each family at most.
     pub addresses: Vec<IpAddr>,
-    /// All that are known, also of the family that did not change.
+    /// All known addresses, also of a family that did not change.
     pub known: Vec<IpAddr>,
 }
 
-impl Wish {
+impl UpdateRequest {
     /// The known address of a family.
-    pub fn known(&self, family: Family) -> Option<IpAddr> {
-        self.known.iter().copied().find(|address| Family::of(*address) == family)
+    pub fn known(&self, family: RecordFamily) -> Option<IpAddr> {
+        self.known.iter().copied().find(|address| RecordFamily::of(*address) == family)
     }
 }
 
-/// Why an attempt failed, and what follows from it. Never holds a secret.
+/// Why an update failed, by what follows from it. Never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bad {
-    /// Trying again may help.
+pub enum UpdateError {
+    /// Retried with the usual pauses.
     Unreachable(String),
-    /// Trying again may help, but not before so long.
+    /// Retried, but not before this time has passed.
     Busy(String, Duration),
-    /// Somebody has to mend something, here or there. It is tried again now and then.
+    /// Needs a repair, here or at the server; retried with long pauses.
     Refused(String),
-    /// The same, and the provider counts further attempts as abuse.
+    /// Needs a repair, and the provider counts further attempts as abuse: retried once a day.
     Forbidden(String),
 }
 
-impl Bad {
+impl UpdateError {
     /// The reason.
     pub fn why(&self) -> &str {
         match self {
-            Bad::Unreachable(why) | Bad::Busy(why, _) | Bad::Refused(why) | Bad::Forbidden(why) => {
-                why
-            }
+            UpdateError::Unreachable(why)
+            | UpdateError::Busy(why, _)
+            | UpdateError::Refused(why)
+            | UpdateError::Forbidden(why) => why,
         }
     }
 }
 
-impl Method {
-    /// As the configuration calls it.
+impl UpdateMethod {
+    /// The name of the method in the configuration.
     pub fn name(&self) -> &'static str {
         match self {
-            Method::Rfc2136(_) => "rfc2136",
-            Method::Http(_) => "http",
+            UpdateMethod::Rfc2136(_) => "rfc2136",
+            UpdateMethod::Http(_) => "http",
         }
     }
 
-    /// Whom it talks to, fit to be shown: a server, or a scheme and a host.
-    pub fn place(&self) -> String {
+    /// The server or provider as it may be shown: `192.0.2.1 port 53`, `https://dns.example`.
+    pub fn server_label(&self) -> String {
         match self {
-            Method::Rfc2136(server) => format!("{} port {}", server.server, server.port),
-            Method::Http(provider) => provider.place(),
+            UpdateMethod::Rfc2136(server) => format!("{} port {}", server.server, server.port),
+            UpdateMethod::Http(provider) => provider.server_label(),
         }
     }
 
-    /// Of these families it changes records.
-    pub fn families(&self) -> &'static [Family] {
+    /// The families whose records it updates.
+    pub fn families(&self) -> &'static [RecordFamily] {
         match self {
-            Method::Rfc2136(_) => &Family::ALL,
-            Method::Http(provider) => provider.families(),
+            UpdateMethod::Rfc2136(_) => &RecordFamily::ALL,
+            UpdateMethod::Http(provider) => provider.families(),
         }
     }
 
-    /// Whether one attempt changes the records of both families.
-    pub fn joint(&self) -> bool {
+    /// Whether one attempt updates the records of both families.
+    pub fn updates_both_families(&self) -> bool {
         match self {
-            Method::Rfc2136(_) => true,
-            Method::Http(provider) => !provider.one_by_one(),
+            UpdateMethod::Rfc2136(_) => true,
+            UpdateMethod::Http(provider) => !provider.one_address_per_request(),
         }
     }
 }

@@ -1,12 +1,11 @@
-//! Dynamic DNS: a host's name follows the address that its signed heartbeats come from.
+//! Dynamic DNS: the records of a host follow the address that its signed heartbeats come from.
 
 pub mod attempt;
-pub mod keeper;
-pub mod kept;
+pub mod dns_update;
 pub mod method;
 pub mod names;
 pub mod provider;
-pub mod row;
+pub mod record;
 pub mod settings;
 pub mod show;
-pub mod wire;
+pub mod updater;

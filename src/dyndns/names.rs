@@ -1,13 +1,13 @@
-//! Names in the DNS, addresses that may stand behind them, and the template that makes a host's
-//! name. Pure.
+//! Names in the DNS, which addresses their records may hold, and the template of a host's name.
+//! Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of record an address goes into.
+/// The address family of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Family {
+pub enum RecordFamily {
     /// IPv4: an A record.
     #[serde(rename = "A")]
     V4,
@@ -16,56 +16,56 @@ pub enum Family {
     V6,
 }
 
-impl Family {
+impl RecordFamily {
     /// Both.
-    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+    pub const ALL: [RecordFamily; 2] = [RecordFamily::V4, RecordFamily::V6];
 
     /// That of an address; v4-mapped is IPv4.
-    pub fn of(address: IpAddr) -> Family {
-        if address.to_canonical().is_ipv4() { Family::V4 } else { Family::V6 }
+    pub fn of(address: IpAddr) -> RecordFamily {
+        if address.to_canonical().is_ipv4() { RecordFamily::V4 } else { RecordFamily::V6 }
     }
 
     /// The type of the record: `A`, `AAAA`.
     pub fn record(self) -> &'static str {
         match self {
-            Family::V4 => "A",
-            Family::V6 => "AAAA",
+            RecordFamily::V4 => "A",
+            RecordFamily::V6 => "AAAA",
         }
     }
 }
 
-/// The longest name and label (RFC 1035, 2.3.4; the name without its trailing dot).
-const LONGEST_NAME: usize = 253;
-const LONGEST_LABEL: usize = 63;
+/// Limits of a name and of its labels (RFC 1035, 2.3.4; the name without its trailing dot).
+const MAX_NAME_LENGTH: usize = 253;
+const MAX_LABEL_LENGTH: usize = 63;
 
-/// Fills `{host}` and `{zone}` in; the name without a trailing dot, in lower case.
+/// The name that a template makes with `{host}` and `{zone}`: without a trailing dot, in lower case.
 ///
 /// # Errors
-/// Why that is no name. Underscores are let through: they are legal in the DNS (RFC 2181, 11),
-/// only resolvers that look for hosts frown at them.
+/// Why that is no valid name. Underscores are valid: the DNS allows them (RFC 2181, 11), only the
+/// rules for host names do not.
 pub fn fill(template: &str, host: &str, zone: Option<&str>) -> Result<String, String> {
     let filled = template.replace("{host}", host).replace("{zone}", zone.unwrap_or_default());
     let name = filled.strip_suffix('.').unwrap_or(&filled).to_ascii_lowercase();
-    check(&name).map(|()| name)
+    validate(&name).map(|()| name)
 }
 
-/// Whether it is a name.
+/// Validates a name.
 ///
 /// # Errors
-/// Why it is none.
-pub fn check(name: &str) -> Result<(), String> {
+/// Why it is not valid.
+pub fn validate(name: &str) -> Result<(), String> {
     if let Some(open) = name.find('{') {
         let placeholder = name[open..].split_inclusive('}').next().unwrap_or_default();
         return Err(format!("{placeholder} is not known here: there are {{host}} and {{zone}}"));
     }
-    if name.len() > LONGEST_NAME {
-        return Err(format!("the name {name} is longer than {LONGEST_NAME} characters"));
+    if name.len() > MAX_NAME_LENGTH {
+        return Err(format!("the name {name} is longer than {MAX_NAME_LENGTH} characters"));
     }
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     for label in name.split('.') {
         let why = match label {
             "" => "has an empty part",
-            long if long.len() > LONGEST_LABEL => "has a part of more than 63 characters",
+            long if long.len() > MAX_LABEL_LENGTH => "has a part of more than 63 characters",
             odd if !odd.chars().all(good) => "has other characters than letters, digits, - and _",
             edge if edge.starts_with('-') || edge.ends_with('-') => {
                 "has a part that begins or ends with a dash"
@@ -82,9 +82,8 @@ pub fn is_within(name: &str, zone: &str) -> bool {
     name == zone || name.strip_suffix(zone).is_some_and(|front| front.ends_with('.'))
 }
 
-/// Whether the whole internet can reach the address: whether it may stand in a public zone. What
-/// the registries keep for other uses (IANA IPv4 and IPv6 Special-Purpose Address Registries) may
-/// not.
+/// Whether the address is globally reachable, so that it may be in a public zone; false for those in
+/// the IANA IPv4 and IPv6 Special-Purpose Address Registries.
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),

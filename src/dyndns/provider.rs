@@ -1,22 +1,22 @@
-//! What is asked of a provider over HTTP, and what its answer means: the dyndns2 protocol
+//! The URL that is requested from a provider, and the meaning of its answer: the dyndns2 protocol
 //! (<https://help.dyn.com/remote-access-api/return-codes/>) and its relatives, such as DuckDNS
 //! (<https://www.duckdns.org/spec.jsp>). Pure.
 
 use std::time::Duration;
 
-use super::method::{Bad, Provider, Wish};
-use super::names::Family;
+use super::method::{Provider, UpdateError, UpdateRequest};
+use super::names::RecordFamily;
 use crate::address::{BaseUrl, PercentEncoded, is_loopback};
 use crate::secret::{Secret, scrub};
 
-/// What may stand in the template.
+/// The placeholders of a URL template.
 pub const PLACEHOLDERS: [&str; 5] = ["{ip}", "{ipv4}", "{ipv6}", "{name}", "{host}"];
-/// `911` and `dnserr` ask for so long a pause.
-const MAINTENANCE: Duration = Duration::from_secs(30 * 60);
-/// So much of an answer is repeated.
-const LONGEST_WORDS: usize = 120;
-/// Shorter parts of an address are no tokens.
-const SHORTEST_TOKEN: usize = 6;
+/// The pause that the answers `911` and `dnserr` demand.
+const MAINTENANCE_PAUSE: Duration = Duration::from_secs(30 * 60);
+/// How many characters of an answer are quoted.
+const MAX_QUOTE_CHARS: usize = 120;
+/// Shorter parts of a URL are not taken for a token.
+const MIN_TOKEN_LENGTH: usize = 6;
 
 /// The answers of dyndns2 that no further attempt will change.
 const FORBIDDEN: [(&str, &str); 9] = [
@@ -31,11 +31,11 @@ const FORBIDDEN: [(&str, &str); 9] = [
     ("KO", "the token or the name is wrong"),
 ];
 
-/// Checks a template.
+/// Validates a URL template.
 ///
 /// # Errors
 /// What is wrong with it; never repeats it, for it may hold a token.
-pub fn check(template: &str, in_clear: bool) -> Result<(), String> {
+pub fn validate(template: &str, in_clear: bool) -> Result<(), String> {
     let (scheme, rest) = template.split_once("://").ok_or("must begin with https://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -69,8 +69,8 @@ pub fn check(template: &str, in_clear: bool) -> Result<(), String> {
 }
 
 impl Provider {
-    /// Scheme, host and port: what may be shown of the address.
-    pub fn place(&self) -> String {
+    /// Scheme, host and port: the part of the URL that may be shown.
+    pub fn server_label(&self) -> String {
         let url = self.url.reveal();
         let authority = url.find("://").map_or(0, |at| at + 3);
         let end = url[authority..].find(['/', '?', '#']).map_or(url.len(), |at| authority + at);
@@ -78,31 +78,31 @@ impl Provider {
     }
 
     /// Whether each request carries one address.
-    pub fn one_by_one(&self) -> bool {
+    pub fn one_address_per_request(&self) -> bool {
         self.url.reveal().contains("{ip}")
     }
 
     /// The families whose addresses the template takes.
-    pub fn families(&self) -> &'static [Family] {
+    pub fn families(&self) -> &'static [RecordFamily] {
         let takes = |word| self.url.reveal().contains(word);
-        match (self.one_by_one(), takes("{ipv4}"), takes("{ipv6}")) {
-            (true, ..) | (_, true, true) => &Family::ALL,
-            (_, _, true) => &[Family::V6],
-            (_, _, false) => &[Family::V4],
+        match (self.one_address_per_request(), takes("{ipv4}"), takes("{ipv6}")) {
+            (true, ..) | (_, true, true) => &RecordFamily::ALL,
+            (_, _, true) => &[RecordFamily::V6],
+            (_, _, false) => &[RecordFamily::V4],
         }
     }
 
-    /// The address that is asked for. Behind the `?`, a part whose address is not known is left
-    /// out: an empty one means to many providers that they should take the sender's.
-    pub fn url(&self, wish: &Wish) -> Secret {
-        let ip = wish.addresses.first().copied();
+    /// The URL to request. Behind the `?`, a part whose address is not known is left out: many
+    /// providers take an empty one as the address of the sender.
+    pub fn url(&self, request: &UpdateRequest) -> Secret {
+        let ip = request.addresses.first().copied();
         let fill = |text: &str| -> Option<String> {
-            let mut filled = text.replace("{name}", &PercentEncoded(&wish.name).to_string());
-            filled = filled.replace("{host}", &PercentEncoded(&wish.host).to_string());
+            let mut filled = text.replace("{name}", &PercentEncoded(&request.name).to_string());
+            filled = filled.replace("{host}", &PercentEncoded(&request.host).to_string());
             let addresses = [
                 ("{ip}", ip),
-                ("{ipv4}", wish.known(Family::V4)),
-                ("{ipv6}", wish.known(Family::V6)),
+                ("{ipv4}", request.known(RecordFamily::V4)),
+                ("{ipv6}", request.known(RecordFamily::V6)),
             ];
             for (word, address) in addresses {
                 if filled.contains(word) {
@@ -122,15 +122,15 @@ impl Provider {
         Secret::new(query.map_or(path.clone(), |parts| format!("{path}?{}", parts.join("&"))))
     }
 
-    /// The address as it may be shown: values that are not placeholders are hidden, for one of
-    /// them may be the token.
-    pub fn shown(&self, wish: &Wish) -> String {
+    /// The URL as it may be shown: values that are not placeholders are hidden, since one of them may
+    /// be the token.
+    pub fn redacted_url(&self, request: &UpdateRequest) -> String {
         let hide = |value: &str| {
             let fixed = !value.is_empty() && !value.contains('{');
             if fixed { "[secret]".to_owned() } else { value.to_owned() }
         };
-        let (place, url) = (self.place(), self.url.reveal());
-        let (path, query) = url[place.len()..].split_once('?').unwrap_or((&url[place.len()..], ""));
+        let (label, url) = (self.server_label(), self.url.reveal());
+        let (path, query) = url[label.len()..].split_once('?').unwrap_or((&url[label.len()..], ""));
         let path: Vec<String> = path
             .split('/')
             .map(|part| if looks_secret(part) { hide(part) } else { part.to_owned() })
@@ -143,77 +143,85 @@ impl Provider {
             })
             .collect();
         let rest = if url.contains('?') { format!("?{}", query.join("&")) } else { String::new() };
-        let masked = Secret::new(format!("{place}{}{rest}", path.join("/")));
-        Provider { url: masked, ..self.clone() }.url(wish).reveal().to_owned()
+        let masked = Secret::new(format!("{label}{}{rest}", path.join("/")));
+        Provider { url: masked, ..self.clone() }.url(request).reveal().to_owned()
     }
 
-    /// What an answer means.
+    /// Whether an answer means that the update was made.
     ///
     /// # Errors
-    /// What follows from a bad one.
-    pub fn judge(
+    /// What follows if not.
+    pub fn classify(
         &self,
-        wish: &Wish,
+        request: &UpdateRequest,
         status: u16,
         body: &str,
         pause: Option<Duration>,
-    ) -> Result<(), Bad> {
-        let place = self.place();
+    ) -> Result<(), UpdateError> {
+        let label = self.server_label();
         let text = body.trim();
         let word = text.split_whitespace().next().unwrap_or_default();
-        let says = |what: &str| format!("{place} answers {what}");
+        let says = |what: &str| format!("{label} answers {what}");
         if let Some((code, meaning)) = FORBIDDEN.iter().find(|(code, _)| *code == word) {
-            return Err(Bad::Forbidden(says(&format!("{code}: {meaning}"))));
+            return Err(UpdateError::Forbidden(says(&format!("{code}: {meaning}"))));
         }
         if matches!(word, "911" | "dnserr") {
             let why = says(&format!("{word}: it has trouble of its own"));
-            return Err(Bad::Busy(why, MAINTENANCE.max(pause.unwrap_or_default())));
+            return Err(UpdateError::Busy(why, MAINTENANCE_PAUSE.max(pause.unwrap_or_default())));
         }
         match status {
             200..=299 => {}
             401 | 403 => {
-                return Err(Bad::Forbidden(says(&format!("{status}: user or password are wrong"))));
+                return Err(UpdateError::Forbidden(says(&format!(
+                    "{status}: user or password are wrong"
+                ))));
             }
             429 | 500..=599 => {
                 let why = says(&status.to_string());
-                return Err(pause.map_or(Bad::Unreachable(why.clone()), |p| Bad::Busy(why, p)));
+                return Err(pause
+                    .map_or(UpdateError::Unreachable(why.clone()), |p| UpdateError::Busy(why, p)));
             }
             300..=399 => {
-                return Err(Bad::Refused(says(&format!("{status}: the address leads elsewhere"))));
+                return Err(UpdateError::Refused(says(&format!(
+                    "{status}: the address leads elsewhere"
+                ))));
             }
-            other => return Err(Bad::Refused(says(&other.to_string()))),
+            other => return Err(UpdateError::Refused(says(&other.to_string()))),
         }
-        // Who is told this did not follow the rules, and was ignored.
-        let ours = |text: &str| wish.addresses.iter().any(|address| address.to_string() == text);
+        // How dyndns2 says that the client breaks the rules and was ignored.
+        let ours = |text: &str| request.addresses.iter().any(|address| address.to_string() == text);
         let ignored = |text: &str| is_loopback(text) && !ours(text);
         if word == "good" && text.split_whitespace().nth(1).is_some_and(ignored) {
-            return Err(Bad::Forbidden(says("good 127.0.0.1: the update was ignored")));
+            return Err(UpdateError::Forbidden(says("good 127.0.0.1: the update was ignored")));
         }
         if self.expect.iter().any(|expected| expected == word) {
             return Ok(());
         }
-        Err(Bad::Refused(says(&format!("\"{}\", which is not expected", self.quoted(text)))))
+        Err(UpdateError::Refused(says(&format!(
+            "\"{}\", which is not expected",
+            self.quote_answer(text)
+        ))))
     }
 
-    /// Words of the provider, without what it may repeat of ours.
-    fn quoted(&self, text: &str) -> String {
+    /// The answer, without secrets that it may repeat.
+    fn quote_answer(&self, text: &str) -> String {
         let url = self.url.reveal();
-        let parts = url[self.place().len()..].split(['/', '?', '&', '=']);
+        let parts = url[self.server_label().len()..].split(['/', '?', '&', '=']);
         let mut secrets: Vec<Secret> = parts
-            .filter(|part| part.len() >= SHORTEST_TOKEN && !part.contains('{'))
+            .filter(|part| part.len() >= MIN_TOKEN_LENGTH && !part.contains('{'))
             .map(Secret::new)
             .collect();
         secrets.extend(self.password.clone());
         let clean: String = scrub(text, &secrets)
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
-            .take(LONGEST_WORDS)
+            .take(MAX_QUOTE_CHARS)
             .collect();
         clean.trim().to_owned()
     }
 }
 
-/// Part of a path that is long, and no placeholder.
+/// Whether a part of a path is long enough to be a token.
 fn looks_secret(part: &str) -> bool {
     part.len() >= 16
 }
@@ -232,9 +240,9 @@ mod tests {
         }
     }
 
-    fn wish(known: &[&str]) -> Wish {
+    fn request(known: &[&str]) -> UpdateRequest {
         let known: Vec<_> = known.iter().map(|address| address.parse().unwrap()).collect();
-        Wish {
+        UpdateRequest {
             host: "web_1".into(),
             name: "home.example.net".into(),
             addresses: known[..1].to_vec(),
@@ -259,31 +267,34 @@ mod tests {
             ),
             ("https://x/u?t=1&a={ipv4}&b={ipv6}", &["2a00::1"], "https://x/u?t=1&b=2a00::1"),
         ] {
-            assert_eq!(provider(template).url(&wish(known)).reveal(), url);
+            assert_eq!(provider(template).url(&request(known)).reveal(), url);
         }
     }
 
     #[test]
     fn the_families_follow_from_the_template() {
-        use Family::{V4, V6};
-        for (template, families, one_by_one) in [
+        use RecordFamily::{V4, V6};
+        for (template, families, one_address_per_request) in [
             ("https://x/?a={ip}", &[V4, V6][..], true),
             ("https://x/?a={ipv4}", &[V4], false),
             ("https://x/?a={ipv6}", &[V6], false),
             ("https://x/?a={ipv4}&b={ipv6}", &[V4, V6], false),
         ] {
             let provider = provider(template);
-            assert_eq!((provider.families(), provider.one_by_one()), (families, one_by_one));
+            assert_eq!(
+                (provider.families(), provider.one_address_per_request()),
+                (families, one_address_per_request)
+            );
         }
     }
 
     #[test]
     fn every_answer_has_its_consequence() {
         let provider = provider("https://dns.example/token-of-mine/update?host={name}&ip={ip}");
-        let wish = wish(&["1.1.1.1"]);
-        let judge = |status, body: &str| provider.judge(&wish, status, body, None);
+        let request = request(&["1.1.1.1"]);
+        let classify = |status, body: &str| provider.classify(&request, status, body, None);
         for good in ["good 1.1.1.1", "nochg 1.1.1.1", "OK", " good\n", "OK\nUPDATED"] {
-            assert_eq!(judge(200, good), Ok(()), "{good}");
+            assert_eq!(classify(200, good), Ok(()), "{good}");
         }
         let forbidden = [
             "badauth",
@@ -298,36 +309,39 @@ mod tests {
             "good 127.0.0.1",
         ];
         for body in forbidden {
-            assert!(matches!(judge(200, body), Err(Bad::Forbidden(_))), "{body}");
+            assert!(matches!(classify(200, body), Err(UpdateError::Forbidden(_))), "{body}");
         }
         for status in [401, 403] {
-            assert!(matches!(judge(status, "x"), Err(Bad::Forbidden(_))));
+            assert!(matches!(classify(status, "x"), Err(UpdateError::Forbidden(_))));
         }
         for body in ["911", "dnserr"] {
-            let Err(Bad::Busy(_, pause)) = judge(200, body) else { panic!("{body}") };
+            let Err(UpdateError::Busy(_, pause)) = classify(200, body) else { panic!("{body}") };
             assert_eq!(pause, Duration::from_secs(1800));
         }
         for status in [429, 500, 503] {
-            assert!(matches!(judge(status, "x"), Err(Bad::Unreachable(_))));
+            assert!(matches!(classify(status, "x"), Err(UpdateError::Unreachable(_))));
         }
         let pause = Some(Duration::from_secs(9));
-        let busy = provider.judge(&wish, 429, "", pause);
-        assert!(matches!(busy, Err(Bad::Busy(_, pause)) if pause.as_secs() == 9));
+        let busy = provider.classify(&request, 429, "", pause);
+        assert!(matches!(busy, Err(UpdateError::Busy(_, pause)) if pause.as_secs() == 9));
         for (status, body) in [(301, ""), (404, ""), (200, ""), (200, "<html>good</html>")] {
-            assert!(matches!(judge(status, body), Err(Bad::Refused(_))), "{status} {body}");
+            assert!(
+                matches!(classify(status, body), Err(UpdateError::Refused(_))),
+                "{status} {body}"
+            );
         }
-        // In its own words too a code counts for more than the status.
-        assert!(matches!(judge(500, "abuse"), Err(Bad::Forbidden(_))));
+        // A code in the body counts for more than the status.
+        assert!(matches!(classify(500, "abuse"), Err(UpdateError::Forbidden(_))));
     }
 
     #[test]
     fn no_secret_is_in_what_is_said() {
         let provider = provider("https://dns.example:8443/token-of-mine-long/u?t=abcdefgh&ip={ip}");
-        let wish = wish(&["1.1.1.1"]);
+        let request = request(&["1.1.1.1"]);
         let echo = "no token-of-mine-long abcdefgh secret-word\u{1b}[31m";
-        let why = provider.judge(&wish, 200, echo, None).unwrap_err();
-        let shown = provider.shown(&wish);
-        for text in [why.why(), &shown, &format!("{provider:?}"), &provider.place()] {
+        let why = provider.classify(&request, 200, echo, None).unwrap_err();
+        let shown = provider.redacted_url(&request);
+        for text in [why.why(), &shown, &format!("{provider:?}"), &provider.server_label()] {
             for secret in ["token-of", "abcdefgh", "secret-word", "\u{1b}"] {
                 assert!(!text.contains(secret), "{text}");
             }

@@ -1,50 +1,50 @@
-//! The section `dyndns`, and what a host says beyond it.
+//! The section `dyndns`, and the key `dyndns` of a host.
 
 use std::time::Duration;
 
 use domain::tsig::Algorithm;
 use domain::utils::base64;
 
-use super::method::{Method, Provider, Server};
+use super::method::{DnsServer, Provider, UpdateMethod};
 use super::{names, provider};
 use crate::address::is_host;
 use crate::config_file::{FlagOrSection, Section};
 
-/// The connections that count when none are named: those that are called after their address.
+/// The default connections: those that an agent names after its address family.
 const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
-/// What dyndns2 and DuckDNS say when all is well.
+/// How dyndns2 and DuckDNS answer that an update was made.
 const EXPECTED: [&str; 3] = ["good", "nochg", "OK"];
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const ALGORITHMS: [(&str, Algorithm); 2] =
     [("hmac-sha256", Algorithm::Sha256), ("hmac-sha512", Algorithm::Sha512)];
 
-/// The keys of one method that the other does not have.
+/// The keys that belong to one method only.
 const OF_RFC2136: [&str; 7] = ["server", "port", "ttl", "key_name", "key", "key_file", "algorithm"];
 const OF_HTTP: [&str; 8] =
     ["url", "url_file", "user", "password", "password_file", "expect", "allow_http", "ca_file"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MethodKind {
     Rfc2136,
     Http,
 }
 
-/// How patient one is.
+/// When updates are made, retried and reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// An address that changes again within this time was none.
+pub struct UpdateTiming {
+    /// How long a host must be seen at an address before it is written.
     pub settle: Duration,
-    /// The pause after a first failure; each further one doubles it.
+    /// The pause after the first failure; each further failure doubles it.
     pub retry: Duration,
-    /// The least time between two attempts for one name.
+    /// The minimum time between two updates of one record.
     pub min_interval: Duration,
-    /// What fails for so long is told.
+    /// A failure is reported when it has lasted for this time.
     pub report_after: Duration,
 }
 
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace {
+impl Default for UpdateTiming {
+    fn default() -> UpdateTiming {
+        UpdateTiming {
             settle: Duration::from_secs(30),
             retry: Duration::from_secs(30),
             min_interval: Duration::from_secs(60),
@@ -53,48 +53,48 @@ impl Default for Pace {
     }
 }
 
-/// The section `dyndns`, or that of a host on top of it.
+/// The section `dyndns`, or the key of a host with this section as its defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The template of the names; none means the usual one.
+pub struct DyndnsSettings {
+    /// The template of the names; none: `{host}.{zone}`, or `{host}` without a zone.
     pub name: Option<String>,
     /// The zone, without a trailing dot.
     pub zone: Option<String>,
     /// The connections whose addresses count.
     pub connections: Vec<String>,
-    /// Whether addresses that only some can reach count, too.
+    /// Whether addresses count that are not globally reachable.
     pub allow_private: bool,
-    /// How patient one is.
-    pub pace: Pace,
-    /// How names are changed; none when that is not complete, which was reported.
-    pub method: Option<Method>,
-    kind: Option<Kind>,
+    /// When updates are made, retried and reported.
+    pub timing: UpdateTiming,
+    /// How records are updated; none when the keys are not complete, which was reported.
+    pub method: Option<UpdateMethod>,
+    kind: Option<MethodKind>,
 }
 
-/// How the name of one host is kept.
+/// How the name of one host is kept up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct DyndnsEntry {
     /// Its name in the DNS, without a trailing dot.
     pub name: String,
-    /// The connections whose addresses count; the first that was heard goes before the others.
+    /// The connections whose addresses count; the first of them with an address wins.
     pub connections: Vec<String>,
-    /// Whether addresses that only some can reach count, too.
+    /// Whether addresses count that are not globally reachable.
     pub allow_private: bool,
-    /// How patient one is.
-    pub pace: Pace,
-    /// How the name is changed.
-    pub method: Method,
+    /// When updates are made, retried and reported.
+    pub timing: UpdateTiming,
+    /// How its records are updated.
+    pub method: UpdateMethod,
 }
 
-impl Settings {
-    /// Reads the section; what it does not say is taken from `base`, which is the section of all
-    /// hosts when this is that of one.
-    pub fn read(section: &mut Section, base: Option<&Settings>) -> Settings {
+impl DyndnsSettings {
+    /// Reads the section, or the key of a host; defaults are taken from `base`, the section of all
+    /// hosts.
+    pub fn read(section: &mut Section, base: Option<&DyndnsSettings>) -> DyndnsSettings {
         let kind = section
-            .choice("method", &[("rfc2136", Kind::Rfc2136), ("http", Kind::Http)])
+            .choice("method", &[("rfc2136", MethodKind::Rfc2136), ("http", MethodKind::Http)])
             .or(base.and_then(|base| base.kind));
         let zone = read_zone(section).or(base.and_then(|base| base.zone.clone()));
-        let settings = Settings {
+        let settings = DyndnsSettings {
             name: section.text("name").or(base.and_then(|base| base.name.clone())),
             connections: section
                 .texts("connections")
@@ -104,7 +104,10 @@ impl Settings {
                 .flag("allow_private")
                 .or(base.map(|base| base.allow_private))
                 .unwrap_or(false),
-            pace: read_pace(section, base.map_or_else(Pace::default, |base| base.pace)),
+            timing: read_timing(
+                section,
+                base.map_or_else(UpdateTiming::default, |base| base.timing),
+            ),
             method: read_method(section, kind, zone.as_deref(), base),
             kind,
             zone,
@@ -115,36 +118,40 @@ impl Settings {
         settings
     }
 
-    /// How the name of `host` is kept by this; none when it is not complete.
+    /// The entry of `host` by these settings; none when they are not complete.
     ///
     /// # Errors
-    /// Why it can have no name.
-    fn entry(&self, host: &str) -> Result<Option<Entry>, String> {
+    /// Why there can be no name for it.
+    fn entry(&self, host: &str) -> Result<Option<DyndnsEntry>, String> {
         let Some(method) = self.method.clone() else { return Ok(None) };
-        let usual = if self.zone.is_some() { "{host}.{zone}" } else { "{host}" };
-        let template = self.name.as_deref().unwrap_or(usual);
+        let defaults = if self.zone.is_some() { "{host}.{zone}" } else { "{host}" };
+        let template = self.name.as_deref().unwrap_or(defaults);
         if template.contains("{zone}") && self.zone.is_none() {
             return Err("the name wants a {zone}, and none is set".into());
         }
         let name = names::fill(template, host, self.zone.as_deref())?;
-        if let Method::Rfc2136(server) = &method
+        if let UpdateMethod::Rfc2136(server) = &method
             && !names::is_within(&name, &server.zone)
         {
             return Err(format!("the name {name} is not in the zone {}", server.zone));
         }
-        Ok(Some(Entry {
+        Ok(Some(DyndnsEntry {
             name,
             connections: self.connections.clone(),
             allow_private: self.allow_private,
-            pace: self.pace,
+            timing: self.timing,
             method,
         }))
     }
 }
 
 /// Reads the key `dyndns` of a host; `base` is the section of all hosts.
-pub fn read_host(host: &str, section: &mut Section, base: Option<&Settings>) -> Option<Entry> {
-    let own = section.flag_or_section("dyndns", |section| Settings::read(section, base))?;
+pub fn read_host(
+    host: &str,
+    section: &mut Section,
+    base: Option<&DyndnsSettings>,
+) -> Option<DyndnsEntry> {
+    let own = section.flag_or_section("dyndns", |section| DyndnsSettings::read(section, base))?;
     let settings = match own {
         FlagOrSection::Flag(false) => return None,
         FlagOrSection::Section(own) => own,
@@ -168,7 +175,7 @@ pub fn read_host(host: &str, section: &mut Section, base: Option<&Settings>) -> 
 fn read_zone(section: &mut Section) -> Option<String> {
     let text = section.text("zone")?;
     let zone = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
-    match names::check(&zone) {
+    match names::validate(&zone) {
         Ok(()) => Some(zone),
         Err(why) => {
             section.error("zone", why);
@@ -177,17 +184,17 @@ fn read_zone(section: &mut Section) -> Option<String> {
     }
 }
 
-fn read_pace(section: &mut Section, usual: Pace) -> Pace {
+fn read_timing(section: &mut Section, defaults: UpdateTiming) -> UpdateTiming {
     let mut read = |key, least| section.duration_within(key, Duration::from_millis(least)..=DAY);
-    Pace {
-        settle: read("settle", 0).unwrap_or(usual.settle),
-        retry: read("retry", 100).unwrap_or(usual.retry),
-        min_interval: read("min_interval", 0).unwrap_or(usual.min_interval),
-        report_after: read("report_after", 0).unwrap_or(usual.report_after),
+    UpdateTiming {
+        settle: read("settle", 0).unwrap_or(defaults.settle),
+        retry: read("retry", 100).unwrap_or(defaults.retry),
+        min_interval: read("min_interval", 0).unwrap_or(defaults.min_interval),
+        report_after: read("report_after", 0).unwrap_or(defaults.report_after),
     }
 }
 
-/// Refuses what belongs to the other method, in clearer words than an unknown key.
+/// Reports keys of the other method, in clearer words than for an unknown key.
 fn refuse_others(section: &mut Section, keys: &[&'static str], method: &str) {
     for key in keys {
         if section.given(key) {
@@ -197,27 +204,31 @@ fn refuse_others(section: &mut Section, keys: &[&'static str], method: &str) {
     }
 }
 
-/// What is missing in the section of all hosts is told there, and not once more for each host.
+/// Keys that are missing in the section of all hosts are reported there, not again for each host.
 fn read_method(
     section: &mut Section,
-    kind: Option<Kind>,
+    kind: Option<MethodKind>,
     zone: Option<&str>,
-    base: Option<&Settings>,
-) -> Option<Method> {
+    base: Option<&DyndnsSettings>,
+) -> Option<UpdateMethod> {
     let inherited = base.and_then(|base| base.method.as_ref());
     let incomplete = |kind| base.is_some_and(|base| base.kind == kind && base.method.is_none());
-    let lacks = !incomplete(kind);
+    let report_missing = !incomplete(kind);
     match (kind, inherited) {
-        (Some(Kind::Rfc2136), Some(Method::Rfc2136(server))) => {
-            read_server(section, zone, Some(server), lacks).map(Method::Rfc2136)
+        (Some(MethodKind::Rfc2136), Some(UpdateMethod::Rfc2136(server))) => {
+            read_server(section, zone, Some(server), report_missing).map(UpdateMethod::Rfc2136)
         }
-        (Some(Kind::Rfc2136), _) => read_server(section, zone, None, lacks).map(Method::Rfc2136),
-        (Some(Kind::Http), Some(Method::Http(provider))) => {
-            read_provider(section, Some(provider), lacks).map(Method::Http)
+        (Some(MethodKind::Rfc2136), _) => {
+            read_server(section, zone, None, report_missing).map(UpdateMethod::Rfc2136)
         }
-        (Some(Kind::Http), _) => read_provider(section, None, lacks).map(Method::Http),
+        (Some(MethodKind::Http), Some(UpdateMethod::Http(provider))) => {
+            read_provider(section, Some(provider), report_missing).map(UpdateMethod::Http)
+        }
+        (Some(MethodKind::Http), _) => {
+            read_provider(section, None, report_missing).map(UpdateMethod::Http)
+        }
         (None, _) => {
-            if lacks {
+            if report_missing {
                 section.require("method");
             }
             section.ignore_rest();
@@ -229,17 +240,17 @@ fn read_method(
 fn read_server(
     section: &mut Section,
     zone: Option<&str>,
-    base: Option<&Server>,
-    lacks: bool,
-) -> Option<Server> {
+    base: Option<&DnsServer>,
+    report_missing: bool,
+) -> Option<DnsServer> {
     refuse_others(section, &OF_HTTP, "http");
-    if base.is_none() && lacks {
+    if base.is_none() && report_missing {
         ["server", "key_name"].into_iter().for_each(|key| section.require(key));
         if !section.given("key_file") {
             section.require("key");
         }
     }
-    if zone.is_none() && lacks {
+    if zone.is_none() && report_missing {
         section.require("zone");
     }
     let server = section.text("server").or(base.map(|base| base.server.clone()));
@@ -252,7 +263,7 @@ fn read_server(
     let algorithm = section.choice("algorithm", &ALGORITHMS);
     let key_name = section.text("key_name").or(base.map(|base| base.key_name.clone()));
     if let Some(why) =
-        key_name.as_deref().and_then(|name| names::check(name.trim_end_matches('.')).err())
+        key_name.as_deref().and_then(|name| names::validate(name.trim_end_matches('.')).err())
     {
         section.error("key_name", why);
     }
@@ -264,7 +275,7 @@ fn read_server(
         section.error(at, "must be the key in base64, as tsig-keygen prints it behind \"secret\"");
         return None;
     }
-    Some(Server {
+    Some(DnsServer {
         server: server?,
         port,
         zone: zone?.to_owned(),
@@ -275,16 +286,20 @@ fn read_server(
     })
 }
 
-fn read_provider(section: &mut Section, base: Option<&Provider>, lacks: bool) -> Option<Provider> {
+fn read_provider(
+    section: &mut Section,
+    base: Option<&Provider>,
+    report_missing: bool,
+) -> Option<Provider> {
     refuse_others(section, &OF_RFC2136, "rfc2136");
-    if base.is_none() && lacks && !section.given("url_file") {
+    if base.is_none() && report_missing && !section.given("url_file") {
         section.require("url");
     }
     let in_clear = section.flag("allow_http").unwrap_or(false);
     let at = if section.given("url_file") { "url_file" } else { "url" };
     let url = section.secret("url", "url_file");
     if let Some(url) = &url
-        && let Err(why) = provider::check(url.reveal(), in_clear)
+        && let Err(why) = provider::validate(url.reveal(), in_clear)
     {
         section.error(at, why);
         return None;

@@ -1,39 +1,44 @@
-//! What would be sent, in words that can be checked or tried by hand: a script for nsupdate(1), or
-//! the address that would be asked for. Secrets are left out. Pure.
+//! The dry run of an update: as a script for nsupdate(1), or as the URL that would be requested.
+//! Secrets are left out. Pure.
 
-use super::method::{Method, Wish};
-use super::names::Family;
-use super::settings::Entry;
+use super::method::{UpdateMethod, UpdateRequest};
+use super::names::RecordFamily;
+use super::settings::DyndnsEntry;
 
-/// The requests for these addresses.
-pub fn requests(entry: &Entry, wish: &Wish) -> String {
+/// The text of the requests that an update makes.
+pub fn requests(entry: &DyndnsEntry, request: &UpdateRequest) -> String {
     match &entry.method {
-        Method::Rfc2136(server) => {
+        UpdateMethod::Rfc2136(server) => {
             let mut text = format!("server {} {}\n", server.server, server.port);
             text += &format!("zone {}.\n", server.zone);
             let algorithm = server.algorithm.to_string();
             text += &format!("key {algorithm}:{} [secret]\n", server.key_name);
-            for address in &wish.addresses {
-                let (name, kind) = (&wish.name, Family::of(*address).record());
+            for address in &request.addresses {
+                let (name, kind) = (&request.name, RecordFamily::of(*address).record());
                 text += &format!("update delete {name}. {kind}\n");
                 text += &format!("update add {name}. {} {kind} {address}\n", server.ttl);
             }
             text + "send\n"
         }
-        Method::Http(provider) => {
-            let takes =
-                |address: &&std::net::IpAddr| provider.families().contains(&Family::of(**address));
-            let each: Vec<Wish> = if provider.one_by_one() {
-                let addresses = wish.addresses.iter().filter(takes);
-                addresses.map(|one| Wish { addresses: vec![*one], ..wish.clone() }).collect()
+        UpdateMethod::Http(provider) => {
+            let takes = |address: &&std::net::IpAddr| {
+                provider.families().contains(&RecordFamily::of(**address))
+            };
+            let each: Vec<UpdateRequest> = if provider.one_address_per_request() {
+                let addresses = request.addresses.iter().filter(takes);
+                addresses
+                    .map(|one| UpdateRequest { addresses: vec![*one], ..request.clone() })
+                    .collect()
             } else {
-                vec![wish.clone()]
+                vec![request.clone()]
             };
             let user = match &provider.user {
                 Some(user) => format!("Authorization: Basic, as {user}\n"),
                 None => String::new(),
             };
-            each.iter().map(|wish| format!("GET {}\n{user}", provider.shown(wish))).collect()
+            each.iter()
+                .map(|request| format!("GET {}\n{user}", provider.redacted_url(request)))
+                .collect()
         }
     }
 }

@@ -1,43 +1,45 @@
-//! What was: how hosts fared, their metrics over time, what happened; kept in bounds, and shown.
+//! Time series of host availability and metrics, and the event log: recorded, bounded, and queried.
 
-pub mod archive;
-mod bars;
-pub mod chronicle;
-mod names;
-mod points;
-mod read;
-pub mod settings;
+mod availability;
+pub mod query;
+pub mod recorder;
+pub mod retention;
+mod rollup;
+mod samples;
 mod slots;
-mod trim;
-mod write;
 
 use crate::clock::{Now, Wall};
 use crate::store::{Snapshot, Table, Write};
 use crate::view::UptimeSample;
 
-/// A row of the store.
-pub type Row = (String, Vec<u8>);
+/// A key and a value of a table.
+pub type StoredRow = (String, Vec<u8>);
 
-/// What the history is made of, and where it goes.
-pub trait Sources: Send + Sync {
-    /// How the `count` hosts from the place `from` on fared since their last account, until that
-    /// moment; none means that there are no more.
-    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
+/// Where the recorder takes its samples from, and the store that it reads and writes.
+pub trait HistorySource: Send + Sync {
+    /// The availability and metrics of `count` hosts from the index `from` on, since their last
+    /// samples until `until`; empty when there are no more hosts.
+    fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
 
-    /// How a host fared since its last account, without its metrics; none when nothing is recorded
-    /// of it.
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample>;
+    /// The availability of a host since its last sample, without metrics and without taking it; none
+    /// when nothing is recorded of the host.
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample>;
 
-    /// From when to when nobody could listen, each told once.
-    fn unseen(&self, now: Now) -> Vec<(Wall, Wall)>;
+    /// From when to when the daemon did not listen; each outage is returned once.
+    fn outages(&self, now: Now) -> Vec<(Wall, Wall)>;
 
-    /// What is on disk; an error is a sentence.
+    /// A snapshot of the store; the error is a sentence.
     fn snapshot(&self) -> Result<Snapshot, String>;
 
-    /// At most `count` rows with the greatest keys below `before`, with those that wait for the
-    /// disk.
-    fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String>;
+    /// At most `count` rows with the greatest keys below `before`, also those that are not on disk
+    /// yet.
+    fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<StoredRow>, String>;
 
-    /// Leaves rows to be written, in one transaction.
+    /// Queues rows to be written in one transaction.
     fn write(&self, writes: Vec<Write>);
 }

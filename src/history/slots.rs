@@ -1,63 +1,65 @@
-//! Time in slots of ten minutes, hours and days, UTC, and which of them are kept. Pure.
+//! Time in slots of ten minutes, hours and days (UTC), how long each are kept, and their keys. Pure.
 
 use std::time::Duration;
 
 use crate::clock::Wall;
 
-/// 2024-01-01: a wall clock that shows less was never set, and nothing is recorded by it.
-const EARLIEST: Wall = Wall(1_704_067_200_000);
+/// 2024-01-01: an earlier wall clock was never set, and nothing is recorded by it.
+const MIN_PLAUSIBLE: Wall = Wall(1_704_067_200_000);
 
 /// Seconds of an hour.
 pub const HOUR: u32 = 3600;
 /// Seconds of a day.
 pub const DAY: u32 = 86_400;
 
-/// How finely metrics are kept.
+/// The length of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
-    /// By ten minutes.
-    Fine,
-    /// By the hour.
+pub enum Resolution {
+    /// Ten minutes.
+    TenMinutes,
+    /// An hour.
     Hours,
-    /// By the day.
+    /// A day.
     Days,
 }
 
-impl Tier {
+impl Resolution {
     /// All of them, the finest first.
-    pub const ALL: [Tier; 3] = [Tier::Fine, Tier::Hours, Tier::Days];
+    pub const ALL: [Resolution; 3] = [Resolution::TenMinutes, Resolution::Hours, Resolution::Days];
 
     /// Seconds of one slot.
     pub fn step(self) -> u32 {
         match self {
-            Tier::Fine => 600,
-            Tier::Hours => HOUR,
-            Tier::Days => DAY,
+            Resolution::TenMinutes => 600,
+            Resolution::Hours => HOUR,
+            Resolution::Days => DAY,
         }
     }
 
-    /// How long its slots are kept, at most `longest`.
-    pub fn kept(self, longest: Duration) -> Duration {
+    /// How long its slots are kept: at most for `longest`.
+    pub fn retention(self, longest: Duration) -> Duration {
         let own = match self {
-            Tier::Fine => Duration::from_secs(2 * u64::from(DAY)),
-            Tier::Hours => Duration::from_secs(14 * u64::from(DAY)),
-            Tier::Days => longest,
+            Resolution::TenMinutes => Duration::from_secs(2 * u64::from(DAY)),
+            Resolution::Hours => Duration::from_secs(14 * u64::from(DAY)),
+            Resolution::Days => longest,
         };
         own.min(longest)
     }
 
-    /// The finest one that reaches back so far.
-    pub fn reaching(range: Duration) -> Tier {
-        let reaches = |tier: &Tier| *tier == Tier::Days || range <= tier.kept(Duration::MAX);
-        Tier::ALL.into_iter().find(reaches).unwrap_or(Tier::Days)
+    /// The finest resolution that is kept for `range`.
+    pub fn reaching(range: Duration) -> Resolution {
+        let reaches = |resolution: &Resolution| {
+            *resolution == Resolution::Days || range <= resolution.retention(Duration::MAX)
+        };
+        Resolution::ALL.into_iter().find(reaches).unwrap_or(Resolution::Days)
     }
 
-    /// The tier that its slots are made of.
-    pub fn finer(self) -> Option<Tier> {
+    /// The resolution that its slots are rolled up from.
+    pub fn finer(self) -> Option<Resolution> {
         match self {
-            Tier::Fine => None,
-            Tier::Hours => Some(Tier::Fine),
-            Tier::Days => Some(Tier::Hours),
+            Resolution::TenMinutes => None,
+            Resolution::Hours => Some(Resolution::TenMinutes),
+            Resolution::Days => Some(Resolution::Hours),
         }
     }
 
@@ -71,31 +73,31 @@ impl Tier {
         start(slot, self.step())
     }
 
-    /// The slots of the finer tier that one of this tier is made of.
+    /// The slots of the finer resolution that one slot consists of.
     pub fn parts(self, slot: u32) -> std::ops::Range<u32> {
         let count = self.finer().map_or(1, |finer| self.step() / finer.step());
         let first = slot.saturating_mul(count);
         first..first.saturating_add(count)
     }
 
-    /// What its keys begin with: all slots of a tier lie together, in order of time.
+    /// The first letter of its keys: all slots of a resolution are together, in order of time.
     pub fn prefix(self) -> &'static str {
         match self {
-            Tier::Fine => "a",
-            Tier::Hours => "b",
-            Tier::Days => "c",
+            Resolution::TenMinutes => "a",
+            Resolution::Hours => "b",
+            Resolution::Days => "c",
         }
     }
 
-    /// The key of what is kept of a host in a slot.
+    /// The key of the row of a host in a slot.
     pub fn key(self, slot: u32, host: &str) -> String {
         format!("{}{slot:08x}/{host}", self.prefix())
     }
 }
 
-/// Whether a wall clock may be believed.
+/// Whether a wall clock was ever set.
 pub fn plausible(wall: Wall) -> bool {
-    wall >= EARLIEST
+    wall >= MIN_PLAUSIBLE
 }
 
 /// The number of the slot of `step` seconds that a moment is in.
@@ -115,31 +117,40 @@ mod tests {
     #[test]
     fn slots_lie_within_each_other() {
         let at = Wall(1_795_291_928_667);
-        for tier in Tier::ALL {
-            let slot = tier.slot(at);
-            assert!(tier.start(slot) <= at && at < tier.start(slot + 1), "{tier:?}");
-            if let Some(finer) = tier.finer() {
-                assert!(tier.parts(slot).contains(&finer.slot(at)));
-                assert_eq!(finer.start(tier.parts(slot).start), tier.start(slot));
-                assert_eq!(finer.start(tier.parts(slot).end), tier.start(slot + 1));
+        for resolution in Resolution::ALL {
+            let slot = resolution.slot(at);
+            assert!(
+                resolution.start(slot) <= at && at < resolution.start(slot + 1),
+                "{resolution:?}"
+            );
+            if let Some(finer) = resolution.finer() {
+                assert!(resolution.parts(slot).contains(&finer.slot(at)));
+                assert_eq!(finer.start(resolution.parts(slot).start), resolution.start(slot));
+                assert_eq!(finer.start(resolution.parts(slot).end), resolution.start(slot + 1));
             }
         }
     }
 
     #[test]
     fn keys_are_in_order_of_time() {
-        let early = Tier::Fine.key(Tier::Fine.slot(Wall(1_795_291_928_667)), "web2");
-        let late = Tier::Fine.key(Tier::Fine.slot(Wall(1_795_299_928_667)), "web1");
-        assert!(early < late && late < Tier::Hours.key(0, "web1"), "{early} {late}");
+        let early = Resolution::TenMinutes
+            .key(Resolution::TenMinutes.slot(Wall(1_795_291_928_667)), "web2");
+        let late = Resolution::TenMinutes
+            .key(Resolution::TenMinutes.slot(Wall(1_795_299_928_667)), "web1");
+        assert!(early < late && late < Resolution::Hours.key(0, "web1"), "{early} {late}");
     }
 
     #[test]
     fn the_finest_tier_that_reaches_back_is_taken() {
         let days = |days: u64| Duration::from_secs(days * 86_400);
-        for (range, tier) in [(1, Tier::Fine), (2, Tier::Fine), (3, Tier::Hours), (90, Tier::Days)]
-        {
-            assert_eq!(Tier::reaching(days(range)), tier);
+        for (range, resolution) in [
+            (1, Resolution::TenMinutes),
+            (2, Resolution::TenMinutes),
+            (3, Resolution::Hours),
+            (90, Resolution::Days),
+        ] {
+            assert_eq!(Resolution::reaching(days(range)), resolution);
         }
-        assert_eq!(Tier::Hours.kept(days(1)), days(1));
+        assert_eq!(Resolution::Hours.retention(days(1)), days(1));
     }
 }

@@ -17,16 +17,16 @@ use heartbeat::heartbeat::fleet::{Fleet, Rules};
 use heartbeat::heartbeat::settings::HostSettings;
 use heartbeat::heartbeat::watch::Watch;
 use heartbeat::heartbeat::wire::{self, Beat};
-use heartbeat::history::Sources;
-use heartbeat::history::settings::Settings;
+use heartbeat::history::HistorySource;
+use heartbeat::history::retention::RetentionSettings;
 use heartbeat::secret::Secret;
 use heartbeat::store::{self, Store, Table};
 use heartbeat::view::{EventView, MetricSummary, UptimeSample};
 
-#[path = "../support/chronicle.rs"]
-mod chronicle;
+#[path = "../support/recorder.rs"]
+mod recorder;
 
-use chronicle::{DAY, Hosts, MIDNIGHT, World};
+use recorder::{DAY, Hosts, MIDNIGHT, World};
 
 mod agent;
 mod alerts;
@@ -369,7 +369,7 @@ impl Fifty {
 }
 
 impl Hosts for Fifty {
-    fn accounts(&mut self, from: usize, count: usize, _: Now) -> Vec<UptimeSample> {
+    fn take_samples(&mut self, from: usize, count: usize, _: Now) -> Vec<UptimeSample> {
         let ten = Duration::from_secs(600);
         let mut account = |host: usize| UptimeSample {
             host: format!("prod-web-{host:02}.example.com").into(),
@@ -392,11 +392,11 @@ impl Hosts for Fifty {
         (from..50.min(from + count)).map(&mut account).collect()
     }
 
-    fn running(&self, _: &str, _: Now) -> Option<UptimeSample> {
+    fn peek_sample(&self, _: &str, _: Now) -> Option<UptimeSample> {
         None
     }
 
-    fn unseen(&mut self, _: Now) -> Vec<(Wall, Wall)> {
+    fn outages(&mut self, _: Now) -> Vec<(Wall, Wall)> {
         Vec::new()
     }
 }
@@ -406,13 +406,13 @@ fn year() {
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let directory = directory.expect("a directory");
     let world = World::new(directory.path(), Fifty { seed: 1 });
-    let keeper = world.keeper(Settings::default());
+    let recorder = world.recorder(RetentionSettings::default());
     let begun = Instant::now();
     let mut longest = Duration::ZERO;
     for slot in 0..365 * 144u32 {
         let now = MIDNIGHT.later(Duration::from_secs(600) * slot);
         let turn = Instant::now();
-        keeper.turn(now);
+        recorder.tick(now);
         longest = longest.max(turn.elapsed());
         if slot % 29 == 0 {
             tell(&world, now);
@@ -435,7 +435,7 @@ fn year() {
     for days in [1, 14, 365] {
         let begun = Instant::now();
         let host = "prod-web-07.example.com";
-        let series = keeper.series(host, &[], days * DAY, end.wall).expect("a series");
+        let series = recorder.series(host, &[], days * DAY, end.wall).expect("a series");
         let points: usize = series.iter().map(|one| one.points.len()).sum();
         println!("  {points} points of {days} days read in {:?}", begun.elapsed());
     }
@@ -443,9 +443,9 @@ fn year() {
         (0..50).map(|host| format!("prod-web-{host:02}.example.com")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let begun = Instant::now();
-    let pasts = keeper.pasts(&names, end).expect("pasts");
+    let pasts = recorder.pasts(&names, end).expect("pasts");
     println!("  {} pasts read in {:?}", pasts.len(), begun.elapsed());
-    drop((keeper, world));
+    drop((recorder, world));
     let begun = Instant::now();
     Store::open(directory.path(), end).expect("the store");
     println!("  the store opened in {:?}", begun.elapsed());

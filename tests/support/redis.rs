@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use heartbeat::backup::settings::Correlator;
+use heartbeat::backup::settings::CorrelatorSettings;
 
 /// A running server.
 pub struct Redis {
@@ -61,10 +61,10 @@ impl Redis {
     }
 
     /// Settings that reach it.
-    pub fn settings(&self) -> Correlator {
-        Correlator {
+    pub fn settings(&self) -> CorrelatorSettings {
+        CorrelatorSettings {
             redis_url: format!("redis+unix://{}", self.socket().display()),
-            ..Correlator::default()
+            ..CorrelatorSettings::default()
         }
     }
 

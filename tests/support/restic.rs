@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use heartbeat::backup::settings::{Password, RepoCheck, Repository};
+use heartbeat::backup::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings};
 use heartbeat::secret::Secret;
 
 /// The password of all these repositories.
@@ -72,14 +72,14 @@ impl Restic {
     }
 
     /// Settings that find the repositories here.
-    pub fn settings(&self) -> RepoCheck {
+    pub fn settings(&self) -> RepoCheckSettings {
         let template = self.path("{repository}/{path}").display().to_string();
-        let repository = Repository {
+        let repository = RepositorySettings {
             repository: template,
-            password: Some(Password::Clear(Secret::new(PASSWORD))),
+            password: Some(RepositoryPassword::Clear(Secret::new(PASSWORD))),
             env: BTreeMap::new(),
         };
-        RepoCheck {
+        RepoCheckSettings {
             restic_path: "restic".into(),
             timeout: Duration::from_secs(60),
             deep: false,

@@ -2,14 +2,15 @@
 #![allow(dead_code)]
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heartbeat::clock::{Mono, Now, Wall};
-use heartbeat::history::chronicle::Chronicle;
-use heartbeat::history::settings::Settings;
-use heartbeat::history::{Row, Sources};
+use heartbeat::history::recorder::Recorder;
+use heartbeat::history::retention::RetentionSettings;
+use heartbeat::history::{HistorySource, StoredRow};
 use heartbeat::store::{CommitResult, Snapshot, Store, Table, Write};
+pub use heartbeat::thread::lock;
 use heartbeat::view::UptimeSample;
 
 /// 2026-11-21T00:00:00Z.
@@ -18,16 +19,11 @@ pub const MIDNIGHT: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_219_200
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const DAY: Duration = Duration::from_secs(86_400);
 
-/// What somebody holds, even when somebody panicked with it.
-pub fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Hosts as the history sees them.
 pub trait Hosts: Send {
-    fn accounts(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample>;
-    fn unseen(&mut self, now: Now) -> Vec<(Wall, Wall)>;
+    fn take_samples(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample>;
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample>;
+    fn outages(&mut self, now: Now) -> Vec<(Wall, Wall)>;
 }
 
 /// Hosts and a store.
@@ -44,8 +40,8 @@ impl<H: Hosts + 'static> World<H> {
         Arc::new(World { hosts, store, writes: Mutex::new(0) })
     }
 
-    pub fn keeper(self: &Arc<World<H>>, settings: Settings) -> Chronicle {
-        Chronicle::new(Arc::clone(self) as Arc<dyn Sources>, settings)
+    pub fn recorder(self: &Arc<World<H>>, settings: RetentionSettings) -> Recorder {
+        Recorder::new(Arc::clone(self) as Arc<dyn HistorySource>, settings)
     }
 
     /// How many rows a table has.
@@ -54,17 +50,17 @@ impl<H: Hosts + 'static> World<H> {
     }
 }
 
-impl<H: Hosts> Sources for World<H> {
-    fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
-        lock(&self.hosts).accounts(from, count, until)
+impl<H: Hosts> HistorySource for World<H> {
+    fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
+        lock(&self.hosts).take_samples(from, count, until)
     }
 
-    fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        lock(&self.hosts).running(host, now)
+    fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
+        lock(&self.hosts).peek_sample(host, now)
     }
 
-    fn unseen(&self, now: Now) -> Vec<(Wall, Wall)> {
-        lock(&self.hosts).unseen(now)
+    fn outages(&self, now: Now) -> Vec<(Wall, Wall)> {
+        lock(&self.hosts).outages(now)
     }
 
     fn snapshot(&self) -> Result<Snapshot, String> {
@@ -72,7 +68,12 @@ impl<H: Hosts> Sources for World<H> {
         store.as_ref().and_then(Store::snapshot).ok_or_else(|| "no disk".into())
     }
 
-    fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String> {
+    fn newest(
+        &self,
+        table: Table,
+        before: Option<&str>,
+        count: usize,
+    ) -> Result<Vec<StoredRow>, String> {
         Ok(lock(&self.store).as_ref().ok_or("no disk")?.newest(table, before, count))
     }
 

@@ -1,4 +1,4 @@
-//! DNS messages for one name: the question what the zone says, and the update that changes it
+//! DNS messages for one name: a query for its addresses, and the update that replaces them
 //! (RFC 2136), both signed (TSIG, RFC 8945). Pure.
 
 use std::net::IpAddr;
@@ -11,43 +11,43 @@ use domain::rdata::tsig::Time48;
 use domain::rdata::{A, Aaaa};
 use domain::tsig::{Algorithm, ClientTransaction, Key, KeyName, ValidationError};
 
-use super::method::Bad;
-use super::names::Family;
+use super::method::UpdateError;
+use super::names::RecordFamily;
 use crate::clock::Wall;
 
-/// What is changed: the addresses of a name, and for how long others may remember them.
+/// The new addresses of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Update<'a> {
+pub struct ZoneUpdate<'a> {
     /// The zone, without the trailing dot.
     pub zone: &'a str,
     /// The name in it, likewise.
     pub name: &'a str,
-    /// Seconds.
+    /// How long resolvers may cache them, in seconds.
     pub ttl: u32,
     /// One address of each family whose records are replaced.
     pub addresses: &'a [IpAddr],
 }
 
-/// What a zone says about a name.
+/// What a zone has about a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct ZoneAnswer {
     /// Its addresses of one family, each with its TTL in seconds.
     pub addresses: Vec<(IpAddr, u32)>,
-    /// It is an alias: a server passes over an address that is added beside it, and says that all
-    /// is well (RFC 2136, 3.4.2.2).
+    /// Whether the name is an alias: a server silently ignores an address that is added beside it
+    /// (RFC 2136, 3.4.2.2).
     pub alias: bool,
 }
 
-/// A signed message, and what its answer is checked by.
+/// A signed message, with the state that verifies its answer.
 #[derive(Debug)]
-pub struct Request {
-    /// As it goes over the wire, without the length in front of it.
+pub struct SignedRequest {
+    /// The message, without the length that precedes it over TCP.
     pub bytes: Vec<u8>,
     id: u16,
     transaction: ClientTransaction<Key>,
 }
 
-/// A key, from its name and its octets.
+/// A TSIG key, from its name and its octets.
 ///
 /// # Errors
 /// What is wrong with the name.
@@ -57,34 +57,45 @@ pub fn key(algorithm: Algorithm, name: &str, octets: &[u8]) -> Result<Key, Strin
     Key::new(algorithm, octets, name, None, None).map_err(|why| why.to_string())
 }
 
-/// The question what the zone says about the addresses of one family.
+/// A query for the addresses of one family.
 ///
 /// # Errors
-/// When the name is none.
-pub fn question(name: &str, family: Family, key: &Key, id: u16, now: Wall) -> Result<Request, Bad> {
+/// When it is no valid name.
+pub fn query(
+    name: &str,
+    family: RecordFamily,
+    key: &Key,
+    id: u16,
+    now: Wall,
+) -> Result<SignedRequest, UpdateError> {
     let mut builder = MessageBuilder::new_vec();
     builder.header_mut().set_id(id);
     let mut question = builder.question();
-    question.push((parsed(name)?, rtype(family))).map_err(internal)?;
+    question.push((parse_name(name)?, rtype(family))).map_err(internal)?;
     sign(question.additional(), key, id, now)
 }
 
-/// The update: all records of each family are removed and one is added, whatever was there
+/// An update: all records of each family are removed and one is added, whatever was there
 /// (RFC 2136, 2.5.2 and 2.5.1).
 ///
 /// # Errors
-/// When a name is none.
-pub fn update(update: &Update, key: &Key, id: u16, now: Wall) -> Result<Request, Bad> {
+/// When a name is not valid.
+pub fn update(
+    update: &ZoneUpdate,
+    key: &Key,
+    id: u16,
+    now: Wall,
+) -> Result<SignedRequest, UpdateError> {
     let mut builder = MessageBuilder::new_vec();
     builder.header_mut().set_id(id);
     builder.header_mut().set_opcode(Opcode::UPDATE);
     let mut zone = builder.question();
-    zone.push((parsed(update.zone)?, Rtype::SOA)).map_err(internal)?;
-    // Prerequisites stand where answers do, updates where authorities do.
+    zone.push((parse_name(update.zone)?, Rtype::SOA)).map_err(internal)?;
+    // Prerequisites are in the answer section, updates in the authority section.
     let mut updates = zone.answer().authority();
-    let (name, ttl) = (parsed(update.name)?, Ttl::from_secs(update.ttl));
+    let (name, ttl) = (parse_name(update.name)?, Ttl::from_secs(update.ttl));
     for address in update.addresses {
-        let kind = rtype(Family::of(*address));
+        let kind = rtype(RecordFamily::of(*address));
         let nothing = UnknownRecordData::from_octets(kind, []).map_err(internal)?;
         updates.push(Record::new(&name, Class::ANY, Ttl::ZERO, nothing)).map_err(internal)?;
         match address {
@@ -96,20 +107,20 @@ pub fn update(update: &Update, key: &Key, id: u16, now: Wall) -> Result<Request,
     sign(updates.additional(), key, id, now)
 }
 
-fn parsed(name: &str) -> Result<Name<Vec<u8>>, Bad> {
-    Name::from_str(name).map_err(|why| Bad::Refused(format!("{name} is no name: {why}")))
+fn parse_name(name: &str) -> Result<Name<Vec<u8>>, UpdateError> {
+    Name::from_str(name).map_err(|why| UpdateError::Refused(format!("{name} is no name: {why}")))
 }
 
-fn rtype(family: Family) -> Rtype {
+fn rtype(family: RecordFamily) -> Rtype {
     match family {
-        Family::V4 => Rtype::A,
-        Family::V6 => Rtype::AAAA,
+        RecordFamily::V4 => Rtype::A,
+        RecordFamily::V6 => Rtype::AAAA,
     }
 }
 
-/// Such a message is always short enough.
-fn internal(why: impl std::fmt::Display) -> Bad {
-    Bad::Refused(format!("the message cannot be made: {why}"))
+/// An error that cannot occur: such a message is always short enough.
+fn internal(why: impl std::fmt::Display) -> UpdateError {
+    UpdateError::Refused(format!("the message cannot be made: {why}"))
 }
 
 fn sign(
@@ -117,68 +128,75 @@ fn sign(
     key: &Key,
     id: u16,
     now: Wall,
-) -> Result<Request, Bad> {
+) -> Result<SignedRequest, UpdateError> {
     let transaction =
         ClientTransaction::request(key.clone(), &mut message, time(now)).map_err(internal)?;
-    Ok(Request { bytes: message.finish(), id, transaction })
+    Ok(SignedRequest { bytes: message.finish(), id, transaction })
 }
 
 fn time(now: Wall) -> Time48 {
     Time48::from_u64(u64::try_from(now.0 / 1000).unwrap_or(0))
 }
 
-impl Request {
-    /// Checks that the bytes answer this request, are signed, and say that it was done. Gives the
-    /// answer and its code, which is NOERROR or NXDOMAIN.
+impl SignedRequest {
+    /// Verifies that the bytes are the signed answer to this request. Gives an answer whose code is
+    /// NOERROR or NXDOMAIN.
     ///
     /// # Errors
-    /// What the server has against it.
-    fn answered(&self, bytes: Vec<u8>, now: Wall) -> Result<Message<Vec<u8>>, Bad> {
+    /// Why the server refuses the request, or the answer cannot be trusted.
+    fn verified(&self, bytes: Vec<u8>, now: Wall) -> Result<Message<Vec<u8>>, UpdateError> {
         let mut answer = Message::from_octets(bytes)
-            .map_err(|_| Bad::Unreachable("what it answers is no DNS message".into()))?;
+            .map_err(|_| UpdateError::Unreachable("what it answers is no DNS message".into()))?;
         if answer.header().id() != self.id || !answer.header().qr() {
-            return Err(Bad::Unreachable("what it answers was not asked for".into()));
+            return Err(UpdateError::Unreachable("what it answers was not asked for".into()));
         }
         let code = answer.header().rcode();
         let signed = self.transaction.answer(&mut answer, time(now));
         match (signed, code) {
             (Ok(()), Rcode::NOERROR | Rcode::NXDOMAIN) => Ok(answer),
             (Err(ValidationError::ServerUnsigned), Rcode::NOERROR | Rcode::NXDOMAIN) => {
-                Err(Bad::Refused("its answer is not signed: it does not know TSIG".into()))
+                Err(UpdateError::Refused("its answer is not signed: it does not know TSIG".into()))
             }
-            (Ok(()) | Err(ValidationError::ServerUnsigned), code) => Err(refusal(code)),
-            // A machine that has just booted may get its time any moment.
+            (Ok(()) | Err(ValidationError::ServerUnsigned), code) => Err(classify_rcode(code)),
+            // Retried, since a machine that has just booted may set its clock any moment.
             (Err(ValidationError::ServerBadTime { .. } | ValidationError::BadTime), _) => {
                 let why = "it answers BADTIME: its clock and ours differ by more than 5 min";
-                Err(Bad::Unreachable(why.into()))
+                Err(UpdateError::Unreachable(why.into()))
             }
-            (Err(why), code) => Err(Bad::Refused(unsound(&why, code, self.transaction.key()))),
+            (Err(why), code) => {
+                Err(UpdateError::Refused(describe_tsig_error(&why, code, self.transaction.key())))
+            }
         }
     }
 
-    /// Whether the update was made.
+    /// Checks that the update was made.
     ///
     /// # Errors
     /// Why it was not.
-    pub fn made(&self, bytes: Vec<u8>, now: Wall) -> Result<(), Bad> {
-        match self.answered(bytes, now)?.header().rcode() {
+    pub fn check_update(&self, bytes: Vec<u8>, now: Wall) -> Result<(), UpdateError> {
+        match self.verified(bytes, now)?.header().rcode() {
             Rcode::NOERROR => Ok(()),
-            code => Err(refusal(code)),
+            code => Err(classify_rcode(code)),
         }
     }
 
-    /// What the zone says about the name: its addresses of the family, each with its TTL.
+    /// Parses the answer to a query.
     ///
     /// # Errors
-    /// Why that is not known.
-    pub fn said(&self, name: &str, bytes: Vec<u8>, now: Wall) -> Result<Said, Bad> {
-        let answer = self.answered(bytes, now)?;
-        let broken = |_| Bad::Unreachable("its answer is damaged".into());
-        let name = parsed(name)?;
-        let mut said = Said::default();
+    /// Why there is no such answer.
+    pub fn zone_answer(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+        now: Wall,
+    ) -> Result<ZoneAnswer, UpdateError> {
+        let answer = self.verified(bytes, now)?;
+        let broken = |_| UpdateError::Unreachable("its answer is damaged".into());
+        let name = parse_name(name)?;
+        let mut said = ZoneAnswer::default();
         for record in answer.answer().map_err(broken)? {
             let record = record.map_err(broken)?;
-            // An alias stands for addresses that are not ours.
+            // The addresses behind an alias belong to another name.
             if !record.owner().name_eq(&name) {
                 continue;
             }
@@ -194,21 +212,21 @@ impl Request {
     }
 }
 
-/// What a response code means here (RFC 2136, 2.2 and RFC 8945, 5.2).
-fn refusal(code: Rcode) -> Bad {
+/// The error that a response code stands for (RFC 2136, 2.2 and RFC 8945, 5.2).
+fn classify_rcode(code: Rcode) -> UpdateError {
     let why = match code {
-        Rcode::SERVFAIL => return Bad::Unreachable("it answers SERVFAIL".into()),
+        Rcode::SERVFAIL => return UpdateError::Unreachable("it answers SERVFAIL".into()),
         Rcode::REFUSED => "it answers REFUSED: the key may not change this name",
         Rcode::NOTAUTH => "it answers NOTAUTH: it does not keep this zone, or not with this key",
         Rcode::NOTZONE => "it answers NOTZONE: the name is not in the zone",
         Rcode::NOTIMP => "it answers NOTIMP: it takes no updates",
         Rcode::FORMERR => "it answers FORMERR: it does not understand the update",
-        other => return Bad::Refused(format!("it answers {other}")),
+        other => return UpdateError::Refused(format!("it answers {other}")),
     };
-    Bad::Refused(why.into())
+    UpdateError::Refused(why.into())
 }
 
-fn unsound(why: &ValidationError, code: Rcode, key: &Key) -> String {
+fn describe_tsig_error(why: &ValidationError, code: Rcode, key: &Key) -> String {
     let name = key.name();
     match why {
         ValidationError::ServerBadKey => {
@@ -238,13 +256,13 @@ mod tests {
         key(Algorithm::Sha256, "hbd", b"0123456789abcdef").unwrap()
     }
 
-    fn asked() -> Request {
-        question(NAME, Family::V4, &our_key(), 7, NOW).unwrap()
+    fn asked() -> SignedRequest {
+        query(NAME, RecordFamily::V4, &our_key(), 7, NOW).unwrap()
     }
 
     /// A server's answer: of this code, with what `fill` puts in, signed by its own key.
     fn answer(
-        request: &Request,
+        request: &SignedRequest,
         server: &Key,
         code: Rcode,
         fill: impl FnOnce(&mut AnswerBuilder<Vec<u8>>),
@@ -268,7 +286,7 @@ mod tests {
         }
     }
 
-    fn unsigned(request: &Request, code: Rcode) -> Vec<u8> {
+    fn unsigned(request: &SignedRequest, code: Rcode) -> Vec<u8> {
         let message = Message::from_octets(request.bytes.clone()).unwrap();
         MessageBuilder::new_vec().start_answer(&message, code).unwrap().finish()
     }
@@ -286,15 +304,15 @@ mod tests {
             push(answer, (&name, Class::IN, Ttl::from_secs(60), A::from_octets(1, 1, 1, 1)));
             push(answer, (&other, Class::IN, Ttl::from_secs(60), A::from_octets(8, 8, 8, 8)));
         });
-        let said = request.said(NAME, bytes, NOW).unwrap();
+        let said = request.zone_answer(NAME, bytes, NOW).unwrap();
         assert_eq!(said.addresses, [("1.1.1.1".parse().unwrap(), 60)]);
         assert!(!said.alias);
         let bytes = answer(&request, &our_key(), Rcode::NOERROR, |answer| {
             push(answer, (&name, Class::IN, Ttl::from_secs(60), Cname::new(other.clone())));
         });
-        assert!(request.said(NAME, bytes, NOW).unwrap().alias);
+        assert!(request.zone_answer(NAME, bytes, NOW).unwrap().alias);
         let bytes = answer(&request, &our_key(), Rcode::NXDOMAIN, |_| {});
-        assert_eq!(request.said(NAME, bytes, NOW), Ok(Said::default()));
+        assert_eq!(request.zone_answer(NAME, bytes, NOW), Ok(ZoneAnswer::default()));
     }
 
     #[test]
@@ -309,15 +327,18 @@ mod tests {
             (Rcode::YXDOMAIN, "YXDOMAIN"),
             (Rcode::NXDOMAIN, "NXDOMAIN"),
         ] {
-            let signed = request.made(answer(&request, &our_key(), code, |_| {}), NOW);
-            assert!(matches!(&signed, Err(Bad::Refused(why)) if why.contains(words)), "{signed:?}");
+            let signed = request.check_update(answer(&request, &our_key(), code, |_| {}), NOW);
+            assert!(
+                matches!(&signed, Err(UpdateError::Refused(why)) if why.contains(words)),
+                "{signed:?}"
+            );
         }
         let signed = answer(&request, &our_key(), Rcode::SERVFAIL, |_| {});
-        assert!(matches!(request.made(signed, NOW), Err(Bad::Unreachable(_))));
-        let plain = request.made(unsigned(&request, Rcode::NOERROR), NOW);
-        assert!(matches!(&plain, Err(Bad::Refused(why)) if why.contains("not signed")));
-        let plain = request.made(unsigned(&request, Rcode::SERVFAIL), NOW);
-        assert!(matches!(plain, Err(Bad::Unreachable(_))));
+        assert!(matches!(request.check_update(signed, NOW), Err(UpdateError::Unreachable(_))));
+        let plain = request.check_update(unsigned(&request, Rcode::NOERROR), NOW);
+        assert!(matches!(&plain, Err(UpdateError::Refused(why)) if why.contains("not signed")));
+        let plain = request.check_update(unsigned(&request, Rcode::SERVFAIL), NOW);
+        assert!(matches!(plain, Err(UpdateError::Unreachable(_))));
     }
 
     #[test]
@@ -328,15 +349,15 @@ mod tests {
             key(Algorithm::Sha512, "hbd", b"0123456789abcdef"),
         ] {
             let answer = answer(&request, &server.unwrap(), Rcode::NOERROR, |_| {});
-            let refused = request.made(answer, NOW);
-            let told = matches!(&refused, Err(Bad::Refused(why)) if why.contains("BADKEY"));
+            let refused = request.check_update(answer, NOW);
+            let told = matches!(&refused, Err(UpdateError::Refused(why)) if why.contains("BADKEY"));
             assert!(told, "{refused:?}");
         }
         // A clock that is an hour late.
-        let late = question(NAME, Family::V4, &our_key(), 7, Wall(NOW.0 - 3_600_000)).unwrap();
-        let refused = late.made(answer(&late, &our_key(), Rcode::NOERROR, |_| {}), NOW);
+        let late = query(NAME, RecordFamily::V4, &our_key(), 7, Wall(NOW.0 - 3_600_000)).unwrap();
+        let refused = late.check_update(answer(&late, &our_key(), Rcode::NOERROR, |_| {}), NOW);
         assert!(
-            matches!(&refused, Err(Bad::Unreachable(why)) if why.contains("BADTIME")),
+            matches!(&refused, Err(UpdateError::Unreachable(why)) if why.contains("BADTIME")),
             "{refused:?}"
         );
     }
@@ -344,11 +365,17 @@ mod tests {
     #[test]
     fn an_answer_to_something_else_is_none() {
         let request = asked();
-        let other = question(NAME, Family::V4, &our_key(), 8, NOW).unwrap();
+        let other = query(NAME, RecordFamily::V4, &our_key(), 8, NOW).unwrap();
         let strange = answer(&other, &our_key(), Rcode::NOERROR, |_| {});
-        assert!(matches!(request.made(strange, NOW), Err(Bad::Unreachable(_))));
-        assert!(matches!(request.made(request.bytes.clone(), NOW), Err(Bad::Unreachable(_))));
-        assert!(matches!(request.made(vec![1, 2, 3], NOW), Err(Bad::Unreachable(_))));
+        assert!(matches!(request.check_update(strange, NOW), Err(UpdateError::Unreachable(_))));
+        assert!(matches!(
+            request.check_update(request.bytes.clone(), NOW),
+            Err(UpdateError::Unreachable(_))
+        ));
+        assert!(matches!(
+            request.check_update(vec![1, 2, 3], NOW),
+            Err(UpdateError::Unreachable(_))
+        ));
     }
 
     proptest! {
@@ -367,12 +394,12 @@ mod tests {
             let at = at % bad.len();
             bad[at] = byte;
             // Class and TTL of the signature itself are not covered by it, and change nothing.
-            if let Ok(said) = request.said(NAME, bad, NOW) {
-                prop_assert_eq!(Ok(said), request.said(NAME, good.clone(), NOW));
+            if let Ok(said) = request.zone_answer(NAME, bad, NOW) {
+                prop_assert_eq!(Ok(said), request.zone_answer(NAME, good.clone(), NOW));
             }
             let cut = good[..cut % good.len()].to_vec();
-            prop_assert!(request.said(NAME, cut, NOW).is_err());
-            prop_assert!(request.made(junk, NOW).is_err());
+            prop_assert!(request.zone_answer(NAME, cut, NOW).is_err());
+            prop_assert!(request.check_update(junk, NOW).is_err());
         }
     }
 }

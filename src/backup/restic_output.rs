@@ -1,4 +1,4 @@
-//! What restic says, understood: its JSON, its complaints, its exit codes. Pure.
+//! The output of restic, parsed: its JSON, error messages and exit codes. Pure.
 
 use std::time::Duration;
 
@@ -8,131 +8,132 @@ use serde_json::Value;
 use super::alert::moment;
 use crate::clock::Wall;
 
-/// restic itself calls a lock stale that was not refreshed for so long (`restic.staleTimeout`).
+/// A lock that was not refreshed for this time is stale, as restic has it (`staleTimeout`).
 const STALE_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// Why a repository could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind", content = "why")]
-pub enum Refusal {
-    /// There is no repository at this place.
-    Gone,
+pub enum RepoError {
+    /// There is no repository at this address.
+    #[serde(rename = "gone")]
+    NotFound,
     /// The password is wrong, or no key of the repository fits it.
     WrongPassword,
-    /// The place cannot be reached, or something else is in the way.
+    /// The address cannot be reached, or another error.
     Unreachable(String),
 }
 
-/// What restic's failure means. Exit codes are told apart since restic 0.17 only.
-pub fn refusal(code: Option<i32>, stderr: &str) -> Refusal {
+/// Why restic failed. Before version 0.17 only the messages tell the reasons apart.
+pub fn classify_failure(code: Option<i32>, stderr: &str) -> RepoError {
     let says = |words: &str| stderr.contains(words);
     match code {
-        Some(10) => Refusal::Gone,
-        Some(12) => Refusal::WrongPassword,
-        _ if says("wrong password or no key found") => Refusal::WrongPassword,
-        _ if is_gone(stderr) => Refusal::Gone,
-        _ => Refusal::Unreachable(complaint(stderr)),
+        Some(10) => RepoError::NotFound,
+        Some(12) => RepoError::WrongPassword,
+        _ if says("wrong password or no key found") => RepoError::WrongPassword,
+        _ if is_not_found(stderr) => RepoError::NotFound,
+        _ => RepoError::Unreachable(error_line(stderr)),
     }
 }
 
-/// Whether the config file, with which every repository begins, is not there.
-fn is_gone(stderr: &str) -> bool {
-    const SIGNS: [&str; 4] =
+/// Whether the config file, which every repository has, does not exist.
+fn is_not_found(stderr: &str) -> bool {
+    const MESSAGES: [&str; 4] =
         ["no such file or directory", "does not exist", "(404)", "404 Not Found"];
     let config = stderr.lines().find(|line| line.contains("unable to open config file"));
-    config.is_some_and(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+    config.is_some_and(|line| MESSAGES.iter().any(|message| line.contains(message)))
 }
 
-/// The line that says what is wrong.
-pub fn complaint(stderr: &str) -> String {
+/// The line of stderr that says what is wrong.
+pub fn error_line(stderr: &str) -> String {
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let fatal = lines().find_map(|line| line.strip_prefix("Fatal: "));
     let line = fatal.or_else(|| lines().next_back()).unwrap_or("it did not say why");
-    // Since restic 0.17 complaints come as JSON, too.
+    // Since restic 0.17 with `--json` messages are JSON.
     let json = serde_json::from_str::<Value>(line).unwrap_or_default();
     let line = json["message"].as_str().unwrap_or(line);
     line.trim_start_matches("Fatal: ").chars().take(300).collect()
 }
 
-/// What the list of snapshots says.
+/// The newest snapshot of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshots {
-    /// When the newest was taken; none when there is no snapshot.
+pub struct NewestSnapshot {
+    /// When it was taken; none when the list is empty.
     pub newest: Option<Wall>,
     /// Its id.
     pub id: Option<String>,
-    /// How many bytes it holds; known of those that restic 0.17 or later took.
+    /// How many bytes it holds; restic writes it into snapshots since version 0.17.
     pub size: Option<u64>,
 }
 
-/// Reads `restic snapshots --json`, also when its end was cut off.
-pub fn snapshots(stdout: &str) -> Option<Snapshots> {
+/// Parses the output of `restic snapshots --json`, also when its end was cut off.
+pub fn parse_snapshots(stdout: &str) -> Option<NewestSnapshot> {
     #[derive(Deserialize)]
-    struct Snapshot {
+    struct SnapshotJson {
         time: String,
         #[serde(default)]
         id: String,
-        summary: Option<Summary>,
+        summary: Option<SummaryJson>,
     }
     #[derive(Deserialize)]
-    struct Summary {
+    struct SummaryJson {
         total_bytes_processed: Option<u64>,
     }
     let text = stdout.trim();
     if text == "null" {
-        return Some(Snapshots::default());
+        return Some(NewestSnapshot::default());
     }
-    let list: Vec<Snapshot> = match serde_json::from_str(text) {
+    let list: Vec<SnapshotJson> = match serde_json::from_str(text) {
         Ok(list) => list,
-        Err(_) => return cut_off_snapshots(text),
+        Err(_) => return parse_cut_off_snapshots(text),
     };
     let newest = list
         .into_iter()
         .filter_map(|snapshot| Some((moment(&snapshot.time)?, snapshot)))
         .max_by_key(|(time, _)| *time);
     Some(match newest {
-        Some((time, Snapshot { id, summary, .. })) => Snapshots {
+        Some((time, SnapshotJson { id, summary, .. })) => NewestSnapshot {
             newest: Some(time),
             id: is_id(&id).then_some(id),
             size: summary.and_then(|summary| summary.total_bytes_processed),
         },
-        None => Snapshots::default(),
+        None => NewestSnapshot::default(),
     })
 }
 
-fn cut_off_snapshots(text: &str) -> Option<Snapshots> {
+fn parse_cut_off_snapshots(text: &str) -> Option<NewestSnapshot> {
     let times = text.split("\"time\":\"").skip(1).filter_map(|rest| rest.split('"').next());
     let newest = times.filter_map(moment).max()?;
-    Some(Snapshots { newest: Some(newest), ..Snapshots::default() })
+    Some(NewestSnapshot { newest: Some(newest), ..NewestSnapshot::default() })
 }
 
-/// Reads `restic stats --mode restore-size --json`: the bytes.
-pub fn restore_size(stdout: &str) -> Option<u64> {
+/// Parses the output of `restic stats --mode restore-size --json`: the bytes.
+pub fn parse_restore_size(stdout: &str) -> Option<u64> {
     #[derive(Deserialize)]
-    struct Stats {
+    struct StatsJson {
         total_size: u64,
     }
-    serde_json::from_str(stdout.trim()).ok().map(|stats: Stats| stats.total_size)
+    serde_json::from_str(stdout.trim()).ok().map(|stats: StatsJson| stats.total_size)
 }
 
 /// A lock on a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Lock {
-    /// Who holds it: `root at web1 (process 7172)`.
+pub struct RepoLock {
+    /// User, host and process: `root at web1 (process 7172)`.
     pub holder: String,
-    /// Since when, or when it was last refreshed.
+    /// When it was taken, or last refreshed.
     #[serde(serialize_with = "crate::view::rfc3339")]
     pub since: Option<Wall>,
-    /// Whether it keeps readers out, too.
+    /// Whether it excludes readers, too.
     pub exclusive: bool,
-    /// Whether nobody has refreshed it for so long that its holder must be gone.
+    /// Whether it was not refreshed for so long that its holder must have died.
     pub stale: bool,
 }
 
-/// Reads `restic cat lock`.
-pub fn lock(stdout: &str, now: Wall) -> Option<Lock> {
+/// Parses the output of `restic cat lock`.
+pub fn parse_lock(stdout: &str, now: Wall) -> Option<RepoLock> {
     #[derive(Deserialize)]
-    struct Raw {
+    struct LockJson {
         time: String,
         #[serde(default)]
         exclusive: bool,
@@ -143,9 +144,9 @@ pub fn lock(stdout: &str, now: Wall) -> Option<Lock> {
         #[serde(default)]
         pid: i64,
     }
-    let raw: Raw = serde_json::from_str(stdout.trim()).ok()?;
+    let raw: LockJson = serde_json::from_str(stdout.trim()).ok()?;
     let since = moment(&raw.time);
-    Some(Lock {
+    Some(RepoLock {
         holder: format!("{} at {} (process {})", raw.username, raw.hostname, raw.pid),
         since,
         exclusive: raw.exclusive,
@@ -153,8 +154,8 @@ pub fn lock(stdout: &str, now: Wall) -> Option<Lock> {
     })
 }
 
-/// Reads `restic list locks`: the ids.
-pub fn lock_ids(stdout: &str) -> Vec<&str> {
+/// Parses the output of `restic list locks`: the ids.
+pub fn parse_lock_ids(stdout: &str) -> Vec<&str> {
     stdout.lines().map(str::trim).filter(|line| is_id(line)).collect()
 }
 
@@ -175,23 +176,25 @@ mod tests {
         let login =
             "Fatal: unable to open config file: unexpected HTTP response (401): 401 Unauthorized";
         for (code, stderr, expected) in [
-            (1, "Fatal: wrong password or no key found\n", Refusal::WrongPassword),
-            (12, "", Refusal::WrongPassword),
-            (10, "", Refusal::Gone),
-            (1, gone, Refusal::Gone),
-            (1, "Fatal: unable to open config file: <config/> does not exist", Refusal::Gone),
-            (1, "", Refusal::Unreachable("it did not say why".into())),
-            (1, "a\nb\n", Refusal::Unreachable("b".into())),
+            (1, "Fatal: wrong password or no key found\n", RepoError::WrongPassword),
+            (12, "", RepoError::WrongPassword),
+            (10, "", RepoError::NotFound),
+            (1, gone, RepoError::NotFound),
+            (1, "Fatal: unable to open config file: <config/> does not exist", RepoError::NotFound),
+            (1, "", RepoError::Unreachable("it did not say why".into())),
+            (1, "a\nb\n", RepoError::Unreachable("b".into())),
             (
                 1,
                 "{\"message_type\":\"exit_error\",\"code\":1,\"message\":\"Fatal: no\"}\n",
-                Refusal::Unreachable("no".into()),
+                RepoError::Unreachable("no".into()),
             ),
         ] {
-            assert_eq!(refusal(Some(code), stderr), expected, "{stderr}");
+            assert_eq!(classify_failure(Some(code), stderr), expected, "{stderr}");
         }
         for stderr in [refused, login] {
-            let Refusal::Unreachable(why) = refusal(Some(1), stderr) else { panic!("{stderr}") };
+            let RepoError::Unreachable(why) = classify_failure(Some(1), stderr) else {
+                panic!("{stderr}")
+            };
             assert!(why.starts_with("unable to open config file: "), "{why}");
         }
     }
@@ -201,27 +204,27 @@ mod tests {
         let list = r#"[{"time":"2026-11-21T22:53:42.563588977Z","paths":["/a"]},
             {"time":"2026-11-21T23:53:43+01:00","summary":{"total_bytes_processed":7}},
             {"time":"2026-11-20T22:53:42Z"}]"#;
-        let found = snapshots(list).unwrap();
+        let found = parse_snapshots(list).unwrap();
         assert_eq!(found.newest.unwrap().to_string(), "2026-11-21T22:53:43.000Z");
         assert_eq!((found.id, found.size), (None, Some(7)));
         let cut = &list[..list.find("\"summary").unwrap()];
-        assert_eq!(snapshots(&cut.replace(" ", "")).unwrap().newest, found.newest);
-        assert_eq!(snapshots("[]"), Some(Snapshots::default()));
-        assert_eq!(snapshots("null\n"), Some(Snapshots::default()));
-        assert_eq!(snapshots("nonsense"), None);
+        assert_eq!(parse_snapshots(&cut.replace(" ", "")).unwrap().newest, found.newest);
+        assert_eq!(parse_snapshots("[]"), Some(NewestSnapshot::default()));
+        assert_eq!(parse_snapshots("null\n"), Some(NewestSnapshot::default()));
+        assert_eq!(parse_snapshots("nonsense"), None);
     }
 
     #[test]
     fn the_size_of_a_snapshot_of_an_older_restic_is_asked_for_by_its_id() {
         let id = "0f".repeat(32);
         let list = |id: &str| format!(r#"[{{"time":"2026-11-20T22:53:42Z","id":"{id}"}}]"#);
-        let found = snapshots(&list(&id)).unwrap();
+        let found = parse_snapshots(&list(&id)).unwrap();
         assert_eq!((found.id, found.size), (Some(id), None));
-        assert_eq!(snapshots(&list("--help")).unwrap().id, None, "no argument of its own");
+        assert_eq!(parse_snapshots(&list("--help")).unwrap().id, None, "no argument of its own");
         let stats = r#"{"total_size":5000000000,"total_file_count":2}"#;
-        assert_eq!(restore_size(&format!("{stats}\n")), Some(5_000_000_000));
+        assert_eq!(parse_restore_size(&format!("{stats}\n")), Some(5_000_000_000));
         for odd in ["", "null", "{}", r#"{"total_size":-1}"#] {
-            assert_eq!(restore_size(odd), None, "{odd}");
+            assert_eq!(parse_restore_size(odd), None, "{odd}");
         }
     }
 
@@ -230,13 +233,13 @@ mod tests {
         let json = r#"{"time": "2026-11-21T22:54:23.710558659Z", "exclusive": false,
             "hostname": "vm", "username": "root", "pid": 7172}"#;
         let taken = moment("2026-11-21T22:54:23Z").unwrap();
-        let fresh = lock(json, taken + Duration::from_secs(60)).unwrap();
+        let fresh = parse_lock(json, taken + Duration::from_secs(60)).unwrap();
         assert_eq!(fresh.holder, "root at vm (process 7172)");
         assert!(!fresh.stale && !fresh.exclusive);
-        assert!(lock(json, taken + Duration::from_secs(1900)).unwrap().stale);
-        assert_eq!(lock("{}", taken), None);
-        assert_eq!(lock_ids("repository opened\nabc\n"), Vec::<&str>::new());
+        assert!(parse_lock(json, taken + Duration::from_secs(1900)).unwrap().stale);
+        assert_eq!(parse_lock("{}", taken), None);
+        assert_eq!(parse_lock_ids("repository opened\nabc\n"), Vec::<&str>::new());
         let id = "a".repeat(64);
-        assert_eq!(lock_ids(&format!("{id}\n")), [id.as_str()]);
+        assert_eq!(parse_lock_ids(&format!("{id}\n")), [id.as_str()]);
     }
 }

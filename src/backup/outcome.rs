@@ -5,26 +5,26 @@ use serde::Serialize;
 use super::plan::{ModuleState, Plan};
 use crate::event::Level;
 
-/// How a plan fared. Displays as in the contract: `PARTIAL`.
+/// The outcome of a plan; shown in capitals: `PARTIAL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Outcome {
     /// Every module succeeded.
     Success,
-    /// Some did not.
+    /// Some modules succeeded or are running, others failed or are missing.
     Partial,
-    /// None succeeded, and at least one failed.
+    /// At least one module failed, and none succeeded or is running.
     Failed,
-    /// None was run lately.
+    /// At least one module has no recent run, none succeeded, failed or is running.
     Missing,
-    /// None is known to have failed, and some are still running.
+    /// Some modules are still running, and no other is worse than a success.
     Running,
-    /// It could not be found out.
+    /// Redis could not be read, or not for all modules, and no module is known to have failed.
     Unknown,
 }
 
 impl Outcome {
-    /// All of them, for counters that begin at 0.
+    /// All of them, so that every counter is exported from the start.
     pub const ALL: [Outcome; 6] = [
         Outcome::Success,
         Outcome::Partial,
@@ -46,7 +46,7 @@ impl Outcome {
         }
     }
 
-    /// How much it matters.
+    /// The level of an event with this outcome.
     pub fn level(self) -> Level {
         match self {
             Outcome::Success => Level::Ok,
@@ -58,17 +58,17 @@ impl Outcome {
     }
 }
 
-/// An outcome and why: `2 of 5 modules failed, 1 missing`.
+/// The outcome of a plan and its reason: `2 of 5 modules failed, 1 missing`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// How the plan fared.
+    /// The outcome.
     pub outcome: Outcome,
     /// Half a sentence for the title.
     pub why: String,
 }
 
 impl Verdict {
-    /// What is said when nobody could be asked.
+    /// The verdict where nothing could be read.
     pub fn unknown(why: impl Into<String>) -> Verdict {
         Verdict { outcome: Outcome::Unknown, why: why.into() }
     }
@@ -76,7 +76,7 @@ impl Verdict {
     /// The verdict about a plan.
     pub fn of(plan: &Plan) -> Verdict {
         let count = |state| plan.modules.iter().filter(|module| module.state == state).count();
-        let counts = Counts {
+        let counts = StateCounts {
             success: count(ModuleState::Success),
             failed: count(ModuleState::Failed),
             missing: count(ModuleState::Missing),
@@ -84,27 +84,27 @@ impl Verdict {
             unreadable: count(ModuleState::Unreadable),
         };
         match plan.enabled {
-            None if counts.all() == 0 => Verdict::unknown("Redis knows nothing of this plan"),
-            Some(_) if counts.all() == 0 => Verdict::unknown("the plan has no modules"),
+            None if counts.total() == 0 => Verdict::unknown("Redis knows nothing of this plan"),
+            Some(_) if counts.total() == 0 => Verdict::unknown("the plan has no modules"),
             Some(false) => counts.switched_off(),
-            Some(true) | None => Verdict { outcome: counts.outcome(), why: counts.words() },
+            Some(true) | None => Verdict { outcome: counts.outcome(), why: counts.describe() },
         }
     }
-}
 
-impl Verdict {
-    /// The same where Redis went away before all was known, with what is to be said of that.
+    /// The same with the sentence `connection_lost`, where that left the state of a module unknown.
     #[must_use]
-    pub fn when_lost(self, plan: &Plan, lost: Option<&str>) -> Verdict {
+    pub fn with_connection_lost(self, plan: &Plan, connection_lost: Option<&str>) -> Verdict {
         let open = plan.modules.iter().any(|module| module.state == ModuleState::Unreadable);
-        match lost.filter(|_| open) {
-            Some(lost) => Verdict { why: format!("{}; {lost}", self.why), ..self },
+        match connection_lost.filter(|_| open) {
+            Some(connection_lost) => {
+                Verdict { why: format!("{}; {connection_lost}", self.why), ..self }
+            }
             None => self,
         }
     }
 }
 
-struct Counts {
+struct StateCounts {
     success: usize,
     failed: usize,
     missing: usize,
@@ -112,38 +112,39 @@ struct Counts {
     unreadable: usize,
 }
 
-impl Counts {
-    fn all(&self) -> usize {
+impl StateCounts {
+    fn total(&self) -> usize {
         self.success + self.failed + self.missing + self.running + self.unreadable
     }
 
-    /// What ran when the plan was switched on says nothing of the runs that do not come.
+    /// The last runs of a plan that is switched off cannot make it a success: no run follows them.
     fn switched_off(&self) -> Verdict {
-        let words = self.words();
+        let text = self.describe();
         match self.outcome() {
             Outcome::Success => Verdict {
                 outcome: Outcome::Missing,
-                why: format!("the plan is switched off; when it last ran, {words}"),
+                why: format!("the plan is switched off; when it last ran, {text}"),
             },
-            outcome => Verdict { outcome, why: format!("the plan is switched off; {words}") },
+            outcome => Verdict { outcome, why: format!("the plan is switched off; {text}") },
         }
     }
 
-    /// What is proven counts before what is not known, and that before what is good so far.
+    /// A failed or missing module outweighs an unreadable one, and that outweighs what is good so
+    /// far.
     fn outcome(&self) -> Outcome {
-        let hope = self.success + self.running > 0;
+        let any_good = self.success + self.running > 0;
         match self {
-            Counts { failed: 1.., .. } if !hope => Outcome::Failed,
-            Counts { missing: 1.., .. } if !hope => Outcome::Missing,
-            Counts { failed: 1.., .. } | Counts { missing: 1.., .. } => Outcome::Partial,
-            Counts { unreadable: 1.., .. } => Outcome::Unknown,
-            Counts { running: 1.., .. } => Outcome::Running,
-            Counts { .. } => Outcome::Success,
+            StateCounts { failed: 1.., .. } if !any_good => Outcome::Failed,
+            StateCounts { missing: 1.., .. } if !any_good => Outcome::Missing,
+            StateCounts { failed: 1.., .. } | StateCounts { missing: 1.., .. } => Outcome::Partial,
+            StateCounts { unreadable: 1.., .. } => Outcome::Unknown,
+            StateCounts { running: 1.., .. } => Outcome::Running,
+            StateCounts { .. } => Outcome::Success,
         }
     }
 
     /// The worst first: `1 of 3 modules failed, 1 missing`.
-    fn words(&self) -> String {
+    fn describe(&self) -> String {
         let parts: Vec<(usize, &str, &str)> = [
             (self.failed, "failed", "failed"),
             (self.missing, "missing", "without a recent run"),
@@ -153,20 +154,20 @@ impl Counts {
         .into_iter()
         .filter(|(count, ..)| *count > 0)
         .collect();
-        let all = self.all();
-        let modules = if all == 1 { "module" } else { "modules" };
+        let total = self.total();
+        let modules = if total == 1 { "module" } else { "modules" };
         let Some(((count, _, first), rest)) = parts.split_first() else {
-            return if all == 1 {
+            return if total == 1 {
                 "its module succeeded".into()
             } else {
-                format!("all {all} {modules} succeeded")
+                format!("all {total} {modules} succeeded")
             };
         };
-        let mut words = format!("{count} of {all} {modules} {first}");
+        let mut text = format!("{count} of {total} {modules} {first}");
         for (count, short, _) in rest {
-            words.push_str(&format!(", {count} {short}"));
+            text.push_str(&format!(", {count} {short}"));
         }
-        words
+        text
     }
 }
 
@@ -203,7 +204,7 @@ mod tests {
     fn that_redis_went_away_stands_in_the_title_of_what_it_left_open() {
         let title = |states| {
             let plan = plan(states);
-            let verdict = Verdict::of(&plan).when_lost(&plan, Some("Redis went away"));
+            let verdict = Verdict::of(&plan).with_connection_lost(&plan, Some("Redis went away"));
             format!("{}: {}", verdict.outcome.name(), verdict.why)
         };
         let open = "UNKNOWN: 1 of 2 modules whose status cannot be judged; Redis went away";

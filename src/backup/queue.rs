@@ -1,0 +1,479 @@
+//! The persistent queue of backup alerts: which wait for their pipeline, which were reported, and
+//! which are delivered again. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::alert::Alert;
+use crate::clock::{Now, Wall};
+use crate::store::{Table, Write};
+
+/// How many alert instances may wait; beyond this the sender is answered that it must retry.
+pub const MAX_WAITING_ALERTS: usize = 10_000;
+/// How many bytes the waiting alerts may take.
+const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
+/// How many pipelines run at a time.
+pub const MAX_PIPELINES: usize = 64;
+/// A batch whose analysis ended the daemon this many times is reported without another one.
+pub const MAX_ATTEMPTS: u32 = 3;
+/// How long a reported instance is remembered when no delivery repeats it.
+const REPORTED_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The keys of the rows: `batch/` and a number, `reported/` and an instance.
+const BATCH: &str = "batch/";
+const REPORTED: &str = "reported/";
+
+/// Alerts of one delivery, which one pipeline handles.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlertBatch {
+    /// The alerts, none of them part of another batch. Shared with the pipeline.
+    #[serde(serialize_with = "serialize_alerts", deserialize_with = "deserialize_alerts")]
+    pub alerts: Arc<[Alert]>,
+    /// When they were delivered.
+    pub accepted: Now,
+    /// How many analyses were started: more than one means that the daemon died during one.
+    #[serde(default)]
+    pub attempts: u32,
+}
+
+fn serialize_alerts<S: Serializer>(alerts: &Arc<[Alert]>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(alerts.iter())
+}
+
+fn deserialize_alerts<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[Alert]>, D::Error> {
+    Vec::deserialize(from).map(Arc::from)
+}
+
+/// The number of a batch, increasing.
+pub type BatchId = u64;
+
+/// The result of [`AlertQueue::enqueue`].
+#[derive(Debug, PartialEq)]
+pub enum Enqueued {
+    /// A new batch, to be stored with this row.
+    New(Write),
+    /// All of them wait already, or were reported recently: nothing is to be stored.
+    Known,
+    /// Too many alerts wait; none of these was taken.
+    Full,
+}
+
+/// A stored row that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorruptRow {
+    /// Its key.
+    pub key: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl CorruptRow {
+    /// Whether accepted alerts may be lost with it. The loss of a `reported/` row at worst repeats
+    /// a report.
+    pub fn may_hold_alerts(&self) -> bool {
+        !self.key.starts_with(REPORTED)
+    }
+
+    /// Removes the row, which would otherwise be found again at each start.
+    pub fn remove(&self) -> Write {
+        Write::remove(Table::Pipelines, self.key.clone())
+    }
+}
+
+/// The alerts between their delivery and their report.
+///
+/// ```text
+///  enqueue            start               begin_attempt                complete
+/// ---------> waiting -------> running ----------------> being analyzed ---------> reported
+///               ^                |                            |
+///               +--- requeue ----+---- requeue, uncounted ----+
+/// ```
+#[derive(Debug, Default)]
+pub struct AlertQueue {
+    batches: BTreeMap<BatchId, AlertBatch>,
+    /// Batches with a pipeline, and whether its analysis was started.
+    running: BTreeMap<BatchId, bool>,
+    closed: bool,
+    waiting: BTreeSet<String>,
+    /// How many bytes the alerts of all batches take.
+    waiting_bytes: usize,
+    corrupt_rows: Vec<CorruptRow>,
+    reported: BTreeMap<String, Wall>,
+    last_id: BatchId,
+    /// An instance is reported again after this time; none: never.
+    renotify: Option<Duration>,
+}
+
+impl AlertQueue {
+    /// The queue as the rows of [`Table::Pipelines`] hold it, each a key and JSON.
+    pub fn restore(rows: Vec<(String, Vec<u8>)>, renotify: Option<Duration>) -> AlertQueue {
+        let mut queue = AlertQueue { renotify, ..AlertQueue::default() };
+        for (key, row) in rows {
+            if let Err(why) = queue.restore_row(&key, &row) {
+                queue.corrupt_rows.push(CorruptRow { key, why });
+            }
+        }
+        queue
+    }
+
+    fn restore_row(&mut self, key: &str, row: &[u8]) -> Result<(), String> {
+        if let Some(number) = key.strip_prefix(BATCH) {
+            let id = number.parse().map_err(|why| format!("its number is none: {why}"))?;
+            let batch: AlertBatch = serde_json::from_slice(row).map_err(|why| why.to_string())?;
+            self.last_id = self.last_id.max(id);
+            self.waiting.extend(batch.alerts.iter().map(Alert::instance));
+            self.waiting_bytes += total_size(&batch.alerts);
+            self.batches.insert(id, batch);
+        } else if let Some(instance) = key.strip_prefix(REPORTED) {
+            let at = serde_json::from_slice(row).map_err(|why| why.to_string())?;
+            self.reported.insert(instance.to_owned(), at);
+        } else {
+            return Err("no row is called so".into());
+        }
+        Ok(())
+    }
+
+    /// The rows that could not be read, once: they have to be reported and removed.
+    pub fn drain_corrupt_rows(&mut self) -> Vec<CorruptRow> {
+        std::mem::take(&mut self.corrupt_rows)
+    }
+
+    /// Changes after which time an instance is reported again; none: never.
+    pub fn set_renotify(&mut self, renotify: Option<Duration>) {
+        self.renotify = renotify;
+    }
+
+    /// Makes a batch of the alerts that neither wait already nor were reported recently.
+    pub fn enqueue(&mut self, alerts: Vec<Alert>, now: Now) -> Enqueued {
+        let mut fresh = Vec::new();
+        let mut seen = BTreeSet::new();
+        for alert in alerts {
+            let instance = alert.instance();
+            let known =
+                self.waiting.contains(&instance) || self.was_reported_recently(&instance, now.wall);
+            if !known && seen.insert(instance) {
+                fresh.push(alert);
+            }
+        }
+        if fresh.is_empty() {
+            return Enqueued::Known;
+        }
+        let waiting_bytes = self.waiting_bytes + total_size(&fresh);
+        if self.waiting.len() + fresh.len() > MAX_WAITING_ALERTS
+            || waiting_bytes > MAX_WAITING_BYTES
+        {
+            return Enqueued::Full;
+        }
+        self.waiting_bytes = waiting_bytes;
+        let id = self.next_id(now.wall);
+        self.waiting.extend(seen);
+        let batch = AlertBatch { alerts: fresh.into(), accepted: now, attempts: 0 };
+        let write = Write::put(Table::Pipelines, batch_key(id), &batch);
+        self.batches.insert(id, batch);
+        Enqueued::New(write)
+    }
+
+    /// Derived from the time, so that it stays unique after the store was lost.
+    fn next_id(&mut self, now: Wall) -> BatchId {
+        let from_time = u64::try_from(now.0).unwrap_or(0) << 12;
+        self.last_id = from_time.max(self.last_id + 1);
+        self.last_id
+    }
+
+    fn was_reported_recently(&self, instance: &str, now: Wall) -> bool {
+        // A time in the future was read from a wrong clock.
+        let Some(at) = self.reported.get(instance).filter(|at| **at <= now) else { return false };
+        self.renotify.is_none_or(|after| now.since(*at) < after)
+    }
+
+    /// The oldest batch without a pipeline, if one more may run; it counts as running.
+    pub fn start(&mut self) -> Option<(BatchId, AlertBatch)> {
+        if self.closed || self.running.len() >= MAX_PIPELINES {
+            return None;
+        }
+        let (id, batch) = self.batches.iter().find(|(id, _)| !self.running.contains_key(id))?;
+        let started = (*id, batch.clone());
+        self.running.insert(started.0, false);
+        Some(started)
+    }
+
+    /// Counts an attempt: its number, and the row that must be on disk before the analysis starts.
+    /// None when the queue is closed and the analysis must not start.
+    pub fn begin_attempt(&mut self, id: BatchId) -> Option<(u32, Write)> {
+        *self.running.get_mut(&id)? = true;
+        let batch = self.batches.get_mut(&id)?;
+        batch.attempts += 1;
+        Some((batch.attempts, Write::put(Table::Pipelines, batch_key(id), batch)))
+    }
+
+    /// Removes a batch that is reported; the rows belong to the transaction of the report.
+    pub fn complete(&mut self, id: BatchId, now: Wall) -> Vec<Write> {
+        self.running.remove(&id);
+        let Some(batch) = self.batches.remove(&id) else { return Vec::new() };
+        let mut writes = vec![Write::remove(Table::Pipelines, batch_key(id))];
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(total_size(&batch.alerts));
+        for alert in batch.alerts.iter() {
+            let instance = alert.instance();
+            self.waiting.remove(&instance);
+            writes.push(Write::put(Table::Pipelines, format!("{REPORTED}{instance}"), &now));
+            self.reported.insert(instance, now);
+        }
+        writes.extend(self.expire_reported(now));
+        writes
+    }
+
+    /// Puts back a batch whose pipeline was stopped before its end. An attempt that was cut off on
+    /// purpose is not counted: that is what the row says.
+    pub fn requeue(&mut self, id: BatchId) -> Option<Write> {
+        let attempted = self.running.remove(&id)?;
+        let batch = self.batches.get_mut(&id).filter(|_| attempted)?;
+        batch.attempts = batch.attempts.saturating_sub(1);
+        Some(Write::put(Table::Pipelines, batch_key(id), batch))
+    }
+
+    /// Puts back all batches whose pipelines run, and starts no more: some pipelines hang where
+    /// they cannot be stopped in time.
+    pub fn close(&mut self) -> Vec<Write> {
+        self.closed = true;
+        let running: Vec<BatchId> = self.running.keys().copied().collect();
+        running.into_iter().filter_map(|id| self.requeue(id)).collect()
+    }
+
+    fn expire_reported(&mut self, now: Wall) -> Vec<Write> {
+        let retention = self.renotify.unwrap_or_default().max(REPORTED_RETENTION);
+        let expired = self.reported.iter().filter(|(_, at)| now.since(**at) > retention);
+        let expired: Vec<String> = expired.map(|(instance, _)| instance.clone()).collect();
+        expired
+            .into_iter()
+            .map(|instance| {
+                self.reported.remove(&instance);
+                Write::remove(Table::Pipelines, format!("{REPORTED}{instance}"))
+            })
+            .collect()
+    }
+
+    /// How many batches run or wait.
+    pub fn batch_count(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Every row, for a store that lost its own.
+    pub fn every_row(&self) -> Vec<Write> {
+        let batches = self.batches.iter();
+        let reported = self.reported.iter();
+        batches
+            .map(|(id, batch)| Write::put(Table::Pipelines, batch_key(*id), batch))
+            .chain(reported.map(|(instance, at)| {
+                Write::put(Table::Pipelines, format!("{REPORTED}{instance}"), at)
+            }))
+            .collect()
+    }
+}
+
+fn total_size(alerts: &[Alert]) -> usize {
+    alerts.iter().map(Alert::size).sum()
+}
+
+fn batch_key(id: BatchId) -> String {
+    format!("{BATCH}{id:020}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Mono;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(seconds: i64) -> Now {
+        Now { mono: Mono(seconds * 1000), wall: Wall(1_800_000_000_000 + seconds * 1000) }
+    }
+
+    fn alert(fingerprint: &str) -> Alert {
+        Alert {
+            name: "BackupFailed".into(),
+            fingerprint: fingerprint.into(),
+            starts_at: Some(Wall(1)),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn queue() -> AlertQueue {
+        AlertQueue::restore(Vec::new(), Some(HOUR))
+    }
+
+    #[test]
+    fn an_alert_that_waits_is_joined_and_one_that_was_reported_comes_again_after_the_interval() {
+        let mut queue = queue();
+        assert!(matches!(queue.enqueue(vec![alert("a"), alert("a")], at(0)), Enqueued::New(_)));
+        assert_eq!(queue.enqueue(vec![alert("a")], at(1)), Enqueued::Known);
+        let (id, batch) = queue.start().unwrap();
+        assert_eq!(batch.alerts.len(), 1);
+        assert_eq!(queue.enqueue(vec![alert("a")], at(2)), Enqueued::Known, "its pipeline runs");
+        queue.complete(id, at(30).wall);
+        assert_eq!(queue.enqueue(vec![alert("a")], at(31)), Enqueued::Known);
+        assert!(matches!(queue.enqueue(vec![alert("a")], at(3_631)), Enqueued::New(_)));
+    }
+
+    #[test]
+    fn a_new_alert_beside_known_ones_gets_a_pipeline_of_its_own() {
+        let mut queue = queue();
+        queue.enqueue(vec![alert("a")], at(0));
+        queue.enqueue(vec![alert("a"), alert("b")], at(1));
+        queue.start().unwrap();
+        assert_eq!(*queue.start().unwrap().1.alerts, [alert("b")]);
+        assert_eq!(queue.start(), None);
+    }
+
+    #[test]
+    fn what_was_stored_is_resumed_and_its_attempts_are_counted() {
+        let mut disk = BTreeMap::new();
+        let mut keep = |writes: Vec<Write>| {
+            for write in writes {
+                match write.value {
+                    Some(value) => drop(disk.insert(write.key, value)),
+                    None => drop(disk.remove(&write.key)),
+                }
+            }
+            disk.clone().into_iter().collect::<Vec<_>>()
+        };
+        let mut first = queue();
+        let Enqueued::New(write) = first.enqueue(vec![alert("a")], at(0)) else { panic!() };
+        keep(vec![write]);
+        let (id, _) = first.start().unwrap();
+        let rows = keep(vec![first.begin_attempt(id).unwrap().1]);
+        let mut second = AlertQueue::restore(rows, Some(HOUR));
+        assert_eq!(second.enqueue(vec![alert("a")], at(5)), Enqueued::Known);
+        let (id, batch) = second.start().unwrap();
+        assert_eq!(batch.attempts, 1);
+        let rows = keep(second.complete(id, at(9).wall));
+        let mut third = AlertQueue::restore(rows, Some(HOUR));
+        assert_eq!(third.batch_count(), 0);
+        assert_eq!(third.enqueue(vec![alert("a")], at(10)), Enqueued::Known, "it was reported");
+    }
+
+    #[test]
+    fn a_stored_batch_keeps_its_names() {
+        let stored = r#"{"alerts":[{"name":"BackupFailed","fingerprint":"f","starts_at":1,"labels":{"id":"7"},"annotations":{}}],"accepted":{"mono":2,"wall":3},"attempts":1}"#;
+        let batch: AlertBatch = serde_json::from_str(stored).unwrap();
+        assert_eq!((batch.alerts.len(), batch.accepted.wall, batch.attempts), (1, Wall(3), 1));
+        assert_eq!(serde_json::to_string(&batch).unwrap(), stored);
+        let rows = vec![
+            ("batch/00000000000000000007".to_owned(), stored.as_bytes().to_vec()),
+            ("reported/f 1 firing".to_owned(), b"1800000000000".to_vec()),
+        ];
+        let mut queue = AlertQueue::restore(rows, None);
+        assert_eq!((queue.drain_corrupt_rows(), queue.batch_count()), (vec![], 1));
+        assert_eq!(queue.every_row().len(), 2);
+    }
+
+    #[test]
+    fn attempts_that_end_with_the_daemon_on_purpose_are_not_counted() {
+        let mut queue = queue();
+        for name in ["a", "b", "c"] {
+            queue.enqueue(vec![alert(name)], at(0));
+        }
+        let (hangs, _) = queue.start().unwrap();
+        let (waits, _) = queue.start().unwrap();
+        assert_eq!(queue.begin_attempt(hangs).unwrap().0, 1);
+        let writes = queue.close();
+        assert_eq!(writes.len(), 1, "the other has not begun to look");
+        let row: AlertBatch = serde_json::from_slice(writes[0].value.as_ref().unwrap()).unwrap();
+        assert_eq!(row.attempts, 0);
+        assert_eq!((queue.start(), queue.begin_attempt(waits)), (None, None));
+        assert_eq!(queue.requeue(hangs), None, "it comes late and is not counted twice");
+        assert_eq!(queue.complete(hangs, at(1).wall).len(), 2, "it found an answer after all");
+    }
+
+    #[test]
+    fn pipelines_are_bounded_and_the_rest_waits() {
+        let mut queue = queue();
+        for n in 0..100 {
+            queue.enqueue(vec![alert(&n.to_string())], at(0));
+        }
+        let started: Vec<_> = std::iter::from_fn(|| queue.start()).collect();
+        assert_eq!(started.len(), MAX_PIPELINES);
+        queue.complete(started[0].0, at(1).wall);
+        assert!(queue.start().is_some());
+    }
+
+    #[test]
+    fn too_many_alerts_are_sent_away_and_none_is_half_taken() {
+        let mut queue = queue();
+        let many = |from: usize, to: usize| (from..to).map(|n| alert(&n.to_string())).collect();
+        assert!(matches!(queue.enqueue(many(0, 9_999), at(0)), Enqueued::New(_)));
+        assert_eq!(queue.enqueue(many(9_990, 10_001), at(0)), Enqueued::Full);
+        assert!(matches!(queue.enqueue(many(10_000, 10_001), at(0)), Enqueued::New(_)));
+    }
+
+    #[test]
+    fn alerts_that_waited_were_bounded_in_number_but_not_in_bytes() {
+        let mut queue = queue();
+        let large = |n: usize| Alert {
+            annotations: [("summary".to_owned(), "x".repeat(1024 * 1024))].into(),
+            ..alert(&n.to_string())
+        };
+        for n in 0..15 {
+            assert!(matches!(queue.enqueue(vec![large(n)], at(0)), Enqueued::New(_)));
+        }
+        assert_eq!(queue.enqueue(vec![large(15)], at(0)), Enqueued::Full);
+        let (id, _) = queue.start().unwrap();
+        queue.complete(id, at(1).wall);
+        assert!(matches!(queue.enqueue(vec![large(15)], at(2)), Enqueued::New(_)));
+        let rows = queue.every_row().into_iter();
+        let rows = rows.filter_map(|write| Some((write.key, write.value?))).collect();
+        let mut next = AlertQueue::restore(rows, Some(HOUR));
+        assert_eq!(
+            next.enqueue(vec![large(16)], at(3)),
+            Enqueued::Full,
+            "a restart forgets nothing"
+        );
+        assert_eq!(next.drain_corrupt_rows(), []);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_named_with_what_is_wrong_and_removed() {
+        let rows = ["batch/1", "batch/x", "reported/a", "other"];
+        let rows = rows.map(|key| (key.to_owned(), b"{}".to_vec()));
+        let mut queue = AlertQueue::restore(rows.into(), None);
+        let damaged = queue.drain_corrupt_rows();
+        let told = damaged.iter().map(|row| (row.key.as_str(), row.may_hold_alerts()));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [("batch/1", true), ("batch/x", true), ("reported/a", false), ("other", true)]
+        );
+        assert!(damaged[0].why.starts_with("missing field `alerts`"), "{}", damaged[0].why);
+        assert!(damaged.iter().all(|row| !row.why.is_empty()));
+        assert_eq!(damaged[3].remove(), Write::remove(Table::Pipelines, "other"));
+        assert_eq!(queue.drain_corrupt_rows(), [], "once is enough");
+    }
+
+    #[test]
+    fn a_report_from_a_clock_that_was_ahead_kept_later_ones_back() {
+        let mut queue = queue();
+        queue.enqueue(vec![alert("a")], at(0));
+        let (id, _) = queue.start().unwrap();
+        queue.complete(id, at(1_000_000).wall);
+        assert!(matches!(queue.enqueue(vec![alert("a")], at(2)), Enqueued::New(_)));
+    }
+
+    #[test]
+    fn old_reports_are_forgotten() {
+        let mut queue = queue();
+        queue.enqueue(vec![alert("a")], at(0));
+        let (id, _) = queue.start().unwrap();
+        queue.complete(id, at(0).wall);
+        queue.enqueue(vec![alert("b")], at(0));
+        let (id, _) = queue.start().unwrap();
+        let month = at(31 * 24 * 3600);
+        let writes = queue.complete(id, month.wall);
+        assert!(
+            writes
+                .iter()
+                .any(|write| write.key.starts_with("reported/a ") && write.value.is_none())
+        );
+    }
+}

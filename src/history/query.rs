@@ -1,0 +1,196 @@
+//! Queries of the history: events by page, and the metrics of a host over time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::retention::RetentionSettings;
+use super::samples::{MetricNames, MetricPoint, SampleRow};
+use super::slots::Resolution;
+use super::{HistorySource, StoredRow};
+use crate::clock::Wall;
+use crate::event::{EventId, Level};
+use crate::store::{Snapshot, Table};
+use crate::view::{EventView, PointView, SeriesView};
+
+/// How many events are read at a time: the courier, which reads them, must get on with its work.
+const ROWS_PER_READ: usize = 200;
+
+/// Which events are queried.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// How many at most.
+    pub limit: usize,
+    /// Only what is older than this one.
+    pub before: Option<EventId>,
+    /// Only about this host.
+    pub host: Option<String>,
+    /// Only of these levels; all when there is none.
+    pub levels: Vec<Level>,
+    /// Only of these kinds; all when there is none.
+    pub kinds: Vec<String>,
+    /// Nothing older.
+    pub since: Option<Wall>,
+    /// Only what is older than this moment.
+    pub until: Option<Wall>,
+}
+
+impl Question {
+    fn matches(&self, event: &EventView) -> bool {
+        self.host.as_ref().is_none_or(|host| event.host.as_ref() == Some(host))
+            && (self.levels.is_empty() || self.levels.contains(&event.level))
+            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && self.since.is_none_or(|since| event.at >= since)
+            && self.until.is_none_or(|until| event.at < until)
+    }
+}
+
+/// The events that a query matches, the newest first, and where the next page begins.
+///
+/// # Errors
+/// A sentence, when the disk cannot be read.
+pub fn events(
+    source: &dyn HistorySource,
+    question: &Question,
+) -> Result<(Vec<EventView>, Option<EventId>), String> {
+    let mut found = Vec::new();
+    let mut before = question.before;
+    // Ids are derived from the time and never smaller: all events that are too old have lower ones.
+    let oldest = question.since.map(|since| EventId::default().next(since));
+    loop {
+        let key = before.map(|id| id.to_string());
+        let rows = source.newest(Table::Events, key.as_deref(), ROWS_PER_READ)?;
+        let more_rows = rows.len() == ROWS_PER_READ;
+        for (id, event) in rows.iter().filter_map(parse_event) {
+            if oldest.is_some_and(|oldest| id < oldest) {
+                return Ok((found, None));
+            }
+            if found.len() >= question.limit {
+                return Ok((found, before));
+            }
+            before = Some(id);
+            if question.matches(&event) {
+                found.push(event);
+            }
+        }
+        // A corrupt row is left out, but the next page begins after it.
+        before = rows.last().and_then(|(key, _)| event_id(key)).or(before);
+        if !more_rows {
+            return Ok((found, None));
+        }
+    }
+}
+
+fn event_id(key: &str) -> Option<EventId> {
+    u64::from_str_radix(key, 16).ok().map(EventId)
+}
+
+fn parse_event((key, value): &StoredRow) -> Option<(EventId, EventView)> {
+    Some((event_id(key)?, serde_json::from_slice(value).ok()?))
+}
+
+/// How many series are returned, the first by name.
+const MAX_SERIES: usize = 100;
+
+/// Reads the metrics of one host.
+pub struct SeriesReader<'a> {
+    /// The store.
+    pub snapshot: &'a Snapshot,
+    /// The host.
+    pub host: &'a str,
+    /// The end of the range.
+    pub now: Wall,
+}
+
+impl SeriesReader<'_> {
+    /// The series of the metrics that match (all when there is no pattern) for the last `range`, at
+    /// the finest resolution that is kept for so long.
+    pub fn series(
+        &self,
+        metrics: &[String],
+        range: Duration,
+        settings: &RetentionSettings,
+    ) -> Vec<SeriesView> {
+        let range = range.min(settings.metrics);
+        let resolution = Resolution::reaching(range);
+        let lists = self.lists();
+        let mut series: BTreeMap<Arc<str>, Vec<PointView>> = BTreeMap::new();
+        for (slot, row) in self.rows(resolution, resolution.slot(self.now - range)) {
+            let Some(names) = lists.get(&row.epoch) else { continue };
+            for (index, point) in row.points {
+                let Some(path) = names.paths.get(usize::from(index)) else { continue };
+                if metrics.is_empty() || metrics.iter().any(|pattern| matches(pattern, path)) {
+                    series.entry(path.clone()).or_default().push(view(resolution, slot, point));
+                }
+            }
+        }
+        let step = Duration::from_secs(resolution.step().into());
+        let shown = series.into_iter().take(MAX_SERIES);
+        shown.map(|(path, points)| SeriesView { path: path.to_string(), step, points }).collect()
+    }
+
+    /// The lists of metric names, by epoch.
+    fn lists(&self) -> BTreeMap<u16, MetricNames> {
+        let (from, to) = MetricNames::keys(self.host);
+        let rows = self.snapshot.range(Table::Names, &from, &to, usize::from(u16::MAX));
+        let names = rows.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok());
+        names.map(|names: MetricNames| (names.epoch, names)).collect()
+    }
+
+    /// The rows from a slot on, in order. The last slots may not have been rolled up yet.
+    fn rows(&self, resolution: Resolution, first: u32) -> Vec<(u32, SampleRow)> {
+        let last = resolution.slot(self.now);
+        let keys: Vec<String> =
+            (first..=last).map(|slot| resolution.key(slot, self.host)).collect();
+        let rows = self.snapshot.get_all(Table::Metrics, keys.iter().map(String::as_str));
+        let rows = (first..=last).zip(rows).filter_map(|(slot, bytes)| {
+            let stored = bytes.and_then(|bytes| SampleRow::decode(&bytes));
+            Some((slot, stored.or_else(|| self.roll_up(resolution, slot, last))?))
+        });
+        rows.collect()
+    }
+
+    fn roll_up(&self, resolution: Resolution, slot: u32, last: u32) -> Option<SampleRow> {
+        let finer = resolution.finer().filter(|_| slot + 1 >= last)?;
+        let parts = resolution.parts(slot);
+        let rows = self.rows(finer, parts.start).into_iter();
+        let own = rows.filter(|(part, _)| parts.contains(part)).map(|(_, row)| row);
+        own.reduce(SampleRow::merge)
+    }
+}
+
+fn view(resolution: Resolution, slot: u32, point: MetricPoint) -> PointView {
+    let MetricPoint { mean, least, most } = point;
+    PointView { at: resolution.start(slot), mean, least, most }
+}
+
+/// Whether a pattern matches a path: `*` matches one part, and by itself everything.
+fn matches(pattern: &str, path: &str) -> bool {
+    if pattern == "*" {
+        return true;
+    }
+    let mut parts = path.split('.');
+    pattern
+        .split('.')
+        .all(|wanted| parts.next().is_some_and(|part| wanted == "*" || wanted == part))
+        && parts.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_one_part() {
+        for (pattern, path, meant) in [
+            ("a.b", "a.b", true),
+            ("a.*", "a.b", true),
+            ("*", "a.b.c", true),
+            ("a.*", "a.b.c", false),
+            ("a.*.c", "a.b", false),
+            ("a", "a.b", false),
+        ] {
+            assert_eq!(matches(pattern, path), meant, "{pattern} {path}");
+        }
+    }
+}
