@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use heartbeat::clock::Now;
 use heartbeat::heartbeat::datagram::{Datagram, Kind, parse, split};
-use heartbeat::heartbeat::wire::{ack, key, verify};
+use heartbeat::heartbeat::encode::{ack, key, verify};
 use heartbeat::secret::Secret;
 
 /// What hbd does with a datagram: the bytes to answer with.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use heartbeat::clock::Now;
 use heartbeat::heartbeat::datagram::{Datagram, Kind, parse};
-use heartbeat::heartbeat::wire::ack;
+use heartbeat::heartbeat::encode::ack;
 
 #[allow(dead_code, reason = "each test file uses some of them")]
 mod support {

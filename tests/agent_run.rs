@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use heartbeat::clock::Now;
 use heartbeat::heartbeat::datagram::{Datagram, Kind, parse, split};
-use heartbeat::heartbeat::wire::{ack, key, verify};
+use heartbeat::heartbeat::encode::{ack, key, verify};
 use heartbeat::secret::Secret;
 
 const PATIENCE: Duration = Duration::from_secs(60);

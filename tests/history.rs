@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use chronicle::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use heartbeat::clock::{Now, Wall};
-use heartbeat::heartbeat::fleet::{Fleet, Mark, Rules};
-use heartbeat::heartbeat::settings::HostSettings;
+use heartbeat::heartbeat::fleet::Fleet;
+use heartbeat::heartbeat::persistence::Mark;
+use heartbeat::heartbeat::settings::{HostSettings, Rules};
 use heartbeat::history::Sources;
 use heartbeat::history::chronicle::Chronicle;
 use heartbeat::history::settings::Settings;

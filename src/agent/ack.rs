@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::clock::Wall;
 use crate::heartbeat::datagram::{Kind, split};
-use crate::heartbeat::wire::verify;
+use crate::heartbeat::encode::verify;
 
 /// How long to wait before asking for the `attempt`th time again, from 1.
 ///
@@ -63,11 +63,11 @@ fn wall(seconds: f64) -> Wall {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heartbeat::wire;
+    use crate::heartbeat::encode;
     use crate::secret::Secret;
 
     fn key(text: &str) -> hmac::Key {
-        wire::key(&Secret::new(text))
+        encode::key(&Secret::new(text))
     }
 
     const TIME: Wall = Wall(1_795_291_928_667);
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn an_answer_is_believed_as_far_as_it_is_signed() {
         let (ours, other) = (key("ours"), key("other"));
-        let answer = |key| wire::ack(Some("1795291928.667"), NOW, key, 1000).unwrap();
+        let answer = |key| encode::ack(Some("1795291928.667"), NOW, key, 1000).unwrap();
         let believed = Ok(Ack { time: TIME, now: NOW });
         assert_eq!(read(&answer(None), None), believed);
         assert_eq!(read(&answer(Some(&ours)), Some(&ours)), believed);

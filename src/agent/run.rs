@@ -20,7 +20,7 @@ use super::signals::{Signals, Wish};
 use super::slim;
 use crate::clock::{Mono, Now, words};
 use crate::heartbeat::datagram::MAX_BYTES;
-use crate::heartbeat::wire;
+use crate::heartbeat::encode;
 use crate::problem::Problems;
 use crate::systemd;
 
@@ -129,7 +129,7 @@ impl Agent {
         let voice = Voice {
             host,
             boot_id: machine::boot_id().ok(),
-            key: settings.key.as_ref().map(wire::key),
+            key: settings.key.as_ref().map(encode::key),
             interval: settings.interval,
         };
         let paths = Path::all(settings);

@@ -17,7 +17,7 @@ use super::settings::{Overrides, Settings};
 use crate::clock::{Now, Wall, words};
 use crate::config_file::Environment;
 use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
-use crate::heartbeat::wire::{self, Beat};
+use crate::heartbeat::encode::{self, Beat};
 use crate::secret::Secret;
 use crate::thread::Stop;
 
@@ -66,7 +66,7 @@ impl Parcel {
             metrics: errand.metrics,
             ack: errand.wait.is_some(),
         };
-        let key = key.as_ref().map(wire::key);
+        let key = key.as_ref().map(encode::key);
         let parcel = Parcel { beat, key, servers: errand.servers, wait: errand.wait };
         parcel.check()?;
         Ok(parcel)
@@ -121,7 +121,7 @@ impl Parcel {
     fn bytes(&self, time: Wall) -> Vec<u8> {
         let json = self.json(time);
         match &self.key {
-            Some(key) => wire::sign(key, &json),
+            Some(key) => encode::sign(key, &json),
             None => json,
         }
     }

@@ -10,8 +10,8 @@ use crate::agent::collect::Collector;
 use crate::agent::local::Settings;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::heartbeat::fleet::Promise;
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Watch;
+use crate::heartbeat::settings::Promise;
 use crate::thread::{Stop, StopSource};
 
 /// A collector that waits for a disk is late, not dead.

@@ -9,7 +9,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use super::{Failure, house::Rooms, spawn};
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Watch;
 use crate::history::archive::Question;
 use crate::history::chronicle::Chronicle;
 use crate::history::settings::Settings;

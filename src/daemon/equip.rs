@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{agent, signs};
 use crate::backup::pipeline;
 use crate::config::Config;
-use crate::heartbeat::fleet::Rules;
+use crate::heartbeat::settings::Rules;
 use crate::notify::courier::Equipment;
 use crate::notify::route::{self, Routes};
 

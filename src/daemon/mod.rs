@@ -17,9 +17,10 @@ use crate::backup::repo_check;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::Incident;
-use crate::heartbeat::fleet::{Fleet, Mark, Row};
+use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::listener;
-use crate::heartbeat::watch::{self, Watch};
+use crate::heartbeat::monitor::{self, Watch};
+use crate::heartbeat::persistence::{Mark, Row};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::direct::Notifier;
 use crate::problem::Problems;
@@ -149,7 +150,7 @@ impl Ground {
             .map_err(|held| format!("state_dir: {}", held.why))?;
         let udp = listener::bind(&config.heartbeat)?;
         let tcp = bind_tcp(&config.receiver.host, config.receiver.port, false)?;
-        let mark = store.get(Table::Meta, watch::MARK);
+        let mark = store.get(Table::Meta, monitor::MARK);
         let troubles = store.rows(Table::Troubles);
         let alertmanager_silent =
             troubles.iter().any(|(key, _)| *key == Incident::Alertmanager.key());

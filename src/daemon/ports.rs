@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::{Failure, spawn};
 use crate::config::Config;
 use crate::heartbeat::listener;
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Watch;
 use crate::thread::ProgressCounter;
 use crate::thread::{Stop, StopSource};
 use crate::web::{Access, Web};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::backup::alert::{self, Alert};
 use crate::config::Config;
-use crate::heartbeat::fleet::Promise;
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Watch;
+use crate::heartbeat::settings::Promise;
 
 /// How often an Alertmanager that sends repeats an alert that goes on, unless it was told
 /// otherwise (`repeat_interval`); the repeat comes at the next `group_interval` after it.

@@ -1,4 +1,4 @@
-//! Datagrams, version 1: how they are read. Pure.
+//! Datagrams, version 1: how they are read, and why one may be refused. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,9 +8,6 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
-
-pub use super::metrics::Metrics;
-pub use super::rejection::Rejection;
 
 /// The longest datagram that is read, its signature included.
 pub const MAX_BYTES: usize = 8192;
@@ -131,7 +128,7 @@ fn refusal(why: &serde_json::Error, field: &'static str) -> Rejection {
 }
 
 /// A text that is borrowed unless it holds escapes.
-pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+struct Text<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'de>, D::Error> {
@@ -285,6 +282,226 @@ fn time(raw: &RawValue) -> Result<Time<'_>, Rejection> {
         _ => Err(Rejection::BadField(TIME)),
     }
 }
+
+/// The most metrics that one datagram may carry, and that are kept of one host.
+pub const MAX_METRICS: usize = 512;
+/// How deep metrics may be nested.
+const MAX_DEPTH: usize = 16;
+/// The longest metric path, in bytes.
+const MAX_PATH: usize = 200;
+
+/// Numbers by dotted path; all paths lie in one text, so that reading them allocates little.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    paths: String,
+    /// Where each path ends, and its value.
+    leaves: Vec<(usize, f64)>,
+}
+
+impl Metrics {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty()
+    }
+
+    /// Path and value, in the order of the datagram.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        let mut begin = 0;
+        self.leaves.iter().map(move |&(end, value)| {
+            let path = &self.paths[begin..end];
+            begin = end;
+            (path, value)
+        })
+    }
+
+    fn push(&mut self, path: &str, value: f64) {
+        self.paths.push_str(path);
+        self.leaves.push((self.paths.len(), value));
+    }
+
+    fn has_duplicates(&self) -> bool {
+        let mut paths: Vec<&str> = self.iter().map(|(path, _)| path).collect();
+        paths.sort_unstable();
+        paths.windows(2).any(|pair| pair[0] == pair[1])
+    }
+}
+
+impl<'de> Deserialize<'de> for Metrics {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Metrics, D::Error> {
+        let mut metrics = Metrics::default();
+        let mut path = String::new();
+        deserializer.deserialize_map(Flatten {
+            metrics: &mut metrics,
+            path: &mut path,
+            depth: 0,
+        })?;
+        if metrics.has_duplicates() {
+            return Err(D::Error::custom("a metric appears twice"));
+        }
+        Ok(metrics)
+    }
+}
+
+/// Walks the nested object and notes its leaves under their paths.
+struct Flatten<'m> {
+    metrics: &'m mut Metrics,
+    path: &'m mut String,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Flatten<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Flatten<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a number or an object of numbers")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        if self.depth == MAX_DEPTH {
+            return Err(A::Error::custom("metrics are nested too deep"));
+        }
+        let parent = self.path.len();
+        while let Some(Text(key)) = map.next_key()? {
+            if parent > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&key);
+            if !is_key(&key) || self.path.len() > MAX_PATH {
+                return Err(A::Error::custom("a metric path cannot be used"));
+            }
+            let (metrics, path) = (&mut *self.metrics, &mut *self.path);
+            map.next_value_seed(Flatten { metrics, path, depth: self.depth + 1 })?;
+            self.path.truncate(parent);
+        }
+        Ok(())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        if !value.is_finite() {
+            return Err(E::custom("a metric is not finite"));
+        }
+        self.metrics.push(self.path, value);
+        Ok(())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.visit_f64(value as f64)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.visit_f64(value as f64)
+    }
+}
+
+/// A key may itself be a dotted path, as long as none of its segments is empty.
+fn is_key(key: &str) -> bool {
+    !key.split('.').any(str::is_empty) && !key.contains(char::is_control)
+}
+
+/// Why a datagram was not believed. It is counted by [`name`](Rejection::name), never an alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// More than 8,192 bytes.
+    TooLong,
+    /// Not UTF-8.
+    NotUtf8,
+    /// Not a JSON object, or not a signature and one.
+    NotJson,
+    /// A field that breaks its limits; the text says which and what it must be.
+    BadField(&'static str),
+    /// A host that is not configured, while unknown ones are ignored.
+    UnknownHost,
+    /// No signature, though there is a key for this host.
+    Unsigned,
+    /// A signature that is wrong, or that no key is known for.
+    BadSignature,
+    /// Its time is further off than `clock_skew`.
+    Stale,
+    /// Its time is not later than that of an earlier one.
+    Replay,
+    /// One more unknown host than `max_unknown_hosts`.
+    TooManyHosts,
+    /// One more connection than a host may have.
+    TooManyConnections,
+    /// More metrics than a host may have.
+    TooManyMetrics,
+    /// It could not be taken in time (said by the HTTP side, for one that is to be repeated).
+    Busy,
+}
+
+impl Rejection {
+    /// One of each, for counters that begin at zero.
+    pub const ALL: [Rejection; 13] = [
+        Rejection::TooLong,
+        Rejection::NotUtf8,
+        Rejection::NotJson,
+        Rejection::BadField("a field breaks its limits"),
+        Rejection::UnknownHost,
+        Rejection::Unsigned,
+        Rejection::BadSignature,
+        Rejection::Stale,
+        Rejection::Replay,
+        Rejection::TooManyHosts,
+        Rejection::TooManyConnections,
+        Rejection::TooManyMetrics,
+        Rejection::Busy,
+    ];
+
+    /// The label of its counter.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rejection::TooLong => "too_long",
+            Rejection::NotUtf8 => "not_utf8",
+            Rejection::NotJson => "not_json",
+            Rejection::BadField(_) => "bad_field",
+            Rejection::UnknownHost => "unknown_host",
+            Rejection::Unsigned => "unsigned",
+            Rejection::BadSignature => "bad_signature",
+            Rejection::Stale => "stale",
+            Rejection::Replay => "replay",
+            Rejection::TooManyHosts => "too_many_hosts",
+            Rejection::TooManyConnections => "too_many_connections",
+            Rejection::TooManyMetrics => "too_many_metrics",
+            Rejection::Busy => "busy",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Rejection::TooLong => "longer than 8192 bytes",
+            Rejection::NotUtf8 => "not UTF-8",
+            Rejection::NotJson => "not a JSON object",
+            Rejection::BadField(what) => what,
+            Rejection::UnknownHost => "the host is not configured",
+            Rejection::Unsigned => "not signed, though there is a key for this host",
+            Rejection::BadSignature => {
+                "the signature is wrong, or there is no key to check it with"
+            }
+            Rejection::Stale => "its time is too far from ours",
+            Rejection::Replay => "its time is not later than that of an earlier datagram",
+            Rejection::TooManyHosts => "there are too many unknown hosts already",
+            Rejection::TooManyConnections => "the host has too many connections already",
+            Rejection::TooManyMetrics => "more than 512 metrics",
+            Rejection::Busy => "it could not be taken in time",
+        })
+    }
+}
+
+impl std::error::Error for Rejection {}
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use log::{debug, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::monitor::Watch;
 use super::settings::Settings;
-use super::watch::Watch;
 use crate::clock::Now;
 use crate::thread::Stop;
 

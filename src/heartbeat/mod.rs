@@ -1,34 +1,19 @@
 //! Heartbeats: datagrams come in, hosts are watched, events go out.
 
-mod absence;
-pub mod accounts;
-mod blindness;
+mod auth;
 mod connection;
 pub mod datagram;
-mod deadlines;
-mod diary;
+pub mod encode;
 pub mod fleet;
-mod gauge;
-mod hearing;
 mod host;
-mod keys;
 pub mod listener;
-mod metrics;
-pub mod moves;
+mod metric;
+pub mod monitor;
+pub mod persistence;
 #[cfg(test)]
-mod play;
-mod presence;
-mod profile;
-mod recall;
-pub mod rejection;
-mod restore;
-pub mod row;
+mod property_tests;
 pub mod settings;
 #[cfg(test)]
-mod survival;
+mod test_fleet;
 pub mod threshold;
-pub mod threshold_config;
-mod trust;
-mod view;
-pub mod watch;
-pub mod wire;
+mod uptime;

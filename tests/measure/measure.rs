@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::{Event, EventId, EventKind, Level};
-use heartbeat::heartbeat::fleet::{Fleet, Rules};
-use heartbeat::heartbeat::settings::HostSettings;
-use heartbeat::heartbeat::watch::Watch;
-use heartbeat::heartbeat::wire::{self, Beat};
+use heartbeat::heartbeat::encode::{self, Beat};
+use heartbeat::heartbeat::fleet::Fleet;
+use heartbeat::heartbeat::monitor::Watch;
+use heartbeat::heartbeat::settings::{HostSettings, Rules};
 use heartbeat::history::Sources;
 use heartbeat::history::settings::Settings;
 use heartbeat::secret::Secret;
@@ -186,7 +186,7 @@ fn start_with_many() {
 /// against the daemon; then the same with signatures.
 fn flood() {
     flood_with(None, "");
-    flood_with(Some(wire::key(&Secret::new(KEY))), &format!(", key: {KEY}"));
+    flood_with(Some(encode::key(&Secret::new(KEY))), &format!(", key: {KEY}"));
 }
 
 const KEY: &str = "a-key-of-some-length";
@@ -232,7 +232,7 @@ fn send_for(time: Duration, to: SocketAddr, key: Option<&ring::hmac::Key>) -> u6
             Some(key) => {
                 let time = Some(first + Duration::from_millis(sent / 10));
                 let beat = Beat { host, time, ..Beat::default() };
-                wire::sign(key, &beat.json())
+                encode::sign(key, &beat.json())
             }
             None => format!("{{\"host\":\"{host}\",\"interval\":60}}").into_bytes(),
         };
@@ -289,7 +289,7 @@ fn many_hosts() {
 
 /// How fast datagrams that wait in the socket are taken out of it: bare, heard, heard signed.
 fn datagram_rates() {
-    let key = wire::key(&Secret::new("a key of some length"));
+    let key = encode::key(&Secret::new("a key of some length"));
     let plain = |n: usize| {
         format!("{{\"host\":\"host{}\",\"interval\":10,\"metrics\":{{\"load_monitor\":{{\"load1\":0.{n}}}}}}}", n % 1000)
             .into_bytes()
@@ -299,7 +299,7 @@ fn datagram_rates() {
         let mut time = Now::read().wall;
         time.0 += n as i64;
         let beat = Beat { host: format!("host{}", n % 1000), time: Some(time), ..Beat::default() };
-        wire::sign(&key, &beat.json())
+        encode::sign(&key, &beat.json())
     };
     let bare = rate(&beat, None);
     let heard = rate(&beat, Some(&watch(None)));

@@ -11,7 +11,7 @@ use super::stamp::{Stamp, Tale};
 use crate::agent::ack;
 use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::datagram::Kind;
-use crate::heartbeat::wire::{self, Beat};
+use crate::heartbeat::encode::{self, Beat};
 
 /// An answer that takes longer is none.
 const LATE: Duration = Duration::from_secs(5);
@@ -162,7 +162,7 @@ impl Line {
         self.open.push_back(Question { letter: letter.id, time, tale, sent, at: tick.at });
         self.unanswered.get_or_insert(sent);
         match key {
-            Some(key) => wire::sign(key, &json),
+            Some(key) => encode::sign(key, &json),
             None => json,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::heartbeat::wire::Beat;
+use crate::heartbeat::encode::Beat;
 
 /// The longest datagram that is sent, its signature included: it passes every network in one piece,
 /// tunnels too (IPv6 guarantees 1,280 bytes, RFC 8200 section 5).
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::clock::Wall;
     use crate::heartbeat::datagram::parse;
-    use crate::heartbeat::wire::{key, sign};
+    use crate::heartbeat::encode::{key, sign};
     use crate::secret::Secret;
 
     fn first() -> Beat {

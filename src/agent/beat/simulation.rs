@@ -9,9 +9,9 @@ use super::line::{News, Tick};
 use super::speaker::{Speaker, Voice};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId};
-use crate::heartbeat::fleet::{Fleet, Rules};
-use crate::heartbeat::settings::HostSettings;
-use crate::heartbeat::wire;
+use crate::heartbeat::encode;
+use crate::heartbeat::fleet::Fleet;
+use crate::heartbeat::settings::{HostSettings, Rules};
 use crate::secret::Secret;
 
 const BEGIN: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_291_928_000) };
@@ -55,7 +55,7 @@ struct Play {
 }
 
 fn voice(interval: Duration) -> Voice {
-    let key = Some(wire::key(&Secret::new("k")));
+    let key = Some(encode::key(&Secret::new("k")));
     Voice { host: "web1".into(), boot_id: Some("b1".into()), key, interval }
 }
 

@@ -10,7 +10,7 @@ use super::line::{Line, News, Tick};
 use super::parts;
 use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::datagram::Kind;
-use crate::heartbeat::wire::Beat;
+use crate::heartbeat::encode::Beat;
 
 /// Metrics that take longer to collect follow the beat.
 const GATHER: Duration = Duration::from_millis(100);

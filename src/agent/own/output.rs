@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::heartbeat::datagram;
-    use crate::heartbeat::wire::Beat;
+    use crate::heartbeat::encode::Beat;
 
     fn shown(metrics: &[(String, f64)]) -> String {
         let one = |(name, value): &(String, f64)| format!("{name}={value}");

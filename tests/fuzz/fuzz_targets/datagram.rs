@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use heartbeat::clock::{Mono, Now, Wall};
 use heartbeat::heartbeat::datagram::{self, MAX_BYTES};
-use heartbeat::heartbeat::fleet::{Fleet, Rules};
-use heartbeat::heartbeat::settings::{HostSettings, UnknownHosts};
+use heartbeat::heartbeat::fleet::Fleet;
+use heartbeat::heartbeat::settings::{HostSettings, Rules, UnknownHosts};
 use heartbeat::heartbeat::threshold::{Rule, ThresholdSet};
 use libfuzzer_sys::fuzz_target;
 

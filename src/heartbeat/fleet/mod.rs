@@ -1,22 +1,24 @@
-//! All hosts, and what the passing of time means for them. Pure.
+//! All hosts: what the passing of time and a new configuration mean for them. Pure.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident, MAX_NAMED};
-use crate::heartbeat::blindness::{Blindness, Period};
-use crate::heartbeat::deadlines::{Deadlines, Entry, What};
+use crate::heartbeat::auth::Trust;
+use crate::heartbeat::connection::{Blindness, Period};
+use crate::heartbeat::fleet::deadlines::{Deadlines, Entry, What};
 use crate::heartbeat::host::{Host, Others};
-use crate::heartbeat::moves::{Moves, Path};
-use crate::heartbeat::profile::{self, Common, Names, Profile};
-use crate::heartbeat::restore::{self, Frame, plausible};
-use crate::heartbeat::trust::Trust;
+use crate::heartbeat::persistence::{self, Frame, Mark, Row};
+use crate::heartbeat::settings::{self, Common, Names, Profile, Rules};
 use crate::view::State;
 
-pub use crate::heartbeat::connection::Promise;
-pub use crate::heartbeat::profile::Rules;
-pub use crate::heartbeat::row::{Mark, Row};
+mod deadlines;
+mod ingest;
+mod views;
+
+pub use self::views::Wrong;
 
 /// How many events and rows [`Fleet::due`] gives at once: when 100,000 hosts are gone in one
 /// moment, theirs must not be in memory all together.
@@ -78,28 +80,28 @@ impl Due {
 /// All hosts and what is expected of them.
 #[derive(Debug)]
 pub struct Fleet {
-    pub(super) common: Common,
+    common: Common,
     /// The configured ones by name, then the others as they came.
     pub(super) hosts: Vec<Host>,
-    pub(super) index: HashMap<Arc<str>, u32>,
-    pub(super) names: Names,
-    pub(super) deadlines: Deadlines,
-    pub(super) blindness: Blindness,
+    index: HashMap<Arc<str>, u32>,
+    names: Names,
+    deadlines: Deadlines,
+    blindness: Blindness,
     /// When nothing could be heard, as far as that was not yet told to the history.
-    pub(super) unseen: Vec<Period>,
-    pub(super) trust: Trust,
+    unseen: Vec<Period>,
+    trust: Trust,
     /// Watched hosts that are overdue.
-    pub(super) down: BTreeSet<u32>,
+    down: BTreeSet<u32>,
     /// Hosts that may have changed since the last flush.
-    pub(super) changed: Vec<u32>,
+    changed: Vec<u32>,
     /// What unknown hosts are treated by.
-    pub(super) stranger: Arc<Profile>,
-    pub(super) strangers: usize,
+    stranger: Arc<Profile>,
+    strangers: usize,
     /// The addresses that names in the DNS follow.
-    pub(super) moves: Moves,
+    moves: Moves,
     kernel: u32,
     /// What is told with the next `due`.
-    pub(super) pending: Due,
+    pending: Due,
 }
 
 impl Fleet {
@@ -107,7 +109,7 @@ impl Fleet {
     /// a daemon begins with [`restore`](Fleet::restore), without rows when there are none.
     pub fn new(rules: Rules, now: Now) -> Fleet {
         let mut fleet = Fleet::empty(&rules, now);
-        fleet.populate(profile::profiles(&rules), HashMap::new(), now);
+        fleet.populate(settings::profiles(&rules), HashMap::new(), now);
         fleet
     }
 
@@ -126,7 +128,7 @@ impl Fleet {
         fleet.unseen = fleet.blindness.periods().to_vec();
         fleet.kernel = frame.kernel();
         fleet.trust.reached(mark.map_or(Wall::default(), |mark| mark.now.wall));
-        let profiles = profile::profiles(&rules);
+        let profiles = settings::profiles(&rules);
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
         let mut known = HashMap::new();
@@ -135,8 +137,14 @@ impl Fleet {
             let name: Arc<str> = name.into();
             let profile = profile.clone();
             row.connections.iter().for_each(|connection| fleet.trust.reached(connection.seen.wall));
-            let (host, ended) =
-                restore::host(name.clone(), row, profile, &frame, &fleet.common, &mut fleet.names);
+            let (host, ended) = persistence::restore_host(
+                name.clone(),
+                row,
+                profile,
+                &frame,
+                &fleet.common,
+                &mut fleet.names,
+            );
             fleet.pending.ended.extend(ended);
             known.insert(name, host);
         }
@@ -268,7 +276,7 @@ impl Fleet {
         }
     }
 
-    pub(super) fn add(&mut self, host: Host) -> u32 {
+    fn add(&mut self, host: Host) -> u32 {
         let index = u32::try_from(self.hosts.len()).expect("hosts are fewer than their limit");
         self.index.insert(host.name.clone(), index);
         self.strangers += usize::from(!host.profile.configured);
@@ -276,7 +284,7 @@ impl Fleet {
         index
     }
 
-    pub(super) fn schedule_connections(&mut self, index: u32) {
+    fn schedule_connections(&mut self, index: u32) {
         let host = &mut self.hosts[index as usize];
         for (place, connection) in host.connections.iter_mut().enumerate() {
             let promise = connection.promise(&host.profile, &self.common);
@@ -294,7 +302,7 @@ impl Fleet {
         }
     }
 
-    pub(super) fn schedule_metrics(&mut self, index: u32) {
+    fn schedule_metrics(&mut self, index: u32) {
         let host = &mut self.hosts[index as usize];
         if host.state != State::Up {
             return;
@@ -311,13 +319,13 @@ impl Fleet {
         }
     }
 
-    pub(super) fn schedule_never_seen(&mut self, index: u32, now: Now) {
+    fn schedule_never_seen(&mut self, index: u32, now: Now) {
         let host = &mut self.hosts[index as usize];
         let timeout = self.common.new_timeout;
         if !host.profile.watch || host.reported || host.heard() || timeout.is_zero() {
             return;
         }
-        let passed = if plausible(now.wall) && plausible(host.configured) {
+        let passed = if now.wall.is_plausible() && host.configured.is_plausible() {
             now.wall.since(host.configured)
         } else {
             Default::default()
@@ -344,7 +352,7 @@ impl Fleet {
         });
     }
 
-    pub(super) fn note_state(&mut self, index: u32) {
+    fn note_state(&mut self, index: u32) {
         let host = &self.hosts[index as usize];
         if host.profile.watch && host.state == State::Overdue {
             self.down.insert(index);
@@ -353,7 +361,7 @@ impl Fleet {
         }
     }
 
-    pub(super) fn list(&mut self, index: u32) {
+    fn list(&mut self, index: u32) {
         let host = &mut self.hosts[index as usize];
         host.unsaved = true;
         if !std::mem::replace(&mut host.listed, true) {
@@ -361,15 +369,185 @@ impl Fleet {
         }
     }
 
-    pub(super) fn row_of(&self, host: &Host) -> (String, Row) {
+    fn row_of(&self, host: &Host) -> (String, Row) {
         (host.name.as_ref().into(), Row::of(host, self.kernel))
     }
 
-    pub(super) fn take_row(&mut self, index: u32) -> (String, Row) {
+    fn take_row(&mut self, index: u32) -> (String, Row) {
         let host = &mut self.hosts[index as usize];
         host.changed = false;
         host.unsaved = false;
         self.row_of(&self.hosts[index as usize])
+    }
+
+    /// Fills the fleet: first the configured hosts by name, then the others that may stay.
+    fn populate(
+        &mut self,
+        profiles: Vec<(String, Arc<Profile>)>,
+        mut known: HashMap<Arc<str>, Host>,
+        now: Now,
+    ) {
+        self.hosts.reserve_exact(profiles.len().max(known.len()));
+        for (name, profile) in profiles {
+            let name: Arc<str> = name.into();
+            let new = || Host { changed: true, ..Host::new(name.clone(), profile.clone(), now) };
+            let host = known.remove(&name).unwrap_or_else(new);
+            self.add(host);
+        }
+        let mut others: Vec<Host> = known.into_values().collect();
+        others.sort_by(|a, b| (a.configured, &a.name).cmp(&(b.configured, &b.name)));
+        for host in others {
+            if Some(self.strangers) < self.common.most_strangers {
+                self.add(host);
+            } else {
+                self.pending.ended.extend(host.troubles());
+                self.pending.gone.push(host.name.as_ref().into());
+            }
+        }
+        for index in 0..self.hosts.len() as u32 {
+            let host = &self.hosts[index as usize];
+            if host.changed || host.unsaved {
+                self.list(index);
+            }
+            self.note_state(index);
+            self.note_condition(index, now);
+            self.schedule_connections(index);
+            self.schedule_metrics(index);
+            self.schedule_never_seen(index, now);
+        }
+    }
+
+    /// Goes by new rules: hosts that are no longer configured go, or become unknown ones where
+    /// those are accepted; new ones begin; an alert whose rule is gone ends without a false OK.
+    pub fn reconfigure(&mut self, rules: Rules, now: Now) -> Due {
+        let profiles = settings::profiles(&rules);
+        let configured: HashMap<&str, &Arc<Profile>> =
+            profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
+        self.common = Common::new(&rules);
+        self.index.clear();
+        self.changed.clear();
+        self.down.clear();
+        self.deadlines.clear();
+        self.trust.forget_witnesses();
+        self.strangers = 0;
+        self.moves.forget();
+        let mut known = HashMap::with_capacity(self.hosts.len());
+        for mut host in std::mem::take(&mut self.hosts) {
+            let profile = configured.get(&*host.name).copied().unwrap_or(&self.stranger);
+            self.pending.ended.extend(host.adopt(profile.clone(), &self.common, now));
+            known.insert(host.name.clone(), host);
+        }
+        self.populate(profiles, known, now);
+        self.names.tidy();
+        let mut due = std::mem::take(&mut self.pending);
+        due.rows.extend(self.flush());
+        due
+    }
+
+    /// The rows of all hosts that changed since they were last taken, be it only that they were
+    /// heard.
+    pub fn flush(&mut self) -> Vec<(String, Row)> {
+        self.flush_some(usize::MAX)
+    }
+
+    /// The same, at most `most` of them at a time: the rows of 100,000 hosts are many megabytes.
+    pub fn flush_some(&mut self, most: usize) -> Vec<(String, Row)> {
+        let mut rows = Vec::new();
+        while rows.len() < most {
+            let Some(index) = self.changed.pop() else {
+                break;
+            };
+            let host = &mut self.hosts[index as usize];
+            host.listed = false;
+            if host.unsaved {
+                rows.push(self.take_row(index));
+            }
+        }
+        rows
+    }
+
+    /// The rows of all hosts, to heal a lost store.
+    pub fn all_rows(&self) -> Vec<(String, Row)> {
+        self.rows(0, usize::MAX)
+    }
+
+    /// The rows of `count` hosts, from the place `from` on.
+    pub fn rows(&self, from: usize, count: usize) -> Vec<(String, Row)> {
+        self.hosts.iter().skip(from).take(count).map(|host| self.row_of(host)).collect()
+    }
+
+    /// The row of one host.
+    pub fn row(&self, name: &str) -> Option<Row> {
+        let host = *self.index.get(name)?;
+        Some(self.row_of(&self.hosts[host as usize]).1)
+    }
+
+    /// How many hosts there are.
+    pub fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// Takes note of the address that a datagram came from which [`hear`](Fleet::hear) has vouched
+    /// for; what there is to tell when it is another one.
+    pub fn moved(&mut self, (index, connection): &Path, from: IpAddr) -> Option<Moved> {
+        let address = from.to_canonical();
+        let key = (*index, Arc::clone(connection), address.is_ipv6());
+        if self.moves.told.insert(key, address) == Some(address) {
+            return None;
+        }
+        let host = &self.hosts[*index as usize];
+        Some(Moved {
+            host: host.name.as_ref().into(),
+            connection: connection.as_ref().into(),
+            address,
+        })
+    }
+}
+
+/// A host whose name follows its address was heard from another one than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The host.
+    pub host: String,
+    /// The connection.
+    pub connection: String,
+    /// Where its datagram came from; v4-mapped addresses are IPv4.
+    pub address: IpAddr,
+}
+
+/// A connection of a host, by its place and its name.
+pub type Path = (u32, Arc<str>);
+
+/// What was told.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// The last addresses, by connection and whether they are of IPv6.
+    told: HashMap<(u32, Arc<str>, bool), IpAddr>,
+    /// When the daemon began to listen.
+    begun: Wall,
+}
+
+impl Moves {
+    /// Nothing was told yet.
+    pub fn begin(now: Now) -> Moves {
+        Moves { begun: now.wall, ..Moves::default() }
+    }
+
+    /// Everything is told anew: the places may have changed.
+    pub fn forget(&mut self) {
+        self.told.clear();
+    }
+
+    /// Whether a datagram that was signed at `time`, in microseconds, is from before the start. It
+    /// may have been heard then, and that have been forgotten in a crash: somebody may send it
+    /// again. A start in the future shows that it was our clock that was wrong.
+    pub fn is_old(&self, time: i64, now: Now) -> bool {
+        self.begun <= now.wall && time / 1000 < self.begun.0
     }
 }
 
@@ -378,8 +556,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::heartbeat::play::{BEGIN, DAY, HERE, HOUR, MINUTE, Play, SECOND, rules};
-    use crate::heartbeat::settings::HostSettings;
+    use crate::heartbeat::settings::{HostSettings, Promise, UnknownHosts};
+    use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, Play, SECOND, rules};
 
     const BEAT: &str = r#"{"host":"web1"}"#;
     const SHUTDOWN: &str = r#"{"host":"web1","event":"shutdown"}"#;
@@ -777,5 +955,175 @@ mod tests {
             assert!(play.try_hear(beat.as_bytes()).unwrap().rows.is_empty());
         }
         assert_eq!(play.fleet.flush()[0].1.connections[0].interval, 10_000);
+    }
+
+    #[test]
+    fn a_reload_takes_hosts_out_and_in() {
+        let mut play = Play::new();
+        play.beat("web1").wait(HOUR).facts();
+        play.rules.hosts.clear();
+        let watched = HostSettings { watch: true, ..HostSettings::default() };
+        play.rules.hosts.insert("web2".into(), watched);
+        let due = play.fleet.reconfigure(play.rules.clone(), play.now);
+        assert_eq!(due.gone, ["web1"]);
+        let trouble = Incident::Connection { host: "web1".into(), connection: "ipv4".into() };
+        assert_eq!((due.events.len(), due.ended), (0, vec![trouble]));
+        assert_eq!(due.rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web2"]);
+        assert!(play.fleet.view("web1").is_none());
+        assert_eq!(play.wait(DAY).events(), ["web2 was never heard"]);
+    }
+
+    fn signs(interval: Duration, grace: Duration) -> Play {
+        let mut rules = rules();
+        rules.settings.grace = Some(SECOND);
+        rules.signs.insert("web1".into(), Promise { interval, grace });
+        Play::with(rules)
+    }
+
+    fn sign(play: &mut Play) {
+        let json = br#"{"host":"web1","connection":"alertmanager"}"#;
+        play.fleet.hear_of(json, HERE, play.now).unwrap();
+    }
+
+    #[test]
+    fn signs_of_life_keep_their_own_promise() {
+        let mut play = signs(30 * SECOND, 5 * MINUTE);
+        sign(&mut play);
+        play.beat("web1");
+        assert_eq!(play.wait(5 * MINUTE).events(), ["web1 ipv4 overdue"]);
+        assert_eq!(play.wait(30 * SECOND).events(), ["web1 alertmanager overdue"]);
+    }
+
+    #[test]
+    fn another_way_to_hear_signs_of_life_made_them_overdue() {
+        let fetched = Promise { interval: 30 * SECOND, grace: 5 * MINUTE };
+        for reload in [true, false] {
+            let mut play = signs(4 * HOUR, 8 * HOUR);
+            sign(&mut play);
+            play.wait(3 * HOUR);
+            play.rules.signs.insert("web1".into(), fetched);
+            if reload {
+                play.fleet.reconfigure(play.rules.clone(), play.now);
+            } else {
+                play.restart_after(SECOND);
+            }
+            assert!(play.wait(5 * MINUTE).events().is_empty());
+            // Another start promises nothing anew.
+            play.restart_after(Duration::ZERO);
+            assert_eq!(play.wait(MINUTE).events(), ["web1 alertmanager overdue"]);
+        }
+    }
+
+    #[test]
+    fn signs_of_life_that_nobody_passes_on_any_more_are_forgotten() {
+        for reload in [true, false] {
+            for overdue in [true, false] {
+                let mut play = signs(30 * SECOND, 5 * MINUTE);
+                sign(&mut play);
+                play.wait(if overdue { 2 * DAY } else { SECOND }).facts();
+                play.rules.signs.clear();
+                let due = if reload {
+                    play.fleet.reconfigure(play.rules.clone(), play.now)
+                } else {
+                    let (rows, mark) = (play.rows(), play.mark());
+                    let (rules, now) = (play.rules.clone(), play.now);
+                    play.fleet = Fleet::restore(rules, rows, Some(mark), now, &play.kernel);
+                    play.fleet.due(now)
+                };
+                assert_eq!((due.events.len(), due.ended.len()), (0, usize::from(overdue)));
+                assert!(play.fleet.view("web1").unwrap().connections.is_empty());
+                assert!(play.wait(DAY - SECOND).events().is_empty(), "{reload} {overdue}");
+                assert_eq!(play.wait(DAY).events(), ["web1 was never heard"]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_known() {
+        let mut play = Play::new();
+        play.beat("web1").wait(20 * SECOND);
+        play.rules.hosts.get_mut("web1").unwrap().grace = Some(MINUTE);
+        play.rules.default_channels = vec!["oncall".into()];
+        assert!(play.fleet.reconfigure(play.rules.clone(), play.now).gone.is_empty());
+        assert_eq!(play.fleet.view("web1").unwrap().channels, ["oncall"]);
+        assert!(play.wait(50 * SECOND - SECOND).events().is_empty());
+        assert_eq!(play.wait(SECOND).events(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_host_that_is_no_longer_configured_becomes_an_unknown_one_where_those_are_accepted() {
+        let mut play = Play::new();
+        play.beat("web1");
+        play.rules.hosts.clear();
+        play.rules.settings.unknown_hosts = UnknownHosts::Accept;
+        assert!(play.fleet.reconfigure(play.rules.clone(), play.now).gone.is_empty());
+        assert!(!play.fleet.view("web1").unwrap().watch);
+        assert_eq!(play.fleet.strangers, 1);
+    }
+
+    #[test]
+    fn rows_of_hosts_that_are_gone_are_told_after_a_restart() {
+        let mut play = Play::new();
+        play.beat("web1");
+        let (rows, mark) = (play.rows(), play.mark());
+        play.rules.hosts.clear();
+        play.now = play.now.later(SECOND);
+        play.fleet = Fleet::restore(play.rules, rows, Some(mark), play.now, &play.kernel);
+        assert!(play.fleet.is_empty());
+        assert_eq!(play.fleet.next_deadline(), Some(Mono(i64::MIN)), "at once");
+        assert_eq!(play.fleet.due(play.now).gone, ["web1"]);
+        assert_eq!(play.fleet.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_reload_did_forget_who_was_heard_and_a_restart_invented_an_alarm() {
+        let mut play = Play::with_interval(DAY);
+        play.rules.settings.grace = Some(HOUR);
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        play.beat("web1");
+        let mut stored: HashMap<_, _> = play.rows().into_iter().collect();
+        play.fleet.flush();
+        play.wait(DAY).beat("web1").wait(20 * SECOND);
+        stored.extend(play.fleet.reconfigure(play.rules.clone(), play.now).rows);
+        play.wait(2 * HOUR);
+        stored.extend(play.fleet.flush());
+        let mark = play.mark();
+        play.now = play.now.later(SECOND);
+        assert!(play.start(stored.into_iter().collect(), Some(mark)).events().is_empty());
+    }
+
+    /// web1 is down, and from now on it is watched.
+    fn watched_at_last(restarts: bool) -> Play {
+        let mut play = Play::new();
+        play.rules.hosts.get_mut("web1").unwrap().watch = false;
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        play.beat_over("web1", "a").beat_over("web1", "b").wait(HOUR).facts();
+        play.rules.hosts.get_mut("web1").unwrap().watch = true;
+        if restarts {
+            play.restart_after(SECOND);
+        } else {
+            let due = play.fleet.reconfigure(play.rules.clone(), play.now);
+            assert_eq!((due.events.len(), due.ended.len()), (0, 2));
+        }
+        play
+    }
+
+    #[test]
+    fn a_host_that_was_down_when_it_became_watched_was_never_told() {
+        for restarts in [false, true] {
+            let mut play = watched_at_last(restarts);
+            assert!(play.wait(39 * SECOND).events().is_empty(), "it may be back by itself");
+            let told = ["critical web1 a overdue", "warning web1 b overdue"];
+            assert_eq!(play.wait(SECOND).told(), told);
+            play.restart_after(SECOND);
+            play.fleet.reconfigure(play.rules.clone(), play.now);
+            assert!(play.wait(DAY).events().is_empty(), "once");
+            assert_eq!(play.beat_over("web1", "a").events(), ["web1 a is back"]);
+
+            let mut play = watched_at_last(restarts);
+            play.wait(SECOND);
+            assert!(play.beat_over("web1", "a").events().is_empty(), "nobody knew it was away");
+            assert_eq!(play.wait(40 * SECOND).told()[0], "warning web1 b overdue");
+        }
     }
 }

@@ -1,26 +1,23 @@
 //! The fleet under its lock, with the clock that fires its deadlines and the road to the store.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
-use super::datagram::{self, Kind};
-use super::fleet::{Due, Fleet, Heard, KeyUse, Mark, Row, Rules};
-use super::rejection::Rejection;
-use crate::clock::{Mono, Now, words};
+use crate::clock::{Mono, Now, Wall, words};
+use crate::heartbeat::datagram::{self, Kind, MAX_BYTES, MAX_METRICS, Rejection};
+use crate::heartbeat::encode::Beat;
+use crate::heartbeat::fleet::{Due, Fleet, Heard, KeyUse, Moved, Wrong};
+use crate::heartbeat::persistence::{Mark, Row};
+use crate::heartbeat::settings::{ALERTMANAGER, LOCAL, Rules};
 use crate::store::change::{Change, ChangeSink};
 use crate::store::{Table, Write};
-use crate::view::HostView;
-
-mod intake;
-
-pub use self::intake::OnMove;
-use self::intake::Source;
-mod vouched;
+use crate::thread;
+use crate::view::{HostView, UptimeSample};
 
 /// The key of the last sign of life in the store.
 pub const MARK: &str = "mark";
@@ -40,6 +37,20 @@ const ROWS_AT_ONCE: usize = 2000;
 /// So many unknown hosts, and connections with an old key, are named in the log.
 const STRANGERS_NAMED: usize = 100;
 
+/// What a metric takes in a beat besides its path, and all the rest of a beat, at most.
+const METRIC_BYTES: usize = 64;
+const BEAT_BYTES: usize = 512;
+
+/// Told of moves while the fleet is locked: it must neither wait nor ask the watch.
+pub type OnMove = Box<dyn Fn(Moved) + Send + Sync>;
+
+/// Where a datagram came from.
+struct Source<'a> {
+    address: IpAddr,
+    /// Who is told when that address is a new one; none when it may be a proxy's.
+    told: Option<&'a OnMove>,
+}
+
 /// The hosts, as everybody asks for them.
 pub struct Watch {
     inner: Mutex<Inner>,
@@ -55,8 +66,8 @@ pub struct Watch {
     told: OnceLock<OnMove>,
 }
 
-pub(super) struct Inner {
-    pub(super) fleet: Fleet,
+struct Inner {
+    fleet: Fleet,
     closed: bool,
     strangers: BTreeSet<String>,
     /// Who signs with the previous key, as far as it was told.
@@ -87,8 +98,8 @@ impl Watch {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        thread::lock(&self.inner)
     }
 
     /// Takes in a datagram. `then` is given the answer, if one is wanted, and whether what the
@@ -334,6 +345,140 @@ impl Watch {
         let counts = self.rejected.iter().map(|count| count.load(Ordering::Relaxed));
         Rejection::ALL.iter().map(|reason| reason.name()).zip(counts)
     }
+
+    /// From now on `told` hears of moves. Only the first one does.
+    pub fn on_move(&self, told: OnMove) {
+        // Nobody is replaced: there is one who keeps names.
+        let _ = self.told.set(told);
+    }
+
+    /// As [`hear`](Watch::hear), for a datagram that came over HTTP: who sent it may be a proxy,
+    /// and its address says nothing about where the host is.
+    ///
+    /// # Errors
+    /// Why it was not believed; that is counted here.
+    pub fn hear_over_http(
+        &self,
+        bytes: &[u8],
+        from: IpAddr,
+        now: Now,
+        then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
+    ) -> Result<(), Rejection> {
+        self.hear_from(bytes, Source { address: from, told: None }, now, then)
+    }
+
+    fn hear_from(
+        &self,
+        bytes: &[u8],
+        from: Source,
+        now: Now,
+        then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
+    ) -> Result<(), Rejection> {
+        let heard = self.hear_locked(bytes, &from, now, then);
+        match heard {
+            Ok(()) => drop(self.accepted.fetch_add(1, Ordering::Relaxed)),
+            Err(why) => self.reject(why, bytes, from.address),
+        }
+        heard
+    }
+
+    fn reject(&self, why: Rejection, bytes: &[u8], from: IpAddr) {
+        if let Some(index) = Rejection::ALL.iter().position(|other| other.name() == why.name()) {
+            self.rejected[index].fetch_add(1, Ordering::Relaxed);
+        }
+        debug!("a datagram from {from} was dropped: {why}");
+        if why == Rejection::UnknownHost
+            && let Ok(stranger) = datagram::parse(datagram::split(bytes).1)
+        {
+            let name = &stranger.host;
+            let is_news = {
+                let named = &mut self.lock().strangers;
+                named.len() < STRANGERS_NAMED && named.insert(name.to_string())
+            };
+            if is_news {
+                info!("{from} sends heartbeats as {name}, which is not under hosts: ignored");
+            }
+        }
+    }
+
+    /// A sign of life of a configured host that an Alertmanager passed on: a beat over the
+    /// connection `alertmanager`.
+    pub fn hear_of(&self, host: &str) {
+        let beat = Beat {
+            host: host.to_owned(),
+            connection: Some(ALERTMANAGER.into()),
+            ..Beat::default()
+        };
+        if let Err(why) = self.hear_vouched(&beat, Now::read()) {
+            warn!("a sign of life of {host} could not be taken: {why}");
+        }
+    }
+
+    /// What the daemon's own machine, the host `host`, says about itself: a beat over the connection
+    /// `local`. The boot is that of the kernel that is running.
+    ///
+    /// # Errors
+    /// When the configuration has no such host, when a path is none, or when there are more metrics
+    /// than are kept of a host: the first ones were taken.
+    pub fn hear_own(
+        &self,
+        host: &str,
+        metrics: &[(String, f64)],
+        now: Now,
+    ) -> Result<(), Rejection> {
+        let beat = || Beat {
+            host: host.to_owned(),
+            connection: Some(LOCAL.into()),
+            boot_id: Some(self.kernel_boot.clone()).filter(|id| !id.is_empty()),
+            ..Beat::default()
+        };
+        let (mut part, mut bytes) = (beat(), BEAT_BYTES);
+        for (path, value) in metrics.iter().take(MAX_METRICS) {
+            bytes += path.len() + METRIC_BYTES;
+            if bytes > MAX_BYTES {
+                self.hear_vouched(&std::mem::replace(&mut part, beat()), now)?;
+                bytes = BEAT_BYTES + path.len() + METRIC_BYTES;
+            }
+            part.metrics.insert(path.clone(), *value);
+        }
+        self.hear_vouched(&part, now)?;
+        if metrics.len() > MAX_METRICS { Err(Rejection::TooManyMetrics) } else { Ok(()) }
+    }
+
+    fn hear_vouched(&self, beat: &Beat, now: Now) -> Result<(), Rejection> {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Ok(());
+        }
+        let heard = inner.fleet.hear_of(&beat.json(), Ipv4Addr::LOCALHOST.into(), now)?;
+        if heard.wake {
+            self.wake.notify_all();
+        }
+        if let Some(effect) = heard.effect() {
+            self.send(effect);
+        }
+        Ok(())
+    }
+
+    /// How the `count` hosts from the place `from` on fared since their last account.
+    pub fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
+        self.lock().fleet.accounts(from, count, until)
+    }
+
+    /// What the next account of a host would say.
+    pub fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
+        self.lock().fleet.running(host, now)
+    }
+
+    /// When nothing could be heard, each told once.
+    pub fn unseen(&self, now: Now) -> Vec<(Wall, Wall)> {
+        self.lock().fleet.unseen(now)
+    }
+
+    /// What is wrong with the `count` hosts from the place `from` on.
+    pub fn wrong(&self, from: usize, count: usize) -> Vec<Wrong> {
+        self.lock().fleet.wrong(from, count)
+    }
 }
 
 impl Inner {
@@ -387,9 +532,11 @@ fn tells_something(bytes: &[u8]) -> bool {
 mod tests {
     use std::sync::mpsc;
 
-    use super::super::fleet::Rules;
-    use super::super::settings::HostSettings;
     use super::*;
+    use crate::event::Incident;
+    use crate::heartbeat::settings::{HostSettings, Promise};
+    use crate::heartbeat::test_fleet::{MINUTE, Play, SECOND, rules};
+    use crate::view::State;
 
     fn watch() -> (Watch, mpsc::Receiver<Change>) {
         let hosts = [("web1".to_owned(), HostSettings { watch: true, ..HostSettings::default() })];
@@ -451,5 +598,117 @@ mod tests {
         let writes: Vec<Write> = effects.try_iter().flat_map(|effect| effect.writes).collect();
         assert!(writes.iter().any(|write| write.table == Table::Hosts));
         assert!(writes.iter().any(|write| write.key == MARK));
+    }
+
+    const PROMISE: Promise = Promise { interval: Duration::from_secs(10), grace: MINUTE };
+
+    fn own(play: &mut Play, boot: &str) {
+        let beat = Beat {
+            host: "web1".into(),
+            connection: Some(LOCAL.into()),
+            boot_id: Some(boot.into()),
+            ..Beat::default()
+        };
+        let heard = play.fleet.hear_of(&beat.json(), Ipv4Addr::LOCALHOST.into(), play.now).unwrap();
+        play.note(heard.events);
+    }
+
+    fn play() -> Play {
+        let mut rules = rules();
+        rules.own = Some(("web1".into(), PROMISE));
+        Play::with(rules)
+    }
+
+    #[test]
+    fn all_figures_of_this_machine_are_heard_however_many() {
+        let rules = play().rules;
+        let now = Now::read();
+        let fleet = Fleet::restore(rules, Vec::new(), None, now, "boot");
+        let watch = Watch::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|| false));
+        let path = |n: usize| format!("disk_monitor.{}{n}.percent", "a".repeat(150));
+        let metrics: Vec<_> = (0..300).map(|n| (path(n), n as f64)).collect();
+        watch.hear_own("web1", &metrics, now).unwrap();
+        let view = watch.view("web1").unwrap();
+        assert_eq!((view.state, view.metrics.len()), (State::Up, 300));
+        assert_eq!(view.connections[0].name, LOCAL);
+        let more: Vec<_> = (0..600).map(|n| (format!("m{n}"), 0.0)).collect();
+        assert_eq!(watch.hear_own("web1", &more, now), Err(Rejection::TooManyMetrics));
+        let kept = watch.view("web1").unwrap().metrics;
+        assert_eq!(kept.iter().filter(|metric| metric.path.starts_with('m')).count(), 512);
+        assert_eq!(watch.hear_own("web2", &metrics, now), Err(Rejection::UnknownHost));
+    }
+
+    #[test]
+    fn this_machine_needs_no_key_and_nobody_else_may_do_without() {
+        let mut play = play();
+        play.rules.settings.key = Some(crate::secret::Secret::new("k"));
+        play.fleet.reconfigure(play.rules.clone(), play.now);
+        own(&mut play, "a");
+        let forged = br#"{"host":"web1","connection":"local"}"#;
+        assert_eq!(play.try_hear(forged), Err(Rejection::Unsigned));
+    }
+
+    #[test]
+    fn a_boot_of_this_machine_is_told_once_and_is_announced_when_the_daemon_was_stopped() {
+        for (stopped, level) in [(true, "info"), (false, "warning")] {
+            let mut play = play();
+            own(&mut play, "a");
+            play.wait(10 * SECOND);
+            assert!(play.told().is_empty(), "its first start is no boot");
+            if stopped {
+                play.fleet.leave();
+            }
+            play.reboot_after(5 * MINUTE);
+            own(&mut play, "b");
+            play.wait(SECOND);
+            own(&mut play, "b");
+            assert_eq!(play.told(), [format!("{level} web1 booted")]);
+        }
+        let mut play = play();
+        own(&mut play, "a");
+        play.fleet.leave();
+        play.restart_after(SECOND);
+        own(&mut play, "a");
+        assert!(play.told().is_empty(), "an upgrade of hbd is nothing");
+        play.reboot_after(MINUTE);
+        own(&mut play, "b");
+        assert_eq!(play.told(), ["warning web1 booted"], "it was started since: a power cut");
+    }
+
+    #[test]
+    fn a_collector_that_hangs_is_overdue() {
+        let mut play = play();
+        own(&mut play, "a");
+        assert!(play.wait(70 * SECOND - Duration::from_millis(1)).told().is_empty());
+        assert_eq!(play.wait(SECOND).told(), ["critical web1 local overdue"]);
+    }
+
+    #[test]
+    fn an_agent_that_is_switched_off_is_forgotten_and_not_overdue() {
+        for (reload, overdue) in [(true, false), (true, true), (false, false), (false, true)] {
+            let mut play = play();
+            own(&mut play, "a");
+            play.beat("web1").hear(r#"{"host":"web1","metrics":{"m":1}}"#);
+            play.wait(if overdue { 2 * MINUTE } else { SECOND }).told();
+            play.rules.own = None;
+            let due = if reload {
+                play.fleet.reconfigure(play.rules.clone(), play.now)
+            } else {
+                let (rows, mark) = (play.rows(), play.mark());
+                let (rules, now) = (play.rules.clone(), play.now);
+                play.fleet = Fleet::restore(rules, rows, Some(mark), now, &play.kernel);
+                play.fleet.due(now)
+            };
+            let trouble = Incident::Connection { host: "web1".into(), connection: LOCAL.into() };
+            assert_eq!(due.ended.contains(&trouble), overdue, "{reload} {overdue}");
+            let view = play.fleet.view("web1").unwrap();
+            assert_eq!(view.connections.len(), 1);
+            // What the other connection brought is still expected of that one.
+            let moved_up =
+                play.fleet.hosts[0].gauges.iter().all(|gauge| gauge.presence.over() == 0);
+            assert!(moved_up, "{reload} {overdue}");
+            play.hear(r#"{"host":"web1","metrics":{"m":1}}"#).told();
+            assert_eq!(play.wait(MINUTE).told(), ["critical web1 ipv4 overdue"]);
+        }
     }
 }

@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use crate::clock::Now;
-use crate::heartbeat::datagram::{self, Datagram, Kind, MAX_BYTES, Rejection};
+use crate::heartbeat::auth::Keys;
+use crate::heartbeat::datagram::{self, Datagram, Kind, MAX_BYTES, MAX_METRICS, Rejection};
+use crate::heartbeat::encode;
 use crate::heartbeat::fleet::{Fleet, Heard, KeyUse};
-use crate::heartbeat::gauge::{self, Bringer};
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
-use crate::heartbeat::keys::Keys;
-use crate::heartbeat::metrics::MAX_METRICS;
-use crate::heartbeat::wire;
+use crate::heartbeat::metric::{self, Bringer};
 
 /// A datagram, and where it belongs as far as that is known.
 struct Arrival<'a> {
@@ -55,7 +54,7 @@ impl Fleet {
             // Who still has the previous key must be able to check the answer.
             let key = signed.and_then(|(_, tag)| self.keys(Some(host))?.key(tag));
             let time = datagram.time.map(|time| time.text);
-            heard.ack = wire::ack(time, now.wall, key, bytes.len());
+            heard.ack = encode::ack(time, now.wall, key, bytes.len());
         }
         heard.wake = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
         if proven {
@@ -267,7 +266,7 @@ impl Fleet {
             }
             let bringer = Bringer { host: &host.name, profile: &host.profile, over: place };
             let (gauges, names) = (&mut host.gauges, &mut self.names);
-            let taken = gauge::take(gauges, &bringer, &datagram.metrics, names, now);
+            let taken = metric::take(gauges, &bringer, &datagram.metrics, names, now);
             moved |= taken.moved || !taken.events.is_empty();
             host.changed |= !taken.events.is_empty() || !taken.ended.is_empty();
             heard.events.extend(taken.events);
@@ -294,14 +293,13 @@ fn family(from: IpAddr) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::clock::{Mono, Wall};
-    use crate::heartbeat::play::{BEGIN, DAY, Play, SECOND, rules};
+    use crate::heartbeat::encode::{Beat, key, sign};
     use crate::heartbeat::settings::{HostSettings, UnknownHosts};
-    use crate::heartbeat::wire::{Beat, key, sign};
+    use crate::heartbeat::test_fleet::{BEGIN, DAY, Play, SECOND, rules};
     use crate::secret::Secret;
+    use std::time::Duration;
 
     const BEAT: &str = r#"{"host":"web1"}"#;
 
@@ -571,7 +569,7 @@ mod tests {
         for (with, previous) in [("old", true), ("new", false), ("old", true)] {
             let heard = signed_beat(&mut play, with).unwrap();
             let (signature, json) = datagram::split(heard.ack.as_deref().unwrap());
-            assert!(wire::verify(&key(&Secret::new(with)), json, &signature.unwrap()), "{with}");
+            assert!(encode::verify(&key(&Secret::new(with)), json, &signature.unwrap()), "{with}");
             assert_eq!(heard.key.map(|key| key.previous), Some(previous), "{with}");
             let view = play.fleet.view("web1").unwrap();
             assert_eq!(view.connections[0].old_key, previous, "{with}");

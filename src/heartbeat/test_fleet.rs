@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId};
 use crate::heartbeat::datagram::Rejection;
-use crate::heartbeat::fleet::{Fleet, Heard, Mark, Row, Rules};
+use crate::heartbeat::fleet::{Fleet, Heard};
+use crate::heartbeat::persistence::{Mark, Row};
+use crate::heartbeat::settings::Rules;
 use crate::heartbeat::settings::{HostSettings, UnknownHosts};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 

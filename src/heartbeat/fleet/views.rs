@@ -1,9 +1,11 @@
-//! What the fleet tells the history: how each host fared, and when nobody listened. Pure.
+//! What the API, the page and the history see of the fleet. Pure.
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Incident, Level};
 use crate::heartbeat::fleet::Fleet;
-use crate::view::{State, UptimeSample};
+use crate::heartbeat::host::Host;
+use crate::heartbeat::metric::Gauge;
+use crate::view::{ConnectionView, HostView, MetricView, State, UptimeSample};
 
 /// Something of a host that is wrong at present.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +21,48 @@ pub struct Wrong {
 }
 
 impl Fleet {
+    /// `count` hosts from the place `from` on: the configured ones by name, then the others as
+    /// they came. Between two reloads no host changes its place.
+    pub fn views(&self, from: usize, count: usize) -> Vec<HostView> {
+        self.hosts.iter().skip(from).take(count).map(|host| self.host_view(host)).collect()
+    }
+
+    /// One host.
+    pub fn view(&self, name: &str) -> Option<HostView> {
+        let host = *self.index.get(name)?;
+        Some(self.host_view(&self.hosts[host as usize]))
+    }
+
+    fn host_view(&self, host: &Host) -> HostView {
+        let view = |gauge| metric_view(gauge, host.is_missing(gauge, &self.common));
+        let mut metrics: Vec<MetricView> = host.gauges.iter().map(view).collect();
+        metrics.sort_by(|a, b| a.path.cmp(&b.path));
+        HostView {
+            name: host.name.as_ref().into(),
+            watch: host.profile.watch,
+            state: host.state,
+            since: (host.state != State::New).then_some(host.since),
+            connections: self.connection_views(host),
+            metrics,
+            channels: host.profile.channels.clone(),
+        }
+    }
+
+    fn connection_views(&self, host: &Host) -> Vec<ConnectionView> {
+        let keys = host.profile.keys.as_ref().or(self.common.keys.as_ref());
+        host.connections
+            .iter()
+            .map(|connection| ConnectionView {
+                name: connection.name.as_ref().into(),
+                state: connection.state,
+                last_seen: (connection.state != State::New).then_some(connection.seen.wall),
+                interval: connection.promise(&host.profile, &self.common).interval,
+                address: connection.address.map(|a| a.to_canonical().to_string()),
+                old_key: keys.is_some_and(|keys| keys.is_previous(connection.key)),
+            })
+            .collect()
+    }
+
     /// Writes down how a host fares from now on.
     pub(super) fn note_condition(&mut self, index: u32, now: Now) {
         let blind = self.blindness.periods();
@@ -96,5 +140,43 @@ impl Fleet {
             }
         }
         wrong
+    }
+}
+
+fn metric_view(gauge: &Gauge, stale: bool) -> MetricView {
+    let watched = gauge.watched.as_deref();
+    let limit = watched.and_then(|watched| watched.rule.limit(watched.standing.level));
+    MetricView {
+        path: gauge.path.as_ref().into(),
+        value: gauge.value,
+        level: watched.map(|watched| watched.standing.level),
+        since: watched.map(|watched| watched.since),
+        limit: limit.map(|limit| limit.to_string()),
+        at: Some(gauge.presence.at),
+        stale,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heartbeat::settings::{HostSettings, UnknownHosts};
+    use crate::heartbeat::test_fleet::{Play, rules};
+
+    #[test]
+    fn views_come_in_a_stable_order_and_in_parts() {
+        let mut rules = rules();
+        rules.settings.unknown_hosts = UnknownHosts::Accept;
+        rules.hosts.insert("b".into(), HostSettings::default());
+        let mut play = Play::with(rules);
+        play.beat("z").beat("a").beat("b");
+        let names = |from, count| {
+            let views = play.fleet.views(from, count);
+            views.into_iter().map(|view| view.name).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(0, 2), "b web1");
+        assert_eq!(names(2, 9), "z a");
+        let view = play.fleet.view("web1").unwrap();
+        assert_eq!((view.state, view.since), (State::New, None));
     }
 }

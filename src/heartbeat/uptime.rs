@@ -1,11 +1,12 @@
-//! What a configured host goes through, kept until the history takes it. Pure.
+//! How long a configured host was up, degraded and down, and what its metrics were, kept until the
+//! history takes it. Pure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Mono;
-use crate::heartbeat::blindness::Period;
-use crate::heartbeat::host::Host;
-use crate::view::{MetricSummary, State, UptimeSample};
+use crate::heartbeat::connection::Period;
+use crate::view::{MetricSummary, UptimeSample};
 
 /// What an account may be too long by: it is taken so much after the moment that it is about.
 const SLACK: Duration = Duration::from_secs(30);
@@ -118,53 +119,9 @@ impl Tally {
         self.least = self.least.min(value);
         self.most = self.most.max(value);
     }
-}
 
-impl Host {
-    /// How it fares.
-    pub fn condition(&self) -> Condition {
-        match self.state {
-            State::New | State::Shutdown => Condition::Apart,
-            State::Overdue => Condition::Down,
-            State::Up => {
-                let overdue = self.connections.iter().any(|c| c.state == State::Overdue);
-                let alert = overdue || self.gauges.iter().any(|gauge| gauge.alert().is_some());
-                if alert { Condition::Degraded } else { Condition::Up }
-            }
-        }
-    }
-
-    /// Writes down how it fares from now on. Hosts that are not configured keep no diary: there
-    /// may be any number of them.
-    pub fn note_condition(&mut self, now: Mono, blind: &[Period]) {
-        if !self.profile.configured {
-            self.diary = None;
-            return;
-        }
-        let condition = self.condition();
-        match &mut self.diary {
-            Some(diary) => diary.turn(condition, now, blind),
-            None => self.diary = Some(Box::new(Diary::begin(condition, now))),
-        }
-    }
-
-    /// How it fared since the last account; none when it keeps no diary.
-    pub fn account(&mut self, now: Mono, blind: &[Period]) -> Option<UptimeSample> {
-        let account = self.diary.as_mut()?.close(now, blind);
-        let metrics = self.gauges.iter_mut().filter_map(|gauge| gauge.reading()).collect();
-        Some(UptimeSample { host: self.name.clone(), metrics, ..account })
-    }
-
-    /// What the next account would say of its condition.
-    pub fn running(&self, now: Mono, blind: &[Period]) -> Option<UptimeSample> {
-        let account = self.diary.as_deref()?.clone().close(now, blind);
-        Some(UptimeSample { host: self.name.clone(), ..account })
-    }
-}
-
-impl Tally {
     /// The values as they are told, and none from then on; none when there were none.
-    pub fn take(&mut self, path: &std::sync::Arc<str>) -> Option<MetricSummary> {
+    pub fn take(&mut self, path: &Arc<str>) -> Option<MetricSummary> {
         let Tally { count, sum, least, most } = std::mem::take(self);
         #[allow(clippy::cast_possible_truncation, reason = "a mean of f32 is one")]
         let mean = (sum / f64::from(count.max(1))) as f32;
@@ -175,7 +132,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heartbeat::play::{DAY, HOUR, MINUTE, Play, SECOND};
+    use crate::heartbeat::test_fleet::{DAY, HOUR, MINUTE, Play, SECOND};
 
     fn seconds(account: &UptimeSample) -> (u64, u64, u64) {
         (account.up.as_secs(), account.degraded.as_secs(), account.down.as_secs())
@@ -299,7 +256,7 @@ mod tests {
 
     #[test]
     fn strangers_keep_no_diary() {
-        let mut rules = crate::heartbeat::play::rules();
+        let mut rules = crate::heartbeat::test_fleet::rules();
         rules.settings.unknown_hosts = crate::heartbeat::settings::UnknownHosts::Accept;
         let mut play = Play::with(rules);
         play.beat("stranger").beat("web1").wait(SECOND);

@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident};
-use crate::heartbeat::fleet::{Fleet, Mark, Row, Rules};
-use crate::heartbeat::play::{BEGIN, HERE, SECOND, rules};
+use crate::heartbeat::fleet::Fleet;
+use crate::heartbeat::persistence::{Mark, Row};
+use crate::heartbeat::settings::Rules;
+use crate::heartbeat::test_fleet::{BEGIN, HERE, SECOND, rules};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::view::State;
 

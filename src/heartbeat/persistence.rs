@@ -1,0 +1,449 @@
+//! What of a host survives a restart: the rows in the store, and from them back to hosts, whatever the
+//! clocks did meanwhile. Pure.
+//!
+//! Unknown fields are ignored and missing ones have a default, so that old stores load.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Incident, Level};
+use crate::heartbeat::connection::{Blindness, Connection, Grant};
+use crate::heartbeat::datagram::MAX_METRICS;
+use crate::heartbeat::host::{Boots, Host, MAX_CONNECTIONS};
+use crate::heartbeat::metric::{Gauge, Known, Presence};
+use crate::heartbeat::settings::{Common, Names, Profile};
+use crate::heartbeat::threshold::Standing;
+use crate::view::State;
+
+/// The last moment at which a daemon is known to have listened.
+///
+/// It must never be later than the flush that its rows come from: a beat that was heard after that
+/// flush is lost in a crash, and must count as one that could not be heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The kernel's boot id at that time: whether its monotonic clock is still ours.
+    pub kernel_boot: String,
+    /// That moment.
+    pub now: Now,
+}
+
+/// A host as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Row {
+    /// Which boot of the kernel the monotonic times are of, in short; 0 when that is not known.
+    pub kernel: u32,
+    /// When it was first configured, or first heard.
+    pub configured: Wall,
+    /// Since when it is in its state.
+    pub since: Wall,
+    /// It was reported as never heard.
+    #[serde(skip_serializing_if = "is_false")]
+    pub reported: bool,
+    /// Its machine was told to stop.
+    #[serde(skip_serializing_if = "is_false")]
+    pub leaving: bool,
+    /// Something of it is overdue that nobody was told of, since it was not watched.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unwatched: bool,
+    /// The id of the boot that is running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// The id of the boot before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_boot_id: Option<String>,
+    /// When its last boot was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub booted: Option<Mono>,
+    /// Whether that boot had an id.
+    #[serde(skip_serializing_if = "is_false")]
+    pub named: bool,
+    /// Its connections, in order.
+    pub connections: Vec<ConnectionRow>,
+    /// Its metrics that are not OK, or beyond a limit, if not yet for long enough.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertRow>,
+}
+
+/// A connection as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectionRow {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub state: State,
+    /// A boot told that its trouble is over, but it was not heard since.
+    #[serde(skip_serializing_if = "is_false")]
+    pub covered: bool,
+    /// How often its postponed deadline was shifted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shifts: u8,
+    /// What it promised last, in milliseconds; 0 when it never said.
+    pub interval: u32,
+    /// Since when it is in its state.
+    pub since: Wall,
+    /// When it was last heard.
+    pub seen: Now,
+    /// The time in its last signed datagram, microseconds since 1970.
+    pub signed: i64,
+    /// The tag of the key that it was signed with.
+    #[serde(skip_serializing_if = "is_nil")]
+    pub key: u32,
+    /// The deadline that was granted after blindness.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted: Option<Grant>,
+    /// Where its last datagram came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+/// A metric that is not OK, or beyond a limit, as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AlertRow {
+    /// Its path.
+    pub path: String,
+    /// Its last value.
+    pub value: f64,
+    /// Its level.
+    pub level: Level,
+    /// Since when it is at that level.
+    pub since: Wall,
+    /// When that was last told.
+    pub told: Now,
+    /// Since when its value is beyond the limit of WARNING, where that must last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning_since: Option<Mono>,
+    /// Since when it is beyond that of CRITICAL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub critical_since: Option<Mono>,
+    /// People were told that it is missing.
+    #[serde(skip_serializing_if = "is_false")]
+    pub missing: bool,
+    /// The connection that brought it last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub over: String,
+    /// When it comes.
+    pub known: Known,
+}
+
+impl Default for ConnectionRow {
+    fn default() -> ConnectionRow {
+        ConnectionRow {
+            name: String::new(),
+            state: State::New,
+            covered: false,
+            shifts: 0,
+            interval: 0,
+            since: Wall::default(),
+            seen: Now::default(),
+            signed: 0,
+            key: 0,
+            granted: None,
+            address: None,
+        }
+    }
+}
+
+impl Default for AlertRow {
+    fn default() -> AlertRow {
+        AlertRow {
+            path: String::new(),
+            value: 0.0,
+            level: Level::Ok,
+            since: Wall::default(),
+            told: Now::default(),
+            warning_since: None,
+            critical_since: None,
+            missing: false,
+            over: String::new(),
+            known: Known::default(),
+        }
+    }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_nil(tag: &u32) -> bool {
+    *tag == 0
+}
+
+fn is_zero(count: &u8) -> bool {
+    *count == 0
+}
+
+impl Row {
+    /// The row of a host, on the monotonic clock of `kernel`.
+    pub(super) fn of(host: &Host, kernel: u32) -> Row {
+        let boots = host.boots.as_deref();
+        let overdue = host.connections.iter().any(|c| c.state == State::Overdue);
+        Row {
+            kernel,
+            configured: host.configured,
+            since: host.since,
+            reported: host.reported,
+            leaving: host.leaving,
+            unwatched: overdue && !host.profile.watch,
+            boot_id: boots.map(|boots| boots.current.as_ref().into()),
+            previous_boot_id: boots.and_then(|boots| boots.previous.as_deref()).map(Into::into),
+            booted: host.booted,
+            named: host.named,
+            connections: host.connections.iter().map(ConnectionRow::of).collect(),
+            alerts: host.gauges.iter().filter_map(|gauge| AlertRow::of(gauge, host)).collect(),
+        }
+    }
+}
+
+impl ConnectionRow {
+    fn of(connection: &Connection) -> ConnectionRow {
+        ConnectionRow {
+            name: connection.name.as_ref().into(),
+            state: connection.state,
+            covered: connection.covered,
+            shifts: connection.shifts,
+            interval: connection.interval,
+            since: connection.since,
+            seen: connection.seen,
+            signed: connection.signed,
+            key: connection.key,
+            granted: connection.granted,
+            address: connection.address.map(|address| address.to_string()),
+        }
+    }
+}
+
+impl AlertRow {
+    fn of(gauge: &Gauge, host: &Host) -> Option<AlertRow> {
+        let watched = gauge.watched.as_deref()?;
+        let lasting = !watched.rule.hold.is_zero();
+        let (warning_since, critical_since) =
+            if lasting { watched.standing.waits() } else { (None, None) };
+        if gauge.alert().is_none() && warning_since.is_none() && critical_since.is_none() {
+            return None;
+        }
+        let over = host.connections.get(gauge.presence.over());
+        let heard = over.map_or(watched.told.mono, |connection| connection.seen.mono);
+        Some(AlertRow {
+            path: gauge.path.as_ref().into(),
+            value: gauge.value,
+            level: watched.standing.level,
+            since: watched.since,
+            told: watched.told,
+            warning_since,
+            critical_since,
+            missing: watched.missing,
+            over: over.map(|connection| connection.name.as_ref().into()).unwrap_or_default(),
+            known: gauge.presence.known(heard),
+        })
+    }
+}
+
+/// The longest interval that a datagram may promise, in milliseconds.
+const LONGEST_INTERVAL: u32 = 604_800_000;
+
+/// A kernel's boot id in short, to tell whose monotonic clock a row was written on (FNV-1a).
+pub fn kernel_tag(boot_id: &str) -> u32 {
+    let step = |tag: u32, byte: u8| (tag ^ u32::from(byte)).wrapping_mul(16_777_619);
+    boot_id.trim().bytes().fold(2_166_136_261, step).max(1)
+}
+
+/// How the clock of stored rows relates to the present one.
+#[derive(Debug)]
+pub struct Frame {
+    now: Now,
+    kernel: u32,
+    /// The kernel of the mark, and what to add to its monotonic times.
+    marked: Option<(u32, i64)>,
+    /// How long the daemon was away; none when nobody knows.
+    away: Option<Duration>,
+}
+
+impl Frame {
+    /// Compares the clocks; what the daemon missed is added to `blindness`.
+    pub fn new(
+        mark: Option<&Mark>,
+        kernel_boot: &str,
+        now: Now,
+        blindness: &mut Blindness,
+    ) -> Frame {
+        let kernel = kernel_tag(kernel_boot);
+        let mut frame = Frame { now, kernel, marked: None, away: None };
+        let Some(mark) = mark else {
+            return frame;
+        };
+        let same_kernel = mark.kernel_boot.trim() == kernel_boot.trim();
+        if same_kernel && mark.now.mono <= now.mono {
+            frame.marked = Some((kernel, 0));
+            frame.away = Some(now.mono.since(mark.now.mono));
+            blindness.add(mark.now.mono, now.mono);
+        } else if !same_kernel && now.wall.is_plausible() && mark.now.wall <= now.wall {
+            let elapsed = now.wall.since(mark.now.wall);
+            let stop = now.mono - elapsed;
+            let shift = stop.0.saturating_sub(mark.now.mono.0);
+            frame.marked = Some((kernel_tag(&mark.kernel_boot), shift));
+            frame.away = Some(elapsed);
+            blindness.add(stop, now.mono);
+        }
+        frame
+    }
+
+    /// What to add to a time of a row of `kernel`, at best by its monotonic clock, else by the wall
+    /// clock that was read together with it.
+    fn shift(&self, kernel: u32, read: Now) -> i64 {
+        self.shift_of(kernel).unwrap_or_else(|| {
+            (self.now.mono - self.now.wall.since(read.wall)).0.saturating_sub(read.mono.0)
+        })
+    }
+
+    /// What to add to a monotonic time of `kernel`, where its clock is known.
+    fn shift_of(&self, kernel: u32) -> Option<i64> {
+        match self.marked {
+            Some((marked, shift)) if kernel == marked || kernel == 0 => Some(shift),
+            _ => (kernel == self.kernel && self.away.is_some()).then_some(0),
+        }
+    }
+
+    fn translate(&self, kernel: u32, read: Now) -> Now {
+        let mono = Mono(read.mono.0.saturating_add(self.shift(kernel, read)));
+        Now { mono: mono.min(self.now.mono), wall: read.wall }
+    }
+
+    /// What is left of a time since when a value is beyond its limit, where that has to last for
+    /// `hold`: only the time in which the daemon listened counts, and when it was away for longer
+    /// than that, it begins anew.
+    fn resume(&self, kernel: u32, since: Option<Mono>, hold: Duration) -> Option<Mono> {
+        let away = self.away.filter(|away| *away <= hold)?;
+        let since = Mono(since?.0.saturating_add(self.shift_of(kernel)?));
+        Some((since + away).min(self.now.mono))
+    }
+
+    /// The tag of the present kernel.
+    pub fn kernel(&self) -> u32 {
+        self.kernel
+    }
+}
+
+/// A host as its row tells, and the troubles whose rules are gone.
+pub fn restore_host(
+    name: Arc<str>,
+    row: Row,
+    profile: Arc<Profile>,
+    frame: &Frame,
+    common: &Common,
+    names: &mut Names,
+) -> (Host, Vec<Incident>) {
+    let now = frame.now;
+    let mut host = Host::new(name, profile.clone(), now);
+    host.reported = row.reported;
+    host.leaving = row.leaving;
+    host.named = row.named;
+    host.boots = row.boot_id.map(|current| {
+        let previous = row.previous_boot_id.map(Into::into);
+        Box::new(Boots { current: current.into(), previous })
+    });
+    let booted = row.booted.zip(frame.shift_of(row.kernel));
+    host.booted = booted.map(|(booted, shift)| Mono(booted.0.saturating_add(shift)).min(now.mono));
+    for stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
+        if host.place(&stored.name).is_none() {
+            let connection = connection(stored, row.kernel, &profile, frame, common, names);
+            host.connections.push(connection);
+        }
+    }
+    host.connections.shrink_to_fit();
+    host.settle(now);
+    host.since = row.since;
+    host.configured = row.configured;
+    if !row.configured.is_plausible() {
+        // Configured while the clock was not set yet: it must not look ages old. That must be
+        // stored, or each start would begin to count anew.
+        host.configured = now.wall;
+        host.changed = now.wall.is_plausible();
+    }
+    let mut ended = host.review_vouched(now);
+    if row.unwatched && profile.watch {
+        ended.extend(host.tell_anew(common, now));
+        host.changed = true;
+    }
+    for stored in row.alerts.into_iter().take(MAX_METRICS) {
+        ended.extend(alert(&mut host, stored, row.kernel, frame, names));
+    }
+    (host, ended)
+}
+
+/// Gives the host a metric back as its row tells; the trouble that is over when its rule is gone.
+fn alert(
+    host: &mut Host,
+    row: AlertRow,
+    kernel: u32,
+    frame: &Frame,
+    names: &mut Names,
+) -> Option<Incident> {
+    let now = frame.now;
+    let over = host.place(&row.over);
+    let heard = over.map_or(now.mono, |over| host.connections[over].seen.mono);
+    // Rows of earlier versions do not tell when it came.
+    let at = if row.known.at == Wall::default() { row.since } else { row.known.at };
+    let presence = Presence::restore(Known { at, ..row.known }, over.unwrap_or(usize::MAX), heard);
+    let path = names.intern(&row.path);
+    let mut gauge = Gauge::new(path, row.value, presence, &host.profile, now);
+    let mut ended = None;
+    match gauge.watched.as_deref_mut() {
+        Some(watched) if watched.rule.reaches(row.level) => {
+            if row.level >= Level::Warning {
+                watched.standing = Standing::at(row.level);
+                watched.since = row.since;
+                watched.told = frame.translate(kernel, row.told);
+                watched.missing = row.missing;
+            }
+            if host.state == State::Up {
+                let since = |since| frame.resume(kernel, since, watched.rule.hold);
+                let (warning, critical) = (since(row.warning_since), since(row.critical_since));
+                watched.standing.resume(warning, critical);
+            }
+        }
+        Some(_) | None if row.level >= Level::Warning => {
+            ended = Some(Incident::Metric { host: host.name.as_ref().into(), metric: row.path });
+        }
+        Some(_) | None => {}
+    }
+    host.gauges.push(gauge);
+    ended
+}
+
+fn connection(
+    row: ConnectionRow,
+    kernel: u32,
+    profile: &Profile,
+    frame: &Frame,
+    common: &Common,
+    names: &mut Names,
+) -> Connection {
+    let shift = frame.shift(kernel, row.seen);
+    let mut connection = Connection::new(names.intern(&row.name), frame.now);
+    connection.state = row.state;
+    connection.covered = row.covered;
+    connection.shifts = row.shifts;
+    connection.interval = row.interval.min(LONGEST_INTERVAL);
+    connection.since = row.since;
+    connection.seen = frame.translate(kernel, row.seen);
+    connection.signed = row.signed;
+    connection.key = row.key;
+    connection.address = row.address.and_then(|address| address.parse().ok());
+    // No deadline is later than it would be after a beat at this moment, whatever the row says.
+    let latest = frame.now.mono + connection.promise(profile, common).patience();
+    let granted = row.granted.map(|grant| Grant {
+        from: Mono(grant.from.0.saturating_add(shift)),
+        until: Mono(grant.until.0.saturating_add(shift)).min(latest),
+    });
+    let whole = Grant { from: frame.now.mono, until: latest };
+    let waits = row.state == State::Up || row.covered;
+    let unknown = waits && (frame.away.is_none() || (row.covered && granted.is_none()));
+    connection.granted = if unknown { Some(whole) } else { granted };
+    connection
+}
