@@ -6,17 +6,19 @@ use ring::hmac;
 use serde::Deserialize;
 
 use crate::clock::Wall;
-use crate::heartbeat::datagram::{Kind, split};
+use crate::heartbeat::datagram::{DatagramKind, split};
 use crate::heartbeat::encode::verify;
 
 /// How long to wait before asking for the `attempt`th time again, from 1.
 ///
 /// A lost answer looks like a lost question. To hbd a repeated beat, boot or goodbye is the same
 /// one; a repeated message is a second message, so that one waits longer.
-pub fn pause(event: Kind, attempt: u32) -> Duration {
+pub fn pause(event: DatagramKind, attempt: u32) -> Duration {
     let first = match event {
-        Kind::Beat | Kind::Boot | Kind::Shutdown => Duration::from_millis(500),
-        Kind::Message => Duration::from_secs(1),
+        DatagramKind::Beat | DatagramKind::Boot | DatagramKind::Shutdown => {
+            Duration::from_millis(500)
+        }
+        DatagramKind::Message => Duration::from_secs(1),
     };
     first * 2_u32.pow(attempt.saturating_sub(1).min(3))
 }
@@ -67,7 +69,7 @@ mod tests {
     use crate::secret::Secret;
 
     fn key(text: &str) -> hmac::Key {
-        encode::key(&Secret::new(text))
+        encode::signing_key(&Secret::new(text))
     }
 
     const TIME: Wall = Wall(1_795_291_928_667);
@@ -97,7 +99,7 @@ mod tests {
     #[test]
     fn a_message_is_repeated_later_than_a_beat() {
         let pauses = |event| [1, 2, 3, 4, 5, 99].map(|n| pause(event, n).as_millis());
-        assert_eq!(pauses(Kind::Beat), [500, 1000, 2000, 4000, 4000, 4000]);
-        assert_eq!(pauses(Kind::Message), [1000, 2000, 4000, 8000, 8000, 8000]);
+        assert_eq!(pauses(DatagramKind::Beat), [500, 1000, 2000, 4000, 4000, 4000]);
+        assert_eq!(pauses(DatagramKind::Message), [1000, 2000, 4000, 8000, 8000, 8000]);
     }
 }

@@ -10,7 +10,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use super::server::Server;
 use super::settings::Overrides;
 use crate::duration;
-use crate::heartbeat::datagram::Kind;
+use crate::heartbeat::datagram::DatagramKind;
 
 mod exec;
 mod run;
@@ -101,7 +101,7 @@ pub struct Errand {
     /// None leaves it to the address.
     pub connection: Option<String>,
     /// What is told.
-    pub event: Kind,
+    pub event: DatagramKind,
     /// The text of a message.
     pub message: Option<String>,
     /// Numbers by dotted path.
@@ -180,9 +180,11 @@ fn send(parser: &mut Parser) -> Result<Command, String> {
         }
     }
     errand.event = match (event, &errand.message) {
-        (None, Some(_)) => Kind::Message,
-        (Some(Kind::Message), None) => return Err("--event message: give --message TEXT".into()),
-        (Some(Kind::Beat | Kind::Boot | Kind::Shutdown), Some(_)) => {
+        (None, Some(_)) => DatagramKind::Message,
+        (Some(DatagramKind::Message), None) => {
+            return Err("--event message: give --message TEXT".into());
+        }
+        (Some(DatagramKind::Beat | DatagramKind::Boot | DatagramKind::Shutdown), Some(_)) => {
             return Err("--message: is the text of --event message, not of another event".into());
         }
         (event, _) => event.unwrap_or_default(),
@@ -195,14 +197,14 @@ impl Errand {
     /// What hbd would not look at is refused.
     fn check_event(&self) -> Result<(), String> {
         match self.event {
-            Kind::Beat | Kind::Boot => Ok(()),
-            Kind::Shutdown | Kind::Message if !self.metrics.is_empty() => {
+            DatagramKind::Beat | DatagramKind::Boot => Ok(()),
+            DatagramKind::Shutdown | DatagramKind::Message if !self.metrics.is_empty() => {
                 Err("--metric: belongs to a beat or a boot, send it by itself".into())
             }
-            Kind::Shutdown | Kind::Message if self.interval.is_some() => {
+            DatagramKind::Shutdown | DatagramKind::Message if self.interval.is_some() => {
                 Err("--interval: promises the next beat, and belongs to a beat or a boot".into())
             }
-            Kind::Shutdown | Kind::Message => Ok(()),
+            DatagramKind::Shutdown | DatagramKind::Message => Ok(()),
         }
     }
 
@@ -255,12 +257,12 @@ fn value(parser: &mut Parser, name: &str) -> Result<String, String> {
     value.string().map_err(|_| format!("--{name}: must be UTF-8"))
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
+fn kind(text: &str) -> Result<DatagramKind, String> {
     match text {
-        "beat" => Ok(Kind::Beat),
-        "boot" => Ok(Kind::Boot),
-        "shutdown" => Ok(Kind::Shutdown),
-        "message" => Ok(Kind::Message),
+        "beat" => Ok(DatagramKind::Beat),
+        "boot" => Ok(DatagramKind::Boot),
+        "shutdown" => Ok(DatagramKind::Shutdown),
+        "message" => Ok(DatagramKind::Message),
         _ => Err(format!("--event: must be beat, boot, shutdown or message, not \"{text}\"")),
     }
 }
@@ -335,14 +337,14 @@ mod tests {
         assert_eq!(errand.interval, Some(Duration::from_secs(90)));
         assert_eq!(errand.wait, Some(Duration::from_secs(3)));
         assert_eq!(errand.boot_id, Some(BootId::Kernel));
-        assert_eq!(errand.event, Kind::Beat);
+        assert_eq!(errand.event, DatagramKind::Beat);
         assert!(errand.uptime);
     }
 
     #[test]
     fn a_text_makes_it_a_message() {
         let errand = errand(&["send", "--server", "a", "--message", "-- disk tired"]);
-        assert_eq!(errand.event, Kind::Message);
+        assert_eq!(errand.event, DatagramKind::Message);
         assert_eq!(errand.message.as_deref(), Some("-- disk tired"));
     }
 

@@ -129,7 +129,7 @@ impl Agent {
         let voice = Voice {
             host,
             boot_id: machine::boot_id().ok(),
-            key: settings.key.as_ref().map(encode::key),
+            key: settings.key.as_ref().map(encode::signing_key),
             interval: settings.interval,
         };
         let paths = Path::all(settings);

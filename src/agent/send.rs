@@ -17,7 +17,7 @@ use super::settings::{Overrides, Settings};
 use crate::clock::{Now, Wall, words};
 use crate::config_file::Environment;
 use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
-use crate::heartbeat::encode::{self, Beat};
+use crate::heartbeat::encode::{self, OutgoingDatagram};
 use crate::secret::Secret;
 use crate::thread::Stop;
 
@@ -31,7 +31,7 @@ const GLANCE: Duration = Duration::from_millis(200);
 
 /// Something to tell, ready to be sent.
 pub struct Parcel {
-    beat: Beat,
+    beat: OutgoingDatagram,
     key: Option<hmac::Key>,
     servers: Vec<Server>,
     wait: Option<Duration>,
@@ -54,7 +54,7 @@ impl Parcel {
             Some(BootId::Given(id)) => Some(id),
             None => None,
         };
-        let beat = Beat {
+        let beat = OutgoingDatagram {
             host: errand.host.map_or_else(machine::hostname, Ok)?,
             connection: errand.connection,
             event: errand.event,
@@ -66,7 +66,7 @@ impl Parcel {
             metrics: errand.metrics,
             ack: errand.wait.is_some(),
         };
-        let key = key.as_ref().map(encode::key);
+        let key = key.as_ref().map(encode::signing_key);
         let parcel = Parcel { beat, key, servers: errand.servers, wait: errand.wait };
         parcel.check()?;
         Ok(parcel)
@@ -115,7 +115,7 @@ impl Parcel {
 
     fn json(&self, time: Wall) -> Vec<u8> {
         let timed = self.key.is_some() || self.wait.is_some();
-        Beat { time: timed.then_some(time), ..self.beat.clone() }.json()
+        OutgoingDatagram { time: timed.then_some(time), ..self.beat.clone() }.json()
     }
 
     fn bytes(&self, time: Wall) -> Vec<u8> {

@@ -10,25 +10,25 @@ use crate::agent::collect::Collector;
 use crate::agent::local::Settings;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::heartbeat::monitor::Watch;
-use crate::heartbeat::settings::Promise;
+use crate::heartbeat::monitor::FleetMonitor;
+use crate::heartbeat::settings::Expectation;
 use crate::thread::{Stop, StopSource};
 
 /// A collector that waits for a disk is late, not dead.
 const LEAST_GRACE: Duration = Duration::from_secs(60);
 
 /// What the fleet may expect: the host that this machine is, and how often it is heard.
-pub fn promise(config: &Config) -> Option<(String, Promise)> {
+pub fn promise(config: &Config) -> Option<(String, Expectation)> {
     let settings = config.agent.as_ref()?;
     let own = config.hosts.get(&settings.host).and_then(|host| host.grace);
     let interval = settings.interval;
     let grace = own.unwrap_or_else(|| interval.saturating_mul(2).max(LEAST_GRACE));
-    Some((settings.host.clone(), Promise { interval, grace }))
+    Some((settings.host.clone(), Expectation { interval, grace }))
 }
 
 /// The thread `agent`, while the configuration wants one.
 pub struct Agent {
-    watch: Arc<Watch>,
+    watch: Arc<FleetMonitor>,
     running: Mutex<Option<Running>>,
 }
 
@@ -39,7 +39,7 @@ struct Running {
 
 impl Agent {
     /// None yet.
-    pub fn new(watch: Arc<Watch>) -> Agent {
+    pub fn new(watch: Arc<FleetMonitor>) -> Agent {
         Agent { watch, running: Mutex::default() }
     }
 
@@ -69,7 +69,7 @@ impl Agent {
     }
 }
 
-fn speak(settings: &Settings, watch: &Watch, stop: &Stop) {
+fn speak(settings: &Settings, watch: &FleetMonitor, stop: &Stop) {
     let mut collector = Collector::new(&settings.figures);
     let (mut trouble, mut told) = (None, false);
     info!("this machine is watched as {}", settings.host);
@@ -80,7 +80,7 @@ fn speak(settings: &Settings, watch: &Watch, stop: &Stop) {
             return;
         }
         let now = Now::read();
-        let why = watch.hear_own(&settings.host, &metrics, now).err();
+        let why = watch.ingest_local(&settings.host, &metrics, now).err();
         // Once may be a reload that is about to end this thread.
         if let Some(why) = why.filter(|_| trouble == why && !told) {
             warn!("not all figures of {} could be taken: {why}", settings.host);

@@ -9,7 +9,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use super::{Failure, house::Rooms, spawn};
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
-use crate::heartbeat::monitor::Watch;
+use crate::heartbeat::monitor::FleetMonitor;
 use crate::history::archive::Question;
 use crate::history::chronicle::Chronicle;
 use crate::history::settings::Settings;
@@ -31,12 +31,12 @@ const MOST_ALERTS: usize = 1000;
 
 /// The rooms that the history is made of.
 struct Around {
-    watch: Arc<Watch>,
+    watch: Arc<FleetMonitor>,
     courier: Courier,
 }
 
 /// The history of what these rooms tell.
-pub fn open(watch: &Arc<Watch>, courier: &Courier, settings: Settings) -> Chronicle {
+pub fn open(watch: &Arc<FleetMonitor>, courier: &Courier, settings: Settings) -> Chronicle {
     let around = Around { watch: Arc::clone(watch), courier: courier.clone() };
     Chronicle::new(Arc::new(around), settings)
 }
@@ -68,15 +68,15 @@ fn ask<T: Send + 'static>(
 
 impl Sources for Around {
     fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
-        self.watch.accounts(from, count, until)
+        self.watch.take_samples(from, count, until)
     }
 
     fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        self.watch.running(host, now)
+        self.watch.peek_sample(host, now)
     }
 
     fn unseen(&self, now: Now) -> Vec<(Wall, Wall)> {
-        self.watch.unseen(now)
+        self.watch.take_blind_periods(now)
     }
 
     fn snapshot(&self) -> Result<Snapshot, String> {
@@ -135,15 +135,15 @@ pub fn plans(rooms: &Rooms) -> Result<Vec<PlanView>, String> {
 pub fn alerts(rooms: &Rooms) -> Result<Vec<AlertView>, String> {
     let mut wrong = Vec::new();
     for from in (0..rooms.watch.count()).step_by(HOSTS_AT_ONCE) {
-        wrong.extend(rooms.watch.wrong(from, HOSTS_AT_ONCE));
+        wrong.extend(rooms.watch.open_problems(from, HOSTS_AT_ONCE));
         // A whole site may be gone: what will not be shown is not kept.
         wrong.sort_by_key(|wrong| Reverse((wrong.level, wrong.since)));
         wrong.truncate(MOST_ALERTS);
     }
     let mut alerts = ask(&rooms.courier, move |_, outbox| {
         let of_hosts = wrong.into_iter().map(|wrong| {
-            let told = outbox.alert(&wrong.trouble);
-            let view = view(&wrong.trouble, wrong.text, told.as_ref());
+            let told = outbox.alert(&wrong.incident);
+            let view = view(&wrong.incident, wrong.text, told.as_ref());
             AlertView { level: wrong.level, since: Some(wrong.since), ..view }
         });
         let others = outbox

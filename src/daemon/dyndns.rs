@@ -9,8 +9,8 @@ use crate::config::Config;
 use crate::dyndns::keeper::{Keeper, OnWritten, Written};
 use crate::dyndns::names::Family;
 use crate::event::{EventId, Level, Subject};
-use crate::heartbeat::fleet::Moved;
-use crate::heartbeat::monitor::Watch;
+use crate::heartbeat::fleet::AddressChange;
+use crate::heartbeat::monitor::FleetMonitor;
 use crate::notify::courier::{Courier, Noted, Order};
 use crate::notify::outbox::Record;
 use crate::store::ChangeSink;
@@ -38,10 +38,10 @@ pub fn keeper(
 ///
 /// # Errors
 /// When its thread cannot be started.
-pub fn begin(keeper: &Arc<Keeper>, watch: &Watch, stop: &Stop) -> Result<(), Failure> {
+pub fn begin(keeper: &Arc<Keeper>, watch: &FleetMonitor, stop: &Stop) -> Result<(), Failure> {
     let told = Arc::clone(keeper);
-    watch.on_move(Box::new(move |moved: Moved| {
-        let Moved { host, connection, address } = moved;
+    watch.on_address_change(Box::new(move |moved: AddressChange| {
+        let AddressChange { host, connection, address } = moved;
         told.hear(&host, &connection, address, Now::read());
     }));
     let (keeper, stop) = (Arc::clone(keeper), stop.clone());

@@ -6,25 +6,25 @@ use std::sync::Arc;
 use super::{agent, signs};
 use crate::backup::pipeline;
 use crate::config::Config;
-use crate::heartbeat::settings::Rules;
+use crate::heartbeat::settings::FleetConfig;
 use crate::notify::courier::Equipment;
 use crate::notify::route::{self, Routes};
 
 /// What the configuration means to the fleet.
-pub fn rules(config: &Config) -> Rules {
+pub fn rules(config: &Config) -> FleetConfig {
     let own = agent::promise(config);
     let mut hosts = config.hosts.clone();
     if let Some((host, _)) = &own {
         hosts.entry(host.clone()).or_default();
     }
-    Rules {
+    FleetConfig {
         settings: config.heartbeat.clone(),
         hosts,
         threshold_sets: config.threshold_sets.clone(),
         renotify_interval: config.renotify_interval,
         default_channels: config.default_channels.clone(),
-        signs: signs::promises(config),
-        own,
+        alert_heartbeats: signs::promises(config),
+        local_host: own,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::backup::verdict::Outcome;
 use crate::clock::{Now, Wall};
 use crate::dyndns::keeper::Keeper;
 use crate::heartbeat::datagram::Rejection;
-use crate::heartbeat::monitor::Watch;
+use crate::heartbeat::monitor::FleetMonitor;
 use crate::history::chronicle::Chronicle;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
@@ -35,7 +35,7 @@ const DISK: Duration = Duration::from_secs(5);
 
 /// The rooms that the web looks into.
 pub struct Rooms {
-    pub watch: Arc<Watch>,
+    pub watch: Arc<FleetMonitor>,
     pub courier: Courier,
     /// What was.
     pub chronicle: Arc<Chronicle>,
@@ -96,7 +96,7 @@ impl House for Rooms {
             // Who no longer waits for the answer does not get it.
             let _ = tx.send(stored);
         };
-        match self.watch.hear_over_http(body, peer.to_canonical(), Now::read(), then) {
+        match self.watch.ingest_over_http(body, peer.to_canonical(), Now::read(), then) {
             Ok(()) => once_stored(rx),
             Err(why) => Taken::Now(refusal(why)),
         }

@@ -19,8 +19,8 @@ use crate::config::Config;
 use crate::event::Incident;
 use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::listener;
-use crate::heartbeat::monitor::{self, Watch};
-use crate::heartbeat::persistence::{Mark, Row};
+use crate::heartbeat::monitor::{self, FleetMonitor};
+use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::direct::Notifier;
 use crate::problem::Problems;
@@ -134,7 +134,7 @@ struct Daemon {
 struct Ground {
     store: Store,
     opened: Opened,
-    mark: Option<Mark>,
+    mark: Option<LastAlive>,
     /// People were told that the Alertmanager that is asked does not answer.
     alertmanager_silent: bool,
     kernel_boot: String,
@@ -150,7 +150,7 @@ impl Ground {
             .map_err(|held| format!("state_dir: {}", held.why))?;
         let udp = listener::bind(&config.heartbeat)?;
         let tcp = bind_tcp(&config.receiver.host, config.receiver.port, false)?;
-        let mark = store.get(Table::Meta, monitor::MARK);
+        let mark = store.get(Table::Meta, monitor::LAST_ALIVE_KEY);
         let troubles = store.rows(Table::Troubles);
         let alertmanager_silent =
             troubles.iter().any(|(key, _)| *key == Incident::Alertmanager.key());
@@ -188,7 +188,7 @@ impl Daemon {
         let (udp_name, tcp_name) = (address(udp.local_addr()), address(tcp.local_addr()));
         let (hosts, alerts, names) =
             (Arc::clone(&watch), Arc::clone(&pipelines), Arc::clone(&keeper));
-        let every_row = move || [hosts.every_row(), alerts.every_row(), names.every_row()].concat();
+        let every_row = move || [hosts.all_rows(), alerts.every_row(), names.every_row()].concat();
         let courier_thread = desk
             .open(store, equipment(&config), Box::new(every_row), |then| {
                 translate(then, mark.as_ref(), &kernel_boot, now)
@@ -232,13 +232,18 @@ impl Daemon {
 }
 
 /// The hosts as the store knew them, under the present configuration.
-fn take_over(config: &Config, ground: &Ground, courier: &Courier, sink: ChangeSink) -> Watch {
-    let rows = ground.store.read::<Row>(Table::Hosts);
+fn take_over(
+    config: &Config,
+    ground: &Ground,
+    courier: &Courier,
+    sink: ChangeSink,
+) -> FleetMonitor {
+    let rows = ground.store.read::<HostRow>(Table::Hosts);
     let fleet =
         Fleet::restore(rules(config), rows, ground.mark.clone(), ground.now, &ground.kernel_boot);
     let backlog = courier.clone();
     let overloaded = Box::new(move || backlog.backlog() > BACKLOG || backlog.queued() > QUEUE);
-    Watch::new(fleet, ground.kernel_boot.clone(), sink, overloaded)
+    FleetMonitor::new(fleet, ground.kernel_boot.clone(), sink, overloaded)
 }
 
 /// Where the features leave what they established.
@@ -248,13 +253,13 @@ fn sink(courier: &Courier) -> ChangeSink {
 }
 
 fn keep_time(
-    watch: &Arc<Watch>,
+    watch: &Arc<FleetMonitor>,
     pipelines: Arc<Pipelines>,
     pulse: ProgressCounter,
 ) -> Result<(), Failure> {
     let timing = Arc::clone(watch);
     spawn("deadlines", move || {
-        timing.keep_time(|| {
+        timing.run_deadlines(|| {
             pulse.increment();
             pipelines.start_waiting();
         });
@@ -277,7 +282,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure
 
 /// A time of an earlier run on this boot's clock: how long ago it was is what counts. Where that
 /// is beyond belief, a clock was wrong, and it counts as now: late is better than never.
-fn translate(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now {
+fn translate(then: Now, mark: Option<&LastAlive>, kernel_boot: &str, now: Now) -> Now {
     match mark {
         Some(mark) if mark.kernel_boot == kernel_boot && then.mono <= now.mono => then,
         _ => {

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::{Failure, spawn};
 use crate::config::Config;
 use crate::heartbeat::listener;
-use crate::heartbeat::monitor::Watch;
+use crate::heartbeat::monitor::FleetMonitor;
 use crate::thread::ProgressCounter;
 use crate::thread::{Stop, StopSource};
 use crate::web::{Access, Web};
@@ -20,7 +20,7 @@ pub struct Ear {
     /// The socket that it hears at.
     pub socket: Arc<UdpSocket>,
     stopper: StopSource,
-    watch: Arc<Watch>,
+    watch: Arc<FleetMonitor>,
     pulse: ProgressCounter,
 }
 
@@ -31,7 +31,7 @@ impl Ear {
     /// When no thread can be started.
     pub fn open(
         socket: UdpSocket,
-        watch: &Arc<Watch>,
+        watch: &Arc<FleetMonitor>,
         pulse: ProgressCounter,
     ) -> Result<Ear, Failure> {
         let socket = Arc::new(socket);
@@ -48,7 +48,7 @@ impl Ear {
         let stopper = hear(&socket, &self.watch, &self.pulse)?;
         drop(std::mem::replace(&mut self.stopper, stopper));
         let old = std::mem::replace(&mut self.socket, socket);
-        listener::leave(&old);
+        listener::hand_over(&old);
         Ok(())
     }
 
@@ -61,7 +61,7 @@ impl Ear {
 
 fn hear(
     socket: &Arc<UdpSocket>,
-    watch: &Arc<Watch>,
+    watch: &Arc<FleetMonitor>,
     pulse: &ProgressCounter,
 ) -> Result<StopSource, Failure> {
     let (stopper, stop) = Stop::channel();

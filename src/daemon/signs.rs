@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::backup::alert::{self, Alert};
 use crate::config::Config;
-use crate::heartbeat::monitor::Watch;
-use crate::heartbeat::settings::Promise;
+use crate::heartbeat::monitor::FleetMonitor;
+use crate::heartbeat::settings::Expectation;
 
 /// How often an Alertmanager that sends repeats an alert that goes on, unless it was told
 /// otherwise (`repeat_interval`); the repeat comes at the next `group_interval` after it.
@@ -21,7 +21,7 @@ const LEAST_GRACE_FETCHED: Duration = Duration::from_secs(5 * 60);
 /// connection `alertmanager` this goes before all else. What the configuration says of that very
 /// host holds, but where alerts are fetched no more often than they are; what it says of all hosts
 /// is meant for those that beat themselves.
-pub fn promises(config: &Config) -> BTreeMap<String, Promise> {
+pub fn promises(config: &Config) -> BTreeMap<String, Expectation> {
     let receiver = &config.receiver;
     let promise = |name: &String| {
         let host = config.hosts.get(name);
@@ -35,7 +35,7 @@ pub fn promises(config: &Config) -> BTreeMap<String, Promise> {
         };
         let usual = interval.saturating_mul(2).max(least);
         let grace = host.and_then(|host| host.grace).unwrap_or(usual);
-        (name.clone(), Promise { interval, grace })
+        (name.clone(), Expectation { interval, grace })
     };
     receiver.heartbeat_alerts.values().map(promise).collect()
 }
@@ -64,7 +64,7 @@ impl Signs {
 
     /// The signs of life in the body of a webhook. A body that is none is told by who reads the
     /// rest of it.
-    pub fn of_webhook(&self, body: &[u8], watch: &Watch) {
+    pub fn of_webhook(&self, body: &[u8], watch: &FleetMonitor) {
         if self.names.is_empty() {
             return;
         }
@@ -74,9 +74,9 @@ impl Signs {
     }
 
     /// Each of these alerts is a beat of its host.
-    pub fn beat(&self, alerts: &[Alert], watch: &Watch) {
+    pub fn beat(&self, alerts: &[Alert], watch: &FleetMonitor) {
         for host in alerts.iter().filter_map(|alert| self.hosts.get(&alert.name)) {
-            watch.hear_of(host);
+            watch.ingest_alert_heartbeat(host);
         }
     }
 }

@@ -11,62 +11,62 @@ use crate::heartbeat::encode;
 use crate::secret::Secret;
 
 /// What is signed to tell keys apart.
-const TAGGED: &[u8] = b"heartbeat key";
+const KEY_ID_INPUT: &[u8] = b"heartbeat key";
 
 /// The keys of a host, or of all hosts that have none of their own.
 #[derive(Debug)]
-pub struct Keys {
-    current: Signer,
-    previous: Option<Box<Signer>>,
+pub struct HostKeys {
+    current: SigningKey,
+    previous: Option<Box<SigningKey>>,
 }
 
 #[derive(Debug)]
-struct Signer {
+struct SigningKey {
     key: hmac::Key,
     /// What tells it from other keys, also over a restart; never 0.
-    tag: u32,
+    id: u32,
 }
 
-impl Signer {
-    fn new(secret: &Secret) -> Signer {
-        let key = encode::key(secret);
-        let signature = hmac::sign(&key, TAGGED);
+impl SigningKey {
+    fn new(secret: &Secret) -> SigningKey {
+        let key = encode::signing_key(secret);
+        let signature = hmac::sign(&key, KEY_ID_INPUT);
         let tag =
             signature.as_ref().iter().take(4).fold(0, |tag, byte| tag << 8 | u32::from(*byte));
-        Signer { key, tag: tag.max(1) }
+        SigningKey { key, id: tag.max(1) }
     }
 }
 
-impl Keys {
+impl HostKeys {
     /// From the configuration.
-    pub fn new(current: &Secret, previous: Option<&Secret>) -> Keys {
-        let previous = previous.map(|previous| Box::new(Signer::new(previous)));
-        Keys { current: Signer::new(current), previous }
+    pub fn new(current: &Secret, previous: Option<&Secret>) -> HostKeys {
+        let previous = previous.map(|previous| Box::new(SigningKey::new(previous)));
+        HostKeys { current: SigningKey::new(current), previous }
     }
 
     /// The tag of the key that the JSON was signed with; none when it was neither.
     pub fn verify(&self, json: &[u8], signature: &[u8; 32]) -> Option<u32> {
-        let signed = |signer: &&Signer| encode::verify(&signer.key, json, signature);
-        self.signers().find(signed).map(|signer| signer.tag)
+        let signed = |signer: &&SigningKey| encode::verify(&signer.key, json, signature);
+        self.keys().find(signed).map(|signer| signer.id)
     }
 
     /// The key of a tag.
     pub fn key(&self, tag: u32) -> Option<&hmac::Key> {
-        self.signers().find(|signer| signer.tag == tag).map(|signer| &signer.key)
+        self.keys().find(|signer| signer.id == tag).map(|signer| &signer.key)
     }
 
-    fn signers(&self) -> impl Iterator<Item = &Signer> {
+    fn keys(&self) -> impl Iterator<Item = &SigningKey> {
         std::iter::once(&self.current).chain(self.previous.as_deref())
     }
 
     /// Whether that is the tag of the previous key.
     pub fn is_previous(&self, tag: u32) -> bool {
-        tag != self.current.tag && self.previous.as_ref().is_some_and(|old| old.tag == tag)
+        tag != self.current.id && self.previous.as_ref().is_some_and(|old| old.id == tag)
     }
 }
 
 /// So many hosts that are off by the same show that it is our own clock that is wrong.
-const WITNESSES: usize = 3;
+const QUORUM: usize = 3;
 
 /// What our own wall clock is worth.
 ///
@@ -83,26 +83,26 @@ const WITNESSES: usize = 3;
 ///   the same and nobody agrees with us, it is our clock, and they are excused again with each
 ///   datagram, for as long as they send any. Who sends nothing is never excused.
 #[derive(Debug, Default)]
-pub struct Trust {
+pub struct ClockCheck {
     /// The time that our clock had reached before the start.
-    reached: Wall,
+    passed: Wall,
     /// When a signed datagram agreed with it last.
-    agreed: Mono,
+    last_agreement: Mono,
     /// How far those were ahead of it that did not agree since, in microseconds.
-    ahead: i64,
+    offset: i64,
     /// The hosts that were, about as much; three are enough.
-    witnesses: Vec<u32>,
+    disagreeing_hosts: Vec<u32>,
 }
 
-impl Trust {
+impl ClockCheck {
     /// Our clock showed this time before the start.
-    pub fn reached(&mut self, wall: Wall) {
-        self.reached = self.reached.max(wall);
+    pub fn observe_past(&mut self, wall: Wall) {
+        self.passed = self.passed.max(wall);
     }
 
     /// Judges the time of a signed datagram by our clock and by the `last` one, both in
     /// microseconds; whether it agrees with our clock.
-    pub fn judge(
+    pub fn check_freshness(
         &self,
         time: i64,
         last: Option<i64>,
@@ -111,7 +111,7 @@ impl Trust {
     ) -> Result<bool, Rejection> {
         let (ours, skew) = (micros(now.wall), length(skew));
         let agrees = time.abs_diff(ours) <= skew.unsigned_abs();
-        let doubted = !now.wall.is_plausible() || now.wall < self.reached;
+        let doubted = !now.wall.is_plausible() || now.wall < self.passed;
         if !agrees && !doubted {
             return Err(Rejection::Stale);
         }
@@ -125,15 +125,15 @@ impl Trust {
     }
 
     /// A signed datagram agreed with our clock.
-    pub fn agree(&mut self, now: Now) {
-        self.agreed = now.mono;
-        self.reached = self.reached.min(now.wall);
-        self.witnesses.clear();
+    pub fn record_agreement(&mut self, now: Now) {
+        self.last_agreement = now.mono;
+        self.passed = self.passed.min(now.wall);
+        self.disagreeing_hosts.clear();
     }
 
     /// A signed datagram of `host`, newer than its last one, was off by more than the skew. Whether
     /// that is excused, when it was for the last time at `excused`.
-    pub fn differ(
+    pub fn record_disagreement(
         &mut self,
         host: u32,
         time: i64,
@@ -142,20 +142,20 @@ impl Trust {
         now: Now,
     ) -> bool {
         let ahead = time.saturating_sub(micros(now.wall));
-        if ahead.abs_diff(self.ahead) > length(skew).unsigned_abs() {
-            self.ahead = ahead;
-            self.witnesses.clear();
+        if ahead.abs_diff(self.offset) > length(skew).unsigned_abs() {
+            self.offset = ahead;
+            self.disagreeing_hosts.clear();
         }
-        if self.witnesses.len() < WITNESSES && !self.witnesses.contains(&host) {
-            self.witnesses.push(host);
+        if self.disagreeing_hosts.len() < QUORUM && !self.disagreeing_hosts.contains(&host) {
+            self.disagreeing_hosts.push(host);
         }
-        let ours = self.witnesses.len() == WITNESSES;
-        excused.is_none_or(|excused| ours && self.agreed < excused)
+        let ours = self.disagreeing_hosts.len() == QUORUM;
+        excused.is_none_or(|excused| ours && self.last_agreement < excused)
     }
 
     /// Hosts are at other places from now on.
-    pub fn forget_witnesses(&mut self) {
-        self.witnesses.clear();
+    pub fn forget_disagreements(&mut self) {
+        self.disagreeing_hosts.clear();
     }
 }
 

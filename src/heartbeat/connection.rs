@@ -8,13 +8,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Mono, Now, Wall};
-use crate::heartbeat::settings::{ALERTMANAGER, Common, LOCAL, Profile, Promise};
+use crate::heartbeat::settings::{ALERTMANAGER, Expectation, LOCAL, Profile, SharedSettings};
 use crate::view::State;
 
 /// How often a postponed deadline may be shifted without a proof that anybody listened.
-const MOST_SHIFTS: u8 = 3;
+const MAX_UNPROVEN_EXTENSIONS: u8 = 3;
 /// The least grace that nobody asked for.
-const LEAST_GRACE: Duration = Duration::from_secs(30);
+const MIN_DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// A connection of a host.
 #[derive(Clone, Debug)]
@@ -25,23 +25,23 @@ pub struct Connection {
     pub state: State,
     /// It is down, but a boot of its host told that its trouble is over: its beat is no news, and
     /// when it does not come until the deadline, that is told anew.
-    pub covered: bool,
+    pub recovery_presumed: bool,
     /// How often its postponed deadline was shifted without such a proof.
-    pub shifts: u8,
+    pub extension_count: u8,
     /// What it promised last, in milliseconds; 0 when it never said.
     pub interval: u32,
     /// Since when it is in its state.
     pub since: Wall,
     /// When it was last heard.
-    pub seen: Now,
+    pub last_seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
-    pub signed: i64,
+    pub last_signed_at: i64,
     /// The tag of the key that it was signed with; 0 when it was not.
-    pub key: u32,
+    pub key_id: u32,
     /// What was granted because the daemon was blind; once per time it was heard.
-    pub granted: Option<Grant>,
+    pub extension: Option<Extension>,
     /// The moment of its earliest entry among the deadlines.
-    pub queued: Mono,
+    pub scheduled_at: Mono,
     /// Where its last datagram came from.
     pub address: Option<IpAddr>,
 }
@@ -49,7 +49,7 @@ pub struct Connection {
 /// A deadline that was granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Grant {
+pub struct Extension {
     /// From when on listening counts.
     pub from: Mono,
     /// The deadline, if the daemon listens all the time.
@@ -62,67 +62,67 @@ impl Connection {
         Connection {
             name,
             state: State::New,
-            covered: false,
-            shifts: 0,
+            recovery_presumed: false,
+            extension_count: 0,
             interval: 0,
             since: now.wall,
-            seen: now,
-            signed: 0,
-            key: 0,
-            granted: None,
-            queued: Mono(i64::MAX),
+            last_seen: now,
+            last_signed_at: 0,
+            key_id: 0,
+            extension: None,
+            scheduled_at: Mono(i64::MAX),
             address: None,
         }
     }
 
     /// Whether people were told that it is down, and not yet that this is over.
-    pub fn in_trouble(&self) -> bool {
-        matches!(self.state, State::Overdue | State::Shutdown) && !self.covered
+    pub fn has_open_incident(&self) -> bool {
+        matches!(self.state, State::Overdue | State::Shutdown) && !self.recovery_presumed
     }
 
     /// Whether it was made by beats that somebody in this process vouches for. They come from here,
     /// and nobody signs them.
-    pub fn is_vouched(&self) -> bool {
+    pub fn is_internal(&self) -> bool {
         let here = self.address.is_some_and(|address| address.is_loopback());
-        [ALERTMANAGER, LOCAL].contains(&&*self.name) && self.signed == 0 && here
+        [ALERTMANAGER, LOCAL].contains(&&*self.name) && self.last_signed_at == 0 && here
     }
 
     /// Takes over what such beats promise by the configuration. Where that is another promise than
     /// the last one gave, it gets a whole interval and grace from now on. Whether that changed
     /// anything.
-    pub fn promise_anew(&mut self, promise: Promise, now: Now) -> bool {
-        let changed = self.interval != promise.millis();
+    pub fn set_expectation(&mut self, promise: Expectation, now: Now) -> bool {
+        let changed = self.interval != promise.interval_millis();
         if changed {
-            self.interval = promise.millis();
-            self.postpone(promise, now);
+            self.interval = promise.interval_millis();
+            self.extend_once(promise, now);
         }
         changed
     }
 
     /// What it promised: its host's settings go before its own word, that before the common ones.
-    pub fn promise(&self, profile: &Profile, common: &Common) -> Promise {
-        if let Some(vouched) = profile.vouched(&self.name) {
+    pub fn expectation(&self, profile: &Profile, common: &SharedSettings) -> Expectation {
+        if let Some(vouched) = profile.internal_expectation(&self.name) {
             return vouched;
         }
         let said = (self.interval > 0).then(|| Duration::from_millis(self.interval.into()));
         let interval = profile.interval.or(said).unwrap_or(common.interval);
-        let usual = || interval.saturating_mul(2).max(LEAST_GRACE);
-        Promise { interval, grace: profile.grace.or(common.grace).unwrap_or_else(usual) }
+        let usual = || interval.saturating_mul(2).max(MIN_DEFAULT_GRACE);
+        Expectation { interval, grace: profile.grace.or(common.grace).unwrap_or_else(usual) }
     }
 
     /// The beat came: it is up, and all that was excused is forgotten. Whether that must be stored
     /// at once: a new state, or the end of excuses that a crash would count on.
-    pub fn rise(&mut self, now: Now) -> bool {
-        let shifted = self.shifts > 0;
-        self.seen = now;
-        self.granted = None;
-        self.shifts = 0;
-        self.covered = false;
-        self.turn(State::Up, now) || shifted
+    pub fn mark_up(&mut self, now: Now) -> bool {
+        let shifted = self.extension_count > 0;
+        self.last_seen = now;
+        self.extension = None;
+        self.extension_count = 0;
+        self.recovery_presumed = false;
+        self.set_state(State::Up, now) || shifted
     }
 
     /// Enters a state; whether that is a change.
-    pub fn turn(&mut self, state: State, now: Now) -> bool {
+    pub fn set_state(&mut self, state: State, now: Now) -> bool {
         let changed = self.state != state;
         if changed {
             self.state = state;
@@ -132,30 +132,31 @@ impl Connection {
     }
 
     /// A boot told that its trouble is over: it has as long as after a beat to prove it.
-    pub fn cover(&mut self, promise: Promise, now: Now) {
-        self.covered = true;
-        self.shifts = 0;
-        self.granted = Some(Grant { from: now.mono, until: now.mono + promise.patience() });
+    pub fn presume_recovered(&mut self, promise: Expectation, now: Now) {
+        self.recovery_presumed = true;
+        self.extension_count = 0;
+        self.extension = Some(Extension { from: now.mono, until: now.mono + promise.timeout() });
     }
 
     /// Its datagrams come, but may not be believed since a clock is wrong: for once it gets an
     /// interval and grace from now on. Whether there was anything to excuse.
-    pub fn postpone(&mut self, promise: Promise, now: Now) -> bool {
+    pub fn extend_once(&mut self, promise: Expectation, now: Now) -> bool {
         let waits = self.deadline(promise).is_some();
         if waits {
-            self.granted = Some(Grant { from: now.mono, until: now.mono + promise.patience() });
+            self.extension =
+                Some(Extension { from: now.mono, until: now.mono + promise.timeout() });
         }
         waits
     }
 
     /// When its silence would have to be told, as far as it is known without blindness.
-    pub fn deadline(&self, promise: Promise) -> Option<Mono> {
+    pub fn deadline(&self, promise: Expectation) -> Option<Mono> {
         match self.state {
-            State::Up => {
-                Some(self.granted.map_or(self.seen.mono + promise.patience(), |grant| grant.until))
-            }
-            State::Overdue | State::Shutdown if self.covered => {
-                self.granted.map(|grant| grant.until)
+            State::Up => Some(
+                self.extension.map_or(self.last_seen.mono + promise.timeout(), |grant| grant.until),
+            ),
+            State::Overdue | State::Shutdown if self.recovery_presumed => {
+                self.extension.map(|grant| grant.until)
             }
             State::New | State::Overdue | State::Shutdown => None,
         }
@@ -168,24 +169,31 @@ impl Connection {
     /// listening counts: later blindness shifts the deadline by what was left of it. Where nobody
     /// can prove that there was any listening in between, it does so a few times only: frequent
     /// restarts must not postpone an alarm for ever.
-    pub fn excuse(&mut self, promise: Promise, blindness: &Blindness) -> Option<Mono> {
+    pub fn deadline_after_blindness(
+        &mut self,
+        promise: Expectation,
+        blindness: &Blindness,
+    ) -> Option<Mono> {
         let mut deadline = self.deadline(promise)?;
-        let expected = self.seen.mono + promise.interval;
+        let expected = self.last_seen.mono + promise.interval;
         for period in blindness.periods() {
-            let (stop, start) = (period.stop, period.start);
-            let Some(grant) = self.granted else {
+            let (stop, start) = (period.from, period.to);
+            let Some(grant) = self.extension else {
                 if stop <= deadline && expected <= start {
-                    deadline = start + promise.patience();
-                    self.granted = Some(Grant { from: start, until: deadline });
+                    deadline = start + promise.timeout();
+                    self.extension = Some(Extension { from: start, until: deadline });
                 }
                 continue;
             };
             let unproven = deadline <= start || stop <= grant.from;
-            let spent = unproven && self.shifts == MOST_SHIFTS;
+            let spent = unproven && self.extension_count == MAX_UNPROVEN_EXTENSIONS;
             if grant.from < start && stop < deadline && !spent {
                 deadline = start + deadline.since(stop.max(grant.from));
-                self.granted = Some(Grant { from: start, until: deadline });
-                self.shifts = self.shifts.saturating_add(u8::from(unproven)).min(MOST_SHIFTS);
+                self.extension = Some(Extension { from: start, until: deadline });
+                self.extension_count = self
+                    .extension_count
+                    .saturating_add(u8::from(unproven))
+                    .min(MAX_UNPROVEN_EXTENSIONS);
             }
         }
         Some(deadline)
@@ -193,28 +201,28 @@ impl Connection {
 }
 
 /// How many periods are told apart; beyond it the closest ones are taken for one.
-const MOST: usize = 32;
+const MAX_PERIODS: usize = 32;
 /// The longest interval and three times that as grace: nobody waits for a beat any longer.
-const MEMORY: Duration = Duration::from_secs(28 * 24 * 3600);
+const RETENTION: Duration = Duration::from_secs(28 * 24 * 3600);
 
 /// From `stop` to `start` nothing could be heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Period {
+pub struct BlindPeriod {
     /// The last moment of listening before it.
-    pub stop: Mono,
+    pub from: Mono,
     /// The first moment of listening after it.
-    pub start: Mono,
+    pub to: Mono,
 }
 
 /// The periods that may still matter, in order, none touching another.
 #[derive(Clone, Debug, Default)]
 pub struct Blindness {
-    periods: Vec<Period>,
+    periods: Vec<BlindPeriod>,
 }
 
 impl Blindness {
     /// The periods, in order.
-    pub fn periods(&self) -> &[Period] {
+    pub fn periods(&self) -> &[BlindPeriod] {
         &self.periods
     }
 
@@ -223,24 +231,24 @@ impl Blindness {
         if start <= stop {
             return;
         }
-        self.periods.push(Period { stop, start });
-        self.periods.sort_by_key(|period| period.stop);
-        self.join(|earlier, later| later.stop <= earlier.start);
-        if let Some(newest) = self.periods.last().map(|period| period.start) {
-            self.periods.retain(|period| newest.since(period.start) <= MEMORY);
+        self.periods.push(BlindPeriod { from: stop, to: start });
+        self.periods.sort_by_key(|period| period.from);
+        self.join(|earlier, later| later.from <= earlier.to);
+        if let Some(newest) = self.periods.last().map(|period| period.to) {
+            self.periods.retain(|period| newest.since(period.to) <= RETENTION);
         }
-        while self.periods.len() > MOST {
-            let gap = |pair: &[Period]| pair[1].stop.since(pair[0].start);
+        while self.periods.len() > MAX_PERIODS {
+            let gap = |pair: &[BlindPeriod]| pair[1].from.since(pair[0].to);
             let least = self.periods.windows(2).map(gap).min().unwrap_or_default();
-            self.join(|earlier, later| later.stop.since(earlier.start) <= least);
+            self.join(|earlier, later| later.from.since(earlier.to) <= least);
         }
     }
 
-    fn join(&mut self, belong: impl Fn(Period, Period) -> bool) {
+    fn join(&mut self, belong: impl Fn(BlindPeriod, BlindPeriod) -> bool) {
         self.periods.dedup_by(|later, earlier| {
             let one = belong(*earlier, *later);
             if one {
-                earlier.start = earlier.start.max(later.start);
+                earlier.to = earlier.to.max(later.to);
             }
             one
         });
@@ -256,7 +264,7 @@ mod tests {
         for (stop, start) in periods {
             blindness.add(Mono(*stop), Mono(*start));
         }
-        blindness.periods().iter().map(|period| (period.stop.0, period.start.0)).collect()
+        blindness.periods().iter().map(|period| (period.from.0, period.to.0)).collect()
     }
 
     #[test]
@@ -271,7 +279,7 @@ mod tests {
     fn the_list_stays_short() {
         let many: Vec<(i64, i64)> = (0..500).map(|n| (n * n, n * n + 1)).collect();
         let kept = of(&many);
-        assert!(kept.len() <= MOST);
+        assert!(kept.len() <= MAX_PERIODS);
         assert_eq!(kept.last(), Some(&(499 * 499, 499 * 499 + 1)));
         assert_eq!(kept.first().map(|first| first.0), Some(0));
     }

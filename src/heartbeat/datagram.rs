@@ -32,7 +32,7 @@ pub const TIME_WANTED: &str = "time: is required in a signed datagram";
 /// What a datagram tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DatagramKind {
     /// The host is alive.
     #[default]
     Beat,
@@ -46,7 +46,7 @@ pub enum Kind {
 
 /// The time in a datagram: when it was sent, by the sender's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time<'a> {
+pub struct Timestamp<'a> {
     /// As the sender wrote it.
     pub text: &'a str,
     /// Microseconds since 1970.
@@ -61,7 +61,7 @@ pub struct Datagram<'a> {
     /// The path to it, 1 to 32 of the same.
     pub connection: Option<Cow<'a, str>>,
     /// What it tells.
-    pub event: Kind,
+    pub event: DatagramKind,
     /// The text of a message: there is one when `event` is a message.
     pub message: Option<Cow<'a, str>>,
     /// When the next beat is promised.
@@ -71,9 +71,9 @@ pub struct Datagram<'a> {
     /// Seconds since the boot.
     pub uptime: Option<f64>,
     /// When it was sent.
-    pub time: Option<Time<'a>>,
+    pub time: Option<Timestamp<'a>>,
     /// Finite numbers by dotted path.
-    pub metrics: Metrics,
+    pub metrics: DatagramMetrics,
     /// Whether an answer is wanted.
     pub ack: bool,
 }
@@ -108,16 +108,16 @@ pub fn parse(json: &[u8]) -> Result<Datagram<'_>, Rejection> {
         return Err(Rejection::TooLong);
     }
     let text = std::str::from_utf8(json).map_err(|_| Rejection::NotUtf8)?;
-    let mut fields = Fields::default();
+    let mut fields = RawFields::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Reader { fields: &mut fields }
+    FieldReader { fields: &mut fields }
         .deserialize(&mut deserializer)
         .and_then(|()| deserializer.end())
-        .map_err(|why| refusal(&why, fields.at))?;
+        .map_err(|why| rejection(&why, fields.at))?;
     fields.checked()
 }
 
-fn refusal(why: &serde_json::Error, field: &'static str) -> Rejection {
+fn rejection(why: &serde_json::Error, field: &'static str) -> Rejection {
     let of_field = match why.classify() {
         Category::Data => true,
         // serde_json calls 1e999 a syntax error; it is JSON, but no number of ours.
@@ -128,21 +128,21 @@ fn refusal(why: &serde_json::Error, field: &'static str) -> Rejection {
 }
 
 /// A text that is borrowed unless it holds escapes.
-struct Text<'a>(Cow<'a, str>);
+struct BorrowedText<'a>(Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'de>, D::Error> {
+impl<'de> Deserialize<'de> for BorrowedText<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<BorrowedText<'de>, D::Error> {
         struct Borrow;
         impl<'de> Visitor<'de> for Borrow {
-            type Value = Text<'de>;
+            type Value = BorrowedText<'de>;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("a text")
             }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<BorrowedText<'de>, E> {
+                Ok(BorrowedText(Cow::Borrowed(text)))
             }
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
+            fn visit_str<E>(self, text: &str) -> Result<BorrowedText<'de>, E> {
+                Ok(BorrowedText(Cow::Owned(text.to_owned())))
             }
         }
         deserializer.deserialize_str(Borrow)
@@ -151,27 +151,27 @@ impl<'de> Deserialize<'de> for Text<'de> {
 
 /// The fields as they came; null is as good as absent.
 #[derive(Default)]
-struct Fields<'a> {
+struct RawFields<'a> {
     /// What the field that is being read must be; for the refusal.
     at: &'static str,
-    host: Option<Text<'a>>,
-    connection: Option<Text<'a>>,
-    event: Option<Kind>,
-    message: Option<Text<'a>>,
+    host: Option<BorrowedText<'a>>,
+    connection: Option<BorrowedText<'a>>,
+    event: Option<DatagramKind>,
+    message: Option<BorrowedText<'a>>,
     interval: Option<f64>,
-    boot_id: Option<Text<'a>>,
+    boot_id: Option<BorrowedText<'a>>,
     uptime: Option<f64>,
     time: Option<&'a RawValue>,
-    metrics: Option<Metrics>,
+    metrics: Option<DatagramMetrics>,
     ack: Option<bool>,
 }
 
 /// Reads the fields in their place: they are too many to be handed around.
-struct Reader<'f, 'de> {
-    fields: &'f mut Fields<'de>,
+struct FieldReader<'f, 'de> {
+    fields: &'f mut RawFields<'de>,
 }
 
-fn take<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+fn read_field<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     at: &mut &'static str,
     limits: &'static str,
     slot: &mut Option<T>,
@@ -186,14 +186,14 @@ fn take<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     Ok(())
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_, 'de> {
+impl<'de> DeserializeSeed<'de> for FieldReader<'_, 'de> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_, 'de> {
+impl<'de> Visitor<'de> for FieldReader<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -202,18 +202,20 @@ impl<'de> Visitor<'de> for Reader<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let fields = self.fields;
-        while let Some(Text(key)) = map.next_key()? {
+        while let Some(BorrowedText(key)) = map.next_key()? {
             match &*key {
-                "host" => take(&mut fields.at, HOST, &mut fields.host, &mut map)?,
-                "connection" => take(&mut fields.at, CONNECTION, &mut fields.connection, &mut map)?,
-                "event" => take(&mut fields.at, EVENT, &mut fields.event, &mut map)?,
-                "message" => take(&mut fields.at, MESSAGE, &mut fields.message, &mut map)?,
-                "interval" => take(&mut fields.at, INTERVAL, &mut fields.interval, &mut map)?,
-                "boot_id" => take(&mut fields.at, BOOT_ID, &mut fields.boot_id, &mut map)?,
-                "uptime" => take(&mut fields.at, UPTIME, &mut fields.uptime, &mut map)?,
-                "time" => take(&mut fields.at, TIME, &mut fields.time, &mut map)?,
-                "metrics" => take(&mut fields.at, METRICS, &mut fields.metrics, &mut map)?,
-                "ack" => take(&mut fields.at, ACK, &mut fields.ack, &mut map)?,
+                "host" => read_field(&mut fields.at, HOST, &mut fields.host, &mut map)?,
+                "connection" => {
+                    read_field(&mut fields.at, CONNECTION, &mut fields.connection, &mut map)?
+                }
+                "event" => read_field(&mut fields.at, EVENT, &mut fields.event, &mut map)?,
+                "message" => read_field(&mut fields.at, MESSAGE, &mut fields.message, &mut map)?,
+                "interval" => read_field(&mut fields.at, INTERVAL, &mut fields.interval, &mut map)?,
+                "boot_id" => read_field(&mut fields.at, BOOT_ID, &mut fields.boot_id, &mut map)?,
+                "uptime" => read_field(&mut fields.at, UPTIME, &mut fields.uptime, &mut map)?,
+                "time" => read_field(&mut fields.at, TIME, &mut fields.time, &mut map)?,
+                "metrics" => read_field(&mut fields.at, METRICS, &mut fields.metrics, &mut map)?,
+                "ack" => read_field(&mut fields.at, ACK, &mut fields.ack, &mut map)?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
             fields.at = "";
@@ -222,9 +224,9 @@ impl<'de> Visitor<'de> for Reader<'_, 'de> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> RawFields<'a> {
     fn checked(self) -> Result<Datagram<'a>, Rejection> {
-        let text = |field: Option<Text<'a>>| field.map(|Text(text)| text);
+        let text = |field: Option<BorrowedText<'a>>| field.map(|BorrowedText(text)| text);
         let host = text(self.host).filter(|host| is_name(host, 253));
         let connection = text(self.connection);
         let message = text(self.message);
@@ -232,7 +234,10 @@ impl<'a> Fields<'a> {
         let event = self.event.unwrap_or_default();
         require(connection.as_ref().is_none_or(|name| is_name(name, 32)), CONNECTION)?;
         require(message.as_ref().is_none_or(|text| text.chars().count() <= 500), MESSAGE)?;
-        require(event != Kind::Message || message.as_ref().is_some_and(|m| has_text(m)), NO_TEXT)?;
+        require(
+            event != DatagramKind::Message || message.as_ref().is_some_and(|m| has_text(m)),
+            NO_TEXT,
+        )?;
         require(boot_id.as_ref().is_none_or(|id| is_boot_id(id)), BOOT_ID)?;
         require(self.uptime.is_none_or(|uptime| (0.0..=MAX_TIME).contains(&uptime)), UPTIME)?;
         Ok(Datagram {
@@ -273,11 +278,11 @@ fn interval(seconds: f64) -> Result<Duration, Rejection> {
     Ok(Duration::from_millis((seconds * 1000.0).round() as u64))
 }
 
-fn time(raw: &RawValue) -> Result<Time<'_>, Rejection> {
+fn time(raw: &RawValue) -> Result<Timestamp<'_>, Rejection> {
     let text = raw.get();
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=MAX_TIME).contains(&seconds) => {
-            Ok(Time { text, micros: (seconds * 1e6).round() as i64 })
+            Ok(Timestamp { text, micros: (seconds * 1e6).round() as i64 })
         }
         _ => Err(Rejection::BadField(TIME)),
     }
@@ -292,13 +297,13 @@ const MAX_PATH: usize = 200;
 
 /// Numbers by dotted path; all paths lie in one text, so that reading them allocates little.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metrics {
+pub struct DatagramMetrics {
     paths: String,
     /// Where each path ends, and its value.
     leaves: Vec<(usize, f64)>,
 }
 
-impl Metrics {
+impl DatagramMetrics {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.leaves.len()
@@ -331,9 +336,9 @@ impl Metrics {
     }
 }
 
-impl<'de> Deserialize<'de> for Metrics {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Metrics, D::Error> {
-        let mut metrics = Metrics::default();
+impl<'de> Deserialize<'de> for DatagramMetrics {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DatagramMetrics, D::Error> {
+        let mut metrics = DatagramMetrics::default();
         let mut path = String::new();
         deserializer.deserialize_map(Flatten {
             metrics: &mut metrics,
@@ -349,7 +354,7 @@ impl<'de> Deserialize<'de> for Metrics {
 
 /// Walks the nested object and notes its leaves under their paths.
 struct Flatten<'m> {
-    metrics: &'m mut Metrics,
+    metrics: &'m mut DatagramMetrics,
     path: &'m mut String,
     depth: usize,
 }
@@ -373,7 +378,7 @@ impl<'de> Visitor<'de> for Flatten<'_> {
             return Err(A::Error::custom("metrics are nested too deep"));
         }
         let parent = self.path.len();
-        while let Some(Text(key)) = map.next_key()? {
+        while let Some(BorrowedText(key)) = map.next_key()? {
             if parent > 0 {
                 self.path.push('.');
             }

@@ -7,26 +7,26 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident};
-use crate::heartbeat::connection::{Connection, Period};
-use crate::heartbeat::datagram::{Datagram, Kind};
-use crate::heartbeat::metric::{self, Gauge};
-use crate::heartbeat::settings::{Common, Profile, Promise};
-use crate::heartbeat::uptime::{Condition, Diary};
+use crate::heartbeat::connection::{BlindPeriod, Connection};
+use crate::heartbeat::datagram::{Datagram, DatagramKind};
+use crate::heartbeat::metric::{self, Metric};
+use crate::heartbeat::settings::{Expectation, Profile, SharedSettings};
+use crate::heartbeat::uptime::{UptimeCounter, UptimeStatus};
 use crate::view::{State, UptimeSample};
 
 /// The most connections that a host may have.
 pub const MAX_CONNECTIONS: usize = 16;
 /// Within this time a second boot without a `boot_id` is the same boot, told over another
 /// connection or repeated by a careful sender.
-const SAME_BOOT: Duration = Duration::from_secs(120);
+const BOOT_DEDUP: Duration = Duration::from_secs(120);
 
 /// A machine that has been up for longer, in seconds, has not just booted.
-const JUST_BOOTED: f64 = 600.0;
+const MAX_UPTIME_OF_NEW_BOOT: f64 = 600.0;
 
 /// How often it is looked for them, in milliseconds.
-const LOOK: i64 = 60_000;
+const CHECK_INTERVAL: i64 = 60_000;
 /// A beat may be as late as another one, and a bit, before its silence is more than a lost datagram.
-const MOST_LATE: u32 = 2;
+const MAX_LATE_INTERVALS: u32 = 2;
 
 /// A host of the fleet.
 #[derive(Debug)]
@@ -38,37 +38,37 @@ pub struct Host {
     /// In the order in which they were first heard.
     pub connections: Vec<Connection>,
     /// Its metrics, in the order in which they were first heard.
-    pub gauges: Vec<Gauge>,
+    pub metrics: Vec<Metric>,
     /// The ids of its boots; none when it never told one.
-    pub boots: Option<Box<Boots>>,
+    pub boot_ids: Option<Box<BootIds>>,
     /// When its last boot was told, unless it said goodbye since.
-    pub booted: Option<Mono>,
+    pub last_boot_at: Option<Mono>,
     /// Whether that boot had an id.
-    pub named: bool,
+    pub boot_has_id: bool,
     /// How it fared since the last account; none when it is not configured.
-    pub diary: Option<Box<Diary>>,
+    pub uptime: Option<Box<UptimeCounter>>,
     /// The best state of its connections.
     pub state: State,
     /// Since when it is in that state; when it never was heard: since when it is configured.
     pub since: Wall,
     /// When it was first configured, or first heard.
-    pub configured: Wall,
+    pub configured_since: Wall,
     /// Its machine was told to stop, and with it the daemon, which runs there: its next boot is
     /// announced.
-    pub leaving: bool,
+    pub stop_announced: bool,
     /// It was reported as never heard, and was not heard since.
-    pub reported: bool,
+    pub never_seen_reported: bool,
     /// Something changed that must be stored at once.
-    pub changed: bool,
+    pub must_store_now: bool,
     /// Something changed since its row was last taken, be it only that it was heard.
-    pub unsaved: bool,
+    pub dirty: bool,
     /// It waits among the changed ones.
-    pub listed: bool,
+    pub in_dirty_list: bool,
 }
 
 /// Other watched hosts that are overdue.
 #[derive(Debug, Default)]
-pub struct Others {
+pub struct AlsoDown {
     /// Some of them.
     pub names: Vec<String>,
     /// How many there are in all.
@@ -77,7 +77,7 @@ pub struct Others {
 
 /// The boots of a host that tells their ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Boots {
+pub struct BootIds {
     /// The boot that is running.
     pub current: Box<str>,
     /// The one before: late datagrams of it are no boot.
@@ -86,13 +86,13 @@ pub struct Boots {
 
 /// What the absence of metrics meant.
 #[derive(Debug, Default)]
-pub struct Missed {
+pub struct MissingMetrics {
     /// One for each that is missing from now on.
     pub events: Vec<Event>,
     /// Troubles of metrics that were forgotten.
-    pub ended: Vec<Incident>,
+    pub closed_incidents: Vec<Incident>,
     /// Metrics are at other places than before.
-    pub moved: bool,
+    pub reindexed: bool,
 }
 
 impl Host {
@@ -102,34 +102,34 @@ impl Host {
             name,
             profile,
             connections: Vec::new(),
-            gauges: Vec::new(),
-            boots: None,
-            booted: None,
-            named: false,
-            diary: None,
+            metrics: Vec::new(),
+            boot_ids: None,
+            last_boot_at: None,
+            boot_has_id: false,
+            uptime: None,
             state: State::New,
             since: now.wall,
-            configured: now.wall,
-            leaving: false,
-            reported: false,
-            changed: false,
-            unsaved: false,
-            listed: false,
+            configured_since: now.wall,
+            stop_announced: false,
+            never_seen_reported: false,
+            must_store_now: false,
+            dirty: false,
+            in_dirty_list: false,
         }
     }
 
     /// Whether it ever sent a beat.
-    pub fn heard(&self) -> bool {
+    pub fn was_seen(&self) -> bool {
         self.connections.iter().any(|connection| connection.state != State::New)
     }
 
     /// The place of a connection.
-    pub fn place(&self, connection: &str) -> Option<usize> {
+    pub fn connection_index(&self, connection: &str) -> Option<usize> {
         self.connections.iter().position(|known| *known.name == *connection)
     }
 
     /// The place of a connection that is added when it is new.
-    pub fn connect(&mut self, name: Arc<str>, now: Now) -> usize {
+    pub fn add_connection(&mut self, name: Arc<str>, now: Now) -> usize {
         // Nearly all hosts have one connection: room for four would be paid for 100,000 times.
         self.connections.reserve_exact(1);
         self.connections.push(Connection::new(name, now));
@@ -137,25 +137,25 @@ impl Host {
     }
 
     /// Applies an accepted datagram; the events that it causes.
-    pub fn hear(
+    pub fn on_datagram(
         &mut self,
         place: usize,
         datagram: &Datagram,
         from: IpAddr,
-        common: &Common,
+        common: &SharedSettings,
         now: Now,
     ) -> Vec<Event> {
         let connection = &mut self.connections[place];
         connection.address = Some(from);
         match datagram.event {
-            Kind::Beat | Kind::Boot => {
+            DatagramKind::Beat | DatagramKind::Boot => {
                 if let Some(interval) = datagram.interval {
                     connection.interval = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
                 }
-                self.beat(place, datagram, common, now)
+                self.on_beat(place, datagram, common, now)
             }
-            Kind::Shutdown => self.goodbye(place, datagram, now).into_iter().collect(),
-            Kind::Message => {
+            DatagramKind::Shutdown => self.on_shutdown(place, datagram, now).into_iter().collect(),
+            DatagramKind::Message => {
                 let text = datagram.message.as_deref().unwrap_or_default().to_owned();
                 let kind = EventKind::Said { host: self.name.as_ref().into(), text };
                 vec![Event::new(now.wall, kind)]
@@ -163,44 +163,50 @@ impl Host {
         }
     }
 
-    fn beat(&mut self, place: usize, datagram: &Datagram, common: &Common, now: Now) -> Vec<Event> {
+    fn on_beat(
+        &mut self,
+        place: usize,
+        datagram: &Datagram,
+        common: &SharedSettings,
+        now: Now,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
-        if std::mem::take(&mut self.reported) {
+        if std::mem::take(&mut self.never_seen_reported) {
             let connection = self.connections[place].name.as_ref().into();
             let kind = EventKind::FirstHeard { host: self.name.as_ref().into(), connection };
             events.push(Event::new(now.wall, kind));
         }
-        if self.boots(datagram, now) {
-            events.push(self.boot(now));
-            self.cover(place, common, now);
-        } else if self.connections[place].in_trouble() {
+        if self.is_new_boot(datagram, now) {
+            events.push(self.on_boot(now));
+            self.presume_others_recovered(place, common, now);
+        } else if self.connections[place].has_open_incident() {
             let connection = &self.connections[place];
             let kind = EventKind::Back {
                 host: self.name.as_ref().into(),
                 connection: connection.name.as_ref().into(),
-                gone: now.mono.since(connection.seen.mono),
+                gone: now.mono.since(connection.last_seen.mono),
             };
             events.push(Event::new(now.wall, kind));
         }
         // A power cut from now on is no announced boot, even if the daemon has just started.
-        self.changed |= std::mem::take(&mut self.leaving);
-        self.changed |= self.connections[place].rise(now);
-        self.settle(now);
+        self.must_store_now |= std::mem::take(&mut self.stop_announced);
+        self.must_store_now |= self.connections[place].mark_up(now);
+        self.update_state(now);
         events
     }
 
     /// Whether a beat tells a boot that was not told before; notes its id.
-    fn boots(&mut self, datagram: &Datagram, now: Now) -> bool {
-        let says_boot = datagram.event == Kind::Boot;
-        let recent = self.booted.is_some_and(|booted| now.mono.since(booted) < SAME_BOOT);
+    fn is_new_boot(&mut self, datagram: &Datagram, now: Now) -> bool {
+        let says_boot = datagram.event == DatagramKind::Boot;
+        let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
         let Some(id) = datagram.boot_id.as_deref() else {
             let boots = says_boot && !recent;
-            self.named &= !boots;
+            self.boot_has_id &= !boots;
             return boots;
         };
-        let previous = match self.boots.take() {
+        let previous = match self.boot_ids.take() {
             Some(boots) if boots.is_known(id) => {
-                self.boots = Some(boots);
+                self.boot_ids = Some(boots);
                 return false;
             }
             Some(boots) => Some(boots.current),
@@ -208,88 +214,88 @@ impl Host {
         };
         // The first id of a host that beats is no boot: it only began to tell ids. Neither is that
         // of an agent that begins to speak long after its machine did.
-        let just = datagram.uptime.is_none_or(|uptime| uptime < JUST_BOOTED);
+        let just = datagram.uptime.is_none_or(|uptime| uptime < MAX_UPTIME_OF_NEW_BOOT);
         let new = previous.is_some() || says_boot && just;
-        self.boots = Some(Box::new(Boots { current: id.into(), previous }));
-        let told = recent && !self.named;
-        self.named = true;
-        self.changed = true;
+        self.boot_ids = Some(Box::new(BootIds { current: id.into(), previous }));
+        let told = recent && !self.boot_has_id;
+        self.boot_has_id = true;
+        self.must_store_now = true;
         new && !told
     }
 
-    fn boot(&mut self, now: Now) -> Event {
-        let known = self.heard();
-        let said_goodbye = |c: &Connection| c.state == State::Shutdown && !c.covered;
-        let announced = !known || self.leaving || self.connections.iter().any(said_goodbye);
-        let returned = self.connections.iter().filter(|connection| connection.in_trouble());
+    fn on_boot(&mut self, now: Now) -> Event {
+        let known = self.was_seen();
+        let said_goodbye = |c: &Connection| c.state == State::Shutdown && !c.recovery_presumed;
+        let announced = !known || self.stop_announced || self.connections.iter().any(said_goodbye);
+        let returned = self.connections.iter().filter(|connection| connection.has_open_incident());
         let heard = self.connections.iter().filter(|connection| connection.state != State::New);
         let kind = EventKind::Booted {
             host: self.name.as_ref().into(),
             announced,
             returned: returned.map(|connection| connection.name.as_ref().into()).collect(),
-            gone: heard.map(|connection| now.mono.since(connection.seen.mono)).min(),
+            gone: heard.map(|connection| now.mono.since(connection.last_seen.mono)).min(),
         };
-        self.booted = Some(now.mono);
-        self.changed = true;
+        self.last_boot_at = Some(now.mono);
+        self.must_store_now = true;
         Event::new(now.wall, kind)
     }
 
     /// The trouble of the other connections was told as over: they have to prove it in time.
-    fn cover(&mut self, place: usize, common: &Common, now: Now) {
+    fn presume_others_recovered(&mut self, place: usize, common: &SharedSettings, now: Now) {
         let profile = self.profile.clone();
         for (other, connection) in self.connections.iter_mut().enumerate() {
-            if other != place && connection.in_trouble() {
-                connection.cover(connection.promise(&profile, common), now);
+            if other != place && connection.has_open_incident() {
+                connection.presume_recovered(connection.expectation(&profile, common), now);
             }
         }
     }
 
-    fn goodbye(&mut self, place: usize, datagram: &Datagram, now: Now) -> Option<Event> {
-        let late = |boots: &Boots| boots.previous.as_deref() == datagram.boot_id.as_deref();
-        if datagram.boot_id.is_some() && self.boots.as_deref().is_some_and(late) {
+    fn on_shutdown(&mut self, place: usize, datagram: &Datagram, now: Now) -> Option<Event> {
+        let late = |boots: &BootIds| boots.previous.as_deref() == datagram.boot_id.as_deref();
+        if datagram.boot_id.is_some() && self.boot_ids.as_deref().is_some_and(late) {
             return None;
         }
-        self.booted = None;
+        self.last_boot_at = None;
         let connection = &mut self.connections[place];
-        let told = connection.state == State::Shutdown && !connection.covered;
+        let told = connection.state == State::Shutdown && !connection.recovery_presumed;
         if told || connection.state == State::New {
             return None;
         }
-        connection.seen = now;
-        connection.covered = false;
-        connection.granted = None;
-        connection.turn(State::Shutdown, now);
-        self.changed = true;
+        connection.last_seen = now;
+        connection.recovery_presumed = false;
+        connection.extension = None;
+        connection.set_state(State::Shutdown, now);
+        self.must_store_now = true;
         let connection = connection.name.as_ref().into();
-        self.settle(now);
+        self.update_state(now);
         let kind = EventKind::Shutdown { host: self.name.as_ref().into(), connection };
         Some(Event::new(now.wall, kind))
     }
 
     /// A connection's deadline has passed: the event that says so.
-    pub fn fall_silent(
+    pub fn on_timeout(
         &mut self,
         place: usize,
-        promise: Promise,
-        others: Others,
+        promise: Expectation,
+        others: AlsoDown,
         now: Now,
     ) -> Event {
-        let told = self.connections.iter().any(Connection::in_trouble);
+        let told = self.connections.iter().any(Connection::has_open_incident);
         let connection = &mut self.connections[place];
         let was_up = connection.state == State::Up;
-        connection.covered = false;
-        connection.granted = None;
-        connection.turn(State::Overdue, now);
-        self.changed = true;
-        self.settle(now);
+        connection.recovery_presumed = false;
+        connection.extension = None;
+        connection.set_state(State::Overdue, now);
+        self.must_store_now = true;
+        self.update_state(now);
         // One that was excused counts as the last one when nothing was told of the host so far.
         let last = self.state != State::Up && (was_up || !told);
         let connection = &self.connections[place];
         let kind = EventKind::Overdue {
             host: self.name.as_ref().into(),
             connection: connection.name.as_ref().into(),
-            last_seen: connection.seen.wall,
-            promised: connection.seen.wall + promise.interval,
+            last_seen: connection.last_seen.wall,
+            promised: connection.last_seen.wall + promise.interval,
             others_down: others.names,
             others_count: others.count,
             last,
@@ -299,11 +305,11 @@ impl Host {
 
     /// It is watched from now on: nobody was told what is overdue already. It has as long as after
     /// a beat to come back, and is told then. The troubles that must be forgotten until then.
-    pub fn tell_anew(&mut self, common: &Common, now: Now) -> Vec<Incident> {
+    pub fn reset_untold(&mut self, common: &SharedSettings, now: Now) -> Vec<Incident> {
         let (name, profile) = (self.name.clone(), self.profile.clone());
-        let overdue = |c: &&mut Connection| c.state == State::Overdue && c.in_trouble();
+        let overdue = |c: &&mut Connection| c.state == State::Overdue && c.has_open_incident();
         let told = self.connections.iter_mut().filter(overdue).map(|connection| {
-            connection.cover(connection.promise(&profile, common), now);
+            connection.presume_recovered(connection.expectation(&profile, common), now);
             Incident::Connection {
                 host: name.as_ref().into(),
                 connection: connection.name.as_ref().into(),
@@ -314,32 +320,32 @@ impl Host {
 
     /// Goes by what the configuration says of its vouched connections now: where nobody vouches any
     /// more, the connection is forgotten, and the trouble about it; else it holds its new promise.
-    pub fn review_vouched(&mut self, now: Now) -> Vec<Incident> {
+    pub fn refresh_internal_connections(&mut self, now: Now) -> Vec<Incident> {
         let mut ended = Vec::new();
         for place in (0..self.connections.len()).rev() {
             let connection = &mut self.connections[place];
-            if !connection.is_vouched() {
+            if !connection.is_internal() {
                 continue;
             }
-            match self.profile.vouched(&connection.name) {
-                Some(promise) => self.changed |= connection.promise_anew(promise, now),
-                None => ended.extend(self.disconnect(place, now)),
+            match self.profile.internal_expectation(&connection.name) {
+                Some(promise) => self.must_store_now |= connection.set_expectation(promise, now),
+                None => ended.extend(self.remove_connection(place, now)),
             }
         }
         ended
     }
 
     /// Forgets a connection; the trouble that ends without a word.
-    fn disconnect(&mut self, place: usize, now: Now) -> Option<Incident> {
+    fn remove_connection(&mut self, place: usize, now: Now) -> Option<Incident> {
         let gone = self.connections.remove(place);
-        self.gauges.iter_mut().for_each(|gauge| gauge.presence.connection_gone(place));
-        self.changed = true;
-        self.settle(now);
+        self.metrics.iter_mut().for_each(|gauge| gauge.freshness.connection_removed(place));
+        self.must_store_now = true;
+        self.update_state(now);
         if self.connections.is_empty() {
             // Whoever has to beat now has as long as a host that was just configured.
-            self.configured = now.wall;
+            self.configured_since = now.wall;
         }
-        gone.in_trouble().then(|| Incident::Connection {
+        gone.has_open_incident().then(|| Incident::Connection {
             host: self.name.as_ref().into(),
             connection: gone.name.as_ref().into(),
         })
@@ -347,7 +353,7 @@ impl Host {
 
     /// Takes the state that follows from its connections. While it is not up nobody looks at its
     /// metrics: for how long they were beyond their limits is forgotten.
-    pub fn settle(&mut self, now: Now) {
+    pub fn update_state(&mut self, now: Now) {
         let has = |state| self.connections.iter().any(|connection| connection.state == state);
         let state = [State::Up, State::Overdue, State::Shutdown].into_iter().find(|s| has(*s));
         let state = state.unwrap_or(State::New);
@@ -355,24 +361,25 @@ impl Host {
             return;
         }
         if self.state == State::Up {
-            let watched = self.gauges.iter_mut().filter_map(|gauge| gauge.watched.as_deref_mut());
-            watched.for_each(|watched| watched.standing.restart());
+            let watched =
+                self.metrics.iter_mut().filter_map(|gauge| gauge.alert_state.as_deref_mut());
+            watched.for_each(|watched| watched.threshold.reset_pending());
         }
         self.state = state;
         self.since = now.wall;
     }
 
     /// Everything that people were told is wrong with it.
-    pub fn troubles(&self) -> Vec<Incident> {
+    pub fn open_incidents(&self) -> Vec<Incident> {
         let name = || self.name.as_ref().to_owned();
         let mut troubles: Vec<Incident> =
-            self.gauges.iter().filter_map(|gauge| gauge.trouble(&self.name)).collect();
-        let down = self.connections.iter().filter(|connection| connection.in_trouble());
+            self.metrics.iter().filter_map(|gauge| gauge.open_incident(&self.name)).collect();
+        let down = self.connections.iter().filter(|connection| connection.has_open_incident());
         troubles.extend(down.map(|connection| Incident::Connection {
             host: name(),
             connection: connection.name.as_ref().into(),
         }));
-        if self.reported {
+        if self.never_seen_reported {
             troubles.push(Incident::NeverSeen { host: name() });
         }
         troubles
@@ -380,142 +387,153 @@ impl Host {
 
     /// For how long the connection at `place`, that beats now, was silent beyond its promise; zero
     /// when that is nothing unusual. To be asked before the beat is noted.
-    pub fn silence(&self, place: usize, common: &Common, now: Now) -> Duration {
+    pub fn excess_gap(&self, place: usize, common: &SharedSettings, now: Now) -> Duration {
         let connection = &self.connections[place];
-        let interval = connection.promise(&self.profile, common).interval;
-        let gap = now.mono.since(connection.seen.mono);
-        let usual = interval.saturating_mul(MOST_LATE);
+        let interval = connection.expectation(&self.profile, common).interval;
+        let gap = now.mono.since(connection.last_seen.mono);
+        let usual = interval.saturating_mul(MAX_LATE_INTERVALS);
         if gap > usual { gap.saturating_sub(interval) } else { Duration::ZERO }
     }
 
     /// Whether it is time to look for metrics that are missing, at a beat of the connection at
     /// `place`. To be asked before the beat is noted.
-    pub fn wants_look(&self, place: usize, now: Now) -> bool {
-        self.connections[place].seen.mono.0.div_euclid(LOOK) != now.mono.0.div_euclid(LOOK)
+    pub fn check_due(&self, place: usize, now: Now) -> bool {
+        self.connections[place].last_seen.mono.0.div_euclid(CHECK_INTERVAL)
+            != now.mono.0.div_euclid(CHECK_INTERVAL)
     }
 
     /// The connection at `place` beats, after a `silence` that nobody may blame its metrics for.
-    pub fn excuse_metrics(&mut self, place: usize, silence: Duration) {
+    pub fn extend_metrics(&mut self, place: usize, silence: Duration) {
         if silence.is_zero() {
             return;
         }
-        for gauge in self.gauges.iter_mut().filter(|gauge| gauge.presence.over() == place) {
-            gauge.presence.excuse(silence);
+        for gauge in self.metrics.iter_mut().filter(|gauge| gauge.freshness.connection() == place) {
+            gauge.freshness.extend(silence);
         }
     }
 
     /// The connection at `place` brings metrics: from it are expected from now on those, too, whose
     /// own connection is down.
-    pub fn expect_metrics(&mut self, place: usize, now: Now) {
+    pub fn adopt_metrics(&mut self, place: usize, now: Now) {
         let connections = &self.connections;
-        for gauge in &mut self.gauges {
-            let own = connections.get(gauge.presence.over());
+        for gauge in &mut self.metrics {
+            let own = connections.get(gauge.freshness.connection());
             if own.is_none_or(|own| own.state != State::Up) {
-                gauge.presence.expect_over(place, now);
+                gauge.freshness.move_to_connection(place, now);
             }
         }
     }
 
     /// Looks for metrics that the connection at `place`, which has just beaten, no longer brings.
-    pub fn miss_metrics(&mut self, place: usize, common: &Common, now: Now) -> Missed {
-        let mut missed = Missed::default();
-        let interval = self.connections[place].promise(&self.profile, common).interval;
-        for gauge in self.gauges.iter_mut().filter(|gauge| gauge.presence.over() == place) {
-            if gauge.presence.missing(now.mono, interval) {
-                missed.events.extend(gauge.miss(&self.name, now));
+    pub fn check_missing(
+        &mut self,
+        place: usize,
+        common: &SharedSettings,
+        now: Now,
+    ) -> MissingMetrics {
+        let mut missed = MissingMetrics::default();
+        let interval = self.connections[place].expectation(&self.profile, common).interval;
+        for gauge in self.metrics.iter_mut().filter(|gauge| gauge.freshness.connection() == place) {
+            if gauge.freshness.is_missing(now.mono, interval) {
+                missed.events.extend(gauge.mark_missing(&self.name, now));
             }
         }
         let name = &self.name;
-        let before = self.gauges.len();
-        self.gauges.retain(|gauge| {
+        let before = self.metrics.len();
+        self.metrics.retain(|gauge| {
             let told = gauge.alert().is_some();
-            let gone = gauge.presence.over() == place
-                && gauge.presence.forgotten(now.mono, interval, told);
-            missed.ended.extend(gauge.trouble(name).filter(|_| gone));
+            let gone = gauge.freshness.connection() == place
+                && gauge.freshness.is_expired(now.mono, interval, told);
+            missed.closed_incidents.extend(gauge.open_incident(name).filter(|_| gone));
             !gone
         });
-        missed.moved = self.gauges.len() < before;
-        if missed.moved {
-            metric::unqueue(&mut self.gauges);
+        missed.reindexed = self.metrics.len() < before;
+        if missed.reindexed {
+            metric::clear_schedule(&mut self.metrics);
         }
         missed
     }
 
     /// Whether the connection that brought a metric beats on without it.
-    pub fn is_missing(&self, gauge: &Gauge, common: &Common) -> bool {
-        self.connections.get(gauge.presence.over()).is_some_and(|connection| {
-            let interval = connection.promise(&self.profile, common).interval;
-            gauge.presence.missing(connection.seen.mono, interval)
+    pub fn is_missing(&self, gauge: &Metric, common: &SharedSettings) -> bool {
+        self.connections.get(gauge.freshness.connection()).is_some_and(|connection| {
+            let interval = connection.expectation(&self.profile, common).interval;
+            gauge.freshness.is_missing(connection.last_seen.mono, interval)
         })
     }
 
     /// How it fares.
-    pub fn condition(&self) -> Condition {
+    pub fn uptime_status(&self) -> UptimeStatus {
         match self.state {
-            State::New | State::Shutdown => Condition::Apart,
-            State::Overdue => Condition::Down,
+            State::New | State::Shutdown => UptimeStatus::NotExpected,
+            State::Overdue => UptimeStatus::Down,
             State::Up => {
                 let overdue = self.connections.iter().any(|c| c.state == State::Overdue);
-                let alert = overdue || self.gauges.iter().any(|gauge| gauge.alert().is_some());
-                if alert { Condition::Degraded } else { Condition::Up }
+                let alert = overdue || self.metrics.iter().any(|gauge| gauge.alert().is_some());
+                if alert { UptimeStatus::Degraded } else { UptimeStatus::Up }
             }
         }
     }
 
     /// Writes down how it fares from now on. Hosts that are not configured keep no diary: there
     /// may be any number of them.
-    pub fn note_condition(&mut self, now: Mono, blind: &[Period]) {
+    pub fn update_uptime(&mut self, now: Mono, blind: &[BlindPeriod]) {
         if !self.profile.configured {
-            self.diary = None;
+            self.uptime = None;
             return;
         }
-        let condition = self.condition();
-        match &mut self.diary {
-            Some(diary) => diary.turn(condition, now, blind),
-            None => self.diary = Some(Box::new(Diary::begin(condition, now))),
+        let condition = self.uptime_status();
+        match &mut self.uptime {
+            Some(diary) => diary.set_status(condition, now, blind),
+            None => self.uptime = Some(Box::new(UptimeCounter::new(condition, now))),
         }
     }
 
     /// How it fared since the last account; none when it keeps no diary.
-    pub fn account(&mut self, now: Mono, blind: &[Period]) -> Option<UptimeSample> {
-        let account = self.diary.as_mut()?.close(now, blind);
-        let metrics = self.gauges.iter_mut().filter_map(|gauge| gauge.reading()).collect();
+    pub fn take_sample(&mut self, now: Mono, blind: &[BlindPeriod]) -> Option<UptimeSample> {
+        let account = self.uptime.as_mut()?.take_sample(now, blind);
+        let metrics = self.metrics.iter_mut().filter_map(|gauge| gauge.take_summary()).collect();
         Some(UptimeSample { host: self.name.clone(), metrics, ..account })
     }
 
     /// What the next account would say of its condition.
-    pub fn running(&self, now: Mono, blind: &[Period]) -> Option<UptimeSample> {
-        let account = self.diary.as_deref()?.clone().close(now, blind);
+    pub fn peek_sample(&self, now: Mono, blind: &[BlindPeriod]) -> Option<UptimeSample> {
+        let account = self.uptime.as_deref()?.clone().take_sample(now, blind);
         Some(UptimeSample { host: self.name.clone(), ..account })
     }
 
     /// Goes by a new profile; the troubles that end without a word.
-    pub fn adopt(&mut self, profile: Arc<Profile>, common: &Common, now: Now) -> Vec<Incident> {
+    pub fn apply_profile(
+        &mut self,
+        profile: Arc<Profile>,
+        common: &SharedSettings,
+        now: Now,
+    ) -> Vec<Incident> {
         if profile.configured && !self.profile.configured {
-            self.configured = now.wall;
-            self.changed = true;
+            self.configured_since = now.wall;
+            self.must_store_now = true;
         }
         let was_watched = std::mem::replace(&mut self.profile, profile).watch;
-        self.listed = false;
+        self.in_dirty_list = false;
         for connection in &mut self.connections {
-            connection.queued = Mono(i64::MAX);
+            connection.scheduled_at = Mono(i64::MAX);
         }
         let name = self.name.clone();
         let mut ended: Vec<_> = self
-            .gauges
+            .metrics
             .iter_mut()
-            .filter_map(|gauge| gauge.rematch(&name, &self.profile, now))
+            .filter_map(|gauge| gauge.reapply_rule(&name, &self.profile, now))
             .collect();
-        ended.extend(self.review_vouched(now));
+        ended.extend(self.refresh_internal_connections(now));
         if self.profile.watch && !was_watched {
-            ended.extend(self.tell_anew(common, now));
+            ended.extend(self.reset_untold(common, now));
         }
-        self.changed |= !ended.is_empty() || self.profile.watch != was_watched;
+        self.must_store_now |= !ended.is_empty() || self.profile.watch != was_watched;
         ended
     }
 }
 
-impl Boots {
+impl BootIds {
     fn is_known(&self, id: &str) -> bool {
         *self.current == *id || self.previous.as_deref() == Some(id)
     }
@@ -524,7 +542,7 @@ impl Boots {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heartbeat::test_fleet::{DAY, HOUR, MINUTE, Play, SECOND, set};
+    use crate::heartbeat::test_fleet::{DAY, HOUR, MINUTE, SECOND, TestFleet, set};
     use crate::heartbeat::threshold::{Rule, ThresholdSet};
 
     fn high() -> Rule {
@@ -532,20 +550,20 @@ mod tests {
         Rule { warning: limit("> 80"), critical: limit("> 90"), ..Rule::default() }
     }
 
-    fn play() -> Play {
-        let mut play = Play::with_threshold("disk.*.percent", high());
-        play.rules.renotify_interval = None;
-        play.fleet.reconfigure(play.rules.clone(), play.now);
+    fn play() -> TestFleet {
+        let mut play = TestFleet::with_threshold("disk.*.percent", high());
+        play.config.renotify_interval = None;
+        play.fleet.reconfigure(play.config.clone(), play.now);
         play
     }
 
     /// So many beats, ten seconds apart, in two datagrams: the second has the disk that may be gone.
-    fn beats(play: &mut Play, count: u32, disk: Option<f64>) {
+    fn beats(play: &mut TestFleet, count: u32, disk: Option<f64>) {
         for _ in 0..count {
-            play.hear(r#"{"host":"web1","metrics":{"cpu":1,"disk":{"root":{"percent":5}}}}"#);
+            play.ingest(r#"{"host":"web1","metrics":{"cpu":1,"disk":{"root":{"percent":5}}}}"#);
             let mnt = disk.map(|value| format!(r#","mnt":{{"percent":{value}}}"#));
             let mnt = mnt.unwrap_or_default();
-            play.hear(&format!(
+            play.ingest(&format!(
                 r#"{{"host":"web1","metrics":{{"disk":{{"boot":{{"percent":1}}{mnt}}}}}}}"#
             ));
             play.wait(10 * SECOND);
@@ -555,16 +573,16 @@ mod tests {
     const MISSING: &str = "warning web1 metric disk.mnt.percent is missing";
     const CRITICAL: &str = "critical CRITICAL: web1 - disk.mnt.percent = 95.0 (threshold: > 90.0)";
 
-    fn stale(play: &Play) -> Vec<String> {
+    fn stale(play: &TestFleet) -> Vec<String> {
         let metrics = play.fleet.view("web1").unwrap().metrics.into_iter();
         metrics.filter(|metric| metric.stale).map(|metric| metric.path).collect()
     }
 
     /// web1 with a disk at CRITICAL that is unmounted.
-    fn unmounted() -> Play {
+    fn unmounted() -> TestFleet {
         let mut play = play();
         beats(&mut play, 20, Some(95.0));
-        assert_eq!(play.told(), [CRITICAL]);
+        assert_eq!(play.titles_with_level(), [CRITICAL]);
         play
     }
 
@@ -572,25 +590,25 @@ mod tests {
     fn a_disk_that_is_unmounted_while_critical_is_missing_once() {
         let mut play = unmounted();
         beats(&mut play, 59, None);
-        assert!(play.told().is_empty() && stale(&play).is_empty());
+        assert!(play.titles_with_level().is_empty() && stale(&play).is_empty());
         beats(&mut play, 7, None);
-        assert_eq!(play.told(), [MISSING]);
+        assert_eq!(play.titles_with_level(), [MISSING]);
         assert_eq!(stale(&play), ["disk.mnt.percent"]);
         beats(&mut play, 6 * 60 * 24, None);
-        assert!(play.told().is_empty(), "once");
+        assert!(play.titles_with_level().is_empty(), "once");
     }
 
     #[test]
     fn there_is_no_reminder_of_a_value_that_is_old() {
         let mut play = unmounted();
-        play.rules.renotify_interval = Some(HOUR);
-        play.fleet.reconfigure(play.rules.clone(), play.now);
+        play.config.renotify_interval = Some(HOUR);
+        play.fleet.reconfigure(play.config.clone(), play.now);
         beats(&mut play, 6 * 60 * 5, None);
-        assert_eq!(play.told(), [MISSING]);
+        assert_eq!(play.titles_with_level(), [MISSING]);
         beats(&mut play, 1, Some(95.0));
-        assert_eq!(play.told(), [CRITICAL]);
+        assert_eq!(play.titles_with_level(), [CRITICAL]);
         beats(&mut play, 6 * 60, Some(95.0));
-        assert_eq!(play.told(), [CRITICAL], "the reminder");
+        assert_eq!(play.titles_with_level(), [CRITICAL], "the reminder");
     }
 
     #[test]
@@ -602,9 +620,9 @@ mod tests {
         ] {
             let mut play = unmounted();
             beats(&mut play, 90, None);
-            assert_eq!(play.told(), [MISSING]);
+            assert_eq!(play.titles_with_level(), [MISSING]);
             beats(&mut play, 90, Some(value));
-            assert_eq!(play.told(), [told]);
+            assert_eq!(play.titles_with_level(), [told]);
             assert!(stale(&play).is_empty());
         }
     }
@@ -614,19 +632,19 @@ mod tests {
         let mut play = play();
         beats(&mut play, 20, Some(5.0));
         beats(&mut play, 90, None);
-        assert!(play.told().is_empty());
+        assert!(play.titles_with_level().is_empty());
         assert_eq!(stale(&play), ["disk.mnt.percent"]);
         assert_eq!(play.fleet.view("web1").unwrap().metrics.len(), 4);
         beats(&mut play, 6 * 60 * 24, None);
         assert_eq!(play.fleet.view("web1").unwrap().metrics.len(), 3, "it is forgotten");
-        assert!(play.told().is_empty());
+        assert!(play.titles_with_level().is_empty());
     }
 
     #[test]
     fn a_restart_neither_forgets_nor_repeats_it() {
         for reboot in [false, true] {
             let mut play = unmounted();
-            let again = |play: &mut Play| {
+            let again = |play: &mut TestFleet| {
                 if reboot {
                     play.reboot_after(HOUR)
                 } else {
@@ -635,15 +653,15 @@ mod tests {
             };
             again(&mut play);
             beats(&mut play, 55, None);
-            assert!(play.told().is_empty(), "nobody listened for an hour");
+            assert!(play.titles_with_level().is_empty(), "nobody listened for an hour");
             again(&mut play);
             beats(&mut play, 12, None);
-            assert_eq!(play.told(), [MISSING], "restarts do not postpone it for ever");
+            assert_eq!(play.titles_with_level(), [MISSING], "restarts do not postpone it for ever");
             again(&mut play);
             beats(&mut play, 90, None);
-            assert!(play.told().is_empty(), "once");
+            assert!(play.titles_with_level().is_empty(), "once");
             beats(&mut play, 1, Some(95.0));
-            assert_eq!(play.told(), [CRITICAL]);
+            assert_eq!(play.titles_with_level(), [CRITICAL]);
         }
     }
 
@@ -655,65 +673,65 @@ mod tests {
             play.wait(25 * SECOND);
             beats(&mut play, 1, None);
             play.wait(DAY);
-            assert_eq!(play.told(), ["critical web1 ipv4 overdue"]);
+            assert_eq!(play.titles_with_level(), ["critical web1 ipv4 overdue"]);
             beats(&mut play, 1, None);
-            assert_eq!(play.told(), ["ok web1 ipv4 is back"]);
+            assert_eq!(play.titles_with_level(), ["ok web1 ipv4 is back"]);
             play.sleep(DAY);
             beats(&mut play, 1, None);
         }
-        assert!(play.told().is_empty());
+        assert!(play.titles_with_level().is_empty());
     }
 
     #[test]
     fn metrics_of_a_connection_that_is_overdue_are_not_missed() {
         let mut play = play();
         for _ in 0..20 {
-            play.hear(r#"{"host":"web1","connection":"vpn","metrics":{"disk.mnt.percent":95}}"#);
+            play.ingest(r#"{"host":"web1","connection":"vpn","metrics":{"disk.mnt.percent":95}}"#);
             play.beat("web1").wait(10 * SECOND);
         }
-        play.told();
+        play.titles_with_level();
         for _ in 0..1000 {
             play.beat("web1").wait(10 * SECOND);
         }
-        assert_eq!(play.told(), ["warning web1 vpn overdue"]);
+        assert_eq!(play.titles_with_level(), ["warning web1 vpn overdue"]);
         // Another one brings metrics from now on.
         beats(&mut play, 90, None);
-        assert_eq!(play.told(), [MISSING]);
+        assert_eq!(play.titles_with_level(), [MISSING]);
     }
 
     #[test]
     fn own_metrics_come_at_their_own_distances() {
         let mut play = play();
         for _ in 0..12 {
-            play.hear(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#);
+            play.ingest(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#);
             for _ in 0..360 {
                 play.beat("web1").wait(10 * SECOND);
             }
         }
-        assert_eq!(play.told(), [CRITICAL]);
+        assert_eq!(play.titles_with_level(), [CRITICAL]);
         for _ in 0..(3 * 360 + 350) {
             play.beat("web1").wait(10 * SECOND);
         }
-        assert!(play.told().is_empty(), "it comes every hour");
+        assert!(play.titles_with_level().is_empty(), "it comes every hour");
         for _ in 0..400 {
             play.beat("web1").wait(10 * SECOND);
         }
-        assert_eq!(play.told(), [MISSING]);
+        assert_eq!(play.titles_with_level(), [MISSING]);
     }
 
     #[test]
     fn a_metric_of_a_job_that_ran_a_few_times_is_not_missed_the_next_day() {
         let mut play = play();
         for _ in 0..5 {
-            play.hear(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#).wait(5 * SECOND);
+            play.ingest(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#).wait(5 * SECOND);
         }
-        play.told();
+        play.titles_with_level();
         for _ in 0..(6 * 24 * 7) {
             for _ in 0..60 {
                 play.beat("web1").wait(10 * SECOND);
             }
         }
-        assert!(play.told().is_empty());
+        assert!(play.titles_with_level().is_empty());
     }
 
     #[test]
@@ -728,13 +746,13 @@ mod tests {
             for part in ["disk.mnt", "disk.boot"] {
                 if !lost() {
                     let metrics = format!(r#"{{"{part}.percent":95}}"#);
-                    play.hear(&format!(r#"{{"host":"web1","metrics":{metrics}}}"#));
+                    play.ingest(&format!(r#"{{"host":"web1","metrics":{metrics}}}"#));
                 }
             }
             play.wait(10 * SECOND);
         }
         let missing = |event: &Event| matches!(event.kind, EventKind::Missing { .. });
-        assert!(!play.facts().iter().any(missing));
+        assert!(!play.take_events().iter().any(missing));
     }
 
     #[test]
@@ -743,10 +761,10 @@ mod tests {
         let mut ended = Vec::new();
         for _ in 0..(32 * 24 * 60) {
             let json = br#"{"host":"web1","interval":60,"metrics":{"cpu":1}}"#;
-            ended.extend(play.try_hear(json).unwrap().ended);
+            ended.extend(play.try_ingest(json).unwrap().closed_incidents);
             play.wait(MINUTE);
         }
-        let told = play.told();
+        let told = play.titles_with_level();
         assert!(told.iter().all(|title| !title.starts_with("ok ")), "{told:?}");
         let trouble = Incident::Metric { host: "web1".into(), metric: "disk.mnt.percent".into() };
         assert_eq!(ended, [trouble]);
@@ -757,36 +775,36 @@ mod tests {
     fn a_reload_that_removes_the_rule_ends_it() {
         let mut play = unmounted();
         beats(&mut play, 90, None);
-        assert_eq!(play.told(), [MISSING]);
-        play.rules.threshold_sets.insert("default".into(), ThresholdSet::default());
-        let due = play.fleet.reconfigure(play.rules.clone(), play.now);
-        assert_eq!((due.events.len(), due.ended.len()), (0, 1));
-        play.rules.threshold_sets.insert("default".into(), set("disk.*.percent", high()));
-        play.fleet.reconfigure(play.rules.clone(), play.now);
+        assert_eq!(play.titles_with_level(), [MISSING]);
+        play.config.threshold_sets.insert("default".into(), ThresholdSet::default());
+        let due = play.fleet.reconfigure(play.config.clone(), play.now);
+        assert_eq!((due.events.len(), due.closed_incidents.len()), (0, 1));
+        play.config.threshold_sets.insert("default".into(), set("disk.*.percent", high()));
+        play.fleet.reconfigure(play.config.clone(), play.now);
         beats(&mut play, 90, None);
-        assert!(play.told().is_empty());
+        assert!(play.titles_with_level().is_empty());
     }
 
     #[test]
     fn the_time_that_a_value_must_last_begins_anew_when_it_was_not_sent() {
         let mut play = play();
-        let lasting = set("disk.*.percent", Rule { hold: 5 * MINUTE, ..high() });
-        play.rules.threshold_sets.insert("default".into(), lasting);
-        play.fleet.reconfigure(play.rules.clone(), play.now);
+        let lasting = set("disk.*.percent", Rule { for_duration: 5 * MINUTE, ..high() });
+        play.config.threshold_sets.insert("default".into(), lasting);
+        play.fleet.reconfigure(play.config.clone(), play.now);
         beats(&mut play, 20, Some(95.0));
         beats(&mut play, 90, None);
         beats(&mut play, 30, Some(95.0));
-        assert!(play.told().is_empty());
+        assert!(play.titles_with_level().is_empty());
         beats(&mut play, 1, Some(95.0));
-        assert_eq!(play.told(), [CRITICAL]);
+        assert_eq!(play.titles_with_level(), [CRITICAL]);
     }
 
     #[test]
     fn the_time_that_a_value_must_last_goes_on_after_a_restart() {
-        let rule = Rule { hold: MINUTE, ..high() };
+        let rule = Rule { for_duration: MINUTE, ..high() };
         let critical = ["critical CRITICAL: web1 - m = 95.0 (threshold: > 90.0)"];
         let play = |away| {
-            let mut play = Play::with_threshold("m", rule);
+            let mut play = TestFleet::with_threshold("m", rule);
             for _ in 0..4 {
                 play.sample(95.0).wait(10 * SECOND);
             }
@@ -795,17 +813,17 @@ mod tests {
         };
         let mut short = play(20 * SECOND);
         short.sample(95.0).wait(10 * SECOND);
-        assert!(short.told().is_empty(), "being away does not count");
+        assert!(short.titles_with_level().is_empty(), "being away does not count");
         short.sample(95.0).wait(10 * SECOND).sample(95.0);
-        assert_eq!(short.told(), critical);
+        assert_eq!(short.titles_with_level(), critical);
         let mut fell = play(20 * SECOND);
         fell.sample(5.0).wait(10 * SECOND).sample(95.0).wait(30 * SECOND).sample(95.0);
-        assert!(fell.told().is_empty());
+        assert!(fell.titles_with_level().is_empty());
         let mut long = play(2 * MINUTE);
         for _ in 0..6 {
             long.sample(95.0).wait(10 * SECOND);
         }
-        assert!(long.told().is_empty(), "it begins anew");
-        assert_eq!(long.sample(95.0).told(), critical);
+        assert!(long.titles_with_level().is_empty(), "it begins anew");
+        assert_eq!(long.sample(95.0).titles_with_level(), critical);
     }
 }

@@ -8,22 +8,22 @@ use std::time::Duration;
 use log::{debug, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::monitor::Watch;
+use super::monitor::FleetMonitor;
 use super::settings::Settings;
 use crate::clock::Now;
 use crate::thread::Stop;
 
 /// The longest datagram, and one byte more to tell a longer one by.
-const BUFFER: usize = 8192 + 1;
+const BUFFER_BYTES: usize = 8192 + 1;
 /// The default holds some hundred datagrams: a third of a flood would be lost.
 const RECEIVE_BUFFER: usize = 2 << 20;
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// So many failures in a row are the end: the daemon is started anew, with a new socket.
-const MOST_FAILURES: u32 = 20;
+const MAX_FAILURES: u32 = 20;
 /// Who hears nothing for so long says that it still listens.
-const QUIET: Duration = Duration::from_secs(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// More than a full receive buffer holds, and a bound on a drain that never ends.
-const MOST_LEFT: usize = 20_000;
+const MAX_DRAINED: usize = 20_000;
 
 /// Binds the UDP socket of the section `heartbeat`.
 ///
@@ -79,14 +79,14 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.set_reuse_port(false)?;
-    socket.set_read_timeout(Some(QUIET))?;
+    socket.set_read_timeout(Some(READ_TIMEOUT))?;
     Ok(socket.into())
 }
 
 /// Hears datagrams until the stop, and what has arrived by then. `pulse` is called at every turn,
 /// every second at least.
-pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop, pulse: impl Fn()) {
-    let mut buffer = [0; BUFFER];
+pub fn listen(socket: &Arc<UdpSocket>, watch: &FleetMonitor, stop: &Stop, pulse: impl Fn()) {
+    let mut buffer = [0; BUFFER_BYTES];
     let mut failures = 0;
     loop {
         pulse();
@@ -94,18 +94,18 @@ pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop, pulse: impl F
             Ok((length, from)) => {
                 failures = 0;
                 if stop.stopped() {
-                    turn_away(socket);
+                    refuse_new_datagrams(socket);
                     // What woke us may be a beat.
                     if length > 0 {
-                        hear(socket, watch, &buffer[..length], from);
+                        receive(socket, watch, &buffer[..length], from);
                     }
                     return drain(socket, watch, &mut buffer);
                 }
-                hear(socket, watch, &buffer[..length], from);
+                receive(socket, watch, &buffer[..length], from);
             }
-            Err(why) if quiet(&why) => {
+            Err(why) if is_timeout(&why) => {
                 if stop.stopped() {
-                    turn_away(socket);
+                    refuse_new_datagrams(socket);
                     return drain(socket, watch, &mut buffer);
                 }
             }
@@ -115,8 +115,8 @@ pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop, pulse: impl F
                     warn!("the UDP socket: {why}");
                 }
                 // A daemon that is deaf must not go on as if its hosts were silent.
-                assert!(failures < MOST_FAILURES, "the UDP socket fails for good: {why}");
-                if stop.wait(PAUSE) {
+                assert!(failures < MAX_FAILURES, "the UDP socket fails for good: {why}");
+                if stop.wait(RETRY_PAUSE) {
                     return;
                 }
             }
@@ -124,7 +124,7 @@ pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop, pulse: impl F
     }
 }
 
-fn quiet(why: &io::Error) -> bool {
+fn is_timeout(why: &io::Error) -> bool {
     matches!(
         why.kind(),
         io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
@@ -134,7 +134,7 @@ fn quiet(why: &io::Error) -> bool {
 /// Lets no more datagrams into the socket: a connected one hears its peer alone (udp(7)), and at
 /// that port of our own nobody speaks. What arrives from now on goes to the socket that took over
 /// the port, where there is one.
-fn turn_away(socket: &UdpSocket) {
+fn refuse_new_datagrams(socket: &UdpSocket) {
     const NOBODY: u16 = 1;
     if let Some(own) = own_address(socket)
         && let Err(why) = socket.connect((own.ip(), NOBODY))
@@ -144,22 +144,22 @@ fn turn_away(socket: &UdpSocket) {
 }
 
 /// Hears what has arrived.
-fn drain(socket: &Arc<UdpSocket>, watch: &Watch, buffer: &mut [u8]) {
+fn drain(socket: &Arc<UdpSocket>, watch: &FleetMonitor, buffer: &mut [u8]) {
     if socket.set_nonblocking(true).is_err() {
         return;
     }
-    for _ in 0..MOST_LEFT {
+    for _ in 0..MAX_DRAINED {
         match socket.recv_from(buffer) {
-            Ok((length, from)) => hear(socket, watch, &buffer[..length], from),
+            Ok((length, from)) => receive(socket, watch, &buffer[..length], from),
             Err(_) => return,
         }
     }
 }
 
-fn hear(socket: &Arc<UdpSocket>, watch: &Watch, bytes: &[u8], from: SocketAddr) {
+fn receive(socket: &Arc<UdpSocket>, watch: &FleetMonitor, bytes: &[u8], from: SocketAddr) {
     let answering = Arc::clone(socket);
     // Why it was not believed is counted by the watch; there is nobody to tell.
-    let _ = watch.hear(bytes, from.ip().to_canonical(), Now::read(), move |ack, stored| {
+    let _ = watch.ingest(bytes, from.ip().to_canonical(), Now::read(), move |ack, stored| {
         if let Some(ack) = ack
             && stored
             && let Err(why) = answering.send_to(&ack, from)
@@ -170,7 +170,7 @@ fn hear(socket: &Arc<UdpSocket>, watch: &Watch, bytes: &[u8], from: SocketAddr) 
 }
 
 /// Lets the thread in [`listen`] notice that another socket has taken over, after its stop.
-pub fn leave(socket: &UdpSocket) {
+pub fn hand_over(socket: &UdpSocket) {
     // It may have to be opened again before this one is gone.
     let _ = SockRef::from(socket).set_reuse_port(true);
     wake(socket);

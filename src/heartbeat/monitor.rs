@@ -9,97 +9,102 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use crate::clock::{Mono, Now, Wall, words};
-use crate::heartbeat::datagram::{self, Kind, MAX_BYTES, MAX_METRICS, Rejection};
-use crate::heartbeat::encode::Beat;
-use crate::heartbeat::fleet::{Due, Fleet, Heard, KeyUse, Moved, Wrong};
-use crate::heartbeat::persistence::{Mark, Row};
-use crate::heartbeat::settings::{ALERTMANAGER, LOCAL, Rules};
+use crate::heartbeat::datagram::{self, DatagramKind, MAX_BYTES, MAX_METRICS, Rejection};
+use crate::heartbeat::encode::OutgoingDatagram;
+use crate::heartbeat::fleet::{AddressChange, Changes, Fleet, Ingested, KeyUsage, OpenProblem};
+use crate::heartbeat::persistence::{HostRow, LastAlive};
+use crate::heartbeat::settings::{ALERTMANAGER, FleetConfig, LOCAL};
 use crate::store::change::{Change, ChangeSink};
 use crate::store::{Table, Write};
 use crate::thread;
 use crate::view::{HostView, UptimeSample};
 
 /// The key of the last sign of life in the store.
-pub const MARK: &str = "mark";
+pub const LAST_ALIVE_KEY: &str = "mark";
 /// The clock looks around at least so often, to notice when the machine slept.
-const TICK: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Who wakes so much later than planned was asleep, and deaf.
 const STALL: Duration = Duration::from_secs(1);
 /// Who wakes this late lets what has arrived meanwhile be heard first.
 const LATE: Duration = Duration::from_millis(100);
-const LISTEN_FIRST: Duration = Duration::from_millis(200);
+const PENDING_DATAGRAMS_WAIT: Duration = Duration::from_millis(200);
 /// How often `last_seen` goes to disk, when it changed.
-const FLUSH: Duration = Duration::from_secs(60);
+const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the sign of life goes to disk when nothing else does.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(15 * 60);
+const LAST_ALIVE_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// So many rows go to disk in one order.
-const ROWS_AT_ONCE: usize = 2000;
+const MAX_ROWS_PER_CHANGE: usize = 2000;
 /// So many unknown hosts, and connections with an old key, are named in the log.
-const STRANGERS_NAMED: usize = 100;
+const MAX_UNKNOWN_LOGGED: usize = 100;
 
 /// What a metric takes in a beat besides its path, and all the rest of a beat, at most.
 const METRIC_BYTES: usize = 64;
 const BEAT_BYTES: usize = 512;
 
 /// Told of moves while the fleet is locked: it must neither wait nor ask the watch.
-pub type OnMove = Box<dyn Fn(Moved) + Send + Sync>;
+pub type OnAddressChange = Box<dyn Fn(AddressChange) + Send + Sync>;
 
 /// Where a datagram came from.
-struct Source<'a> {
+struct DatagramSource<'a> {
     address: IpAddr,
     /// Who is told when that address is a new one; none when it may be a proxy's.
-    told: Option<&'a OnMove>,
+    observer: Option<&'a OnAddressChange>,
 }
 
 /// The hosts, as everybody asks for them.
-pub struct Watch {
-    inner: Mutex<Inner>,
-    wake: Condvar,
+pub struct FleetMonitor {
+    state: Mutex<MonitorState>,
+    rearm: Condvar,
     sink: ChangeSink,
     kernel_boot: String,
     overloaded: Box<dyn Fn() -> bool + Send + Sync>,
     accepted: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
     // How many effects were sent, and which of them is known to be on disk.
-    sent: AtomicU64,
-    stored: Arc<AtomicU64>,
-    told: OnceLock<OnMove>,
+    sent_changes: AtomicU64,
+    stored_changes: Arc<AtomicU64>,
+    address_observer: OnceLock<OnAddressChange>,
 }
 
-struct Inner {
+struct MonitorState {
     fleet: Fleet,
     closed: bool,
-    strangers: BTreeSet<String>,
+    unknown_logged: BTreeSet<String>,
     /// Who signs with the previous key, as far as it was told.
-    old_keys: BTreeSet<(String, String)>,
+    previous_key_users: BTreeSet<(String, String)>,
 }
 
-impl Watch {
+impl FleetMonitor {
     /// Takes the fleet over. `overloaded` says when events come in faster than they can be stored.
     pub fn new(
         fleet: Fleet,
         kernel_boot: String,
         sink: ChangeSink,
         overloaded: Box<dyn Fn() -> bool + Send + Sync>,
-    ) -> Watch {
+    ) -> FleetMonitor {
         let (strangers, old_keys) = Default::default();
-        let inner = Inner { fleet, closed: false, strangers, old_keys };
-        Watch {
-            inner: Mutex::new(inner),
-            wake: Condvar::new(),
+        let inner = MonitorState {
+            fleet,
+            closed: false,
+            unknown_logged: strangers,
+            previous_key_users: old_keys,
+        };
+        FleetMonitor {
+            state: Mutex::new(inner),
+            rearm: Condvar::new(),
             sink,
             kernel_boot,
             overloaded,
             accepted: AtomicU64::new(0),
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
-            sent: AtomicU64::new(0),
-            stored: Arc::default(),
-            told: OnceLock::new(),
+            sent_changes: AtomicU64::new(0),
+            stored_changes: Arc::default(),
+            address_observer: OnceLock::new(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        thread::lock(&self.inner)
+    fn lock(&self) -> MutexGuard<'_, MonitorState> {
+        thread::lock(&self.state)
     }
 
     /// Takes in a datagram. `then` is given the answer, if one is wanted, and whether what the
@@ -109,42 +114,47 @@ impl Watch {
     ///
     /// # Errors
     /// Why it was not believed; that is counted here.
-    pub fn hear(
+    pub fn ingest(
         &self,
         bytes: &[u8],
         from: IpAddr,
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
     ) -> Result<(), Rejection> {
-        self.hear_from(bytes, Source { address: from, told: self.told.get() }, now, then)
+        self.ingest_from(
+            bytes,
+            DatagramSource { address: from, observer: self.address_observer.get() },
+            now,
+            then,
+        )
     }
 
-    fn hear_locked(
+    fn ingest_locked(
         &self,
         bytes: &[u8],
-        from: &Source,
+        from: &DatagramSource,
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
     ) -> Result<(), Rejection> {
-        if (self.overloaded)() && tells_something(bytes) {
+        if (self.overloaded)() && carries_event(bytes) {
             return Err(Rejection::Busy);
         }
         let mut inner = self.lock();
         if inner.closed {
             return Err(Rejection::Busy);
         }
-        let mut heard = inner.fleet.hear(bytes, from.address, now)?;
-        if heard.wake {
-            self.wake.notify_all();
+        let mut heard = inner.fleet.ingest(bytes, from.address, now)?;
+        if heard.rearm {
+            self.rearm.notify_all();
         }
-        if let Some(key) = &heard.key {
-            inner.note_key(key);
+        if let Some(key) = &heard.key_usage {
+            inner.record_key(key);
         }
-        if let (Some(path), Some(told)) = (&heard.vouched, from.told) {
-            inner.fleet.moved(path, from.address).into_iter().for_each(told);
+        if let (Some(path), Some(told)) = (&heard.proven_address, from.observer) {
+            inner.fleet.track_address(path, from.address).into_iter().for_each(told);
         }
         let ack = heard.ack.take();
-        let effect = heard.effect();
+        let effect = heard.into_change();
         if effect.is_none() && self.all_stored() {
             drop(inner);
             then(ack, true);
@@ -153,19 +163,19 @@ impl Watch {
         // Still under the lock: what changed first must be stored first.
         let stored: Option<Box<dyn FnOnce(bool) + Send>> =
             Some(Box::new(move |stored| then(ack, stored)));
-        self.send(Change { stored, ..effect.unwrap_or_default() });
+        self.send_change(Change { stored, ..effect.unwrap_or_default() });
         Ok(())
     }
 
     fn all_stored(&self) -> bool {
-        self.stored.load(Ordering::Acquire) == self.sent.load(Ordering::Acquire)
+        self.stored_changes.load(Ordering::Acquire) == self.sent_changes.load(Ordering::Acquire)
     }
 
     /// Sends an effect and keeps account of whether it is on disk. The courier stores in order,
     /// so one that is stored vouches for those before it.
-    fn send(&self, effect: Change) {
-        let number = self.sent.fetch_add(1, Ordering::AcqRel) + 1;
-        let stored_to = Arc::clone(&self.stored);
+    fn send_change(&self, effect: Change) {
+        let number = self.sent_changes.fetch_add(1, Ordering::AcqRel) + 1;
+        let stored_to = Arc::clone(&self.stored_changes);
         let answer = effect.stored;
         (self.sink)(Change {
             stored: Some(Box::new(move |stored| {
@@ -182,45 +192,45 @@ impl Watch {
 
     /// Fires deadlines, notices when the machine slept, writes signs of life, until it is closed.
     /// `pulse` is called at every turn.
-    pub fn keep_time(&self, mut pulse: impl FnMut()) {
-        let mut pace = Pace::at(Now::read().mono);
+    pub fn run_deadlines(&self, mut pulse: impl FnMut()) {
+        let mut pace = LoopClock::at(Now::read().mono);
         let mut flushed = pace.last;
         loop {
-            if self.look(&mut pace) >= LATE {
-                self.listen_first();
+            if self.check_clock(&mut pace) >= LATE {
+                self.wait_for_pending_datagrams();
             }
             pulse();
-            if !self.fire(Now::read()) {
+            if !self.process_due(Now::read()) {
                 return;
             }
             flushed = self.flush_when_due(flushed);
             // The machine may have slept during the turn, too.
-            self.look(&mut pace);
-            let Some(until) = self.sleep() else { return };
+            self.check_clock(&mut pace);
+            let Some(until) = self.wait() else { return };
             pace.planned = until;
         }
     }
 
     /// Looks at the clock: who looks much later than planned was asleep, and deaf since the last
     /// look. Says how late it is.
-    fn look(&self, pace: &mut Pace) -> Duration {
+    fn check_clock(&self, pace: &mut LoopClock) -> Duration {
         let now = Now::read().mono;
         let late = now.since(pace.planned);
         if late >= STALL {
-            self.lock().fleet.blind(pace.last, now);
+            self.lock().fleet.record_blindness(pace.last, now);
             warn!("hbd was asleep for {} and heard nothing meanwhile", words(late));
         }
-        *pace = Pace::at(now);
+        *pace = LoopClock::at(now);
         late
     }
 
     /// Lets the datagrams that wait in the socket be heard before their hosts are given up.
-    fn listen_first(&self) {
-        let _ = self.wake.wait_timeout(self.lock(), LISTEN_FIRST);
+    fn wait_for_pending_datagrams(&self) {
+        let _ = self.rearm.wait_timeout(self.lock(), PENDING_DATAGRAMS_WAIT);
     }
 
     /// Everything that has fallen due; false when the watch is closed.
-    fn fire(&self, now: Now) -> bool {
+    fn process_due(&self, now: Now) -> bool {
         loop {
             let mut inner = self.lock();
             if inner.closed {
@@ -228,22 +238,22 @@ impl Watch {
             }
             let due = inner.fleet.due(now);
             let more = inner.fleet.next_deadline().is_some_and(|next| next <= now.mono);
-            self.send_due(due);
+            self.send_changes(due);
             if !more {
                 return true;
             }
         }
     }
 
-    fn send_due(&self, due: Due) {
+    fn send_changes(&self, due: Changes) {
         if due.is_empty() {
             return;
         }
-        let gone = due.gone.iter().map(|name| Write::remove(Table::Hosts, name.clone()));
-        self.send(Change {
+        let gone = due.removed_hosts.iter().map(|name| Write::remove(Table::Hosts, name.clone()));
+        self.send_change(Change {
             writes: gone.chain(due.rows.iter().map(host_row)).collect(),
             events: due.events,
-            forgotten: due.ended,
+            forgotten: due.closed_incidents,
             stored: None,
         });
     }
@@ -251,7 +261,7 @@ impl Watch {
     fn flush_when_due(&self, flushed: Mono) -> Mono {
         let now = Now::read();
         let since = now.mono.since(flushed);
-        if since < FLUSH || !self.flush(now, since >= SIGN_OF_LIFE) {
+        if since < FLUSH_INTERVAL || !self.flush(now, since >= LAST_ALIVE_INTERVAL) {
             return flushed;
         }
         now.mono
@@ -263,13 +273,13 @@ impl Watch {
         let mut wrote = false;
         loop {
             let mut inner = self.lock();
-            let rows = inner.fleet.flush_some(ROWS_AT_ONCE);
-            let last = rows.len() < ROWS_AT_ONCE;
+            let rows = inner.fleet.flush_some(MAX_ROWS_PER_CHANGE);
+            let last = rows.len() < MAX_ROWS_PER_CHANGE;
             wrote |= !rows.is_empty();
             let mut writes: Vec<_> = rows.iter().map(host_row).collect();
             if last && (wrote || anyway) {
-                let mark = Mark { kernel_boot: self.kernel_boot.clone(), now };
-                writes.push(Write::put(Table::Meta, MARK, &mark));
+                let mark = LastAlive { kernel_boot: self.kernel_boot.clone(), now };
+                writes.push(Write::put(Table::Meta, LAST_ALIVE_KEY, &mark));
             }
             if !writes.is_empty() {
                 (self.sink)(Change { writes, ..Change::default() });
@@ -281,16 +291,16 @@ impl Watch {
     }
 
     /// Sleeps until the next deadline, a tick at most; says until when it meant to.
-    fn sleep(&self) -> Option<Mono> {
+    fn wait(&self) -> Option<Mono> {
         let inner = self.lock();
         if inner.closed {
             return None;
         }
         let now = Now::read().mono;
-        let deadline = inner.fleet.next_deadline().unwrap_or(now + TICK);
+        let deadline = inner.fleet.next_deadline().unwrap_or(now + MAX_WAIT);
         // A millisecond more than the clock's own grain, so as not to wake just before.
-        let until = (deadline + Duration::from_millis(1)).min(now + TICK).max(now);
-        let _ = self.wake.wait_timeout(inner, until.since(now));
+        let until = (deadline + Duration::from_millis(1)).min(now + MAX_WAIT).max(now);
+        let _ = self.rearm.wait_timeout(inner, until.since(now));
         Some(until)
     }
 
@@ -298,25 +308,25 @@ impl Watch {
     pub fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
-        inner.fleet.leave();
+        inner.fleet.announce_stop();
         drop(inner);
-        self.wake.notify_all();
+        self.rearm.notify_all();
         self.flush(Now::read(), true);
     }
 
     /// Takes over a new configuration.
-    pub fn reconfigure(&self, rules: Rules) {
+    pub fn reconfigure(&self, rules: FleetConfig) {
         let mut inner = self.lock();
-        inner.strangers.clear();
-        inner.old_keys.clear();
+        inner.unknown_logged.clear();
+        inner.previous_key_users.clear();
         let due = inner.fleet.reconfigure(rules, Now::read());
-        self.send_due(due);
+        self.send_changes(due);
         drop(inner);
-        self.wake.notify_all();
+        self.rearm.notify_all();
     }
 
     /// Every row of every host, for a store that lost its own.
-    pub fn every_row(&self) -> Vec<Write> {
+    pub fn all_rows(&self) -> Vec<Write> {
         self.lock().fleet.all_rows().iter().map(host_row).collect()
     }
 
@@ -347,9 +357,9 @@ impl Watch {
     }
 
     /// From now on `told` hears of moves. Only the first one does.
-    pub fn on_move(&self, told: OnMove) {
+    pub fn on_address_change(&self, told: OnAddressChange) {
         // Nobody is replaced: there is one who keeps names.
-        let _ = self.told.set(told);
+        let _ = self.address_observer.set(told);
     }
 
     /// As [`hear`](Watch::hear), for a datagram that came over HTTP: who sent it may be a proxy,
@@ -357,24 +367,24 @@ impl Watch {
     ///
     /// # Errors
     /// Why it was not believed; that is counted here.
-    pub fn hear_over_http(
+    pub fn ingest_over_http(
         &self,
         bytes: &[u8],
         from: IpAddr,
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
     ) -> Result<(), Rejection> {
-        self.hear_from(bytes, Source { address: from, told: None }, now, then)
+        self.ingest_from(bytes, DatagramSource { address: from, observer: None }, now, then)
     }
 
-    fn hear_from(
+    fn ingest_from(
         &self,
         bytes: &[u8],
-        from: Source,
+        from: DatagramSource,
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
     ) -> Result<(), Rejection> {
-        let heard = self.hear_locked(bytes, &from, now, then);
+        let heard = self.ingest_locked(bytes, &from, now, then);
         match heard {
             Ok(()) => drop(self.accepted.fetch_add(1, Ordering::Relaxed)),
             Err(why) => self.reject(why, bytes, from.address),
@@ -392,8 +402,8 @@ impl Watch {
         {
             let name = &stranger.host;
             let is_news = {
-                let named = &mut self.lock().strangers;
-                named.len() < STRANGERS_NAMED && named.insert(name.to_string())
+                let named = &mut self.lock().unknown_logged;
+                named.len() < MAX_UNKNOWN_LOGGED && named.insert(name.to_string())
             };
             if is_news {
                 info!("{from} sends heartbeats as {name}, which is not under hosts: ignored");
@@ -403,13 +413,13 @@ impl Watch {
 
     /// A sign of life of a configured host that an Alertmanager passed on: a beat over the
     /// connection `alertmanager`.
-    pub fn hear_of(&self, host: &str) {
-        let beat = Beat {
+    pub fn ingest_alert_heartbeat(&self, host: &str) {
+        let beat = OutgoingDatagram {
             host: host.to_owned(),
             connection: Some(ALERTMANAGER.into()),
-            ..Beat::default()
+            ..OutgoingDatagram::default()
         };
-        if let Err(why) = self.hear_vouched(&beat, Now::read()) {
+        if let Err(why) = self.ingest_internal(&beat, Now::read()) {
             warn!("a sign of life of {host} could not be taken: {why}");
         }
     }
@@ -420,112 +430,116 @@ impl Watch {
     /// # Errors
     /// When the configuration has no such host, when a path is none, or when there are more metrics
     /// than are kept of a host: the first ones were taken.
-    pub fn hear_own(
+    pub fn ingest_local(
         &self,
         host: &str,
         metrics: &[(String, f64)],
         now: Now,
     ) -> Result<(), Rejection> {
-        let beat = || Beat {
+        let beat = || OutgoingDatagram {
             host: host.to_owned(),
             connection: Some(LOCAL.into()),
             boot_id: Some(self.kernel_boot.clone()).filter(|id| !id.is_empty()),
-            ..Beat::default()
+            ..OutgoingDatagram::default()
         };
         let (mut part, mut bytes) = (beat(), BEAT_BYTES);
         for (path, value) in metrics.iter().take(MAX_METRICS) {
             bytes += path.len() + METRIC_BYTES;
             if bytes > MAX_BYTES {
-                self.hear_vouched(&std::mem::replace(&mut part, beat()), now)?;
+                self.ingest_internal(&std::mem::replace(&mut part, beat()), now)?;
                 bytes = BEAT_BYTES + path.len() + METRIC_BYTES;
             }
             part.metrics.insert(path.clone(), *value);
         }
-        self.hear_vouched(&part, now)?;
+        self.ingest_internal(&part, now)?;
         if metrics.len() > MAX_METRICS { Err(Rejection::TooManyMetrics) } else { Ok(()) }
     }
 
-    fn hear_vouched(&self, beat: &Beat, now: Now) -> Result<(), Rejection> {
+    fn ingest_internal(&self, beat: &OutgoingDatagram, now: Now) -> Result<(), Rejection> {
         let mut inner = self.lock();
         if inner.closed {
             return Ok(());
         }
-        let heard = inner.fleet.hear_of(&beat.json(), Ipv4Addr::LOCALHOST.into(), now)?;
-        if heard.wake {
-            self.wake.notify_all();
+        let heard = inner.fleet.ingest_internal(&beat.json(), Ipv4Addr::LOCALHOST.into(), now)?;
+        if heard.rearm {
+            self.rearm.notify_all();
         }
-        if let Some(effect) = heard.effect() {
-            self.send(effect);
+        if let Some(effect) = heard.into_change() {
+            self.send_change(effect);
         }
         Ok(())
     }
 
     /// How the `count` hosts from the place `from` on fared since their last account.
-    pub fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
-        self.lock().fleet.accounts(from, count, until)
+    pub fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
+        self.lock().fleet.take_samples(from, count, until)
     }
 
     /// What the next account of a host would say.
-    pub fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        self.lock().fleet.running(host, now)
+    pub fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
+        self.lock().fleet.peek_sample(host, now)
     }
 
     /// When nothing could be heard, each told once.
-    pub fn unseen(&self, now: Now) -> Vec<(Wall, Wall)> {
-        self.lock().fleet.unseen(now)
+    pub fn take_blind_periods(&self, now: Now) -> Vec<(Wall, Wall)> {
+        self.lock().fleet.take_blind_periods(now)
     }
 
     /// What is wrong with the `count` hosts from the place `from` on.
-    pub fn wrong(&self, from: usize, count: usize) -> Vec<Wrong> {
-        self.lock().fleet.wrong(from, count)
+    pub fn open_problems(&self, from: usize, count: usize) -> Vec<OpenProblem> {
+        self.lock().fleet.open_problems(from, count)
     }
 }
 
-impl Inner {
+impl MonitorState {
     /// Tells the operator who changes keys is still to change, and who has.
-    fn note_key(&mut self, key: &KeyUse) {
+    fn record_key(&mut self, key: &KeyUsage) {
         let who = (key.host.clone(), key.connection.clone());
         if !key.previous {
-            self.old_keys.remove(&who);
+            self.previous_key_users.remove(&who);
             info!("{} {} signs with its new key", key.host, key.connection);
-        } else if self.old_keys.len() < STRANGERS_NAMED && self.old_keys.insert(who) {
+        } else if self.previous_key_users.len() < MAX_UNKNOWN_LOGGED
+            && self.previous_key_users.insert(who)
+        {
             info!("{} {} still signs with the previous key", key.host, key.connection);
         }
     }
 }
 
 /// When the clock was last looked at, and when it was to be looked at next.
-struct Pace {
+struct LoopClock {
     last: Mono,
     planned: Mono,
 }
 
-impl Pace {
-    fn at(now: Mono) -> Pace {
-        Pace { last: now, planned: now }
+impl LoopClock {
+    fn at(now: Mono) -> LoopClock {
+        LoopClock { last: now, planned: now }
     }
 }
 
-impl Heard {
+impl Ingested {
     /// What it changed; none for a plain beat.
-    fn effect(self) -> Option<Change> {
-        let plain = self.events.is_empty() && self.rows.is_empty() && self.ended.is_empty();
+    fn into_change(self) -> Option<Change> {
+        let plain =
+            self.events.is_empty() && self.rows.is_empty() && self.closed_incidents.is_empty();
         (!plain).then(|| Change {
             writes: self.rows.iter().map(host_row).collect(),
             events: self.events,
-            forgotten: self.ended,
+            forgotten: self.closed_incidents,
             stored: None,
         })
     }
 }
 
-fn host_row((name, row): &(String, Row)) -> Write {
+fn host_row((name, row): &(String, HostRow)) -> Write {
     Write::put(Table::Hosts, name.clone(), row)
 }
 
 /// Whether a datagram would cause an event: the only ones that are refused under overload.
-fn tells_something(bytes: &[u8]) -> bool {
-    datagram::parse(datagram::split(bytes).1).is_ok_and(|datagram| datagram.event != Kind::Beat)
+fn carries_event(bytes: &[u8]) -> bool {
+    datagram::parse(datagram::split(bytes).1)
+        .is_ok_and(|datagram| datagram.event != DatagramKind::Beat)
 }
 
 #[cfg(test)]
@@ -534,13 +548,13 @@ mod tests {
 
     use super::*;
     use crate::event::Incident;
-    use crate::heartbeat::settings::{HostSettings, Promise};
-    use crate::heartbeat::test_fleet::{MINUTE, Play, SECOND, rules};
+    use crate::heartbeat::settings::{Expectation, HostSettings};
+    use crate::heartbeat::test_fleet::{MINUTE, SECOND, TestFleet, config};
     use crate::view::State;
 
-    fn watch() -> (Watch, mpsc::Receiver<Change>) {
+    fn watch() -> (FleetMonitor, mpsc::Receiver<Change>) {
         let hosts = [("web1".to_owned(), HostSettings { watch: true, ..HostSettings::default() })];
-        let rules = Rules { hosts: hosts.into(), ..Rules::default() };
+        let rules = FleetConfig { hosts: hosts.into(), ..FleetConfig::default() };
         let fleet = Fleet::restore(rules, Vec::new(), None, Now::read(), "boot");
         let (tx, rx) = mpsc::channel();
         let tx = Mutex::new(tx);
@@ -548,14 +562,14 @@ mod tests {
             let tx = tx.lock().expect("nobody panicked");
             tx.send(effect).expect("the test listens");
         });
-        (Watch::new(fleet, "boot".into(), sink, Box::new(|| false)), rx)
+        (FleetMonitor::new(fleet, "boot".into(), sink, Box::new(|| false)), rx)
     }
 
-    fn hear(watch: &Watch, json: &str) -> mpsc::Receiver<bool> {
+    fn hear(watch: &FleetMonitor, json: &str) -> mpsc::Receiver<bool> {
         let (tx, rx) = mpsc::channel();
         let from = IpAddr::from([127, 0, 0, 1]);
         let then = move |_, stored| tx.send(stored).expect("the test listens");
-        watch.hear(json.as_bytes(), from, Now::read(), then).expect("it is believed");
+        watch.ingest(json.as_bytes(), from, Now::read(), then).expect("it is believed");
         rx
     }
 
@@ -593,59 +607,60 @@ mod tests {
         hear(&watch, r#"{"host":"web1"}"#);
         watch.close();
         let from = IpAddr::from([127, 0, 0, 1]);
-        let late = watch.hear(br#"{"host":"web1"}"#, from, Now::read(), |_, _| {});
+        let late = watch.ingest(br#"{"host":"web1"}"#, from, Now::read(), |_, _| {});
         assert_eq!(late, Err(Rejection::Busy));
         let writes: Vec<Write> = effects.try_iter().flat_map(|effect| effect.writes).collect();
         assert!(writes.iter().any(|write| write.table == Table::Hosts));
-        assert!(writes.iter().any(|write| write.key == MARK));
+        assert!(writes.iter().any(|write| write.key == LAST_ALIVE_KEY));
     }
 
-    const PROMISE: Promise = Promise { interval: Duration::from_secs(10), grace: MINUTE };
+    const PROMISE: Expectation = Expectation { interval: Duration::from_secs(10), grace: MINUTE };
 
-    fn own(play: &mut Play, boot: &str) {
-        let beat = Beat {
+    fn own(play: &mut TestFleet, boot: &str) {
+        let beat = OutgoingDatagram {
             host: "web1".into(),
             connection: Some(LOCAL.into()),
             boot_id: Some(boot.into()),
-            ..Beat::default()
+            ..OutgoingDatagram::default()
         };
-        let heard = play.fleet.hear_of(&beat.json(), Ipv4Addr::LOCALHOST.into(), play.now).unwrap();
-        play.note(heard.events);
+        let heard =
+            play.fleet.ingest_internal(&beat.json(), Ipv4Addr::LOCALHOST.into(), play.now).unwrap();
+        play.add_events(heard.events);
     }
 
-    fn play() -> Play {
-        let mut rules = rules();
-        rules.own = Some(("web1".into(), PROMISE));
-        Play::with(rules)
+    fn play() -> TestFleet {
+        let mut rules = config();
+        rules.local_host = Some(("web1".into(), PROMISE));
+        TestFleet::with(rules)
     }
 
     #[test]
     fn all_figures_of_this_machine_are_heard_however_many() {
-        let rules = play().rules;
+        let rules = play().config;
         let now = Now::read();
         let fleet = Fleet::restore(rules, Vec::new(), None, now, "boot");
-        let watch = Watch::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|| false));
+        let watch = FleetMonitor::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|| false));
         let path = |n: usize| format!("disk_monitor.{}{n}.percent", "a".repeat(150));
         let metrics: Vec<_> = (0..300).map(|n| (path(n), n as f64)).collect();
-        watch.hear_own("web1", &metrics, now).unwrap();
+        watch.ingest_local("web1", &metrics, now).unwrap();
         let view = watch.view("web1").unwrap();
         assert_eq!((view.state, view.metrics.len()), (State::Up, 300));
         assert_eq!(view.connections[0].name, LOCAL);
         let more: Vec<_> = (0..600).map(|n| (format!("m{n}"), 0.0)).collect();
-        assert_eq!(watch.hear_own("web1", &more, now), Err(Rejection::TooManyMetrics));
+        assert_eq!(watch.ingest_local("web1", &more, now), Err(Rejection::TooManyMetrics));
         let kept = watch.view("web1").unwrap().metrics;
         assert_eq!(kept.iter().filter(|metric| metric.path.starts_with('m')).count(), 512);
-        assert_eq!(watch.hear_own("web2", &metrics, now), Err(Rejection::UnknownHost));
+        assert_eq!(watch.ingest_local("web2", &metrics, now), Err(Rejection::UnknownHost));
     }
 
     #[test]
     fn this_machine_needs_no_key_and_nobody_else_may_do_without() {
         let mut play = play();
-        play.rules.settings.key = Some(crate::secret::Secret::new("k"));
-        play.fleet.reconfigure(play.rules.clone(), play.now);
+        play.config.settings.key = Some(crate::secret::Secret::new("k"));
+        play.fleet.reconfigure(play.config.clone(), play.now);
         own(&mut play, "a");
         let forged = br#"{"host":"web1","connection":"local"}"#;
-        assert_eq!(play.try_hear(forged), Err(Rejection::Unsigned));
+        assert_eq!(play.try_ingest(forged), Err(Rejection::Unsigned));
     }
 
     #[test]
@@ -654,33 +669,37 @@ mod tests {
             let mut play = play();
             own(&mut play, "a");
             play.wait(10 * SECOND);
-            assert!(play.told().is_empty(), "its first start is no boot");
+            assert!(play.titles_with_level().is_empty(), "its first start is no boot");
             if stopped {
-                play.fleet.leave();
+                play.fleet.announce_stop();
             }
             play.reboot_after(5 * MINUTE);
             own(&mut play, "b");
             play.wait(SECOND);
             own(&mut play, "b");
-            assert_eq!(play.told(), [format!("{level} web1 booted")]);
+            assert_eq!(play.titles_with_level(), [format!("{level} web1 booted")]);
         }
         let mut play = play();
         own(&mut play, "a");
-        play.fleet.leave();
+        play.fleet.announce_stop();
         play.restart_after(SECOND);
         own(&mut play, "a");
-        assert!(play.told().is_empty(), "an upgrade of hbd is nothing");
+        assert!(play.titles_with_level().is_empty(), "an upgrade of hbd is nothing");
         play.reboot_after(MINUTE);
         own(&mut play, "b");
-        assert_eq!(play.told(), ["warning web1 booted"], "it was started since: a power cut");
+        assert_eq!(
+            play.titles_with_level(),
+            ["warning web1 booted"],
+            "it was started since: a power cut"
+        );
     }
 
     #[test]
     fn a_collector_that_hangs_is_overdue() {
         let mut play = play();
         own(&mut play, "a");
-        assert!(play.wait(70 * SECOND - Duration::from_millis(1)).told().is_empty());
-        assert_eq!(play.wait(SECOND).told(), ["critical web1 local overdue"]);
+        assert!(play.wait(70 * SECOND - Duration::from_millis(1)).titles_with_level().is_empty());
+        assert_eq!(play.wait(SECOND).titles_with_level(), ["critical web1 local overdue"]);
     }
 
     #[test]
@@ -688,27 +707,27 @@ mod tests {
         for (reload, overdue) in [(true, false), (true, true), (false, false), (false, true)] {
             let mut play = play();
             own(&mut play, "a");
-            play.beat("web1").hear(r#"{"host":"web1","metrics":{"m":1}}"#);
-            play.wait(if overdue { 2 * MINUTE } else { SECOND }).told();
-            play.rules.own = None;
+            play.beat("web1").ingest(r#"{"host":"web1","metrics":{"m":1}}"#);
+            play.wait(if overdue { 2 * MINUTE } else { SECOND }).titles_with_level();
+            play.config.local_host = None;
             let due = if reload {
-                play.fleet.reconfigure(play.rules.clone(), play.now)
+                play.fleet.reconfigure(play.config.clone(), play.now)
             } else {
-                let (rows, mark) = (play.rows(), play.mark());
-                let (rules, now) = (play.rules.clone(), play.now);
+                let (rows, mark) = (play.rows(), play.last_alive());
+                let (rules, now) = (play.config.clone(), play.now);
                 play.fleet = Fleet::restore(rules, rows, Some(mark), now, &play.kernel);
                 play.fleet.due(now)
             };
             let trouble = Incident::Connection { host: "web1".into(), connection: LOCAL.into() };
-            assert_eq!(due.ended.contains(&trouble), overdue, "{reload} {overdue}");
+            assert_eq!(due.closed_incidents.contains(&trouble), overdue, "{reload} {overdue}");
             let view = play.fleet.view("web1").unwrap();
             assert_eq!(view.connections.len(), 1);
             // What the other connection brought is still expected of that one.
             let moved_up =
-                play.fleet.hosts[0].gauges.iter().all(|gauge| gauge.presence.over() == 0);
+                play.fleet.hosts[0].metrics.iter().all(|gauge| gauge.freshness.connection() == 0);
             assert!(moved_up, "{reload} {overdue}");
-            play.hear(r#"{"host":"web1","metrics":{"m":1}}"#).told();
-            assert_eq!(play.wait(MINUTE).told(), ["critical web1 ipv4 overdue"]);
+            play.ingest(r#"{"host":"web1","metrics":{"m":1}}"#).titles_with_level();
+            assert_eq!(play.wait(MINUTE).titles_with_level(), ["critical web1 ipv4 overdue"]);
         }
     }
 }

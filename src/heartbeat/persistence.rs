@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Incident, Level};
-use crate::heartbeat::connection::{Blindness, Connection, Grant};
+use crate::heartbeat::connection::{Blindness, Connection, Extension};
 use crate::heartbeat::datagram::MAX_METRICS;
-use crate::heartbeat::host::{Boots, Host, MAX_CONNECTIONS};
-use crate::heartbeat::metric::{Gauge, Known, Presence};
-use crate::heartbeat::settings::{Common, Names, Profile};
-use crate::heartbeat::threshold::Standing;
+use crate::heartbeat::host::{BootIds, Host, MAX_CONNECTIONS};
+use crate::heartbeat::metric::{Freshness, Metric, PresenceRow};
+use crate::heartbeat::settings::{Interner, Profile, SharedSettings};
+use crate::heartbeat::threshold::ThresholdState;
 use crate::view::State;
 
 /// The last moment at which a daemon is known to have listened.
@@ -23,7 +23,7 @@ use crate::view::State;
 /// It must never be later than the flush that its rows come from: a beat that was heard after that
 /// flush is lost in a crash, and must count as one that could not be heard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct LastAlive {
     /// The kernel's boot id at that time: whether its monotonic clock is still ours.
     pub kernel_boot: String,
     /// That moment.
@@ -33,7 +33,7 @@ pub struct Mark {
 /// A host as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Row {
+pub struct HostRow {
     /// Which boot of the kernel the monotonic times are of, in short; 0 when that is not known.
     pub kernel: u32,
     /// When it was first configured, or first heard.
@@ -95,7 +95,7 @@ pub struct ConnectionRow {
     pub key: u32,
     /// The deadline that was granted after blindness.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub granted: Option<Grant>,
+    pub granted: Option<Extension>,
     /// Where its last datagram came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -128,7 +128,7 @@ pub struct AlertRow {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub over: String,
     /// When it comes.
-    pub known: Known,
+    pub known: PresenceRow,
 }
 
 impl Default for ConnectionRow {
@@ -161,7 +161,7 @@ impl Default for AlertRow {
             critical_since: None,
             missing: false,
             over: String::new(),
-            known: Known::default(),
+            known: PresenceRow::default(),
         }
     }
 }
@@ -178,24 +178,24 @@ fn is_zero(count: &u8) -> bool {
     *count == 0
 }
 
-impl Row {
+impl HostRow {
     /// The row of a host, on the monotonic clock of `kernel`.
-    pub(super) fn of(host: &Host, kernel: u32) -> Row {
-        let boots = host.boots.as_deref();
+    pub(super) fn of(host: &Host, kernel: u32) -> HostRow {
+        let boots = host.boot_ids.as_deref();
         let overdue = host.connections.iter().any(|c| c.state == State::Overdue);
-        Row {
+        HostRow {
             kernel,
-            configured: host.configured,
+            configured: host.configured_since,
             since: host.since,
-            reported: host.reported,
-            leaving: host.leaving,
+            reported: host.never_seen_reported,
+            leaving: host.stop_announced,
             unwatched: overdue && !host.profile.watch,
             boot_id: boots.map(|boots| boots.current.as_ref().into()),
             previous_boot_id: boots.and_then(|boots| boots.previous.as_deref()).map(Into::into),
-            booted: host.booted,
-            named: host.named,
+            booted: host.last_boot_at,
+            named: host.boot_has_id,
             connections: host.connections.iter().map(ConnectionRow::of).collect(),
-            alerts: host.gauges.iter().filter_map(|gauge| AlertRow::of(gauge, host)).collect(),
+            alerts: host.metrics.iter().filter_map(|gauge| AlertRow::of(gauge, host)).collect(),
         }
     }
 }
@@ -205,47 +205,47 @@ impl ConnectionRow {
         ConnectionRow {
             name: connection.name.as_ref().into(),
             state: connection.state,
-            covered: connection.covered,
-            shifts: connection.shifts,
+            covered: connection.recovery_presumed,
+            shifts: connection.extension_count,
             interval: connection.interval,
             since: connection.since,
-            seen: connection.seen,
-            signed: connection.signed,
-            key: connection.key,
-            granted: connection.granted,
+            seen: connection.last_seen,
+            signed: connection.last_signed_at,
+            key: connection.key_id,
+            granted: connection.extension,
             address: connection.address.map(|address| address.to_string()),
         }
     }
 }
 
 impl AlertRow {
-    fn of(gauge: &Gauge, host: &Host) -> Option<AlertRow> {
-        let watched = gauge.watched.as_deref()?;
-        let lasting = !watched.rule.hold.is_zero();
+    fn of(gauge: &Metric, host: &Host) -> Option<AlertRow> {
+        let watched = gauge.alert_state.as_deref()?;
+        let lasting = !watched.rule.for_duration.is_zero();
         let (warning_since, critical_since) =
-            if lasting { watched.standing.waits() } else { (None, None) };
+            if lasting { watched.threshold.pending_since() } else { (None, None) };
         if gauge.alert().is_none() && warning_since.is_none() && critical_since.is_none() {
             return None;
         }
-        let over = host.connections.get(gauge.presence.over());
-        let heard = over.map_or(watched.told.mono, |connection| connection.seen.mono);
+        let over = host.connections.get(gauge.freshness.connection());
+        let heard = over.map_or(watched.last_notified.mono, |connection| connection.last_seen.mono);
         Some(AlertRow {
             path: gauge.path.as_ref().into(),
             value: gauge.value,
-            level: watched.standing.level,
+            level: watched.threshold.level,
             since: watched.since,
-            told: watched.told,
+            told: watched.last_notified,
             warning_since,
             critical_since,
-            missing: watched.missing,
+            missing: watched.reported_missing,
             over: over.map(|connection| connection.name.as_ref().into()).unwrap_or_default(),
-            known: gauge.presence.known(heard),
+            known: gauge.freshness.to_row(heard),
         })
     }
 }
 
 /// The longest interval that a datagram may promise, in milliseconds.
-const LONGEST_INTERVAL: u32 = 604_800_000;
+const MAX_INTERVAL_MILLIS: u32 = 604_800_000;
 
 /// A kernel's boot id in short, to tell whose monotonic clock a row was written on (FNV-1a).
 pub fn kernel_tag(boot_id: &str) -> u32 {
@@ -255,38 +255,38 @@ pub fn kernel_tag(boot_id: &str) -> u32 {
 
 /// How the clock of stored rows relates to the present one.
 #[derive(Debug)]
-pub struct Frame {
+pub struct ClockMapping {
     now: Now,
     kernel: u32,
     /// The kernel of the mark, and what to add to its monotonic times.
-    marked: Option<(u32, i64)>,
+    last_alive: Option<(u32, i64)>,
     /// How long the daemon was away; none when nobody knows.
     away: Option<Duration>,
 }
 
-impl Frame {
+impl ClockMapping {
     /// Compares the clocks; what the daemon missed is added to `blindness`.
     pub fn new(
-        mark: Option<&Mark>,
+        mark: Option<&LastAlive>,
         kernel_boot: &str,
         now: Now,
         blindness: &mut Blindness,
-    ) -> Frame {
+    ) -> ClockMapping {
         let kernel = kernel_tag(kernel_boot);
-        let mut frame = Frame { now, kernel, marked: None, away: None };
+        let mut frame = ClockMapping { now, kernel, last_alive: None, away: None };
         let Some(mark) = mark else {
             return frame;
         };
         let same_kernel = mark.kernel_boot.trim() == kernel_boot.trim();
         if same_kernel && mark.now.mono <= now.mono {
-            frame.marked = Some((kernel, 0));
+            frame.last_alive = Some((kernel, 0));
             frame.away = Some(now.mono.since(mark.now.mono));
             blindness.add(mark.now.mono, now.mono);
         } else if !same_kernel && now.wall.is_plausible() && mark.now.wall <= now.wall {
             let elapsed = now.wall.since(mark.now.wall);
             let stop = now.mono - elapsed;
             let shift = stop.0.saturating_sub(mark.now.mono.0);
-            frame.marked = Some((kernel_tag(&mark.kernel_boot), shift));
+            frame.last_alive = Some((kernel_tag(&mark.kernel_boot), shift));
             frame.away = Some(elapsed);
             blindness.add(stop, now.mono);
         }
@@ -295,31 +295,31 @@ impl Frame {
 
     /// What to add to a time of a row of `kernel`, at best by its monotonic clock, else by the wall
     /// clock that was read together with it.
-    fn shift(&self, kernel: u32, read: Now) -> i64 {
-        self.shift_of(kernel).unwrap_or_else(|| {
+    fn offset(&self, kernel: u32, read: Now) -> i64 {
+        self.known_offset(kernel).unwrap_or_else(|| {
             (self.now.mono - self.now.wall.since(read.wall)).0.saturating_sub(read.mono.0)
         })
     }
 
     /// What to add to a monotonic time of `kernel`, where its clock is known.
-    fn shift_of(&self, kernel: u32) -> Option<i64> {
-        match self.marked {
+    fn known_offset(&self, kernel: u32) -> Option<i64> {
+        match self.last_alive {
             Some((marked, shift)) if kernel == marked || kernel == 0 => Some(shift),
             _ => (kernel == self.kernel && self.away.is_some()).then_some(0),
         }
     }
 
     fn translate(&self, kernel: u32, read: Now) -> Now {
-        let mono = Mono(read.mono.0.saturating_add(self.shift(kernel, read)));
+        let mono = Mono(read.mono.0.saturating_add(self.offset(kernel, read)));
         Now { mono: mono.min(self.now.mono), wall: read.wall }
     }
 
     /// What is left of a time since when a value is beyond its limit, where that has to last for
     /// `hold`: only the time in which the daemon listened counts, and when it was away for longer
     /// than that, it begins anew.
-    fn resume(&self, kernel: u32, since: Option<Mono>, hold: Duration) -> Option<Mono> {
+    fn resume_pending(&self, kernel: u32, since: Option<Mono>, hold: Duration) -> Option<Mono> {
         let away = self.away.filter(|away| *away <= hold)?;
-        let since = Mono(since?.0.saturating_add(self.shift_of(kernel)?));
+        let since = Mono(since?.0.saturating_add(self.known_offset(kernel)?));
         Some((since + away).min(self.now.mono))
     }
 
@@ -332,79 +332,81 @@ impl Frame {
 /// A host as its row tells, and the troubles whose rules are gone.
 pub fn restore_host(
     name: Arc<str>,
-    row: Row,
+    row: HostRow,
     profile: Arc<Profile>,
-    frame: &Frame,
-    common: &Common,
-    names: &mut Names,
+    frame: &ClockMapping,
+    common: &SharedSettings,
+    names: &mut Interner,
 ) -> (Host, Vec<Incident>) {
     let now = frame.now;
     let mut host = Host::new(name, profile.clone(), now);
-    host.reported = row.reported;
-    host.leaving = row.leaving;
-    host.named = row.named;
-    host.boots = row.boot_id.map(|current| {
+    host.never_seen_reported = row.reported;
+    host.stop_announced = row.leaving;
+    host.boot_has_id = row.named;
+    host.boot_ids = row.boot_id.map(|current| {
         let previous = row.previous_boot_id.map(Into::into);
-        Box::new(Boots { current: current.into(), previous })
+        Box::new(BootIds { current: current.into(), previous })
     });
-    let booted = row.booted.zip(frame.shift_of(row.kernel));
-    host.booted = booted.map(|(booted, shift)| Mono(booted.0.saturating_add(shift)).min(now.mono));
+    let booted = row.booted.zip(frame.known_offset(row.kernel));
+    host.last_boot_at =
+        booted.map(|(booted, shift)| Mono(booted.0.saturating_add(shift)).min(now.mono));
     for stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
-        if host.place(&stored.name).is_none() {
-            let connection = connection(stored, row.kernel, &profile, frame, common, names);
+        if host.connection_index(&stored.name).is_none() {
+            let connection = restore_connection(stored, row.kernel, &profile, frame, common, names);
             host.connections.push(connection);
         }
     }
     host.connections.shrink_to_fit();
-    host.settle(now);
+    host.update_state(now);
     host.since = row.since;
-    host.configured = row.configured;
+    host.configured_since = row.configured;
     if !row.configured.is_plausible() {
         // Configured while the clock was not set yet: it must not look ages old. That must be
         // stored, or each start would begin to count anew.
-        host.configured = now.wall;
-        host.changed = now.wall.is_plausible();
+        host.configured_since = now.wall;
+        host.must_store_now = now.wall.is_plausible();
     }
-    let mut ended = host.review_vouched(now);
+    let mut ended = host.refresh_internal_connections(now);
     if row.unwatched && profile.watch {
-        ended.extend(host.tell_anew(common, now));
-        host.changed = true;
+        ended.extend(host.reset_untold(common, now));
+        host.must_store_now = true;
     }
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
-        ended.extend(alert(&mut host, stored, row.kernel, frame, names));
+        ended.extend(restore_alert(&mut host, stored, row.kernel, frame, names));
     }
     (host, ended)
 }
 
 /// Gives the host a metric back as its row tells; the trouble that is over when its rule is gone.
-fn alert(
+fn restore_alert(
     host: &mut Host,
     row: AlertRow,
     kernel: u32,
-    frame: &Frame,
-    names: &mut Names,
+    frame: &ClockMapping,
+    names: &mut Interner,
 ) -> Option<Incident> {
     let now = frame.now;
-    let over = host.place(&row.over);
-    let heard = over.map_or(now.mono, |over| host.connections[over].seen.mono);
+    let over = host.connection_index(&row.over);
+    let heard = over.map_or(now.mono, |over| host.connections[over].last_seen.mono);
     // Rows of earlier versions do not tell when it came.
     let at = if row.known.at == Wall::default() { row.since } else { row.known.at };
-    let presence = Presence::restore(Known { at, ..row.known }, over.unwrap_or(usize::MAX), heard);
+    let presence =
+        Freshness::restore(PresenceRow { at, ..row.known }, over.unwrap_or(usize::MAX), heard);
     let path = names.intern(&row.path);
-    let mut gauge = Gauge::new(path, row.value, presence, &host.profile, now);
+    let mut gauge = Metric::new(path, row.value, presence, &host.profile, now);
     let mut ended = None;
-    match gauge.watched.as_deref_mut() {
-        Some(watched) if watched.rule.reaches(row.level) => {
+    match gauge.alert_state.as_deref_mut() {
+        Some(watched) if watched.rule.allows(row.level) => {
             if row.level >= Level::Warning {
-                watched.standing = Standing::at(row.level);
+                watched.threshold = ThresholdState::new(row.level);
                 watched.since = row.since;
-                watched.told = frame.translate(kernel, row.told);
-                watched.missing = row.missing;
+                watched.last_notified = frame.translate(kernel, row.told);
+                watched.reported_missing = row.missing;
             }
             if host.state == State::Up {
-                let since = |since| frame.resume(kernel, since, watched.rule.hold);
+                let since = |since| frame.resume_pending(kernel, since, watched.rule.for_duration);
                 let (warning, critical) = (since(row.warning_since), since(row.critical_since));
-                watched.standing.resume(warning, critical);
+                watched.threshold.restore_pending(warning, critical);
             }
         }
         Some(_) | None if row.level >= Level::Warning => {
@@ -412,38 +414,38 @@ fn alert(
         }
         Some(_) | None => {}
     }
-    host.gauges.push(gauge);
+    host.metrics.push(gauge);
     ended
 }
 
-fn connection(
+fn restore_connection(
     row: ConnectionRow,
     kernel: u32,
     profile: &Profile,
-    frame: &Frame,
-    common: &Common,
-    names: &mut Names,
+    frame: &ClockMapping,
+    common: &SharedSettings,
+    names: &mut Interner,
 ) -> Connection {
-    let shift = frame.shift(kernel, row.seen);
+    let shift = frame.offset(kernel, row.seen);
     let mut connection = Connection::new(names.intern(&row.name), frame.now);
     connection.state = row.state;
-    connection.covered = row.covered;
-    connection.shifts = row.shifts;
-    connection.interval = row.interval.min(LONGEST_INTERVAL);
+    connection.recovery_presumed = row.covered;
+    connection.extension_count = row.shifts;
+    connection.interval = row.interval.min(MAX_INTERVAL_MILLIS);
     connection.since = row.since;
-    connection.seen = frame.translate(kernel, row.seen);
-    connection.signed = row.signed;
-    connection.key = row.key;
+    connection.last_seen = frame.translate(kernel, row.seen);
+    connection.last_signed_at = row.signed;
+    connection.key_id = row.key;
     connection.address = row.address.and_then(|address| address.parse().ok());
     // No deadline is later than it would be after a beat at this moment, whatever the row says.
-    let latest = frame.now.mono + connection.promise(profile, common).patience();
-    let granted = row.granted.map(|grant| Grant {
+    let latest = frame.now.mono + connection.expectation(profile, common).timeout();
+    let granted = row.granted.map(|grant| Extension {
         from: Mono(grant.from.0.saturating_add(shift)),
         until: Mono(grant.until.0.saturating_add(shift)).min(latest),
     });
-    let whole = Grant { from: frame.now.mono, until: latest };
+    let whole = Extension { from: frame.now.mono, until: latest };
     let waits = row.state == State::Up || row.covered;
     let unknown = waits && (frame.away.is_none() || (row.covered && granted.is_none()));
-    connection.granted = if unknown { Some(whole) } else { granted };
+    connection.extension = if unknown { Some(whole) } else { granted };
     connection
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::address::{is_host, is_loopback, is_name};
 use crate::config_file::{self, Section};
-use crate::heartbeat::auth::Keys;
+use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::problem::Severity;
 use crate::secret::Secret;
@@ -21,7 +21,7 @@ const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(604_800);
 
 /// So many hosts with the same fault are named one by one; more are counted.
-const NAMED_HOSTS: usize = 20;
+const MAX_NAMED_HOSTS: usize = 20;
 
 /// What to do with a datagram of a host that is not under `hosts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Settings {
         check_previous(section, &settings.key, &settings.previous_key);
         if !is_host(&settings.host) {
             section.error("host", format!("\"{}\" cannot be an address", settings.host));
-        } else if !is_loopback(&settings.host) && settings.believes_anybody(section, hosts) {
+        } else if !is_loopback(&settings.host) && settings.is_forgeable(section, hosts) {
             section.error(
                 "host",
                 format!(
@@ -113,7 +113,7 @@ impl Settings {
         settings
     }
 
-    fn believes_anybody(&self, section: &Section, hosts: &BTreeMap<String, HostSettings>) -> bool {
+    fn is_forgeable(&self, section: &Section, hosts: &BTreeMap<String, HostSettings>) -> bool {
         let keyed = self.key.is_some() || section.given("key") || section.given("key_file");
         let each_keyed = self.unknown_hosts == UnknownHosts::Ignore
             && !hosts.is_empty()
@@ -195,7 +195,7 @@ fn check_previous(section: &Section, key: &Option<Secret>, previous: &Option<Sec
 }
 
 /// A host that is configured in a way that tells nobody anything.
-struct Mute {
+struct UnnoticedHost {
     name: String,
     line: Option<usize>,
 }
@@ -222,7 +222,7 @@ pub fn read_hosts(
         }
         let dyndns = read_dyndns(name, section);
         let host = HostSettings { dyndns, ..HostSettings::read(section, channels, sets) };
-        let mute = || Mute { name: name.to_owned(), line: section.line_of("") };
+        let mute = || UnnoticedHost { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
         if !host.watch {
             unwatched.push(mute());
@@ -244,8 +244,8 @@ pub fn read_hosts(
     hosts.into_iter().collect()
 }
 
-fn warn_of(top: &Section, hosts: &[Mute], what: &str) {
-    if hosts.len() > NAMED_HOSTS {
+fn warn_of(top: &Section, hosts: &[UnnoticedHost], what: &str) {
+    if hosts.len() > MAX_NAMED_HOSTS {
         top.warning("hosts", format!("{} hosts are {what}", hosts.len()));
         return;
     }
@@ -257,28 +257,28 @@ fn warn_of(top: &Section, hosts: &[Mute], what: &str) {
 
 /// How often a connection beats, and how late a beat may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Promise {
+pub struct Expectation {
     /// The time between two beats.
     pub interval: Duration,
     /// How late one may be.
     pub grace: Duration,
 }
 
-impl Promise {
+impl Expectation {
     /// How long after it was heard a connection is overdue.
-    pub fn patience(self) -> Duration {
+    pub fn timeout(self) -> Duration {
         self.interval.saturating_add(self.grace)
     }
 
     /// The interval as a connection keeps it.
-    pub fn millis(self) -> u32 {
+    pub fn interval_millis(self) -> u32 {
         u32::try_from(self.interval.as_millis()).unwrap_or(u32::MAX)
     }
 }
 
 /// Everything that the fleet wants to know from the configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Rules {
+pub struct FleetConfig {
     /// The section `heartbeat`.
     pub settings: Settings,
     /// The section `hosts`.
@@ -290,16 +290,16 @@ pub struct Rules {
     /// The channels of hosts that name none.
     pub default_channels: Vec<String>,
     /// The hosts whose signs of life an Alertmanager passes on, and what it promises.
-    pub signs: BTreeMap<String, Promise>,
+    pub alert_heartbeats: BTreeMap<String, Expectation>,
     /// The host that the daemon's own machine is, and how often it is heard.
-    pub own: Option<(String, Promise)>,
+    pub local_host: Option<(String, Expectation)>,
 }
 
 /// What goes for the whole fleet.
 #[derive(Debug)]
-pub struct Common {
+pub struct SharedSettings {
     /// The keys of hosts that have none of their own.
-    pub keys: Option<Keys>,
+    pub keys: Option<HostKeys>,
     /// The interval of hosts that say nothing.
     pub interval: Duration,
     /// The grace of hosts that have none of their own.
@@ -307,7 +307,7 @@ pub struct Common {
     /// How far the time of a signed datagram may be off.
     pub clock_skew: Duration,
     /// How many unknown hosts are taken in; none when they are ignored.
-    pub most_strangers: Option<usize>,
+    pub max_unknown_hosts: Option<usize>,
     /// When a watched host that was never heard is reported; zero: never.
     pub new_timeout: Duration,
     /// How often an alert that goes on is repeated.
@@ -322,7 +322,7 @@ pub struct Profile {
     /// Whether its heartbeat events are notified.
     pub watch: bool,
     /// Its own keys.
-    pub keys: Option<Keys>,
+    pub keys: Option<HostKeys>,
     /// Overrides what the host says.
     pub interval: Option<Duration>,
     /// Overrides the common grace.
@@ -332,25 +332,25 @@ pub struct Profile {
     /// Whether its name in the DNS follows its address.
     pub dyndns: bool,
     /// What goes for its connection `alertmanager`, before all else; none when it has none.
-    pub sign: Option<Promise>,
+    pub alert_heartbeat: Option<Expectation>,
     /// What goes likewise for its connection `local`: the daemon's own machine has one.
-    pub own: Option<Promise>,
-    set: Option<Arc<Compiled>>,
+    pub local: Option<Expectation>,
+    set: Option<Arc<CompiledSet>>,
 }
 
 /// A threshold set whose rules are shared by the metrics under them.
 #[derive(Debug, Default)]
-struct Compiled {
+struct CompiledSet {
     set: ThresholdSet,
     rules: BTreeMap<String, Arc<Rule>>,
 }
 
 impl Profile {
     /// What goes for a connection whose beats somebody in this process vouches for.
-    pub fn vouched(&self, connection: &str) -> Option<Promise> {
+    pub fn internal_expectation(&self, connection: &str) -> Option<Expectation> {
         match connection {
-            ALERTMANAGER => self.sign,
-            LOCAL => self.own,
+            ALERTMANAGER => self.alert_heartbeat,
+            LOCAL => self.local,
             _ => None,
         }
     }
@@ -363,16 +363,16 @@ impl Profile {
     }
 }
 
-impl Common {
+impl SharedSettings {
     /// From the configuration.
-    pub fn new(rules: &Rules) -> Common {
+    pub fn new(rules: &FleetConfig) -> SharedSettings {
         let settings = &rules.settings;
-        Common {
-            keys: keys(&settings.key, &settings.previous_key),
+        SharedSettings {
+            keys: host_keys(&settings.key, &settings.previous_key),
             interval: settings.interval,
             grace: settings.grace,
             clock_skew: settings.clock_skew,
-            most_strangers: match settings.unknown_hosts {
+            max_unknown_hosts: match settings.unknown_hosts {
                 UnknownHosts::Ignore => None,
                 UnknownHosts::Accept => Some(settings.max_unknown_hosts),
             },
@@ -383,25 +383,26 @@ impl Common {
 }
 
 /// The profiles of all configured hosts, in the order of their names.
-pub fn profiles(rules: &Rules) -> Vec<(String, Arc<Profile>)> {
-    let sets: BTreeMap<&str, Arc<Compiled>> = rules
+pub fn profiles(rules: &FleetConfig) -> Vec<(String, Arc<Profile>)> {
+    let sets: BTreeMap<&str, Arc<CompiledSet>> = rules
         .threshold_sets
         .iter()
-        .map(|(name, set)| (name.as_str(), Arc::new(compiled(set))))
+        .map(|(name, set)| (name.as_str(), Arc::new(compile(set))))
         .collect();
     let mut shared: Vec<(&HostSettings, Arc<Profile>)> = Vec::new();
     let mut profiles = Vec::with_capacity(rules.hosts.len());
     for (name, settings) in &rules.hosts {
-        let sign = rules.signs.get(name).copied();
-        let own = rules.own.as_ref().filter(|(own, _)| own == name).map(|(_, promise)| *promise);
-        let same = |profile: &Profile| profile.sign == sign && profile.own == own;
+        let sign = rules.alert_heartbeats.get(name).copied();
+        let own =
+            rules.local_host.as_ref().filter(|(own, _)| own == name).map(|(_, promise)| *promise);
+        let same = |profile: &Profile| profile.alert_heartbeat == sign && profile.local == own;
         let known = shared.iter().find(|(known, profile)| *known == settings && same(profile));
         let profile = match known {
             Some((_, profile)) => profile.clone(),
             None => {
                 let set = sets.get(settings.threshold_config.as_str()).cloned();
                 let profile = profile(settings, set, &rules.default_channels);
-                let profile = Arc::new(Profile { sign, own, ..profile });
+                let profile = Arc::new(Profile { alert_heartbeat: sign, local: own, ..profile });
                 if settings.key.is_none() && shared.len() < 64 {
                     shared.push((settings, profile.clone()));
                 }
@@ -415,46 +416,46 @@ pub fn profiles(rules: &Rules) -> Vec<(String, Arc<Profile>)> {
 
 fn profile(
     settings: &HostSettings,
-    set: Option<Arc<Compiled>>,
+    set: Option<Arc<CompiledSet>>,
     default_channels: &[String],
 ) -> Profile {
     let channels = settings.notification_channels.as_deref().unwrap_or(default_channels);
     Profile {
         configured: true,
         watch: settings.watch,
-        keys: keys(&settings.key, &settings.previous_key),
+        keys: host_keys(&settings.key, &settings.previous_key),
         interval: settings.interval,
         grace: settings.grace,
         channels: channels.to_vec(),
         dyndns: settings.dyndns,
-        sign: None,
-        own: None,
+        alert_heartbeat: None,
+        local: None,
         set,
     }
 }
 
-fn keys(current: &Option<Secret>, previous: &Option<Secret>) -> Option<Keys> {
-    current.as_ref().map(|current| Keys::new(current, previous.as_ref()))
+fn host_keys(current: &Option<Secret>, previous: &Option<Secret>) -> Option<HostKeys> {
+    current.as_ref().map(|current| HostKeys::new(current, previous.as_ref()))
 }
 
-fn compiled(set: &ThresholdSet) -> Compiled {
+fn compile(set: &ThresholdSet) -> CompiledSet {
     let rules =
         set.rules.iter().map(|(pattern, rule)| (pattern.clone(), Arc::new(*rule))).collect();
-    Compiled { set: set.clone(), rules }
+    CompiledSet { set: set.clone(), rules }
 }
 
 /// Names of connections and paths of metrics: the same few for all hosts, kept once.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct Interner {
     known: HashSet<Arc<str>>,
     /// How many were in use when it was tidied last.
     used: usize,
 }
 
 /// So few names are not worth tidying.
-const LEAST_NAMES: usize = 1024;
+const MIN_SHRINK: usize = 1024;
 
-impl Names {
+impl Interner {
     /// The one copy of `name`.
     pub fn intern(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.known.get(name) {
@@ -463,14 +464,14 @@ impl Names {
         let name: Arc<str> = name.into();
         self.known.insert(name.clone());
         // A host may send other paths with every beat: they must not fill the memory.
-        if self.known.len() > 2 * self.used.max(LEAST_NAMES) {
-            self.tidy();
+        if self.known.len() > 2 * self.used.max(MIN_SHRINK) {
+            self.shrink();
         }
         name
     }
 
     /// Forgets the names that nobody uses any more.
-    pub fn tidy(&mut self) {
+    pub fn shrink(&mut self) {
         self.known.retain(|name| Arc::strong_count(name) > 1);
         self.used = self.known.len();
     }
@@ -482,7 +483,7 @@ mod tests {
 
     #[test]
     fn names_that_nobody_uses_any_more_were_kept_for_ever() {
-        let mut names = Names::default();
+        let mut names = Interner::default();
         let used: Vec<_> = (0..100).map(|n| names.intern(&format!("used{n}"))).collect();
         for n in 0..100_000 {
             names.intern(&format!("veth{n}"));

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId};
 use crate::heartbeat::datagram::Rejection;
-use crate::heartbeat::fleet::{Fleet, Heard};
-use crate::heartbeat::persistence::{Mark, Row};
-use crate::heartbeat::settings::Rules;
+use crate::heartbeat::fleet::{Fleet, Ingested};
+use crate::heartbeat::persistence::{HostRow, LastAlive};
+use crate::heartbeat::settings::FleetConfig;
 use crate::heartbeat::settings::{HostSettings, UnknownHosts};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 
@@ -22,9 +22,9 @@ pub const BEGIN: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_291_928_00
 
 pub const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-pub struct Play {
+pub struct TestFleet {
     pub fleet: Fleet,
-    pub rules: Rules,
+    pub config: FleetConfig,
     pub now: Now,
     /// The kernel that is running.
     pub kernel: String,
@@ -32,9 +32,9 @@ pub struct Play {
 }
 
 /// One watched host, `web1`, that beats every ten seconds.
-pub fn rules() -> Rules {
+pub fn config() -> FleetConfig {
     let watched = HostSettings { watch: true, ..HostSettings::default() };
-    let mut rules = Rules { renotify_interval: Some(HOUR), ..Rules::default() };
+    let mut rules = FleetConfig { renotify_interval: Some(HOUR), ..FleetConfig::default() };
     rules.settings.unknown_hosts = UnknownHosts::Ignore;
     rules.default_channels = vec!["log".into()];
     rules.hosts.insert("web1".into(), watched);
@@ -46,131 +46,135 @@ pub fn set(pattern: &str, rule: Rule) -> ThresholdSet {
     ThresholdSet { rules: [(pattern.to_owned(), rule)].into() }
 }
 
-impl Play {
-    pub fn new() -> Play {
-        Play::with(rules())
+impl TestFleet {
+    pub fn new() -> TestFleet {
+        TestFleet::with(config())
     }
 
-    pub fn with(rules: Rules) -> Play {
+    pub fn with(config: FleetConfig) -> TestFleet {
         let now = BEGIN;
         let kernel = "kernel-1".to_owned();
-        let fleet = Fleet::restore(rules.clone(), [], None, now, &kernel);
-        Play { fleet, rules, now, kernel, events: Vec::new() }
+        let fleet = Fleet::restore(config.clone(), [], None, now, &kernel);
+        TestFleet { fleet, config, now, kernel, events: Vec::new() }
     }
 
-    pub fn with_interval(interval: Duration) -> Play {
-        let mut rules = rules();
+    pub fn with_interval(interval: Duration) -> TestFleet {
+        let mut rules = config();
         rules.settings.interval = interval;
-        Play::with(rules)
+        TestFleet::with(rules)
     }
 
-    pub fn with_threshold(pattern: &str, rule: Rule) -> Play {
-        let mut rules = rules();
+    pub fn with_threshold(pattern: &str, rule: Rule) -> TestFleet {
+        let mut rules = config();
         rules.threshold_sets.insert("default".into(), set(pattern, rule));
-        Play::with(rules)
+        TestFleet::with(rules)
     }
 
     /// Hears a datagram from 127.0.0.1, that must be accepted.
-    pub fn hear(&mut self, json: &str) -> &mut Play {
-        self.try_hear(json.as_bytes()).unwrap_or_else(|why| panic!("{json}: {why}"));
+    pub fn ingest(&mut self, json: &str) -> &mut TestFleet {
+        self.try_ingest(json.as_bytes()).unwrap_or_else(|why| panic!("{json}: {why}"));
         self
     }
 
-    pub fn try_hear(&mut self, bytes: &[u8]) -> Result<Heard, Rejection> {
-        let heard = self.fleet.hear(bytes, HERE, self.now)?;
+    pub fn try_ingest(&mut self, bytes: &[u8]) -> Result<Ingested, Rejection> {
+        let heard = self.fleet.ingest(bytes, HERE, self.now)?;
         self.events.extend(heard.events.iter().cloned());
         Ok(heard)
     }
 
     /// Notes events that were caused in another way.
-    pub fn note(&mut self, events: Vec<Event>) {
+    pub fn add_events(&mut self, events: Vec<Event>) {
         self.events.extend(events);
     }
 
-    pub fn beat(&mut self, host: &str) -> &mut Play {
-        self.hear(&format!(r#"{{"host":"{host}"}}"#))
+    pub fn beat(&mut self, host: &str) -> &mut TestFleet {
+        self.ingest(&format!(r#"{{"host":"{host}"}}"#))
     }
 
-    pub fn beat_over(&mut self, host: &str, connection: &str) -> &mut Play {
-        self.hear(&format!(r#"{{"host":"{host}","connection":"{connection}"}}"#))
+    pub fn beat_over(&mut self, host: &str, connection: &str) -> &mut TestFleet {
+        self.ingest(&format!(r#"{{"host":"{host}","connection":"{connection}"}}"#))
     }
 
     /// A beat of web1 with the metric `m`.
-    pub fn sample(&mut self, value: f64) -> &mut Play {
-        self.hear(&format!(r#"{{"host":"web1","metrics":{{"m":{value}}}}}"#))
+    pub fn sample(&mut self, value: f64) -> &mut TestFleet {
+        self.ingest(&format!(r#"{{"host":"web1","metrics":{{"m":{value}}}}}"#))
     }
 
     /// Lets time pass; the daemon looks at each deadline when it comes.
-    pub fn wait(&mut self, time: Duration) -> &mut Play {
+    pub fn wait(&mut self, time: Duration) -> &mut TestFleet {
         let end = self.now.later(time);
         while let Some(next) = self.fleet.next_deadline().filter(|next| *next <= end.mono) {
             let by = next.since(self.now.mono);
             self.now = self.now.later(by);
-            self.look();
+            self.process_due();
         }
         self.now = end;
         self
     }
 
     /// Lets the daemon look at its deadlines.
-    pub fn look(&mut self) -> &mut Play {
+    pub fn process_due(&mut self) -> &mut TestFleet {
         let due = self.fleet.due(self.now);
         self.events.extend(due.events);
         self
     }
 
     /// The machine sleeps; the daemon notices when it wakes.
-    pub fn sleep(&mut self, time: Duration) -> &mut Play {
+    pub fn sleep(&mut self, time: Duration) -> &mut TestFleet {
         let stop = self.now.mono;
         self.now = self.now.later(time);
-        self.fleet.blind(stop, self.now.mono);
-        self.look()
+        self.fleet.record_blindness(stop, self.now.mono);
+        self.process_due()
     }
 
-    pub fn mark(&self) -> Mark {
-        Mark { kernel_boot: self.kernel.clone(), now: self.now }
+    pub fn last_alive(&self) -> LastAlive {
+        LastAlive { kernel_boot: self.kernel.clone(), now: self.now }
     }
 
     /// All rows, through the form in which they are stored.
-    pub fn rows(&self) -> Vec<(String, Row)> {
+    pub fn rows(&self) -> Vec<(String, HostRow)> {
         let stored = serde_json::to_vec(&self.fleet.all_rows()).unwrap();
         serde_json::from_slice(&stored).unwrap()
     }
 
     /// The daemon stops and starts again after `time`.
-    pub fn restart_after(&mut self, time: Duration) -> &mut Play {
-        let (rows, mark) = (self.rows(), self.mark());
+    pub fn restart_after(&mut self, time: Duration) -> &mut TestFleet {
+        let (rows, mark) = (self.rows(), self.last_alive());
         self.now = self.now.later(time);
         self.start(rows, Some(mark))
     }
 
     /// The whole machine boots within `time`: its monotonic clock begins anew.
-    pub fn reboot_after(&mut self, time: Duration) -> &mut Play {
-        let (rows, mark) = (self.rows(), self.mark());
+    pub fn reboot_after(&mut self, time: Duration) -> &mut TestFleet {
+        let (rows, mark) = (self.rows(), self.last_alive());
         self.now = Now { mono: Mono(20_000), wall: self.now.wall + time };
         self.kernel.push('x');
         self.start(rows, Some(mark))
     }
 
-    pub fn start(&mut self, rows: Vec<(String, Row)>, mark: Option<Mark>) -> &mut Play {
-        self.fleet = Fleet::restore(self.rules.clone(), rows, mark, self.now, &self.kernel);
-        self.look()
+    pub fn start(
+        &mut self,
+        rows: Vec<(String, HostRow)>,
+        mark: Option<LastAlive>,
+    ) -> &mut TestFleet {
+        self.fleet = Fleet::restore(self.config.clone(), rows, mark, self.now, &self.kernel);
+        self.process_due()
     }
 
     /// The events since this was last asked.
-    pub fn facts(&mut self) -> Vec<Event> {
+    pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
 
     /// The titles of the events since this was last asked.
-    pub fn events(&mut self) -> Vec<String> {
-        self.facts().iter().map(|event| event.message(EventId(1)).title).collect()
+    pub fn titles(&mut self) -> Vec<String> {
+        self.take_events().iter().map(|event| event.message(EventId(1)).title).collect()
     }
 
     /// The same with their levels in front: `critical web1 ipv4 overdue`.
-    pub fn told(&mut self) -> Vec<String> {
+    pub fn titles_with_level(&mut self) -> Vec<String> {
         let told =
             |event: &Event| format!("{} {}", event.level.name(), event.message(EventId(1)).title);
-        self.facts().iter().map(told).collect()
+        self.take_events().iter().map(told).collect()
     }
 }

@@ -102,7 +102,7 @@ pub struct Rule {
     /// The way back to OK, where it is not simply "no longer beyond".
     pub clear: Option<Limit>,
     /// How long a value must stay beyond a limit before it counts (`for`).
-    pub hold: Duration,
+    pub for_duration: Duration,
 }
 
 /// A threshold set: pattern -> rule. In a pattern `*` matches one path segment.
@@ -150,44 +150,44 @@ fn literals(pattern: &str, path: &str) -> Option<usize> {
 
 /// Where a metric stands, and since when its value has been beyond each limit without a break.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Standing {
+pub struct ThresholdState {
     /// `Ok`, `Warning` or `Critical`.
     pub level: Level,
     warning_since: Option<Mono>,
     critical_since: Option<Mono>,
 }
 
-impl Standing {
+impl ThresholdState {
     /// A metric at `level` whose value is not known to be beyond anything.
-    pub fn at(level: Level) -> Standing {
-        Standing { level, warning_since: None, critical_since: None }
+    pub fn new(level: Level) -> ThresholdState {
+        ThresholdState { level, warning_since: None, critical_since: None }
     }
 
     /// Since when the value has been beyond the limits of WARNING and of CRITICAL.
-    pub fn waits(&self) -> (Option<Mono>, Option<Mono>) {
+    pub fn pending_since(&self) -> (Option<Mono>, Option<Mono>) {
         (self.warning_since, self.critical_since)
     }
 
     /// Goes on to count from before a restart.
-    pub fn resume(&mut self, warning_since: Option<Mono>, critical_since: Option<Mono>) {
+    pub fn restore_pending(&mut self, warning_since: Option<Mono>, critical_since: Option<Mono>) {
         (self.warning_since, self.critical_since) = (warning_since, critical_since);
     }
 
     /// Forgets for how long the value has been beyond its limits: nobody was looking.
-    pub fn restart(&mut self) {
-        *self = Standing::at(self.level);
+    pub fn reset_pending(&mut self) {
+        *self = ThresholdState::new(self.level);
     }
 }
 
 impl Rule {
     /// Judges a new value; the answer is the new level when that changed.
-    pub fn judge(&self, standing: &mut Standing, value: f64, now: Mono) -> Option<Level> {
+    pub fn evaluate(&self, standing: &mut ThresholdState, value: f64, now: Mono) -> Option<Level> {
         let beyond = |limit: Option<Limit>| limit.is_some_and(|limit| limit.holds(value));
         let critical = beyond(self.critical);
         let warning = self.warning.is_some() && (critical || beyond(self.warning));
         let held = |since: &mut Option<Mono>, beyond: bool| {
             *since = if beyond { since.or(Some(now)) } else { None };
-            since.is_some_and(|since| now.since(since) >= self.hold)
+            since.is_some_and(|since| now.since(since) >= self.for_duration)
         };
         let critical_held = held(&mut standing.critical_since, critical);
         let warning_held = held(&mut standing.warning_since, warning);
@@ -207,7 +207,7 @@ impl Rule {
 
     /// Whether an alert of `level` may go on under this rule: one that is CRITICAL may come down
     /// to WARNING, one that is WARNING stands at its own limit.
-    pub fn reaches(&self, level: Level) -> bool {
+    pub fn allows(&self, level: Level) -> bool {
         match level {
             Level::Critical => self.critical.is_some() || self.warning.is_some(),
             Level::Warning => self.warning.is_some(),
@@ -265,7 +265,7 @@ pub fn built_in() -> BTreeMap<String, ThresholdSet> {
                 warning: Some(above(warning)),
                 critical: critical.is_finite().then(|| above(critical)),
                 clear: None,
-                hold: Duration::from_secs(*hold),
+                for_duration: Duration::from_secs(*hold),
             };
             Some(((*metric).to_owned(), rule))
         });
@@ -361,7 +361,7 @@ fn read_rule(section: &mut Section) -> Rule {
         warning: read_limit(section, "warning"),
         critical: read_limit(section, "critical"),
         clear: read_limit(section, "clear"),
-        hold: section.duration("for").unwrap_or_default(),
+        for_duration: section.duration("for").unwrap_or_default(),
     };
     if !section.given("warning") && !section.given("critical") {
         section.error("", "needs warning or critical, such as {warning: \"> 80\"}");
@@ -427,9 +427,9 @@ mod tests {
 
     /// The levels that a row of samples, ten seconds apart, leads to.
     fn levels(rule: Rule, values: &[f64]) -> Vec<Level> {
-        let mut standing = Standing::at(Ok);
+        let mut standing = ThresholdState::new(Ok);
         let judged = values.iter().enumerate().map(|(turn, value)| {
-            rule.judge(&mut standing, *value, Mono(turn as i64 * 10_000));
+            rule.evaluate(&mut standing, *value, Mono(turn as i64 * 10_000));
             standing.level
         });
         judged.collect()
@@ -461,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_value_must_stay_beyond_each_limit_for_its_time() {
-        let rule = Rule { hold: Duration::from_secs(20), ..high() };
+        let rule = Rule { for_duration: Duration::from_secs(20), ..high() };
         assert_eq!(levels(rule, &[85.0, 85.0, 70.0, 85.0, 85.0]), [Ok; 5]);
         assert_eq!(
             levels(rule, &[85.0, 95.0, 95.0, 95.0, 85.0, 70.0]),
@@ -532,7 +532,7 @@ mod tests {
                 let limits_of = |rule: &Rule| (shown(rule.warning), shown(rule.critical));
                 let (warning, critical) = rule.map_or(("-".into(), "-".into()), limits_of);
                 assert_eq!(format!("{warning}/{critical}"), limits, "{set} {metric}");
-                assert!(rule.is_none_or(|rule| rule.hold == hold), "{set} {metric}");
+                assert!(rule.is_none_or(|rule| rule.for_duration == hold), "{set} {metric}");
             }
         }
         let counts = BUILT_IN.map(|set| sets[set].rules.len());

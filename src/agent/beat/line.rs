@@ -10,8 +10,8 @@ use super::quality::Quality;
 use super::stamp::{Stamp, Tale};
 use crate::agent::ack;
 use crate::clock::{Mono, Now, Wall};
-use crate::heartbeat::datagram::Kind;
-use crate::heartbeat::encode::{self, Beat};
+use crate::heartbeat::datagram::DatagramKind;
+use crate::heartbeat::encode::{self, OutgoingDatagram};
 
 /// An answer that takes longer is none.
 const LATE: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ pub enum News {
 #[derive(Clone, Debug)]
 struct Letter {
     id: u64,
-    beat: Beat,
+    beat: OutgoingDatagram,
     attempts: u32,
     due: Mono,
 }
@@ -113,20 +113,20 @@ impl Line {
     }
 
     /// Has this to say and nothing else, soon.
-    pub fn hurry(&mut self, beat: Beat, now: Now) {
+    pub fn hurry(&mut self, beat: OutgoingDatagram, now: Now) {
         self.hurried = true;
         self.say(vec![beat], now);
     }
 
     /// Has these to say from now on, and nothing else any more.
-    pub fn say(&mut self, beats: Vec<Beat>, now: Now) {
+    pub fn say(&mut self, beats: Vec<OutgoingDatagram>, now: Now) {
         self.letters.clear();
         self.rounds = self.rounds.saturating_add(1);
         self.add(beats, now);
     }
 
     /// Has these to say, too.
-    pub fn add(&mut self, beats: Vec<Beat>, now: Now) {
+    pub fn add(&mut self, beats: Vec<OutgoingDatagram>, now: Now) {
         for beat in beats {
             self.letters.push(Letter { id: self.id, beat, attempts: 0, due: now.mono });
             self.id += 1;
@@ -272,7 +272,7 @@ impl Line {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
     /// What it answered, when that was still to be said.
-    pub event: Option<Kind>,
+    pub event: Option<DatagramKind>,
     /// That the line answers again.
     pub news: Option<News>,
 }

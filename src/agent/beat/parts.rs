@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::heartbeat::encode::Beat;
+use crate::heartbeat::encode::OutgoingDatagram;
 
 /// The longest datagram that is sent, its signature included: it passes every network in one piece,
 /// tunnels too (IPv6 guarantees 1,280 bytes, RFC 8200 section 5).
@@ -15,7 +15,11 @@ const DEEPEST_PATH: usize = 16;
 
 /// The beats that tell `metrics`: `first` with as many as fit, and as many as needed of `further`.
 /// What hbd would refuse a whole datagram for is left out. There is one beat at least.
-pub fn beats(metrics: &[(String, f64)], first: &Beat, further: &Beat) -> Vec<Beat> {
+pub fn beats(
+    metrics: &[(String, f64)],
+    first: &OutgoingDatagram,
+    further: &OutgoingDatagram,
+) -> Vec<OutgoingDatagram> {
     let sound: Vec<_> = metrics.iter().filter(|(path, value)| is_sound(path, *value)).collect();
     let mut beats = Vec::new();
     let mut rest = sound.as_slice();
@@ -36,13 +40,13 @@ pub fn beats(metrics: &[(String, f64)], first: &Beat, further: &Beat) -> Vec<Bea
     }
 }
 
-fn with(beat: &Beat, metrics: &[&(String, f64)]) -> Beat {
+fn with(beat: &OutgoingDatagram, metrics: &[&(String, f64)]) -> OutgoingDatagram {
     let metrics: BTreeMap<_, _> =
         metrics.iter().map(|(path, value)| (path.clone(), *value)).collect();
-    Beat { metrics, ..beat.clone() }
+    OutgoingDatagram { metrics, ..beat.clone() }
 }
 
-fn length(beat: &Beat) -> usize {
+fn length(beat: &OutgoingDatagram) -> usize {
     beat.json().len() + AROUND
 }
 
@@ -86,17 +90,23 @@ mod tests {
     use super::*;
     use crate::clock::Wall;
     use crate::heartbeat::datagram::parse;
-    use crate::heartbeat::encode::{key, sign};
+    use crate::heartbeat::encode::{sign, signing_key};
     use crate::secret::Secret;
 
-    fn first() -> Beat {
+    fn first() -> OutgoingDatagram {
         let interval = Some(std::time::Duration::from_secs(10));
         let boot_id = Some("0d6ac5a0-6d4f-4b37-8f5c-3a1f6c9d7e42".into());
-        Beat { host: "web1".into(), interval, boot_id, ack: true, ..Beat::default() }
+        OutgoingDatagram {
+            host: "web1".into(),
+            interval,
+            boot_id,
+            ack: true,
+            ..OutgoingDatagram::default()
+        }
     }
 
-    fn further() -> Beat {
-        Beat { host: "web1".into(), ack: true, ..Beat::default() }
+    fn further() -> OutgoingDatagram {
+        OutgoingDatagram { host: "web1".into(), ack: true, ..OutgoingDatagram::default() }
     }
 
     /// What arrives, after every datagram was checked.
@@ -105,8 +115,8 @@ mod tests {
         let beats = beats(metrics, &first(), &further());
         for beat in &beats {
             let time = Some(Wall(253_402_300_798_999));
-            let json = Beat { time, ..beat.clone() }.json();
-            let bytes = sign(&key(&Secret::new("k")), &json);
+            let json = OutgoingDatagram { time, ..beat.clone() }.json();
+            let bytes = sign(&signing_key(&Secret::new("k")), &json);
             assert!(bytes.len() <= LONGEST, "{} bytes", bytes.len());
             let datagram = parse(&json).unwrap();
             all.extend(datagram.metrics.iter().map(|(path, value)| (path.to_owned(), value)));

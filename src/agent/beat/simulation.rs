@@ -11,7 +11,7 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId};
 use crate::heartbeat::encode;
 use crate::heartbeat::fleet::Fleet;
-use crate::heartbeat::settings::{HostSettings, Rules};
+use crate::heartbeat::settings::{FleetConfig, HostSettings};
 use crate::secret::Secret;
 
 const BEGIN: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_291_928_000) };
@@ -55,13 +55,13 @@ struct Play {
 }
 
 fn voice(interval: Duration) -> Voice {
-    let key = Some(encode::key(&Secret::new("k")));
+    let key = Some(encode::signing_key(&Secret::new("k")));
     Voice { host: "web1".into(), boot_id: Some("b1".into()), key, interval }
 }
 
 impl Play {
     fn new(connections: &[&str], interval: Duration, uptime: Duration) -> Play {
-        let mut rules = Rules::default();
+        let mut rules = FleetConfig::default();
         rules.settings.key = Some(Secret::new("k"));
         let host = HostSettings { watch: true, ..HostSettings::default() };
         rules.hosts.insert("web1".into(), host);
@@ -133,7 +133,7 @@ impl Play {
         while self.flying.peek().is_some_and(|Reverse((at, ..))| *at <= self.now.mono) {
             let Reverse((_, _, path, to_server, bytes)) = self.flying.pop().unwrap();
             if to_server {
-                let heard = self.fleet.hear(&bytes, HERE, self.now);
+                let heard = self.fleet.ingest(&bytes, HERE, self.now);
                 if let Ok(heard) = heard {
                     self.events.extend(heard.events);
                     if let Some(ack) = heard.ack {
@@ -344,7 +344,7 @@ fn after_a_long_sleep_one_beat_comes_at_once() {
     play.run(MINUTE);
     let (stop, sent) = (play.now.mono, play.sent);
     play.now = play.now.later(8 * HOUR);
-    play.fleet.blind(stop, play.now.mono);
+    play.fleet.record_blindness(stop, play.now.mono);
     play.run(SECOND);
     assert_eq!(play.sent, sent + 1);
     play.run(10 * MINUTE);

@@ -9,8 +9,8 @@ use ring::hmac;
 use super::line::{Line, News, Tick};
 use super::parts;
 use crate::clock::{Mono, Now, Wall};
-use crate::heartbeat::datagram::Kind;
-use crate::heartbeat::encode::Beat;
+use crate::heartbeat::datagram::DatagramKind;
+use crate::heartbeat::encode::OutgoingDatagram;
 
 /// Metrics that take longer to collect follow the beat.
 const GATHER: Duration = Duration::from_millis(100);
@@ -138,12 +138,13 @@ impl Speaker {
             if !path.present {
                 continue;
             }
-            let first = Beat { uptime, boot_id: self.voice.boot_id.clone(), ..self.beat(at) };
+            let first =
+                OutgoingDatagram { uptime, boot_id: self.voice.boot_id.clone(), ..self.beat(at) };
             let beats = if path.carries {
                 let mut all = metrics.to_vec();
                 all.extend(self.connection_metrics(path.server));
                 all.sort_by(|a, b| a.0.cmp(&b.0));
-                let further = Beat { event: Kind::Beat, ..self.beat(at) };
+                let further = OutgoingDatagram { event: DatagramKind::Beat, ..self.beat(at) };
                 parts::beats(&all, &first, &further)
             } else {
                 vec![first]
@@ -155,7 +156,7 @@ impl Speaker {
     fn speak_late(&mut self, metrics: &[(String, f64)], now: Now) {
         for at in 0..self.paths.len() {
             if self.paths[at].present && self.paths[at].carries && !metrics.is_empty() {
-                let beat = Beat { event: Kind::Beat, ..self.beat(at) };
+                let beat = OutgoingDatagram { event: DatagramKind::Beat, ..self.beat(at) };
                 let beats = parts::beats(metrics, &beat, &beat);
                 self.paths[at].line.add(beats, now);
             }
@@ -163,15 +164,15 @@ impl Speaker {
     }
 
     /// What every datagram of a connection holds.
-    fn beat(&self, path: usize) -> Beat {
+    fn beat(&self, path: usize) -> OutgoingDatagram {
         let path = &self.paths[path];
-        Beat {
+        OutgoingDatagram {
             host: self.voice.host.clone(),
             connection: Some(path.connection.clone()),
-            event: if path.boots { Kind::Boot } else { Kind::Beat },
+            event: if path.boots { DatagramKind::Boot } else { DatagramKind::Beat },
             interval: Some(self.voice.interval),
             ack: true,
-            ..Beat::default()
+            ..OutgoingDatagram::default()
         }
     }
 
@@ -231,7 +232,7 @@ impl Speaker {
     ) -> Result<Option<News>, &'static str> {
         let path = &mut self.paths[path];
         let answered = path.line.hear(bytes, self.voice.key.as_ref(), tick)?;
-        path.boots &= answered.event != Some(Kind::Boot);
+        path.boots &= answered.event != Some(DatagramKind::Boot);
         Ok(answered.news)
     }
 
@@ -247,8 +248,13 @@ impl Speaker {
         self.farewell = Some(now.mono + FAREWELL);
         for at in 0..self.paths.len() {
             let boot_id = self.voice.boot_id.clone();
-            let beat =
-                Beat { event: Kind::Shutdown, uptime, boot_id, interval: None, ..self.beat(at) };
+            let beat = OutgoingDatagram {
+                event: DatagramKind::Shutdown,
+                uptime,
+                boot_id,
+                interval: None,
+                ..self.beat(at)
+            };
             if self.paths[at].present {
                 self.paths[at].line.hurry(beat, now);
             }

@@ -10,7 +10,7 @@ use super::{Report, unix};
 use crate::agent::options::Errand;
 use crate::agent::send::Parcel;
 use crate::clock::{Wall, words};
-use crate::heartbeat::datagram::Kind;
+use crate::heartbeat::datagram::DatagramKind;
 use crate::thread::{Stop, StopSource};
 
 /// How long the end of a job waits for an answer, when nobody said otherwise.
@@ -72,7 +72,7 @@ impl Telling {
         let metrics = report.metrics().map(|(what, value)| (format!("{}.{what}", self.job), value));
         end.metrics.extend(metrics);
         let message = report.message().map(|text| Errand {
-            event: Kind::Message,
+            event: DatagramKind::Message,
             message: Some(text),
             metrics: BTreeMap::new(),
             interval: None,

@@ -7,7 +7,7 @@ use crate::clock::Mono;
 
 /// What an entry is about, within its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum What {
+pub enum DeadlineKind {
     /// The connection at this place may be overdue.
     Connection(u8),
     /// The host may be one that was never heard.
@@ -18,13 +18,13 @@ pub enum What {
 
 /// A moment at which a host must be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
+pub struct DeadlineEntry {
     /// When.
     pub at: Mono,
     /// Its place in the fleet.
     pub host: u32,
     /// What about it.
-    pub what: What,
+    pub kind: DeadlineKind,
 }
 
 /// The heap. A beat that moves a deadline later does not touch it: whoever pops an entry looks up
@@ -32,9 +32,9 @@ pub struct Entry {
 /// entry; an entry of another moment is an old one and means nothing.
 #[derive(Debug, Default)]
 pub struct Deadlines {
-    heap: BinaryHeap<Reverse<Entry>>,
+    heap: BinaryHeap<Reverse<DeadlineEntry>>,
     /// From this size on old entries are swept out.
-    sweep_at: usize,
+    compact_at: usize,
 }
 
 impl Deadlines {
@@ -44,12 +44,12 @@ impl Deadlines {
     }
 
     /// Adds an entry.
-    pub fn push(&mut self, entry: Entry) {
+    pub fn push(&mut self, entry: DeadlineEntry) {
         self.heap.push(Reverse(entry));
     }
 
     /// Takes the earliest entry out when its moment has come.
-    pub fn pop_due(&mut self, now: Mono) -> Option<Entry> {
+    pub fn pop_due(&mut self, now: Mono) -> Option<DeadlineEntry> {
         if self.next()? > now {
             return None;
         }
@@ -58,14 +58,14 @@ impl Deadlines {
 
     /// Whether so many entries have gathered that old ones should be swept out: a host whose
     /// interval shrinks with every beat must not fill the memory.
-    pub fn wants_sweep(&self) -> bool {
-        self.heap.len() > self.sweep_at.max(1024)
+    pub fn needs_compaction(&self) -> bool {
+        self.heap.len() > self.compact_at.max(1024)
     }
 
     /// Keeps the entries that still mean something.
-    pub fn sweep(&mut self, mut means: impl FnMut(&Entry) -> bool) {
+    pub fn compact(&mut self, mut means: impl FnMut(&DeadlineEntry) -> bool) {
         self.heap.retain(|Reverse(entry)| means(entry));
-        self.sweep_at = self.heap.len() * 2;
+        self.compact_at = self.heap.len() * 2;
     }
 
     /// Forgets all entries.

@@ -4,14 +4,14 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{Incident, Level};
 use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::host::Host;
-use crate::heartbeat::metric::Gauge;
+use crate::heartbeat::metric::Metric;
 use crate::view::{ConnectionView, HostView, MetricView, State, UptimeSample};
 
 /// Something of a host that is wrong at present.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wrong {
+pub struct OpenProblem {
     /// What.
-    pub trouble: Incident,
+    pub incident: Incident,
     /// How much it matters.
     pub level: Level,
     /// Since when.
@@ -35,7 +35,7 @@ impl Fleet {
 
     fn host_view(&self, host: &Host) -> HostView {
         let view = |gauge| metric_view(gauge, host.is_missing(gauge, &self.common));
-        let mut metrics: Vec<MetricView> = host.gauges.iter().map(view).collect();
+        let mut metrics: Vec<MetricView> = host.metrics.iter().map(view).collect();
         metrics.sort_by(|a, b| a.path.cmp(&b.path));
         HostView {
             name: host.name.as_ref().into(),
@@ -55,60 +55,60 @@ impl Fleet {
             .map(|connection| ConnectionView {
                 name: connection.name.as_ref().into(),
                 state: connection.state,
-                last_seen: (connection.state != State::New).then_some(connection.seen.wall),
-                interval: connection.promise(&host.profile, &self.common).interval,
+                last_seen: (connection.state != State::New).then_some(connection.last_seen.wall),
+                interval: connection.expectation(&host.profile, &self.common).interval,
                 address: connection.address.map(|a| a.to_canonical().to_string()),
-                old_key: keys.is_some_and(|keys| keys.is_previous(connection.key)),
+                old_key: keys.is_some_and(|keys| keys.is_previous(connection.key_id)),
             })
             .collect()
     }
 
     /// Writes down how a host fares from now on.
-    pub(super) fn note_condition(&mut self, index: u32, now: Now) {
+    pub(super) fn update_uptime(&mut self, index: u32, now: Now) {
         let blind = self.blindness.periods();
-        self.hosts[index as usize].note_condition(now.mono, blind);
+        self.hosts[index as usize].update_uptime(now.mono, blind);
     }
 
     /// How the `count` hosts from the place `from` on fared since their last account; those that
     /// keep none are left out.
-    pub fn accounts(&mut self, from: usize, count: usize, now: Now) -> Vec<UptimeSample> {
+    pub fn take_samples(&mut self, from: usize, count: usize, now: Now) -> Vec<UptimeSample> {
         let blind = self.blindness.periods();
         let hosts = self.hosts.iter_mut().skip(from).take(count);
-        hosts.filter_map(|host| host.account(now.mono, blind)).collect()
+        hosts.filter_map(|host| host.take_sample(now.mono, blind)).collect()
     }
 
     /// What the next account of a host would say, its metrics left out.
-    pub fn running(&self, host: &str, now: Now) -> Option<UptimeSample> {
+    pub fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
         let host = &self.hosts[*self.index.get(host)? as usize];
-        host.running(now.mono, self.blindness.periods())
+        host.peek_sample(now.mono, self.blindness.periods())
     }
 
     /// From when to when nothing could be heard, each told once.
-    pub fn unseen(&mut self, now: Now) -> Vec<(Wall, Wall)> {
+    pub fn take_blind_periods(&mut self, now: Now) -> Vec<(Wall, Wall)> {
         let wall = |at: Mono| now.wall - now.mono.since(at);
-        let unseen = std::mem::take(&mut self.unseen);
-        unseen.into_iter().map(|period| (wall(period.stop), wall(period.start))).collect()
+        let unseen = std::mem::take(&mut self.unreported_blindness);
+        unseen.into_iter().map(|period| (wall(period.from), wall(period.to))).collect()
     }
 
     /// What is wrong with the `count` hosts from the place `from` on, in so far as anybody is to
     /// be told: connections of watched hosts, and metrics of all.
-    pub fn wrong(&self, from: usize, count: usize) -> Vec<Wrong> {
+    pub fn open_problems(&self, from: usize, count: usize) -> Vec<OpenProblem> {
         let mut wrong = Vec::new();
         for host in self.hosts.iter().skip(from).take(count) {
-            for gauge in &host.gauges {
+            for gauge in &host.metrics {
                 let Some(watched) = gauge.alert() else { continue };
-                let level = watched.standing.level;
+                let level = watched.threshold.level;
                 let limit = watched.rule.limit(level).map(|limit| limit.to_string());
                 let limit = limit.unwrap_or_default();
                 let value = crate::event::decimal(gauge.value);
-                wrong.push(Wrong {
-                    trouble: Incident::Metric {
+                wrong.push(OpenProblem {
+                    incident: Incident::Metric {
                         host: host.name.as_ref().into(),
                         metric: gauge.path.as_ref().into(),
                     },
                     level,
                     since: watched.since,
-                    text: match watched.missing {
+                    text: match watched.reported_missing {
                         false => format!("{} = {value} ({limit})", gauge.path),
                         true => format!("{} is missing, it was {value} ({limit})", gauge.path),
                     },
@@ -117,11 +117,13 @@ impl Fleet {
             if !host.profile.watch {
                 continue;
             }
-            for connection in host.connections.iter().filter(|connection| connection.in_trouble()) {
+            for connection in
+                host.connections.iter().filter(|connection| connection.has_open_incident())
+            {
                 let last = connection.state == State::Overdue && host.state != State::Up;
                 let words = if connection.state == State::Overdue { "overdue" } else { "shutdown" };
-                wrong.push(Wrong {
-                    trouble: Incident::Connection {
+                wrong.push(OpenProblem {
+                    incident: Incident::Connection {
                         host: host.name.as_ref().into(),
                         connection: connection.name.as_ref().into(),
                     },
@@ -130,11 +132,11 @@ impl Fleet {
                     text: format!("{} {words}", connection.name),
                 });
             }
-            if host.reported {
-                wrong.push(Wrong {
-                    trouble: Incident::NeverSeen { host: host.name.as_ref().into() },
+            if host.never_seen_reported {
+                wrong.push(OpenProblem {
+                    incident: Incident::NeverSeen { host: host.name.as_ref().into() },
                     level: Level::Warning,
-                    since: host.configured,
+                    since: host.configured_since,
                     text: "was never heard".into(),
                 });
             }
@@ -143,16 +145,16 @@ impl Fleet {
     }
 }
 
-fn metric_view(gauge: &Gauge, stale: bool) -> MetricView {
-    let watched = gauge.watched.as_deref();
-    let limit = watched.and_then(|watched| watched.rule.limit(watched.standing.level));
+fn metric_view(gauge: &Metric, stale: bool) -> MetricView {
+    let watched = gauge.alert_state.as_deref();
+    let limit = watched.and_then(|watched| watched.rule.limit(watched.threshold.level));
     MetricView {
         path: gauge.path.as_ref().into(),
         value: gauge.value,
-        level: watched.map(|watched| watched.standing.level),
+        level: watched.map(|watched| watched.threshold.level),
         since: watched.map(|watched| watched.since),
         limit: limit.map(|limit| limit.to_string()),
-        at: Some(gauge.presence.at),
+        at: Some(gauge.freshness.last_received),
         stale,
     }
 }
@@ -161,14 +163,14 @@ fn metric_view(gauge: &Gauge, stale: bool) -> MetricView {
 mod tests {
     use super::*;
     use crate::heartbeat::settings::{HostSettings, UnknownHosts};
-    use crate::heartbeat::test_fleet::{Play, rules};
+    use crate::heartbeat::test_fleet::{TestFleet, config};
 
     #[test]
     fn views_come_in_a_stable_order_and_in_parts() {
-        let mut rules = rules();
+        let mut rules = config();
         rules.settings.unknown_hosts = UnknownHosts::Accept;
         rules.hosts.insert("b".into(), HostSettings::default());
-        let mut play = Play::with(rules);
+        let mut play = TestFleet::with(rules);
         play.beat("z").beat("a").beat("b");
         let names = |from, count| {
             let views = play.fleet.views(from, count);
