@@ -50,8 +50,8 @@ impl HostKeys {
         self.keys().find(signed).map(|signer| signer.id)
     }
 
-    /// The key of a tag.
-    pub fn key(&self, tag: u32) -> Option<&hmac::Key> {
+    /// The key with this id.
+    pub fn by_id(&self, tag: u32) -> Option<&hmac::Key> {
         self.keys().find(|signer| signer.id == tag).map(|signer| &signer.key)
     }
 

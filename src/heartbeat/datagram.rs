@@ -78,6 +78,65 @@ pub struct Datagram<'a> {
     pub ack: bool,
 }
 
+impl<'a> Datagram<'a> {
+    /// A beat of `host` over `connection` with nothing but itself.
+    pub fn beat(host: &'a str, connection: &'a str) -> Datagram<'a> {
+        Datagram {
+            host: host.into(),
+            connection: Some(connection.into()),
+            event: DatagramKind::Beat,
+            message: None,
+            interval: None,
+            boot_id: None,
+            uptime: None,
+            time: None,
+            metrics: DatagramMetrics::default(),
+            ack: false,
+        }
+    }
+
+    /// Checks the limits that the types of the fields do not keep.
+    ///
+    /// # Errors
+    /// [`Rejection::BadField`].
+    pub fn check(&self) -> Result<(), Rejection> {
+        let message = self.message.as_deref();
+        require(is_name(&self.host, 253), HOST)?;
+        require(self.connection.as_ref().is_none_or(|name| is_name(name, 32)), CONNECTION)?;
+        require(message.is_none_or(|text| text.chars().count() <= 500), MESSAGE)?;
+        require(self.event != DatagramKind::Message || message.is_some_and(has_text), NO_TEXT)?;
+        require(self.boot_id.as_ref().is_none_or(|id| is_boot_id(id)), BOOT_ID)?;
+        require(self.uptime.is_none_or(|uptime| (0.0..=MAX_TIME).contains(&uptime)), UPTIME)
+    }
+}
+
+/// A datagram as it was received: what it says, and what its signature is checked with.
+#[derive(Debug)]
+pub struct ReceivedDatagram<'a> {
+    /// What it says.
+    pub datagram: Datagram<'a>,
+    /// Its signature, where it has one.
+    pub signature: Option<[u8; 32]>,
+    /// What is signed.
+    pub json: &'a [u8],
+    /// Its length in bytes, the signature included.
+    pub length: usize,
+}
+
+impl<'a> ReceivedDatagram<'a> {
+    /// Parses the bytes of a datagram.
+    ///
+    /// # Errors
+    /// When they break the format or one of its limits.
+    pub fn parse(bytes: &'a [u8]) -> Result<ReceivedDatagram<'a>, Rejection> {
+        if bytes.len() > MAX_BYTES {
+            return Err(Rejection::TooLong);
+        }
+        let (signature, json) = split(bytes);
+        Ok(ReceivedDatagram { datagram: parse(json)?, signature, json, length: bytes.len() })
+    }
+}
+
 /// Takes the signature off: 64 lower-case hex digits and one space, where there is one.
 pub fn split(bytes: &[u8]) -> (Option<[u8; 32]>, &[u8]) {
     match bytes.split_at_checked(64) {
@@ -227,31 +286,20 @@ impl<'de> Visitor<'de> for FieldReader<'_, 'de> {
 impl<'a> RawFields<'a> {
     fn checked(self) -> Result<Datagram<'a>, Rejection> {
         let text = |field: Option<BorrowedText<'a>>| field.map(|BorrowedText(text)| text);
-        let host = text(self.host).filter(|host| is_name(host, 253));
-        let connection = text(self.connection);
-        let message = text(self.message);
-        let boot_id = text(self.boot_id);
-        let event = self.event.unwrap_or_default();
-        require(connection.as_ref().is_none_or(|name| is_name(name, 32)), CONNECTION)?;
-        require(message.as_ref().is_none_or(|text| text.chars().count() <= 500), MESSAGE)?;
-        require(
-            event != DatagramKind::Message || message.as_ref().is_some_and(|m| has_text(m)),
-            NO_TEXT,
-        )?;
-        require(boot_id.as_ref().is_none_or(|id| is_boot_id(id)), BOOT_ID)?;
-        require(self.uptime.is_none_or(|uptime| (0.0..=MAX_TIME).contains(&uptime)), UPTIME)?;
-        Ok(Datagram {
-            host: host.ok_or(Rejection::BadField(HOST))?,
-            connection,
-            event,
-            message,
+        let datagram = Datagram {
+            host: text(self.host).ok_or(Rejection::BadField(HOST))?,
+            connection: text(self.connection),
+            event: self.event.unwrap_or_default(),
+            message: text(self.message),
             interval: self.interval.map(interval).transpose()?,
-            boot_id,
+            boot_id: text(self.boot_id),
             uptime: self.uptime,
             time: self.time.map(time).transpose()?,
             metrics: self.metrics.unwrap_or_default(),
             ack: self.ack.unwrap_or_default(),
-        })
+        };
+        datagram.check()?;
+        Ok(datagram)
     }
 }
 
@@ -304,6 +352,23 @@ pub struct DatagramMetrics {
 }
 
 impl DatagramMetrics {
+    /// Metrics that did not come as JSON, under the same limits.
+    ///
+    /// # Errors
+    /// [`Rejection::BadField`] when a path or a value breaks them, or a path appears twice.
+    pub fn from_pairs<'p>(
+        pairs: impl IntoIterator<Item = (&'p str, f64)>,
+    ) -> Result<DatagramMetrics, Rejection> {
+        let mut metrics = DatagramMetrics::default();
+        for (path, value) in pairs {
+            let fits = is_key(path) && path.len() <= MAX_PATH;
+            require(fits && path.split('.').count() <= MAX_DEPTH && value.is_finite(), METRICS)?;
+            metrics.push(path, value);
+        }
+        require(!metrics.has_duplicates(), METRICS)?;
+        Ok(metrics)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.leaves.len()
@@ -464,6 +529,25 @@ impl Rejection {
         Rejection::Busy,
     ];
 
+    /// Its place in [`ALL`](Rejection::ALL).
+    pub fn index(self) -> usize {
+        match self {
+            Rejection::TooLong => 0,
+            Rejection::NotUtf8 => 1,
+            Rejection::NotJson => 2,
+            Rejection::BadField(_) => 3,
+            Rejection::UnknownHost => 4,
+            Rejection::Unsigned => 5,
+            Rejection::BadSignature => 6,
+            Rejection::Stale => 7,
+            Rejection::Replay => 8,
+            Rejection::TooManyHosts => 9,
+            Rejection::TooManyConnections => 10,
+            Rejection::TooManyMetrics => 11,
+            Rejection::Busy => 12,
+        }
+    }
+
     /// The label of its counter.
     pub fn name(self) -> &'static str {
         match self {
@@ -623,5 +707,53 @@ mod tests {
     fn every_rejection_has_a_name_of_its_own() {
         let names: std::collections::BTreeSet<_> = Rejection::ALL.map(Rejection::name).into();
         assert_eq!(names.len(), Rejection::ALL.len());
+    }
+
+    #[test]
+    fn every_rejection_is_at_its_index() {
+        for (index, rejection) in Rejection::ALL.into_iter().enumerate() {
+            assert_eq!(rejection.index(), index, "{rejection:?}");
+        }
+    }
+
+    #[test]
+    fn metrics_that_were_not_parsed_keep_the_same_limits() {
+        let long = "x".repeat(201);
+        let deep = |depth: usize| vec!["a"; depth].join(".");
+        let cases: [(&[(&str, f64)], bool); 12] = [
+            (&[("cpu.percent", 95.2), ("cpu.n", 4.0), ("load", -1.0)], true),
+            (&[], true),
+            (&[(&deep(16), 1.0)], true),
+            (&[(&deep(17), 1.0)], false),
+            (&[(&long, 1.0)], false),
+            (&[(&long[1..], 1.0)], true),
+            (&[("", 1.0)], false),
+            (&[("a..b", 1.0)], false),
+            (&[("a\u{0}", 1.0)], false),
+            (&[("a", f64::NAN)], false),
+            (&[("a", f64::INFINITY)], false),
+            (&[("a", 1.0), ("b", 1.0), ("a", 2.0)], false),
+        ];
+        for (pairs, fits) in cases {
+            let metrics = DatagramMetrics::from_pairs(pairs.iter().copied());
+            match metrics {
+                Ok(metrics) => {
+                    assert_eq!((metrics.iter().collect::<Vec<_>>(), fits), (pairs.to_vec(), true))
+                }
+                Err(rejection) => {
+                    assert_eq!((rejection.name(), fits), ("bad_field", false), "{pairs:?}")
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_beat_that_was_not_parsed_keeps_the_same_limits() {
+        let (host, long) = ("h".repeat(253), "h".repeat(254));
+        assert!(Datagram::beat(&host, "local").check().is_ok());
+        assert!(Datagram::beat(&long, "local").check().is_err());
+        assert!(Datagram::beat("web1", "a b").check().is_err());
+        let boot_id = Some("a\nb".into());
+        assert!(Datagram { boot_id, ..Datagram::beat("web1", "local") }.check().is_err());
     }
 }

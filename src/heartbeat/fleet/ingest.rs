@@ -1,20 +1,20 @@
-//! What a datagram must bring to be believed, and where it is applied. Pure.
+//! One datagram applied to the fleet: what it must bring to be believed, and what it changes. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::clock::Now;
 use crate::heartbeat::auth::HostKeys;
-use crate::heartbeat::datagram::{self, Datagram, DatagramKind, MAX_BYTES, MAX_METRICS, Rejection};
+use crate::heartbeat::datagram::{
+    self, Datagram, DatagramKind, MAX_METRICS, ReceivedDatagram, Rejection,
+};
 use crate::heartbeat::encode;
 use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{self, MetricSource};
 
-/// A datagram, and where it belongs as far as that is known.
+/// A datagram, and the host and connection that it belongs to, as far as they are known.
 struct IncomingDatagram<'a> {
     datagram: &'a Datagram<'a>,
-    signature: Option<[u8; 32]>,
-    json: &'a [u8],
     from: IpAddr,
     connection_name: &'a str,
     host: Option<u32>,
@@ -22,300 +22,311 @@ struct IncomingDatagram<'a> {
     now: Now,
 }
 
+/// What the signature of a datagram proves.
+#[derive(Clone, Copy)]
+struct Signed {
+    /// When it was signed, in microseconds since 1970.
+    time: i64,
+    key_id: u32,
+}
+
 impl Fleet {
-    /// Takes a datagram in, as it came from the network.
+    /// Parses a datagram and ingests it.
+    ///
+    /// # Errors
+    /// Why it is rejected.
+    pub fn ingest(&mut self, bytes: &[u8], from: IpAddr, now: Now) -> Result<Ingested, Rejection> {
+        self.ingest_parsed(&ReceivedDatagram::parse(bytes)?, from, now)
+    }
+
+    /// Ingests a datagram from the network.
     ///
     /// A host that is known to have a key is never believed without a signature, and a signature
     /// that no key is known for is not believed either: the sender thinks that it is checked.
-    pub fn ingest(&mut self, bytes: &[u8], from: IpAddr, now: Now) -> Result<Ingested, Rejection> {
-        if bytes.len() > MAX_BYTES {
-            return Err(Rejection::TooLong);
-        }
-        let (signature, json) = datagram::split(bytes);
-        let datagram = &datagram::parse(json)?;
-        let host = self.index.get(&*datagram.host).copied();
-        let connection = datagram.connection.as_deref().unwrap_or(default_connection_name(from));
-        let place = host.and_then(|host| self.hosts[host as usize].connection_index(connection));
-        let arrival = IncomingDatagram {
-            datagram,
-            signature,
-            json,
-            from,
-            connection_name: connection,
-            host,
-            connection_index: place,
-            now,
-        };
-        let signed = self.authenticate(&arrival)?;
-        let proven = signed.as_ref().is_some_and(|(time, _)| self.proves_address(&arrival, *time));
-        let before = self.deadlines.next();
-        let (host, place) = self.find_or_create(&arrival)?;
-        let mut key = None;
-        if let Some((time, tag)) = signed {
-            key = self.record_key(host, place, tag);
-            let host = &mut self.hosts[host as usize];
-            host.connections[place].last_signed_at = time;
-            // It must not be believed again after a crash.
-            host.must_store_now |= datagram.event != DatagramKind::Beat;
-        }
-        let mut heard = Ingested { key_usage: key, ..self.apply(host, place, &arrival) };
-        if datagram.ack {
-            // Who still has the previous key must be able to check the answer.
-            let key = signed.and_then(|(_, tag)| self.keys(Some(host))?.key(tag));
-            let time = datagram.time.map(|time| time.text);
-            heard.ack = encode::ack(time, now.wall, key, bytes.len());
-        }
-        heard.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
-        if proven {
-            let connection = &self.hosts[host as usize].connections[place];
-            heard.proven_address = Some((host, connection.name.clone()));
-        }
-        Ok(heard)
-    }
-
-    /// Whether a signed datagram of this time proves that its host is where it came from, and
-    /// anybody wants to know that.
-    ///
-    /// One over a connection without a name must be later than all before it of either family:
-    /// who overhears a datagram could send it again over the other one, where it is new.
-    fn proves_address(&self, arrival: &IncomingDatagram, time: i64) -> bool {
-        let Some(host) = arrival.host.map(|host| &self.hosts[host as usize]) else { return false };
-        let newer = |place: usize| host.connections[place].last_signed_at < time;
-        host.profile.dyndns
-            && !self.addresses.predates_start(time, arrival.now)
-            && (arrival.datagram.connection.is_some()
-                || DEFAULT_CONNECTION_NAMES
-                    .iter()
-                    .filter_map(|family| host.connection_index(family))
-                    .all(newer))
-    }
-
-    /// Takes in a beat that somebody in this process vouches for, whatever keys there are: an alert
-    /// that is a sign of life, or the daemon's own machine.
     ///
     /// # Errors
-    /// When nobody vouches for that connection of the host, or it has too many.
-    pub fn ingest_internal(
+    /// Why it is rejected.
+    pub fn ingest_parsed(
         &mut self,
-        json: &[u8],
+        received: &ReceivedDatagram,
         from: IpAddr,
         now: Now,
     ) -> Result<Ingested, Rejection> {
-        let datagram = &datagram::parse(json)?;
-        let host = self.index.get(&*datagram.host).copied();
-        let connection = datagram.connection.as_deref().unwrap_or(default_connection_name(from));
-        // Nobody expects it any more, or not yet.
-        let profile = host.map(|host| &self.hosts[host as usize].profile);
-        let promise = profile.and_then(|profile| profile.internal_expectation(connection));
-        let promise = promise.ok_or(Rejection::UnknownHost)?;
-        let place = host.and_then(|host| self.hosts[host as usize].connection_index(connection));
-        let arrival = IncomingDatagram {
-            datagram,
-            signature: None,
-            json,
-            from,
-            connection_name: connection,
-            host,
-            connection_index: place,
-            now,
-        };
+        let datagram = &received.datagram;
+        let incoming = self.locate(datagram, from, now);
+        let signed = self.authenticate(received, &incoming)?;
+        let proven = signed.is_some_and(|signed| self.proves_address(&incoming, signed.time));
         let before = self.deadlines.next();
-        let (host, place) = self.find_or_create(&arrival)?;
-        self.hosts[host as usize].connections[place].set_expectation(promise, now);
-        let mut heard = self.apply(host, place, &arrival);
-        heard.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
-        Ok(heard)
+        let (host, index) = self.find_or_create(&incoming)?;
+        let mut key_usage = None;
+        if let Some(Signed { time, key_id }) = signed {
+            key_usage = self.record_key(host, index, key_id);
+            let host = &mut self.hosts[host as usize];
+            host.connections[index].last_signed_at = time;
+            // It must not be believed again after a crash.
+            host.must_store_now |= datagram.event != DatagramKind::Beat;
+        }
+        let mut ingested = Ingested { key_usage, ..self.apply(host, index, &incoming) };
+        if datagram.ack {
+            // A sender that still has the previous key must be able to check the answer.
+            let key = signed.and_then(|signed| self.keys(Some(host))?.by_id(signed.key_id));
+            let time = datagram.time.map(|time| time.text);
+            ingested.ack = encode::ack(time, now.wall, key, received.length);
+        }
+        ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        if proven {
+            let connection = &self.hosts[host as usize].connections[index];
+            ingested.proven_address = Some((host, connection.name.clone()));
+        }
+        Ok(ingested)
     }
 
-    /// The keys of a host.
+    /// Ingests a beat that this process made itself, whatever keys there are: an alert that is a
+    /// heartbeat, or one of the daemon's own machine.
+    ///
+    /// # Errors
+    /// When the configuration expects none over that connection of the host (any more, or yet), or
+    /// the host has too many connections or metrics.
+    pub fn ingest_internal(
+        &mut self,
+        datagram: &Datagram,
+        now: Now,
+    ) -> Result<Ingested, Rejection> {
+        let incoming = self.locate(datagram, Ipv4Addr::LOCALHOST.into(), now);
+        let profile = incoming.host.map(|host| &self.hosts[host as usize].profile);
+        let expectation =
+            profile.and_then(|profile| profile.internal_expectation(incoming.connection_name));
+        let expectation = expectation.ok_or(Rejection::UnknownHost)?;
+        let before = self.deadlines.next();
+        let (host, index) = self.find_or_create(&incoming)?;
+        self.hosts[host as usize].connections[index].set_expectation(expectation, now);
+        let mut ingested = self.apply(host, index, &incoming);
+        ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        Ok(ingested)
+    }
+
+    /// Looks up the host and the connection of a datagram.
+    fn locate<'a>(
+        &self,
+        datagram: &'a Datagram<'a>,
+        from: IpAddr,
+        now: Now,
+    ) -> IncomingDatagram<'a> {
+        let host = self.index.get(&*datagram.host).copied();
+        let connection_name =
+            datagram.connection.as_deref().unwrap_or(default_connection_name(from));
+        let connection_index =
+            host.and_then(|host| self.hosts[host as usize].connection_index(connection_name));
+        IncomingDatagram { datagram, from, connection_name, host, connection_index, now }
+    }
+
+    /// Whether a datagram signed at `time` proves that its host is where it came from, where a name
+    /// in the DNS follows that.
+    ///
+    /// One over a connection without a name must be later than all before it of either address
+    /// family: an attacker that overhears a datagram could send it again over the other one, where
+    /// it is new.
+    fn proves_address(&self, incoming: &IncomingDatagram, time: i64) -> bool {
+        let Some(host) = incoming.host.map(|host| &self.hosts[host as usize]) else {
+            return false;
+        };
+        let newer = |index: usize| host.connections[index].last_signed_at < time;
+        let mut unnamed =
+            DEFAULT_CONNECTION_NAMES.iter().filter_map(|name| host.connection_index(name));
+        host.profile.dyndns
+            && !self.addresses.predates_start(time, incoming.now)
+            && (incoming.datagram.connection.is_some() || unnamed.all(newer))
+    }
+
+    /// The keys of a host, its own or the common ones.
     fn keys(&self, host: Option<u32>) -> Option<&HostKeys> {
         let own = host.and_then(|host| self.hosts[host as usize].profile.keys.as_ref());
         own.or(self.common.keys.as_ref())
     }
 
-    /// Notes the key that a connection signs with.
-    fn record_key(&mut self, host: u32, place: usize, tag: u32) -> Option<KeyUsage> {
-        let before = self.hosts[host as usize].connections[place].key_id;
-        self.hosts[host as usize].connections[place].key_id = tag;
+    /// Records the key that a connection signs with; some when that is the previous one, or no
+    /// longer is.
+    fn record_key(&mut self, host: u32, index: usize, key_id: u32) -> Option<KeyUsage> {
+        let connection = &mut self.hosts[host as usize].connections[index];
+        let before = std::mem::replace(&mut connection.key_id, key_id);
         let keys = self.keys(Some(host))?;
-        let previous = keys.is_previous(tag);
-        let told = previous || (tag != before && keys.is_previous(before));
+        let previous = keys.is_previous(key_id);
+        let is_news = previous || (key_id != before && keys.is_previous(before));
         let host = &self.hosts[host as usize];
-        told.then(|| KeyUsage {
+        is_news.then(|| KeyUsage {
             host: host.name.as_ref().into(),
-            connection: host.connections[place].name.as_ref().into(),
+            connection: host.connections[index].name.as_ref().into(),
             previous,
         })
     }
 
-    /// The time of the datagram, where it is signed, and the tag of its key, after both were
-    /// checked.
+    /// Checks the signature and the time of a datagram; none when it needs no signature.
     fn authenticate(
         &mut self,
-        arrival: &IncomingDatagram,
-    ) -> Result<Option<(i64, u32)>, Rejection> {
-        if arrival.host.is_none() && self.common.max_unknown_hosts.is_none() {
+        received: &ReceivedDatagram,
+        incoming: &IncomingDatagram,
+    ) -> Result<Option<Signed>, Rejection> {
+        if incoming.host.is_none() && self.common.max_unknown_hosts.is_none() {
             return Err(Rejection::UnknownHost);
         }
-        let (keys, signature) = match (self.keys(arrival.host), &arrival.signature) {
+        let (keys, signature) = match (self.keys(incoming.host), &received.signature) {
             (None, None) => return Ok(None),
             (None, Some(_)) => return Err(Rejection::BadSignature),
             (Some(_), None) => return Err(Rejection::Unsigned),
             (Some(keys), Some(signature)) => (keys, signature),
         };
-        let tag = keys.verify(arrival.json, signature).ok_or(Rejection::BadSignature)?;
-        let time = arrival.datagram.time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
-        let last = self.last_signed_time(arrival);
-        match self.clock_check.check_freshness(time, last, self.common.clock_skew, arrival.now) {
-            Ok(true) => self.clock_check.record_agreement(arrival.now),
+        let key_id = keys.verify(received.json, signature).ok_or(Rejection::BadSignature)?;
+        let time = incoming.datagram.time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
+        let last = self.last_signed_time(incoming);
+        match self.clock_check.check_freshness(time, last, self.common.clock_skew, incoming.now) {
+            Ok(true) => self.clock_check.record_agreement(incoming.now),
             Ok(false) => {}
             Err(Rejection::Stale) if last.is_some_and(|last| time > last) => {
-                self.extend_for_wrong_clock(arrival, time);
+                self.extend_for_wrong_clock(incoming, time);
                 return Err(Rejection::Stale);
             }
-            Err(why) => return Err(why),
+            Err(rejection) => return Err(rejection),
         }
-        Ok(Some((time, tag)))
+        Ok(Some(Signed { time, key_id }))
     }
 
     /// The time that a signed datagram must be later than: the last one of its connection.
     ///
     /// A connection without a name is named by the sender's address, and that is not signed: as
     /// long as it is not known, the datagram must be later than all that came from the other kind
-    /// of address. Else whoever overhears one could send it again from there and make up a
+    /// of address. Else an attacker that overhears one could send it again from there and make up a
     /// connection that is overdue soon after. When both are known each keeps its own order, since a
     /// host may send the same beat from both addresses, and one of them be slower.
-    fn last_signed_time(&self, arrival: &IncomingDatagram) -> Option<i64> {
-        let host = &self.hosts[arrival.host? as usize];
-        match arrival.connection_index {
-            Some(place) => Some(host.connections[place].last_signed_at),
-            None if arrival.datagram.connection.is_some() => None,
+    fn last_signed_time(&self, incoming: &IncomingDatagram) -> Option<i64> {
+        let host = &self.hosts[incoming.host? as usize];
+        match incoming.connection_index {
+            Some(index) => Some(host.connections[index].last_signed_at),
+            None if incoming.datagram.connection.is_some() => None,
             None => {
-                let others = DEFAULT_CONNECTION_NAMES
-                    .iter()
-                    .filter_map(|family| host.connection_index(family));
-                others.map(|place| host.connections[place].last_signed_at).max()
+                let others =
+                    DEFAULT_CONNECTION_NAMES.iter().filter_map(|name| host.connection_index(name));
+                others.map(|index| host.connections[index].last_signed_at).max()
             }
         }
     }
 
-    /// A signed datagram, newer than those before it, cannot be believed since a clock is wrong.
-    fn extend_for_wrong_clock(&mut self, arrival: &IncomingDatagram, time: i64) {
-        let (Some(index), Some(place)) = (arrival.host, arrival.connection_index) else {
+    /// Extends the deadline of a connection whose signed datagram, newer than those before it, is
+    /// rejected because its clock or ours is wrong.
+    fn extend_for_wrong_clock(&mut self, incoming: &IncomingDatagram, time: i64) {
+        let (Some(host_index), Some(index)) = (incoming.host, incoming.connection_index) else {
             return;
         };
-        let host = &mut self.hosts[index as usize];
-        let connection = &mut host.connections[place];
-        let excused = connection.extension.map(|grant| grant.from);
-        let promise = connection.expectation(&host.profile, &self.common);
-        if !self.clock_check.record_disagreement(
-            index,
-            time,
-            self.common.clock_skew,
-            excused,
-            arrival.now,
-        ) || !connection.extend_once(promise, arrival.now)
+        let host = &mut self.hosts[host_index as usize];
+        let connection = &mut host.connections[index];
+        let last_extended = connection.extension.map(|extension| extension.from);
+        let expectation = connection.expectation(&host.profile, &self.common);
+        let (skew, now) = (self.common.clock_skew, incoming.now);
+        if !self.clock_check.record_disagreement(host_index, time, skew, last_extended, now)
+            || !connection.extend_once(expectation, now)
         {
             return;
         }
-        if excused.is_some() {
-            // The same datagram must not excuse it again and again.
+        if last_extended.is_some() {
+            // The same datagram must not extend it again and again.
             connection.last_signed_at = time;
         }
-        self.mark_dirty(index);
+        self.mark_dirty(host_index);
     }
 
-    /// The places of its host and its connection, which may be new.
-    fn find_or_create(&mut self, arrival: &IncomingDatagram) -> Result<(u32, usize), Rejection> {
-        let datagram = arrival.datagram;
+    /// The indexes of the host and the connection, which are made when they are new.
+    fn find_or_create(&mut self, incoming: &IncomingDatagram) -> Result<(u32, usize), Rejection> {
+        let datagram = incoming.datagram;
         if datagram.metrics.len() > MAX_METRICS {
             return Err(Rejection::TooManyMetrics);
         }
-        let host = match arrival.host {
+        let host = match incoming.host {
             Some(host) => host,
             None if Some(self.unknown_count) >= self.common.max_unknown_hosts => {
                 return Err(Rejection::TooManyHosts);
             }
             None => {
                 let profile = self.unknown_profile.clone();
-                self.add_host(Host::new((&*datagram.host).into(), profile, arrival.now))
+                self.add_host(Host::new((&*datagram.host).into(), profile, incoming.now))
             }
         };
         let entry = &mut self.hosts[host as usize];
-        let place = match arrival.connection_index {
-            Some(place) => place,
+        let index = match incoming.connection_index {
+            Some(index) => index,
             None if entry.connections.len() == MAX_CONNECTIONS => {
                 return Err(Rejection::TooManyConnections);
             }
-            None => entry.add_connection(self.names.intern(arrival.connection_name), arrival.now),
+            None => entry.add_connection(self.names.intern(incoming.connection_name), incoming.now),
         };
-        Ok((host, place))
+        Ok((host, index))
     }
 
-    fn apply(&mut self, index: u32, place: usize, arrival: &IncomingDatagram) -> Ingested {
-        let (datagram, now) = (arrival.datagram, arrival.now);
-        let host = &mut self.hosts[index as usize];
-        let was = host.state;
+    fn apply(&mut self, host_index: u32, index: usize, incoming: &IncomingDatagram) -> Ingested {
+        let (datagram, now) = (incoming.datagram, incoming.now);
+        let host = &mut self.hosts[host_index as usize];
+        let state_before = host.state;
         let beats = matches!(datagram.event, DatagramKind::Beat | DatagramKind::Boot);
-        let silence = host.excess_gap(place, &self.common, now);
-        let look = beats && host.check_due(place, now);
-        let mut heard = Ingested {
-            events: host.on_datagram(place, datagram, arrival.from, &self.common, now),
+        let gap = host.excess_gap(index, &self.common, now);
+        let check_missing = beats && host.check_due(index, now);
+        let mut ingested = Ingested {
+            events: host.on_datagram(index, datagram, incoming.from, &self.common, now),
             ..Ingested::default()
         };
-        let mut moved = was != host.state;
+        let mut reschedule = state_before != host.state;
         if beats && !(host.metrics.is_empty() && datagram.metrics.is_empty()) {
-            host.extend_metrics(place, silence);
-            moved |= self.ingest_metrics(index, place, look, arrival, &mut heard);
+            host.extend_metrics(index, gap);
+            reschedule |=
+                self.ingest_metrics(host_index, index, check_missing, incoming, &mut ingested);
         }
-        self.schedule_connections(index);
-        if moved {
-            self.schedule_metrics(index);
-            self.update_down_set(index);
+        self.schedule_connections(host_index);
+        if reschedule {
+            self.schedule_metrics(host_index);
+            self.update_down_set(host_index);
         }
-        if self.hosts[index as usize].must_store_now {
-            self.update_uptime(index, now);
-            heard.rows.push(self.take_row(index));
+        if self.hosts[host_index as usize].must_store_now {
+            self.update_uptime(host_index, now);
+            ingested.rows.push(self.take_row(host_index));
         } else {
-            self.mark_dirty(index);
+            self.mark_dirty(host_index);
         }
-        heard
+        ingested
     }
 
-    /// Takes the metrics of a beat in, and looks for those that are missing when it is time to.
-    /// Whether their deadlines have to be looked at.
+    /// Ingests the metrics of a beat, and checks for missing ones when that is due. Whether the
+    /// deadlines of the host's metrics have to be scheduled again.
     fn ingest_metrics(
         &mut self,
-        index: u32,
-        place: usize,
-        look: bool,
-        arrival: &IncomingDatagram,
-        heard: &mut Ingested,
+        host_index: u32,
+        index: usize,
+        check_missing: bool,
+        incoming: &IncomingDatagram,
+        ingested: &mut Ingested,
     ) -> bool {
-        let (datagram, now) = (arrival.datagram, arrival.now);
-        let host = &mut self.hosts[index as usize];
-        let mut moved = false;
+        let (datagram, now) = (incoming.datagram, incoming.now);
+        let host = &mut self.hosts[host_index as usize];
+        let mut reschedule = false;
         if !datagram.metrics.is_empty() {
-            if look {
-                host.adopt_metrics(place, now);
+            if check_missing {
+                host.adopt_metrics(index, now);
             }
-            let bringer =
-                MetricSource { host: &host.name, profile: &host.profile, connection: place };
-            let (gauges, names) = (&mut host.metrics, &mut self.names);
-            let taken = metric::ingest(gauges, &bringer, &datagram.metrics, names, now);
-            moved |= taken.reindexed || !taken.events.is_empty();
-            host.must_store_now |= !taken.events.is_empty() || !taken.closed_incidents.is_empty();
-            heard.events.extend(taken.events);
-            heard.closed_incidents = taken.closed_incidents;
+            let source =
+                MetricSource { host: &host.name, profile: &host.profile, connection: index };
+            let (metrics, names) = (&mut host.metrics, &mut self.names);
+            let changes = metric::ingest(metrics, &source, &datagram.metrics, names, now);
+            reschedule |= changes.reindexed || !changes.events.is_empty();
+            host.must_store_now |=
+                !changes.events.is_empty() || !changes.closed_incidents.is_empty();
+            ingested.events.extend(changes.events);
+            ingested.closed_incidents = changes.closed_incidents;
         }
-        if look {
-            let missed = host.check_missing(place, &self.common, now);
-            moved |= missed.reindexed;
-            host.must_store_now |= !missed.events.is_empty() || !missed.closed_incidents.is_empty();
-            heard.events.extend(missed.events);
-            heard.closed_incidents.extend(missed.closed_incidents);
+        if check_missing {
+            let missing = host.check_missing(index, &self.common, now);
+            reschedule |= missing.reindexed;
+            host.must_store_now |=
+                !missing.events.is_empty() || !missing.closed_incidents.is_empty();
+            ingested.events.extend(missing.events);
+            ingested.closed_incidents.extend(missing.closed_incidents);
         }
-        moved
+        reschedule
     }
 }
 

@@ -570,7 +570,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::heartbeat::settings::{Expectation, HostSettings, UnknownHosts};
+    use crate::heartbeat::datagram::Datagram;
+    use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};
 
     const BEAT: &str = r#"{"host":"web1"}"#;
@@ -1004,8 +1005,8 @@ mod tests {
     }
 
     fn sign(play: &mut TestFleet) {
-        let json = br#"{"host":"web1","connection":"alertmanager"}"#;
-        play.fleet.ingest_internal(json, HERE, play.now).unwrap();
+        let beat = Datagram::beat("web1", ALERTMANAGER);
+        play.fleet.ingest_internal(&beat, play.now).unwrap();
     }
 
     #[test]
