@@ -90,11 +90,11 @@ impl Connection {
     /// Takes over what such beats promise by the configuration. Where that is another promise than
     /// the last one gave, it gets a whole interval and grace from now on. Whether that changed
     /// anything.
-    pub fn set_expectation(&mut self, promise: Expectation, now: Now) -> bool {
-        let changed = self.interval != promise.interval_millis();
+    pub fn set_expectation(&mut self, expectation: Expectation, now: Now) -> bool {
+        let changed = self.interval != expectation.interval_millis();
         if changed {
-            self.interval = promise.interval_millis();
-            self.extend_once(promise, now);
+            self.interval = expectation.interval_millis();
+            self.extend_once(expectation, now);
         }
         changed
     }
@@ -132,31 +132,34 @@ impl Connection {
     }
 
     /// A boot told that its trouble is over: it has as long as after a beat to prove it.
-    pub fn presume_recovered(&mut self, promise: Expectation, now: Now) {
+    pub fn presume_recovered(&mut self, expectation: Expectation, now: Now) {
         self.recovery_presumed = true;
         self.extension_count = 0;
-        self.extension = Some(Extension { from: now.mono, until: now.mono + promise.timeout() });
+        self.extension =
+            Some(Extension { from: now.mono, until: now.mono + expectation.timeout() });
     }
 
     /// Its datagrams come, but may not be believed since a clock is wrong: for once it gets an
     /// interval and grace from now on. Whether there was anything to excuse.
-    pub fn extend_once(&mut self, promise: Expectation, now: Now) -> bool {
-        let waits = self.deadline(promise).is_some();
+    pub fn extend_once(&mut self, expectation: Expectation, now: Now) -> bool {
+        let waits = self.deadline(expectation).is_some();
         if waits {
             self.extension =
-                Some(Extension { from: now.mono, until: now.mono + promise.timeout() });
+                Some(Extension { from: now.mono, until: now.mono + expectation.timeout() });
         }
         waits
     }
 
     /// When its silence would have to be told, as far as it is known without blindness.
-    pub fn deadline(&self, promise: Expectation) -> Option<Mono> {
+    pub fn deadline(&self, expectation: Expectation) -> Option<Mono> {
         match self.state {
             State::Up => Some(
-                self.extension.map_or(self.last_seen.mono + promise.timeout(), |grant| grant.until),
+                self.extension.map_or(self.last_seen.mono + expectation.timeout(), |extension| {
+                    extension.until
+                }),
             ),
             State::Overdue | State::Shutdown if self.recovery_presumed => {
-                self.extension.map(|grant| grant.until)
+                self.extension.map(|extension| extension.until)
             }
             State::New | State::Overdue | State::Shutdown => None,
         }
@@ -171,24 +174,24 @@ impl Connection {
     /// restarts must not postpone an alarm for ever.
     pub fn deadline_after_blindness(
         &mut self,
-        promise: Expectation,
+        expectation: Expectation,
         blindness: &Blindness,
     ) -> Option<Mono> {
-        let mut deadline = self.deadline(promise)?;
-        let expected = self.last_seen.mono + promise.interval;
+        let mut deadline = self.deadline(expectation)?;
+        let expected = self.last_seen.mono + expectation.interval;
         for period in blindness.periods() {
             let (stop, start) = (period.from, period.to);
-            let Some(grant) = self.extension else {
+            let Some(extension) = self.extension else {
                 if stop <= deadline && expected <= start {
-                    deadline = start + promise.timeout();
+                    deadline = start + expectation.timeout();
                     self.extension = Some(Extension { from: start, until: deadline });
                 }
                 continue;
             };
-            let unproven = deadline <= start || stop <= grant.from;
+            let unproven = deadline <= start || stop <= extension.from;
             let spent = unproven && self.extension_count == MAX_UNPROVEN_EXTENSIONS;
-            if grant.from < start && stop < deadline && !spent {
-                deadline = start + deadline.since(stop.max(grant.from));
+            if extension.from < start && stop < deadline && !spent {
+                deadline = start + deadline.since(stop.max(extension.from));
                 self.extension = Some(Extension { from: start, until: deadline });
                 self.extension_count = self
                     .extension_count

@@ -139,22 +139,22 @@ impl Host {
     /// Applies an accepted datagram; the events that it causes.
     pub fn on_datagram(
         &mut self,
-        place: usize,
+        index: usize,
         datagram: &Datagram,
         from: IpAddr,
         common: &SharedSettings,
         now: Now,
     ) -> Vec<Event> {
-        let connection = &mut self.connections[place];
+        let connection = &mut self.connections[index];
         connection.address = Some(from);
         match datagram.event {
             DatagramKind::Beat | DatagramKind::Boot => {
                 if let Some(interval) = datagram.interval {
                     connection.interval = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
                 }
-                self.on_beat(place, datagram, common, now)
+                self.on_beat(index, datagram, common, now)
             }
-            DatagramKind::Shutdown => self.on_shutdown(place, datagram, now).into_iter().collect(),
+            DatagramKind::Shutdown => self.on_shutdown(index, datagram, now).into_iter().collect(),
             DatagramKind::Message => {
                 let text = datagram.message.as_deref().unwrap_or_default().to_owned();
                 let kind = EventKind::Said { host: self.name.as_ref().into(), text };
@@ -165,22 +165,22 @@ impl Host {
 
     fn on_beat(
         &mut self,
-        place: usize,
+        index: usize,
         datagram: &Datagram,
         common: &SharedSettings,
         now: Now,
     ) -> Vec<Event> {
         let mut events = Vec::new();
         if std::mem::take(&mut self.never_seen_reported) {
-            let connection = self.connections[place].name.as_ref().into();
+            let connection = self.connections[index].name.as_ref().into();
             let kind = EventKind::FirstHeard { host: self.name.as_ref().into(), connection };
             events.push(Event::new(now.wall, kind));
         }
         if self.is_new_boot(datagram, now) {
             events.push(self.on_boot(now));
-            self.presume_others_recovered(place, common, now);
-        } else if self.connections[place].has_open_incident() {
-            let connection = &self.connections[place];
+            self.presume_others_recovered(index, common, now);
+        } else if self.connections[index].has_open_incident() {
+            let connection = &self.connections[index];
             let kind = EventKind::Back {
                 host: self.name.as_ref().into(),
                 connection: connection.name.as_ref().into(),
@@ -190,7 +190,7 @@ impl Host {
         }
         // A power cut from now on is no announced boot, even if the daemon has just started.
         self.must_store_now |= std::mem::take(&mut self.stop_announced);
-        self.must_store_now |= self.connections[place].mark_up(now);
+        self.must_store_now |= self.connections[index].mark_up(now);
         self.update_state(now);
         events
     }
@@ -228,12 +228,12 @@ impl Host {
         let said_goodbye = |c: &Connection| c.state == State::Shutdown && !c.recovery_presumed;
         let announced = !known || self.stop_announced || self.connections.iter().any(said_goodbye);
         let returned = self.connections.iter().filter(|connection| connection.has_open_incident());
-        let heard = self.connections.iter().filter(|connection| connection.state != State::New);
+        let seen = self.connections.iter().filter(|connection| connection.state != State::New);
         let kind = EventKind::Booted {
             host: self.name.as_ref().into(),
             announced,
             returned: returned.map(|connection| connection.name.as_ref().into()).collect(),
-            gone: heard.map(|connection| now.mono.since(connection.last_seen.mono)).min(),
+            gone: seen.map(|connection| now.mono.since(connection.last_seen.mono)).min(),
         };
         self.last_boot_at = Some(now.mono);
         self.must_store_now = true;
@@ -241,22 +241,22 @@ impl Host {
     }
 
     /// The trouble of the other connections was told as over: they have to prove it in time.
-    fn presume_others_recovered(&mut self, place: usize, common: &SharedSettings, now: Now) {
+    fn presume_others_recovered(&mut self, index: usize, common: &SharedSettings, now: Now) {
         let profile = self.profile.clone();
         for (other, connection) in self.connections.iter_mut().enumerate() {
-            if other != place && connection.has_open_incident() {
+            if other != index && connection.has_open_incident() {
                 connection.presume_recovered(connection.expectation(&profile, common), now);
             }
         }
     }
 
-    fn on_shutdown(&mut self, place: usize, datagram: &Datagram, now: Now) -> Option<Event> {
+    fn on_shutdown(&mut self, index: usize, datagram: &Datagram, now: Now) -> Option<Event> {
         let late = |boots: &BootIds| boots.previous.as_deref() == datagram.boot_id.as_deref();
         if datagram.boot_id.is_some() && self.boot_ids.as_deref().is_some_and(late) {
             return None;
         }
         self.last_boot_at = None;
-        let connection = &mut self.connections[place];
+        let connection = &mut self.connections[index];
         let told = connection.state == State::Shutdown && !connection.recovery_presumed;
         if told || connection.state == State::New {
             return None;
@@ -275,13 +275,13 @@ impl Host {
     /// A connection's deadline has passed: the event that says so.
     pub fn on_timeout(
         &mut self,
-        place: usize,
-        promise: Expectation,
-        others: AlsoDown,
+        index: usize,
+        expectation: Expectation,
+        also_down: AlsoDown,
         now: Now,
     ) -> Event {
         let told = self.connections.iter().any(Connection::has_open_incident);
-        let connection = &mut self.connections[place];
+        let connection = &mut self.connections[index];
         let was_up = connection.state == State::Up;
         connection.recovery_presumed = false;
         connection.extension = None;
@@ -290,14 +290,14 @@ impl Host {
         self.update_state(now);
         // One that was excused counts as the last one when nothing was told of the host so far.
         let last = self.state != State::Up && (was_up || !told);
-        let connection = &self.connections[place];
+        let connection = &self.connections[index];
         let kind = EventKind::Overdue {
             host: self.name.as_ref().into(),
             connection: connection.name.as_ref().into(),
             last_seen: connection.last_seen.wall,
-            promised: connection.last_seen.wall + promise.interval,
-            others_down: others.names,
-            others_count: others.count,
+            promised: connection.last_seen.wall + expectation.interval,
+            others_down: also_down.names,
+            others_count: also_down.count,
             last,
         };
         Event::new(now.wall, kind)
@@ -321,24 +321,26 @@ impl Host {
     /// Goes by what the configuration says of its vouched connections now: where nobody vouches any
     /// more, the connection is forgotten, and the trouble about it; else it holds its new promise.
     pub fn refresh_internal_connections(&mut self, now: Now) -> Vec<Incident> {
-        let mut ended = Vec::new();
-        for place in (0..self.connections.len()).rev() {
-            let connection = &mut self.connections[place];
+        let mut closed = Vec::new();
+        for index in (0..self.connections.len()).rev() {
+            let connection = &mut self.connections[index];
             if !connection.is_internal() {
                 continue;
             }
             match self.profile.internal_expectation(&connection.name) {
-                Some(promise) => self.must_store_now |= connection.set_expectation(promise, now),
-                None => ended.extend(self.remove_connection(place, now)),
+                Some(expectation) => {
+                    self.must_store_now |= connection.set_expectation(expectation, now)
+                }
+                None => closed.extend(self.remove_connection(index, now)),
             }
         }
-        ended
+        closed
     }
 
     /// Forgets a connection; the trouble that ends without a word.
-    fn remove_connection(&mut self, place: usize, now: Now) -> Option<Incident> {
-        let gone = self.connections.remove(place);
-        self.metrics.iter_mut().for_each(|gauge| gauge.freshness.connection_removed(place));
+    fn remove_connection(&mut self, index: usize, now: Now) -> Option<Incident> {
+        let gone = self.connections.remove(index);
+        self.metrics.iter_mut().for_each(|metric| metric.freshness.connection_removed(index));
         self.must_store_now = true;
         self.update_state(now);
         if self.connections.is_empty() {
@@ -361,9 +363,9 @@ impl Host {
             return;
         }
         if self.state == State::Up {
-            let watched =
-                self.metrics.iter_mut().filter_map(|gauge| gauge.alert_state.as_deref_mut());
-            watched.for_each(|watched| watched.threshold.reset_pending());
+            let alert =
+                self.metrics.iter_mut().filter_map(|metric| metric.alert_state.as_deref_mut());
+            alert.for_each(|alert| alert.threshold.reset_pending());
         }
         self.state = state;
         self.since = now.wall;
@@ -372,23 +374,23 @@ impl Host {
     /// Everything that people were told is wrong with it.
     pub fn open_incidents(&self) -> Vec<Incident> {
         let name = || self.name.as_ref().to_owned();
-        let mut troubles: Vec<Incident> =
-            self.metrics.iter().filter_map(|gauge| gauge.open_incident(&self.name)).collect();
+        let mut incidents: Vec<Incident> =
+            self.metrics.iter().filter_map(|metric| metric.open_incident(&self.name)).collect();
         let down = self.connections.iter().filter(|connection| connection.has_open_incident());
-        troubles.extend(down.map(|connection| Incident::Connection {
+        incidents.extend(down.map(|connection| Incident::Connection {
             host: name(),
             connection: connection.name.as_ref().into(),
         }));
         if self.never_seen_reported {
-            troubles.push(Incident::NeverSeen { host: name() });
+            incidents.push(Incident::NeverSeen { host: name() });
         }
-        troubles
+        incidents
     }
 
     /// For how long the connection at `place`, that beats now, was silent beyond its promise; zero
     /// when that is nothing unusual. To be asked before the beat is noted.
-    pub fn excess_gap(&self, place: usize, common: &SharedSettings, now: Now) -> Duration {
-        let connection = &self.connections[place];
+    pub fn excess_gap(&self, index: usize, common: &SharedSettings, now: Now) -> Duration {
+        let connection = &self.connections[index];
         let interval = connection.expectation(&self.profile, common).interval;
         let gap = now.mono.since(connection.last_seen.mono);
         let usual = interval.saturating_mul(MAX_LATE_INTERVALS);
@@ -397,29 +399,31 @@ impl Host {
 
     /// Whether it is time to look for metrics that are missing, at a beat of the connection at
     /// `place`. To be asked before the beat is noted.
-    pub fn check_due(&self, place: usize, now: Now) -> bool {
-        self.connections[place].last_seen.mono.0.div_euclid(CHECK_INTERVAL)
+    pub fn check_due(&self, index: usize, now: Now) -> bool {
+        self.connections[index].last_seen.mono.0.div_euclid(CHECK_INTERVAL)
             != now.mono.0.div_euclid(CHECK_INTERVAL)
     }
 
     /// The connection at `place` beats, after a `silence` that nobody may blame its metrics for.
-    pub fn extend_metrics(&mut self, place: usize, silence: Duration) {
+    pub fn extend_metrics(&mut self, index: usize, silence: Duration) {
         if silence.is_zero() {
             return;
         }
-        for gauge in self.metrics.iter_mut().filter(|gauge| gauge.freshness.connection() == place) {
-            gauge.freshness.extend(silence);
+        for metric in
+            self.metrics.iter_mut().filter(|metric| metric.freshness.connection() == index)
+        {
+            metric.freshness.extend(silence);
         }
     }
 
     /// The connection at `place` brings metrics: from it are expected from now on those, too, whose
     /// own connection is down.
-    pub fn adopt_metrics(&mut self, place: usize, now: Now) {
+    pub fn adopt_metrics(&mut self, index: usize, now: Now) {
         let connections = &self.connections;
-        for gauge in &mut self.metrics {
-            let own = connections.get(gauge.freshness.connection());
+        for metric in &mut self.metrics {
+            let own = connections.get(metric.freshness.connection());
             if own.is_none_or(|own| own.state != State::Up) {
-                gauge.freshness.move_to_connection(place, now);
+                metric.freshness.move_to_connection(index, now);
             }
         }
     }
@@ -427,38 +431,40 @@ impl Host {
     /// Looks for metrics that the connection at `place`, which has just beaten, no longer brings.
     pub fn check_missing(
         &mut self,
-        place: usize,
+        index: usize,
         common: &SharedSettings,
         now: Now,
     ) -> MissingMetrics {
-        let mut missed = MissingMetrics::default();
-        let interval = self.connections[place].expectation(&self.profile, common).interval;
-        for gauge in self.metrics.iter_mut().filter(|gauge| gauge.freshness.connection() == place) {
-            if gauge.freshness.is_missing(now.mono, interval) {
-                missed.events.extend(gauge.mark_missing(&self.name, now));
+        let mut missing = MissingMetrics::default();
+        let interval = self.connections[index].expectation(&self.profile, common).interval;
+        for metric in
+            self.metrics.iter_mut().filter(|metric| metric.freshness.connection() == index)
+        {
+            if metric.freshness.is_missing(now.mono, interval) {
+                missing.events.extend(metric.mark_missing(&self.name, now));
             }
         }
         let name = &self.name;
         let before = self.metrics.len();
-        self.metrics.retain(|gauge| {
-            let told = gauge.alert().is_some();
-            let gone = gauge.freshness.connection() == place
-                && gauge.freshness.is_expired(now.mono, interval, told);
-            missed.closed_incidents.extend(gauge.open_incident(name).filter(|_| gone));
+        self.metrics.retain(|metric| {
+            let told = metric.alert().is_some();
+            let gone = metric.freshness.connection() == index
+                && metric.freshness.is_expired(now.mono, interval, told);
+            missing.closed_incidents.extend(metric.open_incident(name).filter(|_| gone));
             !gone
         });
-        missed.reindexed = self.metrics.len() < before;
-        if missed.reindexed {
+        missing.reindexed = self.metrics.len() < before;
+        if missing.reindexed {
             metric::clear_schedule(&mut self.metrics);
         }
-        missed
+        missing
     }
 
     /// Whether the connection that brought a metric beats on without it.
-    pub fn is_missing(&self, gauge: &Metric, common: &SharedSettings) -> bool {
-        self.connections.get(gauge.freshness.connection()).is_some_and(|connection| {
+    pub fn is_missing(&self, metric: &Metric, common: &SharedSettings) -> bool {
+        self.connections.get(metric.freshness.connection()).is_some_and(|connection| {
             let interval = connection.expectation(&self.profile, common).interval;
-            gauge.freshness.is_missing(connection.last_seen.mono, interval)
+            metric.freshness.is_missing(connection.last_seen.mono, interval)
         })
     }
 
@@ -469,7 +475,7 @@ impl Host {
             State::Overdue => UptimeStatus::Down,
             State::Up => {
                 let overdue = self.connections.iter().any(|c| c.state == State::Overdue);
-                let alert = overdue || self.metrics.iter().any(|gauge| gauge.alert().is_some());
+                let alert = overdue || self.metrics.iter().any(|metric| metric.alert().is_some());
                 if alert { UptimeStatus::Degraded } else { UptimeStatus::Up }
             }
         }
@@ -492,7 +498,7 @@ impl Host {
     /// How it fared since the last account; none when it keeps no diary.
     pub fn take_sample(&mut self, now: Mono, blind: &[BlindPeriod]) -> Option<UptimeSample> {
         let account = self.uptime.as_mut()?.take_sample(now, blind);
-        let metrics = self.metrics.iter_mut().filter_map(|gauge| gauge.take_summary()).collect();
+        let metrics = self.metrics.iter_mut().filter_map(|metric| metric.take_summary()).collect();
         Some(UptimeSample { host: self.name.clone(), metrics, ..account })
     }
 
@@ -519,17 +525,17 @@ impl Host {
             connection.scheduled_at = Mono(i64::MAX);
         }
         let name = self.name.clone();
-        let mut ended: Vec<_> = self
+        let mut closed: Vec<_> = self
             .metrics
             .iter_mut()
-            .filter_map(|gauge| gauge.reapply_rule(&name, &self.profile, now))
+            .filter_map(|metric| metric.reapply_rule(&name, &self.profile, now))
             .collect();
-        ended.extend(self.refresh_internal_connections(now));
+        closed.extend(self.refresh_internal_connections(now));
         if self.profile.watch && !was_watched {
-            ended.extend(self.reset_untold(common, now));
+            closed.extend(self.reset_untold(common, now));
         }
-        self.must_store_now |= !ended.is_empty() || self.profile.watch != was_watched;
-        ended
+        self.must_store_now |= !closed.is_empty() || self.profile.watch != was_watched;
+        closed
     }
 }
 
@@ -550,65 +556,65 @@ mod tests {
         Rule { warning: limit("> 80"), critical: limit("> 90"), ..Rule::default() }
     }
 
-    fn play() -> TestFleet {
-        let mut play = TestFleet::with_threshold("disk.*.percent", high());
-        play.config.renotify_interval = None;
-        play.fleet.reconfigure(play.config.clone(), play.now);
-        play
+    fn test() -> TestFleet {
+        let mut test = TestFleet::with_threshold("disk.*.percent", high());
+        test.config.renotify_interval = None;
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        test
     }
 
     /// So many beats, ten seconds apart, in two datagrams: the second has the disk that may be gone.
-    fn beats(play: &mut TestFleet, count: u32, disk: Option<f64>) {
+    fn beats(test: &mut TestFleet, count: u32, disk: Option<f64>) {
         for _ in 0..count {
-            play.ingest(r#"{"host":"web1","metrics":{"cpu":1,"disk":{"root":{"percent":5}}}}"#);
+            test.ingest(r#"{"host":"web1","metrics":{"cpu":1,"disk":{"root":{"percent":5}}}}"#);
             let mnt = disk.map(|value| format!(r#","mnt":{{"percent":{value}}}"#));
             let mnt = mnt.unwrap_or_default();
-            play.ingest(&format!(
+            test.ingest(&format!(
                 r#"{{"host":"web1","metrics":{{"disk":{{"boot":{{"percent":1}}{mnt}}}}}}}"#
             ));
-            play.wait(10 * SECOND);
+            test.wait(10 * SECOND);
         }
     }
 
     const MISSING: &str = "warning web1 metric disk.mnt.percent is missing";
     const CRITICAL: &str = "critical CRITICAL: web1 - disk.mnt.percent = 95.0 (threshold: > 90.0)";
 
-    fn stale(play: &TestFleet) -> Vec<String> {
-        let metrics = play.fleet.view("web1").unwrap().metrics.into_iter();
+    fn stale(test: &TestFleet) -> Vec<String> {
+        let metrics = test.fleet.view("web1").unwrap().metrics.into_iter();
         metrics.filter(|metric| metric.stale).map(|metric| metric.path).collect()
     }
 
     /// web1 with a disk at CRITICAL that is unmounted.
     fn unmounted() -> TestFleet {
-        let mut play = play();
-        beats(&mut play, 20, Some(95.0));
-        assert_eq!(play.titles_with_level(), [CRITICAL]);
-        play
+        let mut test = test();
+        beats(&mut test, 20, Some(95.0));
+        assert_eq!(test.titles_with_level(), [CRITICAL]);
+        test
     }
 
     #[test]
     fn a_disk_that_is_unmounted_while_critical_is_missing_once() {
-        let mut play = unmounted();
-        beats(&mut play, 59, None);
-        assert!(play.titles_with_level().is_empty() && stale(&play).is_empty());
-        beats(&mut play, 7, None);
-        assert_eq!(play.titles_with_level(), [MISSING]);
-        assert_eq!(stale(&play), ["disk.mnt.percent"]);
-        beats(&mut play, 6 * 60 * 24, None);
-        assert!(play.titles_with_level().is_empty(), "once");
+        let mut test = unmounted();
+        beats(&mut test, 59, None);
+        assert!(test.titles_with_level().is_empty() && stale(&test).is_empty());
+        beats(&mut test, 7, None);
+        assert_eq!(test.titles_with_level(), [MISSING]);
+        assert_eq!(stale(&test), ["disk.mnt.percent"]);
+        beats(&mut test, 6 * 60 * 24, None);
+        assert!(test.titles_with_level().is_empty(), "once");
     }
 
     #[test]
     fn there_is_no_reminder_of_a_value_that_is_old() {
-        let mut play = unmounted();
-        play.config.renotify_interval = Some(HOUR);
-        play.fleet.reconfigure(play.config.clone(), play.now);
-        beats(&mut play, 6 * 60 * 5, None);
-        assert_eq!(play.titles_with_level(), [MISSING]);
-        beats(&mut play, 1, Some(95.0));
-        assert_eq!(play.titles_with_level(), [CRITICAL]);
-        beats(&mut play, 6 * 60, Some(95.0));
-        assert_eq!(play.titles_with_level(), [CRITICAL], "the reminder");
+        let mut test = unmounted();
+        test.config.renotify_interval = Some(HOUR);
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        beats(&mut test, 6 * 60 * 5, None);
+        assert_eq!(test.titles_with_level(), [MISSING]);
+        beats(&mut test, 1, Some(95.0));
+        assert_eq!(test.titles_with_level(), [CRITICAL]);
+        beats(&mut test, 6 * 60, Some(95.0));
+        assert_eq!(test.titles_with_level(), [CRITICAL], "the reminder");
     }
 
     #[test]
@@ -618,125 +624,125 @@ mod tests {
             (85.0, "warning WARNING: web1 - disk.mnt.percent = 85.0 (threshold: > 80.0)"),
             (5.0, "ok OK: web1 - disk.mnt.percent = 5.0 (threshold: > 80.0)"),
         ] {
-            let mut play = unmounted();
-            beats(&mut play, 90, None);
-            assert_eq!(play.titles_with_level(), [MISSING]);
-            beats(&mut play, 90, Some(value));
-            assert_eq!(play.titles_with_level(), [told]);
-            assert!(stale(&play).is_empty());
+            let mut test = unmounted();
+            beats(&mut test, 90, None);
+            assert_eq!(test.titles_with_level(), [MISSING]);
+            beats(&mut test, 90, Some(value));
+            assert_eq!(test.titles_with_level(), [told]);
+            assert!(stale(&test).is_empty());
         }
     }
 
     #[test]
     fn what_was_well_is_stale_and_not_told() {
-        let mut play = play();
-        beats(&mut play, 20, Some(5.0));
-        beats(&mut play, 90, None);
-        assert!(play.titles_with_level().is_empty());
-        assert_eq!(stale(&play), ["disk.mnt.percent"]);
-        assert_eq!(play.fleet.view("web1").unwrap().metrics.len(), 4);
-        beats(&mut play, 6 * 60 * 24, None);
-        assert_eq!(play.fleet.view("web1").unwrap().metrics.len(), 3, "it is forgotten");
-        assert!(play.titles_with_level().is_empty());
+        let mut test = test();
+        beats(&mut test, 20, Some(5.0));
+        beats(&mut test, 90, None);
+        assert!(test.titles_with_level().is_empty());
+        assert_eq!(stale(&test), ["disk.mnt.percent"]);
+        assert_eq!(test.fleet.view("web1").unwrap().metrics.len(), 4);
+        beats(&mut test, 6 * 60 * 24, None);
+        assert_eq!(test.fleet.view("web1").unwrap().metrics.len(), 3, "it is forgotten");
+        assert!(test.titles_with_level().is_empty());
     }
 
     #[test]
     fn a_restart_neither_forgets_nor_repeats_it() {
         for reboot in [false, true] {
-            let mut play = unmounted();
-            let again = |play: &mut TestFleet| {
+            let mut test = unmounted();
+            let again = |test: &mut TestFleet| {
                 if reboot {
-                    play.reboot_after(HOUR)
+                    test.reboot_after(HOUR)
                 } else {
-                    play.restart_after(HOUR)
+                    test.restart_after(HOUR)
                 };
             };
-            again(&mut play);
-            beats(&mut play, 55, None);
-            assert!(play.titles_with_level().is_empty(), "nobody listened for an hour");
-            again(&mut play);
-            beats(&mut play, 12, None);
-            assert_eq!(play.titles_with_level(), [MISSING], "restarts do not postpone it for ever");
-            again(&mut play);
-            beats(&mut play, 90, None);
-            assert!(play.titles_with_level().is_empty(), "once");
-            beats(&mut play, 1, Some(95.0));
-            assert_eq!(play.titles_with_level(), [CRITICAL]);
+            again(&mut test);
+            beats(&mut test, 55, None);
+            assert!(test.titles_with_level().is_empty(), "nobody listened for an hour");
+            again(&mut test);
+            beats(&mut test, 12, None);
+            assert_eq!(test.titles_with_level(), [MISSING], "restarts do not postpone it for ever");
+            again(&mut test);
+            beats(&mut test, 90, None);
+            assert!(test.titles_with_level().is_empty(), "once");
+            beats(&mut test, 1, Some(95.0));
+            assert_eq!(test.titles_with_level(), [CRITICAL]);
         }
     }
 
     #[test]
     fn the_silence_of_a_host_is_not_the_absence_of_its_metrics() {
-        let mut play = unmounted();
+        let mut test = unmounted();
         for _ in 0..8 {
             // Up, but late within its grace; then overdue; then asleep.
-            play.wait(25 * SECOND);
-            beats(&mut play, 1, None);
-            play.wait(DAY);
-            assert_eq!(play.titles_with_level(), ["critical web1 ipv4 overdue"]);
-            beats(&mut play, 1, None);
-            assert_eq!(play.titles_with_level(), ["ok web1 ipv4 is back"]);
-            play.sleep(DAY);
-            beats(&mut play, 1, None);
+            test.wait(25 * SECOND);
+            beats(&mut test, 1, None);
+            test.wait(DAY);
+            assert_eq!(test.titles_with_level(), ["critical web1 ipv4 overdue"]);
+            beats(&mut test, 1, None);
+            assert_eq!(test.titles_with_level(), ["ok web1 ipv4 is back"]);
+            test.sleep(DAY);
+            beats(&mut test, 1, None);
         }
-        assert!(play.titles_with_level().is_empty());
+        assert!(test.titles_with_level().is_empty());
     }
 
     #[test]
     fn metrics_of_a_connection_that_is_overdue_are_not_missed() {
-        let mut play = play();
+        let mut test = test();
         for _ in 0..20 {
-            play.ingest(r#"{"host":"web1","connection":"vpn","metrics":{"disk.mnt.percent":95}}"#);
-            play.beat("web1").wait(10 * SECOND);
+            test.ingest(r#"{"host":"web1","connection":"vpn","metrics":{"disk.mnt.percent":95}}"#);
+            test.beat("web1").wait(10 * SECOND);
         }
-        play.titles_with_level();
+        test.titles_with_level();
         for _ in 0..1000 {
-            play.beat("web1").wait(10 * SECOND);
+            test.beat("web1").wait(10 * SECOND);
         }
-        assert_eq!(play.titles_with_level(), ["warning web1 vpn overdue"]);
+        assert_eq!(test.titles_with_level(), ["warning web1 vpn overdue"]);
         // Another one brings metrics from now on.
-        beats(&mut play, 90, None);
-        assert_eq!(play.titles_with_level(), [MISSING]);
+        beats(&mut test, 90, None);
+        assert_eq!(test.titles_with_level(), [MISSING]);
     }
 
     #[test]
     fn own_metrics_come_at_their_own_distances() {
-        let mut play = play();
+        let mut test = test();
         for _ in 0..12 {
-            play.ingest(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#);
+            test.ingest(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#);
             for _ in 0..360 {
-                play.beat("web1").wait(10 * SECOND);
+                test.beat("web1").wait(10 * SECOND);
             }
         }
-        assert_eq!(play.titles_with_level(), [CRITICAL]);
+        assert_eq!(test.titles_with_level(), [CRITICAL]);
         for _ in 0..(3 * 360 + 350) {
-            play.beat("web1").wait(10 * SECOND);
+            test.beat("web1").wait(10 * SECOND);
         }
-        assert!(play.titles_with_level().is_empty(), "it comes every hour");
+        assert!(test.titles_with_level().is_empty(), "it comes every hour");
         for _ in 0..400 {
-            play.beat("web1").wait(10 * SECOND);
+            test.beat("web1").wait(10 * SECOND);
         }
-        assert_eq!(play.titles_with_level(), [MISSING]);
+        assert_eq!(test.titles_with_level(), [MISSING]);
     }
 
     #[test]
     fn a_metric_of_a_job_that_ran_a_few_times_is_not_missed_the_next_day() {
-        let mut play = play();
+        let mut test = test();
         for _ in 0..5 {
-            play.ingest(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#).wait(5 * SECOND);
+            test.ingest(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#).wait(5 * SECOND);
         }
-        play.titles_with_level();
+        test.titles_with_level();
         for _ in 0..(6 * 24 * 7) {
             for _ in 0..60 {
-                play.beat("web1").wait(10 * SECOND);
+                test.beat("web1").wait(10 * SECOND);
             }
         }
-        assert!(play.titles_with_level().is_empty());
+        assert!(test.titles_with_level().is_empty());
     }
 
     #[test]
     fn nothing_is_missing_where_a_fifth_of_all_datagrams_is_lost() {
-        let mut play = play();
+        let mut test = test();
         let mut state = 7u64;
         let mut lost = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -746,80 +752,80 @@ mod tests {
             for part in ["disk.mnt", "disk.boot"] {
                 if !lost() {
                     let metrics = format!(r#"{{"{part}.percent":95}}"#);
-                    play.ingest(&format!(r#"{{"host":"web1","metrics":{metrics}}}"#));
+                    test.ingest(&format!(r#"{{"host":"web1","metrics":{metrics}}}"#));
                 }
             }
-            play.wait(10 * SECOND);
+            test.wait(10 * SECOND);
         }
         let missing = |event: &Event| matches!(event.kind, EventKind::Missing { .. });
-        assert!(!play.take_events().iter().any(missing));
+        assert!(!test.take_events().iter().any(missing));
     }
 
     #[test]
     fn what_is_missing_for_long_is_forgotten_without_a_false_ok() {
-        let mut play = unmounted();
+        let mut test = unmounted();
         let mut ended = Vec::new();
         for _ in 0..(32 * 24 * 60) {
             let json = br#"{"host":"web1","interval":60,"metrics":{"cpu":1}}"#;
-            ended.extend(play.try_ingest(json).unwrap().closed_incidents);
-            play.wait(MINUTE);
+            ended.extend(test.try_ingest(json).unwrap().closed_incidents);
+            test.wait(MINUTE);
         }
-        let told = play.titles_with_level();
+        let told = test.titles_with_level();
         assert!(told.iter().all(|title| !title.starts_with("ok ")), "{told:?}");
-        let trouble = Incident::Metric { host: "web1".into(), metric: "disk.mnt.percent".into() };
-        assert_eq!(ended, [trouble]);
-        assert_eq!(play.fleet.view("web1").unwrap().metrics.len(), 1);
+        let incident = Incident::Metric { host: "web1".into(), metric: "disk.mnt.percent".into() };
+        assert_eq!(ended, [incident]);
+        assert_eq!(test.fleet.view("web1").unwrap().metrics.len(), 1);
     }
 
     #[test]
     fn a_reload_that_removes_the_rule_ends_it() {
-        let mut play = unmounted();
-        beats(&mut play, 90, None);
-        assert_eq!(play.titles_with_level(), [MISSING]);
-        play.config.threshold_sets.insert("default".into(), ThresholdSet::default());
-        let due = play.fleet.reconfigure(play.config.clone(), play.now);
-        assert_eq!((due.events.len(), due.closed_incidents.len()), (0, 1));
-        play.config.threshold_sets.insert("default".into(), set("disk.*.percent", high()));
-        play.fleet.reconfigure(play.config.clone(), play.now);
-        beats(&mut play, 90, None);
-        assert!(play.titles_with_level().is_empty());
+        let mut test = unmounted();
+        beats(&mut test, 90, None);
+        assert_eq!(test.titles_with_level(), [MISSING]);
+        test.config.threshold_sets.insert("default".into(), ThresholdSet::default());
+        let changes = test.fleet.reconfigure(test.config.clone(), test.now);
+        assert_eq!((changes.events.len(), changes.closed_incidents.len()), (0, 1));
+        test.config.threshold_sets.insert("default".into(), set("disk.*.percent", high()));
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        beats(&mut test, 90, None);
+        assert!(test.titles_with_level().is_empty());
     }
 
     #[test]
     fn the_time_that_a_value_must_last_begins_anew_when_it_was_not_sent() {
-        let mut play = play();
+        let mut test = test();
         let lasting = set("disk.*.percent", Rule { for_duration: 5 * MINUTE, ..high() });
-        play.config.threshold_sets.insert("default".into(), lasting);
-        play.fleet.reconfigure(play.config.clone(), play.now);
-        beats(&mut play, 20, Some(95.0));
-        beats(&mut play, 90, None);
-        beats(&mut play, 30, Some(95.0));
-        assert!(play.titles_with_level().is_empty());
-        beats(&mut play, 1, Some(95.0));
-        assert_eq!(play.titles_with_level(), [CRITICAL]);
+        test.config.threshold_sets.insert("default".into(), lasting);
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        beats(&mut test, 20, Some(95.0));
+        beats(&mut test, 90, None);
+        beats(&mut test, 30, Some(95.0));
+        assert!(test.titles_with_level().is_empty());
+        beats(&mut test, 1, Some(95.0));
+        assert_eq!(test.titles_with_level(), [CRITICAL]);
     }
 
     #[test]
     fn the_time_that_a_value_must_last_goes_on_after_a_restart() {
         let rule = Rule { for_duration: MINUTE, ..high() };
         let critical = ["critical CRITICAL: web1 - m = 95.0 (threshold: > 90.0)"];
-        let play = |away| {
-            let mut play = TestFleet::with_threshold("m", rule);
+        let test = |away| {
+            let mut test = TestFleet::with_threshold("m", rule);
             for _ in 0..4 {
-                play.sample(95.0).wait(10 * SECOND);
+                test.sample(95.0).wait(10 * SECOND);
             }
-            play.restart_after(away);
-            play
+            test.restart_after(away);
+            test
         };
-        let mut short = play(20 * SECOND);
+        let mut short = test(20 * SECOND);
         short.sample(95.0).wait(10 * SECOND);
         assert!(short.titles_with_level().is_empty(), "being away does not count");
         short.sample(95.0).wait(10 * SECOND).sample(95.0);
         assert_eq!(short.titles_with_level(), critical);
-        let mut fell = play(20 * SECOND);
+        let mut fell = test(20 * SECOND);
         fell.sample(5.0).wait(10 * SECOND).sample(95.0).wait(30 * SECOND).sample(95.0);
         assert!(fell.titles_with_level().is_empty());
-        let mut long = play(2 * MINUTE);
+        let mut long = test(2 * MINUTE);
         for _ in 0..6 {
             long.sample(95.0).wait(10 * SECOND);
         }

@@ -67,7 +67,7 @@ impl Metric {
 
     /// What it is watched by, while it is not OK.
     pub fn alert(&self) -> Option<&AlertState> {
-        self.alert_state.as_deref().filter(|watched| watched.threshold.level != Level::Ok)
+        self.alert_state.as_deref().filter(|alert| alert.threshold.level != Level::Ok)
     }
 
     /// The trouble that is open with it.
@@ -91,10 +91,10 @@ impl Metric {
     /// was missing.
     pub fn update(&mut self, host: &str, value: f64, now: Now) -> Option<Event> {
         self.value = value;
-        let watched = self.alert_state.as_deref_mut()?;
-        let returned = std::mem::take(&mut watched.reported_missing);
-        match watched.rule.evaluate(&mut watched.threshold, value, now.mono) {
-            Some(_) => watched.since = now.wall,
+        let alert = self.alert_state.as_deref_mut()?;
+        let returned = std::mem::take(&mut alert.reported_missing);
+        match alert.rule.evaluate(&mut alert.threshold, value, now.mono) {
+            Some(_) => alert.since = now.wall,
             None if returned => {}
             None => return None,
         }
@@ -103,14 +103,14 @@ impl Metric {
 
     /// Says that it is missing, once, when it is not OK: nobody knows any more how it stands.
     pub fn mark_missing(&mut self, host: &str, now: Now) -> Option<Event> {
-        let watched = self.alert_state.as_deref_mut()?;
+        let alert = self.alert_state.as_deref_mut()?;
         // For how long its value was beyond a limit is not known, either.
-        watched.threshold.reset_pending();
-        let level = watched.threshold.level;
-        if level == Level::Ok || std::mem::replace(&mut watched.reported_missing, true) {
+        alert.threshold.reset_pending();
+        let level = alert.threshold.level;
+        if level == Level::Ok || std::mem::replace(&mut alert.reported_missing, true) {
             return None;
         }
-        let limit = watched.rule.limit(level).map(|limit| limit.to_string()).unwrap_or_default();
+        let limit = alert.rule.limit(level).map(|limit| limit.to_string()).unwrap_or_default();
         let kind = EventKind::Missing {
             host: host.to_owned(),
             metric: self.path.as_ref().into(),
@@ -124,17 +124,17 @@ impl Metric {
 
     /// Says where it stands.
     pub fn event(&mut self, host: &str, now: Now, reminder: bool) -> Option<Event> {
-        let watched = self.alert_state.as_deref_mut()?;
-        let level = watched.threshold.level;
-        watched.last_notified = now;
-        let limit = watched.rule.limit(level).map(|limit| limit.to_string()).unwrap_or_default();
+        let alert = self.alert_state.as_deref_mut()?;
+        let level = alert.threshold.level;
+        alert.last_notified = now;
+        let limit = alert.rule.limit(level).map(|limit| limit.to_string()).unwrap_or_default();
         let kind = EventKind::Threshold {
             host: host.to_owned(),
             metric: self.path.as_ref().into(),
             value: self.value,
             limit,
             level,
-            since: watched.since,
+            since: alert.since,
             reminder,
         };
         Some(Event::new(now.wall, kind))
@@ -146,18 +146,18 @@ impl Metric {
         let open = self.open_incident(host);
         let rule = profile.rule(&self.path);
         match (&mut self.alert_state, rule) {
-            (Some(watched), Some(rule)) => {
-                watched.scheduled_at = Mono(i64::MAX);
-                if watched.rule != rule {
-                    watched.threshold.reset_pending();
-                    watched.rule = rule;
+            (Some(alert), Some(rule)) => {
+                alert.scheduled_at = Mono(i64::MAX);
+                if alert.rule != rule {
+                    alert.threshold.reset_pending();
+                    alert.rule = rule;
                 }
-                if watched.rule.allows(watched.threshold.level) {
+                if alert.rule.allows(alert.threshold.level) {
                     return None;
                 }
-                watched.threshold = ThresholdState::new(Level::Ok);
-                watched.reported_missing = false;
-                watched.since = now.wall;
+                alert.threshold = ThresholdState::new(Level::Ok);
+                alert.reported_missing = false;
+                alert.since = now.wall;
                 open
             }
             (None, Some(rule)) => {
@@ -212,82 +212,82 @@ pub struct MetricSource<'a> {
 
 /// Takes the metrics of a datagram in.
 pub fn ingest(
-    gauges: &mut Vec<Metric>,
-    bringer: &MetricSource,
-    metrics: &DatagramMetrics,
+    metrics: &mut Vec<Metric>,
+    source: &MetricSource,
+    received: &DatagramMetrics,
     names: &mut Interner,
     now: Now,
 ) -> MetricChanges {
-    let (host, over) = (bringer.host, bringer.connection);
-    let mut taken = MetricChanges::default();
+    let (host, over) = (source.host, source.connection);
+    let mut changes = MetricChanges::default();
     let mut next = 0;
-    if gauges.is_empty() {
+    if metrics.is_empty() {
         // Room for four would be paid for by 100,000 hosts that send one.
-        gauges.reserve_exact(metrics.len().min(MAX_METRICS));
+        metrics.reserve_exact(received.len().min(MAX_METRICS));
     }
-    for (path, value) in metrics.iter() {
-        let place = match find_index(gauges, path, next) {
-            Some(place) => {
-                gauges[place].freshness.received(over, now);
-                place
+    for (path, value) in received.iter() {
+        let index = match find_index(metrics, path, next) {
+            Some(index) => {
+                metrics[index].freshness.received(over, now);
+                index
             }
             None => {
-                if gauges.len() == MAX_METRICS {
-                    taken.closed_incidents.extend(evict(gauges, host, metrics));
-                    taken.reindexed = true;
+                if metrics.len() == MAX_METRICS {
+                    changes.closed_incidents.extend(evict(metrics, host, received));
+                    changes.reindexed = true;
                 }
-                let presence = Freshness::new(over, now);
+                let freshness = Freshness::new(over, now);
                 let path = names.intern(path);
-                gauges.push(Metric::new(path, value, presence, bringer.profile, now));
-                gauges.len() - 1
+                metrics.push(Metric::new(path, value, freshness, source.profile, now));
+                metrics.len() - 1
             }
         };
-        next = place + 1;
-        if bringer.profile.configured {
-            gauges[place].accumulator.get_or_insert_default().add(value);
+        next = index + 1;
+        if source.profile.configured {
+            metrics[index].accumulator.get_or_insert_default().add(value);
         }
-        taken.events.extend(gauges[place].update(host, value, now));
+        changes.events.extend(metrics[index].update(host, value, now));
     }
-    taken
+    changes
 }
 
 /// A host sends the same metrics in the same order each time, in one datagram or several: the one
 /// behind the last is looked at first.
-fn find_index(gauges: &[Metric], path: &str, next: usize) -> Option<usize> {
-    match gauges.get(next) {
-        Some(gauge) if *gauge.path == *path => Some(next),
-        _ => gauges.iter().position(|gauge| *gauge.path == *path),
+fn find_index(metrics: &[Metric], path: &str, next: usize) -> Option<usize> {
+    match metrics.get(next) {
+        Some(metric) if *metric.path == *path => Some(next),
+        _ => metrics.iter().position(|metric| *metric.path == *path),
     }
 }
 
 /// Drops metrics that this datagram does not bring, so that all that it does find room: those that
 /// are well go first, and of these the ones that were sent the longest ago, maybe more than needed.
 /// The troubles that end with them.
-fn evict(gauges: &mut Vec<Metric>, host: &str, metrics: &DatagramMetrics) -> Vec<Incident> {
-    let mut strange: HashSet<&str> = metrics.iter().map(|(path, _)| path).collect();
+fn evict(metrics: &mut Vec<Metric>, host: &str, received: &DatagramMetrics) -> Vec<Incident> {
+    let mut strange: HashSet<&str> = received.iter().map(|(path, _)| path).collect();
     let mut idle = Vec::new();
-    for (place, gauge) in gauges.iter().enumerate() {
-        if !strange.remove(&*gauge.path) {
-            idle.push((gauge.alert().is_some(), gauge.freshness.last_received, place));
+    for (index, metric) in metrics.iter().enumerate() {
+        if !strange.remove(&*metric.path) {
+            idle.push((metric.alert().is_some(), metric.freshness.last_received, index));
         }
     }
-    let room = MAX_METRICS - gauges.len();
+    let room = MAX_METRICS - metrics.len();
     idle.sort_unstable();
     let newest = idle.iter().map(|(_, at, _)| *at).max().unwrap_or_default();
     let old = idle.iter().filter(|(alert, at, _)| !alert && *at + STALE_AFTER < newest).count();
     idle.truncate((strange.len() - room).max(old.min(MAX_STALE_EVICTED)));
-    let ended = idle.iter().filter_map(|(.., place)| gauges[*place].open_incident(host)).collect();
-    let dropped: HashSet<usize> = idle.into_iter().map(|(.., place)| place).collect();
-    let mut place = 0..;
-    gauges.retain(|_| place.next().is_none_or(|place| !dropped.contains(&place)));
-    clear_schedule(gauges);
+    let ended = idle.iter().filter_map(|(.., index)| metrics[*index].open_incident(host)).collect();
+    let dropped: HashSet<usize> = idle.into_iter().map(|(.., index)| index).collect();
+    let mut index = 0..;
+    metrics.retain(|_| index.next().is_none_or(|index| !dropped.contains(&index)));
+    clear_schedule(metrics);
     ended
 }
 
 /// They are at other places now: what is queued for the old ones means nothing.
-pub fn clear_schedule(gauges: &mut [Metric]) {
-    for watched in gauges.iter_mut().filter_map(|gauge| gauge.alert_state.as_deref_mut()) {
-        watched.scheduled_at = Mono(i64::MAX);
+pub fn clear_schedule(metrics: &mut [Metric]) {
+    for alert in metrics.iter_mut().filter_map(|metric| metric.alert_state.as_deref_mut()) {
+        alert.scheduled_at = Mono(i64::MAX);
     }
 }
 
@@ -354,8 +354,8 @@ impl Freshness {
     }
 
     /// One that is known from before a restart; `heard` is when its connection was.
-    pub fn restore(known: PresenceRow, over: usize, heard: Mono) -> Freshness {
-        let absent_since = heard - Duration::from_millis(known.absent.into());
+    pub fn restore(known: PresenceRow, over: usize, last_seen: Mono) -> Freshness {
+        let absent_since = last_seen - Duration::from_millis(known.absent.into());
         let PresenceRow { at: last_received, every: usual_gap, samples, .. } = known;
         Freshness {
             last_received,
@@ -367,8 +367,8 @@ impl Freshness {
     }
 
     /// What a restart must know; `heard` is when its connection was.
-    pub fn to_row(&self, heard: Mono) -> PresenceRow {
-        let absent = millis(self.absence(heard));
+    pub fn to_row(&self, last_seen: Mono) -> PresenceRow {
+        let absent = millis(self.absence(last_seen));
         PresenceRow { at: self.last_received, absent, every: self.usual_gap, samples: self.samples }
     }
 
@@ -410,24 +410,24 @@ impl Freshness {
     }
 
     /// How long it was absent when its connection was `heard`.
-    pub fn absence(&self, heard: Mono) -> Duration {
-        heard.since(self.absent_since)
+    pub fn absence(&self, last_seen: Mono) -> Duration {
+        last_seen.since(self.absent_since)
     }
 
     /// Whether it is missing, by when its connection was `heard` and how often that beats.
-    pub fn is_missing(&self, heard: Mono, interval: Duration) -> bool {
-        self.absence(heard) >= self.timeout(interval)
+    pub fn is_missing(&self, last_seen: Mono, interval: Duration) -> bool {
+        self.absence(last_seen) >= self.timeout(interval)
     }
 
     /// Whether nothing is expected of it any more; `told` says that people know of its absence.
-    pub fn is_expired(&self, heard: Mono, interval: Duration, told: bool) -> bool {
+    pub fn is_expired(&self, last_seen: Mono, interval: Duration, notified: bool) -> bool {
         let patience = self.timeout(interval);
-        let long = if told {
+        let long = if notified {
             patience.saturating_add(NOTIFIED_EXPIRY)
         } else {
             patience.saturating_mul(EXPIRY_TIMEOUTS).max(MIN_EXPIRY)
         };
-        self.absence(heard) >= long
+        self.absence(last_seen) >= long
     }
 
     fn timeout(&self, interval: Duration) -> Duration {
@@ -458,21 +458,21 @@ mod tests {
     }
 
     /// Keeps web1 up for a while, with a beat every ten seconds that carries no metrics.
-    fn stay_up(play: &mut TestFleet, time: std::time::Duration) {
+    fn stay_up(test: &mut TestFleet, time: std::time::Duration) {
         for _ in 0..time.as_secs() / 10 {
-            play.beat("web1").wait(10 * SECOND);
+            test.beat("web1").wait(10 * SECOND);
         }
-        play.beat("web1");
+        test.beat("web1");
     }
 
     #[test]
     fn every_change_of_level_is_told_once_in_its_words() {
-        let mut play = TestFleet::with_threshold("m", high());
+        let mut test = TestFleet::with_threshold("m", high());
         for value in [10.0, 95.2, 96.0, 85.0, 86.0, 42.0, 41.0] {
-            play.sample(value);
+            test.sample(value);
         }
         assert_eq!(
-            play.titles_with_level(),
+            test.titles_with_level(),
             [
                 "critical CRITICAL: web1 - m = 95.2 (threshold: > 90.0)",
                 "warning WARNING: web1 - m = 85.0 (threshold: > 80.0)",
@@ -483,138 +483,141 @@ mod tests {
 
     #[test]
     fn an_alert_that_goes_on_is_repeated_with_the_current_value_also_over_restarts() {
-        let mut play = TestFleet::with_threshold("m", high());
-        play.sample(95.0).take_events();
-        stay_up(&mut play, HOUR - MINUTE);
-        play.sample(97.5);
-        assert!(play.titles().is_empty());
-        play.restart_after(SECOND);
-        stay_up(&mut play, MINUTE);
-        assert_eq!(play.titles(), ["CRITICAL: web1 - m = 97.5 (threshold: > 90.0)"]);
-        stay_up(&mut play, HOUR);
-        assert_eq!(play.titles().len(), 1);
-        play.sample(10.0).take_events();
-        stay_up(&mut play, 2 * HOUR);
-        assert!(play.titles().is_empty());
+        let mut test = TestFleet::with_threshold("m", high());
+        test.sample(95.0).take_events();
+        stay_up(&mut test, HOUR - MINUTE);
+        test.sample(97.5);
+        assert!(test.titles().is_empty());
+        test.restart_after(SECOND);
+        stay_up(&mut test, MINUTE);
+        assert_eq!(test.titles(), ["CRITICAL: web1 - m = 97.5 (threshold: > 90.0)"]);
+        stay_up(&mut test, HOUR);
+        assert_eq!(test.titles().len(), 1);
+        test.sample(10.0).take_events();
+        stay_up(&mut test, 2 * HOUR);
+        assert!(test.titles().is_empty());
     }
 
     #[test]
     fn while_a_host_is_overdue_its_thresholds_are_frozen() {
         let rule = Rule { for_duration: MINUTE, ..high() };
-        let mut play = TestFleet::with_threshold("m", rule);
-        play.sample(95.0).wait(2 * HOUR);
-        assert_eq!(play.titles(), ["web1 ipv4 overdue"], "no level, no reminder");
-        play.sample(95.0);
-        assert_eq!(play.titles(), ["web1 ipv4 is back"], "its time begins anew");
+        let mut test = TestFleet::with_threshold("m", rule);
+        test.sample(95.0).wait(2 * HOUR);
+        assert_eq!(test.titles(), ["web1 ipv4 overdue"], "no level, no reminder");
+        test.sample(95.0);
+        assert_eq!(test.titles(), ["web1 ipv4 is back"], "its time begins anew");
         for _ in 0..6 {
-            play.wait(10 * SECOND).sample(95.0);
+            test.wait(10 * SECOND).sample(95.0);
         }
-        assert_eq!(play.titles(), ["CRITICAL: web1 - m = 95.0 (threshold: > 90.0)"]);
-        play.wait(3 * HOUR);
-        assert_eq!(play.titles(), ["web1 ipv4 overdue"]);
+        assert_eq!(test.titles(), ["CRITICAL: web1 - m = 95.0 (threshold: > 90.0)"]);
+        test.wait(3 * HOUR);
+        assert_eq!(test.titles(), ["web1 ipv4 overdue"]);
     }
 
     #[test]
     fn reminders_go_on_when_the_host_is_back() {
-        let mut play = TestFleet::with_threshold("m", high());
-        play.sample(95.0).wait(3 * HOUR).take_events();
-        play.sample(96.0).wait(SECOND);
+        let mut test = TestFleet::with_threshold("m", high());
+        test.sample(95.0).wait(3 * HOUR).take_events();
+        test.sample(96.0).wait(SECOND);
         let expected = ["web1 ipv4 is back", "CRITICAL: web1 - m = 96.0 (threshold: > 90.0)"];
-        assert_eq!(play.titles(), expected);
+        assert_eq!(test.titles(), expected);
     }
 
     #[test]
     fn a_reload_that_removes_a_rule_ends_its_alert_without_a_word() {
-        let mut play = TestFleet::with_threshold("m", high());
-        play.sample(95.0).take_events();
-        play.config.threshold_sets.insert("default".into(), ThresholdSet::default());
-        let due = play.fleet.reconfigure(play.config.clone(), play.now);
-        let trouble = Incident::Metric { host: "web1".into(), metric: "m".into() };
-        assert_eq!((due.events.len(), due.closed_incidents), (0, vec![trouble]));
-        play.sample(10.0);
-        stay_up(&mut play, 2 * HOUR);
-        assert!(play.titles().is_empty());
-        assert_eq!(play.fleet.view("web1").unwrap().metrics[0].level, None);
+        let mut test = TestFleet::with_threshold("m", high());
+        test.sample(95.0).take_events();
+        test.config.threshold_sets.insert("default".into(), ThresholdSet::default());
+        let changes = test.fleet.reconfigure(test.config.clone(), test.now);
+        let incident = Incident::Metric { host: "web1".into(), metric: "m".into() };
+        assert_eq!((changes.events.len(), changes.closed_incidents), (0, vec![incident]));
+        test.sample(10.0);
+        stay_up(&mut test, 2 * HOUR);
+        assert!(test.titles().is_empty());
+        assert_eq!(test.fleet.view("web1").unwrap().metrics[0].level, None);
     }
 
     #[test]
     fn a_reload_that_changes_a_rule_keeps_its_level_until_the_next_value() {
-        let mut play = TestFleet::with_threshold("m", high());
-        play.sample(85.0).take_events();
+        let mut test = TestFleet::with_threshold("m", high());
+        test.sample(85.0).take_events();
         let lower = Rule { critical: Some("> 84".parse().unwrap()), ..high() };
-        play.config.threshold_sets.insert("default".into(), set("*", lower));
-        assert!(play.fleet.reconfigure(play.config.clone(), play.now).events.is_empty());
-        assert_eq!(play.sample(85.0).titles(), ["CRITICAL: web1 - m = 85.0 (threshold: > 84.0)"]);
+        test.config.threshold_sets.insert("default".into(), set("*", lower));
+        assert!(test.fleet.reconfigure(test.config.clone(), test.now).events.is_empty());
+        assert_eq!(test.sample(85.0).titles(), ["CRITICAL: web1 - m = 85.0 (threshold: > 84.0)"]);
     }
 
     #[test]
     fn metrics_that_are_no_longer_sent_make_room() {
-        let mut play = TestFleet::with_threshold("x.old0", high());
+        let mut test = TestFleet::with_threshold("x.old0", high());
         for round in ["old", "new"] {
             let metrics: Vec<String> =
                 (0..300).map(|n| format!(r#""{round}{n}":{}"#, 99)).collect();
             let metrics = metrics.join(",");
-            play.ingest(&format!(r#"{{"host":"web1","metrics":{{"x":{{{metrics}}}}}}}"#));
+            test.ingest(&format!(r#"{{"host":"web1","metrics":{{"x":{{{metrics}}}}}}}"#));
         }
-        assert_eq!(play.titles().len(), 1);
-        let paths: Vec<_> = play.fleet.view("web1").unwrap().metrics;
+        assert_eq!(test.titles().len(), 1);
+        let paths: Vec<_> = test.fleet.view("web1").unwrap().metrics;
         assert!((301..=512).contains(&paths.len()), "{}", paths.len());
         assert!(paths.iter().any(|metric| metric.path == "x.old0"), "its alert is open");
         assert_eq!(paths.iter().filter(|metric| metric.path.starts_with("x.new")).count(), 300);
-        stay_up(&mut play, HOUR);
-        assert_eq!(play.titles(), ["CRITICAL: web1 - x.old0 = 99.0 (threshold: > 90.0)"]);
+        stay_up(&mut test, HOUR);
+        assert_eq!(test.titles(), ["CRITICAL: web1 - x.old0 = 99.0 (threshold: > 90.0)"]);
     }
 
     #[test]
     fn metrics_of_unwatched_hosts_are_told_too() {
-        let mut play = TestFleet::with_threshold("m", high());
-        play.config.hosts.insert("web1".into(), HostSettings::default());
-        play.fleet.reconfigure(play.config.clone(), play.now);
-        assert_eq!(play.sample(95.0).take_events().iter().filter(|e| !e.watched_only()).count(), 1);
+        let mut test = TestFleet::with_threshold("m", high());
+        test.config.hosts.insert("web1".into(), HostSettings::default());
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        assert_eq!(test.sample(95.0).take_events().iter().filter(|e| !e.watched_only()).count(), 1);
     }
 
     #[test]
     fn a_reload_that_took_only_the_warning_away_did_cause_a_false_ok() {
-        let play = TestFleet::with_threshold("m", Rule { warning: None, ..high() });
-        let only_critical = play.config.clone();
-        let mut play = TestFleet::with_threshold("m", high());
-        play.sample(85.0).take_events();
-        play.config = only_critical;
-        assert!(play.restart_after(SECOND).sample(85.0).titles().is_empty());
+        let test = TestFleet::with_threshold("m", Rule { warning: None, ..high() });
+        let only_critical = test.config.clone();
+        let mut test = TestFleet::with_threshold("m", high());
+        test.sample(85.0).take_events();
+        test.config = only_critical;
+        assert!(test.restart_after(SECOND).sample(85.0).titles().is_empty());
 
-        let mut play = TestFleet::with_threshold("m", high());
-        play.sample(85.0).take_events();
+        let mut test = TestFleet::with_threshold("m", high());
+        test.sample(85.0).take_events();
         let only_critical = Rule { warning: None, ..high() };
-        play.config.threshold_sets.insert("default".into(), set("m", only_critical));
-        let due = play.fleet.reconfigure(play.config.clone(), play.now);
-        let trouble = Incident::Metric { host: "web1".into(), metric: "m".into() };
-        assert_eq!((due.events.len(), due.closed_incidents, due.rows.len()), (0, vec![trouble], 1));
-        assert!(play.sample(85.0).titles().is_empty());
-        play.sample(95.0).take_events();
-        let only_warning = Rule { critical: None, ..high() };
-        play.config.threshold_sets.insert("default".into(), set("m", only_warning));
-        assert!(play.fleet.reconfigure(play.config.clone(), play.now).closed_incidents.is_empty());
+        test.config.threshold_sets.insert("default".into(), set("m", only_critical));
+        let changes = test.fleet.reconfigure(test.config.clone(), test.now);
+        let incident = Incident::Metric { host: "web1".into(), metric: "m".into() };
         assert_eq!(
-            play.sample(85.0).titles_with_level(),
+            (changes.events.len(), changes.closed_incidents, changes.rows.len()),
+            (0, vec![incident], 1)
+        );
+        assert!(test.sample(85.0).titles().is_empty());
+        test.sample(95.0).take_events();
+        let only_warning = Rule { critical: None, ..high() };
+        test.config.threshold_sets.insert("default".into(), set("m", only_warning));
+        assert!(test.fleet.reconfigure(test.config.clone(), test.now).closed_incidents.is_empty());
+        assert_eq!(
+            test.sample(85.0).titles_with_level(),
             ["warning WARNING: web1 - m = 85.0 (threshold: > 80.0)"]
         );
     }
 
     fn after(gaps: &[u64]) -> (Freshness, Now) {
         let mut now = Now { mono: Mono(0), wall: Wall(0) };
-        let mut presence = Freshness::new(0, now);
+        let mut freshness = Freshness::new(0, now);
         for gap in gaps {
             now = now.later(Duration::from_secs(*gap));
-            presence.received(0, now);
+            freshness.received(0, now);
         }
-        (presence, now)
+        (freshness, now)
     }
 
     /// After how many seconds of beats every ten seconds it is missing.
     fn missing_after(gaps: &[u64]) -> u64 {
-        let (presence, now) = after(gaps);
+        let (freshness, now) = after(gaps);
         let missing = |seconds: &u64| {
-            presence.is_missing(now.mono + Duration::from_secs(*seconds), 10 * SECOND)
+            freshness.is_missing(now.mono + Duration::from_secs(*seconds), 10 * SECOND)
         };
         (0..).step_by(10).find(missing).unwrap()
     }
@@ -643,22 +646,22 @@ mod tests {
 
     #[test]
     fn what_is_known_survives_a_restart() {
-        let (presence, now) = after(&[60; 20]);
-        let heard = now.mono + 300 * SECOND;
-        let again = Freshness::restore(presence.to_row(heard), 3, Mono(7_000_000));
+        let (freshness, now) = after(&[60; 20]);
+        let last_seen = now.mono + 300 * SECOND;
+        let again = Freshness::restore(freshness.to_row(last_seen), 3, Mono(7_000_000));
         assert_eq!(again.absence(Mono(7_000_000)), 300 * SECOND);
         assert!(!again.is_missing(Mono(7_299_999), 10 * SECOND));
         assert!(again.is_missing(Mono(7_300_000), 10 * SECOND));
-        assert_eq!((again.last_received, again.connection()), (presence.last_received, 3));
+        assert_eq!((again.last_received, again.connection()), (freshness.last_received, 3));
     }
 
     #[test]
     fn what_is_long_gone_is_forgotten() {
-        let (presence, now) = after(&[10; 20]);
+        let (freshness, now) = after(&[10; 20]);
         let at = |days: u64| now.mono + Duration::from_secs(days * 86_400);
-        assert!(!presence.is_expired(at(0), 10 * SECOND, false));
-        assert!(presence.is_expired(at(1), 10 * SECOND, false));
-        assert!(!presence.is_expired(at(30), 10 * SECOND, true));
-        assert!(presence.is_expired(at(31), 10 * SECOND, true));
+        assert!(!freshness.is_expired(at(0), 10 * SECOND, false));
+        assert!(freshness.is_expired(at(1), 10 * SECOND, false));
+        assert!(!freshness.is_expired(at(30), 10 * SECOND, true));
+        assert!(freshness.is_expired(at(31), 10 * SECOND, true));
     }
 }

@@ -195,7 +195,7 @@ impl HostRow {
             booted: host.last_boot_at,
             named: host.boot_has_id,
             connections: host.connections.iter().map(ConnectionRow::of).collect(),
-            alerts: host.metrics.iter().filter_map(|gauge| AlertRow::of(gauge, host)).collect(),
+            alerts: host.metrics.iter().filter_map(|metric| AlertRow::of(metric, host)).collect(),
         }
     }
 }
@@ -219,27 +219,28 @@ impl ConnectionRow {
 }
 
 impl AlertRow {
-    fn of(gauge: &Metric, host: &Host) -> Option<AlertRow> {
-        let watched = gauge.alert_state.as_deref()?;
-        let lasting = !watched.rule.for_duration.is_zero();
+    fn of(metric: &Metric, host: &Host) -> Option<AlertRow> {
+        let alert = metric.alert_state.as_deref()?;
+        let lasting = !alert.rule.for_duration.is_zero();
         let (warning_since, critical_since) =
-            if lasting { watched.threshold.pending_since() } else { (None, None) };
-        if gauge.alert().is_none() && warning_since.is_none() && critical_since.is_none() {
+            if lasting { alert.threshold.pending_since() } else { (None, None) };
+        if metric.alert().is_none() && warning_since.is_none() && critical_since.is_none() {
             return None;
         }
-        let over = host.connections.get(gauge.freshness.connection());
-        let heard = over.map_or(watched.last_notified.mono, |connection| connection.last_seen.mono);
+        let over = host.connections.get(metric.freshness.connection());
+        let last_seen =
+            over.map_or(alert.last_notified.mono, |connection| connection.last_seen.mono);
         Some(AlertRow {
-            path: gauge.path.as_ref().into(),
-            value: gauge.value,
-            level: watched.threshold.level,
-            since: watched.since,
-            told: watched.last_notified,
+            path: metric.path.as_ref().into(),
+            value: metric.value,
+            level: alert.threshold.level,
+            since: alert.since,
+            told: alert.last_notified,
             warning_since,
             critical_since,
-            missing: watched.reported_missing,
+            missing: alert.reported_missing,
             over: over.map(|connection| connection.name.as_ref().into()).unwrap_or_default(),
-            known: gauge.freshness.to_row(heard),
+            known: metric.freshness.to_row(last_seen),
         })
     }
 }
@@ -267,30 +268,30 @@ pub struct ClockMapping {
 impl ClockMapping {
     /// Compares the clocks; what the daemon missed is added to `blindness`.
     pub fn new(
-        mark: Option<&LastAlive>,
+        last_alive: Option<&LastAlive>,
         kernel_boot: &str,
         now: Now,
         blindness: &mut Blindness,
     ) -> ClockMapping {
         let kernel = kernel_tag(kernel_boot);
-        let mut frame = ClockMapping { now, kernel, last_alive: None, away: None };
-        let Some(mark) = mark else {
-            return frame;
+        let mut clocks = ClockMapping { now, kernel, last_alive: None, away: None };
+        let Some(last_alive) = last_alive else {
+            return clocks;
         };
-        let same_kernel = mark.kernel_boot.trim() == kernel_boot.trim();
-        if same_kernel && mark.now.mono <= now.mono {
-            frame.last_alive = Some((kernel, 0));
-            frame.away = Some(now.mono.since(mark.now.mono));
-            blindness.add(mark.now.mono, now.mono);
-        } else if !same_kernel && now.wall.is_plausible() && mark.now.wall <= now.wall {
-            let elapsed = now.wall.since(mark.now.wall);
+        let same_kernel = last_alive.kernel_boot.trim() == kernel_boot.trim();
+        if same_kernel && last_alive.now.mono <= now.mono {
+            clocks.last_alive = Some((kernel, 0));
+            clocks.away = Some(now.mono.since(last_alive.now.mono));
+            blindness.add(last_alive.now.mono, now.mono);
+        } else if !same_kernel && now.wall.is_plausible() && last_alive.now.wall <= now.wall {
+            let elapsed = now.wall.since(last_alive.now.wall);
             let stop = now.mono - elapsed;
-            let shift = stop.0.saturating_sub(mark.now.mono.0);
-            frame.last_alive = Some((kernel_tag(&mark.kernel_boot), shift));
-            frame.away = Some(elapsed);
+            let shift = stop.0.saturating_sub(last_alive.now.mono.0);
+            clocks.last_alive = Some((kernel_tag(&last_alive.kernel_boot), shift));
+            clocks.away = Some(elapsed);
             blindness.add(stop, now.mono);
         }
-        frame
+        clocks
     }
 
     /// What to add to a time of a row of `kernel`, at best by its monotonic clock, else by the wall
@@ -334,11 +335,11 @@ pub fn restore_host(
     name: Arc<str>,
     row: HostRow,
     profile: Arc<Profile>,
-    frame: &ClockMapping,
+    clocks: &ClockMapping,
     common: &SharedSettings,
     names: &mut Interner,
 ) -> (Host, Vec<Incident>) {
-    let now = frame.now;
+    let now = clocks.now;
     let mut host = Host::new(name, profile.clone(), now);
     host.never_seen_reported = row.reported;
     host.stop_announced = row.leaving;
@@ -347,12 +348,13 @@ pub fn restore_host(
         let previous = row.previous_boot_id.map(Into::into);
         Box::new(BootIds { current: current.into(), previous })
     });
-    let booted = row.booted.zip(frame.known_offset(row.kernel));
+    let booted = row.booted.zip(clocks.known_offset(row.kernel));
     host.last_boot_at =
         booted.map(|(booted, shift)| Mono(booted.0.saturating_add(shift)).min(now.mono));
     for stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
         if host.connection_index(&stored.name).is_none() {
-            let connection = restore_connection(stored, row.kernel, &profile, frame, common, names);
+            let connection =
+                restore_connection(stored, row.kernel, &profile, clocks, common, names);
             host.connections.push(connection);
         }
     }
@@ -366,15 +368,15 @@ pub fn restore_host(
         host.configured_since = now.wall;
         host.must_store_now = now.wall.is_plausible();
     }
-    let mut ended = host.refresh_internal_connections(now);
+    let mut closed = host.refresh_internal_connections(now);
     if row.unwatched && profile.watch {
-        ended.extend(host.reset_untold(common, now));
+        closed.extend(host.reset_untold(common, now));
         host.must_store_now = true;
     }
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
-        ended.extend(restore_alert(&mut host, stored, row.kernel, frame, names));
+        closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
     }
-    (host, ended)
+    (host, closed)
 }
 
 /// Gives the host a metric back as its row tells; the trouble that is over when its rule is gone.
@@ -382,70 +384,70 @@ fn restore_alert(
     host: &mut Host,
     row: AlertRow,
     kernel: u32,
-    frame: &ClockMapping,
+    clocks: &ClockMapping,
     names: &mut Interner,
 ) -> Option<Incident> {
-    let now = frame.now;
+    let now = clocks.now;
     let over = host.connection_index(&row.over);
-    let heard = over.map_or(now.mono, |over| host.connections[over].last_seen.mono);
+    let last_seen = over.map_or(now.mono, |over| host.connections[over].last_seen.mono);
     // Rows of earlier versions do not tell when it came.
     let at = if row.known.at == Wall::default() { row.since } else { row.known.at };
-    let presence =
-        Freshness::restore(PresenceRow { at, ..row.known }, over.unwrap_or(usize::MAX), heard);
+    let freshness =
+        Freshness::restore(PresenceRow { at, ..row.known }, over.unwrap_or(usize::MAX), last_seen);
     let path = names.intern(&row.path);
-    let mut gauge = Metric::new(path, row.value, presence, &host.profile, now);
-    let mut ended = None;
-    match gauge.alert_state.as_deref_mut() {
-        Some(watched) if watched.rule.allows(row.level) => {
+    let mut metric = Metric::new(path, row.value, freshness, &host.profile, now);
+    let mut closed = None;
+    match metric.alert_state.as_deref_mut() {
+        Some(alert) if alert.rule.allows(row.level) => {
             if row.level >= Level::Warning {
-                watched.threshold = ThresholdState::new(row.level);
-                watched.since = row.since;
-                watched.last_notified = frame.translate(kernel, row.told);
-                watched.reported_missing = row.missing;
+                alert.threshold = ThresholdState::new(row.level);
+                alert.since = row.since;
+                alert.last_notified = clocks.translate(kernel, row.told);
+                alert.reported_missing = row.missing;
             }
             if host.state == State::Up {
-                let since = |since| frame.resume_pending(kernel, since, watched.rule.for_duration);
+                let since = |since| clocks.resume_pending(kernel, since, alert.rule.for_duration);
                 let (warning, critical) = (since(row.warning_since), since(row.critical_since));
-                watched.threshold.restore_pending(warning, critical);
+                alert.threshold.restore_pending(warning, critical);
             }
         }
         Some(_) | None if row.level >= Level::Warning => {
-            ended = Some(Incident::Metric { host: host.name.as_ref().into(), metric: row.path });
+            closed = Some(Incident::Metric { host: host.name.as_ref().into(), metric: row.path });
         }
         Some(_) | None => {}
     }
-    host.metrics.push(gauge);
-    ended
+    host.metrics.push(metric);
+    closed
 }
 
 fn restore_connection(
     row: ConnectionRow,
     kernel: u32,
     profile: &Profile,
-    frame: &ClockMapping,
+    clocks: &ClockMapping,
     common: &SharedSettings,
     names: &mut Interner,
 ) -> Connection {
-    let shift = frame.offset(kernel, row.seen);
-    let mut connection = Connection::new(names.intern(&row.name), frame.now);
+    let shift = clocks.offset(kernel, row.seen);
+    let mut connection = Connection::new(names.intern(&row.name), clocks.now);
     connection.state = row.state;
     connection.recovery_presumed = row.covered;
     connection.extension_count = row.shifts;
     connection.interval = row.interval.min(MAX_INTERVAL_MILLIS);
     connection.since = row.since;
-    connection.last_seen = frame.translate(kernel, row.seen);
+    connection.last_seen = clocks.translate(kernel, row.seen);
     connection.last_signed_at = row.signed;
     connection.key_id = row.key;
     connection.address = row.address.and_then(|address| address.parse().ok());
     // No deadline is later than it would be after a beat at this moment, whatever the row says.
-    let latest = frame.now.mono + connection.expectation(profile, common).timeout();
-    let granted = row.granted.map(|grant| Extension {
-        from: Mono(grant.from.0.saturating_add(shift)),
-        until: Mono(grant.until.0.saturating_add(shift)).min(latest),
+    let latest = clocks.now.mono + connection.expectation(profile, common).timeout();
+    let granted = row.granted.map(|extension| Extension {
+        from: Mono(extension.from.0.saturating_add(shift)),
+        until: Mono(extension.until.0.saturating_add(shift)).min(latest),
     });
-    let whole = Extension { from: frame.now.mono, until: latest };
+    let whole = Extension { from: clocks.now.mono, until: latest };
     let waits = row.state == State::Up || row.covered;
-    let unknown = waits && (frame.away.is_none() || (row.covered && granted.is_none()));
+    let unknown = waits && (clocks.away.is_none() || (row.covered && granted.is_none()));
     connection.extension = if unknown { Some(whole) } else { granted };
     connection
 }

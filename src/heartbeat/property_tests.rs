@@ -85,12 +85,12 @@ struct Simulation {
 fn simulated_config() -> FleetConfig {
     let rule =
         Rule { warning: "> 80".parse().ok(), critical: "> 90".parse().ok(), ..Rule::default() };
-    let mut rules = config();
-    rules.hosts.insert("web0".into(), rules.hosts["web1"].clone());
-    rules
+    let mut config = config();
+    config.hosts.insert("web0".into(), config.hosts["web1"].clone());
+    config
         .threshold_sets
         .insert("default".into(), ThresholdSet { rules: [("m".to_owned(), rule)].into() });
-    rules
+    config
 }
 
 fn millis(count: u32) -> Duration {
@@ -125,37 +125,37 @@ impl Simulation {
     /// Problem and recovery alternate; a connection may be overdue first and then say goodbye.
     fn record(&mut self, events: Vec<Event>, ended: Vec<Incident>) {
         for event in events {
-            if let Some(trouble) = event.opens() {
+            if let Some(incident) = event.opens() {
                 let again = matches!(
                     event.kind,
                     EventKind::Shutdown { .. }
                         | EventKind::Threshold { .. }
                         | EventKind::Missing { .. }
                 );
-                assert!(self.open.insert(trouble) || again, "told twice: {event:?}");
+                assert!(self.open.insert(incident) || again, "told twice: {event:?}");
             }
-            for trouble in event.closes() {
-                assert!(self.open.remove(&trouble), "over before it began: {event:?}");
+            for incident in event.closes() {
+                assert!(self.open.remove(&incident), "over before it began: {event:?}");
             }
             self.overdue += usize::from(matches!(event.kind, EventKind::Overdue { .. }));
             self.missing += usize::from(matches!(event.kind, EventKind::Missing { .. }));
         }
-        for trouble in ended {
-            assert!(self.open.remove(&trouble), "ended before it began: {trouble:?}");
+        for incident in ended {
+            assert!(self.open.remove(&incident), "ended before it began: {incident:?}");
         }
     }
 
     fn ingest(&mut self, json: &str) {
-        let heard = self.fleet.ingest(json.as_bytes(), HERE, self.now).unwrap();
-        self.save(heard.rows);
-        self.record(heard.events, heard.closed_incidents);
+        let ingested = self.fleet.ingest(json.as_bytes(), HERE, self.now).unwrap();
+        self.save(ingested.rows);
+        self.record(ingested.events, ingested.closed_incidents);
     }
 
     fn process_due(&mut self) {
-        let due = self.fleet.due(self.now);
+        let changes = self.fleet.due(self.now);
         assert!(self.fleet.next_deadline().is_none_or(|next| next > self.now.mono));
-        self.save(due.rows);
-        self.record(due.events, due.closed_incidents);
+        self.save(changes.rows);
+        self.record(changes.events, changes.closed_incidents);
     }
 
     fn wait(&mut self, time: Duration) {
@@ -177,8 +177,8 @@ impl Simulation {
         let row =
             |(name, text): (&String, &String)| (name.clone(), serde_json::from_str(text).unwrap());
         let rows: Vec<(String, HostRow)> = self.store.iter().map(row).collect();
-        let (mark, kernel) = (self.last_alive.clone(), self.kernel.clone());
-        self.fleet = Fleet::restore(self.config.clone(), rows, mark, self.now, &kernel);
+        let (last_alive, kernel) = (self.last_alive.clone(), self.kernel.clone());
+        self.fleet = Fleet::restore(self.config.clone(), rows, last_alive, self.now, &kernel);
         self.process_due();
     }
 
@@ -227,9 +227,9 @@ impl Simulation {
             Operation::MoveClock(by) => self.now.wall = Wall(self.now.wall.0 + i64::from(by)),
             Operation::Reload { watch } => {
                 self.config.hosts.get_mut("web1").unwrap().watch = watch;
-                let due = self.fleet.reconfigure(self.config.clone(), self.now);
-                self.save(due.rows);
-                self.record(due.events, due.closed_incidents);
+                let changes = self.fleet.reconfigure(self.config.clone(), self.now);
+                self.save(changes.rows);
+                self.record(changes.events, changes.closed_incidents);
             }
         }
     }
@@ -247,26 +247,26 @@ proptest! {
     fn problem_and_recovery_alternate_and_no_silence_is_lost(
         steps in proptest::collection::vec(operation(), 0..60)
     ) {
-        let mut story = Simulation::new();
+        let mut simulation = Simulation::new();
         for step in &steps {
-            story.apply(step);
+            simulation.apply(step);
         }
-        story.wait(200 * SECOND);
-        for host in story.fleet.views(0, 9) {
+        simulation.wait(200 * SECOND);
+        for host in simulation.fleet.views(0, 9) {
             for connection in host.connections {
-                let trouble =
+                let incident =
                     Incident::Connection { host: host.name.clone(), connection: connection.name };
-                let told = story.open.contains(&trouble);
-                prop_assert_eq!(told, connection.state != State::New, "{:?}", trouble);
+                let told = simulation.open.contains(&incident);
+                prop_assert_eq!(told, connection.state != State::New, "{:?}", incident);
             }
         }
         for connection in ["c0", "c1", "c2"] {
             for host in ["web0", "web1"] {
-                story.ingest(&format!(r#"{{"host":"{host}","connection":"{connection}"}}"#));
+                simulation.ingest(&format!(r#"{{"host":"{host}","connection":"{connection}"}}"#));
             }
         }
-        story.open.retain(|trouble| matches!(trouble, Incident::Connection { .. }));
-        prop_assert!(story.open.is_empty(), "{:?}", story.open);
+        simulation.open.retain(|incident| matches!(incident, Incident::Connection { .. }));
+        prop_assert!(simulation.open.is_empty(), "{:?}", simulation.open);
     }
 
     /// It beats every ten seconds, give or take; what is sent while the daemon is away is lost. As
@@ -277,22 +277,22 @@ proptest! {
             (10_500..90_000u32, 1..500_000u32, 0..3u8, any::<bool>()), 1..20),
         jitter in 0..500u32,
     ) {
-        let mut story = Simulation::new();
+        let mut simulation = Simulation::new();
         let mut sent = 0u32;
         let mut clock = 0u32;
         for (listening, away, kind, peaceful) in absences {
             let end = clock + listening;
             while sent <= end {
-                story.wait(millis(sent - clock));
+                simulation.wait(millis(sent - clock));
                 clock = sent;
-                story.ingest(r#"{"host":"web1","connection":"c0"}"#);
+                simulation.ingest(r#"{"host":"web1","connection":"c0"}"#);
                 if sent % 60_000 < 10_000 {
-                    story.flush();
+                    simulation.flush();
                 }
                 sent += 10_000 + (sent * 7) % (jitter + 1);
             }
-            story.wait(millis(end - clock));
-            story.apply(&match kind {
+            simulation.wait(millis(end - clock));
+            simulation.apply(&match kind {
                 0 => Operation::Restart { peaceful, away },
                 1 => Operation::Reboot { peaceful, away, off: 0 },
                 _ => Operation::Sleep(away),
@@ -302,7 +302,7 @@ proptest! {
                 sent += 10_000 + (sent * 7) % (jitter + 1);
             }
         }
-        prop_assert_eq!(story.overdue, 0);
+        prop_assert_eq!(simulation.overdue, 0);
     }
 
     /// Its metrics travel in two datagrams, with each beat, of which some are lost. Whatever else
@@ -312,12 +312,12 @@ proptest! {
         steps in proptest::collection::vec(
             (20..200u32, 1..4_000_000u32, 0..4u8, any::<bool>(), any::<u64>()), 1..12),
     ) {
-        let mut story = Simulation::new();
-        let beat = |story: &mut Simulation, part: &str| story.ingest(&format!(
+        let mut simulation = Simulation::new();
+        let beat = |simulation: &mut Simulation, part: &str| simulation.ingest(&format!(
             r#"{{"host":"web1","connection":"c0","metrics":{{"{part}":95}}}}"#));
         for _ in 0..12 {
-            beat(&mut story, "m");
-            story.wait(10 * SECOND);
+            beat(&mut simulation, "m");
+            simulation.wait(10 * SECOND);
         }
         for (beats, away, kind, peaceful, losses) in steps {
             for turn in 0..beats {
@@ -325,31 +325,31 @@ proptest! {
                 let lost = |salt: u64| mixed(losses ^ salt ^ u64::from(turn) << 8).is_multiple_of(10);
                 for (part, salt) in [("cpu", 1), ("m", 2)] {
                     if !lost(salt) {
-                        beat(&mut story, part);
+                        beat(&mut simulation, part);
                     }
                 }
                 if turn % 6 == 0 {
-                    story.flush();
+                    simulation.flush();
                 }
-                story.wait(10 * SECOND);
+                simulation.wait(10 * SECOND);
             }
-            story.apply(&match kind {
+            simulation.apply(&match kind {
                 0 => Operation::Restart { peaceful, away },
                 1 => Operation::Reboot { peaceful, away, off: 0 },
                 2 => Operation::Wait(away),
                 _ => Operation::Sleep(away),
             });
         }
-        prop_assert_eq!(story.missing, 0);
+        prop_assert_eq!(simulation.missing, 0);
         for turn in 0..250 {
-            beat(&mut story, "cpu");
-            story.wait(10 * SECOND);
+            beat(&mut simulation, "cpu");
+            simulation.wait(10 * SECOND);
             if turn == 220 {
-                story.flush();
-                story.apply(&Operation::Restart { peaceful: true, away: 1000 });
+                simulation.flush();
+                simulation.apply(&Operation::Restart { peaceful: true, away: 1000 });
             }
         }
-        prop_assert_eq!(story.missing, 1);
+        prop_assert_eq!(simulation.missing, 1);
     }
 
     #[test]

@@ -34,11 +34,11 @@ pub struct TestFleet {
 /// One watched host, `web1`, that beats every ten seconds.
 pub fn config() -> FleetConfig {
     let watched = HostSettings { watch: true, ..HostSettings::default() };
-    let mut rules = FleetConfig { renotify_interval: Some(HOUR), ..FleetConfig::default() };
-    rules.settings.unknown_hosts = UnknownHosts::Ignore;
-    rules.default_channels = vec!["log".into()];
-    rules.hosts.insert("web1".into(), watched);
-    rules
+    let mut config = FleetConfig { renotify_interval: Some(HOUR), ..FleetConfig::default() };
+    config.settings.unknown_hosts = UnknownHosts::Ignore;
+    config.default_channels = vec!["log".into()];
+    config.hosts.insert("web1".into(), watched);
+    config
 }
 
 /// A threshold set of one rule.
@@ -59,15 +59,15 @@ impl TestFleet {
     }
 
     pub fn with_interval(interval: Duration) -> TestFleet {
-        let mut rules = config();
-        rules.settings.interval = interval;
-        TestFleet::with(rules)
+        let mut config = config();
+        config.settings.interval = interval;
+        TestFleet::with(config)
     }
 
     pub fn with_threshold(pattern: &str, rule: Rule) -> TestFleet {
-        let mut rules = config();
-        rules.threshold_sets.insert("default".into(), set(pattern, rule));
-        TestFleet::with(rules)
+        let mut config = config();
+        config.threshold_sets.insert("default".into(), set(pattern, rule));
+        TestFleet::with(config)
     }
 
     /// Hears a datagram from 127.0.0.1, that must be accepted.
@@ -77,9 +77,9 @@ impl TestFleet {
     }
 
     pub fn try_ingest(&mut self, bytes: &[u8]) -> Result<Ingested, Rejection> {
-        let heard = self.fleet.ingest(bytes, HERE, self.now)?;
-        self.events.extend(heard.events.iter().cloned());
-        Ok(heard)
+        let ingested = self.fleet.ingest(bytes, HERE, self.now)?;
+        self.events.extend(ingested.events.iter().cloned());
+        Ok(ingested)
     }
 
     /// Notes events that were caused in another way.
@@ -114,8 +114,8 @@ impl TestFleet {
 
     /// Lets the daemon look at its deadlines.
     pub fn process_due(&mut self) -> &mut TestFleet {
-        let due = self.fleet.due(self.now);
-        self.events.extend(due.events);
+        let changes = self.fleet.due(self.now);
+        self.events.extend(changes.events);
         self
     }
 
@@ -139,25 +139,25 @@ impl TestFleet {
 
     /// The daemon stops and starts again after `time`.
     pub fn restart_after(&mut self, time: Duration) -> &mut TestFleet {
-        let (rows, mark) = (self.rows(), self.last_alive());
+        let (rows, last_alive) = (self.rows(), self.last_alive());
         self.now = self.now.later(time);
-        self.start(rows, Some(mark))
+        self.start(rows, Some(last_alive))
     }
 
     /// The whole machine boots within `time`: its monotonic clock begins anew.
     pub fn reboot_after(&mut self, time: Duration) -> &mut TestFleet {
-        let (rows, mark) = (self.rows(), self.last_alive());
+        let (rows, last_alive) = (self.rows(), self.last_alive());
         self.now = Now { mono: Mono(20_000), wall: self.now.wall + time };
         self.kernel.push('x');
-        self.start(rows, Some(mark))
+        self.start(rows, Some(last_alive))
     }
 
     pub fn start(
         &mut self,
         rows: Vec<(String, HostRow)>,
-        mark: Option<LastAlive>,
+        last_alive: Option<LastAlive>,
     ) -> &mut TestFleet {
-        self.fleet = Fleet::restore(self.config.clone(), rows, mark, self.now, &self.kernel);
+        self.fleet = Fleet::restore(self.config.clone(), rows, last_alive, self.now, &self.kernel);
         self.process_due()
     }
 

@@ -181,7 +181,7 @@ impl ThresholdState {
 
 impl Rule {
     /// Judges a new value; the answer is the new level when that changed.
-    pub fn evaluate(&self, standing: &mut ThresholdState, value: f64, now: Mono) -> Option<Level> {
+    pub fn evaluate(&self, state: &mut ThresholdState, value: f64, now: Mono) -> Option<Level> {
         let beyond = |limit: Option<Limit>| limit.is_some_and(|limit| limit.holds(value));
         let critical = beyond(self.critical);
         let warning = self.warning.is_some() && (critical || beyond(self.warning));
@@ -189,10 +189,10 @@ impl Rule {
             *since = if beyond { since.or(Some(now)) } else { None };
             since.is_some_and(|since| now.since(since) >= self.for_duration)
         };
-        let critical_held = held(&mut standing.critical_since, critical);
-        let warning_held = held(&mut standing.warning_since, warning);
+        let critical_held = held(&mut state.critical_since, critical);
+        let warning_held = held(&mut state.warning_since, warning);
         let cleared = !critical && !warning && self.clear.is_none_or(|clear| clear.holds(value));
-        let level = match standing.level {
+        let level = match state.level {
             _ if critical_held => Level::Critical,
             Level::Critical if critical => Level::Critical,
             Level::Critical if self.warning.is_none() && !cleared => Level::Critical,
@@ -200,8 +200,8 @@ impl Rule {
             Level::Ok | Level::Info if warning_held => Level::Warning,
             Level::Ok | Level::Info | Level::Warning | Level::Critical => Level::Ok,
         };
-        let changed = level != standing.level;
-        standing.level = level;
+        let changed = level != state.level;
+        state.level = level;
         changed.then_some(level)
     }
 

@@ -146,39 +146,39 @@ mod tests {
     }
 
     /// web1 as it fared since the last account.
-    fn account(play: &mut TestFleet) -> UptimeSample {
-        let (now, mut all) = (play.now, play.fleet.take_samples(0, 100, play.now));
+    fn account(test: &mut TestFleet) -> UptimeSample {
+        let (now, mut all) = (test.now, test.fleet.take_samples(0, 100, test.now));
         assert_eq!(all.len(), 1, "at {now:?}");
         all.remove(0)
     }
 
     #[test]
     fn a_day_adds_up_whatever_happens() {
-        let mut play = TestFleet::new();
-        play.beat("web1");
+        let mut test = TestFleet::new();
+        test.beat("web1");
         for _ in 0..60 {
-            play.wait(10 * SECOND).beat("web1");
+            test.wait(10 * SECOND).beat("web1");
         }
-        assert_eq!(seconds(&account(&mut play)), (600, 0, 0));
-        play.wait(HOUR).beat("web1");
-        assert_eq!(seconds(&account(&mut play)), (40, 0, 3560), "overdue after interval and grace");
-        play.beat_over("web1", "vpn").wait(10 * SECOND).beat("web1").wait(35 * SECOND);
-        play.beat("web1").wait(10 * SECOND);
-        assert_eq!(seconds(&account(&mut play)), (40, 15, 0), "a connection was overdue");
-        play.ingest(r#"{"host":"web1","event":"shutdown"}"#).wait(HOUR);
-        let told = account(&mut play);
+        assert_eq!(seconds(&account(&mut test)), (600, 0, 0));
+        test.wait(HOUR).beat("web1");
+        assert_eq!(seconds(&account(&mut test)), (40, 0, 3560), "overdue after interval and grace");
+        test.beat_over("web1", "vpn").wait(10 * SECOND).beat("web1").wait(35 * SECOND);
+        test.beat("web1").wait(10 * SECOND);
+        assert_eq!(seconds(&account(&mut test)), (40, 15, 0), "a connection was overdue");
+        test.ingest(r#"{"host":"web1","event":"shutdown"}"#).wait(HOUR);
+        let told = account(&mut test);
         assert_eq!((seconds(&told), told.apart), ((0, 0, 3600), false), "its vpn is missed");
     }
 
     #[test]
     fn who_said_goodbye_or_never_came_is_not_missed() {
-        let mut play = TestFleet::new();
-        play.wait(DAY);
-        let told = account(&mut play);
+        let mut test = TestFleet::new();
+        test.wait(DAY);
+        let told = account(&mut test);
         assert_eq!((seconds(&told), told.apart), ((0, 0, 0), true));
-        play.beat("web1").wait(5 * SECOND);
-        play.ingest(r#"{"host":"web1","event":"shutdown"}"#).wait(DAY);
-        let told = account(&mut play);
+        test.beat("web1").wait(5 * SECOND);
+        test.ingest(r#"{"host":"web1","event":"shutdown"}"#).wait(DAY);
+        let told = account(&mut test);
         assert_eq!((seconds(&told), told.apart), ((5, 0, 0), true));
     }
 
@@ -187,42 +187,42 @@ mod tests {
         let limit = |text: &str| Some(text.parse().unwrap());
         let rule =
             crate::heartbeat::threshold::Rule { warning: limit("> 80"), ..Default::default() };
-        let mut play = TestFleet::with_threshold("m", rule);
-        play.sample(10.0).wait(10 * SECOND).sample(90.0).wait(7 * SECOND).sample(10.0);
-        let told = account(&mut play);
+        let mut test = TestFleet::with_threshold("m", rule);
+        test.sample(10.0).wait(10 * SECOND).sample(90.0).wait(7 * SECOND).sample(10.0);
+        let told = account(&mut test);
         assert_eq!(seconds(&told), (10, 7, 0));
         let [reading] = &told.metrics[..] else { panic!("{told:?}") };
         assert_eq!((&*reading.path, reading.count), ("m", 3));
         assert!((reading.mean - 36.666_668).abs() < 1e-4, "{reading:?}");
         assert_eq!((reading.least, reading.most), (10.0, 90.0));
-        assert!(account(&mut play).metrics.is_empty(), "each value is told once");
+        assert!(account(&mut test).metrics.is_empty(), "each value is told once");
     }
 
     #[test]
     fn blind_time_is_nobodys_fault() {
-        let mut play = TestFleet::new();
-        play.beat("web1").wait(10 * SECOND).sleep(2 * HOUR);
-        let spans = play.fleet.take_blind_periods(play.now);
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(10 * SECOND).sleep(2 * HOUR);
+        let spans = test.fleet.take_blind_periods(test.now);
         assert_eq!(spans.len(), 1);
         assert_eq!(spans[0].1.since(spans[0].0), 2 * HOUR);
-        assert!(play.fleet.take_blind_periods(play.now).is_empty(), "each is told once");
-        play.beat("web1").wait(10 * SECOND);
-        assert_eq!(seconds(&account(&mut play)), (20, 0, 0));
-        play.restart_after(HOUR).beat("web1").wait(5 * SECOND);
-        assert_eq!(seconds(&account(&mut play)), (5, 0, 0));
-        assert_eq!(play.fleet.take_blind_periods(play.now)[0].1, play.now.wall - 5 * SECOND);
+        assert!(test.fleet.take_blind_periods(test.now).is_empty(), "each is told once");
+        test.beat("web1").wait(10 * SECOND);
+        assert_eq!(seconds(&account(&mut test)), (20, 0, 0));
+        test.restart_after(HOUR).beat("web1").wait(5 * SECOND);
+        assert_eq!(seconds(&account(&mut test)), (5, 0, 0));
+        assert_eq!(test.fleet.take_blind_periods(test.now)[0].1, test.now.wall - 5 * SECOND);
     }
 
     #[test]
     fn a_beat_that_was_heard_before_the_sleep_was_noticed_did_count_it_as_down() {
-        let mut play = TestFleet::new();
-        play.beat("web1").wait(MINUTE);
-        let stop = play.now.mono;
-        play.now = play.now.later(5 * HOUR);
-        play.beat("web1");
-        play.fleet.record_blindness(stop, play.now.mono);
-        play.wait(10 * SECOND);
-        let (up, degraded, down) = seconds(&account(&mut play));
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(MINUTE);
+        let stop = test.now.mono;
+        test.now = test.now.later(5 * HOUR);
+        test.beat("web1");
+        test.fleet.record_blindness(stop, test.now.mono);
+        test.wait(10 * SECOND);
+        let (up, degraded, down) = seconds(&account(&mut test));
         assert_eq!((up, degraded), (50, 0));
         assert!(down <= 51, "{down}");
     }
@@ -232,29 +232,29 @@ mod tests {
         fn no_moment_is_told_twice_and_none_is_left_out(
             steps in proptest::collection::vec((0..6u8, 1..9000u64), 1..60)
         ) {
-            let mut play = TestFleet::new();
-            play.beat("web1");
-            let begun = play.now.mono;
+            let mut test = TestFleet::new();
+            test.beat("web1");
+            let begun = test.now.mono;
             let (mut told, mut unseen) = (Duration::ZERO, Duration::ZERO);
             for (step, seconds) in steps {
                 let time = Duration::from_secs(seconds);
                 match step {
-                    0 => drop(play.beat("web1")),
-                    1 => drop(play.beat_over("web1", "vpn")),
-                    2 => drop(play.sleep(time)),
+                    0 => drop(test.beat("web1")),
+                    1 => drop(test.beat_over("web1", "vpn")),
+                    2 => drop(test.sleep(time)),
                     3 => {
-                        let account = account(&mut play);
+                        let account = account(&mut test);
                         told += account.up + account.degraded + account.down;
                     }
-                    _ => drop(play.wait(time)),
+                    _ => drop(test.wait(time)),
                 }
-                for (from, to) in play.fleet.take_blind_periods(play.now) {
+                for (from, to) in test.fleet.take_blind_periods(test.now) {
                     unseen += to.since(from);
                 }
             }
-            let account = account(&mut play);
+            let account = account(&mut test);
             told += account.up + account.degraded + account.down;
-            let passed = play.now.mono.since(begun);
+            let passed = test.now.mono.since(begun);
             let second = Duration::from_secs(1);
             proptest::prop_assert!(told + unseen <= passed, "{told:?} {unseen:?} {passed:?}");
             proptest::prop_assert!(told + unseen + 3 * second > passed, "{told:?} {unseen:?} {passed:?}");
@@ -263,14 +263,14 @@ mod tests {
 
     #[test]
     fn strangers_keep_no_diary() {
-        let mut rules = crate::heartbeat::test_fleet::config();
-        rules.settings.unknown_hosts = crate::heartbeat::settings::UnknownHosts::Accept;
-        let mut play = TestFleet::with(rules);
-        play.beat("stranger").beat("web1").wait(SECOND);
-        let accounts = play.fleet.take_samples(0, 100, play.now);
+        let mut config = crate::heartbeat::test_fleet::config();
+        config.settings.unknown_hosts = crate::heartbeat::settings::UnknownHosts::Accept;
+        let mut test = TestFleet::with(config);
+        test.beat("stranger").beat("web1").wait(SECOND);
+        let accounts = test.fleet.take_samples(0, 100, test.now);
         let names: Vec<_> = accounts.iter().map(|account| &*account.host).collect();
         assert_eq!(names, ["web1"]);
-        assert!(play.fleet.peek_sample("stranger", play.now).is_none());
-        assert!(play.fleet.peek_sample("web1", play.now).is_some());
+        assert!(test.fleet.peek_sample("stranger", test.now).is_none());
+        assert!(test.fleet.peek_sample("web1", test.now).is_some());
     }
 }

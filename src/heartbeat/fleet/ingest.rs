@@ -112,7 +112,7 @@ impl Fleet {
         from: IpAddr,
         now: Now,
     ) -> IncomingDatagram<'a> {
-        let host = self.index.get(&*datagram.host).copied();
+        let host = self.by_name.get(&*datagram.host).copied();
         let connection_name =
             datagram.connection.as_deref().unwrap_or(default_connection_name(from));
         let connection_index =
@@ -355,35 +355,35 @@ mod tests {
         for (address, name) in
             [("10.1.2.3", "ipv4"), ("::ffff:10.1.2.3", "ipv4"), ("fe80::1", "ipv6")]
         {
-            let mut play = TestFleet::new();
+            let mut test = TestFleet::new();
             let from = address.parse().unwrap();
-            play.fleet.ingest(BEAT.as_bytes(), from, play.now).unwrap();
-            assert_eq!(play.fleet.view("web1").unwrap().connections[0].name, name);
+            test.fleet.ingest(BEAT.as_bytes(), from, test.now).unwrap();
+            assert_eq!(test.fleet.view("web1").unwrap().connections[0].name, name);
         }
     }
 
     #[test]
     fn unknown_hosts_are_ignored_or_accepted_up_to_a_number() {
-        let mut play = TestFleet::new();
-        assert_eq!(play.try_ingest(br#"{"host":"x"}"#), Err(Rejection::UnknownHost));
-        let mut rules = config();
-        rules.settings.unknown_hosts = UnknownHosts::Accept;
-        rules.settings.max_unknown_hosts = 2;
-        let mut play = TestFleet::with(rules);
-        play.beat("x").beat("y").beat("x");
-        assert_eq!(play.try_ingest(br#"{"host":"z"}"#), Err(Rejection::TooManyHosts));
-        play.beat("web1").restart_after(SECOND).beat("x").beat("y");
-        assert_eq!(play.try_ingest(br#"{"host":"z"}"#), Err(Rejection::TooManyHosts));
+        let mut test = TestFleet::new();
+        assert_eq!(test.try_ingest(br#"{"host":"x"}"#), Err(Rejection::UnknownHost));
+        let mut config = config();
+        config.settings.unknown_hosts = UnknownHosts::Accept;
+        config.settings.max_unknown_hosts = 2;
+        let mut test = TestFleet::with(config);
+        test.beat("x").beat("y").beat("x");
+        assert_eq!(test.try_ingest(br#"{"host":"z"}"#), Err(Rejection::TooManyHosts));
+        test.beat("web1").restart_after(SECOND).beat("x").beat("y");
+        assert_eq!(test.try_ingest(br#"{"host":"z"}"#), Err(Rejection::TooManyHosts));
     }
 
     #[test]
     fn a_host_has_at_most_sixteen_connections() {
-        let mut play = TestFleet::new();
+        let mut test = TestFleet::new();
         for n in 0..16 {
-            play.beat_over("web1", &format!("c{n}"));
+            test.beat_over("web1", &format!("c{n}"));
         }
-        assert_eq!(play.try_ingest(BEAT.as_bytes()), Err(Rejection::TooManyConnections));
-        play.beat_over("web1", "c3");
+        assert_eq!(test.try_ingest(BEAT.as_bytes()), Err(Rejection::TooManyConnections));
+        test.beat_over("web1", "c3");
     }
 
     fn signed(secret: &str, time: f64) -> Vec<u8> {
@@ -395,9 +395,9 @@ mod tests {
 
     #[test]
     fn with_a_key_only_fresh_signed_datagrams_are_believed() {
-        let mut rules = config();
-        rules.settings.key = Some(Secret::new("common"));
-        let mut play = TestFleet::with(rules.clone());
+        let mut config = config();
+        config.settings.key = Some(Secret::new("common"));
+        let mut test = TestFleet::with(config.clone());
         let now = BEGIN.wall.0 as f64 / 1000.0;
         let unsigned = format!(r#"{{"host":"web1","time":{now}}}"#);
         let timeless = sign(&signing_key(&Secret::new("common")), BEAT.as_bytes());
@@ -413,38 +413,38 @@ mod tests {
             (signed("common", now + 0.001), Ok(())),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(play.try_ingest(&bytes).map(drop), expected);
+            assert_eq!(test.try_ingest(&bytes).map(drop), expected);
         }
-        play.restart_after(SECOND);
+        test.restart_after(SECOND);
         assert_eq!(
-            play.try_ingest(&signed("common", now)),
+            test.try_ingest(&signed("common", now)),
             Err(Rejection::Replay),
             "after restart"
         );
 
-        rules.hosts.get_mut("web1").unwrap().key = Some(Secret::new("own"));
-        let mut play = TestFleet::with(rules);
-        assert_eq!(play.try_ingest(&signed("common", now)), Err(Rejection::BadSignature));
-        assert!(play.try_ingest(&signed("own", now)).is_ok());
+        config.hosts.get_mut("web1").unwrap().key = Some(Secret::new("own"));
+        let mut test = TestFleet::with(config);
+        assert_eq!(test.try_ingest(&signed("common", now)), Err(Rejection::BadSignature));
+        assert!(test.try_ingest(&signed("own", now)).is_ok());
         assert_eq!(TestFleet::new().try_ingest(&signed("own", now)), Err(Rejection::BadSignature));
     }
 
     #[test]
     fn a_time_from_a_wrong_clock_does_not_shut_a_host_out() {
-        let mut rules = config();
-        rules.settings.key = Some(Secret::new("k"));
-        let mut play = TestFleet::with(rules);
-        let right = play.now;
-        play.now.wall = right.wall + 365 * DAY;
-        play.try_ingest(&signed("k", play.now.wall.0 as f64 / 1000.0)).unwrap();
-        play.now = right.later(SECOND);
-        play.try_ingest(&signed("k", play.now.wall.0 as f64 / 1000.0)).unwrap();
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
+        let mut test = TestFleet::with(config);
+        let right = test.now;
+        test.now.wall = right.wall + 365 * DAY;
+        test.try_ingest(&signed("k", test.now.wall.0 as f64 / 1000.0)).unwrap();
+        test.now = right.later(SECOND);
+        test.try_ingest(&signed("k", test.now.wall.0 as f64 / 1000.0)).unwrap();
     }
 
     #[test]
     fn an_answer_is_given_when_asked_for_and_signed_like_the_request() {
-        let mut rules = config();
-        rules.settings.key = Some(Secret::new("k"));
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
         let beat = OutgoingDatagram {
             host: "web1".into(),
             time: Some(BEGIN.wall),
@@ -453,7 +453,7 @@ mod tests {
         };
         let json = beat.json();
         let request = sign(&signing_key(&Secret::new("k")), &json);
-        let ack = TestFleet::with(rules).try_ingest(&request).unwrap().ack.unwrap();
+        let ack = TestFleet::with(config).try_ingest(&request).unwrap().ack.unwrap();
         assert!(ack.len() <= request.len());
         assert!(ack.ends_with(br#" {"ack":1795291928.0,"now":1795291928}"#), "{ack:?}");
         let ack = TestFleet::new().try_ingest(&json).unwrap().ack.unwrap();
@@ -462,9 +462,9 @@ mod tests {
     }
 
     fn with_key() -> TestFleet {
-        let mut rules = config();
-        rules.settings.key = Some(Secret::new("k"));
-        TestFleet::with(rules)
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
+        TestFleet::with(config)
     }
 
     /// A signed datagram of `host`, sent so much after the beginning.
@@ -477,15 +477,15 @@ mod tests {
     #[test]
     fn a_signed_message_was_believed_again_after_a_crash() {
         for event in ["boot", "shutdown", "message"] {
-            let mut play = with_key();
+            let mut test = with_key();
             let said = format!(r#","event":"{event}","message":"disk on fire""#);
-            let mut stored = play.try_ingest(&sent("web1", Duration::ZERO, "")).unwrap().rows;
-            let mark = play.last_alive();
-            play.try_ingest(&sent("web1", SECOND, &said)).unwrap();
-            stored.extend(play.try_ingest(&sent("web1", 2 * SECOND, &said)).unwrap().rows);
-            play.now = play.now.later(3 * SECOND);
-            play.start(stored.split_off(stored.len() - 1), Some(mark));
-            let again = play.try_ingest(&sent("web1", 2 * SECOND, &said));
+            let mut stored = test.try_ingest(&sent("web1", Duration::ZERO, "")).unwrap().rows;
+            let last_alive = test.last_alive();
+            test.try_ingest(&sent("web1", SECOND, &said)).unwrap();
+            stored.extend(test.try_ingest(&sent("web1", 2 * SECOND, &said)).unwrap().rows);
+            test.now = test.now.later(3 * SECOND);
+            test.start(stored.split_off(stored.len() - 1), Some(last_alive));
+            let again = test.try_ingest(&sent("web1", 2 * SECOND, &said));
             assert_eq!(again, Err(Rejection::Replay), "{event}");
         }
     }
@@ -493,95 +493,95 @@ mod tests {
     #[test]
     fn a_replay_over_the_other_family_did_make_a_connection() {
         let six: IpAddr = "2001:db8::666".parse().unwrap();
-        let mut play = with_key();
-        play.try_ingest(&sent("web1", SECOND, "")).unwrap();
+        let mut test = with_key();
+        test.try_ingest(&sent("web1", SECOND, "")).unwrap();
         for after in [Duration::ZERO, SECOND] {
-            let replayed = play.fleet.ingest(&sent("web1", after, ""), six, play.now);
+            let replayed = test.fleet.ingest(&sent("web1", after, ""), six, test.now);
             assert_eq!(replayed, Err(Rejection::Replay));
         }
-        play.fleet.ingest(&sent("web1", 2 * SECOND, ""), six, play.now).unwrap();
-        play.try_ingest(&sent("web1", 3 * SECOND, "")).unwrap();
-        let dual = play.fleet.ingest(&sent("web1", 3 * SECOND, ""), six, play.now);
+        test.fleet.ingest(&sent("web1", 2 * SECOND, ""), six, test.now).unwrap();
+        test.try_ingest(&sent("web1", 3 * SECOND, "")).unwrap();
+        let dual = test.fleet.ingest(&sent("web1", 3 * SECOND, ""), six, test.now);
         assert!(dual.is_ok(), "both ways are known: each keeps its own order");
-        let again = play.fleet.ingest(&sent("web1", 3 * SECOND, ""), six, play.now);
+        let again = test.fleet.ingest(&sent("web1", 3 * SECOND, ""), six, test.now);
         assert_eq!(again, Err(Rejection::Replay));
         let named = sent("web1", SECOND, r#","connection":"vpn""#);
-        assert!(play.fleet.ingest(&named, six, play.now).is_ok(), "a name is signed");
+        assert!(test.fleet.ingest(&named, six, test.now).is_ok(), "a name is signed");
     }
 
     #[test]
     fn a_clock_of_ours_that_was_not_set_or_went_back_did_silence_every_signed_host() {
         let hour_behind = Wall(BEGIN.wall.0 - 3_600_000);
         for wrong in [Wall(5_000), hour_behind] {
-            let mut play = with_key();
-            play.try_ingest(&sent("web1", Duration::ZERO, "")).unwrap();
-            let (rows, mark) = (play.rows(), play.last_alive());
-            play.kernel = "kernel-2".into();
-            play.now = Now { mono: Mono(5_000), wall: wrong };
-            play.start(rows, Some(mark));
+            let mut test = with_key();
+            test.try_ingest(&sent("web1", Duration::ZERO, "")).unwrap();
+            let (rows, last_alive) = (test.rows(), test.last_alive());
+            test.kernel = "kernel-2".into();
+            test.now = Now { mono: Mono(5_000), wall: wrong };
+            test.start(rows, Some(last_alive));
             for n in 1..20 {
-                play.wait(10 * SECOND);
-                play.try_ingest(&sent("web1", n * 10 * SECOND, "")).unwrap();
-                let again = play.try_ingest(&sent("web1", n * 10 * SECOND, ""));
+                test.wait(10 * SECOND);
+                test.try_ingest(&sent("web1", n * 10 * SECOND, "")).unwrap();
+                let again = test.try_ingest(&sent("web1", n * 10 * SECOND, ""));
                 assert_eq!(again, Err(Rejection::Replay));
             }
-            play.now.wall = BEGIN.wall + 200 * SECOND;
-            play.try_ingest(&sent("web1", 200 * SECOND, "")).unwrap();
-            let late = play.try_ingest(&sent("web1", DAY, ""));
+            test.now.wall = BEGIN.wall + 200 * SECOND;
+            test.try_ingest(&sent("web1", 200 * SECOND, "")).unwrap();
+            let late = test.try_ingest(&sent("web1", DAY, ""));
             assert_eq!(late, Err(Rejection::Stale), "the clock is right again");
-            assert!(play.titles().is_empty());
+            assert!(test.titles().is_empty());
         }
     }
 
     #[test]
     fn a_clock_that_a_host_agrees_with_is_right_whatever_the_last_sign_of_life_says() {
-        let mut play = with_key();
-        play.now.wall = BEGIN.wall + 365 * DAY;
-        let (rows, mark) = (play.rows(), play.last_alive());
-        play.now = BEGIN.later(SECOND);
-        play.start(rows, Some(mark));
-        play.try_ingest(&sent("web1", SECOND, "")).unwrap();
-        assert_eq!(play.try_ingest(&sent("web1", DAY, "")), Err(Rejection::Stale));
+        let mut test = with_key();
+        test.now.wall = BEGIN.wall + 365 * DAY;
+        let (rows, last_alive) = (test.rows(), test.last_alive());
+        test.now = BEGIN.later(SECOND);
+        test.start(rows, Some(last_alive));
+        test.try_ingest(&sent("web1", SECOND, "")).unwrap();
+        assert_eq!(test.try_ingest(&sent("web1", DAY, "")), Err(Rejection::Stale));
     }
 
     /// Four signed hosts beat for ten minutes, `ahead` of our clock; what is told.
-    fn ten_minutes(play: &mut TestFleet, hosts: &[&str], ours: Duration) -> Vec<String> {
+    fn ten_minutes(test: &mut TestFleet, hosts: &[&str], ours: Duration) -> Vec<String> {
         for n in 1..=60 {
-            play.wait(10 * SECOND);
-            play.now.wall = BEGIN.wall + ours + n * 10 * SECOND;
+            test.wait(10 * SECOND);
+            test.now.wall = BEGIN.wall + ours + n * 10 * SECOND;
             for host in hosts {
-                let _ = play.try_ingest(&sent(host, n * 10 * SECOND, ""));
+                let _ = test.try_ingest(&sent(host, n * 10 * SECOND, ""));
             }
         }
-        play.titles_with_level()
+        test.titles_with_level()
     }
 
     fn four_hosts() -> TestFleet {
-        let mut rules = config();
-        rules.settings.key = Some(Secret::new("k"));
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
         for name in ["web2", "web3", "web4"] {
-            rules.hosts.insert(name.into(), rules.hosts["web1"].clone());
+            config.hosts.insert(name.into(), config.hosts["web1"].clone());
         }
-        let mut play = TestFleet::with(rules);
+        let mut test = TestFleet::with(config);
         for name in ["web1", "web2", "web3", "web4"] {
-            play.try_ingest(&sent(name, Duration::ZERO, "")).unwrap();
+            test.try_ingest(&sent(name, Duration::ZERO, "")).unwrap();
         }
-        play
+        test
     }
 
     #[test]
     fn a_clock_of_ours_that_jumped_did_silence_every_signed_host() {
         let all = ["web1", "web2", "web3", "web4"];
-        let mut play = four_hosts();
-        assert!(ten_minutes(&mut play, &all, 365 * DAY).is_empty());
+        let mut test = four_hosts();
+        assert!(ten_minutes(&mut test, &all, 365 * DAY).is_empty());
         for _ in 0..4 {
-            play.wait(10 * SECOND);
+            test.wait(10 * SECOND);
             for host in all {
-                play.try_ingest(&sent(host, 600 * SECOND, "")).unwrap_err();
+                test.try_ingest(&sent(host, 600 * SECOND, "")).unwrap_err();
             }
         }
         assert_eq!(
-            play.titles_with_level().len(),
+            test.titles_with_level().len(),
             4,
             "they have fallen silent, whoever repeats their beats"
         );
@@ -593,17 +593,17 @@ mod tests {
     #[test]
     fn clocks_of_hosts_that_are_wrong_excuse_nobody() {
         for (wrong, told) in [(&["web1", "web2", "web3"][..], 4), (&["web1", "web2"][..], 4)] {
-            let mut play = four_hosts();
+            let mut test = four_hosts();
             for n in 1..=60 {
-                play.wait(10 * SECOND);
+                test.wait(10 * SECOND);
                 for host in wrong {
-                    let _ = play.try_ingest(&sent(host, DAY + n * 10 * SECOND, ""));
+                    let _ = test.try_ingest(&sent(host, DAY + n * 10 * SECOND, ""));
                 }
                 if wrong.len() == 3 {
-                    let _ = play.try_ingest(&sent("web4", n * 10 * SECOND, ""));
+                    let _ = test.try_ingest(&sent("web4", n * 10 * SECOND, ""));
                 }
             }
-            let events = play.titles_with_level();
+            let events = test.titles_with_level();
             let expected = if wrong.len() == 3 { told - 1 } else { told };
             assert_eq!(events.len(), expected, "{events:?}");
         }
@@ -611,93 +611,93 @@ mod tests {
 
     /// web1 beats, its key and the one before it as in the configuration.
     fn keyed(key: &str, previous: Option<&str>) -> TestFleet {
-        let mut rules = config();
-        let host = rules.hosts.get_mut("web1").unwrap();
+        let mut config = config();
+        let host = config.hosts.get_mut("web1").unwrap();
         host.key = Some(Secret::new(key));
         host.previous_key = previous.map(Secret::new);
-        TestFleet::with(rules)
+        TestFleet::with(config)
     }
 
-    fn signed_beat(play: &mut TestFleet, with: &str) -> Result<Ingested, Rejection> {
-        play.now = play.now.later(SECOND);
-        let time = play.now.wall.0 as f64 / 1000.0;
+    fn signed_beat(test: &mut TestFleet, with: &str) -> Result<Ingested, Rejection> {
+        test.now = test.now.later(SECOND);
+        let time = test.now.wall.0 as f64 / 1000.0;
         let json = format!(r#"{{"host":"web1","time":{time},"ack":true}}"#);
-        play.try_ingest(&sign(&signing_key(&Secret::new(with)), json.as_bytes()))
+        test.try_ingest(&sign(&signing_key(&Secret::new(with)), json.as_bytes()))
     }
 
     #[test]
     fn while_a_key_is_changed_both_are_believed_and_answered_under_their_own() {
-        let mut play = keyed("new", Some("old"));
+        let mut test = keyed("new", Some("old"));
         for (with, previous) in [("old", true), ("new", false), ("old", true)] {
-            let heard = signed_beat(&mut play, with).unwrap();
-            let (signature, json) = datagram::split(heard.ack.as_deref().unwrap());
+            let ingested = signed_beat(&mut test, with).unwrap();
+            let (signature, json) = datagram::split(ingested.ack.as_deref().unwrap());
             assert!(
                 encode::verify(&signing_key(&Secret::new(with)), json, &signature.unwrap()),
                 "{with}"
             );
-            assert_eq!(heard.key_usage.map(|key| key.previous), Some(previous), "{with}");
-            let view = play.fleet.view("web1").unwrap();
+            assert_eq!(ingested.key_usage.map(|key| key.previous), Some(previous), "{with}");
+            let view = test.fleet.view("web1").unwrap();
             assert_eq!(view.connections[0].old_key, previous, "{with}");
         }
-        assert_eq!(signed_beat(&mut play, "older"), Err(Rejection::BadSignature));
+        assert_eq!(signed_beat(&mut test, "older"), Err(Rejection::BadSignature));
         assert_eq!(
-            signed_beat(&mut play, "new").unwrap().key_usage.map(|key| key.previous),
+            signed_beat(&mut test, "new").unwrap().key_usage.map(|key| key.previous),
             Some(false)
         );
-        assert_eq!(signed_beat(&mut play, "new").unwrap().key_usage, None, "no more news");
+        assert_eq!(signed_beat(&mut test, "new").unwrap().key_usage, None, "no more news");
     }
 
     #[test]
     fn no_datagram_is_believed_twice_because_there_are_two_keys() {
-        let mut play = keyed("new", Some("old"));
-        let time = play.now.wall.0 as f64 / 1000.0;
+        let mut test = keyed("new", Some("old"));
+        let time = test.now.wall.0 as f64 / 1000.0;
         let json = format!(r#"{{"host":"web1","time":{time}}}"#);
-        for (with, heard) in [("old", true), ("old", false), ("new", false)] {
+        for (with, ingested) in [("old", true), ("old", false), ("new", false)] {
             let bytes = sign(&signing_key(&Secret::new(with)), json.as_bytes());
-            assert_eq!(play.try_ingest(&bytes).is_ok(), heard, "{with}");
+            assert_eq!(test.try_ingest(&bytes).is_ok(), ingested, "{with}");
         }
-        assert!(signed_beat(&mut play, "new").is_ok());
+        assert!(signed_beat(&mut test, "new").is_ok());
         let bytes = sign(&signing_key(&Secret::new("old")), json.as_bytes());
-        assert_eq!(play.try_ingest(&bytes), Err(Rejection::Replay));
+        assert_eq!(test.try_ingest(&bytes), Err(Rejection::Replay));
     }
 
     #[test]
     fn a_key_that_becomes_the_previous_one_is_known_to_be_in_use() {
         for reload in [true, false] {
-            let mut play = keyed("one", None);
-            assert_eq!(signed_beat(&mut play, "one").unwrap().key_usage, None);
-            assert!(!play.fleet.view("web1").unwrap().connections[0].old_key);
-            play.config = keyed("two", Some("one")).config;
+            let mut test = keyed("one", None);
+            assert_eq!(signed_beat(&mut test, "one").unwrap().key_usage, None);
+            assert!(!test.fleet.view("web1").unwrap().connections[0].old_key);
+            test.config = keyed("two", Some("one")).config;
             if reload {
-                play.fleet.reconfigure(play.config.clone(), play.now);
+                test.fleet.reconfigure(test.config.clone(), test.now);
             } else {
-                play.restart_after(SECOND);
+                test.restart_after(SECOND);
             }
             assert!(
-                play.fleet.view("web1").unwrap().connections[0].old_key,
+                test.fleet.view("web1").unwrap().connections[0].old_key,
                 "before its next beat"
             );
-            play.config = keyed("two", None).config;
-            play.fleet.reconfigure(play.config.clone(), play.now);
-            assert_eq!(signed_beat(&mut play, "one"), Err(Rejection::BadSignature));
-            assert!(!play.fleet.view("web1").unwrap().connections[0].old_key);
+            test.config = keyed("two", None).config;
+            test.fleet.reconfigure(test.config.clone(), test.now);
+            assert_eq!(signed_beat(&mut test, "one"), Err(Rejection::BadSignature));
+            assert!(!test.fleet.view("web1").unwrap().connections[0].old_key);
         }
     }
 
     #[test]
     fn a_common_key_is_changed_likewise_and_gives_way_to_an_own_one() {
-        let mut play = TestFleet::new();
-        play.config.settings.key = Some(Secret::new("new"));
-        play.config.settings.previous_key = Some(Secret::new("old"));
-        play.fleet.reconfigure(play.config.clone(), play.now);
-        assert!(signed_beat(&mut play, "old").unwrap().key_usage.unwrap().previous);
+        let mut test = TestFleet::new();
+        test.config.settings.key = Some(Secret::new("new"));
+        test.config.settings.previous_key = Some(Secret::new("old"));
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        assert!(signed_beat(&mut test, "old").unwrap().key_usage.unwrap().previous);
         // From the common key to one of its own: the common one is the previous one.
-        let host = play.config.hosts.get_mut("web1").unwrap();
+        let host = test.config.hosts.get_mut("web1").unwrap();
         (host.key, host.previous_key) = (Some(Secret::new("own")), Some(Secret::new("new")));
-        play.fleet.reconfigure(play.config.clone(), play.now);
-        assert!(signed_beat(&mut play, "new").unwrap().key_usage.unwrap().previous);
-        assert!(!signed_beat(&mut play, "own").unwrap().key_usage.unwrap().previous);
-        assert_eq!(signed_beat(&mut play, "old"), Err(Rejection::BadSignature));
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        assert!(signed_beat(&mut test, "new").unwrap().key_usage.unwrap().previous);
+        assert!(!signed_beat(&mut test, "own").unwrap().key_usage.unwrap().previous);
+        assert_eq!(signed_beat(&mut test, "old"), Err(Rejection::BadSignature));
     }
 
     /// A signed datagram that names what there is to name, sent so many seconds after the
@@ -709,25 +709,25 @@ mod tests {
     }
 
     fn following() -> TestFleet {
-        let mut rules = config();
-        rules.settings.key = Some(Secret::new("k"));
-        rules.hosts.get_mut("web1").unwrap().dyndns = true;
-        let web2 = rules.hosts["web1"].clone();
-        rules.hosts.insert("web2".into(), HostSettings { dyndns: false, ..web2 });
-        TestFleet::with(rules)
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
+        config.hosts.get_mut("web1").unwrap().dyndns = true;
+        let web2 = config.hosts["web1"].clone();
+        config.hosts.insert("web2".into(), HostSettings { dyndns: false, ..web2 });
+        TestFleet::with(config)
     }
 
     /// The connection and the address that are told after a datagram that was believed.
-    fn told(play: &mut TestFleet, bytes: &[u8], from: &str) -> Option<String> {
+    fn told(test: &mut TestFleet, bytes: &[u8], from: &str) -> Option<String> {
         let from = from.parse().unwrap();
-        let path = play.fleet.ingest(bytes, from, play.now).unwrap().proven_address?;
-        let moved = play.fleet.track_address(&path, from)?;
+        let path = test.fleet.ingest(bytes, from, test.now).unwrap().proven_address?;
+        let moved = test.fleet.track_address(&path, from)?;
         Some(format!("{} {} {}", moved.host, moved.connection, moved.address))
     }
 
     #[test]
     fn only_a_new_address_of_a_host_that_is_followed_is_told() {
-        let mut play = following();
+        let mut test = following();
         for (bytes, from, expected) in [
             (followed("web1", "", 1), "1.1.1.1", Some("web1 ipv4 1.1.1.1")),
             (followed("web1", "", 2), "1.1.1.1", None),
@@ -737,23 +737,23 @@ mod tests {
             (followed("web1", r#","connection":"vpn""#, 6), "1.1.1.9", Some("web1 vpn 1.1.1.9")),
             (followed("web2", "", 7), "1.1.1.1", None),
         ] {
-            assert_eq!(told(&mut play, &bytes, from).as_deref(), expected, "{from}");
+            assert_eq!(told(&mut test, &bytes, from).as_deref(), expected, "{from}");
         }
-        let rules = play.config.clone();
-        play.fleet.reconfigure(rules, play.now);
-        let again = told(&mut play, &followed("web1", "", 8), "1.1.1.2");
+        let config = test.config.clone();
+        test.fleet.reconfigure(config, test.now);
+        let again = told(&mut test, &followed("web1", "", 8), "1.1.1.2");
         assert_eq!(again.as_deref(), Some("web1 ipv4 1.1.1.2"), "after a reload all is told anew");
     }
 
     #[test]
     fn a_datagram_that_was_overheard_moved_the_name_of_its_host() {
-        let mut play = following();
+        let mut test = following();
         let first = followed("web1", "", 2);
-        assert!(told(&mut play, &followed("web1", "", 1), "2a00::1").is_some());
-        assert!(told(&mut play, &first, "1.1.1.1").is_some());
+        assert!(told(&mut test, &followed("web1", "", 1), "2a00::1").is_some());
+        assert!(told(&mut test, &first, "1.1.1.1").is_some());
         // It is new over the other family, and beats there; it proves nothing.
-        assert_eq!(told(&mut play, &first, "2a00::66"), None);
-        let second = play.fleet.ingest(&first, "1.1.1.66".parse().unwrap(), play.now);
+        assert_eq!(told(&mut test, &first, "2a00::66"), None);
+        let second = test.fleet.ingest(&first, "1.1.1.66".parse().unwrap(), test.now);
         assert_eq!(second.unwrap_err(), Rejection::Replay);
         // What came before a crash and was not stored yet is believed again, but moves nothing.
         let mut restarted = following();
@@ -765,9 +765,9 @@ mod tests {
 
     #[test]
     fn what_is_not_signed_tells_no_address() {
-        let mut rules = config();
-        rules.hosts.get_mut("web1").unwrap().dyndns = true;
-        let mut play = TestFleet::with(rules);
-        assert_eq!(told(&mut play, BEAT.as_bytes(), "1.1.1.1"), None);
+        let mut config = config();
+        config.hosts.get_mut("web1").unwrap().dyndns = true;
+        let mut test = TestFleet::with(config);
+        assert_eq!(told(&mut test, BEAT.as_bytes(), "1.1.1.1"), None);
     }
 }

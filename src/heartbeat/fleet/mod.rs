@@ -83,7 +83,7 @@ pub struct Fleet {
     common: SharedSettings,
     /// The configured ones by name, then the others as they came.
     pub(super) hosts: Vec<Host>,
-    index: HashMap<Arc<str>, u32>,
+    by_name: HashMap<Arc<str>, u32>,
     names: Interner,
     deadlines: Deadlines,
     blindness: Blindness,
@@ -107,9 +107,9 @@ pub struct Fleet {
 impl Fleet {
     /// A fleet of which nothing was heard. Its rows do not tell which kernel's clock they are on:
     /// a daemon begins with [`restore`](Fleet::restore), without rows when there are none.
-    pub fn new(rules: FleetConfig, now: Now) -> Fleet {
-        let mut fleet = Fleet::empty(&rules, now);
-        fleet.populate(settings::profiles(&rules), HashMap::new(), now);
+    pub fn new(config: FleetConfig, now: Now) -> Fleet {
+        let mut fleet = Fleet::empty(&config, now);
+        fleet.populate(settings::profiles(&config), HashMap::new(), now);
         fleet
     }
 
@@ -117,18 +117,20 @@ impl Fleet {
     ///
     /// What must be removed from the store is told by the first [`due`](Fleet::due).
     pub fn restore(
-        rules: FleetConfig,
+        config: FleetConfig,
         rows: impl IntoIterator<Item = (String, HostRow)>,
-        mark: Option<LastAlive>,
+        last_alive: Option<LastAlive>,
         now: Now,
         kernel_boot: &str,
     ) -> Fleet {
-        let mut fleet = Fleet::empty(&rules, now);
-        let frame = ClockMapping::new(mark.as_ref(), kernel_boot, now, &mut fleet.blindness);
+        let mut fleet = Fleet::empty(&config, now);
+        let clocks = ClockMapping::new(last_alive.as_ref(), kernel_boot, now, &mut fleet.blindness);
         fleet.unreported_blindness = fleet.blindness.periods().to_vec();
-        fleet.kernel = frame.kernel();
-        fleet.clock_check.observe_past(mark.map_or(Wall::default(), |mark| mark.now.wall));
-        let profiles = settings::profiles(&rules);
+        fleet.kernel = clocks.kernel();
+        fleet
+            .clock_check
+            .observe_past(last_alive.map_or(Wall::default(), |last_alive| last_alive.now.wall));
+        let profiles = settings::profiles(&config);
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
         let mut known = HashMap::new();
@@ -139,26 +141,26 @@ impl Fleet {
             row.connections
                 .iter()
                 .for_each(|connection| fleet.clock_check.observe_past(connection.seen.wall));
-            let (host, ended) = persistence::restore_host(
+            let (host, closed) = persistence::restore_host(
                 name.clone(),
                 row,
                 profile,
-                &frame,
+                &clocks,
                 &fleet.common,
                 &mut fleet.names,
             );
-            fleet.pending.closed_incidents.extend(ended);
+            fleet.pending.closed_incidents.extend(closed);
             known.insert(name, host);
         }
         fleet.populate(profiles, known, now);
         fleet
     }
 
-    fn empty(rules: &FleetConfig, now: Now) -> Fleet {
+    fn empty(config: &FleetConfig, now: Now) -> Fleet {
         Fleet {
-            common: SharedSettings::new(rules),
+            common: SharedSettings::new(config),
             hosts: Vec::new(),
-            index: HashMap::new(),
+            by_name: HashMap::new(),
             names: Interner::default(),
             deadlines: Deadlines::default(),
             blindness: Blindness::default(),
@@ -179,40 +181,40 @@ impl Fleet {
     /// At most about a thousand at a time: when more have passed, the next deadline has passed
     /// still, and calling again goes on.
     pub fn due(&mut self, now: Now) -> Changes {
-        let mut due = std::mem::take(&mut self.pending);
+        let mut changes = std::mem::take(&mut self.pending);
         let mut touched = BTreeSet::new();
-        while due.events.len() < MAX_AT_ONCE && touched.len() < MAX_AT_ONCE {
+        while changes.events.len() < MAX_AT_ONCE && touched.len() < MAX_AT_ONCE {
             let Some(entry) = self.deadlines.pop_due(now.mono) else {
                 break;
             };
             let event = match entry.kind {
-                DeadlineKind::Connection(place) => self.connection_due(entry, place.into(), now),
+                DeadlineKind::Connection(index) => self.connection_due(entry, index.into(), now),
                 DeadlineKind::NeverSeen => self.never_seen_due(entry.host, now),
-                DeadlineKind::Metric(place) => self.metric_due(entry, place.into(), now),
+                DeadlineKind::Metric(index) => self.metric_due(entry, index.into(), now),
             };
-            due.events.extend(event);
+            changes.events.extend(event);
             if self.hosts.get(entry.host as usize).is_some_and(|host| host.must_store_now) {
                 touched.insert(entry.host);
             }
         }
-        due.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
-        due
+        changes.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
+        changes
     }
 
-    fn connection_due(&mut self, entry: DeadlineEntry, place: usize, now: Now) -> Option<Event> {
+    fn connection_due(&mut self, entry: DeadlineEntry, index: usize, now: Now) -> Option<Event> {
         let host = self.hosts.get_mut(entry.host as usize)?;
-        let connection = host.connections.get_mut(place).filter(|c| c.scheduled_at == entry.at)?;
+        let connection = host.connections.get_mut(index).filter(|c| c.scheduled_at == entry.at)?;
         connection.scheduled_at = Mono(i64::MAX);
-        let promise = connection.expectation(&host.profile, &self.common);
-        let granted = connection.extension;
-        let deadline = connection.deadline_after_blindness(promise, &self.blindness)?;
-        host.must_store_now |= connection.extension != granted;
+        let expectation = connection.expectation(&host.profile, &self.common);
+        let extension_before = connection.extension;
+        let deadline = connection.deadline_after_blindness(expectation, &self.blindness)?;
+        host.must_store_now |= connection.extension != extension_before;
         if deadline > now.mono {
             self.schedule_connections(entry.host);
             return None;
         }
         let others = self.also_down(entry.host);
-        let event = self.hosts[entry.host as usize].on_timeout(place, promise, others, now);
+        let event = self.hosts[entry.host as usize].on_timeout(index, expectation, others, now);
         self.update_down_set(entry.host);
         self.update_uptime(entry.host, now);
         Some(event)
@@ -226,8 +228,8 @@ impl Fleet {
         }
     }
 
-    fn never_seen_due(&mut self, index: u32, now: Now) -> Option<Event> {
-        let host = self.hosts.get_mut(index as usize)?;
+    fn never_seen_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
+        let host = self.hosts.get_mut(host_index as usize)?;
         if host.was_seen() || host.never_seen_reported || !host.profile.watch {
             return None;
         }
@@ -240,16 +242,16 @@ impl Fleet {
         Some(Event::new(now.wall, kind))
     }
 
-    fn metric_due(&mut self, entry: DeadlineEntry, place: usize, now: Now) -> Option<Event> {
+    fn metric_due(&mut self, entry: DeadlineEntry, index: usize, now: Now) -> Option<Event> {
         let host = self.hosts.get_mut(entry.host as usize)?;
-        let gauge = host.metrics.get_mut(place)?;
-        let watched = gauge.alert_state.as_deref_mut().filter(|w| w.scheduled_at == entry.at)?;
-        watched.scheduled_at = Mono(i64::MAX);
+        let metric = host.metrics.get_mut(index)?;
+        let alert = metric.alert_state.as_deref_mut().filter(|w| w.scheduled_at == entry.at)?;
+        alert.scheduled_at = Mono(i64::MAX);
         if host.state != State::Up {
             return None;
         }
-        let due = gauge.reminder_due_at(self.common.renotify)? <= now.mono;
-        let event = if due { gauge.event(&host.name, now, true) } else { None };
+        let changes = metric.reminder_due_at(self.common.renotify)? <= now.mono;
+        let event = if changes { metric.event(&host.name, now, true) } else { None };
         host.must_store_now |= event.is_some();
         self.schedule_metrics(entry.host);
         event
@@ -257,11 +259,11 @@ impl Fleet {
 
     /// The daemon was told to stop, maybe with its machine: should that boot, it was announced.
     pub fn announce_stop(&mut self) {
-        for index in 0..self.hosts.len() as u32 {
-            let host = &mut self.hosts[index as usize];
+        for host_index in 0..self.hosts.len() as u32 {
+            let host = &mut self.hosts[host_index as usize];
             if host.profile.local.is_some() {
                 host.stop_announced = true;
-                self.mark_dirty(index);
+                self.mark_dirty(host_index);
             }
         }
     }
@@ -273,30 +275,30 @@ impl Fleet {
 
     /// Notes that nothing could be heard from `stop` to `start`. To be called before the first
     /// [`due`](Fleet::due) after `start`.
-    pub fn record_blindness(&mut self, stop: Mono, start: Mono) {
-        self.blindness.add(stop, start);
-        if stop < start {
-            self.unreported_blindness.push(BlindPeriod { from: stop, to: start });
+    pub fn record_blindness(&mut self, from: Mono, to: Mono) {
+        self.blindness.add(from, to);
+        if from < to {
+            self.unreported_blindness.push(BlindPeriod { from, to });
         }
     }
 
     fn add_host(&mut self, host: Host) -> u32 {
-        let index = u32::try_from(self.hosts.len()).expect("hosts are fewer than their limit");
-        self.index.insert(host.name.clone(), index);
+        let host_index = u32::try_from(self.hosts.len()).expect("hosts are fewer than their limit");
+        self.by_name.insert(host.name.clone(), host_index);
         self.unknown_count += usize::from(!host.profile.configured);
         self.hosts.push(host);
-        index
+        host_index
     }
 
-    fn schedule_connections(&mut self, index: u32) {
-        let host = &mut self.hosts[index as usize];
-        for (place, connection) in host.connections.iter_mut().enumerate() {
-            let promise = connection.expectation(&host.profile, &self.common);
-            match connection.deadline(promise) {
+    fn schedule_connections(&mut self, host_index: u32) {
+        let host = &mut self.hosts[host_index as usize];
+        for (index, connection) in host.connections.iter_mut().enumerate() {
+            let expectation = connection.expectation(&host.profile, &self.common);
+            match connection.deadline(expectation) {
                 Some(at) if at < connection.scheduled_at => {
                     connection.scheduled_at = at;
-                    let what = DeadlineKind::Connection(place as u8);
-                    self.deadlines.push(DeadlineEntry { at, host: index, kind: what });
+                    let kind = DeadlineKind::Connection(index as u8);
+                    self.deadlines.push(DeadlineEntry { at, host: host_index, kind });
                 }
                 Some(_) | None => {}
             }
@@ -306,25 +308,25 @@ impl Fleet {
         }
     }
 
-    fn schedule_metrics(&mut self, index: u32) {
-        let host = &mut self.hosts[index as usize];
+    fn schedule_metrics(&mut self, host_index: u32) {
+        let host = &mut self.hosts[host_index as usize];
         if host.state != State::Up {
             return;
         }
-        for (place, gauge) in host.metrics.iter_mut().enumerate() {
-            let at = gauge.reminder_due_at(self.common.renotify);
-            if let (Some(at), Some(watched)) = (at, gauge.alert_state.as_deref_mut())
-                && at < watched.scheduled_at
+        for (index, metric) in host.metrics.iter_mut().enumerate() {
+            let at = metric.reminder_due_at(self.common.renotify);
+            if let (Some(at), Some(alert)) = (at, metric.alert_state.as_deref_mut())
+                && at < alert.scheduled_at
             {
-                watched.scheduled_at = at;
-                let what = DeadlineKind::Metric(place as u16);
-                self.deadlines.push(DeadlineEntry { at, host: index, kind: what });
+                alert.scheduled_at = at;
+                let kind = DeadlineKind::Metric(index as u16);
+                self.deadlines.push(DeadlineEntry { at, host: host_index, kind });
             }
         }
     }
 
-    fn schedule_never_seen(&mut self, index: u32, now: Now) {
-        let host = &mut self.hosts[index as usize];
+    fn schedule_never_seen(&mut self, host_index: u32, now: Now) {
+        let host = &mut self.hosts[host_index as usize];
         let timeout = self.common.new_timeout;
         if !host.profile.watch || host.never_seen_reported || host.was_seen() || timeout.is_zero() {
             return;
@@ -335,7 +337,7 @@ impl Fleet {
             Default::default()
         };
         let at = now.mono + timeout.saturating_sub(passed);
-        self.deadlines.push(DeadlineEntry { at, host: index, kind: DeadlineKind::NeverSeen });
+        self.deadlines.push(DeadlineEntry { at, host: host_index, kind: DeadlineKind::NeverSeen });
     }
 
     fn compact(&mut self) {
@@ -343,34 +345,34 @@ impl Fleet {
         self.deadlines.compact(|entry| {
             let host = &hosts[entry.host as usize];
             match entry.kind {
-                DeadlineKind::Connection(place) => host
+                DeadlineKind::Connection(index) => host
                     .connections
-                    .get(usize::from(place))
+                    .get(usize::from(index))
                     .is_some_and(|c| c.scheduled_at == entry.at),
                 DeadlineKind::NeverSeen => !host.was_seen(),
-                DeadlineKind::Metric(place) => {
-                    let gauge = host.metrics.get(usize::from(place));
-                    let watched = gauge.and_then(|gauge| gauge.alert_state.as_deref());
-                    watched.is_some_and(|watched| watched.scheduled_at == entry.at)
+                DeadlineKind::Metric(index) => {
+                    let metric = host.metrics.get(usize::from(index));
+                    let alert = metric.and_then(|metric| metric.alert_state.as_deref());
+                    alert.is_some_and(|alert| alert.scheduled_at == entry.at)
                 }
             }
         });
     }
 
-    fn update_down_set(&mut self, index: u32) {
-        let host = &self.hosts[index as usize];
+    fn update_down_set(&mut self, host_index: u32) {
+        let host = &self.hosts[host_index as usize];
         if host.profile.watch && host.state == State::Overdue {
-            self.down.insert(index);
+            self.down.insert(host_index);
         } else {
-            self.down.remove(&index);
+            self.down.remove(&host_index);
         }
     }
 
-    fn mark_dirty(&mut self, index: u32) {
-        let host = &mut self.hosts[index as usize];
+    fn mark_dirty(&mut self, host_index: u32) {
+        let host = &mut self.hosts[host_index as usize];
         host.dirty = true;
         if !std::mem::replace(&mut host.in_dirty_list, true) {
-            self.dirty.push(index);
+            self.dirty.push(host_index);
         }
     }
 
@@ -378,11 +380,11 @@ impl Fleet {
         (host.name.as_ref().into(), HostRow::of(host, self.kernel))
     }
 
-    fn take_row(&mut self, index: u32) -> (String, HostRow) {
-        let host = &mut self.hosts[index as usize];
+    fn take_row(&mut self, host_index: u32) -> (String, HostRow) {
+        let host = &mut self.hosts[host_index as usize];
         host.must_store_now = false;
         host.dirty = false;
-        self.row_of(&self.hosts[index as usize])
+        self.row_of(&self.hosts[host_index as usize])
     }
 
     /// Fills the fleet: first the configured hosts by name, then the others that may stay.
@@ -410,27 +412,27 @@ impl Fleet {
                 self.pending.removed_hosts.push(host.name.as_ref().into());
             }
         }
-        for index in 0..self.hosts.len() as u32 {
-            let host = &self.hosts[index as usize];
+        for host_index in 0..self.hosts.len() as u32 {
+            let host = &self.hosts[host_index as usize];
             if host.must_store_now || host.dirty {
-                self.mark_dirty(index);
+                self.mark_dirty(host_index);
             }
-            self.update_down_set(index);
-            self.update_uptime(index, now);
-            self.schedule_connections(index);
-            self.schedule_metrics(index);
-            self.schedule_never_seen(index, now);
+            self.update_down_set(host_index);
+            self.update_uptime(host_index, now);
+            self.schedule_connections(host_index);
+            self.schedule_metrics(host_index);
+            self.schedule_never_seen(host_index, now);
         }
     }
 
     /// Goes by new rules: hosts that are no longer configured go, or become unknown ones where
     /// those are accepted; new ones begin; an alert whose rule is gone ends without a false OK.
-    pub fn reconfigure(&mut self, rules: FleetConfig, now: Now) -> Changes {
-        let profiles = settings::profiles(&rules);
+    pub fn reconfigure(&mut self, config: FleetConfig, now: Now) -> Changes {
+        let profiles = settings::profiles(&config);
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
-        self.common = SharedSettings::new(&rules);
-        self.index.clear();
+        self.common = SharedSettings::new(&config);
+        self.by_name.clear();
         self.dirty.clear();
         self.down.clear();
         self.deadlines.clear();
@@ -449,9 +451,9 @@ impl Fleet {
         }
         self.populate(profiles, known, now);
         self.names.shrink();
-        let mut due = std::mem::take(&mut self.pending);
-        due.rows.extend(self.flush());
-        due
+        let mut changes = std::mem::take(&mut self.pending);
+        changes.rows.extend(self.flush());
+        changes
     }
 
     /// The rows of all hosts that changed since they were last taken, be it only that they were
@@ -461,16 +463,16 @@ impl Fleet {
     }
 
     /// The same, at most `most` of them at a time: the rows of 100,000 hosts are many megabytes.
-    pub fn flush_some(&mut self, most: usize) -> Vec<(String, HostRow)> {
+    pub fn flush_some(&mut self, max: usize) -> Vec<(String, HostRow)> {
         let mut rows = Vec::new();
-        while rows.len() < most {
-            let Some(index) = self.dirty.pop() else {
+        while rows.len() < max {
+            let Some(host_index) = self.dirty.pop() else {
                 break;
             };
-            let host = &mut self.hosts[index as usize];
+            let host = &mut self.hosts[host_index as usize];
             host.in_dirty_list = false;
             if host.dirty {
-                rows.push(self.take_row(index));
+                rows.push(self.take_row(host_index));
             }
         }
         rows
@@ -488,7 +490,7 @@ impl Fleet {
 
     /// The row of one host.
     pub fn row(&self, name: &str) -> Option<HostRow> {
-        let host = *self.index.get(name)?;
+        let host = *self.by_name.get(name)?;
         Some(self.row_of(&self.hosts[host as usize]).1)
     }
 
@@ -506,15 +508,15 @@ impl Fleet {
     /// for; what there is to tell when it is another one.
     pub fn track_address(
         &mut self,
-        (index, connection): &ConnectionId,
+        (host_index, connection): &ConnectionId,
         from: IpAddr,
     ) -> Option<AddressChange> {
         let address = from.to_canonical();
-        let key = (*index, Arc::clone(connection), address.is_ipv6());
+        let key = (*host_index, Arc::clone(connection), address.is_ipv6());
         if self.addresses.reported.insert(key, address) == Some(address) {
             return None;
         }
-        let host = &self.hosts[*index as usize];
+        let host = &self.hosts[*host_index as usize];
         Some(AddressChange {
             host: host.name.as_ref().into(),
             connection: connection.as_ref().into(),
@@ -581,18 +583,18 @@ mod tests {
 
     /// web1, brought into a state, with the events of that forgotten.
     fn in_state(state: State) -> TestFleet {
-        let mut play = TestFleet::new();
+        let mut test = TestFleet::new();
         match state {
             State::New => {}
-            State::Up => drop(play.ingest(r#"{"host":"web1","boot_id":"b1"}"#)),
-            State::Overdue => drop(play.ingest(r#"{"host":"web1","boot_id":"b1"}"#).wait(MINUTE)),
+            State::Up => drop(test.ingest(r#"{"host":"web1","boot_id":"b1"}"#)),
+            State::Overdue => drop(test.ingest(r#"{"host":"web1","boot_id":"b1"}"#).wait(MINUTE)),
             State::Shutdown => {
-                play.ingest(r#"{"host":"web1","boot_id":"b1"}"#).ingest(SHUTDOWN);
+                test.ingest(r#"{"host":"web1","boot_id":"b1"}"#).ingest(SHUTDOWN);
             }
         }
-        play.wait(SECOND).take_events();
-        assert_eq!(play.fleet.view("web1").unwrap().state, state);
-        play
+        test.wait(SECOND).take_events();
+        assert_eq!(test.fleet.view("web1").unwrap().state, state);
+        test
     }
 
     #[test]
@@ -618,114 +620,114 @@ mod tests {
             (Shutdown, MESSAGE, Shutdown, &["warning web1 is hot"]),
         ];
         for (from, json, to, events) in rows {
-            let mut play = in_state(from);
-            play.ingest(json);
-            assert_eq!(play.titles_with_level(), events, "{from:?} {json}");
-            assert_eq!(play.fleet.view("web1").unwrap().state, to, "{from:?} {json}");
+            let mut test = in_state(from);
+            test.ingest(json);
+            assert_eq!(test.titles_with_level(), events, "{from:?} {json}");
+            assert_eq!(test.fleet.view("web1").unwrap().state, to, "{from:?} {json}");
         }
     }
 
     #[test]
     fn silence_is_told_once_and_at_its_deadline() {
-        let mut play = TestFleet::new();
-        play.beat("web1").wait(40 * SECOND - Duration::from_millis(1));
-        assert!(play.titles().is_empty());
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(40 * SECOND - Duration::from_millis(1));
+        assert!(test.titles().is_empty());
         assert_eq!(
-            play.wait(Duration::from_millis(1)).titles_with_level(),
+            test.wait(Duration::from_millis(1)).titles_with_level(),
             ["critical web1 ipv4 overdue"]
         );
-        assert!(play.wait(DAY).titles().is_empty());
-        assert_eq!(play.beat("web1").titles(), ["web1 ipv4 is back"]);
-        assert_eq!(play.wait(DAY).titles(), ["web1 ipv4 overdue"]);
+        assert!(test.wait(DAY).titles().is_empty());
+        assert_eq!(test.beat("web1").titles(), ["web1 ipv4 is back"]);
+        assert_eq!(test.wait(DAY).titles(), ["web1 ipv4 overdue"]);
     }
 
     #[test]
     fn what_a_host_says_of_its_interval_is_kept_unless_its_settings_say_otherwise() {
-        let mut play = TestFleet::new();
-        play.ingest(r#"{"host":"web1","interval":3600}"#).wait(HOUR).beat("web1");
-        assert!(play.wait(3 * HOUR - SECOND).titles().is_empty());
-        assert_eq!(play.wait(SECOND).titles(), ["web1 ipv4 overdue"]);
+        let mut test = TestFleet::new();
+        test.ingest(r#"{"host":"web1","interval":3600}"#).wait(HOUR).beat("web1");
+        assert!(test.wait(3 * HOUR - SECOND).titles().is_empty());
+        assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"]);
 
-        let mut rules = config();
-        let host = rules.hosts.get_mut("web1").unwrap();
+        let mut config = config();
+        let host = config.hosts.get_mut("web1").unwrap();
         host.interval = Some(MINUTE);
         host.grace = Some(SECOND);
-        let mut play = TestFleet::with(rules);
-        play.ingest(r#"{"host":"web1","interval":3600}"#);
-        assert_eq!(play.wait(61 * SECOND).titles(), ["web1 ipv4 overdue"]);
+        let mut test = TestFleet::with(config);
+        test.ingest(r#"{"host":"web1","interval":3600}"#);
+        assert_eq!(test.wait(61 * SECOND).titles(), ["web1 ipv4 overdue"]);
     }
 
     #[test]
     fn a_shorter_interval_wakes_the_loop() {
-        let mut play = TestFleet::new();
-        assert!(play.try_ingest(br#"{"host":"web1","interval":3600}"#).unwrap().rearm);
-        assert!(!play.try_ingest(br#"{"host":"web1","interval":7200}"#).unwrap().rearm);
-        assert!(play.try_ingest(br#"{"host":"web1","interval":1}"#).unwrap().rearm);
-        assert_eq!(play.wait(32 * SECOND).titles(), ["web1 ipv4 overdue"]);
+        let mut test = TestFleet::new();
+        assert!(test.try_ingest(br#"{"host":"web1","interval":3600}"#).unwrap().rearm);
+        assert!(!test.try_ingest(br#"{"host":"web1","interval":7200}"#).unwrap().rearm);
+        assert!(test.try_ingest(br#"{"host":"web1","interval":1}"#).unwrap().rearm);
+        assert_eq!(test.wait(32 * SECOND).titles(), ["web1 ipv4 overdue"]);
     }
 
     #[test]
     fn only_the_last_live_connection_is_critical() {
-        let mut play = TestFleet::new();
-        play.beat_over("web1", "ipv4").wait(SECOND).beat_over("web1", "vpn");
+        let mut test = TestFleet::new();
+        test.beat_over("web1", "ipv4").wait(SECOND).beat_over("web1", "vpn");
         assert_eq!(
-            play.wait(MINUTE).titles_with_level(),
+            test.wait(MINUTE).titles_with_level(),
             ["warning web1 ipv4 overdue", "critical web1 vpn overdue"]
         );
     }
 
     #[test]
     fn a_boot_is_told_once_for_all_connections() {
-        let mut play = TestFleet::new();
+        let mut test = TestFleet::new();
         let over = |event: &str, connection: &str, id: &str| {
             format!(
                 r#"{{"host":"web1","event":"{event}","connection":"{connection}","boot_id":"{id}"}}"#
             )
         };
-        play.ingest(&over("beat", "a", "b1"))
+        test.ingest(&over("beat", "a", "b1"))
             .ingest(&over("beat", "b", "b1"))
             .wait(MINUTE)
             .take_events();
-        play.ingest(&over("boot", "a", "b2"));
-        let facts = play.take_events();
+        test.ingest(&over("boot", "a", "b2"));
+        let facts = test.take_events();
         let EventKind::Booted { announced: false, returned, gone: Some(gone), .. } = &facts[0].kind
         else {
             panic!("{facts:?}");
         };
         assert_eq!((returned.join(" ").as_str(), *gone), ("a b", MINUTE));
-        play.ingest(&over("boot", "b", "b2")).ingest(&over("beat", "a", "b1"));
-        assert!(play.titles().is_empty(), "neither its second way nor a late datagram is a boot");
+        test.ingest(&over("boot", "b", "b2")).ingest(&over("beat", "a", "b1"));
+        assert!(test.titles().is_empty(), "neither its second way nor a late datagram is a boot");
     }
 
     #[test]
     fn a_connection_that_a_boot_covered_is_told_again_when_it_stays_away() {
-        let mut play = TestFleet::new();
-        play.beat_over("web1", "a").beat_over("web1", "b").wait(MINUTE).take_events();
-        play.ingest(r#"{"host":"web1","event":"boot","connection":"a"}"#);
-        assert_eq!(play.titles(), ["web1 booted"]);
+        let mut test = TestFleet::new();
+        test.beat_over("web1", "a").beat_over("web1", "b").wait(MINUTE).take_events();
+        test.ingest(r#"{"host":"web1","event":"boot","connection":"a"}"#);
+        assert_eq!(test.titles(), ["web1 booted"]);
         for _ in 0..6 {
-            play.wait(10 * SECOND).beat_over("web1", "a");
+            test.wait(10 * SECOND).beat_over("web1", "a");
         }
-        assert_eq!(play.titles_with_level(), ["warning web1 b overdue"]);
-        assert_eq!(play.beat_over("web1", "b").titles(), ["web1 b is back"]);
+        assert_eq!(test.titles_with_level(), ["warning web1 b overdue"]);
+        assert_eq!(test.beat_over("web1", "b").titles(), ["web1 b is back"]);
     }
 
     #[test]
     fn a_boot_without_an_id_is_told_once_within_two_minutes() {
-        let mut play = TestFleet::new();
+        let mut test = TestFleet::new();
         let boot = r#"{"host":"web1","event":"boot"}"#;
-        play.beat("web1").ingest(boot).take_events();
-        assert!(play.wait(5 * SECOND).ingest(boot).titles().is_empty());
+        test.beat("web1").ingest(boot).take_events();
+        assert!(test.wait(5 * SECOND).ingest(boot).titles().is_empty());
         assert_eq!(
-            play.ingest(SHUTDOWN).ingest(boot).titles(),
+            test.ingest(SHUTDOWN).ingest(boot).titles(),
             ["web1 ipv4 shutdown", "web1 booted"]
         );
         for _ in 0..12 {
-            play.wait(10 * SECOND).beat("web1");
+            test.wait(10 * SECOND).beat("web1");
         }
-        assert_eq!(play.ingest(boot).titles(), ["web1 booted"]);
+        assert_eq!(test.ingest(boot).titles(), ["web1 booted"]);
         let named = r#"{"host":"web1","boot_id":"b1"}"#;
-        assert!(play.wait(SECOND).ingest(named).titles().is_empty(), "its id is learnt silently");
+        assert!(test.wait(SECOND).ingest(named).titles().is_empty(), "its id is learnt silently");
     }
 
     #[test]
@@ -733,147 +735,147 @@ mod tests {
         let boot = |id: &str, uptime: u32| {
             format!(r#"{{"host":"web1","event":"boot","boot_id":"{id}","uptime":{uptime}}}"#)
         };
-        let mut play = TestFleet::new();
-        assert!(play.ingest(&boot("b1", 600)).titles().is_empty());
-        assert!(play.ingest(&boot("b1", 700)).titles().is_empty());
-        let told = play.ingest(&boot("b2", 900)).titles();
+        let mut test = TestFleet::new();
+        assert!(test.ingest(&boot("b1", 600)).titles().is_empty());
+        assert!(test.ingest(&boot("b1", 700)).titles().is_empty());
+        let told = test.ingest(&boot("b2", 900)).titles();
         assert_eq!(told, ["web1 booted"], "its last boot is known, and this is another one");
         assert_eq!(TestFleet::new().ingest(&boot("b1", 599)).titles(), ["web1 booted"]);
     }
 
     #[test]
     fn a_repeated_boot_is_a_beat() {
-        let mut play = TestFleet::new();
-        assert_eq!(play.ingest(BOOT).titles(), ["web1 booted"]);
-        assert_eq!(play.wait(MINUTE).titles(), ["web1 ipv4 overdue"]);
-        assert_eq!(play.ingest(BOOT).titles(), ["web1 ipv4 is back"]);
+        let mut test = TestFleet::new();
+        assert_eq!(test.ingest(BOOT).titles(), ["web1 booted"]);
+        assert_eq!(test.wait(MINUTE).titles(), ["web1 ipv4 overdue"]);
+        assert_eq!(test.ingest(BOOT).titles(), ["web1 ipv4 is back"]);
     }
 
     #[test]
     fn a_goodbye_of_the_boot_before_comes_too_late() {
-        let mut play = in_state(State::Up);
-        play.ingest(BOOT).take_events();
-        play.ingest(r#"{"host":"web1","event":"shutdown","boot_id":"b1"}"#);
-        assert!(play.titles().is_empty());
+        let mut test = in_state(State::Up);
+        test.ingest(BOOT).take_events();
+        test.ingest(r#"{"host":"web1","event":"shutdown","boot_id":"b1"}"#);
+        assert!(test.titles().is_empty());
     }
 
     #[test]
     fn a_watched_host_that_was_never_heard_is_told_once_and_over_restarts() {
-        let mut play = TestFleet::new();
-        play.wait(23 * HOUR).restart_after(MINUTE);
-        assert!(play.titles().is_empty());
-        assert_eq!(play.wait(HOUR).titles_with_level(), ["warning web1 was never heard"]);
-        play.restart_after(MINUTE).wait(3 * DAY);
-        assert!(play.titles().is_empty());
-        assert_eq!(play.beat("web1").titles_with_level(), ["ok web1 ipv4 is up"]);
+        let mut test = TestFleet::new();
+        test.wait(23 * HOUR).restart_after(MINUTE);
+        assert!(test.titles().is_empty());
+        assert_eq!(test.wait(HOUR).titles_with_level(), ["warning web1 was never heard"]);
+        test.restart_after(MINUTE).wait(3 * DAY);
+        assert!(test.titles().is_empty());
+        assert_eq!(test.beat("web1").titles_with_level(), ["ok web1 ipv4 is up"]);
 
-        let mut play = TestFleet::new();
-        play.wait(20 * HOUR).reboot_after(HOUR).wait(3 * HOUR);
-        assert_eq!(play.titles(), ["web1 was never heard"]);
+        let mut test = TestFleet::new();
+        test.wait(20 * HOUR).reboot_after(HOUR).wait(3 * HOUR);
+        assert_eq!(test.titles(), ["web1 was never heard"]);
     }
 
     #[test]
     fn a_restart_does_not_invent_silence_and_does_not_forget_it() {
         for reboots in [false, true] {
-            let restart = |play: &mut TestFleet, time| {
+            let restart = |test: &mut TestFleet, time| {
                 if reboots {
-                    play.reboot_after(time)
+                    test.reboot_after(time)
                 } else {
-                    play.restart_after(time)
+                    test.restart_after(time)
                 };
             };
-            let mut play = TestFleet::new();
-            play.beat("web1").wait(MINUTE).take_events();
-            restart(&mut play, HOUR);
-            assert!(play.wait(DAY).titles().is_empty(), "already notified");
+            let mut test = TestFleet::new();
+            test.beat("web1").wait(MINUTE).take_events();
+            restart(&mut test, HOUR);
+            assert!(test.wait(DAY).titles().is_empty(), "already notified");
 
-            let mut play = TestFleet::new();
-            play.beat("web1").wait(5 * SECOND);
-            restart(&mut play, HOUR);
-            assert!(play.wait(40 * SECOND - Duration::from_millis(1)).titles().is_empty());
-            assert_eq!(play.wait(SECOND).titles(), ["web1 ipv4 overdue"], "E within");
+            let mut test = TestFleet::new();
+            test.beat("web1").wait(5 * SECOND);
+            restart(&mut test, HOUR);
+            assert!(test.wait(40 * SECOND - Duration::from_millis(1)).titles().is_empty());
+            assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"], "E within");
 
-            let mut play = TestFleet::with_interval(DAY);
-            play.beat("web1").wait(20 * HOUR);
-            restart(&mut play, 5 * MINUTE);
-            play.wait(3 * DAY - 20 * HOUR - 5 * MINUTE - SECOND);
-            assert!(play.titles().is_empty());
-            assert_eq!(play.wait(SECOND).titles(), ["web1 ipv4 overdue"], "E after start");
+            let mut test = TestFleet::with_interval(DAY);
+            test.beat("web1").wait(20 * HOUR);
+            restart(&mut test, 5 * MINUTE);
+            test.wait(3 * DAY - 20 * HOUR - 5 * MINUTE - SECOND);
+            assert!(test.titles().is_empty());
+            assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"], "E after start");
         }
     }
 
     #[test]
     fn a_deadline_that_passed_before_the_stop_is_told_at_once() {
-        let mut play = TestFleet::new();
-        play.beat("web1");
-        let rows = play.rows();
-        play.now = play.now.later(MINUTE);
-        let mark = play.last_alive();
-        play.now = play.now.later(SECOND);
-        assert_eq!(play.start(rows, Some(mark)).titles(), ["web1 ipv4 overdue"]);
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        let rows = test.rows();
+        test.now = test.now.later(MINUTE);
+        let last_alive = test.last_alive();
+        test.now = test.now.later(SECOND);
+        assert_eq!(test.start(rows, Some(last_alive)).titles(), ["web1 ipv4 overdue"]);
     }
 
     #[test]
     fn a_lost_clock_gives_everyone_a_whole_interval_and_grace() {
-        for (wall, mark) in [(0, true), (BEGIN.wall.0 - 1, true), (BEGIN.wall.0 + 9, false)] {
-            let mut play = TestFleet::new();
-            play.beat("web1");
-            let (rows, mark) = (play.rows(), mark.then(|| play.last_alive()));
-            play.kernel = "kernel-2".into();
-            play.now = Now { mono: Mono(5_000), wall: Wall(wall) };
-            play.start(rows, mark).wait(40 * SECOND - Duration::from_millis(1));
-            assert!(play.titles().is_empty());
-            assert_eq!(play.wait(SECOND).titles(), ["web1 ipv4 overdue"]);
+        for (wall, last_alive) in [(0, true), (BEGIN.wall.0 - 1, true), (BEGIN.wall.0 + 9, false)] {
+            let mut test = TestFleet::new();
+            test.beat("web1");
+            let (rows, last_alive) = (test.rows(), last_alive.then(|| test.last_alive()));
+            test.kernel = "kernel-2".into();
+            test.now = Now { mono: Mono(5_000), wall: Wall(wall) };
+            test.start(rows, last_alive).wait(40 * SECOND - Duration::from_millis(1));
+            assert!(test.titles().is_empty());
+            assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"]);
         }
     }
 
     #[test]
     fn frequent_restarts_do_not_postpone_an_alarm_for_ever() {
-        let mut play = TestFleet::new();
-        play.beat("web1");
+        let mut test = TestFleet::new();
+        test.beat("web1");
         for _ in 0..10 {
-            play.wait(20 * SECOND).restart_after(SECOND);
+            test.wait(20 * SECOND).restart_after(SECOND);
         }
-        assert_eq!(play.titles(), ["web1 ipv4 overdue"]);
+        assert_eq!(test.titles(), ["web1 ipv4 overdue"]);
     }
 
     #[test]
     fn a_second_long_outage_does_not_invent_an_alarm() {
-        let mut play = TestFleet::new();
-        play.beat("web1").wait(5 * SECOND).sleep(HOUR).wait(5 * SECOND).sleep(HOUR);
-        play.wait(10 * SECOND).beat("web1");
-        assert!(play.titles().is_empty());
-        play.wait(5 * SECOND).sleep(HOUR).wait(HOUR);
-        assert_eq!(play.titles(), ["web1 ipv4 overdue"]);
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(5 * SECOND).sleep(HOUR).wait(5 * SECOND).sleep(HOUR);
+        test.wait(10 * SECOND).beat("web1");
+        assert!(test.titles().is_empty());
+        test.wait(5 * SECOND).sleep(HOUR).wait(HOUR);
+        assert_eq!(test.titles(), ["web1 ipv4 overdue"]);
     }
 
     #[test]
     fn crash_after_crash_before_any_flush_did_invent_an_alarm() {
-        let mut play = TestFleet::new();
-        play.beat("web1");
-        let mark = play.last_alive();
-        let mut stored = play.rows();
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        let last_alive = test.last_alive();
+        let mut stored = test.rows();
         for _ in 0..20 {
-            play.now = play.now.later(SECOND);
-            play.start(stored.clone(), Some(mark.clone()));
-            stored = play.rows();
-            play.wait(35 * SECOND);
-            stored.extend(play.try_ingest(BEAT.as_bytes()).unwrap().rows);
-            assert!(play.titles().is_empty());
+            test.now = test.now.later(SECOND);
+            test.start(stored.clone(), Some(last_alive.clone()));
+            stored = test.rows();
+            test.wait(35 * SECOND);
+            stored.extend(test.try_ingest(BEAT.as_bytes()).unwrap().rows);
+            assert!(test.titles().is_empty());
         }
     }
 
     #[test]
     fn rows_of_two_kernels_ago_go_by_the_wall_clock() {
-        let mut play = TestFleet::new();
-        play.beat("web1").wait(MINUTE).take_events();
-        let rows = play.rows();
-        play.reboot_after(MINUTE);
-        let mark = play.last_alive();
-        play.now = Now { mono: Mono(7_000), wall: play.now.wall + HOUR };
-        play.kernel.push('y');
-        play.start(rows, Some(mark)).beat("web1");
-        let facts = play.take_events();
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(MINUTE).take_events();
+        let rows = test.rows();
+        test.reboot_after(MINUTE);
+        let last_alive = test.last_alive();
+        test.now = Now { mono: Mono(7_000), wall: test.now.wall + HOUR };
+        test.kernel.push('y');
+        test.start(rows, Some(last_alive)).beat("web1");
+        let facts = test.take_events();
         assert!(matches!(facts[0].kind, EventKind::Back { gone, .. } if gone == HOUR + 2 * MINUTE));
     }
 
@@ -888,14 +890,15 @@ mod tests {
                 "alerts":[{{"path":"m","level":"critical","told":{now}}}]}}"#
             ))
             .unwrap();
-            for mark in [Some(number), None] {
-                let mark = mark.map(|n| LastAlive {
+            for last_alive in [Some(number), None] {
+                let last_alive = last_alive.map(|n| LastAlive {
                     kernel_boot: "k".into(),
                     now: Now { mono: Mono(n), wall: Wall(n) },
                 });
                 for kernel in ["k", "l"] {
                     let rows = [("web1".to_owned(), row.clone())];
-                    let mut fleet = Fleet::restore(config(), rows, mark.clone(), BEGIN, kernel);
+                    let mut fleet =
+                        Fleet::restore(config(), rows, last_alive.clone(), BEGIN, kernel);
                     fleet.due(BEGIN);
                     fleet.due(BEGIN.later(365 * DAY));
                     fleet.ingest(BEAT.as_bytes(), HERE, BEGIN.later(366 * DAY)).unwrap();
@@ -907,26 +910,26 @@ mod tests {
 
     #[test]
     fn plain_beats_store_nothing_and_changes_do() {
-        let mut play = TestFleet::new();
-        assert_eq!(play.fleet.flush().len(), 1, "since when it is configured");
-        assert_eq!(play.try_ingest(BEAT.as_bytes()).unwrap().rows.len(), 1);
-        assert!(play.fleet.flush().is_empty());
-        assert!(play.try_ingest(BEAT.as_bytes()).unwrap().rows.is_empty());
-        assert_eq!(play.fleet.flush().len(), 1);
-        assert!(play.fleet.flush().is_empty());
-        play.now = play.now.later(MINUTE);
-        assert_eq!(play.fleet.due(play.now).rows.len(), 1);
+        let mut test = TestFleet::new();
+        assert_eq!(test.fleet.flush().len(), 1, "since when it is configured");
+        assert_eq!(test.try_ingest(BEAT.as_bytes()).unwrap().rows.len(), 1);
+        assert!(test.fleet.flush().is_empty());
+        assert!(test.try_ingest(BEAT.as_bytes()).unwrap().rows.is_empty());
+        assert_eq!(test.fleet.flush().len(), 1);
+        assert!(test.fleet.flush().is_empty());
+        test.now = test.now.later(MINUTE);
+        assert_eq!(test.fleet.due(test.now).rows.len(), 1);
     }
 
     #[test]
     fn others_that_are_down_are_named_and_counted() {
-        let mut rules = config();
+        let mut config = config();
         let watched = HostSettings { watch: true, ..HostSettings::default() };
-        rules.hosts.insert("web2".into(), watched);
-        rules.hosts.insert("quiet".into(), HostSettings::default());
-        let mut play = TestFleet::with(rules);
-        play.beat("quiet").wait(SECOND).beat("web1").wait(SECOND).beat("web2").wait(MINUTE);
-        let others: Vec<_> = play
+        config.hosts.insert("web2".into(), watched);
+        config.hosts.insert("quiet".into(), HostSettings::default());
+        let mut test = TestFleet::with(config);
+        test.beat("quiet").wait(SECOND).beat("web1").wait(SECOND).beat("web2").wait(MINUTE);
+        let others: Vec<_> = test
             .take_events()
             .into_iter()
             .map(|event| match event.kind {
@@ -941,100 +944,103 @@ mod tests {
 
     #[test]
     fn restarts_did_postpone_for_ever_what_an_unset_clock_had_begun() {
-        let mut play = TestFleet::new();
-        play.now.wall = Wall(5_000);
-        play.start(Vec::new(), None);
-        let mut stored: HashMap<_, _> = play.fleet.flush().into_iter().collect();
-        play.now.wall = BEGIN.wall;
+        let mut test = TestFleet::new();
+        test.now.wall = Wall(5_000);
+        test.start(Vec::new(), None);
+        let mut stored: HashMap<_, _> = test.fleet.flush().into_iter().collect();
+        test.now.wall = BEGIN.wall;
         for _ in 0..2 {
-            play.wait(23 * HOUR);
-            stored.extend(play.fleet.flush());
-            let mark = play.last_alive();
-            play.now = play.now.later(SECOND);
-            play.start(stored.clone().into_iter().collect(), Some(mark));
+            test.wait(23 * HOUR);
+            stored.extend(test.fleet.flush());
+            let last_alive = test.last_alive();
+            test.now = test.now.later(SECOND);
+            test.start(stored.clone().into_iter().collect(), Some(last_alive));
         }
-        assert_eq!(play.wait(HOUR).titles(), ["web1 was never heard"]);
+        assert_eq!(test.wait(HOUR).titles(), ["web1 was never heard"]);
     }
 
     #[test]
     fn a_boot_told_two_kernels_ago_did_count_as_one_told_now() {
-        let mut play = TestFleet::new();
-        play.ingest(BOOT).wait(MINUTE);
-        let rows = play.rows();
-        play.reboot_after(MINUTE);
-        let mark = play.last_alive();
-        play.now = Now { mono: Mono(7_000), wall: play.now.wall + HOUR };
-        play.kernel.push('y');
-        play.start(rows, Some(mark)).take_events();
-        play.ingest(r#"{"host":"web1","event":"boot"}"#);
-        assert_eq!(play.titles(), ["web1 booted"]);
+        let mut test = TestFleet::new();
+        test.ingest(BOOT).wait(MINUTE);
+        let rows = test.rows();
+        test.reboot_after(MINUTE);
+        let last_alive = test.last_alive();
+        test.now = Now { mono: Mono(7_000), wall: test.now.wall + HOUR };
+        test.kernel.push('y');
+        test.start(rows, Some(last_alive)).take_events();
+        test.ingest(r#"{"host":"web1","event":"boot"}"#);
+        assert_eq!(test.titles(), ["web1 booted"]);
     }
 
     #[test]
     fn a_beat_with_another_interval_did_cost_a_write_each_time() {
-        let mut play = TestFleet::new();
-        play.beat("web1").fleet.flush();
+        let mut test = TestFleet::new();
+        test.beat("web1").fleet.flush();
         for interval in [10, 11, 10] {
             let beat = format!(r#"{{"host":"web1","interval":{interval}}}"#);
-            assert!(play.try_ingest(beat.as_bytes()).unwrap().rows.is_empty());
+            assert!(test.try_ingest(beat.as_bytes()).unwrap().rows.is_empty());
         }
-        assert_eq!(play.fleet.flush()[0].1.connections[0].interval, 10_000);
+        assert_eq!(test.fleet.flush()[0].1.connections[0].interval, 10_000);
     }
 
     #[test]
     fn a_reload_takes_hosts_out_and_in() {
-        let mut play = TestFleet::new();
-        play.beat("web1").wait(HOUR).take_events();
-        play.config.hosts.clear();
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(HOUR).take_events();
+        test.config.hosts.clear();
         let watched = HostSettings { watch: true, ..HostSettings::default() };
-        play.config.hosts.insert("web2".into(), watched);
-        let due = play.fleet.reconfigure(play.config.clone(), play.now);
-        assert_eq!(due.removed_hosts, ["web1"]);
-        let trouble = Incident::Connection { host: "web1".into(), connection: "ipv4".into() };
-        assert_eq!((due.events.len(), due.closed_incidents), (0, vec![trouble]));
-        assert_eq!(due.rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web2"]);
-        assert!(play.fleet.view("web1").is_none());
-        assert_eq!(play.wait(DAY).titles(), ["web2 was never heard"]);
+        test.config.hosts.insert("web2".into(), watched);
+        let changes = test.fleet.reconfigure(test.config.clone(), test.now);
+        assert_eq!(changes.removed_hosts, ["web1"]);
+        let incident = Incident::Connection { host: "web1".into(), connection: "ipv4".into() };
+        assert_eq!((changes.events.len(), changes.closed_incidents), (0, vec![incident]));
+        assert_eq!(
+            changes.rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["web2"]
+        );
+        assert!(test.fleet.view("web1").is_none());
+        assert_eq!(test.wait(DAY).titles(), ["web2 was never heard"]);
     }
 
     fn signs(interval: Duration, grace: Duration) -> TestFleet {
-        let mut rules = config();
-        rules.settings.grace = Some(SECOND);
-        rules.alert_heartbeats.insert("web1".into(), Expectation { interval, grace });
-        TestFleet::with(rules)
+        let mut config = config();
+        config.settings.grace = Some(SECOND);
+        config.alert_heartbeats.insert("web1".into(), Expectation { interval, grace });
+        TestFleet::with(config)
     }
 
-    fn sign(play: &mut TestFleet) {
+    fn sign(test: &mut TestFleet) {
         let beat = Datagram::beat("web1", ALERTMANAGER);
-        play.fleet.ingest_internal(&beat, play.now).unwrap();
+        test.fleet.ingest_internal(&beat, test.now).unwrap();
     }
 
     #[test]
     fn signs_of_life_keep_their_own_promise() {
-        let mut play = signs(30 * SECOND, 5 * MINUTE);
-        sign(&mut play);
-        play.beat("web1");
-        assert_eq!(play.wait(5 * MINUTE).titles(), ["web1 ipv4 overdue"]);
-        assert_eq!(play.wait(30 * SECOND).titles(), ["web1 alertmanager overdue"]);
+        let mut test = signs(30 * SECOND, 5 * MINUTE);
+        sign(&mut test);
+        test.beat("web1");
+        assert_eq!(test.wait(5 * MINUTE).titles(), ["web1 ipv4 overdue"]);
+        assert_eq!(test.wait(30 * SECOND).titles(), ["web1 alertmanager overdue"]);
     }
 
     #[test]
     fn another_way_to_hear_signs_of_life_made_them_overdue() {
         let fetched = Expectation { interval: 30 * SECOND, grace: 5 * MINUTE };
         for reload in [true, false] {
-            let mut play = signs(4 * HOUR, 8 * HOUR);
-            sign(&mut play);
-            play.wait(3 * HOUR);
-            play.config.alert_heartbeats.insert("web1".into(), fetched);
+            let mut test = signs(4 * HOUR, 8 * HOUR);
+            sign(&mut test);
+            test.wait(3 * HOUR);
+            test.config.alert_heartbeats.insert("web1".into(), fetched);
             if reload {
-                play.fleet.reconfigure(play.config.clone(), play.now);
+                test.fleet.reconfigure(test.config.clone(), test.now);
             } else {
-                play.restart_after(SECOND);
+                test.restart_after(SECOND);
             }
-            assert!(play.wait(5 * MINUTE).titles().is_empty());
+            assert!(test.wait(5 * MINUTE).titles().is_empty());
             // Another start promises nothing anew.
-            play.restart_after(Duration::ZERO);
-            assert_eq!(play.wait(MINUTE).titles(), ["web1 alertmanager overdue"]);
+            test.restart_after(Duration::ZERO);
+            assert_eq!(test.wait(MINUTE).titles(), ["web1 alertmanager overdue"]);
         }
     }
 
@@ -1042,115 +1048,115 @@ mod tests {
     fn signs_of_life_that_nobody_passes_on_any_more_are_forgotten() {
         for reload in [true, false] {
             for overdue in [true, false] {
-                let mut play = signs(30 * SECOND, 5 * MINUTE);
-                sign(&mut play);
-                play.wait(if overdue { 2 * DAY } else { SECOND }).take_events();
-                play.config.alert_heartbeats.clear();
-                let due = if reload {
-                    play.fleet.reconfigure(play.config.clone(), play.now)
+                let mut test = signs(30 * SECOND, 5 * MINUTE);
+                sign(&mut test);
+                test.wait(if overdue { 2 * DAY } else { SECOND }).take_events();
+                test.config.alert_heartbeats.clear();
+                let changes = if reload {
+                    test.fleet.reconfigure(test.config.clone(), test.now)
                 } else {
-                    let (rows, mark) = (play.rows(), play.last_alive());
-                    let (rules, now) = (play.config.clone(), play.now);
-                    play.fleet = Fleet::restore(rules, rows, Some(mark), now, &play.kernel);
-                    play.fleet.due(now)
+                    let (rows, last_alive) = (test.rows(), test.last_alive());
+                    let (config, now) = (test.config.clone(), test.now);
+                    test.fleet = Fleet::restore(config, rows, Some(last_alive), now, &test.kernel);
+                    test.fleet.due(now)
                 };
                 assert_eq!(
-                    (due.events.len(), due.closed_incidents.len()),
+                    (changes.events.len(), changes.closed_incidents.len()),
                     (0, usize::from(overdue))
                 );
-                assert!(play.fleet.view("web1").unwrap().connections.is_empty());
-                assert!(play.wait(DAY - SECOND).titles().is_empty(), "{reload} {overdue}");
-                assert_eq!(play.wait(DAY).titles(), ["web1 was never heard"]);
+                assert!(test.fleet.view("web1").unwrap().connections.is_empty());
+                assert!(test.wait(DAY - SECOND).titles().is_empty(), "{reload} {overdue}");
+                assert_eq!(test.wait(DAY).titles(), ["web1 was never heard"]);
             }
         }
     }
 
     #[test]
     fn a_reload_keeps_what_is_known() {
-        let mut play = TestFleet::new();
-        play.beat("web1").wait(20 * SECOND);
-        play.config.hosts.get_mut("web1").unwrap().grace = Some(MINUTE);
-        play.config.default_channels = vec!["oncall".into()];
-        assert!(play.fleet.reconfigure(play.config.clone(), play.now).removed_hosts.is_empty());
-        assert_eq!(play.fleet.view("web1").unwrap().channels, ["oncall"]);
-        assert!(play.wait(50 * SECOND - SECOND).titles().is_empty());
-        assert_eq!(play.wait(SECOND).titles(), ["web1 ipv4 overdue"]);
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(20 * SECOND);
+        test.config.hosts.get_mut("web1").unwrap().grace = Some(MINUTE);
+        test.config.default_channels = vec!["oncall".into()];
+        assert!(test.fleet.reconfigure(test.config.clone(), test.now).removed_hosts.is_empty());
+        assert_eq!(test.fleet.view("web1").unwrap().channels, ["oncall"]);
+        assert!(test.wait(50 * SECOND - SECOND).titles().is_empty());
+        assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"]);
     }
 
     #[test]
     fn a_host_that_is_no_longer_configured_becomes_an_unknown_one_where_those_are_accepted() {
-        let mut play = TestFleet::new();
-        play.beat("web1");
-        play.config.hosts.clear();
-        play.config.settings.unknown_hosts = UnknownHosts::Accept;
-        assert!(play.fleet.reconfigure(play.config.clone(), play.now).removed_hosts.is_empty());
-        assert!(!play.fleet.view("web1").unwrap().watch);
-        assert_eq!(play.fleet.unknown_count, 1);
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        test.config.hosts.clear();
+        test.config.settings.unknown_hosts = UnknownHosts::Accept;
+        assert!(test.fleet.reconfigure(test.config.clone(), test.now).removed_hosts.is_empty());
+        assert!(!test.fleet.view("web1").unwrap().watch);
+        assert_eq!(test.fleet.unknown_count, 1);
     }
 
     #[test]
     fn rows_of_hosts_that_are_gone_are_told_after_a_restart() {
-        let mut play = TestFleet::new();
-        play.beat("web1");
-        let (rows, mark) = (play.rows(), play.last_alive());
-        play.config.hosts.clear();
-        play.now = play.now.later(SECOND);
-        play.fleet = Fleet::restore(play.config, rows, Some(mark), play.now, &play.kernel);
-        assert!(play.fleet.is_empty());
-        assert_eq!(play.fleet.next_deadline(), Some(Mono(i64::MIN)), "at once");
-        assert_eq!(play.fleet.due(play.now).removed_hosts, ["web1"]);
-        assert_eq!(play.fleet.next_deadline(), None);
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        let (rows, last_alive) = (test.rows(), test.last_alive());
+        test.config.hosts.clear();
+        test.now = test.now.later(SECOND);
+        test.fleet = Fleet::restore(test.config, rows, Some(last_alive), test.now, &test.kernel);
+        assert!(test.fleet.is_empty());
+        assert_eq!(test.fleet.next_deadline(), Some(Mono(i64::MIN)), "at once");
+        assert_eq!(test.fleet.due(test.now).removed_hosts, ["web1"]);
+        assert_eq!(test.fleet.next_deadline(), None);
     }
 
     #[test]
     fn a_reload_did_forget_who_was_heard_and_a_restart_invented_an_alarm() {
-        let mut play = TestFleet::with_interval(DAY);
-        play.config.settings.grace = Some(HOUR);
-        play.fleet.reconfigure(play.config.clone(), play.now);
-        play.beat("web1");
-        let mut stored: HashMap<_, _> = play.rows().into_iter().collect();
-        play.fleet.flush();
-        play.wait(DAY).beat("web1").wait(20 * SECOND);
-        stored.extend(play.fleet.reconfigure(play.config.clone(), play.now).rows);
-        play.wait(2 * HOUR);
-        stored.extend(play.fleet.flush());
-        let mark = play.last_alive();
-        play.now = play.now.later(SECOND);
-        assert!(play.start(stored.into_iter().collect(), Some(mark)).titles().is_empty());
+        let mut test = TestFleet::with_interval(DAY);
+        test.config.settings.grace = Some(HOUR);
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        test.beat("web1");
+        let mut stored: HashMap<_, _> = test.rows().into_iter().collect();
+        test.fleet.flush();
+        test.wait(DAY).beat("web1").wait(20 * SECOND);
+        stored.extend(test.fleet.reconfigure(test.config.clone(), test.now).rows);
+        test.wait(2 * HOUR);
+        stored.extend(test.fleet.flush());
+        let last_alive = test.last_alive();
+        test.now = test.now.later(SECOND);
+        assert!(test.start(stored.into_iter().collect(), Some(last_alive)).titles().is_empty());
     }
 
     /// web1 is down, and from now on it is watched.
     fn watched_at_last(restarts: bool) -> TestFleet {
-        let mut play = TestFleet::new();
-        play.config.hosts.get_mut("web1").unwrap().watch = false;
-        play.fleet.reconfigure(play.config.clone(), play.now);
-        play.beat_over("web1", "a").beat_over("web1", "b").wait(HOUR).take_events();
-        play.config.hosts.get_mut("web1").unwrap().watch = true;
+        let mut test = TestFleet::new();
+        test.config.hosts.get_mut("web1").unwrap().watch = false;
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        test.beat_over("web1", "a").beat_over("web1", "b").wait(HOUR).take_events();
+        test.config.hosts.get_mut("web1").unwrap().watch = true;
         if restarts {
-            play.restart_after(SECOND);
+            test.restart_after(SECOND);
         } else {
-            let due = play.fleet.reconfigure(play.config.clone(), play.now);
-            assert_eq!((due.events.len(), due.closed_incidents.len()), (0, 2));
+            let changes = test.fleet.reconfigure(test.config.clone(), test.now);
+            assert_eq!((changes.events.len(), changes.closed_incidents.len()), (0, 2));
         }
-        play
+        test
     }
 
     #[test]
     fn a_host_that_was_down_when_it_became_watched_was_never_told() {
         for restarts in [false, true] {
-            let mut play = watched_at_last(restarts);
-            assert!(play.wait(39 * SECOND).titles().is_empty(), "it may be back by itself");
+            let mut test = watched_at_last(restarts);
+            assert!(test.wait(39 * SECOND).titles().is_empty(), "it may be back by itself");
             let told = ["critical web1 a overdue", "warning web1 b overdue"];
-            assert_eq!(play.wait(SECOND).titles_with_level(), told);
-            play.restart_after(SECOND);
-            play.fleet.reconfigure(play.config.clone(), play.now);
-            assert!(play.wait(DAY).titles().is_empty(), "once");
-            assert_eq!(play.beat_over("web1", "a").titles(), ["web1 a is back"]);
+            assert_eq!(test.wait(SECOND).titles_with_level(), told);
+            test.restart_after(SECOND);
+            test.fleet.reconfigure(test.config.clone(), test.now);
+            assert!(test.wait(DAY).titles().is_empty(), "once");
+            assert_eq!(test.beat_over("web1", "a").titles(), ["web1 a is back"]);
 
-            let mut play = watched_at_last(restarts);
-            play.wait(SECOND);
-            assert!(play.beat_over("web1", "a").titles().is_empty(), "nobody knew it was away");
-            assert_eq!(play.wait(40 * SECOND).titles_with_level()[0], "warning web1 b overdue");
+            let mut test = watched_at_last(restarts);
+            test.wait(SECOND);
+            assert!(test.beat_over("web1", "a").titles().is_empty(), "nobody knew it was away");
+            assert_eq!(test.wait(40 * SECOND).titles_with_level()[0], "warning web1 b overdue");
         }
     }
 }

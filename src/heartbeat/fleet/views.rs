@@ -29,12 +29,12 @@ impl Fleet {
 
     /// One host.
     pub fn view(&self, name: &str) -> Option<HostView> {
-        let host = *self.index.get(name)?;
+        let host = *self.by_name.get(name)?;
         Some(self.host_view(&self.hosts[host as usize]))
     }
 
     fn host_view(&self, host: &Host) -> HostView {
-        let view = |gauge| metric_view(gauge, host.is_missing(gauge, &self.common));
+        let view = |metric| metric_view(metric, host.is_missing(metric, &self.common));
         let mut metrics: Vec<MetricView> = host.metrics.iter().map(view).collect();
         metrics.sort_by(|a, b| a.path.cmp(&b.path));
         HostView {
@@ -64,9 +64,9 @@ impl Fleet {
     }
 
     /// Writes down how a host fares from now on.
-    pub(super) fn update_uptime(&mut self, index: u32, now: Now) {
+    pub(super) fn update_uptime(&mut self, host_index: u32, now: Now) {
         let blind = self.blindness.periods();
-        self.hosts[index as usize].update_uptime(now.mono, blind);
+        self.hosts[host_index as usize].update_uptime(now.mono, blind);
     }
 
     /// How the `count` hosts from the place `from` on fared since their last account; those that
@@ -79,38 +79,38 @@ impl Fleet {
 
     /// What the next account of a host would say, its metrics left out.
     pub fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        let host = &self.hosts[*self.index.get(host)? as usize];
+        let host = &self.hosts[*self.by_name.get(host)? as usize];
         host.peek_sample(now.mono, self.blindness.periods())
     }
 
     /// From when to when nothing could be heard, each told once.
     pub fn take_blind_periods(&mut self, now: Now) -> Vec<(Wall, Wall)> {
         let wall = |at: Mono| now.wall - now.mono.since(at);
-        let unseen = std::mem::take(&mut self.unreported_blindness);
-        unseen.into_iter().map(|period| (wall(period.from), wall(period.to))).collect()
+        let periods = std::mem::take(&mut self.unreported_blindness);
+        periods.into_iter().map(|period| (wall(period.from), wall(period.to))).collect()
     }
 
     /// What is wrong with the `count` hosts from the place `from` on, in so far as anybody is to
     /// be told: connections of watched hosts, and metrics of all.
     pub fn open_problems(&self, from: usize, count: usize) -> Vec<OpenProblem> {
-        let mut wrong = Vec::new();
+        let mut problems = Vec::new();
         for host in self.hosts.iter().skip(from).take(count) {
-            for gauge in &host.metrics {
-                let Some(watched) = gauge.alert() else { continue };
-                let level = watched.threshold.level;
-                let limit = watched.rule.limit(level).map(|limit| limit.to_string());
+            for metric in &host.metrics {
+                let Some(alert) = metric.alert() else { continue };
+                let level = alert.threshold.level;
+                let limit = alert.rule.limit(level).map(|limit| limit.to_string());
                 let limit = limit.unwrap_or_default();
-                let value = crate::event::decimal(gauge.value);
-                wrong.push(OpenProblem {
+                let value = crate::event::decimal(metric.value);
+                problems.push(OpenProblem {
                     incident: Incident::Metric {
                         host: host.name.as_ref().into(),
-                        metric: gauge.path.as_ref().into(),
+                        metric: metric.path.as_ref().into(),
                     },
                     level,
-                    since: watched.since,
-                    text: match watched.reported_missing {
-                        false => format!("{} = {value} ({limit})", gauge.path),
-                        true => format!("{} is missing, it was {value} ({limit})", gauge.path),
+                    since: alert.since,
+                    text: match alert.reported_missing {
+                        false => format!("{} = {value} ({limit})", metric.path),
+                        true => format!("{} is missing, it was {value} ({limit})", metric.path),
                     },
                 });
             }
@@ -122,7 +122,7 @@ impl Fleet {
             {
                 let last = connection.state == State::Overdue && host.state != State::Up;
                 let words = if connection.state == State::Overdue { "overdue" } else { "shutdown" };
-                wrong.push(OpenProblem {
+                problems.push(OpenProblem {
                     incident: Incident::Connection {
                         host: host.name.as_ref().into(),
                         connection: connection.name.as_ref().into(),
@@ -133,7 +133,7 @@ impl Fleet {
                 });
             }
             if host.never_seen_reported {
-                wrong.push(OpenProblem {
+                problems.push(OpenProblem {
                     incident: Incident::NeverSeen { host: host.name.as_ref().into() },
                     level: Level::Warning,
                     since: host.configured_since,
@@ -141,20 +141,20 @@ impl Fleet {
                 });
             }
         }
-        wrong
+        problems
     }
 }
 
-fn metric_view(gauge: &Metric, stale: bool) -> MetricView {
-    let watched = gauge.alert_state.as_deref();
-    let limit = watched.and_then(|watched| watched.rule.limit(watched.threshold.level));
+fn metric_view(metric: &Metric, stale: bool) -> MetricView {
+    let alert = metric.alert_state.as_deref();
+    let limit = alert.and_then(|alert| alert.rule.limit(alert.threshold.level));
     MetricView {
-        path: gauge.path.as_ref().into(),
-        value: gauge.value,
-        level: watched.map(|watched| watched.threshold.level),
-        since: watched.map(|watched| watched.since),
+        path: metric.path.as_ref().into(),
+        value: metric.value,
+        level: alert.map(|alert| alert.threshold.level),
+        since: alert.map(|alert| alert.since),
         limit: limit.map(|limit| limit.to_string()),
-        at: Some(gauge.freshness.last_received),
+        at: Some(metric.freshness.last_received),
         stale,
     }
 }
@@ -167,18 +167,18 @@ mod tests {
 
     #[test]
     fn views_come_in_a_stable_order_and_in_parts() {
-        let mut rules = config();
-        rules.settings.unknown_hosts = UnknownHosts::Accept;
-        rules.hosts.insert("b".into(), HostSettings::default());
-        let mut play = TestFleet::with(rules);
-        play.beat("z").beat("a").beat("b");
+        let mut config = config();
+        config.settings.unknown_hosts = UnknownHosts::Accept;
+        config.hosts.insert("b".into(), HostSettings::default());
+        let mut test = TestFleet::with(config);
+        test.beat("z").beat("a").beat("b");
         let names = |from, count| {
-            let views = play.fleet.views(from, count);
+            let views = test.fleet.views(from, count);
             views.into_iter().map(|view| view.name).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(names(0, 2), "b web1");
         assert_eq!(names(2, 9), "z a");
-        let view = play.fleet.view("web1").unwrap();
+        let view = test.fleet.view("web1").unwrap();
         assert_eq!((view.state, view.since), (State::New, None));
     }
 }
