@@ -1,5 +1,5 @@
-//! Whose datagrams are believed: those signed with a key and, while it is being changed, with the one
-//! before; whether their time is fresh, and whose clock is wrong when it is not. Pure.
+//! Authentication of datagrams: HMAC keys, the key before each while it is being changed, whether the
+//! time in a signed datagram is fresh, and whose clock is wrong when it is not. Pure.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::heartbeat::datagram::Rejection;
 use crate::heartbeat::encode;
 use crate::secret::Secret;
 
-/// What is signed to tell keys apart.
+/// What is signed to derive the id of a key.
 const KEY_ID_INPUT: &[u8] = b"heartbeat key";
 
 /// The keys of a host, or of all hosts that have none of their own.
@@ -31,9 +31,8 @@ impl SigningKey {
     fn new(secret: &Secret) -> SigningKey {
         let key = encode::signing_key(secret);
         let signature = hmac::sign(&key, KEY_ID_INPUT);
-        let tag =
-            signature.as_ref().iter().take(4).fold(0, |tag, byte| tag << 8 | u32::from(*byte));
-        SigningKey { key, id: tag.max(1) }
+        let id = signature.as_ref().iter().take(4).fold(0, |id, byte| id << 8 | u32::from(*byte));
+        SigningKey { key, id: id.max(1) }
     }
 }
 
@@ -44,31 +43,31 @@ impl HostKeys {
         HostKeys { current: SigningKey::new(current), previous }
     }
 
-    /// The tag of the key that the JSON was signed with; none when it was neither.
+    /// The id of the key that the JSON was signed with; none when it was neither.
     pub fn verify(&self, json: &[u8], signature: &[u8; 32]) -> Option<u32> {
-        let signed = |signer: &&SigningKey| encode::verify(&signer.key, json, signature);
-        self.keys().find(signed).map(|signer| signer.id)
+        let signed = |key: &&SigningKey| encode::verify(&key.key, json, signature);
+        self.keys().find(signed).map(|key| key.id)
     }
 
     /// The key with this id.
-    pub fn by_id(&self, tag: u32) -> Option<&hmac::Key> {
-        self.keys().find(|signer| signer.id == tag).map(|signer| &signer.key)
+    pub fn by_id(&self, id: u32) -> Option<&hmac::Key> {
+        self.keys().find(|key| key.id == id).map(|key| &key.key)
     }
 
     fn keys(&self) -> impl Iterator<Item = &SigningKey> {
         std::iter::once(&self.current).chain(self.previous.as_deref())
     }
 
-    /// Whether that is the tag of the previous key.
-    pub fn is_previous(&self, tag: u32) -> bool {
-        tag != self.current.id && self.previous.as_ref().is_some_and(|old| old.id == tag)
+    /// Whether that is the id of the previous key.
+    pub fn is_previous(&self, id: u32) -> bool {
+        id != self.current.id && self.previous.as_ref().is_some_and(|previous| previous.id == id)
     }
 }
 
-/// So many hosts that are off by the same show that it is our own clock that is wrong.
+/// This many hosts that are off by the same show that it is our own clock that is wrong.
 const QUORUM: usize = 3;
 
-/// What our own wall clock is worth.
+/// Whether our own wall clock is right, as far as signed datagrams show it.
 ///
 /// A machine without a battery begins in 1970, or at the time of its last stop, until NTP sets it;
 /// and any clock can be set wrongly. By such a clock every signed datagram is stale, and all hosts
@@ -77,11 +76,11 @@ const QUORUM: usize = 3;
 /// - While our clock shows a time before 2024, or one that it had passed before the start, it is
 ///   not asked: a datagram is fresh when it is later than the last one of its connection. That
 ///   ends when our clock is past that time, or when a signed datagram agrees with it.
-/// - Else a datagram that is off by more than the skew is not applied, but it shows that somebody
-///   is alive who has the key, and it is newer than all before it. One cannot know whose clock is
-///   wrong: its connection is excused for one interval and grace, once. When three hosts are off by
-///   the same and nobody agrees with us, it is our clock, and they are excused again with each
-///   datagram, for as long as they send any. Who sends nothing is never excused.
+/// - Else a datagram that is off by more than the skew is not applied, but it shows that a sender with
+///   the key is alive, and it is newer than all before it. Whose clock is wrong cannot be known: the
+///   deadline of its connection is extended by one interval and grace, once. When three hosts are off
+///   by the same and no host agrees with us, it is our clock, and their deadlines are extended again
+///   with each datagram, for as long as they send any. That of a silent host is never extended.
 #[derive(Debug, Default)]
 pub struct ClockCheck {
     /// The time that our clock had reached before the start.
@@ -90,7 +89,7 @@ pub struct ClockCheck {
     last_agreement: Mono,
     /// How far those were ahead of it that did not agree since, in microseconds.
     offset: i64,
-    /// The hosts that were, about as much; three are enough.
+    /// The hosts that were off by about as much; three are enough.
     disagreeing_hosts: Vec<u32>,
 }
 
@@ -100,8 +99,11 @@ impl ClockCheck {
         self.passed = self.passed.max(wall);
     }
 
-    /// Judges the time of a signed datagram by our clock and by the `last` one, both in
-    /// microseconds; whether it agrees with our clock.
+    /// Checks the time of a signed datagram against our clock and against the `last` one of its
+    /// connection, both in microseconds; whether it agrees with our clock.
+    ///
+    /// # Errors
+    /// [`Rejection::Stale`] or [`Rejection::Replay`].
     pub fn check_freshness(
         &self,
         time: i64,
@@ -131,29 +133,29 @@ impl ClockCheck {
         self.disagreeing_hosts.clear();
     }
 
-    /// A signed datagram of `host`, newer than its last one, was off by more than the skew. Whether
-    /// that is excused, when it was for the last time at `excused`.
+    /// A signed datagram of `host`, newer than its last one, was off by more than the skew. Whether the
+    /// deadline of its connection is to be extended, where that was done last at `last_extended`.
     pub fn record_disagreement(
         &mut self,
         host: u32,
         time: i64,
         skew: Duration,
-        excused: Option<Mono>,
+        last_extended: Option<Mono>,
         now: Now,
     ) -> bool {
-        let ahead = time.saturating_sub(micros(now.wall));
-        if ahead.abs_diff(self.offset) > length(skew).unsigned_abs() {
-            self.offset = ahead;
+        let offset = time.saturating_sub(micros(now.wall));
+        if offset.abs_diff(self.offset) > length(skew).unsigned_abs() {
+            self.offset = offset;
             self.disagreeing_hosts.clear();
         }
         if self.disagreeing_hosts.len() < QUORUM && !self.disagreeing_hosts.contains(&host) {
             self.disagreeing_hosts.push(host);
         }
-        let ours = self.disagreeing_hosts.len() == QUORUM;
-        excused.is_none_or(|excused| ours && self.last_agreement < excused)
+        let ours_is_wrong = self.disagreeing_hosts.len() == QUORUM;
+        last_extended.is_none_or(|extended| ours_is_wrong && self.last_agreement < extended)
     }
 
-    /// Hosts are at other places from now on.
+    /// Hosts have other indexes from now on.
     pub fn forget_disagreements(&mut self) {
         self.disagreeing_hosts.clear();
     }

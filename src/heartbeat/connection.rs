@@ -1,5 +1,5 @@
-//! One path to a host: when it was heard, and until when its silence is excused by what the daemon
-//! could not hear: a restart, a suspended machine, a stalled loop. Pure.
+//! One connection of a host: its state, its deadline, and how the deadline is extended after the
+//! daemon could not receive: a restart, a suspended machine, a stalled loop. Pure.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,53 +11,67 @@ use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::settings::{ALERTMANAGER, Expectation, LOCAL, Profile, SharedSettings};
 use crate::view::State;
 
-/// How often a postponed deadline may be shifted without a proof that anybody listened.
+/// How often an extension may be shifted by blindness without a proof that the daemon listened in
+/// between.
 const MAX_UNPROVEN_EXTENSIONS: u8 = 3;
-/// The least grace that nobody asked for.
+/// The least grace where none is configured.
 const MIN_DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// A connection of a host.
+///
+/// ```text
+///           beat             deadline passed
+///     New ────────▶ Up ──────────────────────────▶ Overdue
+///                   │ ▲                            │  │ ▲
+///          shutdown │ │ beat                  beat │  │ │ deadline passed
+///                   ▼ │                (to Up) ◀───┘  │ │ (recovery presumed)
+///                Shutdown ◀────────── shutdown ───────┘ │
+///                   └───────────────────────────────────┘
+/// ```
+///
+/// A boot of its host presumes that a connection that is down has recovered: its incident is closed,
+/// it keeps its state, and when no beat comes until the deadline it is overdue (anew).
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// `ipv4`, `ipv6`, or what the host calls it.
     pub name: Arc<str>,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// It is down, but a boot of its host told that its trouble is over: its beat is no news, and
-    /// when it does not come until the deadline, that is told anew.
+    /// It is down, but a boot of its host closed its incident: its next beat is no event, and when
+    /// none comes until the deadline, it is reported anew.
     pub recovery_presumed: bool,
-    /// How often its postponed deadline was shifted without such a proof.
+    /// How often its extension was shifted without a proof that the daemon listened in between.
     pub extension_count: u8,
-    /// What it promised last, in milliseconds; 0 when it never said.
+    /// The interval in its last datagram that named one, in milliseconds; 0 when none did.
     pub interval: u32,
     /// Since when it is in its state.
     pub since: Wall,
-    /// When it was last heard.
+    /// When its last beat or shutdown was received.
     pub last_seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
     pub last_signed_at: i64,
-    /// The tag of the key that it was signed with; 0 when it was not.
+    /// The id of the key that it was signed with; 0 when it was not.
     pub key_id: u32,
-    /// What was granted because the daemon was blind; once per time it was heard.
+    /// The extension of its deadline, where it has one; forgotten with the next beat.
     pub extension: Option<Extension>,
-    /// The moment of its earliest entry among the deadlines.
+    /// When its earliest entry in the deadline heap is due; `i64::MAX` when it has none.
     pub scheduled_at: Mono,
     /// Where its last datagram came from.
     pub address: Option<IpAddr>,
 }
 
-/// A deadline that was granted.
+/// A deadline that replaces the one after the last beat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Extension {
-    /// From when on listening counts.
+    /// From when on the time counts in which the daemon listens.
     pub from: Mono,
     /// The deadline, if the daemon listens all the time.
     pub until: Mono,
 }
 
 impl Connection {
-    /// A connection that was never heard.
+    /// A connection over which nothing was received yet.
     pub fn new(name: Arc<str>, now: Now) -> Connection {
         Connection {
             name,
@@ -75,21 +89,20 @@ impl Connection {
         }
     }
 
-    /// Whether people were told that it is down, and not yet that this is over.
+    /// Whether it was reported as down, and not yet as recovered.
     pub fn has_open_incident(&self) -> bool {
         matches!(self.state, State::Overdue | State::Shutdown) && !self.recovery_presumed
     }
 
-    /// Whether it was made by beats that somebody in this process vouches for. They come from here,
-    /// and nobody signs them.
+    /// Whether it was made by beats of this process itself: they are not signed, and their address is
+    /// this machine.
     pub fn is_internal(&self) -> bool {
         let here = self.address.is_some_and(|address| address.is_loopback());
         [ALERTMANAGER, LOCAL].contains(&&*self.name) && self.last_signed_at == 0 && here
     }
 
-    /// Takes over what such beats promise by the configuration. Where that is another promise than
-    /// the last one gave, it gets a whole interval and grace from now on. Whether that changed
-    /// anything.
+    /// Applies what the configuration expects of an internal connection. Where that has changed, the
+    /// connection gets a whole interval and grace from now on. Whether it has.
     pub fn set_expectation(&mut self, expectation: Expectation, now: Now) -> bool {
         let changed = self.interval != expectation.interval_millis();
         if changed {
@@ -99,26 +112,27 @@ impl Connection {
         changed
     }
 
-    /// What it promised: its host's settings go before its own word, that before the common ones.
+    /// What is expected of it: its host's settings go before what its datagrams say, that before the
+    /// common settings.
     pub fn expectation(&self, profile: &Profile, common: &SharedSettings) -> Expectation {
-        if let Some(vouched) = profile.internal_expectation(&self.name) {
-            return vouched;
+        if let Some(internal) = profile.internal_expectation(&self.name) {
+            return internal;
         }
         let said = (self.interval > 0).then(|| Duration::from_millis(self.interval.into()));
         let interval = profile.interval.or(said).unwrap_or(common.interval);
-        let usual = || interval.saturating_mul(2).max(MIN_DEFAULT_GRACE);
-        Expectation { interval, grace: profile.grace.or(common.grace).unwrap_or_else(usual) }
+        let default = || interval.saturating_mul(2).max(MIN_DEFAULT_GRACE);
+        Expectation { interval, grace: profile.grace.or(common.grace).unwrap_or_else(default) }
     }
 
-    /// The beat came: it is up, and all that was excused is forgotten. Whether that must be stored
-    /// at once: a new state, or the end of excuses that a crash would count on.
+    /// A beat is received: it is up, and has no extension any more. Whether that must be stored at
+    /// once: a new state, or the end of extensions that would count again after a crash.
     pub fn mark_up(&mut self, now: Now) -> bool {
-        let shifted = self.extension_count > 0;
+        let was_extended = self.extension_count > 0;
         self.last_seen = now;
         self.extension = None;
         self.extension_count = 0;
         self.recovery_presumed = false;
-        self.set_state(State::Up, now) || shifted
+        self.set_state(State::Up, now) || was_extended
     }
 
     /// Enters a state; whether that is a change.
@@ -131,7 +145,7 @@ impl Connection {
         changed
     }
 
-    /// A boot told that its trouble is over: it has as long as after a beat to prove it.
+    /// Its incident is closed without a beat: it has as long as after a beat to send one.
     pub fn presume_recovered(&mut self, expectation: Expectation, now: Now) {
         self.recovery_presumed = true;
         self.extension_count = 0;
@@ -139,18 +153,17 @@ impl Connection {
             Some(Extension { from: now.mono, until: now.mono + expectation.timeout() });
     }
 
-    /// Its datagrams come, but may not be believed since a clock is wrong: for once it gets an
-    /// interval and grace from now on. Whether there was anything to excuse.
+    /// Gives it an interval and grace from now on. Whether it had a deadline to extend.
     pub fn extend_once(&mut self, expectation: Expectation, now: Now) -> bool {
-        let waits = self.deadline(expectation).is_some();
-        if waits {
+        let has_deadline = self.deadline(expectation).is_some();
+        if has_deadline {
             self.extension =
                 Some(Extension { from: now.mono, until: now.mono + expectation.timeout() });
         }
-        waits
+        has_deadline
     }
 
-    /// When its silence would have to be told, as far as it is known without blindness.
+    /// When it becomes overdue, blindness left aside; none when it is not expected to beat.
     pub fn deadline(&self, expectation: Expectation) -> Option<Mono> {
         match self.state {
             State::Up => Some(
@@ -165,13 +178,13 @@ impl Connection {
         }
     }
 
-    /// When its silence has to be told, after what the daemon could not hear.
+    /// When it becomes overdue, after the times in which the daemon could not receive.
     ///
     /// A beat that was expected while the daemon was blind, or whose grace that cut short, gets a
     /// whole interval and grace from the end of the blindness, once. From then on only time spent
-    /// listening counts: later blindness shifts the deadline by what was left of it. Where nobody
-    /// can prove that there was any listening in between, it does so a few times only: frequent
-    /// restarts must not postpone an alarm for ever.
+    /// listening counts: later blindness shifts the deadline by what was left of it. Without a proof
+    /// that the daemon listened in between, it does so a few times only: frequent restarts must not
+    /// postpone an alarm for ever.
     pub fn deadline_after_blindness(
         &mut self,
         expectation: Expectation,
@@ -180,19 +193,19 @@ impl Connection {
         let mut deadline = self.deadline(expectation)?;
         let expected = self.last_seen.mono + expectation.interval;
         for period in blindness.periods() {
-            let (stop, start) = (period.from, period.to);
+            let BlindPeriod { from, to } = *period;
             let Some(extension) = self.extension else {
-                if stop <= deadline && expected <= start {
-                    deadline = start + expectation.timeout();
-                    self.extension = Some(Extension { from: start, until: deadline });
+                if from <= deadline && expected <= to {
+                    deadline = to + expectation.timeout();
+                    self.extension = Some(Extension { from: to, until: deadline });
                 }
                 continue;
             };
-            let unproven = deadline <= start || stop <= extension.from;
+            let unproven = deadline <= to || from <= extension.from;
             let spent = unproven && self.extension_count == MAX_UNPROVEN_EXTENSIONS;
-            if extension.from < start && stop < deadline && !spent {
-                deadline = start + deadline.since(stop.max(extension.from));
-                self.extension = Some(Extension { from: start, until: deadline });
+            if extension.from < to && from < deadline && !spent {
+                deadline = to + deadline.since(from.max(extension.from));
+                self.extension = Some(Extension { from: to, until: deadline });
                 self.extension_count = self
                     .extension_count
                     .saturating_add(u8::from(unproven))
@@ -203,12 +216,12 @@ impl Connection {
     }
 }
 
-/// How many periods are told apart; beyond it the closest ones are taken for one.
+/// How many periods are kept apart; beyond that the closest ones are joined.
 const MAX_PERIODS: usize = 32;
-/// The longest interval and three times that as grace: nobody waits for a beat any longer.
+/// The longest interval and three times that as grace: no deadline is further away.
 const RETENTION: Duration = Duration::from_secs(28 * 24 * 3600);
 
-/// From `stop` to `start` nothing could be heard.
+/// A time in which the daemon could not receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlindPeriod {
     /// The last moment of listening before it.
@@ -217,7 +230,7 @@ pub struct BlindPeriod {
     pub to: Mono,
 }
 
-/// The periods that may still matter, in order, none touching another.
+/// The blind periods that may still matter, in order, none touching another.
 #[derive(Clone, Debug, Default)]
 pub struct Blindness {
     periods: Vec<BlindPeriod>,
@@ -230,11 +243,11 @@ impl Blindness {
     }
 
     /// Adds a period; one that ends before it begins is none.
-    pub fn add(&mut self, stop: Mono, start: Mono) {
-        if start <= stop {
+    pub fn add(&mut self, from: Mono, to: Mono) {
+        if to <= from {
             return;
         }
-        self.periods.push(BlindPeriod { from: stop, to: start });
+        self.periods.push(BlindPeriod { from, to });
         self.periods.sort_by_key(|period| period.from);
         self.join(|earlier, later| later.from <= earlier.to);
         if let Some(newest) = self.periods.last().map(|period| period.to) {
@@ -264,8 +277,8 @@ mod tests {
 
     fn of(periods: &[(i64, i64)]) -> Vec<(i64, i64)> {
         let mut blindness = Blindness::default();
-        for (stop, start) in periods {
-            blindness.add(Mono(*stop), Mono(*start));
+        for (from, to) in periods {
+            blindness.add(Mono(*from), Mono(*to));
         }
         blindness.periods().iter().map(|period| (period.from.0, period.to.0)).collect()
     }

@@ -1,4 +1,5 @@
-//! Datagrams, version 1: how they are read, and why one may be refused. Pure.
+//! Datagrams, version 1: the format, its limits, how it is parsed, and why a datagram is rejected.
+//! Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-/// The longest datagram that is read, its signature included.
+/// The longest datagram that is accepted, its signature included, in bytes.
 pub const MAX_BYTES: usize = 8192;
 /// The end of the year 9999: what comes later is not a time.
 const MAX_TIME: f64 = 253_402_300_799.0;
@@ -26,10 +27,10 @@ const TIME: &str = "time: must be a number of seconds since 1970";
 const METRICS: &str = "metrics: must be an object of numbers, nested at most 16 deep, with \
                        different paths of at most 200 printable characters";
 const ACK: &str = "ack: must be true or false";
-/// What a signed datagram without a time is refused with.
+/// What a signed datagram without a time is rejected with.
 pub const TIME_WANTED: &str = "time: is required in a signed datagram";
 
-/// What a datagram tells.
+/// What a datagram reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DatagramKind {
@@ -38,9 +39,9 @@ pub enum DatagramKind {
     Beat,
     /// It has just booted.
     Boot,
-    /// It says goodbye.
+    /// It shuts down.
     Shutdown,
-    /// It has something to say; not a sign of life.
+    /// A message to people; not a sign of life.
     Message,
 }
 
@@ -53,18 +54,19 @@ pub struct Timestamp<'a> {
     pub micros: i64,
 }
 
-/// A datagram that keeps all limits of the format.
+/// A parsed datagram, or one that this process made itself. One that was parsed keeps all limits of
+/// the format; the other one is to be [checked](Datagram::check).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Datagram<'a> {
     /// The host, 1 to 253 of `A-Za-z0-9._-`.
     pub host: Cow<'a, str>,
-    /// The path to it, 1 to 32 of the same.
+    /// The connection, 1 to 32 of the same; none leaves it to the sender's address.
     pub connection: Option<Cow<'a, str>>,
-    /// What it tells.
+    /// What it reports.
     pub event: DatagramKind,
     /// The text of a message: there is one when `event` is a message.
     pub message: Option<Cow<'a, str>>,
-    /// When the next beat is promised.
+    /// The time until the next beat.
     pub interval: Option<Duration>,
     /// A new one means that the host booted.
     pub boot_id: Option<Cow<'a, str>>,
@@ -95,7 +97,7 @@ impl<'a> Datagram<'a> {
         }
     }
 
-    /// Checks the limits that the types of the fields do not keep.
+    /// Checks the limits that the types of the fields do not ensure.
     ///
     /// # Errors
     /// [`Rejection::BadField`].
@@ -137,7 +139,7 @@ impl<'a> ReceivedDatagram<'a> {
     }
 }
 
-/// Takes the signature off: 64 lower-case hex digits and one space, where there is one.
+/// Splits the signature off, where there is one: 64 lower-case hex digits and one space.
 pub fn split(bytes: &[u8]) -> (Option<[u8; 32]>, &[u8]) {
     match bytes.split_at_checked(64) {
         Some((digits, [b' ', json @ ..])) => match unhex(digits) {
@@ -161,7 +163,7 @@ fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Reads the JSON of a datagram.
+/// Parses the JSON of a datagram.
 pub fn parse(json: &[u8]) -> Result<Datagram<'_>, Rejection> {
     if json.len() > MAX_BYTES {
         return Err(Rejection::TooLong);
@@ -208,10 +210,10 @@ impl<'de> Deserialize<'de> for BorrowedText<'de> {
     }
 }
 
-/// The fields as they came; null is as good as absent.
+/// The fields before they are checked; null is as good as absent.
 #[derive(Default)]
 struct RawFields<'a> {
-    /// What the field that is being read must be; for the refusal.
+    /// What the field that is being read must be; for the rejection.
     at: &'static str,
     host: Option<BorrowedText<'a>>,
     connection: Option<BorrowedText<'a>>,
@@ -225,7 +227,7 @@ struct RawFields<'a> {
     ack: Option<bool>,
 }
 
-/// Reads the fields in their place: they are too many to be handed around.
+/// Reads the fields in place: they are too many to be passed by value.
 struct FieldReader<'f, 'de> {
     fields: &'f mut RawFields<'de>,
 }
@@ -352,7 +354,7 @@ pub struct DatagramMetrics {
 }
 
 impl DatagramMetrics {
-    /// Metrics that did not come as JSON, under the same limits.
+    /// Metrics that are not parsed from JSON, under the same limits.
     ///
     /// # Errors
     /// [`Rejection::BadField`] when a path or a value breaks them, or a path appears twice.
@@ -417,7 +419,7 @@ impl<'de> Deserialize<'de> for DatagramMetrics {
     }
 }
 
-/// Walks the nested object and notes its leaves under their paths.
+/// Walks the nested object and collects its leaves under their paths.
 struct Flatten<'m> {
     metrics: &'m mut DatagramMetrics,
     path: &'m mut String,
@@ -480,7 +482,7 @@ fn is_key(key: &str) -> bool {
     !key.split('.').any(str::is_empty) && !key.contains(char::is_control)
 }
 
-/// Why a datagram was not believed. It is counted by [`name`](Rejection::name), never an alarm.
+/// Why a datagram is rejected. That is counted by [`name`](Rejection::name), never an alarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
     /// More than 8,192 bytes.
@@ -507,7 +509,7 @@ pub enum Rejection {
     TooManyConnections,
     /// More metrics than a host may have.
     TooManyMetrics,
-    /// It could not be taken in time (said by the HTTP side, for one that is to be repeated).
+    /// There is no time for it now: the sender is to repeat it.
     Busy,
 }
 
@@ -529,7 +531,7 @@ impl Rejection {
         Rejection::Busy,
     ];
 
-    /// Its place in [`ALL`](Rejection::ALL).
+    /// Its index in [`ALL`](Rejection::ALL).
     pub fn index(self) -> usize {
         match self {
             Rejection::TooLong => 0,

@@ -1,4 +1,4 @@
-//! Datagrams, version 1: how they are written, signed and answered. Pure.
+//! Datagrams, version 1: how they are built, signed and acknowledged. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::heartbeat::datagram::DatagramKind;
 use crate::secret::Secret;
 use crate::view;
 
-/// The key that datagrams are signed with, made once.
+/// The HMAC key of a secret: to be made once.
 pub fn signing_key(secret: &Secret) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes())
 }
@@ -35,16 +35,16 @@ pub fn verify(key: &hmac::Key, json: &[u8], signature: &[u8; 32]) -> bool {
     hmac::verify(key, json, signature).is_ok()
 }
 
-/// The answer `{"ack":TIME,"now":SERVER_TIME}` with the sender's time as it wrote it (null when it
-/// wrote none), signed when there is a key. None when it would be longer than the request: nobody
-/// shall be flooded with our answers to forged senders.
-pub fn ack(time: Option<&str>, now: Wall, key: Option<&hmac::Key>, most: usize) -> Option<Vec<u8>> {
+/// The acknowledgement `{"ack":TIME,"now":SERVER_TIME}` with the sender's time as it wrote it (null
+/// when it wrote none), signed when there is a key. None when it would be longer than `max` bytes, the
+/// length of the request: an answer to a forged sender must not amplify the traffic.
+pub fn ack(time: Option<&str>, now: Wall, key: Option<&hmac::Key>, max: usize) -> Option<Vec<u8>> {
     let json = format!("{{\"ack\":{},\"now\":{}}}", time.unwrap_or("null"), seconds(now));
     let answer = match key {
         Some(key) => sign(key, json.as_bytes()),
         None => json.into_bytes(),
     };
-    (answer.len() <= most).then_some(answer)
+    (answer.len() <= max).then_some(answer)
 }
 
 /// Unix seconds with milliseconds.
@@ -58,16 +58,16 @@ fn seconds(time: Wall) -> f64 {
 pub struct OutgoingDatagram {
     /// The host that it is about.
     pub host: String,
-    /// The path to it; none leaves it to the sender's address.
+    /// The connection; none leaves it to the sender's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection: Option<String>,
-    /// What it tells.
+    /// What it reports.
     #[serde(skip_serializing_if = "is_beat")]
     pub event: DatagramKind,
     /// The text of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// When the next beat is promised.
+    /// The time until the next beat.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
     pub interval: Option<Duration>,
     /// The kernel's boot id.

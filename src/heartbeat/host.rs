@@ -1,5 +1,5 @@
-//! One host: what beats, boots, goodbyes and silence mean for it, and the metrics that it no longer
-//! sends. Pure.
+//! One host: what beats, boots, shutdowns, timeouts and missing metrics change, and the events that
+//! they cause. Pure.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::view::{State, UptimeSample};
 
 /// The most connections that a host may have.
 pub const MAX_CONNECTIONS: usize = 16;
-/// Within this time a second boot without a `boot_id` is the same boot, told over another
-/// connection or repeated by a careful sender.
+/// Within this time a second boot without a `boot_id` is the same boot, sent over another connection
+/// or repeated.
 const BOOT_DEDUP: Duration = Duration::from_secs(120);
 
 /// A machine that has been up for longer, in seconds, has not just booted.
 const MAX_UPTIME_OF_NEW_BOOT: f64 = 600.0;
 
-/// How often it is looked for them, in milliseconds.
+/// How often a host is checked for missing metrics, in milliseconds.
 const CHECK_INTERVAL: i64 = 60_000;
-/// A beat may be as late as another one, and a bit, before its silence is more than a lost datagram.
+/// After a gap of more than this many intervals it is not a single lost datagram any more.
 const MAX_LATE_INTERVALS: u32 = 2;
 
 /// A host of the fleet.
@@ -35,34 +35,34 @@ pub struct Host {
     pub name: Arc<str>,
     /// What the configuration says about it.
     pub profile: Arc<Profile>,
-    /// In the order in which they were first heard.
+    /// In the order in which they were first seen.
     pub connections: Vec<Connection>,
-    /// Its metrics, in the order in which they were first heard.
+    /// In the order in which they were first received.
     pub metrics: Vec<Metric>,
-    /// The ids of its boots; none when it never told one.
+    /// The ids of its last boots; none when it never sent one.
     pub boot_ids: Option<Box<BootIds>>,
-    /// When its last boot was told, unless it said goodbye since.
+    /// When its last boot was reported, unless it was shut down since.
     pub last_boot_at: Option<Mono>,
     /// Whether that boot had an id.
     pub boot_has_id: bool,
-    /// How it fared since the last account; none when it is not configured.
+    /// Its availability since the last sample; none when it is not configured.
     pub uptime: Option<Box<UptimeCounter>>,
     /// The best state of its connections.
     pub state: State,
-    /// Since when it is in that state; when it never was heard: since when it is configured.
+    /// Since when it is in that state; when it was never seen: since when it is configured.
     pub since: Wall,
-    /// When it was first configured, or first heard.
+    /// When it was first configured, or first seen.
     pub configured_since: Wall,
     /// Its machine was told to stop, and with it the daemon, which runs there: its next boot is
     /// announced.
     pub stop_announced: bool,
-    /// It was reported as never heard, and was not heard since.
+    /// It was reported as never seen, and was not seen since.
     pub never_seen_reported: bool,
     /// Something changed that must be stored at once.
     pub must_store_now: bool,
-    /// Something changed since its row was last taken, be it only that it was heard.
+    /// Something changed since its row was last taken, be it only when it was last seen.
     pub dirty: bool,
-    /// It waits among the changed ones.
+    /// It is in the fleet's list of dirty hosts.
     pub in_dirty_list: bool,
 }
 
@@ -75,28 +75,28 @@ pub struct AlsoDown {
     pub count: usize,
 }
 
-/// The boots of a host that tells their ids.
+/// The boot ids of a host that sends them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootIds {
-    /// The boot that is running.
+    /// That of the running boot.
     pub current: Box<str>,
-    /// The one before: late datagrams of it are no boot.
+    /// The one before: a late datagram with it is no new boot.
     pub previous: Option<Box<str>>,
 }
 
-/// What the absence of metrics meant.
+/// What missing metrics changed.
 #[derive(Debug, Default)]
 pub struct MissingMetrics {
     /// One for each that is missing from now on.
     pub events: Vec<Event>,
-    /// Troubles of metrics that were forgotten.
+    /// Incidents of metrics that were dropped.
     pub closed_incidents: Vec<Incident>,
-    /// Metrics are at other places than before.
+    /// Metrics have other indexes than before.
     pub reindexed: bool,
 }
 
 impl Host {
-    /// A host that was never heard.
+    /// A host that was never seen.
     pub fn new(name: Arc<str>, profile: Arc<Profile>, now: Now) -> Host {
         Host {
             name,
@@ -123,14 +123,14 @@ impl Host {
         self.connections.iter().any(|connection| connection.state != State::New)
     }
 
-    /// The place of a connection.
+    /// The index of a connection.
     pub fn connection_index(&self, connection: &str) -> Option<usize> {
         self.connections.iter().position(|known| *known.name == *connection)
     }
 
-    /// The place of a connection that is added when it is new.
+    /// Adds a connection; its index.
     pub fn add_connection(&mut self, name: Arc<str>, now: Now) -> usize {
-        // Nearly all hosts have one connection: room for four would be paid for 100,000 times.
+        // The usual growth makes room for four: nearly all of 100,000 hosts have one.
         self.connections.reserve_exact(1);
         self.connections.push(Connection::new(name, now));
         self.connections.len() - 1
@@ -195,38 +195,38 @@ impl Host {
         events
     }
 
-    /// Whether a beat tells a boot that was not told before; notes its id.
+    /// Whether a beat shows a boot that was not reported yet; records its id.
     fn is_new_boot(&mut self, datagram: &Datagram, now: Now) -> bool {
         let says_boot = datagram.event == DatagramKind::Boot;
         let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
         let Some(id) = datagram.boot_id.as_deref() else {
-            let boots = says_boot && !recent;
-            self.boot_has_id &= !boots;
-            return boots;
+            let is_new = says_boot && !recent;
+            self.boot_has_id &= !is_new;
+            return is_new;
         };
         let previous = match self.boot_ids.take() {
-            Some(boots) if boots.is_known(id) => {
-                self.boot_ids = Some(boots);
+            Some(ids) if ids.is_known(id) => {
+                self.boot_ids = Some(ids);
                 return false;
             }
-            Some(boots) => Some(boots.current),
+            Some(ids) => Some(ids.current),
             None => None,
         };
-        // The first id of a host that beats is no boot: it only began to tell ids. Neither is that
-        // of an agent that begins to speak long after its machine did.
+        // The first id of a host that beats is no boot: it only began to send ids. Neither is that
+        // of an agent that is started long after its machine was.
         let just = datagram.uptime.is_none_or(|uptime| uptime < MAX_UPTIME_OF_NEW_BOOT);
         let new = previous.is_some() || says_boot && just;
         self.boot_ids = Some(Box::new(BootIds { current: id.into(), previous }));
-        let told = recent && !self.boot_has_id;
+        let was_reported = recent && !self.boot_has_id;
         self.boot_has_id = true;
         self.must_store_now = true;
-        new && !told
+        new && !was_reported
     }
 
     fn on_boot(&mut self, now: Now) -> Event {
         let known = self.was_seen();
-        let said_goodbye = |c: &Connection| c.state == State::Shutdown && !c.recovery_presumed;
-        let announced = !known || self.stop_announced || self.connections.iter().any(said_goodbye);
+        let was_shut_down = |c: &Connection| c.state == State::Shutdown && !c.recovery_presumed;
+        let announced = !known || self.stop_announced || self.connections.iter().any(was_shut_down);
         let returned = self.connections.iter().filter(|connection| connection.has_open_incident());
         let seen = self.connections.iter().filter(|connection| connection.state != State::New);
         let kind = EventKind::Booted {
@@ -240,7 +240,7 @@ impl Host {
         Event::new(now.wall, kind)
     }
 
-    /// The trouble of the other connections was told as over: they have to prove it in time.
+    /// The boot closed the incidents of the other connections: they have to beat in time.
     fn presume_others_recovered(&mut self, index: usize, common: &SharedSettings, now: Now) {
         let profile = self.profile.clone();
         for (other, connection) in self.connections.iter_mut().enumerate() {
@@ -257,8 +257,8 @@ impl Host {
         }
         self.last_boot_at = None;
         let connection = &mut self.connections[index];
-        let told = connection.state == State::Shutdown && !connection.recovery_presumed;
-        if told || connection.state == State::New {
+        let is_known = connection.state == State::Shutdown && !connection.recovery_presumed;
+        if is_known || connection.state == State::New {
             return None;
         }
         connection.last_seen = now;
@@ -272,7 +272,7 @@ impl Host {
         Some(Event::new(now.wall, kind))
     }
 
-    /// A connection's deadline has passed: the event that says so.
+    /// The deadline of a connection has passed: the event.
     pub fn on_timeout(
         &mut self,
         index: usize,
@@ -280,7 +280,7 @@ impl Host {
         also_down: AlsoDown,
         now: Now,
     ) -> Event {
-        let told = self.connections.iter().any(Connection::has_open_incident);
+        let was_reported = self.connections.iter().any(Connection::has_open_incident);
         let connection = &mut self.connections[index];
         let was_up = connection.state == State::Up;
         connection.recovery_presumed = false;
@@ -288,8 +288,9 @@ impl Host {
         connection.set_state(State::Overdue, now);
         self.must_store_now = true;
         self.update_state(now);
-        // One that was excused counts as the last one when nothing was told of the host so far.
-        let last = self.state != State::Up && (was_up || !told);
+        // One that had been presumed recovered counts as the last one when nothing else of the host is
+        // reported as down.
+        let last = self.state != State::Up && (was_up || !was_reported);
         let connection = &self.connections[index];
         let kind = EventKind::Overdue {
             host: self.name.as_ref().into(),
@@ -303,23 +304,23 @@ impl Host {
         Event::new(now.wall, kind)
     }
 
-    /// It is watched from now on: nobody was told what is overdue already. It has as long as after
-    /// a beat to come back, and is told then. The troubles that must be forgotten until then.
+    /// The host is watched from now on, and what is overdue already was not reported: it has as long as
+    /// after a beat to come back, and is reported then. The incidents that are closed until then.
     pub fn reset_untold(&mut self, common: &SharedSettings, now: Now) -> Vec<Incident> {
         let (name, profile) = (self.name.clone(), self.profile.clone());
         let overdue = |c: &&mut Connection| c.state == State::Overdue && c.has_open_incident();
-        let told = self.connections.iter_mut().filter(overdue).map(|connection| {
+        let closed = self.connections.iter_mut().filter(overdue).map(|connection| {
             connection.presume_recovered(connection.expectation(&profile, common), now);
             Incident::Connection {
                 host: name.as_ref().into(),
                 connection: connection.name.as_ref().into(),
             }
         });
-        told.collect()
+        closed.collect()
     }
 
-    /// Goes by what the configuration says of its vouched connections now: where nobody vouches any
-    /// more, the connection is forgotten, and the trouble about it; else it holds its new promise.
+    /// Applies what the configuration says of its internal connections: one that is no longer expected
+    /// is removed, another one gets its new expectation. The incidents that are closed.
     pub fn refresh_internal_connections(&mut self, now: Now) -> Vec<Incident> {
         let mut closed = Vec::new();
         for index in (0..self.connections.len()).rev() {
@@ -337,14 +338,14 @@ impl Host {
         closed
     }
 
-    /// Forgets a connection; the trouble that ends without a word.
+    /// Removes a connection; the incident that is closed without an event.
     fn remove_connection(&mut self, index: usize, now: Now) -> Option<Incident> {
         let gone = self.connections.remove(index);
         self.metrics.iter_mut().for_each(|metric| metric.freshness.connection_removed(index));
         self.must_store_now = true;
         self.update_state(now);
         if self.connections.is_empty() {
-            // Whoever has to beat now has as long as a host that was just configured.
+            // The host has as long to beat as one that was just configured.
             self.configured_since = now.wall;
         }
         gone.has_open_incident().then(|| Incident::Connection {
@@ -353,8 +354,8 @@ impl Host {
         })
     }
 
-    /// Takes the state that follows from its connections. While it is not up nobody looks at its
-    /// metrics: for how long they were beyond their limits is forgotten.
+    /// Derives its state from its connections. While it is not up its metrics are not evaluated: for
+    /// how long they were beyond their limits is forgotten.
     pub fn update_state(&mut self, now: Now) {
         let has = |state| self.connections.iter().any(|connection| connection.state == state);
         let state = [State::Up, State::Overdue, State::Shutdown].into_iter().find(|s| has(*s));
@@ -363,15 +364,15 @@ impl Host {
             return;
         }
         if self.state == State::Up {
-            let alert =
+            let alerts =
                 self.metrics.iter_mut().filter_map(|metric| metric.alert_state.as_deref_mut());
-            alert.for_each(|alert| alert.threshold.reset_pending());
+            alerts.for_each(|alert| alert.threshold.reset_pending());
         }
         self.state = state;
         self.since = now.wall;
     }
 
-    /// Everything that people were told is wrong with it.
+    /// Every incident of it that is open.
     pub fn open_incidents(&self) -> Vec<Incident> {
         let name = || self.name.as_ref().to_owned();
         let mut incidents: Vec<Incident> =
@@ -387,8 +388,8 @@ impl Host {
         incidents
     }
 
-    /// For how long the connection at `place`, that beats now, was silent beyond its promise; zero
-    /// when that is nothing unusual. To be asked before the beat is noted.
+    /// For how long the connection at `index`, which beats now, was silent beyond its interval; zero
+    /// when that is nothing unusual. To be called before the beat is applied.
     pub fn excess_gap(&self, index: usize, common: &SharedSettings, now: Now) -> Duration {
         let connection = &self.connections[index];
         let interval = connection.expectation(&self.profile, common).interval;
@@ -397,27 +398,27 @@ impl Host {
         if gap > usual { gap.saturating_sub(interval) } else { Duration::ZERO }
     }
 
-    /// Whether it is time to look for metrics that are missing, at a beat of the connection at
-    /// `place`. To be asked before the beat is noted.
+    /// Whether it is time to check for missing metrics, at a beat of the connection at `index`. To be
+    /// called before the beat is applied.
     pub fn check_due(&self, index: usize, now: Now) -> bool {
         self.connections[index].last_seen.mono.0.div_euclid(CHECK_INTERVAL)
             != now.mono.0.div_euclid(CHECK_INTERVAL)
     }
 
-    /// The connection at `place` beats, after a `silence` that nobody may blame its metrics for.
-    pub fn extend_metrics(&mut self, index: usize, silence: Duration) {
-        if silence.is_zero() {
+    /// The connection at `index` beats after a gap, which does not count as absence of its metrics.
+    pub fn extend_metrics(&mut self, index: usize, gap: Duration) {
+        if gap.is_zero() {
             return;
         }
         for metric in
             self.metrics.iter_mut().filter(|metric| metric.freshness.connection() == index)
         {
-            metric.freshness.extend(silence);
+            metric.freshness.extend(gap);
         }
     }
 
-    /// The connection at `place` brings metrics: from it are expected from now on those, too, whose
-    /// own connection is down.
+    /// The connection at `index` brings metrics: those whose own connection is down are expected from
+    /// it, too, from now on.
     pub fn adopt_metrics(&mut self, index: usize, now: Now) {
         let connections = &self.connections;
         for metric in &mut self.metrics {
@@ -428,7 +429,8 @@ impl Host {
         }
     }
 
-    /// Looks for metrics that the connection at `place`, which has just beaten, no longer brings.
+    /// Checks for metrics that the connection at `index`, which has just beaten, no longer brings:
+    /// those that are not OK are reported once, and all are dropped in the end.
     pub fn check_missing(
         &mut self,
         index: usize,
@@ -447,9 +449,9 @@ impl Host {
         let name = &self.name;
         let before = self.metrics.len();
         self.metrics.retain(|metric| {
-            let told = metric.alert().is_some();
+            let notified = metric.alert().is_some();
             let gone = metric.freshness.connection() == index
-                && metric.freshness.is_expired(now.mono, interval, told);
+                && metric.freshness.is_expired(now.mono, interval, notified);
             missing.closed_incidents.extend(metric.open_incident(name).filter(|_| gone));
             !gone
         });
@@ -468,7 +470,7 @@ impl Host {
         })
     }
 
-    /// How it fares.
+    /// How its time counts at present.
     pub fn uptime_status(&self) -> UptimeStatus {
         match self.state {
             State::New | State::Shutdown => UptimeStatus::NotExpected,
@@ -481,34 +483,34 @@ impl Host {
         }
     }
 
-    /// Writes down how it fares from now on. Hosts that are not configured keep no diary: there
-    /// may be any number of them.
+    /// Counts its time under its present status from now on. Hosts that are not configured have no
+    /// counter: there may be any number of them.
     pub fn update_uptime(&mut self, now: Mono, blind: &[BlindPeriod]) {
         if !self.profile.configured {
             self.uptime = None;
             return;
         }
-        let condition = self.uptime_status();
+        let status = self.uptime_status();
         match &mut self.uptime {
-            Some(diary) => diary.set_status(condition, now, blind),
-            None => self.uptime = Some(Box::new(UptimeCounter::new(condition, now))),
+            Some(uptime) => uptime.set_status(status, now, blind),
+            None => self.uptime = Some(Box::new(UptimeCounter::new(status, now))),
         }
     }
 
-    /// How it fared since the last account; none when it keeps no diary.
+    /// Its availability and metrics since the last sample; none when it is not configured.
     pub fn take_sample(&mut self, now: Mono, blind: &[BlindPeriod]) -> Option<UptimeSample> {
-        let account = self.uptime.as_mut()?.take_sample(now, blind);
+        let sample = self.uptime.as_mut()?.take_sample(now, blind);
         let metrics = self.metrics.iter_mut().filter_map(|metric| metric.take_summary()).collect();
-        Some(UptimeSample { host: self.name.clone(), metrics, ..account })
+        Some(UptimeSample { host: self.name.clone(), metrics, ..sample })
     }
 
-    /// What the next account would say of its condition.
+    /// What the next sample would be, its metrics left out.
     pub fn peek_sample(&self, now: Mono, blind: &[BlindPeriod]) -> Option<UptimeSample> {
-        let account = self.uptime.as_deref()?.clone().take_sample(now, blind);
-        Some(UptimeSample { host: self.name.clone(), ..account })
+        let sample = self.uptime.as_deref()?.clone().take_sample(now, blind);
+        Some(UptimeSample { host: self.name.clone(), ..sample })
     }
 
-    /// Goes by a new profile; the troubles that end without a word.
+    /// Applies a new profile; the incidents that are closed without an event.
     pub fn apply_profile(
         &mut self,
         profile: Arc<Profile>,

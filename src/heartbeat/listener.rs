@@ -44,7 +44,7 @@ pub fn bind(settings: &Settings) -> Result<UdpSocket, String> {
 /// As [`bind`].
 pub fn bind_beside(settings: &Settings, old: &UdpSocket) -> Result<UdpSocket, String> {
     let old = SockRef::from(old);
-    // Else any program of the same user could share the port for good, and take datagrams away.
+    // Set back at once: any program of the same user could share the port, and take datagrams away.
     let _ = old.set_reuse_port(true);
     let new = bind_as(settings, true);
     let _ = old.set_reuse_port(false);

@@ -1,5 +1,5 @@
-//! The metrics of one host: last values, levels, when an alert was last told, and from when on the
-//! absence of one means something. Pure.
+//! The metrics of one host: last value, alert state, and when one that no longer arrives counts as
+//! missing. Pure.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use crate::heartbeat::threshold::{Rule, ThresholdState};
 use crate::heartbeat::uptime::MetricAccumulator;
 use crate::view::MetricSummary;
 
-/// So many metrics that are well, and that were not sent for so long, make room at a time.
+/// When a host has too many metrics, at most this many that are OK and stale are evicted beyond need.
 const MAX_STALE_EVICTED: usize = MAX_METRICS / 8;
+/// A metric is stale when it was received this long before the newest one of its host.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
 /// A metric of a host.
@@ -26,29 +27,28 @@ pub struct Metric {
     pub path: Arc<str>,
     /// Its last value.
     pub value: f64,
-    /// When it comes.
+    /// When it was received, and when it counts as missing.
     pub freshness: Freshness,
     /// Its threshold, where the host's set has one for it.
     pub alert_state: Option<Box<AlertState>>,
-    /// Its values since the last account, where its host keeps one.
+    /// Its values since the last uptime sample, where its host has an uptime counter.
     pub accumulator: Option<Box<MetricAccumulator>>,
 }
 
-/// Where a metric with a threshold stands.
+/// The alert state of a metric with a threshold.
 #[derive(Debug)]
 pub struct AlertState {
     /// The rule that its path falls under.
     pub rule: Arc<Rule>,
-    /// Its level.
+    /// Its level, and since when a limit is exceeded.
     pub threshold: ThresholdState,
     /// Since when it is at that level.
     pub since: Wall,
-    /// When that was last told.
+    /// When an event of that was last made.
     pub last_notified: Now,
-    /// People were told that it is missing: its level is that of the last value, and nobody knows
-    /// how it stands.
+    /// It was reported as missing: its level is that of the last value, the present one is unknown.
     pub reported_missing: bool,
-    /// The moment of its earliest entry among the deadlines.
+    /// When its earliest entry in the deadline heap is due; `i64::MAX` when it has none.
     pub scheduled_at: Mono,
 }
 
@@ -65,30 +65,29 @@ impl Metric {
         Metric { path, value, freshness, alert_state, accumulator: None }
     }
 
-    /// What it is watched by, while it is not OK.
+    /// Its alert state, while it is not OK.
     pub fn alert(&self) -> Option<&AlertState> {
         self.alert_state.as_deref().filter(|alert| alert.threshold.level != Level::Ok)
     }
 
-    /// The trouble that is open with it.
+    /// The incident that is open, while it is not OK.
     pub fn open_incident(&self, host: &str) -> Option<Incident> {
         self.alert()
             .map(|_| Incident::Metric { host: host.to_owned(), metric: self.path.as_ref().into() })
     }
 
-    /// When a reminder of its alert is due. There is none of one that is missing: its value is old.
+    /// When a reminder of its alert is due. A missing metric gets none: its value is old.
     pub fn reminder_due_at(&self, every: Option<Duration>) -> Option<Mono> {
         let alert = self.alert().filter(|alert| !alert.reported_missing)?;
         Some(alert.last_notified.mono + every.filter(|every| !every.is_zero())?)
     }
 
-    /// Its values since the last account.
+    /// Its values since this was called last.
     pub fn take_summary(&mut self) -> Option<MetricSummary> {
         self.accumulator.as_mut()?.take_summary(&self.path)
     }
 
-    /// Takes a new value; an event when that changes the level, or tells how a metric stands that
-    /// was missing.
+    /// Ingests a new value; an event when that changes the level, or when the metric was missing.
     pub fn update(&mut self, host: &str, value: f64, now: Now) -> Option<Event> {
         self.value = value;
         let alert = self.alert_state.as_deref_mut()?;
@@ -101,7 +100,7 @@ impl Metric {
         self.event(host, now, false)
     }
 
-    /// Says that it is missing, once, when it is not OK: nobody knows any more how it stands.
+    /// The event that it is missing, once, when it is not OK: its present level is unknown.
     pub fn mark_missing(&mut self, host: &str, now: Now) -> Option<Event> {
         let alert = self.alert_state.as_deref_mut()?;
         // For how long its value was beyond a limit is not known, either.
@@ -122,7 +121,7 @@ impl Metric {
         Some(Event::new(now.wall, kind))
     }
 
-    /// Says where it stands.
+    /// The event of its present level.
     pub fn event(&mut self, host: &str, now: Now, reminder: bool) -> Option<Event> {
         let alert = self.alert_state.as_deref_mut()?;
         let level = alert.threshold.level;
@@ -141,7 +140,7 @@ impl Metric {
     }
 
     /// Looks its rule up again after a reload. An alert whose rule is gone, or the limit that it
-    /// stands at, ends without a word: no value made it OK.
+    /// stands at, is closed without an event: no value made it OK. The incident that is closed.
     pub fn reapply_rule(&mut self, host: &str, profile: &Profile, now: Now) -> Option<Incident> {
         let open = self.open_incident(host);
         let rule = profile.rule(&self.path);
@@ -173,7 +172,7 @@ impl Metric {
 }
 
 impl AlertState {
-    /// A metric that is OK as far as is known.
+    /// The state of a metric that is OK as far as is known.
     fn new(rule: Arc<Rule>, now: Now) -> AlertState {
         let threshold = ThresholdState::new(Level::Ok);
         let scheduled_at = Mono(i64::MAX);
@@ -188,29 +187,29 @@ impl AlertState {
     }
 }
 
-/// What the metrics of a datagram meant.
+/// What the metrics of a datagram changed.
 #[derive(Debug, Default)]
 pub struct MetricChanges {
     /// One for each metric that changed its level.
     pub events: Vec<Event>,
-    /// Troubles that end without a word, because their metrics had to make room.
+    /// Incidents that are closed without an event, because their metrics were evicted.
     pub closed_incidents: Vec<Incident>,
-    /// Metrics are at other places than before.
+    /// Metrics have other indexes than before.
     pub reindexed: bool,
 }
 
-/// Whose metrics a datagram brought, and over which connection.
+/// Which host sent metrics, and over which connection.
 #[derive(Debug)]
 pub struct MetricSource<'a> {
     /// The name of the host.
     pub host: &'a str,
     /// What the configuration says of it.
     pub profile: &'a Profile,
-    /// The place of the connection.
+    /// The index of the connection.
     pub connection: usize,
 }
 
-/// Takes the metrics of a datagram in.
+/// Ingests the metrics of a datagram.
 pub fn ingest(
     metrics: &mut Vec<Metric>,
     source: &MetricSource,
@@ -218,17 +217,17 @@ pub fn ingest(
     names: &mut Interner,
     now: Now,
 ) -> MetricChanges {
-    let (host, over) = (source.host, source.connection);
+    let (host, connection) = (source.host, source.connection);
     let mut changes = MetricChanges::default();
     let mut next = 0;
     if metrics.is_empty() {
-        // Room for four would be paid for by 100,000 hosts that send one.
+        // The usual growth makes room for four: 100,000 hosts that send one would pay for that.
         metrics.reserve_exact(received.len().min(MAX_METRICS));
     }
     for (path, value) in received.iter() {
         let index = match find_index(metrics, path, next) {
             Some(index) => {
-                metrics[index].freshness.received(over, now);
+                metrics[index].freshness.received(connection, now);
                 index
             }
             None => {
@@ -236,7 +235,7 @@ pub fn ingest(
                     changes.closed_incidents.extend(evict(metrics, host, received));
                     changes.reindexed = true;
                 }
-                let freshness = Freshness::new(over, now);
+                let freshness = Freshness::new(connection, now);
                 let path = names.intern(path);
                 metrics.push(Metric::new(path, value, freshness, source.profile, now));
                 metrics.len() - 1
@@ -251,8 +250,8 @@ pub fn ingest(
     changes
 }
 
-/// A host sends the same metrics in the same order each time, in one datagram or several: the one
-/// behind the last is looked at first.
+/// The index of a metric. A host sends the same metrics in the same order each time, in one datagram
+/// or several: the one behind the last is compared first.
 fn find_index(metrics: &[Metric], path: &str, next: usize) -> Option<usize> {
     match metrics.get(next) {
         Some(metric) if *metric.path == *path => Some(next),
@@ -260,14 +259,14 @@ fn find_index(metrics: &[Metric], path: &str, next: usize) -> Option<usize> {
     }
 }
 
-/// Drops metrics that this datagram does not bring, so that all that it does find room: those that
-/// are well go first, and of these the ones that were sent the longest ago, maybe more than needed.
-/// The troubles that end with them.
+/// Evicts metrics that are not in this datagram, so that all that are find room: those that are OK
+/// first, and of these the ones that were received the longest ago; of stale ones maybe more than
+/// needed. The incidents that are closed with them.
 fn evict(metrics: &mut Vec<Metric>, host: &str, received: &DatagramMetrics) -> Vec<Incident> {
-    let mut strange: HashSet<&str> = received.iter().map(|(path, _)| path).collect();
+    let mut new: HashSet<&str> = received.iter().map(|(path, _)| path).collect();
     let mut idle = Vec::new();
     for (index, metric) in metrics.iter().enumerate() {
-        if !strange.remove(&*metric.path) {
+        if !new.remove(&*metric.path) {
             idle.push((metric.alert().is_some(), metric.freshness.last_received, index));
         }
     }
@@ -275,105 +274,105 @@ fn evict(metrics: &mut Vec<Metric>, host: &str, received: &DatagramMetrics) -> V
     idle.sort_unstable();
     let newest = idle.iter().map(|(_, at, _)| *at).max().unwrap_or_default();
     let old = idle.iter().filter(|(alert, at, _)| !alert && *at + STALE_AFTER < newest).count();
-    idle.truncate((strange.len() - room).max(old.min(MAX_STALE_EVICTED)));
-    let ended = idle.iter().filter_map(|(.., index)| metrics[*index].open_incident(host)).collect();
+    idle.truncate((new.len() - room).max(old.min(MAX_STALE_EVICTED)));
+    let closed =
+        idle.iter().filter_map(|(.., index)| metrics[*index].open_incident(host)).collect();
     let dropped: HashSet<usize> = idle.into_iter().map(|(.., index)| index).collect();
     let mut index = 0..;
     metrics.retain(|_| index.next().is_none_or(|index| !dropped.contains(&index)));
     clear_schedule(metrics);
-    ended
+    closed
 }
 
-/// They are at other places now: what is queued for the old ones means nothing.
+/// Makes the entries in the deadline heap void: they are about indexes that have changed.
 pub fn clear_schedule(metrics: &mut [Metric]) {
     for alert in metrics.iter_mut().filter_map(|metric| metric.alert_state.as_deref_mut()) {
         alert.scheduled_at = Mono(i64::MAX);
     }
 }
 
-/// So many times a metric must have come before one can tell how often it does: whoever tries a job
-/// a few times in a row does not promise to go on.
+/// How often a metric must have been received before its usual gap counts: a job that was tried a
+/// few times in a row may not go on.
 const MIN_SAMPLES: u8 = 10;
-/// So many of its usual distances a metric may be absent. A metric travels in one datagram of
-/// several, and datagrams get lost.
+/// A metric is missing after this many of its usual gaps: it travels in one datagram of several, and
+/// datagrams get lost.
 const MISSED_SAMPLES: u32 = 5;
-/// No metric is missing before it was absent that long.
+/// No metric is missing sooner.
 const MIN_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// What may be expected of a metric that came only a few times: it may be that of a weekly job.
+/// A metric that was received only a few times is missing no sooner: it may be that of a weekly job.
 const IRREGULAR_TIMEOUT: Duration = Duration::from_secs(8 * 24 * 3600);
-/// A metric that is well is forgotten when it was absent for so many times its patience, and that
-/// long at least.
+/// A metric that is OK is dropped after this many of its timeouts, and no sooner than `MIN_EXPIRY`.
 const EXPIRY_TIMEOUTS: u32 = 2;
 const MIN_EXPIRY: Duration = Duration::from_secs(24 * 3600);
-/// One whose absence people were told of is forgotten after that long.
+/// One that was reported as missing is dropped this long after its timeout.
 const NOTIFIED_EXPIRY: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// When a metric comes.
+/// When a metric was received, and when it counts as missing.
 ///
-/// What counts as its absence is the time in which the connection that brought it was heard
-/// without it. A connection that is silent proves nothing about its metrics: its silence is told
-/// as such, or nobody could listen.
+/// Its absence is the time in which the connection that brought it beats without it. A connection
+/// that is silent proves nothing about its metrics: either it is reported as overdue itself, or the
+/// daemon could not receive.
 #[derive(Clone, Debug)]
 pub struct Freshness {
-    /// When it was last sent.
+    /// When it was last received.
     pub last_received: Wall,
     /// From when on its absence counts.
     absent_since: Mono,
-    /// How far apart it comes, in milliseconds: the longest distance of late.
+    /// The longest gap between two samples of late, in milliseconds.
     usual_gap: u32,
-    /// How often it came, as far as that matters.
+    /// How often it was received; saturates.
     samples: u8,
-    /// The place of the connection that brought it last.
+    /// The index of the connection that brought it last.
     connection: u8,
 }
 
-/// What of it survives a restart.
+/// [`Freshness`] as it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PresenceRow {
-    /// When it was last sent.
+    /// When it was last received.
     pub at: Wall,
-    /// How long it had been absent when its connection was last heard, in milliseconds.
+    /// How long it had been absent when its connection was last seen, in milliseconds.
     pub absent: u32,
-    /// How far apart it comes, in milliseconds.
+    /// The longest gap between two samples of late, in milliseconds.
     pub every: u32,
-    /// How often it came.
+    /// How often it was received.
     pub samples: u8,
 }
 
 impl Freshness {
-    /// A metric that came for the first time, over the connection at the place `over`.
-    pub fn new(over: usize, now: Now) -> Freshness {
+    /// A metric that is received for the first time, over the connection at the index `connection`.
+    pub fn new(connection: usize, now: Now) -> Freshness {
         Freshness {
             last_received: now.wall,
             absent_since: now.mono,
             usual_gap: 0,
             samples: 1,
-            connection: connection_index(over),
+            connection: small_index(connection),
         }
     }
 
-    /// One that is known from before a restart; `heard` is when its connection was.
-    pub fn restore(known: PresenceRow, over: usize, last_seen: Mono) -> Freshness {
-        let absent_since = last_seen - Duration::from_millis(known.absent.into());
-        let PresenceRow { at: last_received, every: usual_gap, samples, .. } = known;
+    /// One from before a restart; `last_seen` is that of its connection.
+    pub fn restore(row: PresenceRow, connection: usize, last_seen: Mono) -> Freshness {
+        let absent_since = last_seen - Duration::from_millis(row.absent.into());
+        let PresenceRow { at: last_received, every: usual_gap, samples, .. } = row;
         Freshness {
             last_received,
             absent_since,
             usual_gap,
             samples,
-            connection: connection_index(over),
+            connection: small_index(connection),
         }
     }
 
-    /// What a restart must know; `heard` is when its connection was.
+    /// What is stored; `last_seen` is that of its connection.
     pub fn to_row(&self, last_seen: Mono) -> PresenceRow {
         let absent = millis(self.absence(last_seen));
         PresenceRow { at: self.last_received, absent, every: self.usual_gap, samples: self.samples }
     }
 
-    /// It came.
-    pub fn received(&mut self, over: usize, now: Now) {
+    /// It is received over the connection at the index `connection`.
+    pub fn received(&mut self, connection: usize, now: Now) {
         let gap = millis(now.mono.since(self.absent_since));
         // The same beat over another connection is no further sample.
         if gap >= self.usual_gap / 4 {
@@ -382,52 +381,52 @@ impl Freshness {
         self.usual_gap =
             if gap > self.usual_gap { gap } else { self.usual_gap - (self.usual_gap - gap) / 8 };
         (self.last_received, self.absent_since, self.connection) =
-            (now.wall, now.mono, connection_index(over));
+            (now.wall, now.mono, small_index(connection));
     }
 
-    /// The place of the connection that brought it last.
+    /// The index of the connection that brought it last.
     pub fn connection(&self) -> usize {
         self.connection.into()
     }
 
     /// Its absence counts anew, by another connection: the one that brought it is down.
-    pub fn move_to_connection(&mut self, over: usize, now: Now) {
-        (self.absent_since, self.connection) = (now.mono, connection_index(over));
+    pub fn move_to_connection(&mut self, connection: usize, now: Now) {
+        (self.absent_since, self.connection) = (now.mono, small_index(connection));
     }
 
-    /// The connections behind the place `gone` moved up: that one is no more.
-    pub fn connection_removed(&mut self, gone: usize) {
-        if self.connection() > gone {
+    /// The connection at the index `removed` is no more, and those behind it moved up.
+    pub fn connection_removed(&mut self, removed: usize) {
+        if self.connection() > removed {
             self.connection -= 1;
-        } else if self.connection() == gone {
+        } else if self.connection() == removed {
             self.connection = u8::MAX;
         }
     }
 
-    /// For so long its connection was silent beyond what it promises: that counts as nothing.
-    pub fn extend(&mut self, silence: Duration) {
-        self.absent_since = self.absent_since + silence;
+    /// Its connection was silent for `gap` beyond its interval: that does not count as absence.
+    pub fn extend(&mut self, gap: Duration) {
+        self.absent_since = self.absent_since + gap;
     }
 
-    /// How long it was absent when its connection was `heard`.
+    /// How long it was absent when its connection was last seen.
     pub fn absence(&self, last_seen: Mono) -> Duration {
         last_seen.since(self.absent_since)
     }
 
-    /// Whether it is missing, by when its connection was `heard` and how often that beats.
+    /// Whether it is missing, by when its connection was last seen and the interval of that.
     pub fn is_missing(&self, last_seen: Mono, interval: Duration) -> bool {
         self.absence(last_seen) >= self.timeout(interval)
     }
 
-    /// Whether nothing is expected of it any more; `told` says that people know of its absence.
+    /// Whether it is to be dropped; `notified` says that it was reported as missing.
     pub fn is_expired(&self, last_seen: Mono, interval: Duration, notified: bool) -> bool {
-        let patience = self.timeout(interval);
-        let long = if notified {
-            patience.saturating_add(NOTIFIED_EXPIRY)
+        let timeout = self.timeout(interval);
+        let expiry = if notified {
+            timeout.saturating_add(NOTIFIED_EXPIRY)
         } else {
-            patience.saturating_mul(EXPIRY_TIMEOUTS).max(MIN_EXPIRY)
+            timeout.saturating_mul(EXPIRY_TIMEOUTS).max(MIN_EXPIRY)
         };
-        self.absence(last_seen) >= long
+        self.absence(last_seen) >= expiry
     }
 
     fn timeout(&self, interval: Duration) -> Duration {
@@ -437,8 +436,8 @@ impl Freshness {
     }
 }
 
-fn connection_index(over: usize) -> u8 {
-    u8::try_from(over).unwrap_or(u8::MAX)
+fn small_index(index: usize) -> u8 {
+    u8::try_from(index).unwrap_or(u8::MAX)
 }
 
 fn millis(time: Duration) -> u32 {

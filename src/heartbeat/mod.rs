@@ -1,4 +1,26 @@
-//! Heartbeats: datagrams come in, hosts are watched, events go out.
+//! The monitor: datagrams come in, hosts are watched, events go out.
+//!
+//! The path of a datagram, from the socket to the courier:
+//!
+//! ```text
+//! listener   the UDP thread receives it (or the web server, over HTTP)
+//!    │
+//!    ▼
+//! monitor    parses it (datagram), takes the lock
+//!    │
+//!    ▼
+//! fleet      ingest: authenticates it (auth), finds its host and connection,
+//!    │          applies it: host ─▶ connection (state, deadline) ─▶ metric (threshold)
+//!    │          deadlines: schedules when the connection is overdue
+//!    ▼
+//! monitor    sends events and rows (persistence) as one Change, releases the lock
+//!    │
+//!    ▼
+//! courier    stores and notifies; the answer (encode) is sent when the change is stored
+//! ```
+//!
+//! The deadline thread takes the same way from `Fleet::due`; the history reads `uptime` samples, the
+//! API the views of `fleet`.
 
 mod auth;
 mod connection;

@@ -1,7 +1,8 @@
-//! What of a host survives a restart: the rows in the store, and from them back to hosts, whatever the
-//! clocks did meanwhile. Pure.
+//! The rows of hosts in the store, and how hosts are restored from them, whatever the clocks did
+//! meanwhile. Pure.
 //!
-//! Unknown fields are ignored and missing ones have a default, so that old stores load.
+//! The names of the fields of rows are those on disk, in JSON: they stay. Unknown fields are ignored
+//! and missing ones have a default, so that old stores load.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,8 @@ use crate::view::State;
 
 /// The last moment at which a daemon is known to have listened.
 ///
-/// It must never be later than the flush that its rows come from: a beat that was heard after that
-/// flush is lost in a crash, and must count as one that could not be heard.
+/// It must never be later than the flush that its rows come from: a beat that was received after that
+/// flush is lost in a crash, and must count as one that could not be received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastAlive {
     /// The kernel's boot id at that time: whether its monotonic clock is still ours.
@@ -36,17 +37,17 @@ pub struct LastAlive {
 pub struct HostRow {
     /// Which boot of the kernel the monotonic times are of, in short; 0 when that is not known.
     pub kernel: u32,
-    /// When it was first configured, or first heard.
+    /// When it was first configured, or first seen.
     pub configured: Wall,
     /// Since when it is in its state.
     pub since: Wall,
-    /// It was reported as never heard.
+    /// It was reported as never seen.
     #[serde(skip_serializing_if = "is_false")]
     pub reported: bool,
-    /// Its machine was told to stop.
+    /// Its machine was told to stop: the next boot is announced.
     #[serde(skip_serializing_if = "is_false")]
     pub leaving: bool,
-    /// Something of it is overdue that nobody was told of, since it was not watched.
+    /// A connection is overdue that was not reported, since the host is not watched.
     #[serde(skip_serializing_if = "is_false")]
     pub unwatched: bool,
     /// The id of the boot that is running.
@@ -55,7 +56,7 @@ pub struct HostRow {
     /// The id of the boot before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_boot_id: Option<String>,
-    /// When its last boot was told.
+    /// When its last boot was reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub booted: Option<Mono>,
     /// Whether that boot had an id.
@@ -74,26 +75,26 @@ pub struct HostRow {
 pub struct ConnectionRow {
     /// Its name.
     pub name: String,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// A boot told that its trouble is over, but it was not heard since.
+    /// It is down, but a boot of its host closed its incident.
     #[serde(skip_serializing_if = "is_false")]
     pub covered: bool,
-    /// How often its postponed deadline was shifted.
+    /// How often its extension was shifted without a proof that the daemon listened.
     #[serde(skip_serializing_if = "is_zero")]
     pub shifts: u8,
-    /// What it promised last, in milliseconds; 0 when it never said.
+    /// The interval in its last datagram that named one, in milliseconds; 0 when none did.
     pub interval: u32,
     /// Since when it is in its state.
     pub since: Wall,
-    /// When it was last heard.
+    /// When its last beat or shutdown was received.
     pub seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
     pub signed: i64,
-    /// The tag of the key that it was signed with.
+    /// The id of the key that it was signed with.
     #[serde(skip_serializing_if = "is_nil")]
     pub key: u32,
-    /// The deadline that was granted after blindness.
+    /// The extension of its deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted: Option<Extension>,
     /// Where its last datagram came from.
@@ -113,7 +114,7 @@ pub struct AlertRow {
     pub level: Level,
     /// Since when it is at that level.
     pub since: Wall,
-    /// When that was last told.
+    /// When an event of that was last made.
     pub told: Now,
     /// Since when its value is beyond the limit of WARNING, where that must last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,13 +122,13 @@ pub struct AlertRow {
     /// Since when it is beyond that of CRITICAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub critical_since: Option<Mono>,
-    /// People were told that it is missing.
+    /// It was reported as missing.
     #[serde(skip_serializing_if = "is_false")]
     pub missing: bool,
     /// The connection that brought it last.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub over: String,
-    /// When it comes.
+    /// When it was received.
     pub known: PresenceRow,
 }
 
@@ -248,7 +249,7 @@ impl AlertRow {
 /// The longest interval that a datagram may promise, in milliseconds.
 const MAX_INTERVAL_MILLIS: u32 = 604_800_000;
 
-/// A kernel's boot id in short, to tell whose monotonic clock a row was written on (FNV-1a).
+/// A short hash of a kernel's boot id (FNV-1a): it says whose monotonic clock a row was written on.
 pub fn kernel_tag(boot_id: &str) -> u32 {
     let step = |tag: u32, byte: u8| (tag ^ u32::from(byte)).wrapping_mul(16_777_619);
     boot_id.trim().bytes().fold(2_166_136_261, step).max(1)
@@ -259,14 +260,14 @@ pub fn kernel_tag(boot_id: &str) -> u32 {
 pub struct ClockMapping {
     now: Now,
     kernel: u32,
-    /// The kernel of the mark, and what to add to its monotonic times.
+    /// The kernel of [`LastAlive`], and what to add to its monotonic times.
     last_alive: Option<(u32, i64)>,
-    /// How long the daemon was away; none when nobody knows.
+    /// How long the daemon was away; none when that is not known.
     away: Option<Duration>,
 }
 
 impl ClockMapping {
-    /// Compares the clocks; what the daemon missed is added to `blindness`.
+    /// Compares the clocks; the time in which the daemon was away is added to `blindness`.
     pub fn new(
         last_alive: Option<&LastAlive>,
         kernel_boot: &str,
@@ -285,11 +286,11 @@ impl ClockMapping {
             blindness.add(last_alive.now.mono, now.mono);
         } else if !same_kernel && now.wall.is_plausible() && last_alive.now.wall <= now.wall {
             let elapsed = now.wall.since(last_alive.now.wall);
-            let stop = now.mono - elapsed;
-            let shift = stop.0.saturating_sub(last_alive.now.mono.0);
-            clocks.last_alive = Some((kernel_tag(&last_alive.kernel_boot), shift));
+            let stopped_at = now.mono - elapsed;
+            let offset = stopped_at.0.saturating_sub(last_alive.now.mono.0);
+            clocks.last_alive = Some((kernel_tag(&last_alive.kernel_boot), offset));
             clocks.away = Some(elapsed);
-            blindness.add(stop, now.mono);
+            blindness.add(stopped_at, now.mono);
         }
         clocks
     }
@@ -305,21 +306,21 @@ impl ClockMapping {
     /// What to add to a monotonic time of `kernel`, where its clock is known.
     fn known_offset(&self, kernel: u32) -> Option<i64> {
         match self.last_alive {
-            Some((marked, shift)) if kernel == marked || kernel == 0 => Some(shift),
+            Some((known, offset)) if kernel == known || kernel == 0 => Some(offset),
             _ => (kernel == self.kernel && self.away.is_some()).then_some(0),
         }
     }
 
+    /// A time of a row of `kernel` on the present clock, never later than now.
     fn translate(&self, kernel: u32, read: Now) -> Now {
         let mono = Mono(read.mono.0.saturating_add(self.offset(kernel, read)));
         Now { mono: mono.min(self.now.mono), wall: read.wall }
     }
 
-    /// What is left of a time since when a value is beyond its limit, where that has to last for
-    /// `hold`: only the time in which the daemon listened counts, and when it was away for longer
-    /// than that, it begins anew.
-    fn resume_pending(&self, kernel: u32, since: Option<Mono>, hold: Duration) -> Option<Mono> {
-        let away = self.away.filter(|away| *away <= hold)?;
+    /// Since when a value is beyond its limit, where that has to last for `duration`: only the time in
+    /// which the daemon listened counts, and when it was away for longer than that, it begins anew.
+    fn resume_pending(&self, kernel: u32, since: Option<Mono>, duration: Duration) -> Option<Mono> {
+        let away = self.away.filter(|away| *away <= duration)?;
         let since = Mono(since?.0.saturating_add(self.known_offset(kernel)?));
         Some((since + away).min(self.now.mono))
     }
@@ -330,7 +331,8 @@ impl ClockMapping {
     }
 }
 
-/// A host as its row tells, and the troubles whose rules are gone.
+/// Restores a host from its row; with it the incidents that are closed without an event, since what
+/// they are about is no longer configured.
 pub fn restore_host(
     name: Arc<str>,
     row: HostRow,
@@ -350,7 +352,7 @@ pub fn restore_host(
     });
     let booted = row.booted.zip(clocks.known_offset(row.kernel));
     host.last_boot_at =
-        booted.map(|(booted, shift)| Mono(booted.0.saturating_add(shift)).min(now.mono));
+        booted.map(|(booted, offset)| Mono(booted.0.saturating_add(offset)).min(now.mono));
     for stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
         if host.connection_index(&stored.name).is_none() {
             let connection =
@@ -379,7 +381,7 @@ pub fn restore_host(
     (host, closed)
 }
 
-/// Gives the host a metric back as its row tells; the trouble that is over when its rule is gone.
+/// Restores a metric of a host; the incident that is closed when its rule is gone.
 fn restore_alert(
     host: &mut Host,
     row: AlertRow,
@@ -388,12 +390,15 @@ fn restore_alert(
     names: &mut Interner,
 ) -> Option<Incident> {
     let now = clocks.now;
-    let over = host.connection_index(&row.over);
-    let last_seen = over.map_or(now.mono, |over| host.connections[over].last_seen.mono);
-    // Rows of earlier versions do not tell when it came.
+    let connection = host.connection_index(&row.over);
+    let last_seen = connection.map_or(now.mono, |index| host.connections[index].last_seen.mono);
+    // Rows of earlier versions do not say when it was received.
     let at = if row.known.at == Wall::default() { row.since } else { row.known.at };
-    let freshness =
-        Freshness::restore(PresenceRow { at, ..row.known }, over.unwrap_or(usize::MAX), last_seen);
+    let freshness = Freshness::restore(
+        PresenceRow { at, ..row.known },
+        connection.unwrap_or(usize::MAX),
+        last_seen,
+    );
     let path = names.intern(&row.path);
     let mut metric = Metric::new(path, row.value, freshness, &host.profile, now);
     let mut closed = None;
@@ -428,7 +433,7 @@ fn restore_connection(
     common: &SharedSettings,
     names: &mut Interner,
 ) -> Connection {
-    let shift = clocks.offset(kernel, row.seen);
+    let offset = clocks.offset(kernel, row.seen);
     let mut connection = Connection::new(names.intern(&row.name), clocks.now);
     connection.state = row.state;
     connection.recovery_presumed = row.covered;
@@ -441,13 +446,75 @@ fn restore_connection(
     connection.address = row.address.and_then(|address| address.parse().ok());
     // No deadline is later than it would be after a beat at this moment, whatever the row says.
     let latest = clocks.now.mono + connection.expectation(profile, common).timeout();
-    let granted = row.granted.map(|extension| Extension {
-        from: Mono(extension.from.0.saturating_add(shift)),
-        until: Mono(extension.until.0.saturating_add(shift)).min(latest),
+    let extension = row.granted.map(|extension| Extension {
+        from: Mono(extension.from.0.saturating_add(offset)),
+        until: Mono(extension.until.0.saturating_add(offset)).min(latest),
     });
     let whole = Extension { from: clocks.now.mono, until: latest };
-    let waits = row.state == State::Up || row.covered;
-    let unknown = waits && (clocks.away.is_none() || (row.covered && granted.is_none()));
-    connection.extension = if unknown { Some(whole) } else { granted };
+    let has_deadline = row.state == State::Up || row.covered;
+    let unknown = has_deadline && (clocks.away.is_none() || (row.covered && extension.is_none()));
+    connection.extension = if unknown { Some(whole) } else { extension };
     connection
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heartbeat::fleet::Fleet;
+    use crate::heartbeat::test_fleet::{BEGIN, config, set};
+    use crate::heartbeat::threshold::Rule;
+
+    /// The row of a host as earlier versions wrote it: with every field.
+    const STORED: &str = r#"{
+        "kernel": 7, "configured": 1795000000000, "since": 1795291000000, "reported": true,
+        "leaving": true, "unwatched": true, "boot_id": "b2", "previous_boot_id": "b1",
+        "booted": 9000000, "named": true,
+        "connections": [{
+            "name": "ipv4", "state": "OVERDUE", "covered": true, "shifts": 2, "interval": 10000,
+            "since": 1795291000001, "seen": {"mono": 9000001, "wall": 1795291000002},
+            "signed": 1795291000000003, "key": 4711,
+            "granted": {"from": 9000004, "until": 9000005}, "address": "192.0.2.1"
+        }],
+        "alerts": [{
+            "path": "m", "value": 95.5, "level": "critical", "since": 1795291000006,
+            "told": {"mono": 9000007, "wall": 1795291000008}, "warning_since": 9000009,
+            "critical_since": 9000010, "missing": true, "over": "ipv4",
+            "known": {"at": 1795291000011, "absent": 12, "every": 13, "samples": 14}
+        }]
+    }"#;
+
+    #[test]
+    fn the_names_on_disk_stay() {
+        let stored: serde_json::Value = serde_json::from_str(STORED).unwrap();
+        let row: HostRow = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&row).unwrap(), stored);
+        let last_alive = r#"{"kernel_boot":"k","now":{"mono":1,"wall":2}}"#;
+        let read: LastAlive = serde_json::from_str(last_alive).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), last_alive);
+    }
+
+    #[test]
+    fn a_row_of_an_earlier_version_is_restored() {
+        let row: HostRow = serde_json::from_str(STORED).unwrap();
+        let mut config = config();
+        let limit = |text: &str| text.parse().ok();
+        let rule = Rule { warning: limit("> 80"), critical: limit("> 90"), ..Rule::default() };
+        config.threshold_sets.insert("default".into(), set("m", rule));
+        let rows = [("web1".to_owned(), HostRow { unwatched: false, ..row.clone() })];
+        let last_alive = LastAlive { kernel_boot: "k".into(), now: BEGIN };
+        let fleet = Fleet::restore(config, rows, Some(last_alive), BEGIN, "k");
+        let view = fleet.view("web1").unwrap();
+        let connection = &view.connections[0];
+        assert_eq!((view.state, &*connection.name), (State::Overdue, "ipv4"));
+        assert_eq!(connection.address.as_deref(), Some("192.0.2.1"));
+        assert_eq!((view.metrics[0].value, view.metrics[0].level), (95.5, Some(Level::Critical)));
+        let again = fleet.row("web1").unwrap();
+        assert_eq!(again.boot_id, row.boot_id);
+        assert_eq!(
+            (again.connections[0].signed, again.connections[0].key),
+            (1795291000000003, 4711)
+        );
+        assert_eq!((again.alerts[0].since, again.alerts[0].missing), (Wall(1795291000006), true));
+        assert_eq!(again.alerts[0].known.samples, 14);
+    }
 }

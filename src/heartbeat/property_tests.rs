@@ -69,7 +69,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// A daemon with its store, and what people were told is wrong.
+/// A daemon with its store, and the incidents that were reported as open.
 struct Simulation {
     config: FleetConfig,
     fleet: Fleet,
@@ -122,7 +122,7 @@ impl Simulation {
         }
     }
 
-    /// Problem and recovery alternate; a connection may be overdue first and then say goodbye.
+    /// Problem and recovery alternate; a connection may be overdue first and then be shut down.
     fn record(&mut self, events: Vec<Event>, ended: Vec<Incident>) {
         for event in events {
             if let Some(incident) = event.opens() {

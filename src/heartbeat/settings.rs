@@ -1,5 +1,5 @@
-//! The sections `heartbeat` and `hosts` of the configuration, and what they say about hosts in the
-//! form in which 100,000 of them share it.
+//! The sections `heartbeat` and `hosts` of the configuration, and the profiles that are made of them:
+//! the settings of a host in a form that 100,000 of them share.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::problem::Severity;
 use crate::secret::Secret;
 
-/// The connection over which an Alertmanager passes signs of life on.
+/// The name of the connection of heartbeats that come as alerts of an Alertmanager.
 pub const ALERTMANAGER: &str = "alertmanager";
-/// The connection over which the daemon hears its own machine.
+/// The name of the connection of the daemon's own machine.
 pub const LOCAL: &str = "local";
 /// The shortest and the longest time between two beats.
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(604_800);
 
-/// So many hosts with the same fault are named one by one; more are counted.
+/// Up to this many hosts with the same fault are named one by one; more are counted.
 const MAX_NAMED_HOSTS: usize = 20;
 
 /// What to do with a datagram of a host that is not under `hosts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownHosts {
-    /// Count it and say so once.
+    /// Reject and count it, and log its host once.
     Ignore,
     /// Track and show the host; it is never notified, since it is not watched.
     Accept,
@@ -41,7 +41,7 @@ pub struct Settings {
     pub port: u16,
     /// The key of all hosts that have none of their own.
     pub key: Option<Secret>,
-    /// The one before, which is believed, too, while the key is being changed.
+    /// The one before, which is accepted, too, while the key is being changed.
     pub previous_key: Option<Secret>,
     /// How often a host beats that does not say so itself.
     pub interval: Duration,
@@ -51,11 +51,11 @@ pub struct Settings {
     pub clock_skew: Duration,
     /// What to do with hosts that are not configured.
     pub unknown_hosts: UnknownHosts,
-    /// At most so many of them are kept.
+    /// How many of them are kept at most.
     pub max_unknown_hosts: usize,
     /// Needed to listen beyond loopback without a key.
     pub accept_unsigned: bool,
-    /// A watched host that was never heard is reported after this time; zero turns it off.
+    /// A watched host that was never seen is reported after this time; zero turns it off.
     pub new_timeout: Duration,
 }
 
@@ -113,6 +113,7 @@ impl Settings {
         settings
     }
 
+    /// Whether a datagram without a signature would be accepted although that was not asked for.
     fn is_forgeable(&self, section: &Section, hosts: &BTreeMap<String, HostSettings>) -> bool {
         let keyed = self.key.is_some() || section.given("key") || section.given("key_file");
         let each_keyed = self.unknown_hosts == UnknownHosts::Ignore
@@ -133,9 +134,9 @@ pub struct HostSettings {
     pub notification_channels: Option<Vec<String>>,
     /// Whether its name in the DNS follows its address.
     pub dyndns: bool,
-    /// Its own key; a host that has one is never believed without a signature.
+    /// Its own key; datagrams of a host that has one are rejected without a signature.
     pub key: Option<Secret>,
-    /// The one before, which is believed, too, while the key is being changed.
+    /// The one before, which is accepted, too, while the key is being changed.
     pub previous_key: Option<Secret>,
     /// Overrides what the host says.
     pub interval: Option<Duration>,
@@ -183,7 +184,7 @@ impl HostSettings {
     }
 }
 
-/// A previous key has its meaning beside the present one.
+/// A previous key means something only beside the present one.
 fn check_previous(section: &Section, key: &Option<Secret>, previous: &Option<Secret>) {
     let at = if section.given("previous_key") { "previous_key" } else { "previous_key_file" };
     let keyed = section.given("key") || section.given("key_file");
@@ -194,7 +195,7 @@ fn check_previous(section: &Section, key: &Option<Secret>, previous: &Option<Sec
     }
 }
 
-/// A host that is configured in a way that tells nobody anything.
+/// A host whose problems are not notified, by its configuration.
 struct UnnoticedHost {
     name: String,
     line: Option<usize>,
@@ -255,28 +256,28 @@ fn warn_of(top: &Section, hosts: &[UnnoticedHost], what: &str) {
     }
 }
 
-/// How often a connection beats, and how late a beat may be.
+/// How often a connection is expected to beat, and how late a beat may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expectation {
     /// The time between two beats.
     pub interval: Duration,
-    /// How late one may be.
+    /// How late a beat may be.
     pub grace: Duration,
 }
 
 impl Expectation {
-    /// How long after it was heard a connection is overdue.
+    /// How long after its last beat a connection is overdue.
     pub fn timeout(self) -> Duration {
         self.interval.saturating_add(self.grace)
     }
 
-    /// The interval as a connection keeps it.
+    /// The interval in milliseconds.
     pub fn interval_millis(self) -> u32 {
         u32::try_from(self.interval.as_millis()).unwrap_or(u32::MAX)
     }
 }
 
-/// Everything that the fleet wants to know from the configuration.
+/// The whole configuration of the fleet.
 #[derive(Clone, Debug, Default)]
 pub struct FleetConfig {
     /// The section `heartbeat`.
@@ -289,13 +290,13 @@ pub struct FleetConfig {
     pub renotify_interval: Option<Duration>,
     /// The channels of hosts that name none.
     pub default_channels: Vec<String>,
-    /// The hosts whose signs of life an Alertmanager passes on, and what it promises.
+    /// The hosts whose heartbeats come as alerts of an Alertmanager, and what is expected of those.
     pub alert_heartbeats: BTreeMap<String, Expectation>,
-    /// The host that the daemon's own machine is, and how often it is heard.
+    /// The host that the daemon's own machine is, and what is expected of its beats.
     pub local_host: Option<(String, Expectation)>,
 }
 
-/// What goes for the whole fleet.
+/// The settings that all hosts share.
 #[derive(Debug)]
 pub struct SharedSettings {
     /// The keys of hosts that have none of their own.
@@ -306,18 +307,18 @@ pub struct SharedSettings {
     pub grace: Option<Duration>,
     /// How far the time of a signed datagram may be off.
     pub clock_skew: Duration,
-    /// How many unknown hosts are taken in; none when they are ignored.
+    /// How many unknown hosts are accepted; none when they are ignored.
     pub max_unknown_hosts: Option<usize>,
-    /// When a watched host that was never heard is reported; zero: never.
+    /// When a watched host that was never seen is reported; zero: never.
     pub new_timeout: Duration,
     /// How often an alert that goes on is repeated.
     pub renotify: Option<Duration>,
 }
 
-/// What goes for a host. Hosts with equal settings and no key of their own share one.
+/// The settings of a host. Hosts with equal settings and no key of their own share one profile.
 #[derive(Debug, Default)]
 pub struct Profile {
-    /// Whether it stands in the configuration.
+    /// Whether it is in the configuration.
     pub configured: bool,
     /// Whether its heartbeat events are notified.
     pub watch: bool,
@@ -331,9 +332,9 @@ pub struct Profile {
     pub channels: Vec<String>,
     /// Whether its name in the DNS follows its address.
     pub dyndns: bool,
-    /// What goes for its connection `alertmanager`, before all else; none when it has none.
+    /// What is expected of its connection `alertmanager`, before all else; none when it has none.
     pub alert_heartbeat: Option<Expectation>,
-    /// What goes likewise for its connection `local`: the daemon's own machine has one.
+    /// The same for its connection `local`: the daemon's own machine has one.
     pub local: Option<Expectation>,
     set: Option<Arc<CompiledSet>>,
 }
@@ -346,7 +347,7 @@ struct CompiledSet {
 }
 
 impl Profile {
-    /// What goes for a connection whose beats somebody in this process vouches for.
+    /// What is expected of an internal connection: one whose beats this process makes itself.
     pub fn internal_expectation(&self, connection: &str) -> Option<Expectation> {
         match connection {
             ALERTMANAGER => self.alert_heartbeat,
@@ -365,8 +366,8 @@ impl Profile {
 
 impl SharedSettings {
     /// From the configuration.
-    pub fn new(rules: &FleetConfig) -> SharedSettings {
-        let settings = &rules.settings;
+    pub fn new(config: &FleetConfig) -> SharedSettings {
+        let settings = &config.settings;
         SharedSettings {
             keys: host_keys(&settings.key, &settings.previous_key),
             interval: settings.interval,
@@ -377,32 +378,34 @@ impl SharedSettings {
                 UnknownHosts::Accept => Some(settings.max_unknown_hosts),
             },
             new_timeout: settings.new_timeout,
-            renotify: rules.renotify_interval,
+            renotify: config.renotify_interval,
         }
     }
 }
 
 /// The profiles of all configured hosts, in the order of their names.
-pub fn profiles(rules: &FleetConfig) -> Vec<(String, Arc<Profile>)> {
-    let sets: BTreeMap<&str, Arc<CompiledSet>> = rules
+pub fn profiles(config: &FleetConfig) -> Vec<(String, Arc<Profile>)> {
+    let sets: BTreeMap<&str, Arc<CompiledSet>> = config
         .threshold_sets
         .iter()
         .map(|(name, set)| (name.as_str(), Arc::new(compile(set))))
         .collect();
     let mut shared: Vec<(&HostSettings, Arc<Profile>)> = Vec::new();
-    let mut profiles = Vec::with_capacity(rules.hosts.len());
-    for (name, settings) in &rules.hosts {
-        let sign = rules.alert_heartbeats.get(name).copied();
-        let own =
-            rules.local_host.as_ref().filter(|(own, _)| own == name).map(|(_, promise)| *promise);
-        let same = |profile: &Profile| profile.alert_heartbeat == sign && profile.local == own;
+    let mut profiles = Vec::with_capacity(config.hosts.len());
+    for (name, settings) in &config.hosts {
+        let alert_heartbeat = config.alert_heartbeats.get(name).copied();
+        let local_host = config.local_host.as_ref().filter(|(host, _)| host == name);
+        let local = local_host.map(|(_, expectation)| *expectation);
+        let same = |profile: &Profile| {
+            profile.alert_heartbeat == alert_heartbeat && profile.local == local
+        };
         let known = shared.iter().find(|(known, profile)| *known == settings && same(profile));
         let profile = match known {
             Some((_, profile)) => profile.clone(),
             None => {
                 let set = sets.get(settings.threshold_config.as_str()).cloned();
-                let profile = profile(settings, set, &rules.default_channels);
-                let profile = Arc::new(Profile { alert_heartbeat: sign, local: own, ..profile });
+                let profile = profile(settings, set, &config.default_channels);
+                let profile = Arc::new(Profile { alert_heartbeat, local, ..profile });
                 if settings.key.is_none() && shared.len() < 64 {
                     shared.push((settings, profile.clone()));
                 }
@@ -444,15 +447,16 @@ fn compile(set: &ThresholdSet) -> CompiledSet {
     CompiledSet { set: set.clone(), rules }
 }
 
-/// Names of connections and paths of metrics: the same few for all hosts, kept once.
+/// A string interner for the names of connections and the paths of metrics: the same few for all
+/// hosts, each kept once.
 #[derive(Debug, Default)]
 pub struct Interner {
     known: HashSet<Arc<str>>,
-    /// How many were in use when it was tidied last.
+    /// How many were in use when it was shrunk last.
     used: usize,
 }
 
-/// So few names are not worth tidying.
+/// Fewer names than this are not worth shrinking.
 const MIN_SHRINK: usize = 1024;
 
 impl Interner {
@@ -470,7 +474,7 @@ impl Interner {
         name
     }
 
-    /// Forgets the names that nobody uses any more.
+    /// Forgets the names that are no longer in use.
     pub fn shrink(&mut self) {
         self.known.retain(|name| Arc::strong_count(name) > 1);
         self.used = self.known.len();

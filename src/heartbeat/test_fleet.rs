@@ -70,7 +70,7 @@ impl TestFleet {
         TestFleet::with(config)
     }
 
-    /// Hears a datagram from 127.0.0.1, that must be accepted.
+    /// Ingests a datagram from 127.0.0.1, which must be accepted.
     pub fn ingest(&mut self, json: &str) -> &mut TestFleet {
         self.try_ingest(json.as_bytes()).unwrap_or_else(|why| panic!("{json}: {why}"));
         self
@@ -82,7 +82,7 @@ impl TestFleet {
         Ok(ingested)
     }
 
-    /// Notes events that were caused in another way.
+    /// Adds events that were caused in another way.
     pub fn add_events(&mut self, events: Vec<Event>) {
         self.events.extend(events);
     }
@@ -100,7 +100,7 @@ impl TestFleet {
         self.ingest(&format!(r#"{{"host":"web1","metrics":{{"m":{value}}}}}"#))
     }
 
-    /// Lets time pass; the daemon looks at each deadline when it comes.
+    /// Lets time pass; each deadline is processed when it comes.
     pub fn wait(&mut self, time: Duration) -> &mut TestFleet {
         let end = self.now.later(time);
         while let Some(next) = self.fleet.next_deadline().filter(|next| *next <= end.mono) {
@@ -112,7 +112,7 @@ impl TestFleet {
         self
     }
 
-    /// Lets the daemon look at its deadlines.
+    /// Processes the deadlines that have passed.
     pub fn process_due(&mut self) -> &mut TestFleet {
         let changes = self.fleet.due(self.now);
         self.events.extend(changes.events);
@@ -161,12 +161,12 @@ impl TestFleet {
         self.process_due()
     }
 
-    /// The events since this was last asked.
+    /// The events since they were last taken.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
 
-    /// The titles of the events since this was last asked.
+    /// The titles of the events since they were last taken.
     pub fn titles(&mut self) -> Vec<String> {
         self.take_events().iter().map(|event| event.message(EventId(1)).title).collect()
     }

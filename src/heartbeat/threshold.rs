@@ -1,5 +1,5 @@
-//! Thresholds: which limits a metric has, what a new value means, the section `threshold_configs`, and
-//! the four sets that need not be written. Pure.
+//! Thresholds: the limits of a metric, the level that follows from a new value, the section
+//! `threshold_configs`, and the built-in sets. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -148,7 +148,19 @@ fn literals(pattern: &str, path: &str) -> Option<usize> {
     wanted.next().is_none().then_some(count)
 }
 
-/// Where a metric stands, and since when its value has been beyond each limit without a break.
+/// The level of a metric, and since when its value has been beyond each limit without a break.
+///
+/// ```text
+///                      warning, for long enough        critical, for long enough
+///     OK ───────────────────────────────▶ WARNING ────────────────────────▶ CRITICAL
+///     ▲ │                                 │     ▲                            │ │  ▲
+///     │ └── critical, for long enough ────┼─────┼────────────────────────────┼─┼──┘
+///     ├─────────── cleared ───────────────┘     └── no longer critical ──────┘ │
+///     └─────────── cleared ────────────────────────────────────────────────────┘
+/// ```
+///
+/// Cleared: beyond neither limit, and `clear` holds where there is one. A rule without a warning
+/// limit goes from CRITICAL to OK only.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThresholdState {
     /// `Ok`, `Warning` or `Critical`.
@@ -168,19 +180,19 @@ impl ThresholdState {
         (self.warning_since, self.critical_since)
     }
 
-    /// Goes on to count from before a restart.
+    /// Restores what was pending before a restart.
     pub fn restore_pending(&mut self, warning_since: Option<Mono>, critical_since: Option<Mono>) {
         (self.warning_since, self.critical_since) = (warning_since, critical_since);
     }
 
-    /// Forgets for how long the value has been beyond its limits: nobody was looking.
+    /// Forgets for how long the value has been beyond its limits: it was not known meanwhile.
     pub fn reset_pending(&mut self) {
         *self = ThresholdState::new(self.level);
     }
 }
 
 impl Rule {
-    /// Judges a new value; the answer is the new level when that changed.
+    /// Evaluates a new value; the new level when that changed.
     pub fn evaluate(&self, state: &mut ThresholdState, value: f64, now: Mono) -> Option<Level> {
         let beyond = |limit: Option<Limit>| limit.is_some_and(|limit| limit.holds(value));
         let critical = beyond(self.critical);
@@ -206,7 +218,7 @@ impl Rule {
     }
 
     /// Whether an alert of `level` may go on under this rule: one that is CRITICAL may come down
-    /// to WARNING, one that is WARNING stands at its own limit.
+    /// to WARNING, one that is WARNING needs a limit of its own.
     pub fn allows(&self, level: Level) -> bool {
         match level {
             Level::Critical => self.critical.is_some() || self.warning.is_some(),

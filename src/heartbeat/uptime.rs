@@ -1,5 +1,5 @@
-//! How long a configured host was up, degraded and down, and what its metrics were, kept until the
-//! history takes it. Pure.
+//! Availability accounting: how long a configured host was up, degraded and down, and what its metrics
+//! were, since the history took its last sample. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,11 @@ use crate::clock::Mono;
 use crate::heartbeat::connection::BlindPeriod;
 use crate::view::{MetricSummary, UptimeSample};
 
-/// What an account may be too long by: it is taken so much after the moment that it is about.
+/// How much longer than the time since the last one a sample may be: it is taken up to this long after
+/// the moment that it is about.
 const MAX_EXCESS: Duration = Duration::from_secs(30);
 
-/// How a host fares at a moment.
+/// What the time of a host counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UptimeStatus {
     /// All is well.
@@ -20,17 +21,17 @@ pub enum UptimeStatus {
     Degraded,
     /// It is overdue.
     Down,
-    /// It was never heard or has said goodbye: nobody misses it.
+    /// It was never seen or was shut down.
     NotExpected,
 }
 
-/// How a host fared since the last account.
+/// The availability of a host since the last sample.
 #[derive(Clone, Debug)]
 pub struct UptimeCounter {
     status: UptimeStatus,
-    /// When the condition was last reckoned with.
+    /// Up to when time was counted.
     counted_until: Mono,
-    /// When the last account was given.
+    /// When the last sample was taken.
     sample_started: Mono,
     up: Duration,
     degraded: Duration,
@@ -38,7 +39,7 @@ pub struct UptimeCounter {
 }
 
 impl UptimeCounter {
-    /// A diary that begins now.
+    /// A counter that starts now.
     pub fn new(status: UptimeStatus, now: Mono) -> UptimeCounter {
         let zero = Duration::ZERO;
         UptimeCounter {
@@ -51,10 +52,10 @@ impl UptimeCounter {
         }
     }
 
-    /// The condition from now on. `blind` are the periods in which nothing could be heard.
-    pub fn set_status(&mut self, condition: UptimeStatus, now: Mono, blind: &[BlindPeriod]) {
+    /// Counts time under `status` from now on. In `blind` periods nothing could be received.
+    pub fn set_status(&mut self, status: UptimeStatus, now: Mono, blind: &[BlindPeriod]) {
         self.accumulate(now, blind);
-        self.status = condition;
+        self.status = status;
     }
 
     fn accumulate(&mut self, now: Mono, blind: &[BlindPeriod]) {
@@ -68,11 +69,11 @@ impl UptimeCounter {
         }
     }
 
-    /// What there is to tell until `now`, in whole seconds; the rest is told the next time.
+    /// The times since the last sample until `now`, in whole seconds; the rest counts in the next one.
     ///
-    /// When the machine slept, a beat may have been heard before that was noticed, and have ended
-    /// what seemed to last as long as the sleep: hardly more is told than there was time to listen.
-    /// `now` may be a moment ago, and what came since is told already then.
+    /// When the machine slept, a beat may have been received before that was noticed, and have ended
+    /// what seemed to last as long as the sleep: a sample is hardly longer than there was time to
+    /// listen. `now` may be a moment ago, and what was counted since is in the sample already.
     pub fn take_sample(&mut self, now: Mono, blind: &[BlindPeriod]) -> UptimeSample {
         self.accumulate(now, blind);
         let room = listening_time(self.sample_started, now, blind) + MAX_EXCESS;
@@ -84,9 +85,9 @@ impl UptimeCounter {
             excess -= cut;
         }
         let whole = |spent: &mut Duration| {
-            let told = Duration::from_secs(spent.as_secs());
-            *spent -= told;
-            told
+            let seconds = Duration::from_secs(spent.as_secs());
+            *spent -= seconds;
+            seconds
         };
         UptimeSample {
             apart: self.status == UptimeStatus::NotExpected,
@@ -100,11 +101,11 @@ impl UptimeCounter {
 
 /// How long the daemon listened from one moment to another.
 fn listening_time(from: Mono, to: Mono, blind: &[BlindPeriod]) -> Duration {
-    let deaf = blind.iter().map(|period| period.to.min(to).since(period.from.max(from)));
-    to.since(from).saturating_sub(deaf.sum())
+    let blind = blind.iter().map(|period| period.to.min(to).since(period.from.max(from)));
+    to.since(from).saturating_sub(blind.sum())
 }
 
-/// The values of a metric since the last account.
+/// The values of a metric since the last sample.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MetricAccumulator {
     count: u32,
@@ -114,7 +115,7 @@ pub struct MetricAccumulator {
 }
 
 impl MetricAccumulator {
-    /// Takes a value in.
+    /// Adds a value.
     pub fn add(&mut self, value: f64) {
         #[allow(clippy::cast_possible_truncation, reason = "it is clamped to what f32 holds")]
         let value = value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
@@ -127,7 +128,7 @@ impl MetricAccumulator {
         self.max = self.max.max(value);
     }
 
-    /// The values as they are told, and none from then on; none when there were none.
+    /// Their summary, and none from then on; none when there were none.
     pub fn take_summary(&mut self, path: &Arc<str>) -> Option<MetricSummary> {
         let MetricAccumulator { count, sum, min: least, max: most } = std::mem::take(self);
         #[allow(clippy::cast_possible_truncation, reason = "a mean of f32 is one")]
@@ -141,12 +142,12 @@ mod tests {
     use super::*;
     use crate::heartbeat::test_fleet::{DAY, HOUR, MINUTE, SECOND, TestFleet};
 
-    fn seconds(account: &UptimeSample) -> (u64, u64, u64) {
-        (account.up.as_secs(), account.degraded.as_secs(), account.down.as_secs())
+    fn seconds(sample: &UptimeSample) -> (u64, u64, u64) {
+        (sample.up.as_secs(), sample.degraded.as_secs(), sample.down.as_secs())
     }
 
-    /// web1 as it fared since the last account.
-    fn account(test: &mut TestFleet) -> UptimeSample {
+    /// The next sample of web1.
+    fn sample(test: &mut TestFleet) -> UptimeSample {
         let (now, mut all) = (test.now, test.fleet.take_samples(0, 100, test.now));
         assert_eq!(all.len(), 1, "at {now:?}");
         all.remove(0)
@@ -159,14 +160,14 @@ mod tests {
         for _ in 0..60 {
             test.wait(10 * SECOND).beat("web1");
         }
-        assert_eq!(seconds(&account(&mut test)), (600, 0, 0));
+        assert_eq!(seconds(&sample(&mut test)), (600, 0, 0));
         test.wait(HOUR).beat("web1");
-        assert_eq!(seconds(&account(&mut test)), (40, 0, 3560), "overdue after interval and grace");
+        assert_eq!(seconds(&sample(&mut test)), (40, 0, 3560), "overdue after interval and grace");
         test.beat_over("web1", "vpn").wait(10 * SECOND).beat("web1").wait(35 * SECOND);
         test.beat("web1").wait(10 * SECOND);
-        assert_eq!(seconds(&account(&mut test)), (40, 15, 0), "a connection was overdue");
+        assert_eq!(seconds(&sample(&mut test)), (40, 15, 0), "a connection was overdue");
         test.ingest(r#"{"host":"web1","event":"shutdown"}"#).wait(HOUR);
-        let told = account(&mut test);
+        let told = sample(&mut test);
         assert_eq!((seconds(&told), told.apart), ((0, 0, 3600), false), "its vpn is missed");
     }
 
@@ -174,11 +175,11 @@ mod tests {
     fn who_said_goodbye_or_never_came_is_not_missed() {
         let mut test = TestFleet::new();
         test.wait(DAY);
-        let told = account(&mut test);
+        let told = sample(&mut test);
         assert_eq!((seconds(&told), told.apart), ((0, 0, 0), true));
         test.beat("web1").wait(5 * SECOND);
         test.ingest(r#"{"host":"web1","event":"shutdown"}"#).wait(DAY);
-        let told = account(&mut test);
+        let told = sample(&mut test);
         assert_eq!((seconds(&told), told.apart), ((5, 0, 0), true));
     }
 
@@ -189,13 +190,13 @@ mod tests {
             crate::heartbeat::threshold::Rule { warning: limit("> 80"), ..Default::default() };
         let mut test = TestFleet::with_threshold("m", rule);
         test.sample(10.0).wait(10 * SECOND).sample(90.0).wait(7 * SECOND).sample(10.0);
-        let told = account(&mut test);
+        let told = sample(&mut test);
         assert_eq!(seconds(&told), (10, 7, 0));
         let [reading] = &told.metrics[..] else { panic!("{told:?}") };
         assert_eq!((&*reading.path, reading.count), ("m", 3));
         assert!((reading.mean - 36.666_668).abs() < 1e-4, "{reading:?}");
         assert_eq!((reading.least, reading.most), (10.0, 90.0));
-        assert!(account(&mut test).metrics.is_empty(), "each value is told once");
+        assert!(sample(&mut test).metrics.is_empty(), "each value is told once");
     }
 
     #[test]
@@ -207,9 +208,9 @@ mod tests {
         assert_eq!(spans[0].1.since(spans[0].0), 2 * HOUR);
         assert!(test.fleet.take_blind_periods(test.now).is_empty(), "each is told once");
         test.beat("web1").wait(10 * SECOND);
-        assert_eq!(seconds(&account(&mut test)), (20, 0, 0));
+        assert_eq!(seconds(&sample(&mut test)), (20, 0, 0));
         test.restart_after(HOUR).beat("web1").wait(5 * SECOND);
-        assert_eq!(seconds(&account(&mut test)), (5, 0, 0));
+        assert_eq!(seconds(&sample(&mut test)), (5, 0, 0));
         assert_eq!(test.fleet.take_blind_periods(test.now)[0].1, test.now.wall - 5 * SECOND);
     }
 
@@ -222,7 +223,7 @@ mod tests {
         test.beat("web1");
         test.fleet.record_blindness(stop, test.now.mono);
         test.wait(10 * SECOND);
-        let (up, degraded, down) = seconds(&account(&mut test));
+        let (up, degraded, down) = seconds(&sample(&mut test));
         assert_eq!((up, degraded), (50, 0));
         assert!(down <= 51, "{down}");
     }
@@ -243,8 +244,8 @@ mod tests {
                     1 => drop(test.beat_over("web1", "vpn")),
                     2 => drop(test.sleep(time)),
                     3 => {
-                        let account = account(&mut test);
-                        told += account.up + account.degraded + account.down;
+                        let sample = sample(&mut test);
+                        told += sample.up + sample.degraded + sample.down;
                     }
                     _ => drop(test.wait(time)),
                 }
@@ -252,8 +253,8 @@ mod tests {
                     unseen += to.since(from);
                 }
             }
-            let account = account(&mut test);
-            told += account.up + account.degraded + account.down;
+            let sample = sample(&mut test);
+            told += sample.up + sample.degraded + sample.down;
             let passed = test.now.mono.since(begun);
             let second = Duration::from_secs(1);
             proptest::prop_assert!(told + unseen <= passed, "{told:?} {unseen:?} {passed:?}");
@@ -262,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn strangers_keep_no_diary() {
+    fn unknown_hosts_have_no_uptime_counter() {
         let mut config = crate::heartbeat::test_fleet::config();
         config.settings.unknown_hosts = crate::heartbeat::settings::UnknownHosts::Accept;
         let mut test = TestFleet::with(config);
         test.beat("stranger").beat("web1").wait(SECOND);
-        let accounts = test.fleet.take_samples(0, 100, test.now);
-        let names: Vec<_> = accounts.iter().map(|account| &*account.host).collect();
+        let samples = test.fleet.take_samples(0, 100, test.now);
+        let names: Vec<_> = samples.iter().map(|sample| &*sample.host).collect();
         assert_eq!(names, ["web1"]);
         assert!(test.fleet.peek_sample("stranger", test.now).is_none());
         assert!(test.fleet.peek_sample("web1", test.now).is_some());

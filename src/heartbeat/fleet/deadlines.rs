@@ -1,39 +1,39 @@
-//! What must be looked at when: a heap of moments that may turn out to be early. Pure.
+//! The deadlines of all hosts: a lazy heap, whose entries may turn out to be early. Pure.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::clock::Mono;
 
-/// What an entry is about, within its host.
+/// What a deadline is about, within its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeadlineKind {
-    /// The connection at this place may be overdue.
+    /// The connection at this index may be overdue.
     Connection(u8),
-    /// The host may be one that was never heard.
+    /// The host may be one that was never seen.
     NeverSeen,
-    /// The alert of the metric at this place may want a reminder.
+    /// The alert of the metric at this index may want a reminder.
     Metric(u16),
 }
 
-/// A moment at which a host must be looked at.
+/// When a host must be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DeadlineEntry {
     /// When.
     pub at: Mono,
-    /// Its place in the fleet.
+    /// Its index in the fleet.
     pub host: u32,
     /// What about it.
     pub kind: DeadlineKind,
 }
 
-/// The heap. A beat that moves a deadline later does not touch it: whoever pops an entry looks up
-/// the true deadline and pushes it again. Whoever owns a deadline notes the moment of its earliest
-/// entry; an entry of another moment is an old one and means nothing.
+/// The heap. A beat that moves a deadline later does not touch it: when an entry is popped, the true
+/// deadline is looked up and pushed again. Each connection and metric has the moment of its earliest
+/// entry (`scheduled_at`); an entry of another moment is an old one and means nothing.
 #[derive(Debug, Default)]
 pub struct Deadlines {
     heap: BinaryHeap<Reverse<DeadlineEntry>>,
-    /// From this size on old entries are swept out.
+    /// From this size on old entries are removed.
     compact_at: usize,
 }
 
@@ -48,7 +48,7 @@ impl Deadlines {
         self.heap.push(Reverse(entry));
     }
 
-    /// Takes the earliest entry out when its moment has come.
+    /// Removes the earliest entry when its moment has come.
     pub fn pop_due(&mut self, now: Mono) -> Option<DeadlineEntry> {
         if self.next()? > now {
             return None;
@@ -56,8 +56,8 @@ impl Deadlines {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// Whether so many entries have gathered that old ones should be swept out: a host whose
-    /// interval shrinks with every beat must not fill the memory.
+    /// Whether there are so many entries that old ones should be removed: a host whose interval
+    /// shrinks with every beat must not fill the memory.
     pub fn needs_compaction(&self) -> bool {
         self.heap.len() > self.compact_at.max(1024)
     }
@@ -68,7 +68,7 @@ impl Deadlines {
         self.compact_at = self.heap.len() * 2;
     }
 
-    /// Forgets all entries.
+    /// Removes all entries.
     pub fn clear(&mut self) {
         self.heap.clear();
     }

@@ -1,4 +1,5 @@
-//! All hosts: what the passing of time and a new configuration mean for them. Pure.
+//! All hosts: restored from rows, changed by datagrams, by the passing of time and by a new
+//! configuration. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -20,8 +21,8 @@ mod views;
 
 pub use self::views::OpenProblem;
 
-/// How many events and rows [`Fleet::due`] gives at once: when 100,000 hosts are gone in one
-/// moment, theirs must not be in memory all together.
+/// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
+/// theirs must not be in memory all together.
 const MAX_AT_ONCE: usize = 1024;
 
 /// What an accepted datagram caused.
@@ -34,18 +35,18 @@ pub struct Ingested {
     pub rows: Vec<(String, HostRow)>,
     /// The answer, when one was asked for.
     pub ack: Option<Vec<u8>>,
-    /// The earliest deadline became earlier.
+    /// The earliest deadline became earlier: the deadline thread must re-arm.
     pub rearm: bool,
-    /// Troubles that ended without a word.
+    /// Incidents that are closed without an event.
     pub closed_incidents: Vec<Incident>,
-    /// While keys are being changed: who signed with which.
+    /// While keys are being changed: which one it was signed with.
     pub key_usage: Option<KeyUsage>,
     /// The connection, when the datagram proves that its host is where it came from: it is signed,
     /// new, and the host's name follows its address.
     pub proven_address: Option<ConnectionId>,
 }
 
-/// Which of two keys a connection signs with, while its host has two: told when that is the
+/// Which of two keys a connection signs with, while its host has two: reported when that is the
 /// previous one, and when it no longer is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyUsage {
@@ -66,12 +67,12 @@ pub struct Changes {
     pub rows: Vec<(String, HostRow)>,
     /// The hosts that are no longer known: their rows are to be removed.
     pub removed_hosts: Vec<String>,
-    /// Troubles that ended without a word: their rule or host is no longer configured.
+    /// Incidents that are closed without an event: their rule or host is no longer configured.
     pub closed_incidents: Vec<Incident>,
 }
 
 impl Changes {
-    /// Whether there is nothing to store and nothing to tell.
+    /// Whether there is nothing to store and nothing to report.
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()
     }
@@ -87,35 +88,36 @@ pub struct Fleet {
     names: Interner,
     deadlines: Deadlines,
     blindness: Blindness,
-    /// When nothing could be heard, as far as that was not yet told to the history.
+    /// When nothing could be received, as far as the history does not know it yet.
     unreported_blindness: Vec<BlindPeriod>,
     clock_check: ClockCheck,
     /// Watched hosts that are overdue.
     down: BTreeSet<u32>,
     /// Hosts that may have changed since the last flush.
     dirty: Vec<u32>,
-    /// What unknown hosts are treated by.
+    /// The profile of hosts that are not configured.
     unknown_profile: Arc<Profile>,
     unknown_count: usize,
     /// The addresses that names in the DNS follow.
     addresses: AddressTracker,
+    /// Which kernel's monotonic clock rows are written on.
     kernel: u32,
-    /// What is told with the next `due`.
+    /// What the next `due` returns.
     pending: Changes,
 }
 
 impl Fleet {
-    /// A fleet of which nothing was heard. Its rows do not tell which kernel's clock they are on:
-    /// a daemon begins with [`restore`](Fleet::restore), without rows when there are none.
+    /// A fleet of hosts that were never seen. Its rows do not say which kernel's clock they are on: a
+    /// daemon begins with [`restore`](Fleet::restore), without rows when there are none.
     pub fn new(config: FleetConfig, now: Now) -> Fleet {
         let mut fleet = Fleet::empty(&config, now);
         fleet.populate(settings::profiles(&config), HashMap::new(), now);
         fleet
     }
 
-    /// The fleet as `rows` tell, after the daemon was away since `mark`.
+    /// The fleet from its rows, after the daemon was away since `last_alive`.
     ///
-    /// What must be removed from the store is told by the first [`due`](Fleet::due).
+    /// What must be removed from the store is returned by the first [`due`](Fleet::due).
     pub fn restore(
         config: FleetConfig,
         rows: impl IntoIterator<Item = (String, HostRow)>,
@@ -257,7 +259,7 @@ impl Fleet {
         event
     }
 
-    /// The daemon was told to stop, maybe with its machine: should that boot, it was announced.
+    /// The daemon is told to stop, maybe with its machine: the next boot of that is announced.
     pub fn announce_stop(&mut self) {
         for host_index in 0..self.hosts.len() as u32 {
             let host = &mut self.hosts[host_index as usize];
@@ -268,13 +270,13 @@ impl Fleet {
         }
     }
 
-    /// When [`due`](Fleet::due) wants to be called next; it may find that it was called too early.
+    /// When [`due`](Fleet::due) must be called next; it may find that it was called too early.
     pub fn next_deadline(&self) -> Option<Mono> {
         if self.pending.is_empty() { self.deadlines.next() } else { Some(Mono(i64::MIN)) }
     }
 
-    /// Notes that nothing could be heard from `stop` to `start`. To be called before the first
-    /// [`due`](Fleet::due) after `start`.
+    /// Records that nothing could be received. To be called before the first [`due`](Fleet::due) after
+    /// `to`.
     pub fn record_blindness(&mut self, from: Mono, to: Mono) {
         self.blindness.add(from, to);
         if from < to {
@@ -387,7 +389,7 @@ impl Fleet {
         self.row_of(&self.hosts[host_index as usize])
     }
 
-    /// Fills the fleet: first the configured hosts by name, then the others that may stay.
+    /// Adds the configured hosts by name, then the others that may stay.
     fn populate(
         &mut self,
         profiles: Vec<(String, Arc<Profile>)>,
@@ -425,8 +427,9 @@ impl Fleet {
         }
     }
 
-    /// Goes by new rules: hosts that are no longer configured go, or become unknown ones where
-    /// those are accepted; new ones begin; an alert whose rule is gone ends without a false OK.
+    /// Applies a new configuration: hosts that are no longer configured are removed, or become unknown
+    /// ones where those are accepted; new ones are added; an alert whose rule is gone is closed
+    /// without a false OK.
     pub fn reconfigure(&mut self, config: FleetConfig, now: Now) -> Changes {
         let profiles = settings::profiles(&config);
         let configured: HashMap<&str, &Arc<Profile>> =
@@ -456,13 +459,13 @@ impl Fleet {
         changes
     }
 
-    /// The rows of all hosts that changed since they were last taken, be it only that they were
-    /// heard.
+    /// The rows of all hosts that changed since they were last taken, be it only when they were last
+    /// seen.
     pub fn flush(&mut self) -> Vec<(String, HostRow)> {
         self.flush_some(usize::MAX)
     }
 
-    /// The same, at most `most` of them at a time: the rows of 100,000 hosts are many megabytes.
+    /// The same, at most `max` of them at a time: the rows of 100,000 hosts are many megabytes.
     pub fn flush_some(&mut self, max: usize) -> Vec<(String, HostRow)> {
         let mut rows = Vec::new();
         while rows.len() < max {
@@ -478,12 +481,12 @@ impl Fleet {
         rows
     }
 
-    /// The rows of all hosts, to heal a lost store.
+    /// The rows of all hosts, for a store that lost its own.
     pub fn all_rows(&self) -> Vec<(String, HostRow)> {
         self.rows(0, usize::MAX)
     }
 
-    /// The rows of `count` hosts, from the place `from` on.
+    /// The rows of `count` hosts, from the index `from` on.
     pub fn rows(&self, from: usize, count: usize) -> Vec<(String, HostRow)> {
         self.hosts.iter().skip(from).take(count).map(|host| self.row_of(host)).collect()
     }
@@ -504,8 +507,8 @@ impl Fleet {
         self.hosts.is_empty()
     }
 
-    /// Takes note of the address that a datagram came from which [`hear`](Fleet::hear) has vouched
-    /// for; what there is to tell when it is another one.
+    /// Records the address of a connection that a datagram has proven
+    /// ([`Ingested::proven_address`]); some when it is another one than before.
     pub fn track_address(
         &mut self,
         (host_index, connection): &ConnectionId,
@@ -525,7 +528,7 @@ impl Fleet {
     }
 }
 
-/// A host whose name follows its address was heard from another one than before.
+/// A host whose name in the DNS follows its address sends from another one than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressChange {
     /// The host.
@@ -536,10 +539,10 @@ pub struct AddressChange {
     pub address: IpAddr,
 }
 
-/// A connection of a host, by its place and its name.
+/// A connection of the fleet: the index of its host, and its name.
 pub type ConnectionId = (u32, Arc<str>);
 
-/// What was told.
+/// The addresses that names in the DNS follow, as they were last reported.
 #[derive(Debug, Default)]
 pub struct AddressTracker {
     /// The last addresses, by connection and whether they are of IPv6.
@@ -549,19 +552,19 @@ pub struct AddressTracker {
 }
 
 impl AddressTracker {
-    /// Nothing was told yet.
+    /// Nothing is reported yet.
     pub fn new(now: Now) -> AddressTracker {
         AddressTracker { started_at: now.wall, ..AddressTracker::default() }
     }
 
-    /// Everything is told anew: the places may have changed.
+    /// Every address is reported anew: the indexes of hosts may have changed.
     pub fn clear(&mut self) {
         self.reported.clear();
     }
 
-    /// Whether a datagram that was signed at `time`, in microseconds, is from before the start. It
-    /// may have been heard then, and that have been forgotten in a crash: somebody may send it
-    /// again. A start in the future shows that it was our clock that was wrong.
+    /// Whether a datagram that was signed at `time`, in microseconds, is from before the start. It may
+    /// have been received then, and that be lost in a crash: an attacker could send it again. A start
+    /// in the future shows that it was our clock that was wrong.
     pub fn predates_start(&self, time: i64, now: Now) -> bool {
         self.started_at <= now.wall && time / 1000 < self.started_at.0
     }

@@ -7,10 +7,10 @@ use crate::heartbeat::host::Host;
 use crate::heartbeat::metric::Metric;
 use crate::view::{ConnectionView, HostView, MetricView, State, UptimeSample};
 
-/// Something of a host that is wrong at present.
+/// A connection, a metric or a host that is not OK at present.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenProblem {
-    /// What.
+    /// Its incident.
     pub incident: Incident,
     /// How much it matters.
     pub level: Level,
@@ -21,8 +21,8 @@ pub struct OpenProblem {
 }
 
 impl Fleet {
-    /// `count` hosts from the place `from` on: the configured ones by name, then the others as
-    /// they came. Between two reloads no host changes its place.
+    /// `count` hosts from the index `from` on: the configured ones by name, then the others as they
+    /// came. Between two reloads no host changes its index.
     pub fn views(&self, from: usize, count: usize) -> Vec<HostView> {
         self.hosts.iter().skip(from).take(count).map(|host| self.host_view(host)).collect()
     }
@@ -63,35 +63,35 @@ impl Fleet {
             .collect()
     }
 
-    /// Writes down how a host fares from now on.
+    /// Counts the time of a host under its present status from now on.
     pub(super) fn update_uptime(&mut self, host_index: u32, now: Now) {
         let blind = self.blindness.periods();
         self.hosts[host_index as usize].update_uptime(now.mono, blind);
     }
 
-    /// How the `count` hosts from the place `from` on fared since their last account; those that
-    /// keep none are left out.
+    /// The availability of `count` hosts from the index `from` on since their last sample; those that
+    /// are not configured are left out.
     pub fn take_samples(&mut self, from: usize, count: usize, now: Now) -> Vec<UptimeSample> {
         let blind = self.blindness.periods();
         let hosts = self.hosts.iter_mut().skip(from).take(count);
         hosts.filter_map(|host| host.take_sample(now.mono, blind)).collect()
     }
 
-    /// What the next account of a host would say, its metrics left out.
+    /// What the next sample of a host would be, its metrics left out.
     pub fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
         let host = &self.hosts[*self.by_name.get(host)? as usize];
         host.peek_sample(now.mono, self.blindness.periods())
     }
 
-    /// From when to when nothing could be heard, each told once.
+    /// From when to when the daemon could not receive, each period once.
     pub fn take_blind_periods(&mut self, now: Now) -> Vec<(Wall, Wall)> {
         let wall = |at: Mono| now.wall - now.mono.since(at);
         let periods = std::mem::take(&mut self.unreported_blindness);
         periods.into_iter().map(|period| (wall(period.from), wall(period.to))).collect()
     }
 
-    /// What is wrong with the `count` hosts from the place `from` on, in so far as anybody is to
-    /// be told: connections of watched hosts, and metrics of all.
+    /// What is wrong with `count` hosts from the index `from` on, as far as that is notified:
+    /// connections of watched hosts, and metrics of all.
     pub fn open_problems(&self, from: usize, count: usize) -> Vec<OpenProblem> {
         let mut problems = Vec::new();
         for host in self.hosts.iter().skip(from).take(count) {
