@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_of_unwatched_hosts_are_told_too() {
+    fn metrics_of_unwatched_hosts_are_reported_too() {
         let mut test = TestFleet::with_threshold("m", high());
         test.config.hosts.insert("web1".into(), HostSettings::default());
         test.fleet.reconfigure(test.config.clone(), test.now);
@@ -637,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_was_tried_a_few_times_does_not_promise_to_go_on() {
+    fn a_job_that_was_tried_a_few_times_is_not_expected_to_go_on() {
         for gaps in [&[][..], &[5], &[5, 5, 5, 5, 5, 5]] {
             assert_eq!(missing_after(gaps), 8 * 86_400, "{gaps:?}");
         }

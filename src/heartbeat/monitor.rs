@@ -199,7 +199,7 @@ impl FleetMonitor {
         let proven = ingested.proven_address.take().filter(|_| is_observed);
         let moved = proven.is_some_and(|id| state.track_address(&id, source.address));
         let ack = ingested.ack.take();
-        let change = ingested.into_change();
+        let change = change_of(ingested);
         let answer = if change.is_none() && self.all_stored() {
             Some((then, ack))
         } else {
@@ -214,7 +214,7 @@ impl FleetMonitor {
             then(ack, true);
         }
         if let Some(key) = news {
-            key.log();
+            log_key_usage(&key);
         }
         if moved {
             self.report_address_changes();
@@ -453,7 +453,7 @@ impl FleetMonitor {
         if ingested.rearm {
             self.rearm.notify_all();
         }
-        if let Some(change) = ingested.into_change() {
+        if let Some(change) = change_of(ingested) {
             self.send_change(change);
         }
         Ok(())
@@ -520,8 +520,8 @@ impl MonitorState {
         moved
     }
 
-    /// Whether the operator, who changes keys, does not know yet that this connection still has to
-    /// change, or has changed.
+    /// Whether it was not logged yet that this connection signs with the previous key, or no longer
+    /// does.
     fn is_key_news(&mut self, key: &KeyUsage) -> bool {
         let user = (key.host.clone(), key.connection.clone());
         if !key.previous {
@@ -532,13 +532,11 @@ impl MonitorState {
     }
 }
 
-impl KeyUsage {
-    fn log(&self) {
-        let KeyUsage { host, connection, previous } = self;
-        match previous {
-            false => info!("{host} {connection} signs with its new key"),
-            true => info!("{host} {connection} still signs with the previous key"),
-        }
+fn log_key_usage(key: &KeyUsage) {
+    let KeyUsage { host, connection, previous } = key;
+    match previous {
+        false => info!("{host} {connection} signs with its new key"),
+        true => info!("{host} {connection} still signs with the previous key"),
     }
 }
 
@@ -554,18 +552,16 @@ impl LoopClock {
     }
 }
 
-impl Ingested {
-    /// What is to be stored; none for a plain beat.
-    fn into_change(self) -> Option<Change> {
-        let plain =
-            self.events.is_empty() && self.rows.is_empty() && self.closed_incidents.is_empty();
-        (!plain).then(|| Change {
-            writes: self.rows.iter().map(host_row).collect(),
-            events: self.events,
-            forgotten: self.closed_incidents,
-            stored: None,
-        })
-    }
+/// What is to be stored; none for a plain beat.
+fn change_of(ingested: Ingested) -> Option<Change> {
+    let Ingested { events, rows, closed_incidents, .. } = ingested;
+    let plain = events.is_empty() && rows.is_empty() && closed_incidents.is_empty();
+    (!plain).then(|| Change {
+        writes: rows.iter().map(host_row).collect(),
+        events,
+        forgotten: closed_incidents,
+        stored: None,
+    })
 }
 
 fn host_row((name, row): &(String, HostRow)) -> Write {
@@ -713,7 +709,7 @@ mod tests {
     }
 
     #[test]
-    fn all_figures_of_this_machine_are_heard_however_many() {
+    fn all_metrics_of_this_machine_are_ingested_however_many() {
         let config = with_local_host().config;
         let now = Now::read();
         let fleet = Fleet::restore(config, Vec::new(), None, now, "boot");

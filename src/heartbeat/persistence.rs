@@ -246,7 +246,7 @@ impl AlertRow {
     }
 }
 
-/// The longest interval that a datagram may promise, in milliseconds.
+/// The longest interval that a datagram may name, in milliseconds.
 const MAX_INTERVAL_MILLIS: u32 = 604_800_000;
 
 /// A short hash of a kernel's boot id (FNV-1a): it says whose monotonic clock a row was written on.

@@ -80,23 +80,25 @@ impl Default for Settings {
 impl Settings {
     /// Reads the section; `hosts` are needed to know whether all of them have a key of their own.
     pub fn read(section: &mut Section, hosts: &BTreeMap<String, HostSettings>) -> Settings {
-        let usual = Settings::default();
+        let defaults = Settings::default();
         let accept = [("ignore", UnknownHosts::Ignore), ("accept", UnknownHosts::Accept)];
-        let most = section.number("max_unknown_hosts", 0..=10_000_000);
+        let max_unknown_hosts = section.number("max_unknown_hosts", 0..=10_000_000);
         let settings = Settings {
-            host: section.text("host").unwrap_or(usual.host),
-            port: section.listen_port("port").unwrap_or(usual.port),
+            host: section.text("host").unwrap_or(defaults.host),
+            port: section.listen_port("port").unwrap_or(defaults.port),
             key: section.secret("key", "key_file"),
             previous_key: section.secret("previous_key", "previous_key_file"),
-            interval: section.duration_within("interval", INTERVALS).unwrap_or(usual.interval),
+            interval: section.duration_within("interval", INTERVALS).unwrap_or(defaults.interval),
             grace: section.duration("grace"),
-            clock_skew: section.duration("clock_skew").unwrap_or(usual.clock_skew),
-            unknown_hosts: section.choice("unknown_hosts", &accept).unwrap_or(usual.unknown_hosts),
-            max_unknown_hosts: most
-                .and_then(|most| usize::try_from(most).ok())
-                .unwrap_or(usual.max_unknown_hosts),
-            accept_unsigned: section.flag("accept_unsigned").unwrap_or(usual.accept_unsigned),
-            new_timeout: section.duration("new_timeout").unwrap_or(usual.new_timeout),
+            clock_skew: section.duration("clock_skew").unwrap_or(defaults.clock_skew),
+            unknown_hosts: section
+                .choice("unknown_hosts", &accept)
+                .unwrap_or(defaults.unknown_hosts),
+            max_unknown_hosts: max_unknown_hosts
+                .and_then(|max| usize::try_from(max).ok())
+                .unwrap_or(defaults.max_unknown_hosts),
+            accept_unsigned: section.flag("accept_unsigned").unwrap_or(defaults.accept_unsigned),
+            new_timeout: section.duration("new_timeout").unwrap_or(defaults.new_timeout),
         };
         check_previous(section, &settings.key, &settings.previous_key);
         if !is_host(&settings.host) {
@@ -166,14 +168,14 @@ impl HostSettings {
         channels: &config_file::Names,
         sets: &config_file::Names,
     ) -> HostSettings {
-        let usual = HostSettings::default();
+        let defaults = HostSettings::default();
         let settings = HostSettings {
             threshold_config: section
                 .name("threshold_config", "threshold set", sets)
-                .unwrap_or(usual.threshold_config),
-            watch: section.flag("watch").unwrap_or(usual.watch),
+                .unwrap_or(defaults.threshold_config),
+            watch: section.flag("watch").unwrap_or(defaults.watch),
             notification_channels: section.names("notification_channels", "channel", channels),
-            dyndns: usual.dyndns,
+            dyndns: defaults.dyndns,
             key: section.secret("key", "key_file"),
             previous_key: section.secret("previous_key", "previous_key_file"),
             interval: section.duration_within("interval", INTERVALS),
@@ -213,7 +215,7 @@ pub fn read_hosts(
     sets: &config_file::Names,
     read_dyndns: ReadDyndns,
 ) -> BTreeMap<String, HostSettings> {
-    let (mut unwatched, mut unheard) = (Vec::new(), Vec::new());
+    let (mut unwatched, mut unrouted) = (Vec::new(), Vec::new());
     let hosts = top.entries("hosts", |name, section| {
         if !is_name(name) {
             section.error(
@@ -223,12 +225,12 @@ pub fn read_hosts(
         }
         let dyndns = read_dyndns(name, section);
         let host = HostSettings { dyndns, ..HostSettings::read(section, channels, sets) };
-        let mute = || UnnoticedHost { name: name.to_owned(), line: section.line_of("") };
+        let unnoticed = || UnnoticedHost { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
         if !host.watch {
-            unwatched.push(mute());
+            unwatched.push(unnoticed());
         } else if routed.is_empty() {
-            unheard.push(mute());
+            unrouted.push(unnoticed());
         }
         host
     });
@@ -239,7 +241,7 @@ pub fn read_hosts(
     );
     warn_of(
         top,
-        &unheard,
+        &unrouted,
         "watched, but no channel hears about it: set notification_channels, here or default_notification_channels for all",
     );
     hosts.into_iter().collect()

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn who_said_goodbye_or_never_came_is_not_missed() {
+    fn a_host_that_was_shut_down_or_never_seen_is_not_down() {
         let mut test = TestFleet::new();
         test.wait(DAY);
         let told = sample(&mut test);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beat_that_was_heard_before_the_sleep_was_noticed_did_count_it_as_down() {
+    fn a_beat_that_came_before_the_sleep_was_noticed_did_count_it_as_down() {
         let mut test = TestFleet::new();
         test.beat("web1").wait(MINUTE);
         let stop = test.now.mono;

@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_a_host_agrees_with_is_right_whatever_the_last_sign_of_life_says() {
+    fn a_clock_that_a_host_agrees_with_is_right_whatever_the_last_start_says() {
         let mut test = with_key();
         test.now.wall = BEGIN.wall + 365 * DAY;
         let (rows, last_alive) = (test.rows(), test.last_alive());
@@ -544,7 +544,7 @@ mod tests {
         assert_eq!(test.try_ingest(&sent("web1", DAY, "")), Err(Rejection::Stale));
     }
 
-    /// Four signed hosts beat for ten minutes, `ahead` of our clock; what is told.
+    /// Signed hosts beat for ten minutes while our clock is off by `ours`; the events.
     fn ten_minutes(test: &mut TestFleet, hosts: &[&str], ours: Duration) -> Vec<String> {
         for n in 1..=60 {
             test.wait(10 * SECOND);
@@ -717,7 +717,7 @@ mod tests {
         TestFleet::with(config)
     }
 
-    /// The connection and the address that are told after a datagram that was believed.
+    /// The connection and the address that are reported after an accepted datagram.
     fn told(test: &mut TestFleet, bytes: &[u8], from: &str) -> Option<String> {
         let from = from.parse().unwrap();
         let path = test.fleet.ingest(bytes, from, test.now).unwrap().proven_address?;

@@ -755,7 +755,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goodbye_of_the_boot_before_comes_too_late() {
+    fn a_shutdown_of_the_boot_before_comes_too_late() {
         let mut test = in_state(State::Up);
         test.ingest(BOOT).take_events();
         test.ingest(r#"{"host":"web1","event":"shutdown","boot_id":"b1"}"#);
@@ -763,7 +763,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watched_host_that_was_never_heard_is_told_once_and_over_restarts() {
+    fn a_watched_host_that_was_never_seen_is_reported_once_and_over_restarts() {
         let mut test = TestFleet::new();
         test.wait(23 * HOUR).restart_after(MINUTE);
         assert!(test.titles().is_empty());
@@ -1006,33 +1006,33 @@ mod tests {
         assert_eq!(test.wait(DAY).titles(), ["web2 was never heard"]);
     }
 
-    fn signs(interval: Duration, grace: Duration) -> TestFleet {
+    fn with_alert_heartbeats(interval: Duration, grace: Duration) -> TestFleet {
         let mut config = config();
         config.settings.grace = Some(SECOND);
         config.alert_heartbeats.insert("web1".into(), Expectation { interval, grace });
         TestFleet::with(config)
     }
 
-    fn sign(test: &mut TestFleet) {
+    fn send_alert_heartbeat(test: &mut TestFleet) {
         let beat = Datagram::beat("web1", ALERTMANAGER);
         test.fleet.ingest_internal(&beat, test.now).unwrap();
     }
 
     #[test]
-    fn signs_of_life_keep_their_own_promise() {
-        let mut test = signs(30 * SECOND, 5 * MINUTE);
-        sign(&mut test);
+    fn alert_heartbeats_have_an_expectation_of_their_own() {
+        let mut test = with_alert_heartbeats(30 * SECOND, 5 * MINUTE);
+        send_alert_heartbeat(&mut test);
         test.beat("web1");
         assert_eq!(test.wait(5 * MINUTE).titles(), ["web1 ipv4 overdue"]);
         assert_eq!(test.wait(30 * SECOND).titles(), ["web1 alertmanager overdue"]);
     }
 
     #[test]
-    fn another_way_to_hear_signs_of_life_made_them_overdue() {
+    fn another_way_to_receive_alert_heartbeats_made_them_overdue() {
         let fetched = Expectation { interval: 30 * SECOND, grace: 5 * MINUTE };
         for reload in [true, false] {
-            let mut test = signs(4 * HOUR, 8 * HOUR);
-            sign(&mut test);
+            let mut test = with_alert_heartbeats(4 * HOUR, 8 * HOUR);
+            send_alert_heartbeat(&mut test);
             test.wait(3 * HOUR);
             test.config.alert_heartbeats.insert("web1".into(), fetched);
             if reload {
@@ -1041,18 +1041,18 @@ mod tests {
                 test.restart_after(SECOND);
             }
             assert!(test.wait(5 * MINUTE).titles().is_empty());
-            // Another start promises nothing anew.
+            // Another start does not extend it again.
             test.restart_after(Duration::ZERO);
             assert_eq!(test.wait(MINUTE).titles(), ["web1 alertmanager overdue"]);
         }
     }
 
     #[test]
-    fn signs_of_life_that_nobody_passes_on_any_more_are_forgotten() {
+    fn alert_heartbeats_that_are_no_longer_expected_are_forgotten() {
         for reload in [true, false] {
             for overdue in [true, false] {
-                let mut test = signs(30 * SECOND, 5 * MINUTE);
-                sign(&mut test);
+                let mut test = with_alert_heartbeats(30 * SECOND, 5 * MINUTE);
+                send_alert_heartbeat(&mut test);
                 test.wait(if overdue { 2 * DAY } else { SECOND }).take_events();
                 test.config.alert_heartbeats.clear();
                 let changes = if reload {
@@ -1112,7 +1112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_did_forget_who_was_heard_and_a_restart_invented_an_alarm() {
+    fn a_reload_did_forget_which_hosts_were_seen_and_a_restart_invented_an_alarm() {
         let mut test = TestFleet::with_interval(DAY);
         test.config.settings.grace = Some(HOUR);
         test.fleet.reconfigure(test.config.clone(), test.now);
@@ -1145,7 +1145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_was_down_when_it_became_watched_was_never_told() {
+    fn a_host_that_was_down_when_it_became_watched_was_never_reported() {
         for restarts in [false, true] {
             let mut test = watched_at_last(restarts);
             assert!(test.wait(39 * SECOND).titles().is_empty(), "it may be back by itself");
