@@ -82,6 +82,17 @@ macro_rules! moment {
 moment!(Wall);
 moment!(Mono);
 
+/// 2024-01-01: a wall clock that shows less was never set.
+const EARLIEST: Wall = Wall(1_704_067_200_000);
+
+impl Wall {
+    /// Whether the clock that shows this can have been set: a machine without a battery begins in
+    /// 1970.
+    pub fn is_plausible(self) -> bool {
+        self >= EARLIEST
+    }
+}
+
 impl From<SystemTime> for Wall {
     fn from(time: SystemTime) -> Wall {
         match time.duration_since(UNIX_EPOCH) {

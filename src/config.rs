@@ -11,7 +11,7 @@ use crate::config_file::{Environment, NameSet, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
-use crate::heartbeat::{settings as heartbeat, threshold_config};
+use crate::heartbeat::{settings as heartbeat, threshold};
 use crate::history::retention as history;
 use crate::notify::channel::Definition;
 use crate::notify::direct::Notifier;
@@ -125,7 +125,7 @@ fn read(top: &mut Section) -> Config {
     let default_channels =
         top.names("default_notification_channels", "channel", &names).unwrap_or_default();
     let own_threshold_sets = top.names_in("threshold_configs").len();
-    let threshold_sets = threshold_config::read(top);
+    let threshold_sets = threshold::read(top);
     let sets: NameSet = threshold_sets.keys().cloned().collect();
     let base = top.section("dyndns", |section| dyndns::DyndnsSettings::read(section, None));
     let (mut kept, mut lines) = (BTreeMap::new(), BTreeMap::new());

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heartbeat::clock::Now;
-use heartbeat::heartbeat::datagram::{Datagram, Kind, parse, split};
-use heartbeat::heartbeat::wire::{ack, key, verify};
+use heartbeat::heartbeat::datagram::{Datagram, DatagramKind, parse, split};
+use heartbeat::heartbeat::encode::{ack, signing_key, verify};
 use heartbeat::secret::Secret;
 
 /// What hbd does with a datagram: the bytes to answer with.
@@ -63,7 +63,7 @@ impl Server {
 }
 
 fn answer(datagram: &Datagram, secret: Option<&str>) -> Option<Vec<u8>> {
-    let key = secret.map(|secret| key(&Secret::new(secret)));
+    let key = secret.map(|secret| signing_key(&Secret::new(secret)));
     ack(datagram.time.map(|time| time.text), Now::read().wall, key.as_ref(), 8192)
 }
 
@@ -106,7 +106,7 @@ fn what_the_machine_knows_is_filled_in() {
     let datagram = parse(&bytes).unwrap();
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(datagram.host, hostname.trim());
-    assert_eq!(datagram.event, Kind::Boot);
+    assert_eq!(datagram.event, DatagramKind::Boot);
     assert_eq!(datagram.connection.as_deref(), Some("vpn"));
     assert_eq!(datagram.boot_id.map(|id| id.len()), Some(36));
     assert!(datagram.uptime.unwrap() > 0.0);
@@ -124,7 +124,7 @@ fn a_signed_question_wants_a_signed_answer() {
     assert!(out.ends_with(" ms\n"), "{out}");
     let bytes = server.next();
     let (signature, json) = split(&bytes);
-    assert!(verify(&key(&Secret::new("hunter22")), json, &signature.unwrap()));
+    assert!(verify(&signing_key(&Secret::new("hunter22")), json, &signature.unwrap()));
     assert!(parse(json).unwrap().ack);
 
     for (wrong, why) in [(None, "is not signed"), (Some("another"), "signed with another key")] {
@@ -163,7 +163,7 @@ fn a_message_is_not_repeated_within_a_second() {
     let came = server.all();
     assert_eq!(came.len(), 1);
     let datagram = parse(&came[0]).unwrap();
-    assert_eq!(datagram.event, Kind::Message);
+    assert_eq!(datagram.event, DatagramKind::Message);
     assert_eq!(datagram.message.as_deref(), Some("disk \"sda\" is tired"));
 }
 

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heartbeat::clock::Now;
-use heartbeat::heartbeat::datagram::{Datagram, Kind, parse};
-use heartbeat::heartbeat::wire::ack;
+use heartbeat::heartbeat::datagram::{Datagram, DatagramKind, parse};
+use heartbeat::heartbeat::encode::ack;
 
 #[allow(dead_code, reason = "each test file uses some of them")]
 mod support {
@@ -57,7 +57,7 @@ impl Server {
 
 fn short(datagram: &Datagram) -> String {
     if let Some(message) = &datagram.message {
-        assert_eq!(datagram.event, Kind::Message);
+        assert_eq!(datagram.event, DatagramKind::Message);
         return format!("message: {message}");
     }
     let timeless = ["started", "ended", "seconds"];

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use heartbeat::clock::Now;
-use heartbeat::heartbeat::datagram::{Datagram, Kind, parse, split};
-use heartbeat::heartbeat::wire::{ack, key, verify};
+use heartbeat::heartbeat::datagram::{Datagram, DatagramKind, parse, split};
+use heartbeat::heartbeat::encode::{ack, signing_key, verify};
 use heartbeat::secret::Secret;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 struct Said {
     connection: String,
-    event: Kind,
+    event: DatagramKind,
     boot_id: Option<String>,
     micros: i64,
     interval: Option<Duration>,
@@ -45,7 +45,7 @@ impl Server {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
                 let (signature, json) = split(&buffer[..length]);
                 let datagram = parse(json).unwrap();
-                let ours = key(&Secret::new("hunter22"));
+                let ours = signing_key(&Secret::new("hunter22"));
                 let signed = signature.is_some_and(|signature| verify(&ours, json, &signature));
                 let said = said(&datagram, signed);
                 assert!(datagram.ack && length <= 1200);
@@ -169,11 +169,11 @@ fn three_lines_are_a_configuration() {
     assert_eq!(first.interval, Some(Duration::from_secs(10)));
     assert_eq!(first.boot_id.map(|id| id.len()), Some(36));
     assert!(first.signed);
-    assert_eq!(first.event, Kind::Boot);
+    assert_eq!(first.event, DatagramKind::Boot);
     hbc.wait_log("answers");
     hbc.signal(libc::SIGTERM);
     let last = server.next();
-    assert_eq!(last.event, Kind::Shutdown);
+    assert_eq!(last.event, DatagramKind::Shutdown);
     assert!(last.signed && last.micros > first.micros);
     assert_eq!(hbc.end(), Some(0));
 }
@@ -187,8 +187,8 @@ fn what_is_not_answered_is_repeated_with_a_later_time() {
     // The goodbye is lost once.
     hbc.signal(libc::SIGINT);
     let said: Vec<Said> = (0..3).map(|_| server.next()).collect();
-    assert_eq!(said[1].event, Kind::Shutdown);
-    assert_eq!(said[2].event, Kind::Shutdown);
+    assert_eq!(said[1].event, DatagramKind::Shutdown);
+    assert_eq!(said[2].event, DatagramKind::Shutdown);
     assert!(said.windows(2).all(|pair| pair[0].micros < pair[1].micros), "{said:?}");
     assert_eq!(hbc.end(), Some(0));
 }
@@ -201,7 +201,8 @@ fn a_goodbye_that_nobody_answers_ends_in_time() {
     server.next();
     hbc.signal(libc::SIGTERM);
     assert_eq!(hbc.end(), Some(0));
-    let goodbyes = server.came.try_iter().filter(|said| said.event == Kind::Shutdown).count();
+    let goodbyes =
+        server.came.try_iter().filter(|said| said.event == DatagramKind::Shutdown).count();
     assert!((3..=6).contains(&goodbyes), "{goodbyes}");
 }
 
@@ -213,7 +214,7 @@ fn a_restart_by_systemd_is_no_shutdown() {
     hbc.wait_log("answers");
     hbc.signal(libc::SIGUSR1);
     assert_eq!(hbc.end(), Some(0));
-    assert!(server.came.try_iter().all(|said| said.event != Kind::Shutdown));
+    assert!(server.came.try_iter().all(|said| said.event != DatagramKind::Shutdown));
 }
 
 #[test]
@@ -232,10 +233,10 @@ fn a_reload_takes_over_what_is_sound() {
     one.next();
     write(directory.path(), "hbc.yaml", &text(&other, "interval: 100ms"));
     hbc.signal(libc::SIGHUP);
-    assert_eq!(other.next().event, Kind::Boot);
+    assert_eq!(other.next().event, DatagramKind::Boot);
     hbc.signal(libc::SIGTERM);
-    other.find(|said| said.event == Kind::Shutdown);
-    assert!(one.came.try_iter().all(|said| said.event != Kind::Shutdown));
+    other.find(|said| said.event == DatagramKind::Shutdown);
+    assert!(one.came.try_iter().all(|said| said.event != DatagramKind::Shutdown));
     assert_eq!(hbc.end(), Some(0));
 }
 

@@ -72,7 +72,7 @@ const KNOWS: &[(&str, &[&str])] = &[
 ];
 
 /// What the agent may know of `heartbeat`: the datagrams.
-const AGENT_KNOWS: &[&str] = &["datagram", "wire"];
+const AGENT_KNOWS: &[&str] = &["datagram", "encode"];
 
 /// What would make a decision depend on more than its arguments, or do more than decide.
 const IMPURE: &[&str] = &[
@@ -296,7 +296,7 @@ fn the_features_do_not_know_each_other() {
     for (path, text) in [
         ("src/heartbeat/a.rs", "use crate::clock::Now; use super::fleet::Fleet;"),
         ("src/heartbeat/a.rs", "// crate::web\nconst A: &str = \"crate::web\";"),
-        ("src/agent/a.rs", "use crate::heartbeat::wire::{self, Beat};"),
+        ("src/agent/a.rs", "use crate::heartbeat::encode::{self, Beat};"),
         ("src/view.rs", "use crate::clock::Wall;"),
         ("src/cli/a.rs", "use crate::daemon;"),
         ("src/heartbeat/a.rs", "#[cfg(test)]\nmod tests {\n    use crate::web;\n}"),

@@ -379,7 +379,7 @@ threshold_configs:
     assert_eq!(rules("default").len(), 7);
     assert_eq!(rules("ours").len(), 7);
     let memory = rules("ours")["memory_monitor.percent"];
-    assert_eq!((memory.warning, memory.hold), (None, Duration::from_secs(300)));
+    assert_eq!((memory.warning, memory.for_duration), (None, Duration::from_secs(300)));
     assert_eq!(rules("bare").len(), 1);
     assert_eq!(rules("high_sensitivity").len(), 8);
 }

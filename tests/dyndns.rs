@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use heartbeat::heartbeat::wire;
+use heartbeat::heartbeat::encode;
 use heartbeat::secret::Secret;
 use serde_json::Value;
 use support::bind::{Bind, KEY, OTHER_KEY};
@@ -78,7 +78,7 @@ impl Place {
             time / 1_000_000,
             time % 1_000_000
         );
-        wire::sign(&wire::key(&Secret::new(SECRET)), json.as_bytes())
+        encode::sign(&encode::signing_key(&Secret::new(SECRET)), json.as_bytes())
     }
 
     /// A signed beat from this address.
@@ -203,8 +203,8 @@ fn what_is_forged_moves_no_name() {
     send(&hbd, if has_ipv6() { "::1" } else { "127.0.0.65" }, &first);
     let unsigned = format!(r#"{{"host":"web1","time":{}}}"#, place.time() / 1_000_000);
     send(&hbd, "127.0.0.66", unsigned.as_bytes());
-    let key = wire::key(&Secret::new("another"));
-    send(&hbd, "127.0.0.66", &wire::sign(&key, unsigned.as_bytes()));
+    let key = encode::signing_key(&Secret::new("another"));
+    send(&hbd, "127.0.0.66", &encode::sign(&key, unsigned.as_bytes()));
     let mut changed = place.datagram("");
     *changed.last_mut().unwrap() = b' ';
     send(&hbd, "127.0.0.66", &changed);
@@ -212,7 +212,7 @@ fn what_is_forged_moves_no_name() {
     send(&hbd, "127.0.0.67", &place.datagram(r#","connection":"vpn""#));
     // Another host, whose name is not kept.
     let json = format!(r#"{{"host":"web2","time":{}}}"#, place.time() / 1_000_000);
-    let other = wire::sign(&wire::key(&Secret::new(SECRET)), json.as_bytes());
+    let other = encode::sign(&encode::signing_key(&Secret::new(SECRET)), json.as_bytes());
     send(&hbd, "127.0.0.68", &other);
     heard(&hbd, 8.0);
     let (status, _) = hbd.request("POST", "/api/v1/heartbeat", &place.datagram(""));
@@ -487,7 +487,11 @@ fn the_maintenance_of_a_provider_holds_for_all_its_names() {
     place.configure(&settings, other);
     let hbd = Hbd::start(&place.config());
     let json = format!(r#"{{"host":"web3","time":{}}}"#, place.time() / 1_000_000 + 1);
-    send(&hbd, "127.0.0.2", &wire::sign(&wire::key(&Secret::new(SECRET)), json.as_bytes()));
+    send(
+        &hbd,
+        "127.0.0.2",
+        &encode::sign(&encode::signing_key(&Secret::new(SECRET)), json.as_bytes()),
+    );
     hbd.wait_log("home.example.net cannot be updated: http");
     place.beat(&hbd, "127.0.0.2");
     hbd.wait_log("web1.home.example.net cannot be updated: http");

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heartbeat::clock::{Now, Wall};
-use heartbeat::heartbeat::fleet::{Fleet, Mark, Rules};
-use heartbeat::heartbeat::settings::HostSettings;
+use heartbeat::heartbeat::fleet::Fleet;
+use heartbeat::heartbeat::persistence::LastAlive;
+use heartbeat::heartbeat::settings::{FleetConfig, HostSettings};
 use heartbeat::history::HistorySource;
 use heartbeat::history::recorder::Recorder;
 use heartbeat::history::retention::RetentionSettings;
@@ -22,15 +23,15 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 impl Hosts for Seen {
     fn take_samples(&mut self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
-        self.0.accounts(from, count, until)
+        self.0.take_samples(from, count, until)
     }
 
     fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        self.0.running(host, now)
+        self.0.peek_sample(host, now)
     }
 
     fn outages(&mut self, now: Now) -> Vec<(Wall, Wall)> {
-        self.0.unseen(now)
+        self.0.take_blind_periods(now)
     }
 }
 
@@ -41,16 +42,16 @@ struct Seen(Fleet);
 struct Play {
     world: Arc<World<Seen>>,
     recorder: Recorder,
-    rules: Rules,
+    rules: FleetConfig,
     now: Now,
     beats: u64,
     directory: TempDir,
 }
 
-fn rules(hosts: &[&str]) -> Rules {
+fn rules(hosts: &[&str]) -> FleetConfig {
     let watched = HostSettings { watch: true, ..HostSettings::default() };
     let hosts = hosts.iter().map(|host| ((*host).to_owned(), watched.clone())).collect();
-    let mut rules = Rules { hosts, ..Rules::default() };
+    let mut rules = FleetConfig { hosts, ..FleetConfig::default() };
     rules.settings.interval = 5 * MINUTE;
     rules
 }
@@ -88,7 +89,7 @@ impl Play {
                 let beat = format!(
                     r#"{{"host":"{host}","interval":300,"metrics":{{"m":{{"load":{load},"disk":42.5}}}}}}"#
                 );
-                lock(&self.world.hosts).0.hear(beat.as_bytes(), HERE, self.now).unwrap();
+                lock(&self.world.hosts).0.ingest(beat.as_bytes(), HERE, self.now).unwrap();
             }
             lock(&self.world.hosts).0.due(self.now);
             self.recorder.tick(self.now);
@@ -98,7 +99,7 @@ impl Play {
 
     /// The daemon stops, in peace or not, and another one begins after `away`.
     fn restart(&mut self, peaceful: bool, away: Duration) -> &mut Play {
-        let mark = Mark { kernel_boot: "kernel".into(), now: self.now };
+        let mark = LastAlive { kernel_boot: "kernel".into(), now: self.now };
         if peaceful {
             self.recorder.close(self.now);
         }

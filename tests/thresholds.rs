@@ -2,7 +2,7 @@
 
 use heartbeat::agent::collect::{CollectSettings, Collector};
 use heartbeat::clock::Now;
-use heartbeat::heartbeat::threshold_config::built_in;
+use heartbeat::heartbeat::threshold::built_in;
 
 /// The patterns of the built-in sets that a machine of any kind has figures for.
 const ALWAYS: [&str; 3] =

@@ -6,17 +6,19 @@ use ring::hmac;
 use serde::Deserialize;
 
 use crate::clock::Wall;
-use crate::heartbeat::datagram::{Kind, split};
-use crate::heartbeat::wire::verify;
+use crate::heartbeat::datagram::{DatagramKind, split};
+use crate::heartbeat::encode::verify;
 
 /// How long to wait for an answer to the `attempt`th attempt, from 1, before the next one.
 ///
 /// A lost answer looks like a lost request. To hbd a repeated beat, boot or shutdown is the same
 /// one; a repeated message is a second message, so a message waits longer.
-pub fn retry_delay(event: Kind, attempt: u32) -> Duration {
+pub fn retry_delay(event: DatagramKind, attempt: u32) -> Duration {
     let first = match event {
-        Kind::Beat | Kind::Boot | Kind::Shutdown => Duration::from_millis(500),
-        Kind::Message => Duration::from_secs(1),
+        DatagramKind::Beat | DatagramKind::Boot | DatagramKind::Shutdown => {
+            Duration::from_millis(500)
+        }
+        DatagramKind::Message => Duration::from_secs(1),
     };
     first * 2_u32.pow(attempt.saturating_sub(1).min(3))
 }
@@ -63,11 +65,11 @@ fn wall(seconds: f64) -> Wall {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heartbeat::wire;
+    use crate::heartbeat::encode;
     use crate::secret::Secret;
 
     fn key(text: &str) -> hmac::Key {
-        wire::key(&Secret::new(text))
+        encode::signing_key(&Secret::new(text))
     }
 
     const TIME: Wall = Wall(1_795_291_928_667);
@@ -76,7 +78,7 @@ mod tests {
     #[test]
     fn an_answer_is_believed_as_far_as_it_is_signed() {
         let (ours, other) = (key("ours"), key("other"));
-        let answer = |key| wire::ack(Some("1795291928.667"), NOW, key, 1000).unwrap();
+        let answer = |key| encode::ack(Some("1795291928.667"), NOW, key, 1000).unwrap();
         let believed = Ok(Ack { time: TIME, now: NOW });
         assert_eq!(parse(&answer(None), None), believed);
         assert_eq!(parse(&answer(Some(&ours)), Some(&ours)), believed);
@@ -97,7 +99,7 @@ mod tests {
     #[test]
     fn a_message_is_repeated_later_than_a_beat() {
         let pauses = |event| [1, 2, 3, 4, 5, 99].map(|n| retry_delay(event, n).as_millis());
-        assert_eq!(pauses(Kind::Beat), [500, 1000, 2000, 4000, 4000, 4000]);
-        assert_eq!(pauses(Kind::Message), [1000, 2000, 4000, 8000, 8000, 8000]);
+        assert_eq!(pauses(DatagramKind::Beat), [500, 1000, 2000, 4000, 4000, 4000]);
+        assert_eq!(pauses(DatagramKind::Message), [1000, 2000, 4000, 8000, 8000, 8000]);
     }
 }

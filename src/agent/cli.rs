@@ -12,7 +12,7 @@ use super::server::ServerAddress;
 use super::settings::{CliOverrides, INTERVAL_RANGE};
 use crate::clock::words;
 use crate::duration;
-use crate::heartbeat::datagram::Kind;
+use crate::heartbeat::datagram::DatagramKind;
 
 /// What `hbc --help` says.
 pub const HELP: &str = "\
@@ -100,7 +100,7 @@ pub struct SendArgs {
     /// None leaves it to the address.
     pub connection: Option<String>,
     /// The event of the datagram.
-    pub event: Kind,
+    pub event: DatagramKind,
     /// The text of a message.
     pub message: Option<String>,
     /// Numbers by dotted path.
@@ -201,9 +201,11 @@ fn send(parser: &mut Parser) -> Result<CliCommand, String> {
         return Ok(instead);
     }
     args.event = match (event, &args.message) {
-        (None, Some(_)) => Kind::Message,
-        (Some(Kind::Message), None) => return Err("--event message: give --message TEXT".into()),
-        (Some(Kind::Beat | Kind::Boot | Kind::Shutdown), Some(_)) => {
+        (None, Some(_)) => DatagramKind::Message,
+        (Some(DatagramKind::Message), None) => {
+            return Err("--event message: give --message TEXT".into());
+        }
+        (Some(DatagramKind::Beat | DatagramKind::Boot | DatagramKind::Shutdown), Some(_)) => {
             return Err("--message: is the text of --event message, not of another event".into());
         }
         (event, _) => event.unwrap_or_default(),
@@ -216,14 +218,14 @@ impl SendArgs {
     /// Refuses what hbd would ignore.
     fn validate_event(&self) -> Result<(), String> {
         match self.event {
-            Kind::Beat | Kind::Boot => Ok(()),
-            Kind::Shutdown | Kind::Message if !self.metrics.is_empty() => {
+            DatagramKind::Beat | DatagramKind::Boot => Ok(()),
+            DatagramKind::Shutdown | DatagramKind::Message if !self.metrics.is_empty() => {
                 Err("--metric: belongs to a beat or a boot, send it by itself".into())
             }
-            Kind::Shutdown | Kind::Message if self.interval.is_some() => {
+            DatagramKind::Shutdown | DatagramKind::Message if self.interval.is_some() => {
                 Err("--interval: promises the next beat, and belongs to a beat or a boot".into())
             }
-            Kind::Shutdown | Kind::Message => Ok(()),
+            DatagramKind::Shutdown | DatagramKind::Message => Ok(()),
         }
     }
 
@@ -283,12 +285,12 @@ fn value(parser: &mut Parser, name: &str) -> Result<String, String> {
     value.string().map_err(|_| format!("--{name}: must be UTF-8"))
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
+fn kind(text: &str) -> Result<DatagramKind, String> {
     match text {
-        "beat" => Ok(Kind::Beat),
-        "boot" => Ok(Kind::Boot),
-        "shutdown" => Ok(Kind::Shutdown),
-        "message" => Ok(Kind::Message),
+        "beat" => Ok(DatagramKind::Beat),
+        "boot" => Ok(DatagramKind::Boot),
+        "shutdown" => Ok(DatagramKind::Shutdown),
+        "message" => Ok(DatagramKind::Message),
         _ => Err(format!("--event: must be beat, boot, shutdown or message, not \"{text}\"")),
     }
 }
@@ -468,14 +470,14 @@ mod tests {
         assert_eq!(args.interval, Some(Duration::from_secs(90)));
         assert_eq!(args.wait, Some(Duration::from_secs(3)));
         assert_eq!(args.boot_id, Some(BootIdSource::Kernel));
-        assert_eq!(args.event, Kind::Beat);
+        assert_eq!(args.event, DatagramKind::Beat);
         assert!(args.uptime);
     }
 
     #[test]
     fn a_text_makes_it_a_message() {
         let args = send_args(&["send", "--server", "a", "--message", "-- disk tired"]);
-        assert_eq!(args.event, Kind::Message);
+        assert_eq!(args.event, DatagramKind::Message);
         assert_eq!(args.message.as_deref(), Some("-- disk tired"));
     }
 

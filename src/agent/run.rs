@@ -19,7 +19,7 @@ use super::settings::{self, AgentSettings, CliOverrides};
 use super::signals::{SignalAction, SignalFlags};
 use crate::clock::{Mono, Now, Wall, words};
 use crate::heartbeat::datagram::MAX_BYTES;
-use crate::heartbeat::wire;
+use crate::heartbeat::encode;
 use crate::memory;
 use crate::problem::Problems;
 use crate::systemd;
@@ -132,7 +132,7 @@ impl Agent {
         let identity = HostIdentity {
             host: settings.host.clone().map_or_else(settings::hostname, Ok)?,
             boot_id: host_info::boot_id().ok(),
-            key: settings.key.as_ref().map(wire::key),
+            key: settings.key.as_ref().map(encode::signing_key),
             interval: settings.interval,
         };
         let endpoints = Endpoint::from_settings(settings);

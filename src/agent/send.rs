@@ -15,7 +15,7 @@ use super::settings::{AgentSettings, CliOverrides, hostname, read_key};
 use crate::clock::{Now, Wall, words};
 use crate::config_file::Environment;
 use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
-use crate::heartbeat::wire::{self, Beat};
+use crate::heartbeat::encode::{self, OutgoingDatagram};
 use crate::secret::Secret;
 use crate::thread::Stop;
 
@@ -29,7 +29,7 @@ const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A datagram that is ready to be sent.
 pub struct SendCommand {
-    beat: Beat,
+    beat: OutgoingDatagram,
     key: Option<hmac::Key>,
     servers: Vec<ServerAddress>,
     wait: Option<Duration>,
@@ -53,7 +53,7 @@ impl SendCommand {
             Some(BootIdSource::Given(id)) => Some(id),
             None => None,
         };
-        let beat = Beat {
+        let beat = OutgoingDatagram {
             host: args.host.map_or_else(hostname, Ok)?,
             connection: args.connection,
             event: args.event,
@@ -65,7 +65,7 @@ impl SendCommand {
             metrics: args.metrics,
             ack: args.wait.is_some(),
         };
-        let key = key.as_ref().map(wire::key);
+        let key = key.as_ref().map(encode::signing_key);
         let command = SendCommand { beat, key, servers: args.servers, wait: args.wait };
         command.validate()?;
         Ok(command)
@@ -115,13 +115,13 @@ impl SendCommand {
 
     fn json(&self, time: Wall) -> Vec<u8> {
         let timed = self.key.is_some() || self.wait.is_some();
-        Beat { time: timed.then_some(time), ..self.beat.clone() }.json()
+        OutgoingDatagram { time: timed.then_some(time), ..self.beat.clone() }.json()
     }
 
     fn bytes(&self, time: Wall) -> Vec<u8> {
         let json = self.json(time);
         match &self.key {
-            Some(key) => wire::sign(key, &json),
+            Some(key) => encode::sign(key, &json),
             None => json,
         }
     }

@@ -9,7 +9,7 @@ use super::wiring::{Current, HeartbeatAlerts};
 use crate::backup::alert::Alert;
 use crate::backup::alert_poller::{self, AlertPollerSettings, HeartbeatAlertHooks};
 use crate::backup::pipeline::Pipelines;
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Monitor;
 use crate::store::ChangeSink;
 use crate::thread::{Stop, StopSource};
 use crate::web::settings::Settings;
@@ -27,7 +27,7 @@ pub struct AlertPoller {
 #[derive(Clone)]
 pub struct AlertTargets {
     /// Alerts that count as heartbeats.
-    pub watch: Arc<Watch>,
+    pub watch: Arc<Monitor>,
     /// Which alerts those are.
     pub heartbeat_alerts: Arc<Current<HeartbeatAlerts>>,
     /// Alerts about backups.

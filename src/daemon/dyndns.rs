@@ -10,8 +10,8 @@ use crate::config::Config;
 use crate::dyndns::names::RecordFamily;
 use crate::dyndns::updater::{OnRecordWritten, RecordWritten, Updater};
 use crate::event::{EventId, Level, Subject};
-use crate::heartbeat::moves::Moved;
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::fleet::AddressChange;
+use crate::heartbeat::monitor::Monitor;
 use crate::notify::courier::{Courier, Noted, Order};
 use crate::notify::outbox::Record;
 use crate::store::{ChangeSink, Store, Table};
@@ -38,13 +38,13 @@ pub fn open(
 /// When its thread cannot be started.
 pub fn start(
     updater: &Arc<Updater>,
-    watch: &Watch,
+    watch: &Monitor,
     threads: &Threads,
     stop: &Stop,
 ) -> Result<(), String> {
     let notified = Arc::clone(updater);
-    watch.on_move(Box::new(move |moved: Moved| {
-        let Moved { host, connection, address } = moved;
+    watch.on_address_change(Box::new(move |moved: AddressChange| {
+        let AddressChange { host, connection, address } = moved;
         notified.address_changed(&host, &connection, address, Now::read());
     }));
     let (updater, stop) = (Arc::clone(updater), stop.clone());

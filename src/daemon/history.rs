@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::threads::Threads;
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Monitor;
 use crate::history::query::Question;
 use crate::history::recorder::Recorder;
 use crate::history::retention::RetentionSettings;
@@ -28,12 +28,12 @@ const MAX_ALERTS: usize = 1000;
 
 /// What the history is recorded from, and where to.
 struct HistorySources {
-    watch: Arc<Watch>,
+    watch: Arc<Monitor>,
     courier: Courier,
 }
 
 /// A history that is recorded from the monitor into the store of the courier.
-pub fn open(watch: &Arc<Watch>, courier: &Courier, settings: RetentionSettings) -> Recorder {
+pub fn open(watch: &Arc<Monitor>, courier: &Courier, settings: RetentionSettings) -> Recorder {
     let sources = HistorySources { watch: Arc::clone(watch), courier: courier.clone() };
     Recorder::new(Arc::new(sources), settings)
 }
@@ -49,15 +49,15 @@ pub fn start(chronicle: &Arc<Recorder>, threads: &Threads, stop: &Stop) -> Resul
 
 impl HistorySource for HistorySources {
     fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
-        self.watch.accounts(from, count, until)
+        self.watch.take_samples(from, count, until)
     }
 
     fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        self.watch.running(host, now)
+        self.watch.peek_sample(host, now)
     }
 
     fn outages(&self, now: Now) -> Vec<(Wall, Wall)> {
-        self.watch.unseen(now)
+        self.watch.take_blind_periods(now)
     }
 
     fn snapshot(&self) -> Result<Snapshot, String> {
@@ -83,7 +83,7 @@ impl HistorySource for HistorySources {
 
 /// The metrics of a host over time; none when there is no such host.
 pub fn series(
-    watch: &Watch,
+    watch: &Monitor,
     chronicle: &Recorder,
     host: &str,
     wanted: &SeriesWanted,
@@ -121,18 +121,18 @@ pub fn plans(courier: &Courier) -> Result<Vec<PlanView>, String> {
 
 /// What is wrong at present, the worst first: of hosts by their state, of everything else by the
 /// incidents that messages were sent about.
-pub fn alerts(watch: &Watch, courier: &Courier) -> Result<Vec<AlertView>, String> {
+pub fn alerts(watch: &Monitor, courier: &Courier) -> Result<Vec<AlertView>, String> {
     let mut wrong = Vec::new();
     for from in (0..watch.count()).step_by(HOSTS_PER_LOCK) {
-        wrong.extend(watch.wrong(from, HOSTS_PER_LOCK));
+        wrong.extend(watch.open_problems(from, HOSTS_PER_LOCK));
         // Memory stays bounded when a whole site is down.
         wrong.sort_by_key(|wrong| Reverse((wrong.level, wrong.since)));
         wrong.truncate(MAX_ALERTS);
     }
     let mut alerts = courier.inspect(TIMEOUT, move |_, outbox| {
         let of_hosts = wrong.into_iter().map(|wrong| {
-            let told = outbox.alert(&wrong.trouble);
-            let view = alert_view(&wrong.trouble, wrong.text, told.as_ref());
+            let told = outbox.alert(&wrong.incident);
+            let view = alert_view(&wrong.incident, wrong.text, told.as_ref());
             AlertView { level: wrong.level, since: Some(wrong.since), ..view }
         });
         let others = outbox.alerts_of_no_host().into_iter().filter_map(|told| {

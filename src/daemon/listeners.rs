@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::threads::Threads;
 use crate::config::Config;
 use crate::heartbeat::listener;
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Monitor;
 use crate::problem::ListenError;
 use crate::thread::{ProgressCounter, Stop, StopSource};
 use crate::web::Web;
@@ -27,7 +27,7 @@ pub struct UdpServer {
 /// What every UDP thread works with.
 #[derive(Clone)]
 struct UdpContext {
-    watch: Arc<Watch>,
+    watch: Arc<Monitor>,
     progress: ProgressCounter,
     threads: Threads,
 }
@@ -39,7 +39,7 @@ impl UdpServer {
     /// When no thread can be started.
     pub fn start(
         socket: UdpSocket,
-        watch: &Arc<Watch>,
+        watch: &Arc<Monitor>,
         progress: ProgressCounter,
         threads: &Threads,
     ) -> Result<UdpServer, String> {
@@ -55,7 +55,7 @@ impl UdpServer {
         let (socket, stop_source) = new.release();
         drop(std::mem::replace(&mut self.stop_source, stop_source));
         let old = std::mem::replace(&mut self.socket, socket);
-        listener::leave(&old);
+        listener::hand_over(&old);
         info!("heartbeats are heard on UDP {name} now");
     }
 

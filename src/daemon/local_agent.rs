@@ -10,25 +10,25 @@ use crate::agent::collect::Collector;
 use crate::agent::settings::LocalAgentSettings;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::heartbeat::fleet::Promise;
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Monitor;
+use crate::heartbeat::settings::Expectation;
 use crate::thread::{Stop, StopSource, lock};
 
 /// A collector that waits for a disk is late, not dead.
 const MIN_GRACE: Duration = Duration::from_secs(60);
 
 /// The host that this machine is, and how often the monitor may expect a beat of it.
-pub fn expectation(config: &Config) -> Option<(String, Promise)> {
+pub fn expectation(config: &Config) -> Option<(String, Expectation)> {
     let settings = config.agent.as_ref()?;
     let own = config.hosts.get(&settings.host).and_then(|host| host.grace);
     let interval = settings.interval;
     let grace = own.unwrap_or_else(|| interval.saturating_mul(2).max(MIN_GRACE));
-    Some((settings.host.clone(), Promise { interval, grace }))
+    Some((settings.host.clone(), Expectation { interval, grace }))
 }
 
 /// The thread `agent`, while the configuration has the section `agent`.
 pub struct LocalAgent {
-    watch: Arc<Watch>,
+    watch: Arc<Monitor>,
     threads: Threads,
     running: Mutex<Option<RunningAgent>>,
 }
@@ -40,7 +40,7 @@ struct RunningAgent {
 
 impl LocalAgent {
     /// An agent that does not run yet.
-    pub fn new(watch: Arc<Watch>, threads: Threads) -> LocalAgent {
+    pub fn new(watch: Arc<Monitor>, threads: Threads) -> LocalAgent {
         LocalAgent { watch, threads, running: Mutex::default() }
     }
 
@@ -71,7 +71,7 @@ impl LocalAgent {
 }
 
 /// Collects metrics and hands them to the monitor until the stop.
-fn run(settings: &LocalAgentSettings, watch: &Watch, stop: &Stop) {
+fn run(settings: &LocalAgentSettings, watch: &Monitor, stop: &Stop) {
     let mut collector = Collector::new(&settings.metrics);
     let (mut last_error, mut logged) = (None, false);
     info!("this machine is watched as {}", settings.host);
@@ -82,7 +82,7 @@ fn run(settings: &LocalAgentSettings, watch: &Watch, stop: &Stop) {
             return;
         }
         let now = Now::read();
-        let why = watch.hear_own(&settings.host, &metrics, now).err();
+        let why = watch.ingest_local(&settings.host, &metrics, now).err();
         // A single error may come from a reload that is about to end this thread.
         if let Some(why) = why.filter(|_| last_error == why && !logged) {
             warn!("not all figures of {} could be taken: {why}", settings.host);

@@ -16,9 +16,10 @@ use crate::backup::pipeline::Pipelines;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{Event, EventKind, Incident};
-use crate::heartbeat::fleet::{Fleet, Mark, Row};
+use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::listener;
-use crate::heartbeat::watch::{self, Watch};
+use crate::heartbeat::monitor::{self, Monitor};
+use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::memory;
 use crate::notify::courier::{Courier, EveryRow, Order};
 use crate::notify::direct::Notifier;
@@ -142,7 +143,7 @@ struct Daemon {
 struct Startup {
     store: Store,
     opened: OpenResult,
-    mark: Option<Mark>,
+    mark: Option<LastAlive>,
     /// A message said that the Alertmanager that is polled does not answer.
     alertmanager_silent: bool,
     kernel_boot: String,
@@ -158,7 +159,7 @@ impl Startup {
             .map_err(|locked| format!("state_dir: {}", locked.why))?;
         let udp = listener::bind(&config.heartbeat)?;
         let tcp = bind_tcp(&config.receiver.host, config.receiver.port, false)?;
-        let mark = store.get(Table::Meta, watch::MARK);
+        let mark = store.get(Table::Meta, monitor::LAST_ALIVE_KEY);
         let incidents = store.rows(Table::Troubles);
         let alertmanager_silent =
             incidents.iter().any(|(key, _)| *key == Incident::Alertmanager.key());
@@ -193,14 +194,14 @@ impl Startup {
     }
 
     /// The hosts that the store has, under the present configuration.
-    fn restore_fleet(&self, config: &Config, courier: &Courier, sink: ChangeSink) -> Watch {
-        let rows = self.store.read::<Row>(Table::Hosts);
+    fn restore_fleet(&self, config: &Config, courier: &Courier, sink: ChangeSink) -> Monitor {
+        let rows = self.store.read::<HostRow>(Table::Hosts);
         let rules = wiring::fleet_rules(config);
         let fleet = Fleet::restore(rules, rows, self.mark.clone(), self.now, &self.kernel_boot);
         let courier = courier.clone();
         let overloaded =
             Box::new(move || courier.backlog() > MAX_BACKLOG || courier.queued() > MAX_QUEUED);
-        Watch::new(fleet, self.kernel_boot.clone(), sink, overloaded)
+        Monitor::new(fleet, self.kernel_boot.clone(), sink, overloaded)
     }
 }
 
@@ -378,7 +379,7 @@ fn change_sink(courier: &Courier) -> ChangeSink {
 fn every_row(services: &Services) -> EveryRow {
     let (watch, pipelines) = (Arc::clone(&services.watch), Arc::clone(&services.pipelines));
     let keeper = Arc::clone(&services.keeper);
-    Box::new(move || [watch.every_row(), pipelines.every_row(), keeper.every_row()].concat())
+    Box::new(move || [watch.all_rows(), pipelines.every_row(), keeper.every_row()].concat())
 }
 
 /// Starts the thread that processes deadlines: those of hosts, and of alerts that wait.
@@ -389,7 +390,7 @@ fn spawn_deadline_thread(
 ) -> Result<(), String> {
     let (watch, pipelines) = (Arc::clone(&services.watch), Arc::clone(&services.pipelines));
     threads.spawn("deadlines", move || {
-        watch.keep_time(|| {
+        watch.run_deadlines(|| {
             progress.increment();
             pipelines.start_pending();
         });
@@ -398,7 +399,7 @@ fn spawn_deadline_thread(
 
 /// A time of an earlier run on this boot's clock: its age is what counts. An implausible age means
 /// that a clock was wrong, and the time counts as now: late is better than never.
-fn rebase_time(then: Now, mark: Option<&Mark>, kernel_boot: &str, now: Now) -> Now {
+fn rebase_time(then: Now, mark: Option<&LastAlive>, kernel_boot: &str, now: Now) -> Now {
     match mark {
         Some(mark) if mark.kernel_boot == kernel_boot && then.mono <= now.mono => then,
         _ => {

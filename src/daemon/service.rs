@@ -17,8 +17,8 @@ use crate::backup::outcome::Outcome;
 use crate::backup::pipeline::{AlertAdmission, Pipelines};
 use crate::clock::{Now, Wall};
 use crate::dyndns::updater::Updater;
-use crate::heartbeat::rejection::Rejection;
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::datagram::Rejection;
+use crate::heartbeat::monitor::Monitor;
 use crate::history::recorder::Recorder;
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
@@ -39,7 +39,7 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The features of the daemon, shared by its threads.
 pub struct Services {
     /// Hosts, connections, metrics.
-    pub watch: Arc<Watch>,
+    pub watch: Arc<Monitor>,
     /// Deliveries, and the store.
     pub courier: Courier,
     /// The recorded history.
@@ -80,7 +80,7 @@ impl House for Services {
             // Fails when the request no longer waits.
             let _ = tx.send(stored);
         };
-        match self.watch.hear_over_http(body, peer.to_canonical(), Now::read(), then) {
+        match self.watch.ingest_over_http(body, peer.to_canonical(), Now::read(), then) {
             Ok(()) => answer_when_stored(rx),
             Err(why) => Taken::Now(rejection_answer(why)),
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use super::threads::Threads;
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Monitor;
 use crate::notify::courier::{Courier, Order};
 use crate::systemd;
 use crate::thread::{ProgressCounter, Stop};
@@ -64,7 +64,7 @@ pub fn start(mut check: ThreadCheck, threads: &Threads, stop: &Stop) -> Result<(
 /// Whether every thread makes progress.
 pub struct ThreadCheck {
     progress: Progress,
-    watch: Arc<Watch>,
+    watch: Arc<Monitor>,
     courier: Courier,
     probe: Probe,
     /// The progress that the last successful check found.
@@ -78,7 +78,7 @@ impl ThreadCheck {
     /// A check that was not run yet.
     pub fn new(
         progress: Progress,
-        watch: Arc<Watch>,
+        watch: Arc<Monitor>,
         courier: Courier,
         probe: Probe,
     ) -> ThreadCheck {

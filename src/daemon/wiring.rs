@@ -9,28 +9,28 @@ use super::local_agent;
 use crate::backup::alert::Alert;
 use crate::backup::pipeline;
 use crate::config::Config;
-use crate::heartbeat::fleet::{Promise, Rules};
-use crate::heartbeat::watch::Watch;
+use crate::heartbeat::monitor::Monitor;
+use crate::heartbeat::settings::{Expectation, FleetConfig};
 use crate::notify::courier::Equipment;
 use crate::notify::route::{self, Routes};
 use crate::thread::lock;
 use crate::web::Access;
 
 /// The rules of the monitor.
-pub fn fleet_rules(config: &Config) -> Rules {
+pub fn fleet_rules(config: &Config) -> FleetConfig {
     let own = local_agent::expectation(config);
     let mut hosts = config.hosts.clone();
     if let Some((host, _)) = &own {
         hosts.entry(host.clone()).or_default();
     }
-    Rules {
+    FleetConfig {
         settings: config.heartbeat.clone(),
         hosts,
         threshold_sets: config.threshold_sets.clone(),
         renotify_interval: config.renotify_interval,
         default_channels: config.default_channels.clone(),
-        signs: expectations(config),
-        own,
+        alert_heartbeats: expectations(config),
+        local_host: own,
     }
 }
 
@@ -90,7 +90,7 @@ const MIN_GRACE_FETCHED: Duration = Duration::from_secs(5 * 60);
 /// connection `alertmanager` of that host. The host's own `interval` and `grace` go first, except that
 /// the interval is not shorter than that of polling; those of the section `heartbeat` are for hosts
 /// that beat themselves and do not count.
-fn expectations(config: &Config) -> BTreeMap<String, Promise> {
+fn expectations(config: &Config) -> BTreeMap<String, Expectation> {
     let receiver = &config.receiver;
     let expectation = |name: &String| {
         let host = config.hosts.get(name);
@@ -104,7 +104,7 @@ fn expectations(config: &Config) -> BTreeMap<String, Promise> {
         };
         let default = interval.saturating_mul(2).max(min_grace);
         let grace = host.and_then(|host| host.grace).unwrap_or(default);
-        (name.clone(), Promise { interval, grace })
+        (name.clone(), Expectation { interval, grace })
     };
     receiver.heartbeat_alerts.values().map(expectation).collect()
 }
@@ -134,9 +134,9 @@ impl HeartbeatAlerts {
     }
 
     /// Passes these alerts on to the monitor, each as a heartbeat of its host.
-    pub fn ingest(&self, alerts: &[Alert], watch: &Watch) {
+    pub fn ingest(&self, alerts: &[Alert], watch: &Monitor) {
         for host in alerts.iter().filter_map(|alert| self.hosts.get(&alert.name)) {
-            watch.hear_of(host);
+            watch.ingest_alert_heartbeat(host);
         }
     }
 }

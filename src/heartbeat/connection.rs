@@ -1,4 +1,5 @@
-//! One path to a host: when it was heard, and until when its silence is excused. Pure.
+//! One connection of a host: its state, its deadline, and how the deadline is extended after the
+//! daemon could not receive: a restart, a suspended machine, a stalled loop. Pure.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,147 +8,135 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Mono, Now, Wall};
-use crate::heartbeat::blindness::Blindness;
-use crate::heartbeat::profile::{Common, Profile};
+use crate::heartbeat::settings::{ALERTMANAGER, Expectation, LOCAL, Profile, SharedSettings};
 use crate::view::State;
 
-/// The connection over which an Alertmanager passes signs of life on.
-pub const ALERTMANAGER: &str = "alertmanager";
-/// The connection over which the daemon hears its own machine.
-pub const LOCAL: &str = "local";
-/// How often a postponed deadline may be shifted without a proof that anybody listened.
-const MOST_SHIFTS: u8 = 3;
-/// The least grace that nobody asked for.
-const LEAST_GRACE: Duration = Duration::from_secs(30);
+/// How often an extension may be shifted by blindness without a proof that the daemon listened in
+/// between.
+const MAX_UNPROVEN_EXTENSIONS: u8 = 3;
+/// The least grace where none is configured.
+const MIN_DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// A connection of a host.
+///
+/// ```text
+///           beat             deadline passed
+///     New ────────▶ Up ──────────────────────────▶ Overdue
+///                   │ ▲                            │  │ ▲
+///          shutdown │ │ beat                  beat │  │ │ deadline passed
+///                   ▼ │                (to Up) ◀───┘  │ │ (recovery presumed)
+///                Shutdown ◀────────── shutdown ───────┘ │
+///                   └───────────────────────────────────┘
+/// ```
+///
+/// A boot of its host presumes that a connection that is down has recovered: its incident is closed,
+/// it keeps its state, and when no beat comes until the deadline it is overdue (anew).
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// `ipv4`, `ipv6`, or what the host calls it.
     pub name: Arc<str>,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// It is down, but a boot of its host told that its trouble is over: its beat is no news, and
-    /// when it does not come until the deadline, that is told anew.
-    pub covered: bool,
-    /// How often its postponed deadline was shifted without such a proof.
-    pub shifts: u8,
-    /// What it promised last, in milliseconds; 0 when it never said.
+    /// It is down, but a boot of its host closed its incident: its next beat is no event, and when
+    /// none comes until the deadline, it is reported anew.
+    pub recovery_presumed: bool,
+    /// How often its extension was shifted without a proof that the daemon listened in between.
+    pub extension_count: u8,
+    /// The interval in its last datagram that named one, in milliseconds; 0 when none did.
     pub interval: u32,
     /// Since when it is in its state.
     pub since: Wall,
-    /// When it was last heard.
-    pub seen: Now,
+    /// When its last beat or shutdown was received.
+    pub last_seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
-    pub signed: i64,
-    /// The tag of the key that it was signed with; 0 when it was not.
-    pub key: u32,
-    /// What was granted because the daemon was blind; once per time it was heard.
-    pub granted: Option<Grant>,
-    /// The moment of its earliest entry among the deadlines.
-    pub queued: Mono,
+    pub last_signed_at: i64,
+    /// The id of the key that it was signed with; 0 when it was not.
+    pub key_id: u32,
+    /// The extension of its deadline, where it has one; forgotten with the next beat.
+    pub extension: Option<Extension>,
+    /// When its earliest entry in the deadline heap is due; `i64::MAX` when it has none.
+    pub scheduled_at: Mono,
     /// Where its last datagram came from.
     pub address: Option<IpAddr>,
 }
 
-/// A deadline that was granted.
+/// A deadline that replaces the one after the last beat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Grant {
-    /// From when on listening counts.
+pub struct Extension {
+    /// From when on the time counts in which the daemon listens.
     pub from: Mono,
     /// The deadline, if the daemon listens all the time.
     pub until: Mono,
 }
 
-/// How often a connection beats, and how late a beat may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Promise {
-    /// The time between two beats.
-    pub interval: Duration,
-    /// How late one may be.
-    pub grace: Duration,
-}
-
-impl Promise {
-    /// How long after it was heard a connection is overdue.
-    pub fn patience(self) -> Duration {
-        self.interval.saturating_add(self.grace)
-    }
-
-    /// The interval as a connection keeps it.
-    fn millis(self) -> u32 {
-        u32::try_from(self.interval.as_millis()).unwrap_or(u32::MAX)
-    }
-}
-
 impl Connection {
-    /// A connection that was never heard.
+    /// A connection over which nothing was received yet.
     pub fn new(name: Arc<str>, now: Now) -> Connection {
         Connection {
             name,
             state: State::New,
-            covered: false,
-            shifts: 0,
+            recovery_presumed: false,
+            extension_count: 0,
             interval: 0,
             since: now.wall,
-            seen: now,
-            signed: 0,
-            key: 0,
-            granted: None,
-            queued: Mono(i64::MAX),
+            last_seen: now,
+            last_signed_at: 0,
+            key_id: 0,
+            extension: None,
+            scheduled_at: Mono(i64::MAX),
             address: None,
         }
     }
 
-    /// Whether people were told that it is down, and not yet that this is over.
-    pub fn in_trouble(&self) -> bool {
-        matches!(self.state, State::Overdue | State::Shutdown) && !self.covered
+    /// Whether it was reported as down, and not yet as recovered.
+    pub fn has_open_incident(&self) -> bool {
+        matches!(self.state, State::Overdue | State::Shutdown) && !self.recovery_presumed
     }
 
-    /// Whether it was made by beats that somebody in this process vouches for. They come from here,
-    /// and nobody signs them.
-    pub fn is_vouched(&self) -> bool {
+    /// Whether it was made by beats of this process itself: they are not signed, and their address is
+    /// this machine.
+    pub fn is_internal(&self) -> bool {
         let here = self.address.is_some_and(|address| address.is_loopback());
-        [ALERTMANAGER, LOCAL].contains(&&*self.name) && self.signed == 0 && here
+        [ALERTMANAGER, LOCAL].contains(&&*self.name) && self.last_signed_at == 0 && here
     }
 
-    /// Takes over what such beats promise by the configuration. Where that is another promise than
-    /// the last one gave, it gets a whole interval and grace from now on. Whether that changed
-    /// anything.
-    pub fn promise_anew(&mut self, promise: Promise, now: Now) -> bool {
-        let changed = self.interval != promise.millis();
+    /// Applies what the configuration expects of an internal connection. Where that has changed, the
+    /// connection gets a whole interval and grace from now on. Whether it has.
+    pub fn set_expectation(&mut self, expectation: Expectation, now: Now) -> bool {
+        let changed = self.interval != expectation.interval_millis();
         if changed {
-            self.interval = promise.millis();
-            self.postpone(promise, now);
+            self.interval = expectation.interval_millis();
+            self.extend_once(expectation, now);
         }
         changed
     }
 
-    /// What it promised: its host's settings go before its own word, that before the common ones.
-    pub fn promise(&self, profile: &Profile, common: &Common) -> Promise {
-        if let Some(vouched) = profile.vouched(&self.name) {
-            return vouched;
+    /// What is expected of it: its host's settings go before what its datagrams say, that before the
+    /// common settings.
+    pub fn expectation(&self, profile: &Profile, common: &SharedSettings) -> Expectation {
+        if let Some(internal) = profile.internal_expectation(&self.name) {
+            return internal;
         }
         let said = (self.interval > 0).then(|| Duration::from_millis(self.interval.into()));
         let interval = profile.interval.or(said).unwrap_or(common.interval);
-        let usual = || interval.saturating_mul(2).max(LEAST_GRACE);
-        Promise { interval, grace: profile.grace.or(common.grace).unwrap_or_else(usual) }
+        let default = || interval.saturating_mul(2).max(MIN_DEFAULT_GRACE);
+        Expectation { interval, grace: profile.grace.or(common.grace).unwrap_or_else(default) }
     }
 
-    /// The beat came: it is up, and all that was excused is forgotten. Whether that must be stored
-    /// at once: a new state, or the end of excuses that a crash would count on.
-    pub fn rise(&mut self, now: Now) -> bool {
-        let shifted = self.shifts > 0;
-        self.seen = now;
-        self.granted = None;
-        self.shifts = 0;
-        self.covered = false;
-        self.turn(State::Up, now) || shifted
+    /// A beat is received: it is up, and has no extension any more. Whether that must be stored at
+    /// once: a new state, or the end of extensions that would count again after a crash.
+    pub fn mark_up(&mut self, now: Now) -> bool {
+        let was_extended = self.extension_count > 0;
+        self.last_seen = now;
+        self.extension = None;
+        self.extension_count = 0;
+        self.recovery_presumed = false;
+        self.set_state(State::Up, now) || was_extended
     }
 
     /// Enters a state; whether that is a change.
-    pub fn turn(&mut self, state: State, now: Now) -> bool {
+    pub fn set_state(&mut self, state: State, now: Now) -> bool {
         let changed = self.state != state;
         if changed {
             self.state = state;
@@ -156,63 +145,158 @@ impl Connection {
         changed
     }
 
-    /// A boot told that its trouble is over: it has as long as after a beat to prove it.
-    pub fn cover(&mut self, promise: Promise, now: Now) {
-        self.covered = true;
-        self.shifts = 0;
-        self.granted = Some(Grant { from: now.mono, until: now.mono + promise.patience() });
+    /// Its incident is closed without a beat: it has as long as after a beat to send one.
+    pub fn presume_recovered(&mut self, expectation: Expectation, now: Now) {
+        self.recovery_presumed = true;
+        self.extension_count = 0;
+        self.extension =
+            Some(Extension { from: now.mono, until: now.mono + expectation.timeout() });
     }
 
-    /// Its datagrams come, but may not be believed since a clock is wrong: for once it gets an
-    /// interval and grace from now on. Whether there was anything to excuse.
-    pub fn postpone(&mut self, promise: Promise, now: Now) -> bool {
-        let waits = self.deadline(promise).is_some();
-        if waits {
-            self.granted = Some(Grant { from: now.mono, until: now.mono + promise.patience() });
+    /// Gives it an interval and grace from now on. Whether it had a deadline to extend.
+    pub fn extend_once(&mut self, expectation: Expectation, now: Now) -> bool {
+        let has_deadline = self.deadline(expectation).is_some();
+        if has_deadline {
+            self.extension =
+                Some(Extension { from: now.mono, until: now.mono + expectation.timeout() });
         }
-        waits
+        has_deadline
     }
 
-    /// When its silence would have to be told, as far as it is known without blindness.
-    pub fn deadline(&self, promise: Promise) -> Option<Mono> {
+    /// When it becomes overdue, blindness left aside; none when it is not expected to beat.
+    pub fn deadline(&self, expectation: Expectation) -> Option<Mono> {
         match self.state {
-            State::Up => {
-                Some(self.granted.map_or(self.seen.mono + promise.patience(), |grant| grant.until))
-            }
-            State::Overdue | State::Shutdown if self.covered => {
-                self.granted.map(|grant| grant.until)
+            State::Up => Some(
+                self.extension.map_or(self.last_seen.mono + expectation.timeout(), |extension| {
+                    extension.until
+                }),
+            ),
+            State::Overdue | State::Shutdown if self.recovery_presumed => {
+                self.extension.map(|extension| extension.until)
             }
             State::New | State::Overdue | State::Shutdown => None,
         }
     }
 
-    /// When its silence has to be told, after what the daemon could not hear.
+    /// When it becomes overdue, after the times in which the daemon could not receive.
     ///
     /// A beat that was expected while the daemon was blind, or whose grace that cut short, gets a
     /// whole interval and grace from the end of the blindness, once. From then on only time spent
-    /// listening counts: later blindness shifts the deadline by what was left of it. Where nobody
-    /// can prove that there was any listening in between, it does so a few times only: frequent
-    /// restarts must not postpone an alarm for ever.
-    pub fn excuse(&mut self, promise: Promise, blindness: &Blindness) -> Option<Mono> {
-        let mut deadline = self.deadline(promise)?;
-        let expected = self.seen.mono + promise.interval;
+    /// listening counts: later blindness shifts the deadline by what was left of it. Without a proof
+    /// that the daemon listened in between, it does so a few times only: frequent restarts must not
+    /// postpone an alarm for ever.
+    pub fn deadline_after_blindness(
+        &mut self,
+        expectation: Expectation,
+        blindness: &Blindness,
+    ) -> Option<Mono> {
+        let mut deadline = self.deadline(expectation)?;
+        let expected = self.last_seen.mono + expectation.interval;
         for period in blindness.periods() {
-            let (stop, start) = (period.stop, period.start);
-            let Some(grant) = self.granted else {
-                if stop <= deadline && expected <= start {
-                    deadline = start + promise.patience();
-                    self.granted = Some(Grant { from: start, until: deadline });
+            let BlindPeriod { from, to } = *period;
+            let Some(extension) = self.extension else {
+                if from <= deadline && expected <= to {
+                    deadline = to + expectation.timeout();
+                    self.extension = Some(Extension { from: to, until: deadline });
                 }
                 continue;
             };
-            let unproven = deadline <= start || stop <= grant.from;
-            let spent = unproven && self.shifts == MOST_SHIFTS;
-            if grant.from < start && stop < deadline && !spent {
-                deadline = start + deadline.since(stop.max(grant.from));
-                self.granted = Some(Grant { from: start, until: deadline });
-                self.shifts = self.shifts.saturating_add(u8::from(unproven)).min(MOST_SHIFTS);
+            let unproven = deadline <= to || from <= extension.from;
+            let spent = unproven && self.extension_count == MAX_UNPROVEN_EXTENSIONS;
+            if extension.from < to && from < deadline && !spent {
+                deadline = to + deadline.since(from.max(extension.from));
+                self.extension = Some(Extension { from: to, until: deadline });
+                self.extension_count = self
+                    .extension_count
+                    .saturating_add(u8::from(unproven))
+                    .min(MAX_UNPROVEN_EXTENSIONS);
             }
         }
         Some(deadline)
+    }
+}
+
+/// How many periods are kept apart; beyond that the closest ones are joined.
+const MAX_PERIODS: usize = 32;
+/// The longest interval and three times that as grace: no deadline is further away.
+const RETENTION: Duration = Duration::from_secs(28 * 24 * 3600);
+
+/// A time in which the daemon could not receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlindPeriod {
+    /// The last moment of listening before it.
+    pub from: Mono,
+    /// The first moment of listening after it.
+    pub to: Mono,
+}
+
+/// The blind periods that may still matter, in order, none touching another.
+#[derive(Clone, Debug, Default)]
+pub struct Blindness {
+    periods: Vec<BlindPeriod>,
+}
+
+impl Blindness {
+    /// The periods, in order.
+    pub fn periods(&self) -> &[BlindPeriod] {
+        &self.periods
+    }
+
+    /// Adds a period; one that ends before it begins is none.
+    pub fn add(&mut self, from: Mono, to: Mono) {
+        if to <= from {
+            return;
+        }
+        self.periods.push(BlindPeriod { from, to });
+        self.periods.sort_by_key(|period| period.from);
+        self.join(|earlier, later| later.from <= earlier.to);
+        if let Some(newest) = self.periods.last().map(|period| period.to) {
+            self.periods.retain(|period| newest.since(period.to) <= RETENTION);
+        }
+        while self.periods.len() > MAX_PERIODS {
+            let gap = |pair: &[BlindPeriod]| pair[1].from.since(pair[0].to);
+            let least = self.periods.windows(2).map(gap).min().unwrap_or_default();
+            self.join(|earlier, later| later.from.since(earlier.to) <= least);
+        }
+    }
+
+    fn join(&mut self, belong: impl Fn(BlindPeriod, BlindPeriod) -> bool) {
+        self.periods.dedup_by(|later, earlier| {
+            let one = belong(*earlier, *later);
+            if one {
+                earlier.to = earlier.to.max(later.to);
+            }
+            one
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(periods: &[(i64, i64)]) -> Vec<(i64, i64)> {
+        let mut blindness = Blindness::default();
+        for (from, to) in periods {
+            blindness.add(Mono(*from), Mono(*to));
+        }
+        blindness.periods().iter().map(|period| (period.from.0, period.to.0)).collect()
+    }
+
+    #[test]
+    fn periods_that_touch_are_one() {
+        assert_eq!(of(&[(1, 5), (5, 7)]), [(1, 7)]);
+        assert_eq!(of(&[(10, 12), (1, 5), (2, 3)]), [(1, 5), (10, 12)]);
+        assert_eq!(of(&[(1, 5), (3, 3), (9, 2)]), [(1, 5)]);
+        assert_eq!(of(&[(i64::MIN, i64::MAX), (1, 2)]), [(i64::MIN, i64::MAX)]);
+    }
+
+    #[test]
+    fn the_list_stays_short() {
+        let many: Vec<(i64, i64)> = (0..500).map(|n| (n * n, n * n + 1)).collect();
+        let kept = of(&many);
+        assert!(kept.len() <= MAX_PERIODS);
+        assert_eq!(kept.last(), Some(&(499 * 499, 499 * 499 + 1)));
+        assert_eq!(kept.first().map(|first| first.0), Some(0));
     }
 }

@@ -1,4 +1,5 @@
-//! Datagrams, version 1: how they are read. Pure.
+//! Datagrams, version 1: the format, its limits, how it is parsed, and why a datagram is rejected.
+//! Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,10 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-pub use super::metrics::Metrics;
-pub use super::rejection::Rejection;
-
-/// The longest datagram that is read, its signature included.
+/// The longest datagram that is accepted, its signature included, in bytes.
 pub const MAX_BYTES: usize = 8192;
 /// The end of the year 9999: what comes later is not a time.
 const MAX_TIME: f64 = 253_402_300_799.0;
@@ -29,59 +27,119 @@ const TIME: &str = "time: must be a number of seconds since 1970";
 const METRICS: &str = "metrics: must be an object of numbers, nested at most 16 deep, with \
                        different paths of at most 200 printable characters";
 const ACK: &str = "ack: must be true or false";
-/// What a signed datagram without a time is refused with.
+/// What a signed datagram without a time is rejected with.
 pub const TIME_WANTED: &str = "time: is required in a signed datagram";
 
-/// What a datagram tells.
+/// What a datagram reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DatagramKind {
     /// The host is alive.
     #[default]
     Beat,
     /// It has just booted.
     Boot,
-    /// It says goodbye.
+    /// It shuts down.
     Shutdown,
-    /// It has something to say; not a sign of life.
+    /// A message to people; not a sign of life.
     Message,
 }
 
 /// The time in a datagram: when it was sent, by the sender's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time<'a> {
+pub struct Timestamp<'a> {
     /// As the sender wrote it.
     pub text: &'a str,
     /// Microseconds since 1970.
     pub micros: i64,
 }
 
-/// A datagram that keeps all limits of the format.
+/// A parsed datagram, or one that this process made itself. One that was parsed keeps all limits of
+/// the format; the other one is to be [checked](Datagram::check).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Datagram<'a> {
     /// The host, 1 to 253 of `A-Za-z0-9._-`.
     pub host: Cow<'a, str>,
-    /// The path to it, 1 to 32 of the same.
+    /// The connection, 1 to 32 of the same; none leaves it to the sender's address.
     pub connection: Option<Cow<'a, str>>,
-    /// What it tells.
-    pub event: Kind,
+    /// What it reports.
+    pub event: DatagramKind,
     /// The text of a message: there is one when `event` is a message.
     pub message: Option<Cow<'a, str>>,
-    /// When the next beat is promised.
+    /// The time until the next beat.
     pub interval: Option<Duration>,
     /// A new one means that the host booted.
     pub boot_id: Option<Cow<'a, str>>,
     /// Seconds since the boot.
     pub uptime: Option<f64>,
     /// When it was sent.
-    pub time: Option<Time<'a>>,
+    pub time: Option<Timestamp<'a>>,
     /// Finite numbers by dotted path.
-    pub metrics: Metrics,
+    pub metrics: DatagramMetrics,
     /// Whether an answer is wanted.
     pub ack: bool,
 }
 
-/// Takes the signature off: 64 lower-case hex digits and one space, where there is one.
+impl<'a> Datagram<'a> {
+    /// A beat of `host` over `connection` with nothing but itself.
+    pub fn beat(host: &'a str, connection: &'a str) -> Datagram<'a> {
+        Datagram {
+            host: host.into(),
+            connection: Some(connection.into()),
+            event: DatagramKind::Beat,
+            message: None,
+            interval: None,
+            boot_id: None,
+            uptime: None,
+            time: None,
+            metrics: DatagramMetrics::default(),
+            ack: false,
+        }
+    }
+
+    /// Checks the limits that the types of the fields do not ensure.
+    ///
+    /// # Errors
+    /// [`Rejection::BadField`].
+    pub fn check(&self) -> Result<(), Rejection> {
+        let message = self.message.as_deref();
+        require(is_name(&self.host, 253), HOST)?;
+        require(self.connection.as_ref().is_none_or(|name| is_name(name, 32)), CONNECTION)?;
+        require(message.is_none_or(|text| text.chars().count() <= 500), MESSAGE)?;
+        require(self.event != DatagramKind::Message || message.is_some_and(has_text), NO_TEXT)?;
+        require(self.boot_id.as_ref().is_none_or(|id| is_boot_id(id)), BOOT_ID)?;
+        require(self.uptime.is_none_or(|uptime| (0.0..=MAX_TIME).contains(&uptime)), UPTIME)
+    }
+}
+
+/// A datagram as it was received: what it says, and what its signature is checked with.
+#[derive(Debug)]
+pub struct ReceivedDatagram<'a> {
+    /// What it says.
+    pub datagram: Datagram<'a>,
+    /// Its signature, where it has one.
+    pub signature: Option<[u8; 32]>,
+    /// What is signed.
+    pub json: &'a [u8],
+    /// Its length in bytes, the signature included.
+    pub length: usize,
+}
+
+impl<'a> ReceivedDatagram<'a> {
+    /// Parses the bytes of a datagram.
+    ///
+    /// # Errors
+    /// When they break the format or one of its limits.
+    pub fn parse(bytes: &'a [u8]) -> Result<ReceivedDatagram<'a>, Rejection> {
+        if bytes.len() > MAX_BYTES {
+            return Err(Rejection::TooLong);
+        }
+        let (signature, json) = split(bytes);
+        Ok(ReceivedDatagram { datagram: parse(json)?, signature, json, length: bytes.len() })
+    }
+}
+
+/// Splits the signature off, where there is one: 64 lower-case hex digits and one space.
 pub fn split(bytes: &[u8]) -> (Option<[u8; 32]>, &[u8]) {
     match bytes.split_at_checked(64) {
         Some((digits, [b' ', json @ ..])) => match unhex(digits) {
@@ -105,22 +163,22 @@ fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Reads the JSON of a datagram.
+/// Parses the JSON of a datagram.
 pub fn parse(json: &[u8]) -> Result<Datagram<'_>, Rejection> {
     if json.len() > MAX_BYTES {
         return Err(Rejection::TooLong);
     }
     let text = std::str::from_utf8(json).map_err(|_| Rejection::NotUtf8)?;
-    let mut fields = Fields::default();
+    let mut fields = RawFields::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Reader { fields: &mut fields }
+    FieldReader { fields: &mut fields }
         .deserialize(&mut deserializer)
         .and_then(|()| deserializer.end())
-        .map_err(|why| refusal(&why, fields.at))?;
+        .map_err(|why| rejection(&why, fields.at))?;
     fields.checked()
 }
 
-fn refusal(why: &serde_json::Error, field: &'static str) -> Rejection {
+fn rejection(why: &serde_json::Error, field: &'static str) -> Rejection {
     let of_field = match why.classify() {
         Category::Data => true,
         // serde_json calls 1e999 a syntax error; it is JSON, but no number of ours.
@@ -131,50 +189,50 @@ fn refusal(why: &serde_json::Error, field: &'static str) -> Rejection {
 }
 
 /// A text that is borrowed unless it holds escapes.
-pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+struct BorrowedText<'a>(Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Text<'de>, D::Error> {
+impl<'de> Deserialize<'de> for BorrowedText<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<BorrowedText<'de>, D::Error> {
         struct Borrow;
         impl<'de> Visitor<'de> for Borrow {
-            type Value = Text<'de>;
+            type Value = BorrowedText<'de>;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("a text")
             }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<BorrowedText<'de>, E> {
+                Ok(BorrowedText(Cow::Borrowed(text)))
             }
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
+            fn visit_str<E>(self, text: &str) -> Result<BorrowedText<'de>, E> {
+                Ok(BorrowedText(Cow::Owned(text.to_owned())))
             }
         }
         deserializer.deserialize_str(Borrow)
     }
 }
 
-/// The fields as they came; null is as good as absent.
+/// The fields before they are checked; null is as good as absent.
 #[derive(Default)]
-struct Fields<'a> {
-    /// What the field that is being read must be; for the refusal.
+struct RawFields<'a> {
+    /// What the field that is being read must be; for the rejection.
     at: &'static str,
-    host: Option<Text<'a>>,
-    connection: Option<Text<'a>>,
-    event: Option<Kind>,
-    message: Option<Text<'a>>,
+    host: Option<BorrowedText<'a>>,
+    connection: Option<BorrowedText<'a>>,
+    event: Option<DatagramKind>,
+    message: Option<BorrowedText<'a>>,
     interval: Option<f64>,
-    boot_id: Option<Text<'a>>,
+    boot_id: Option<BorrowedText<'a>>,
     uptime: Option<f64>,
     time: Option<&'a RawValue>,
-    metrics: Option<Metrics>,
+    metrics: Option<DatagramMetrics>,
     ack: Option<bool>,
 }
 
-/// Reads the fields in their place: they are too many to be handed around.
-struct Reader<'f, 'de> {
-    fields: &'f mut Fields<'de>,
+/// Reads the fields in place: they are too many to be passed by value.
+struct FieldReader<'f, 'de> {
+    fields: &'f mut RawFields<'de>,
 }
 
-fn take<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+fn read_field<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     at: &mut &'static str,
     limits: &'static str,
     slot: &mut Option<T>,
@@ -189,14 +247,14 @@ fn take<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     Ok(())
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_, 'de> {
+impl<'de> DeserializeSeed<'de> for FieldReader<'_, 'de> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_, 'de> {
+impl<'de> Visitor<'de> for FieldReader<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -205,18 +263,20 @@ impl<'de> Visitor<'de> for Reader<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let fields = self.fields;
-        while let Some(Text(key)) = map.next_key()? {
+        while let Some(BorrowedText(key)) = map.next_key()? {
             match &*key {
-                "host" => take(&mut fields.at, HOST, &mut fields.host, &mut map)?,
-                "connection" => take(&mut fields.at, CONNECTION, &mut fields.connection, &mut map)?,
-                "event" => take(&mut fields.at, EVENT, &mut fields.event, &mut map)?,
-                "message" => take(&mut fields.at, MESSAGE, &mut fields.message, &mut map)?,
-                "interval" => take(&mut fields.at, INTERVAL, &mut fields.interval, &mut map)?,
-                "boot_id" => take(&mut fields.at, BOOT_ID, &mut fields.boot_id, &mut map)?,
-                "uptime" => take(&mut fields.at, UPTIME, &mut fields.uptime, &mut map)?,
-                "time" => take(&mut fields.at, TIME, &mut fields.time, &mut map)?,
-                "metrics" => take(&mut fields.at, METRICS, &mut fields.metrics, &mut map)?,
-                "ack" => take(&mut fields.at, ACK, &mut fields.ack, &mut map)?,
+                "host" => read_field(&mut fields.at, HOST, &mut fields.host, &mut map)?,
+                "connection" => {
+                    read_field(&mut fields.at, CONNECTION, &mut fields.connection, &mut map)?
+                }
+                "event" => read_field(&mut fields.at, EVENT, &mut fields.event, &mut map)?,
+                "message" => read_field(&mut fields.at, MESSAGE, &mut fields.message, &mut map)?,
+                "interval" => read_field(&mut fields.at, INTERVAL, &mut fields.interval, &mut map)?,
+                "boot_id" => read_field(&mut fields.at, BOOT_ID, &mut fields.boot_id, &mut map)?,
+                "uptime" => read_field(&mut fields.at, UPTIME, &mut fields.uptime, &mut map)?,
+                "time" => read_field(&mut fields.at, TIME, &mut fields.time, &mut map)?,
+                "metrics" => read_field(&mut fields.at, METRICS, &mut fields.metrics, &mut map)?,
+                "ack" => read_field(&mut fields.at, ACK, &mut fields.ack, &mut map)?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
             fields.at = "";
@@ -225,31 +285,23 @@ impl<'de> Visitor<'de> for Reader<'_, 'de> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> RawFields<'a> {
     fn checked(self) -> Result<Datagram<'a>, Rejection> {
-        let text = |field: Option<Text<'a>>| field.map(|Text(text)| text);
-        let host = text(self.host).filter(|host| is_name(host, 253));
-        let connection = text(self.connection);
-        let message = text(self.message);
-        let boot_id = text(self.boot_id);
-        let event = self.event.unwrap_or_default();
-        require(connection.as_ref().is_none_or(|name| is_name(name, 32)), CONNECTION)?;
-        require(message.as_ref().is_none_or(|text| text.chars().count() <= 500), MESSAGE)?;
-        require(event != Kind::Message || message.as_ref().is_some_and(|m| has_text(m)), NO_TEXT)?;
-        require(boot_id.as_ref().is_none_or(|id| is_boot_id(id)), BOOT_ID)?;
-        require(self.uptime.is_none_or(|uptime| (0.0..=MAX_TIME).contains(&uptime)), UPTIME)?;
-        Ok(Datagram {
-            host: host.ok_or(Rejection::BadField(HOST))?,
-            connection,
-            event,
-            message,
+        let text = |field: Option<BorrowedText<'a>>| field.map(|BorrowedText(text)| text);
+        let datagram = Datagram {
+            host: text(self.host).ok_or(Rejection::BadField(HOST))?,
+            connection: text(self.connection),
+            event: self.event.unwrap_or_default(),
+            message: text(self.message),
             interval: self.interval.map(interval).transpose()?,
-            boot_id,
+            boot_id: text(self.boot_id),
             uptime: self.uptime,
             time: self.time.map(time).transpose()?,
             metrics: self.metrics.unwrap_or_default(),
             ack: self.ack.unwrap_or_default(),
-        })
+        };
+        datagram.check()?;
+        Ok(datagram)
     }
 }
 
@@ -276,15 +328,271 @@ fn interval(seconds: f64) -> Result<Duration, Rejection> {
     Ok(Duration::from_millis((seconds * 1000.0).round() as u64))
 }
 
-fn time(raw: &RawValue) -> Result<Time<'_>, Rejection> {
+fn time(raw: &RawValue) -> Result<Timestamp<'_>, Rejection> {
     let text = raw.get();
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=MAX_TIME).contains(&seconds) => {
-            Ok(Time { text, micros: (seconds * 1e6).round() as i64 })
+            Ok(Timestamp { text, micros: (seconds * 1e6).round() as i64 })
         }
         _ => Err(Rejection::BadField(TIME)),
     }
 }
+
+/// The most metrics that one datagram may carry, and that are kept of one host.
+pub const MAX_METRICS: usize = 512;
+/// How deep metrics may be nested.
+const MAX_DEPTH: usize = 16;
+/// The longest metric path, in bytes.
+const MAX_PATH: usize = 200;
+
+/// Numbers by dotted path; all paths lie in one text, so that reading them allocates little.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DatagramMetrics {
+    paths: String,
+    /// Where each path ends, and its value.
+    leaves: Vec<(usize, f64)>,
+}
+
+impl DatagramMetrics {
+    /// Metrics that are not parsed from JSON, under the same limits.
+    ///
+    /// # Errors
+    /// [`Rejection::BadField`] when a path or a value breaks them, or a path appears twice.
+    pub fn from_pairs<'p>(
+        pairs: impl IntoIterator<Item = (&'p str, f64)>,
+    ) -> Result<DatagramMetrics, Rejection> {
+        let mut metrics = DatagramMetrics::default();
+        for (path, value) in pairs {
+            let fits = is_key(path) && path.len() <= MAX_PATH;
+            require(fits && path.split('.').count() <= MAX_DEPTH && value.is_finite(), METRICS)?;
+            metrics.push(path, value);
+        }
+        require(!metrics.has_duplicates(), METRICS)?;
+        Ok(metrics)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty()
+    }
+
+    /// Path and value, in the order of the datagram.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        let mut begin = 0;
+        self.leaves.iter().map(move |&(end, value)| {
+            let path = &self.paths[begin..end];
+            begin = end;
+            (path, value)
+        })
+    }
+
+    fn push(&mut self, path: &str, value: f64) {
+        self.paths.push_str(path);
+        self.leaves.push((self.paths.len(), value));
+    }
+
+    fn has_duplicates(&self) -> bool {
+        let mut paths: Vec<&str> = self.iter().map(|(path, _)| path).collect();
+        paths.sort_unstable();
+        paths.windows(2).any(|pair| pair[0] == pair[1])
+    }
+}
+
+impl<'de> Deserialize<'de> for DatagramMetrics {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DatagramMetrics, D::Error> {
+        let mut metrics = DatagramMetrics::default();
+        let mut path = String::new();
+        deserializer.deserialize_map(Flatten {
+            metrics: &mut metrics,
+            path: &mut path,
+            depth: 0,
+        })?;
+        if metrics.has_duplicates() {
+            return Err(D::Error::custom("a metric appears twice"));
+        }
+        Ok(metrics)
+    }
+}
+
+/// Walks the nested object and collects its leaves under their paths.
+struct Flatten<'m> {
+    metrics: &'m mut DatagramMetrics,
+    path: &'m mut String,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Flatten<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Flatten<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a number or an object of numbers")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        if self.depth == MAX_DEPTH {
+            return Err(A::Error::custom("metrics are nested too deep"));
+        }
+        let parent = self.path.len();
+        while let Some(BorrowedText(key)) = map.next_key()? {
+            if parent > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&key);
+            if !is_key(&key) || self.path.len() > MAX_PATH {
+                return Err(A::Error::custom("a metric path cannot be used"));
+            }
+            let (metrics, path) = (&mut *self.metrics, &mut *self.path);
+            map.next_value_seed(Flatten { metrics, path, depth: self.depth + 1 })?;
+            self.path.truncate(parent);
+        }
+        Ok(())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
+        if !value.is_finite() {
+            return Err(E::custom("a metric is not finite"));
+        }
+        self.metrics.push(self.path, value);
+        Ok(())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
+        self.visit_f64(value as f64)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
+        self.visit_f64(value as f64)
+    }
+}
+
+/// A key may itself be a dotted path, as long as none of its segments is empty.
+fn is_key(key: &str) -> bool {
+    !key.split('.').any(str::is_empty) && !key.contains(char::is_control)
+}
+
+/// Why a datagram is rejected. That is counted by [`name`](Rejection::name), never an alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// More than 8,192 bytes.
+    TooLong,
+    /// Not UTF-8.
+    NotUtf8,
+    /// Not a JSON object, or not a signature and one.
+    NotJson,
+    /// A field that breaks its limits; the text says which and what it must be.
+    BadField(&'static str),
+    /// A host that is not configured, while unknown ones are ignored.
+    UnknownHost,
+    /// No signature, though there is a key for this host.
+    Unsigned,
+    /// A signature that is wrong, or that no key is known for.
+    BadSignature,
+    /// Its time is further off than `clock_skew`.
+    Stale,
+    /// Its time is not later than that of an earlier one.
+    Replay,
+    /// One more unknown host than `max_unknown_hosts`.
+    TooManyHosts,
+    /// One more connection than a host may have.
+    TooManyConnections,
+    /// More metrics than a host may have.
+    TooManyMetrics,
+    /// There is no time for it now: the sender is to repeat it.
+    Busy,
+}
+
+impl Rejection {
+    /// One of each, for counters that begin at zero.
+    pub const ALL: [Rejection; 13] = [
+        Rejection::TooLong,
+        Rejection::NotUtf8,
+        Rejection::NotJson,
+        Rejection::BadField("a field breaks its limits"),
+        Rejection::UnknownHost,
+        Rejection::Unsigned,
+        Rejection::BadSignature,
+        Rejection::Stale,
+        Rejection::Replay,
+        Rejection::TooManyHosts,
+        Rejection::TooManyConnections,
+        Rejection::TooManyMetrics,
+        Rejection::Busy,
+    ];
+
+    /// Its index in [`ALL`](Rejection::ALL).
+    pub fn index(self) -> usize {
+        match self {
+            Rejection::TooLong => 0,
+            Rejection::NotUtf8 => 1,
+            Rejection::NotJson => 2,
+            Rejection::BadField(_) => 3,
+            Rejection::UnknownHost => 4,
+            Rejection::Unsigned => 5,
+            Rejection::BadSignature => 6,
+            Rejection::Stale => 7,
+            Rejection::Replay => 8,
+            Rejection::TooManyHosts => 9,
+            Rejection::TooManyConnections => 10,
+            Rejection::TooManyMetrics => 11,
+            Rejection::Busy => 12,
+        }
+    }
+
+    /// The label of its counter.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rejection::TooLong => "too_long",
+            Rejection::NotUtf8 => "not_utf8",
+            Rejection::NotJson => "not_json",
+            Rejection::BadField(_) => "bad_field",
+            Rejection::UnknownHost => "unknown_host",
+            Rejection::Unsigned => "unsigned",
+            Rejection::BadSignature => "bad_signature",
+            Rejection::Stale => "stale",
+            Rejection::Replay => "replay",
+            Rejection::TooManyHosts => "too_many_hosts",
+            Rejection::TooManyConnections => "too_many_connections",
+            Rejection::TooManyMetrics => "too_many_metrics",
+            Rejection::Busy => "busy",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Rejection::TooLong => "longer than 8192 bytes",
+            Rejection::NotUtf8 => "not UTF-8",
+            Rejection::NotJson => "not a JSON object",
+            Rejection::BadField(what) => what,
+            Rejection::UnknownHost => "the host is not configured",
+            Rejection::Unsigned => "not signed, though there is a key for this host",
+            Rejection::BadSignature => {
+                "the signature is wrong, or there is no key to check it with"
+            }
+            Rejection::Stale => "its time is too far from ours",
+            Rejection::Replay => "its time is not later than that of an earlier datagram",
+            Rejection::TooManyHosts => "there are too many unknown hosts already",
+            Rejection::TooManyConnections => "the host has too many connections already",
+            Rejection::TooManyMetrics => "more than 512 metrics",
+            Rejection::Busy => "it could not be taken in time",
+        })
+    }
+}
+
+impl std::error::Error for Rejection {}
 
 #[cfg(test)]
 mod tests {
@@ -401,5 +709,53 @@ mod tests {
     fn every_rejection_has_a_name_of_its_own() {
         let names: std::collections::BTreeSet<_> = Rejection::ALL.map(Rejection::name).into();
         assert_eq!(names.len(), Rejection::ALL.len());
+    }
+
+    #[test]
+    fn every_rejection_is_at_its_index() {
+        for (index, rejection) in Rejection::ALL.into_iter().enumerate() {
+            assert_eq!(rejection.index(), index, "{rejection:?}");
+        }
+    }
+
+    #[test]
+    fn metrics_that_were_not_parsed_keep_the_same_limits() {
+        let long = "x".repeat(201);
+        let deep = |depth: usize| vec!["a"; depth].join(".");
+        let cases: [(&[(&str, f64)], bool); 12] = [
+            (&[("cpu.percent", 95.2), ("cpu.n", 4.0), ("load", -1.0)], true),
+            (&[], true),
+            (&[(&deep(16), 1.0)], true),
+            (&[(&deep(17), 1.0)], false),
+            (&[(&long, 1.0)], false),
+            (&[(&long[1..], 1.0)], true),
+            (&[("", 1.0)], false),
+            (&[("a..b", 1.0)], false),
+            (&[("a\u{0}", 1.0)], false),
+            (&[("a", f64::NAN)], false),
+            (&[("a", f64::INFINITY)], false),
+            (&[("a", 1.0), ("b", 1.0), ("a", 2.0)], false),
+        ];
+        for (pairs, fits) in cases {
+            let metrics = DatagramMetrics::from_pairs(pairs.iter().copied());
+            match metrics {
+                Ok(metrics) => {
+                    assert_eq!((metrics.iter().collect::<Vec<_>>(), fits), (pairs.to_vec(), true))
+                }
+                Err(rejection) => {
+                    assert_eq!((rejection.name(), fits), ("bad_field", false), "{pairs:?}")
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_beat_that_was_not_parsed_keeps_the_same_limits() {
+        let (host, long) = ("h".repeat(253), "h".repeat(254));
+        assert!(Datagram::beat(&host, "local").check().is_ok());
+        assert!(Datagram::beat(&long, "local").check().is_err());
+        assert!(Datagram::beat("web1", "a b").check().is_err());
+        let boot_id = Some("a\nb".into());
+        assert!(Datagram { boot_id, ..Datagram::beat("web1", "local") }.check().is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! One host: what beats, boots, goodbyes and silence mean for it. Pure.
+//! One host: what beats, boots, shutdowns, timeouts and missing metrics change, and the events that
+//! they cause. Pure.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,21 +7,26 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident};
-use crate::heartbeat::connection::{Connection, Promise};
-use crate::heartbeat::datagram::{Datagram, Kind};
-use crate::heartbeat::diary::Diary;
-use crate::heartbeat::gauge::Gauge;
-use crate::heartbeat::profile::{Common, Profile};
-use crate::view::State;
+use crate::heartbeat::connection::{BlindPeriod, Connection};
+use crate::heartbeat::datagram::{Datagram, DatagramKind};
+use crate::heartbeat::metric::{self, Metric};
+use crate::heartbeat::settings::{Expectation, Profile, SharedSettings};
+use crate::heartbeat::uptime::{UptimeCounter, UptimeStatus};
+use crate::view::{State, UptimeSample};
 
 /// The most connections that a host may have.
 pub const MAX_CONNECTIONS: usize = 16;
-/// Within this time a second boot without a `boot_id` is the same boot, told over another
-/// connection or repeated by a careful sender.
-const SAME_BOOT: Duration = Duration::from_secs(120);
+/// Within this time a second boot without a `boot_id` is the same boot, sent over another connection
+/// or repeated.
+const BOOT_DEDUP: Duration = Duration::from_secs(120);
 
 /// A machine that has been up for longer, in seconds, has not just booted.
-const JUST_BOOTED: f64 = 600.0;
+const MAX_UPTIME_OF_NEW_BOOT: f64 = 600.0;
+
+/// How often a host is checked for missing metrics, in milliseconds.
+const CHECK_INTERVAL: i64 = 60_000;
+/// After a gap of more than this many intervals it is not a single lost datagram any more.
+const MAX_LATE_INTERVALS: u32 = 2;
 
 /// A host of the fleet.
 #[derive(Debug)]
@@ -29,116 +35,127 @@ pub struct Host {
     pub name: Arc<str>,
     /// What the configuration says about it.
     pub profile: Arc<Profile>,
-    /// In the order in which they were first heard.
+    /// In the order in which they were first seen.
     pub connections: Vec<Connection>,
-    /// Its metrics, in the order in which they were first heard.
-    pub gauges: Vec<Gauge>,
-    /// The ids of its boots; none when it never told one.
-    pub boots: Option<Box<Boots>>,
-    /// When its last boot was told, unless it said goodbye since.
-    pub booted: Option<Mono>,
+    /// In the order in which they were first received.
+    pub metrics: Vec<Metric>,
+    /// The ids of its last boots; none when it never sent one.
+    pub boot_ids: Option<Box<BootIds>>,
+    /// When its last boot was reported, unless it was shut down since.
+    pub last_boot_at: Option<Mono>,
     /// Whether that boot had an id.
-    pub named: bool,
-    /// How it fared since the last account; none when it is not configured.
-    pub diary: Option<Box<Diary>>,
+    pub boot_has_id: bool,
+    /// Its availability since the last sample; none when it is not configured.
+    pub uptime: Option<Box<UptimeCounter>>,
     /// The best state of its connections.
     pub state: State,
-    /// Since when it is in that state; when it never was heard: since when it is configured.
+    /// Since when it is in that state; when it was never seen: since when it is configured.
     pub since: Wall,
-    /// When it was first configured, or first heard.
-    pub configured: Wall,
+    /// When it was first configured, or first seen.
+    pub configured_since: Wall,
     /// Its machine was told to stop, and with it the daemon, which runs there: its next boot is
     /// announced.
-    pub leaving: bool,
-    /// It was reported as never heard, and was not heard since.
-    pub reported: bool,
+    pub stop_announced: bool,
+    /// It was reported as never seen, and was not seen since.
+    pub never_seen_reported: bool,
     /// Something changed that must be stored at once.
-    pub changed: bool,
-    /// Something changed since its row was last taken, be it only that it was heard.
-    pub unsaved: bool,
-    /// It waits among the changed ones.
-    pub listed: bool,
+    pub must_store_now: bool,
+    /// Something changed since its row was last taken, be it only when it was last seen.
+    pub dirty: bool,
+    /// It is in the fleet's list of dirty hosts.
+    pub in_dirty_list: bool,
 }
 
 /// Other watched hosts that are overdue.
 #[derive(Debug, Default)]
-pub struct Others {
+pub struct AlsoDown {
     /// Some of them.
     pub names: Vec<String>,
     /// How many there are in all.
     pub count: usize,
 }
 
-/// The boots of a host that tells their ids.
+/// The boot ids of a host that sends them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Boots {
-    /// The boot that is running.
+pub struct BootIds {
+    /// That of the running boot.
     pub current: Box<str>,
-    /// The one before: late datagrams of it are no boot.
+    /// The one before: a late datagram with it is no new boot.
     pub previous: Option<Box<str>>,
 }
 
+/// What missing metrics changed.
+#[derive(Debug, Default)]
+pub struct MissingMetrics {
+    /// One for each that is missing from now on.
+    pub events: Vec<Event>,
+    /// Incidents of metrics that were dropped.
+    pub closed_incidents: Vec<Incident>,
+    /// Metrics have other indexes than before.
+    pub reindexed: bool,
+}
+
 impl Host {
-    /// A host that was never heard.
+    /// A host that was never seen.
     pub fn new(name: Arc<str>, profile: Arc<Profile>, now: Now) -> Host {
         Host {
             name,
             profile,
             connections: Vec::new(),
-            gauges: Vec::new(),
-            boots: None,
-            booted: None,
-            named: false,
-            diary: None,
+            metrics: Vec::new(),
+            boot_ids: None,
+            last_boot_at: None,
+            boot_has_id: false,
+            uptime: None,
             state: State::New,
             since: now.wall,
-            configured: now.wall,
-            leaving: false,
-            reported: false,
-            changed: false,
-            unsaved: false,
-            listed: false,
+            configured_since: now.wall,
+            stop_announced: false,
+            never_seen_reported: false,
+            must_store_now: false,
+            dirty: false,
+            in_dirty_list: false,
         }
     }
 
     /// Whether it ever sent a beat.
-    pub fn heard(&self) -> bool {
+    pub fn was_seen(&self) -> bool {
         self.connections.iter().any(|connection| connection.state != State::New)
     }
 
-    /// The place of a connection.
-    pub fn place(&self, connection: &str) -> Option<usize> {
+    /// The index of a connection.
+    pub fn connection_index(&self, connection: &str) -> Option<usize> {
         self.connections.iter().position(|known| *known.name == *connection)
     }
 
-    /// The place of a connection that is added when it is new.
-    pub fn connect(&mut self, name: Arc<str>, now: Now) -> usize {
-        // Nearly all hosts have one connection: room for four would be paid for 100,000 times.
+    /// Adds a connection; its index.
+    pub fn add_connection(&mut self, name: Arc<str>, now: Now) -> usize {
+        // The usual growth makes room for four: nearly all of 100,000 hosts have one.
         self.connections.reserve_exact(1);
         self.connections.push(Connection::new(name, now));
         self.connections.len() - 1
     }
 
     /// Applies an accepted datagram; the events that it causes.
-    pub fn hear(
+    pub fn on_datagram(
         &mut self,
-        place: usize,
+        index: usize,
         datagram: &Datagram,
         from: IpAddr,
-        common: &Common,
+        common: &SharedSettings,
         now: Now,
     ) -> Vec<Event> {
-        let connection = &mut self.connections[place];
+        let connection = &mut self.connections[index];
         connection.address = Some(from);
         match datagram.event {
-            Kind::Beat | Kind::Boot => {
+            DatagramKind::Beat | DatagramKind::Boot => {
                 if let Some(interval) = datagram.interval {
                     connection.interval = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
                 }
-                self.beat(place, datagram, common, now)
+                self.on_beat(index, datagram, common, now)
             }
-            Kind::Shutdown => self.goodbye(place, datagram, now).into_iter().collect(),
-            Kind::Message => {
+            DatagramKind::Shutdown => self.on_shutdown(index, datagram, now).into_iter().collect(),
+            DatagramKind::Message => {
                 let text = datagram.message.as_deref().unwrap_or_default().to_owned();
                 let kind = EventKind::Said { host: self.name.as_ref().into(), text };
                 vec![Event::new(now.wall, kind)]
@@ -146,191 +163,200 @@ impl Host {
         }
     }
 
-    fn beat(&mut self, place: usize, datagram: &Datagram, common: &Common, now: Now) -> Vec<Event> {
+    fn on_beat(
+        &mut self,
+        index: usize,
+        datagram: &Datagram,
+        common: &SharedSettings,
+        now: Now,
+    ) -> Vec<Event> {
         let mut events = Vec::new();
-        if std::mem::take(&mut self.reported) {
-            let connection = self.connections[place].name.as_ref().into();
+        if std::mem::take(&mut self.never_seen_reported) {
+            let connection = self.connections[index].name.as_ref().into();
             let kind = EventKind::FirstHeard { host: self.name.as_ref().into(), connection };
             events.push(Event::new(now.wall, kind));
         }
-        if self.boots(datagram, now) {
-            events.push(self.boot(now));
-            self.cover(place, common, now);
-        } else if self.connections[place].in_trouble() {
-            let connection = &self.connections[place];
+        if self.is_new_boot(datagram, now) {
+            events.push(self.on_boot(now));
+            self.presume_others_recovered(index, common, now);
+        } else if self.connections[index].has_open_incident() {
+            let connection = &self.connections[index];
             let kind = EventKind::Back {
                 host: self.name.as_ref().into(),
                 connection: connection.name.as_ref().into(),
-                gone: now.mono.since(connection.seen.mono),
+                gone: now.mono.since(connection.last_seen.mono),
             };
             events.push(Event::new(now.wall, kind));
         }
         // A power cut from now on is no announced boot, even if the daemon has just started.
-        self.changed |= std::mem::take(&mut self.leaving);
-        self.changed |= self.connections[place].rise(now);
-        self.settle(now);
+        self.must_store_now |= std::mem::take(&mut self.stop_announced);
+        self.must_store_now |= self.connections[index].mark_up(now);
+        self.update_state(now);
         events
     }
 
-    /// Whether a beat tells a boot that was not told before; notes its id.
-    fn boots(&mut self, datagram: &Datagram, now: Now) -> bool {
-        let says_boot = datagram.event == Kind::Boot;
-        let recent = self.booted.is_some_and(|booted| now.mono.since(booted) < SAME_BOOT);
+    /// Whether a beat shows a boot that was not reported yet; records its id.
+    fn is_new_boot(&mut self, datagram: &Datagram, now: Now) -> bool {
+        let says_boot = datagram.event == DatagramKind::Boot;
+        let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
         let Some(id) = datagram.boot_id.as_deref() else {
-            let boots = says_boot && !recent;
-            self.named &= !boots;
-            return boots;
+            let is_new = says_boot && !recent;
+            self.boot_has_id &= !is_new;
+            return is_new;
         };
-        let previous = match self.boots.take() {
-            Some(boots) if boots.is_known(id) => {
-                self.boots = Some(boots);
+        let previous = match self.boot_ids.take() {
+            Some(ids) if ids.is_known(id) => {
+                self.boot_ids = Some(ids);
                 return false;
             }
-            Some(boots) => Some(boots.current),
+            Some(ids) => Some(ids.current),
             None => None,
         };
-        // The first id of a host that beats is no boot: it only began to tell ids. Neither is that
-        // of an agent that begins to speak long after its machine did.
-        let just = datagram.uptime.is_none_or(|uptime| uptime < JUST_BOOTED);
+        // The first id of a host that beats is no boot: it only began to send ids. Neither is that
+        // of an agent that is started long after its machine was.
+        let just = datagram.uptime.is_none_or(|uptime| uptime < MAX_UPTIME_OF_NEW_BOOT);
         let new = previous.is_some() || says_boot && just;
-        self.boots = Some(Box::new(Boots { current: id.into(), previous }));
-        let told = recent && !self.named;
-        self.named = true;
-        self.changed = true;
-        new && !told
+        self.boot_ids = Some(Box::new(BootIds { current: id.into(), previous }));
+        let was_reported = recent && !self.boot_has_id;
+        self.boot_has_id = true;
+        self.must_store_now = true;
+        new && !was_reported
     }
 
-    fn boot(&mut self, now: Now) -> Event {
-        let known = self.heard();
-        let said_goodbye = |c: &Connection| c.state == State::Shutdown && !c.covered;
-        let announced = !known || self.leaving || self.connections.iter().any(said_goodbye);
-        let returned = self.connections.iter().filter(|connection| connection.in_trouble());
-        let heard = self.connections.iter().filter(|connection| connection.state != State::New);
+    fn on_boot(&mut self, now: Now) -> Event {
+        let known = self.was_seen();
+        let was_shut_down = |c: &Connection| c.state == State::Shutdown && !c.recovery_presumed;
+        let announced = !known || self.stop_announced || self.connections.iter().any(was_shut_down);
+        let returned = self.connections.iter().filter(|connection| connection.has_open_incident());
+        let seen = self.connections.iter().filter(|connection| connection.state != State::New);
         let kind = EventKind::Booted {
             host: self.name.as_ref().into(),
             announced,
             returned: returned.map(|connection| connection.name.as_ref().into()).collect(),
-            gone: heard.map(|connection| now.mono.since(connection.seen.mono)).min(),
+            gone: seen.map(|connection| now.mono.since(connection.last_seen.mono)).min(),
         };
-        self.booted = Some(now.mono);
-        self.changed = true;
+        self.last_boot_at = Some(now.mono);
+        self.must_store_now = true;
         Event::new(now.wall, kind)
     }
 
-    /// The trouble of the other connections was told as over: they have to prove it in time.
-    fn cover(&mut self, place: usize, common: &Common, now: Now) {
+    /// The boot closed the incidents of the other connections: they have to beat in time.
+    fn presume_others_recovered(&mut self, index: usize, common: &SharedSettings, now: Now) {
         let profile = self.profile.clone();
         for (other, connection) in self.connections.iter_mut().enumerate() {
-            if other != place && connection.in_trouble() {
-                connection.cover(connection.promise(&profile, common), now);
+            if other != index && connection.has_open_incident() {
+                connection.presume_recovered(connection.expectation(&profile, common), now);
             }
         }
     }
 
-    fn goodbye(&mut self, place: usize, datagram: &Datagram, now: Now) -> Option<Event> {
-        let late = |boots: &Boots| boots.previous.as_deref() == datagram.boot_id.as_deref();
-        if datagram.boot_id.is_some() && self.boots.as_deref().is_some_and(late) {
+    fn on_shutdown(&mut self, index: usize, datagram: &Datagram, now: Now) -> Option<Event> {
+        let late = |boots: &BootIds| boots.previous.as_deref() == datagram.boot_id.as_deref();
+        if datagram.boot_id.is_some() && self.boot_ids.as_deref().is_some_and(late) {
             return None;
         }
-        self.booted = None;
-        let connection = &mut self.connections[place];
-        let told = connection.state == State::Shutdown && !connection.covered;
-        if told || connection.state == State::New {
+        self.last_boot_at = None;
+        let connection = &mut self.connections[index];
+        let is_known = connection.state == State::Shutdown && !connection.recovery_presumed;
+        if is_known || connection.state == State::New {
             return None;
         }
-        connection.seen = now;
-        connection.covered = false;
-        connection.granted = None;
-        connection.turn(State::Shutdown, now);
-        self.changed = true;
+        connection.last_seen = now;
+        connection.recovery_presumed = false;
+        connection.extension = None;
+        connection.set_state(State::Shutdown, now);
+        self.must_store_now = true;
         let connection = connection.name.as_ref().into();
-        self.settle(now);
+        self.update_state(now);
         let kind = EventKind::Shutdown { host: self.name.as_ref().into(), connection };
         Some(Event::new(now.wall, kind))
     }
 
-    /// A connection's deadline has passed: the event that says so.
-    pub fn fall_silent(
+    /// The deadline of a connection has passed: the event.
+    pub fn on_timeout(
         &mut self,
-        place: usize,
-        promise: Promise,
-        others: Others,
+        index: usize,
+        expectation: Expectation,
+        also_down: AlsoDown,
         now: Now,
     ) -> Event {
-        let told = self.connections.iter().any(Connection::in_trouble);
-        let connection = &mut self.connections[place];
+        let was_reported = self.connections.iter().any(Connection::has_open_incident);
+        let connection = &mut self.connections[index];
         let was_up = connection.state == State::Up;
-        connection.covered = false;
-        connection.granted = None;
-        connection.turn(State::Overdue, now);
-        self.changed = true;
-        self.settle(now);
-        // One that was excused counts as the last one when nothing was told of the host so far.
-        let last = self.state != State::Up && (was_up || !told);
-        let connection = &self.connections[place];
+        connection.recovery_presumed = false;
+        connection.extension = None;
+        connection.set_state(State::Overdue, now);
+        self.must_store_now = true;
+        self.update_state(now);
+        // One that had been presumed recovered counts as the last one when nothing else of the host is
+        // reported as down.
+        let last = self.state != State::Up && (was_up || !was_reported);
+        let connection = &self.connections[index];
         let kind = EventKind::Overdue {
             host: self.name.as_ref().into(),
             connection: connection.name.as_ref().into(),
-            last_seen: connection.seen.wall,
-            promised: connection.seen.wall + promise.interval,
-            others_down: others.names,
-            others_count: others.count,
+            last_seen: connection.last_seen.wall,
+            promised: connection.last_seen.wall + expectation.interval,
+            others_down: also_down.names,
+            others_count: also_down.count,
             last,
         };
         Event::new(now.wall, kind)
     }
 
-    /// It is watched from now on: nobody was told what is overdue already. It has as long as after
-    /// a beat to come back, and is told then. The troubles that must be forgotten until then.
-    pub fn tell_anew(&mut self, common: &Common, now: Now) -> Vec<Incident> {
+    /// The host is watched from now on, and what is overdue already was not reported: it has as long as
+    /// after a beat to come back, and is reported then. The incidents that are closed until then.
+    pub fn reset_untold(&mut self, common: &SharedSettings, now: Now) -> Vec<Incident> {
         let (name, profile) = (self.name.clone(), self.profile.clone());
-        let overdue = |c: &&mut Connection| c.state == State::Overdue && c.in_trouble();
-        let told = self.connections.iter_mut().filter(overdue).map(|connection| {
-            connection.cover(connection.promise(&profile, common), now);
+        let overdue = |c: &&mut Connection| c.state == State::Overdue && c.has_open_incident();
+        let closed = self.connections.iter_mut().filter(overdue).map(|connection| {
+            connection.presume_recovered(connection.expectation(&profile, common), now);
             Incident::Connection {
                 host: name.as_ref().into(),
                 connection: connection.name.as_ref().into(),
             }
         });
-        told.collect()
+        closed.collect()
     }
 
-    /// Goes by what the configuration says of its vouched connections now: where nobody vouches any
-    /// more, the connection is forgotten, and the trouble about it; else it holds its new promise.
-    pub fn review_vouched(&mut self, now: Now) -> Vec<Incident> {
-        let mut ended = Vec::new();
-        for place in (0..self.connections.len()).rev() {
-            let connection = &mut self.connections[place];
-            if !connection.is_vouched() {
+    /// Applies what the configuration says of its internal connections: one that is no longer expected
+    /// is removed, another one gets its new expectation. The incidents that are closed.
+    pub fn refresh_internal_connections(&mut self, now: Now) -> Vec<Incident> {
+        let mut closed = Vec::new();
+        for index in (0..self.connections.len()).rev() {
+            let connection = &mut self.connections[index];
+            if !connection.is_internal() {
                 continue;
             }
-            match self.profile.vouched(&connection.name) {
-                Some(promise) => self.changed |= connection.promise_anew(promise, now),
-                None => ended.extend(self.disconnect(place, now)),
+            match self.profile.internal_expectation(&connection.name) {
+                Some(expectation) => {
+                    self.must_store_now |= connection.set_expectation(expectation, now)
+                }
+                None => closed.extend(self.remove_connection(index, now)),
             }
         }
-        ended
+        closed
     }
 
-    /// Forgets a connection; the trouble that ends without a word.
-    fn disconnect(&mut self, place: usize, now: Now) -> Option<Incident> {
-        let gone = self.connections.remove(place);
-        self.gauges.iter_mut().for_each(|gauge| gauge.presence.connection_gone(place));
-        self.changed = true;
-        self.settle(now);
+    /// Removes a connection; the incident that is closed without an event.
+    fn remove_connection(&mut self, index: usize, now: Now) -> Option<Incident> {
+        let gone = self.connections.remove(index);
+        self.metrics.iter_mut().for_each(|metric| metric.freshness.connection_removed(index));
+        self.must_store_now = true;
+        self.update_state(now);
         if self.connections.is_empty() {
-            // Whoever has to beat now has as long as a host that was just configured.
-            self.configured = now.wall;
+            // The host has as long to beat as one that was just configured.
+            self.configured_since = now.wall;
         }
-        gone.in_trouble().then(|| Incident::Connection {
+        gone.has_open_incident().then(|| Incident::Connection {
             host: self.name.as_ref().into(),
             connection: gone.name.as_ref().into(),
         })
     }
 
-    /// Takes the state that follows from its connections. While it is not up nobody looks at its
-    /// metrics: for how long they were beyond their limits is forgotten.
-    pub fn settle(&mut self, now: Now) {
+    /// Derives its state from its connections. While it is not up its metrics are not evaluated: for
+    /// how long they were beyond their limits is forgotten.
+    pub fn update_state(&mut self, now: Now) {
         let has = |state| self.connections.iter().any(|connection| connection.state == state);
         let state = [State::Up, State::Overdue, State::Shutdown].into_iter().find(|s| has(*s));
         let state = state.unwrap_or(State::New);
@@ -338,32 +364,474 @@ impl Host {
             return;
         }
         if self.state == State::Up {
-            let watched = self.gauges.iter_mut().filter_map(|gauge| gauge.watched.as_deref_mut());
-            watched.for_each(|watched| watched.standing.restart());
+            let alerts =
+                self.metrics.iter_mut().filter_map(|metric| metric.alert_state.as_deref_mut());
+            alerts.for_each(|alert| alert.threshold.reset_pending());
         }
         self.state = state;
         self.since = now.wall;
     }
 
-    /// Everything that people were told is wrong with it.
-    pub fn troubles(&self) -> Vec<Incident> {
+    /// Every incident of it that is open.
+    pub fn open_incidents(&self) -> Vec<Incident> {
         let name = || self.name.as_ref().to_owned();
-        let mut troubles: Vec<Incident> =
-            self.gauges.iter().filter_map(|gauge| gauge.trouble(&self.name)).collect();
-        let down = self.connections.iter().filter(|connection| connection.in_trouble());
-        troubles.extend(down.map(|connection| Incident::Connection {
+        let mut incidents: Vec<Incident> =
+            self.metrics.iter().filter_map(|metric| metric.open_incident(&self.name)).collect();
+        let down = self.connections.iter().filter(|connection| connection.has_open_incident());
+        incidents.extend(down.map(|connection| Incident::Connection {
             host: name(),
             connection: connection.name.as_ref().into(),
         }));
-        if self.reported {
-            troubles.push(Incident::NeverSeen { host: name() });
+        if self.never_seen_reported {
+            incidents.push(Incident::NeverSeen { host: name() });
         }
-        troubles
+        incidents
+    }
+
+    /// For how long the connection at `index`, which beats now, was silent beyond its interval; zero
+    /// when that is nothing unusual. To be called before the beat is applied.
+    pub fn excess_gap(&self, index: usize, common: &SharedSettings, now: Now) -> Duration {
+        let connection = &self.connections[index];
+        let interval = connection.expectation(&self.profile, common).interval;
+        let gap = now.mono.since(connection.last_seen.mono);
+        let usual = interval.saturating_mul(MAX_LATE_INTERVALS);
+        if gap > usual { gap.saturating_sub(interval) } else { Duration::ZERO }
+    }
+
+    /// Whether it is time to check for missing metrics, at a beat of the connection at `index`. To be
+    /// called before the beat is applied.
+    pub fn check_due(&self, index: usize, now: Now) -> bool {
+        self.connections[index].last_seen.mono.0.div_euclid(CHECK_INTERVAL)
+            != now.mono.0.div_euclid(CHECK_INTERVAL)
+    }
+
+    /// The connection at `index` beats after a gap, which does not count as absence of its metrics.
+    pub fn extend_metrics(&mut self, index: usize, gap: Duration) {
+        if gap.is_zero() {
+            return;
+        }
+        for metric in
+            self.metrics.iter_mut().filter(|metric| metric.freshness.connection() == index)
+        {
+            metric.freshness.extend(gap);
+        }
+    }
+
+    /// The connection at `index` brings metrics: those whose own connection is down are expected from
+    /// it, too, from now on.
+    pub fn adopt_metrics(&mut self, index: usize, now: Now) {
+        let connections = &self.connections;
+        for metric in &mut self.metrics {
+            let own = connections.get(metric.freshness.connection());
+            if own.is_none_or(|own| own.state != State::Up) {
+                metric.freshness.move_to_connection(index, now);
+            }
+        }
+    }
+
+    /// Checks for metrics that the connection at `index`, which has just beaten, no longer brings:
+    /// those that are not OK are reported once, and all are dropped in the end.
+    pub fn check_missing(
+        &mut self,
+        index: usize,
+        common: &SharedSettings,
+        now: Now,
+    ) -> MissingMetrics {
+        let mut missing = MissingMetrics::default();
+        let interval = self.connections[index].expectation(&self.profile, common).interval;
+        for metric in
+            self.metrics.iter_mut().filter(|metric| metric.freshness.connection() == index)
+        {
+            if metric.freshness.is_missing(now.mono, interval) {
+                missing.events.extend(metric.mark_missing(&self.name, now));
+            }
+        }
+        let name = &self.name;
+        let before = self.metrics.len();
+        self.metrics.retain(|metric| {
+            let notified = metric.alert().is_some();
+            let gone = metric.freshness.connection() == index
+                && metric.freshness.is_expired(now.mono, interval, notified);
+            missing.closed_incidents.extend(metric.open_incident(name).filter(|_| gone));
+            !gone
+        });
+        missing.reindexed = self.metrics.len() < before;
+        if missing.reindexed {
+            metric::clear_schedule(&mut self.metrics);
+        }
+        missing
+    }
+
+    /// Whether the connection that brought a metric beats on without it.
+    pub fn is_missing(&self, metric: &Metric, common: &SharedSettings) -> bool {
+        self.connections.get(metric.freshness.connection()).is_some_and(|connection| {
+            let interval = connection.expectation(&self.profile, common).interval;
+            metric.freshness.is_missing(connection.last_seen.mono, interval)
+        })
+    }
+
+    /// How its time counts at present.
+    pub fn uptime_status(&self) -> UptimeStatus {
+        match self.state {
+            State::New | State::Shutdown => UptimeStatus::NotExpected,
+            State::Overdue => UptimeStatus::Down,
+            State::Up => {
+                let overdue = self.connections.iter().any(|c| c.state == State::Overdue);
+                let alert = overdue || self.metrics.iter().any(|metric| metric.alert().is_some());
+                if alert { UptimeStatus::Degraded } else { UptimeStatus::Up }
+            }
+        }
+    }
+
+    /// Counts its time under its present status from now on. Hosts that are not configured have no
+    /// counter: there may be any number of them.
+    pub fn update_uptime(&mut self, now: Mono, blind: &[BlindPeriod]) {
+        if !self.profile.configured {
+            self.uptime = None;
+            return;
+        }
+        let status = self.uptime_status();
+        match &mut self.uptime {
+            Some(uptime) => uptime.set_status(status, now, blind),
+            None => self.uptime = Some(Box::new(UptimeCounter::new(status, now))),
+        }
+    }
+
+    /// Its availability and metrics since the last sample; none when it is not configured.
+    pub fn take_sample(&mut self, now: Mono, blind: &[BlindPeriod]) -> Option<UptimeSample> {
+        let sample = self.uptime.as_mut()?.take_sample(now, blind);
+        let metrics = self.metrics.iter_mut().filter_map(|metric| metric.take_summary()).collect();
+        Some(UptimeSample { host: self.name.clone(), metrics, ..sample })
+    }
+
+    /// What the next sample would be, its metrics left out.
+    pub fn peek_sample(&self, now: Mono, blind: &[BlindPeriod]) -> Option<UptimeSample> {
+        let sample = self.uptime.as_deref()?.clone().take_sample(now, blind);
+        Some(UptimeSample { host: self.name.clone(), ..sample })
+    }
+
+    /// Applies a new profile; the incidents that are closed without an event.
+    pub fn apply_profile(
+        &mut self,
+        profile: Arc<Profile>,
+        common: &SharedSettings,
+        now: Now,
+    ) -> Vec<Incident> {
+        if profile.configured && !self.profile.configured {
+            self.configured_since = now.wall;
+            self.must_store_now = true;
+        }
+        let was_watched = std::mem::replace(&mut self.profile, profile).watch;
+        self.in_dirty_list = false;
+        for connection in &mut self.connections {
+            connection.scheduled_at = Mono(i64::MAX);
+        }
+        let name = self.name.clone();
+        let mut closed: Vec<_> = self
+            .metrics
+            .iter_mut()
+            .filter_map(|metric| metric.reapply_rule(&name, &self.profile, now))
+            .collect();
+        closed.extend(self.refresh_internal_connections(now));
+        if self.profile.watch && !was_watched {
+            closed.extend(self.reset_untold(common, now));
+        }
+        self.must_store_now |= !closed.is_empty() || self.profile.watch != was_watched;
+        closed
     }
 }
 
-impl Boots {
+impl BootIds {
     fn is_known(&self, id: &str) -> bool {
         *self.current == *id || self.previous.as_deref() == Some(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heartbeat::test_fleet::{DAY, HOUR, MINUTE, SECOND, TestFleet, set};
+    use crate::heartbeat::threshold::{Rule, ThresholdSet};
+
+    fn high() -> Rule {
+        let limit = |text: &str| Some(text.parse().unwrap());
+        Rule { warning: limit("> 80"), critical: limit("> 90"), ..Rule::default() }
+    }
+
+    fn test() -> TestFleet {
+        let mut test = TestFleet::with_threshold("disk.*.percent", high());
+        test.config.renotify_interval = None;
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        test
+    }
+
+    /// So many beats, ten seconds apart, in two datagrams: the second has the disk that may be gone.
+    fn beats(test: &mut TestFleet, count: u32, disk: Option<f64>) {
+        for _ in 0..count {
+            test.ingest(r#"{"host":"web1","metrics":{"cpu":1,"disk":{"root":{"percent":5}}}}"#);
+            let mnt = disk.map(|value| format!(r#","mnt":{{"percent":{value}}}"#));
+            let mnt = mnt.unwrap_or_default();
+            test.ingest(&format!(
+                r#"{{"host":"web1","metrics":{{"disk":{{"boot":{{"percent":1}}{mnt}}}}}}}"#
+            ));
+            test.wait(10 * SECOND);
+        }
+    }
+
+    const MISSING: &str = "warning web1 metric disk.mnt.percent is missing";
+    const CRITICAL: &str = "critical CRITICAL: web1 - disk.mnt.percent = 95.0 (threshold: > 90.0)";
+
+    fn stale(test: &TestFleet) -> Vec<String> {
+        let metrics = test.fleet.view("web1").unwrap().metrics.into_iter();
+        metrics.filter(|metric| metric.stale).map(|metric| metric.path).collect()
+    }
+
+    /// web1 with a disk at CRITICAL that is unmounted.
+    fn unmounted() -> TestFleet {
+        let mut test = test();
+        beats(&mut test, 20, Some(95.0));
+        assert_eq!(test.titles_with_level(), [CRITICAL]);
+        test
+    }
+
+    #[test]
+    fn a_disk_that_is_unmounted_while_critical_is_missing_once() {
+        let mut test = unmounted();
+        beats(&mut test, 59, None);
+        assert!(test.titles_with_level().is_empty() && stale(&test).is_empty());
+        beats(&mut test, 7, None);
+        assert_eq!(test.titles_with_level(), [MISSING]);
+        assert_eq!(stale(&test), ["disk.mnt.percent"]);
+        beats(&mut test, 6 * 60 * 24, None);
+        assert!(test.titles_with_level().is_empty(), "once");
+    }
+
+    #[test]
+    fn there_is_no_reminder_of_a_value_that_is_old() {
+        let mut test = unmounted();
+        test.config.renotify_interval = Some(HOUR);
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        beats(&mut test, 6 * 60 * 5, None);
+        assert_eq!(test.titles_with_level(), [MISSING]);
+        beats(&mut test, 1, Some(95.0));
+        assert_eq!(test.titles_with_level(), [CRITICAL]);
+        beats(&mut test, 6 * 60, Some(95.0));
+        assert_eq!(test.titles_with_level(), [CRITICAL], "the reminder");
+    }
+
+    #[test]
+    fn its_return_tells_how_it_stands() {
+        for (value, told) in [
+            (95.0, CRITICAL),
+            (85.0, "warning WARNING: web1 - disk.mnt.percent = 85.0 (threshold: > 80.0)"),
+            (5.0, "ok OK: web1 - disk.mnt.percent = 5.0 (threshold: > 80.0)"),
+        ] {
+            let mut test = unmounted();
+            beats(&mut test, 90, None);
+            assert_eq!(test.titles_with_level(), [MISSING]);
+            beats(&mut test, 90, Some(value));
+            assert_eq!(test.titles_with_level(), [told]);
+            assert!(stale(&test).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_was_well_is_stale_and_not_told() {
+        let mut test = test();
+        beats(&mut test, 20, Some(5.0));
+        beats(&mut test, 90, None);
+        assert!(test.titles_with_level().is_empty());
+        assert_eq!(stale(&test), ["disk.mnt.percent"]);
+        assert_eq!(test.fleet.view("web1").unwrap().metrics.len(), 4);
+        beats(&mut test, 6 * 60 * 24, None);
+        assert_eq!(test.fleet.view("web1").unwrap().metrics.len(), 3, "it is forgotten");
+        assert!(test.titles_with_level().is_empty());
+    }
+
+    #[test]
+    fn a_restart_neither_forgets_nor_repeats_it() {
+        for reboot in [false, true] {
+            let mut test = unmounted();
+            let again = |test: &mut TestFleet| {
+                if reboot {
+                    test.reboot_after(HOUR)
+                } else {
+                    test.restart_after(HOUR)
+                };
+            };
+            again(&mut test);
+            beats(&mut test, 55, None);
+            assert!(test.titles_with_level().is_empty(), "nobody listened for an hour");
+            again(&mut test);
+            beats(&mut test, 12, None);
+            assert_eq!(test.titles_with_level(), [MISSING], "restarts do not postpone it for ever");
+            again(&mut test);
+            beats(&mut test, 90, None);
+            assert!(test.titles_with_level().is_empty(), "once");
+            beats(&mut test, 1, Some(95.0));
+            assert_eq!(test.titles_with_level(), [CRITICAL]);
+        }
+    }
+
+    #[test]
+    fn the_silence_of_a_host_is_not_the_absence_of_its_metrics() {
+        let mut test = unmounted();
+        for _ in 0..8 {
+            // Up, but late within its grace; then overdue; then asleep.
+            test.wait(25 * SECOND);
+            beats(&mut test, 1, None);
+            test.wait(DAY);
+            assert_eq!(test.titles_with_level(), ["critical web1 ipv4 overdue"]);
+            beats(&mut test, 1, None);
+            assert_eq!(test.titles_with_level(), ["ok web1 ipv4 is back"]);
+            test.sleep(DAY);
+            beats(&mut test, 1, None);
+        }
+        assert!(test.titles_with_level().is_empty());
+    }
+
+    #[test]
+    fn metrics_of_a_connection_that_is_overdue_are_not_missed() {
+        let mut test = test();
+        for _ in 0..20 {
+            test.ingest(r#"{"host":"web1","connection":"vpn","metrics":{"disk.mnt.percent":95}}"#);
+            test.beat("web1").wait(10 * SECOND);
+        }
+        test.titles_with_level();
+        for _ in 0..1000 {
+            test.beat("web1").wait(10 * SECOND);
+        }
+        assert_eq!(test.titles_with_level(), ["warning web1 vpn overdue"]);
+        // Another one brings metrics from now on.
+        beats(&mut test, 90, None);
+        assert_eq!(test.titles_with_level(), [MISSING]);
+    }
+
+    #[test]
+    fn own_metrics_come_at_their_own_distances() {
+        let mut test = test();
+        for _ in 0..12 {
+            test.ingest(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#);
+            for _ in 0..360 {
+                test.beat("web1").wait(10 * SECOND);
+            }
+        }
+        assert_eq!(test.titles_with_level(), [CRITICAL]);
+        for _ in 0..(3 * 360 + 350) {
+            test.beat("web1").wait(10 * SECOND);
+        }
+        assert!(test.titles_with_level().is_empty(), "it comes every hour");
+        for _ in 0..400 {
+            test.beat("web1").wait(10 * SECOND);
+        }
+        assert_eq!(test.titles_with_level(), [MISSING]);
+    }
+
+    #[test]
+    fn a_metric_of_a_job_that_ran_a_few_times_is_not_missed_the_next_day() {
+        let mut test = test();
+        for _ in 0..5 {
+            test.ingest(r#"{"host":"web1","metrics":{"disk.mnt.percent":95}}"#).wait(5 * SECOND);
+        }
+        test.titles_with_level();
+        for _ in 0..(6 * 24 * 7) {
+            for _ in 0..60 {
+                test.beat("web1").wait(10 * SECOND);
+            }
+        }
+        assert!(test.titles_with_level().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_missing_where_a_fifth_of_all_datagrams_is_lost() {
+        let mut test = test();
+        let mut state = 7u64;
+        let mut lost = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state >> 33 < (1 << 31) / 5
+        };
+        for _ in 0..(10 * 360) {
+            for part in ["disk.mnt", "disk.boot"] {
+                if !lost() {
+                    let metrics = format!(r#"{{"{part}.percent":95}}"#);
+                    test.ingest(&format!(r#"{{"host":"web1","metrics":{metrics}}}"#));
+                }
+            }
+            test.wait(10 * SECOND);
+        }
+        let missing = |event: &Event| matches!(event.kind, EventKind::Missing { .. });
+        assert!(!test.take_events().iter().any(missing));
+    }
+
+    #[test]
+    fn what_is_missing_for_long_is_forgotten_without_a_false_ok() {
+        let mut test = unmounted();
+        let mut ended = Vec::new();
+        for _ in 0..(32 * 24 * 60) {
+            let json = br#"{"host":"web1","interval":60,"metrics":{"cpu":1}}"#;
+            ended.extend(test.try_ingest(json).unwrap().closed_incidents);
+            test.wait(MINUTE);
+        }
+        let told = test.titles_with_level();
+        assert!(told.iter().all(|title| !title.starts_with("ok ")), "{told:?}");
+        let incident = Incident::Metric { host: "web1".into(), metric: "disk.mnt.percent".into() };
+        assert_eq!(ended, [incident]);
+        assert_eq!(test.fleet.view("web1").unwrap().metrics.len(), 1);
+    }
+
+    #[test]
+    fn a_reload_that_removes_the_rule_ends_it() {
+        let mut test = unmounted();
+        beats(&mut test, 90, None);
+        assert_eq!(test.titles_with_level(), [MISSING]);
+        test.config.threshold_sets.insert("default".into(), ThresholdSet::default());
+        let changes = test.fleet.reconfigure(test.config.clone(), test.now);
+        assert_eq!((changes.events.len(), changes.closed_incidents.len()), (0, 1));
+        test.config.threshold_sets.insert("default".into(), set("disk.*.percent", high()));
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        beats(&mut test, 90, None);
+        assert!(test.titles_with_level().is_empty());
+    }
+
+    #[test]
+    fn the_time_that_a_value_must_last_begins_anew_when_it_was_not_sent() {
+        let mut test = test();
+        let lasting = set("disk.*.percent", Rule { for_duration: 5 * MINUTE, ..high() });
+        test.config.threshold_sets.insert("default".into(), lasting);
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        beats(&mut test, 20, Some(95.0));
+        beats(&mut test, 90, None);
+        beats(&mut test, 30, Some(95.0));
+        assert!(test.titles_with_level().is_empty());
+        beats(&mut test, 1, Some(95.0));
+        assert_eq!(test.titles_with_level(), [CRITICAL]);
+    }
+
+    #[test]
+    fn the_time_that_a_value_must_last_goes_on_after_a_restart() {
+        let rule = Rule { for_duration: MINUTE, ..high() };
+        let critical = ["critical CRITICAL: web1 - m = 95.0 (threshold: > 90.0)"];
+        let test = |away| {
+            let mut test = TestFleet::with_threshold("m", rule);
+            for _ in 0..4 {
+                test.sample(95.0).wait(10 * SECOND);
+            }
+            test.restart_after(away);
+            test
+        };
+        let mut short = test(20 * SECOND);
+        short.sample(95.0).wait(10 * SECOND);
+        assert!(short.titles_with_level().is_empty(), "being away does not count");
+        short.sample(95.0).wait(10 * SECOND).sample(95.0);
+        assert_eq!(short.titles_with_level(), critical);
+        let mut fell = test(20 * SECOND);
+        fell.sample(5.0).wait(10 * SECOND).sample(95.0).wait(30 * SECOND).sample(95.0);
+        assert!(fell.titles_with_level().is_empty());
+        let mut long = test(2 * MINUTE);
+        for _ in 0..6 {
+            long.sample(95.0).wait(10 * SECOND);
+        }
+        assert!(long.titles_with_level().is_empty(), "it begins anew");
+        assert_eq!(long.sample(95.0).titles_with_level(), critical);
     }
 }

@@ -1,30 +1,34 @@
-//! The UDP socket and its thread: blocking, one datagram after the other.
+//! The UDP socket and its thread: receives one datagram after the other, and sends the answers.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{debug, warn};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use log::{debug, error, warn};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::settings::Settings;
-use super::watch::Watch;
 use crate::clock::Now;
+use crate::heartbeat::datagram::MAX_BYTES;
+use crate::heartbeat::monitor::Monitor;
+use crate::heartbeat::settings::Settings;
 use crate::problem::ListenError;
 use crate::thread::Stop;
 
-/// The longest datagram, and one byte more to tell a longer one by.
-const BUFFER: usize = 8192 + 1;
+/// The longest datagram, and one byte more, by which a longer one is noticed.
+const BUFFER_BYTES: usize = MAX_BYTES + 1;
 /// The default holds some hundred datagrams: a third of a flood would be lost.
 const RECEIVE_BUFFER: usize = 2 << 20;
-const PAUSE: Duration = Duration::from_millis(50);
-/// So many failures in a row are the end: the daemon is started anew, with a new socket.
-const MOST_FAILURES: u32 = 20;
-/// Who hears nothing for so long says that it still listens.
-const QUIET: Duration = Duration::from_secs(1);
+/// How long the thread waits after a failure of the socket.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// After this many failures in a row the process aborts: the service manager starts it again, with a
+/// new socket.
+const MAX_FAILURES: u32 = 20;
+/// How long the thread blocks in a read at most: then it reports that it is alive.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// More than a full receive buffer holds, and a bound on a drain that never ends.
-const MOST_LEFT: usize = 20_000;
+const MAX_DRAINED: usize = 20_000;
 
 /// Binds the UDP socket of the section `heartbeat`.
 ///
@@ -34,14 +38,14 @@ pub fn bind(settings: &Settings) -> Result<UdpSocket, ListenError> {
     bind_as(settings, false)
 }
 
-/// Binds the socket of a new configuration while the `old` one still hears: they may share a port,
+/// Binds the socket of a new configuration while the `old` one still receives: they may share a port,
 /// as 0.0.0.0 and 127.0.0.1 do.
 ///
 /// # Errors
 /// As [`bind`].
 pub fn bind_beside(settings: &Settings, old: &UdpSocket) -> Result<UdpSocket, ListenError> {
     let old = SockRef::from(old);
-    // Else any program of the same user could share the port for good, and take datagrams away.
+    // Set back at once: any program of the same user could share the port, and take datagrams away.
     let _ = old.set_reuse_port(true);
     let new = bind_as(settings, true);
     let _ = old.set_reuse_port(false);
@@ -82,44 +86,49 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.set_reuse_port(false)?;
-    socket.set_read_timeout(Some(QUIET))?;
+    socket.set_read_timeout(Some(READ_TIMEOUT))?;
     Ok(socket.into())
 }
 
-/// Hears datagrams until the stop, and what has arrived by then. `pulse` is called at every turn,
-/// every second at least.
-pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop, pulse: impl Fn()) {
-    let mut buffer = [0; BUFFER];
+/// Receives datagrams until the stop, and then what has arrived by then. `on_turn` is called at every
+/// turn, every second at least.
+///
+/// Aborts the process when the socket fails for good: a daemon that receives nothing must not go on
+/// as if its hosts were silent.
+pub fn listen(socket: &Arc<UdpSocket>, monitor: &Monitor, stop: &Stop, on_turn: impl Fn()) {
+    let mut buffer = [0; BUFFER_BYTES];
     let mut failures = 0;
     loop {
-        pulse();
+        on_turn();
         match socket.recv_from(&mut buffer) {
             Ok((length, from)) => {
                 failures = 0;
                 if stop.stopped() {
-                    turn_away(socket);
-                    // What woke us may be a beat.
+                    refuse_new_datagrams(socket);
+                    // What woke this thread may be a beat.
                     if length > 0 {
-                        hear(socket, watch, &buffer[..length], from);
+                        receive(socket, monitor, &buffer[..length], from);
                     }
-                    return drain(socket, watch, &mut buffer);
+                    return drain(socket, monitor, &mut buffer);
                 }
-                hear(socket, watch, &buffer[..length], from);
+                receive(socket, monitor, &buffer[..length], from);
             }
-            Err(why) if quiet(&why) => {
+            Err(error) if is_timeout(&error) => {
                 if stop.stopped() {
-                    turn_away(socket);
-                    return drain(socket, watch, &mut buffer);
+                    refuse_new_datagrams(socket);
+                    return drain(socket, monitor, &mut buffer);
                 }
             }
-            Err(why) => {
+            Err(error) => {
                 failures += 1;
                 if failures == 1 {
-                    warn!("the UDP socket: {why}");
+                    warn!("the UDP socket: {error}");
                 }
-                // A daemon that is deaf must not go on as if its hosts were silent.
-                assert!(failures < MOST_FAILURES, "the UDP socket fails for good: {why}");
-                if stop.wait(PAUSE) {
+                if failures == MAX_FAILURES {
+                    error!("the UDP socket fails for good: {error}");
+                    process::abort();
+                }
+                if stop.wait(RETRY_PAUSE) {
                     return;
                 }
             }
@@ -127,53 +136,59 @@ pub fn listen(socket: &Arc<UdpSocket>, watch: &Watch, stop: &Stop, pulse: impl F
     }
 }
 
-fn quiet(why: &io::Error) -> bool {
+fn is_timeout(why: &io::Error) -> bool {
     matches!(
         why.kind(),
         io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
     )
 }
 
-/// Lets no more datagrams into the socket: a connected one hears its peer alone (udp(7)), and at
-/// that port of our own nobody speaks. What arrives from now on goes to the socket that took over
-/// the port, where there is one.
-fn turn_away(socket: &UdpSocket) {
-    const NOBODY: u16 = 1;
+/// Lets no more datagrams into the socket: a connected one receives from its peer alone (udp(7)),
+/// and nothing sends from that port of this machine. What arrives from now on goes to the socket that
+/// took over the port, where there is one.
+fn refuse_new_datagrams(socket: &UdpSocket) {
+    const UNUSED_PORT: u16 = 1;
     if let Some(own) = own_address(socket)
-        && let Err(why) = socket.connect((own.ip(), NOBODY))
+        && let Err(why) = socket.connect((own.ip(), UNUSED_PORT))
     {
         debug!("the old UDP socket goes on to hear while it is emptied: {why}");
     }
 }
 
-/// Hears what has arrived.
-fn drain(socket: &Arc<UdpSocket>, watch: &Watch, buffer: &mut [u8]) {
+/// Receives what has arrived.
+fn drain(socket: &Arc<UdpSocket>, monitor: &Monitor, buffer: &mut [u8]) {
     if socket.set_nonblocking(true).is_err() {
         return;
     }
-    for _ in 0..MOST_LEFT {
+    for _ in 0..MAX_DRAINED {
         match socket.recv_from(buffer) {
-            Ok((length, from)) => hear(socket, watch, &buffer[..length], from),
+            Ok((length, from)) => receive(socket, monitor, &buffer[..length], from),
             Err(_) => return,
         }
     }
 }
 
-fn hear(socket: &Arc<UdpSocket>, watch: &Watch, bytes: &[u8], from: SocketAddr) {
+fn receive(socket: &Arc<UdpSocket>, monitor: &Monitor, bytes: &[u8], from: SocketAddr) {
     let answering = Arc::clone(socket);
-    // Why it was not believed is counted by the watch; there is nobody to tell.
-    let _ = watch.hear(bytes, from.ip().to_canonical(), Now::read(), move |ack, stored| {
+    // A rejection is counted and logged by the monitor; the sender gets no answer.
+    let _ = monitor.ingest(bytes, from.ip().to_canonical(), Now::read(), move |ack, stored| {
         if let Some(ack) = ack
             && stored
-            && let Err(why) = answering.send_to(&ack, from)
+            && let Err(why) = send_at_once(SockRef::from(&*answering), &ack, &from.into())
         {
             debug!("the answer to {from} could not be sent: {why}");
         }
     });
 }
 
+/// Sends a datagram, or drops it when the send buffer is full: most answers are sent by the courier,
+/// whose work must not wait for the network. An agent that gets no answer asks again.
+fn send_at_once(socket: SockRef, bytes: &[u8], to: &SockAddr) -> io::Result<usize> {
+    socket.send_to_with_flags(bytes, to, libc::MSG_DONTWAIT)
+}
+
 /// Lets the thread in [`listen`] notice that another socket has taken over, after its stop.
-pub fn leave(socket: &UdpSocket) {
+pub fn hand_over(socket: &UdpSocket) {
     // It may have to be opened again before this one is gone.
     let _ = SockRef::from(socket).set_reuse_port(true);
     wake(socket);
@@ -198,4 +213,25 @@ fn own_address(socket: &UdpSocket) -> Option<SocketAddr> {
         address.set_ip(loopback);
     }
     Some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// On loopback the send buffer of UDP is never full; that of a Unix socket is, when its peer does
+    /// not read.
+    #[test]
+    fn an_answer_that_finds_a_full_buffer_did_hold_up_the_courier() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("peer");
+        let _peer = UnixDatagram::bind(&path).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        let to = SockAddr::unix(&path).unwrap();
+        let send = || send_at_once(SockRef::from(&socket), &[0; 1000], &to);
+        let refused = (0..100_000).find_map(|_| send().err()).expect("the buffer is full at last");
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+    }
 }

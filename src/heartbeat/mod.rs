@@ -1,34 +1,41 @@
-//! Heartbeats: datagrams come in, hosts are watched, events go out.
+//! The monitor: datagrams come in, hosts are watched, events go out.
+//!
+//! The path of a datagram, from the socket to the courier:
+//!
+//! ```text
+//! listener   the UDP thread receives it (or the web server, over HTTP)
+//!    │
+//!    ▼
+//! monitor    parses it (datagram), takes the lock
+//!    │
+//!    ▼
+//! fleet      ingest: authenticates it (auth), finds its host and connection,
+//!    │          applies it: host ─▶ connection (state, deadline) ─▶ metric (threshold)
+//!    │          deadlines: schedules when the connection is overdue
+//!    ▼
+//! monitor    sends events and rows (persistence) as one Change, releases the lock
+//!    │
+//!    ▼
+//! courier    stores and notifies; the answer (encode) is sent when the change is stored
+//! ```
+//!
+//! The deadline thread takes the same way from `Fleet::due`; the history reads `uptime` samples, the
+//! API the views of `fleet`.
 
-mod absence;
-pub mod accounts;
-mod blindness;
+mod auth;
 mod connection;
 pub mod datagram;
-mod deadlines;
-mod diary;
+pub mod encode;
 pub mod fleet;
-mod gauge;
-mod hearing;
 mod host;
-mod keys;
 pub mod listener;
-mod metrics;
-pub mod moves;
+mod metric;
+pub mod monitor;
+pub mod persistence;
 #[cfg(test)]
-mod play;
-mod presence;
-mod profile;
-mod recall;
-pub mod rejection;
-mod restore;
-pub mod row;
+mod property_tests;
 pub mod settings;
 #[cfg(test)]
-mod survival;
+mod test_fleet;
 pub mod threshold;
-pub mod threshold_config;
-mod trust;
-mod view;
-pub mod watch;
-pub mod wire;
+mod uptime;

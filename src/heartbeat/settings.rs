@@ -1,24 +1,32 @@
-//! The sections `heartbeat` and `hosts` of the configuration.
+//! The sections `heartbeat` and `hosts` of the configuration, and the profiles that are made of them:
+//! the settings of a host in a form that 100,000 of them share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{is_host, is_loopback, is_name};
-use crate::config_file::{NameSet, Section};
+use crate::config_file::{self, Section};
+use crate::heartbeat::auth::HostKeys;
+use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::problem::Severity;
 use crate::secret::Secret;
 
+/// The name of the connection of heartbeats that come as alerts of an Alertmanager.
+pub const ALERTMANAGER: &str = "alertmanager";
+/// The name of the connection of the daemon's own machine.
+pub const LOCAL: &str = "local";
 /// The shortest and the longest time between two beats.
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(604_800);
 
-/// So many hosts with the same fault are named one by one; more are counted.
-const NAMED_HOSTS: usize = 20;
+/// Up to this many hosts with the same fault are named one by one; more are counted.
+const MAX_NAMED_HOSTS: usize = 20;
 
 /// What to do with a datagram of a host that is not under `hosts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownHosts {
-    /// Count it and say so once.
+    /// Reject and count it, and log its host once.
     Ignore,
     /// Track and show the host; it is never notified, since it is not watched.
     Accept,
@@ -33,7 +41,7 @@ pub struct Settings {
     pub port: u16,
     /// The key of all hosts that have none of their own.
     pub key: Option<Secret>,
-    /// The one before, which is believed, too, while the key is being changed.
+    /// The one before, which is accepted, too, while the key is being changed.
     pub previous_key: Option<Secret>,
     /// How often a host beats that does not say so itself.
     pub interval: Duration,
@@ -43,11 +51,11 @@ pub struct Settings {
     pub clock_skew: Duration,
     /// What to do with hosts that are not configured.
     pub unknown_hosts: UnknownHosts,
-    /// At most so many of them are kept.
+    /// How many of them are kept at most.
     pub max_unknown_hosts: usize,
     /// Needed to listen beyond loopback without a key.
     pub accept_unsigned: bool,
-    /// A watched host that was never heard is reported after this time; zero turns it off.
+    /// A watched host that was never seen is reported after this time; zero turns it off.
     pub new_timeout: Duration,
 }
 
@@ -72,28 +80,30 @@ impl Default for Settings {
 impl Settings {
     /// Reads the section; `hosts` are needed to know whether all of them have a key of their own.
     pub fn read(section: &mut Section, hosts: &BTreeMap<String, HostSettings>) -> Settings {
-        let usual = Settings::default();
+        let defaults = Settings::default();
         let accept = [("ignore", UnknownHosts::Ignore), ("accept", UnknownHosts::Accept)];
-        let most = section.number("max_unknown_hosts", 0..=10_000_000);
+        let max_unknown_hosts = section.number("max_unknown_hosts", 0..=10_000_000);
         let settings = Settings {
-            host: section.text("host").unwrap_or(usual.host),
-            port: section.listen_port("port").unwrap_or(usual.port),
+            host: section.text("host").unwrap_or(defaults.host),
+            port: section.listen_port("port").unwrap_or(defaults.port),
             key: section.secret("key", "key_file"),
             previous_key: section.secret("previous_key", "previous_key_file"),
-            interval: section.duration_within("interval", INTERVALS).unwrap_or(usual.interval),
+            interval: section.duration_within("interval", INTERVALS).unwrap_or(defaults.interval),
             grace: section.duration("grace"),
-            clock_skew: section.duration("clock_skew").unwrap_or(usual.clock_skew),
-            unknown_hosts: section.choice("unknown_hosts", &accept).unwrap_or(usual.unknown_hosts),
-            max_unknown_hosts: most
-                .and_then(|most| usize::try_from(most).ok())
-                .unwrap_or(usual.max_unknown_hosts),
-            accept_unsigned: section.flag("accept_unsigned").unwrap_or(usual.accept_unsigned),
-            new_timeout: section.duration("new_timeout").unwrap_or(usual.new_timeout),
+            clock_skew: section.duration("clock_skew").unwrap_or(defaults.clock_skew),
+            unknown_hosts: section
+                .choice("unknown_hosts", &accept)
+                .unwrap_or(defaults.unknown_hosts),
+            max_unknown_hosts: max_unknown_hosts
+                .and_then(|max| usize::try_from(max).ok())
+                .unwrap_or(defaults.max_unknown_hosts),
+            accept_unsigned: section.flag("accept_unsigned").unwrap_or(defaults.accept_unsigned),
+            new_timeout: section.duration("new_timeout").unwrap_or(defaults.new_timeout),
         };
         check_previous(section, &settings.key, &settings.previous_key);
         if !is_host(&settings.host) {
             section.error("host", format!("\"{}\" cannot be an address", settings.host));
-        } else if !is_loopback(&settings.host) && settings.believes_anybody(section, hosts) {
+        } else if !is_loopback(&settings.host) && settings.is_forgeable(section, hosts) {
             section.error(
                 "host",
                 format!(
@@ -105,7 +115,8 @@ impl Settings {
         settings
     }
 
-    fn believes_anybody(&self, section: &Section, hosts: &BTreeMap<String, HostSettings>) -> bool {
+    /// Whether a datagram without a signature would be accepted although that was not asked for.
+    fn is_forgeable(&self, section: &Section, hosts: &BTreeMap<String, HostSettings>) -> bool {
         let keyed = self.key.is_some() || section.given("key") || section.given("key_file");
         let each_keyed = self.unknown_hosts == UnknownHosts::Ignore
             && !hosts.is_empty()
@@ -125,9 +136,9 @@ pub struct HostSettings {
     pub notification_channels: Option<Vec<String>>,
     /// Whether its name in the DNS follows its address.
     pub dyndns: bool,
-    /// Its own key; a host that has one is never believed without a signature.
+    /// Its own key; datagrams of a host that has one are rejected without a signature.
     pub key: Option<Secret>,
-    /// The one before, which is believed, too, while the key is being changed.
+    /// The one before, which is accepted, too, while the key is being changed.
     pub previous_key: Option<Secret>,
     /// Overrides what the host says.
     pub interval: Option<Duration>,
@@ -152,15 +163,19 @@ impl Default for HostSettings {
 
 impl HostSettings {
     /// Reads one entry; channels and threshold sets must be among those that there are.
-    pub fn read(section: &mut Section, channels: &NameSet, sets: &NameSet) -> HostSettings {
-        let usual = HostSettings::default();
+    pub fn read(
+        section: &mut Section,
+        channels: &config_file::NameSet,
+        sets: &config_file::NameSet,
+    ) -> HostSettings {
+        let defaults = HostSettings::default();
         let settings = HostSettings {
             threshold_config: section
                 .name("threshold_config", "threshold set", sets)
-                .unwrap_or(usual.threshold_config),
-            watch: section.flag("watch").unwrap_or(usual.watch),
+                .unwrap_or(defaults.threshold_config),
+            watch: section.flag("watch").unwrap_or(defaults.watch),
             notification_channels: section.names("notification_channels", "channel", channels),
-            dyndns: usual.dyndns,
+            dyndns: defaults.dyndns,
             key: section.secret("key", "key_file"),
             previous_key: section.secret("previous_key", "previous_key_file"),
             interval: section.duration_within("interval", INTERVALS),
@@ -171,7 +186,7 @@ impl HostSettings {
     }
 }
 
-/// A previous key has its meaning beside the present one.
+/// A previous key means something only beside the present one.
 fn check_previous(section: &Section, key: &Option<Secret>, previous: &Option<Secret>) {
     let at = if section.given("previous_key") { "previous_key" } else { "previous_key_file" };
     let keyed = section.given("key") || section.given("key_file");
@@ -182,8 +197,8 @@ fn check_previous(section: &Section, key: &Option<Secret>, previous: &Option<Sec
     }
 }
 
-/// A host that is configured in a way that tells nobody anything.
-struct Mute {
+/// A host whose problems are not notified, by its configuration.
+struct UnnoticedHost {
     name: String,
     line: Option<usize>,
 }
@@ -195,12 +210,12 @@ pub type ReadDyndns<'a> = &'a mut dyn FnMut(&str, &mut Section) -> bool;
 /// Reads the section `hosts` of the top level.
 pub fn read_hosts(
     top: &mut Section,
-    channels: &NameSet,
+    channels: &config_file::NameSet,
     default_channels: &[String],
-    sets: &NameSet,
+    sets: &config_file::NameSet,
     read_dyndns: ReadDyndns,
 ) -> BTreeMap<String, HostSettings> {
-    let (mut unwatched, mut unheard) = (Vec::new(), Vec::new());
+    let (mut unwatched, mut unrouted) = (Vec::new(), Vec::new());
     let hosts = top.entries("hosts", |name, section| {
         if !is_name(name) {
             section.error(
@@ -210,12 +225,12 @@ pub fn read_hosts(
         }
         let dyndns = read_dyndns(name, section);
         let host = HostSettings { dyndns, ..HostSettings::read(section, channels, sets) };
-        let mute = || Mute { name: name.to_owned(), line: section.line_of("") };
+        let unnoticed = || UnnoticedHost { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
         if !host.watch {
-            unwatched.push(mute());
+            unwatched.push(unnoticed());
         } else if routed.is_empty() {
-            unheard.push(mute());
+            unrouted.push(unnoticed());
         }
         host
     });
@@ -226,19 +241,260 @@ pub fn read_hosts(
     );
     warn_of(
         top,
-        &unheard,
+        &unrouted,
         "watched, but no channel hears about it: set notification_channels, here or default_notification_channels for all",
     );
     hosts.into_iter().collect()
 }
 
-fn warn_of(top: &Section, hosts: &[Mute], what: &str) {
-    if hosts.len() > NAMED_HOSTS {
+fn warn_of(top: &Section, hosts: &[UnnoticedHost], what: &str) {
+    if hosts.len() > MAX_NAMED_HOSTS {
         top.warning("hosts", format!("{} hosts are {what}", hosts.len()));
         return;
     }
     for host in hosts {
         let path = format!("hosts.{}", host.name);
         top.context().report(Severity::Warning, host.line, path, what.to_owned());
+    }
+}
+
+/// How often a connection is expected to beat, and how late a beat may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// The time between two beats.
+    pub interval: Duration,
+    /// How late a beat may be.
+    pub grace: Duration,
+}
+
+impl Expectation {
+    /// How long after its last beat a connection is overdue.
+    pub fn timeout(self) -> Duration {
+        self.interval.saturating_add(self.grace)
+    }
+
+    /// The interval in milliseconds.
+    pub fn interval_millis(self) -> u32 {
+        u32::try_from(self.interval.as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+/// The whole configuration of the fleet.
+#[derive(Clone, Debug, Default)]
+pub struct FleetConfig {
+    /// The section `heartbeat`.
+    pub settings: Settings,
+    /// The section `hosts`.
+    pub hosts: BTreeMap<String, HostSettings>,
+    /// All threshold sets, the built-in ones included, with `extends` resolved.
+    pub threshold_sets: BTreeMap<String, ThresholdSet>,
+    /// How often an alert that goes on is repeated; none or zero: never.
+    pub renotify_interval: Option<Duration>,
+    /// The channels of hosts that name none.
+    pub default_channels: Vec<String>,
+    /// The hosts whose heartbeats come as alerts of an Alertmanager, and what is expected of those.
+    pub alert_heartbeats: BTreeMap<String, Expectation>,
+    /// The host that the daemon's own machine is, and what is expected of its beats.
+    pub local_host: Option<(String, Expectation)>,
+}
+
+/// The settings that all hosts share.
+#[derive(Debug)]
+pub struct SharedSettings {
+    /// The keys of hosts that have none of their own.
+    pub keys: Option<HostKeys>,
+    /// The interval of hosts that say nothing.
+    pub interval: Duration,
+    /// The grace of hosts that have none of their own.
+    pub grace: Option<Duration>,
+    /// How far the time of a signed datagram may be off.
+    pub clock_skew: Duration,
+    /// How many unknown hosts are accepted; none when they are ignored.
+    pub max_unknown_hosts: Option<usize>,
+    /// When a watched host that was never seen is reported; zero: never.
+    pub new_timeout: Duration,
+    /// How often an alert that goes on is repeated.
+    pub renotify: Option<Duration>,
+}
+
+/// The settings of a host. Hosts with equal settings and no key of their own share one profile.
+#[derive(Debug, Default)]
+pub struct Profile {
+    /// Whether it is in the configuration.
+    pub configured: bool,
+    /// Whether its heartbeat events are notified.
+    pub watch: bool,
+    /// Its own keys.
+    pub keys: Option<HostKeys>,
+    /// Overrides what the host says.
+    pub interval: Option<Duration>,
+    /// Overrides the common grace.
+    pub grace: Option<Duration>,
+    /// Its channels.
+    pub channels: Vec<String>,
+    /// Whether its name in the DNS follows its address.
+    pub dyndns: bool,
+    /// What is expected of its connection `alertmanager`, before all else; none when it has none.
+    pub alert_heartbeat: Option<Expectation>,
+    /// The same for its connection `local`: the daemon's own machine has one.
+    pub local: Option<Expectation>,
+    set: Option<Arc<CompiledSet>>,
+}
+
+/// A threshold set whose rules are shared by the metrics under them.
+#[derive(Debug, Default)]
+struct CompiledSet {
+    set: ThresholdSet,
+    rules: BTreeMap<String, Arc<Rule>>,
+}
+
+impl Profile {
+    /// What is expected of an internal connection: one whose beats this process makes itself.
+    pub fn internal_expectation(&self, connection: &str) -> Option<Expectation> {
+        match connection {
+            ALERTMANAGER => self.alert_heartbeat,
+            LOCAL => self.local,
+            _ => None,
+        }
+    }
+
+    /// The rule of a metric.
+    pub fn rule(&self, path: &str) -> Option<Arc<Rule>> {
+        let compiled = self.set.as_deref()?;
+        let (pattern, _) = compiled.set.rule(path)?;
+        compiled.rules.get(pattern).cloned()
+    }
+}
+
+impl SharedSettings {
+    /// From the configuration.
+    pub fn new(config: &FleetConfig) -> SharedSettings {
+        let settings = &config.settings;
+        SharedSettings {
+            keys: host_keys(&settings.key, &settings.previous_key),
+            interval: settings.interval,
+            grace: settings.grace,
+            clock_skew: settings.clock_skew,
+            max_unknown_hosts: match settings.unknown_hosts {
+                UnknownHosts::Ignore => None,
+                UnknownHosts::Accept => Some(settings.max_unknown_hosts),
+            },
+            new_timeout: settings.new_timeout,
+            renotify: config.renotify_interval,
+        }
+    }
+}
+
+/// The profiles of all configured hosts, in the order of their names.
+pub fn profiles(config: &FleetConfig) -> Vec<(String, Arc<Profile>)> {
+    let sets: BTreeMap<&str, Arc<CompiledSet>> = config
+        .threshold_sets
+        .iter()
+        .map(|(name, set)| (name.as_str(), Arc::new(compile(set))))
+        .collect();
+    let mut shared: Vec<(&HostSettings, Arc<Profile>)> = Vec::new();
+    let mut profiles = Vec::with_capacity(config.hosts.len());
+    for (name, settings) in &config.hosts {
+        let alert_heartbeat = config.alert_heartbeats.get(name).copied();
+        let local_host = config.local_host.as_ref().filter(|(host, _)| host == name);
+        let local = local_host.map(|(_, expectation)| *expectation);
+        let same = |profile: &Profile| {
+            profile.alert_heartbeat == alert_heartbeat && profile.local == local
+        };
+        let known = shared.iter().find(|(known, profile)| *known == settings && same(profile));
+        let profile = match known {
+            Some((_, profile)) => profile.clone(),
+            None => {
+                let set = sets.get(settings.threshold_config.as_str()).cloned();
+                let profile = profile(settings, set, &config.default_channels);
+                let profile = Arc::new(Profile { alert_heartbeat, local, ..profile });
+                if settings.key.is_none() && shared.len() < 64 {
+                    shared.push((settings, profile.clone()));
+                }
+                profile
+            }
+        };
+        profiles.push((name.clone(), profile));
+    }
+    profiles
+}
+
+fn profile(
+    settings: &HostSettings,
+    set: Option<Arc<CompiledSet>>,
+    default_channels: &[String],
+) -> Profile {
+    let channels = settings.notification_channels.as_deref().unwrap_or(default_channels);
+    Profile {
+        configured: true,
+        watch: settings.watch,
+        keys: host_keys(&settings.key, &settings.previous_key),
+        interval: settings.interval,
+        grace: settings.grace,
+        channels: channels.to_vec(),
+        dyndns: settings.dyndns,
+        alert_heartbeat: None,
+        local: None,
+        set,
+    }
+}
+
+fn host_keys(current: &Option<Secret>, previous: &Option<Secret>) -> Option<HostKeys> {
+    current.as_ref().map(|current| HostKeys::new(current, previous.as_ref()))
+}
+
+fn compile(set: &ThresholdSet) -> CompiledSet {
+    let rules =
+        set.rules.iter().map(|(pattern, rule)| (pattern.clone(), Arc::new(*rule))).collect();
+    CompiledSet { set: set.clone(), rules }
+}
+
+/// A string interner for the names of connections and the paths of metrics: the same few for all
+/// hosts, each kept once.
+#[derive(Debug, Default)]
+pub struct Interner {
+    known: HashSet<Arc<str>>,
+    /// How many were in use when it was shrunk last.
+    used: usize,
+}
+
+/// Fewer names than this are not worth shrinking.
+const MIN_SHRINK: usize = 1024;
+
+impl Interner {
+    /// The one copy of `name`.
+    pub fn intern(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.known.get(name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.known.insert(name.clone());
+        // A host may send other paths with every beat: they must not fill the memory.
+        if self.known.len() > 2 * self.used.max(MIN_SHRINK) {
+            self.shrink();
+        }
+        name
+    }
+
+    /// Forgets the names that are no longer in use.
+    pub fn shrink(&mut self) {
+        self.known.retain(|name| Arc::strong_count(name) > 1);
+        self.used = self.known.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_nobody_uses_any_more_were_kept_for_ever() {
+        let mut names = Interner::default();
+        let used: Vec<_> = (0..100).map(|n| names.intern(&format!("used{n}"))).collect();
+        for n in 0..100_000 {
+            names.intern(&format!("veth{n}"));
+        }
+        assert!(names.known.len() <= 2 * 1024, "{}", names.known.len());
+        assert!(used.iter().all(|name| Arc::ptr_eq(&names.intern(name), name)));
     }
 }

@@ -1,4 +1,5 @@
-//! Thresholds: which limits a metric has, and what a new value means. Pure.
+//! Thresholds: the limits of a metric, the level that follows from a new value, the section
+//! `threshold_configs`, and the built-in sets. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::clock::Mono;
+use crate::config_file::{NameSet, Section};
 use crate::event::{Level, decimal};
+use crate::problem::Severity;
 
 /// How a value is compared with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +102,7 @@ pub struct Rule {
     /// The way back to OK, where it is not simply "no longer beyond".
     pub clear: Option<Limit>,
     /// How long a value must stay beyond a limit before it counts (`for`).
-    pub hold: Duration,
+    pub for_duration: Duration,
 }
 
 /// A threshold set: pattern -> rule. In a pattern `*` matches one path segment.
@@ -145,51 +148,63 @@ fn literals(pattern: &str, path: &str) -> Option<usize> {
     wanted.next().is_none().then_some(count)
 }
 
-/// Where a metric stands, and since when its value has been beyond each limit without a break.
+/// The level of a metric, and since when its value has been beyond each limit without a break.
+///
+/// ```text
+///                      warning, for long enough        critical, for long enough
+///     OK ───────────────────────────────▶ WARNING ────────────────────────▶ CRITICAL
+///     ▲ │                                 │     ▲                            │ │  ▲
+///     │ └── critical, for long enough ────┼─────┼────────────────────────────┼─┼──┘
+///     ├─────────── cleared ───────────────┘     └── no longer critical ──────┘ │
+///     └─────────── cleared ────────────────────────────────────────────────────┘
+/// ```
+///
+/// Cleared: beyond neither limit, and `clear` holds where there is one. A rule without a warning
+/// limit goes from CRITICAL to OK only.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Standing {
+pub struct ThresholdState {
     /// `Ok`, `Warning` or `Critical`.
     pub level: Level,
     warning_since: Option<Mono>,
     critical_since: Option<Mono>,
 }
 
-impl Standing {
+impl ThresholdState {
     /// A metric at `level` whose value is not known to be beyond anything.
-    pub fn at(level: Level) -> Standing {
-        Standing { level, warning_since: None, critical_since: None }
+    pub fn new(level: Level) -> ThresholdState {
+        ThresholdState { level, warning_since: None, critical_since: None }
     }
 
     /// Since when the value has been beyond the limits of WARNING and of CRITICAL.
-    pub fn waits(&self) -> (Option<Mono>, Option<Mono>) {
+    pub fn pending_since(&self) -> (Option<Mono>, Option<Mono>) {
         (self.warning_since, self.critical_since)
     }
 
-    /// Goes on to count from before a restart.
-    pub fn resume(&mut self, warning_since: Option<Mono>, critical_since: Option<Mono>) {
+    /// Restores what was pending before a restart.
+    pub fn restore_pending(&mut self, warning_since: Option<Mono>, critical_since: Option<Mono>) {
         (self.warning_since, self.critical_since) = (warning_since, critical_since);
     }
 
-    /// Forgets for how long the value has been beyond its limits: nobody was looking.
-    pub fn restart(&mut self) {
-        *self = Standing::at(self.level);
+    /// Forgets for how long the value has been beyond its limits: it was not known meanwhile.
+    pub fn reset_pending(&mut self) {
+        *self = ThresholdState::new(self.level);
     }
 }
 
 impl Rule {
-    /// Judges a new value; the answer is the new level when that changed.
-    pub fn judge(&self, standing: &mut Standing, value: f64, now: Mono) -> Option<Level> {
+    /// Evaluates a new value; the new level when that changed.
+    pub fn evaluate(&self, state: &mut ThresholdState, value: f64, now: Mono) -> Option<Level> {
         let beyond = |limit: Option<Limit>| limit.is_some_and(|limit| limit.holds(value));
         let critical = beyond(self.critical);
         let warning = self.warning.is_some() && (critical || beyond(self.warning));
         let held = |since: &mut Option<Mono>, beyond: bool| {
             *since = if beyond { since.or(Some(now)) } else { None };
-            since.is_some_and(|since| now.since(since) >= self.hold)
+            since.is_some_and(|since| now.since(since) >= self.for_duration)
         };
-        let critical_held = held(&mut standing.critical_since, critical);
-        let warning_held = held(&mut standing.warning_since, warning);
+        let critical_held = held(&mut state.critical_since, critical);
+        let warning_held = held(&mut state.warning_since, warning);
         let cleared = !critical && !warning && self.clear.is_none_or(|clear| clear.holds(value));
-        let level = match standing.level {
+        let level = match state.level {
             _ if critical_held => Level::Critical,
             Level::Critical if critical => Level::Critical,
             Level::Critical if self.warning.is_none() && !cleared => Level::Critical,
@@ -197,14 +212,14 @@ impl Rule {
             Level::Ok | Level::Info if warning_held => Level::Warning,
             Level::Ok | Level::Info | Level::Warning | Level::Critical => Level::Ok,
         };
-        let changed = level != standing.level;
-        standing.level = level;
+        let changed = level != state.level;
+        state.level = level;
         changed.then_some(level)
     }
 
     /// Whether an alert of `level` may go on under this rule: one that is CRITICAL may come down
-    /// to WARNING, one that is WARNING stands at its own limit.
-    pub fn reaches(&self, level: Level) -> bool {
+    /// to WARNING, one that is WARNING needs a limit of its own.
+    pub fn allows(&self, level: Level) -> bool {
         match level {
             Level::Critical => self.critical.is_some() || self.warning.is_some(),
             Level::Warning => self.warning.is_some(),
@@ -217,6 +232,194 @@ impl Rule {
         match level {
             Level::Critical => self.critical.or(self.warning),
             Level::Warning | Level::Info | Level::Ok => self.warning.or(self.critical),
+        }
+    }
+}
+
+/// The names of the built-in sets, in the order of the columns below.
+const BUILT_IN: [&str; 4] = ["default", "high_sensitivity", "low_sensitivity", "database"];
+
+/// A metric, how long its value must stay, and warning and critical limits by set.
+type BuiltInRule = (&'static str, u64, [Option<(f64, f64)>; 4]);
+
+/// What a rule looks like.
+const RULE: &str = "must be such as {warning: \"> 80\", critical: \"> 90\"}, or off";
+
+/// No critical limit at all.
+const NONE: f64 = f64::INFINITY;
+
+const TABLE: [BuiltInRule; 8] = [
+    ("cpu_monitor.cpu_percent", 60, same([(80., 90.), (60., 75.), (90., 98.), (80., 90.)])),
+    ("cpu_monitor.iowait_percent", 60, same([(30., 50.), (15., 30.), (50., 80.), (15., 30.)])),
+    ("load_monitor.per_core", 60, same([(2., 4.), (1., 2.), (4., 8.), (1.5, 3.)])),
+    ("memory_monitor.percent", 0, same([(85., 95.), (75., 85.), (92., 98.), (90., 96.)])),
+    ("swap_monitor.percent", 0, same([(50., 80.), (25., 50.), (80., 95.), (10., 30.)])),
+    ("disk_monitor.*.percent", 0, same([(85., 95.), (75., 85.), (92., 98.), (75., 85.)])),
+    ("disk_monitor.*.inodes_percent", 0, same([(85., 95.), (75., 85.), (92., 98.), (75., 85.)])),
+    (
+        "systemd_monitor.failed_units",
+        0,
+        [Some((0., NONE)), Some((0., NONE)), None, Some((0., NONE))],
+    ),
+];
+
+const fn same(limits: [(f64, f64); 4]) -> [Option<(f64, f64)>; 4] {
+    [Some(limits[0]), Some(limits[1]), Some(limits[2]), Some(limits[3])]
+}
+
+/// The built-in sets by name.
+pub fn built_in() -> BTreeMap<String, ThresholdSet> {
+    let set = |column: usize| {
+        let rules = TABLE.iter().filter_map(|(metric, hold, limits)| {
+            let (warning, critical) = limits[column]?;
+            let above = |value: f64| Limit { operator: Operator::Above, value };
+            let rule = Rule {
+                warning: Some(above(warning)),
+                critical: critical.is_finite().then(|| above(critical)),
+                clear: None,
+                for_duration: Duration::from_secs(*hold),
+            };
+            Some(((*metric).to_owned(), rule))
+        });
+        ThresholdSet { rules: rules.collect() }
+    };
+    BUILT_IN.iter().enumerate().map(|(column, name)| ((*name).to_owned(), set(column))).collect()
+}
+
+/// A set as written, before what it extends is added.
+struct Draft {
+    extends: Option<String>,
+    line: Option<usize>,
+    /// None drops what is inherited.
+    rules: Vec<(String, Option<Rule>)>,
+}
+
+/// Reads the section of the top level: all sets, the built-in ones and the file's own. A rule replaces
+/// the inherited one of the same path as a whole.
+pub fn read(top: &mut Section) -> BTreeMap<String, ThresholdSet> {
+    let mut known = top.names_in("threshold_configs");
+    known.extend(BUILT_IN.map(String::from));
+    let drafts: BTreeMap<String, Draft> = top
+        .entries("threshold_configs", |_, section| Draft::read(section, &known))
+        .into_iter()
+        .collect();
+    let built_in = built_in();
+    let mut sets = built_in.clone();
+    for name in drafts.keys() {
+        let set = resolve(name, &drafts, &built_in).unwrap_or_else(|circle| {
+            let path = format!("threshold_configs.{name}.extends");
+            let what = format!("goes round in a circle: {}", circle.join(", "));
+            top.context().report(Severity::Error, drafts[name].line, path, what);
+            ThresholdSet::default()
+        });
+        sets.insert(name.clone(), set);
+    }
+    sets
+}
+
+/// A set with all that it extends; the error is the circle in which it does.
+fn resolve(
+    name: &str,
+    drafts: &BTreeMap<String, Draft>,
+    built_in: &BTreeMap<String, ThresholdSet>,
+) -> Result<ThresholdSet, Vec<String>> {
+    let mut chain = vec![name];
+    let mut set = ThresholdSet::default();
+    while let Some(parent) = drafts[chain[chain.len() - 1]].extends.as_deref() {
+        let own = parent == chain[chain.len() - 1] && built_in.contains_key(parent);
+        if own || !drafts.contains_key(parent) {
+            set = built_in.get(parent).cloned().unwrap_or_default();
+            break;
+        }
+        let again = chain.contains(&parent);
+        chain.push(parent);
+        if again {
+            return Err(chain.into_iter().map(str::to_owned).collect());
+        }
+    }
+    for name in chain.into_iter().rev() {
+        for (pattern, rule) in &drafts[name].rules {
+            match rule {
+                Some(rule) => set.rules.insert(pattern.clone(), *rule),
+                None => set.rules.remove(pattern),
+            };
+        }
+    }
+    Ok(set)
+}
+
+impl Draft {
+    fn read(section: &mut Section, known: &NameSet) -> Draft {
+        let extends = section.name("extends", "threshold set", known);
+        let rules = section.others(RULE, |pattern, rule| {
+            let section = rule?;
+            if !is_pattern(pattern) {
+                section.error("", "must be a metric's path, such as cpu_monitor.cpu_percent; * stands for one part of it");
+            }
+            Some(read_rule(section))
+        });
+        Draft { extends, line: section.line_of("extends"), rules }
+    }
+}
+
+fn is_pattern(text: &str) -> bool {
+    text.split('.').all(|part| {
+        part == "*" || !part.is_empty() && !part.contains(|c: char| c == '*' || c.is_whitespace())
+    })
+}
+
+fn read_rule(section: &mut Section) -> Rule {
+    let rule = Rule {
+        warning: read_limit(section, "warning"),
+        critical: read_limit(section, "critical"),
+        clear: read_limit(section, "clear"),
+        for_duration: section.duration("for").unwrap_or_default(),
+    };
+    if !section.given("warning") && !section.given("critical") {
+        section.error("", "needs warning or critical, such as {warning: \"> 80\"}");
+    }
+    check_order(section, &rule);
+    rule
+}
+
+fn read_limit(section: &mut Section, key: &'static str) -> Option<Limit> {
+    let text = section.text(key)?;
+    text.parse().map_err(|what: String| section.error(key, what)).ok()
+}
+
+/// Which way a limit points: up for `>`, down for `<`.
+fn upward(limit: Limit) -> Option<bool> {
+    match limit.operator {
+        Operator::Above | Operator::AtLeast => Some(true),
+        Operator::Below | Operator::AtMost => Some(false),
+        Operator::Equal | Operator::NotEqual => None,
+    }
+}
+
+fn check_order(section: &Section, rule: &Rule) {
+    if let (Some(warning), Some(critical)) = (rule.warning, rule.critical) {
+        let up = upward(warning);
+        let hidden = up == upward(critical)
+            && (up == Some(true) && critical.value <= warning.value
+                || up == Some(false) && critical.value >= warning.value);
+        if hidden {
+            section.warning(
+                "",
+                format!("warning ({warning}) can never be seen before critical ({critical})"),
+            );
+        }
+    }
+    let first = rule.warning.or(rule.critical);
+    if let (Some(first), Some(clear)) = (first, rule.clear) {
+        let (up, back) = (upward(first), upward(clear));
+        let beyond = match up {
+            Some(true) => clear.value > first.value,
+            Some(false) => clear.value < first.value,
+            None => false,
+        };
+        if up.is_some() && (up == back || beyond) {
+            let what = format!("must lie on the other side of the limit ({first}), not {clear}");
+            section.error("clear", what);
         }
     }
 }
@@ -236,9 +439,9 @@ mod tests {
 
     /// The levels that a row of samples, ten seconds apart, leads to.
     fn levels(rule: Rule, values: &[f64]) -> Vec<Level> {
-        let mut standing = Standing::at(Ok);
+        let mut standing = ThresholdState::new(Ok);
         let judged = values.iter().enumerate().map(|(turn, value)| {
-            rule.judge(&mut standing, *value, Mono(turn as i64 * 10_000));
+            rule.evaluate(&mut standing, *value, Mono(turn as i64 * 10_000));
             standing.level
         });
         judged.collect()
@@ -270,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_value_must_stay_beyond_each_limit_for_its_time() {
-        let rule = Rule { hold: Duration::from_secs(20), ..high() };
+        let rule = Rule { for_duration: Duration::from_secs(20), ..high() };
         assert_eq!(levels(rule, &[85.0, 85.0, 70.0, 85.0, 85.0]), [Ok; 5]);
         assert_eq!(
             levels(rule, &[85.0, 95.0, 95.0, 95.0, 85.0, 70.0]),
@@ -312,5 +515,45 @@ mod tests {
         assert_eq!(shown(high(), Warning), "> 80.0");
         assert_eq!(shown(high(), Ok), "> 80.0");
         assert_eq!(shown(Rule { warning: None, ..high() }, Ok), "> 90.0");
+    }
+
+    #[test]
+    fn the_built_in_sets_are_the_table_of_the_contract() {
+        let sets = built_in();
+        let minute = Duration::from_secs(60);
+        // Section 4 of the contract: default, high_sensitivity, low_sensitivity, database.
+        let table = [
+            ("cpu_monitor.cpu_percent", minute, ["80/90", "60/75", "90/98", "80/90"]),
+            ("cpu_monitor.iowait_percent", minute, ["30/50", "15/30", "50/80", "15/30"]),
+            ("load_monitor.per_core", minute, ["2/4", "1/2", "4/8", "1.5/3"]),
+            ("memory_monitor.percent", Duration::ZERO, ["85/95", "75/85", "92/98", "90/96"]),
+            ("swap_monitor.percent", Duration::ZERO, ["50/80", "25/50", "80/95", "10/30"]),
+            ("disk_monitor.*.percent", Duration::ZERO, ["85/95", "75/85", "92/98", "75/85"]),
+            ("disk_monitor.*.inodes_percent", Duration::ZERO, ["85/95", "75/85", "92/98", "75/85"]),
+            ("systemd_monitor.failed_units", Duration::ZERO, ["0/-", "0/-", "-/-", "0/-"]),
+        ];
+        for (metric, hold, columns) in table {
+            for (set, limits) in BUILT_IN.into_iter().zip(columns) {
+                let rule = sets[set].rules.get(metric);
+                let shown = |limit: Option<Limit>| {
+                    limit.map_or("-".into(), |limit| {
+                        assert_eq!(limit.operator, Operator::Above);
+                        limit.value.to_string()
+                    })
+                };
+                let limits_of = |rule: &Rule| (shown(rule.warning), shown(rule.critical));
+                let (warning, critical) = rule.map_or(("-".into(), "-".into()), limits_of);
+                assert_eq!(format!("{warning}/{critical}"), limits, "{set} {metric}");
+                assert!(rule.is_none_or(|rule| rule.for_duration == hold), "{set} {metric}");
+            }
+        }
+        let counts = BUILT_IN.map(|set| sets[set].rules.len());
+        assert_eq!(counts, [8, 8, 7, 8], "and no more");
+    }
+
+    #[test]
+    fn a_star_stands_for_one_whole_part_of_a_path() {
+        assert!(is_pattern("disk_monitor.*.percent") && is_pattern("load"));
+        assert!(!is_pattern("disk*.percent") && !is_pattern("a..b") && !is_pattern(""));
     }
 }

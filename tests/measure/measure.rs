@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::{Event, EventId, EventKind, Level};
-use heartbeat::heartbeat::fleet::{Fleet, Rules};
-use heartbeat::heartbeat::settings::HostSettings;
-use heartbeat::heartbeat::watch::Watch;
-use heartbeat::heartbeat::wire::{self, Beat};
+use heartbeat::heartbeat::encode::{self, OutgoingDatagram};
+use heartbeat::heartbeat::fleet::Fleet;
+use heartbeat::heartbeat::monitor::Monitor;
+use heartbeat::heartbeat::settings::{FleetConfig, HostSettings};
 use heartbeat::history::HistorySource;
 use heartbeat::history::retention::RetentionSettings;
 use heartbeat::secret::Secret;
@@ -186,7 +186,7 @@ fn start_with_many() {
 /// against the daemon; then the same with signatures.
 fn flood() {
     flood_with(None, "");
-    flood_with(Some(wire::key(&Secret::new(KEY))), &format!(", key: {KEY}"));
+    flood_with(Some(encode::signing_key(&Secret::new(KEY))), &format!(", key: {KEY}"));
 }
 
 const KEY: &str = "a-key-of-some-length";
@@ -231,8 +231,8 @@ fn send_for(time: Duration, to: SocketAddr, key: Option<&ring::hmac::Key>) -> u6
             // Each host's times rise by a millisecond, so each is later than the one before.
             Some(key) => {
                 let time = Some(first + Duration::from_millis(sent / 10));
-                let beat = Beat { host, time, ..Beat::default() };
-                wire::sign(key, &beat.json())
+                let beat = OutgoingDatagram { host, time, ..OutgoingDatagram::default() };
+                encode::sign(key, &beat.json())
             }
             None => format!("{{\"host\":\"{host}\",\"interval\":60}}").into_bytes(),
         };
@@ -289,7 +289,7 @@ fn many_hosts() {
 
 /// How fast datagrams that wait in the socket are taken out of it: bare, heard, heard signed.
 fn datagram_rates() {
-    let key = wire::key(&Secret::new("a key of some length"));
+    let key = encode::signing_key(&Secret::new("a key of some length"));
     let plain = |n: usize| {
         format!("{{\"host\":\"host{}\",\"interval\":10,\"metrics\":{{\"load_monitor\":{{\"load1\":0.{n}}}}}}}", n % 1000)
             .into_bytes()
@@ -298,8 +298,12 @@ fn datagram_rates() {
     let signed = |n: usize| {
         let mut time = Now::read().wall;
         time.0 += n as i64;
-        let beat = Beat { host: format!("host{}", n % 1000), time: Some(time), ..Beat::default() };
-        wire::sign(&key, &beat.json())
+        let beat = OutgoingDatagram {
+            host: format!("host{}", n % 1000),
+            time: Some(time),
+            ..OutgoingDatagram::default()
+        };
+        encode::sign(&key, &beat.json())
     };
     let bare = rate(&beat, None);
     let heard = rate(&beat, Some(&watch(None)));
@@ -318,16 +322,16 @@ fn datagram_rates() {
     );
 }
 
-fn watch(key: Option<&str>) -> Watch {
-    let mut rules = Rules::default();
+fn watch(key: Option<&str>) -> Monitor {
+    let mut rules = FleetConfig::default();
     rules.settings.key = key.map(Secret::new);
     rules.hosts = (0..1000).map(|n| (format!("host{n}"), HostSettings::default())).collect();
     let fleet = Fleet::restore(rules, Vec::new(), None, Now::read(), "boot");
-    Watch::new(fleet, "boot".into(), Arc::new(drop), Box::new(|| false))
+    Monitor::new(fleet, "boot".into(), Arc::new(drop), Box::new(|| false))
 }
 
 /// Fills the socket, then times how long it takes to empty it; again and again.
-fn rate(datagram: &dyn Fn(usize) -> Vec<u8>, watch: Option<&Watch>) -> f64 {
+fn rate(datagram: &dyn Fn(usize) -> Vec<u8>, watch: Option<&Monitor>) -> f64 {
     const BATCH: usize = 1000;
     const ROUNDS: usize = 300;
     let settings = heartbeat::heartbeat::settings::Settings { port: 0, ..Default::default() };
@@ -344,8 +348,12 @@ fn rate(datagram: &dyn Fn(usize) -> Vec<u8>, watch: Option<&Watch>) -> f64 {
         for _ in 0..BATCH {
             let (length, peer) = socket.recv_from(&mut buffer).expect("received");
             if let Some(watch) = watch {
-                let heard =
-                    watch.hear(&buffer[..length], peer.ip().to_canonical(), Now::read(), |_, _| {});
+                let heard = watch.ingest(
+                    &buffer[..length],
+                    peer.ip().to_canonical(),
+                    Now::read(),
+                    |_, _| {},
+                );
                 heard.expect("it is believed");
             }
             assert_ne!(peer.ip(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));

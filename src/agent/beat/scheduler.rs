@@ -9,8 +9,8 @@ use ring::hmac;
 use super::session::{ClockReading, LinkChange, Session};
 use super::split;
 use crate::clock::{Mono, Now, Wall};
-use crate::heartbeat::datagram::Kind;
-use crate::heartbeat::wire::Beat;
+use crate::heartbeat::datagram::DatagramKind;
+use crate::heartbeat::encode::OutgoingDatagram;
 
 /// Metrics that take longer to collect follow the beat.
 const METRICS_TIMEOUT: Duration = Duration::from_millis(100);
@@ -154,12 +154,13 @@ impl BeatScheduler {
                 continue;
             }
             let boot_id = self.identity.boot_id.clone();
-            let first = Beat { uptime, boot_id, ..self.template(index) };
+            let first = OutgoingDatagram { uptime, boot_id, ..self.template(index) };
             let beats = if link.carries_metrics {
                 let mut all = metrics.to_vec();
                 all.extend(self.connection_metrics(link.server));
                 all.sort_by(|a, b| a.0.cmp(&b.0));
-                let further = Beat { event: Kind::Beat, ..self.template(index) };
+                let further =
+                    OutgoingDatagram { event: DatagramKind::Beat, ..self.template(index) };
                 split::beats(&all, &first, &further)
             } else {
                 vec![first]
@@ -172,7 +173,7 @@ impl BeatScheduler {
         for index in 0..self.links.len() {
             let link = &self.links[index];
             if link.present && link.carries_metrics && !metrics.is_empty() {
-                let beat = Beat { event: Kind::Beat, ..self.template(index) };
+                let beat = OutgoingDatagram { event: DatagramKind::Beat, ..self.template(index) };
                 let beats = split::beats(metrics, &beat, &beat);
                 self.links[index].session.add(beats, now);
             }
@@ -180,15 +181,15 @@ impl BeatScheduler {
     }
 
     /// What every datagram of a connection holds.
-    fn template(&self, link: usize) -> Beat {
+    fn template(&self, link: usize) -> OutgoingDatagram {
         let link = &self.links[link];
-        Beat {
+        OutgoingDatagram {
             host: self.identity.host.clone(),
             connection: Some(link.connection.clone()),
-            event: if link.boot_pending { Kind::Boot } else { Kind::Beat },
+            event: if link.boot_pending { DatagramKind::Boot } else { DatagramKind::Beat },
             interval: Some(self.identity.interval),
             ack: true,
-            ..Beat::default()
+            ..OutgoingDatagram::default()
         }
     }
 
@@ -250,7 +251,7 @@ impl BeatScheduler {
     ) -> Result<Option<LinkChange>, &'static str> {
         let link = &mut self.links[link];
         let result = link.session.ingest(bytes, self.identity.key.as_ref(), clock)?;
-        link.boot_pending &= result.event != Some(Kind::Boot);
+        link.boot_pending &= result.event != Some(DatagramKind::Boot);
         Ok(result.change)
     }
 
@@ -268,8 +269,8 @@ impl BeatScheduler {
         self.shutdown_deadline = Some(now.mono + SHUTDOWN_TIMEOUT);
         for index in 0..self.links.len() {
             let boot_id = self.identity.boot_id.clone();
-            let beat = Beat {
-                event: Kind::Shutdown,
+            let beat = OutgoingDatagram {
+                event: DatagramKind::Shutdown,
                 uptime,
                 boot_id,
                 interval: None,

@@ -9,8 +9,8 @@ use ring::hmac;
 use super::timestamp::{ClockSource, TimestampClock};
 use crate::agent::ack;
 use crate::clock::{Mono, Now, Wall};
-use crate::heartbeat::datagram::Kind;
-use crate::heartbeat::wire::{self, Beat};
+use crate::heartbeat::datagram::DatagramKind;
+use crate::heartbeat::encode::{self, OutgoingDatagram};
 
 /// A datagram that is not answered within this time counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ pub enum LinkChange {
 #[derive(Clone, Debug)]
 struct PendingBeat {
     id: u64,
-    beat: Beat,
+    beat: OutgoingDatagram,
     attempts: u32,
     /// When the next attempt is due.
     due: Mono,
@@ -125,20 +125,20 @@ impl Session {
     }
 
     /// Replaces all pending beats by this one, and retries it fast from now on.
-    pub fn send_urgently(&mut self, beat: Beat, now: Now) {
+    pub fn send_urgently(&mut self, beat: OutgoingDatagram, now: Now) {
         self.urgent = true;
         self.replace(vec![beat], now);
     }
 
     /// Starts a round: these beats replace all that are pending.
-    pub fn replace(&mut self, beats: Vec<Beat>, now: Now) {
+    pub fn replace(&mut self, beats: Vec<OutgoingDatagram>, now: Now) {
         self.pending.clear();
         self.unanswered_rounds = self.unanswered_rounds.saturating_add(1);
         self.add(beats, now);
     }
 
     /// Adds beats to those that are pending.
-    pub fn add(&mut self, beats: Vec<Beat>, now: Now) {
+    pub fn add(&mut self, beats: Vec<OutgoingDatagram>, now: Now) {
         for beat in beats {
             self.pending.push(PendingBeat { id: self.next_id, beat, attempts: 0, due: now.mono });
             self.next_id += 1;
@@ -175,7 +175,7 @@ impl Session {
         self.requests.push_back(OpenRequest { beat: pending.id, time, source, sent, sent_instant });
         self.unanswered_since.get_or_insert(sent);
         match key {
-            Some(key) => wire::sign(key, &json),
+            Some(key) => encode::sign(key, &json),
             None => json,
         }
     }
@@ -286,7 +286,7 @@ impl Session {
 #[derive(Clone, Debug, PartialEq)]
 pub struct AckResult {
     /// The event of the beat that it answers, if that was still pending.
-    pub event: Option<Kind>,
+    pub event: Option<DatagramKind>,
     /// [`LinkChange::Recovered`] when the session was silent before.
     pub change: Option<LinkChange>,
 }

@@ -9,9 +9,9 @@ use super::scheduler::{BeatScheduler, HostIdentity};
 use super::session::{ClockReading, LinkChange};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId};
-use crate::heartbeat::fleet::{Fleet, Rules};
-use crate::heartbeat::settings::HostSettings;
-use crate::heartbeat::wire;
+use crate::heartbeat::encode;
+use crate::heartbeat::fleet::Fleet;
+use crate::heartbeat::settings::{FleetConfig, HostSettings};
 use crate::secret::Secret;
 
 const BEGIN: Now = Now { mono: Mono(10_000_000), wall: Wall(1_795_291_928_000) };
@@ -56,13 +56,13 @@ struct Simulation {
 }
 
 fn identity(interval: Duration) -> HostIdentity {
-    let key = Some(wire::key(&Secret::new("k")));
+    let key = Some(encode::signing_key(&Secret::new("k")));
     HostIdentity { host: "web1".into(), boot_id: Some("b1".into()), key, interval }
 }
 
 impl Simulation {
     fn new(connections: &[&str], interval: Duration, uptime: Duration) -> Simulation {
-        let mut rules = Rules::default();
+        let mut rules = FleetConfig::default();
         rules.settings.key = Some(Secret::new("k"));
         let host = HostSettings { watch: true, ..HostSettings::default() };
         rules.hosts.insert("web1".into(), host);
@@ -134,7 +134,7 @@ impl Simulation {
         while self.in_flight.peek().is_some_and(|Reverse((at, ..))| *at <= self.now.mono) {
             let Reverse((_, _, path, to_server, bytes)) = self.in_flight.pop().unwrap();
             if to_server {
-                let heard = self.fleet.hear(&bytes, HERE, self.now);
+                let heard = self.fleet.ingest(&bytes, HERE, self.now);
                 if let Ok(heard) = heard {
                     self.events.extend(heard.events);
                     if let Some(ack) = heard.ack {
@@ -354,7 +354,7 @@ fn after_a_long_sleep_one_beat_comes_at_once() {
     simulation.run(MINUTE);
     let (stop, sent) = (simulation.now.mono, simulation.sent);
     simulation.now = simulation.now.later(8 * HOUR);
-    simulation.fleet.blind(stop, simulation.now.mono);
+    simulation.fleet.record_blindness(stop, simulation.now.mono);
     simulation.run(SECOND);
     assert_eq!(simulation.sent, sent + 1);
     simulation.run(10 * MINUTE);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent::collect::metric_name::{MAX_PATH_DEPTH, MAX_PATH_LENGTH};
-use crate::heartbeat::wire::Beat;
+use crate::heartbeat::encode::OutgoingDatagram;
 
 /// The longest datagram, its signature included, in bytes: it passes every network in one piece,
 /// tunnels too (IPv6 guarantees 1,280 bytes, RFC 8200 section 5).
@@ -13,7 +13,11 @@ const OVERHEAD: usize = 65 + 26;
 
 /// The beats that carry `metrics`: `first` with as many as fit, and as many of `further` as needed.
 /// A metric for which hbd would refuse the whole datagram is left out. There is one beat at least.
-pub fn beats(metrics: &[(String, f64)], first: &Beat, further: &Beat) -> Vec<Beat> {
+pub fn beats(
+    metrics: &[(String, f64)],
+    first: &OutgoingDatagram,
+    further: &OutgoingDatagram,
+) -> Vec<OutgoingDatagram> {
     let valid: Vec<_> = metrics.iter().filter(|(path, value)| is_valid(path, *value)).collect();
     let mut beats = Vec::new();
     let mut rest = valid.as_slice();
@@ -34,13 +38,13 @@ pub fn beats(metrics: &[(String, f64)], first: &Beat, further: &Beat) -> Vec<Bea
     }
 }
 
-fn with(beat: &Beat, metrics: &[&(String, f64)]) -> Beat {
+fn with(beat: &OutgoingDatagram, metrics: &[&(String, f64)]) -> OutgoingDatagram {
     let metrics: BTreeMap<_, _> =
         metrics.iter().map(|(path, value)| (path.clone(), *value)).collect();
-    Beat { metrics, ..beat.clone() }
+    OutgoingDatagram { metrics, ..beat.clone() }
 }
 
-fn length(beat: &Beat) -> usize {
+fn length(beat: &OutgoingDatagram) -> usize {
     beat.json().len() + OVERHEAD
 }
 
@@ -87,17 +91,23 @@ mod tests {
     use super::*;
     use crate::clock::Wall;
     use crate::heartbeat::datagram::parse;
-    use crate::heartbeat::wire::{key, sign};
+    use crate::heartbeat::encode::{sign, signing_key};
     use crate::secret::Secret;
 
-    fn first() -> Beat {
+    fn first() -> OutgoingDatagram {
         let interval = Some(std::time::Duration::from_secs(10));
         let boot_id = Some("0d6ac5a0-6d4f-4b37-8f5c-3a1f6c9d7e42".into());
-        Beat { host: "web1".into(), interval, boot_id, ack: true, ..Beat::default() }
+        OutgoingDatagram {
+            host: "web1".into(),
+            interval,
+            boot_id,
+            ack: true,
+            ..OutgoingDatagram::default()
+        }
     }
 
-    fn further() -> Beat {
-        Beat { host: "web1".into(), ack: true, ..Beat::default() }
+    fn further() -> OutgoingDatagram {
+        OutgoingDatagram { host: "web1".into(), ack: true, ..OutgoingDatagram::default() }
     }
 
     /// What arrives, after every datagram was checked.
@@ -106,8 +116,8 @@ mod tests {
         let beats = beats(metrics, &first(), &further());
         for beat in &beats {
             let time = Some(Wall(253_402_300_798_999));
-            let json = Beat { time, ..beat.clone() }.json();
-            let bytes = sign(&key(&Secret::new("k")), &json);
+            let json = OutgoingDatagram { time, ..beat.clone() }.json();
+            let bytes = sign(&signing_key(&Secret::new("k")), &json);
             assert!(bytes.len() <= MAX_DATAGRAM, "{} bytes", bytes.len());
             let datagram = parse(&json).unwrap();
             all.extend(datagram.metrics.iter().map(|(path, value)| (path.to_owned(), value)));

@@ -10,7 +10,7 @@ use super::{FinishedJob, unix};
 use crate::agent::cli::SendArgs;
 use crate::agent::send::SendCommand;
 use crate::clock::{Wall, words};
-use crate::heartbeat::datagram::Kind;
+use crate::heartbeat::datagram::DatagramKind;
 use crate::thread::{Stop, StopSource};
 
 /// How long the end of a job waits for an answer, without `--wait`.
@@ -72,7 +72,7 @@ impl Reporter {
         let metrics = job.metrics().map(|(what, value)| (format!("{}.{what}", self.path), value));
         end.metrics.extend(metrics);
         let message = job.message().map(|text| SendArgs {
-            event: Kind::Message,
+            event: DatagramKind::Message,
             message: Some(text),
             metrics: BTreeMap::new(),
             interval: None,

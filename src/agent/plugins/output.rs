@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::heartbeat::datagram;
-    use crate::heartbeat::wire::Beat;
+    use crate::heartbeat::encode::OutgoingDatagram;
 
     fn shown(metrics: &[(String, f64)]) -> String {
         let one = |(name, value): &(String, f64)| format!("{name}={value}");
@@ -264,7 +264,7 @@ mod tests {
                 .metrics[..]
             {
                 let metrics = [(path.clone(), *value)].into();
-                let json = Beat { host: "w".into(), metrics, ..Beat::default() }.json();
+                let json = OutgoingDatagram { host: "w".into(), metrics, ..OutgoingDatagram::default() }.json();
                 let heard = datagram::parse(&json).unwrap();
                 prop_assert_eq!(heard.metrics.iter().collect::<Vec<_>>(), [(path.as_str(), 1.5)]);
             }

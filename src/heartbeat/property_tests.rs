@@ -7,13 +7,15 @@ use proptest::prelude::*;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident};
-use crate::heartbeat::fleet::{Fleet, Mark, Row, Rules};
-use crate::heartbeat::play::{BEGIN, HERE, SECOND, rules};
+use crate::heartbeat::fleet::Fleet;
+use crate::heartbeat::persistence::{HostRow, LastAlive};
+use crate::heartbeat::settings::FleetConfig;
+use crate::heartbeat::test_fleet::{BEGIN, HERE, SECOND, config};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::view::State;
 
 #[derive(Clone, Debug)]
-enum Step {
+enum Operation {
     Beat {
         host: u8,
         connection: u8,
@@ -46,111 +48,121 @@ enum Step {
     },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn operation() -> impl Strategy<Value = Operation> {
     let away = 1..200_000u32;
     let off = prop_oneof![Just(0), -300_000..300_000i32];
     prop_oneof![
         6 => (0..2u8, 0..3u8, proptest::option::of(0..100u8))
-            .prop_map(|(host, connection, metric)| Step::Beat { host, connection, metric }),
+            .prop_map(|(host, connection, metric)| Operation::Beat { host, connection, metric }),
         2 => (0..3u8, proptest::option::of(0..3u8))
-            .prop_map(|(connection, id)| Step::Boot { connection, id }),
-        2 => (0..3u8).prop_map(|connection| Step::Goodbye { connection }),
-        6 => (1..60_000u32).prop_map(Step::Wait),
-        2 => Just(Step::Flush),
+            .prop_map(|(connection, id)| Operation::Boot { connection, id }),
+        2 => (0..3u8).prop_map(|connection| Operation::Goodbye { connection }),
+        6 => (1..60_000u32).prop_map(Operation::Wait),
+        2 => Just(Operation::Flush),
         1 => (any::<bool>(), away.clone())
-            .prop_map(|(peaceful, away)| Step::Restart { peaceful, away }),
+            .prop_map(|(peaceful, away)| Operation::Restart { peaceful, away }),
         1 => (any::<bool>(), away.clone(), off.clone())
-            .prop_map(|(peaceful, away, off)| Step::Reboot { peaceful, away, off }),
-        1 => away.prop_map(Step::Sleep),
-        1 => off.prop_map(Step::MoveClock),
-        1 => any::<bool>().prop_map(|watch| Step::Reload { watch }),
+            .prop_map(|(peaceful, away, off)| Operation::Reboot { peaceful, away, off }),
+        1 => away.prop_map(Operation::Sleep),
+        1 => off.prop_map(Operation::MoveClock),
+        1 => any::<bool>().prop_map(|watch| Operation::Reload { watch }),
     ]
 }
 
-/// A daemon with its store, and what people were told is wrong.
-struct Story {
-    rules: Rules,
+/// A daemon with its store, and the incidents that were reported as open.
+struct Simulation {
+    config: FleetConfig,
     fleet: Fleet,
     now: Now,
     kernel: String,
     store: BTreeMap<String, String>,
-    mark: Option<Mark>,
+    last_alive: Option<LastAlive>,
     open: BTreeSet<Incident>,
     overdue: usize,
     missing: usize,
 }
 
-fn story_rules() -> Rules {
+fn simulated_config() -> FleetConfig {
     let rule =
         Rule { warning: "> 80".parse().ok(), critical: "> 90".parse().ok(), ..Rule::default() };
-    let mut rules = rules();
-    rules.hosts.insert("web0".into(), rules.hosts["web1"].clone());
-    rules
+    let mut config = config();
+    config.hosts.insert("web0".into(), config.hosts["web1"].clone());
+    config
         .threshold_sets
         .insert("default".into(), ThresholdSet { rules: [("m".to_owned(), rule)].into() });
-    rules
+    config
 }
 
 fn millis(count: u32) -> Duration {
     Duration::from_millis(count.into())
 }
 
-impl Story {
-    fn new() -> Story {
-        let fleet = Fleet::restore(story_rules(), [], None, BEGIN, "k");
+impl Simulation {
+    fn new() -> Simulation {
+        let fleet = Fleet::restore(simulated_config(), [], None, BEGIN, "k");
         let (store, open) = (BTreeMap::new(), BTreeSet::new());
         let kernel = "k".to_owned();
-        let rules = story_rules();
-        Story { rules, fleet, now: BEGIN, kernel, store, mark: None, open, overdue: 0, missing: 0 }
+        let config = simulated_config();
+        Simulation {
+            config,
+            fleet,
+            now: BEGIN,
+            kernel,
+            store,
+            last_alive: None,
+            open,
+            overdue: 0,
+            missing: 0,
+        }
     }
 
-    fn save(&mut self, rows: Vec<(String, Row)>) {
+    fn save(&mut self, rows: Vec<(String, HostRow)>) {
         for (name, row) in rows {
             self.store.insert(name, serde_json::to_string(&row).unwrap());
         }
     }
 
-    /// Problem and recovery alternate; a connection may be overdue first and then say goodbye.
-    fn tell(&mut self, events: Vec<Event>, ended: Vec<Incident>) {
+    /// Problem and recovery alternate; a connection may be overdue first and then be shut down.
+    fn record(&mut self, events: Vec<Event>, ended: Vec<Incident>) {
         for event in events {
-            if let Some(trouble) = event.opens() {
+            if let Some(incident) = event.opens() {
                 let again = matches!(
                     event.kind,
                     EventKind::Shutdown { .. }
                         | EventKind::Threshold { .. }
                         | EventKind::Missing { .. }
                 );
-                assert!(self.open.insert(trouble) || again, "told twice: {event:?}");
+                assert!(self.open.insert(incident) || again, "told twice: {event:?}");
             }
-            for trouble in event.closes() {
-                assert!(self.open.remove(&trouble), "over before it began: {event:?}");
+            for incident in event.closes() {
+                assert!(self.open.remove(&incident), "over before it began: {event:?}");
             }
             self.overdue += usize::from(matches!(event.kind, EventKind::Overdue { .. }));
             self.missing += usize::from(matches!(event.kind, EventKind::Missing { .. }));
         }
-        for trouble in ended {
-            assert!(self.open.remove(&trouble), "ended before it began: {trouble:?}");
+        for incident in ended {
+            assert!(self.open.remove(&incident), "ended before it began: {incident:?}");
         }
     }
 
-    fn hear(&mut self, json: &str) {
-        let heard = self.fleet.hear(json.as_bytes(), HERE, self.now).unwrap();
-        self.save(heard.rows);
-        self.tell(heard.events, heard.ended);
+    fn ingest(&mut self, json: &str) {
+        let ingested = self.fleet.ingest(json.as_bytes(), HERE, self.now).unwrap();
+        self.save(ingested.rows);
+        self.record(ingested.events, ingested.closed_incidents);
     }
 
-    fn look(&mut self) {
-        let due = self.fleet.due(self.now);
+    fn process_due(&mut self) {
+        let changes = self.fleet.due(self.now);
         assert!(self.fleet.next_deadline().is_none_or(|next| next > self.now.mono));
-        self.save(due.rows);
-        self.tell(due.events, due.ended);
+        self.save(changes.rows);
+        self.record(changes.events, changes.closed_incidents);
     }
 
     fn wait(&mut self, time: Duration) {
         let end = self.now.later(time);
         while let Some(next) = self.fleet.next_deadline().filter(|next| *next <= end.mono) {
             self.now = self.now.later(next.since(self.now.mono));
-            self.look();
+            self.process_due();
         }
         self.now = end;
     }
@@ -158,46 +170,46 @@ impl Story {
     fn flush(&mut self) {
         let rows = self.fleet.flush();
         self.save(rows);
-        self.mark = Some(Mark { kernel_boot: self.kernel.clone(), now: self.now });
+        self.last_alive = Some(LastAlive { kernel_boot: self.kernel.clone(), now: self.now });
     }
 
     fn start(&mut self) {
         let row =
             |(name, text): (&String, &String)| (name.clone(), serde_json::from_str(text).unwrap());
-        let rows: Vec<(String, Row)> = self.store.iter().map(row).collect();
-        let (mark, kernel) = (self.mark.clone(), self.kernel.clone());
-        self.fleet = Fleet::restore(self.rules.clone(), rows, mark, self.now, &kernel);
-        self.look();
+        let rows: Vec<(String, HostRow)> = self.store.iter().map(row).collect();
+        let (last_alive, kernel) = (self.last_alive.clone(), self.kernel.clone());
+        self.fleet = Fleet::restore(self.config.clone(), rows, last_alive, self.now, &kernel);
+        self.process_due();
     }
 
-    fn take(&mut self, step: &Step) {
+    fn apply(&mut self, step: &Operation) {
         match *step {
-            Step::Beat { host, connection, metric } => {
+            Operation::Beat { host, connection, metric } => {
                 let metrics = metric.map(|m| format!(r#","metrics":{{"m":{m}}}"#));
                 let metrics = metrics.unwrap_or_default();
-                self.hear(&format!(
+                self.ingest(&format!(
                     r#"{{"host":"web{host}","connection":"c{connection}"{metrics}}}"#
                 ));
             }
-            Step::Boot { connection, id } => {
+            Operation::Boot { connection, id } => {
                 let id = id.map(|id| format!(r#","boot_id":"b{id}""#)).unwrap_or_default();
-                self.hear(&format!(
+                self.ingest(&format!(
                     r#"{{"host":"web1","event":"boot","connection":"c{connection}"{id}}}"#
                 ));
             }
-            Step::Goodbye { connection } => self.hear(&format!(
+            Operation::Goodbye { connection } => self.ingest(&format!(
                 r#"{{"host":"web1","event":"shutdown","connection":"c{connection}"}}"#
             )),
-            Step::Wait(time) => self.wait(millis(time)),
-            Step::Flush => self.flush(),
-            Step::Restart { peaceful, away } => {
+            Operation::Wait(time) => self.wait(millis(time)),
+            Operation::Flush => self.flush(),
+            Operation::Restart { peaceful, away } => {
                 if peaceful {
                     self.flush();
                 }
                 self.now = self.now.later(millis(away));
                 self.start();
             }
-            Step::Reboot { peaceful, away, off } => {
+            Operation::Reboot { peaceful, away, off } => {
                 if peaceful {
                     self.flush();
                 }
@@ -206,18 +218,18 @@ impl Story {
                 self.kernel.push('x');
                 self.start();
             }
-            Step::Sleep(time) => {
+            Operation::Sleep(time) => {
                 let stop = self.now.mono;
                 self.now = self.now.later(millis(time));
-                self.fleet.blind(stop, self.now.mono);
-                self.look();
+                self.fleet.record_blindness(stop, self.now.mono);
+                self.process_due();
             }
-            Step::MoveClock(by) => self.now.wall = Wall(self.now.wall.0 + i64::from(by)),
-            Step::Reload { watch } => {
-                self.rules.hosts.get_mut("web1").unwrap().watch = watch;
-                let due = self.fleet.reconfigure(self.rules.clone(), self.now);
-                self.save(due.rows);
-                self.tell(due.events, due.ended);
+            Operation::MoveClock(by) => self.now.wall = Wall(self.now.wall.0 + i64::from(by)),
+            Operation::Reload { watch } => {
+                self.config.hosts.get_mut("web1").unwrap().watch = watch;
+                let changes = self.fleet.reconfigure(self.config.clone(), self.now);
+                self.save(changes.rows);
+                self.record(changes.events, changes.closed_incidents);
             }
         }
     }
@@ -233,28 +245,28 @@ fn mixed(number: u64) -> u64 {
 proptest! {
     #[test]
     fn problem_and_recovery_alternate_and_no_silence_is_lost(
-        steps in proptest::collection::vec(step(), 0..60)
+        steps in proptest::collection::vec(operation(), 0..60)
     ) {
-        let mut story = Story::new();
+        let mut simulation = Simulation::new();
         for step in &steps {
-            story.take(step);
+            simulation.apply(step);
         }
-        story.wait(200 * SECOND);
-        for host in story.fleet.views(0, 9) {
+        simulation.wait(200 * SECOND);
+        for host in simulation.fleet.views(0, 9) {
             for connection in host.connections {
-                let trouble =
+                let incident =
                     Incident::Connection { host: host.name.clone(), connection: connection.name };
-                let told = story.open.contains(&trouble);
-                prop_assert_eq!(told, connection.state != State::New, "{:?}", trouble);
+                let told = simulation.open.contains(&incident);
+                prop_assert_eq!(told, connection.state != State::New, "{:?}", incident);
             }
         }
         for connection in ["c0", "c1", "c2"] {
             for host in ["web0", "web1"] {
-                story.hear(&format!(r#"{{"host":"{host}","connection":"{connection}"}}"#));
+                simulation.ingest(&format!(r#"{{"host":"{host}","connection":"{connection}"}}"#));
             }
         }
-        story.open.retain(|trouble| matches!(trouble, Incident::Connection { .. }));
-        prop_assert!(story.open.is_empty(), "{:?}", story.open);
+        simulation.open.retain(|incident| matches!(incident, Incident::Connection { .. }));
+        prop_assert!(simulation.open.is_empty(), "{:?}", simulation.open);
     }
 
     /// It beats every ten seconds, give or take; what is sent while the daemon is away is lost. As
@@ -265,32 +277,32 @@ proptest! {
             (10_500..90_000u32, 1..500_000u32, 0..3u8, any::<bool>()), 1..20),
         jitter in 0..500u32,
     ) {
-        let mut story = Story::new();
+        let mut simulation = Simulation::new();
         let mut sent = 0u32;
         let mut clock = 0u32;
         for (listening, away, kind, peaceful) in absences {
             let end = clock + listening;
             while sent <= end {
-                story.wait(millis(sent - clock));
+                simulation.wait(millis(sent - clock));
                 clock = sent;
-                story.hear(r#"{"host":"web1","connection":"c0"}"#);
+                simulation.ingest(r#"{"host":"web1","connection":"c0"}"#);
                 if sent % 60_000 < 10_000 {
-                    story.flush();
+                    simulation.flush();
                 }
                 sent += 10_000 + (sent * 7) % (jitter + 1);
             }
-            story.wait(millis(end - clock));
-            story.take(&match kind {
-                0 => Step::Restart { peaceful, away },
-                1 => Step::Reboot { peaceful, away, off: 0 },
-                _ => Step::Sleep(away),
+            simulation.wait(millis(end - clock));
+            simulation.apply(&match kind {
+                0 => Operation::Restart { peaceful, away },
+                1 => Operation::Reboot { peaceful, away, off: 0 },
+                _ => Operation::Sleep(away),
             });
             clock = end + away;
             while sent < clock {
                 sent += 10_000 + (sent * 7) % (jitter + 1);
             }
         }
-        prop_assert_eq!(story.overdue, 0);
+        prop_assert_eq!(simulation.overdue, 0);
     }
 
     /// Its metrics travel in two datagrams, with each beat, of which some are lost. Whatever else
@@ -300,12 +312,12 @@ proptest! {
         steps in proptest::collection::vec(
             (20..200u32, 1..4_000_000u32, 0..4u8, any::<bool>(), any::<u64>()), 1..12),
     ) {
-        let mut story = Story::new();
-        let beat = |story: &mut Story, part: &str| story.hear(&format!(
+        let mut simulation = Simulation::new();
+        let beat = |simulation: &mut Simulation, part: &str| simulation.ingest(&format!(
             r#"{{"host":"web1","connection":"c0","metrics":{{"{part}":95}}}}"#));
         for _ in 0..12 {
-            beat(&mut story, "m");
-            story.wait(10 * SECOND);
+            beat(&mut simulation, "m");
+            simulation.wait(10 * SECOND);
         }
         for (beats, away, kind, peaceful, losses) in steps {
             for turn in 0..beats {
@@ -313,37 +325,37 @@ proptest! {
                 let lost = |salt: u64| mixed(losses ^ salt ^ u64::from(turn) << 8).is_multiple_of(10);
                 for (part, salt) in [("cpu", 1), ("m", 2)] {
                     if !lost(salt) {
-                        beat(&mut story, part);
+                        beat(&mut simulation, part);
                     }
                 }
                 if turn % 6 == 0 {
-                    story.flush();
+                    simulation.flush();
                 }
-                story.wait(10 * SECOND);
+                simulation.wait(10 * SECOND);
             }
-            story.take(&match kind {
-                0 => Step::Restart { peaceful, away },
-                1 => Step::Reboot { peaceful, away, off: 0 },
-                2 => Step::Wait(away),
-                _ => Step::Sleep(away),
+            simulation.apply(&match kind {
+                0 => Operation::Restart { peaceful, away },
+                1 => Operation::Reboot { peaceful, away, off: 0 },
+                2 => Operation::Wait(away),
+                _ => Operation::Sleep(away),
             });
         }
-        prop_assert_eq!(story.missing, 0);
+        prop_assert_eq!(simulation.missing, 0);
         for turn in 0..250 {
-            beat(&mut story, "cpu");
-            story.wait(10 * SECOND);
+            beat(&mut simulation, "cpu");
+            simulation.wait(10 * SECOND);
             if turn == 220 {
-                story.flush();
-                story.take(&Step::Restart { peaceful: true, away: 1000 });
+                simulation.flush();
+                simulation.apply(&Operation::Restart { peaceful: true, away: 1000 });
             }
         }
-        prop_assert_eq!(story.missing, 1);
+        prop_assert_eq!(simulation.missing, 1);
     }
 
     #[test]
     fn junk_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let mut fleet = Fleet::new(rules(), BEGIN);
-        prop_assert!(fleet.hear(&bytes, HERE, BEGIN).is_err());
+        let mut fleet = Fleet::new(config(), BEGIN);
+        prop_assert!(fleet.ingest(&bytes, HERE, BEGIN).is_err());
     }
 
     #[test]
@@ -353,8 +365,8 @@ proptest! {
             "\"boot\"", "1e999", "-0", "null", "true", "\"\\ud800\"", " ", "\"interval\"", "0.1",
         ][..]), 0..40)
     ) {
-        let mut fleet = Fleet::new(rules(), BEGIN);
-        let _ = fleet.hear(pieces.concat().as_bytes(), HERE, BEGIN);
-        let _ = fleet.hear(format!("{{\"host\":\"web1\",{}}}", pieces.concat()).as_bytes(), HERE, BEGIN);
+        let mut fleet = Fleet::new(config(), BEGIN);
+        let _ = fleet.ingest(pieces.concat().as_bytes(), HERE, BEGIN);
+        let _ = fleet.ingest(format!("{{\"host\":\"web1\",{}}}", pieces.concat()).as_bytes(), HERE, BEGIN);
     }
 }

@@ -1,4 +1,4 @@
-//! Datagrams, version 1: how they are written, signed and answered. Pure.
+//! Datagrams, version 1: how they are built, signed and acknowledged. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,12 +9,12 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::clock::Wall;
-use crate::heartbeat::datagram::Kind;
+use crate::heartbeat::datagram::DatagramKind;
 use crate::secret::Secret;
 use crate::view;
 
-/// The key that datagrams are signed with, made once.
-pub fn key(secret: &Secret) -> hmac::Key {
+/// The HMAC key of a secret: to be made once.
+pub fn signing_key(secret: &Secret) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes())
 }
 
@@ -35,16 +35,16 @@ pub fn verify(key: &hmac::Key, json: &[u8], signature: &[u8; 32]) -> bool {
     hmac::verify(key, json, signature).is_ok()
 }
 
-/// The answer `{"ack":TIME,"now":SERVER_TIME}` with the sender's time as it wrote it (null when it
-/// wrote none), signed when there is a key. None when it would be longer than the request: nobody
-/// shall be flooded with our answers to forged senders.
-pub fn ack(time: Option<&str>, now: Wall, key: Option<&hmac::Key>, most: usize) -> Option<Vec<u8>> {
+/// The acknowledgement `{"ack":TIME,"now":SERVER_TIME}` with the sender's time as it wrote it (null
+/// when it wrote none), signed when there is a key. None when it would be longer than `max` bytes, the
+/// length of the request: an answer to a forged sender must not amplify the traffic.
+pub fn ack(time: Option<&str>, now: Wall, key: Option<&hmac::Key>, max: usize) -> Option<Vec<u8>> {
     let json = format!("{{\"ack\":{},\"now\":{}}}", time.unwrap_or("null"), seconds(now));
     let answer = match key {
         Some(key) => sign(key, json.as_bytes()),
         None => json.into_bytes(),
     };
-    (answer.len() <= most).then_some(answer)
+    (answer.len() <= max).then_some(answer)
 }
 
 /// Unix seconds with milliseconds.
@@ -55,19 +55,19 @@ fn seconds(time: Wall) -> f64 {
 /// A datagram to be sent. Its fields are those of [`Datagram`](super::datagram::Datagram), whose
 /// limits it does not check.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Beat {
+pub struct OutgoingDatagram {
     /// The host that it is about.
     pub host: String,
-    /// The path to it; none leaves it to the sender's address.
+    /// The connection; none leaves it to the sender's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection: Option<String>,
-    /// What it tells.
+    /// What it reports.
     #[serde(skip_serializing_if = "is_beat")]
-    pub event: Kind,
+    pub event: DatagramKind,
     /// The text of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// When the next beat is promised.
+    /// The time until the next beat.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
     pub interval: Option<Duration>,
     /// The kernel's boot id.
@@ -87,15 +87,15 @@ pub struct Beat {
     pub ack: bool,
 }
 
-impl Beat {
+impl OutgoingDatagram {
     /// The JSON, without a signature.
     pub fn json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("texts, numbers and maps with text keys always serialize")
     }
 }
 
-fn is_beat(kind: &Kind) -> bool {
-    *kind == Kind::Beat
+fn is_beat(kind: &DatagramKind) -> bool {
+    *kind == DatagramKind::Beat
 }
 
 fn maybe_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -137,7 +137,7 @@ mod tests {
     use crate::heartbeat::datagram::{parse, split};
 
     fn key_of(text: &str) -> hmac::Key {
-        key(&Secret::new(text))
+        signing_key(&Secret::new(text))
     }
 
     #[test]
@@ -154,10 +154,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let beat = Beat {
+        let beat = OutgoingDatagram {
             host: "web1".into(),
             connection: Some("vpn".into()),
-            event: Kind::Message,
+            event: DatagramKind::Message,
             message: Some("disk \"sda\" is tired".into()),
             interval: Some(Duration::from_millis(500)),
             boot_id: Some("b1".into()),
@@ -170,7 +170,7 @@ mod tests {
         let read = parse(&json).unwrap();
         assert_eq!(read.host, "web1");
         assert_eq!(read.connection.as_deref(), Some("vpn"));
-        assert_eq!(read.event, Kind::Message);
+        assert_eq!(read.event, DatagramKind::Message);
         assert_eq!(read.message, beat.message.map(Into::into));
         assert_eq!(read.interval, beat.interval);
         assert_eq!(read.time.unwrap().text, "1795291928.667");
@@ -183,14 +183,14 @@ mod tests {
 
     #[test]
     fn a_plain_beat_is_short() {
-        let beat = Beat { host: "web1".into(), ..Beat::default() };
+        let beat = OutgoingDatagram { host: "web1".into(), ..OutgoingDatagram::default() };
         assert_eq!(beat.json(), br#"{"host":"web1"}"#);
     }
 
     #[test]
     fn metrics_travel_nested() {
         let metrics = [("cpu_monitor.cpu_percent".into(), 95.2)].into();
-        let beat = Beat { host: "w".into(), metrics, ..Beat::default() };
+        let beat = OutgoingDatagram { host: "w".into(), metrics, ..OutgoingDatagram::default() };
         let json = String::from_utf8(beat.json()).unwrap();
         assert_eq!(json, r#"{"host":"w","metrics":{"cpu_monitor":{"cpu_percent":95.2}}}"#);
     }

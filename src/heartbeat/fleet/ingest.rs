@@ -1,0 +1,773 @@
+//! One datagram applied to the fleet: what it must bring to be believed, and what it changes. Pure.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::clock::Now;
+use crate::heartbeat::auth::HostKeys;
+use crate::heartbeat::datagram::{
+    self, Datagram, DatagramKind, MAX_METRICS, ReceivedDatagram, Rejection,
+};
+use crate::heartbeat::encode;
+use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
+use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
+use crate::heartbeat::metric::{self, MetricSource};
+
+/// A datagram, and the host and connection that it belongs to, as far as they are known.
+struct IncomingDatagram<'a> {
+    datagram: &'a Datagram<'a>,
+    from: IpAddr,
+    connection_name: &'a str,
+    host: Option<u32>,
+    connection_index: Option<usize>,
+    now: Now,
+}
+
+/// What the signature of a datagram proves.
+#[derive(Clone, Copy)]
+struct Signed {
+    /// When it was signed, in microseconds since 1970.
+    time: i64,
+    key_id: u32,
+}
+
+impl Fleet {
+    /// Parses a datagram and ingests it.
+    ///
+    /// # Errors
+    /// Why it is rejected.
+    pub fn ingest(&mut self, bytes: &[u8], from: IpAddr, now: Now) -> Result<Ingested, Rejection> {
+        self.ingest_parsed(&ReceivedDatagram::parse(bytes)?, from, now)
+    }
+
+    /// Ingests a datagram from the network.
+    ///
+    /// A host that is known to have a key is never believed without a signature, and a signature
+    /// that no key is known for is not believed either: the sender thinks that it is checked.
+    ///
+    /// # Errors
+    /// Why it is rejected.
+    pub fn ingest_parsed(
+        &mut self,
+        received: &ReceivedDatagram,
+        from: IpAddr,
+        now: Now,
+    ) -> Result<Ingested, Rejection> {
+        let datagram = &received.datagram;
+        let incoming = self.locate(datagram, from, now);
+        let signed = self.authenticate(received, &incoming)?;
+        let proven = signed.is_some_and(|signed| self.proves_address(&incoming, signed.time));
+        let before = self.deadlines.next();
+        let (host, index) = self.find_or_create(&incoming)?;
+        let mut key_usage = None;
+        if let Some(Signed { time, key_id }) = signed {
+            key_usage = self.record_key(host, index, key_id);
+            let host = &mut self.hosts[host as usize];
+            host.connections[index].last_signed_at = time;
+            // It must not be believed again after a crash.
+            host.must_store_now |= datagram.event != DatagramKind::Beat;
+        }
+        let mut ingested = Ingested { key_usage, ..self.apply(host, index, &incoming) };
+        if datagram.ack {
+            // A sender that still has the previous key must be able to check the answer.
+            let key = signed.and_then(|signed| self.keys(Some(host))?.by_id(signed.key_id));
+            let time = datagram.time.map(|time| time.text);
+            ingested.ack = encode::ack(time, now.wall, key, received.length);
+        }
+        ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        if proven {
+            let connection = &self.hosts[host as usize].connections[index];
+            ingested.proven_address = Some((host, connection.name.clone()));
+        }
+        Ok(ingested)
+    }
+
+    /// Ingests a beat that this process made itself, whatever keys there are: an alert that is a
+    /// heartbeat, or one of the daemon's own machine.
+    ///
+    /// # Errors
+    /// When the configuration expects none over that connection of the host (any more, or yet), or
+    /// the host has too many connections or metrics.
+    pub fn ingest_internal(
+        &mut self,
+        datagram: &Datagram,
+        now: Now,
+    ) -> Result<Ingested, Rejection> {
+        let incoming = self.locate(datagram, Ipv4Addr::LOCALHOST.into(), now);
+        let profile = incoming.host.map(|host| &self.hosts[host as usize].profile);
+        let expectation =
+            profile.and_then(|profile| profile.internal_expectation(incoming.connection_name));
+        let expectation = expectation.ok_or(Rejection::UnknownHost)?;
+        let before = self.deadlines.next();
+        let (host, index) = self.find_or_create(&incoming)?;
+        self.hosts[host as usize].connections[index].set_expectation(expectation, now);
+        let mut ingested = self.apply(host, index, &incoming);
+        ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        Ok(ingested)
+    }
+
+    /// Looks up the host and the connection of a datagram.
+    fn locate<'a>(
+        &self,
+        datagram: &'a Datagram<'a>,
+        from: IpAddr,
+        now: Now,
+    ) -> IncomingDatagram<'a> {
+        let host = self.by_name.get(&*datagram.host).copied();
+        let connection_name =
+            datagram.connection.as_deref().unwrap_or(default_connection_name(from));
+        let connection_index =
+            host.and_then(|host| self.hosts[host as usize].connection_index(connection_name));
+        IncomingDatagram { datagram, from, connection_name, host, connection_index, now }
+    }
+
+    /// Whether a datagram signed at `time` proves that its host is where it came from, where a name
+    /// in the DNS follows that.
+    ///
+    /// One over a connection without a name must be later than all before it of either address
+    /// family: an attacker that overhears a datagram could send it again over the other one, where
+    /// it is new.
+    fn proves_address(&self, incoming: &IncomingDatagram, time: i64) -> bool {
+        let Some(host) = incoming.host.map(|host| &self.hosts[host as usize]) else {
+            return false;
+        };
+        let newer = |index: usize| host.connections[index].last_signed_at < time;
+        let mut unnamed =
+            DEFAULT_CONNECTION_NAMES.iter().filter_map(|name| host.connection_index(name));
+        host.profile.dyndns
+            && !self.addresses.predates_start(time, incoming.now)
+            && (incoming.datagram.connection.is_some() || unnamed.all(newer))
+    }
+
+    /// The keys of a host, its own or the common ones.
+    fn keys(&self, host: Option<u32>) -> Option<&HostKeys> {
+        let own = host.and_then(|host| self.hosts[host as usize].profile.keys.as_ref());
+        own.or(self.common.keys.as_ref())
+    }
+
+    /// Records the key that a connection signs with; some when that is the previous one, or no
+    /// longer is.
+    fn record_key(&mut self, host: u32, index: usize, key_id: u32) -> Option<KeyUsage> {
+        let connection = &mut self.hosts[host as usize].connections[index];
+        let before = std::mem::replace(&mut connection.key_id, key_id);
+        let keys = self.keys(Some(host))?;
+        let previous = keys.is_previous(key_id);
+        let is_news = previous || (key_id != before && keys.is_previous(before));
+        let host = &self.hosts[host as usize];
+        is_news.then(|| KeyUsage {
+            host: host.name.as_ref().into(),
+            connection: host.connections[index].name.as_ref().into(),
+            previous,
+        })
+    }
+
+    /// Checks the signature and the time of a datagram; none when it needs no signature.
+    fn authenticate(
+        &mut self,
+        received: &ReceivedDatagram,
+        incoming: &IncomingDatagram,
+    ) -> Result<Option<Signed>, Rejection> {
+        if incoming.host.is_none() && self.common.max_unknown_hosts.is_none() {
+            return Err(Rejection::UnknownHost);
+        }
+        let (keys, signature) = match (self.keys(incoming.host), &received.signature) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => return Err(Rejection::BadSignature),
+            (Some(_), None) => return Err(Rejection::Unsigned),
+            (Some(keys), Some(signature)) => (keys, signature),
+        };
+        let key_id = keys.verify(received.json, signature).ok_or(Rejection::BadSignature)?;
+        let time = incoming.datagram.time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
+        let last = self.last_signed_time(incoming);
+        match self.clock_check.check_freshness(time, last, self.common.clock_skew, incoming.now) {
+            Ok(true) => self.clock_check.record_agreement(incoming.now),
+            Ok(false) => {}
+            Err(Rejection::Stale) if last.is_some_and(|last| time > last) => {
+                self.extend_for_wrong_clock(incoming, time);
+                return Err(Rejection::Stale);
+            }
+            Err(rejection) => return Err(rejection),
+        }
+        Ok(Some(Signed { time, key_id }))
+    }
+
+    /// The time that a signed datagram must be later than: the last one of its connection.
+    ///
+    /// A connection without a name is named by the sender's address, and that is not signed: as
+    /// long as it is not known, the datagram must be later than all that came from the other kind
+    /// of address. Else an attacker that overhears one could send it again from there and make up a
+    /// connection that is overdue soon after. When both are known each keeps its own order, since a
+    /// host may send the same beat from both addresses, and one of them be slower.
+    fn last_signed_time(&self, incoming: &IncomingDatagram) -> Option<i64> {
+        let host = &self.hosts[incoming.host? as usize];
+        match incoming.connection_index {
+            Some(index) => Some(host.connections[index].last_signed_at),
+            None if incoming.datagram.connection.is_some() => None,
+            None => {
+                let others =
+                    DEFAULT_CONNECTION_NAMES.iter().filter_map(|name| host.connection_index(name));
+                others.map(|index| host.connections[index].last_signed_at).max()
+            }
+        }
+    }
+
+    /// Extends the deadline of a connection whose signed datagram, newer than those before it, is
+    /// rejected because its clock or ours is wrong.
+    fn extend_for_wrong_clock(&mut self, incoming: &IncomingDatagram, time: i64) {
+        let (Some(host_index), Some(index)) = (incoming.host, incoming.connection_index) else {
+            return;
+        };
+        let host = &mut self.hosts[host_index as usize];
+        let connection = &mut host.connections[index];
+        let last_extended = connection.extension.map(|extension| extension.from);
+        let expectation = connection.expectation(&host.profile, &self.common);
+        let (skew, now) = (self.common.clock_skew, incoming.now);
+        if !self.clock_check.record_disagreement(host_index, time, skew, last_extended, now)
+            || !connection.extend_once(expectation, now)
+        {
+            return;
+        }
+        if last_extended.is_some() {
+            // The same datagram must not extend it again and again.
+            connection.last_signed_at = time;
+        }
+        self.mark_dirty(host_index);
+    }
+
+    /// The indexes of the host and the connection, which are made when they are new.
+    fn find_or_create(&mut self, incoming: &IncomingDatagram) -> Result<(u32, usize), Rejection> {
+        let datagram = incoming.datagram;
+        if datagram.metrics.len() > MAX_METRICS {
+            return Err(Rejection::TooManyMetrics);
+        }
+        let host = match incoming.host {
+            Some(host) => host,
+            None if Some(self.unknown_count) >= self.common.max_unknown_hosts => {
+                return Err(Rejection::TooManyHosts);
+            }
+            None => {
+                let profile = self.unknown_profile.clone();
+                self.add_host(Host::new((&*datagram.host).into(), profile, incoming.now))
+            }
+        };
+        let entry = &mut self.hosts[host as usize];
+        let index = match incoming.connection_index {
+            Some(index) => index,
+            None if entry.connections.len() == MAX_CONNECTIONS => {
+                return Err(Rejection::TooManyConnections);
+            }
+            None => entry.add_connection(self.names.intern(incoming.connection_name), incoming.now),
+        };
+        Ok((host, index))
+    }
+
+    fn apply(&mut self, host_index: u32, index: usize, incoming: &IncomingDatagram) -> Ingested {
+        let (datagram, now) = (incoming.datagram, incoming.now);
+        let host = &mut self.hosts[host_index as usize];
+        let state_before = host.state;
+        let beats = matches!(datagram.event, DatagramKind::Beat | DatagramKind::Boot);
+        let gap = host.excess_gap(index, &self.common, now);
+        let check_missing = beats && host.check_due(index, now);
+        let mut ingested = Ingested {
+            events: host.on_datagram(index, datagram, incoming.from, &self.common, now),
+            ..Ingested::default()
+        };
+        let mut reschedule = state_before != host.state;
+        if beats && !(host.metrics.is_empty() && datagram.metrics.is_empty()) {
+            host.extend_metrics(index, gap);
+            reschedule |=
+                self.ingest_metrics(host_index, index, check_missing, incoming, &mut ingested);
+        }
+        self.schedule_connections(host_index);
+        if reschedule {
+            self.schedule_metrics(host_index);
+            self.update_down_set(host_index);
+        }
+        if self.hosts[host_index as usize].must_store_now {
+            self.update_uptime(host_index, now);
+            ingested.rows.push(self.take_row(host_index));
+        } else {
+            self.mark_dirty(host_index);
+        }
+        ingested
+    }
+
+    /// Ingests the metrics of a beat, and checks for missing ones when that is due. Whether the
+    /// deadlines of the host's metrics have to be scheduled again.
+    fn ingest_metrics(
+        &mut self,
+        host_index: u32,
+        index: usize,
+        check_missing: bool,
+        incoming: &IncomingDatagram,
+        ingested: &mut Ingested,
+    ) -> bool {
+        let (datagram, now) = (incoming.datagram, incoming.now);
+        let host = &mut self.hosts[host_index as usize];
+        let mut reschedule = false;
+        if !datagram.metrics.is_empty() {
+            if check_missing {
+                host.adopt_metrics(index, now);
+            }
+            let source =
+                MetricSource { host: &host.name, profile: &host.profile, connection: index };
+            let (metrics, names) = (&mut host.metrics, &mut self.names);
+            let changes = metric::ingest(metrics, &source, &datagram.metrics, names, now);
+            reschedule |= changes.reindexed || !changes.events.is_empty();
+            host.must_store_now |=
+                !changes.events.is_empty() || !changes.closed_incidents.is_empty();
+            ingested.events.extend(changes.events);
+            ingested.closed_incidents = changes.closed_incidents;
+        }
+        if check_missing {
+            let missing = host.check_missing(index, &self.common, now);
+            reschedule |= missing.reindexed;
+            host.must_store_now |=
+                !missing.events.is_empty() || !missing.closed_incidents.is_empty();
+            ingested.events.extend(missing.events);
+            ingested.closed_incidents.extend(missing.closed_incidents);
+        }
+        reschedule
+    }
+}
+
+/// The names of connections that have none of their own.
+const DEFAULT_CONNECTION_NAMES: [&str; 2] = ["ipv4", "ipv6"];
+
+/// The name of a connection that has none: by the sender's address.
+fn default_connection_name(from: IpAddr) -> &'static str {
+    DEFAULT_CONNECTION_NAMES[usize::from(from.to_canonical().is_ipv6())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Mono, Wall};
+    use crate::heartbeat::encode::{OutgoingDatagram, sign, signing_key};
+    use crate::heartbeat::settings::{HostSettings, UnknownHosts};
+    use crate::heartbeat::test_fleet::{BEGIN, DAY, SECOND, TestFleet, config};
+    use crate::secret::Secret;
+    use std::time::Duration;
+
+    const BEAT: &str = r#"{"host":"web1"}"#;
+
+    #[test]
+    fn connections_are_named_by_the_address_of_the_sender() {
+        for (address, name) in
+            [("10.1.2.3", "ipv4"), ("::ffff:10.1.2.3", "ipv4"), ("fe80::1", "ipv6")]
+        {
+            let mut test = TestFleet::new();
+            let from = address.parse().unwrap();
+            test.fleet.ingest(BEAT.as_bytes(), from, test.now).unwrap();
+            assert_eq!(test.fleet.view("web1").unwrap().connections[0].name, name);
+        }
+    }
+
+    #[test]
+    fn unknown_hosts_are_ignored_or_accepted_up_to_a_number() {
+        let mut test = TestFleet::new();
+        assert_eq!(test.try_ingest(br#"{"host":"x"}"#), Err(Rejection::UnknownHost));
+        let mut config = config();
+        config.settings.unknown_hosts = UnknownHosts::Accept;
+        config.settings.max_unknown_hosts = 2;
+        let mut test = TestFleet::with(config);
+        test.beat("x").beat("y").beat("x");
+        assert_eq!(test.try_ingest(br#"{"host":"z"}"#), Err(Rejection::TooManyHosts));
+        test.beat("web1").restart_after(SECOND).beat("x").beat("y");
+        assert_eq!(test.try_ingest(br#"{"host":"z"}"#), Err(Rejection::TooManyHosts));
+    }
+
+    #[test]
+    fn a_host_has_at_most_sixteen_connections() {
+        let mut test = TestFleet::new();
+        for n in 0..16 {
+            test.beat_over("web1", &format!("c{n}"));
+        }
+        assert_eq!(test.try_ingest(BEAT.as_bytes()), Err(Rejection::TooManyConnections));
+        test.beat_over("web1", "c3");
+    }
+
+    fn signed(secret: &str, time: f64) -> Vec<u8> {
+        sign(
+            &signing_key(&Secret::new(secret)),
+            format!(r#"{{"host":"web1","time":{time}}}"#).as_bytes(),
+        )
+    }
+
+    #[test]
+    fn with_a_key_only_fresh_signed_datagrams_are_believed() {
+        let mut config = config();
+        config.settings.key = Some(Secret::new("common"));
+        let mut test = TestFleet::with(config.clone());
+        let now = BEGIN.wall.0 as f64 / 1000.0;
+        let unsigned = format!(r#"{{"host":"web1","time":{now}}}"#);
+        let timeless = sign(&signing_key(&Secret::new("common")), BEAT.as_bytes());
+        let cases: [(Vec<u8>, Result<(), Rejection>); 9] = [
+            (unsigned.into_bytes(), Err(Rejection::Unsigned)),
+            (timeless, Err(Rejection::BadField(datagram::TIME_WANTED))),
+            (signed("wrong", now), Err(Rejection::BadSignature)),
+            (signed("common", now + 301.0), Err(Rejection::Stale)),
+            (signed("common", now - 301.0), Err(Rejection::Stale)),
+            (signed("common", now), Ok(())),
+            (signed("common", now), Err(Rejection::Replay)),
+            (signed("common", now - 0.001), Err(Rejection::Replay)),
+            (signed("common", now + 0.001), Ok(())),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(test.try_ingest(&bytes).map(drop), expected);
+        }
+        test.restart_after(SECOND);
+        assert_eq!(
+            test.try_ingest(&signed("common", now)),
+            Err(Rejection::Replay),
+            "after restart"
+        );
+
+        config.hosts.get_mut("web1").unwrap().key = Some(Secret::new("own"));
+        let mut test = TestFleet::with(config);
+        assert_eq!(test.try_ingest(&signed("common", now)), Err(Rejection::BadSignature));
+        assert!(test.try_ingest(&signed("own", now)).is_ok());
+        assert_eq!(TestFleet::new().try_ingest(&signed("own", now)), Err(Rejection::BadSignature));
+    }
+
+    #[test]
+    fn a_time_from_a_wrong_clock_does_not_shut_a_host_out() {
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
+        let mut test = TestFleet::with(config);
+        let right = test.now;
+        test.now.wall = right.wall + 365 * DAY;
+        test.try_ingest(&signed("k", test.now.wall.0 as f64 / 1000.0)).unwrap();
+        test.now = right.later(SECOND);
+        test.try_ingest(&signed("k", test.now.wall.0 as f64 / 1000.0)).unwrap();
+    }
+
+    #[test]
+    fn an_answer_is_given_when_asked_for_and_signed_like_the_request() {
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
+        let beat = OutgoingDatagram {
+            host: "web1".into(),
+            time: Some(BEGIN.wall),
+            ack: true,
+            ..OutgoingDatagram::default()
+        };
+        let json = beat.json();
+        let request = sign(&signing_key(&Secret::new("k")), &json);
+        let ack = TestFleet::with(config).try_ingest(&request).unwrap().ack.unwrap();
+        assert!(ack.len() <= request.len());
+        assert!(ack.ends_with(br#" {"ack":1795291928.0,"now":1795291928}"#), "{ack:?}");
+        let ack = TestFleet::new().try_ingest(&json).unwrap().ack.unwrap();
+        assert_eq!(ack, br#"{"ack":1795291928.0,"now":1795291928}"#);
+        assert_eq!(TestFleet::new().try_ingest(BEAT.as_bytes()).unwrap().ack, None);
+    }
+
+    fn with_key() -> TestFleet {
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
+        TestFleet::with(config)
+    }
+
+    /// A signed datagram of `host`, sent so much after the beginning.
+    fn sent(host: &str, after: Duration, fields: &str) -> Vec<u8> {
+        let time = (BEGIN.wall + after).0 as f64 / 1000.0;
+        let json = format!(r#"{{"host":"{host}","time":{time}{fields}}}"#);
+        sign(&signing_key(&Secret::new("k")), json.as_bytes())
+    }
+
+    #[test]
+    fn a_signed_message_was_believed_again_after_a_crash() {
+        for event in ["boot", "shutdown", "message"] {
+            let mut test = with_key();
+            let said = format!(r#","event":"{event}","message":"disk on fire""#);
+            let mut stored = test.try_ingest(&sent("web1", Duration::ZERO, "")).unwrap().rows;
+            let last_alive = test.last_alive();
+            test.try_ingest(&sent("web1", SECOND, &said)).unwrap();
+            stored.extend(test.try_ingest(&sent("web1", 2 * SECOND, &said)).unwrap().rows);
+            test.now = test.now.later(3 * SECOND);
+            test.start(stored.split_off(stored.len() - 1), Some(last_alive));
+            let again = test.try_ingest(&sent("web1", 2 * SECOND, &said));
+            assert_eq!(again, Err(Rejection::Replay), "{event}");
+        }
+    }
+
+    #[test]
+    fn a_replay_over_the_other_family_did_make_a_connection() {
+        let six: IpAddr = "2001:db8::666".parse().unwrap();
+        let mut test = with_key();
+        test.try_ingest(&sent("web1", SECOND, "")).unwrap();
+        for after in [Duration::ZERO, SECOND] {
+            let replayed = test.fleet.ingest(&sent("web1", after, ""), six, test.now);
+            assert_eq!(replayed, Err(Rejection::Replay));
+        }
+        test.fleet.ingest(&sent("web1", 2 * SECOND, ""), six, test.now).unwrap();
+        test.try_ingest(&sent("web1", 3 * SECOND, "")).unwrap();
+        let dual = test.fleet.ingest(&sent("web1", 3 * SECOND, ""), six, test.now);
+        assert!(dual.is_ok(), "both ways are known: each keeps its own order");
+        let again = test.fleet.ingest(&sent("web1", 3 * SECOND, ""), six, test.now);
+        assert_eq!(again, Err(Rejection::Replay));
+        let named = sent("web1", SECOND, r#","connection":"vpn""#);
+        assert!(test.fleet.ingest(&named, six, test.now).is_ok(), "a name is signed");
+    }
+
+    #[test]
+    fn a_clock_of_ours_that_was_not_set_or_went_back_did_silence_every_signed_host() {
+        let hour_behind = Wall(BEGIN.wall.0 - 3_600_000);
+        for wrong in [Wall(5_000), hour_behind] {
+            let mut test = with_key();
+            test.try_ingest(&sent("web1", Duration::ZERO, "")).unwrap();
+            let (rows, last_alive) = (test.rows(), test.last_alive());
+            test.kernel = "kernel-2".into();
+            test.now = Now { mono: Mono(5_000), wall: wrong };
+            test.start(rows, Some(last_alive));
+            for n in 1..20 {
+                test.wait(10 * SECOND);
+                test.try_ingest(&sent("web1", n * 10 * SECOND, "")).unwrap();
+                let again = test.try_ingest(&sent("web1", n * 10 * SECOND, ""));
+                assert_eq!(again, Err(Rejection::Replay));
+            }
+            test.now.wall = BEGIN.wall + 200 * SECOND;
+            test.try_ingest(&sent("web1", 200 * SECOND, "")).unwrap();
+            let late = test.try_ingest(&sent("web1", DAY, ""));
+            assert_eq!(late, Err(Rejection::Stale), "the clock is right again");
+            assert!(test.titles().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_clock_that_a_host_agrees_with_is_right_whatever_the_last_start_says() {
+        let mut test = with_key();
+        test.now.wall = BEGIN.wall + 365 * DAY;
+        let (rows, last_alive) = (test.rows(), test.last_alive());
+        test.now = BEGIN.later(SECOND);
+        test.start(rows, Some(last_alive));
+        test.try_ingest(&sent("web1", SECOND, "")).unwrap();
+        assert_eq!(test.try_ingest(&sent("web1", DAY, "")), Err(Rejection::Stale));
+    }
+
+    /// Signed hosts beat for ten minutes while our clock is off by `ours`; the events.
+    fn ten_minutes(test: &mut TestFleet, hosts: &[&str], ours: Duration) -> Vec<String> {
+        for n in 1..=60 {
+            test.wait(10 * SECOND);
+            test.now.wall = BEGIN.wall + ours + n * 10 * SECOND;
+            for host in hosts {
+                let _ = test.try_ingest(&sent(host, n * 10 * SECOND, ""));
+            }
+        }
+        test.titles_with_level()
+    }
+
+    fn four_hosts() -> TestFleet {
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
+        for name in ["web2", "web3", "web4"] {
+            config.hosts.insert(name.into(), config.hosts["web1"].clone());
+        }
+        let mut test = TestFleet::with(config);
+        for name in ["web1", "web2", "web3", "web4"] {
+            test.try_ingest(&sent(name, Duration::ZERO, "")).unwrap();
+        }
+        test
+    }
+
+    #[test]
+    fn a_clock_of_ours_that_jumped_did_silence_every_signed_host() {
+        let all = ["web1", "web2", "web3", "web4"];
+        let mut test = four_hosts();
+        assert!(ten_minutes(&mut test, &all, 365 * DAY).is_empty());
+        for _ in 0..4 {
+            test.wait(10 * SECOND);
+            for host in all {
+                test.try_ingest(&sent(host, 600 * SECOND, "")).unwrap_err();
+            }
+        }
+        assert_eq!(
+            test.titles_with_level().len(),
+            4,
+            "they have fallen silent, whoever repeats their beats"
+        );
+
+        let told = ten_minutes(&mut four_hosts(), &all[1..], 365 * DAY);
+        assert_eq!(told, ["critical web1 ipv4 overdue"], "who does not speak is not excused");
+    }
+
+    #[test]
+    fn clocks_of_hosts_that_are_wrong_excuse_nobody() {
+        for (wrong, told) in [(&["web1", "web2", "web3"][..], 4), (&["web1", "web2"][..], 4)] {
+            let mut test = four_hosts();
+            for n in 1..=60 {
+                test.wait(10 * SECOND);
+                for host in wrong {
+                    let _ = test.try_ingest(&sent(host, DAY + n * 10 * SECOND, ""));
+                }
+                if wrong.len() == 3 {
+                    let _ = test.try_ingest(&sent("web4", n * 10 * SECOND, ""));
+                }
+            }
+            let events = test.titles_with_level();
+            let expected = if wrong.len() == 3 { told - 1 } else { told };
+            assert_eq!(events.len(), expected, "{events:?}");
+        }
+    }
+
+    /// web1 beats, its key and the one before it as in the configuration.
+    fn keyed(key: &str, previous: Option<&str>) -> TestFleet {
+        let mut config = config();
+        let host = config.hosts.get_mut("web1").unwrap();
+        host.key = Some(Secret::new(key));
+        host.previous_key = previous.map(Secret::new);
+        TestFleet::with(config)
+    }
+
+    fn signed_beat(test: &mut TestFleet, with: &str) -> Result<Ingested, Rejection> {
+        test.now = test.now.later(SECOND);
+        let time = test.now.wall.0 as f64 / 1000.0;
+        let json = format!(r#"{{"host":"web1","time":{time},"ack":true}}"#);
+        test.try_ingest(&sign(&signing_key(&Secret::new(with)), json.as_bytes()))
+    }
+
+    #[test]
+    fn while_a_key_is_changed_both_are_believed_and_answered_under_their_own() {
+        let mut test = keyed("new", Some("old"));
+        for (with, previous) in [("old", true), ("new", false), ("old", true)] {
+            let ingested = signed_beat(&mut test, with).unwrap();
+            let (signature, json) = datagram::split(ingested.ack.as_deref().unwrap());
+            assert!(
+                encode::verify(&signing_key(&Secret::new(with)), json, &signature.unwrap()),
+                "{with}"
+            );
+            assert_eq!(ingested.key_usage.map(|key| key.previous), Some(previous), "{with}");
+            let view = test.fleet.view("web1").unwrap();
+            assert_eq!(view.connections[0].old_key, previous, "{with}");
+        }
+        assert_eq!(signed_beat(&mut test, "older"), Err(Rejection::BadSignature));
+        assert_eq!(
+            signed_beat(&mut test, "new").unwrap().key_usage.map(|key| key.previous),
+            Some(false)
+        );
+        assert_eq!(signed_beat(&mut test, "new").unwrap().key_usage, None, "no more news");
+    }
+
+    #[test]
+    fn no_datagram_is_believed_twice_because_there_are_two_keys() {
+        let mut test = keyed("new", Some("old"));
+        let time = test.now.wall.0 as f64 / 1000.0;
+        let json = format!(r#"{{"host":"web1","time":{time}}}"#);
+        for (with, ingested) in [("old", true), ("old", false), ("new", false)] {
+            let bytes = sign(&signing_key(&Secret::new(with)), json.as_bytes());
+            assert_eq!(test.try_ingest(&bytes).is_ok(), ingested, "{with}");
+        }
+        assert!(signed_beat(&mut test, "new").is_ok());
+        let bytes = sign(&signing_key(&Secret::new("old")), json.as_bytes());
+        assert_eq!(test.try_ingest(&bytes), Err(Rejection::Replay));
+    }
+
+    #[test]
+    fn a_key_that_becomes_the_previous_one_is_known_to_be_in_use() {
+        for reload in [true, false] {
+            let mut test = keyed("one", None);
+            assert_eq!(signed_beat(&mut test, "one").unwrap().key_usage, None);
+            assert!(!test.fleet.view("web1").unwrap().connections[0].old_key);
+            test.config = keyed("two", Some("one")).config;
+            if reload {
+                test.fleet.reconfigure(test.config.clone(), test.now);
+            } else {
+                test.restart_after(SECOND);
+            }
+            assert!(
+                test.fleet.view("web1").unwrap().connections[0].old_key,
+                "before its next beat"
+            );
+            test.config = keyed("two", None).config;
+            test.fleet.reconfigure(test.config.clone(), test.now);
+            assert_eq!(signed_beat(&mut test, "one"), Err(Rejection::BadSignature));
+            assert!(!test.fleet.view("web1").unwrap().connections[0].old_key);
+        }
+    }
+
+    #[test]
+    fn a_common_key_is_changed_likewise_and_gives_way_to_an_own_one() {
+        let mut test = TestFleet::new();
+        test.config.settings.key = Some(Secret::new("new"));
+        test.config.settings.previous_key = Some(Secret::new("old"));
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        assert!(signed_beat(&mut test, "old").unwrap().key_usage.unwrap().previous);
+        // From the common key to one of its own: the common one is the previous one.
+        let host = test.config.hosts.get_mut("web1").unwrap();
+        (host.key, host.previous_key) = (Some(Secret::new("own")), Some(Secret::new("new")));
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        assert!(signed_beat(&mut test, "new").unwrap().key_usage.unwrap().previous);
+        assert!(!signed_beat(&mut test, "own").unwrap().key_usage.unwrap().previous);
+        assert_eq!(signed_beat(&mut test, "old"), Err(Rejection::BadSignature));
+    }
+
+    /// A signed datagram that names what there is to name, sent so many seconds after the
+    /// beginning.
+    fn followed(host: &str, more: &str, after: i64) -> Vec<u8> {
+        let time = (BEGIN.wall.0 / 1000) + after;
+        let json = format!(r#"{{"host":"{host}","time":{time}{more}}}"#);
+        sign(&signing_key(&Secret::new("k")), json.as_bytes())
+    }
+
+    fn following() -> TestFleet {
+        let mut config = config();
+        config.settings.key = Some(Secret::new("k"));
+        config.hosts.get_mut("web1").unwrap().dyndns = true;
+        let web2 = config.hosts["web1"].clone();
+        config.hosts.insert("web2".into(), HostSettings { dyndns: false, ..web2 });
+        TestFleet::with(config)
+    }
+
+    /// The connection and the address that are reported after an accepted datagram.
+    fn told(test: &mut TestFleet, bytes: &[u8], from: &str) -> Option<String> {
+        let from = from.parse().unwrap();
+        let path = test.fleet.ingest(bytes, from, test.now).unwrap().proven_address?;
+        let moved = test.fleet.track_address(&path, from)?;
+        Some(format!("{} {} {}", moved.host, moved.connection, moved.address))
+    }
+
+    #[test]
+    fn only_a_new_address_of_a_host_that_is_followed_is_told() {
+        let mut test = following();
+        for (bytes, from, expected) in [
+            (followed("web1", "", 1), "1.1.1.1", Some("web1 ipv4 1.1.1.1")),
+            (followed("web1", "", 2), "1.1.1.1", None),
+            (followed("web1", "", 3), "::ffff:1.1.1.1", None),
+            (followed("web1", "", 4), "2a00::1", Some("web1 ipv6 2a00::1")),
+            (followed("web1", "", 5), "1.1.1.2", Some("web1 ipv4 1.1.1.2")),
+            (followed("web1", r#","connection":"vpn""#, 6), "1.1.1.9", Some("web1 vpn 1.1.1.9")),
+            (followed("web2", "", 7), "1.1.1.1", None),
+        ] {
+            assert_eq!(told(&mut test, &bytes, from).as_deref(), expected, "{from}");
+        }
+        let config = test.config.clone();
+        test.fleet.reconfigure(config, test.now);
+        let again = told(&mut test, &followed("web1", "", 8), "1.1.1.2");
+        assert_eq!(again.as_deref(), Some("web1 ipv4 1.1.1.2"), "after a reload all is told anew");
+    }
+
+    #[test]
+    fn a_datagram_that_was_overheard_moved_the_name_of_its_host() {
+        let mut test = following();
+        let first = followed("web1", "", 2);
+        assert!(told(&mut test, &followed("web1", "", 1), "2a00::1").is_some());
+        assert!(told(&mut test, &first, "1.1.1.1").is_some());
+        // It is new over the other family, and beats there; it proves nothing.
+        assert_eq!(told(&mut test, &first, "2a00::66"), None);
+        let second = test.fleet.ingest(&first, "1.1.1.66".parse().unwrap(), test.now);
+        assert_eq!(second.unwrap_err(), Rejection::Replay);
+        // What came before a crash and was not stored yet is believed again, but moves nothing.
+        let mut restarted = following();
+        restarted.now = BEGIN.later(60 * SECOND);
+        restarted.start(Vec::new(), None);
+        assert_eq!(told(&mut restarted, &followed("web1", "", 50), "1.1.1.66"), None);
+        assert!(told(&mut restarted, &followed("web1", "", 61), "1.1.1.1").is_some());
+    }
+
+    #[test]
+    fn what_is_not_signed_tells_no_address() {
+        let mut config = config();
+        config.hosts.get_mut("web1").unwrap().dyndns = true;
+        let mut test = TestFleet::with(config);
+        assert_eq!(told(&mut test, BEAT.as_bytes(), "1.1.1.1"), None);
+    }
+}

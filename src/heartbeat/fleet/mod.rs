@@ -1,0 +1,1165 @@
+//! All hosts: restored from rows, changed by datagrams, by the passing of time and by a new
+//! configuration. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Event, EventKind, Incident, MAX_NAMED};
+use crate::heartbeat::auth::ClockCheck;
+use crate::heartbeat::connection::{BlindPeriod, Blindness};
+use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines};
+use crate::heartbeat::host::{AlsoDown, Host};
+use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
+use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
+use crate::view::State;
+
+mod deadlines;
+mod ingest;
+mod views;
+
+pub use self::views::OpenProblem;
+
+/// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
+/// theirs must not be in memory all together.
+const MAX_AT_ONCE: usize = 1024;
+
+/// What an accepted datagram caused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ingested {
+    /// In order.
+    pub events: Vec<Event>,
+    /// The hosts that changed in a way that must be stored together with the events; empty for a
+    /// plain beat.
+    pub rows: Vec<(String, HostRow)>,
+    /// The answer, when one was asked for.
+    pub ack: Option<Vec<u8>>,
+    /// The earliest deadline became earlier: the deadline thread must re-arm.
+    pub rearm: bool,
+    /// Incidents that are closed without an event.
+    pub closed_incidents: Vec<Incident>,
+    /// While keys are being changed: which one it was signed with.
+    pub key_usage: Option<KeyUsage>,
+    /// The connection, when the datagram proves that its host is where it came from: it is signed,
+    /// new, and the host's name follows its address.
+    pub proven_address: Option<ConnectionId>,
+}
+
+/// Which of two keys a connection signs with, while its host has two: reported when that is the
+/// previous one, and when it no longer is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyUsage {
+    /// The host.
+    pub host: String,
+    /// The connection.
+    pub connection: String,
+    /// It is the previous one.
+    pub previous: bool,
+}
+
+/// What the passing of time, or a new configuration, caused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// In order.
+    pub events: Vec<Event>,
+    /// The hosts that changed, to be stored together with the events.
+    pub rows: Vec<(String, HostRow)>,
+    /// The hosts that are no longer known: their rows are to be removed.
+    pub removed_hosts: Vec<String>,
+    /// Incidents that are closed without an event: their rule or host is no longer configured.
+    pub closed_incidents: Vec<Incident>,
+}
+
+impl Changes {
+    /// Whether there is nothing to store and nothing to report.
+    pub fn is_empty(&self) -> bool {
+        *self == Changes::default()
+    }
+}
+
+/// All hosts and what is expected of them.
+#[derive(Debug)]
+pub struct Fleet {
+    common: SharedSettings,
+    /// The configured ones by name, then the others as they came.
+    pub(super) hosts: Vec<Host>,
+    by_name: HashMap<Arc<str>, u32>,
+    names: Interner,
+    deadlines: Deadlines,
+    blindness: Blindness,
+    /// When nothing could be received, as far as the history does not know it yet.
+    unreported_blindness: Vec<BlindPeriod>,
+    clock_check: ClockCheck,
+    /// Watched hosts that are overdue.
+    down: BTreeSet<u32>,
+    /// Hosts that may have changed since the last flush.
+    dirty: Vec<u32>,
+    /// The profile of hosts that are not configured.
+    unknown_profile: Arc<Profile>,
+    unknown_count: usize,
+    /// The addresses that names in the DNS follow.
+    addresses: AddressTracker,
+    /// Which kernel's monotonic clock rows are written on.
+    kernel: u32,
+    /// What the next `due` returns.
+    pending: Changes,
+}
+
+impl Fleet {
+    /// A fleet of hosts that were never seen. Its rows do not say which kernel's clock they are on: a
+    /// daemon begins with [`restore`](Fleet::restore), without rows when there are none.
+    pub fn new(config: FleetConfig, now: Now) -> Fleet {
+        let mut fleet = Fleet::empty(&config, now);
+        fleet.populate(settings::profiles(&config), HashMap::new(), now);
+        fleet
+    }
+
+    /// The fleet from its rows, after the daemon was away since `last_alive`.
+    ///
+    /// What must be removed from the store is returned by the first [`due`](Fleet::due).
+    pub fn restore(
+        config: FleetConfig,
+        rows: impl IntoIterator<Item = (String, HostRow)>,
+        last_alive: Option<LastAlive>,
+        now: Now,
+        kernel_boot: &str,
+    ) -> Fleet {
+        let mut fleet = Fleet::empty(&config, now);
+        let clocks = ClockMapping::new(last_alive.as_ref(), kernel_boot, now, &mut fleet.blindness);
+        fleet.unreported_blindness = fleet.blindness.periods().to_vec();
+        fleet.kernel = clocks.kernel();
+        fleet
+            .clock_check
+            .observe_past(last_alive.map_or(Wall::default(), |last_alive| last_alive.now.wall));
+        let profiles = settings::profiles(&config);
+        let configured: HashMap<&str, &Arc<Profile>> =
+            profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
+        let mut known = HashMap::new();
+        for (name, row) in rows {
+            let profile = configured.get(name.as_str()).copied().unwrap_or(&fleet.unknown_profile);
+            let name: Arc<str> = name.into();
+            let profile = profile.clone();
+            row.connections
+                .iter()
+                .for_each(|connection| fleet.clock_check.observe_past(connection.seen.wall));
+            let (host, closed) = persistence::restore_host(
+                name.clone(),
+                row,
+                profile,
+                &clocks,
+                &fleet.common,
+                &mut fleet.names,
+            );
+            fleet.pending.closed_incidents.extend(closed);
+            known.insert(name, host);
+        }
+        fleet.populate(profiles, known, now);
+        fleet
+    }
+
+    fn empty(config: &FleetConfig, now: Now) -> Fleet {
+        Fleet {
+            common: SharedSettings::new(config),
+            hosts: Vec::new(),
+            by_name: HashMap::new(),
+            names: Interner::default(),
+            deadlines: Deadlines::default(),
+            blindness: Blindness::default(),
+            unreported_blindness: Vec::new(),
+            clock_check: ClockCheck::default(),
+            down: BTreeSet::new(),
+            dirty: Vec::new(),
+            unknown_profile: Arc::default(),
+            unknown_count: 0,
+            addresses: AddressTracker::new(now),
+            kernel: 0,
+            pending: Changes::default(),
+        }
+    }
+
+    /// The connections, alerts and hosts whose deadline has passed, each once.
+    ///
+    /// At most about a thousand at a time: when more have passed, the next deadline has passed
+    /// still, and calling again goes on.
+    pub fn due(&mut self, now: Now) -> Changes {
+        let mut changes = std::mem::take(&mut self.pending);
+        let mut touched = BTreeSet::new();
+        while changes.events.len() < MAX_AT_ONCE && touched.len() < MAX_AT_ONCE {
+            let Some(entry) = self.deadlines.pop_due(now.mono) else {
+                break;
+            };
+            let event = match entry.kind {
+                DeadlineKind::Connection(index) => self.connection_due(entry, index.into(), now),
+                DeadlineKind::NeverSeen => self.never_seen_due(entry.host, now),
+                DeadlineKind::Metric(index) => self.metric_due(entry, index.into(), now),
+            };
+            changes.events.extend(event);
+            if self.hosts.get(entry.host as usize).is_some_and(|host| host.must_store_now) {
+                touched.insert(entry.host);
+            }
+        }
+        changes.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
+        changes
+    }
+
+    fn connection_due(&mut self, entry: DeadlineEntry, index: usize, now: Now) -> Option<Event> {
+        let host = self.hosts.get_mut(entry.host as usize)?;
+        let connection = host.connections.get_mut(index).filter(|c| c.scheduled_at == entry.at)?;
+        connection.scheduled_at = Mono(i64::MAX);
+        let expectation = connection.expectation(&host.profile, &self.common);
+        let extension_before = connection.extension;
+        let deadline = connection.deadline_after_blindness(expectation, &self.blindness)?;
+        host.must_store_now |= connection.extension != extension_before;
+        if deadline > now.mono {
+            self.schedule_connections(entry.host);
+            return None;
+        }
+        let others = self.also_down(entry.host);
+        let event = self.hosts[entry.host as usize].on_timeout(index, expectation, others, now);
+        self.update_down_set(entry.host);
+        self.update_uptime(entry.host, now);
+        Some(event)
+    }
+
+    fn also_down(&self, host: u32) -> AlsoDown {
+        let names = self.down.iter().filter(|other| **other != host).take(MAX_NAMED);
+        AlsoDown {
+            names: names.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect(),
+            count: self.down.len() - usize::from(self.down.contains(&host)),
+        }
+    }
+
+    fn never_seen_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
+        let host = self.hosts.get_mut(host_index as usize)?;
+        if host.was_seen() || host.never_seen_reported || !host.profile.watch {
+            return None;
+        }
+        host.never_seen_reported = true;
+        host.must_store_now = true;
+        let kind = EventKind::NeverSeen {
+            host: host.name.as_ref().into(),
+            configured: host.configured_since,
+        };
+        Some(Event::new(now.wall, kind))
+    }
+
+    fn metric_due(&mut self, entry: DeadlineEntry, index: usize, now: Now) -> Option<Event> {
+        let host = self.hosts.get_mut(entry.host as usize)?;
+        let metric = host.metrics.get_mut(index)?;
+        let alert = metric.alert_state.as_deref_mut().filter(|w| w.scheduled_at == entry.at)?;
+        alert.scheduled_at = Mono(i64::MAX);
+        if host.state != State::Up {
+            return None;
+        }
+        let changes = metric.reminder_due_at(self.common.renotify)? <= now.mono;
+        let event = if changes { metric.event(&host.name, now, true) } else { None };
+        host.must_store_now |= event.is_some();
+        self.schedule_metrics(entry.host);
+        event
+    }
+
+    /// The daemon is told to stop, maybe with its machine: the next boot of that is announced.
+    pub fn announce_stop(&mut self) {
+        for host_index in 0..self.hosts.len() as u32 {
+            let host = &mut self.hosts[host_index as usize];
+            if host.profile.local.is_some() {
+                host.stop_announced = true;
+                self.mark_dirty(host_index);
+            }
+        }
+    }
+
+    /// When [`due`](Fleet::due) must be called next; it may find that it was called too early.
+    pub fn next_deadline(&self) -> Option<Mono> {
+        if self.pending.is_empty() { self.deadlines.next() } else { Some(Mono(i64::MIN)) }
+    }
+
+    /// Records that nothing could be received. To be called before the first [`due`](Fleet::due) after
+    /// `to`.
+    pub fn record_blindness(&mut self, from: Mono, to: Mono) {
+        self.blindness.add(from, to);
+        if from < to {
+            self.unreported_blindness.push(BlindPeriod { from, to });
+        }
+    }
+
+    fn add_host(&mut self, host: Host) -> u32 {
+        let host_index = u32::try_from(self.hosts.len()).expect("hosts are fewer than their limit");
+        self.by_name.insert(host.name.clone(), host_index);
+        self.unknown_count += usize::from(!host.profile.configured);
+        self.hosts.push(host);
+        host_index
+    }
+
+    fn schedule_connections(&mut self, host_index: u32) {
+        let host = &mut self.hosts[host_index as usize];
+        for (index, connection) in host.connections.iter_mut().enumerate() {
+            let expectation = connection.expectation(&host.profile, &self.common);
+            match connection.deadline(expectation) {
+                Some(at) if at < connection.scheduled_at => {
+                    connection.scheduled_at = at;
+                    let kind = DeadlineKind::Connection(index as u8);
+                    self.deadlines.push(DeadlineEntry { at, host: host_index, kind });
+                }
+                Some(_) | None => {}
+            }
+        }
+        if self.deadlines.needs_compaction() {
+            self.compact();
+        }
+    }
+
+    fn schedule_metrics(&mut self, host_index: u32) {
+        let host = &mut self.hosts[host_index as usize];
+        if host.state != State::Up {
+            return;
+        }
+        for (index, metric) in host.metrics.iter_mut().enumerate() {
+            let at = metric.reminder_due_at(self.common.renotify);
+            if let (Some(at), Some(alert)) = (at, metric.alert_state.as_deref_mut())
+                && at < alert.scheduled_at
+            {
+                alert.scheduled_at = at;
+                let kind = DeadlineKind::Metric(index as u16);
+                self.deadlines.push(DeadlineEntry { at, host: host_index, kind });
+            }
+        }
+    }
+
+    fn schedule_never_seen(&mut self, host_index: u32, now: Now) {
+        let host = &mut self.hosts[host_index as usize];
+        let timeout = self.common.new_timeout;
+        if !host.profile.watch || host.never_seen_reported || host.was_seen() || timeout.is_zero() {
+            return;
+        }
+        let passed = if now.wall.is_plausible() && host.configured_since.is_plausible() {
+            now.wall.since(host.configured_since)
+        } else {
+            Default::default()
+        };
+        let at = now.mono + timeout.saturating_sub(passed);
+        self.deadlines.push(DeadlineEntry { at, host: host_index, kind: DeadlineKind::NeverSeen });
+    }
+
+    fn compact(&mut self) {
+        let hosts = &self.hosts;
+        self.deadlines.compact(|entry| {
+            let host = &hosts[entry.host as usize];
+            match entry.kind {
+                DeadlineKind::Connection(index) => host
+                    .connections
+                    .get(usize::from(index))
+                    .is_some_and(|c| c.scheduled_at == entry.at),
+                DeadlineKind::NeverSeen => !host.was_seen(),
+                DeadlineKind::Metric(index) => {
+                    let metric = host.metrics.get(usize::from(index));
+                    let alert = metric.and_then(|metric| metric.alert_state.as_deref());
+                    alert.is_some_and(|alert| alert.scheduled_at == entry.at)
+                }
+            }
+        });
+    }
+
+    fn update_down_set(&mut self, host_index: u32) {
+        let host = &self.hosts[host_index as usize];
+        if host.profile.watch && host.state == State::Overdue {
+            self.down.insert(host_index);
+        } else {
+            self.down.remove(&host_index);
+        }
+    }
+
+    fn mark_dirty(&mut self, host_index: u32) {
+        let host = &mut self.hosts[host_index as usize];
+        host.dirty = true;
+        if !std::mem::replace(&mut host.in_dirty_list, true) {
+            self.dirty.push(host_index);
+        }
+    }
+
+    fn row_of(&self, host: &Host) -> (String, HostRow) {
+        (host.name.as_ref().into(), HostRow::of(host, self.kernel))
+    }
+
+    fn take_row(&mut self, host_index: u32) -> (String, HostRow) {
+        let host = &mut self.hosts[host_index as usize];
+        host.must_store_now = false;
+        host.dirty = false;
+        self.row_of(&self.hosts[host_index as usize])
+    }
+
+    /// Adds the configured hosts by name, then the others that may stay.
+    fn populate(
+        &mut self,
+        profiles: Vec<(String, Arc<Profile>)>,
+        mut known: HashMap<Arc<str>, Host>,
+        now: Now,
+    ) {
+        self.hosts.reserve_exact(profiles.len().max(known.len()));
+        for (name, profile) in profiles {
+            let name: Arc<str> = name.into();
+            let new =
+                || Host { must_store_now: true, ..Host::new(name.clone(), profile.clone(), now) };
+            let host = known.remove(&name).unwrap_or_else(new);
+            self.add_host(host);
+        }
+        let mut others: Vec<Host> = known.into_values().collect();
+        others.sort_by(|a, b| (a.configured_since, &a.name).cmp(&(b.configured_since, &b.name)));
+        for host in others {
+            if Some(self.unknown_count) < self.common.max_unknown_hosts {
+                self.add_host(host);
+            } else {
+                self.pending.closed_incidents.extend(host.open_incidents());
+                self.pending.removed_hosts.push(host.name.as_ref().into());
+            }
+        }
+        for host_index in 0..self.hosts.len() as u32 {
+            let host = &self.hosts[host_index as usize];
+            if host.must_store_now || host.dirty {
+                self.mark_dirty(host_index);
+            }
+            self.update_down_set(host_index);
+            self.update_uptime(host_index, now);
+            self.schedule_connections(host_index);
+            self.schedule_metrics(host_index);
+            self.schedule_never_seen(host_index, now);
+        }
+    }
+
+    /// Applies a new configuration: hosts that are no longer configured are removed, or become unknown
+    /// ones where those are accepted; new ones are added; an alert whose rule is gone is closed
+    /// without a false OK.
+    pub fn reconfigure(&mut self, config: FleetConfig, now: Now) -> Changes {
+        let profiles = settings::profiles(&config);
+        let configured: HashMap<&str, &Arc<Profile>> =
+            profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
+        self.common = SharedSettings::new(&config);
+        self.by_name.clear();
+        self.dirty.clear();
+        self.down.clear();
+        self.deadlines.clear();
+        self.clock_check.forget_disagreements();
+        self.unknown_count = 0;
+        self.addresses.clear();
+        let mut known = HashMap::with_capacity(self.hosts.len());
+        for mut host in std::mem::take(&mut self.hosts) {
+            let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
+            self.pending.closed_incidents.extend(host.apply_profile(
+                profile.clone(),
+                &self.common,
+                now,
+            ));
+            known.insert(host.name.clone(), host);
+        }
+        self.populate(profiles, known, now);
+        self.names.shrink();
+        let mut changes = std::mem::take(&mut self.pending);
+        changes.rows.extend(self.flush());
+        changes
+    }
+
+    /// The rows of all hosts that changed since they were last taken, be it only when they were last
+    /// seen.
+    pub fn flush(&mut self) -> Vec<(String, HostRow)> {
+        self.flush_some(usize::MAX)
+    }
+
+    /// The same, at most `max` of them at a time: the rows of 100,000 hosts are many megabytes.
+    pub fn flush_some(&mut self, max: usize) -> Vec<(String, HostRow)> {
+        let mut rows = Vec::new();
+        while rows.len() < max {
+            let Some(host_index) = self.dirty.pop() else {
+                break;
+            };
+            let host = &mut self.hosts[host_index as usize];
+            host.in_dirty_list = false;
+            if host.dirty {
+                rows.push(self.take_row(host_index));
+            }
+        }
+        rows
+    }
+
+    /// The rows of all hosts, for a store that lost its own.
+    pub fn all_rows(&self) -> Vec<(String, HostRow)> {
+        self.rows(0, usize::MAX)
+    }
+
+    /// The rows of `count` hosts, from the index `from` on.
+    pub fn rows(&self, from: usize, count: usize) -> Vec<(String, HostRow)> {
+        self.hosts.iter().skip(from).take(count).map(|host| self.row_of(host)).collect()
+    }
+
+    /// The row of one host.
+    pub fn row(&self, name: &str) -> Option<HostRow> {
+        let host = *self.by_name.get(name)?;
+        Some(self.row_of(&self.hosts[host as usize]).1)
+    }
+
+    /// How many hosts there are.
+    pub fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// Records the address of a connection that a datagram has proven
+    /// ([`Ingested::proven_address`]); some when it is another one than before.
+    pub fn track_address(
+        &mut self,
+        (host_index, connection): &ConnectionId,
+        from: IpAddr,
+    ) -> Option<AddressChange> {
+        let address = from.to_canonical();
+        let key = (*host_index, Arc::clone(connection), address.is_ipv6());
+        if self.addresses.reported.insert(key, address) == Some(address) {
+            return None;
+        }
+        let host = &self.hosts[*host_index as usize];
+        Some(AddressChange {
+            host: host.name.as_ref().into(),
+            connection: connection.as_ref().into(),
+            address,
+        })
+    }
+}
+
+/// A host whose name in the DNS follows its address sends from another one than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressChange {
+    /// The host.
+    pub host: String,
+    /// The connection.
+    pub connection: String,
+    /// Where its datagram came from; v4-mapped addresses are IPv4.
+    pub address: IpAddr,
+}
+
+/// A connection of the fleet: the index of its host, and its name.
+pub type ConnectionId = (u32, Arc<str>);
+
+/// The addresses that names in the DNS follow, as they were last reported.
+#[derive(Debug, Default)]
+pub struct AddressTracker {
+    /// The last addresses, by connection and whether they are of IPv6.
+    reported: HashMap<(u32, Arc<str>, bool), IpAddr>,
+    /// When the daemon began to listen.
+    started_at: Wall,
+}
+
+impl AddressTracker {
+    /// Nothing is reported yet.
+    pub fn new(now: Now) -> AddressTracker {
+        AddressTracker { started_at: now.wall, ..AddressTracker::default() }
+    }
+
+    /// Every address is reported anew: the indexes of hosts may have changed.
+    pub fn clear(&mut self) {
+        self.reported.clear();
+    }
+
+    /// Whether a datagram that was signed at `time`, in microseconds, is from before the start. It may
+    /// have been received then, and that be lost in a crash: an attacker could send it again. A start
+    /// in the future shows that it was our clock that was wrong.
+    pub fn predates_start(&self, time: i64, now: Now) -> bool {
+        self.started_at <= now.wall && time / 1000 < self.started_at.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::heartbeat::datagram::Datagram;
+    use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
+    use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};
+
+    const BEAT: &str = r#"{"host":"web1"}"#;
+    const SHUTDOWN: &str = r#"{"host":"web1","event":"shutdown"}"#;
+    const BOOT: &str = r#"{"host":"web1","event":"boot","boot_id":"b2"}"#;
+    const MESSAGE: &str = r#"{"host":"web1","event":"message","message":"is hot"}"#;
+
+    /// web1, brought into a state, with the events of that forgotten.
+    fn in_state(state: State) -> TestFleet {
+        let mut test = TestFleet::new();
+        match state {
+            State::New => {}
+            State::Up => drop(test.ingest(r#"{"host":"web1","boot_id":"b1"}"#)),
+            State::Overdue => drop(test.ingest(r#"{"host":"web1","boot_id":"b1"}"#).wait(MINUTE)),
+            State::Shutdown => {
+                test.ingest(r#"{"host":"web1","boot_id":"b1"}"#).ingest(SHUTDOWN);
+            }
+        }
+        test.wait(SECOND).take_events();
+        assert_eq!(test.fleet.view("web1").unwrap().state, state);
+        test
+    }
+
+    #[test]
+    fn every_row_of_the_state_table_holds() {
+        use State::{New, Overdue, Shutdown, Up};
+        let rows: [(State, &str, State, &[&str]); 17] = [
+            (New, BEAT, Up, &[]),
+            (New, SHUTDOWN, New, &[]),
+            (New, BOOT, Up, &["info web1 booted"]),
+            (New, MESSAGE, New, &["warning web1 is hot"]),
+            (Up, BEAT, Up, &[]),
+            (Up, SHUTDOWN, Shutdown, &["warning web1 ipv4 shutdown"]),
+            (Up, BOOT, Up, &["warning web1 booted"]),
+            (Up, r#"{"host":"web1","boot_id":"b2"}"#, Up, &["warning web1 booted"]),
+            (Up, MESSAGE, Up, &["warning web1 is hot"]),
+            (Overdue, BEAT, Up, &["ok web1 ipv4 is back"]),
+            (Overdue, SHUTDOWN, Shutdown, &["warning web1 ipv4 shutdown"]),
+            (Overdue, BOOT, Up, &["warning web1 booted"]),
+            (Overdue, MESSAGE, Overdue, &["warning web1 is hot"]),
+            (Shutdown, BEAT, Up, &["ok web1 ipv4 is back"]),
+            (Shutdown, SHUTDOWN, Shutdown, &[]),
+            (Shutdown, BOOT, Up, &["info web1 booted"]),
+            (Shutdown, MESSAGE, Shutdown, &["warning web1 is hot"]),
+        ];
+        for (from, json, to, events) in rows {
+            let mut test = in_state(from);
+            test.ingest(json);
+            assert_eq!(test.titles_with_level(), events, "{from:?} {json}");
+            assert_eq!(test.fleet.view("web1").unwrap().state, to, "{from:?} {json}");
+        }
+    }
+
+    #[test]
+    fn silence_is_told_once_and_at_its_deadline() {
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(40 * SECOND - Duration::from_millis(1));
+        assert!(test.titles().is_empty());
+        assert_eq!(
+            test.wait(Duration::from_millis(1)).titles_with_level(),
+            ["critical web1 ipv4 overdue"]
+        );
+        assert!(test.wait(DAY).titles().is_empty());
+        assert_eq!(test.beat("web1").titles(), ["web1 ipv4 is back"]);
+        assert_eq!(test.wait(DAY).titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn what_a_host_says_of_its_interval_is_kept_unless_its_settings_say_otherwise() {
+        let mut test = TestFleet::new();
+        test.ingest(r#"{"host":"web1","interval":3600}"#).wait(HOUR).beat("web1");
+        assert!(test.wait(3 * HOUR - SECOND).titles().is_empty());
+        assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"]);
+
+        let mut config = config();
+        let host = config.hosts.get_mut("web1").unwrap();
+        host.interval = Some(MINUTE);
+        host.grace = Some(SECOND);
+        let mut test = TestFleet::with(config);
+        test.ingest(r#"{"host":"web1","interval":3600}"#);
+        assert_eq!(test.wait(61 * SECOND).titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_shorter_interval_wakes_the_loop() {
+        let mut test = TestFleet::new();
+        assert!(test.try_ingest(br#"{"host":"web1","interval":3600}"#).unwrap().rearm);
+        assert!(!test.try_ingest(br#"{"host":"web1","interval":7200}"#).unwrap().rearm);
+        assert!(test.try_ingest(br#"{"host":"web1","interval":1}"#).unwrap().rearm);
+        assert_eq!(test.wait(32 * SECOND).titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn only_the_last_live_connection_is_critical() {
+        let mut test = TestFleet::new();
+        test.beat_over("web1", "ipv4").wait(SECOND).beat_over("web1", "vpn");
+        assert_eq!(
+            test.wait(MINUTE).titles_with_level(),
+            ["warning web1 ipv4 overdue", "critical web1 vpn overdue"]
+        );
+    }
+
+    #[test]
+    fn a_boot_is_told_once_for_all_connections() {
+        let mut test = TestFleet::new();
+        let over = |event: &str, connection: &str, id: &str| {
+            format!(
+                r#"{{"host":"web1","event":"{event}","connection":"{connection}","boot_id":"{id}"}}"#
+            )
+        };
+        test.ingest(&over("beat", "a", "b1"))
+            .ingest(&over("beat", "b", "b1"))
+            .wait(MINUTE)
+            .take_events();
+        test.ingest(&over("boot", "a", "b2"));
+        let facts = test.take_events();
+        let EventKind::Booted { announced: false, returned, gone: Some(gone), .. } = &facts[0].kind
+        else {
+            panic!("{facts:?}");
+        };
+        assert_eq!((returned.join(" ").as_str(), *gone), ("a b", MINUTE));
+        test.ingest(&over("boot", "b", "b2")).ingest(&over("beat", "a", "b1"));
+        assert!(test.titles().is_empty(), "neither its second way nor a late datagram is a boot");
+    }
+
+    #[test]
+    fn a_connection_that_a_boot_covered_is_told_again_when_it_stays_away() {
+        let mut test = TestFleet::new();
+        test.beat_over("web1", "a").beat_over("web1", "b").wait(MINUTE).take_events();
+        test.ingest(r#"{"host":"web1","event":"boot","connection":"a"}"#);
+        assert_eq!(test.titles(), ["web1 booted"]);
+        for _ in 0..6 {
+            test.wait(10 * SECOND).beat_over("web1", "a");
+        }
+        assert_eq!(test.titles_with_level(), ["warning web1 b overdue"]);
+        assert_eq!(test.beat_over("web1", "b").titles(), ["web1 b is back"]);
+    }
+
+    #[test]
+    fn a_boot_without_an_id_is_told_once_within_two_minutes() {
+        let mut test = TestFleet::new();
+        let boot = r#"{"host":"web1","event":"boot"}"#;
+        test.beat("web1").ingest(boot).take_events();
+        assert!(test.wait(5 * SECOND).ingest(boot).titles().is_empty());
+        assert_eq!(
+            test.ingest(SHUTDOWN).ingest(boot).titles(),
+            ["web1 ipv4 shutdown", "web1 booted"]
+        );
+        for _ in 0..12 {
+            test.wait(10 * SECOND).beat("web1");
+        }
+        assert_eq!(test.ingest(boot).titles(), ["web1 booted"]);
+        let named = r#"{"host":"web1","boot_id":"b1"}"#;
+        assert!(test.wait(SECOND).ingest(named).titles().is_empty(), "its id is learnt silently");
+    }
+
+    #[test]
+    fn an_agent_that_begins_to_speak_long_after_the_boot_tells_no_boot() {
+        let boot = |id: &str, uptime: u32| {
+            format!(r#"{{"host":"web1","event":"boot","boot_id":"{id}","uptime":{uptime}}}"#)
+        };
+        let mut test = TestFleet::new();
+        assert!(test.ingest(&boot("b1", 600)).titles().is_empty());
+        assert!(test.ingest(&boot("b1", 700)).titles().is_empty());
+        let told = test.ingest(&boot("b2", 900)).titles();
+        assert_eq!(told, ["web1 booted"], "its last boot is known, and this is another one");
+        assert_eq!(TestFleet::new().ingest(&boot("b1", 599)).titles(), ["web1 booted"]);
+    }
+
+    #[test]
+    fn a_repeated_boot_is_a_beat() {
+        let mut test = TestFleet::new();
+        assert_eq!(test.ingest(BOOT).titles(), ["web1 booted"]);
+        assert_eq!(test.wait(MINUTE).titles(), ["web1 ipv4 overdue"]);
+        assert_eq!(test.ingest(BOOT).titles(), ["web1 ipv4 is back"]);
+    }
+
+    #[test]
+    fn a_shutdown_of_the_boot_before_comes_too_late() {
+        let mut test = in_state(State::Up);
+        test.ingest(BOOT).take_events();
+        test.ingest(r#"{"host":"web1","event":"shutdown","boot_id":"b1"}"#);
+        assert!(test.titles().is_empty());
+    }
+
+    #[test]
+    fn a_watched_host_that_was_never_seen_is_reported_once_and_over_restarts() {
+        let mut test = TestFleet::new();
+        test.wait(23 * HOUR).restart_after(MINUTE);
+        assert!(test.titles().is_empty());
+        assert_eq!(test.wait(HOUR).titles_with_level(), ["warning web1 was never heard"]);
+        test.restart_after(MINUTE).wait(3 * DAY);
+        assert!(test.titles().is_empty());
+        assert_eq!(test.beat("web1").titles_with_level(), ["ok web1 ipv4 is up"]);
+
+        let mut test = TestFleet::new();
+        test.wait(20 * HOUR).reboot_after(HOUR).wait(3 * HOUR);
+        assert_eq!(test.titles(), ["web1 was never heard"]);
+    }
+
+    #[test]
+    fn a_restart_does_not_invent_silence_and_does_not_forget_it() {
+        for reboots in [false, true] {
+            let restart = |test: &mut TestFleet, time| {
+                if reboots {
+                    test.reboot_after(time)
+                } else {
+                    test.restart_after(time)
+                };
+            };
+            let mut test = TestFleet::new();
+            test.beat("web1").wait(MINUTE).take_events();
+            restart(&mut test, HOUR);
+            assert!(test.wait(DAY).titles().is_empty(), "already notified");
+
+            let mut test = TestFleet::new();
+            test.beat("web1").wait(5 * SECOND);
+            restart(&mut test, HOUR);
+            assert!(test.wait(40 * SECOND - Duration::from_millis(1)).titles().is_empty());
+            assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"], "E within");
+
+            let mut test = TestFleet::with_interval(DAY);
+            test.beat("web1").wait(20 * HOUR);
+            restart(&mut test, 5 * MINUTE);
+            test.wait(3 * DAY - 20 * HOUR - 5 * MINUTE - SECOND);
+            assert!(test.titles().is_empty());
+            assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"], "E after start");
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_passed_before_the_stop_is_told_at_once() {
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        let rows = test.rows();
+        test.now = test.now.later(MINUTE);
+        let last_alive = test.last_alive();
+        test.now = test.now.later(SECOND);
+        assert_eq!(test.start(rows, Some(last_alive)).titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_lost_clock_gives_everyone_a_whole_interval_and_grace() {
+        for (wall, last_alive) in [(0, true), (BEGIN.wall.0 - 1, true), (BEGIN.wall.0 + 9, false)] {
+            let mut test = TestFleet::new();
+            test.beat("web1");
+            let (rows, last_alive) = (test.rows(), last_alive.then(|| test.last_alive()));
+            test.kernel = "kernel-2".into();
+            test.now = Now { mono: Mono(5_000), wall: Wall(wall) };
+            test.start(rows, last_alive).wait(40 * SECOND - Duration::from_millis(1));
+            assert!(test.titles().is_empty());
+            assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"]);
+        }
+    }
+
+    #[test]
+    fn frequent_restarts_do_not_postpone_an_alarm_for_ever() {
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        for _ in 0..10 {
+            test.wait(20 * SECOND).restart_after(SECOND);
+        }
+        assert_eq!(test.titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_second_long_outage_does_not_invent_an_alarm() {
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(5 * SECOND).sleep(HOUR).wait(5 * SECOND).sleep(HOUR);
+        test.wait(10 * SECOND).beat("web1");
+        assert!(test.titles().is_empty());
+        test.wait(5 * SECOND).sleep(HOUR).wait(HOUR);
+        assert_eq!(test.titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn crash_after_crash_before_any_flush_did_invent_an_alarm() {
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        let last_alive = test.last_alive();
+        let mut stored = test.rows();
+        for _ in 0..20 {
+            test.now = test.now.later(SECOND);
+            test.start(stored.clone(), Some(last_alive.clone()));
+            stored = test.rows();
+            test.wait(35 * SECOND);
+            stored.extend(test.try_ingest(BEAT.as_bytes()).unwrap().rows);
+            assert!(test.titles().is_empty());
+        }
+    }
+
+    #[test]
+    fn rows_of_two_kernels_ago_go_by_the_wall_clock() {
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(MINUTE).take_events();
+        let rows = test.rows();
+        test.reboot_after(MINUTE);
+        let last_alive = test.last_alive();
+        test.now = Now { mono: Mono(7_000), wall: test.now.wall + HOUR };
+        test.kernel.push('y');
+        test.start(rows, Some(last_alive)).beat("web1");
+        let facts = test.take_events();
+        assert!(matches!(facts[0].kind, EventKind::Back { gone, .. } if gone == HOUR + 2 * MINUTE));
+    }
+
+    #[test]
+    fn weird_rows_do_no_harm() {
+        for number in [i64::MIN, -1, 0, i64::MAX] {
+            let now = format!(r#"{{"mono":{number},"wall":{number}}}"#);
+            let row: HostRow = serde_json::from_str(&format!(
+                r#"{{"since":{number},"configured":{number},"booted":{number},"unknown":1,
+                "connections":[{{"name":"a","state":"UP","seen":{now},"granted":{{"from":{number},"until":{number}}},
+                "interval":4294967295,"shifts":255}},{{"state":"OVERDUE","covered":true}},{{}}],
+                "alerts":[{{"path":"m","level":"critical","told":{now}}}]}}"#
+            ))
+            .unwrap();
+            for last_alive in [Some(number), None] {
+                let last_alive = last_alive.map(|n| LastAlive {
+                    kernel_boot: "k".into(),
+                    now: Now { mono: Mono(n), wall: Wall(n) },
+                });
+                for kernel in ["k", "l"] {
+                    let rows = [("web1".to_owned(), row.clone())];
+                    let mut fleet =
+                        Fleet::restore(config(), rows, last_alive.clone(), BEGIN, kernel);
+                    fleet.due(BEGIN);
+                    fleet.due(BEGIN.later(365 * DAY));
+                    fleet.ingest(BEAT.as_bytes(), HERE, BEGIN.later(366 * DAY)).unwrap();
+                    assert_eq!(fleet.view("web1").unwrap().state, State::Up);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn plain_beats_store_nothing_and_changes_do() {
+        let mut test = TestFleet::new();
+        assert_eq!(test.fleet.flush().len(), 1, "since when it is configured");
+        assert_eq!(test.try_ingest(BEAT.as_bytes()).unwrap().rows.len(), 1);
+        assert!(test.fleet.flush().is_empty());
+        assert!(test.try_ingest(BEAT.as_bytes()).unwrap().rows.is_empty());
+        assert_eq!(test.fleet.flush().len(), 1);
+        assert!(test.fleet.flush().is_empty());
+        test.now = test.now.later(MINUTE);
+        assert_eq!(test.fleet.due(test.now).rows.len(), 1);
+    }
+
+    #[test]
+    fn others_that_are_down_are_named_and_counted() {
+        let mut config = config();
+        let watched = HostSettings { watch: true, ..HostSettings::default() };
+        config.hosts.insert("web2".into(), watched);
+        config.hosts.insert("quiet".into(), HostSettings::default());
+        let mut test = TestFleet::with(config);
+        test.beat("quiet").wait(SECOND).beat("web1").wait(SECOND).beat("web2").wait(MINUTE);
+        let others: Vec<_> = test
+            .take_events()
+            .into_iter()
+            .map(|event| match event.kind {
+                EventKind::Overdue { others_down, others_count, .. } => {
+                    format!("{others_count} {}", others_down.join(" "))
+                }
+                kind => panic!("{kind:?}"),
+            })
+            .collect();
+        assert_eq!(others, ["0 ", "0 ", "1 web1"]);
+    }
+
+    #[test]
+    fn restarts_did_postpone_for_ever_what_an_unset_clock_had_begun() {
+        let mut test = TestFleet::new();
+        test.now.wall = Wall(5_000);
+        test.start(Vec::new(), None);
+        let mut stored: HashMap<_, _> = test.fleet.flush().into_iter().collect();
+        test.now.wall = BEGIN.wall;
+        for _ in 0..2 {
+            test.wait(23 * HOUR);
+            stored.extend(test.fleet.flush());
+            let last_alive = test.last_alive();
+            test.now = test.now.later(SECOND);
+            test.start(stored.clone().into_iter().collect(), Some(last_alive));
+        }
+        assert_eq!(test.wait(HOUR).titles(), ["web1 was never heard"]);
+    }
+
+    #[test]
+    fn a_boot_told_two_kernels_ago_did_count_as_one_told_now() {
+        let mut test = TestFleet::new();
+        test.ingest(BOOT).wait(MINUTE);
+        let rows = test.rows();
+        test.reboot_after(MINUTE);
+        let last_alive = test.last_alive();
+        test.now = Now { mono: Mono(7_000), wall: test.now.wall + HOUR };
+        test.kernel.push('y');
+        test.start(rows, Some(last_alive)).take_events();
+        test.ingest(r#"{"host":"web1","event":"boot"}"#);
+        assert_eq!(test.titles(), ["web1 booted"]);
+    }
+
+    #[test]
+    fn a_beat_with_another_interval_did_cost_a_write_each_time() {
+        let mut test = TestFleet::new();
+        test.beat("web1").fleet.flush();
+        for interval in [10, 11, 10] {
+            let beat = format!(r#"{{"host":"web1","interval":{interval}}}"#);
+            assert!(test.try_ingest(beat.as_bytes()).unwrap().rows.is_empty());
+        }
+        assert_eq!(test.fleet.flush()[0].1.connections[0].interval, 10_000);
+    }
+
+    #[test]
+    fn a_reload_takes_hosts_out_and_in() {
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(HOUR).take_events();
+        test.config.hosts.clear();
+        let watched = HostSettings { watch: true, ..HostSettings::default() };
+        test.config.hosts.insert("web2".into(), watched);
+        let changes = test.fleet.reconfigure(test.config.clone(), test.now);
+        assert_eq!(changes.removed_hosts, ["web1"]);
+        let incident = Incident::Connection { host: "web1".into(), connection: "ipv4".into() };
+        assert_eq!((changes.events.len(), changes.closed_incidents), (0, vec![incident]));
+        assert_eq!(
+            changes.rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["web2"]
+        );
+        assert!(test.fleet.view("web1").is_none());
+        assert_eq!(test.wait(DAY).titles(), ["web2 was never heard"]);
+    }
+
+    fn with_alert_heartbeats(interval: Duration, grace: Duration) -> TestFleet {
+        let mut config = config();
+        config.settings.grace = Some(SECOND);
+        config.alert_heartbeats.insert("web1".into(), Expectation { interval, grace });
+        TestFleet::with(config)
+    }
+
+    fn send_alert_heartbeat(test: &mut TestFleet) {
+        let beat = Datagram::beat("web1", ALERTMANAGER);
+        test.fleet.ingest_internal(&beat, test.now).unwrap();
+    }
+
+    #[test]
+    fn alert_heartbeats_have_an_expectation_of_their_own() {
+        let mut test = with_alert_heartbeats(30 * SECOND, 5 * MINUTE);
+        send_alert_heartbeat(&mut test);
+        test.beat("web1");
+        assert_eq!(test.wait(5 * MINUTE).titles(), ["web1 ipv4 overdue"]);
+        assert_eq!(test.wait(30 * SECOND).titles(), ["web1 alertmanager overdue"]);
+    }
+
+    #[test]
+    fn another_way_to_receive_alert_heartbeats_made_them_overdue() {
+        let fetched = Expectation { interval: 30 * SECOND, grace: 5 * MINUTE };
+        for reload in [true, false] {
+            let mut test = with_alert_heartbeats(4 * HOUR, 8 * HOUR);
+            send_alert_heartbeat(&mut test);
+            test.wait(3 * HOUR);
+            test.config.alert_heartbeats.insert("web1".into(), fetched);
+            if reload {
+                test.fleet.reconfigure(test.config.clone(), test.now);
+            } else {
+                test.restart_after(SECOND);
+            }
+            assert!(test.wait(5 * MINUTE).titles().is_empty());
+            // Another start does not extend it again.
+            test.restart_after(Duration::ZERO);
+            assert_eq!(test.wait(MINUTE).titles(), ["web1 alertmanager overdue"]);
+        }
+    }
+
+    #[test]
+    fn alert_heartbeats_that_are_no_longer_expected_are_forgotten() {
+        for reload in [true, false] {
+            for overdue in [true, false] {
+                let mut test = with_alert_heartbeats(30 * SECOND, 5 * MINUTE);
+                send_alert_heartbeat(&mut test);
+                test.wait(if overdue { 2 * DAY } else { SECOND }).take_events();
+                test.config.alert_heartbeats.clear();
+                let changes = if reload {
+                    test.fleet.reconfigure(test.config.clone(), test.now)
+                } else {
+                    let (rows, last_alive) = (test.rows(), test.last_alive());
+                    let (config, now) = (test.config.clone(), test.now);
+                    test.fleet = Fleet::restore(config, rows, Some(last_alive), now, &test.kernel);
+                    test.fleet.due(now)
+                };
+                assert_eq!(
+                    (changes.events.len(), changes.closed_incidents.len()),
+                    (0, usize::from(overdue))
+                );
+                assert!(test.fleet.view("web1").unwrap().connections.is_empty());
+                assert!(test.wait(DAY - SECOND).titles().is_empty(), "{reload} {overdue}");
+                assert_eq!(test.wait(DAY).titles(), ["web1 was never heard"]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_known() {
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(20 * SECOND);
+        test.config.hosts.get_mut("web1").unwrap().grace = Some(MINUTE);
+        test.config.default_channels = vec!["oncall".into()];
+        assert!(test.fleet.reconfigure(test.config.clone(), test.now).removed_hosts.is_empty());
+        assert_eq!(test.fleet.view("web1").unwrap().channels, ["oncall"]);
+        assert!(test.wait(50 * SECOND - SECOND).titles().is_empty());
+        assert_eq!(test.wait(SECOND).titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_host_that_is_no_longer_configured_becomes_an_unknown_one_where_those_are_accepted() {
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        test.config.hosts.clear();
+        test.config.settings.unknown_hosts = UnknownHosts::Accept;
+        assert!(test.fleet.reconfigure(test.config.clone(), test.now).removed_hosts.is_empty());
+        assert!(!test.fleet.view("web1").unwrap().watch);
+        assert_eq!(test.fleet.unknown_count, 1);
+    }
+
+    #[test]
+    fn rows_of_hosts_that_are_gone_are_told_after_a_restart() {
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        let (rows, last_alive) = (test.rows(), test.last_alive());
+        test.config.hosts.clear();
+        test.now = test.now.later(SECOND);
+        test.fleet = Fleet::restore(test.config, rows, Some(last_alive), test.now, &test.kernel);
+        assert!(test.fleet.is_empty());
+        assert_eq!(test.fleet.next_deadline(), Some(Mono(i64::MIN)), "at once");
+        assert_eq!(test.fleet.due(test.now).removed_hosts, ["web1"]);
+        assert_eq!(test.fleet.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_reload_did_forget_which_hosts_were_seen_and_a_restart_invented_an_alarm() {
+        let mut test = TestFleet::with_interval(DAY);
+        test.config.settings.grace = Some(HOUR);
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        test.beat("web1");
+        let mut stored: HashMap<_, _> = test.rows().into_iter().collect();
+        test.fleet.flush();
+        test.wait(DAY).beat("web1").wait(20 * SECOND);
+        stored.extend(test.fleet.reconfigure(test.config.clone(), test.now).rows);
+        test.wait(2 * HOUR);
+        stored.extend(test.fleet.flush());
+        let last_alive = test.last_alive();
+        test.now = test.now.later(SECOND);
+        assert!(test.start(stored.into_iter().collect(), Some(last_alive)).titles().is_empty());
+    }
+
+    /// web1 is down, and from now on it is watched.
+    fn watched_at_last(restarts: bool) -> TestFleet {
+        let mut test = TestFleet::new();
+        test.config.hosts.get_mut("web1").unwrap().watch = false;
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        test.beat_over("web1", "a").beat_over("web1", "b").wait(HOUR).take_events();
+        test.config.hosts.get_mut("web1").unwrap().watch = true;
+        if restarts {
+            test.restart_after(SECOND);
+        } else {
+            let changes = test.fleet.reconfigure(test.config.clone(), test.now);
+            assert_eq!((changes.events.len(), changes.closed_incidents.len()), (0, 2));
+        }
+        test
+    }
+
+    #[test]
+    fn a_host_that_was_down_when_it_became_watched_was_never_reported() {
+        for restarts in [false, true] {
+            let mut test = watched_at_last(restarts);
+            assert!(test.wait(39 * SECOND).titles().is_empty(), "it may be back by itself");
+            let told = ["critical web1 a overdue", "warning web1 b overdue"];
+            assert_eq!(test.wait(SECOND).titles_with_level(), told);
+            test.restart_after(SECOND);
+            test.fleet.reconfigure(test.config.clone(), test.now);
+            assert!(test.wait(DAY).titles().is_empty(), "once");
+            assert_eq!(test.beat_over("web1", "a").titles(), ["web1 a is back"]);
+
+            let mut test = watched_at_last(restarts);
+            test.wait(SECOND);
+            assert!(test.beat_over("web1", "a").titles().is_empty(), "nobody knew it was away");
+            assert_eq!(test.wait(40 * SECOND).titles_with_level()[0], "warning web1 b overdue");
+        }
+    }
+}

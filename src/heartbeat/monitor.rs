@@ -1,0 +1,814 @@
+//! The fleet under its lock: ingests datagrams, fires deadlines, sends what changed to the store.
+//!
+//! Under the lock the fleet only decides, and what it decided is queued for the store, in order. Log
+//! lines and answers come after it is released: a full pipe must not hold up every datagram.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use log::{debug, info, warn};
+
+use crate::clock::{Mono, Now, Wall, words};
+use crate::heartbeat::datagram::{
+    Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ReceivedDatagram, Rejection,
+};
+use crate::heartbeat::fleet::{
+    AddressChange, Changes, ConnectionId, Fleet, Ingested, KeyUsage, OpenProblem,
+};
+use crate::heartbeat::persistence::{HostRow, LastAlive};
+use crate::heartbeat::settings::{ALERTMANAGER, FleetConfig, LOCAL};
+use crate::store::change::{Change, ChangeSink};
+use crate::store::{Table, Write};
+use crate::thread;
+use crate::view::{HostView, UptimeSample};
+
+/// The key of [`LastAlive`] in the store.
+pub const LAST_ALIVE_KEY: &str = "mark";
+/// The longest wait of the deadline thread: it reads the clock at least this often, to notice that
+/// the machine slept.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// A wait that ends this much later than planned was a sleep of the machine: no datagram was
+/// received meanwhile.
+const STALL: Duration = Duration::from_secs(1);
+/// After a wait that ends this late the datagrams in the socket are ingested before deadlines fire.
+const LATE: Duration = Duration::from_millis(100);
+const PENDING_DATAGRAMS_WAIT: Duration = Duration::from_millis(200);
+/// How often `last_seen` goes to disk, when it changed.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
+/// How often [`LastAlive`] goes to disk when nothing else does.
+const LAST_ALIVE_INTERVAL: Duration = Duration::from_secs(15 * 60);
+/// The most rows in one change.
+const MAX_ROWS_PER_CHANGE: usize = 2000;
+/// The most unknown hosts, and connections with an old key, that are named in the log.
+const MAX_UNKNOWN_LOGGED: usize = 100;
+
+/// Called with every change of a followed address, in the order in which they were found, while
+/// the fleet is not locked.
+pub type OnAddressChange = Box<dyn Fn(AddressChange) + Send + Sync>;
+
+/// Where a datagram came from.
+#[derive(Clone, Copy)]
+struct DatagramSource {
+    address: IpAddr,
+    /// Whether that is where the host is; over HTTP it may be a proxy's.
+    is_direct: bool,
+}
+
+/// The fleet as all threads share it.
+pub struct Monitor {
+    state: Mutex<MonitorState>,
+    /// The deadline thread must look for the next deadline again.
+    rearm: Condvar,
+    sink: ChangeSink,
+    kernel_boot: String,
+    overloaded: Box<dyn Fn() -> bool + Send + Sync>,
+    accepted: AtomicU64,
+    rejected: [AtomicU64; Rejection::ALL.len()],
+    /// How many changes were sent, and which of them is known to be on disk.
+    sent_changes: AtomicU64,
+    stored_changes: Arc<AtomicU64>,
+    address_observer: OnceLock<OnAddressChange>,
+    /// Held while the observer is called, so that two threads do not swap two changes.
+    observing: Mutex<()>,
+}
+
+struct MonitorState {
+    fleet: Fleet,
+    closed: bool,
+    /// Changes of address that the observer has not seen.
+    address_changes: Vec<AddressChange>,
+    unknown_logged: BTreeSet<String>,
+    /// The hosts and connections that sign with the previous key, as far as that was logged.
+    previous_key_users: BTreeSet<(String, String)>,
+}
+
+impl Monitor {
+    /// Watches `fleet`. `overloaded` says when events come in faster than they can be stored.
+    pub fn new(
+        fleet: Fleet,
+        kernel_boot: String,
+        sink: ChangeSink,
+        overloaded: Box<dyn Fn() -> bool + Send + Sync>,
+    ) -> Monitor {
+        Monitor {
+            state: Mutex::new(MonitorState {
+                fleet,
+                closed: false,
+                address_changes: Vec::new(),
+                unknown_logged: BTreeSet::new(),
+                previous_key_users: BTreeSet::new(),
+            }),
+            rearm: Condvar::new(),
+            sink,
+            kernel_boot,
+            overloaded,
+            accepted: AtomicU64::new(0),
+            rejected: std::array::from_fn(|_| AtomicU64::new(0)),
+            sent_changes: AtomicU64::new(0),
+            stored_changes: Arc::default(),
+            address_observer: OnceLock::new(),
+            observing: Mutex::new(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, MonitorState> {
+        thread::lock(&self.state)
+    }
+
+    /// Ingests a datagram. `then` is called with the answer, if one is wanted, and whether what the
+    /// datagram caused is stored. It is called at once when nothing is on its way to the disk,
+    /// else when that is there: a datagram that repeats an earlier one causes nothing of its own,
+    /// and must not be answered before what the earlier one caused is stored.
+    ///
+    /// # Errors
+    /// Why it was rejected; that is counted and logged here.
+    pub fn ingest(
+        &self,
+        bytes: &[u8],
+        from: IpAddr,
+        now: Now,
+        then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
+    ) -> Result<(), Rejection> {
+        self.ingest_from(bytes, DatagramSource { address: from, is_direct: true }, now, then)
+    }
+
+    /// As [`ingest`](Monitor::ingest), for a datagram that came over HTTP: its sender may be a
+    /// proxy, and the address says nothing about where the host is.
+    ///
+    /// # Errors
+    /// Why it was rejected; that is counted and logged here.
+    pub fn ingest_over_http(
+        &self,
+        bytes: &[u8],
+        from: IpAddr,
+        now: Now,
+        then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
+    ) -> Result<(), Rejection> {
+        self.ingest_from(bytes, DatagramSource { address: from, is_direct: false }, now, then)
+    }
+
+    fn ingest_from(
+        &self,
+        bytes: &[u8],
+        source: DatagramSource,
+        now: Now,
+        then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
+    ) -> Result<(), Rejection> {
+        let received = ReceivedDatagram::parse(bytes);
+        let result = match &received {
+            Ok(received) => self.ingest_received(received, source, now, then),
+            Err(rejection) => Err(*rejection),
+        };
+        match result {
+            Ok(()) => drop(self.accepted.fetch_add(1, Ordering::Relaxed)),
+            Err(rejection) => {
+                self.rejected[rejection.index()].fetch_add(1, Ordering::Relaxed);
+                debug!("a datagram from {} was dropped: {rejection}", source.address);
+                if let (Rejection::UnknownHost, Ok(received)) = (rejection, &received) {
+                    self.log_unknown_host(&received.datagram.host, source.address);
+                }
+            }
+        }
+        result
+    }
+
+    fn ingest_received(
+        &self,
+        received: &ReceivedDatagram,
+        source: DatagramSource,
+        now: Now,
+        then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
+    ) -> Result<(), Rejection> {
+        // Only what causes an event is refused under overload.
+        if (self.overloaded)() && received.datagram.event != DatagramKind::Beat {
+            return Err(Rejection::Busy);
+        }
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Rejection::Busy);
+        }
+        let mut ingested = state.fleet.ingest_parsed(received, source.address, now)?;
+        if ingested.rearm {
+            self.rearm.notify_all();
+        }
+        let news = ingested.key_usage.take().filter(|key| state.is_key_news(key));
+        let is_observed = source.is_direct && self.address_observer.get().is_some();
+        let proven = ingested.proven_address.take().filter(|_| is_observed);
+        let moved = proven.is_some_and(|id| state.track_address(&id, source.address));
+        let ack = ingested.ack.take();
+        let change = change_of(ingested);
+        let answer = if change.is_none() && self.all_stored() {
+            Some((then, ack))
+        } else {
+            // Still under the lock: what changed first must be stored first.
+            let stored: Option<Box<dyn FnOnce(bool) + Send>> =
+                Some(Box::new(move |stored| then(ack, stored)));
+            self.send_change(Change { on_stored: stored, ..change.unwrap_or_default() });
+            None
+        };
+        drop(state);
+        if let Some((then, ack)) = answer {
+            then(ack, true);
+        }
+        if let Some(key) = news {
+            log_key_usage(&key);
+        }
+        if moved {
+            self.report_address_changes();
+        }
+        Ok(())
+    }
+
+    fn log_unknown_host(&self, host: &str, from: IpAddr) {
+        let is_news = {
+            let logged = &mut self.lock().unknown_logged;
+            logged.len() < MAX_UNKNOWN_LOGGED && logged.insert(host.to_owned())
+        };
+        if is_news {
+            info!("{from} sends heartbeats as {host}, which is not under hosts: ignored");
+        }
+    }
+
+    /// Calls `observer` with every change of a followed address from now on. There is one observer:
+    /// a second one is not called.
+    pub fn on_address_change(&self, observer: OnAddressChange) {
+        // An error means that there is one already.
+        let _ = self.address_observer.set(observer);
+    }
+
+    /// Only threads that have found a change come here, and wait for the observer of another one.
+    fn report_address_changes(&self) {
+        let Some(observer) = self.address_observer.get() else { return };
+        let _in_order = thread::lock(&self.observing);
+        let changes = std::mem::take(&mut self.lock().address_changes);
+        changes.into_iter().for_each(observer);
+    }
+
+    fn all_stored(&self) -> bool {
+        self.stored_changes.load(Ordering::Acquire) == self.sent_changes.load(Ordering::Acquire)
+    }
+
+    /// Sends a change to the store and counts whether it is on disk. The courier stores in order,
+    /// so one that is stored proves that those before it are.
+    fn send_change(&self, change: Change) {
+        let number = self.sent_changes.fetch_add(1, Ordering::AcqRel) + 1;
+        let stored_changes = Arc::clone(&self.stored_changes);
+        let on_stored = change.on_stored;
+        (self.sink)(Change {
+            on_stored: Some(Box::new(move |stored| {
+                if stored {
+                    stored_changes.fetch_max(number, Ordering::AcqRel);
+                }
+                if let Some(on_stored) = on_stored {
+                    on_stored(stored);
+                }
+            })),
+            ..change
+        });
+    }
+
+    /// The deadline thread: fires deadlines, notices when the machine slept, flushes rows, until
+    /// the monitor is closed. `on_turn` is called at every turn, every second at least.
+    pub fn run_deadlines(&self, mut on_turn: impl FnMut()) {
+        let mut clock = LoopClock::at(Now::read().mono);
+        let mut flushed = clock.last;
+        loop {
+            if self.check_clock(&mut clock) >= LATE {
+                self.wait_for_pending_datagrams();
+            }
+            on_turn();
+            if !self.process_due(Now::read()) {
+                return;
+            }
+            flushed = self.flush_when_due(flushed);
+            // The machine may have slept during the turn, too.
+            self.check_clock(&mut clock);
+            let Some(until) = self.wait() else { return };
+            clock.planned = until;
+        }
+    }
+
+    /// Reads the clock: when that happens much later than planned, the machine slept, and nothing
+    /// was received since the clock was read last. Returns how late it is.
+    fn check_clock(&self, clock: &mut LoopClock) -> Duration {
+        let now = Now::read().mono;
+        let late = now.since(clock.planned);
+        if late >= STALL {
+            self.lock().fleet.record_blindness(clock.last, now);
+            warn!("hbd was asleep for {} and heard nothing meanwhile", words(late));
+        }
+        *clock = LoopClock::at(now);
+        late
+    }
+
+    /// Gives the UDP thread time for what waits in the socket, before its hosts are reported.
+    fn wait_for_pending_datagrams(&self) {
+        let _ = self.rearm.wait_timeout(self.lock(), PENDING_DATAGRAMS_WAIT);
+    }
+
+    /// Fires all deadlines that have passed; false when the monitor is closed.
+    fn process_due(&self, now: Now) -> bool {
+        loop {
+            let mut state = self.lock();
+            if state.closed {
+                return false;
+            }
+            let changes = state.fleet.due(now);
+            let more = state.fleet.next_deadline().is_some_and(|next| next <= now.mono);
+            self.send_changes(changes);
+            if !more {
+                return true;
+            }
+        }
+    }
+
+    fn send_changes(&self, changes: Changes) {
+        if changes.is_empty() {
+            return;
+        }
+        let removed =
+            changes.removed_hosts.into_iter().map(|name| Write::remove(Table::Hosts, name));
+        self.send_change(Change {
+            writes: removed.chain(changes.rows.iter().map(host_row)).collect(),
+            events: changes.events,
+            closed_silently: changes.closed_incidents,
+            on_stored: None,
+        });
+    }
+
+    fn flush_when_due(&self, flushed: Mono) -> Mono {
+        let now = Now::read();
+        let since = now.mono.since(flushed);
+        if since < FLUSH_INTERVAL || !self.flush(now, since >= LAST_ALIVE_INTERVAL) {
+            return flushed;
+        }
+        now.mono
+    }
+
+    /// Sends the dirty rows to the store, and [`LastAlive`] behind them; false when there was
+    /// nothing to write.
+    fn flush(&self, now: Now, always: bool) -> bool {
+        let mut wrote = false;
+        loop {
+            let mut state = self.lock();
+            let rows = state.fleet.flush_some(MAX_ROWS_PER_CHANGE);
+            let last = rows.len() < MAX_ROWS_PER_CHANGE;
+            wrote |= !rows.is_empty();
+            let mut writes: Vec<_> = rows.iter().map(host_row).collect();
+            if last && (wrote || always) {
+                let last_alive = LastAlive { kernel_boot: self.kernel_boot.clone(), now };
+                writes.push(Write::put(Table::Meta, LAST_ALIVE_KEY, &last_alive));
+            }
+            if !writes.is_empty() {
+                (self.sink)(Change { writes, ..Change::default() });
+            }
+            if last {
+                return wrote || always;
+            }
+        }
+    }
+
+    /// Waits for the next deadline, [`MAX_WAIT`] at most; returns until when it meant to wait, none
+    /// when the monitor is closed.
+    fn wait(&self) -> Option<Mono> {
+        let state = self.lock();
+        if state.closed {
+            return None;
+        }
+        let now = Now::read().mono;
+        let deadline = state.fleet.next_deadline().unwrap_or(now + MAX_WAIT);
+        // A millisecond more than the clock's own grain, so as not to wake just before.
+        let until = (deadline + Duration::from_millis(1)).min(now + MAX_WAIT).max(now);
+        let _ = self.rearm.wait_timeout(state, until.since(now));
+        Some(until)
+    }
+
+    /// Closes the monitor: from now on nothing is ingested, and all that was is on its way to the
+    /// store.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.fleet.announce_stop();
+        drop(state);
+        self.rearm.notify_all();
+        self.flush(Now::read(), true);
+    }
+
+    /// Applies a new configuration.
+    pub fn reconfigure(&self, config: FleetConfig) {
+        let mut state = self.lock();
+        state.unknown_logged.clear();
+        state.previous_key_users.clear();
+        let changes = state.fleet.reconfigure(config, Now::read());
+        self.send_changes(changes);
+        drop(state);
+        self.rearm.notify_all();
+    }
+
+    /// A heartbeat of a configured host that came as an alert of an Alertmanager: a beat over the
+    /// connection `alertmanager`.
+    pub fn ingest_alert_heartbeat(&self, host: &str) {
+        let beat = Datagram::beat(host, ALERTMANAGER);
+        if let Err(rejection) = self.ingest_internal(&beat, Now::read()) {
+            warn!("a sign of life of {host} could not be taken: {rejection}");
+        }
+    }
+
+    /// What the daemon's own machine, the host `host`, says about itself: a beat over the connection
+    /// `local`. The boot is that of the kernel that is running. Of two metrics of one path the last
+    /// one counts.
+    ///
+    /// # Errors
+    /// When the configuration has no such host, when a path or a value breaks the limits of
+    /// datagrams, or when there are more metrics than are kept of a host: the first ones were
+    /// ingested.
+    pub fn ingest_local(
+        &self,
+        host: &str,
+        metrics: &[(String, f64)],
+        now: Now,
+    ) -> Result<(), Rejection> {
+        let kept = metrics.iter().take(MAX_METRICS).map(|(path, value)| (path.as_str(), *value));
+        let by_path: BTreeMap<&str, f64> = kept.collect();
+        let boot_id = Some(self.kernel_boot.as_str()).filter(|id| !id.is_empty());
+        let beat = Datagram {
+            boot_id: boot_id.map(Into::into),
+            metrics: DatagramMetrics::from_pairs(by_path)?,
+            ..Datagram::beat(host, LOCAL)
+        };
+        self.ingest_internal(&beat, now)?;
+        if metrics.len() > MAX_METRICS { Err(Rejection::TooManyMetrics) } else { Ok(()) }
+    }
+
+    fn ingest_internal(&self, beat: &Datagram, now: Now) -> Result<(), Rejection> {
+        beat.check()?;
+        let mut state = self.lock();
+        if state.closed {
+            return Ok(());
+        }
+        let ingested = state.fleet.ingest_internal(beat, now)?;
+        if ingested.rearm {
+            self.rearm.notify_all();
+        }
+        if let Some(change) = change_of(ingested) {
+            self.send_change(change);
+        }
+        Ok(())
+    }
+
+    /// Every row of every host, for a store that lost its own.
+    pub fn all_rows(&self) -> Vec<Write> {
+        self.lock().fleet.all_rows().iter().map(host_row).collect()
+    }
+
+    /// At most `count` hosts, from the index `from` on.
+    pub fn views(&self, from: usize, count: usize) -> Vec<HostView> {
+        self.lock().fleet.views(from, count)
+    }
+
+    /// One host.
+    pub fn view(&self, name: &str) -> Option<HostView> {
+        self.lock().fleet.view(name)
+    }
+
+    /// How many hosts there are.
+    pub fn count(&self) -> usize {
+        self.lock().fleet.len()
+    }
+
+    /// How many datagrams were accepted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many datagrams were rejected, by reason.
+    pub fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.rejected.iter().map(|count| count.load(Ordering::Relaxed));
+        Rejection::ALL.iter().map(|reason| reason.name()).zip(counts)
+    }
+
+    /// The availability of `count` hosts, from the index `from` on, since their last sample.
+    pub fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
+        self.lock().fleet.take_samples(from, count, until)
+    }
+
+    /// What the next sample of a host would be.
+    pub fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
+        self.lock().fleet.peek_sample(host, now)
+    }
+
+    /// When nothing could be received, each period once.
+    pub fn take_blind_periods(&self, now: Now) -> Vec<(Wall, Wall)> {
+        self.lock().fleet.take_blind_periods(now)
+    }
+
+    /// What is wrong with `count` hosts, from the index `from` on.
+    pub fn open_problems(&self, from: usize, count: usize) -> Vec<OpenProblem> {
+        self.lock().fleet.open_problems(from, count)
+    }
+}
+
+impl MonitorState {
+    /// Whether a connection has another address than before; the change waits for the observer.
+    fn track_address(&mut self, connection: &ConnectionId, address: IpAddr) -> bool {
+        let change = self.fleet.track_address(connection, address);
+        let moved = change.is_some();
+        self.address_changes.extend(change);
+        moved
+    }
+
+    /// Whether it was not logged yet that this connection signs with the previous key, or no longer
+    /// does.
+    fn is_key_news(&mut self, key: &KeyUsage) -> bool {
+        let user = (key.host.clone(), key.connection.clone());
+        if !key.previous {
+            self.previous_key_users.remove(&user);
+            return true;
+        }
+        self.previous_key_users.len() < MAX_UNKNOWN_LOGGED && self.previous_key_users.insert(user)
+    }
+}
+
+fn log_key_usage(key: &KeyUsage) {
+    let KeyUsage { host, connection, previous } = key;
+    match previous {
+        false => info!("{host} {connection} signs with its new key"),
+        true => info!("{host} {connection} still signs with the previous key"),
+    }
+}
+
+/// When the deadline thread read the clock last, and when it meant to read it next.
+struct LoopClock {
+    last: Mono,
+    planned: Mono,
+}
+
+impl LoopClock {
+    fn at(now: Mono) -> LoopClock {
+        LoopClock { last: now, planned: now }
+    }
+}
+
+/// What is to be stored; none for a plain beat.
+fn change_of(ingested: Ingested) -> Option<Change> {
+    let Ingested { events, rows, closed_incidents, .. } = ingested;
+    let plain = events.is_empty() && rows.is_empty() && closed_incidents.is_empty();
+    (!plain).then(|| Change {
+        writes: rows.iter().map(host_row).collect(),
+        events,
+        closed_silently: closed_incidents,
+        on_stored: None,
+    })
+}
+
+fn host_row((name, row): &(String, HostRow)) -> Write {
+    Write::put(Table::Hosts, name.clone(), row)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::event::Incident;
+    use crate::heartbeat::encode;
+    use crate::heartbeat::settings::{Expectation, HostSettings};
+    use crate::heartbeat::test_fleet::{MINUTE, SECOND, TestFleet, config};
+    use crate::secret::Secret;
+    use crate::view::State;
+
+    fn web1() -> (Monitor, mpsc::Receiver<Change>) {
+        let hosts = [("web1".to_owned(), HostSettings { watch: true, ..HostSettings::default() })];
+        let config = FleetConfig { hosts: hosts.into(), ..FleetConfig::default() };
+        let fleet = Fleet::restore(config, Vec::new(), None, Now::read(), "boot");
+        let (tx, rx) = mpsc::channel();
+        let tx = Mutex::new(tx);
+        let sink: ChangeSink = Arc::new(move |change| {
+            let tx = tx.lock().expect("nobody panicked");
+            tx.send(change).expect("the test listens");
+        });
+        (Monitor::new(fleet, "boot".into(), sink, Box::new(|| false)), rx)
+    }
+
+    fn ingest(monitor: &Monitor, json: &str) -> mpsc::Receiver<bool> {
+        let (tx, rx) = mpsc::channel();
+        let from = IpAddr::from([127, 0, 0, 1]);
+        let then = move |_, stored| tx.send(stored).expect("the test listens");
+        monitor.ingest(json.as_bytes(), from, Now::read(), then).expect("it is believed");
+        rx
+    }
+
+    #[test]
+    fn a_repeat_is_not_answered_before_what_it_repeats_is_stored() {
+        let (monitor, changes) = web1();
+        let goodbye = r#"{"host":"web1","event":"boot","boot_id":"a"}"#;
+        let first = ingest(&monitor, goodbye);
+        let second = ingest(&monitor, goodbye);
+        assert!(first.try_recv().is_err() && second.try_recv().is_err());
+        let changes: Vec<Change> = changes.try_iter().collect();
+        for change in changes {
+            change.on_stored.expect("a receiver of the answer")(true);
+        }
+        assert!(first.recv().expect("an answer") && second.recv().expect("an answer"));
+    }
+
+    #[test]
+    fn what_a_refusing_disk_did_not_take_is_not_called_stored_when_it_is_repeated() {
+        let (monitor, changes) = web1();
+        let goodbye = r#"{"host":"web1","event":"boot","boot_id":"a"}"#;
+        let first = ingest(&monitor, goodbye);
+        changes.recv().expect("a change").on_stored.expect("a receiver of the answer")(false);
+        assert!(!first.recv().expect("an answer"));
+        let second = ingest(&monitor, goodbye);
+        assert!(second.try_recv().is_err(), "the disk is asked again");
+        changes.recv().expect("a change").on_stored.expect("a receiver of the answer")(true);
+        assert!(second.recv().expect("an answer"));
+        assert!(ingest(&monitor, r#"{"host":"web1"}"#).recv().expect("an answer"));
+    }
+
+    #[test]
+    fn a_monitor_that_is_closed_ingests_nothing_and_has_sent_everything() {
+        let (monitor, changes) = web1();
+        ingest(&monitor, r#"{"host":"web1"}"#);
+        monitor.close();
+        let from = IpAddr::from([127, 0, 0, 1]);
+        let late = monitor.ingest(br#"{"host":"web1"}"#, from, Now::read(), |_, _| {});
+        assert_eq!(late, Err(Rejection::Busy));
+        let writes: Vec<Write> = changes.try_iter().flat_map(|change| change.writes).collect();
+        assert!(writes.iter().any(|write| write.table == Table::Hosts));
+        assert!(writes.iter().any(|write| write.key == LAST_ALIVE_KEY));
+    }
+
+    #[test]
+    fn under_overload_only_what_causes_an_event_is_refused() {
+        let (monitor, _changes) = web1();
+        let monitor = Monitor { overloaded: Box::new(|| true), ..monitor };
+        let from = IpAddr::from([127, 0, 0, 1]);
+        let send = |json: &str| monitor.ingest(json.as_bytes(), from, Now::read(), |_, _| {});
+        assert_eq!(send(r#"{"host":"web1","event":"boot"}"#), Err(Rejection::Busy));
+        assert_eq!(
+            send(r#"{"host":"web1","event":"message","message":"x"}"#),
+            Err(Rejection::Busy)
+        );
+        assert_eq!(send(r#"{"host":"web1"}"#), Ok(()));
+        assert_eq!(send("no JSON"), Err(Rejection::NotJson));
+        assert_eq!(send(r#"{"host":"web2"}"#), Err(Rejection::UnknownHost));
+        let rejected: Vec<_> = monitor.rejected().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(rejected, [("not_json", 1), ("unknown_host", 1), ("busy", 2)]);
+        assert_eq!(monitor.accepted(), 1);
+    }
+
+    #[test]
+    fn the_observer_of_addresses_was_called_under_the_lock_of_the_fleet() {
+        let key = Secret::new("k");
+        let mut config = config();
+        config.settings.key = Some(key.clone());
+        config.hosts.get_mut("web1").unwrap().dyndns = true;
+        let begun = Now::read();
+        let fleet = Fleet::restore(config, Vec::new(), None, begun, "boot");
+        let monitor = Monitor::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|| false));
+        let monitor = Arc::new(monitor);
+        let (tx, rx) = mpsc::channel();
+        let observed = Arc::downgrade(&monitor);
+        monitor.on_address_change(Box::new(move |change| {
+            let monitor = observed.upgrade().unwrap();
+            let unlocked = monitor.state.try_lock().is_ok();
+            tx.send((change.address.to_string(), unlocked)).unwrap();
+        }));
+        for (seconds, from) in [(0, "192.0.2.1"), (1, "192.0.2.1"), (2, "192.0.2.2"), (3, "::1")] {
+            let time = (begun.wall + Duration::from_secs(seconds)).0 + 1;
+            let json = format!(r#"{{"host":"web1","time":{}}}"#, time as f64 / 1000.0);
+            let bytes = encode::sign(&encode::signing_key(&key), json.as_bytes());
+            monitor.ingest(&bytes, from.parse().unwrap(), begun, |_, _| {}).unwrap();
+        }
+        let by_proxy =
+            format!(r#"{{"host":"web1","time":{}}}"#, (begun.wall.0 + 9000) as f64 / 1000.0);
+        let by_proxy = encode::sign(&encode::signing_key(&key), by_proxy.as_bytes());
+        monitor.ingest_over_http(&by_proxy, [192, 0, 2, 9].into(), begun, |_, _| {}).unwrap();
+        let seen: Vec<_> = rx.try_iter().collect();
+        let unlocked = |address: &str| (address.to_owned(), true);
+        assert_eq!(seen, [unlocked("192.0.2.1"), unlocked("192.0.2.2"), unlocked("::1")]);
+    }
+
+    const EXPECTATION: Expectation =
+        Expectation { interval: Duration::from_secs(10), grace: MINUTE };
+
+    fn beat_locally(test: &mut TestFleet, boot: &str) {
+        let beat = Datagram { boot_id: Some(boot.into()), ..Datagram::beat("web1", LOCAL) };
+        let ingested = test.fleet.ingest_internal(&beat, test.now).unwrap();
+        test.add_events(ingested.events);
+    }
+
+    fn with_local_host() -> TestFleet {
+        let mut config = config();
+        config.local_host = Some(("web1".into(), EXPECTATION));
+        TestFleet::with(config)
+    }
+
+    #[test]
+    fn all_metrics_of_this_machine_are_ingested_however_many() {
+        let config = with_local_host().config;
+        let now = Now::read();
+        let fleet = Fleet::restore(config, Vec::new(), None, now, "boot");
+        let monitor = Monitor::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|| false));
+        let path = |n: usize| format!("disk_monitor.{}{n}.percent", "a".repeat(150));
+        let metrics: Vec<_> = (0..300).map(|n| (path(n), n as f64)).collect();
+        monitor.ingest_local("web1", &metrics, now).unwrap();
+        let view = monitor.view("web1").unwrap();
+        assert_eq!((view.state, view.metrics.len()), (State::Up, 300));
+        assert_eq!(view.connections[0].name, LOCAL);
+        let more: Vec<_> = (0..600).map(|n| (format!("m{n}"), 0.0)).collect();
+        assert_eq!(monitor.ingest_local("web1", &more, now), Err(Rejection::TooManyMetrics));
+        let kept = monitor.view("web1").unwrap().metrics;
+        assert_eq!(kept.iter().filter(|metric| metric.path.starts_with('m')).count(), 512);
+        assert_eq!(monitor.ingest_local("web2", &metrics, now), Err(Rejection::UnknownHost));
+        let twice = [("twice".to_owned(), 1.0), ("twice".to_owned(), 2.0)];
+        monitor.ingest_local("web1", &twice, now).unwrap();
+        let metrics = monitor.view("web1").unwrap().metrics;
+        assert_eq!(metrics.iter().find(|metric| metric.path == "twice").unwrap().value, 2.0);
+        let bad = [("a..b".to_owned(), 1.0)];
+        let rejection = monitor.ingest_local("web1", &bad, now).unwrap_err();
+        assert_eq!(rejection.name(), "bad_field");
+    }
+
+    #[test]
+    fn this_machine_needs_no_key_and_nobody_else_may_do_without() {
+        let mut test = with_local_host();
+        test.config.settings.key = Some(Secret::new("k"));
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        beat_locally(&mut test, "a");
+        let forged = br#"{"host":"web1","connection":"local"}"#;
+        assert_eq!(test.try_ingest(forged), Err(Rejection::Unsigned));
+    }
+
+    #[test]
+    fn a_boot_of_this_machine_is_told_once_and_is_announced_when_the_daemon_was_stopped() {
+        for (stopped, level) in [(true, "info"), (false, "warning")] {
+            let mut test = with_local_host();
+            beat_locally(&mut test, "a");
+            test.wait(10 * SECOND);
+            assert!(test.titles_with_level().is_empty(), "its first start is no boot");
+            if stopped {
+                test.fleet.announce_stop();
+            }
+            test.reboot_after(5 * MINUTE);
+            beat_locally(&mut test, "b");
+            test.wait(SECOND);
+            beat_locally(&mut test, "b");
+            assert_eq!(test.titles_with_level(), [format!("{level} web1 booted")]);
+        }
+        let mut test = with_local_host();
+        beat_locally(&mut test, "a");
+        test.fleet.announce_stop();
+        test.restart_after(SECOND);
+        beat_locally(&mut test, "a");
+        assert!(test.titles_with_level().is_empty(), "an upgrade of hbd is nothing");
+        test.reboot_after(MINUTE);
+        beat_locally(&mut test, "b");
+        assert_eq!(
+            test.titles_with_level(),
+            ["warning web1 booted"],
+            "it was started since: a power cut"
+        );
+    }
+
+    #[test]
+    fn a_collector_that_hangs_is_overdue() {
+        let mut test = with_local_host();
+        beat_locally(&mut test, "a");
+        assert!(test.wait(70 * SECOND - Duration::from_millis(1)).titles_with_level().is_empty());
+        assert_eq!(test.wait(SECOND).titles_with_level(), ["critical web1 local overdue"]);
+    }
+
+    #[test]
+    fn an_agent_that_is_switched_off_is_forgotten_and_not_overdue() {
+        for (reload, overdue) in [(true, false), (true, true), (false, false), (false, true)] {
+            let mut test = with_local_host();
+            beat_locally(&mut test, "a");
+            test.beat("web1").ingest(r#"{"host":"web1","metrics":{"m":1}}"#);
+            test.wait(if overdue { 2 * MINUTE } else { SECOND }).titles_with_level();
+            test.config.local_host = None;
+            let due = if reload {
+                test.fleet.reconfigure(test.config.clone(), test.now)
+            } else {
+                let (rows, mark) = (test.rows(), test.last_alive());
+                let (config, now) = (test.config.clone(), test.now);
+                test.fleet = Fleet::restore(config, rows, Some(mark), now, &test.kernel);
+                test.fleet.due(now)
+            };
+            let trouble = Incident::Connection { host: "web1".into(), connection: LOCAL.into() };
+            assert_eq!(due.closed_incidents.contains(&trouble), overdue, "{reload} {overdue}");
+            let view = test.fleet.view("web1").unwrap();
+            assert_eq!(view.connections.len(), 1);
+            // What the other connection brought is still expected of that one.
+            let moved_up =
+                test.fleet.hosts[0].metrics.iter().all(|gauge| gauge.freshness.connection() == 0);
+            assert!(moved_up, "{reload} {overdue}");
+            test.ingest(r#"{"host":"web1","metrics":{"m":1}}"#).titles_with_level();
+            assert_eq!(test.wait(MINUTE).titles_with_level(), ["critical web1 ipv4 overdue"]);
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! The rows of hosts in the store, and how hosts are restored from them, whatever the clocks did
+//! meanwhile. Pure.
+//!
+//! The names of the fields of rows are those on disk, in JSON: they stay. Unknown fields are ignored
+//! and missing ones have a default, so that old stores load.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Incident, Level};
+use crate::heartbeat::connection::{Blindness, Connection, Extension};
+use crate::heartbeat::datagram::MAX_METRICS;
+use crate::heartbeat::host::{BootIds, Host, MAX_CONNECTIONS};
+use crate::heartbeat::metric::{Freshness, Metric, PresenceRow};
+use crate::heartbeat::settings::{Interner, Profile, SharedSettings};
+use crate::heartbeat::threshold::ThresholdState;
+use crate::view::State;
+
+/// The last moment at which a daemon is known to have listened.
+///
+/// It must never be later than the flush that its rows come from: a beat that was received after that
+/// flush is lost in a crash, and must count as one that could not be received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastAlive {
+    /// The kernel's boot id at that time: whether its monotonic clock is still ours.
+    pub kernel_boot: String,
+    /// That moment.
+    pub now: Now,
+}
+
+/// A host as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostRow {
+    /// Which boot of the kernel the monotonic times are of, in short; 0 when that is not known.
+    pub kernel: u32,
+    /// When it was first configured, or first seen.
+    pub configured: Wall,
+    /// Since when it is in its state.
+    pub since: Wall,
+    /// It was reported as never seen.
+    #[serde(skip_serializing_if = "is_false")]
+    pub reported: bool,
+    /// Its machine was told to stop: the next boot is announced.
+    #[serde(skip_serializing_if = "is_false")]
+    pub leaving: bool,
+    /// A connection is overdue that was not reported, since the host is not watched.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unwatched: bool,
+    /// The id of the boot that is running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// The id of the boot before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_boot_id: Option<String>,
+    /// When its last boot was reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub booted: Option<Mono>,
+    /// Whether that boot had an id.
+    #[serde(skip_serializing_if = "is_false")]
+    pub named: bool,
+    /// Its connections, in order.
+    pub connections: Vec<ConnectionRow>,
+    /// Its metrics that are not OK, or beyond a limit, if not yet for long enough.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertRow>,
+}
+
+/// A connection as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectionRow {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: State,
+    /// It is down, but a boot of its host closed its incident.
+    #[serde(skip_serializing_if = "is_false")]
+    pub covered: bool,
+    /// How often its extension was shifted without a proof that the daemon listened.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shifts: u8,
+    /// The interval in its last datagram that named one, in milliseconds; 0 when none did.
+    pub interval: u32,
+    /// Since when it is in its state.
+    pub since: Wall,
+    /// When its last beat or shutdown was received.
+    pub seen: Now,
+    /// The time in its last signed datagram, microseconds since 1970.
+    pub signed: i64,
+    /// The id of the key that it was signed with.
+    #[serde(skip_serializing_if = "is_nil")]
+    pub key: u32,
+    /// The extension of its deadline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted: Option<Extension>,
+    /// Where its last datagram came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+/// A metric that is not OK, or beyond a limit, as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AlertRow {
+    /// Its path.
+    pub path: String,
+    /// Its last value.
+    pub value: f64,
+    /// Its level.
+    pub level: Level,
+    /// Since when it is at that level.
+    pub since: Wall,
+    /// When an event of that was last made.
+    pub told: Now,
+    /// Since when its value is beyond the limit of WARNING, where that must last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning_since: Option<Mono>,
+    /// Since when it is beyond that of CRITICAL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub critical_since: Option<Mono>,
+    /// It was reported as missing.
+    #[serde(skip_serializing_if = "is_false")]
+    pub missing: bool,
+    /// The connection that brought it last.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub over: String,
+    /// When it was received.
+    pub known: PresenceRow,
+}
+
+impl Default for ConnectionRow {
+    fn default() -> ConnectionRow {
+        ConnectionRow {
+            name: String::new(),
+            state: State::New,
+            covered: false,
+            shifts: 0,
+            interval: 0,
+            since: Wall::default(),
+            seen: Now::default(),
+            signed: 0,
+            key: 0,
+            granted: None,
+            address: None,
+        }
+    }
+}
+
+impl Default for AlertRow {
+    fn default() -> AlertRow {
+        AlertRow {
+            path: String::new(),
+            value: 0.0,
+            level: Level::Ok,
+            since: Wall::default(),
+            told: Now::default(),
+            warning_since: None,
+            critical_since: None,
+            missing: false,
+            over: String::new(),
+            known: PresenceRow::default(),
+        }
+    }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_nil(tag: &u32) -> bool {
+    *tag == 0
+}
+
+fn is_zero(count: &u8) -> bool {
+    *count == 0
+}
+
+impl HostRow {
+    /// The row of a host, on the monotonic clock of `kernel`.
+    pub(super) fn of(host: &Host, kernel: u32) -> HostRow {
+        let boots = host.boot_ids.as_deref();
+        let overdue = host.connections.iter().any(|c| c.state == State::Overdue);
+        HostRow {
+            kernel,
+            configured: host.configured_since,
+            since: host.since,
+            reported: host.never_seen_reported,
+            leaving: host.stop_announced,
+            unwatched: overdue && !host.profile.watch,
+            boot_id: boots.map(|boots| boots.current.as_ref().into()),
+            previous_boot_id: boots.and_then(|boots| boots.previous.as_deref()).map(Into::into),
+            booted: host.last_boot_at,
+            named: host.boot_has_id,
+            connections: host.connections.iter().map(ConnectionRow::of).collect(),
+            alerts: host.metrics.iter().filter_map(|metric| AlertRow::of(metric, host)).collect(),
+        }
+    }
+}
+
+impl ConnectionRow {
+    fn of(connection: &Connection) -> ConnectionRow {
+        ConnectionRow {
+            name: connection.name.as_ref().into(),
+            state: connection.state,
+            covered: connection.recovery_presumed,
+            shifts: connection.extension_count,
+            interval: connection.interval,
+            since: connection.since,
+            seen: connection.last_seen,
+            signed: connection.last_signed_at,
+            key: connection.key_id,
+            granted: connection.extension,
+            address: connection.address.map(|address| address.to_string()),
+        }
+    }
+}
+
+impl AlertRow {
+    fn of(metric: &Metric, host: &Host) -> Option<AlertRow> {
+        let alert = metric.alert_state.as_deref()?;
+        let lasting = !alert.rule.for_duration.is_zero();
+        let (warning_since, critical_since) =
+            if lasting { alert.threshold.pending_since() } else { (None, None) };
+        if metric.alert().is_none() && warning_since.is_none() && critical_since.is_none() {
+            return None;
+        }
+        let over = host.connections.get(metric.freshness.connection());
+        let last_seen =
+            over.map_or(alert.last_notified.mono, |connection| connection.last_seen.mono);
+        Some(AlertRow {
+            path: metric.path.as_ref().into(),
+            value: metric.value,
+            level: alert.threshold.level,
+            since: alert.since,
+            told: alert.last_notified,
+            warning_since,
+            critical_since,
+            missing: alert.reported_missing,
+            over: over.map(|connection| connection.name.as_ref().into()).unwrap_or_default(),
+            known: metric.freshness.to_row(last_seen),
+        })
+    }
+}
+
+/// The longest interval that a datagram may name, in milliseconds.
+const MAX_INTERVAL_MILLIS: u32 = 604_800_000;
+
+/// A short hash of a kernel's boot id (FNV-1a): it says whose monotonic clock a row was written on.
+pub fn kernel_tag(boot_id: &str) -> u32 {
+    let step = |tag: u32, byte: u8| (tag ^ u32::from(byte)).wrapping_mul(16_777_619);
+    boot_id.trim().bytes().fold(2_166_136_261, step).max(1)
+}
+
+/// How the clock of stored rows relates to the present one.
+#[derive(Debug)]
+pub struct ClockMapping {
+    now: Now,
+    kernel: u32,
+    /// The kernel of [`LastAlive`], and what to add to its monotonic times.
+    last_alive: Option<(u32, i64)>,
+    /// How long the daemon was away; none when that is not known.
+    away: Option<Duration>,
+}
+
+impl ClockMapping {
+    /// Compares the clocks; the time in which the daemon was away is added to `blindness`.
+    pub fn new(
+        last_alive: Option<&LastAlive>,
+        kernel_boot: &str,
+        now: Now,
+        blindness: &mut Blindness,
+    ) -> ClockMapping {
+        let kernel = kernel_tag(kernel_boot);
+        let mut clocks = ClockMapping { now, kernel, last_alive: None, away: None };
+        let Some(last_alive) = last_alive else {
+            return clocks;
+        };
+        let same_kernel = last_alive.kernel_boot.trim() == kernel_boot.trim();
+        if same_kernel && last_alive.now.mono <= now.mono {
+            clocks.last_alive = Some((kernel, 0));
+            clocks.away = Some(now.mono.since(last_alive.now.mono));
+            blindness.add(last_alive.now.mono, now.mono);
+        } else if !same_kernel && now.wall.is_plausible() && last_alive.now.wall <= now.wall {
+            let elapsed = now.wall.since(last_alive.now.wall);
+            let stopped_at = now.mono - elapsed;
+            let offset = stopped_at.0.saturating_sub(last_alive.now.mono.0);
+            clocks.last_alive = Some((kernel_tag(&last_alive.kernel_boot), offset));
+            clocks.away = Some(elapsed);
+            blindness.add(stopped_at, now.mono);
+        }
+        clocks
+    }
+
+    /// What to add to a time of a row of `kernel`, at best by its monotonic clock, else by the wall
+    /// clock that was read together with it.
+    fn offset(&self, kernel: u32, read: Now) -> i64 {
+        self.known_offset(kernel).unwrap_or_else(|| {
+            (self.now.mono - self.now.wall.since(read.wall)).0.saturating_sub(read.mono.0)
+        })
+    }
+
+    /// What to add to a monotonic time of `kernel`, where its clock is known.
+    fn known_offset(&self, kernel: u32) -> Option<i64> {
+        match self.last_alive {
+            Some((known, offset)) if kernel == known || kernel == 0 => Some(offset),
+            _ => (kernel == self.kernel && self.away.is_some()).then_some(0),
+        }
+    }
+
+    /// A time of a row of `kernel` on the present clock, never later than now.
+    fn translate(&self, kernel: u32, read: Now) -> Now {
+        let mono = Mono(read.mono.0.saturating_add(self.offset(kernel, read)));
+        Now { mono: mono.min(self.now.mono), wall: read.wall }
+    }
+
+    /// Since when a value is beyond its limit, where that has to last for `duration`: only the time in
+    /// which the daemon listened counts, and when it was away for longer than that, it begins anew.
+    fn resume_pending(&self, kernel: u32, since: Option<Mono>, duration: Duration) -> Option<Mono> {
+        let away = self.away.filter(|away| *away <= duration)?;
+        let since = Mono(since?.0.saturating_add(self.known_offset(kernel)?));
+        Some((since + away).min(self.now.mono))
+    }
+
+    /// The tag of the present kernel.
+    pub fn kernel(&self) -> u32 {
+        self.kernel
+    }
+}
+
+/// Restores a host from its row; with it the incidents that are closed without an event, since what
+/// they are about is no longer configured.
+pub fn restore_host(
+    name: Arc<str>,
+    row: HostRow,
+    profile: Arc<Profile>,
+    clocks: &ClockMapping,
+    common: &SharedSettings,
+    names: &mut Interner,
+) -> (Host, Vec<Incident>) {
+    let now = clocks.now;
+    let mut host = Host::new(name, profile.clone(), now);
+    host.never_seen_reported = row.reported;
+    host.stop_announced = row.leaving;
+    host.boot_has_id = row.named;
+    host.boot_ids = row.boot_id.map(|current| {
+        let previous = row.previous_boot_id.map(Into::into);
+        Box::new(BootIds { current: current.into(), previous })
+    });
+    let booted = row.booted.zip(clocks.known_offset(row.kernel));
+    host.last_boot_at =
+        booted.map(|(booted, offset)| Mono(booted.0.saturating_add(offset)).min(now.mono));
+    for stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
+        if host.connection_index(&stored.name).is_none() {
+            let connection =
+                restore_connection(stored, row.kernel, &profile, clocks, common, names);
+            host.connections.push(connection);
+        }
+    }
+    host.connections.shrink_to_fit();
+    host.update_state(now);
+    host.since = row.since;
+    host.configured_since = row.configured;
+    if !row.configured.is_plausible() {
+        // Configured while the clock was not set yet: it must not look ages old. That must be
+        // stored, or each start would begin to count anew.
+        host.configured_since = now.wall;
+        host.must_store_now = now.wall.is_plausible();
+    }
+    let mut closed = host.refresh_internal_connections(now);
+    if row.unwatched && profile.watch {
+        closed.extend(host.reset_untold(common, now));
+        host.must_store_now = true;
+    }
+    for stored in row.alerts.into_iter().take(MAX_METRICS) {
+        closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
+    }
+    (host, closed)
+}
+
+/// Restores a metric of a host; the incident that is closed when its rule is gone.
+fn restore_alert(
+    host: &mut Host,
+    row: AlertRow,
+    kernel: u32,
+    clocks: &ClockMapping,
+    names: &mut Interner,
+) -> Option<Incident> {
+    let now = clocks.now;
+    let connection = host.connection_index(&row.over);
+    let last_seen = connection.map_or(now.mono, |index| host.connections[index].last_seen.mono);
+    // Rows of earlier versions do not say when it was received.
+    let at = if row.known.at == Wall::default() { row.since } else { row.known.at };
+    let freshness = Freshness::restore(
+        PresenceRow { at, ..row.known },
+        connection.unwrap_or(usize::MAX),
+        last_seen,
+    );
+    let path = names.intern(&row.path);
+    let mut metric = Metric::new(path, row.value, freshness, &host.profile, now);
+    let mut closed = None;
+    match metric.alert_state.as_deref_mut() {
+        Some(alert) if alert.rule.allows(row.level) => {
+            if row.level >= Level::Warning {
+                alert.threshold = ThresholdState::new(row.level);
+                alert.since = row.since;
+                alert.last_notified = clocks.translate(kernel, row.told);
+                alert.reported_missing = row.missing;
+            }
+            if host.state == State::Up {
+                let since = |since| clocks.resume_pending(kernel, since, alert.rule.for_duration);
+                let (warning, critical) = (since(row.warning_since), since(row.critical_since));
+                alert.threshold.restore_pending(warning, critical);
+            }
+        }
+        Some(_) | None if row.level >= Level::Warning => {
+            closed = Some(Incident::Metric { host: host.name.as_ref().into(), metric: row.path });
+        }
+        Some(_) | None => {}
+    }
+    host.metrics.push(metric);
+    closed
+}
+
+fn restore_connection(
+    row: ConnectionRow,
+    kernel: u32,
+    profile: &Profile,
+    clocks: &ClockMapping,
+    common: &SharedSettings,
+    names: &mut Interner,
+) -> Connection {
+    let offset = clocks.offset(kernel, row.seen);
+    let mut connection = Connection::new(names.intern(&row.name), clocks.now);
+    connection.state = row.state;
+    connection.recovery_presumed = row.covered;
+    connection.extension_count = row.shifts;
+    connection.interval = row.interval.min(MAX_INTERVAL_MILLIS);
+    connection.since = row.since;
+    connection.last_seen = clocks.translate(kernel, row.seen);
+    connection.last_signed_at = row.signed;
+    connection.key_id = row.key;
+    connection.address = row.address.and_then(|address| address.parse().ok());
+    // No deadline is later than it would be after a beat at this moment, whatever the row says.
+    let latest = clocks.now.mono + connection.expectation(profile, common).timeout();
+    let extension = row.granted.map(|extension| Extension {
+        from: Mono(extension.from.0.saturating_add(offset)),
+        until: Mono(extension.until.0.saturating_add(offset)).min(latest),
+    });
+    let whole = Extension { from: clocks.now.mono, until: latest };
+    let has_deadline = row.state == State::Up || row.covered;
+    let unknown = has_deadline && (clocks.away.is_none() || (row.covered && extension.is_none()));
+    connection.extension = if unknown { Some(whole) } else { extension };
+    connection
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heartbeat::fleet::Fleet;
+    use crate::heartbeat::test_fleet::{BEGIN, config, set};
+    use crate::heartbeat::threshold::Rule;
+
+    /// The row of a host as earlier versions wrote it: with every field.
+    const STORED: &str = r#"{
+        "kernel": 7, "configured": 1795000000000, "since": 1795291000000, "reported": true,
+        "leaving": true, "unwatched": true, "boot_id": "b2", "previous_boot_id": "b1",
+        "booted": 9000000, "named": true,
+        "connections": [{
+            "name": "ipv4", "state": "OVERDUE", "covered": true, "shifts": 2, "interval": 10000,
+            "since": 1795291000001, "seen": {"mono": 9000001, "wall": 1795291000002},
+            "signed": 1795291000000003, "key": 4711,
+            "granted": {"from": 9000004, "until": 9000005}, "address": "192.0.2.1"
+        }],
+        "alerts": [{
+            "path": "m", "value": 95.5, "level": "critical", "since": 1795291000006,
+            "told": {"mono": 9000007, "wall": 1795291000008}, "warning_since": 9000009,
+            "critical_since": 9000010, "missing": true, "over": "ipv4",
+            "known": {"at": 1795291000011, "absent": 12, "every": 13, "samples": 14}
+        }]
+    }"#;
+
+    #[test]
+    fn the_names_on_disk_stay() {
+        let stored: serde_json::Value = serde_json::from_str(STORED).unwrap();
+        let row: HostRow = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&row).unwrap(), stored);
+        let last_alive = r#"{"kernel_boot":"k","now":{"mono":1,"wall":2}}"#;
+        let read: LastAlive = serde_json::from_str(last_alive).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), last_alive);
+    }
+
+    #[test]
+    fn a_row_of_an_earlier_version_is_restored() {
+        let row: HostRow = serde_json::from_str(STORED).unwrap();
+        let mut config = config();
+        let limit = |text: &str| text.parse().ok();
+        let rule = Rule { warning: limit("> 80"), critical: limit("> 90"), ..Rule::default() };
+        config.threshold_sets.insert("default".into(), set("m", rule));
+        let rows = [("web1".to_owned(), HostRow { unwatched: false, ..row.clone() })];
+        let last_alive = LastAlive { kernel_boot: "k".into(), now: BEGIN };
+        let fleet = Fleet::restore(config, rows, Some(last_alive), BEGIN, "k");
+        let view = fleet.view("web1").unwrap();
+        let connection = &view.connections[0];
+        assert_eq!((view.state, &*connection.name), (State::Overdue, "ipv4"));
+        assert_eq!(connection.address.as_deref(), Some("192.0.2.1"));
+        assert_eq!((view.metrics[0].value, view.metrics[0].level), (95.5, Some(Level::Critical)));
+        let again = fleet.row("web1").unwrap();
+        assert_eq!(again.boot_id, row.boot_id);
+        assert_eq!(
+            (again.connections[0].signed, again.connections[0].key),
+            (1795291000000003, 4711)
+        );
+        assert_eq!((again.alerts[0].since, again.alerts[0].missing), (Wall(1795291000006), true));
+        assert_eq!(again.alerts[0].known.samples, 14);
+    }
+}
