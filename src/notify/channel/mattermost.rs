@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::web_client::{Answer, Call, TIMEOUT, server_words};
+use super::http_client::{Answer, Call, TIMEOUT, server_words};
 use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::Level;

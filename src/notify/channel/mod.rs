@@ -11,11 +11,11 @@ use crate::event::{EventId, Level, Message};
 use crate::notify::text::Room;
 
 pub mod email;
+pub(crate) mod http_client;
 pub mod log;
 pub mod mattermost;
 pub mod pushover;
 pub mod signal;
-pub(crate) mod web_client;
 
 pub use pushover::ReceiptState;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::web_client::{Answer, Call, TIMEOUT, form, server_words, until};
+use super::http_client::{Answer, Call, TIMEOUT, form, server_words, until};
 use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::{EventId, Level};

@@ -13,11 +13,10 @@ use lettre::transport::smtp::response::Response;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::clean::{cut, holds_a_piece, one_line};
-use super::compose::Mail as Composed;
-use super::judge::{Cause, Reply, Stage, Stop};
-use super::wire::{Overdue, Wire};
-use super::{Email, Limits, Tls};
+use super::diagnosis::{Cause, Reply, Stage, Stop};
+use super::message::Mail as Composed;
+use super::stream::{Overdue, Wire};
+use super::{Email, Limits, Tls, cut, holds_a_piece, one_line};
 use crate::secret::{Secret, scrub};
 use crate::tls;
 

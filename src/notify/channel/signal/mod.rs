@@ -3,17 +3,17 @@
 
 use crate::address::BaseUrl;
 use crate::config_file::Section;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::{Delivered, Failure, Letter, Pace};
 use crate::notify::text::{Room, Unit, plain};
 use crate::secret::Secret;
 
-mod account;
-mod command;
-mod rpc;
-mod verdict;
+mod result;
+mod transport;
 
 /// How long one attempt may take: a JVM starts slowly on a small machine.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ impl Signal {
     /// How it ended when it did not arrive.
     pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
         let text = plain(letter, TEXT_LIMIT, Unit::Bytes);
-        let _turn = account::turn(&self.user, limit).ok_or_else(|| {
+        let _turn = turn(&self.user, limit).ok_or_else(|| {
             let why = format!("another attempt for {} is still running", self.user);
             Failure::Unreachable { why, after: None }
         })?;
@@ -252,6 +252,32 @@ fn is_group(text: &str) -> bool {
     matches!((body.len(), text.len() - body.len()), (43, 1) | (22, 2)) && body.bytes().all(letter)
 }
 
+static BUSY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static FREED: Condvar = Condvar::new();
+
+/// The right to use an account, until it is dropped.
+struct Turn(String);
+
+/// Waits for the account to be free; none when it did not become free within `limit`.
+fn turn(account: &str, limit: Duration) -> Option<Turn> {
+    let (mut busy, _) = FREED
+        .wait_timeout_while(busy(), limit, |busy| busy.contains(account))
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let free = busy.insert(account.to_owned());
+    free.then(|| Turn(account.to_owned()))
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        busy().remove(&self.0);
+        FREED.notify_all();
+    }
+}
+
+fn busy() -> MutexGuard<'static, BTreeSet<String>> {
+    BUSY.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,5 +307,17 @@ mod tests {
             Ok(Rpc::Http("http://127.0.0.1:8080".into()))
         );
         assert!(Rpc::parse("unix:x").is_err() && Rpc::parse("127.0.0.1:80").is_err());
+    }
+
+    #[test]
+    fn an_account_is_used_by_one_attempt_at_a_time() {
+        let short = Duration::from_millis(20);
+        let first = turn("+1", short);
+        assert!(first.is_some());
+        assert!(turn("+1", short).is_none());
+        assert!(turn("+2", short).is_some(), "another account is free");
+        let waiter = std::thread::spawn(|| turn("+1", Duration::from_secs(20)).is_some());
+        drop(first);
+        assert!(waiter.join().unwrap(), "the turn passes on");
     }
 }

@@ -1,24 +1,83 @@
-//! A running signal-cli daemon, over JSON-RPC 2.0 (man/signal-cli-jsonrpc.5.adoc).
+//! The two ways to a signal-cli: a process (man/signal-cli.1.adoc), and JSON-RPC 2.0 to a running
+//! daemon (man/signal-cli-jsonrpc.5.adoc).
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Rpc, Signal, verdict};
+use super::{Rpc, Signal, result};
 use crate::clock::words;
 use crate::event::EventId;
 use crate::notify::channel::Failure;
-use crate::notify::channel::web_client::Call;
+use crate::notify::channel::http_client::Call;
+use crate::process;
 
 /// How much is read before an answer must have come: the daemon also tells what it receives.
 const READ_CAP: u64 = 1024 * 1024;
 
 impl Signal {
+    /// Sends `text` by a run of signal-cli. The text goes in by the standard input: as an argument
+    /// it would be seen by everybody, and a text that starts with `-` would be an option.
+    pub(super) fn run_command(&self, text: &str, limit: Duration) -> Result<(), Failure> {
+        let mut command = self.command();
+        command.args(["-o", "json", "-a", &self.user, "send", "--message-from-stdin"]);
+        if self.writes_to_itself() {
+            command.arg("--notify-self");
+        }
+        match self.group() {
+            Some(id) => command.arg(format!("--group-id={id}")),
+            None => command.args(["--", &self.recipient]),
+        };
+        let finished =
+            process::run(&mut command, text, limit).map_err(|why| self.not_started(&why))?;
+        if finished.timed_out {
+            let limit = words(limit);
+            return Err(Failure::Unknown(format!("signal-cli did not end within {limit}")));
+        }
+        result::of_output(finished.code, &finished.stdout, &finished.stderr, &self.user)
+    }
+
+    /// What `signal-cli --version` says.
+    pub(super) fn command_version(&self, limit: Duration) -> Result<String, String> {
+        let name = self.cli_path.display();
+        let finished = process::run(self.command().arg("--version"), "", limit)
+            .map_err(|why| format!("{name} cannot be started: {why}"))?;
+        if finished.timed_out {
+            return Err(format!("{name} --version did not end within {}", words(limit)));
+        }
+        match finished.stdout.trim().strip_prefix("signal-cli ") {
+            Some(version) if finished.code == Some(0) => Ok(result::brief(version)),
+            _ => Err(result::of_failed_start(&finished.stderr)
+                .unwrap_or_else(|| format!("{name} is not signal-cli: it tells no version"))),
+        }
+    }
+
+    /// Under another locale than UTF-8 the JVM turns everything beyond ASCII into U+FFFD.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.cli_path);
+        command.env("LC_ALL", "C.UTF-8");
+        command
+    }
+
+    fn not_started(&self, why: &std::io::Error) -> Failure {
+        let name = self.cli_path.display();
+        let why = match why.kind() {
+            ErrorKind::NotFound => format!("{name} is not there, or its interpreter (cli_path?)"),
+            ErrorKind::PermissionDenied => format!("{name} may not be executed"),
+            _ => {
+                let why = format!("{name} cannot be started: {why}");
+                return Failure::Unreachable { why, after: None };
+            }
+        };
+        Failure::ChannelRefused { why, after: None }
+    }
+
     /// Sends `text` through the daemon.
     pub(super) fn call_daemon(
         &self,
@@ -37,12 +96,12 @@ impl Signal {
         }
         let answer = call(rpc, "send", params, &format!("hbd-{event}"), limit)?;
         if answer["error"].is_object() {
-            return Err(verdict::of_rpc_error(&answer["error"], &self.user));
+            return Err(result::of_rpc_error(&answer["error"], &self.user));
         }
-        let result = &answer["result"];
-        match verdict::of_results(result, &self.user) {
+        let answered = &answer["result"];
+        match result::of_results(answered, &self.user) {
             Some(verdict) => verdict,
-            None if result["timestamp"].is_u64() => Ok(()),
+            None if answered["timestamp"].is_u64() => Ok(()),
             None => Err(Failure::Unknown("signal-cli's daemon told no results".into())),
         }
     }
@@ -52,7 +111,7 @@ impl Signal {
         let answer =
             call(rpc, "version", json!({}), "hbd-version", limit).map_err(Failure::into_why)?;
         match answer["result"]["version"].as_str() {
-            Some(version) => Ok(verdict::brief(version)),
+            Some(version) => Ok(result::brief(version)),
             None => Err("what listens there is not signal-cli's daemon".into()),
         }
     }

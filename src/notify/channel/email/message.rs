@@ -6,8 +6,7 @@ use lettre::Address;
 use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPart, SinglePart};
 
-use super::Email;
-use super::clean::{cut, lines, one_line};
+use super::{Email, cut, lines, one_line};
 use crate::clock::{Wall, words};
 use crate::event::{Level, Message, TextTable};
 use crate::notify::channel::{Failure, Letter};

@@ -9,14 +9,13 @@ use std::time::Duration;
 use lettre::transport::smtp::extension::ClientId;
 
 use super::{Delivered, Failure, Letter, Pace};
-use crate::notify::text::{Room, Unit};
+use crate::notify::text::{self, Flavour, NO_DETAILS, Room, Unit, clean};
 use crate::secret::{Secret, scrub};
 
-mod clean;
-mod compose;
-mod judge;
+mod diagnosis;
+mod message;
 mod smtp;
-mod wire;
+mod stream;
 
 /// How the connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +106,11 @@ impl Email {
             ClientId::Domain(name) => Some(name),
             _ => None,
         };
-        let hello = compose::hello(self.helo.as_deref(), hostname.as_deref());
-        let sent = compose::compose(self, letter, hello.as_deref()).and_then(|mail| {
+        let hello = message::hello(self.helo.as_deref(), hostname.as_deref());
+        let sent = message::compose(self, letter, hello.as_deref()).and_then(|mail| {
             smtp::send(self, &mail, hello.as_deref(), limits).map_err(|stop| {
-                let server = format!("{}:{}", clean::one_line(&self.smtp_server), self.smtp_port);
-                judge::judge(&stop, &self.circumstances(letter, &server, limits))
+                let server = format!("{}:{}", one_line(&self.smtp_server), self.smtp_port);
+                diagnosis::judge(&stop, &self.circumstances(letter, &server, limits))
             })
         });
         sent.map(|()| Delivered::default()).map_err(|failure| self.without_secrets(failure))
@@ -122,8 +121,8 @@ impl Email {
         letter: &'a Letter,
         server: &'a str,
         limits: Limits,
-    ) -> judge::Circumstances<'a> {
-        judge::Circumstances {
+    ) -> diagnosis::Circumstances<'a> {
+        diagnosis::Circumstances {
             server,
             port: self.smtp_port,
             tls: self.tls,
@@ -211,5 +210,64 @@ fn check_address(section: &Section, key: &str, address: &str) {
         section.error(key, format!("\"{address}\" is no mail address: it has no @"));
     } else if address.parse::<Mailbox>().is_err() {
         section.error(key, format!("\"{address}\" is no mail address such as ops@example.com"));
+    }
+}
+
+/// A stranger's text on one line, its words one space apart.
+fn one_line(text: &str) -> String {
+    cleaned(text, Flavour::Line).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A stranger's text with its lines.
+fn lines(text: &str) -> String {
+    cleaned(text, Flavour::Block)
+}
+
+/// A header, a cell or an error may be empty, where a message says that there is nothing to say.
+fn cleaned(text: &str, flavour: Flavour) -> String {
+    let clean = clean(text, flavour);
+    if clean == NO_DETAILS && !text.contains(NO_DETAILS) { String::new() } else { clean }
+}
+
+/// At most `most` characters.
+fn cut(text: &str, most: usize) -> String {
+    text::cut(text, most, Unit::Characters)
+}
+
+/// Whether `text` repeats a part of a secret, however it is broken up.
+fn holds_a_piece(text: &str, secret: &Secret) -> bool {
+    const PIECE: usize = 6;
+    let letters = |text: &str| -> Vec<char> {
+        text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '+' | '/' | '=')).collect()
+    };
+    let text = letters(text);
+    letters(secret.reveal())
+        .windows(PIECE)
+        .any(|piece| text.windows(PIECE).any(|window| window == piece))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_and_bidi_characters_go_and_the_ends_of_lines_are_alike() {
+        assert_eq!(lines("a\r\nb\rc\u{2028}d\u{0}\u{202E}e\tf\n"), "a\nb\nc\nde f");
+        assert_eq!(one_line(" a\r\n\r\nBcc: b "), "a Bcc: b");
+        assert_eq!(one_line("\u{200b} \r\n"), "");
+    }
+
+    #[test]
+    fn a_piece_of_a_secret_is_found_in_pieces() {
+        let secret = Secret::new("correct-horse");
+        for (text, found) in [
+            ("corr ect", true),
+            ("5 t-horse", true),
+            ("wrong password", false),
+            ("", false),
+            ("horse", false),
+        ] {
+            assert_eq!(holds_a_piece(text, &secret), found, "{text}");
+        }
     }
 }
