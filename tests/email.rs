@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use heartbeat::clock::Wall;
 use heartbeat::event::{EventId, Level, Message, Subject};
 use heartbeat::notify::channel::email::{Email, Limits, Tls};
-use heartbeat::notify::channel::{Failure, Letter};
+use heartbeat::notify::channel::{Failure, OutgoingMessage};
 use heartbeat::secret::Secret;
 use mailparse::{MailHeaderMap, ParsedMail, parse_mail};
 use support::certificates::{Pair, certificates};
@@ -35,8 +35,8 @@ fn message(title: &str) -> Message {
     }
 }
 
-fn letter<'a>(message: &'a Message, recipient: &'a str) -> Letter<'a> {
-    Letter {
+fn outgoing<'a>(message: &'a Message, recipient: &'a str) -> OutgoingMessage<'a> {
+    OutgoingMessage {
         channel: "email_ops",
         message,
         recipient: Some(recipient),
@@ -72,7 +72,7 @@ fn limits() -> Limits {
 
 fn attempt(email: &Email, recipient: &str) -> Result<(), Failure> {
     let message = message("web1 ipv4 overdue");
-    email.deliver_within(&letter(&message, recipient), limits()).map(drop)
+    email.deliver_within(&outgoing(&message, recipient), limits()).map(drop)
 }
 
 fn showing(pair: &Pair) -> Script {
@@ -191,7 +191,7 @@ fn a_refusal_of_the_short_plain_form_is_the_end_of_the_message() {
     for answer in ["552 too large", "554 spam", "550 policy"] {
         let server = Script::default().says(".", answer).start();
         let message = message("web1 ipv4 overdue");
-        let short = Letter { plain: true, ..letter(&message, "bob@example.com") };
+        let short = OutgoingMessage { plain: true, ..outgoing(&message, "bob@example.com") };
         let result = clear(&server).deliver_within(&short, limits()).map(drop);
         expect(result, "message refused", &[answer]);
         assert!(!String::from_utf8_lossy(&server.session().mails[0]).contains("html"));
@@ -290,7 +290,7 @@ fn a_trickling_server_is_left_when_the_whole_time_is_up() {
         let message = message("web1 ipv4 overdue");
         let begin = Instant::now();
         let limits = Limits { read: Duration::from_secs(5), total: Duration::from_millis(700) };
-        let result = clear(&server).deliver_within(&letter(&message, "bob@example.com"), limits);
+        let result = clear(&server).deliver_within(&outgoing(&message, "bob@example.com"), limits);
         expect(result.map(drop), "unreachable", &["too slow", "700 ms"]);
         assert!(begin.elapsed() < Duration::from_secs(3), "{line}: {:?}", begin.elapsed());
         server.session();
@@ -413,7 +413,7 @@ fn every_kind_of_text_arrives_right_through_a_real_mail_server() {
     for (index, (title, subject, text)) in table.iter().enumerate() {
         let message = message(title);
         let to = format!("case{index}@example.com");
-        let sent = email.deliver_within(&letter(&message, &to), patient());
+        let sent = email.deliver_within(&outgoing(&message, &to), patient());
         assert_eq!(sent.map(drop), Ok(()), "{title}");
         let raw = exim.mail();
         let mail = parse_mail(&raw).unwrap();
@@ -438,10 +438,10 @@ fn a_mail_carries_the_headers_that_thread_mark_and_sort_it() {
     let email = Email { helo: Some("hbd.example.com".into()), ..email(exim.port, Tls::Implicit) };
     let mut message = message("web1 ipv4 overdue");
     message.subject = Subject::Host("web1\r\nBcc: eve@example.com".into());
-    let repeat = Letter {
+    let repeat = OutgoingMessage {
         possible_repeat: true,
         channel: "ops team",
-        ..letter(&message, "bob@example.com")
+        ..outgoing(&message, "bob@example.com")
     };
     assert!(email.deliver_within(&repeat, patient()).is_ok());
     let raw = exim.mail();
@@ -480,21 +480,22 @@ fn a_real_mail_server_refuses_as_it_should() {
     let exim = Exim::start(&certificates().good, false);
     let email = email(exim.port, Tls::Starttls);
     let message = message("full form only");
-    let deliver =
-        |email: &Email, letter: &Letter| email.deliver_within(letter, patient()).map(drop);
-    let to_nobody = letter(&message, "nobody@example.com");
+    let deliver = |email: &Email, outgoing: &OutgoingMessage| {
+        email.deliver_within(outgoing, patient()).map(drop)
+    };
+    let to_nobody = outgoing(&message, "nobody@example.com");
     expect(
         deliver(&email, &to_nobody),
         "message refused",
         &["nobody@example.com", "nobody of that name"],
     );
-    let to_bob = letter(&message, "bob@example.com");
+    let to_bob = outgoing(&message, "bob@example.com");
     expect(deliver(&email, &to_bob), "form refused", &["no HTML today"]);
     let wrong = Email { smtp_password: Some(Secret::new("wrong-horse")), ..email.clone() };
     expect(deliver(&wrong, &to_bob), "channel refused", &["smtp_password?", "535"]);
     let without = Email { smtp_user: None, smtp_password: None, ..email.clone() };
     expect(deliver(&without, &to_bob), "message refused", &["without a login"]);
-    let foreign = letter(&message, "jürgen@example.com");
-    let short = Letter { plain: true, ..foreign };
+    let foreign = outgoing(&message, "jürgen@example.com");
+    let short = OutgoingMessage { plain: true, ..foreign };
     expect(deliver(&email, &short), "delivered", &[]);
 }

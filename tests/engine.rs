@@ -13,7 +13,7 @@ use heartbeat::notify::channel::email::{Email, Tls};
 use heartbeat::notify::channel::mattermost::Mattermost;
 use heartbeat::notify::channel::pushover::Pushover;
 use heartbeat::notify::channel::signal::{Rpc, Signal};
-use heartbeat::notify::channel::{Definition, Kind, Pace};
+use heartbeat::notify::channel::{Channel, ChannelKind, RetryPolicy};
 use heartbeat::notify::courier::{Courier, Equipment, Order};
 use heartbeat::notify::route::{Host, Line, Routes};
 use heartbeat::secret::Secret;
@@ -31,8 +31,8 @@ mod support;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The channels' own pace, without the waiting.
-fn quick(pace: Pace) -> Pace {
-    Pace {
+fn quick(pace: RetryPolicy) -> RetryPolicy {
+    RetryPolicy {
         first_delay: Duration::from_millis(20),
         longest_delay: Duration::from_millis(100),
         per_minute: 6_000_000,
@@ -42,19 +42,19 @@ fn quick(pace: Pace) -> Pace {
 }
 
 /// As [`quick`], and each event by itself.
-fn quick_and_single(pace: Pace) -> Pace {
-    Pace { digest: None, ..quick(pace) }
+fn quick_and_single(pace: RetryPolicy) -> RetryPolicy {
+    RetryPolicy { digest: None, ..quick(pace) }
 }
 
 /// As [`quick`], but who failed once does not try again in this test: a digest that failed several
 /// times comes apart.
-fn quick_once(pace: Pace) -> Pace {
+fn quick_once(pace: RetryPolicy) -> RetryPolicy {
     let later = Duration::from_secs(600);
-    Pace { first_delay: later, longest_delay: later, ..quick(pace) }
+    RetryPolicy { first_delay: later, longest_delay: later, ..quick(pace) }
 }
 
-fn mattermost(url: &str) -> Kind {
-    Kind::Mattermost(Mattermost {
+fn mattermost(url: &str) -> ChannelKind {
+    ChannelKind::Mattermost(Mattermost {
         base_url: url.into(),
         token: Secret::new(MattermostDouble::TOKEN),
         channel: "ops".into(),
@@ -65,8 +65,8 @@ fn mattermost(url: &str) -> Kind {
     })
 }
 
-fn pushover(double: &PushoverDouble) -> Kind {
-    Kind::Pushover(Pushover {
+fn pushover(double: &PushoverDouble) -> ChannelKind {
+    ChannelKind::Pushover(Pushover {
         token: Secret::new(PushoverDouble::TOKEN),
         user: Secret::new(PushoverDouble::USER),
         priority: None,
@@ -78,8 +78,8 @@ fn pushover(double: &PushoverDouble) -> Kind {
     })
 }
 
-fn signal(cli_path: &Path, rpc: Option<Rpc>, user: &str) -> Kind {
-    Kind::Signal(Signal {
+fn signal(cli_path: &Path, rpc: Option<Rpc>, user: &str) -> ChannelKind {
+    ChannelKind::Signal(Signal {
         cli_path: cli_path.into(),
         user: user.into(),
         recipient: "+12025550123".into(),
@@ -87,8 +87,8 @@ fn signal(cli_path: &Path, rpc: Option<Rpc>, user: &str) -> Kind {
     })
 }
 
-fn email(server: &Server) -> Kind {
-    Kind::Email(Email {
+fn email(server: &Server) -> ChannelKind {
+    ChannelKind::Email(Email {
         recipients: vec!["ann@example.com".into()],
         sender: "hbd@example.com".into(),
         smtp_server: "127.0.0.1".into(),
@@ -101,7 +101,10 @@ fn email(server: &Server) -> Kind {
     })
 }
 
-fn equipment(channels: Vec<(&str, Kind)>, pace: fn(Pace) -> Pace) -> Equipment {
+fn equipment(
+    channels: Vec<(&str, ChannelKind)>,
+    pace: fn(RetryPolicy) -> RetryPolicy,
+) -> Equipment {
     let hosts = ["web1", "web2", "web3"];
     let names: Vec<String> = channels.iter().map(|(name, _)| (*name).to_owned()).collect();
     let line = |name: &String| (name.clone(), Line { min_level: Level::Info });
@@ -115,7 +118,7 @@ fn equipment(channels: Vec<(&str, Kind)>, pace: fn(Pace) -> Pace) -> Equipment {
         channels: channels
             .into_iter()
             .map(|(name, kind)| {
-                let definition = Definition { kind, min_level: Level::Info };
+                let definition = Channel { kind, min_level: Level::Info };
                 (name.to_owned(), Arc::new(definition))
             })
             .collect::<BTreeMap<_, _>>(),
@@ -311,7 +314,7 @@ fn every_channel_takes_a_digest_and_everything_is_in_it() {
             ("pager", pushover(&pager)),
             ("signal", signal(&cli.cli_path, None, "+12025550100")),
             ("rpc", signal(Path::new("signal-cli"), rpc.clone(), "+12025550101")),
-            ("log", Kind::Log),
+            ("log", ChannelKind::Log),
         ]
     };
     // Everybody is away: the mail server answers nobody, the others refuse.

@@ -16,7 +16,7 @@ use crate::backup::verdict::Outcome;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};
-use crate::notify::text::{Flavour, aligned, clean};
+use crate::notify::text::{LineBreaks, aligned, clean};
 use crate::thread::Stop;
 
 /// Every plan succeeded.
@@ -104,11 +104,11 @@ fn as_json(one: &Examined) -> Value {
 
 fn in_words(one: &Examined) -> String {
     let message: Message = one.event(&[], Now::read().wall).message(EventId::default());
-    let mut text = format!("{}\n", clean(&message.title, Flavour::Line));
+    let mut text = format!("{}\n", clean(&message.title, LineBreaks::Remove));
     let width = message.details.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     for (label, value) in &message.details {
         let indent = format!("\n{}", " ".repeat(width + 4));
-        let value = clean(value, Flavour::Block).replace('\n', &indent);
+        let value = clean(value, LineBreaks::Keep).replace('\n', &indent);
         let label = format!("{label}:");
         text.push_str(&format!("  {label:<0$} {value}\n", width + 1));
     }

@@ -14,7 +14,7 @@ use crate::dyndns::method::Wish;
 use crate::dyndns::names::{self, Family};
 use crate::dyndns::settings::Entry;
 use crate::dyndns::show;
-use crate::notify::text::{Flavour, clean};
+use crate::notify::text::{LineBreaks, clean};
 
 #[derive(Debug, Default, PartialEq)]
 struct Wanted {
@@ -133,7 +133,7 @@ fn in_words(names: &[Json]) -> String {
 }
 
 fn word(one: &Json, name: &str) -> String {
-    one[name].as_str().map_or_else(String::new, |text| clean(text, Flavour::Line))
+    one[name].as_str().map_or_else(String::new, |text| clean(text, LineBreaks::Remove))
 }
 
 /// What would be sent for a host, from the addresses that are named, else from those that the

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::client::{Client, unreachable};
 use super::{HELP, say, terminal};
-use crate::notify::text::{Flavour, Unit, clean, cut};
+use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
 
 /// How many are shown when it is not said.
 const USUAL: usize = 50;
@@ -145,7 +145,9 @@ fn table(
         text.push_str(&line(cells, &widths, title, width));
         if !why.is_empty() {
             let why = format!("  {why}");
-            text.push_str(&width.map_or(why.clone(), |width| cut(&why, width, Unit::Characters)));
+            text.push_str(
+                &width.map_or(why.clone(), |width| cut(&why, width, TextUnit::Characters)),
+            );
             text.push('\n');
         }
     }
@@ -180,25 +182,25 @@ fn time(one: &Json, name: &str) -> String {
 
 /// A text of the daemon's, fit for a terminal; empty when there is none.
 fn word(one: &Json, name: &str) -> String {
-    one[name].as_str().map_or_else(String::new, |text| clean(text, Flavour::Line))
+    one[name].as_str().map_or_else(String::new, |text| clean(text, LineBreaks::Remove))
 }
 
 fn line(cells: &[String], widths: &[usize], title: &str, width: Option<usize>) -> String {
     let mut text = String::new();
     for (cell, room) in cells.iter().zip(widths) {
-        let cell = cut(cell, *room, Unit::Characters);
+        let cell = cut(cell, *room, TextUnit::Characters);
         text.push_str(&format!("{cell}{}  ", " ".repeat(room - count(&cell))));
     }
     let used = count(&text);
     let room = width.map(|width| width.saturating_sub(used).max(NARROWEST));
-    text.push_str(&room.map_or(title.to_owned(), |room| cut(title, room, Unit::Characters)));
+    text.push_str(&room.map_or(title.to_owned(), |room| cut(title, room, TextUnit::Characters)));
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
 }
 
 fn count(text: &str) -> usize {
-    Unit::Characters.count(text)
+    TextUnit::Characters.count(text)
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::{error, info, warn};
 
-use super::channel::{Definition, Failure, Letter};
-use super::text::{Unit, cut};
+use super::channel::{Channel, Failure, OutgoingMessage};
+use super::text::{TextUnit, cut};
 use crate::clock::{Now, Wall, words};
 use crate::config_file::suggestion;
 use crate::event::{Event, EventId, EventKind, Level, Message};
@@ -42,7 +42,7 @@ const LONGEST_HOST: usize = 253;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Notifier {
-    channels: BTreeMap<String, Arc<Definition>>,
+    channels: BTreeMap<String, Arc<Channel>>,
     default: Vec<String>,
     hosts: BTreeMap<String, Vec<String>>,
 }
@@ -152,8 +152,8 @@ impl Notice {
 
     fn message(&self) -> Message {
         let time = SystemTime::now();
-        let text = cut(&self.text, LONGEST_TEXT, Unit::Bytes);
-        let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, Unit::Characters));
+        let text = cut(&self.text, LONGEST_TEXT, TextUnit::Bytes);
+        let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, TextUnit::Characters));
         let kind = EventKind::Custom { host, level: self.level, text };
         Event::new(Wall::from(time), kind).message(EventId::unique(time))
     }
@@ -162,7 +162,7 @@ impl Notice {
 impl Notifier {
     /// Channels by name, the default ones, and the hosts that have channels of their own.
     pub fn with(
-        channels: BTreeMap<String, Arc<Definition>>,
+        channels: BTreeMap<String, Arc<Channel>>,
         default: Vec<String>,
         hosts: BTreeMap<String, Vec<String>>,
     ) -> Notifier {
@@ -202,7 +202,7 @@ impl Notifier {
     }
 
     /// Every channel by name.
-    pub fn channels(&self) -> &BTreeMap<String, Arc<Definition>> {
+    pub fn channels(&self) -> &BTreeMap<String, Arc<Channel>> {
         &self.channels
     }
 
@@ -270,7 +270,7 @@ fn tell(name: &str, report: &Report) {
 }
 
 /// Sends to every recipient of a channel, one after the other.
-fn deliver(name: &str, channel: &Definition, message: &Message) -> Report {
+fn deliver(name: &str, channel: &Channel, message: &Message) -> Report {
     let begun = Instant::now();
     let mut outcomes = Vec::new();
     let mut closed = None;
@@ -311,12 +311,12 @@ fn in_words(failure: Failure) -> String {
 /// One attempt, and a short plain one when the form is refused. How many, and the last one's end.
 fn attempt(
     name: &str,
-    channel: &Definition,
+    channel: &Channel,
     message: &Message,
     recipient: Option<&str>,
 ) -> (u32, Result<(), Failure>) {
     let once = |plain| {
-        let letter = Letter {
+        let outgoing = OutgoingMessage {
             channel: name,
             message,
             recipient,
@@ -327,9 +327,9 @@ fn attempt(
             now: Now::read().wall,
         };
         // A text that makes a library panic must not take the caller's other channels with it.
-        catch_unwind(AssertUnwindSafe(|| channel.deliver(&letter).map(drop))).unwrap_or_else(|_| {
-            Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
-        })
+        catch_unwind(AssertUnwindSafe(|| channel.deliver(&outgoing).map(drop))).unwrap_or_else(
+            |_| Err(Failure::FormRefused("the channel's code panicked, see the log".into())),
+        )
     };
     match once(false) {
         Err(Failure::FormRefused(_)) => (2, once(true)),
@@ -358,8 +358,8 @@ mod tests {
     }
 
     fn notifier(names: &[&str]) -> Notifier {
-        use crate::notify::channel::Kind;
-        let log = Arc::new(Definition { kind: Kind::Log, min_level: Level::Critical });
+        use crate::notify::channel::ChannelKind;
+        let log = Arc::new(Channel { kind: ChannelKind::Log, min_level: Level::Critical });
         let channels = names.iter().map(|name| (name.to_string(), Arc::clone(&log))).collect();
         let hosts = BTreeMap::from([
             ("web1".into(), vec!["b".into(), "gone".into()]),

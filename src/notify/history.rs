@@ -8,7 +8,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use super::courier::{Courier, Noted, Order};
 use super::direct::Report;
 use super::outbox::{Delivery, DeliveryId, Outbox, Record};
-use super::text::{Unit, cut};
+use super::text::{TextUnit, cut};
 use crate::clock::Wall;
 use crate::event::{EventId, Message, Subject};
 use crate::store::{Store, Table};
@@ -184,7 +184,7 @@ pub fn noted(message: &Message, channel: &str, report: &Report, finished: Wall) 
             recipient: outcome.recipient.clone(),
             subject: message.subject.clone(),
             level: message.level,
-            title: cut(&message.title, LONGEST_TITLE, Unit::Characters),
+            title: cut(&message.title, LONGEST_TITLE, TextUnit::Characters),
             accepted: message.at,
             finished,
             attempts: outcome.attempts,
@@ -207,7 +207,7 @@ mod tests {
     use crate::clock::Now;
     use crate::event::{Event, EventKind, Level};
     use crate::notify::channel::Failure;
-    use crate::notify::channel::log::PACE;
+    use crate::notify::channel::log::RETRY_POLICY;
     use crate::notify::outbox::LineSettings;
     use crate::notify::route::{self, Routes};
     use crate::store::Write;
@@ -224,7 +224,7 @@ mod tests {
         fn new() -> Desk {
             let directory = tempfile::tempdir().unwrap();
             let now = Now::read();
-            let settings = LineSettings { pace: PACE, recipients: vec![None] };
+            let settings = LineSettings { pace: RETRY_POLICY, recipients: vec![None] };
             let line = route::Line { min_level: Level::Info };
             let routes = Routes {
                 channels: BTreeMap::from([("chat".into(), line)]),

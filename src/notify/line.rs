@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::channel::Pace;
+use super::channel::RetryPolicy;
 use super::outbox::collapse::Cause;
 use super::outbox::{Delivery, DeliveryId, LineSettings, LineView};
 use super::rate::{Bucket, Jitter};
@@ -104,7 +104,7 @@ impl Line {
     }
 
     /// How fast and how long.
-    pub fn pace(&self) -> &Pace {
+    pub fn pace(&self) -> &RetryPolicy {
         &self.settings.pace
     }
 

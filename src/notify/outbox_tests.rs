@@ -12,15 +12,15 @@ mod receipt_tests;
 
 use super::*;
 use crate::event::Level;
-use crate::notify::channel::{Delivered, Pace};
+use crate::notify::channel::{Delivered, RetryPolicy};
 use crate::notify::route;
-use crate::notify::text::{Room, Unit};
+use crate::notify::text::{TextLimit, TextUnit};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn pace() -> Pace {
-    Pace {
+fn pace() -> RetryPolicy {
+    RetryPolicy {
         first_delay: Duration::from_secs(5),
         longest_delay: 5 * MINUTE,
         per_minute: 60_000,
@@ -91,7 +91,7 @@ impl Play {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut settings = settings(&names);
         for line in settings.values_mut() {
-            line.pace.digest = Some(Room { most, unit: Unit::Characters });
+            line.pace.digest = Some(TextLimit { most, unit: TextUnit::Characters });
         }
         self.outbox.reconfigure(settings, 7, self.now);
         self
@@ -431,8 +431,10 @@ fn a_refused_form_is_sent_once_more_short_and_plain() {
 #[test]
 fn a_rate_limit_makes_messages_wait_and_drops_none() {
     let mut play = Play::with(&["mail"]);
-    let slow =
-        LineSettings { pace: Pace { per_minute: 20, burst: 5, ..pace() }, recipients: vec![None] };
+    let slow = LineSettings {
+        pace: RetryPolicy { per_minute: 20, burst: 5, ..pace() },
+        recipients: vec![None],
+    };
     play.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), slow)]), 7, play.now);
     for n in 0..30 {
         play.said("web1", &n.to_string());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::channel::{Definition, Delivered, Failure, Letter, ReceiptState};
+use super::channel::{Channel, Delivered, Failure, OutgoingMessage, ReceiptState};
 use super::outbox::{DeliveryId, Job, Poll};
 use crate::clock::Now;
 use crate::thread::AbortOnPanic;
@@ -33,7 +33,7 @@ impl Work {
 /// Work and the channel for it.
 pub struct Task {
     /// The channel as it was configured when the work was given out.
-    pub channel: Arc<Definition>,
+    pub channel: Arc<Channel>,
     /// What to do.
     pub work: Work,
 }
@@ -97,9 +97,9 @@ fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     })
 }
 
-fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
+fn attempt(job: &Job, channel: &Channel) -> Result<Delivered, Failure> {
     let delivery = &job.delivery;
-    channel.deliver(&Letter {
+    channel.deliver(&OutgoingMessage {
         channel: &delivery.channel,
         message: &delivery.message,
         recipient: delivery.recipient.as_deref(),

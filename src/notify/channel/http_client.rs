@@ -7,10 +7,10 @@ use std::time::Duration;
 use rustls::CertificateError;
 use ureq::http::{HeaderMap, Uri};
 
-use super::Failure;
+use super::attempt::Failure;
 use crate::address::Encoded;
 use crate::clock::Wall;
-use crate::notify::text::{Flavour, Unit, clean, cut};
+use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
 use crate::secret::{Secret, scrub};
 use crate::tls;
 
@@ -154,8 +154,8 @@ pub fn server_words(
     let status = format!("{server} answered {}", answer.status);
     match said {
         Some(said) => {
-            let said = clean(&scrub(said, secrets.iter().copied()), Flavour::Line);
-            format!("{status}: {}", cut(&said, 200, Unit::Characters))
+            let said = clean(&scrub(said, secrets.iter().copied()), LineBreaks::Remove);
+            format!("{status}: {}", cut(&said, 200, TextUnit::Characters))
         }
         None => status,
     }

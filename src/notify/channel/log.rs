@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use log::{Record, logger};
 
-use super::{Delivered, Failure, Letter, Pace};
+use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
 use crate::event::Level;
-use crate::notify::text::{Flavour, clean};
+use crate::notify::text::{LineBreaks, clean};
 
 /// Who the lines are from; the log never filters it out.
 pub const TARGET: &str = "notification";
 
 /// A log does not tire.
-pub const PACE: Pace = Pace {
+pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
     first_delay: Duration::from_secs(1),
     longest_delay: Duration::from_secs(60),
     per_minute: 6_000_000,
@@ -27,16 +27,16 @@ pub const PACE: Pace = Pace {
 ///
 /// # Errors
 /// None: a log that nobody reads cannot be told from one that somebody does.
-pub fn deliver(letter: &Letter) -> Result<Delivered, Failure> {
-    let level = match letter.message.level {
+pub fn deliver(outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
+    let level = match outgoing.message.level {
         Level::Ok | Level::Info => log::Level::Info,
         Level::Warning => log::Level::Warn,
         Level::Critical => log::Level::Error,
     };
-    let repeat = if letter.possible_repeat { " (possibly a repeat)" } else { "" };
-    let title = clean(&letter.message.title, Flavour::Line);
-    let event = letter.message.event;
-    let details = details(letter);
+    let repeat = if outgoing.possible_repeat { " (possibly a repeat)" } else { "" };
+    let title = clean(&outgoing.message.title, LineBreaks::Remove);
+    let event = outgoing.message.event;
+    let details = details(outgoing);
     logger().log(
         &Record::builder()
             .level(level)
@@ -47,14 +47,14 @@ pub fn deliver(letter: &Letter) -> Result<Delivered, Failure> {
     Ok(Delivered::default())
 }
 
-fn details(letter: &Letter) -> String {
-    let details = &letter.message.details;
+fn details(outgoing: &OutgoingMessage) -> String {
+    let details = &outgoing.message.details;
     if details.is_empty() {
         return String::new();
     }
     let worded: Vec<String> = details
         .iter()
-        .map(|(label, text)| format!("{label}: {}", clean(text, Flavour::Line)))
+        .map(|(label, text)| format!("{label}: {}", clean(text, LineBreaks::Remove)))
         .collect();
     format!(" ({})", worded.join("; "))
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
 use super::http_client::{Answer, Call, TIMEOUT, server_words};
-use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::notify::text::{Flavour, Room, Unit, aligned, clean, code, cut, remarks};
+use crate::notify::text::{LineBreaks, TextLimit, TextUnit, aligned, clean, code, cut};
 use crate::secret::{Secret, scrub};
 
 /// A post may have 4000 characters in the oldest database layout; ours stay below.
@@ -46,7 +46,7 @@ pub struct Mattermost {
 
 impl Mattermost {
     /// How fast it may be used, and for how long it is tried.
-    pub const PACE: Pace = Pace {
+    pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(5),
         longest_delay: Duration::from_secs(5 * 60),
         per_minute: 20,
@@ -54,7 +54,7 @@ impl Mattermost {
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
         give_up_rest: Duration::from_secs(3600),
-        digest: Some(Room { most: 3500, unit: Unit::Characters }),
+        digest: Some(TextLimit { most: 3500, unit: TextUnit::Characters }),
     };
 
     /// What must never be shown.
@@ -66,25 +66,33 @@ impl Mattermost {
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
-        self.deliver_within(letter, TIMEOUT)
+    pub fn deliver(&self, outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
+        self.deliver_within(outgoing, TIMEOUT)
     }
 
     /// [`Mattermost::deliver`] with a time limit of the caller's for each request.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+    pub fn deliver_within(
+        &self,
+        outgoing: &OutgoingMessage,
+        limit: Duration,
+    ) -> Result<Delivered, Failure> {
         let result = match &self.bot_token {
-            Some(token) => self.post_as_bot(letter, token, limit),
-            None => self.post_to_hook(letter, limit),
+            Some(token) => self.post_as_bot(outgoing, token, limit),
+            None => self.post_to_hook(outgoing, limit),
         };
         result.map_err(|failure| failure.map_why(|why| self.scrubbed(&why)))
     }
 
-    fn post_to_hook(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+    fn post_to_hook(
+        &self,
+        outgoing: &OutgoingMessage,
+        limit: Duration,
+    ) -> Result<Delivered, Failure> {
         let url = format!("{}/hooks/{}", self.base_url, Encoded(self.token.reveal()));
-        let answer = self.post(url, None, &self.hook_body(letter), limit)?;
+        let answer = self.post(url, None, &self.hook_body(outgoing), limit)?;
         match answer.status {
             200 if answer.body == "ok" && answer.complete => {
                 hook_worked(self);
@@ -93,27 +101,27 @@ impl Mattermost {
             200 if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
             200 => Err(refused("the answer was 200, but not Mattermost's `ok`: is `host` right?")),
             400 if says_bad_message(&answer) => Err(Failure::MessageRefused(self.words(&answer))),
-            400 if hook_in_doubt(self, letter.now) => {
+            400 if hook_in_doubt(self, outgoing.now) => {
                 Err(Failure::Unreachable { why: self.words(&answer), after: None })
             }
-            _ => Err(self.refusal(&answer, letter.now)),
+            _ => Err(self.refusal(&answer, outgoing.now)),
         }
     }
 
     fn post_as_bot(
         &self,
-        letter: &Letter,
+        outgoing: &OutgoingMessage,
         token: &Secret,
         limit: Duration,
     ) -> Result<Delivered, Failure> {
         let url = || format!("{}/api/v4/posts", self.base_url);
-        let body = self.bot_body(letter, letter.thread);
+        let body = self.bot_body(outgoing, outgoing.thread);
         let mut answer = self.post(url(), Some(token), &body, limit)?;
-        let mut root = letter.thread;
+        let mut root = outgoing.thread;
         if root.is_some() && matches!(answer.status, 400 | 404) {
             // Somebody deleted the post that the thread hangs on: an alarm must not end with it.
             root = None;
-            answer = self.post(url(), Some(token), &self.bot_body(letter, None), limit)?;
+            answer = self.post(url(), Some(token), &self.bot_body(outgoing, None), limit)?;
         }
         match answer.status {
             201 | 200 => match post_id(&answer.body) {
@@ -130,7 +138,7 @@ impl Mattermost {
             400 if error_id(&answer).is_some() && !answer.body.contains("channel_id") => {
                 Err(Failure::MessageRefused(self.words(&answer)))
             }
-            _ => Err(self.refusal(&answer, letter.now)),
+            _ => Err(self.refusal(&answer, outgoing.now)),
         }
     }
 
@@ -178,8 +186,8 @@ impl Mattermost {
         scrub(&scrub(text, self.secrets()), &encoded.collect::<Vec<_>>())
     }
 
-    fn hook_body(&self, letter: &Letter) -> Value {
-        let mut body = json!({"channel": self.channel, "attachments": [attachment(letter)]});
+    fn hook_body(&self, outgoing: &OutgoingMessage) -> Value {
+        let mut body = json!({"channel": self.channel, "attachments": [attachment(outgoing)]});
         if let Some(name) = &self.username {
             body["username"] = json!(name);
         }
@@ -193,12 +201,12 @@ impl Mattermost {
         body
     }
 
-    fn bot_body(&self, letter: &Letter, root: Option<&str>) -> Value {
+    fn bot_body(&self, outgoing: &OutgoingMessage, root: Option<&str>) -> Value {
         json!({
             "channel_id": self.channel,
             "message": "",
             "root_id": root.unwrap_or_default(),
-            "props": {"attachments": [attachment(letter)]},
+            "props": {"attachments": [attachment(outgoing)]},
         })
     }
 }
@@ -227,13 +235,13 @@ fn post_id(body: &str) -> Option<String> {
 }
 
 /// The message as an attachment: strangers' words stand in code, the rest is ours.
-fn attachment(letter: &Letter) -> Value {
-    let message = letter.message;
-    let title = cut(&clean(&message.title, Flavour::Line), 1500, Unit::Characters);
+fn attachment(outgoing: &OutgoingMessage) -> Value {
+    let message = outgoing.message;
+    let title = cut(&clean(&message.title, LineBreaks::Remove), 1500, TextUnit::Characters);
     json!({
         "fallback": code(&title),
         "color": colour(message.level),
-        "text": text(letter),
+        "text": text(outgoing),
     })
 }
 
@@ -247,28 +255,28 @@ fn colour(level: Level) -> &'static str {
     }
 }
 
-fn text(letter: &Letter) -> String {
-    let message = letter.message;
+fn text(outgoing: &OutgoingMessage) -> String {
+    let message = outgoing.message;
     let mut end = String::new();
-    for remark in remarks(letter) {
+    for remark in outgoing.annotations() {
         end.push_str(&format!("\n_{remark}_"));
     }
     end.push_str(&format!("\n_{}, event {}_", message.level.name(), message.event));
-    let room = TEXT_LIMIT - Unit::Characters.count(&end) - "\n```\n\n```".len();
-    let mut text = code(&cut(&clean(&message.title, Flavour::Block), room, Unit::Characters));
-    let details = if letter.plain { &[] } else { message.details.as_slice() };
+    let room = TEXT_LIMIT - TextUnit::Characters.count(&end) - "\n```\n\n```".len();
+    let mut text = code(&cut(&clean(&message.title, LineBreaks::Keep), room, TextUnit::Characters));
+    let details = if outgoing.plain { &[] } else { message.details.as_slice() };
     for (label, words) in details {
         let line = detail(label, words);
-        if Unit::Characters.count(&text) + Unit::Characters.count(&line) > room {
+        if TextUnit::Characters.count(&text) + TextUnit::Characters.count(&line) > room {
             text.push_str("\n…");
             break;
         }
         text.push_str(&line);
     }
-    if let Some(table) = message.table.as_ref().filter(|_| !letter.plain) {
+    if let Some(table) = message.table.as_ref().filter(|_| !outgoing.plain) {
         let table = code(&aligned(table));
         // Half a table is none: the details say what matters.
-        if Unit::Characters.count(&text) + Unit::Characters.count(&table) <= room {
+        if TextUnit::Characters.count(&text) + TextUnit::Characters.count(&table) <= room {
             text.push_str(&table);
         }
     }
@@ -278,9 +286,9 @@ fn text(letter: &Letter) -> String {
 /// One more line. The label is ours as a rule, but only plain words go outside of code.
 fn detail(label: &str, words: &str) -> String {
     let plain = label.chars().all(|c| c.is_alphanumeric() || c == ' ');
-    let label = cut(&clean(label, Flavour::Line), 100, Unit::Characters);
+    let label = cut(&clean(label, LineBreaks::Remove), 100, TextUnit::Characters);
     let label = if plain { label } else { code(&label) };
-    let words = cut(&clean(words, Flavour::Block), 2000, Unit::Characters);
+    let words = cut(&clean(words, LineBreaks::Keep), 2000, TextUnit::Characters);
     format!("\n{label}: {}", code(&words))
 }
 
@@ -357,7 +365,7 @@ mod tests {
     use super::*;
     use crate::event::{EventId, Message, Subject, TextTable};
 
-    fn with_message(title: &str, details: &[(&str, &str)], test: impl Fn(&Letter)) {
+    fn with_message(title: &str, details: &[(&str, &str)], test: impl Fn(&OutgoingMessage)) {
         let message = Message {
             event: EventId(0x1a2),
             at: Wall(1_000_000),
@@ -368,7 +376,7 @@ mod tests {
             details: details.iter().map(|(l, t)| ((*l).to_owned(), (*t).to_owned())).collect(),
             table: None,
         };
-        test(&Letter {
+        test(&OutgoingMessage {
             channel: "chat",
             message: &message,
             recipient: None,
@@ -382,9 +390,9 @@ mod tests {
 
     #[test]
     fn a_message_is_code_with_our_own_words_around_it() {
-        with_message("web1 ipv4 overdue", &[("last seen", "12:00")], |letter| {
+        with_message("web1 ipv4 overdue", &[("last seen", "12:00")], |outgoing| {
             assert_eq!(
-                text(letter),
+                text(outgoing),
                 "`web1 ipv4 overdue`\nlast seen: `12:00`\n_critical, event 000000000001a2_"
             );
         });
@@ -392,8 +400,8 @@ mod tests {
 
     #[test]
     fn several_lines_become_a_block() {
-        with_message("one\r\ntwo", &[], |letter| {
-            assert!(text(letter).starts_with("\n```\none\ntwo\n```\n_critical"));
+        with_message("one\r\ntwo", &[], |outgoing| {
+            assert!(text(outgoing).starts_with("\n```\none\ntwo\n```\n_critical"));
         });
     }
 
@@ -404,10 +412,10 @@ mod tests {
             head: row(["module", "state"]),
             rows: vec![row(["`@here`", "x"]); rows],
         };
-        with_message("title", &[("a", "b")], |letter| {
+        with_message("title", &[("a", "b")], |outgoing| {
             let with = |rows| {
-                let message = Message { table: Some(table(rows)), ..letter.message.clone() };
-                text(&Letter { message: &message, ..*letter })
+                let message = Message { table: Some(table(rows)), ..outgoing.message.clone() };
+                text(&OutgoingMessage { message: &message, ..*outgoing })
             };
             assert!(
                 with(1).contains("\n```\nmodule   state\n\u{2cb}@here\u{2cb}  x\n```\n_critical")
@@ -424,13 +432,13 @@ mod tests {
     #[test]
     fn a_text_stays_below_the_limit_whatever_comes() {
         let long = "`\n".repeat(5000);
-        with_message(&long, &[("a", &long), ("b", &long)], |letter| {
-            assert!(Unit::Characters.count(&text(letter)) < 4000);
+        with_message(&long, &[("a", &long), ("b", &long)], |outgoing| {
+            assert!(TextUnit::Characters.count(&text(outgoing)) < 4000);
         });
         let long = "ü".repeat(1900);
-        with_message("short", &[("a", &long), ("b", &long), ("c", &long)], |letter| {
-            let text = text(letter);
-            assert!(Unit::Characters.count(&text) < 4000, "{}", text.len());
+        with_message("short", &[("a", &long), ("b", &long), ("c", &long)], |outgoing| {
+            let text = text(outgoing);
+            assert!(TextUnit::Characters.count(&text) < 4000, "{}", text.len());
             assert!(text.contains("\n…\n_critical"));
         });
     }

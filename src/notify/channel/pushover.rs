@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::attempt::{Delivered, Failure, OutgoingMessage, ReceiptState, RetryPolicy};
 use super::http_client::{Answer, Call, TIMEOUT, form, server_words, until};
-use super::{Delivered, Failure, Letter, Pace};
 use crate::clock::Wall;
 use crate::event::{EventId, Level};
-use crate::notify::text::{Flavour, Room, Unit, clean, cut, plain};
+use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
 use crate::secret::{Secret, scrub};
 
 /// Pushover repeats an emergency not more often than this.
@@ -50,20 +50,9 @@ pub struct Pushover {
     pub api_url: String,
 }
 
-/// What became of an emergency.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReceiptState {
-    /// When somebody acknowledged it.
-    pub acknowledged: Option<Wall>,
-    /// On which device.
-    pub device: Option<String>,
-    /// Whether it was repeated to its end and nobody did.
-    pub expired: bool,
-}
-
 impl Pushover {
     /// How fast it may be used, and for how long it is tried.
-    pub const PACE: Pace = Pace {
+    pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(10),
         longest_delay: Duration::from_secs(10 * 60),
         per_minute: 10,
@@ -71,7 +60,7 @@ impl Pushover {
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
         give_up_rest: Duration::from_secs(3600),
-        digest: Some(Room { most: 880, unit: Unit::Characters }),
+        digest: Some(TextLimit { most: 880, unit: TextUnit::Characters }),
     };
 
     /// How often a receipt may be polled.
@@ -82,27 +71,31 @@ impl Pushover {
         vec![&self.token, &self.user]
     }
 
-    /// Makes one attempt; before it, ends the repetition of the emergencies that `letter` ends.
+    /// Makes one attempt; before it, ends the repetition of the emergencies that `outgoing` ends.
     /// An emergency is answered with a receipt.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
-        self.deliver_within(letter, TIMEOUT)
+    pub fn deliver(&self, outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
+        self.deliver_within(outgoing, TIMEOUT)
     }
 
     /// [`Pushover::deliver`] with a time limit of the caller's for all of its requests together.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+    pub fn deliver_within(
+        &self,
+        outgoing: &OutgoingMessage,
+        limit: Duration,
+    ) -> Result<Delivered, Failure> {
         let end = Instant::now() + limit;
         if self.sends_emergencies() {
-            self.cancel(letter, limit).map_err(|failure| self.scrubbed(failure))?;
+            self.cancel(outgoing, limit).map_err(|failure| self.scrubbed(failure))?;
         }
-        let body = form(&self.fields(letter));
+        let body = form(&self.fields(outgoing));
         let left = end.saturating_duration_since(Instant::now());
-        self.send(body, letter.now, left).map_err(|failure| self.scrubbed(failure))
+        self.send(body, outgoing.now, left).map_err(|failure| self.scrubbed(failure))
     }
 
     /// Asks what became of an emergency.
@@ -158,19 +151,19 @@ impl Pushover {
         Call { url, body, bearer: None, ca_file: None, timeout }.make()
     }
 
-    /// Ends the repetition of the emergencies that `letter` ends, in half of the time at most. A
+    /// Ends the repetition of the emergencies that `outgoing` ends, in half of the time at most. A
     /// server that does not answer is asked once more before the message goes; after that it goes
     /// anyway, for the repetition expires by itself.
-    fn cancel(&self, letter: &Letter, limit: Duration) -> Result<(), Failure> {
+    fn cancel(&self, outgoing: &OutgoingMessage, limit: Duration) -> Result<(), Failure> {
         let end = Instant::now() + limit / 2;
-        let first_attempt = !letter.possible_repeat
-            && letter.now.since(letter.message.at) < Pushover::PACE.first_delay;
-        for event in letter.ends {
+        let first_attempt = !outgoing.possible_repeat
+            && outgoing.now.since(outgoing.message.at) < Pushover::RETRY_POLICY.first_delay;
+        for event in outgoing.ends {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            match self.cancel_one(*event, left.min(LONGEST_CANCEL), letter.now) {
+            match self.cancel_one(*event, left.min(LONGEST_CANCEL), outgoing.now) {
                 Ok(()) => {}
                 Err(why) if first_attempt => return Err(Failure::Unreachable { why, after: None }),
                 Err(_) => return Ok(()),
@@ -205,15 +198,15 @@ impl Pushover {
         }
     }
 
-    fn fields(&self, letter: &Letter) -> Vec<(&'static str, String)> {
-        let message = letter.message;
-        let title = clean(&format!("{}: {}", message.level, message.subject), Flavour::Line);
+    fn fields(&self, outgoing: &OutgoingMessage) -> Vec<(&'static str, String)> {
+        let message = outgoing.message;
+        let title = clean(&format!("{}: {}", message.level, message.subject), LineBreaks::Remove);
         let priority = self.priority(message.level);
         let mut fields = vec![
             ("token", self.token.reveal().to_owned()),
             ("user", self.user.reveal().to_owned()),
-            ("title", cut(&title, 250, Unit::Characters)),
-            ("message", plain(letter, 1024, Unit::Characters)),
+            ("title", cut(&title, 250, TextUnit::Characters)),
+            ("message", outgoing.plain_text(1024, TextUnit::Characters)),
             ("timestamp", (message.at.0.max(0) / 1000).to_string()),
             ("priority", priority.to_string()),
         ];
@@ -286,7 +279,7 @@ fn receipt_state(body: &str) -> Option<ReceiptState> {
     let device = said["acknowledged_by_device"].as_str().filter(|name| !name.is_empty());
     Some(ReceiptState {
         acknowledged: (said["acknowledged"] == 1).then_some(at),
-        device: device.map(|name| cut(&clean(name, Flavour::Line), 50, Unit::Characters)),
+        device: device.map(|name| cut(&clean(name, LineBreaks::Remove), 50, TextUnit::Characters)),
         expired: said["expired"] == 1,
     })
 }

@@ -6,7 +6,7 @@ use rustls::CertificateError;
 
 use super::{Limits, Tls};
 use crate::clock::words;
-use crate::notify::channel::Failure;
+use crate::notify::channel::attempt::Failure;
 
 /// How far a conversation had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

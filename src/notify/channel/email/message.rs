@@ -9,7 +9,7 @@ use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPa
 use super::{Email, cut, lines, one_line};
 use crate::clock::{Wall, words};
 use crate::event::{Level, Message, TextTable};
-use crate::notify::channel::{Failure, Letter};
+use crate::notify::channel::attempt::{Failure, OutgoingMessage};
 use crate::notify::text::{aligned, escape_html};
 
 /// The longest subject, in characters.
@@ -40,8 +40,12 @@ pub fn hello(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
         .or_else(|| hostname.map(clean).filter(|name| name.trim_matches('.').contains('.')))
 }
 
-/// The letter as a mail. `hello` is what [`hello`] found.
-pub fn compose(email: &Email, letter: &Letter, hello: Option<&str>) -> Result<Mail, Failure> {
+/// The outgoing as a mail. `hello` is what [`hello`] found.
+pub fn compose(
+    email: &Email,
+    outgoing: &OutgoingMessage,
+    hello: Option<&str>,
+) -> Result<Mail, Failure> {
     let sender = mailbox(&email.sender).map_err(|why| Failure::ChannelRefused {
         why: format!("sender \"{}\" is no mail address: {why}", one_line(&email.sender)),
         after: None,
@@ -52,7 +56,7 @@ pub fn compose(email: &Email, letter: &Letter, hello: Option<&str>) -> Result<Ma
             one_line(text)
         ))
     };
-    let envelope: Vec<&str> = match letter.recipient {
+    let envelope: Vec<&str> = match outgoing.recipient {
         Some(recipient) => vec![recipient],
         None => email.recipients.iter().map(String::as_str).collect(),
     };
@@ -62,11 +66,11 @@ pub fn compose(email: &Email, letter: &Letter, hello: Option<&str>) -> Result<Ma
         .collect::<Result<Vec<_>, _>>()?;
     let domain = domain(hello, &sender.email);
     let recipients = envelope.iter().map(|mailbox| mailbox.email.clone()).collect();
-    let mut builder = headers(letter, &domain).from(sender.clone());
+    let mut builder = headers(outgoing, &domain).from(sender.clone());
     for mailbox in shown_recipients(email, envelope) {
         builder = builder.to(mailbox);
     }
-    let message = body(builder, letter).map_err(|why| {
+    let message = body(builder, outgoing).map_err(|why| {
         Failure::MessageRefused(format!("the mail cannot be put together: {why}"))
     })?;
     Ok(Mail { sender: sender.email, recipients, bytes: message.formatted() })
@@ -121,10 +125,10 @@ fn with(builder: MessageBuilder, headers: impl IntoIterator<Item = Named>) -> Me
     })
 }
 
-fn headers(letter: &Letter, domain: &str) -> MessageBuilder {
-    let message = letter.message;
+fn headers(outgoing: &OutgoingMessage, domain: &str) -> MessageBuilder {
+    let message = outgoing.message;
     let root = format!("<thread.{}@{domain}>", digest(&message.thread));
-    let id = format!("<{}.{}@{domain}>", message.event, token(letter.channel));
+    let id = format!("<{}.{}@{domain}>", message.event, token(outgoing.channel));
     let mut own = vec![
         Named("Auto-Submitted", "auto-generated".into()),
         Named("List-Id", format!("Heartbeat <heartbeat.{domain}>")),
@@ -160,17 +164,20 @@ fn date(at: Wall) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn body(builder: MessageBuilder, letter: &Letter) -> Result<Builder, lettre::error::Error> {
-    if letter.plain {
-        return builder.singlepart(part(ContentType::TEXT_PLAIN, short_text(letter)));
+fn body(
+    builder: MessageBuilder,
+    outgoing: &OutgoingMessage,
+) -> Result<Builder, lettre::error::Error> {
+    if outgoing.plain {
+        return builder.singlepart(part(ContentType::TEXT_PLAIN, short_text(outgoing)));
     }
     // No line of quoted-printable can hold it.
-    let boundary = format!("=_{}", letter.message.event);
+    let boundary = format!("=_{}", outgoing.message.event);
     builder.multipart(
         MultiPart::alternative()
             .boundary(boundary)
-            .singlepart(part(ContentType::TEXT_PLAIN, text(letter)))
-            .singlepart(part(ContentType::TEXT_HTML, html(letter))),
+            .singlepart(part(ContentType::TEXT_PLAIN, text(outgoing)))
+            .singlepart(part(ContentType::TEXT_HTML, html(outgoing))),
     )
 }
 
@@ -191,24 +198,24 @@ fn title_text(message: &Message, most: usize) -> String {
     if text.is_empty() { "(no details)".into() } else { cut(&text, most) }
 }
 
-/// What is said of a letter that may have come before.
-fn repeat_mark(letter: &Letter) -> Option<String> {
-    letter.possible_repeat.then(|| {
-        format!("Possible repeat: event {} may have been delivered before.", letter.message.event)
+/// What is said of a outgoing that may have come before.
+fn repeat_mark(outgoing: &OutgoingMessage) -> Option<String> {
+    outgoing.possible_repeat.then(|| {
+        format!("Possible repeat: event {} may have been delivered before.", outgoing.message.event)
     })
 }
 
 /// The details, and the facts that every mail carries.
-fn rows(letter: &Letter) -> Vec<(String, String)> {
+fn rows(outgoing: &OutgoingMessage) -> Vec<(String, String)> {
     const LATE: Duration = Duration::from_secs(300);
-    let message = letter.message;
+    let message = outgoing.message;
     let mut rows: Vec<_> = message
         .details
         .iter()
         .map(|(label, text)| (cut(&one_line(label), 100), cut(&lines(text), TEXT)))
         .collect();
     rows.push(("at".into(), message.at.to_string()));
-    let delay = letter.now.since(message.at);
+    let delay = outgoing.now.since(message.at);
     if delay > LATE {
         rows.push(("sent late".into(), format!("{} after it happened", words(delay))));
     }
@@ -217,45 +224,45 @@ fn rows(letter: &Letter) -> Vec<(String, String)> {
     rows
 }
 
-fn text(letter: &Letter) -> String {
-    let mut text = title_text(letter.message, TEXT);
+fn text(outgoing: &OutgoingMessage) -> String {
+    let mut text = title_text(outgoing.message, TEXT);
     text.push('\n');
-    if let Some(mark) = repeat_mark(letter) {
+    if let Some(mark) = repeat_mark(outgoing) {
         text.push_str(&format!("\n{mark}\n"));
     }
     text.push('\n');
-    let rows = rows(letter);
+    let rows = rows(outgoing);
     let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0).min(24);
     for (label, value) in &rows {
         let indent = format!("\n{}", " ".repeat(width + 2));
         let label = format!("{label}:");
         text.push_str(&format!("{label:<0$} {1}\n", width + 1, value.replace('\n', &indent)));
     }
-    if let Some(table) = &letter.message.table {
+    if let Some(table) = &outgoing.message.table {
         text.push_str(&format!("\n{}\n", cut(&aligned(table), TEXT)));
     }
     text
 }
 
-fn short_text(letter: &Letter) -> String {
-    let mut text = title_text(letter.message, SHORT_TEXT);
-    text.push_str(&format!("\n\n{} event {}\n", letter.message.at, letter.message.event));
-    if let Some(mark) = repeat_mark(letter) {
+fn short_text(outgoing: &OutgoingMessage) -> String {
+    let mut text = title_text(outgoing.message, SHORT_TEXT);
+    text.push_str(&format!("\n\n{} event {}\n", outgoing.message.at, outgoing.message.event));
+    if let Some(mark) = repeat_mark(outgoing) {
         text.push_str(&format!("{mark}\n"));
     }
     text.push_str("(shortened: the mail server refused the full form)\n");
     text
 }
 
-fn html(letter: &Letter) -> String {
-    let colour = match letter.message.level {
+fn html(outgoing: &OutgoingMessage) -> String {
+    let colour = match outgoing.message.level {
         Level::Critical => "#b3261e",
         Level::Warning => "#b26a00",
         Level::Ok => "#1e7b34",
         Level::Info => "#3b5b8c",
     };
-    let title = escape_html(&title_text(letter.message, TEXT));
-    let mark = repeat_mark(letter).map(|mark| format!("<p><i>{}</i></p>\n", escape_html(&mark)));
+    let title = escape_html(&title_text(outgoing.message, TEXT));
+    let mark = repeat_mark(outgoing).map(|mark| format!("<p><i>{}</i></p>\n", escape_html(&mark)));
     let mut html = format!(
         "<!DOCTYPE html>\n<html>\n<head><meta charset=\"utf-8\"></head>\n\
          <body style=\"font-family:sans-serif;font-size:14px\">\n\
@@ -263,7 +270,7 @@ fn html(letter: &Letter) -> String {
          font-weight:bold;white-space:pre-wrap;overflow-wrap:anywhere\">{title}</p>\n{}<table>\n",
         mark.unwrap_or_default()
     );
-    for (label, value) in rows(letter) {
+    for (label, value) in rows(outgoing) {
         html.push_str(&format!(
             "<tr><td style=\"color:#666;vertical-align:top;padding-right:12px\">{}</td>\
              <td style=\"white-space:pre-wrap;overflow-wrap:anywhere\">{}</td></tr>\n",
@@ -272,7 +279,7 @@ fn html(letter: &Letter) -> String {
         ));
     }
     html.push_str("</table>\n");
-    if let Some(table) = &letter.message.table {
+    if let Some(table) = &outgoing.message.table {
         html.push_str(&html_table(table));
     }
     html.push_str("</body>\n</html>\n");

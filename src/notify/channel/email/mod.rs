@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use lettre::transport::smtp::extension::ClientId;
 
-use super::{Delivered, Failure, Letter, Pace};
-use crate::notify::text::{self, Flavour, NO_DETAILS, Room, Unit, clean};
+use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
+use crate::notify::text::{self, LineBreaks, NO_DETAILS, TextLimit, TextUnit, clean};
 use crate::secret::{Secret, scrub};
 
 mod diagnosis;
@@ -68,7 +68,7 @@ impl Default for Limits {
 
 impl Email {
     /// How fast mail is sent, and for how long it is tried.
-    pub const PACE: Pace = Pace {
+    pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(15),
         longest_delay: Duration::from_secs(15 * 60),
         per_minute: 30,
@@ -76,7 +76,7 @@ impl Email {
         give_up_critical: Duration::from_secs(48 * 3600),
         give_up_warning: Duration::from_secs(24 * 3600),
         give_up_rest: Duration::from_secs(6 * 3600),
-        digest: Some(Room { most: 50_000, unit: Unit::Characters }),
+        digest: Some(TextLimit { most: 50_000, unit: TextUnit::Characters }),
     };
 
     /// To whom: each gets a delivery, and so an envelope, of its own.
@@ -89,28 +89,32 @@ impl Email {
         self.smtp_password.iter().collect()
     }
 
-    /// Sends the letter to its recipient, or in one envelope to all where it names none.
+    /// Sends the outgoing to its recipient, or in one envelope to all where it names none.
     ///
     /// # Errors
     /// How the attempt ended, in words that tell the operator what to mend and hold no secret.
-    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
-        self.deliver_within(letter, Limits::default())
+    pub fn deliver(&self, outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
+        self.deliver_within(outgoing, Limits::default())
     }
 
     /// As [`Email::deliver`], with other limits.
     ///
     /// # Errors
     /// As [`Email::deliver`].
-    pub fn deliver_within(&self, letter: &Letter, limits: Limits) -> Result<Delivered, Failure> {
+    pub fn deliver_within(
+        &self,
+        outgoing: &OutgoingMessage,
+        limits: Limits,
+    ) -> Result<Delivered, Failure> {
         let hostname = match ClientId::default() {
             ClientId::Domain(name) => Some(name),
             _ => None,
         };
         let hello = message::hello(self.helo.as_deref(), hostname.as_deref());
-        let sent = message::compose(self, letter, hello.as_deref()).and_then(|mail| {
+        let sent = message::compose(self, outgoing, hello.as_deref()).and_then(|mail| {
             smtp::send(self, &mail, hello.as_deref(), limits).map_err(|stop| {
                 let server = format!("{}:{}", one_line(&self.smtp_server), self.smtp_port);
-                diagnosis::judge(&stop, &self.circumstances(letter, &server, limits))
+                diagnosis::judge(&stop, &self.circumstances(outgoing, &server, limits))
             })
         });
         sent.map(|()| Delivered::default()).map_err(|failure| self.without_secrets(failure))
@@ -118,7 +122,7 @@ impl Email {
 
     fn circumstances<'a>(
         &'a self,
-        letter: &'a Letter,
+        outgoing: &'a OutgoingMessage,
         server: &'a str,
         limits: Limits,
     ) -> diagnosis::Circumstances<'a> {
@@ -127,8 +131,8 @@ impl Email {
             port: self.smtp_port,
             tls: self.tls,
             logs_in: self.smtp_password.is_some(),
-            recipient: letter.recipient.unwrap_or("one of the recipients"),
-            plain: letter.plain,
+            recipient: outgoing.recipient.unwrap_or("one of the recipients"),
+            plain: outgoing.plain,
             limits,
         }
     }
@@ -215,23 +219,23 @@ fn check_address(section: &Section, key: &str, address: &str) {
 
 /// A stranger's text on one line, its words one space apart.
 fn one_line(text: &str) -> String {
-    cleaned(text, Flavour::Line).split_whitespace().collect::<Vec<_>>().join(" ")
+    cleaned(text, LineBreaks::Remove).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A stranger's text with its lines.
 fn lines(text: &str) -> String {
-    cleaned(text, Flavour::Block)
+    cleaned(text, LineBreaks::Keep)
 }
 
 /// A header, a cell or an error may be empty, where a message says that there is nothing to say.
-fn cleaned(text: &str, flavour: Flavour) -> String {
+fn cleaned(text: &str, flavour: LineBreaks) -> String {
     let clean = clean(text, flavour);
     if clean == NO_DETAILS && !text.contains(NO_DETAILS) { String::new() } else { clean }
 }
 
 /// At most `most` characters.
 fn cut(text: &str, most: usize) -> String {
-    text::cut(text, most, Unit::Characters)
+    text::cut(text, most, TextUnit::Characters)
 }
 
 /// Whether `text` repeats a part of a secret, however it is broken up.

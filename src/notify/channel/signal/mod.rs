@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::{Delivered, Failure, Letter, Pace};
-use crate::notify::text::{Room, Unit, plain};
+use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
+use crate::notify::text::{TextLimit, TextUnit};
 use crate::secret::Secret;
 
 mod result;
@@ -45,7 +45,7 @@ pub struct Signal {
 
 impl Signal {
     /// How fast it may be used, and for how long it is tried.
-    pub const PACE: Pace = Pace {
+    pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(30),
         longest_delay: Duration::from_secs(30 * 60),
         per_minute: 6,
@@ -53,7 +53,7 @@ impl Signal {
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
         give_up_rest: Duration::from_secs(3600),
-        digest: Some(Room { most: 1800, unit: Unit::Bytes }),
+        digest: Some(TextLimit { most: 1800, unit: TextUnit::Bytes }),
     };
 
     /// What must never be shown: nothing, signal-cli keeps its keys to itself.
@@ -65,8 +65,8 @@ impl Signal {
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
-        self.deliver_within(letter, TIMEOUT)
+    pub fn deliver(&self, outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
+        self.deliver_within(outgoing, TIMEOUT)
     }
 
     /// [`Signal::deliver`] with a time limit of the caller's: so long for the account to be free,
@@ -75,15 +75,19 @@ impl Signal {
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
-        let text = plain(letter, TEXT_LIMIT, Unit::Bytes);
+    pub fn deliver_within(
+        &self,
+        outgoing: &OutgoingMessage,
+        limit: Duration,
+    ) -> Result<Delivered, Failure> {
+        let text = outgoing.plain_text(TEXT_LIMIT, TextUnit::Bytes);
         let _turn = turn(&self.user, limit).ok_or_else(|| {
             let why = format!("another attempt for {} is still running", self.user);
             Failure::Unreachable { why, after: None }
         })?;
         match &self.rpc {
             None => self.run_command(&text, limit)?,
-            Some(rpc) => self.call_daemon(rpc, &text, letter.message.event, limit)?,
+            Some(rpc) => self.call_daemon(rpc, &text, outgoing.message.event, limit)?,
         }
         Ok(Delivered::default())
     }
@@ -248,8 +252,8 @@ fn is_uuid(text: &str) -> bool {
 /// 32 bytes in base64, or 16 in groups of the first kind.
 fn is_group(text: &str) -> bool {
     let body = text.trim_end_matches('=');
-    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
-    matches!((body.len(), text.len() - body.len()), (43, 1) | (22, 2)) && body.bytes().all(letter)
+    let outgoing = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
+    matches!((body.len(), text.len() - body.len()), (43, 1) | (22, 2)) && body.bytes().all(outgoing)
 }
 
 static BUSY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());

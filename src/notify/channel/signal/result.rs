@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::notify::channel::Failure;
-use crate::notify::text::{Flavour, Unit, clean, cut};
+use crate::notify::channel::attempt::Failure;
+use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
 
 /// However long Signal wants to be left alone, it is asked once a day.
 const LONGEST_HINT: Duration = Duration::from_secs(24 * 3600);
@@ -161,7 +161,7 @@ pub fn of_failed_start(stderr: &str) -> Option<String> {
 
 /// Words of another program, fit for one line of ours.
 pub fn brief(text: &str) -> String {
-    cut(&clean(text, Flavour::Line), 200, Unit::Characters)
+    cut(&clean(text, LineBreaks::Remove), 200, TextUnit::Characters)
 }
 
 fn refused(why: impl Into<String>) -> Failure {

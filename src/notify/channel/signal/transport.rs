@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::{Rpc, Signal, result};
 use crate::clock::words;
 use crate::event::EventId;
-use crate::notify::channel::Failure;
+use crate::notify::channel::attempt::Failure;
 use crate::notify::channel::http_client::Call;
 use crate::process;
 

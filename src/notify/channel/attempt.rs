@@ -1,0 +1,228 @@
+//! One attempt of a channel: what is sent, how it can end, and how often it is repeated. Pure.
+
+use std::time::Duration;
+
+use crate::clock::{Wall, words};
+use crate::event::{EventId, Level, Message};
+use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
+
+/// A message that is sent later than this after its event says when that was.
+const LATE_AFTER: Duration = Duration::from_secs(60);
+
+/// One message on its way to one channel (and, where a channel sends to each of several
+/// recipients on its own, to one of them).
+#[derive(Clone, Copy, Debug)]
+pub struct OutgoingMessage<'a> {
+    /// The name of the channel.
+    pub channel: &'a str,
+    /// What to say.
+    pub message: &'a Message,
+    /// To whom, for channels with one delivery per recipient.
+    pub recipient: Option<&'a str>,
+    /// An earlier attempt may have arrived: the text must say so.
+    pub possible_repeat: bool,
+    /// An earlier attempt was refused for its form or size: send it short and plain.
+    pub plain: bool,
+    /// What this channel answered to the first message of the same thread ([`Delivered::thread`]).
+    pub thread: Option<&'a str>,
+    /// The events, delivered through this channel before, whose trouble ends with this message.
+    pub ends: &'a [EventId],
+    /// The time of this attempt.
+    pub now: Wall,
+}
+
+impl OutgoingMessage<'_> {
+    /// What an attempt has to say besides its message: when that was, if it comes late, and that it
+    /// may have come before.
+    pub fn annotations(&self) -> Vec<String> {
+        late(self.message.at, self.now)
+            .into_iter()
+            .chain(self.possible_repeat.then(|| "possible repeat of an earlier message".into()))
+            .collect()
+    }
+
+    /// The message as plain lines, its event id last, in at most `limit` units. What is too long is
+    /// cut before the remarks and the event id, which are always there.
+    pub fn plain_text(&self, limit: usize, unit: TextUnit) -> String {
+        let message = self.message;
+        let mut body = clean(&message.title, LineBreaks::Keep);
+        let details = if self.plain { &[] } else { message.details.as_slice() };
+        for (label, text) in details {
+            let label = clean(label, LineBreaks::Remove);
+            body.push_str(&format!("\n{label}: {}", clean(text, LineBreaks::Keep)));
+        }
+        let mut end = String::new();
+        for remark in self.annotations() {
+            end.push_str(&format!("\n{remark}"));
+        }
+        end.push_str(&format!("\nevent {}", message.event));
+        cut(&body, limit.saturating_sub(unit.count(&end)), unit) + &end
+    }
+}
+
+fn late(at: Wall, now: Wall) -> Option<String> {
+    let delay = now.since(at);
+    (delay > LATE_AFTER).then(|| format!("happened at {at}, {} before this was sent", words(delay)))
+}
+
+/// How an attempt that arrived ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// What the provider gave to follow the delivery up with (a Pushover receipt).
+    pub receipt: Option<String>,
+    /// What later messages of the same thread hang on to (the id of a Mattermost post).
+    pub thread: Option<String>,
+}
+
+/// How an attempt that did not arrive ended. The texts never hold a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Trying again may help; the provider may have said when.
+    Unreachable { why: String, after: Option<Duration> },
+    /// This message will never be taken.
+    MessageRefused(String),
+    /// Nothing will be taken until somebody mends the channel, or until the hint has passed.
+    ChannelRefused { why: String, after: Option<Duration> },
+    /// This form is refused; once more as short plain text ([`OutgoingMessage::plain`]).
+    FormRefused(String),
+    /// It may or may not have arrived.
+    Unknown(String),
+}
+
+impl Failure {
+    /// Its words alone.
+    pub fn into_why(self) -> String {
+        match self {
+            Failure::Unreachable { why, .. }
+            | Failure::ChannelRefused { why, .. }
+            | Failure::MessageRefused(why)
+            | Failure::FormRefused(why)
+            | Failure::Unknown(why) => why,
+        }
+    }
+
+    /// As the metrics name it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Failure::Unreachable { .. } => "unreachable",
+            Failure::Unknown(_) => "unknown",
+            Failure::MessageRefused(_) | Failure::FormRefused(_) => "message_refused",
+            Failure::ChannelRefused { .. } => "channel_refused",
+        }
+    }
+
+    /// The same end, in other words.
+    #[must_use]
+    pub fn map_why(self, reword: impl FnOnce(String) -> String) -> Failure {
+        match self {
+            Failure::Unreachable { why, after } => Failure::Unreachable { why: reword(why), after },
+            Failure::MessageRefused(why) => Failure::MessageRefused(reword(why)),
+            Failure::FormRefused(why) => Failure::FormRefused(reword(why)),
+            Failure::ChannelRefused { why, after } => {
+                Failure::ChannelRefused { why: reword(why), after }
+            }
+            Failure::Unknown(why) => Failure::Unknown(reword(why)),
+        }
+    }
+}
+
+/// How fast a channel may be used, and for how long it is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The delay after the first failure; it doubles from there.
+    pub first_delay: Duration,
+    /// The longest delay.
+    pub longest_delay: Duration,
+    /// Attempts a minute, on average.
+    pub per_minute: u32,
+    /// Attempts at once, after a quiet time.
+    pub burst: u32,
+    /// How long a delivery is tried: critical.
+    pub give_up_critical: Duration,
+    /// How long a delivery is tried: warning.
+    pub give_up_warning: Duration,
+    /// How long a delivery is tried: ok and info.
+    pub give_up_rest: Duration,
+    /// How much one message may hold of a queue that built up; none where each goes by itself.
+    pub digest: Option<TextLimit>,
+}
+
+impl RetryPolicy {
+    /// How long a delivery of this level is tried before it is given up.
+    pub fn give_up(&self, level: Level) -> Duration {
+        match level {
+            Level::Critical => self.give_up_critical,
+            Level::Warning => self.give_up_warning,
+            Level::Ok | Level::Info => self.give_up_rest,
+        }
+    }
+}
+
+/// What became of an emergency.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReceiptState {
+    /// When somebody acknowledged it.
+    pub acknowledged: Option<Wall>,
+    /// On which device.
+    pub device: Option<String>,
+    /// Whether it was repeated to its end and nobody did.
+    pub expired: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Subject;
+
+    fn message(title: &str) -> Message {
+        Message {
+            event: EventId(1),
+            at: Wall(1_000_000),
+            level: Level::Warning,
+            subject: Subject::Daemon,
+            thread: String::new(),
+            title: title.into(),
+            details: vec![("why".into(), "because".into())],
+            table: None,
+        }
+    }
+
+    fn outgoing(message: &Message, after: i64) -> OutgoingMessage<'_> {
+        OutgoingMessage {
+            channel: "chat",
+            message,
+            recipient: None,
+            possible_repeat: false,
+            plain: false,
+            thread: None,
+            ends: &[],
+            now: Wall(message.at.0 + after),
+        }
+    }
+
+    #[test]
+    fn a_late_or_repeated_message_says_so_however_long_it_is() {
+        let long = message(&"x".repeat(5000));
+        let text = OutgoingMessage { possible_repeat: true, ..outgoing(&long, 65_000) }
+            .plain_text(200, TextUnit::Characters);
+        assert!(text.ends_with(
+            "…\nhappened at 1970-01-01T00:16:40.000Z, 1 min 5 s before this was sent\n\
+             possible repeat of an earlier message\nevent 00000000000001"
+        ));
+        assert_eq!(text.chars().count(), 200);
+    }
+
+    #[test]
+    fn a_message_in_time_is_its_title_its_details_and_its_event() {
+        let message = message("web1 ipv4 overdue");
+        assert_eq!(
+            outgoing(&message, 60_000).plain_text(1000, TextUnit::Bytes),
+            "web1 ipv4 overdue\nwhy: because\nevent 00000000000001"
+        );
+        let short = OutgoingMessage { plain: true, ..outgoing(&message, 0) };
+        assert_eq!(
+            short.plain_text(1000, TextUnit::Bytes),
+            "web1 ipv4 overdue\nevent 00000000000001"
+        );
+    }
+}
