@@ -2,7 +2,7 @@
 //!
 //! The map of the house:
 //!
-//! - [`clock`], [`event`], [`problem`], [`secret`], [`token_bucket`], [`version`], [`view`]: the vocabulary that every room shares.
+//! - [`clock`], [`escape`], [`event`], [`problem`], [`secret`], [`token_bucket`], [`version`], [`view`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`config_file`], [`duration`] and [`address`] read it.
 //! - [`agent`]: what a host says about itself.
 //! - [`dyndns`]: names in the DNS that follow their hosts.
@@ -28,6 +28,7 @@ pub mod daemon;
 pub mod deadline;
 pub mod duration;
 pub mod dyndns;
+pub mod escape;
 pub mod event;
 pub mod heartbeat;
 pub mod history;

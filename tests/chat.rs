@@ -188,8 +188,8 @@ fn a_rate_limit_says_when_to_come_again() {
         let header = vec![(name.to_owned(), value.to_owned())];
         server.set_mode(Mode::Answer(429, header, String::new()));
         let result = mattermost(&server).deliver_within(&outgoing(&message("x")), LONG);
-        let Err(Failure::Unreachable { after, .. }) = result else { panic!("{result:?}") };
-        assert_eq!(after, Some(Duration::from_secs(17)), "{name}");
+        let Err(Failure::Unreachable { retry_after, .. }) = result else { panic!("{result:?}") };
+        assert_eq!(retry_after, Some(Duration::from_secs(17)), "{name}");
     }
 }
 
@@ -449,8 +449,8 @@ fn a_used_up_quota_says_when_it_is_filled_again() {
         let header = vec![("X-Limit-App-Reset".to_owned(), reset.to_owned())];
         server.set_mode(Mode::Answer(429, header, "{}".into()));
         let result = pushover(&server).deliver_within(&outgoing(&message("x")), LONG);
-        let Err(Failure::ChannelRefused { after, .. }) = result else { panic!("{result:?}") };
-        assert_eq!(after, Some(expected));
+        let Err(Failure::ChannelRefused { retry_after, .. }) = result else { panic!("{result:?}") };
+        assert_eq!(retry_after, Some(expected));
     }
 }
 

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::pinned::Question;
 use super::{CONFIGURATION, UNREACHABLE, complain, config_file};
-use crate::address::{BaseUrl, Encoded};
+use crate::address::BaseUrl;
 use crate::config::Config;
+use crate::escape::PercentEncoded;
 use crate::secret::Secret;
 use crate::tls;
 
@@ -146,7 +147,7 @@ impl Client {
     }
 
     fn call(&self, path: &str, query: &[(&str, String)]) -> Result<(u16, String), String> {
-        let pairs = query.iter().map(|(name, value)| format!("{name}={}", Encoded(value)));
+        let pairs = query.iter().map(|(name, value)| format!("{name}={}", PercentEncoded(value)));
         let pairs = pairs.collect::<Vec<_>>().join("&");
         let mark = if pairs.is_empty() { "" } else { "?" };
         let target = format!("{path}{mark}{pairs}");

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::client::{Client, unreachable};
 use super::terminal::Color;
 use super::{FAILED, HELP, say, terminal};
-use crate::address::Encoded;
+use crate::escape::PercentEncoded;
 
 mod table;
 
@@ -104,7 +104,7 @@ fn everything(client: &Client, json: bool, look: Look) -> Result<(String, bool),
 
 /// One host with all that is known of it.
 fn one(client: &Client, name: &str, json: bool, look: Look) -> Result<(String, bool), String> {
-    let host = client.get(&format!("/api/v1/hosts/{}", Encoded(name)), &[])?;
+    let host = client.get(&format!("/api/v1/hosts/{}", PercentEncoded(name)), &[])?;
     let now = crate::clock::Now::read().wall;
     let hosts = json!({ "now": now.to_string(), "hosts": [host] });
     let well = all_well(&hosts, &Json::Null);

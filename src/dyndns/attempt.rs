@@ -191,7 +191,7 @@ fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
         ureq::Error::Timeout(_) => {
             unreachable(&format_args!("no answer within {} s", HTTP_TIMEOUT.as_secs()))
         }
-        why if is_about_trust(&why) => {
+        why if tls::certificate_fault(&why).is_some() => {
             let (place, remedy) = (provider.place(), "see ca_file");
             Bad::Refused(format!("{place}: its certificate is not trusted, {remedy}: {why}"))
         }
@@ -208,16 +208,6 @@ fn call(provider: &Provider, wish: &Wish) -> Result<Done, Bad> {
     let (status, text) = (response.status().as_u16(), String::from_utf8_lossy(&body));
     provider.judge(wish, status, &text, pause)?;
     Ok(Done { written: wish.addresses.clone(), found: Vec::new() })
-}
-
-/// Whether the server's certificate is what it stumbled over.
-fn is_about_trust(why: &ureq::Error) -> bool {
-    let cause = match why {
-        ureq::Error::Rustls(cause) => Some(cause),
-        ureq::Error::Io(why) => why.get_ref().and_then(|inner| inner.downcast_ref()),
-        _ => None,
-    };
-    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 fn agent(provider: &Provider) -> Result<ureq::Agent, Bad> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::method::{Bad, Provider, Wish};
 use super::names::Family;
-use crate::address::{BaseUrl, Encoded, is_loopback};
+use crate::address::{BaseUrl, is_loopback};
+use crate::escape::PercentEncoded;
 use crate::secret::{Secret, scrub};
 
 /// What may stand in the template.
@@ -97,8 +98,8 @@ impl Provider {
     pub fn url(&self, wish: &Wish) -> Secret {
         let ip = wish.addresses.first().copied();
         let fill = |text: &str| -> Option<String> {
-            let mut filled = text.replace("{name}", &Encoded(&wish.name).to_string());
-            filled = filled.replace("{host}", &Encoded(&wish.host).to_string());
+            let mut filled = text.replace("{name}", &PercentEncoded(&wish.name).to_string());
+            filled = filled.replace("{host}", &PercentEncoded(&wish.host).to_string());
             let addresses = [
                 ("{ip}", ip),
                 ("{ipv4}", wish.known(Family::V4)),

@@ -302,7 +302,7 @@ mod tests {
         desk.accept(1);
         desk.end(Err(Failure::MessageRefused("too rude".into())));
         desk.accept(2);
-        desk.end(Err(Failure::Unreachable { why: "nobody home".into(), after: None }));
+        desk.end(Err(Failure::Unreachable { why: "nobody home".into(), retry_after: None }));
         desk.accept(3);
         let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
         let said: Vec<_> =
@@ -363,7 +363,7 @@ mod tests {
     fn a_direct_message_that_arrives_ends_the_pause_of_its_channel() {
         let mut desk = Desk::new();
         desk.accept(1);
-        desk.end(Err(Failure::ChannelRefused { why: "bad token".into(), after: None }));
+        desk.end(Err(Failure::ChannelRefused { why: "bad token".into(), retry_after: None }));
         assert!(desk.outbox.start(desk.now).is_empty());
         let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
         let mut record = Record {

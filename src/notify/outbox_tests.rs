@@ -189,7 +189,7 @@ impl Play {
 }
 
 fn unreachable() -> Result<Delivered, Failure> {
-    Err(Failure::Unreachable { why: "connection refused".into(), after: None })
+    Err(Failure::Unreachable { why: "connection refused".into(), retry_after: None })
 }
 
 #[test]
@@ -324,8 +324,8 @@ fn a_hint_of_the_provider_is_followed() {
     let mut play = Play::with(&["mail"]);
     play.overdue("web1");
     let job = play.one();
-    let after = Some(Duration::from_secs(90));
-    play.finish(&job, Err(Failure::Unreachable { why: "slow down".into(), after }));
+    let retry_after = Some(Duration::from_secs(90));
+    play.finish(&job, Err(Failure::Unreachable { why: "slow down".into(), retry_after }));
     assert!(play.wait(Duration::from_secs(89)).start().is_empty());
     assert_eq!(play.wait(Duration::from_secs(1)).start().len(), 1);
 }
@@ -337,7 +337,7 @@ fn a_refused_channel_is_probed_slowly_with_the_oldest_message_and_told_at_once()
     play.said("web2", "the oldest").overdue("web1");
     let job = play.one();
     assert!(play.outbox.reports(play.now).is_empty());
-    let why = || Failure::ChannelRefused { why: "bad token".into(), after: None };
+    let why = || Failure::ChannelRefused { why: "bad token".into(), retry_after: None };
     play.finish(&job, Err(why()));
     let reports = play.outbox.reports(play.now);
     assert_eq!(reports.len(), 1);

@@ -118,22 +118,6 @@ pub fn code(text: &str) -> String {
     if tame.contains('\n') { format!("\n```\n{tame}\n```") } else { format!("`{tame}`") }
 }
 
-/// `text` for HTML, as content or as an attribute in double quotes.
-pub fn escape_html(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            character => escaped.push(character),
-        }
-    }
-    escaped
-}
-
 /// A table as lines of aligned columns, for a fixed-width font. Numbers stand right.
 pub fn aligned(table: &TextTable) -> String {
     const WIDEST: usize = 40;
@@ -237,11 +221,6 @@ mod tests {
              and 3 more, which is a long remark"
         );
         assert_eq!(aligned(&TextTable::default()), "");
-    }
-
-    #[test]
-    fn html_is_escaped() {
-        assert_eq!(escape_html("<a href=\"x\">'&'"), "&lt;a href=&quot;x&quot;&gt;&#39;&amp;&#39;");
     }
 
     proptest! {

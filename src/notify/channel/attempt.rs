@@ -78,11 +78,11 @@ pub struct Delivered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Trying again may help; the provider may have said when.
-    Unreachable { why: String, after: Option<Duration> },
+    Unreachable { why: String, retry_after: Option<Duration> },
     /// This message will never be taken.
     MessageRefused(String),
     /// Nothing will be taken until somebody mends the channel, or until the hint has passed.
-    ChannelRefused { why: String, after: Option<Duration> },
+    ChannelRefused { why: String, retry_after: Option<Duration> },
     /// This form is refused; once more as short plain text ([`OutgoingMessage::plain`]).
     FormRefused(String),
     /// It may or may not have arrived.
@@ -90,6 +90,16 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// [`Failure::Unreachable`] where the provider gave no hint.
+    pub fn unreachable(why: impl Into<String>) -> Failure {
+        Failure::Unreachable { why: why.into(), retry_after: None }
+    }
+
+    /// [`Failure::ChannelRefused`] until the operator changes something.
+    pub fn channel_refused(why: impl Into<String>) -> Failure {
+        Failure::ChannelRefused { why: why.into(), retry_after: None }
+    }
+
     /// Its words alone.
     pub fn into_why(self) -> String {
         match self {
@@ -115,11 +125,13 @@ impl Failure {
     #[must_use]
     pub fn map_why(self, reword: impl FnOnce(String) -> String) -> Failure {
         match self {
-            Failure::Unreachable { why, after } => Failure::Unreachable { why: reword(why), after },
+            Failure::Unreachable { why, retry_after } => {
+                Failure::Unreachable { why: reword(why), retry_after }
+            }
             Failure::MessageRefused(why) => Failure::MessageRefused(reword(why)),
             Failure::FormRefused(why) => Failure::FormRefused(reword(why)),
-            Failure::ChannelRefused { why, after } => {
-                Failure::ChannelRefused { why: reword(why), after }
+            Failure::ChannelRefused { why, retry_after } => {
+                Failure::ChannelRefused { why: reword(why), retry_after }
             }
             Failure::Unknown(why) => Failure::Unknown(reword(why)),
         }

@@ -1,8 +1,9 @@
 //! Mattermost: an incoming webhook, or a bot's posts when there is a token for one
 //! (<https://developers.mattermost.com/integrate/webhooks/incoming/>).
 
-use crate::address::{BaseUrl, Encoded};
+use crate::address::BaseUrl;
 use crate::config_file::Section;
+use crate::escape::PercentEncoded;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
-use super::http_client::{Answer, Call, TIMEOUT, server_words};
+use super::http_client::{HttpRequest, HttpResponse, TIMEOUT, describe_response};
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::notify::text::{LineBreaks, TextLimit, TextUnit, aligned, clean, code, cut};
@@ -91,20 +92,24 @@ impl Mattermost {
         outgoing: &OutgoingMessage,
         limit: Duration,
     ) -> Result<Delivered, Failure> {
-        let url = format!("{}/hooks/{}", self.base_url, Encoded(self.token.reveal()));
-        let answer = self.post(url, None, &self.hook_body(outgoing), limit)?;
-        match answer.status {
-            200 if answer.body == "ok" && answer.complete => {
+        let url = format!("{}/hooks/{}", self.base_url, PercentEncoded(self.token.reveal()));
+        let response = self.post(url, None, &self.hook_body(outgoing), limit)?;
+        match response.status {
+            200 if response.body == "ok" && response.complete => {
                 hook_worked(self);
                 Ok(Delivered::default())
             }
-            200 if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
-            200 => Err(refused("the answer was 200, but not Mattermost's `ok`: is `host` right?")),
-            400 if says_bad_message(&answer) => Err(Failure::MessageRefused(self.words(&answer))),
-            400 if hook_in_doubt(self, outgoing.now) => {
-                Err(Failure::Unreachable { why: self.words(&answer), after: None })
+            200 if !response.complete => Err(Failure::Unknown("the answer was cut off".into())),
+            200 => Err(Failure::channel_refused(
+                "the answer was 200, but not Mattermost's `ok`: is `host` right?",
+            )),
+            400 if says_bad_message(&response) => {
+                Err(Failure::MessageRefused(self.words(&response)))
             }
-            _ => Err(self.refusal(&answer, outgoing.now)),
+            400 if hook_in_doubt(self, outgoing.now) => {
+                Err(Failure::unreachable(self.words(&response)))
+            }
+            _ => Err(self.refusal(&response, outgoing.now)),
         }
     }
 
@@ -116,29 +121,33 @@ impl Mattermost {
     ) -> Result<Delivered, Failure> {
         let url = || format!("{}/api/v4/posts", self.base_url);
         let body = self.bot_body(outgoing, outgoing.thread);
-        let mut answer = self.post(url(), Some(token), &body, limit)?;
+        let mut response = self.post(url(), Some(token), &body, limit)?;
         let mut root = outgoing.thread;
-        if root.is_some() && matches!(answer.status, 400 | 404) {
+        if root.is_some() && matches!(response.status, 400 | 404) {
             // Somebody deleted the post that the thread hangs on: an alarm must not end with it.
             root = None;
-            answer = self.post(url(), Some(token), &self.bot_body(outgoing, None), limit)?;
+            response = self.post(url(), Some(token), &self.bot_body(outgoing, None), limit)?;
         }
-        match answer.status {
-            201 | 200 => match post_id(&answer.body) {
+        match response.status {
+            201 | 200 => match post_id(&response.body) {
                 Some(id) => {
                     Ok(Delivered { receipt: None, thread: Some(root.map_or(id, str::to_owned)) })
                 }
                 // Created: all that is lost is what the next ones would hang on to.
-                None if answer.status == 201 && answer.body.starts_with('{') => {
+                None if response.status == 201 && response.body.starts_with('{') => {
                     Ok(Delivered { receipt: None, thread: root.map(str::to_owned) })
                 }
-                None if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
-                None => Err(refused("the answer is no post of Mattermost: is `host` right?")),
+                None if !response.complete => {
+                    Err(Failure::Unknown("the answer was cut off".into()))
+                }
+                None => Err(Failure::channel_refused(
+                    "the answer is no post of Mattermost: is `host` right?",
+                )),
             },
-            400 if error_id(&answer).is_some() && !answer.body.contains("channel_id") => {
-                Err(Failure::MessageRefused(self.words(&answer)))
+            400 if error_id(&response).is_some() && !response.body.contains("channel_id") => {
+                Err(Failure::MessageRefused(self.words(&response)))
             }
-            _ => Err(self.refusal(&answer, outgoing.now)),
+            _ => Err(self.refusal(&response, outgoing.now)),
         }
     }
 
@@ -148,41 +157,39 @@ impl Mattermost {
         bearer: Option<&Secret>,
         body: &Value,
         timeout: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpResponse, Failure> {
         let body = Some(("application/json", body.to_string()));
-        Call { url, body, bearer, ca_file: self.ca_file.as_deref(), timeout }.make()
+        HttpRequest { url, body, bearer, ca_file: self.ca_file.as_deref(), timeout }.send()
     }
 
     /// What every other status means, of the hook and of the bot alike.
-    fn refusal(&self, answer: &Answer, now: Wall) -> Failure {
-        let why = self.words(answer);
-        match answer.status {
-            300..=399 => {
-                refused(format!("{why}: a redirect, which is not followed; is `host` right?"))
-            }
+    fn refusal(&self, response: &HttpResponse, now: Wall) -> Failure {
+        let why = self.words(response);
+        match response.status {
+            300..=399 => Failure::channel_refused(format!(
+                "{why}: a redirect, which is not followed; is `host` right?"
+            )),
             413 => Failure::MessageRefused(why),
-            501 => refused(why),
+            501 => Failure::channel_refused(why),
             408 | 425 | 429 | 500..=599 => {
-                Failure::Unreachable { why, after: answer.retry_after(now) }
+                Failure::Unreachable { why, retry_after: response.retry_after(now) }
             }
-            _ if !answer.complete => {
-                Failure::Unreachable { why: format!("{why}, cut off"), after: None }
-            }
-            _ => refused(why),
+            _ if !response.complete => Failure::unreachable(format!("{why}, cut off")),
+            _ => Failure::channel_refused(why),
         }
     }
 
     /// `Mattermost answered 403: This channel is locked`.
-    fn words(&self, answer: &Answer) -> String {
-        let body = serde_json::from_str::<Value>(&answer.body).unwrap_or_default();
-        server_words("Mattermost", answer, body["message"].as_str(), &self.secrets())
+    fn words(&self, response: &HttpResponse) -> String {
+        let body = serde_json::from_str::<Value>(&response.body).unwrap_or_default();
+        describe_response("Mattermost", response, body["message"].as_str(), &self.secrets())
     }
 
     fn scrubbed(&self, text: &str) -> String {
         let encoded = self
             .secrets()
             .into_iter()
-            .map(|secret| Secret::new(Encoded(secret.reveal()).to_string()));
+            .map(|secret| Secret::new(PercentEncoded(secret.reveal()).to_string()));
         scrub(&scrub(text, self.secrets()), &encoded.collect::<Vec<_>>())
     }
 
@@ -211,21 +218,17 @@ impl Mattermost {
     }
 }
 
-fn refused(why: impl Into<String>) -> Failure {
-    Failure::ChannelRefused { why: why.into(), after: None }
-}
-
 /// Whether a 400 is about this message. The ids are those of `server/channels/web/webhook.go` and
 /// `server/channels/app/webhook.go`.
-fn says_bad_message(answer: &Answer) -> bool {
-    let id = error_id(answer).unwrap_or_default();
+fn says_bad_message(response: &HttpResponse) -> bool {
+    let id = error_id(response).unwrap_or_default();
     let about = id.strip_prefix("web.incoming_webhook.").unwrap_or_default();
     ["parse", "text.", "split_props_length"].iter().any(|what| about.starts_with(what))
 }
 
 /// The id of an error of Mattermost's own.
-fn error_id(answer: &Answer) -> Option<String> {
-    Some(serde_json::from_str::<Value>(&answer.body).ok()?["id"].as_str()?.to_owned())
+fn error_id(response: &HttpResponse) -> Option<String> {
+    Some(serde_json::from_str::<Value>(&response.body).ok()?["id"].as_str()?.to_owned())
 }
 
 fn post_id(body: &str) -> Option<String> {

@@ -1,14 +1,17 @@
 //! Pushover: `POST /1/messages.json` (<https://pushover.net/api>), and the receipts of emergencies
 //! (<https://pushover.net/api/receipts>).
 
-use crate::address::{BaseUrl, Encoded};
+use crate::address::BaseUrl;
 use crate::config_file::Section;
+use crate::escape::PercentEncoded;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::attempt::{Delivered, Failure, OutgoingMessage, ReceiptState, RetryPolicy};
-use super::http_client::{Answer, Call, TIMEOUT, form, server_words, until};
+use super::http_client::{
+    HttpRequest, HttpResponse, TIMEOUT, describe_response, form_body, time_until,
+};
 use crate::clock::Wall;
 use crate::event::{EventId, Level};
 use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
@@ -20,13 +23,13 @@ const SHORTEST_RETRY: Duration = Duration::from_secs(30);
 /// Pushover repeats an emergency not longer than this.
 const LONGEST_EXPIRE: Duration = Duration::from_secs(3 * 3600);
 
-/// How long the answer to one cancel is waited for.
+/// How long the response to one cancel is waited for.
 const LONGEST_CANCEL: Duration = Duration::from_secs(10);
 
 /// A used-up quota is filled again on the first of the month.
 const LONGEST_QUOTA: Duration = Duration::from_secs(31 * 24 * 3600);
 
-/// The priority that is repeated until somebody acknowledges it.
+/// The priority that is repeated until a person acknowledges it.
 const EMERGENCY: i8 = 2;
 
 /// A channel of `type: pushover`.
@@ -63,9 +66,6 @@ impl Pushover {
         digest: Some(TextLimit { most: 880, unit: TextUnit::Characters }),
     };
 
-    /// How often a receipt may be polled.
-    pub const POLL_INTERVAL: Duration = Duration::from_secs(5);
-
     /// What must never be shown.
     pub fn secrets(&self) -> Vec<&Secret> {
         vec![&self.token, &self.user]
@@ -93,7 +93,7 @@ impl Pushover {
         if self.sends_emergencies() {
             self.cancel(outgoing, limit).map_err(|failure| self.scrubbed(failure))?;
         }
-        let body = form(&self.fields(outgoing));
+        let body = form_body(&self.fields(outgoing));
         let left = end.saturating_duration_since(Instant::now());
         self.send(body, outgoing.now, left).map_err(|failure| self.scrubbed(failure))
     }
@@ -111,33 +111,33 @@ impl Pushover {
     /// # Errors
     /// As [`Pushover::poll`].
     pub fn poll_within(&self, receipt: &str, limit: Duration) -> Result<ReceiptState, Failure> {
-        let (receipt, token) = (Encoded(receipt), Encoded(self.token.reveal()));
+        let (receipt, token) = (PercentEncoded(receipt), PercentEncoded(self.token.reveal()));
         let url = format!("{}/1/receipts/{receipt}.json?token={token}", self.api_url);
-        let answer = self.call(url, None, limit).map_err(|failure| self.scrubbed(failure))?;
-        match answer.status {
-            200 => receipt_state(&answer.body).ok_or_else(|| Failure::Unreachable {
-                why: "Pushover told nothing about the receipt".into(),
-                after: None,
-            }),
-            _ => Err(self.scrubbed(self.refusal(&answer, Wall::default()))),
+        let response = self.call(url, None, limit).map_err(|failure| self.scrubbed(failure))?;
+        match response.status {
+            200 => receipt_state(&response.body)
+                .ok_or_else(|| Failure::unreachable("Pushover told nothing about the receipt")),
+            _ => Err(self.scrubbed(self.refusal(&response, Wall::default()))),
         }
     }
 
     fn send(&self, body: String, now: Wall, limit: Duration) -> Result<Delivered, Failure> {
-        let answer = self.call(format!("{}/1/messages.json", self.api_url), Some(body), limit)?;
-        if answer.status != 200 {
-            return Err(self.refusal(&answer, now));
+        let response = self.call(format!("{}/1/messages.json", self.api_url), Some(body), limit)?;
+        if response.status != 200 {
+            return Err(self.refusal(&response, now));
         }
-        match serde_json::from_str::<Value>(&answer.body) {
+        match serde_json::from_str::<Value>(&response.body) {
             Ok(said) if said["status"] == 1 => match said["info"].as_str() {
-                Some(info) if reaches_nobody(info) => {
-                    Err(refused(server_words("Pushover", &answer, Some(info), &self.secrets())))
-                }
+                Some(info) if reaches_nobody(info) => Err(Failure::channel_refused(
+                    describe_response("Pushover", &response, Some(info), &self.secrets()),
+                )),
                 _ => Ok(Delivered { receipt: receipt(&said), thread: None }),
             },
-            Ok(said) if said["status"].is_number() => Err(self.refusal(&answer, now)),
-            _ if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
-            _ => Err(refused("the answer was 200, but not Pushover's: is `api_url` right?")),
+            Ok(said) if said["status"].is_number() => Err(self.refusal(&response, now)),
+            _ if !response.complete => Err(Failure::Unknown("the answer was cut off".into())),
+            _ => Err(Failure::channel_refused(
+                "the answer was 200, but not Pushover's: is `api_url` right?",
+            )),
         }
     }
 
@@ -146,9 +146,9 @@ impl Pushover {
         url: String,
         body: Option<String>,
         timeout: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpResponse, Failure> {
         let body = body.map(|text| ("application/x-www-form-urlencoded", text));
-        Call { url, body, bearer: None, ca_file: None, timeout }.make()
+        HttpRequest { url, body, bearer: None, ca_file: None, timeout }.send()
     }
 
     /// Ends the repetition of the emergencies that `outgoing` ends, in half of the time at most. A
@@ -165,7 +165,7 @@ impl Pushover {
             }
             match self.cancel_one(*event, left.min(LONGEST_CANCEL), outgoing.now) {
                 Ok(()) => {}
-                Err(why) if first_attempt => return Err(Failure::Unreachable { why, after: None }),
+                Err(why) if first_attempt => return Err(Failure::unreachable(why)),
                 Err(_) => return Ok(()),
             }
         }
@@ -175,9 +175,9 @@ impl Pushover {
     /// A refusal is no reason to wait: the message itself will meet it, or there is nothing to end.
     fn cancel_one(&self, event: EventId, limit: Duration, now: Wall) -> Result<(), String> {
         let url = format!("{}/1/receipts/cancel_by_tag/{event}.json", self.api_url);
-        let body = form(&[("token", self.token.reveal().to_owned())]);
-        let answer = self.call(url, Some(body), limit).map_err(Failure::into_why)?;
-        match self.refusal(&answer, now) {
+        let body = form_body(&[("token", self.token.reveal().to_owned())]);
+        let response = self.call(url, Some(body), limit).map_err(Failure::into_why)?;
+        match self.refusal(&response, now) {
             Failure::Unreachable { why, .. } => Err(format!("an emergency goes on: {why}")),
             _ => Ok(()),
         }
@@ -221,27 +221,31 @@ impl Pushover {
         fields
     }
 
-    fn refusal(&self, answer: &Answer, now: Wall) -> Failure {
-        let said = serde_json::from_str::<Value>(&answer.body).unwrap_or_default();
+    fn refusal(&self, response: &HttpResponse, now: Wall) -> Failure {
+        let said = serde_json::from_str::<Value>(&response.body).unwrap_or_default();
         let errors = said["errors"]
             .as_array()
             .map(|errors| errors.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
-        let why = server_words("Pushover", answer, errors.as_deref(), &self.secrets());
+        let why = describe_response("Pushover", response, errors.as_deref(), &self.secrets());
         let invalid = |field: &str| said[field] == "invalid";
         let foreign = !said["status"].is_number();
-        match answer.status {
-            300..=399 => refused(format!("{why}: a redirect, which is not followed")),
-            408 | 425 | 500..=599 => Failure::Unreachable { why, after: answer.retry_after(now) },
+        match response.status {
+            300..=399 => {
+                Failure::channel_refused(format!("{why}: a redirect, which is not followed"))
+            }
+            408 | 425 | 500..=599 => {
+                Failure::Unreachable { why, retry_after: response.retry_after(now) }
+            }
             429 => Failure::ChannelRefused {
                 why: format!("{why} (the month's quota is used up)"),
-                after: quota_reset(answer, now),
+                retry_after: quota_reset(response, now),
             },
-            _ if foreign && !answer.complete => {
-                Failure::Unreachable { why: format!("{why}, cut off"), after: None }
-            }
-            201..=299 => refused(why),
-            _ if foreign => refused(format!("{why}, not in Pushover's words: is `api_url` right?")),
-            _ if invalid("token") || invalid("user") => refused(why),
+            _ if foreign && !response.complete => Failure::unreachable(format!("{why}, cut off")),
+            201..=299 => Failure::channel_refused(why),
+            _ if foreign => Failure::channel_refused(format!(
+                "{why}, not in Pushover's words: is `api_url` right?"
+            )),
+            _ if invalid("token") || invalid("user") => Failure::channel_refused(why),
             _ => Failure::MessageRefused(why),
         }
     }
@@ -251,19 +255,15 @@ impl Pushover {
     }
 }
 
-fn refused(why: impl Into<String>) -> Failure {
-    Failure::ChannelRefused { why: why.into(), after: None }
-}
-
 /// The message was taken, and there is no device to show it.
 fn reaches_nobody(info: &str) -> bool {
     info.to_lowercase().contains("no active devices")
 }
 
-/// When the quota is filled up again, where the answer says so.
-fn quota_reset(answer: &Answer, now: Wall) -> Option<Duration> {
-    let at = answer.header("x-limit-app-reset")?.trim().parse().ok()?;
-    Some(until(at, now).min(LONGEST_QUOTA))
+/// When the quota is filled up again, where the response says so.
+fn quota_reset(response: &HttpResponse, now: Wall) -> Option<Duration> {
+    let at = response.header("x-limit-app-reset")?.trim().parse().ok()?;
+    Some(time_until(at, now).min(LONGEST_QUOTA))
 }
 
 fn receipt(said: &Value) -> Option<String> {

@@ -1,7 +1,7 @@
 //! What of a page is wanted: its query. People type into it, so nothing in it is an error. Pure.
 
 use super::health::Health;
-use crate::address::Encoded;
+use crate::escape::PercentEncoded;
 use crate::view::{HostView, State};
 use crate::web::routes::percent_decoded;
 
@@ -125,7 +125,7 @@ impl Asked {
 
     /// The query of another page of the same list.
     pub fn page_query(&self, page: usize) -> String {
-        format!("?q={}&state={}&page={page}", Encoded(&self.name), self.which.name())
+        format!("?q={}&state={}&page={page}", PercentEncoded(&self.name), self.which.name())
     }
 }
 

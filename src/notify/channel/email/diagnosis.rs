@@ -131,45 +131,41 @@ pub fn judge(stop: &Stop, about: &Circumstances) -> Failure {
     let why = sentence(stop, about);
     match &stop.cause {
         Cause::Answer(reply) => judge_answer(stop.stage, reply, about.plain, why),
-        Cause::Early => unreachable(why),
+        Cause::Early => Failure::unreachable(why),
         _ if stop.stage == Stage::Dot => Failure::Unknown(why),
-        Cause::Silent | Cause::Overdue | Cause::Closed | Cause::Network(_) => unreachable(why),
+        Cause::Silent | Cause::Overdue | Cause::Closed | Cause::Network(_) => {
+            Failure::unreachable(why)
+        }
         // A stranger behind the port stays one; a stutter in mid-conversation may pass.
-        Cause::NotSmtp(_) if stop.stage != Stage::Banner => unreachable(why),
-        Cause::Tls(_) | Cause::NotTls if stop.stage != Stage::Handshake => unreachable(why),
+        Cause::NotSmtp(_) if stop.stage != Stage::Banner => Failure::unreachable(why),
+        Cause::Tls(_) | Cause::NotTls if stop.stage != Stage::Handshake => {
+            Failure::unreachable(why)
+        }
         Cause::Certificate(_)
         | Cause::NotTls
         | Cause::Tls(_)
         | Cause::NotSmtp(_)
         | Cause::Injected
-        | Cause::Lacking(_) => channel_refused(why),
+        | Cause::Lacking(_) => Failure::channel_refused(why),
         Cause::RecipientImpossible(_) => Failure::MessageRefused(why),
     }
 }
 
 fn judge_answer(stage: Stage, reply: &Reply, plain: bool, why: String) -> Failure {
     match (stage, reply.code) {
-        (_, 400..=499) => unreachable(why),
-        (_, 530 | 534 | 535 | 538) => channel_refused(why),
+        (_, 400..=499) => Failure::unreachable(why),
+        (_, 530 | 534 | 535 | 538) => Failure::channel_refused(why),
         // A full mailbox, or RFC 5321, section 4.5.3.1.10: it passes.
-        (Stage::Recipient, 552) => unreachable(why),
+        (Stage::Recipient, 552) => Failure::unreachable(why),
         (Stage::Recipient, 501 | 550 | 551 | 553) if !reply.is_policy() => {
             Failure::MessageRefused(why)
         }
         (Stage::Data | Stage::Dot, 500..=599) if plain => Failure::MessageRefused(why),
         (Stage::Data | Stage::Dot, 500..=599) => Failure::FormRefused(why),
-        (_, 500..=599) => channel_refused(why),
+        (_, 500..=599) => Failure::channel_refused(why),
         (Stage::Dot, _) => Failure::Unknown(why),
-        _ => unreachable(why),
+        _ => Failure::unreachable(why),
     }
-}
-
-fn unreachable(why: String) -> Failure {
-    Failure::Unreachable { why, after: None }
-}
-
-fn channel_refused(why: String) -> Failure {
-    Failure::ChannelRefused { why, after: None }
 }
 
 fn sentence(stop: &Stop, about: &Circumstances) -> String {
@@ -357,7 +353,7 @@ mod tests {
     fn silence_says_how_long_and_after_what() {
         let failure = judged(Stage::Ehlo, Cause::Silent, 587, Tls::Starttls);
         let why = "no answer from mail.example.com:port within 60 s after EHLO".into();
-        assert_eq!(failure, Failure::Unreachable { why, after: None });
+        assert_eq!(failure, Failure::Unreachable { why, retry_after: None });
     }
 
     #[test]

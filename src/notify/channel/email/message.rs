@@ -8,9 +8,10 @@ use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPa
 
 use super::{Email, cut, lines, one_line};
 use crate::clock::{Wall, words};
+use crate::escape;
 use crate::event::{Level, Message, TextTable};
 use crate::notify::channel::attempt::{Failure, OutgoingMessage};
-use crate::notify::text::{aligned, escape_html};
+use crate::notify::text::aligned;
 
 /// The longest subject, in characters.
 const SUBJECT: usize = 200;
@@ -46,9 +47,9 @@ pub fn compose(
     outgoing: &OutgoingMessage,
     hello: Option<&str>,
 ) -> Result<Mail, Failure> {
-    let sender = mailbox(&email.sender).map_err(|why| Failure::ChannelRefused {
-        why: format!("sender \"{}\" is no mail address: {why}", one_line(&email.sender)),
-        after: None,
+    let sender = mailbox(&email.sender).map_err(|why| {
+        let sender = one_line(&email.sender);
+        Failure::channel_refused(format!("sender \"{sender}\" is no mail address: {why}"))
     })?;
     let refused = |(text, why): (&str, String)| {
         Failure::MessageRefused(format!(
@@ -261,8 +262,8 @@ fn html(outgoing: &OutgoingMessage) -> String {
         Level::Ok => "#1e7b34",
         Level::Info => "#3b5b8c",
     };
-    let title = escape_html(&title_text(outgoing.message, TEXT));
-    let mark = repeat_mark(outgoing).map(|mark| format!("<p><i>{}</i></p>\n", escape_html(&mark)));
+    let title = escape::html(&title_text(outgoing.message, TEXT));
+    let mark = repeat_mark(outgoing).map(|mark| format!("<p><i>{}</i></p>\n", escape::html(&mark)));
     let mut html = format!(
         "<!DOCTYPE html>\n<html>\n<head><meta charset=\"utf-8\"></head>\n\
          <body style=\"font-family:sans-serif;font-size:14px\">\n\
@@ -274,8 +275,8 @@ fn html(outgoing: &OutgoingMessage) -> String {
         html.push_str(&format!(
             "<tr><td style=\"color:#666;vertical-align:top;padding-right:12px\">{}</td>\
              <td style=\"white-space:pre-wrap;overflow-wrap:anywhere\">{}</td></tr>\n",
-            escape_html(&label),
-            escape_html(&value)
+            escape::html(&label),
+            escape::html(&value)
         ));
     }
     html.push_str("</table>\n");
@@ -292,7 +293,7 @@ fn html_table(table: &TextTable) -> String {
     let row = |cells: &Vec<String>, tag: &str, width: usize| {
         let mut row = String::from("<tr>");
         for cell in cells {
-            let text = escape_html(&cut(&one_line(cell), 200));
+            let text = escape::html(&cut(&one_line(cell), 200));
             let span =
                 if cells.len() == 1 { format!(" colspan=\"{width}\"") } else { String::new() };
             row.push_str(&format!("<{tag}{span} style=\"{STYLE}\">{text}</{tag}>"));
@@ -321,7 +322,7 @@ fn token(name: &str) -> String {
 /// Sixteen hex digits that stand for `text`, the same in every version of this program.
 fn digest(text: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    escape::hex(&digest.as_ref()[..8])
 }
 
 #[cfg(test)]

@@ -82,8 +82,7 @@ impl Signal {
     ) -> Result<Delivered, Failure> {
         let text = outgoing.plain_text(TEXT_LIMIT, TextUnit::Bytes);
         let _turn = turn(&self.user, limit).ok_or_else(|| {
-            let why = format!("another attempt for {} is still running", self.user);
-            Failure::Unreachable { why, after: None }
+            Failure::unreachable(format!("another attempt for {} is still running", self.user))
         })?;
         match &self.rpc {
             None => self.run_command(&text, limit)?,

@@ -45,7 +45,9 @@ pub fn of_results(answer: &Value, account: &str) -> Option<Result<(), Failure>> 
         return Some(Ok(()));
     }
     let worst = results.iter().filter_map(|result| of_result(result, account)).max_by_key(weight);
-    Some(Err(worst.unwrap_or_else(|| refused("signal-cli found nobody to send it to"))))
+    Some(Err(
+        worst.unwrap_or_else(|| Failure::channel_refused("signal-cli found nobody to send it to"))
+    ))
 }
 
 /// Of several failures the one that keeps the message for the longest counts.
@@ -68,19 +70,19 @@ fn of_result(result: &Value, account: &str) -> Option<Failure> {
         "UNREGISTERED_FAILURE" => {
             Failure::MessageRefused(format!("{recipient} is not registered with Signal"))
         }
-        "IDENTITY_FAILURE" => refused(format!(
+        "IDENTITY_FAILURE" => Failure::channel_refused(format!(
             "the safety number of {recipient} has changed; compare it, then run: \
              signal-cli -a {account} trust -v SAFETY_NUMBER {recipient}"
         )),
         "RATE_LIMIT_FAILURE" => rate_limit(result, account),
-        "NETWORK_FAILURE" => unreachable("signal-cli could not reach Signal's server".into()),
-        other => unreachable(format!("signal-cli answered {}", brief(other))),
+        "NETWORK_FAILURE" => Failure::unreachable("signal-cli could not reach Signal's server"),
+        other => Failure::unreachable(format!("signal-cli answered {}", brief(other))),
     })
 }
 
 fn rate_limit(result: &Value, account: &str) -> Failure {
     if let Some(token) = result["token"].as_str().filter(|token| !token.is_empty()) {
-        return refused(format!(
+        return Failure::channel_refused(format!(
             "Signal wants a captcha: solve https://signalcaptchas.org/challenge/generate.html, \
              then run: signal-cli -a {account} submitRateLimitChallenge --challenge {} \
              --captcha CAPTCHA",
@@ -89,7 +91,7 @@ fn rate_limit(result: &Value, account: &str) -> Failure {
     }
     Failure::Unreachable {
         why: "Signal limits the rate".into(),
-        after: result["retryAfterSeconds"]
+        retry_after: result["retryAfterSeconds"]
             .as_u64()
             .map(|seconds| Duration::from_secs(seconds).min(LONGEST_HINT)),
     }
@@ -126,9 +128,11 @@ pub fn of_rpc_error(error: &Value, account: &str) -> Failure {
     let said = error["message"].as_str().unwrap_or_default();
     match code {
         // UNTRUSTED_KEY_ERROR, CAPTCHA_REJECTED, and requests that this daemon does not know.
-        -4 | -6 | -32602..=-32600 => refused(format!("signal-cli's daemon: {}", brief(said))),
+        -4 | -6 | -32602..=-32600 => {
+            Failure::channel_refused(format!("signal-cli's daemon: {}", brief(said)))
+        }
         // IO_ERROR, RATELIMIT_ERROR.
-        -3 | -5 => unreachable(format!("signal-cli's daemon: {}", brief(said))),
+        -3 | -5 => Failure::unreachable(format!("signal-cli's daemon: {}", brief(said))),
         code => of_words(said, &format!("error {code}")),
     }
 }
@@ -140,12 +144,12 @@ fn of_words(said: &str, how: &str) -> Failure {
     let line = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(how);
     let line = brief(line);
     if let Some((_, remedy)) = CHANNEL_WORDS.iter().find(|(words, _)| lower.contains(words)) {
-        return refused(format!("signal-cli: {line} ({remedy})"));
+        return Failure::channel_refused(format!("signal-cli: {line} ({remedy})"));
     }
     if PASSING_WORDS.iter().any(|words| lower.contains(words)) {
-        return unreachable(format!("signal-cli: {line}"));
+        return Failure::unreachable(format!("signal-cli: {line}"));
     }
-    unreachable(format!("signal-cli ended with {how}: {line}"))
+    Failure::unreachable(format!("signal-cli ended with {how}: {line}"))
 }
 
 /// Why signal-cli does not even tell its version, where its words are known.
@@ -164,14 +168,6 @@ pub fn brief(text: &str) -> String {
     cut(&clean(text, LineBreaks::Remove), 200, TextUnit::Characters)
 }
 
-fn refused(why: impl Into<String>) -> Failure {
-    Failure::ChannelRefused { why: why.into(), after: None }
-}
-
-fn unreachable(why: String) -> Failure {
-    Failure::Unreachable { why, after: None }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -185,8 +181,8 @@ mod tests {
     fn outcome(result: &Result<(), Failure>) -> &'static str {
         match result {
             Ok(()) => "delivered",
-            Err(Failure::Unreachable { after: None, .. }) => "unreachable",
-            Err(Failure::Unreachable { after: Some(_), .. }) => "unreachable with a hint",
+            Err(Failure::Unreachable { retry_after: None, .. }) => "unreachable",
+            Err(Failure::Unreachable { retry_after: Some(_), .. }) => "unreachable with a hint",
             Err(Failure::MessageRefused(_)) => "message refused",
             Err(Failure::FormRefused(_)) => "form refused",
             Err(Failure::ChannelRefused { .. }) => "channel refused",
@@ -229,10 +225,10 @@ mod tests {
     #[test]
     fn a_wait_beyond_reason_is_a_day() {
         let result = json!({"retryAfterSeconds": u64::MAX});
-        let Failure::Unreachable { after, .. } = rate_limit(&result, "+491") else {
+        let Failure::Unreachable { retry_after, .. } = rate_limit(&result, "+491") else {
             panic!("a rate limit passes")
         };
-        assert_eq!(after, Some(LONGEST_HINT));
+        assert_eq!(retry_after, Some(LONGEST_HINT));
     }
 
     #[test]

@@ -15,11 +15,11 @@ use super::{Rpc, Signal, result};
 use crate::clock::words;
 use crate::event::EventId;
 use crate::notify::channel::attempt::Failure;
-use crate::notify::channel::http_client::Call;
+use crate::notify::channel::http_client::HttpRequest;
 use crate::process;
 
 /// How much is read before an answer must have come: the daemon also tells what it receives.
-const READ_CAP: u64 = 1024 * 1024;
+const MAX_READ: u64 = 1024 * 1024;
 
 impl Signal {
     /// Sends `text` by a run of signal-cli. The text goes in by the standard input: as an argument
@@ -72,10 +72,10 @@ impl Signal {
             ErrorKind::PermissionDenied => format!("{name} may not be executed"),
             _ => {
                 let why = format!("{name} cannot be started: {why}");
-                return Failure::Unreachable { why, after: None };
+                return Failure::unreachable(why);
             }
         };
-        Failure::ChannelRefused { why, after: None }
+        Failure::channel_refused(why)
     }
 
     /// Sends `text` through the daemon.
@@ -133,24 +133,23 @@ fn call(
 }
 
 fn call_http(url: &str, request: &Value, timeout: Duration) -> Result<Value, Failure> {
-    let answer = Call {
+    let answer = HttpRequest {
         url: format!("{}/api/v1/rpc", url.trim_end_matches('/')),
         body: Some(("application/json", request.to_string())),
         bearer: None,
         ca_file: None,
         timeout,
     }
-    .make()?;
+    .send()?;
     match (answer.status, serde_json::from_str::<Value>(&answer.body)) {
         (200, Ok(said)) if said.is_object() => Ok(said),
         (200, _) if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
         (status @ (408 | 429 | 500..=599), _) => {
-            Err(unreachable(format!("signal-cli's daemon answered {status}")))
+            Err(Failure::unreachable(format!("signal-cli's daemon answered {status}")))
         }
-        (status, _) => Err(Failure::ChannelRefused {
-            why: format!("what listens at `rpc` answered {status}, and is not signal-cli's daemon"),
-            after: None,
-        }),
+        (status, _) => Err(Failure::channel_refused(format!(
+            "what listens at `rpc` answered {status}, and is not signal-cli's daemon"
+        ))),
     }
 }
 
@@ -163,14 +162,14 @@ fn call_socket(
 ) -> Result<Value, Failure> {
     let name = path.display();
     let mut stream = connect(path, limit)
-        .map_err(|why| unreachable(format!("no connection to {name}: {why}")))?;
+        .map_err(|why| Failure::unreachable(format!("no connection to {name}: {why}")))?;
     // A line that did not leave as a whole is none for the daemon.
     stream
         .write_all(format!("{request}\n").as_bytes())
-        .map_err(|why| unreachable(format!("{name} takes no request: {why}")))?;
+        .map_err(|why| Failure::unreachable(format!("{name} takes no request: {why}")))?;
     let lost =
         |why: &dyn std::fmt::Display| Failure::Unknown(format!("no answer from {name}: {why}"));
-    let mut lines = BufReader::new(Deadline { stream, end }.take(READ_CAP));
+    let mut lines = BufReader::new(Deadline { stream, end }.take(MAX_READ));
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -217,8 +216,4 @@ impl Read for Deadline {
         self.stream.set_read_timeout(Some(left))?;
         self.stream.read(buffer)
     }
-}
-
-fn unreachable(why: String) -> Failure {
-    Failure::Unreachable { why, after: None }
 }
