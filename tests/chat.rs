@@ -61,9 +61,9 @@ fn outgoing(message: &Message) -> OutgoingMessage<'_> {
         message,
         recipient: None,
         possible_repeat: false,
-        plain: false,
+        short_form: false,
         thread: None,
-        ends: &[],
+        recovered_events: &[],
         now: NOW,
     }
 }
@@ -474,7 +474,8 @@ fn pushover_is_not_misled_by_strangers_words() {
 fn a_recovery_cancels_its_emergencies_before_it_is_told() {
     let server = PushoverDouble::start();
     let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
-    let outgoing = OutgoingMessage { ends: &[EventId(1), EventId(2)], ..outgoing(&back) };
+    let outgoing =
+        OutgoingMessage { recovered_events: &[EventId(1), EventId(2)], ..outgoing(&back) };
     assert_eq!(outcome(&pushover(&server).deliver_within(&outgoing, LONG)), "delivered");
     assert_eq!(server.cancelled(), ["00000000000001", "00000000000002"]);
     assert_eq!(server.requests().last().unwrap(), "/1/messages.json");
@@ -504,7 +505,7 @@ fn an_emergency_that_cannot_be_ended_holds_up_the_recovery_once() {
     let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
     for (seconds, expected) in [(0, "unreachable"), (9, "unreachable"), (10, "delivered")] {
         let now = back.at + Duration::from_secs(seconds);
-        let outgoing = OutgoingMessage { ends: &[EventId(1)], now, ..outgoing(&back) };
+        let outgoing = OutgoingMessage { recovered_events: &[EventId(1)], now, ..outgoing(&back) };
         assert_eq!(outcome(&channel.deliver_within(&outgoing, LONG)), expected, "{seconds}");
     }
     assert_eq!(messages.load(Ordering::SeqCst), 1);
@@ -517,13 +518,13 @@ fn however_many_emergencies_end_the_recovery_keeps_to_its_time() {
     let ends: Vec<EventId> = (1..=20).map(EventId).collect();
     let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
     let begin = Instant::now();
-    let late = OutgoingMessage { ends: &ends, now: back.at + DAY, ..outgoing(&back) };
+    let late = OutgoingMessage { recovered_events: &ends, now: back.at + DAY, ..outgoing(&back) };
     assert_eq!(outcome(&pushover(&server).deliver_within(&late, SHORT)), "unknown");
     assert!(begin.elapsed() < SHORT + Duration::from_secs(1), "{:?}", begin.elapsed());
     assert_eq!(server.requests().len(), 2, "one cancel and the message");
 
     server.set_mode(Mode::Normal);
-    let in_time = OutgoingMessage { ends: &ends, ..outgoing(&back) };
+    let in_time = OutgoingMessage { recovered_events: &ends, ..outgoing(&back) };
     assert_eq!(outcome(&pushover(&server).deliver_within(&in_time, LONG)), "delivered");
     assert_eq!(server.cancelled().last().unwrap(), &EventId(20).to_string());
     assert!(server.violations().is_empty(), "{:?}", server.violations());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::{Event, EventKind, Level};
-use heartbeat::notify::channel::email::{Email, Tls};
+use heartbeat::notify::channel::email::{Email, TlsMode};
 use heartbeat::notify::channel::mattermost::Mattermost;
 use heartbeat::notify::channel::pushover::Pushover;
 use heartbeat::notify::channel::signal::{Rpc, Signal};
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn quick(pace: RetryPolicy) -> RetryPolicy {
     RetryPolicy {
         first_delay: Duration::from_millis(20),
-        longest_delay: Duration::from_millis(100),
+        max_delay: Duration::from_millis(100),
         per_minute: 6_000_000,
         burst: 100_000,
         ..pace
@@ -50,7 +50,7 @@ fn quick_and_single(pace: RetryPolicy) -> RetryPolicy {
 /// times comes apart.
 fn quick_once(pace: RetryPolicy) -> RetryPolicy {
     let later = Duration::from_secs(600);
-    RetryPolicy { first_delay: later, longest_delay: later, ..quick(pace) }
+    RetryPolicy { first_delay: later, max_delay: later, ..quick(pace) }
 }
 
 fn mattermost(url: &str) -> ChannelKind {
@@ -95,7 +95,7 @@ fn email(server: &Server) -> ChannelKind {
         smtp_port: server.port,
         smtp_user: None,
         smtp_password: None,
-        tls: Tls::None,
+        tls: TlsMode::None,
         ca_file: None,
         helo: Some("hbd.example.com".into()),
     })

@@ -315,15 +315,15 @@ fn attempt(
     message: &Message,
     recipient: Option<&str>,
 ) -> (u32, Result<(), Failure>) {
-    let once = |plain| {
+    let once = |short_form| {
         let outgoing = OutgoingMessage {
             channel: name,
             message,
             recipient,
             possible_repeat: false,
-            plain,
+            short_form,
             thread: None,
-            ends: &[],
+            recovered_events: &[],
             now: Now::read().wall,
         };
         // A text that makes a library panic must not take the caller's other channels with it.

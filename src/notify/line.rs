@@ -264,7 +264,7 @@ impl Line {
     pub fn fails(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
         let failures = self.note_failure(why, false, now);
         let pace = self.settings.pace;
-        let backoff = self.backoff(pace.first_delay, pace.longest_delay, failures);
+        let backoff = self.backoff(pace.first_delay, pace.max_delay, failures);
         self.wait(after.map_or(backoff, |hint| hint.max(pace.first_delay)), now)
     }
 

@@ -22,12 +22,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn pace() -> RetryPolicy {
     RetryPolicy {
         first_delay: Duration::from_secs(5),
-        longest_delay: 5 * MINUTE,
+        max_delay: 5 * MINUTE,
         per_minute: 60_000,
         burst: 1000,
         give_up_critical: 24 * HOUR,
         give_up_warning: 6 * HOUR,
-        give_up_rest: HOUR,
+        give_up_other: HOUR,
         digest: None,
     }
 }
@@ -91,7 +91,7 @@ impl Play {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut settings = settings(&names);
         for line in settings.values_mut() {
-            line.pace.digest = Some(TextLimit { most, unit: TextUnit::Characters });
+            line.pace.digest = Some(TextLimit { max: most, unit: TextUnit::Characters });
         }
         self.outbox.reconfigure(settings, 7, self.now);
         self

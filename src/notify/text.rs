@@ -42,7 +42,7 @@ impl TextUnit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextLimit {
     /// So much.
-    pub most: usize,
+    pub max: usize,
     /// Of these.
     pub unit: TextUnit,
 }

@@ -104,9 +104,9 @@ fn attempt(job: &Job, channel: &Channel) -> Result<Delivered, Failure> {
         message: &delivery.message,
         recipient: delivery.recipient.as_deref(),
         possible_repeat: delivery.possible_repeat,
-        plain: delivery.plain,
+        short_form: delivery.plain,
         thread: delivery.thread.as_deref(),
-        ends: &delivery.ends,
+        recovered_events: &delivery.ends,
         now: Now::read().wall,
     })
 }

@@ -22,11 +22,11 @@ pub struct OutgoingMessage<'a> {
     /// An earlier attempt may have arrived: the text must say so.
     pub possible_repeat: bool,
     /// An earlier attempt was refused for its form or size: send it short and plain.
-    pub plain: bool,
+    pub short_form: bool,
     /// What this channel answered to the first message of the same thread ([`Delivered::thread`]).
     pub thread: Option<&'a str>,
     /// The events, delivered through this channel before, whose trouble ends with this message.
-    pub ends: &'a [EventId],
+    pub recovered_events: &'a [EventId],
     /// The time of this attempt.
     pub now: Wall,
 }
@@ -46,7 +46,7 @@ impl OutgoingMessage<'_> {
     pub fn plain_text(&self, limit: usize, unit: TextUnit) -> String {
         let message = self.message;
         let mut body = clean(&message.title, LineBreaks::Keep);
-        let details = if self.plain { &[] } else { message.details.as_slice() };
+        let details = if self.short_form { &[] } else { message.details.as_slice() };
         for (label, text) in details {
             let label = clean(label, LineBreaks::Remove);
             body.push_str(&format!("\n{label}: {}", clean(text, LineBreaks::Keep)));
@@ -144,7 +144,7 @@ pub struct RetryPolicy {
     /// The delay after the first failure; it doubles from there.
     pub first_delay: Duration,
     /// The longest delay.
-    pub longest_delay: Duration,
+    pub max_delay: Duration,
     /// Attempts a minute, on average.
     pub per_minute: u32,
     /// Attempts at once, after a quiet time.
@@ -154,7 +154,7 @@ pub struct RetryPolicy {
     /// How long a delivery is tried: warning.
     pub give_up_warning: Duration,
     /// How long a delivery is tried: ok and info.
-    pub give_up_rest: Duration,
+    pub give_up_other: Duration,
     /// How much one message may hold of a queue that built up; none where each goes by itself.
     pub digest: Option<TextLimit>,
 }
@@ -165,7 +165,7 @@ impl RetryPolicy {
         match level {
             Level::Critical => self.give_up_critical,
             Level::Warning => self.give_up_warning,
-            Level::Ok | Level::Info => self.give_up_rest,
+            Level::Ok | Level::Info => self.give_up_other,
         }
     }
 }
@@ -205,9 +205,9 @@ mod tests {
             message,
             recipient: None,
             possible_repeat: false,
-            plain: false,
+            short_form: false,
             thread: None,
-            ends: &[],
+            recovered_events: &[],
             now: Wall(message.at.0 + after),
         }
     }
@@ -231,7 +231,7 @@ mod tests {
             outgoing(&message, 60_000).plain_text(1000, TextUnit::Bytes),
             "web1 ipv4 overdue\nwhy: because\nevent 00000000000001"
         );
-        let short = OutgoingMessage { plain: true, ..outgoing(&message, 0) };
+        let short = OutgoingMessage { short_form: true, ..outgoing(&message, 0) };
         assert_eq!(
             short.plain_text(1000, TextUnit::Bytes),
             "web1 ipv4 overdue\nevent 00000000000001"

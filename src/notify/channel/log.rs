@@ -14,12 +14,12 @@ pub const TARGET: &str = "notification";
 /// A log does not tire.
 pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
     first_delay: Duration::from_secs(1),
-    longest_delay: Duration::from_secs(60),
+    max_delay: Duration::from_secs(60),
     per_minute: 6_000_000,
     burst: 100_000,
     give_up_critical: Duration::from_secs(24 * 3600),
     give_up_warning: Duration::from_secs(6 * 3600),
-    give_up_rest: Duration::from_secs(3600),
+    give_up_other: Duration::from_secs(3600),
     digest: None,
 };
 

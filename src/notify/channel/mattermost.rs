@@ -49,13 +49,13 @@ impl Mattermost {
     /// How fast it may be used, and for how long it is tried.
     pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(5),
-        longest_delay: Duration::from_secs(5 * 60),
+        max_delay: Duration::from_secs(5 * 60),
         per_minute: 20,
         burst: 5,
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
-        give_up_rest: Duration::from_secs(3600),
-        digest: Some(TextLimit { most: 3500, unit: TextUnit::Characters }),
+        give_up_other: Duration::from_secs(3600),
+        digest: Some(TextLimit { max: 3500, unit: TextUnit::Characters }),
     };
 
     /// What must never be shown.
@@ -267,7 +267,7 @@ fn text(outgoing: &OutgoingMessage) -> String {
     end.push_str(&format!("\n_{}, event {}_", message.level.name(), message.event));
     let room = TEXT_LIMIT - TextUnit::Characters.count(&end) - "\n```\n\n```".len();
     let mut text = code(&cut(&clean(&message.title, LineBreaks::Keep), room, TextUnit::Characters));
-    let details = if outgoing.plain { &[] } else { message.details.as_slice() };
+    let details = if outgoing.short_form { &[] } else { message.details.as_slice() };
     for (label, words) in details {
         let line = detail(label, words);
         if TextUnit::Characters.count(&text) + TextUnit::Characters.count(&line) > room {
@@ -276,7 +276,7 @@ fn text(outgoing: &OutgoingMessage) -> String {
         }
         text.push_str(&line);
     }
-    if let Some(table) = message.table.as_ref().filter(|_| !outgoing.plain) {
+    if let Some(table) = message.table.as_ref().filter(|_| !outgoing.short_form) {
         let table = code(&aligned(table));
         // Half a table is none: the details say what matters.
         if TextUnit::Characters.count(&text) + TextUnit::Characters.count(&table) <= room {
@@ -384,9 +384,9 @@ mod tests {
             message: &message,
             recipient: None,
             possible_repeat: false,
-            plain: false,
+            short_form: false,
             thread: None,
-            ends: &[],
+            recovered_events: &[],
             now: Wall(1_000_000),
         });
     }

@@ -57,13 +57,13 @@ impl Pushover {
     /// How fast it may be used, and for how long it is tried.
     pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(10),
-        longest_delay: Duration::from_secs(10 * 60),
+        max_delay: Duration::from_secs(10 * 60),
         per_minute: 10,
         burst: 1,
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
-        give_up_rest: Duration::from_secs(3600),
-        digest: Some(TextLimit { most: 880, unit: TextUnit::Characters }),
+        give_up_other: Duration::from_secs(3600),
+        digest: Some(TextLimit { max: 880, unit: TextUnit::Characters }),
     };
 
     /// What must never be shown.
@@ -158,7 +158,7 @@ impl Pushover {
         let end = Instant::now() + limit / 2;
         let first_attempt = !outgoing.possible_repeat
             && outgoing.now.since(outgoing.message.at) < Pushover::RETRY_POLICY.first_delay;
-        for event in outgoing.ends {
+        for event in outgoing.recovered_events {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());

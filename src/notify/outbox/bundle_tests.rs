@@ -188,7 +188,7 @@ fn what_does_not_fit_stays_for_the_next_digest() {
 #[test]
 fn a_rate_limit_that_holds_makes_a_digest_too() {
     let mut play = Play::with(&["chat"]);
-    let room = Some(TextLimit { most: 3500, unit: TextUnit::Characters });
+    let room = Some(TextLimit { max: 3500, unit: TextUnit::Characters });
     let slow = RetryPolicy { per_minute: 10, burst: 1, digest: room, ..pace() };
     let slow = LineSettings { pace: slow, recipients: vec![None] };
     play.outbox = Outbox::new(BTreeMap::from([("chat".to_owned(), slow)]), 7, play.now);

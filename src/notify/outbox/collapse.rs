@@ -72,7 +72,7 @@ pub fn over(waiting: &Waiting, room: TextLimit) -> Vec<DeliveryId> {
         open.extend(&delivery.opens);
         open.retain(|trouble| !delivery.closes.contains(trouble));
         // The title holds two of the lines.
-        if used + 2 * longest > room.most || (index == 0 && open.is_empty()) {
+        if used + 2 * longest > room.max || (index == 0 && open.is_empty()) {
             break;
         }
         if open.is_empty() && !delivery.closes.is_empty() {
@@ -99,7 +99,7 @@ pub fn digest(sequences: &[Waiting], room: TextLimit) -> Option<(Vec<DeliveryId>
     let (mut used, mut members) = (HEAD, Vec::new());
     while let Some((_, id, sequence, next)) = turns.pop_first() {
         used += length(sequences[sequence][next].1, room.unit);
-        if used > room.most {
+        if used > room.max {
             break;
         }
         members.push(id);

@@ -208,7 +208,7 @@ impl World {
     }
 
     fn reconfigure(&mut self, without: usize) {
-        let room = Some(TextLimit { most: 600, unit: TextUnit::Characters });
+        let room = Some(TextLimit { max: 600, unit: TextUnit::Characters });
         let kept = NAMES.iter().enumerate().filter(|(index, _)| *index != without);
         let names: Vec<&str> = kept.map(|(_, name)| *name).collect();
         let mut settings = settings(&names);

@@ -1,14 +1,14 @@
-//! What the end of a conversation with a mail server means, in the operator's words. Pure.
+//! Errors of an SMTP session: where it ended and why, what that means for the delivery, and the
+//! sentence that tells the operator. Pure.
 
 use std::time::Duration;
 
-use rustls::CertificateError;
-
-use super::{Limits, Tls};
+use super::{SmtpTimeouts, TlsMode};
 use crate::clock::words;
 use crate::notify::channel::attempt::Failure;
+use crate::tls::CertificateFault;
 
-/// How far a conversation had come.
+/// How far a session had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Looking up the name and connecting.
@@ -17,9 +17,9 @@ pub enum Stage {
     Banner,
     /// EHLO, before or after TLS.
     Ehlo,
-    /// STARTTLS was said.
+    /// STARTTLS was sent.
     Starttls,
-    /// TLS is being agreed on.
+    /// The TLS handshake.
     Handshake,
     /// User and password.
     Auth,
@@ -30,12 +30,12 @@ pub enum Stage {
     /// DATA, and the mail up to its last line.
     Data,
     /// The dot that ends the mail was sent: from here on the server may have it.
-    Dot,
+    EndOfData,
 }
 
 impl Stage {
-    /// What was said last, for `no answer after ...`.
-    fn last_word(self) -> &'static str {
+    /// What was sent last, for `no answer after ...`.
+    fn last_sent(self) -> &'static str {
         match self {
             Stage::Connect | Stage::Banner => "connecting",
             Stage::Ehlo => "EHLO",
@@ -45,113 +45,113 @@ impl Stage {
             Stage::Sender => "MAIL FROM",
             Stage::Recipient => "RCPT TO",
             Stage::Data => "DATA",
-            Stage::Dot => "the whole mail",
+            Stage::EndOfData => "the whole mail",
         }
     }
 }
 
 /// A server's reply (RFC 5321, section 4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct SmtpReply {
     /// Three digits.
     pub code: u16,
     /// What follows the code, line by line, as it came.
     pub lines: Vec<String>,
 }
 
-impl Reply {
-    /// Whether it is about what we are and may do, by its enhanced code (RFC 3463, section 3.8):
-    /// no relaying, a client that is not let in.
+impl SmtpReply {
+    /// Whether it refuses this client and not the recipient, by its enhanced code (RFC 3463, section
+    /// 3.8): relaying denied, access denied.
     fn is_policy(&self) -> bool {
         self.lines.first().is_some_and(|line| line.starts_with("5.7."))
     }
 }
 
-/// Why a conversation went no further.
+/// Why a session ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cause {
-    /// The server said something other than what was wanted.
-    Answer(Reply),
-    /// Nothing came within [`Limits::read`].
-    Silent,
-    /// [`Limits::total`] has passed.
-    Overdue,
-    /// The server hung up.
+    /// The server replied with another code than the expected one.
+    Reply(SmtpReply),
+    /// Nothing came within [`SmtpTimeouts::read`].
+    Timeout,
+    /// [`SmtpTimeouts::total`] has passed.
+    DeadlineExceeded,
+    /// The server closed the connection.
     Closed,
     /// The network, or the name's resolution, in the system's words.
     Network(String),
-    /// The server's certificate does not hold.
-    Certificate(CertificateError),
+    /// The server's certificate is not trusted.
+    Certificate(CertificateFault),
     /// What came was not TLS.
     NotTls,
-    /// TLS was spoken, but nothing was agreed on.
-    Tls(String),
+    /// Another failure of TLS, in the words of the library.
+    TlsFailed(String),
     /// What came was not SMTP.
     NotSmtp(String),
-    /// The server answered before it was asked: its words would be taken for another answer.
-    Early,
-    /// Words came in clear behind the answer to STARTTLS, where nobody honest puts any.
-    Injected,
-    /// The server lacks what is needed, or our side does: nothing to be had by asking again.
-    Lacking(String),
-    /// The recipient's address asks for something that the server does not have.
-    RecipientImpossible(String),
+    /// The server replied before the command: that would be taken for the reply to the next one.
+    Unsolicited,
+    /// More than the reply to STARTTLS came in clear: a response injection (CVE-2021-38371).
+    InjectedData,
+    /// The server or this machine lacks what the configuration needs: trying again does not help.
+    Unsupported(String),
+    /// The recipient's address needs an extension that the server does not have.
+    RecipientUnsupported(String),
 }
 
-/// Where a conversation ended and why.
+/// Where a session ended and why.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stop {
+pub struct SmtpError {
     /// Where.
     pub stage: Stage,
     /// Why.
     pub cause: Cause,
 }
 
-/// What the words and the verdict depend on besides the conversation itself.
+/// What an error's meaning and its sentence depend on besides the session itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Circumstances<'a> {
+pub struct SessionContext<'a> {
     /// `mail.example.com:587`
     pub server: &'a str,
     /// The port alone.
     pub port: u16,
     /// How the connection is protected.
-    pub tls: Tls,
+    pub tls: TlsMode,
     /// Whether we log in.
     pub logs_in: bool,
     /// To whom, as the operator wrote it.
     pub recipient: &'a str,
     /// Whether this was the short plain form already.
-    pub plain: bool,
-    /// How long it might take.
-    pub limits: Limits,
+    pub short_form: bool,
+    /// The limits that it kept.
+    pub limits: SmtpTimeouts,
 }
 
-/// What to make of it.
-pub fn judge(stop: &Stop, about: &Circumstances) -> Failure {
-    let why = sentence(stop, about);
-    match &stop.cause {
-        Cause::Answer(reply) => judge_answer(stop.stage, reply, about.plain, why),
-        Cause::Early => Failure::unreachable(why),
-        _ if stop.stage == Stage::Dot => Failure::Unknown(why),
-        Cause::Silent | Cause::Overdue | Cause::Closed | Cause::Network(_) => {
+/// What the error means for the delivery.
+pub fn classify(error: &SmtpError, about: &SessionContext) -> Failure {
+    let why = describe(error, about);
+    match &error.cause {
+        Cause::Reply(reply) => classify_reply(error.stage, reply, about.short_form, why),
+        Cause::Unsolicited => Failure::unreachable(why),
+        _ if error.stage == Stage::EndOfData => Failure::Unknown(why),
+        Cause::Timeout | Cause::DeadlineExceeded | Cause::Closed | Cause::Network(_) => {
             Failure::unreachable(why)
         }
-        // A stranger behind the port stays one; a stutter in mid-conversation may pass.
-        Cause::NotSmtp(_) if stop.stage != Stage::Banner => Failure::unreachable(why),
-        Cause::Tls(_) | Cause::NotTls if stop.stage != Stage::Handshake => {
+        // Another protocol in the greeting stays one; garbage in mid-session may pass.
+        Cause::NotSmtp(_) if error.stage != Stage::Banner => Failure::unreachable(why),
+        Cause::TlsFailed(_) | Cause::NotTls if error.stage != Stage::Handshake => {
             Failure::unreachable(why)
         }
         Cause::Certificate(_)
         | Cause::NotTls
-        | Cause::Tls(_)
+        | Cause::TlsFailed(_)
         | Cause::NotSmtp(_)
-        | Cause::Injected
-        | Cause::Lacking(_) => Failure::channel_refused(why),
-        Cause::RecipientImpossible(_) => Failure::MessageRefused(why),
+        | Cause::InjectedData
+        | Cause::Unsupported(_) => Failure::channel_refused(why),
+        Cause::RecipientUnsupported(_) => Failure::MessageRefused(why),
     }
 }
 
-fn judge_answer(stage: Stage, reply: &Reply, plain: bool, why: String) -> Failure {
+fn classify_reply(stage: Stage, reply: &SmtpReply, short_form: bool, why: String) -> Failure {
     match (stage, reply.code) {
         (_, 400..=499) => Failure::unreachable(why),
         (_, 530 | 534 | 535 | 538) => Failure::channel_refused(why),
@@ -160,94 +160,92 @@ fn judge_answer(stage: Stage, reply: &Reply, plain: bool, why: String) -> Failur
         (Stage::Recipient, 501 | 550 | 551 | 553) if !reply.is_policy() => {
             Failure::MessageRefused(why)
         }
-        (Stage::Data | Stage::Dot, 500..=599) if plain => Failure::MessageRefused(why),
-        (Stage::Data | Stage::Dot, 500..=599) => Failure::FormRefused(why),
+        (Stage::Data | Stage::EndOfData, 500..=599) if short_form => Failure::MessageRefused(why),
+        (Stage::Data | Stage::EndOfData, 500..=599) => Failure::FormRefused(why),
         (_, 500..=599) => Failure::channel_refused(why),
-        (Stage::Dot, _) => Failure::Unknown(why),
+        (Stage::EndOfData, _) => Failure::Unknown(why),
         _ => Failure::unreachable(why),
     }
 }
 
-fn sentence(stop: &Stop, about: &Circumstances) -> String {
+fn describe(error: &SmtpError, about: &SessionContext) -> String {
     let server = about.server;
-    let after = stop.stage.last_word();
-    match &stop.cause {
-        Cause::Answer(reply) => refusal(stop.stage, reply, about),
-        Cause::Silent => silence(stop.stage, about),
-        Cause::Overdue => {
+    let after = error.stage.last_sent();
+    match &error.cause {
+        Cause::Reply(reply) => refusal(error.stage, reply, about),
+        Cause::Timeout => silence(error.stage, about),
+        Cause::DeadlineExceeded => {
             format!(
                 "{server} is too slow: not done within {}, broken off after {after}",
                 seconds(about.limits.total)
             )
         }
         Cause::Closed => {
-            format!("{server} hung up after {after}{}", hint_of_silence(stop.stage, about, false))
+            format!("{server} hung up after {after}{}", tls_hint(error.stage, about, false))
         }
-        Cause::Network(why) if stop.stage == Stage::Connect => {
+        Cause::Network(why) if error.stage == Stage::Connect => {
             format!("{server} cannot be reached: {why}")
         }
         Cause::Network(why) => format!("the connection to {server} broke after {after}: {why}"),
         Cause::Certificate(error) => certificate(error, about),
-        Cause::NotTls => not_tls(stop.stage, about),
-        Cause::Tls(why) if stop.stage != Stage::Handshake => {
+        Cause::NotTls => not_tls(error.stage, about),
+        Cause::TlsFailed(why) if error.stage != Stage::Handshake => {
             format!("the TLS connection to {server} broke after {after}: {why}")
         }
-        Cause::Tls(why) => format!("{server} and we cannot agree on TLS: {why}"),
+        Cause::TlsFailed(why) => format!("{server} and we cannot agree on TLS: {why}"),
         Cause::NotSmtp(said) => format!("{server} does not speak SMTP after {after}: \"{said}\""),
-        Cause::Early => format!("{server} answers before it is asked, after {after}"),
-        Cause::Injected => format!(
+        Cause::Unsolicited => format!("{server} answers before it is asked, after {after}"),
+        Cause::InjectedData => format!(
             "{server} sent more than its answer to STARTTLS: somebody may be meddling with the connection"
         ),
-        Cause::Lacking(what) => format!("{server}: {what}"),
-        Cause::RecipientImpossible(what) => format!("{server}: {what}"),
+        Cause::Unsupported(what) => format!("{server}: {what}"),
+        Cause::RecipientUnsupported(what) => format!("{server}: {what}"),
     }
 }
 
-fn silence(stage: Stage, about: &Circumstances) -> String {
+fn silence(stage: Stage, about: &SessionContext) -> String {
     let (server, limit) = (about.server, seconds(about.limits.read));
     match stage {
         Stage::Connect => {
             format!("{server} cannot be reached: nothing answers there (a firewall?)")
         }
         Stage::Banner => {
-            format!(
-                "no greeting from {server} within {limit}{}",
-                hint_of_silence(stage, about, true)
-            )
+            format!("no greeting from {server} within {limit}{}", tls_hint(stage, about, true))
         }
-        _ => format!("no answer from {server} within {limit} after {}", stage.last_word()),
+        _ => format!("no answer from {server} within {limit} after {}", stage.last_sent()),
     }
 }
 
-/// A server that waits for us to begin TLS says nothing, or hangs up after a while.
-fn hint_of_silence(stage: Stage, about: &Circumstances, silent: bool) -> &'static str {
+/// The hint that the port expects TLS from the first byte: such a server waits for the client to begin,
+/// or closes the connection after a while.
+fn tls_hint(stage: Stage, about: &SessionContext, silent: bool) -> &'static str {
     match (stage, about.tls) {
-        (Stage::Banner, Tls::Starttls | Tls::None) if about.port == 465 => {
+        (Stage::Banner, TlsMode::Starttls | TlsMode::None) if about.port == 465 => {
             " (465 wants implicit TLS: set tls: implicit)"
         }
-        (Stage::Banner, Tls::Starttls | Tls::None) if silent => {
+        (Stage::Banner, TlsMode::Starttls | TlsMode::None) if silent => {
             " (if it is a port like 465, it wants implicit TLS: set tls: implicit)"
         }
         _ => "",
     }
 }
 
-fn not_tls(stage: Stage, about: &Circumstances) -> String {
+fn not_tls(stage: Stage, about: &SessionContext) -> String {
     let server = about.server;
     match about.tls {
-        Tls::Implicit if about.port == 587 => {
+        TlsMode::Implicit if about.port == 587 => {
             format!("{server} does not begin with TLS (587 wants STARTTLS: set tls: starttls)")
         }
-        Tls::Implicit => format!(
+        TlsMode::Implicit => format!(
             "{server} does not begin with TLS (if it is a port like 587, it wants STARTTLS: set tls: starttls)"
         ),
-        Tls::Starttls | Tls::None => {
-            format!("{server} does not speak TLS after {}", stage.last_word())
+        TlsMode::Starttls | TlsMode::None => {
+            format!("{server} does not speak TLS after {}", stage.last_sent())
         }
     }
 }
 
-fn refusal(stage: Stage, reply: &Reply, about: &Circumstances) -> String {
+fn refusal(stage: Stage, reply: &SmtpReply, about: &SessionContext) -> String {
     let server = about.server;
     let said = format!("{} {}", reply.code, reply.lines.join(" "));
     let said = said.trim_end();
@@ -267,41 +265,41 @@ fn refusal(stage: Stage, reply: &Reply, about: &Circumstances) -> String {
                 login_hint(about)
             )
         }
-        Stage::Data | Stage::Dot if reply.code < 400 => {
-            format!("{server} answers out of turn after {}: {said}", stage.last_word())
+        Stage::Data | Stage::EndOfData if reply.code < 400 => {
+            format!("{server} answers out of turn after {}: {said}", stage.last_sent())
         }
-        Stage::Data | Stage::Dot => format!("{server} refuses the mail: {said}"),
+        Stage::Data | Stage::EndOfData => format!("{server} refuses the mail: {said}"),
     }
 }
 
-fn login_hint(about: &Circumstances) -> &'static str {
+fn login_hint(about: &SessionContext) -> &'static str {
     if about.logs_in { "" } else { " (without a login: smtp_user, smtp_password?)" }
 }
 
-fn certificate(error: &CertificateError, about: &Circumstances) -> String {
+fn certificate(fault: &CertificateFault, about: &SessionContext) -> String {
     let subject = format!("the certificate of {}", about.server);
-    match error {
-        CertificateError::UnknownIssuer => {
+    match fault {
+        CertificateFault::UnknownIssuer => {
             format!("{subject} is not trusted: unknown issuer (ca_file?)")
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+        CertificateFault::Expired => {
             format!("{subject} has expired (or this machine's clock is wrong)")
         }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+        CertificateFault::NotYetValid => {
             format!("{subject} is not valid yet (is this machine's clock right?)")
         }
-        CertificateError::NotValidForName => {
+        CertificateFault::WrongName(None) => {
             format!("{subject} is for another name (smtp_server must be the name in it)")
         }
-        CertificateError::NotValidForNameContext { presented, .. } => format!(
+        CertificateFault::WrongName(Some(presented)) => format!(
             "{subject} is for another name: {} (smtp_server must be the name in it)",
             if presented.is_empty() { "none".into() } else { presented.join(", ") }
         ),
-        other if format!("{other:?}").contains("CaUsedAsEndEntity") => format!(
+        CertificateFault::IsAuthority => format!(
             "{subject} is an authority's own (CA:TRUE), which no server may show: \
              make one with CA:FALSE, or let the authority sign one"
         ),
-        other => format!("{subject} does not hold: {other}"),
+        CertificateFault::Other(other) => format!("{subject} does not hold: {other}"),
     }
 }
 
@@ -314,26 +312,26 @@ fn seconds(limit: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn about(port: u16, tls: Tls) -> Circumstances<'static> {
-        Circumstances {
+    fn about(port: u16, tls: TlsMode) -> SessionContext<'static> {
+        SessionContext {
             server: "mail.example.com:port",
             port,
             tls,
             logs_in: true,
             recipient: "bob@example.com",
-            plain: false,
-            limits: Limits::default(),
+            short_form: false,
+            limits: SmtpTimeouts::default(),
         }
     }
 
-    fn judged(stage: Stage, cause: Cause, port: u16, tls: Tls) -> Failure {
-        judge(&Stop { stage, cause }, &about(port, tls))
+    fn judged(stage: Stage, cause: Cause, port: u16, tls: TlsMode) -> Failure {
+        classify(&SmtpError { stage, cause }, &about(port, tls))
     }
 
     #[test]
     fn the_well_known_ports_are_named_when_they_are_taken_for_each_other() {
         let Failure::Unreachable { why, .. } =
-            judged(Stage::Banner, Cause::Silent, 465, Tls::Starttls)
+            judged(Stage::Banner, Cause::Timeout, 465, TlsMode::Starttls)
         else {
             panic!("silence is worth another try")
         };
@@ -342,7 +340,7 @@ mod tests {
             "no greeting from mail.example.com:port within 60 s (465 wants implicit TLS: set tls: implicit)"
         );
         let Failure::ChannelRefused { why, .. } =
-            judged(Stage::Handshake, Cause::NotTls, 587, Tls::Implicit)
+            judged(Stage::Handshake, Cause::NotTls, 587, TlsMode::Implicit)
         else {
             panic!("nothing but a change of the configuration helps")
         };
@@ -351,7 +349,7 @@ mod tests {
 
     #[test]
     fn silence_says_how_long_and_after_what() {
-        let failure = judged(Stage::Ehlo, Cause::Silent, 587, Tls::Starttls);
+        let failure = judged(Stage::Ehlo, Cause::Timeout, 587, TlsMode::Starttls);
         let why = "no answer from mail.example.com:port within 60 s after EHLO".into();
         assert_eq!(failure, Failure::Unreachable { why, retry_after: None });
     }
@@ -359,15 +357,15 @@ mod tests {
     #[test]
     fn whatever_ends_the_conversation_after_the_last_dot_leaves_it_unknown() {
         for cause in [
-            Cause::Silent,
-            Cause::Overdue,
+            Cause::Timeout,
+            Cause::DeadlineExceeded,
             Cause::Closed,
             Cause::Network("reset".into()),
             Cause::NotSmtp("?".into()),
-            Cause::Tls("bad record".into()),
-            Cause::Answer(Reply { code: 354, lines: Vec::new() }),
+            Cause::TlsFailed("bad record".into()),
+            Cause::Reply(SmtpReply { code: 354, lines: Vec::new() }),
         ] {
-            let failure = judged(Stage::Dot, cause.clone(), 587, Tls::Starttls);
+            let failure = judged(Stage::EndOfData, cause.clone(), 587, TlsMode::Starttls);
             assert!(matches!(failure, Failure::Unknown(_)), "{cause:?}");
         }
     }

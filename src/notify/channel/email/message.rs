@@ -14,15 +14,15 @@ use crate::notify::channel::attempt::{Failure, OutgoingMessage};
 use crate::notify::text::aligned;
 
 /// The longest subject, in characters.
-const SUBJECT: usize = 200;
+const MAX_SUBJECT: usize = 200;
 
 /// The longest text of a title or a detail, and of a short plain mail, in characters.
-const TEXT: usize = 20_000;
-const SHORT_TEXT: usize = 500;
+const MAX_TEXT: usize = 20_000;
+const MAX_SHORT_TEXT: usize = 500;
 
 /// A mail and its envelope.
 #[derive(Clone, Debug)]
-pub struct Mail {
+pub struct ComposedMail {
     /// MAIL FROM.
     pub sender: Address,
     /// RCPT TO.
@@ -31,8 +31,8 @@ pub struct Mail {
     pub bytes: Vec<u8>,
 }
 
-/// The name to greet with: the configured one, else the machine's when it is fully qualified.
-pub fn hello(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
+/// The name to greet with_headers: the configured one, else the machine's when it is fully qualified.
+pub fn ehlo_name(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
     let clean = |name: &str| -> String {
         name.chars().filter(|c| c.is_ascii_graphic()).take(255).collect()
     };
@@ -41,12 +41,12 @@ pub fn hello(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
         .or_else(|| hostname.map(clean).filter(|name| name.trim_matches('.').contains('.')))
 }
 
-/// The outgoing as a mail. `hello` is what [`hello`] found.
+/// The outgoing as a mail. `ehlo_name` is what [`ehlo_name`] found.
 pub fn compose(
     email: &Email,
     outgoing: &OutgoingMessage,
-    hello: Option<&str>,
-) -> Result<Mail, Failure> {
+    ehlo_name: Option<&str>,
+) -> Result<ComposedMail, Failure> {
     let sender = mailbox(&email.sender).map_err(|why| {
         let sender = one_line(&email.sender);
         Failure::channel_refused(format!("sender \"{sender}\" is no mail address: {why}"))
@@ -65,7 +65,7 @@ pub fn compose(
         .into_iter()
         .map(|text| mailbox(text).map_err(|why| refused((text, why))))
         .collect::<Result<Vec<_>, _>>()?;
-    let domain = domain(hello, &sender.email);
+    let domain = domain(ehlo_name, &sender.email);
     let recipients = envelope.iter().map(|mailbox| mailbox.email.clone()).collect();
     let mut builder = headers(outgoing, &domain).from(sender.clone());
     for mailbox in shown_recipients(email, envelope) {
@@ -74,7 +74,7 @@ pub fn compose(
     let message = body(builder, outgoing).map_err(|why| {
         Failure::MessageRefused(format!("the mail cannot be put together: {why}"))
     })?;
-    Ok(Mail { sender: sender.email, recipients, bytes: message.formatted() })
+    Ok(ComposedMail { sender: sender.email, recipients, bytes: message.formatted() })
 }
 
 /// Everybody, but nobody else's address beyond ASCII: it would ask for SMTPUTF8 on all copies.
@@ -109,19 +109,22 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
 
 /// What stands behind the @ of our ids: nothing that a DNS server could answer differently at the
 /// next attempt, since the ids must stay the same.
-fn domain(hello: Option<&str>, sender: &Address) -> String {
+fn domain(ehlo_name: Option<&str>, sender: &Address) -> String {
     let usable = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-    match hello.filter(usable) {
+    match ehlo_name.filter(usable) {
         Some(name) => name.trim_matches('.').to_owned(),
         None if sender.domain().is_ascii() => sender.domain().to_owned(),
         None => "heartbeat.invalid".into(),
     }
 }
 
-struct Named(&'static str, String);
+struct Header(&'static str, String);
 
-fn with(builder: MessageBuilder, headers: impl IntoIterator<Item = Named>) -> MessageBuilder {
-    headers.into_iter().fold(builder, |builder, Named(name, value)| {
+fn with_headers(
+    builder: MessageBuilder,
+    headers: impl IntoIterator<Item = Header>,
+) -> MessageBuilder {
+    headers.into_iter().fold(builder, |builder, Header(name, value)| {
         builder.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), value))
     })
 }
@@ -129,33 +132,33 @@ fn with(builder: MessageBuilder, headers: impl IntoIterator<Item = Named>) -> Me
 fn headers(outgoing: &OutgoingMessage, domain: &str) -> MessageBuilder {
     let message = outgoing.message;
     let root = format!("<thread.{}@{domain}>", digest(&message.thread));
-    let id = format!("<{}.{}@{domain}>", message.event, token(outgoing.channel));
+    let id = format!("<{}.{}@{domain}>", message.event, id_token(outgoing.channel));
     let mut own = vec![
-        Named("Auto-Submitted", "auto-generated".into()),
-        Named("List-Id", format!("Heartbeat <heartbeat.{domain}>")),
-        Named("X-Heartbeat-Event", message.event.to_string()),
-        Named("X-Heartbeat-Level", message.level.name().into()),
+        Header("Auto-Submitted", "auto-generated".into()),
+        Header("List-Id", format!("Heartbeat <heartbeat.{domain}>")),
+        Header("X-Heartbeat-Event", message.event.to_string()),
+        Header("X-Heartbeat-Level", message.level.name().into()),
     ];
     if let Some(host) = message.host() {
-        own.push(Named("X-Heartbeat-Host", unstructured(host, 255)));
+        own.push(Header("X-Heartbeat-Host", unstructured(host, 255)));
     }
     if message.level == Level::Critical {
-        own.push(Named("X-Priority", "1".into()));
-        own.push(Named("Importance", "high".into()));
+        own.push(Header("X-Priority", "1".into()));
+        own.push(Header("Importance", "high".into()));
     }
     let builder = Builder::builder()
         .date(date(message.at))
         .message_id(Some(id))
         .in_reply_to(root.clone())
         .references(root)
-        .subject(unstructured(&title_line(message), SUBJECT));
-    with(builder, own)
+        .subject(unstructured(&title_line(message), MAX_SUBJECT));
+    with_headers(builder, own)
 }
 
 /// A stranger's text for a header. What looks like an encoded word (RFC 2047) is spoilt: lettre
 /// lets it through, and readers would decode from it what was cleaned out of everything else.
-fn unstructured(text: &str, most: usize) -> String {
-    cut(&one_line(text).replace("=?", "= ?"), most)
+fn unstructured(text: &str, max: usize) -> String {
+    cut(&one_line(text).replace("=?", "= ?"), max)
 }
 
 /// When it happened: that stays the same at each attempt. (lettre panics beyond these bounds.)
@@ -169,7 +172,7 @@ fn body(
     builder: MessageBuilder,
     outgoing: &OutgoingMessage,
 ) -> Result<Builder, lettre::error::Error> {
-    if outgoing.plain {
+    if outgoing.short_form {
         return builder.singlepart(part(ContentType::TEXT_PLAIN, short_text(outgoing)));
     }
     // No line of quoted-printable can hold it.
@@ -194,9 +197,9 @@ fn title_line(message: &Message) -> String {
     if line.is_empty() { "(no details)".into() } else { line }
 }
 
-fn title_text(message: &Message, most: usize) -> String {
+fn title_text(message: &Message, max: usize) -> String {
     let text = lines(&message.title);
-    if text.is_empty() { "(no details)".into() } else { cut(&text, most) }
+    if text.is_empty() { "(no details)".into() } else { cut(&text, max) }
 }
 
 /// What is said of a outgoing that may have come before.
@@ -213,7 +216,7 @@ fn rows(outgoing: &OutgoingMessage) -> Vec<(String, String)> {
     let mut rows: Vec<_> = message
         .details
         .iter()
-        .map(|(label, text)| (cut(&one_line(label), 100), cut(&lines(text), TEXT)))
+        .map(|(label, text)| (cut(&one_line(label), 100), cut(&lines(text), MAX_TEXT)))
         .collect();
     rows.push(("at".into(), message.at.to_string()));
     let delay = outgoing.now.since(message.at);
@@ -226,7 +229,7 @@ fn rows(outgoing: &OutgoingMessage) -> Vec<(String, String)> {
 }
 
 fn text(outgoing: &OutgoingMessage) -> String {
-    let mut text = title_text(outgoing.message, TEXT);
+    let mut text = title_text(outgoing.message, MAX_TEXT);
     text.push('\n');
     if let Some(mark) = repeat_mark(outgoing) {
         text.push_str(&format!("\n{mark}\n"));
@@ -240,13 +243,13 @@ fn text(outgoing: &OutgoingMessage) -> String {
         text.push_str(&format!("{label:<0$} {1}\n", width + 1, value.replace('\n', &indent)));
     }
     if let Some(table) = &outgoing.message.table {
-        text.push_str(&format!("\n{}\n", cut(&aligned(table), TEXT)));
+        text.push_str(&format!("\n{}\n", cut(&aligned(table), MAX_TEXT)));
     }
     text
 }
 
 fn short_text(outgoing: &OutgoingMessage) -> String {
-    let mut text = title_text(outgoing.message, SHORT_TEXT);
+    let mut text = title_text(outgoing.message, MAX_SHORT_TEXT);
     text.push_str(&format!("\n\n{} event {}\n", outgoing.message.at, outgoing.message.event));
     if let Some(mark) = repeat_mark(outgoing) {
         text.push_str(&format!("{mark}\n"));
@@ -262,7 +265,7 @@ fn html(outgoing: &OutgoingMessage) -> String {
         Level::Ok => "#1e7b34",
         Level::Info => "#3b5b8c",
     };
-    let title = escape::html(&title_text(outgoing.message, TEXT));
+    let title = escape::html(&title_text(outgoing.message, MAX_TEXT));
     let mark = repeat_mark(outgoing).map(|mark| format!("<p><i>{}</i></p>\n", escape::html(&mark)));
     let mut html = format!(
         "<!DOCTYPE html>\n<html>\n<head><meta charset=\"utf-8\"></head>\n\
@@ -308,15 +311,17 @@ fn html_table(table: &TextTable) -> String {
 }
 
 /// A name as part of an id (RFC 5322, `dot-atom`): other bytes as `%20`, what is long as a digest.
-fn token(name: &str) -> String {
-    let mut token = String::new();
+fn id_token(name: &str) -> String {
+    let mut id_token = String::new();
     for byte in name.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => token.push(char::from(byte)),
-            _ => token.push_str(&format!("%{byte:02X}")),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => {
+                id_token.push(char::from(byte))
+            }
+            _ => id_token.push_str(&format!("%{byte:02X}")),
         }
     }
-    if token.is_empty() || token.len() > 100 { digest(name) } else { token }
+    if id_token.is_empty() || id_token.len() > 100 { digest(name) } else { id_token }
 }
 
 /// Sixteen hex digits that stand for `text`, the same in every version of this program.
@@ -341,7 +346,7 @@ mod tests {
             (None, None, None),
         ];
         for (helo, hostname, greeting) in table {
-            assert_eq!(hello(helo, hostname).as_deref(), greeting);
+            assert_eq!(ehlo_name(helo, hostname).as_deref(), greeting);
         }
     }
 
@@ -379,10 +384,10 @@ mod tests {
 
     #[test]
     fn a_channel_of_any_name_makes_an_id() {
-        assert_eq!(token("email_ops"), "email_ops");
-        assert_eq!(token("Büro 1.a"), "B%C3%BCro%201%2Ea");
-        assert_eq!(token("").len(), 16);
-        assert_eq!(token(&"x".repeat(500)).len(), 16);
+        assert_eq!(id_token("email_ops"), "email_ops");
+        assert_eq!(id_token("Büro 1.a"), "B%C3%BCro%201%2Ea");
+        assert_eq!(id_token("").len(), 16);
+        assert_eq!(id_token(&"x".repeat(500)).len(), 16);
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod stream;
 
 /// How the connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tls {
+pub enum TlsMode {
     /// STARTTLS, required (RFC 3207).
     Starttls,
     /// TLS from the first byte (RFC 8314).
@@ -44,7 +44,7 @@ pub struct Email {
     /// Only together with `smtp_user`.
     pub smtp_password: Option<Secret>,
     /// How the connection is protected.
-    pub tls: Tls,
+    pub tls: TlsMode,
     /// Further certificate authorities, PEM.
     pub ca_file: Option<PathBuf>,
     /// The name to say in EHLO.
@@ -53,16 +53,16 @@ pub struct Email {
 
 /// How long an attempt may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SmtpTimeouts {
     /// Each wait for the network.
     pub read: Duration,
     /// Everything together.
     pub total: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { read: Duration::from_secs(60), total: Duration::from_secs(150) }
+impl Default for SmtpTimeouts {
+    fn default() -> SmtpTimeouts {
+        SmtpTimeouts { read: Duration::from_secs(60), total: Duration::from_secs(150) }
     }
 }
 
@@ -70,13 +70,13 @@ impl Email {
     /// How fast mail is sent, and for how long it is tried.
     pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(15),
-        longest_delay: Duration::from_secs(15 * 60),
+        max_delay: Duration::from_secs(15 * 60),
         per_minute: 30,
         burst: 10,
         give_up_critical: Duration::from_secs(48 * 3600),
         give_up_warning: Duration::from_secs(24 * 3600),
-        give_up_rest: Duration::from_secs(6 * 3600),
-        digest: Some(TextLimit { most: 50_000, unit: TextUnit::Characters }),
+        give_up_other: Duration::from_secs(6 * 3600),
+        digest: Some(TextLimit { max: 50_000, unit: TextUnit::Characters }),
     };
 
     /// To whom: each gets a delivery, and so an envelope, of its own.
@@ -94,7 +94,7 @@ impl Email {
     /// # Errors
     /// How the attempt ended, in words that tell the operator what to mend and hold no secret.
     pub fn deliver(&self, outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
-        self.deliver_within(outgoing, Limits::default())
+        self.deliver_within(outgoing, SmtpTimeouts::default())
     }
 
     /// As [`Email::deliver`], with other limits.
@@ -104,35 +104,35 @@ impl Email {
     pub fn deliver_within(
         &self,
         outgoing: &OutgoingMessage,
-        limits: Limits,
+        limits: SmtpTimeouts,
     ) -> Result<Delivered, Failure> {
         let hostname = match ClientId::default() {
             ClientId::Domain(name) => Some(name),
             _ => None,
         };
-        let hello = message::hello(self.helo.as_deref(), hostname.as_deref());
-        let sent = message::compose(self, outgoing, hello.as_deref()).and_then(|mail| {
-            smtp::send(self, &mail, hello.as_deref(), limits).map_err(|stop| {
+        let ehlo_name = message::ehlo_name(self.helo.as_deref(), hostname.as_deref());
+        let sent = message::compose(self, outgoing, ehlo_name.as_deref()).and_then(|mail| {
+            smtp::send(self, &mail, ehlo_name.as_deref(), limits).map_err(|stop| {
                 let server = format!("{}:{}", one_line(&self.smtp_server), self.smtp_port);
-                diagnosis::judge(&stop, &self.circumstances(outgoing, &server, limits))
+                diagnosis::classify(&stop, &self.context(outgoing, &server, limits))
             })
         });
         sent.map(|()| Delivered::default()).map_err(|failure| self.without_secrets(failure))
     }
 
-    fn circumstances<'a>(
+    fn context<'a>(
         &'a self,
         outgoing: &'a OutgoingMessage,
         server: &'a str,
-        limits: Limits,
-    ) -> diagnosis::Circumstances<'a> {
-        diagnosis::Circumstances {
+        limits: SmtpTimeouts,
+    ) -> diagnosis::SessionContext<'a> {
+        diagnosis::SessionContext {
             server,
             port: self.smtp_port,
             tls: self.tls,
             logs_in: self.smtp_password.is_some(),
             recipient: outgoing.recipient.unwrap_or("one of the recipients"),
-            plain: outgoing.plain,
+            short_form: outgoing.short_form,
             limits,
         }
     }
@@ -147,9 +147,12 @@ impl Email {
     pub fn read(section: &mut Section) -> Email {
         section.require("recipients");
         let smtp_port = section.port("smtp_port").unwrap_or(587);
-        let usual = if smtp_port == 465 { Tls::Implicit } else { Tls::Starttls };
-        let choices =
-            [("starttls", Tls::Starttls), ("implicit", Tls::Implicit), ("none", Tls::None)];
+        let usual = if smtp_port == 465 { TlsMode::Implicit } else { TlsMode::Starttls };
+        let choices = [
+            ("starttls", TlsMode::Starttls),
+            ("implicit", TlsMode::Implicit),
+            ("none", TlsMode::None),
+        ];
         let recipients = section.texts("recipients");
         if recipients.as_ref().is_some_and(Vec::is_empty) {
             section.error("recipients", "must name at least one address");
@@ -201,7 +204,7 @@ impl Email {
         match (section.given("smtp_user"), password) {
             (true, None) => section.error("smtp_user", "needs smtp_password or smtp_password_file"),
             (false, Some(key)) => section.error(key, "needs smtp_user"),
-            (true, Some(_)) if self.tls == Tls::None && !is_loopback(&self.smtp_server) => {
+            (true, Some(_)) if self.tls == TlsMode::None && !is_loopback(&self.smtp_server) => {
                 section.error("tls", "would send the password in clear: use starttls or implicit");
             }
             (true, Some(_)) | (false, None) => {}
@@ -233,21 +236,21 @@ fn cleaned(text: &str, flavour: LineBreaks) -> String {
     if clean == NO_DETAILS && !text.contains(NO_DETAILS) { String::new() } else { clean }
 }
 
-/// At most `most` characters.
-fn cut(text: &str, most: usize) -> String {
-    text::cut(text, most, TextUnit::Characters)
+/// At max `max` characters.
+fn cut(text: &str, max: usize) -> String {
+    text::cut(text, max, TextUnit::Characters)
 }
 
 /// Whether `text` repeats a part of a secret, however it is broken up.
-fn holds_a_piece(text: &str, secret: &Secret) -> bool {
-    const PIECE: usize = 6;
+fn contains_secret_part(text: &str, secret: &Secret) -> bool {
+    const PART: usize = 6;
     let letters = |text: &str| -> Vec<char> {
         text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '+' | '/' | '=')).collect()
     };
     let text = letters(text);
     letters(secret.reveal())
-        .windows(PIECE)
-        .any(|piece| text.windows(PIECE).any(|window| window == piece))
+        .windows(PART)
+        .any(|piece| text.windows(PART).any(|window| window == piece))
 }
 
 #[cfg(test)]
@@ -271,7 +274,7 @@ mod tests {
             ("", false),
             ("horse", false),
         ] {
-            assert_eq!(holds_a_piece(text, &secret), found, "{text}");
+            assert_eq!(contains_secret_part(text, &secret), found, "{text}");
         }
     }
 }

@@ -47,13 +47,13 @@ impl Signal {
     /// How fast it may be used, and for how long it is tried.
     pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(30),
-        longest_delay: Duration::from_secs(30 * 60),
+        max_delay: Duration::from_secs(30 * 60),
         per_minute: 6,
         burst: 1,
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
-        give_up_rest: Duration::from_secs(3600),
-        digest: Some(TextLimit { most: 1800, unit: TextUnit::Bytes }),
+        give_up_other: Duration::from_secs(3600),
+        digest: Some(TextLimit { max: 1800, unit: TextUnit::Bytes }),
     };
 
     /// What must never be shown: nothing, signal-cli keeps its keys to itself.

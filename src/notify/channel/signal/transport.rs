@@ -13,6 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{Rpc, Signal, result};
 use crate::clock::words;
+use crate::deadline::DeadlineStream;
 use crate::event::EventId;
 use crate::notify::channel::attempt::Failure;
 use crate::notify::channel::http_client::HttpRequest;
@@ -169,14 +170,14 @@ fn call_socket(
         .map_err(|why| Failure::unreachable(format!("{name} takes no request: {why}")))?;
     let lost =
         |why: &dyn std::fmt::Display| Failure::Unknown(format!("no answer from {name}: {why}"));
-    let mut lines = BufReader::new(Deadline { stream, end }.take(MAX_READ));
+    let mut lines = BufReader::new(DeadlineStream::new(stream, end).take(MAX_READ));
     let mut line = Vec::new();
     loop {
         line.clear();
         match lines.read_until(b'\n', &mut line) {
             Ok(0) => return Err(lost(&"it closed the connection")),
             Ok(_) => {}
-            Err(why) if matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(why) if why.kind() == ErrorKind::TimedOut => {
                 return Err(lost(&format!("{} have passed", words(limit))));
             }
             Err(why) => return Err(lost(&why)),
@@ -199,21 +200,4 @@ fn connect(path: &Path, limit: Duration) -> std::io::Result<UnixStream> {
     socket.set_write_timeout(Some(limit.max(Duration::from_millis(1))))?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(UnixStream::from(OwnedFd::from(socket)))
-}
-
-/// Reads until a point in time, however slowly the bytes come.
-struct Deadline {
-    stream: UnixStream,
-    end: Instant,
-}
-
-impl Read for Deadline {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let left = self.end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        self.stream.set_read_timeout(Some(left))?;
-        self.stream.read(buffer)
-    }
 }
