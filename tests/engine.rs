@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use heartbeat::Notifier;
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::{Event, EventKind, Level};
 use heartbeat::notify::channel::email::{Email, TlsMode};
@@ -297,6 +298,28 @@ fn a_thousand_events_reach_the_living_while_one_channel_is_dead_and_one_slow() {
     );
     assert_eq!(heard.load(Ordering::SeqCst), 1000);
     assert_eq!(engine.waiting("dead"), Some(1000), "nothing is dropped");
+    engine.stop();
+}
+
+#[test]
+fn what_is_sent_at_once_and_what_was_queued_use_an_account_one_after_the_other() {
+    let (cli, kept) = (SignalDouble::start(), directory());
+    cli.answer("sleep 0.1; echo '{\"results\":[{\"type\":\"SUCCESS\"}]}'");
+    let channels = vec![("signal", signal(&cli.cli_path, None, "+12025550103"))];
+    let equipment = equipment(channels, quick_and_single);
+    let default = vec!["signal".to_owned()];
+    let notifier = Notifier::with(equipment.channels.clone(), default, BTreeMap::new());
+    let engine = Engine::open(kept.path(), equipment.clone());
+    let notifier = notifier.sharing(engine.courier.channel_state());
+    for n in 0..3 {
+        engine.say("web1", &format!("queued {n}"));
+        let sent = notifier.pushmsg_from_config(&format!("at once {n}"));
+        assert_eq!(sent, [("signal".to_owned(), true)].into());
+        engine.courier.order(Order::Reconfigure(equipment.clone()));
+    }
+    engine.empty("signal");
+    assert_eq!(cli.received().len(), 6);
+    assert!(cli.violations().is_empty(), "{:?}", cli.violations());
     engine.stop();
 }
 

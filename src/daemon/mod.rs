@@ -176,7 +176,7 @@ impl Daemon {
             watch: Arc::clone(&watch),
             courier: courier.clone(),
             chronicle: Arc::clone(&chronicle),
-            notifier: Mutex::new(Arc::new(Notifier::new(&config))),
+            notifier: Mutex::new(Arc::new(Notifier::new(&config).sharing(courier.channel_state()))),
             sending: Seats::default(),
             pipelines: Arc::clone(&pipelines),
             signs: Mutex::new(Arc::new(Signs::of(&config))),

@@ -162,7 +162,8 @@ impl Daemon {
         self.rooms.pipelines.reconfigure(pipeline(&config));
         self.rooms.chronicle.reconfigure(config.history.clone());
         self.rooms.replace_signs(Signs::of(&config));
-        self.rooms.replace_notifier(Notifier::new(&config));
+        let notifier = Notifier::new(&config).sharing(self.rooms.courier.channel_state());
+        self.rooms.replace_notifier(notifier);
         self.web.admit(access(&config));
         self.polling.follow(&config, &self.rooms);
         let moved = ports.take(&mut self.ear, &mut self.web);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::{error, info, warn};
 
-use super::channel::{Channel, Failure, OutgoingMessage};
+use super::channel::{Channel, Failure, OutgoingMessage, SharedState};
 use super::text::{TextUnit, cut};
 use crate::clock::{Now, Wall, words};
 use crate::config_file::suggestion;
@@ -45,6 +45,7 @@ pub struct Notifier {
     channels: BTreeMap<String, Arc<Channel>>,
     default: Vec<String>,
     hosts: BTreeMap<String, Vec<String>>,
+    state: Arc<SharedState>,
 }
 
 /// Somebody's own words.
@@ -166,7 +167,14 @@ impl Notifier {
         default: Vec<String>,
         hosts: BTreeMap<String, Vec<String>>,
     ) -> Notifier {
-        Notifier { channels, default, hosts }
+        Notifier { channels, default, hosts, state: Arc::default() }
+    }
+
+    /// The same channels, with the state that something else in this process delivers with: a Signal
+    /// account takes one attempt at a time.
+    #[must_use]
+    pub fn sharing(self, state: Arc<SharedState>) -> Notifier {
+        Notifier { state, ..self }
     }
 
     /// Sends to the channels of a host: its own, else the default ones. By channel, whether it
@@ -252,7 +260,7 @@ impl Notifier {
         move || {
             for name in tasks {
                 let report = match self.channels.get(&name) {
-                    Some(channel) => deliver(&name, channel, message),
+                    Some(channel) => deliver(&name, channel, message, &self.state),
                     None => Report::unknown(&name, self.channels.keys().map(String::as_str)),
                 };
                 let _ = reports.send((name, report));
@@ -270,7 +278,7 @@ fn tell(name: &str, report: &Report) {
 }
 
 /// Sends to every recipient of a channel, one after the other.
-fn deliver(name: &str, channel: &Channel, message: &Message) -> Report {
+fn deliver(name: &str, channel: &Channel, message: &Message, state: &SharedState) -> Report {
     let begun = Instant::now();
     let mut outcomes = Vec::new();
     let mut closed = None;
@@ -282,7 +290,17 @@ fn deliver(name: &str, channel: &Channel, message: &Message) -> Report {
             Some(why) => Outcome::untried(recipient, why.clone()),
             None => {
                 let begun = Instant::now();
-                let (attempts, result) = attempt(name, channel, message, recipient.as_deref());
+                let outgoing = OutgoingMessage {
+                    channel: name,
+                    message,
+                    recipient: recipient.as_deref(),
+                    possible_repeat: false,
+                    short_form: false,
+                    thread: None,
+                    recovered_events: &[],
+                    now: Now::read().wall,
+                };
+                let (attempts, result) = attempt(channel, outgoing, state);
                 if let Err(Failure::ChannelRefused { why, .. }) = &result {
                     closed = Some(why.clone());
                 }
@@ -310,26 +328,17 @@ fn in_words(failure: Failure) -> String {
 
 /// One attempt, and a short plain one when the form is refused. How many, and the last one's end.
 fn attempt(
-    name: &str,
     channel: &Channel,
-    message: &Message,
-    recipient: Option<&str>,
+    outgoing: OutgoingMessage,
+    state: &SharedState,
 ) -> (u32, Result<(), Failure>) {
     let once = |short_form| {
-        let outgoing = OutgoingMessage {
-            channel: name,
-            message,
-            recipient,
-            possible_repeat: false,
-            short_form,
-            thread: None,
-            recovered_events: &[],
-            now: Now::read().wall,
-        };
+        let outgoing = OutgoingMessage { short_form, now: Now::read().wall, ..outgoing };
         // A text that makes a library panic must not take the caller's other channels with it.
-        catch_unwind(AssertUnwindSafe(|| channel.deliver(&outgoing).map(drop))).unwrap_or_else(
-            |_| Err(Failure::FormRefused("the channel's code panicked, see the log".into())),
-        )
+        let sent = AssertUnwindSafe(|| channel.deliver(&outgoing, state).map(drop));
+        catch_unwind(sent).unwrap_or_else(|_| {
+            Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
+        })
     };
     match once(false) {
         Err(Failure::FormRefused(_)) => (2, once(true)),

@@ -18,13 +18,14 @@ use crate::clock::Wall;
 use crate::event::Level;
 use crate::notify::text::{LineBreaks, TextLimit, TextUnit, aligned, clean, code, cut};
 use crate::secret::{Secret, scrub};
+use crate::thread::lock;
 
 /// A post may have 4000 characters in the oldest database layout; ours stay below.
 const TEXT_LIMIT: usize = 3900;
 
-/// How long a hook that worked before may be unknown until that is believed: a database that is
-/// out of order answers the same.
-const DOUBT: Duration = Duration::from_secs(15 * 60);
+/// How long a hook that worked before must be unknown until that is believed: a server whose database
+/// is out of order answers the same.
+const BELIEVED_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// A channel of `type: mattermost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +68,12 @@ impl Mattermost {
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver(&self, outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
-        self.deliver_within(outgoing, TIMEOUT)
+    pub fn deliver(
+        &self,
+        outgoing: &OutgoingMessage,
+        hooks: &HookHistory,
+    ) -> Result<Delivered, Failure> {
+        self.deliver_within(outgoing, hooks, TIMEOUT)
     }
 
     /// [`Mattermost::deliver`] with a time limit of the caller's for each request.
@@ -78,11 +83,12 @@ impl Mattermost {
     pub fn deliver_within(
         &self,
         outgoing: &OutgoingMessage,
+        hooks: &HookHistory,
         limit: Duration,
     ) -> Result<Delivered, Failure> {
         let result = match &self.bot_token {
             Some(token) => self.post_as_bot(outgoing, token, limit),
-            None => self.post_to_hook(outgoing, limit),
+            None => self.post_to_hook(outgoing, hooks, limit),
         };
         result.map_err(|failure| failure.map_why(|why| self.scrubbed(&why)))
     }
@@ -90,13 +96,14 @@ impl Mattermost {
     fn post_to_hook(
         &self,
         outgoing: &OutgoingMessage,
+        hooks: &HookHistory,
         limit: Duration,
     ) -> Result<Delivered, Failure> {
         let url = format!("{}/hooks/{}", self.base_url, PercentEncoded(self.token.reveal()));
         let response = self.post(url, None, &self.hook_body(outgoing), limit)?;
         match response.status {
             200 if response.body == "ok" && response.complete => {
-                hook_worked(self);
+                hooks.record_success(self);
                 Ok(Delivered::default())
             }
             200 if !response.complete => Err(Failure::Unknown("the answer was cut off".into())),
@@ -106,7 +113,7 @@ impl Mattermost {
             400 if says_bad_message(&response) => {
                 Err(Failure::MessageRefused(self.words(&response)))
             }
-            400 if hook_in_doubt(self, outgoing.now) => {
+            400 if hooks.is_in_doubt(self, outgoing.now) => {
                 Err(Failure::unreachable(self.words(&response)))
             }
             _ => Err(self.refusal(&response, outgoing.now)),
@@ -183,6 +190,12 @@ impl Mattermost {
     fn words(&self, response: &HttpResponse) -> String {
         let body = serde_json::from_str::<Value>(&response.body).unwrap_or_default();
         describe_response("Mattermost", response, body["message"].as_str(), &self.secrets())
+    }
+
+    fn hook_id(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.base_url, self.token.reveal()).hash(&mut hasher);
+        hasher.finish()
     }
 
     fn scrubbed(&self, text: &str) -> String {
@@ -295,28 +308,24 @@ fn detail(label: &str, words: &str) -> String {
     format!("\n{label}: {}", code(&words))
 }
 
-/// The hooks that worked since this process began, and since when each is unknown to its server.
-static HOOKS: Mutex<BTreeMap<u64, Option<Wall>>> = Mutex::new(BTreeMap::new());
+/// Which hooks have worked since the process began, and since when each is unknown to its server.
+/// It outlives a channel's configuration: a reload must not turn a short outage of the server's
+/// database into a refusal.
+#[derive(Debug, Default)]
+pub struct HookHistory(Mutex<BTreeMap<u64, Option<Wall>>>);
 
-fn hook(channel: &Mattermost) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (&channel.base_url, channel.token.reveal()).hash(&mut hasher);
-    hasher.finish()
-}
+impl HookHistory {
+    fn record_success(&self, channel: &Mattermost) {
+        lock(&self.0).insert(channel.hook_id(), None);
+    }
 
-fn hooks() -> std::sync::MutexGuard<'static, BTreeMap<u64, Option<Wall>>> {
-    HOOKS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-fn hook_worked(channel: &Mattermost) {
-    hooks().insert(hook(channel), None);
-}
-
-/// Whether a hook that is said to be unknown worked before and is unknown since a short time only.
-fn hook_in_doubt(channel: &Mattermost, now: Wall) -> bool {
-    match hooks().get_mut(&hook(channel)) {
-        Some(since) => now.since(*since.get_or_insert(now)) < DOUBT,
-        None => false,
+    /// Whether a hook that the server calls unknown worked before, and has been unknown for less than
+    /// [`BELIEVED_AFTER`].
+    fn is_in_doubt(&self, channel: &Mattermost, now: Wall) -> bool {
+        match lock(&self.0).get_mut(&channel.hook_id()) {
+            Some(since) => now.since(*since.get_or_insert(now)) < BELIEVED_AFTER,
+            None => false,
+        }
     }
 }
 
@@ -449,7 +458,7 @@ mod tests {
     #[test]
     fn a_hook_that_worked_is_in_doubt_for_a_quarter_of_an_hour() {
         let channel = Mattermost {
-            base_url: "http://127.0.0.1:1/in-doubt".into(),
+            base_url: "http://127.0.0.1:1".into(),
             token: Secret::new("t"),
             channel: "c".into(),
             username: None,
@@ -457,13 +466,15 @@ mod tests {
             ca_file: None,
             bot_token: None,
         };
+        let hooks = HookHistory::default();
         let now = Wall(1_000_000);
-        assert!(!hook_in_doubt(&channel, now));
-        hook_worked(&channel);
-        assert!(hook_in_doubt(&channel, now));
-        assert!(hook_in_doubt(&channel, now + Duration::from_secs(899)));
-        assert!(!hook_in_doubt(&channel, now + Duration::from_secs(900)));
-        hook_worked(&channel);
-        assert!(hook_in_doubt(&channel, now + Duration::from_secs(901)));
+        assert!(!hooks.is_in_doubt(&channel, now));
+        hooks.record_success(&channel);
+        let reloaded = Mattermost { channel: "other".into(), ..channel.clone() };
+        assert!(hooks.is_in_doubt(&reloaded, now), "a reload forgets nothing");
+        assert!(hooks.is_in_doubt(&channel, now + Duration::from_secs(899)));
+        assert!(!hooks.is_in_doubt(&channel, now + Duration::from_secs(900)));
+        hooks.record_success(&channel);
+        assert!(hooks.is_in_doubt(&channel, now + Duration::from_secs(901)));
     }
 }

@@ -16,6 +16,14 @@ pub mod signal;
 
 pub use attempt::{Delivered, Failure, OutgoingMessage, ReceiptState, RetryPolicy};
 
+/// What channels know from one attempt to the next, by what it is about: an account, a hook. It outlives
+/// the configuration, and everything in a process that delivers shares one.
+#[derive(Debug, Default)]
+pub struct SharedState {
+    signal_accounts: signal::AccountLocks,
+    mattermost_hooks: mattermost::HookHistory,
+}
+
 /// What a channel is, by its `type`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChannelKind {
@@ -99,12 +107,18 @@ impl Channel {
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver(&self, outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
+    pub fn deliver(
+        &self,
+        outgoing: &OutgoingMessage,
+        state: &SharedState,
+    ) -> Result<Delivered, Failure> {
         match &self.kind {
             ChannelKind::Email(email) => email.deliver(outgoing),
             ChannelKind::Pushover(pushover) => pushover.deliver(outgoing),
-            ChannelKind::Signal(signal) => signal.deliver(outgoing),
-            ChannelKind::Mattermost(mattermost) => mattermost.deliver(outgoing),
+            ChannelKind::Signal(signal) => signal.deliver(outgoing, &state.signal_accounts),
+            ChannelKind::Mattermost(mattermost) => {
+                mattermost.deliver(outgoing, &state.mattermost_hooks)
+            }
             ChannelKind::Log => log::deliver(outgoing),
         }
     }

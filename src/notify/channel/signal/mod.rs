@@ -5,12 +5,13 @@ use crate::address::BaseUrl;
 use crate::config_file::Section;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
 use crate::notify::text::{TextLimit, TextUnit};
 use crate::secret::Secret;
+use crate::thread::lock;
 
 mod result;
 mod transport;
@@ -65,8 +66,12 @@ impl Signal {
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver(&self, outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
-        self.deliver_within(outgoing, TIMEOUT)
+    pub fn deliver(
+        &self,
+        outgoing: &OutgoingMessage,
+        accounts: &AccountLocks,
+    ) -> Result<Delivered, Failure> {
+        self.deliver_within(outgoing, accounts, TIMEOUT)
     }
 
     /// [`Signal::deliver`] with a time limit of the caller's: so long for the account to be free,
@@ -78,10 +83,11 @@ impl Signal {
     pub fn deliver_within(
         &self,
         outgoing: &OutgoingMessage,
+        accounts: &AccountLocks,
         limit: Duration,
     ) -> Result<Delivered, Failure> {
         let text = outgoing.plain_text(TEXT_LIMIT, TextUnit::Bytes);
-        let _turn = turn(&self.user, limit).ok_or_else(|| {
+        let _lock = accounts.acquire(&self.user, limit).ok_or_else(|| {
             Failure::unreachable(format!("another attempt for {} is still running", self.user))
         })?;
         match &self.rpc {
@@ -255,30 +261,38 @@ fn is_group(text: &str) -> bool {
     matches!((body.len(), text.len() - body.len()), (43, 1) | (22, 2)) && body.bytes().all(outgoing)
 }
 
-static BUSY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-static FREED: Condvar = Condvar::new();
-
-/// The right to use an account, until it is dropped.
-struct Turn(String);
-
-/// Waits for the account to be free; none when it did not become free within `limit`.
-fn turn(account: &str, limit: Duration) -> Option<Turn> {
-    let (mut busy, _) = FREED
-        .wait_timeout_while(busy(), limit, |busy| busy.contains(account))
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    let free = busy.insert(account.to_owned());
-    free.then(|| Turn(account.to_owned()))
+/// The accounts that are in use. Each takes one attempt at a time: a second signal-cli would wait for
+/// the file lock of the first without end. They outlive a channel's configuration, because an attempt
+/// that began before a reload holds the account after it.
+#[derive(Debug, Default)]
+pub struct AccountLocks {
+    in_use: Mutex<BTreeSet<String>>,
+    released: Condvar,
 }
 
-impl Drop for Turn {
-    fn drop(&mut self) {
-        busy().remove(&self.0);
-        FREED.notify_all();
+/// The right to use an account, until it is dropped.
+struct AccountLock<'a> {
+    locks: &'a AccountLocks,
+    account: &'a str,
+}
+
+impl AccountLocks {
+    /// Waits for the account to be free; none when it was in use for all of `limit`.
+    fn acquire<'a>(&'a self, account: &'a str, limit: Duration) -> Option<AccountLock<'a>> {
+        let in_use = lock(&self.in_use);
+        let (mut in_use, _) = self
+            .released
+            .wait_timeout_while(in_use, limit, |in_use| in_use.contains(account))
+            .unwrap_or_else(PoisonError::into_inner);
+        in_use.insert(account.to_owned()).then(|| AccountLock { locks: self, account })
     }
 }
 
-fn busy() -> MutexGuard<'static, BTreeSet<String>> {
-    BUSY.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+impl Drop for AccountLock<'_> {
+    fn drop(&mut self) {
+        lock(&self.locks.in_use).remove(self.account);
+        self.locks.released.notify_all();
+    }
 }
 
 #[cfg(test)]
@@ -314,13 +328,16 @@ mod tests {
 
     #[test]
     fn an_account_is_used_by_one_attempt_at_a_time() {
+        let locks = AccountLocks::default();
         let short = Duration::from_millis(20);
-        let first = turn("+1", short);
+        let first = locks.acquire("+1", short);
         assert!(first.is_some());
-        assert!(turn("+1", short).is_none());
-        assert!(turn("+2", short).is_some(), "another account is free");
-        let waiter = std::thread::spawn(|| turn("+1", Duration::from_secs(20)).is_some());
-        drop(first);
-        assert!(waiter.join().unwrap(), "the turn passes on");
+        assert!(locks.acquire("+1", short).is_none());
+        assert!(locks.acquire("+2", short).is_some(), "another account is free");
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| locks.acquire("+1", Duration::from_secs(20)).is_some());
+            drop(first);
+            assert!(waiter.join().unwrap(), "the account is passed on");
+        });
     }
 }
