@@ -12,7 +12,7 @@
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
-//! - [`store`], [`thread`], [`deadline`], [`tls`]: the state on disk, interruptible waiting, sockets with a deadline, whom TLS trusts.
+//! - [`store`], [`thread`], [`deadline`], [`tls`]: the state on disk, interruptible waiting, sockets with a deadline, TLS and its trust.
 //! - [`daemon`]: opens everything, starts the threads, stops them in order; [`logger`] and [`systemd`]
 //!   are what it speaks through.
 //! - [`cli`]: the commands, one file each.

@@ -48,8 +48,8 @@ pub fn roots(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Str
     Ok(all)
 }
 
-/// An HTTP client for one request: no status is an error, no redirect is followed, no proxy used, no
-/// connection kept. `timeout` is for the whole request, `roots` where it is encrypted.
+/// An HTTP client for one request: no status is an error, no redirect is followed, no proxy used,
+/// no connection kept. `timeout` is for the whole request, `roots` where it is encrypted.
 pub fn http_agent(timeout: Duration, roots: Option<&[CertificateDer]>) -> ureq::Agent {
     let mut config = ureq::Agent::config_builder()
         .http_status_as_error(false)

@@ -89,7 +89,7 @@ fn clear(server: &Server) -> Email {
 }
 
 /// What came of it, in a form that fits a table, and why.
-fn verdict(result: Result<(), Failure>) -> (&'static str, String) {
+fn outcome(result: Result<(), Failure>) -> (&'static str, String) {
     match result {
         Ok(()) => ("delivered", String::new()),
         Err(Failure::Unreachable { why, .. }) => ("unreachable", why),
@@ -101,7 +101,7 @@ fn verdict(result: Result<(), Failure>) -> (&'static str, String) {
 }
 
 fn expect(result: Result<(), Failure>, wanted: &str, words: &[&str]) {
-    let (ended, why) = verdict(result);
+    let (ended, why) = outcome(result);
     assert_eq!(ended, wanted, "{why}");
     for word in words {
         assert!(why.contains(word), "{why:?} lacks {word:?}");
@@ -203,7 +203,7 @@ fn one_bad_recipient_of_three_costs_the_others_nothing() {
     let server = Script::default().says("RCPT TO:<bob@", "550 5.1.1 nobody here").start();
     let email = clear(&server);
     let ended: Vec<_> =
-        email.recipients().iter().map(|to| verdict(attempt(&email, to)).0).collect();
+        email.recipients().iter().map(|to| outcome(attempt(&email, to)).0).collect();
     assert_eq!(ended, ["delivered", "message refused", "delivered"]);
 }
 
@@ -236,7 +236,7 @@ fn a_password_is_not_told_in_pieces_either() {
         ("MAIL", "what? ops:correct- horse"),
     ] {
         let server = good().says(line, answer).start();
-        let (_, why) = verdict(attempt(&email(server.port, TlsMode::Starttls), "bob@example.com"));
+        let (_, why) = outcome(attempt(&email(server.port, TlsMode::Starttls), "bob@example.com"));
         for piece in ["AG9w", "ZWN0", "corr", "horse"] {
             assert!(!why.contains(piece), "{why:?} holds {piece}");
         }

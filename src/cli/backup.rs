@@ -16,7 +16,7 @@ use crate::backup::verdict::Outcome;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};
-use crate::notify::text::{LineBreaks, aligned, clean};
+use crate::notify::text::{LineBreaks, clean, format_table};
 use crate::thread::Stop;
 
 /// Every plan succeeded.
@@ -113,7 +113,7 @@ fn in_words(one: &Examined) -> String {
         text.push_str(&format!("  {label:<0$} {value}\n", width + 1));
     }
     if let Some(table) = &message.table {
-        text.push_str(&format!("\n{}\n", aligned(table)));
+        text.push_str(&format!("\n{}\n", format_table(table)));
     }
     text
 }

@@ -24,7 +24,9 @@ impl Equipment {
         self.channels
             .iter()
             .map(|(name, channel)| {
-                let pace = self.pace.map_or(channel.pace(), |change| change(channel.pace()));
+                let pace = self
+                    .pace
+                    .map_or(channel.retry_policy(), |change| change(channel.retry_policy()));
                 (name.clone(), LineSettings { pace, recipients: channel.recipients() })
             })
             .collect()

@@ -1,13 +1,13 @@
-//! Strangers' words made fit for a channel: cleaned, cut, escaped, in this order. Pure.
+//! Untrusted text made fit for a channel: cleaned, cut, escaped, in this order. Pure.
 
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::event::TextTable;
 
-/// What stands where there is nothing to say.
+/// What stands in place of an empty text.
 pub const NO_DETAILS: &str = "(no details)";
 
-/// What becomes of the ends of lines.
+/// Whether a text keeps its line breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineBreaks {
     /// They become spaces: for a title, a header, a code span.
@@ -38,12 +38,12 @@ impl TextUnit {
     }
 }
 
-/// How much text fits somewhere.
+/// The longest text that fits somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextLimit {
-    /// So much.
+    /// The length.
     pub max: usize,
-    /// Of these.
+    /// What is counted.
     pub unit: TextUnit,
 }
 
@@ -60,25 +60,25 @@ pub fn clean(text: &str, flavour: LineBreaks) -> String {
                 clean.push(if flavour == LineBreaks::Keep { '\n' } else { ' ' });
             }
             '\t' => clean.push(' '),
-            character if character.is_control() || unseen(character) => {}
+            character if character.is_control() || is_invisible(character) => {}
             character => clean.push(character),
         }
     }
     // Joiners stay, because emoji and some scripts need them, but they are nothing on their own.
-    if clean.chars().all(|character| character.is_whitespace() || joins(character)) {
+    if clean.chars().all(|character| character.is_whitespace() || is_joiner(character)) {
         return NO_DETAILS.into();
     }
     clean.trim().to_owned()
 }
 
-/// Characters that steer the direction of writing (UAX #9), and those of no width.
-fn unseen(character: char) -> bool {
+/// Characters that change the direction of writing (UAX #9), and those of no width.
+fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
         | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{ad}')
 }
 
-fn joins(character: char) -> bool {
+fn is_joiner(character: char) -> bool {
     matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
 }
 
@@ -90,16 +90,16 @@ pub fn cut(text: &str, limit: usize, unit: TextUnit) -> String {
         return text.to_owned();
     }
     let Some(room) = limit.checked_sub(unit.count(ELLIPSIS)) else { return String::new() };
-    let mut kept = fitting(text.graphemes(true), room, unit);
+    let mut kept = prefix_length(text.graphemes(true), room, unit);
     if kept == 0 {
         // One "character" of thousands of accents.
-        kept = fitting(text.split_inclusive(|_| true), room, unit);
+        kept = prefix_length(text.split_inclusive(|_| true), room, unit);
     }
     text[..kept].trim_end().to_owned() + ELLIPSIS
 }
 
 /// How many bytes the first `pieces` have that fit into `room` together.
-fn fitting<'a>(pieces: impl Iterator<Item = &'a str>, room: usize, unit: TextUnit) -> usize {
+fn prefix_length<'a>(pieces: impl Iterator<Item = &'a str>, room: usize, unit: TextUnit) -> usize {
     let mut used = 0;
     pieces
         .take_while(|piece| {
@@ -110,27 +110,27 @@ fn fitting<'a>(pieces: impl Iterator<Item = &'a str>, room: usize, unit: TextUni
         .sum()
 }
 
-/// `text` as Markdown code, where nobody is mentioned and nothing is a link: a span, or a fenced
+/// `text` as Markdown code, in which no mention and no link has an effect: a span, or a fenced
 /// block when it has several lines. A backtick becomes its look-alike U+02CB, because renderers
 /// disagree about longer fences and a text must not break out in any of them.
-pub fn code(text: &str) -> String {
+pub fn markdown_code(text: &str) -> String {
     let tame = text.replace('`', "\u{2cb}");
     if tame.contains('\n') { format!("\n```\n{tame}\n```") } else { format!("`{tame}`") }
 }
 
-/// A table as lines of aligned columns, for a fixed-width font. Numbers stand right.
-pub fn aligned(table: &TextTable) -> String {
-    const WIDEST: usize = 40;
+/// A table as lines of aligned columns, for a fixed-width font. Numbers are aligned to the right.
+pub fn format_table(table: &TextTable) -> String {
+    const MAX_CELL: usize = 40;
     let cell = |text: &String| match text.is_empty() {
         true => String::new(),
-        false => cut(&clean(text, LineBreaks::Remove), WIDEST, TextUnit::Characters),
+        false => cut(&clean(text, LineBreaks::Remove), MAX_CELL, TextUnit::Characters),
     };
     let rows: Vec<Vec<String>> = std::iter::once(&table.head)
         .chain(&table.rows)
         .map(|row| row.iter().map(cell).collect())
         .collect();
     let width = |column: usize| {
-        // A row of one cell is a remark, and no reason to widen the first column.
+        // A row of one cell is a remark: it does not widen the first column.
         let cells = rows.iter().filter(|row| row.len() > 1).filter_map(|row| row.get(column));
         cells.map(|cell| TextUnit::Characters.count(cell)).max().unwrap_or(0)
     };
@@ -198,8 +198,8 @@ mod tests {
 
     #[test]
     fn code_cannot_be_broken_out_of() {
-        assert_eq!(code("a`b``@channel"), "`a\u{2cb}b\u{2cb}\u{2cb}@channel`");
-        assert_eq!(code("a\n```\n@here"), "\n```\na\n\u{2cb}\u{2cb}\u{2cb}\n@here\n```");
+        assert_eq!(markdown_code("a`b``@channel"), "`a\u{2cb}b\u{2cb}\u{2cb}@channel`");
+        assert_eq!(markdown_code("a\n```\n@here"), "\n```\na\n\u{2cb}\u{2cb}\u{2cb}\n@here\n```");
     }
 
     #[test]
@@ -214,13 +214,13 @@ mod tests {
             ],
         };
         assert_eq!(
-            aligned(&table),
+            format_table(&table),
             "module          errors  end\n\
              mail1 (Grüße )      12  2026\n\
              x                       2026\n\
              and 3 more, which is a long remark"
         );
-        assert_eq!(aligned(&TextTable::default()), "");
+        assert_eq!(format_table(&TextTable::default()), "");
     }
 
     proptest! {
@@ -234,7 +234,7 @@ mod tests {
         #[test]
         fn what_was_cleaned_is_clean(text in any::<String>()) {
             let line = clean(&text, LineBreaks::Remove);
-            prop_assert!(!line.chars().any(|c| c.is_control() || unseen(c)));
+            prop_assert!(!line.chars().any(|c| c.is_control() || is_invisible(c)));
             prop_assert!(!line.is_empty());
         }
     }

@@ -15,25 +15,25 @@ const LATE_AFTER: Duration = Duration::from_secs(60);
 pub struct OutgoingMessage<'a> {
     /// The name of the channel.
     pub channel: &'a str,
-    /// What to say.
+    /// What it says.
     pub message: &'a Message,
-    /// To whom, for channels with one delivery per recipient.
+    /// The recipient, for channels with one delivery per recipient.
     pub recipient: Option<&'a str>,
     /// An earlier attempt may have arrived: the text must say so.
     pub possible_repeat: bool,
     /// An earlier attempt was refused for its form or size: send it short and plain.
     pub short_form: bool,
-    /// What this channel answered to the first message of the same thread ([`Delivered::thread`]).
+    /// The thread that this channel opened for the first message ([`Delivered::thread`]).
     pub thread: Option<&'a str>,
-    /// The events, delivered through this channel before, whose trouble ends with this message.
+    /// The events that were delivered through this channel and whose incidents this message closes.
     pub recovered_events: &'a [EventId],
     /// The time of this attempt.
     pub now: Wall,
 }
 
 impl OutgoingMessage<'_> {
-    /// What an attempt has to say besides its message: when that was, if it comes late, and that it
-    /// may have come before.
+    /// What the text says besides the message: when that happened, if it is sent late, and that it
+    /// may have arrived before.
     pub fn annotations(&self) -> Vec<String> {
         late(self.message.at, self.now)
             .into_iter()
@@ -42,7 +42,7 @@ impl OutgoingMessage<'_> {
     }
 
     /// The message as plain lines, its event id last, in at most `limit` units. What is too long is
-    /// cut before the remarks and the event id, which are always there.
+    /// cut before the annotations and the event id, which are always there.
     pub fn plain_text(&self, limit: usize, unit: TextUnit) -> String {
         let message = self.message;
         let mut body = clean(&message.title, LineBreaks::Keep);
@@ -65,25 +65,25 @@ fn late(at: Wall, now: Wall) -> Option<String> {
     (delay > LATE_AFTER).then(|| format!("happened at {at}, {} before this was sent", words(delay)))
 }
 
-/// How an attempt that arrived ended.
+/// What a provider gave for a message that it accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
-    /// What the provider gave to follow the delivery up with (a Pushover receipt).
+    /// A receipt to query the acknowledgement with (Pushover).
     pub receipt: Option<String>,
-    /// What later messages of the same thread hang on to (the id of a Mattermost post).
+    /// The thread for later messages about the same (the id of a Mattermost post).
     pub thread: Option<String>,
 }
 
-/// How an attempt that did not arrive ended. The texts never hold a secret.
+/// Why a message did not arrive, by what the queue does next. The texts never hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Trying again may help; the provider may have said when.
     Unreachable { why: String, retry_after: Option<Duration> },
     /// This message will never be taken.
     MessageRefused(String),
-    /// Nothing will be taken until somebody mends the channel, or until the hint has passed.
+    /// Nothing will be taken until the operator changes something, or until the hint has passed.
     ChannelRefused { why: String, retry_after: Option<Duration> },
-    /// This form is refused; once more as short plain text ([`OutgoingMessage::plain`]).
+    /// This form is refused: try once more as short plain text ([`OutgoingMessage::short_form`]).
     FormRefused(String),
     /// It may or may not have arrived.
     Unknown(String),
@@ -100,7 +100,7 @@ impl Failure {
         Failure::ChannelRefused { why: why.into(), retry_after: None }
     }
 
-    /// Its words alone.
+    /// Its text alone.
     pub fn into_why(self) -> String {
         match self {
             Failure::Unreachable { why, .. }
@@ -111,7 +111,7 @@ impl Failure {
         }
     }
 
-    /// As the metrics name it.
+    /// The label in the metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Failure::Unreachable { .. } => "unreachable",
@@ -121,7 +121,7 @@ impl Failure {
         }
     }
 
-    /// The same end, in other words.
+    /// The same failure with another text.
     #[must_use]
     pub fn map_why(self, reword: impl FnOnce(String) -> String) -> Failure {
         match self {
@@ -138,7 +138,7 @@ impl Failure {
     }
 }
 
-/// How fast a channel may be used, and for how long it is tried.
+/// How fast a channel may be used, how failures are retried, and when a delivery is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// The delay after the first failure; it doubles from there.
@@ -149,18 +149,18 @@ pub struct RetryPolicy {
     pub per_minute: u32,
     /// Attempts at once, after a quiet time.
     pub burst: u32,
-    /// How long a delivery is tried: critical.
+    /// How long a critical delivery is retried.
     pub give_up_critical: Duration,
-    /// How long a delivery is tried: warning.
+    /// How long a warning is retried.
     pub give_up_warning: Duration,
-    /// How long a delivery is tried: ok and info.
+    /// How long a delivery of level ok or info is retried.
     pub give_up_other: Duration,
-    /// How much one message may hold of a queue that built up; none where each goes by itself.
+    /// The longest digest of a backlog; none where each message is sent by itself.
     pub digest: Option<TextLimit>,
 }
 
 impl RetryPolicy {
-    /// How long a delivery of this level is tried before it is given up.
+    /// How long a delivery of this level is retried before it is given up.
     pub fn give_up(&self, level: Level) -> Duration {
         match level {
             Level::Critical => self.give_up_critical,
@@ -170,14 +170,14 @@ impl RetryPolicy {
     }
 }
 
-/// What became of an emergency.
+/// The state of an emergency that has a receipt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReceiptState {
-    /// When somebody acknowledged it.
+    /// When a person acknowledged it.
     pub acknowledged: Option<Wall>,
     /// On which device.
     pub device: Option<String>,
-    /// Whether it was repeated to its end and nobody did.
+    /// Whether it was repeated to its end without an acknowledgement.
     pub expired: bool,
 }
 

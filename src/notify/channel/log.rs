@@ -1,4 +1,4 @@
-//! The daemon's own log as a channel: needs nothing, and is what the example uses.
+//! The log channel: the daemon's own log. It needs no provider, and is what the example uses.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
 use crate::event::Level;
 use crate::notify::text::{LineBreaks, clean};
 
-/// Who the lines are from; the log never filters it out.
+/// The target of its log records; the logger never filters it out.
 pub const TARGET: &str = "notification";
 
-/// A log does not tire.
+/// Rate, retries and expiry: a log has no limits.
 pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
     first_delay: Duration::from_secs(1),
     max_delay: Duration::from_secs(60),
@@ -26,7 +26,7 @@ pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
 /// Writes one line, at the level that the message has.
 ///
 /// # Errors
-/// None: a log that nobody reads cannot be told from one that somebody does.
+/// None: the log gives no error.
 pub fn deliver(outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
     let level = match outgoing.message.level {
         Level::Ok | Level::Info => log::Level::Info,

@@ -1,4 +1,4 @@
-//! Mattermost: an incoming webhook, or a bot's posts when there is a token for one
+//! The Mattermost channel: an incoming webhook, or a bot's posts when there is a token for one
 //! (<https://developers.mattermost.com/integrate/webhooks/incoming/>).
 
 use crate::address::BaseUrl;
@@ -16,15 +16,17 @@ use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
 use super::http_client::{HttpRequest, HttpResponse, TIMEOUT, describe_response};
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::notify::text::{LineBreaks, TextLimit, TextUnit, aligned, clean, code, cut};
+use crate::notify::text::{
+    LineBreaks, TextLimit, TextUnit, clean, cut, format_table, markdown_code,
+};
 use crate::secret::{Secret, scrub};
 use crate::thread::lock;
 
-/// A post may have 4000 characters in the oldest database layout; ours stay below.
-const TEXT_LIMIT: usize = 3900;
+/// In characters: the oldest database layout takes posts of 4000.
+const MAX_TEXT: usize = 3900;
 
-/// How long a hook that worked before must be unknown until that is believed: a server whose database
-/// is out of order answers the same.
+/// How long a hook that worked before must be unknown until that is believed: a server whose
+/// database is out of order answers the same.
 const BELIEVED_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// A channel of `type: mattermost`.
@@ -47,7 +49,7 @@ pub struct Mattermost {
 }
 
 impl Mattermost {
-    /// How fast it may be used, and for how long it is tried.
+    /// Rate, retries and expiry.
     pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(5),
         max_delay: Duration::from_secs(5 * 60),
@@ -76,7 +78,7 @@ impl Mattermost {
         self.deliver_within(outgoing, hooks, TIMEOUT)
     }
 
-    /// [`Mattermost::deliver`] with a time limit of the caller's for each request.
+    /// [`Mattermost::deliver`] with another time limit for each request.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
@@ -110,13 +112,13 @@ impl Mattermost {
             200 => Err(Failure::channel_refused(
                 "the answer was 200, but not Mattermost's `ok`: is `host` right?",
             )),
-            400 if says_bad_message(&response) => {
-                Err(Failure::MessageRefused(self.words(&response)))
+            400 if is_message_fault(&response) => {
+                Err(Failure::MessageRefused(self.describe(&response)))
             }
             400 if hooks.is_in_doubt(self, outgoing.now) => {
-                Err(Failure::unreachable(self.words(&response)))
+                Err(Failure::unreachable(self.describe(&response)))
             }
-            _ => Err(self.refusal(&response, outgoing.now)),
+            _ => Err(self.classify(&response, outgoing.now)),
         }
     }
 
@@ -131,7 +133,7 @@ impl Mattermost {
         let mut response = self.post(url(), Some(token), &body, limit)?;
         let mut root = outgoing.thread;
         if root.is_some() && matches!(response.status, 400 | 404) {
-            // Somebody deleted the post that the thread hangs on: an alarm must not end with it.
+            // The first post of the thread was deleted: an alarm must not be lost with it.
             root = None;
             response = self.post(url(), Some(token), &self.bot_body(outgoing, None), limit)?;
         }
@@ -140,7 +142,7 @@ impl Mattermost {
                 Some(id) => {
                     Ok(Delivered { receipt: None, thread: Some(root.map_or(id, str::to_owned)) })
                 }
-                // Created: all that is lost is what the next ones would hang on to.
+                // The post was created: only the id for the thread is lost.
                 None if response.status == 201 && response.body.starts_with('{') => {
                     Ok(Delivered { receipt: None, thread: root.map(str::to_owned) })
                 }
@@ -152,9 +154,9 @@ impl Mattermost {
                 )),
             },
             400 if error_id(&response).is_some() && !response.body.contains("channel_id") => {
-                Err(Failure::MessageRefused(self.words(&response)))
+                Err(Failure::MessageRefused(self.describe(&response)))
             }
-            _ => Err(self.refusal(&response, outgoing.now)),
+            _ => Err(self.classify(&response, outgoing.now)),
         }
     }
 
@@ -169,9 +171,9 @@ impl Mattermost {
         HttpRequest { url, body, bearer, ca_file: self.ca_file.as_deref(), timeout }.send()
     }
 
-    /// What every other status means, of the hook and of the bot alike.
-    fn refusal(&self, response: &HttpResponse, now: Wall) -> Failure {
-        let why = self.words(response);
+    /// What every other status means, for the hook and for the bot alike.
+    fn classify(&self, response: &HttpResponse, now: Wall) -> Failure {
+        let why = self.describe(response);
         match response.status {
             300..=399 => Failure::channel_refused(format!(
                 "{why}: a redirect, which is not followed; is `host` right?"
@@ -187,7 +189,7 @@ impl Mattermost {
     }
 
     /// `Mattermost answered 403: This channel is locked`.
-    fn words(&self, response: &HttpResponse) -> String {
+    fn describe(&self, response: &HttpResponse) -> String {
         let body = serde_json::from_str::<Value>(&response.body).unwrap_or_default();
         describe_response("Mattermost", response, body["message"].as_str(), &self.secrets())
     }
@@ -233,7 +235,7 @@ impl Mattermost {
 
 /// Whether a 400 is about this message. The ids are those of `server/channels/web/webhook.go` and
 /// `server/channels/app/webhook.go`.
-fn says_bad_message(response: &HttpResponse) -> bool {
+fn is_message_fault(response: &HttpResponse) -> bool {
     let id = error_id(response).unwrap_or_default();
     let about = id.strip_prefix("web.incoming_webhook.").unwrap_or_default();
     ["parse", "text.", "split_props_length"].iter().any(|what| about.starts_with(what))
@@ -250,19 +252,19 @@ fn post_id(body: &str) -> Option<String> {
     (plain && !id.is_empty()).then_some(id)
 }
 
-/// The message as an attachment: strangers' words stand in code, the rest is ours.
+/// The message as an attachment. Untrusted words stand in code, the rest is ours.
 fn attachment(outgoing: &OutgoingMessage) -> Value {
     let message = outgoing.message;
     let title = cut(&clean(&message.title, LineBreaks::Remove), 1500, TextUnit::Characters);
     json!({
-        "fallback": code(&title),
-        "color": colour(message.level),
+        "fallback": markdown_code(&title),
+        "color": color(message.level),
         "text": text(outgoing),
     })
 }
 
-/// In the colours that Mattermost's own alerts have.
-fn colour(level: Level) -> &'static str {
+/// The colours of Mattermost's own alerts.
+fn color(level: Level) -> &'static str {
     match level {
         Level::Critical => "#d24b4e",
         Level::Warning => "#f5a623",
@@ -278,11 +280,12 @@ fn text(outgoing: &OutgoingMessage) -> String {
         end.push_str(&format!("\n_{remark}_"));
     }
     end.push_str(&format!("\n_{}, event {}_", message.level.name(), message.event));
-    let room = TEXT_LIMIT - TextUnit::Characters.count(&end) - "\n```\n\n```".len();
-    let mut text = code(&cut(&clean(&message.title, LineBreaks::Keep), room, TextUnit::Characters));
+    let room = MAX_TEXT - TextUnit::Characters.count(&end) - "\n```\n\n```".len();
+    let mut text =
+        markdown_code(&cut(&clean(&message.title, LineBreaks::Keep), room, TextUnit::Characters));
     let details = if outgoing.short_form { &[] } else { message.details.as_slice() };
-    for (label, words) in details {
-        let line = detail(label, words);
+    for (label, value) in details {
+        let line = detail_line(label, value);
         if TextUnit::Characters.count(&text) + TextUnit::Characters.count(&line) > room {
             text.push_str("\n…");
             break;
@@ -290,8 +293,8 @@ fn text(outgoing: &OutgoingMessage) -> String {
         text.push_str(&line);
     }
     if let Some(table) = message.table.as_ref().filter(|_| !outgoing.short_form) {
-        let table = code(&aligned(table));
-        // Half a table is none: the details say what matters.
+        let table = markdown_code(&format_table(table));
+        // A part of a table would mislead: the details say what matters.
         if TextUnit::Characters.count(&text) + TextUnit::Characters.count(&table) <= room {
             text.push_str(&table);
         }
@@ -299,13 +302,14 @@ fn text(outgoing: &OutgoingMessage) -> String {
     text + &end
 }
 
-/// One more line. The label is ours as a rule, but only plain words go outside of code.
-fn detail(label: &str, words: &str) -> String {
+/// A detail as one more line. Its label is ours as a rule, but only plain words stand outside of
+/// code.
+fn detail_line(label: &str, value: &str) -> String {
     let plain = label.chars().all(|c| c.is_alphanumeric() || c == ' ');
     let label = cut(&clean(label, LineBreaks::Remove), 100, TextUnit::Characters);
-    let label = if plain { label } else { code(&label) };
-    let words = cut(&clean(words, LineBreaks::Keep), 2000, TextUnit::Characters);
-    format!("\n{label}: {}", code(&words))
+    let label = if plain { label } else { markdown_code(&label) };
+    let value = cut(&clean(value, LineBreaks::Keep), 2000, TextUnit::Characters);
+    format!("\n{label}: {}", markdown_code(&value))
 }
 
 /// Which hooks have worked since the process began, and since when each is unknown to its server.
@@ -319,8 +323,8 @@ impl HookHistory {
         lock(&self.0).insert(channel.hook_id(), None);
     }
 
-    /// Whether a hook that the server calls unknown worked before, and has been unknown for less than
-    /// [`BELIEVED_AFTER`].
+    /// Whether a hook that the server calls unknown worked before, and has been unknown for less
+    /// than [`BELIEVED_AFTER`].
     fn is_in_doubt(&self, channel: &Mattermost, now: Wall) -> bool {
         match lock(&self.0).get_mut(&channel.hook_id()) {
             Some(since) => now.since(*since.get_or_insert(now)) < BELIEVED_AFTER,
@@ -438,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_label_of_a_stranger_is_code_too() {
-        assert_eq!(detail("@channel", "x"), "\n`@channel`: `x`");
+        assert_eq!(detail_line("@channel", "x"), "\n`@channel`: `x`");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The channels: what they are configured with, and how one attempt of each can end.
+//! The channels: the configuration of each, and one attempt to deliver a message through it.
 //!
-//! A channel is one file here, one arm in [`Channel`] and its matches. A channel never logs,
-//! sleeps or retries: it makes one attempt and says how that ended.
+//! A channel is one file here, a variant of [`ChannelKind`] and its arms. A channel never logs,
+//! sleeps or retries: it makes one attempt and returns how that ended, in the words of [`attempt`].
 
 use crate::config_file::Section;
 use crate::event::Level;
@@ -16,15 +16,15 @@ pub mod signal;
 
 pub use attempt::{Delivered, Failure, OutgoingMessage, ReceiptState, RetryPolicy};
 
-/// What channels know from one attempt to the next, by what it is about: an account, a hook. It outlives
-/// the configuration, and everything in a process that delivers shares one.
+/// What channels remember from one attempt to the next, by account and by hook. It outlives a
+/// configuration, and all deliveries of a process share one.
 #[derive(Debug, Default)]
 pub struct SharedState {
     signal_accounts: signal::AccountLocks,
     mattermost_hooks: mattermost::HookHistory,
 }
 
-/// What a channel is, by its `type`.
+/// The provider of a channel, by its `type`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChannelKind {
     /// Mail over SMTP.
@@ -42,15 +42,15 @@ pub enum ChannelKind {
 /// One entry of `notification_channels`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Channel {
-    /// What it is.
+    /// Its provider.
     pub kind: ChannelKind,
-    /// It stays quiet below this level (but tells the end of what it told the beginning of).
+    /// Events below this level are not sent (but the recovery of an alarm that was sent is).
     pub min_level: Level,
 }
 
-/// The words for `type`.
+/// The values of `type`.
 #[derive(Clone, Copy)]
-enum Type {
+enum ChannelType {
     Email,
     Pushover,
     Signal,
@@ -58,12 +58,12 @@ enum Type {
     Log,
 }
 
-const TYPES: [(&str, Type); 5] = [
-    ("email", Type::Email),
-    ("pushover", Type::Pushover),
-    ("signal", Type::Signal),
-    ("mattermost", Type::Mattermost),
-    ("log", Type::Log),
+const TYPES: [(&str, ChannelType); 5] = [
+    ("email", ChannelType::Email),
+    ("pushover", ChannelType::Pushover),
+    ("signal", ChannelType::Signal),
+    ("mattermost", ChannelType::Mattermost),
+    ("log", ChannelType::Log),
 ];
 
 const MIN_LEVELS: [(&str, Level); 3] =
@@ -75,13 +75,13 @@ impl Channel {
         section.require("type");
         let min_level = section.choice("min_level", &MIN_LEVELS).unwrap_or(Level::Info);
         let kind = match section.choice("type", &TYPES) {
-            Some(Type::Email) => ChannelKind::Email(email::Email::read(section)),
-            Some(Type::Pushover) => ChannelKind::Pushover(pushover::Pushover::read(section)),
-            Some(Type::Signal) => ChannelKind::Signal(signal::Signal::read(section)),
-            Some(Type::Mattermost) => {
+            Some(ChannelType::Email) => ChannelKind::Email(email::Email::read(section)),
+            Some(ChannelType::Pushover) => ChannelKind::Pushover(pushover::Pushover::read(section)),
+            Some(ChannelType::Signal) => ChannelKind::Signal(signal::Signal::read(section)),
+            Some(ChannelType::Mattermost) => {
                 ChannelKind::Mattermost(mattermost::Mattermost::read(section))
             }
-            Some(Type::Log) => ChannelKind::Log,
+            Some(ChannelType::Log) => ChannelKind::Log,
             None => {
                 section.ignore_rest();
                 ChannelKind::Log
@@ -89,9 +89,7 @@ impl Channel {
         };
         Channel { kind, min_level }
     }
-}
 
-impl Channel {
     /// Its `type`.
     pub fn type_name(&self) -> &'static str {
         match &self.kind {
@@ -123,8 +121,8 @@ impl Channel {
         }
     }
 
-    /// How fast it may be used, and for how long it is tried.
-    pub fn pace(&self) -> RetryPolicy {
+    /// Rate, retries and expiry.
+    pub fn retry_policy(&self) -> RetryPolicy {
         match &self.kind {
             ChannelKind::Email(_) => email::Email::RETRY_POLICY,
             ChannelKind::Pushover(_) => pushover::Pushover::RETRY_POLICY,
@@ -134,10 +132,10 @@ impl Channel {
         }
     }
 
-    /// Asks what became of an emergency that was answered with a receipt.
+    /// Queries the state of an emergency by its receipt.
     ///
     /// # Errors
-    /// Why it is not known. MessageRefused means that it never will be.
+    /// Why it is not known. MessageRefused: it never will be.
     pub fn poll(&self, receipt: &str) -> Result<ReceiptState, Failure> {
         match &self.kind {
             ChannelKind::Pushover(pushover) => pushover.poll(receipt),
@@ -150,13 +148,13 @@ impl Channel {
         }
     }
 
-    /// Whether it gives receipts that may be asked about.
+    /// Whether it gives receipts that can be polled.
     pub fn gives_receipts(&self) -> bool {
         matches!(self.kind, ChannelKind::Pushover(_))
     }
 
-    /// To whom a message goes, each with a delivery of its own; one `None` where the channel is
-    /// sent to as a whole.
+    /// The recipients, each with a delivery of its own; one `None` where a channel has no
+    /// recipients of its own.
     pub fn recipients(&self) -> Vec<Option<String>> {
         match &self.kind {
             ChannelKind::Email(email) => email.recipients.iter().cloned().map(Some).collect(),

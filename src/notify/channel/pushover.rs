@@ -1,5 +1,5 @@
-//! Pushover: `POST /1/messages.json` (<https://pushover.net/api>), and the receipts of emergencies
-//! (<https://pushover.net/api/receipts>).
+//! The Pushover channel: `POST /1/messages.json` (<https://pushover.net/api>), and the receipts of
+//! emergencies (<https://pushover.net/api/receipts>).
 
 use crate::address::BaseUrl;
 use crate::config_file::Section;
@@ -17,17 +17,17 @@ use crate::event::{EventId, Level};
 use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
 use crate::secret::{Secret, scrub};
 
-/// Pushover repeats an emergency not more often than this.
-const SHORTEST_RETRY: Duration = Duration::from_secs(30);
+/// The shortest interval at which Pushover repeats an emergency.
+const MIN_RETRY: Duration = Duration::from_secs(30);
 
-/// Pushover repeats an emergency not longer than this.
-const LONGEST_EXPIRE: Duration = Duration::from_secs(3 * 3600);
+/// The longest time for which Pushover repeats an emergency.
+const MAX_EXPIRE: Duration = Duration::from_secs(3 * 3600);
 
-/// How long the response to one cancel is waited for.
-const LONGEST_CANCEL: Duration = Duration::from_secs(10);
+/// How long the response to one cancellation is waited for.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A used-up quota is filled again on the first of the month.
-const LONGEST_QUOTA: Duration = Duration::from_secs(31 * 24 * 3600);
+/// The longest wait for a new quota: it comes on the first of the month.
+const MAX_QUOTA_PAUSE: Duration = Duration::from_secs(31 * 24 * 3600);
 
 /// The priority that is repeated until a person acknowledges it.
 const EMERGENCY: i8 = 2;
@@ -54,7 +54,7 @@ pub struct Pushover {
 }
 
 impl Pushover {
-    /// How fast it may be used, and for how long it is tried.
+    /// Rate, retries and expiry.
     pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(10),
         max_delay: Duration::from_secs(10 * 60),
@@ -71,8 +71,8 @@ impl Pushover {
         vec![&self.token, &self.user]
     }
 
-    /// Makes one attempt; before it, ends the repetition of the emergencies that `outgoing` ends.
-    /// An emergency is answered with a receipt.
+    /// Makes one attempt; before it, cancels the repetition of the emergencies that the message
+    /// closes. The response to an emergency has a receipt.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
@@ -80,7 +80,7 @@ impl Pushover {
         self.deliver_within(outgoing, TIMEOUT)
     }
 
-    /// [`Pushover::deliver`] with a time limit of the caller's for all of its requests together.
+    /// [`Pushover::deliver`] with another time limit, for all of its requests together.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
@@ -98,15 +98,15 @@ impl Pushover {
         self.send(body, outgoing.now, left).map_err(|failure| self.scrubbed(failure))
     }
 
-    /// Asks what became of an emergency.
+    /// Queries the state of an emergency.
     ///
     /// # Errors
-    /// Why it is not known. MessageRefused means that it never will be.
+    /// Why it is not known. MessageRefused: it never will be.
     pub fn poll(&self, receipt: &str) -> Result<ReceiptState, Failure> {
         self.poll_within(receipt, TIMEOUT)
     }
 
-    /// [`Pushover::poll`] with a time limit of the caller's.
+    /// [`Pushover::poll`] with another time limit.
     ///
     /// # Errors
     /// As [`Pushover::poll`].
@@ -117,23 +117,23 @@ impl Pushover {
         match response.status {
             200 => receipt_state(&response.body)
                 .ok_or_else(|| Failure::unreachable("Pushover told nothing about the receipt")),
-            _ => Err(self.scrubbed(self.refusal(&response, Wall::default()))),
+            _ => Err(self.scrubbed(self.classify(&response, Wall::default()))),
         }
     }
 
     fn send(&self, body: String, now: Wall, limit: Duration) -> Result<Delivered, Failure> {
         let response = self.call(format!("{}/1/messages.json", self.api_url), Some(body), limit)?;
         if response.status != 200 {
-            return Err(self.refusal(&response, now));
+            return Err(self.classify(&response, now));
         }
         match serde_json::from_str::<Value>(&response.body) {
             Ok(said) if said["status"] == 1 => match said["info"].as_str() {
-                Some(info) if reaches_nobody(info) => Err(Failure::channel_refused(
+                Some(info) if has_no_devices(info) => Err(Failure::channel_refused(
                     describe_response("Pushover", &response, Some(info), &self.secrets()),
                 )),
                 _ => Ok(Delivered { receipt: receipt(&said), thread: None }),
             },
-            Ok(said) if said["status"].is_number() => Err(self.refusal(&response, now)),
+            Ok(said) if said["status"].is_number() => Err(self.classify(&response, now)),
             _ if !response.complete => Err(Failure::Unknown("the answer was cut off".into())),
             _ => Err(Failure::channel_refused(
                 "the answer was 200, but not Pushover's: is `api_url` right?",
@@ -151,9 +151,9 @@ impl Pushover {
         HttpRequest { url, body, bearer: None, ca_file: None, timeout }.send()
     }
 
-    /// Ends the repetition of the emergencies that `outgoing` ends, in half of the time at most. A
-    /// server that does not answer is asked once more before the message goes; after that it goes
-    /// anyway, for the repetition expires by itself.
+    /// Cancels the repetition of the emergencies that the message closes, in half of the time at
+    /// most. Where the server does not answer, the first attempt fails and the next one tries it
+    /// once more; then the message is sent anyway, since the repetition expires by itself.
     fn cancel(&self, outgoing: &OutgoingMessage, limit: Duration) -> Result<(), Failure> {
         let end = Instant::now() + limit / 2;
         let first_attempt = !outgoing.possible_repeat
@@ -163,7 +163,7 @@ impl Pushover {
             if left.is_zero() {
                 return Ok(());
             }
-            match self.cancel_one(*event, left.min(LONGEST_CANCEL), outgoing.now) {
+            match self.cancel_one(*event, left.min(CANCEL_TIMEOUT), outgoing.now) {
                 Ok(()) => {}
                 Err(why) if first_attempt => return Err(Failure::unreachable(why)),
                 Err(_) => return Ok(()),
@@ -172,12 +172,13 @@ impl Pushover {
         Ok(())
     }
 
-    /// A refusal is no reason to wait: the message itself will meet it, or there is nothing to end.
+    /// A refusal is no error: the message itself will be refused too, or there is nothing to
+    /// cancel.
     fn cancel_one(&self, event: EventId, limit: Duration, now: Wall) -> Result<(), String> {
         let url = format!("{}/1/receipts/cancel_by_tag/{event}.json", self.api_url);
         let body = form_body(&[("token", self.token.reveal().to_owned())]);
         let response = self.call(url, Some(body), limit).map_err(Failure::into_why)?;
-        match self.refusal(&response, now) {
+        match self.classify(&response, now) {
             Failure::Unreachable { why, .. } => Err(format!("an emergency goes on: {why}")),
             _ => Ok(()),
         }
@@ -187,7 +188,7 @@ impl Pushover {
         self.priority.is_none_or(|priority| priority == EMERGENCY)
     }
 
-    /// A recovery is never an emergency: nobody should have to acknowledge it.
+    /// A recovery is never an emergency: it needs no acknowledgement.
     fn priority(&self, level: Level) -> i8 {
         match (self.priority, level) {
             (Some(EMERGENCY), Level::Ok) => 0,
@@ -221,7 +222,7 @@ impl Pushover {
         fields
     }
 
-    fn refusal(&self, response: &HttpResponse, now: Wall) -> Failure {
+    fn classify(&self, response: &HttpResponse, now: Wall) -> Failure {
         let said = serde_json::from_str::<Value>(&response.body).unwrap_or_default();
         let errors = said["errors"]
             .as_array()
@@ -255,15 +256,15 @@ impl Pushover {
     }
 }
 
-/// The message was taken, and there is no device to show it.
-fn reaches_nobody(info: &str) -> bool {
+/// Whether the message was accepted, but the user has no device to show it.
+fn has_no_devices(info: &str) -> bool {
     info.to_lowercase().contains("no active devices")
 }
 
-/// When the quota is filled up again, where the response says so.
+/// How long it is until the quota is renewed, where the response says so.
 fn quota_reset(response: &HttpResponse, now: Wall) -> Option<Duration> {
     let at = response.header("x-limit-app-reset")?.trim().parse().ok()?;
-    Some(time_until(at, now).min(LONGEST_QUOTA))
+    Some(time_until(at, now).min(MAX_QUOTA_PAUSE))
 }
 
 fn receipt(said: &Value) -> Option<String> {
@@ -272,7 +273,8 @@ fn receipt(said: &Value) -> Option<String> {
     (plain && !receipt.is_empty()).then(|| receipt.to_owned())
 }
 
-/// Who acknowledged is told as a user's key, which is a secret: the device is shown instead.
+/// The response names the person who acknowledged by the user's key, which is a secret: the device
+/// is shown instead.
 fn receipt_state(body: &str) -> Option<ReceiptState> {
     let said = serde_json::from_str::<Value>(body).ok().filter(|said| said["status"] == 1)?;
     let at = Wall(said["acknowledged_at"].as_i64().unwrap_or(0).saturating_mul(1000));
@@ -294,10 +296,10 @@ impl Pushover {
                 .number("priority", -2..=2)
                 .and_then(|number| i8::try_from(number).ok()),
             retry: section
-                .duration_within("retry", SHORTEST_RETRY..=LONGEST_EXPIRE)
+                .duration_within("retry", MIN_RETRY..=MAX_EXPIRE)
                 .unwrap_or(Duration::from_secs(60)),
             expire: section
-                .duration_within("expire", SHORTEST_RETRY..=LONGEST_EXPIRE)
+                .duration_within("expire", MIN_RETRY..=MAX_EXPIRE)
                 .unwrap_or(Duration::from_secs(3600)),
             sound: section.text("sound"),
             device: section.text("device"),
@@ -325,7 +327,7 @@ fn api_url(section: &mut Section) -> String {
     }
 }
 
-/// Pushover may change its mind about their form, so this is a warning only.
+/// Pushover may change the form of its tokens, so this is a warning only.
 fn check_shape(section: &Section, key: &str, what: &str, secret: &Secret) {
     let clear = secret.reveal();
     let count = clear.chars().count();

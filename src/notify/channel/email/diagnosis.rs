@@ -9,6 +9,11 @@ use crate::notify::channel::attempt::Failure;
 use crate::tls::CertificateFault;
 
 /// How far a session had come.
+///
+/// ```text
+/// Connect -> [Handshake] -> Banner -> Ehlo -> [Starttls -> Handshake -> Ehlo] -> [Auth]
+///         -> Sender -> Recipient (each) -> Data -> EndOfData
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Looking up the name and connecting.
@@ -60,8 +65,8 @@ pub struct SmtpReply {
 }
 
 impl SmtpReply {
-    /// Whether it refuses this client and not the recipient, by its enhanced code (RFC 3463, section
-    /// 3.8): relaying denied, access denied.
+    /// Whether it refuses this client and not the recipient, by its enhanced code (RFC 3463,
+    /// section 3.8): relaying denied, access denied.
     fn is_policy(&self) -> bool {
         self.lines.first().is_some_and(|line| line.starts_with("5.7."))
     }
@@ -216,8 +221,8 @@ fn silence(stage: Stage, about: &SessionContext) -> String {
     }
 }
 
-/// The hint that the port expects TLS from the first byte: such a server waits for the client to begin,
-/// or closes the connection after a while.
+/// The hint that the port expects TLS from the first byte: such a server waits for the client to
+/// begin, or closes the connection after a while.
 fn tls_hint(stage: Stage, about: &SessionContext, silent: bool) -> &'static str {
     match (stage, about.tls) {
         (Stage::Banner, TlsMode::Starttls | TlsMode::None) if about.port == 465 => {

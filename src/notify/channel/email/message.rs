@@ -11,7 +11,7 @@ use crate::clock::{Wall, words};
 use crate::escape;
 use crate::event::{Level, Message, TextTable};
 use crate::notify::channel::attempt::{Failure, OutgoingMessage};
-use crate::notify::text::aligned;
+use crate::notify::text::format_table;
 
 /// The longest subject, in characters.
 const MAX_SUBJECT: usize = 200;
@@ -31,7 +31,7 @@ pub struct ComposedMail {
     pub bytes: Vec<u8>,
 }
 
-/// The name to greet with_headers: the configured one, else the machine's when it is fully qualified.
+/// The name for EHLO: the configured one, else the machine's when it is fully qualified.
 pub fn ehlo_name(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
     let clean = |name: &str| -> String {
         name.chars().filter(|c| c.is_ascii_graphic()).take(255).collect()
@@ -41,7 +41,7 @@ pub fn ehlo_name(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
         .or_else(|| hostname.map(clean).filter(|name| name.trim_matches('.').contains('.')))
 }
 
-/// The outgoing as a mail. `ehlo_name` is what [`ehlo_name`] found.
+/// The mail for one delivery. `ehlo_name` is what the function [`ehlo_name`] found.
 pub fn compose(
     email: &Email,
     outgoing: &OutgoingMessage,
@@ -77,7 +77,8 @@ pub fn compose(
     Ok(ComposedMail { sender: sender.email, recipients, bytes: message.formatted() })
 }
 
-/// Everybody, but nobody else's address beyond ASCII: it would ask for SMTPUTF8 on all copies.
+/// The addresses of the `To` header: all recipients of the channel, except those beyond ASCII that
+/// this copy does not go to, because they would make every copy need SMTPUTF8.
 fn shown_recipients(email: &Email, envelope: Vec<Mailbox>) -> Vec<Mailbox> {
     let mut shown: Vec<Mailbox> = Vec::new();
     for mailbox in email.recipients.iter().filter_map(|text| mailbox(text).ok()) {
@@ -107,8 +108,8 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
     Ok(Mailbox::new(Some(name).filter(|name| !name.is_empty()), address))
 }
 
-/// What stands behind the @ of our ids: nothing that a DNS server could answer differently at the
-/// next attempt, since the ids must stay the same.
+/// The domain of our message ids. It does not depend on a DNS server, which may answer differently
+/// at the next attempt: the ids must stay the same.
 fn domain(ehlo_name: Option<&str>, sender: &Address) -> String {
     let usable = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
     match ehlo_name.filter(usable) {
@@ -155,13 +156,13 @@ fn headers(outgoing: &OutgoingMessage, domain: &str) -> MessageBuilder {
     with_headers(builder, own)
 }
 
-/// A stranger's text for a header. What looks like an encoded word (RFC 2047) is spoilt: lettre
-/// lets it through, and readers would decode from it what was cleaned out of everything else.
+/// Untrusted text for a header. The mark of an encoded word (RFC 2047) is broken up: lettre lets it
+/// through, and a mail reader would decode characters from it that are removed everywhere else.
 fn unstructured(text: &str, max: usize) -> String {
     cut(&one_line(text).replace("=?", "= ?"), max)
 }
 
-/// When it happened: that stays the same at each attempt. (lettre panics beyond these bounds.)
+/// The time of the event, the same at each attempt. (lettre panics beyond these bounds.)
 fn date(at: Wall) -> SystemTime {
     const YEAR_9999: u64 = 253_402_300_799;
     let seconds = u64::try_from(at.0 / 1000).unwrap_or(0).min(YEAR_9999);
@@ -185,7 +186,7 @@ fn body(
     )
 }
 
-/// Quoted-printable whatever is in it: no long lines, no lone dots, no bare CR.
+/// Always quoted-printable: no long lines, no lone dots, no bare CR.
 fn part(kind: ContentType, content: String) -> SinglePart {
     let body = Body::new_with_encoding(content, ContentTransferEncoding::QuotedPrintable);
     let body = body.unwrap_or_else(Body::new);
@@ -202,14 +203,14 @@ fn title_text(message: &Message, max: usize) -> String {
     if text.is_empty() { "(no details)".into() } else { cut(&text, max) }
 }
 
-/// What is said of a outgoing that may have come before.
+/// The note in a mail that may have arrived before.
 fn repeat_mark(outgoing: &OutgoingMessage) -> Option<String> {
     outgoing.possible_repeat.then(|| {
         format!("Possible repeat: event {} may have been delivered before.", outgoing.message.event)
     })
 }
 
-/// The details, and the facts that every mail carries.
+/// The details, and the facts that are in every mail.
 fn rows(outgoing: &OutgoingMessage) -> Vec<(String, String)> {
     const LATE: Duration = Duration::from_secs(300);
     let message = outgoing.message;
@@ -243,7 +244,7 @@ fn text(outgoing: &OutgoingMessage) -> String {
         text.push_str(&format!("{label:<0$} {1}\n", width + 1, value.replace('\n', &indent)));
     }
     if let Some(table) = &outgoing.message.table {
-        text.push_str(&format!("\n{}\n", cut(&aligned(table), MAX_TEXT)));
+        text.push_str(&format!("\n{}\n", cut(&format_table(table), MAX_TEXT)));
     }
     text
 }

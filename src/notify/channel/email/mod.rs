@@ -1,4 +1,4 @@
-//! Mail over SMTP (RFC 5321, RFC 5322), one envelope per recipient.
+//! The email channel: mail over SMTP (RFC 5321, RFC 5322), one envelope per recipient.
 
 use crate::address::{is_host, is_loopback};
 use crate::config_file::Section;
@@ -24,16 +24,16 @@ pub enum TlsMode {
     Starttls,
     /// TLS from the first byte (RFC 8314).
     Implicit,
-    /// None at all.
+    /// In clear.
     None,
 }
 
 /// A channel of `type: email`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Email {
-    /// To whom; at least one.
+    /// Addresses; at least one.
     pub recipients: Vec<String>,
-    /// From whom.
+    /// The sender's address.
     pub sender: String,
     /// The server's name or address.
     pub smtp_server: String,
@@ -47,16 +47,16 @@ pub struct Email {
     pub tls: TlsMode,
     /// Further certificate authorities, PEM.
     pub ca_file: Option<PathBuf>,
-    /// The name to say in EHLO.
+    /// The name for EHLO.
     pub helo: Option<String>,
 }
 
-/// How long an attempt may take.
+/// The time limits of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmtpTimeouts {
-    /// Each wait for the network.
+    /// For each wait for the network.
     pub read: Duration,
-    /// Everything together.
+    /// For the whole attempt.
     pub total: Duration,
 }
 
@@ -67,7 +67,7 @@ impl Default for SmtpTimeouts {
 }
 
 impl Email {
-    /// How fast mail is sent, and for how long it is tried.
+    /// Rate, retries and expiry.
     pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(15),
         max_delay: Duration::from_secs(15 * 60),
@@ -79,17 +79,17 @@ impl Email {
         digest: Some(TextLimit { max: 50_000, unit: TextUnit::Characters }),
     };
 
-    /// To whom: each gets a delivery, and so an envelope, of its own.
+    /// The addresses; each gets a delivery, and so an envelope, of its own.
     pub fn recipients(&self) -> &[String] {
         &self.recipients
     }
 
-    /// What must not be shown.
+    /// What must never be shown.
     pub fn secrets(&self) -> Vec<&Secret> {
         self.smtp_password.iter().collect()
     }
 
-    /// Sends the outgoing to its recipient, or in one envelope to all where it names none.
+    /// Sends the message to its recipient, or in one envelope to all where it names none.
     ///
     /// # Errors
     /// How the attempt ended, in words that tell the operator what to mend and hold no secret.
@@ -97,7 +97,7 @@ impl Email {
         self.deliver_within(outgoing, SmtpTimeouts::default())
     }
 
-    /// As [`Email::deliver`], with other limits.
+    /// [`Email::deliver`] with other time limits.
     ///
     /// # Errors
     /// As [`Email::deliver`].
@@ -220,28 +220,28 @@ fn check_address(section: &Section, key: &str, address: &str) {
     }
 }
 
-/// A stranger's text on one line, its words one space apart.
+/// Untrusted text on one line, its words one space apart.
 fn one_line(text: &str) -> String {
-    cleaned(text, LineBreaks::Remove).split_whitespace().collect::<Vec<_>>().join(" ")
+    clean_or_empty(text, LineBreaks::Remove).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A stranger's text with its lines.
+/// Untrusted text with its lines.
 fn lines(text: &str) -> String {
-    cleaned(text, LineBreaks::Keep)
+    clean_or_empty(text, LineBreaks::Keep)
 }
 
-/// A header, a cell or an error may be empty, where a message says that there is nothing to say.
-fn cleaned(text: &str, flavour: LineBreaks) -> String {
-    let clean = clean(text, flavour);
+/// As [`clean`], but nothing stays nothing: a header, a cell or an error may be empty.
+fn clean_or_empty(text: &str, line_breaks: LineBreaks) -> String {
+    let clean = clean(text, line_breaks);
     if clean == NO_DETAILS && !text.contains(NO_DETAILS) { String::new() } else { clean }
 }
 
-/// At max `max` characters.
+/// At most `max` characters of `text`.
 fn cut(text: &str, max: usize) -> String {
     text::cut(text, max, TextUnit::Characters)
 }
 
-/// Whether `text` repeats a part of a secret, however it is broken up.
+/// Whether `text` contains a part of a secret, whatever punctuation breaks it up.
 fn contains_secret_part(text: &str, secret: &Secret) -> bool {
     const PART: usize = 6;
     let letters = |text: &str| -> Vec<char> {

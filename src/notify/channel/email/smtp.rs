@@ -101,7 +101,8 @@ impl<'a> SmtpClient<'a> {
         self.error(Cause::Unsupported(what.into()))
     }
 
-    /// The check of the configuration refuses this too; here the address is the one that was reached.
+    /// The check of the configuration refuses this too; here the address is the one that was
+    /// reached.
     fn refuse_cleartext_password(&self) -> Result<(), SmtpError> {
         let peer = self.stream.peer_address().map_err(|error| self.connection_error(error))?;
         if self.email.tls == TlsMode::None
@@ -369,8 +370,8 @@ fn parse_reply_line(line: &str) -> Option<(u16, bool, &str)> {
     }
 }
 
-/// `mail` with a second dot before each dot that begins a line (RFC 5321, section 4.5.2), and with an
-/// end to its last line.
+/// `mail` with a second dot before each dot that begins a line (RFC 5321, section 4.5.2), and with
+/// an end to its last line.
 fn dot_stuffed(mail: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(mail.len() + 16);
     for line in mail.split_inclusive(|byte| *byte == b'\n') {

@@ -1,7 +1,8 @@
-//! A connection to a mail server that keeps two limits: one for each read, one for everything.
+//! A connection to a mail server as a stream of lines, in clear or through TLS, with a timeout for
+//! each call and a deadline for the whole session.
 //!
-//! lettre's own connection has only the first, and a server that sends a byte a minute would hold
-//! a worker for days; it also keeps what came in clear behind the answer to STARTTLS.
+//! lettre's own connection has no deadline: a server that sends a byte a minute would hold a worker
+//! for days. It also keeps what came in clear behind the reply to STARTTLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -14,15 +15,14 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use super::SmtpTimeouts;
 use crate::deadline::DeadlineStream;
 
-/// RFC 5321 allows 512 bytes; generous, but not for ever.
+/// The longest line that is read, in bytes; RFC 5321 allows 512.
 const MAX_LINE: usize = 4096;
 
-/// A TCP connection that keeps the limits.
 type Socket = DeadlineStream<TcpStream>;
 
 enum Transport {
     Plain(Socket),
-    TlsMode(Box<StreamOwned<ClientConnection, Socket>>),
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
 }
 
 /// Lines in both directions, in clear or through TLS.
@@ -32,19 +32,18 @@ pub struct LineStream {
 }
 
 impl LineStream {
-    /// Connects to the first address of `name` that answers; the limits count from here.
-    ///
-    /// The name's resolution keeps to the resolver's own limits (resolv.conf(5)).
+    /// Connects to the first address of `name` that answers. The deadline counts from here, but the
+    /// resolution of the name keeps to the resolver's own timeouts (resolv.conf(5)).
     pub fn connect(name: &str, port: u16, limits: SmtpTimeouts) -> io::Result<LineStream> {
         let deadline = Instant::now() + limits.total;
         let addresses: Vec<SocketAddr> = (name, port).to_socket_addrs()?.collect();
         let mut last = io::Error::new(ErrorKind::NotFound, "its name has no address");
         for (tried, address) in addresses.iter().enumerate() {
-            // An address that swallows packets must leave time for the others and for the mail.
+            // An address that does not answer must leave time for the others and for the mail.
             let shares = u32::try_from(addresses.len() - tried + 1).unwrap_or(u32::MAX);
             let left = deadline.saturating_duration_since(Instant::now());
-            let patience = (left / shares).min(limits.read).max(Duration::from_millis(1));
-            match TcpStream::connect_timeout(address, patience) {
+            let timeout = (left / shares).min(limits.read).max(Duration::from_millis(1));
+            match TcpStream::connect_timeout(address, timeout) {
                 Ok(tcp) => {
                     tcp.set_nodelay(true)?;
                     let socket = Socket::new(tcp, deadline).with_call_timeout(limits.read);
@@ -59,7 +58,7 @@ impl LineStream {
     fn socket(&self) -> &Socket {
         match &self.stream {
             Transport::Plain(socket) => socket,
-            Transport::TlsMode(stream) => &stream.sock,
+            Transport::Tls(stream) => &stream.sock,
         }
     }
 
@@ -73,17 +72,17 @@ impl LineStream {
         self.socket().stream.peer_addr()
     }
 
-    /// Whether more has come than was read.
+    /// Whether bytes were received that no line has been read from.
     pub fn has_unread(&self) -> bool {
         !self.unread.is_empty()
     }
 
-    /// Whether more has come by now than was read, without waiting for it.
+    /// Whether more bytes have come than were read; does not wait for any.
     pub fn data_available(&mut self) -> bool {
         if self.has_unread() || self.socket().stream.set_nonblocking(true).is_err() {
             return true;
         }
-        // An error or an end shows itself at the next line.
+        // An error or an end will be returned by the next read of a line.
         let _ = self.fill();
         self.socket().stream.set_nonblocking(false).is_err() || self.has_unread()
     }
@@ -92,13 +91,13 @@ impl LineStream {
         let mut chunk = [0; 1024];
         let count = match &mut self.stream {
             Transport::Plain(socket) => socket.read(&mut chunk),
-            Transport::TlsMode(stream) => stream.read(&mut chunk),
+            Transport::Tls(stream) => stream.read(&mut chunk),
         }?;
         self.unread.extend_from_slice(&chunk[..count]);
         Ok(count)
     }
 
-    /// Agrees on TLS, and checks the certificate.
+    /// Starts TLS on the connection and checks the certificate.
     pub fn handshake(
         self,
         config: Arc<ClientConfig>,
@@ -111,7 +110,7 @@ impl LineStream {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
-        let stream = Transport::TlsMode(Box::new(StreamOwned::new(connection, socket)));
+        let stream = Transport::Tls(Box::new(StreamOwned::new(connection, socket)));
         Ok(LineStream { stream, unread: Vec::new() })
     }
 
@@ -139,7 +138,7 @@ impl LineStream {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Transport::Plain(socket) => socket.write_all(bytes),
-            Transport::TlsMode(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+            Transport::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -147,7 +146,7 @@ impl LineStream {
     pub fn shorten_deadline(&mut self, timeout: Duration) {
         let socket = match &mut self.stream {
             Transport::Plain(socket) => socket,
-            Transport::TlsMode(stream) => &mut stream.sock,
+            Transport::Tls(stream) => &mut stream.sock,
         };
         let left = socket.remaining().unwrap_or_default().min(timeout);
         socket.set_deadline(Instant::now() + left);

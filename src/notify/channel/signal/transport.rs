@@ -1,5 +1,5 @@
-//! The two ways to a signal-cli: a process (man/signal-cli.1.adoc), and JSON-RPC 2.0 to a running
-//! daemon (man/signal-cli-jsonrpc.5.adoc).
+//! How signal-cli is reached: as a process (man/signal-cli.1.adoc), or as a running daemon over
+//! JSON-RPC 2.0 (man/signal-cli-jsonrpc.5.adoc).
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
@@ -19,33 +19,33 @@ use crate::notify::channel::attempt::Failure;
 use crate::notify::channel::http_client::HttpRequest;
 use crate::process;
 
-/// How much is read before an answer must have come: the daemon also tells what it receives.
-const MAX_READ: u64 = 1024 * 1024;
+/// How many bytes are read before the reply must have come: the daemon also sends what it receives.
+const MAX_BEFORE_REPLY: u64 = 1024 * 1024;
 
 impl Signal {
-    /// Sends `text` by a run of signal-cli. The text goes in by the standard input: as an argument
-    /// it would be seen by everybody, and a text that starts with `-` would be an option.
-    pub(super) fn run_command(&self, text: &str, limit: Duration) -> Result<(), Failure> {
+    /// Sends `text` by a run of signal-cli. The text goes to its standard input: as an argument it
+    /// would be visible to every user, and a text that starts with `-` would be an option.
+    pub(super) fn run_program(&self, text: &str, limit: Duration) -> Result<(), Failure> {
         let mut command = self.command();
         command.args(["-o", "json", "-a", &self.user, "send", "--message-from-stdin"]);
-        if self.writes_to_itself() {
+        if self.is_note_to_self() {
             command.arg("--notify-self");
         }
         match self.group() {
             Some(id) => command.arg(format!("--group-id={id}")),
             None => command.args(["--", &self.recipient]),
         };
-        let finished =
-            process::run(&mut command, text, limit).map_err(|why| self.not_started(&why))?;
+        let finished = process::run(&mut command, text, limit)
+            .map_err(|why| self.classify_start_error(&why))?;
         if finished.timed_out {
             let limit = words(limit);
             return Err(Failure::Unknown(format!("signal-cli did not end within {limit}")));
         }
-        result::of_output(finished.code, &finished.stdout, &finished.stderr, &self.user)
+        result::parse_output(finished.code, &finished.stdout, &finished.stderr, &self.user)
     }
 
     /// What `signal-cli --version` says.
-    pub(super) fn command_version(&self, limit: Duration) -> Result<String, String> {
+    pub(super) fn program_version(&self, limit: Duration) -> Result<String, String> {
         let name = self.cli_path.display();
         let finished = process::run(self.command().arg("--version"), "", limit)
             .map_err(|why| format!("{name} cannot be started: {why}"))?;
@@ -53,8 +53,8 @@ impl Signal {
             return Err(format!("{name} --version did not end within {}", words(limit)));
         }
         match finished.stdout.trim().strip_prefix("signal-cli ") {
-            Some(version) if finished.code == Some(0) => Ok(result::brief(version)),
-            _ => Err(result::of_failed_start(&finished.stderr)
+            Some(version) if finished.code == Some(0) => Ok(result::truncate(version)),
+            _ => Err(result::explain_failed_start(&finished.stderr)
                 .unwrap_or_else(|| format!("{name} is not signal-cli: it tells no version"))),
         }
     }
@@ -66,7 +66,7 @@ impl Signal {
         command
     }
 
-    fn not_started(&self, why: &std::io::Error) -> Failure {
+    fn classify_start_error(&self, why: &std::io::Error) -> Failure {
         let name = self.cli_path.display();
         let why = match why.kind() {
             ErrorKind::NotFound => format!("{name} is not there, or its interpreter (cli_path?)"),
@@ -92,33 +92,33 @@ impl Signal {
             Some(id) => params["groupId"] = json!(id),
             None => params["recipient"] = json!([self.recipient]),
         }
-        if self.writes_to_itself() {
+        if self.is_note_to_self() {
             params["notifySelf"] = json!(true);
         }
-        let answer = call(rpc, "send", params, &format!("hbd-{event}"), limit)?;
-        if answer["error"].is_object() {
-            return Err(result::of_rpc_error(&answer["error"], &self.user));
+        let response = call(rpc, "send", params, &format!("hbd-{event}"), limit)?;
+        if response["error"].is_object() {
+            return Err(result::classify_rpc_error(&response["error"], &self.user));
         }
-        let answered = &answer["result"];
-        match result::of_results(answered, &self.user) {
-            Some(verdict) => verdict,
-            None if answered["timestamp"].is_u64() => Ok(()),
+        let results = &response["result"];
+        match result::parse_results(results, &self.user) {
+            Some(result) => result,
+            None if results["timestamp"].is_u64() => Ok(()),
             None => Err(Failure::Unknown("signal-cli's daemon told no results".into())),
         }
     }
 
-    /// Which version the daemon has.
+    /// The version that the daemon reports.
     pub(super) fn daemon_version(&self, rpc: &Rpc, limit: Duration) -> Result<String, String> {
-        let answer =
+        let response =
             call(rpc, "version", json!({}), "hbd-version", limit).map_err(Failure::into_why)?;
-        match answer["result"]["version"].as_str() {
-            Some(version) => Ok(result::brief(version)),
+        match response["result"]["version"].as_str() {
+            Some(version) => Ok(result::truncate(version)),
             None => Err("what listens there is not signal-cli's daemon".into()),
         }
     }
 }
 
-/// One call, and the answer to it.
+/// Calls a method, and returns the whole response: with a `result` or an `error`.
 fn call(
     rpc: &Rpc,
     method: &str,
@@ -128,13 +128,13 @@ fn call(
 ) -> Result<Value, Failure> {
     let request = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": id});
     match rpc {
-        Rpc::Unix(path) => call_socket(path, &request, id, Instant::now() + limit, limit),
+        Rpc::Unix(path) => call_socket(path, &request, id, limit),
         Rpc::Http(url) => call_http(url, &request, limit),
     }
 }
 
 fn call_http(url: &str, request: &Value, timeout: Duration) -> Result<Value, Failure> {
-    let answer = HttpRequest {
+    let response = HttpRequest {
         url: format!("{}/api/v1/rpc", url.trim_end_matches('/')),
         body: Some(("application/json", request.to_string())),
         bearer: None,
@@ -142,9 +142,9 @@ fn call_http(url: &str, request: &Value, timeout: Duration) -> Result<Value, Fai
         timeout,
     }
     .send()?;
-    match (answer.status, serde_json::from_str::<Value>(&answer.body)) {
+    match (response.status, serde_json::from_str::<Value>(&response.body)) {
         (200, Ok(said)) if said.is_object() => Ok(said),
-        (200, _) if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
+        (200, _) if !response.complete => Err(Failure::Unknown("the answer was cut off".into())),
         (status @ (408 | 429 | 500..=599), _) => {
             Err(Failure::unreachable(format!("signal-cli's daemon answered {status}")))
         }
@@ -154,27 +154,23 @@ fn call_http(url: &str, request: &Value, timeout: Duration) -> Result<Value, Fai
     }
 }
 
-fn call_socket(
-    path: &Path,
-    request: &Value,
-    id: &str,
-    end: Instant,
-    limit: Duration,
-) -> Result<Value, Failure> {
+fn call_socket(path: &Path, request: &Value, id: &str, limit: Duration) -> Result<Value, Failure> {
+    let deadline = Instant::now() + limit;
     let name = path.display();
     let mut stream = connect(path, limit)
         .map_err(|why| Failure::unreachable(format!("no connection to {name}: {why}")))?;
-    // A line that did not leave as a whole is none for the daemon.
+    // The daemon ignores a line that is not complete.
     stream
         .write_all(format!("{request}\n").as_bytes())
         .map_err(|why| Failure::unreachable(format!("{name} takes no request: {why}")))?;
     let lost =
         |why: &dyn std::fmt::Display| Failure::Unknown(format!("no answer from {name}: {why}"));
-    let mut lines = BufReader::new(DeadlineStream::new(stream, end).take(MAX_READ));
+    let mut responses =
+        BufReader::new(DeadlineStream::new(stream, deadline).take(MAX_BEFORE_REPLY));
     let mut line = Vec::new();
     loop {
         line.clear();
-        match lines.read_until(b'\n', &mut line) {
+        match responses.read_until(b'\n', &mut line) {
             Ok(0) => return Err(lost(&"it closed the connection")),
             Ok(_) => {}
             Err(why) if why.kind() == ErrorKind::TimedOut => {
@@ -182,19 +178,20 @@ fn call_socket(
             }
             Err(why) => return Err(lost(&why)),
         }
-        // Received messages and answers to others come on the same line.
+        // Messages that the daemon receives and responses to other clients come on the same
+        // connection.
         match serde_json::from_slice::<Value>(&line) {
-            Ok(answer) if answer["id"] == id => return Ok(answer),
-            Ok(answer) if answer["id"].is_null() && answer["error"].is_object() => {
-                return Ok(answer);
+            Ok(response) if response["id"] == id => return Ok(response),
+            Ok(response) if response["id"].is_null() && response["error"].is_object() => {
+                return Ok(response);
             }
             _ => {}
         }
     }
 }
 
-/// A connected socket whose writes are bounded. The bound is set before connecting, because a
-/// daemon that accepts nothing would block that too.
+/// A connected socket with a timeout for writing. It is set before connecting, because a daemon
+/// that does not accept would block that too.
 fn connect(path: &Path, limit: Duration) -> std::io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_write_timeout(Some(limit.max(Duration::from_millis(1))))?;
