@@ -1,24 +1,6 @@
 //! Addresses as operators write them: hosts, loopback or not, base URLs. Pure.
 
-use std::fmt::{self, Display, Formatter, Write};
 use std::net::{IpAddr, Ipv6Addr};
-
-/// Displays a text percent-encoded, for one segment of a path or one value of a query (RFC 3986, section 2.3).
-#[derive(Clone, Copy, Debug)]
-pub struct PercentEncoded<'a>(pub &'a str);
-
-impl Display for PercentEncoded<'_> {
-    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        for byte in self.0.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                f.write_char(byte.into())?;
-            } else {
-                write!(f, "%{byte:02X}")?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Whether a host is this very machine: 127.0.0.0/8, `::1`, `localhost`.
 pub fn is_loopback(host: &str) -> bool {
@@ -105,14 +87,6 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_url_does_not_take_as_it_is_is_encoded() {
-        assert_eq!(
-            PercentEncoded("a b/\u{fc}~&=%-._9").to_string(),
-            "a%20b%2F%C3%BC~%26%3D%25-._9"
-        );
-    }
 
     #[test]
     fn loopback_is_told_from_the_rest_of_the_world() {

@@ -13,7 +13,7 @@ use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold};
 use crate::history::retention as history;
-use crate::notify::channel::Definition;
+use crate::notify::channel::Channel;
 use crate::notify::direct::Notifier;
 use crate::notify::settings as notify;
 use crate::problem::{Problems, Severity};
@@ -28,7 +28,7 @@ pub struct Config {
     /// Its warnings.
     pub warnings: Problems,
     /// `notification_channels`.
-    pub channels: BTreeMap<String, Definition>,
+    pub channels: BTreeMap<String, Channel>,
     /// `default_notification_channels`.
     pub default_channels: Vec<String>,
     /// `hosts`.
@@ -90,13 +90,13 @@ impl Config {
     }
 
     /// The channels for messages about a host, with their definitions.
-    pub fn notification_channels_config(&self, host: &str) -> BTreeMap<&str, &Definition> {
+    pub fn notification_channels_config(&self, host: &str) -> BTreeMap<&str, &Channel> {
         let names = self.notification_channels_for_host(host).iter();
         names.filter_map(|name| Some((name.as_str(), self.channel_config(name)?))).collect()
     }
 
     /// The definition of a channel.
-    pub fn channel_config(&self, name: &str) -> Option<&Definition> {
+    pub fn channel_config(&self, name: &str) -> Option<&Channel> {
         self.channels.get(name)
     }
 

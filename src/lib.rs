@@ -2,7 +2,7 @@
 //!
 //! The map of the house:
 //!
-//! - [`clock`], [`event`], [`problem`], [`secret`], [`token_bucket`], [`version`], [`view`]: the vocabulary that every room shares.
+//! - [`clock`], [`escape`], [`event`], [`problem`], [`secret`], [`token_bucket`], [`version`], [`view`]: the vocabulary that every room shares.
 //! - [`config`]: the configuration; [`config_file`], [`duration`] and [`address`] read it.
 //! - [`agent`]: what a host says about itself.
 //! - [`dyndns`]: names in the DNS that follow their hosts.
@@ -12,7 +12,7 @@
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
 //! - [`web`]: the HTTP side: the gate, the routes, the metrics.
-//! - [`store`], [`thread`], [`deadline`], [`tls`]: the state on disk, interruptible waiting, sockets with a deadline, whom TLS trusts.
+//! - [`store`], [`thread`], [`deadline`], [`tls`]: the state on disk, interruptible waiting, sockets with a deadline, TLS and its trust.
 //! - [`daemon`]: opens everything, starts the threads, stops them in order; [`logger`] and [`systemd`]
 //!   are what it speaks through.
 //! - [`cli`]: the commands, one file each.
@@ -28,6 +28,7 @@ pub mod daemon;
 pub mod deadline;
 pub mod duration;
 pub mod dyndns;
+pub mod escape;
 pub mod event;
 pub mod heartbeat;
 pub mod history;

@@ -1,15 +1,19 @@
-//! Whom TLS connections trust: the system's certificate authorities and the operator's own.
+//! TLS of outgoing connections: which certificate authorities are trusted, why a server's
+//! certificate is not, and an HTTP client that uses both.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustls::CertificateError;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-/// How long a name may take to be found; the resolver itself is not bound by the timeout of all.
-const LONGEST_RESOLVE: Duration = Duration::from_secs(10);
+/// How long the resolution of a name may take; the timeout of the whole request does not bound the
+/// system's resolver.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The system's certificate authorities, read once. Empty where there are none.
 pub fn system_roots() -> &'static [CertificateDer<'static>] {
@@ -44,8 +48,8 @@ pub fn roots(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, Str
     Ok(all)
 }
 
-/// An HTTP client for one request: whatever the status, it is an answer; no redirect is followed, no
-/// proxy asked, no connection kept. `timeout` is for all of it, `roots` where it is encrypted.
+/// An HTTP client for one request: no status is an error, no redirect is followed, no proxy used,
+/// no connection kept. `timeout` is for the whole request, `roots` where it is encrypted.
 pub fn http_agent(timeout: Duration, roots: Option<&[CertificateDer]>) -> ureq::Agent {
     let mut config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -55,19 +59,106 @@ pub fn http_agent(timeout: Duration, roots: Option<&[CertificateDer]>) -> ureq::
         .proxy(None)
         .user_agent(concat!("heartbeat/", env!("CARGO_PKG_VERSION")))
         .timeout_global(Some(timeout))
-        .timeout_resolve(Some(timeout.min(LONGEST_RESOLVE)));
+        .timeout_resolve(Some(timeout.min(RESOLVE_TIMEOUT)));
     if let Some(roots) = roots {
-        config = config.tls_config(http_client(roots));
+        config = config.tls_config(ureq_config(roots));
     }
     config.build().into()
 }
 
-/// TLS for the HTTP client: these roots and no others, and the one TLS stack that there is.
-fn http_client(roots: &[CertificateDer]) -> TlsConfig {
+/// TLS for the HTTP client: these roots and no others, and the program's only TLS stack.
+fn ureq_config(roots: &[CertificateDer]) -> TlsConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned());
     TlsConfig::builder()
         .root_certs(RootCerts::from(roots))
         .unversioned_rustls_crypto_provider(provider)
         .build()
+}
+
+/// Why a server's certificate is not trusted, as far as an operator can do something about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateFault {
+    /// No certificate authority that is trusted has signed it.
+    UnknownIssuer,
+    /// Its time is over.
+    Expired,
+    /// Its time has not begun.
+    NotYetValid,
+    /// It is for other names; for which, where that is known.
+    WrongName(Option<Vec<String>>),
+    /// It is a certificate authority's own (CA:TRUE), which no server may show.
+    IsAuthority,
+    /// Anything else, in the words of the TLS library.
+    Other(String),
+}
+
+impl From<&CertificateError> for CertificateFault {
+    fn from(error: &CertificateError) -> CertificateFault {
+        match error {
+            CertificateError::UnknownIssuer => CertificateFault::UnknownIssuer,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                CertificateFault::Expired
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                CertificateFault::NotYetValid
+            }
+            CertificateError::NotValidForName => CertificateFault::WrongName(None),
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                CertificateFault::WrongName(Some(presented.clone()))
+            }
+            CertificateError::Other(other)
+                if matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)) =>
+            {
+                CertificateFault::IsAuthority
+            }
+            other => CertificateFault::Other(other.to_string()),
+        }
+    }
+}
+
+/// The TLS library's error, which an encrypted stream wraps into one of the connection.
+pub fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// What is wrong with the server's certificate, when that is what a request failed for.
+pub fn certificate_fault(error: &ureq::Error) -> Option<CertificateFault> {
+    let error = match error {
+        ureq::Error::Rustls(error) => error,
+        ureq::Error::Io(error) => rustls_error(error)?,
+        _ => return None,
+    };
+    match error {
+        rustls::Error::InvalidCertificate(error) => Some(error.into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::{ServerName, UnixTime};
+
+    use super::*;
+
+    /// Fails when rustls takes another rustls-webpki than Cargo.toml names: the types differ then.
+    #[test]
+    fn an_authority_s_own_certificate_is_told_from_other_faults() {
+        let pem = include_bytes!("../tests/support/tls/ca.pem");
+        let authority = CertificateDer::from_pem_slice(pem).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let name = ServerName::try_from("localhost").unwrap();
+        let now = UnixTime::now();
+        let result = verifier.build().unwrap().verify_server_cert(&authority, &[], &name, &[], now);
+        let Err(rustls::Error::InvalidCertificate(error)) = result else {
+            panic!("{result:?}");
+        };
+        assert_eq!(CertificateFault::from(&error), CertificateFault::IsAuthority);
+    }
 }

@@ -15,6 +15,7 @@ const VOCABULARY: &[&str] = &[
     "address",
     "clock",
     "duration",
+    "escape",
     "event",
     "problem",
     "secret",

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use heartbeat::clock::Wall;
 use heartbeat::event::{EventId, Level, Message, Subject};
-use heartbeat::notify::channel::mattermost::Mattermost;
+use heartbeat::notify::channel::mattermost::{HookHistory, Mattermost};
 use heartbeat::notify::channel::pushover::Pushover;
-use heartbeat::notify::channel::signal::{Rpc, Signal};
-use heartbeat::notify::channel::{Delivered, Failure, Letter};
+use heartbeat::notify::channel::signal::{AccountLocks, Rpc, Signal};
+use heartbeat::notify::channel::{Delivered, Failure, OutgoingMessage};
 use heartbeat::secret::Secret;
 use support::http_double::{HttpDouble, reply};
 use support::mattermost::{MattermostDouble, Mode};
@@ -55,15 +55,15 @@ fn message(title: &str) -> Message {
     }
 }
 
-fn letter(message: &Message) -> Letter<'_> {
-    Letter {
+fn outgoing(message: &Message) -> OutgoingMessage<'_> {
+    OutgoingMessage {
         channel: "oncall",
         message,
         recipient: None,
         possible_repeat: false,
-        plain: false,
+        short_form: false,
         thread: None,
-        ends: &[],
+        recovered_events: &[],
         now: NOW,
     }
 }
@@ -97,6 +97,16 @@ fn mattermost(server: &MattermostDouble) -> Mattermost {
     }
 }
 
+/// Nothing is known of any hook.
+fn hooks() -> HookHistory {
+    HookHistory::default()
+}
+
+/// Every account is free.
+fn accounts() -> AccountLocks {
+    AccountLocks::default()
+}
+
 fn as_bot(server: &MattermostDouble) -> Mattermost {
     Mattermost {
         channel: "4xp9fdt77pncbef59f4k1qe83o".into(),
@@ -109,7 +119,7 @@ fn as_bot(server: &MattermostDouble) -> Mattermost {
 fn mattermost_takes_a_message() {
     let server = MattermostDouble::start();
     let message = message("web1 ipv4 overdue");
-    let result = mattermost(&server).deliver_within(&letter(&message), LONG);
+    let result = mattermost(&server).deliver_within(&outgoing(&message), &hooks(), LONG);
     assert_eq!(result, Ok(Delivered::default()));
     let post = &server.received()[0];
     assert_eq!(post.body["channel"], "town-square");
@@ -147,7 +157,7 @@ fn mattermost_outcomes_by_status() {
     ] {
         let server = MattermostDouble::start();
         server.set_mode(Mode::Status(status, body.clone()));
-        let result = mattermost(&server).deliver_within(&letter(&message("x")), LONG);
+        let result = mattermost(&server).deliver_within(&outgoing(&message("x")), &hooks(), LONG);
         assert_eq!(outcome(&result), expected, "{status} {body:?}: {result:?}");
     }
 }
@@ -156,7 +166,7 @@ fn mattermost_outcomes_by_status() {
 fn a_redirect_is_no_delivery() {
     let server = MattermostDouble::start();
     server.set_mode(Mode::Redirect);
-    let result = mattermost(&server).deliver_within(&letter(&message("x")), LONG);
+    let result = mattermost(&server).deliver_within(&outgoing(&message("x")), &hooks(), LONG);
     assert_eq!(outcome(&result), "channel refused");
     assert!(server.violations().is_empty(), "{:?}", server.violations());
 }
@@ -166,17 +176,18 @@ fn an_unknown_hook_is_refused_unless_it_worked_before() {
     let server = MattermostDouble::start();
     let message = message("x");
     let wrong = Mattermost { token: Secret::new("wrongwrongwrong"), ..mattermost(&server) };
-    let result = wrong.deliver_within(&letter(&message), LONG);
+    let result = wrong.deliver_within(&outgoing(&message), &hooks(), LONG);
     assert_eq!(outcome(&result), "channel refused");
     assert!(!words(&result).contains("wrongwrongwrong"), "{result:?}");
 
-    let hook = mattermost(&server);
-    assert_eq!(outcome(&hook.deliver_within(&letter(&message), LONG)), "delivered");
+    let (hook, hooks) = (mattermost(&server), hooks());
+    assert_eq!(outcome(&hook.deliver_within(&outgoing(&message), &hooks, LONG)), "delivered");
     let unknown = "{\"id\":\"web.incoming_webhook.invalid.app_error\"}";
     server.set_mode(Mode::Status(400, unknown.into()));
     for (minutes, expected) in [(0, "unreachable"), (14, "unreachable"), (15, "channel refused")] {
-        let letter = Letter { now: NOW + Duration::from_secs(minutes * 60), ..letter(&message) };
-        assert_eq!(outcome(&hook.deliver_within(&letter, LONG)), expected, "{minutes}");
+        let outgoing =
+            OutgoingMessage { now: NOW + Duration::from_secs(minutes * 60), ..outgoing(&message) };
+        assert_eq!(outcome(&hook.deliver_within(&outgoing, &hooks, LONG)), expected, "{minutes}");
     }
 }
 
@@ -186,9 +197,9 @@ fn a_rate_limit_says_when_to_come_again() {
     for (name, value) in [("Retry-After", "17"), ("X-RateLimit-Reset", "1795291945")] {
         let header = vec![(name.to_owned(), value.to_owned())];
         server.set_mode(Mode::Answer(429, header, String::new()));
-        let result = mattermost(&server).deliver_within(&letter(&message("x")), LONG);
-        let Err(Failure::Unreachable { after, .. }) = result else { panic!("{result:?}") };
-        assert_eq!(after, Some(Duration::from_secs(17)), "{name}");
+        let result = mattermost(&server).deliver_within(&outgoing(&message("x")), &hooks(), LONG);
+        let Err(Failure::Unreachable { retry_after, .. }) = result else { panic!("{result:?}") };
+        assert_eq!(retry_after, Some(Duration::from_secs(17)), "{name}");
     }
 }
 
@@ -204,15 +215,15 @@ fn what_was_lost_on_the_way_is_told_from_what_never_left() {
         (Mode::Cut(400, "{\"id\""), "unreachable"),
     ] {
         server.set_mode(mode.clone());
-        let result = channel.deliver_within(&letter(&message("x")), SHORT);
+        let result = channel.deliver_within(&outgoing(&message("x")), &hooks(), SHORT);
         assert_eq!(outcome(&result), expected, "{mode:?}: {result:?}");
     }
     server.set_mode(Mode::DropBeforeReading);
-    let result = channel.deliver_within(&letter(&message("x")), LONG);
+    let result = channel.deliver_within(&outgoing(&message("x")), &hooks(), LONG);
     assert!(matches!(outcome(&result), "unknown" | "unreachable"), "{result:?}");
     for nowhere in ["http://127.0.0.1:1", "http://host.invalid"] {
         let gone = Mattermost { base_url: nowhere.into(), ..channel.clone() };
-        let result = gone.deliver_within(&letter(&message("x")), LONG);
+        let result = gone.deliver_within(&outgoing(&message("x")), &hooks(), LONG);
         assert_eq!(outcome(&result), "unreachable", "{nowhere}: {result:?}");
     }
 }
@@ -235,7 +246,7 @@ fn only_a_server_with_a_trusted_certificate_is_told_anything() {
             ca_file: ca_file.map(tls_file),
             ..mattermost(&server)
         };
-        let result = channel.deliver_within(&letter(&message("x")), LONG);
+        let result = channel.deliver_within(&outgoing(&message("x")), &hooks(), LONG);
         match (expected, result) {
             (None, Ok(_)) => assert_eq!(server.received().len(), before + 1),
             (Some(words), Err(Failure::ChannelRefused { why, .. })) if why.contains(words) => {
@@ -246,7 +257,7 @@ fn only_a_server_with_a_trusted_certificate_is_told_anything() {
     }
     let plain = server.url.replace("http://", "https://");
     let channel = Mattermost { base_url: plain, ..mattermost(&server) };
-    let result = channel.deliver_within(&letter(&message("x")), LONG);
+    let result = channel.deliver_within(&outgoing(&message("x")), &hooks(), LONG);
     assert_eq!(outcome(&result), "unreachable", "{result:?}");
 }
 
@@ -258,7 +269,7 @@ fn mattermost_is_not_misled_by_strangers_words() {
         let mut message = message(text);
         message.details.push((text.into(), text.into()));
         for channel in [mattermost(&server), as_bot(&server)] {
-            let result = channel.deliver_within(&letter(&message), LONG);
+            let result = channel.deliver_within(&outgoing(&message), &hooks(), LONG);
             assert_eq!(outcome(&result), "delivered", "{text:?}: {result:?}");
         }
         let post = server.received().pop().unwrap();
@@ -272,9 +283,9 @@ fn a_bot_keeps_problem_and_recovery_in_one_thread() {
     let server = MattermostDouble::start();
     let channel = as_bot(&server);
     let message = message("web1 ipv4 overdue");
-    let root = channel.deliver_within(&letter(&message), LONG).unwrap().thread.unwrap();
-    let reply = Letter { thread: Some(&root), ..letter(&message) };
-    let delivered = channel.deliver_within(&reply, LONG).unwrap();
+    let root = channel.deliver_within(&outgoing(&message), &hooks(), LONG).unwrap().thread.unwrap();
+    let reply = OutgoingMessage { thread: Some(&root), ..outgoing(&message) };
+    let delivered = channel.deliver_within(&reply, &hooks(), LONG).unwrap();
     assert_eq!(delivered.thread.as_deref(), Some(root.as_str()));
     assert_eq!(server.received()[1].body["root_id"], root.as_str());
 }
@@ -284,8 +295,9 @@ fn a_deleted_root_does_not_cost_the_alarm() {
     let server = MattermostDouble::start();
     let channel = as_bot(&server);
     let message = message("web1 ipv4 overdue");
-    let reply = Letter { thread: Some("gone00000000000000000000000"), ..letter(&message) };
-    let delivered = channel.deliver_within(&reply, LONG).unwrap();
+    let reply =
+        OutgoingMessage { thread: Some("gone00000000000000000000000"), ..outgoing(&message) };
+    let delivered = channel.deliver_within(&reply, &hooks(), LONG).unwrap();
     assert_eq!(delivered.thread, Some(server.received()[0].id.clone()));
 }
 
@@ -294,11 +306,17 @@ fn a_bot_s_refusals_are_its_channel_s_or_its_message_s() {
     let server = MattermostDouble::start();
     let message = message("x");
     let stranger = Mattermost { bot_token: Some(Secret::new("nobody")), ..as_bot(&server) };
-    assert_eq!(outcome(&stranger.deliver_within(&letter(&message), LONG)), "channel refused");
+    assert_eq!(
+        outcome(&stranger.deliver_within(&outgoing(&message), &hooks(), LONG)),
+        "channel refused"
+    );
     let lost = Mattermost { channel: "town-square".into(), ..as_bot(&server) };
-    assert_eq!(outcome(&lost.deliver_within(&letter(&message), LONG)), "channel refused");
+    assert_eq!(
+        outcome(&lost.deliver_within(&outgoing(&message), &hooks(), LONG)),
+        "channel refused"
+    );
     server.set_mode(Mode::Status(400, "{\"id\":\"model.post.is_valid.msg.app_error\"}".into()));
-    let result = as_bot(&server).deliver_within(&letter(&message), LONG);
+    let result = as_bot(&server).deliver_within(&outgoing(&message), &hooks(), LONG);
     assert_eq!(outcome(&result), "message refused");
     for (mode, expected) in [
         (Mode::Status(201, "<html>".into()), "channel refused"),
@@ -308,7 +326,7 @@ fn a_bot_s_refusals_are_its_channel_s_or_its_message_s() {
         (Mode::Cut(201, ""), "unknown"),
     ] {
         server.set_mode(mode.clone());
-        let result = as_bot(&server).deliver_within(&letter(&message), LONG);
+        let result = as_bot(&server).deliver_within(&outgoing(&message), &hooks(), LONG);
         assert_eq!(outcome(&result), expected, "{mode:?}: {result:?}");
     }
 }
@@ -320,7 +338,7 @@ fn a_post_that_was_created_is_not_made_again_for_want_of_its_id() {
     let long = format!("{{\"message\":\"{}\",\"id\":\"abc\"}}", "x".repeat(70_000));
     for mode in [Mode::Cut(201, "{\"id\":\"abc\""), Mode::Status(201, long)] {
         server.set_mode(mode);
-        let result = as_bot(&server).deliver_within(&letter(&message), LONG);
+        let result = as_bot(&server).deliver_within(&outgoing(&message), &hooks(), LONG);
         assert_eq!(result, Ok(Delivered::default()));
     }
 }
@@ -340,7 +358,7 @@ fn no_secret_is_in_any_error_of_mattermost() {
     for mode in modes {
         server.set_mode(mode.clone());
         for channel in [mattermost(&server), as_bot(&server)] {
-            let result = channel.deliver_within(&letter(&message("x")), SHORT);
+            let result = channel.deliver_within(&outgoing(&message("x")), &hooks(), SHORT);
             let words = words(&result) + &format!("{channel:?}");
             for secret in channel.secrets() {
                 assert!(!words.contains(&secret.reveal()[..8]), "{mode:?}: {words}");
@@ -349,7 +367,7 @@ fn no_secret_is_in_any_error_of_mattermost() {
     }
     for base_url in ["not a url", "http://", "http://host.invalid", "https://127.0.0.1:1"] {
         let channel = Mattermost { base_url: base_url.into(), ..mattermost(&server) };
-        let words = words(&channel.deliver_within(&letter(&message("x")), LONG));
+        let words = words(&channel.deliver_within(&outgoing(&message("x")), &hooks(), LONG));
         assert!(!words.contains(&server.token), "{words}");
     }
 }
@@ -370,7 +388,7 @@ fn pushover(server: &PushoverDouble) -> Pushover {
 #[test]
 fn pushover_takes_an_emergency_and_gives_a_receipt() {
     let server = PushoverDouble::start();
-    let result = pushover(&server).deliver_within(&letter(&message("web1 ipv4 overdue")), LONG);
+    let result = pushover(&server).deliver_within(&outgoing(&message("web1 ipv4 overdue")), LONG);
     let receipt = Some(PushoverDouble::RECEIPT.to_owned());
     assert_eq!(result, Ok(Delivered { receipt, thread: None }));
     let fields = &server.received()[0];
@@ -414,7 +432,7 @@ fn pushover_outcomes_by_status() {
     ] {
         let server = PushoverDouble::start();
         server.set_mode(Mode::Status(status, body.into()));
-        let result = pushover(&server).deliver_within(&letter(&message("x")), LONG);
+        let result = pushover(&server).deliver_within(&outgoing(&message("x")), LONG);
         assert_eq!(outcome(&result), expected, "{status} {body}: {result:?}");
     }
 }
@@ -432,7 +450,7 @@ fn pushover_lost_and_redirected() {
         (Mode::Cut(400, "{\"token\":\"inva"), "unreachable"),
     ] {
         server.set_mode(mode.clone());
-        let result = pushover(&server).deliver_within(&letter(&message("x")), SHORT);
+        let result = pushover(&server).deliver_within(&outgoing(&message("x")), SHORT);
         assert_eq!(outcome(&result), expected, "{mode:?}: {result:?}");
     }
     assert!(server.violations().is_empty(), "{:?}", server.violations());
@@ -446,9 +464,9 @@ fn a_used_up_quota_says_when_it_is_filled_again() {
     {
         let header = vec![("X-Limit-App-Reset".to_owned(), reset.to_owned())];
         server.set_mode(Mode::Answer(429, header, "{}".into()));
-        let result = pushover(&server).deliver_within(&letter(&message("x")), LONG);
-        let Err(Failure::ChannelRefused { after, .. }) = result else { panic!("{result:?}") };
-        assert_eq!(after, Some(expected));
+        let result = pushover(&server).deliver_within(&outgoing(&message("x")), LONG);
+        let Err(Failure::ChannelRefused { retry_after, .. }) = result else { panic!("{result:?}") };
+        assert_eq!(retry_after, Some(expected));
     }
 }
 
@@ -460,7 +478,7 @@ fn pushover_is_not_misled_by_strangers_words() {
         let mut message = message(text);
         message.subject = Subject::Host(text.into());
         message.details.push((text.into(), text.into()));
-        let result = pushover(&server).deliver_within(&letter(&message), LONG);
+        let result = pushover(&server).deliver_within(&outgoing(&message), LONG);
         assert_eq!(outcome(&result), "delivered", "{text:?}: {result:?}");
         let fields = server.received().pop().unwrap();
         assert!(fields["message"].ends_with("\nevent 000000001a2b3c"), "{fields:?}");
@@ -472,14 +490,15 @@ fn pushover_is_not_misled_by_strangers_words() {
 fn a_recovery_cancels_its_emergencies_before_it_is_told() {
     let server = PushoverDouble::start();
     let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
-    let letter = Letter { ends: &[EventId(1), EventId(2)], ..letter(&back) };
-    assert_eq!(outcome(&pushover(&server).deliver_within(&letter, LONG)), "delivered");
+    let outgoing =
+        OutgoingMessage { recovered_events: &[EventId(1), EventId(2)], ..outgoing(&back) };
+    assert_eq!(outcome(&pushover(&server).deliver_within(&outgoing, LONG)), "delivered");
     assert_eq!(server.cancelled(), ["00000000000001", "00000000000002"]);
     assert_eq!(server.requests().last().unwrap(), "/1/messages.json");
     assert_eq!(server.received()[0]["priority"], "0");
 
     let calm = Pushover { priority: Some(1), ..pushover(&server) };
-    assert_eq!(outcome(&calm.deliver_within(&letter, LONG)), "delivered");
+    assert_eq!(outcome(&calm.deliver_within(&outgoing, LONG)), "delivered");
     assert_eq!(server.cancelled().len(), 2, "without emergencies there is nothing to cancel");
 }
 
@@ -502,8 +521,8 @@ fn an_emergency_that_cannot_be_ended_holds_up_the_recovery_once() {
     let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
     for (seconds, expected) in [(0, "unreachable"), (9, "unreachable"), (10, "delivered")] {
         let now = back.at + Duration::from_secs(seconds);
-        let letter = Letter { ends: &[EventId(1)], now, ..letter(&back) };
-        assert_eq!(outcome(&channel.deliver_within(&letter, LONG)), expected, "{seconds}");
+        let outgoing = OutgoingMessage { recovered_events: &[EventId(1)], now, ..outgoing(&back) };
+        assert_eq!(outcome(&channel.deliver_within(&outgoing, LONG)), expected, "{seconds}");
     }
     assert_eq!(messages.load(Ordering::SeqCst), 1);
 }
@@ -515,13 +534,13 @@ fn however_many_emergencies_end_the_recovery_keeps_to_its_time() {
     let ends: Vec<EventId> = (1..=20).map(EventId).collect();
     let back = Message { level: Level::Ok, ..message("web1 ipv4 is back") };
     let begin = Instant::now();
-    let late = Letter { ends: &ends, now: back.at + DAY, ..letter(&back) };
+    let late = OutgoingMessage { recovered_events: &ends, now: back.at + DAY, ..outgoing(&back) };
     assert_eq!(outcome(&pushover(&server).deliver_within(&late, SHORT)), "unknown");
     assert!(begin.elapsed() < SHORT + Duration::from_secs(1), "{:?}", begin.elapsed());
     assert_eq!(server.requests().len(), 2, "one cancel and the message");
 
     server.set_mode(Mode::Normal);
-    let in_time = Letter { ends: &ends, ..letter(&back) };
+    let in_time = OutgoingMessage { recovered_events: &ends, ..outgoing(&back) };
     assert_eq!(outcome(&pushover(&server).deliver_within(&in_time, LONG)), "delivered");
     assert_eq!(server.cancelled().last().unwrap(), &EventId(20).to_string());
     assert!(server.violations().is_empty(), "{:?}", server.violations());
@@ -552,7 +571,7 @@ fn no_secret_is_in_any_error_of_pushover() {
     let channel = pushover(&server);
     for mode in modes {
         server.set_mode(mode.clone());
-        let result = channel.deliver_within(&letter(&message("x")), SHORT);
+        let result = channel.deliver_within(&outgoing(&message("x")), SHORT);
         let polled = channel.poll_within(PushoverDouble::RECEIPT, SHORT);
         let words = words(&result) + &format!("{polled:?}{channel:?}");
         for secret in channel.secrets() {
@@ -566,7 +585,6 @@ fn no_secret_is_in_any_error_of_pushover() {
     }
 }
 
-/// Every test has an account of its own, for one account takes one attempt at a time.
 fn signal(program: &SignalDouble, account: &str) -> Signal {
     Signal {
         cli_path: program.cli_path.clone(),
@@ -596,7 +614,7 @@ fn signal_cli_takes_a_message_from_its_standard_input() {
         ("+12025550001", "+12025550001 -- +12025550001"),
     ] {
         let channel = Signal { recipient: recipient.into(), ..signal(&program, "+12025550001") };
-        let result = channel.deliver_within(&letter(&message), LONG);
+        let result = channel.deliver_within(&outgoing(&message), &accounts(), LONG);
         assert_eq!(result, Ok(Delivered::default()), "{:?}", program.violations());
         let (text, to) = program.received().pop().unwrap();
         assert_eq!(to, seen);
@@ -623,7 +641,7 @@ fn signal_outcomes_by_what_signal_cli_says() {
         ("kill -9 $$", "unknown"),
     ] {
         program.answer(script);
-        let result = channel.deliver_within(&letter(&message("x")), LONG);
+        let result = channel.deliver_within(&outgoing(&message("x")), &accounts(), LONG);
         assert_eq!(outcome(&result), expected, "{script}: {result:?}");
     }
     assert!(program.violations().is_empty(), "{:?}", program.violations());
@@ -634,10 +652,11 @@ fn a_signal_cli_that_hangs_is_killed_and_may_have_sent() {
     let program = SignalDouble::start();
     let channel = signal(&program, "+12025550003");
     program.answer("sleep 60 & wait");
-    let result = channel.deliver_within(&letter(&message("x")), Duration::from_secs(2));
+    let result =
+        channel.deliver_within(&outgoing(&message("x")), &accounts(), Duration::from_secs(2));
     assert_eq!(outcome(&result), "unknown", "{result:?}");
     program.answer("");
-    let result = channel.deliver_within(&letter(&message("x")), LONG);
+    let result = channel.deliver_within(&outgoing(&message("x")), &accounts(), LONG);
     assert_eq!(outcome(&result), "delivered", "the lock went with the group: {result:?}");
     assert!(program.violations().is_empty(), "{:?}", program.violations());
 }
@@ -646,10 +665,11 @@ fn a_signal_cli_that_hangs_is_killed_and_may_have_sent() {
 fn one_account_sends_one_message_at_a_time() {
     let program = SignalDouble::start();
     let channel = signal(&program, "+12025550004");
+    let accounts = accounts();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let result = channel.deliver_within(&letter(&message("x")), LONG);
+                let result = channel.deliver_within(&outgoing(&message("x")), &accounts, LONG);
                 assert_eq!(outcome(&result), "delivered", "{result:?}");
             });
         }
@@ -663,10 +683,11 @@ fn who_waited_for_the_account_has_the_whole_time_to_send() {
     program.answer("sleep 1.2; echo '{\"results\":[{\"type\":\"SUCCESS\"}]}'");
     let channel = signal(&program, "+12025550024");
     let limit = Duration::from_secs(2);
+    let accounts = accounts();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let result = channel.deliver_within(&letter(&message("x")), limit);
+                let result = channel.deliver_within(&outgoing(&message("x")), &accounts, limit);
                 assert_eq!(outcome(&result), "delivered", "{result:?}");
             });
         }
@@ -683,7 +704,7 @@ fn signal_is_not_misled_by_strangers_words() {
         let mut message = message(text);
         message.details.push((text.into(), text.into()));
         for channel in [&signal(&program, "+12025550005"), &socket, &http] {
-            let result = channel.deliver_within(&letter(&message), LONG);
+            let result = channel.deliver_within(&outgoing(&message), &accounts(), LONG);
             assert_eq!(outcome(&result), "delivered", "{text:?}: {result:?}");
         }
         let (heard, _) = program.received().pop().unwrap();
@@ -708,7 +729,7 @@ fn signal_s_daemon_takes_messages_on_both_of_its_ways() {
             ("+12025550006", "recipient"),
         ] {
             let channel = Signal { recipient: recipient.into(), ..channel.clone() };
-            let result = channel.deliver_within(&letter(&message), LONG);
+            let result = channel.deliver_within(&outgoing(&message), &accounts(), LONG);
             assert_eq!(result, Ok(Delivered::default()));
             let call = daemon.received().pop().unwrap();
             assert_eq!(call["account"], "+12025550006");
@@ -739,19 +760,19 @@ fn signal_outcomes_by_what_its_daemon_says() {
         daemon.set_mode(mode.clone());
         let limit = if matches!(mode, DaemonMode::Hang) { SHORT } else { LONG };
         for channel in both_ways(&daemon, "+12025550007") {
-            let result = channel.deliver_within(&letter(&message("x")), limit);
+            let result = channel.deliver_within(&outgoing(&message("x")), &accounts(), limit);
             assert_eq!(outcome(&result), expected, "{mode:?} {:?}: {result:?}", channel.rpc);
         }
     }
     daemon.set_mode(DaemonMode::Babble);
     let [socket, http] = both_ways(&daemon, "+12025550007");
-    let result = socket.deliver_within(&letter(&message("x")), SHORT);
+    let result = socket.deliver_within(&outgoing(&message("x")), &accounts(), SHORT);
     assert_eq!(outcome(&result), "unknown", "{result:?}");
-    let result = http.deliver_within(&letter(&message("x")), LONG);
+    let result = http.deliver_within(&outgoing(&message("x")), &accounts(), LONG);
     assert_eq!(outcome(&result), "channel refused", "{result:?}");
     for rpc in [Rpc::Unix("/nonexistent".into()), Rpc::Http("http://127.0.0.1:1".into())] {
         let channel = Signal { rpc: Some(rpc), ..socket.clone() };
-        let result = channel.deliver_within(&letter(&message("x")), LONG);
+        let result = channel.deliver_within(&outgoing(&message("x")), &accounts(), LONG);
         assert_eq!(outcome(&result), "unreachable", "{result:?}");
     }
 }
@@ -769,6 +790,6 @@ fn signal_cli_s_version_is_asked_for_before_the_first_alarm() {
     assert!(channel.version_within(SHORT).unwrap_err().contains("did not end within 300 ms"));
     let missing = Signal { cli_path: "/nonexistent".into(), ..channel };
     assert!(missing.version_within(LONG).unwrap_err().starts_with("/nonexistent"));
-    let result = missing.deliver_within(&letter(&message("x")), LONG);
+    let result = missing.deliver_within(&outgoing(&message("x")), &accounts(), LONG);
     assert_eq!(outcome(&result), "channel refused", "{result:?}");
 }

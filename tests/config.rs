@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use heartbeat::config::Config;
-use heartbeat::notify::channel::Kind;
+use heartbeat::notify::channel::ChannelKind;
 use heartbeat::problem::Problems;
 use proptest::prelude::*;
 
@@ -83,7 +83,7 @@ fn an_unquoted_number_keeps_its_plus() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spec/routing.yaml");
     let config = load(&file).unwrap();
     match &config.channel_config("signal_oncall").unwrap().kind {
-        Kind::Signal(signal) => {
+        ChannelKind::Signal(signal) => {
             assert_eq!((&*signal.user, &*signal.recipient), ("+1234567890", "+0987654321"));
         }
         other => panic!("{other:?}"),
@@ -138,7 +138,7 @@ fn secrets_come_from_the_file_the_environment_or_a_file_beside() {
         };
         let config = place.load(&text).unwrap_or_else(|problems| panic!("{problems}"));
         match &config.channel_config("m").unwrap().kind {
-            Kind::Mattermost(mattermost) => assert_eq!(mattermost.token.reveal(), clear),
+            ChannelKind::Mattermost(mattermost) => assert_eq!(mattermost.token.reveal(), clear),
             other => panic!("{other:?}"),
         }
         assert_eq!(config.secrets.len(), 1);
@@ -264,7 +264,7 @@ fn the_example_works_as_it_stands() {
     assert_eq!(config.warnings.to_string(), "");
     assert!(config.hosts["web1"].watch);
     assert_eq!(config.notification_channels_for_host("web1"), ["log"]);
-    assert_eq!(config.channels["log"].kind, Kind::Log);
+    assert_eq!(config.channels["log"].kind, ChannelKind::Log);
     assert_eq!(config.receiver.host, "127.0.0.1");
 }
 

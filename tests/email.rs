@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use heartbeat::clock::Wall;
 use heartbeat::event::{EventId, Level, Message, Subject};
-use heartbeat::notify::channel::email::{Email, Limits, Tls};
-use heartbeat::notify::channel::{Failure, Letter};
+use heartbeat::notify::channel::email::{Email, SmtpTimeouts, TlsMode};
+use heartbeat::notify::channel::{Failure, OutgoingMessage};
 use heartbeat::secret::Secret;
 use mailparse::{MailHeaderMap, ParsedMail, parse_mail};
 use support::certificates::{Pair, certificates};
@@ -35,20 +35,20 @@ fn message(title: &str) -> Message {
     }
 }
 
-fn letter<'a>(message: &'a Message, recipient: &'a str) -> Letter<'a> {
-    Letter {
+fn outgoing<'a>(message: &'a Message, recipient: &'a str) -> OutgoingMessage<'a> {
+    OutgoingMessage {
         channel: "email_ops",
         message,
         recipient: Some(recipient),
         possible_repeat: false,
-        plain: false,
+        short_form: false,
         thread: None,
-        ends: &[],
+        recovered_events: &[],
         now: message.at,
     }
 }
 
-fn email(port: u16, tls: Tls) -> Email {
+fn email(port: u16, tls: TlsMode) -> Email {
     Email {
         recipients: vec![
             "ann@example.com".into(),
@@ -66,13 +66,13 @@ fn email(port: u16, tls: Tls) -> Email {
     }
 }
 
-fn limits() -> Limits {
-    Limits { read: Duration::from_millis(400), total: Duration::from_secs(10) }
+fn limits() -> SmtpTimeouts {
+    SmtpTimeouts { read: Duration::from_millis(400), total: Duration::from_secs(10) }
 }
 
 fn attempt(email: &Email, recipient: &str) -> Result<(), Failure> {
     let message = message("web1 ipv4 overdue");
-    email.deliver_within(&letter(&message, recipient), limits()).map(drop)
+    email.deliver_within(&outgoing(&message, recipient), limits()).map(drop)
 }
 
 fn showing(pair: &Pair) -> Script {
@@ -85,11 +85,11 @@ fn good() -> Script {
 
 /// In clear and without a login: for what has nothing to do with either.
 fn clear(server: &Server) -> Email {
-    Email { smtp_user: None, smtp_password: None, ..email(server.port, Tls::None) }
+    Email { smtp_user: None, smtp_password: None, ..email(server.port, TlsMode::None) }
 }
 
 /// What came of it, in a form that fits a table, and why.
-fn verdict(result: Result<(), Failure>) -> (&'static str, String) {
+fn outcome(result: Result<(), Failure>) -> (&'static str, String) {
     match result {
         Ok(()) => ("delivered", String::new()),
         Err(Failure::Unreachable { why, .. }) => ("unreachable", why),
@@ -101,7 +101,7 @@ fn verdict(result: Result<(), Failure>) -> (&'static str, String) {
 }
 
 fn expect(result: Result<(), Failure>, wanted: &str, words: &[&str]) {
-    let (ended, why) = verdict(result);
+    let (ended, why) = outcome(result);
     assert_eq!(ended, wanted, "{why}");
     for word in words {
         assert!(why.contains(word), "{why:?} lacks {word:?}");
@@ -114,7 +114,7 @@ fn expect(result: Result<(), Failure>, wanted: &str, words: &[&str]) {
 #[test]
 fn a_mail_goes_through_starttls_and_through_implicit_tls() {
     let starttls = good().start();
-    expect(attempt(&email(starttls.port, Tls::Starttls), "bob@example.com"), "delivered", &[]);
+    expect(attempt(&email(starttls.port, TlsMode::Starttls), "bob@example.com"), "delivered", &[]);
     let session = starttls.session();
     assert_eq!(session.in_clear, 2, "EHLO and STARTTLS alone: {:?}", session.lines);
     assert!(session.lines.contains(&"RCPT TO:<bob@example.com>".to_owned()));
@@ -122,7 +122,7 @@ fn a_mail_goes_through_starttls_and_through_implicit_tls() {
     assert_eq!(session.mails.len(), 1);
 
     let implicit = Script { implicit: true, ..good() }.start();
-    expect(attempt(&email(implicit.port, Tls::Implicit), "bob@example.com"), "delivered", &[]);
+    expect(attempt(&email(implicit.port, TlsMode::Implicit), "bob@example.com"), "delivered", &[]);
     assert_eq!(implicit.session().in_clear, 0);
 }
 
@@ -133,13 +133,13 @@ fn a_login_in_two_turns_is_known() {
         .says("b3Bz", "334 UGFzc3dvcmQ6")
         .says("Y29ycmVjdC1ob3JzZQ==", "235 welcome");
     let server = script.start();
-    expect(attempt(&email(server.port, Tls::Starttls), "bob@example.com"), "delivered", &[]);
+    expect(attempt(&email(server.port, TlsMode::Starttls), "bob@example.com"), "delivered", &[]);
 }
 
 #[test]
 fn nothing_is_said_in_clear_when_starttls_is_stripped() {
     let server = Script::default().offering("AUTH PLAIN").start();
-    let result = attempt(&email(server.port, Tls::Starttls), "bob@example.com");
+    let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
     expect(result, "channel refused", &["STARTTLS is not offered"]);
     assert!(server.session().lines.iter().all(|line| line.starts_with("EHLO") || line == "QUIT"));
 }
@@ -180,7 +180,7 @@ fn an_answer_in_words_decides_by_its_code_and_its_place() {
     ];
     for (line, answer, wanted, word) in table {
         let server = good().says(line, answer).start();
-        let result = attempt(&email(server.port, Tls::Starttls), "bob@example.com");
+        let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
         println!("{line} {answer}: {result:?}");
         expect(result, wanted, &[word, "localhost:"]);
     }
@@ -191,7 +191,7 @@ fn a_refusal_of_the_short_plain_form_is_the_end_of_the_message() {
     for answer in ["552 too large", "554 spam", "550 policy"] {
         let server = Script::default().says(".", answer).start();
         let message = message("web1 ipv4 overdue");
-        let short = Letter { plain: true, ..letter(&message, "bob@example.com") };
+        let short = OutgoingMessage { short_form: true, ..outgoing(&message, "bob@example.com") };
         let result = clear(&server).deliver_within(&short, limits()).map(drop);
         expect(result, "message refused", &[answer]);
         assert!(!String::from_utf8_lossy(&server.session().mails[0]).contains("html"));
@@ -203,17 +203,17 @@ fn one_bad_recipient_of_three_costs_the_others_nothing() {
     let server = Script::default().says("RCPT TO:<bob@", "550 5.1.1 nobody here").start();
     let email = clear(&server);
     let ended: Vec<_> =
-        email.recipients().iter().map(|to| verdict(attempt(&email, to)).0).collect();
+        email.recipients().iter().map(|to| outcome(attempt(&email, to)).0).collect();
     assert_eq!(ended, ["delivered", "message refused", "delivered"]);
 }
 
 #[test]
 fn no_login_offered_and_none_that_we_know_are_told_apart() {
     let none = Script { offers: Vec::new(), ..good() }.start();
-    let result = attempt(&email(none.port, Tls::Starttls), "bob@example.com");
+    let result = attempt(&email(none.port, TlsMode::Starttls), "bob@example.com");
     expect(result, "channel refused", &["no login is offered"]);
     let strange = Script { offers: vec!["AUTH GSSAPI NTLM"], ..good() }.start();
-    let result = attempt(&email(strange.port, Tls::Starttls), "bob@example.com");
+    let result = attempt(&email(strange.port, TlsMode::Starttls), "bob@example.com");
     expect(result, "channel refused", &["GSSAPI NTLM"]);
 }
 
@@ -221,7 +221,7 @@ fn no_login_offered_and_none_that_we_know_are_told_apart() {
 fn an_echoed_password_is_not_repeated() {
     const ECHO: &str = "535 unknown: AUTH PLAIN AG9wcwBjb3JyZWN0LWhvcnNl (correct-horse)";
     let server = good().says("AUTH", ECHO).start();
-    let result = attempt(&email(server.port, Tls::Starttls), "bob@example.com");
+    let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
     expect(result, "channel refused", &["[secret]"]);
 }
 
@@ -236,7 +236,7 @@ fn a_password_is_not_told_in_pieces_either() {
         ("MAIL", "what? ops:correct- horse"),
     ] {
         let server = good().says(line, answer).start();
-        let (_, why) = verdict(attempt(&email(server.port, Tls::Starttls), "bob@example.com"));
+        let (_, why) = outcome(attempt(&email(server.port, TlsMode::Starttls), "bob@example.com"));
         for piece in ["AG9w", "ZWN0", "corr", "horse"] {
             assert!(!why.contains(piece), "{why:?} holds {piece}");
         }
@@ -269,9 +269,13 @@ fn silence_is_told_in_words_wherever_it_falls() {
     ];
     for (line, wanted, words) in table {
         let server = good().on(line, Reaction::Hang).start();
-        expect(attempt(&email(server.port, Tls::Starttls), "bob@example.com"), wanted, &[words]);
+        expect(
+            attempt(&email(server.port, TlsMode::Starttls), "bob@example.com"),
+            wanted,
+            &[words],
+        );
         let server = good().on(line, Reaction::Close).start();
-        expect(attempt(&email(server.port, Tls::Starttls), "bob@example.com"), wanted, &[]);
+        expect(attempt(&email(server.port, TlsMode::Starttls), "bob@example.com"), wanted, &[]);
     }
 }
 
@@ -279,7 +283,7 @@ fn silence_is_told_in_words_wherever_it_falls() {
 fn a_server_that_does_not_answer_the_tls_greeting_is_left() {
     let script = Script { implicit: true, ..Script::default() };
     let server = script.on("CONNECT", Reaction::Hang).start();
-    let result = attempt(&email(server.port, Tls::Implicit), "bob@example.com");
+    let result = attempt(&email(server.port, TlsMode::Implicit), "bob@example.com");
     expect(result, "unreachable", &["within 400 ms after the TLS greeting"]);
 }
 
@@ -289,8 +293,9 @@ fn a_trickling_server_is_left_when_the_whole_time_is_up() {
         let server = Script::default().on(line, Reaction::Trickle).start();
         let message = message("web1 ipv4 overdue");
         let begin = Instant::now();
-        let limits = Limits { read: Duration::from_secs(5), total: Duration::from_millis(700) };
-        let result = clear(&server).deliver_within(&letter(&message, "bob@example.com"), limits);
+        let limits =
+            SmtpTimeouts { read: Duration::from_secs(5), total: Duration::from_millis(700) };
+        let result = clear(&server).deliver_within(&outgoing(&message, "bob@example.com"), limits);
         expect(result.map(drop), "unreachable", &["too slow", "700 ms"]);
         assert!(begin.elapsed() < Duration::from_secs(3), "{line}: {:?}", begin.elapsed());
         server.session();
@@ -300,7 +305,7 @@ fn a_trickling_server_is_left_when_the_whole_time_is_up() {
 #[test]
 fn words_injected_behind_starttls_are_not_believed() {
     let server = good().says("STARTTLS", "220 begin\r\n250 injected").start();
-    let result = attempt(&email(server.port, Tls::Starttls), "bob@example.com");
+    let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
     expect(result, "channel refused", &["meddling"]);
     assert!(server.session().mails.is_empty());
 }
@@ -308,10 +313,10 @@ fn words_injected_behind_starttls_are_not_believed() {
 #[test]
 fn the_wrong_kind_of_port_is_recognised_both_ways() {
     let implicit = Script { implicit: true, ..good() }.start();
-    let result = attempt(&email(implicit.port, Tls::Starttls), "bob@example.com");
+    let result = attempt(&email(implicit.port, TlsMode::Starttls), "bob@example.com");
     expect(result, "unreachable", &["no greeting", "wants implicit TLS", "tls: implicit"]);
     let starttls = good().start();
-    let result = attempt(&email(starttls.port, Tls::Implicit), "bob@example.com");
+    let result = attempt(&email(starttls.port, TlsMode::Implicit), "bob@example.com");
     expect(result, "channel refused", &["wants STARTTLS", "tls: starttls"]);
 }
 
@@ -325,17 +330,17 @@ fn a_certificate_that_does_not_hold_is_named_with_its_remedy() {
     ];
     for (pair, words) in table {
         let server = showing(pair).start();
-        let result = attempt(&email(server.port, Tls::Starttls), "bob@example.com");
+        let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
         expect(result, "channel refused", &[words, "localhost:"]);
         let server = Script { implicit: true, ..showing(pair) }.start();
-        let result = attempt(&email(server.port, Tls::Implicit), "bob@example.com");
+        let result = attempt(&email(server.port, TlsMode::Implicit), "bob@example.com");
         expect(result, "channel refused", &[words]);
     }
     let server = good().start();
     // Trusting somebody, but not this authority.
     let other = Email {
         ca_file: Some(made.wrong_name.certificate.clone()),
-        ..email(server.port, Tls::Starttls)
+        ..email(server.port, TlsMode::Starttls)
     };
     expect(attempt(&other, "bob@example.com"), "channel refused", &["unknown issuer (ca_file?)"]);
     let session = server.session();
@@ -344,7 +349,7 @@ fn a_certificate_that_does_not_hold_is_named_with_its_remedy() {
 
 #[test]
 fn a_ca_file_that_cannot_be_read_is_named() {
-    let email = Email { ca_file: Some("/nowhere/ca.pem".into()), ..email(1, Tls::Starttls) };
+    let email = Email { ca_file: Some("/nowhere/ca.pem".into()), ..email(1, TlsMode::Starttls) };
     expect(attempt(&email, "bob@example.com"), "channel refused", &["/nowhere/ca.pem"]);
 }
 
@@ -355,11 +360,11 @@ fn a_closed_port_and_an_unknown_name_are_unreachable() {
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let port = socket.local_addr().unwrap().as_socket().unwrap().port();
     expect(
-        attempt(&email(port, Tls::Starttls), "bob@example.com"),
+        attempt(&email(port, TlsMode::Starttls), "bob@example.com"),
         "unreachable",
         &["cannot be reached"],
     );
-    let unknown = Email { smtp_server: "mail.invalid".into(), ..email(port, Tls::Starttls) };
+    let unknown = Email { smtp_server: "mail.invalid".into(), ..email(port, TlsMode::Starttls) };
     expect(attempt(&unknown, "bob@example.com"), "unreachable", &["mail.invalid"]);
 }
 
@@ -372,8 +377,8 @@ fn a_stranger_behind_the_port_is_refused() {
 }
 
 /// Real servers look things up and write to disk.
-fn patient() -> Limits {
-    Limits { read: Duration::from_secs(20), total: Duration::from_secs(30) }
+fn patient() -> SmtpTimeouts {
+    SmtpTimeouts { read: Duration::from_secs(20), total: Duration::from_secs(30) }
 }
 
 fn part<'a>(mail: &'a ParsedMail<'a>, kind: &str) -> String {
@@ -388,7 +393,7 @@ fn header(mail: &ParsedMail, name: &str) -> String {
 #[test]
 fn every_kind_of_text_arrives_right_through_a_real_mail_server() {
     let exim = Exim::start(&certificates().good, false);
-    let email = email(exim.port, Tls::Starttls);
+    let email = email(exim.port, TlsMode::Starttls);
     let long = "Überlauf ".repeat(5000 / 9 + 1);
     let cut = format!("{}…", long.chars().take(199).collect::<String>());
     let table: &[(&str, &str, &str)] = &[
@@ -413,7 +418,7 @@ fn every_kind_of_text_arrives_right_through_a_real_mail_server() {
     for (index, (title, subject, text)) in table.iter().enumerate() {
         let message = message(title);
         let to = format!("case{index}@example.com");
-        let sent = email.deliver_within(&letter(&message, &to), patient());
+        let sent = email.deliver_within(&outgoing(&message, &to), patient());
         assert_eq!(sent.map(drop), Ok(()), "{title}");
         let raw = exim.mail();
         let mail = parse_mail(&raw).unwrap();
@@ -435,13 +440,14 @@ fn every_kind_of_text_arrives_right_through_a_real_mail_server() {
 #[test]
 fn a_mail_carries_the_headers_that_thread_mark_and_sort_it() {
     let exim = Exim::start(&certificates().good, true);
-    let email = Email { helo: Some("hbd.example.com".into()), ..email(exim.port, Tls::Implicit) };
+    let email =
+        Email { helo: Some("hbd.example.com".into()), ..email(exim.port, TlsMode::Implicit) };
     let mut message = message("web1 ipv4 overdue");
     message.subject = Subject::Host("web1\r\nBcc: eve@example.com".into());
-    let repeat = Letter {
+    let repeat = OutgoingMessage {
         possible_repeat: true,
         channel: "ops team",
-        ..letter(&message, "bob@example.com")
+        ..outgoing(&message, "bob@example.com")
     };
     assert!(email.deliver_within(&repeat, patient()).is_ok());
     let raw = exim.mail();
@@ -478,23 +484,24 @@ fn a_mail_carries_the_headers_that_thread_mark_and_sort_it() {
 #[test]
 fn a_real_mail_server_refuses_as_it_should() {
     let exim = Exim::start(&certificates().good, false);
-    let email = email(exim.port, Tls::Starttls);
+    let email = email(exim.port, TlsMode::Starttls);
     let message = message("full form only");
-    let deliver =
-        |email: &Email, letter: &Letter| email.deliver_within(letter, patient()).map(drop);
-    let to_nobody = letter(&message, "nobody@example.com");
+    let deliver = |email: &Email, outgoing: &OutgoingMessage| {
+        email.deliver_within(outgoing, patient()).map(drop)
+    };
+    let to_nobody = outgoing(&message, "nobody@example.com");
     expect(
         deliver(&email, &to_nobody),
         "message refused",
         &["nobody@example.com", "nobody of that name"],
     );
-    let to_bob = letter(&message, "bob@example.com");
+    let to_bob = outgoing(&message, "bob@example.com");
     expect(deliver(&email, &to_bob), "form refused", &["no HTML today"]);
     let wrong = Email { smtp_password: Some(Secret::new("wrong-horse")), ..email.clone() };
     expect(deliver(&wrong, &to_bob), "channel refused", &["smtp_password?", "535"]);
     let without = Email { smtp_user: None, smtp_password: None, ..email.clone() };
     expect(deliver(&without, &to_bob), "message refused", &["without a login"]);
-    let foreign = letter(&message, "jürgen@example.com");
-    let short = Letter { plain: true, ..foreign };
+    let foreign = outgoing(&message, "jürgen@example.com");
+    let short = OutgoingMessage { short_form: true, ..foreign };
     expect(deliver(&email, &short), "delivered", &[]);
 }

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use heartbeat::Notifier;
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::{Event, EventKind, Level};
-use heartbeat::notify::channel::email::{Email, Tls};
+use heartbeat::notify::channel::email::{Email, TlsMode};
 use heartbeat::notify::channel::mattermost::Mattermost;
 use heartbeat::notify::channel::pushover::Pushover;
 use heartbeat::notify::channel::signal::{Rpc, Signal};
-use heartbeat::notify::channel::{Definition, Kind, Pace};
+use heartbeat::notify::channel::{Channel, ChannelKind, RetryPolicy};
 use heartbeat::notify::courier::{Courier, Equipment, Order};
 use heartbeat::notify::route::{Host, Line, Routes};
 use heartbeat::secret::Secret;
@@ -31,10 +32,10 @@ mod support;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The channels' own pace, without the waiting.
-fn quick(pace: Pace) -> Pace {
-    Pace {
+fn quick(pace: RetryPolicy) -> RetryPolicy {
+    RetryPolicy {
         first_delay: Duration::from_millis(20),
-        longest_delay: Duration::from_millis(100),
+        max_delay: Duration::from_millis(100),
         per_minute: 6_000_000,
         burst: 100_000,
         ..pace
@@ -42,19 +43,19 @@ fn quick(pace: Pace) -> Pace {
 }
 
 /// As [`quick`], and each event by itself.
-fn quick_and_single(pace: Pace) -> Pace {
-    Pace { digest: None, ..quick(pace) }
+fn quick_and_single(pace: RetryPolicy) -> RetryPolicy {
+    RetryPolicy { digest: None, ..quick(pace) }
 }
 
 /// As [`quick`], but who failed once does not try again in this test: a digest that failed several
 /// times comes apart.
-fn quick_once(pace: Pace) -> Pace {
+fn quick_once(pace: RetryPolicy) -> RetryPolicy {
     let later = Duration::from_secs(600);
-    Pace { first_delay: later, longest_delay: later, ..quick(pace) }
+    RetryPolicy { first_delay: later, max_delay: later, ..quick(pace) }
 }
 
-fn mattermost(url: &str) -> Kind {
-    Kind::Mattermost(Mattermost {
+fn mattermost(url: &str) -> ChannelKind {
+    ChannelKind::Mattermost(Mattermost {
         base_url: url.into(),
         token: Secret::new(MattermostDouble::TOKEN),
         channel: "ops".into(),
@@ -65,8 +66,8 @@ fn mattermost(url: &str) -> Kind {
     })
 }
 
-fn pushover(double: &PushoverDouble) -> Kind {
-    Kind::Pushover(Pushover {
+fn pushover(double: &PushoverDouble) -> ChannelKind {
+    ChannelKind::Pushover(Pushover {
         token: Secret::new(PushoverDouble::TOKEN),
         user: Secret::new(PushoverDouble::USER),
         priority: None,
@@ -78,8 +79,8 @@ fn pushover(double: &PushoverDouble) -> Kind {
     })
 }
 
-fn signal(cli_path: &Path, rpc: Option<Rpc>, user: &str) -> Kind {
-    Kind::Signal(Signal {
+fn signal(cli_path: &Path, rpc: Option<Rpc>, user: &str) -> ChannelKind {
+    ChannelKind::Signal(Signal {
         cli_path: cli_path.into(),
         user: user.into(),
         recipient: "+12025550123".into(),
@@ -87,21 +88,24 @@ fn signal(cli_path: &Path, rpc: Option<Rpc>, user: &str) -> Kind {
     })
 }
 
-fn email(server: &Server) -> Kind {
-    Kind::Email(Email {
+fn email(server: &Server) -> ChannelKind {
+    ChannelKind::Email(Email {
         recipients: vec!["ann@example.com".into()],
         sender: "hbd@example.com".into(),
         smtp_server: "127.0.0.1".into(),
         smtp_port: server.port,
         smtp_user: None,
         smtp_password: None,
-        tls: Tls::None,
+        tls: TlsMode::None,
         ca_file: None,
         helo: Some("hbd.example.com".into()),
     })
 }
 
-fn equipment(channels: Vec<(&str, Kind)>, pace: fn(Pace) -> Pace) -> Equipment {
+fn equipment(
+    channels: Vec<(&str, ChannelKind)>,
+    pace: fn(RetryPolicy) -> RetryPolicy,
+) -> Equipment {
     let hosts = ["web1", "web2", "web3"];
     let names: Vec<String> = channels.iter().map(|(name, _)| (*name).to_owned()).collect();
     let line = |name: &String| (name.clone(), Line { min_level: Level::Info });
@@ -115,7 +119,7 @@ fn equipment(channels: Vec<(&str, Kind)>, pace: fn(Pace) -> Pace) -> Equipment {
         channels: channels
             .into_iter()
             .map(|(name, kind)| {
-                let definition = Definition { kind, min_level: Level::Info };
+                let definition = Channel { kind, min_level: Level::Info };
                 (name.to_owned(), Arc::new(definition))
             })
             .collect::<BTreeMap<_, _>>(),
@@ -298,6 +302,28 @@ fn a_thousand_events_reach_the_living_while_one_channel_is_dead_and_one_slow() {
 }
 
 #[test]
+fn what_is_sent_at_once_and_what_was_queued_use_an_account_one_after_the_other() {
+    let (cli, kept) = (SignalDouble::start(), directory());
+    cli.answer("sleep 0.1; echo '{\"results\":[{\"type\":\"SUCCESS\"}]}'");
+    let channels = vec![("signal", signal(&cli.cli_path, None, "+12025550103"))];
+    let equipment = equipment(channels, quick_and_single);
+    let default = vec!["signal".to_owned()];
+    let notifier = Notifier::with(equipment.channels.clone(), default, BTreeMap::new());
+    let engine = Engine::open(kept.path(), equipment.clone());
+    let notifier = notifier.sharing(engine.courier.channel_state());
+    for n in 0..3 {
+        engine.say("web1", &format!("queued {n}"));
+        let sent = notifier.pushmsg_from_config(&format!("at once {n}"));
+        assert_eq!(sent, [("signal".to_owned(), true)].into());
+        engine.courier.order(Order::Reconfigure(equipment.clone()));
+    }
+    engine.empty("signal");
+    assert_eq!(cli.received().len(), 6);
+    assert!(cli.violations().is_empty(), "{:?}", cli.violations());
+    engine.stop();
+}
+
+#[test]
 fn every_channel_takes_a_digest_and_everything_is_in_it() {
     let (chat, pager) = (MattermostDouble::start(), PushoverDouble::start());
     let (cli, daemon) = (SignalDouble::start(), SignalDaemon::start());
@@ -311,7 +337,7 @@ fn every_channel_takes_a_digest_and_everything_is_in_it() {
             ("pager", pushover(&pager)),
             ("signal", signal(&cli.cli_path, None, "+12025550100")),
             ("rpc", signal(Path::new("signal-cli"), rpc.clone(), "+12025550101")),
-            ("log", Kind::Log),
+            ("log", ChannelKind::Log),
         ]
     };
     // Everybody is away: the mail server answers nobody, the others refuse.

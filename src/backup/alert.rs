@@ -207,7 +207,7 @@ fn digest(labels: &BTreeMap<String, String>) -> String {
             context.update(part.as_bytes());
         }
     }
-    context.finish().as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    crate::escape::hex(&context.finish().as_ref()[..8])
 }
 
 /// RFC 3339 with 0 to 9 digits of a fraction, as `Z` or with an offset. To the millisecond: the

@@ -17,7 +17,7 @@ use crate::backup::repo_check::{self, RepoChecker};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};
-use crate::notify::text::{Flavour, aligned, clean};
+use crate::notify::text::{LineBreaks, clean, format_table};
 use crate::thread::Stop;
 
 /// Every plan succeeded.
@@ -106,16 +106,16 @@ fn to_json(one: &PlanReport) -> Value {
 
 fn format_report(one: &PlanReport) -> String {
     let message: Message = one.event(&[], Now::read().wall).message(EventId::default());
-    let mut text = format!("{}\n", clean(&message.title, Flavour::Line));
+    let mut text = format!("{}\n", clean(&message.title, LineBreaks::Remove));
     let width = message.details.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     for (label, value) in &message.details {
         let indent = format!("\n{}", " ".repeat(width + 4));
-        let value = clean(value, Flavour::Block).replace('\n', &indent);
+        let value = clean(value, LineBreaks::Keep).replace('\n', &indent);
         let label = format!("{label}:");
         text.push_str(&format!("  {label:<0$} {value}\n", width + 1));
     }
     if let Some(table) = &message.table {
-        text.push_str(&format!("\n{}\n", aligned(table)));
+        text.push_str(&format!("\n{}\n", format_table(table)));
     }
     text
 }

@@ -16,9 +16,10 @@ use rustls::{
 use serde_json::Value;
 
 use super::{CONFIGURATION, UNREACHABLE, config_file, print_error};
-use crate::address::{BaseUrl, PercentEncoded};
+use crate::address::BaseUrl;
 use crate::config::Config;
 use crate::deadline::DeadlineStream;
+use crate::escape::PercentEncoded;
 use crate::secret::Secret;
 use crate::tls;
 

@@ -14,7 +14,7 @@ use crate::dyndns::method::UpdateRequest;
 use crate::dyndns::names::{self, RecordFamily};
 use crate::dyndns::settings::DyndnsEntry;
 use crate::dyndns::show;
-use crate::notify::text::{Flavour, clean};
+use crate::notify::text::{LineBreaks, clean};
 
 #[derive(Debug, Default, PartialEq)]
 struct DyndnsArgs {
@@ -136,7 +136,7 @@ fn format_names(names: &[Json]) -> String {
 }
 
 fn field(one: &Json, name: &str) -> String {
-    one[name].as_str().map_or_else(String::new, |text| clean(text, Flavour::Line))
+    one[name].as_str().map_or_else(String::new, |text| clean(text, LineBreaks::Remove))
 }
 
 /// Prints the requests that would be sent for a host, with the addresses of `--address`, else with

@@ -140,7 +140,7 @@ fn key() -> Result<String, String> {
     let mut bytes = [0; KEY_BYTES];
     let made = SystemRandom::new().fill(&mut bytes);
     made.map_err(|_| "the operating system gave no random bytes".to_owned())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::escape::hex(&bytes))
 }
 
 /// Writes a key to a new file that only its owner can read.

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::client::{Client, print_unreachable};
 use super::{HELP, print, terminal};
-use crate::notify::text::{Flavour, Unit, clean, cut};
+use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
 
 /// How many rows are shown without `--limit`.
 const DEFAULT_LIMIT: usize = 50;
@@ -144,7 +144,9 @@ fn table(
         text.push_str(&format_row(cells, &widths, title, width));
         if !why.is_empty() {
             let why = format!("  {why}");
-            text.push_str(&width.map_or(why.clone(), |width| cut(&why, width, Unit::Characters)));
+            text.push_str(
+                &width.map_or(why.clone(), |width| cut(&why, width, TextUnit::Characters)),
+            );
             text.push('\n');
         }
     }
@@ -179,25 +181,25 @@ fn time(one: &Json, name: &str) -> String {
 
 /// A text of the answer, without control characters; empty when there is none.
 fn field(one: &Json, name: &str) -> String {
-    one[name].as_str().map_or_else(String::new, |text| clean(text, Flavour::Line))
+    one[name].as_str().map_or_else(String::new, |text| clean(text, LineBreaks::Remove))
 }
 
 fn format_row(cells: &[String], widths: &[usize], title: &str, width: Option<usize>) -> String {
     let mut text = String::new();
     for (cell, width) in cells.iter().zip(widths) {
-        let cell = cut(cell, *width, Unit::Characters);
+        let cell = cut(cell, *width, TextUnit::Characters);
         text.push_str(&format!("{cell}{}  ", " ".repeat(width - count(&cell))));
     }
     let used = count(&text);
     let width = width.map(|width| width.saturating_sub(used).max(MIN_TITLE_WIDTH));
-    text.push_str(&width.map_or(title.to_owned(), |width| cut(title, width, Unit::Characters)));
+    text.push_str(&width.map_or(title.to_owned(), |width| cut(title, width, TextUnit::Characters)));
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
 }
 
 fn count(text: &str) -> usize {
-    Unit::Characters.count(text)
+    TextUnit::Characters.count(text)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use serde_json::{Value as Json, json};
 use super::client::{Client, print_unreachable};
 use super::terminal::{ColorChoice, columns, sanitize, truncate_middle};
 use super::{FAILED, HELP, print, terminal};
-use crate::address::PercentEncoded;
 use crate::clock::{Wall, format_duration};
+use crate::escape::PercentEncoded;
 
 /// The width of a terminal that does not tell its own.
 const DEFAULT_WIDTH: usize = 80;

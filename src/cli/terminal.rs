@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::notify::text::{Flavour, clean};
+use crate::notify::text::{LineBreaks, clean};
 
 /// When colours are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub fn width() -> Option<usize> {
 
 /// Text of others on one line, without control sequences; empty when there is none.
 pub fn sanitize(text: &str) -> String {
-    if text.is_empty() { String::new() } else { clean(text, Flavour::Line) }
+    if text.is_empty() { String::new() } else { clean(text, LineBreaks::Remove) }
 }
 
 /// How many columns a text takes.

@@ -185,7 +185,7 @@ impl Startup {
             chronicle: Arc::new(history::open(&watch, courier, config.history.clone())),
             watch,
             courier: courier.clone(),
-            notifier: Current::new(Notifier::new(config)),
+            notifier: Current::new(Notifier::new(config).sharing(courier.channel_state())),
             sending: notifications::semaphore(),
             pipelines,
             heartbeat_alerts: Arc::new(Current::new(HeartbeatAlerts::from_config(config))),
@@ -352,7 +352,8 @@ impl Daemon {
         services.pipelines.reconfigure(wiring::pipeline_settings(config));
         services.chronicle.reconfigure(config.history.clone());
         services.heartbeat_alerts.replace(HeartbeatAlerts::from_config(config));
-        services.notifier.replace(Notifier::new(config));
+        let notifier = Notifier::new(config).sharing(services.courier.channel_state());
+        services.notifier.replace(notifier);
         let poller = self.alert_poller.reconfigure(&config.receiver);
         let agent = agent.map_err(|why| ("agent", format!("this machine is not watched: {why}")));
         let poller = poller.map_err(|why| ("receiver.poll_url", format!("is not polled: {why}")));

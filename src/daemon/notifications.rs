@@ -139,7 +139,7 @@ pub fn channels(notifier: &Notifier, standing: &Standing) -> Vec<ChannelView> {
     let lines: BTreeMap<&str, &LineView> =
         standing.lines.iter().map(|line| (line.channel.as_str(), line)).collect();
     let unused = LineView::default();
-    let view = |(name, channel): (&String, &Arc<crate::notify::channel::Definition>)| {
+    let view = |(name, channel): (&String, &Arc<crate::notify::channel::Channel>)| {
         let line = lines.get(name.as_str()).copied().unwrap_or(&unused);
         let failure = |(at, why): &(_, String)| FailureView { at: Some(*at), why: why.clone() };
         ChannelView {
@@ -172,11 +172,11 @@ fn state(line: &LineView) -> ChannelState {
 mod tests {
     use super::*;
     use crate::event::Level;
-    use crate::notify::channel::{Definition, Kind};
+    use crate::notify::channel::{Channel, ChannelKind};
     use crate::notify::direct::Outcome;
 
     fn notifier() -> Arc<Notifier> {
-        let log = Arc::new(Definition { kind: Kind::Log, min_level: Level::Info });
+        let log = Arc::new(Channel { kind: ChannelKind::Log, min_level: Level::Info });
         let channels = BTreeMap::from([("log".into(), log)]);
         let hosts = BTreeMap::from([("mute".into(), Vec::new())]);
         Arc::new(Notifier::with(channels, vec!["log".into()], hosts))

@@ -6,7 +6,7 @@ use std::thread;
 use log::{info, warn};
 
 use crate::config::Config;
-use crate::notify::channel::Kind;
+use crate::notify::channel::ChannelKind;
 use crate::notify::channel::signal::Signal;
 
 /// Asks the signal-cli of each such channel for its version, in a thread of its own: a JVM takes
@@ -16,8 +16,11 @@ pub fn start(config: &Config) {
         .channels
         .iter()
         .filter_map(|(name, channel)| match &channel.kind {
-            Kind::Signal(signal) => Some((name.clone(), signal.clone())),
-            Kind::Email(_) | Kind::Pushover(_) | Kind::Mattermost(_) | Kind::Log => None,
+            ChannelKind::Signal(signal) => Some((name.clone(), signal.clone())),
+            ChannelKind::Email(_)
+            | ChannelKind::Pushover(_)
+            | ChannelKind::Mattermost(_)
+            | ChannelKind::Log => None,
         })
         .collect();
     if channels.is_empty() {

@@ -183,7 +183,7 @@ fn request_provider(
         ureq::Error::Timeout(_) => {
             unreachable(&format_args!("no answer within {} s", HTTP_TIMEOUT.as_secs()))
         }
-        why if is_about_trust(&why) => {
+        why if tls::certificate_fault(&why).is_some() => {
             let (label, remedy) = (provider.server_label(), "see ca_file");
             UpdateError::Refused(format!(
                 "{label}: its certificate is not trusted, {remedy}: {why}"
@@ -202,16 +202,6 @@ fn request_provider(
     let (status, text) = (response.status().as_u16(), String::from_utf8_lossy(&body));
     provider.classify(update, status, &text, pause)?;
     Ok(UpdateResult { written: update.addresses.clone(), unchanged: Vec::new() })
-}
-
-/// Whether the server's certificate is the reason.
-fn is_about_trust(why: &ureq::Error) -> bool {
-    let cause = match why {
-        ureq::Error::Rustls(cause) => Some(cause),
-        ureq::Error::Io(why) => why.get_ref().and_then(|inner| inner.downcast_ref()),
-        _ => None,
-    };
-    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 fn agent(provider: &Provider) -> Result<ureq::Agent, UpdateError> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::method::{Provider, UpdateError, UpdateRequest};
 use super::names::RecordFamily;
-use crate::address::{BaseUrl, PercentEncoded, is_loopback};
+use crate::address::{BaseUrl, is_loopback};
+use crate::escape::PercentEncoded;
 use crate::secret::{Secret, scrub};
 
 /// The placeholders of a URL template.

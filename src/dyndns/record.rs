@@ -518,7 +518,7 @@ fn fingerprint(entry: &DyndnsEntry) -> String {
         let _ = write!(text, "\0{}", secret.reveal());
     }
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::escape::hex(&digest.as_ref()[..8])
 }
 
 fn text_of_server(server: &DnsServer) -> String {

@@ -1,7 +1,6 @@
 //! Datagrams, version 1: how they are built, signed and acknowledged. Pure.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use ring::hmac;
@@ -9,6 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::clock::Wall;
+use crate::escape;
 use crate::heartbeat::datagram::DatagramKind;
 use crate::secret::Secret;
 use crate::view;
@@ -20,12 +20,9 @@ pub fn signing_key(secret: &Secret) -> hmac::Key {
 
 /// The signed form: 64 hex digits, one space, the JSON.
 pub fn sign(key: &hmac::Key, json: &[u8]) -> Vec<u8> {
-    let mut digits = String::with_capacity(65 + json.len());
-    for byte in hmac::sign(key, json).as_ref() {
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits.push(' ');
-    let mut signed = digits.into_bytes();
+    let mut signed = Vec::with_capacity(65 + json.len());
+    signed.extend_from_slice(escape::hex(hmac::sign(key, json).as_ref()).as_bytes());
+    signed.push(b' ');
     signed.extend_from_slice(json);
     signed
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use log::{debug, error, info, warn};
 
+use super::channel::SharedState;
 pub use super::equipment::Equipment;
 use super::outbox::{Delivery, Fate, Kept, LineView, Outbox, Record};
 pub use super::tally::REASONS;
@@ -79,6 +80,7 @@ pub struct Standing {
 #[derive(Clone)]
 pub struct Courier {
     orders: Sender<Input>,
+    channel_state: Arc<SharedState>,
     standing: Arc<Mutex<Standing>>,
     queued: Arc<AtomicUsize>,
 }
@@ -100,6 +102,7 @@ pub type EveryRow = Box<dyn Fn() -> Vec<Write> + Send>;
 /// The courier's desk before it is opened: orders may be left already.
 pub struct Desk {
     inputs: Receiver<Input>,
+    channel_state: Arc<SharedState>,
     results: Sender<Input>,
     standing: Arc<Mutex<Standing>>,
     queued: Arc<AtomicUsize>,
@@ -129,6 +132,7 @@ impl Desk {
             equipment,
             every_row,
             inputs: self.inputs,
+            channel_state: self.channel_state,
             tasks,
             to_do,
             results: self.results,
@@ -153,13 +157,15 @@ impl Courier {
         let (orders, inputs) = unbounded();
         let standing = Arc::new(Mutex::new(Standing::default()));
         let queued = Arc::default();
+        let channel_state = Arc::default();
         let desk = Desk {
             inputs,
+            channel_state: Arc::clone(&channel_state),
             results: orders.clone(),
             standing: Arc::clone(&standing),
             queued: Arc::clone(&queued),
         };
-        (Courier { orders, standing, queued }, desk)
+        (Courier { orders, channel_state, standing, queued }, desk)
     }
 
     /// Leaves an order. It is taken up as soon as the disk has the ones before it.
@@ -187,6 +193,11 @@ impl Courier {
             RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow".into(),
             RecvTimeoutError::Disconnected => "hbd is stopping".into(),
         })
+    }
+
+    /// What the channels know from one attempt to the next: for whatever else delivers in this process.
+    pub fn channel_state(&self) -> Arc<SharedState> {
+        Arc::clone(&self.channel_state)
     }
 
     /// How many orders wait.
@@ -251,6 +262,7 @@ struct Work {
     /// The last event number that was written down.
     stored_event: EventId,
     inputs: Receiver<Input>,
+    channel_state: Arc<SharedState>,
     tasks: Sender<Task>,
     to_do: Receiver<Task>,
     results: Sender<Input>,
@@ -519,7 +531,8 @@ impl Work {
         let channels = &self.equipment.channels;
         let asked = channels.values().filter(|channel| channel.gives_receipts()).count();
         while self.workers < channels.len() + asked {
-            worker::hire(self.workers + 1, self.to_do.clone(), self.results.clone())?;
+            let state = Arc::clone(&self.channel_state);
+            worker::hire(self.workers + 1, state, self.to_do.clone(), self.results.clone())?;
             self.workers += 1;
         }
         Ok(())

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::{error, info, warn};
 
-use super::channel::{Definition, Failure, Letter};
-use super::text::{Unit, cut};
+use super::channel::{Channel, Failure, OutgoingMessage, SharedState};
+use super::text::{TextUnit, cut};
 use crate::clock::{Now, Wall, words};
 use crate::config_file::suggestion;
 use crate::event::{Event, EventId, EventKind, Level, Message};
@@ -42,9 +42,10 @@ const LONGEST_HOST: usize = 253;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Notifier {
-    channels: BTreeMap<String, Arc<Definition>>,
+    channels: BTreeMap<String, Arc<Channel>>,
     default: Vec<String>,
     hosts: BTreeMap<String, Vec<String>>,
+    state: Arc<SharedState>,
 }
 
 /// Somebody's own words.
@@ -152,8 +153,8 @@ impl Notice {
 
     fn message(&self) -> Message {
         let now = Wall::from(SystemTime::now());
-        let text = cut(&self.text, LONGEST_TEXT, Unit::Bytes);
-        let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, Unit::Characters));
+        let text = cut(&self.text, LONGEST_TEXT, TextUnit::Bytes);
+        let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, TextUnit::Characters));
         let kind = EventKind::Custom { host, level: self.level, text };
         Event::new(now, kind).message(EventId::unique(now))
     }
@@ -162,11 +163,18 @@ impl Notice {
 impl Notifier {
     /// Channels by name, the default ones, and the hosts that have channels of their own.
     pub fn with(
-        channels: BTreeMap<String, Arc<Definition>>,
+        channels: BTreeMap<String, Arc<Channel>>,
         default: Vec<String>,
         hosts: BTreeMap<String, Vec<String>>,
     ) -> Notifier {
-        Notifier { channels, default, hosts }
+        Notifier { channels, default, hosts, state: Arc::default() }
+    }
+
+    /// The same channels, with the state that something else in this process delivers with: a Signal
+    /// account takes one attempt at a time.
+    #[must_use]
+    pub fn sharing(self, state: Arc<SharedState>) -> Notifier {
+        Notifier { state, ..self }
     }
 
     /// Sends to the channels of a host: its own, else the default ones. By channel, whether it
@@ -202,7 +210,7 @@ impl Notifier {
     }
 
     /// Every channel by name.
-    pub fn channels(&self) -> &BTreeMap<String, Arc<Definition>> {
+    pub fn channels(&self) -> &BTreeMap<String, Arc<Channel>> {
         &self.channels
     }
 
@@ -252,7 +260,7 @@ impl Notifier {
         move || {
             for name in tasks {
                 let report = match self.channels.get(&name) {
-                    Some(channel) => deliver(&name, channel, message),
+                    Some(channel) => deliver(&name, channel, message, &self.state),
                     None => Report::unknown(&name, self.channels.keys().map(String::as_str)),
                 };
                 let _ = reports.send((name, report));
@@ -270,7 +278,7 @@ fn tell(name: &str, report: &Report) {
 }
 
 /// Sends to every recipient of a channel, one after the other.
-fn deliver(name: &str, channel: &Definition, message: &Message) -> Report {
+fn deliver(name: &str, channel: &Channel, message: &Message, state: &SharedState) -> Report {
     let begun = Instant::now();
     let mut outcomes = Vec::new();
     let mut closed = None;
@@ -282,7 +290,17 @@ fn deliver(name: &str, channel: &Definition, message: &Message) -> Report {
             Some(why) => Outcome::untried(recipient, why.clone()),
             None => {
                 let begun = Instant::now();
-                let (attempts, result) = attempt(name, channel, message, recipient.as_deref());
+                let outgoing = OutgoingMessage {
+                    channel: name,
+                    message,
+                    recipient: recipient.as_deref(),
+                    possible_repeat: false,
+                    short_form: false,
+                    thread: None,
+                    recovered_events: &[],
+                    now: Now::read().wall,
+                };
+                let (attempts, result) = attempt(channel, outgoing, state);
                 if let Err(Failure::ChannelRefused { why, .. }) = &result {
                     closed = Some(why.clone());
                 }
@@ -310,24 +328,15 @@ fn in_words(failure: Failure) -> String {
 
 /// One attempt, and a short plain one when the form is refused. How many, and the last one's end.
 fn attempt(
-    name: &str,
-    channel: &Definition,
-    message: &Message,
-    recipient: Option<&str>,
+    channel: &Channel,
+    outgoing: OutgoingMessage,
+    state: &SharedState,
 ) -> (u32, Result<(), Failure>) {
-    let once = |plain| {
-        let letter = Letter {
-            channel: name,
-            message,
-            recipient,
-            possible_repeat: false,
-            plain,
-            thread: None,
-            ends: &[],
-            now: Now::read().wall,
-        };
+    let once = |short_form| {
+        let outgoing = OutgoingMessage { short_form, now: Now::read().wall, ..outgoing };
         // A text that makes a library panic must not take the caller's other channels with it.
-        catch_unwind(AssertUnwindSafe(|| channel.deliver(&letter).map(drop))).unwrap_or_else(|_| {
+        let sent = AssertUnwindSafe(|| channel.deliver(&outgoing, state).map(drop));
+        catch_unwind(sent).unwrap_or_else(|_| {
             Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
         })
     };
@@ -356,8 +365,8 @@ mod tests {
     }
 
     fn notifier(names: &[&str]) -> Notifier {
-        use crate::notify::channel::Kind;
-        let log = Arc::new(Definition { kind: Kind::Log, min_level: Level::Critical });
+        use crate::notify::channel::ChannelKind;
+        let log = Arc::new(Channel { kind: ChannelKind::Log, min_level: Level::Critical });
         let channels = names.iter().map(|name| (name.to_string(), Arc::clone(&log))).collect();
         let hosts = BTreeMap::from([
             ("web1".into(), vec!["b".into(), "gone".into()]),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::channel::{Definition, Pace};
+use super::channel::{Channel, RetryPolicy};
 use super::outbox::LineSettings;
 use super::route::Routes;
 
@@ -13,9 +13,9 @@ pub struct Equipment {
     /// Who hears about what.
     pub routes: Routes,
     /// The channels by name.
-    pub channels: BTreeMap<String, Arc<Definition>>,
+    pub channels: BTreeMap<String, Arc<Channel>>,
     /// What to make of the channels' own paces: where time must not be waited for.
-    pub pace: Option<fn(Pace) -> Pace>,
+    pub pace: Option<fn(RetryPolicy) -> RetryPolicy>,
 }
 
 impl Equipment {
@@ -24,7 +24,9 @@ impl Equipment {
         self.channels
             .iter()
             .map(|(name, channel)| {
-                let pace = self.pace.map_or(channel.pace(), |change| change(channel.pace()));
+                let pace = self
+                    .pace
+                    .map_or(channel.retry_policy(), |change| change(channel.retry_policy()));
                 (name.clone(), LineSettings { pace, recipients: channel.recipients() })
             })
             .collect()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::courier::{Courier, Noted};
 use super::direct::Report;
 use super::outbox::{Delivery, DeliveryId, Outbox, Record};
-use super::text::{Unit, cut};
+use super::text::{TextUnit, cut};
 use crate::clock::Wall;
 use crate::event::{EventId, Message, Subject};
 use crate::store::{Store, Table};
@@ -176,7 +176,7 @@ pub fn noted(message: &Message, channel: &str, report: &Report, finished: Wall) 
             recipient: outcome.recipient.clone(),
             subject: message.subject.clone(),
             level: message.level,
-            title: cut(&message.title, LONGEST_TITLE, Unit::Characters),
+            title: cut(&message.title, LONGEST_TITLE, TextUnit::Characters),
             accepted: message.at,
             finished,
             attempts: outcome.attempts,
@@ -199,7 +199,7 @@ mod tests {
     use crate::clock::Now;
     use crate::event::{Event, EventKind, Level};
     use crate::notify::channel::Failure;
-    use crate::notify::channel::log::PACE;
+    use crate::notify::channel::log::RETRY_POLICY;
     use crate::notify::outbox::LineSettings;
     use crate::notify::route::{self, Routes};
     use crate::store::Write;
@@ -216,7 +216,7 @@ mod tests {
         fn new() -> Desk {
             let directory = tempfile::tempdir().unwrap();
             let now = Now::read();
-            let settings = LineSettings { pace: PACE, recipients: vec![None] };
+            let settings = LineSettings { pace: RETRY_POLICY, recipients: vec![None] };
             let line = route::Line { min_level: Level::Info };
             let routes = Routes {
                 channels: BTreeMap::from([("chat".into(), line)]),
@@ -294,7 +294,7 @@ mod tests {
         desk.accept(1);
         desk.end(Err(Failure::MessageRefused("too rude".into())));
         desk.accept(2);
-        desk.end(Err(Failure::Unreachable { why: "nobody home".into(), after: None }));
+        desk.end(Err(Failure::Unreachable { why: "nobody home".into(), retry_after: None }));
         desk.accept(3);
         let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
         let said: Vec<_> =
@@ -355,7 +355,7 @@ mod tests {
     fn a_direct_message_that_arrives_ends_the_pause_of_its_channel() {
         let mut desk = Desk::new();
         desk.accept(1);
-        desk.end(Err(Failure::ChannelRefused { why: "bad token".into(), after: None }));
+        desk.end(Err(Failure::ChannelRefused { why: "bad token".into(), retry_after: None }));
         assert!(desk.outbox.start(desk.now).is_empty());
         let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
         let mut record = Record {

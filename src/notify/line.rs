@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::channel::Pace;
+use super::channel::RetryPolicy;
 use super::outbox::collapse::Cause;
 use super::outbox::{Delivery, DeliveryId, LineSettings, LineView};
 use super::rate::{Bucket, Jitter};
@@ -104,7 +104,7 @@ impl Line {
     }
 
     /// How fast and how long.
-    pub fn pace(&self) -> &Pace {
+    pub fn pace(&self) -> &RetryPolicy {
         &self.settings.pace
     }
 
@@ -264,7 +264,7 @@ impl Line {
     pub fn fails(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
         let failures = self.note_failure(why, false, now);
         let pace = self.settings.pace;
-        let backoff = self.backoff(pace.first_delay, pace.longest_delay, failures);
+        let backoff = self.backoff(pace.first_delay, pace.max_delay, failures);
         self.wait(after.map_or(backoff, |hint| hint.max(pace.first_delay)), now)
     }
 

@@ -12,22 +12,22 @@ mod receipt_tests;
 
 use super::*;
 use crate::event::Level;
-use crate::notify::channel::{Delivered, Pace};
+use crate::notify::channel::{Delivered, RetryPolicy};
 use crate::notify::route;
-use crate::notify::text::{Room, Unit};
+use crate::notify::text::{TextLimit, TextUnit};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn pace() -> Pace {
-    Pace {
+fn pace() -> RetryPolicy {
+    RetryPolicy {
         first_delay: Duration::from_secs(5),
-        longest_delay: 5 * MINUTE,
+        max_delay: 5 * MINUTE,
         per_minute: 60_000,
         burst: 1000,
         give_up_critical: 24 * HOUR,
         give_up_warning: 6 * HOUR,
-        give_up_rest: HOUR,
+        give_up_other: HOUR,
         digest: None,
     }
 }
@@ -91,7 +91,7 @@ impl Play {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut settings = settings(&names);
         for line in settings.values_mut() {
-            line.pace.digest = Some(Room { most, unit: Unit::Characters });
+            line.pace.digest = Some(TextLimit { max: most, unit: TextUnit::Characters });
         }
         self.outbox.reconfigure(settings, 7, self.now);
         self
@@ -189,7 +189,7 @@ impl Play {
 }
 
 fn unreachable() -> Result<Delivered, Failure> {
-    Err(Failure::Unreachable { why: "connection refused".into(), after: None })
+    Err(Failure::Unreachable { why: "connection refused".into(), retry_after: None })
 }
 
 #[test]
@@ -324,8 +324,8 @@ fn a_hint_of_the_provider_is_followed() {
     let mut play = Play::with(&["mail"]);
     play.overdue("web1");
     let job = play.one();
-    let after = Some(Duration::from_secs(90));
-    play.finish(&job, Err(Failure::Unreachable { why: "slow down".into(), after }));
+    let retry_after = Some(Duration::from_secs(90));
+    play.finish(&job, Err(Failure::Unreachable { why: "slow down".into(), retry_after }));
     assert!(play.wait(Duration::from_secs(89)).start().is_empty());
     assert_eq!(play.wait(Duration::from_secs(1)).start().len(), 1);
 }
@@ -337,7 +337,7 @@ fn a_refused_channel_is_probed_slowly_with_the_oldest_message_and_told_at_once()
     play.said("web2", "the oldest").overdue("web1");
     let job = play.one();
     assert!(play.outbox.reports(play.now).is_empty());
-    let why = || Failure::ChannelRefused { why: "bad token".into(), after: None };
+    let why = || Failure::ChannelRefused { why: "bad token".into(), retry_after: None };
     play.finish(&job, Err(why()));
     let reports = play.outbox.reports(play.now);
     assert_eq!(reports.len(), 1);
@@ -431,8 +431,10 @@ fn a_refused_form_is_sent_once_more_short_and_plain() {
 #[test]
 fn a_rate_limit_makes_messages_wait_and_drops_none() {
     let mut play = Play::with(&["mail"]);
-    let slow =
-        LineSettings { pace: Pace { per_minute: 20, burst: 5, ..pace() }, recipients: vec![None] };
+    let slow = LineSettings {
+        pace: RetryPolicy { per_minute: 20, burst: 5, ..pace() },
+        recipients: vec![None],
+    };
     play.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), slow)]), 7, play.now);
     for n in 0..30 {
         play.said("web1", &n.to_string());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::channel::Pace;
+use super::channel::RetryPolicy;
 use crate::clock::Mono;
 
 /// A token bucket: so many attempts a minute on average, so many at once.
@@ -16,7 +16,7 @@ pub struct Bucket {
 
 impl Bucket {
     /// A full one.
-    pub fn full(pace: &Pace, now: Mono) -> Bucket {
+    pub fn full(pace: &RetryPolicy, now: Mono) -> Bucket {
         let size = f64::from(pace.burst.max(1));
         Bucket { tokens: size, at: now, per_milli: f64::from(pace.per_minute) / 60_000.0, size }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::channel::Definition;
+use super::channel::Channel;
 use crate::address::is_name;
 use crate::config_file::{NameSet, Section};
 
@@ -31,13 +31,13 @@ pub fn check_backups(top: &Section, told: &[String], expects: bool) {
 }
 
 /// Reads the section `notification_channels` of the top level.
-pub fn read_channels(top: &mut Section) -> BTreeMap<String, Definition> {
+pub fn read_channels(top: &mut Section) -> BTreeMap<String, Channel> {
     let channels = top.entries("notification_channels", |name, section| {
         if !is_name(name) {
             section
                 .error("", "a channel's name must be letters, digits, dots, dashes, underscores");
         }
-        Definition::read(section)
+        Channel::read(section)
     });
     channels.into_iter().collect()
 }

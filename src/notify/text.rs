@@ -1,29 +1,24 @@
-//! Strangers' words made fit for a channel: cleaned, cut, escaped, in this order. Pure.
+//! Untrusted text made fit for a channel: cleaned, cut, escaped, in this order. Pure.
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::clock::{Wall, words};
 use crate::event::TextTable;
-use crate::notify::channel::Letter;
 
-/// What stands where there is nothing to say.
+/// What stands in place of an empty text.
 pub const NO_DETAILS: &str = "(no details)";
 
-/// A message that is sent later than this after its event says when that was.
-const LATE_MILLIS: u64 = 60_000;
-
-/// What becomes of the ends of lines.
+/// Whether a text keeps its line breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flavour {
+pub enum LineBreaks {
     /// They become spaces: for a title, a header, a code span.
-    Line,
+    Remove,
     /// They are kept, as `\n`.
-    Block,
+    Keep,
 }
 
 /// What a channel counts when it says that a text is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum TextUnit {
     /// Unicode scalar values.
     Characters,
     /// Bytes of UTF-8.
@@ -32,29 +27,29 @@ pub enum Unit {
     Utf16,
 }
 
-impl Unit {
+impl TextUnit {
     /// How long `text` is.
     pub fn count(self, text: &str) -> usize {
         match self {
-            Unit::Characters => text.chars().count(),
-            Unit::Bytes => text.len(),
-            Unit::Utf16 => text.encode_utf16().count(),
+            TextUnit::Characters => text.chars().count(),
+            TextUnit::Bytes => text.len(),
+            TextUnit::Utf16 => text.encode_utf16().count(),
         }
     }
 }
 
-/// How much text fits somewhere.
+/// The longest text that fits somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// So much.
-    pub most: usize,
-    /// Of these.
-    pub unit: Unit,
+pub struct TextLimit {
+    /// The length.
+    pub max: usize,
+    /// What is counted.
+    pub unit: TextUnit,
 }
 
 /// `text` without control characters and without those that change the direction of writing or
 /// cannot be seen, trimmed; [`NO_DETAILS`] when nothing is left.
-pub fn clean(text: &str, flavour: Flavour) -> String {
+pub fn clean(text: &str, flavour: LineBreaks) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
@@ -62,49 +57,49 @@ pub fn clean(text: &str, flavour: Flavour) -> String {
             // Half of CR LF: the other half ends the line.
             '\r' if characters.peek() == Some(&'\n') => {}
             '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
-                clean.push(if flavour == Flavour::Block { '\n' } else { ' ' });
+                clean.push(if flavour == LineBreaks::Keep { '\n' } else { ' ' });
             }
             '\t' => clean.push(' '),
-            character if character.is_control() || unseen(character) => {}
+            character if character.is_control() || is_invisible(character) => {}
             character => clean.push(character),
         }
     }
     // Joiners stay, because emoji and some scripts need them, but they are nothing on their own.
-    if clean.chars().all(|character| character.is_whitespace() || joins(character)) {
+    if clean.chars().all(|character| character.is_whitespace() || is_joiner(character)) {
         return NO_DETAILS.into();
     }
     clean.trim().to_owned()
 }
 
-/// Characters that steer the direction of writing (UAX #9), and those of no width.
-fn unseen(character: char) -> bool {
+/// Characters that change the direction of writing (UAX #9), and those of no width.
+fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
         | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{ad}')
 }
 
-fn joins(character: char) -> bool {
+fn is_joiner(character: char) -> bool {
     matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
 }
 
 /// `text` in at most `limit` units: as it is, or cut between two characters as people see them
 /// (grapheme clusters, UAX #29) and ended by an ellipsis. Escaping comes after cutting.
-pub fn cut(text: &str, limit: usize, unit: Unit) -> String {
+pub fn cut(text: &str, limit: usize, unit: TextUnit) -> String {
     const ELLIPSIS: &str = "…";
     if unit.count(text) <= limit {
         return text.to_owned();
     }
     let Some(room) = limit.checked_sub(unit.count(ELLIPSIS)) else { return String::new() };
-    let mut kept = fitting(text.graphemes(true), room, unit);
+    let mut kept = prefix_length(text.graphemes(true), room, unit);
     if kept == 0 {
         // One "character" of thousands of accents.
-        kept = fitting(text.split_inclusive(|_| true), room, unit);
+        kept = prefix_length(text.split_inclusive(|_| true), room, unit);
     }
     text[..kept].trim_end().to_owned() + ELLIPSIS
 }
 
 /// How many bytes the first `pieces` have that fit into `room` together.
-fn fitting<'a>(pieces: impl Iterator<Item = &'a str>, room: usize, unit: Unit) -> usize {
+fn prefix_length<'a>(pieces: impl Iterator<Item = &'a str>, room: usize, unit: TextUnit) -> usize {
     let mut used = 0;
     pieces
         .take_while(|piece| {
@@ -115,60 +110,29 @@ fn fitting<'a>(pieces: impl Iterator<Item = &'a str>, room: usize, unit: Unit) -
         .sum()
 }
 
-/// `text` as Markdown code, where nobody is mentioned and nothing is a link: a span, or a fenced
+/// `text` as Markdown code, in which no mention and no link has an effect: a span, or a fenced
 /// block when it has several lines. A backtick becomes its look-alike U+02CB, because renderers
 /// disagree about longer fences and a text must not break out in any of them.
-pub fn code(text: &str) -> String {
+pub fn markdown_code(text: &str) -> String {
     let tame = text.replace('`', "\u{2cb}");
     if tame.contains('\n') { format!("\n```\n{tame}\n```") } else { format!("`{tame}`") }
 }
 
-/// `text` for HTML, as content or as an attribute in double quotes.
-pub fn escape_html(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            character => escaped.push(character),
-        }
-    }
-    escaped
-}
-
-/// What an attempt has to say besides its message: when that was, if it comes late, and that it
-/// may have come before.
-pub fn remarks(letter: &Letter) -> Vec<String> {
-    late(letter.message.at, letter.now)
-        .into_iter()
-        .chain(letter.possible_repeat.then(|| "possible repeat of an earlier message".into()))
-        .collect()
-}
-
-fn late(at: Wall, now: Wall) -> Option<String> {
-    let delay = now.since(at);
-    (delay.as_millis() > u128::from(LATE_MILLIS))
-        .then(|| format!("happened at {at}, {} before this was sent", words(delay)))
-}
-
-/// A table as lines of aligned columns, for a fixed-width font. Numbers stand right.
-pub fn aligned(table: &TextTable) -> String {
-    const WIDEST: usize = 40;
+/// A table as lines of aligned columns, for a fixed-width font. Numbers are aligned to the right.
+pub fn format_table(table: &TextTable) -> String {
+    const MAX_CELL: usize = 40;
     let cell = |text: &String| match text.is_empty() {
         true => String::new(),
-        false => cut(&clean(text, Flavour::Line), WIDEST, Unit::Characters),
+        false => cut(&clean(text, LineBreaks::Remove), MAX_CELL, TextUnit::Characters),
     };
     let rows: Vec<Vec<String>> = std::iter::once(&table.head)
         .chain(&table.rows)
         .map(|row| row.iter().map(cell).collect())
         .collect();
     let width = |column: usize| {
-        // A row of one cell is a remark, and no reason to widen the first column.
+        // A row of one cell is a remark: it does not widen the first column.
         let cells = rows.iter().filter(|row| row.len() > 1).filter_map(|row| row.get(column));
-        cells.map(|cell| Unit::Characters.count(cell)).max().unwrap_or(0)
+        cells.map(|cell| TextUnit::Characters.count(cell)).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..table.head.len()).map(width).collect();
     let line = |row: &Vec<String>| {
@@ -181,30 +145,11 @@ pub fn aligned(table: &TextTable) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The message as plain lines, its event id last, in at most `limit` units. What is too long is
-/// cut before the remarks and the event id, which are always there.
-pub fn plain(letter: &Letter, limit: usize, unit: Unit) -> String {
-    let message = letter.message;
-    let mut body = clean(&message.title, Flavour::Block);
-    let details = if letter.plain { &[] } else { message.details.as_slice() };
-    for (label, text) in details {
-        let label = clean(label, Flavour::Line);
-        body.push_str(&format!("\n{label}: {}", clean(text, Flavour::Block)));
-    }
-    let mut end = String::new();
-    for remark in remarks(letter) {
-        end.push_str(&format!("\n{remark}"));
-    }
-    end.push_str(&format!("\nevent {}", message.event));
-    cut(&body, limit.saturating_sub(unit.count(&end)), unit) + &end
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{EventId, Level, Message, Subject};
 
     #[test]
     fn control_and_bidi_characters_are_taken_out() {
@@ -216,30 +161,30 @@ mod tests {
             ("tab\there", "tab here", "tab here"),
             ("grüße 👩‍👩‍👧 ok", "grüße 👩‍👩‍👧 ok", "grüße 👩‍👩‍👧 ok"),
         ] {
-            assert_eq!(clean(dirty, Flavour::Line), line);
-            assert_eq!(clean(dirty, Flavour::Block), block);
+            assert_eq!(clean(dirty, LineBreaks::Remove), line);
+            assert_eq!(clean(dirty, LineBreaks::Keep), block);
         }
     }
 
     #[test]
     fn an_empty_text_says_so() {
         for empty in ["", " \r\n ", "\u{202e}\u{200b}", "\0", "\u{200d}"] {
-            assert_eq!(clean(empty, Flavour::Block), NO_DETAILS);
+            assert_eq!(clean(empty, LineBreaks::Keep), NO_DETAILS);
         }
     }
 
     #[test]
     fn a_text_is_cut_between_characters_as_people_see_them() {
         for (text, limit, unit, expected) in [
-            ("short", 5, Unit::Characters, "short"),
-            ("longer", 5, Unit::Characters, "long…"),
-            ("grüße", 6, Unit::Bytes, "gr…"),
-            ("grüße", 7, Unit::Bytes, "grüße"),
-            ("a👩‍👩‍👧b", 5, Unit::Characters, "a…"),
-            ("e\u{301}e\u{301}e\u{301}", 4, Unit::Characters, "e\u{301}…"),
-            ("😀😀😀", 5, Unit::Utf16, "😀😀…"),
-            ("one two", 5, Unit::Characters, "one…"),
-            ("abc", 0, Unit::Characters, ""),
+            ("short", 5, TextUnit::Characters, "short"),
+            ("longer", 5, TextUnit::Characters, "long…"),
+            ("grüße", 6, TextUnit::Bytes, "gr…"),
+            ("grüße", 7, TextUnit::Bytes, "grüße"),
+            ("a👩‍👩‍👧b", 5, TextUnit::Characters, "a…"),
+            ("e\u{301}e\u{301}e\u{301}", 4, TextUnit::Characters, "e\u{301}…"),
+            ("😀😀😀", 5, TextUnit::Utf16, "😀😀…"),
+            ("one two", 5, TextUnit::Characters, "one…"),
+            ("abc", 0, TextUnit::Characters, ""),
         ] {
             assert_eq!(cut(text, limit, unit), expected, "{text} in {limit}");
         }
@@ -248,13 +193,13 @@ mod tests {
     #[test]
     fn a_character_of_a_thousand_accents_is_cut_all_the_same() {
         let text = "e".to_owned() + &"\u{301}".repeat(1000);
-        assert_eq!(Unit::Characters.count(&cut(&text, 10, Unit::Characters)), 10);
+        assert_eq!(TextUnit::Characters.count(&cut(&text, 10, TextUnit::Characters)), 10);
     }
 
     #[test]
     fn code_cannot_be_broken_out_of() {
-        assert_eq!(code("a`b``@channel"), "`a\u{2cb}b\u{2cb}\u{2cb}@channel`");
-        assert_eq!(code("a\n```\n@here"), "\n```\na\n\u{2cb}\u{2cb}\u{2cb}\n@here\n```");
+        assert_eq!(markdown_code("a`b``@channel"), "`a\u{2cb}b\u{2cb}\u{2cb}@channel`");
+        assert_eq!(markdown_code("a\n```\n@here"), "\n```\na\n\u{2cb}\u{2cb}\u{2cb}\n@here\n```");
     }
 
     #[test]
@@ -269,84 +214,27 @@ mod tests {
             ],
         };
         assert_eq!(
-            aligned(&table),
+            format_table(&table),
             "module          errors  end\n\
              mail1 (Grüße )      12  2026\n\
              x                       2026\n\
              and 3 more, which is a long remark"
         );
-        assert_eq!(aligned(&TextTable::default()), "");
-    }
-
-    #[test]
-    fn html_is_escaped() {
-        assert_eq!(escape_html("<a href=\"x\">'&'"), "&lt;a href=&quot;x&quot;&gt;&#39;&amp;&#39;");
-    }
-
-    fn message(title: &str) -> Message {
-        Message {
-            event: EventId(1),
-            at: Wall(1_000_000),
-            level: Level::Warning,
-            subject: Subject::Daemon,
-            thread: String::new(),
-            title: title.into(),
-            details: vec![("why".into(), "because".into())],
-            table: None,
-        }
-    }
-
-    fn letter(message: &Message, after: i64) -> Letter<'_> {
-        Letter {
-            channel: "chat",
-            message,
-            recipient: None,
-            possible_repeat: false,
-            plain: false,
-            thread: None,
-            ends: &[],
-            now: Wall(message.at.0 + after),
-        }
-    }
-
-    #[test]
-    fn a_late_or_repeated_message_says_so_however_long_it_is() {
-        let long = message(&"x".repeat(5000));
-        let text = plain(
-            &Letter { possible_repeat: true, ..letter(&long, 65_000) },
-            200,
-            Unit::Characters,
-        );
-        assert!(text.ends_with(
-            "…\nhappened at 1970-01-01T00:16:40.000Z, 1 min 5 s before this was sent\n\
-             possible repeat of an earlier message\nevent 00000000000001"
-        ));
-        assert_eq!(text.chars().count(), 200);
-    }
-
-    #[test]
-    fn a_message_in_time_is_its_title_its_details_and_its_event() {
-        let message = message("web1 ipv4 overdue");
-        assert_eq!(
-            plain(&letter(&message, 60_000), 1000, Unit::Bytes),
-            "web1 ipv4 overdue\nwhy: because\nevent 00000000000001"
-        );
-        let short = Letter { plain: true, ..letter(&message, 0) };
-        assert_eq!(plain(&short, 1000, Unit::Bytes), "web1 ipv4 overdue\nevent 00000000000001");
+        assert_eq!(format_table(&TextTable::default()), "");
     }
 
     proptest! {
         #[test]
         fn no_text_is_longer_than_its_limit(text in ".{0,80}", limit in 0usize..40) {
-            for unit in [Unit::Characters, Unit::Bytes, Unit::Utf16] {
+            for unit in [TextUnit::Characters, TextUnit::Bytes, TextUnit::Utf16] {
                 prop_assert!(unit.count(&cut(&text, limit, unit)) <= limit);
             }
         }
 
         #[test]
         fn what_was_cleaned_is_clean(text in any::<String>()) {
-            let line = clean(&text, Flavour::Line);
-            prop_assert!(!line.chars().any(|c| c.is_control() || unseen(c)));
+            let line = clean(&text, LineBreaks::Remove);
+            prop_assert!(!line.chars().any(|c| c.is_control() || is_invisible(c)));
             prop_assert!(!line.is_empty());
         }
     }

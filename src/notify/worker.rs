@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::channel::{Definition, Delivered, Failure, Letter, ReceiptState};
+use super::channel::{Channel, Delivered, Failure, OutgoingMessage, ReceiptState, SharedState};
 use super::outbox::{DeliveryId, Job, Poll};
 use crate::clock::Now;
 use crate::thread::AbortOnPanic;
@@ -33,7 +33,7 @@ impl Work {
 /// Work and the channel for it.
 pub struct Task {
     /// The channel as it was configured when the work was given out.
-    pub channel: Arc<Definition>,
+    pub channel: Arc<Channel>,
     /// What to do.
     pub work: Work,
 }
@@ -60,13 +60,14 @@ pub enum Ended {
 /// When no thread can be started.
 pub fn hire<R: From<Done> + Send + 'static>(
     number: usize,
+    state: Arc<SharedState>,
     to_do: Receiver<Task>,
     results: Sender<R>,
 ) -> std::io::Result<()> {
     let work = move || {
         let _vital = AbortOnPanic;
         for task in to_do {
-            if results.send(perform(task).into()).is_err() {
+            if results.send(perform(task, &state).into()).is_err() {
                 break;
             }
         }
@@ -78,10 +79,10 @@ pub fn hire<R: From<Done> + Send + 'static>(
         .map(drop)
 }
 
-fn perform(Task { channel, work }: Task) -> Done {
+fn perform(Task { channel, work }: Task, state: &SharedState) -> Done {
     let begun = Instant::now();
     let ended = match work {
-        Work::Attempt(job) => Ended::Delivery(job.id, caught(|| attempt(&job, &channel))),
+        Work::Attempt(job) => Ended::Delivery(job.id, caught(|| attempt(&job, &channel, state))),
         Work::Ask(poll) => {
             let answer = caught(|| channel.poll(&poll.receipt));
             Ended::Poll(poll, answer)
@@ -97,16 +98,17 @@ fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     })
 }
 
-fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
+fn attempt(job: &Job, channel: &Channel, state: &SharedState) -> Result<Delivered, Failure> {
     let delivery = &job.delivery;
-    channel.deliver(&Letter {
+    let outgoing = OutgoingMessage {
         channel: &delivery.channel,
         message: &delivery.message,
         recipient: delivery.recipient.as_deref(),
         possible_repeat: delivery.possible_repeat,
-        plain: delivery.plain,
+        short_form: delivery.plain,
         thread: delivery.thread.as_deref(),
-        ends: &delivery.ends,
+        recovered_events: &delivery.ends,
         now: Now::read().wall,
-    })
+    };
+    channel.deliver(&outgoing, state)
 }

@@ -65,7 +65,8 @@ pub struct Exim {
 }
 
 impl Exim {
-    /// It wants to be installed (`exim4-daemon-light`), and root, whom alone it lets play inetd.
+    /// Needs the package `exim4-daemon-light`, and root: exim serves a socket on its standard input
+    /// for no other user.
     pub fn start(tls: &Pair, implicit: bool) -> Exim {
         // SAFETY: geteuid(2) takes nothing and cannot fail.
         let root = unsafe { libc::geteuid() } == 0;
@@ -103,7 +104,7 @@ fn program() -> Option<PathBuf> {
     ["/usr/sbin/exim4", "/usr/sbin/exim"].iter().map(PathBuf::from).find(|path| path.exists())
 }
 
-/// exim becomes its own user: what it reads and writes must be open to that.
+/// exim switches to a user of its own, which must be able to read and write its files.
 fn set_up(dir: &Path, tls: &Pair) {
     let open = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();

@@ -1,4 +1,4 @@
-//! A small HTTP server on 127.0.0.1:0 that answers by a rule, or misbehaves as it is told.
+//! A small HTTP server on 127.0.0.1:0 that answers by a rule, or misbehaves by its mode.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -52,8 +52,8 @@ pub fn reply(status: u16, body: impl Into<String>) -> Reply {
     (status, Vec::new(), body.into())
 }
 
-/// The server. Its rule is asked about each request while the mode is [`Mode::Normal`], and only
-/// told about it otherwise.
+/// The server. Its rule makes the reply to each request while the mode is [`Mode::Normal`]; in
+/// another mode it only sees the request.
 pub struct HttpDouble {
     pub url: String,
     mode: Arc<Mutex<Mode>>,

@@ -1,5 +1,5 @@
-//! A Mattermost server: one incoming webhook and one bot. Whatever the channel must not do is
-//! counted as a violation, and refused where the real server refuses it.
+//! A double of a Mattermost server with one incoming webhook and one bot. What the channel must not
+//! do is recorded as a violation, and refused where the real server refuses it.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Post {
     pub body: Value,
     /// The text and those of all attachments, one below the other.
     pub text: String,
-    /// The id that it was given; posts to the hook have one too, but it is not told.
+    /// Its id; a post to the hook has one too, but the response does not show it.
     pub id: String,
     /// How it was treated.
     pub mode: Mode,
@@ -60,12 +60,12 @@ impl MattermostDouble {
         }
     }
 
-    /// From the next request on.
+    /// Sets the mode, from the next request on.
     pub fn set_mode(&self, mode: Mode) {
         self.http.set_mode(mode);
     }
 
-    /// What was accepted so far.
+    /// The posts that were accepted so far.
     pub fn received(&self) -> Vec<Post> {
         lock(&self.seen.0).posts.clone()
     }
@@ -81,12 +81,12 @@ impl MattermostDouble {
         seen.posts.clone()
     }
 
-    /// What was done that must not be done.
+    /// The requests that the channel must not make.
     pub fn violations(&self) -> Vec<String> {
         lock(&self.seen.0).violations.clone()
     }
 
-    /// As when somebody deletes a post.
+    /// Deletes a post.
     pub fn delete_post(&self, id: &str) {
         lock(&self.seen.0).posts.retain(|post| post.id != id);
     }
@@ -121,7 +121,7 @@ fn judge(request: &Request, seen: &mut Seen) -> Reply {
 fn hook(request: &Request, seen: &mut Seen) -> Reply {
     let token = request.target.trim_start_matches("/hooks/");
     if token != MattermostDouble::TOKEN {
-        // Since 10.4 the real one tells the token back.
+        // Since 10.4 the real one repeats the token in its response.
         let message = format!("Invalid webhook {token}");
         return refuse(400, "web.incoming_webhook.invalid.app_error", &message);
     }
@@ -218,7 +218,7 @@ fn violations_of(text: &str) -> Vec<String> {
     violations
 }
 
-/// What a Markdown renderer does not take for code.
+/// The parts of a text that a Markdown renderer does not show as code.
 fn without_code(text: &str) -> String {
     let outside_blocks = text.split("```").step_by(2).collect::<String>();
     outside_blocks.split('`').step_by(2).collect()

@@ -1,5 +1,5 @@
-//! The Pushover API: it takes what the real one takes, and counts every request that the real one
-//! would refuse.
+//! A double of the Pushover API: it accepts what the real one accepts, and records every request
+//! that the real one would refuse as a violation.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,7 @@ impl PushoverDouble {
         PushoverDouble { url: http.url.clone(), seen, http }
     }
 
-    /// From the next request on.
+    /// Sets the mode, from the next request on.
     pub fn set_mode(&self, mode: Mode) {
         self.http.set_mode(mode);
     }
@@ -49,7 +49,7 @@ impl PushoverDouble {
         lock(&self.seen).messages.clone()
     }
 
-    /// The paths that were asked for, in order.
+    /// The paths of the requests, in order.
     pub fn requests(&self) -> Vec<String> {
         lock(&self.seen).requests.clone()
     }
@@ -59,7 +59,7 @@ impl PushoverDouble {
         lock(&self.seen).cancelled.clone()
     }
 
-    /// What was done that must not be done.
+    /// The requests that the channel must not make.
     pub fn violations(&self) -> Vec<String> {
         lock(&self.seen).violations.clone()
     }

@@ -1,5 +1,5 @@
-//! signal-cli as a program and as a daemon. Both take what the real one takes, and note whatever
-//! it must not be given.
+//! Doubles of signal-cli as a program and as a daemon. They accept what the real one accepts, and
+//! record what it must not be given as violations.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -39,7 +39,7 @@ impl SignalDouble {
         fs::write(self.dir.path().join("version"), script).unwrap();
     }
 
-    /// The texts that came, in order, each with account and recipient as they were given.
+    /// The texts that came, in order, each with its account and recipient.
     pub fn received(&self) -> Vec<(String, String)> {
         let read = |name: String| fs::read_to_string(self.dir.path().join(name));
         (0..)
@@ -58,7 +58,7 @@ impl SignalDouble {
 /// How the daemon treats a call.
 #[derive(Clone, Debug)]
 pub enum DaemonMode {
-    /// As the real one does, after a notification and the answer to somebody else's call.
+    /// As the real one does, after a notification and the response to another client's call.
     Normal,
     /// With this `result`.
     Result(Value),
@@ -109,7 +109,7 @@ impl SignalDaemon {
         SignalDaemon { path, url: http.url.clone(), heard, mode, http, _dir: dir }
     }
 
-    /// From the next connection on.
+    /// Sets the mode, from the next connection on.
     pub fn set_mode(&self, mode: DaemonMode) {
         let http = match mode {
             DaemonMode::Hang => super::http_double::Mode::Hang,

@@ -1,5 +1,5 @@
-//! A mail server that follows a script: it takes every mail, except where it is told otherwise.
-//! Each test file uses some of it.
+//! An SMTP server that follows a script: it accepts every mail, except where the script says
+//! otherwise. Each test file uses some of it.
 #![allow(dead_code)]
 
 use std::io::{self, Read, Write};
@@ -10,28 +10,29 @@ use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// What it does instead of the usual answer.
+/// What the server does instead of the usual reply.
 #[derive(Clone, Debug)]
 pub enum Reaction {
-    /// Says this.
+    /// Sends this reply.
     Say(&'static str),
-    /// Says nothing until the client hangs up.
+    /// Sends nothing until the client closes the connection.
     Hang,
-    /// Hangs up.
+    /// Closes the connection.
     Close,
-    /// Says a letter every few milliseconds, without end.
+    /// Sends a letter every few milliseconds, without end.
     Trickle,
 }
 
-/// How it is set up.
+/// The server's set-up.
 #[derive(Clone, Default)]
 pub struct Script {
-    /// TLS, when it is asked for or, with `implicit`, at once.
+    /// TLS, after STARTTLS or, with `implicit`, from the first byte.
     pub tls: Option<Arc<ServerConfig>>,
     pub implicit: bool,
-    /// What EHLO offers; STARTTLS comes by itself while there is `tls` to begin.
+    /// The extensions in the reply to EHLO; STARTTLS is added while `tls` has not begun.
     pub offers: Vec<&'static str>,
-    /// By the beginning of the client's line; `CONNECT` for the banner, `.` for the end of the mail.
+    /// By the beginning of the client's line; `CONNECT` for the banner, `.` for the end of the
+    /// mail.
     pub reactions: Vec<(&'static str, Reaction)>,
 }
 
@@ -50,7 +51,7 @@ impl Script {
         self
     }
 
-    /// Begins to listen.
+    /// Starts to listen.
     pub fn start(self) -> Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -66,11 +67,11 @@ impl Script {
 /// One connection, as the server saw it.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// What the client said, without the mails.
+    /// The client's commands, without the mails.
     pub lines: Vec<String>,
-    /// The mails, undotted.
+    /// The mails, without dot-stuffing.
     pub mails: Vec<Vec<u8>>,
-    /// How many of `lines` were said in clear.
+    /// How many of `lines` came in clear.
     pub in_clear: usize,
 }
 
@@ -86,7 +87,7 @@ impl Server {
         self.sessions.recv_timeout(Duration::from_secs(20)).expect("a connection that ended")
     }
 
-    /// The connections that have ended since this was asked last.
+    /// The connections that have ended since the last call.
     pub fn ended(&self) -> Vec<Session> {
         self.sessions.try_iter().collect()
     }
@@ -108,7 +109,7 @@ enum Stream {
     Gone,
 }
 
-/// What has been said so far, in the order that RFC 5321 wants.
+/// The state of a session: which commands came, in the order that RFC 5321 requires.
 #[derive(Default)]
 struct Order {
     logged_in: bool,
@@ -230,7 +231,7 @@ impl Talk {
         }
     }
 
-    /// Whether it says yes, or asks for more.
+    /// Whether the reply is 2xx, and not 334 for more of a login.
     fn agrees(&mut self, script: &Script, line: &str, usual: &str) -> io::Result<bool> {
         Ok(self.react_with(script, line, usual)?.starts_with('2'))
     }
@@ -271,7 +272,7 @@ impl Talk {
         Ok(answer.to_owned())
     }
 
-    /// Waits for the client between two letters, and so ends when that hangs up.
+    /// Waits for the client between two letters, and so ends when the client closes the connection.
     fn trickle(&mut self) -> io::Result<String> {
         if let Stream::Plain(tcp) = &self.stream {
             tcp.set_read_timeout(Some(Duration::from_millis(20)))?;

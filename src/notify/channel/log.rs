@@ -1,42 +1,42 @@
-//! The daemon's own log as a channel: needs nothing, and is what the example uses.
+//! The log channel: the daemon's own log. It needs no provider, and is what the example uses.
 
 use std::time::Duration;
 
 use log::{Record, logger};
 
-use super::{Delivered, Failure, Letter, Pace};
+use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
 use crate::event::Level;
-use crate::notify::text::{Flavour, clean};
+use crate::notify::text::{LineBreaks, clean};
 
-/// Who the lines are from; the log never filters it out.
+/// The target of its log records; the logger never filters it out.
 pub const TARGET: &str = "notification";
 
-/// A log does not tire.
-pub const PACE: Pace = Pace {
+/// Rate, retries and expiry: a log has no limits.
+pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
     first_delay: Duration::from_secs(1),
-    longest_delay: Duration::from_secs(60),
+    max_delay: Duration::from_secs(60),
     per_minute: 6_000_000,
     burst: 100_000,
     give_up_critical: Duration::from_secs(24 * 3600),
     give_up_warning: Duration::from_secs(6 * 3600),
-    give_up_rest: Duration::from_secs(3600),
+    give_up_other: Duration::from_secs(3600),
     digest: None,
 };
 
 /// Writes one line, at the level that the message has.
 ///
 /// # Errors
-/// None: a log that nobody reads cannot be told from one that somebody does.
-pub fn deliver(letter: &Letter) -> Result<Delivered, Failure> {
-    let level = match letter.message.level {
+/// None: the log gives no error.
+pub fn deliver(outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
+    let level = match outgoing.message.level {
         Level::Ok | Level::Info => log::Level::Info,
         Level::Warning => log::Level::Warn,
         Level::Critical => log::Level::Error,
     };
-    let repeat = if letter.possible_repeat { " (possibly a repeat)" } else { "" };
-    let title = clean(&letter.message.title, Flavour::Line);
-    let event = letter.message.event;
-    let details = details(letter);
+    let repeat = if outgoing.possible_repeat { " (possibly a repeat)" } else { "" };
+    let title = clean(&outgoing.message.title, LineBreaks::Remove);
+    let event = outgoing.message.event;
+    let details = details(outgoing);
     logger().log(
         &Record::builder()
             .level(level)
@@ -47,14 +47,14 @@ pub fn deliver(letter: &Letter) -> Result<Delivered, Failure> {
     Ok(Delivered::default())
 }
 
-fn details(letter: &Letter) -> String {
-    let details = &letter.message.details;
+fn details(outgoing: &OutgoingMessage) -> String {
+    let details = &outgoing.message.details;
     if details.is_empty() {
         return String::new();
     }
     let worded: Vec<String> = details
         .iter()
-        .map(|(label, text)| format!("{label}: {}", clean(text, Flavour::Line)))
+        .map(|(label, text)| format!("{label}: {}", clean(text, LineBreaks::Remove)))
         .collect();
     format!(" ({})", worded.join("; "))
 }

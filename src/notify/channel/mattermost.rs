@@ -1,8 +1,9 @@
-//! Mattermost: an incoming webhook, or a bot's posts when there is a token for one
+//! The Mattermost channel: an incoming webhook, or a bot's posts when there is a token for one
 //! (<https://developers.mattermost.com/integrate/webhooks/incoming/>).
 
-use crate::address::{BaseUrl, PercentEncoded};
+use crate::address::BaseUrl;
 use crate::config_file::Section;
+use crate::escape::PercentEncoded;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -11,19 +12,22 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::web_client::{Answer, Call, TIMEOUT, server_words};
-use super::{Delivered, Failure, Letter, Pace};
+use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
+use super::http_client::{HttpRequest, HttpResponse, TIMEOUT, describe_response};
 use crate::clock::Wall;
 use crate::event::Level;
-use crate::notify::text::{Flavour, Room, Unit, aligned, clean, code, cut, remarks};
+use crate::notify::text::{
+    LineBreaks, TextLimit, TextUnit, clean, cut, format_table, markdown_code,
+};
 use crate::secret::{Secret, scrub};
+use crate::thread::lock;
 
-/// A post may have 4000 characters in the oldest database layout; ours stay below.
-const TEXT_LIMIT: usize = 3900;
+/// In characters: the oldest database layout takes posts of 4000.
+const MAX_TEXT: usize = 3900;
 
-/// How long a hook that worked before may be unknown until that is believed: a database that is
-/// out of order answers the same.
-const DOUBT: Duration = Duration::from_secs(15 * 60);
+/// How long a hook that worked before must be unknown until that is believed: a server whose
+/// database is out of order answers the same.
+const BELIEVED_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// A channel of `type: mattermost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +49,16 @@ pub struct Mattermost {
 }
 
 impl Mattermost {
-    /// How fast it may be used, and for how long it is tried.
-    pub const PACE: Pace = Pace {
+    /// Rate, retries and expiry.
+    pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(5),
-        longest_delay: Duration::from_secs(5 * 60),
+        max_delay: Duration::from_secs(5 * 60),
         per_minute: 20,
         burst: 5,
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
-        give_up_rest: Duration::from_secs(3600),
-        digest: Some(Room { most: 3500, unit: Unit::Characters }),
+        give_up_other: Duration::from_secs(3600),
+        digest: Some(TextLimit { max: 3500, unit: TextUnit::Characters }),
     };
 
     /// What must never be shown.
@@ -66,71 +70,93 @@ impl Mattermost {
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
-        self.deliver_within(letter, TIMEOUT)
+    pub fn deliver(
+        &self,
+        outgoing: &OutgoingMessage,
+        hooks: &HookHistory,
+    ) -> Result<Delivered, Failure> {
+        self.deliver_within(outgoing, hooks, TIMEOUT)
     }
 
-    /// [`Mattermost::deliver`] with a time limit of the caller's for each request.
+    /// [`Mattermost::deliver`] with another time limit for each request.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+    pub fn deliver_within(
+        &self,
+        outgoing: &OutgoingMessage,
+        hooks: &HookHistory,
+        limit: Duration,
+    ) -> Result<Delivered, Failure> {
         let result = match &self.bot_token {
-            Some(token) => self.post_as_bot(letter, token, limit),
-            None => self.post_to_hook(letter, limit),
+            Some(token) => self.post_as_bot(outgoing, token, limit),
+            None => self.post_to_hook(outgoing, hooks, limit),
         };
         result.map_err(|failure| failure.map_why(|why| self.scrubbed(&why)))
     }
 
-    fn post_to_hook(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+    fn post_to_hook(
+        &self,
+        outgoing: &OutgoingMessage,
+        hooks: &HookHistory,
+        limit: Duration,
+    ) -> Result<Delivered, Failure> {
         let url = format!("{}/hooks/{}", self.base_url, PercentEncoded(self.token.reveal()));
-        let answer = self.post(url, None, &self.hook_body(letter), limit)?;
-        match answer.status {
-            200 if answer.body == "ok" && answer.complete => {
-                hook_worked(self);
+        let response = self.post(url, None, &self.hook_body(outgoing), limit)?;
+        match response.status {
+            200 if response.body == "ok" && response.complete => {
+                hooks.record_success(self);
                 Ok(Delivered::default())
             }
-            200 if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
-            200 => Err(refused("the answer was 200, but not Mattermost's `ok`: is `host` right?")),
-            400 if says_bad_message(&answer) => Err(Failure::MessageRefused(self.words(&answer))),
-            400 if hook_in_doubt(self, letter.now) => {
-                Err(Failure::Unreachable { why: self.words(&answer), after: None })
+            200 if !response.complete => Err(Failure::Unknown("the answer was cut off".into())),
+            200 => Err(Failure::channel_refused(
+                "the answer was 200, but not Mattermost's `ok`: is `host` right?",
+            )),
+            400 if is_message_fault(&response) => {
+                Err(Failure::MessageRefused(self.describe(&response)))
             }
-            _ => Err(self.refusal(&answer, letter.now)),
+            400 if hooks.is_in_doubt(self, outgoing.now) => {
+                Err(Failure::unreachable(self.describe(&response)))
+            }
+            _ => Err(self.classify(&response, outgoing.now)),
         }
     }
 
     fn post_as_bot(
         &self,
-        letter: &Letter,
+        outgoing: &OutgoingMessage,
         token: &Secret,
         limit: Duration,
     ) -> Result<Delivered, Failure> {
         let url = || format!("{}/api/v4/posts", self.base_url);
-        let body = self.bot_body(letter, letter.thread);
-        let mut answer = self.post(url(), Some(token), &body, limit)?;
-        let mut root = letter.thread;
-        if root.is_some() && matches!(answer.status, 400 | 404) {
-            // Somebody deleted the post that the thread hangs on: an alarm must not end with it.
+        let body = self.bot_body(outgoing, outgoing.thread);
+        let mut response = self.post(url(), Some(token), &body, limit)?;
+        let mut root = outgoing.thread;
+        if root.is_some() && matches!(response.status, 400 | 404) {
+            // The first post of the thread was deleted: an alarm must not be lost with it.
             root = None;
-            answer = self.post(url(), Some(token), &self.bot_body(letter, None), limit)?;
+            response = self.post(url(), Some(token), &self.bot_body(outgoing, None), limit)?;
         }
-        match answer.status {
-            201 | 200 => match post_id(&answer.body) {
+        match response.status {
+            201 | 200 => match post_id(&response.body) {
                 Some(id) => {
                     Ok(Delivered { receipt: None, thread: Some(root.map_or(id, str::to_owned)) })
                 }
-                // Created: all that is lost is what the next ones would hang on to.
-                None if answer.status == 201 && answer.body.starts_with('{') => {
+                // The post was created: only the id for the thread is lost.
+                None if response.status == 201 && response.body.starts_with('{') => {
                     Ok(Delivered { receipt: None, thread: root.map(str::to_owned) })
                 }
-                None if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
-                None => Err(refused("the answer is no post of Mattermost: is `host` right?")),
+                None if !response.complete => {
+                    Err(Failure::Unknown("the answer was cut off".into()))
+                }
+                None => Err(Failure::channel_refused(
+                    "the answer is no post of Mattermost: is `host` right?",
+                )),
             },
-            400 if error_id(&answer).is_some() && !answer.body.contains("channel_id") => {
-                Err(Failure::MessageRefused(self.words(&answer)))
+            400 if error_id(&response).is_some() && !response.body.contains("channel_id") => {
+                Err(Failure::MessageRefused(self.describe(&response)))
             }
-            _ => Err(self.refusal(&answer, letter.now)),
+            _ => Err(self.classify(&response, outgoing.now)),
         }
     }
 
@@ -140,34 +166,38 @@ impl Mattermost {
         bearer: Option<&Secret>,
         body: &Value,
         timeout: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpResponse, Failure> {
         let body = Some(("application/json", body.to_string()));
-        Call { url, body, bearer, ca_file: self.ca_file.as_deref(), timeout }.make()
+        HttpRequest { url, body, bearer, ca_file: self.ca_file.as_deref(), timeout }.send()
     }
 
-    /// What every other status means, of the hook and of the bot alike.
-    fn refusal(&self, answer: &Answer, now: Wall) -> Failure {
-        let why = self.words(answer);
-        match answer.status {
-            300..=399 => {
-                refused(format!("{why}: a redirect, which is not followed; is `host` right?"))
-            }
+    /// What every other status means, for the hook and for the bot alike.
+    fn classify(&self, response: &HttpResponse, now: Wall) -> Failure {
+        let why = self.describe(response);
+        match response.status {
+            300..=399 => Failure::channel_refused(format!(
+                "{why}: a redirect, which is not followed; is `host` right?"
+            )),
             413 => Failure::MessageRefused(why),
-            501 => refused(why),
+            501 => Failure::channel_refused(why),
             408 | 425 | 429 | 500..=599 => {
-                Failure::Unreachable { why, after: answer.retry_after(now) }
+                Failure::Unreachable { why, retry_after: response.retry_after(now) }
             }
-            _ if !answer.complete => {
-                Failure::Unreachable { why: format!("{why}, cut off"), after: None }
-            }
-            _ => refused(why),
+            _ if !response.complete => Failure::unreachable(format!("{why}, cut off")),
+            _ => Failure::channel_refused(why),
         }
     }
 
     /// `Mattermost answered 403: This channel is locked`.
-    fn words(&self, answer: &Answer) -> String {
-        let body = serde_json::from_str::<Value>(&answer.body).unwrap_or_default();
-        server_words("Mattermost", answer, body["message"].as_str(), &self.secrets())
+    fn describe(&self, response: &HttpResponse) -> String {
+        let body = serde_json::from_str::<Value>(&response.body).unwrap_or_default();
+        describe_response("Mattermost", response, body["message"].as_str(), &self.secrets())
+    }
+
+    fn hook_id(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.base_url, self.token.reveal()).hash(&mut hasher);
+        hasher.finish()
     }
 
     fn scrubbed(&self, text: &str) -> String {
@@ -178,8 +208,8 @@ impl Mattermost {
         scrub(&scrub(text, self.secrets()), &encoded.collect::<Vec<_>>())
     }
 
-    fn hook_body(&self, letter: &Letter) -> Value {
-        let mut body = json!({"channel": self.channel, "attachments": [attachment(letter)]});
+    fn hook_body(&self, outgoing: &OutgoingMessage) -> Value {
+        let mut body = json!({"channel": self.channel, "attachments": [attachment(outgoing)]});
         if let Some(name) = &self.username {
             body["username"] = json!(name);
         }
@@ -193,31 +223,27 @@ impl Mattermost {
         body
     }
 
-    fn bot_body(&self, letter: &Letter, root: Option<&str>) -> Value {
+    fn bot_body(&self, outgoing: &OutgoingMessage, root: Option<&str>) -> Value {
         json!({
             "channel_id": self.channel,
             "message": "",
             "root_id": root.unwrap_or_default(),
-            "props": {"attachments": [attachment(letter)]},
+            "props": {"attachments": [attachment(outgoing)]},
         })
     }
 }
 
-fn refused(why: impl Into<String>) -> Failure {
-    Failure::ChannelRefused { why: why.into(), after: None }
-}
-
 /// Whether a 400 is about this message. The ids are those of `server/channels/web/webhook.go` and
 /// `server/channels/app/webhook.go`.
-fn says_bad_message(answer: &Answer) -> bool {
-    let id = error_id(answer).unwrap_or_default();
+fn is_message_fault(response: &HttpResponse) -> bool {
+    let id = error_id(response).unwrap_or_default();
     let about = id.strip_prefix("web.incoming_webhook.").unwrap_or_default();
     ["parse", "text.", "split_props_length"].iter().any(|what| about.starts_with(what))
 }
 
 /// The id of an error of Mattermost's own.
-fn error_id(answer: &Answer) -> Option<String> {
-    Some(serde_json::from_str::<Value>(&answer.body).ok()?["id"].as_str()?.to_owned())
+fn error_id(response: &HttpResponse) -> Option<String> {
+    Some(serde_json::from_str::<Value>(&response.body).ok()?["id"].as_str()?.to_owned())
 }
 
 fn post_id(body: &str) -> Option<String> {
@@ -226,19 +252,19 @@ fn post_id(body: &str) -> Option<String> {
     (plain && !id.is_empty()).then_some(id)
 }
 
-/// The message as an attachment: strangers' words stand in code, the rest is ours.
-fn attachment(letter: &Letter) -> Value {
-    let message = letter.message;
-    let title = cut(&clean(&message.title, Flavour::Line), 1500, Unit::Characters);
+/// The message as an attachment. Untrusted words stand in code, the rest is ours.
+fn attachment(outgoing: &OutgoingMessage) -> Value {
+    let message = outgoing.message;
+    let title = cut(&clean(&message.title, LineBreaks::Remove), 1500, TextUnit::Characters);
     json!({
-        "fallback": code(&title),
-        "color": colour(message.level),
-        "text": text(letter),
+        "fallback": markdown_code(&title),
+        "color": color(message.level),
+        "text": text(outgoing),
     })
 }
 
-/// In the colours that Mattermost's own alerts have.
-fn colour(level: Level) -> &'static str {
+/// The colours of Mattermost's own alerts.
+fn color(level: Level) -> &'static str {
     match level {
         Level::Critical => "#d24b4e",
         Level::Warning => "#f5a623",
@@ -247,65 +273,63 @@ fn colour(level: Level) -> &'static str {
     }
 }
 
-fn text(letter: &Letter) -> String {
-    let message = letter.message;
+fn text(outgoing: &OutgoingMessage) -> String {
+    let message = outgoing.message;
     let mut end = String::new();
-    for remark in remarks(letter) {
+    for remark in outgoing.annotations() {
         end.push_str(&format!("\n_{remark}_"));
     }
     end.push_str(&format!("\n_{}, event {}_", message.level.name(), message.event));
-    let room = TEXT_LIMIT - Unit::Characters.count(&end) - "\n```\n\n```".len();
-    let mut text = code(&cut(&clean(&message.title, Flavour::Block), room, Unit::Characters));
-    let details = if letter.plain { &[] } else { message.details.as_slice() };
-    for (label, words) in details {
-        let line = detail(label, words);
-        if Unit::Characters.count(&text) + Unit::Characters.count(&line) > room {
+    let room = MAX_TEXT - TextUnit::Characters.count(&end) - "\n```\n\n```".len();
+    let mut text =
+        markdown_code(&cut(&clean(&message.title, LineBreaks::Keep), room, TextUnit::Characters));
+    let details = if outgoing.short_form { &[] } else { message.details.as_slice() };
+    for (label, value) in details {
+        let line = detail_line(label, value);
+        if TextUnit::Characters.count(&text) + TextUnit::Characters.count(&line) > room {
             text.push_str("\n…");
             break;
         }
         text.push_str(&line);
     }
-    if let Some(table) = message.table.as_ref().filter(|_| !letter.plain) {
-        let table = code(&aligned(table));
-        // Half a table is none: the details say what matters.
-        if Unit::Characters.count(&text) + Unit::Characters.count(&table) <= room {
+    if let Some(table) = message.table.as_ref().filter(|_| !outgoing.short_form) {
+        let table = markdown_code(&format_table(table));
+        // A part of a table would mislead: the details say what matters.
+        if TextUnit::Characters.count(&text) + TextUnit::Characters.count(&table) <= room {
             text.push_str(&table);
         }
     }
     text + &end
 }
 
-/// One more line. The label is ours as a rule, but only plain words go outside of code.
-fn detail(label: &str, words: &str) -> String {
+/// A detail as one more line. Its label is ours as a rule, but only plain words stand outside of
+/// code.
+fn detail_line(label: &str, value: &str) -> String {
     let plain = label.chars().all(|c| c.is_alphanumeric() || c == ' ');
-    let label = cut(&clean(label, Flavour::Line), 100, Unit::Characters);
-    let label = if plain { label } else { code(&label) };
-    let words = cut(&clean(words, Flavour::Block), 2000, Unit::Characters);
-    format!("\n{label}: {}", code(&words))
+    let label = cut(&clean(label, LineBreaks::Remove), 100, TextUnit::Characters);
+    let label = if plain { label } else { markdown_code(&label) };
+    let value = cut(&clean(value, LineBreaks::Keep), 2000, TextUnit::Characters);
+    format!("\n{label}: {}", markdown_code(&value))
 }
 
-/// The hooks that worked since this process began, and since when each is unknown to its server.
-static HOOKS: Mutex<BTreeMap<u64, Option<Wall>>> = Mutex::new(BTreeMap::new());
+/// Which hooks have worked since the process began, and since when each is unknown to its server.
+/// It outlives a channel's configuration: a reload must not turn a short outage of the server's
+/// database into a refusal.
+#[derive(Debug, Default)]
+pub struct HookHistory(Mutex<BTreeMap<u64, Option<Wall>>>);
 
-fn hook(channel: &Mattermost) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (&channel.base_url, channel.token.reveal()).hash(&mut hasher);
-    hasher.finish()
-}
+impl HookHistory {
+    fn record_success(&self, channel: &Mattermost) {
+        lock(&self.0).insert(channel.hook_id(), None);
+    }
 
-fn hooks() -> std::sync::MutexGuard<'static, BTreeMap<u64, Option<Wall>>> {
-    HOOKS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-fn hook_worked(channel: &Mattermost) {
-    hooks().insert(hook(channel), None);
-}
-
-/// Whether a hook that is said to be unknown worked before and is unknown since a short time only.
-fn hook_in_doubt(channel: &Mattermost, now: Wall) -> bool {
-    match hooks().get_mut(&hook(channel)) {
-        Some(since) => now.since(*since.get_or_insert(now)) < DOUBT,
-        None => false,
+    /// Whether a hook that the server calls unknown worked before, and has been unknown for less
+    /// than [`BELIEVED_AFTER`].
+    fn is_in_doubt(&self, channel: &Mattermost, now: Wall) -> bool {
+        match lock(&self.0).get_mut(&channel.hook_id()) {
+            Some(since) => now.since(*since.get_or_insert(now)) < BELIEVED_AFTER,
+            None => false,
+        }
     }
 }
 
@@ -357,7 +381,7 @@ mod tests {
     use super::*;
     use crate::event::{EventId, Message, Subject, TextTable};
 
-    fn with_message(title: &str, details: &[(&str, &str)], test: impl Fn(&Letter)) {
+    fn with_message(title: &str, details: &[(&str, &str)], test: impl Fn(&OutgoingMessage)) {
         let message = Message {
             event: EventId(0x1a2),
             at: Wall(1_000_000),
@@ -368,23 +392,23 @@ mod tests {
             details: details.iter().map(|(l, t)| ((*l).to_owned(), (*t).to_owned())).collect(),
             table: None,
         };
-        test(&Letter {
+        test(&OutgoingMessage {
             channel: "chat",
             message: &message,
             recipient: None,
             possible_repeat: false,
-            plain: false,
+            short_form: false,
             thread: None,
-            ends: &[],
+            recovered_events: &[],
             now: Wall(1_000_000),
         });
     }
 
     #[test]
     fn a_message_is_code_with_our_own_words_around_it() {
-        with_message("web1 ipv4 overdue", &[("last seen", "12:00")], |letter| {
+        with_message("web1 ipv4 overdue", &[("last seen", "12:00")], |outgoing| {
             assert_eq!(
-                text(letter),
+                text(outgoing),
                 "`web1 ipv4 overdue`\nlast seen: `12:00`\n_critical, event 000000000001a2_"
             );
         });
@@ -392,8 +416,8 @@ mod tests {
 
     #[test]
     fn several_lines_become_a_block() {
-        with_message("one\r\ntwo", &[], |letter| {
-            assert!(text(letter).starts_with("\n```\none\ntwo\n```\n_critical"));
+        with_message("one\r\ntwo", &[], |outgoing| {
+            assert!(text(outgoing).starts_with("\n```\none\ntwo\n```\n_critical"));
         });
     }
 
@@ -404,10 +428,10 @@ mod tests {
             head: row(["module", "state"]),
             rows: vec![row(["`@here`", "x"]); rows],
         };
-        with_message("title", &[("a", "b")], |letter| {
+        with_message("title", &[("a", "b")], |outgoing| {
             let with = |rows| {
-                let message = Message { table: Some(table(rows)), ..letter.message.clone() };
-                text(&Letter { message: &message, ..*letter })
+                let message = Message { table: Some(table(rows)), ..outgoing.message.clone() };
+                text(&OutgoingMessage { message: &message, ..*outgoing })
             };
             assert!(
                 with(1).contains("\n```\nmodule   state\n\u{2cb}@here\u{2cb}  x\n```\n_critical")
@@ -418,19 +442,19 @@ mod tests {
 
     #[test]
     fn a_label_of_a_stranger_is_code_too() {
-        assert_eq!(detail("@channel", "x"), "\n`@channel`: `x`");
+        assert_eq!(detail_line("@channel", "x"), "\n`@channel`: `x`");
     }
 
     #[test]
     fn a_text_stays_below_the_limit_whatever_comes() {
         let long = "`\n".repeat(5000);
-        with_message(&long, &[("a", &long), ("b", &long)], |letter| {
-            assert!(Unit::Characters.count(&text(letter)) < 4000);
+        with_message(&long, &[("a", &long), ("b", &long)], |outgoing| {
+            assert!(TextUnit::Characters.count(&text(outgoing)) < 4000);
         });
         let long = "ü".repeat(1900);
-        with_message("short", &[("a", &long), ("b", &long), ("c", &long)], |letter| {
-            let text = text(letter);
-            assert!(Unit::Characters.count(&text) < 4000, "{}", text.len());
+        with_message("short", &[("a", &long), ("b", &long), ("c", &long)], |outgoing| {
+            let text = text(outgoing);
+            assert!(TextUnit::Characters.count(&text) < 4000, "{}", text.len());
             assert!(text.contains("\n…\n_critical"));
         });
     }
@@ -438,7 +462,7 @@ mod tests {
     #[test]
     fn a_hook_that_worked_is_in_doubt_for_a_quarter_of_an_hour() {
         let channel = Mattermost {
-            base_url: "http://127.0.0.1:1/in-doubt".into(),
+            base_url: "http://127.0.0.1:1".into(),
             token: Secret::new("t"),
             channel: "c".into(),
             username: None,
@@ -446,13 +470,15 @@ mod tests {
             ca_file: None,
             bot_token: None,
         };
+        let hooks = HookHistory::default();
         let now = Wall(1_000_000);
-        assert!(!hook_in_doubt(&channel, now));
-        hook_worked(&channel);
-        assert!(hook_in_doubt(&channel, now));
-        assert!(hook_in_doubt(&channel, now + Duration::from_secs(899)));
-        assert!(!hook_in_doubt(&channel, now + Duration::from_secs(900)));
-        hook_worked(&channel);
-        assert!(hook_in_doubt(&channel, now + Duration::from_secs(901)));
+        assert!(!hooks.is_in_doubt(&channel, now));
+        hooks.record_success(&channel);
+        let reloaded = Mattermost { channel: "other".into(), ..channel.clone() };
+        assert!(hooks.is_in_doubt(&reloaded, now), "a reload forgets nothing");
+        assert!(hooks.is_in_doubt(&channel, now + Duration::from_secs(899)));
+        assert!(!hooks.is_in_doubt(&channel, now + Duration::from_secs(900)));
+        hooks.record_success(&channel);
+        assert!(hooks.is_in_doubt(&channel, now + Duration::from_secs(901)));
     }
 }

@@ -1,32 +1,35 @@
-//! Pushover: `POST /1/messages.json` (<https://pushover.net/api>), and the receipts of emergencies
-//! (<https://pushover.net/api/receipts>).
+//! The Pushover channel: `POST /1/messages.json` (<https://pushover.net/api>), and the receipts of
+//! emergencies (<https://pushover.net/api/receipts>).
 
-use crate::address::{BaseUrl, PercentEncoded};
+use crate::address::BaseUrl;
 use crate::config_file::Section;
+use crate::escape::PercentEncoded;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::web_client::{Answer, Call, TIMEOUT, form, server_words, until};
-use super::{Delivered, Failure, Letter, Pace};
+use super::attempt::{Delivered, Failure, OutgoingMessage, ReceiptState, RetryPolicy};
+use super::http_client::{
+    HttpRequest, HttpResponse, TIMEOUT, describe_response, form_body, time_until,
+};
 use crate::clock::Wall;
 use crate::event::{EventId, Level};
-use crate::notify::text::{Flavour, Room, Unit, clean, cut, plain};
+use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
 use crate::secret::{Secret, scrub};
 
-/// Pushover repeats an emergency not more often than this.
-const SHORTEST_RETRY: Duration = Duration::from_secs(30);
+/// The shortest interval at which Pushover repeats an emergency.
+const MIN_RETRY: Duration = Duration::from_secs(30);
 
-/// Pushover repeats an emergency not longer than this.
-const LONGEST_EXPIRE: Duration = Duration::from_secs(3 * 3600);
+/// The longest time for which Pushover repeats an emergency.
+const MAX_EXPIRE: Duration = Duration::from_secs(3 * 3600);
 
-/// How long the answer to one cancel is waited for.
-const LONGEST_CANCEL: Duration = Duration::from_secs(10);
+/// How long the response to one cancellation is waited for.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A used-up quota is filled again on the first of the month.
-const LONGEST_QUOTA: Duration = Duration::from_secs(31 * 24 * 3600);
+/// The longest wait for a new quota: it comes on the first of the month.
+const MAX_QUOTA_PAUSE: Duration = Duration::from_secs(31 * 24 * 3600);
 
-/// The priority that is repeated until somebody acknowledges it.
+/// The priority that is repeated until a person acknowledges it.
 const EMERGENCY: i8 = 2;
 
 /// A channel of `type: pushover`.
@@ -50,101 +53,91 @@ pub struct Pushover {
     pub api_url: String,
 }
 
-/// What became of an emergency.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReceiptState {
-    /// When somebody acknowledged it.
-    pub acknowledged: Option<Wall>,
-    /// On which device.
-    pub device: Option<String>,
-    /// Whether it was repeated to its end and nobody did.
-    pub expired: bool,
-}
-
 impl Pushover {
-    /// How fast it may be used, and for how long it is tried.
-    pub const PACE: Pace = Pace {
+    /// Rate, retries and expiry.
+    pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(10),
-        longest_delay: Duration::from_secs(10 * 60),
+        max_delay: Duration::from_secs(10 * 60),
         per_minute: 10,
         burst: 1,
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
-        give_up_rest: Duration::from_secs(3600),
-        digest: Some(Room { most: 880, unit: Unit::Characters }),
+        give_up_other: Duration::from_secs(3600),
+        digest: Some(TextLimit { max: 880, unit: TextUnit::Characters }),
     };
-
-    /// How often a receipt may be polled.
-    pub const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
     /// What must never be shown.
     pub fn secrets(&self) -> Vec<&Secret> {
         vec![&self.token, &self.user]
     }
 
-    /// Makes one attempt; before it, ends the repetition of the emergencies that `letter` ends.
-    /// An emergency is answered with a receipt.
+    /// Makes one attempt; before it, cancels the repetition of the emergencies that the message
+    /// closes. The response to an emergency has a receipt.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
-        self.deliver_within(letter, TIMEOUT)
+    pub fn deliver(&self, outgoing: &OutgoingMessage) -> Result<Delivered, Failure> {
+        self.deliver_within(outgoing, TIMEOUT)
     }
 
-    /// [`Pushover::deliver`] with a time limit of the caller's for all of its requests together.
+    /// [`Pushover::deliver`] with another time limit, for all of its requests together.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
+    pub fn deliver_within(
+        &self,
+        outgoing: &OutgoingMessage,
+        limit: Duration,
+    ) -> Result<Delivered, Failure> {
         let end = Instant::now() + limit;
         if self.sends_emergencies() {
-            self.cancel(letter, limit).map_err(|failure| self.scrubbed(failure))?;
+            self.cancel(outgoing, limit).map_err(|failure| self.scrubbed(failure))?;
         }
-        let body = form(&self.fields(letter));
+        let body = form_body(&self.fields(outgoing));
         let left = end.saturating_duration_since(Instant::now());
-        self.send(body, letter.now, left).map_err(|failure| self.scrubbed(failure))
+        self.send(body, outgoing.now, left).map_err(|failure| self.scrubbed(failure))
     }
 
-    /// Asks what became of an emergency.
+    /// Queries the state of an emergency.
     ///
     /// # Errors
-    /// Why it is not known. MessageRefused means that it never will be.
+    /// Why it is not known. MessageRefused: it never will be.
     pub fn poll(&self, receipt: &str) -> Result<ReceiptState, Failure> {
         self.poll_within(receipt, TIMEOUT)
     }
 
-    /// [`Pushover::poll`] with a time limit of the caller's.
+    /// [`Pushover::poll`] with another time limit.
     ///
     /// # Errors
     /// As [`Pushover::poll`].
     pub fn poll_within(&self, receipt: &str, limit: Duration) -> Result<ReceiptState, Failure> {
         let (receipt, token) = (PercentEncoded(receipt), PercentEncoded(self.token.reveal()));
         let url = format!("{}/1/receipts/{receipt}.json?token={token}", self.api_url);
-        let answer = self.call(url, None, limit).map_err(|failure| self.scrubbed(failure))?;
-        match answer.status {
-            200 => receipt_state(&answer.body).ok_or_else(|| Failure::Unreachable {
-                why: "Pushover told nothing about the receipt".into(),
-                after: None,
-            }),
-            _ => Err(self.scrubbed(self.refusal(&answer, Wall::default()))),
+        let response = self.call(url, None, limit).map_err(|failure| self.scrubbed(failure))?;
+        match response.status {
+            200 => receipt_state(&response.body)
+                .ok_or_else(|| Failure::unreachable("Pushover told nothing about the receipt")),
+            _ => Err(self.scrubbed(self.classify(&response, Wall::default()))),
         }
     }
 
     fn send(&self, body: String, now: Wall, limit: Duration) -> Result<Delivered, Failure> {
-        let answer = self.call(format!("{}/1/messages.json", self.api_url), Some(body), limit)?;
-        if answer.status != 200 {
-            return Err(self.refusal(&answer, now));
+        let response = self.call(format!("{}/1/messages.json", self.api_url), Some(body), limit)?;
+        if response.status != 200 {
+            return Err(self.classify(&response, now));
         }
-        match serde_json::from_str::<Value>(&answer.body) {
+        match serde_json::from_str::<Value>(&response.body) {
             Ok(said) if said["status"] == 1 => match said["info"].as_str() {
-                Some(info) if reaches_nobody(info) => {
-                    Err(refused(server_words("Pushover", &answer, Some(info), &self.secrets())))
-                }
+                Some(info) if has_no_devices(info) => Err(Failure::channel_refused(
+                    describe_response("Pushover", &response, Some(info), &self.secrets()),
+                )),
                 _ => Ok(Delivered { receipt: receipt(&said), thread: None }),
             },
-            Ok(said) if said["status"].is_number() => Err(self.refusal(&answer, now)),
-            _ if !answer.complete => Err(Failure::Unknown("the answer was cut off".into())),
-            _ => Err(refused("the answer was 200, but not Pushover's: is `api_url` right?")),
+            Ok(said) if said["status"].is_number() => Err(self.classify(&response, now)),
+            _ if !response.complete => Err(Failure::Unknown("the answer was cut off".into())),
+            _ => Err(Failure::channel_refused(
+                "the answer was 200, but not Pushover's: is `api_url` right?",
+            )),
         }
     }
 
@@ -153,38 +146,39 @@ impl Pushover {
         url: String,
         body: Option<String>,
         timeout: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpResponse, Failure> {
         let body = body.map(|text| ("application/x-www-form-urlencoded", text));
-        Call { url, body, bearer: None, ca_file: None, timeout }.make()
+        HttpRequest { url, body, bearer: None, ca_file: None, timeout }.send()
     }
 
-    /// Ends the repetition of the emergencies that `letter` ends, in half of the time at most. A
-    /// server that does not answer is asked once more before the message goes; after that it goes
-    /// anyway, for the repetition expires by itself.
-    fn cancel(&self, letter: &Letter, limit: Duration) -> Result<(), Failure> {
+    /// Cancels the repetition of the emergencies that the message closes, in half of the time at
+    /// most. Where the server does not answer, the first attempt fails and the next one tries it
+    /// once more; then the message is sent anyway, since the repetition expires by itself.
+    fn cancel(&self, outgoing: &OutgoingMessage, limit: Duration) -> Result<(), Failure> {
         let end = Instant::now() + limit / 2;
-        let first_attempt = !letter.possible_repeat
-            && letter.now.since(letter.message.at) < Pushover::PACE.first_delay;
-        for event in letter.ends {
+        let first_attempt = !outgoing.possible_repeat
+            && outgoing.now.since(outgoing.message.at) < Pushover::RETRY_POLICY.first_delay;
+        for event in outgoing.recovered_events {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            match self.cancel_one(*event, left.min(LONGEST_CANCEL), letter.now) {
+            match self.cancel_one(*event, left.min(CANCEL_TIMEOUT), outgoing.now) {
                 Ok(()) => {}
-                Err(why) if first_attempt => return Err(Failure::Unreachable { why, after: None }),
+                Err(why) if first_attempt => return Err(Failure::unreachable(why)),
                 Err(_) => return Ok(()),
             }
         }
         Ok(())
     }
 
-    /// A refusal is no reason to wait: the message itself will meet it, or there is nothing to end.
+    /// A refusal is no error: the message itself will be refused too, or there is nothing to
+    /// cancel.
     fn cancel_one(&self, event: EventId, limit: Duration, now: Wall) -> Result<(), String> {
         let url = format!("{}/1/receipts/cancel_by_tag/{event}.json", self.api_url);
-        let body = form(&[("token", self.token.reveal().to_owned())]);
-        let answer = self.call(url, Some(body), limit).map_err(Failure::into_why)?;
-        match self.refusal(&answer, now) {
+        let body = form_body(&[("token", self.token.reveal().to_owned())]);
+        let response = self.call(url, Some(body), limit).map_err(Failure::into_why)?;
+        match self.classify(&response, now) {
             Failure::Unreachable { why, .. } => Err(format!("an emergency goes on: {why}")),
             _ => Ok(()),
         }
@@ -194,7 +188,7 @@ impl Pushover {
         self.priority.is_none_or(|priority| priority == EMERGENCY)
     }
 
-    /// A recovery is never an emergency: nobody should have to acknowledge it.
+    /// A recovery is never an emergency: it needs no acknowledgement.
     fn priority(&self, level: Level) -> i8 {
         match (self.priority, level) {
             (Some(EMERGENCY), Level::Ok) => 0,
@@ -205,15 +199,15 @@ impl Pushover {
         }
     }
 
-    fn fields(&self, letter: &Letter) -> Vec<(&'static str, String)> {
-        let message = letter.message;
-        let title = clean(&format!("{}: {}", message.level, message.subject), Flavour::Line);
+    fn fields(&self, outgoing: &OutgoingMessage) -> Vec<(&'static str, String)> {
+        let message = outgoing.message;
+        let title = clean(&format!("{}: {}", message.level, message.subject), LineBreaks::Remove);
         let priority = self.priority(message.level);
         let mut fields = vec![
             ("token", self.token.reveal().to_owned()),
             ("user", self.user.reveal().to_owned()),
-            ("title", cut(&title, 250, Unit::Characters)),
-            ("message", plain(letter, 1024, Unit::Characters)),
+            ("title", cut(&title, 250, TextUnit::Characters)),
+            ("message", outgoing.plain_text(1024, TextUnit::Characters)),
             ("timestamp", (message.at.0.max(0) / 1000).to_string()),
             ("priority", priority.to_string()),
         ];
@@ -228,27 +222,31 @@ impl Pushover {
         fields
     }
 
-    fn refusal(&self, answer: &Answer, now: Wall) -> Failure {
-        let said = serde_json::from_str::<Value>(&answer.body).unwrap_or_default();
+    fn classify(&self, response: &HttpResponse, now: Wall) -> Failure {
+        let said = serde_json::from_str::<Value>(&response.body).unwrap_or_default();
         let errors = said["errors"]
             .as_array()
             .map(|errors| errors.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
-        let why = server_words("Pushover", answer, errors.as_deref(), &self.secrets());
+        let why = describe_response("Pushover", response, errors.as_deref(), &self.secrets());
         let invalid = |field: &str| said[field] == "invalid";
         let foreign = !said["status"].is_number();
-        match answer.status {
-            300..=399 => refused(format!("{why}: a redirect, which is not followed")),
-            408 | 425 | 500..=599 => Failure::Unreachable { why, after: answer.retry_after(now) },
+        match response.status {
+            300..=399 => {
+                Failure::channel_refused(format!("{why}: a redirect, which is not followed"))
+            }
+            408 | 425 | 500..=599 => {
+                Failure::Unreachable { why, retry_after: response.retry_after(now) }
+            }
             429 => Failure::ChannelRefused {
                 why: format!("{why} (the month's quota is used up)"),
-                after: quota_reset(answer, now),
+                retry_after: quota_reset(response, now),
             },
-            _ if foreign && !answer.complete => {
-                Failure::Unreachable { why: format!("{why}, cut off"), after: None }
-            }
-            201..=299 => refused(why),
-            _ if foreign => refused(format!("{why}, not in Pushover's words: is `api_url` right?")),
-            _ if invalid("token") || invalid("user") => refused(why),
+            _ if foreign && !response.complete => Failure::unreachable(format!("{why}, cut off")),
+            201..=299 => Failure::channel_refused(why),
+            _ if foreign => Failure::channel_refused(format!(
+                "{why}, not in Pushover's words: is `api_url` right?"
+            )),
+            _ if invalid("token") || invalid("user") => Failure::channel_refused(why),
             _ => Failure::MessageRefused(why),
         }
     }
@@ -258,19 +256,15 @@ impl Pushover {
     }
 }
 
-fn refused(why: impl Into<String>) -> Failure {
-    Failure::ChannelRefused { why: why.into(), after: None }
-}
-
-/// The message was taken, and there is no device to show it.
-fn reaches_nobody(info: &str) -> bool {
+/// Whether the message was accepted, but the user has no device to show it.
+fn has_no_devices(info: &str) -> bool {
     info.to_lowercase().contains("no active devices")
 }
 
-/// When the quota is filled up again, where the answer says so.
-fn quota_reset(answer: &Answer, now: Wall) -> Option<Duration> {
-    let at = answer.header("x-limit-app-reset")?.trim().parse().ok()?;
-    Some(until(at, now).min(LONGEST_QUOTA))
+/// How long it is until the quota is renewed, where the response says so.
+fn quota_reset(response: &HttpResponse, now: Wall) -> Option<Duration> {
+    let at = response.header("x-limit-app-reset")?.trim().parse().ok()?;
+    Some(time_until(at, now).min(MAX_QUOTA_PAUSE))
 }
 
 fn receipt(said: &Value) -> Option<String> {
@@ -279,14 +273,15 @@ fn receipt(said: &Value) -> Option<String> {
     (plain && !receipt.is_empty()).then(|| receipt.to_owned())
 }
 
-/// Who acknowledged is told as a user's key, which is a secret: the device is shown instead.
+/// The response names the person who acknowledged by the user's key, which is a secret: the device
+/// is shown instead.
 fn receipt_state(body: &str) -> Option<ReceiptState> {
     let said = serde_json::from_str::<Value>(body).ok().filter(|said| said["status"] == 1)?;
     let at = Wall(said["acknowledged_at"].as_i64().unwrap_or(0).saturating_mul(1000));
     let device = said["acknowledged_by_device"].as_str().filter(|name| !name.is_empty());
     Some(ReceiptState {
         acknowledged: (said["acknowledged"] == 1).then_some(at),
-        device: device.map(|name| cut(&clean(name, Flavour::Line), 50, Unit::Characters)),
+        device: device.map(|name| cut(&clean(name, LineBreaks::Remove), 50, TextUnit::Characters)),
         expired: said["expired"] == 1,
     })
 }
@@ -301,10 +296,10 @@ impl Pushover {
                 .number("priority", -2..=2)
                 .and_then(|number| i8::try_from(number).ok()),
             retry: section
-                .duration_within("retry", SHORTEST_RETRY..=LONGEST_EXPIRE)
+                .duration_within("retry", MIN_RETRY..=MAX_EXPIRE)
                 .unwrap_or(Duration::from_secs(60)),
             expire: section
-                .duration_within("expire", SHORTEST_RETRY..=LONGEST_EXPIRE)
+                .duration_within("expire", MIN_RETRY..=MAX_EXPIRE)
                 .unwrap_or(Duration::from_secs(3600)),
             sound: section.text("sound"),
             device: section.text("device"),
@@ -332,7 +327,7 @@ fn api_url(section: &mut Section) -> String {
     }
 }
 
-/// Pushover may change its mind about their form, so this is a warning only.
+/// Pushover may change the form of its tokens, so this is a warning only.
 fn check_shape(section: &Section, key: &str, what: &str, secret: &Secret) {
     let clear = secret.reveal();
     let count = clear.chars().count();

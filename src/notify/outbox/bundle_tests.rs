@@ -188,8 +188,8 @@ fn what_does_not_fit_stays_for_the_next_digest() {
 #[test]
 fn a_rate_limit_that_holds_makes_a_digest_too() {
     let mut play = Play::with(&["chat"]);
-    let room = Some(Room { most: 3500, unit: Unit::Characters });
-    let slow = Pace { per_minute: 10, burst: 1, digest: room, ..pace() };
+    let room = Some(TextLimit { max: 3500, unit: TextUnit::Characters });
+    let slow = RetryPolicy { per_minute: 10, burst: 1, digest: room, ..pace() };
     let slow = LineSettings { pace: slow, recipients: vec![None] };
     play.outbox = Outbox::new(BTreeMap::from([("chat".to_owned(), slow)]), 7, play.now);
     for n in 0..12 {

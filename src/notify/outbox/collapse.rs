@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::delivery::{Delivery, DeliveryId};
 use crate::clock::Wall;
 use crate::event::{EventId, Incident, Level, Message, Subject};
-use crate::notify::text::{Flavour, Room, Unit, clean, cut};
+use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
 
 /// More than so many that wait for one recipient become a digest.
 const DIGEST_ABOVE: usize = 10;
@@ -62,7 +62,7 @@ pub type Waiting<'a> = Vec<(DeliveryId, &'a Delivery)>;
 
 /// The beginning of a sequence that tells of alarms and of the end of each of them: the longest
 /// that fits. Empty when there is none.
-pub fn over(waiting: &Waiting, room: Room) -> Vec<DeliveryId> {
+pub fn over(waiting: &Waiting, room: TextLimit) -> Vec<DeliveryId> {
     let mut open = BTreeSet::new();
     let (mut used, mut longest, mut count) = (HEAD, 0, 0);
     for (index, (_, delivery)) in waiting.iter().enumerate() {
@@ -72,7 +72,7 @@ pub fn over(waiting: &Waiting, room: Room) -> Vec<DeliveryId> {
         open.extend(&delivery.opens);
         open.retain(|trouble| !delivery.closes.contains(trouble));
         // The title holds two of the lines.
-        if used + 2 * longest > room.most || (index == 0 && open.is_empty()) {
+        if used + 2 * longest > room.max || (index == 0 && open.is_empty()) {
             break;
         }
         if open.is_empty() && !delivery.closes.is_empty() {
@@ -85,7 +85,7 @@ pub fn over(waiting: &Waiting, room: Room) -> Vec<DeliveryId> {
 /// As many as fit into one digest, and how many more there are: what is critical and goes on
 /// first, then by age, but never anything before what happened earlier about the same subject.
 /// None while too few wait.
-pub fn digest(sequences: &[Waiting], room: Room) -> Option<(Vec<DeliveryId>, usize)> {
+pub fn digest(sequences: &[Waiting], room: TextLimit) -> Option<(Vec<DeliveryId>, usize)> {
     let total: usize = sequences.iter().map(Vec::len).sum();
     if total <= DIGEST_ABOVE {
         return None;
@@ -99,7 +99,7 @@ pub fn digest(sequences: &[Waiting], room: Room) -> Option<(Vec<DeliveryId>, usi
     let (mut used, mut members) = (HEAD, Vec::new());
     while let Some((_, id, sequence, next)) = turns.pop_first() {
         used += length(sequences[sequence][next].1, room.unit);
-        if used > room.most {
+        if used > room.max {
             break;
         }
         members.push(id);
@@ -134,14 +134,14 @@ pub fn ended(deliveries: &[&Delivery]) -> Vec<bool> {
     deliveries.iter().enumerate().map(over).collect()
 }
 
-fn length(delivery: &Delivery, unit: Unit) -> usize {
+fn length(delivery: &Delivery, unit: TextUnit) -> usize {
     let (label, text) = line(&delivery.message, true);
     unit.count(&label) + unit.count(&text) + AROUND
 }
 
 /// Time, level, title and number of one event.
 fn line(message: &Message, over: bool) -> (String, String) {
-    let title = cut(&clean(&message.title, Flavour::Line), LONGEST_TITLE, Unit::Bytes);
+    let title = cut(&clean(&message.title, LineBreaks::Remove), LONGEST_TITLE, TextUnit::Bytes);
     let over = if over { ", over" } else { "" };
     let text = format!("{}{over}: {title} [{}]", message.level.name(), message.event);
     (message.at.to_string(), text)
@@ -209,7 +209,7 @@ fn common_thread(members: &[&Delivery]) -> Option<String> {
 
 fn over_title(members: &[&Delivery]) -> String {
     let title = |member: &Delivery| {
-        cut(&clean(&member.message.title, Flavour::Line), LONGEST_TITLE, Unit::Bytes)
+        cut(&clean(&member.message.title, LineBreaks::Remove), LONGEST_TITLE, TextUnit::Bytes)
     };
     let alarms = members.iter().filter(|member| member.opens.is_some());
     let worst = alarms.rev().max_by_key(|member| member.message.level);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level, Message, Subject};
-use crate::notify::channel::Pace;
+use crate::notify::channel::RetryPolicy;
 
 use super::collapse::Bundle;
 
@@ -171,7 +171,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineSettings {
     /// How fast and how long.
-    pub pace: Pace,
+    pub pace: RetryPolicy,
     /// Its recipients; one `None` for a channel that is sent to as a whole.
     pub recipients: Vec<Option<String>>,
 }

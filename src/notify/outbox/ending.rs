@@ -27,9 +27,13 @@ impl Outbox {
         }
         let ended = match result {
             Ok(done) => self.delivered(id, &done, now),
-            Err(Failure::Unreachable { why, after }) => self.retry(id, why, after, false, now),
+            Err(Failure::Unreachable { why, retry_after: after }) => {
+                self.retry(id, why, after, false, now)
+            }
             Err(Failure::Unknown(why)) => self.retry(id, why, None, true, now),
-            Err(Failure::ChannelRefused { why, after }) => self.refused(id, why, after, now),
+            Err(Failure::ChannelRefused { why, retry_after: after }) => {
+                self.refused(id, why, after, now)
+            }
             Err(Failure::MessageRefused(why) | Failure::FormRefused(why)) if bundled => {
                 self.bundle_refused(id, why, now)
             }

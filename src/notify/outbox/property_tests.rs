@@ -150,9 +150,9 @@ impl World {
         let job = self.in_flight.remove(usize::from(which) % self.in_flight.len());
         let why = || "because".to_owned();
         let result = match outcome {
-            0 => Err(Failure::Unreachable { why: why(), after: None }),
+            0 => Err(Failure::Unreachable { why: why(), retry_after: None }),
             1 => Err(Failure::MessageRefused(why())),
-            2 => Err(Failure::ChannelRefused { why: why(), after: None }),
+            2 => Err(Failure::ChannelRefused { why: why(), retry_after: None }),
             3 => Err(Failure::FormRefused(why())),
             4 => Err(Failure::Unknown(why())),
             _ => Ok(Delivered::default()),
@@ -208,7 +208,7 @@ impl World {
     }
 
     fn reconfigure(&mut self, without: usize) {
-        let room = Some(Room { most: 600, unit: Unit::Characters });
+        let room = Some(TextLimit { max: 600, unit: TextUnit::Characters });
         let kept = NAMES.iter().enumerate().filter(|(index, _)| *index != without);
         let names: Vec<&str> = kept.map(|(_, name)| *name).collect();
         let mut settings = settings(&names);

@@ -1,7 +1,7 @@
 //! What of a page is wanted: its query. People type into it, so nothing in it is an error. Pure.
 
 use super::health::Health;
-use crate::address::PercentEncoded;
+use crate::escape::PercentEncoded;
 use crate::view::{HostView, State};
 use crate::web::routes::percent_decoded;
 

@@ -8,6 +8,7 @@ use ring::digest::{SHA256, digest};
 
 use super::html::Html;
 use crate::clock::Wall;
+use crate::escape::hex;
 use crate::event::Level;
 use crate::version::VERSION;
 
@@ -124,10 +125,6 @@ fn tone(level: Level) -> &'static str {
         Level::Info => "777777",
         Level::Ok => "58a879",
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

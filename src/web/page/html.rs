@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use crate::address::PercentEncoded;
+use crate::escape::{PercentEncoded, html_entity};
 
 /// A piece of a page. Markup gets into it as a literal only; whatever else is put in is escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,14 +65,12 @@ impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for letter in text.chars() {
             match letter {
-                '&' => self.0.push_str("&amp;"),
-                '<' => self.0.push_str("&lt;"),
-                '>' => self.0.push_str("&gt;"),
-                '"' => self.0.push_str("&quot;"),
-                '\'' => self.0.push_str("&#39;"),
                 '\t' => self.0.push(' '),
                 other if misleads(other) => self.0.push('\u{fffd}'),
-                other => self.0.push(other),
+                other => match html_entity(other) {
+                    Some(entity) => self.0.push_str(entity),
+                    None => self.0.push(other),
+                },
             }
         }
         Ok(())

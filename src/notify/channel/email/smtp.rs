@@ -1,4 +1,4 @@
-//! The conversation with a mail server (RFC 5321): from connecting to the dot that ends the mail.
+//! The SMTP client (RFC 5321): from connecting to the dot that ends the mail.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -13,150 +13,154 @@ use lettre::transport::smtp::response::Response;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::clean::{cut, holds_a_piece, one_line};
-use super::compose::Mail as Composed;
-use super::judge::{Cause, Reply, Stage, Stop};
-use super::wire::{Overdue, Wire};
-use super::{Email, Limits, Tls};
+use super::diagnosis::{Cause, SmtpError, SmtpReply, Stage};
+use super::message::ComposedMail;
+use super::stream::LineStream;
+use super::{Email, SmtpTimeouts, TlsMode, contains_secret_part, cut, one_line};
+use crate::deadline::DeadlineExceeded;
 use crate::secret::{Secret, scrub};
 use crate::tls;
 
-/// What a reply may look like at most: replies of several lines are for reading, not for filling us.
-const MOST_LINES: usize = 100;
+/// The most lines of one reply: without a limit a server could fill the memory.
+const MAX_REPLY_LINES: usize = 100;
 
-/// How long we wait for the answer to QUIT, on which nothing depends.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long the reply to QUIT is waited for: nothing depends on it.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Hands `mail` over. When it returns, the connection is closed.
+/// Sends `mail` in a session of its own. When it returns, the connection is closed.
 pub fn send(
     email: &Email,
-    mail: &Composed,
+    mail: &ComposedMail,
     hello: Option<&str>,
-    limits: Limits,
-) -> Result<(), Stop> {
-    let mut conversation = Conversation::open(email, hello, limits)?;
-    let result = conversation.log_in().and_then(|()| conversation.hand_over(mail));
-    let still_talking =
-        result.as_ref().err().is_none_or(|stop| matches!(stop.cause, Cause::Answer(_)));
-    if still_talking {
-        conversation.say_goodbye();
+    limits: SmtpTimeouts,
+) -> Result<(), SmtpError> {
+    let mut client = SmtpClient::open(email, hello, limits)?;
+    let result = client.authenticate().and_then(|()| client.send_message(mail));
+    let in_session =
+        result.as_ref().err().is_none_or(|error| matches!(error.cause, Cause::Reply(_)));
+    if in_session {
+        client.quit();
     }
     result
 }
 
-struct Conversation<'a> {
+struct SmtpClient<'a> {
     email: &'a Email,
-    wire: Wire,
+    stream: LineStream,
     stage: Stage,
-    /// The lines of the last answer to EHLO, in capitals, without the first.
-    offers: Vec<String>,
-    /// Passwords as they went over the wire, which servers echo.
-    spoken: Vec<Secret>,
+    /// The lines of the last reply to EHLO, in capitals, without the first.
+    capabilities: Vec<String>,
+    /// The password and its encoded forms that were sent: servers echo them in their replies.
+    sent_secrets: Vec<Secret>,
 }
 
-impl<'a> Conversation<'a> {
-    /// Connects, secures the connection as configured, and greets.
+impl<'a> SmtpClient<'a> {
+    /// Connects, starts TLS as configured, and says EHLO.
     fn open(
         email: &'a Email,
         hello: Option<&str>,
-        limits: Limits,
-    ) -> Result<Conversation<'a>, Stop> {
-        let security = security(email)?;
+        limits: SmtpTimeouts,
+    ) -> Result<SmtpClient<'a>, SmtpError> {
+        let tls_config = tls_config(email)?;
         let name = email.smtp_server.trim_matches(['[', ']']);
-        let wire = Wire::connect(name, email.smtp_port, limits)
-            .map_err(|error| Stop { stage: Stage::Connect, cause: cause(error) })?;
-        let spoken = email.smtp_password.iter().cloned().collect();
+        let stream = LineStream::connect(name, email.smtp_port, limits)
+            .map_err(|error| SmtpError { stage: Stage::Connect, cause: cause_of(error) })?;
+        let sent_secrets = email.smtp_password.iter().cloned().collect();
         let stage = Stage::Connect;
-        let mut this = Conversation { email, wire, stage, offers: Vec::new(), spoken };
-        this.refuse_a_password_in_clear()?;
-        let hello = this.hello(hello)?;
-        match (email.tls, security) {
-            (Tls::Implicit, Some(security)) => {
-                this = this.secure(security)?;
+        let mut this = SmtpClient { email, stream, stage, capabilities: Vec::new(), sent_secrets };
+        this.refuse_cleartext_password()?;
+        let hello = this.ehlo_name(hello)?;
+        match (email.tls, tls_config) {
+            (TlsMode::Implicit, Some(tls_config)) => {
+                this = this.handshake(tls_config)?;
                 this.greet(&hello)?;
             }
-            (Tls::Starttls, Some(security)) => {
+            (TlsMode::Starttls, Some(tls_config)) => {
                 this.greet(&hello)?;
                 this.starttls()?;
-                this = this.secure(security)?;
+                this = this.handshake(tls_config)?;
                 this.ehlo(&hello)?;
             }
-            (Tls::None, _) | (_, None) => this.greet(&hello)?,
+            (TlsMode::None, _) | (_, None) => this.greet(&hello)?,
         }
         Ok(this)
     }
 
-    fn stop(&self, cause: Cause) -> Stop {
-        Stop { stage: self.stage, cause }
+    fn error(&self, cause: Cause) -> SmtpError {
+        SmtpError { stage: self.stage, cause }
     }
 
-    fn broken(&self, error: io::Error) -> Stop {
-        self.stop(match cause(error) {
-            Cause::NotSmtp(said) => Cause::NotSmtp(self.shown(&said)),
+    fn connection_error(&self, error: io::Error) -> SmtpError {
+        self.error(match cause_of(error) {
+            Cause::NotSmtp(said) => Cause::NotSmtp(self.sanitized(&said)),
             cause => cause,
         })
     }
 
-    fn lacking(&self, what: impl Into<String>) -> Stop {
-        self.stop(Cause::Lacking(what.into()))
+    fn unsupported(&self, what: impl Into<String>) -> SmtpError {
+        self.error(Cause::Unsupported(what.into()))
     }
 
-    /// The check of the configuration says the same; a password is worth saying it twice.
-    fn refuse_a_password_in_clear(&self) -> Result<(), Stop> {
-        let peer = self.wire.peer_address().map_err(|error| self.broken(error))?;
-        if self.email.tls == Tls::None
+    /// The check of the configuration refuses this too; here the address is the one that was
+    /// reached.
+    fn refuse_cleartext_password(&self) -> Result<(), SmtpError> {
+        let peer = self.stream.peer_address().map_err(|error| self.connection_error(error))?;
+        if self.email.tls == TlsMode::None
             && self.email.smtp_password.is_some()
             && !peer.ip().to_canonical().is_loopback()
         {
-            return Err(self.lacking("a password is not sent in clear (tls: none) but to loopback"));
+            return Err(
+                self.unsupported("a password is not sent in clear (tls: none) but to loopback")
+            );
         }
         Ok(())
     }
 
-    /// A name that is worth saying, else the address that we come from (RFC 5321, section 4.1.4).
-    fn hello(&self, name: Option<&str>) -> Result<ClientId, Stop> {
+    /// `name`, else the local address as a literal (RFC 5321, section 4.1.4).
+    fn ehlo_name(&self, name: Option<&str>) -> Result<ClientId, SmtpError> {
         if let Some(name) = name {
             return Ok(ClientId::Domain(name.to_owned()));
         }
-        let address = self.wire.local_address().map_err(|error| self.broken(error))?;
+        let address = self.stream.local_address().map_err(|error| self.connection_error(error))?;
         Ok(match address.ip().to_canonical() {
             std::net::IpAddr::V4(address) => ClientId::Ipv4(address),
             std::net::IpAddr::V6(address) => ClientId::Ipv6(address),
         })
     }
 
-    fn greet(&mut self, hello: &ClientId) -> Result<(), Stop> {
+    fn greet(&mut self, hello: &ClientId) -> Result<(), SmtpError> {
         self.stage = Stage::Banner;
-        self.answer(&[220])?;
+        self.expect_reply(&[220])?;
         self.ehlo(hello)
     }
 
-    fn ehlo(&mut self, hello: &ClientId) -> Result<(), Stop> {
-        let reply = self.say(Stage::Ehlo, Ehlo::new(hello.clone()), &[250])?;
-        self.offers = reply.lines.iter().skip(1).map(|line| line.to_ascii_uppercase()).collect();
+    fn ehlo(&mut self, hello: &ClientId) -> Result<(), SmtpError> {
+        let reply = self.command(Stage::Ehlo, Ehlo::new(hello.clone()), &[250])?;
+        self.capabilities =
+            reply.lines.iter().skip(1).map(|line| line.to_ascii_uppercase()).collect();
         Ok(())
     }
 
-    fn starttls(&mut self) -> Result<(), Stop> {
+    fn starttls(&mut self) -> Result<(), SmtpError> {
         self.stage = Stage::Starttls;
-        if !self.offers("STARTTLS") {
-            return Err(self.lacking(
+        if !self.supports("STARTTLS") {
+            return Err(self.unsupported(
                 "STARTTLS is not offered, and without it nothing is sent \
                  (is somebody in between? tls: implicit on port 465?)",
             ));
         }
-        self.say(Stage::Starttls, Starttls, &[220])?;
-        if self.wire.has_unread() { Err(self.stop(Cause::Injected)) } else { Ok(()) }
+        self.command(Stage::Starttls, Starttls, &[220])?;
+        if self.stream.has_unread() { Err(self.error(Cause::InjectedData)) } else { Ok(()) }
     }
 
-    fn secure(mut self, security: Security) -> Result<Conversation<'a>, Stop> {
+    fn handshake(mut self, tls_config: TlsConfig) -> Result<SmtpClient<'a>, SmtpError> {
         self.stage = Stage::Handshake;
-        let stop = |error| Stop { stage: Stage::Handshake, cause: cause(error) };
-        let wire = self.wire.secure(security.config, security.name).map_err(stop)?;
-        Ok(Conversation { wire, offers: Vec::new(), ..self })
+        let error = |error| SmtpError { stage: Stage::Handshake, cause: cause_of(error) };
+        let stream = self.stream.handshake(tls_config.config, tls_config.name).map_err(error)?;
+        Ok(SmtpClient { stream, capabilities: Vec::new(), ..self })
     }
 
-    fn log_in(&mut self) -> Result<(), Stop> {
+    fn authenticate(&mut self) -> Result<(), SmtpError> {
         let (Some(user), Some(password)) = (&self.email.smtp_user, &self.email.smtp_password)
         else {
             return Ok(());
@@ -165,10 +169,10 @@ impl<'a> Conversation<'a> {
         self.stage = Stage::Auth;
         let mechanism = self.mechanism()?;
         let mut command = Auth::new(mechanism, credentials.clone(), None);
-        // LOGIN asks twice; whoever asks more often is not after a login.
+        // LOGIN asks twice; a server that asks more often wants something else.
         for _ in 0..3 {
             let Ok(auth) = &command else { break };
-            let reply = self.say_secretly(auth)?;
+            let reply = self.command_with_secret(auth)?;
             if reply.code == 235 {
                 return Ok(());
             }
@@ -176,12 +180,12 @@ impl<'a> Conversation<'a> {
             let Ok(challenge) = challenge else { break };
             command = Auth::new_from_response(mechanism, credentials.clone(), &challenge);
         }
-        Err(self.lacking("the login takes a turn that we do not know"))
+        Err(self.unsupported("the login takes a turn that we do not know"))
     }
 
-    fn mechanism(&self) -> Result<Mechanism, Stop> {
+    fn mechanism(&self) -> Result<Mechanism, SmtpError> {
         let offered: Vec<&str> = self
-            .offers
+            .capabilities
             .iter()
             .filter_map(|line| {
                 line.strip_prefix("AUTH").filter(|rest| rest.starts_with([' ', '=']))
@@ -191,139 +195,152 @@ impl<'a> Conversation<'a> {
         let known = [("PLAIN", Mechanism::Plain), ("LOGIN", Mechanism::Login)];
         match known.iter().find(|(name, _)| offered.contains(name)) {
             Some((_, mechanism)) => Ok(*mechanism),
-            None if offered.is_empty() => Err(self.lacking(
+            None if offered.is_empty() => Err(self.unsupported(
                 "no login is offered (AUTH): leave smtp_user and smtp_password out, or use another port",
             )),
-            None => Err(self.lacking(format!(
+            None => Err(self.unsupported(format!(
                 "only logins that we do not know are offered: {}",
                 one_line(&offered.join(" "))
             ))),
         }
     }
 
-    fn say_secretly(&mut self, auth: &Auth) -> Result<Reply, Stop> {
+    fn command_with_secret(&mut self, auth: &Auth) -> Result<SmtpReply, SmtpError> {
         let line = auth.to_string();
         let words: Vec<&str> = line.split_whitespace().collect();
         if let ["AUTH", _, secret] | [secret] = words[..] {
-            self.spoken.push(Secret::new(secret));
+            self.sent_secrets.push(Secret::new(secret));
         }
-        self.say(Stage::Auth, line, &[235, 334])
+        self.command(Stage::Auth, line, &[235, 334])
     }
 
-    fn hand_over(&mut self, mail: &Composed) -> Result<(), Stop> {
+    fn send_message(&mut self, mail: &ComposedMail) -> Result<(), SmtpError> {
         let parameters = self.parameters(mail)?;
-        self.say(Stage::Sender, Mail::new(Some(mail.sender.clone()), parameters), &[250])?;
+        self.command(Stage::Sender, Mail::new(Some(mail.sender.clone()), parameters), &[250])?;
         for recipient in &mail.recipients {
-            self.say(Stage::Recipient, Rcpt::new(recipient.clone(), Vec::new()), &[250, 251, 252])?;
+            self.command(
+                Stage::Recipient,
+                Rcpt::new(recipient.clone(), Vec::new()),
+                &[250, 251, 252],
+            )?;
         }
-        self.say(Stage::Data, Data, &[354])?;
-        self.wire.write(&dotted(&mail.bytes)).map_err(|error| self.broken(error))?;
-        if self.wire.has_come() {
-            // What is said before the dot is no answer to it.
-            return Err(self.stop(Cause::Early));
+        self.command(Stage::Data, Data, &[354])?;
+        self.stream
+            .write(&dot_stuffed(&mail.bytes))
+            .map_err(|error| self.connection_error(error))?;
+        if self.stream.data_available() {
+            // What comes before the dot is no reply to it.
+            return Err(self.error(Cause::Unsolicited));
         }
-        self.stage = Stage::Dot;
-        self.wire.write(b".\r\n").map_err(|error| self.broken(error))?;
-        self.answer(&[250]).map(drop)
+        self.stage = Stage::EndOfData;
+        self.stream.write(b".\r\n").map_err(|error| self.connection_error(error))?;
+        self.expect_reply(&[250]).map(drop)
     }
 
-    /// Addresses beyond ASCII want SMTPUTF8 (RFC 6531).
-    fn parameters(&mut self, mail: &Composed) -> Result<Vec<MailParameter>, Stop> {
+    /// The parameters of MAIL: addresses beyond ASCII need SMTPUTF8 (RFC 6531).
+    fn parameters(&mut self, mail: &ComposedMail) -> Result<Vec<MailParameter>, SmtpError> {
         self.stage = Stage::Sender;
         let foreign = |address: &Address| !address.to_string().is_ascii();
         let recipient = mail.recipients.iter().find(|address| foreign(address));
         if !foreign(&mail.sender) && recipient.is_none() {
             return Ok(Vec::new());
         }
-        if self.offers("SMTPUTF8") {
+        if self.supports("SMTPUTF8") {
             let body = MailParameter::Body(MailBodyParameter::EightBitMime);
             return Ok(vec![body, MailParameter::SmtpUtfEight]);
         }
         const WHY: &str = "has letters beyond ASCII, which the server does not take (SMTPUTF8)";
-        Err(self.stop(match recipient {
+        Err(self.error(match recipient {
             Some(recipient) if !foreign(&mail.sender) => {
-                Cause::RecipientImpossible(format!("the address {recipient} {WHY}"))
+                Cause::RecipientUnsupported(format!("the address {recipient} {WHY}"))
             }
-            _ => Cause::Lacking(format!("the sender {} {WHY}", mail.sender)),
+            _ => Cause::Unsupported(format!("the sender {} {WHY}", mail.sender)),
         }))
     }
 
-    fn offers(&self, keyword: &str) -> bool {
-        self.offers.iter().any(|line| line.split_whitespace().next() == Some(keyword))
+    fn supports(&self, keyword: &str) -> bool {
+        self.capabilities.iter().any(|line| line.split_whitespace().next() == Some(keyword))
     }
 
-    fn say(&mut self, stage: Stage, command: impl ToString, wanted: &[u16]) -> Result<Reply, Stop> {
-        if self.wire.has_unread() {
-            return Err(self.stop(Cause::Early));
+    fn command(
+        &mut self,
+        stage: Stage,
+        command: impl ToString,
+        wanted: &[u16],
+    ) -> Result<SmtpReply, SmtpError> {
+        if self.stream.has_unread() {
+            return Err(self.error(Cause::Unsolicited));
         }
         self.stage = stage;
-        self.wire.write(command.to_string().as_bytes()).map_err(|error| self.broken(error))?;
-        self.answer(wanted)
+        self.stream
+            .write(command.to_string().as_bytes())
+            .map_err(|error| self.connection_error(error))?;
+        self.expect_reply(wanted)
     }
 
-    fn answer(&mut self, wanted: &[u16]) -> Result<Reply, Stop> {
-        let reply = self.reply()?;
+    fn expect_reply(&mut self, wanted: &[u16]) -> Result<SmtpReply, SmtpError> {
+        let reply = self.read_reply()?;
         if wanted.contains(&reply.code) {
             Ok(reply)
         } else {
-            Err(self.stop(Cause::Answer(self.fit_to_print(reply))))
+            Err(self.error(Cause::Reply(self.sanitize(reply))))
         }
     }
 
-    fn reply(&mut self) -> Result<Reply, Stop> {
+    fn read_reply(&mut self) -> Result<SmtpReply, SmtpError> {
         let mut lines = Vec::new();
-        while lines.len() < MOST_LINES {
-            let line = self.wire.line().map_err(|error| self.broken(error))?;
-            let Some((code, last, text)) = split(&line) else {
-                return Err(self.stop(Cause::NotSmtp(self.shown(&line))));
+        while lines.len() < MAX_REPLY_LINES {
+            let line = self.stream.read_line().map_err(|error| self.connection_error(error))?;
+            let Some((code, last, text)) = parse_reply_line(&line) else {
+                return Err(self.error(Cause::NotSmtp(self.sanitized(&line))));
             };
             lines.push(text.to_owned());
             if last {
-                return Ok(Reply { code, lines });
+                return Ok(SmtpReply { code, lines });
             }
         }
-        Err(self.stop(Cause::NotSmtp("an answer without end".into())))
+        Err(self.error(Cause::NotSmtp("an answer without end".into())))
     }
 
-    fn fit_to_print(&self, reply: Reply) -> Reply {
-        Reply { lines: vec![self.shown(&reply.lines.join(" "))], ..reply }
+    fn sanitize(&self, reply: SmtpReply) -> SmtpReply {
+        SmtpReply { lines: vec![self.sanitized(&reply.lines.join(" "))], ..reply }
     }
 
-    /// A stranger's words without our secrets, control characters and epics; none at all where
-    /// they seem to hold a piece of a secret.
-    fn shown(&self, text: &str) -> String {
+    /// The server's words without secrets and control characters, shortened; none at all where they
+    /// seem to hold a part of a secret.
+    fn sanitized(&self, text: &str) -> String {
         // Cleaning may put a secret together again.
-        let text = scrub(&one_line(&scrub(text, &self.spoken)), &self.spoken);
-        if self.spoken.iter().any(|secret| holds_a_piece(&text, secret)) {
+        let text = scrub(&one_line(&scrub(text, &self.sent_secrets)), &self.sent_secrets);
+        if self.sent_secrets.iter().any(|secret| contains_secret_part(&text, secret)) {
             return "(words that hold a piece of a secret)".into();
         }
         cut(&text, 300)
     }
 
-    fn say_goodbye(&mut self) {
-        self.wire.hurry(FAREWELL);
-        if self.wire.write(Quit.to_string().as_bytes()).is_ok() {
-            let _ = self.wire.line();
+    fn quit(&mut self) {
+        self.stream.shorten_deadline(QUIT_TIMEOUT);
+        if self.stream.write(Quit.to_string().as_bytes()).is_ok() {
+            let _ = self.stream.read_line();
         }
     }
 }
 
-/// Whom we take the server for, and whom we believe it.
-struct Security {
+/// What TLS needs: the trusted authorities, and the name that the certificate must be for.
+struct TlsConfig {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
-fn security(email: &Email) -> Result<Option<Security>, Stop> {
-    if email.tls == Tls::None {
+fn tls_config(email: &Email) -> Result<Option<TlsConfig>, SmtpError> {
+    if email.tls == TlsMode::None {
         return Ok(None);
     }
-    let lacking = |what| Stop { stage: Stage::Connect, cause: Cause::Lacking(what) };
-    let config = client_config(email.ca_file.as_deref()).map_err(lacking)?;
+    let unsupported = |what| SmtpError { stage: Stage::Connect, cause: Cause::Unsupported(what) };
+    let config = client_config(email.ca_file.as_deref()).map_err(unsupported)?;
     let name = email.smtp_server.trim_matches(['[', ']']).to_owned();
     let name = ServerName::try_from(name)
-        .map_err(|_| lacking("smtp_server is no name that a certificate can be for".into()))?;
-    Ok(Some(Security { config: Arc::new(config), name }))
+        .map_err(|_| unsupported("smtp_server is no name that a certificate can be for".into()))?;
+    Ok(Some(TlsConfig { config: Arc::new(config), name }))
 }
 
 fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
@@ -342,7 +359,7 @@ fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
 }
 
 /// `250-text` or `250 text`: the code, whether it is the last line, the text.
-fn split(line: &str) -> Option<(u16, bool, &str)> {
+fn parse_reply_line(line: &str) -> Option<(u16, bool, &str)> {
     let code = line.get(..3).filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()))?;
     let code = code.parse().ok().filter(|code| (200..600).contains(code))?;
     match line[3..].chars().next() {
@@ -353,8 +370,9 @@ fn split(line: &str) -> Option<(u16, bool, &str)> {
     }
 }
 
-/// A second dot before a dot that begins a line (RFC 5321, section 4.5.2), and an end to the last line.
-fn dotted(mail: &[u8]) -> Vec<u8> {
+/// `mail` with a second dot before each dot that begins a line (RFC 5321, section 4.5.2), and with
+/// an end to its last line.
+fn dot_stuffed(mail: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(mail.len() + 16);
     for line in mail.split_inclusive(|byte| *byte == b'\n') {
         if line.starts_with(b".") {
@@ -368,22 +386,20 @@ fn dotted(mail: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What an error of the connection means. Timeouts and certificates hide in [`io::Error`]s.
-fn cause(error: io::Error) -> Cause {
-    if let Some(inner) = error.get_ref() {
-        if inner.is::<Overdue>() {
-            return Cause::Overdue;
-        }
-        if let Some(error) = inner.downcast_ref::<rustls::Error>() {
-            return match error {
-                rustls::Error::InvalidCertificate(why) => Cause::Certificate(why.clone()),
-                rustls::Error::InvalidMessage(_) => Cause::NotTls,
-                other => Cause::Tls(other.to_string()),
-            };
-        }
+/// What an error of the connection means. Timeouts and certificate errors hide in [`io::Error`]s.
+fn cause_of(error: io::Error) -> Cause {
+    if DeadlineExceeded::is_in(&error) {
+        return Cause::DeadlineExceeded;
+    }
+    if let Some(error) = tls::rustls_error(&error) {
+        return match error {
+            rustls::Error::InvalidCertificate(why) => Cause::Certificate(why.into()),
+            rustls::Error::InvalidMessage(_) => Cause::NotTls,
+            other => Cause::TlsFailed(other.to_string()),
+        };
     }
     match error.kind() {
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => Cause::Silent,
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Cause::Timeout,
         ErrorKind::UnexpectedEof => Cause::Closed,
         ErrorKind::InvalidData => Cause::NotSmtp(one_line(&error.to_string())),
         _ => Cause::Network(error.to_string()),
@@ -396,18 +412,18 @@ mod tests {
 
     #[test]
     fn a_reply_line_is_taken_apart() {
-        assert_eq!(split("250-STARTTLS"), Some((250, false, "STARTTLS")));
-        assert_eq!(split("220 mail ESMTP"), Some((220, true, "mail ESMTP")));
-        assert_eq!(split("354"), Some((354, true, "")));
+        assert_eq!(parse_reply_line("250-STARTTLS"), Some((250, false, "STARTTLS")));
+        assert_eq!(parse_reply_line("220 mail ESMTP"), Some((220, true, "mail ESMTP")));
+        assert_eq!(parse_reply_line("354"), Some((354, true, "")));
         for foreign in
             ["HTTP/1.1 400 Bad Request", "* OK IMAP4", "", "25", "2500 x", "äöü", "199 x"]
         {
-            assert_eq!(split(foreign), None, "{foreign}");
+            assert_eq!(parse_reply_line(foreign), None, "{foreign}");
         }
     }
 
     #[test]
     fn a_line_that_begins_with_a_dot_gets_a_second_one() {
-        assert_eq!(dotted(b".\r\n.a\r\nb."), b"..\r\n..a\r\nb.\r\n");
+        assert_eq!(dot_stuffed(b".\r\n.a\r\nb."), b"..\r\n..a\r\nb.\r\n");
     }
 }

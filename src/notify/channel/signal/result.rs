@@ -1,18 +1,19 @@
-//! What signal-cli's answers mean. Exit codes do not tell; results and words do. Pure.
+//! What signal-cli's output means for a delivery: its JSON results and its error texts count, for
+//! its exit codes do not tell one failure from another. Pure.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::notify::channel::Failure;
-use crate::notify::text::{Flavour, Unit, clean, cut};
+use crate::notify::channel::attempt::Failure;
+use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
 
-/// However long Signal wants to be left alone, it is asked once a day.
-const LONGEST_HINT: Duration = Duration::from_secs(24 * 3600);
+/// The longest wait for which Signal's hint is followed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Words of signal-cli and of what starts it, and what to do about them. Nothing is taken until
-/// somebody mends it.
-const CHANNEL_WORDS: [(&str, &str); 9] = [
+/// Parts of error texts of signal-cli, the JVM and the shell that mean a fault of the installation
+/// or the account, with what the operator can do about it.
+const LASTING_FAULTS: [(&str, &str); 9] = [
     ("not registered", "register it: signal-cli -a NUMBER register, then verify"),
     ("account does not exist", "is `user` the registered number?"),
     ("unsupportedclassversionerror", "Java is too old: signal-cli 0.13 needs Java 21"),
@@ -24,8 +25,8 @@ const CHANNEL_WORDS: [(&str, &str); 9] = [
     ("usage:", "is `cli_path` a signal-cli of 0.11 or later?"),
 ];
 
-/// Words of trouble that passes.
-const PASSING_WORDS: [&str; 7] = [
+/// Parts of error texts that mean a fault of the network.
+const PASSING_FAULTS: [&str; 7] = [
     "closed unexpectedly",
     "ioexception",
     "unknownhost",
@@ -35,21 +36,24 @@ const PASSING_WORDS: [&str; 7] = [
     "network",
 ];
 
-/// What an answer to `send` means: `{"timestamp":1,"results":[{"type":"SUCCESS",...}]}`, on the
-/// standard output or as the result of a JSON-RPC. None when it tells no results.
-pub fn of_results(answer: &Value, account: &str) -> Option<Result<(), Failure>> {
-    let results = answer.get("results")?.as_array()?;
+/// What the reply to `send` means, `{"timestamp":1,"results":[{"type":"SUCCESS",...}]}`, on the
+/// standard output or as the result of a JSON-RPC call. None when it has no results.
+pub fn parse_results(response: &Value, account: &str) -> Option<Result<(), Failure>> {
+    let results = response.get("results")?.as_array()?;
     let kinds: Vec<&str> =
         results.iter().map(|result| result["type"].as_str().unwrap_or_default()).collect();
     if kinds.contains(&"SUCCESS") {
         return Some(Ok(()));
     }
-    let worst = results.iter().filter_map(|result| of_result(result, account)).max_by_key(weight);
-    Some(Err(worst.unwrap_or_else(|| refused("signal-cli found nobody to send it to"))))
+    let worst =
+        results.iter().filter_map(|result| parse_result(result, account)).max_by_key(severity);
+    Some(Err(
+        worst.unwrap_or_else(|| Failure::channel_refused("signal-cli found nobody to send it to"))
+    ))
 }
 
-/// Of several failures the one that keeps the message for the longest counts.
-fn weight(failure: &Failure) -> u8 {
+/// Of several failures the one counts that keeps the message for the longest.
+fn severity(failure: &Failure) -> u8 {
     match failure {
         Failure::ChannelRefused { .. } => 3,
         Failure::Unreachable { .. } => 2,
@@ -58,99 +62,105 @@ fn weight(failure: &Failure) -> u8 {
     }
 }
 
-fn of_result(result: &Value, account: &str) -> Option<Failure> {
+fn parse_result(result: &Value, account: &str) -> Option<Failure> {
     let recipient = ["number", "username", "uuid"]
         .iter()
         .find_map(|key| result["recipientAddress"][key].as_str())
         .unwrap_or("the recipient");
-    let recipient = brief(recipient);
+    let recipient = truncate(recipient);
     Some(match result["type"].as_str()? {
         "UNREGISTERED_FAILURE" => {
             Failure::MessageRefused(format!("{recipient} is not registered with Signal"))
         }
-        "IDENTITY_FAILURE" => refused(format!(
+        "IDENTITY_FAILURE" => Failure::channel_refused(format!(
             "the safety number of {recipient} has changed; compare it, then run: \
              signal-cli -a {account} trust -v SAFETY_NUMBER {recipient}"
         )),
         "RATE_LIMIT_FAILURE" => rate_limit(result, account),
-        "NETWORK_FAILURE" => unreachable("signal-cli could not reach Signal's server".into()),
-        other => unreachable(format!("signal-cli answered {}", brief(other))),
+        "NETWORK_FAILURE" => Failure::unreachable("signal-cli could not reach Signal's server"),
+        other => Failure::unreachable(format!("signal-cli answered {}", truncate(other))),
     })
 }
 
 fn rate_limit(result: &Value, account: &str) -> Failure {
     if let Some(token) = result["token"].as_str().filter(|token| !token.is_empty()) {
-        return refused(format!(
+        return Failure::channel_refused(format!(
             "Signal wants a captcha: solve https://signalcaptchas.org/challenge/generate.html, \
              then run: signal-cli -a {account} submitRateLimitChallenge --challenge {} \
              --captcha CAPTCHA",
-            brief(token)
+            truncate(token)
         ));
     }
     Failure::Unreachable {
         why: "Signal limits the rate".into(),
-        after: result["retryAfterSeconds"]
+        retry_after: result["retryAfterSeconds"]
             .as_u64()
-            .map(|seconds| Duration::from_secs(seconds).min(LONGEST_HINT)),
+            .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
     }
 }
 
-/// What a run of signal-cli means that was not killed by us.
-pub fn of_output(
+/// What the output of a run of signal-cli means that ended by itself.
+pub fn parse_output(
     code: Option<i32>,
     stdout: &str,
     stderr: &str,
     account: &str,
 ) -> Result<(), Failure> {
-    let answers = stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let documents = stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let whole = serde_json::from_str::<Value>(stdout).ok();
-    let answers: Vec<Value> = answers.chain(whole).filter(Value::is_object).collect();
-    if let Some(verdict) = answers.iter().rev().find_map(|answer| of_results(answer, account)) {
-        return verdict;
+    let documents: Vec<Value> = documents.chain(whole).filter(Value::is_object).collect();
+    if let Some(result) =
+        documents.iter().rev().find_map(|response| parse_results(response, account))
+    {
+        return result;
     }
     match code {
         // Versions that tell no results: 0 means that at least one recipient was reached.
-        Some(0) if answers.iter().any(|answer| answer["timestamp"].is_u64()) => Ok(()),
+        Some(0) if documents.iter().any(|response| response["timestamp"].is_u64()) => Ok(()),
         Some(0) => Err(Failure::Unknown("signal-cli ended well, but told no results".into())),
-        Some(code) => Err(of_words(&format!("{stderr}\n{stdout}"), &format!("exit code {code}"))),
+        Some(code) => {
+            Err(classify_text(&format!("{stderr}\n{stdout}"), &format!("exit code {code}")))
+        }
         None => Err(Failure::Unknown("signal-cli was killed".into())),
     }
 }
 
-/// What an error object of a JSON-RPC means (JSON-RPC 2.0, section 5.1, and signal-cli's own codes).
-pub fn of_rpc_error(error: &Value, account: &str) -> Failure {
-    if let Some(Err(failure)) = of_results(&error["data"]["response"], account) {
+/// What an error object of JSON-RPC means (JSON-RPC 2.0, section 5.1, and signal-cli's own codes).
+pub fn classify_rpc_error(error: &Value, account: &str) -> Failure {
+    if let Some(Err(failure)) = parse_results(&error["data"]["response"], account) {
         return failure;
     }
     let code = error["code"].as_i64().unwrap_or(0);
     let said = error["message"].as_str().unwrap_or_default();
     match code {
         // UNTRUSTED_KEY_ERROR, CAPTCHA_REJECTED, and requests that this daemon does not know.
-        -4 | -6 | -32602..=-32600 => refused(format!("signal-cli's daemon: {}", brief(said))),
+        -4 | -6 | -32602..=-32600 => {
+            Failure::channel_refused(format!("signal-cli's daemon: {}", truncate(said)))
+        }
         // IO_ERROR, RATELIMIT_ERROR.
-        -3 | -5 => unreachable(format!("signal-cli's daemon: {}", brief(said))),
-        code => of_words(said, &format!("error {code}")),
+        -3 | -5 => Failure::unreachable(format!("signal-cli's daemon: {}", truncate(said))),
+        code => classify_text(said, &format!("error {code}")),
     }
 }
 
-/// What signal-cli says without results means. Nothing has been sent then, so that trying again
-/// is harmless, and giving up is not.
-fn of_words(said: &str, how: &str) -> Failure {
+/// What an error text without results means. Nothing was sent then: another attempt does no harm,
+/// and to give up would.
+fn classify_text(said: &str, how: &str) -> Failure {
     let lower = said.to_lowercase();
     let line = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or(how);
-    let line = brief(line);
-    if let Some((_, remedy)) = CHANNEL_WORDS.iter().find(|(words, _)| lower.contains(words)) {
-        return refused(format!("signal-cli: {line} ({remedy})"));
+    let line = truncate(line);
+    if let Some((_, remedy)) = LASTING_FAULTS.iter().find(|(words, _)| lower.contains(words)) {
+        return Failure::channel_refused(format!("signal-cli: {line} ({remedy})"));
     }
-    if PASSING_WORDS.iter().any(|words| lower.contains(words)) {
-        return unreachable(format!("signal-cli: {line}"));
+    if PASSING_FAULTS.iter().any(|words| lower.contains(words)) {
+        return Failure::unreachable(format!("signal-cli: {line}"));
     }
-    unreachable(format!("signal-cli ended with {how}: {line}"))
+    Failure::unreachable(format!("signal-cli ended with {how}: {line}"))
 }
 
-/// Why signal-cli does not even tell its version, where its words are known.
-pub fn of_failed_start(stderr: &str) -> Option<String> {
-    match of_words(stderr, "no words") {
+/// Why signal-cli cannot even show its version, where its error text is a known one.
+pub fn explain_failed_start(stderr: &str) -> Option<String> {
+    match classify_text(stderr, "no words") {
         Failure::ChannelRefused { why, .. } => Some(why),
         Failure::Unreachable { .. }
         | Failure::MessageRefused(_)
@@ -159,17 +169,9 @@ pub fn of_failed_start(stderr: &str) -> Option<String> {
     }
 }
 
-/// Words of another program, fit for one line of ours.
-pub fn brief(text: &str) -> String {
-    cut(&clean(text, Flavour::Line), 200, Unit::Characters)
-}
-
-fn refused(why: impl Into<String>) -> Failure {
-    Failure::ChannelRefused { why: why.into(), after: None }
-}
-
-fn unreachable(why: String) -> Failure {
-    Failure::Unreachable { why, after: None }
+/// The text of another program, short enough for one line of the log.
+pub fn truncate(text: &str) -> String {
+    cut(&clean(text, LineBreaks::Remove), 200, TextUnit::Characters)
 }
 
 #[cfg(test)]
@@ -178,15 +180,15 @@ mod tests {
 
     use super::*;
 
-    fn verdict(code: i32, stdout: &str, stderr: &str) -> &'static str {
-        outcome(&of_output(Some(code), stdout, stderr, "+491"))
+    fn outcome_of(code: i32, stdout: &str, stderr: &str) -> &'static str {
+        outcome(&parse_output(Some(code), stdout, stderr, "+491"))
     }
 
     fn outcome(result: &Result<(), Failure>) -> &'static str {
         match result {
             Ok(()) => "delivered",
-            Err(Failure::Unreachable { after: None, .. }) => "unreachable",
-            Err(Failure::Unreachable { after: Some(_), .. }) => "unreachable with a hint",
+            Err(Failure::Unreachable { retry_after: None, .. }) => "unreachable",
+            Err(Failure::Unreachable { retry_after: Some(_), .. }) => "unreachable with a hint",
             Err(Failure::MessageRefused(_)) => "message refused",
             Err(Failure::FormRefused(_)) => "form refused",
             Err(Failure::ChannelRefused { .. }) => "channel refused",
@@ -222,17 +224,17 @@ mod tests {
             (1, "{\"type\":\"INVALID_PRE_KEY_FAILURE\"}".to_owned(), "unreachable"),
             (0, String::new(), "channel refused"),
         ] {
-            assert_eq!(verdict(code, &result(&fields), ""), expected, "{code} {fields}");
+            assert_eq!(outcome_of(code, &result(&fields), ""), expected, "{code} {fields}");
         }
     }
 
     #[test]
     fn a_wait_beyond_reason_is_a_day() {
         let result = json!({"retryAfterSeconds": u64::MAX});
-        let Failure::Unreachable { after, .. } = rate_limit(&result, "+491") else {
+        let Failure::Unreachable { retry_after, .. } = rate_limit(&result, "+491") else {
             panic!("a rate limit passes")
         };
-        assert_eq!(after, Some(LONGEST_HINT));
+        assert_eq!(retry_after, Some(MAX_RETRY_AFTER));
     }
 
     #[test]
@@ -251,17 +253,17 @@ mod tests {
             (3, "", "java.io.IOException: 403", "unreachable"),
             (1, "", "", "unreachable"),
         ] {
-            assert_eq!(verdict(code, stdout, stderr), expected, "{code} {stdout} {stderr}");
+            assert_eq!(outcome_of(code, stdout, stderr), expected, "{code} {stdout} {stderr}");
         }
-        assert_eq!(outcome(&of_output(None, "", "", "+491")), "unknown");
+        assert_eq!(outcome(&parse_output(None, "", "", "+491")), "unknown");
     }
 
     #[test]
-    fn a_captcha_is_told_with_the_command_that_takes_it() {
+    fn a_captcha_comes_with_the_command_that_takes_it() {
         let stdout = r#"{"results":[{"type":"RATE_LIMIT_FAILURE","token":"tok-1"}]}"#;
-        let Err(Failure::ChannelRefused { why, .. }) = of_output(Some(5), stdout, "", "+491")
+        let Err(Failure::ChannelRefused { why, .. }) = parse_output(Some(5), stdout, "", "+491")
         else {
-            panic!("a captcha is for somebody to solve")
+            panic!("a captcha is for a person to solve")
         };
         assert!(why.contains("signal-cli -a +491 submitRateLimitChallenge --challenge tok-1"));
     }
@@ -280,7 +282,7 @@ mod tests {
             ),
         ] {
             let error = serde_json::from_str(error).unwrap();
-            assert_eq!(outcome(&Err(of_rpc_error(&error, "+491"))), expected, "{error}");
+            assert_eq!(outcome(&Err(classify_rpc_error(&error, "+491"))), expected, "{error}");
         }
     }
 }

@@ -1,27 +1,27 @@
-//! One HTTP request of a channel: strict, bounded, and sure about whether the request left us.
+//! The HTTP client of the channels: one request with a time limit and a size limit, no redirects,
+//! and a failure that says whether the request may have reached the server.
 
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use rustls::CertificateError;
 use ureq::http::{HeaderMap, Uri};
 
-use super::Failure;
-use crate::address::PercentEncoded;
+use super::attempt::Failure;
 use crate::clock::Wall;
-use crate::notify::text::{Flavour, Unit, clean, cut};
+use crate::escape::PercentEncoded;
+use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
 use crate::secret::{Secret, scrub};
-use crate::tls;
+use crate::tls::{self, CertificateFault};
 
 /// How long one request may take in all.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of an answer is read.
-const ANSWER_CAP: u64 = 64 * 1024;
+/// How much of a body is read.
+const MAX_BODY: u64 = 64 * 1024;
 
-/// A request. Its address may hold a secret: it is never shown, only the host and port are.
-pub struct Call<'a> {
+/// A request. Its address may hold a secret: errors show the host and port alone.
+pub struct HttpRequest<'a> {
     /// The address.
     pub url: String,
     /// `content-type` and body of a POST; a GET without.
@@ -34,9 +34,9 @@ pub struct Call<'a> {
     pub timeout: Duration,
 }
 
-/// An answer, of whatever status.
+/// A response, of whatever status.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The status code.
     pub status: u16,
     /// The body, up to 64 kB, as text.
@@ -46,7 +46,7 @@ pub struct Answer {
     headers: HeaderMap,
 }
 
-impl Answer {
+impl HttpResponse {
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -59,38 +59,52 @@ impl Answer {
         let reset = || {
             let at = i64::try_from(number("x-ratelimit-reset")?).ok()?;
             // Some versions send seconds to wait in this header, too few for a unix time.
-            if at < 1_000_000_000 { u64::try_from(at).ok() } else { Some(until(at, now).as_secs()) }
+            if at < 1_000_000_000 {
+                u64::try_from(at).ok()
+            } else {
+                Some(time_until(at, now).as_secs())
+            }
         };
         let seconds = number("retry-after").or_else(reset)?;
         Some(Duration::from_secs(seconds.min(86_400)))
     }
 }
 
-impl Call<'_> {
-    /// Makes the request, follows no redirect, uses no proxy, keeps no connection.
+impl HttpRequest<'_> {
+    /// Sends the request; follows no redirect, uses no proxy, keeps no connection.
     ///
     /// # Errors
-    /// Unreachable when it never left us, Unknown when it may have arrived, ChannelRefused when
+    /// Unreachable when the server cannot have got it, Unknown when it may have, ChannelRefused when
     /// the server's certificate or our own settings are not good. Never shows the address.
-    pub fn make(&self) -> Result<Answer, Failure> {
+    pub fn send(&self) -> Result<HttpResponse, Failure> {
         let uri = self.url.parse::<Uri>().ok().filter(|uri| uri.host().is_some());
-        let uri = uri.ok_or_else(|| refused("the address of the server is not a valid URL"))?;
-        let place = place(&uri);
+        let uri = uri.ok_or_else(|| {
+            Failure::channel_refused("the address of the server is not a valid URL")
+        })?;
+        let server = host_and_port(&uri);
         let agent = self.agent(uri.scheme_str() == Some("https"))?;
         let mut sent = false;
-        self.run(&agent, &uri, &mut sent).map_err(|why| self.failure(why, &place, sent))
+        self.run(&agent, &uri, &mut sent).map_err(|why| self.classify(&why, &server, sent))
     }
 
     fn agent(&self, encrypted: bool) -> Result<ureq::Agent, Failure> {
-        let roots = encrypted.then(|| tls::roots(self.ca_file)).transpose().map_err(refused)?;
+        let roots = encrypted
+            .then(|| tls::roots(self.ca_file))
+            .transpose()
+            .map_err(Failure::channel_refused)?;
         Ok(tls::http_agent(self.timeout, roots.as_deref()))
     }
 
-    fn run(&self, agent: &ureq::Agent, uri: &Uri, sent: &mut bool) -> Result<Answer, ureq::Error> {
+    fn run(
+        &self,
+        agent: &ureq::Agent,
+        uri: &Uri,
+        sent: &mut bool,
+    ) -> Result<HttpResponse, ureq::Error> {
         let response = match &self.body {
             None => self.authorized(agent.get(uri)).call(),
             Some((kind, text)) => {
-                let mut body = Watched { rest: text.as_bytes(), begun: sent };
+                let mut body = TrackedBody { rest: text.as_bytes(), read_started: sent };
                 self.authorized(agent.post(uri))
                     .header("content-type", *kind)
                     .header("content-length", text.len().to_string())
@@ -99,8 +113,8 @@ impl Call<'_> {
         };
         let (parts, mut body) = response?.into_parts();
         let mut bytes = Vec::new();
-        let complete = body.as_reader().take(ANSWER_CAP).read_to_end(&mut bytes).is_ok();
-        Ok(Answer {
+        let complete = body.as_reader().take(MAX_BODY).read_to_end(&mut bytes).is_ok();
+        Ok(HttpResponse {
             status: parts.status.as_u16(),
             body: String::from_utf8_lossy(&bytes).into_owned(),
             complete,
@@ -115,113 +129,95 @@ impl Call<'_> {
         }
     }
 
-    fn failure(&self, error: ureq::Error, place: &str, sent: bool) -> Failure {
-        if let Some(why) = certificate_trouble(&error, place) {
-            return refused(why);
+    fn classify(&self, error: &ureq::Error, server: &str, sent: bool) -> Failure {
+        if let Some(fault) = tls::certificate_fault(error) {
+            return Failure::channel_refused(describe_fault(&fault, server));
         }
-        let why = match &error {
+        let why = match error {
             // Their texts hold the address.
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                return refused("the address of the server is not a valid URL");
+                return Failure::channel_refused("the address of the server is not a valid URL");
             }
             ureq::Error::Timeout(_) if sent => {
-                format!("no answer from {place} within {} s", self.timeout.as_secs_f32())
+                format!("no answer from {server} within {} s", self.timeout.as_secs_f32())
             }
             ureq::Error::Timeout(_) => {
-                format!("no connection to {place} within {} s", self.timeout.as_secs_f32())
+                format!("no connection to {server} within {} s", self.timeout.as_secs_f32())
             }
-            ureq::Error::HostNotFound => format!("{place}: there is no host of this name"),
-            ureq::Error::Io(why) => format!("{place}: {why}"),
-            other => format!("{place}: {other}"),
+            ureq::Error::HostNotFound => format!("{server}: there is no host of this name"),
+            ureq::Error::Io(why) => format!("{server}: {why}"),
+            other => format!("{server}: {other}"),
         };
-        if sent { Failure::Unknown(why) } else { Failure::Unreachable { why, after: None } }
+        if sent { Failure::Unknown(why) } else { Failure::unreachable(why) }
     }
 }
 
 /// How long it is until a unix time.
-pub fn until(unix_seconds: i64, now: Wall) -> Duration {
+pub fn time_until(unix_seconds: i64, now: Wall) -> Duration {
     Wall(unix_seconds.saturating_mul(1000)).since(now)
 }
 
 /// `Mattermost answered 403: This channel is locked`. Secrets are taken out before the words are
 /// cut, so that no half of one is left.
-pub fn server_words(
+pub fn describe_response(
     server: &str,
-    answer: &Answer,
+    response: &HttpResponse,
     said: Option<&str>,
     secrets: &[&Secret],
 ) -> String {
-    let status = format!("{server} answered {}", answer.status);
+    let status = format!("{server} answered {}", response.status);
     match said {
         Some(said) => {
-            let said = clean(&scrub(said, secrets.iter().copied()), Flavour::Line);
-            format!("{status}: {}", cut(&said, 200, Unit::Characters))
+            let said = clean(&scrub(said, secrets.iter().copied()), LineBreaks::Remove);
+            format!("{status}: {}", cut(&said, 200, TextUnit::Characters))
         }
         None => status,
     }
 }
 
 /// The host and port of an address, the only part of it that is ever shown.
-fn place(uri: &Uri) -> String {
+fn host_and_port(uri: &Uri) -> String {
     let host = uri.host().unwrap_or_default();
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
     format!("{host}:{port}")
 }
 
-fn refused(why: impl Into<String>) -> Failure {
-    Failure::ChannelRefused { why: why.into(), after: None }
-}
-
-/// A body that knows whether it was asked for: that is after the connection stood, was encrypted,
-/// and had taken the head.
-struct Watched<'a> {
+/// A request body that records whether ureq began to read it: it does so once the connection is
+/// open and encrypted and the head is written.
+struct TrackedBody<'a> {
     rest: &'a [u8],
-    begun: &'a mut bool,
+    read_started: &'a mut bool,
 }
 
-impl Read for Watched<'_> {
+impl Read for TrackedBody<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        *self.begun = true;
+        *self.read_started = true;
         self.rest.read(buffer)
     }
 }
 
-/// What is wrong with the server's certificate, in words, when that is what the error is about.
-fn certificate_trouble(error: &ureq::Error, place: &str) -> Option<String> {
-    let cause = match error {
-        ureq::Error::Rustls(cause) => cause,
-        ureq::Error::Io(io) => io.get_ref()?.downcast_ref::<rustls::Error>()?,
-        _ => return None,
-    };
-    let rustls::Error::InvalidCertificate(cause) = cause else { return None };
-    let what = match cause {
-        CertificateError::UnknownIssuer if tls::system_roots().is_empty() => {
+/// What is wrong with the certificate of `server`, and what the operator can do about it.
+fn describe_fault(fault: &CertificateFault, server: &str) -> String {
+    let what = match fault {
+        CertificateFault::UnknownIssuer if tls::system_roots().is_empty() => {
             "unknown issuer, and this machine has no certificate authorities at all \
              (is the package ca-certificates installed?)"
-                .into()
         }
-        CertificateError::UnknownIssuer => "unknown issuer (ca_file?)".into(),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "it has expired".into()
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid yet (is the clock right?)".into()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another name".into()
-        }
-        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+        CertificateFault::UnknownIssuer => "unknown issuer (ca_file?)",
+        CertificateFault::Expired => "it has expired",
+        CertificateFault::NotYetValid => "it is not valid yet (is the clock right?)",
+        CertificateFault::WrongName(_) => "it is for another name",
+        CertificateFault::IsAuthority => {
             "it is a certificate authority's own (CA:TRUE) used as a server's; make one with \
              CA:FALSE, and give its issuer as ca_file"
-                .into()
         }
-        other => other.to_string(),
+        CertificateFault::Other(other) => other,
     };
-    Some(format!("certificate of {place} is not trusted: {what}"))
+    format!("certificate of {server} is not trusted: {what}")
 }
 
 /// `application/x-www-form-urlencoded` (WHATWG URL, 5.2).
-pub fn form(fields: &[(&str, String)]) -> String {
+pub fn form_body(fields: &[(&str, String)]) -> String {
     let fields = fields.iter().map(|(name, value)| format!("{name}={}", PercentEncoded(value)));
     fields.collect::<Vec<_>>().join("&")
 }
@@ -233,7 +229,7 @@ mod tests {
     #[test]
     fn a_form_is_encoded_to_the_last_byte() {
         let fields = [("message", "ü&=+ \n%".to_owned()), ("user", "abc".to_owned())];
-        assert_eq!(form(&fields), "message=%C3%BC%26%3D%2B%20%0A%25&user=abc");
+        assert_eq!(form_body(&fields), "message=%C3%BC%26%3D%2B%20%0A%25&user=abc");
     }
 
     #[test]
@@ -243,7 +239,7 @@ mod tests {
             ("http://user:secret@127.0.0.1:8065/", "127.0.0.1:8065"),
             ("http://[::1]/", "[::1]:80"),
         ] {
-            assert_eq!(place(&url.parse().unwrap()), shown);
+            assert_eq!(host_and_port(&url.parse().unwrap()), shown);
         }
     }
 }

@@ -3,23 +3,24 @@
 
 use crate::address::BaseUrl;
 use crate::config_file::Section;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Delivered, Failure, Letter, Pace};
-use crate::notify::text::{Room, Unit, plain};
+use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
+use crate::notify::text::{TextLimit, TextUnit};
 use crate::secret::Secret;
+use crate::thread::lock;
 
-mod account;
-mod command;
-mod rpc;
-mod verdict;
+mod result;
+mod transport;
 
 /// How long one attempt may take: a JVM starts slowly on a small machine.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A text of more bytes than 2000 becomes an attachment.
-const TEXT_LIMIT: usize = 1999;
+/// In bytes: signal-cli sends a text of more than 2000 as an attachment.
+const MAX_TEXT: usize = 1999;
 
 /// Where a running signal-cli daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,51 +45,59 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// How fast it may be used, and for how long it is tried.
-    pub const PACE: Pace = Pace {
+    /// Rate, retries and expiry.
+    pub const RETRY_POLICY: RetryPolicy = RetryPolicy {
         first_delay: Duration::from_secs(30),
-        longest_delay: Duration::from_secs(30 * 60),
+        max_delay: Duration::from_secs(30 * 60),
         per_minute: 6,
         burst: 1,
         give_up_critical: Duration::from_secs(24 * 3600),
         give_up_warning: Duration::from_secs(6 * 3600),
-        give_up_rest: Duration::from_secs(3600),
-        digest: Some(Room { most: 1800, unit: Unit::Bytes }),
+        give_up_other: Duration::from_secs(3600),
+        digest: Some(TextLimit { max: 1800, unit: TextUnit::Bytes }),
     };
 
-    /// What must never be shown: nothing, signal-cli keeps its keys to itself.
+    /// Its secrets: none, signal-cli keeps its own keys.
     pub fn secrets(&self) -> Vec<&Secret> {
         Vec::new()
     }
 
-    /// Makes one attempt. Only one at a time is made per account.
+    /// Makes one attempt, as soon as no other one uses the account.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver(&self, letter: &Letter) -> Result<Delivered, Failure> {
-        self.deliver_within(letter, TIMEOUT)
+    pub fn deliver(
+        &self,
+        outgoing: &OutgoingMessage,
+        accounts: &AccountLocks,
+    ) -> Result<Delivered, Failure> {
+        self.deliver_within(outgoing, accounts, TIMEOUT)
     }
 
-    /// [`Signal::deliver`] with a time limit of the caller's: so long for the account to be free,
-    /// and as long again for the attempt, which must not be broken off in mid-send because another
-    /// one was slow.
+    /// [`Signal::deliver`] with another time limit. It bounds the wait for the account and the
+    /// attempt each, so that a slow attempt before this one does not break this one off in
+    /// mid-send.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
-    pub fn deliver_within(&self, letter: &Letter, limit: Duration) -> Result<Delivered, Failure> {
-        let text = plain(letter, TEXT_LIMIT, Unit::Bytes);
-        let _turn = account::turn(&self.user, limit).ok_or_else(|| {
-            let why = format!("another attempt for {} is still running", self.user);
-            Failure::Unreachable { why, after: None }
+    pub fn deliver_within(
+        &self,
+        outgoing: &OutgoingMessage,
+        accounts: &AccountLocks,
+        limit: Duration,
+    ) -> Result<Delivered, Failure> {
+        let text = outgoing.plain_text(MAX_TEXT, TextUnit::Bytes);
+        let _lock = accounts.acquire(&self.user, limit).ok_or_else(|| {
+            Failure::unreachable(format!("another attempt for {} is still running", self.user))
         })?;
         match &self.rpc {
-            None => self.run_command(&text, limit)?,
-            Some(rpc) => self.call_daemon(rpc, &text, letter.message.event, limit)?,
+            None => self.run_program(&text, limit)?,
+            Some(rpc) => self.call_daemon(rpc, &text, outgoing.message.event, limit)?,
         }
         Ok(Delivered::default())
     }
 
-    /// Which signal-cli there is, `0.13.19`: for a look before the first alarm.
+    /// The version of signal-cli, `0.13.19`: asked for at start-up, before the first alarm.
     ///
     /// # Errors
     /// Why there is none, in the operator's words.
@@ -96,13 +105,13 @@ impl Signal {
         self.version_within(TIMEOUT)
     }
 
-    /// [`Signal::version`] with a time limit of the caller's.
+    /// [`Signal::version`] with another time limit.
     ///
     /// # Errors
     /// As [`Signal::version`].
     pub fn version_within(&self, limit: Duration) -> Result<String, String> {
         match &self.rpc {
-            None => self.command_version(limit),
+            None => self.program_version(limit),
             Some(rpc) => self.daemon_version(rpc, limit),
         }
     }
@@ -112,8 +121,8 @@ impl Signal {
         self.recipient.strip_prefix("group:")
     }
 
-    /// Signal tells one's own devices nothing of a note to oneself, unless asked to.
-    fn writes_to_itself(&self) -> bool {
+    /// Signal does not notify one's own devices of a note to oneself, unless asked to.
+    fn is_note_to_self(&self) -> bool {
         self.recipient == self.user
     }
 }
@@ -131,10 +140,10 @@ impl Signal {
         };
         let user = section.required("user");
         if !user.is_empty() {
-            match number(&user) {
-                Number::Sound => {}
-                Number::Doubtful(what) => section.warning("user", what),
-                Number::Wrong(what) => section.error("user", what),
+            match check_number(&user) {
+                NumberCheck::Valid => {}
+                NumberCheck::Doubtful(what) => section.warning("user", what),
+                NumberCheck::Invalid(what) => section.error("user", what),
             }
         }
         let recipient = section.required("recipient");
@@ -160,34 +169,35 @@ impl Rpc {
     }
 }
 
-enum Number {
-    Sound,
+enum NumberCheck {
+    Valid,
     Doubtful(String),
-    Wrong(String),
+    Invalid(String),
 }
 
-/// Judges a phone number: E.164, `^\+[1-9][0-9]{6,14}$`. signal-cli takes anything else and turns it
-/// into the number of a stranger.
-fn number(text: &str) -> Number {
+/// Checks a phone number: E.164, `^\+[1-9][0-9]{6,14}$`. signal-cli takes anything else, and turns
+/// it into another person's number.
+fn check_number(text: &str) -> NumberCheck {
     let digits = text.strip_prefix('+');
     match digits {
-        None => Number::Wrong(format!(
+        None => NumberCheck::Invalid(format!(
             "must be a number with + and country code, such as +12025551234, not \"{text}\""
         )),
         Some(digits) if digits.contains(|c: char| !c.is_ascii_digit()) => {
-            Number::Wrong(format!("must be + and digits alone, not \"{text}\""))
+            NumberCheck::Invalid(format!("must be + and digits alone, not \"{text}\""))
         }
-        Some(digits) if !(7..=15).contains(&digits.len()) => {
-            Number::Wrong(format!("must be + and 7 to 15 digits, \"{text}\" has {}", digits.len()))
-        }
+        Some(digits) if !(7..=15).contains(&digits.len()) => NumberCheck::Invalid(format!(
+            "must be + and 7 to 15 digits, \"{text}\" has {}",
+            digits.len()
+        )),
         Some(digits) if digits.starts_with('0') => {
-            Number::Doubtful(format!("\"{text}\": no country code begins with 0"))
+            NumberCheck::Doubtful(format!("\"{text}\": no country code begins with 0"))
         }
-        Some(_) => Number::Sound,
+        Some(_) => NumberCheck::Valid,
     }
 }
 
-/// The recipient in the form that we keep, with what is wrong reported.
+/// The recipient, a group with its prefix; reports what is wrong with it.
 fn check_recipient(section: &Section, text: String) -> String {
     if text.is_empty() || is_uuid(&text) {
         return text;
@@ -202,7 +212,7 @@ fn check_recipient(section: &Section, text: String) -> String {
         return text;
     }
     if let Some(id) = text.strip_prefix("group:") {
-        if !is_group(id) {
+        if !is_group_id(id) {
             section.error(
                 "recipient",
                 "must be group: and the group's id as signal-cli lists it (listGroups)",
@@ -210,17 +220,17 @@ fn check_recipient(section: &Section, text: String) -> String {
         }
         return text;
     }
-    if is_group(&text) {
+    if is_group_id(&text) {
         return format!("group:{text}");
     }
-    match number(&text) {
-        Number::Sound => {}
-        Number::Doubtful(what) => section.warning("recipient", what),
-        Number::Wrong(_) if is_username(&text) => {
+    match check_number(&text) {
+        NumberCheck::Valid => {}
+        NumberCheck::Doubtful(what) => section.warning("recipient", what),
+        NumberCheck::Invalid(_) if is_username(&text) => {
             section.error("recipient", format!("a user name needs u: before it, did you mean \"u:{text}\"?"));
         }
-        Number::Wrong(what) if text.starts_with('+') => section.error("recipient", what),
-        Number::Wrong(_) => section.error(
+        NumberCheck::Invalid(what) if text.starts_with('+') => section.error("recipient", what),
+        NumberCheck::Invalid(_) => section.error(
             "recipient",
             format!("must be a number such as +12025551234, u:name.01, a UUID or group:ID, not \"{text}\""),
         ),
@@ -246,10 +256,46 @@ fn is_uuid(text: &str) -> bool {
 }
 
 /// 32 bytes in base64, or 16 in groups of the first kind.
-fn is_group(text: &str) -> bool {
+fn is_group_id(text: &str) -> bool {
     let body = text.trim_end_matches('=');
-    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
-    matches!((body.len(), text.len() - body.len()), (43, 1) | (22, 2)) && body.bytes().all(letter)
+    let outgoing = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
+    matches!((body.len(), text.len() - body.len()), (43, 1) | (22, 2)) && body.bytes().all(outgoing)
+}
+
+/// The accounts that are in use. Each takes one attempt at a time: a second signal-cli would wait
+/// for the file lock of the first without end. They outlive a channel's configuration, because an
+/// attempt that began before a reload holds the account after it.
+#[derive(Debug, Default)]
+pub struct AccountLocks {
+    in_use: Mutex<BTreeSet<String>>,
+    released: Condvar,
+}
+
+/// The right to use an account, until it is dropped.
+struct AccountLock<'a> {
+    locks: &'a AccountLocks,
+    account: &'a str,
+}
+
+impl AccountLocks {
+    /// Waits for the account to be free; none when it was in use for all of `limit`.
+    fn acquire<'a>(&'a self, account: &'a str, limit: Duration) -> Option<AccountLock<'a>> {
+        let in_use = lock(&self.in_use);
+        let (mut in_use, _) = self
+            .released
+            .wait_timeout_while(in_use, limit, |in_use| in_use.contains(account))
+            .unwrap_or_else(PoisonError::into_inner);
+        // Not `then_some`: it would make a lock in any case, and drop it, which releases the
+        // account.
+        in_use.insert(account.to_owned()).then(|| AccountLock { locks: self, account })
+    }
+}
+
+impl Drop for AccountLock<'_> {
+    fn drop(&mut self) {
+        lock(&self.locks.in_use).remove(self.account);
+        self.locks.released.notify_all();
+    }
 }
 
 #[cfg(test)]
@@ -260,16 +306,16 @@ mod tests {
     fn recipients_are_told_apart() {
         assert!(is_username("bob.01") && !is_username("bob") && !is_username("1ob.01"));
         assert!(is_uuid("a1b2c3d4-0000-4000-8000-00000000000f") && !is_uuid("a1b2"));
-        assert!(is_group("EdSqI90cS0UomDpgUXOlCoObWvQOXlH5G3Z2d3f4ayE="));
-        assert!(!is_group("+12025551234"));
+        assert!(is_group_id("EdSqI90cS0UomDpgUXOlCoObWvQOXlH5G3Z2d3f4ayE="));
+        assert!(!is_group_id("+12025551234"));
     }
 
     #[test]
     fn numbers_are_judged_as_e164() {
-        assert!(matches!(number("+1234567890"), Number::Sound));
-        assert!(matches!(number("+0987654321"), Number::Doubtful(_)));
+        assert!(matches!(check_number("+1234567890"), NumberCheck::Valid));
+        assert!(matches!(check_number("+0987654321"), NumberCheck::Doubtful(_)));
         for text in ["01711234567", "+49 171 1234567", "+12", "+1234567890123456", "bob"] {
-            assert!(matches!(number(text), Number::Wrong(_)), "{text}");
+            assert!(matches!(check_number(text), NumberCheck::Invalid(_)), "{text}");
         }
     }
 
@@ -281,5 +327,20 @@ mod tests {
             Ok(Rpc::Http("http://127.0.0.1:8080".into()))
         );
         assert!(Rpc::parse("unix:x").is_err() && Rpc::parse("127.0.0.1:80").is_err());
+    }
+
+    #[test]
+    fn an_account_is_used_by_one_attempt_at_a_time() {
+        let locks = AccountLocks::default();
+        let short = Duration::from_millis(20);
+        let first = locks.acquire("+1", short);
+        assert!(first.is_some());
+        assert!(locks.acquire("+1", short).is_none());
+        assert!(locks.acquire("+2", short).is_some(), "another account is free");
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| locks.acquire("+1", Duration::from_secs(20)).is_some());
+            drop(first);
+            assert!(waiter.join().unwrap(), "the account is passed on");
+        });
     }
 }

@@ -6,23 +6,23 @@ use lettre::Address;
 use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
 use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPart, SinglePart};
 
-use super::Email;
-use super::clean::{cut, lines, one_line};
+use super::{Email, cut, lines, one_line};
 use crate::clock::{Wall, words};
+use crate::escape;
 use crate::event::{Level, Message, TextTable};
-use crate::notify::channel::{Failure, Letter};
-use crate::notify::text::{aligned, escape_html};
+use crate::notify::channel::attempt::{Failure, OutgoingMessage};
+use crate::notify::text::format_table;
 
 /// The longest subject, in characters.
-const SUBJECT: usize = 200;
+const MAX_SUBJECT: usize = 200;
 
 /// The longest text of a title or a detail, and of a short plain mail, in characters.
-const TEXT: usize = 20_000;
-const SHORT_TEXT: usize = 500;
+const MAX_TEXT: usize = 20_000;
+const MAX_SHORT_TEXT: usize = 500;
 
 /// A mail and its envelope.
 #[derive(Clone, Debug)]
-pub struct Mail {
+pub struct ComposedMail {
     /// MAIL FROM.
     pub sender: Address,
     /// RCPT TO.
@@ -31,8 +31,8 @@ pub struct Mail {
     pub bytes: Vec<u8>,
 }
 
-/// The name to greet with: the configured one, else the machine's when it is fully qualified.
-pub fn hello(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
+/// The name for EHLO: the configured one, else the machine's when it is fully qualified.
+pub fn ehlo_name(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
     let clean = |name: &str| -> String {
         name.chars().filter(|c| c.is_ascii_graphic()).take(255).collect()
     };
@@ -41,11 +41,15 @@ pub fn hello(helo: Option<&str>, hostname: Option<&str>) -> Option<String> {
         .or_else(|| hostname.map(clean).filter(|name| name.trim_matches('.').contains('.')))
 }
 
-/// The letter as a mail. `hello` is what [`hello`] found.
-pub fn compose(email: &Email, letter: &Letter, hello: Option<&str>) -> Result<Mail, Failure> {
-    let sender = mailbox(&email.sender).map_err(|why| Failure::ChannelRefused {
-        why: format!("sender \"{}\" is no mail address: {why}", one_line(&email.sender)),
-        after: None,
+/// The mail for one delivery. `ehlo_name` is what the function [`ehlo_name`] found.
+pub fn compose(
+    email: &Email,
+    outgoing: &OutgoingMessage,
+    ehlo_name: Option<&str>,
+) -> Result<ComposedMail, Failure> {
+    let sender = mailbox(&email.sender).map_err(|why| {
+        let sender = one_line(&email.sender);
+        Failure::channel_refused(format!("sender \"{sender}\" is no mail address: {why}"))
     })?;
     let refused = |(text, why): (&str, String)| {
         Failure::MessageRefused(format!(
@@ -53,7 +57,7 @@ pub fn compose(email: &Email, letter: &Letter, hello: Option<&str>) -> Result<Ma
             one_line(text)
         ))
     };
-    let envelope: Vec<&str> = match letter.recipient {
+    let envelope: Vec<&str> = match outgoing.recipient {
         Some(recipient) => vec![recipient],
         None => email.recipients.iter().map(String::as_str).collect(),
     };
@@ -61,19 +65,20 @@ pub fn compose(email: &Email, letter: &Letter, hello: Option<&str>) -> Result<Ma
         .into_iter()
         .map(|text| mailbox(text).map_err(|why| refused((text, why))))
         .collect::<Result<Vec<_>, _>>()?;
-    let domain = domain(hello, &sender.email);
+    let domain = domain(ehlo_name, &sender.email);
     let recipients = envelope.iter().map(|mailbox| mailbox.email.clone()).collect();
-    let mut builder = headers(letter, &domain).from(sender.clone());
+    let mut builder = headers(outgoing, &domain).from(sender.clone());
     for mailbox in shown_recipients(email, envelope) {
         builder = builder.to(mailbox);
     }
-    let message = body(builder, letter).map_err(|why| {
+    let message = body(builder, outgoing).map_err(|why| {
         Failure::MessageRefused(format!("the mail cannot be put together: {why}"))
     })?;
-    Ok(Mail { sender: sender.email, recipients, bytes: message.formatted() })
+    Ok(ComposedMail { sender: sender.email, recipients, bytes: message.formatted() })
 }
 
-/// Everybody, but nobody else's address beyond ASCII: it would ask for SMTPUTF8 on all copies.
+/// The addresses of the `To` header: all recipients of the channel, except those beyond ASCII that
+/// this copy does not go to, because they would make every copy need SMTPUTF8.
 fn shown_recipients(email: &Email, envelope: Vec<Mailbox>) -> Vec<Mailbox> {
     let mut shown: Vec<Mailbox> = Vec::new();
     for mailbox in email.recipients.iter().filter_map(|text| mailbox(text).ok()) {
@@ -103,79 +108,85 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
     Ok(Mailbox::new(Some(name).filter(|name| !name.is_empty()), address))
 }
 
-/// What stands behind the @ of our ids: nothing that a DNS server could answer differently at the
-/// next attempt, since the ids must stay the same.
-fn domain(hello: Option<&str>, sender: &Address) -> String {
+/// The domain of our message ids. It does not depend on a DNS server, which may answer differently
+/// at the next attempt: the ids must stay the same.
+fn domain(ehlo_name: Option<&str>, sender: &Address) -> String {
     let usable = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-    match hello.filter(usable) {
+    match ehlo_name.filter(usable) {
         Some(name) => name.trim_matches('.').to_owned(),
         None if sender.domain().is_ascii() => sender.domain().to_owned(),
         None => "heartbeat.invalid".into(),
     }
 }
 
-struct Named(&'static str, String);
+struct Header(&'static str, String);
 
-fn with(builder: MessageBuilder, headers: impl IntoIterator<Item = Named>) -> MessageBuilder {
-    headers.into_iter().fold(builder, |builder, Named(name, value)| {
+fn with_headers(
+    builder: MessageBuilder,
+    headers: impl IntoIterator<Item = Header>,
+) -> MessageBuilder {
+    headers.into_iter().fold(builder, |builder, Header(name, value)| {
         builder.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), value))
     })
 }
 
-fn headers(letter: &Letter, domain: &str) -> MessageBuilder {
-    let message = letter.message;
+fn headers(outgoing: &OutgoingMessage, domain: &str) -> MessageBuilder {
+    let message = outgoing.message;
     let root = format!("<thread.{}@{domain}>", digest(&message.thread));
-    let id = format!("<{}.{}@{domain}>", message.event, token(letter.channel));
+    let id = format!("<{}.{}@{domain}>", message.event, id_token(outgoing.channel));
     let mut own = vec![
-        Named("Auto-Submitted", "auto-generated".into()),
-        Named("List-Id", format!("Heartbeat <heartbeat.{domain}>")),
-        Named("X-Heartbeat-Event", message.event.to_string()),
-        Named("X-Heartbeat-Level", message.level.name().into()),
+        Header("Auto-Submitted", "auto-generated".into()),
+        Header("List-Id", format!("Heartbeat <heartbeat.{domain}>")),
+        Header("X-Heartbeat-Event", message.event.to_string()),
+        Header("X-Heartbeat-Level", message.level.name().into()),
     ];
     if let Some(host) = message.host() {
-        own.push(Named("X-Heartbeat-Host", unstructured(host, 255)));
+        own.push(Header("X-Heartbeat-Host", unstructured(host, 255)));
     }
     if message.level == Level::Critical {
-        own.push(Named("X-Priority", "1".into()));
-        own.push(Named("Importance", "high".into()));
+        own.push(Header("X-Priority", "1".into()));
+        own.push(Header("Importance", "high".into()));
     }
     let builder = Builder::builder()
         .date(date(message.at))
         .message_id(Some(id))
         .in_reply_to(root.clone())
         .references(root)
-        .subject(unstructured(&title_line(message), SUBJECT));
-    with(builder, own)
+        .subject(unstructured(&title_line(message), MAX_SUBJECT));
+    with_headers(builder, own)
 }
 
-/// A stranger's text for a header. What looks like an encoded word (RFC 2047) is spoilt: lettre
-/// lets it through, and readers would decode from it what was cleaned out of everything else.
-fn unstructured(text: &str, most: usize) -> String {
-    cut(&one_line(text).replace("=?", "= ?"), most)
+/// Untrusted text for a header. The mark of an encoded word (RFC 2047) is broken up: lettre lets it
+/// through, and a mail reader would decode characters from it that are removed everywhere else.
+fn unstructured(text: &str, max: usize) -> String {
+    cut(&one_line(text).replace("=?", "= ?"), max)
 }
 
-/// When it happened: that stays the same at each attempt. (lettre panics beyond these bounds.)
+/// The time of the event, the same at each attempt. (lettre panics beyond these bounds.)
 fn date(at: Wall) -> SystemTime {
     const YEAR_9999: u64 = 253_402_300_799;
     let seconds = u64::try_from(at.0 / 1000).unwrap_or(0).min(YEAR_9999);
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn body(builder: MessageBuilder, letter: &Letter) -> Result<Builder, lettre::error::Error> {
-    if letter.plain {
-        return builder.singlepart(part(ContentType::TEXT_PLAIN, short_text(letter)));
+fn body(
+    builder: MessageBuilder,
+    outgoing: &OutgoingMessage,
+) -> Result<Builder, lettre::error::Error> {
+    if outgoing.short_form {
+        return builder.singlepart(part(ContentType::TEXT_PLAIN, short_text(outgoing)));
     }
     // No line of quoted-printable can hold it.
-    let boundary = format!("=_{}", letter.message.event);
+    let boundary = format!("=_{}", outgoing.message.event);
     builder.multipart(
         MultiPart::alternative()
             .boundary(boundary)
-            .singlepart(part(ContentType::TEXT_PLAIN, text(letter)))
-            .singlepart(part(ContentType::TEXT_HTML, html(letter))),
+            .singlepart(part(ContentType::TEXT_PLAIN, text(outgoing)))
+            .singlepart(part(ContentType::TEXT_HTML, html(outgoing))),
     )
 }
 
-/// Quoted-printable whatever is in it: no long lines, no lone dots, no bare CR.
+/// Always quoted-printable: no long lines, no lone dots, no bare CR.
 fn part(kind: ContentType, content: String) -> SinglePart {
     let body = Body::new_with_encoding(content, ContentTransferEncoding::QuotedPrintable);
     let body = body.unwrap_or_else(Body::new);
@@ -187,29 +198,29 @@ fn title_line(message: &Message) -> String {
     if line.is_empty() { "(no details)".into() } else { line }
 }
 
-fn title_text(message: &Message, most: usize) -> String {
+fn title_text(message: &Message, max: usize) -> String {
     let text = lines(&message.title);
-    if text.is_empty() { "(no details)".into() } else { cut(&text, most) }
+    if text.is_empty() { "(no details)".into() } else { cut(&text, max) }
 }
 
-/// What is said of a letter that may have come before.
-fn repeat_mark(letter: &Letter) -> Option<String> {
-    letter.possible_repeat.then(|| {
-        format!("Possible repeat: event {} may have been delivered before.", letter.message.event)
+/// The note in a mail that may have arrived before.
+fn repeat_mark(outgoing: &OutgoingMessage) -> Option<String> {
+    outgoing.possible_repeat.then(|| {
+        format!("Possible repeat: event {} may have been delivered before.", outgoing.message.event)
     })
 }
 
-/// The details, and the facts that every mail carries.
-fn rows(letter: &Letter) -> Vec<(String, String)> {
+/// The details, and the facts that are in every mail.
+fn rows(outgoing: &OutgoingMessage) -> Vec<(String, String)> {
     const LATE: Duration = Duration::from_secs(300);
-    let message = letter.message;
+    let message = outgoing.message;
     let mut rows: Vec<_> = message
         .details
         .iter()
-        .map(|(label, text)| (cut(&one_line(label), 100), cut(&lines(text), TEXT)))
+        .map(|(label, text)| (cut(&one_line(label), 100), cut(&lines(text), MAX_TEXT)))
         .collect();
     rows.push(("at".into(), message.at.to_string()));
-    let delay = letter.now.since(message.at);
+    let delay = outgoing.now.since(message.at);
     if delay > LATE {
         rows.push(("sent late".into(), format!("{} after it happened", words(delay))));
     }
@@ -218,45 +229,45 @@ fn rows(letter: &Letter) -> Vec<(String, String)> {
     rows
 }
 
-fn text(letter: &Letter) -> String {
-    let mut text = title_text(letter.message, TEXT);
+fn text(outgoing: &OutgoingMessage) -> String {
+    let mut text = title_text(outgoing.message, MAX_TEXT);
     text.push('\n');
-    if let Some(mark) = repeat_mark(letter) {
+    if let Some(mark) = repeat_mark(outgoing) {
         text.push_str(&format!("\n{mark}\n"));
     }
     text.push('\n');
-    let rows = rows(letter);
+    let rows = rows(outgoing);
     let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0).min(24);
     for (label, value) in &rows {
         let indent = format!("\n{}", " ".repeat(width + 2));
         let label = format!("{label}:");
         text.push_str(&format!("{label:<0$} {1}\n", width + 1, value.replace('\n', &indent)));
     }
-    if let Some(table) = &letter.message.table {
-        text.push_str(&format!("\n{}\n", cut(&aligned(table), TEXT)));
+    if let Some(table) = &outgoing.message.table {
+        text.push_str(&format!("\n{}\n", cut(&format_table(table), MAX_TEXT)));
     }
     text
 }
 
-fn short_text(letter: &Letter) -> String {
-    let mut text = title_text(letter.message, SHORT_TEXT);
-    text.push_str(&format!("\n\n{} event {}\n", letter.message.at, letter.message.event));
-    if let Some(mark) = repeat_mark(letter) {
+fn short_text(outgoing: &OutgoingMessage) -> String {
+    let mut text = title_text(outgoing.message, MAX_SHORT_TEXT);
+    text.push_str(&format!("\n\n{} event {}\n", outgoing.message.at, outgoing.message.event));
+    if let Some(mark) = repeat_mark(outgoing) {
         text.push_str(&format!("{mark}\n"));
     }
     text.push_str("(shortened: the mail server refused the full form)\n");
     text
 }
 
-fn html(letter: &Letter) -> String {
-    let colour = match letter.message.level {
+fn html(outgoing: &OutgoingMessage) -> String {
+    let colour = match outgoing.message.level {
         Level::Critical => "#b3261e",
         Level::Warning => "#b26a00",
         Level::Ok => "#1e7b34",
         Level::Info => "#3b5b8c",
     };
-    let title = escape_html(&title_text(letter.message, TEXT));
-    let mark = repeat_mark(letter).map(|mark| format!("<p><i>{}</i></p>\n", escape_html(&mark)));
+    let title = escape::html(&title_text(outgoing.message, MAX_TEXT));
+    let mark = repeat_mark(outgoing).map(|mark| format!("<p><i>{}</i></p>\n", escape::html(&mark)));
     let mut html = format!(
         "<!DOCTYPE html>\n<html>\n<head><meta charset=\"utf-8\"></head>\n\
          <body style=\"font-family:sans-serif;font-size:14px\">\n\
@@ -264,16 +275,16 @@ fn html(letter: &Letter) -> String {
          font-weight:bold;white-space:pre-wrap;overflow-wrap:anywhere\">{title}</p>\n{}<table>\n",
         mark.unwrap_or_default()
     );
-    for (label, value) in rows(letter) {
+    for (label, value) in rows(outgoing) {
         html.push_str(&format!(
             "<tr><td style=\"color:#666;vertical-align:top;padding-right:12px\">{}</td>\
              <td style=\"white-space:pre-wrap;overflow-wrap:anywhere\">{}</td></tr>\n",
-            escape_html(&label),
-            escape_html(&value)
+            escape::html(&label),
+            escape::html(&value)
         ));
     }
     html.push_str("</table>\n");
-    if let Some(table) = &letter.message.table {
+    if let Some(table) = &outgoing.message.table {
         html.push_str(&html_table(table));
     }
     html.push_str("</body>\n</html>\n");
@@ -286,7 +297,7 @@ fn html_table(table: &TextTable) -> String {
     let row = |cells: &Vec<String>, tag: &str, width: usize| {
         let mut row = String::from("<tr>");
         for cell in cells {
-            let text = escape_html(&cut(&one_line(cell), 200));
+            let text = escape::html(&cut(&one_line(cell), 200));
             let span =
                 if cells.len() == 1 { format!(" colspan=\"{width}\"") } else { String::new() };
             row.push_str(&format!("<{tag}{span} style=\"{STYLE}\">{text}</{tag}>"));
@@ -301,21 +312,23 @@ fn html_table(table: &TextTable) -> String {
 }
 
 /// A name as part of an id (RFC 5322, `dot-atom`): other bytes as `%20`, what is long as a digest.
-fn token(name: &str) -> String {
-    let mut token = String::new();
+fn id_token(name: &str) -> String {
+    let mut id_token = String::new();
     for byte in name.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => token.push(char::from(byte)),
-            _ => token.push_str(&format!("%{byte:02X}")),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => {
+                id_token.push(char::from(byte))
+            }
+            _ => id_token.push_str(&format!("%{byte:02X}")),
         }
     }
-    if token.is_empty() || token.len() > 100 { digest(name) } else { token }
+    if id_token.is_empty() || id_token.len() > 100 { digest(name) } else { id_token }
 }
 
 /// Sixteen hex digits that stand for `text`, the same in every version of this program.
 fn digest(text: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    escape::hex(&digest.as_ref()[..8])
 }
 
 #[cfg(test)]
@@ -334,7 +347,7 @@ mod tests {
             (None, None, None),
         ];
         for (helo, hostname, greeting) in table {
-            assert_eq!(hello(helo, hostname).as_deref(), greeting);
+            assert_eq!(ehlo_name(helo, hostname).as_deref(), greeting);
         }
     }
 
@@ -372,10 +385,10 @@ mod tests {
 
     #[test]
     fn a_channel_of_any_name_makes_an_id() {
-        assert_eq!(token("email_ops"), "email_ops");
-        assert_eq!(token("Büro 1.a"), "B%C3%BCro%201%2Ea");
-        assert_eq!(token("").len(), 16);
-        assert_eq!(token(&"x".repeat(500)).len(), 16);
+        assert_eq!(id_token("email_ops"), "email_ops");
+        assert_eq!(id_token("Büro 1.a"), "B%C3%BCro%201%2Ea");
+        assert_eq!(id_token("").len(), 16);
+        assert_eq!(id_token(&"x".repeat(500)).len(), 16);
     }
 
     #[test]
