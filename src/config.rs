@@ -14,7 +14,7 @@ use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold_config};
 use crate::history::settings as history;
 use crate::notify::channel::Definition;
-use crate::notify::direct::Notifier;
+use crate::notify::notifier::Notifier;
 use crate::notify::settings as notify;
 use crate::problem::{Problems, Severity};
 use crate::secret::Secret;

@@ -15,7 +15,7 @@ use heartbeat::notify::channel::pushover::Pushover;
 use heartbeat::notify::channel::signal::{Rpc, Signal};
 use heartbeat::notify::channel::{Definition, Kind, Pace};
 use heartbeat::notify::courier::{Courier, Equipment, Order};
-use heartbeat::notify::route::{Host, Line, Routes};
+use heartbeat::notify::routing::{Host, Line, Routes};
 use heartbeat::secret::Secret;
 use heartbeat::store::Change;
 use heartbeat::store::Store;

@@ -16,7 +16,7 @@ use crate::clock::words;
 use crate::config::Config;
 use crate::event::Level;
 use crate::logger;
-use crate::notify::direct::{LONGEST_TEXT, Notice, Notifier, Report};
+use crate::notify::notifier::{LONGEST_TEXT, Notice, Notifier, Report};
 
 /// What the arguments ask for.
 #[derive(Debug, Default, PartialEq)]

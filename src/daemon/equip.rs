@@ -8,7 +8,7 @@ use crate::backup::pipeline;
 use crate::config::Config;
 use crate::heartbeat::fleet::Rules;
 use crate::notify::courier::Equipment;
-use crate::notify::route::{self, Routes};
+use crate::notify::routing::{self, Routes};
 
 /// What the configuration means to the fleet.
 pub fn rules(config: &Config) -> Rules {
@@ -42,12 +42,12 @@ pub fn pipeline(config: &Config) -> pipeline::Settings {
 pub fn equipment(config: &Config) -> Equipment {
     let hosts = config.hosts.iter().map(|(name, host)| {
         let channels = host.notification_channels.clone();
-        (name.clone(), route::Host { watch: host.watch, channels })
+        (name.clone(), routing::Host { watch: host.watch, channels })
     });
     let lines = config
         .channels
         .iter()
-        .map(|(name, channel)| (name.clone(), route::Line { min_level: channel.min_level }));
+        .map(|(name, channel)| (name.clone(), routing::Line { min_level: channel.min_level }));
     Equipment {
         routes: Routes {
             channels: lines.collect(),

@@ -19,7 +19,7 @@ use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
 use crate::history::chronicle::Chronicle;
 use crate::notify::courier::{Courier, REASONS, Standing};
-use crate::notify::direct::Notifier;
+use crate::notify::notifier::Notifier;
 use crate::notify::outbox::LineView;
 use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,

@@ -21,7 +21,7 @@ use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
 use crate::notify::courier::{Courier, Order};
-use crate::notify::direct::Notifier;
+use crate::notify::notifier::Notifier;
 use crate::problem::Problems;
 use crate::store::ChangeSink;
 use crate::store::{Opened, Store, Table};

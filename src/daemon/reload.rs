@@ -20,7 +20,7 @@ use super::{Daemon, signal_check};
 use crate::clock::{Now, Wall};
 use crate::config::Config;
 use crate::notify::courier::Order;
-use crate::notify::direct::Notifier;
+use crate::notify::notifier::Notifier;
 use crate::problem::{Problem, Problems, Severity};
 use crate::systemd;
 use crate::web::Reloaded;

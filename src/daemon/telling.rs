@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::clock::Now;
 use crate::notify::courier::{Courier, Order, Standing};
-use crate::notify::direct::{Notice, Notifier, Report};
-use crate::notify::history::{self, Question};
+use crate::notify::delivery_log::{self, Question};
+use crate::notify::notifier::{Notice, Notifier, Report};
 use crate::notify::outbox::{DeliveryId, LineView};
 use crate::view::{ChannelState, ChannelView, FailureView, NotificationView};
 use crate::web::notice::{self, Whom};
@@ -106,7 +106,7 @@ fn send(
 ) {
     notifier.send(channels, notice, |message, name, report| {
         // Each as it ends: a channel that hangs must not keep the others out of the history.
-        courier.order(Order::Note(history::noted(message, name, report, Now::read().wall)));
+        courier.order(Order::Note(delivery_log::noted(message, name, report, Now::read().wall)));
         // Who no longer waits finds it there.
         let _ = ended.send((name.to_owned(), report.clone()));
     });
@@ -144,7 +144,7 @@ pub fn notifications(
         channel: wanted.channel.clone(),
         delivered: wanted.delivered,
     };
-    let page = history::ask(courier, &question)?;
+    let page = delivery_log::ask(courier, &question)?;
     Ok((page.notifications, page.next.map(|id| id.0)))
 }
 
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::event::Level;
     use crate::notify::channel::{Definition, Kind};
-    use crate::notify::direct::Outcome;
+    use crate::notify::notifier::Outcome;
 
     fn notifier() -> Arc<Notifier> {
         let log = Arc::new(Definition { kind: Kind::Log, min_level: Level::Info });

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use log::{debug, error, info, warn};
 
-pub use super::equipment::Equipment;
-use super::outbox::{Delivery, Fate, Kept, LineView, Outbox, Record};
-pub use super::tally::REASONS;
-use super::tally::{self, Tally};
-use super::worker::{self, Done, Ended, Task, Work as ToDo};
+use super::channel::{Definition, Pace};
+use super::outbox::{Delivery, Fate, Kept, LineSettings, LineView, Outbox, Record};
+use super::routing::Routes;
+pub use super::worker::REASONS;
+use super::worker::{self, Done, Ended, Tally, Task, Work as ToDo};
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventId, EventKind, Level, Subject};
 use crate::store::Change;
@@ -34,6 +34,30 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(10);
 /// Rows of history that are kept.
 const HISTORY_KEPT: usize = 10_000;
 const LAST_EVENT: &str = "last_event";
+
+/// Channels and routes: what a configuration means to the courier.
+#[derive(Clone)]
+pub struct Equipment {
+    /// Who hears about what.
+    pub routes: Routes,
+    /// The channels by name.
+    pub channels: BTreeMap<String, Arc<Definition>>,
+    /// What to make of the channels' own paces: where time must not be waited for.
+    pub pace: Option<fn(Pace) -> Pace>,
+}
+
+impl Equipment {
+    /// What the outbox has to be told of each channel.
+    pub fn lines(&self) -> BTreeMap<String, LineSettings> {
+        self.channels
+            .iter()
+            .map(|(name, channel)| {
+                let pace = self.pace.map_or(channel.pace(), |change| change(channel.pace()));
+                (name.clone(), LineSettings { pace, recipients: channel.recipients() })
+            })
+            .collect()
+    }
+}
 
 /// Something for the courier to do.
 pub enum Order {
@@ -359,7 +383,7 @@ impl Work {
             Ended::Poll(poll, answer) => {
                 let failed = answer.as_ref().err().map(|failure| failure.clone().into_why());
                 if let Some(note) = self.outbox.polled(&poll, answer, now) {
-                    tally::noted(&note);
+                    worker::noted(&note);
                 } else if let Some(why) = failed {
                     debug!("a receipt of {} could not be asked about: {why}", poll.channel);
                 }

@@ -2,14 +2,10 @@
 
 pub mod channel;
 pub mod courier;
-pub mod direct;
-pub mod equipment;
-pub mod history;
-pub mod line;
+pub mod delivery_log;
+pub mod notifier;
 pub mod outbox;
-mod rate;
-pub mod route;
+pub mod routing;
 pub mod settings;
-mod tally;
 pub mod text;
 mod worker;

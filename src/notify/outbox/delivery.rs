@@ -9,8 +9,6 @@ use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::channel::Pace;
 
-use super::collapse::Bundle;
-
 /// The number of a delivery, rising: their order.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -103,6 +101,46 @@ impl Delivery {
             acknowledged_by: None,
         }
     }
+}
+
+/// Why a queue built up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The channel failed.
+    Unreached,
+    /// Its rate limit held it back.
+    Rate,
+}
+
+impl Cause {
+    /// In words, for people.
+    pub fn words(self, channel: &str) -> String {
+        match self {
+            Cause::Unreached => format!("while {channel} could not be reached"),
+            Cause::Rate => format!("while {channel} was held back by its rate limit"),
+        }
+    }
+}
+
+/// One message in place of several. It is kept with the first of them, so that it stays the same
+/// at each attempt once one of these may have arrived.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// The number of this message.
+    pub event: EventId,
+    /// When it was put together.
+    pub at: Wall,
+    /// Why.
+    pub cause: Cause,
+    /// Of which deliveries it tells, in this order.
+    pub members: Vec<DeliveryId>,
+    /// How many more waited then and did not fit.
+    #[serde(default)]
+    pub left: usize,
+    /// How often it was lost after it was handed over.
+    #[serde(default)]
+    pub lost: u32,
 }
 
 /// An attempt to make.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::delivery::{DeliveryId, Record};
-use super::troubles::Acknowledged;
+use super::incidents::Acknowledged;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{EventId, Incident};
 use crate::notify::channel::{Failure, ReceiptState};

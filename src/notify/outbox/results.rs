@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use super::queue::PATIENCE;
 use super::{
     Delivery, DeliveryId, EXPIRY_CHECK, Fate, Incident, Line, Mono, Now, Outbox, Receipt, Record,
     Subject, Table, Write, words,
 };
 use crate::event::EventId;
 use crate::notify::channel::{Delivered, Failure};
-use crate::notify::line::PATIENCE;
 
 impl Outbox {
     /// Takes note of how an attempt ended, and says what became of it: the delivery itself first,

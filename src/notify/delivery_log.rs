@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::courier::{Courier, Noted, Order};
-use super::direct::Report;
+use super::notifier::Report;
 use super::outbox::{Delivery, DeliveryId, Outbox, Record};
 use super::text::{Unit, cut};
 use crate::clock::Wall;
@@ -209,7 +209,7 @@ mod tests {
     use crate::notify::channel::Failure;
     use crate::notify::channel::log::PACE;
     use crate::notify::outbox::LineSettings;
-    use crate::notify::route::{self, Routes};
+    use crate::notify::routing::{self, Routes};
     use crate::store::Write;
 
     struct Desk {
@@ -225,7 +225,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let now = Now::read();
             let settings = LineSettings { pace: PACE, recipients: vec![None] };
-            let line = route::Line { min_level: Level::Info };
+            let line = routing::Line { min_level: Level::Info };
             let routes = Routes {
                 channels: BTreeMap::from([("chat".into(), line)]),
                 default: vec!["chat".into()],
@@ -398,7 +398,7 @@ mod tests {
         let empty = Default::default();
         let notifier = crate::Notifier::with(empty, Vec::new(), BTreeMap::new());
         let text = "x".repeat(1000);
-        let notice = crate::notify::direct::Notice::new(text);
+        let notice = crate::notify::notifier::Notice::new(text);
         let sent = notifier.send(["gone"], &notice, |_, _, _| {});
         let noted = noted(&sent.message, "gone", &sent.reports["gone"], Wall(5));
         let [Noted { record, reason: None }] = noted.as_slice() else { panic!("one") };

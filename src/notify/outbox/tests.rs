@@ -1,19 +1,19 @@
 //! How the outbox behaves, told by hand-moved time.
 
 #[cfg(test)]
-#[path = "outbox/bundle_tests.rs"]
-mod bundles;
+#[path = "digest_tests.rs"]
+mod digests;
 #[cfg(test)]
-#[path = "outbox/property_tests.rs"]
+#[path = "property_tests.rs"]
 mod properties;
 #[cfg(test)]
-#[path = "outbox/receipt_tests.rs"]
+#[path = "receipt_tests.rs"]
 mod receipt_tests;
 
 use super::*;
 use crate::event::Level;
 use crate::notify::channel::{Delivered, Pace};
-use crate::notify::route;
+use crate::notify::routing;
 use crate::notify::text::{Room, Unit};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -40,12 +40,12 @@ fn settings(names: &[&str]) -> BTreeMap<String, LineSettings> {
 }
 
 fn routes(names: &[&str]) -> Routes {
-    let line = route::Line { min_level: Level::Info };
+    let line = routing::Line { min_level: Level::Info };
     Routes {
         channels: names.iter().map(|name| (name.to_string(), line.clone())).collect(),
         default: names.iter().map(|name| name.to_string()).collect(),
         hosts: ["web1", "web2", "web3"]
-            .map(|host| (host.to_owned(), route::Host { watch: true, channels: None }))
+            .map(|host| (host.to_owned(), routing::Host { watch: true, channels: None }))
             .into(),
         backups: Vec::new(),
     }
@@ -492,7 +492,7 @@ fn later_messages_hang_on_the_thread_of_the_first() {
 #[test]
 fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
     let mut play = Play::with(&["mail", "pager", "other"]);
-    let line = |min_level| route::Line { min_level };
+    let line = |min_level| routing::Line { min_level };
     play.routes.channels.insert("pager".into(), line(Level::Critical));
     play.routes.channels.insert("other".into(), line(Level::Critical));
     play.routes.default = vec!["mail".into(), "pager".into()];

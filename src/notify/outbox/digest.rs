@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
-use super::delivery::{Delivery, DeliveryId};
-use crate::clock::Wall;
+use super::delivery::{Bundle, Delivery, DeliveryId};
 use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::text::{Flavour, Room, Unit, clean, cut};
 
@@ -17,45 +14,6 @@ const LONGEST_TITLE: usize = 250;
 const AROUND: usize = 8;
 /// Room for the title of a digest and for the line that says how many follow.
 const HEAD: usize = 180;
-
-/// Why a queue built up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// The channel failed.
-    Unreached,
-    /// Its rate limit held it back.
-    Rate,
-}
-
-impl Cause {
-    fn words(self, channel: &str) -> String {
-        match self {
-            Cause::Unreached => format!("while {channel} could not be reached"),
-            Cause::Rate => format!("while {channel} was held back by its rate limit"),
-        }
-    }
-}
-
-/// One message in place of several. It is kept with the first of them, so that it stays the same
-/// at each attempt once one of these may have arrived.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bundle {
-    /// The number of this message.
-    pub event: EventId,
-    /// When it was put together.
-    pub at: Wall,
-    /// Why.
-    pub cause: Cause,
-    /// Of which deliveries it tells, in this order.
-    pub members: Vec<DeliveryId>,
-    /// How many more waited then and did not fit.
-    #[serde(default)]
-    pub left: usize,
-    /// How often it was lost after it was handed over.
-    #[serde(default)]
-    pub lost: u32,
-}
 
 /// Deliveries about one subject to one recipient that wait, in order.
 pub type Waiting<'a> = Vec<(DeliveryId, &'a Delivery)>;
