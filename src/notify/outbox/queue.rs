@@ -7,6 +7,7 @@ use super::delivery::{Cause, Delivery, DeliveryId, LineSettings, LineView};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Level, Subject};
 use crate::notify::channel::Pace;
+use crate::token_bucket::TokenBucket;
 
 /// A channel that refuses us is probed after this time, then less and less often.
 const FIRST_PROBE: Duration = Duration::from_secs(15 * 60);
@@ -48,7 +49,7 @@ pub struct Line {
     in_flight: Option<DeliveryId>,
     /// It has failed so often that another may go before it, once.
     aside: Option<DeliveryId>,
-    bucket: Bucket,
+    rate_limit: TokenBucket,
     jitter: Jitter,
     trouble: Option<Failing>,
     /// Ended, but not yet told.
@@ -75,7 +76,7 @@ impl Line {
     /// An empty line of a channel that is taken to work.
     pub fn new(settings: LineSettings, seed: u64, now: Mono) -> Line {
         Line {
-            bucket: Bucket::full(&settings.pace, now),
+            rate_limit: rate_limit(&settings.pace, now),
             settings,
             queues: BTreeMap::new(),
             turns: BTreeMap::new(),
@@ -167,7 +168,7 @@ impl Line {
             return None;
         }
         let id = self.candidate()?;
-        if self.bucket.holds(now) {
+        if self.rate_limit.has_token(now) {
             return Some(id);
         }
         self.held_up.get_or_insert(Cause::Rate);
@@ -176,7 +177,7 @@ impl Line {
 
     /// An attempt at a delivery begins.
     pub fn begin(&mut self, id: DeliveryId, now: Mono) {
-        self.bucket.take(now);
+        self.rate_limit.take(now);
         self.aside = None;
         self.in_flight = Some(id);
     }
@@ -231,7 +232,7 @@ impl Line {
         if self.in_flight.is_some() || self.all.is_empty() {
             return None;
         }
-        Some(self.not_before.max(self.bucket.next(now)).max(now))
+        Some(self.not_before.max(self.rate_limit.next_token(now)).max(now))
     }
 
     /// The attempt that was under way is over. Where messages that tell of several fail again and
@@ -379,53 +380,13 @@ impl Line {
     }
 }
 
+fn rate_limit(pace: &Pace, now: Mono) -> TokenBucket {
+    let interval = Duration::from_secs(60) / pace.per_minute.max(1);
+    TokenBucket::full(pace.burst, interval, now)
+}
+
 fn sequence(delivery: &Delivery) -> Sequence {
     (delivery.message.subject.clone(), delivery.recipient.clone())
-}
-
-/// A token bucket: so many attempts a minute on average, so many at once.
-#[derive(Debug)]
-pub struct Bucket {
-    tokens: f64,
-    at: Mono,
-    per_milli: f64,
-    size: f64,
-}
-
-impl Bucket {
-    /// A full one.
-    pub fn full(pace: &Pace, now: Mono) -> Bucket {
-        let size = f64::from(pace.burst.max(1));
-        Bucket { tokens: size, at: now, per_milli: f64::from(pace.per_minute) / 60_000.0, size }
-    }
-
-    fn level(&self, now: Mono) -> f64 {
-        #[allow(clippy::cast_precision_loss, reason = "milliseconds of at most years")]
-        let passed = now.since(self.at).as_millis() as f64;
-        (self.tokens + passed * self.per_milli).min(self.size)
-    }
-
-    /// Whether an attempt may begin.
-    pub fn holds(&self, now: Mono) -> bool {
-        self.level(now) >= 1.0
-    }
-
-    /// An attempt begins.
-    pub fn take(&mut self, now: Mono) {
-        self.tokens = self.level(now) - 1.0;
-        self.at = now;
-    }
-
-    /// When the next attempt may begin.
-    pub fn next(&self, now: Mono) -> Mono {
-        let missing = 1.0 - self.level(now);
-        if missing <= 0.0 {
-            return now;
-        }
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
-        let wait = (missing / self.per_milli).ceil() as u64 + 1;
-        now + Duration::from_millis(wait)
-    }
 }
 
 /// xorshift64: enough to keep many daemons from knocking at the same moment.
