@@ -14,8 +14,8 @@ use heartbeat::notify::channel::mattermost::Mattermost;
 use heartbeat::notify::channel::pushover::Pushover;
 use heartbeat::notify::channel::signal::{Rpc, Signal};
 use heartbeat::notify::channel::{Definition, Kind, Pace};
-use heartbeat::notify::courier::{Courier, Equipment, Order};
-use heartbeat::notify::routing::{Host, Line, Routes};
+use heartbeat::notify::courier::{Command, Courier, NotifySettings};
+use heartbeat::notify::routing::{ChannelRoute, HostRoute, Routes};
 use heartbeat::secret::Secret;
 use heartbeat::store::Change;
 use heartbeat::store::Store;
@@ -101,15 +101,17 @@ fn email(server: &Server) -> Kind {
     })
 }
 
-fn equipment(channels: Vec<(&str, Kind)>, pace: fn(Pace) -> Pace) -> Equipment {
+fn equipment(channels: Vec<(&str, Kind)>, pace: fn(Pace) -> Pace) -> NotifySettings {
     let hosts = ["web1", "web2", "web3"];
     let names: Vec<String> = channels.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let line = |name: &String| (name.clone(), Line { min_level: Level::Info });
-    Equipment {
+    let line = |name: &String| (name.clone(), ChannelRoute { min_level: Level::Info });
+    NotifySettings {
         routes: Routes {
             channels: names.iter().map(line).collect(),
             default: names.clone(),
-            hosts: hosts.map(|host| (host.into(), Host { watch: true, channels: None })).into(),
+            hosts: hosts
+                .map(|host| (host.into(), HostRoute { watch: true, channels: None }))
+                .into(),
             backups: Vec::new(),
         },
         channels: channels
@@ -130,7 +132,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn open(directory: &Path, equipment: Equipment) -> Engine {
+    fn open(directory: &Path, equipment: NotifySettings) -> Engine {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store, _) = Store::open(directory, Now::read()).unwrap();
         let (courier, desk) = Courier::new();
@@ -140,7 +142,7 @@ impl Engine {
 
     fn tell(&self, level: Level, kind: EventKind) {
         let events = vec![Event { at: Now::read().wall, level, kind }];
-        self.courier.order(Order::Accept(Change { events, ..Change::default() }));
+        self.courier.order(Command::Commit(Change { events, ..Change::default() }));
     }
 
     fn say(&self, host: &str, text: &str) {
@@ -148,7 +150,7 @@ impl Engine {
     }
 
     fn waiting(&self, channel: &str) -> Option<usize> {
-        let lines = self.courier.standing().lines;
+        let lines = self.courier.standing().queues;
         lines.iter().find(|line| line.channel == channel).map(|line| line.waiting)
     }
 
@@ -158,13 +160,13 @@ impl Engine {
         let answer = Box::new(move |is_stored| {
             let _ = tx.send(is_stored);
         });
-        self.courier.order(Order::Accept(Change { stored: Some(answer), ..Change::default() }));
+        self.courier.order(Command::Commit(Change { stored: Some(answer), ..Change::default() }));
         assert!(stored.recv_timeout(PATIENCE).unwrap());
         wait_for(|| self.waiting(channel) == Some(0), &format!("{channel} to be empty"));
     }
 
     fn stop(self) {
-        self.courier.order(Order::Stop);
+        self.courier.order(Command::Stop);
         assert!(self.thread.join().unwrap(), "everything is stored");
     }
 }
@@ -383,7 +385,7 @@ fn a_refused_channel_is_told_through_its_neighbours_once_and_so_is_its_return() 
     };
     wait_for(|| notices("channel chat is failing") == 1, "the notice");
     // Each probe is refused again, and the restart finds it refused too.
-    engine.courier.order(Order::Reconfigure(channels()));
+    engine.courier.order(Command::Reconfigure(channels()));
     engine.say("web1", "number 5");
     engine.empty("other");
     engine.stop();
@@ -393,7 +395,7 @@ fn a_refused_channel_is_told_through_its_neighbours_once_and_so_is_its_return() 
     assert_eq!(notices("channel chat is failing"), 1, "told once");
     assert_eq!(notices("channel chat delivers again"), 0);
     chat.set_mode(Mode::Normal);
-    engine.courier.order(Order::Reconfigure(channels()));
+    engine.courier.order(Command::Reconfigure(channels()));
     engine.empty("chat");
     wait_for(|| notices("channel chat delivers again") == 1, "the return to be told");
     let own = chat.received().iter().filter(|post| post.text.contains("channel chat")).count();
@@ -421,7 +423,7 @@ fn an_acknowledged_alert_is_not_repeated_until_it_is_over() {
     };
     alert(Level::Critical, false);
     let unacknowledged =
-        || engine.courier.standing().lines.iter().map(|line| line.unacknowledged).sum::<usize>();
+        || engine.courier.standing().queues.iter().map(|line| line.unacknowledged).sum::<usize>();
     wait_for(|| unacknowledged() == 1, "the emergency");
     wait_for(|| unacknowledged() == 0, "the acknowledgement");
     alert(Level::Critical, true);

@@ -14,8 +14,8 @@ use crate::history::archive::Question;
 use crate::history::chronicle::Chronicle;
 use crate::history::settings::Settings;
 use crate::history::{Row, Sources};
-use crate::notify::courier::{Courier, Order};
-use crate::notify::outbox::{self, Outbox};
+use crate::notify::courier::{Command, Courier};
+use crate::notify::outbox::{OpenIncident, Outbox};
 use crate::store::Change;
 use crate::store::{Snapshot, Store, Table, Write};
 use crate::thread::Stop;
@@ -56,7 +56,7 @@ fn ask<T: Send + 'static>(
     look: impl FnOnce(&Store, &Outbox) -> T + Send + 'static,
 ) -> Result<T, String> {
     let (tx, rx) = bounded(1);
-    courier.order(Order::Look(Box::new(move |store, outbox| {
+    courier.order(Command::Inspect(Box::new(move |store, outbox| {
         // Who no longer waits for the answer does not get it.
         let _ = tx.send(look(store, outbox));
     })));
@@ -90,7 +90,7 @@ impl Sources for Around {
     }
 
     fn write(&self, writes: Vec<Write>) {
-        self.courier.order(Order::Accept(Change { writes, ..Change::default() }));
+        self.courier.order(Command::Commit(Change { writes, ..Change::default() }));
     }
 }
 
@@ -142,14 +142,13 @@ pub fn alerts(rooms: &Rooms) -> Result<Vec<AlertView>, String> {
     }
     let mut alerts = ask(&rooms.courier, move |_, outbox| {
         let of_hosts = wrong.into_iter().map(|wrong| {
-            let told = outbox.alert(&wrong.trouble);
-            let view = view(&wrong.trouble, wrong.text, told.as_ref());
+            let told = outbox.open_incident(&wrong.trouble);
+            let view = view(&wrong.trouble, wrong.text, told);
             AlertView { level: wrong.level, since: Some(wrong.since), ..view }
         });
         let others = outbox
-            .alerts_of_no_host()
-            .into_iter()
-            .filter_map(|told| Some(view(&told.trouble, of_no_host(&told.trouble)?, Some(&told))));
+            .open_incidents()
+            .filter_map(|told| Some(view(&told.incident, of_no_host(&told.incident)?, Some(told))));
         of_hosts.chain(others).collect::<Vec<AlertView>>()
     })?;
     alerts.sort_by_key(|alert| Reverse((alert.level, alert.since)));
@@ -169,7 +168,7 @@ fn of_no_host(trouble: &Incident) -> Option<String> {
     }
 }
 
-fn view(trouble: &Incident, text: String, told: Option<&outbox::AlertView>) -> AlertView {
+fn view(trouble: &Incident, text: String, told: Option<&OpenIncident>) -> AlertView {
     let (subject, host) = match trouble {
         Incident::Connection { host, .. }
         | Incident::NeverSeen { host }
@@ -187,7 +186,7 @@ fn view(trouble: &Incident, text: String, told: Option<&outbox::AlertView>) -> A
         text,
         level: told.and_then(|told| told.level).unwrap_or(Level::Warning),
         since: told.and_then(|told| told.since),
-        channels: told.map(|told| told.channels.clone()).unwrap_or_default(),
+        channels: told.map(|told| told.channels.keys().cloned().collect()).unwrap_or_default(),
         acknowledged: acknowledged.map(|by| by.at),
     }
 }

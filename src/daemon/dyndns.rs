@@ -11,8 +11,8 @@ use crate::dyndns::names::Family;
 use crate::event::{EventId, Level, Subject};
 use crate::heartbeat::moves::Moved;
 use crate::heartbeat::watch::Watch;
-use crate::notify::courier::{Courier, Noted, Order};
-use crate::notify::outbox::Record;
+use crate::notify::courier::{Command, Courier, DirectRecord};
+use crate::notify::outbox::DeliveryRecord;
 use crate::store::ChangeSink;
 use crate::store::{Store, Table};
 use crate::thread::Stop;
@@ -52,13 +52,13 @@ pub fn begin(keeper: &Arc<Keeper>, watch: &Watch, stop: &Stop) -> Result<(), Fai
 fn history(courier: Courier) -> OnWritten {
     Box::new(move |written, now| {
         let record = record(written, now);
-        courier.order(Order::Note(vec![Noted { record, reason: None }]));
+        courier.order(Command::Record(vec![DirectRecord { record, reason: None }]));
     })
 }
 
-fn record(written: Written, now: Now) -> Record {
+fn record(written: Written, now: Now) -> DeliveryRecord {
     let Written { host, name, address, place, attempts } = written;
-    Record {
+    DeliveryRecord {
         event: EventId::default().next(now.wall),
         channel: CHANNEL.into(),
         recipient: Some(place),

@@ -7,7 +7,7 @@ use super::{agent, signs};
 use crate::backup::pipeline;
 use crate::config::Config;
 use crate::heartbeat::fleet::Rules;
-use crate::notify::courier::Equipment;
+use crate::notify::courier::NotifySettings;
 use crate::notify::routing::{self, Routes};
 
 /// What the configuration means to the fleet.
@@ -39,16 +39,15 @@ pub fn pipeline(config: &Config) -> pipeline::Settings {
 }
 
 /// What the configuration means to the courier.
-pub fn equipment(config: &Config) -> Equipment {
+pub fn equipment(config: &Config) -> NotifySettings {
     let hosts = config.hosts.iter().map(|(name, host)| {
         let channels = host.notification_channels.clone();
-        (name.clone(), routing::Host { watch: host.watch, channels })
+        (name.clone(), routing::HostRoute { watch: host.watch, channels })
     });
-    let lines = config
-        .channels
-        .iter()
-        .map(|(name, channel)| (name.clone(), routing::Line { min_level: channel.min_level }));
-    Equipment {
+    let lines = config.channels.iter().map(|(name, channel)| {
+        (name.clone(), routing::ChannelRoute { min_level: channel.min_level })
+    });
+    NotifySettings {
         routes: Routes {
             channels: lines.collect(),
             default: config.default_channels.clone(),

@@ -18,9 +18,9 @@ use crate::dyndns::keeper::Keeper;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
 use crate::history::chronicle::Chronicle;
-use crate::notify::courier::{Courier, REASONS, Standing};
+use crate::notify::courier::{Courier, CourierStats, FAILURE_REASONS};
 use crate::notify::notifier::Notifier;
-use crate::notify::outbox::LineView;
+use crate::notify::outbox::QueueStatus;
 use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView,
@@ -171,7 +171,7 @@ impl House for Rooms {
                 .rejected()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
-            channels: standing.lines.iter().map(|line| channel(line, &standing)).collect(),
+            channels: standing.queues.iter().map(|line| channel(line, &standing)).collect(),
             alerts_received: self.pipelines.received(),
             pipelines: self.pipelines.count() as u64,
             backup_outcomes: outcomes(&self.pipelines),
@@ -206,7 +206,7 @@ fn outcomes(pipelines: &Pipelines) -> Outcomes {
     }
 }
 
-fn channel(line: &LineView, standing: &Standing) -> ChannelFigures {
+fn channel(line: &QueueStatus, standing: &CourierStats) -> ChannelFigures {
     let name = &line.channel;
     let counted = standing.failed.get(name);
     let failed = |reason: &'static str| {
@@ -216,7 +216,7 @@ fn channel(line: &LineView, standing: &Standing) -> ChannelFigures {
     ChannelFigures {
         name: name.clone(),
         sent: standing.sent.get(name).copied().unwrap_or(0),
-        failed: REASONS.into_iter().map(failed).collect::<BTreeMap<_, _>>(),
+        failed: FAILURE_REASONS.into_iter().map(failed).collect::<BTreeMap<_, _>>(),
         deliveries: line.waiting as u64,
         oldest_age: line.oldest.unwrap_or_default(),
         up: line.failing_since.is_none(),

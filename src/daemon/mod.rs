@@ -20,7 +20,7 @@ use crate::event::Incident;
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
-use crate::notify::courier::{Courier, Order};
+use crate::notify::courier::{Command, Courier};
 use crate::notify::notifier::Notifier;
 use crate::problem::Problems;
 use crate::store::ChangeSink;
@@ -222,7 +222,7 @@ impl Daemon {
         self.rooms.chronicle.close(Now::read());
         self.rooms.pipelines.close();
         self.ear.close();
-        self.rooms.courier.order(Order::Stop);
+        self.rooms.courier.order(Command::Stop);
         let stored = self.courier_thread.join().unwrap_or(false);
         repo_check::wait_for_end(LAST_PROGRAMS);
         info!("stopped");
@@ -243,7 +243,7 @@ fn take_over(config: &Config, ground: &Ground, courier: &Courier, sink: ChangeSi
 /// Where the features leave what they established.
 fn sink(courier: &Courier) -> ChangeSink {
     let orders = courier.clone();
-    Arc::new(move |effect| orders.order(Order::Accept(effect)))
+    Arc::new(move |effect| orders.order(Command::Commit(effect)))
 }
 
 fn keep_time(

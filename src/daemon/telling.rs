@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::clock::Now;
-use crate::notify::courier::{Courier, Order, Standing};
+use crate::notify::courier::{Command, Courier, CourierStats};
 use crate::notify::delivery_log::{self, Question};
-use crate::notify::notifier::{Notice, Notifier, Report};
-use crate::notify::outbox::{DeliveryId, LineView};
+use crate::notify::notifier::{ChannelResult, DirectMessage, Notifier};
+use crate::notify::outbox::{DeliveryId, QueueStatus};
 use crate::view::{ChannelState, ChannelView, FailureView, NotificationView};
 use crate::web::notice::{self, Whom};
 use crate::web::wanted::Wanted;
@@ -55,7 +55,7 @@ pub fn prepare(
     asked: notice::Notice,
 ) -> Result<Sending, NotSent> {
     let (channels, host) = whom(&notifier, asked.whom).map_err(NotSent::Nobody)?;
-    let mut notice = Notice { host, ..Notice::new(asked.message) };
+    let mut notice = DirectMessage { host, ..DirectMessage::new(asked.message) };
     notice.level = asked.level.unwrap_or(notice.level);
     let busy = || NotSent::Busy(format!("{AT_ONCE} messages are being sent already"));
     let seat = seats.take().ok_or_else(busy)?;
@@ -101,12 +101,17 @@ fn send(
     notifier: &Notifier,
     courier: &Courier,
     channels: &[String],
-    notice: &Notice,
-    ended: &Sender<(String, Report)>,
+    notice: &DirectMessage,
+    ended: &Sender<(String, ChannelResult)>,
 ) {
     notifier.send(channels, notice, |message, name, report| {
         // Each as it ends: a channel that hangs must not keep the others out of the history.
-        courier.order(Order::Note(delivery_log::noted(message, name, report, Now::read().wall)));
+        courier.order(Command::Record(delivery_log::direct_records(
+            message,
+            name,
+            report,
+            Now::read().wall,
+        )));
         // Who no longer waits finds it there.
         let _ = ended.send((name.to_owned(), report.clone()));
     });
@@ -114,7 +119,7 @@ fn send(
 
 fn collect(
     channels: Vec<String>,
-    ended: &Receiver<(String, Report)>,
+    ended: &Receiver<(String, ChannelResult)>,
     patience: Instant,
 ) -> SentNow {
     let mut sent = SentNow::default();
@@ -144,15 +149,15 @@ pub fn notifications(
         channel: wanted.channel.clone(),
         delivered: wanted.delivered,
     };
-    let page = delivery_log::ask(courier, &question)?;
+    let page = delivery_log::query(courier, &question)?;
     Ok((page.notifications, page.next.map(|id| id.0)))
 }
 
 /// How every channel stands.
-pub fn channels(notifier: &Notifier, standing: &Standing) -> Vec<ChannelView> {
-    let lines: BTreeMap<&str, &LineView> =
-        standing.lines.iter().map(|line| (line.channel.as_str(), line)).collect();
-    let unused = LineView::default();
+pub fn channels(notifier: &Notifier, standing: &CourierStats) -> Vec<ChannelView> {
+    let lines: BTreeMap<&str, &QueueStatus> =
+        standing.queues.iter().map(|line| (line.channel.as_str(), line)).collect();
+    let unused = QueueStatus::default();
     let view = |(name, channel): (&String, &Arc<crate::notify::channel::Definition>)| {
         let line = lines.get(name.as_str()).copied().unwrap_or(&unused);
         let failure = |(at, why): &(_, String)| FailureView { at: Some(*at), why: why.clone() };
@@ -174,7 +179,7 @@ pub fn channels(notifier: &Notifier, standing: &Standing) -> Vec<ChannelView> {
     notifier.channels().iter().map(view).collect()
 }
 
-fn state(line: &LineView) -> ChannelState {
+fn state(line: &QueueStatus) -> ChannelState {
     match line.failing_since {
         Some(_) if line.refused => ChannelState::Refused,
         Some(_) => ChannelState::Failing,
@@ -187,7 +192,7 @@ mod tests {
     use super::*;
     use crate::event::Level;
     use crate::notify::channel::{Definition, Kind};
-    use crate::notify::notifier::Outcome;
+    use crate::notify::notifier::RecipientResult;
 
     fn notifier() -> Arc<Notifier> {
         let log = Arc::new(Definition { kind: Kind::Log, min_level: Level::Info });
@@ -203,9 +208,14 @@ mod tests {
     #[test]
     fn a_channel_that_does_not_end_keeps_nobody_waiting() {
         let (tx, rx) = unbounded();
-        let outcome =
-            Outcome { recipient: None, why: None, reason: None, attempts: 1, took: Duration::ZERO };
-        let report = Report { outcomes: vec![outcome], took: Duration::ZERO };
+        let outcome = RecipientResult {
+            recipient: None,
+            why: None,
+            reason: None,
+            attempts: 1,
+            took: Duration::ZERO,
+        };
+        let report = ChannelResult { recipients: vec![outcome], took: Duration::ZERO };
         tx.send(("quick".to_owned(), report)).unwrap();
         let patience = Instant::now() + Duration::from_millis(20);
         let sent = collect(vec!["quick".into(), "hangs".into()], &rx, patience);

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,10 +15,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use log::{debug, error, info, warn};
 
 use super::channel::{Definition, Pace};
-use super::outbox::{Delivery, Fate, Kept, LineSettings, LineView, Outbox, Record};
+use super::outbox::{
+    Delivery, DeliveryRecord, DeliveryResult, Outbox, QueueSettings, QueueStatus, StoredOutbox,
+};
 use super::routing::Routes;
-pub use super::worker::REASONS;
-use super::worker::{self, Done, Ended, Tally, Task, Work as ToDo};
+pub use super::worker::FAILURE_REASONS;
+use super::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind as ToDo, TaskResult};
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventId, EventKind, Level, Subject};
 use crate::store::Change;
@@ -28,16 +29,16 @@ use crate::thread::AbortOnPanic;
 use crate::view::EventView;
 
 /// So many orders are taken into one transaction at most: a bound on its memory.
-const MOST_AT_ONCE: usize = 1000;
+const MAX_INPUTS_PER_COMMIT: usize = 1000;
 /// How long an attempt that is under way may take at the stop.
-const LAST_ATTEMPT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rows of history that are kept.
-const HISTORY_KEPT: usize = 10_000;
-const LAST_EVENT: &str = "last_event";
+const MAX_HISTORY_ROWS: usize = 10_000;
+const LAST_EVENT_KEY: &str = "last_event";
 
 /// Channels and routes: what a configuration means to the courier.
 #[derive(Clone)]
-pub struct Equipment {
+pub struct NotifySettings {
     /// Who hears about what.
     pub routes: Routes,
     /// The channels by name.
@@ -46,51 +47,51 @@ pub struct Equipment {
     pub pace: Option<fn(Pace) -> Pace>,
 }
 
-impl Equipment {
+impl NotifySettings {
     /// What the outbox has to be told of each channel.
-    pub fn lines(&self) -> BTreeMap<String, LineSettings> {
+    pub fn queue_settings(&self) -> BTreeMap<String, QueueSettings> {
         self.channels
             .iter()
             .map(|(name, channel)| {
                 let pace = self.pace.map_or(channel.pace(), |change| change(channel.pace()));
-                (name.clone(), LineSettings { pace, recipients: channel.recipients() })
+                (name.clone(), QueueSettings { pace, recipients: channel.recipients() })
             })
             .collect()
     }
 }
 
 /// Something for the courier to do.
-pub enum Order {
+pub enum Command {
     /// Store these rows and events as one, then deliver.
-    Accept(Change),
+    Commit(Change),
     /// A new configuration.
-    Reconfigure(Equipment),
+    Reconfigure(NotifySettings),
     /// Put into the history what was sent without the outbox.
-    Note(Vec<Noted>),
+    Record(Vec<DirectRecord>),
     /// Have a look at what is stored and at what waits. The courier waits meanwhile: be short.
-    Look(Look),
+    Inspect(InspectFn),
     /// Finish: write everything, end the attempts that are under way.
     Stop,
 }
 
 /// Sees the store and the outbox as they are after a commit.
-pub type Look = Box<dyn FnOnce(&Store, &Outbox) + Send>;
+pub type InspectFn = Box<dyn FnOnce(&Store, &Outbox) + Send>;
 
 /// Something that was sent without the outbox.
-pub struct Noted {
+pub struct DirectRecord {
     /// What, to whom, and how it ended.
-    pub record: Record,
+    pub record: DeliveryRecord,
     /// Which of [`REASONS`] it failed for; none when it did not, or was not even tried.
     pub reason: Option<&'static str>,
 }
 
 /// How the courier stands, for the status and the metrics.
 #[derive(Clone, Debug, Default)]
-pub struct Standing {
+pub struct CourierStats {
     /// When it was so.
     pub at: Mono,
     /// Every channel.
-    pub lines: Vec<LineView>,
+    pub queues: Vec<QueueStatus>,
     /// Deliveries that arrived, by channel.
     pub sent: BTreeMap<String, u64>,
     /// Attempts that did not, by channel and reason.
@@ -102,18 +103,18 @@ pub struct Standing {
 /// Where orders are left, and where the standing is seen.
 #[derive(Clone)]
 pub struct Courier {
-    orders: Sender<Input>,
-    standing: Arc<Mutex<Standing>>,
+    inputs: Sender<Input>,
+    stats: Arc<Mutex<CourierStats>>,
     queued: Arc<AtomicUsize>,
 }
 
 enum Input {
-    Order(Order),
-    Done(Done),
+    Order(Command),
+    Done(TaskDone),
 }
 
-impl From<Done> for Input {
-    fn from(done: Done) -> Input {
+impl From<TaskDone> for Input {
+    fn from(done: TaskDone) -> Input {
         Input::Done(done)
     }
 }
@@ -122,14 +123,14 @@ impl From<Done> for Input {
 pub type EveryRow = Box<dyn Fn() -> Vec<Write> + Send>;
 
 /// The courier's desk before it is opened: orders may be left already.
-pub struct Desk {
+pub struct PendingCourier {
     inputs: Receiver<Input>,
     results: Sender<Input>,
-    standing: Arc<Mutex<Standing>>,
+    stats: Arc<Mutex<CourierStats>>,
     queued: Arc<AtomicUsize>,
 }
 
-impl Desk {
+impl PendingCourier {
     /// Starts the courier and its workers on what the store holds. `translate` turns a time of
     /// an earlier boot into one of this boot's clock, `every_row` gives the features' rows to a
     /// store that lost its own.
@@ -139,62 +140,62 @@ impl Desk {
     pub fn open(
         self,
         mut store: Store,
-        equipment: Equipment,
+        equipment: NotifySettings,
         every_row: EveryRow,
         translate: impl Fn(Now) -> Now,
     ) -> std::io::Result<thread::JoinHandle<bool>> {
         let now = Now::read();
         let (tasks, to_do) = unbounded();
-        let (outbox, dropped) = restored(&mut store, &equipment, translate, now);
-        let mut work = Work {
-            stored_event: outbox.last_event(),
+        let (outbox, dropped) = restore_outbox(&mut store, &equipment, translate, now);
+        let mut work = CourierThread {
+            stored_event_id: outbox.last_event(),
             outbox,
             store,
-            equipment,
+            settings: equipment,
             every_row,
             inputs: self.inputs,
             tasks,
-            to_do,
+            task_queue: to_do,
             results: self.results,
             workers: 0,
-            standing: self.standing,
+            stats: self.stats,
             queued: self.queued,
-            history: 0,
-            recorded: false,
-            tally: Tally::default(),
+            history_rows_added: 0,
+            event_stored: false,
+            counters: DeliveryCounters::default(),
         };
         work.trim_history();
-        work.tally.tell_all(&dropped, Duration::ZERO);
-        work.hire()?;
-        work.show(now);
+        work.counters.log_and_count_all(&dropped, Duration::ZERO);
+        work.spawn_workers()?;
+        work.publish_stats(now);
         thread::Builder::new().name("courier".into()).spawn(move || work.run())
     }
 }
 
 impl Courier {
     /// A courier whose desk is not open yet.
-    pub fn new() -> (Courier, Desk) {
+    pub fn new() -> (Courier, PendingCourier) {
         let (orders, inputs) = unbounded();
-        let standing = Arc::new(Mutex::new(Standing::default()));
+        let stats = Arc::new(Mutex::new(CourierStats::default()));
         let queued = Arc::default();
-        let desk = Desk {
+        let desk = PendingCourier {
             inputs,
             results: orders.clone(),
-            standing: Arc::clone(&standing),
+            stats: Arc::clone(&stats),
             queued: Arc::clone(&queued),
         };
-        (Courier { orders, standing, queued }, desk)
+        (Courier { inputs: orders, stats, queued }, desk)
     }
 
     /// Leaves an order. It is taken up as soon as the disk has the ones before it.
-    pub fn order(&self, order: Order) {
+    pub fn order(&self, order: Command) {
         // The courier outlives everybody who gives orders; at the stop nobody waits for an answer.
-        let _ = self.orders.send(Input::Order(order));
+        let _ = self.inputs.send(Input::Order(order));
     }
 
     /// How many orders wait.
     pub fn backlog(&self) -> usize {
-        self.orders.len()
+        self.inputs.len()
     }
 
     /// How many deliveries wait.
@@ -203,25 +204,25 @@ impl Courier {
     }
 
     /// How things stand.
-    pub fn standing(&self) -> Standing {
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    pub fn standing(&self) -> CourierStats {
+        let mut standing = self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // The courier sleeps while nothing happens, but what waits grows older.
         let slept = Now::read().mono.since(standing.at);
-        for age in standing.lines.iter_mut().filter_map(|line| line.oldest.as_mut()) {
+        for age in standing.queues.iter_mut().filter_map(|line| line.oldest.as_mut()) {
             *age += slept;
         }
         standing
     }
 }
 
-fn restored(
+fn restore_outbox(
     store: &mut Store,
-    equipment: &Equipment,
+    equipment: &NotifySettings,
     translate: impl Fn(Now) -> Now,
     now: Now,
-) -> (Outbox, Vec<(Fate, Record)>) {
+) -> (Outbox, Vec<(DeliveryResult, DeliveryRecord)>) {
     let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id()).rotate_left(32);
-    let mut outbox = Outbox::new(equipment.lines(), seed, now);
+    let mut outbox = Outbox::new(equipment.queue_settings(), seed, now);
     let mut deliveries = store.read::<Delivery>(Table::Outbox);
     for (key, delivery) in &mut deliveries {
         let translated = translate(delivery.accepted);
@@ -233,10 +234,10 @@ fn restored(
     if !deliveries.is_empty() {
         info!("{} deliveries wait from before the start", deliveries.len());
     }
-    let kept = Kept {
-        last_event: store.get(Table::Meta, LAST_EVENT).unwrap_or_default(),
+    let kept = StoredOutbox {
+        last_event: store.get(Table::Meta, LAST_EVENT_KEY).unwrap_or_default(),
         deliveries,
-        troubles: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
+        incidents: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
         receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
     };
     let dropped = outbox.restore(kept, now);
@@ -246,29 +247,29 @@ fn restored(
     (outbox, dropped)
 }
 
-struct Work {
+struct CourierThread {
     store: Store,
     outbox: Outbox,
-    equipment: Equipment,
+    settings: NotifySettings,
     every_row: EveryRow,
     /// The last event number that was written down.
-    stored_event: EventId,
+    stored_event_id: EventId,
     inputs: Receiver<Input>,
     tasks: Sender<Task>,
-    to_do: Receiver<Task>,
+    task_queue: Receiver<Task>,
     results: Sender<Input>,
     workers: usize,
-    standing: Arc<Mutex<Standing>>,
+    stats: Arc<Mutex<CourierStats>>,
     queued: Arc<AtomicUsize>,
-    history: usize,
+    history_rows_added: usize,
     /// An event was written since the last commit.
-    recorded: bool,
-    tally: Tally,
+    event_stored: bool,
+    counters: DeliveryCounters,
 }
 
-type Answer = Box<dyn FnOnce(bool) + Send>;
+type OnStored = Box<dyn FnOnce(bool) + Send>;
 
-impl Work {
+impl CourierThread {
     /// Works until the stop; false when something could not be stored in the end.
     fn run(mut self) -> bool {
         let _vital = AbortOnPanic;
@@ -279,26 +280,30 @@ impl Work {
             let (mut answers, mut looks) = (Vec::new(), Vec::new());
             for input in inputs {
                 match input {
-                    Input::Done(done) => self.done(done, now),
-                    Input::Order(Order::Accept(effect)) => answers.extend(self.take(effect, now)),
-                    Input::Order(Order::Reconfigure(equipment)) => self.reequip(equipment, now),
-                    Input::Order(Order::Note(noted)) => self.note(&noted, now),
-                    Input::Order(Order::Look(look)) => looks.push(look),
-                    Input::Order(Order::Stop) => stopping = Some(Instant::now()),
+                    Input::Done(done) => self.complete(done, now),
+                    Input::Order(Command::Commit(effect)) => {
+                        answers.extend(self.apply_change(effect, now))
+                    }
+                    Input::Order(Command::Reconfigure(equipment)) => {
+                        self.reconfigure(equipment, now)
+                    }
+                    Input::Order(Command::Record(noted)) => self.record_direct(&noted, now),
+                    Input::Order(Command::Inspect(look)) => looks.push(look),
+                    Input::Order(Command::Stop) => stopping = Some(Instant::now()),
                 }
             }
-            let tasks = self.turn(now, stopping.is_none());
+            let tasks = self.process_due(now, stopping.is_none());
             let stored = self.commit(now);
             for answer in answers {
                 answer(stored);
             }
             looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
             self.dispatch(tasks);
-            self.show(now);
+            self.publish_stats(now);
             if let Some(since) = stopping
-                && (!self.outbox.is_busy() || since.elapsed() >= LAST_ATTEMPT)
+                && (!self.outbox.is_busy() || since.elapsed() >= STOP_TIMEOUT)
             {
-                return self.commit_at_last(Now::read());
+                return self.final_commit(Now::read());
             }
         }
     }
@@ -307,14 +312,14 @@ impl Work {
     fn wait(&self, stopping: Option<Instant>) -> Vec<Input> {
         let now = Now::read();
         let timeout = match stopping {
-            Some(since) => Some(LAST_ATTEMPT.saturating_sub(since.elapsed())),
+            Some(since) => Some(STOP_TIMEOUT.saturating_sub(since.elapsed())),
             None => self.next_wake(now),
         };
         let first = match timeout {
             Some(timeout) => self.inputs.recv_timeout(timeout),
             None => self.inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        first.into_iter().chain(self.inputs.try_iter().take(MOST_AT_ONCE)).collect()
+        first.into_iter().chain(self.inputs.try_iter().take(MAX_INPUTS_PER_COMMIT)).collect()
     }
 
     fn next_wake(&self, now: Now) -> Option<Duration> {
@@ -326,12 +331,12 @@ impl Work {
     }
 
     /// Takes what a feature caused into the transaction at hand.
-    fn take(&mut self, effect: Change, now: Now) -> Option<Answer> {
+    fn apply_change(&mut self, effect: Change, now: Now) -> Option<OnStored> {
         for write in effect.writes {
             self.store.write(write);
         }
         for trouble in &effect.forgotten {
-            self.outbox.forget(trouble);
+            self.outbox.close_silently(trouble);
         }
         for event in effect.events {
             self.accept(&event, now);
@@ -349,9 +354,9 @@ impl Work {
             return;
         }
         let id = self.outbox.next_event(now.wall);
-        let count = self.outbox.accept(event, id, &self.equipment.routes, now);
+        let count = self.outbox.accept(event, id, &self.settings.routes, now);
         debug!("{:?} is event {id}, {count} deliveries queued", event.kind);
-        self.record(event, id);
+        self.store_event(event, id);
         if let EventKind::Backup { plan, .. } = &event.kind
             && event.level > Level::Ok
             && count == 0
@@ -364,26 +369,26 @@ impl Work {
     }
 
     /// Keeps what happened, told or not. Strangers may be any number: theirs is not kept.
-    fn record(&mut self, event: &Event, id: EventId) {
+    fn store_event(&mut self, event: &Event, id: EventId) {
         if let Subject::Host(host) = event.subject()
-            && !self.equipment.routes.hosts.contains_key(&host)
+            && !self.settings.routes.hosts.contains_key(&host)
         {
             return;
         }
-        self.recorded = true;
+        self.event_stored = true;
         self.store.write(Write::put(Table::Events, id.to_string(), &EventView::of(event, id)));
     }
 
-    fn done(&mut self, done: Done, now: Now) {
-        match done.ended {
-            Ended::Delivery(id, result) => {
-                let ended = self.outbox.finish(id, result, now);
-                self.tally.tell_all(&ended, done.took);
+    fn complete(&mut self, done: TaskDone, now: Now) {
+        match done.result {
+            TaskResult::Attempt(id, result) => {
+                let ended = self.outbox.complete(id, result, now);
+                self.counters.log_and_count_all(&ended, done.took);
             }
-            Ended::Poll(poll, answer) => {
+            TaskResult::Poll(poll, answer) => {
                 let failed = answer.as_ref().err().map(|failure| failure.clone().into_why());
-                if let Some(note) = self.outbox.polled(&poll, answer, now) {
-                    worker::noted(&note);
+                if let Some(note) = self.outbox.on_poll_result(&poll, answer, now) {
+                    worker::log_acknowledgement(&note);
                 } else if let Some(why) = failed {
                     debug!("a receipt of {} could not be asked about: {why}", poll.channel);
                 }
@@ -391,88 +396,88 @@ impl Work {
         }
     }
 
-    fn note(&mut self, noted: &[Noted], now: Now) {
-        for Noted { record, reason } in noted {
-            self.tally.note(record, *reason);
-            self.outbox.note(record, now);
+    fn record_direct(&mut self, noted: &[DirectRecord], now: Now) {
+        for DirectRecord { record, reason } in noted {
+            self.counters.count_direct(record, *reason);
+            self.outbox.record_direct(record, now);
         }
     }
 
-    fn reequip(&mut self, equipment: Equipment, now: Now) {
-        self.equipment = equipment;
+    fn reconfigure(&mut self, equipment: NotifySettings, now: Now) {
+        self.settings = equipment;
         let seed = now.wall.0.unsigned_abs();
-        let dropped = self.outbox.reconfigure(self.equipment.lines(), seed, now);
-        self.tally.tell_all(&dropped, Duration::ZERO);
-        if let Err(why) = self.hire() {
+        let dropped = self.outbox.reconfigure(self.settings.queue_settings(), seed, now);
+        self.counters.log_and_count_all(&dropped, Duration::ZERO);
+        if let Err(why) = self.spawn_workers() {
             warn!("no further worker could be started: {why}");
         }
     }
 
     /// What time alone brings about, and what is to be done.
-    fn turn(&mut self, now: Now, working: bool) -> Vec<ToDo> {
+    fn process_due(&mut self, now: Now, working: bool) -> Vec<ToDo> {
         let expired = self.outbox.expire(now);
-        self.tally.tell_all(&expired, Duration::ZERO);
-        for event in self.outbox.reports(now) {
+        self.counters.log_and_count_all(&expired, Duration::ZERO);
+        for event in self.outbox.channel_reports(now) {
             self.accept(&event, now);
         }
         if !working {
             return Vec::new();
         }
         let jobs = self.outbox.start(now).into_iter().map(ToDo::Attempt);
-        jobs.chain(self.outbox.polls(now).into_iter().map(ToDo::Ask)).collect()
+        jobs.chain(self.outbox.due_polls(now).into_iter().map(ToDo::Poll)).collect()
     }
 
     /// Puts everything on disk; true when it is.
     fn commit(&mut self, now: Now) -> bool {
         let writes = self.outbox.take_writes();
         // A number that nobody was told may be given again.
-        let named = std::mem::take(&mut self.recorded) || !writes.is_empty();
-        if named && self.outbox.last_event() != self.stored_event {
-            self.stored_event = self.outbox.last_event();
-            self.store.write(Write::put(Table::Meta, LAST_EVENT, &self.stored_event));
+        let named = std::mem::take(&mut self.event_stored) || !writes.is_empty();
+        if named && self.outbox.last_event() != self.stored_event_id {
+            self.stored_event_id = self.outbox.last_event();
+            self.store.write(Write::put(Table::Meta, LAST_EVENT_KEY, &self.stored_event_id));
         }
         for write in writes {
-            self.history += usize::from(write.table == Table::History);
+            self.history_rows_added += usize::from(write.table == Table::History);
             self.store.write(write);
         }
-        if self.history > HISTORY_KEPT / 10 {
+        if self.history_rows_added > MAX_HISTORY_ROWS / 10 {
             self.trim_history();
         }
         let committed = self.store.commit(now);
-        self.took(committed, now)
+        self.handle_commit(committed, now)
     }
 
     /// What the disk answered, told to people; true when everything is on it.
-    fn took(&mut self, committed: Committed, now: Now) -> bool {
+    fn handle_commit(&mut self, committed: Committed, now: Now) -> bool {
         match committed {
             Committed::Stored => true,
             Committed::StillRefused => false,
             Committed::Refused { why } => {
                 error!("a crash would lose what is not on disk, and that takes nothing: {why}");
-                self.say(EventKind::StoreRefuses { why }, now);
+                self.raise(EventKind::StoreRefuses { why }, now);
                 false
             }
-            Committed::Healed { refused_for } => self.healed(refused_for, now),
+            Committed::Healed { refused_for } => self.on_recovered(refused_for, now),
             Committed::Emptied { refused_for } => {
-                let rows = (self.every_row)().into_iter().chain(self.outbox.all_writes());
+                let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
                 rows.for_each(|write| self.store.write(write));
-                self.healed(refused_for, now)
+                self.on_recovered(refused_for, now)
             }
             Committed::Unread { .. } => start_anew(),
         }
     }
 
-    fn healed(&mut self, refused_for: Duration, now: Now) -> bool {
-        self.say(EventKind::StoreWrites { refused_for }, now);
+    fn on_recovered(&mut self, refused_for: Duration, now: Now) -> bool {
+        self.raise(EventKind::StoreWrites { refused_for }, now);
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
         let committed = self.store.commit(now);
-        self.took(committed, now)
+        self.handle_commit(committed, now)
     }
 
     /// The last chance of what is not on disk yet; false when it is lost.
-    fn commit_at_last(&mut self, now: Now) -> bool {
+    fn final_commit(&mut self, now: Now) -> bool {
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
@@ -480,7 +485,7 @@ impl Work {
         match self.store.commit_now(now) {
             Committed::Stored | Committed::Healed { .. } | Committed::Unread { .. } => true,
             Committed::Emptied { .. } => {
-                let rows = (self.every_row)().into_iter().chain(self.outbox.all_writes());
+                let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
                 rows.for_each(|write| self.store.write(write));
                 self.store.commit_now(now) == Committed::Stored
             }
@@ -495,47 +500,47 @@ impl Work {
     }
 
     /// An event of the courier's own; it is started at the next turn.
-    fn say(&mut self, kind: EventKind, now: Now) {
+    fn raise(&mut self, kind: EventKind, now: Now) {
         self.accept(&Event::new(now.wall, kind), now);
     }
 
     fn trim_history(&mut self) {
-        self.history = 0;
-        for key in self.store.oldest(Table::History, HISTORY_KEPT) {
+        self.history_rows_added = 0;
+        for key in self.store.oldest(Table::History, MAX_HISTORY_ROWS) {
             self.store.write(Write::remove(Table::History, key));
         }
     }
 
     fn dispatch(&self, work: Vec<ToDo>) {
         for work in work {
-            if let Some(channel) = self.equipment.channels.get(work.channel()) {
-                let _ = self.tasks.send(Task { channel: Arc::clone(channel), work });
+            if let Some(channel) = self.settings.channels.get(work.channel()) {
+                let _ = self.tasks.send(Task { channel: Arc::clone(channel), kind: work });
             }
         }
     }
 
     /// One worker for each channel, and one more where receipts are asked about: a provider that
     /// hangs holds up its own channel only.
-    fn hire(&mut self) -> std::io::Result<()> {
-        let channels = &self.equipment.channels;
+    fn spawn_workers(&mut self) -> std::io::Result<()> {
+        let channels = &self.settings.channels;
         let asked = channels.values().filter(|channel| channel.gives_receipts()).count();
         while self.workers < channels.len() + asked {
-            worker::hire(self.workers + 1, self.to_do.clone(), self.results.clone())?;
+            worker::spawn(self.workers + 1, self.task_queue.clone(), self.results.clone())?;
             self.workers += 1;
         }
         Ok(())
     }
 
-    fn show(&self, now: Now) {
+    fn publish_stats(&self, now: Now) {
         self.queued.store(self.outbox.len(), Ordering::Relaxed);
-        let standing = Standing {
+        let standing = CourierStats {
             at: now.mono,
-            lines: self.outbox.views(now),
-            sent: self.tally.sent.clone(),
-            failed: self.tally.failed.clone(),
+            queues: self.outbox.queue_status(now),
+            sent: self.counters.sent.clone(),
+            failed: self.counters.failed.clone(),
             store_refuses: self.store.refuses(),
         };
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }
 }
 
@@ -543,7 +548,7 @@ impl Work {
 /// what it says, so this one makes room for the next.
 fn start_anew() -> ! {
     warn!("the state from before the start can be read now: hbd starts anew to take it up");
-    let why = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    let why = std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
     error!("hbd cannot start itself anew ({why}) and ends");
     std::process::exit(1)
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use super::courier::{Courier, Noted, Order};
-use super::notifier::Report;
-use super::outbox::{Delivery, DeliveryId, Outbox, Record};
+use super::courier::{Command, Courier, DirectRecord};
+use super::notifier::ChannelResult;
+use super::outbox::{Delivery, DeliveryId, DeliveryRecord, Outbox};
 use super::text::{Unit, cut};
 use crate::clock::Wall;
 use crate::event::{EventId, Message, Subject};
@@ -15,11 +15,11 @@ use crate::store::{Store, Table};
 use crate::view::{DeliveryState, NotificationView};
 
 /// So many rows are looked at before the courier goes on with its work.
-const PIECE: usize = 200;
+const BATCH_ROWS: usize = 200;
 /// How long the courier may let us wait, all pieces together.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// A longer title is cut in the history.
-const LONGEST_TITLE: usize = 500;
+const MAX_TITLE: usize = 500;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Question {
 
 /// A part of the history.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page {
+pub struct NotificationPage {
     /// The newest first.
     pub notifications: Vec<NotificationView>,
     /// Where to go on; none when there is no more.
@@ -49,15 +49,15 @@ pub struct Page {
 ///
 /// # Errors
 /// A sentence when the courier is too busy to answer.
-pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
-    let patience = Instant::now() + PATIENCE;
-    let mut page = Page { notifications: Vec::new(), next: question.before };
+pub fn query(courier: &Courier, question: &Question) -> Result<NotificationPage, String> {
+    let patience = Instant::now() + TIMEOUT;
+    let mut page = NotificationPage { notifications: Vec::new(), next: question.before };
     loop {
         let (tx, rx) = bounded(1);
         let before = page.next;
-        courier.order(Order::Look(Box::new(move |store, outbox| {
+        courier.order(Command::Inspect(Box::new(move |store, outbox| {
             // Who no longer waits for the answer does not get it.
-            let _ = tx.send(piece(store, outbox, before, PIECE));
+            let _ = tx.send(batch(store, outbox, before, BATCH_ROWS));
         })));
         let piece = rx.recv_deadline(patience).map_err(|why| match why {
             RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow",
@@ -88,44 +88,47 @@ impl Question {
     }
 }
 
-struct Piece {
+struct Batch {
     rows: Vec<(DeliveryId, NotificationView)>,
     /// Before which there may be more.
     next: Option<DeliveryId>,
 }
 
 /// The newest of both, from before that one on. At most `count` of either are looked at.
-fn piece(store: &Store, outbox: &Outbox, before: Option<DeliveryId>, count: usize) -> Piece {
+fn batch(store: &Store, outbox: &Outbox, before: Option<DeliveryId>, count: usize) -> Batch {
     let key = before.map(DeliveryId::key);
     let kept = store.newest(Table::History, key.as_deref(), count);
     let waiting: Vec<_> = outbox.newest(before).take(count).collect();
     // Where one list was cut, the other may not go further.
-    let cut_kept = kept.get(count - 1).and_then(|(key, _)| number(key));
+    let cut_kept = kept.get(count - 1).and_then(|(key, _)| delivery_id(key));
     let cut_waiting = waiting.get(count - 1).map(|(id, _)| *id);
     let next = cut_kept.max(cut_waiting);
-    let mut rows: Vec<_> = kept.iter().filter_map(|(key, value)| ended(key, value)).collect();
-    rows.extend(waiting.into_iter().map(|(id, delivery)| (id, waits(id, delivery, outbox))));
+    let mut rows: Vec<_> =
+        kept.iter().filter_map(|(key, value)| view_of_record(key, value)).collect();
+    rows.extend(
+        waiting.into_iter().map(|(id, delivery)| (id, view_of_waiting(id, delivery, outbox))),
+    );
     rows.retain(|(id, _)| next.is_none_or(|next| *id >= next));
     rows.sort_by_key(|(id, _)| Reverse(*id));
-    Piece { rows, next }
+    Batch { rows, next }
 }
 
-fn number(key: &str) -> Option<DeliveryId> {
+fn delivery_id(key: &str) -> Option<DeliveryId> {
     key.parse().ok().map(DeliveryId)
 }
 
-fn shown(id: DeliveryId) -> String {
+fn format_id(id: DeliveryId) -> String {
     EventId(id.0).to_string()
 }
 
 /// A row that is damaged is left out: the store said so when it was opened.
-fn ended(key: &str, value: &[u8]) -> Option<(DeliveryId, NotificationView)> {
-    let id = number(key)?;
-    let record: Record = serde_json::from_slice(value).ok()?;
+fn view_of_record(key: &str, value: &[u8]) -> Option<(DeliveryId, NotificationView)> {
+    let id = delivery_id(key)?;
+    let record: DeliveryRecord = serde_json::from_slice(value).ok()?;
     let state = if record.delivered { DeliveryState::Delivered } else { DeliveryState::Failed };
     let host = host_of(&record.subject);
     let view = NotificationView {
-        id: shown(id),
+        id: format_id(id),
         event: record.event.to_string(),
         state,
         channel: record.channel,
@@ -145,11 +148,11 @@ fn ended(key: &str, value: &[u8]) -> Option<(DeliveryId, NotificationView)> {
     Some((id, view))
 }
 
-fn waits(id: DeliveryId, delivery: &Delivery, outbox: &Outbox) -> NotificationView {
+fn view_of_waiting(id: DeliveryId, delivery: &Delivery, outbox: &Outbox) -> NotificationView {
     let message = &delivery.message;
-    let why = outbox.trouble_of(&delivery.channel).filter(|_| delivery.attempts > 0);
+    let why = outbox.failure_of(&delivery.channel).filter(|_| delivery.attempts > 0);
     NotificationView {
-        id: shown(id),
+        id: format_id(id),
         event: message.event.to_string(),
         state: DeliveryState::Waiting,
         channel: delivery.channel.clone(),
@@ -176,15 +179,20 @@ fn host_of(subject: &Subject) -> Option<String> {
 }
 
 /// What the history keeps of a message that was sent directly through a channel.
-pub fn noted(message: &Message, channel: &str, report: &Report, finished: Wall) -> Vec<Noted> {
-    let noted = report.outcomes.iter().map(|outcome| Noted {
-        record: Record {
+pub fn direct_records(
+    message: &Message,
+    channel: &str,
+    report: &ChannelResult,
+    finished: Wall,
+) -> Vec<DirectRecord> {
+    let noted = report.recipients.iter().map(|outcome| DirectRecord {
+        record: DeliveryRecord {
             event: message.event,
             channel: channel.to_owned(),
             recipient: outcome.recipient.clone(),
             subject: message.subject.clone(),
             level: message.level,
-            title: cut(&message.title, LONGEST_TITLE, Unit::Characters),
+            title: cut(&message.title, MAX_TITLE, Unit::Characters),
             accepted: message.at,
             finished,
             attempts: outcome.attempts,
@@ -208,11 +216,11 @@ mod tests {
     use crate::event::{Event, EventKind, Level};
     use crate::notify::channel::Failure;
     use crate::notify::channel::log::PACE;
-    use crate::notify::outbox::LineSettings;
+    use crate::notify::outbox::QueueSettings;
     use crate::notify::routing::{self, Routes};
     use crate::store::Write;
 
-    struct Desk {
+    struct Fixture {
         store: Store,
         outbox: Outbox,
         routes: Routes,
@@ -220,18 +228,18 @@ mod tests {
         _directory: tempfile::TempDir,
     }
 
-    impl Desk {
-        fn new() -> Desk {
+    impl Fixture {
+        fn new() -> Fixture {
             let directory = tempfile::tempdir().unwrap();
             let now = Now::read();
-            let settings = LineSettings { pace: PACE, recipients: vec![None] };
-            let line = routing::Line { min_level: Level::Info };
+            let settings = QueueSettings { pace: PACE, recipients: vec![None] };
+            let line = routing::ChannelRoute { min_level: Level::Info };
             let routes = Routes {
                 channels: BTreeMap::from([("chat".into(), line)]),
                 default: vec!["chat".into()],
                 ..Routes::default()
             };
-            Desk {
+            Fixture {
                 store: Store::open(directory.path(), now).unwrap().0,
                 outbox: Outbox::new(BTreeMap::from([("chat".into(), settings)]), 1, now),
                 routes,
@@ -250,7 +258,7 @@ mod tests {
         /// Ends the attempt whose turn it is.
         fn end(&mut self, result: Result<(), Failure>) {
             let job = self.outbox.start(self.now).pop().unwrap();
-            self.outbox.finish(job.id, result.map(|()| Default::default()), self.now);
+            self.outbox.complete(job.id, result.map(|()| Default::default()), self.now);
             for write in self.outbox.take_writes() {
                 self.store.write(write);
             }
@@ -260,7 +268,7 @@ mod tests {
         fn told(&self, count: usize) -> Vec<(String, DeliveryState)> {
             let (mut told, mut before) = (Vec::new(), None);
             loop {
-                let piece = piece(&self.store, &self.outbox, before, count);
+                let piece = batch(&self.store, &self.outbox, before, count);
                 assert!(piece.rows.len() <= 2 * count);
                 told.extend(piece.rows.into_iter().map(|(_, view)| (view.title, view.state)));
                 before = piece.next;
@@ -273,14 +281,14 @@ mod tests {
 
     #[test]
     fn what_waits_and_what_ended_are_one_list_however_it_is_cut() {
-        let mut desk = Desk::new();
+        let mut fixture = Fixture::new();
         for number in 1..=20 {
-            desk.accept(number);
+            fixture.accept(number);
             if number % 3 == 0 {
-                desk.end(Ok(()));
+                fixture.end(Ok(()));
             }
             if number == 10 {
-                desk.store.commit(desk.now);
+                fixture.store.commit(fixture.now);
             }
         }
         let mut expected: Vec<_> = (1..=20)
@@ -292,19 +300,19 @@ mod tests {
             .collect();
         expected.reverse();
         for count in [1, 2, 3, 7, 20, 100] {
-            assert_eq!(desk.told(count), expected, "in pieces of {count}");
+            assert_eq!(fixture.told(count), expected, "in pieces of {count}");
         }
     }
 
     #[test]
     fn what_failed_says_why_and_so_does_what_waits() {
-        let mut desk = Desk::new();
-        desk.accept(1);
-        desk.end(Err(Failure::MessageRefused("too rude".into())));
-        desk.accept(2);
-        desk.end(Err(Failure::Unreachable { why: "nobody home".into(), after: None }));
-        desk.accept(3);
-        let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
+        let mut fixture = Fixture::new();
+        fixture.accept(1);
+        fixture.end(Err(Failure::MessageRefused("too rude".into())));
+        fixture.accept(2);
+        fixture.end(Err(Failure::Unreachable { why: "nobody home".into(), after: None }));
+        fixture.accept(3);
+        let rows = batch(&fixture.store, &fixture.outbox, None, 10).rows;
         let said: Vec<_> =
             rows.iter().map(|(_, view)| (view.state, view.attempts, view.why.as_deref())).collect();
         assert_eq!(
@@ -319,25 +327,25 @@ mod tests {
 
     #[test]
     fn a_damaged_row_hides_no_other() {
-        let mut desk = Desk::new();
-        desk.accept(1);
-        desk.end(Ok(()));
+        let mut fixture = Fixture::new();
+        fixture.accept(1);
+        fixture.end(Ok(()));
         for key in ["99999999999999999998", "99999999999999999997", "x"] {
             let broken = Write { value: Some(b"{".to_vec()), ..Write::remove(Table::History, key) };
-            desk.store.write(broken);
+            fixture.store.write(broken);
         }
-        desk.accept(2);
+        fixture.accept(2);
         let expected = [
             ("text 2".into(), DeliveryState::Waiting),
             ("text 1".into(), DeliveryState::Delivered),
         ];
-        assert_eq!(desk.told(1)[..], expected[..], "one by one");
-        assert_eq!(desk.told(10)[..], expected[..]);
+        assert_eq!(fixture.told(1)[..], expected[..], "one by one");
+        assert_eq!(fixture.told(10)[..], expected[..]);
     }
 
     #[test]
     fn a_question_may_be_about_a_host_a_channel_or_an_end() {
-        let view = ended(
+        let view = view_of_record(
             "5",
             br#"{"event":1,"channel":"chat","subject":{"host":"web1"},"level":"warning",
                 "title":"t","accepted":1,"finished":2,"attempts":1,"delivered":true}"#,
@@ -361,20 +369,20 @@ mod tests {
 
     #[test]
     fn a_direct_message_that_arrives_ends_the_pause_of_its_channel() {
-        let mut desk = Desk::new();
-        desk.accept(1);
-        desk.end(Err(Failure::ChannelRefused { why: "bad token".into(), after: None }));
-        assert!(desk.outbox.start(desk.now).is_empty());
-        let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
-        let mut record = Record {
+        let mut fixture = Fixture::new();
+        fixture.accept(1);
+        fixture.end(Err(Failure::ChannelRefused { why: "bad token".into(), after: None }));
+        assert!(fixture.outbox.start(fixture.now).is_empty());
+        let rows = batch(&fixture.store, &fixture.outbox, None, 10).rows;
+        let mut record = DeliveryRecord {
             event: EventId(2),
             channel: rows[0].1.channel.clone(),
             recipient: None,
             subject: Subject::Daemon,
             level: Level::Warning,
             title: "a try".into(),
-            accepted: desk.now.wall,
-            finished: desk.now.wall,
+            accepted: fixture.now.wall,
+            finished: fixture.now.wall,
             attempts: 1,
             delivered: false,
             why: Some("still bad".into()),
@@ -382,15 +390,15 @@ mod tests {
             acknowledged: None,
             acknowledged_by: None,
         };
-        desk.outbox.note(&record, desk.now);
-        let view = desk.outbox.views(desk.now).remove(0);
-        assert_eq!(view.last_failure, Some((desk.now.wall, "still bad".into())));
-        assert!(view.refused && desk.outbox.start(desk.now).is_empty());
+        fixture.outbox.record_direct(&record, fixture.now);
+        let view = fixture.outbox.queue_status(fixture.now).remove(0);
+        assert_eq!(view.last_failure, Some((fixture.now.wall, "still bad".into())));
+        assert!(view.refused && fixture.outbox.start(fixture.now).is_empty());
         (record.delivered, record.why) = (true, None);
-        desk.outbox.note(&record, desk.now);
-        let view = desk.outbox.views(desk.now).remove(0);
-        assert_eq!((view.failing_since, view.last_success), (None, Some(desk.now.wall)));
-        assert_eq!(desk.outbox.start(desk.now).len(), 1, "what waited goes on at once");
+        fixture.outbox.record_direct(&record, fixture.now);
+        let view = fixture.outbox.queue_status(fixture.now).remove(0);
+        assert_eq!((view.failing_since, view.last_success), (None, Some(fixture.now.wall)));
+        assert_eq!(fixture.outbox.start(fixture.now).len(), 1, "what waited goes on at once");
     }
 
     #[test]
@@ -398,11 +406,11 @@ mod tests {
         let empty = Default::default();
         let notifier = crate::Notifier::with(empty, Vec::new(), BTreeMap::new());
         let text = "x".repeat(1000);
-        let notice = crate::notify::notifier::Notice::new(text);
+        let notice = crate::notify::notifier::DirectMessage::new(text);
         let sent = notifier.send(["gone"], &notice, |_, _, _| {});
-        let noted = noted(&sent.message, "gone", &sent.reports["gone"], Wall(5));
-        let [Noted { record, reason: None }] = noted.as_slice() else { panic!("one") };
+        let noted = direct_records(&sent.message, "gone", &sent.channels["gone"], Wall(5));
+        let [DirectRecord { record, reason: None }] = noted.as_slice() else { panic!("one") };
         assert_eq!((record.attempts, record.delivered, record.finished), (0, false, Wall(5)));
-        assert!(record.title.chars().count() == LONGEST_TITLE && record.why.is_some());
+        assert!(record.title.chars().count() == MAX_TITLE && record.why.is_some());
     }
 }

@@ -6,14 +6,14 @@ use crate::event::{Event, EventKind, Level, Subject};
 
 /// What the router knows of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct ChannelRoute {
     /// It stays quiet below this level.
     pub min_level: Level,
 }
 
 /// What the router knows of one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Host {
+pub struct HostRoute {
     /// Whether its heartbeat events are told at all.
     pub watch: bool,
     /// Its own channels, if it has any.
@@ -24,18 +24,18 @@ pub struct Host {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     /// Every channel, by name.
-    pub channels: BTreeMap<String, Line>,
+    pub channels: BTreeMap<String, ChannelRoute>,
     /// The channels of hosts that have none of their own.
     pub default: Vec<String>,
     /// The configured hosts.
-    pub hosts: BTreeMap<String, Host>,
+    pub hosts: BTreeMap<String, HostRoute>,
     /// Who hears about backups.
     pub backups: Vec<String>,
 }
 
 impl Routes {
     /// The channels of a host, whatever the level.
-    pub fn of_host(&self, host: &str) -> &[String] {
+    pub fn host_channels(&self, host: &str) -> &[String] {
         match self.hosts.get(host).and_then(|host| host.channels.as_ref()) {
             Some(own) => own,
             None => &self.default,
@@ -47,15 +47,15 @@ impl Routes {
     /// somebody complained about it, that it is well is news of its own.
     pub fn targets(&self, event: &Event) -> BTreeSet<String> {
         let is_report = matches!(event.kind, EventKind::Backup { .. });
-        if (event.level == Level::Ok && !is_report) || !self.is_told(event) {
+        if (event.level == Level::Ok && !is_report) || !self.is_notified(event) {
             return BTreeSet::new();
         }
         let hearing = |names: Vec<String>| -> BTreeSet<String> {
             let level = event.level.max(Level::Info);
-            names.into_iter().filter(|name| self.hears(name, level)).collect()
+            names.into_iter().filter(|name| self.accepts(name, level)).collect()
         };
         match event.subject() {
-            Subject::Host(host) => hearing(self.of_host(&host).to_vec()),
+            Subject::Host(host) => hearing(self.host_channels(&host).to_vec()),
             Subject::Plan(_) => hearing(self.backups.clone()),
             Subject::Channel(channel) => {
                 let beside = hearing(self.neighbours(&channel));
@@ -65,11 +65,11 @@ impl Routes {
             Subject::Daemon if matches!(event.kind, EventKind::AlertsLost { .. }) => {
                 hearing(self.backups.clone())
             }
-            Subject::Daemon => hearing(self.of_daemon()),
+            Subject::Daemon => hearing(self.daemon_channels()),
         }
     }
 
-    fn is_told(&self, event: &Event) -> bool {
+    fn is_notified(&self, event: &Event) -> bool {
         match event.subject() {
             Subject::Host(host) if event.watched_only() => {
                 self.hosts.get(&host).is_some_and(|host| host.watch)
@@ -78,7 +78,7 @@ impl Routes {
         }
     }
 
-    fn hears(&self, name: &str, level: Level) -> bool {
+    fn accepts(&self, name: &str, level: Level) -> bool {
         self.channels.get(name).is_some_and(|line| level >= line.min_level)
     }
 
@@ -101,7 +101,7 @@ impl Routes {
     }
 
     /// Who hears about the daemon's own troubles: the defaults, else everybody.
-    fn of_daemon(&self) -> Vec<String> {
+    fn daemon_channels(&self) -> Vec<String> {
         if self.default.is_empty() {
             self.channels.keys().cloned().collect()
         } else {
@@ -116,7 +116,7 @@ mod tests {
     use crate::clock::Wall;
 
     fn routes() -> Routes {
-        let line = |min_level| Line { min_level };
+        let line = |min_level| ChannelRoute { min_level };
         let own = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect());
         Routes {
             channels: BTreeMap::from([
@@ -126,9 +126,9 @@ mod tests {
             ]),
             default: vec!["mail".into()],
             hosts: BTreeMap::from([
-                ("web1".into(), Host { watch: true, channels: own(&["mail", "pager"]) }),
-                ("quiet".into(), Host { watch: false, channels: None }),
-                ("plain".into(), Host { watch: true, channels: None }),
+                ("web1".into(), HostRoute { watch: true, channels: own(&["mail", "pager"]) }),
+                ("quiet".into(), HostRoute { watch: false, channels: None }),
+                ("plain".into(), HostRoute { watch: true, channels: None }),
             ]),
             backups: vec!["mail".into()],
         }

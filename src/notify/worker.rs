@@ -10,24 +10,26 @@ use crossbeam_channel::{Receiver, Sender};
 use log::{error, info, warn};
 
 use super::channel::{Definition, Delivered, Failure, Letter, ReceiptState};
-use super::outbox::{DeliveryId, Fate, Job, Note, Poll, Record};
+use super::outbox::{
+    AcknowledgedMessage, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, ReceiptPoll,
+};
 use crate::clock::{Now, words};
 use crate::thread::AbortOnPanic;
 
 /// Something to do through a channel.
-pub enum Work {
+pub enum TaskKind {
     /// One attempt at a delivery.
-    Attempt(Job),
+    Attempt(DeliveryAttempt),
     /// One question about an emergency.
-    Ask(Poll),
+    Poll(ReceiptPoll),
 }
 
-impl Work {
+impl TaskKind {
     /// Through which channel.
     pub fn channel(&self) -> &str {
         match self {
-            Work::Attempt(job) => &job.delivery.channel,
-            Work::Ask(poll) => &poll.channel,
+            TaskKind::Attempt(job) => &job.delivery.channel,
+            TaskKind::Poll(poll) => &poll.channel,
         }
     }
 }
@@ -37,30 +39,30 @@ pub struct Task {
     /// The channel as it was configured when the work was given out.
     pub channel: Arc<Definition>,
     /// What to do.
-    pub work: Work,
+    pub kind: TaskKind,
 }
 
 /// How work ended.
-pub struct Done {
+pub struct TaskDone {
     /// What and how.
-    pub ended: Ended,
+    pub result: TaskResult,
     /// How long it took.
     pub took: Duration,
 }
 
 /// How each kind of work ends.
-pub enum Ended {
+pub enum TaskResult {
     /// An attempt.
-    Delivery(DeliveryId, Result<Delivered, Failure>),
+    Attempt(DeliveryId, Result<Delivered, Failure>),
     /// A question.
-    Poll(Poll, Result<ReceiptState, Failure>),
+    Poll(ReceiptPoll, Result<ReceiptState, Failure>),
 }
 
 /// Starts a worker, which works until the courier is gone.
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn hire<R: From<Done> + Send + 'static>(
+pub fn spawn<R: From<TaskDone> + Send + 'static>(
     number: usize,
     to_do: Receiver<Task>,
     results: Sender<R>,
@@ -68,7 +70,7 @@ pub fn hire<R: From<Done> + Send + 'static>(
     let work = move || {
         let _vital = AbortOnPanic;
         for task in to_do {
-            if results.send(perform(task).into()).is_err() {
+            if results.send(run(task).into()).is_err() {
                 break;
             }
         }
@@ -80,26 +82,28 @@ pub fn hire<R: From<Done> + Send + 'static>(
         .map(drop)
 }
 
-fn perform(Task { channel, work }: Task) -> Done {
+fn run(Task { channel, kind: work }: Task) -> TaskDone {
     let begun = Instant::now();
     let ended = match work {
-        Work::Attempt(job) => Ended::Delivery(job.id, caught(|| attempt(&job, &channel))),
-        Work::Ask(poll) => {
-            let answer = caught(|| channel.poll(&poll.receipt));
-            Ended::Poll(poll, answer)
+        TaskKind::Attempt(job) => {
+            TaskResult::Attempt(job.id, catch_panic(|| attempt(&job, &channel)))
+        }
+        TaskKind::Poll(poll) => {
+            let answer = catch_panic(|| channel.poll(&poll.receipt));
+            TaskResult::Poll(poll, answer)
         }
     };
-    Done { ended, took: begun.elapsed() }
+    TaskDone { result: ended, took: begun.elapsed() }
 }
 
 /// A text that makes a library panic must not do so for ever.
-fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+fn catch_panic<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
     })
 }
 
-fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
+fn attempt(job: &DeliveryAttempt, channel: &Definition) -> Result<Delivered, Failure> {
     let delivery = &job.delivery;
     channel.deliver(&Letter {
         channel: &delivery.channel,
@@ -108,59 +112,63 @@ fn attempt(job: &Job, channel: &Definition) -> Result<Delivered, Failure> {
         possible_repeat: delivery.possible_repeat,
         plain: delivery.plain,
         thread: delivery.thread.as_deref(),
-        ends: &delivery.ends,
+        ends: &delivery.recovered_events,
         now: Now::read().wall,
     })
 }
 
 /// Why attempts fail, as the metrics name it.
-pub const REASONS: [&str; 5] =
+pub const FAILURE_REASONS: [&str; 5] =
     ["unreachable", "unknown", "message_refused", "channel_refused", "expired"];
 
 /// The figures since the start.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct DeliveryCounters {
     /// Messages that arrived, by channel.
     pub sent: BTreeMap<String, u64>,
     /// Attempts that did not, by channel and reason.
     pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
 }
 
-impl Tally {
+impl DeliveryCounters {
     /// Tells how each ended; `took` is how long the attempt took that the first is about.
-    pub fn tell_all(&mut self, ended: &[(Fate, Record)], took: Duration) {
+    pub fn log_and_count_all(
+        &mut self,
+        ended: &[(DeliveryResult, DeliveryRecord)],
+        took: Duration,
+    ) {
         for (index, (fate, record)) in ended.iter().enumerate() {
-            self.tell(fate, record, if index == 0 { took } else { Duration::ZERO });
+            self.log_and_count(fate, record, if index == 0 { took } else { Duration::ZERO });
         }
     }
 
     /// One line in the log for how an attempt ended, and one more in the figures.
-    fn tell(&mut self, fate: &Fate, record: &Record, took: Duration) {
-        let Record { channel, event, attempts, .. } = record;
+    fn log_and_count(&mut self, fate: &DeliveryResult, record: &DeliveryRecord, took: Duration) {
+        let DeliveryRecord { channel, event, attempts, .. } = record;
         match fate {
-            Fate::Delivered { events } => {
+            DeliveryResult::Delivered { events } => {
                 *self.sent.entry(channel.clone()).or_default() += 1;
                 let of = if *events > 1 { format!(", {events} events") } else { String::new() };
                 info!("Sent notification to {channel} ({event}{of}, {})", words(took));
             }
-            Fate::Waits { why, delay, may_have_arrived } => {
+            DeliveryResult::Retrying { why, delay, may_have_arrived } => {
                 self.count(channel, if *may_have_arrived { "unknown" } else { "unreachable" });
                 let again = words(*delay);
                 warn!(
                     "Failed to send notification to {channel}: {why} ({event}, attempt {attempts}, again in {again})"
                 );
             }
-            Fate::ChannelRefused { why, delay } => {
+            DeliveryResult::ChannelPaused { why, delay } => {
                 self.count(channel, "channel_refused");
                 let again = words(*delay);
                 error!(
                     "Failed to send notification to {channel}: {why} (the channel pauses, {event} is kept, next probe in {again})"
                 );
             }
-            Fate::Unneeded => {
+            DeliveryResult::Orphaned => {
                 info!("{event} is not told to {channel}: the alarm that it ends never arrived");
             }
-            Fate::Dropped { why } => {
+            DeliveryResult::Failed { why } => {
                 let reason =
                     if why.starts_with("given up") { "expired" } else { "message_refused" };
                 self.count(channel, reason);
@@ -173,7 +181,7 @@ impl Tally {
     }
 
     /// Counts what was sent without the outbox; `reason` is why it failed, if it was tried.
-    pub fn note(&mut self, record: &Record, reason: Option<&'static str>) {
+    pub fn count_direct(&mut self, record: &DeliveryRecord, reason: Option<&'static str>) {
         if record.delivered {
             *self.sent.entry(record.channel.clone()).or_default() += 1;
         } else if let Some(reason) = reason {
@@ -187,8 +195,8 @@ impl Tally {
 }
 
 /// One line for what somebody has taken note of.
-pub fn noted(note: &Note) {
-    let troubles: Vec<String> = note.troubles.iter().map(ToString::to_string).collect();
+pub fn log_acknowledgement(note: &AcknowledgedMessage) {
+    let troubles: Vec<String> = note.incidents.iter().map(ToString::to_string).collect();
     let of = if troubles.is_empty() { String::new() } else { format!(": {}", troubles.join(", ")) };
     let device = note.by.device.as_deref().unwrap_or("a device");
     info!("{} was acknowledged through {} on {device}{of}", note.event, note.by.channel);

@@ -47,8 +47,8 @@ pub struct Delivery {
     #[serde(default)]
     pub plain: bool,
     /// A message that told of it among others was refused: by itself from now on.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub alone: bool,
+    #[serde(default, rename = "alone", skip_serializing_if = "is_false")]
+    pub never_digest: bool,
     /// The trouble that it tells of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opens: Option<Incident>,
@@ -56,17 +56,17 @@ pub struct Delivery {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closes: Vec<Incident>,
     /// It says something to this channel even if no alarm that it ends ever arrived there.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub told: bool,
+    #[serde(default, rename = "told", skip_serializing_if = "is_false")]
+    pub always_deliver: bool,
     /// The events whose trouble it ends, as this channel was told of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ends: Vec<EventId>,
+    #[serde(default, rename = "ends", skip_serializing_if = "Vec::is_empty")]
+    pub recovered_events: Vec<EventId>,
     /// What the channel hangs its thread on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
     /// The message that is sent in place of this and of others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<Box<Bundle>>,
+    #[serde(default, rename = "bundle", skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Box<Digest>>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -77,14 +77,14 @@ fn is_false(flag: &bool) -> bool {
 impl Delivery {
     /// Whether it may be told of in one message with others: it has surely not arrived yet, and a
     /// line can hold it, as it cannot hold the report of a backup.
-    pub fn may_join(&self) -> bool {
+    pub fn can_be_digested(&self) -> bool {
         let is_report = matches!(self.message.subject, Subject::Plan(_));
-        !is_report && !self.in_flight && !self.possible_repeat && !self.plain && !self.alone
+        !is_report && !self.in_flight && !self.possible_repeat && !self.plain && !self.never_digest
     }
 
     /// What the history says of it.
-    pub fn record(&self, now: Now, why: Option<String>) -> Record {
-        Record {
+    pub fn record(&self, now: Now, why: Option<String>) -> DeliveryRecord {
+        DeliveryRecord {
             event: self.message.event,
             channel: self.channel.clone(),
             recipient: self.recipient.clone(),
@@ -105,20 +105,21 @@ impl Delivery {
 
 /// Why a queue built up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
+pub enum Backlog {
     /// The channel failed.
-    Unreached,
+    #[serde(rename = "unreached")]
+    Unreachable,
     /// Its rate limit held it back.
-    Rate,
+    #[serde(rename = "rate")]
+    RateLimited,
 }
 
-impl Cause {
+impl Backlog {
     /// In words, for people.
-    pub fn words(self, channel: &str) -> String {
+    pub fn describe(self, channel: &str) -> String {
         match self {
-            Cause::Unreached => format!("while {channel} could not be reached"),
-            Cause::Rate => format!("while {channel} was held back by its rate limit"),
+            Backlog::Unreachable => format!("while {channel} could not be reached"),
+            Backlog::RateLimited => format!("while {channel} was held back by its rate limit"),
         }
     }
 }
@@ -126,26 +127,26 @@ impl Cause {
 /// One message in place of several. It is kept with the first of them, so that it stays the same
 /// at each attempt once one of these may have arrived.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bundle {
+pub struct Digest {
     /// The number of this message.
     pub event: EventId,
     /// When it was put together.
     pub at: Wall,
     /// Why.
-    pub cause: Cause,
+    pub cause: Backlog,
     /// Of which deliveries it tells, in this order.
     pub members: Vec<DeliveryId>,
     /// How many more waited then and did not fit.
-    #[serde(default)]
-    pub left: usize,
+    #[serde(default, rename = "left")]
+    pub left_out: usize,
     /// How often it was lost after it was handed over.
-    #[serde(default)]
-    pub lost: u32,
+    #[serde(default, rename = "lost")]
+    pub times_lost: u32,
 }
 
 /// An attempt to make.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Job {
+pub struct DeliveryAttempt {
     /// Of which delivery.
     pub id: DeliveryId,
     /// The delivery as it stands; where it is told of together with others, what is said of all.
@@ -154,22 +155,22 @@ pub struct Job {
 
 /// What became of a delivery, for the log and the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum DeliveryResult {
     /// It arrived, and told of so many events.
     Delivered { events: usize },
     /// It is tried again at that time at the earliest.
-    Waits { why: String, delay: Duration, may_have_arrived: bool },
+    Retrying { why: String, delay: Duration, may_have_arrived: bool },
     /// The channel takes nothing at all; its queue waits.
-    ChannelRefused { why: String, delay: Duration },
+    ChannelPaused { why: String, delay: Duration },
     /// It will never arrive.
-    Dropped { why: String },
+    Failed { why: String },
     /// It was to end an alarm that never arrived.
-    Unneeded,
+    Orphaned,
 }
 
 /// One line of the history: what was sent to whom, and how that ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct DeliveryRecord {
     /// The event.
     pub event: EventId,
     /// The channel.
@@ -207,7 +208,7 @@ pub struct Record {
 
 /// What the outbox has to be told of a channel.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LineSettings {
+pub struct QueueSettings {
     /// How fast and how long.
     pub pace: Pace,
     /// Its recipients; one `None` for a channel that is sent to as a whole.
@@ -216,7 +217,7 @@ pub struct LineSettings {
 
 /// How a channel stands, for the status and the metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct LineView {
+pub struct QueueStatus {
     /// Its name.
     pub channel: String,
     /// How many deliveries wait or are under way.

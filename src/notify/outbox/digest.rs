@@ -2,33 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::delivery::{Bundle, Delivery, DeliveryId};
+use super::delivery::{Delivery, DeliveryId, Digest};
 use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::text::{Flavour, Room, Unit, clean, cut};
 
 /// More than so many that wait for one recipient become a digest.
-const DIGEST_ABOVE: usize = 10;
+const MAX_SINGLE_MESSAGES: usize = 10;
 /// The longest title in a line; the whole of it is in the history.
-const LONGEST_TITLE: usize = 250;
+const MAX_TITLE: usize = 250;
 /// What a channel may put around a label and its text.
-const AROUND: usize = 8;
+const LINE_OVERHEAD: usize = 8;
 /// Room for the title of a digest and for the line that says how many follow.
-const HEAD: usize = 180;
+const HEAD_LENGTH: usize = 180;
 
 /// Deliveries about one subject to one recipient that wait, in order.
-pub type Waiting<'a> = Vec<(DeliveryId, &'a Delivery)>;
+pub type SubjectDeliveries<'a> = Vec<(DeliveryId, &'a Delivery)>;
 
-/// The beginning of a sequence that tells of alarms and of the end of each of them: the longest
+/// The beginning of a subject that tells of alarms and of the end of each of them: the longest
 /// that fits. Empty when there is none.
-pub fn over(waiting: &Waiting, room: Room) -> Vec<DeliveryId> {
+pub fn alarm_and_recovery(waiting: &SubjectDeliveries, room: Room) -> Vec<DeliveryId> {
     let mut open = BTreeSet::new();
-    let (mut used, mut longest, mut count) = (HEAD, 0, 0);
+    let (mut used, mut longest, mut count) = (HEAD_LENGTH, 0, 0);
     for (index, (_, delivery)) in waiting.iter().enumerate() {
         let length = length(delivery, room.unit);
         used += length;
         longest = longest.max(length);
         open.extend(&delivery.opens);
-        open.retain(|trouble| !delivery.closes.contains(trouble));
+        open.retain(|incident| !delivery.closes.contains(incident));
         // The title holds two of the lines.
         if used + 2 * longest > room.most || (index == 0 && open.is_empty()) {
             break;
@@ -43,113 +43,129 @@ pub fn over(waiting: &Waiting, room: Room) -> Vec<DeliveryId> {
 /// As many as fit into one digest, and how many more there are: what is critical and goes on
 /// first, then by age, but never anything before what happened earlier about the same subject.
 /// None while too few wait.
-pub fn digest(sequences: &[Waiting], room: Room) -> Option<(Vec<DeliveryId>, usize)> {
-    let total: usize = sequences.iter().map(Vec::len).sum();
-    if total <= DIGEST_ABOVE {
+pub fn select(subjects: &[SubjectDeliveries], room: Room) -> Option<(Vec<DeliveryId>, usize)> {
+    let total: usize = subjects.iter().map(Vec::len).sum();
+    if total <= MAX_SINGLE_MESSAGES {
         return None;
     }
-    let urgent: Vec<Option<usize>> = sequences.iter().map(|waiting| last_urgent(waiting)).collect();
-    let turn = |sequence: usize, next: usize| {
-        let calm = urgent[sequence].is_none_or(|last| last < next);
-        sequences[sequence].get(next).map(|(id, _)| (calm, *id, sequence, next))
+    let urgent: Vec<Option<usize>> =
+        subjects.iter().map(|waiting| last_open_critical(waiting)).collect();
+    let turn = |subject: usize, next: usize| {
+        let calm = urgent[subject].is_none_or(|last| last < next);
+        subjects[subject].get(next).map(|(id, _)| (calm, *id, subject, next))
     };
-    let mut turns: BTreeSet<_> = (0..sequences.len()).filter_map(|index| turn(index, 0)).collect();
-    let (mut used, mut members) = (HEAD, Vec::new());
-    while let Some((_, id, sequence, next)) = turns.pop_first() {
-        used += length(sequences[sequence][next].1, room.unit);
+    let mut turns: BTreeSet<_> = (0..subjects.len()).filter_map(|index| turn(index, 0)).collect();
+    let (mut used, mut members) = (HEAD_LENGTH, Vec::new());
+    while let Some((_, id, subject, next)) = turns.pop_first() {
+        used += length(subjects[subject][next].1, room.unit);
         if used > room.most {
             break;
         }
         members.push(id);
-        turns.extend(turn(sequence, next + 1));
+        turns.extend(turn(subject, next + 1));
     }
     let left = total - members.len();
     (members.len() > 1).then_some((members, left))
 }
 
-/// Where the last critical alarm stands that is not over.
-fn last_urgent(waiting: &Waiting) -> Option<usize> {
+/// Where the last critical alarm stands that is not recovered.
+fn last_open_critical(waiting: &SubjectDeliveries) -> Option<usize> {
     let deliveries: Vec<_> = waiting.iter().map(|(_, delivery)| *delivery).collect();
-    let over = ended(&deliveries);
+    let recovered = recovered_within(&deliveries);
     (0..waiting.len())
         .rev()
-        .find(|&index| !over[index] && waiting[index].1.message.level == Level::Critical)
+        .find(|&index| !recovered[index] && waiting[index].1.message.level == Level::Critical)
 }
 
-/// Which of the deliveries tell of a trouble that ends within them.
-pub fn ended(deliveries: &[&Delivery]) -> Vec<bool> {
+/// Which of the deliveries tell of a incident that ends within them.
+pub fn recovered_within(deliveries: &[&Delivery]) -> Vec<bool> {
     let mut last_end: BTreeMap<&Incident, usize> = BTreeMap::new();
     for (index, delivery) in deliveries.iter().enumerate() {
-        last_end.extend(delivery.closes.iter().map(|trouble| (trouble, index)));
+        last_end.extend(delivery.closes.iter().map(|incident| (incident, index)));
     }
-    let over = |(index, delivery): (usize, &&Delivery)| {
+    let recovered = |(index, delivery): (usize, &&Delivery)| {
         delivery
             .opens
             .as_ref()
-            .and_then(|trouble| last_end.get(trouble))
+            .and_then(|incident| last_end.get(incident))
             .is_some_and(|end| *end > index)
     };
-    deliveries.iter().enumerate().map(over).collect()
+    deliveries.iter().enumerate().map(recovered).collect()
 }
 
 fn length(delivery: &Delivery, unit: Unit) -> usize {
-    let (label, text) = line(&delivery.message, true);
-    unit.count(&label) + unit.count(&text) + AROUND
+    let (label, text) = detail_line(&delivery.message, true);
+    unit.count(&label) + unit.count(&text) + LINE_OVERHEAD
 }
 
 /// Time, level, title and number of one event.
-fn line(message: &Message, over: bool) -> (String, String) {
-    let title = cut(&clean(&message.title, Flavour::Line), LONGEST_TITLE, Unit::Bytes);
-    let over = if over { ", over" } else { "" };
-    let text = format!("{}{over}: {title} [{}]", message.level.name(), message.event);
+fn detail_line(message: &Message, recovered: bool) -> (String, String) {
+    let title = cut(&clean(&message.title, Flavour::Line), MAX_TITLE, Unit::Bytes);
+    let recovered = if recovered { ", over" } else { "" };
+    let text = format!("{}{recovered}: {title} [{}]", message.level.name(), message.event);
     (message.at.to_string(), text)
 }
 
-/// What is sent in place of the `members` of a bundle.
-pub fn whole(bundle: &Bundle, members: &[&Delivery]) -> Option<Delivery> {
-    let lead = *members.first()?;
-    let over = ended(members);
+/// What is sent in place of the `members` of a digest.
+pub fn render(digest: &Digest, members: &[&Delivery]) -> Option<Delivery> {
+    let first = *members.first()?;
+    let recovered = recovered_within(members);
     let subject = common_subject(members);
-    let is_digest = bundle.left > 0 || !all_over(members, &over);
+    let is_digest = digest.left_out > 0 || !is_alarm_and_recovery(members, &recovered);
     let events: Vec<EventId> = members.iter().map(|member| member.message.event).collect();
-    let mut ends: Vec<EventId> = members.iter().flat_map(|member| &member.ends).copied().collect();
+    let mut ends: Vec<EventId> =
+        members.iter().flat_map(|member| &member.recovered_events).copied().collect();
     // What was never sent need not be taken back.
     ends.retain(|event| !events.contains(event));
-    let words = bundle.cause.words(&lead.channel);
-    let title = if is_digest { digest_title(members, &over, &words) } else { over_title(members) };
-    let mut details: Vec<_> =
-        members.iter().zip(&over).map(|(member, over)| line(&member.message, *over)).collect();
+    let words = digest.cause.describe(&first.channel);
+    let title =
+        if is_digest { digest_title(members, &recovered, &words) } else { recovery_title(members) };
+    let mut details: Vec<_> = members
+        .iter()
+        .zip(&recovered)
+        .map(|(member, recovered)| detail_line(&member.message, *recovered))
+        .collect();
     if !is_digest {
         details.push(("not told before".into(), words));
     }
-    if bundle.left > 0 {
-        details.push(("to follow".into(), format!("{} more", bundle.left)));
+    if digest.left_out > 0 {
+        details.push(("to follow".into(), format!("{} more", digest.left_out)));
     }
     let message = Message {
-        event: bundle.event,
-        at: bundle.at,
-        level: level(members, &over),
-        thread: common_thread(members).unwrap_or_else(|| format!("digest {}", bundle.event)),
+        event: digest.event,
+        at: digest.at,
+        level: highest_open_level(members, &recovered),
+        thread: common_thread(members).unwrap_or_else(|| format!("digest {}", digest.event)),
         subject,
         title,
         details,
         table: None,
     };
-    let thread = common_thread(members).and(lead.thread.clone());
+    let thread = common_thread(members).and(first.thread.clone());
     let message = message.into();
-    Some(Delivery { message, ends, thread, opens: None, bundle: None, ..lead.clone() })
+    Some(Delivery {
+        message,
+        recovered_events: ends,
+        thread,
+        opens: None,
+        digest: None,
+        ..first.clone()
+    })
 }
 
-/// The highest level of what goes on: nobody is to be woken for what is over.
-fn level(members: &[&Delivery], over: &[bool]) -> Level {
-    let standing = members.iter().zip(over).filter(|(_, over)| !**over);
+/// The highest level of what goes on: nobody is to be woken for what is recovered.
+fn highest_open_level(members: &[&Delivery], recovered: &[bool]) -> Level {
+    let standing = members.iter().zip(recovered).filter(|(_, recovered)| !**recovered);
     standing.map(|(member, _)| member.message.level).max().unwrap_or(Level::Ok)
 }
 
-fn all_over(members: &[&Delivery], over: &[bool]) -> bool {
+fn is_alarm_and_recovery(members: &[&Delivery], recovered: &[bool]) -> bool {
     let about_one =
         members.iter().all(|member| member.message.subject == members[0].message.subject);
-    let open = members.iter().zip(over).any(|(member, over)| member.opens.is_some() && !over);
+    let open = members
+        .iter()
+        .zip(recovered)
+        .any(|(member, recovered)| member.opens.is_some() && !recovered);
     about_one && members[0].opens.is_some() && !open
 }
 
@@ -159,15 +175,15 @@ fn common_subject(members: &[&Delivery]) -> Subject {
     if same { first.clone() } else { Subject::Daemon }
 }
 
-/// What is about one trouble stays in its thread; anything else begins its own.
+/// What is about one incident stays in its thread; anything else begins its own.
 fn common_thread(members: &[&Delivery]) -> Option<String> {
     let first = &members[0].message.thread;
     members.iter().all(|member| member.message.thread == *first).then(|| first.clone())
 }
 
-fn over_title(members: &[&Delivery]) -> String {
+fn recovery_title(members: &[&Delivery]) -> String {
     let title = |member: &Delivery| {
-        cut(&clean(&member.message.title, Flavour::Line), LONGEST_TITLE, Unit::Bytes)
+        cut(&clean(&member.message.title, Flavour::Line), MAX_TITLE, Unit::Bytes)
     };
     let alarms = members.iter().filter(|member| member.opens.is_some());
     let worst = alarms.rev().max_by_key(|member| member.message.level);
@@ -179,11 +195,12 @@ fn over_title(members: &[&Delivery]) -> String {
     format!("{}, then {}{more}", title(first), title(last))
 }
 
-fn digest_title(members: &[&Delivery], over: &[bool], words: &str) -> String {
+fn digest_title(members: &[&Delivery], recovered: &[bool], words: &str) -> String {
     let count = |level: Level| {
-        let of_level =
-            |(member, over): &(&&Delivery, &bool)| !**over && member.message.level == level;
-        members.iter().zip(over).filter(of_level).count()
+        let of_level = |(member, recovered): &(&&Delivery, &bool)| {
+            !**recovered && member.message.level == level
+        };
+        members.iter().zip(recovered).filter(of_level).count()
     };
     let mut parts: Vec<String> = [Level::Critical, Level::Warning]
         .into_iter()

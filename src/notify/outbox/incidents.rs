@@ -9,12 +9,12 @@ use crate::clock::Wall;
 use crate::event::{EventId, Incident, Level, Message};
 use crate::store::{Table, Write};
 
-/// A channel is told of the end of at most so many events of one trouble.
-const EVENTS_KEPT: usize = 16;
+/// A channel is told of the end of at most so many events of one incident.
+const MAX_EVENTS: usize = 16;
 
 /// Somebody has seen it: no more reminders.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acknowledged {
+pub struct Acknowledgement {
     /// When.
     pub at: Wall,
     /// Through which channel.
@@ -24,26 +24,31 @@ pub struct Acknowledged {
     pub device: Option<String>,
 }
 
-/// An open trouble and who was told of it, as it is kept on disk.
+/// An open incident and who was told of it, as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Open {
-    trouble: Incident,
+pub struct OpenIncident {
+    /// What is wrong.
+    #[serde(rename = "trouble")]
+    pub incident: Incident,
     /// The event that began it.
+    #[serde(default, rename = "first")]
+    first_event: EventId,
+    /// When that event happened.
     #[serde(default)]
-    first: EventId,
-    #[serde(default)]
-    since: Option<Wall>,
+    pub since: Option<Wall>,
     /// Its level at present.
     #[serde(default)]
-    level: Option<Level>,
+    pub level: Option<Level>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    acknowledged: Option<Acknowledged>,
-    given: BTreeMap<String, Given>,
+    pub acknowledged: Option<Acknowledgement>,
+    /// The channels that were notified or will be.
+    #[serde(rename = "given")]
+    pub channels: BTreeMap<String, NotifiedChannel>,
 }
 
-/// What one channel was told of one trouble.
+/// What one channel was told of one incident.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Given {
+pub struct NotifiedChannel {
     /// Whether any of its messages arrived.
     #[serde(default)]
     pub delivered: bool,
@@ -54,221 +59,186 @@ pub struct Given {
     #[serde(default)]
     pub events: Vec<EventId>,
     /// Messages that arrived and told of it among others.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    within: Vec<EventId>,
+    #[serde(default, rename = "within", skip_serializing_if = "Vec::is_empty")]
+    in_digests: Vec<EventId>,
     /// What later messages hang on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
 }
 
-impl Open {
-    fn view(&self) -> AlertView {
-        AlertView {
-            trouble: self.trouble.clone(),
-            level: self.level,
-            since: self.since,
-            channels: self.given.keys().cloned().collect(),
-            acknowledged: self.acknowledged.clone(),
-        }
-    }
-
-    /// Whether the fleet knows of it.
-    fn is_of_a_host(&self) -> bool {
-        match self.trouble {
-            Incident::Connection { .. } | Incident::NeverSeen { .. } | Incident::Metric { .. } => {
-                true
-            }
-            Incident::Backup { .. }
-            | Incident::Alertmanager
-            | Incident::Channel { .. }
-            | Incident::Dyndns { .. }
-            | Incident::Store => false,
-        }
-    }
-}
-
-/// An open trouble, for the status.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AlertView {
-    /// What is wrong.
-    pub trouble: Incident,
-    /// How bad it is.
-    pub level: Option<Level>,
-    /// Since when it is told.
-    pub since: Option<Wall>,
-    /// The channels that were told or will be.
-    pub channels: Vec<String>,
-    /// Who has taken note.
-    pub acknowledged: Option<Acknowledged>,
-}
-
-/// Every open trouble.
+/// Every open incident.
 #[derive(Debug, Default)]
-pub struct Troubles {
-    open: BTreeMap<Incident, Open>,
-    /// In how many open troubles a message that told of several is listed.
-    shared: BTreeMap<EventId, usize>,
+pub struct Incidents {
+    open: BTreeMap<Incident, OpenIncident>,
+    /// In how many open incidents a message that told of several is listed.
+    digest_uses: BTreeMap<EventId, usize>,
     writes: Vec<Write>,
 }
 
-impl Troubles {
+impl Incidents {
     /// Takes over what the store kept; what waits is counted anew.
-    pub fn restore(&mut self, mut open: Open) {
-        for given in open.given.values_mut() {
-            given.queued = 0;
-            for event in &given.within {
-                *self.shared.entry(*event).or_default() += 1;
+    pub fn restore(&mut self, mut open: OpenIncident) {
+        for notified in open.channels.values_mut() {
+            notified.queued = 0;
+            for event in &notified.in_digests {
+                *self.digest_uses.entry(*event).or_default() += 1;
             }
         }
-        self.open.insert(open.trouble.clone(), open);
+        self.open.insert(open.incident.clone(), open);
     }
 
     /// A delivery that waits from before the start.
-    pub fn count(&mut self, delivery: &Delivery) {
-        if let Some((_, given)) = self.of(delivery) {
-            given.queued += 1;
+    pub fn count_waiting(&mut self, delivery: &Delivery) {
+        if let Some((_, notified)) = self.entry_of(delivery) {
+            notified.queued += 1;
         }
     }
 
     /// What `delivery` tells of, if that is not over since; one that began anew is another one.
-    fn of(&mut self, delivery: &Delivery) -> Option<(&Incident, &mut Given)> {
-        let trouble = delivery.opens.as_ref()?;
-        let open = self.open.get_mut(trouble)?;
-        if delivery.message.event < open.first {
+    fn entry_of(&mut self, delivery: &Delivery) -> Option<(&Incident, &mut NotifiedChannel)> {
+        let incident = delivery.opens.as_ref()?;
+        let open = self.open.get_mut(incident)?;
+        if delivery.message.event < open.first_event {
             return None;
         }
-        Some((&open.trouble, open.given.get_mut(&delivery.channel)?))
+        Some((&open.incident, open.channels.get_mut(&delivery.channel)?))
     }
 
-    /// Whether the trouble that `delivery` tells of goes on.
-    pub fn goes_on(&mut self, delivery: &Delivery) -> bool {
-        self.of(delivery).is_some()
+    /// Whether the incident that `delivery` tells of goes on.
+    pub fn is_open(&mut self, delivery: &Delivery) -> bool {
+        self.entry_of(delivery).is_some()
     }
 
-    /// What the channel's messages about a trouble hang on.
-    pub fn thread_of(&self, trouble: &Incident, channel: &str) -> Option<String> {
-        self.open.get(trouble)?.given.get(channel)?.thread.clone()
+    /// What the channel's messages about a incident hang on.
+    pub fn thread_of(&self, incident: &Incident, channel: &str) -> Option<String> {
+        self.open.get(incident)?.channels.get(channel)?.thread.clone()
     }
 
-    /// The channels that were told of a trouble or will be.
-    pub fn told(&self, trouble: &Incident) -> Vec<String> {
-        let given = self.open.get(trouble).map(|open| open.given.keys().cloned().collect());
-        given.unwrap_or_default()
+    /// The channels that were told of a incident or will be.
+    pub fn notified_channels(&self, incident: &Incident) -> Vec<String> {
+        let notified = self.open.get(incident).map(|open| open.channels.keys().cloned().collect());
+        notified.unwrap_or_default()
     }
 
     /// Notes that `channel` will be told so many times.
-    pub fn tell(&mut self, trouble: &Incident, channel: &str, message: &Message, times: usize) {
-        let open = self.open.entry(trouble.clone()).or_insert_with(|| Open {
-            trouble: trouble.clone(),
-            first: message.event,
+    pub fn record_queued(
+        &mut self,
+        incident: &Incident,
+        channel: &str,
+        message: &Message,
+        times: usize,
+    ) {
+        let open = self.open.entry(incident.clone()).or_insert_with(|| OpenIncident {
+            incident: incident.clone(),
+            first_event: message.event,
             since: Some(message.at),
             level: None,
             acknowledged: None,
-            given: BTreeMap::new(),
+            channels: BTreeMap::new(),
         });
         if open.level.is_some_and(|level| message.level > level) {
             open.acknowledged = None;
         }
         open.level = Some(message.level);
-        let given = open.given.entry(channel.to_owned()).or_default();
-        given.queued += u32::try_from(times).unwrap_or(u32::MAX);
-        given.events.push(message.event);
-        if given.events.len() > EVENTS_KEPT {
-            given.events.remove(0);
+        let notified = open.channels.entry(channel.to_owned()).or_default();
+        notified.queued += u32::try_from(times).unwrap_or(u32::MAX);
+        notified.events.push(message.event);
+        if notified.events.len() > MAX_EVENTS {
+            notified.events.remove(0);
         }
-        self.keep(trouble);
+        self.store(incident);
     }
 
-    /// A message that told of `delivery` arrived. `within` is its number when it told of others too.
-    pub fn delivered(
+    /// A message that told of `delivery` arrived. `in_digest` is its number when it told of others too.
+    pub fn record_delivered(
         &mut self,
         delivery: &Delivery,
-        within: Option<EventId>,
+        in_digest: Option<EventId>,
         thread: Option<String>,
     ) {
-        let Some((trouble, given)) = self.of(delivery) else { return };
-        let trouble = trouble.clone();
-        given.queued = given.queued.saturating_sub(1);
-        given.delivered = true;
-        if given.thread.is_none() {
-            given.thread = thread;
+        let Some((incident, notified)) = self.entry_of(delivery) else { return };
+        let incident = incident.clone();
+        notified.queued = notified.queued.saturating_sub(1);
+        notified.delivered = true;
+        if notified.thread.is_none() {
+            notified.thread = thread;
         }
         let mut gone = None;
-        if let Some(event) = within.filter(|event| !given.within.contains(event)) {
-            given.within.push(event);
-            gone = (given.within.len() > EVENTS_KEPT).then(|| given.within.remove(0));
-            *self.shared.entry(event).or_default() += 1;
+        if let Some(event) = in_digest.filter(|event| !notified.in_digests.contains(event)) {
+            notified.in_digests.push(event);
+            gone = (notified.in_digests.len() > MAX_EVENTS).then(|| notified.in_digests.remove(0));
+            *self.digest_uses.entry(event).or_default() += 1;
         }
         if let Some(event) = gone {
-            self.is_last_of(event);
+            self.release_digest(event);
         }
-        self.keep(&trouble);
+        self.store(&incident);
     }
 
-    /// `delivery` will not arrive. Whoever surely never heard of a trouble will not hear of its end
+    /// `delivery` will not arrive. Whoever surely never heard of a incident will not hear of its end
     /// either.
-    pub fn dropped(&mut self, delivery: &Delivery) {
-        let Some((trouble, given)) = self.of(delivery) else { return };
-        let trouble = trouble.clone();
-        given.queued = given.queued.saturating_sub(1);
-        given.delivered |= delivery.possible_repeat;
-        let unheard = given.queued == 0 && !given.delivered;
-        if unheard && let Some(open) = self.open.get_mut(&trouble) {
-            open.given.remove(&delivery.channel);
+    pub fn record_failed(&mut self, delivery: &Delivery) {
+        let Some((incident, notified)) = self.entry_of(delivery) else { return };
+        let incident = incident.clone();
+        notified.queued = notified.queued.saturating_sub(1);
+        notified.delivered |= delivery.possible_repeat;
+        let unheard = notified.queued == 0 && !notified.delivered;
+        if unheard && let Some(open) = self.open.get_mut(&incident) {
+            open.channels.remove(&delivery.channel);
         }
-        self.keep(&trouble);
+        self.store(&incident);
     }
 
-    /// Ends a trouble; says who was given it. A message that told of others too ends with the last.
-    pub fn close(&mut self, trouble: &Incident) -> BTreeMap<String, Given> {
-        let Some(mut open) = self.open.remove(trouble) else { return BTreeMap::new() };
-        self.writes.push(Write::remove(Table::Troubles, trouble.key()));
-        for given in open.given.values_mut() {
-            for event in std::mem::take(&mut given.within) {
-                if self.is_last_of(event) {
-                    given.events.push(event);
+    /// Ends a incident; says who was notified it. A message that told of others too ends with the last.
+    pub fn close(&mut self, incident: &Incident) -> BTreeMap<String, NotifiedChannel> {
+        let Some(mut open) = self.open.remove(incident) else { return BTreeMap::new() };
+        self.writes.push(Write::remove(Table::Troubles, incident.key()));
+        for notified in open.channels.values_mut() {
+            for event in std::mem::take(&mut notified.in_digests) {
+                if self.release_digest(event) {
+                    notified.events.push(event);
                 }
             }
         }
-        open.given
+        open.channels
     }
 
-    fn is_last_of(&mut self, event: EventId) -> bool {
-        let Some(count) = self.shared.get_mut(&event) else { return true };
+    fn release_digest(&mut self, event: EventId) -> bool {
+        let Some(count) = self.digest_uses.get_mut(&event) else { return true };
         *count -= 1;
         let last = *count == 0;
         if last {
-            self.shared.remove(&event);
+            self.digest_uses.remove(&event);
         }
         last
     }
 
     /// Whether a message that told of several is listed in any that goes on.
-    pub fn is_listed(&self, event: EventId) -> bool {
-        self.shared.contains_key(&event)
+    pub fn is_in_open_incident(&self, event: EventId) -> bool {
+        self.digest_uses.contains_key(&event)
     }
 
-    /// Somebody has taken note of a trouble; true when nobody had before.
-    pub fn acknowledge(&mut self, trouble: &Incident, by: &Acknowledged) -> bool {
-        let Some(open) = self.open.get_mut(trouble) else { return false };
+    /// Somebody has taken note of a incident; true when nobody had before.
+    pub fn acknowledge(&mut self, incident: &Incident, by: &Acknowledgement) -> bool {
+        let Some(open) = self.open.get_mut(incident) else { return false };
         if open.acknowledged.is_some() {
             return false;
         }
         open.acknowledged = Some(by.clone());
-        self.keep(trouble);
+        self.store(incident);
         true
     }
 
-    /// Who has taken note of a trouble, unless it rises to `level` now.
-    pub fn acknowledged(&self, trouble: &Incident, level: Level) -> Option<&Acknowledged> {
-        let open = self.open.get(trouble)?;
+    /// Who has taken note of a incident, unless it rises to `level` now.
+    pub fn acknowledged(&self, incident: &Incident, level: Level) -> Option<&Acknowledgement> {
+        let open = self.open.get(incident)?;
         let rises = open.level.is_some_and(|known| level > known);
         open.acknowledged.as_ref().filter(|_| !rises)
     }
 
     /// Since when each channel is open as failing.
     pub fn failing_channels(&self) -> Vec<(String, Option<Wall>)> {
-        let of = |open: &Open| match &open.trouble {
+        let of = |open: &OpenIncident| match &open.incident {
             Incident::Channel { channel } => Some((channel.clone(), open.since)),
             Incident::Connection { .. }
             | Incident::NeverSeen { .. }
@@ -281,24 +251,19 @@ impl Troubles {
         self.open.values().filter_map(of).collect()
     }
 
-    /// Every open trouble, for the status.
-    pub fn views(&self) -> impl Iterator<Item = AlertView> {
-        self.open.values().map(Open::view)
-    }
-
-    /// Those that the hosts themselves do not show.
-    pub fn of_no_host(&self) -> impl Iterator<Item = AlertView> {
-        self.open.values().filter(|open| !open.is_of_a_host()).map(Open::view)
+    /// Every open incident.
+    pub fn iter(&self) -> impl Iterator<Item = &OpenIncident> {
+        self.open.values()
     }
 
     /// One of them, if it is open.
-    pub fn view(&self, trouble: &Incident) -> Option<AlertView> {
-        self.open.get(trouble).map(Open::view)
+    pub fn get(&self, incident: &Incident) -> Option<&OpenIncident> {
+        self.open.get(incident)
     }
 
-    fn keep(&mut self, trouble: &Incident) {
-        if let Some(open) = self.open.get(trouble) {
-            self.writes.push(Write::put(Table::Troubles, trouble.key(), open));
+    fn store(&mut self, incident: &Incident) {
+        if let Some(open) = self.open.get(incident) {
+            self.writes.push(Write::put(Table::Troubles, incident.key(), open));
         }
     }
 
@@ -309,6 +274,6 @@ impl Troubles {
 
     /// Every row.
     pub fn rows(&self) -> impl Iterator<Item = Write> + '_ {
-        self.open.iter().map(|(trouble, open)| Write::put(Table::Troubles, trouble.key(), open))
+        self.open.iter().map(|(incident, open)| Write::put(Table::Troubles, incident.key(), open))
     }
 }

@@ -18,29 +18,32 @@ mod queue;
 mod receipts;
 mod results;
 
-use self::delivery::Bundle;
-pub use self::delivery::{Delivery, DeliveryId, Fate, Job, LineSettings, LineView, Record};
-use self::digest::Waiting;
-use self::incidents::Troubles;
-pub use self::incidents::{Acknowledged, AlertView, Open};
-use self::queue::{Line, Report};
+use self::delivery::Digest;
+pub use self::delivery::{
+    Delivery, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, QueueSettings,
+    QueueStatus,
+};
+use self::digest::SubjectDeliveries;
+use self::incidents::Incidents;
+pub use self::incidents::{Acknowledgement, OpenIncident};
+use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
-pub use self::receipts::{Note, Poll, Receipt};
+pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
 
 /// A channel that has been failing for so long is reported through others.
 const REPORT_AFTER: Duration = Duration::from_secs(600);
 /// How often waiting deliveries are looked through for expired ones.
 const EXPIRY_CHECK: Duration = Duration::from_secs(30);
 
-/// Deliveries by channel, and the troubles that they told of.
+/// Deliveries by channel, and the incidents that they told of.
 #[derive(Debug, Default)]
 pub struct Outbox {
     deliveries: BTreeMap<DeliveryId, Delivery>,
-    lines: BTreeMap<String, Line>,
-    troubles: Troubles,
+    queues: BTreeMap<String, ChannelQueue>,
+    incidents: Incidents,
     receipts: Receipts,
     /// Of each delivery that is told of together with others, the first of these.
-    bundled: BTreeMap<DeliveryId, DeliveryId>,
+    digested_in: BTreeMap<DeliveryId, DeliveryId>,
     last_id: DeliveryId,
     last_event: EventId,
     next_expiry_check: Mono,
@@ -49,29 +52,29 @@ pub struct Outbox {
 
 /// What the store kept of an outbox.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct StoredOutbox {
     /// The number of the last event.
     pub last_event: EventId,
     /// By key; their times already translated to this boot's clock.
     pub deliveries: Vec<(String, Delivery)>,
     /// What was wrong.
-    pub troubles: Vec<Open>,
+    pub incidents: Vec<OpenIncident>,
     /// What nobody had acknowledged.
     pub receipts: Vec<Receipt>,
 }
 
 /// What one channel is to be told.
 #[derive(Default)]
-struct Target {
-    told: bool,
+struct ChannelTarget {
+    always_deliver: bool,
     closes: Vec<Incident>,
-    ends: Vec<EventId>,
+    recovered_events: Vec<EventId>,
     thread: Option<String>,
 }
 
 impl Outbox {
     /// An empty one with these channels. `seed` varies the jitter.
-    pub fn new(settings: BTreeMap<String, LineSettings>, seed: u64, now: Now) -> Outbox {
+    pub fn new(settings: BTreeMap<String, QueueSettings>, seed: u64, now: Now) -> Outbox {
         let mut outbox = Outbox { next_expiry_check: now.mono + EXPIRY_CHECK, ..Outbox::default() };
         outbox.reconfigure(settings, seed, now);
         outbox
@@ -79,9 +82,13 @@ impl Outbox {
 
     /// Takes over what the store kept. What was under way when the daemon died may have arrived.
     /// Deliveries to channels that are gone are dropped, and told.
-    pub fn restore(&mut self, kept: Kept, now: Now) -> Vec<(Fate, Record)> {
+    pub fn restore(
+        &mut self,
+        kept: StoredOutbox,
+        now: Now,
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
         self.last_event = self.last_event.max(kept.last_event);
-        kept.troubles.into_iter().for_each(|open| self.troubles.restore(open));
+        kept.incidents.into_iter().for_each(|open| self.incidents.restore(open));
         kept.receipts.into_iter().for_each(|receipt| self.receipts.restore(receipt, now));
         for (key, mut delivery) in kept.deliveries {
             let Ok(number) = key.parse() else { continue };
@@ -92,59 +99,59 @@ impl Outbox {
                 delivery.possible_repeat = true;
                 self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
             }
-            self.troubles.count(&delivery);
-            if let Some(line) = self.lines.get_mut(&delivery.channel) {
-                line.push(id, &delivery);
+            self.incidents.count_waiting(&delivery);
+            if let Some(queue) = self.queues.get_mut(&delivery.channel) {
+                queue.push(id, &delivery);
                 if delivery.attempts > u32::from(delivery.possible_repeat) {
-                    line.has_failed();
+                    queue.restore_backlog();
                 }
             }
             self.deliveries.insert(id, delivery);
         }
-        self.restore_bundles();
-        for (channel, since) in self.troubles.failing_channels() {
-            if let Some(line) = self.lines.get_mut(&channel) {
-                line.was_reported(since, now);
+        self.restore_digests();
+        for (channel, since) in self.incidents.failing_channels() {
+            if let Some(queue) = self.queues.get_mut(&channel) {
+                queue.restore_reported_failure(since, now);
             }
         }
-        self.clear_out(now)
+        self.drop_orphans(now)
     }
 
-    fn restore_bundles(&mut self) {
+    fn restore_digests(&mut self) {
         for (id, delivery) in &self.deliveries {
-            let Some(bundle) = &delivery.bundle else { continue };
-            let there = bundle.members.iter().filter(|id| self.deliveries.contains_key(id));
-            self.bundled.extend(there.map(|member| (*member, *id)));
+            let Some(digest) = &delivery.digest else { continue };
+            let there = digest.members.iter().filter(|id| self.deliveries.contains_key(id));
+            self.digested_in.extend(there.map(|member| (*member, *id)));
         }
     }
 
     /// Takes over a new configuration. Deliveries to channels that are gone are dropped, and told.
     pub fn reconfigure(
         &mut self,
-        settings: BTreeMap<String, LineSettings>,
+        settings: BTreeMap<String, QueueSettings>,
         seed: u64,
         now: Now,
-    ) -> Vec<(Fate, Record)> {
-        let mut old = std::mem::take(&mut self.lines);
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        let mut old = std::mem::take(&mut self.queues);
         for (index, (name, settings)) in settings.into_iter().enumerate() {
-            let line = match old.remove(&name) {
-                Some(line) => line.with_settings(settings),
-                None => Line::new(settings, seed.wrapping_add(index as u64), now.mono),
+            let queue = match old.remove(&name) {
+                Some(queue) => queue.with_settings(settings),
+                None => ChannelQueue::new(settings, seed.wrapping_add(index as u64), now.mono),
             };
-            self.lines.insert(name, line);
+            self.queues.insert(name, queue);
         }
-        self.clear_out(now)
+        self.drop_orphans(now)
     }
 
     /// Lets go of all that belongs to channels which are no longer configured.
-    fn clear_out(&mut self, now: Now) -> Vec<(Fate, Record)> {
-        self.receipts.keep_channels(|channel| self.lines.contains_key(channel));
-        for (channel, _) in self.troubles.failing_channels() {
-            if !self.lines.contains_key(&channel) {
-                self.forget(&Incident::Channel { channel });
+    fn drop_orphans(&mut self, now: Now) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        self.receipts.retain_channels(|channel| self.queues.contains_key(channel));
+        for (channel, _) in self.incidents.failing_channels() {
+            if !self.queues.contains_key(&channel) {
+                self.close_silently(&Incident::Channel { channel });
             }
         }
-        let is_orphan = |delivery: &Delivery| !self.lines.contains_key(&delivery.channel);
+        let is_orphan = |delivery: &Delivery| !self.queues.contains_key(&delivery.channel);
         let orphans: Vec<_> = self
             .deliveries
             .iter()
@@ -153,25 +160,25 @@ impl Outbox {
             .collect();
         orphans
             .into_iter()
-            .flat_map(|id| self.drop_delivery(id, "its channel is no longer configured", now))
+            .flat_map(|id| self.fail(id, "its channel is no longer configured", now))
             .collect()
     }
 
     /// The rows that changed since the last call.
     pub fn take_writes(&mut self) -> Vec<Write> {
         let mut writes = std::mem::take(&mut self.writes);
-        writes.append(&mut self.troubles.take_writes());
+        writes.append(&mut self.incidents.take_writes());
         writes.append(&mut self.receipts.take_writes());
         writes
     }
 
     /// Every row, for a store that lost its own.
-    pub fn all_writes(&self) -> Vec<Write> {
+    pub fn every_row(&self) -> Vec<Write> {
         let deliveries = self
             .deliveries
             .iter()
             .map(|(id, delivery)| Write::put(Table::Outbox, id.key(), delivery));
-        deliveries.chain(self.troubles.rows()).chain(self.receipts.rows()).collect()
+        deliveries.chain(self.incidents.rows()).chain(self.receipts.rows()).collect()
     }
 
     /// The number of the next event.
@@ -185,10 +192,10 @@ impl Outbox {
         self.last_event
     }
 
-    /// Who has taken note of what `event` only repeats: then it is not to be told again.
-    pub fn acknowledged(&self, event: &Event) -> Option<&Acknowledged> {
+    /// The acknowledgement of what `event` only repeats: with one, no reminder is sent.
+    pub fn acknowledged(&self, event: &Event) -> Option<&Acknowledgement> {
         let EventKind::Threshold { reminder: true, .. } = event.kind else { return None };
-        self.troubles.acknowledged(&event.opens()?, event.level)
+        self.incidents.acknowledged(&event.opens()?, event.level)
     }
 
     /// Turns an event into deliveries, one per channel and recipient; says how many.
@@ -196,43 +203,43 @@ impl Outbox {
         self.last_event = self.last_event.max(id);
         let message = Arc::new(event.message(id));
         let opens = event.opens();
-        let misled = event.corrects().map(|trouble| self.troubles.told(&trouble));
+        let misled = event.corrects().map(|incident| self.incidents.notified_channels(&incident));
         let hearing = routes.targets(event).into_iter().chain(misled.into_iter().flatten());
-        let mut targets: BTreeMap<String, Target> = hearing
+        let mut targets: BTreeMap<String, ChannelTarget> = hearing
             .map(|name| {
                 let known = opens.as_ref();
-                let thread = known.and_then(|trouble| self.troubles.thread_of(trouble, &name));
-                (name, Target { told: true, thread, ..Target::default() })
+                let thread = known.and_then(|incident| self.incidents.thread_of(incident, &name));
+                (name, ChannelTarget { always_deliver: true, thread, ..ChannelTarget::default() })
             })
             .collect();
-        for trouble in event.closes() {
-            self.receipts.over(&trouble);
-            for (name, given) in self.troubles.close(&trouble) {
+        for incident in event.closes() {
+            self.receipts.close_incident(&incident);
+            for (name, notified) in self.incidents.close(&incident) {
                 let target = targets.entry(name).or_default();
-                target.told |= given.delivered;
-                target.ends.extend(given.events);
-                target.thread = target.thread.take().or(given.thread);
-                target.closes.push(trouble.clone());
+                target.always_deliver |= notified.delivered;
+                target.recovered_events.extend(notified.events);
+                target.thread = target.thread.take().or(notified.thread);
+                target.closes.push(incident.clone());
             }
         }
         let mut count = 0;
         for (name, target) in targets {
-            count += self.post(&name, &message, opens.as_ref(), &target, now);
+            count += self.enqueue(&name, &message, opens.as_ref(), &target, now);
         }
         count
     }
 
     /// Queues a message for every recipient of a channel.
-    fn post(
+    fn enqueue(
         &mut self,
         channel: &str,
         message: &Arc<Message>,
         opens: Option<&Incident>,
-        target: &Target,
+        target: &ChannelTarget,
         now: Now,
     ) -> usize {
-        let Some(line) = self.lines.get(channel) else { return 0 };
-        let recipients = line.recipients().to_vec();
+        let Some(queue) = self.queues.get(channel) else { return 0 };
+        let recipients = queue.recipients().to_vec();
         for recipient in &recipients {
             let delivery = Delivery {
                 channel: channel.to_owned(),
@@ -243,99 +250,105 @@ impl Outbox {
                 in_flight: false,
                 possible_repeat: false,
                 plain: false,
-                alone: false,
+                never_digest: false,
                 opens: opens.cloned(),
                 closes: target.closes.clone(),
-                told: target.told,
-                ends: target.ends.clone(),
+                always_deliver: target.always_deliver,
+                recovered_events: target.recovered_events.clone(),
                 thread: target.thread.clone(),
-                bundle: None,
+                digest: None,
             };
-            let id = self.next_id(now.wall);
+            let id = self.next_delivery_id(now.wall);
             self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
-            if let Some(line) = self.lines.get_mut(channel) {
-                line.push(id, &delivery);
+            if let Some(queue) = self.queues.get_mut(channel) {
+                queue.push(id, &delivery);
             }
             self.deliveries.insert(id, delivery);
         }
-        if let Some(trouble) = opens {
-            self.troubles.tell(trouble, channel, message, recipients.len());
+        if let Some(incident) = opens {
+            self.incidents.record_queued(incident, channel, message, recipients.len());
         }
         recipients.len()
     }
 
     /// Made of the time, so that it stays unique when the store was lost.
-    fn next_id(&mut self, now: Wall) -> DeliveryId {
+    fn next_delivery_id(&mut self, now: Wall) -> DeliveryId {
         self.last_id = DeliveryId(EventId(self.last_id.0).next(now).0);
         self.last_id
     }
 
-    /// Ends a trouble of which nothing is known any more (a rule or host that was removed),
+    /// Ends a incident of which nothing is known any more (a rule or host that was removed),
     /// without a word to anybody.
-    pub fn forget(&mut self, trouble: &Incident) {
-        self.receipts.over(trouble);
-        self.troubles.close(trouble);
+    pub fn close_silently(&mut self, incident: &Incident) {
+        self.receipts.close_incident(incident);
+        self.incidents.close(incident);
     }
 
     /// Every attempt whose turn it is now: one per channel, marked as under way.
-    pub fn start(&mut self, now: Now) -> Vec<Job> {
+    pub fn start(&mut self, now: Now) -> Vec<DeliveryAttempt> {
         let ready: Vec<DeliveryId> =
-            self.lines.values_mut().filter_map(|line| line.ready(now.mono)).collect();
-        ready.into_iter().filter_map(|id| self.begin(id, now)).collect()
+            self.queues.values_mut().filter_map(|queue| queue.next_ready(now.mono)).collect();
+        ready.into_iter().filter_map(|id| self.start_attempt(id, now)).collect()
     }
 
-    fn begin(&mut self, id: DeliveryId, now: Now) -> Option<Job> {
-        let id = match self.bundled.get(&id) {
-            Some(lead) => *lead,
-            None => self.bundle(id, now).unwrap_or(id),
+    fn start_attempt(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryAttempt> {
+        let id = match self.digested_in.get(&id) {
+            Some(first) => *first,
+            None => self.form_digest(id, now).unwrap_or(id),
         };
         let delivery = self.deliveries.get_mut(&id)?;
         delivery.attempts += 1;
         delivery.in_flight = true;
         self.writes.push(Write::put(Table::Outbox, id.key(), &*delivery));
-        self.lines.get_mut(&delivery.channel)?.begin(id, now.mono);
-        Some(Job { id, delivery: self.as_sent(id)? })
+        self.queues.get_mut(&delivery.channel)?.start_attempt(id, now.mono);
+        Some(DeliveryAttempt { id, delivery: self.as_sent(id)? })
     }
 
     /// Puts what waits into one message where the channel could not send, and says under which
     /// delivery that goes. `id` is the delivery whose turn it is.
-    fn bundle(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryId> {
+    fn form_digest(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryId> {
         let turn = self.deliveries.get(&id)?;
-        let line = self.lines.get(&turn.channel)?;
-        let (cause, room) = (line.held_up()?, line.pace().digest?);
-        if !turn.may_join() {
+        let queue = self.queues.get(&turn.channel)?;
+        let (cause, room) = (queue.backlog()?, queue.pace().digest?);
+        if !turn.can_be_digested() {
             return None;
         }
-        let digest = if line.is_probed() {
+        let selected = if queue.is_probing() {
             None
         } else {
-            let sequences: Vec<Waiting> =
-                line.sequences(&turn.recipient).map(|ids| self.joinable(ids)).collect();
-            digest::digest(&sequences, room)
+            let sequences: Vec<SubjectDeliveries> = queue
+                .waiting_for_recipient(&turn.recipient)
+                .map(|ids| self.digestible(ids))
+                .collect();
+            digest::select(&sequences, room)
         };
-        let (members, left) = match digest {
-            Some(digest) => digest,
-            None => (digest::over(&self.joinable(line.sequence_of(turn)), room), 0),
+        let (members, left) = match selected {
+            Some(selected) => selected,
+            None => {
+                (digest::alarm_and_recovery(&self.digestible(queue.waiting_with(turn)), room), 0)
+            }
         };
-        let lead = *members.first()?;
-        self.bundled.extend(members.iter().map(|member| (*member, lead)));
+        let first = *members.first()?;
+        self.digested_in.extend(members.iter().map(|member| (*member, first)));
         let event = self.next_event(now.wall);
-        let bundle = Bundle { event, at: now.wall, cause, members, left, lost: 0 };
-        self.deliveries.get_mut(&lead)?.bundle = Some(Box::new(bundle));
-        Some(lead)
+        let digest = Digest { event, at: now.wall, cause, members, left_out: left, times_lost: 0 };
+        self.deliveries.get_mut(&first)?.digest = Some(Box::new(digest));
+        Some(first)
     }
 
     /// The beginning of a sequence, as far as it may be told of together with others.
-    fn joinable<'a>(&self, ids: impl Iterator<Item = &'a DeliveryId>) -> Waiting<'_> {
+    fn digestible<'a>(&self, ids: impl Iterator<Item = &'a DeliveryId>) -> SubjectDeliveries<'_> {
         ids.map_while(|id| Some((*id, self.deliveries.get(id)?)))
-            .take_while(|(id, delivery)| delivery.may_join() && !self.bundled.contains_key(id))
+            .take_while(|(id, delivery)| {
+                delivery.can_be_digested() && !self.digested_in.contains_key(id)
+            })
             .collect()
     }
 
     /// The deliveries that go out with this one, itself among them.
     fn members(&self, id: DeliveryId) -> Vec<DeliveryId> {
-        match self.deliveries.get(&id).and_then(|delivery| delivery.bundle.as_ref()) {
-            Some(bundle) => bundle.members.clone(),
+        match self.deliveries.get(&id).and_then(|delivery| delivery.digest.as_ref()) {
+            Some(digest) => digest.members.clone(),
             None => vec![id],
         }
     }
@@ -343,44 +356,44 @@ impl Outbox {
     /// A delivery as it goes out: where it stands for others too, what is said of all.
     fn as_sent(&self, id: DeliveryId) -> Option<Delivery> {
         let delivery = self.deliveries.get(&id)?;
-        let Some(bundle) = &delivery.bundle else { return Some(delivery.clone()) };
+        let Some(digest) = &delivery.digest else { return Some(delivery.clone()) };
         let members: Vec<&Delivery> =
-            bundle.members.iter().filter_map(|id| self.deliveries.get(id)).collect();
-        let whole = digest::whole(bundle, &members)?;
+            digest.members.iter().filter_map(|id| self.deliveries.get(id)).collect();
+        let whole = digest::render(digest, &members)?;
         let Delivery { attempts, in_flight, possible_repeat, accepted, .. } = *delivery;
         Some(Delivery { attempts, in_flight, possible_repeat, accepted, ..whole })
     }
 
     /// Emergencies to ask about now: one at a time for each channel, and never faster than the
     /// provider wants to be asked.
-    pub fn polls(&mut self, now: Now) -> Vec<Poll> {
-        self.receipts.due(now.mono)
+    pub fn due_polls(&mut self, now: Now) -> Vec<ReceiptPoll> {
+        self.receipts.due_polls(now.mono)
     }
 
-    /// Takes note of an answer; says so when somebody acknowledged the emergency.
-    pub fn polled(
+    /// Takes acknowledged of an answer; says so when somebody acknowledged the emergency.
+    pub fn on_poll_result(
         &mut self,
-        poll: &Poll,
+        poll: &ReceiptPoll,
         answer: Result<ReceiptState, Failure>,
         now: Now,
-    ) -> Option<Note> {
-        let note = self.receipts.answered(poll, answer, now)?;
-        for trouble in &note.troubles {
-            self.troubles.acknowledge(trouble, &note.by);
+    ) -> Option<AcknowledgedMessage> {
+        let acknowledged = self.receipts.on_poll_result(poll, answer, now)?;
+        for incident in &acknowledged.incidents {
+            self.incidents.acknowledge(incident, &acknowledged.by);
         }
-        Some(note)
+        Some(acknowledged)
     }
 
     /// Channels that have been failing for long enough to be reported, and those that recovered.
-    pub fn reports(&mut self, now: Now) -> Vec<Event> {
+    pub fn channel_reports(&mut self, now: Now) -> Vec<Event> {
         let mut events = Vec::new();
-        for (name, line) in &mut self.lines {
-            let kind = match line.report(now.mono, REPORT_AFTER) {
+        for (name, queue) in &mut self.queues {
+            let kind = match queue.health_change(now.mono, REPORT_AFTER) {
                 None => continue,
-                Some(Report::Fails { why }) => {
-                    EventKind::ChannelFails { channel: name.clone(), why, waiting: line.waiting() }
+                Some(HealthChange::Failing { why }) => {
+                    EventKind::ChannelFails { channel: name.clone(), why, waiting: queue.waiting() }
                 }
-                Some(Report::Delivers { failed_for }) => {
+                Some(HealthChange::Recovered { failed_for }) => {
                     EventKind::ChannelDelivers { channel: name.clone(), failed_for }
                 }
             };
@@ -391,15 +404,16 @@ impl Outbox {
 
     /// When something is to be done next without anything happening from outside.
     pub fn next_wake(&self, now: Now) -> Option<Mono> {
-        let turn = self.lines.values().filter_map(|line| line.next_start(now.mono)).min();
-        let report = self.lines.values().filter_map(|line| line.next_report(REPORT_AFTER)).min();
+        let turn = self.queues.values().filter_map(|queue| queue.next_start(now.mono)).min();
+        let report =
+            self.queues.values().filter_map(|queue| queue.next_health_change(REPORT_AFTER)).min();
         let expiry = (!self.deliveries.is_empty()).then_some(self.next_expiry_check);
         [turn, report, expiry, self.receipts.next_due()].into_iter().flatten().min()
     }
 
     /// Whether an attempt is under way.
     pub fn is_busy(&self) -> bool {
-        self.lines.values().any(Line::is_busy)
+        self.queues.values().any(ChannelQueue::is_busy)
     }
 
     /// How many deliveries wait or are under way.
@@ -413,34 +427,29 @@ impl Outbox {
     }
 
     /// How every channel stands.
-    pub fn views(&self, now: Now) -> Vec<LineView> {
-        self.lines
+    pub fn queue_status(&self, now: Now) -> Vec<QueueStatus> {
+        self.queues
             .iter()
-            .map(|(name, line)| {
-                let oldest = line.oldest().and_then(|id| self.deliveries.get(&id));
-                LineView {
+            .map(|(name, queue)| {
+                let oldest = queue.oldest().and_then(|id| self.deliveries.get(&id));
+                QueueStatus {
                     channel: name.clone(),
                     oldest: oldest.map(|delivery| now.mono.since(delivery.accepted.mono)),
                     unacknowledged: self.receipts.waiting(name),
-                    ..line.view()
+                    ..queue.status()
                 }
             })
             .collect()
     }
 
-    /// What is wrong at present, and who has taken note.
-    pub fn alerts(&self) -> Vec<AlertView> {
-        self.troubles.views().collect()
+    /// Every incident that is open, by incident.
+    pub fn open_incidents(&self) -> impl Iterator<Item = &OpenIncident> {
+        self.incidents.iter()
     }
 
-    /// One thing that is wrong, as far as anybody was told.
-    pub fn alert(&self, trouble: &Incident) -> Option<AlertView> {
-        self.troubles.view(trouble)
-    }
-
-    /// What is wrong at present but with the hosts.
-    pub fn alerts_of_no_host(&self) -> Vec<AlertView> {
-        self.troubles.of_no_host().collect()
+    /// One incident, if it is open and a channel was notified of it.
+    pub fn open_incident(&self, incident: &Incident) -> Option<&OpenIncident> {
+        self.incidents.get(incident)
     }
 
     /// The deliveries that wait or are under way, the newest first, from before that one on.
@@ -453,20 +462,20 @@ impl Outbox {
     }
 
     /// Why a channel does not deliver, while it does not.
-    pub fn trouble_of(&self, channel: &str) -> Option<&str> {
-        self.lines.get(channel)?.last_failure()
+    pub fn failure_of(&self, channel: &str) -> Option<&str> {
+        self.queues.get(channel)?.last_failure()
     }
 
     /// Puts into the history what was sent without the outbox. What arrived shows that the channel
     /// works: who has mended one and tries it need not wait for the next probe.
-    pub fn note(&mut self, record: &Record, now: Now) {
-        if let Some(line) = self.lines.get_mut(&record.channel) {
+    pub fn record_direct(&mut self, record: &DeliveryRecord, now: Now) {
+        if let Some(queue) = self.queues.get_mut(&record.channel) {
             match &record.why {
-                None => line.works(now, true),
-                Some(why) => line.failed_elsewhere(why, now),
+                None => queue.on_answer(now, true),
+                Some(why) => queue.record_external_failure(why, now),
             }
         }
-        let id = self.next_id(now.wall);
+        let id = self.next_delivery_id(now.wall);
         self.writes.push(Write::put(Table::History, id.key(), record));
     }
 }

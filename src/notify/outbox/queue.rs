@@ -1,9 +1,9 @@
-//! One channel's line: whose turn it is, and how the channel stands. Pure.
+//! One channel's line: whose priority it is, and how the channel stands. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::delivery::{Cause, Delivery, DeliveryId, LineSettings, LineView};
+use super::delivery::{Backlog, Delivery, DeliveryId, QueueSettings, QueueStatus};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Level, Subject};
 use crate::notify::channel::Pace;
@@ -11,60 +11,60 @@ use crate::token_bucket::TokenBucket;
 
 /// A channel that refuses us is probed after this time, then less and less often.
 const FIRST_PROBE: Duration = Duration::from_secs(15 * 60);
-const LONGEST_PROBE: Duration = Duration::from_secs(6 * 3600);
+const MAX_PROBE: Duration = Duration::from_secs(6 * 3600);
 /// A delivery that failed so often steps aside for one other after each further failure: a message
 /// that a provider chokes on must not hold up all, and an outage must not push what is critical
 /// behind everything.
-pub const PATIENCE: u32 = 4;
+pub const FAILURES_BEFORE_SKIP: u32 = 4;
 
-/// What stays in sequence: what one recipient hears about one subject.
-type Sequence = (Subject, Option<String>);
+/// What stays in key: what one recipient hears about one subject.
+type SubjectKey = (Subject, Option<String>);
 
 /// Who goes first: critical, then older.
-type Turn = (bool, DeliveryId);
+type Priority = (bool, DeliveryId);
 
 #[derive(Debug, Default)]
-struct Queue {
+struct SubjectQueue {
     ids: VecDeque<DeliveryId>,
     critical: BTreeSet<DeliveryId>,
-    turn: Option<Turn>,
+    priority: Option<Priority>,
 }
 
 /// What is to be told about a channel.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Report {
+pub enum HealthChange {
     /// It has been failing for a while, or refuses us.
-    Fails { why: String },
+    Failing { why: String },
     /// It was reported as failing, and delivers again.
-    Delivers { failed_for: Duration },
+    Recovered { failed_for: Duration },
 }
 
 /// One channel's line.
 #[derive(Debug)]
-pub struct Line {
-    settings: LineSettings,
-    queues: BTreeMap<Sequence, Queue>,
-    turns: BTreeMap<Turn, Sequence>,
+pub struct ChannelQueue {
+    settings: QueueSettings,
+    subjects: BTreeMap<SubjectKey, SubjectQueue>,
+    heads: BTreeMap<Priority, SubjectKey>,
     all: BTreeSet<DeliveryId>,
     in_flight: Option<DeliveryId>,
     /// It has failed so often that another may go before it, once.
-    aside: Option<DeliveryId>,
+    skip_once: Option<DeliveryId>,
     rate_limit: TokenBucket,
     jitter: Jitter,
-    trouble: Option<Failing>,
+    failure: Option<ChannelFailure>,
     /// Ended, but not yet told.
     recovered: Option<Duration>,
     not_before: Mono,
     /// Why its queue built up, until it is empty.
-    held_up: Option<Cause>,
-    /// How often in sequence a message that told of several failed.
-    failed_bundles: u32,
+    backlog: Option<Backlog>,
+    /// How often in key a message that told of several failed.
+    failed_digests: u32,
     last_success: Option<Wall>,
     last_failure: Option<(Wall, String)>,
 }
 
 #[derive(Debug)]
-struct Failing {
+struct ChannelFailure {
     since: Now,
     failures: u32,
     refused: bool,
@@ -72,23 +72,23 @@ struct Failing {
     why: String,
 }
 
-impl Line {
+impl ChannelQueue {
     /// An empty line of a channel that is taken to work.
-    pub fn new(settings: LineSettings, seed: u64, now: Mono) -> Line {
-        Line {
+    pub fn new(settings: QueueSettings, seed: u64, now: Mono) -> ChannelQueue {
+        ChannelQueue {
             rate_limit: rate_limit(&settings.pace, now),
             settings,
-            queues: BTreeMap::new(),
-            turns: BTreeMap::new(),
+            subjects: BTreeMap::new(),
+            heads: BTreeMap::new(),
             all: BTreeSet::new(),
             in_flight: None,
-            aside: None,
+            skip_once: None,
             jitter: Jitter::new(seed),
-            trouble: None,
+            failure: None,
             recovered: None,
             not_before: Mono(i64::MIN),
-            held_up: None,
-            failed_bundles: 0,
+            backlog: None,
+            failed_digests: 0,
             last_success: None,
             last_failure: None,
         }
@@ -96,7 +96,7 @@ impl Line {
 
     /// The same line under a new configuration: it may have been mended, so it is tried at once.
     #[must_use]
-    pub fn with_settings(mut self, settings: LineSettings) -> Line {
+    pub fn with_settings(mut self, settings: QueueSettings) -> ChannelQueue {
         self.settings = settings;
         self.not_before = Mono(i64::MIN);
         self
@@ -112,22 +112,22 @@ impl Line {
         &self.settings.recipients
     }
 
-    /// Puts a delivery at the end of its sequence.
+    /// Puts a delivery at the end of its key.
     pub fn push(&mut self, id: DeliveryId, delivery: &Delivery) {
-        let sequence = sequence(delivery);
-        let queue = self.queues.entry(sequence.clone()).or_default();
+        let key = subject_key(delivery);
+        let queue = self.subjects.entry(key.clone()).or_default();
         queue.ids.push_back(id);
         if delivery.message.level == Level::Critical {
             queue.critical.insert(id);
         }
         self.all.insert(id);
-        self.place(&sequence);
+        self.update_head(&key);
     }
 
     /// Takes a delivery out, wherever it stands.
     pub fn remove(&mut self, id: DeliveryId, delivery: &Delivery) {
-        let sequence = sequence(delivery);
-        let Some(queue) = self.queues.get_mut(&sequence) else { return };
+        let key = subject_key(delivery);
+        let Some(queue) = self.subjects.get_mut(&key) else { return };
         queue.ids.retain(|other| *other != id);
         queue.critical.remove(&id);
         self.all.remove(&id);
@@ -135,35 +135,35 @@ impl Line {
             self.in_flight = None;
         }
         if self.all.is_empty() {
-            self.held_up = None;
-            self.failed_bundles = 0;
+            self.backlog = None;
+            self.failed_digests = 0;
         }
-        self.place(&sequence);
+        self.update_head(&key);
     }
 
     /// A delivery has failed so many attempts, and may have to step aside once.
-    pub fn failed(&mut self, id: DeliveryId, attempts: u32) {
-        if attempts >= PATIENCE {
-            self.aside = Some(id);
+    pub fn record_failed_attempts(&mut self, id: DeliveryId, attempts: u32) {
+        if attempts >= FAILURES_BEFORE_SKIP {
+            self.skip_once = Some(id);
         }
     }
 
-    fn place(&mut self, sequence: &Sequence) {
-        let Some(queue) = self.queues.get_mut(sequence) else { return };
-        if let Some(turn) = queue.turn.take() {
-            self.turns.remove(&turn);
+    fn update_head(&mut self, key: &SubjectKey) {
+        let Some(queue) = self.subjects.get_mut(key) else { return };
+        if let Some(priority) = queue.priority.take() {
+            self.heads.remove(&priority);
         }
         let Some(head) = queue.ids.front() else {
-            self.queues.remove(sequence);
+            self.subjects.remove(key);
             return;
         };
-        let turn = (queue.critical.is_empty(), *head);
-        queue.turn = Some(turn);
-        self.turns.insert(turn, sequence.clone());
+        let priority = (queue.critical.is_empty(), *head);
+        queue.priority = Some(priority);
+        self.heads.insert(priority, key.clone());
     }
 
-    /// The delivery whose turn it is, if one may be attempted now.
-    pub fn ready(&mut self, now: Mono) -> Option<DeliveryId> {
+    /// The delivery whose priority it is, if one may be attempted now.
+    pub fn next_ready(&mut self, now: Mono) -> Option<DeliveryId> {
         if self.in_flight.is_some() || now < self.not_before {
             return None;
         }
@@ -171,60 +171,62 @@ impl Line {
         if self.rate_limit.has_token(now) {
             return Some(id);
         }
-        self.held_up.get_or_insert(Cause::Rate);
+        self.backlog.get_or_insert(Backlog::RateLimited);
         None
     }
 
     /// An attempt at a delivery begins.
-    pub fn begin(&mut self, id: DeliveryId, now: Mono) {
+    pub fn start_attempt(&mut self, id: DeliveryId, now: Mono) {
         self.rate_limit.take(now);
-        self.aside = None;
+        self.skip_once = None;
         self.in_flight = Some(id);
     }
 
     /// Why the queue built up; none where it did not, or where only single messages get through:
     /// one that the provider chokes on must not hold up all.
-    pub fn held_up(&self) -> Option<Cause> {
-        self.held_up.filter(|_| self.failed_bundles < PATIENCE)
+    pub fn backlog(&self) -> Option<Backlog> {
+        self.backlog.filter(|_| self.failed_digests < FAILURES_BEFORE_SKIP)
     }
 
     /// Whether the channel refuses us, so that attempts are only to find out when it no longer does.
-    pub fn is_probed(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| trouble.refused)
+    pub fn is_probing(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.refused)
     }
 
-    /// What waits for a recipient, one sequence for each subject.
-    pub fn sequences(
+    /// What waits for a recipient, one key for each subject.
+    pub fn waiting_for_recipient(
         &self,
         recipient: &Option<String>,
     ) -> impl Iterator<Item = impl Iterator<Item = &DeliveryId>> {
-        let of = move |sequence: &&Sequence| sequence.1 == *recipient;
-        self.queues
-            .iter()
-            .filter(move |(sequence, _)| of(sequence))
-            .map(|(_, queue)| queue.ids.iter())
+        let of = move |key: &&SubjectKey| key.1 == *recipient;
+        self.subjects.iter().filter(move |(key, _)| of(key)).map(|(_, queue)| queue.ids.iter())
     }
 
     /// What waits about the same subject for the same recipient.
-    pub fn sequence_of(&self, delivery: &Delivery) -> impl Iterator<Item = &DeliveryId> {
-        self.queues.get(&sequence(delivery)).into_iter().flat_map(|queue| &queue.ids)
+    pub fn waiting_with(&self, delivery: &Delivery) -> impl Iterator<Item = &DeliveryId> {
+        self.subjects.get(&subject_key(delivery)).into_iter().flat_map(|queue| &queue.ids)
     }
 
     /// What waits about a subject, for all recipients.
-    pub fn about<'a>(&'a self, subject: &'a Subject) -> impl Iterator<Item = &'a DeliveryId> {
-        self.queues
+    pub fn waiting_about<'a>(
+        &'a self,
+        subject: &'a Subject,
+    ) -> impl Iterator<Item = &'a DeliveryId> {
+        self.subjects
             .range((subject.clone(), None)..)
-            .take_while(move |(sequence, _)| sequence.0 == *subject)
+            .take_while(move |(key, _)| key.0 == *subject)
             .flat_map(|(_, queue)| &queue.ids)
     }
 
-    /// A channel that refuses us is probed with the oldest message, else the first in turn goes.
+    /// A channel that refuses us is probed with the oldest message, else the first in priority goes.
     fn candidate(&self) -> Option<DeliveryId> {
-        if self.is_probed() {
-            return self.turns.keys().map(|turn| turn.1).min();
+        if self.is_probing() {
+            return self.heads.keys().map(|priority| priority.1).min();
         }
-        let mut heads = self.turns.keys().map(|turn| turn.1);
-        heads.find(|id| self.aside != Some(*id)).or(self.aside.filter(|id| self.all.contains(id)))
+        let mut heads = self.heads.keys().map(|priority| priority.1);
+        heads
+            .find(|id| self.skip_once != Some(*id))
+            .or(self.skip_once.filter(|id| self.all.contains(id)))
     }
 
     /// When the next attempt may begin; none when nothing waits or one is under way.
@@ -237,70 +239,70 @@ impl Line {
 
     /// The attempt that was under way is over. Where messages that tell of several fail again and
     /// again and single ones arrive, single ones are tried in between.
-    pub fn attempt_ended(&mut self, bundled: bool, arrived: bool) {
+    pub fn attempt_ended(&mut self, was_digest: bool, arrived: bool) {
         self.in_flight = None;
-        self.failed_bundles = match (bundled, arrived) {
-            (true, false) => self.failed_bundles + 1,
-            (false, true) => self.failed_bundles.min(PATIENCE - 1),
+        self.failed_digests = match (was_digest, arrived) {
+            (true, false) => self.failed_digests + 1,
+            (false, true) => self.failed_digests.min(FAILURES_BEFORE_SKIP - 1),
             (true, true) | (false, false) => 0,
         };
     }
 
     /// The channel answered, so it works: a `success`, or a refusal of that one message.
-    pub fn works(&mut self, now: Now, success: bool) {
+    pub fn on_answer(&mut self, now: Now, success: bool) {
         self.not_before = Mono(i64::MIN);
         if success {
             self.last_success = Some(now.wall);
         }
-        if let Some(trouble) = self.trouble.take()
-            && trouble.reported
+        if let Some(failure) = self.failure.take()
+            && failure.reported
         {
-            self.recovered = Some(now.mono.since(trouble.since.mono));
+            self.recovered = Some(now.mono.since(failure.since.mono));
         }
     }
 
     /// An attempt failed in a way that may pass; says how long the channel now waits.
-    pub fn fails(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
-        let failures = self.note_failure(why, false, now);
+    pub fn on_unreachable(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
+        let failures = self.record_failure(why, false, now);
         let pace = self.settings.pace;
         let backoff = self.backoff(pace.first_delay, pace.longest_delay, failures);
-        self.wait(after.map_or(backoff, |hint| hint.max(pace.first_delay)), now)
+        self.pause(after.map_or(backoff, |hint| hint.max(pace.first_delay)), now)
     }
 
     /// The channel refuses us altogether; says how long it is left alone.
-    pub fn is_refused(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
-        let failures = self.note_failure(why, true, now);
-        let backoff = self.backoff(FIRST_PROBE, LONGEST_PROBE, failures);
-        self.wait(after.unwrap_or(backoff), now)
+    pub fn on_refused(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
+        let failures = self.record_failure(why, true, now);
+        let backoff = self.backoff(FIRST_PROBE, MAX_PROBE, failures);
+        self.pause(after.unwrap_or(backoff), now)
     }
 
     /// An attempt that is not of this line failed. It is shown, and changes nothing.
-    pub fn failed_elsewhere(&mut self, why: &str, now: Now) {
+    pub fn record_external_failure(&mut self, why: &str, now: Now) {
         self.last_failure = Some((now.wall, why.to_owned()));
     }
 
-    fn wait(&mut self, delay: Duration, now: Now) -> Duration {
+    fn pause(&mut self, delay: Duration, now: Now) -> Duration {
         self.not_before = now.mono + delay;
         delay
     }
 
-    fn note_failure(&mut self, why: &str, refused: bool, now: Now) -> u32 {
+    fn record_failure(&mut self, why: &str, refused: bool, now: Now) -> u32 {
         self.last_failure = Some((now.wall, why.to_owned()));
-        self.held_up = Some(Cause::Unreached);
-        let trouble = self.trouble.get_or_insert_with(|| Failing {
+        self.backlog = Some(Backlog::Unreachable);
+        let failure = self.failure.get_or_insert_with(|| ChannelFailure {
             since: now,
             failures: 0,
             refused,
             reported: false,
             why: String::new(),
         });
-        if trouble.refused != refused {
-            trouble.refused = refused;
-            trouble.failures = 0;
+        if failure.refused != refused {
+            failure.refused = refused;
+            failure.failures = 0;
         }
-        trouble.failures += 1;
-        trouble.why = why.to_owned();
-        trouble.failures
+        failure.failures += 1;
+        failure.why = why.to_owned();
+        failure.failures
     }
 
     /// `first`, doubled with each failure up to `longest`, give or take 20 %.
@@ -311,37 +313,37 @@ impl Line {
     }
 
     /// What is to be told about the channel now, each once.
-    pub fn report(&mut self, now: Mono, after: Duration) -> Option<Report> {
+    pub fn health_change(&mut self, now: Mono, after: Duration) -> Option<HealthChange> {
         if let Some(failed_for) = self.recovered.take() {
-            return Some(Report::Delivers { failed_for });
+            return Some(HealthChange::Recovered { failed_for });
         }
-        let trouble = self.trouble.as_mut()?;
-        let due = trouble.refused || now.since(trouble.since.mono) >= after;
-        if trouble.reported || !due {
+        let failure = self.failure.as_mut()?;
+        let due = failure.refused || now.since(failure.since.mono) >= after;
+        if failure.reported || !due {
             return None;
         }
-        trouble.reported = true;
-        Some(Report::Fails { why: trouble.why.clone() })
+        failure.reported = true;
+        Some(HealthChange::Failing { why: failure.why.clone() })
     }
 
     /// When [`report`](Self::report) will have something to say.
-    pub fn next_report(&self, after: Duration) -> Option<Mono> {
-        let trouble = self.trouble.as_ref().filter(|trouble| !trouble.reported)?;
-        Some(trouble.since.mono + after)
+    pub fn next_health_change(&self, after: Duration) -> Option<Mono> {
+        let failure = self.failure.as_ref().filter(|failure| !failure.reported)?;
+        Some(failure.since.mono + after)
     }
 
     /// Takes over that the queue built up before a restart because the channel failed.
-    pub fn has_failed(&mut self) {
-        self.held_up = Some(Cause::Unreached);
+    pub fn restore_backlog(&mut self) {
+        self.backlog = Some(Backlog::Unreachable);
     }
 
     /// Takes over that the channel was reported as failing before a restart, and since when.
-    pub fn was_reported(&mut self, since: Option<Wall>, now: Now) {
+    pub fn restore_reported_failure(&mut self, since: Option<Wall>, now: Now) {
         let wall = since.unwrap_or(now.wall);
         let since = Now { mono: now.mono - now.wall.since(wall), wall };
-        self.note_failure("it failed before the restart", false, since);
-        if let Some(trouble) = &mut self.trouble {
-            trouble.reported = true;
+        self.record_failure("it failed before the restart", false, since);
+        if let Some(failure) = &mut self.failure {
+            failure.reported = true;
         }
     }
 
@@ -362,17 +364,17 @@ impl Line {
 
     /// Why the last failed attempt failed, while the channel has not worked since.
     pub fn last_failure(&self) -> Option<&str> {
-        self.trouble.as_ref().map(|trouble| trouble.why.as_str())
+        self.failure.as_ref().map(|failure| failure.why.as_str())
     }
 
     /// How it stands; the name and the age of the oldest are filled in by the outbox.
-    pub fn view(&self) -> LineView {
-        LineView {
+    pub fn status(&self) -> QueueStatus {
+        QueueStatus {
             channel: String::new(),
             waiting: self.waiting(),
             oldest: None,
-            failing_since: self.trouble.as_ref().map(|trouble| trouble.since.wall),
-            refused: self.trouble.as_ref().is_some_and(|trouble| trouble.refused),
+            failing_since: self.failure.as_ref().map(|failure| failure.since.wall),
+            refused: self.failure.as_ref().is_some_and(|failure| failure.refused),
             last_success: self.last_success,
             last_failure: self.last_failure.clone(),
             unacknowledged: 0,
@@ -385,7 +387,7 @@ fn rate_limit(pace: &Pace, now: Mono) -> TokenBucket {
     TokenBucket::full(pace.burst, interval, now)
 }
 
-fn sequence(delivery: &Delivery) -> Sequence {
+fn subject_key(delivery: &Delivery) -> SubjectKey {
     (delivery.message.subject.clone(), delivery.recipient.clone())
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::queue::PATIENCE;
+use super::queue::FAILURES_BEFORE_SKIP;
 use super::{
-    Delivery, DeliveryId, EXPIRY_CHECK, Fate, Incident, Line, Mono, Now, Outbox, Receipt, Record,
-    Subject, Table, Write, words,
+    ChannelQueue, Delivery, DeliveryId, DeliveryRecord, DeliveryResult, EXPIRY_CHECK, Incident,
+    Mono, Now, Outbox, Receipt, Subject, Table, Write, words,
 };
 use crate::event::EventId;
 use crate::notify::channel::{Delivered, Failure};
@@ -13,66 +13,75 @@ use crate::notify::channel::{Delivered, Failure};
 impl Outbox {
     /// Takes note of how an attempt ended, and says what became of it: the delivery itself first,
     /// then what it means for others. Empty when the delivery is no longer known.
-    pub fn finish(
+    pub fn complete(
         &mut self,
         id: DeliveryId,
         result: Result<Delivered, Failure>,
         now: Now,
-    ) -> Vec<(Fate, Record)> {
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
         let Some(delivery) = self.deliveries.get_mut(&id) else { return Vec::new() };
         delivery.in_flight = false;
-        let bundled = delivery.bundle.is_some();
-        if let Some(line) = self.lines.get_mut(&delivery.channel) {
-            line.attempt_ended(bundled, result.is_ok());
+        let was_digest = delivery.digest.is_some();
+        if let Some(queue) = self.queues.get_mut(&delivery.channel) {
+            queue.attempt_ended(was_digest, result.is_ok());
         }
         let ended = match result {
-            Ok(done) => self.delivered(id, &done, now),
-            Err(Failure::Unreachable { why, after }) => self.retry(id, why, after, false, now),
-            Err(Failure::Unknown(why)) => self.retry(id, why, None, true, now),
-            Err(Failure::ChannelRefused { why, after }) => self.refused(id, why, after, now),
-            Err(Failure::MessageRefused(why) | Failure::FormRefused(why)) if bundled => {
-                self.bundle_refused(id, why, now)
+            Ok(done) => self.on_delivered(id, &done, now),
+            Err(Failure::Unreachable { why, after }) => {
+                self.on_unreachable(id, why, after, false, now)
+            }
+            Err(Failure::Unknown(why)) => self.on_unreachable(id, why, None, true, now),
+            Err(Failure::ChannelRefused { why, after }) => {
+                self.on_channel_refused(id, why, after, now)
+            }
+            Err(Failure::MessageRefused(why) | Failure::FormRefused(why)) if was_digest => {
+                self.on_digest_refused(id, why, now)
             }
             Err(Failure::MessageRefused(why)) => {
-                self.works(id, now, false);
-                return self.drop_delivery(id, &why, now);
+                self.on_answer(id, now, false);
+                return self.fail(id, &why, now);
             }
-            Err(Failure::FormRefused(why)) => return self.form_refused(id, why, now),
+            Err(Failure::FormRefused(why)) => return self.on_form_refused(id, why, now),
         };
         ended.into_iter().collect()
     }
 
-    fn line_of(&mut self, id: DeliveryId) -> Option<&mut Line> {
-        self.lines.get_mut(&self.deliveries.get(&id)?.channel)
+    fn queue_of(&mut self, id: DeliveryId) -> Option<&mut ChannelQueue> {
+        self.queues.get_mut(&self.deliveries.get(&id)?.channel)
     }
 
-    fn works(&mut self, id: DeliveryId, now: Now, success: bool) {
-        if let Some(line) = self.line_of(id) {
-            line.works(now, success);
+    fn on_answer(&mut self, id: DeliveryId, now: Now, success: bool) {
+        if let Some(queue) = self.queue_of(id) {
+            queue.on_answer(now, success);
         }
     }
 
-    fn delivered(&mut self, id: DeliveryId, done: &Delivered, now: Now) -> Option<(Fate, Record)> {
-        self.works(id, now, true);
+    fn on_delivered(
+        &mut self,
+        id: DeliveryId,
+        done: &Delivered,
+        now: Now,
+    ) -> Option<(DeliveryResult, DeliveryRecord)> {
+        self.on_answer(id, now, true);
         let sent = self.as_sent(id)?;
         let members = self.members(id);
-        let within = self.deliveries.get(&id)?.bundle.as_ref().map(|bundle| bundle.event);
+        let in_digest = self.deliveries.get(&id)?.digest.as_ref().map(|digest| digest.event);
         if let Some(root) = &done.thread {
-            self.hang_on(&sent, root);
+            self.attach_thread(&sent, root);
         }
         let mut records = Vec::new();
-        let mut troubles = Vec::new();
+        let mut incidents = Vec::new();
         for member in members {
-            let Some(mut delivery) = self.take(member) else { continue };
+            let Some(mut delivery) = self.remove(member) else { continue };
             delivery.attempts += u32::from(member != id);
             let thread =
                 done.thread.clone().filter(|_| delivery.message.thread == sent.message.thread);
-            if self.troubles.goes_on(&delivery) {
-                self.troubles.delivered(&delivery, within, thread);
-                troubles.extend(delivery.opens.clone());
+            if self.incidents.is_open(&delivery) {
+                self.incidents.record_delivered(&delivery, in_digest, thread);
+                incidents.extend(delivery.opens.clone());
             }
-            self.heard(&delivery, within);
-            let record = Record { told_in: within, ..delivery.record(now, None) };
+            self.on_alarm_delivered(&delivery, in_digest);
+            let record = DeliveryRecord { told_in: in_digest, ..delivery.record(now, None) };
             self.writes.push(Write::put(Table::History, member.key(), &record));
             records.push((member, record));
         }
@@ -80,14 +89,14 @@ impl Outbox {
         if let Some(receipt) = &done.receipt {
             let (channel, event) = (sent.channel.clone(), sent.message.event);
             let receipt = receipt.clone();
-            let receipt = Receipt { channel, receipt, event, troubles, sent: now.wall, records };
-            self.receipts.follow(receipt, now);
+            let receipt = Receipt { channel, receipt, event, incidents, sent: now.wall, records };
+            self.receipts.track(receipt, now);
         }
-        Some((Fate::Delivered { events }, sent.record(now, None)))
+        Some((DeliveryResult::Delivered { events }, sent.record(now, None)))
     }
 
     /// Lets what waits for the same thread hang on the message that began it.
-    fn hang_on(&mut self, first: &Delivery, root: &str) {
+    fn attach_thread(&mut self, first: &Delivery, root: &str) {
         let same = |delivery: &Delivery| {
             delivery.channel == first.channel
                 && delivery.message.thread == first.message.thread
@@ -96,79 +105,83 @@ impl Outbox {
         let waiting: Vec<DeliveryId> =
             self.deliveries.iter().filter(|(_, other)| same(other)).map(|(id, _)| *id).collect();
         for id in waiting {
-            self.amend(id, |delivery| delivery.thread = Some(root.to_owned()));
+            self.update(id, |delivery| delivery.thread = Some(root.to_owned()));
         }
     }
 
     /// An alarm arrived: the end of it, if that waits already, has something to say; and it takes
     /// back the message that told of the alarm among others, if nothing else in it goes on.
-    fn heard(&mut self, alarm: &Delivery, within: Option<EventId>) {
-        let Some(trouble) = &alarm.opens else { return };
-        let taken_back = within.filter(|event| !self.troubles.is_listed(*event));
-        for id in self.ends_of(alarm, trouble) {
-            self.amend(id, |end| {
-                end.told = true;
-                end.ends.extend(taken_back);
+    fn on_alarm_delivered(&mut self, alarm: &Delivery, in_digest: Option<EventId>) {
+        let Some(incident) = &alarm.opens else { return };
+        let taken_back = in_digest.filter(|event| !self.incidents.is_in_open_incident(*event));
+        for id in self.recoveries_of(alarm, incident) {
+            self.update(id, |end| {
+                end.always_deliver = true;
+                end.recovered_events.extend(taken_back);
             });
         }
     }
 
-    /// The deliveries on the alarm's channel that wait and end its trouble: one for each recipient.
-    /// What ends a later trouble of the same kind is none of them.
-    fn ends_of(&self, alarm: &Delivery, trouble: &Incident) -> Vec<DeliveryId> {
+    /// The deliveries on the alarm's channel that wait and end its incident: one for each recipient.
+    /// What ends a later incident of the same kind is none of them.
+    fn recoveries_of(&self, alarm: &Delivery, incident: &Incident) -> Vec<DeliveryId> {
         let ends = || {
-            self.about(&alarm.channel, &alarm.message.subject)
+            self.waiting_about(&alarm.channel, &alarm.message.subject)
                 .filter(|(_, other)| other.message.event > alarm.message.event)
-                .filter(|(_, other)| other.closes.contains(trouble))
+                .filter(|(_, other)| other.closes.contains(incident))
         };
         let first = ends().map(|(_, other)| other.message.event).min();
         ends().filter(|(_, end)| Some(end.message.event) == first).map(|(id, _)| id).collect()
     }
 
     /// Everything about one subject that waits on a channel, for all of its recipients.
-    fn about<'a>(
+    fn waiting_about<'a>(
         &'a self,
         channel: &str,
         subject: &'a Subject,
     ) -> impl Iterator<Item = (DeliveryId, &'a Delivery)> {
-        let ids = self.lines.get(channel).into_iter().flat_map(move |line| line.about(subject));
+        let ids = self
+            .queues
+            .get(channel)
+            .into_iter()
+            .flat_map(move |queue| queue.waiting_about(subject));
         ids.filter_map(|id| Some((*id, self.deliveries.get(id)?)))
     }
 
-    fn retry(
+    fn on_unreachable(
         &mut self,
         id: DeliveryId,
         why: String,
         after: Option<Duration>,
         may_have_arrived: bool,
         now: Now,
-    ) -> Option<(Fate, Record)> {
+    ) -> Option<(DeliveryResult, DeliveryRecord)> {
         let sent = self.as_sent(id)?;
-        self.amend(id, |delivery| {
+        self.update(id, |delivery| {
             delivery.possible_repeat |= may_have_arrived;
-            if let Some(bundle) = &mut delivery.bundle {
-                bundle.lost += u32::from(may_have_arrived);
+            if let Some(digest) = &mut delivery.digest {
+                digest.times_lost += u32::from(may_have_arrived);
             }
         });
-        let delay = self.line_of(id)?.fails(&why, after, now);
+        let delay = self.queue_of(id)?.on_unreachable(&why, after, now);
         self.after_failure(id);
-        let fate = Fate::Waits { why: why.clone(), delay, may_have_arrived };
-        Some((fate, sent.record(now, Some(why))))
+        let result = DeliveryResult::Retrying { why: why.clone(), delay, may_have_arrived };
+        Some((result, sent.record(now, Some(why))))
     }
 
-    fn refused(
+    fn on_channel_refused(
         &mut self,
         id: DeliveryId,
         why: String,
         after: Option<Duration>,
         now: Now,
-    ) -> Option<(Fate, Record)> {
+    ) -> Option<(DeliveryResult, DeliveryRecord)> {
         let sent = self.as_sent(id)?;
-        self.amend(id, |_| ());
-        let delay = self.line_of(id)?.is_refused(&why, after, now);
+        self.update(id, |_| ());
+        let delay = self.queue_of(id)?.on_refused(&why, after, now);
         self.after_failure(id);
-        let fate = Fate::ChannelRefused { why: why.clone(), delay };
-        Some((fate, sent.record(now, Some(why))))
+        let result = DeliveryResult::ChannelPaused { why: why.clone(), delay };
+        Some((result, sent.record(now, Some(why))))
     }
 
     /// A message that surely did not arrive comes apart again: what it told of may be over until
@@ -176,32 +189,33 @@ impl Outbox {
     /// and again: one text in it may be the reason.
     fn after_failure(&mut self, id: DeliveryId) {
         let Some(delivery) = self.deliveries.get(&id) else { return };
-        let stays = delivery.bundle.as_ref().is_some_and(|bundle| bundle.lost < PATIENCE);
+        let stays =
+            delivery.digest.as_ref().is_some_and(|digest| digest.times_lost < FAILURES_BEFORE_SKIP);
         if !(delivery.possible_repeat && stays) {
-            self.take_apart(id, false);
+            self.split_digest(id, false);
         }
         if let Some(delivery) = self.deliveries.get(&id)
-            && let Some(line) = self.lines.get_mut(&delivery.channel)
+            && let Some(queue) = self.queues.get_mut(&delivery.channel)
         {
-            line.failed(id, delivery.attempts);
+            queue.record_failed_attempts(id, delivery.attempts);
         }
     }
 
-    fn take_apart(&mut self, id: DeliveryId, alone: bool) {
+    fn split_digest(&mut self, id: DeliveryId, alone: bool) {
         let members = self.members(id);
-        let Some(lead) = self.deliveries.get(&id) else { return };
-        let possible_repeat = lead.possible_repeat;
+        let Some(first) = self.deliveries.get(&id) else { return };
+        let possible_repeat = first.possible_repeat;
         for member in &members {
-            self.bundled.remove(member);
+            self.digested_in.remove(member);
             let mark = |delivery: &mut Delivery| {
-                delivery.bundle = None;
-                delivery.alone |= alone;
+                delivery.digest = None;
+                delivery.never_digest |= alone;
                 delivery.possible_repeat |= possible_repeat;
                 delivery.attempts += u32::from(*member != id);
             };
             // The count of attempts alone is not worth a row for each of hundreds.
             if *member == id || alone || possible_repeat {
-                self.amend(*member, mark);
+                self.update(*member, mark);
             } else if let Some(delivery) = self.deliveries.get_mut(member) {
                 mark(delivery);
             }
@@ -209,98 +223,125 @@ impl Outbox {
     }
 
     /// A message that told of several is refused as such: each of them is tried by itself.
-    fn bundle_refused(&mut self, id: DeliveryId, why: String, now: Now) -> Option<(Fate, Record)> {
+    fn on_digest_refused(
+        &mut self,
+        id: DeliveryId,
+        why: String,
+        now: Now,
+    ) -> Option<(DeliveryResult, DeliveryRecord)> {
         let sent = self.as_sent(id)?;
-        self.works(id, now, false);
-        self.take_apart(id, true);
-        let fate = Fate::Waits { why: why.clone(), delay: Duration::ZERO, may_have_arrived: false };
-        Some((fate, sent.record(now, Some(why))))
+        self.on_answer(id, now, false);
+        self.split_digest(id, true);
+        let result = DeliveryResult::Retrying {
+            why: why.clone(),
+            delay: Duration::ZERO,
+            may_have_arrived: false,
+        };
+        Some((result, sent.record(now, Some(why))))
     }
 
-    fn form_refused(&mut self, id: DeliveryId, why: String, now: Now) -> Vec<(Fate, Record)> {
-        self.works(id, now, false);
+    fn on_form_refused(
+        &mut self,
+        id: DeliveryId,
+        why: String,
+        now: Now,
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        self.on_answer(id, now, false);
         let Some(delivery) = self.deliveries.get(&id) else { return Vec::new() };
         if delivery.plain {
-            return self.drop_delivery(id, &why, now);
+            return self.fail(id, &why, now);
         }
         let record = delivery.record(now, Some(why.clone()));
-        self.amend(id, |delivery| delivery.plain = true);
-        let fate = Fate::Waits { why, delay: Duration::ZERO, may_have_arrived: false };
-        vec![(fate, record)]
+        self.update(id, |delivery| delivery.plain = true);
+        let result =
+            DeliveryResult::Retrying { why, delay: Duration::ZERO, may_have_arrived: false };
+        vec![(result, record)]
     }
 
-    fn amend(&mut self, id: DeliveryId, change: impl FnOnce(&mut Delivery)) {
+    fn update(&mut self, id: DeliveryId, change: impl FnOnce(&mut Delivery)) {
         if let Some(delivery) = self.deliveries.get_mut(&id) {
             change(delivery);
             self.writes.push(Write::put(Table::Outbox, id.key(), &*delivery));
         }
     }
 
-    fn take(&mut self, id: DeliveryId) -> Option<Delivery> {
+    fn remove(&mut self, id: DeliveryId) -> Option<Delivery> {
         let delivery = self.deliveries.remove(&id)?;
-        self.bundled.remove(&id);
-        if let Some(line) = self.lines.get_mut(&delivery.channel) {
-            line.remove(id, &delivery);
+        self.digested_in.remove(&id);
+        if let Some(queue) = self.queues.get_mut(&delivery.channel) {
+            queue.remove(id, &delivery);
         }
         self.writes.push(Write::remove(Table::Outbox, id.key()));
         Some(delivery)
     }
 
-    /// Gives a delivery up, and with it the end of its trouble where nobody heard of the beginning.
-    pub(super) fn drop_delivery(
+    /// Gives a delivery up, and with it the end of its incident where nobody heard of the beginning.
+    pub(super) fn fail(
         &mut self,
         id: DeliveryId,
         why: &str,
         now: Now,
-    ) -> Vec<(Fate, Record)> {
-        let Some(delivery) = self.let_go(id) else { return Vec::new() };
-        let record = self.in_history(id, &delivery, why, now);
-        let mut ended = vec![(Fate::Dropped { why: why.to_owned() }, record)];
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        let Some(delivery) = self.remove_failed(id) else { return Vec::new() };
+        let record = self.record_failure(id, &delivery, why, now);
+        let mut ended = vec![(DeliveryResult::Failed { why: why.to_owned() }, record)];
         if delivery.possible_repeat {
             // It may have been heard: then its end must be.
-            self.heard(&delivery, None);
+            self.on_alarm_delivered(&delivery, None);
             return ended;
         }
-        for end in self.pointless(&delivery) {
-            if let Some(delivery) = self.let_go(end) {
+        for end in self.orphaned_recoveries(&delivery) {
+            if let Some(delivery) = self.remove_failed(end) {
                 let why = "the alarm that it ends never arrived";
-                ended.push((Fate::Unneeded, self.in_history(end, &delivery, why, now)));
+                ended.push((
+                    DeliveryResult::Orphaned,
+                    self.record_failure(end, &delivery, why, now),
+                ));
             }
         }
         ended
     }
 
-    fn let_go(&mut self, id: DeliveryId) -> Option<Delivery> {
-        let delivery = self.take(id)?;
-        self.troubles.dropped(&delivery);
+    fn remove_failed(&mut self, id: DeliveryId) -> Option<Delivery> {
+        let delivery = self.remove(id)?;
+        self.incidents.record_failed(&delivery);
         Some(delivery)
     }
 
-    fn in_history(&mut self, id: DeliveryId, delivery: &Delivery, why: &str, now: Now) -> Record {
+    fn record_failure(
+        &mut self,
+        id: DeliveryId,
+        delivery: &Delivery,
+        why: &str,
+        now: Now,
+    ) -> DeliveryRecord {
         let record = delivery.record(now, Some(why.to_owned()));
         self.writes.push(Write::put(Table::History, id.key(), &record));
         record
     }
 
     /// The deliveries that wait only to say that `alarm`, which will not arrive, is over.
-    fn pointless(&self, alarm: &Delivery) -> Vec<DeliveryId> {
-        let Some(trouble) = &alarm.opens else { return Vec::new() };
+    fn orphaned_recoveries(&self, alarm: &Delivery) -> Vec<DeliveryId> {
+        let Some(incident) = &alarm.opens else { return Vec::new() };
         let announced = |end: DeliveryId| {
-            let mut alarms = self.about(&alarm.channel, &alarm.message.subject);
+            let mut alarms = self.waiting_about(&alarm.channel, &alarm.message.subject);
             alarms.any(|(_, other)| {
-                other.opens.as_ref().is_some_and(|opens| self.ends_of(other, opens).contains(&end))
+                other
+                    .opens
+                    .as_ref()
+                    .is_some_and(|opens| self.recoveries_of(other, opens).contains(&end))
             })
         };
-        let mut ends = self.ends_of(alarm, trouble);
+        let mut ends = self.recoveries_of(alarm, incident);
         ends.retain(|id| {
             let end = &self.deliveries[id];
-            !end.told && !end.in_flight && !announced(*id)
+            !end.always_deliver && !end.in_flight && !announced(*id)
         });
         ends
     }
 
     /// Drops what has waited for too long; every half minute at most.
-    pub fn expire(&mut self, now: Now) -> Vec<(Fate, Record)> {
+    pub fn expire(&mut self, now: Now) -> Vec<(DeliveryResult, DeliveryRecord)> {
         if now.mono < self.next_expiry_check {
             return Vec::new();
         }
@@ -311,24 +352,24 @@ impl Outbox {
             .filter(|(id, delivery)| self.is_expired(**id, delivery, now.mono))
             .map(|(id, _)| *id)
             .collect();
-        expired.into_iter().flat_map(|id| self.give_up(id, now)).collect()
+        expired.into_iter().flat_map(|id| self.expire_one(id, now)).collect()
     }
 
     /// What is told in one message expires together, with the last of it.
     fn is_expired(&self, id: DeliveryId, delivery: &Delivery, now: Mono) -> bool {
-        if delivery.in_flight || self.expires(delivery).is_none_or(|end| now < end) {
+        if delivery.in_flight || self.expiry(delivery).is_none_or(|end| now < end) {
             return false;
         }
-        let Some(lead) = self.bundled.get(&id) else { return true };
-        self.members(*lead)
+        let Some(first) = self.digested_in.get(&id) else { return true };
+        self.members(*first)
             .iter()
             .filter_map(|id| self.deliveries.get(id))
-            .all(|member| !member.in_flight && self.expires(member).is_some_and(|end| now >= end))
+            .all(|member| !member.in_flight && self.expiry(member).is_some_and(|end| now >= end))
     }
 
     /// The end of an alarm that still waits is not given up before the alarm.
-    fn expires(&self, delivery: &Delivery) -> Option<Mono> {
-        let pace = self.lines.get(&delivery.channel)?.pace();
+    fn expiry(&self, delivery: &Delivery) -> Option<Mono> {
+        let pace = self.queues.get(&delivery.channel)?.pace();
         let end =
             |delivery: &Delivery| delivery.accepted.mono + pace.give_up(delivery.message.level);
         let ended_by_it = |other: &Delivery| {
@@ -337,19 +378,19 @@ impl Outbox {
                 && other.opens.as_ref().is_some_and(|opens| delivery.closes.contains(opens))
         };
         let alarms = (!delivery.closes.is_empty())
-            .then(|| self.about(&delivery.channel, &delivery.message.subject));
+            .then(|| self.waiting_about(&delivery.channel, &delivery.message.subject));
         let alarms = alarms.into_iter().flatten().filter(|(_, other)| ended_by_it(other));
         alarms.map(|(_, alarm)| end(alarm)).chain([end(delivery)]).max()
     }
 
-    fn give_up(&mut self, id: DeliveryId, now: Now) -> Vec<(Fate, Record)> {
+    fn expire_one(&mut self, id: DeliveryId, now: Now) -> Vec<(DeliveryResult, DeliveryRecord)> {
         let Some(delivery) = self.deliveries.get(&id) else { return Vec::new() };
-        let Some(line) = self.lines.get(&delivery.channel) else { return Vec::new() };
+        let Some(queue) = self.queues.get(&delivery.channel) else { return Vec::new() };
         let waited = now.mono.since(delivery.accepted.mono);
         let mut why = format!("given up after {}", words(waited));
-        if let Some(last) = line.last_failure() {
+        if let Some(last) = queue.last_failure() {
             why.push_str(&format!("; the last attempt: {last}"));
         }
-        self.drop_delivery(id, &why, now)
+        self.fail(id, &why, now)
     }
 }

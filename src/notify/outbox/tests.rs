@@ -10,6 +10,8 @@ mod properties;
 #[path = "receipt_tests.rs"]
 mod receipt_tests;
 
+use serde_json::Value;
+
 use super::*;
 use crate::event::Level;
 use crate::notify::channel::{Delivered, Pace};
@@ -32,27 +34,27 @@ fn pace() -> Pace {
     }
 }
 
-fn settings(names: &[&str]) -> BTreeMap<String, LineSettings> {
+fn settings(names: &[&str]) -> BTreeMap<String, QueueSettings> {
     names
         .iter()
-        .map(|name| (name.to_string(), LineSettings { pace: pace(), recipients: vec![None] }))
+        .map(|name| (name.to_string(), QueueSettings { pace: pace(), recipients: vec![None] }))
         .collect()
 }
 
 fn routes(names: &[&str]) -> Routes {
-    let line = routing::Line { min_level: Level::Info };
+    let line = routing::ChannelRoute { min_level: Level::Info };
     Routes {
         channels: names.iter().map(|name| (name.to_string(), line.clone())).collect(),
         default: names.iter().map(|name| name.to_string()).collect(),
         hosts: ["web1", "web2", "web3"]
-            .map(|host| (host.to_owned(), routing::Host { watch: true, channels: None }))
+            .map(|host| (host.to_owned(), routing::HostRoute { watch: true, channels: None }))
             .into(),
         backups: Vec::new(),
     }
 }
 
 /// An outbox, its clock, and what it was told to send.
-struct Play {
+struct TestOutbox {
     outbox: Outbox,
     routes: Routes,
     now: Now,
@@ -60,19 +62,19 @@ struct Play {
 }
 
 impl Outbox {
-    fn settings(&self) -> BTreeMap<String, LineSettings> {
-        let of = |(name, line): (&String, &Line)| {
+    fn settings(&self) -> BTreeMap<String, QueueSettings> {
+        let of = |(name, line): (&String, &ChannelQueue)| {
             let (pace, recipients) = (*line.pace(), line.recipients().to_vec());
-            (name.clone(), LineSettings { pace, recipients })
+            (name.clone(), QueueSettings { pace, recipients })
         };
-        self.lines.iter().map(of).collect()
+        self.queues.iter().map(of).collect()
     }
 }
 
-impl Play {
-    fn with(names: &[&str]) -> Play {
+impl TestOutbox {
+    fn with(names: &[&str]) -> TestOutbox {
         let now = Now { mono: Mono(1_000_000), wall: Wall(1_800_000_000_000) };
-        Play {
+        TestOutbox {
             outbox: Outbox::new(settings(names), 7, now),
             routes: routes(names),
             now,
@@ -80,13 +82,13 @@ impl Play {
         }
     }
 
-    fn wait(&mut self, by: Duration) -> &mut Play {
+    fn wait(&mut self, by: Duration) -> &mut TestOutbox {
         self.now = self.now.later(by);
         self
     }
 
     /// Lets its channels take digests of so many characters.
-    fn digesting(&mut self, most: usize) -> &mut Play {
+    fn digesting(&mut self, most: usize) -> &mut TestOutbox {
         let names: Vec<String> = self.routes.channels.keys().cloned().collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut settings = settings(&names);
@@ -97,14 +99,14 @@ impl Play {
         self
     }
 
-    fn accept(&mut self, level: Level, kind: EventKind) -> &mut Play {
+    fn accept(&mut self, level: Level, kind: EventKind) -> &mut TestOutbox {
         let event = Event { at: self.now.wall, level, kind };
         self.event = self.outbox.next_event(self.now.wall);
         self.outbox.accept(&event, self.event, &self.routes, self.now);
         self
     }
 
-    fn overdue(&mut self, host: &str) -> &mut Play {
+    fn overdue(&mut self, host: &str) -> &mut TestOutbox {
         self.accept(
             Level::Critical,
             EventKind::Overdue {
@@ -119,28 +121,32 @@ impl Play {
         )
     }
 
-    fn back(&mut self, host: &str) -> &mut Play {
+    fn back(&mut self, host: &str) -> &mut TestOutbox {
         let kind =
             EventKind::Back { host: host.into(), connection: "ipv4".into(), gone: Duration::ZERO };
         self.accept(Level::Ok, kind)
     }
 
-    fn said(&mut self, host: &str, text: &str) -> &mut Play {
+    fn said(&mut self, host: &str, text: &str) -> &mut TestOutbox {
         self.accept(Level::Warning, EventKind::Said { host: host.into(), text: text.into() })
     }
 
-    fn start(&mut self) -> Vec<Job> {
+    fn start(&mut self) -> Vec<DeliveryAttempt> {
         self.outbox.start(self.now)
     }
 
-    fn one(&mut self) -> Job {
+    fn one(&mut self) -> DeliveryAttempt {
         let mut jobs = self.start();
         assert_eq!(jobs.len(), 1, "{jobs:?}");
         jobs.remove(0)
     }
 
-    fn finish(&mut self, job: &Job, result: Result<Delivered, Failure>) -> Fate {
-        self.outbox.finish(job.id, result, self.now).swap_remove(0).0
+    fn finish(
+        &mut self,
+        job: &DeliveryAttempt,
+        result: Result<Delivered, Failure>,
+    ) -> DeliveryResult {
+        self.outbox.complete(job.id, result, self.now).swap_remove(0).0
     }
 
     /// Sends everything that can be sent now; the titles in order.
@@ -170,11 +176,11 @@ impl Play {
         let deliveries = rows(Table::Outbox)
             .map(|(key, row)| (key.clone(), serde_json::from_slice(row).unwrap()))
             .collect();
-        let troubles =
+        let incidents =
             rows(Table::Troubles).map(|(_, row)| serde_json::from_slice(row).unwrap()).collect();
         let receipts =
             rows(Table::Receipts).map(|(_, row)| serde_json::from_slice(row).unwrap()).collect();
-        let kept = Kept { last_event, deliveries, troubles, receipts };
+        let kept = StoredOutbox { last_event, deliveries, incidents, receipts };
         self.outbox.restore(kept, self.now);
     }
 
@@ -194,203 +200,205 @@ fn unreachable() -> Result<Delivered, Failure> {
 
 #[test]
 fn a_channel_has_one_delivery_in_flight() {
-    let mut play = Play::with(&["mail"]);
-    play.overdue("web1").overdue("web2");
-    let job = play.one();
-    assert!(play.start().is_empty());
-    play.finish(&job, Ok(Delivered::default()));
-    assert_eq!(play.one().delivery.message.title, "web2 ipv4 overdue");
+    let mut test = TestOutbox::with(&["mail"]);
+    test.overdue("web1").overdue("web2");
+    let job = test.one();
+    assert!(test.start().is_empty());
+    test.finish(&job, Ok(Delivered::default()));
+    assert_eq!(test.one().delivery.message.title, "web2 ipv4 overdue");
 }
 
 #[test]
 fn a_recovery_never_overtakes_its_alarm() {
-    let mut play = Play::with(&["mail"]);
-    play.said("web2", "hello").overdue("web1");
-    let job = play.one();
+    let mut test = TestOutbox::with(&["mail"]);
+    test.said("web2", "hello").overdue("web1");
+    let job = test.one();
     assert_eq!(job.delivery.message.title, "web1 ipv4 overdue", "critical goes first");
-    play.back("web1");
-    play.finish(&job, unreachable());
-    play.wait(MINUTE);
+    test.back("web1");
+    test.finish(&job, unreachable());
+    test.wait(MINUTE);
     assert_eq!(
-        play.drain(),
+        test.drain(),
         ["mail: web1 ipv4 overdue", "mail: web2 hello", "mail: web1 ipv4 is back"]
     );
 }
 
 #[test]
 fn what_is_critical_pulls_what_came_before_it_about_the_same_host() {
-    let mut play = Play::with(&["mail"]);
-    play.said("web2", "first").said("web1", "second").overdue("web1");
-    assert_eq!(play.drain(), ["mail: web1 second", "mail: web1 ipv4 overdue", "mail: web2 first"]);
+    let mut test = TestOutbox::with(&["mail"]);
+    test.said("web2", "first").said("web1", "second").overdue("web1");
+    assert_eq!(test.drain(), ["mail: web1 second", "mail: web1 ipv4 overdue", "mail: web2 first"]);
 }
 
 #[test]
 fn a_recovery_goes_to_those_who_were_given_the_trouble_and_to_no_other() {
-    let mut play = Play::with(&["mail", "pager"]);
-    play.routes.channels.get_mut("pager").unwrap().min_level = Level::Critical;
-    play.said("web1", "quiet words");
-    play.overdue("web1");
-    play.routes.default = vec!["chat".into()];
-    play.drain();
-    play.back("web1");
-    assert_eq!(play.drain(), ["mail: web1 ipv4 is back", "pager: web1 ipv4 is back"]);
-    play.back("web1");
-    assert!(play.drain().is_empty(), "a trouble ends once");
+    let mut test = TestOutbox::with(&["mail", "pager"]);
+    test.routes.channels.get_mut("pager").unwrap().min_level = Level::Critical;
+    test.said("web1", "quiet words");
+    test.overdue("web1");
+    test.routes.default = vec!["chat".into()];
+    test.drain();
+    test.back("web1");
+    assert_eq!(test.drain(), ["mail: web1 ipv4 is back", "pager: web1 ipv4 is back"]);
+    test.back("web1");
+    assert!(test.drain().is_empty(), "a trouble ends once");
 }
 
 #[test]
 fn a_channel_that_never_took_the_alarm_does_not_hear_of_its_end() {
-    let mut play = Play::with(&["mail"]);
-    play.overdue("web1");
-    let job = play.one();
-    let fate = play.finish(&job, Err(Failure::MessageRefused("no such user".into())));
-    assert_eq!(fate, Fate::Dropped { why: "no such user".into() });
-    play.back("web1");
-    assert!(play.drain().is_empty());
+    let mut test = TestOutbox::with(&["mail"]);
+    test.overdue("web1");
+    let job = test.one();
+    let result = test.finish(&job, Err(Failure::MessageRefused("no such user".into())));
+    assert_eq!(result, DeliveryResult::Failed { why: "no such user".into() });
+    test.back("web1");
+    assert!(test.drain().is_empty());
 }
 
 #[test]
 fn failures_back_off_up_to_the_longest_delay_and_success_resets_them() {
-    let mut play = Play::with(&["mail"]);
-    play.overdue("web1");
+    let mut test = TestOutbox::with(&["mail"]);
+    test.overdue("web1");
     let mut delays = Vec::new();
     for _ in 0..10 {
-        let job = play.one();
-        let Fate::Waits { delay, .. } = play.finish(&job, unreachable()) else { panic!() };
-        assert!(play.start().is_empty());
-        let wake = play.outbox.next_wake(play.now).unwrap();
-        assert!(wake <= play.now.mono + delay);
-        play.wait(delay);
+        let job = test.one();
+        let DeliveryResult::Retrying { delay, .. } = test.finish(&job, unreachable()) else {
+            panic!()
+        };
+        assert!(test.start().is_empty());
+        let wake = test.outbox.next_wake(test.now).unwrap();
+        assert!(wake <= test.now.mono + delay);
+        test.wait(delay);
         delays.push(delay);
     }
     assert!(delays[0] >= Duration::from_secs(4) && delays[0] <= Duration::from_secs(6));
     assert!(delays[1] > delays[0]);
     assert!(delays.iter().all(|delay| *delay <= 6 * MINUTE));
-    play.drain();
-    play.overdue("web2");
-    let job = play.one();
-    let Fate::Waits { delay, .. } = play.finish(&job, unreachable()) else { panic!() };
+    test.drain();
+    test.overdue("web2");
+    let job = test.one();
+    let DeliveryResult::Retrying { delay, .. } = test.finish(&job, unreachable()) else { panic!() };
     assert!(delay <= Duration::from_secs(6));
 }
 
 #[test]
 fn a_dead_channel_holds_up_no_other() {
-    let mut play = Play::with(&["dead", "mail"]);
-    play.overdue("web1");
-    let jobs = play.start();
+    let mut test = TestOutbox::with(&["dead", "mail"]);
+    test.overdue("web1");
+    let jobs = test.start();
     let dead = jobs.iter().find(|job| job.delivery.channel == "dead").unwrap().clone();
     let mail = jobs.iter().find(|job| job.delivery.channel == "mail").unwrap().clone();
-    play.finish(&mail, Ok(Delivered::default()));
-    play.overdue("web2");
-    assert_eq!(play.drain(), ["mail: web2 ipv4 overdue"], "dead is still hanging");
-    play.finish(&dead, unreachable());
+    test.finish(&mail, Ok(Delivered::default()));
+    test.overdue("web2");
+    assert_eq!(test.drain(), ["mail: web2 ipv4 overdue"], "dead is still hanging");
+    test.finish(&dead, unreachable());
 }
 
 #[test]
 fn a_message_that_fails_for_ever_lets_the_others_pass() {
-    let mut play = Play::with(&["mail"]);
-    play.overdue("web1").overdue("web2");
+    let mut test = TestOutbox::with(&["mail"]);
+    test.overdue("web1").overdue("web2");
     let mut passed = false;
     for _ in 0..10 {
-        let job = play.one();
+        let job = test.one();
         if job.delivery.message.title.starts_with("web1") {
-            play.finish(&job, unreachable());
+            test.finish(&job, unreachable());
         } else {
-            play.finish(&job, Ok(Delivered::default()));
+            test.finish(&job, Ok(Delivered::default()));
             passed = true;
         }
-        play.wait(10 * MINUTE);
+        test.wait(10 * MINUTE);
     }
     assert!(passed);
 }
 
 #[test]
 fn an_outage_does_not_push_what_is_critical_behind_everything() {
-    let mut play = Play::with(&["mail"]);
-    play.overdue("web1");
+    let mut test = TestOutbox::with(&["mail"]);
+    test.overdue("web1");
     for _ in 0..7 {
-        let job = play.one();
-        play.finish(&job, unreachable());
-        play.wait(10 * MINUTE);
+        let job = test.one();
+        test.finish(&job, unreachable());
+        test.wait(10 * MINUTE);
     }
-    play.said("web2", "chatter").said("web3", "more chatter");
-    let titles = play.drain();
+    test.said("web2", "chatter").said("web3", "more chatter");
+    let titles = test.drain();
     let place = titles.iter().position(|title| title.contains("web1 ipv4 overdue")).unwrap();
     assert!(place <= 1, "{titles:?}");
 }
 
 #[test]
 fn a_hint_of_the_provider_is_followed() {
-    let mut play = Play::with(&["mail"]);
-    play.overdue("web1");
-    let job = play.one();
+    let mut test = TestOutbox::with(&["mail"]);
+    test.overdue("web1");
+    let job = test.one();
     let after = Some(Duration::from_secs(90));
-    play.finish(&job, Err(Failure::Unreachable { why: "slow down".into(), after }));
-    assert!(play.wait(Duration::from_secs(89)).start().is_empty());
-    assert_eq!(play.wait(Duration::from_secs(1)).start().len(), 1);
+    test.finish(&job, Err(Failure::Unreachable { why: "slow down".into(), after }));
+    assert!(test.wait(Duration::from_secs(89)).start().is_empty());
+    assert_eq!(test.wait(Duration::from_secs(1)).start().len(), 1);
 }
 
 #[test]
 fn a_refused_channel_is_probed_slowly_with_the_oldest_message_and_told_at_once() {
-    let mut play = Play::with(&["chat", "mail"]);
-    play.routes.default = vec!["chat".into()];
-    play.said("web2", "the oldest").overdue("web1");
-    let job = play.one();
-    assert!(play.outbox.reports(play.now).is_empty());
+    let mut test = TestOutbox::with(&["chat", "mail"]);
+    test.routes.default = vec!["chat".into()];
+    test.said("web2", "the oldest").overdue("web1");
+    let job = test.one();
+    assert!(test.outbox.channel_reports(test.now).is_empty());
     let why = || Failure::ChannelRefused { why: "bad token".into(), after: None };
-    play.finish(&job, Err(why()));
-    let reports = play.outbox.reports(play.now);
+    test.finish(&job, Err(why()));
+    let reports = test.outbox.channel_reports(test.now);
     assert_eq!(reports.len(), 1);
     assert_eq!(reports[0].message(EventId(1)).title, "channel chat is failing: bad token");
-    assert!(play.outbox.reports(play.now).is_empty(), "once");
-    assert!(play.wait(11 * MINUTE).start().is_empty());
-    let job = play.wait(8 * MINUTE).one();
+    assert!(test.outbox.channel_reports(test.now).is_empty(), "once");
+    assert!(test.wait(11 * MINUTE).start().is_empty());
+    let job = test.wait(8 * MINUTE).one();
     assert_eq!(job.delivery.message.title, "web2 the oldest");
-    play.finish(&job, Ok(Delivered::default()));
-    let reports = play.outbox.reports(play.now);
+    test.finish(&job, Ok(Delivered::default()));
+    let reports = test.outbox.channel_reports(test.now);
     assert_eq!(reports[0].message(EventId(2)).title, "channel chat delivers again");
-    assert_eq!(play.drain(), ["chat: web1 ipv4 overdue"]);
+    assert_eq!(test.drain(), ["chat: web1 ipv4 overdue"]);
 }
 
 #[test]
 fn a_channel_that_fails_for_ten_minutes_is_told() {
-    let mut play = Play::with(&["chat", "mail"]);
-    play.overdue("web1");
-    for job in play.start() {
-        play.finish(&job, unreachable());
+    let mut test = TestOutbox::with(&["chat", "mail"]);
+    test.overdue("web1");
+    for job in test.start() {
+        test.finish(&job, unreachable());
     }
-    let now = play.wait(9 * MINUTE).now;
-    assert!(play.outbox.reports(now).is_empty());
-    let now = play.wait(MINUTE).now;
-    assert_eq!(play.outbox.reports(now).len(), 2);
+    let now = test.wait(9 * MINUTE).now;
+    assert!(test.outbox.channel_reports(now).is_empty());
+    let now = test.wait(MINUTE).now;
+    assert_eq!(test.outbox.channel_reports(now).len(), 2);
 }
 
 #[test]
 fn what_waits_too_long_is_given_up_and_said_so() {
-    let mut play = Play::with(&["mail"]);
-    play.said("web1", "hello");
-    let job = play.one();
-    play.finish(&job, unreachable());
-    let now = play.wait(5 * HOUR).now;
-    assert!(play.outbox.expire(now).is_empty());
-    let now = play.wait(HOUR).now;
-    let fates = play.outbox.expire(now);
+    let mut test = TestOutbox::with(&["mail"]);
+    test.said("web1", "hello");
+    let job = test.one();
+    test.finish(&job, unreachable());
+    let now = test.wait(5 * HOUR).now;
+    assert!(test.outbox.expire(now).is_empty());
+    let now = test.wait(HOUR).now;
+    let fates = test.outbox.expire(now);
     let why = "given up after 6 h; the last attempt: connection refused";
-    assert_eq!(fates[0].0, Fate::Dropped { why: why.into() });
-    assert!(play.outbox.is_empty());
+    assert_eq!(fates[0].0, DeliveryResult::Failed { why: why.into() });
+    assert!(test.outbox.is_empty());
 }
 
 #[test]
 fn after_a_crash_nothing_is_lost_and_only_what_was_under_way_may_be_a_repeat() {
     let mut disk = BTreeMap::new();
-    let mut play = Play::with(&["mail"]);
-    play.overdue("web1").overdue("web2").back("web2");
-    play.one();
-    play.crash(&mut disk);
+    let mut test = TestOutbox::with(&["mail"]);
+    test.overdue("web1").overdue("web2").back("web2");
+    test.one();
+    test.crash(&mut disk);
     let mut seen = Vec::new();
-    while let [job] = play.start().as_slice() {
+    while let [job] = test.start().as_slice() {
         seen.push((job.delivery.message.title.clone(), job.delivery.possible_repeat));
-        play.finish(job, Ok(Delivered::default()));
+        test.finish(job, Ok(Delivered::default()));
     }
     assert_eq!(
         seen,
@@ -400,102 +408,102 @@ fn after_a_crash_nothing_is_lost_and_only_what_was_under_way_may_be_a_repeat() {
             ("web2 ipv4 is back".into(), false)
         ]
     );
-    play.back("web1");
-    assert_eq!(play.drain(), ["mail: web1 ipv4 is back"], "who was told is remembered");
-    play.write_to(&mut disk);
+    test.back("web1");
+    assert_eq!(test.drain(), ["mail: web1 ipv4 is back"], "who was told is remembered");
+    test.write_to(&mut disk);
     assert!(disk.keys().all(|(table, _)| *table == Table::History), "{disk:?}");
 }
 
 #[test]
 fn an_unknown_outcome_is_marked_as_a_possible_repeat() {
-    let mut play = Play::with(&["mail"]);
-    play.overdue("web1");
-    let job = play.one();
-    play.finish(&job, Err(Failure::Unknown("no answer".into())));
-    let job = play.wait(MINUTE).one();
+    let mut test = TestOutbox::with(&["mail"]);
+    test.overdue("web1");
+    let job = test.one();
+    test.finish(&job, Err(Failure::Unknown("no answer".into())));
+    let job = test.wait(MINUTE).one();
     assert!(job.delivery.possible_repeat);
 }
 
 #[test]
 fn a_refused_form_is_sent_once_more_short_and_plain() {
-    let mut play = Play::with(&["mail"]);
-    play.overdue("web1");
+    let mut test = TestOutbox::with(&["mail"]);
+    test.overdue("web1");
     let refused = || Err(Failure::FormRefused("552 too big".into()));
-    let job = play.one();
-    play.finish(&job, refused());
-    let job = play.one();
+    let job = test.one();
+    test.finish(&job, refused());
+    let job = test.one();
     assert!(job.delivery.plain);
-    assert_eq!(play.finish(&job, refused()), Fate::Dropped { why: "552 too big".into() });
+    assert_eq!(test.finish(&job, refused()), DeliveryResult::Failed { why: "552 too big".into() });
 }
 
 #[test]
 fn a_rate_limit_makes_messages_wait_and_drops_none() {
-    let mut play = Play::with(&["mail"]);
+    let mut test = TestOutbox::with(&["mail"]);
     let slow =
-        LineSettings { pace: Pace { per_minute: 20, burst: 5, ..pace() }, recipients: vec![None] };
-    play.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), slow)]), 7, play.now);
+        QueueSettings { pace: Pace { per_minute: 20, burst: 5, ..pace() }, recipients: vec![None] };
+    test.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), slow)]), 7, test.now);
     for n in 0..30 {
-        play.said("web1", &n.to_string());
+        test.said("web1", &n.to_string());
     }
-    assert_eq!(play.drain().len(), 5);
+    assert_eq!(test.drain().len(), 5);
     let mut sent = 5;
     while sent < 30 {
-        let wake = play.outbox.next_wake(play.now).unwrap();
-        play.now = play.now.later(wake.since(play.now.mono));
-        assert!(play.outbox.expire(play.now).is_empty());
-        sent += play.drain().len();
+        let wake = test.outbox.next_wake(test.now).unwrap();
+        test.now = test.now.later(wake.since(test.now.mono));
+        assert!(test.outbox.expire(test.now).is_empty());
+        sent += test.drain().len();
     }
-    let passed = play.now.mono.since(Mono(1_000_000));
+    let passed = test.now.mono.since(Mono(1_000_000));
     assert!(passed >= Duration::from_secs(74) && passed <= Duration::from_secs(76), "{passed:?}");
 }
 
 #[test]
 fn a_channel_that_is_no_longer_configured_drops_its_queue_and_says_so() {
-    let mut play = Play::with(&["mail", "chat"]);
-    play.overdue("web1");
-    let fates = play.outbox.reconfigure(settings(&["mail"]), 7, play.now);
+    let mut test = TestOutbox::with(&["mail", "chat"]);
+    test.overdue("web1");
+    let fates = test.outbox.reconfigure(settings(&["mail"]), 7, test.now);
     assert_eq!(fates.len(), 1);
     assert_eq!(fates[0].1.channel, "chat");
-    assert_eq!(play.drain(), ["mail: web1 ipv4 overdue"]);
+    assert_eq!(test.drain(), ["mail: web1 ipv4 overdue"]);
 }
 
 #[test]
 fn each_recipient_has_a_delivery_of_its_own() {
-    let mut play = Play::with(&["mail"]);
-    let both = LineSettings {
+    let mut test = TestOutbox::with(&["mail"]);
+    let both = QueueSettings {
         pace: pace(),
         recipients: vec![Some("a@example.com".into()), Some("b@example.com".into())],
     };
-    play.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), both)]), 7, play.now);
-    play.overdue("web1");
-    let job = play.one();
-    play.finish(&job, Err(Failure::MessageRefused("550 no such user".into())));
-    let job = play.one();
+    test.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), both)]), 7, test.now);
+    test.overdue("web1");
+    let job = test.one();
+    test.finish(&job, Err(Failure::MessageRefused("550 no such user".into())));
+    let job = test.one();
     assert_eq!(job.delivery.recipient.as_deref(), Some("b@example.com"));
-    play.finish(&job, Ok(Delivered::default()));
-    play.back("web1");
-    assert_eq!(play.drain().len(), 2, "the channel was given the trouble");
+    test.finish(&job, Ok(Delivered::default()));
+    test.back("web1");
+    assert_eq!(test.drain().len(), 2, "the channel was given the trouble");
 }
 
 #[test]
 fn later_messages_hang_on_the_thread_of_the_first() {
-    let mut play = Play::with(&["chat"]);
-    play.overdue("web1").back("web1");
-    let job = play.one();
+    let mut test = TestOutbox::with(&["chat"]);
+    test.overdue("web1").back("web1");
+    let job = test.one();
     let post = Delivered { thread: Some("post1".into()), ..Delivered::default() };
-    play.finish(&job, Ok(post));
-    let job = play.one();
+    test.finish(&job, Ok(post));
+    let job = test.one();
     assert_eq!(job.delivery.thread.as_deref(), Some("post1"));
-    assert_eq!(job.delivery.ends.len(), 1);
+    assert_eq!(job.delivery.recovered_events.len(), 1);
 }
 
 #[test]
 fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
-    let mut play = Play::with(&["mail", "pager", "other"]);
-    let line = |min_level| routing::Line { min_level };
-    play.routes.channels.insert("pager".into(), line(Level::Critical));
-    play.routes.channels.insert("other".into(), line(Level::Critical));
-    play.routes.default = vec!["mail".into(), "pager".into()];
+    let mut test = TestOutbox::with(&["mail", "pager", "other"]);
+    let line = |min_level| routing::ChannelRoute { min_level };
+    test.routes.channels.insert("pager".into(), line(Level::Critical));
+    test.routes.channels.insert("other".into(), line(Level::Critical));
+    test.routes.default = vec!["mail".into(), "pager".into()];
     let (host, metric) = ("web1".to_owned(), "disk.mnt.percent".to_owned());
     let threshold = |level| EventKind::Threshold {
         host: host.clone(),
@@ -515,12 +523,12 @@ fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
         stood: Level::Critical,
     };
     let mut told = |level, kind| {
-        play.accept(level, kind);
-        let jobs = play.start();
+        test.accept(level, kind);
+        let jobs = test.start();
         let mut channels: Vec<String> =
             jobs.iter().map(|job| job.delivery.channel.clone()).collect();
         for job in &jobs {
-            play.finish(job, Ok(Delivered::default()));
+            test.finish(job, Ok(Delivered::default()));
         }
         channels.sort();
         channels.join(" ")
@@ -528,4 +536,29 @@ fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
     assert_eq!(told(Level::Critical, threshold(Level::Critical)), "mail pager");
     assert_eq!(told(Level::Warning, missing), "mail pager");
     assert_eq!(told(Level::Ok, threshold(Level::Ok)), "mail pager", "and that it is well again");
+}
+
+/// The names in rows are kept by stores of every version.
+#[test]
+fn rows_keep_the_names_that_they_have_on_disk() {
+    let delivery = r#"{"channel":"chat","recipient":"ann@x","message":{"event":5,"at":3,
+        "level":"critical","title":"t","thread":"web1","subject":{"host":"web1"}},
+        "accepted":{"mono":1,"wall":2},"attempts":1,"in_flight":true,"possible_repeat":true,
+        "plain":true,"alone":true,"opens":{"channel":{"channel":"x"}},
+        "closes":[{"channel":{"channel":"y"}}],"told":true,"ends":[4],"thread":"root",
+        "bundle":{"event":6,"at":7,"cause":"unreached","members":[8],"left":9,"lost":10}}"#;
+    let open = r#"{"trouble":{"channel":{"channel":"x"}},"first":1,"since":2,
+        "level":"warning","acknowledged":{"at":3,"channel":"pager","device":"phone"},
+        "given":{"chat":{"delivered":true,"queued":1,"events":[4],"within":[5],"thread":"r"}}}"#;
+    let receipt = r#"{"channel":"pager","receipt":"r1","event":1,
+        "troubles":[{"channel":{"channel":"x"}}],"sent":2,"records":[]}"#;
+    fn again<T: serde::Serialize + serde::de::DeserializeOwned>(row: &str) -> (Value, Value) {
+        let read: T = serde_json::from_str(row).unwrap();
+        (serde_json::to_value(read).unwrap(), serde_json::from_str(row).unwrap())
+    }
+    for (written, row) in
+        [again::<Delivery>(delivery), again::<OpenIncident>(open), again::<Receipt>(receipt)]
+    {
+        assert_eq!(written, row);
+    }
 }
