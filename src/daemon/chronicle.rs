@@ -2,9 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use std::time::Duration;
 
 use super::{Failure, house::Rooms, spawn};
 use crate::clock::{Now, Wall};
@@ -14,10 +12,10 @@ use crate::history::archive::Question;
 use crate::history::chronicle::Chronicle;
 use crate::history::settings::Settings;
 use crate::history::{Row, Sources};
-use crate::notify::courier::{Command, Courier};
-use crate::notify::outbox::{OpenIncident, Outbox};
+use crate::notify::courier::Courier;
+use crate::notify::outbox::OpenIncident;
 use crate::store::Change;
-use crate::store::{Snapshot, Store, Table, Write};
+use crate::store::{Snapshot, Table, Write};
 use crate::thread::Stop;
 use crate::view::{AlertView, EventView, PlanView, SeriesView, UptimeSample};
 use crate::web::wanted::{EventsWanted, SeriesWanted};
@@ -50,22 +48,6 @@ pub fn start(chronicle: &Arc<Chronicle>, stop: &Stop) -> Result<(), Failure> {
     spawn("history", move || chronicle.run(&stop))
 }
 
-/// What `look` sees of the store and the outbox, as soon as the courier has time.
-fn ask<T: Send + 'static>(
-    courier: &Courier,
-    look: impl FnOnce(&Store, &Outbox) -> T + Send + 'static,
-) -> Result<T, String> {
-    let (tx, rx) = bounded(1);
-    courier.order(Command::Inspect(Box::new(move |store, outbox| {
-        // Who no longer waits for the answer does not get it.
-        let _ = tx.send(look(store, outbox));
-    })));
-    rx.recv_deadline(Instant::now() + PATIENCE).map_err(|why| match why {
-        RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow".into(),
-        RecvTimeoutError::Disconnected => "hbd is stopping".into(),
-    })
-}
-
 impl Sources for Around {
     fn accounts(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
         self.watch.accounts(from, count, until)
@@ -80,17 +62,18 @@ impl Sources for Around {
     }
 
     fn snapshot(&self) -> Result<Snapshot, String> {
-        let snapshot = ask(&self.courier, |store, _| store.snapshot())?;
+        let snapshot = self.courier.inspect(PATIENCE, |store, _| store.snapshot())?;
         snapshot.ok_or_else(|| "the state cannot be written to disk".into())
     }
 
     fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Result<Vec<Row>, String> {
         let before = before.map(str::to_owned);
-        ask(&self.courier, move |store, _| store.newest(table, before.as_deref(), count))
+        self.courier
+            .inspect(PATIENCE, move |store, _| store.newest(table, before.as_deref(), count))
     }
 
     fn write(&self, writes: Vec<Write>) {
-        self.courier.order(Command::Commit(Change { writes, ..Change::default() }));
+        self.courier.commit(Change { writes, ..Change::default() });
     }
 }
 
@@ -127,7 +110,7 @@ pub fn events(
 
 /// How the backup plans fared, by id.
 pub fn plans(rooms: &Rooms) -> Result<Vec<PlanView>, String> {
-    let plans = ask(&rooms.courier, |store, _| store.read::<PlanView>(Table::Plans))?;
+    let plans = rooms.courier.inspect(PATIENCE, |store, _| store.read::<PlanView>(Table::Plans))?;
     Ok(plans.into_iter().map(|(_, plan)| plan).collect())
 }
 
@@ -140,7 +123,7 @@ pub fn alerts(rooms: &Rooms) -> Result<Vec<AlertView>, String> {
         wrong.sort_by_key(|wrong| Reverse((wrong.level, wrong.since)));
         wrong.truncate(MOST_ALERTS);
     }
-    let mut alerts = ask(&rooms.courier, move |_, outbox| {
+    let mut alerts = rooms.courier.inspect(PATIENCE, move |_, outbox| {
         let of_hosts = wrong.into_iter().map(|wrong| {
             let told = outbox.open_incident(&wrong.trouble);
             let view = view(&wrong.trouble, wrong.text, told);

@@ -11,7 +11,7 @@ use crate::dyndns::names::Family;
 use crate::event::{EventId, Level, Subject};
 use crate::heartbeat::moves::Moved;
 use crate::heartbeat::watch::Watch;
-use crate::notify::courier::{Command, Courier, DirectRecord};
+use crate::notify::courier::{Courier, DirectRecord};
 use crate::notify::outbox::DeliveryRecord;
 use crate::store::ChangeSink;
 use crate::store::{Store, Table};
@@ -52,7 +52,7 @@ pub fn begin(keeper: &Arc<Keeper>, watch: &Watch, stop: &Stop) -> Result<(), Fai
 fn history(courier: Courier) -> OnWritten {
     Box::new(move |written, now| {
         let record = record(written, now);
-        courier.order(Command::Record(vec![DirectRecord { record, reason: None }]));
+        courier.record(vec![DirectRecord { record, reason: None }]);
     })
 }
 

@@ -76,7 +76,7 @@ impl Rooms {
 
 impl House for Rooms {
     fn ready(&self) -> Result<(), String> {
-        if self.courier.standing().store_refuses {
+        if self.courier.stats().store_refuses {
             return Err("the state cannot be written to disk".into());
         }
         Ok(())
@@ -109,6 +109,11 @@ impl House for Rooms {
             let _ = tx.send(stored);
         };
         self.signs().of_webhook(body, &self.watch);
+        if self.courier.is_backlogged() {
+            return Taken::Now(Answer::Unavailable(
+                "the disk is slow, too much waits for it".into(),
+            ));
+        }
         match self.pipelines.hear(body, then) {
             Ok(Accepted::Nothing) => Taken::Now(Answer::Stored),
             Ok(Accepted::Coming) => once_stored(rx),
@@ -124,7 +129,7 @@ impl House for Rooms {
     }
 
     fn channels(&self) -> Vec<ChannelView> {
-        telling::channels(&self.notifier(), &self.courier.standing())
+        telling::channels(&self.notifier(), &self.courier.stats())
     }
 
     fn notifications(
@@ -163,7 +168,7 @@ impl House for Rooms {
     }
 
     fn figures(&self) -> Figures {
-        let standing = self.courier.standing();
+        let standing = self.courier.stats();
         Figures {
             datagrams_accepted: self.watch.accepted(),
             datagrams_rejected: self

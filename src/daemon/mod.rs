@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -20,7 +22,7 @@ use crate::event::Incident;
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
-use crate::notify::courier::{Command, Courier};
+use crate::notify::courier::{Courier, CourierExit, CourierHooks};
 use crate::notify::notifier::Notifier;
 use crate::problem::Problems;
 use crate::store::ChangeSink;
@@ -55,11 +57,6 @@ use self::signs::Signs;
 use self::telling::Seats;
 use self::watchdog::Pulses;
 use crate::thread::ProgressCounter;
-
-/// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, what
-/// hosts have to tell besides their beats is refused.
-const BACKLOG: usize = 10_000;
-const QUEUE: usize = 20_000;
 
 /// How long the stop waits for programs that are being killed.
 const LAST_PROGRAMS: Duration = Duration::from_secs(2);
@@ -122,7 +119,7 @@ struct Daemon {
     config: Config,
     rooms: Arc<Rooms>,
     agent: Agent,
-    courier_thread: thread::JoinHandle<bool>,
+    courier_thread: thread::JoinHandle<CourierExit>,
     ear: Ear,
     web: Web,
     polling: Polling,
@@ -188,8 +185,10 @@ impl Daemon {
         let (hosts, alerts, names) =
             (Arc::clone(&watch), Arc::clone(&pipelines), Arc::clone(&keeper));
         let every_row = move || [hosts.every_row(), alerts.every_row(), names.every_row()].concat();
+        let hooks =
+            CourierHooks { every_row: Box::new(every_row), on_exit: Box::new(on_courier_exit) };
         let courier_thread = desk
-            .open(store, equipment(&config), Box::new(every_row), |then| {
+            .open(store, equipment(&config), hooks, |then| {
                 translate(then, mark.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
@@ -222,8 +221,8 @@ impl Daemon {
         self.rooms.chronicle.close(Now::read());
         self.rooms.pipelines.close();
         self.ear.close();
-        self.rooms.courier.order(Command::Stop);
-        let stored = self.courier_thread.join().unwrap_or(false);
+        self.rooms.courier.stop();
+        let stored = matches!(self.courier_thread.join(), Ok(CourierExit::Stored));
         repo_check::wait_for_end(LAST_PROGRAMS);
         info!("stopped");
         stored
@@ -236,14 +235,26 @@ fn take_over(config: &Config, ground: &Ground, courier: &Courier, sink: ChangeSi
     let fleet =
         Fleet::restore(rules(config), rows, ground.mark.clone(), ground.now, &ground.kernel_boot);
     let backlog = courier.clone();
-    let overloaded = Box::new(move || backlog.backlog() > BACKLOG || backlog.queued() > QUEUE);
+    let overloaded = Box::new(move || backlog.is_overloaded());
     Watch::new(fleet, ground.kernel_boot.clone(), sink, overloaded)
 }
 
 /// Where the features leave what they established.
 fn sink(courier: &Courier) -> ChangeSink {
     let orders = courier.clone();
-    Arc::new(move |effect| orders.order(Command::Commit(effect)))
+    Arc::new(move |effect| orders.commit(effect))
+}
+
+/// Starts hbd anew in place of this process when the state from before the start can be read at
+/// last: only a daemon that begins with it knows what it says.
+fn on_courier_exit(exit: CourierExit) {
+    if exit != CourierExit::Restart {
+        return;
+    }
+    warn!("the state from before the start can be read now: hbd starts anew to take it up");
+    let why = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    error!("hbd cannot start itself anew ({why}) and ends");
+    std::process::exit(1)
 }
 
 fn keep_time(

@@ -5,7 +5,7 @@ use log::{error, info};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{Event, EventKind};
-use crate::notify::courier::{Command, Courier};
+use crate::notify::courier::Courier;
 use crate::store::Change;
 use crate::store::Opened;
 use crate::version::VERSION;
@@ -21,7 +21,7 @@ pub fn report(courier: &Courier, opened: Opened, now: Now) {
         }
     };
     let events = vec![Event::new(now.wall, kind)];
-    courier.order(Command::Commit(Change { events, ..Change::default() }));
+    courier.commit(Change { events, ..Change::default() });
 }
 
 /// Says where it is ready to hear and to be asked.

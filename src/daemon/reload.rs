@@ -19,7 +19,6 @@ use super::signs::Signs;
 use super::{Daemon, signal_check};
 use crate::clock::{Now, Wall};
 use crate::config::Config;
-use crate::notify::courier::Command;
 use crate::notify::notifier::Notifier;
 use crate::problem::{Problem, Problems, Severity};
 use crate::systemd;
@@ -152,7 +151,7 @@ impl Daemon {
         }
         let changes = changes(&self.config, &config);
         // In this order: what the new rules find must go by the new routes.
-        self.rooms.courier.order(Command::Reconfigure(equipment(&config)));
+        self.rooms.courier.reconfigure(equipment(&config));
         signal_check::begin(&config);
         self.rooms.keeper.reconfigure(config.dyndns.clone());
         self.rooms.watch.reconfigure(rules(&config));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::clock::Now;
-use crate::notify::courier::{Command, Courier, CourierStats};
+use crate::notify::courier::{Courier, CourierStats};
 use crate::notify::delivery_log::{self, Question};
 use crate::notify::notifier::{ChannelResult, DirectMessage, Notifier};
 use crate::notify::outbox::{DeliveryId, QueueStatus};
@@ -57,6 +57,9 @@ pub fn prepare(
     let (channels, host) = whom(&notifier, asked.whom).map_err(NotSent::Nobody)?;
     let mut notice = DirectMessage { host, ..DirectMessage::new(asked.message) };
     notice.level = asked.level.unwrap_or(notice.level);
+    if courier.is_backlogged() {
+        return Err(NotSent::Busy("the disk is slow, the history has no room".into()));
+    }
     let busy = || NotSent::Busy(format!("{AT_ONCE} messages are being sent already"));
     let seat = seats.take().ok_or_else(busy)?;
     Ok(Box::new(move || {
@@ -106,12 +109,7 @@ fn send(
 ) {
     notifier.send(channels, notice, |message, name, report| {
         // Each as it ends: a channel that hangs must not keep the others out of the history.
-        courier.order(Command::Record(delivery_log::direct_records(
-            message,
-            name,
-            report,
-            Now::read().wall,
-        )));
+        courier.record(delivery_log::direct_records(message, name, report, Now::read().wall));
         // Who no longer waits finds it there.
         let _ = ended.send((name.to_owned(), report.clone()));
     });

@@ -10,7 +10,6 @@ use log::{error, info};
 
 use super::house::Rooms;
 use super::{Failure, spawn};
-use crate::notify::courier::Command;
 use crate::systemd;
 use crate::thread::ProgressCounter;
 use crate::thread::Stop;
@@ -83,8 +82,7 @@ impl Watched {
         let _ = self.rooms.watch.count();
         if self.answered.count() == self.asked {
             self.asked += 1;
-            let answer = self.answered.clone();
-            self.rooms.courier.order(Command::Inspect(Box::new(move |_, _| answer.increment())));
+            self.rooms.courier.ping(self.answered.clone());
         }
         let turned = (self.pulses.udp.count(), self.pulses.deadlines.count());
         if turned.0 == self.seen.0 {

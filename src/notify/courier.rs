@@ -1,17 +1,16 @@
-//! The courier: takes events in, writes them down, and sees to it that each delivery gets its turn.
+//! The courier: the one thread that owns the store and the outbox.
 //!
-//! One thread owns the outbox and the store. Everything that waits is taken into one transaction:
-//! what changed, what it causes and which attempts begin with it. Only then are the attempts made,
-//! by workers, and only then is the sender told that it is stored.
+//! Group commit: every command that waits goes into one transaction, together with what it causes
+//! and the attempts that start because of it. The attempts are made, by workers, and the producers
+//! are answered only after the fsync.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use log::{debug, error, info, warn};
 
 use super::channel::{Definition, Pace};
@@ -20,35 +19,39 @@ use super::outbox::{
 };
 use super::routing::Routes;
 pub use super::worker::FAILURE_REASONS;
-use super::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind as ToDo, TaskResult};
+use super::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventId, EventKind, Level, Subject};
-use crate::store::Change;
-use crate::store::{Committed, Store, Table, Write};
-use crate::thread::AbortOnPanic;
+use crate::store::{Change, Committed, Store, Table, Write};
+use crate::thread::{ProgressCounter, lock, spawn_critical};
 use crate::view::EventView;
 
-/// So many orders are taken into one transaction at most: a bound on its memory.
+/// Commands that wait for the disk. Beyond this, producers that can refuse do so.
+pub const MAX_BACKLOG: usize = 10_000;
+/// Deliveries that wait for their channels. Beyond this, events of hosts are refused.
+const MAX_QUEUED: usize = 20_000;
+/// A bound on the memory of one transaction.
 const MAX_INPUTS_PER_COMMIT: usize = 1000;
-/// How long an attempt that is under way may take at the stop.
+/// How long attempts that are in flight at the stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Rows of history that are kept.
+/// Ended deliveries beyond the newest of this number are removed.
 const MAX_HISTORY_ROWS: usize = 10_000;
+const STACK: usize = 2 * 1024 * 1024;
 const LAST_EVENT_KEY: &str = "last_event";
 
-/// Channels and routes: what a configuration means to the courier.
+/// The channels and the routes of a configuration.
 #[derive(Clone)]
 pub struct NotifySettings {
-    /// Who hears about what.
+    /// Which channels get which event.
     pub routes: Routes,
     /// The channels by name.
     pub channels: BTreeMap<String, Arc<Definition>>,
-    /// What to make of the channels' own paces: where time must not be waited for.
+    /// Replaces the channels' own rates and delays: for tests.
     pub pace: Option<fn(Pace) -> Pace>,
 }
 
 impl NotifySettings {
-    /// What the outbox has to be told of each channel.
+    /// What the outbox needs to know of each channel.
     pub fn queue_settings(&self) -> BTreeMap<String, QueueSettings> {
         self.channels
             .iter()
@@ -60,35 +63,53 @@ impl NotifySettings {
     }
 }
 
-/// Something for the courier to do.
-pub enum Command {
-    /// Store these rows and events as one, then deliver.
+/// Why the courier's thread ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CourierExit {
+    /// It was stopped, and everything is on disk.
+    Stored,
+    /// It was stopped, and the disk did not take everything.
+    Lost,
+    /// The disk failed before the start and can be read only now: the process must start again to
+    /// load what it holds.
+    Restart,
+}
+
+/// What the daemon gives the courier's thread to call.
+pub struct CourierHooks {
+    /// Every row of every feature, for a store that lost its own.
+    pub every_row: EveryRow,
+    /// Called on the courier's thread when it has ended and the store is closed.
+    pub on_exit: Box<dyn FnOnce(CourierExit) + Send>,
+}
+
+/// See [`CourierHooks::every_row`].
+pub type EveryRow = Box<dyn Fn() -> Vec<Write> + Send>;
+
+enum Command {
+    /// Stores these rows and events as one, then delivers.
     Commit(Change),
-    /// A new configuration.
     Reconfigure(NotifySettings),
-    /// Put into the history what was sent without the outbox.
     Record(Vec<DirectRecord>),
-    /// Have a look at what is stored and at what waits. The courier waits meanwhile: be short.
     Inspect(InspectFn),
-    /// Finish: write everything, end the attempts that are under way.
     Stop,
 }
 
-/// Sees the store and the outbox as they are after a commit.
-pub type InspectFn = Box<dyn FnOnce(&Store, &Outbox) + Send>;
+type InspectFn = Box<dyn FnOnce(&Store, &Outbox) + Send>;
+type OnStored = Box<dyn FnOnce(bool) + Send>;
 
-/// Something that was sent without the outbox.
+/// A message that was sent without the outbox.
 pub struct DirectRecord {
     /// What, to whom, and how it ended.
     pub record: DeliveryRecord,
-    /// Which of [`REASONS`] it failed for; none when it did not, or was not even tried.
+    /// Which of [`FAILURE_REASONS`] it failed for; none when it arrived or was not tried.
     pub reason: Option<&'static str>,
 }
 
-/// How the courier stands, for the status and the metrics.
+/// Channels and counters at one moment, for the status and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct CourierStats {
-    /// When it was so.
+    /// That moment.
     pub at: Mono,
     /// Every channel.
     pub queues: Vec<QueueStatus>,
@@ -96,20 +117,41 @@ pub struct CourierStats {
     pub sent: BTreeMap<String, u64>,
     /// Attempts that did not, by channel and reason.
     pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// Whether the disk refuses.
+    /// Whether the disk refuses to write.
     pub store_refuses: bool,
 }
 
-/// Where orders are left, and where the standing is seen.
+/// A handle of the courier's thread: takes commands, and shows the statistics.
 #[derive(Clone)]
 pub struct Courier {
+    /// Unbounded, since a producer must not block and what it has accepted must not be lost.
+    /// While the disk hangs in an fsync nothing is taken out, so each producer is bounded by
+    /// itself (and in time: `WatchdogSec=60s` ends a daemon whose courier does not answer).
+    ///
+    /// Refused when [`MAX_BACKLOG`] commands wait, before their producer changes any state:
+    /// - datagrams and HTTP heartbeats that carry more than a beat, by [`Courier::is_overloaded`];
+    ///   a beat is taken, but not acknowledged (see [`Courier::commit`])
+    /// - `POST /alert` and `POST /notify` (503), by [`Courier::is_backlogged`]
+    /// - reading requests, by [`Courier::inspect`]
+    ///
+    /// Not refused, since each of these was accepted before or happened anyway:
+    /// - pipelines: at most 64 at once, of at most 10,000 alerts (`backup::intake`); each leaves
+    ///   three commands
+    /// - deadlines: at most two events per connection and beat interval; one row per changed host
+    ///   and flush, 1000 rows in one command
+    /// - the updater of DNS names: one record per name and attempt, attempts are rate-limited
+    /// - the history: the rows of one slot, once per slot
+    /// - direct sends that have begun: at most 4 at once, one record per channel
+    /// - the alert poller: one event per outage and per recovery
+    /// - reloads: one at a time, of the main thread
+    /// - workers: one result each
     inputs: Sender<Input>,
     stats: Arc<Mutex<CourierStats>>,
     queued: Arc<AtomicUsize>,
 }
 
 enum Input {
-    Order(Command),
+    Command(Command),
     Done(TaskDone),
 }
 
@@ -119,10 +161,7 @@ impl From<TaskDone> for Input {
     }
 }
 
-/// What a full store makes of itself: every row that the features know.
-pub type EveryRow = Box<dyn Fn() -> Vec<Write> + Send>;
-
-/// The courier's desk before it is opened: orders may be left already.
+/// The courier before its thread runs: commands may be sent already.
 pub struct PendingCourier {
     inputs: Receiver<Input>,
     results: Sender<Input>,
@@ -131,128 +170,194 @@ pub struct PendingCourier {
 }
 
 impl PendingCourier {
-    /// Starts the courier and its workers on what the store holds. `translate` turns a time of
-    /// an earlier boot into one of this boot's clock, `every_row` gives the features' rows to a
-    /// store that lost its own.
+    /// Starts the courier's thread and its workers on what the store holds. `rebase` turns a time
+    /// of an earlier boot into one of this boot's clock.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn open(
         self,
         mut store: Store,
-        equipment: NotifySettings,
-        every_row: EveryRow,
-        translate: impl Fn(Now) -> Now,
-    ) -> std::io::Result<thread::JoinHandle<bool>> {
+        settings: NotifySettings,
+        hooks: CourierHooks,
+        rebase: impl Fn(Now) -> Now,
+    ) -> std::io::Result<JoinHandle<CourierExit>> {
         let now = Now::read();
-        let (tasks, to_do) = unbounded();
-        let (outbox, dropped) = restore_outbox(&mut store, &equipment, translate, now);
-        let mut work = CourierThread {
+        let (tasks, task_queue) = unbounded();
+        let (outbox, dropped) = restore_outbox(&mut store, &settings, rebase, now);
+        let mut thread = CourierThread {
             stored_event_id: outbox.last_event(),
             outbox,
             store,
-            settings: equipment,
-            every_row,
+            settings,
+            every_row: hooks.every_row,
             inputs: self.inputs,
             tasks,
-            task_queue: to_do,
+            task_queue,
             results: self.results,
             workers: 0,
             stats: self.stats,
             queued: self.queued,
             history_rows_added: 0,
             event_stored: false,
+            must_restart: false,
             counters: DeliveryCounters::default(),
         };
-        work.trim_history();
-        work.counters.log_and_count_all(&dropped, Duration::ZERO);
-        work.spawn_workers()?;
-        work.publish_stats(now);
-        thread::Builder::new().name("courier".into()).spawn(move || work.run())
+        thread.trim_history();
+        thread.counters.log_and_count_all(&dropped, Duration::ZERO);
+        thread.spawn_workers()?;
+        thread.publish_stats(now);
+        spawn_critical("courier", STACK, move || {
+            let exit = thread.run();
+            (hooks.on_exit)(exit);
+            exit
+        })
     }
 }
 
 impl Courier {
-    /// A courier whose desk is not open yet.
+    /// A handle, and the courier that it will command.
     pub fn new() -> (Courier, PendingCourier) {
-        let (orders, inputs) = unbounded();
+        let (tx, inputs) = unbounded();
         let stats = Arc::new(Mutex::new(CourierStats::default()));
         let queued = Arc::default();
-        let desk = PendingCourier {
+        let pending = PendingCourier {
             inputs,
-            results: orders.clone(),
+            results: tx.clone(),
             stats: Arc::clone(&stats),
             queued: Arc::clone(&queued),
         };
-        (Courier { inputs: orders, stats, queued }, desk)
+        (Courier { inputs: tx, stats, queued }, pending)
     }
 
-    /// Leaves an order. It is taken up as soon as the disk has the ones before it.
-    pub fn order(&self, order: Command) {
-        // The courier outlives everybody who gives orders; at the stop nobody waits for an answer.
-        let _ = self.inputs.send(Input::Order(order));
-    }
-
-    /// How many orders wait.
-    pub fn backlog(&self) -> usize {
-        self.inputs.len()
-    }
-
-    /// How many deliveries wait.
-    pub fn queued(&self) -> usize {
-        self.queued.load(Ordering::Relaxed)
-    }
-
-    /// How things stand.
-    pub fn standing(&self) -> CourierStats {
-        let mut standing = self.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // The courier sleeps while nothing happens, but what waits grows older.
-        let slept = Now::read().mono.since(standing.at);
-        for age in standing.queues.iter_mut().filter_map(|line| line.oldest.as_mut()) {
-            *age += slept;
+    /// Stores a change after those before it, then delivers its events.
+    ///
+    /// A change that stores nothing only waits for those before it. Beyond [`MAX_BACKLOG`] it does
+    /// not: it is answered at once, as not stored.
+    pub fn commit(&self, mut change: Change) {
+        let stores_nothing =
+            change.writes.is_empty() && change.events.is_empty() && change.forgotten.is_empty();
+        if stores_nothing && self.is_backlogged() {
+            if let Some(answer) = change.stored.take() {
+                answer(false);
+            }
+            return;
         }
-        standing
+        self.send(Command::Commit(change));
+    }
+
+    /// Puts messages that were sent without the outbox into the history.
+    pub fn record(&self, records: Vec<DirectRecord>) {
+        self.send(Command::Record(records));
+    }
+
+    /// Applies another configuration.
+    pub fn reconfigure(&self, settings: NotifySettings) {
+        self.send(Command::Reconfigure(settings));
+    }
+
+    /// Ends the courier's thread: attempts in flight have ten seconds, then everything is written.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    /// What `look` sees of the store and the outbox after the next commit. The courier's thread
+    /// waits for `look`: it must be short.
+    ///
+    /// # Errors
+    /// A sentence: there was no time for it within `timeout`, too much waits already, or the
+    /// courier has ended.
+    pub fn inspect<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        look: impl FnOnce(&Store, &Outbox) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        const SLOW: &str = "the history cannot be read now, the disk is slow";
+        if self.is_backlogged() {
+            return Err(SLOW.into());
+        }
+        let (tx, rx) = bounded(1);
+        self.send(Command::Inspect(Box::new(move |store, outbox| {
+            // Fails when the timeout has passed.
+            let _ = tx.send(look(store, outbox));
+        })));
+        rx.recv_timeout(timeout).map_err(|why| match why {
+            RecvTimeoutError::Timeout => SLOW.into(),
+            RecvTimeoutError::Disconnected => "hbd is stopping".into(),
+        })
+    }
+
+    /// Has the courier's thread increment `answered` when it comes to this command.
+    pub fn ping(&self, answered: ProgressCounter) {
+        self.send(Command::Inspect(Box::new(move |_, _| answered.increment())));
+    }
+
+    fn send(&self, command: Command) {
+        // Fails when the thread has ended: at the stop, after every producer that needs an answer.
+        let _ = self.inputs.send(Input::Command(command));
+    }
+
+    /// Whether so many commands wait for the disk that no more should be caused.
+    pub fn is_backlogged(&self) -> bool {
+        self.inputs.len() > MAX_BACKLOG
+    }
+
+    /// Whether commands wait for the disk, or deliveries for their channels, beyond their limit.
+    pub fn is_overloaded(&self) -> bool {
+        self.is_backlogged() || self.queued.load(Ordering::Relaxed) > MAX_QUEUED
+    }
+
+    /// The statistics as of now.
+    pub fn stats(&self) -> CourierStats {
+        let mut stats = lock(&self.stats).clone();
+        // They are published at every turn; what waits has grown older since.
+        let age = Now::read().mono.since(stats.at);
+        for oldest in stats.queues.iter_mut().filter_map(|queue| queue.oldest.as_mut()) {
+            *oldest += age;
+        }
+        stats
     }
 }
 
 fn restore_outbox(
     store: &mut Store,
-    equipment: &NotifySettings,
-    translate: impl Fn(Now) -> Now,
+    settings: &NotifySettings,
+    rebase: impl Fn(Now) -> Now,
     now: Now,
 ) -> (Outbox, Vec<(DeliveryResult, DeliveryRecord)>) {
     let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id()).rotate_left(32);
-    let mut outbox = Outbox::new(equipment.queue_settings(), seed, now);
+    let mut outbox = Outbox::new(settings.queue_settings(), seed, now);
     let mut deliveries = store.read::<Delivery>(Table::Outbox);
     for (key, delivery) in &mut deliveries {
-        let translated = translate(delivery.accepted);
-        if translated != delivery.accepted {
-            delivery.accepted = translated;
+        let accepted = rebase(delivery.accepted);
+        if accepted != delivery.accepted {
+            delivery.accepted = accepted;
             store.write(Write::put(Table::Outbox, key.clone(), delivery));
         }
     }
     if !deliveries.is_empty() {
         info!("{} deliveries wait from before the start", deliveries.len());
     }
-    let kept = StoredOutbox {
+    let stored = StoredOutbox {
         last_event: store.get(Table::Meta, LAST_EVENT_KEY).unwrap_or_default(),
         deliveries,
         incidents: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
         receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
     };
-    let dropped = outbox.restore(kept, now);
+    let dropped = outbox.restore(stored, now);
     for write in outbox.take_writes() {
         store.write(write);
     }
     (outbox, dropped)
 }
 
+/// What the thread owns.
 struct CourierThread {
     store: Store,
     outbox: Outbox,
     settings: NotifySettings,
     every_row: EveryRow,
-    /// The last event number that was written down.
+    /// The last event number that is on disk.
     stored_event_id: EventId,
     inputs: Receiver<Input>,
     tasks: Sender<Task>,
@@ -261,18 +366,18 @@ struct CourierThread {
     workers: usize,
     stats: Arc<Mutex<CourierStats>>,
     queued: Arc<AtomicUsize>,
+    /// Since the history was trimmed.
     history_rows_added: usize,
     /// An event was written since the last commit.
     event_stored: bool,
+    /// See [`CourierExit::Restart`].
+    must_restart: bool,
     counters: DeliveryCounters,
 }
 
-type OnStored = Box<dyn FnOnce(bool) + Send>;
-
 impl CourierThread {
-    /// Works until the stop; false when something could not be stored in the end.
-    fn run(mut self) -> bool {
-        let _vital = AbortOnPanic;
+    /// Runs until the stop, or until the process must restart.
+    fn run(mut self) -> CourierExit {
         let mut stopping: Option<Instant> = None;
         loop {
             let inputs = self.wait(stopping);
@@ -281,19 +386,23 @@ impl CourierThread {
             for input in inputs {
                 match input {
                     Input::Done(done) => self.complete(done, now),
-                    Input::Order(Command::Commit(effect)) => {
-                        answers.extend(self.apply_change(effect, now))
+                    Input::Command(Command::Commit(change)) => {
+                        answers.extend(self.apply_change(change, now));
                     }
-                    Input::Order(Command::Reconfigure(equipment)) => {
-                        self.reconfigure(equipment, now)
+                    Input::Command(Command::Reconfigure(settings)) => {
+                        self.reconfigure(settings, now);
                     }
-                    Input::Order(Command::Record(noted)) => self.record_direct(&noted, now),
-                    Input::Order(Command::Inspect(look)) => looks.push(look),
-                    Input::Order(Command::Stop) => stopping = Some(Instant::now()),
+                    Input::Command(Command::Record(records)) => self.record_direct(&records, now),
+                    Input::Command(Command::Inspect(look)) => looks.push(look),
+                    Input::Command(Command::Stop) => stopping = Some(Instant::now()),
                 }
             }
             let tasks = self.process_due(now, stopping.is_none());
             let stored = self.commit(now);
+            if self.must_restart {
+                // What waits here is unanswered, and is sent again to the next process.
+                return if stopping.is_some() { CourierExit::Stored } else { CourierExit::Restart };
+            }
             for answer in answers {
                 answer(stored);
             }
@@ -308,7 +417,7 @@ impl CourierThread {
         }
     }
 
-    /// Waits for something to do and takes all of it.
+    /// Waits for an input or for something that falls due; everything that waits by then.
     fn wait(&self, stopping: Option<Instant>) -> Vec<Input> {
         let now = Now::read();
         let timeout = match stopping {
@@ -330,18 +439,18 @@ impl CourierThread {
         [turn, store].into_iter().flatten().min().map(|at| at.since(now.mono) + grain)
     }
 
-    /// Takes what a feature caused into the transaction at hand.
-    fn apply_change(&mut self, effect: Change, now: Now) -> Option<OnStored> {
-        for write in effect.writes {
+    /// Puts a change into the transaction at hand.
+    fn apply_change(&mut self, change: Change, now: Now) -> Option<OnStored> {
+        for write in change.writes {
             self.store.write(write);
         }
-        for trouble in &effect.forgotten {
-            self.outbox.close_silently(trouble);
+        for incident in &change.forgotten {
+            self.outbox.close_silently(incident);
         }
-        for event in effect.events {
+        for event in change.events {
             self.accept(&event, now);
         }
-        effect.stored
+        change.stored
     }
 
     fn accept(&mut self, event: &Event, now: Now) {
@@ -368,7 +477,8 @@ impl CourierThread {
         }
     }
 
-    /// Keeps what happened, told or not. Strangers may be any number: theirs is not kept.
+    /// Keeps an event for the list of events, notified or not. Hosts that are not configured may be
+    /// any number: their events are not kept.
     fn store_event(&mut self, event: &Event, id: EventId) {
         if let Subject::Host(host) = event.subject()
             && !self.settings.routes.hosts.contains_key(&host)
@@ -396,15 +506,15 @@ impl CourierThread {
         }
     }
 
-    fn record_direct(&mut self, noted: &[DirectRecord], now: Now) {
-        for DirectRecord { record, reason } in noted {
+    fn record_direct(&mut self, records: &[DirectRecord], now: Now) {
+        for DirectRecord { record, reason } in records {
             self.counters.count_direct(record, *reason);
             self.outbox.record_direct(record, now);
         }
     }
 
-    fn reconfigure(&mut self, equipment: NotifySettings, now: Now) {
-        self.settings = equipment;
+    fn reconfigure(&mut self, settings: NotifySettings, now: Now) {
+        self.settings = settings;
         let seed = now.wall.0.unsigned_abs();
         let dropped = self.outbox.reconfigure(self.settings.queue_settings(), seed, now);
         self.counters.log_and_count_all(&dropped, Duration::ZERO);
@@ -413,26 +523,27 @@ impl CourierThread {
         }
     }
 
-    /// What time alone brings about, and what is to be done.
-    fn process_due(&mut self, now: Now, working: bool) -> Vec<ToDo> {
+    /// Expires deliveries and reports channels; starts every attempt and poll that is due, except
+    /// while stopping.
+    fn process_due(&mut self, now: Now, starts: bool) -> Vec<TaskKind> {
         let expired = self.outbox.expire(now);
         self.counters.log_and_count_all(&expired, Duration::ZERO);
         for event in self.outbox.channel_reports(now) {
             self.accept(&event, now);
         }
-        if !working {
+        if !starts {
             return Vec::new();
         }
-        let jobs = self.outbox.start(now).into_iter().map(ToDo::Attempt);
-        jobs.chain(self.outbox.due_polls(now).into_iter().map(ToDo::Poll)).collect()
+        let attempts = self.outbox.start(now).into_iter().map(TaskKind::Attempt);
+        attempts.chain(self.outbox.due_polls(now).into_iter().map(TaskKind::Poll)).collect()
     }
 
     /// Puts everything on disk; true when it is.
     fn commit(&mut self, now: Now) -> bool {
         let writes = self.outbox.take_writes();
-        // A number that nobody was told may be given again.
-        let named = std::mem::take(&mut self.event_stored) || !writes.is_empty();
-        if named && self.outbox.last_event() != self.stored_event_id {
+        // A number that was never shown may be given again.
+        let shown = std::mem::take(&mut self.event_stored) || !writes.is_empty();
+        if shown && self.outbox.last_event() != self.stored_event_id {
             self.stored_event_id = self.outbox.last_event();
             self.store.write(Write::put(Table::Meta, LAST_EVENT_KEY, &self.stored_event_id));
         }
@@ -447,7 +558,7 @@ impl CourierThread {
         self.handle_commit(committed, now)
     }
 
-    /// What the disk answered, told to people; true when everything is on it.
+    /// Reports what the disk answered; true when everything is on it.
     fn handle_commit(&mut self, committed: Committed, now: Now) -> bool {
         match committed {
             Committed::Stored => true,
@@ -463,7 +574,10 @@ impl CourierThread {
                 rows.for_each(|write| self.store.write(write));
                 self.on_recovered(refused_for, now)
             }
-            Committed::Unread { .. } => start_anew(),
+            Committed::Unread { .. } => {
+                self.must_restart = true;
+                false
+            }
         }
     }
 
@@ -476,30 +590,35 @@ impl CourierThread {
         self.handle_commit(committed, now)
     }
 
-    /// The last chance of what is not on disk yet; false when it is lost.
-    fn final_commit(&mut self, now: Now) -> bool {
+    /// The last try for what is not on disk yet.
+    fn final_commit(&mut self, now: Now) -> CourierExit {
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
         let rows = self.store.waiting();
         match self.store.commit_now(now) {
-            Committed::Stored | Committed::Healed { .. } | Committed::Unread { .. } => true,
+            Committed::Stored | Committed::Healed { .. } | Committed::Unread { .. } => {
+                CourierExit::Stored
+            }
             Committed::Emptied { .. } => {
                 let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
                 rows.for_each(|write| self.store.write(write));
-                self.store.commit_now(now) == Committed::Stored
+                match self.store.commit_now(now) {
+                    Committed::Stored => CourierExit::Stored,
+                    _ => CourierExit::Lost,
+                }
             }
             Committed::Refused { .. } | Committed::StillRefused => {
                 let waiting = self.outbox.len();
                 error!(
                     "the disk takes nothing: {rows} rows of state are lost, {waiting} deliveries among them"
                 );
-                false
+                CourierExit::Lost
             }
         }
     }
 
-    /// An event of the courier's own; it is started at the next turn.
+    /// An event of the courier's own; its deliveries start at the next turn.
     fn raise(&mut self, kind: EventKind, now: Now) {
         self.accept(&Event::new(now.wall, kind), now);
     }
@@ -511,20 +630,22 @@ impl CourierThread {
         }
     }
 
-    fn dispatch(&self, work: Vec<ToDo>) {
-        for work in work {
-            if let Some(channel) = self.settings.channels.get(work.channel()) {
-                let _ = self.tasks.send(Task { channel: Arc::clone(channel), kind: work });
+    fn dispatch(&self, tasks: Vec<TaskKind>) {
+        for kind in tasks {
+            if let Some(channel) = self.settings.channels.get(kind.channel()) {
+                let _ = self.tasks.send(Task { channel: Arc::clone(channel), kind });
             }
         }
     }
 
-    /// One worker for each channel, and one more where receipts are asked about: a provider that
-    /// hangs holds up its own channel only.
+    /// One worker for each channel, and one more for each whose receipts are polled: a provider
+    /// that hangs blocks no other channel. A reload with more channels adds workers; one with fewer
+    /// leaves them idle, which costs a stack each: ending one of many that wait on one queue would
+    /// need a command of its own.
     fn spawn_workers(&mut self) -> std::io::Result<()> {
         let channels = &self.settings.channels;
-        let asked = channels.values().filter(|channel| channel.gives_receipts()).count();
-        while self.workers < channels.len() + asked {
+        let polled = channels.values().filter(|channel| channel.gives_receipts()).count();
+        while self.workers < channels.len() + polled {
             worker::spawn(self.workers + 1, self.task_queue.clone(), self.results.clone())?;
             self.workers += 1;
         }
@@ -533,22 +654,85 @@ impl CourierThread {
 
     fn publish_stats(&self, now: Now) {
         self.queued.store(self.outbox.len(), Ordering::Relaxed);
-        let standing = CourierStats {
+        let stats = CourierStats {
             at: now.mono,
             queues: self.outbox.queue_status(now),
             sent: self.counters.sent.clone(),
             failed: self.counters.failed.clone(),
             store_refuses: self.store.refuses(),
         };
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+        *lock(&self.stats) = stats;
     }
 }
 
-/// The state from before the start can be read at last: only a daemon that begins with it knows
-/// what it says, so this one makes room for the next.
-fn start_anew() -> ! {
-    warn!("the state from before the start can be read now: hbd starts anew to take it up");
-    let why = std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
-    error!("hbd cannot start itself anew ({why}) and ends");
-    std::process::exit(1)
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::store::FILE;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    fn start(pending: PendingCourier, directory: &Path) -> Receiver<CourierExit> {
+        let (tx, exits) = bounded(1);
+        let store = Store::open(directory, Now::read()).unwrap().0;
+        let settings =
+            NotifySettings { routes: Routes::default(), channels: BTreeMap::new(), pace: None };
+        let on_exit = Box::new(move |exit| tx.send(exit).unwrap());
+        let hooks = CourierHooks { every_row: Box::new(Vec::new), on_exit };
+        pending.open(store, settings, hooks, |then| then).unwrap();
+        exits
+    }
+
+    fn row(key: &str, number: usize) -> Change {
+        Change { writes: vec![Write::put(Table::Meta, key, &number)], ..Change::default() }
+    }
+
+    #[test]
+    fn a_backlog_refuses_what_can_be_refused_and_loses_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        // Nothing is taken out yet, as while the disk hangs.
+        let (courier, pending) = Courier::new();
+        (0..=MAX_BACKLOG).for_each(|number| courier.commit(row("n", number)));
+        assert!(courier.is_backlogged() && courier.is_overloaded());
+        let slow = "the history cannot be read now, the disk is slow";
+        assert_eq!(courier.inspect(TIMEOUT, |_, _| ()), Err(slow.into()), "at once");
+        let (tx, rx) = bounded(1);
+        let on_stored = move || {
+            let tx = tx.clone();
+            Some(Box::new(move |stored| tx.send(stored).unwrap()) as OnStored)
+        };
+        courier.commit(Change { stored: on_stored(), ..Change::default() });
+        assert_eq!(rx.try_recv(), Ok(false), "a beat is not acknowledged");
+        courier.commit(Change { stored: on_stored(), ..row("last", 1) });
+        assert!(rx.try_recv().is_err(), "what is to be stored waits");
+
+        let exits = start(pending, directory.path());
+        assert_eq!(rx.recv_timeout(TIMEOUT), Ok(true));
+        assert!(!courier.is_backlogged());
+        let look = |store: &Store, _: &Outbox| {
+            (store.get(Table::Meta, "n"), store.get::<usize>(Table::Meta, "last"))
+        };
+        assert_eq!(courier.inspect(TIMEOUT, look), Ok((Some(MAX_BACKLOG), Some(1))));
+        courier.stop();
+        assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Stored));
+        assert_eq!(courier.inspect(TIMEOUT, |_, _| ()), Err("hbd is stopping".into()));
+    }
+
+    #[test]
+    fn a_state_that_can_be_read_only_later_ends_the_courier_for_a_restart() {
+        let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let [file, sound] = [&directory, &other].map(|directory| directory.path().join(FILE));
+        drop(Store::open(other.path(), Now::read()).unwrap());
+        fs::create_dir(&file).unwrap();
+        let (courier, pending) = Courier::new();
+        let exits = start(pending, directory.path());
+        courier.commit(row("n", 1));
+        assert_eq!(courier.inspect(TIMEOUT, |store, _| store.refuses()), Ok(true));
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&sound, &file).unwrap();
+        assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Restart));
+    }
 }

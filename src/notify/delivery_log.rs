@@ -3,9 +3,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
-
-use super::courier::{Command, Courier, DirectRecord};
+use super::courier::{Courier, DirectRecord};
 use super::notifier::ChannelResult;
 use super::outbox::{Delivery, DeliveryId, DeliveryRecord, Outbox};
 use super::text::{Unit, cut};
@@ -45,25 +43,18 @@ pub struct NotificationPage {
     pub next: Option<DeliveryId>,
 }
 
-/// Looks the answer up, in pieces, so that a long history keeps no alarm waiting.
+/// Looks the answer up, in batches, so that a long history delays no alarm.
 ///
 /// # Errors
 /// A sentence when the courier is too busy to answer.
 pub fn query(courier: &Courier, question: &Question) -> Result<NotificationPage, String> {
-    let patience = Instant::now() + TIMEOUT;
+    let deadline = Instant::now() + TIMEOUT;
     let mut page = NotificationPage { notifications: Vec::new(), next: question.before };
     loop {
-        let (tx, rx) = bounded(1);
-        let before = page.next;
-        courier.order(Command::Inspect(Box::new(move |store, outbox| {
-            // Who no longer waits for the answer does not get it.
-            let _ = tx.send(batch(store, outbox, before, BATCH_ROWS));
-        })));
-        let piece = rx.recv_deadline(patience).map_err(|why| match why {
-            RecvTimeoutError::Timeout => "the history cannot be read now, the disk is slow",
-            RecvTimeoutError::Disconnected => "hbd is stopping",
-        })?;
-        for (id, view) in piece.rows {
+        let (left, before) = (deadline.saturating_duration_since(Instant::now()), page.next);
+        let batch =
+            courier.inspect(left, move |store, outbox| batch(store, outbox, before, BATCH_ROWS))?;
+        for (id, view) in batch.rows {
             if page.notifications.len() >= question.limit {
                 return Ok(page);
             }
@@ -72,7 +63,7 @@ pub fn query(courier: &Courier, question: &Question) -> Result<NotificationPage,
                 page.notifications.push(view);
             }
         }
-        page.next = piece.next;
+        page.next = batch.next;
         if page.next.is_none() {
             return Ok(page);
         }
