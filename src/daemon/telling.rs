@@ -190,6 +190,7 @@ mod tests {
     use super::*;
     use crate::event::Level;
     use crate::notify::channel::{Definition, Kind};
+    use crate::notify::courier::MAX_BACKLOG;
     use crate::notify::notifier::RecipientResult;
 
     fn notifier() -> Arc<Notifier> {
@@ -229,6 +230,17 @@ mod tests {
         assert_eq!(mute, Err("host: there is no channel for \"mute\"".into()));
         let stranger = whom(&notifier(), Whom::Host("new".into()));
         assert_eq!(stranger, Ok((vec!["log".into()], Some("new".into()))));
+    }
+
+    #[test]
+    fn nothing_is_sent_while_the_disk_has_no_room_for_its_record() {
+        let (courier, _pending) = Courier::new();
+        for _ in 0..=MAX_BACKLOG {
+            courier.record(Vec::new());
+        }
+        let asked = to(Whom::Host("web1".into()));
+        let prepared = prepare(notifier(), courier, &Seats::default(), asked);
+        assert!(matches!(prepared, Err(NotSent::Busy(_))));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use log::{error, info, warn};
 
 use super::channel::{Definition, Delivered, Failure, Letter, ReceiptState};
 use super::outbox::{
-    AcknowledgedMessage, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, ReceiptPoll,
+    AcknowledgedMessage, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
+    ReceiptPoll,
 };
 use crate::clock::{Now, words};
 use crate::thread::AbortOnPanic;
@@ -168,10 +169,8 @@ impl DeliveryCounters {
             DeliveryResult::Orphaned => {
                 info!("{event} is not told to {channel}: the alarm that it ends never arrived");
             }
-            DeliveryResult::Failed { why } => {
-                let reason =
-                    if why.starts_with("given up") { "expired" } else { "message_refused" };
-                self.count(channel, reason);
+            DeliveryResult::Failed { reason, why } => {
+                self.count(channel, metric_label(*reason));
                 error!(
                     "Failed to send notification to {channel}: {why} ({event} is dropped: {})",
                     record.title
@@ -194,10 +193,56 @@ impl DeliveryCounters {
     }
 }
 
+/// Which of [`FAILURE_REASONS`]. A removed channel has no metrics; should it come back, what was
+/// dropped for it counts like a message that it refused.
+fn metric_label(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Expired => "expired",
+        DropReason::MessageRefused | DropReason::ChannelRemoved => "message_refused",
+    }
+}
+
 /// One line for what somebody has taken note of.
 pub fn log_acknowledgement(note: &AcknowledgedMessage) {
     let troubles: Vec<String> = note.incidents.iter().map(ToString::to_string).collect();
     let of = if troubles.is_empty() { String::new() } else { format!(": {}", troubles.join(", ")) };
     let device = note.by.device.as_deref().unwrap_or("a device");
     info!("{} was acknowledged through {} on {device}{of}", note.event, note.by.channel);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::event::{EventId, Level, Subject};
+
+    #[test]
+    fn the_metrics_count_by_reason_and_not_by_words() {
+        let record = DeliveryRecord {
+            event: EventId(1),
+            channel: "mail".into(),
+            recipient: None,
+            subject: Subject::Daemon,
+            level: Level::Warning,
+            title: "t".into(),
+            accepted: Wall(0),
+            finished: Wall(0),
+            attempts: 1,
+            delivered: false,
+            why: None,
+            told_in: None,
+            acknowledged: None,
+            acknowledged_by: None,
+        };
+        let failed = |reason, why: &str| {
+            (DeliveryResult::Failed { reason, why: why.into() }, record.clone())
+        };
+        let mut counters = DeliveryCounters::default();
+        let ended = [
+            failed(DropReason::Expired, "too late"),
+            failed(DropReason::MessageRefused, "given up: no such user"),
+        ];
+        counters.log_and_count_all(&ended, Duration::ZERO);
+        assert_eq!(counters.failed["mail"], [("expired", 1), ("message_refused", 1)].into());
+    }
 }

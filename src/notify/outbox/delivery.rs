@@ -153,6 +153,17 @@ pub struct DeliveryAttempt {
     pub delivery: Delivery,
 }
 
+/// Why a delivery is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// The channel will never take this message.
+    MessageRefused,
+    /// It was retried for as long as its level allows.
+    Expired,
+    /// Its channel is no longer configured.
+    ChannelRemoved,
+}
+
 /// What became of a delivery, for the log and the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryResult {
@@ -163,7 +174,7 @@ pub enum DeliveryResult {
     /// The channel takes nothing at all; its queue waits.
     ChannelPaused { why: String, delay: Duration },
     /// It will never arrive.
-    Failed { why: String },
+    Failed { reason: DropReason, why: String },
     /// It was to end an alarm that never arrived.
     Orphaned,
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::channel::{Failure, ReceiptState};
 use super::routing::Routes;
-use crate::clock::{Mono, Now, Wall, words};
-use crate::event::{Event, EventId, EventKind, Incident, Message, Subject};
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Event, EventId, EventKind, Incident, Message};
 use crate::store::{Table, Write};
 
 mod delivery;
@@ -20,8 +20,8 @@ mod results;
 
 use self::delivery::Digest;
 pub use self::delivery::{
-    Delivery, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, QueueSettings,
-    QueueStatus,
+    Delivery, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
+    QueueSettings, QueueStatus,
 };
 use self::digest::SubjectDeliveries;
 use self::incidents::Incidents;
@@ -160,7 +160,14 @@ impl Outbox {
             .collect();
         orphans
             .into_iter()
-            .flat_map(|id| self.fail(id, "its channel is no longer configured", now))
+            .flat_map(|id| {
+                self.fail(
+                    id,
+                    DropReason::ChannelRemoved,
+                    "its channel is no longer configured",
+                    now,
+                )
+            })
             .collect()
     }
 

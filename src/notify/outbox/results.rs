@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::queue::FAILURES_BEFORE_SKIP;
-use super::{
-    ChannelQueue, Delivery, DeliveryId, DeliveryRecord, DeliveryResult, EXPIRY_CHECK, Incident,
-    Mono, Now, Outbox, Receipt, Subject, Table, Write, words,
-};
-use crate::event::EventId;
+use super::delivery::{Delivery, DeliveryId, DeliveryRecord, DeliveryResult, DropReason};
+use super::queue::{ChannelQueue, FAILURES_BEFORE_SKIP};
+use super::receipts::Receipt;
+use super::{EXPIRY_CHECK, Outbox};
+use crate::clock::{Mono, Now, words};
+use crate::event::{EventId, Incident, Subject};
 use crate::notify::channel::{Delivered, Failure};
+use crate::store::{Table, Write};
 
 impl Outbox {
     /// Takes note of how an attempt ended, and says what became of it: the delivery itself first,
@@ -39,7 +40,7 @@ impl Outbox {
             }
             Err(Failure::MessageRefused(why)) => {
                 self.on_answer(id, now, false);
-                return self.fail(id, &why, now);
+                return self.fail(id, DropReason::MessageRefused, &why, now);
             }
             Err(Failure::FormRefused(why)) => return self.on_form_refused(id, why, now),
         };
@@ -249,7 +250,7 @@ impl Outbox {
         self.on_answer(id, now, false);
         let Some(delivery) = self.deliveries.get(&id) else { return Vec::new() };
         if delivery.plain {
-            return self.fail(id, &why, now);
+            return self.fail(id, DropReason::MessageRefused, &why, now);
         }
         let record = delivery.record(now, Some(why.clone()));
         self.update(id, |delivery| delivery.plain = true);
@@ -279,12 +280,13 @@ impl Outbox {
     pub(super) fn fail(
         &mut self,
         id: DeliveryId,
+        reason: DropReason,
         why: &str,
         now: Now,
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
         let Some(delivery) = self.remove_failed(id) else { return Vec::new() };
         let record = self.record_failure(id, &delivery, why, now);
-        let mut ended = vec![(DeliveryResult::Failed { why: why.to_owned() }, record)];
+        let mut ended = vec![(DeliveryResult::Failed { reason, why: why.to_owned() }, record)];
         if delivery.possible_repeat {
             // It may have been heard: then its end must be.
             self.on_alarm_delivered(&delivery, None);
@@ -391,6 +393,6 @@ impl Outbox {
         if let Some(last) = queue.last_failure() {
             why.push_str(&format!("; the last attempt: {last}"));
         }
-        self.fail(id, &why, now)
+        self.fail(id, DropReason::Expired, &why, now)
     }
 }

@@ -13,7 +13,7 @@ mod receipt_tests;
 use serde_json::Value;
 
 use super::*;
-use crate::event::Level;
+use crate::event::{Level, Subject};
 use crate::notify::channel::{Delivered, Pace};
 use crate::notify::routing;
 use crate::notify::text::{Room, Unit};
@@ -250,7 +250,10 @@ fn a_channel_that_never_took_the_alarm_does_not_hear_of_its_end() {
     test.overdue("web1");
     let job = test.one();
     let result = test.finish(&job, Err(Failure::MessageRefused("no such user".into())));
-    assert_eq!(result, DeliveryResult::Failed { why: "no such user".into() });
+    assert_eq!(
+        result,
+        DeliveryResult::Failed { reason: DropReason::MessageRefused, why: "no such user".into() }
+    );
     test.back("web1");
     assert!(test.drain().is_empty());
 }
@@ -384,7 +387,7 @@ fn what_waits_too_long_is_given_up_and_said_so() {
     let now = test.wait(HOUR).now;
     let fates = test.outbox.expire(now);
     let why = "given up after 6 h; the last attempt: connection refused";
-    assert_eq!(fates[0].0, DeliveryResult::Failed { why: why.into() });
+    assert_eq!(fates[0].0, DeliveryResult::Failed { reason: DropReason::Expired, why: why.into() });
     assert!(test.outbox.is_empty());
 }
 
@@ -433,7 +436,10 @@ fn a_refused_form_is_sent_once_more_short_and_plain() {
     test.finish(&job, refused());
     let job = test.one();
     assert!(job.delivery.plain);
-    assert_eq!(test.finish(&job, refused()), DeliveryResult::Failed { why: "552 too big".into() });
+    assert_eq!(
+        test.finish(&job, refused()),
+        DeliveryResult::Failed { reason: DropReason::MessageRefused, why: "552 too big".into() }
+    );
 }
 
 #[test]
