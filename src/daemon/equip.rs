@@ -7,8 +7,8 @@ use super::{agent, signs};
 use crate::backup::pipeline;
 use crate::config::Config;
 use crate::heartbeat::fleet::Rules;
-use crate::notify::courier::NotifySettings;
 use crate::notify::routing::{self, Routes};
+use crate::notify::settings::NotifySettings;
 
 /// What the configuration means to the fleet.
 pub fn rules(config: &Config) -> Rules {

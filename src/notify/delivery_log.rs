@@ -1,4 +1,4 @@
-//! The history as it is asked for: what was sent and what still waits, the newest first.
+//! The list of deliveries, ended and waiting, newest first: what `/api/v1/notifications` shows.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::event::{EventId, Message, Subject};
 use crate::store::{Store, Table};
 use crate::view::{DeliveryState, NotificationView};
 
-/// So many rows are looked at before the courier goes on with its work.
+/// Rows that are looked at before the courier goes on with its work.
 const BATCH_ROWS: usize = 200;
-/// How long the courier may let us wait, all pieces together.
+/// For all batches of one request together.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// A longer title is cut in the history.
+/// In characters; the history of a direct message needs no more.
 const MAX_TITLE: usize = 500;
 
-/// What is asked for.
+/// A request for a part of the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
     /// How many at most.
@@ -34,12 +34,12 @@ pub struct Question {
     pub delivered: Option<bool>,
 }
 
-/// A part of the history.
+/// A part of the list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NotificationPage {
     /// The newest first.
     pub notifications: Vec<NotificationView>,
-    /// Where to go on; none when there is no more.
+    /// Where the next part begins; none when there is no more.
     pub next: Option<DeliveryId>,
 }
 
@@ -81,11 +81,11 @@ impl Question {
 
 struct Batch {
     rows: Vec<(DeliveryId, NotificationView)>,
-    /// Before which there may be more.
+    /// Before which there may be more rows.
     next: Option<DeliveryId>,
 }
 
-/// The newest of both, from before that one on. At most `count` of either are looked at.
+/// The newest rows of the history and of the outbox, older than `before`; at most `count` of each.
 fn batch(store: &Store, outbox: &Outbox, before: Option<DeliveryId>, count: usize) -> Batch {
     let key = before.map(DeliveryId::key);
     let kept = store.newest(Table::History, key.as_deref(), count);
@@ -169,14 +169,14 @@ fn host_of(subject: &Subject) -> Option<String> {
     }
 }
 
-/// What the history keeps of a message that was sent directly through a channel.
+/// The rows of the history for a message that was sent directly through a channel.
 pub fn direct_records(
     message: &Message,
     channel: &str,
     report: &ChannelResult,
     finished: Wall,
 ) -> Vec<DirectRecord> {
-    let noted = report.recipients.iter().map(|outcome| DirectRecord {
+    let records = report.recipients.iter().map(|outcome| DirectRecord {
         record: DeliveryRecord {
             event: message.event,
             channel: channel.to_owned(),
@@ -195,7 +195,7 @@ pub fn direct_records(
         },
         reason: outcome.reason,
     });
-    noted.collect()
+    records.collect()
 }
 
 #[cfg(test)]
@@ -224,9 +224,9 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let now = Now::read();
             let settings = QueueSettings { pace: PACE, recipients: vec![None] };
-            let line = routing::ChannelRoute { min_level: Level::Info };
+            let route = routing::ChannelRoute { min_level: Level::Info };
             let routes = Routes {
-                channels: BTreeMap::from([("chat".into(), line)]),
+                channels: BTreeMap::from([("chat".into(), route)]),
                 default: vec!["chat".into()],
                 ..Routes::default()
             };
@@ -256,15 +256,15 @@ mod tests {
         }
 
         /// All of it, in pieces of `count`.
-        fn told(&self, count: usize) -> Vec<(String, DeliveryState)> {
-            let (mut told, mut before) = (Vec::new(), None);
+        fn listed(&self, count: usize) -> Vec<(String, DeliveryState)> {
+            let (mut listed, mut before) = (Vec::new(), None);
             loop {
-                let piece = batch(&self.store, &self.outbox, before, count);
-                assert!(piece.rows.len() <= 2 * count);
-                told.extend(piece.rows.into_iter().map(|(_, view)| (view.title, view.state)));
-                before = piece.next;
+                let batch = batch(&self.store, &self.outbox, before, count);
+                assert!(batch.rows.len() <= 2 * count);
+                listed.extend(batch.rows.into_iter().map(|(_, view)| (view.title, view.state)));
+                before = batch.next;
                 if before.is_none() {
-                    return told;
+                    return listed;
                 }
             }
         }
@@ -291,7 +291,7 @@ mod tests {
             .collect();
         expected.reverse();
         for count in [1, 2, 3, 7, 20, 100] {
-            assert_eq!(fixture.told(count), expected, "in pieces of {count}");
+            assert_eq!(fixture.listed(count), expected, "in pieces of {count}");
         }
     }
 
@@ -330,8 +330,8 @@ mod tests {
             ("text 2".into(), DeliveryState::Waiting),
             ("text 1".into(), DeliveryState::Delivered),
         ];
-        assert_eq!(fixture.told(1)[..], expected[..], "one by one");
-        assert_eq!(fixture.told(10)[..], expected[..]);
+        assert_eq!(fixture.listed(1)[..], expected[..], "one by one");
+        assert_eq!(fixture.listed(10)[..], expected[..]);
     }
 
     #[test]
@@ -399,8 +399,8 @@ mod tests {
         let text = "x".repeat(1000);
         let notice = crate::notify::notifier::DirectMessage::new(text);
         let sent = notifier.send(["gone"], &notice, |_, _, _| {});
-        let noted = direct_records(&sent.message, "gone", &sent.channels["gone"], Wall(5));
-        let [DirectRecord { record, reason: None }] = noted.as_slice() else { panic!("one") };
+        let records = direct_records(&sent.message, "gone", &sent.channels["gone"], Wall(5));
+        let [DirectRecord { record, reason: None }] = records.as_slice() else { panic!("one") };
         assert_eq!((record.attempts, record.delivered, record.finished), (0, false, Wall(5)));
         assert!(record.title.chars().count() == MAX_TITLE && record.why.is_some());
     }

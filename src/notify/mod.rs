@@ -1,4 +1,7 @@
-//! From an event to a delivered message: route, outbox, courier, channels.
+//! Notification: from an event to a delivered message.
+//!
+//! An event becomes deliveries ([`routing`], [`outbox`]) in one transaction ([`courier`]); workers
+//! make the attempts through the [`channel`]s, and the outbox decides what each result means.
 
 pub mod channel;
 pub mod courier;

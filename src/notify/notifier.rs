@@ -1,10 +1,9 @@
 //! Direct sending: one text, now, through channels by name, each with a result of its own.
 //!
-//! What fails is told to whoever asked, and that is the end of it: nothing is queued, repeated or
-//! held back by a channel's `min_level` or its pace. What must arrive goes through the outbox.
+//! A failure is returned to the caller and that is all: nothing is queued, repeated or held back by
+//! a channel's `min_level` or rate limit. What must arrive goes through the outbox.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,14 +13,15 @@ use log::{error, info, warn};
 
 use super::channel::{Definition, Failure, Letter};
 use super::text::{Unit, cut};
+use super::worker::catch_panic;
 use crate::clock::{Now, Wall, words};
 use crate::config_file::suggestion;
 use crate::event::{Event, EventId, EventKind, Level, Message};
 
-/// So many channels are sent to at a time.
+/// Threads of one message.
 const MAX_PARALLEL_CHANNELS: usize = 16;
-/// A channel that has taken so long begins with no further recipient: a mail server that hangs
-/// would hold up the caller once for each.
+/// A channel that has taken this long starts with no further recipient: a mail server that hangs
+/// would block the caller once for each.
 const MAX_CHANNEL_TIME: Duration = Duration::from_secs(60);
 /// A longer text is cut here; most channels cut it once more.
 pub const MAX_TEXT: usize = 64 * 1024;
@@ -47,34 +47,35 @@ pub struct Notifier {
     hosts: BTreeMap<String, Vec<String>>,
 }
 
-/// Somebody's own words.
+/// A text to send, written by a person or a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectMessage {
-    /// The host that they are about.
+    /// The host that it is about.
     pub host: Option<String>,
-    /// How much they matter. Every channel takes every level.
+    /// How much it matters. Every channel takes every level.
     pub level: Level,
-    /// The words; none at all become `(no details)`.
+    /// The text; an empty one becomes `(no details)`.
     pub text: String,
 }
 
-/// What became of a notice on one channel.
+/// What became of a message on one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelResult {
-    /// One for each recipient that is sent to on its own; a single one elsewhere.
+    /// One for each recipient that has messages of its own; a single one elsewhere.
     pub recipients: Vec<RecipientResult>,
     /// How long all of it took.
     pub took: Duration,
 }
 
-/// What became of it for one recipient.
+/// What became of a message for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecipientResult {
-    /// Which one, where each is sent to on its own.
+    /// The recipient, where each has messages of its own.
     pub recipient: Option<String>,
     /// Why it is not known to have arrived; none when it was sent. Never holds a secret.
     pub why: Option<String>,
-    /// Which of the courier's `REASONS` that was; none when it was sent or not even tried.
+    /// Which of [`FAILURE_REASONS`](super::courier::FAILURE_REASONS); none when it was sent or not
+    /// tried.
     pub reason: Option<&'static str>,
     /// How many attempts were made.
     pub attempts: u32,
@@ -82,10 +83,10 @@ pub struct RecipientResult {
     pub took: Duration,
 }
 
-/// What was sent and what became of it, by channel.
+/// What was sent, and what became of it by channel.
 #[derive(Clone, Debug)]
 pub struct SendResult {
-    /// The words, with their event id.
+    /// The message, with its event id.
     pub message: Message,
     /// By channel.
     pub channels: BTreeMap<String, ChannelResult>,
@@ -104,7 +105,7 @@ impl ChannelResult {
         self.recipients.iter().all(RecipientResult::sent)
     }
 
-    /// Why not, and whom not.
+    /// Why it was not sent, and to which recipients.
     pub fn why(&self) -> Option<String> {
         let failed: Vec<(&RecipientResult, &str)> = self
             .recipients
@@ -157,8 +158,8 @@ impl RecipientResult {
 }
 
 impl DirectMessage {
-    /// A [`warning`](Level::Warning) about nothing in particular: the level that a host's own words
-    /// have too. Phones ring, but nobody has to acknowledge it.
+    /// A [`warning`](Level::Warning) about no host: the level of a text that a host sends. Phones
+    /// ring, but it needs no acknowledgement.
     pub fn new(text: impl Into<String>) -> DirectMessage {
         DirectMessage { host: None, level: Level::Warning, text: text.into() }
     }
@@ -185,8 +186,8 @@ impl Notifier {
     /// Sends to the channels of a host: its own, else the default ones. By channel, whether it
     /// was sent.
     pub fn pushmsg_for_host(&self, host: &str, message: &str) -> BTreeMap<String, bool> {
-        let notice = DirectMessage { host: Some(host.to_owned()), ..DirectMessage::new(message) };
-        self.send(self.channels_of_host(host), &notice, |_, _, _| {}).results()
+        let direct = DirectMessage { host: Some(host.to_owned()), ..DirectMessage::new(message) };
+        self.send(self.channels_of_host(host), &direct, |_, _, _| {}).results()
     }
 
     /// Sends to the default channels. By channel, whether it was sent.
@@ -219,15 +220,15 @@ impl Notifier {
         &self.channels
     }
 
-    /// Sends through all of these channels at once and returns when the last has ended; `ended`
-    /// is told of each as it does.
+    /// Sends through all of these channels in parallel and returns when the last has ended; calls
+    /// `ended` as each does.
     pub fn send<N: AsRef<str>>(
         &self,
         channels: impl IntoIterator<Item = N>,
-        notice: &DirectMessage,
+        direct: &DirectMessage,
         mut ended: impl FnMut(&Message, &str, &ChannelResult),
     ) -> SendResult {
-        let message = notice.message();
+        let message = direct.message();
         let mut reports = BTreeMap::new();
         let names: BTreeSet<String> =
             channels.into_iter().map(|name| name.as_ref().to_owned()).collect();
@@ -277,7 +278,7 @@ impl Notifier {
     }
 }
 
-/// The words that scripts look for in the log.
+/// Scripts look for these lines in the log.
 fn log_result(name: &str, report: &ChannelResult) {
     match report.why() {
         None => info!("Sent notification to {name}"),
@@ -324,7 +325,8 @@ fn describe(failure: Failure) -> String {
     }
 }
 
-/// One attempt, and a short plain one when the form is refused. How many, and the last one's end.
+/// One attempt, and a short plain one when the form is refused. Returns how many, and the end of
+/// the last.
 fn attempt(
     name: &str,
     channel: &Definition,
@@ -342,10 +344,7 @@ fn attempt(
             ends: &[],
             now: Now::read().wall,
         };
-        // A text that makes a library panic must not take the caller's other channels with it.
-        catch_unwind(AssertUnwindSafe(|| channel.deliver(&letter).map(drop))).unwrap_or_else(|_| {
-            Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
-        })
+        catch_panic(|| channel.deliver(&letter).map(drop))
     };
     match once(false) {
         Err(Failure::FormRefused(_)) => (2, once(true)),

@@ -1,20 +1,20 @@
-//! Who hears about an event: a host's channels, else the defaults. Pure.
+//! Routing: which channels get an event. Those of its host, else the default ones. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Event, EventKind, Level, Subject};
 
-/// What the router knows of one channel.
+/// What routing needs to know of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelRoute {
-    /// It stays quiet below this level.
+    /// The lowest level that it gets.
     pub min_level: Level,
 }
 
-/// What the router knows of one host.
+/// What routing needs to know of one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostRoute {
-    /// Whether its heartbeat events are told at all.
+    /// Whether messages are sent about its heartbeats.
     pub watch: bool,
     /// Its own channels, if it has any.
     pub channels: Option<Vec<String>>,
@@ -29,7 +29,7 @@ pub struct Routes {
     pub default: Vec<String>,
     /// The configured hosts.
     pub hosts: BTreeMap<String, HostRoute>,
-    /// Who hears about backups.
+    /// The channels for backups.
     pub backups: Vec<String>,
 }
 
@@ -42,9 +42,9 @@ impl Routes {
         }
     }
 
-    /// The channels that hear about `event` for what it is. Recoveries go to whoever was given
-    /// the trouble, which only the outbox knows: for them this is empty. Not so for a backup: when
-    /// somebody complained about it, that it is well is news of its own.
+    /// The channels that get `event` for what it is. A recovery goes to the channels that were
+    /// notified of the incident, which only the outbox knows: for it this is empty. Except for a
+    /// backup: that a failed one is well now is news of its own.
     pub fn targets(&self, event: &Event) -> BTreeSet<String> {
         let is_report = matches!(event.kind, EventKind::Backup { .. });
         if (event.level == Level::Ok && !is_report) || !self.is_notified(event) {
@@ -61,7 +61,7 @@ impl Routes {
                 let beside = hearing(self.neighbours(&channel));
                 if beside.is_empty() { hearing(self.others(&channel)) } else { beside }
             }
-            // Whoever would have heard the report hears why there will be none.
+            // The channels that would have got the report get why there is none.
             Subject::Daemon if matches!(event.kind, EventKind::AlertsLost { .. }) => {
                 hearing(self.backups.clone())
             }
@@ -79,11 +79,11 @@ impl Routes {
     }
 
     fn accepts(&self, name: &str, level: Level) -> bool {
-        self.channels.get(name).is_some_and(|line| level >= line.min_level)
+        self.channels.get(name).is_some_and(|route| level >= route.min_level)
     }
 
-    /// The other channels that the hosts of a channel use: whom its failure concerns. Where none
-    /// of these would hear of it, every other channel is better than nobody.
+    /// The other channels that the hosts of a channel use: its failure concerns the same people.
+    /// Where none of these takes the level, all other channels are used.
     fn neighbours(&self, channel: &str) -> Vec<String> {
         let groups = std::iter::once(self.default.as_slice())
             .chain(std::iter::once(self.backups.as_slice()))
@@ -100,7 +100,7 @@ impl Routes {
         self.channels.keys().filter(|name| *name != channel).cloned().collect()
     }
 
-    /// Who hears about the daemon's own troubles: the defaults, else everybody.
+    /// The channels for events of the daemon itself: the default ones, else all.
     fn daemon_channels(&self) -> Vec<String> {
         if self.default.is_empty() {
             self.channels.keys().cloned().collect()
@@ -116,13 +116,13 @@ mod tests {
     use crate::clock::Wall;
 
     fn routes() -> Routes {
-        let line = |min_level| ChannelRoute { min_level };
+        let route = |min_level| ChannelRoute { min_level };
         let own = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect());
         Routes {
             channels: BTreeMap::from([
-                ("mail".into(), line(Level::Info)),
-                ("pager".into(), line(Level::Critical)),
-                ("chat".into(), line(Level::Info)),
+                ("mail".into(), route(Level::Info)),
+                ("pager".into(), route(Level::Critical)),
+                ("chat".into(), route(Level::Info)),
             ]),
             default: vec!["mail".into()],
             hosts: BTreeMap::from([

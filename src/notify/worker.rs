@@ -1,4 +1,5 @@
-//! Workers: each makes one attempt at a time, and says how it ended.
+//! Worker threads, each of which makes one attempt at a time; what is logged and counted of the
+//! results.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,41 +18,41 @@ use super::outbox::{
 use crate::clock::{Now, words};
 use crate::thread::AbortOnPanic;
 
-/// Something to do through a channel.
+/// What a worker does through a channel.
 pub enum TaskKind {
     /// One attempt at a delivery.
     Attempt(DeliveryAttempt),
-    /// One question about an emergency.
+    /// One poll for a receipt.
     Poll(ReceiptPoll),
 }
 
 impl TaskKind {
-    /// Through which channel.
+    /// The channel.
     pub fn channel(&self) -> &str {
         match self {
-            TaskKind::Attempt(job) => &job.delivery.channel,
+            TaskKind::Attempt(attempt) => &attempt.delivery.channel,
             TaskKind::Poll(poll) => &poll.channel,
         }
     }
 }
 
-/// Work and the channel for it.
+/// One job of a worker.
 pub struct Task {
-    /// The channel as it was configured when the work was given out.
+    /// The channel as it was configured when the task was dispatched.
     pub channel: Arc<Definition>,
     /// What to do.
     pub kind: TaskKind,
 }
 
-/// How work ended.
+/// A finished task.
 pub struct TaskDone {
-    /// What and how.
+    /// How it ended.
     pub result: TaskResult,
     /// How long it took.
     pub took: Duration,
 }
 
-/// How each kind of work ends.
+/// How each kind of task ends.
 pub enum TaskResult {
     /// An attempt.
     Attempt(DeliveryId, Result<Delivered, Failure>),
@@ -59,7 +60,7 @@ pub enum TaskResult {
     Poll(ReceiptPoll, Result<ReceiptState, Failure>),
 }
 
-/// Starts a worker, which works until the courier is gone.
+/// Starts a worker, which runs until the courier's thread has ended.
 ///
 /// # Errors
 /// When no thread can be started.
@@ -84,28 +85,29 @@ pub fn spawn<R: From<TaskDone> + Send + 'static>(
 }
 
 fn run(Task { channel, kind: work }: Task) -> TaskDone {
-    let begun = Instant::now();
+    let started = Instant::now();
     let ended = match work {
-        TaskKind::Attempt(job) => {
-            TaskResult::Attempt(job.id, catch_panic(|| attempt(&job, &channel)))
+        TaskKind::Attempt(attempt) => {
+            TaskResult::Attempt(attempt.id, catch_panic(|| deliver(&attempt, &channel)))
         }
         TaskKind::Poll(poll) => {
             let answer = catch_panic(|| channel.poll(&poll.receipt));
             TaskResult::Poll(poll, answer)
         }
     };
-    TaskDone { result: ended, took: begun.elapsed() }
+    TaskDone { result: ended, took: started.elapsed() }
 }
 
-/// A text that makes a library panic must not do so for ever.
-fn catch_panic<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+/// Runs code of a channel. A text that makes a library panic must not end the process, again and
+/// again: the message counts as one whose form is refused.
+pub fn catch_panic<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
     })
 }
 
-fn attempt(job: &DeliveryAttempt, channel: &Definition) -> Result<Delivered, Failure> {
-    let delivery = &job.delivery;
+fn deliver(attempt: &DeliveryAttempt, channel: &Definition) -> Result<Delivered, Failure> {
+    let delivery = &attempt.delivery;
     channel.deliver(&Letter {
         channel: &delivery.channel,
         message: &delivery.message,
@@ -118,11 +120,11 @@ fn attempt(job: &DeliveryAttempt, channel: &Definition) -> Result<Delivered, Fai
     })
 }
 
-/// Why attempts fail, as the metrics name it.
+/// Why attempts fail, as the label in the metrics.
 pub const FAILURE_REASONS: [&str; 5] =
     ["unreachable", "unknown", "message_refused", "channel_refused", "expired"];
 
-/// The figures since the start.
+/// Counters since the start.
 #[derive(Debug, Default)]
 pub struct DeliveryCounters {
     /// Messages that arrived, by channel.
@@ -132,21 +134,21 @@ pub struct DeliveryCounters {
 }
 
 impl DeliveryCounters {
-    /// Tells how each ended; `took` is how long the attempt took that the first is about.
+    /// Logs and counts each result; `took` is the duration of the attempt that the first is about.
     pub fn log_and_count_all(
         &mut self,
         ended: &[(DeliveryResult, DeliveryRecord)],
         took: Duration,
     ) {
-        for (index, (fate, record)) in ended.iter().enumerate() {
-            self.log_and_count(fate, record, if index == 0 { took } else { Duration::ZERO });
+        for (index, (result, record)) in ended.iter().enumerate() {
+            self.log_and_count(result, record, if index == 0 { took } else { Duration::ZERO });
         }
     }
 
-    /// One line in the log for how an attempt ended, and one more in the figures.
-    fn log_and_count(&mut self, fate: &DeliveryResult, record: &DeliveryRecord, took: Duration) {
+    /// Logs one line for a result, and counts it.
+    fn log_and_count(&mut self, result: &DeliveryResult, record: &DeliveryRecord, took: Duration) {
         let DeliveryRecord { channel, event, attempts, .. } = record;
-        match fate {
+        match result {
             DeliveryResult::Delivered { events } => {
                 *self.sent.entry(channel.clone()).or_default() += 1;
                 let of = if *events > 1 { format!(", {events} events") } else { String::new() };
@@ -202,12 +204,13 @@ fn metric_label(reason: DropReason) -> &'static str {
     }
 }
 
-/// One line for what somebody has taken note of.
-pub fn log_acknowledgement(note: &AcknowledgedMessage) {
-    let troubles: Vec<String> = note.incidents.iter().map(ToString::to_string).collect();
-    let of = if troubles.is_empty() { String::new() } else { format!(": {}", troubles.join(", ")) };
-    let device = note.by.device.as_deref().unwrap_or("a device");
-    info!("{} was acknowledged through {} on {device}{of}", note.event, note.by.channel);
+/// Logs one line for a message that was acknowledged.
+pub fn log_acknowledgement(message: &AcknowledgedMessage) {
+    let incidents: Vec<String> = message.incidents.iter().map(ToString::to_string).collect();
+    let of =
+        if incidents.is_empty() { String::new() } else { format!(": {}", incidents.join(", ")) };
+    let device = message.by.device.as_deref().unwrap_or("a device");
+    info!("{} was acknowledged through {} on {device}{of}", message.event, message.by.channel);
 }
 
 #[cfg(test)]

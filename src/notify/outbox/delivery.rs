@@ -1,4 +1,4 @@
-//! A delivery as it is kept, an attempt at it, and what becomes of it. Pure.
+//! Deliveries: their rows, an attempt at one, its result, and the status of a queue. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,19 +25,19 @@ impl DeliveryId {
 /// One message on its way to one channel, as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// To which channel.
+    /// The channel.
     pub channel: String,
-    /// To which of its recipients, where each is sent to on its own.
+    /// The recipient, where each has deliveries of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<String>,
-    /// What to say.
+    /// The message.
     pub message: Arc<Message>,
     /// When it was accepted.
     pub accepted: Now,
-    /// How many attempts have begun.
+    /// How many attempts were started.
     #[serde(default)]
     pub attempts: u32,
-    /// Whether one is under way: after a crash, its outcome is unknown.
+    /// Whether an attempt is in flight: after a crash, its result is unknown.
     #[serde(default)]
     pub in_flight: bool,
     /// An earlier attempt may have arrived.
@@ -46,25 +46,25 @@ pub struct Delivery {
     /// Its full form was refused: short and plain from now on.
     #[serde(default)]
     pub plain: bool,
-    /// A message that told of it among others was refused: by itself from now on.
+    /// A digest with it was refused: alone from now on.
     #[serde(default, rename = "alone", skip_serializing_if = "is_false")]
     pub never_digest: bool,
-    /// The trouble that it tells of.
+    /// The incident that it opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opens: Option<Incident>,
-    /// The troubles that end with it, of those that this channel was given.
+    /// The incidents that it closes, of those that this channel was notified of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closes: Vec<Incident>,
-    /// It says something to this channel even if no alarm that it ends ever arrived there.
+    /// Deliver even if no alarm that it closes was delivered.
     #[serde(default, rename = "told", skip_serializing_if = "is_false")]
     pub always_deliver: bool,
-    /// The events whose trouble it ends, as this channel was told of them.
+    /// The events that it closes, as delivered through this channel.
     #[serde(default, rename = "ends", skip_serializing_if = "Vec::is_empty")]
     pub recovered_events: Vec<EventId>,
-    /// What the channel hangs its thread on.
+    /// What the channel replies to: the first message of the thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
-    /// The message that is sent in place of this and of others.
+    /// The message that is sent in place of this delivery and of others.
     #[serde(default, rename = "bundle", skip_serializing_if = "Option::is_none")]
     pub digest: Option<Box<Digest>>,
 }
@@ -75,14 +75,14 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl Delivery {
-    /// Whether it may be told of in one message with others: it has surely not arrived yet, and a
-    /// line can hold it, as it cannot hold the report of a backup.
+    /// Whether it may be part of a digest: it surely has not arrived yet, and it fits into a line,
+    /// which the report of a backup does not.
     pub fn can_be_digested(&self) -> bool {
         let is_report = matches!(self.message.subject, Subject::Plan(_));
         !is_report && !self.in_flight && !self.possible_repeat && !self.plain && !self.never_digest
     }
 
-    /// What the history says of it.
+    /// Its row in the history.
     pub fn record(&self, now: Now, why: Option<String>) -> DeliveryRecord {
         DeliveryRecord {
             event: self.message.event,
@@ -103,19 +103,19 @@ impl Delivery {
     }
 }
 
-/// Why a queue built up.
+/// Why a backlog built up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backlog {
     /// The channel failed.
     #[serde(rename = "unreached")]
     Unreachable,
-    /// Its rate limit held it back.
+    /// The rate limit held it back.
     #[serde(rename = "rate")]
     RateLimited,
 }
 
 impl Backlog {
-    /// In words, for people.
+    /// As a part of a sentence, for people.
     pub fn describe(self, channel: &str) -> String {
         match self {
             Backlog::Unreachable => format!("while {channel} could not be reached"),
@@ -124,22 +124,22 @@ impl Backlog {
     }
 }
 
-/// One message in place of several. It is kept with the first of them, so that it stays the same
-/// at each attempt once one of these may have arrived.
+/// One message in place of several. It is stored with the first of its deliveries, so that it
+/// stays the same at each attempt once one of these may have arrived.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Digest {
-    /// The number of this message.
+    /// The event number of this message.
     pub event: EventId,
     /// When it was put together.
     pub at: Wall,
     /// Why.
     pub cause: Backlog,
-    /// Of which deliveries it tells, in this order.
+    /// Its deliveries, in the order of their lines.
     pub members: Vec<DeliveryId>,
-    /// How many more waited then and did not fit.
+    /// How many more waited and did not fit.
     #[serde(default, rename = "left")]
     pub left_out: usize,
-    /// How often it was lost after it was handed over.
+    /// How many attempts at it ended with an unknown result.
     #[serde(default, rename = "lost")]
     pub times_lost: u32,
 }
@@ -147,9 +147,9 @@ pub struct Digest {
 /// An attempt to make.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeliveryAttempt {
-    /// Of which delivery.
+    /// The delivery to complete.
     pub id: DeliveryId,
-    /// The delivery as it stands; where it is told of together with others, what is said of all.
+    /// What to send: the delivery, or the digest in its place.
     pub delivery: Delivery,
 }
 
@@ -167,26 +167,26 @@ pub enum DropReason {
 /// What became of a delivery, for the log and the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryResult {
-    /// It arrived, and told of so many events.
+    /// It arrived, as a message about this many events.
     Delivered { events: usize },
-    /// It is tried again at that time at the earliest.
+    /// It is tried again after `delay`, or later.
     Retrying { why: String, delay: Duration, may_have_arrived: bool },
-    /// The channel takes nothing at all; its queue waits.
+    /// The channel refuses everything; its queue waits.
     ChannelPaused { why: String, delay: Duration },
     /// It will never arrive.
     Failed { reason: DropReason, why: String },
-    /// It was to end an alarm that never arrived.
+    /// A recovery whose alarm never arrived.
     Orphaned,
 }
 
-/// One line of the history: what was sent to whom, and how that ended.
+/// A row of the history: what was sent to whom, and how that ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeliveryRecord {
     /// The event.
     pub event: EventId,
     /// The channel.
     pub channel: String,
-    /// Which of its recipients.
+    /// The recipient, where each has deliveries of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<String>,
     /// What it was about.
@@ -199,17 +199,17 @@ pub struct DeliveryRecord {
     pub accepted: Wall,
     /// When it ended.
     pub finished: Wall,
-    /// After how many attempts.
+    /// How many attempts were made.
     pub attempts: u32,
-    /// Whether it arrived; else [`why`](Self::why) it did not.
+    /// Whether it arrived; if not, see [`why`](Self::why).
     pub delivered: bool,
     /// Why it did not arrive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The message that told of this event among others, by the number that it carried.
+    /// The event number of the digest that it was delivered in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_in: Option<EventId>,
-    /// When somebody acknowledged it.
+    /// When it was acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<Wall>,
     /// On which device, where that is known.
@@ -217,32 +217,32 @@ pub struct DeliveryRecord {
     pub acknowledged_by: Option<String>,
 }
 
-/// What the outbox has to be told of a channel.
+/// What the outbox needs to know of a channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueSettings {
-    /// How fast and how long.
+    /// Its rate limit, delays and times to give up.
     pub pace: Pace,
     /// Its recipients; one `None` for a channel that is sent to as a whole.
     pub recipients: Vec<Option<String>>,
 }
 
-/// How a channel stands, for the status and the metrics.
+/// One queue and the health of its channel, for the status and the metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueueStatus {
-    /// Its name.
+    /// The channel.
     pub channel: String,
-    /// How many deliveries wait or are under way.
+    /// How many deliveries wait or are in flight.
     pub waiting: usize,
     /// How long the oldest of them has been waiting.
     pub oldest: Option<Duration>,
-    /// Since when it fails; none when it works as far as is known.
+    /// Since when the channel fails; none when it works as far as is known.
     pub failing_since: Option<Wall>,
-    /// Whether it takes nothing until somebody mends it.
+    /// Whether it refuses everything until it is repaired.
     pub refused: bool,
     /// The last success.
     pub last_success: Option<Wall>,
     /// The last failure and when it was.
     pub last_failure: Option<(Wall, String)>,
-    /// Emergencies that nobody has acknowledged yet.
+    /// Emergencies that are not acknowledged yet.
     pub unacknowledged: usize,
 }

@@ -1,4 +1,4 @@
-//! What becomes one message when a queue built up: an alarm and its end, or a digest. Pure.
+//! Which waiting deliveries become one message: an alarm and its recovery, or a digest. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,20 +6,20 @@ use super::delivery::{Delivery, DeliveryId, Digest};
 use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::text::{Flavour, Room, Unit, clean, cut};
 
-/// More than so many that wait for one recipient become a digest.
+/// More deliveries than this for one recipient become a digest.
 const MAX_SINGLE_MESSAGES: usize = 10;
-/// The longest title in a line; the whole of it is in the history.
+/// In bytes. The whole title is in the history.
 const MAX_TITLE: usize = 250;
 /// What a channel may put around a label and its text.
 const LINE_OVERHEAD: usize = 8;
-/// Room for the title of a digest and for the line that says how many follow.
+/// Space for the title of a digest and for the line that says how many follow.
 const HEAD_LENGTH: usize = 180;
 
 /// Deliveries about one subject to one recipient that wait, in order.
 pub type SubjectDeliveries<'a> = Vec<(DeliveryId, &'a Delivery)>;
 
-/// The beginning of a subject that tells of alarms and of the end of each of them: the longest
-/// that fits. Empty when there is none.
+/// The head of a subject in which every alarm is followed by its recovery: the longest that fits.
+/// Empty when there is none.
 pub fn alarm_and_recovery(waiting: &SubjectDeliveries, room: Room) -> Vec<DeliveryId> {
     let mut open = BTreeSet::new();
     let (mut used, mut longest, mut count) = (HEAD_LENGTH, 0, 0);
@@ -40,9 +40,9 @@ pub fn alarm_and_recovery(waiting: &SubjectDeliveries, room: Room) -> Vec<Delive
     waiting[..count].iter().map(|(id, _)| *id).collect()
 }
 
-/// As many as fit into one digest, and how many more there are: what is critical and goes on
-/// first, then by age, but never anything before what happened earlier about the same subject.
-/// None while too few wait.
+/// As many deliveries as fit into one digest, and how many are left out: open critical alarms
+/// first, then by age, but never before an earlier delivery about the same subject. None while too
+/// few wait.
 pub fn select(subjects: &[SubjectDeliveries], room: Room) -> Option<(Vec<DeliveryId>, usize)> {
     let total: usize = subjects.iter().map(Vec::len).sum();
     if total <= MAX_SINGLE_MESSAGES {
@@ -68,7 +68,7 @@ pub fn select(subjects: &[SubjectDeliveries], room: Room) -> Option<(Vec<Deliver
     (members.len() > 1).then_some((members, left))
 }
 
-/// Where the last critical alarm stands that is not recovered.
+/// The index of the last critical alarm whose incident is open.
 fn last_open_critical(waiting: &SubjectDeliveries) -> Option<usize> {
     let deliveries: Vec<_> = waiting.iter().map(|(_, delivery)| *delivery).collect();
     let recovered = recovered_within(&deliveries);
@@ -77,7 +77,7 @@ fn last_open_critical(waiting: &SubjectDeliveries) -> Option<usize> {
         .find(|&index| !recovered[index] && waiting[index].1.message.level == Level::Critical)
 }
 
-/// Which of the deliveries tell of a incident that ends within them.
+/// Which of the deliveries open an incident that another of them closes.
 pub fn recovered_within(deliveries: &[&Delivery]) -> Vec<bool> {
     let mut last_end: BTreeMap<&Incident, usize> = BTreeMap::new();
     for (index, delivery) in deliveries.iter().enumerate() {
@@ -98,7 +98,7 @@ fn length(delivery: &Delivery, unit: Unit) -> usize {
     unit.count(&label) + unit.count(&text) + LINE_OVERHEAD
 }
 
-/// Time, level, title and number of one event.
+/// The line of one event: its time as the label; level, title and event as the text.
 fn detail_line(message: &Message, recovered: bool) -> (String, String) {
     let title = cut(&clean(&message.title, Flavour::Line), MAX_TITLE, Unit::Bytes);
     let recovered = if recovered { ", over" } else { "" };
@@ -106,7 +106,7 @@ fn detail_line(message: &Message, recovered: bool) -> (String, String) {
     (message.at.to_string(), text)
 }
 
-/// What is sent in place of the `members` of a digest.
+/// The message that is sent in place of the `members` of a digest.
 pub fn render(digest: &Digest, members: &[&Delivery]) -> Option<Delivery> {
     let first = *members.first()?;
     let recovered = recovered_within(members);
@@ -115,7 +115,7 @@ pub fn render(digest: &Digest, members: &[&Delivery]) -> Option<Delivery> {
     let events: Vec<EventId> = members.iter().map(|member| member.message.event).collect();
     let mut ends: Vec<EventId> =
         members.iter().flat_map(|member| &member.recovered_events).copied().collect();
-    // What was never sent need not be taken back.
+    // What was never sent needs no recovery.
     ends.retain(|event| !events.contains(event));
     let words = digest.cause.describe(&first.channel);
     let title =
@@ -153,7 +153,7 @@ pub fn render(digest: &Digest, members: &[&Delivery]) -> Option<Delivery> {
     })
 }
 
-/// The highest level of what goes on: nobody is to be woken for what is recovered.
+/// The highest level of what is open: what has recovered must not ring a phone.
 fn highest_open_level(members: &[&Delivery], recovered: &[bool]) -> Level {
     let standing = members.iter().zip(recovered).filter(|(_, recovered)| !**recovered);
     standing.map(|(member, _)| member.message.level).max().unwrap_or(Level::Ok)
@@ -175,7 +175,7 @@ fn common_subject(members: &[&Delivery]) -> Subject {
     if same { first.clone() } else { Subject::Daemon }
 }
 
-/// What is about one incident stays in its thread; anything else begins its own.
+/// A digest about one thread stays in it; any other starts its own.
 fn common_thread(members: &[&Delivery]) -> Option<String> {
     let first = &members[0].message.thread;
     members.iter().all(|member| member.message.thread == *first).then(|| first.clone())

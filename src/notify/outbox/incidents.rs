@@ -1,4 +1,4 @@
-//! What is wrong at present, who was told of it, and who has taken note. Pure.
+//! Open incidents: which channels were notified of each, and whether it is acknowledged. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use crate::clock::Wall;
 use crate::event::{EventId, Incident, Level, Message};
 use crate::store::{Table, Write};
 
-/// A channel is told of the end of at most so many events of one incident.
+/// How many events of one incident a recovery can refer to.
 const MAX_EVENTS: usize = 16;
 
-/// Somebody has seen it: no more reminders.
+/// A person has seen it: no more reminders.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledgement {
     /// When.
@@ -24,16 +24,16 @@ pub struct Acknowledgement {
     pub device: Option<String>,
 }
 
-/// An open incident and who was told of it, as it is kept on disk.
+/// An open incident and the channels notified of it, as on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenIncident {
     /// What is wrong.
     #[serde(rename = "trouble")]
     pub incident: Incident,
-    /// The event that began it.
+    /// The event that opened it.
     #[serde(default, rename = "first")]
     first_event: EventId,
-    /// When that event happened.
+    /// When that happened.
     #[serde(default)]
     pub since: Option<Wall>,
     /// Its level at present.
@@ -46,7 +46,7 @@ pub struct OpenIncident {
     pub channels: BTreeMap<String, NotifiedChannel>,
 }
 
-/// What one channel was told of one incident.
+/// What one channel was sent about one incident.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NotifiedChannel {
     /// Whether any of its messages arrived.
@@ -58,10 +58,10 @@ pub struct NotifiedChannel {
     /// Its latest events.
     #[serde(default)]
     pub events: Vec<EventId>,
-    /// Messages that arrived and told of it among others.
+    /// Digests that arrived and contained it.
     #[serde(default, rename = "within", skip_serializing_if = "Vec::is_empty")]
     in_digests: Vec<EventId>,
-    /// What later messages hang on.
+    /// What later messages reply to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
 }
@@ -70,13 +70,13 @@ pub struct NotifiedChannel {
 #[derive(Debug, Default)]
 pub struct Incidents {
     open: BTreeMap<Incident, OpenIncident>,
-    /// In how many open incidents a message that told of several is listed.
+    /// How many open incidents each digest contains.
     digest_uses: BTreeMap<EventId, usize>,
     writes: Vec<Write>,
 }
 
 impl Incidents {
-    /// Takes over what the store kept; what waits is counted anew.
+    /// Loads what the store has; what waits is counted anew, by [`Self::count_waiting`].
     pub fn restore(&mut self, mut open: OpenIncident) {
         for notified in open.channels.values_mut() {
             notified.queued = 0;
@@ -87,14 +87,15 @@ impl Incidents {
         self.open.insert(open.incident.clone(), open);
     }
 
-    /// A delivery that waits from before the start.
+    /// Counts a delivery that has waited since before the start.
     pub fn count_waiting(&mut self, delivery: &Delivery) {
         if let Some((_, notified)) = self.entry_of(delivery) {
             notified.queued += 1;
         }
     }
 
-    /// What `delivery` tells of, if that is not over since; one that began anew is another one.
+    /// The open incident that `delivery` is about; none when that was closed, even if it was opened
+    /// again since.
     fn entry_of(&mut self, delivery: &Delivery) -> Option<(&Incident, &mut NotifiedChannel)> {
         let incident = delivery.opens.as_ref()?;
         let open = self.open.get_mut(incident)?;
@@ -104,23 +105,23 @@ impl Incidents {
         Some((&open.incident, open.channels.get_mut(&delivery.channel)?))
     }
 
-    /// Whether the incident that `delivery` tells of goes on.
+    /// Whether the incident that `delivery` is about is still open.
     pub fn is_open(&mut self, delivery: &Delivery) -> bool {
         self.entry_of(delivery).is_some()
     }
 
-    /// What the channel's messages about a incident hang on.
+    /// What a channel's messages about an incident reply to.
     pub fn thread_of(&self, incident: &Incident, channel: &str) -> Option<String> {
         self.open.get(incident)?.channels.get(channel)?.thread.clone()
     }
 
-    /// The channels that were told of a incident or will be.
+    /// The channels that were notified of an incident or will be.
     pub fn notified_channels(&self, incident: &Incident) -> Vec<String> {
         let notified = self.open.get(incident).map(|open| open.channels.keys().cloned().collect());
         notified.unwrap_or_default()
     }
 
-    /// Notes that `channel` will be told so many times.
+    /// Records that `times` deliveries to `channel` were queued.
     pub fn record_queued(
         &mut self,
         incident: &Incident,
@@ -149,7 +150,7 @@ impl Incidents {
         self.store(incident);
     }
 
-    /// A message that told of `delivery` arrived. `in_digest` is its number when it told of others too.
+    /// A message about `delivery` arrived. `in_digest` is its event when that was a digest.
     pub fn record_delivered(
         &mut self,
         delivery: &Delivery,
@@ -175,8 +176,8 @@ impl Incidents {
         self.store(&incident);
     }
 
-    /// `delivery` will not arrive. Whoever surely never heard of a incident will not hear of its end
-    /// either.
+    /// `delivery` will not arrive. A channel that surely has no message of an incident gets none of
+    /// its recovery either.
     pub fn record_failed(&mut self, delivery: &Delivery) {
         let Some((incident, notified)) = self.entry_of(delivery) else { return };
         let incident = incident.clone();
@@ -189,7 +190,8 @@ impl Incidents {
         self.store(&incident);
     }
 
-    /// Ends a incident; says who was notified it. A message that told of others too ends with the last.
+    /// Closes an incident; returns the notified channels. A digest counts as one of its events when
+    /// this was the last open incident in it.
     pub fn close(&mut self, incident: &Incident) -> BTreeMap<String, NotifiedChannel> {
         let Some(mut open) = self.open.remove(incident) else { return BTreeMap::new() };
         self.writes.push(Write::remove(Table::Troubles, incident.key()));
@@ -213,12 +215,12 @@ impl Incidents {
         last
     }
 
-    /// Whether a message that told of several is listed in any that goes on.
+    /// Whether a digest contains an open incident.
     pub fn is_in_open_incident(&self, event: EventId) -> bool {
         self.digest_uses.contains_key(&event)
     }
 
-    /// Somebody has taken note of a incident; true when nobody had before.
+    /// Acknowledges an incident; false when it was acknowledged before.
     pub fn acknowledge(&mut self, incident: &Incident, by: &Acknowledgement) -> bool {
         let Some(open) = self.open.get_mut(incident) else { return false };
         if open.acknowledged.is_some() {
@@ -229,14 +231,14 @@ impl Incidents {
         true
     }
 
-    /// Who has taken note of a incident, unless it rises to `level` now.
+    /// The acknowledgement of an incident, unless it rises to `level` now.
     pub fn acknowledged(&self, incident: &Incident, level: Level) -> Option<&Acknowledgement> {
         let open = self.open.get(incident)?;
         let rises = open.level.is_some_and(|known| level > known);
         open.acknowledged.as_ref().filter(|_| !rises)
     }
 
-    /// Since when each channel is open as failing.
+    /// The channels with an open incident of their own, and since when.
     pub fn failing_channels(&self) -> Vec<(String, Option<Wall>)> {
         let of = |open: &OpenIncident| match &open.incident {
             Incident::Channel { channel } => Some((channel.clone(), open.since)),

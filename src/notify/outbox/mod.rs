@@ -1,4 +1,4 @@
-//! The outbox: which deliveries wait, whose turn it is, which of them become one message. Pure.
+//! The outbox: the deliveries of every channel, from an event to its attempts. Pure.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -30,19 +30,19 @@ use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
 pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
 
-/// A channel that has been failing for so long is reported through others.
+/// A channel that has failed for this long is reported through other channels.
 const REPORT_AFTER: Duration = Duration::from_secs(600);
-/// How often waiting deliveries are looked through for expired ones.
+/// How often waiting deliveries are searched for expired ones.
 const EXPIRY_CHECK: Duration = Duration::from_secs(30);
 
-/// Deliveries by channel, and the incidents that they told of.
+/// The deliveries by channel, and the open incidents that they are about.
 #[derive(Debug, Default)]
 pub struct Outbox {
     deliveries: BTreeMap<DeliveryId, Delivery>,
     queues: BTreeMap<String, ChannelQueue>,
     incidents: Incidents,
     receipts: Receipts,
-    /// Of each delivery that is told of together with others, the first of these.
+    /// Of each delivery that is part of a digest, the first delivery of that digest.
     digested_in: BTreeMap<DeliveryId, DeliveryId>,
     last_id: DeliveryId,
     last_event: EventId,
@@ -50,20 +50,20 @@ pub struct Outbox {
     writes: Vec<Write>,
 }
 
-/// What the store kept of an outbox.
+/// What the store has of an outbox.
 #[derive(Debug, Default)]
 pub struct StoredOutbox {
     /// The number of the last event.
     pub last_event: EventId,
-    /// By key; their times already translated to this boot's clock.
+    /// By key, with times of this boot's clock.
     pub deliveries: Vec<(String, Delivery)>,
-    /// What was wrong.
+    /// The incidents that are open.
     pub incidents: Vec<OpenIncident>,
-    /// What nobody had acknowledged.
+    /// The emergencies that are not acknowledged.
     pub receipts: Vec<Receipt>,
 }
 
-/// What one channel is to be told.
+/// What one event means for one channel.
 #[derive(Default)]
 struct ChannelTarget {
     always_deliver: bool,
@@ -73,15 +73,15 @@ struct ChannelTarget {
 }
 
 impl Outbox {
-    /// An empty one with these channels. `seed` varies the jitter.
+    /// An empty outbox with these channels. `seed` varies the jitter.
     pub fn new(settings: BTreeMap<String, QueueSettings>, seed: u64, now: Now) -> Outbox {
         let mut outbox = Outbox { next_expiry_check: now.mono + EXPIRY_CHECK, ..Outbox::default() };
         outbox.reconfigure(settings, seed, now);
         outbox
     }
 
-    /// Takes over what the store kept. What was under way when the daemon died may have arrived.
-    /// Deliveries to channels that are gone are dropped, and told.
+    /// Loads what the store has. What was in flight when the daemon died may have arrived.
+    /// Deliveries to channels that are no longer configured fail, and are returned.
     pub fn restore(
         &mut self,
         kept: StoredOutbox,
@@ -125,7 +125,8 @@ impl Outbox {
         }
     }
 
-    /// Takes over a new configuration. Deliveries to channels that are gone are dropped, and told.
+    /// Applies a new configuration. Deliveries to channels that are no longer configured fail, and
+    /// are returned.
     pub fn reconfigure(
         &mut self,
         settings: BTreeMap<String, QueueSettings>,
@@ -143,7 +144,7 @@ impl Outbox {
         self.drop_orphans(now)
     }
 
-    /// Lets go of all that belongs to channels which are no longer configured.
+    /// Removes everything that belongs to channels which are no longer configured.
     fn drop_orphans(&mut self, now: Now) -> Vec<(DeliveryResult, DeliveryRecord)> {
         self.receipts.retain_channels(|channel| self.queues.contains_key(channel));
         for (channel, _) in self.incidents.failing_channels() {
@@ -188,7 +189,7 @@ impl Outbox {
         deliveries.chain(self.incidents.rows()).chain(self.receipts.rows()).collect()
     }
 
-    /// The number of the next event.
+    /// A new number for an event.
     pub fn next_event(&mut self, now: Wall) -> EventId {
         self.last_event = self.last_event.next(now);
         self.last_event
@@ -205,7 +206,7 @@ impl Outbox {
         self.incidents.acknowledged(&event.opens()?, event.level)
     }
 
-    /// Turns an event into deliveries, one per channel and recipient; says how many.
+    /// Turns an event into deliveries, one for each channel and recipient; returns how many.
     pub fn accept(&mut self, event: &Event, id: EventId, routes: &Routes, now: Now) -> usize {
         self.last_event = self.last_event.max(id);
         let message = Arc::new(event.message(id));
@@ -278,20 +279,20 @@ impl Outbox {
         recipients.len()
     }
 
-    /// Made of the time, so that it stays unique when the store was lost.
+    /// Derived from the time, so that it stays unique when the store was lost.
     fn next_delivery_id(&mut self, now: Wall) -> DeliveryId {
         self.last_id = DeliveryId(EventId(self.last_id.0).next(now).0);
         self.last_id
     }
 
-    /// Ends a incident of which nothing is known any more (a rule or host that was removed),
-    /// without a word to anybody.
+    /// Closes an incident that has lost its subject (a rule or a host that was removed), without a
+    /// message.
     pub fn close_silently(&mut self, incident: &Incident) {
         self.receipts.close_incident(incident);
         self.incidents.close(incident);
     }
 
-    /// Every attempt whose turn it is now: one per channel, marked as under way.
+    /// Starts every attempt that is due: at most one per channel, marked as in flight.
     pub fn start(&mut self, now: Now) -> Vec<DeliveryAttempt> {
         let ready: Vec<DeliveryId> =
             self.queues.values_mut().filter_map(|queue| queue.next_ready(now.mono)).collect();
@@ -311,8 +312,8 @@ impl Outbox {
         Some(DeliveryAttempt { id, delivery: self.as_sent(id)? })
     }
 
-    /// Puts what waits into one message where the channel could not send, and says under which
-    /// delivery that goes. `id` is the delivery whose turn it is.
+    /// Puts what waits into one message when a backlog built up; returns the delivery that carries
+    /// it. `id` is the delivery that is due.
     fn form_digest(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryId> {
         let turn = self.deliveries.get(&id)?;
         let queue = self.queues.get(&turn.channel)?;
@@ -343,7 +344,7 @@ impl Outbox {
         Some(first)
     }
 
-    /// The beginning of a sequence, as far as it may be told of together with others.
+    /// The head of a subject's deliveries, as far as these may be part of a digest.
     fn digestible<'a>(&self, ids: impl Iterator<Item = &'a DeliveryId>) -> SubjectDeliveries<'_> {
         ids.map_while(|id| Some((*id, self.deliveries.get(id)?)))
             .take_while(|(id, delivery)| {
@@ -352,7 +353,7 @@ impl Outbox {
             .collect()
     }
 
-    /// The deliveries that go out with this one, itself among them.
+    /// The deliveries that are sent with this one, itself among them.
     fn members(&self, id: DeliveryId) -> Vec<DeliveryId> {
         match self.deliveries.get(&id).and_then(|delivery| delivery.digest.as_ref()) {
             Some(digest) => digest.members.clone(),
@@ -360,7 +361,7 @@ impl Outbox {
         }
     }
 
-    /// A delivery as it goes out: where it stands for others too, what is said of all.
+    /// A delivery as it is sent: with the text of its digest, if it carries one.
     fn as_sent(&self, id: DeliveryId) -> Option<Delivery> {
         let delivery = self.deliveries.get(&id)?;
         let Some(digest) = &delivery.digest else { return Some(delivery.clone()) };
@@ -371,13 +372,13 @@ impl Outbox {
         Some(Delivery { attempts, in_flight, possible_repeat, accepted, ..whole })
     }
 
-    /// Emergencies to ask about now: one at a time for each channel, and never faster than the
-    /// provider wants to be asked.
+    /// The emergencies to ask the provider about now: one at a time for each channel, and never
+    /// faster than the provider allows.
     pub fn due_polls(&mut self, now: Now) -> Vec<ReceiptPoll> {
         self.receipts.due_polls(now.mono)
     }
 
-    /// Takes acknowledged of an answer; says so when somebody acknowledged the emergency.
+    /// Records a provider's answer; returns the message if it was acknowledged.
     pub fn on_poll_result(
         &mut self,
         poll: &ReceiptPoll,
@@ -391,7 +392,7 @@ impl Outbox {
         Some(acknowledged)
     }
 
-    /// Channels that have been failing for long enough to be reported, and those that recovered.
+    /// Events about channels that have failed for long enough, and about those that recovered.
     pub fn channel_reports(&mut self, now: Now) -> Vec<Event> {
         let mut events = Vec::new();
         for (name, queue) in &mut self.queues {
@@ -409,7 +410,7 @@ impl Outbox {
         events
     }
 
-    /// When something is to be done next without anything happening from outside.
+    /// When something falls due next, if nothing else happens before.
     pub fn next_wake(&self, now: Now) -> Option<Mono> {
         let turn = self.queues.values().filter_map(|queue| queue.next_start(now.mono)).min();
         let report =
@@ -418,12 +419,12 @@ impl Outbox {
         [turn, report, expiry, self.receipts.next_due()].into_iter().flatten().min()
     }
 
-    /// Whether an attempt is under way.
+    /// Whether an attempt is in flight.
     pub fn is_busy(&self) -> bool {
         self.queues.values().any(ChannelQueue::is_busy)
     }
 
-    /// How many deliveries wait or are under way.
+    /// How many deliveries wait or are in flight.
     pub fn len(&self) -> usize {
         self.deliveries.len()
     }
@@ -433,7 +434,7 @@ impl Outbox {
         self.deliveries.is_empty()
     }
 
-    /// How every channel stands.
+    /// Every queue and the health of its channel, for the status.
     pub fn queue_status(&self, now: Now) -> Vec<QueueStatus> {
         self.queues
             .iter()
@@ -459,7 +460,7 @@ impl Outbox {
         self.incidents.get(incident)
     }
 
-    /// The deliveries that wait or are under way, the newest first, from before that one on.
+    /// The deliveries that wait or are in flight, the newest first; only those before `before`.
     pub fn newest(
         &self,
         before: Option<DeliveryId>,
@@ -468,13 +469,13 @@ impl Outbox {
         self.deliveries.range((Bound::Unbounded, before)).rev().map(|(id, one)| (*id, one))
     }
 
-    /// Why a channel does not deliver, while it does not.
+    /// Why the last attempt of a failing channel failed; none when it works.
     pub fn failure_of(&self, channel: &str) -> Option<&str> {
         self.queues.get(channel)?.last_failure()
     }
 
-    /// Puts into the history what was sent without the outbox. What arrived shows that the channel
-    /// works: who has mended one and tries it need not wait for the next probe.
+    /// Records a message that was sent without the outbox in the history. One that arrived shows
+    /// that its channel works: a test message after a repair ends the pause before the next probe.
     pub fn record_direct(&mut self, record: &DeliveryRecord, now: Now) {
         if let Some(queue) = self.queues.get_mut(&record.channel) {
             match &record.why {

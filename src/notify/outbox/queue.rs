@@ -1,4 +1,4 @@
-//! One channel's line: whose priority it is, and how the channel stands. Pure.
+//! One channel's queue: which delivery is next, when, and how healthy the channel is. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,18 +9,19 @@ use crate::event::{Level, Subject};
 use crate::notify::channel::Pace;
 use crate::token_bucket::TokenBucket;
 
-/// A channel that refuses us is probed after this time, then less and less often.
+/// A channel that refuses everything is probed after this time, then less and less often.
 const FIRST_PROBE: Duration = Duration::from_secs(15 * 60);
 const MAX_PROBE: Duration = Duration::from_secs(6 * 3600);
-/// A delivery that failed so often steps aside for one other after each further failure: a message
-/// that a provider chokes on must not hold up all, and an outage must not push what is critical
-/// behind everything.
+/// After this many failed attempts, each further failure lets one other delivery pass: a message
+/// that the provider cannot process must not block the queue, and an outage must not move what is
+/// critical to its end.
 pub const FAILURES_BEFORE_SKIP: u32 = 4;
 
-/// What stays in key: what one recipient hears about one subject.
+/// What keeps its order: the messages about one subject to one recipient.
 type SubjectKey = (Subject, Option<String>);
 
-/// Who goes first: critical, then older.
+/// The order of the queue: subjects with a critical delivery first (`false` sorts before `true`),
+/// then the older head.
 type Priority = (bool, DeliveryId);
 
 #[derive(Debug, Default)]
@@ -30,16 +31,37 @@ struct SubjectQueue {
     priority: Option<Priority>,
 }
 
-/// What is to be told about a channel.
+/// A change of a channel's health that is to be reported.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HealthChange {
-    /// It has been failing for a while, or refuses us.
+    /// It has failed for a while, or refuses everything.
     Failing { why: String },
-    /// It was reported as failing, and delivers again.
+    /// It was reported as failing, and works again.
     Recovered { failed_for: Duration },
 }
 
-/// One channel's line.
+/// The queue of one channel, in which only the head of each subject can be attempted:
+///
+/// ```text
+///  subject web1  [critical] [recovery]  --head--+   by priority
+///  subject web2  [warning] [warning]    --head--+--------------> in flight: at most one
+///  subject db    [warning]              --head--+      |
+///                                                      | waits for not_before and the rate limit
+/// ```
+///
+/// Its channel's health, by the end of each attempt:
+///
+/// ```text
+///  works ---- unreachable ----> failing
+///    |                           |  ^
+///    |        channel refused    v  | unreachable
+///    +------------------------> refused
+///  any answer to a message (delivered, or this message refused) leads back to works
+///
+///  works:    attempts at the rate limit
+///  failing:  exponential backoff; reported once after ten minutes
+///  refused:  the oldest delivery is a probe after 15 min ... 6 h; reported at once
+/// ```
 #[derive(Debug)]
 pub struct ChannelQueue {
     settings: QueueSettings,
@@ -47,17 +69,17 @@ pub struct ChannelQueue {
     heads: BTreeMap<Priority, SubjectKey>,
     all: BTreeSet<DeliveryId>,
     in_flight: Option<DeliveryId>,
-    /// It has failed so often that another may go before it, once.
+    /// The delivery to skip once, so that it does not block the queue.
     skip_once: Option<DeliveryId>,
     rate_limit: TokenBucket,
     jitter: Jitter,
     failure: Option<ChannelFailure>,
-    /// Ended, but not yet told.
+    /// How long a failure lasted that has ended but is not yet reported.
     recovered: Option<Duration>,
     not_before: Mono,
-    /// Why its queue built up, until it is empty.
+    /// Why a backlog built up, until the queue is empty.
     backlog: Option<Backlog>,
-    /// How often in key a message that told of several failed.
+    /// How many digests failed in a row.
     failed_digests: u32,
     last_success: Option<Wall>,
     last_failure: Option<(Wall, String)>,
@@ -73,7 +95,7 @@ struct ChannelFailure {
 }
 
 impl ChannelQueue {
-    /// An empty line of a channel that is taken to work.
+    /// An empty queue of a channel that is taken to work.
     pub fn new(settings: QueueSettings, seed: u64, now: Mono) -> ChannelQueue {
         ChannelQueue {
             rate_limit: rate_limit(&settings.pace, now),
@@ -94,7 +116,8 @@ impl ChannelQueue {
         }
     }
 
-    /// The same line under a new configuration: it may have been mended, so it is tried at once.
+    /// The same queue with new settings. A reload may have repaired the channel: it is tried at
+    /// once.
     #[must_use]
     pub fn with_settings(mut self, settings: QueueSettings) -> ChannelQueue {
         self.settings = settings;
@@ -102,17 +125,17 @@ impl ChannelQueue {
         self
     }
 
-    /// How fast and how long.
+    /// The channel's rate limit, delays and times to give up.
     pub fn pace(&self) -> &Pace {
         &self.settings.pace
     }
 
-    /// To whom.
+    /// The recipients; one `None` for a channel that is sent to as a whole.
     pub fn recipients(&self) -> &[Option<String>] {
         &self.settings.recipients
     }
 
-    /// Puts a delivery at the end of its key.
+    /// Adds a delivery behind the others of its subject.
     pub fn push(&mut self, id: DeliveryId, delivery: &Delivery) {
         let key = subject_key(delivery);
         let queue = self.subjects.entry(key.clone()).or_default();
@@ -124,7 +147,7 @@ impl ChannelQueue {
         self.update_head(&key);
     }
 
-    /// Takes a delivery out, wherever it stands.
+    /// Removes a delivery, wherever it is.
     pub fn remove(&mut self, id: DeliveryId, delivery: &Delivery) {
         let key = subject_key(delivery);
         let Some(queue) = self.subjects.get_mut(&key) else { return };
@@ -141,7 +164,8 @@ impl ChannelQueue {
         self.update_head(&key);
     }
 
-    /// A delivery has failed so many attempts, and may have to step aside once.
+    /// An attempt at a delivery failed, its `attempts`-th: from [`FAILURES_BEFORE_SKIP`] on it is
+    /// skipped once.
     pub fn record_failed_attempts(&mut self, id: DeliveryId, attempts: u32) {
         if attempts >= FAILURES_BEFORE_SKIP {
             self.skip_once = Some(id);
@@ -162,7 +186,7 @@ impl ChannelQueue {
         self.heads.insert(priority, key.clone());
     }
 
-    /// The delivery whose priority it is, if one may be attempted now.
+    /// The next delivery, if it may be attempted now.
     pub fn next_ready(&mut self, now: Mono) -> Option<DeliveryId> {
         if self.in_flight.is_some() || now < self.not_before {
             return None;
@@ -175,25 +199,25 @@ impl ChannelQueue {
         None
     }
 
-    /// An attempt at a delivery begins.
+    /// An attempt at a delivery starts.
     pub fn start_attempt(&mut self, id: DeliveryId, now: Mono) {
         self.rate_limit.take(now);
         self.skip_once = None;
         self.in_flight = Some(id);
     }
 
-    /// Why the queue built up; none where it did not, or where only single messages get through:
-    /// one that the provider chokes on must not hold up all.
+    /// Why a backlog built up; none without one, or while digests fail again and again: then single
+    /// messages must get their chance.
     pub fn backlog(&self) -> Option<Backlog> {
         self.backlog.filter(|_| self.failed_digests < FAILURES_BEFORE_SKIP)
     }
 
-    /// Whether the channel refuses us, so that attempts are only to find out when it no longer does.
+    /// Whether the channel refuses everything, so that attempts only probe it.
     pub fn is_probing(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.refused)
     }
 
-    /// What waits for a recipient, one key for each subject.
+    /// What waits for a recipient, by subject.
     pub fn waiting_for_recipient(
         &self,
         recipient: &Option<String>,
@@ -202,7 +226,7 @@ impl ChannelQueue {
         self.subjects.iter().filter(move |(key, _)| of(key)).map(|(_, queue)| queue.ids.iter())
     }
 
-    /// What waits about the same subject for the same recipient.
+    /// What waits about the same subject for the same recipient as this delivery.
     pub fn waiting_with(&self, delivery: &Delivery) -> impl Iterator<Item = &DeliveryId> {
         self.subjects.get(&subject_key(delivery)).into_iter().flat_map(|queue| &queue.ids)
     }
@@ -218,7 +242,7 @@ impl ChannelQueue {
             .flat_map(|(_, queue)| &queue.ids)
     }
 
-    /// A channel that refuses us is probed with the oldest message, else the first in priority goes.
+    /// The oldest delivery to probe a channel that refuses everything, else the first by priority.
     fn candidate(&self) -> Option<DeliveryId> {
         if self.is_probing() {
             return self.heads.keys().map(|priority| priority.1).min();
@@ -229,7 +253,7 @@ impl ChannelQueue {
             .or(self.skip_once.filter(|id| self.all.contains(id)))
     }
 
-    /// When the next attempt may begin; none when nothing waits or one is under way.
+    /// When the next attempt may start; none when nothing waits or one is in flight.
     pub fn next_start(&self, now: Mono) -> Option<Mono> {
         if self.in_flight.is_some() || self.all.is_empty() {
             return None;
@@ -237,8 +261,8 @@ impl ChannelQueue {
         Some(self.not_before.max(self.rate_limit.next_token(now)).max(now))
     }
 
-    /// The attempt that was under way is over. Where messages that tell of several fail again and
-    /// again and single ones arrive, single ones are tried in between.
+    /// The attempt in flight has ended. Where digests fail again and again but single messages
+    /// arrive, both are tried in turn.
     pub fn attempt_ended(&mut self, was_digest: bool, arrived: bool) {
         self.in_flight = None;
         self.failed_digests = match (was_digest, arrived) {
@@ -248,7 +272,7 @@ impl ChannelQueue {
         };
     }
 
-    /// The channel answered, so it works: a `success`, or a refusal of that one message.
+    /// The channel answered, so it works: with a `success`, or by refusing one message.
     pub fn on_answer(&mut self, now: Now, success: bool) {
         self.not_before = Mono(i64::MIN);
         if success {
@@ -261,7 +285,7 @@ impl ChannelQueue {
         }
     }
 
-    /// An attempt failed in a way that may pass; says how long the channel now waits.
+    /// An attempt failed for a reason that may pass; returns how long the channel pauses.
     pub fn on_unreachable(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
         let failures = self.record_failure(why, false, now);
         let pace = self.settings.pace;
@@ -269,14 +293,14 @@ impl ChannelQueue {
         self.pause(after.map_or(backoff, |hint| hint.max(pace.first_delay)), now)
     }
 
-    /// The channel refuses us altogether; says how long it is left alone.
+    /// The channel refuses everything; returns how long it pauses.
     pub fn on_refused(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
         let failures = self.record_failure(why, true, now);
         let backoff = self.backoff(FIRST_PROBE, MAX_PROBE, failures);
         self.pause(after.unwrap_or(backoff), now)
     }
 
-    /// An attempt that is not of this line failed. It is shown, and changes nothing.
+    /// A direct message failed, which is no attempt of this queue: shown, without effect on it.
     pub fn record_external_failure(&mut self, why: &str, now: Now) {
         self.last_failure = Some((now.wall, why.to_owned()));
     }
@@ -312,7 +336,7 @@ impl ChannelQueue {
         delay.mul_f64(self.jitter.between(0.8, 1.2))
     }
 
-    /// What is to be told about the channel now, each once.
+    /// A change that is to be reported now, each once.
     pub fn health_change(&mut self, now: Mono, after: Duration) -> Option<HealthChange> {
         if let Some(failed_for) = self.recovered.take() {
             return Some(HealthChange::Recovered { failed_for });
@@ -326,18 +350,18 @@ impl ChannelQueue {
         Some(HealthChange::Failing { why: failure.why.clone() })
     }
 
-    /// When [`report`](Self::report) will have something to say.
+    /// When [`health_change`](Self::health_change) will return something.
     pub fn next_health_change(&self, after: Duration) -> Option<Mono> {
         let failure = self.failure.as_ref().filter(|failure| !failure.reported)?;
         Some(failure.since.mono + after)
     }
 
-    /// Takes over that the queue built up before a restart because the channel failed.
+    /// After a restart: a backlog had built up because the channel failed.
     pub fn restore_backlog(&mut self) {
         self.backlog = Some(Backlog::Unreachable);
     }
 
-    /// Takes over that the channel was reported as failing before a restart, and since when.
+    /// After a restart: the channel was reported as failing, at `since`.
     pub fn restore_reported_failure(&mut self, since: Option<Wall>, now: Now) {
         let wall = since.unwrap_or(now.wall);
         let since = Now { mono: now.mono - now.wall.since(wall), wall };
@@ -347,27 +371,27 @@ impl ChannelQueue {
         }
     }
 
-    /// Whether an attempt is under way.
+    /// Whether an attempt is in flight.
     pub fn is_busy(&self) -> bool {
         self.in_flight.is_some()
     }
 
-    /// How many deliveries wait or are under way.
+    /// How many deliveries wait or are in flight.
     pub fn waiting(&self) -> usize {
         self.all.len()
     }
 
-    /// The oldest of them.
+    /// The oldest delivery.
     pub fn oldest(&self) -> Option<DeliveryId> {
         self.all.first().copied()
     }
 
-    /// Why the last failed attempt failed, while the channel has not worked since.
+    /// Why the last attempt failed; none when the channel works.
     pub fn last_failure(&self) -> Option<&str> {
         self.failure.as_ref().map(|failure| failure.why.as_str())
     }
 
-    /// How it stands; the name and the age of the oldest are filled in by the outbox.
+    /// For the status; the outbox fills in the name and the age of the oldest delivery.
     pub fn status(&self) -> QueueStatus {
         QueueStatus {
             channel: String::new(),
@@ -391,17 +415,17 @@ fn subject_key(delivery: &Delivery) -> SubjectKey {
     (delivery.message.subject.clone(), delivery.recipient.clone())
 }
 
-/// xorshift64: enough to keep many daemons from knocking at the same moment.
+/// xorshift64: enough to keep many daemons from retrying at the same moment.
 #[derive(Debug)]
 pub struct Jitter(u64);
 
 impl Jitter {
-    /// Different for each seed.
+    /// A sequence for each seed.
     pub fn new(seed: u64) -> Jitter {
         Jitter(seed | 1)
     }
 
-    /// A number between these two.
+    /// The next number, between `low` and `high`.
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

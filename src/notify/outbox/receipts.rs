@@ -1,4 +1,5 @@
-//! Emergencies that a provider repeats until somebody acknowledges them: when to ask. Pure.
+//! Receipts of emergencies, which a provider repeats until they are acknowledged: when to poll
+//! each. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,11 +13,11 @@ use crate::event::{EventId, Incident};
 use crate::notify::channel::{Failure, ReceiptState};
 use crate::store::{Table, Write};
 
-/// A channel is asked no more often than this.
+/// Between two polls of one channel.
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// About each emergency at least this often.
+/// Between two polls of one receipt.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(120);
-/// No provider repeats an emergency for longer (Pushover: three hours).
+/// The longest time that a provider repeats an emergency (Pushover: three hours), and some more.
 const MAX_LIFETIME: Duration = Duration::from_secs(3 * 3600 + 300);
 
 /// An emergency that was delivered, as it is kept on disk.
@@ -24,25 +25,25 @@ const MAX_LIFETIME: Duration = Duration::from_secs(3 * 3600 + 300);
 pub struct Receipt {
     /// Through which channel.
     pub channel: String,
-    /// What the provider calls it.
+    /// The provider's id.
     pub receipt: String,
-    /// The number of the message.
+    /// The event of the message.
     pub event: EventId,
-    /// What it told of.
+    /// The incidents in it.
     #[serde(rename = "troubles")]
     pub incidents: Vec<Incident>,
     /// When it was delivered.
     pub sent: Wall,
-    /// The lines of the history that it stands for.
+    /// The rows of the history that it stands for.
     pub records: Vec<(DeliveryId, DeliveryRecord)>,
 }
 
-/// A question to ask.
+/// A question to a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceiptPoll {
-    /// Of which channel.
+    /// The channel to ask through.
     pub channel: String,
-    /// About which emergency.
+    /// The provider's id of the receipt.
     pub receipt: String,
 }
 
@@ -58,12 +59,12 @@ impl Receipt {
     }
 }
 
-/// What was taken note of.
+/// A message that was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcknowledgedMessage {
-    /// The message.
+    /// The event of the message.
     pub event: EventId,
-    /// The incidents that it told of.
+    /// The incidents in it.
     pub incidents: Vec<Incident>,
     /// When and how.
     pub by: Acknowledgement,
@@ -76,31 +77,31 @@ struct TrackedReceipt {
     next_poll: Mono,
 }
 
-/// Every emergency that nobody acknowledged yet.
+/// Every emergency that is not acknowledged yet.
 #[derive(Debug, Default)]
 pub struct Receipts {
     tracked: BTreeMap<String, TrackedReceipt>,
-    /// When each channel may be asked again.
+    /// When each channel may be polled again.
     quiet_until: BTreeMap<String, Mono>,
     in_flight: BTreeSet<String>,
     writes: Vec<Write>,
 }
 
 impl Receipts {
-    /// Follows an emergency up from now on.
+    /// Polls for a receipt from now on.
     pub fn track(&mut self, receipt: Receipt, now: Now) {
         self.writes.push(Write::put(Table::Receipts, receipt.key(), &receipt));
         self.restore(receipt, now);
     }
 
-    /// Takes over what the store kept.
+    /// Loads what the store has.
     pub fn restore(&mut self, receipt: Receipt, now: Now) {
         let since = now.mono - now.wall.since(receipt.sent).min(MAX_LIFETIME);
         let tracked = TrackedReceipt { since, next_poll: now.mono + MIN_POLL_INTERVAL, receipt };
         self.tracked.insert(tracked.receipt.key(), tracked);
     }
 
-    /// Nobody needs to acknowledge what is over.
+    /// An incident was closed: a receipt of which none is open needs no acknowledgement.
     pub fn close_incident(&mut self, incident: &Incident) {
         let mut ended = Vec::new();
         for (name, tracked) in &mut self.tracked {
@@ -114,7 +115,7 @@ impl Receipts {
         ended.iter().for_each(|name| drop(self.remove(name)));
     }
 
-    /// Forgets what was sent through channels that are gone.
+    /// Removes the receipts of channels that are no longer configured.
     pub fn retain_channels(&mut self, is_there: impl Fn(&str) -> bool) {
         let gone = |tracked: &&TrackedReceipt| !is_there(&tracked.receipt.channel);
         let gone: Vec<String> =
@@ -127,7 +128,7 @@ impl Receipts {
         self.tracked.remove(name)
     }
 
-    /// The questions whose time has come: one at a time for each channel.
+    /// The polls that are due: one at a time for each channel.
     pub fn due_polls(&mut self, now: Mono) -> Vec<ReceiptPoll> {
         let expired: Vec<String> = self
             .tracked
@@ -158,7 +159,7 @@ impl Receipts {
         polls
     }
 
-    /// When the next question is to be asked.
+    /// When the next poll is due.
     pub fn next_due(&self) -> Option<Mono> {
         let due = |tracked: &TrackedReceipt| {
             let channel = &tracked.receipt.channel;
@@ -169,7 +170,7 @@ impl Receipts {
         self.tracked.values().filter_map(due).min()
     }
 
-    /// Takes note of an answer; says so when it was acknowledged.
+    /// Records an answer; returns the message if it was acknowledged.
     pub fn on_poll_result(
         &mut self,
         poll: &ReceiptPoll,
@@ -218,7 +219,7 @@ impl Receipts {
         AcknowledgedMessage { event: receipt.event, incidents: receipt.incidents, by }
     }
 
-    /// How many of a channel's emergencies nobody acknowledged yet.
+    /// How many emergencies of a channel are not acknowledged yet.
     pub fn waiting(&self, channel: &str) -> usize {
         self.tracked.values().filter(|tracked| tracked.receipt.channel == channel).count()
     }

@@ -1,4 +1,4 @@
-//! What the end of an attempt, or of patience, means for a delivery and for those beside it. Pure.
+//! What the end of an attempt, or expiry, means for a delivery and for those beside it. Pure.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::notify::channel::{Delivered, Failure};
 use crate::store::{Table, Write};
 
 impl Outbox {
-    /// Takes note of how an attempt ended, and says what became of it: the delivery itself first,
-    /// then what it means for others. Empty when the delivery is no longer known.
+    /// Applies the end of an attempt. Returns what became of the delivery itself, then of others
+    /// because of it; nothing when the delivery is no longer known.
     pub fn complete(
         &mut self,
         id: DeliveryId,
@@ -96,7 +96,7 @@ impl Outbox {
         Some((DeliveryResult::Delivered { events }, sent.record(now, None)))
     }
 
-    /// Lets what waits for the same thread hang on the message that began it.
+    /// Has what waits for the same thread reply to the message that started it.
     fn attach_thread(&mut self, first: &Delivery, root: &str) {
         let same = |delivery: &Delivery| {
             delivery.channel == first.channel
@@ -110,8 +110,8 @@ impl Outbox {
         }
     }
 
-    /// An alarm arrived: the end of it, if that waits already, has something to say; and it takes
-    /// back the message that told of the alarm among others, if nothing else in it goes on.
+    /// An alarm arrived: its recovery, if that waits already, must be delivered; and it replaces the
+    /// digest that the alarm was part of, if no other incident in that is open.
     fn on_alarm_delivered(&mut self, alarm: &Delivery, in_digest: Option<EventId>) {
         let Some(incident) = &alarm.opens else { return };
         let taken_back = in_digest.filter(|event| !self.incidents.is_in_open_incident(*event));
@@ -123,8 +123,8 @@ impl Outbox {
         }
     }
 
-    /// The deliveries on the alarm's channel that wait and end its incident: one for each recipient.
-    /// What ends a later incident of the same kind is none of them.
+    /// The deliveries on the alarm's channel that wait and close its incident: one for each
+    /// recipient. Those that close a later incident of the same kind are none of them.
     fn recoveries_of(&self, alarm: &Delivery, incident: &Incident) -> Vec<DeliveryId> {
         let ends = || {
             self.waiting_about(&alarm.channel, &alarm.message.subject)
@@ -185,9 +185,9 @@ impl Outbox {
         Some((result, sent.record(now, Some(why))))
     }
 
-    /// A message that surely did not arrive comes apart again: what it told of may be over until
-    /// the next attempt. One that may have arrived stays as it was, except when it is lost again
-    /// and again: one text in it may be the reason.
+    /// A digest that surely did not arrive is split: until the next attempt, incidents in it may be
+    /// closed. One that may have arrived stays as it was, except when it is lost again and again: one
+    /// text in it may be the reason.
     fn after_failure(&mut self, id: DeliveryId) {
         let Some(delivery) = self.deliveries.get(&id) else { return };
         let stays =
@@ -214,7 +214,7 @@ impl Outbox {
                 delivery.possible_repeat |= possible_repeat;
                 delivery.attempts += u32::from(*member != id);
             };
-            // The count of attempts alone is not worth a row for each of hundreds.
+            // The count of attempts alone is not worth writing hundreds of rows.
             if *member == id || alone || possible_repeat {
                 self.update(*member, mark);
             } else if let Some(delivery) = self.deliveries.get_mut(member) {
@@ -223,7 +223,7 @@ impl Outbox {
         }
     }
 
-    /// A message that told of several is refused as such: each of them is tried by itself.
+    /// A digest is refused: each of its deliveries is tried alone.
     fn on_digest_refused(
         &mut self,
         id: DeliveryId,
@@ -276,7 +276,7 @@ impl Outbox {
         Some(delivery)
     }
 
-    /// Gives a delivery up, and with it the end of its incident where nobody heard of the beginning.
+    /// Drops a delivery, and its recovery where no recipient has seen the alarm.
     pub(super) fn fail(
         &mut self,
         id: DeliveryId,
@@ -288,7 +288,7 @@ impl Outbox {
         let record = self.record_failure(id, &delivery, why, now);
         let mut ended = vec![(DeliveryResult::Failed { reason, why: why.to_owned() }, record)];
         if delivery.possible_repeat {
-            // It may have been heard: then its end must be.
+            // It may have been seen: then the recovery must be.
             self.on_alarm_delivered(&delivery, None);
             return ended;
         }
@@ -322,7 +322,7 @@ impl Outbox {
         record
     }
 
-    /// The deliveries that wait only to say that `alarm`, which will not arrive, is over.
+    /// The deliveries that wait only to close `alarm`, which will not arrive.
     fn orphaned_recoveries(&self, alarm: &Delivery) -> Vec<DeliveryId> {
         let Some(incident) = &alarm.opens else { return Vec::new() };
         let announced = |end: DeliveryId| {
@@ -342,7 +342,7 @@ impl Outbox {
         ends
     }
 
-    /// Drops what has waited for too long; every half minute at most.
+    /// Drops what has waited for too long; searches once in [`EXPIRY_CHECK`].
     pub fn expire(&mut self, now: Now) -> Vec<(DeliveryResult, DeliveryRecord)> {
         if now.mono < self.next_expiry_check {
             return Vec::new();
@@ -357,7 +357,7 @@ impl Outbox {
         expired.into_iter().flat_map(|id| self.expire_one(id, now)).collect()
     }
 
-    /// What is told in one message expires together, with the last of it.
+    /// The deliveries of one digest expire together, with the last of them.
     fn is_expired(&self, id: DeliveryId, delivery: &Delivery, now: Mono) -> bool {
         if delivery.in_flight || self.expiry(delivery).is_none_or(|end| now < end) {
             return false;
@@ -369,7 +369,7 @@ impl Outbox {
             .all(|member| !member.in_flight && self.expiry(member).is_some_and(|end| now >= end))
     }
 
-    /// The end of an alarm that still waits is not given up before the alarm.
+    /// The recovery of an alarm that still waits does not expire before the alarm.
     fn expiry(&self, delivery: &Delivery) -> Option<Mono> {
         let pace = self.queues.get(&delivery.channel)?.pace();
         let end =
