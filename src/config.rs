@@ -14,7 +14,7 @@ use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold};
 use crate::history::retention as history;
 use crate::notify::channel::Channel;
-use crate::notify::direct::Notifier;
+use crate::notify::notifier::Notifier;
 use crate::notify::settings as notify;
 use crate::problem::{Problems, Severity};
 use crate::secret::Secret;

@@ -48,4 +48,4 @@ pub mod view;
 pub mod web;
 
 pub use config::Config;
-pub use notify::direct::Notifier;
+pub use notify::notifier::Notifier;

@@ -15,8 +15,9 @@ use heartbeat::notify::channel::mattermost::Mattermost;
 use heartbeat::notify::channel::pushover::Pushover;
 use heartbeat::notify::channel::signal::{Rpc, Signal};
 use heartbeat::notify::channel::{Channel, ChannelKind, RetryPolicy};
-use heartbeat::notify::courier::{Courier, Equipment, Order};
-use heartbeat::notify::route::{Host, Line, Routes};
+use heartbeat::notify::courier::{Courier, CourierExit, CourierHooks};
+use heartbeat::notify::routing::{ChannelRoute, HostRoute, Routes};
+use heartbeat::notify::settings::NotifySettings;
 use heartbeat::secret::Secret;
 use heartbeat::store::Change;
 use heartbeat::store::Store;
@@ -105,15 +106,17 @@ fn email(server: &Server) -> ChannelKind {
 fn equipment(
     channels: Vec<(&str, ChannelKind)>,
     pace: fn(RetryPolicy) -> RetryPolicy,
-) -> Equipment {
+) -> NotifySettings {
     let hosts = ["web1", "web2", "web3"];
     let names: Vec<String> = channels.iter().map(|(name, _)| (*name).to_owned()).collect();
-    let line = |name: &String| (name.clone(), Line { min_level: Level::Info });
-    Equipment {
+    let line = |name: &String| (name.clone(), ChannelRoute { min_level: Level::Info });
+    NotifySettings {
         routes: Routes {
             channels: names.iter().map(line).collect(),
             default: names.clone(),
-            hosts: hosts.map(|host| (host.into(), Host { watch: true, channels: None })).into(),
+            hosts: hosts
+                .map(|host| (host.into(), HostRoute { watch: true, channels: None }))
+                .into(),
             backups: Vec::new(),
         },
         channels: channels
@@ -130,21 +133,22 @@ fn equipment(
 /// A courier on a store; what a restart keeps is the directory.
 struct Engine {
     courier: Courier,
-    thread: JoinHandle<bool>,
+    thread: JoinHandle<CourierExit>,
 }
 
 impl Engine {
-    fn open(directory: &Path, equipment: Equipment) -> Engine {
+    fn open(directory: &Path, equipment: NotifySettings) -> Engine {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store, _) = Store::open(directory, Now::read()).unwrap();
         let (courier, desk) = Courier::new();
-        let thread = desk.open(store, equipment, Box::new(Vec::new), |then| then).unwrap();
+        let hooks = CourierHooks { every_row: Box::new(Vec::new), on_exit: Box::new(|_| ()) };
+        let thread = desk.open(store, equipment, hooks, |then| then).unwrap();
         Engine { courier, thread }
     }
 
     fn tell(&self, level: Level, kind: EventKind) {
         let events = vec![Event { at: Now::read().wall, level, kind }];
-        self.courier.order(Order::Accept(Change { events, ..Change::default() }));
+        self.courier.commit(Change { events, ..Change::default() });
     }
 
     fn say(&self, host: &str, text: &str) {
@@ -152,7 +156,7 @@ impl Engine {
     }
 
     fn waiting(&self, channel: &str) -> Option<usize> {
-        let lines = self.courier.standing().lines;
+        let lines = self.courier.stats().queues;
         lines.iter().find(|line| line.channel == channel).map(|line| line.waiting)
     }
 
@@ -162,14 +166,14 @@ impl Engine {
         let answer = Box::new(move |is_stored| {
             let _ = tx.send(is_stored);
         });
-        self.courier.order(Order::Accept(Change { on_stored: Some(answer), ..Change::default() }));
+        self.courier.commit(Change { on_stored: Some(answer), ..Change::default() });
         assert!(stored.recv_timeout(PATIENCE).unwrap());
         wait_for(|| self.waiting(channel) == Some(0), &format!("{channel} to be empty"));
     }
 
     fn stop(self) {
-        self.courier.order(Order::Stop);
-        assert!(self.thread.join().unwrap(), "everything is stored");
+        self.courier.stop();
+        assert_eq!(self.thread.join().unwrap(), CourierExit::Stored);
     }
 }
 
@@ -315,7 +319,7 @@ fn what_is_sent_at_once_and_what_was_queued_use_an_account_one_after_the_other()
         engine.say("web1", &format!("queued {n}"));
         let sent = notifier.pushmsg_from_config(&format!("at once {n}"));
         assert_eq!(sent, [("signal".to_owned(), true)].into());
-        engine.courier.order(Order::Reconfigure(equipment.clone()));
+        engine.courier.reconfigure(equipment.clone());
     }
     engine.empty("signal");
     assert_eq!(cli.received().len(), 6);
@@ -354,7 +358,7 @@ fn every_channel_takes_a_digest_and_everything_is_in_it() {
     for n in 0..25 {
         engine.say(["web1", "web2", "web3"][n % 3], &format!("number {n} grüße"));
     }
-    wait_for(|| engine.courier.standing().failed.len() == 5, "every channel to fail");
+    wait_for(|| engine.courier.stats().failed.len() == 5, "every channel to fail");
     engine.stop();
     chat.set_mode(Mode::Normal);
     pager.set_mode(Mode::Normal);
@@ -364,7 +368,7 @@ fn every_channel_takes_a_digest_and_everything_is_in_it() {
     for (name, _) in channels() {
         engine.empty(name);
     }
-    let mails = texts_of(&mail, engine.courier.standing().sent["mail"]);
+    let mails = texts_of(&mail, engine.courier.stats().sent["mail"]);
     let heard = [
         ("chat", chat.received().into_iter().map(|post| post.text).collect::<Vec<_>>()),
         ("mail", mails),
@@ -409,7 +413,7 @@ fn a_refused_channel_is_told_through_its_neighbours_once_and_so_is_its_return() 
     };
     wait_for(|| notices("channel chat is failing") == 1, "the notice");
     // Each probe is refused again, and the restart finds it refused too.
-    engine.courier.order(Order::Reconfigure(channels()));
+    engine.courier.reconfigure(channels());
     engine.say("web1", "number 5");
     engine.empty("other");
     engine.stop();
@@ -419,7 +423,7 @@ fn a_refused_channel_is_told_through_its_neighbours_once_and_so_is_its_return() 
     assert_eq!(notices("channel chat is failing"), 1, "told once");
     assert_eq!(notices("channel chat delivers again"), 0);
     chat.set_mode(Mode::Normal);
-    engine.courier.order(Order::Reconfigure(channels()));
+    engine.courier.reconfigure(channels());
     engine.empty("chat");
     wait_for(|| notices("channel chat delivers again") == 1, "the return to be told");
     let own = chat.received().iter().filter(|post| post.text.contains("channel chat")).count();
@@ -447,7 +451,7 @@ fn an_acknowledged_alert_is_not_repeated_until_it_is_over() {
     };
     alert(Level::Critical, false);
     let unacknowledged =
-        || engine.courier.standing().lines.iter().map(|line| line.unacknowledged).sum::<usize>();
+        || engine.courier.stats().queues.iter().map(|line| line.unacknowledged).sum::<usize>();
     wait_for(|| unacknowledged() == 1, "the emergency");
     wait_for(|| unacknowledged() == 0, "the acknowledgement");
     alert(Level::Critical, true);

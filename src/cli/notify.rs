@@ -16,7 +16,7 @@ use crate::clock::format_duration;
 use crate::config::Config;
 use crate::event::Level;
 use crate::logger;
-use crate::notify::direct::{LONGEST_TEXT, Notice, Notifier, Report};
+use crate::notify::notifier::{ChannelResult, DirectMessage, MAX_TEXT, Notifier};
 
 #[derive(Debug, Default, PartialEq)]
 struct NotifyArgs {
@@ -106,7 +106,7 @@ fn level(name: &str) -> Result<Level, lexopt::Error> {
 /// At most what is sent in any case, without the line's end that `echo` adds.
 fn read_text(input: impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
-    input.take(LONGEST_TEXT as u64 + 1).read_to_end(&mut bytes)?;
+    input.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
@@ -125,7 +125,7 @@ fn notify(config: &Config, args: &NotifyArgs, text: String, out: &mut impl Write
         let whose = args.host.as_ref().map_or("default".into(), |host| format!("host {host:?}"));
         print_error(&format!("nobody was told: there is no channel for {whose}"));
     }
-    let mut notice = Notice { host: args.host.clone(), ..Notice::new(text) };
+    let mut notice = DirectMessage { host: args.host.clone(), ..DirectMessage::new(text) };
     notice.level = args.level.unwrap_or(notice.level);
     // A closed output is ignored: the exit code is about the channels.
     let sent = notifier.send(&channels, &notice, |_, name, report| {
@@ -141,7 +141,7 @@ fn notify(config: &Config, args: &NotifyArgs, text: String, out: &mut impl Write
 }
 
 /// `email_ops: sent in 1 s`
-fn format_result(name: &str, report: &Report) -> String {
+fn format_result(name: &str, report: &ChannelResult) -> String {
     let took = format_duration(report.took);
     match report.why() {
         None => format!("{name}: sent in {took}"),
@@ -212,6 +212,6 @@ mod tests {
     fn standard_input_is_read_to_a_bound() {
         assert_eq!(read_text("disk full\r\n\n".as_bytes()).unwrap(), "disk full");
         assert_eq!(read_text(&b"gr\xfc\xdfe"[..]).unwrap(), "gr\u{fffd}\u{fffd}e");
-        assert_eq!(read_text(io::repeat(b'x')).unwrap().len(), LONGEST_TEXT + 1);
+        assert_eq!(read_text(io::repeat(b'x')).unwrap().len(), MAX_TEXT + 1);
     }
 }

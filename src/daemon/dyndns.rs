@@ -12,8 +12,8 @@ use crate::dyndns::updater::{OnRecordWritten, RecordWritten, Updater};
 use crate::event::{EventId, Level, Subject};
 use crate::heartbeat::fleet::AddressChange;
 use crate::heartbeat::monitor::Monitor;
-use crate::notify::courier::{Courier, Noted, Order};
-use crate::notify::outbox::Record;
+use crate::notify::courier::{Courier, DirectRecord};
+use crate::notify::outbox::DeliveryRecord;
 use crate::store::{ChangeSink, Store, Table};
 use crate::thread::Stop;
 
@@ -55,13 +55,13 @@ pub fn start(
 fn log_written(courier: Courier) -> OnRecordWritten {
     Box::new(move |written, now| {
         let record = record(written, now);
-        courier.order(Order::Note(vec![Noted { record, reason: None }]));
+        courier.record(vec![DirectRecord { record, reason: None }]);
     })
 }
 
-fn record(written: RecordWritten, now: Now) -> Record {
+fn record(written: RecordWritten, now: Now) -> DeliveryRecord {
     let RecordWritten { host, name, address, server, attempts } = written;
-    Record {
+    DeliveryRecord {
         event: EventId::unique(now.wall),
         channel: CHANNEL.into(),
         recipient: Some(server),

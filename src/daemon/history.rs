@@ -12,8 +12,8 @@ use crate::history::query::Question;
 use crate::history::recorder::Recorder;
 use crate::history::retention::RetentionSettings;
 use crate::history::{HistorySource, StoredRow};
-use crate::notify::courier::{Courier, Order};
-use crate::notify::outbox::{self, Outbox};
+use crate::notify::courier::Courier;
+use crate::notify::outbox::{OpenIncident, Outbox};
 use crate::store::{Change, Snapshot, Store, Table, Write};
 use crate::thread::Stop;
 use crate::view::{AlertView, EventView, PlanView, SeriesView, UptimeSample};
@@ -77,7 +77,7 @@ impl HistorySource for HistorySources {
     }
 
     fn write(&self, writes: Vec<Write>) {
-        self.courier.order(Order::Accept(Change { writes, ..Change::default() }));
+        self.courier.commit(Change { writes, ..Change::default() });
     }
 }
 
@@ -131,12 +131,12 @@ pub fn alerts(watch: &Monitor, courier: &Courier) -> Result<Vec<AlertView>, Stri
     }
     let mut alerts = courier.inspect(TIMEOUT, move |_, outbox| {
         let of_hosts = wrong.into_iter().map(|wrong| {
-            let told = outbox.alert(&wrong.incident);
-            let view = alert_view(&wrong.incident, wrong.text, told.as_ref());
+            let told = outbox.open_incident(&wrong.incident);
+            let view = alert_view(&wrong.incident, wrong.text, told);
             AlertView { level: wrong.level, since: Some(wrong.since), ..view }
         });
-        let others = outbox.alerts_of_no_host().into_iter().filter_map(|told| {
-            Some(alert_view(&told.trouble, describe_incident(&told.trouble)?, Some(&told)))
+        let others = outbox.open_incidents().filter_map(|told| {
+            Some(alert_view(&told.incident, describe_incident(&told.incident)?, Some(told)))
         });
         of_hosts.chain(others).collect::<Vec<AlertView>>()
     })?;
@@ -157,7 +157,7 @@ fn describe_incident(incident: &Incident) -> Option<String> {
     }
 }
 
-fn alert_view(incident: &Incident, text: String, told: Option<&outbox::AlertView>) -> AlertView {
+fn alert_view(incident: &Incident, text: String, told: Option<&OpenIncident>) -> AlertView {
     let (subject, host) = match incident {
         Incident::Connection { host, .. }
         | Incident::NeverSeen { host }
@@ -175,7 +175,7 @@ fn alert_view(incident: &Incident, text: String, told: Option<&outbox::AlertView
         text,
         level: told.and_then(|told| told.level).unwrap_or(Level::Warning),
         since: told.and_then(|told| told.since),
-        channels: told.map(|told| told.channels.clone()).unwrap_or_default(),
+        channels: told.map(|told| told.channels.keys().cloned().collect()).unwrap_or_default(),
         acknowledged: acknowledged.map(|by| by.at),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,8 +23,8 @@ use crate::heartbeat::listener;
 use crate::heartbeat::monitor::{self, Monitor};
 use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::memory;
-use crate::notify::courier::{Courier, EveryRow, Order};
-use crate::notify::direct::Notifier;
+use crate::notify::courier::{Courier, CourierExit, CourierHooks, EveryRow};
+use crate::notify::notifier::Notifier;
 use crate::problem::{ListenError, Problem, Problems, Severity};
 use crate::store::{Change, ChangeSink, OpenResult, Store, Table};
 use crate::systemd;
@@ -52,11 +54,6 @@ use self::service::Services;
 use self::threads::Threads;
 use self::watchdog::{Progress, ThreadCheck};
 use self::wiring::{Current, HeartbeatAlerts};
-
-/// Orders that wait for the disk, and deliveries that wait for their channel: beyond either, the
-/// monitor refuses datagrams that say more than that a host is alive.
-const MAX_BACKLOG: usize = 10_000;
-const MAX_QUEUED: usize = 20_000;
 
 /// The arenas of the allocator that all threads of the daemon share.
 const ARENAS: i32 = 2;
@@ -131,7 +128,7 @@ struct Daemon {
     config: Config,
     services: Arc<Services>,
     agent: LocalAgent,
-    courier_thread: JoinHandle<bool>,
+    courier_thread: JoinHandle<CourierExit>,
     udp: UdpServer,
     web: Web,
     alert_poller: AlertPoller,
@@ -199,8 +196,7 @@ impl Startup {
         let rules = wiring::fleet_rules(config);
         let fleet = Fleet::restore(rules, rows, self.mark.clone(), self.now, &self.kernel_boot);
         let courier = courier.clone();
-        let overloaded =
-            Box::new(move || courier.backlog() > MAX_BACKLOG || courier.queued() > MAX_QUEUED);
+        let overloaded = Box::new(move || courier.is_overloaded());
         Monitor::new(fleet, self.kernel_boot.clone(), sink, overloaded)
     }
 }
@@ -216,8 +212,10 @@ impl Daemon {
         let Startup { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
             startup;
         let names = (format_address(udp.local_addr()), format_address(tcp.local_addr()));
+        let hooks =
+            CourierHooks { every_row: every_row(&services), on_exit: Box::new(on_courier_exit) };
         let courier_thread = desk
-            .open(store, wiring::notify_settings(&config), every_row(&services), |then| {
+            .open(store, wiring::notify_settings(&config), hooks, |then| {
                 rebase_time(then, mark.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
@@ -268,8 +266,8 @@ impl Daemon {
         self.services.chronicle.close(Now::read());
         self.services.pipelines.close();
         self.udp.close();
-        self.services.courier.order(Order::Stop);
-        let stored = self.courier_thread.join().unwrap_or(false);
+        self.services.courier.stop();
+        let stored = matches!(self.courier_thread.join(), Ok(CourierExit::Stored));
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.services.pipelines.wait_for_restic(STOP_TIMEOUT);
         for name in self.threads.join(deadline) {
@@ -344,7 +342,7 @@ impl Daemon {
     fn apply(&mut self, config: &Config) -> Vec<Problem> {
         let services = &self.services;
         // In this order: what the new rules find must go by the new routes.
-        services.courier.order(Order::Reconfigure(wiring::notify_settings(config)));
+        services.courier.reconfigure(wiring::notify_settings(config));
         signal_check::start(config);
         services.keeper.reconfigure(config.dyndns.clone());
         services.watch.reconfigure(wiring::fleet_rules(config));
@@ -370,10 +368,22 @@ fn config_error(config: &Config, (key, what): (&str, String)) -> Problem {
     Problem { severity: Severity::Error, file, line: None, path: key.to_owned(), what }
 }
 
+/// Starts hbd again in place of this process when the state from before the start can be read at
+/// last: only a daemon that begins with it knows what it says.
+fn on_courier_exit(exit: CourierExit) {
+    if exit != CourierExit::Restart {
+        return;
+    }
+    warn!("the state from before the start can be read now: hbd starts anew to take it up");
+    let why = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    error!("hbd cannot start itself anew ({why}) and ends");
+    std::process::exit(1)
+}
+
 /// Passes changes of the features on to the courier.
 fn change_sink(courier: &Courier) -> ChangeSink {
     let courier = courier.clone();
-    Arc::new(move |change| courier.order(Order::Accept(change)))
+    Arc::new(move |change| courier.commit(change))
 }
 
 /// All rows of the features, for a store that lost its own.
@@ -422,7 +432,7 @@ fn report_store_state(courier: &Courier, opened: OpenResult, now: Now) {
         }
     };
     let events = vec![Event::new(now.wall, kind)];
-    courier.order(Order::Accept(Change { events, ..Change::default() }));
+    courier.commit(Change { events, ..Change::default() });
 }
 
 fn log_ready(config: &Config, hosts: usize, udp: &str, tcp: &str) {

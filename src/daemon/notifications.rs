@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::clock::Now;
-use crate::notify::courier::{Courier, Order, Standing};
-use crate::notify::direct::{Notice, Notifier, Report};
-use crate::notify::history::{self, Question};
-use crate::notify::outbox::{DeliveryId, LineView};
+use crate::notify::courier::{Courier, CourierStats};
+use crate::notify::delivery_log::{self, Question};
+use crate::notify::notifier::{ChannelResult, DirectMessage, Notifier};
+use crate::notify::outbox::{DeliveryId, QueueStatus};
 use crate::thread::Semaphore;
 use crate::view::{ChannelState, ChannelView, FailureView, NotificationView};
 use crate::web::notice::{self, Whom};
@@ -40,8 +40,11 @@ pub fn prepare_send(
     request: notice::Notice,
 ) -> Result<Sending, NotSent> {
     let (channels, host) = recipients(&notifier, request.whom).map_err(NotSent::Nobody)?;
-    let mut notice = Notice { host, ..Notice::new(request.message) };
+    let mut notice = DirectMessage { host, ..DirectMessage::new(request.message) };
     notice.level = request.level.unwrap_or(notice.level);
+    if courier.is_backlogged() {
+        return Err(NotSent::Busy("the disk is slow, the history has no room".into()));
+    }
     let busy = || NotSent::Busy(format!("{MAX_CONCURRENT} messages are being sent already"));
     let permit = semaphore.try_acquire().ok_or_else(busy)?;
     Ok(Box::new(move || {
@@ -86,12 +89,12 @@ fn send(
     notifier: &Notifier,
     courier: &Courier,
     channels: &[String],
-    notice: &Notice,
-    results: &Sender<(String, Report)>,
+    notice: &DirectMessage,
+    results: &Sender<(String, ChannelResult)>,
 ) {
     notifier.send(channels, notice, |message, name, report| {
         // Each as it ends: a channel that hangs must not keep the others out of the log.
-        courier.order(Order::Note(history::noted(message, name, report, Now::read().wall)));
+        courier.record(delivery_log::direct_records(message, name, report, Now::read().wall));
         // Fails when the request no longer waits.
         let _ = results.send((name.to_owned(), report.clone()));
     });
@@ -100,7 +103,7 @@ fn send(
 /// The results that come in until `deadline`; a channel without one has failed so far.
 fn collect_results(
     channels: Vec<String>,
-    results: &Receiver<(String, Report)>,
+    results: &Receiver<(String, ChannelResult)>,
     deadline: Instant,
 ) -> SentNow {
     let mut sent = SentNow::default();
@@ -130,15 +133,15 @@ pub fn notifications(
         channel: wanted.channel.clone(),
         delivered: wanted.delivered,
     };
-    let page = history::ask(courier, &question)?;
+    let page = delivery_log::query(courier, &question)?;
     Ok((page.notifications, page.next.map(|id| id.0)))
 }
 
 /// The state of every channel.
-pub fn channels(notifier: &Notifier, standing: &Standing) -> Vec<ChannelView> {
-    let lines: BTreeMap<&str, &LineView> =
-        standing.lines.iter().map(|line| (line.channel.as_str(), line)).collect();
-    let unused = LineView::default();
+pub fn channels(notifier: &Notifier, standing: &CourierStats) -> Vec<ChannelView> {
+    let lines: BTreeMap<&str, &QueueStatus> =
+        standing.queues.iter().map(|line| (line.channel.as_str(), line)).collect();
+    let unused = QueueStatus::default();
     let view = |(name, channel): (&String, &Arc<crate::notify::channel::Channel>)| {
         let line = lines.get(name.as_str()).copied().unwrap_or(&unused);
         let failure = |(at, why): &(_, String)| FailureView { at: Some(*at), why: why.clone() };
@@ -160,7 +163,7 @@ pub fn channels(notifier: &Notifier, standing: &Standing) -> Vec<ChannelView> {
     notifier.channels().iter().map(view).collect()
 }
 
-fn state(line: &LineView) -> ChannelState {
+fn state(line: &QueueStatus) -> ChannelState {
     match line.failing_since {
         Some(_) if line.refused => ChannelState::Refused,
         Some(_) => ChannelState::Failing,
@@ -173,7 +176,8 @@ mod tests {
     use super::*;
     use crate::event::Level;
     use crate::notify::channel::{Channel, ChannelKind};
-    use crate::notify::direct::Outcome;
+    use crate::notify::courier::MAX_BACKLOG;
+    use crate::notify::notifier::RecipientResult;
 
     fn notifier() -> Arc<Notifier> {
         let log = Arc::new(Channel { kind: ChannelKind::Log, min_level: Level::Info });
@@ -189,9 +193,14 @@ mod tests {
     #[test]
     fn a_channel_that_does_not_end_keeps_nobody_waiting() {
         let (tx, rx) = unbounded();
-        let outcome =
-            Outcome { recipient: None, why: None, reason: None, attempts: 1, took: Duration::ZERO };
-        let report = Report { outcomes: vec![outcome], took: Duration::ZERO };
+        let outcome = RecipientResult {
+            recipient: None,
+            why: None,
+            reason: None,
+            attempts: 1,
+            took: Duration::ZERO,
+        };
+        let report = ChannelResult { recipients: vec![outcome], took: Duration::ZERO };
         tx.send(("quick".to_owned(), report)).unwrap();
         let deadline = Instant::now() + Duration::from_millis(20);
         let sent = collect_results(vec!["quick".into(), "hangs".into()], &rx, deadline);
@@ -210,6 +219,17 @@ mod tests {
         assert_eq!(mute, Err("host: there is no channel for \"mute\"".into()));
         let stranger = recipients(&notifier(), Whom::Host("new".into()));
         assert_eq!(stranger, Ok((vec!["log".into()], Some("new".into()))));
+    }
+
+    #[test]
+    fn nothing_is_sent_while_the_disk_has_no_room_for_its_record() {
+        let (courier, _pending) = Courier::new();
+        for _ in 0..=MAX_BACKLOG {
+            courier.record(Vec::new());
+        }
+        let asked = to(Whom::Host("web1".into()));
+        let prepared = prepare_send(notifier(), courier, &semaphore(), asked);
+        assert!(matches!(prepared, Err(NotSent::Busy(_))));
     }
 
     #[test]

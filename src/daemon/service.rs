@@ -20,9 +20,9 @@ use crate::dyndns::updater::Updater;
 use crate::heartbeat::datagram::Rejection;
 use crate::heartbeat::monitor::Monitor;
 use crate::history::recorder::Recorder;
-use crate::notify::courier::{Courier, REASONS, Standing};
-use crate::notify::direct::Notifier;
-use crate::notify::outbox::LineView;
+use crate::notify::courier::{Courier, CourierStats, FAILURE_REASONS};
+use crate::notify::notifier::Notifier;
+use crate::notify::outbox::QueueStatus;
 use crate::thread::Semaphore;
 use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
@@ -60,7 +60,7 @@ pub struct Services {
 
 impl House for Services {
     fn ready(&self) -> Result<(), String> {
-        if self.courier.standing().store_refuses {
+        if self.courier.stats().store_refuses {
             return Err("the state cannot be written to disk".into());
         }
         Ok(())
@@ -92,6 +92,11 @@ impl House for Services {
             // Fails when the request no longer waits.
             let _ = tx.send(stored);
         };
+        if self.courier.is_backlogged() {
+            return Taken::Now(Answer::Unavailable(
+                "the disk is slow, too much waits for it".into(),
+            ));
+        }
         let heartbeat_alerts = self.heartbeat_alerts.get();
         let heartbeat = heartbeat_alerts.names().to_vec();
         let names = AlertNames { backup: self.pipelines.alert_names(), heartbeat };
@@ -114,7 +119,7 @@ impl House for Services {
     }
 
     fn channels(&self) -> Vec<ChannelView> {
-        notifications::channels(&self.notifier.get(), &self.courier.standing())
+        notifications::channels(&self.notifier.get(), &self.courier.stats())
     }
 
     fn notifications(
@@ -158,7 +163,7 @@ impl House for Services {
     }
 
     fn figures(&self) -> Figures {
-        let standing = self.courier.standing();
+        let standing = self.courier.stats();
         Figures {
             datagrams_accepted: self.watch.accepted(),
             datagrams_rejected: self
@@ -166,7 +171,7 @@ impl House for Services {
                 .rejected()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
-            channels: standing.lines.iter().map(|line| channel_figures(line, &standing)).collect(),
+            channels: standing.queues.iter().map(|line| channel_figures(line, &standing)).collect(),
             alerts_received: self.pipelines.received(),
             pipelines: self.pipelines.count() as u64,
             backup_outcomes: outcomes(&self.pipelines),
@@ -201,7 +206,7 @@ fn outcomes(pipelines: &Pipelines) -> Outcomes {
     }
 }
 
-fn channel_figures(line: &LineView, standing: &Standing) -> ChannelFigures {
+fn channel_figures(line: &QueueStatus, standing: &CourierStats) -> ChannelFigures {
     let name = &line.channel;
     let counted = standing.failed.get(name);
     let failed = |reason: &'static str| {
@@ -211,7 +216,7 @@ fn channel_figures(line: &LineView, standing: &Standing) -> ChannelFigures {
     ChannelFigures {
         name: name.clone(),
         sent: standing.sent.get(name).copied().unwrap_or(0),
-        failed: REASONS.into_iter().map(failed).collect::<BTreeMap<_, _>>(),
+        failed: FAILURE_REASONS.into_iter().map(failed).collect::<BTreeMap<_, _>>(),
         deliveries: line.waiting as u64,
         oldest_age: line.oldest.unwrap_or_default(),
         up: line.failing_since.is_none(),

@@ -10,7 +10,7 @@ use log::{error, info};
 
 use super::threads::Threads;
 use crate::heartbeat::monitor::Monitor;
-use crate::notify::courier::{Courier, Order};
+use crate::notify::courier::Courier;
 use crate::systemd;
 use crate::thread::{ProgressCounter, Stop};
 use crate::web::Probe;
@@ -93,8 +93,7 @@ impl ThreadCheck {
         let _ = self.watch.count();
         if self.answered.count() == self.asked {
             self.asked += 1;
-            let answer = self.answered.clone();
-            self.courier.order(Order::Look(Box::new(move |_, _| answer.increment())));
+            self.courier.ping(self.answered.clone());
         }
         let turns = (self.progress.udp.count(), self.progress.deadlines.count());
         if turns.0 == self.seen.0 {

@@ -11,8 +11,8 @@ use crate::backup::pipeline;
 use crate::config::Config;
 use crate::heartbeat::monitor::Monitor;
 use crate::heartbeat::settings::{Expectation, FleetConfig};
-use crate::notify::courier::Equipment;
-use crate::notify::route::{self, Routes};
+use crate::notify::routing::{self, Routes};
+use crate::notify::settings::NotifySettings;
 use crate::thread::lock;
 use crate::web::Access;
 
@@ -52,16 +52,15 @@ pub fn pipeline_settings(config: &Config) -> pipeline::PipelineSettings {
 }
 
 /// The channels and routes of the courier.
-pub fn notify_settings(config: &Config) -> Equipment {
+pub fn notify_settings(config: &Config) -> NotifySettings {
     let hosts = config.hosts.iter().map(|(name, host)| {
         let channels = host.notification_channels.clone();
-        (name.clone(), route::Host { watch: host.watch, channels })
+        (name.clone(), routing::HostRoute { watch: host.watch, channels })
     });
-    let lines = config
-        .channels
-        .iter()
-        .map(|(name, channel)| (name.clone(), route::Line { min_level: channel.min_level }));
-    Equipment {
+    let lines = config.channels.iter().map(|(name, channel)| {
+        (name.clone(), routing::ChannelRoute { min_level: channel.min_level })
+    });
+    NotifySettings {
         routes: Routes {
             channels: lines.collect(),
             default: config.default_channels.clone(),

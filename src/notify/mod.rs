@@ -1,15 +1,14 @@
-//! From an event to a delivered message: route, outbox, courier, channels.
+//! Notification: from an event to a delivered message.
+//!
+//! An event becomes deliveries ([`routing`], [`outbox`]) in one transaction ([`courier`]); workers
+//! make the attempts through the [`channel`]s, and the outbox decides what each result means.
 
 pub mod channel;
 pub mod courier;
-pub mod direct;
-pub mod equipment;
-pub mod history;
-pub mod line;
+pub mod delivery_log;
+pub mod notifier;
 pub mod outbox;
-mod rate;
-pub mod route;
+pub mod routing;
 pub mod settings;
-mod tally;
 pub mod text;
 mod worker;

@@ -1,12 +1,16 @@
-//! The sections `notifier`, `notification_channels` and their defaults.
+//! The sections `notifier` and `notification_channels`, and what a configuration means to the
+//! courier.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::channel::Channel;
+use super::channel::{Channel, RetryPolicy};
+use super::outbox::QueueSettings;
+use super::routing::Routes;
 use crate::address::is_name;
 use crate::config_file::{NameSet, Section};
 
-/// The section `notifier`: who hears about backups.
+/// The section `notifier`: the channels for backups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// The channels; none means the default ones.
@@ -21,9 +25,9 @@ impl Settings {
     }
 }
 
-/// Warns when nobody is `told` about backups, and somebody `expects` to be.
-pub fn check_backups(top: &Section, told: &[String], expects: bool) {
-    if told.is_empty() && expects {
+/// Warns when no `channels` are there for backups, and messages about them are `expected`.
+pub fn check_backups(top: &Section, channels: &[String], expected: bool) {
+    if channels.is_empty() && expected {
         let what = "names no channel, so backup alerts reach nobody: name some here, or in \
                     default_notification_channels";
         top.warning("notifier", what);
@@ -40,4 +44,30 @@ pub fn read_channels(top: &mut Section) -> BTreeMap<String, Channel> {
         Channel::read(section)
     });
     channels.into_iter().collect()
+}
+
+/// The channels and the routes of a configuration.
+#[derive(Clone)]
+pub struct NotifySettings {
+    /// Which channels get which event.
+    pub routes: Routes,
+    /// The channels by name.
+    pub channels: BTreeMap<String, Arc<Channel>>,
+    /// Replaces the channels' own rates and delays: for tests.
+    pub pace: Option<fn(RetryPolicy) -> RetryPolicy>,
+}
+
+impl NotifySettings {
+    /// What the outbox needs to know of each channel.
+    pub fn queue_settings(&self) -> BTreeMap<String, QueueSettings> {
+        self.channels
+            .iter()
+            .map(|(name, channel)| {
+                let pace = self
+                    .pace
+                    .map_or(channel.retry_policy(), |change| change(channel.retry_policy()));
+                (name.clone(), QueueSettings { pace, recipients: channel.recipients() })
+            })
+            .collect()
+    }
 }

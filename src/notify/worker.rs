@@ -1,64 +1,70 @@
-//! Workers: each makes one attempt at a time, and says how it ended.
+//! Worker threads, each of which makes one attempt at a time; what is logged and counted of the
+//! results.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use log::{error, info, warn};
 
 use super::channel::{Channel, Delivered, Failure, OutgoingMessage, ReceiptState, SharedState};
-use super::outbox::{DeliveryId, Job, Poll};
-use crate::clock::Now;
+use super::outbox::{
+    AcknowledgedMessage, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
+    ReceiptPoll,
+};
+use crate::clock::{Now, words};
 use crate::thread::AbortOnPanic;
 
-/// Something to do through a channel.
-pub enum Work {
+/// What a worker does through a channel.
+pub enum TaskKind {
     /// One attempt at a delivery.
-    Attempt(Job),
-    /// One question about an emergency.
-    Ask(Poll),
+    Attempt(DeliveryAttempt),
+    /// One poll for a receipt.
+    Poll(ReceiptPoll),
 }
 
-impl Work {
-    /// Through which channel.
+impl TaskKind {
+    /// The channel.
     pub fn channel(&self) -> &str {
         match self {
-            Work::Attempt(job) => &job.delivery.channel,
-            Work::Ask(poll) => &poll.channel,
+            TaskKind::Attempt(attempt) => &attempt.delivery.channel,
+            TaskKind::Poll(poll) => &poll.channel,
         }
     }
 }
 
-/// Work and the channel for it.
+/// One job of a worker.
 pub struct Task {
-    /// The channel as it was configured when the work was given out.
+    /// The channel as it was configured when the task was dispatched.
     pub channel: Arc<Channel>,
     /// What to do.
-    pub work: Work,
+    pub kind: TaskKind,
 }
 
-/// How work ended.
-pub struct Done {
-    /// What and how.
-    pub ended: Ended,
+/// A finished task.
+pub struct TaskDone {
+    /// How it ended.
+    pub result: TaskResult,
     /// How long it took.
     pub took: Duration,
 }
 
-/// How each kind of work ends.
-pub enum Ended {
+/// How each kind of task ends.
+pub enum TaskResult {
     /// An attempt.
-    Delivery(DeliveryId, Result<Delivered, Failure>),
+    Attempt(DeliveryId, Result<Delivered, Failure>),
     /// A question.
-    Poll(Poll, Result<ReceiptState, Failure>),
+    Poll(ReceiptPoll, Result<ReceiptState, Failure>),
 }
 
-/// Starts a worker, which works until the courier is gone.
+/// Starts a worker, which runs until the courier's thread has ended.
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn hire<R: From<Done> + Send + 'static>(
+pub fn spawn<R: From<TaskDone> + Send + 'static>(
     number: usize,
     state: Arc<SharedState>,
     to_do: Receiver<Task>,
@@ -67,7 +73,7 @@ pub fn hire<R: From<Done> + Send + 'static>(
     let work = move || {
         let _vital = AbortOnPanic;
         for task in to_do {
-            if results.send(perform(task, &state).into()).is_err() {
+            if results.send(run(task, &state).into()).is_err() {
                 break;
             }
         }
@@ -79,27 +85,34 @@ pub fn hire<R: From<Done> + Send + 'static>(
         .map(drop)
 }
 
-fn perform(Task { channel, work }: Task, state: &SharedState) -> Done {
-    let begun = Instant::now();
+fn run(Task { channel, kind: work }: Task, state: &SharedState) -> TaskDone {
+    let started = Instant::now();
     let ended = match work {
-        Work::Attempt(job) => Ended::Delivery(job.id, caught(|| attempt(&job, &channel, state))),
-        Work::Ask(poll) => {
-            let answer = caught(|| channel.poll(&poll.receipt));
-            Ended::Poll(poll, answer)
+        TaskKind::Attempt(attempt) => {
+            TaskResult::Attempt(attempt.id, catch_panic(|| deliver(&attempt, &channel, state)))
+        }
+        TaskKind::Poll(poll) => {
+            let answer = catch_panic(|| channel.poll(&poll.receipt));
+            TaskResult::Poll(poll, answer)
         }
     };
-    Done { ended, took: begun.elapsed() }
+    TaskDone { result: ended, took: started.elapsed() }
 }
 
-/// A text that makes a library panic must not do so for ever.
-fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+/// Runs code of a channel. A text that makes a library panic must not end the process, again and
+/// again: the message counts as one whose form is refused.
+pub fn catch_panic<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
     })
 }
 
-fn attempt(job: &Job, channel: &Channel, state: &SharedState) -> Result<Delivered, Failure> {
-    let delivery = &job.delivery;
+fn deliver(
+    attempt: &DeliveryAttempt,
+    channel: &Channel,
+    state: &SharedState,
+) -> Result<Delivered, Failure> {
+    let delivery = &attempt.delivery;
     let outgoing = OutgoingMessage {
         channel: &delivery.channel,
         message: &delivery.message,
@@ -107,8 +120,138 @@ fn attempt(job: &Job, channel: &Channel, state: &SharedState) -> Result<Delivere
         possible_repeat: delivery.possible_repeat,
         short_form: delivery.plain,
         thread: delivery.thread.as_deref(),
-        recovered_events: &delivery.ends,
+        recovered_events: &delivery.recovered_events,
         now: Now::read().wall,
     };
     channel.deliver(&outgoing, state)
+}
+
+/// Why attempts fail, as the label in the metrics.
+pub const FAILURE_REASONS: [&str; 5] =
+    ["unreachable", "unknown", "message_refused", "channel_refused", "expired"];
+
+/// Counters since the start.
+#[derive(Debug, Default)]
+pub struct DeliveryCounters {
+    /// Messages that arrived, by channel.
+    pub sent: BTreeMap<String, u64>,
+    /// Attempts that did not, by channel and reason.
+    pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
+}
+
+impl DeliveryCounters {
+    /// Logs and counts each result; `took` is the duration of the attempt that the first is about.
+    pub fn log_and_count_all(
+        &mut self,
+        ended: &[(DeliveryResult, DeliveryRecord)],
+        took: Duration,
+    ) {
+        for (index, (result, record)) in ended.iter().enumerate() {
+            self.log_and_count(result, record, if index == 0 { took } else { Duration::ZERO });
+        }
+    }
+
+    /// Logs one line for a result, and counts it.
+    fn log_and_count(&mut self, result: &DeliveryResult, record: &DeliveryRecord, took: Duration) {
+        let DeliveryRecord { channel, event, attempts, .. } = record;
+        match result {
+            DeliveryResult::Delivered { events } => {
+                *self.sent.entry(channel.clone()).or_default() += 1;
+                let of = if *events > 1 { format!(", {events} events") } else { String::new() };
+                info!("Sent notification to {channel} ({event}{of}, {})", words(took));
+            }
+            DeliveryResult::Retrying { why, delay, may_have_arrived } => {
+                self.count(channel, if *may_have_arrived { "unknown" } else { "unreachable" });
+                let again = words(*delay);
+                warn!(
+                    "Failed to send notification to {channel}: {why} ({event}, attempt {attempts}, again in {again})"
+                );
+            }
+            DeliveryResult::ChannelPaused { why, delay } => {
+                self.count(channel, "channel_refused");
+                let again = words(*delay);
+                error!(
+                    "Failed to send notification to {channel}: {why} (the channel pauses, {event} is kept, next probe in {again})"
+                );
+            }
+            DeliveryResult::Orphaned => {
+                info!("{event} is not told to {channel}: the alarm that it ends never arrived");
+            }
+            DeliveryResult::Failed { reason, why } => {
+                self.count(channel, metric_label(*reason));
+                error!(
+                    "Failed to send notification to {channel}: {why} ({event} is dropped: {})",
+                    record.title
+                );
+            }
+        }
+    }
+
+    /// Counts what was sent without the outbox; `reason` is why it failed, if it was tried.
+    pub fn count_direct(&mut self, record: &DeliveryRecord, reason: Option<&'static str>) {
+        if record.delivered {
+            *self.sent.entry(record.channel.clone()).or_default() += 1;
+        } else if let Some(reason) = reason {
+            self.count(&record.channel, reason);
+        }
+    }
+
+    fn count(&mut self, channel: &str, reason: &'static str) {
+        *self.failed.entry(channel.to_owned()).or_default().entry(reason).or_default() += 1;
+    }
+}
+
+/// Which of [`FAILURE_REASONS`]. A removed channel has no metrics; should it come back, what was
+/// dropped for it counts like a message that it refused.
+fn metric_label(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Expired => "expired",
+        DropReason::MessageRefused | DropReason::ChannelRemoved => "message_refused",
+    }
+}
+
+/// Logs one line for a message that was acknowledged.
+pub fn log_acknowledgement(message: &AcknowledgedMessage) {
+    let incidents: Vec<String> = message.incidents.iter().map(ToString::to_string).collect();
+    let of =
+        if incidents.is_empty() { String::new() } else { format!(": {}", incidents.join(", ")) };
+    let device = message.by.device.as_deref().unwrap_or("a device");
+    info!("{} was acknowledged through {} on {device}{of}", message.event, message.by.channel);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::event::{EventId, Level, Subject};
+
+    #[test]
+    fn the_metrics_count_by_reason_and_not_by_words() {
+        let record = DeliveryRecord {
+            event: EventId(1),
+            channel: "mail".into(),
+            recipient: None,
+            subject: Subject::Daemon,
+            level: Level::Warning,
+            title: "t".into(),
+            accepted: Wall(0),
+            finished: Wall(0),
+            attempts: 1,
+            delivered: false,
+            why: None,
+            told_in: None,
+            acknowledged: None,
+            acknowledged_by: None,
+        };
+        let failed = |reason, why: &str| {
+            (DeliveryResult::Failed { reason, why: why.into() }, record.clone())
+        };
+        let mut counters = DeliveryCounters::default();
+        let ended = [
+            failed(DropReason::Expired, "too late"),
+            failed(DropReason::MessageRefused, "given up: no such user"),
+        ];
+        counters.log_and_count_all(&ended, Duration::ZERO);
+        assert_eq!(counters.failed["mail"], [("expired", 1), ("message_refused", 1)].into());
+    }
 }

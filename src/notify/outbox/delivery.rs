@@ -1,4 +1,4 @@
-//! A delivery as it is kept, an attempt at it, and what becomes of it. Pure.
+//! Deliveries: their rows, an attempt at one, its result, and the status of a queue. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::channel::RetryPolicy;
-
-use super::collapse::Bundle;
 
 /// The number of a delivery, rising: their order.
 #[derive(
@@ -27,19 +25,19 @@ impl DeliveryId {
 /// One message on its way to one channel, as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
-    /// To which channel.
+    /// The channel.
     pub channel: String,
-    /// To which of its recipients, where each is sent to on its own.
+    /// The recipient, where each has deliveries of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<String>,
-    /// What to say.
+    /// The message.
     pub message: Arc<Message>,
     /// When it was accepted.
     pub accepted: Now,
-    /// How many attempts have begun.
+    /// How many attempts were started.
     #[serde(default)]
     pub attempts: u32,
-    /// Whether one is under way: after a crash, its outcome is unknown.
+    /// Whether an attempt is in flight: after a crash, its result is unknown.
     #[serde(default)]
     pub in_flight: bool,
     /// An earlier attempt may have arrived.
@@ -48,27 +46,27 @@ pub struct Delivery {
     /// Its full form was refused: short and plain from now on.
     #[serde(default)]
     pub plain: bool,
-    /// A message that told of it among others was refused: by itself from now on.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub alone: bool,
-    /// The trouble that it tells of.
+    /// A digest with it was refused: alone from now on.
+    #[serde(default, rename = "alone", skip_serializing_if = "is_false")]
+    pub never_digest: bool,
+    /// The incident that it opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opens: Option<Incident>,
-    /// The troubles that end with it, of those that this channel was given.
+    /// The incidents that it closes, of those that this channel was notified of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closes: Vec<Incident>,
-    /// It says something to this channel even if no alarm that it ends ever arrived there.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub told: bool,
-    /// The events whose trouble it ends, as this channel was told of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ends: Vec<EventId>,
-    /// What the channel hangs its thread on.
+    /// Deliver even if no alarm that it closes was delivered.
+    #[serde(default, rename = "told", skip_serializing_if = "is_false")]
+    pub always_deliver: bool,
+    /// The events that it closes, as delivered through this channel.
+    #[serde(default, rename = "ends", skip_serializing_if = "Vec::is_empty")]
+    pub recovered_events: Vec<EventId>,
+    /// What the channel replies to: the first message of the thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
-    /// The message that is sent in place of this and of others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<Box<Bundle>>,
+    /// The message that is sent in place of this delivery and of others.
+    #[serde(default, rename = "bundle", skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Box<Digest>>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -77,16 +75,16 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl Delivery {
-    /// Whether it may be told of in one message with others: it has surely not arrived yet, and a
-    /// line can hold it, as it cannot hold the report of a backup.
-    pub fn may_join(&self) -> bool {
+    /// Whether it may be part of a digest: it surely has not arrived yet, and it fits into a line,
+    /// which the report of a backup does not.
+    pub fn can_be_digested(&self) -> bool {
         let is_report = matches!(self.message.subject, Subject::Plan(_));
-        !is_report && !self.in_flight && !self.possible_repeat && !self.plain && !self.alone
+        !is_report && !self.in_flight && !self.possible_repeat && !self.plain && !self.never_digest
     }
 
-    /// What the history says of it.
-    pub fn record(&self, now: Now, why: Option<String>) -> Record {
-        Record {
+    /// Its row in the history.
+    pub fn record(&self, now: Now, why: Option<String>) -> DeliveryRecord {
+        DeliveryRecord {
             event: self.message.event,
             channel: self.channel.clone(),
             recipient: self.recipient.clone(),
@@ -105,38 +103,90 @@ impl Delivery {
     }
 }
 
+/// Why a backlog built up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Backlog {
+    /// The channel failed.
+    #[serde(rename = "unreached")]
+    Unreachable,
+    /// The rate limit held it back.
+    #[serde(rename = "rate")]
+    RateLimited,
+}
+
+impl Backlog {
+    /// As a part of a sentence, for people.
+    pub fn describe(self, channel: &str) -> String {
+        match self {
+            Backlog::Unreachable => format!("while {channel} could not be reached"),
+            Backlog::RateLimited => format!("while {channel} was held back by its rate limit"),
+        }
+    }
+}
+
+/// One message in place of several. It is stored with the first of its deliveries, so that it
+/// stays the same at each attempt once one of these may have arrived.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Digest {
+    /// The event number of this message.
+    pub event: EventId,
+    /// When it was put together.
+    pub at: Wall,
+    /// Why.
+    pub cause: Backlog,
+    /// Its deliveries, in the order of their lines.
+    pub members: Vec<DeliveryId>,
+    /// How many more waited and did not fit.
+    #[serde(default, rename = "left")]
+    pub left_out: usize,
+    /// How many attempts at it ended with an unknown result.
+    #[serde(default, rename = "lost")]
+    pub times_lost: u32,
+}
+
 /// An attempt to make.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Job {
-    /// Of which delivery.
+pub struct DeliveryAttempt {
+    /// The delivery to complete.
     pub id: DeliveryId,
-    /// The delivery as it stands; where it is told of together with others, what is said of all.
+    /// What to send: the delivery, or the digest in its place.
     pub delivery: Delivery,
+}
+
+/// Why a delivery is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// The channel will never take this message.
+    MessageRefused,
+    /// It was retried for as long as its level allows.
+    Expired,
+    /// Its channel is no longer configured.
+    ChannelRemoved,
 }
 
 /// What became of a delivery, for the log and the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It arrived, and told of so many events.
+pub enum DeliveryResult {
+    /// It arrived, as a message about this many events.
     Delivered { events: usize },
-    /// It is tried again at that time at the earliest.
-    Waits { why: String, delay: Duration, may_have_arrived: bool },
-    /// The channel takes nothing at all; its queue waits.
-    ChannelRefused { why: String, delay: Duration },
+    /// It is tried again after `delay`, or later.
+    Retrying { why: String, delay: Duration, may_have_arrived: bool },
+    /// The channel refuses everything; its queue waits.
+    ChannelPaused { why: String, delay: Duration },
     /// It will never arrive.
-    Dropped { why: String },
-    /// It was to end an alarm that never arrived.
-    Unneeded,
+    Failed { reason: DropReason, why: String },
+    /// A recovery whose alarm never arrived.
+    Orphaned,
 }
 
-/// One line of the history: what was sent to whom, and how that ended.
+/// A row of the history: what was sent to whom, and how that ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct DeliveryRecord {
     /// The event.
     pub event: EventId,
     /// The channel.
     pub channel: String,
-    /// Which of its recipients.
+    /// The recipient, where each has deliveries of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipient: Option<String>,
     /// What it was about.
@@ -149,17 +199,17 @@ pub struct Record {
     pub accepted: Wall,
     /// When it ended.
     pub finished: Wall,
-    /// After how many attempts.
+    /// How many attempts were made.
     pub attempts: u32,
-    /// Whether it arrived; else [`why`](Self::why) it did not.
+    /// Whether it arrived; if not, see [`why`](Self::why).
     pub delivered: bool,
     /// Why it did not arrive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The message that told of this event among others, by the number that it carried.
+    /// The event number of the digest that it was delivered in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_in: Option<EventId>,
-    /// When somebody acknowledged it.
+    /// When it was acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<Wall>,
     /// On which device, where that is known.
@@ -167,32 +217,32 @@ pub struct Record {
     pub acknowledged_by: Option<String>,
 }
 
-/// What the outbox has to be told of a channel.
+/// What the outbox needs to know of a channel.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LineSettings {
-    /// How fast and how long.
+pub struct QueueSettings {
+    /// Its rate limit, delays and times to give up.
     pub pace: RetryPolicy,
     /// Its recipients; one `None` for a channel that is sent to as a whole.
     pub recipients: Vec<Option<String>>,
 }
 
-/// How a channel stands, for the status and the metrics.
+/// One queue and the health of its channel, for the status and the metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct LineView {
-    /// Its name.
+pub struct QueueStatus {
+    /// The channel.
     pub channel: String,
-    /// How many deliveries wait or are under way.
+    /// How many deliveries wait or are in flight.
     pub waiting: usize,
     /// How long the oldest of them has been waiting.
     pub oldest: Option<Duration>,
-    /// Since when it fails; none when it works as far as is known.
+    /// Since when the channel fails; none when it works as far as is known.
     pub failing_since: Option<Wall>,
-    /// Whether it takes nothing until somebody mends it.
+    /// Whether it refuses everything until it is repaired.
     pub refused: bool,
     /// The last success.
     pub last_success: Option<Wall>,
     /// The last failure and when it was.
     pub last_failure: Option<(Wall, String)>,
-    /// Emergencies that nobody has acknowledged yet.
+    /// Emergencies that are not acknowledged yet.
     pub unacknowledged: usize,
 }

@@ -52,9 +52,9 @@ struct Ledger {
 }
 
 struct World {
-    play: Play,
+    test: TestOutbox,
     disk: BTreeMap<(Table, String), Vec<u8>>,
-    in_flight: Vec<Job>,
+    in_flight: Vec<DeliveryAttempt>,
     ledger: Ledger,
 }
 
@@ -63,9 +63,9 @@ const HOSTS: [&str; 3] = ["web1", "web2", "web3"];
 
 impl World {
     fn new() -> World {
-        let mut play = Play::with(&NAMES);
-        play.digesting(600);
-        World { play, disk: BTreeMap::new(), in_flight: Vec::new(), ledger: Ledger::default() }
+        let mut test = TestOutbox::with(&NAMES);
+        test.digesting(600);
+        World { test, disk: BTreeMap::new(), in_flight: Vec::new(), ledger: Ledger::default() }
     }
 
     fn take(&mut self, step: &Step) {
@@ -93,9 +93,9 @@ impl World {
             Step::Calm(of) => self.accept(Level::Ok, metric(host(of), Level::Ok)),
             Step::Finish(which, outcome) => self.finish(*which, *outcome),
             Step::Wait(seconds) => {
-                self.play.wait(Duration::from_secs(u64::from(*seconds)));
-                let now = self.play.now;
-                let expired = self.play.outbox.expire(now);
+                self.test.wait(Duration::from_secs(u64::from(*seconds)));
+                let now = self.test.now;
+                let expired = self.test.outbox.expire(now);
                 self.note(&expired);
             }
             Step::Crash => {
@@ -103,7 +103,7 @@ impl World {
                     self.lost(&job);
                 }
                 let mut disk = std::mem::take(&mut self.disk);
-                self.play.crash(&mut disk);
+                self.test.crash(&mut disk);
                 self.disk = disk;
             }
             Step::Reconfigure(without) => self.reconfigure(usize::from(*without)),
@@ -112,27 +112,27 @@ impl World {
     }
 
     fn accept(&mut self, level: Level, kind: EventKind) {
-        let event = Event { at: self.play.now.wall, level, kind };
-        let before: BTreeSet<DeliveryId> = self.play.outbox.deliveries.keys().copied().collect();
-        self.play.accept(level, event.kind.clone());
-        let id = self.play.event;
+        let event = Event { at: self.test.now.wall, level, kind };
+        let before: BTreeSet<DeliveryId> = self.test.outbox.deliveries.keys().copied().collect();
+        self.test.accept(level, event.kind.clone());
+        let id = self.test.event;
         let ledger = &mut self.ledger;
         ledger.subjects.insert(id, event.subject());
-        let configured = self.play.routes.channels.keys().cloned().collect();
+        let configured = self.test.routes.channels.keys().cloned().collect();
         ledger.configured.insert(id, configured);
-        if let Some(trouble) = event.opens() {
-            ledger.open.entry(trouble).or_default().push(id);
+        if let Some(incident) = event.opens() {
+            ledger.open.entry(incident).or_default().push(id);
         }
-        for trouble in event.closes() {
-            ledger.ends.insert(id, ledger.open.remove(&trouble).unwrap_or_default());
+        for incident in event.closes() {
+            ledger.ends.insert(id, ledger.open.remove(&incident).unwrap_or_default());
         }
-        let new = self.play.outbox.deliveries.iter().filter(|(id, _)| !before.contains(id));
+        let new = self.test.outbox.deliveries.iter().filter(|(id, _)| !before.contains(id));
         let to = new.map(|(_, delivery)| delivery.channel.clone()).collect();
         ledger.posted.insert(id, to);
     }
 
     fn start(&mut self) {
-        let jobs = self.play.start();
+        let jobs = self.test.start();
         for job in jobs {
             let channel = &job.delivery.channel;
             let same = self.in_flight.iter().any(|other| other.delivery.channel == *channel);
@@ -140,7 +140,7 @@ impl World {
             self.in_flight.push(job);
         }
         // What was decided is on disk before anything is sent.
-        self.play.write_to(&mut self.disk);
+        self.test.write_to(&mut self.disk);
     }
 
     fn finish(&mut self, which: u8, outcome: u8) {
@@ -163,14 +163,14 @@ impl World {
         if outcome == 4 {
             self.lost(&job);
         }
-        let ended = self.play.outbox.finish(job.id, result, self.play.now);
+        let ended = self.test.outbox.complete(job.id, result, self.test.now);
         self.note(&ended);
     }
 
-    fn arrived(&mut self, job: &Job) {
+    fn arrived(&mut self, job: &DeliveryAttempt) {
         let channel = job.delivery.channel.clone();
-        for member in self.play.outbox.members(job.id) {
-            let Some(delivery) = self.play.outbox.deliveries.get(&member) else { continue };
+        for member in self.test.outbox.members(job.id) {
+            let Some(delivery) = self.test.outbox.deliveries.get(&member) else { continue };
             let event = delivery.message.event;
             let told = self.ledger.told.entry(channel.clone()).or_default();
             let subject = &self.ledger.subjects[&event];
@@ -180,24 +180,25 @@ impl World {
         }
     }
 
-    fn lost(&mut self, job: &Job) {
-        for member in self.play.outbox.members(job.id) {
-            if let Some(delivery) = self.play.outbox.deliveries.get(&member) {
+    fn lost(&mut self, job: &DeliveryAttempt) {
+        for member in self.test.outbox.members(job.id) {
+            if let Some(delivery) = self.test.outbox.deliveries.get(&member) {
                 let what = (delivery.channel.clone(), delivery.message.event);
                 self.ledger.perhaps.insert(what);
             }
         }
     }
 
-    fn note(&mut self, ended: &[(Fate, Record)]) {
-        for (fate, record) in ended {
-            if matches!(fate, Fate::Dropped { .. } | Fate::Unneeded) {
+    fn note(&mut self, ended: &[(DeliveryResult, DeliveryRecord)]) {
+        for (result, record) in ended {
+            if matches!(result, DeliveryResult::Failed { .. } | DeliveryResult::Orphaned) {
                 assert!(record.why.is_some());
             }
         }
-        for write in self.play.outbox.take_writes() {
+        for write in self.test.outbox.take_writes() {
             if write.table == Table::History {
-                let record: Record = serde_json::from_slice(write.value.as_ref().unwrap()).unwrap();
+                let record: DeliveryRecord =
+                    serde_json::from_slice(write.value.as_ref().unwrap()).unwrap();
                 *self.ledger.ended.entry((record.channel, record.event)).or_default() += 1;
             }
             match write.value {
@@ -213,9 +214,9 @@ impl World {
         let names: Vec<&str> = kept.map(|(_, name)| *name).collect();
         let mut settings = settings(&names);
         settings.values_mut().for_each(|line| line.pace.digest = room);
-        let now = self.play.now;
-        let ended = self.play.outbox.reconfigure(settings, 7, now);
-        self.play.routes = routes(&names);
+        let now = self.test.now;
+        let ended = self.test.outbox.reconfigure(settings, 7, now);
+        self.test.routes = routes(&names);
         self.in_flight.retain(|job| names.contains(&job.delivery.channel.as_str()));
         self.note(&ended);
     }
@@ -224,25 +225,25 @@ impl World {
     fn drain(&mut self) {
         for _ in 0..10_000 {
             self.start();
-            if self.in_flight.is_empty() && self.play.outbox.is_empty() {
+            if self.in_flight.is_empty() && self.test.outbox.is_empty() {
                 break;
             }
             if self.in_flight.is_empty() {
-                let wake = self.play.outbox.next_wake(self.play.now).unwrap();
-                self.play.now = self.play.now.later(wake.since(self.play.now.mono));
-                let now = self.play.now;
-                self.play.outbox.reports(now);
-                let expired = self.play.outbox.expire(now);
+                let wake = self.test.outbox.next_wake(self.test.now).unwrap();
+                self.test.now = self.test.now.later(wake.since(self.test.now.mono));
+                let now = self.test.now;
+                self.test.outbox.channel_reports(now);
+                let expired = self.test.outbox.expire(now);
                 self.note(&expired);
             } else {
                 self.finish(0, 9);
             }
         }
-        self.play.write_to(&mut self.disk);
+        self.test.write_to(&mut self.disk);
     }
 
     fn judge(&self) {
-        assert!(self.play.outbox.is_empty() && self.play.outbox.bundled.is_empty());
+        assert!(self.test.outbox.is_empty() && self.test.outbox.digested_in.is_empty());
         let left = self.disk.keys().any(|(table, _)| *table == Table::Outbox);
         assert!(!left, "rows are left");
         for (event, channels) in &self.ledger.posted {

@@ -1,51 +1,53 @@
-//! Emergencies that a provider repeats until somebody acknowledges them: when to ask. Pure.
+//! Receipts of emergencies, which a provider repeats until they are acknowledged: when to poll
+//! each. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::delivery::{DeliveryId, Record};
-use super::troubles::Acknowledged;
+use super::delivery::{DeliveryId, DeliveryRecord};
+use super::incidents::Acknowledgement;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{EventId, Incident};
 use crate::notify::channel::{Failure, ReceiptState};
 use crate::store::{Table, Write};
 
-/// A channel is asked no more often than this.
-const SHORTEST: Duration = Duration::from_secs(5);
-/// About each emergency at least this often.
-const LONGEST: Duration = Duration::from_secs(120);
-/// No provider repeats an emergency for longer (Pushover: three hours).
-const LIFE: Duration = Duration::from_secs(3 * 3600 + 300);
+/// Between two polls of one channel.
+const MIN_POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two polls of one receipt.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(120);
+/// The longest time that a provider repeats an emergency (Pushover: three hours), and some more.
+const MAX_LIFETIME: Duration = Duration::from_secs(3 * 3600 + 300);
 
 /// An emergency that was delivered, as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     /// Through which channel.
     pub channel: String,
-    /// What the provider calls it.
+    /// The provider's id.
     pub receipt: String,
-    /// The number of the message.
+    /// The event of the message.
     pub event: EventId,
-    /// What it told of.
-    pub troubles: Vec<Incident>,
+    /// The incidents in it.
+    #[serde(rename = "troubles")]
+    pub incidents: Vec<Incident>,
     /// When it was delivered.
     pub sent: Wall,
-    /// The lines of the history that it stands for.
-    pub records: Vec<(DeliveryId, Record)>,
+    /// The rows of the history that it stands for.
+    pub records: Vec<(DeliveryId, DeliveryRecord)>,
 }
 
-/// A question to ask.
+/// A question to a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Poll {
-    /// Of which channel.
+pub struct ReceiptPoll {
+    /// The channel to ask through.
     pub channel: String,
-    /// About which emergency.
+    /// The provider's id of the receipt.
     pub receipt: String,
 }
 
-impl Poll {
+impl ReceiptPoll {
     fn key(&self) -> String {
         format!("{} {}", self.channel, self.receipt)
     }
@@ -57,133 +59,133 @@ impl Receipt {
     }
 }
 
-/// What was taken note of.
+/// A message that was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// The message.
+pub struct AcknowledgedMessage {
+    /// The event of the message.
     pub event: EventId,
-    /// The troubles that it told of.
-    pub troubles: Vec<Incident>,
+    /// The incidents in it.
+    pub incidents: Vec<Incident>,
     /// When and how.
-    pub by: Acknowledged,
+    pub by: Acknowledgement,
 }
 
 #[derive(Debug)]
-struct Followed {
+struct TrackedReceipt {
     receipt: Receipt,
     since: Mono,
-    next: Mono,
+    next_poll: Mono,
 }
 
-/// Every emergency that nobody acknowledged yet.
+/// Every emergency that is not acknowledged yet.
 #[derive(Debug, Default)]
 pub struct Receipts {
-    followed: BTreeMap<String, Followed>,
-    /// When each channel may be asked again.
+    tracked: BTreeMap<String, TrackedReceipt>,
+    /// When each channel may be polled again.
     quiet_until: BTreeMap<String, Mono>,
     in_flight: BTreeSet<String>,
     writes: Vec<Write>,
 }
 
 impl Receipts {
-    /// Follows an emergency up from now on.
-    pub fn follow(&mut self, receipt: Receipt, now: Now) {
+    /// Polls for a receipt from now on.
+    pub fn track(&mut self, receipt: Receipt, now: Now) {
         self.writes.push(Write::put(Table::Receipts, receipt.key(), &receipt));
         self.restore(receipt, now);
     }
 
-    /// Takes over what the store kept.
+    /// Loads what the store has.
     pub fn restore(&mut self, receipt: Receipt, now: Now) {
-        let since = now.mono - now.wall.since(receipt.sent).min(LIFE);
-        let followed = Followed { since, next: now.mono + SHORTEST, receipt };
-        self.followed.insert(followed.receipt.key(), followed);
+        let since = now.mono - now.wall.since(receipt.sent).min(MAX_LIFETIME);
+        let tracked = TrackedReceipt { since, next_poll: now.mono + MIN_POLL_INTERVAL, receipt };
+        self.tracked.insert(tracked.receipt.key(), tracked);
     }
 
-    /// Nobody needs to acknowledge what is over.
-    pub fn over(&mut self, trouble: &Incident) {
+    /// An incident was closed: a receipt of which none is open needs no acknowledgement.
+    pub fn close_incident(&mut self, incident: &Incident) {
         let mut ended = Vec::new();
-        for (name, followed) in &mut self.followed {
-            let troubles = &mut followed.receipt.troubles;
-            let before = troubles.len();
-            troubles.retain(|other| other != trouble);
-            if troubles.is_empty() && before > 0 {
+        for (name, tracked) in &mut self.tracked {
+            let incidents = &mut tracked.receipt.incidents;
+            let before = incidents.len();
+            incidents.retain(|other| other != incident);
+            if incidents.is_empty() && before > 0 {
                 ended.push(name.clone());
             }
         }
-        ended.iter().for_each(|name| drop(self.forget(name)));
+        ended.iter().for_each(|name| drop(self.remove(name)));
     }
 
-    /// Forgets what was sent through channels that are gone.
-    pub fn keep_channels(&mut self, is_there: impl Fn(&str) -> bool) {
-        let gone = |followed: &&Followed| !is_there(&followed.receipt.channel);
+    /// Removes the receipts of channels that are no longer configured.
+    pub fn retain_channels(&mut self, is_there: impl Fn(&str) -> bool) {
+        let gone = |tracked: &&TrackedReceipt| !is_there(&tracked.receipt.channel);
         let gone: Vec<String> =
-            self.followed.values().filter(gone).map(|followed| followed.receipt.key()).collect();
-        gone.iter().for_each(|name| drop(self.forget(name)));
+            self.tracked.values().filter(gone).map(|tracked| tracked.receipt.key()).collect();
+        gone.iter().for_each(|name| drop(self.remove(name)));
     }
 
-    fn forget(&mut self, name: &str) -> Option<Followed> {
+    fn remove(&mut self, name: &str) -> Option<TrackedReceipt> {
         self.writes.push(Write::remove(Table::Receipts, name));
-        self.followed.remove(name)
+        self.tracked.remove(name)
     }
 
-    /// The questions whose time has come: one at a time for each channel.
-    pub fn due(&mut self, now: Mono) -> Vec<Poll> {
+    /// The polls that are due: one at a time for each channel.
+    pub fn due_polls(&mut self, now: Mono) -> Vec<ReceiptPoll> {
         let expired: Vec<String> = self
-            .followed
+            .tracked
             .iter()
-            .filter(|(_, followed)| now.since(followed.since) > LIFE)
+            .filter(|(_, tracked)| now.since(tracked.since) > MAX_LIFETIME)
             .map(|(name, _)| name.clone())
             .collect();
-        expired.iter().for_each(|name| drop(self.forget(name)));
-        let mut first: BTreeMap<&String, &Followed> = BTreeMap::new();
-        for followed in self.followed.values().filter(|followed| followed.next <= now) {
-            let channel = &followed.receipt.channel;
+        expired.iter().for_each(|name| drop(self.remove(name)));
+        let mut first: BTreeMap<&String, &TrackedReceipt> = BTreeMap::new();
+        for tracked in self.tracked.values().filter(|tracked| tracked.next_poll <= now) {
+            let channel = &tracked.receipt.channel;
             let busy = self.in_flight.contains(channel);
             if !busy && self.quiet_until.get(channel).is_none_or(|until| *until <= now) {
-                let earliest = first.entry(channel).or_insert(followed);
-                if followed.next < earliest.next {
-                    *earliest = followed;
+                let earliest = first.entry(channel).or_insert(tracked);
+                if tracked.next_poll < earliest.next_poll {
+                    *earliest = tracked;
                 }
             }
         }
-        let polls: Vec<Poll> = first
+        let polls: Vec<ReceiptPoll> = first
             .into_iter()
-            .map(|(channel, followed)| Poll {
+            .map(|(channel, tracked)| ReceiptPoll {
                 channel: channel.clone(),
-                receipt: followed.receipt.receipt.clone(),
+                receipt: tracked.receipt.receipt.clone(),
             })
             .collect();
         self.in_flight.extend(polls.iter().map(|poll| poll.channel.clone()));
         polls
     }
 
-    /// When the next question is to be asked.
+    /// When the next poll is due.
     pub fn next_due(&self) -> Option<Mono> {
-        let due = |followed: &Followed| {
-            let channel = &followed.receipt.channel;
+        let due = |tracked: &TrackedReceipt| {
+            let channel = &tracked.receipt.channel;
             let quiet = self.quiet_until.get(channel).copied();
             (!self.in_flight.contains(channel))
-                .then(|| quiet.map_or(followed.next, |until| until.max(followed.next)))
+                .then(|| quiet.map_or(tracked.next_poll, |until| until.max(tracked.next_poll)))
         };
-        self.followed.values().filter_map(due).min()
+        self.tracked.values().filter_map(due).min()
     }
 
-    /// Takes note of an answer; says so when it was acknowledged.
-    pub fn answered(
+    /// Records an answer; returns the message if it was acknowledged.
+    pub fn on_poll_result(
         &mut self,
-        poll: &Poll,
+        poll: &ReceiptPoll,
         answer: Result<ReceiptState, Failure>,
         now: Now,
-    ) -> Option<Note> {
+    ) -> Option<AcknowledgedMessage> {
         self.in_flight.remove(&poll.channel);
-        self.quiet_until.insert(poll.channel.clone(), now.mono + SHORTEST);
+        self.quiet_until.insert(poll.channel.clone(), now.mono + MIN_POLL_INTERVAL);
         match answer {
             Ok(ReceiptState { acknowledged: Some(at), device, .. }) => {
-                let receipt = self.forget(&poll.key())?.receipt;
-                Some(self.note(receipt, at, device))
+                let receipt = self.remove(&poll.key())?.receipt;
+                Some(self.record_acknowledgement(receipt, at, device))
             }
             Ok(ReceiptState { expired: true, .. }) | Err(Failure::MessageRefused(_)) => {
-                self.forget(&poll.key());
+                self.remove(&poll.key());
                 None
             }
             Ok(ReceiptState { expired: false, .. })
@@ -193,27 +195,33 @@ impl Receipts {
                 | Failure::FormRefused(_)
                 | Failure::Unknown(_),
             ) => {
-                let followed = self.followed.get_mut(&poll.key())?;
-                let age = now.mono.since(followed.since);
-                followed.next = now.mono + (age / 4).clamp(SHORTEST, LONGEST);
+                let tracked = self.tracked.get_mut(&poll.key())?;
+                let age = now.mono.since(tracked.since);
+                tracked.next_poll =
+                    now.mono + (age / 4).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
                 None
             }
         }
     }
 
-    fn note(&mut self, receipt: Receipt, at: Wall, device: Option<String>) -> Note {
+    fn record_acknowledgement(
+        &mut self,
+        receipt: Receipt,
+        at: Wall,
+        device: Option<String>,
+    ) -> AcknowledgedMessage {
         for (id, mut record) in receipt.records {
             record.acknowledged = Some(at);
             record.acknowledged_by.clone_from(&device);
             self.writes.push(Write::put(Table::History, id.key(), &record));
         }
-        let by = Acknowledged { at, channel: receipt.channel, device };
-        Note { event: receipt.event, troubles: receipt.troubles, by }
+        let by = Acknowledgement { at, channel: receipt.channel, device };
+        AcknowledgedMessage { event: receipt.event, incidents: receipt.incidents, by }
     }
 
-    /// How many of a channel's emergencies nobody acknowledged yet.
+    /// How many emergencies of a channel are not acknowledged yet.
     pub fn waiting(&self, channel: &str) -> usize {
-        self.followed.values().filter(|followed| followed.receipt.channel == channel).count()
+        self.tracked.values().filter(|tracked| tracked.receipt.channel == channel).count()
     }
 
     /// The rows that changed since the last call.
@@ -223,8 +231,8 @@ impl Receipts {
 
     /// Every row.
     pub fn rows(&self) -> impl Iterator<Item = Write> + '_ {
-        self.followed
+        self.tracked
             .iter()
-            .map(|(name, followed)| Write::put(Table::Receipts, name.clone(), &followed.receipt))
+            .map(|(name, tracked)| Write::put(Table::Receipts, name.clone(), &tracked.receipt))
     }
 }

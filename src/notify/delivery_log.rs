@@ -1,25 +1,25 @@
-//! The history as it is asked for: what was sent and what still waits, the newest first.
+//! The list of deliveries, ended and waiting, newest first: what `/api/v1/notifications` shows.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::courier::{Courier, Noted};
-use super::direct::Report;
-use super::outbox::{Delivery, DeliveryId, Outbox, Record};
+use super::courier::{Courier, DirectRecord};
+use super::notifier::ChannelResult;
+use super::outbox::{Delivery, DeliveryId, DeliveryRecord, Outbox};
 use super::text::{TextUnit, cut};
 use crate::clock::Wall;
 use crate::event::{EventId, Message, Subject};
 use crate::store::{Store, Table};
 use crate::view::{DeliveryState, NotificationView};
 
-/// So many rows are looked at before the courier goes on with its work.
-const PIECE: usize = 200;
-/// How long the courier may let us wait, all pieces together.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A longer title is cut in the history.
-const LONGEST_TITLE: usize = 500;
+/// Rows that are looked at before the courier goes on with its work.
+const BATCH_ROWS: usize = 200;
+/// For all batches of one request together.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// In characters; the history of a direct message needs no more.
+const MAX_TITLE: usize = 500;
 
-/// What is asked for.
+/// A request for a part of the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Question {
     /// How many at most.
@@ -34,28 +34,27 @@ pub struct Question {
     pub delivered: Option<bool>,
 }
 
-/// A part of the history.
+/// A part of the list.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page {
+pub struct NotificationPage {
     /// The newest first.
     pub notifications: Vec<NotificationView>,
-    /// Where to go on; none when there is no more.
+    /// Where the next part begins; none when there is no more.
     pub next: Option<DeliveryId>,
 }
 
-/// Looks the answer up, in pieces, so that a long history keeps no alarm waiting.
+/// Looks the answer up, in batches, so that a long history delays no alarm.
 ///
 /// # Errors
 /// A sentence when the courier is too busy to answer.
-pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
-    let patience = Instant::now() + PATIENCE;
-    let mut page = Page { notifications: Vec::new(), next: question.before };
+pub fn query(courier: &Courier, question: &Question) -> Result<NotificationPage, String> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut page = NotificationPage { notifications: Vec::new(), next: question.before };
     loop {
-        let before = page.next;
-        let left = patience.saturating_duration_since(Instant::now());
-        let piece =
-            courier.inspect(left, move |store, outbox| piece(store, outbox, before, PIECE))?;
-        for (id, view) in piece.rows {
+        let (left, before) = (deadline.saturating_duration_since(Instant::now()), page.next);
+        let batch =
+            courier.inspect(left, move |store, outbox| batch(store, outbox, before, BATCH_ROWS))?;
+        for (id, view) in batch.rows {
             if page.notifications.len() >= question.limit {
                 return Ok(page);
             }
@@ -64,7 +63,7 @@ pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
                 page.notifications.push(view);
             }
         }
-        page.next = piece.next;
+        page.next = batch.next;
         if page.next.is_none() {
             return Ok(page);
         }
@@ -80,44 +79,47 @@ impl Question {
     }
 }
 
-struct Piece {
+struct Batch {
     rows: Vec<(DeliveryId, NotificationView)>,
-    /// Before which there may be more.
+    /// Before which there may be more rows.
     next: Option<DeliveryId>,
 }
 
-/// The newest of both, from before that one on. At most `count` of either are looked at.
-fn piece(store: &Store, outbox: &Outbox, before: Option<DeliveryId>, count: usize) -> Piece {
+/// The newest rows of the history and of the outbox, older than `before`; at most `count` of each.
+fn batch(store: &Store, outbox: &Outbox, before: Option<DeliveryId>, count: usize) -> Batch {
     let key = before.map(DeliveryId::key);
     let kept = store.newest(Table::History, key.as_deref(), count);
     let waiting: Vec<_> = outbox.newest(before).take(count).collect();
     // Where one list was cut, the other may not go further.
-    let cut_kept = kept.get(count - 1).and_then(|(key, _)| number(key));
+    let cut_kept = kept.get(count - 1).and_then(|(key, _)| delivery_id(key));
     let cut_waiting = waiting.get(count - 1).map(|(id, _)| *id);
     let next = cut_kept.max(cut_waiting);
-    let mut rows: Vec<_> = kept.iter().filter_map(|(key, value)| ended(key, value)).collect();
-    rows.extend(waiting.into_iter().map(|(id, delivery)| (id, waits(id, delivery, outbox))));
+    let mut rows: Vec<_> =
+        kept.iter().filter_map(|(key, value)| view_of_record(key, value)).collect();
+    rows.extend(
+        waiting.into_iter().map(|(id, delivery)| (id, view_of_waiting(id, delivery, outbox))),
+    );
     rows.retain(|(id, _)| next.is_none_or(|next| *id >= next));
     rows.sort_by_key(|(id, _)| Reverse(*id));
-    Piece { rows, next }
+    Batch { rows, next }
 }
 
-fn number(key: &str) -> Option<DeliveryId> {
+fn delivery_id(key: &str) -> Option<DeliveryId> {
     key.parse().ok().map(DeliveryId)
 }
 
-fn shown(id: DeliveryId) -> String {
+fn format_id(id: DeliveryId) -> String {
     EventId(id.0).to_string()
 }
 
 /// A row that is damaged is left out: the store said so when it was opened.
-fn ended(key: &str, value: &[u8]) -> Option<(DeliveryId, NotificationView)> {
-    let id = number(key)?;
-    let record: Record = serde_json::from_slice(value).ok()?;
+fn view_of_record(key: &str, value: &[u8]) -> Option<(DeliveryId, NotificationView)> {
+    let id = delivery_id(key)?;
+    let record: DeliveryRecord = serde_json::from_slice(value).ok()?;
     let state = if record.delivered { DeliveryState::Delivered } else { DeliveryState::Failed };
     let host = host_of(&record.subject);
     let view = NotificationView {
-        id: shown(id),
+        id: format_id(id),
         event: record.event.to_string(),
         state,
         channel: record.channel,
@@ -137,11 +139,11 @@ fn ended(key: &str, value: &[u8]) -> Option<(DeliveryId, NotificationView)> {
     Some((id, view))
 }
 
-fn waits(id: DeliveryId, delivery: &Delivery, outbox: &Outbox) -> NotificationView {
+fn view_of_waiting(id: DeliveryId, delivery: &Delivery, outbox: &Outbox) -> NotificationView {
     let message = &delivery.message;
-    let why = outbox.trouble_of(&delivery.channel).filter(|_| delivery.attempts > 0);
+    let why = outbox.failure_of(&delivery.channel).filter(|_| delivery.attempts > 0);
     NotificationView {
-        id: shown(id),
+        id: format_id(id),
         event: message.event.to_string(),
         state: DeliveryState::Waiting,
         channel: delivery.channel.clone(),
@@ -167,16 +169,21 @@ fn host_of(subject: &Subject) -> Option<String> {
     }
 }
 
-/// What the history keeps of a message that was sent directly through a channel.
-pub fn noted(message: &Message, channel: &str, report: &Report, finished: Wall) -> Vec<Noted> {
-    let noted = report.outcomes.iter().map(|outcome| Noted {
-        record: Record {
+/// The rows of the history for a message that was sent directly through a channel.
+pub fn direct_records(
+    message: &Message,
+    channel: &str,
+    report: &ChannelResult,
+    finished: Wall,
+) -> Vec<DirectRecord> {
+    let records = report.recipients.iter().map(|outcome| DirectRecord {
+        record: DeliveryRecord {
             event: message.event,
             channel: channel.to_owned(),
             recipient: outcome.recipient.clone(),
             subject: message.subject.clone(),
             level: message.level,
-            title: cut(&message.title, LONGEST_TITLE, TextUnit::Characters),
+            title: cut(&message.title, MAX_TITLE, TextUnit::Characters),
             accepted: message.at,
             finished,
             attempts: outcome.attempts,
@@ -188,7 +195,7 @@ pub fn noted(message: &Message, channel: &str, report: &Report, finished: Wall) 
         },
         reason: outcome.reason,
     });
-    noted.collect()
+    records.collect()
 }
 
 #[cfg(test)]
@@ -200,11 +207,11 @@ mod tests {
     use crate::event::{Event, EventKind, Level};
     use crate::notify::channel::Failure;
     use crate::notify::channel::log::RETRY_POLICY;
-    use crate::notify::outbox::LineSettings;
-    use crate::notify::route::{self, Routes};
+    use crate::notify::outbox::QueueSettings;
+    use crate::notify::routing::{self, Routes};
     use crate::store::Write;
 
-    struct Desk {
+    struct Fixture {
         store: Store,
         outbox: Outbox,
         routes: Routes,
@@ -212,18 +219,18 @@ mod tests {
         _directory: tempfile::TempDir,
     }
 
-    impl Desk {
-        fn new() -> Desk {
+    impl Fixture {
+        fn new() -> Fixture {
             let directory = tempfile::tempdir().unwrap();
             let now = Now::read();
-            let settings = LineSettings { pace: RETRY_POLICY, recipients: vec![None] };
-            let line = route::Line { min_level: Level::Info };
+            let settings = QueueSettings { pace: RETRY_POLICY, recipients: vec![None] };
+            let route = routing::ChannelRoute { min_level: Level::Info };
             let routes = Routes {
-                channels: BTreeMap::from([("chat".into(), line)]),
+                channels: BTreeMap::from([("chat".into(), route)]),
                 default: vec!["chat".into()],
                 ..Routes::default()
             };
-            Desk {
+            Fixture {
                 store: Store::open(directory.path(), now).unwrap().0,
                 outbox: Outbox::new(BTreeMap::from([("chat".into(), settings)]), 1, now),
                 routes,
@@ -242,22 +249,22 @@ mod tests {
         /// Ends the attempt whose turn it is.
         fn end(&mut self, result: Result<(), Failure>) {
             let job = self.outbox.start(self.now).pop().unwrap();
-            self.outbox.finish(job.id, result.map(|()| Default::default()), self.now);
+            self.outbox.complete(job.id, result.map(|()| Default::default()), self.now);
             for write in self.outbox.take_writes() {
                 self.store.write(write);
             }
         }
 
         /// All of it, in pieces of `count`.
-        fn told(&self, count: usize) -> Vec<(String, DeliveryState)> {
-            let (mut told, mut before) = (Vec::new(), None);
+        fn listed(&self, count: usize) -> Vec<(String, DeliveryState)> {
+            let (mut listed, mut before) = (Vec::new(), None);
             loop {
-                let piece = piece(&self.store, &self.outbox, before, count);
-                assert!(piece.rows.len() <= 2 * count);
-                told.extend(piece.rows.into_iter().map(|(_, view)| (view.title, view.state)));
-                before = piece.next;
+                let batch = batch(&self.store, &self.outbox, before, count);
+                assert!(batch.rows.len() <= 2 * count);
+                listed.extend(batch.rows.into_iter().map(|(_, view)| (view.title, view.state)));
+                before = batch.next;
                 if before.is_none() {
-                    return told;
+                    return listed;
                 }
             }
         }
@@ -265,14 +272,14 @@ mod tests {
 
     #[test]
     fn what_waits_and_what_ended_are_one_list_however_it_is_cut() {
-        let mut desk = Desk::new();
+        let mut fixture = Fixture::new();
         for number in 1..=20 {
-            desk.accept(number);
+            fixture.accept(number);
             if number % 3 == 0 {
-                desk.end(Ok(()));
+                fixture.end(Ok(()));
             }
             if number == 10 {
-                desk.store.commit(desk.now);
+                fixture.store.commit(fixture.now);
             }
         }
         let mut expected: Vec<_> = (1..=20)
@@ -284,19 +291,19 @@ mod tests {
             .collect();
         expected.reverse();
         for count in [1, 2, 3, 7, 20, 100] {
-            assert_eq!(desk.told(count), expected, "in pieces of {count}");
+            assert_eq!(fixture.listed(count), expected, "in pieces of {count}");
         }
     }
 
     #[test]
     fn what_failed_says_why_and_so_does_what_waits() {
-        let mut desk = Desk::new();
-        desk.accept(1);
-        desk.end(Err(Failure::MessageRefused("too rude".into())));
-        desk.accept(2);
-        desk.end(Err(Failure::Unreachable { why: "nobody home".into(), retry_after: None }));
-        desk.accept(3);
-        let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
+        let mut fixture = Fixture::new();
+        fixture.accept(1);
+        fixture.end(Err(Failure::MessageRefused("too rude".into())));
+        fixture.accept(2);
+        fixture.end(Err(Failure::Unreachable { why: "nobody home".into(), retry_after: None }));
+        fixture.accept(3);
+        let rows = batch(&fixture.store, &fixture.outbox, None, 10).rows;
         let said: Vec<_> =
             rows.iter().map(|(_, view)| (view.state, view.attempts, view.why.as_deref())).collect();
         assert_eq!(
@@ -311,25 +318,25 @@ mod tests {
 
     #[test]
     fn a_damaged_row_hides_no_other() {
-        let mut desk = Desk::new();
-        desk.accept(1);
-        desk.end(Ok(()));
+        let mut fixture = Fixture::new();
+        fixture.accept(1);
+        fixture.end(Ok(()));
         for key in ["99999999999999999998", "99999999999999999997", "x"] {
             let broken = Write { value: Some(b"{".to_vec()), ..Write::remove(Table::History, key) };
-            desk.store.write(broken);
+            fixture.store.write(broken);
         }
-        desk.accept(2);
+        fixture.accept(2);
         let expected = [
             ("text 2".into(), DeliveryState::Waiting),
             ("text 1".into(), DeliveryState::Delivered),
         ];
-        assert_eq!(desk.told(1)[..], expected[..], "one by one");
-        assert_eq!(desk.told(10)[..], expected[..]);
+        assert_eq!(fixture.listed(1)[..], expected[..], "one by one");
+        assert_eq!(fixture.listed(10)[..], expected[..]);
     }
 
     #[test]
     fn a_question_may_be_about_a_host_a_channel_or_an_end() {
-        let view = ended(
+        let view = view_of_record(
             "5",
             br#"{"event":1,"channel":"chat","subject":{"host":"web1"},"level":"warning",
                 "title":"t","accepted":1,"finished":2,"attempts":1,"delivered":true}"#,
@@ -353,20 +360,20 @@ mod tests {
 
     #[test]
     fn a_direct_message_that_arrives_ends_the_pause_of_its_channel() {
-        let mut desk = Desk::new();
-        desk.accept(1);
-        desk.end(Err(Failure::ChannelRefused { why: "bad token".into(), retry_after: None }));
-        assert!(desk.outbox.start(desk.now).is_empty());
-        let rows = piece(&desk.store, &desk.outbox, None, 10).rows;
-        let mut record = Record {
+        let mut fixture = Fixture::new();
+        fixture.accept(1);
+        fixture.end(Err(Failure::ChannelRefused { why: "bad token".into(), retry_after: None }));
+        assert!(fixture.outbox.start(fixture.now).is_empty());
+        let rows = batch(&fixture.store, &fixture.outbox, None, 10).rows;
+        let mut record = DeliveryRecord {
             event: EventId(2),
             channel: rows[0].1.channel.clone(),
             recipient: None,
             subject: Subject::Daemon,
             level: Level::Warning,
             title: "a try".into(),
-            accepted: desk.now.wall,
-            finished: desk.now.wall,
+            accepted: fixture.now.wall,
+            finished: fixture.now.wall,
             attempts: 1,
             delivered: false,
             why: Some("still bad".into()),
@@ -374,15 +381,15 @@ mod tests {
             acknowledged: None,
             acknowledged_by: None,
         };
-        desk.outbox.note(&record, desk.now);
-        let view = desk.outbox.views(desk.now).remove(0);
-        assert_eq!(view.last_failure, Some((desk.now.wall, "still bad".into())));
-        assert!(view.refused && desk.outbox.start(desk.now).is_empty());
+        fixture.outbox.record_direct(&record, fixture.now);
+        let view = fixture.outbox.queue_status(fixture.now).remove(0);
+        assert_eq!(view.last_failure, Some((fixture.now.wall, "still bad".into())));
+        assert!(view.refused && fixture.outbox.start(fixture.now).is_empty());
         (record.delivered, record.why) = (true, None);
-        desk.outbox.note(&record, desk.now);
-        let view = desk.outbox.views(desk.now).remove(0);
-        assert_eq!((view.failing_since, view.last_success), (None, Some(desk.now.wall)));
-        assert_eq!(desk.outbox.start(desk.now).len(), 1, "what waited goes on at once");
+        fixture.outbox.record_direct(&record, fixture.now);
+        let view = fixture.outbox.queue_status(fixture.now).remove(0);
+        assert_eq!((view.failing_since, view.last_success), (None, Some(fixture.now.wall)));
+        assert_eq!(fixture.outbox.start(fixture.now).len(), 1, "what waited goes on at once");
     }
 
     #[test]
@@ -390,11 +397,11 @@ mod tests {
         let empty = Default::default();
         let notifier = crate::Notifier::with(empty, Vec::new(), BTreeMap::new());
         let text = "x".repeat(1000);
-        let notice = crate::notify::direct::Notice::new(text);
+        let notice = crate::notify::notifier::DirectMessage::new(text);
         let sent = notifier.send(["gone"], &notice, |_, _, _| {});
-        let noted = noted(&sent.message, "gone", &sent.reports["gone"], Wall(5));
-        let [Noted { record, reason: None }] = noted.as_slice() else { panic!("one") };
+        let records = direct_records(&sent.message, "gone", &sent.channels["gone"], Wall(5));
+        let [DirectRecord { record, reason: None }] = records.as_slice() else { panic!("one") };
         assert_eq!((record.attempts, record.delivered, record.finished), (0, false, Wall(5)));
-        assert!(record.title.chars().count() == LONGEST_TITLE && record.why.is_some());
+        assert!(record.title.chars().count() == MAX_TITLE && record.why.is_some());
     }
 }

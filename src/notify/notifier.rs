@@ -1,10 +1,9 @@
 //! Direct sending: one text, now, through channels by name, each with a result of its own.
 //!
-//! What fails is told to whoever asked, and that is the end of it: nothing is queued, repeated or
-//! held back by a channel's `min_level` or its pace. What must arrive goes through the outbox.
+//! A failure is returned to the caller and that is all: nothing is queued, repeated or held back by
+//! a channel's `min_level` or rate limit. What must arrive goes through the outbox.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,19 +13,20 @@ use log::{error, info, warn};
 
 use super::channel::{Channel, Failure, OutgoingMessage, SharedState};
 use super::text::{TextUnit, cut};
+use super::worker::catch_panic;
 use crate::clock::{Now, Wall, words};
 use crate::config_file::suggestion;
 use crate::event::{Event, EventId, EventKind, Level, Message};
 
-/// So many channels are sent to at a time.
-const AT_ONCE: usize = 16;
-/// A channel that has taken so long begins with no further recipient: a mail server that hangs
-/// would hold up the caller once for each.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Threads of one message.
+const MAX_PARALLEL_CHANNELS: usize = 16;
+/// A channel that has taken this long starts with no further recipient: a mail server that hangs
+/// would block the caller once for each.
+const MAX_CHANNEL_TIME: Duration = Duration::from_secs(60);
 /// A longer text is cut here; most channels cut it once more.
-pub const LONGEST_TEXT: usize = 64 * 1024;
+pub const MAX_TEXT: usize = 64 * 1024;
 /// As in datagrams.
-const LONGEST_HOST: usize = 253;
+const MAX_HOST_NAME: usize = 253;
 
 /// Sends texts through the channels of a configuration. `Notifier::new(&config)` makes one.
 ///
@@ -48,34 +48,35 @@ pub struct Notifier {
     state: Arc<SharedState>,
 }
 
-/// Somebody's own words.
+/// A text to send, written by a person or a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// The host that they are about.
+pub struct DirectMessage {
+    /// The host that it is about.
     pub host: Option<String>,
-    /// How much they matter. Every channel takes every level.
+    /// How much it matters. Every channel takes every level.
     pub level: Level,
-    /// The words; none at all become `(no details)`.
+    /// The text; an empty one becomes `(no details)`.
     pub text: String,
 }
 
-/// What became of a notice on one channel.
+/// What became of a message on one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// One for each recipient that is sent to on its own; a single one elsewhere.
-    pub outcomes: Vec<Outcome>,
+pub struct ChannelResult {
+    /// One for each recipient that has messages of its own; a single one elsewhere.
+    pub recipients: Vec<RecipientResult>,
     /// How long all of it took.
     pub took: Duration,
 }
 
-/// What became of it for one recipient.
+/// What became of a message for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Which one, where each is sent to on its own.
+pub struct RecipientResult {
+    /// The recipient, where each has messages of its own.
     pub recipient: Option<String>,
     /// Why it is not known to have arrived; none when it was sent. Never holds a secret.
     pub why: Option<String>,
-    /// Which of the courier's `REASONS` that was; none when it was sent or not even tried.
+    /// Which of [`FAILURE_REASONS`](super::courier::FAILURE_REASONS); none when it was sent or not
+    /// tried.
     pub reason: Option<&'static str>,
     /// How many attempts were made.
     pub attempts: u32,
@@ -83,37 +84,37 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// What was sent and what became of it, by channel.
+/// What was sent, and what became of it by channel.
 #[derive(Clone, Debug)]
-pub struct Sent {
-    /// The words, with their event id.
+pub struct SendResult {
+    /// The message, with its event id.
     pub message: Message,
     /// By channel.
-    pub reports: BTreeMap<String, Report>,
+    pub channels: BTreeMap<String, ChannelResult>,
 }
 
-impl Sent {
+impl SendResult {
     /// By channel: whether every recipient was reached.
     pub fn results(&self) -> BTreeMap<String, bool> {
-        self.reports.iter().map(|(name, report)| (name.clone(), report.sent())).collect()
+        self.channels.iter().map(|(name, report)| (name.clone(), report.sent())).collect()
     }
 }
 
-impl Report {
+impl ChannelResult {
     /// Whether every recipient was reached.
     pub fn sent(&self) -> bool {
-        self.outcomes.iter().all(Outcome::sent)
+        self.recipients.iter().all(RecipientResult::sent)
     }
 
-    /// Why not, and whom not.
+    /// Why it was not sent, and to which recipients.
     pub fn why(&self) -> Option<String> {
-        let failed: Vec<(&Outcome, &str)> = self
-            .outcomes
+        let failed: Vec<(&RecipientResult, &str)> = self
+            .recipients
             .iter()
             .filter_map(|outcome| Some((outcome, outcome.why.as_deref()?)))
             .collect();
         let (_, first) = failed.first()?;
-        let all = failed.len() == self.outcomes.len();
+        let all = failed.len() == self.recipients.len();
         if all && failed.iter().all(|(_, why)| why == first) {
             return Some((*first).to_owned());
         }
@@ -122,20 +123,33 @@ impl Report {
             None => (*why).to_owned(),
         });
         let named = named.collect::<Vec<_>>().join("; ");
-        Some(format!("{} of {} recipients not reached: {named}", failed.len(), self.outcomes.len()))
+        Some(format!(
+            "{} of {} recipients not reached: {named}",
+            failed.len(),
+            self.recipients.len()
+        ))
     }
 
-    fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Report {
+    fn unknown_channel<'a>(
+        name: &str,
+        known: impl Iterator<Item = &'a str> + Clone,
+    ) -> ChannelResult {
         let meant = suggestion::suggestion(name, known);
         let why = format!("no channel is called \"{name}\"{meant}");
-        let outcome = Outcome::untried(None, why);
-        Report { outcomes: vec![outcome], took: Duration::ZERO }
+        let outcome = RecipientResult::not_tried(None, why);
+        ChannelResult { recipients: vec![outcome], took: Duration::ZERO }
     }
 }
 
-impl Outcome {
-    fn untried(recipient: Option<String>, why: String) -> Outcome {
-        Outcome { recipient, why: Some(why), reason: None, attempts: 0, took: Duration::ZERO }
+impl RecipientResult {
+    fn not_tried(recipient: Option<String>, why: String) -> RecipientResult {
+        RecipientResult {
+            recipient,
+            why: Some(why),
+            reason: None,
+            attempts: 0,
+            took: Duration::ZERO,
+        }
     }
 
     /// Whether it is known to have arrived.
@@ -144,17 +158,17 @@ impl Outcome {
     }
 }
 
-impl Notice {
-    /// A [`warning`](Level::Warning) about nothing in particular: the level that a host's own words
-    /// have too. Phones ring, but nobody has to acknowledge it.
-    pub fn new(text: impl Into<String>) -> Notice {
-        Notice { host: None, level: Level::Warning, text: text.into() }
+impl DirectMessage {
+    /// A [`warning`](Level::Warning) about no host: the level of a text that a host sends. Phones
+    /// ring, but it needs no acknowledgement.
+    pub fn new(text: impl Into<String>) -> DirectMessage {
+        DirectMessage { host: None, level: Level::Warning, text: text.into() }
     }
 
     fn message(&self) -> Message {
         let now = Wall::from(SystemTime::now());
-        let text = cut(&self.text, LONGEST_TEXT, TextUnit::Bytes);
-        let host = self.host.as_ref().map(|host| cut(host, LONGEST_HOST, TextUnit::Characters));
+        let text = cut(&self.text, MAX_TEXT, TextUnit::Bytes);
+        let host = self.host.as_ref().map(|host| cut(host, MAX_HOST_NAME, TextUnit::Characters));
         let kind = EventKind::Custom { host, level: self.level, text };
         Event::new(now, kind).message(EventId::unique(now))
     }
@@ -180,8 +194,8 @@ impl Notifier {
     /// Sends to the channels of a host: its own, else the default ones. By channel, whether it
     /// was sent.
     pub fn pushmsg_for_host(&self, host: &str, message: &str) -> BTreeMap<String, bool> {
-        let notice = Notice { host: Some(host.to_owned()), ..Notice::new(message) };
-        self.send(self.channels_of_host(host), &notice, |_, _, _| {}).results()
+        let direct = DirectMessage { host: Some(host.to_owned()), ..DirectMessage::new(message) };
+        self.send(self.channels_of_host(host), &direct, |_, _, _| {}).results()
     }
 
     /// Sends to the default channels. By channel, whether it was sent.
@@ -196,7 +210,7 @@ impl Notifier {
         channels: impl IntoIterator<Item = N>,
         message: &str,
     ) -> BTreeMap<String, bool> {
-        self.send(channels, &Notice::new(message), |_, _, _| {}).results()
+        self.send(channels, &DirectMessage::new(message), |_, _, _| {}).results()
     }
 
     /// The channels of a host: its own, else the default ones.
@@ -214,15 +228,15 @@ impl Notifier {
         &self.channels
     }
 
-    /// Sends through all of these channels at once and returns when the last has ended; `ended`
-    /// is told of each as it does.
+    /// Sends through all of these channels in parallel and returns when the last has ended; calls
+    /// `ended` as each does.
     pub fn send<N: AsRef<str>>(
         &self,
         channels: impl IntoIterator<Item = N>,
-        notice: &Notice,
-        mut ended: impl FnMut(&Message, &str, &Report),
-    ) -> Sent {
-        let message = notice.message();
+        direct: &DirectMessage,
+        mut ended: impl FnMut(&Message, &str, &ChannelResult),
+    ) -> SendResult {
+        let message = direct.message();
         let mut reports = BTreeMap::new();
         let names: BTreeSet<String> =
             channels.into_iter().map(|name| name.as_ref().to_owned()).collect();
@@ -230,23 +244,23 @@ impl Notifier {
         names.iter().for_each(|name| drop(put.send(name.clone())));
         drop(put);
         thread::scope(|scope| {
-            let work = || self.work(&tasks, &message, tx.clone());
-            let hired = (1..=names.len().min(AT_ONCE)).filter(|number| {
+            let worker = || self.work(&tasks, &message, tx.clone());
+            let hired = (1..=names.len().min(MAX_PARALLEL_CHANNELS)).filter(|number| {
                 let name = format!("direct-{number}");
-                thread::Builder::new().name(name).spawn_scoped(scope, work()).is_ok()
+                thread::Builder::new().name(name).spawn_scoped(scope, worker()).is_ok()
             });
             if hired.count() == 0 && !names.is_empty() {
                 warn!("no thread could be started: the channels are sent to one by one");
-                work()();
+                worker()();
             }
             drop(tx);
             for (name, report) in &rx {
-                tell(&name, &report);
+                log_result(&name, &report);
                 ended(&message, &name, &report);
                 reports.insert(name, report);
             }
         });
-        Sent { message, reports }
+        SendResult { message, channels: reports }
     }
 
     /// What a thread does: one channel after the other until none is left.
@@ -254,14 +268,17 @@ impl Notifier {
         &'a self,
         tasks: &Receiver<String>,
         message: &'a Message,
-        reports: Sender<(String, Report)>,
+        reports: Sender<(String, ChannelResult)>,
     ) -> impl FnOnce() + Send + use<'a> {
         let tasks = tasks.clone();
         move || {
             for name in tasks {
                 let report = match self.channels.get(&name) {
                     Some(channel) => deliver(&name, channel, message, &self.state),
-                    None => Report::unknown(&name, self.channels.keys().map(String::as_str)),
+                    None => ChannelResult::unknown_channel(
+                        &name,
+                        self.channels.keys().map(String::as_str),
+                    ),
                 };
                 let _ = reports.send((name, report));
             }
@@ -269,8 +286,8 @@ impl Notifier {
     }
 }
 
-/// The words that scripts look for in the log.
-fn tell(name: &str, report: &Report) {
+/// Scripts look for these lines in the log.
+fn log_result(name: &str, report: &ChannelResult) {
     match report.why() {
         None => info!("Sent notification to {name}"),
         Some(why) => error!("Failed to send notification to {name}: {why}"),
@@ -278,16 +295,16 @@ fn tell(name: &str, report: &Report) {
 }
 
 /// Sends to every recipient of a channel, one after the other.
-fn deliver(name: &str, channel: &Channel, message: &Message, state: &SharedState) -> Report {
+fn deliver(name: &str, channel: &Channel, message: &Message, state: &SharedState) -> ChannelResult {
     let begun = Instant::now();
     let mut outcomes = Vec::new();
     let mut closed = None;
     for recipient in channel.recipients() {
-        if closed.is_none() && begun.elapsed() >= PATIENCE {
+        if closed.is_none() && begun.elapsed() >= MAX_CHANNEL_TIME {
             closed = Some(format!("not tried, {name} is too slow: {}", words(begun.elapsed())));
         }
         let outcome = match &closed {
-            Some(why) => Outcome::untried(recipient, why.clone()),
+            Some(why) => RecipientResult::not_tried(recipient, why.clone()),
             None => {
                 let begun = Instant::now();
                 let outgoing = OutgoingMessage {
@@ -305,9 +322,9 @@ fn deliver(name: &str, channel: &Channel, message: &Message, state: &SharedState
                     closed = Some(why.clone());
                 }
                 let reason = result.as_ref().err().map(Failure::reason);
-                Outcome {
+                RecipientResult {
                     recipient,
-                    why: result.err().map(in_words),
+                    why: result.err().map(describe),
                     reason,
                     attempts,
                     took: begun.elapsed(),
@@ -316,17 +333,18 @@ fn deliver(name: &str, channel: &Channel, message: &Message, state: &SharedState
         };
         outcomes.push(outcome);
     }
-    Report { outcomes, took: begun.elapsed() }
+    ChannelResult { recipients: outcomes, took: begun.elapsed() }
 }
 
-fn in_words(failure: Failure) -> String {
+fn describe(failure: Failure) -> String {
     match failure {
         Failure::Unknown(why) => format!("{why} (it may have arrived)"),
         other => other.into_why(),
     }
 }
 
-/// One attempt, and a short plain one when the form is refused. How many, and the last one's end.
+/// One attempt, and a short plain one when the form is refused. Returns how many, and the end of
+/// the last.
 fn attempt(
     channel: &Channel,
     outgoing: OutgoingMessage,
@@ -334,11 +352,7 @@ fn attempt(
 ) -> (u32, Result<(), Failure>) {
     let once = |short_form| {
         let outgoing = OutgoingMessage { short_form, now: Now::read().wall, ..outgoing };
-        // A text that makes a library panic must not take the caller's other channels with it.
-        let sent = AssertUnwindSafe(|| channel.deliver(&outgoing, state).map(drop));
-        catch_unwind(sent).unwrap_or_else(|_| {
-            Err(Failure::FormRefused("the channel's code panicked, see the log".into()))
-        })
+        catch_panic(|| channel.deliver(&outgoing, state).map(drop))
     };
     match once(false) {
         Err(Failure::FormRefused(_)) => (2, once(true)),
@@ -350,8 +364,8 @@ fn attempt(
 mod tests {
     use super::*;
 
-    fn outcome(recipient: Option<&str>, why: Option<&str>) -> Outcome {
-        Outcome {
+    fn outcome(recipient: Option<&str>, why: Option<&str>) -> RecipientResult {
+        RecipientResult {
             recipient: recipient.map(String::from),
             why: why.map(String::from),
             reason: None,
@@ -360,8 +374,8 @@ mod tests {
         }
     }
 
-    fn report(outcomes: Vec<Outcome>) -> Report {
-        Report { outcomes, took: Duration::ZERO }
+    fn report(outcomes: Vec<RecipientResult>) -> ChannelResult {
+        ChannelResult { recipients: outcomes, took: Duration::ZERO }
     }
 
     fn notifier(names: &[&str]) -> Notifier {
@@ -394,9 +408,10 @@ mod tests {
     #[test]
     fn a_channel_that_is_named_twice_is_sent_to_once() {
         let mut ended = Vec::new();
-        let sent = notifier(&["a"]).send(["a", "a", "x"], &Notice::new("x"), |_, name, report| {
-            ended.push((name.to_owned(), report.why()));
-        });
+        let sent =
+            notifier(&["a"]).send(["a", "a", "x"], &DirectMessage::new("x"), |_, name, report| {
+                ended.push((name.to_owned(), report.why()));
+            });
         ended.sort();
         let unknown = Some("no channel is called \"x\"; there are: a".to_owned());
         assert_eq!(ended, [("a".to_owned(), None), ("x".to_owned(), unknown)]);
@@ -444,10 +459,11 @@ mod tests {
     #[test]
     fn a_message_carries_its_host_and_is_cut_where_it_would_never_end() {
         let text = "ü".repeat(100_000);
-        let message = Notice { host: Some("web1".into()), ..Notice::new(&text) }.message();
+        let message =
+            DirectMessage { host: Some("web1".into()), ..DirectMessage::new(&text) }.message();
         assert_eq!(message.host(), Some("web1"));
-        let long = Notice { host: Some(text), ..Notice::new("x") }.message();
-        assert_eq!(long.host().map(|host| host.chars().count()), Some(LONGEST_HOST));
-        assert!(message.title.len() <= LONGEST_TEXT && message.title.ends_with('…'));
+        let long = DirectMessage { host: Some(text), ..DirectMessage::new("x") }.message();
+        assert_eq!(long.host().map(|host| host.chars().count()), Some(MAX_HOST_NAME));
+        assert!(message.title.len() <= MAX_TEXT && message.title.ends_with('…'));
     }
 }

@@ -1,20 +1,20 @@
-//! Who hears about an event: a host's channels, else the defaults. Pure.
+//! Routing: which channels get an event. Those of its host, else the default ones. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Event, EventKind, Level, Subject};
 
-/// What the router knows of one channel.
+/// What routing needs to know of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// It stays quiet below this level.
+pub struct ChannelRoute {
+    /// The lowest level that it gets.
     pub min_level: Level,
 }
 
-/// What the router knows of one host.
+/// What routing needs to know of one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Host {
-    /// Whether its heartbeat events are told at all.
+pub struct HostRoute {
+    /// Whether messages are sent about its heartbeats.
     pub watch: bool,
     /// Its own channels, if it has any.
     pub channels: Option<Vec<String>>,
@@ -24,52 +24,52 @@ pub struct Host {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     /// Every channel, by name.
-    pub channels: BTreeMap<String, Line>,
+    pub channels: BTreeMap<String, ChannelRoute>,
     /// The channels of hosts that have none of their own.
     pub default: Vec<String>,
     /// The configured hosts.
-    pub hosts: BTreeMap<String, Host>,
-    /// Who hears about backups.
+    pub hosts: BTreeMap<String, HostRoute>,
+    /// The channels for backups.
     pub backups: Vec<String>,
 }
 
 impl Routes {
     /// The channels of a host, whatever the level.
-    pub fn of_host(&self, host: &str) -> &[String] {
+    pub fn host_channels(&self, host: &str) -> &[String] {
         match self.hosts.get(host).and_then(|host| host.channels.as_ref()) {
             Some(own) => own,
             None => &self.default,
         }
     }
 
-    /// The channels that hear about `event` for what it is. Recoveries go to whoever was given
-    /// the trouble, which only the outbox knows: for them this is empty. Not so for a backup: when
-    /// somebody complained about it, that it is well is news of its own.
+    /// The channels that get `event` for what it is. A recovery goes to the channels that were
+    /// notified of the incident, which only the outbox knows: for it this is empty. Except for a
+    /// backup: that a failed one is well now is news of its own.
     pub fn targets(&self, event: &Event) -> BTreeSet<String> {
         let is_report = matches!(event.kind, EventKind::Backup { .. });
-        if (event.level == Level::Ok && !is_report) || !self.is_told(event) {
+        if (event.level == Level::Ok && !is_report) || !self.is_notified(event) {
             return BTreeSet::new();
         }
         let hearing = |names: Vec<String>| -> BTreeSet<String> {
             let level = event.level.max(Level::Info);
-            names.into_iter().filter(|name| self.hears(name, level)).collect()
+            names.into_iter().filter(|name| self.accepts(name, level)).collect()
         };
         match event.subject() {
-            Subject::Host(host) => hearing(self.of_host(&host).to_vec()),
+            Subject::Host(host) => hearing(self.host_channels(&host).to_vec()),
             Subject::Plan(_) => hearing(self.backups.clone()),
             Subject::Channel(channel) => {
                 let beside = hearing(self.neighbours(&channel));
                 if beside.is_empty() { hearing(self.others(&channel)) } else { beside }
             }
-            // Whoever would have heard the report hears why there will be none.
+            // The channels that would have got the report get why there is none.
             Subject::Daemon if matches!(event.kind, EventKind::AlertsLost { .. }) => {
                 hearing(self.backups.clone())
             }
-            Subject::Daemon => hearing(self.of_daemon()),
+            Subject::Daemon => hearing(self.daemon_channels()),
         }
     }
 
-    fn is_told(&self, event: &Event) -> bool {
+    fn is_notified(&self, event: &Event) -> bool {
         match event.subject() {
             Subject::Host(host) if event.watched_only() => {
                 self.hosts.get(&host).is_some_and(|host| host.watch)
@@ -78,12 +78,12 @@ impl Routes {
         }
     }
 
-    fn hears(&self, name: &str, level: Level) -> bool {
-        self.channels.get(name).is_some_and(|line| level >= line.min_level)
+    fn accepts(&self, name: &str, level: Level) -> bool {
+        self.channels.get(name).is_some_and(|route| level >= route.min_level)
     }
 
-    /// The other channels that the hosts of a channel use: whom its failure concerns. Where none
-    /// of these would hear of it, every other channel is better than nobody.
+    /// The other channels that the hosts of a channel use: its failure concerns the same people.
+    /// Where none of these takes the level, all other channels are used.
     fn neighbours(&self, channel: &str) -> Vec<String> {
         let groups = std::iter::once(self.default.as_slice())
             .chain(std::iter::once(self.backups.as_slice()))
@@ -100,8 +100,8 @@ impl Routes {
         self.channels.keys().filter(|name| *name != channel).cloned().collect()
     }
 
-    /// Who hears about the daemon's own troubles: the defaults, else everybody.
-    fn of_daemon(&self) -> Vec<String> {
+    /// The channels for events of the daemon itself: the default ones, else all.
+    fn daemon_channels(&self) -> Vec<String> {
         if self.default.is_empty() {
             self.channels.keys().cloned().collect()
         } else {
@@ -116,19 +116,19 @@ mod tests {
     use crate::clock::Wall;
 
     fn routes() -> Routes {
-        let line = |min_level| Line { min_level };
+        let route = |min_level| ChannelRoute { min_level };
         let own = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect());
         Routes {
             channels: BTreeMap::from([
-                ("mail".into(), line(Level::Info)),
-                ("pager".into(), line(Level::Critical)),
-                ("chat".into(), line(Level::Info)),
+                ("mail".into(), route(Level::Info)),
+                ("pager".into(), route(Level::Critical)),
+                ("chat".into(), route(Level::Info)),
             ]),
             default: vec!["mail".into()],
             hosts: BTreeMap::from([
-                ("web1".into(), Host { watch: true, channels: own(&["mail", "pager"]) }),
-                ("quiet".into(), Host { watch: false, channels: None }),
-                ("plain".into(), Host { watch: true, channels: None }),
+                ("web1".into(), HostRoute { watch: true, channels: own(&["mail", "pager"]) }),
+                ("quiet".into(), HostRoute { watch: false, channels: None }),
+                ("plain".into(), HostRoute { watch: true, channels: None }),
             ]),
             backups: vec!["mail".into()],
         }

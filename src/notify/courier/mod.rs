@@ -1,0 +1,346 @@
+//! The courier: the one thread that owns the store and the outbox.
+//!
+//! Group commit: every command that waits goes into one transaction, together with what it causes
+//! and the attempts that start because of it. The attempts are made, by workers, and the producers
+//! are answered only after the fsync.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+
+use self::thread::CourierThread;
+use super::channel::SharedState;
+use super::outbox::{DeliveryRecord, Outbox, QueueStatus};
+use super::settings::NotifySettings;
+pub use super::worker::FAILURE_REASONS;
+use super::worker::TaskDone;
+use crate::clock::{Mono, Now};
+use crate::store::{Change, Store, Write};
+use crate::thread::{ProgressCounter, lock, spawn_critical};
+
+mod thread;
+
+/// Commands that wait for the disk. Beyond this, producers that can refuse do so.
+pub const MAX_BACKLOG: usize = 10_000;
+/// Deliveries that wait for their channels. Beyond this, events of hosts are refused.
+const MAX_QUEUED: usize = 20_000;
+const STACK: usize = 2 * 1024 * 1024;
+
+/// Why the courier's thread ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CourierExit {
+    /// It was stopped, and everything is on disk.
+    Stored,
+    /// It was stopped, and the disk did not take everything.
+    Lost,
+    /// The disk failed before the start and can be read only now: the process must start again to
+    /// load what it holds.
+    Restart,
+}
+
+/// What the daemon gives the courier's thread to call.
+pub struct CourierHooks {
+    /// Every row of every feature, for a store that lost its own.
+    pub every_row: EveryRow,
+    /// Called on the courier's thread when it has ended and the store is closed.
+    pub on_exit: Box<dyn FnOnce(CourierExit) + Send>,
+}
+
+/// See [`CourierHooks::every_row`].
+pub type EveryRow = Box<dyn Fn() -> Vec<Write> + Send>;
+
+enum Command {
+    /// Stores these rows and events as one, then delivers.
+    Commit(Change),
+    Reconfigure(NotifySettings),
+    Record(Vec<DirectRecord>),
+    Inspect(InspectFn),
+    Stop,
+}
+
+type InspectFn = Box<dyn FnOnce(&Store, &Outbox) + Send>;
+type OnStored = Box<dyn FnOnce(bool) + Send>;
+
+/// A message that was sent without the outbox.
+pub struct DirectRecord {
+    /// What, to whom, and how it ended.
+    pub record: DeliveryRecord,
+    /// Which of [`FAILURE_REASONS`] it failed for; none when it arrived or was not tried.
+    pub reason: Option<&'static str>,
+}
+
+/// Channels and counters at one moment, for the status and the metrics.
+#[derive(Clone, Debug, Default)]
+pub struct CourierStats {
+    /// That moment.
+    pub at: Mono,
+    /// Every channel.
+    pub queues: Vec<QueueStatus>,
+    /// Deliveries that arrived, by channel.
+    pub sent: BTreeMap<String, u64>,
+    /// Attempts that did not, by channel and reason.
+    pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// Whether the disk refuses to write.
+    pub store_refuses: bool,
+}
+
+/// A handle of the courier's thread: takes commands, and shows the statistics.
+#[derive(Clone)]
+pub struct Courier {
+    /// Unbounded, since a producer must not block and what it has accepted must not be lost.
+    /// While the disk hangs in an fsync nothing is taken out, so each producer is bounded by
+    /// itself (and in time: `WatchdogSec=60s` ends a daemon whose courier does not answer).
+    ///
+    /// Refused when [`MAX_BACKLOG`] commands wait, before their producer changes any state:
+    /// - datagrams and HTTP heartbeats that carry more than a beat, by [`Courier::is_overloaded`];
+    ///   a beat is taken, but not acknowledged (see [`Courier::commit`])
+    /// - `POST /alert` and `POST /notify` (503), by [`Courier::is_backlogged`]
+    /// - reading requests, by [`Courier::inspect`]
+    ///
+    /// Not refused, since each of these was accepted before or happened anyway:
+    /// - pipelines: at most 64 at once, of at most 10,000 alerts (`backup::intake`); each leaves
+    ///   three commands
+    /// - deadlines: at most two events per connection and beat interval; one row per changed host
+    ///   and flush, 1000 rows in one command
+    /// - the updater of DNS names: one record per name and attempt, attempts are rate-limited
+    /// - the history: the rows of one slot, once per slot
+    /// - direct sends that have begun: at most 4 at once, one record per channel
+    /// - the alert poller: one event per outage and per recovery
+    /// - reloads: one at a time, of the main thread
+    /// - workers: one result each
+    inputs: Sender<Input>,
+    channel_state: Arc<SharedState>,
+    stats: Arc<Mutex<CourierStats>>,
+    queued: Arc<AtomicUsize>,
+}
+
+enum Input {
+    Command(Command),
+    Done(TaskDone),
+}
+
+impl From<TaskDone> for Input {
+    fn from(done: TaskDone) -> Input {
+        Input::Done(done)
+    }
+}
+
+/// The courier before its thread runs: commands may be sent already.
+pub struct PendingCourier {
+    inputs: Receiver<Input>,
+    results: Sender<Input>,
+    channel_state: Arc<SharedState>,
+    stats: Arc<Mutex<CourierStats>>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl PendingCourier {
+    /// Starts the courier's thread and its workers on what the store holds. `rebase` turns a time
+    /// of an earlier boot into one of this boot's clock.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn open(
+        self,
+        store: Store,
+        settings: NotifySettings,
+        hooks: CourierHooks,
+        rebase: impl Fn(Now) -> Now,
+    ) -> std::io::Result<JoinHandle<CourierExit>> {
+        let thread = CourierThread::start(self, store, settings, hooks.every_row, rebase)?;
+        spawn_critical("courier", STACK, move || {
+            let exit = thread.run();
+            (hooks.on_exit)(exit);
+            exit
+        })
+    }
+}
+
+impl Courier {
+    /// A handle, and the courier that it will command.
+    pub fn new() -> (Courier, PendingCourier) {
+        let (tx, inputs) = unbounded();
+        let stats = Arc::new(Mutex::new(CourierStats::default()));
+        let channel_state = Arc::default();
+        let queued = Arc::default();
+        let pending = PendingCourier {
+            inputs,
+            results: tx.clone(),
+            channel_state: Arc::clone(&channel_state),
+            stats: Arc::clone(&stats),
+            queued: Arc::clone(&queued),
+        };
+        (Courier { inputs: tx, channel_state, stats, queued }, pending)
+    }
+
+    /// Stores a change after those before it, then delivers its events.
+    ///
+    /// A change that stores nothing only waits for those before it. Beyond [`MAX_BACKLOG`] it does
+    /// not: it is answered at once, as not stored.
+    pub fn commit(&self, mut change: Change) {
+        let stores_nothing = change.writes.is_empty()
+            && change.events.is_empty()
+            && change.closed_silently.is_empty();
+        if stores_nothing && self.is_backlogged() {
+            if let Some(answer) = change.on_stored.take() {
+                answer(false);
+            }
+            return;
+        }
+        self.send(Command::Commit(change));
+    }
+
+    /// Puts messages that were sent without the outbox into the history.
+    pub fn record(&self, records: Vec<DirectRecord>) {
+        self.send(Command::Record(records));
+    }
+
+    /// Applies another configuration.
+    pub fn reconfigure(&self, settings: NotifySettings) {
+        self.send(Command::Reconfigure(settings));
+    }
+
+    /// Ends the courier's thread: attempts in flight have ten seconds, then everything is written.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    /// What `look` sees of the store and the outbox after the next commit. The courier's thread
+    /// waits for `look`: it must be short.
+    ///
+    /// # Errors
+    /// A sentence: there was no time for it within `timeout`, too much waits already, or the
+    /// courier has ended.
+    pub fn inspect<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        look: impl FnOnce(&Store, &Outbox) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        const SLOW: &str = "the history cannot be read now, the disk is slow";
+        if self.is_backlogged() {
+            return Err(SLOW.into());
+        }
+        let (tx, rx) = bounded(1);
+        self.send(Command::Inspect(Box::new(move |store, outbox| {
+            // Fails when the timeout has passed.
+            let _ = tx.send(look(store, outbox));
+        })));
+        rx.recv_timeout(timeout).map_err(|why| match why {
+            RecvTimeoutError::Timeout => SLOW.into(),
+            RecvTimeoutError::Disconnected => "hbd is stopping".into(),
+        })
+    }
+
+    /// Has the courier's thread increment `answered` when it comes to this command.
+    pub fn ping(&self, answered: ProgressCounter) {
+        self.send(Command::Inspect(Box::new(move |_, _| answered.increment())));
+    }
+
+    /// What the channels know from one attempt to the next: for all that delivers in this process.
+    pub fn channel_state(&self) -> Arc<SharedState> {
+        Arc::clone(&self.channel_state)
+    }
+
+    fn send(&self, command: Command) {
+        // Fails when the thread has ended: at the stop, after every producer that needs an answer.
+        let _ = self.inputs.send(Input::Command(command));
+    }
+
+    /// Whether so many commands wait for the disk that no more should be caused.
+    pub fn is_backlogged(&self) -> bool {
+        self.inputs.len() > MAX_BACKLOG
+    }
+
+    /// Whether commands wait for the disk, or deliveries for their channels, beyond their limit.
+    pub fn is_overloaded(&self) -> bool {
+        self.is_backlogged() || self.queued.load(Ordering::Relaxed) > MAX_QUEUED
+    }
+
+    /// The statistics as of now.
+    pub fn stats(&self) -> CourierStats {
+        let mut stats = lock(&self.stats).clone();
+        // They are published at every turn; what waits has grown older since.
+        let age = Now::read().mono.since(stats.at);
+        for oldest in stats.queues.iter_mut().filter_map(|queue| queue.oldest.as_mut()) {
+            *oldest += age;
+        }
+        stats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::notify::routing::Routes;
+    use crate::store::{FILE_NAME, Table};
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    fn start(pending: PendingCourier, directory: &Path) -> Receiver<CourierExit> {
+        let (tx, exits) = bounded(1);
+        let store = Store::open(directory, Now::read()).unwrap().0;
+        let settings =
+            NotifySettings { routes: Routes::default(), channels: BTreeMap::new(), pace: None };
+        let on_exit = Box::new(move |exit| tx.send(exit).unwrap());
+        let hooks = CourierHooks { every_row: Box::new(Vec::new), on_exit };
+        pending.open(store, settings, hooks, |then| then).unwrap();
+        exits
+    }
+
+    fn row(key: &str, number: usize) -> Change {
+        Change { writes: vec![Write::put(Table::Meta, key, &number)], ..Change::default() }
+    }
+
+    #[test]
+    fn a_backlog_refuses_what_can_be_refused_and_loses_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        // Nothing is taken out yet, as while the disk hangs.
+        let (courier, pending) = Courier::new();
+        (0..=MAX_BACKLOG).for_each(|number| courier.commit(row("n", number)));
+        assert!(courier.is_backlogged() && courier.is_overloaded());
+        let slow = "the history cannot be read now, the disk is slow";
+        assert_eq!(courier.inspect(TIMEOUT, |_, _| ()), Err(slow.into()), "at once");
+        let (tx, rx) = bounded(1);
+        let on_stored = move || {
+            let tx = tx.clone();
+            Some(Box::new(move |stored| tx.send(stored).unwrap()) as OnStored)
+        };
+        courier.commit(Change { on_stored: on_stored(), ..Change::default() });
+        assert_eq!(rx.try_recv(), Ok(false), "a beat is not acknowledged");
+        courier.commit(Change { on_stored: on_stored(), ..row("last", 1) });
+        assert!(rx.try_recv().is_err(), "what is to be stored waits");
+
+        let exits = start(pending, directory.path());
+        assert_eq!(rx.recv_timeout(TIMEOUT), Ok(true));
+        assert!(!courier.is_backlogged());
+        let look = |store: &Store, _: &Outbox| {
+            (store.get(Table::Meta, "n"), store.get::<usize>(Table::Meta, "last"))
+        };
+        assert_eq!(courier.inspect(TIMEOUT, look), Ok((Some(MAX_BACKLOG), Some(1))));
+        courier.stop();
+        assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Stored));
+        assert_eq!(courier.inspect(TIMEOUT, |_, _| ()), Err("hbd is stopping".into()));
+    }
+
+    #[test]
+    fn a_state_that_can_be_read_only_later_ends_the_courier_for_a_restart() {
+        let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let [file, sound] = [&directory, &other].map(|directory| directory.path().join(FILE_NAME));
+        drop(Store::open(other.path(), Now::read()).unwrap());
+        fs::create_dir(&file).unwrap();
+        let (courier, pending) = Courier::new();
+        let exits = start(pending, directory.path());
+        courier.commit(row("n", 1));
+        assert_eq!(courier.inspect(TIMEOUT, |store, _| store.is_failing()), Ok(true));
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&sound, &file).unwrap();
+        assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Restart));
+    }
+}

@@ -1,0 +1,417 @@
+//! The thread of the courier: its loop, its transactions, and what it does when the disk fails.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use log::{debug, error, info, warn};
+
+use super::{
+    Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, OnStored, PendingCourier,
+};
+use crate::clock::Now;
+use crate::event::{Event, EventId, EventKind, Level, Subject};
+use crate::notify::channel::SharedState;
+use crate::notify::outbox::{Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox};
+use crate::notify::settings::NotifySettings;
+use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
+use crate::store::{Change, CommitResult, Store, Table, Write};
+use crate::thread::lock;
+use crate::view::EventView;
+
+/// A bound on the memory of one transaction.
+const MAX_INPUTS_PER_COMMIT: usize = 1000;
+/// How long attempts that are in flight at the stop may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Ended deliveries beyond the newest of this number are removed.
+const MAX_HISTORY_ROWS: usize = 10_000;
+const LAST_EVENT_KEY: &str = "last_event";
+
+/// What the thread owns.
+pub struct CourierThread {
+    store: Store,
+    outbox: Outbox,
+    settings: NotifySettings,
+    every_row: EveryRow,
+    /// The last event number that is on disk.
+    stored_event_id: EventId,
+    inputs: Receiver<Input>,
+    tasks: Sender<Task>,
+    task_queue: Receiver<Task>,
+    results: Sender<Input>,
+    workers: usize,
+    channel_state: Arc<SharedState>,
+    stats: Arc<Mutex<CourierStats>>,
+    queued: Arc<AtomicUsize>,
+    /// Since the history was trimmed.
+    history_rows_added: usize,
+    /// An event was written since the last commit.
+    event_stored: bool,
+    /// See [`CourierExit::Restart`].
+    must_restart: bool,
+    counters: DeliveryCounters,
+}
+
+impl CourierThread {
+    /// Loads the outbox and starts the workers.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(
+        pending: PendingCourier,
+        mut store: Store,
+        settings: NotifySettings,
+        every_row: EveryRow,
+        rebase: impl Fn(Now) -> Now,
+    ) -> std::io::Result<CourierThread> {
+        let now = Now::read();
+        let (tasks, task_queue) = unbounded();
+        let (outbox, dropped) = restore_outbox(&mut store, &settings, rebase, now);
+        let mut thread = CourierThread {
+            stored_event_id: outbox.last_event(),
+            outbox,
+            store,
+            settings,
+            every_row,
+            inputs: pending.inputs,
+            tasks,
+            task_queue,
+            results: pending.results,
+            workers: 0,
+            channel_state: pending.channel_state,
+            stats: pending.stats,
+            queued: pending.queued,
+            history_rows_added: 0,
+            event_stored: false,
+            must_restart: false,
+            counters: DeliveryCounters::default(),
+        };
+        thread.trim_history();
+        thread.counters.log_and_count_all(&dropped, Duration::ZERO);
+        thread.spawn_workers()?;
+        thread.publish_stats(now);
+        Ok(thread)
+    }
+
+    /// Runs until the stop, or until the process must restart.
+    pub fn run(mut self) -> CourierExit {
+        let mut stopping: Option<Instant> = None;
+        loop {
+            let inputs = self.wait(stopping);
+            let now = Now::read();
+            let (mut answers, mut looks) = (Vec::new(), Vec::new());
+            for input in inputs {
+                match input {
+                    Input::Done(done) => self.complete(done, now),
+                    Input::Command(Command::Commit(change)) => {
+                        answers.extend(self.apply_change(change, now));
+                    }
+                    Input::Command(Command::Reconfigure(settings)) => {
+                        self.reconfigure(settings, now);
+                    }
+                    Input::Command(Command::Record(records)) => self.record_direct(&records, now),
+                    Input::Command(Command::Inspect(look)) => looks.push(look),
+                    Input::Command(Command::Stop) => stopping = Some(Instant::now()),
+                }
+            }
+            let tasks = self.process_due(now, stopping.is_none());
+            let stored = self.commit(now);
+            if self.must_restart {
+                // What waits here is unanswered, and is sent again to the next process.
+                return if stopping.is_some() { CourierExit::Stored } else { CourierExit::Restart };
+            }
+            for answer in answers {
+                answer(stored);
+            }
+            looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
+            self.dispatch(tasks);
+            self.publish_stats(now);
+            if let Some(since) = stopping
+                && (!self.outbox.is_busy() || since.elapsed() >= STOP_TIMEOUT)
+            {
+                return self.final_commit(Now::read());
+            }
+        }
+    }
+
+    /// Waits for an input or for something that falls due; everything that waits by then.
+    fn wait(&self, stopping: Option<Instant>) -> Vec<Input> {
+        let now = Now::read();
+        let timeout = match stopping {
+            Some(since) => Some(STOP_TIMEOUT.saturating_sub(since.elapsed())),
+            None => self.next_wake(now),
+        };
+        let first = match timeout {
+            Some(timeout) => self.inputs.recv_timeout(timeout),
+            None => self.inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        first.into_iter().chain(self.inputs.try_iter().take(MAX_INPUTS_PER_COMMIT)).collect()
+    }
+
+    fn next_wake(&self, now: Now) -> Option<Duration> {
+        let turn = self.outbox.next_wake(now);
+        let store = self.store.next_attempt().map(|next| next.mono);
+        // A millisecond more than the clock's own grain, so as not to wake just before.
+        let grain = Duration::from_millis(1);
+        [turn, store].into_iter().flatten().min().map(|at| at.since(now.mono) + grain)
+    }
+
+    /// Puts a change into the transaction at hand.
+    fn apply_change(&mut self, change: Change, now: Now) -> Option<OnStored> {
+        for write in change.writes {
+            self.store.write(write);
+        }
+        for incident in &change.closed_silently {
+            self.outbox.close_silently(incident);
+        }
+        for event in change.events {
+            self.accept(&event, now);
+        }
+        change.on_stored
+    }
+
+    fn accept(&mut self, event: &Event, now: Now) {
+        if let Some(by) = self.outbox.acknowledged(event) {
+            let device = by.device.as_deref().unwrap_or("a device");
+            info!(
+                "no reminder of {:?}: acknowledged through {} on {device} at {}",
+                event.kind, by.channel, by.at
+            );
+            return;
+        }
+        let id = self.outbox.next_event(now.wall);
+        let count = self.outbox.accept(event, id, &self.settings.routes, now);
+        debug!("{:?} is event {id}, {count} deliveries queued", event.kind);
+        self.store_event(event, id);
+        if let EventKind::Backup { plan, .. } = &event.kind
+            && event.level > Level::Ok
+            && count == 0
+        {
+            warn!(
+                "nobody is told how the backup {plan} fared: no channel takes {}",
+                event.level.name()
+            );
+        }
+    }
+
+    /// Keeps an event for the list of events, notified or not. Hosts that are not configured may be
+    /// any number: their events are not kept.
+    fn store_event(&mut self, event: &Event, id: EventId) {
+        if let Subject::Host(host) = event.subject()
+            && !self.settings.routes.hosts.contains_key(&host)
+        {
+            return;
+        }
+        self.event_stored = true;
+        self.store.write(Write::put(Table::Events, id.to_string(), &EventView::of(event, id)));
+    }
+
+    fn complete(&mut self, done: TaskDone, now: Now) {
+        match done.result {
+            TaskResult::Attempt(id, result) => {
+                let ended = self.outbox.complete(id, result, now);
+                self.counters.log_and_count_all(&ended, done.took);
+            }
+            TaskResult::Poll(poll, answer) => {
+                let failed = answer.as_ref().err().map(|failure| failure.clone().into_why());
+                if let Some(note) = self.outbox.on_poll_result(&poll, answer, now) {
+                    worker::log_acknowledgement(&note);
+                } else if let Some(why) = failed {
+                    debug!("a receipt of {} could not be asked about: {why}", poll.channel);
+                }
+            }
+        }
+    }
+
+    fn record_direct(&mut self, records: &[DirectRecord], now: Now) {
+        for DirectRecord { record, reason } in records {
+            self.counters.count_direct(record, *reason);
+            self.outbox.record_direct(record, now);
+        }
+    }
+
+    fn reconfigure(&mut self, settings: NotifySettings, now: Now) {
+        self.settings = settings;
+        let seed = now.wall.0.unsigned_abs();
+        let dropped = self.outbox.reconfigure(self.settings.queue_settings(), seed, now);
+        self.counters.log_and_count_all(&dropped, Duration::ZERO);
+        if let Err(why) = self.spawn_workers() {
+            warn!("no further worker could be started: {why}");
+        }
+    }
+
+    /// Expires deliveries and reports channels; starts every attempt and poll that is due, except
+    /// while stopping.
+    fn process_due(&mut self, now: Now, starts: bool) -> Vec<TaskKind> {
+        let expired = self.outbox.expire(now);
+        self.counters.log_and_count_all(&expired, Duration::ZERO);
+        for event in self.outbox.channel_reports(now) {
+            self.accept(&event, now);
+        }
+        if !starts {
+            return Vec::new();
+        }
+        let attempts = self.outbox.start(now).into_iter().map(TaskKind::Attempt);
+        attempts.chain(self.outbox.due_polls(now).into_iter().map(TaskKind::Poll)).collect()
+    }
+
+    /// Puts everything on disk; true when it is.
+    fn commit(&mut self, now: Now) -> bool {
+        let writes = self.outbox.take_writes();
+        // A number that was never shown may be given again.
+        let shown = std::mem::take(&mut self.event_stored) || !writes.is_empty();
+        if shown && self.outbox.last_event() != self.stored_event_id {
+            self.stored_event_id = self.outbox.last_event();
+            self.store.write(Write::put(Table::Meta, LAST_EVENT_KEY, &self.stored_event_id));
+        }
+        for write in writes {
+            self.history_rows_added += usize::from(write.table == Table::History);
+            self.store.write(write);
+        }
+        if self.history_rows_added > MAX_HISTORY_ROWS / 10 {
+            self.trim_history();
+        }
+        let committed = self.store.commit(now);
+        self.handle_commit(committed, now)
+    }
+
+    /// Reports what the disk answered; true when everything is on it.
+    fn handle_commit(&mut self, committed: CommitResult, now: Now) -> bool {
+        match committed {
+            CommitResult::Committed => true,
+            CommitResult::StillFailing => false,
+            CommitResult::Failed { why } => {
+                error!("a crash would lose what is not on disk, and that takes nothing: {why}");
+                self.raise(EventKind::StoreRefuses { why }, now);
+                false
+            }
+            CommitResult::Recovered { failed_for } => self.on_recovered(failed_for, now),
+            CommitResult::RecoveredEmpty { failed_for } => {
+                let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
+                rows.for_each(|write| self.store.write(write));
+                self.on_recovered(failed_for, now)
+            }
+            CommitResult::RecoveredUnread { .. } => {
+                self.must_restart = true;
+                false
+            }
+        }
+    }
+
+    fn on_recovered(&mut self, failed_for: Duration, now: Now) -> bool {
+        self.raise(EventKind::StoreWrites { refused_for: failed_for }, now);
+        for write in self.outbox.take_writes() {
+            self.store.write(write);
+        }
+        let committed = self.store.commit(now);
+        self.handle_commit(committed, now)
+    }
+
+    /// The last try for what is not on disk yet.
+    fn final_commit(&mut self, now: Now) -> CourierExit {
+        for write in self.outbox.take_writes() {
+            self.store.write(write);
+        }
+        let rows = self.store.pending();
+        match self.store.commit_now(now) {
+            CommitResult::Committed
+            | CommitResult::Recovered { .. }
+            | CommitResult::RecoveredUnread { .. } => CourierExit::Stored,
+            CommitResult::RecoveredEmpty { .. } => {
+                let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
+                rows.for_each(|write| self.store.write(write));
+                match self.store.commit_now(now) {
+                    CommitResult::Committed => CourierExit::Stored,
+                    _ => CourierExit::Lost,
+                }
+            }
+            CommitResult::Failed { .. } | CommitResult::StillFailing => {
+                let waiting = self.outbox.len();
+                error!(
+                    "the disk takes nothing: {rows} rows of state are lost, {waiting} deliveries among them"
+                );
+                CourierExit::Lost
+            }
+        }
+    }
+
+    /// An event of the courier's own; its deliveries start at the next turn.
+    fn raise(&mut self, kind: EventKind, now: Now) {
+        self.accept(&Event::new(now.wall, kind), now);
+    }
+
+    fn trim_history(&mut self) {
+        self.history_rows_added = 0;
+        for key in self.store.oldest(Table::History, MAX_HISTORY_ROWS) {
+            self.store.write(Write::remove(Table::History, key));
+        }
+    }
+
+    fn dispatch(&self, tasks: Vec<TaskKind>) {
+        for kind in tasks {
+            if let Some(channel) = self.settings.channels.get(kind.channel()) {
+                let _ = self.tasks.send(Task { channel: Arc::clone(channel), kind });
+            }
+        }
+    }
+
+    /// One worker for each channel, and one more for each whose receipts are polled: a provider
+    /// that hangs blocks no other channel. A reload with more channels adds workers; one with fewer
+    /// leaves them idle, which costs a stack each: ending one of many that wait on one queue would
+    /// need a command of its own.
+    fn spawn_workers(&mut self) -> std::io::Result<()> {
+        let channels = &self.settings.channels;
+        let polled = channels.values().filter(|channel| channel.gives_receipts()).count();
+        while self.workers < channels.len() + polled {
+            let state = Arc::clone(&self.channel_state);
+            worker::spawn(self.workers + 1, state, self.task_queue.clone(), self.results.clone())?;
+            self.workers += 1;
+        }
+        Ok(())
+    }
+
+    fn publish_stats(&self, now: Now) {
+        self.queued.store(self.outbox.len(), Ordering::Relaxed);
+        let stats = CourierStats {
+            at: now.mono,
+            queues: self.outbox.queue_status(now),
+            sent: self.counters.sent.clone(),
+            failed: self.counters.failed.clone(),
+            store_refuses: self.store.is_failing(),
+        };
+        *lock(&self.stats) = stats;
+    }
+}
+
+fn restore_outbox(
+    store: &mut Store,
+    settings: &NotifySettings,
+    rebase: impl Fn(Now) -> Now,
+    now: Now,
+) -> (Outbox, Vec<(DeliveryResult, DeliveryRecord)>) {
+    let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id()).rotate_left(32);
+    let mut outbox = Outbox::new(settings.queue_settings(), seed, now);
+    let mut deliveries = store.read::<Delivery>(Table::Outbox);
+    for (key, delivery) in &mut deliveries {
+        let accepted = rebase(delivery.accepted);
+        if accepted != delivery.accepted {
+            delivery.accepted = accepted;
+            store.write(Write::put(Table::Outbox, key.clone(), delivery));
+        }
+    }
+    if !deliveries.is_empty() {
+        info!("{} deliveries wait from before the start", deliveries.len());
+    }
+    let stored = StoredOutbox {
+        last_event: store.get(Table::Meta, LAST_EVENT_KEY).unwrap_or_default(),
+        deliveries,
+        incidents: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
+        receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
+    };
+    let dropped = outbox.restore(stored, now);
+    for write in outbox.take_writes() {
+        store.write(write);
+    }
+    (outbox, dropped)
+}

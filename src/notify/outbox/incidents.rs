@@ -1,0 +1,281 @@
+//! Open incidents: which channels were notified of each, and whether it is acknowledged. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::delivery::Delivery;
+use crate::clock::Wall;
+use crate::event::{EventId, Incident, Level, Message};
+use crate::store::{Table, Write};
+
+/// How many events of one incident a recovery can refer to.
+const MAX_EVENTS: usize = 16;
+
+/// A person has seen it: no more reminders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// When.
+    pub at: Wall,
+    /// Through which channel.
+    pub channel: String,
+    /// On which device, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+/// An open incident and the channels notified of it, as on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenIncident {
+    /// What is wrong.
+    #[serde(rename = "trouble")]
+    pub incident: Incident,
+    /// The event that opened it.
+    #[serde(default, rename = "first")]
+    first_event: EventId,
+    /// When that happened.
+    #[serde(default)]
+    pub since: Option<Wall>,
+    /// Its level at present.
+    #[serde(default)]
+    pub level: Option<Level>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Acknowledgement>,
+    /// The channels that were notified or will be.
+    #[serde(rename = "given")]
+    pub channels: BTreeMap<String, NotifiedChannel>,
+}
+
+/// What one channel was sent about one incident.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NotifiedChannel {
+    /// Whether any of its messages arrived.
+    #[serde(default)]
+    pub delivered: bool,
+    /// How many of its messages wait.
+    #[serde(default)]
+    queued: u32,
+    /// Its latest events.
+    #[serde(default)]
+    pub events: Vec<EventId>,
+    /// Digests that arrived and contained it.
+    #[serde(default, rename = "within", skip_serializing_if = "Vec::is_empty")]
+    in_digests: Vec<EventId>,
+    /// What later messages reply to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+}
+
+/// Every open incident.
+#[derive(Debug, Default)]
+pub struct Incidents {
+    open: BTreeMap<Incident, OpenIncident>,
+    /// How many open incidents each digest contains.
+    digest_uses: BTreeMap<EventId, usize>,
+    writes: Vec<Write>,
+}
+
+impl Incidents {
+    /// Loads what the store has; what waits is counted anew, by [`Self::count_waiting`].
+    pub fn restore(&mut self, mut open: OpenIncident) {
+        for notified in open.channels.values_mut() {
+            notified.queued = 0;
+            for event in &notified.in_digests {
+                *self.digest_uses.entry(*event).or_default() += 1;
+            }
+        }
+        self.open.insert(open.incident.clone(), open);
+    }
+
+    /// Counts a delivery that has waited since before the start.
+    pub fn count_waiting(&mut self, delivery: &Delivery) {
+        if let Some((_, notified)) = self.entry_of(delivery) {
+            notified.queued += 1;
+        }
+    }
+
+    /// The open incident that `delivery` is about; none when that was closed, even if it was opened
+    /// again since.
+    fn entry_of(&mut self, delivery: &Delivery) -> Option<(&Incident, &mut NotifiedChannel)> {
+        let incident = delivery.opens.as_ref()?;
+        let open = self.open.get_mut(incident)?;
+        if delivery.message.event < open.first_event {
+            return None;
+        }
+        Some((&open.incident, open.channels.get_mut(&delivery.channel)?))
+    }
+
+    /// Whether the incident that `delivery` is about is still open.
+    pub fn is_open(&mut self, delivery: &Delivery) -> bool {
+        self.entry_of(delivery).is_some()
+    }
+
+    /// What a channel's messages about an incident reply to.
+    pub fn thread_of(&self, incident: &Incident, channel: &str) -> Option<String> {
+        self.open.get(incident)?.channels.get(channel)?.thread.clone()
+    }
+
+    /// The channels that were notified of an incident or will be.
+    pub fn notified_channels(&self, incident: &Incident) -> Vec<String> {
+        let notified = self.open.get(incident).map(|open| open.channels.keys().cloned().collect());
+        notified.unwrap_or_default()
+    }
+
+    /// Records that `times` deliveries to `channel` were queued.
+    pub fn record_queued(
+        &mut self,
+        incident: &Incident,
+        channel: &str,
+        message: &Message,
+        times: usize,
+    ) {
+        let open = self.open.entry(incident.clone()).or_insert_with(|| OpenIncident {
+            incident: incident.clone(),
+            first_event: message.event,
+            since: Some(message.at),
+            level: None,
+            acknowledged: None,
+            channels: BTreeMap::new(),
+        });
+        if open.level.is_some_and(|level| message.level > level) {
+            open.acknowledged = None;
+        }
+        open.level = Some(message.level);
+        let notified = open.channels.entry(channel.to_owned()).or_default();
+        notified.queued += u32::try_from(times).unwrap_or(u32::MAX);
+        notified.events.push(message.event);
+        if notified.events.len() > MAX_EVENTS {
+            notified.events.remove(0);
+        }
+        self.store(incident);
+    }
+
+    /// A message about `delivery` arrived. `in_digest` is its event when that was a digest.
+    pub fn record_delivered(
+        &mut self,
+        delivery: &Delivery,
+        in_digest: Option<EventId>,
+        thread: Option<String>,
+    ) {
+        let Some((incident, notified)) = self.entry_of(delivery) else { return };
+        let incident = incident.clone();
+        notified.queued = notified.queued.saturating_sub(1);
+        notified.delivered = true;
+        if notified.thread.is_none() {
+            notified.thread = thread;
+        }
+        let mut gone = None;
+        if let Some(event) = in_digest.filter(|event| !notified.in_digests.contains(event)) {
+            notified.in_digests.push(event);
+            gone = (notified.in_digests.len() > MAX_EVENTS).then(|| notified.in_digests.remove(0));
+            *self.digest_uses.entry(event).or_default() += 1;
+        }
+        if let Some(event) = gone {
+            self.release_digest(event);
+        }
+        self.store(&incident);
+    }
+
+    /// `delivery` will not arrive. A channel that surely has no message of an incident gets none of
+    /// its recovery either.
+    pub fn record_failed(&mut self, delivery: &Delivery) {
+        let Some((incident, notified)) = self.entry_of(delivery) else { return };
+        let incident = incident.clone();
+        notified.queued = notified.queued.saturating_sub(1);
+        notified.delivered |= delivery.possible_repeat;
+        let unheard = notified.queued == 0 && !notified.delivered;
+        if unheard && let Some(open) = self.open.get_mut(&incident) {
+            open.channels.remove(&delivery.channel);
+        }
+        self.store(&incident);
+    }
+
+    /// Closes an incident; returns the notified channels. A digest counts as one of its events when
+    /// this was the last open incident in it.
+    pub fn close(&mut self, incident: &Incident) -> BTreeMap<String, NotifiedChannel> {
+        let Some(mut open) = self.open.remove(incident) else { return BTreeMap::new() };
+        self.writes.push(Write::remove(Table::Troubles, incident.key()));
+        for notified in open.channels.values_mut() {
+            for event in std::mem::take(&mut notified.in_digests) {
+                if self.release_digest(event) {
+                    notified.events.push(event);
+                }
+            }
+        }
+        open.channels
+    }
+
+    fn release_digest(&mut self, event: EventId) -> bool {
+        let Some(count) = self.digest_uses.get_mut(&event) else { return true };
+        *count -= 1;
+        let last = *count == 0;
+        if last {
+            self.digest_uses.remove(&event);
+        }
+        last
+    }
+
+    /// Whether a digest contains an open incident.
+    pub fn is_in_open_incident(&self, event: EventId) -> bool {
+        self.digest_uses.contains_key(&event)
+    }
+
+    /// Acknowledges an incident; false when it was acknowledged before.
+    pub fn acknowledge(&mut self, incident: &Incident, by: &Acknowledgement) -> bool {
+        let Some(open) = self.open.get_mut(incident) else { return false };
+        if open.acknowledged.is_some() {
+            return false;
+        }
+        open.acknowledged = Some(by.clone());
+        self.store(incident);
+        true
+    }
+
+    /// The acknowledgement of an incident, unless it rises to `level` now.
+    pub fn acknowledged(&self, incident: &Incident, level: Level) -> Option<&Acknowledgement> {
+        let open = self.open.get(incident)?;
+        let rises = open.level.is_some_and(|known| level > known);
+        open.acknowledged.as_ref().filter(|_| !rises)
+    }
+
+    /// The channels with an open incident of their own, and since when.
+    pub fn failing_channels(&self) -> Vec<(String, Option<Wall>)> {
+        let of = |open: &OpenIncident| match &open.incident {
+            Incident::Channel { channel } => Some((channel.clone(), open.since)),
+            Incident::Connection { .. }
+            | Incident::NeverSeen { .. }
+            | Incident::Metric { .. }
+            | Incident::Backup { .. }
+            | Incident::Alertmanager
+            | Incident::Dyndns { .. }
+            | Incident::Store => None,
+        };
+        self.open.values().filter_map(of).collect()
+    }
+
+    /// Every open incident.
+    pub fn iter(&self) -> impl Iterator<Item = &OpenIncident> {
+        self.open.values()
+    }
+
+    /// One of them, if it is open.
+    pub fn get(&self, incident: &Incident) -> Option<&OpenIncident> {
+        self.open.get(incident)
+    }
+
+    fn store(&mut self, incident: &Incident) {
+        if let Some(open) = self.open.get(incident) {
+            self.writes.push(Write::put(Table::Troubles, incident.key(), open));
+        }
+    }
+
+    /// The rows that changed since the last call.
+    pub fn take_writes(&mut self) -> Vec<Write> {
+        std::mem::take(&mut self.writes)
+    }
+
+    /// Every row.
+    pub fn rows(&self) -> impl Iterator<Item = Write> + '_ {
+        self.open.iter().map(|(incident, open)| Write::put(Table::Troubles, incident.key(), open))
+    }
+}

@@ -1,0 +1,492 @@
+//! The outbox: the deliveries of every channel, from an event to its attempts. Pure.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::channel::{Failure, ReceiptState};
+use super::routing::Routes;
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Event, EventId, EventKind, Incident, Message};
+use crate::store::{Table, Write};
+
+mod delivery;
+mod digest;
+mod incidents;
+mod queue;
+mod receipts;
+mod results;
+
+use self::delivery::Digest;
+pub use self::delivery::{
+    Delivery, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
+    QueueSettings, QueueStatus,
+};
+use self::digest::SubjectDeliveries;
+use self::incidents::Incidents;
+pub use self::incidents::{Acknowledgement, OpenIncident};
+use self::queue::{ChannelQueue, HealthChange};
+use self::receipts::Receipts;
+pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
+
+/// A channel that has failed for this long is reported through other channels.
+const REPORT_AFTER: Duration = Duration::from_secs(600);
+/// How often waiting deliveries are searched for expired ones.
+const EXPIRY_CHECK: Duration = Duration::from_secs(30);
+
+/// The deliveries by channel, and the open incidents that they are about.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    deliveries: BTreeMap<DeliveryId, Delivery>,
+    queues: BTreeMap<String, ChannelQueue>,
+    incidents: Incidents,
+    receipts: Receipts,
+    /// Of each delivery that is part of a digest, the first delivery of that digest.
+    digested_in: BTreeMap<DeliveryId, DeliveryId>,
+    last_id: DeliveryId,
+    last_event: EventId,
+    next_expiry_check: Mono,
+    writes: Vec<Write>,
+}
+
+/// What the store has of an outbox.
+#[derive(Debug, Default)]
+pub struct StoredOutbox {
+    /// The number of the last event.
+    pub last_event: EventId,
+    /// By key, with times of this boot's clock.
+    pub deliveries: Vec<(String, Delivery)>,
+    /// The incidents that are open.
+    pub incidents: Vec<OpenIncident>,
+    /// The emergencies that are not acknowledged.
+    pub receipts: Vec<Receipt>,
+}
+
+/// What one event means for one channel.
+#[derive(Default)]
+struct ChannelTarget {
+    always_deliver: bool,
+    closes: Vec<Incident>,
+    recovered_events: Vec<EventId>,
+    thread: Option<String>,
+}
+
+impl Outbox {
+    /// An empty outbox with these channels. `seed` varies the jitter.
+    pub fn new(settings: BTreeMap<String, QueueSettings>, seed: u64, now: Now) -> Outbox {
+        let mut outbox = Outbox { next_expiry_check: now.mono + EXPIRY_CHECK, ..Outbox::default() };
+        outbox.reconfigure(settings, seed, now);
+        outbox
+    }
+
+    /// Loads what the store has. What was in flight when the daemon died may have arrived.
+    /// Deliveries to channels that are no longer configured fail, and are returned.
+    pub fn restore(
+        &mut self,
+        kept: StoredOutbox,
+        now: Now,
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        self.last_event = self.last_event.max(kept.last_event);
+        kept.incidents.into_iter().for_each(|open| self.incidents.restore(open));
+        kept.receipts.into_iter().for_each(|receipt| self.receipts.restore(receipt, now));
+        for (key, mut delivery) in kept.deliveries {
+            let Ok(number) = key.parse() else { continue };
+            let id = DeliveryId(number);
+            self.last_id = self.last_id.max(id);
+            if delivery.in_flight {
+                delivery.in_flight = false;
+                delivery.possible_repeat = true;
+                self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
+            }
+            self.incidents.count_waiting(&delivery);
+            if let Some(queue) = self.queues.get_mut(&delivery.channel) {
+                queue.push(id, &delivery);
+                if delivery.attempts > u32::from(delivery.possible_repeat) {
+                    queue.restore_backlog();
+                }
+            }
+            self.deliveries.insert(id, delivery);
+        }
+        self.restore_digests();
+        for (channel, since) in self.incidents.failing_channels() {
+            if let Some(queue) = self.queues.get_mut(&channel) {
+                queue.restore_reported_failure(since, now);
+            }
+        }
+        self.drop_orphans(now)
+    }
+
+    fn restore_digests(&mut self) {
+        for (id, delivery) in &self.deliveries {
+            let Some(digest) = &delivery.digest else { continue };
+            let there = digest.members.iter().filter(|id| self.deliveries.contains_key(id));
+            self.digested_in.extend(there.map(|member| (*member, *id)));
+        }
+    }
+
+    /// Applies a new configuration. Deliveries to channels that are no longer configured fail, and
+    /// are returned.
+    pub fn reconfigure(
+        &mut self,
+        settings: BTreeMap<String, QueueSettings>,
+        seed: u64,
+        now: Now,
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        let mut old = std::mem::take(&mut self.queues);
+        for (index, (name, settings)) in settings.into_iter().enumerate() {
+            let queue = match old.remove(&name) {
+                Some(queue) => queue.with_settings(settings),
+                None => ChannelQueue::new(settings, seed.wrapping_add(index as u64), now.mono),
+            };
+            self.queues.insert(name, queue);
+        }
+        self.drop_orphans(now)
+    }
+
+    /// Removes everything that belongs to channels which are no longer configured.
+    fn drop_orphans(&mut self, now: Now) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        self.receipts.retain_channels(|channel| self.queues.contains_key(channel));
+        for (channel, _) in self.incidents.failing_channels() {
+            if !self.queues.contains_key(&channel) {
+                self.close_silently(&Incident::Channel { channel });
+            }
+        }
+        let is_orphan = |delivery: &Delivery| !self.queues.contains_key(&delivery.channel);
+        let orphans: Vec<_> = self
+            .deliveries
+            .iter()
+            .filter(|(_, delivery)| is_orphan(delivery))
+            .map(|(id, _)| *id)
+            .collect();
+        orphans
+            .into_iter()
+            .flat_map(|id| {
+                self.fail(
+                    id,
+                    DropReason::ChannelRemoved,
+                    "its channel is no longer configured",
+                    now,
+                )
+            })
+            .collect()
+    }
+
+    /// The rows that changed since the last call.
+    pub fn take_writes(&mut self) -> Vec<Write> {
+        let mut writes = std::mem::take(&mut self.writes);
+        writes.append(&mut self.incidents.take_writes());
+        writes.append(&mut self.receipts.take_writes());
+        writes
+    }
+
+    /// Every row, for a store that lost its own.
+    pub fn every_row(&self) -> Vec<Write> {
+        let deliveries = self
+            .deliveries
+            .iter()
+            .map(|(id, delivery)| Write::put(Table::Outbox, id.key(), delivery));
+        deliveries.chain(self.incidents.rows()).chain(self.receipts.rows()).collect()
+    }
+
+    /// A new number for an event.
+    pub fn next_event(&mut self, now: Wall) -> EventId {
+        self.last_event = self.last_event.next(now);
+        self.last_event
+    }
+
+    /// The number of the last event.
+    pub fn last_event(&self) -> EventId {
+        self.last_event
+    }
+
+    /// The acknowledgement of what `event` only repeats: with one, no reminder is sent.
+    pub fn acknowledged(&self, event: &Event) -> Option<&Acknowledgement> {
+        let EventKind::Threshold { reminder: true, .. } = event.kind else { return None };
+        self.incidents.acknowledged(&event.opens()?, event.level)
+    }
+
+    /// Turns an event into deliveries, one for each channel and recipient; returns how many.
+    pub fn accept(&mut self, event: &Event, id: EventId, routes: &Routes, now: Now) -> usize {
+        self.last_event = self.last_event.max(id);
+        let message = Arc::new(event.message(id));
+        let opens = event.opens();
+        let misled = event.corrects().map(|incident| self.incidents.notified_channels(&incident));
+        let hearing = routes.targets(event).into_iter().chain(misled.into_iter().flatten());
+        let mut targets: BTreeMap<String, ChannelTarget> = hearing
+            .map(|name| {
+                let known = opens.as_ref();
+                let thread = known.and_then(|incident| self.incidents.thread_of(incident, &name));
+                (name, ChannelTarget { always_deliver: true, thread, ..ChannelTarget::default() })
+            })
+            .collect();
+        for incident in event.closes() {
+            self.receipts.close_incident(&incident);
+            for (name, notified) in self.incidents.close(&incident) {
+                let target = targets.entry(name).or_default();
+                target.always_deliver |= notified.delivered;
+                target.recovered_events.extend(notified.events);
+                target.thread = target.thread.take().or(notified.thread);
+                target.closes.push(incident.clone());
+            }
+        }
+        let mut count = 0;
+        for (name, target) in targets {
+            count += self.enqueue(&name, &message, opens.as_ref(), &target, now);
+        }
+        count
+    }
+
+    /// Queues a message for every recipient of a channel.
+    fn enqueue(
+        &mut self,
+        channel: &str,
+        message: &Arc<Message>,
+        opens: Option<&Incident>,
+        target: &ChannelTarget,
+        now: Now,
+    ) -> usize {
+        let Some(queue) = self.queues.get(channel) else { return 0 };
+        let recipients = queue.recipients().to_vec();
+        for recipient in &recipients {
+            let delivery = Delivery {
+                channel: channel.to_owned(),
+                recipient: recipient.clone(),
+                message: Arc::clone(message),
+                accepted: now,
+                attempts: 0,
+                in_flight: false,
+                possible_repeat: false,
+                plain: false,
+                never_digest: false,
+                opens: opens.cloned(),
+                closes: target.closes.clone(),
+                always_deliver: target.always_deliver,
+                recovered_events: target.recovered_events.clone(),
+                thread: target.thread.clone(),
+                digest: None,
+            };
+            let id = self.next_delivery_id(now.wall);
+            self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
+            if let Some(queue) = self.queues.get_mut(channel) {
+                queue.push(id, &delivery);
+            }
+            self.deliveries.insert(id, delivery);
+        }
+        if let Some(incident) = opens {
+            self.incidents.record_queued(incident, channel, message, recipients.len());
+        }
+        recipients.len()
+    }
+
+    /// Derived from the time, so that it stays unique when the store was lost.
+    fn next_delivery_id(&mut self, now: Wall) -> DeliveryId {
+        self.last_id = DeliveryId(EventId(self.last_id.0).next(now).0);
+        self.last_id
+    }
+
+    /// Closes an incident that has lost its subject (a rule or a host that was removed), without a
+    /// message.
+    pub fn close_silently(&mut self, incident: &Incident) {
+        self.receipts.close_incident(incident);
+        self.incidents.close(incident);
+    }
+
+    /// Starts every attempt that is due: at most one per channel, marked as in flight.
+    pub fn start(&mut self, now: Now) -> Vec<DeliveryAttempt> {
+        let ready: Vec<DeliveryId> =
+            self.queues.values_mut().filter_map(|queue| queue.next_ready(now.mono)).collect();
+        ready.into_iter().filter_map(|id| self.start_attempt(id, now)).collect()
+    }
+
+    fn start_attempt(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryAttempt> {
+        let id = match self.digested_in.get(&id) {
+            Some(first) => *first,
+            None => self.form_digest(id, now).unwrap_or(id),
+        };
+        let delivery = self.deliveries.get_mut(&id)?;
+        delivery.attempts += 1;
+        delivery.in_flight = true;
+        self.writes.push(Write::put(Table::Outbox, id.key(), &*delivery));
+        self.queues.get_mut(&delivery.channel)?.start_attempt(id, now.mono);
+        Some(DeliveryAttempt { id, delivery: self.as_sent(id)? })
+    }
+
+    /// Puts what waits into one message when a backlog built up; returns the delivery that carries
+    /// it. `id` is the delivery that is due.
+    fn form_digest(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryId> {
+        let turn = self.deliveries.get(&id)?;
+        let queue = self.queues.get(&turn.channel)?;
+        let (cause, room) = (queue.backlog()?, queue.pace().digest?);
+        if !turn.can_be_digested() {
+            return None;
+        }
+        let selected = if queue.is_probing() {
+            None
+        } else {
+            let sequences: Vec<SubjectDeliveries> = queue
+                .waiting_for_recipient(&turn.recipient)
+                .map(|ids| self.digestible(ids))
+                .collect();
+            digest::select(&sequences, room)
+        };
+        let (members, left) = match selected {
+            Some(selected) => selected,
+            None => {
+                (digest::alarm_and_recovery(&self.digestible(queue.waiting_with(turn)), room), 0)
+            }
+        };
+        let first = *members.first()?;
+        self.digested_in.extend(members.iter().map(|member| (*member, first)));
+        let event = self.next_event(now.wall);
+        let digest = Digest { event, at: now.wall, cause, members, left_out: left, times_lost: 0 };
+        self.deliveries.get_mut(&first)?.digest = Some(Box::new(digest));
+        Some(first)
+    }
+
+    /// The head of a subject's deliveries, as far as these may be part of a digest.
+    fn digestible<'a>(&self, ids: impl Iterator<Item = &'a DeliveryId>) -> SubjectDeliveries<'_> {
+        ids.map_while(|id| Some((*id, self.deliveries.get(id)?)))
+            .take_while(|(id, delivery)| {
+                delivery.can_be_digested() && !self.digested_in.contains_key(id)
+            })
+            .collect()
+    }
+
+    /// The deliveries that are sent with this one, itself among them.
+    fn members(&self, id: DeliveryId) -> Vec<DeliveryId> {
+        match self.deliveries.get(&id).and_then(|delivery| delivery.digest.as_ref()) {
+            Some(digest) => digest.members.clone(),
+            None => vec![id],
+        }
+    }
+
+    /// A delivery as it is sent: with the text of its digest, if it carries one.
+    fn as_sent(&self, id: DeliveryId) -> Option<Delivery> {
+        let delivery = self.deliveries.get(&id)?;
+        let Some(digest) = &delivery.digest else { return Some(delivery.clone()) };
+        let members: Vec<&Delivery> =
+            digest.members.iter().filter_map(|id| self.deliveries.get(id)).collect();
+        let whole = digest::render(digest, &members)?;
+        let Delivery { attempts, in_flight, possible_repeat, accepted, .. } = *delivery;
+        Some(Delivery { attempts, in_flight, possible_repeat, accepted, ..whole })
+    }
+
+    /// The emergencies to ask the provider about now: one at a time for each channel, and never
+    /// faster than the provider allows.
+    pub fn due_polls(&mut self, now: Now) -> Vec<ReceiptPoll> {
+        self.receipts.due_polls(now.mono)
+    }
+
+    /// Records a provider's answer; returns the message if it was acknowledged.
+    pub fn on_poll_result(
+        &mut self,
+        poll: &ReceiptPoll,
+        answer: Result<ReceiptState, Failure>,
+        now: Now,
+    ) -> Option<AcknowledgedMessage> {
+        let acknowledged = self.receipts.on_poll_result(poll, answer, now)?;
+        for incident in &acknowledged.incidents {
+            self.incidents.acknowledge(incident, &acknowledged.by);
+        }
+        Some(acknowledged)
+    }
+
+    /// Events about channels that have failed for long enough, and about those that recovered.
+    pub fn channel_reports(&mut self, now: Now) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (name, queue) in &mut self.queues {
+            let kind = match queue.health_change(now.mono, REPORT_AFTER) {
+                None => continue,
+                Some(HealthChange::Failing { why }) => {
+                    EventKind::ChannelFails { channel: name.clone(), why, waiting: queue.waiting() }
+                }
+                Some(HealthChange::Recovered { failed_for }) => {
+                    EventKind::ChannelDelivers { channel: name.clone(), failed_for }
+                }
+            };
+            events.push(Event::new(now.wall, kind));
+        }
+        events
+    }
+
+    /// When something falls due next, if nothing else happens before.
+    pub fn next_wake(&self, now: Now) -> Option<Mono> {
+        let turn = self.queues.values().filter_map(|queue| queue.next_start(now.mono)).min();
+        let report =
+            self.queues.values().filter_map(|queue| queue.next_health_change(REPORT_AFTER)).min();
+        let expiry = (!self.deliveries.is_empty()).then_some(self.next_expiry_check);
+        [turn, report, expiry, self.receipts.next_due()].into_iter().flatten().min()
+    }
+
+    /// Whether an attempt is in flight.
+    pub fn is_busy(&self) -> bool {
+        self.queues.values().any(ChannelQueue::is_busy)
+    }
+
+    /// How many deliveries wait or are in flight.
+    pub fn len(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+    }
+
+    /// Every queue and the health of its channel, for the status.
+    pub fn queue_status(&self, now: Now) -> Vec<QueueStatus> {
+        self.queues
+            .iter()
+            .map(|(name, queue)| {
+                let oldest = queue.oldest().and_then(|id| self.deliveries.get(&id));
+                QueueStatus {
+                    channel: name.clone(),
+                    oldest: oldest.map(|delivery| now.mono.since(delivery.accepted.mono)),
+                    unacknowledged: self.receipts.waiting(name),
+                    ..queue.status()
+                }
+            })
+            .collect()
+    }
+
+    /// Every incident that is open, by incident.
+    pub fn open_incidents(&self) -> impl Iterator<Item = &OpenIncident> {
+        self.incidents.iter()
+    }
+
+    /// One incident, if it is open and a channel was notified of it.
+    pub fn open_incident(&self, incident: &Incident) -> Option<&OpenIncident> {
+        self.incidents.get(incident)
+    }
+
+    /// The deliveries that wait or are in flight, the newest first; only those before `before`.
+    pub fn newest(
+        &self,
+        before: Option<DeliveryId>,
+    ) -> impl Iterator<Item = (DeliveryId, &Delivery)> {
+        let before = before.map_or(Bound::Unbounded, Bound::Excluded);
+        self.deliveries.range((Bound::Unbounded, before)).rev().map(|(id, one)| (*id, one))
+    }
+
+    /// Why the last attempt of a failing channel failed; none when it works.
+    pub fn failure_of(&self, channel: &str) -> Option<&str> {
+        self.queues.get(channel)?.last_failure()
+    }
+
+    /// Records a message that was sent without the outbox in the history. One that arrived shows
+    /// that its channel works: a test message after a repair ends the pause before the next probe.
+    pub fn record_direct(&mut self, record: &DeliveryRecord, now: Now) {
+        if let Some(queue) = self.queues.get_mut(&record.channel) {
+            match &record.why {
+                None => queue.on_answer(now, true),
+                Some(why) => queue.record_external_failure(why, now),
+            }
+        }
+        let id = self.next_delivery_id(now.wall);
+        self.writes.push(Write::put(Table::History, id.key(), record));
+    }
+}
+
+#[cfg(test)]
+mod tests;
