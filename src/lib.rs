@@ -11,7 +11,7 @@
 //! - [`process`]: one run of another program.
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
-//! - [`web`]: the HTTP side: the gate, the routes, the metrics.
+//! - [`http`]: the webhook server: the front on the network, the routes, the metrics.
 //! - [`store`], [`thread`], [`deadline`], [`tls`]: the state on disk, interruptible waiting, sockets with a deadline, whom TLS trusts.
 //! - [`daemon`]: opens everything, starts the threads, stops them in order; [`logger`] and [`systemd`]
 //!   are what it speaks through.
@@ -31,6 +31,7 @@ pub mod dyndns;
 pub mod event;
 pub mod heartbeat;
 pub mod history;
+pub mod http;
 pub mod logger;
 pub mod notify;
 pub mod problem;
@@ -43,7 +44,6 @@ pub mod tls;
 pub mod token_bucket;
 pub mod version;
 pub mod view;
-pub mod web;
 
 pub use config::Config;
 pub use notify::direct::Notifier;

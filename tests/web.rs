@@ -7,16 +7,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use heartbeat::clock::Wall;
+use heartbeat::http::metrics::Figures;
+use heartbeat::http::query::{EventsWanted, SeriesWanted, Wanted};
+use heartbeat::http::query::{Notice, Whom};
+use heartbeat::http::{Access, Answer, House, NotSent, Reloaded, Sending, SentNow, Taken, Web};
 use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
 use heartbeat::view::{
     AlertView, ChannelView, ConnectionView, EventView, HostView, MetricView, NotificationView,
     PastView, PlanView, SeriesView, State,
 };
-use heartbeat::web::metrics::Figures;
-use heartbeat::web::notice::{Notice, Whom};
-use heartbeat::web::wanted::{EventsWanted, SeriesWanted, Wanted};
-use heartbeat::web::{Access, Answer, House, NotSent, Reloaded, Sending, SentNow, Taken, Web};
 
 /// Threads and descriptors are counted per process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());

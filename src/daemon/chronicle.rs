@@ -14,13 +14,13 @@ use crate::history::archive::Question;
 use crate::history::chronicle::Chronicle;
 use crate::history::settings::Settings;
 use crate::history::{Row, Sources};
+use crate::http::query::{EventsWanted, SeriesWanted};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::outbox::{self, Outbox};
 use crate::store::Change;
 use crate::store::{Snapshot, Store, Table, Write};
 use crate::thread::Stop;
 use crate::view::{AlertView, EventView, PlanView, SeriesView, UptimeSample};
-use crate::web::wanted::{EventsWanted, SeriesWanted};
 
 /// How long the courier may let us wait.
 const PATIENCE: Duration = Duration::from_secs(5);

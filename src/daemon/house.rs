@@ -18,6 +18,10 @@ use crate::dyndns::keeper::Keeper;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
 use crate::history::chronicle::Chronicle;
+use crate::http::metrics::{ChannelFigures, Figures, Outcomes};
+use crate::http::query::Notice;
+use crate::http::query::{EventsWanted, SeriesWanted, Wanted};
+use crate::http::{Answer, House, NotSent, Reloaded, Sending, Taken};
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
@@ -25,10 +29,6 @@ use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView,
 };
-use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
-use crate::web::notice::Notice;
-use crate::web::wanted::{EventsWanted, SeriesWanted, Wanted};
-use crate::web::{Answer, House, NotSent, Reloaded, Sending, Taken};
 
 /// How long a request waits for the disk.
 const DISK: Duration = Duration::from_secs(5);

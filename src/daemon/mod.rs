@@ -20,6 +20,7 @@ use crate::event::Incident;
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
+use crate::http::Web;
 use crate::notify::courier::{Courier, Order};
 use crate::notify::direct::Notifier;
 use crate::problem::Problems;
@@ -27,7 +28,6 @@ use crate::store::ChangeSink;
 use crate::store::{Opened, Store, Table};
 use crate::systemd;
 use crate::thread::{AbortOnPanic, Stop, StopSource};
-use crate::web::Web;
 
 mod agent;
 mod changes;

@@ -10,9 +10,9 @@ use super::{Failure, spawn};
 use crate::backup::alert::Alert;
 use crate::backup::poll;
 use crate::config::Config;
+use crate::http::settings::Settings;
 use crate::store::ChangeSink;
 use crate::thread::{Stop, StopSource};
-use crate::web::settings::Settings;
 
 /// Asks, where there is somebody to ask.
 pub struct Polling {

@@ -11,9 +11,9 @@ use super::{Failure, spawn};
 use crate::config::Config;
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::Watch;
+use crate::http::{Access, Web};
 use crate::thread::ProgressCounter;
 use crate::thread::{Stop, StopSource};
-use crate::web::{Access, Web};
 
 /// The UDP side while it hears.
 pub struct Ear {

@@ -19,11 +19,11 @@ use super::signs::Signs;
 use super::{Daemon, signal_check};
 use crate::clock::{Now, Wall};
 use crate::config::Config;
+use crate::http::Reloaded;
 use crate::notify::courier::Order;
 use crate::notify::direct::Notifier;
 use crate::problem::{Problem, Problems, Severity};
 use crate::systemd;
-use crate::web::Reloaded;
 
 /// How long a request waits. The gate gives up after 30 s.
 const PATIENCE: Duration = Duration::from_secs(25);

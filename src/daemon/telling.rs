@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::clock::Now;
+use crate::http::query::Wanted;
+use crate::http::query::{self, Whom};
+use crate::http::{NotSent, Sending, SentNow};
 use crate::notify::courier::{Courier, Order, Standing};
 use crate::notify::direct::{Notice, Notifier, Report};
 use crate::notify::history::{self, Question};
 use crate::notify::outbox::{DeliveryId, LineView};
 use crate::view::{ChannelState, ChannelView, FailureView, NotificationView};
-use crate::web::notice::{self, Whom};
-use crate::web::wanted::Wanted;
-use crate::web::{NotSent, Sending, SentNow};
 
 /// Messages that are being sent at a time, each by a thread of its own.
 const AT_ONCE: usize = 4;
@@ -52,7 +52,7 @@ pub fn prepare(
     notifier: Arc<Notifier>,
     courier: Courier,
     seats: &Seats,
-    asked: notice::Notice,
+    asked: query::Notice,
 ) -> Result<Sending, NotSent> {
     let (channels, host) = whom(&notifier, asked.whom).map_err(NotSent::Nobody)?;
     let mut notice = Notice { host, ..Notice::new(asked.message) };
@@ -196,8 +196,8 @@ mod tests {
         Arc::new(Notifier::with(channels, vec!["log".into()], hosts))
     }
 
-    fn to(whom: Whom) -> notice::Notice {
-        notice::Notice { whom, message: "m".into(), level: None }
+    fn to(whom: Whom) -> query::Notice {
+        query::Notice { whom, message: "m".into(), level: None }
     }
 
     #[test]

@@ -10,11 +10,11 @@ use log::{error, info};
 
 use super::house::Rooms;
 use super::{Failure, spawn};
+use crate::http::Probe;
 use crate::notify::courier::Order;
 use crate::systemd;
 use crate::thread::ProgressCounter;
 use crate::thread::Stop;
-use crate::web::Probe;
 
 /// The longest time between two looks, and the shortest.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(100));

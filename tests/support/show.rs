@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::Level;
+use heartbeat::http::metrics::Figures;
+use heartbeat::http::query::Notice;
+use heartbeat::http::query::{EventsWanted, SeriesWanted, Wanted};
+use heartbeat::http::{Access, Answer, House, NotSent, Reloaded, Sending, Taken, Web};
 use heartbeat::secret::Secret;
 use heartbeat::view::{
     AlertView, ChannelState, ChannelView, ConnectionView, DeliveryState, DetailView, EventView,
     FailureView, HostView, MetricView, ModuleView, NotificationView, PastView, PlanView, PointView,
     RepositoryView, SeriesView, State, UptimeSlice,
 };
-use heartbeat::web::metrics::Figures;
-use heartbeat::web::notice::Notice;
-use heartbeat::web::wanted::{EventsWanted, SeriesWanted, Wanted};
-use heartbeat::web::{Access, Answer, House, NotSent, Reloaded, Sending, Taken, Web};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
