@@ -10,16 +10,15 @@ use super::{Failure, house::Rooms, spawn};
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::watch::Watch;
-use crate::history::archive::Question;
 use crate::history::chronicle::Chronicle;
 use crate::history::settings::Settings;
 use crate::history::{Row, Sources};
-use crate::http::query::{EventsWanted, SeriesWanted};
 use crate::notify::courier::{Courier, Order};
 use crate::notify::outbox::{self, Outbox};
 use crate::store::Change;
 use crate::store::{Snapshot, Store, Table, Write};
 use crate::thread::Stop;
+use crate::view::query::{EventQuery, SeriesQuery};
 use crate::view::{AlertView, EventView, PlanView, SeriesView, UptimeSample};
 
 /// How long the courier may let us wait.
@@ -98,31 +97,21 @@ impl Sources for Around {
 pub fn series(
     rooms: &Rooms,
     host: &str,
-    wanted: &SeriesWanted,
+    query: &SeriesQuery,
 ) -> Result<Option<Vec<SeriesView>>, String> {
     if rooms.watch.view(host).is_none() {
         return Ok(None);
     }
     let now = Now::read().wall;
-    rooms.chronicle.series(host, &wanted.metrics, wanted.range, now).map(Some)
+    rooms.chronicle.series(host, &query.metrics, query.range, now).map(Some)
 }
 
 /// What happened, and where to go on.
 pub fn events(
     rooms: &Rooms,
-    wanted: &EventsWanted,
-) -> Result<(Vec<EventView>, Option<u64>), String> {
-    let question = Question {
-        limit: wanted.limit,
-        before: wanted.before.map(EventId),
-        host: wanted.host.clone(),
-        levels: wanted.levels.clone(),
-        kinds: wanted.kinds.clone(),
-        since: wanted.since,
-        until: wanted.until,
-    };
-    let (events, next) = rooms.chronicle.events(&question)?;
-    Ok((events, next.map(|id| id.0)))
+    query: &EventQuery,
+) -> Result<(Vec<EventView>, Option<EventId>), String> {
+    rooms.chronicle.events(query)
 }
 
 /// How the backup plans fared, by id.

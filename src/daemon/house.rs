@@ -15,16 +15,17 @@ use crate::backup::pipeline::{Accepted, Pipelines};
 use crate::backup::verdict::Outcome;
 use crate::clock::{Now, Wall};
 use crate::dyndns::keeper::Keeper;
+use crate::event::EventId;
 use crate::heartbeat::rejection::Rejection;
 use crate::heartbeat::watch::Watch;
 use crate::history::chronicle::Chronicle;
-use crate::http::metrics::{ChannelFigures, Figures, Outcomes};
-use crate::http::query::Notice;
-use crate::http::query::{EventsWanted, SeriesWanted, Wanted};
-use crate::http::{Answer, House, NotSent, Reloaded, Sending, Taken};
+use crate::http::query::NotifyRequest;
+use crate::http::service::{ChannelMetrics, MetricsSnapshot, OutcomeCounts};
+use crate::http::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob};
 use crate::notify::courier::{Courier, REASONS, Standing};
 use crate::notify::direct::Notifier;
 use crate::notify::outbox::LineView;
+use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView,
@@ -74,7 +75,7 @@ impl Rooms {
     }
 }
 
-impl House for Rooms {
+impl Daemon for Rooms {
     fn ready(&self) -> Result<(), String> {
         if self.courier.standing().store_refuses {
             return Err("the state cannot be written to disk".into());
@@ -90,7 +91,7 @@ impl House for Rooms {
         self.watch.view(name)
     }
 
-    fn hear(&self, body: &[u8], peer: IpAddr) -> Taken {
+    fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest {
         let (tx, rx) = bounded(1);
         let then = move |_ack, stored| {
             // Who no longer waits for the answer does not get it.
@@ -98,11 +99,11 @@ impl House for Rooms {
         };
         match self.watch.hear_over_http(body, peer.to_canonical(), Now::read(), then) {
             Ok(()) => once_stored(rx),
-            Err(why) => Taken::Now(refusal(why)),
+            Err(why) => Ingest::Done(refusal(why)),
         }
     }
 
-    fn alert(&self, body: &[u8]) -> Taken {
+    fn ingest_alert(&self, body: &[u8]) -> Ingest {
         let (tx, rx) = bounded(1);
         let then = move |stored| {
             // Who no longer waits for the answer does not get it.
@@ -110,12 +111,12 @@ impl House for Rooms {
         };
         self.signs().of_webhook(body, &self.watch);
         match self.pipelines.hear(body, then) {
-            Ok(Accepted::Nothing) => Taken::Now(Answer::Stored),
+            Ok(Accepted::Nothing) => Ingest::Done(IngestResult::Stored),
             Ok(Accepted::Coming) => once_stored(rx),
             Ok(Accepted::Full) => {
-                Taken::Now(Answer::Unavailable("too many alerts wait already".into()))
+                Ingest::Done(IngestResult::Unavailable("too many alerts wait already".into()))
             }
-            Err(why) => Taken::Now(Answer::Malformed(why)),
+            Err(why) => Ingest::Done(IngestResult::Malformed(why)),
         }
     }
 
@@ -129,21 +130,21 @@ impl House for Rooms {
 
     fn notifications(
         &self,
-        wanted: &Wanted,
+        query: &NotificationQuery,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
-        telling::notifications(&self.courier, wanted)
+        telling::notifications(&self.courier, query)
     }
 
     fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
         self.chronicle.pasts(hosts, Now::read())
     }
 
-    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
-        chronicle::series(self, host, wanted)
+    fn series(&self, host: &str, query: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String> {
+        chronicle::series(self, host, query)
     }
 
-    fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
-        chronicle::events(self, wanted)
+    fn events(&self, query: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String> {
+        chronicle::events(self, query)
     }
 
     fn alerts(&self) -> Result<Vec<AlertView>, String> {
@@ -154,17 +155,17 @@ impl House for Rooms {
         chronicle::plans(self)
     }
 
-    fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
-        telling::prepare(self.notifier(), self.courier.clone(), &self.sending, notice)
+    fn notify(&self, request: NotifyRequest) -> Result<SendJob, SendError> {
+        telling::prepare(self.notifier(), self.courier.clone(), &self.sending, request)
     }
 
-    fn reload(&self) -> Reloaded {
+    fn reload(&self) -> ReloadResult {
         self.reloads.ask()
     }
 
-    fn figures(&self) -> Figures {
+    fn metrics(&self) -> MetricsSnapshot {
         let standing = self.courier.standing();
-        Figures {
+        MetricsSnapshot {
             datagrams_accepted: self.watch.accepted(),
             datagrams_rejected: self
                 .watch
@@ -183,20 +184,20 @@ impl House for Rooms {
 }
 
 /// The answer, as soon as the disk has told.
-fn once_stored(stored: Receiver<bool>) -> Taken {
+fn once_stored(stored: Receiver<bool>) -> Ingest {
     if stored.try_recv() == Ok(true) {
-        return Taken::Now(Answer::Stored);
+        return Ingest::Done(IngestResult::Stored);
     }
     let until = Instant::now() + DISK;
-    Taken::Later(Box::new(move || match stored.recv_deadline(until) {
-        Ok(true) => Answer::Stored,
-        Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
-        Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),
+    Ingest::Pending(Box::new(move || match stored.recv_deadline(until) {
+        Ok(true) => IngestResult::Stored,
+        Ok(false) => IngestResult::Unavailable("it was heard but cannot be stored".into()),
+        Err(_) => IngestResult::Unavailable("the disk is slow, it was heard but not stored".into()),
     }))
 }
 
-fn outcomes(pipelines: &Pipelines) -> Outcomes {
-    Outcomes {
+fn outcomes(pipelines: &Pipelines) -> OutcomeCounts {
+    OutcomeCounts {
         success: pipelines.outcome(Outcome::Success),
         partial: pipelines.outcome(Outcome::Partial),
         failed: pipelines.outcome(Outcome::Failed),
@@ -206,14 +207,14 @@ fn outcomes(pipelines: &Pipelines) -> Outcomes {
     }
 }
 
-fn channel(line: &LineView, standing: &Standing) -> ChannelFigures {
+fn channel(line: &LineView, standing: &Standing) -> ChannelMetrics {
     let name = &line.channel;
     let counted = standing.failed.get(name);
     let failed = |reason: &'static str| {
         let count = counted.and_then(|counts| counts.get(reason)).copied().unwrap_or(0);
         (reason.to_owned(), count)
     };
-    ChannelFigures {
+    ChannelMetrics {
         name: name.clone(),
         sent: standing.sent.get(name).copied().unwrap_or(0),
         failed: REASONS.into_iter().map(failed).collect::<BTreeMap<_, _>>(),
@@ -223,7 +224,7 @@ fn channel(line: &LineView, standing: &Standing) -> ChannelFigures {
     }
 }
 
-fn refusal(why: Rejection) -> Answer {
+fn refusal(why: Rejection) -> IngestResult {
     let words = why.to_string();
     match why {
         Rejection::TooLong
@@ -231,10 +232,12 @@ fn refusal(why: Rejection) -> Answer {
         | Rejection::NotJson
         | Rejection::BadField(_)
         | Rejection::TooManyConnections
-        | Rejection::TooManyMetrics => Answer::Malformed(words),
-        Rejection::Unsigned => Answer::Unsigned(words),
-        Rejection::BadSignature | Rejection::Stale | Rejection::Replay => Answer::Forbidden(words),
-        Rejection::UnknownHost | Rejection::TooManyHosts => Answer::UnknownHost(words),
-        Rejection::Busy => Answer::Unavailable(words),
+        | Rejection::TooManyMetrics => IngestResult::Malformed(words),
+        Rejection::Unsigned => IngestResult::Unsigned(words),
+        Rejection::BadSignature | Rejection::Stale | Rejection::Replay => {
+            IngestResult::Forbidden(words)
+        }
+        Rejection::UnknownHost | Rejection::TooManyHosts => IngestResult::UnknownHost(words),
+        Rejection::Busy => IngestResult::Unavailable(words),
     }
 }

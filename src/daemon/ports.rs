@@ -11,7 +11,7 @@ use super::{Failure, spawn};
 use crate::config::Config;
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::Watch;
-use crate::http::{Access, Web};
+use crate::http::{Credentials, Server};
 use crate::thread::ProgressCounter;
 use crate::thread::{Stop, StopSource};
 
@@ -84,7 +84,7 @@ impl Ports {
         old: &Config,
         new: &Config,
         ear: &Ear,
-        web: &Web,
+        web: &Server,
     ) -> Result<Ports, (&'static str, String)> {
         let (was, is) = (&old.heartbeat, &new.heartbeat);
         let mut ports = Ports::default();
@@ -104,7 +104,7 @@ impl Ports {
     ///
     /// # Errors
     /// When no thread can be started; what could not move stays where it is.
-    pub fn take(self, ear: &mut Ear, web: &mut Web) -> Result<(), Failure> {
+    pub fn take(self, ear: &mut Ear, web: &mut Server) -> Result<(), Failure> {
         if let Some(socket) = self.udp {
             let name = address(socket.local_addr());
             ear.move_to(socket)?;
@@ -130,10 +130,10 @@ fn split(why: String, usual: &'static str) -> (&'static str, String) {
 }
 
 /// What the HTTP side asks for and shows.
-pub fn access(config: &Config) -> Access {
+pub fn access(config: &Config) -> Credentials {
     let receiver = &config.receiver;
-    let identity = receiver.tls.as_ref().map(|tls| Arc::clone(&tls.identity));
-    Access { token: receiver.token.clone(), identity }
+    let certificate = receiver.tls.as_ref().map(|tls| Arc::clone(&tls.certificate));
+    Credentials { token: receiver.token.clone(), certificate }
 }
 
 /// Opens the TCP port; `shared` with a listener that is about to move away from it.

@@ -19,7 +19,7 @@ use super::signs::Signs;
 use super::{Daemon, signal_check};
 use crate::clock::{Now, Wall};
 use crate::config::Config;
-use crate::http::Reloaded;
+use crate::http::ReloadResult;
 use crate::notify::courier::Order;
 use crate::notify::direct::Notifier;
 use crate::problem::{Problem, Problems, Severity};
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(25);
 #[derive(Debug)]
 pub struct Reloads {
     /// None when nothing is reloaded any more.
-    waiting: Mutex<Option<Vec<Sender<Reloaded>>>>,
+    waiting: Mutex<Option<Vec<Sender<ReloadResult>>>>,
     refused: AtomicBool,
     /// Milliseconds of the wall clock.
     loaded: AtomicI64,
@@ -57,18 +57,18 @@ impl Reloads {
     }
 
     /// Asks the main thread for a reload and waits for it. Those who ask at the same time share one.
-    pub fn ask(&self) -> Reloaded {
+    pub fn ask(&self) -> ReloadResult {
         const STOPPING: &str = "hbd is stopping";
         match self.enlist().map(|answer| answer.recv_timeout(PATIENCE)) {
             Some(Ok(reloaded)) => reloaded,
             Some(Err(why)) if why.is_timeout() => {
-                Reloaded::NotTried("it takes long and goes on: see the log".into())
+                ReloadResult::NotTried("it takes long and goes on: see the log".into())
             }
-            Some(Err(_)) | None => Reloaded::NotTried(STOPPING.into()),
+            Some(Err(_)) | None => ReloadResult::NotTried(STOPPING.into()),
         }
     }
 
-    fn enlist(&self) -> Option<Receiver<Reloaded>> {
+    fn enlist(&self) -> Option<Receiver<ReloadResult>> {
         let (tx, rx) = bounded(1);
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.push(tx);
         // Only now: a reload that has begun has not seen the file as it is.
@@ -94,14 +94,14 @@ impl Reloads {
         self.loaded.load(Ordering::Relaxed)
     }
 
-    fn take(&self) -> Vec<Sender<Reloaded>> {
+    fn take(&self) -> Vec<Sender<ReloadResult>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }
 
 fn expiry(config: &Config) -> i64 {
-    config.receiver.tls.as_ref().map_or(0, |tls| tls.identity.not_after().0)
+    config.receiver.tls.as_ref().map_or(0, |tls| tls.certificate.not_after().0)
 }
 
 impl Daemon {
@@ -115,13 +115,13 @@ impl Daemon {
                 self.rooms.reloads.loaded.store(Now::read().wall.0, Ordering::Relaxed);
                 let said = if changes.is_empty() { "no change".into() } else { changes.join("; ") };
                 info!("the configuration was reloaded: {said}");
-                Reloaded::Taken { changes, warnings }
+                ReloadResult::Applied { changes, warnings }
             }
             Err(problems) => {
                 problems.0.iter().for_each(|problem| error!("{problem}"));
                 error!("the configuration was not reloaded: the old one stays");
                 self.rooms.reloads.refused.store(true, Ordering::Relaxed);
-                Reloaded::Refused(problems)
+                ReloadResult::Refused(problems)
             }
         };
         for answer in asked {
@@ -163,7 +163,7 @@ impl Daemon {
         self.rooms.chronicle.reconfigure(config.history.clone());
         self.rooms.replace_signs(Signs::of(&config));
         self.rooms.replace_notifier(Notifier::new(&config));
-        self.web.admit(access(&config));
+        self.web.set_credentials(access(&config));
         self.polling.follow(&config, &self.rooms);
         let moved = ports.take(&mut self.ear, &mut self.web);
         let warnings = config.warnings.clone();

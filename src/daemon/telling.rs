@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::clock::Now;
-use crate::http::query::Wanted;
-use crate::http::query::{self, Whom};
-use crate::http::{NotSent, Sending, SentNow};
+use crate::http::query::{NotifyRequest, Recipients};
+use crate::http::{SendError, SendJob, SendReport};
 use crate::notify::courier::{Courier, Order, Standing};
 use crate::notify::direct::{Notice, Notifier, Report};
-use crate::notify::history::{self, Question};
-use crate::notify::outbox::{DeliveryId, LineView};
+use crate::notify::history;
+use crate::notify::outbox::LineView;
+use crate::view::query::NotificationQuery;
 use crate::view::{ChannelState, ChannelView, FailureView, NotificationView};
 
 /// Messages that are being sent at a time, each by a thread of its own.
@@ -52,12 +52,12 @@ pub fn prepare(
     notifier: Arc<Notifier>,
     courier: Courier,
     seats: &Seats,
-    asked: query::Notice,
-) -> Result<Sending, NotSent> {
-    let (channels, host) = whom(&notifier, asked.whom).map_err(NotSent::Nobody)?;
+    asked: NotifyRequest,
+) -> Result<SendJob, SendError> {
+    let (channels, host) = whom(&notifier, asked.recipients).map_err(SendError::NoChannel)?;
     let mut notice = Notice { host, ..Notice::new(asked.message) };
     notice.level = asked.level.unwrap_or(notice.level);
-    let busy = || NotSent::Busy(format!("{AT_ONCE} messages are being sent already"));
+    let busy = || SendError::Busy(format!("{AT_ONCE} messages are being sent already"));
     let seat = seats.take().ok_or_else(busy)?;
     Ok(Box::new(move || {
         let (tx, rx) = unbounded();
@@ -67,16 +67,16 @@ pub fn prepare(
             send(&notifier, &courier, &names, &notice, &tx);
         };
         thread::Builder::new().name("notify".into()).spawn(send).map_err(|why| {
-            NotSent::Busy(format!("no thread could be started to send the message: {why}"))
+            SendError::Busy(format!("no thread could be started to send the message: {why}"))
         })?;
         Ok(collect(channels, &rx, Instant::now() + PATIENCE))
     }))
 }
 
 /// The channels to send to, and the host that it is about.
-fn whom(notifier: &Notifier, whom: Whom) -> Result<(Vec<String>, Option<String>), String> {
+fn whom(notifier: &Notifier, whom: Recipients) -> Result<(Vec<String>, Option<String>), String> {
     let channels = match whom {
-        Whom::Channels(channels) => {
+        Recipients::Channels(channels) => {
             let strange = |name: &&String| !notifier.channels().contains_key(*name);
             let strangers: Vec<_> = channels.iter().filter(strange).collect();
             if !strangers.is_empty() {
@@ -87,7 +87,7 @@ fn whom(notifier: &Notifier, whom: Whom) -> Result<(Vec<String>, Option<String>)
             }
             return Ok((channels, None));
         }
-        Whom::Host(host) => (notifier.channels_of_host(&host).to_vec(), Some(host)),
+        Recipients::Host(host) => (notifier.channels_of_host(&host).to_vec(), Some(host)),
     };
     match channels {
         (none, Some(host)) if none.is_empty() => {
@@ -116,8 +116,8 @@ fn collect(
     channels: Vec<String>,
     ended: &Receiver<(String, Report)>,
     patience: Instant,
-) -> SentNow {
-    let mut sent = SentNow::default();
+) -> SendReport {
+    let mut sent = SendReport::default();
     while let Ok((name, report)) = ended.recv_deadline(patience) {
         sent.why.extend(report.why().map(|why| (name.clone(), why)));
         sent.results.insert(name, report.sent());
@@ -135,16 +135,9 @@ fn collect(
 /// A page of the history, and where to go on.
 pub fn notifications(
     courier: &Courier,
-    wanted: &Wanted,
+    query: &NotificationQuery,
 ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
-    let question = Question {
-        limit: wanted.limit,
-        before: wanted.before.map(DeliveryId),
-        host: wanted.host.clone(),
-        channel: wanted.channel.clone(),
-        delivered: wanted.delivered,
-    };
-    let page = history::ask(courier, &question)?;
+    let page = history::ask(courier, query)?;
     Ok((page.notifications, page.next.map(|id| id.0)))
 }
 
@@ -196,8 +189,8 @@ mod tests {
         Arc::new(Notifier::with(channels, vec!["log".into()], hosts))
     }
 
-    fn to(whom: Whom) -> query::Notice {
-        query::Notice { whom, message: "m".into(), level: None }
+    fn to(whom: Recipients) -> NotifyRequest {
+        NotifyRequest { recipients: whom, message: "m".into(), level: None }
     }
 
     #[test]
@@ -215,11 +208,11 @@ mod tests {
 
     #[test]
     fn nobody_is_told_when_one_name_is_wrong() {
-        let channels = Whom::Channels(vec!["log".into(), "lgo".into(), "x".into()]);
+        let channels = Recipients::Channels(vec!["log".into(), "lgo".into(), "x".into()]);
         assert_eq!(whom(&notifier(), channels), Err("channels: there is no \"lgo\", \"x\"".into()));
-        let mute = whom(&notifier(), Whom::Host("mute".into()));
+        let mute = whom(&notifier(), Recipients::Host("mute".into()));
         assert_eq!(mute, Err("host: there is no channel for \"mute\"".into()));
-        let stranger = whom(&notifier(), Whom::Host("new".into()));
+        let stranger = whom(&notifier(), Recipients::Host("new".into()));
         assert_eq!(stranger, Ok((vec!["log".into()], Some("new".into()))));
     }
 
@@ -228,11 +221,11 @@ mod tests {
         let (courier, _desk) = Courier::new();
         let seats = Seats::default();
         let next = || {
-            let asked = to(Whom::Host("web1".into()));
+            let asked = to(Recipients::Host("web1".into()));
             prepare(notifier(), courier.clone(), &seats, asked)
         };
         let mut prepared: Vec<_> = (0..AT_ONCE).map(|_| next().ok().unwrap()).collect();
-        assert!(matches!(next(), Err(NotSent::Busy(_))));
+        assert!(matches!(next(), Err(SendError::Busy(_))));
         // Whether it was made or forgotten, its seat is free again.
         let sent = prepared.pop().unwrap()().unwrap();
         assert_eq!(sent.results, [("log".into(), true)].into());

@@ -10,7 +10,7 @@ use log::{error, info};
 
 use super::house::Rooms;
 use super::{Failure, spawn};
-use crate::http::Probe;
+use crate::http::HealthProbe;
 use crate::notify::courier::Order;
 use crate::systemd;
 use crate::thread::ProgressCounter;
@@ -34,7 +34,12 @@ pub struct Pulses {
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn start(pulses: Pulses, rooms: &Arc<Rooms>, probe: Probe, stop: &Stop) -> Result<(), Failure> {
+pub fn start(
+    pulses: Pulses,
+    rooms: &Arc<Rooms>,
+    probe: HealthProbe,
+    stop: &Stop,
+) -> Result<(), Failure> {
     let Some(wanted) = systemd::watchdog() else { return Ok(()) };
     let look = (wanted / 4).clamp(LOOKS.1, LOOKS.0);
     info!("systemd is told every {look:?} that all threads do their work");
@@ -78,7 +83,7 @@ impl Watched {
     }
 
     /// Whether every thread made a turn since the last look that found it so; else which did not.
-    fn look(&mut self, probe: &Probe, patience: Duration) -> Result<(), &'static str> {
+    fn look(&mut self, probe: &HealthProbe, patience: Duration) -> Result<(), &'static str> {
         // Whoever hangs with this lock in its hand keeps us from telling anything.
         let _ = self.rooms.watch.count();
         if self.answered.count() == self.asked {

@@ -7,41 +7,13 @@ use super::chronicle::Chronicle;
 use super::read::Reader;
 use super::{Row, Sources};
 use crate::clock::{Now, Wall};
-use crate::event::{EventId, Level};
+use crate::event::EventId;
 use crate::store::Table;
+use crate::view::query::EventQuery;
 use crate::view::{EventView, PastView, SeriesView};
 
 /// So many rows are looked at before the courier goes on with its work.
 const PIECE: usize = 200;
-
-/// Which events are asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Question {
-    /// How many at most.
-    pub limit: usize,
-    /// Only what is older than this one.
-    pub before: Option<EventId>,
-    /// Only about this host.
-    pub host: Option<String>,
-    /// Only of these levels; all when there is none.
-    pub levels: Vec<Level>,
-    /// Only of these kinds; all when there is none.
-    pub kinds: Vec<String>,
-    /// Nothing older.
-    pub since: Option<Wall>,
-    /// Only what is older than this moment.
-    pub until: Option<Wall>,
-}
-
-impl Question {
-    fn wants(&self, event: &EventView) -> bool {
-        self.host.as_ref().is_none_or(|host| event.host.as_ref() == Some(host))
-            && (self.levels.is_empty() || self.levels.contains(&event.level))
-            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
-            && self.since.is_none_or(|since| event.at >= since)
-            && self.until.is_none_or(|until| event.at < until)
-    }
-}
 
 impl Chronicle {
     /// How these hosts fared, in their order; none where nothing is recorded.
@@ -86,19 +58,19 @@ impl Chronicle {
     ///
     /// # Errors
     /// A sentence, when the disk cannot be read.
-    pub fn events(&self, question: &Question) -> Result<(Vec<EventView>, Option<EventId>), String> {
-        events(&*self.sources, question)
+    pub fn events(&self, query: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String> {
+        events(&*self.sources, query)
     }
 }
 
 fn events(
     sources: &dyn Sources,
-    question: &Question,
+    query: &EventQuery,
 ) -> Result<(Vec<EventView>, Option<EventId>), String> {
     let mut found = Vec::new();
-    let mut before = question.before;
+    let mut before = query.before;
     // Numbers are made of the time, and never smaller: all that is too old lies below.
-    let oldest = question.since.map(|since| EventId::default().next(since));
+    let oldest = query.since.map(|since| EventId::default().next(since));
     loop {
         let key = before.map(|id| id.to_string());
         let rows = sources.newest(Table::Events, key.as_deref(), PIECE)?;
@@ -107,11 +79,11 @@ fn events(
             if oldest.is_some_and(|oldest| id < oldest) {
                 return Ok((found, None));
             }
-            if found.len() >= question.limit {
+            if found.len() >= query.limit {
                 return Ok((found, before));
             }
             before = Some(id);
-            if question.wants(&event) {
+            if query.matches(&event) {
                 found.push(event);
             }
         }

@@ -1,31 +1,32 @@
-//! What is done about a request: from route to reply.
+//! The HTTP API: what each route answers.
 
 use std::io::Read;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
 
-use super::auth::{Admission, Guard};
+use super::auth::{Authenticator, Decision};
+use super::front::request::{ENCRYPTED_HEADER, PEER_HEADER};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::openapi;
-use super::origin::{Asking, foreign_name, stranger};
-use super::page::{self, Visit, badge};
-use super::query::{self, wanted};
-use super::response::{Pieces, Reply};
+use super::origin::{RequestOrigin, cross_site_error, rebinding_error};
+use super::page::{self, PageRequest, badge};
+use super::query;
+use super::response::{GeneratedBody, Response};
 use super::routes::{NoRoute, Route, route};
-use super::service::{Answer, House, NotSent, Reloaded, SentNow, Taken};
+use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendReport};
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
 use crate::view::{
-    AlertView, ChannelView, DyndnsView, EventView, NotificationView, PastView, PlanView,
+    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView, always,
 };
 
-/// A request, as it is after the gate.
-pub struct Request<'a> {
+/// A request, as it was forwarded.
+pub struct ApiRequest<'a> {
     /// GET, HEAD, POST ...
     pub method: &'a str,
     /// Path and query.
@@ -46,158 +47,195 @@ pub struct Request<'a> {
     pub if_none_match: Option<&'a str>,
     /// The whole body.
     pub body: &'a [u8],
-    /// Who asks.
+    /// The address of the client.
     pub peer: IpAddr,
 }
 
-/// An answer, or what must be done for it by a thread that has time.
-pub enum Answered {
-    /// Here it is.
-    Now(Reply),
-    /// It takes up to half a minute.
-    Later(Box<dyn FnOnce() -> Reply + Send>),
-    /// It waits for the disk.
-    Stored(Box<dyn FnOnce() -> Reply + Send>),
-    /// It reads the history, whose answer comes from a thread that may be busy for seconds.
-    Searched(Box<dyn FnOnce() -> Reply + Send>),
-    /// It is a page: it looks at every host, and into the history.
-    Drawn(Box<dyn FnOnce() -> Reply + Send>),
+impl<'a> ApiRequest<'a> {
+    /// A request with these headers, those of the front among them.
+    pub fn new(
+        method: &'a str,
+        target: &'a str,
+        header: impl Fn(&'static str) -> Option<&'a str>,
+        body: &'a [u8],
+    ) -> ApiRequest<'a> {
+        let peer = header(PEER_HEADER).and_then(|text| text.parse().ok());
+        ApiRequest {
+            method,
+            target,
+            authorization: header("Authorization"),
+            content_type: header("Content-Type"),
+            host: header("Host"),
+            origin: header("Origin"),
+            site: header("Sec-Fetch-Site"),
+            encrypted: header(ENCRYPTED_HEADER) == Some("true"),
+            if_none_match: header("If-None-Match"),
+            body,
+            peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        }
+    }
 }
 
-/// Answers a request. The token is asked for before anything is said, even about what exists.
-pub fn answer(house: &Arc<dyn House>, guard: &Guard, request: &Request) -> Answered {
+/// Makes a response that cannot be made at once.
+pub type Work = Box<dyn FnOnce() -> Response + Send>;
+
+/// What became of a request.
+pub enum Handled {
+    /// Its response is here.
+    Ready(Response),
+    /// Its response is made by a thread that has time.
+    Deferred(Deferral, Work),
+}
+
+/// Why a response cannot be made at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deferral {
+    /// It takes up to half a minute.
+    Wait,
+    /// It waits for the disk.
+    Commit,
+    /// It reads the history, whose answer comes from a thread that may be busy for seconds.
+    History,
+    /// It is a page: it looks at every host, and into the history.
+    Page,
+}
+
+impl Handled {
+    fn deferred(deferral: Deferral, work: impl FnOnce() -> Response + Send + 'static) -> Handled {
+        Handled::Deferred(deferral, Box::new(work))
+    }
+}
+
+/// Handles a request. The token is checked before anything is answered, even about what exists.
+pub fn handle(
+    daemon: &Arc<dyn Daemon>,
+    authenticator: &Authenticator,
+    request: &ApiRequest,
+) -> Handled {
     let target = request.target;
     let route = route(request.method, target);
-    let open = match route {
+    if let Some(refused) = refuse(&route, authenticator, request) {
+        return Handled::Ready(refused);
+    }
+    let ready = match route {
+        Err(none) => none.response(target),
+        Ok(Route::Healthy) => Response::text(200, "ok"),
+        Ok(Route::Ready) => match daemon.ready() {
+            Ok(()) => Response::text(200, "ready"),
+            Err(why) => Response::error(target, 503, &why),
+        },
+        Ok(Route::Metrics) => {
+            Response::stream(metrics::CONTENT_TYPE, metrics::body(Arc::clone(daemon)))
+        }
+        Ok(Route::Hosts) => {
+            Response::stream("application/json", hosts(Arc::clone(daemon), Now::read().wall))
+        }
+        Ok(Route::Host(name)) => of_host(daemon, target, &name, |host| Response::json(200, host)),
+        Ok(Route::Badge(name)) => of_host(daemon, target, &name, badge::badge),
+        Ok(Route::OpenApi) => Response::json_bytes(openapi::document()),
+        Ok(Route::Channels) => {
+            let now = Now::read().wall.to_string();
+            Response::json(200, &Channels { now, channels: daemon.channels() })
+        }
+        Ok(Route::Icon) => page::icon(),
+        Ok(Route::Dyndns) => {
+            let now = Now::read().wall.to_string();
+            Response::json(200, &Dyndns { now, names: daemon.dyndns() })
+        }
+        Ok(Route::Notify) => return notify(daemon, request),
+        Ok(Route::Notifications) => return notifications(daemon, target),
+        Ok(Route::Page) => return page(daemon, None, request),
+        Ok(Route::HostPage(name)) => return page(daemon, Some(name), request),
+        Ok(Route::Events) => return events(daemon, target),
+        Ok(Route::Alerts) => return alerts(daemon, target),
+        Ok(Route::Backups) => return backups(daemon, target),
+        Ok(Route::History(host)) => return history(daemon, host, target),
+        Ok(Route::Heartbeat) => {
+            let ingest = daemon.ingest_heartbeat(request.body, request.peer);
+            return after_commit(target, ingest, heartbeat_response);
+        }
+        Ok(Route::Alert) => {
+            return after_commit(target, daemon.ingest_alert(request.body), alert_response);
+        }
+        Ok(Route::Reload) => {
+            let daemon = Arc::clone(daemon);
+            return Handled::deferred(Deferral::Wait, move || reload_response(daemon.reload()));
+        }
+    };
+    Handled::Ready(ready)
+}
+
+/// The response to a request that may not be made: without the token, or out of a page of another
+/// site.
+fn refuse(
+    route: &Result<Route, NoRoute>,
+    authenticator: &Authenticator,
+    request: &ApiRequest,
+) -> Option<Response> {
+    let target = request.target;
+    let public = match route {
         Ok(Route::Healthy) => true,
-        _ => match guard.judge(request.authorization, request.peer, Now::read().mono) {
-            Admission::Open => true,
-            Admission::Admitted => false,
-            Admission::Refused => return Answered::Now(unauthorized(target)),
-            Admission::Later(wait) => return Answered::Now(too_often(target, wait)),
+        _ => match authenticator.check(request.authorization, request.peer, Now::read().mono) {
+            Decision::Public => true,
+            Decision::Allowed => false,
+            Decision::Denied => return Some(unauthorized(target)),
+            Decision::RetryAfter(wait) => return Some(too_often(target, wait)),
         },
     };
     let changes = !matches!(request.method, "GET" | "HEAD");
-    let asking = Asking {
+    let origin = RequestOrigin {
         origin: request.origin,
         site: request.site,
         host: request.host,
         encrypted: request.encrypted,
     };
-    if let Some(why) = stranger(asking, open).filter(|_| changes) {
-        return Answered::Now(Reply::problem(target, 403, why));
+    if let Some(why) = cross_site_error(origin, public).filter(|_| changes) {
+        return Some(Response::error(target, 403, why));
     }
     let shown_to_all = matches!(route, Ok(Route::Healthy | Route::Ready | Route::Metrics));
-    let guarded = !open || changes || shown_to_all;
-    if let Some(why) = foreign_name(request.host).filter(|_| !guarded) {
-        return Answered::Now(Reply::problem(target, 403, why));
-    }
-    match route {
-        Ok(Route::Notify) => notify(house, request),
-        Ok(Route::Notifications) => notifications(house, target),
-        Ok(Route::Page) => drawn(house, None, request),
-        Ok(Route::HostPage(name)) => drawn(house, Some(name), request),
-        Ok(Route::Events) => events(house, target),
-        Ok(Route::Alerts) => alerts(house, target),
-        Ok(Route::Backups) => backups(house, target),
-        Ok(Route::History(host)) => history(house, host, target),
-        Ok(Route::Heartbeat) => taken(target, house.hear(request.body, request.peer), heard),
-        Ok(Route::Alert) => taken(target, house.alert(request.body), alerted),
-        Ok(Route::Reload) => {
-            let house = Arc::clone(house);
-            Answered::Later(Box::new(move || reloaded(house.reload())))
-        }
-        route => Answered::Now(at_once(house, route, request)),
-    }
+    let guarded = !public || changes || shown_to_all;
+    let why = rebinding_error(request.host).filter(|_| !guarded)?;
+    Some(Response::error(target, 403, why))
 }
 
-fn unauthorized(target: &str) -> Reply {
-    Reply::problem(target, 401, "the token is missing or wrong")
-        .with("WWW-Authenticate", "Basic realm=\"hbd\"")
+fn unauthorized(target: &str) -> Response {
+    Response::error(target, 401, "the token is missing or wrong")
+        .with_header("WWW-Authenticate", "Basic realm=\"hbd\"")
 }
 
-fn too_often(target: &str, wait: Duration) -> Reply {
+fn too_often(target: &str, wait: Duration) -> Response {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Reply::problem(target, 429, "too many wrong tokens came from this address: try again later")
-        .with("Retry-After", seconds.max(1).to_string())
+    Response::error(target, 429, "too many wrong tokens came from this address: try again later")
+        .with_header("Retry-After", seconds.max(1).to_string())
 }
 
 /// Always JSON: scripts want to know what is wrong and where.
-fn reloaded(reloaded: Reloaded) -> Reply {
-    match reloaded {
-        Reloaded::Taken { changes, warnings } => {
-            Reply::json(200, &json!({ "changes": changes, "warnings": warnings.0 }))
+fn reload_response(result: ReloadResult) -> Response {
+    match result {
+        ReloadResult::Applied { changes, warnings } => {
+            Response::json(200, &json!({ "changes": changes, "warnings": warnings.0 }))
         }
-        Reloaded::Refused(problems) => {
+        ReloadResult::Refused(problems) => {
             let error = "the configuration is refused, the old one stays";
-            Reply::json(400, &json!({ "error": error, "problems": problems.0 }))
+            Response::json(400, &json!({ "error": error, "problems": problems.0 }))
         }
-        Reloaded::NotTried(why) => {
-            Reply::json(503, &json!({ "error": why })).with("Retry-After", "5")
+        ReloadResult::NotTried(why) => {
+            Response::json(503, &json!({ "error": why })).with_header("Retry-After", "5")
         }
-    }
-}
-
-fn at_once(house: &Arc<dyn House>, route: Result<Route, NoRoute>, request: &Request) -> Reply {
-    let target = request.target;
-    match route {
-        Err(none) => none.reply(target),
-        Ok(Route::Healthy) => Reply::text(200, "ok"),
-        Ok(Route::Ready) => match house.ready() {
-            Ok(()) => Reply::text(200, "ready"),
-            Err(why) => Reply::problem(target, 503, &why),
-        },
-        Ok(Route::Metrics) => {
-            Reply::stream(metrics::CONTENT_TYPE, metrics::body(Arc::clone(house)))
-        }
-        Ok(Route::Hosts) => {
-            Reply::stream("application/json", hosts(Arc::clone(house), Now::read().wall))
-        }
-        Ok(Route::Host(name)) => match house.host(&name) {
-            Some(host) => Reply::json(200, &host),
-            None => no_host(target, &name),
-        },
-        Ok(Route::Badge(name)) => match house.host(&name) {
-            Some(host) => badge::badge(&host),
-            None => no_host(target, &name),
-        },
-        Ok(Route::OpenApi) => Reply::document(openapi::document()),
-        Ok(Route::Channels) => {
-            let now = Now::read().wall.to_string();
-            Reply::json(200, &Channels { now, channels: house.channels() })
-        }
-        Ok(Route::Icon) => page::icon(),
-        Ok(Route::Dyndns) => {
-            let now = Now::read().wall.to_string();
-            Reply::json(200, &Dyndns { now, names: house.dyndns() })
-        }
-        Ok(
-            Route::Notifications
-            | Route::Notify
-            | Route::Heartbeat
-            | Route::Alert
-            | Route::Reload
-            | Route::Page
-            | Route::HostPage(_)
-            | Route::Events
-            | Route::Alerts
-            | Route::Backups
-            | Route::History(_),
-        ) => Reply::problem(target, 500, "it is answered elsewhere"),
     }
 }
 
 /// The page of everything, or of one host.
-fn drawn(house: &Arc<dyn House>, host: Option<String>, request: &Request) -> Answered {
-    let (house, target) = (Arc::clone(house), request.target.to_owned());
-    let has = request.if_none_match.map(str::to_owned);
-    Answered::Drawn(Box::new(move || {
-        let visit = Visit { target: &target, has: has.as_deref(), now: Now::read().wall };
+fn page(daemon: &Arc<dyn Daemon>, host: Option<String>, request: &ApiRequest) -> Handled {
+    let (daemon, target) = (Arc::clone(daemon), request.target.to_owned());
+    let etag = request.if_none_match.map(str::to_owned);
+    Handled::deferred(Deferral::Page, move || {
+        let request = PageRequest { target: &target, etag: etag.as_deref(), now: Now::read().wall };
         match host {
-            Some(name) => page::host(&*house, &name, visit),
-            None => page::overview(&*house, visit),
+            Some(name) => page::host(&*daemon, &name, request),
+            None => page::overview(&*daemon, request),
         }
-    }))
+    })
 }
 
 #[derive(Serialize)]
@@ -219,50 +257,47 @@ struct Notifications {
     next: Option<String>,
 }
 
-fn notifications(house: &Arc<dyn House>, target: &str) -> Answered {
-    let wanted = match wanted(target) {
-        Ok(wanted) => wanted,
-        Err(why) => return Answered::Now(Reply::problem(target, 400, &why)),
+fn notifications(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    let query = match query::parse_notifications(target) {
+        Ok(query) => query,
+        Err(why) => return Handled::Ready(Response::error(target, 400, &why)),
     };
-    let (house, target) = (Arc::clone(house), target.to_owned());
-    Answered::Searched(Box::new(move || match house.notifications(&wanted) {
-        Ok((notifications, next)) => {
-            let next = next.map(|id| EventId(id).to_string());
-            Reply::json(200, &Notifications { notifications, next })
-        }
-        Err(why) => Reply::problem(&target, 503, &why),
-    }))
+    read_history(daemon, target, move |daemon| {
+        let (notifications, next) = daemon.notifications(&query)?;
+        let next = next.map(|id| EventId(id).to_string());
+        Ok(Response::json(200, &Notifications { notifications, next }))
+    })
 }
 
-fn notify(house: &Arc<dyn House>, request: &Request) -> Answered {
+fn notify(daemon: &Arc<dyn Daemon>, request: &ApiRequest) -> Handled {
     let target = request.target.to_owned();
     if !is_json(request.content_type) {
         let why = "the Content-Type must be application/json";
-        return Answered::Now(Reply::problem(&target, 415, why));
+        return Handled::Ready(Response::error(&target, 415, why));
     }
-    match query::parse(request.body).map(|notice| house.notify(notice)) {
-        Err(why) => Answered::Now(Reply::problem(&target, 400, &why)),
-        Ok(Err(why)) => Answered::Now(not_sent(&target, why)),
-        Ok(Ok(sending)) => Answered::Later(Box::new(move || match sending() {
-            Ok(sent) => sent_now(sent),
-            Err(why) => not_sent(&target, why),
-        })),
+    match query::parse_notify(request.body).map(|request| daemon.notify(request)) {
+        Err(why) => Handled::Ready(Response::error(&target, 400, &why)),
+        Ok(Err(why)) => Handled::Ready(send_error(&target, why)),
+        Ok(Ok(send)) => Handled::deferred(Deferral::Wait, move || match send() {
+            Ok(report) => notify_response(report),
+            Err(why) => send_error(&target, why),
+        }),
     }
 }
 
-fn not_sent(target: &str, why: NotSent) -> Reply {
+fn send_error(target: &str, why: SendError) -> Response {
     match why {
-        NotSent::Nobody(why) => Reply::problem(target, 400, &why),
-        NotSent::Busy(why) => Reply::problem(target, 503, &why),
+        SendError::NoChannel(why) => Response::error(target, 400, &why),
+        SendError::Busy(why) => Response::error(target, 503, &why),
     }
 }
 
-fn sent_now(SentNow { results, why }: SentNow) -> Reply {
+fn notify_response(SendReport { results, why }: SendReport) -> Response {
     let mut answer = json!({ "results": results });
     if !why.is_empty() {
         answer["why"] = json!(why);
     }
-    Reply::json(200, &answer)
+    Response::json(200, &answer)
 }
 
 fn is_json(content_type: Option<&str>) -> bool {
@@ -270,50 +305,54 @@ fn is_json(content_type: Option<&str>) -> bool {
     kind.trim().eq_ignore_ascii_case("application/json")
 }
 
-/// An answer that may have to wait for the disk.
-fn taken(target: &str, taken: Taken, reply: fn(&str, Answer) -> Reply) -> Answered {
-    match taken {
-        Taken::Now(answer) => Answered::Now(reply(target, answer)),
-        Taken::Later(wait) => {
+/// The response to what may have to be stored first.
+fn after_commit(
+    target: &str,
+    ingest: Ingest,
+    respond: fn(&str, IngestResult) -> Response,
+) -> Handled {
+    match ingest {
+        Ingest::Done(result) => Handled::Ready(respond(target, result)),
+        Ingest::Pending(wait) => {
             let target = target.to_owned();
-            Answered::Stored(Box::new(move || reply(&target, wait())))
+            Handled::deferred(Deferral::Commit, move || respond(&target, wait()))
         }
     }
 }
 
 /// An Alertmanager reads the status alone: 5xx comes again, anything else does not.
-fn alerted(target: &str, answer: Answer) -> Reply {
-    match answer {
-        Answer::Stored => Reply::text(200, "ok"),
-        Answer::Malformed(why) => Reply::problem(target, 400, &why),
-        Answer::Unsigned(why)
-        | Answer::Forbidden(why)
-        | Answer::UnknownHost(why)
-        | Answer::Unavailable(why) => Reply::problem(target, 503, &why),
+fn alert_response(target: &str, result: IngestResult) -> Response {
+    match result {
+        IngestResult::Stored => Response::text(200, "ok"),
+        IngestResult::Malformed(why) => Response::error(target, 400, &why),
+        IngestResult::Unsigned(why)
+        | IngestResult::Forbidden(why)
+        | IngestResult::UnknownHost(why)
+        | IngestResult::Unavailable(why) => Response::error(target, 503, &why),
     }
 }
 
-fn heard(target: &str, answer: Answer) -> Reply {
-    match answer {
-        Answer::Stored => Reply::json(200, &json!({ "stored": true })),
-        Answer::Malformed(why) => Reply::problem(target, 400, &why),
-        Answer::Unsigned(why) => Reply::problem(target, 401, &why),
-        Answer::Forbidden(why) => Reply::problem(target, 403, &why),
-        Answer::UnknownHost(why) => Reply::problem(target, 404, &why),
-        Answer::Unavailable(why) => Reply::problem(target, 503, &why),
+fn heartbeat_response(target: &str, result: IngestResult) -> Response {
+    match result {
+        IngestResult::Stored => Response::json(200, &json!({ "stored": true })),
+        IngestResult::Malformed(why) => Response::error(target, 400, &why),
+        IngestResult::Unsigned(why) => Response::error(target, 401, &why),
+        IngestResult::Forbidden(why) => Response::error(target, 403, &why),
+        IngestResult::UnknownHost(why) => Response::error(target, 404, &why),
+        IngestResult::Unavailable(why) => Response::error(target, 503, &why),
     }
 }
 
 /// All hosts as JSON, made while it is read.
-fn hosts(house: Arc<dyn House>, now: Wall) -> impl Read + Send {
+fn hosts(daemon: Arc<dyn Daemon>, now: Wall) -> impl Read + Send {
     let mut from = 0;
     let mut begun = false;
-    Pieces::new(move |piece| {
+    GeneratedBody::new(move |piece| {
         if !std::mem::replace(&mut begun, true) {
             piece.extend_from_slice(format!("{{\"now\":\"{now}\",\"hosts\":[").as_bytes());
             return true;
         }
-        let hosts = house.hosts(from, HOSTS_AT_ONCE);
+        let hosts = daemon.hosts(from, HOSTS_AT_ONCE);
         for (index, host) in hosts.iter().enumerate() {
             if from + index > 0 {
                 piece.push(b',');
@@ -335,16 +374,15 @@ struct Events {
     next: Option<String>,
 }
 
-/// What happened.
-pub fn events(house: &Arc<dyn House>, target: &str) -> Answered {
-    let wanted = match query::events(target) {
-        Ok(wanted) => wanted,
-        Err(why) => return Answered::Now(Reply::problem(target, 400, &why)),
+fn events(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    let query = match query::parse_events(target) {
+        Ok(query) => query,
+        Err(why) => return Handled::Ready(Response::error(target, 400, &why)),
     };
-    searched(house, target, move |house| {
-        let (events, next) = house.events(&wanted)?;
-        let next = next.map(|id| EventId(id).to_string());
-        Ok(Reply::json(200, &Events { events, next }))
+    read_history(daemon, target, move |daemon| {
+        let (events, next) = daemon.events(&query)?;
+        let next = next.map(|id| id.to_string());
+        Ok(Response::json(200, &Events { events, next }))
     })
 }
 
@@ -355,11 +393,10 @@ struct Alerts {
     alerts: Vec<AlertView>,
 }
 
-/// What is wrong.
-pub fn alerts(house: &Arc<dyn House>, target: &str) -> Answered {
-    searched(house, target, |house| {
+fn alerts(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    read_history(daemon, target, |daemon| {
         let now = Now::read().wall;
-        Ok(Reply::json(200, &Alerts { now, alerts: house.alerts()? }))
+        Ok(Response::json(200, &Alerts { now, alerts: daemon.alerts()? }))
     })
 }
 
@@ -370,11 +407,10 @@ struct Backups {
     plans: Vec<PlanView>,
 }
 
-/// How backups fared.
-pub fn backups(house: &Arc<dyn House>, target: &str) -> Answered {
-    searched(house, target, |house| {
+fn backups(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    read_history(daemon, target, |daemon| {
         let now = Now::read().wall;
-        Ok(Reply::json(200, &Backups { now, plans: house.plans()? }))
+        Ok(Response::json(200, &Backups { now, plans: daemon.plans()? }))
     })
 }
 
@@ -386,39 +422,48 @@ struct History {
     series: Vec<SeriesView>,
 }
 
-/// How a host fared, and the metrics that are asked for.
-pub fn history(house: &Arc<dyn House>, host: String, target: &str) -> Answered {
-    let wanted = match query::series(target) {
-        Ok(wanted) => wanted,
-        Err(why) => return Answered::Now(Reply::problem(target, 400, &why)),
+/// The availability of a host, and the metrics that are asked for.
+fn history(daemon: &Arc<dyn Daemon>, host: String, target: &str) -> Handled {
+    let query = match query::parse_series(target) {
+        Ok(query) => query,
+        Err(why) => return Handled::Ready(Response::error(target, 400, &why)),
     };
-    if house.host(&host).is_none() {
-        return Answered::Now(no_host(target, &host));
+    if daemon.host(&host).is_none() {
+        return Handled::Ready(no_host(target, &host));
     }
-    searched(house, target, move |house| {
-        let past = house.past(&host)?.unwrap_or_default();
-        let series = if wanted.metrics.is_empty() {
+    read_history(daemon, target, move |daemon| {
+        let past = daemon.past(&host)?.unwrap_or_default();
+        let series = if query.metrics.is_empty() {
             Vec::new()
         } else {
-            house.series(&host, &wanted)?.unwrap_or_default()
+            daemon.series(&host, &query)?.unwrap_or_default()
         };
-        Ok(Reply::json(200, &History { host, past, series }))
+        Ok(Response::json(200, &History { host, past, series }))
     })
 }
 
-/// There is no such host.
-pub fn no_host(target: &str, host: &str) -> Reply {
-    Reply::problem(target, 404, &format!("no host is called \"{host}\""))
+/// What `respond` makes of the host of that name.
+fn of_host(
+    daemon: &Arc<dyn Daemon>,
+    target: &str,
+    name: &str,
+    respond: fn(&HostView) -> Response,
+) -> Response {
+    daemon.host(name).map_or_else(|| no_host(target, name), |host| respond(&host))
 }
 
-/// Something that takes its time; what cannot be read now is asked for later.
-fn searched(
-    house: &Arc<dyn House>,
+fn no_host(target: &str, host: &str) -> Response {
+    Response::error(target, 404, &format!("no host is called \"{host}\""))
+}
+
+/// A response out of the history. What cannot be read now may be asked for later.
+fn read_history(
+    daemon: &Arc<dyn Daemon>,
     target: &str,
-    search: impl FnOnce(&dyn House) -> Result<Reply, String> + Send + 'static,
-) -> Answered {
-    let (house, target) = (Arc::clone(house), target.to_owned());
-    Answered::Searched(Box::new(move || {
-        search(&*house).unwrap_or_else(|why| Reply::problem(&target, 503, &why))
-    }))
+    read: impl FnOnce(&dyn Daemon) -> Result<Response, String> + Send + 'static,
+) -> Handled {
+    let (daemon, target) = (Arc::clone(daemon), target.to_owned());
+    Handled::deferred(Deferral::History, move || {
+        read(&*daemon).unwrap_or_else(|why| Response::error(&target, 503, &why))
+    })
 }

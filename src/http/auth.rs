@@ -1,4 +1,4 @@
-//! Who is let in: the token of the configuration in use, and whoever tried too many wrong ones.
+//! Authentication: the token of the configuration in use, and a limit on attempts to guess it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,69 +12,87 @@ use ring::hmac;
 
 use crate::clock::{Mono, Now};
 use crate::secret::Secret;
+use crate::thread::lock;
+use crate::token_bucket::TokenBucket;
 
-/// Between two lines of the log about guessers.
-const QUIET: Duration = Duration::from_secs(60);
+/// Between two log lines about wrong tokens.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 
-/// Stands before everything but `/-/healthy`.
-pub struct Guard {
+/// Decides about every request but those for `/-/healthy`.
+pub struct Authenticator {
     token: RwLock<Option<Arc<Token>>>,
-    attempts: Mutex<Guesses>,
+    failures: Mutex<FailureLog>,
 }
 
-struct Guesses {
-    attempts: Attempts,
-    told: Option<Mono>,
+struct FailureLog {
+    limiter: LoginLimiter,
+    last_logged: Option<Mono>,
 }
 
-/// What the guard says.
+/// Whether a request may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// No token is asked for.
-    Open,
-    /// It was the token.
-    Admitted,
-    /// There was none, or it was wrong.
-    Refused,
+pub enum Decision {
+    /// No token is needed.
+    Public,
+    /// It has the token.
+    Allowed,
+    /// It has none, or a wrong one.
+    Denied,
     /// Too many were wrong: this one is not even looked at, for so long.
-    Later(Duration),
+    RetryAfter(Duration),
 }
 
-impl Guard {
-    /// Asks for this token.
-    pub fn new(token: Option<&Secret>) -> Guard {
-        let guesses = Guesses { attempts: Attempts::new(Now::read().mono), told: None };
-        Guard { token: RwLock::new(wanted(token)), attempts: Mutex::new(guesses) }
+impl Authenticator {
+    /// Wants this token; none makes everything public.
+    pub fn new(token: Option<&Secret>) -> Authenticator {
+        let limiter = LoginLimiter::new(Now::read().mono);
+        let failures = Mutex::new(FailureLog { limiter, last_logged: None });
+        Authenticator { token: RwLock::new(shared(token)), failures }
     }
 
-    /// From now on asks for this one.
+    /// From now on wants this one.
     pub fn replace(&self, token: Option<&Secret>) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = wanted(token);
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = shared(token);
     }
 
-    /// Judges the `Authorization` of a request from `peer`. Whoever shows none has tried nothing.
-    pub fn judge(&self, authorization: Option<&str>, peer: IpAddr, now: Mono) -> Admission {
+    /// Decides by the `Authorization` of a request from `peer`. None at all is no attempt.
+    pub fn check(&self, authorization: Option<&str>, peer: IpAddr, now: Mono) -> Decision {
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(token) = token else { return Admission::Open };
-        let Some(authorization) = authorization else { return Admission::Refused };
-        let mut guesses = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(wait) = guesses.attempts.wait(peer, now) {
-            return Admission::Later(wait);
-        }
-        if token.admits(Some(authorization)) {
-            return Admission::Admitted;
-        }
-        if guesses.attempts.failed(peer, token.print(authorization), now)
-            && guesses.told.is_none_or(|at| now.since(at) >= QUIET)
-        {
-            guesses.told = Some(now);
+        let Some(token) = token else { return Decision::Public };
+        let Some(authorization) = authorization else { return Decision::Denied };
+        let (decision, must_log) = lock(&self.failures).check(&token, authorization, peer, now);
+        if must_log {
             warn!("{peer} has shown many wrong tokens and has to wait before it may show another");
         }
-        Admission::Refused
+        decision
     }
 }
 
-fn wanted(token: Option<&Secret>) -> Option<Arc<Token>> {
+impl FailureLog {
+    /// The decision, and whether to log that `peer` has to wait from now on.
+    fn check(
+        &mut self,
+        token: &Token,
+        authorization: &str,
+        peer: IpAddr,
+        now: Mono,
+    ) -> (Decision, bool) {
+        if let Some(wait) = self.limiter.retry_after(peer, now) {
+            return (Decision::RetryAfter(wait), false);
+        }
+        if token.authorizes(Some(authorization)) {
+            return (Decision::Allowed, false);
+        }
+        let last_one = self.limiter.record_failure(peer, token.fingerprint(authorization), now);
+        let must_log = last_one && self.last_logged.is_none_or(|at| now.since(at) >= LOG_PAUSE);
+        if must_log {
+            self.last_logged = Some(now);
+        }
+        (Decision::Denied, must_log)
+    }
+}
+
+fn shared(token: Option<&Secret>) -> Option<Arc<Token>> {
     token.map(|secret| Arc::new(Token::new(secret)))
 }
 
@@ -84,7 +102,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The token that is wanted, kept so that comparing takes the same time for every wrong one.
+/// The token, as Bearer or as the password of Basic (RFC 7617), kept so that comparing takes the
+/// same time for every wrong one.
 pub struct Token {
     key: hmac::Key,
     tag: hmac::Tag,
@@ -99,30 +118,30 @@ impl Token {
     }
 
     /// Whether the value of an `Authorization` header holds the token.
-    pub fn admits(&self, authorization: Option<&str>) -> bool {
+    pub fn authorizes(&self, authorization: Option<&str>) -> bool {
         let Some((scheme, credentials)) = authorization.and_then(|value| value.split_once(' '))
         else {
             return false;
         };
         let credentials = credentials.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
-            self.is(credentials.as_bytes())
+            self.verify(credentials.as_bytes())
         } else if scheme.eq_ignore_ascii_case("basic") {
-            password(credentials).is_some_and(|password| self.is(&password))
+            password(credentials).is_some_and(|password| self.verify(&password))
         } else {
             false
         }
     }
 
-    /// Of an `Authorization` that was wrong, enough to know it again.
-    pub fn print(&self, authorization: &str) -> u32 {
+    /// Enough of an `Authorization` that was wrong to recognise it.
+    pub fn fingerprint(&self, authorization: &str) -> u32 {
         let tag = hmac::sign(&self.key, authorization.as_bytes());
         let first = tag.as_ref().first_chunk().copied().unwrap_or_default();
         u32::from_be_bytes(first)
     }
 
     /// Compares digests, in constant time: neither content nor length leaks.
-    fn is(&self, given: &[u8]) -> bool {
+    fn verify(&self, given: &[u8]) -> bool {
         hmac::verify(&self.key, given, self.tag.as_ref()).is_ok()
     }
 }
@@ -140,67 +159,79 @@ const REFILL: Duration = Duration::from_secs(6);
 /// Wrong tokens from everywhere, at once, and the time in which one is given back.
 const BURST_OF_ALL: u32 = 100;
 const REFILL_OF_ALL: Duration = Duration::from_millis(200);
-/// So many addresses are remembered; the ones that tried longest ago are forgotten first.
-const ADDRESSES: usize = 1024;
-/// So many wrong tokens are remembered of each.
-const REMEMBERED: usize = 4;
+/// Addresses that are remembered; those whose last attempt is oldest are forgotten first.
+const MAX_ADDRESSES: usize = 1024;
+/// Wrong tokens that are remembered of each.
+const MAX_REMEMBERED: usize = 4;
 
-/// A part of a token's digest: enough to know it again, too little to know it by.
-pub type Print = u32;
+/// A part of a token's digest: enough to recognise it, too little to know it by.
+pub type Fingerprint = u32;
 
-/// Who tried what.
+/// A limit on wrong tokens: how often an address may try one.
+///
+/// Each address has a few attempts, and gets them back with time. What keeps a good token out is
+/// only what its own address did: while wrong ones come from everywhere at once, an address that
+/// has tried before has to wait, and one that has not is let in. A token that was refused before is
+/// no guess: a script that goes on with last year's token locks nothing out.
 #[derive(Debug)]
-pub struct Attempts {
-    by_address: HashMap<IpAddr, Tries>,
-    all: Bucket,
+pub struct LoginLimiter {
+    by_address: HashMap<IpAddr, PeerAttempts>,
+    all: TokenBucket,
 }
 
 #[derive(Debug)]
-struct Tries {
-    bucket: Bucket,
-    wrong: [Option<Print>; REMEMBERED],
+struct PeerAttempts {
+    bucket: TokenBucket,
+    last: Mono,
+    wrong: [Option<Fingerprint>; MAX_REMEMBERED],
 }
 
-impl Attempts {
-    /// Nobody has tried anything.
-    pub fn new(now: Mono) -> Attempts {
-        Attempts { by_address: HashMap::new(), all: Bucket::full(BURST_OF_ALL, REFILL_OF_ALL, now) }
+impl LoginLimiter {
+    /// A limiter that knows of no attempts.
+    pub fn new(now: Mono) -> LoginLimiter {
+        let all = TokenBucket::full(BURST_OF_ALL, REFILL_OF_ALL, now);
+        LoginLimiter { by_address: HashMap::new(), all }
     }
 
-    /// How long `peer` has to wait before a token is looked at; none when it is at once.
-    pub fn wait(&mut self, peer: IpAddr, now: Mono) -> Option<Duration> {
-        let crowded = self.all.wait(now);
-        let tries = self.by_address.get_mut(&network(peer))?;
-        let own = tries.bucket.wait(now);
-        // In a crowd, whoever has tried waits until all that it tried is given back.
-        own.or(crowded.and(tries.bucket.wait_until_full(now)))
+    /// How long `peer` has to wait before a token of it is checked; none when it need not.
+    pub fn retry_after(&self, peer: IpAddr, now: Mono) -> Option<Duration> {
+        let own = &self.by_address.get(&network(peer))?.bucket;
+        // In a crowd, an address that has tried waits until all that it tried is given back.
+        let until = match (own.has_token(now), self.all.has_token(now)) {
+            (false, _) => own.next_token(now),
+            (true, false) => own.full_at(now),
+            (true, true) => return None,
+        };
+        Some(until.since(now)).filter(|wait| !wait.is_zero())
     }
 
     /// Counts a wrong token; true when it was the last one that `peer` may try for now.
-    pub fn failed(&mut self, peer: IpAddr, print: Print, now: Mono) -> bool {
+    pub fn record_failure(&mut self, peer: IpAddr, wrong: Fingerprint, now: Mono) -> bool {
         let network = network(peer);
-        if !self.by_address.contains_key(&network) && self.by_address.len() >= ADDRESSES {
-            let oldest = self.by_address.iter().min_by_key(|(_, tries)| tries.bucket.touched);
+        if !self.by_address.contains_key(&network) && self.by_address.len() >= MAX_ADDRESSES {
+            let oldest = self.by_address.iter().min_by_key(|(_, attempts)| attempts.last);
             if let Some(oldest) = oldest.map(|(address, _)| *address) {
                 self.by_address.remove(&oldest);
             }
         }
-        let tries = self.by_address.entry(network).or_insert_with(|| Tries {
-            bucket: Bucket::full(BURST, REFILL, now),
-            wrong: [None; REMEMBERED],
+        let attempts = self.by_address.entry(network).or_insert_with(|| PeerAttempts {
+            bucket: TokenBucket::full(BURST, REFILL, now),
+            last: now,
+            wrong: [None; MAX_REMEMBERED],
         });
-        if tries.wrong.contains(&Some(print)) {
+        if attempts.wrong.contains(&Some(wrong)) {
             return false;
         }
-        tries.wrong.rotate_right(1);
-        tries.wrong[0] = Some(print);
+        attempts.wrong.rotate_right(1);
+        attempts.wrong[0] = Some(wrong);
+        attempts.last = now;
         self.all.take(now);
-        tries.bucket.take(now);
-        tries.bucket.wait(now).is_some()
+        attempts.bucket.take(now);
+        !attempts.bucket.has_token(now)
     }
 }
 
-/// Who has one IPv6 address has the other 2^64 of its network, too.
+/// An IPv6 address stands for its network: its host has the other 2^64 addresses, too.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -211,79 +242,40 @@ fn network(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// A number that grows back with time.
-#[derive(Debug)]
-struct Bucket {
-    most: u32,
-    left: u32,
-    refill: Duration,
-    /// Since when the next one is on its way.
-    since: Mono,
-    touched: Mono,
-}
-
-impl Bucket {
-    fn full(most: u32, refill: Duration, now: Mono) -> Bucket {
-        Bucket { most, left: most, refill, since: now, touched: now }
-    }
-
-    fn grow(&mut self, now: Mono) {
-        let passed = now.since(self.since).as_millis() / self.refill.as_millis();
-        let back = u32::try_from(passed).unwrap_or(u32::MAX);
-        self.left = self.left.saturating_add(back).min(self.most);
-        self.since = if self.left == self.most { now } else { self.since + self.refill * back };
-    }
-
-    fn take(&mut self, now: Mono) {
-        self.grow(now);
-        self.left = self.left.saturating_sub(1);
-        self.touched = now;
-    }
-
-    fn wait(&mut self, now: Mono) -> Option<Duration> {
-        self.grow(now);
-        (self.left == 0).then(|| self.refill.saturating_sub(now.since(self.since)))
-    }
-
-    fn wait_until_full(&mut self, now: Mono) -> Option<Duration> {
-        self.grow(now);
-        let missing = self.most - self.left;
-        let whole = (self.refill * missing).saturating_sub(now.since(self.since));
-        (missing > 0).then_some(whole)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_guesser_is_not_heard_even_with_the_token_and_others_are() {
-        let guard = Guard::new(Some(&Secret::new("s3cret")));
+        let authenticator = Authenticator::new(Some(&Secret::new("s3cret")));
         let (guesser, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let (start, good) = (Mono(0), Some("Bearer s3cret"));
-        assert_eq!(guard.judge(None, guesser, start), Admission::Refused);
-        assert_eq!(guard.judge(good, guesser, start), Admission::Admitted);
+        assert_eq!(authenticator.check(None, guesser, start), Decision::Denied);
+        assert_eq!(authenticator.check(good, guesser, start), Decision::Allowed);
         for n in 0..10 {
             let wrong = format!("Bearer {n}");
-            assert_eq!(guard.judge(Some(&wrong), guesser, start), Admission::Refused);
+            assert_eq!(authenticator.check(Some(&wrong), guesser, start), Decision::Denied);
         }
-        assert_eq!(guard.judge(good, guesser, start), Admission::Later(Duration::from_secs(6)));
-        assert_eq!(guard.judge(None, guesser, start), Admission::Refused);
-        assert_eq!(guard.judge(good, other, start), Admission::Admitted);
-        assert_eq!(guard.judge(good, guesser, Mono(6000)), Admission::Admitted);
+        assert_eq!(
+            authenticator.check(good, guesser, start),
+            Decision::RetryAfter(Duration::from_secs(6))
+        );
+        assert_eq!(authenticator.check(None, guesser, start), Decision::Denied);
+        assert_eq!(authenticator.check(good, other, start), Decision::Allowed);
+        assert_eq!(authenticator.check(good, guesser, Mono(6000)), Decision::Allowed);
     }
 
     #[test]
     fn a_new_token_counts_at_once() {
-        let guard = Guard::new(None);
+        let authenticator = Authenticator::new(None);
         let peer = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(guard.judge(None, peer, Mono(0)), Admission::Open);
-        guard.replace(Some(&Secret::new("new")));
-        assert_eq!(guard.judge(None, peer, Mono(0)), Admission::Refused);
-        assert_eq!(guard.judge(Some("Bearer new"), peer, Mono(0)), Admission::Admitted);
-        guard.replace(Some(&Secret::new("newer")));
-        assert_eq!(guard.judge(Some("Bearer new"), peer, Mono(0)), Admission::Refused);
+        assert_eq!(authenticator.check(None, peer, Mono(0)), Decision::Public);
+        authenticator.replace(Some(&Secret::new("new")));
+        assert_eq!(authenticator.check(None, peer, Mono(0)), Decision::Denied);
+        assert_eq!(authenticator.check(Some("Bearer new"), peer, Mono(0)), Decision::Allowed);
+        authenticator.replace(Some(&Secret::new("newer")));
+        assert_eq!(authenticator.check(Some("Bearer new"), peer, Mono(0)), Decision::Denied);
     }
 
     #[test]
@@ -303,7 +295,7 @@ mod tests {
             (Some("Digest s3cr:et"), false),
             (None, false),
         ] {
-            assert_eq!(token.admits(value), opens, "{value:?}");
+            assert_eq!(token.authorizes(value), opens, "{value:?}");
         }
     }
 
@@ -326,64 +318,67 @@ mod tests {
     }
 
     /// Tries `count` tokens that nobody tried before, `first` and on.
-    fn guess(attempts: &mut Attempts, peer: &str, first: Print, count: u32, now: Mono) {
+    fn guess(limiter: &mut LoginLimiter, peer: &str, first: Fingerprint, count: u32, now: Mono) {
         for n in 0..count {
-            attempts.failed(address(peer), first + n, now);
+            limiter.record_failure(address(peer), first + n, now);
         }
     }
 
     #[test]
     fn an_address_that_guesses_waits_and_no_other_does() {
-        let mut attempts = Attempts::new(START);
-        guess(&mut attempts, "192.0.2.1", 0, 9, START);
-        assert_eq!(attempts.wait(address("192.0.2.1"), START), None);
-        assert!(attempts.failed(address("192.0.2.1"), 9, START), "that was the last one");
-        assert_eq!(attempts.wait(address("192.0.2.1"), at(2)), Some(Duration::from_secs(4)));
-        assert_eq!(attempts.wait(address("192.0.2.2"), START), None);
-        assert_eq!(attempts.wait(address("192.0.2.1"), at(6)), None);
-        guess(&mut attempts, "192.0.2.1", 20, 1, at(6));
-        assert_eq!(attempts.wait(address("192.0.2.1"), at(6)), Some(Duration::from_secs(6)));
-        assert_eq!(attempts.wait(address("192.0.2.1"), at(600)), None);
+        let mut limiter = LoginLimiter::new(START);
+        guess(&mut limiter, "192.0.2.1", 0, 9, START);
+        assert_eq!(limiter.retry_after(address("192.0.2.1"), START), None);
+        assert!(limiter.record_failure(address("192.0.2.1"), 9, START), "that was the last one");
+        assert_eq!(limiter.retry_after(address("192.0.2.1"), at(2)), Some(Duration::from_secs(4)));
+        assert_eq!(limiter.retry_after(address("192.0.2.2"), START), None);
+        assert_eq!(limiter.retry_after(address("192.0.2.1"), at(6)), None);
+        guess(&mut limiter, "192.0.2.1", 20, 1, at(6));
+        assert_eq!(limiter.retry_after(address("192.0.2.1"), at(6)), Some(Duration::from_secs(6)));
+        assert_eq!(limiter.retry_after(address("192.0.2.1"), at(600)), None);
     }
 
     #[test]
     fn the_same_wrong_token_again_is_no_guess() {
-        let mut attempts = Attempts::new(START);
+        let mut limiter = LoginLimiter::new(START);
         for _ in 0..1000 {
-            assert!(!attempts.failed(address("192.0.2.1"), 7, START));
+            assert!(!limiter.record_failure(address("192.0.2.1"), 7, START));
         }
-        assert_eq!(attempts.wait(address("192.0.2.1"), START), None);
+        assert_eq!(limiter.retry_after(address("192.0.2.1"), START), None);
     }
 
     #[test]
     fn an_ipv6_network_is_one_guesser() {
-        let mut attempts = Attempts::new(START);
-        (0..10).for_each(|n| guess(&mut attempts, &format!("2001:db8::{n}"), n, 1, START));
-        assert!(attempts.wait(address("2001:db8::ffff"), START).is_some());
-        assert_eq!(attempts.wait(address("2001:db8:0:1::1"), START), None);
-        guess(&mut attempts, "::ffff:192.0.2.1", 0, 10, START);
-        assert!(attempts.wait(address("192.0.2.1"), START).is_some());
-        assert_eq!(attempts.wait(address("192.0.2.2"), START), None);
+        let mut limiter = LoginLimiter::new(START);
+        (0..10).for_each(|n| guess(&mut limiter, &format!("2001:db8::{n}"), n, 1, START));
+        assert!(limiter.retry_after(address("2001:db8::ffff"), START).is_some());
+        assert_eq!(limiter.retry_after(address("2001:db8:0:1::1"), START), None);
+        guess(&mut limiter, "::ffff:192.0.2.1", 0, 10, START);
+        assert!(limiter.retry_after(address("192.0.2.1"), START).is_some());
+        assert_eq!(limiter.retry_after(address("192.0.2.2"), START), None);
     }
 
     #[test]
     fn guesses_from_everywhere_leave_one_to_each_address() {
-        let mut attempts = Attempts::new(START);
-        (0..100).for_each(|n| guess(&mut attempts, &format!("198.51.100.{n}"), n, 1, START));
-        assert_eq!(attempts.wait(address("198.51.100.1"), START), Some(Duration::from_secs(6)));
-        assert_eq!(attempts.wait(address("192.0.2.1"), START), None, "it tried nothing");
-        assert_eq!(attempts.wait(address("198.51.100.1"), at(6)), None);
-        assert_eq!(attempts.wait(address("198.51.100.1"), at(60)), None);
+        let mut limiter = LoginLimiter::new(START);
+        (0..100).for_each(|n| guess(&mut limiter, &format!("198.51.100.{n}"), n, 1, START));
+        assert_eq!(
+            limiter.retry_after(address("198.51.100.1"), START),
+            Some(Duration::from_secs(6))
+        );
+        assert_eq!(limiter.retry_after(address("192.0.2.1"), START), None, "it tried nothing");
+        assert_eq!(limiter.retry_after(address("198.51.100.1"), at(6)), None);
+        assert_eq!(limiter.retry_after(address("198.51.100.1"), at(60)), None);
     }
 
     #[test]
     fn memory_is_bounded_and_the_latest_are_remembered() {
-        let mut attempts = Attempts::new(START);
+        let mut limiter = LoginLimiter::new(START);
         for n in 0..5000u32 {
             let peer = IpAddr::from([10, 0, (n >> 8) as u8, n as u8]);
-            attempts.failed(peer, n, Mono(i64::from(n)));
+            limiter.record_failure(peer, n, Mono(i64::from(n)));
         }
-        assert_eq!(attempts.by_address.len(), ADDRESSES);
-        assert!(attempts.by_address.contains_key(&IpAddr::from([10, 0, 19, 135])));
+        assert_eq!(limiter.by_address.len(), MAX_ADDRESSES);
+        assert!(limiter.by_address.contains_key(&IpAddr::from([10, 0, 19, 135])));
     }
 }

@@ -1,14 +1,12 @@
-//! `/metrics`: the figures in Prometheus' text format, version 0.0.4
+//! `/metrics`: the snapshot in Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>). Pure.
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::response::Pieces;
-use super::service::House;
+use super::response::GeneratedBody;
+use super::service::{ChannelMetrics, Daemon, MetricsSnapshot};
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::version::VERSION;
@@ -19,62 +17,10 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How many hosts are looked at at a time.
 pub const HOSTS_AT_ONCE: usize = 200;
 
-/// What the daemon has counted since it started, and how things stand.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Figures {
-    /// Datagrams that were believed.
-    pub datagrams_accepted: u64,
-    /// Datagrams that were not, by reason; every known reason is there, if only with 0.
-    pub datagrams_rejected: BTreeMap<String, u64>,
-    /// The channels, in the order in which they are shown.
-    pub channels: Vec<ChannelFigures>,
-    /// Alert instances that came in, repeats too.
-    pub alerts_received: u64,
-    /// Pipelines that run or wait.
-    pub pipelines: u64,
-    /// Backup alerts by outcome.
-    pub backup_outcomes: Outcomes,
-    /// The last reload of the configuration was refused.
-    pub last_reload_refused: bool,
-    /// When the configuration was last loaded.
-    pub last_reload_success: Option<Wall>,
-    /// Until when the certificate of the HTTP side is valid, where it has one.
-    pub certificate_expiry: Option<Wall>,
-}
-
-/// One notification channel.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ChannelFigures {
-    /// Its name under `notification_channels`.
-    pub name: String,
-    /// Deliveries that arrived.
-    pub sent: u64,
-    /// Attempts that did not, by reason; every known reason is there, if only with 0.
-    pub failed: BTreeMap<String, u64>,
-    /// Deliveries that wait in the outbox.
-    pub deliveries: u64,
-    /// How long the oldest of them has waited; zero when none does.
-    pub oldest_age: Duration,
-    /// It takes messages, as far as is known.
-    pub up: bool,
-}
-
-/// How many backup alerts ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are the outcomes of the contract")]
-pub struct Outcomes {
-    pub success: u64,
-    pub partial: u64,
-    pub failed: u64,
-    pub missing: u64,
-    pub running: u64,
-    pub unknown: u64,
-}
-
-type Family = fn(&str, &HostView, &mut String);
+type MetricFamily = fn(&str, &HostView, &mut String);
 
 /// The families with one line or more per host: name, help, how a host is written.
-const PER_HOST: [(&str, &str, Family); 5] = [
+const PER_HOST: [(&str, &str, MetricFamily); 5] = [
     ("hbd_connection_up", "Whether the beats of the connection come.", connections_up),
     (
         "hbd_connection_last_seen_timestamp_seconds",
@@ -96,18 +42,18 @@ const PER_HOST: [(&str, &str, Family); 5] = [
 
 /// All of it, made while it is read. Lines of one family must stay together, so that the hosts
 /// are gone through once for each family.
-pub fn body(house: Arc<dyn House>) -> impl Read + Send {
+pub fn body(daemon: Arc<dyn Daemon>) -> impl Read + Send {
     let mut families = PER_HOST.into_iter();
-    let mut current: Option<(&str, Family)> = None;
+    let mut current: Option<(&str, MetricFamily)> = None;
     let mut from = 0;
     let mut begun = false;
-    Pieces::new(move |piece| {
+    GeneratedBody::new(move |piece| {
         let mut text = String::new();
         if !std::mem::replace(&mut begun, true) {
-            figures(&house.figures(), &mut text);
-            names(&house.dyndns(), &mut text);
+            snapshot(&daemon.metrics(), &mut text);
+            names(&daemon.dyndns(), &mut text);
         } else if let Some((name, write)) = current {
-            let hosts = house.hosts(from, HOSTS_AT_ONCE);
+            let hosts = daemon.hosts(from, HOSTS_AT_ONCE);
             from += hosts.len();
             hosts.iter().for_each(|host| write(name, host, &mut text));
             if hosts.is_empty() {
@@ -125,25 +71,25 @@ pub fn body(house: Arc<dyn House>) -> impl Read + Send {
 }
 
 /// Everything that is not per host.
-fn figures(figures: &Figures, text: &mut String) {
+fn snapshot(snapshot: &MetricsSnapshot, text: &mut String) {
     head(text, "hbd_build_info", "gauge", "The version that runs.");
     sample(text, "hbd_build_info", &[("version", VERSION)], 1);
     single(
         text,
         ("hbd_datagrams_accepted_total", "counter", "Datagrams that were believed."),
-        figures.datagrams_accepted,
+        snapshot.datagrams_accepted,
     );
     head(text, "hbd_datagrams_rejected_total", "counter", "Datagrams that were dropped.");
-    for (reason, count) in &figures.datagrams_rejected {
+    for (reason, count) in &snapshot.datagrams_rejected {
         sample(text, "hbd_datagrams_rejected_total", &[("reason", reason)], count);
     }
-    channels(&figures.channels, text);
-    backups(figures, text);
-    reloads(figures, text);
+    channels(&snapshot.channels, text);
+    backups(snapshot, text);
+    reloads(snapshot, text);
 }
 
-fn channels(channels: &[ChannelFigures], text: &mut String) {
-    type Value = fn(&ChannelFigures) -> f64;
+fn channels(channels: &[ChannelMetrics], text: &mut String) {
+    type Value = fn(&ChannelMetrics) -> f64;
     let families: [(&str, &str, &str, Value); 4] = [
         ("hbd_notifications_sent_total", "counter", "Deliveries that arrived.", |c| c.sent as f64),
         ("hbd_outbox_deliveries", "gauge", "Deliveries that wait.", |c| c.deliveries as f64),
@@ -170,16 +116,16 @@ fn channels(channels: &[ChannelFigures], text: &mut String) {
     }
 }
 
-fn backups(figures: &Figures, text: &mut String) {
+fn backups(snapshot: &MetricsSnapshot, text: &mut String) {
     single(
         text,
         ("hbd_alerts_received_total", "counter", "Alert instances that came in, repeats too."),
-        figures.alerts_received,
+        snapshot.alerts_received,
     );
-    single(text, ("hbd_pipelines", "gauge", "Pipelines that run or wait."), figures.pipelines);
+    single(text, ("hbd_pipelines", "gauge", "Pipelines that run or wait."), snapshot.pipelines);
     let name = "hbd_backup_outcomes_total";
     head(text, name, "counter", "Backup alerts by outcome.");
-    let outcomes = &figures.backup_outcomes;
+    let outcomes = &snapshot.backup_outcomes;
     for (outcome, count) in [
         ("SUCCESS", outcomes.success),
         ("PARTIAL", outcomes.partial),
@@ -192,7 +138,7 @@ fn backups(figures: &Figures, text: &mut String) {
     }
 }
 
-fn reloads(figures: &Figures, text: &mut String) {
+fn reloads(snapshot: &MetricsSnapshot, text: &mut String) {
     single(
         text,
         (
@@ -200,7 +146,7 @@ fn reloads(figures: &Figures, text: &mut String) {
             "gauge",
             "Whether the configuration was taken when it was last loaded.",
         ),
-        u8::from(!figures.last_reload_refused),
+        u8::from(!snapshot.last_reload_refused),
     );
     single(
         text,
@@ -209,9 +155,9 @@ fn reloads(figures: &Figures, text: &mut String) {
             "gauge",
             "When the configuration was last taken.",
         ),
-        figures.last_reload_success.map_or(0.0, unix_seconds),
+        snapshot.last_reload_success.map_or(0.0, unix_seconds),
     );
-    if let Some(expiry) = figures.certificate_expiry {
+    if let Some(expiry) = snapshot.certificate_expiry {
         single(
             text,
             (
@@ -332,9 +278,13 @@ mod tests {
     use std::collections::HashSet;
     use std::net::IpAddr;
 
-    use super::super::query::{EventsWanted, Notice, SeriesWanted, Wanted};
-    use super::super::service::{Answer, NotSent, Reloaded, Sending, Taken};
+    use super::super::query::NotifyRequest;
+    use super::super::service::{Ingest, IngestResult, ReloadResult, SendError, SendJob};
+    use std::time::Duration;
+
     use super::*;
+    use crate::event::EventId;
+    use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
     use crate::view::{
         AlertView, ChannelView, ConnectionView, EventView, MetricView, NotificationView, PastView,
         PlanView, SeriesView,
@@ -371,7 +321,7 @@ mod tests {
         }
     }
 
-    impl House for Hosts {
+    impl Daemon for Hosts {
         fn ready(&self) -> Result<(), String> {
             Ok(())
         }
@@ -381,32 +331,32 @@ mod tests {
         fn host(&self, _: &str) -> Option<HostView> {
             None
         }
-        fn hear(&self, _: &[u8], _: IpAddr) -> Taken {
-            Taken::Now(Answer::Stored)
+        fn ingest_heartbeat(&self, _: &[u8], _: IpAddr) -> Ingest {
+            Ingest::Done(IngestResult::Stored)
         }
-        fn alert(&self, _: &[u8]) -> Taken {
-            Taken::Now(Answer::Stored)
+        fn ingest_alert(&self, _: &[u8]) -> Ingest {
+            Ingest::Done(IngestResult::Stored)
         }
         fn channels(&self) -> Vec<ChannelView> {
             Vec::new()
         }
         fn notifications(
             &self,
-            _: &Wanted,
+            _: &NotificationQuery,
         ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
             Ok(Default::default())
         }
-        fn reload(&self) -> Reloaded {
-            Reloaded::NotTried("nobody asks for it here".into())
+        fn reload(&self) -> ReloadResult {
+            ReloadResult::NotTried("nobody asks for it here".into())
         }
 
         fn pasts(&self, _: &[&str]) -> Result<Vec<Option<PastView>>, String> {
             Ok(Vec::new())
         }
-        fn series(&self, _: &str, _: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+        fn series(&self, _: &str, _: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String> {
             Ok(None)
         }
-        fn events(&self, _: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+        fn events(&self, _: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String> {
             Ok(Default::default())
         }
         fn alerts(&self) -> Result<Vec<AlertView>, String> {
@@ -415,13 +365,13 @@ mod tests {
         fn plans(&self) -> Result<Vec<PlanView>, String> {
             Ok(Vec::new())
         }
-        fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
-            Err(NotSent::Busy(String::new()))
+        fn notify(&self, _: NotifyRequest) -> Result<SendJob, SendError> {
+            Err(SendError::Busy(String::new()))
         }
-        fn figures(&self) -> Figures {
-            Figures {
+        fn metrics(&self) -> MetricsSnapshot {
+            MetricsSnapshot {
                 datagrams_rejected: [("malformed".into(), 3)].into(),
-                channels: vec![ChannelFigures {
+                channels: vec![ChannelMetrics {
                     name: "a\\b\"c\nd".into(),
                     failed: [("unreachable".into(), 0)].into(),
                     oldest_age: Duration::from_millis(1500),

@@ -1,127 +1,131 @@
-//! The HTTP side: the gate on the network, tiny_http behind it, and what is answered.
+//! The webhook server: a hardened front on the network, tiny_http behind it, and the HTTP API.
+//!
+//! ```text
+//! client -> front (strict reading, limits, TLS) -> tiny_http -> dispatch -> api -> Daemon
+//! ```
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
-use std::{io, thread};
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 
-use self::auth::Guard;
-use self::dispatch::{Desk, Seats, answer_stored, serve};
-use self::front::backend::{HANDLERS, Inner};
-use self::front::batch::FERRIES;
-use self::front::certificate::{Identity, Shown};
-use self::front::{Gate, PERMITS};
 use crate::secret::Secret;
 use crate::thread::{Stop, StopSource};
 
 mod api;
 mod auth;
 mod dispatch;
-pub mod front;
-pub mod metrics;
+mod front;
+mod metrics;
 mod openapi;
 mod origin;
 mod page;
 pub mod query;
 mod response;
 mod routes;
-mod service;
+pub mod service;
 pub mod settings;
 
-pub use front::backend::Probe;
-pub use service::{Answer, House, NotSent, Reloaded, Sending, SentNow, Taken};
+pub use front::upstream::HealthProbe;
+pub use service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, SendReport};
 
-/// Large answers that are being sent at a time, each by a thread of its own.
-const STREAMS: usize = 4;
-/// Answers that are being waited for at a time, each by a thread of its own.
-const WAITS: usize = 4;
-/// Looks into the history at a time, each by a thread of its own.
-const SEARCHES: usize = 4;
-/// Pages that are being made at a time, each by a thread of its own.
-const PAGES: usize = 8;
+use self::auth::Authenticator;
+use self::dispatch::{Dispatcher, respond_to_commits, run_handler};
+use self::front::Front;
+use self::front::backend::{Backend, HANDLERS};
+use self::front::certificate::{CurrentCertificate, ServerCertificate};
+use self::front::upstream::Upstream;
+
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
 
-/// Who may come in, and what they are shown.
+/// What clients must show, and what they are shown.
 #[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// What everybody must show; none asks for nothing.
+pub struct Credentials {
+    /// The token that every client must show; with none, none must.
     pub token: Option<Secret>,
-    /// What everybody is shown; none means plain HTTP.
-    pub identity: Option<Arc<Identity>>,
+    /// The certificate that clients are shown; none means plain HTTP.
+    pub certificate: Option<Arc<ServerCertificate>>,
 }
 
-/// The HTTP side while it runs.
-pub struct Web {
+/// The running server.
+pub struct Server {
     address: SocketAddr,
-    gate: Gate,
-    guard: Arc<Guard>,
-    shown: Arc<Shown>,
-    inner: Arc<Inner>,
-    /// Of the gate, and of the handlers: these go on until the gate has emptied.
-    stoppers: (StopSource, StopSource),
+    front: Front,
+    authenticator: Arc<Authenticator>,
+    certificate: Arc<CurrentCertificate>,
+    backend: Arc<Backend>,
+    upstream: Arc<Upstream>,
+    /// Of the front, and of the handlers: these go on until the front has emptied.
+    stop_sources: (StopSource, StopSource),
     ended: Receiver<()>,
 }
 
-impl Web {
+impl Server {
     /// Serves the connections of `listener`. `scratch` is a directory for a socket, used when
     /// the environment names no better one.
+    ///
+    /// # Errors
+    /// When there is no place for the socket, or no thread can be started.
     pub fn start(
         listener: TcpListener,
-        house: Arc<dyn House>,
-        access: Access,
+        daemon: Arc<dyn Daemon>,
+        credentials: Credentials,
         scratch: &Path,
-    ) -> io::Result<Web> {
+    ) -> io::Result<Server> {
         let address = listener.local_addr()?;
-        let (gate_stopper, gate_stop) = Stop::channel();
-        let (inner_stopper, inner_stop) = Stop::channel();
-        let inner = Arc::new(Inner::start(scratch, inner_stop)?);
-        let guard = Arc::new(Guard::new(access.token.as_ref()));
-        let shown = Arc::new(Shown::new(access.identity));
-        let (stored, waiting) = unbounded();
-        let desk = Arc::new(Desk {
-            house,
-            guard: Arc::clone(&guard),
-            streams: Seats::new("large answers", "http-stream", STREAMS),
-            waits: Seats::new("messages", "http-wait", WAITS),
-            disk: Seats::new("requests that wait for the disk", "http-stored", PERMITS + FERRIES),
-            searches: Seats::new("looks into the history", "http-search", SEARCHES),
-            pages: Seats::new("pages", "http-page", PAGES),
-            stored,
-        });
+        let (front_source, front_stop) = Stop::channel();
+        let (backend_source, backend_stop) = Stop::channel();
+        let backend = Arc::new(Backend::start(scratch, backend_stop)?);
+        let upstream = Arc::new(Upstream::new(Arc::clone(&backend)));
+        let authenticator = Arc::new(Authenticator::new(credentials.token.as_ref()));
+        let certificate = Arc::new(CurrentCertificate::new(credentials.certificate));
+        let (pending, commits) = unbounded();
+        let dispatcher = Arc::new(Dispatcher::new(daemon, Arc::clone(&authenticator), pending));
         let (alive, ended) = bounded(0);
         let open = || {
             let own = alive.clone();
             thread::Builder::new()
                 .name("http-stored".into())
-                .spawn(move || answer_stored(&waiting, own))?;
+                .spawn(move || respond_to_commits(&commits, own))?;
             for number in 1..=HANDLERS {
-                let (inner, desk, alive) = (Arc::clone(&inner), Arc::clone(&desk), alive.clone());
+                let (backend, dispatcher) = (Arc::clone(&backend), Arc::clone(&dispatcher));
+                let alive = alive.clone();
                 thread::Builder::new()
                     .name(format!("http-{number}"))
-                    .spawn(move || serve(inner, &desk, alive))?;
+                    .spawn(move || run_handler(backend, &dispatcher, alive))?;
             }
-            Gate::open(listener, Arc::clone(&inner), Arc::clone(&shown), gate_stop)
+            Front::open(listener, Arc::clone(&upstream), Arc::clone(&certificate), front_stop)
         };
         match open() {
-            Ok(gate) => {
-                let stoppers = (gate_stopper, inner_stopper);
-                Ok(Web { address, gate, guard, shown, inner, stoppers, ended })
+            Ok(front) => {
+                let stop_sources = (front_source, backend_source);
+                Ok(Server {
+                    address,
+                    front,
+                    authenticator,
+                    certificate,
+                    backend,
+                    upstream,
+                    stop_sources,
+                    ended,
+                })
             }
             Err(why) => {
-                drop(inner_stopper);
-                inner.wake();
+                drop(backend_source);
+                backend.unblock();
                 Err(why)
             }
         }
     }
 
-    /// For whoever wants to know whether requests are answered.
-    pub fn probe(&self) -> Probe {
-        Probe::new(&self.inner)
+    /// Tells the watchdog whether requests are answered.
+    pub fn probe(&self) -> HealthProbe {
+        HealthProbe::new(&self.upstream)
     }
 
     /// Where it listens.
@@ -129,36 +133,36 @@ impl Web {
         self.address
     }
 
-    /// From the next request on asks for this token, from the next connection on shows this
-    /// identity.
-    pub fn admit(&self, access: Access) {
-        self.guard.replace(access.token.as_ref());
-        self.shown.replace(access.identity);
+    /// From the next request on wants this token, from the next connection on shows this
+    /// certificate.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        self.authenticator.replace(credentials.token.as_ref());
+        self.certificate.replace(credentials.certificate);
     }
 
     /// Calls `open` while a listener to move to may be opened at the same port.
     pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
-        self.gate.beside(open)
+        self.front.beside(open)
     }
 
-    /// Moves to another listener. Who came in through the old one is served to the end.
+    /// Moves to another listener. Connections of the old one are served to the end.
     ///
     /// # Errors
     /// When it cannot be opened: the old one stays.
     pub fn move_to(&mut self, listener: TcpListener) -> io::Result<()> {
         let address = listener.local_addr()?;
-        self.gate.move_to(listener)?;
+        self.front.move_to(listener)?;
         self.address = address;
         Ok(())
     }
 
     /// Stops: no new requests, those that are being answered are finished within seconds.
     pub fn stop(self) {
-        let (gate_stopper, inner_stopper) = self.stoppers;
-        drop(gate_stopper);
-        self.gate.close(DRAIN);
-        drop(inner_stopper);
-        self.inner.wake();
+        let (front_source, backend_source) = self.stop_sources;
+        drop(front_source);
+        self.front.close(DRAIN);
+        drop(backend_source);
+        self.backend.unblock();
         let _ = self.ended.recv_timeout(DRAIN);
     }
 }

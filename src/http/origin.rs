@@ -1,11 +1,11 @@
-//! Whether a request comes from another site: a browser that visits one must not be able to change
-//! anything here, nor to read what a token does not guard. Pure.
+//! Checks against requests of other sites' pages (CSRF, DNS rebinding): a browser that visits one
+//! must not be able to change anything here, nor to read what a token does not guard. Pure.
 
 use std::net::IpAddr;
 
-/// Who asks, as far as a browser tells. Programs tell nothing.
+/// Where a request comes from, as far as a browser tells. Programs tell nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asking<'a> {
+pub struct RequestOrigin<'a> {
     /// `Origin` (RFC 6454): whose page it was that asked.
     pub origin: Option<&'a str>,
     /// `Sec-Fetch-Site` (Fetch Metadata, section 2.4): how that page is related to us.
@@ -19,26 +19,26 @@ pub struct Asking<'a> {
 /// Why a request that changes something is refused. Programs send no `Origin`, browsers always do;
 /// and a browser that knows the token (as a password) shows it whatever page asks.
 ///
-/// Where no token is asked for (`open`), a site under a name of its own is a stranger even when it
-/// reaches us as that name: names can be made to point here (DNS rebinding), addresses cannot.
-pub fn stranger(asking: Asking, open: bool) -> Option<&'static str> {
+/// Where no token is needed (`public`), a site under a name of its own is refused even when it reaches
+/// us under that name: names can be made to point here (DNS rebinding), addresses cannot.
+pub fn cross_site_error(request: RequestOrigin, public: bool) -> Option<&'static str> {
     const OTHER: Option<&str> = Some("a page of another site may not do this");
-    if asking.site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+    if request.site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
         return OTHER;
     }
-    let origin = asking.origin?;
+    let origin = request.origin?;
     let secure = origin.strip_prefix("https://");
     // Under TLS of our own, a page without it is not ours. A proxy in front may have its own TLS.
-    let site = secure.or(origin.strip_prefix("http://").filter(|_| !asking.encrypted));
-    let ours = |site: &&str| asking.host.is_some_and(|host| host.eq_ignore_ascii_case(site));
+    let site = secure.or(origin.strip_prefix("http://").filter(|_| !request.encrypted));
+    let ours = |site: &&str| request.host.is_some_and(|host| host.eq_ignore_ascii_case(site));
     let Some(site) = site.filter(ours) else { return OTHER };
-    (open && !is_here(site))
+    (public && !is_here(site))
         .then_some("a page under this name may do this only with receiver.token")
 }
 
-/// Why what is here is not shown under this `Host` where no token is asked for. A browser tells no
+/// Why nothing is shown under this `Host` where no token is needed. A browser tells no
 /// `Origin` when a page looks at its own site, and a name can be made to point here.
-pub fn foreign_name(host: Option<&str>) -> Option<&'static str> {
+pub fn rebinding_error(host: Option<&str>) -> Option<&'static str> {
     // Browsers always send it, and some programs do not.
     (!is_here(host?)).then_some(
         "under this name it is shown only with receiver.token: ask by address, or as localhost",
@@ -77,13 +77,14 @@ mod tests {
             (Some("file://"), here, false, false),
         ] {
             for (open, expected) in [(false, with_token), (true, without)] {
-                let asking = Asking { origin, host: Some(host), ..Asking::default() };
-                let taken = stranger(asking, open).is_none();
+                let request =
+                    RequestOrigin { origin, host: Some(host), ..RequestOrigin::default() };
+                let taken = cross_site_error(request, open).is_none();
                 assert_eq!(taken, expected, "{origin:?} at {host}, open: {open}");
             }
         }
-        let nameless = Asking { origin: Some("http://a"), ..Asking::default() };
-        assert!(stranger(nameless, false).is_some());
+        let nameless = RequestOrigin { origin: Some("http://a"), ..RequestOrigin::default() };
+        assert!(cross_site_error(nameless, false).is_some());
     }
 
     #[test]
@@ -99,8 +100,8 @@ mod tests {
             (None, Some("https://127.0.0.1"), true, true),
             (None, Some("https://127.0.0.1"), false, true),
         ] {
-            let asking = Asking { origin, site, host: Some("127.0.0.1"), encrypted };
-            assert_eq!(stranger(asking, false).is_none(), taken, "{asking:?}");
+            let request = RequestOrigin { origin, site, host: Some("127.0.0.1"), encrypted };
+            assert_eq!(cross_site_error(request, false).is_none(), taken, "{request:?}");
         }
     }
 
@@ -117,7 +118,7 @@ mod tests {
             (Some("localhost.evil.example"), false),
             (Some(""), false),
         ] {
-            assert_eq!(foreign_name(host).is_none(), answered, "{host:?}");
+            assert_eq!(rebinding_error(host).is_none(), answered, "{host:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is answered to a request: status, headers, and a body that is whole or a stream. Pure.
+//! A response: status, headers, and a body that is whole, or generated while it is sent. Pure.
 
 use std::fmt::Write as _;
 use std::io::{self, Read};
@@ -9,96 +9,105 @@ use serde::Serialize;
 use serde_json::json;
 use tiny_http::StatusCode;
 
+use super::front::SPOOL;
 use crate::clock::Wall;
 
-/// On every answer: nothing is guessed, nothing is kept. No `Strict-Transport-Security` where TLS is
+/// Security headers of every response: nothing is guessed, nothing is kept. No `Strict-Transport-Security` where TLS is
 /// spoken: it would hold for every other port of this name, too (RFC 6797, section 8.3).
-pub const ALWAYS: [(&str, &str); 3] =
+pub const COMMON_HEADERS: [(&str, &str); 3] =
     [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("Server", "hbd")];
 
-/// An answer.
-pub struct Reply {
+/// A response.
+pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// Its `Content-Type`.
     pub content_type: &'static str,
     /// Further headers.
     pub headers: Vec<(&'static str, String)>,
-    /// What it says.
-    pub body: Body,
+    /// Its body.
+    pub body: ResponseBody,
 }
 
-/// The body of an answer.
-pub enum Body {
+/// The body of a response.
+pub enum ResponseBody {
     /// All of it.
     Whole(Vec<u8>),
     /// Made while it is sent, for what would be too large in one piece.
     Stream(Box<dyn Read + Send>),
 }
 
-impl Reply {
+impl Response {
     /// Plain text.
-    pub fn text(status: u16, text: impl Into<String>) -> Reply {
+    pub fn text(status: u16, text: impl Into<String>) -> Response {
         let body = text.into() + "\n";
-        Reply::whole(status, "text/plain; charset=utf-8", body.into_bytes())
+        Response::with_body(status, "text/plain; charset=utf-8", body.into_bytes())
     }
 
     /// JSON.
-    pub fn json(status: u16, value: &impl Serialize) -> Reply {
+    pub fn json(status: u16, value: &impl Serialize) -> Response {
         match serde_json::to_vec(value) {
             Ok(mut body) => {
                 body.push(b'\n');
-                Reply::whole(status, "application/json", body)
+                Response::with_body(status, "application/json", body)
             }
-            Err(why) => Reply::text(500, format!("the answer cannot be written as JSON: {why}")),
+            Err(why) => Response::text(500, format!("the answer cannot be written as JSON: {why}")),
         }
     }
 
     /// A picture.
-    pub fn svg(picture: String) -> Reply {
-        Reply::whole(200, "image/svg+xml", picture.into_bytes())
+    pub fn svg(picture: String) -> Response {
+        Response::with_body(200, "image/svg+xml", picture.into_bytes())
     }
 
-    /// JSON that is there already.
-    pub fn document(json: &[u8]) -> Reply {
-        Reply::whole(200, "application/json", json.to_vec())
+    /// JSON that was written before.
+    pub fn json_bytes(json: &[u8]) -> Response {
+        Response::with_body(200, "application/json", json.to_vec())
     }
 
-    /// A stream.
-    pub fn stream(content_type: &'static str, body: impl Read + Send + 'static) -> Reply {
-        let body = Body::Stream(Box::new(body));
-        Reply { status: 200, content_type, headers: Vec::new(), body }
+    /// A body that is generated while it is sent.
+    pub fn stream(content_type: &'static str, body: impl Read + Send + 'static) -> Response {
+        let body = ResponseBody::Stream(Box::new(body));
+        Response { status: 200, content_type, headers: Vec::new(), body }
     }
 
     /// An error in the form that suits what was asked for: JSON below `/api`, else text. With 503
     /// goes a hint when to come back.
-    pub fn problem(target: &str, status: u16, why: &str) -> Reply {
-        let reply = if target.starts_with("/api/") {
-            Reply::json(status, &json!({ "error": why }))
+    pub fn error(target: &str, status: u16, why: &str) -> Response {
+        let response = if target.starts_with("/api/") {
+            Response::json(status, &json!({ "error": why }))
         } else {
-            Reply::text(status, why)
+            Response::text(status, why)
         };
-        if status == 503 { reply.with("Retry-After", "5") } else { reply }
+        if status == 503 { response.with_header("Retry-After", "5") } else { response }
+    }
+
+    /// Whether it may be too large to be sent by a handler: a client may take its time to read it.
+    pub fn is_large(&self) -> bool {
+        match &self.body {
+            ResponseBody::Whole(bytes) => bytes.len() > SPOOL,
+            ResponseBody::Stream(_) => true,
+        }
     }
 
     /// The same with one more header.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Reply {
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// What was asked for is what the client has already (RFC 9110, section 15.4.5).
-    pub fn unchanged() -> Reply {
-        Reply::whole(304, "text/html; charset=utf-8", Vec::new())
+    /// 304: the client has already what it asked for (RFC 9110, section 15.4.5).
+    pub fn not_modified() -> Response {
+        Response::with_body(304, "text/html; charset=utf-8", Vec::new())
     }
 
     /// As it goes over the wire at `now`, on a connection that ends with it. Of a stream, only the
     /// head.
-    pub fn printed(self, now: Wall) -> Vec<u8> {
+    pub fn to_bytes(self, now: Wall) -> Vec<u8> {
         let body = match self.body {
-            Body::Whole(body) => body,
-            Body::Stream(_) => Vec::new(),
+            ResponseBody::Whole(body) => body,
+            ResponseBody::Stream(_) => Vec::new(),
         };
         let reason = StatusCode(self.status).default_reason_phrase();
         let mut text = String::with_capacity(256 + body.len());
@@ -107,7 +116,7 @@ impl Reply {
         let _ = write!(text, "Date: {date}\r\nContent-Type: {}\r\n", self.content_type);
         let _ = write!(text, "Content-Length: {}\r\n", body.len());
         let headers = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
-        for (name, value) in headers.chain(ALWAYS) {
+        for (name, value) in headers.chain(COMMON_HEADERS) {
             let _ = write!(text, "{name}: {value}\r\n");
         }
         text.push_str("\r\n");
@@ -117,27 +126,28 @@ impl Reply {
     }
 
     /// All of it, of this type.
-    pub fn whole(status: u16, content_type: &'static str, body: Vec<u8>) -> Reply {
-        Reply { status, content_type, headers: Vec::new(), body: Body::Whole(body) }
+    pub fn with_body(status: u16, content_type: &'static str, body: Vec<u8>) -> Response {
+        Response { status, content_type, headers: Vec::new(), body: ResponseBody::Whole(body) }
     }
 }
 
-/// Reads what `next` writes: it is called for one piece after the other until it returns false.
-pub struct Pieces<F> {
+/// A body that is generated while it is read: `next` writes one piece after the other, until it
+/// returns false.
+pub struct GeneratedBody<F> {
     next: F,
     piece: Vec<u8>,
     read: usize,
     more: bool,
 }
 
-impl<F: FnMut(&mut Vec<u8>) -> bool> Pieces<F> {
+impl<F: FnMut(&mut Vec<u8>) -> bool> GeneratedBody<F> {
     /// A body of the pieces that `next` writes into the vector it is given.
-    pub fn new(next: F) -> Pieces<F> {
-        Pieces { next, piece: Vec::new(), read: 0, more: true }
+    pub fn new(next: F) -> GeneratedBody<F> {
+        GeneratedBody { next, piece: Vec::new(), read: 0, more: true }
     }
 }
 
-impl<F: FnMut(&mut Vec<u8>) -> bool> Read for Pieces<F> {
+impl<F: FnMut(&mut Vec<u8>) -> bool> Read for GeneratedBody<F> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.read == self.piece.len() && self.more {
             self.piece.clear();
@@ -156,31 +166,31 @@ impl<F: FnMut(&mut Vec<u8>) -> bool> Read for Pieces<F> {
 mod tests {
     use super::*;
 
-    fn body(reply: Reply) -> String {
-        match reply.body {
-            Body::Whole(bytes) => String::from_utf8(bytes).unwrap(),
-            Body::Stream(_) => panic!("a stream"),
+    fn body(response: Response) -> String {
+        match response.body {
+            ResponseBody::Whole(bytes) => String::from_utf8(bytes).unwrap(),
+            ResponseBody::Stream(_) => panic!("a stream"),
         }
     }
 
     #[test]
     fn errors_are_json_below_api_and_text_elsewhere() {
-        let api = Reply::problem("/api/v1/hosts", 404, "no \"such\" host");
+        let api = Response::error("/api/v1/hosts", 404, "no \"such\" host");
         assert_eq!(body(api), "{\"error\":\"no \\\"such\\\" host\"}\n");
-        assert_eq!(body(Reply::problem("/alert", 404, "nothing here")), "nothing here\n");
+        assert_eq!(body(Response::error("/alert", 404, "nothing here")), "nothing here\n");
     }
 
     #[test]
     fn whoever_is_sent_away_is_told_when_to_come_back() {
-        let names = |reply: Reply| reply.headers.into_iter().map(|(name, _)| name).next();
-        assert_eq!(names(Reply::problem("/", 503, "full")), Some("Retry-After"));
-        assert_eq!(names(Reply::problem("/", 500, "broken")), None);
+        let names = |response: Response| response.headers.into_iter().map(|(name, _)| name).next();
+        assert_eq!(names(Response::error("/", 503, "full")), Some("Retry-After"));
+        assert_eq!(names(Response::error("/", 500, "broken")), None);
     }
 
     #[test]
     fn pieces_are_read_in_order_and_an_empty_one_is_not_the_end() {
         let mut pieces = ["ab", "", "cde", ""].into_iter();
-        let mut body = Pieces::new(|piece| match pieces.next() {
+        let mut body = GeneratedBody::new(|piece| match pieces.next() {
             Some(text) => {
                 piece.extend_from_slice(text.as_bytes());
                 true

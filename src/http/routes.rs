@@ -1,6 +1,7 @@
 //! Which request wants what. Pure.
 
-use super::response::Reply;
+use super::response::Response;
+use crate::address::percent_decoded;
 
 /// What can be asked for. A new one is a variant here, a line in [`ROUTES`] and an arm in
 /// `answer`.
@@ -88,12 +89,12 @@ pub enum NoRoute {
 
 impl NoRoute {
     /// As an answer.
-    pub fn reply(self, target: &str) -> Reply {
+    pub fn response(self, target: &str) -> Response {
         match self {
-            NoRoute::NotFound => Reply::problem(target, 404, "there is nothing here"),
+            NoRoute::NotFound => Response::error(target, 404, "there is nothing here"),
             NoRoute::WrongMethod(allowed) => {
                 let why = format!("the method must be {}", allowed.replace(", ", " or "));
-                Reply::problem(target, 405, &why).with("Allow", allowed)
+                Response::error(target, 405, &why).with_header("Allow", allowed)
             }
         }
     }
@@ -128,20 +129,6 @@ fn matched(pattern: &str, path: &str) -> Option<String> {
             if single { percent_decoded(segment) } else { None }
         }
     }
-}
-
-/// None when it is no proper percent-encoding (RFC 3986, section 2.1) of UTF-8.
-pub fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut letters = text.bytes();
-    let digit = |letter: Option<u8>| (letter? as char).to_digit(16);
-    while let Some(letter) = letters.next() {
-        bytes.push(match letter {
-            b'%' => (digit(letters.next())? * 16 + digit(letters.next())?) as u8,
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

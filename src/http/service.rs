@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use super::metrics::Figures;
-use super::query::{EventsWanted, Notice, SeriesWanted, Wanted};
+use super::query::NotifyRequest;
+use crate::clock::Wall;
+use crate::event::EventId;
 use crate::problem::Problems;
+use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView,
 };
 
 /// The daemon, as the web knows it. Called from several threads at once.
-pub trait House: Send + Sync {
+pub trait Daemon: Send + Sync {
     /// Whether the daemon does its work; else what keeps it from it.
     fn ready(&self) -> Result<(), String>;
 
@@ -25,13 +28,13 @@ pub trait House: Send + Sync {
     fn host(&self, name: &str) -> Option<HostView>;
 
     /// A datagram that came over HTTP.
-    fn hear(&self, body: &[u8], peer: IpAddr) -> Taken;
+    fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest;
 
     /// What an Alertmanager sent.
-    fn alert(&self, body: &[u8]) -> Taken;
+    fn ingest_alert(&self, body: &[u8]) -> Ingest;
 
     /// The figures of `/metrics`.
-    fn figures(&self) -> Figures;
+    fn metrics(&self) -> MetricsSnapshot;
 
     /// How the names in the DNS stand that follow their hosts, by host.
     fn dyndns(&self) -> Vec<DyndnsView> {
@@ -44,7 +47,7 @@ pub trait House: Send + Sync {
     /// What was sent and what waits, the newest first, and where to go on.
     fn notifications(
         &self,
-        wanted: &Wanted,
+        wanted: &NotificationQuery,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String>;
 
     /// How each of these hosts fared, in their order; none where nothing is recorded of it. This
@@ -58,10 +61,10 @@ pub trait House: Send + Sync {
     }
 
     /// The metrics of a host over time, by path; none when there is no such host.
-    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String>;
+    fn series(&self, host: &str, wanted: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String>;
 
     /// What happened, the newest first, and where to go on.
-    fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String>;
+    fn events(&self, wanted: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String>;
 
     /// What is wrong at present, the worst first.
     fn alerts(&self) -> Result<Vec<AlertView>, String>;
@@ -70,17 +73,17 @@ pub trait House: Send + Sync {
     fn plans(&self) -> Result<Vec<PlanView>, String>;
 
     /// Something to be told at once: what there is to do, for a thread that has time.
-    fn notify(&self, notice: Notice) -> Result<Sending, NotSent>;
+    fn notify(&self, request: NotifyRequest) -> Result<SendJob, SendError>;
 
     /// Has the configuration read again, and waits for what became of it: less than half a minute.
-    fn reload(&self) -> Reloaded;
+    fn reload(&self) -> ReloadResult;
 }
 
 /// What became of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reloaded {
+pub enum ReloadResult {
     /// The new configuration is in use.
-    Taken {
+    Applied {
         /// What is different from before, a sentence each.
         changes: Vec<String>,
         /// What looks wrong with it.
@@ -94,11 +97,11 @@ pub enum Reloaded {
 
 /// Sends, and says what became of it. It takes less than half a minute: what has not ended by then
 /// is said not to have arrived. An error means that nothing was begun.
-pub type Sending = Box<dyn FnOnce() -> Result<SentNow, NotSent> + Send>;
+pub type SendJob = Box<dyn FnOnce() -> Result<SendReport, SendError> + Send>;
 
 /// What became of something that was told at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SentNow {
+pub struct SendReport {
     /// By channel, whether it took the message.
     pub results: BTreeMap<String, bool>,
     /// By channel, why it did not.
@@ -107,25 +110,25 @@ pub struct SentNow {
 
 /// Why nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotSent {
+pub enum SendError {
     /// There is nobody of that name to tell.
-    Nobody(String),
+    NoChannel(String),
     /// Too much is being sent just now.
     Busy(String),
 }
 
 /// What somebody sent was taken in; the answer may have to wait for the disk.
-pub enum Taken {
+pub enum Ingest {
     /// It need not.
-    Now(Answer),
+    Done(IngestResult),
     /// Waits for the disk, for a few seconds at most from now on. One thread asks all of these, in
     /// the order in which they were taken in.
-    Later(Box<dyn FnOnce() -> Answer + Send>),
+    Pending(Box<dyn FnOnce() -> IngestResult + Send>),
 }
 
 /// What became of something that was sent over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum IngestResult {
     /// It was accepted, and what it caused is stored.
     Stored,
     /// It is no datagram.
@@ -138,4 +141,56 @@ pub enum Answer {
     UnknownHost(String),
     /// It could not be stored; it should be sent again later.
     Unavailable(String),
+}
+
+/// What the daemon has counted since it started, and how things stand.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MetricsSnapshot {
+    /// Datagrams that were believed.
+    pub datagrams_accepted: u64,
+    /// Datagrams that were not, by reason; every known reason is there, if only with 0.
+    pub datagrams_rejected: BTreeMap<String, u64>,
+    /// The channels, in the order in which they are shown.
+    pub channels: Vec<ChannelMetrics>,
+    /// Alert instances that came in, repeats too.
+    pub alerts_received: u64,
+    /// Pipelines that run or wait.
+    pub pipelines: u64,
+    /// Backup alerts by outcome.
+    pub backup_outcomes: OutcomeCounts,
+    /// The last reload of the configuration was refused.
+    pub last_reload_refused: bool,
+    /// When the configuration was last loaded.
+    pub last_reload_success: Option<Wall>,
+    /// Until when the certificate of the HTTP side is valid, where it has one.
+    pub certificate_expiry: Option<Wall>,
+}
+
+/// One notification channel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChannelMetrics {
+    /// Its name under `notification_channels`.
+    pub name: String,
+    /// Deliveries that arrived.
+    pub sent: u64,
+    /// Attempts that did not, by reason; every known reason is there, if only with 0.
+    pub failed: BTreeMap<String, u64>,
+    /// Deliveries that wait in the outbox.
+    pub deliveries: u64,
+    /// How long the oldest of them has waited; zero when none does.
+    pub oldest_age: Duration,
+    /// It takes messages, as far as is known.
+    pub up: bool,
+}
+
+/// How many backup alerts ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the outcomes of the contract")]
+pub struct OutcomeCounts {
+    pub success: u64,
+    pub partial: u64,
+    pub failed: u64,
+    pub missing: u64,
+    pub running: u64,
+    pub unknown: u64,
 }

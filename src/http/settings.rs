@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::front::certificate::{Identity, Tls, Wrong};
+use super::front::certificate::{CertificateError, ServerCertificate, TlsSettings};
 use crate::address::{BaseUrl, is_host, is_loopback};
 use crate::clock::Now;
 use crate::config_file::{Names, Section, open_to_others};
@@ -20,7 +20,7 @@ pub struct Settings {
     /// What clients must show; needed beyond loopback.
     pub token: Option<Secret>,
     /// The certificate that clients are shown; none means plain HTTP.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsSettings>,
     /// The alerts that are about backups, by `alertname`.
     pub alert_names: Vec<String>,
     /// An Alertmanager that is asked for its alerts: `http://127.0.0.1:9093`.
@@ -96,29 +96,29 @@ impl Settings {
 }
 
 /// None when it is wrong, which is reported.
-fn read_tls(section: &mut Section) -> Option<Tls> {
+fn read_tls(section: &mut Section) -> Option<TlsSettings> {
     ["certificate_file", "key_file"].into_iter().for_each(|key| section.require(key));
     let (certificate_file, key_file) = (section.path("certificate_file"), section.path("key_file"));
     let (certificate_file, key_file) = (certificate_file?, key_file?);
-    let identity = match Identity::load(&certificate_file, &key_file) {
-        Ok(identity) => identity,
-        Err(Wrong::Certificate(what)) => {
+    let certificate = match ServerCertificate::load(&certificate_file, &key_file) {
+        Ok(certificate) => certificate,
+        Err(CertificateError::Certificate(what)) => {
             section.error("certificate_file", what);
             return None;
         }
-        Err(Wrong::Key(what)) => {
+        Err(CertificateError::Key(what)) => {
             section.error("key_file", what);
             return None;
         }
     };
-    for doubt in identity.doubts(Now::read().wall) {
-        section.warning("certificate_file", doubt);
+    for warning in certificate.warnings(Now::read().wall) {
+        section.warning("certificate_file", warning);
     }
     if std::fs::metadata(&key_file).is_ok_and(|data| open_to_others(&data)) {
         let name = key_file.display();
         section.warning("key_file", format!("others can read {name}: chmod o-r {name}"));
     }
-    Some(Tls { certificate_file, key_file, identity: Arc::new(identity) })
+    Some(TlsSettings { certificate_file, key_file, certificate: Arc::new(certificate) })
 }
 
 fn read_poll_url(section: &mut Section) -> Option<String> {

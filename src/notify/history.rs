@@ -12,6 +12,7 @@ use super::text::{Unit, cut};
 use crate::clock::Wall;
 use crate::event::{EventId, Message, Subject};
 use crate::store::{Store, Table};
+use crate::view::query::NotificationQuery;
 use crate::view::{DeliveryState, NotificationView};
 
 /// So many rows are looked at before the courier goes on with its work.
@@ -20,21 +21,6 @@ const PIECE: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A longer title is cut in the history.
 const LONGEST_TITLE: usize = 500;
-
-/// What is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Question {
-    /// How many at most.
-    pub limit: usize,
-    /// Only what is older than this one.
-    pub before: Option<DeliveryId>,
-    /// Only about this host.
-    pub host: Option<String>,
-    /// Only through this channel.
-    pub channel: Option<String>,
-    /// Only what arrived, or only what did not (or not yet).
-    pub delivered: Option<bool>,
-}
 
 /// A part of the history.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,9 +35,9 @@ pub struct Page {
 ///
 /// # Errors
 /// A sentence when the courier is too busy to answer.
-pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
+pub fn ask(courier: &Courier, query: &NotificationQuery) -> Result<Page, String> {
     let patience = Instant::now() + PATIENCE;
-    let mut page = Page { notifications: Vec::new(), next: question.before };
+    let mut page = Page { notifications: Vec::new(), next: query.before.map(DeliveryId) };
     loop {
         let (tx, rx) = bounded(1);
         let before = page.next;
@@ -64,11 +50,11 @@ pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
             RecvTimeoutError::Disconnected => "hbd is stopping",
         })?;
         for (id, view) in piece.rows {
-            if page.notifications.len() >= question.limit {
+            if page.notifications.len() >= query.limit {
                 return Ok(page);
             }
             page.next = Some(id);
-            if question.wants(&view) {
+            if query.matches(&view) {
                 page.notifications.push(view);
             }
         }
@@ -76,15 +62,6 @@ pub fn ask(courier: &Courier, question: &Question) -> Result<Page, String> {
         if page.next.is_none() {
             return Ok(page);
         }
-    }
-}
-
-impl Question {
-    fn wants(&self, view: &NotificationView) -> bool {
-        let arrived = view.state == DeliveryState::Delivered;
-        self.host.as_ref().is_none_or(|host| view.host.as_ref() == Some(host))
-            && self.channel.as_ref().is_none_or(|channel| view.channel == *channel)
-            && self.delivered.is_none_or(|delivered| delivered == arrived)
     }
 }
 
@@ -344,17 +321,17 @@ mod tests {
         let (id, view) = view.unwrap();
         assert_eq!((id, view.id.as_str()), (DeliveryId(5), "00000000000005"));
         let some = |text: &str| Some(text.to_owned());
-        let question = Question::default;
-        for (question, wanted) in [
-            (question(), true),
-            (Question { host: some("web1"), ..question() }, true),
-            (Question { host: some("web"), ..question() }, false),
-            (Question { channel: some("chat"), ..question() }, true),
-            (Question { channel: some("mail"), ..question() }, false),
-            (Question { delivered: Some(true), ..question() }, true),
-            (Question { delivered: Some(false), ..question() }, false),
+        let all = NotificationQuery::default;
+        for (query, wanted) in [
+            (all(), true),
+            (NotificationQuery { host: some("web1"), ..all() }, true),
+            (NotificationQuery { host: some("web"), ..all() }, false),
+            (NotificationQuery { channel: some("chat"), ..all() }, true),
+            (NotificationQuery { channel: some("mail"), ..all() }, false),
+            (NotificationQuery { delivered: Some(true), ..all() }, true),
+            (NotificationQuery { delivered: Some(false), ..all() }, false),
         ] {
-            assert_eq!(question.wants(&view), wanted, "{question:?}");
+            assert_eq!(query.matches(&view), wanted, "{query:?}");
         }
     }
 

@@ -10,6 +10,7 @@ use crate::event::Level;
 
 pub mod account;
 pub mod history;
+pub mod query;
 
 pub use self::account::{MetricSummary, UptimeSample};
 pub use self::history::{

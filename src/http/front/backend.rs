@@ -1,155 +1,168 @@
-//! tiny_http behind the gate: on a Unix socket in a directory that only we may enter, and replaced
-//! when it has died.
+//! The backend: tiny_http on a Unix socket in a directory of mode 0700, started again when it has
+//! died.
 //!
 //! tiny_http 0.12 ends its accept loop for good at the first error (running out of descriptors is
-//! one), and panics in it when it cannot duplicate a descriptor. The gate notices that nobody
-//! listens any more and has a new one started.
+//! one), and panics in it when it cannot duplicate a descriptor. Who connects notices that nothing
+//! listens any more, and has a new one started.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tiny_http::{Request, Server};
 
-use crate::thread::Stop;
+use crate::thread::{Stop, lock};
 
-/// How many threads take requests from it: right on two cores.
+/// Threads that take requests from it: right on two cores.
 pub const HANDLERS: usize = 2;
 /// `sun_path` is 108 bytes with the NUL (unix(7)).
-const LONGEST_SOCKET_PATH: usize = 107;
+const MAX_SOCKET_PATH: usize = 107;
 const PREFIX: &str = "hbd-http-";
+/// How long requests are still taken from an instance that was replaced: what is sent over an open
+/// connection to it at that moment would wait there for ever.
+const RETIREMENT: Duration = Duration::from_secs(5);
+/// Meanwhile, how often they are looked for.
+const RETIREMENT_POLL: Duration = Duration::from_millis(20);
 
-/// The server that runs now.
+/// One run of tiny_http.
 #[derive(Clone)]
-struct Running {
+struct Instance {
     server: Arc<Server>,
     path: PathBuf,
     number: u32,
 }
 
 /// tiny_http, as long as it lives and again after that.
-pub struct Inner {
-    running: Mutex<Running>,
-    directory: Directory,
+pub struct Backend {
+    instance: Mutex<Instance>,
+    /// The instances before, and until when each is served.
+    retired: Mutex<Vec<(Arc<Server>, Instant)>>,
+    directory: SocketDir,
     stop: Stop,
 }
 
-impl Inner {
+impl Backend {
     /// Starts it in a fresh directory: below `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR`, else
     /// `scratch`, else where temporary files are.
-    pub fn start(scratch: &Path, stop: Stop) -> io::Result<Inner> {
-        let directory = Directory::create(scratch)?;
-        let running = Mutex::new(Running::start(&directory, 0)?);
-        Ok(Inner { running, directory, stop })
+    ///
+    /// # Errors
+    /// When there is no directory for its socket, or it cannot listen there.
+    pub fn start(scratch: &Path, stop: Stop) -> io::Result<Backend> {
+        let directory = SocketDir::create(scratch)?;
+        let instance = Mutex::new(Instance::start(&directory, 0)?);
+        Ok(Backend { instance, retired: Mutex::default(), directory, stop })
     }
 
-    /// A connection to it, on which each wait may take so long.
-    pub fn connect(&self, patience: Duration) -> io::Result<UnixStream> {
-        let running = self.running();
-        let connection = match UnixStream::connect(&running.path) {
-            Err(why)
-                if matches!(
-                    why.kind(),
-                    io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-                ) =>
-            {
-                UnixStream::connect(self.replace(running.number)?)
+    /// A new connection, and the number of the instance that it leads to.
+    ///
+    /// # Errors
+    /// When it cannot be opened, nor a new instance be started.
+    pub fn connect(&self) -> io::Result<(UnixStream, u32)> {
+        let instance = self.current();
+        match UnixStream::connect(&instance.path) {
+            Err(why) if is_gone(&why) => {
+                let new = self.restart(instance.number)?;
+                Ok((UnixStream::connect(new.path)?, new.number))
             }
-            other => other,
-        }?;
-        connection.set_read_timeout(Some(patience))?;
-        connection.set_write_timeout(Some(patience))?;
-        Ok(connection)
+            connected => Ok((connected?, instance.number)),
+        }
     }
 
-    /// Asks it something simple; an error when there is no answer until `end`.
-    pub fn answers(&self, end: Instant) -> io::Result<()> {
-        const OK: &[u8] = b"HTTP/1.1 200 ";
-        let patience = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        let mut connection = self.connect(patience)?;
-        connection.write_all(
-            b"GET /-/healthy HTTP/1.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        )?;
-        let mut status = [0; OK.len()];
-        connection.read_exact(&mut status)?;
-        if status == OK { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    /// The number of the instance that runs. A connection to an older one must not be used again.
+    pub fn instance(&self) -> u32 {
+        lock(&self.instance).number
     }
 
     /// The next request; none when it is time to stop.
     pub fn next(&self) -> Option<Request> {
         while !self.stop.stopped() {
-            if let Ok(request) = self.running().server.recv() {
-                return Some(request);
+            let server = self.current().server;
+            let request = match self.next_of_retired() {
+                None => server.recv().ok(),
+                Some(None) => server.recv_timeout(RETIREMENT_POLL).ok().flatten(),
+                Some(request) => request,
+            };
+            if request.is_some() {
+                return request;
             }
         }
         None
     }
 
-    /// Wakes whoever waits for a request, after the stop.
-    pub fn wake(&self) {
-        let running = self.running();
-        (0..HANDLERS).for_each(|_| running.server.unblock());
-    }
-
-    /// Starts a new server in place of `number`, unless somebody else has.
-    fn replace(&self, number: u32) -> io::Result<PathBuf> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.number == number {
-            let new = Running::start(&self.directory, number + 1)?;
-            let old = std::mem::replace(&mut *running, new);
-            (0..HANDLERS).for_each(|_| old.server.unblock());
-            log::warn!("the inner HTTP server had died and was started again");
+    /// The next request of an instance that was replaced; none at all where none is served any more.
+    fn next_of_retired(&self) -> Option<Option<Request>> {
+        let now = Instant::now();
+        let mut retired = lock(&self.retired);
+        if retired.is_empty() {
+            return None;
         }
-        Ok(running.path.clone())
+        let expired: Vec<_> = retired.extract_if(.., |(_, until)| *until < now).collect();
+        let request = retired.iter().find_map(|(server, _)| server.try_recv().ok().flatten());
+        drop(retired);
+        // It removes its socket.
+        drop(expired);
+        Some(request)
     }
 
-    fn running(&self) -> Running {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Ends the waits for a request, after the stop.
+    pub fn unblock(&self) {
+        let instance = self.current();
+        (0..HANDLERS).for_each(|_| instance.server.unblock());
+    }
+
+    /// Starts a new instance in place of `number`, unless another thread has.
+    fn restart(&self, number: u32) -> io::Result<Instance> {
+        let (new, old) = {
+            let mut instance = lock(&self.instance);
+            if instance.number != number {
+                return Ok(instance.clone());
+            }
+            let new = Instance::start(&self.directory, number + 1)?;
+            let old = std::mem::replace(&mut *instance, new.clone()).server;
+            lock(&self.retired).push((Arc::clone(&old), Instant::now() + RETIREMENT));
+            (new, old)
+        };
+        (0..HANDLERS).for_each(|_| old.unblock());
+        log::warn!("the inner HTTP server had died and was started again");
+        Ok(new)
+    }
+
+    fn current(&self) -> Instance {
+        lock(&self.instance).clone()
     }
 }
 
-/// Asks behind the gate, where neither a token nor a crowd of clients is in the way.
-pub struct Probe(Weak<Inner>);
-
-impl Probe {
-    /// Asks this one, as long as it is there.
-    pub fn new(inner: &Arc<Inner>) -> Probe {
-        Probe(Arc::downgrade(inner))
-    }
-
-    /// Whether a request is answered until `end`. After the stop it always is.
-    pub fn answers(&self, end: Instant) -> bool {
-        self.0.upgrade().is_none_or(|inner| inner.answers(end).is_ok())
-    }
+fn is_gone(why: &io::Error) -> bool {
+    matches!(why.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
-impl Running {
+impl Instance {
     /// The path is new each time: an old server removes its own when it is dropped.
-    fn start(directory: &Directory, number: u32) -> io::Result<Running> {
+    fn start(directory: &SocketDir, number: u32) -> io::Result<Instance> {
         let path = directory.0.join(format!("{number}.sock"));
         let server = Server::http_unix(&path).map_err(|why| match why.downcast::<io::Error>() {
             Ok(why) => *why,
             Err(why) => io::Error::other(why.to_string()),
         })?;
-        Ok(Running { server: Arc::new(server), path, number })
+        Ok(Instance { server: Arc::new(server), path, number })
     }
 }
 
 /// A directory of mode 0700, removed with its sockets when dropped.
-struct Directory(PathBuf);
+struct SocketDir(PathBuf);
 
-impl Directory {
-    fn create(scratch: &Path) -> io::Result<Directory> {
+impl SocketDir {
+    fn create(scratch: &Path) -> io::Result<SocketDir> {
         let runtime = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].into_iter().filter_map(first_of);
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for parent in runtime.chain([scratch.to_owned(), std::env::temp_dir()]) {
-            match Directory::create_in(&parent) {
+            match SocketDir::create_in(&parent) {
                 Ok(directory) => return Ok(directory),
                 Err(why) => last = why,
             }
@@ -157,24 +170,24 @@ impl Directory {
         Err(io::Error::new(last.kind(), format!("no directory for the HTTP socket: {last}")))
     }
 
-    fn create_in(parent: &Path) -> io::Result<Directory> {
+    fn create_in(parent: &Path) -> io::Result<SocketDir> {
         sweep(parent);
         for attempt in 0..100 {
             let path = parent.join(format!("{PREFIX}{}-{attempt}", std::process::id()));
             // Room for "/NUMBER.sock", whatever the number.
-            if path.as_os_str().len() + "/4294967295.sock".len() > LONGEST_SOCKET_PATH {
+            if path.as_os_str().len() + "/4294967295.sock".len() > MAX_SOCKET_PATH {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is too long"));
             }
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {}
-                other => return other.map(|()| Directory(path)),
+                other => return other.map(|()| SocketDir(path)),
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
 }
 
-impl Drop for Directory {
+impl Drop for SocketDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -187,7 +200,7 @@ fn first_of(variable: &str) -> Option<PathBuf> {
     (!first.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(first)))
 }
 
-/// Removes what killed daemons left. What cannot be removed belongs to somebody else.
+/// Removes what killed daemons left. What cannot be removed belongs to another user.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -202,6 +215,7 @@ fn sweep(parent: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -209,7 +223,7 @@ mod tests {
     #[test]
     fn the_directory_is_ours_alone_and_goes_with_us() {
         let scratch = tempfile::tempdir().unwrap();
-        let directory = Directory::create_in(scratch.path()).unwrap();
+        let directory = SocketDir::create_in(scratch.path()).unwrap();
         let path = directory.0.clone();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         drop(directory);
@@ -221,7 +235,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let long = scratch.path().join("a".repeat(100));
         fs::create_dir(&long).unwrap();
-        assert!(Directory::create_in(&long).is_err());
+        assert!(SocketDir::create_in(&long).is_err());
     }
 
     #[test]
@@ -240,9 +254,28 @@ mod tests {
     fn a_server_that_died_is_replaced() {
         let scratch = tempfile::tempdir().unwrap();
         let (_stopper, stop) = crate::thread::Stop::channel();
-        let inner = Inner::start(scratch.path(), stop).unwrap();
-        fs::remove_file(inner.running().path).unwrap();
-        inner.connect(Duration::from_secs(1)).unwrap();
-        assert_eq!(inner.running().number, 1);
+        let backend = Backend::start(scratch.path(), stop).unwrap();
+        fs::remove_file(backend.current().path).unwrap();
+        assert_eq!(backend.connect().unwrap().1, 1);
+        assert_eq!(backend.instance(), 1);
+    }
+
+    #[test]
+    fn what_was_sent_to_an_instance_that_is_replaced_is_taken() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (_stopper, stop) = crate::thread::Stop::channel();
+        let backend = Backend::start(scratch.path(), stop).unwrap();
+        let (mut old, _) = backend.connect().unwrap();
+        fs::remove_file(backend.current().path).unwrap();
+        let (mut new, _) = backend.connect().unwrap();
+        for (stream, path) in [(&mut old, "/old"), (&mut new, "/new")] {
+            write!(stream, "GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+            let request = backend.next().unwrap();
+            assert_eq!(request.url(), path);
+            request.respond(tiny_http::Response::empty(204)).unwrap();
+            let mut response = String::new();
+            stream.read_to_string(&mut response).unwrap();
+            assert!(response.starts_with("HTTP/1.1 204"), "{response}");
+        }
     }
 }

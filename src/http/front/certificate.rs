@@ -1,5 +1,5 @@
-//! What the HTTP side shows to prove who it is: a certificate with those of its issuers, and the
-//! key that belongs to it.
+//! The certificate of the server: loaded from PEM files with those of its issuers and its key,
+//! checked, and replaced while the server runs.
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use rustls::{ServerConfig, ServerConnection};
 
 use crate::clock::{Wall, words};
 
-/// Whoever renews certificates does it a month before; two weeks are left to find out why not.
-const SOON: Duration = Duration::from_secs(14 * 86_400);
+/// Certificates are renewed a month before they expire: two weeks are left to find out why not.
+const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
 /// No chain is so long. A file of `/dev/zero` would be.
-const LONGEST: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 
-/// A certificate that can be shown.
-pub struct Identity {
+/// A certificate that clients can be shown.
+pub struct ServerCertificate {
     /// The certificate itself, then its issuers.
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -32,36 +32,39 @@ pub struct Identity {
 
 /// Which of the two files is wrong, and how.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wrong {
+pub enum CertificateError {
     /// The certificate.
     Certificate(String),
     /// The key.
     Key(String),
 }
 
-impl Identity {
+impl ServerCertificate {
     /// Reads a chain and a key in PEM form (RFC 7468). They may stand in one file.
     ///
     /// # Errors
     /// What is wrong, with the remedy.
-    pub fn load(certificate_file: &Path, key_file: &Path) -> Result<Identity, Wrong> {
-        let text = read(certificate_file).map_err(Wrong::Certificate)?;
-        let chain = CertificateDer::pem_slice_iter(&text)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|why| Wrong::Certificate(format!("{}: {why}", certificate_file.display())))?;
+    pub fn load(
+        certificate_file: &Path,
+        key_file: &Path,
+    ) -> Result<ServerCertificate, CertificateError> {
+        let text = read(certificate_file).map_err(CertificateError::Certificate)?;
+        let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>().map_err(
+            |why| CertificateError::Certificate(format!("{}: {why}", certificate_file.display())),
+        )?;
         let what = format!(
             "{} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)",
             certificate_file.display()
         );
-        let leaf = chain.first().ok_or(Wrong::Certificate(what))?;
+        let leaf = chain.first().ok_or(CertificateError::Certificate(what))?;
         let fields = fields(leaf).ok_or_else(|| {
             let name = certificate_file.display();
-            Wrong::Certificate(format!("{name}: the first certificate cannot be read"))
+            CertificateError::Certificate(format!("{name}: the first certificate cannot be read"))
         })?;
         let (not_before, not_after) = (fields.not_before, fields.not_after);
-        let key = key(key_file).map_err(Wrong::Key)?;
+        let key = key(key_file).map_err(CertificateError::Key)?;
         let config = config(&chain, &key, certificate_file, key_file)?;
-        Ok(Identity { chain, key, config: Arc::new(config), not_before, not_after })
+        Ok(ServerCertificate { chain, key, config: Arc::new(config), not_before, not_after })
     }
 
     /// A connection to a client that begins with TLS.
@@ -79,42 +82,43 @@ impl Identity {
         self.not_after
     }
 
-    /// What a client may dislike about it.
-    pub fn doubts(&self, now: Wall) -> Vec<String> {
-        let mut doubts = Vec::new();
+    /// What makes clients refuse it, now or soon.
+    pub fn warnings(&self, now: Wall) -> Vec<String> {
+        let mut warnings = Vec::new();
         let until = self.not_after;
         let left = until.since(now);
         if self.not_before > now {
             let from = self.not_before;
-            doubts.push(format!("is not valid before {from}: is the clock of this machine right?"));
+            warnings
+                .push(format!("is not valid before {from}: is the clock of this machine right?"));
         } else if until <= now {
-            doubts.push(format!("expired at {until}: renew it, no client will accept it"));
-        } else if left < SOON {
-            doubts.push(format!("expires in {}, at {until}: renew it", words(left)));
+            warnings.push(format!("expired at {until}: renew it, no client will accept it"));
+        } else if left < EXPIRY_WARNING {
+            warnings.push(format!("expires in {}, at {until}: renew it", words(left)));
         }
         let issued = |pair: &[CertificateDer]| {
             let (of, by) = (fields(&pair[0]), fields(&pair[1]));
             matches!((of, by), (Some(of), Some(by)) if of.issuer == by.subject)
         };
         if let Some(place) = self.chain.windows(2).position(|pair| !issued(pair)) {
-            doubts.push(format!(
+            warnings.push(format!(
                 "certificate {} of the file did not issue the one before it: put the issuers behind it, each after what it issued",
                 place + 2
             ));
         }
-        doubts
+        warnings
     }
 }
 
-impl PartialEq for Identity {
-    fn eq(&self, other: &Identity) -> bool {
+impl PartialEq for ServerCertificate {
+    fn eq(&self, other: &ServerCertificate) -> bool {
         self.chain == other.chain && self.key == other.key
     }
 }
 
-impl Eq for Identity {}
+impl Eq for ServerCertificate {}
 
-impl fmt::Debug for Identity {
+impl fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "Identity valid until {}", self.not_after)
     }
@@ -122,33 +126,33 @@ impl fmt::Debug for Identity {
 
 /// The section `receiver.tls`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
+pub struct TlsSettings {
     /// The certificate, followed by those of its issuers.
     pub certificate_file: PathBuf,
     /// Its key.
     pub key_file: PathBuf,
     /// What was in the files when the configuration was loaded.
-    pub identity: Arc<Identity>,
+    pub certificate: Arc<ServerCertificate>,
 }
 
-/// The identity that is shown at present, none where TLS is not spoken.
+/// The certificate that is shown at present, none where TLS is not spoken.
 #[derive(Debug, Default)]
-pub struct Shown(RwLock<Option<Arc<Identity>>>);
+pub struct CurrentCertificate(RwLock<Option<Arc<ServerCertificate>>>);
 
-impl Shown {
+impl CurrentCertificate {
     /// Shows this one.
-    pub fn new(identity: Option<Arc<Identity>>) -> Shown {
-        Shown(RwLock::new(identity))
+    pub fn new(certificate: Option<Arc<ServerCertificate>>) -> CurrentCertificate {
+        CurrentCertificate(RwLock::new(certificate))
     }
 
     /// What is shown.
-    pub fn get(&self) -> Option<Arc<Identity>> {
+    pub fn get(&self) -> Option<Arc<ServerCertificate>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// From the next connection on, shows this one.
-    pub fn replace(&self, identity: Option<Arc<Identity>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
+    pub fn replace(&self, certificate: Option<Arc<ServerCertificate>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certificate;
     }
 }
 
@@ -156,7 +160,7 @@ impl Shown {
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     let name = file.display();
     let data: Metadata = fs::metadata(file).map_err(|why| format!("cannot read {name}: {why}"))?;
-    if !data.is_file() || data.len() > LONGEST {
+    if !data.is_file() || data.len() > MAX_FILE {
         return Err(format!("{name} is no file in PEM form"));
     }
     fs::read(file).map_err(|why| format!("cannot read {name}: {why}"))
@@ -181,26 +185,27 @@ fn config(
     key: &PrivateKeyDer<'static>,
     certificate_file: &Path,
     key_file: &Path,
-) -> Result<ServerConfig, Wrong> {
+) -> Result<ServerConfig, CertificateError> {
     let (of, by) = (certificate_file.display(), key_file.display());
     let signing = ring::sign::any_supported_type(key).map_err(|_| {
-        Wrong::Key(format!("{by} is of a kind that is not known here: use ECDSA P-256, P-384, Ed25519, or RSA of 2048 bits or more"))
+        CertificateError::Key(format!("{by} is of a kind that is not known here: use ECDSA P-256, P-384, Ed25519, or RSA of 2048 bits or more"))
     })?;
     let belongs = |certificate: &CertificateDer<'static>| {
         CertifiedKey::new(vec![certificate.clone()], Arc::clone(&signing)).keys_match().is_ok()
     };
     if !belongs(&chain[0]) {
         return Err(match chain.iter().position(belongs) {
-            Some(place) => Wrong::Certificate(format!(
+            Some(place) => CertificateError::Certificate(format!(
                 "the key belongs to certificate {} of {of}: put that one first, then its issuers",
                 place + 1
             )),
-            None => {
-                Wrong::Key(format!("the key in {by} does not belong to the certificate in {of}"))
-            }
+            None => CertificateError::Key(format!(
+                "the key in {by} does not belong to the certificate in {of}"
+            )),
         });
     }
-    let unusable = |why: rustls::Error| Wrong::Certificate(format!("{of} cannot be used: {why}"));
+    let unusable =
+        |why: rustls::Error| CertificateError::Certificate(format!("{of} cannot be used: {why}"));
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(unusable)?
@@ -218,12 +223,13 @@ const GENERALIZED_TIME: u8 = 0x18;
 /// The explicit tag of the version, which may be left out.
 const VERSION: u8 = 0xa0;
 
-/// Some fields of a certificate.
+/// The fields of a certificate (RFC 5280, section 4.1) that matter to a server, read from its DER
+/// (X.690). Whether it is to be trusted is for its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fields<'a> {
-    /// Who vouches for it, encoded.
+pub struct CertificateFields<'a> {
+    /// The name of its issuer, encoded.
     pub issuer: &'a [u8],
-    /// Whose it is, encoded.
+    /// The name that it is for, encoded.
     pub subject: &'a [u8],
     /// From when on it is valid.
     pub not_before: Wall,
@@ -232,25 +238,25 @@ pub struct Fields<'a> {
 }
 
 /// Reads them; none when it is no certificate.
-pub fn fields(certificate: &[u8]) -> Option<Fields<'_>> {
-    let mut outer = Der(Der(certificate).expect(SEQUENCE)?);
-    let mut body = Der(outer.expect(SEQUENCE)?);
+pub fn fields(certificate: &[u8]) -> Option<CertificateFields<'_>> {
+    let mut outer = DerReader(DerReader(certificate).expect(SEQUENCE)?);
+    let mut body = DerReader(outer.expect(SEQUENCE)?);
     if body.0.first() == Some(&VERSION) {
         body.next()?;
     }
     let _serial_number = body.next()?;
     let _signature = body.expect(SEQUENCE)?;
     let issuer = body.expect(SEQUENCE)?;
-    let mut validity = Der(body.expect(SEQUENCE)?);
+    let mut validity = DerReader(body.expect(SEQUENCE)?);
     let subject = body.expect(SEQUENCE)?;
     let (not_before, not_after) = (time(validity.next()?)?, time(validity.next()?)?);
-    Some(Fields { issuer, subject, not_before, not_after })
+    Some(CertificateFields { issuer, subject, not_before, not_after })
 }
 
-/// What is left of an encoding.
-struct Der<'a>(&'a [u8]);
+/// Reads one element of an encoding after the other.
+struct DerReader<'a>(&'a [u8]);
 
-impl<'a> Der<'a> {
+impl<'a> DerReader<'a> {
     /// The next element: its tag and its content.
     fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&[tag, first], rest) = self.0.split_first_chunk()?;

@@ -1,148 +1,139 @@
-//! The gate: it owns the TCP port, so that tiny_http never meets the network.
+//! The front: it owns the TCP port, so that tiny_http never meets the network.
 //!
-//! Each connection has a seat; the number of seats bounds them, and the threads. What goes through
-//! is one whole, well-formed request, handed to tiny_http over a Unix socket.
+//! Each connection has a slot; the number of slots bounds them, and the threads. What is forwarded
+//! is one whole, well-formed request, sent to tiny_http over a Unix socket.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use socket2::{SockFilter, SockRef};
 
-use self::backend::Inner;
-use self::batch::Ferry;
-use self::certificate::Shown;
-use self::exchange::HEAD_TIME;
-use self::idle::{Next, Room};
-use self::request::Budget;
-use self::slots::Seats;
-use self::workers::Crew;
-use crate::thread::{AbortOnPanic, Stop};
-
 pub mod backend;
-pub mod batch;
 pub mod certificate;
-pub mod exchange;
+mod exchange;
 mod idle;
 pub mod request;
 mod slots;
 mod stream;
+pub mod upstream;
 mod workers;
 
-/// Connections at a time. A seat costs one descriptor, and while its client is waited for a thread
-/// with a small stack.
-const SEATS: usize = 256;
-/// Requests behind the gate at a time; each costs three more descriptors.
-pub const PERMITS: usize = 64;
-/// What the bodies of all requests may take, beyond 16 KiB each (with 256 seats: 4 MiB).
-const BODIES: usize = 12 << 20;
+pub use self::exchange::SPOOL;
+
+use self::certificate::CurrentCertificate;
+use self::exchange::{HEAD_TIMEOUT, handle_connection};
+use self::idle::{IdleSet, Ready};
+use self::request::BodyMemory;
+use self::slots::Slots;
+use self::upstream::Upstream;
+use self::workers::{Worker, WorkerPool};
+use crate::thread::{Stop, lock, spawn_critical};
+
+/// Connections at a time. A slot costs one descriptor, and a thread with a small stack.
+const SLOTS: usize = 256;
+/// One for each slot, and one that makes room for the next connection.
+const MAX_WORKERS: usize = SLOTS + 1;
+/// The bodies of all requests, beyond 16 KiB each (with 256 slots: 4 MiB).
+const BODY_BYTES: usize = 12 << 20;
 /// Alertmanager opens hundreds of connections within a second.
 const BACKLOG: i32 = 1024;
-pub const STACK: usize = 128 * 1024;
-/// How long a thread has nothing to do before it asks whether it is still needed.
-const BOREDOM: Duration = Duration::from_secs(30);
+const STACK: usize = 128 * 1024;
+/// A worker that had nothing to do for so long ends, but for the last one.
+const WORKER_IDLE: Duration = Duration::from_secs(30);
 /// After an error of `accept` (there are no descriptors left, mostly).
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a listener that was left finishes the handshakes that have begun there.
-const LAST_CALL: Duration = Duration::from_millis(200);
-/// Between two lines of the log about a crowd.
-const CROWD_PAUSE: Duration = Duration::from_secs(60);
+/// How long a listener that is replaced finishes the handshakes that have begun there.
+const HANDOVER: Duration = Duration::from_millis(200);
+/// Between two log lines about evicted connections.
+const EVICTION_LOG_PAUSE: Duration = Duration::from_secs(60);
 
-/// What all connections share.
-pub struct Floor {
-    /// Where requests go.
-    pub inner: Arc<Inner>,
-    /// How many may be there at a time.
-    pub permits: Permits,
+/// Limits and services for each exchange.
+pub struct Context {
+    /// Where requests are forwarded to.
+    pub upstream: Arc<Upstream>,
     /// What their bodies may take.
-    pub budget: Budget,
-    /// What connections are shown, when they are encrypted.
-    pub shown: Arc<Shown>,
-    /// The threads.
-    pub crew: Arc<Crew>,
-    /// How small requests get there.
-    pub ferry: Ferry,
+    pub body_memory: BodyMemory,
+    /// What clients are shown; none means plain HTTP.
+    pub certificate: Arc<CurrentCertificate>,
 }
 
-/// The gate while it is open.
-pub struct Gate {
-    door: Arc<Door>,
+/// The front while it is open.
+pub struct Front {
+    shared: Arc<Shared>,
 }
 
-/// What the threads at the gate share.
-struct Door {
-    room: Room,
-    /// The number of the door that is open at present.
-    open: AtomicU64,
-    seats: Arc<Seats>,
-    floor: Floor,
+/// What the workers share.
+struct Shared {
+    idle: IdleSet,
+    /// The token of the listener in use.
+    listener: AtomicU64,
+    slots: Slots,
+    context: Context,
+    workers: Arc<WorkerPool>,
     stop: Stop,
     /// `accept` gave an error, and no connection since.
-    troubled: AtomicBool,
-    crowd: Mutex<Crowd>,
-    hired: AtomicUsize,
+    accept_fails: AtomicBool,
+    /// No worker could be started when one was needed, and none since.
+    growth_fails: AtomicBool,
+    eviction_log: Mutex<EvictionLog>,
 }
 
-impl Gate {
+impl Front {
     /// Opens: from now on the listener's connections are served.
+    ///
+    /// # Errors
+    /// When the listener cannot be used, or no thread be started.
     pub fn open(
         listener: TcpListener,
-        inner: Arc<Inner>,
-        shown: Arc<Shown>,
+        upstream: Arc<Upstream>,
+        certificate: Arc<CurrentCertificate>,
         stop: Stop,
-    ) -> io::Result<Gate> {
+    ) -> io::Result<Front> {
         prepare(&listener)?;
-        let room = Room::new()?;
-        let open = AtomicU64::new(room.open(listener)?);
-        let floor = Floor {
-            ferry: Ferry::start(&inner)?,
-            inner,
-            permits: Permits::new(PERMITS),
-            budget: Budget::new(BODIES),
-            shown,
-            crew: Arc::default(),
-        };
-        let door = Arc::new(Door {
-            room,
-            open,
-            seats: Seats::new(SEATS),
-            floor,
+        let idle = IdleSet::new()?;
+        let listener = AtomicU64::new(idle.add_listener(listener)?);
+        let body_memory = BodyMemory::new(BODY_BYTES);
+        let shared = Arc::new(Shared {
+            idle,
+            listener,
+            slots: Slots::new(SLOTS),
+            context: Context { upstream, body_memory, certificate },
+            workers: Arc::default(),
             stop,
-            troubled: AtomicBool::new(false),
-            crowd: Mutex::default(),
-            hired: AtomicUsize::new(0),
+            accept_fails: AtomicBool::new(false),
+            growth_fails: AtomicBool::new(false),
+            eviction_log: Mutex::default(),
         });
-        let weak = Arc::downgrade(&door);
-        door.floor.crew.hire_with(move || match weak.upgrade() {
-            Some(door) => door.hire(),
-            None => Err(ErrorKind::NotFound.into()),
-        })?;
-        Ok(Gate { door })
+        shared.grow()?;
+        Ok(Front { shared })
     }
 
     /// Moves to another listener: no more connections come in through the old one, and those that
-    /// did go on. Takes a moment, in which nobody is turned away.
+    /// did go on. Takes a moment, in which no client is turned away.
+    ///
+    /// # Errors
+    /// When it cannot be used: the old one stays.
     pub fn move_to(&self, listener: TcpListener) -> io::Result<()> {
         prepare(&listener)?;
-        let room = &self.door.room;
-        let old = self.door.open.swap(room.open(listener)?, Ordering::Relaxed);
-        if let Some(listener) = room.listener(old) {
+        let Shared { idle, listener: current, stop, .. } = &*self.shared;
+        let old = current.swap(idle.add_listener(listener)?, Ordering::Relaxed);
+        if let Some(listener) = idle.listener(old) {
             turn_away(&listener);
         }
-        // Who has begun to come in is let in.
-        self.door.stop.wait(LAST_CALL);
-        room.shut(old);
+        // Handshakes that have begun end, and their connections are accepted.
+        stop.wait(HANDOVER);
+        idle.remove_listener(old);
         Ok(())
     }
 
     /// Calls `open` while another listener may be opened at this one's port, as 0.0.0.0 beside
     /// 127.0.0.1.
     pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
-        let listener = self.door.room.listener(self.door.open.load(Ordering::Relaxed));
+        let listener = self.shared.idle.listener(self.shared.listener.load(Ordering::Relaxed));
         let share = |shared| {
             listener.iter().for_each(|one| drop(SockRef::from(&**one).set_reuse_port(shared)));
         };
@@ -152,18 +143,17 @@ impl Gate {
         opened
     }
 
-    /// Closes, after the stop: nobody comes in, who is being served gets `patience`.
-    pub fn close(self, patience: Duration) {
-        let Door { room, seats, floor, .. } = &*self.door;
-        room.close();
-        floor.crew.close();
-        seats.close();
-        if !seats.wait_until_free(patience) {
-            seats.clear();
-            seats.wait_until_free(Duration::from_secs(1));
+    /// Closes, after the stop: no connection is accepted any more, requests that are being answered
+    /// may take `timeout`.
+    pub fn close(self, timeout: Duration) {
+        let Shared { idle, slots, workers, .. } = &*self.shared;
+        idle.close();
+        slots.close();
+        if !slots.wait_until_free(timeout) {
+            slots.evict_all();
+            slots.wait_until_free(Duration::from_secs(1));
         }
-        floor.crew.wait_until_gone(Duration::from_secs(1));
-        floor.ferry.close(Duration::from_secs(1));
+        workers.wait_until_empty(Duration::from_secs(1));
     }
 }
 
@@ -176,7 +166,7 @@ fn prepare(listener: &TcpListener) -> io::Result<()> {
 
 /// Lets no new connection begin: a SYN is dropped and comes again a second later (RFC 6298), by
 /// then to the listener that took over the port, where there is one. Handshakes that have begun
-/// are finished: a listener that is closed resets whoever has not been accepted.
+/// are finished: a listener that is closed resets connections that were not accepted.
 fn turn_away(listener: &TcpListener) {
     let step = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
     // Drops the segment when of SYN and ACK in the flags, byte 13 of the header, only SYN is set.
@@ -192,122 +182,106 @@ fn turn_away(listener: &TcpListener) {
     }
 }
 
-impl Door {
-    fn hire(self: Arc<Door>) -> io::Result<()> {
-        let number = self.hired.fetch_add(1, Ordering::Relaxed) + 1;
-        let crew = Arc::clone(&self.floor.crew);
-        let work = move || {
-            let _vital = AbortOnPanic;
-            self.floor.crew.begins();
-            while self.floor.crew.come_to_door(BOREDOM) {
-                self.serve_next();
-            }
-            drop(self);
-            // It comes last: once all are gone, nobody holds the server any more.
-            crew.is_gone();
-        };
-        thread::Builder::new()
-            .name(format!("gate-{number}"))
-            .stack_size(STACK)
-            .spawn(work)
-            .map(drop)
+impl Shared {
+    /// Starts one more worker, when none waits for the next connection.
+    fn grow(self: &Arc<Shared>) -> io::Result<()> {
+        let Some(mut worker) = self.workers.grow(MAX_WORKERS) else { return Ok(()) };
+        let shared = Arc::clone(self);
+        spawn_critical(&format!("front-{}", worker.number), STACK, move || {
+            shared.work(&mut worker);
+            // It is counted last: once no worker is left, none holds the server any more.
+            drop(shared);
+            drop(worker);
+        })
+        .map(drop)
     }
 
-    /// Takes the next connection and serves it.
-    fn serve_next(&self) {
-        match self.room.next(BOREDOM, HEAD_TIME) {
-            Next::Guest(socket, peer) => {
-                self.troubled.store(false, Ordering::Relaxed);
-                self.serve(socket, peer);
-            }
-            _ if self.stop.stopped() => self.floor.crew.close(),
-            Next::Nobody => {}
-            Next::Trouble(why) => {
-                if !self.troubled.swap(true, Ordering::Relaxed) {
-                    log::warn!("connections cannot be accepted, trying again: {why}");
+    /// Serves one connection after the other.
+    fn work(self: &Arc<Shared>, worker: &mut Worker) {
+        loop {
+            worker.set_waiting();
+            match self.idle.next(WORKER_IDLE, HEAD_TIMEOUT) {
+                Ready::Connection(socket, peer) => {
+                    worker.set_busy();
+                    self.accept_fails.store(false, Ordering::Relaxed);
+                    self.log_growth(self.grow());
+                    self.serve(socket, peer);
                 }
-                self.stop.wait(PAUSE);
+                Ready::Closed => return,
+                Ready::Timeout => {
+                    self.context.upstream.close_idle();
+                    if worker.leave_if_surplus() {
+                        return;
+                    }
+                }
+                Ready::Error(listener, why) => {
+                    if !self.accept_fails.swap(true, Ordering::Relaxed) {
+                        log::warn!("connections cannot be accepted, trying again: {why}");
+                    }
+                    self.stop.wait(PAUSE);
+                    self.idle.resume(listener);
+                }
             }
+        }
+    }
+
+    /// Without another one, this worker takes the next connection when it is done with its own.
+    fn log_growth(&self, grown: io::Result<()>) {
+        let failed = grown.is_err();
+        let failed_before = self.growth_fails.swap(failed, Ordering::Relaxed);
+        if let (Err(why), false) = (grown, failed_before) {
+            log::warn!("connections wait, no thread could be started for them: {why}");
         }
     }
 
     fn serve(&self, socket: TcpStream, peer: IpAddr) {
         let socket = Arc::new(socket);
-        let Some(ticket) = self.seats.take(Arc::clone(&socket)) else { return };
-        self.crowd
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tell(self.seats.sent_away() + self.room.sent_away());
-        let serve = || exchange::serve(&socket, peer, ticket, &self.floor);
+        let Some(slot) = self.slots.acquire(Arc::clone(&socket)) else { return };
+        let evicted = self.slots.evicted() + self.idle.evicted();
+        let new = lock(&self.eviction_log).record(evicted, Instant::now());
+        if let Some(new) = new {
+            log::warn!("too many connections, {new} silent ones were closed for others");
+        }
+        let serve = || handle_connection(&socket, peer, &slot, &self.context);
         if catch_unwind(AssertUnwindSafe(serve)).is_err() {
             log::error!("serving a connection panicked");
         }
     }
 }
 
-/// Says now and then that connections have to leave for others.
+/// When evicted connections were last logged, and how many there were by then. Pure.
 #[derive(Default)]
-struct Crowd {
-    told: Option<(Instant, u64)>,
+struct EvictionLog {
+    last: Option<(Instant, u64)>,
 }
 
-impl Crowd {
-    fn tell(&mut self, sent_away: u64) {
-        let (before, quiet) = match self.told {
-            Some((at, count)) => (count, at.elapsed() < CROWD_PAUSE),
+impl EvictionLog {
+    /// How many new ones are to be logged now, of `evicted` so far.
+    fn record(&mut self, evicted: u64, now: Instant) -> Option<u64> {
+        let (before, quiet) = match self.last {
+            Some((at, count)) => (count, now.duration_since(at) < EVICTION_LOG_PAUSE),
             None => (0, false),
         };
-        if sent_away > before && !quiet {
-            let new = sent_away - before;
-            log::warn!("too many connections, {new} silent ones were closed for others");
-            self.told = Some((Instant::now(), sent_away));
+        if evicted <= before || quiet {
+            return None;
         }
+        self.last = Some((now, evicted));
+        Some(evicted - before)
     }
 }
 
-/// A number of permits, each of which one can have at a time.
-pub struct Permits {
-    counts: Mutex<Counts>,
-    given_back: Condvar,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-struct Counts {
-    free: usize,
-    /// Who waits for one; waking nobody costs a system call, too.
-    waiting: usize,
-}
-
-/// Given back when dropped.
-pub struct Permit<'a>(&'a Permits);
-
-impl Permits {
-    fn new(free: usize) -> Permits {
-        Permits { counts: Mutex::new(Counts { free, waiting: 0 }), given_back: Condvar::new() }
-    }
-
-    /// A permit, when one is free within `patience`.
-    pub fn take(&self, patience: Duration) -> Option<Permit<'_>> {
-        let mut counts = self.lock();
-        counts.waiting += 1;
-        let none = |counts: &mut Counts| counts.free == 0;
-        let waited = self.given_back.wait_timeout_while(counts, patience, none);
-        let (mut counts, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        counts.waiting -= 1;
-        counts.free = counts.free.checked_sub(1)?;
-        Some(Permit(self))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        let mut counts = self.0.lock();
-        counts.free += 1;
-        if counts.waiting > 0 {
-            self.0.given_back.notify_one();
-        }
+    #[test]
+    fn evicted_connections_are_logged_once_a_minute() {
+        let mut log = EvictionLog::default();
+        let start = Instant::now();
+        assert_eq!(log.record(0, start), None);
+        assert_eq!(log.record(3, start), Some(3));
+        assert_eq!(log.record(9, start + EVICTION_LOG_PAUSE / 2), None);
+        assert_eq!(log.record(9, start + EVICTION_LOG_PAUSE), Some(6));
+        assert_eq!(log.record(9, start + 3 * EVICTION_LOG_PAUSE), None);
     }
 }

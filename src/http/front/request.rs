@@ -1,25 +1,25 @@
-//! The head of a request: what the gate lets through, and in which form. Pure.
+//! Strict reading of a request: its head, its chunks, and the memory that its body takes. Pure.
 //!
 //! HTTP/1.0 and 1.1 (RFC 9112), stricter than it where leniency has been abused: one framing
-//! only, no unknown methods, and only the headers in [`PASSED`] go on.
+//! only, no unknown methods, and only the headers in [`FORWARDED_HEADERS`] go on.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The largest head, in bytes.
-pub const LONGEST_HEAD: usize = 8 * 1024;
+pub const MAX_HEAD: usize = 8 * 1024;
 /// The largest body, in bytes.
-pub const LONGEST_BODY: usize = 4 * 1024 * 1024;
-/// The header, of our own, that carries the peer's address behind the gate.
-pub const PEER: &str = "X-Heartbeat-Peer";
-/// The header, of our own, that says whether the request came through TLS.
-pub const ENCRYPTED: &str = "X-Heartbeat-Encrypted";
+pub const MAX_BODY: usize = 4 * 1024 * 1024;
+/// The header, of our own, that tells the backend the address of the client.
+pub const PEER_HEADER: &str = "X-Heartbeat-Peer";
+/// The header, of our own, that tells the backend whether the request came through TLS.
+pub const ENCRYPTED_HEADER: &str = "X-Heartbeat-Encrypted";
 
-const MOST_HEADERS: usize = 48;
-const LONGEST_TARGET: usize = 2048;
+const MAX_HEADERS: usize = 48;
+const MAX_TARGET: usize = 2048;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 /// Only these reach the handlers: what is not here can neither fool nor crash them.
-const PASSED: [&str; 7] = [
+const FORWARDED_HEADERS: [&str; 7] = [
     "Authorization",
     "Content-Type",
     "Accept",
@@ -31,15 +31,15 @@ const PASSED: [&str; 7] = [
 
 /// A request line with the headers that matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct RequestHead {
     /// One of the known methods.
     pub method: String,
     /// Path and query, printable ASCII, beginning with a slash.
     pub target: String,
     /// The client speaks HTTP/1.0: no chunks, no `100 Continue`.
     pub http10: bool,
-    /// How the body is framed.
-    pub framing: Framing,
+    /// How long the body is.
+    pub body: BodyLength,
     /// It waits for `100 Continue` before it sends the body.
     pub wants_continue: bool,
     /// The headers that go on.
@@ -48,172 +48,193 @@ pub struct Head {
     pub length: usize,
 }
 
-/// How a body is framed.
+/// How the end of a body is found (RFC 9112, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub enum BodyLength {
     /// There is none.
     None,
-    /// So many bytes.
+    /// `Content-Length`: so many bytes.
     Length(usize),
     /// `Transfer-Encoding: chunked`.
     Chunked,
 }
 
-/// Why a request is not let through.
+/// Why a request is not forwarded, as the client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct HttpError {
     /// The HTTP status.
     pub status: u16,
-    /// The reason, for whoever debugs the client.
+    /// The reason, for the author of the client.
     pub why: &'static str,
     /// What was asked for, where that was understood.
     pub target: String,
 }
 
-impl Refusal {
-    /// A refusal of a request whose target is not known.
-    pub fn new(status: u16, why: &'static str) -> Refusal {
-        Refusal { status, why, target: String::new() }
+impl HttpError {
+    /// An error of a request whose target is not known.
+    pub fn new(status: u16, why: &'static str) -> HttpError {
+        HttpError { status, why, target: String::new() }
     }
 
     /// The same, of a request for `target`.
     #[must_use]
-    pub fn of(self, target: &str) -> Refusal {
-        Refusal { target: target.to_owned(), ..self }
+    pub fn with_target(self, target: &str) -> HttpError {
+        HttpError { target: target.to_owned(), ..self }
     }
 }
 
 /// Reads a head; none when it is not complete yet.
-pub fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+pub fn parse(bytes: &[u8]) -> Result<Option<RequestHead>, HttpError> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) if bytes.len() < LONGEST_HEAD => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(Refusal::new(431, "the head is too long")),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::new(431, "too many headers")),
-        Err(httparse::Error::Version) => {
-            return Err(Refusal::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"));
+        Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(HttpError::new(431, "the head is too long")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(HttpError::new(431, "too many headers"));
         }
-        Err(_) => return Err(Refusal::new(400, "this is not HTTP")),
+        Err(httparse::Error::Version) => {
+            return Err(HttpError::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"));
+        }
+        Err(_) => return Err(HttpError::new(400, "this is not HTTP")),
     };
     let target = target(request.path.unwrap_or_default())?;
-    let judge = || {
+    let validate = || {
         let http10 = request.version == Some(0);
-        let (framing, wants_continue) = framing(request.headers)?;
-        Ok(Head {
+        let (body, wants_continue) = body_length(request.headers)?;
+        Ok(RequestHead {
             method: method(request.method.unwrap_or_default())?,
             target: target.to_owned(),
             http10,
-            framing,
+            body,
             wants_continue: wants_continue && !http10,
-            headers: passed(request.headers)?,
+            headers: forwarded(request.headers)?,
             length,
         })
     };
-    judge().map(Some).map_err(|refusal: Refusal| refusal.of(target))
+    validate().map(Some).map_err(|error: HttpError| error.with_target(target))
 }
 
-fn target(text: &str) -> Result<&str, Refusal> {
-    if text.len() > LONGEST_TARGET {
-        return Err(Refusal::new(414, "the path is too long"));
+fn target(text: &str) -> Result<&str, HttpError> {
+    if text.len() > MAX_TARGET {
+        return Err(HttpError::new(414, "the path is too long"));
     }
     if !text.starts_with('/') || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Refusal::new(400, "the path must begin with a slash and be printable ASCII"));
+        return Err(HttpError::new(400, "the path must begin with a slash and be printable ASCII"));
     }
     Ok(text)
 }
 
-fn method(text: &str) -> Result<String, Refusal> {
+fn method(text: &str) -> Result<String, HttpError> {
     if METHODS.contains(&text) {
         Ok(text.to_owned())
     } else {
-        Err(Refusal::new(405, "the method is not known here"))
+        Err(HttpError::new(405, "the method is not known here"))
     }
 }
 
-fn framing(headers: &[httparse::Header]) -> Result<(Framing, bool), Refusal> {
+fn body_length(headers: &[httparse::Header]) -> Result<(BodyLength, bool), HttpError> {
     let (mut length, mut chunked, mut wants_continue) = (None, false, false);
     for header in headers {
         if header.name.eq_ignore_ascii_case("content-length") {
-            if length.replace(body_length(header.value)?).is_some() {
-                return Err(Refusal::new(400, "Content-Length is given twice"));
+            if length.replace(content_length(header.value)?).is_some() {
+                return Err(HttpError::new(400, "Content-Length is given twice"));
             }
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
             if !header.value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::new(501, "the only Transfer-Encoding known is chunked"));
+                return Err(HttpError::new(501, "the only Transfer-Encoding known is chunked"));
             }
             if std::mem::replace(&mut chunked, true) {
-                return Err(Refusal::new(400, "Transfer-Encoding is given twice"));
+                return Err(HttpError::new(400, "Transfer-Encoding is given twice"));
             }
         } else if header.name.eq_ignore_ascii_case("expect") {
             if !header.value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Refusal::new(417, "the only Expect known is 100-continue"));
+                return Err(HttpError::new(417, "the only Expect known is 100-continue"));
             }
             wants_continue = true;
         }
     }
-    let framing = match (length, chunked) {
+    let body = match (length, chunked) {
         (Some(_), true) => {
-            return Err(Refusal::new(400, "Content-Length and chunked exclude each other"));
+            return Err(HttpError::new(400, "Content-Length and chunked exclude each other"));
         }
-        (Some(length), false) if length > LONGEST_BODY => return Err(too_large()),
-        (Some(length), false) => Framing::Length(length),
-        (None, true) => Framing::Chunked,
-        (None, false) => Framing::None,
+        (Some(length), false) if length > MAX_BODY => return Err(too_large()),
+        (Some(length), false) => BodyLength::Length(length),
+        (None, true) => BodyLength::Chunked,
+        (None, false) => BodyLength::None,
     };
-    Ok((framing, wants_continue))
+    Ok((body, wants_continue))
 }
 
-/// The refusal of a body that is too large.
-pub fn too_large() -> Refusal {
-    Refusal::new(413, "the body is larger than 4 MiB")
+/// The error about a body that is too large.
+pub fn too_large() -> HttpError {
+    HttpError::new(413, "the body is larger than 4 MiB")
 }
 
 /// Digits only: `parse` alone would take a plus sign. What has more than 19 digits is too large
 /// in any case.
-fn body_length(value: &[u8]) -> Result<usize, Refusal> {
+fn content_length(value: &[u8]) -> Result<usize, HttpError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::new(400, "Content-Length must be a number"));
+        return Err(HttpError::new(400, "Content-Length must be a number"));
     }
     let text = std::str::from_utf8(value).unwrap_or_default();
     Ok(text.parse().unwrap_or(usize::MAX))
 }
 
-fn passed(headers: &[httparse::Header]) -> Result<Vec<(&'static str, String)>, Refusal> {
+fn forwarded(headers: &[httparse::Header]) -> Result<Vec<(&'static str, String)>, HttpError> {
     let mut kept = Vec::new();
     for header in headers {
-        let Some(name) = PASSED.into_iter().find(|name| name.eq_ignore_ascii_case(header.name))
+        let Some(name) =
+            FORWARDED_HEADERS.into_iter().find(|name| name.eq_ignore_ascii_case(header.name))
         else {
             continue;
         };
         let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ' || *byte == b'\t';
         if !header.value.iter().all(printable) {
-            return Err(Refusal::new(400, "a header is not printable ASCII"));
+            return Err(HttpError::new(400, "a header is not printable ASCII"));
         }
         if kept.iter().any(|(other, _)| *other == name) {
-            return Err(Refusal::new(400, "a header is given twice that may be given once"));
+            return Err(HttpError::new(400, "a header is given twice that may be given once"));
         }
         kept.push((name, String::from_utf8_lossy(header.value).into_owned()));
     }
     Ok(kept)
 }
 
-const LONGEST_LINE: u64 = 1024;
-const MOST_TRAILERS: usize = 16;
+const MAX_LINE: u64 = 1024;
+const MAX_TRAILERS: usize = 16;
 
-/// Reads the body out of its chunks, and ends where it ends.
-pub struct Dechunk<R> {
+/// Decodes the chunked coding (RFC 9112, section 7.1), with a bound on everything that is not body.
+///
+/// The decoder of the crate that tiny_http uses keeps a chunk-size line of any length in memory
+/// and refuses trailers.
+pub struct ChunkedReader<R> {
     source: R,
     left_in_chunk: usize,
     started: bool,
     ended: bool,
 }
 
-impl<R: BufRead> Dechunk<R> {
-    /// Decodes `source`.
-    pub fn new(source: R) -> Dechunk<R> {
-        Dechunk { source, left_in_chunk: 0, started: false, ended: false }
+impl<R: BufRead> ChunkedReader<R> {
+    /// Decodes the chunks of `source`.
+    pub fn new(source: R) -> ChunkedReader<R> {
+        ChunkedReader { source, left_in_chunk: 0, started: false, ended: false }
+    }
+
+    /// Whether the last chunk was read.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What the chunks come from.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.source
+    }
+
+    /// The same, with what follows the chunks.
+    pub fn into_inner(self) -> R {
+        self.source
     }
 
     fn next_chunk(&mut self) -> io::Result<()> {
@@ -237,7 +258,7 @@ impl<R: BufRead> Dechunk<R> {
     }
 
     fn skip_trailers(&mut self) -> io::Result<()> {
-        for _ in 0..=MOST_TRAILERS {
+        for _ in 0..=MAX_TRAILERS {
             if self.line()?.is_empty() {
                 return Ok(());
             }
@@ -247,17 +268,17 @@ impl<R: BufRead> Dechunk<R> {
 
     fn line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
-        self.source.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        self.source.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
         match line.strip_suffix(b"\r\n") {
             Some(content) => Ok(content.to_vec()),
-            None if line.len() as u64 == LONGEST_LINE => Err(malformed("a line is too long")),
+            None if line.len() as u64 == MAX_LINE => Err(malformed("a line is too long")),
             None if line.ends_with(b"\n") => Err(malformed("a line ends without CR")),
             None => Err(ErrorKind::UnexpectedEof.into()),
         }
     }
 }
 
-impl<R: BufRead> Read for Dechunk<R> {
+impl<R: BufRead> Read for ChunkedReader<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.left_in_chunk == 0 && !self.ended {
             self.next_chunk()?;
@@ -279,49 +300,52 @@ fn malformed(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
-/// What every connection has without asking, so that whoever fills the memory with large bodies
-/// does not keep out the small ones.
-const FREE: usize = 16 * 1024;
+/// What every body may take in any case, so that large bodies that fill the memory do not keep out
+/// small ones.
+const FREE_BYTES: usize = 16 * 1024;
 
-/// The bytes that are left for all.
-pub struct Budget(AtomicUsize);
+/// How many bytes the bodies of all requests may still take together.
+pub struct BodyMemory(AtomicUsize);
 
-/// A body that grows at the expense of a budget, and gives back when it is dropped.
-pub struct Body<'a> {
-    budget: &'a Budget,
+/// A body that takes its memory out of a [`BodyMemory`], and gives it back when it is dropped.
+pub struct BodyBuffer<'a> {
+    memory: &'a BodyMemory,
     bytes: Vec<u8>,
     taken: usize,
 }
 
-impl Budget {
-    /// So many bytes beyond what every connection has.
-    pub const fn new(bytes: usize) -> Budget {
-        Budget(AtomicUsize::new(bytes))
+impl BodyMemory {
+    /// So many bytes, beyond 16 KiB for each body.
+    pub const fn new(bytes: usize) -> BodyMemory {
+        BodyMemory(AtomicUsize::new(bytes))
     }
 
     /// An empty body.
-    pub fn body(&self) -> Body<'_> {
-        Body { budget: self, bytes: Vec::new(), taken: 0 }
+    pub fn body(&self) -> BodyBuffer<'_> {
+        BodyBuffer { memory: self, bytes: Vec::new(), taken: 0 }
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    fn acquire(&self, bytes: usize) -> bool {
         let take = |left: usize| left.checked_sub(bytes);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 
-impl Body<'_> {
-    /// Appends what has arrived. What is taken from the budget is the memory, not the length.
-    pub fn push(&mut self, more: &[u8]) -> Result<(), Refusal> {
+impl BodyBuffer<'_> {
+    /// Appends bytes. What counts is the memory that is taken, not the length.
+    ///
+    /// # Errors
+    /// When the body is too large, or the memory is used up.
+    pub fn push(&mut self, more: &[u8]) -> Result<(), HttpError> {
         let wanted = self.bytes.len() + more.len();
-        if wanted > LONGEST_BODY {
+        if wanted > MAX_BODY {
             return Err(too_large());
         }
         if wanted > self.bytes.capacity() {
-            let capacity = wanted.max(self.bytes.capacity() * 2).min(LONGEST_BODY);
-            let share = capacity.saturating_sub(FREE);
-            if !self.budget.take(share - self.taken) {
-                return Err(Refusal::new(503, "too many large requests at once"));
+            let capacity = wanted.max(self.bytes.capacity() * 2).min(MAX_BODY);
+            let share = capacity.saturating_sub(FREE_BYTES);
+            if !self.memory.acquire(share - self.taken) {
+                return Err(HttpError::new(503, "too many large requests at once"));
             }
             self.taken = share;
             self.bytes.reserve_exact(capacity - self.bytes.len());
@@ -330,15 +354,15 @@ impl Body<'_> {
         Ok(())
     }
 
-    /// What has arrived.
+    /// The bytes so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Body<'_> {
+impl Drop for BodyBuffer<'_> {
     fn drop(&mut self) {
-        self.budget.0.fetch_add(self.taken, Ordering::Relaxed);
+        self.memory.0.fetch_add(self.taken, Ordering::Relaxed);
     }
 }
 
@@ -348,7 +372,7 @@ mod tests {
 
     fn status(request: &str) -> u16 {
         match parse(request.as_bytes()) {
-            Err(refusal) => refusal.status,
+            Err(error) => error.status,
             Ok(Some(_)) => 200,
             Ok(None) => 0,
         }
@@ -401,7 +425,7 @@ mod tests {
 
     fn decode(text: &str) -> Result<String, ErrorKind> {
         let mut body = String::new();
-        let result = Dechunk::new(text.as_bytes()).read_to_string(&mut body);
+        let result = ChunkedReader::new(text.as_bytes()).read_to_string(&mut body);
         result.map(|_| body).map_err(|error| error.kind())
     }
 
@@ -432,30 +456,28 @@ mod tests {
         assert_eq!(decode(&format!("0\r\n{}", "a: b\r\n".repeat(99))), Err(ErrorKind::InvalidData));
     }
 
-    fn fill(body: &mut Body, bytes: usize) -> Result<(), u16> {
-        (0..bytes / 1024)
-            .try_for_each(|_| body.push(&[b'x'; 1024]))
-            .map_err(|refusal| refusal.status)
+    fn fill(body: &mut BodyBuffer, bytes: usize) -> Result<(), u16> {
+        (0..bytes / 1024).try_for_each(|_| body.push(&[b'x'; 1024])).map_err(|error| error.status)
     }
 
     #[test]
-    fn large_bodies_share_the_budget_and_small_ones_need_none() {
-        let budget = Budget::new(1 << 20);
-        let mut first = budget.body();
+    fn large_bodies_share_the_memory_and_small_ones_need_none() {
+        let memory = BodyMemory::new(1 << 20);
+        let mut first = memory.body();
         assert_eq!(fill(&mut first, 600 << 10), Ok(()));
-        let mut second = budget.body();
+        let mut second = memory.body();
         assert_eq!(fill(&mut second, 600 << 10), Err(503));
-        assert_eq!(fill(&mut budget.body(), 8 << 10), Ok(()));
+        assert_eq!(fill(&mut memory.body(), 8 << 10), Ok(()));
         drop((first, second));
-        assert_eq!(fill(&mut budget.body(), 600 << 10), Ok(()));
-        assert_eq!(budget.0.into_inner(), 1 << 20);
+        assert_eq!(fill(&mut memory.body(), 600 << 10), Ok(()));
+        assert_eq!(memory.0.into_inner(), 1 << 20);
     }
 
     #[test]
     fn a_body_may_have_4_mib_and_no_more() {
-        let budget = Budget::new(16 << 20);
-        let mut body = budget.body();
-        assert_eq!(fill(&mut body, LONGEST_BODY), Ok(()));
+        let memory = BodyMemory::new(16 << 20);
+        let mut body = memory.body();
+        assert_eq!(fill(&mut body, MAX_BODY), Ok(()));
         assert_eq!(body.push(b"x").unwrap_err().status, 413);
     }
 }

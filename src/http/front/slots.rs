@@ -1,185 +1,189 @@
-//! The places for connections: how many there are, and who has to leave for a newcomer.
+//! Connection slots: how many connections there are, and which one is evicted for a new one.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::thread::lock;
+
 /// What a connection is doing.
+///
+/// ```text
+/// ReadingHead -> ReadingBody -> Responding -> Lingering -> (free)
+///      \______________________/^
+/// ```
+///
+/// From each but Responding it may be Evicted, for a new connection or at the stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// We wait for its head.
-    Head,
+    ReadingHead,
     /// We wait for its body.
-    Body,
-    /// It waits for us: its request is being answered.
-    Working,
-    /// It was answered; what it still sends is thrown away.
+    ReadingBody,
+    /// Its request is being answered.
+    Responding,
+    /// It has its response; what it still sends is thrown away.
     Lingering,
-    /// It was told to go.
-    Leaving,
+    /// It is closed, and its worker has still to notice.
+    Evicted,
 }
 
 impl Phase {
-    /// How long a connection may keep its seat from a newcomer; none is for as long as it needs.
-    /// Whoever is served keeps it; whoever lets us wait does not. A good client's body follows its
-    /// head at once, but it may be large: it gets more time.
-    fn patience(self) -> Option<Duration> {
+    /// How long a connection may keep its slot from a new one; none is for as long as it needs. A
+    /// well-behaved client's body follows its head at once, but it may be large: it gets more time.
+    fn grace(self) -> Option<Duration> {
         match self {
-            Phase::Head => Some(Duration::from_millis(250)),
-            Phase::Body => Some(Duration::from_secs(2)),
+            Phase::ReadingHead => Some(Duration::from_millis(250)),
+            Phase::ReadingBody => Some(Duration::from_secs(2)),
             Phase::Lingering => Some(Duration::from_millis(50)),
-            Phase::Working | Phase::Leaving => None,
+            Phase::Responding | Phase::Evicted => None,
         }
     }
 }
 
-struct Seat {
+struct Slot {
     socket: Arc<TcpStream>,
     phase: Phase,
     since: Instant,
 }
 
-struct Table {
-    seats: Vec<Option<Seat>>,
+struct State {
+    slots: Vec<Option<Slot>>,
     closed: bool,
-    sent_away: u64,
-    /// Who waits for a change; waking nobody costs a system call, too.
+    evicted: u64,
+    /// Threads that wait for a change; to notify none costs a system call, too.
     waiting: usize,
 }
 
-/// All seats.
-pub struct Seats {
-    table: Mutex<Table>,
+/// All slots.
+pub struct Slots {
+    state: Mutex<State>,
     changed: Condvar,
 }
 
-/// A seat that is taken; dropping it gives it back.
-pub struct Ticket {
-    seats: Arc<Seats>,
-    /// Which one it is.
-    pub number: usize,
+/// A slot in use, free again when dropped.
+pub struct SlotGuard<'a> {
+    slots: &'a Slots,
+    index: usize,
 }
 
-impl Seats {
-    /// So many of them, all free.
-    pub fn new(count: usize) -> Arc<Seats> {
-        let seats = (0..count).map(|_| None).collect();
-        Arc::new(Seats {
-            table: Mutex::new(Table { seats, closed: false, sent_away: 0, waiting: 0 }),
+impl Slots {
+    /// So many slots, all free.
+    pub fn new(count: usize) -> Slots {
+        let slots = (0..count).map(|_| None).collect();
+        Slots {
+            state: Mutex::new(State { slots, closed: false, evicted: 0, waiting: 0 }),
             changed: Condvar::new(),
-        })
-    }
-
-    /// Takes a seat for `socket`. When all are taken, whoever has kept us waiting longest beyond
-    /// its patience is closed; while there is nobody like that, the newcomer waits. None when no
-    /// more are let in.
-    pub fn take(self: &Arc<Seats>, socket: Arc<TcpStream>) -> Option<Ticket> {
-        let mut table = self.lock();
-        loop {
-            if table.closed {
-                return None;
-            }
-            if let Some(number) = table.seats.iter().position(Option::is_none) {
-                let seat = Seat { socket, phase: Phase::Head, since: Instant::now() };
-                table.seats[number] = Some(seat);
-                return Some(Ticket { seats: Arc::clone(self), number });
-            }
-            table = self.make_room(table);
         }
     }
 
-    fn make_room<'a>(&self, mut table: MutexGuard<'a, Table>) -> MutexGuard<'a, Table> {
+    /// A slot for `socket`. When all are in use, the connection that has kept us waiting longest
+    /// beyond its grace is evicted; while there is none, the new one waits. None once closed.
+    pub fn acquire(&self, socket: Arc<TcpStream>) -> Option<SlotGuard<'_>> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(index) = state.slots.iter().position(Option::is_none) {
+                let since = Instant::now();
+                state.slots[index] = Some(Slot { socket, phase: Phase::ReadingHead, since });
+                return Some(SlotGuard { slots: self, index });
+            }
+            state = self.evict_one(state);
+        }
+    }
+
+    /// Waits for a change: that of the connection that is evicted, or until one may be.
+    fn evict_one<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let now = Instant::now();
-        let first = table
-            .seats
+        let first = state
+            .slots
             .iter_mut()
             .flatten()
-            .filter_map(|seat| Some((seat.since + seat.phase.patience()?, seat)))
+            .filter_map(|slot| Some((slot.since + slot.phase.grace()?, slot)))
             .min_by_key(|(due, _)| *due);
         let wait = match first {
             Some((due, _)) if due > now => Some(due - now),
-            Some((_, seat)) => {
-                seat.leave();
-                table.sent_away += 1;
+            Some((_, slot)) => {
+                slot.evict();
+                state.evicted += 1;
                 None
             }
             None => None,
         };
-        table.waiting += 1;
-        let mut table = match wait {
+        state.waiting += 1;
+        let mut state = match wait {
             Some(wait) => {
-                self.changed.wait_timeout(table, wait).unwrap_or_else(PoisonError::into_inner).0
+                self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
             }
-            None => self.changed.wait(table).unwrap_or_else(PoisonError::into_inner),
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
         };
-        table.waiting -= 1;
-        table
+        state.waiting -= 1;
+        state
     }
 
-    /// How many had to leave for a newcomer, so far.
-    pub fn sent_away(&self) -> u64 {
-        self.lock().sent_away
+    /// How many connections were evicted for new ones, so far.
+    pub fn evicted(&self) -> u64 {
+        lock(&self.state).evicted
     }
 
-    /// Lets nobody in any more, and sends away whoever is not being served.
+    /// Gives out no more slots, and evicts the connections whose requests are not being answered.
     pub fn close(&self) {
-        let mut table = self.lock();
-        table.closed = true;
-        for seat in table.seats.iter_mut().flatten() {
-            if seat.phase.patience().is_some() {
-                seat.leave();
+        let mut state = lock(&self.state);
+        state.closed = true;
+        for slot in state.slots.iter_mut().flatten() {
+            if slot.phase.grace().is_some() {
+                slot.evict();
             }
         }
         self.changed.notify_all();
     }
 
-    /// Sends everybody away.
-    pub fn clear(&self) {
-        self.lock().seats.iter_mut().flatten().for_each(Seat::leave);
+    /// Evicts every connection.
+    pub fn evict_all(&self) {
+        lock(&self.state).slots.iter_mut().flatten().for_each(Slot::evict);
     }
 
-    /// Waits until all seats are free; false when they were not after `patience`.
-    pub fn wait_until_free(&self, patience: Duration) -> bool {
-        let taken = |table: &mut Table| table.seats.iter().any(Option::is_some);
-        let mut table = self.lock();
-        table.waiting += 1;
-        let waited = self.changed.wait_timeout_while(table, patience, taken);
-        let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        table.waiting -= 1;
-        !taken(&mut table)
+    /// Waits until all slots are free; false when they were not after `timeout`.
+    pub fn wait_until_free(&self, timeout: Duration) -> bool {
+        let in_use = |state: &mut State| state.slots.iter().any(Option::is_some);
+        let mut state = lock(&self.state);
+        state.waiting += 1;
+        let waited = self.changed.wait_timeout_while(state, timeout, in_use);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        !in_use(&mut state)
     }
 
-    fn tell(&self, table: &Table) {
-        if table.waiting > 0 {
+    fn notify(&self, state: &State) {
+        if state.waiting > 0 {
             self.changed.notify_all();
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Seat {
-    fn leave(&mut self) {
-        self.phase = Phase::Leaving;
-        // Wakes the thread that reads from it; that it is closed already is no trouble.
+impl Slot {
+    fn evict(&mut self) {
+        self.phase = Phase::Evicted;
+        // Ends the read of its worker. One that is closed already is no error.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
-impl Ticket {
-    /// Goes on to `phase`; false when the connection was told to go meanwhile.
-    pub fn enter(&self, phase: Phase) -> bool {
-        let mut table = self.seats.lock();
-        match &mut table.seats[self.number] {
-            Some(seat) if seat.phase != Phase::Leaving => {
-                (seat.phase, seat.since) = (phase, Instant::now());
-                // Whoever waits for a seat must reckon anew; and once closed, only the served stay.
-                if table.closed && phase.patience().is_some() && phase != Phase::Lingering {
+impl SlotGuard<'_> {
+    /// Goes on to `phase`; false when the connection was evicted meanwhile.
+    pub fn set_phase(&self, phase: Phase) -> bool {
+        let mut state = lock(&self.slots.state);
+        match &mut state.slots[self.index] {
+            Some(slot) if slot.phase != Phase::Evicted => {
+                (slot.phase, slot.since) = (phase, Instant::now());
+                // Once closed, only requests that are being answered go on.
+                if state.closed && phase.grace().is_some() && phase != Phase::Lingering {
                     return false;
                 }
-                self.seats.tell(&table);
+                // Which one may be evicted next is another one now.
+                self.slots.notify(&state);
                 true
             }
             _ => false,
@@ -187,11 +191,11 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        let mut table = self.seats.lock();
-        table.seats[self.number] = None;
-        self.seats.tell(&table);
+        let mut state = lock(&self.slots.state);
+        state.slots[self.index] = None;
+        self.slots.notify(&state);
     }
 }
 
@@ -216,45 +220,45 @@ mod tests {
 
     #[test]
     fn the_silent_one_leaves_for_a_newcomer_and_the_served_one_stays() {
-        let seats = Seats::new(2);
+        let slots = Slots::new(2);
         let (served, _served_client) = pair();
         let (silent, silent_client) = pair();
-        let served = seats.take(served).unwrap();
-        assert!(served.enter(Phase::Working));
-        let silent = seats.take(silent).unwrap();
-        let thread = thread::spawn(move || {
-            assert!(closed(silent_client));
-            assert!(!silent.enter(Phase::Working), "who was told to go is not served");
+        let served = slots.acquire(served).unwrap();
+        assert!(served.set_phase(Phase::Responding));
+        let silent = slots.acquire(silent).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                assert!(closed(silent_client));
+                assert!(!silent.set_phase(Phase::Responding), "an evicted one is not served");
+            });
+            assert_eq!(slots.acquire(pair().0).unwrap().index, 1);
         });
-        assert_eq!(seats.take(pair().0).unwrap().number, 1);
-        thread.join().unwrap();
-        assert_eq!(seats.sent_away(), 1);
-        assert!(served.enter(Phase::Lingering));
+        assert_eq!(slots.evicted(), 1);
+        assert!(served.set_phase(Phase::Lingering));
     }
 
     #[test]
     fn a_newcomer_waits_while_all_are_served() {
-        let seats = Seats::new(1);
-        let ticket = seats.take(pair().0).unwrap();
-        assert!(ticket.enter(Phase::Working));
-        let waiting = {
-            let seats = Arc::clone(&seats);
-            thread::spawn(move || seats.take(pair().0).is_some())
-        };
-        drop(ticket);
-        assert!(waiting.join().unwrap());
+        let slots = Slots::new(1);
+        let served = slots.acquire(pair().0).unwrap();
+        assert!(served.set_phase(Phase::Responding));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| slots.acquire(pair().0).is_some());
+            drop(served);
+            assert!(waiting.join().unwrap());
+        });
     }
 
     #[test]
     fn closing_sends_the_waiting_away_and_lets_nobody_in() {
-        let seats = Seats::new(2);
+        let slots = Slots::new(2);
         let (idle, idle_client) = pair();
-        let idle = seats.take(idle).unwrap();
-        seats.close();
+        let idle = slots.acquire(idle).unwrap();
+        slots.close();
         assert!(closed(idle_client));
-        assert!(seats.take(pair().0).is_none());
-        assert!(!seats.wait_until_free(Duration::ZERO));
+        assert!(slots.acquire(pair().0).is_none());
+        assert!(!slots.wait_until_free(Duration::ZERO));
         drop(idle);
-        assert!(seats.wait_until_free(Duration::ZERO));
+        assert!(slots.wait_until_free(Duration::ZERO));
     }
 }

@@ -2,11 +2,11 @@
 
 use super::html::escaped;
 use crate::event::Level;
-use crate::http::response::Reply;
+use crate::http::response::Response;
 use crate::view::{HostView, State};
 
 /// A longer name is cut; all of it is in the picture's title.
-const LONGEST_NAME: usize = 40;
+const MAX_NAME: usize = 40;
 /// How wide a letter is drawn, and what is left free beside words.
 const LETTER: usize = 7;
 const MARGIN: usize = 6;
@@ -20,13 +20,13 @@ const RED: &str = "#b3261e";
 const GREY: &str = "#5f6368";
 
 /// The picture of a host.
-pub fn badge(host: &HostView) -> Reply {
-    let (word, color) = standing(host);
-    Reply::svg(draw(&host.name, word, color)).with("Content-Security-Policy", POLICY)
+pub fn badge(host: &HostView) -> Response {
+    let (word, color) = state_word(host);
+    Response::svg(draw(&host.name, word, color)).with_header("Content-Security-Policy", POLICY)
 }
 
 /// The word and the colour for how it is.
-fn standing(host: &HostView) -> (&'static str, &'static str) {
+fn state_word(host: &HostView) -> (&'static str, &'static str) {
     let worst = host.metrics.iter().filter_map(|metric| metric.level).max();
     let missed = host.connections.iter().any(|connection| connection.state == State::Overdue);
     match host.state {
@@ -42,13 +42,13 @@ fn standing(host: &HostView) -> (&'static str, &'static str) {
 fn draw(name: &str, word: &str, color: &str) -> String {
     let full = escaped(name);
     let count = name.chars().count();
-    let label = if count > LONGEST_NAME {
-        let front: String = name.chars().take(LONGEST_NAME - 1).collect();
+    let label = if count > MAX_NAME {
+        let front: String = name.chars().take(MAX_NAME - 1).collect();
         escaped(&front) + "\u{2026}"
     } else {
         full.clone()
     };
-    let left = count.min(LONGEST_NAME) * LETTER + 2 * MARGIN;
+    let left = count.min(MAX_NAME) * LETTER + 2 * MARGIN;
     let right = word.chars().count() * LETTER + 2 * MARGIN;
     let (width, middle) = (left + right, left + right / 2);
     let half = left / 2;
@@ -112,7 +112,7 @@ mod tests {
             (host(Shutdown, &[Shutdown], None), ("shutdown", GREY)),
             (host(New, &[], None), ("never heard", GREY)),
         ] {
-            assert_eq!(standing(&view), expected);
+            assert_eq!(state_word(&view), expected);
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::format::Rounded;
+use super::format::RoundedNumber;
 use super::html::Html;
 use crate::clock::Wall;
 use crate::view::{PointView, SeriesView, UptimeSlice};
 
 /// What a bar shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Condition {
+enum BarState {
     Up,
     Degraded,
     Down,
@@ -17,24 +17,24 @@ enum Condition {
 }
 
 /// In the order in which they are drawn: what is worse covers what is better.
-const CONDITIONS: [(Condition, &str, &str); 4] = [
-    (Condition::Up, "<path class=u d=\"", "up"),
-    (Condition::Degraded, "<path class=g d=\"", "degraded"),
-    (Condition::Down, "<path class=x d=\"", "down"),
-    (Condition::Blind, "<path class=o d=\"", "blind"),
+const BAR_STATES: [(BarState, &str, &str); 4] = [
+    (BarState::Up, "<path class=u d=\"", "up"),
+    (BarState::Degraded, "<path class=g d=\"", "degraded"),
+    (BarState::Down, "<path class=x d=\"", "down"),
+    (BarState::Blind, "<path class=o d=\"", "blind"),
 ];
 
 /// The worst that happened in a slice, and blind where the daemon saw less than half of it.
-fn condition(slice: &UptimeSlice) -> Option<Condition> {
+fn bar_state(slice: &UptimeSlice) -> Option<BarState> {
     let seen = slice.up + slice.degraded + slice.down;
     if !slice.down.is_zero() {
-        Some(Condition::Down)
+        Some(BarState::Down)
     } else if !slice.blind.is_zero() && slice.blind >= seen {
-        Some(Condition::Blind)
+        Some(BarState::Blind)
     } else if !slice.degraded.is_zero() {
-        Some(Condition::Degraded)
+        Some(BarState::Degraded)
     } else if !slice.up.is_zero() {
-        Some(Condition::Up)
+        Some(BarState::Up)
     } else {
         None
     }
@@ -42,7 +42,7 @@ fn condition(slice: &UptimeSlice) -> Option<Condition> {
 
 /// How wide a bar is, with the gap behind it, and what one stands for.
 #[derive(Clone, Copy, Debug)]
-pub struct Scale {
+pub struct BarScale {
     /// In units of the drawing.
     step: usize,
     begin: &'static str,
@@ -51,20 +51,20 @@ pub struct Scale {
 }
 
 /// The last day.
-pub const HOURS: Scale = Scale { step: 4, begin: "<svg class=\"b h\"", span: "24 hours" };
+pub const HOURS: BarScale = BarScale { step: 4, begin: "<svg class=\"b h\"", span: "24 hours" };
 /// The last 90 days.
-pub const DAYS: Scale = Scale { step: 2, begin: "<svg class=b", span: "90 days" };
+pub const DAYS: BarScale = BarScale { step: 2, begin: "<svg class=b", span: "90 days" };
 
 /// Draws the slices. One path for each condition, and in it one stroke for each run of slices:
 /// there may be two hundred of these drawings on a page.
-pub fn bars(html: &mut Html, slices: &[UptimeSlice], scale: Scale) {
-    let found: Vec<Option<Condition>> = slices.iter().map(condition).collect();
+pub fn bars(html: &mut Html, slices: &[UptimeSlice], scale: BarScale) {
+    let found: Vec<Option<BarState>> = slices.iter().map(bar_state).collect();
     html.markup(scale.begin);
     html.attribute("viewBox", format_args!("0 0 {} 14", slices.len() * scale.step));
     html.markup(" preserveAspectRatio=none role=img");
-    html.attribute("aria-label", spoken(&found, scale.span)).markup(">");
-    for (condition, begin, _) in CONDITIONS {
-        let strokes = strokes(&found, condition, scale.step);
+    html.attribute("aria-label", describe(&found, scale.span)).markup(">");
+    for (bar_state, begin, _) in BAR_STATES {
+        let strokes = strokes(&found, bar_state, scale.step);
         if !strokes.is_empty() {
             html.markup(begin).text(strokes).markup("\"/>");
         }
@@ -72,16 +72,16 @@ pub fn bars(html: &mut Html, slices: &[UptimeSlice], scale: Scale) {
     html.markup("</svg>");
 }
 
-fn strokes(found: &[Option<Condition>], wanted: Condition, step: usize) -> String {
+fn strokes(found: &[Option<BarState>], wanted: BarState, step: usize) -> String {
     // Whatever is worse than up covers it: there the stroke may go on.
-    let drawn = |condition: &Option<Condition>| match (wanted, condition) {
-        (Condition::Up, Some(found)) => *found != Condition::Blind,
+    let drawn = |bar_state: &Option<BarState>| match (wanted, bar_state) {
+        (BarState::Up, Some(found)) => *found != BarState::Blind,
         (wanted, found) => *found == Some(wanted),
     };
     let mut path = String::new();
     let mut at = 0;
     for run in found.chunk_by(|a, b| drawn(a) == drawn(b)) {
-        if drawn(&run[0]) && (wanted != Condition::Up || run.contains(&Some(Condition::Up))) {
+        if drawn(&run[0]) && (wanted != BarState::Up || run.contains(&Some(BarState::Up))) {
             path.push_str(&format!("M{} 7h{}", at * step, run.len() * step));
         }
         at += run.len();
@@ -90,9 +90,9 @@ fn strokes(found: &[Option<Condition>], wanted: Condition, step: usize) -> Strin
 }
 
 /// `24 hours: 22 up, 1 down, 1 blind`.
-fn spoken(found: &[Option<Condition>], span: &str) -> String {
-    let parts = CONDITIONS.iter().filter_map(|(condition, _, word)| {
-        let count = found.iter().filter(|found| **found == Some(*condition)).count();
+fn describe(found: &[Option<BarState>], span: &str) -> String {
+    let parts = BAR_STATES.iter().filter_map(|(bar_state, _, word)| {
+        let count = found.iter().filter(|found| **found == Some(*bar_state)).count();
         (count > 0).then(|| format!("{count} {word}"))
     });
     let parts: Vec<String> = parts.collect();
@@ -121,7 +121,7 @@ impl Window {
 }
 
 /// The least, the mean and the greatest of all points; none without any.
-pub fn summary(points: &[PointView]) -> Option<(f64, f64, f64)> {
+pub fn min_mean_max(points: &[PointView]) -> Option<(f64, f64, f64)> {
     let least = points.iter().map(|point| f64::from(point.least)).reduce(f64::min)?;
     let most = points.iter().map(|point| f64::from(point.most)).reduce(f64::max)?;
     let sum: f64 = points.iter().map(|point| f64::from(point.mean)).sum();
@@ -129,20 +129,20 @@ pub fn summary(points: &[PointView]) -> Option<(f64, f64, f64)> {
 }
 
 /// Draws a series, and the limit where that lies within what is drawn.
-pub fn spark(html: &mut Html, series: &SeriesView, window: Window, limit: Option<f64>) {
+pub fn sparkline(html: &mut Html, series: &SeriesView, window: Window, limit: Option<f64>) {
     let points: Vec<PointView> =
         series.points.iter().filter(|point| finite(point)).copied().collect();
-    let Some((least, mean, most)) = summary(&points) else {
+    let Some((least, mean, most)) = min_mean_max(&points) else {
         html.markup("<span class=i>nothing recorded</span>");
         return;
     };
-    let frame = Frame::around(least, most, limit, window, series.step);
-    let (low, middle, high) = (Rounded(least), Rounded(mean), Rounded(most));
+    let plot = Plot::around(least, most, limit, window, series.step);
+    let (low, middle, high) = (RoundedNumber(least), RoundedNumber(mean), RoundedNumber(most));
     html.markup("<svg class=k preserveAspectRatio=none viewBox=\"0 0 320 48\" role=img");
     html.attribute("aria-label", format_args!("from {low} to {high}, {middle} on average"));
-    html.markup("><path class=r").attribute("d", frame.band(&points));
-    html.markup("/><path class=n").attribute("d", frame.line(&points)).markup("/>");
-    if let Some(y) = limit.map(|limit| frame.y(limit)) {
+    html.markup("><path class=r").attribute("d", plot.band(&points));
+    html.markup("/><path class=n").attribute("d", plot.line(&points)).markup("/>");
+    if let Some(y) = limit.map(|limit| plot.y(limit)) {
         html.markup("<path class=t").attribute("d", format_args!("M0 {y:.0}H320")).markup("/>");
     }
     html.markup("</svg>");
@@ -152,17 +152,17 @@ fn finite(point: &PointView) -> bool {
     point.least.is_finite() && point.mean.is_finite() && point.most.is_finite()
 }
 
-struct Frame {
+struct Plot {
     bottom: f64,
     top: f64,
     window: Window,
     step: Duration,
 }
 
-impl Frame {
+impl Plot {
     /// The limit belongs into the picture when the values come near it, else they would be a line
     /// at the bottom.
-    fn around(least: f64, most: f64, limit: Option<f64>, window: Window, step: Duration) -> Frame {
+    fn around(least: f64, most: f64, limit: Option<f64>, window: Window, step: Duration) -> Plot {
         let near = |limit: &f64| (limit - most).abs() <= (most - least).max(most.abs() * 0.5);
         let limit = limit.filter(near);
         let mut bottom = limit.map_or(least, |limit| least.min(limit));
@@ -171,7 +171,7 @@ impl Frame {
             bottom = 0.0;
         }
         let spare = ((top - bottom) * 0.08).max(top.abs() * 0.01).max(1e-9);
-        Frame { bottom: bottom - spare, top: top + spare, window, step }
+        Plot { bottom: bottom - spare, top: top + spare, window, step }
     }
 
     fn y(&self, value: f64) -> f64 {
@@ -243,15 +243,15 @@ mod tests {
     fn a_bar_shows_the_worst_and_does_not_guess_what_was_not_seen() {
         for (slice, expected) in [
             (slice(0, 0, 0, 0), None),
-            (slice(60, 0, 0, 0), Some(Condition::Up)),
-            (slice(59, 1, 0, 0), Some(Condition::Degraded)),
-            (slice(58, 1, 1, 0), Some(Condition::Down)),
-            (slice(59, 0, 0, 1), Some(Condition::Up)),
-            (slice(20, 0, 0, 40), Some(Condition::Blind)),
-            (slice(0, 0, 0, 60), Some(Condition::Blind)),
-            (slice(0, 0, 1, 59), Some(Condition::Down)),
+            (slice(60, 0, 0, 0), Some(BarState::Up)),
+            (slice(59, 1, 0, 0), Some(BarState::Degraded)),
+            (slice(58, 1, 1, 0), Some(BarState::Down)),
+            (slice(59, 0, 0, 1), Some(BarState::Up)),
+            (slice(20, 0, 0, 40), Some(BarState::Blind)),
+            (slice(0, 0, 0, 60), Some(BarState::Blind)),
+            (slice(0, 0, 1, 59), Some(BarState::Down)),
         ] {
-            assert_eq!(condition(&slice), expected, "{slice:?}");
+            assert_eq!(bar_state(&slice), expected, "{slice:?}");
         }
     }
 

@@ -1,16 +1,15 @@
 //! What of a page is wanted: its query. People type into it, so nothing in it is an error. Pure.
 
-use super::summary::{Census, Health};
-use crate::address::Encoded;
-use crate::http::routes::percent_decoded;
+use super::summary::{Health, HealthCounts};
+use crate::address::{Encoded, percent_decoded};
 use crate::view::{HostView, State};
 
 /// A longer search is cut.
-const LONGEST: usize = 253;
+const MAX_SEARCH: usize = 253;
 
-/// Which hosts, by state.
+/// HostFilter hosts, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Which {
+pub enum HostFilter {
     /// All of them.
     #[default]
     Any,
@@ -20,33 +19,33 @@ pub enum Which {
     Like(Health),
 }
 
-impl Which {
+impl HostFilter {
     /// The choices, by their value in the query, with their words.
-    pub const CHOICES: [(&'static str, &'static str, Which); 8] = [
-        ("", "all states", Which::Any),
-        ("wrong", "not well", Which::Wrong),
-        ("overdue", "overdue", Which::Like(Health::Down)),
-        ("critical", "critical", Which::Like(Health::Critical)),
-        ("degraded", "degraded", Which::Like(Health::Degraded)),
-        ("shutdown", "shut down", Which::Like(Health::Shutdown)),
-        ("new", "never heard", Which::Like(Health::New)),
-        ("up", "up", Which::Like(Health::Up)),
+    pub const CHOICES: [(&'static str, &'static str, HostFilter); 8] = [
+        ("", "all states", HostFilter::Any),
+        ("wrong", "not well", HostFilter::Wrong),
+        ("overdue", "overdue", HostFilter::Like(Health::Down)),
+        ("critical", "critical", HostFilter::Like(Health::Critical)),
+        ("degraded", "degraded", HostFilter::Like(Health::Degraded)),
+        ("shutdown", "shut down", HostFilter::Like(Health::Shutdown)),
+        ("new", "never heard", HostFilter::Like(Health::New)),
+        ("up", "up", HostFilter::Like(Health::Up)),
     ];
 
-    fn of(value: &str) -> Which {
-        let found = Which::CHOICES.iter().find(|(name, ..)| *name == value);
-        found.map_or(Which::Any, |(.., which)| *which)
+    fn of(value: &str) -> HostFilter {
+        let found = HostFilter::CHOICES.iter().find(|(name, ..)| *name == value);
+        found.map_or(HostFilter::Any, |(.., which)| *which)
     }
 
     fn name(self) -> &'static str {
-        let found = Which::CHOICES.iter().find(|(.., which)| *which == self);
+        let found = HostFilter::CHOICES.iter().find(|(.., which)| *which == self);
         found.map_or("", |(name, ..)| name)
     }
 }
 
 /// The stretch of time whose metrics are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Span {
+pub enum TimeRange {
     /// 24 hours.
     #[default]
     Day,
@@ -58,67 +57,67 @@ pub enum Span {
     Year,
 }
 
-impl Span {
+impl TimeRange {
     /// By value in the query, with their words and days.
-    pub const CHOICES: [(&'static str, &'static str, u64, Span); 4] = [
-        ("day", "24 hours", 1, Span::Day),
-        ("week", "7 days", 7, Span::Week),
-        ("month", "30 days", 30, Span::Month),
-        ("year", "a year", 365, Span::Year),
+    pub const CHOICES: [(&'static str, &'static str, u64, TimeRange); 4] = [
+        ("day", "24 hours", 1, TimeRange::Day),
+        ("week", "7 days", 7, TimeRange::Week),
+        ("month", "30 days", 30, TimeRange::Month),
+        ("year", "a year", 365, TimeRange::Year),
     ];
 
     /// Its words, and how many days it has.
     pub fn words(self) -> (&'static str, u64) {
-        let found = Span::CHOICES.iter().find(|(.., span)| *span == self);
+        let found = TimeRange::CHOICES.iter().find(|(.., span)| *span == self);
         found.map_or(("24 hours", 1), |(_, words, days, _)| (words, *days))
     }
 }
 
 /// What is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct PageQuery {
     /// A part of the names of hosts, in lower case.
     pub name: String,
     /// In which state.
-    pub which: Which,
-    /// Which page of the list; the first is 1.
+    pub which: HostFilter,
+    /// HostFilter page of the list; the first is 1.
     pub page: usize,
     /// How far metrics go back.
-    pub span: Span,
+    pub span: TimeRange,
     /// Only what changes, for the script of a page that is there already.
     pub part: bool,
 }
 
-impl Asked {
+impl PageQuery {
     /// Reads a target (path and query).
-    pub fn of(target: &str) -> Asked {
-        let mut asked = Asked { page: 1, ..Asked::default() };
-        let query = target.split_once('?').map_or("", |(_, query)| query);
-        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+    pub fn of(target: &str) -> PageQuery {
+        let mut query = PageQuery { page: 1, ..PageQuery::default() };
+        let pairs = target.split_once('?').map_or("", |(_, pairs)| pairs);
+        for (name, value) in pairs.split('&').filter_map(|pair| pair.split_once('=')) {
             // A form writes spaces as plus signs.
             let value = percent_decoded(&value.replace('+', " ")).unwrap_or_default();
             match name {
-                "q" => asked.name = value.trim().to_lowercase().chars().take(LONGEST).collect(),
-                "state" => asked.which = Which::of(&value),
-                "page" => asked.page = value.parse().unwrap_or(1).clamp(1, 1_000_000),
+                "q" => query.name = value.trim().to_lowercase().chars().take(MAX_SEARCH).collect(),
+                "state" => query.which = HostFilter::of(&value),
+                "page" => query.page = value.parse().unwrap_or(1).clamp(1, 1_000_000),
                 "span" => {
-                    let found = Span::CHOICES.iter().find(|(name, ..)| *name == value);
-                    asked.span = found.map_or(Span::Day, |(.., span)| *span);
+                    let found = TimeRange::CHOICES.iter().find(|(name, ..)| *name == value);
+                    query.span = found.map_or(TimeRange::Day, |(.., span)| *span);
                 }
-                "part" => asked.part = true,
+                "part" => query.part = true,
                 _ => {}
             }
         }
-        asked
+        query
     }
 
     /// Whether a host is wanted.
-    pub fn wants(&self, host: &HostView, health: Health) -> bool {
+    pub fn matches(&self, host: &HostView, health: Health) -> bool {
         let state = match self.which {
-            Which::Any => true,
-            Which::Wrong => !matches!(health, Health::Up | Health::New),
-            Which::Like(Health::Down) => host.state == State::Overdue,
-            Which::Like(wanted) => health == wanted,
+            HostFilter::Any => true,
+            HostFilter::Wrong => !matches!(health, Health::Up | Health::New),
+            HostFilter::Like(Health::Down) => host.state == State::Overdue,
+            HostFilter::Like(matching) => health == matching,
         };
         state && (self.name.is_empty() || host.name.to_lowercase().contains(&self.name))
     }
@@ -130,69 +129,69 @@ impl Asked {
 }
 
 /// So many hosts are on one page.
-pub const ON_A_PAGE: usize = 200;
+pub const PAGE_SIZE: usize = 200;
 
 /// What hosts are sorted by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct SortKey {
     health: Health,
     name: String,
 }
 
 /// Takes all hosts, a few at a time, and keeps the names of those that are to be shown: there may
 /// be a hundred thousand.
-pub struct Sieve<'a> {
-    asked: &'a Asked,
-    places: Vec<Place>,
-    census: Census,
-    wanted: usize,
+pub struct HostSelector<'a> {
+    query: &'a PageQuery,
+    keys: Vec<SortKey>,
+    counts: HealthCounts,
+    matching: usize,
 }
 
 /// The hosts of one page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Chosen {
+pub struct Selection {
     /// Their names, the worst first.
     pub names: Vec<String>,
     /// How many hosts there are, by health.
-    pub census: Census,
+    pub counts: HealthCounts,
     /// How many of them are wanted.
-    pub wanted: usize,
-    /// Which page this is; the first is 1.
+    pub matching: usize,
+    /// HostFilter page this is; the first is 1.
     pub page: usize,
     /// How many pages there are.
     pub pages: usize,
 }
 
-impl Sieve<'_> {
+impl HostSelector<'_> {
     /// Nothing yet.
-    pub fn new(asked: &Asked) -> Sieve<'_> {
-        Sieve { asked, places: Vec::new(), census: Census::default(), wanted: 0 }
+    pub fn new(query: &PageQuery) -> HostSelector<'_> {
+        HostSelector { query, keys: Vec::new(), counts: HealthCounts::default(), matching: 0 }
     }
 
     /// Takes a host.
-    pub fn take(&mut self, host: &HostView) {
+    pub fn add(&mut self, host: &HostView) {
         let health = Health::of(host);
-        self.census.add(health);
-        if !self.asked.wants(host, health) {
+        self.counts.add(health);
+        if !self.query.matches(host, health) {
             return;
         }
-        self.wanted += 1;
-        self.places.push(Place { health, name: host.name.clone() });
-        let most = self.asked.page.saturating_mul(ON_A_PAGE);
-        if self.places.len() >= most.saturating_mul(2) {
-            self.places.select_nth_unstable(most);
-            self.places.truncate(most);
+        self.matching += 1;
+        self.keys.push(SortKey { health, name: host.name.clone() });
+        let most = self.query.page.saturating_mul(PAGE_SIZE);
+        if self.keys.len() >= most.saturating_mul(2) {
+            self.keys.select_nth_unstable(most);
+            self.keys.truncate(most);
         }
     }
 
     /// Those of the wanted page, or of the last one where there are not so many.
-    pub fn chosen(mut self) -> Chosen {
-        let pages = self.wanted.div_ceil(ON_A_PAGE).max(1);
-        let page = self.asked.page.min(pages);
-        self.places.sort_unstable();
-        let places = self.places.into_iter().skip((page - 1) * ON_A_PAGE).take(ON_A_PAGE);
-        let names = places.map(|place| place.name).collect();
-        Chosen { names, census: self.census, wanted: self.wanted, page, pages }
+    pub fn selection(mut self) -> Selection {
+        let pages = self.matching.div_ceil(PAGE_SIZE).max(1);
+        let page = self.query.page.min(pages);
+        self.keys.sort_unstable();
+        let keys = self.keys.into_iter().skip((page - 1) * PAGE_SIZE).take(PAGE_SIZE);
+        let names = keys.map(|key| key.name).collect();
+        Selection { names, counts: self.counts, matching: self.matching, page, pages }
     }
 }
 
@@ -203,28 +202,28 @@ mod tests {
 
     #[test]
     fn a_form_is_read_as_browsers_write_it() {
-        let asked = Asked::of("/?q=+M%C3%BCnster+1&state=overdue&page=3&part=1&junk&x=y");
+        let query = PageQuery::of("/?q=+M%C3%BCnster+1&state=overdue&page=3&part=1&junk&x=y");
         assert_eq!(
-            asked,
-            Asked {
+            query,
+            PageQuery {
                 name: "m\u{fc}nster 1".into(),
-                which: Which::Like(Health::Down),
+                which: HostFilter::Like(Health::Down),
                 page: 3,
-                span: Span::Day,
+                span: TimeRange::Day,
                 part: true,
             }
         );
-        assert_eq!(asked.page_query(4), "?q=m%C3%BCnster%201&state=overdue&page=4");
+        assert_eq!(query.page_query(4), "?q=m%C3%BCnster%201&state=overdue&page=4");
     }
 
     #[test]
     fn nonsense_shows_everything() {
         for query in ["", "?", "?q=%ff&state=<b>&page=-1&span=x", "?page=0", "?page=none&&="] {
-            let all = Asked { page: 1, ..Asked::default() };
-            assert_eq!(Asked::of(&format!("/{query}")), all, "{query}");
+            let all = PageQuery { page: 1, ..PageQuery::default() };
+            assert_eq!(PageQuery::of(&format!("/{query}")), all, "{query}");
         }
-        assert_eq!(Asked::of(&format!("/?q={}", "x".repeat(9999))).name.len(), LONGEST);
-        assert_eq!(Asked::of("/?page=99999999999999999999").page, 1);
+        assert_eq!(PageQuery::of(&format!("/?q={}", "x".repeat(9999))).name.len(), MAX_SEARCH);
+        assert_eq!(PageQuery::of("/?page=99999999999999999999").page, 1);
     }
 
     fn host(name: String, state: State) -> HostView {
@@ -239,49 +238,49 @@ mod tests {
         }
     }
 
-    fn chosen(query: &str, count: usize) -> Chosen {
-        let asked = Asked::of(query);
-        let mut sieve = Sieve::new(&asked);
+    fn selection(query: &str, count: usize) -> Selection {
+        let query = PageQuery::of(query);
+        let mut selector = HostSelector::new(&query);
         for number in 0..count {
             let state = if number % 1000 == 999 { State::Overdue } else { State::Up };
-            sieve.take(&host(format!("h{number:06}"), state));
+            selector.add(&host(format!("h{number:06}"), state));
         }
-        sieve.chosen()
+        selector.selection()
     }
 
     #[test]
     fn the_worst_come_first_from_wherever_they_stand() {
-        let chosen = chosen("/", 5_000);
-        assert_eq!(chosen.names.len(), ON_A_PAGE);
-        assert_eq!(chosen.names[..2], ["h000999", "h001999"]);
-        assert_eq!(chosen.names[5], "h000000");
-        assert_eq!((chosen.census.of(Health::Down), chosen.census.all()), (5, 5_000));
-        assert_eq!((chosen.page, chosen.pages, chosen.wanted), (1, 25, 5_000));
+        let selection = selection("/", 5_000);
+        assert_eq!(selection.names.len(), PAGE_SIZE);
+        assert_eq!(selection.names[..2], ["h000999", "h001999"]);
+        assert_eq!(selection.names[5], "h000000");
+        assert_eq!((selection.counts.of(Health::Down), selection.counts.all()), (5, 5_000));
+        assert_eq!((selection.page, selection.pages, selection.matching), (1, 25, 5_000));
     }
 
     #[test]
     fn pages_hold_every_host_once() {
         let mut all: Vec<String> = Vec::new();
         for page in 1..=4 {
-            all.extend(chosen(&format!("/?page={page}"), 700).names);
+            all.extend(selection(&format!("/?page={page}"), 700).names);
         }
         assert_eq!(all.len(), 700);
         all.sort();
         all.dedup();
         assert_eq!(all.len(), 700);
-        let beyond = chosen("/?page=9", 700);
+        let beyond = selection("/?page=9", 700);
         assert_eq!((beyond.page, beyond.names.len()), (4, 100));
-        assert_eq!(chosen("/?q=nothing", 700).names, Vec::<String>::new());
+        assert_eq!(selection("/?q=nothing", 700).names, Vec::<String>::new());
     }
 
     #[test]
     fn a_hundred_thousand_hosts_leave_few_names_in_memory() {
-        let asked = Asked::of("/");
-        let mut sieve = Sieve::new(&asked);
+        let query = PageQuery::of("/");
+        let mut selector = HostSelector::new(&query);
         for number in 0..100_000 {
-            sieve.take(&host(format!("h{number}"), State::Up));
-            assert!(sieve.places.len() < 2 * ON_A_PAGE);
+            selector.add(&host(format!("h{number}"), State::Up));
+            assert!(selector.keys.len() < 2 * PAGE_SIZE);
         }
-        assert_eq!(sieve.chosen().wanted, 100_000);
+        assert_eq!(selector.selection().matching, 100_000);
     }
 }

@@ -64,7 +64,7 @@ const UNITS: [(&str, Unit); 4] = [
 impl Unit {
     /// A value in this unit.
     pub fn of(self, value: f64) -> String {
-        let rounded = Rounded(value).to_string();
+        let rounded = RoundedNumber(value).to_string();
         let prefixed = |unit: &str| {
             let gap =
                 if rounded.ends_with(|last: char| last.is_ascii_digit()) { "\u{a0}" } else { "" };
@@ -101,9 +101,9 @@ pub fn metric(path: &str) -> (String, Unit) {
 }
 
 /// A metric's value as people read it: three digits that count are enough to see where it stands.
-pub struct Rounded(pub f64);
+pub struct RoundedNumber(pub f64);
 
-impl Display for Rounded {
+impl Display for RoundedNumber {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         const UNITS: [(f64, &str); 4] = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")];
         let size = self.0.abs();
@@ -226,7 +226,7 @@ mod tests {
             (1e300, "1e300"),
             (100.0, "100"),
         ] {
-            assert_eq!(Rounded(value).to_string(), text, "{value}");
+            assert_eq!(RoundedNumber(value).to_string(), text, "{value}");
         }
         assert_eq!(limit("> 90.0"), Some(90.0));
     }

@@ -1,11 +1,11 @@
 //! The page of one host. Pure.
 
-use super::charts::{DAYS, HOURS, Scale, Window, bars, spark, summary};
-use super::filter::{Asked, Span};
+use super::charts::{BarScale, DAYS, HOURS, Window, bars, min_mean_max, sparkline};
+use super::filter::{PageQuery, TimeRange};
 use super::format::{about, ago, exact, limit, metric, percent};
-use super::hosts::heard;
+use super::hosts::last_heard;
 use super::html::Html;
-use super::panels::{self, Read, cut};
+use super::panels::{self, Fetched, cut};
 use super::summary::{Health, class_of};
 use crate::clock::{Wall, words};
 use crate::event::Level;
@@ -14,22 +14,22 @@ use crate::view::{
 };
 
 /// So many slices in which something was wrong are told in words.
-const MOST_SLICES: usize = 20;
+const MAX_SLICES: usize = 20;
 
 /// All that is shown of a host.
 pub struct HostPage<'a> {
     /// What was asked for.
-    pub asked: &'a Asked,
+    pub query: &'a PageQuery,
     /// The host.
     pub host: &'a HostView,
     /// How it fared; an error says why that is not known.
     pub past: &'a Result<Option<PastView>, String>,
     /// Its metrics over time.
-    pub series: &'a Read<SeriesView>,
+    pub series: &'a Fetched<SeriesView>,
     /// What happened to it.
-    pub events: &'a Read<EventView>,
+    pub events: &'a Fetched<EventView>,
     /// Who was told of it.
-    pub told: &'a Read<NotificationView>,
+    pub told: &'a Fetched<NotificationView>,
     /// The time.
     pub now: Wall,
 }
@@ -48,7 +48,7 @@ impl HostPage<'_> {
     }
 
     /// As the content of the page.
-    pub fn put(&self, html: &mut Html) {
+    pub fn render(&self, html: &mut Html) {
         let (level, _) = self.headline();
         html.markup("<div").attribute("class", format_args!("head {}", class_of(level)));
         html.markup("><p class=i><a href=\"/\">All hosts</a></p><h1>").text(&self.host.name);
@@ -92,7 +92,7 @@ impl HostPage<'_> {
             };
             html.markup("<tr").attribute("class", class).markup("><th scope=row>");
             html.text(&connection.name).markup("<td><b>");
-            html.text(heard(connection, self.now)).markup("</b>");
+            html.text(last_heard(connection, self.now)).markup("</b>");
             html.markup("<td>").text(words(connection.interval)).markup("<td>");
             html.text(connection.address.as_deref().unwrap_or_default());
             html.markup(if connection.old_key {
@@ -108,14 +108,14 @@ impl HostPage<'_> {
         html.markup("<section aria-labelledby=a-h><h2 id=a-h>Availability</h2>");
         match self.past {
             Ok(Some(past)) => {
-                fared(html, &past.hours, HOURS, "Last 24 hours", past.availability_day);
-                fared(html, &past.days, DAYS, "Last 90 days", past.availability_90_days);
+                availability_bar(html, &past.hours, HOURS, "Last 24 hours", past.availability_day);
+                availability_bar(html, &past.days, DAYS, "Last 90 days", past.availability_90_days);
                 html.markup(
                     "<p class=key><span class=u>up</span> <span class=g>degraded</span> \
                     <span class=x>down</span> <span class=o>blind: hbd itself was not listening, \
                     and does not count it</span></p>",
                 );
-                told_slices(html, &past.days);
+                trouble_days(html, &past.days);
             }
             Ok(None) => drop(html.markup("<p class=i>Nothing is recorded of it yet.</p>")),
             Err(why) => {
@@ -130,9 +130,9 @@ impl HostPage<'_> {
     fn metrics(&self, html: &mut Html) {
         html.markup("<section aria-labelledby=m-h><div class=bar><h2 id=m-h>Metrics</h2>");
         html.markup("<nav class=spans aria-label=\"How far back\">");
-        for (name, label, _, span) in Span::CHOICES {
+        for (name, label, _, span) in TimeRange::CHOICES {
             html.markup("<a").attribute("href", format_args!("?span={name}"));
-            html.markup(if span == self.asked.span { " aria-current=true>" } else { ">" });
+            html.markup(if span == self.query.span { " aria-current=true>" } else { ">" });
             html.text(label).markup("</a>");
         }
         html.markup("</nav></div>");
@@ -153,7 +153,7 @@ impl HostPage<'_> {
             "<table class=metrics><thead><tr><th scope=col>Metric<th scope=col class=n>Now",
         );
         html.markup("<th scope=col>Over time<th scope=col class=n>Least<th scope=col class=n>Mean<th scope=col class=n>Most<tbody>");
-        let (_, days) = self.asked.span.words();
+        let (_, days) = self.query.span.words();
         let from = self.now - std::time::Duration::from_secs(days * 86_400);
         let window = Window { from, to: self.now };
         let mut metrics: Vec<&MetricView> = self.host.metrics.iter().collect();
@@ -191,8 +191,8 @@ fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: 
         html.markup("<td class=n><td class=n><td class=n>");
         return;
     };
-    spark(html, series, window, view.limit.as_deref().and_then(limit));
-    let (least, mean, most) = summary(&series.points).unwrap_or_default();
+    sparkline(html, series, window, view.limit.as_deref().and_then(limit));
+    let (least, mean, most) = min_mean_max(&series.points).unwrap_or_default();
     for value in [least, mean, most] {
         html.markup("<td class=n>");
         if !series.points.is_empty() {
@@ -201,7 +201,13 @@ fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: 
     }
 }
 
-fn fared(html: &mut Html, slices: &[UptimeSlice], scale: Scale, label: &str, share: Option<f64>) {
+fn availability_bar(
+    html: &mut Html,
+    slices: &[UptimeSlice],
+    scale: BarScale,
+    label: &str,
+    share: Option<f64>,
+) {
     html.markup("<div class=fared><p>").text(label).markup(" <b>");
     html.text(share.map_or("unknown".into(), percent)).markup("</b></p>");
     bars(html, slices, scale);
@@ -210,14 +216,14 @@ fn fared(html: &mut Html, slices: &[UptimeSlice], scale: Scale, label: &str, sha
 }
 
 /// The days on which something was wrong, in words.
-fn told_slices(html: &mut Html, days: &[UptimeSlice]) {
+fn trouble_days(html: &mut Html, days: &[UptimeSlice]) {
     let wrong = |slice: &&UptimeSlice| !(slice.down + slice.degraded + slice.blind).is_zero();
     let found: Vec<&UptimeSlice> = days.iter().rev().filter(wrong).collect();
     if found.is_empty() {
         return;
     }
     html.markup("<details data-k=days><summary>Days with trouble, in words</summary><ul>");
-    for slice in found.iter().take(MOST_SLICES) {
+    for slice in found.iter().take(MAX_SLICES) {
         let start = slice.start.to_string();
         html.markup("<li>").text(start.get(..10).unwrap_or_default()).markup(": ");
         let parts = [(slice.down, "down"), (slice.degraded, "degraded"), (slice.blind, "blind")];
@@ -248,7 +254,7 @@ pub fn first_beat(html: &mut Html, host: Option<&str>) {
 }
 
 /// When a host is not known.
-pub fn nobody(html: &mut Html, name: &str) {
+pub fn no_such_host(html: &mut Html, name: &str) {
     html.markup("<div class=\"head dim\"><p class=i><a href=\"/\">All hosts</a></p><h1>");
     html.markup("No such host</h1><p>Nothing is known of ").text(cut(name)).markup(".</p></div>");
 }

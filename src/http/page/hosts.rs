@@ -1,7 +1,7 @@
 //! The list of hosts: a filter, a table, and the way to the next page. Pure.
 
-use super::charts::{DAYS, HOURS, Scale, bars};
-use super::filter::{Asked, Chosen, ON_A_PAGE, Which};
+use super::charts::{BarScale, DAYS, HOURS, bars};
+use super::filter::{HostFilter, PAGE_SIZE, PageQuery, Selection};
 use super::format::{Unit, about, ago, count, limit, metric, percent};
 use super::html::Html;
 use super::panels::{badge, cut, moment, section};
@@ -14,30 +14,30 @@ use crate::view::{
 };
 
 /// So many metrics are shown of a host that is well.
-const MOST_METRICS: usize = 4;
+const MAX_METRICS: usize = 4;
 /// A longer name of a metric is cut.
-const LONGEST_METRIC: usize = 40;
+const MAX_METRIC_NAME: usize = 40;
 
 /// A host and how it fared.
-pub type Row = (HostView, Option<PastView>);
+pub type ListedHost = (HostView, Option<PastView>);
 
 /// The list.
-pub struct List<'a> {
+pub struct HostList<'a> {
     /// What was asked for.
-    pub asked: &'a Asked,
+    pub query: &'a PageQuery,
     /// What was found.
-    pub chosen: &'a Chosen,
+    pub selection: &'a Selection,
     /// The hosts of this page.
-    pub rows: &'a [Row],
+    pub rows: &'a [ListedHost],
     /// Why it is not known how they fared.
     pub trouble: Option<&'a str>,
     /// The time.
     pub now: Wall,
 }
 
-impl List<'_> {
+impl HostList<'_> {
     /// As a section of the page.
-    pub fn put(&self, html: &mut Html) {
+    pub fn render(&self, html: &mut Html) {
         html.markup(
             "<section id=hosts aria-labelledby=hosts-h><div class=bar><h2 id=hosts-h>Hosts</h2>",
         );
@@ -58,11 +58,11 @@ impl List<'_> {
     fn filter(&self, html: &mut Html) {
         html.markup("<form id=filter role=search action=\"/\"><label for=q>Part of a name</label>");
         html.markup("<input id=q name=q type=search placeholder=\"Filter by name\" autocomplete=off spellcheck=false");
-        html.attribute("value", &self.asked.name);
+        html.attribute("value", &self.query.name);
         html.markup("><label for=state>State</label><select id=state name=state>");
-        for (value, words, which) in Which::CHOICES {
+        for (value, words, which) in HostFilter::CHOICES {
             html.markup("<option").attribute("value", value);
-            html.markup(if which == self.asked.which { " selected>" } else { ">" });
+            html.markup(if which == self.query.which { " selected>" } else { ">" });
             html.text(words);
         }
         html.markup("</select><button>Filter</button></form>");
@@ -71,7 +71,7 @@ impl List<'_> {
     fn table(&self, html: &mut Html) {
         html.markup(
             "<table class=hosts><thead><tr><th scope=col>Host<th scope=col>State\
-             <th scope=col>Connections, last heard<th scope=col>Metrics\
+             <th scope=col>Connections, last last_heard<th scope=col>Metrics\
              <th scope=col>24 hours<th scope=col>90 days<tbody>",
         );
         for (host, past) in self.rows {
@@ -97,33 +97,38 @@ impl List<'_> {
         metrics(html, &host.metrics);
         let none = PastView::default();
         let past = past.unwrap_or(&none);
-        fared(html, &past.hours, HOURS, past.availability_day);
-        fared(html, &past.days, DAYS, past.availability_90_days);
+        availability_cell(html, &past.hours, HOURS, past.availability_day);
+        availability_cell(html, &past.days, DAYS, past.availability_90_days);
     }
 
     fn pager(&self, html: &mut Html) {
-        let Chosen { wanted, page, pages, .. } = *self.chosen;
+        let Selection { matching, page, pages, .. } = *self.selection;
         if pages < 2 {
             return;
         }
-        let first = (page - 1) * ON_A_PAGE + 1;
+        let first = (page - 1) * PAGE_SIZE + 1;
         let shown = (first + self.rows.len()).saturating_sub(1);
         html.markup("<nav class=pager aria-label=\"Pages of hosts\"><span>");
-        html.text(format_args!("{first} to {shown} of {wanted} hosts, the worst first"));
+        html.text(format_args!("{first} to {shown} of {matching} hosts, the worst first"));
         html.markup("</span>");
         if page > 1 {
-            html.markup("<a rel=prev").attribute("href", self.asked.page_query(page - 1));
+            html.markup("<a rel=prev").attribute("href", self.query.page_query(page - 1));
             html.markup(">Previous page</a>");
         }
         if page < pages {
-            html.markup("<a rel=next").attribute("href", self.asked.page_query(page + 1));
+            html.markup("<a rel=next").attribute("href", self.query.page_query(page + 1));
             html.markup(">Next page</a>");
         }
         html.markup("</nav>");
     }
 }
 
-fn fared(html: &mut Html, slices: &[UptimeSlice], scale: Scale, availability: Option<f64>) {
+fn availability_cell(
+    html: &mut Html,
+    slices: &[UptimeSlice],
+    scale: BarScale,
+    availability: Option<f64>,
+) {
     html.markup("<td>");
     bars(html, slices, scale);
     if let Some(share) = availability {
@@ -146,7 +151,7 @@ fn connections(html: &mut Html, host: &HostView, now: Wall) {
 }
 
 /// `just now`, `overdue, 5 min ago`.
-pub fn heard(connection: &ConnectionView, now: Wall) -> String {
+pub fn last_heard(connection: &ConnectionView, now: Wall) -> String {
     seen(state_word(connection.state), connection, now)
 }
 
@@ -174,8 +179,8 @@ fn metrics(html: &mut Html, metrics: &[MetricView]) {
     let beyond = |metric: &&MetricView| metric.level >= Some(Level::Warning);
     let mut bad: Vec<&MetricView> = metrics.iter().filter(beyond).collect();
     bad.sort_by_key(|metric| std::cmp::Reverse(metric.level));
-    let hidden = bad.len().saturating_sub(MOST_METRICS);
-    for metric in bad.iter().take(MOST_METRICS) {
+    let hidden = bad.len().saturating_sub(MAX_METRICS);
+    for metric in bad.iter().take(MAX_METRICS) {
         one(html, metric);
     }
     if hidden > 0 {
@@ -185,7 +190,7 @@ fn metrics(html: &mut Html, metrics: &[MetricView]) {
         metrics.iter().filter(|metric| metric.level == Some(Level::Ok)).collect();
     well.sort_by(|a, b| family(a).cmp(family(b)).then(nearness(b).total_cmp(&nearness(a))));
     well.dedup_by_key(|metric| family(metric));
-    for metric in well.into_iter().take(MOST_METRICS.saturating_sub(bad.len())) {
+    for metric in well.into_iter().take(MAX_METRICS.saturating_sub(bad.len())) {
         one(html, metric);
     }
 }
@@ -220,7 +225,7 @@ fn one(html: &mut Html, view: &MetricView) {
 
 /// A name of a metric that somebody made up may be long; the host's own page has all of it.
 fn shortened(name: &str) -> String {
-    match name.char_indices().nth(LONGEST_METRIC) {
+    match name.char_indices().nth(MAX_METRIC_NAME) {
         Some((end, _)) => format!("{}\u{2026}", &name[..end]),
         None => name.to_owned(),
     }
@@ -232,26 +237,26 @@ fn reading(value: f64, unit: Unit) -> String {
 }
 
 /// How many hosts are how, each a link to them.
-pub fn census(html: &mut Html, chosen: &Chosen) {
-    let census = &chosen.census;
-    html.markup("<p class=census><a href=\"/\">").text(count(census.all(), "host", "hosts"));
+pub fn counts(html: &mut Html, selection: &Selection) {
+    let counts = &selection.counts;
+    html.markup("<p class=census><a href=\"/\">").text(count(counts.all(), "host", "hosts"));
     html.markup("</a>");
-    for health in Health::ALL.into_iter().filter(|health| census.of(*health) > 0) {
+    for health in Health::ALL.into_iter().filter(|health| counts.of(*health) > 0) {
         html.markup(" <a").attribute("class", health.class());
         html.attribute("href", format_args!("/?state={}", health.filter())).markup(">");
-        html.text(census.of(health)).markup(" ").text(health.word()).markup("</a>");
+        html.text(counts.of(health)).markup(" ").text(health.word()).markup("</a>");
     }
     html.markup("</p>");
 }
 
 /// How each name stands, with its addresses; nothing where none is kept.
-pub fn names(html: &mut Html, names: &[DyndnsView]) {
-    if names.is_empty() {
+pub fn dns_names(html: &mut Html, dns_names: &[DyndnsView]) {
+    if dns_names.is_empty() {
         return;
     }
     section(html, "names", "Names", |html| {
         html.markup("<ul class=list>");
-        for name in names {
+        for name in dns_names {
             html.markup("<li").attribute("data-k", &name.name).markup(">");
             let class = match name.state {
                 DyndnsState::Kept => "good",
@@ -303,7 +308,7 @@ mod tests {
     #[test]
     fn a_name_shows_its_address_its_record_and_what_keeps_it_back() {
         let mut html = Html::default();
-        names(&mut html, &[]);
+        dns_names(&mut html, &[]);
         assert!(html.as_str().is_empty());
         let record = DynrecordView {
             record: "A",
@@ -322,7 +327,7 @@ mod tests {
             last_failure: Some(crate::view::FailureView { at: None, why: "<b>REFUSED</b>".into() }),
             next_attempt: None,
         };
-        names(&mut html, &[one]);
+        dns_names(&mut html, &[one]);
         let page = html.as_str();
         for wanted in ["home.dyn.example", "192.0.2.7", "the host is at 192.0.2.8", "&lt;b&gt;"] {
             assert!(page.contains(wanted), "{wanted}: {page}");

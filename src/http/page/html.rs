@@ -88,10 +88,10 @@ impl Write for Escaped<'_> {
 }
 
 /// The page without its content: markup, style and script in one file.
-static PAGE: LazyLock<String> = LazyLock::new(|| sent(include_str!("page.html")));
+static PAGE: LazyLock<String> = LazyLock::new(|| strip_comments(include_str!("page.html")));
 
 /// What is sent of the file: what only its reader needs stays behind.
-fn sent(file: &str) -> String {
+fn strip_comments(file: &str) -> String {
     let lines = file.lines().map(str::trim_start);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
     lines.fold(String::new(), |page, line| page + line + "\n")
@@ -102,7 +102,7 @@ pub const ICON: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 
     <circle cx=\"8\" cy=\"8\" r=\"7\" fill=\"#777777\"/></svg>\n";
 
 /// What is shown, and how much it matters.
-pub struct Frame<'a> {
+pub struct Document<'a> {
     /// For the browser's tab.
     pub title: &'a str,
     /// For its icon.
@@ -114,7 +114,7 @@ pub struct Frame<'a> {
 }
 
 /// The parts of [`PAGE`] between its marks.
-struct Parts {
+struct Template {
     before_title: &'static str,
     before_live: &'static str,
     before_main: &'static str,
@@ -125,7 +125,7 @@ struct Parts {
     mark: String,
 }
 
-static PARTS: LazyLock<Parts> = LazyLock::new(|| {
+static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
     let split = |text: &'static str, mark: &str| text.split_once(mark).expect("page.html has it");
     let (before_title, rest) = split(&PAGE, "<!--title-->");
     let (before_live, rest) = split(rest, "<!--live-->");
@@ -136,24 +136,24 @@ static PARTS: LazyLock<Parts> = LazyLock::new(|| {
     let (style, script) = (within("<style>", "</style>"), within("<script>", "</script>"));
     let policy = format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
-         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+         connect-src 'self'; form-action 'self'; base-uri 'none'; document-ancestors 'none'",
         hash(script),
         hash(style)
     );
     let mark = hex(&digest(&SHA256, PAGE.as_bytes()).as_ref()[..4]);
-    Parts { before_title, before_live, before_main, before_version, rest, policy, mark }
+    Template { before_title, before_live, before_main, before_version, rest, policy, mark }
 });
 
 /// What a browser may do with the page: nothing but what stands in it, and ask here again.
 pub fn content_security_policy() -> &'static str {
-    &PARTS.policy
+    &TEMPLATE.policy
 }
 
-impl Frame<'_> {
+impl Document<'_> {
     /// The element that the script replaces.
     pub fn main(&self) -> String {
         let mut html = Html::default();
-        html.markup(" id=main tabindex=-1").attribute("data-page", &PARTS.mark);
+        html.markup(" id=main tabindex=-1").attribute("data-page", &TEMPLATE.mark);
         html.attribute("data-title", format_args!("{} \u{b7} Heartbeat", self.title));
         html.attribute("data-tone", tone(self.level)).attribute("data-every", self.every);
         html.markup(">").append(self.content).markup("</main>\n");
@@ -161,16 +161,16 @@ impl Frame<'_> {
     }
 }
 
-/// The whole page around an element made by [`Frame::main`].
-pub fn whole(frame: &Frame, main: String, tag: &str, now: Wall) -> String {
+/// The whole page around an element made by [`Document::main`].
+pub fn full_page(document: &Document, main: String, tag: &str, now: Wall) -> String {
     let mut title = Html::default();
-    title.text(frame.title).markup(" \u{b7} Heartbeat");
+    title.text(document.title).markup(" \u{b7} Heartbeat");
     let now = now.to_string();
     let live = format!("as of {} UTC", now.get(11..19).unwrap_or_default());
     let main = main.strip_prefix("<main").unwrap_or(&main);
     let mut tagged = Html::default();
     tagged.attribute("data-tag", tag);
-    let parts = &*PARTS;
+    let parts = &*TEMPLATE;
     [
         parts.before_title,
         title.as_str(),

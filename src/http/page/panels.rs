@@ -13,14 +13,14 @@ use crate::view::{
 };
 
 /// So many alerts are shown.
-const MOST_ALERTS: usize = 50;
+const MAX_ALERTS: usize = 50;
 /// So many modules of a plan are shown.
-const MOST_MODULES: usize = 200;
+const MAX_MODULES: usize = 200;
 /// A longer text is cut: it is all in the API.
-const LONGEST: usize = 300;
+const MAX_TEXT: usize = 300;
 
 /// What could be read, or why not.
-pub type Read<T> = Result<Vec<T>, String>;
+pub type Fetched<T> = Result<Vec<T>, String>;
 
 /// A section with its heading.
 pub fn section(
@@ -45,7 +45,7 @@ fn unreadable(html: &mut Html, why: &str) {
 
 /// A text of strangers, not longer than a page bears.
 pub fn cut(text: &str) -> String {
-    match text.char_indices().nth(LONGEST) {
+    match text.char_indices().nth(MAX_TEXT) {
         Some((end, _)) => format!("{}\u{2026}", &text[..end]),
         None => text.to_owned(),
     }
@@ -65,7 +65,7 @@ pub fn badge(html: &mut Html, class: &'static str, word: &str) {
 }
 
 /// What is wrong at present; nothing at all when nothing is.
-pub fn alerts(html: &mut Html, alerts: &Read<AlertView>, now: Wall) {
+pub fn alerts(html: &mut Html, alerts: &Fetched<AlertView>, now: Wall) {
     let list = match alerts {
         Ok(list) if list.is_empty() => return,
         Ok(list) => list,
@@ -73,7 +73,7 @@ pub fn alerts(html: &mut Html, alerts: &Read<AlertView>, now: Wall) {
     };
     section(html, "alerts", "Open alerts", |html| {
         html.markup("<ul class=list>");
-        for alert in list.iter().take(MOST_ALERTS) {
+        for alert in list.iter().take(MAX_ALERTS) {
             html.markup("<li>");
             badge(html, class_of(alert.level), alert.level.name());
             html.markup(" <span class=w>");
@@ -88,11 +88,11 @@ pub fn alerts(html: &mut Html, alerts: &Read<AlertView>, now: Wall) {
             html.markup(": ")
                 .text(cut(text))
                 .markup("</span> <i>")
-                .text(standing(alert, now))
+                .text(alert_details(alert, now))
                 .markup("</i>");
         }
         html.markup("</ul>");
-        let hidden = list.len().saturating_sub(MOST_ALERTS);
+        let hidden = list.len().saturating_sub(MAX_ALERTS);
         if hidden > 0 {
             html.markup("<p class=i>And ").text(count(hidden, "more", "more"));
             html.markup(": <a href=\"/api/v1/alerts\">all as JSON</a></p>");
@@ -101,7 +101,7 @@ pub fn alerts(html: &mut Html, alerts: &Read<AlertView>, now: Wall) {
 }
 
 /// `for 5 min, told oncall`.
-fn standing(alert: &AlertView, now: Wall) -> String {
+fn alert_details(alert: &AlertView, now: Wall) -> String {
     let mut parts: Vec<String> =
         alert.since.iter().map(|since| format!("for {}", about(now.since(*since)))).collect();
     parts.push(match alert.channels.as_slice() {
@@ -113,7 +113,7 @@ fn standing(alert: &AlertView, now: Wall) -> String {
 }
 
 /// The backup plans; nothing at all where there are none.
-pub fn plans(html: &mut Html, plans: &Read<PlanView>, now: Wall) {
+pub fn plans(html: &mut Html, plans: &Fetched<PlanView>, now: Wall) {
     let list = match plans {
         Ok(list) if list.is_empty() => return,
         Ok(list) => list,
@@ -150,11 +150,11 @@ fn modules(html: &mut Html, plan: &PlanView) {
     html.markup(
         "<th scope=col>Ended<th scope=col class=n>Size<th scope=col class=n>Snapshots<tbody>",
     );
-    for module in plan.modules.iter().take(MOST_MODULES) {
+    for module in plan.modules.iter().take(MAX_MODULES) {
         self::module(html, module);
     }
     html.markup("</table></div>");
-    let hidden = plan.modules.len().saturating_sub(MOST_MODULES);
+    let hidden = plan.modules.len().saturating_sub(MAX_MODULES);
     if hidden > 0 {
         html.markup("<p class=i>And ").text(count(hidden, "module", "modules")).markup(" more</p>");
     }
@@ -212,7 +212,7 @@ pub fn channels(html: &mut Html, channels: &[ChannelView], now: Wall) {
             };
             badge(html, class, word);
             html.markup(" <span class=w>").text(&channel.name).markup(" <i>(").text(channel.kind);
-            html.markup(")</i></span> <i>").text(busy(channel, now)).markup("</i>");
+            html.markup(")</i></span> <i>").text(channel_details(channel, now)).markup("</i>");
             if let Some(failure) = &channel.last_failure {
                 html.markup("<p class=i>last error");
                 if let Some(at) = failure.at {
@@ -227,7 +227,7 @@ pub fn channels(html: &mut Html, channels: &[ChannelView], now: Wall) {
 }
 
 /// `2 waiting, the oldest for 5 min, last sent 3 h ago`.
-fn busy(channel: &ChannelView, now: Wall) -> String {
+fn channel_details(channel: &ChannelView, now: Wall) -> String {
     let mut parts = Vec::new();
     if channel.waiting > 0 {
         parts.push(format!("{} waiting", channel.waiting));
@@ -245,7 +245,7 @@ fn busy(channel: &ChannelView, now: Wall) -> String {
 }
 
 /// What happened, the newest first.
-pub fn events(html: &mut Html, events: &Read<EventView>) {
+pub fn events(html: &mut Html, events: &Fetched<EventView>) {
     section(html, "events", "What happened", |html| {
         let list = match events {
             Ok(list) => list,
@@ -276,7 +276,7 @@ pub fn events(html: &mut Html, events: &Read<EventView>) {
 }
 
 /// What people were told about a host.
-pub fn notifications(html: &mut Html, notifications: &Read<NotificationView>) {
+pub fn notifications(html: &mut Html, notifications: &Fetched<NotificationView>) {
     section(html, "told", "Who was told", |html| {
         let list = match notifications {
             Ok(list) => list,

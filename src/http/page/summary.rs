@@ -106,9 +106,9 @@ pub fn class_of(level: Level) -> &'static str {
 
 /// How many hosts are how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census([usize; Health::ALL.len()]);
+pub struct HealthCounts([usize; Health::ALL.len()]);
 
-impl Census {
+impl HealthCounts {
     /// Counts one more.
     pub fn add(&mut self, health: Health) {
         self.0[health as usize] += 1;
@@ -126,9 +126,9 @@ impl Census {
 }
 
 /// What is known when the headline is made.
-pub struct Standing<'a> {
+pub struct Summary<'a> {
     /// The hosts.
-    pub census: &'a Census,
+    pub counts: &'a HealthCounts,
     /// The channels.
     pub channels: &'a [ChannelView],
     /// What is open; an error says why that is not known.
@@ -139,19 +139,19 @@ pub struct Standing<'a> {
     pub ready: &'a Result<(), String>,
 }
 
-impl Standing<'_> {
+impl Summary<'_> {
     /// The answer to "is all well?", and how much it matters.
     pub fn headline(&self) -> (Level, String) {
         let complaints = self.complaints();
         let Some(level) = complaints.iter().map(|(level, _)| *level).max() else {
-            if self.census.all() == 0 {
+            if self.counts.all() == 0 {
                 return (Level::Info, "No hosts yet".into());
             }
             return (Level::Ok, "All is well".into());
         };
         let mut words = complaints.into_iter().map(|(_, words)| words).collect::<Vec<_>>();
-        let more = words.len().saturating_sub(MOST_COMPLAINTS);
-        words.truncate(MOST_COMPLAINTS);
+        let more = words.len().saturating_sub(MAX_COMPLAINTS);
+        words.truncate(MAX_COMPLAINTS);
         if more > 0 {
             words.push(format!("and {more} more"));
         }
@@ -166,7 +166,7 @@ impl Standing<'_> {
                 found.push((level, count(number, one, many)));
             }
         };
-        let hosts = |health| self.census.of(health);
+        let hosts = |health| self.counts.of(health);
         complain(Level::Critical, hosts(Health::Down), "host is overdue", "hosts are overdue");
         complain(
             Level::Critical,
@@ -218,7 +218,7 @@ impl Standing<'_> {
     }
 }
 
-const MOST_COMPLAINTS: usize = 3;
+const MAX_COMPLAINTS: usize = 3;
 
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
@@ -283,16 +283,16 @@ mod tests {
     }
 
     fn headline(healths: &[Health], alerts: Result<Vec<AlertView>, String>) -> (Level, String) {
-        let mut census = Census::default();
-        healths.iter().for_each(|health| census.add(*health));
-        let standing = Standing {
-            census: &census,
+        let mut counts = HealthCounts::default();
+        healths.iter().for_each(|health| counts.add(*health));
+        let summary = Summary {
+            counts: &counts,
             channels: &[],
             alerts: &alerts,
             plans: &Ok(Vec::new()),
             ready: &Ok(()),
         };
-        standing.headline()
+        summary.headline()
     }
 
     #[test]
