@@ -44,7 +44,7 @@ pub struct Config {
     /// The UDP side.
     pub heartbeat: heartbeat::Settings,
     /// The HTTP side.
-    pub receiver: http::Settings,
+    pub receiver: http::ReceiverSettings,
     /// Where the truth about backups is.
     pub correlator: Correlator,
     /// How repositories are asked; none means not at all.
@@ -173,7 +173,7 @@ fn speaks_of_backups(top: &Section, config: &Config) -> bool {
     };
     ["correlator", "repo_check", "notifier"].into_iter().any(|section| top.given(section))
         || config.receiver.poll_url.is_some()
-        || config.receiver.alert_names != http::Settings::default().alert_names
+        || config.receiver.alert_names != http::ReceiverSettings::default().alert_names
         || !config.hosts.values().any(told)
 }
 
@@ -197,8 +197,8 @@ fn check_dyndns(top: &Section, config: &Config, lines: &BTreeMap<String, Option<
     }
 }
 
-fn read_receiver(section: &mut Section, hosts: &Names) -> http::Settings {
-    let receiver = http::Settings::read(section, hosts);
+fn read_receiver(section: &mut Section, hosts: &Names) -> http::ReceiverSettings {
+    let receiver = http::ReceiverSettings::read(section, hosts);
     if receiver.alert_names.is_empty() {
         section.warning("alert_names", "is empty: no alert is about backups, and none is told");
     }

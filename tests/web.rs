@@ -242,7 +242,7 @@ impl Site {
 
     fn sending(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
         let mut stream = self.connect();
-        // The gate may refuse before it has read everything.
+        // The front may refuse before it has read everything.
         let _ = stream.write_all(bytes.as_ref());
         stream
     }

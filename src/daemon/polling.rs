@@ -10,7 +10,7 @@ use super::{Failure, spawn};
 use crate::backup::alert::Alert;
 use crate::backup::poll;
 use crate::config::Config;
-use crate::http::settings::Settings;
+use crate::http::settings::ReceiverSettings;
 use crate::store::ChangeSink;
 use crate::thread::{Stop, StopSource};
 
@@ -50,7 +50,7 @@ impl Polling {
         }
     }
 
-    fn turn_to(&mut self, receiver: &Settings, rooms: &Arc<Rooms>) -> Result<(), Failure> {
+    fn turn_to(&mut self, receiver: &ReceiverSettings, rooms: &Arc<Rooms>) -> Result<(), Failure> {
         let Some(url) = receiver.poll_url.clone() else {
             self.running = None;
             if self.told.swap(false, Ordering::Relaxed) {

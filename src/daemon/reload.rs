@@ -25,7 +25,7 @@ use crate::notify::direct::Notifier;
 use crate::problem::{Problem, Problems, Severity};
 use crate::systemd;
 
-/// How long a request waits. The gate gives up after 30 s.
+/// How long a request waits. The HTTP front gives up after 30 s.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Who waits for a reload, and how the last one ended.

@@ -20,7 +20,7 @@ use crate::view::{ChannelState, ChannelView, FailureView, NotificationView};
 
 /// Messages that are being sent at a time, each by a thread of its own.
 const AT_ONCE: usize = 4;
-/// How long the answer waits for channels that do not end. The gate gives up after 30 s.
+/// How long the answer waits for channels that do not end. The HTTP front gives up after 30 s.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// So many wrong names are told.

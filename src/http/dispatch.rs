@@ -11,11 +11,10 @@ use tiny_http::{Header, StatusCode};
 
 use super::api::{ApiRequest, Deferral, Handled, Work, handle};
 use super::auth::Authenticator;
-use super::front::SPOOL;
 use super::front::backend::Backend;
 use super::front::request::MAX_BODY;
 use super::front::upstream::MAX_CONNECTIONS;
-use super::response::{COMMON_HEADERS, Response, ResponseBody};
+use super::response::{COMMON_HEADERS, Response, ResponseBody, SMALL_BODY};
 use super::service::Daemon;
 use crate::thread::{AbortOnPanic, Permit, Semaphore, lock};
 
@@ -212,10 +211,10 @@ fn buffer_small(handled: Handled) -> Handled {
         other => return other,
     };
     let mut bytes = Vec::new();
-    if stream.by_ref().take(SPOOL as u64).read_to_end(&mut bytes).is_err() {
+    if stream.by_ref().take(SMALL_BODY as u64).read_to_end(&mut bytes).is_err() {
         return Handled::Ready(Response::text(500, "the answer cannot be made"));
     }
-    let body = if bytes.len() < SPOOL {
+    let body = if bytes.len() < SMALL_BODY {
         ResponseBody::Whole(bytes)
     } else {
         ResponseBody::Stream(Box::new(io::Cursor::new(bytes).chain(stream)))

@@ -1,4 +1,4 @@
-//! `/metrics`: the snapshot in Prometheus' text format, version 0.0.4
+//! `/metrics`: Prometheus' text format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>). Pure.
 
 use std::fmt::{Display, Write as _};
@@ -14,7 +14,7 @@ use crate::view::{DyndnsState, DyndnsView, HostView, State};
 
 /// The `Content-Type` of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// How many hosts are looked at at a time.
+/// How many hosts are asked for at a time.
 pub const HOSTS_AT_ONCE: usize = 200;
 
 type MetricFamily = fn(&str, &HostView, &mut String);
@@ -40,8 +40,8 @@ const PER_HOST: [(&str, &str, MetricFamily); 5] = [
     ("hbd_metric_stale", "1 for a metric that its host no longer sends.", stale_metrics),
 ];
 
-/// All of it, made while it is read. Lines of one family must stay together, so that the hosts
-/// are gone through once for each family.
+/// All metrics, generated while they are sent. Lines of one family must stay together, so all hosts
+/// are asked for once for each family.
 pub fn body(daemon: Arc<dyn Daemon>) -> impl Read + Send {
     let mut families = PER_HOST.into_iter();
     let mut current: Option<(&str, MetricFamily)> = None;

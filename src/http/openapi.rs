@@ -1,4 +1,4 @@
-//! What can be asked for, described for programs (OpenAPI 3.1). Pure.
+//! The description of the API (OpenAPI 3.1), minified at compile time. Pure.
 
 /// As it is written for people.
 const SOURCE: &str = include_str!("openapi.json");

@@ -1,4 +1,5 @@
-//! What of the history is wanted: the queries of the routes that show it. Pure.
+//! Parsing of query strings, and of the body of `POST /api/v1/notify`. Errors are sentences for the
+//! author of the client. Pure.
 
 use serde::Deserialize;
 
@@ -8,12 +9,15 @@ use crate::duration;
 use crate::event::{EventId, EventKind, Level};
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 
-/// How many are shown when it is not said.
+/// How many are shown when the query does not say it.
 const DEFAULT_LIMIT: usize = 100;
 /// How many are shown at most.
 const MAX_LIMIT: usize = 1000;
 
-/// Reads the query of notifications; an error is a sentence for whoever wrote the client.
+/// Reads the query of notifications.
+///
+/// # Errors
+/// What is wrong with it.
 pub fn parse_notifications(target: &str) -> Result<NotificationQuery, String> {
     let mut query = NotificationQuery { limit: DEFAULT_LIMIT, ..NotificationQuery::default() };
     for_each_param(target, |name, value| {
@@ -35,6 +39,9 @@ pub fn parse_notifications(target: &str) -> Result<NotificationQuery, String> {
 }
 
 /// Reads the query of events.
+///
+/// # Errors
+/// What is wrong with it.
 pub fn parse_events(target: &str) -> Result<EventQuery, String> {
     let mut query = EventQuery { limit: DEFAULT_LIMIT, ..EventQuery::default() };
     for_each_param(target, |name, value| {
@@ -54,6 +61,9 @@ pub fn parse_events(target: &str) -> Result<EventQuery, String> {
 }
 
 /// Reads the query of a host's series.
+///
+/// # Errors
+/// What is wrong with it.
 pub fn parse_series(target: &str) -> Result<SeriesQuery, String> {
     let mut query = SeriesQuery::default();
     for_each_param(target, |name, value| {
@@ -127,7 +137,7 @@ fn time(name: &str, value: &str) -> Result<Wall, String> {
     }
 }
 
-/// Recipients to tell.
+/// Where a message goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recipients {
     /// The channels of a host.
@@ -136,12 +146,12 @@ pub enum Recipients {
     Channels(Vec<String>),
 }
 
-/// Something to be told at once.
+/// The body of `POST /api/v1/notify`: a message to send at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotifyRequest {
-    /// Recipients.
+    /// Where it goes.
     pub recipients: Recipients,
-    /// What.
+    /// The text.
     pub message: String,
     /// How much it matters; none leaves it to the daemon.
     pub level: Option<Level>,
@@ -156,7 +166,10 @@ struct RawNotify {
     level: Option<Level>,
 }
 
-/// Reads the body; an error is a sentence for whoever wrote the client.
+/// Reads the body.
+///
+/// # Errors
+/// What is wrong with it.
 pub fn parse_notify(body: &[u8]) -> Result<NotifyRequest, String> {
     let RawNotify { host, channels, message, level } =
         serde_json::from_slice(body).map_err(|why| format!("the body: {why}"))?;

@@ -9,8 +9,10 @@ use serde::Serialize;
 use serde_json::json;
 use tiny_http::StatusCode;
 
-use super::front::SPOOL;
 use crate::clock::Wall;
+
+/// A body up to this size is sent by a handler, and taken by the front, in one go.
+pub const SMALL_BODY: usize = 64 * 1024;
 
 /// Security headers of every response: nothing is guessed, nothing is kept. No `Strict-Transport-Security` where TLS is
 /// spoken: it would hold for every other port of this name, too (RFC 6797, section 8.3).
@@ -85,7 +87,7 @@ impl Response {
     /// Whether it may be too large to be sent by a handler: a client may take its time to read it.
     pub fn is_large(&self) -> bool {
         match &self.body {
-            ResponseBody::Whole(bytes) => bytes.len() > SPOOL,
+            ResponseBody::Whole(bytes) => bytes.len() > SMALL_BODY,
             ResponseBody::Stream(_) => true,
         }
     }
@@ -104,7 +106,7 @@ impl Response {
 
     /// As it goes over the wire at `now`, on a connection that ends with it. Of a stream, only the
     /// head.
-    pub fn to_bytes(self, now: Wall) -> Vec<u8> {
+    pub fn into_bytes(self, now: Wall) -> Vec<u8> {
         let body = match self.body {
             ResponseBody::Whole(body) => body,
             ResponseBody::Stream(_) => Vec::new(),
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_sent_away_is_told_when_to_come_back() {
+    fn a_client_that_is_turned_away_is_told_when_to_come_back() {
         let names = |response: Response| response.headers.into_iter().map(|(name, _)| name).next();
         assert_eq!(names(Response::error("/", 503, "full")), Some("Retry-After"));
         assert_eq!(names(Response::error("/", 500, "broken")), None);

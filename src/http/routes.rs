@@ -1,10 +1,10 @@
-//! Which request wants what. Pure.
+//! The routes: method and path of everything that is answered. Pure.
 
 use super::response::Response;
 use crate::address::percent_decoded;
 
-/// What can be asked for. A new one is a variant here, a line in [`ROUTES`] and an arm in
-/// `answer`.
+/// What a request is for. A new route is a variant here, a line in [`ROUTES`] and an arm in
+/// `api::handle`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The status page.
@@ -17,7 +17,7 @@ pub enum Route {
     Healthy,
     /// The daemon does its work.
     Ready,
-    /// Figures for Prometheus.
+    /// Metrics for Prometheus.
     Metrics,
     /// All hosts.
     Hosts,
@@ -25,35 +25,35 @@ pub enum Route {
     Host(String),
     /// A beat that comes over HTTP.
     Heartbeat,
-    /// What an Alertmanager has to say.
+    /// The webhook of an Alertmanager.
     Alert,
-    /// How the channels stand.
+    /// The state of the channels.
     Channels,
-    /// How the names in the DNS stand.
+    /// The state of the names in the DNS.
     Dyndns,
     /// What was sent, and what waits.
     Notifications,
-    /// Something to be told at once.
+    /// A message to send at once.
     Notify,
     /// The configuration is to be read again.
     Reload,
-    /// How a host fared, and its metrics over time.
+    /// The availability of a host, and its metrics over time.
     History(String),
-    /// How a host is, as a picture.
+    /// The state of a host, as a picture.
     Badge(String),
-    /// What happened.
+    /// The event log.
     Events,
-    /// What is wrong.
+    /// What is wrong at present.
     Alerts,
-    /// How backups fared.
+    /// The last known outcome of each backup plan.
     Backups,
-    /// What can be asked for, for programs.
+    /// The description of this API (OpenAPI 3.1).
     OpenApi,
 }
 
 pub(super) type Make = fn(String) -> Route;
 
-/// Method, path (`*` is one segment, percent-decoded), what it is. HEAD goes with GET.
+/// Method, path (`*` is one segment, percent-decoded), route. HEAD goes with GET.
 pub(super) const ROUTES: [(&str, &str, Make); 21] = [
     ("GET", "/", |_| Route::Page),
     ("GET", "/hosts/*", Route::HostPage),
@@ -88,7 +88,7 @@ pub enum NoRoute {
 }
 
 impl NoRoute {
-    /// As an answer.
+    /// As a response.
     pub fn response(self, target: &str) -> Response {
         match self {
             NoRoute::NotFound => Response::error(target, 404, "there is nothing here"),

@@ -1,4 +1,4 @@
-//! What the web asks the daemon for. Pure.
+//! The daemon's interface to the HTTP server. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,77 +14,102 @@ use crate::view::{
     SeriesView,
 };
 
-/// The daemon, as the web knows it. Called from several threads at once.
+/// What the HTTP server asks the daemon for. Called from several threads at once.
 pub trait Daemon: Send + Sync {
-    /// Whether the daemon does its work; else what keeps it from it.
+    /// Whether the daemon does its work.
+    ///
+    /// # Errors
+    /// What keeps it from it: a sentence.
     fn ready(&self) -> Result<(), String>;
 
     /// At most `count` hosts, beginning with the one at index `from`; none means that there are
-    /// no more. The order stays from call to call and newcomers come last: a list is read in
+    /// no more. The order stays from call to call and new ones come last: a list is read in
     /// several calls, and a host that appeared twice in it would spoil a scrape.
     fn hosts(&self, from: usize, count: usize) -> Vec<HostView>;
 
     /// The host of that name.
     fn host(&self, name: &str) -> Option<HostView>;
 
-    /// A datagram that came over HTTP.
+    /// Takes in a datagram that came over HTTP.
     fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest;
 
-    /// What an Alertmanager sent.
+    /// Takes in the webhook of an Alertmanager.
     fn ingest_alert(&self, body: &[u8]) -> Ingest;
 
-    /// The figures of `/metrics`.
+    /// The values of `/metrics`.
     fn metrics(&self) -> MetricsSnapshot;
 
-    /// How the names in the DNS stand that follow their hosts, by host.
+    /// The state of the names in the DNS that follow their hosts, by host.
     fn dyndns(&self) -> Vec<DyndnsView> {
         Vec::new()
     }
 
-    /// How every channel stands.
+    /// The state of every channel.
     fn channels(&self) -> Vec<ChannelView>;
 
-    /// What was sent and what waits, the newest first, and where to go on.
+    /// What was sent and what waits, the newest first, and before which id to go on; none when
+    /// there is no more.
     fn notifications(
         &self,
-        wanted: &NotificationQuery,
+        query: &NotificationQuery,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String>;
 
-    /// How each of these hosts fared, in their order; none where nothing is recorded of it. This
+    /// The availability of each of these hosts, in their order; none where nothing is recorded. This
     /// and the four below may wait for the disk, some seconds at most: they are for a thread that
-    /// has time. An error is a sentence.
+    /// has time.
+    ///
+    /// # Errors
+    /// A sentence: why it cannot be read now.
     fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String>;
 
-    /// How one host fared.
+    /// The availability of one host.
+    ///
+    /// # Errors
+    /// As [`Daemon::pasts`].
     fn past(&self, host: &str) -> Result<Option<PastView>, String> {
         Ok(self.pasts(&[host])?.pop().flatten())
     }
 
     /// The metrics of a host over time, by path; none when there is no such host.
-    fn series(&self, host: &str, wanted: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String>;
+    ///
+    /// # Errors
+    /// As [`Daemon::pasts`].
+    fn series(&self, host: &str, query: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String>;
 
-    /// What happened, the newest first, and where to go on.
-    fn events(&self, wanted: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String>;
+    /// The event log, the newest first, and before which event to go on; none when there is no more.
+    ///
+    /// # Errors
+    /// As [`Daemon::pasts`].
+    fn events(&self, query: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String>;
 
     /// What is wrong at present, the worst first.
+    ///
+    /// # Errors
+    /// As [`Daemon::pasts`].
     fn alerts(&self) -> Result<Vec<AlertView>, String>;
 
-    /// How the backup plans fared when they were last looked into, by id.
+    /// The last known outcome of each backup plan, by id.
+    ///
+    /// # Errors
+    /// As [`Daemon::pasts`].
     fn plans(&self) -> Result<Vec<PlanView>, String>;
 
-    /// Something to be told at once: what there is to do, for a thread that has time.
+    /// Prepares a message that is sent at once: the sending is for a thread that has time.
+    ///
+    /// # Errors
+    /// Why nothing will be sent.
     fn notify(&self, request: NotifyRequest) -> Result<SendJob, SendError>;
 
-    /// Has the configuration read again, and waits for what became of it: less than half a minute.
+    /// Loads the configuration again, and waits for the result: less than half a minute.
     fn reload(&self) -> ReloadResult;
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadResult {
     /// The new configuration is in use.
     Applied {
-        /// What is different from before, a sentence each.
+        /// What has changed, a sentence each.
         changes: Vec<String>,
         /// What looks wrong with it.
         warnings: Problems,
@@ -95,11 +120,11 @@ pub enum ReloadResult {
     NotTried(String),
 }
 
-/// Sends, and says what became of it. It takes less than half a minute: what has not ended by then
-/// is said not to have arrived. An error means that nothing was begun.
+/// Sends a message, within half a minute: what has not ended by then is reported as not arrived. An
+/// error means that nothing was sent.
 pub type SendJob = Box<dyn FnOnce() -> Result<SendReport, SendError> + Send>;
 
-/// What became of something that was told at once.
+/// The result of a message that was sent at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SendReport {
     /// By channel, whether it took the message.
@@ -111,22 +136,22 @@ pub struct SendReport {
 /// Why nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// There is nobody of that name to tell.
+    /// There is no channel of that name, or for that host.
     NoChannel(String),
-    /// Too much is being sent just now.
+    /// Too many messages are being sent.
     Busy(String),
 }
 
-/// What somebody sent was taken in; the answer may have to wait for the disk.
+/// Whether the result of what a client sent is known already.
 pub enum Ingest {
-    /// It need not.
+    /// It is known.
     Done(IngestResult),
-    /// Waits for the disk, for a few seconds at most from now on. One thread asks all of these, in
-    /// the order in which they were taken in.
+    /// Waits for the disk, for a few seconds at most from now on. One thread calls all of these, in
+    /// the order in which they came.
     Pending(Box<dyn FnOnce() -> IngestResult + Send>),
 }
 
-/// What became of something that was sent over HTTP.
+/// The result of what a client sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IngestResult {
     /// It was accepted, and what it caused is stored.
@@ -143,10 +168,10 @@ pub enum IngestResult {
     Unavailable(String),
 }
 
-/// What the daemon has counted since it started, and how things stand.
+/// What the daemon has counted since it started, and its present state, for `/metrics`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MetricsSnapshot {
-    /// Datagrams that were believed.
+    /// Datagrams that were accepted.
     pub datagrams_accepted: u64,
     /// Datagrams that were not, by reason; every known reason is there, if only with 0.
     pub datagrams_rejected: BTreeMap<String, u64>,
@@ -162,7 +187,7 @@ pub struct MetricsSnapshot {
     pub last_reload_refused: bool,
     /// When the configuration was last loaded.
     pub last_reload_success: Option<Wall>,
-    /// Until when the certificate of the HTTP side is valid, where it has one.
+    /// Until when the certificate of the HTTP server is valid, where it has one.
     pub certificate_expiry: Option<Wall>,
 }
 

@@ -1,4 +1,5 @@
-//! The section `receiver`: the HTTP side.
+//! The section `receiver`: address, token and certificate of the HTTP server, and the alerts that
+//! it takes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::secret::Secret;
 
 /// The section `receiver`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct ReceiverSettings {
     /// The address to listen on.
     pub host: String,
     /// The TCP port to listen on.
@@ -23,17 +24,17 @@ pub struct Settings {
     pub tls: Option<TlsSettings>,
     /// The alerts that are about backups, by `alertname`.
     pub alert_names: Vec<String>,
-    /// An Alertmanager that is asked for its alerts: `http://127.0.0.1:9093`.
+    /// An Alertmanager that is polled for its alerts: `http://127.0.0.1:9093`.
     pub poll_url: Option<String>,
-    /// How often it is asked.
+    /// How often it is polled.
     pub poll_interval: Duration,
-    /// The alerts that are signs of life, by `alertname`: of which host each is one.
+    /// The alerts that count as heartbeats, by `alertname`: of which host each is one.
     pub heartbeat_alerts: BTreeMap<String, String>,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for ReceiverSettings {
+    fn default() -> ReceiverSettings {
+        ReceiverSettings {
             host: "127.0.0.1".into(),
             port: 9099,
             token: None,
@@ -48,12 +49,12 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl ReceiverSettings {
     /// Reads the section; `hosts` are the names under `hosts`.
-    pub fn read(section: &mut Section, hosts: &Names) -> Settings {
+    pub fn read(section: &mut Section, hosts: &Names) -> ReceiverSettings {
         let intervals = Duration::from_secs(5)..=Duration::from_secs(3600);
-        let usual = Settings::default();
-        let settings = Settings {
+        let usual = ReceiverSettings::default();
+        let settings = ReceiverSettings {
             host: section.text("host").unwrap_or(usual.host),
             port: section.listen_port("port").unwrap_or(usual.port),
             token: section.secret("token", "token_file"),

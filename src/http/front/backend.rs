@@ -2,8 +2,8 @@
 //! died.
 //!
 //! tiny_http 0.12 ends its accept loop for good at the first error (running out of descriptors is
-//! one), and panics in it when it cannot duplicate a descriptor. Who connects notices that nothing
-//! listens any more, and has a new one started.
+//! one), and panics in it when it cannot duplicate a descriptor. The next connection that
+//! is refused starts a new one.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};

@@ -262,7 +262,7 @@ impl<'a> DerReader<'a> {
         let (&[tag, first], rest) = self.0.split_first_chunk()?;
         let (length, rest) = match first {
             0..=0x7f => (usize::from(first), rest),
-            // So many bytes of length follow; more than four would be more than there can be.
+            // The number of bytes of the length; a length of more than four is longer than any file.
             0x81..=0x84 => {
                 let (digits, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
                 (digits.iter().fold(0, |sum, digit| sum << 8 | usize::from(*digit)), rest)

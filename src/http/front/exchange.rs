@@ -7,19 +7,20 @@
 use std::fmt::Write as _;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Context;
+use super::certificate::CurrentCertificate;
 use super::request::{
-    BodyBuffer, BodyLength, ChunkedReader, ENCRYPTED_HEADER, HttpError, MAX_HEAD, PEER_HEADER,
-    RequestHead, parse,
+    BodyBuffer, BodyLength, BodyMemory, ChunkedReader, ENCRYPTED_HEADER, HttpError, MAX_HEAD,
+    PEER_HEADER, RequestHead, parse,
 };
 use super::slots::{Phase, SlotGuard};
 use super::stream::{ClientStream, Exchange, Protocol, peek_now};
 use super::upstream::{Response as UpstreamResponse, Upstream};
 use crate::clock::Now;
 use crate::deadline::DeadlineStream;
-use crate::http::response::Response;
+use crate::http::response::{Response, SMALL_BODY};
 
 /// How long a client may be silent, and then how long its head may take.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,16 +33,23 @@ const RESPONSE_STALL: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_millis(500);
 /// A body is read in pieces of up to this size.
 const READ_SIZE: usize = 16 * 1024;
-/// The body of a response up to this size is taken from the backend before the first byte of it is
-/// sent, so that a client that reads slowly keeps no connection there busy.
-pub const SPOOL: usize = 64 * 1024;
 /// A body up to this size goes to the backend together with its head: its reader is woken once.
 const ONE_WRITE: usize = 16 * 1024;
+
+/// Limits and services for each exchange.
+pub struct Context {
+    /// Where requests are forwarded to.
+    pub upstream: Arc<Upstream>,
+    /// What their bodies may take.
+    pub body_memory: BodyMemory,
+    /// What clients are shown; none means plain HTTP.
+    pub certificate: Arc<CurrentCertificate>,
+}
 
 /// Why there is no request to forward. A client that is too slow gets no response: Alertmanager
 /// tries again after a lost connection, and does not after a 408.
 enum ReadError {
-    /// The client is told what is wrong.
+    /// The client gets an answer that says what is wrong.
     Refused(HttpError),
     /// The connection is lost, or too slow.
     Lost,
@@ -210,7 +218,7 @@ fn forward<'a>(
     connection.receive(head.method == "HEAD")
 }
 
-/// The head of a request as it is forwarded, with room for a small body.
+/// The head of a request as it is forwarded, in a buffer with room for a small body.
 fn serialize_head(head: &RequestHead, length: usize, client: &Client) -> Vec<u8> {
     let Client { peer, encrypted } = client;
     let mut text = String::with_capacity(512 + length.min(ONE_WRITE));
@@ -223,7 +231,8 @@ fn serialize_head(head: &RequestHead, length: usize, client: &Client) -> Vec<u8>
     text.into_bytes()
 }
 
-/// Passes a response on. One that is small is first taken whole.
+/// Passes a response on. One that is small is first taken whole, so that a client that reads slowly
+/// keeps no connection to the backend busy.
 fn respond(
     stream: &mut ClientStream,
     request: &RequestHead,
@@ -232,8 +241,8 @@ fn respond(
     let head = &response.head;
     let mut bytes = head.lines.clone().into_bytes();
     let (length, to_head) = (head.body, request.method == "HEAD");
-    let first = response.read(SPOOL + 1)?;
-    let whole = first.len() <= SPOOL;
+    let first = response.read(SMALL_BODY + 1)?;
+    let whole = first.len() <= SMALL_BODY;
     let chunked = match length {
         BodyLength::Length(length) => {
             write!(bytes, "Content-Length: {length}\r\n")?;
@@ -267,7 +276,7 @@ fn respond(
             piece.extend_from_slice(b"\r\n");
         }
         client.write_all(&piece)?;
-        piece = response.read(SPOOL)?;
+        piece = response.read(SMALL_BODY)?;
     }
     response.finish();
     if chunked { client.write_all(b"0\r\n\r\n") } else { Ok(()) }
@@ -281,7 +290,7 @@ fn to_bytes(error: &HttpError) -> Vec<u8> {
     } else {
         response
     };
-    response.to_bytes(Now::read().wall)
+    response.into_bytes(Now::read().wall)
 }
 
 /// Closes our side and throws away what still comes: a close with unread bytes would be a reset,

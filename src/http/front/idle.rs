@@ -325,12 +325,12 @@ mod tests {
         let set = IdleSet::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let door = set.add_listener(listener).unwrap();
-        (set, address, door)
+        let token = set.add_listener(listener).unwrap();
+        (set, address, token)
     }
 
     fn first_words(ready: Ready) -> Vec<u8> {
-        let Ready::Connection(mut socket, _) = ready else { panic!("nobody") };
+        let Ready::Connection(mut socket, _) = ready else { panic!("no connection") };
         let mut words = [0; 5];
         socket.read_exact(&mut words).unwrap();
         words.to_vec()
@@ -345,8 +345,7 @@ mod tests {
         assert_eq!(first_words(set.next(LONG, LONG)), b"hello");
         silent.write_all(b"later").unwrap();
         assert_eq!(first_words(set.next(LONG, LONG)), b"later");
-        let nobody = set.next(Duration::from_millis(1), LONG);
-        assert!(matches!(nobody, Ready::Timeout));
+        assert!(matches!(set.next(Duration::from_millis(1), LONG), Ready::Timeout));
     }
 
     #[test]
@@ -376,9 +375,9 @@ mod tests {
     }
 
     #[test]
-    fn through_a_door_that_is_shut_nobody_comes() {
-        let (set, address, door) = idle_set();
-        set.remove_listener(door);
+    fn a_listener_that_is_removed_accepts_nothing() {
+        let (set, address, token) = idle_set();
+        set.remove_listener(token);
         assert!(TcpStream::connect(address).is_err());
         let (set, _, _) = super::tests::idle_set();
         set.close();

@@ -22,10 +22,8 @@ mod stream;
 pub mod upstream;
 mod workers;
 
-pub use self::exchange::SPOOL;
-
 use self::certificate::CurrentCertificate;
-use self::exchange::{HEAD_TIMEOUT, handle_connection};
+use self::exchange::{Context, HEAD_TIMEOUT, handle_connection};
 use self::idle::{IdleSet, Ready};
 use self::request::BodyMemory;
 use self::slots::Slots;
@@ -50,16 +48,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 const HANDOVER: Duration = Duration::from_millis(200);
 /// Between two log lines about evicted connections.
 const EVICTION_LOG_PAUSE: Duration = Duration::from_secs(60);
-
-/// Limits and services for each exchange.
-pub struct Context {
-    /// Where requests are forwarded to.
-    pub upstream: Arc<Upstream>,
-    /// What their bodies may take.
-    pub body_memory: BodyMemory,
-    /// What clients are shown; none means plain HTTP.
-    pub certificate: Arc<CurrentCertificate>,
-}
 
 /// The front while it is open.
 pub struct Front {

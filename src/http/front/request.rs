@@ -59,7 +59,7 @@ pub enum BodyLength {
     Chunked,
 }
 
-/// Why a request is not forwarded, as the client is told.
+/// Why a request is not forwarded: what the client is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpError {
     /// The HTTP status.

@@ -1,4 +1,4 @@
-//! How a host is, as a small picture (SVG 1.1) for pages of others. Pure.
+//! The state of a host as a small picture (SVG 1.1) for pages of others. Pure.
 
 use super::html::escaped;
 use crate::event::Level;
@@ -25,7 +25,7 @@ pub fn badge(host: &HostView) -> Response {
     Response::svg(draw(&host.name, word, color)).with_header("Content-Security-Policy", POLICY)
 }
 
-/// The word and the colour for how it is.
+/// The word and the colour of its state.
 fn state_word(host: &HostView) -> (&'static str, &'static str) {
     let worst = host.metrics.iter().filter_map(|metric| metric.level).max();
     let missed = host.connections.iter().any(|connection| connection.state == State::Overdue);

@@ -1,4 +1,4 @@
-//! How a host fared, as a row of bars: the worse, the taller. Pure.
+//! Charts (SVG): availability as a row of bars, and a metric over time as a small line. Pure.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What of a page is wanted: its query. People type into it, so nothing in it is an error. Pure.
+//! The query of a page, and the hosts that it selects. People type into it, so nothing in it is an
+//! error. Pure.
 
 use super::summary::{Health, HealthCounts};
 use crate::address::{Encoded, percent_decoded};
@@ -7,7 +8,7 @@ use crate::view::{HostView, State};
 /// A longer search is cut.
 const MAX_SEARCH: usize = 253;
 
-/// HostFilter hosts, by state.
+/// Which hosts are shown, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostFilter {
     /// All of them.
@@ -15,12 +16,12 @@ pub enum HostFilter {
     Any,
     /// Those that are not well.
     Wrong,
-    /// Those that are so.
+    /// Those of this health.
     Like(Health),
 }
 
 impl HostFilter {
-    /// The choices, by their value in the query, with their words.
+    /// The choices: the value in the query, the label, the filter.
     pub const CHOICES: [(&'static str, &'static str, HostFilter); 8] = [
         ("", "all states", HostFilter::Any),
         ("wrong", "not well", HostFilter::Wrong),
@@ -58,7 +59,7 @@ pub enum TimeRange {
 }
 
 impl TimeRange {
-    /// By value in the query, with their words and days.
+    /// The choices: the value in the query, the label, the days, the range.
     pub const CHOICES: [(&'static str, &'static str, u64, TimeRange); 4] = [
         ("day", "24 hours", 1, TimeRange::Day),
         ("week", "7 days", 7, TimeRange::Week),
@@ -66,21 +67,21 @@ impl TimeRange {
         ("year", "a year", 365, TimeRange::Year),
     ];
 
-    /// Its words, and how many days it has.
+    /// Its label, and how many days it has.
     pub fn words(self) -> (&'static str, u64) {
         let found = TimeRange::CHOICES.iter().find(|(.., span)| *span == self);
         found.map_or(("24 hours", 1), |(_, words, days, _)| (words, *days))
     }
 }
 
-/// What is wanted.
+/// The query of a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageQuery {
     /// A part of the names of hosts, in lower case.
     pub name: String,
     /// In which state.
     pub which: HostFilter,
-    /// HostFilter page of the list; the first is 1.
+    /// Which page of the list; the first is 1.
     pub page: usize,
     /// How far metrics go back.
     pub span: TimeRange,
@@ -111,7 +112,7 @@ impl PageQuery {
         query
     }
 
-    /// Whether a host is wanted.
+    /// Whether the query selects a host.
     pub fn matches(&self, host: &HostView, health: Health) -> bool {
         let state = match self.which {
             HostFilter::Any => true,
@@ -128,7 +129,7 @@ impl PageQuery {
     }
 }
 
-/// So many hosts are on one page.
+/// Hosts on one page.
 pub const PAGE_SIZE: usize = 200;
 
 /// What hosts are sorted by.
@@ -138,8 +139,8 @@ struct SortKey {
     name: String,
 }
 
-/// Takes all hosts, a few at a time, and keeps the names of those that are to be shown: there may
-/// be a hundred thousand.
+/// Selects the hosts to show out of all, which it sees a few at a time: there may be a hundred
+/// thousand, and only the names of those on the page are kept.
 pub struct HostSelector<'a> {
     query: &'a PageQuery,
     keys: Vec<SortKey>,
@@ -154,21 +155,21 @@ pub struct Selection {
     pub names: Vec<String>,
     /// How many hosts there are, by health.
     pub counts: HealthCounts,
-    /// How many of them are wanted.
+    /// How many of them the query selects.
     pub matching: usize,
-    /// HostFilter page this is; the first is 1.
+    /// Which page this is; the first is 1.
     pub page: usize,
     /// How many pages there are.
     pub pages: usize,
 }
 
 impl HostSelector<'_> {
-    /// Nothing yet.
+    /// A selector that has seen no hosts yet.
     pub fn new(query: &PageQuery) -> HostSelector<'_> {
         HostSelector { query, keys: Vec::new(), counts: HealthCounts::default(), matching: 0 }
     }
 
-    /// Takes a host.
+    /// Adds a host.
     pub fn add(&mut self, host: &HostView) {
         let health = Health::of(host);
         self.counts.add(health);
@@ -184,7 +185,7 @@ impl HostSelector<'_> {
         }
     }
 
-    /// Those of the wanted page, or of the last one where there are not so many.
+    /// The hosts of the page that is asked for, or of the last one where there are not so many.
     pub fn selection(mut self) -> Selection {
         let pages = self.matching.div_ceil(PAGE_SIZE).max(1);
         let page = self.query.page.min(pages);

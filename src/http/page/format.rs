@@ -1,4 +1,4 @@
-//! How the page words times, shares and metrics: short, and steady between two refreshes. Pure.
+//! Formats of times, shares and metrics on the page: short, and steady between two refreshes. Pure.
 
 use std::fmt::{self, Display};
 use std::time::Duration;

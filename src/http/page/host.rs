@@ -13,23 +13,23 @@ use crate::view::{
     EventView, HostView, MetricView, NotificationView, PastView, SeriesView, State, UptimeSlice,
 };
 
-/// So many slices in which something was wrong are told in words.
+/// Slices in which something was wrong that are described in words.
 const MAX_SLICES: usize = 20;
 
 /// All that is shown of a host.
 pub struct HostPage<'a> {
-    /// What was asked for.
+    /// The query.
     pub query: &'a PageQuery,
     /// The host.
     pub host: &'a HostView,
-    /// How it fared; an error says why that is not known.
+    /// Its availability; an error says why that is not known.
     pub past: &'a Result<Option<PastView>, String>,
     /// Its metrics over time.
     pub series: &'a Fetched<SeriesView>,
-    /// What happened to it.
+    /// The events about it.
     pub events: &'a Fetched<EventView>,
-    /// Who was told of it.
-    pub told: &'a Fetched<NotificationView>,
+    /// What was sent about it.
+    pub notifications: &'a Fetched<NotificationView>,
     /// The time.
     pub now: Wall,
 }
@@ -47,7 +47,7 @@ impl HostPage<'_> {
         (level, format!("{}: {}", self.host.name, health.word()))
     }
 
-    /// As the content of the page.
+    /// Writes the content of the page.
     pub fn render(&self, html: &mut Html) {
         let (level, _) = self.headline();
         html.markup("<div").attribute("class", format_args!("head {}", class_of(level)));
@@ -61,7 +61,7 @@ impl HostPage<'_> {
         self.availability(html);
         self.metrics(html);
         panels::events(html, self.events);
-        panels::notifications(html, self.told);
+        panels::notifications(html, self.notifications);
     }
 
     fn sentence(&self) -> String {
@@ -234,7 +234,7 @@ fn trouble_days(html: &mut Html, days: &[UptimeSlice]) {
     html.markup("</ul></details>");
 }
 
-/// How a host is made to speak: what an empty page explains.
+/// How to send a first beat: what an empty page explains.
 pub fn first_beat(html: &mut Html, host: Option<&str>) {
     let name = host.unwrap_or("web1");
     html.markup("<section class=first aria-labelledby=f-h><h2 id=f-h>The first beat</h2><ol>");
@@ -253,7 +253,7 @@ pub fn first_beat(html: &mut Html, host: Option<&str>) {
     html.markup("<p class=i>HBD is the name of this server, 9099 its <code>heartbeat.port</code>.</p></section>");
 }
 
-/// When a host is not known.
+/// The page of a host that is not known.
 pub fn no_such_host(html: &mut Html, name: &str) {
     html.markup("<div class=\"head dim\"><p class=i><a href=\"/\">All hosts</a></p><h1>");
     html.markup("No such host</h1><p>Nothing is known of ").text(cut(name)).markup(".</p></div>");

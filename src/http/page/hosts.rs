@@ -1,4 +1,5 @@
-//! The list of hosts: a filter, a table, and the way to the next page. Pure.
+//! The list of hosts: a filter, a table, and links to the next pages; and the names in the DNS.
+//! Pure.
 
 use super::charts::{BarScale, DAYS, HOURS, bars};
 use super::filter::{HostFilter, PAGE_SIZE, PageQuery, Selection};
@@ -13,30 +14,30 @@ use crate::view::{
     UptimeSlice,
 };
 
-/// So many metrics are shown of a host that is well.
+/// Metrics that are shown of a host that is well.
 const MAX_METRICS: usize = 4;
 /// A longer name of a metric is cut.
 const MAX_METRIC_NAME: usize = 40;
 
-/// A host and how it fared.
+/// A host and its availability.
 pub type ListedHost = (HostView, Option<PastView>);
 
 /// The list.
 pub struct HostList<'a> {
-    /// What was asked for.
+    /// The query.
     pub query: &'a PageQuery,
-    /// What was found.
+    /// What it selects.
     pub selection: &'a Selection,
     /// The hosts of this page.
     pub rows: &'a [ListedHost],
-    /// Why it is not known how they fared.
+    /// Why their availability is not known.
     pub trouble: Option<&'a str>,
     /// The time.
     pub now: Wall,
 }
 
 impl HostList<'_> {
-    /// As a section of the page.
+    /// Writes it as a section of the page.
     pub fn render(&self, html: &mut Html) {
         html.markup(
             "<section id=hosts aria-labelledby=hosts-h><div class=bar><h2 id=hosts-h>Hosts</h2>",
@@ -223,7 +224,7 @@ fn one(html: &mut Html, view: &MetricView) {
     html.markup("</span>");
 }
 
-/// A name of a metric that somebody made up may be long; the host's own page has all of it.
+/// A name of a metric, cut: it may be long; the host's own page has all of it.
 fn shortened(name: &str) -> String {
     match name.char_indices().nth(MAX_METRIC_NAME) {
         Some((end, _)) => format!("{}\u{2026}", &name[..end]),
@@ -236,7 +237,7 @@ fn reading(value: f64, unit: Unit) -> String {
     unit.of(if unit == Unit::Percent { value.round() } else { value })
 }
 
-/// How many hosts are how, each a link to them.
+/// How many hosts are in which state, each number a link to them.
 pub fn counts(html: &mut Html, selection: &Selection) {
     let counts = &selection.counts;
     html.markup("<p class=census><a href=\"/\">").text(count(counts.all(), "host", "hosts"));
@@ -249,7 +250,7 @@ pub fn counts(html: &mut Html, selection: &Selection) {
     html.markup("</p>");
 }
 
-/// How each name stands, with its addresses; nothing where none is kept.
+/// The names in the DNS, each with its state and addresses; nothing where none is kept.
 pub fn dns_names(html: &mut Html, dns_names: &[DyndnsView]) {
     if dns_names.is_empty() {
         return;

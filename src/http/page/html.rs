@@ -1,4 +1,5 @@
-//! HTML that cannot forget to escape: markup is written in this source, all else is text. Pure.
+//! HTML that cannot forget to escape (markup is written in this source, all else is text), and the
+//! document around the content of a page. Pure.
 
 use std::fmt::{self, Display, Write};
 use std::sync::LazyLock;
@@ -34,7 +35,7 @@ impl Html {
         self.markup(" ").markup(name).markup("=\"").text(value).markup("\"")
     }
 
-    /// A link to a page of this site whose last segment is somebody's word (RFC 3986, section 2.1).
+    /// A link to a page of this site whose last segment may be any text (RFC 3986, section 2.1).
     pub fn link(&mut self, path: &'static str, segment: &str) -> &mut Html {
         self.attribute("href", format_args!("{path}{}", Encoded(segment)))
     }
@@ -90,7 +91,7 @@ impl Write for Escaped<'_> {
 /// The page without its content: markup, style and script in one file.
 static PAGE: LazyLock<String> = LazyLock::new(|| strip_comments(include_str!("page.html")));
 
-/// What is sent of the file: what only its reader needs stays behind.
+/// The file without comments and indentation.
 fn strip_comments(file: &str) -> String {
     let lines = file.lines().map(str::trim_start);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
@@ -101,14 +102,14 @@ fn strip_comments(file: &str) -> String {
 pub const ICON: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 16 16\">\
     <circle cx=\"8\" cy=\"8\" r=\"7\" fill=\"#777777\"/></svg>\n";
 
-/// What is shown, and how much it matters.
+/// The content of a page, and what its head says.
 pub struct Document<'a> {
     /// For the browser's tab.
     pub title: &'a str,
     /// For its icon.
     pub level: Level,
     /// Seconds until the script asks again.
-    pub every: usize,
+    pub refresh_seconds: usize,
     /// The content.
     pub content: &'a Html,
 }
@@ -155,7 +156,7 @@ impl Document<'_> {
         let mut html = Html::default();
         html.markup(" id=main tabindex=-1").attribute("data-page", &TEMPLATE.mark);
         html.attribute("data-title", format_args!("{} \u{b7} Heartbeat", self.title));
-        html.attribute("data-tone", tone(self.level)).attribute("data-every", self.every);
+        html.attribute("data-tone", tone(self.level)).attribute("data-every", self.refresh_seconds);
         html.markup(">").append(self.content).markup("</main>\n");
         format!("<main{}", html.as_str())
     }

@@ -1,4 +1,4 @@
-//! The status page: what is asked of the house, and the answer as HTML.
+//! The status page: all hosts, or one, as HTML.
 //!
 //! The server renders everything. The script of the page fetches its `<main>` again every few
 //! seconds and replaces what changed; without a script the browser reloads it.
@@ -30,12 +30,12 @@ const MAX_EVENTS: usize = 20;
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
-/// What a browser asked for.
+/// A request for a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest<'a> {
     /// Path and query.
     pub target: &'a str,
-    /// The tag of what it has already.
+    /// The entity tag of what the browser has already.
     pub etag: Option<&'a str>,
     /// The time.
     pub now: Wall,
@@ -44,7 +44,7 @@ pub struct PageRequest<'a> {
 /// The page of everything.
 pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
     let query = PageQuery::of(request.target);
-    let (selection, rows, trouble) = hosts(daemon, &query);
+    let (selection, rows, trouble) = select_hosts(daemon, &query);
     let (alerts, plans, ready) = (daemon.alerts(), daemon.plans(), daemon.ready());
     let channels = daemon.channels();
     let counts = &selection.counts;
@@ -77,15 +77,23 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
     panels::channels(&mut html, &channels, request.now);
     hosts::dns_names(&mut html, &daemon.dyndns());
     html.markup("</div>");
-    let wanted = EventQuery { limit: MAX_EVENTS, ..EventQuery::default() };
-    panels::events(&mut html, &daemon.events(&wanted).map(|(events, _)| events));
+    let events = EventQuery { limit: MAX_EVENTS, ..EventQuery::default() };
+    panels::events(&mut html, &daemon.events(&events).map(|(events, _)| events));
     html.markup("</div>");
-    let document = Document { title: &words, level, every: every(counts.all()), content: &html };
+    let document = Document {
+        title: &words,
+        level,
+        refresh_seconds: refresh_seconds(counts.all()),
+        content: &html,
+    };
     respond(200, &document, &query, request)
 }
 
-/// The hosts of the page, and why it is not known how they fared.
-fn hosts(daemon: &dyn Daemon, query: &PageQuery) -> (Selection, Vec<ListedHost>, Option<String>) {
+/// The hosts of the page, and why their availability is not known.
+fn select_hosts(
+    daemon: &dyn Daemon,
+    query: &PageQuery,
+) -> (Selection, Vec<ListedHost>, Option<String>) {
     let mut selector = HostSelector::new(query);
     let mut from = 0;
     loop {
@@ -109,7 +117,7 @@ fn hosts(daemon: &dyn Daemon, query: &PageQuery) -> (Selection, Vec<ListedHost>,
 }
 
 /// How many seconds the script waits: to look through very many hosts costs.
-fn every(hosts: usize) -> usize {
+fn refresh_seconds(hosts: usize) -> usize {
     (2 + hosts / 5000).min(10)
 }
 
@@ -120,18 +128,13 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
     let Some(view) = daemon.host(name) else {
         no_such_host(&mut html, name);
         let (title, level) = ("No such host", Level::Info);
-        let document = Document { title, level, every: 10, content: &html };
+        let document = Document { title, level, refresh_seconds: 10, content: &html };
         return respond(404, &document, &query, request);
     };
     let about = Some(name.to_owned());
     let events = EventQuery { limit: MAX_EVENTS, host: about.clone(), ..EventQuery::default() };
-    let told = NotificationQuery {
-        limit: MAX_EVENTS,
-        host: about,
-        before: None,
-        channel: None,
-        delivered: None,
-    };
+    let notifications =
+        NotificationQuery { limit: MAX_EVENTS, host: about, ..NotificationQuery::default() };
     let (_, days) = query.span.words();
     let series = SeriesQuery { range: DAY * days as u32, ..SeriesQuery::default() };
     let page = HostPage {
@@ -140,7 +143,7 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
         past: &daemon.past(name),
         series: &daemon.series(name, &series).map(Option::unwrap_or_default),
         events: &daemon.events(&events).map(|(events, _)| events),
-        told: &daemon.notifications(&told).map(|(told, _)| told),
+        notifications: &daemon.notifications(&notifications).map(|(list, _)| list),
         now: request.now,
     };
     page.render(&mut html);
@@ -148,10 +151,15 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
     kept.retain(|kept| kept.host == name);
     hosts::dns_names(&mut html, &kept);
     let (level, title) = page.headline();
-    respond(200, &Document { title: &title, level, every: 2, content: &html }, &query, request)
+    respond(
+        200,
+        &Document { title: &title, level, refresh_seconds: 2, content: &html },
+        &query,
+        request,
+    )
 }
 
-/// For browsers that ask for one whatever the page says.
+/// The icon, for browsers that ask for one whatever the page says.
 pub fn icon() -> Response {
     Response::with_body(200, "image/svg+xml", html::ICON.into())
 }

@@ -1,4 +1,4 @@
-//! What stands beside the hosts: open alerts, backups, channels, what happened. Pure.
+//! The panels beside the hosts: open alerts, backups, channels, events, notifications. Pure.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::view::{
     PlanView,
 };
 
-/// So many alerts are shown.
+/// Alerts that are shown.
 const MAX_ALERTS: usize = 50;
-/// So many modules of a plan are shown.
+/// Modules of a plan that are shown.
 const MAX_MODULES: usize = 200;
 /// A longer text is cut: it is all in the API.
 const MAX_TEXT: usize = 300;
 
-/// What could be read, or why not.
+/// What could be read, or why it could not.
 pub type Fetched<T> = Result<Vec<T>, String>;
 
 /// A section with its heading.
@@ -38,12 +38,12 @@ pub fn section(
     html.markup("</section>");
 }
 
-/// What could not be read is said where it is missed.
+/// A note in place of what could not be read.
 fn unreadable(html: &mut Html, why: &str) {
     html.markup("<p class=note>This cannot be read at present: ").text(why).markup("</p>");
 }
 
-/// A text of strangers, not longer than a page bears.
+/// A text of others, cut to a length that fits on a page.
 pub fn cut(text: &str) -> String {
     match text.char_indices().nth(MAX_TEXT) {
         Some((end, _)) => format!("{}\u{2026}", &text[..end]),
@@ -195,7 +195,7 @@ fn bytes(size: u64) -> String {
     }
 }
 
-/// How the channels stand.
+/// The state of the channels.
 pub fn channels(html: &mut Html, channels: &[ChannelView], now: Wall) {
     section(html, "channels", "Channels", |html| {
         if channels.is_empty() {
@@ -244,7 +244,7 @@ fn channel_details(channel: &ChannelView, now: Wall) -> String {
     parts.join(", ")
 }
 
-/// What happened, the newest first.
+/// The event log, the newest first.
 pub fn events(html: &mut Html, events: &Fetched<EventView>) {
     section(html, "events", "What happened", |html| {
         let list = match events {
@@ -275,7 +275,7 @@ pub fn events(html: &mut Html, events: &Fetched<EventView>) {
     });
 }
 
-/// What people were told about a host.
+/// What was sent about a host.
 pub fn notifications(html: &mut Html, notifications: &Fetched<NotificationView>) {
     section(html, "told", "Who was told", |html| {
         let list = match notifications {
@@ -287,24 +287,24 @@ pub fn notifications(html: &mut Html, notifications: &Fetched<NotificationView>)
             return;
         }
         html.markup("<ol class=\"list log\">");
-        for told in list {
-            html.markup("<li").attribute("data-k", &told.id).markup(">");
-            if let Some(at) = told.finished.or(told.accepted) {
+        for one in list {
+            html.markup("<li").attribute("data-k", &one.id).markup(">");
+            if let Some(at) = one.finished.or(one.accepted) {
                 moment(html, at);
             }
-            let (class, word) = match told.state {
+            let (class, word) = match one.state {
                 DeliveryState::Delivered => ("good", "delivered"),
                 DeliveryState::Failed => ("bad", "failed"),
                 DeliveryState::Waiting => ("warn", "waiting"),
             };
             html.markup(" ");
             badge(html, class, word);
-            html.markup(" <span class=w>").text(cut(&told.title)).markup("</span> <i>to ");
-            html.text(&told.channel);
-            if let Some(recipient) = &told.recipient {
+            html.markup(" <span class=w>").text(cut(&one.title)).markup("</span> <i>to ");
+            html.text(&one.channel);
+            if let Some(recipient) = &one.recipient {
                 html.markup(", ").text(cut(recipient));
             }
-            if let Some(why) = &told.why {
+            if let Some(why) = &one.why {
                 html.markup(": ").text(cut(why));
             }
             html.markup("</i>");

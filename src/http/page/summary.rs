@@ -1,23 +1,23 @@
-//! How bad it is: of a host, and of everything together. Pure.
+//! Health: of one host, and the headline about everything together. Pure.
 
 use super::format::count;
 use crate::event::Level;
 use crate::view::{AlertView, ChannelState, ChannelView, HostView, PlanView, State};
 
-/// How a host is, the worst first.
+/// The health of a host, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Health {
-    /// It is watched and not heard.
+    /// It is watched, and no beat comes.
     Down,
-    /// It is heard, and a metric is CRITICAL.
+    /// Its beats come, and a metric is CRITICAL.
     Critical,
-    /// It is heard, and a connection is not, or a metric is at WARNING.
+    /// Its beats come, but not over every connection, or a metric is at WARNING.
     Degraded,
-    /// It is not heard or said goodbye, and nobody wants to be told.
+    /// It is overdue or shut down, and not watched.
     Silent,
-    /// It said goodbye.
+    /// It announced its shutdown.
     Shutdown,
-    /// It was never heard.
+    /// No beat of it ever came.
     New,
     /// All is well.
     Up,
@@ -35,7 +35,7 @@ impl Health {
         Health::Up,
     ];
 
-    /// Judges a host. The metrics of a host that is not heard are frozen and say nothing new.
+    /// The health of a host. The metrics of a host whose beats do not come are old.
     pub fn of(host: &HostView) -> Health {
         match host.state {
             State::Overdue | State::Shutdown if !host.watch => Health::Silent,
@@ -58,7 +58,7 @@ impl Health {
         }
     }
 
-    /// The word for it.
+    /// The word that is shown.
     pub fn word(self) -> &'static str {
         match self {
             Health::Down => "overdue",
@@ -104,7 +104,7 @@ pub fn class_of(level: Level) -> &'static str {
     }
 }
 
-/// How many hosts are how.
+/// How many hosts there are of each health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HealthCounts([usize; Health::ALL.len()]);
 
@@ -209,7 +209,7 @@ impl Summary<'_> {
         found
     }
 
-    /// Where something worse is open than what was complained of.
+    /// The open alerts, where one is worse than all complaints.
     fn other_alerts(&self, complained: Option<Level>) -> Option<(Level, String)> {
         let alerts = self.alerts.as_deref().unwrap_or_default();
         let worst = alerts.iter().map(|alert| alert.level).max()?;
