@@ -11,7 +11,8 @@ use heartbeat::event::EventId;
 use heartbeat::http::query::{NotifyRequest, Recipients};
 use heartbeat::http::service::MetricsSnapshot;
 use heartbeat::http::{
-    Credentials, Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, SendReport, Server,
+    Credentials, Daemon, HttpServer, Ingest, IngestResult, ReloadResult, SendError, SendJob,
+    SendReport,
 };
 use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
@@ -207,7 +208,7 @@ fn view(name: &str) -> HostView {
 
 /// The web side of a test, alone in its process.
 struct Site {
-    web: Option<Server>,
+    web: Option<HttpServer>,
     daemon: Arc<TestDaemon>,
     address: SocketAddr,
     scratch: tempfile::TempDir,
@@ -228,7 +229,7 @@ impl Site {
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let access = Credentials { token: token.map(Secret::new), certificate: None };
-        let web = Server::start(listener, daemon.clone(), access, scratch.path()).unwrap();
+        let web = HttpServer::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let address = web.address();
         Site { web: Some(web), daemon, address, scratch, _alone: alone }
     }

@@ -20,7 +20,7 @@ use crate::event::Incident;
 use crate::heartbeat::fleet::{Fleet, Mark, Row};
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::{self, Watch};
-use crate::http::Server;
+use crate::http::HttpServer;
 use crate::notify::courier::{Courier, Order};
 use crate::notify::direct::Notifier;
 use crate::problem::Problems;
@@ -124,7 +124,7 @@ struct Daemon {
     agent: Agent,
     courier_thread: thread::JoinHandle<bool>,
     ear: Ear,
-    web: Server,
+    web: HttpServer,
     polling: Polling,
     stopper: StopSource,
 }
@@ -204,7 +204,7 @@ impl Daemon {
         let agent = Agent::new(Arc::clone(&watch));
         agent.reconfigure(config.agent.as_ref())?;
         let house: Arc<Rooms> = Arc::clone(&rooms);
-        let web = Server::start(tcp, house, access(&config), &config.state_dir)
+        let web = HttpServer::start(tcp, house, access(&config), &config.state_dir)
             .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
         watchdog::start(pulses, &rooms, web.probe(), &stop)?;
         opening::announce(&config, watch.count(), &udp_name, &tcp_name);

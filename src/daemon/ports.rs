@@ -11,7 +11,7 @@ use super::{Failure, spawn};
 use crate::config::Config;
 use crate::heartbeat::listener;
 use crate::heartbeat::watch::Watch;
-use crate::http::{Credentials, Server};
+use crate::http::{Credentials, HttpServer};
 use crate::thread::ProgressCounter;
 use crate::thread::{Stop, StopSource};
 
@@ -84,7 +84,7 @@ impl Ports {
         old: &Config,
         new: &Config,
         ear: &Ear,
-        web: &Server,
+        web: &HttpServer,
     ) -> Result<Ports, (&'static str, String)> {
         let (was, is) = (&old.heartbeat, &new.heartbeat);
         let mut ports = Ports::default();
@@ -104,7 +104,7 @@ impl Ports {
     ///
     /// # Errors
     /// When no thread can be started; what could not move stays where it is.
-    pub fn take(self, ear: &mut Ear, web: &mut Server) -> Result<(), Failure> {
+    pub fn take(self, ear: &mut Ear, web: &mut HttpServer) -> Result<(), Failure> {
         if let Some(socket) = self.udp {
             let name = address(socket.local_addr());
             ear.move_to(socket)?;

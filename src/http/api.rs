@@ -77,14 +77,14 @@ impl<'a> ApiRequest<'a> {
 }
 
 /// Makes a response that cannot be made at once.
-pub type Work = Box<dyn FnOnce() -> Response + Send>;
+pub type DeferredResponse = Box<dyn FnOnce() -> Response + Send>;
 
 /// What became of a request.
 pub enum Handled {
     /// Its response is here.
     Ready(Response),
     /// Its response is made by a thread that has time.
-    Deferred(Deferral, Work),
+    Deferred(Deferral, DeferredResponse),
 }
 
 /// Why a response cannot be made at once.

@@ -9,7 +9,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender};
 use tiny_http::{Header, StatusCode};
 
-use super::api::{ApiRequest, Deferral, Handled, Work, handle};
+use super::api::{ApiRequest, Deferral, DeferredResponse, Handled, handle};
 use super::auth::Authenticator;
 use super::front::backend::Backend;
 use super::front::request::MAX_BODY;
@@ -43,7 +43,7 @@ struct Lane {
 pub struct PendingCommit {
     request: tiny_http::Request,
     permit: Permit,
-    work: Work,
+    work: DeferredResponse,
 }
 
 impl Dispatcher {
@@ -115,7 +115,7 @@ impl Dispatcher {
         )
     }
 
-    fn commit(&self, request: tiny_http::Request, work: Work) {
+    fn commit(&self, request: tiny_http::Request, work: DeferredResponse) {
         match self.commits.permits.try_acquire() {
             // The thread ends after the handlers.
             Some(permit) => drop(self.pending.send(PendingCommit { request, permit, work })),
@@ -149,7 +149,7 @@ fn respond_page(
     request: tiny_http::Request,
     permit: Permit,
     (streams, what): (&Semaphore, &str),
-    work: Work,
+    work: DeferredResponse,
 ) {
     let response = run(&request, work);
     drop(permit);
@@ -162,14 +162,14 @@ fn respond_page(
     }
 }
 
-fn respond_after(request: tiny_http::Request, permit: Permit, work: Work) {
+fn respond_after(request: tiny_http::Request, permit: Permit, work: DeferredResponse) {
     let response = run(&request, work);
     // The next request comes as soon as this one has its response: it must find a permit.
     drop(permit);
     send(request, response);
 }
 
-fn run(request: &tiny_http::Request, work: Work) -> Response {
+fn run(request: &tiny_http::Request, work: DeferredResponse) -> Response {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| internal_error(request))
 }
 
@@ -222,7 +222,7 @@ fn buffer_small(handled: Handled) -> Handled {
     Handled::Ready(Response { body, ..response })
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+type ThreadMain = Box<dyn FnOnce() + Send>;
 
 impl Lane {
     /// Answers a request from a thread of its own.
@@ -231,13 +231,14 @@ impl Lane {
         request: tiny_http::Request,
         respond: impl FnOnce(tiny_http::Request, Permit) + Send + 'static,
     ) {
-        let start = |job: Job| thread::Builder::new().name(self.thread.into()).spawn(job).map(drop);
+        let start =
+            |job: ThreadMain| thread::Builder::new().name(self.thread.into()).spawn(job).map(drop);
         self.spawn_with(start, request, respond);
     }
 
     fn spawn_with(
         &self,
-        start: impl FnOnce(Job) -> io::Result<()>,
+        start: impl FnOnce(ThreadMain) -> io::Result<()>,
         request: tiny_http::Request,
         respond: impl FnOnce(tiny_http::Request, Permit) + Send + 'static,
     ) {

@@ -89,8 +89,8 @@ fn snapshot(snapshot: &MetricsSnapshot, text: &mut String) {
 }
 
 fn channels(channels: &[ChannelMetrics], text: &mut String) {
-    type Value = fn(&ChannelMetrics) -> f64;
-    let families: [(&str, &str, &str, Value); 4] = [
+    type ChannelValue = fn(&ChannelMetrics) -> f64;
+    let families: [(&str, &str, &str, ChannelValue); 4] = [
         ("hbd_notifications_sent_total", "counter", "Deliveries that arrived.", |c| c.sent as f64),
         ("hbd_outbox_deliveries", "gauge", "Deliveries that wait.", |c| c.deliveries as f64),
         (

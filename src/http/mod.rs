@@ -53,7 +53,7 @@ pub struct Credentials {
 }
 
 /// The running server.
-pub struct Server {
+pub struct HttpServer {
     address: SocketAddr,
     front: Front,
     authenticator: Arc<Authenticator>,
@@ -65,7 +65,7 @@ pub struct Server {
     ended: Receiver<()>,
 }
 
-impl Server {
+impl HttpServer {
     /// Serves the connections of `listener`. `scratch` is a directory for a socket, used when
     /// the environment names no better one.
     ///
@@ -76,7 +76,7 @@ impl Server {
         daemon: Arc<dyn Daemon>,
         credentials: Credentials,
         scratch: &Path,
-    ) -> io::Result<Server> {
+    ) -> io::Result<HttpServer> {
         let address = listener.local_addr()?;
         let (front_source, front_stop) = Stop::channel();
         let (backend_source, backend_stop) = Stop::channel();
@@ -104,7 +104,7 @@ impl Server {
         match open() {
             Ok(front) => {
                 let stop_sources = (front_source, backend_source);
-                Ok(Server {
+                Ok(HttpServer {
                     address,
                     front,
                     authenticator,

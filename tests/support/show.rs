@@ -10,7 +10,7 @@ use heartbeat::event::{EventId, Level};
 use heartbeat::http::query::NotifyRequest;
 use heartbeat::http::service::MetricsSnapshot;
 use heartbeat::http::{
-    Credentials, Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, Server,
+    Credentials, Daemon, HttpServer, Ingest, IngestResult, ReloadResult, SendError, SendJob,
 };
 use heartbeat::secret::Secret;
 use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
@@ -380,7 +380,7 @@ fn plan(id: &str, name: &str, outcome: &str, level: Level, at: Wall) -> PlanView
 
 /// The page of a made-up daemon.
 pub struct Site {
-    web: Option<Server>,
+    web: Option<HttpServer>,
     pub daemon: Arc<ShowDaemon>,
     pub url: String,
     _scratch: tempfile::TempDir,
@@ -396,7 +396,7 @@ impl Site {
         let listener = TcpListener::bind(address).unwrap();
         let daemon = Arc::new(ShowDaemon(Mutex::new(show)));
         let access = Credentials { token: token.map(Secret::new), certificate: None };
-        let web = Server::start(listener, daemon.clone(), access, scratch.path()).unwrap();
+        let web = HttpServer::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let url = format!("http://{}", web.address());
         Site { web: Some(web), daemon, url, _scratch: scratch }
     }

@@ -17,7 +17,7 @@ use super::request::{
 };
 use super::slots::{Phase, SlotGuard};
 use super::stream::{ClientStream, Exchange, Protocol, peek_now};
-use super::upstream::{Response as UpstreamResponse, Upstream};
+use super::upstream::{Upstream, UpstreamResponse};
 use crate::clock::Now;
 use crate::deadline::DeadlineStream;
 use crate::http::response::{Response, SMALL_BODY};
@@ -73,9 +73,9 @@ pub fn handle_connection(socket: &TcpStream, peer: IpAddr, slot: &SlotGuard, con
     let received = receive(&mut stream, slot, context).and_then(|received| {
         if slot.set_phase(Phase::Responding) { Ok(received) } else { Err(ReadError::Lost) }
     });
-    let client = Client { peer, encrypted: stream.is_encrypted() };
+    let peer = Peer { address: peer, encrypted: stream.is_encrypted() };
     let result = received.and_then(|(head, body)| {
-        let response = forward(&head, body, &client, &context.upstream)
+        let response = forward(&head, body, &peer, &context.upstream)
             .map_err(|why| unavailable(&head, &why))?;
         Ok(respond(&mut stream, &head, response)?)
     });
@@ -99,9 +99,9 @@ fn unavailable(head: &RequestHead, why: &io::Error) -> HttpError {
     HttpError::new(503, "the request cannot be taken now").with_target(&head.target)
 }
 
-/// The client of a request.
-struct Client {
-    peer: IpAddr,
+/// The sender of a request.
+struct Peer {
+    address: IpAddr,
     encrypted: bool,
 }
 
@@ -202,11 +202,11 @@ fn read_body(
 fn forward<'a>(
     head: &RequestHead,
     body: BodyBuffer,
-    client: &Client,
+    peer: &Peer,
     upstream: &'a Upstream,
 ) -> io::Result<UpstreamResponse<'a>> {
     let deadline = Instant::now() + BACKEND_TIMEOUT;
-    let mut message = serialize_head(head, body.bytes().len(), client);
+    let mut message = serialize_head(head, body.bytes().len(), peer);
     let mut separate: &[u8] = &[];
     if body.bytes().len() <= ONE_WRITE {
         message.extend_from_slice(body.bytes());
@@ -219,14 +219,14 @@ fn forward<'a>(
 }
 
 /// The head of a request as it is forwarded, in a buffer with room for a small body.
-fn serialize_head(head: &RequestHead, length: usize, client: &Client) -> Vec<u8> {
-    let Client { peer, encrypted } = client;
+fn serialize_head(head: &RequestHead, length: usize, peer: &Peer) -> Vec<u8> {
+    let Peer { address, encrypted } = peer;
     let mut text = String::with_capacity(512 + length.min(ONE_WRITE));
     let _ = write!(text, "{} {} HTTP/1.1\r\n", head.method, head.target);
     for (name, value) in &head.headers {
         let _ = write!(text, "{name}: {value}\r\n");
     }
-    let _ = write!(text, "{PEER_HEADER}: {peer}\r\n{ENCRYPTED_HEADER}: {encrypted}\r\n");
+    let _ = write!(text, "{PEER_HEADER}: {address}\r\n{ENCRYPTED_HEADER}: {encrypted}\r\n");
     let _ = write!(text, "Content-Length: {length}\r\n\r\n");
     text.into_bytes()
 }

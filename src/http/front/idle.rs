@@ -26,21 +26,21 @@ pub struct IdleSet {
     epoll: OwnedFd,
     /// Expires with the connection that was idle first (timerfd_create(2)).
     timer: OwnedFd,
-    table: Mutex<Table>,
+    table: Mutex<IdleTable>,
 }
 
 #[derive(Default)]
-struct Table {
+struct IdleTable {
     listeners: BTreeMap<u64, Arc<TcpListener>>,
     /// In the order in which they came.
-    idle: BTreeMap<u64, Idle>,
+    idle: BTreeMap<u64, IdleClient>,
     last_token: u64,
     evicted: u64,
     timer_runs: bool,
     closed: bool,
 }
 
-struct Idle {
+struct IdleClient {
     socket: TcpStream,
     peer: IpAddr,
     deadline: Instant,
@@ -60,10 +60,10 @@ pub enum Ready {
 }
 
 /// What a token stands for.
-enum Source {
+enum EventSource {
     Timer,
     Listener(Arc<TcpListener>),
-    Connection(Idle),
+    Connection(IdleClient),
     /// What is gone meanwhile.
     Nothing,
     Closed,
@@ -151,10 +151,10 @@ impl IdleSet {
             };
             match self.source(token) {
                 // It is watched no more: one report is all that was wanted.
-                Source::Connection(Idle { socket, peer, .. }) => {
+                EventSource::Connection(IdleClient { socket, peer, .. }) => {
                     return Ready::Connection(socket, peer);
                 }
-                Source::Listener(listener) => match self.accept(&listener, idle_timeout) {
+                EventSource::Listener(listener) => match self.accept(&listener, idle_timeout) {
                     Ok(connection) => {
                         self.resume(token);
                         if let Some((socket, peer)) = connection {
@@ -163,9 +163,9 @@ impl IdleSet {
                     }
                     Err(why) => return Ready::Error(token, why),
                 },
-                Source::Timer => self.expire(Instant::now()),
-                Source::Nothing => {}
-                Source::Closed => return Ready::Closed,
+                EventSource::Timer => self.expire(Instant::now()),
+                EventSource::Nothing => {}
+                EventSource::Closed => return Ready::Closed,
             }
         }
     }
@@ -210,24 +210,24 @@ impl IdleSet {
         table.last_token += 1;
         let token = table.last_token;
         self.control(libc::EPOLL_CTL_ADD, &socket, token, ONCE)?;
-        table.idle.insert(token, Idle { socket, peer, deadline: Instant::now() + timeout });
+        table.idle.insert(token, IdleClient { socket, peer, deadline: Instant::now() + timeout });
         if !std::mem::replace(&mut table.timer_runs, true) {
             self.set_timer(timeout);
         }
         Ok(())
     }
 
-    fn source(&self, token: u64) -> Source {
+    fn source(&self, token: u64) -> EventSource {
         let mut table = lock(&self.table);
         if table.closed {
-            return Source::Closed;
+            return EventSource::Closed;
         }
         if token == TIMER {
-            return Source::Timer;
+            return EventSource::Timer;
         }
         match table.listeners.get(&token) {
-            Some(listener) => Source::Listener(Arc::clone(listener)),
-            None => table.idle.remove(&token).map_or(Source::Nothing, Source::Connection),
+            Some(listener) => EventSource::Listener(Arc::clone(listener)),
+            None => table.idle.remove(&token).map_or(EventSource::Nothing, EventSource::Connection),
         }
     }
 
@@ -294,7 +294,7 @@ impl IdleSet {
     }
 }
 
-impl Table {
+impl IdleTable {
     /// Closes the connections that came first until at most `count` are left.
     fn evict_to(&mut self, count: usize) {
         while self.idle.len() > count {

@@ -47,7 +47,7 @@ struct Slot {
     since: Instant,
 }
 
-struct State {
+struct SlotTable {
     slots: Vec<Option<Slot>>,
     closed: bool,
     evicted: u64,
@@ -57,7 +57,7 @@ struct State {
 
 /// All slots.
 pub struct Slots {
-    state: Mutex<State>,
+    table: Mutex<SlotTable>,
     changed: Condvar,
 }
 
@@ -72,7 +72,7 @@ impl Slots {
     pub fn new(count: usize) -> Slots {
         let slots = (0..count).map(|_| None).collect();
         Slots {
-            state: Mutex::new(State { slots, closed: false, evicted: 0, waiting: 0 }),
+            table: Mutex::new(SlotTable { slots, closed: false, evicted: 0, waiting: 0 }),
             changed: Condvar::new(),
         }
     }
@@ -80,24 +80,24 @@ impl Slots {
     /// A slot for `socket`. When all are in use, the connection that has kept us waiting longest
     /// beyond its grace is evicted; while there is none, the new one waits. None once closed.
     pub fn acquire(&self, socket: Arc<TcpStream>) -> Option<SlotGuard<'_>> {
-        let mut state = lock(&self.state);
+        let mut table = lock(&self.table);
         loop {
-            if state.closed {
+            if table.closed {
                 return None;
             }
-            if let Some(index) = state.slots.iter().position(Option::is_none) {
+            if let Some(index) = table.slots.iter().position(Option::is_none) {
                 let since = Instant::now();
-                state.slots[index] = Some(Slot { socket, phase: Phase::ReadingHead, since });
+                table.slots[index] = Some(Slot { socket, phase: Phase::ReadingHead, since });
                 return Some(SlotGuard { slots: self, index });
             }
-            state = self.evict_one(state);
+            table = self.evict_one(table);
         }
     }
 
     /// Waits for a change: that of the connection that is evicted, or until one may be.
-    fn evict_one<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn evict_one<'a>(&self, mut table: MutexGuard<'a, SlotTable>) -> MutexGuard<'a, SlotTable> {
         let now = Instant::now();
-        let first = state
+        let first = table
             .slots
             .iter_mut()
             .flatten()
@@ -107,32 +107,32 @@ impl Slots {
             Some((due, _)) if due > now => Some(due - now),
             Some((_, slot)) => {
                 slot.evict();
-                state.evicted += 1;
+                table.evicted += 1;
                 None
             }
             None => None,
         };
-        state.waiting += 1;
-        let mut state = match wait {
+        table.waiting += 1;
+        let mut table = match wait {
             Some(wait) => {
-                self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
+                self.changed.wait_timeout(table, wait).unwrap_or_else(PoisonError::into_inner).0
             }
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            None => self.changed.wait(table).unwrap_or_else(PoisonError::into_inner),
         };
-        state.waiting -= 1;
-        state
+        table.waiting -= 1;
+        table
     }
 
     /// How many connections were evicted for new ones, so far.
     pub fn evicted(&self) -> u64 {
-        lock(&self.state).evicted
+        lock(&self.table).evicted
     }
 
     /// Gives out no more slots, and evicts the connections whose requests are not being answered.
     pub fn close(&self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
-        for slot in state.slots.iter_mut().flatten() {
+        let mut table = lock(&self.table);
+        table.closed = true;
+        for slot in table.slots.iter_mut().flatten() {
             if slot.phase.grace().is_some() {
                 slot.evict();
             }
@@ -142,22 +142,22 @@ impl Slots {
 
     /// Evicts every connection.
     pub fn evict_all(&self) {
-        lock(&self.state).slots.iter_mut().flatten().for_each(Slot::evict);
+        lock(&self.table).slots.iter_mut().flatten().for_each(Slot::evict);
     }
 
     /// Waits until all slots are free; false when they were not after `timeout`.
     pub fn wait_until_free(&self, timeout: Duration) -> bool {
-        let in_use = |state: &mut State| state.slots.iter().any(Option::is_some);
-        let mut state = lock(&self.state);
-        state.waiting += 1;
-        let waited = self.changed.wait_timeout_while(state, timeout, in_use);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.waiting -= 1;
-        !in_use(&mut state)
+        let in_use = |table: &mut SlotTable| table.slots.iter().any(Option::is_some);
+        let mut table = lock(&self.table);
+        table.waiting += 1;
+        let waited = self.changed.wait_timeout_while(table, timeout, in_use);
+        let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        table.waiting -= 1;
+        !in_use(&mut table)
     }
 
-    fn notify(&self, state: &State) {
-        if state.waiting > 0 {
+    fn notify(&self, table: &SlotTable) {
+        if table.waiting > 0 {
             self.changed.notify_all();
         }
     }
@@ -174,16 +174,16 @@ impl Slot {
 impl SlotGuard<'_> {
     /// Goes on to `phase`; false when the connection was evicted meanwhile.
     pub fn set_phase(&self, phase: Phase) -> bool {
-        let mut state = lock(&self.slots.state);
-        match &mut state.slots[self.index] {
+        let mut table = lock(&self.slots.table);
+        match &mut table.slots[self.index] {
             Some(slot) if slot.phase != Phase::Evicted => {
                 (slot.phase, slot.since) = (phase, Instant::now());
                 // Once closed, only requests that are being answered go on.
-                if state.closed && phase.grace().is_some() && phase != Phase::Lingering {
+                if table.closed && phase.grace().is_some() && phase != Phase::Lingering {
                     return false;
                 }
                 // Which one may be evicted next is another one now.
-                self.slots.notify(&state);
+                self.slots.notify(&table);
                 true
             }
             _ => false,
@@ -193,9 +193,9 @@ impl SlotGuard<'_> {
 
 impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        let mut state = lock(&self.slots.state);
-        state.slots[self.index] = None;
-        self.slots.notify(&state);
+        let mut table = lock(&self.slots.table);
+        table.slots[self.index] = None;
+        self.slots.notify(&table);
     }
 }
 

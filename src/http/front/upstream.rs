@@ -32,19 +32,19 @@ const HEALTH_CHECK: &[u8] = b"GET /-/healthy HTTP/1.1\r\nContent-Length: 0\r\n\r
 pub struct Upstream {
     backend: Arc<Backend>,
     /// The one that was used last comes last.
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<Vec<IdleConnection>>,
     in_use: Semaphore,
     opening: Semaphore,
 }
 
-struct Idle {
+struct IdleConnection {
     stream: UnixStream,
     instance: u32,
     since: Instant,
 }
 
 /// A connection with one exchange on it.
-pub struct Connection<'a> {
+pub struct UpstreamConnection<'a> {
     upstream: &'a Upstream,
     stream: DeadlineStream<UnixStream>,
     instance: u32,
@@ -65,7 +65,12 @@ impl Upstream {
     ///
     /// # Errors
     /// `TimedOut` when no connection is free until `deadline`; else why it cannot be sent.
-    pub fn send(&self, head: &[u8], body: &[u8], deadline: Instant) -> io::Result<Connection<'_>> {
+    pub fn send(
+        &self,
+        head: &[u8],
+        body: &[u8],
+        deadline: Instant,
+    ) -> io::Result<UpstreamConnection<'_>> {
         loop {
             let mut connection = self.acquire(deadline)?;
             let count = match connection.stream.write(head) {
@@ -100,18 +105,18 @@ impl Upstream {
         }
     }
 
-    fn acquire(&self, deadline: Instant) -> io::Result<Connection<'_>> {
+    fn acquire(&self, deadline: Instant) -> io::Result<UpstreamConnection<'_>> {
         let permit = acquire(&self.in_use, deadline)?;
         let connection = |stream, instance, reused| {
             let stream = DeadlineStream::new(stream, deadline);
-            Connection { upstream: self, stream, instance, reused, _permit: permit }
+            UpstreamConnection { upstream: self, stream, instance, reused, _permit: permit }
         };
-        if let Some(Idle { stream, instance, .. }) = self.pop_idle() {
+        if let Some(IdleConnection { stream, instance, .. }) = self.pop_idle() {
             return Ok(connection(stream, instance, true));
         }
         let _turn = acquire(&self.opening, deadline)?;
         // There are never more than there are permits: one is opened only while none is idle.
-        if let Some(Idle { stream, instance, .. }) = self.pop_idle() {
+        if let Some(IdleConnection { stream, instance, .. }) = self.pop_idle() {
             return Ok(connection(stream, instance, true));
         }
         let (stream, instance) = self.open(deadline)?;
@@ -119,7 +124,7 @@ impl Upstream {
     }
 
     /// The one that was used last, of those that the backend has not closed.
-    fn pop_idle(&self) -> Option<Idle> {
+    fn pop_idle(&self) -> Option<IdleConnection> {
         let current = self.backend.instance();
         let mut idle = lock(&self.idle);
         while let Some(last) = idle.pop() {
@@ -173,53 +178,55 @@ fn malformed() -> io::Error {
     ErrorKind::InvalidData.into()
 }
 
-impl<'a> Connection<'a> {
+impl<'a> UpstreamConnection<'a> {
     /// The response, as soon as its head is there. `to_head`: the request was HEAD, so there is no
     /// body.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn receive(mut self, to_head: bool) -> io::Result<Response<'a>> {
+    pub fn receive(mut self, to_head: bool) -> io::Result<UpstreamResponse<'a>> {
         let (head, rest) = read_head(&mut self.stream)?;
         let without_body = to_head || matches!(head.status, 100..=199 | 204 | 304);
         let length = if without_body { BodyLength::None } else { head.body };
         let source = Cursor::new(rest).chain(self);
         let body = match length {
-            BodyLength::None => Body::Sized(source.take(0)),
-            BodyLength::Length(length) => Body::Sized(source.take(length as u64)),
-            BodyLength::Chunked => Body::Chunked(ChunkedReader::new(BufReader::new(source))),
+            BodyLength::None => ResponseReader::Sized(source.take(0)),
+            BodyLength::Length(length) => ResponseReader::Sized(source.take(length as u64)),
+            BodyLength::Chunked => {
+                ResponseReader::Chunked(ChunkedReader::new(BufReader::new(source)))
+            }
         };
-        Ok(Response { head, body })
+        Ok(UpstreamResponse { head, body })
     }
 
     /// Leaves it to the next request: this one has its whole response.
     fn keep(self) {
         let mut idle = lock(&self.upstream.idle);
         let since = Instant::now();
-        idle.push(Idle { stream: self.stream.stream, instance: self.instance, since });
+        idle.push(IdleConnection { stream: self.stream.stream, instance: self.instance, since });
         drop(idle);
         self.upstream.close_idle();
     }
 }
 
-impl Read for Connection<'_> {
+impl Read for UpstreamConnection<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.stream.read(into)
     }
 }
 
 /// A response whose head has come.
-pub struct Response<'a> {
+pub struct UpstreamResponse<'a> {
     /// Its head.
     pub head: ResponseHead,
-    body: Body<'a>,
+    body: ResponseReader<'a>,
 }
 
-type Source<'a> = Chain<Cursor<Vec<u8>>, Connection<'a>>;
+type BodySource<'a> = Chain<Cursor<Vec<u8>>, UpstreamConnection<'a>>;
 
-enum Body<'a> {
-    Sized(Take<Source<'a>>),
-    Chunked(ChunkedReader<BufReader<Source<'a>>>),
+enum ResponseReader<'a> {
+    Sized(Take<BodySource<'a>>),
+    Chunked(ChunkedReader<BufReader<BodySource<'a>>>),
 }
 
 /// The head of a response.
@@ -236,12 +243,12 @@ pub struct ResponseHead {
     closes: bool,
 }
 
-impl Response<'_> {
+impl UpstreamResponse<'_> {
     /// Moves the time by which all of the body must have come.
     pub fn set_deadline(&mut self, deadline: Instant) {
         let source = match &mut self.body {
-            Body::Sized(body) => body.get_mut(),
-            Body::Chunked(body) => body.get_mut().get_mut(),
+            ResponseReader::Sized(body) => body.get_mut(),
+            ResponseReader::Chunked(body) => body.get_mut().get_mut(),
         };
         source.get_mut().1.stream.set_deadline(deadline);
     }
@@ -253,13 +260,13 @@ impl Response<'_> {
     pub fn read(&mut self, count: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         match &mut self.body {
-            Body::Sized(body) => {
+            ResponseReader::Sized(body) => {
                 body.by_ref().take(count as u64).read_to_end(&mut bytes)?;
                 if bytes.len() < count && body.limit() > 0 {
                     return Err(ErrorKind::UnexpectedEof.into());
                 }
             }
-            Body::Chunked(body) => {
+            ResponseReader::Chunked(body) => {
                 body.by_ref().take(count as u64).read_to_end(&mut bytes)?;
             }
         }
@@ -269,8 +276,8 @@ impl Response<'_> {
     /// After the end of the body: leaves the connection to the next request.
     pub fn finish(self) {
         let source = match self.body {
-            Body::Sized(body) if body.limit() == 0 => body.into_inner(),
-            Body::Chunked(body) if body.has_ended() => body.into_inner().into_inner(),
+            ResponseReader::Sized(body) if body.limit() == 0 => body.into_inner(),
+            ResponseReader::Chunked(body) if body.has_ended() => body.into_inner().into_inner(),
             _ => return,
         };
         let (rest, connection) = source.into_inner();
@@ -432,7 +439,7 @@ mod tests {
     fn connections_that_the_backend_closed_or_left_behind_are_not_used_again() {
         let site = Site::open();
         site.get();
-        let shut = |idle: &Idle| idle.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        let shut = |idle: &IdleConnection| idle.stream.shutdown(std::net::Shutdown::Both).unwrap();
         lock(&site.upstream.idle).iter().for_each(shut);
         assert!(!site.get(), "it was closed");
         lock(&site.upstream.idle)[0].instance += 1;

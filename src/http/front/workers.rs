@@ -9,12 +9,12 @@ use crate::thread::lock;
 /// The workers, counted.
 #[derive(Debug, Default)]
 pub struct WorkerPool {
-    counts: Mutex<Counts>,
+    counts: Mutex<WorkerCounts>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct WorkerCounts {
     /// Those that wait for a connection, and those that are about to.
     waiting: usize,
     all: usize,
@@ -46,7 +46,7 @@ impl WorkerPool {
 
     /// Waits until every worker has ended; false when that takes longer than `timeout`.
     pub fn wait_until_empty(&self, timeout: Duration) -> bool {
-        let some = |counts: &mut Counts| counts.all > 0;
+        let some = |counts: &mut WorkerCounts| counts.all > 0;
         let waited = self.changed.wait_timeout_while(lock(&self.counts), timeout, some);
         waited.map_or(true, |(counts, _)| counts.all == 0)
     }

@@ -106,14 +106,14 @@ const HEIGHT: f64 = 48.0;
 
 /// A stretch of time to draw.
 #[derive(Clone, Copy, Debug)]
-pub struct Window {
+pub struct ChartWindow {
     /// Where it begins.
     pub from: Wall,
     /// Where it ends.
     pub to: Wall,
 }
 
-impl Window {
+impl ChartWindow {
     fn x(&self, at: Wall) -> f64 {
         let whole = self.to.since(self.from).as_secs_f64().max(1.0);
         (at.since(self.from).as_secs_f64() / whole).min(1.0) * WIDTH
@@ -129,7 +129,7 @@ pub fn min_mean_max(points: &[PointView]) -> Option<(f64, f64, f64)> {
 }
 
 /// Draws a series, and the limit where that lies within what is drawn.
-pub fn sparkline(html: &mut Html, series: &SeriesView, window: Window, limit: Option<f64>) {
+pub fn sparkline(html: &mut Html, series: &SeriesView, window: ChartWindow, limit: Option<f64>) {
     let points: Vec<PointView> =
         series.points.iter().filter(|point| finite(point)).copied().collect();
     let Some((least, mean, most)) = min_mean_max(&points) else {
@@ -155,14 +155,20 @@ fn finite(point: &PointView) -> bool {
 struct Plot {
     bottom: f64,
     top: f64,
-    window: Window,
+    window: ChartWindow,
     step: Duration,
 }
 
 impl Plot {
     /// The limit belongs into the picture when the values come near it, else they would be a line
     /// at the bottom.
-    fn around(least: f64, most: f64, limit: Option<f64>, window: Window, step: Duration) -> Plot {
+    fn around(
+        least: f64,
+        most: f64,
+        limit: Option<f64>,
+        window: ChartWindow,
+        step: Duration,
+    ) -> Plot {
         let near = |limit: &f64| (limit - most).abs() <= (most - least).max(most.abs() * 0.5);
         let limit = limit.filter(near);
         let mut bottom = limit.map_or(least, |limit| least.min(limit));

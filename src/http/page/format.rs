@@ -41,7 +41,7 @@ pub fn percent(share: f64) -> String {
 
 /// What a metric counts, by the end of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum MetricUnit {
     /// Nothing in particular.
     Plain,
     /// Percent.
@@ -54,14 +54,14 @@ pub enum Unit {
     Seconds,
 }
 
-const UNITS: [(&str, Unit); 4] = [
-    ("percent", Unit::Percent),
-    ("bytes", Unit::Bytes),
-    ("bytes per second", Unit::BytesPerSecond),
-    ("seconds", Unit::Seconds),
+const UNITS: [(&str, MetricUnit); 4] = [
+    ("percent", MetricUnit::Percent),
+    ("bytes", MetricUnit::Bytes),
+    ("bytes per second", MetricUnit::BytesPerSecond),
+    ("seconds", MetricUnit::Seconds),
 ];
 
-impl Unit {
+impl MetricUnit {
     /// A value in this unit.
     pub fn of(self, value: f64) -> String {
         let rounded = RoundedNumber(value).to_string();
@@ -71,28 +71,28 @@ impl Unit {
             format!("{rounded}{gap}{unit}")
         };
         match self {
-            Unit::Plain => rounded,
-            Unit::Percent => format!("{rounded}\u{a0}%"),
-            Unit::Bytes => prefixed("B"),
-            Unit::BytesPerSecond => prefixed("B/s"),
-            Unit::Seconds if value >= 60.0 => {
+            MetricUnit::Plain => rounded,
+            MetricUnit::Percent => format!("{rounded}\u{a0}%"),
+            MetricUnit::Bytes => prefixed("B"),
+            MetricUnit::BytesPerSecond => prefixed("B/s"),
+            MetricUnit::Seconds if value >= 60.0 => {
                 Duration::try_from_secs_f64(value).map_or(rounded, about)
             }
-            Unit::Seconds => format!("{rounded}\u{a0}s"),
+            MetricUnit::Seconds => format!("{rounded}\u{a0}s"),
         }
     }
 }
 
 /// A metric's path in few words: `disk_monitor.root.percent` is `disk root`, in percent.
-pub fn metric(path: &str) -> (String, Unit) {
+pub fn metric(path: &str) -> (String, MetricUnit) {
     let mut parts: Vec<String> = path.split('.').map(|part| part.replace('_', " ")).collect();
     let monitor = parts[0].strip_suffix(" monitor").map(str::to_owned);
     // What does not come from the agent keeps its name.
-    let Some(monitor) = monitor else { return (path.to_owned(), Unit::Plain) };
+    let Some(monitor) = monitor else { return (path.to_owned(), MetricUnit::Plain) };
     parts[0] = monitor;
     let last = if parts.len() > 1 { parts.pop().unwrap_or_default() } else { String::new() };
     let found = UNITS.iter().find_map(|(end, unit)| Some((last.strip_suffix(end)?, *unit)));
-    let (word, unit) = found.unwrap_or((&last, Unit::Plain));
+    let (word, unit) = found.unwrap_or((&last, MetricUnit::Plain));
     let word = if word == "per core" { "" } else { word.trim_end() };
     if !word.is_empty() && parts.last().is_none_or(|part| part != word) {
         parts.push(word.to_owned());
@@ -176,20 +176,24 @@ mod tests {
     #[test]
     fn metrics_have_short_names() {
         for (path, name, unit) in [
-            ("cpu_monitor.cpu_percent", "cpu", Unit::Percent),
-            ("cpu_monitor.iowait_percent", "cpu iowait", Unit::Percent),
-            ("memory_monitor.percent", "memory", Unit::Percent),
-            ("disk_monitor.root.percent", "disk root", Unit::Percent),
-            ("disk_monitor.root.inodes_percent", "disk root inodes", Unit::Percent),
-            ("disk_monitor.root.free_bytes", "disk root free", Unit::Bytes),
-            ("network_monitor.eth0.rx_bytes_per_second", "network eth0 rx", Unit::BytesPerSecond),
-            ("uptime_monitor.seconds", "uptime", Unit::Seconds),
-            ("systemd_monitor.failed_units", "systemd failed units", Unit::Plain),
-            ("load_monitor.per_core", "load", Unit::Plain),
-            ("load_monitor.load1", "load load1", Unit::Plain),
-            ("a_monitor", "a", Unit::Plain),
-            ("queue.length", "queue.length", Unit::Plain),
-            ("", "", Unit::Plain),
+            ("cpu_monitor.cpu_percent", "cpu", MetricUnit::Percent),
+            ("cpu_monitor.iowait_percent", "cpu iowait", MetricUnit::Percent),
+            ("memory_monitor.percent", "memory", MetricUnit::Percent),
+            ("disk_monitor.root.percent", "disk root", MetricUnit::Percent),
+            ("disk_monitor.root.inodes_percent", "disk root inodes", MetricUnit::Percent),
+            ("disk_monitor.root.free_bytes", "disk root free", MetricUnit::Bytes),
+            (
+                "network_monitor.eth0.rx_bytes_per_second",
+                "network eth0 rx",
+                MetricUnit::BytesPerSecond,
+            ),
+            ("uptime_monitor.seconds", "uptime", MetricUnit::Seconds),
+            ("systemd_monitor.failed_units", "systemd failed units", MetricUnit::Plain),
+            ("load_monitor.per_core", "load", MetricUnit::Plain),
+            ("load_monitor.load1", "load load1", MetricUnit::Plain),
+            ("a_monitor", "a", MetricUnit::Plain),
+            ("queue.length", "queue.length", MetricUnit::Plain),
+            ("", "", MetricUnit::Plain),
         ] {
             assert_eq!(metric(path), (name.to_owned(), unit), "{path}");
         }
@@ -198,15 +202,15 @@ mod tests {
     #[test]
     fn values_have_their_unit() {
         for (unit, value, text) in [
-            (Unit::Plain, 3.0, "3"),
-            (Unit::Percent, 95.25, "95.2 %"),
-            (Unit::Bytes, 512.0, "512 B"),
-            (Unit::Bytes, 123.4e9, "123 GB"),
-            (Unit::BytesPerSecond, 12_345.0, "12.3 kB/s"),
-            (Unit::Seconds, 7.5, "7.5 s"),
-            (Unit::Seconds, 200_000.0, "2 d"),
-            (Unit::Seconds, f64::INFINITY, "inf"),
-            (Unit::Seconds, -5.0, "-5 s"),
+            (MetricUnit::Plain, 3.0, "3"),
+            (MetricUnit::Percent, 95.25, "95.2 %"),
+            (MetricUnit::Bytes, 512.0, "512 B"),
+            (MetricUnit::Bytes, 123.4e9, "123 GB"),
+            (MetricUnit::BytesPerSecond, 12_345.0, "12.3 kB/s"),
+            (MetricUnit::Seconds, 7.5, "7.5 s"),
+            (MetricUnit::Seconds, 200_000.0, "2 d"),
+            (MetricUnit::Seconds, f64::INFINITY, "inf"),
+            (MetricUnit::Seconds, -5.0, "-5 s"),
         ] {
             assert_eq!(unit.of(value).replace('\u{a0}', " "), text);
         }

@@ -1,11 +1,11 @@
 //! The page of one host. Pure.
 
-use super::charts::{BarScale, DAYS, HOURS, Window, bars, min_mean_max, sparkline};
+use super::charts::{BarScale, ChartWindow, DAYS, HOURS, bars, min_mean_max, sparkline};
 use super::filter::{PageQuery, TimeRange};
 use super::format::{about, ago, exact, limit, metric, percent};
 use super::hosts::last_heard;
 use super::html::Html;
-use super::panels::{self, Fetched, cut};
+use super::panels::{self, ReadResult, cut};
 use super::summary::{Health, class_of};
 use crate::clock::{Wall, words};
 use crate::event::Level;
@@ -25,11 +25,11 @@ pub struct HostPage<'a> {
     /// Its availability; an error says why that is not known.
     pub past: &'a Result<Option<PastView>, String>,
     /// Its metrics over time.
-    pub series: &'a Fetched<SeriesView>,
+    pub series: &'a ReadResult<SeriesView>,
     /// The events about it.
-    pub events: &'a Fetched<EventView>,
+    pub events: &'a ReadResult<EventView>,
     /// What was sent about it.
-    pub notifications: &'a Fetched<NotificationView>,
+    pub notifications: &'a ReadResult<NotificationView>,
     /// The time.
     pub now: Wall,
 }
@@ -155,7 +155,7 @@ impl HostPage<'_> {
         html.markup("<th scope=col>Over time<th scope=col class=n>Least<th scope=col class=n>Mean<th scope=col class=n>Most<tbody>");
         let (_, days) = self.query.span.words();
         let from = self.now - std::time::Duration::from_secs(days * 86_400);
-        let window = Window { from, to: self.now };
+        let window = ChartWindow { from, to: self.now };
         let mut metrics: Vec<&MetricView> = self.host.metrics.iter().collect();
         metrics.sort_by_key(|metric| {
             std::cmp::Reverse(metric.level.filter(|level| *level > Level::Ok))
@@ -168,7 +168,7 @@ impl HostPage<'_> {
     }
 }
 
-fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: Window) {
+fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: ChartWindow) {
     let (name, unit) = metric(&view.path);
     let level = view.level.filter(|level| *level > Level::Ok);
     html.markup("<tr").attribute("data-k", &view.path);

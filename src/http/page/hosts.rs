@@ -3,7 +3,7 @@
 
 use super::charts::{BarScale, DAYS, HOURS, bars};
 use super::filter::{HostFilter, PAGE_SIZE, PageQuery, Selection};
-use super::format::{Unit, about, ago, count, limit, metric, percent};
+use super::format::{MetricUnit, about, ago, count, limit, metric, percent};
 use super::html::Html;
 use super::panels::{badge, cut, moment, section};
 use super::summary::{Health, class_of};
@@ -233,8 +233,8 @@ fn shortened(name: &str) -> String {
 }
 
 /// Percents without decimals: more of them would only flicker.
-fn reading(value: f64, unit: Unit) -> String {
-    unit.of(if unit == Unit::Percent { value.round() } else { value })
+fn reading(value: f64, unit: MetricUnit) -> String {
+    unit.of(if unit == MetricUnit::Percent { value.round() } else { value })
 }
 
 /// How many hosts are in which state, each number a link to them.

@@ -7,7 +7,7 @@ use self::filter::{HostSelector, PageQuery, Selection};
 use self::host::{HostPage, first_beat, no_such_host};
 use self::hosts::{HostList, ListedHost};
 use self::html::{Document, Html, content_security_policy, full_page};
-use self::summary::{Summary, class_of};
+use self::summary::{PageSummary, class_of};
 use super::metrics::HOSTS_AT_ONCE;
 use super::response::Response;
 use super::service::Daemon;
@@ -49,7 +49,7 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
     let channels = daemon.channels();
     let counts = &selection.counts;
     let summary =
-        Summary { counts, channels: &channels, alerts: &alerts, plans: &plans, ready: &ready };
+        PageSummary { counts, channels: &channels, alerts: &alerts, plans: &plans, ready: &ready };
     let (level, words) = summary.headline();
     let mut html = Html::default();
     html.markup("<div").attribute("class", format_args!("head {}", class_of(level)));

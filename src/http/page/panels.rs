@@ -20,7 +20,7 @@ const MAX_MODULES: usize = 200;
 const MAX_TEXT: usize = 300;
 
 /// What could be read, or why it could not.
-pub type Fetched<T> = Result<Vec<T>, String>;
+pub type ReadResult<T> = Result<Vec<T>, String>;
 
 /// A section with its heading.
 pub fn section(
@@ -65,7 +65,7 @@ pub fn badge(html: &mut Html, class: &'static str, word: &str) {
 }
 
 /// What is wrong at present; nothing at all when nothing is.
-pub fn alerts(html: &mut Html, alerts: &Fetched<AlertView>, now: Wall) {
+pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, now: Wall) {
     let list = match alerts {
         Ok(list) if list.is_empty() => return,
         Ok(list) => list,
@@ -113,7 +113,7 @@ fn alert_details(alert: &AlertView, now: Wall) -> String {
 }
 
 /// The backup plans; nothing at all where there are none.
-pub fn plans(html: &mut Html, plans: &Fetched<PlanView>, now: Wall) {
+pub fn plans(html: &mut Html, plans: &ReadResult<PlanView>, now: Wall) {
     let list = match plans {
         Ok(list) if list.is_empty() => return,
         Ok(list) => list,
@@ -245,7 +245,7 @@ fn channel_details(channel: &ChannelView, now: Wall) -> String {
 }
 
 /// The event log, the newest first.
-pub fn events(html: &mut Html, events: &Fetched<EventView>) {
+pub fn events(html: &mut Html, events: &ReadResult<EventView>) {
     section(html, "events", "What happened", |html| {
         let list = match events {
             Ok(list) => list,
@@ -276,7 +276,7 @@ pub fn events(html: &mut Html, events: &Fetched<EventView>) {
 }
 
 /// What was sent about a host.
-pub fn notifications(html: &mut Html, notifications: &Fetched<NotificationView>) {
+pub fn notifications(html: &mut Html, notifications: &ReadResult<NotificationView>) {
     section(html, "told", "Who was told", |html| {
         let list = match notifications {
             Ok(list) => list,

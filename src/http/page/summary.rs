@@ -126,7 +126,7 @@ impl HealthCounts {
 }
 
 /// What is known when the headline is made.
-pub struct Summary<'a> {
+pub struct PageSummary<'a> {
     /// The hosts.
     pub counts: &'a HealthCounts,
     /// The channels.
@@ -139,7 +139,7 @@ pub struct Summary<'a> {
     pub ready: &'a Result<(), String>,
 }
 
-impl Summary<'_> {
+impl PageSummary<'_> {
     /// The answer to "is all well?", and how much it matters.
     pub fn headline(&self) -> (Level, String) {
         let complaints = self.complaints();
@@ -285,7 +285,7 @@ mod tests {
     fn headline(healths: &[Health], alerts: Result<Vec<AlertView>, String>) -> (Level, String) {
         let mut counts = HealthCounts::default();
         healths.iter().for_each(|health| counts.add(*health));
-        let summary = Summary {
+        let summary = PageSummary {
             counts: &counts,
             channels: &[],
             alerts: &alerts,
