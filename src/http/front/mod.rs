@@ -192,7 +192,10 @@ impl Shared {
                 Ready::Connection(socket, peer) => {
                     worker.set_busy();
                     self.accept_fails.store(false, Ordering::Relaxed);
-                    self.log_growth(self.grow());
+                    // While no request could be forwarded, connections wait where they cost least.
+                    if !self.context.upstream.is_saturated() {
+                        self.log_growth(self.grow());
+                    }
                     self.serve(socket, peer);
                 }
                 Ready::Closed => return,

@@ -105,6 +105,11 @@ impl Upstream {
         }
     }
 
+    /// Whether the backend works on as many requests as it may.
+    pub fn is_saturated(&self) -> bool {
+        self.in_use.is_exhausted()
+    }
+
     fn acquire(&self, deadline: Instant) -> io::Result<UpstreamConnection<'_>> {
         let permit = acquire(&self.in_use, deadline)?;
         let connection = |stream, instance, reused| {
