@@ -2,6 +2,32 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+/// What percent-encoded text stands for (RFC 3986, section 2.1); none when a percent sign begins no
+/// code, or when it is not UTF-8.
+pub fn percent_decoded(text: &str) -> Option<String> {
+    let is_code = |code: &str| code.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    let well_formed = text.split('%').skip(1).all(is_code);
+    String::from_utf8(decoded_bytes(text)).ok().filter(|_| well_formed)
+}
+
+/// The same where anything may stand: a percent sign that begins no code stands for itself.
+pub fn percent_decoded_lossy(text: &str) -> String {
+    String::from_utf8_lossy(&decoded_bytes(text)).into_owned()
+}
+
+fn decoded_bytes(text: &str) -> Vec<u8> {
+    let digit = |letter: &u8| char::from(*letter).to_digit(16);
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.first_chunk().filter(|_| *first == b'%');
+        let code = code.and_then(|[high, low]| Some(digit(high)? * 16 + digit(low)?));
+        bytes.push(code.map_or(*first, |code| code as u8));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    bytes
+}
+
 /// Whether a host is this very machine: 127.0.0.0/8, `::1`, `localhost`.
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -87,6 +113,23 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percent_codes_are_decoded_and_what_is_none_is_refused_or_kept() {
+        for (text, decoded, lossy) in [
+            ("", Some(""), ""),
+            ("a%2Fb%3f", Some("a/b?"), "a/b?"),
+            ("m%C3%BCnster", Some("m\u{fc}nster"), "m\u{fc}nster"),
+            ("%25%", None, "%%"),
+            ("%+1", None, "%+1"),
+            ("%2", None, "%2"),
+            ("%%41", None, "%A"),
+            ("%ff", None, "\u{fffd}"),
+        ] {
+            assert_eq!(percent_decoded(text).as_deref(), decoded, "{text}");
+            assert_eq!(percent_decoded_lossy(text), lossy, "{text}");
+        }
+    }
 
     #[test]
     fn loopback_is_told_from_the_rest_of_the_world() {

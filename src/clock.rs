@@ -112,6 +112,52 @@ impl fmt::Display for Wall {
     }
 }
 
+/// Why a text is no [`Wall`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeError {
+    /// It is a time before 1970, where `Wall` begins.
+    TooEarly,
+    /// It is no time, or one without an offset.
+    Malformed,
+}
+
+/// Reads a time by RFC 3339, with up to nine digits of a fraction, as `Z` or with any offset. To
+/// the millisecond.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_rfc3339(text: &str) -> Result<Wall, TimeError> {
+    let upper = text.to_ascii_uppercase();
+    let (local, offset) = match upper.strip_suffix('Z') {
+        Some(local) => (local, 0),
+        None => {
+            let at = upper.len().checked_sub("+00:00".len()).ok_or(TimeError::Malformed)?;
+            let (local, offset) = upper.split_at_checked(at).ok_or(TimeError::Malformed)?;
+            (local, offset_seconds(offset).ok_or(TimeError::Malformed)?)
+        }
+    };
+    match humantime::parse_rfc3339_weak(local) {
+        Ok(time) => Ok(Wall(Wall::from(time).0 - offset * 1000)),
+        Err(humantime::TimestampError::OutOfRange) if local < "1970" => Err(TimeError::TooEarly),
+        Err(_) => Err(TimeError::Malformed),
+    }
+}
+
+/// `+01:30` in seconds.
+fn offset_seconds(offset: &str) -> Option<i64> {
+    let sign = match offset.get(..1)? {
+        "+" => 1,
+        "-" => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+    let two_digits = |text: &str, max: i64| -> Option<i64> {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|number| digits && *number <= max)
+    };
+    Some(sign * (two_digits(hours, 23)? * 3600 + two_digits(minutes, 59)? * 60))
+}
+
 /// A duration for people, to its two largest units: `3 h 5 min`, `42 s`, `200 ms`.
 pub fn format_duration(duration: Duration) -> String {
     const UNITS: [(u64, &str); 5] =
@@ -156,6 +202,25 @@ mod tests {
     fn the_wall_clock_prints_as_rfc_3339() {
         assert_eq!(Wall(1_795_291_928_667).to_string(), "2026-11-21T20:12:08.667Z");
         assert_eq!(Wall(-5).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn times_are_read_with_any_offset() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:01Z", Ok(1_000)),
+            ("1970-01-01t00:00:01.123456789z", Ok(1_123)),
+            ("1970-01-01T02:00:01+02:00", Ok(1_000)),
+            ("1970-01-01T00:00:01-05:30", Ok(19_801_000)),
+            ("0001-01-01T00:00:00Z", Err(TimeError::TooEarly)),
+            ("2026-13-01T00:00:00Z", Err(TimeError::Malformed)),
+            ("1970-01-01T00:00:01", Err(TimeError::Malformed)),
+            ("1970-01-01T00:00:01+2:00", Err(TimeError::Malformed)),
+            ("yesterday", Err(TimeError::Malformed)),
+            ("\u{f6}", Err(TimeError::Malformed)),
+            ("", Err(TimeError::Malformed)),
+        ] {
+            assert_eq!(parse_rfc3339(text), expected.map(Wall), "{text}");
+        }
     }
 
     #[test]

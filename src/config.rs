@@ -13,12 +13,12 @@ use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold};
 use crate::history::retention as history;
+use crate::http::settings as http;
 use crate::notify::channel::Channel;
 use crate::notify::notifier::Notifier;
 use crate::notify::settings as notify;
 use crate::problem::{Problems, Severity};
 use crate::secret::Secret;
-use crate::web::settings as web;
 
 /// A configuration without errors.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,7 @@ pub struct Config {
     /// The UDP server and the monitor.
     pub heartbeat: heartbeat::Settings,
     /// The HTTP server.
-    pub receiver: web::Settings,
+    pub receiver: http::ReceiverSettings,
     /// Redis, which has the results of backups.
     pub correlator: CorrelatorSettings,
     /// How restic repositories are checked; none means not at all.
@@ -178,7 +178,7 @@ fn uses_backups(top: &Section, config: &Config) -> bool {
     };
     ["correlator", "repo_check", "notifier"].into_iter().any(|section| top.given(section))
         || config.receiver.poll_url.is_some()
-        || config.receiver.alert_names != web::Settings::default().alert_names
+        || config.receiver.alert_names != http::ReceiverSettings::default().alert_names
         || !config.hosts.values().any(told)
 }
 
@@ -202,8 +202,8 @@ fn check_dyndns(top: &Section, config: &Config, lines: &BTreeMap<String, Option<
     }
 }
 
-fn read_receiver(section: &mut Section, hosts: &NameSet) -> web::Settings {
-    let receiver = web::Settings::read(section, hosts);
+fn read_receiver(section: &mut Section, hosts: &NameSet) -> http::ReceiverSettings {
+    let receiver = http::ReceiverSettings::read(section, hosts);
     if receiver.alert_names.is_empty() {
         section.warning("alert_names", "is empty: no alert is about backups, and none is told");
     }

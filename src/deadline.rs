@@ -40,6 +40,16 @@ macro_rules! timeouts {
 timeouts!(TcpStream);
 timeouts!(UnixStream);
 
+impl<S: Timeouts> Timeouts for &S {
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        S::set_read_timeout(self, timeout)
+    }
+
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        S::set_write_timeout(self, timeout)
+    }
+}
+
 /// Stands in an [`io::Error`] of the kind `TimedOut` when the deadline has passed.
 #[derive(Debug)]
 pub struct DeadlineExceeded;

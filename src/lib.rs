@@ -11,8 +11,8 @@
 //! - [`process`]: one run of another program; [`memory`]: what this one asks of the allocator and the kernel.
 //! - [`notify`]: from an event to a delivered message.
 //! - [`backup`]: what really happened to a backup.
-//! - [`web`]: the HTTP side: the gate, the routes, the metrics.
-//! - [`store`], [`thread`], [`deadline`], [`tls`]: the state on disk, interruptible waiting, sockets with a deadline, TLS and its trust.
+//! - [`http`]: the webhook server: the front on the network, the routes, the metrics.
+//! - [`store`], [`thread`], [`deadline`], [`tls`]: the state on disk, interruptible waiting, sockets with a deadline, whom TLS trusts.
 //! - [`daemon`]: opens everything, starts the threads, stops them in order; [`logger`] and [`systemd`]
 //!   are what it speaks through.
 //! - [`cli`]: the commands, one file each.
@@ -32,6 +32,7 @@ pub mod escape;
 pub mod event;
 pub mod heartbeat;
 pub mod history;
+pub mod http;
 pub mod logger;
 pub mod memory;
 pub mod notify;
@@ -45,7 +46,6 @@ pub mod tls;
 pub mod token_bucket;
 pub mod version;
 pub mod view;
-pub mod web;
 
 pub use config::Config;
 pub use notify::notifier::Notifier;

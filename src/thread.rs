@@ -118,6 +118,11 @@ impl Semaphore {
         self.free.try_recv().ok().map(|()| self.permit())
     }
 
+    /// Whether no permit is free now.
+    pub fn is_exhausted(&self) -> bool {
+        self.free.is_empty()
+    }
+
     /// A permit, when one is free within `timeout`.
     pub fn acquire_timeout(&self, timeout: Duration) -> Option<Permit> {
         self.free.recv_timeout(timeout).ok().map(|()| self.permit())
@@ -184,6 +189,7 @@ mod tests {
         let first = semaphore.try_acquire().unwrap();
         let second = semaphore.clone().try_acquire().unwrap();
         assert!(semaphore.try_acquire().is_none());
+        assert!(semaphore.is_exhausted());
         assert!(semaphore.acquire_timeout(Duration::from_millis(1)).is_none());
         drop(first);
         let third = semaphore.acquire_timeout(Duration::from_secs(60)).unwrap();

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::clock::Mono;
 
+/// What is missing by less than this is an error of calculation: a token has come back after its
+/// interval, and not a millisecond later.
+const EPSILON: f64 = 1e-9;
+
 /// A token bucket: every event takes a token, and tokens come back at a steady rate.
 #[derive(Clone, Debug)]
 pub struct TokenBucket {
@@ -30,7 +34,7 @@ impl TokenBucket {
 
     /// Whether there is a token.
     pub fn has_token(&self, now: Mono) -> bool {
-        self.tokens(now) >= 1.0
+        self.tokens(now) >= 1.0 - EPSILON
     }
 
     /// Takes a token, or what is left of one.
@@ -50,7 +54,7 @@ impl TokenBucket {
     }
 
     fn reaches(&self, level: f64, now: Mono) -> Mono {
-        let missing = level - self.tokens(now);
+        let missing = level - self.tokens(now) - EPSILON;
         if missing <= 0.0 {
             return now;
         }
@@ -81,6 +85,18 @@ mod tests {
         assert!(bucket.has_token(now));
         bucket.take(now);
         assert_eq!(bucket.next_token(now + SECOND), now + 2 * SECOND, "half of it is there");
+    }
+
+    #[test]
+    fn a_token_is_back_after_its_interval_whenever_one_asks() {
+        let start = Mono(0);
+        let mut bucket = TokenBucket::full(10, 6 * SECOND, start);
+        (0..10).for_each(|_| bucket.take(start));
+        for seconds in 0..=6 {
+            let next = bucket.next_token(start + seconds * SECOND);
+            assert_eq!(next, start + 6 * SECOND, "asked after {seconds} s");
+        }
+        assert!(bucket.has_token(start + 6 * SECOND));
     }
 
     #[test]

@@ -34,7 +34,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ),
     (
         "config",
-        &["agent", "backup", "dyndns", "heartbeat", "history", "notify", "config_file", "web"],
+        &["agent", "backup", "dyndns", "heartbeat", "history", "notify", "config_file", "http"],
     ),
     ("config_file", &[]),
     (
@@ -52,7 +52,7 @@ const KNOWS: &[(&str, &[&str])] = &[
             "store",
             "systemd",
             "tls",
-            "web",
+            "http",
         ],
     ),
     ("deadline", &[]),
@@ -69,7 +69,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("systemd", &[]),
     ("thread", &[]),
     ("tls", &[]),
-    ("web", &["deadline", "config_file", "thread", "store", "tls"]),
+    ("http", &["deadline", "config_file", "thread", "store", "tls"]),
 ];
 
 /// What the agent may know of `heartbeat`: the datagrams.
@@ -278,13 +278,17 @@ fn verdict(path: &str, text: &str) -> String {
 #[test]
 fn the_features_do_not_know_each_other() {
     let cases = [
-        ("src/web/a.rs", "use crate::heartbeat::fleet;", "web may not know heartbeat"),
-        ("src/heartbeat/a.rs", "use crate::{clock, web::Web};", "heartbeat may not know web"),
+        ("src/http/a.rs", "use crate::heartbeat::fleet;", "http may not know heartbeat"),
+        ("src/heartbeat/a.rs", "use crate::{clock, http::Server};", "heartbeat may not know http"),
         ("src/backup/a.rs", "fn f() { crate::notify::f() }", "backup may not know notify"),
-        ("src/notify/channel/a.rs", "use super::super::super::web::x;", "notify may not know web"),
+        (
+            "src/notify/channel/a.rs",
+            "use super::super::super::http::x;",
+            "notify may not know http",
+        ),
         ("src/notify/mod.rs", "use super::backup::x;", "notify may not know backup"),
-        ("src/store.rs", "use super::web;", "store may not know web"),
-        ("src/web/a.rs", "use crate::daemon;", "web may not know daemon"),
+        ("src/store.rs", "use super::http;", "store may not know http"),
+        ("src/http/a.rs", "use crate::daemon;", "http may not know daemon"),
         ("src/agent/a.rs", "use crate::heartbeat::fleet::Fleet;", "not fleet"),
         ("src/agent/a.rs", "use crate::store;", "agent may not know store"),
         ("src/view.rs", "use crate::store::Write;", "is vocabulary, it may not know store"),
@@ -300,7 +304,7 @@ fn the_features_do_not_know_each_other() {
         ("src/agent/a.rs", "use crate::heartbeat::encode::{self, Beat};"),
         ("src/view.rs", "use crate::clock::Wall;"),
         ("src/cli/a.rs", "use crate::daemon;"),
-        ("src/heartbeat/a.rs", "#[cfg(test)]\nmod tests {\n    use crate::web;\n}"),
+        ("src/heartbeat/a.rs", "#[cfg(test)]\nmod tests {\n    use crate::http;\n}"),
     ] {
         assert_eq!(verdict(path, text), "", "{path}: {text}");
     }

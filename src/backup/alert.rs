@@ -2,12 +2,11 @@
 //! JSON, lenient about what is in it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::clock::Wall;
+use crate::clock::{Wall, parse_rfc3339};
 
 /// How many labels or annotations of an alert are kept, and how many characters of each: an alert is
 /// stored until it is reported.
@@ -210,32 +209,10 @@ fn digest(labels: &BTreeMap<String, String>) -> String {
     crate::escape::hex(&context.finish().as_ref()[..8])
 }
 
-/// RFC 3339 with 0 to 9 digits of a fraction, as `Z` or with an offset. To the millisecond: the
-/// webhook gives nanoseconds, the API gives milliseconds, and both mean the same instance.
+/// A time of the webhook, which gives nanoseconds, or of the API, which gives milliseconds: both
+/// mean the same instance.
 pub(super) fn moment(text: &str) -> Option<Wall> {
-    let (local, offset) = match text.strip_suffix(['Z', 'z']) {
-        Some(local) => (local, 0),
-        None => {
-            let at = text.len().checked_sub(6).filter(|at| text.is_char_boundary(*at))?;
-            (&text[..at], offset(&text[at..])?)
-        }
-    };
-    let time = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
-    let since: Duration = time.duration_since(UNIX_EPOCH).ok()?;
-    let millis = i64::try_from(since.as_millis()).ok()?;
-    Some(Wall(millis - offset * 60_000))
-}
-
-/// Minutes east of Greenwich: `+02:00` is 120.
-fn offset(text: &str) -> Option<i64> {
-    let sign = match text.chars().next()? {
-        '+' => 1,
-        '-' => -1,
-        _ => return None,
-    };
-    let (hours, minutes) = text.get(1..)?.split_once(':')?;
-    let number = |text: &str| text.parse::<u8>().ok().map(i64::from);
-    Some(sign * (number(hours)? * 60 + number(minutes)?))
+    parse_rfc3339(text).ok()
 }
 
 #[cfg(test)]

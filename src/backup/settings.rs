@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::IntoConnectionInfo;
 
+use crate::address::percent_decoded_lossy;
 use crate::config_file::Section;
 use crate::secret::Secret;
 
@@ -105,7 +106,7 @@ impl CorrelatorSettings {
     fn take_login_out_of_url(&mut self, section: &mut Section) {
         let login = UrlLogin::take_from(&mut self.redis_url);
         if !login.user.is_empty() {
-            self.redis_user = Some(percent_decoded(&login.user));
+            self.redis_user = Some(percent_decoded_lossy(&login.user));
         }
         if login.password.is_empty() {
             return;
@@ -115,7 +116,7 @@ impl CorrelatorSettings {
             section.error("redis_url", what);
         }
         section.keep_secret(&login.password);
-        self.redis_password = Some(section.keep_secret(&percent_decoded(&login.password)));
+        self.redis_password = Some(section.keep_secret(&percent_decoded_lossy(&login.password)));
     }
 }
 
@@ -180,26 +181,7 @@ fn address_error(url: &str) -> Option<&'static str> {
     })
 }
 
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) if *first == b'%' => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// The section `repo_check`: how repositories are checked.
+/// The section `repo_check`: how repositories are asked how they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepoCheckSettings {
     /// restic; found in PATH when it has no slash.
@@ -296,8 +278,8 @@ mod tests {
 
     #[test]
     fn percent_signs_are_decoded_where_they_are_meant() {
-        assert_eq!(percent_decoded("a%40b%2"), "a@b%2");
-        assert_eq!(percent_decoded("100%"), "100%");
+        assert_eq!(percent_decoded_lossy("a%40b%2"), "a@b%2");
+        assert_eq!(percent_decoded_lossy("100%"), "100%");
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Client {
         let (scheme, trust) = match &receiver.tls {
             None => ("http", Trust::Authorities(None)),
             Some(tls) => {
-                let certificate = tls.identity.certificate().clone();
+                let certificate = tls.certificate.certificate().clone();
                 ("https", Trust::Certificate(certificate, host.to_owned(), receiver.port))
             }
         };

@@ -10,9 +10,9 @@ use crate::backup::alert::Alert;
 use crate::backup::alert_poller::{self, AlertPollerSettings, HeartbeatAlertHooks};
 use crate::backup::pipeline::Pipelines;
 use crate::heartbeat::monitor::Monitor;
+use crate::http::settings::ReceiverSettings;
 use crate::store::ChangeSink;
 use crate::thread::{Stop, StopSource};
-use crate::web::settings::Settings;
 
 /// The thread `poll`, while the configuration has an address to poll.
 pub struct AlertPoller {
@@ -54,7 +54,7 @@ impl AlertPoller {
     ///
     /// # Errors
     /// When the thread cannot be started; none runs then.
-    pub fn reconfigure(&mut self, receiver: &Settings) -> Result<(), String> {
+    pub fn reconfigure(&mut self, receiver: &ReceiverSettings) -> Result<(), String> {
         let Some(url) = receiver.poll_url.clone() else {
             self.running = None;
             if self.silence_reported.swap(false, Ordering::Relaxed) {

@@ -26,8 +26,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     }
     match (&was.tls, &is.tls) {
         (Some(_), None) => sentences.push("receiver.tls: plain HTTP".into()),
-        (was, Some(is)) if was.as_ref().is_none_or(|was| was.identity != is.identity) => {
-            let until = is.identity.not_after();
+        (was, Some(is)) if was.as_ref().is_none_or(|was| was.certificate != is.certificate) => {
+            let until = is.certificate.not_after();
             sentences.push(format!("receiver.tls: another certificate, valid until {until}"));
         }
         _ => {}

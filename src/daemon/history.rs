@@ -8,7 +8,6 @@ use super::threads::Threads;
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::monitor::Monitor;
-use crate::history::query::Question;
 use crate::history::recorder::Recorder;
 use crate::history::retention::RetentionSettings;
 use crate::history::{HistorySource, StoredRow};
@@ -16,8 +15,8 @@ use crate::notify::courier::Courier;
 use crate::notify::outbox::{OpenIncident, Outbox};
 use crate::store::{Change, Snapshot, Store, Table, Write};
 use crate::thread::Stop;
+use crate::view::query::{EventQuery, SeriesQuery};
 use crate::view::{AlertView, EventView, PlanView, SeriesView, UptimeSample};
-use crate::web::wanted::{EventsWanted, SeriesWanted};
 
 /// How long an answer of the courier is waited for.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,31 +85,21 @@ pub fn series(
     watch: &Monitor,
     chronicle: &Recorder,
     host: &str,
-    wanted: &SeriesWanted,
+    query: &SeriesQuery,
 ) -> Result<Option<Vec<SeriesView>>, String> {
     if watch.view(host).is_none() {
         return Ok(None);
     }
     let now = Now::read().wall;
-    chronicle.series(host, &wanted.metrics, wanted.range, now).map(Some)
+    chronicle.series(host, &query.metrics, query.range, now).map(Some)
 }
 
 /// A page of the events, and where the next one begins.
 pub fn events(
     chronicle: &Recorder,
-    wanted: &EventsWanted,
-) -> Result<(Vec<EventView>, Option<u64>), String> {
-    let question = Question {
-        limit: wanted.limit,
-        before: wanted.before.map(EventId),
-        host: wanted.host.clone(),
-        levels: wanted.levels.clone(),
-        kinds: wanted.kinds.clone(),
-        since: wanted.since,
-        until: wanted.until,
-    };
-    let (events, next) = chronicle.events(&question)?;
-    Ok((events, next.map(|id| id.0)))
+    query: &EventQuery,
+) -> Result<(Vec<EventView>, Option<EventId>), String> {
+    chronicle.events(query)
 }
 
 /// The last report about each backup plan, by id.

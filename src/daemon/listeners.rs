@@ -12,9 +12,9 @@ use super::threads::Threads;
 use crate::config::Config;
 use crate::heartbeat::listener;
 use crate::heartbeat::monitor::Monitor;
+use crate::http::HttpServer;
 use crate::problem::ListenError;
 use crate::thread::{ProgressCounter, Stop, StopSource};
-use crate::web::Web;
 
 /// The thread that receives datagrams, and its socket.
 pub struct UdpServer {
@@ -111,7 +111,7 @@ impl NewListeners {
         old: &Config,
         new: &Config,
         udp: &UdpServer,
-        web: &Web,
+        web: &HttpServer,
     ) -> Result<NewListeners, ListenError> {
         let (was, is) = (&old.heartbeat, &new.heartbeat);
         let mut listeners = NewListeners::default();
@@ -132,7 +132,7 @@ impl NewListeners {
     ///
     /// # Errors
     /// It stays where it is.
-    pub fn move_http(&mut self, web: &mut Web) -> Result<(), ListenError> {
+    pub fn move_http(&mut self, web: &mut HttpServer) -> Result<(), ListenError> {
         let Some(listener) = self.tcp.take() else { return Ok(()) };
         web.move_to(listener).map_err(|why| ListenError {
             key: "receiver.port",

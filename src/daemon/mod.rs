@@ -22,6 +22,7 @@ use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::listener;
 use crate::heartbeat::monitor::{self, Monitor};
 use crate::heartbeat::persistence::{HostRow, LastAlive};
+use crate::http::{HttpServer, ReloadResult};
 use crate::memory;
 use crate::notify::courier::{Courier, CourierExit, CourierHooks, EveryRow};
 use crate::notify::notifier::Notifier;
@@ -30,7 +31,6 @@ use crate::store::{Change, ChangeSink, OpenResult, Store, Table};
 use crate::systemd;
 use crate::thread::{ProgressCounter, Stop, StopSource};
 use crate::version::VERSION;
-use crate::web::{Reloaded, Web};
 
 mod alert_poller;
 mod config_diff;
@@ -130,7 +130,7 @@ struct Daemon {
     agent: LocalAgent,
     courier_thread: JoinHandle<CourierExit>,
     udp: UdpServer,
-    web: Web,
+    web: HttpServer,
     alert_poller: AlertPoller,
     threads: Threads,
     stop_source: StopSource,
@@ -237,7 +237,7 @@ impl Daemon {
         let agent = LocalAgent::new(Arc::clone(watch), threads.clone());
         agent.reconfigure(config.agent.as_ref())?;
         let house = Arc::clone(&services);
-        let web = Web::start(tcp, house, wiring::access(&config), &config.state_dir)
+        let web = HttpServer::start(tcp, house, wiring::access(&config), &config.state_dir)
             .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
         let check = ThreadCheck::new(progress, Arc::clone(watch), courier, web.probe());
         watchdog::start(check, &threads, &stop)?;
@@ -289,18 +289,18 @@ impl Daemon {
         systemd::notify("READY=1");
     }
 
-    fn try_reload(&mut self) -> Reloaded {
+    fn try_reload(&mut self) -> ReloadResult {
         match self.apply_file() {
             Ok((changes, warnings)) => {
                 let list = if changes.is_empty() { "no change".into() } else { changes.join("; ") };
                 info!("the configuration was reloaded: {list}");
-                Reloaded::Taken { changes, warnings }
+                ReloadResult::Applied { changes, warnings }
             }
             Err(problems) => {
                 problems.0.iter().for_each(|problem| error!("{problem}"));
                 error!("the configuration was not reloaded: the old one stays");
                 self.services.reloads.record_refused();
-                Reloaded::Refused(problems)
+                ReloadResult::Refused(problems)
             }
         }
     }
@@ -319,9 +319,9 @@ impl Daemon {
         let mut listeners = NewListeners::open(&self.config, &config, &self.udp, &self.web)
             .map_err(|error| refused((error.key, error.why)))?;
         // Before the first connection comes in at the new address.
-        self.web.admit(wiring::access(&config));
+        self.web.set_credentials(wiring::access(&config));
         if let Err(error) = listeners.move_http(&mut self.web) {
-            self.web.admit(wiring::access(&self.config));
+            self.web.set_credentials(wiring::access(&self.config));
             return Err(refused((error.key, error.why)));
         }
         // Nothing below can fail as a whole: from here on the new configuration is the one in use.
@@ -496,7 +496,7 @@ default_notification_channels: [log]
 ";
         write(&directory, after);
         lock(&daemon.threads.refused).push("udp");
-        let Reloaded::Refused(problems) = daemon.try_reload() else { panic!("it was applied") };
+        let ReloadResult::Refused(problems) = daemon.try_reload() else { panic!("it was applied") };
         let problem = problems.to_string();
         assert!(problem.contains("heartbeat.port: the thread udp cannot be started"), "{problem}");
         assert_eq!(daemon.config, before);
@@ -519,7 +519,7 @@ default_notification_channels: [log]
 
     fn applied(daemon: &mut Daemon) -> (Vec<String>, String) {
         match daemon.try_reload() {
-            Reloaded::Taken { changes, warnings } => (changes, warnings.to_string()),
+            ReloadResult::Applied { changes, warnings } => (changes, warnings.to_string()),
             refused => panic!("{refused:?}"),
         }
     }

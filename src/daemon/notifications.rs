@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::clock::Now;
+use crate::http::query::{NotifyRequest, Recipients};
+use crate::http::{SendError, SendJob, SendReport};
 use crate::notify::courier::{Courier, CourierStats};
-use crate::notify::delivery_log::{self, Question};
+use crate::notify::delivery_log;
 use crate::notify::notifier::{ChannelResult, DirectMessage, Notifier};
-use crate::notify::outbox::{DeliveryId, QueueStatus};
+use crate::notify::outbox::QueueStatus;
 use crate::thread::Semaphore;
+use crate::view::query::NotificationQuery;
 use crate::view::{ChannelState, ChannelView, FailureView, NotificationView};
-use crate::web::notice::{self, Whom};
-use crate::web::wanted::Wanted;
-use crate::web::{NotSent, Sending, SentNow};
 
 /// How many messages are sent at once, each by a thread of its own.
 const MAX_CONCURRENT: usize = 4;
@@ -37,15 +37,16 @@ pub fn prepare_send(
     notifier: Arc<Notifier>,
     courier: Courier,
     semaphore: &Semaphore,
-    request: notice::Notice,
-) -> Result<Sending, NotSent> {
-    let (channels, host) = recipients(&notifier, request.whom).map_err(NotSent::Nobody)?;
+    request: NotifyRequest,
+) -> Result<SendJob, SendError> {
+    let (channels, host) =
+        recipients(&notifier, request.recipients).map_err(SendError::NoChannel)?;
     let mut notice = DirectMessage { host, ..DirectMessage::new(request.message) };
     notice.level = request.level.unwrap_or(notice.level);
     if courier.is_backlogged() {
-        return Err(NotSent::Busy("the disk is slow, the history has no room".into()));
+        return Err(SendError::Busy("the disk is slow, the history has no room".into()));
     }
-    let busy = || NotSent::Busy(format!("{MAX_CONCURRENT} messages are being sent already"));
+    let busy = || SendError::Busy(format!("{MAX_CONCURRENT} messages are being sent already"));
     let permit = semaphore.try_acquire().ok_or_else(busy)?;
     Ok(Box::new(move || {
         let (tx, rx) = unbounded();
@@ -55,16 +56,19 @@ pub fn prepare_send(
             send(&notifier, &courier, &names, &notice, &tx);
         };
         thread::Builder::new().name("notify".into()).spawn(send).map_err(|why| {
-            NotSent::Busy(format!("no thread could be started to send the message: {why}"))
+            SendError::Busy(format!("no thread could be started to send the message: {why}"))
         })?;
         Ok(collect_results(channels, &rx, Instant::now() + TIMEOUT))
     }))
 }
 
 /// The channels to send to, and the host that the message is about.
-fn recipients(notifier: &Notifier, whom: Whom) -> Result<(Vec<String>, Option<String>), String> {
+fn recipients(
+    notifier: &Notifier,
+    whom: Recipients,
+) -> Result<(Vec<String>, Option<String>), String> {
     let channels = match whom {
-        Whom::Channels(channels) => {
+        Recipients::Channels(channels) => {
             let is_unknown = |name: &&String| !notifier.channels().contains_key(*name);
             let unknown: Vec<_> = channels.iter().filter(is_unknown).collect();
             if !unknown.is_empty() {
@@ -75,7 +79,7 @@ fn recipients(notifier: &Notifier, whom: Whom) -> Result<(Vec<String>, Option<St
             }
             return Ok((channels, None));
         }
-        Whom::Host(host) => (notifier.channels_of_host(&host).to_vec(), Some(host)),
+        Recipients::Host(host) => (notifier.channels_of_host(&host).to_vec(), Some(host)),
     };
     match channels {
         (none, Some(host)) if none.is_empty() => {
@@ -105,8 +109,8 @@ fn collect_results(
     channels: Vec<String>,
     results: &Receiver<(String, ChannelResult)>,
     deadline: Instant,
-) -> SentNow {
-    let mut sent = SentNow::default();
+) -> SendReport {
+    let mut sent = SendReport::default();
     while let Ok((name, report)) = results.recv_deadline(deadline) {
         sent.why.extend(report.why().map(|why| (name.clone(), why)));
         sent.results.insert(name, report.sent());
@@ -124,16 +128,9 @@ fn collect_results(
 /// A page of the log of deliveries, and where the next one begins.
 pub fn notifications(
     courier: &Courier,
-    wanted: &Wanted,
+    query: &NotificationQuery,
 ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
-    let question = Question {
-        limit: wanted.limit,
-        before: wanted.before.map(DeliveryId),
-        host: wanted.host.clone(),
-        channel: wanted.channel.clone(),
-        delivered: wanted.delivered,
-    };
-    let page = delivery_log::query(courier, &question)?;
+    let page = delivery_log::query(courier, query)?;
     Ok((page.notifications, page.next.map(|id| id.0)))
 }
 
@@ -186,8 +183,8 @@ mod tests {
         Arc::new(Notifier::with(channels, vec!["log".into()], hosts))
     }
 
-    fn to(whom: Whom) -> notice::Notice {
-        notice::Notice { whom, message: "m".into(), level: None }
+    fn to(whom: Recipients) -> NotifyRequest {
+        NotifyRequest { recipients: whom, message: "m".into(), level: None }
     }
 
     #[test]
@@ -210,14 +207,14 @@ mod tests {
 
     #[test]
     fn nobody_is_told_when_one_name_is_wrong() {
-        let channels = Whom::Channels(vec!["log".into(), "lgo".into(), "x".into()]);
+        let channels = Recipients::Channels(vec!["log".into(), "lgo".into(), "x".into()]);
         assert_eq!(
             recipients(&notifier(), channels),
             Err("channels: there is no \"lgo\", \"x\"".into())
         );
-        let mute = recipients(&notifier(), Whom::Host("mute".into()));
+        let mute = recipients(&notifier(), Recipients::Host("mute".into()));
         assert_eq!(mute, Err("host: there is no channel for \"mute\"".into()));
-        let stranger = recipients(&notifier(), Whom::Host("new".into()));
+        let stranger = recipients(&notifier(), Recipients::Host("new".into()));
         assert_eq!(stranger, Ok((vec!["log".into()], Some("new".into()))));
     }
 
@@ -227,9 +224,9 @@ mod tests {
         for _ in 0..=MAX_BACKLOG {
             courier.record(Vec::new());
         }
-        let asked = to(Whom::Host("web1".into()));
+        let asked = to(Recipients::Host("web1".into()));
         let prepared = prepare_send(notifier(), courier, &semaphore(), asked);
-        assert!(matches!(prepared, Err(NotSent::Busy(_))));
+        assert!(matches!(prepared, Err(SendError::Busy(_))));
     }
 
     #[test]
@@ -237,11 +234,11 @@ mod tests {
         let (courier, _desk) = Courier::new();
         let semaphore = semaphore();
         let next = || {
-            let request = to(Whom::Host("web1".into()));
+            let request = to(Recipients::Host("web1".into()));
             prepare_send(notifier(), courier.clone(), &semaphore, request)
         };
         let mut prepared: Vec<_> = (0..MAX_CONCURRENT).map(|_| next().ok().unwrap()).collect();
-        assert!(matches!(next(), Err(NotSent::Busy(_))));
+        assert!(matches!(next(), Err(SendError::Busy(_))));
         // Whether it was sent or dropped, its permit is free again.
         let sent = prepared.pop().unwrap()().unwrap();
         assert_eq!(sent.results, [("log".into(), true)].into());

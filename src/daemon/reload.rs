@@ -14,8 +14,8 @@ use signal_hook::low_level::raise;
 
 use crate::clock::{Now, Wall};
 use crate::config::Config;
+use crate::http::ReloadResult;
 use crate::thread::lock;
-use crate::web::Reloaded;
 
 /// How long a request waits for the result. The HTTP server gives up after 30 s.
 const TIMEOUT: Duration = Duration::from_secs(25);
@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(25);
 #[derive(Debug)]
 pub struct Reloads {
     /// None when nothing is reloaded any more.
-    requests: Mutex<Option<Vec<Sender<Reloaded>>>>,
+    requests: Mutex<Option<Vec<Sender<ReloadResult>>>>,
     refused: AtomicBool,
     /// When the configuration in use was loaded, in milliseconds of the wall clock.
     loaded: AtomicI64,
@@ -50,18 +50,18 @@ impl Reloads {
 
     /// Has the main thread reload the configuration and waits for the result. Requests that wait at
     /// the same time share one reload.
-    pub fn request(&self) -> Reloaded {
+    pub fn request(&self) -> ReloadResult {
         const STOPPING: &str = "hbd is stopping";
         match self.enqueue().map(|result| result.recv_timeout(TIMEOUT)) {
             Some(Ok(reloaded)) => reloaded,
             Some(Err(why)) if why.is_timeout() => {
-                Reloaded::NotTried("it takes long and goes on: see the log".into())
+                ReloadResult::NotTried("it takes long and goes on: see the log".into())
             }
-            Some(Err(_)) | None => Reloaded::NotTried(STOPPING.into()),
+            Some(Err(_)) | None => ReloadResult::NotTried(STOPPING.into()),
         }
     }
 
-    fn enqueue(&self) -> Option<Receiver<Reloaded>> {
+    fn enqueue(&self) -> Option<Receiver<ReloadResult>> {
         let (tx, rx) = bounded(1);
         lock(&self.requests).as_mut()?.push(tx);
         // Only now: a reload that has begun may have read an older version of the file.
@@ -100,11 +100,11 @@ impl Reloads {
     }
 
     /// The requests that wait for the reload which begins now.
-    pub fn drain(&self) -> Vec<Sender<Reloaded>> {
+    pub fn drain(&self) -> Vec<Sender<ReloadResult>> {
         lock(&self.requests).as_mut().map(std::mem::take).unwrap_or_default()
     }
 }
 
 fn expiry(config: &Config) -> i64 {
-    config.receiver.tls.as_ref().map_or(0, |tls| tls.identity.not_after().0)
+    config.receiver.tls.as_ref().map_or(0, |tls| tls.certificate.not_after().0)
 }

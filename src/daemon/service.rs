@@ -17,21 +17,22 @@ use crate::backup::outcome::Outcome;
 use crate::backup::pipeline::{AlertAdmission, Pipelines};
 use crate::clock::{Now, Wall};
 use crate::dyndns::updater::Updater;
+use crate::event::EventId;
 use crate::heartbeat::datagram::Rejection;
 use crate::heartbeat::monitor::Monitor;
 use crate::history::recorder::Recorder;
+use crate::http::query::NotifyRequest;
+use crate::http::service::{ChannelMetrics, MetricsSnapshot, OutcomeCounts};
+use crate::http::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob};
 use crate::notify::courier::{Courier, CourierStats, FAILURE_REASONS};
 use crate::notify::notifier::Notifier;
 use crate::notify::outbox::QueueStatus;
 use crate::thread::Semaphore;
+use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
     AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
     SeriesView,
 };
-use crate::web::metrics::{ChannelFigures, Figures, Outcomes};
-use crate::web::notice::Notice;
-use crate::web::wanted::{EventsWanted, SeriesWanted, Wanted};
-use crate::web::{Answer, House, NotSent, Reloaded, Sending, Taken};
 
 /// How long a request waits for the disk.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,7 +59,7 @@ pub struct Services {
     pub reloads: Reloads,
 }
 
-impl House for Services {
+impl Daemon for Services {
     fn ready(&self) -> Result<(), String> {
         if self.courier.stats().store_refuses {
             return Err("the state cannot be written to disk".into());
@@ -74,7 +75,7 @@ impl House for Services {
         self.watch.view(name)
     }
 
-    fn hear(&self, body: &[u8], peer: IpAddr) -> Taken {
+    fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest {
         let (tx, rx) = bounded(1);
         let then = move |_ack, stored| {
             // Fails when the request no longer waits.
@@ -82,18 +83,18 @@ impl House for Services {
         };
         match self.watch.ingest_over_http(body, peer.to_canonical(), Now::read(), then) {
             Ok(()) => answer_when_stored(rx),
-            Err(why) => Taken::Now(rejection_answer(why)),
+            Err(why) => Ingest::Done(rejection_answer(why)),
         }
     }
 
-    fn alert(&self, body: &[u8]) -> Taken {
+    fn ingest_alert(&self, body: &[u8]) -> Ingest {
         let (tx, rx) = bounded(1);
         let then = move |stored| {
             // Fails when the request no longer waits.
             let _ = tx.send(stored);
         };
         if self.courier.is_backlogged() {
-            return Taken::Now(Answer::Unavailable(
+            return Ingest::Done(IngestResult::Unavailable(
                 "the disk is slow, too much waits for it".into(),
             ));
         }
@@ -102,14 +103,14 @@ impl House for Services {
         let names = AlertNames { backup: self.pipelines.alert_names(), heartbeat };
         let alerts = match alert::from_webhook(body, &names) {
             Ok(alerts) => alerts,
-            Err(why) => return Taken::Now(Answer::Malformed(why)),
+            Err(why) => return Ingest::Done(IngestResult::Malformed(why)),
         };
         heartbeat_alerts.ingest(&alerts.heartbeat, &self.watch);
         match self.pipelines.enqueue(alerts.backup, then) {
-            AlertAdmission::NoneRelevant => Taken::Now(Answer::Stored),
+            AlertAdmission::NoneRelevant => Ingest::Done(IngestResult::Stored),
             AlertAdmission::Pending => answer_when_stored(rx),
             AlertAdmission::QueueFull => {
-                Taken::Now(Answer::Unavailable("too many alerts wait already".into()))
+                Ingest::Done(IngestResult::Unavailable("too many alerts wait already".into()))
             }
         }
     }
@@ -124,21 +125,21 @@ impl House for Services {
 
     fn notifications(
         &self,
-        wanted: &Wanted,
+        query: &NotificationQuery,
     ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
-        notifications::notifications(&self.courier, wanted)
+        notifications::notifications(&self.courier, query)
     }
 
     fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
         self.chronicle.pasts(hosts, Now::read())
     }
 
-    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
-        history::series(&self.watch, &self.chronicle, host, wanted)
+    fn series(&self, host: &str, query: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String> {
+        history::series(&self.watch, &self.chronicle, host, query)
     }
 
-    fn events(&self, wanted: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
-        history::events(&self.chronicle, wanted)
+    fn events(&self, query: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String> {
+        history::events(&self.chronicle, query)
     }
 
     fn alerts(&self) -> Result<Vec<AlertView>, String> {
@@ -149,22 +150,22 @@ impl House for Services {
         history::plans(&self.courier)
     }
 
-    fn notify(&self, notice: Notice) -> Result<Sending, NotSent> {
+    fn notify(&self, request: NotifyRequest) -> Result<SendJob, SendError> {
         notifications::prepare_send(
             self.notifier.get(),
             self.courier.clone(),
             &self.sending,
-            notice,
+            request,
         )
     }
 
-    fn reload(&self) -> Reloaded {
+    fn reload(&self) -> ReloadResult {
         self.reloads.request()
     }
 
-    fn figures(&self) -> Figures {
+    fn metrics(&self) -> MetricsSnapshot {
         let standing = self.courier.stats();
-        Figures {
+        MetricsSnapshot {
             datagrams_accepted: self.watch.accepted(),
             datagrams_rejected: self
                 .watch
@@ -183,20 +184,20 @@ impl House for Services {
 }
 
 /// The answer, as soon as the change is stored or cannot be.
-fn answer_when_stored(stored: Receiver<bool>) -> Taken {
+fn answer_when_stored(stored: Receiver<bool>) -> Ingest {
     if stored.try_recv() == Ok(true) {
-        return Taken::Now(Answer::Stored);
+        return Ingest::Done(IngestResult::Stored);
     }
     let deadline = Instant::now() + COMMIT_TIMEOUT;
-    Taken::Later(Box::new(move || match stored.recv_deadline(deadline) {
-        Ok(true) => Answer::Stored,
-        Ok(false) => Answer::Unavailable("it was heard but cannot be stored".into()),
-        Err(_) => Answer::Unavailable("the disk is slow, it was heard but not stored".into()),
+    Ingest::Pending(Box::new(move || match stored.recv_deadline(deadline) {
+        Ok(true) => IngestResult::Stored,
+        Ok(false) => IngestResult::Unavailable("it was heard but cannot be stored".into()),
+        Err(_) => IngestResult::Unavailable("the disk is slow, it was heard but not stored".into()),
     }))
 }
 
-fn outcomes(pipelines: &Pipelines) -> Outcomes {
-    Outcomes {
+fn outcomes(pipelines: &Pipelines) -> OutcomeCounts {
+    OutcomeCounts {
         success: pipelines.outcome(Outcome::Success),
         partial: pipelines.outcome(Outcome::Partial),
         failed: pipelines.outcome(Outcome::Failed),
@@ -206,14 +207,14 @@ fn outcomes(pipelines: &Pipelines) -> Outcomes {
     }
 }
 
-fn channel_figures(line: &QueueStatus, standing: &CourierStats) -> ChannelFigures {
+fn channel_figures(line: &QueueStatus, standing: &CourierStats) -> ChannelMetrics {
     let name = &line.channel;
     let counted = standing.failed.get(name);
     let failed = |reason: &'static str| {
         let count = counted.and_then(|counts| counts.get(reason)).copied().unwrap_or(0);
         (reason.to_owned(), count)
     };
-    ChannelFigures {
+    ChannelMetrics {
         name: name.clone(),
         sent: standing.sent.get(name).copied().unwrap_or(0),
         failed: FAILURE_REASONS.into_iter().map(failed).collect::<BTreeMap<_, _>>(),
@@ -223,7 +224,7 @@ fn channel_figures(line: &QueueStatus, standing: &CourierStats) -> ChannelFigure
     }
 }
 
-fn rejection_answer(why: Rejection) -> Answer {
+fn rejection_answer(why: Rejection) -> IngestResult {
     let text = why.to_string();
     match why {
         Rejection::TooLong
@@ -231,10 +232,12 @@ fn rejection_answer(why: Rejection) -> Answer {
         | Rejection::NotJson
         | Rejection::BadField(_)
         | Rejection::TooManyConnections
-        | Rejection::TooManyMetrics => Answer::Malformed(text),
-        Rejection::Unsigned => Answer::Unsigned(text),
-        Rejection::BadSignature | Rejection::Stale | Rejection::Replay => Answer::Forbidden(text),
-        Rejection::UnknownHost | Rejection::TooManyHosts => Answer::UnknownHost(text),
-        Rejection::Busy => Answer::Unavailable(text),
+        | Rejection::TooManyMetrics => IngestResult::Malformed(text),
+        Rejection::Unsigned => IngestResult::Unsigned(text),
+        Rejection::BadSignature | Rejection::Stale | Rejection::Replay => {
+            IngestResult::Forbidden(text)
+        }
+        Rejection::UnknownHost | Rejection::TooManyHosts => IngestResult::UnknownHost(text),
+        Rejection::Busy => IngestResult::Unavailable(text),
     }
 }

@@ -10,10 +10,10 @@ use log::{error, info};
 
 use super::threads::Threads;
 use crate::heartbeat::monitor::Monitor;
+use crate::http::HealthProbe;
 use crate::notify::courier::Courier;
 use crate::systemd;
 use crate::thread::{ProgressCounter, Stop};
-use crate::web::Probe;
 
 /// The bounds of the time between two checks.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ pub struct ThreadCheck {
     progress: Progress,
     watch: Arc<Monitor>,
     courier: Courier,
-    probe: Probe,
+    probe: HealthProbe,
     /// The progress that the last successful check found.
     seen: (u64, u64),
     /// Of the courier: how often it was asked, and how often it answered.
@@ -80,7 +80,7 @@ impl ThreadCheck {
         progress: Progress,
         watch: Arc<Monitor>,
         courier: Courier,
-        probe: Probe,
+        probe: HealthProbe,
     ) -> ThreadCheck {
         let answered = ProgressCounter::default();
         ThreadCheck { progress, watch, courier, probe, seen: (0, 0), asked: 0, answered }

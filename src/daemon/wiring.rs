@@ -11,10 +11,10 @@ use crate::backup::pipeline;
 use crate::config::Config;
 use crate::heartbeat::monitor::Monitor;
 use crate::heartbeat::settings::{Expectation, FleetConfig};
+use crate::http::Credentials;
 use crate::notify::routing::{self, Routes};
 use crate::notify::settings::NotifySettings;
 use crate::thread::lock;
-use crate::web::Access;
 
 /// The rules of the monitor.
 pub fn fleet_rules(config: &Config) -> FleetConfig {
@@ -35,10 +35,10 @@ pub fn fleet_rules(config: &Config) -> FleetConfig {
 }
 
 /// What the HTTP server asks for and shows.
-pub fn access(config: &Config) -> Access {
+pub fn access(config: &Config) -> Credentials {
     let receiver = &config.receiver;
-    let identity = receiver.tls.as_ref().map(|tls| Arc::clone(&tls.identity));
-    Access { token: receiver.token.clone(), identity }
+    let certificate = receiver.tls.as_ref().map(|tls| Arc::clone(&tls.certificate));
+    Credentials { token: receiver.token.clone(), certificate }
 }
 
 /// The settings of the backup pipelines.

@@ -9,41 +9,13 @@ use super::samples::{MetricNames, MetricPoint, SampleRow};
 use super::slots::Resolution;
 use super::{HistorySource, StoredRow};
 use crate::clock::Wall;
-use crate::event::{EventId, Level};
+use crate::event::EventId;
 use crate::store::{Snapshot, Table};
+use crate::view::query::EventQuery;
 use crate::view::{EventView, PointView, SeriesView};
 
 /// How many events are read at a time: the courier, which reads them, must get on with its work.
 const ROWS_PER_READ: usize = 200;
-
-/// Which events are queried.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Question {
-    /// How many at most.
-    pub limit: usize,
-    /// Only what is older than this one.
-    pub before: Option<EventId>,
-    /// Only about this host.
-    pub host: Option<String>,
-    /// Only of these levels; all when there is none.
-    pub levels: Vec<Level>,
-    /// Only of these kinds; all when there is none.
-    pub kinds: Vec<String>,
-    /// Nothing older.
-    pub since: Option<Wall>,
-    /// Only what is older than this moment.
-    pub until: Option<Wall>,
-}
-
-impl Question {
-    fn matches(&self, event: &EventView) -> bool {
-        self.host.as_ref().is_none_or(|host| event.host.as_ref() == Some(host))
-            && (self.levels.is_empty() || self.levels.contains(&event.level))
-            && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
-            && self.since.is_none_or(|since| event.at >= since)
-            && self.until.is_none_or(|until| event.at < until)
-    }
-}
 
 /// The events that a query matches, the newest first, and where the next page begins.
 ///
@@ -51,12 +23,12 @@ impl Question {
 /// A sentence, when the disk cannot be read.
 pub fn events(
     source: &dyn HistorySource,
-    question: &Question,
+    query: &EventQuery,
 ) -> Result<(Vec<EventView>, Option<EventId>), String> {
     let mut found = Vec::new();
-    let mut before = question.before;
+    let mut before = query.before;
     // Ids are derived from the time and never smaller: all events that are too old have lower ones.
-    let oldest = question.since.map(|since| EventId::default().next(since));
+    let oldest = query.since.map(|since| EventId::default().next(since));
     loop {
         let key = before.map(|id| id.to_string());
         let rows = source.newest(Table::Events, key.as_deref(), ROWS_PER_READ)?;
@@ -65,11 +37,11 @@ pub fn events(
             if oldest.is_some_and(|oldest| id < oldest) {
                 return Ok((found, None));
             }
-            if found.len() >= question.limit {
+            if found.len() >= query.limit {
                 return Ok((found, before));
             }
             before = Some(id);
-            if question.matches(&event) {
+            if query.matches(&event) {
                 found.push(event);
             }
         }

@@ -9,7 +9,7 @@ use log::{debug, warn};
 
 use super::HistorySource;
 use super::availability::{Availability, UptimeKind};
-use super::query::{self, Question, SeriesReader};
+use super::query::{self, SeriesReader};
 use super::retention::{self, RetentionSettings};
 use super::rollup::{Rollup, SlotWriter, StoredRows};
 use super::samples::MetricNames;
@@ -18,6 +18,7 @@ use crate::clock::{Now, Wall};
 use crate::event::EventId;
 use crate::store::{Snapshot, Table, Write};
 use crate::thread::{Stop, lock};
+use crate::view::query::EventQuery;
 use crate::view::{EventView, PastView, SeriesView, UptimeSample};
 
 /// How often the clock is checked for the end of a slot.
@@ -231,8 +232,8 @@ impl Recorder {
     ///
     /// # Errors
     /// A sentence, when the disk cannot be read.
-    pub fn events(&self, question: &Question) -> Result<(Vec<EventView>, Option<EventId>), String> {
-        query::events(&*self.source, question)
+    pub fn events(&self, query: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String> {
+        query::events(&*self.source, query)
     }
 
     /// The stored availability of hosts, from the cache or the disk.

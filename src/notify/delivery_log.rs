@@ -10,6 +10,7 @@ use super::text::{TextUnit, cut};
 use crate::clock::Wall;
 use crate::event::{EventId, Message, Subject};
 use crate::store::{Store, Table};
+use crate::view::query::NotificationQuery;
 use crate::view::{DeliveryState, NotificationView};
 
 /// Rows that are looked at before the courier goes on with its work.
@@ -18,21 +19,6 @@ const BATCH_ROWS: usize = 200;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// In characters; the history of a direct message needs no more.
 const MAX_TITLE: usize = 500;
-
-/// A request for a part of the list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Question {
-    /// How many at most.
-    pub limit: usize,
-    /// Only what is older than this one.
-    pub before: Option<DeliveryId>,
-    /// Only about this host.
-    pub host: Option<String>,
-    /// Only through this channel.
-    pub channel: Option<String>,
-    /// Only what arrived, or only what did not (or not yet).
-    pub delivered: Option<bool>,
-}
 
 /// A part of the list.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,19 +33,20 @@ pub struct NotificationPage {
 ///
 /// # Errors
 /// A sentence when the courier is too busy to answer.
-pub fn query(courier: &Courier, question: &Question) -> Result<NotificationPage, String> {
+pub fn query(courier: &Courier, query: &NotificationQuery) -> Result<NotificationPage, String> {
     let deadline = Instant::now() + TIMEOUT;
-    let mut page = NotificationPage { notifications: Vec::new(), next: question.before };
+    let mut page =
+        NotificationPage { notifications: Vec::new(), next: query.before.map(DeliveryId) };
     loop {
         let (left, before) = (deadline.saturating_duration_since(Instant::now()), page.next);
         let batch =
             courier.inspect(left, move |store, outbox| batch(store, outbox, before, BATCH_ROWS))?;
         for (id, view) in batch.rows {
-            if page.notifications.len() >= question.limit {
+            if page.notifications.len() >= query.limit {
                 return Ok(page);
             }
             page.next = Some(id);
-            if question.wants(&view) {
+            if query.matches(&view) {
                 page.notifications.push(view);
             }
         }
@@ -67,15 +54,6 @@ pub fn query(courier: &Courier, question: &Question) -> Result<NotificationPage,
         if page.next.is_none() {
             return Ok(page);
         }
-    }
-}
-
-impl Question {
-    fn wants(&self, view: &NotificationView) -> bool {
-        let arrived = view.state == DeliveryState::Delivered;
-        self.host.as_ref().is_none_or(|host| view.host.as_ref() == Some(host))
-            && self.channel.as_ref().is_none_or(|channel| view.channel == *channel)
-            && self.delivered.is_none_or(|delivered| delivered == arrived)
     }
 }
 
@@ -344,17 +322,17 @@ mod tests {
         let (id, view) = view.unwrap();
         assert_eq!((id, view.id.as_str()), (DeliveryId(5), "00000000000005"));
         let some = |text: &str| Some(text.to_owned());
-        let question = Question::default;
-        for (question, wanted) in [
-            (question(), true),
-            (Question { host: some("web1"), ..question() }, true),
-            (Question { host: some("web"), ..question() }, false),
-            (Question { channel: some("chat"), ..question() }, true),
-            (Question { channel: some("mail"), ..question() }, false),
-            (Question { delivered: Some(true), ..question() }, true),
-            (Question { delivered: Some(false), ..question() }, false),
+        let all = NotificationQuery::default;
+        for (query, wanted) in [
+            (all(), true),
+            (NotificationQuery { host: some("web1"), ..all() }, true),
+            (NotificationQuery { host: some("web"), ..all() }, false),
+            (NotificationQuery { channel: some("chat"), ..all() }, true),
+            (NotificationQuery { channel: some("mail"), ..all() }, false),
+            (NotificationQuery { delivered: Some(true), ..all() }, true),
+            (NotificationQuery { delivered: Some(false), ..all() }, false),
         ] {
-            assert_eq!(question.wants(&view), wanted, "{question:?}");
+            assert_eq!(query.matches(&view), wanted, "{query:?}");
         }
     }
 

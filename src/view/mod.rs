@@ -10,6 +10,7 @@ use crate::clock::Wall;
 use crate::event::Level;
 
 pub mod history;
+pub mod query;
 
 pub use self::history::{
     AlertView, DetailView, EventView, ModuleView, PastView, PlanView, PointView, RepositoryView,

@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use heartbeat::clock::{Now, Wall};
-use heartbeat::event::Level;
+use heartbeat::event::{EventId, Level};
+use heartbeat::http::query::NotifyRequest;
+use heartbeat::http::service::MetricsSnapshot;
+use heartbeat::http::{
+    Credentials, Daemon, HttpServer, Ingest, IngestResult, ReloadResult, SendError, SendJob,
+};
 use heartbeat::secret::Secret;
+use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use heartbeat::view::{
     AlertView, ChannelState, ChannelView, ConnectionView, DeliveryState, DetailView, EventView,
     FailureView, HostView, MetricView, ModuleView, NotificationView, PastView, PlanView, PointView,
     RepositoryView, SeriesView, State, UptimeSlice,
 };
-use heartbeat::web::metrics::Figures;
-use heartbeat::web::notice::Notice;
-use heartbeat::web::wanted::{EventsWanted, SeriesWanted, Wanted};
-use heartbeat::web::{Access, Answer, House, NotSent, Reloaded, Sending, Taken, Web};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -63,9 +65,9 @@ fn past(number: usize, now: Wall) -> PastView {
 }
 
 /// A daemon that shows it.
-pub struct Daemon(Mutex<Show>);
+pub struct ShowDaemon(Mutex<Show>);
 
-impl Daemon {
+impl ShowDaemon {
     pub fn show(&self) -> MutexGuard<'_, Show> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,7 +79,7 @@ impl Daemon {
     }
 }
 
-impl House for Daemon {
+impl Daemon for ShowDaemon {
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }
@@ -90,23 +92,26 @@ impl House for Daemon {
         self.show().hosts.iter().find(|host| host.name == name).cloned()
     }
 
-    fn hear(&self, _: &[u8], _: IpAddr) -> Taken {
-        Taken::Now(Answer::Stored)
+    fn ingest_heartbeat(&self, _: &[u8], _: IpAddr) -> Ingest {
+        Ingest::Done(IngestResult::Stored)
     }
 
-    fn alert(&self, _: &[u8]) -> Taken {
-        Taken::Now(Answer::Stored)
+    fn ingest_alert(&self, _: &[u8]) -> Ingest {
+        Ingest::Done(IngestResult::Stored)
     }
 
-    fn figures(&self) -> Figures {
-        Figures::default()
+    fn metrics(&self) -> MetricsSnapshot {
+        MetricsSnapshot::default()
     }
 
     fn channels(&self) -> Vec<ChannelView> {
         self.show().channels.clone()
     }
 
-    fn notifications(&self, _: &Wanted) -> Result<(Vec<NotificationView>, Option<u64>), String> {
+    fn notifications(
+        &self,
+        _: &NotificationQuery,
+    ) -> Result<(Vec<NotificationView>, Option<u64>), String> {
         self.kept(|show| show.told.clone()).map(|told| (told, None))
     }
 
@@ -118,7 +123,7 @@ impl House for Daemon {
         self.kept(|_| pasts)
     }
 
-    fn series(&self, host: &str, wanted: &SeriesWanted) -> Result<Option<Vec<SeriesView>>, String> {
+    fn series(&self, host: &str, wanted: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String> {
         let Some(host) = self.host(host) else { return Ok(None) };
         let step = wanted.range / 144;
         let now = Now::read().wall;
@@ -140,7 +145,7 @@ impl House for Daemon {
         self.kept(|_| Some(all))
     }
 
-    fn events(&self, _: &EventsWanted) -> Result<(Vec<EventView>, Option<u64>), String> {
+    fn events(&self, _: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String> {
         self.kept(|show| show.events.clone()).map(|events| (events, None))
     }
 
@@ -152,12 +157,12 @@ impl House for Daemon {
         self.kept(|show| show.plans.clone())
     }
 
-    fn reload(&self) -> Reloaded {
-        Reloaded::NotTried("there is no configuration".into())
+    fn reload(&self) -> ReloadResult {
+        ReloadResult::NotTried("there is no configuration".into())
     }
 
-    fn notify(&self, _: Notice) -> Result<Sending, NotSent> {
-        Err(NotSent::Nobody("nobody".into()))
+    fn notify(&self, _: NotifyRequest) -> Result<SendJob, SendError> {
+        Err(SendError::NoChannel("nobody".into()))
     }
 }
 
@@ -375,8 +380,8 @@ fn plan(id: &str, name: &str, outcome: &str, level: Level, at: Wall) -> PlanView
 
 /// The page of a made-up daemon.
 pub struct Site {
-    web: Option<Web>,
-    pub daemon: Arc<Daemon>,
+    web: Option<HttpServer>,
+    pub daemon: Arc<ShowDaemon>,
     pub url: String,
     _scratch: tempfile::TempDir,
 }
@@ -389,9 +394,9 @@ impl Site {
     pub fn open_at(address: SocketAddr, show: Show, token: Option<&str>) -> Site {
         let scratch = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind(address).unwrap();
-        let daemon = Arc::new(Daemon(Mutex::new(show)));
-        let access = Access { token: token.map(Secret::new), identity: None };
-        let web = Web::start(listener, daemon.clone(), access, scratch.path()).unwrap();
+        let daemon = Arc::new(ShowDaemon(Mutex::new(show)));
+        let access = Credentials { token: token.map(Secret::new), certificate: None };
+        let web = HttpServer::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let url = format!("http://{}", web.address());
         Site { web: Some(web), daemon, url, _scratch: scratch }
     }

@@ -1,0 +1,469 @@
+//! The HTTP API: what each route answers.
+
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::auth::{Authenticator, Decision};
+use super::front::request::{ENCRYPTED_HEADER, PEER_HEADER};
+use super::metrics::{self, HOSTS_AT_ONCE};
+use super::openapi;
+use super::origin::{RequestOrigin, cross_site_error, rebinding_error};
+use super::page::{self, PageRequest, badge};
+use super::query;
+use super::response::{GeneratedBody, Response};
+use super::routes::{NoRoute, Route, route};
+use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendReport};
+use crate::clock::{Now, Wall};
+use crate::event::EventId;
+use crate::view::{
+    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
+    SeriesView, always,
+};
+
+/// A request, as it was forwarded.
+pub struct ApiRequest<'a> {
+    /// GET, HEAD, POST ...
+    pub method: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// The header of that name.
+    pub authorization: Option<&'a str>,
+    /// The header of that name.
+    pub content_type: Option<&'a str>,
+    /// The header of that name.
+    pub host: Option<&'a str>,
+    /// The header of that name.
+    pub origin: Option<&'a str>,
+    /// The header `Sec-Fetch-Site`.
+    pub site: Option<&'a str>,
+    /// It came through TLS.
+    pub encrypted: bool,
+    /// The header of that name.
+    pub if_none_match: Option<&'a str>,
+    /// The whole body.
+    pub body: &'a [u8],
+    /// The address of the client.
+    pub peer: IpAddr,
+}
+
+impl<'a> ApiRequest<'a> {
+    /// A request with these headers, those of the front among them.
+    pub fn new(
+        method: &'a str,
+        target: &'a str,
+        header: impl Fn(&'static str) -> Option<&'a str>,
+        body: &'a [u8],
+    ) -> ApiRequest<'a> {
+        let peer = header(PEER_HEADER).and_then(|text| text.parse().ok());
+        ApiRequest {
+            method,
+            target,
+            authorization: header("Authorization"),
+            content_type: header("Content-Type"),
+            host: header("Host"),
+            origin: header("Origin"),
+            site: header("Sec-Fetch-Site"),
+            encrypted: header(ENCRYPTED_HEADER) == Some("true"),
+            if_none_match: header("If-None-Match"),
+            body,
+            peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        }
+    }
+}
+
+/// Makes a response that cannot be made at once.
+pub type DeferredResponse = Box<dyn FnOnce() -> Response + Send>;
+
+/// What became of a request.
+pub enum Handled {
+    /// Its response is here.
+    Ready(Response),
+    /// Its response is made by a thread that has time.
+    Deferred(Deferral, DeferredResponse),
+}
+
+/// Why a response cannot be made at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deferral {
+    /// It takes up to half a minute.
+    Wait,
+    /// It waits for the disk.
+    Commit,
+    /// It reads the history, whose answer comes from a thread that may be busy for seconds.
+    History,
+    /// It is a page: it looks at every host, and into the history.
+    Page,
+}
+
+impl Handled {
+    fn deferred(deferral: Deferral, work: impl FnOnce() -> Response + Send + 'static) -> Handled {
+        Handled::Deferred(deferral, Box::new(work))
+    }
+}
+
+/// Handles a request. The token is checked before anything is answered, even about what exists.
+pub fn handle(
+    daemon: &Arc<dyn Daemon>,
+    authenticator: &Authenticator,
+    request: &ApiRequest,
+) -> Handled {
+    let target = request.target;
+    let route = route(request.method, target);
+    if let Some(refused) = refuse(&route, authenticator, request) {
+        return Handled::Ready(refused);
+    }
+    let ready = match route {
+        Err(none) => none.response(target),
+        Ok(Route::Healthy) => Response::text(200, "ok"),
+        Ok(Route::Ready) => match daemon.ready() {
+            Ok(()) => Response::text(200, "ready"),
+            Err(why) => Response::error(target, 503, &why),
+        },
+        Ok(Route::Metrics) => {
+            Response::stream(metrics::CONTENT_TYPE, metrics::body(Arc::clone(daemon)))
+        }
+        Ok(Route::Hosts) => {
+            Response::stream("application/json", hosts(Arc::clone(daemon), Now::read().wall))
+        }
+        Ok(Route::Host(name)) => of_host(daemon, target, &name, |host| Response::json(200, host)),
+        Ok(Route::Badge(name)) => of_host(daemon, target, &name, badge::badge),
+        Ok(Route::OpenApi) => Response::json_bytes(openapi::document()),
+        Ok(Route::Channels) => {
+            let now = Now::read().wall.to_string();
+            Response::json(200, &Channels { now, channels: daemon.channels() })
+        }
+        Ok(Route::Icon) => page::icon(),
+        Ok(Route::Dyndns) => {
+            let now = Now::read().wall.to_string();
+            Response::json(200, &Dyndns { now, names: daemon.dyndns() })
+        }
+        Ok(Route::Notify) => return notify(daemon, request),
+        Ok(Route::Notifications) => return notifications(daemon, target),
+        Ok(Route::Page) => return page(daemon, None, request),
+        Ok(Route::HostPage(name)) => return page(daemon, Some(name), request),
+        Ok(Route::Events) => return events(daemon, target),
+        Ok(Route::Alerts) => return alerts(daemon, target),
+        Ok(Route::Backups) => return backups(daemon, target),
+        Ok(Route::History(host)) => return history(daemon, host, target),
+        Ok(Route::Heartbeat) => {
+            let ingest = daemon.ingest_heartbeat(request.body, request.peer);
+            return after_commit(target, ingest, heartbeat_response);
+        }
+        Ok(Route::Alert) => {
+            return after_commit(target, daemon.ingest_alert(request.body), alert_response);
+        }
+        Ok(Route::Reload) => {
+            let daemon = Arc::clone(daemon);
+            return Handled::deferred(Deferral::Wait, move || reload_response(daemon.reload()));
+        }
+    };
+    Handled::Ready(ready)
+}
+
+/// The response to a request that may not be made: without the token, or out of a page of another
+/// site.
+fn refuse(
+    route: &Result<Route, NoRoute>,
+    authenticator: &Authenticator,
+    request: &ApiRequest,
+) -> Option<Response> {
+    let target = request.target;
+    let public = match route {
+        Ok(Route::Healthy) => true,
+        _ => match authenticator.check(request.authorization, request.peer, Now::read().mono) {
+            Decision::Public => true,
+            Decision::Allowed => false,
+            Decision::Denied => return Some(unauthorized(target)),
+            Decision::RetryAfter(wait) => return Some(too_often(target, wait)),
+        },
+    };
+    let changes = !matches!(request.method, "GET" | "HEAD");
+    let origin = RequestOrigin {
+        origin: request.origin,
+        site: request.site,
+        host: request.host,
+        encrypted: request.encrypted,
+    };
+    if let Some(why) = cross_site_error(origin, public).filter(|_| changes) {
+        return Some(Response::error(target, 403, why));
+    }
+    let shown_to_all = matches!(route, Ok(Route::Healthy | Route::Ready | Route::Metrics));
+    let guarded = !public || changes || shown_to_all;
+    let why = rebinding_error(request.host).filter(|_| !guarded)?;
+    Some(Response::error(target, 403, why))
+}
+
+fn unauthorized(target: &str) -> Response {
+    Response::error(target, 401, "the token is missing or wrong")
+        .with_header("WWW-Authenticate", "Basic realm=\"hbd\"")
+}
+
+fn too_often(target: &str, wait: Duration) -> Response {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    Response::error(target, 429, "too many wrong tokens came from this address: try again later")
+        .with_header("Retry-After", seconds.max(1).to_string())
+}
+
+/// Always JSON: scripts want to know what is wrong and where.
+fn reload_response(result: ReloadResult) -> Response {
+    match result {
+        ReloadResult::Applied { changes, warnings } => {
+            Response::json(200, &json!({ "changes": changes, "warnings": warnings.0 }))
+        }
+        ReloadResult::Refused(problems) => {
+            let error = "the configuration is refused, the old one stays";
+            Response::json(400, &json!({ "error": error, "problems": problems.0 }))
+        }
+        ReloadResult::NotTried(why) => {
+            Response::json(503, &json!({ "error": why })).with_header("Retry-After", "5")
+        }
+    }
+}
+
+/// The page of everything, or of one host.
+fn page(daemon: &Arc<dyn Daemon>, host: Option<String>, request: &ApiRequest) -> Handled {
+    let (daemon, target) = (Arc::clone(daemon), request.target.to_owned());
+    let etag = request.if_none_match.map(str::to_owned);
+    Handled::deferred(Deferral::Page, move || {
+        let request = PageRequest { target: &target, etag: etag.as_deref(), now: Now::read().wall };
+        match host {
+            Some(name) => page::host(&*daemon, &name, request),
+            None => page::overview(&*daemon, request),
+        }
+    })
+}
+
+#[derive(Serialize)]
+struct Channels {
+    now: String,
+    channels: Vec<ChannelView>,
+}
+
+#[derive(Serialize)]
+struct Dyndns {
+    now: String,
+    names: Vec<DyndnsView>,
+}
+
+/// `next` goes into `before` of the next request; null when there is no more.
+#[derive(Serialize)]
+struct Notifications {
+    notifications: Vec<NotificationView>,
+    next: Option<String>,
+}
+
+fn notifications(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    let query = match query::parse_notifications(target) {
+        Ok(query) => query,
+        Err(why) => return Handled::Ready(Response::error(target, 400, &why)),
+    };
+    read_history(daemon, target, move |daemon| {
+        let (notifications, next) = daemon.notifications(&query)?;
+        let next = next.map(|id| EventId(id).to_string());
+        Ok(Response::json(200, &Notifications { notifications, next }))
+    })
+}
+
+fn notify(daemon: &Arc<dyn Daemon>, request: &ApiRequest) -> Handled {
+    let target = request.target.to_owned();
+    if !is_json(request.content_type) {
+        let why = "the Content-Type must be application/json";
+        return Handled::Ready(Response::error(&target, 415, why));
+    }
+    match query::parse_notify(request.body).map(|request| daemon.notify(request)) {
+        Err(why) => Handled::Ready(Response::error(&target, 400, &why)),
+        Ok(Err(why)) => Handled::Ready(send_error(&target, why)),
+        Ok(Ok(send)) => Handled::deferred(Deferral::Wait, move || match send() {
+            Ok(report) => notify_response(report),
+            Err(why) => send_error(&target, why),
+        }),
+    }
+}
+
+fn send_error(target: &str, why: SendError) -> Response {
+    match why {
+        SendError::NoChannel(why) => Response::error(target, 400, &why),
+        SendError::Busy(why) => Response::error(target, 503, &why),
+    }
+}
+
+fn notify_response(SendReport { results, why }: SendReport) -> Response {
+    let mut answer = json!({ "results": results });
+    if !why.is_empty() {
+        answer["why"] = json!(why);
+    }
+    Response::json(200, &answer)
+}
+
+fn is_json(content_type: Option<&str>) -> bool {
+    let kind = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// The response to what may have to be stored first.
+fn after_commit(
+    target: &str,
+    ingest: Ingest,
+    respond: fn(&str, IngestResult) -> Response,
+) -> Handled {
+    match ingest {
+        Ingest::Done(result) => Handled::Ready(respond(target, result)),
+        Ingest::Pending(wait) => {
+            let target = target.to_owned();
+            Handled::deferred(Deferral::Commit, move || respond(&target, wait()))
+        }
+    }
+}
+
+/// An Alertmanager reads the status alone: 5xx comes again, anything else does not.
+fn alert_response(target: &str, result: IngestResult) -> Response {
+    match result {
+        IngestResult::Stored => Response::text(200, "ok"),
+        IngestResult::Malformed(why) => Response::error(target, 400, &why),
+        IngestResult::Unsigned(why)
+        | IngestResult::Forbidden(why)
+        | IngestResult::UnknownHost(why)
+        | IngestResult::Unavailable(why) => Response::error(target, 503, &why),
+    }
+}
+
+fn heartbeat_response(target: &str, result: IngestResult) -> Response {
+    match result {
+        IngestResult::Stored => Response::json(200, &json!({ "stored": true })),
+        IngestResult::Malformed(why) => Response::error(target, 400, &why),
+        IngestResult::Unsigned(why) => Response::error(target, 401, &why),
+        IngestResult::Forbidden(why) => Response::error(target, 403, &why),
+        IngestResult::UnknownHost(why) => Response::error(target, 404, &why),
+        IngestResult::Unavailable(why) => Response::error(target, 503, &why),
+    }
+}
+
+/// All hosts as JSON, made while it is read.
+fn hosts(daemon: Arc<dyn Daemon>, now: Wall) -> impl Read + Send {
+    let mut from = 0;
+    let mut begun = false;
+    GeneratedBody::new(move |piece| {
+        if !std::mem::replace(&mut begun, true) {
+            piece.extend_from_slice(format!("{{\"now\":\"{now}\",\"hosts\":[").as_bytes());
+            return true;
+        }
+        let hosts = daemon.hosts(from, HOSTS_AT_ONCE);
+        for (index, host) in hosts.iter().enumerate() {
+            if from + index > 0 {
+                piece.push(b',');
+            }
+            serde_json::to_writer(&mut *piece, host).expect("a view is always JSON");
+        }
+        from += hosts.len();
+        if hosts.is_empty() {
+            piece.extend_from_slice(b"]}\n");
+        }
+        !hosts.is_empty()
+    })
+}
+
+/// `next` goes into `before` of the next request; null when there is no more.
+#[derive(Serialize)]
+struct Events {
+    events: Vec<EventView>,
+    next: Option<String>,
+}
+
+fn events(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    let query = match query::parse_events(target) {
+        Ok(query) => query,
+        Err(why) => return Handled::Ready(Response::error(target, 400, &why)),
+    };
+    read_history(daemon, target, move |daemon| {
+        let (events, next) = daemon.events(&query)?;
+        let next = next.map(|id| id.to_string());
+        Ok(Response::json(200, &Events { events, next }))
+    })
+}
+
+#[derive(Serialize)]
+struct Alerts {
+    #[serde(serialize_with = "always")]
+    now: Wall,
+    alerts: Vec<AlertView>,
+}
+
+fn alerts(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    read_history(daemon, target, |daemon| {
+        let now = Now::read().wall;
+        Ok(Response::json(200, &Alerts { now, alerts: daemon.alerts()? }))
+    })
+}
+
+#[derive(Serialize)]
+struct Backups {
+    #[serde(serialize_with = "always")]
+    now: Wall,
+    plans: Vec<PlanView>,
+}
+
+fn backups(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    read_history(daemon, target, |daemon| {
+        let now = Now::read().wall;
+        Ok(Response::json(200, &Backups { now, plans: daemon.plans()? }))
+    })
+}
+
+#[derive(Serialize)]
+struct History {
+    host: String,
+    #[serde(flatten)]
+    past: PastView,
+    series: Vec<SeriesView>,
+}
+
+/// The availability of a host, and the metrics that are asked for.
+fn history(daemon: &Arc<dyn Daemon>, host: String, target: &str) -> Handled {
+    let query = match query::parse_series(target) {
+        Ok(query) => query,
+        Err(why) => return Handled::Ready(Response::error(target, 400, &why)),
+    };
+    if daemon.host(&host).is_none() {
+        return Handled::Ready(no_host(target, &host));
+    }
+    read_history(daemon, target, move |daemon| {
+        let past = daemon.past(&host)?.unwrap_or_default();
+        let series = if query.metrics.is_empty() {
+            Vec::new()
+        } else {
+            daemon.series(&host, &query)?.unwrap_or_default()
+        };
+        Ok(Response::json(200, &History { host, past, series }))
+    })
+}
+
+/// What `respond` makes of the host of that name.
+fn of_host(
+    daemon: &Arc<dyn Daemon>,
+    target: &str,
+    name: &str,
+    respond: fn(&HostView) -> Response,
+) -> Response {
+    daemon.host(name).map_or_else(|| no_host(target, name), |host| respond(&host))
+}
+
+fn no_host(target: &str, host: &str) -> Response {
+    Response::error(target, 404, &format!("no host is called \"{host}\""))
+}
+
+/// A response out of the history. What cannot be read now may be asked for later.
+fn read_history(
+    daemon: &Arc<dyn Daemon>,
+    target: &str,
+    read: impl FnOnce(&dyn Daemon) -> Result<Response, String> + Send + 'static,
+) -> Handled {
+    let (daemon, target) = (Arc::clone(daemon), target.to_owned());
+    Handled::deferred(Deferral::History, move || {
+        read(&*daemon).unwrap_or_else(|why| Response::error(&target, 503, &why))
+    })
+}

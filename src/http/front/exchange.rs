@@ -1,0 +1,302 @@
+//! One exchange with a client: its request is read whole, forwarded, and answered.
+//!
+//! Every response ends its connection (`Connection: close`). Keep-alive would save a client on the
+//! same machine some 100 microseconds, and would cost a slot per idle client (Alertmanager keeps
+//! its connections open for five minutes) and a state in which two requests can be taken for one.
+
+use std::fmt::Write as _;
+use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::certificate::CurrentCertificate;
+use super::request::{
+    BodyBuffer, BodyLength, BodyMemory, ChunkedReader, ENCRYPTED_HEADER, HttpError, MAX_HEAD,
+    PEER_HEADER, RequestHead, parse,
+};
+use super::slots::{Phase, SlotGuard};
+use super::stream::{ClientStream, Exchange, Protocol, peek_now};
+use super::upstream::{Upstream, UpstreamResponse};
+use crate::clock::Now;
+use crate::deadline::DeadlineStream;
+use crate::http::response::{Response, SMALL_BODY};
+
+/// How long a client may be silent, and then how long its head may take.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the backend may take until its response begins.
+const BACKEND_TIMEOUT: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may read nothing of its response.
+const RESPONSE_STALL: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_millis(500);
+/// A body is read in pieces of up to this size.
+const READ_SIZE: usize = 16 * 1024;
+/// A body up to this size goes to the backend together with its head: its reader is woken once.
+const ONE_WRITE: usize = 16 * 1024;
+
+/// Limits and services for each exchange.
+pub struct Context {
+    /// Where requests are forwarded to.
+    pub upstream: Arc<Upstream>,
+    /// What their bodies may take.
+    pub body_memory: BodyMemory,
+    /// What clients are shown; none means plain HTTP.
+    pub certificate: Arc<CurrentCertificate>,
+}
+
+/// Why there is no request to forward. A client that is too slow gets no response: Alertmanager
+/// tries again after a lost connection, and does not after a 408.
+enum ReadError {
+    /// The client gets an answer that says what is wrong.
+    Refused(HttpError),
+    /// The connection is lost, or too slow.
+    Lost,
+}
+
+impl From<HttpError> for ReadError {
+    fn from(error: HttpError) -> ReadError {
+        ReadError::Refused(error)
+    }
+}
+
+impl From<io::Error> for ReadError {
+    fn from(_: io::Error) -> ReadError {
+        ReadError::Lost
+    }
+}
+
+/// Serves a connection from its first byte to its last.
+pub fn handle_connection(socket: &TcpStream, peer: IpAddr, slot: &SlotGuard, context: &Context) {
+    let mut stream = ClientStream::new(socket);
+    let received = receive(&mut stream, slot, context).and_then(|received| {
+        if slot.set_phase(Phase::Responding) { Ok(received) } else { Err(ReadError::Lost) }
+    });
+    let peer = Peer { address: peer, encrypted: stream.is_encrypted() };
+    let result = received.and_then(|(head, body)| {
+        let response = forward(&head, body, &peer, &context.upstream)
+            .map_err(|why| unavailable(&head, &why))?;
+        Ok(respond(&mut stream, &head, response)?)
+    });
+    if let Err(ReadError::Refused(error)) = &result {
+        if !slot.set_phase(Phase::Responding) {
+            return;
+        }
+        let response = to_bytes(error);
+        let _ = stream.with_timeout(RESPONSE_TIMEOUT, RESPONSE_STALL).write_all(&response);
+    }
+    let rest = stream.close(LINGER);
+    // Most clients have sent all that they had to send.
+    let silent = matches!(peek_now(socket), Err(why) if why.kind() == ErrorKind::WouldBlock);
+    if (result.is_err() || !silent) && slot.set_phase(Phase::Lingering) {
+        linger(rest);
+    }
+}
+
+fn unavailable(head: &RequestHead, why: &io::Error) -> HttpError {
+    log::debug!("a request cannot be taken now: {why}");
+    HttpError::new(503, "the request cannot be taken now").with_target(&head.target)
+}
+
+/// The sender of a request.
+struct Peer {
+    address: IpAddr,
+    encrypted: bool,
+}
+
+fn receive<'a>(
+    stream: &mut ClientStream,
+    slot: &SlotGuard,
+    context: &'a Context,
+) -> Result<(RequestHead, BodyBuffer<'a>), ReadError> {
+    let deadline = Instant::now() + HEAD_TIMEOUT;
+    let certificate = context.certificate.get();
+    match stream.detect(certificate.as_deref(), deadline)? {
+        Protocol::Expected => {}
+        Protocol::PlainHttp => {
+            return Err(HttpError::new(400, "this port speaks HTTPS: begin with https://").into());
+        }
+    }
+    // A handshake takes much computing, and a round trip more: it is not taken for silence.
+    if stream.is_encrypted() && !slot.set_phase(Phase::ReadingHead) {
+        return Err(ReadError::Lost);
+    }
+    let (head, rest) = read_head(stream.with_deadline(deadline, HEAD_TIMEOUT))?;
+    let mut body = context.body_memory.body();
+    if head.body == BodyLength::None {
+        return Ok((head, body));
+    }
+    if !slot.set_phase(Phase::ReadingBody) {
+        return Err(ReadError::Lost);
+    }
+    let mut client = stream.with_timeout(BODY_TIMEOUT, BODY_TIMEOUT);
+    if head.wants_continue && rest.is_empty() {
+        client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+    }
+    let source = Cursor::new(rest).chain(client);
+    match head.body {
+        BodyLength::Length(length) => {
+            read_body(&mut body, source.take(length as u64), Some(length))
+        }
+        BodyLength::Chunked => {
+            read_body(&mut body, ChunkedReader::new(BufReader::new(source)), None)
+        }
+        BodyLength::None => Ok(()),
+    }
+    .map_err(|why| match why {
+        ReadError::Refused(error) => ReadError::Refused(error.with_target(&head.target)),
+        ReadError::Lost => ReadError::Lost,
+    })?;
+    Ok((head, body))
+}
+
+/// The head, and what came with it of the body.
+fn read_head(mut client: Exchange) -> Result<(RequestHead, Vec<u8>), ReadError> {
+    let mut buffer = vec![0; 1024];
+    let mut length = 0;
+    loop {
+        if length == buffer.len() {
+            buffer.resize((length * 2).min(MAX_HEAD), 0);
+        }
+        let count = client.read(&mut buffer[length..])?;
+        if count == 0 {
+            return Err(ReadError::Lost);
+        }
+        let first = length == 0;
+        let new = length..length + count;
+        length += count;
+        // A head that drips in is not parsed anew for every byte.
+        let worth_parsing = first || length == MAX_HEAD || buffer[new].contains(&b'\n');
+        if worth_parsing && let Some(head) = parse(&buffer[..length])? {
+            let rest = buffer[head.length..length].to_vec();
+            return Ok((head, rest));
+        }
+    }
+}
+
+fn read_body(
+    body: &mut BodyBuffer,
+    mut source: impl Read,
+    length: Option<usize>,
+) -> Result<(), ReadError> {
+    // What fits into one read is read in one.
+    let mut buffer = vec![0; length.unwrap_or(READ_SIZE).clamp(1, READ_SIZE)];
+    while length != Some(body.bytes().len()) {
+        match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => body.push(&buffer[..count])?,
+            Err(why) if why.kind() == ErrorKind::InvalidData => {
+                return Err(HttpError::new(400, "the chunks are malformed").into());
+            }
+            Err(_) => return Err(ReadError::Lost),
+        }
+    }
+    // Less than was promised: the rest can only be guessed.
+    if length.is_some_and(|length| length != body.bytes().len()) {
+        return Err(ReadError::Lost);
+    }
+    Ok(())
+}
+
+fn forward<'a>(
+    head: &RequestHead,
+    body: BodyBuffer,
+    peer: &Peer,
+    upstream: &'a Upstream,
+) -> io::Result<UpstreamResponse<'a>> {
+    let deadline = Instant::now() + BACKEND_TIMEOUT;
+    let mut message = serialize_head(head, body.bytes().len(), peer);
+    let mut separate: &[u8] = &[];
+    if body.bytes().len() <= ONE_WRITE {
+        message.extend_from_slice(body.bytes());
+    } else {
+        separate = body.bytes();
+    }
+    let connection = upstream.send(&message, separate, deadline)?;
+    drop(body);
+    connection.receive(head.method == "HEAD")
+}
+
+/// The head of a request as it is forwarded, in a buffer with room for a small body.
+fn serialize_head(head: &RequestHead, length: usize, peer: &Peer) -> Vec<u8> {
+    let Peer { address, encrypted } = peer;
+    let mut text = String::with_capacity(512 + length.min(ONE_WRITE));
+    let _ = write!(text, "{} {} HTTP/1.1\r\n", head.method, head.target);
+    for (name, value) in &head.headers {
+        let _ = write!(text, "{name}: {value}\r\n");
+    }
+    let _ = write!(text, "{PEER_HEADER}: {address}\r\n{ENCRYPTED_HEADER}: {encrypted}\r\n");
+    let _ = write!(text, "Content-Length: {length}\r\n\r\n");
+    text.into_bytes()
+}
+
+/// Passes a response on. One that is small is first taken whole, so that a client that reads slowly
+/// keeps no connection to the backend busy.
+fn respond(
+    stream: &mut ClientStream,
+    request: &RequestHead,
+    mut response: UpstreamResponse,
+) -> io::Result<()> {
+    let head = &response.head;
+    let mut bytes = head.lines.clone().into_bytes();
+    let (length, to_head) = (head.body, request.method == "HEAD");
+    let first = response.read(SMALL_BODY + 1)?;
+    let whole = first.len() <= SMALL_BODY;
+    let chunked = match length {
+        BodyLength::Length(length) => {
+            write!(bytes, "Content-Length: {length}\r\n")?;
+            false
+        }
+        _ if whole && !to_head => {
+            write!(bytes, "Content-Length: {}\r\n", first.len())?;
+            false
+        }
+        _ if request.http10 => false,
+        _ => {
+            bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            !to_head
+        }
+    };
+    bytes.extend_from_slice(b"Connection: close\r\n\r\n");
+    if whole {
+        response.finish();
+        bytes.extend_from_slice(&first);
+        return stream.with_timeout(RESPONSE_TIMEOUT, RESPONSE_STALL).write_all(&bytes);
+    }
+    let deadline = Instant::now() + RESPONSE_TIMEOUT;
+    response.set_deadline(deadline);
+    let mut client = stream.with_deadline(deadline, RESPONSE_STALL);
+    client.write_all(&bytes)?;
+    let mut piece = first;
+    while !piece.is_empty() {
+        if chunked {
+            let end = piece.len();
+            piece.splice(0..0, format!("{end:x}\r\n").into_bytes());
+            piece.extend_from_slice(b"\r\n");
+        }
+        client.write_all(&piece)?;
+        piece = response.read(SMALL_BODY)?;
+    }
+    response.finish();
+    if chunked { client.write_all(b"0\r\n\r\n") } else { Ok(()) }
+}
+
+/// An error as a whole response.
+fn to_bytes(error: &HttpError) -> Vec<u8> {
+    let response = Response::error(&error.target, error.status, error.why);
+    let response = if error.status == 405 {
+        response.with_header("Allow", "GET, HEAD, POST")
+    } else {
+        response
+    };
+    response.into_bytes(Now::read().wall)
+}
+
+/// Closes our side and throws away what still comes: a close with unread bytes would be a reset,
+/// and that takes the response away from the client (RFC 9112, section 9.6).
+fn linger(mut client: DeadlineStream<&TcpStream>) {
+    let _ = client.stream.shutdown(Shutdown::Write);
+    let mut buffer = vec![0; 8 * 1024];
+    while matches!(client.read(&mut buffer), Ok(count) if count > 0) {}
+}

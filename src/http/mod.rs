@@ -1,0 +1,168 @@
+//! The webhook server: a hardened front on the network, tiny_http behind it, and the HTTP API.
+//!
+//! ```text
+//! client -> front (strict reading, limits, TLS) -> tiny_http -> dispatch -> api -> Daemon
+//! ```
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, unbounded};
+
+use crate::secret::Secret;
+use crate::thread::{Stop, StopSource};
+
+mod api;
+mod auth;
+mod dispatch;
+mod front;
+mod metrics;
+mod openapi;
+mod origin;
+mod page;
+pub mod query;
+mod response;
+mod routes;
+pub mod service;
+pub mod settings;
+
+pub use front::upstream::HealthProbe;
+pub use service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, SendReport};
+
+use self::auth::Authenticator;
+use self::dispatch::{Dispatcher, respond_to_commits, run_handler};
+use self::front::Front;
+use self::front::backend::{Backend, HANDLERS};
+use self::front::certificate::{CurrentCertificate, ServerCertificate};
+use self::front::upstream::Upstream;
+
+/// How long requests that are being answered may take at the stop.
+const DRAIN: Duration = Duration::from_secs(4);
+
+/// What clients must show, and what they are shown.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// The token that every client must show; with none, none must.
+    pub token: Option<Secret>,
+    /// The certificate that clients are shown; none means plain HTTP.
+    pub certificate: Option<Arc<ServerCertificate>>,
+}
+
+/// The running server.
+pub struct HttpServer {
+    address: SocketAddr,
+    front: Front,
+    authenticator: Arc<Authenticator>,
+    certificate: Arc<CurrentCertificate>,
+    backend: Arc<Backend>,
+    upstream: Arc<Upstream>,
+    /// Of the front, and of the handlers: these go on until the front has emptied.
+    stop_sources: (StopSource, StopSource),
+    ended: Receiver<()>,
+}
+
+impl HttpServer {
+    /// Serves the connections of `listener`. `scratch` is a directory for a socket, used when
+    /// the environment names no better one.
+    ///
+    /// # Errors
+    /// When there is no place for the socket, or no thread can be started.
+    pub fn start(
+        listener: TcpListener,
+        daemon: Arc<dyn Daemon>,
+        credentials: Credentials,
+        scratch: &Path,
+    ) -> io::Result<HttpServer> {
+        let address = listener.local_addr()?;
+        let (front_source, front_stop) = Stop::channel();
+        let (backend_source, backend_stop) = Stop::channel();
+        let backend = Arc::new(Backend::start(scratch, backend_stop)?);
+        let upstream = Arc::new(Upstream::new(Arc::clone(&backend)));
+        let authenticator = Arc::new(Authenticator::new(credentials.token.as_ref()));
+        let certificate = Arc::new(CurrentCertificate::new(credentials.certificate));
+        let (pending, commits) = unbounded();
+        let dispatcher = Arc::new(Dispatcher::new(daemon, Arc::clone(&authenticator), pending));
+        let (alive, ended) = bounded(0);
+        let open = || {
+            let own = alive.clone();
+            thread::Builder::new()
+                .name("http-stored".into())
+                .spawn(move || respond_to_commits(&commits, own))?;
+            for number in 1..=HANDLERS {
+                let (backend, dispatcher) = (Arc::clone(&backend), Arc::clone(&dispatcher));
+                let alive = alive.clone();
+                thread::Builder::new()
+                    .name(format!("http-{number}"))
+                    .spawn(move || run_handler(backend, &dispatcher, alive))?;
+            }
+            Front::open(listener, Arc::clone(&upstream), Arc::clone(&certificate), front_stop)
+        };
+        match open() {
+            Ok(front) => {
+                let stop_sources = (front_source, backend_source);
+                Ok(HttpServer {
+                    address,
+                    front,
+                    authenticator,
+                    certificate,
+                    backend,
+                    upstream,
+                    stop_sources,
+                    ended,
+                })
+            }
+            Err(why) => {
+                drop(backend_source);
+                backend.unblock();
+                Err(why)
+            }
+        }
+    }
+
+    /// Tells the watchdog whether requests are answered.
+    pub fn probe(&self) -> HealthProbe {
+        HealthProbe::new(&self.upstream)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From the next request on wants this token, from the next connection on shows this
+    /// certificate.
+    pub fn set_credentials(&self, credentials: Credentials) {
+        self.authenticator.replace(credentials.token.as_ref());
+        self.certificate.replace(credentials.certificate);
+    }
+
+    /// Calls `open` while a listener to move to may be opened at the same port.
+    pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
+        self.front.beside(open)
+    }
+
+    /// Moves to another listener. Connections of the old one are served to the end.
+    ///
+    /// # Errors
+    /// When it cannot be opened: the old one stays.
+    pub fn move_to(&mut self, listener: TcpListener) -> io::Result<()> {
+        let address = listener.local_addr()?;
+        self.front.move_to(listener)?;
+        self.address = address;
+        Ok(())
+    }
+
+    /// Stops: no new requests, those that are being answered are finished within seconds.
+    pub fn stop(self) {
+        let (front_source, backend_source) = self.stop_sources;
+        drop(front_source);
+        self.front.close(DRAIN);
+        drop(backend_source);
+        self.backend.unblock();
+        let _ = self.ended.recv_timeout(DRAIN);
+    }
+}

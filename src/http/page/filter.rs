@@ -1,0 +1,288 @@
+//! The query of a page, and the hosts that it selects. People type into it, so nothing in it is an
+//! error. Pure.
+
+use super::summary::{Health, HealthCounts};
+use crate::address::percent_decoded;
+use crate::escape::PercentEncoded;
+use crate::view::{HostView, State};
+
+/// A longer search is cut.
+const MAX_SEARCH: usize = 253;
+
+/// Which hosts are shown, by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostFilter {
+    /// All of them.
+    #[default]
+    Any,
+    /// Those that are not well.
+    Wrong,
+    /// Those of this health.
+    Like(Health),
+}
+
+impl HostFilter {
+    /// The choices: the value in the query, the label, the filter.
+    pub const CHOICES: [(&'static str, &'static str, HostFilter); 8] = [
+        ("", "all states", HostFilter::Any),
+        ("wrong", "not well", HostFilter::Wrong),
+        ("overdue", "overdue", HostFilter::Like(Health::Down)),
+        ("critical", "critical", HostFilter::Like(Health::Critical)),
+        ("degraded", "degraded", HostFilter::Like(Health::Degraded)),
+        ("shutdown", "shut down", HostFilter::Like(Health::Shutdown)),
+        ("new", "never heard", HostFilter::Like(Health::New)),
+        ("up", "up", HostFilter::Like(Health::Up)),
+    ];
+
+    fn of(value: &str) -> HostFilter {
+        let found = HostFilter::CHOICES.iter().find(|(name, ..)| *name == value);
+        found.map_or(HostFilter::Any, |(.., which)| *which)
+    }
+
+    fn name(self) -> &'static str {
+        let found = HostFilter::CHOICES.iter().find(|(.., which)| *which == self);
+        found.map_or("", |(name, ..)| name)
+    }
+}
+
+/// The stretch of time whose metrics are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeRange {
+    /// 24 hours.
+    #[default]
+    Day,
+    /// 7 days.
+    Week,
+    /// 30 days.
+    Month,
+    /// 365 days.
+    Year,
+}
+
+impl TimeRange {
+    /// The choices: the value in the query, the label, the days, the range.
+    pub const CHOICES: [(&'static str, &'static str, u64, TimeRange); 4] = [
+        ("day", "24 hours", 1, TimeRange::Day),
+        ("week", "7 days", 7, TimeRange::Week),
+        ("month", "30 days", 30, TimeRange::Month),
+        ("year", "a year", 365, TimeRange::Year),
+    ];
+
+    /// Its label, and how many days it has.
+    pub fn words(self) -> (&'static str, u64) {
+        let found = TimeRange::CHOICES.iter().find(|(.., span)| *span == self);
+        found.map_or(("24 hours", 1), |(_, words, days, _)| (words, *days))
+    }
+}
+
+/// The query of a page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageQuery {
+    /// A part of the names of hosts, in lower case.
+    pub name: String,
+    /// In which state.
+    pub which: HostFilter,
+    /// Which page of the list; the first is 1.
+    pub page: usize,
+    /// How far metrics go back.
+    pub span: TimeRange,
+    /// Only what changes, for the script of a page that is there already.
+    pub part: bool,
+}
+
+impl PageQuery {
+    /// Reads a target (path and query).
+    pub fn of(target: &str) -> PageQuery {
+        let mut query = PageQuery { page: 1, ..PageQuery::default() };
+        let pairs = target.split_once('?').map_or("", |(_, pairs)| pairs);
+        for (name, value) in pairs.split('&').filter_map(|pair| pair.split_once('=')) {
+            // A form writes spaces as plus signs.
+            let value = percent_decoded(&value.replace('+', " ")).unwrap_or_default();
+            match name {
+                "q" => query.name = value.trim().to_lowercase().chars().take(MAX_SEARCH).collect(),
+                "state" => query.which = HostFilter::of(&value),
+                "page" => query.page = value.parse().unwrap_or(1).clamp(1, 1_000_000),
+                "span" => {
+                    let found = TimeRange::CHOICES.iter().find(|(name, ..)| *name == value);
+                    query.span = found.map_or(TimeRange::Day, |(.., span)| *span);
+                }
+                "part" => query.part = true,
+                _ => {}
+            }
+        }
+        query
+    }
+
+    /// Whether the query selects a host.
+    pub fn matches(&self, host: &HostView, health: Health) -> bool {
+        let state = match self.which {
+            HostFilter::Any => true,
+            HostFilter::Wrong => !matches!(health, Health::Up | Health::New),
+            HostFilter::Like(Health::Down) => host.state == State::Overdue,
+            HostFilter::Like(matching) => health == matching,
+        };
+        state && (self.name.is_empty() || host.name.to_lowercase().contains(&self.name))
+    }
+
+    /// The query of another page of the same list.
+    pub fn page_query(&self, page: usize) -> String {
+        format!("?q={}&state={}&page={page}", PercentEncoded(&self.name), self.which.name())
+    }
+}
+
+/// Hosts on one page.
+pub const PAGE_SIZE: usize = 200;
+
+/// What hosts are sorted by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SortKey {
+    health: Health,
+    name: String,
+}
+
+/// Selects the hosts to show out of all, which it sees a few at a time: there may be a hundred
+/// thousand, and only the names of those on the page are kept.
+pub struct HostSelector<'a> {
+    query: &'a PageQuery,
+    keys: Vec<SortKey>,
+    counts: HealthCounts,
+    matching: usize,
+}
+
+/// The hosts of one page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Their names, the worst first.
+    pub names: Vec<String>,
+    /// How many hosts there are, by health.
+    pub counts: HealthCounts,
+    /// How many of them the query selects.
+    pub matching: usize,
+    /// Which page this is; the first is 1.
+    pub page: usize,
+    /// How many pages there are.
+    pub pages: usize,
+}
+
+impl HostSelector<'_> {
+    /// A selector that has seen no hosts yet.
+    pub fn new(query: &PageQuery) -> HostSelector<'_> {
+        HostSelector { query, keys: Vec::new(), counts: HealthCounts::default(), matching: 0 }
+    }
+
+    /// Adds a host.
+    pub fn add(&mut self, host: &HostView) {
+        let health = Health::of(host);
+        self.counts.add(health);
+        if !self.query.matches(host, health) {
+            return;
+        }
+        self.matching += 1;
+        self.keys.push(SortKey { health, name: host.name.clone() });
+        let most = self.query.page.saturating_mul(PAGE_SIZE);
+        if self.keys.len() >= most.saturating_mul(2) {
+            self.keys.select_nth_unstable(most);
+            self.keys.truncate(most);
+        }
+    }
+
+    /// The hosts of the page that is asked for, or of the last one where there are not so many.
+    pub fn selection(mut self) -> Selection {
+        let pages = self.matching.div_ceil(PAGE_SIZE).max(1);
+        let page = self.query.page.min(pages);
+        self.keys.sort_unstable();
+        let keys = self.keys.into_iter().skip((page - 1) * PAGE_SIZE).take(PAGE_SIZE);
+        let names = keys.map(|key| key.name).collect();
+        Selection { names, counts: self.counts, matching: self.matching, page, pages }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::State;
+
+    #[test]
+    fn a_form_is_read_as_browsers_write_it() {
+        let query = PageQuery::of("/?q=+M%C3%BCnster+1&state=overdue&page=3&part=1&junk&x=y");
+        assert_eq!(
+            query,
+            PageQuery {
+                name: "m\u{fc}nster 1".into(),
+                which: HostFilter::Like(Health::Down),
+                page: 3,
+                span: TimeRange::Day,
+                part: true,
+            }
+        );
+        assert_eq!(query.page_query(4), "?q=m%C3%BCnster%201&state=overdue&page=4");
+    }
+
+    #[test]
+    fn nonsense_shows_everything() {
+        for query in ["", "?", "?q=%ff&state=<b>&page=-1&span=x", "?page=0", "?page=none&&="] {
+            let all = PageQuery { page: 1, ..PageQuery::default() };
+            assert_eq!(PageQuery::of(&format!("/{query}")), all, "{query}");
+        }
+        assert_eq!(PageQuery::of(&format!("/?q={}", "x".repeat(9999))).name.len(), MAX_SEARCH);
+        assert_eq!(PageQuery::of("/?page=99999999999999999999").page, 1);
+    }
+
+    fn host(name: String, state: State) -> HostView {
+        HostView {
+            name,
+            watch: true,
+            state,
+            since: None,
+            connections: Vec::new(),
+            metrics: Vec::new(),
+            channels: Vec::new(),
+        }
+    }
+
+    fn selection(query: &str, count: usize) -> Selection {
+        let query = PageQuery::of(query);
+        let mut selector = HostSelector::new(&query);
+        for number in 0..count {
+            let state = if number % 1000 == 999 { State::Overdue } else { State::Up };
+            selector.add(&host(format!("h{number:06}"), state));
+        }
+        selector.selection()
+    }
+
+    #[test]
+    fn the_worst_come_first_from_wherever_they_stand() {
+        let selection = selection("/", 5_000);
+        assert_eq!(selection.names.len(), PAGE_SIZE);
+        assert_eq!(selection.names[..2], ["h000999", "h001999"]);
+        assert_eq!(selection.names[5], "h000000");
+        assert_eq!((selection.counts.of(Health::Down), selection.counts.all()), (5, 5_000));
+        assert_eq!((selection.page, selection.pages, selection.matching), (1, 25, 5_000));
+    }
+
+    #[test]
+    fn pages_hold_every_host_once() {
+        let mut all: Vec<String> = Vec::new();
+        for page in 1..=4 {
+            all.extend(selection(&format!("/?page={page}"), 700).names);
+        }
+        assert_eq!(all.len(), 700);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 700);
+        let beyond = selection("/?page=9", 700);
+        assert_eq!((beyond.page, beyond.names.len()), (4, 100));
+        assert_eq!(selection("/?q=nothing", 700).names, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_hundred_thousand_hosts_leave_few_names_in_memory() {
+        let query = PageQuery::of("/");
+        let mut selector = HostSelector::new(&query);
+        for number in 0..100_000 {
+            selector.add(&host(format!("h{number}"), State::Up));
+            assert!(selector.keys.len() < 2 * PAGE_SIZE);
+        }
+        assert_eq!(selector.selection().matching, 100_000);
+    }
+}

@@ -1,0 +1,182 @@
+//! The status page: all hosts, or one, as HTML.
+//!
+//! The server renders everything. The script of the page fetches its `<main>` again every few
+//! seconds and replaces what changed; without a script the browser reloads it.
+
+use self::filter::{HostSelector, PageQuery, Selection};
+use self::host::{HostPage, first_beat, no_such_host};
+use self::hosts::{HostList, ListedHost};
+use self::html::{Document, Html, content_security_policy, full_page};
+use self::summary::{PageSummary, class_of};
+use super::metrics::HOSTS_AT_ONCE;
+use super::response::Response;
+use super::service::Daemon;
+use crate::clock::Wall;
+use crate::event::Level;
+use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
+
+pub(super) mod badge;
+mod charts;
+mod filter;
+mod format;
+mod host;
+mod hosts;
+mod html;
+mod panels;
+mod summary;
+
+/// Events, and notifications of a host, that are shown.
+const MAX_EVENTS: usize = 20;
+
+const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+
+/// A request for a page.
+#[derive(Clone, Copy, Debug)]
+pub struct PageRequest<'a> {
+    /// Path and query.
+    pub target: &'a str,
+    /// The entity tag of what the browser has already.
+    pub etag: Option<&'a str>,
+    /// The time.
+    pub now: Wall,
+}
+
+/// The page of everything.
+pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
+    let query = PageQuery::of(request.target);
+    let (selection, rows, trouble) = select_hosts(daemon, &query);
+    let (alerts, plans, ready) = (daemon.alerts(), daemon.plans(), daemon.ready());
+    let channels = daemon.channels();
+    let counts = &selection.counts;
+    let summary =
+        PageSummary { counts, channels: &channels, alerts: &alerts, plans: &plans, ready: &ready };
+    let (level, words) = summary.headline();
+    let mut html = Html::default();
+    html.markup("<div").attribute("class", format_args!("head {}", class_of(level)));
+    html.markup("><h1 aria-live=polite>").text(&words).markup("</h1>");
+    if counts.all() > 0 {
+        hosts::counts(&mut html, &selection);
+    }
+    html.markup("</div>");
+    panels::alerts(&mut html, &alerts, request.now);
+    if counts.all() == 0 {
+        first_beat(&mut html, None);
+    } else {
+        let trouble = trouble.as_deref();
+        let list = HostList {
+            query: &query,
+            selection: &selection,
+            rows: &rows,
+            trouble,
+            now: request.now,
+        };
+        list.render(&mut html);
+    }
+    html.markup("<div class=cols><div>");
+    panels::plans(&mut html, &plans, request.now);
+    panels::channels(&mut html, &channels, request.now);
+    hosts::dns_names(&mut html, &daemon.dyndns());
+    html.markup("</div>");
+    let events = EventQuery { limit: MAX_EVENTS, ..EventQuery::default() };
+    panels::events(&mut html, &daemon.events(&events).map(|(events, _)| events));
+    html.markup("</div>");
+    let document = Document {
+        title: &words,
+        level,
+        refresh_seconds: refresh_seconds(counts.all()),
+        content: &html,
+    };
+    respond(200, &document, &query, request)
+}
+
+/// The hosts of the page, and why their availability is not known.
+fn select_hosts(
+    daemon: &dyn Daemon,
+    query: &PageQuery,
+) -> (Selection, Vec<ListedHost>, Option<String>) {
+    let mut selector = HostSelector::new(query);
+    let mut from = 0;
+    loop {
+        let slice = daemon.hosts(from, HOSTS_AT_ONCE);
+        if slice.is_empty() {
+            break;
+        }
+        from += slice.len();
+        slice.iter().for_each(|host| selector.add(host));
+    }
+    let selection = selector.selection();
+    let names: Vec<&str> = selection.names.iter().map(String::as_str).collect();
+    let (pasts, trouble) = match daemon.pasts(&names) {
+        Ok(pasts) => (pasts, None),
+        Err(why) => (vec![None; names.len()], Some(why)),
+    };
+    // A reload may have taken one out meanwhile.
+    let rows = names.iter().zip(pasts);
+    let rows = rows.filter_map(|(name, past)| Some((daemon.host(name)?, past))).collect();
+    (selection, rows, trouble)
+}
+
+/// How many seconds the script waits: to look through very many hosts costs.
+fn refresh_seconds(hosts: usize) -> usize {
+    (2 + hosts / 5000).min(10)
+}
+
+/// The page of one host.
+pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
+    let query = PageQuery::of(request.target);
+    let mut html = Html::default();
+    let Some(view) = daemon.host(name) else {
+        no_such_host(&mut html, name);
+        let (title, level) = ("No such host", Level::Info);
+        let document = Document { title, level, refresh_seconds: 10, content: &html };
+        return respond(404, &document, &query, request);
+    };
+    let about = Some(name.to_owned());
+    let events = EventQuery { limit: MAX_EVENTS, host: about.clone(), ..EventQuery::default() };
+    let notifications =
+        NotificationQuery { limit: MAX_EVENTS, host: about, ..NotificationQuery::default() };
+    let (_, days) = query.span.words();
+    let series = SeriesQuery { range: DAY * days as u32, ..SeriesQuery::default() };
+    let page = HostPage {
+        query: &query,
+        host: &view,
+        past: &daemon.past(name),
+        series: &daemon.series(name, &series).map(Option::unwrap_or_default),
+        events: &daemon.events(&events).map(|(events, _)| events),
+        notifications: &daemon.notifications(&notifications).map(|(list, _)| list),
+        now: request.now,
+    };
+    page.render(&mut html);
+    let mut kept = daemon.dyndns();
+    kept.retain(|kept| kept.host == name);
+    hosts::dns_names(&mut html, &kept);
+    let (level, title) = page.headline();
+    respond(
+        200,
+        &Document { title: &title, level, refresh_seconds: 2, content: &html },
+        &query,
+        request,
+    )
+}
+
+/// The icon, for browsers that ask for one whatever the page says.
+pub fn icon() -> Response {
+    Response::with_body(200, "image/svg+xml", html::ICON.into())
+}
+
+/// The whole page, or only what may have changed, or that nothing has.
+fn respond(status: u16, document: &Document, query: &PageQuery, request: PageRequest) -> Response {
+    let main = document.main();
+    let tag = html::tag(&main);
+    if query.part && status == 200 && request.etag == Some(&tag) {
+        return Response::not_modified().with_header("ETag", tag);
+    }
+    let body = if query.part { main } else { full_page(document, main, &tag, request.now) };
+    Response::with_body(status, "text/html; charset=utf-8", body.into_bytes())
+        .with_header("ETag", tag)
+        .with_header("Content-Security-Policy", content_security_policy())
+        .with_header("X-Frame-Options", "DENY")
+        .with_header("Referrer-Policy", "same-origin")
+        .with_header("Cross-Origin-Opener-Policy", "same-origin")
+        .with_header("Cross-Origin-Resource-Policy", "same-origin")
+}

@@ -1,0 +1,314 @@
+//! The panels beside the hosts: open alerts, backups, channels, events, notifications. Pure.
+
+use std::time::Duration;
+
+use super::format::{about, ago, count};
+use super::html::Html;
+use super::summary::class_of;
+use crate::clock::Wall;
+use crate::event::Level;
+use crate::view::{
+    AlertView, ChannelState, ChannelView, DeliveryState, EventView, ModuleView, NotificationView,
+    PlanView,
+};
+
+/// Alerts that are shown.
+const MAX_ALERTS: usize = 50;
+/// Modules of a plan that are shown.
+const MAX_MODULES: usize = 200;
+/// A longer text is cut: it is all in the API.
+const MAX_TEXT: usize = 300;
+
+/// What could be read, or why it could not.
+pub type ReadResult<T> = Result<Vec<T>, String>;
+
+/// A section with its heading.
+pub fn section(
+    html: &mut Html,
+    id: &'static str,
+    heading: &'static str,
+    body: impl FnOnce(&mut Html),
+) {
+    html.markup("<section")
+        .attribute("id", id)
+        .attribute("aria-labelledby", format_args!("{id}-h"));
+    html.markup("><h2").attribute("id", format_args!("{id}-h")).markup(">").markup(heading);
+    html.markup("</h2>");
+    body(html);
+    html.markup("</section>");
+}
+
+/// A note in place of what could not be read.
+fn unreadable(html: &mut Html, why: &str) {
+    html.markup("<p class=note>This cannot be read at present: ").text(why).markup("</p>");
+}
+
+/// A text of others, cut to a length that fits on a page.
+pub fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => format!("{}\u{2026}", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A moment, which the script translates into the reader's own time.
+pub fn moment(html: &mut Html, at: Wall) {
+    let text = at.to_string();
+    // 2026-11-21T20:12:08.667Z: to the second, and without the year.
+    let short = text.get(5..19).unwrap_or_default().replace('T', " ");
+    html.markup("<time").attribute("datetime", &text).markup(">").text(short).markup("</time>");
+}
+
+pub fn badge(html: &mut Html, class: &'static str, word: &str) {
+    html.markup("<b").attribute("class", format_args!("l {class}")).markup(">").text(word);
+    html.markup("</b>");
+}
+
+/// What is wrong at present; nothing at all when nothing is.
+pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, now: Wall) {
+    let list = match alerts {
+        Ok(list) if list.is_empty() => return,
+        Ok(list) => list,
+        Err(why) => return section(html, "alerts", "Open alerts", |html| unreadable(html, why)),
+    };
+    section(html, "alerts", "Open alerts", |html| {
+        html.markup("<ul class=list>");
+        for alert in list.iter().take(MAX_ALERTS) {
+            html.markup("<li>");
+            badge(html, class_of(alert.level), alert.level.name());
+            html.markup(" <span class=w>");
+            match &alert.host {
+                Some(host) => {
+                    html.markup("<a").link("/hosts/", host).markup(">").text(host).markup("</a>");
+                }
+                None => drop(html.text(&alert.subject)),
+            }
+            let name = alert.host.as_deref().unwrap_or_default();
+            let text = alert.text.strip_prefix(name).unwrap_or(&alert.text).trim_start();
+            html.markup(": ")
+                .text(cut(text))
+                .markup("</span> <i>")
+                .text(alert_details(alert, now))
+                .markup("</i>");
+        }
+        html.markup("</ul>");
+        let hidden = list.len().saturating_sub(MAX_ALERTS);
+        if hidden > 0 {
+            html.markup("<p class=i>And ").text(count(hidden, "more", "more"));
+            html.markup(": <a href=\"/api/v1/alerts\">all as JSON</a></p>");
+        }
+    });
+}
+
+/// `for 5 min, told oncall`.
+fn alert_details(alert: &AlertView, now: Wall) -> String {
+    let mut parts: Vec<String> =
+        alert.since.iter().map(|since| format!("for {}", about(now.since(*since)))).collect();
+    parts.push(match alert.channels.as_slice() {
+        [] => "nobody was told".into(),
+        channels => format!("told {}", channels.join(", ")),
+    });
+    parts.extend(alert.acknowledged.map(|_| "acknowledged".into()));
+    parts.join(", ")
+}
+
+/// The backup plans; nothing at all where there are none.
+pub fn plans(html: &mut Html, plans: &ReadResult<PlanView>, now: Wall) {
+    let list = match plans {
+        Ok(list) if list.is_empty() => return,
+        Ok(list) => list,
+        Err(why) => return section(html, "backups", "Backups", |html| unreadable(html, why)),
+    };
+    section(html, "backups", "Backups", |html| {
+        for plan in list {
+            html.markup("<details").attribute("data-k", &plan.plan);
+            html.markup(if plan.level > Level::Info { " open" } else { "" }).markup("><summary>");
+            badge(html, class_of(plan.level), &plan.outcome.to_lowercase());
+            html.markup(" <span class=w>").text(cut(plan.name.as_ref().unwrap_or(&plan.plan)));
+            html.markup("</span> <i>").text(ago(now.since(plan.at))).markup("</i></summary>");
+            html.markup("<p>").text(cut(&plan.why)).markup("</p>");
+            modules(html, plan);
+            for said in &plan.repositories {
+                html.markup("<p class=i>").text(cut(&said.module)).markup(": ");
+                html.text(cut(&said.text)).markup("</p>");
+            }
+            html.markup("</details>");
+        }
+    });
+}
+
+fn modules(html: &mut Html, plan: &PlanView) {
+    if plan.modules.is_empty() {
+        return;
+    }
+    html.markup("<div class=wide tabindex=0 role=group");
+    html.attribute(
+        "aria-label",
+        format_args!("Modules of {}", cut(plan.name.as_ref().unwrap_or(&plan.plan))),
+    );
+    html.markup("><table><thead><tr><th scope=col>Module<th scope=col>State");
+    html.markup(
+        "<th scope=col>Ended<th scope=col class=n>Size<th scope=col class=n>Snapshots<tbody>",
+    );
+    for module in plan.modules.iter().take(MAX_MODULES) {
+        self::module(html, module);
+    }
+    html.markup("</table></div>");
+    let hidden = plan.modules.len().saturating_sub(MAX_MODULES);
+    if hidden > 0 {
+        html.markup("<p class=i>And ").text(count(hidden, "module", "modules")).markup(" more</p>");
+    }
+}
+
+fn module(html: &mut Html, module: &ModuleView) {
+    let class = match module.state.as_str() {
+        "success" => "good",
+        "running" => "warn",
+        _ => "bad",
+    };
+    html.markup("<tr").attribute("class", class).markup("><th scope=row>").text(cut(&module.name));
+    if let Some(label) = &module.label {
+        html.markup(" <i>").text(cut(label)).markup("</i>");
+    }
+    html.markup("<td><b>").text(cut(&module.state)).markup("</b>");
+    if let Some(errors) = module.errors.filter(|errors| *errors > 0) {
+        html.markup(" ").text(count(errors as usize, "error", "errors"));
+    }
+    if let Some(error) = &module.error {
+        html.markup(" <i>").text(cut(error)).markup("</i>");
+    }
+    html.markup("<td>");
+    if let Some(end) = module.end {
+        moment(html, end);
+    }
+    html.markup("<td class=n>").text(module.size.map(bytes).unwrap_or_default());
+    html.markup("<td class=n>").text(module.snapshots.map(|n| n.to_string()).unwrap_or_default());
+}
+
+/// `1.4 GB`.
+fn bytes(size: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(unit, _)| size >= *unit) {
+        Some((unit, name)) => format!("{:.1}\u{a0}{name}", size as f64 / *unit as f64),
+        None => format!("{size}\u{a0}B"),
+    }
+}
+
+/// The state of the channels.
+pub fn channels(html: &mut Html, channels: &[ChannelView], now: Wall) {
+    section(html, "channels", "Channels", |html| {
+        if channels.is_empty() {
+            html.markup("<p class=note>There are none: nobody will be told of anything.</p>");
+            return;
+        }
+        html.markup("<ul class=list>");
+        for channel in channels {
+            html.markup("<li").attribute("data-k", &channel.name).markup(">");
+            let (class, word) = match channel.state {
+                ChannelState::Works => ("good", "works"),
+                ChannelState::Failing => ("bad", "failing"),
+                ChannelState::Refused => ("bad", "refused"),
+            };
+            badge(html, class, word);
+            html.markup(" <span class=w>").text(&channel.name).markup(" <i>(").text(channel.kind);
+            html.markup(")</i></span> <i>").text(channel_details(channel, now)).markup("</i>");
+            if let Some(failure) = &channel.last_failure {
+                html.markup("<p class=i>last error");
+                if let Some(at) = failure.at {
+                    html.markup(" ");
+                    moment(html, at);
+                }
+                html.markup(": ").text(cut(&failure.why)).markup("</p>");
+            }
+        }
+        html.markup("</ul>");
+    });
+}
+
+/// `2 waiting, the oldest for 5 min, last sent 3 h ago`.
+fn channel_details(channel: &ChannelView, now: Wall) -> String {
+    let mut parts = Vec::new();
+    if channel.waiting > 0 {
+        parts.push(format!("{} waiting", channel.waiting));
+        let age = channel.oldest_age_seconds.and_then(|age| Duration::try_from_secs_f64(age).ok());
+        parts.extend(age.map(|age| format!("the oldest for {}", about(age))));
+    }
+    if channel.unacknowledged > 0 {
+        parts.push(format!("{} not acknowledged", channel.unacknowledged));
+    }
+    parts.push(match channel.last_success {
+        Some(at) => format!("last sent {}", ago(now.since(at))),
+        None => "nothing sent yet".into(),
+    });
+    parts.join(", ")
+}
+
+/// The event log, the newest first.
+pub fn events(html: &mut Html, events: &ReadResult<EventView>) {
+    section(html, "events", "What happened", |html| {
+        let list = match events {
+            Ok(list) => list,
+            Err(why) => return unreadable(html, why),
+        };
+        if list.is_empty() {
+            html.markup("<p class=i>Nothing yet.</p>");
+            return;
+        }
+        html.markup("<ol class=\"list log\">");
+        for event in list {
+            html.markup("<li").attribute("data-k", &event.id).markup(">");
+            moment(html, event.at);
+            html.markup(" ");
+            badge(html, class_of(event.level), event.level.name());
+            html.markup(" <span class=w>");
+            match &event.host {
+                Some(host) => {
+                    html.markup("<a").link("/hosts/", host).markup(">").text(cut(&event.text));
+                    html.markup("</a>");
+                }
+                None => drop(html.text(cut(&event.text))),
+            }
+            html.markup("</span>");
+        }
+        html.markup("</ol>");
+    });
+}
+
+/// What was sent about a host.
+pub fn notifications(html: &mut Html, notifications: &ReadResult<NotificationView>) {
+    section(html, "told", "Who was told", |html| {
+        let list = match notifications {
+            Ok(list) => list,
+            Err(why) => return unreadable(html, why),
+        };
+        if list.is_empty() {
+            html.markup("<p class=i>Nobody was told anything.</p>");
+            return;
+        }
+        html.markup("<ol class=\"list log\">");
+        for one in list {
+            html.markup("<li").attribute("data-k", &one.id).markup(">");
+            if let Some(at) = one.finished.or(one.accepted) {
+                moment(html, at);
+            }
+            let (class, word) = match one.state {
+                DeliveryState::Delivered => ("good", "delivered"),
+                DeliveryState::Failed => ("bad", "failed"),
+                DeliveryState::Waiting => ("warn", "waiting"),
+            };
+            html.markup(" ");
+            badge(html, class, word);
+            html.markup(" <span class=w>").text(cut(&one.title)).markup("</span> <i>to ");
+            html.text(&one.channel);
+            if let Some(recipient) = &one.recipient {
+                html.markup(", ").text(cut(recipient));
+            }
+            if let Some(why) = &one.why {
+                html.markup(": ").text(cut(why));
+            }
+            html.markup("</i>");
+        }
+        html.markup("</ol>");
+    });
+}

@@ -1,0 +1,329 @@
+//! Health: of one host, and the headline about everything together. Pure.
+
+use super::format::count;
+use crate::event::Level;
+use crate::view::{AlertView, ChannelState, ChannelView, HostView, PlanView, State};
+
+/// The health of a host, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Health {
+    /// It is watched, and no beat comes.
+    Down,
+    /// Its beats come, and a metric is CRITICAL.
+    Critical,
+    /// Its beats come, but not over every connection, or a metric is at WARNING.
+    Degraded,
+    /// It is overdue or shut down, and not watched.
+    Silent,
+    /// It announced its shutdown.
+    Shutdown,
+    /// No beat of it ever came.
+    New,
+    /// All is well.
+    Up,
+}
+
+impl Health {
+    /// All of them, the worst first.
+    pub const ALL: [Health; 7] = [
+        Health::Down,
+        Health::Critical,
+        Health::Degraded,
+        Health::Silent,
+        Health::Shutdown,
+        Health::New,
+        Health::Up,
+    ];
+
+    /// The health of a host. The metrics of a host whose beats do not come are old.
+    pub fn of(host: &HostView) -> Health {
+        match host.state {
+            State::Overdue | State::Shutdown if !host.watch => Health::Silent,
+            State::Overdue => Health::Down,
+            State::Shutdown => Health::Shutdown,
+            State::New => Health::New,
+            State::Up => Health::of_heard(host),
+        }
+    }
+
+    fn of_heard(host: &HostView) -> Health {
+        let worst = host.metrics.iter().filter_map(|metric| metric.level).max();
+        let partly =
+            host.watch && host.connections.iter().any(|connection| connection.state != State::Up);
+        match worst {
+            Some(Level::Critical) => Health::Critical,
+            Some(Level::Warning) => Health::Degraded,
+            _ if partly => Health::Degraded,
+            _ => Health::Up,
+        }
+    }
+
+    /// The word that is shown.
+    pub fn word(self) -> &'static str {
+        match self {
+            Health::Down => "overdue",
+            Health::Critical => "critical",
+            Health::Degraded => "degraded",
+            Health::Silent => "silent, not watched",
+            Health::Shutdown => "shut down",
+            Health::New => "never heard",
+            Health::Up => "up",
+        }
+    }
+
+    /// The class that colours it.
+    pub fn class(self) -> &'static str {
+        match self {
+            Health::Down | Health::Critical => "bad",
+            Health::Degraded => "warn",
+            Health::Silent | Health::Shutdown | Health::New => "dim",
+            Health::Up => "good",
+        }
+    }
+
+    /// The value of `?state=` that shows it.
+    pub fn filter(self) -> &'static str {
+        match self {
+            Health::Down | Health::Silent => "overdue",
+            Health::Critical => "critical",
+            Health::Degraded => "degraded",
+            Health::Shutdown => "shutdown",
+            Health::New => "new",
+            Health::Up => "up",
+        }
+    }
+}
+
+/// The class that colours a level.
+pub fn class_of(level: Level) -> &'static str {
+    match level {
+        Level::Critical => "bad",
+        Level::Warning => "warn",
+        Level::Info => "dim",
+        Level::Ok => "good",
+    }
+}
+
+/// How many hosts there are of each health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HealthCounts([usize; Health::ALL.len()]);
+
+impl HealthCounts {
+    /// Counts one more.
+    pub fn add(&mut self, health: Health) {
+        self.0[health as usize] += 1;
+    }
+
+    /// How many there are of it.
+    pub fn of(&self, health: Health) -> usize {
+        self.0[health as usize]
+    }
+
+    /// How many there are.
+    pub fn all(&self) -> usize {
+        self.0.iter().sum()
+    }
+}
+
+/// What is known when the headline is made.
+pub struct PageSummary<'a> {
+    /// The hosts.
+    pub counts: &'a HealthCounts,
+    /// The channels.
+    pub channels: &'a [ChannelView],
+    /// What is open; an error says why that is not known.
+    pub alerts: &'a Result<Vec<AlertView>, String>,
+    /// The backups; an error says why that is not known.
+    pub plans: &'a Result<Vec<PlanView>, String>,
+    /// What keeps the daemon from its work.
+    pub ready: &'a Result<(), String>,
+}
+
+impl PageSummary<'_> {
+    /// The answer to "is all well?", and how much it matters.
+    pub fn headline(&self) -> (Level, String) {
+        let complaints = self.complaints();
+        let Some(level) = complaints.iter().map(|(level, _)| *level).max() else {
+            if self.counts.all() == 0 {
+                return (Level::Info, "No hosts yet".into());
+            }
+            return (Level::Ok, "All is well".into());
+        };
+        let mut words = complaints.into_iter().map(|(_, words)| words).collect::<Vec<_>>();
+        let more = words.len().saturating_sub(MAX_COMPLAINTS);
+        words.truncate(MAX_COMPLAINTS);
+        if more > 0 {
+            words.push(format!("and {more} more"));
+        }
+        (level, capital(&words.join(", ")))
+    }
+
+    /// What is wrong, the worst first.
+    fn complaints(&self) -> Vec<(Level, String)> {
+        let mut found = Vec::new();
+        let mut complain = |level, number, one: &str, many: &str| {
+            if number > 0 {
+                found.push((level, count(number, one, many)));
+            }
+        };
+        let hosts = |health| self.counts.of(health);
+        complain(Level::Critical, hosts(Health::Down), "host is overdue", "hosts are overdue");
+        complain(
+            Level::Critical,
+            hosts(Health::Critical),
+            "host is critical",
+            "hosts are critical",
+        );
+        let plans = self.plans.as_deref().unwrap_or_default();
+        let at = |wanted| plans.iter().filter(|plan| plan.level == wanted).count();
+        complain(
+            Level::Critical,
+            at(Level::Critical),
+            "backup did not succeed",
+            "backups did not succeed",
+        );
+        let channels = self.channels.iter().filter(|channel| channel.state != ChannelState::Works);
+        let (one, many) = ("channel does not deliver", "channels do not deliver");
+        complain(Level::Critical, channels.count(), one, many);
+        complain(Level::Warning, hosts(Health::Degraded), "host is degraded", "hosts are degraded");
+        complain(
+            Level::Warning,
+            hosts(Health::Shutdown),
+            "host is shut down",
+            "hosts are shut down",
+        );
+        complain(
+            Level::Warning,
+            at(Level::Warning),
+            "backup is running late",
+            "backups are running late",
+        );
+        for (what, why) in
+            [("open alerts", self.alerts.as_ref().err()), ("backups", self.plans.as_ref().err())]
+        {
+            found.extend(why.map(|_| (Level::Warning, format!("the {what} cannot be read"))));
+        }
+        found.extend(self.ready.as_ref().err().map(|why| (Level::Critical, why.clone())));
+        found.extend(self.other_alerts(found.iter().map(|(level, _)| *level).max()));
+        found.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
+        found
+    }
+
+    /// The open alerts, where one is worse than all complaints.
+    fn other_alerts(&self, complained: Option<Level>) -> Option<(Level, String)> {
+        let alerts = self.alerts.as_deref().unwrap_or_default();
+        let worst = alerts.iter().map(|alert| alert.level).max()?;
+        let worse = alerts.iter().filter(|alert| alert.level == worst).count();
+        (Some(worst) > complained).then(|| (worst, count(worse, "open alert", "open alerts")))
+    }
+}
+
+const MAX_COMPLAINTS: usize = 3;
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::view::{ConnectionView, MetricView};
+
+    fn host(watch: bool, state: State, level: Option<Level>, other: State) -> HostView {
+        let connection = |name: &str, state| ConnectionView {
+            name: name.into(),
+            state,
+            last_seen: None,
+            interval: std::time::Duration::ZERO,
+            address: None,
+            old_key: false,
+        };
+        let (path, value) = ("a".to_owned(), 1.0);
+        HostView {
+            name: "web1".into(),
+            watch,
+            state,
+            since: Some(Wall(0)),
+            connections: vec![connection("ipv4", state), connection("vpn", other)],
+            metrics: vec![MetricView {
+                path,
+                value,
+                level,
+                since: None,
+                limit: None,
+                at: None,
+                stale: false,
+            }],
+            channels: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_host_is_as_bad_as_the_worst_that_is_known_of_it() {
+        let (warning, critical) = (Some(Level::Warning), Some(Level::Critical));
+        for (host, health) in [
+            (host(true, State::Up, None, State::Up), Health::Up),
+            (host(true, State::Up, Some(Level::Ok), State::Up), Health::Up),
+            (host(true, State::Up, warning, State::Up), Health::Degraded),
+            (host(true, State::Up, None, State::Overdue), Health::Degraded),
+            (host(true, State::Up, critical, State::Overdue), Health::Critical),
+            (host(false, State::Up, critical, State::Up), Health::Critical),
+            (host(true, State::Overdue, critical, State::Overdue), Health::Down),
+            (host(false, State::Overdue, critical, State::Overdue), Health::Silent),
+            (host(false, State::Shutdown, None, State::Shutdown), Health::Silent),
+            (host(false, State::Up, None, State::Overdue), Health::Up),
+            (host(true, State::Shutdown, critical, State::Shutdown), Health::Shutdown),
+            (host(true, State::New, None, State::New), Health::New),
+        ] {
+            assert_eq!(Health::of(&host), health, "{host:?}");
+        }
+        assert!(Health::ALL.is_sorted());
+    }
+
+    fn headline(healths: &[Health], alerts: Result<Vec<AlertView>, String>) -> (Level, String) {
+        let mut counts = HealthCounts::default();
+        healths.iter().for_each(|health| counts.add(*health));
+        let summary = PageSummary {
+            counts: &counts,
+            channels: &[],
+            alerts: &alerts,
+            plans: &Ok(Vec::new()),
+            ready: &Ok(()),
+        };
+        summary.headline()
+    }
+
+    #[test]
+    fn the_headline_answers_whether_all_is_well() {
+        use Health::{Critical, Degraded, Down, New, Shutdown, Silent, Up};
+        for (healths, level, words) in [
+            (&[][..], Level::Info, "No hosts yet"),
+            (&[Up, New, Silent], Level::Ok, "All is well"),
+            (&[Up, Down], Level::Critical, "1 host is overdue"),
+            (&[Degraded, Degraded], Level::Warning, "2 hosts are degraded"),
+            (
+                &[Shutdown, Degraded, Critical, Down],
+                Level::Critical,
+                "1 host is overdue, 1 host is critical, 1 host is degraded, and 1 more",
+            ),
+        ] {
+            assert_eq!(headline(healths, Ok(Vec::new())), (level, words.to_owned()));
+        }
+        let alert = AlertView {
+            subject: "alertmanager".into(),
+            host: None,
+            text: "does not answer".into(),
+            level: Level::Warning,
+            since: None,
+            channels: Vec::new(),
+            acknowledged: None,
+        };
+        let open = headline(&[Up], Ok(vec![alert.clone()]));
+        assert_eq!(open, (Level::Warning, "1 open alert".to_owned()));
+        assert_eq!(headline(&[Degraded], Ok(vec![alert])).1, "1 host is degraded");
+        let unread = headline(&[Up], Err("the disk is slow".into()));
+        assert_eq!(unread, (Level::Warning, "The open alerts cannot be read".to_owned()));
+    }
+}

@@ -1,0 +1,129 @@
+//! The section `receiver`: address, token and certificate of the HTTP server, and the alerts that
+//! it takes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::front::certificate::{CertificateError, ServerCertificate, TlsSettings};
+use crate::address::{BaseUrl, is_host, is_loopback};
+use crate::clock::Now;
+use crate::config_file::{NameSet, Section, open_to_others};
+use crate::secret::Secret;
+
+/// The section `receiver`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverSettings {
+    /// The address to listen on.
+    pub host: String,
+    /// The TCP port to listen on.
+    pub port: u16,
+    /// What clients must show; needed beyond loopback.
+    pub token: Option<Secret>,
+    /// The certificate that clients are shown; none means plain HTTP.
+    pub tls: Option<TlsSettings>,
+    /// The alerts that are about backups, by `alertname`.
+    pub alert_names: Vec<String>,
+    /// An Alertmanager that is polled for its alerts: `http://127.0.0.1:9093`.
+    pub poll_url: Option<String>,
+    /// How often it is polled.
+    pub poll_interval: Duration,
+    /// The alerts that count as heartbeats, by `alertname`: of which host each is one.
+    pub heartbeat_alerts: BTreeMap<String, String>,
+}
+
+impl Default for ReceiverSettings {
+    fn default() -> ReceiverSettings {
+        ReceiverSettings {
+            host: "127.0.0.1".into(),
+            port: 9099,
+            token: None,
+            tls: None,
+            alert_names: ["NsBackupFailed", "NsBackupMissing", "BackupFailed"]
+                .map(String::from)
+                .into(),
+            poll_url: None,
+            poll_interval: Duration::from_secs(30),
+            heartbeat_alerts: BTreeMap::new(),
+        }
+    }
+}
+
+impl ReceiverSettings {
+    /// Reads the section; `hosts` are the names under `hosts`.
+    pub fn read(section: &mut Section, hosts: &NameSet) -> ReceiverSettings {
+        let intervals = Duration::from_secs(5)..=Duration::from_secs(3600);
+        let usual = ReceiverSettings::default();
+        let settings = ReceiverSettings {
+            host: section.text("host").unwrap_or(usual.host),
+            port: section.listen_port("port").unwrap_or(usual.port),
+            token: section.secret("token", "token_file"),
+            tls: section.section("tls", read_tls).flatten(),
+            alert_names: section.texts("alert_names").unwrap_or(usual.alert_names),
+            poll_url: read_poll_url(section),
+            poll_interval: section
+                .duration_within("poll_interval", intervals)
+                .unwrap_or(usual.poll_interval),
+            heartbeat_alerts: section.names_by_key("heartbeat_alerts", "host", hosts),
+        };
+        settings.check_alerts(section);
+        settings.check_host(section);
+        settings
+    }
+
+    /// An alert is bad news or a sign of life: its end would be taken for both.
+    fn check_alerts(&self, section: &Section) {
+        for name in self.heartbeat_alerts.keys().filter(|name| self.alert_names.contains(name)) {
+            let what = format!("\"{name}\" is in alert_names, too: it can be only one of them");
+            section.error("heartbeat_alerts", what);
+        }
+    }
+
+    fn check_host(&self, section: &Section) {
+        let host = &self.host;
+        let guarded = section.given("token") || section.given("token_file");
+        if !is_host(host) {
+            section.error("host", format!("\"{host}\" cannot be an address"));
+        } else if !is_loopback(host) && !guarded {
+            let what = format!("{host} is reachable from outside: set token or token_file");
+            section.error("host", what);
+        } else if !is_loopback(host) && !section.given("tls") {
+            let what = format!(
+                "{host} is reachable from outside, and the token crosses the network in clear: set tls"
+            );
+            section.warning("host", what);
+        }
+    }
+}
+
+/// None when it is wrong, which is reported.
+fn read_tls(section: &mut Section) -> Option<TlsSettings> {
+    ["certificate_file", "key_file"].into_iter().for_each(|key| section.require(key));
+    let (certificate_file, key_file) = (section.path("certificate_file"), section.path("key_file"));
+    let (certificate_file, key_file) = (certificate_file?, key_file?);
+    let certificate = match ServerCertificate::load(&certificate_file, &key_file) {
+        Ok(certificate) => certificate,
+        Err(CertificateError::Certificate(what)) => {
+            section.error("certificate_file", what);
+            return None;
+        }
+        Err(CertificateError::Key(what)) => {
+            section.error("key_file", what);
+            return None;
+        }
+    };
+    for warning in certificate.warnings(Now::read().wall) {
+        section.warning("certificate_file", warning);
+    }
+    if std::fs::metadata(&key_file).is_ok_and(|data| open_to_others(&data)) {
+        let name = key_file.display();
+        section.warning("key_file", format!("others can read {name}: chmod o-r {name}"));
+    }
+    Some(TlsSettings { certificate_file, key_file, certificate: Arc::new(certificate) })
+}
+
+fn read_poll_url(section: &mut Section) -> Option<String> {
+    let text = section.text("poll_url")?;
+    let url = BaseUrl::parse(&text).map_err(|what| section.error("poll_url", what)).ok()?;
+    Some(url.text)
+}
