@@ -60,7 +60,7 @@
 //! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/encode.rs` (sent), `heartbeat/fleet/ingest.rs` (applied) |
 //! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host.rs` |
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
-//! | an event kind, its level, subject and title | `event/mod.rs`; its details: `event/message.rs` |
+//! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
 //! | who is notified | `notify/routing.rs` |
 //! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
 //! | a channel: its API, its retry delays and rate limit | `notify/channel/mattermost.rs`, `notify/channel/pushover.rs`, `notify/channel/signal/`, `notify/channel/email/` |
@@ -84,7 +84,7 @@
 //! | a command of `hbd` | one file in `cli/`, and its arm in `cli/mod.rs` |
 //! | a command or an option of `hbc` | `agent/cli.rs` |
 //! | what an agent measures | `agent/collect/` |
-//! | when an agent sends, and over which connection | `agent/beat/sender.rs`, `agent/beat/session.rs` |
+//! | when an agent sends, and over which connection | `agent/beat/scheduler.rs`, `agent/beat/session.rs` |
 
 pub mod address;
 pub mod agent;
