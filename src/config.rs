@@ -106,9 +106,8 @@ impl Config {
     }
 }
 
-impl Notifier {
-    /// Sends through the channels of `config`.
-    pub fn new(config: &Config) -> Notifier {
+impl From<&Config> for Notifier {
+    fn from(config: &Config) -> Notifier {
         let channels = config.channels.iter();
         let channels = channels.map(|(name, channel)| (name.clone(), Arc::new(channel.clone())));
         let own = |(name, host): (&String, &HostSettings)| {

@@ -1,21 +1,90 @@
-//! Heartbeat watches small servers and wakes people.
+//! Heartbeat watches small servers by their heartbeats and notifies people: `hbd` is the daemon,
+//! `hbc` the agent on a watched host.
 //!
-//! The map of the house:
+//! # How it works
 //!
-//! - [`clock`], [`escape`], [`event`], [`problem`], [`secret`], [`token_bucket`], [`version`], [`view`]: the vocabulary that every room shares.
-//! - [`config`]: the configuration; [`config_file`], [`duration`] and [`address`] read it.
-//! - [`agent`]: what a host says about itself.
-//! - [`dyndns`]: names in the DNS that follow their hosts.
-//! - [`heartbeat`]: datagrams, hosts, connections, thresholds.
-//! - [`history`]: what was: how hosts fared, their metrics over time, what happened.
-//! - [`process`]: one run of another program; [`memory`]: what this one asks of the allocator and the kernel.
-//! - [`notify`]: from an event to a delivered message.
-//! - [`backup`]: what really happened to a backup.
-//! - [`http`]: the webhook server: the front on the network, the routes, the metrics.
-//! - [`store`], [`thread`], [`deadline`], [`tls`]: the state on disk, interruptible waiting, sockets with a deadline, whom TLS trusts.
-//! - [`daemon`]: opens everything, starts the threads, stops them in order; [`logger`] and [`systemd`]
-//!   are what it speaks through.
-//! - [`cli`]: the commands, one file each.
+//! A feature (`heartbeat`, `backup`, `dyndns`) decides that something happened and produces an
+//! [`event::Event`]. It hands that, together with the rows that changed, to the courier of `notify`
+//! as one [`store::Change`]: both are on disk in one transaction before anything is sent. The
+//! courier queues one delivery for each channel; workers make the attempts. Features do not know
+//! channels, and channels do not know features. `tests/architecture.rs` enforces which module may
+//! know which; a file whose head says `Pure.` decides without touching a clock, a socket, a file, a
+//! thread or the log.
+//!
+//! # The map
+//!
+//! Vocabulary, which every module shares:
+//!
+//! - [`event`]: what can happen, which event opens and which closes an incident, title and text.
+//! - [`view`]: the API model: hosts, channels, alerts, history as JSON, the page and the commands show them.
+//! - [`clock`], [`duration`]: wall clock and monotonic clock, durations as text.
+//! - [`address`], [`escape`], [`secret`], [`problem`], [`token_bucket`], [`version`]: host names and URLs, escaping, texts
+//!   that cannot be printed, errors of a configuration, a rate limit, the version.
+//!
+//! Configuration:
+//!
+//! - [`config`]: `heartbeat.yaml` as a whole. Each feature reads its own section in its `settings.rs`.
+//! - [`config_file`]: YAML with line numbers, all problems at once, suggestions for unknown keys.
+//!
+//! Features:
+//!
+//! - [`heartbeat`]: the monitor: datagrams, hosts, connections, metrics, thresholds.
+//! - [`notify`]: routing, outbox, courier, channels: from an event to a delivered message.
+//! - [`backup`]: a backup alert, what Redis and restic say about it, and the report.
+//! - [`agent`]: what `hbc` collects and sends; `hbd` uses it for its own machine.
+//!
+//! Edges to the outside:
+//!
+//! - [`http`]: the HTTP server: strict reading of requests, routes, API, status page, `/metrics`.
+//! - [`store`]: the state on disk (redb), tables and transactions.
+//! - [`process`], [`thread`], [`deadline`], [`tls`], [`memory`]: child processes, interruptible waiting
+//!   and semaphores, sockets with a deadline for the whole exchange, trusted certificates, malloc.
+//! - [`daemon`]: starts everything in order, reloads, stops; [`logger`] and [`systemd`] are its log
+//!   and its service manager.
+//! - [`cli`]: the commands of `hbd`, one file each.
+//!
+//! Optional features, on which nothing else depends:
+//!
+//! - [`history`]: availability and metrics over time, and the event log.
+//! - [`dyndns`]: DNS records that follow the addresses of hosts.
+//! - `http::page` (the status page), `http::front::certificate` (HTTPS), `agent::exec` (jobs),
+//!   `agent::plugins` (the operator's own metrics).
+//!
+//! # Where do I change X
+//!
+//! Paths are below `src`.
+//!
+//! | I want to change | go to |
+//! |---|---|
+//! | a key of the configuration | `settings.rs` of its feature; a new section also in `config.rs` |
+//! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/encode.rs` (sent), `heartbeat/fleet/ingest.rs` (applied) |
+//! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host.rs` |
+//! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
+//! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
+//! | who is notified | `notify/routing.rs` |
+//! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
+//! | a channel: its API, its retry delays and rate limit | `notify/channel/mattermost.rs`, `notify/channel/pushover.rs`, `notify/channel/signal/`, `notify/channel/email/` |
+//! | a new channel | one file in `notify/channel/`, and its arms in `notify/channel/mod.rs` |
+//! | which SMTP reply is final, which is tried again | `notify/channel/email/diagnosis.rs` |
+//! | what a mail looks like | `notify/channel/email/message.rs` |
+//! | which alerts are about backups, and when one is reported again | `backup/alert.rs`, `backup/queue.rs` |
+//! | the outcome of a backup: SUCCESS, PARTIAL, FAILED ... | `backup/outcome.rs` |
+//! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
+//! | what is read from Redis, what from restic | `backup/redis_layout.rs`, `backup/repo_check.rs` |
+//! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |
+//! | who may call a route, such as `/-/reload` | `http/auth.rs` (token), `http/origin.rs` (other sites) |
+//! | limits of HTTP: connections, how long they may be idle, sizes, deadlines | `http/front/mod.rs`; idle connections: `http/front/idle.rs` |
+//! | a metric of `/metrics` | `http/metrics.rs` |
+//! | the status page | `http/page/` |
+//! | what the API shows of hosts, channels, history | `view/mod.rs`, `view/history.rs` |
+//! | what is on disk | `store/table.rs`; rows of hosts: `heartbeat/persistence.rs` |
+//! | how long history is kept | `history/retention.rs` |
+//! | threads, and the order of start and stop | `daemon/mod.rs` |
+//! | what a reload applies | `daemon/reload.rs` |
+//! | a command of `hbd` | one file in `cli/`, and its arm in `cli/mod.rs` |
+//! | a command or an option of `hbc` | `agent/cli.rs` |
+//! | what an agent measures | `agent/collect/` |
+//! | when an agent sends, and over which connection | `agent/beat/scheduler.rs`, `agent/beat/session.rs` |
 
 pub mod address;
 pub mod agent;

@@ -1,16 +1,19 @@
-//! The map of the house, enforced: who may know whom, what a pure file may not mention, and the
-//! rules of style that a reader of source can check.
+//! The map of src/lib.rs, enforced: which module may know which, what a pure file may not mention,
+//! where types and their methods stand, and the rules of style that can be read off the source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "support/imports.rs"]
+mod imports;
 #[path = "support/source.rs"]
 mod source;
 
+use imports::Imports;
 use source::Source;
 
-/// Words that everybody shares; they know each other and nothing else.
+/// Modules that all others may know; they know each other and nothing else.
 const VOCABULARY: &[&str] = &[
     "address",
     "clock",
@@ -24,7 +27,7 @@ const VOCABULARY: &[&str] = &[
     "view",
 ];
 
-/// What each room may know besides the vocabulary and itself. The binaries may know everything.
+/// What each module may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[
     ("agent", &["heartbeat", "memory", "process", "config_file", "thread", "systemd"]),
     ("backup", &["process", "config_file", "thread", "store", "tls"]),
@@ -46,30 +49,30 @@ const KNOWS: &[(&str, &[&str])] = &[
             "dyndns",
             "heartbeat",
             "history",
+            "http",
             "memory",
             "notify",
             "thread",
             "store",
             "systemd",
             "tls",
-            "http",
         ],
     ),
     ("deadline", &[]),
     ("dyndns", &["deadline", "config_file", "thread", "store", "tls"]),
     ("heartbeat", &["config_file", "thread", "store"]),
     ("history", &["config_file", "thread", "store"]),
+    ("http", &["deadline", "config_file", "thread", "store", "tls"]),
     // The log channel's lines are never filtered out.
     ("logger", &["notify"]),
     ("memory", &[]),
     ("notify", &["deadline", "process", "config_file", "thread", "store", "tls"]),
-    // What is told to stop kills what it runs.
+    // A stop kills the child processes.
     ("process", &["thread"]),
     ("store", &[]),
     ("systemd", &[]),
     ("thread", &[]),
     ("tls", &[]),
-    ("http", &["deadline", "config_file", "thread", "store", "tls"]),
 ];
 
 /// What the agent may know of `heartbeat`: the datagrams.
@@ -106,7 +109,7 @@ const IMPURE: &[&str] = &[
     "eprint!",
 ];
 
-/// A channel makes one attempt and says how it ended; whoever decides logs, waits and tries again.
+/// A channel makes one attempt and returns the result; the outbox logs, waits and tries again.
 const NOT_IN_A_CHANNEL: &[&str] = &[
     "use log::",
     "logger(",
@@ -133,8 +136,8 @@ const NOWHERE: &[(&str, &str)] = &[
     ("print!", "a closed output would panic: write to it and ignore that"),
 ];
 
-const LONGEST_FUNCTION: usize = 60;
-const LONGEST_FILE: usize = 600;
+const MAX_FUNCTION_LINES: usize = 60;
+const MAX_FILE_LINES: usize = 600;
 
 /// Files that may have more lines before their tests, how many, and why.
 const LONG_FILES: &[(&str, usize, &str)] = &[];
@@ -143,14 +146,14 @@ const LONG_FILES: &[(&str, usize, &str)] = &[];
 fn broken_rules(source: &Source) -> Vec<String> {
     let mut broken = Vec::new();
     let mut complain = |what: String| broken.push(format!("{}: {what}", source.path));
-    for (room, line) in source.rooms() {
-        if let Some(why) = may_not_know(&source.room, &room) {
+    for (module, line) in source.root_modules() {
+        if let Some(why) = may_not_know(&source.module, &module) {
             complain(format!("line {line}: {why}"));
         }
     }
     for (word, line) in source.find(&["crate::heartbeat::"]) {
         let part = source.word_after(line, word);
-        if source.room == "agent" && !AGENT_KNOWS.contains(&part.as_str()) {
+        if source.module == "agent" && !AGENT_KNOWS.contains(&part.as_str()) {
             complain(format!(
                 "line {line}: the agent knows only datagrams of heartbeat, not {part}"
             ));
@@ -183,22 +186,22 @@ fn broken_rules(source: &Source) -> Vec<String> {
         }
     }
     for (name, lines) in source.functions() {
-        if lines > LONGEST_FUNCTION {
-            complain(format!("fn {name} has {lines} lines, {LONGEST_FUNCTION} is the most"));
+        if lines > MAX_FUNCTION_LINES {
+            complain(format!("fn {name} has {lines} lines, {MAX_FUNCTION_LINES} is the most"));
         }
     }
     let excused = LONG_FILES.iter().find(|(path, ..)| *path == source.path);
-    let (lines, most) = (source.lines(), excused.map_or(LONGEST_FILE, |(_, most, _)| *most));
+    let (lines, most) = (source.lines(), excused.map_or(MAX_FILE_LINES, |(_, most, _)| *most));
     if lines > most {
         complain(format!("{lines} lines before tests, {most} is the most"));
-    } else if excused.is_some() && lines <= LONGEST_FILE {
+    } else if excused.is_some() && lines <= MAX_FILE_LINES {
         complain("is no longer long: take it off LONG_FILES".into());
     }
     broken
 }
 
 fn may_not_know(who: &str, whom: &str) -> Option<String> {
-    let known = KNOWS.iter().find(|(room, _)| *room == who).map(|(_, known)| *known);
+    let known = KNOWS.iter().find(|(module, _)| *module == who).map(|(_, known)| *known);
     match known {
         _ if who == whom || who == "bin" || who == "lib" => None,
         _ if VOCABULARY.contains(&whom) => None,
@@ -207,12 +210,12 @@ fn may_not_know(who: &str, whom: &str) -> Option<String> {
         None if VOCABULARY.contains(&who) => {
             Some(format!("{who} is vocabulary, it may not know {whom}"))
         }
-        None => Some(format!("{who} is a new room: say in KNOWS whom it may know")),
+        None => Some(format!("{who} is a new module: say in KNOWS which others it may know")),
     }
 }
 
 /// All files below `src` that are not tests, read.
-fn house() -> Vec<Source> {
+fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     collect(&root.join("src"), &mut files);
@@ -241,36 +244,36 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn the_house_keeps_its_rules() {
-    let house = house();
-    assert!(house.len() > 50, "{} files were found", house.len());
-    let broken: Vec<String> = house.iter().flat_map(broken_rules).collect();
+fn every_file_keeps_the_rules() {
+    let sources = sources();
+    assert!(sources.len() > 50, "{} files were found", sources.len());
+    let broken: Vec<String> = sources.iter().flat_map(broken_rules).collect();
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
 #[test]
 fn every_exception_is_about_something_that_exists() {
-    let rooms: BTreeSet<String> = house().into_iter().map(|source| source.room).collect();
-    for (room, known) in KNOWS {
-        assert!(rooms.contains(*room), "KNOWS speaks of {room}, which is no room");
+    let modules: BTreeSet<String> = sources().into_iter().map(|source| source.module).collect();
+    for (module, known) in KNOWS {
+        assert!(modules.contains(*module), "KNOWS lists {module}, which is no module");
         for other in *known {
-            assert!(rooms.contains(*other), "KNOWS: {room} may know {other}, which is no room");
+            assert!(modules.contains(*other), "KNOWS: {module} may know {other}, which is none");
         }
     }
     for word in VOCABULARY {
-        assert!(rooms.contains(*word), "{word} is no room");
+        assert!(modules.contains(*word), "{word} is no module");
     }
 }
 
 #[test]
 fn enough_is_pure() {
-    let house = house();
-    let count = house.iter().filter(|source| source.is_pure()).count();
+    let sources = sources();
+    let count = sources.iter().filter(|source| source.is_pure()).count();
     assert!(count > 30, "only {count} files say that they are pure");
 }
 
-/// What is wrong with a made-up file.
-fn verdict(path: &str, text: &str) -> String {
+/// The broken rules of a made-up file.
+fn complaints(path: &str, text: &str) -> String {
     let text = format!("//! A file. Pure.\n{text}");
     broken_rules(&Source::new(path, &text)).join("\n")
 }
@@ -292,21 +295,21 @@ fn the_features_do_not_know_each_other() {
         ("src/agent/a.rs", "use crate::heartbeat::fleet::Fleet;", "not fleet"),
         ("src/agent/a.rs", "use crate::store;", "agent may not know store"),
         ("src/view.rs", "use crate::store::Write;", "is vocabulary, it may not know store"),
-        ("src/novelty.rs", "use crate::store::Write;", "novelty is a new room"),
+        ("src/novelty.rs", "use crate::store::Write;", "novelty is a new module"),
     ];
     for (path, text, what) in cases {
-        let verdict = verdict(path, text);
-        assert!(verdict.contains(what), "{path}: {text}: {verdict:?}");
+        let complaints = complaints(path, text);
+        assert!(complaints.contains(what), "{path}: {text}: {complaints:?}");
     }
     for (path, text) in [
         ("src/heartbeat/a.rs", "use crate::clock::Now; use super::fleet::Fleet;"),
-        ("src/heartbeat/a.rs", "// crate::web\nconst A: &str = \"crate::web\";"),
+        ("src/heartbeat/a.rs", "// crate::http\nconst A: &str = \"crate::http\";"),
         ("src/agent/a.rs", "use crate::heartbeat::encode::{self, Beat};"),
         ("src/view.rs", "use crate::clock::Wall;"),
         ("src/cli/a.rs", "use crate::daemon;"),
         ("src/heartbeat/a.rs", "#[cfg(test)]\nmod tests {\n    use crate::http;\n}"),
     ] {
-        assert_eq!(verdict(path, text), "", "{path}: {text}");
+        assert_eq!(complaints(path, text), "", "{path}: {text}");
     }
 }
 
@@ -321,7 +324,7 @@ fn a_pure_file_has_no_effects() {
         "fn f() { thread::Builder::new(); }",
         "fn f() { std::process::exit(1) }",
     ] {
-        assert!(verdict("src/heartbeat/a.rs", text).contains("is Pure and mentions"), "{text}");
+        assert!(complaints("src/heartbeat/a.rs", text).contains("is Pure and mentions"), "{text}");
     }
     for text in [
         "//! thread::, Instant::now\n// SystemTime::now\nconst A: &str = \"log::\";",
@@ -329,8 +332,8 @@ fn a_pure_file_has_no_effects() {
         "use crate::catalog::x; fn f<'a>(x: &'a str) -> &'a str { x }",
         "#[cfg(test)]\nmod tests {\n    use std::thread;\n    fn f() { thread::spawn(|| ()); }\n}",
     ] {
-        let verdict = verdict("src/heartbeat/a.rs", text);
-        assert!(!verdict.contains("is Pure"), "{text}: {verdict}");
+        let complaints = complaints("src/heartbeat/a.rs", text);
+        assert!(!complaints.contains("is Pure"), "{text}: {complaints}");
     }
 }
 
@@ -344,14 +347,14 @@ fn what_belongs_nowhere_is_found() {
         ("// TODO: more", "do it or leave it"),
         ("fn f() { println!(\"\"); }", "a closed output would panic"),
     ] {
-        assert!(verdict("src/heartbeat/a.rs", text).contains(what), "{text}");
+        assert!(complaints("src/heartbeat/a.rs", text).contains(what), "{text}");
     }
     let unnamed = "fn f() { thread::Builder::new().stack_size(1).spawn(|| ()); }";
-    assert!(verdict("src/daemon/a.rs", unnamed).contains("without a name"));
+    assert!(complaints("src/daemon/a.rs", unnamed).contains("without a name"));
     let named = "fn f() {\n    thread::Builder::new()\n        .name(n)\n        .spawn(g)\n}";
-    assert!(!verdict("src/daemon/a.rs", named).contains("without a name"));
+    assert!(!complaints("src/daemon/a.rs", named).contains("without a name"));
     assert!(
-        verdict("src/notify/channel/a.rs", "use log::warn;").contains("a channel neither logs")
+        complaints("src/notify/channel/a.rs", "use log::warn;").contains("a channel neither logs")
     );
     assert!(
         broken_rules(&Source::new("src/thread.rs", "fn f() {}"))[0].contains("begins with //!")
@@ -362,14 +365,14 @@ fn what_belongs_nowhere_is_found() {
 fn what_grew_too_long_is_found() {
     let body = |lines: usize| "    g();\n".repeat(lines);
     let function = |lines: usize| format!("fn long() {{\n{}}}\n", body(lines - 2));
-    assert!(verdict("src/thread.rs", &function(61)).contains("fn long has 61 lines"));
-    assert_eq!(verdict("src/thread.rs", &function(60)), "");
+    assert!(complaints("src/thread.rs", &function(61)).contains("fn long has 61 lines"));
+    assert_eq!(complaints("src/thread.rs", &function(60)), "");
     assert!(
-        verdict("src/thread.rs", &"const A: u8 = 1;\n".repeat(600))
+        complaints("src/thread.rs", &"const A: u8 = 1;\n".repeat(600))
             .contains("601 lines before tests")
     );
     let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", body(700));
-    assert_eq!(verdict("src/thread.rs", &tests), "");
+    assert_eq!(complaints("src/thread.rs", &tests), "");
 }
 
 #[test]
@@ -382,15 +385,292 @@ fn what_is_compiled_for_tests_only_is_known() {
 }
 
 #[test]
-fn every_map_entry_names_a_room() {
+fn the_map_in_lib_rs_leaves_no_module_out() {
+    let head = head_of_lib();
+    let modules: BTreeSet<String> = sources().into_iter().map(|source| source.module).collect();
+    let unmapped: Vec<_> = modules
+        .iter()
+        .filter(|module| !["lib", "bin"].contains(&module.as_str()))
+        .filter(|module| !head.contains(&format!("[`{module}`]")))
+        .collect();
+    assert!(unmapped.is_empty(), "the map in lib.rs leaves out {unmapped:?}");
+}
+
+fn head_of_lib() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let lib = fs::read_to_string(root.join("src/lib.rs")).unwrap();
-    let map: String = lib.lines().take_while(|line| line.starts_with("//!")).collect();
-    let rooms: BTreeMap<String, bool> = house()
+    lib.lines().take_while(|line| line.starts_with("//!")).collect::<Vec<_>>().join("\n")
+}
+
+/// The paths in the table "Where do I change X" of a head, with what is to be changed.
+fn table_paths(head: &str) -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    for line in head.lines().filter_map(|line| line.strip_prefix("//! | ")) {
+        let Some((what, places)) = line.split_once(" | ") else { continue };
+        // Every second part stands between back quotes.
+        let quoted = places.split('`').skip(1).step_by(2);
+        paths.extend(quoted.map(|path| (what.to_owned(), path.to_owned())));
+    }
+    paths
+}
+
+/// Whether a path below `src`, or the name of a file that several modules have, exists.
+fn is_there(path: &str, sources: &[Source]) -> bool {
+    let full = format!("src/{path}");
+    sources.iter().any(|source| {
+        let folder = path.ends_with('/') && source.path.starts_with(&full);
+        let name = !path.contains('/') && source.path.ends_with(&format!("/{path}"));
+        folder || name || source.path == full
+    })
+}
+
+#[test]
+fn the_table_in_lib_rs_names_files_that_exist() {
+    let (paths, sources) = (table_paths(&head_of_lib()), sources());
+    assert!(paths.len() > 20, "{paths:?}");
+    let missing: Vec<_> = paths.iter().filter(|(_, path)| !is_there(path, &sources)).collect();
+    assert!(missing.is_empty(), "lib.rs sends the reader to no file: {missing:#?}");
+}
+
+#[test]
+fn a_table_that_names_what_is_gone_is_found() {
+    let head = "//! | I want to change | go to |\n//! |---|---|\n\
+                //! | the key `x` of b | `settings.rs` of b; also `b/c.rs`, `b/d/`, `b/gone.rs` |";
+    let paths: Vec<String> = table_paths(head).into_iter().map(|(_, path)| path).collect();
+    assert_eq!(paths, ["settings.rs", "b/c.rs", "b/d/", "b/gone.rs"]);
+    let files = ["src/b/settings.rs", "src/b/c.rs", "src/b/d/mod.rs"];
+    let files: Vec<Source> = files.iter().map(|path| Source::new(path, "//! x")).collect();
+    let missing: Vec<_> = paths.iter().filter(|path| !is_there(path, &files)).collect();
+    assert_eq!(missing, ["b/gone.rs"]);
+    assert!(!is_there("d/", &files) && !is_there("c", &files));
+}
+
+/// Types whose inherent `impl` is cut in pieces: it stands in one file, or in files of the folder
+/// that bears the type's name, such as `Fleet` in `fleet/`.
+fn scattered_impls(sources: &[Source]) -> Vec<String> {
+    let mut declared: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for source in sources {
+        for item in source.types() {
+            declared.entry(item.name).or_default().push(&source.path);
+        }
+    }
+    // By type: where a name stands for several, the one that is declared nearest is meant.
+    let mut files: BTreeMap<(String, &str), BTreeSet<&str>> = BTreeMap::new();
+    for source in sources {
+        for (name, _) in source.inherent_impls() {
+            let places = declared.get(&name).map(Vec::as_slice).unwrap_or_default();
+            let place = places.iter().max_by_key(|place| common(place, &source.path));
+            let key = (name, place.copied().unwrap_or_default());
+            files.entry(key).or_default().insert(&source.path);
+        }
+    }
+    let in_own_folder = |name: &str, path: &str| {
+        path.rsplit_once('/').is_some_and(|(folder, _)| folder.split('/').any(|part| part == name))
+    };
+    files
         .into_iter()
-        .filter(|source| !["lib", "bin"].contains(&source.room.as_str()))
-        .map(|source| (source.room.clone(), map.contains(&format!("[`{}`]", source.room))))
-        .collect();
-    let unmapped: Vec<_> = rooms.iter().filter(|(_, mapped)| !**mapped).collect();
-    assert!(unmapped.is_empty(), "the map in lib.rs leaves out {unmapped:?}");
+        .filter(|((name, _), paths)| {
+            let folder = snake_case(name);
+            paths.len() > 1 && !paths.iter().all(|path| in_own_folder(&folder, path))
+        })
+        .map(|((name, _), paths)| format!("impl {name} is in {paths:?}"))
+        .collect()
+}
+
+/// How many characters of two paths are the same from the beginning.
+fn common(one: &str, other: &str) -> usize {
+    one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count()
+}
+
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+    }
+    snake
+}
+
+#[test]
+fn the_methods_of_a_type_stand_in_one_place() {
+    let scattered = scattered_impls(&sources());
+    assert!(scattered.is_empty(), "\n{}\n", scattered.join("\n"));
+}
+
+/// Made-up files.
+fn files(texts: &[(&str, &str)]) -> Vec<Source> {
+    texts.iter().map(|(path, text)| Source::new(path, text)).collect()
+}
+
+#[test]
+fn an_impl_in_pieces_is_found() {
+    let struct_and_impl = "pub struct Fleet { a: u8 }\nimpl Fleet { fn f() {} }";
+    let found = scattered_impls(&files(&[
+        ("src/a/fleet.rs", struct_and_impl),
+        ("src/a/b.rs", "use super::fleet::Fleet;\n#[rustfmt::skip]\nimpl Fleet {}"),
+    ]));
+    assert_eq!(found, [r#"impl Fleet is in {"src/a/b.rs", "src/a/fleet.rs"}"#]);
+    for pieces in [
+        [("src/fleet/mod.rs", struct_and_impl), ("src/fleet/b.rs", "impl super::Fleet {}")],
+        [
+            ("src/a/host_fleet/b.rs", "impl HostFleet {}"),
+            ("src/a/host_fleet/c.rs", "impl HostFleet {}"),
+        ],
+        // Traits are implemented where it suits.
+        [("src/a.rs", struct_and_impl), ("src/b.rs", "impl<T> From<Fleet> for B<T> {}")],
+        // Two types of one name.
+        [
+            ("src/a/x.rs", struct_and_impl),
+            ("src/b/x.rs", "struct Fleet<'a>(&'a u8);\nimpl<'a> Fleet<'a> {}"),
+        ],
+        [
+            ("src/a.rs", struct_and_impl),
+            ("src/b.rs", "fn f(a: &impl Fleet) -> impl Fleet { impl_() }"),
+        ],
+        [("src/a.rs", struct_and_impl), ("src/b.rs", "#[cfg(test)]\nimpl Fleet { fn f() {} }")],
+    ] {
+        assert_eq!(scattered_impls(&files(&pieces)), [""; 0], "{pieces:?}");
+    }
+    let generic = "struct A<F>(F);\nimpl<F: Fn(u8) -> u8> A<F>\nwhere F: Send {}\nimpl<F> A<F> {}";
+    let found =
+        scattered_impls(&files(&[("src/a.rs", generic), ("src/b.rs", "impl crate::a::A<u8> {}")]));
+    assert_eq!(found.len(), 1);
+}
+
+/// Names that several public types may have, and why.
+const SHARED_NAMES: &[(&str, &str)] =
+    &[("Settings", "each feature's section of the configuration, always named with its module")];
+
+/// How large the share of types may be whose name another type of the crate has, too, public or
+/// not, in percent.
+const MAX_SHARED_PERCENT: usize = 10;
+
+/// Where the types of each name are declared, and how many of them are public.
+fn types_by_name(sources: &[Source]) -> BTreeMap<String, (Vec<String>, usize)> {
+    let mut types: BTreeMap<String, (Vec<String>, usize)> = BTreeMap::new();
+    for source in sources {
+        for item in source.types() {
+            let (places, public) = types.entry(item.name).or_default();
+            places.push(format!("{}:{}", source.path, item.line));
+            *public += usize::from(item.public);
+        }
+    }
+    types
+}
+
+/// Names of more than one public type.
+fn shared_names(sources: &[Source]) -> Vec<String> {
+    let excused = |name: &str| SHARED_NAMES.iter().any(|(shared, _)| *shared == name);
+    types_by_name(sources)
+        .into_iter()
+        .filter(|(name, (_, public))| *public > 1 && !excused(name))
+        .map(|(name, (places, _))| format!("{name}: {}", places.join(", ")))
+        .collect()
+}
+
+#[test]
+fn no_two_public_types_share_a_name() {
+    let sources = sources();
+    let shared = shared_names(&sources);
+    assert!(shared.is_empty(), "\n{}\n", shared.join("\n"));
+    let types = types_by_name(&sources);
+    for (name, why) in SHARED_NAMES {
+        let public = types.get(*name).map_or(0, |(_, public)| *public);
+        assert!(public > 1, "{name} is one type: take it off SHARED_NAMES ({why})");
+    }
+}
+
+#[test]
+fn few_types_share_a_name_at_all() {
+    let types = types_by_name(&sources());
+    let all: usize = types.values().map(|(places, _)| places.len()).sum();
+    let shared: Vec<_> = types.into_iter().filter(|(_, (places, _))| places.len() > 1).collect();
+    let count: usize = shared.iter().map(|(_, (places, _))| places.len()).sum();
+    let names: Vec<_> =
+        shared.iter().map(|(name, (places, _))| format!("{name}: {}", places.join(", "))).collect();
+    assert!(
+        count * 100 < all * MAX_SHARED_PERCENT,
+        "{count} of {all} types share a name:\n{}\n",
+        names.join("\n")
+    );
+}
+
+#[test]
+fn a_name_for_two_types_is_found() {
+    let two = |one: &str, other: &str| {
+        shared_names(&files(&[("src/a.rs", one), ("src/b.rs", other)])).join("\n")
+    };
+    let found = two("pub struct Line;", "\npub(super) enum Line {}");
+    assert_eq!(found, "Line: src/a.rs:1, src/b.rs:2");
+    assert_ne!(two("pub trait Line {}", "pub(in crate::b) type Line = u8;"), "");
+    for other in [
+        "struct Line;",
+        "pub struct Lines;",
+        "pub fn line() { let pub_struct = Line; }",
+        "impl A for B { type Line = u8; }",
+        "// pub struct Line;",
+        "#[cfg(test)]\npub struct Line;",
+    ] {
+        assert_eq!(two("pub struct Line;", other), "", "{other}");
+    }
+    assert_eq!(two("pub struct Settings;", "pub struct Settings;"), "");
+}
+
+/// Groups of files that know one another in a circle.
+const MAX_CIRCLES: usize = 2;
+
+#[test]
+fn files_do_not_import_one_another_in_circles() {
+    let circles = Imports::of(&sources()).circles();
+    let listed: Vec<_> = circles.iter().map(|circle| circle.join(" <-> ")).collect();
+    assert!(
+        circles.len() <= MAX_CIRCLES,
+        "{} circles, {MAX_CIRCLES} are the most:\n{}\n",
+        circles.len(),
+        listed.join("\n")
+    );
+}
+
+#[test]
+fn a_circle_of_imports_is_found() {
+    let circles = |texts: &[(&str, &str)]| -> Vec<String> {
+        let circles = Imports::of(&files(texts)).circles();
+        circles.iter().map(|circle| circle.join(" ")).collect()
+    };
+    let both = "src/a/x.rs src/a/y.rs";
+    for (one, other) in [
+        ("use super::y::Y;", "use crate::a::x::{self, X};"),
+        ("use crate::a::{y::{Y as Z}, w::W};", "fn f() -> super::x::X { x() }"),
+        ("use super::{\n    y,\n};", "pub(super) use super::x::*;"),
+    ] {
+        assert_eq!(circles(&[("src/a/x.rs", one), ("src/a/y.rs", other)]), [both], "{one} {other}");
+    }
+    // What a module hands on is declared elsewhere: that file is meant.
+    let front = ("src/a/mod.rs", "mod x;\nmod y;\npub use self::x::X;\nuse y::Y;");
+    let known = [front, ("src/a/x.rs", "use super::Y;"), ("src/a/y.rs", "use crate::a::X;")];
+    assert_eq!(circles(&known), [both]);
+    let three = [
+        ("src/a.rs", "use crate::b::B;"),
+        ("src/b.rs", "use crate::c::C;"),
+        ("src/c.rs", "use crate::a::A;"),
+        ("src/d.rs", "use crate::a::A;"),
+    ];
+    assert_eq!(circles(&three), ["src/a.rs src/b.rs src/c.rs"]);
+    let around = [
+        ("src/a/mod.rs", "use crate::b::B;"),
+        ("src/a/x.rs", "use super::LIMIT;"),
+        ("src/b.rs", "use crate::a::x::X;"),
+    ];
+    assert_eq!(circles(&around), ["src/a/mod.rs src/a/x.rs src/b.rs"]);
+    for free in [
+        // A folder's front names its parts, and they may use what it declares.
+        vec![("src/a/mod.rs", "mod x;\nuse x::X;"), ("src/a/x.rs", "use super::LIMIT;")],
+        vec![("src/a/x.rs", "use super::y::Y;"), ("src/a/y.rs", "// use super::x::X;")],
+        vec![("src/a/x.rs", "use super::y;"), ("src/a/y.rs", "#[cfg(test)]\nuse super::x::X;")],
+        vec![("src/a/x.rs", "use super::y::Y;"), ("src/a/y.rs", "use super::z::x;")],
+    ] {
+        assert_eq!(circles(&free), [""; 0], "{free:?}");
+    }
 }

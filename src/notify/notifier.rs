@@ -175,6 +175,11 @@ impl DirectMessage {
 }
 
 impl Notifier {
+    /// Sends through the channels of a configuration: `Notifier::new(&config)`.
+    pub fn new(channels: impl Into<Notifier>) -> Notifier {
+        channels.into()
+    }
+
     /// Channels by name, the default ones, and the hosts that have channels of their own.
     pub fn with(
         channels: BTreeMap<String, Arc<Channel>>,

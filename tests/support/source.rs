@@ -1,11 +1,11 @@
-//! Rust source as the rules of the house look at it: without comments, texts and tests.
+//! Rust source as the rules of tests/architecture.rs see it: without comments, strings and tests.
 
 /// One file below `src`.
 pub struct Source {
     /// From the root of the repository.
     pub path: String,
-    /// The first part of its path below `src`: `web`, `store`, `bin`.
-    pub room: String,
+    /// The module of the crate's root that it belongs to: `http`, `store`, `bin`.
+    pub module: String,
     /// Its first `//!` lines.
     pub head: String,
     /// Files that it declares for tests only.
@@ -30,9 +30,9 @@ impl Source {
             code.replace_range(begin..end, "");
         }
         let below = path.strip_prefix("src/").unwrap_or(path);
-        let room = below.split(['/', '.']).next().unwrap_or_default().to_owned();
+        let module = below.split(['/', '.']).next().unwrap_or_default().to_owned();
         let head = text.lines().take_while(|line| line.starts_with("//!")).collect();
-        Source { path: path.to_owned(), room, head, test_files, text, code }
+        Source { path: path.to_owned(), module, head, test_files, text, code }
     }
 
     /// Whether it says that it decides only.
@@ -67,12 +67,13 @@ impl Source {
         identifier(rest).to_owned()
     }
 
-    /// The rooms that it names, `crate::room` or by climbing, and where.
-    pub fn rooms(&self) -> Vec<(String, usize)> {
-        let mut rooms = Vec::new();
+    /// The modules of the crate's root that it names, by `crate::` or by enough `super::`, and the
+    /// line.
+    pub fn root_modules(&self) -> Vec<(String, usize)> {
+        let mut modules = Vec::new();
         for (at, _) in self.code.match_indices("crate::") {
             let names = first_names(&self.code[at + 7..]);
-            rooms.extend(names.into_iter().map(|name| (name, self.line(at))));
+            modules.extend(names.into_iter().map(|name| (name, self.line(at))));
         }
         let mut at = 0;
         while let Some(found) = self.code[at..].find("super::") {
@@ -83,12 +84,12 @@ impl Source {
             at = begin + steps * 7;
             if steps >= self.depth() {
                 let names = first_names(&self.code[at..]);
-                rooms.extend(names.into_iter().map(|name| (name, self.line(begin))));
+                modules.extend(names.into_iter().map(|name| (name, self.line(begin))));
             }
         }
-        // Macros, constants and types of the root are no rooms.
-        rooms.retain(|(name, _)| name.starts_with(|c: char| c.is_ascii_lowercase()));
-        rooms
+        // Macros, constants and types of the root are no modules.
+        modules.retain(|(name, _)| name.starts_with(|c: char| c.is_ascii_lowercase()));
+        modules
     }
 
     /// How many steps up the root of the crate is.
@@ -129,9 +130,170 @@ impl Source {
         functions
     }
 
+    /// Every type that it declares: struct, enum, union, trait, or alias outside of an `impl`.
+    pub fn types(&self) -> Vec<TypeItem> {
+        let mut types = Vec::new();
+        for keyword in ["struct ", "enum ", "union ", "trait ", "type "] {
+            for (at, _) in self.code.match_indices(keyword) {
+                let before = self.code[..at].trim_end();
+                let in_word = self.code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                let name = identifier(&self.code[at + keyword.len()..]);
+                let public = before.ends_with("pub") || is_restricted(before);
+                // An alias that is not public may be an associated type.
+                if in_word || name.is_empty() || (keyword == "type " && !public) {
+                    continue;
+                }
+                types.push(TypeItem { name: name.to_owned(), public, line: self.line(at) });
+            }
+        }
+        types
+    }
+
+    /// The types that have an inherent `impl` here, by the last part of their path, with the line.
+    pub fn inherent_impls(&self) -> Vec<(String, usize)> {
+        let mut impls = Vec::new();
+        for (at, _) in self.code.match_indices("impl") {
+            let before = self.code[..at].trim_end();
+            let after = &self.code[at + 4..];
+            // Elsewhere it is a type: `-> impl Fn()`, `&impl Trait`.
+            let is_item = before.is_empty() || before.ends_with(['}', ';', ']', '{']);
+            if !is_item || !after.starts_with([' ', '<']) {
+                continue;
+            }
+            let head = after.split('{').next().unwrap_or_default();
+            let head = without_generics(head.split(" where ").next().unwrap_or_default());
+            let name = head.rsplit("::").next().unwrap_or_default().trim();
+            if !head.contains(" for ") && !name.is_empty() && name == identifier(name) {
+                impls.push((name.to_owned(), self.line(at)));
+            }
+        }
+        impls
+    }
+
+    /// Every path that its `use` items name, spread out.
+    pub fn uses(&self) -> Vec<Use> {
+        let mut uses = Vec::new();
+        for (begin, end) in self.use_items() {
+            spread(self.code[begin + 4..end].trim_end_matches(';'), &[], &mut uses);
+        }
+        uses
+    }
+
+    fn use_items(&self) -> Vec<(usize, usize)> {
+        let items = self.code.match_indices("use ").filter(|(at, _)| {
+            let before = self.code[..*at].trim_end();
+            let own_word = *at == 0 || self.code[..*at].ends_with(char::is_whitespace);
+            let public = before.ends_with("pub") || is_restricted(before);
+            own_word && (public || before.is_empty() || before.ends_with(['}', ';', ']', '{']))
+        });
+        items.map(|(at, _)| (at, end_of_item(&self.code, at))).collect()
+    }
+
+    /// Paths outside of `use` items that begin with `crate`, `super` or `self`.
+    pub fn inline_paths(&self) -> Vec<Vec<String>> {
+        let items = self.use_items();
+        let mut paths = Vec::new();
+        for start in ["crate::", "super::", "self::"] {
+            for (at, _) in self.code.match_indices(start) {
+                let before = &self.code[..at];
+                let goes_on = before.ends_with("::");
+                let in_word = before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                if goes_on || in_word || items.iter().any(|(from, to)| (*from..*to).contains(&at)) {
+                    continue;
+                }
+                let mut path = Vec::new();
+                let mut rest = &self.code[at..];
+                loop {
+                    let part = identifier(rest);
+                    path.push(part.to_owned());
+                    match rest[part.len()..].strip_prefix("::") {
+                        Some(more) if !identifier(more).is_empty() => rest = more,
+                        _ => break,
+                    }
+                }
+                paths.push(path);
+            }
+        }
+        paths
+    }
+
     fn line(&self, at: usize) -> usize {
         self.code[..at].matches('\n').count() + 1
     }
+}
+
+/// A type as a file declares it.
+pub struct TypeItem {
+    pub name: String,
+    /// Whether others may name it: `pub`, `pub(crate)`, `pub(super)`.
+    pub public: bool,
+    pub line: usize,
+}
+
+/// One path of a `use` item.
+#[derive(Debug, PartialEq)]
+pub struct Use {
+    pub path: Vec<String>,
+    /// The name that it has from then on; `*` for everything.
+    pub name: String,
+}
+
+/// Whether the text ends with `pub(...)`.
+fn is_restricted(before: &str) -> bool {
+    let inside = before.strip_suffix(')').and_then(|text| text.rsplit_once('('));
+    inside.is_some_and(|(word, _)| word.ends_with("pub"))
+}
+
+/// The text without what stands between angle brackets; the `>` of an arrow is none.
+fn without_generics(text: &str) -> String {
+    let (mut kept, mut depth, mut last) = (String::new(), 0, ' ');
+    for c in text.chars() {
+        match c {
+            '<' => depth += 1,
+            '>' if last != '-' => depth -= 1,
+            c if depth == 0 => kept.push(if c.is_whitespace() { ' ' } else { c }),
+            _ => {}
+        }
+        last = c;
+    }
+    kept
+}
+
+/// `a::{b, c::d as e}` as `a::b` and `a::c::d`, called `e`.
+fn spread(tree: &str, before: &[String], uses: &mut Vec<Use>) {
+    let tree = tree.trim();
+    if let Some(inside) = tree.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
+        let (mut depth, mut from) = (0, 0);
+        for (at, c) in inside.char_indices().chain([(inside.len(), ',')]) {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    if !inside[from..at].trim().is_empty() {
+                        spread(&inside[from..at], before, uses);
+                    }
+                    from = at + 1;
+                }
+                _ => {}
+            }
+        }
+        return;
+    }
+    let first = tree.split("::").next().unwrap_or_default();
+    if let Some(rest) = tree[first.len()..].strip_prefix("::") {
+        let path = [before, &[first.trim().to_owned()]].concat();
+        return spread(rest, &path, uses);
+    }
+    let (last, alias) = tree.split_once(" as ").unwrap_or((tree, ""));
+    let last = last.trim().to_owned();
+    let mut path = before.to_vec();
+    // `a::{self, b}`: the module itself.
+    if last != "self" || path.is_empty() {
+        path.push(last);
+    }
+    let own = path.last().cloned().unwrap_or_default();
+    let name = if alias.is_empty() { own } else { alias.trim().to_owned() };
+    uses.push(Use { path, name });
 }
 
 fn identifier(text: &str) -> &str {
