@@ -177,8 +177,6 @@ pub fn format_duration(duration: Duration) -> String {
     parts.join(" ")
 }
 
-pub use self::format_duration as words;
-
 #[cfg(test)]
 mod tests {
     use super::*;

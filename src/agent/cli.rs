@@ -10,7 +10,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use super::plugins::PluginSettings;
 use super::server::ServerAddress;
 use super::settings::{CliOverrides, INTERVAL_RANGE};
-use crate::clock::words;
+use crate::clock::format_duration;
 use crate::duration;
 use crate::heartbeat::datagram::DatagramKind;
 
@@ -340,7 +340,10 @@ fn set_override(
         "interval" => {
             let interval = duration::parse(&value(parser, name)?).map_err(of_option)?;
             if !INTERVAL_RANGE.contains(&interval) {
-                let (from, to) = (words(*INTERVAL_RANGE.start()), words(*INTERVAL_RANGE.end()));
+                let (from, to) = (
+                    format_duration(*INTERVAL_RANGE.start()),
+                    format_duration(*INTERVAL_RANGE.end()),
+                );
                 return Err(of_option(format!("must be from {from} to {to}")));
             }
             overrides.interval = Some(interval);
@@ -559,7 +562,7 @@ mod tests {
 
     #[test]
     fn a_job_is_what_follows_the_options() {
-        let words = |args: &ExecArgs| {
+        let argument_words = |args: &ExecArgs| {
             args.command.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         for line in [
@@ -570,7 +573,7 @@ mod tests {
             &["exec", "--server", "a", "--wait=3", "--name=n", "backup", "--server", "x", "--"],
         ] {
             let Ok(CliCommand::Exec(args)) = parsed(line) else { panic!("{line:?}") };
-            assert_eq!(words(&args), ["backup", "--server", "x", "--"]);
+            assert_eq!(argument_words(&args), ["backup", "--server", "x", "--"]);
             assert_eq!(args.name.as_deref(), Some("n"));
             assert_eq!(args.send.wait, Some(Duration::from_secs(3)));
         }

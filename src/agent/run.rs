@@ -17,7 +17,7 @@ use super::resolver::Resolver;
 use super::sampler::{CollectFn, Sampler};
 use super::settings::{self, AgentSettings, CliOverrides};
 use super::signals::{SignalAction, SignalFlags};
-use crate::clock::{Mono, Now, Wall, words};
+use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::encode;
 use crate::memory;
@@ -143,7 +143,7 @@ impl Agent {
             }
         }
         let servers: Vec<String> = settings.servers.iter().map(ToString::to_string).collect();
-        let every = words(settings.interval);
+        let every = format_duration(settings.interval);
         info!("{} beats every {every} to {}", identity.host, servers.join(", "));
         let connections =
             endpoints.iter().map(|endpoint| (endpoint.server_index, endpoint.connection.clone()));
@@ -365,9 +365,11 @@ fn log_change(endpoint: &Endpoint, change: &LinkChange, known: bool) {
             } else {
                 "is hbd listening there, does it know this host, do key and clock agree?"
             });
-            warn!("{label} has not answered for {}: {why}", words(*time));
+            warn!("{label} has not answered for {}: {why}", format_duration(*time));
         }
-        LinkChange::Recovered(time) => info!("{label} answers again, after {}", words(*time)),
+        LinkChange::Recovered(time) => {
+            info!("{label} answers again, after {}", format_duration(*time))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::collect::{CollectSettings, Collector};
 use super::plugins::{self, PluginSettings, Plugins};
 use super::poll::Waker;
 use super::settings::AgentSettings;
-use crate::clock::{Mono, Now, words};
+use crate::clock::{Mono, Now, format_duration};
 use crate::thread::{AbortOnPanic, Stop};
 
 /// hbd keeps this number of metrics of one host.
@@ -92,7 +92,10 @@ impl Sampler {
             }
             Some(since) if !self.slow_reported && now.mono.since(since) > REPORT_AFTER => {
                 self.slow_reported = true;
-                warn!("metrics take more than {}: beats go without them", words(REPORT_AFTER));
+                warn!(
+                    "metrics take more than {}: beats go without them",
+                    format_duration(REPORT_AFTER)
+                );
             }
             Some(_) => {}
         }

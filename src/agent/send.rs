@@ -12,7 +12,7 @@ use super::cli::{BootIdSource, SendArgs};
 use super::host_info::{self, HostInfoError};
 use super::server::ServerAddress;
 use super::settings::{AgentSettings, CliOverrides, hostname, read_key};
-use crate::clock::{Now, Wall, words};
+use crate::clock::{Now, Wall, format_duration};
 use crate::config_file::Environment;
 use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
 use crate::heartbeat::encode::{self, OutgoingDatagram};
@@ -184,7 +184,7 @@ impl SendCommand {
                 self.beat.host
             )
         });
-        Err(format!("{server} did not answer within {}: {why}", words(timeout)))
+        Err(format!("{server} did not answer within {}: {why}", format_duration(timeout)))
     }
 
     /// Tries the addresses of a server in order until one of them is silent or answers.
@@ -303,7 +303,7 @@ impl RoundTrip {
         // Less than that is the way there and back, and nothing to worry about.
         if offset > self.took + Duration::from_secs(1) {
             let side = if self.clock_offset > 0 { "ahead of" } else { "behind" };
-            line += &format!(", its clock is {} {side} ours", words(offset));
+            line += &format!(", its clock is {} {side} ours", format_duration(offset));
         }
         line + "\n"
     }

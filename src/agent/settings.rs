@@ -13,7 +13,7 @@ use super::host_info;
 use super::plugins::PluginSettings;
 use super::server::{AddressFamily, ServerAddress};
 use crate::address::is_name;
-use crate::clock::words;
+use crate::clock::format_duration;
 use crate::config_file::file::{self, Program};
 use crate::config_file::{Environment, Section};
 use crate::problem::{Problem, Problems, Severity};
@@ -306,7 +306,7 @@ fn summary(settings: &AgentSettings) -> String {
         .map(|((name, _), _)| *name)
         .chain(settings.connections.keys().map(String::as_str))
         .collect();
-    let every = words(settings.interval);
+    let every = format_duration(settings.interval);
     format!(
         "OK: {host} beats every {every} to {} over {}\n",
         servers.join(", "),

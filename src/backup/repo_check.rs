@@ -291,7 +291,7 @@ impl RepositoryLocation<'_> {
             } else {
                 self.error_line(&finished)
             };
-            let after = clock::words(Duration::from_secs((left + HALF_SECOND).as_secs()));
+            let after = clock::format_duration(Duration::from_secs((left + HALF_SECOND).as_secs()));
             return Err(RepoState::TimedOut(format!("killed after {after}: {error_line}")));
         }
         Ok(finished)

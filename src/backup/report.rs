@@ -5,7 +5,7 @@ use super::outcome::{Outcome, Verdict};
 use super::plan::{BackupRun, Module, ModuleState, Plan};
 use super::repo_check::{IntegrityCheck, RepoCheckResult, RepoDetails, RepoState};
 use super::restic_output::{RepoError, RepoLock};
-use crate::clock::{Wall, words};
+use crate::clock::{Wall, format_duration};
 use crate::event::{Event, EventKind, TextTable};
 
 /// The id in a report about all plans together, when none of them is known.
@@ -238,7 +238,7 @@ fn module_name(module: &Module) -> String {
 
 fn run_duration(run: &BackupRun) -> Option<String> {
     let (start, end) = (run.start?, run.end?);
-    (start <= end).then(|| words(end.since(start)))
+    (start <= end).then(|| format_duration(end.since(start)))
 }
 
 fn count_errors(count: u64) -> String {
@@ -260,7 +260,11 @@ pub(super) fn describe_state(state: &RepoState, now: Wall) -> String {
 fn describe_details(details: &RepoDetails, now: Wall) -> String {
     let mut parts = Vec::new();
     parts.push(match details.newest {
-        Some(at) => format!("newest snapshot {} ({} old)", format_minute(at), words(now.since(at))),
+        Some(at) => format!(
+            "newest snapshot {} ({} old)",
+            format_minute(at),
+            format_duration(now.since(at))
+        ),
         None => "no snapshot yet".into(),
     });
     parts.extend(details.size.map(|size| format!("it holds {}", format_bytes(size))));

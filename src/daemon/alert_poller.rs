@@ -27,7 +27,7 @@ pub struct AlertPoller {
 #[derive(Clone)]
 pub struct AlertTargets {
     /// Alerts that count as heartbeats.
-    pub watch: Arc<Monitor>,
+    pub monitor: Arc<Monitor>,
     /// Which alerts those are.
     pub heartbeat_alerts: Arc<Current<HeartbeatAlerts>>,
     /// Alerts about backups.
@@ -80,7 +80,7 @@ impl AlertPoller {
 impl AlertTargets {
     fn poll(&self, settings: &AlertPollerSettings, stop: &Stop) {
         let names = || self.heartbeat_alerts.get().names().to_vec();
-        let ingest = |alerts: &[Alert]| self.heartbeat_alerts.get().ingest(alerts, &self.watch);
+        let ingest = |alerts: &[Alert]| self.heartbeat_alerts.get().ingest(alerts, &self.monitor);
         let hooks = HeartbeatAlertHooks { names: &names, ingest: &ingest };
         alert_poller::run(settings, &self.pipelines, hooks, &self.sink, stop);
     }

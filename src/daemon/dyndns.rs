@@ -1,4 +1,4 @@
-//! Connects the keeper of the names in the DNS to the store, to the monitor, which reports addresses,
+//! Connects the updater of names in the DNS to the store, to the monitor, which reports addresses,
 //! and to the log of deliveries.
 
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::thread::Stop;
 /// What written records have in place of a channel in the log of deliveries.
 const CHANNEL: &str = "dyndns";
 
-/// The keeper, with the state that the store has of it.
+/// The updater, with the state that the store has of it.
 pub fn open(
     config: &Config,
     store: &Store,
@@ -32,18 +32,18 @@ pub fn open(
     Arc::new(Updater::new(config.dyndns.clone(), rows, sink, log_written(courier.clone()), now))
 }
 
-/// From now on the keeper is notified of new addresses, and updates names until the stop.
+/// From now on the updater is notified of new addresses, and updates names until the stop.
 ///
 /// # Errors
 /// When its thread cannot be started.
 pub fn start(
     updater: &Arc<Updater>,
-    watch: &Monitor,
+    monitor: &Monitor,
     threads: &Threads,
     stop: &Stop,
 ) -> Result<(), String> {
     let notified = Arc::clone(updater);
-    watch.on_address_change(Box::new(move |moved: AddressChange| {
+    monitor.on_address_change(Box::new(move |moved: AddressChange| {
         let AddressChange { host, connection, address } = moved;
         notified.address_changed(&host, &connection, address, Now::read());
     }));

@@ -27,13 +27,13 @@ const MAX_ALERTS: usize = 1000;
 
 /// What the history is recorded from, and where to.
 struct HistorySources {
-    watch: Arc<Monitor>,
+    monitor: Arc<Monitor>,
     courier: Courier,
 }
 
 /// A history that is recorded from the monitor into the store of the courier.
-pub fn open(watch: &Arc<Monitor>, courier: &Courier, settings: RetentionSettings) -> Recorder {
-    let sources = HistorySources { watch: Arc::clone(watch), courier: courier.clone() };
+pub fn open(monitor: &Arc<Monitor>, courier: &Courier, settings: RetentionSettings) -> Recorder {
+    let sources = HistorySources { monitor: Arc::clone(monitor), courier: courier.clone() };
     Recorder::new(Arc::new(sources), settings)
 }
 
@@ -41,22 +41,22 @@ pub fn open(watch: &Arc<Monitor>, courier: &Courier, settings: RetentionSettings
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start(chronicle: &Arc<Recorder>, threads: &Threads, stop: &Stop) -> Result<(), String> {
-    let (chronicle, stop) = (Arc::clone(chronicle), stop.clone());
-    threads.spawn("history", move || chronicle.run(&stop))
+pub fn start(recorder: &Arc<Recorder>, threads: &Threads, stop: &Stop) -> Result<(), String> {
+    let (recorder, stop) = (Arc::clone(recorder), stop.clone());
+    threads.spawn("history", move || recorder.run(&stop))
 }
 
 impl HistorySource for HistorySources {
     fn take_samples(&self, from: usize, count: usize, until: Now) -> Vec<UptimeSample> {
-        self.watch.take_samples(from, count, until)
+        self.monitor.take_samples(from, count, until)
     }
 
     fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        self.watch.peek_sample(host, now)
+        self.monitor.peek_sample(host, now)
     }
 
     fn outages(&self, now: Now) -> Vec<(Wall, Wall)> {
-        self.watch.take_blind_periods(now)
+        self.monitor.take_blind_periods(now)
     }
 
     fn snapshot(&self) -> Result<Snapshot, String> {
@@ -82,24 +82,24 @@ impl HistorySource for HistorySources {
 
 /// The metrics of a host over time; none when there is no such host.
 pub fn series(
-    watch: &Monitor,
-    chronicle: &Recorder,
+    monitor: &Monitor,
+    recorder: &Recorder,
     host: &str,
     query: &SeriesQuery,
 ) -> Result<Option<Vec<SeriesView>>, String> {
-    if watch.view(host).is_none() {
+    if monitor.view(host).is_none() {
         return Ok(None);
     }
     let now = Now::read().wall;
-    chronicle.series(host, &query.metrics, query.range, now).map(Some)
+    recorder.series(host, &query.metrics, query.range, now).map(Some)
 }
 
 /// A page of the events, and where the next one begins.
 pub fn events(
-    chronicle: &Recorder,
+    recorder: &Recorder,
     query: &EventQuery,
 ) -> Result<(Vec<EventView>, Option<EventId>), String> {
-    chronicle.events(query)
+    recorder.events(query)
 }
 
 /// The last report about each backup plan, by id.
@@ -110,10 +110,10 @@ pub fn plans(courier: &Courier) -> Result<Vec<PlanView>, String> {
 
 /// What is wrong at present, the worst first: of hosts by their state, of everything else by the
 /// incidents that messages were sent about.
-pub fn alerts(watch: &Monitor, courier: &Courier) -> Result<Vec<AlertView>, String> {
+pub fn alerts(monitor: &Monitor, courier: &Courier) -> Result<Vec<AlertView>, String> {
     let mut wrong = Vec::new();
-    for from in (0..watch.count()).step_by(HOSTS_PER_LOCK) {
-        wrong.extend(watch.open_problems(from, HOSTS_PER_LOCK));
+    for from in (0..monitor.count()).step_by(HOSTS_PER_LOCK) {
+        wrong.extend(monitor.open_problems(from, HOSTS_PER_LOCK));
         // Memory stays bounded when a whole site is down.
         wrong.sort_by_key(|wrong| Reverse((wrong.level, wrong.since)));
         wrong.truncate(MAX_ALERTS);

@@ -27,7 +27,7 @@ pub struct UdpServer {
 /// What every UDP thread works with.
 #[derive(Clone)]
 struct UdpContext {
-    watch: Arc<Monitor>,
+    monitor: Arc<Monitor>,
     progress: ProgressCounter,
     threads: Threads,
 }
@@ -39,11 +39,12 @@ impl UdpServer {
     /// When no thread can be started.
     pub fn start(
         socket: UdpSocket,
-        watch: &Arc<Monitor>,
+        monitor: &Arc<Monitor>,
         progress: ProgressCounter,
         threads: &Threads,
     ) -> Result<UdpServer, String> {
-        let context = UdpContext { watch: Arc::clone(watch), progress, threads: threads.clone() };
+        let context =
+            UdpContext { monitor: Arc::clone(monitor), progress, threads: threads.clone() };
         let new = NewUdpServer::start(socket, &context)?;
         let (socket, stop_source) = new.release();
         Ok(UdpServer { socket, stop_source, context })
@@ -78,10 +79,11 @@ impl NewUdpServer {
         let socket = Arc::new(socket);
         let (stop_source, stop) = Stop::channel();
         let (released, release) = bounded(1);
-        let (own, UdpContext { watch, progress, threads }) = (Arc::clone(&socket), context.clone());
+        let (own, UdpContext { monitor, progress, threads }) =
+            (Arc::clone(&socket), context.clone());
         threads.spawn("udp", move || {
             if release.recv().is_ok() {
-                listener::listen(&own, &watch, &stop, || progress.increment());
+                listener::listen(&own, &monitor, &stop, || progress.increment());
             }
         })?;
         Ok(NewUdpServer { socket, stop_source, released })
@@ -111,7 +113,7 @@ impl NewListeners {
         old: &Config,
         new: &Config,
         udp: &UdpServer,
-        web: &HttpServer,
+        http_server: &HttpServer,
     ) -> Result<NewListeners, ListenError> {
         let (was, is) = (&old.heartbeat, &new.heartbeat);
         let mut listeners = NewListeners::default();
@@ -123,7 +125,7 @@ impl NewListeners {
         }
         let (was, is) = (&old.receiver, &new.receiver);
         if (&was.host, was.port) != (&is.host, is.port) {
-            listeners.tcp = Some(web.beside(|| bind_tcp(&is.host, is.port, true))?);
+            listeners.tcp = Some(http_server.beside(|| bind_tcp(&is.host, is.port, true))?);
         }
         Ok(listeners)
     }
@@ -132,13 +134,13 @@ impl NewListeners {
     ///
     /// # Errors
     /// It stays where it is.
-    pub fn move_http(&mut self, web: &mut HttpServer) -> Result<(), ListenError> {
+    pub fn move_http(&mut self, http_server: &mut HttpServer) -> Result<(), ListenError> {
         let Some(listener) = self.tcp.take() else { return Ok(()) };
-        web.move_to(listener).map_err(|why| ListenError {
+        http_server.move_to(listener).map_err(|why| ListenError {
             key: "receiver.port",
             why: format!("the HTTP side cannot move: {why}"),
         })?;
-        info!("HTTP is on {} now", web.address());
+        info!("HTTP is on {} now", http_server.address());
         Ok(())
     }
 

@@ -28,7 +28,7 @@ pub fn expectation(config: &Config) -> Option<(String, Expectation)> {
 
 /// The thread `agent`, while the configuration has the section `agent`.
 pub struct LocalAgent {
-    watch: Arc<Monitor>,
+    monitor: Arc<Monitor>,
     threads: Threads,
     running: Mutex<Option<RunningAgent>>,
 }
@@ -40,8 +40,8 @@ struct RunningAgent {
 
 impl LocalAgent {
     /// An agent that does not run yet.
-    pub fn new(watch: Arc<Monitor>, threads: Threads) -> LocalAgent {
-        LocalAgent { watch, threads, running: Mutex::default() }
+    pub fn new(monitor: Arc<Monitor>, threads: Threads) -> LocalAgent {
+        LocalAgent { monitor, threads, running: Mutex::default() }
     }
 
     /// Starts, stops or restarts the thread as the configuration says. To be called when the monitor
@@ -58,8 +58,8 @@ impl LocalAgent {
         *running = None;
         let Some(settings) = settings.cloned() else { return Ok(()) };
         let (stop_source, stop) = Stop::channel();
-        let (watch, own) = (Arc::clone(&self.watch), settings.clone());
-        self.threads.spawn("agent", move || run(&own, &watch, &stop))?;
+        let (monitor, own) = (Arc::clone(&self.monitor), settings.clone());
+        self.threads.spawn("agent", move || run(&own, &monitor, &stop))?;
         *running = Some(RunningAgent { settings, _stop_source: stop_source });
         Ok(())
     }
@@ -71,7 +71,7 @@ impl LocalAgent {
 }
 
 /// Collects metrics and hands them to the monitor until the stop.
-fn run(settings: &LocalAgentSettings, watch: &Monitor, stop: &Stop) {
+fn run(settings: &LocalAgentSettings, monitor: &Monitor, stop: &Stop) {
     let mut collector = Collector::new(&settings.metrics);
     let (mut last_error, mut logged) = (None, false);
     info!("this machine is watched as {}", settings.host);
@@ -82,7 +82,7 @@ fn run(settings: &LocalAgentSettings, watch: &Monitor, stop: &Stop) {
             return;
         }
         let now = Now::read();
-        let why = watch.ingest_local(&settings.host, &metrics, now).err();
+        let why = monitor.ingest_local(&settings.host, &metrics, now).err();
         // A single error may come from a reload that is about to end this thread.
         if let Some(why) = why.filter(|_| last_error == why && !logged) {
             warn!("not all figures of {} could be taken: {why}", settings.host);

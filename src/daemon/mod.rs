@@ -130,7 +130,7 @@ struct Daemon {
     agent: LocalAgent,
     courier_thread: JoinHandle<CourierExit>,
     udp: UdpServer,
-    web: HttpServer,
+    http_server: HttpServer,
     alert_poller: AlertPoller,
     threads: Threads,
     stop_source: StopSource,
@@ -172,15 +172,15 @@ impl Startup {
         sink: &ChangeSink,
         stop: &Stop,
     ) -> Services {
-        let watch = Arc::new(self.restore_fleet(config, courier, Arc::clone(sink)));
+        let monitor = Arc::new(self.restore_fleet(config, courier, Arc::clone(sink)));
         let alerts = self.store.rows(Table::Pipelines);
         let settings = wiring::pipeline_settings(config);
         let pipelines = Pipelines::resume(alerts, settings, Arc::clone(sink), stop.clone());
-        let keeper = dyndns::open(config, &self.store, courier, Arc::clone(sink), self.now);
+        let updater = dyndns::open(config, &self.store, courier, Arc::clone(sink), self.now);
         Services {
-            keeper,
-            chronicle: Arc::new(history::open(&watch, courier, config.history.clone())),
-            watch,
+            updater,
+            recorder: Arc::new(history::open(&monitor, courier, config.history.clone())),
+            monitor,
             courier: courier.clone(),
             notifier: Current::new(Notifier::new(config).sharing(courier.channel_state())),
             sending: notifications::semaphore(),
@@ -204,7 +204,7 @@ impl Startup {
 impl Daemon {
     fn start(config: Config) -> Result<Daemon, DaemonError> {
         let startup = Startup::prepare(&config)?;
-        let (courier, desk) = Courier::new();
+        let (courier, pending) = Courier::new();
         let (stop_source, stop) = Stop::channel();
         let (threads, progress) = (Threads::default(), Progress::default());
         let sink = change_sink(&courier);
@@ -214,41 +214,42 @@ impl Daemon {
         let names = (format_address(udp.local_addr()), format_address(tcp.local_addr()));
         let hooks =
             CourierHooks { every_row: every_row(&services), on_exit: Box::new(on_courier_exit) };
-        let courier_thread = desk
+        let courier_thread = pending
             .open(store, wiring::notify_settings(&config), hooks, |then| {
                 rebase_time(then, mark.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report_store_state(&courier, opened, now);
         signal_check::start(&config);
-        let watch = &services.watch;
-        dyndns::start(&services.keeper, watch, &threads, &stop)?;
-        let udp = UdpServer::start(udp, watch, progress.udp.clone(), &threads)?;
+        let monitor = &services.monitor;
+        dyndns::start(&services.updater, monitor, &threads, &stop)?;
+        let udp = UdpServer::start(udp, monitor, progress.udp.clone(), &threads)?;
         spawn_deadline_thread(&services, progress.deadlines.clone(), &threads)?;
-        history::start(&services.chronicle, &threads, &stop)?;
+        history::start(&services.recorder, &threads, &stop)?;
         let targets = AlertTargets {
-            watch: Arc::clone(watch),
+            monitor: Arc::clone(monitor),
             pipelines: Arc::clone(&services.pipelines),
             heartbeat_alerts: Arc::clone(&services.heartbeat_alerts),
             sink,
         };
         let mut alert_poller = AlertPoller::new(targets, alertmanager_silent, threads.clone());
         alert_poller.reconfigure(&config.receiver)?;
-        let agent = LocalAgent::new(Arc::clone(watch), threads.clone());
+        let agent = LocalAgent::new(Arc::clone(monitor), threads.clone());
         agent.reconfigure(config.agent.as_ref())?;
-        let house = Arc::clone(&services);
-        let web = HttpServer::start(tcp, house, wiring::access(&config), &config.state_dir)
-            .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
-        let check = ThreadCheck::new(progress, Arc::clone(watch), courier, web.probe());
+        let daemon = Arc::clone(&services);
+        let http_server =
+            HttpServer::start(tcp, daemon, wiring::access(&config), &config.state_dir)
+                .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
+        let check = ThreadCheck::new(progress, Arc::clone(monitor), courier, http_server.probe());
         watchdog::start(check, &threads, &stop)?;
-        log_ready(&config, watch.count(), &names.0, &names.1);
+        log_ready(&config, monitor.count(), &names.0, &names.1);
         Ok(Daemon {
             config,
             services,
             agent,
             courier_thread,
             udp,
-            web,
+            http_server,
             alert_poller,
             threads,
             stop_source,
@@ -258,12 +259,12 @@ impl Daemon {
     /// No new work, then one last attempt each, then everything on disk; false when it is not.
     fn stop(self) -> bool {
         self.services.reloads.close();
-        self.web.stop();
+        self.http_server.stop();
         drop((self.stop_source, self.alert_poller));
         self.agent.stop();
-        self.services.watch.close();
-        self.services.keeper.close();
-        self.services.chronicle.close(Now::read());
+        self.services.monitor.close();
+        self.services.updater.close();
+        self.services.recorder.close(Now::read());
         self.services.pipelines.close();
         self.udp.close();
         self.services.courier.stop();
@@ -316,12 +317,12 @@ impl Daemon {
             );
             return Err(refused(("state_dir", what)));
         }
-        let mut listeners = NewListeners::open(&self.config, &config, &self.udp, &self.web)
+        let mut listeners = NewListeners::open(&self.config, &config, &self.udp, &self.http_server)
             .map_err(|error| refused((error.key, error.why)))?;
         // Before the first connection comes in at the new address.
-        self.web.set_credentials(wiring::access(&config));
-        if let Err(error) = listeners.move_http(&mut self.web) {
-            self.web.set_credentials(wiring::access(&self.config));
+        self.http_server.set_credentials(wiring::access(&config));
+        if let Err(error) = listeners.move_http(&mut self.http_server) {
+            self.http_server.set_credentials(wiring::access(&self.config));
             return Err(refused((error.key, error.why)));
         }
         // Nothing below can fail as a whole: from here on the new configuration is the one in use.
@@ -344,11 +345,11 @@ impl Daemon {
         // In this order: what the new rules find must go by the new routes.
         services.courier.reconfigure(wiring::notify_settings(config));
         signal_check::start(config);
-        services.keeper.reconfigure(config.dyndns.clone());
-        services.watch.reconfigure(wiring::fleet_rules(config));
+        services.updater.reconfigure(config.dyndns.clone());
+        services.monitor.reconfigure(wiring::fleet_rules(config));
         let agent = self.agent.reconfigure(config.agent.as_ref());
         services.pipelines.reconfigure(wiring::pipeline_settings(config));
-        services.chronicle.reconfigure(config.history.clone());
+        services.recorder.reconfigure(config.history.clone());
         services.heartbeat_alerts.replace(HeartbeatAlerts::from_config(config));
         let notifier = Notifier::new(config).sharing(services.courier.channel_state());
         services.notifier.replace(notifier);
@@ -388,9 +389,9 @@ fn change_sink(courier: &Courier) -> ChangeSink {
 
 /// All rows of the features, for a store that lost its own.
 fn every_row(services: &Services) -> EveryRow {
-    let (watch, pipelines) = (Arc::clone(&services.watch), Arc::clone(&services.pipelines));
-    let keeper = Arc::clone(&services.keeper);
-    Box::new(move || [watch.all_rows(), pipelines.every_row(), keeper.every_row()].concat())
+    let (monitor, pipelines) = (Arc::clone(&services.monitor), Arc::clone(&services.pipelines));
+    let updater = Arc::clone(&services.updater);
+    Box::new(move || [monitor.all_rows(), pipelines.every_row(), updater.every_row()].concat())
 }
 
 /// Starts the thread that processes deadlines: those of hosts, and of alerts that wait.
@@ -399,9 +400,9 @@ fn spawn_deadline_thread(
     progress: ProgressCounter,
     threads: &Threads,
 ) -> Result<(), String> {
-    let (watch, pipelines) = (Arc::clone(&services.watch), Arc::clone(&services.pipelines));
+    let (monitor, pipelines) = (Arc::clone(&services.monitor), Arc::clone(&services.pipelines));
     threads.spawn("deadlines", move || {
-        watch.run_deadlines(|| {
+        monitor.run_deadlines(|| {
             progress.increment();
             pipelines.start_pending();
         });
@@ -475,7 +476,7 @@ default_notification_channels: [log]
 
     /// The status line of an answer that was asked for without a token.
     fn status(daemon: &Daemon) -> String {
-        let mut stream = TcpStream::connect(daemon.web.address()).unwrap();
+        let mut stream = TcpStream::connect(daemon.http_server.address()).unwrap();
         stream.write_all(b"GET /api/v1/hosts HTTP/1.0\r\nhost: localhost\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -501,18 +502,18 @@ default_notification_channels: [log]
         assert!(problem.contains("heartbeat.port: the thread udp cannot be started"), "{problem}");
         assert_eq!(daemon.config, before);
         assert!(daemon.services.reloads.refused());
-        assert!(daemon.services.watch.view("web2").is_none());
+        assert!(daemon.services.monitor.view("web2").is_none());
         assert_eq!(daemon.services.notifier.get().channels().len(), 1);
-        assert!(daemon.web.address().ip().to_string() == "127.0.0.1");
+        assert!(daemon.http_server.address().ip().to_string() == "127.0.0.1");
         assert!(status(&daemon).contains(" 200 "), "no token is asked for");
 
         lock(&daemon.threads.refused).clear();
         applied(&mut daemon);
         assert_eq!(daemon.config.hosts.len(), 2);
         assert!(!daemon.services.reloads.refused());
-        assert!(daemon.services.watch.view("web2").is_some());
+        assert!(daemon.services.monitor.view("web2").is_some());
         assert_eq!(daemon.services.notifier.get().channels().len(), 2);
-        assert!(daemon.web.address().ip().to_string() == "127.0.0.2");
+        assert!(daemon.http_server.address().ip().to_string() == "127.0.0.2");
         assert!(status(&daemon).contains(" 401 "), "a token is asked for");
         assert!(daemon.stop());
     }

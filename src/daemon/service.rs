@@ -40,11 +40,11 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The features of the daemon, shared by its threads.
 pub struct Services {
     /// Hosts, connections, metrics.
-    pub watch: Arc<Monitor>,
+    pub monitor: Arc<Monitor>,
     /// Deliveries, and the store.
     pub courier: Courier,
     /// The recorded history.
-    pub chronicle: Arc<Recorder>,
+    pub recorder: Arc<Recorder>,
     /// The channels, for messages that are sent at once.
     pub notifier: Current<Notifier>,
     /// Limits how many messages are sent at once.
@@ -52,7 +52,7 @@ pub struct Services {
     /// Backup alerts until they are reported.
     pub pipelines: Arc<Pipelines>,
     /// Names in the DNS.
-    pub keeper: Arc<Updater>,
+    pub updater: Arc<Updater>,
     /// The alerts that count as heartbeats.
     pub heartbeat_alerts: Arc<Current<HeartbeatAlerts>>,
     /// Requests for a reload, and the result of the last one.
@@ -68,11 +68,11 @@ impl Daemon for Services {
     }
 
     fn hosts(&self, from: usize, count: usize) -> Vec<HostView> {
-        self.watch.views(from, count)
+        self.monitor.views(from, count)
     }
 
     fn host(&self, name: &str) -> Option<HostView> {
-        self.watch.view(name)
+        self.monitor.view(name)
     }
 
     fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest {
@@ -81,7 +81,7 @@ impl Daemon for Services {
             // Fails when the request no longer waits.
             let _ = tx.send(stored);
         };
-        match self.watch.ingest_over_http(body, peer.to_canonical(), Now::read(), then) {
+        match self.monitor.ingest_over_http(body, peer.to_canonical(), Now::read(), then) {
             Ok(()) => answer_when_stored(rx),
             Err(why) => Ingest::Done(rejection_answer(why)),
         }
@@ -105,7 +105,7 @@ impl Daemon for Services {
             Ok(alerts) => alerts,
             Err(why) => return Ingest::Done(IngestResult::Malformed(why)),
         };
-        heartbeat_alerts.ingest(&alerts.heartbeat, &self.watch);
+        heartbeat_alerts.ingest(&alerts.heartbeat, &self.monitor);
         match self.pipelines.enqueue(alerts.backup, then) {
             AlertAdmission::NoneRelevant => Ingest::Done(IngestResult::Stored),
             AlertAdmission::Pending => answer_when_stored(rx),
@@ -116,7 +116,7 @@ impl Daemon for Services {
     }
 
     fn dyndns(&self) -> Vec<DyndnsView> {
-        self.keeper.views()
+        self.updater.views()
     }
 
     fn channels(&self) -> Vec<ChannelView> {
@@ -131,19 +131,19 @@ impl Daemon for Services {
     }
 
     fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
-        self.chronicle.pasts(hosts, Now::read())
+        self.recorder.pasts(hosts, Now::read())
     }
 
     fn series(&self, host: &str, query: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String> {
-        history::series(&self.watch, &self.chronicle, host, query)
+        history::series(&self.monitor, &self.recorder, host, query)
     }
 
     fn events(&self, query: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String> {
-        history::events(&self.chronicle, query)
+        history::events(&self.recorder, query)
     }
 
     fn alerts(&self) -> Result<Vec<AlertView>, String> {
-        history::alerts(&self.watch, &self.courier)
+        history::alerts(&self.monitor, &self.courier)
     }
 
     fn plans(&self) -> Result<Vec<PlanView>, String> {
@@ -166,9 +166,9 @@ impl Daemon for Services {
     fn metrics(&self) -> MetricsSnapshot {
         let standing = self.courier.stats();
         MetricsSnapshot {
-            datagrams_accepted: self.watch.accepted(),
+            datagrams_accepted: self.monitor.accepted(),
             datagrams_rejected: self
-                .watch
+                .monitor
                 .rejected()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),

@@ -64,7 +64,7 @@ pub fn start(mut check: ThreadCheck, threads: &Threads, stop: &Stop) -> Result<(
 /// Whether every thread makes progress.
 pub struct ThreadCheck {
     progress: Progress,
-    watch: Arc<Monitor>,
+    monitor: Arc<Monitor>,
     courier: Courier,
     probe: HealthProbe,
     /// The progress that the last successful check found.
@@ -78,19 +78,19 @@ impl ThreadCheck {
     /// A check that was not run yet.
     pub fn new(
         progress: Progress,
-        watch: Arc<Monitor>,
+        monitor: Arc<Monitor>,
         courier: Courier,
         probe: HealthProbe,
     ) -> ThreadCheck {
         let answered = ProgressCounter::default();
-        ThreadCheck { progress, watch, courier, probe, seen: (0, 0), asked: 0, answered }
+        ThreadCheck { progress, monitor, courier, probe, seen: (0, 0), asked: 0, answered }
     }
 
     /// Whether every thread made a turn since the last successful check; else which did not. Waits
     /// for the HTTP server for `timeout` at most.
     fn run(&mut self, timeout: Duration) -> Result<(), &'static str> {
         // Blocks while another thread hangs with the monitor's lock, so that systemd is not told.
-        let _ = self.watch.count();
+        let _ = self.monitor.count();
         if self.answered.count() == self.asked {
             self.asked += 1;
             self.courier.ping(self.answered.clone());

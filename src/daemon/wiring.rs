@@ -133,9 +133,9 @@ impl HeartbeatAlerts {
     }
 
     /// Passes these alerts on to the monitor, each as a heartbeat of its host.
-    pub fn ingest(&self, alerts: &[Alert], watch: &Monitor) {
+    pub fn ingest(&self, alerts: &[Alert], monitor: &Monitor) {
         for host in alerts.iter().filter_map(|alert| self.hosts.get(&alert.name)) {
-            watch.ingest_alert_heartbeat(host);
+            monitor.ingest_alert_heartbeat(host);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::method::UpdateError;
 use super::names::RecordFamily;
 use super::record::{DnsRecord, DyndnsRow, UpdateAttempt, UpdateResult};
 use super::settings::DyndnsEntry;
-use crate::clock::{Mono, Now, words};
+use crate::clock::{Mono, Now, format_duration};
 use crate::event::{Event, Incident};
 use crate::store::change::{Change, ChangeSink};
 use crate::store::{Table, Write};
@@ -251,7 +251,7 @@ impl Updater {
             Err(error) => warn!("{name} cannot be updated: {}", error.why()),
         }
         if let Some(next) = next {
-            info!("{name} is tried again in {}", words(next.since(now.mono)));
+            info!("{name} is tried again in {}", format_duration(next.since(now.mono)));
         }
     }
 

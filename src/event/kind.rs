@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::message::{TextTable, decimal};
 use super::{Incident, IncidentChange, Level, Subject};
-use crate::clock::{Wall, words};
+use crate::clock::{Wall, format_duration};
 
 /// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when
 /// a whole site is gone, each of its thousands of events must not carry thousands of names.
@@ -249,7 +249,7 @@ impl EventKind {
                 channel_fails(channel, why).detail("waiting for it", messages(*waiting))
             }
             EventKind::ChannelDelivers { channel, failed_for } => {
-                channel_delivers(channel).detail("failed for", words(*failed_for))
+                channel_delivers(channel).detail("failed for", format_duration(*failed_for))
             }
             EventKind::Backup { plan, level, title, details, table } => {
                 let (details, table) = (details.clone(), table.clone());
@@ -260,7 +260,7 @@ impl EventKind {
             EventKind::AlertmanagerAnswers { silent_for } => alertmanager_answers(*silent_for),
             EventKind::DyndnsFails { host, name, why } => dyndns_fails(host, name, why),
             EventKind::DyndnsKept { host, name, failed_for } => {
-                dyndns_kept(host, name).detail("failed for", words(*failed_for))
+                dyndns_kept(host, name).detail("failed for", format_duration(*failed_for))
             }
             EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
         }
@@ -285,7 +285,7 @@ fn back(host: &str, connection: &str, gone: Duration) -> Descriptor {
     Descriptor::of_host("back", Level::Ok, host, format!("{host} {connection} is back"))
         .watched_only()
         .about(Incident::connection(host, connection))
-        .detail("gone for", words(gone))
+        .detail("gone for", format_duration(gone))
 }
 
 fn booted(host: &str, announced: bool, returned: &[String], gone: Option<Duration>) -> Descriptor {
@@ -295,7 +295,7 @@ fn booted(host: &str, announced: bool, returned: &[String], gone: Option<Duratio
     Descriptor::of_host("booted", level, host, format!("{host} booted"))
         .watched_only()
         .closes(over.collect())
-        .detail_if("not heard for", gone.map(words))
+        .detail_if("not heard for", gone.map(format_duration))
         .detail_if("reboot", (!announced).then(unannounced))
 }
 
@@ -344,7 +344,7 @@ fn store_refuses(why: &str) -> Descriptor {
 fn store_writes(refused_for: Duration) -> Descriptor {
     Descriptor::of_daemon("store_writes", Level::Ok, "hbd writes its state to disk again")
         .about(Incident::Store)
-        .detail("refused for", words(refused_for))
+        .detail("refused for", format_duration(refused_for))
 }
 
 fn store_moved_aside(why: &str, to: &str) -> Descriptor {
@@ -388,7 +388,7 @@ fn alertmanager_silent(why: &str) -> Descriptor {
 fn alertmanager_answers(silent_for: Duration) -> Descriptor {
     Descriptor::of_daemon("alertmanager_answers", Level::Ok, "Alertmanager answers again")
         .about(Incident::Alertmanager)
-        .detail("silent for", words(silent_for))
+        .detail("silent for", format_duration(silent_for))
 }
 
 fn dyndns_fails(host: &str, name: &str, why: &str) -> Descriptor {

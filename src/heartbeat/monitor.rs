@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
-use crate::clock::{Mono, Now, Wall, words};
+use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::heartbeat::datagram::{
     Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ReceivedDatagram, Rejection,
 };
@@ -298,7 +298,7 @@ impl Monitor {
         let late = now.since(clock.planned);
         if late >= STALL {
             self.lock().fleet.record_blindness(clock.last, now);
-            warn!("hbd was asleep for {} and heard nothing meanwhile", words(late));
+            warn!("hbd was asleep for {} and heard nothing meanwhile", format_duration(late));
         }
         *clock = LoopClock::at(now);
         late

@@ -14,7 +14,7 @@ use log::{error, info, warn};
 use super::channel::{Channel, Failure, OutgoingMessage, SharedState};
 use super::text::{TextUnit, cut};
 use super::worker::catch_panic;
-use crate::clock::{Now, Wall, words};
+use crate::clock::{Now, Wall, format_duration};
 use crate::config_file::suggestion;
 use crate::event::{Event, EventId, EventKind, Level, Message};
 
@@ -306,7 +306,10 @@ fn deliver(name: &str, channel: &Channel, message: &Message, state: &SharedState
     let mut closed = None;
     for recipient in channel.recipients() {
         if closed.is_none() && begun.elapsed() >= MAX_CHANNEL_TIME {
-            closed = Some(format!("not tried, {name} is too slow: {}", words(begun.elapsed())));
+            closed = Some(format!(
+                "not tried, {name} is too slow: {}",
+                format_duration(begun.elapsed())
+            ));
         }
         let outcome = match &closed {
             Some(why) => RecipientResult::not_tried(recipient, why.clone()),

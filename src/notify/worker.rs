@@ -15,7 +15,7 @@ use super::outbox::{
     AcknowledgedMessage, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
     ReceiptPoll,
 };
-use crate::clock::{Now, words};
+use crate::clock::{Now, format_duration};
 use crate::thread::AbortOnPanic;
 
 /// What a worker does through a channel.
@@ -158,18 +158,18 @@ impl DeliveryCounters {
             DeliveryResult::Delivered { events } => {
                 *self.sent.entry(channel.clone()).or_default() += 1;
                 let of = if *events > 1 { format!(", {events} events") } else { String::new() };
-                info!("Sent notification to {channel} ({event}{of}, {})", words(took));
+                info!("Sent notification to {channel} ({event}{of}, {})", format_duration(took));
             }
             DeliveryResult::Retrying { why, delay, may_have_arrived } => {
                 self.count(channel, if *may_have_arrived { "unknown" } else { "unreachable" });
-                let again = words(*delay);
+                let again = format_duration(*delay);
                 warn!(
                     "Failed to send notification to {channel}: {why} ({event}, attempt {attempts}, again in {again})"
                 );
             }
             DeliveryResult::ChannelPaused { why, delay } => {
                 self.count(channel, "channel_refused");
-                let again = words(*delay);
+                let again = format_duration(*delay);
                 error!(
                     "Failed to send notification to {channel}: {why} (the channel pauses, {event} is kept, next probe in {again})"
                 );

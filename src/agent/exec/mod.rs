@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::cli::ExecArgs;
 use super::collect::metric_name::segment;
-use crate::clock::{Now, Wall, words};
+use crate::clock::{Now, Wall, format_duration};
 use reporter::Reporter;
 
 /// The longest text of a message, in characters.
@@ -112,13 +112,17 @@ impl FinishedJob {
         let how = match &self.outcome {
             JobOutcome::Exited(status) if status.success() => return None,
             JobOutcome::NotStarted(why) => format!("could not be started: {why}"),
-            JobOutcome::Lost(why) => format!("was lost sight of after {}: {why}", words(self.took)),
+            JobOutcome::Lost(why) => {
+                format!("was lost sight of after {}: {why}", format_duration(self.took))
+            }
             JobOutcome::Exited(status) => match status.signal() {
-                Some(signal) => format!("was killed by signal {signal} after {}", words(self.took)),
+                Some(signal) => {
+                    format!("was killed by signal {signal} after {}", format_duration(self.took))
+                }
                 None => format!(
                     "failed with exit code {} after {}",
                     self.outcome.code(),
-                    words(self.took)
+                    format_duration(self.took)
                 ),
             },
         };

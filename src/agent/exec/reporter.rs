@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::{FinishedJob, unix};
 use crate::agent::cli::SendArgs;
 use crate::agent::send::SendCommand;
-use crate::clock::{Wall, words};
+use crate::clock::{Wall, format_duration};
 use crate::heartbeat::datagram::DatagramKind;
 use crate::thread::{Stop, StopSource};
 
@@ -94,7 +94,9 @@ impl Reporter {
             errors.extend(why);
         }
         errors.extend(
-            waiting.keys().map(|server| format!("{server} was not told within {}", words(timeout))),
+            waiting
+                .keys()
+                .map(|server| format!("{server} was not told within {}", format_duration(timeout))),
         );
         errors.dedup();
         errors

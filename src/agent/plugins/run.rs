@@ -11,7 +11,7 @@ use log::{info, warn};
 
 use super::output::{self, PluginOutput};
 use crate::agent::collect::metric_name::{path_label, unique_segments};
-use crate::clock::words;
+use crate::clock::format_duration;
 
 /// What editors and package managers leave behind.
 const LEFTOVERS: &[&str] =
@@ -170,7 +170,7 @@ impl PluginRun {
         let (what, details) = match (&self.start_error, self.code, output.warning.as_deref()) {
             (Some(why), ..) => ("cannot be started".into(), format!(": {why}")),
             _ if self.timed_out => {
-                let limit = words(timeout);
+                let limit = format_duration(timeout);
                 (format!("took more than {limit} and was killed with its children"), String::new())
             }
             (None, 0, None) => return None,

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, ServerConnection};
 
-use crate::clock::{Wall, words};
+use crate::clock::{Wall, format_duration};
 
 /// Certificates are renewed a month before they expire: two weeks are left to find out why not.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
@@ -94,7 +94,7 @@ impl ServerCertificate {
         } else if until <= now {
             warnings.push(format!("expired at {until}: renew it, no client will accept it"));
         } else if left < EXPIRY_WARNING {
-            warnings.push(format!("expires in {}, at {until}: renew it", words(left)));
+            warnings.push(format!("expires in {}, at {until}: renew it", format_duration(left)));
         }
         let issued = |pair: &[CertificateDer]| {
             let (of, by) = (fields(&pair[0]), fields(&pair[1]));

@@ -69,9 +69,9 @@ impl TimeRange {
     ];
 
     /// Its label, and how many days it has.
-    pub fn words(self) -> (&'static str, u64) {
+    pub fn label_and_days(self) -> (&'static str, u64) {
         let found = TimeRange::CHOICES.iter().find(|(.., span)| *span == self);
-        found.map_or(("24 hours", 1), |(_, words, days, _)| (words, *days))
+        found.map_or(("24 hours", 1), |(_, label, days, _)| (label, *days))
     }
 }
 

@@ -7,7 +7,7 @@ use super::hosts::last_heard;
 use super::html::Html;
 use super::panels::{self, ReadResult, cut};
 use super::summary::{Health, class_of};
-use crate::clock::{Wall, words};
+use crate::clock::{Wall, format_duration};
 use crate::event::Level;
 use crate::view::{
     EventView, HostView, MetricView, NotificationView, PastView, SeriesView, State, UptimeSlice,
@@ -93,7 +93,7 @@ impl HostPage<'_> {
             html.markup("<tr").attribute("class", class).markup("><th scope=row>");
             html.text(&connection.name).markup("<td><b>");
             html.text(last_heard(connection, self.now)).markup("</b>");
-            html.markup("<td>").text(words(connection.interval)).markup("<td>");
+            html.markup("<td>").text(format_duration(connection.interval)).markup("<td>");
             html.text(connection.address.as_deref().unwrap_or_default());
             html.markup(if connection.old_key {
                 " <span class=note>signed with the previous key</span>"
@@ -153,7 +153,7 @@ impl HostPage<'_> {
             "<table class=metrics><thead><tr><th scope=col>Metric<th scope=col class=n>Now",
         );
         html.markup("<th scope=col>Over time<th scope=col class=n>Least<th scope=col class=n>Mean<th scope=col class=n>Most<tbody>");
-        let (_, days) = self.query.span.words();
+        let (_, days) = self.query.span.label_and_days();
         let from = self.now - std::time::Duration::from_secs(days * 86_400);
         let window = ChartWindow { from, to: self.now };
         let mut metrics: Vec<&MetricView> = self.host.metrics.iter().collect();
@@ -228,7 +228,8 @@ fn trouble_days(html: &mut Html, days: &[UptimeSlice]) {
         html.markup("<li>").text(start.get(..10).unwrap_or_default()).markup(": ");
         let parts = [(slice.down, "down"), (slice.degraded, "degraded"), (slice.blind, "blind")];
         let parts = parts.iter().filter(|(time, _)| !time.is_zero());
-        let parts: Vec<_> = parts.map(|(time, word)| format!("{word} {}", words(*time))).collect();
+        let parts: Vec<_> =
+            parts.map(|(time, word)| format!("{word} {}", format_duration(*time))).collect();
         html.text(parts.join(", "));
     }
     html.markup("</ul></details>");

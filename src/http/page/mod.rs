@@ -135,7 +135,7 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
     let events = EventQuery { limit: MAX_EVENTS, host: about.clone(), ..EventQuery::default() };
     let notifications =
         NotificationQuery { limit: MAX_EVENTS, host: about, ..NotificationQuery::default() };
-    let (_, days) = query.span.words();
+    let (_, days) = query.span.label_and_days();
     let series = SeriesQuery { range: DAY * days as u32, ..SeriesQuery::default() };
     let page = HostPage {
         query: &query,

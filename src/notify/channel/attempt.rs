@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Wall, words};
+use crate::clock::{Wall, format_duration};
 use crate::event::{EventId, Level, Message};
 use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
 
@@ -62,7 +62,8 @@ impl OutgoingMessage<'_> {
 
 fn late(at: Wall, now: Wall) -> Option<String> {
     let delay = now.since(at);
-    (delay > LATE_AFTER).then(|| format!("happened at {at}, {} before this was sent", words(delay)))
+    (delay > LATE_AFTER)
+        .then(|| format!("happened at {at}, {} before this was sent", format_duration(delay)))
 }
 
 /// What a provider gave for a message that it accepted.

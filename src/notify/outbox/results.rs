@@ -6,7 +6,7 @@ use super::delivery::{Delivery, DeliveryId, DeliveryRecord, DeliveryResult, Drop
 use super::queue::{ChannelQueue, FAILURES_BEFORE_SKIP};
 use super::receipts::Receipt;
 use super::{EXPIRY_CHECK, Outbox};
-use crate::clock::{Mono, Now, words};
+use crate::clock::{Mono, Now, format_duration};
 use crate::event::{EventId, Incident, Subject};
 use crate::notify::channel::{Delivered, Failure};
 use crate::store::{Table, Write};
@@ -389,7 +389,7 @@ impl Outbox {
         let Some(delivery) = self.deliveries.get(&id) else { return Vec::new() };
         let Some(queue) = self.queues.get(&delivery.channel) else { return Vec::new() };
         let waited = now.mono.since(delivery.accepted.mono);
-        let mut why = format!("given up after {}", words(waited));
+        let mut why = format!("given up after {}", format_duration(waited));
         if let Some(last) = queue.last_failure() {
             why.push_str(&format!("; the last attempt: {last}"));
         }

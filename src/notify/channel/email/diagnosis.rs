@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{SmtpTimeouts, TlsMode};
-use crate::clock::words;
+use crate::clock::format_duration;
 use crate::notify::channel::attempt::Failure;
 use crate::tls::CertificateFault;
 
@@ -308,9 +308,13 @@ fn certificate(fault: &CertificateFault, about: &SessionContext) -> String {
     }
 }
 
-/// `60 s`, also where [`words`] would say minutes.
+/// `60 s`, also where [`format_duration`] would say minutes.
 fn seconds(limit: Duration) -> String {
-    if limit.subsec_millis() == 0 { format!("{} s", limit.as_secs()) } else { words(limit) }
+    if limit.subsec_millis() == 0 {
+        format!("{} s", limit.as_secs())
+    } else {
+        format_duration(limit)
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, 
 use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPart, SinglePart};
 
 use super::{Email, cut, lines, one_line};
-use crate::clock::{Wall, words};
+use crate::clock::{Wall, format_duration};
 use crate::escape;
 use crate::event::{Level, Message, TextTable};
 use crate::notify::channel::attempt::{Failure, OutgoingMessage};
@@ -222,7 +222,7 @@ fn rows(outgoing: &OutgoingMessage) -> Vec<(String, String)> {
     rows.push(("at".into(), message.at.to_string()));
     let delay = outgoing.now.since(message.at);
     if delay > LATE {
-        rows.push(("sent late".into(), format!("{} after it happened", words(delay))));
+        rows.push(("sent late".into(), format!("{} after it happened", format_duration(delay))));
     }
     rows.push(("level".into(), message.level.name().into()));
     rows.push(("event".into(), message.event.to_string()));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{Rpc, Signal, result};
-use crate::clock::words;
+use crate::clock::format_duration;
 use crate::deadline::DeadlineStream;
 use crate::event::EventId;
 use crate::notify::channel::attempt::Failure;
@@ -38,7 +38,7 @@ impl Signal {
         let finished = process::run(&mut command, text, limit)
             .map_err(|why| self.classify_start_error(&why))?;
         if finished.timed_out {
-            let limit = words(limit);
+            let limit = format_duration(limit);
             return Err(Failure::Unknown(format!("signal-cli did not end within {limit}")));
         }
         result::parse_output(finished.code, &finished.stdout, &finished.stderr, &self.user)
@@ -50,7 +50,7 @@ impl Signal {
         let finished = process::run(self.command().arg("--version"), "", limit)
             .map_err(|why| format!("{name} cannot be started: {why}"))?;
         if finished.timed_out {
-            return Err(format!("{name} --version did not end within {}", words(limit)));
+            return Err(format!("{name} --version did not end within {}", format_duration(limit)));
         }
         match finished.stdout.trim().strip_prefix("signal-cli ") {
             Some(version) if finished.code == Some(0) => Ok(result::truncate(version)),
@@ -174,7 +174,7 @@ fn call_socket(path: &Path, request: &Value, id: &str, limit: Duration) -> Resul
             Ok(0) => return Err(lost(&"it closed the connection")),
             Ok(_) => {}
             Err(why) if why.kind() == ErrorKind::TimedOut => {
-                return Err(lost(&format!("{} have passed", words(limit))));
+                return Err(lost(&format!("{} have passed", format_duration(limit))));
             }
             Err(why) => return Err(lost(&why)),
         }
