@@ -454,7 +454,7 @@ pub struct DyndnsRow {
     pub name: String,
     /// The label of the server or provider that it was written to.
     pub place: String,
-    /// The [`fingerprint`] of the configuration.
+    /// The `fingerprint` of the configuration.
     pub fingerprint: String,
     /// The record of each family.
     pub records: BTreeMap<RecordFamily, FamilyRow>,

@@ -213,7 +213,7 @@ fn forward<'a>(
     } else {
         separate = body.bytes();
     }
-    let connection = upstream.send(&message, separate, deadline)?;
+    let connection = upstream.send(&message, separate, head.method == "POST", deadline)?;
     drop(body);
     connection.receive(head.method == "HEAD")
 }

@@ -21,6 +21,8 @@ use crate::thread::{Permit, Semaphore, lock};
 /// Requests that the backend works on at a time, and so connections to it. Each costs three
 /// descriptors.
 pub const MAX_CONNECTIONS: usize = 64;
+/// Those of them that may wait for the disk: while it hangs, the others still show the state.
+const MAX_WRITES: usize = MAX_CONNECTIONS - 8;
 /// A connection that was not used for so long is closed, but for the last one: each keeps a thread
 /// of tiny_http.
 const MAX_IDLE: Duration = Duration::from_secs(10);
@@ -34,6 +36,7 @@ pub struct Upstream {
     /// The one that was used last comes last.
     idle: Mutex<Vec<IdleConnection>>,
     in_use: Semaphore,
+    writes: Semaphore,
     opening: Semaphore,
 }
 
@@ -50,18 +53,19 @@ pub struct UpstreamConnection<'a> {
     instance: u32,
     /// It has carried a request before.
     reused: bool,
-    _permit: Permit,
+    _permits: (Permit, Option<Permit>),
 }
 
 impl Upstream {
     /// Connections to `backend`, none of which is open yet.
     pub fn new(backend: Arc<Backend>) -> Upstream {
-        let (in_use, opening) = (Semaphore::new(MAX_CONNECTIONS), Semaphore::new(1));
-        Upstream { backend, idle: Mutex::default(), in_use, opening }
+        let (in_use, writes) = (Semaphore::new(MAX_CONNECTIONS), Semaphore::new(MAX_WRITES));
+        Upstream { backend, idle: Mutex::default(), in_use, writes, opening: Semaphore::new(1) }
     }
 
-    /// Sends a request, head and body. One that nothing was taken of, because the backend had
-    /// closed the connection meanwhile, is sent over another one.
+    /// Sends a request, head and body; `writes` when its response may wait for the disk. One that
+    /// nothing was taken of, because the backend had closed the connection meanwhile, is sent over
+    /// another one.
     ///
     /// # Errors
     /// `TimedOut` when no connection is free until `deadline`; else why it cannot be sent.
@@ -69,10 +73,11 @@ impl Upstream {
         &self,
         head: &[u8],
         body: &[u8],
+        writes: bool,
         deadline: Instant,
     ) -> io::Result<UpstreamConnection<'_>> {
         loop {
-            let mut connection = self.acquire(deadline)?;
+            let mut connection = self.acquire(writes, deadline)?;
             let count = match connection.stream.write(head) {
                 Err(_) if connection.reused => continue,
                 written => written?,
@@ -110,11 +115,12 @@ impl Upstream {
         self.in_use.is_exhausted()
     }
 
-    fn acquire(&self, deadline: Instant) -> io::Result<UpstreamConnection<'_>> {
-        let permit = acquire(&self.in_use, deadline)?;
+    fn acquire(&self, writes: bool, deadline: Instant) -> io::Result<UpstreamConnection<'_>> {
+        let write = writes.then(|| acquire(&self.writes, deadline)).transpose()?;
+        let _permits = (acquire(&self.in_use, deadline)?, write);
         let connection = |stream, instance, reused| {
             let stream = DeadlineStream::new(stream, deadline);
-            UpstreamConnection { upstream: self, stream, instance, reused, _permit: permit }
+            UpstreamConnection { upstream: self, stream, instance, reused, _permits }
         };
         if let Some(IdleConnection { stream, instance, .. }) = self.pop_idle() {
             return Ok(connection(stream, instance, true));
@@ -385,7 +391,7 @@ mod tests {
 
         /// Whether the connection was used before.
         fn get(&self) -> bool {
-            let connection = self.upstream.send(GET, b"", Instant::now() + LONG).unwrap();
+            let connection = self.upstream.send(GET, b"", false, Instant::now() + LONG).unwrap();
             let reused = connection.reused;
             let mut response = connection.receive(false).unwrap();
             assert_eq!(response.head.status, 200);
@@ -407,6 +413,20 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_hangs_kept_the_status_page_from_being_shown() {
+        let site = Site::open();
+        let far = Instant::now() + LONG;
+        let posts: Vec<_> =
+            (0..MAX_WRITES).map(|_| site.upstream.send(GET, b"", true, far).unwrap()).collect();
+        let late = site.upstream.send(GET, b"", true, Instant::now());
+        assert_eq!(late.err().map(|why| why.kind()), Some(ErrorKind::TimedOut));
+        assert!(!site.upstream.is_saturated());
+        site.get();
+        drop(posts);
+        site.upstream.send(GET, b"", true, far).unwrap();
+    }
+
+    #[test]
     fn one_request_after_the_other_uses_one_connection() {
         let site = Site::open();
         assert!(!site.get());
@@ -417,9 +437,9 @@ mod tests {
     #[test]
     fn a_response_that_was_not_read_to_its_end_takes_its_connection_with_it() {
         let site = Site::open();
-        drop(site.upstream.send(GET, b"", Instant::now() + LONG).unwrap());
+        drop(site.upstream.send(GET, b"", false, Instant::now() + LONG).unwrap());
         assert_eq!(site.idle(), 0);
-        let connection = site.upstream.send(GET, b"", Instant::now() + LONG).unwrap();
+        let connection = site.upstream.send(GET, b"", false, Instant::now() + LONG).unwrap();
         connection.receive(false).unwrap().finish();
         assert_eq!(site.idle(), 0);
     }
@@ -456,7 +476,7 @@ mod tests {
     fn of_idle_connections_only_the_last_is_kept_for_long() {
         let site = Site::open();
         let deadline = Instant::now() + LONG;
-        let both = [(); 2].map(|()| site.upstream.send(GET, b"", deadline).unwrap());
+        let both = [(); 2].map(|()| site.upstream.send(GET, b"", false, deadline).unwrap());
         for connection in both {
             let mut response = connection.receive(false).unwrap();
             response.read(10).unwrap();
@@ -475,9 +495,9 @@ mod tests {
         let site = Site::open();
         let deadline = Instant::now() + LONG;
         let all: Vec<_> =
-            (0..MAX_CONNECTIONS).map(|_| site.upstream.acquire(deadline).unwrap()).collect();
+            (0..MAX_CONNECTIONS).map(|_| site.upstream.acquire(false, deadline).unwrap()).collect();
         let soon = Instant::now() + Duration::from_millis(20);
-        assert_eq!(site.upstream.acquire(soon).err().unwrap().kind(), ErrorKind::TimedOut);
+        assert_eq!(site.upstream.acquire(false, soon).err().unwrap().kind(), ErrorKind::TimedOut);
         let probe = HealthProbe::new(&site.upstream);
         assert!(probe.answers(deadline));
         drop(all);

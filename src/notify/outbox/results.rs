@@ -342,7 +342,7 @@ impl Outbox {
         ends
     }
 
-    /// Drops what has waited for too long; searches once in [`EXPIRY_CHECK`].
+    /// Drops what has waited for too long; searches once in `EXPIRY_CHECK`.
     pub fn expire(&mut self, now: Now) -> Vec<(DeliveryResult, DeliveryRecord)> {
         if now.mono < self.next_expiry_check {
             return Vec::new();
