@@ -69,6 +69,8 @@ pub struct ChannelQueue {
     heads: BTreeMap<Priority, SubjectKey>,
     all: BTreeSet<DeliveryId>,
     in_flight: Option<DeliveryId>,
+    /// A reload replaced the settings that the attempt in flight is made with.
+    in_flight_outdated: bool,
     /// The delivery to skip once, so that it does not block the queue.
     skip_once: Option<DeliveryId>,
     rate_limit: TokenBucket,
@@ -104,6 +106,7 @@ impl ChannelQueue {
             heads: BTreeMap::new(),
             all: BTreeSet::new(),
             in_flight: None,
+            in_flight_outdated: false,
             skip_once: None,
             jitter: Jitter::new(seed),
             failure: None,
@@ -117,11 +120,12 @@ impl ChannelQueue {
     }
 
     /// The same queue with new settings. A reload may have repaired the channel: it is tried at
-    /// once.
+    /// once, also when an attempt with the old ones is still to fail.
     #[must_use]
     pub fn with_settings(mut self, settings: QueueSettings) -> ChannelQueue {
         self.settings = settings;
         self.not_before = Mono(i64::MIN);
+        self.in_flight_outdated = self.in_flight.is_some();
         self
     }
 
@@ -204,6 +208,7 @@ impl ChannelQueue {
         self.rate_limit.take(now);
         self.skip_once = None;
         self.in_flight = Some(id);
+        self.in_flight_outdated = false;
     }
 
     /// Why a backlog built up; none without one, or while digests fail again and again: then single
@@ -329,8 +334,12 @@ impl ChannelQueue {
         failure.failures
     }
 
-    /// `first`, doubled with each failure up to `longest`, give or take 20 %.
+    /// `first`, doubled with each failure up to `longest`, give or take 20 %. None after an attempt
+    /// with settings that a reload has replaced: it says nothing about the new ones.
     fn backoff(&mut self, first: Duration, longest: Duration, failures: u32) -> Duration {
+        if std::mem::take(&mut self.in_flight_outdated) {
+            return Duration::ZERO;
+        }
         let doublings = failures.saturating_sub(1).min(16);
         let delay = first.saturating_mul(1 << doublings).min(longest);
         delay.mul_f64(self.jitter.between(0.8, 1.2))

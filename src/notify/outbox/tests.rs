@@ -418,6 +418,20 @@ fn after_a_crash_nothing_is_lost_and_only_what_was_under_way_may_be_a_repeat() {
 }
 
 #[test]
+fn a_refusal_from_before_a_reload_paused_the_repaired_channel_for_a_quarter_of_an_hour() {
+    let mut test = TestOutbox::with(&["chat"]);
+    test.overdue("web1");
+    let refused = || Err(Failure::ChannelRefused { why: "bad token".into(), retry_after: None });
+    let job = test.one();
+    let settings = test.outbox.settings();
+    test.outbox.reconfigure(settings, 7, test.now);
+    test.finish(&job, refused());
+    let job = test.one();
+    test.finish(&job, refused());
+    assert!(test.wait(10 * MINUTE).start().is_empty(), "that one was made with the new settings");
+}
+
+#[test]
 fn an_unknown_outcome_is_marked_as_a_possible_repeat() {
     let mut test = TestOutbox::with(&["mail"]);
     test.overdue("web1");
