@@ -93,11 +93,6 @@ impl Daemon for Services {
             // Fails when the request no longer waits.
             let _ = tx.send(stored);
         };
-        if self.courier.is_backlogged() {
-            return Ingest::Done(IngestResult::Unavailable(
-                "the disk is slow, too much waits for it".into(),
-            ));
-        }
         let heartbeat_alerts = self.heartbeat_alerts.get();
         let heartbeat = heartbeat_alerts.names().to_vec();
         let names = AlertNames { backup: self.pipelines.alert_names(), heartbeat };
@@ -106,6 +101,11 @@ impl Daemon for Services {
             Err(why) => return Ingest::Done(IngestResult::Malformed(why)),
         };
         heartbeat_alerts.ingest(&alerts.heartbeat, &self.monitor);
+        if self.courier.is_backlogged() && !alerts.backup.is_empty() {
+            return Ingest::Done(IngestResult::Unavailable(
+                "the disk is slow, too much waits for it".into(),
+            ));
+        }
         match self.pipelines.enqueue(alerts.backup, then) {
             AlertAdmission::NoneRelevant => Ingest::Done(IngestResult::Stored),
             AlertAdmission::Pending => answer_when_stored(rx),

@@ -113,7 +113,7 @@ impl Updater {
     }
 
     /// A verified, signed datagram of a host came from another address than those before it. Only
-    /// takes note: it is called under the lock of the monitor.
+    /// takes note: the thread of the monitor goes on with the next datagram.
     pub fn address_changed(&self, host: &str, connection: &str, address: IpAddr, now: Now) {
         let mut state = lock(&self.state);
         let Some(record) = state.records.get_mut(host) else { return };

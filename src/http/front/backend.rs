@@ -105,6 +105,10 @@ impl Backend {
         let expired: Vec<_> = retired.extract_if(.., |(_, until)| *until < now).collect();
         let request = retired.iter().find_map(|(server, _)| server.try_recv().ok().flatten());
         drop(retired);
+        for (server, _) in &expired {
+            // A handler may still wait there: its wake-up may have been taken as a request.
+            (0..HANDLERS).for_each(|_| server.unblock());
+        }
         // It removes its socket.
         drop(expired);
         Some(request)

@@ -21,6 +21,7 @@ use super::upstream::{Upstream, UpstreamResponse};
 use crate::clock::Now;
 use crate::deadline::DeadlineStream;
 use crate::http::response::{Response, SMALL_BODY};
+use crate::http::routes::{Route, route};
 
 /// How long a client may be silent, and then how long its head may take.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -68,16 +69,28 @@ impl From<io::Error> for ReadError {
 }
 
 /// Serves a connection from its first byte to its last.
-pub fn handle_connection(socket: &TcpStream, peer: IpAddr, slot: &SlotGuard, context: &Context) {
+/// `before_stream` is called before the worker waits for a client to take a long response.
+pub fn handle_connection(
+    socket: &TcpStream,
+    peer: IpAddr,
+    slot: &SlotGuard,
+    context: &Context,
+    before_stream: impl Fn(),
+) {
     let mut stream = ClientStream::new(socket);
     let received = receive(&mut stream, slot, context).and_then(|received| {
         if slot.set_phase(Phase::Responding) { Ok(received) } else { Err(ReadError::Lost) }
     });
     let peer = Peer { address: peer, encrypted: stream.is_encrypted() };
     let result = received.and_then(|(head, body)| {
-        let response = forward(&head, body, &peer, &context.upstream)
+        let mut response = forward(&head, body, &peer, &context.upstream)
             .map_err(|why| unavailable(&head, &why))?;
-        Ok(respond(&mut stream, &head, response)?)
+        let first = response.read(SMALL_BODY + 1).map_err(|why| unavailable(&head, &why))?;
+        if first.len() > SMALL_BODY {
+            // The client may read slowly, and this worker waits for it.
+            before_stream();
+        }
+        Ok(respond(&mut stream, &head, response, first)?)
     });
     if let Err(ReadError::Refused(error)) = &result {
         if !slot.set_phase(Phase::Responding) {
@@ -213,9 +226,14 @@ fn forward<'a>(
     } else {
         separate = body.bytes();
     }
-    let connection = upstream.send(&message, separate, head.method == "POST", deadline)?;
+    let connection = upstream.send(&message, separate, waits_for_disk(head), deadline)?;
     drop(body);
     connection.receive(head.method == "HEAD")
+}
+
+/// Whether the response to a request waits until what it caused is stored.
+fn waits_for_disk(head: &RequestHead) -> bool {
+    matches!(route(&head.method, &head.target), Ok(Route::Alert | Route::Heartbeat))
 }
 
 /// The head of a request as it is forwarded, in a buffer with room for a small body.
@@ -237,11 +255,11 @@ fn respond(
     stream: &mut ClientStream,
     request: &RequestHead,
     mut response: UpstreamResponse,
+    first: Vec<u8>,
 ) -> io::Result<()> {
     let head = &response.head;
     let mut bytes = head.lines.clone().into_bytes();
     let (length, to_head) = (head.body, request.method == "HEAD");
-    let first = response.read(SMALL_BODY + 1)?;
     let whole = first.len() <= SMALL_BODY;
     let chunked = match length {
         BodyLength::Length(length) => {

@@ -225,7 +225,7 @@ impl Shared {
         }
     }
 
-    fn serve(&self, socket: TcpStream, peer: IpAddr) {
+    fn serve(self: &Arc<Shared>, socket: TcpStream, peer: IpAddr) {
         let socket = Arc::new(socket);
         let Some(slot) = self.slots.acquire(Arc::clone(&socket)) else { return };
         let evicted = self.slots.evicted() + self.idle.evicted();
@@ -233,7 +233,8 @@ impl Shared {
         if let Some(new) = new {
             log::warn!("too many connections, {new} silent ones were closed for others");
         }
-        let serve = || handle_connection(&socket, peer, &slot, &self.context);
+        let before_stream = || self.log_growth(self.grow());
+        let serve = || handle_connection(&socket, peer, &slot, &self.context, before_stream);
         if catch_unwind(AssertUnwindSafe(serve)).is_err() {
             log::error!("serving a connection panicked");
         }

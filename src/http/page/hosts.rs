@@ -72,7 +72,7 @@ impl HostList<'_> {
     fn table(&self, html: &mut Html) {
         html.markup(
             "<table class=hosts><thead><tr><th scope=col>Host<th scope=col>State\
-             <th scope=col>Connections, last last_heard<th scope=col>Metrics\
+             <th scope=col>Connections, last heard<th scope=col>Metrics\
              <th scope=col>24 hours<th scope=col>90 days<tbody>",
         );
         for (host, past) in self.rows {

@@ -135,7 +135,7 @@ static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
     let (style, script) = (within("<style>", "</style>"), within("<script>", "</script>"));
     let policy = format!(
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
-         connect-src 'self'; form-action 'self'; base-uri 'none'; document-ancestors 'none'",
+         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
         hash(script),
         hash(style)
     );

@@ -102,7 +102,7 @@ pub struct Courier {
     /// - reading requests, by [`Courier::inspect`]
     ///
     /// Not refused, since each of these was accepted before or happened anyway:
-    /// - pipelines: at most 64 at once, of at most 10,000 alerts (`backup::intake`); each leaves
+    /// - pipelines: at most 64 at once, of at most 10,000 alerts (`backup::queue`); each leaves
     ///   three commands
     /// - deadlines: at most two events per connection and beat interval; one row per changed host
     ///   and flush, 1000 rows in one command
