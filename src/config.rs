@@ -42,7 +42,7 @@ pub struct Config {
     /// The daemon's own machine as one of its hosts, if it is one.
     pub agent: Option<LocalAgentSettings>,
     /// The UDP server and the monitor.
-    pub heartbeat: heartbeat::Settings,
+    pub heartbeat: heartbeat::HeartbeatSettings,
     /// The HTTP server.
     pub receiver: http::ReceiverSettings,
     /// Redis, which has the results of backups.
@@ -54,7 +54,7 @@ pub struct Config {
     /// How long the history is kept.
     pub history: history::RetentionSettings,
     /// The channels for messages about backups.
-    pub notifier: notify::Settings,
+    pub notifier: notify::NotifierSettings,
     /// The directory of the store.
     pub state_dir: PathBuf,
     /// Every secret that was read, to remove them from everything that is printed.
@@ -146,7 +146,7 @@ fn read(top: &mut Section) -> Config {
         renotify_interval: (!renotify.is_zero()).then_some(renotify),
         agent: top.section("agent", LocalAgentSettings::read).flatten(),
         heartbeat: top
-            .section("heartbeat", |section| heartbeat::Settings::read(section, &hosts))
+            .section("heartbeat", |section| heartbeat::HeartbeatSettings::read(section, &hosts))
             .unwrap_or_default(),
         receiver: top
             .section("receiver", |section| read_receiver(section, &host_names))
@@ -156,7 +156,7 @@ fn read(top: &mut Section) -> Config {
         dyndns: kept,
         history: top.section("history", history::RetentionSettings::read).unwrap_or_default(),
         notifier: top
-            .section("notifier", |section| notify::Settings::read(section, &names))
+            .section("notifier", |section| notify::NotifierSettings::read(section, &names))
             .unwrap_or_default(),
         state_dir: state_dir(top),
         hosts,

@@ -3,7 +3,7 @@
 //!
 //! # How it works
 //!
-//! A feature (`heartbeat`, `backup`, `dyndns`) decides that something happened and produces an
+//! A feature (such as `heartbeat` or `backup`) decides that something happened and produces an
 //! [`event::Event`]. It hands that, together with the rows that changed, to the courier of `notify`
 //! as one [`store::Change`]: both are on disk in one transaction before anything is sent. The
 //! courier queues one delivery for each channel; workers make the attempts. Features do not know
@@ -16,10 +16,12 @@
 //! Vocabulary, which every module shares:
 //!
 //! - [`event`]: what can happen, which event opens and which closes an incident, title and text.
-//! - [`view`]: the API model: hosts, channels, alerts, history as JSON, the page and the commands show them.
+//! - [`view`]: the API model: hosts, channels, alerts, history, as JSON, the status page and the
+//!   commands show them.
 //! - [`clock`], [`duration`]: wall clock and monotonic clock, durations as text.
-//! - [`address`], [`escape`], [`secret`], [`problem`], [`token_bucket`], [`version`]: host names and URLs, escaping, texts
-//!   that cannot be printed, errors of a configuration, a rate limit, the version.
+//! - [`address`], [`escape`], [`secret`], [`problem`], [`token_bucket`], [`version`]: host names and
+//!   URLs, escaping, texts that cannot be printed, errors of a configuration, a rate limit, the
+//!   version.
 //!
 //! Configuration:
 //!
@@ -41,9 +43,9 @@
 //!   and semaphores, sockets with a deadline for the whole exchange, trusted certificates, malloc.
 //! - [`daemon`]: starts everything in order, reloads, stops; [`logger`] and [`systemd`] are its log
 //!   and its service manager.
-//! - [`cli`]: the commands of `hbd`, one file each.
+//! - [`cli`]: the commands of `hbd`, one file each (`run` is [`daemon`]).
 //!
-//! Optional features, on which nothing else depends:
+//! Optional features, known only to `config`, `daemon` and `cli`:
 //!
 //! - [`history`]: availability and metrics over time, and the event log.
 //! - [`dyndns`]: DNS records that follow the addresses of hosts.
@@ -57,14 +59,14 @@
 //! | I want to change | go to |
 //! |---|---|
 //! | a key of the configuration | `settings.rs` of its feature; a new section also in `config.rs` |
-//! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/encode.rs` (sent), `heartbeat/fleet/ingest.rs` (applied) |
+//! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/host.rs` (applied), `heartbeat/encode.rs` (written), `agent/beat/scheduler.rs`, `agent/send.rs` (sent) |
 //! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host.rs` |
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
 //! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
 //! | who is notified | `notify/routing.rs` |
 //! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
 //! | a channel: its API, its retry delays and rate limit | `notify/channel/mattermost.rs`, `notify/channel/pushover.rs`, `notify/channel/signal/`, `notify/channel/email/` |
-//! | a new channel | one file in `notify/channel/`, and its arms in `notify/channel/mod.rs` |
+//! | a new channel | one file in `notify/channel/`, its arms in `notify/channel/mod.rs`, `FEATURES` in `cli/mod.rs` |
 //! | which SMTP reply is final, which is tried again | `notify/channel/email/diagnosis.rs` |
 //! | what a mail looks like | `notify/channel/email/message.rs` |
 //! | which alerts are about backups, and when one is reported again | `backup/alert.rs`, `backup/queue.rs` |
@@ -72,15 +74,15 @@
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
 //! | what is read from Redis, what from restic | `backup/redis_layout.rs`, `backup/repo_check.rs` |
 //! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |
-//! | who may call a route, such as `/-/reload` | `http/auth.rs` (token), `http/origin.rs` (other sites) |
-//! | limits of HTTP: connections, how long they may be idle, sizes, deadlines | `http/front/mod.rs`; idle connections: `http/front/idle.rs` |
-//! | a metric of `/metrics` | `http/metrics.rs` |
+//! | who may call a route, such as `/-/reload` | `http/api.rs` (which route needs what), `http/auth.rs` (token), `http/origin.rs` (other sites) |
+//! | limits of HTTP: connections, how long they may be idle, sizes, deadlines | `http/front/limits.rs` |
+//! | a metric of `/metrics` | `http/metrics.rs`; where it comes from: `http/service.rs`, `daemon/service.rs` |
 //! | the status page | `http/page/` |
 //! | what the API shows of hosts, channels, history | `view/mod.rs`, `view/history.rs` |
 //! | what is on disk | `store/table.rs`; rows of hosts: `heartbeat/persistence.rs` |
 //! | how long history is kept | `history/retention.rs` |
 //! | threads, and the order of start and stop | `daemon/mod.rs` |
-//! | what a reload applies | `daemon/reload.rs` |
+//! | what a reload applies | `daemon/mod.rs`; what it says that has changed: `daemon/config_diff.rs` |
 //! | a command of `hbd` | one file in `cli/`, and its arm in `cli/mod.rs` |
 //! | a command or an option of `hbc` | `agent/cli.rs` |
 //! | what an agent measures | `agent/collect/` |

@@ -8,7 +8,7 @@ use heartbeat::clock::Wall;
 use heartbeat::event::{EventId, Level, Message, Subject};
 use heartbeat::notify::channel::mattermost::{HookHistory, Mattermost};
 use heartbeat::notify::channel::pushover::Pushover;
-use heartbeat::notify::channel::signal::{AccountLocks, Rpc, Signal};
+use heartbeat::notify::channel::signal::{AccountLocks, RpcAddress, Signal};
 use heartbeat::notify::channel::{Delivered, Failure, OutgoingMessage};
 use heartbeat::secret::Secret;
 use support::http_double::{HttpDouble, reply};
@@ -595,11 +595,13 @@ fn signal(program: &SignalDouble, account: &str) -> Signal {
 }
 
 fn both_ways(daemon: &SignalDaemon, account: &str) -> [Signal; 2] {
-    [Rpc::Unix(daemon.path.clone()), Rpc::Http(daemon.url.clone())].map(|rpc| Signal {
-        cli_path: "/nonexistent".into(),
-        user: account.into(),
-        recipient: "+12025559999".into(),
-        rpc: Some(rpc),
+    [RpcAddress::Unix(daemon.path.clone()), RpcAddress::Http(daemon.url.clone())].map(|rpc| {
+        Signal {
+            cli_path: "/nonexistent".into(),
+            user: account.into(),
+            recipient: "+12025559999".into(),
+            rpc: Some(rpc),
+        }
     })
 }
 
@@ -770,7 +772,9 @@ fn signal_outcomes_by_what_its_daemon_says() {
     assert_eq!(outcome(&result), "unknown", "{result:?}");
     let result = http.deliver_within(&outgoing(&message("x")), &accounts(), LONG);
     assert_eq!(outcome(&result), "channel refused", "{result:?}");
-    for rpc in [Rpc::Unix("/nonexistent".into()), Rpc::Http("http://127.0.0.1:1".into())] {
+    for rpc in
+        [RpcAddress::Unix("/nonexistent".into()), RpcAddress::Http("http://127.0.0.1:1".into())]
+    {
         let channel = Signal { rpc: Some(rpc), ..socket.clone() };
         let result = channel.deliver_within(&outgoing(&message("x")), &accounts(), LONG);
         assert_eq!(outcome(&result), "unreachable", "{result:?}");

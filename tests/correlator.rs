@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use heartbeat::backup::correlator::{self, RedisState, correlate};
-use heartbeat::backup::outcome::Verdict;
+use heartbeat::backup::outcome::PlanOutcome;
 use heartbeat::backup::plan::{ModuleState, Plan};
 use heartbeat::backup::question::PlanQuery;
 use heartbeat::backup::settings::CorrelatorSettings;
@@ -77,7 +77,7 @@ fn states(plan: &Plan) -> String {
 }
 
 fn outcome(plan: &Plan) -> &'static str {
-    Verdict::of(plan).outcome.name()
+    PlanOutcome::of(plan).outcome.name()
 }
 
 #[test]

@@ -13,7 +13,7 @@ use heartbeat::event::{Event, EventKind, Level};
 use heartbeat::notify::channel::email::{Email, TlsMode};
 use heartbeat::notify::channel::mattermost::Mattermost;
 use heartbeat::notify::channel::pushover::Pushover;
-use heartbeat::notify::channel::signal::{Rpc, Signal};
+use heartbeat::notify::channel::signal::{RpcAddress, Signal};
 use heartbeat::notify::channel::{Channel, ChannelKind, RetryPolicy};
 use heartbeat::notify::courier::{Courier, CourierExit, CourierHooks};
 use heartbeat::notify::routing::{ChannelRoute, HostRoute, Routes};
@@ -80,7 +80,7 @@ fn pushover(double: &PushoverDouble) -> ChannelKind {
     })
 }
 
-fn signal(cli_path: &Path, rpc: Option<Rpc>, user: &str) -> ChannelKind {
+fn signal(cli_path: &Path, rpc: Option<RpcAddress>, user: &str) -> ChannelKind {
     ChannelKind::Signal(Signal {
         cli_path: cli_path.into(),
         user: user.into(),
@@ -152,7 +152,7 @@ impl Engine {
     }
 
     fn say(&self, host: &str, text: &str) {
-        self.tell(Level::Warning, EventKind::Said { host: host.into(), text: text.into() });
+        self.tell(Level::Warning, EventKind::HostMessage { host: host.into(), text: text.into() });
     }
 
     fn waiting(&self, channel: &str) -> Option<usize> {
@@ -333,7 +333,7 @@ fn every_channel_takes_a_digest_and_everything_is_in_it() {
     let (cli, daemon) = (SignalDouble::start(), SignalDaemon::start());
     let mail = Script::default().start();
     let kept = directory();
-    let rpc = Some(Rpc::Unix(daemon.path.clone()));
+    let rpc = Some(RpcAddress::Unix(daemon.path.clone()));
     let channels = || {
         vec![
             ("chat", mattermost(&chat.url)),
@@ -474,7 +474,7 @@ fn nothing_is_lost_over_restarts_in_the_middle() {
     let mail = Script::default().start();
     let kept = directory();
     let channels = || {
-        let rpc = Some(Rpc::Http(daemon.url.clone()));
+        let rpc = Some(RpcAddress::Http(daemon.url.clone()));
         let kinds = vec![
             ("chat", mattermost(&chat.url)),
             ("mail", email(&mail)),

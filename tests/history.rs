@@ -12,7 +12,7 @@ use heartbeat::history::HistorySource;
 use heartbeat::history::recorder::Recorder;
 use heartbeat::history::retention::RetentionSettings;
 use heartbeat::store::Table;
-use heartbeat::view::{PastView, UptimeSample};
+use heartbeat::view::{AvailabilityView, UptimeSample};
 use recorder::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use tempfile::TempDir;
 
@@ -115,12 +115,12 @@ impl Play {
         self
     }
 
-    fn past(&self, host: &str) -> PastView {
+    fn past(&self, host: &str) -> AvailabilityView {
         self.recorder.pasts(&[host], self.now).unwrap().remove(0).unwrap()
     }
 }
 
-fn hours(past: &PastView, last: usize) -> Vec<(u64, u64, u64)> {
+fn hours(past: &AvailabilityView, last: usize) -> Vec<(u64, u64, u64)> {
     let minutes = |time: Duration| time.as_secs() / 60;
     let shown = &past.hours[past.hours.len() - last..];
     shown.iter().map(|hour| (minutes(hour.up), minutes(hour.down), minutes(hour.blind))).collect()

@@ -12,14 +12,14 @@ use heartbeat::http::query::{NotifyRequest, Recipients};
 use heartbeat::http::service::MetricsSnapshot;
 use heartbeat::http::{
     Credentials, Daemon, HttpServer, Ingest, IngestResult, ReloadResult, SendError, SendJob,
-    SendReport,
+    SendResponse,
 };
 use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
 use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use heartbeat::view::{
-    AlertView, ChannelView, ConnectionView, EventView, HostView, MetricView, NotificationView,
-    PastView, PlanView, SeriesView, State,
+    AlertView, AvailabilityView, ChannelView, ConnectionView, EventView, HostState, HostView,
+    MetricView, NotificationView, PlanView, SeriesView,
 };
 
 /// Threads and descriptors are counted per process: one test at a time.
@@ -80,8 +80,8 @@ impl Daemon for TestDaemon {
         Ok((Vec::new(), wanted.before))
     }
 
-    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
-        let known = |name: &&str| (*name == "host-0").then(PastView::default);
+    fn availabilities(&self, hosts: &[&str]) -> Result<Vec<Option<AvailabilityView>>, String> {
+        let known = |name: &&str| (*name == "host-0").then(AvailabilityView::default);
         Ok(hosts.iter().map(known).collect())
     }
 
@@ -114,7 +114,7 @@ impl Daemon for TestDaemon {
         Ok(Box::new(move || {
             daemon.record(request.message.as_bytes(), IpAddr::V4(Ipv4Addr::LOCALHOST));
             let results = to.into_iter().map(|name| (name, true)).collect();
-            Ok(SendReport { results, ..SendReport::default() })
+            Ok(SendResponse { results, ..SendResponse::default() })
         }))
     }
 
@@ -183,11 +183,11 @@ fn view(name: &str) -> HostView {
     HostView {
         name: name.into(),
         watch: true,
-        state: State::Up,
+        state: HostState::Up,
         since: Some(Wall(0)),
         connections: vec![ConnectionView {
             name: "ipv4".into(),
-            state: State::Up,
+            state: HostState::Up,
             last_seen: Some(Wall(1000)),
             interval: Duration::from_secs(10),
             address: Some("192.0.2.1".into()),

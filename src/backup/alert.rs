@@ -144,7 +144,7 @@ fn parse_alert(alert: Value) -> Option<Alert> {
     };
     Some(Alert {
         name,
-        fingerprint: given.unwrap_or_else(|| digest(&labels)),
+        fingerprint: given.unwrap_or_else(|| short_hash(&labels)),
         starts_at: alert.get("startsAt").and_then(Value::as_str).and_then(moment),
         annotations: limit_total(parse_texts(alert.remove("annotations"))),
         labels,
@@ -198,7 +198,7 @@ fn truncate(mut text: String) -> String {
 }
 
 /// Sixteen hex digits, a hash of the labels.
-fn digest(labels: &BTreeMap<String, String>) -> String {
+fn short_hash(labels: &BTreeMap<String, String>) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for (name, value) in labels {
         for part in [name, value] {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::alert::Alert;
 use super::correlator::{self, RedisState};
-use super::outcome::{Outcome, Verdict};
+use super::outcome::{Outcome, PlanOutcome};
 use super::plan::{BackupRun, Module, ModuleState, Plan};
 use super::question::PlanQuery;
 use super::repo_check::{RepoCheckResult, RepoChecker};
@@ -27,7 +27,7 @@ pub struct PlanReport {
     /// The plan and its modules.
     pub plan: Plan,
     /// Its outcome.
-    pub verdict: Verdict,
+    pub plan_outcome: PlanOutcome,
     /// The states of its repositories; none when they were not checked.
     pub repositories: Option<Vec<RepoCheckResult>>,
 }
@@ -36,8 +36,14 @@ impl PlanReport {
     /// The event that reports the plan, with the alerts about it.
     pub fn event(&self, alerts: &[&Alert], now: Wall) -> Event {
         let repositories = self.repositories.as_deref();
-        ReportBuilder { plan: &self.plan, verdict: &self.verdict, repositories, alerts, now }
-            .event()
+        ReportBuilder {
+            plan: &self.plan,
+            plan_outcome: &self.plan_outcome,
+            repositories,
+            alerts,
+            now,
+        }
+        .event()
     }
 }
 
@@ -71,9 +77,9 @@ impl Analyzer<'_> {
         // One deadline for all plans: the report is in time, however often restic hangs.
         let until = self.repo_checker.map(|checker| checker.deadline());
         let analyze = |plan| {
-            let verdict =
-                Verdict::of(&plan).with_connection_lost(&plan, connection_lost.as_deref());
-            self.check_repositories(plan, verdict, &passwords, until, stop)
+            let plan_outcome =
+                PlanOutcome::of(&plan).with_connection_lost(&plan, connection_lost.as_deref());
+            self.check_repositories(plan, plan_outcome, &passwords, until, stop)
         };
         plans.into_iter().map(analyze).collect()
     }
@@ -81,17 +87,17 @@ impl Analyzer<'_> {
     fn check_repositories(
         &self,
         plan: Plan,
-        verdict: Verdict,
+        plan_outcome: PlanOutcome,
         passwords: &BTreeMap<String, Secret>,
         until: Option<Instant>,
         stop: &Stop,
     ) -> Option<PlanReport> {
-        let wanted = verdict.outcome != Outcome::Success && !plan.modules.is_empty();
+        let wanted = plan_outcome.outcome != Outcome::Success && !plan.modules.is_empty();
         let repositories = match self.repo_checker.zip(until).filter(|_| wanted) {
             Some((checker, until)) => Some(checker.check(&plan, passwords, until, stop)?),
             None => None,
         };
-        Some(PlanReport { plan, verdict, repositories })
+        Some(PlanReport { plan, plan_outcome, repositories })
     }
 }
 
@@ -100,7 +106,7 @@ impl Analyzer<'_> {
 pub fn unknown(query: &PlanQuery, why: &str) -> Vec<PlanReport> {
     let unknown_plan = |id: &str, name: Option<&str>| PlanReport {
         plan: Plan { id: id.into(), name: name.map(str::to_owned), ..Plan::default() },
-        verdict: Verdict::unknown(why),
+        plan_outcome: PlanOutcome::unknown(why),
         repositories: None,
     };
     let named = query.plans.keys().map(|id| unknown_plan(id, None));
@@ -118,7 +124,7 @@ pub fn reportable(mut reports: Vec<PlanReport>, query: &PlanQuery) -> Vec<PlanRe
         return unknown(query, NO_PLAN);
     }
     let is_reported =
-        |report: &PlanReport| named(report) || report.verdict.outcome != Outcome::Success;
+        |report: &PlanReport| named(report) || report.plan_outcome.outcome != Outcome::Success;
     if reports.iter().any(is_reported) {
         reports.retain(is_reported);
     }
@@ -149,16 +155,16 @@ pub fn plan_rows(reports: &[PlanReport], now: Wall) -> Vec<Write> {
 }
 
 fn view(report: &PlanReport, now: Wall) -> PlanView {
-    let PlanReport { plan, verdict, repositories } = report;
+    let PlanReport { plan, plan_outcome, repositories } = report;
     let repositories = repositories.as_deref();
-    let builder = ReportBuilder { plan, verdict, repositories, alerts: &[], now };
+    let builder = ReportBuilder { plan, plan_outcome, repositories, alerts: &[], now };
     PlanView {
         plan: plan.id.clone(),
         name: plan.name.clone(),
-        outcome: verdict.outcome.name().to_owned(),
-        level: verdict.outcome.level(),
+        outcome: plan_outcome.outcome.name().to_owned(),
+        level: plan_outcome.outcome.level(),
         at: now,
-        why: verdict.why.clone(),
+        why: plan_outcome.why.clone(),
         headline: builder.title(),
         modules: plan.modules.iter().map(module).collect(),
         repositories: repositories
@@ -196,7 +202,11 @@ mod tests {
 
     fn report_with(id: &str, outcome: Outcome) -> PlanReport {
         let plan = Plan { id: id.into(), ..Plan::default() };
-        PlanReport { plan, verdict: Verdict { outcome, why: String::new() }, repositories: None }
+        PlanReport {
+            plan,
+            plan_outcome: PlanOutcome { outcome, why: String::new() },
+            repositories: None,
+        }
     }
 
     fn is_reported(outcomes: &[Outcome], query: &PlanQuery) -> String {
@@ -235,7 +245,7 @@ mod tests {
                 modules: vec![module],
                 ..Plan::default()
             };
-            PlanReport { verdict: Verdict::of(&plan), plan, repositories: None }
+            PlanReport { plan_outcome: PlanOutcome::of(&plan), plan, repositories: None }
         };
         let is_reported = |off: PlanReport, query: &PlanQuery| {
             let reports = vec![off, report_with("on", Outcome::Success)];
@@ -248,7 +258,11 @@ mod tests {
         assert_eq!(is_reported(off(ModuleState::Failed), &all), "off");
         assert_eq!(is_reported(off(ModuleState::Success), &PlanQuery::for_plan("off")), "off");
         let alone = reportable(vec![off(ModuleState::Success)], &all);
-        assert_eq!(alone[0].verdict, Verdict::unknown(NO_PLAN), "whoever complained is answered");
+        assert_eq!(
+            alone[0].plan_outcome,
+            PlanOutcome::unknown(NO_PLAN),
+            "whoever complained is answered"
+        );
     }
 
     #[test]
@@ -266,8 +280,8 @@ mod tests {
 
     fn report_of(id: &str, modules: Vec<Module>) -> PlanReport {
         let plan = Plan { id: id.into(), enabled: Some(true), modules, ..Plan::default() };
-        let verdict = Verdict::of(&plan);
-        PlanReport { plan, verdict, repositories: None }
+        let plan_outcome = PlanOutcome::of(&plan);
+        PlanReport { plan, plan_outcome, repositories: None }
     }
 
     fn failed() -> Module {

@@ -60,21 +60,21 @@ impl Outcome {
 
 /// The outcome of a plan and its reason: `2 of 5 modules failed, 1 missing`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct PlanOutcome {
     /// The outcome.
     pub outcome: Outcome,
     /// Half a sentence for the title.
     pub why: String,
 }
 
-impl Verdict {
-    /// The verdict where nothing could be read.
-    pub fn unknown(why: impl Into<String>) -> Verdict {
-        Verdict { outcome: Outcome::Unknown, why: why.into() }
+impl PlanOutcome {
+    /// The plan_outcome where nothing could be read.
+    pub fn unknown(why: impl Into<String>) -> PlanOutcome {
+        PlanOutcome { outcome: Outcome::Unknown, why: why.into() }
     }
 
-    /// The verdict about a plan.
-    pub fn of(plan: &Plan) -> Verdict {
+    /// The plan_outcome about a plan.
+    pub fn of(plan: &Plan) -> PlanOutcome {
         let count = |state| plan.modules.iter().filter(|module| module.state == state).count();
         let counts = StateCounts {
             success: count(ModuleState::Success),
@@ -84,20 +84,20 @@ impl Verdict {
             unreadable: count(ModuleState::Unreadable),
         };
         match plan.enabled {
-            None if counts.total() == 0 => Verdict::unknown("Redis knows nothing of this plan"),
-            Some(_) if counts.total() == 0 => Verdict::unknown("the plan has no modules"),
+            None if counts.total() == 0 => PlanOutcome::unknown("Redis knows nothing of this plan"),
+            Some(_) if counts.total() == 0 => PlanOutcome::unknown("the plan has no modules"),
             Some(false) => counts.switched_off(),
-            Some(true) | None => Verdict { outcome: counts.outcome(), why: counts.describe() },
+            Some(true) | None => PlanOutcome { outcome: counts.outcome(), why: counts.describe() },
         }
     }
 
     /// The same with the sentence `connection_lost`, where that left the state of a module unknown.
     #[must_use]
-    pub fn with_connection_lost(self, plan: &Plan, connection_lost: Option<&str>) -> Verdict {
+    pub fn with_connection_lost(self, plan: &Plan, connection_lost: Option<&str>) -> PlanOutcome {
         let open = plan.modules.iter().any(|module| module.state == ModuleState::Unreadable);
         match connection_lost.filter(|_| open) {
             Some(connection_lost) => {
-                Verdict { why: format!("{}; {connection_lost}", self.why), ..self }
+                PlanOutcome { why: format!("{}; {connection_lost}", self.why), ..self }
             }
             None => self,
         }
@@ -118,14 +118,14 @@ impl StateCounts {
     }
 
     /// The last runs of a plan that is switched off cannot make it a success: no run follows them.
-    fn switched_off(&self) -> Verdict {
+    fn switched_off(&self) -> PlanOutcome {
         let text = self.describe();
         match self.outcome() {
-            Outcome::Success => Verdict {
+            Outcome::Success => PlanOutcome {
                 outcome: Outcome::Missing,
                 why: format!("the plan is switched off; when it last ran, {text}"),
             },
-            outcome => Verdict { outcome, why: format!("the plan is switched off; {text}") },
+            outcome => PlanOutcome { outcome, why: format!("the plan is switched off; {text}") },
         }
     }
 
@@ -204,8 +204,9 @@ mod tests {
     fn that_redis_went_away_stands_in_the_title_of_what_it_left_open() {
         let title = |states| {
             let plan = plan(states);
-            let verdict = Verdict::of(&plan).with_connection_lost(&plan, Some("Redis went away"));
-            format!("{}: {}", verdict.outcome.name(), verdict.why)
+            let plan_outcome =
+                PlanOutcome::of(&plan).with_connection_lost(&plan, Some("Redis went away"));
+            format!("{}: {}", plan_outcome.outcome.name(), plan_outcome.why)
         };
         let open = "UNKNOWN: 1 of 2 modules whose status cannot be judged; Redis went away";
         assert_eq!(title("su"), open);
@@ -232,11 +233,15 @@ mod tests {
             ("rs", "RUNNING", "1 of 2 modules still running"),
             ("", "UNKNOWN", "the plan has no modules"),
         ] {
-            let verdict = Verdict::of(&plan(states));
-            assert_eq!((verdict.outcome.name(), verdict.why.as_str()), (outcome, why), "{states}");
+            let plan_outcome = PlanOutcome::of(&plan(states));
+            assert_eq!(
+                (plan_outcome.outcome.name(), plan_outcome.why.as_str()),
+                (outcome, why),
+                "{states}"
+            );
         }
         let stranger = Plan::default();
-        assert_eq!(Verdict::of(&stranger).why, "Redis knows nothing of this plan");
+        assert_eq!(PlanOutcome::of(&stranger).why, "Redis knows nothing of this plan");
     }
 
     #[test]
@@ -250,8 +255,12 @@ mod tests {
             ("m", "MISSING", "the plan is switched off; 1 of 1 module without a recent run"),
             ("f", "FAILED", "the plan is switched off; 1 of 1 module failed"),
         ] {
-            let verdict = Verdict::of(&Plan { enabled: Some(false), ..plan(states) });
-            assert_eq!((verdict.outcome.name(), verdict.why.as_str()), (outcome, why), "{states}");
+            let plan_outcome = PlanOutcome::of(&Plan { enabled: Some(false), ..plan(states) });
+            assert_eq!(
+                (plan_outcome.outcome.name(), plan_outcome.why.as_str()),
+                (outcome, why),
+                "{states}"
+            );
         }
     }
 

@@ -22,7 +22,7 @@ use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_AT
 use super::repo_check::{self, RepoChecker};
 use super::settings::{CorrelatorSettings, RepoCheckSettings};
 use crate::clock::{Now, Wall};
-use crate::event::{Event, EventKind, MAX_NAMED};
+use crate::event::{Event, EventKind, MAX_LISTED};
 use crate::store::Write;
 use crate::store::change::{Change, ChangeSink};
 use crate::thread::{AbortOnPanic, Semaphore, Stop, lock};
@@ -80,7 +80,7 @@ fn discard_corrupt_rows(corrupt: &[CorruptRow], now: Wall) -> Change {
     }
     let writes = corrupt.iter().map(CorruptRow::remove).collect();
     let lost: Vec<_> = corrupt.iter().filter(|row| row.may_hold_alerts()).collect();
-    let rows = lost.iter().take(MAX_NAMED).map(|row| {
+    let rows = lost.iter().take(MAX_LISTED).map(|row| {
         let text = format!("{}: {}", row.key, row.why);
         text.chars().take(MAX_ROW_TEXT).collect()
     });
@@ -271,9 +271,14 @@ impl Pipelines {
     fn report(&self, id: BatchId, rows: Vec<Write>, reports: Vec<(&PlanReport, Vec<&Alert>)>) {
         let now = Now::read();
         let event = |(report, alerts): (&PlanReport, Vec<&Alert>)| {
-            let verdict = &report.verdict;
-            *lock(&self.outcomes).entry(verdict.outcome).or_default() += 1;
-            info!("plan {}: {} ({})", report.plan.id, verdict.outcome.name(), verdict.why);
+            let plan_outcome = &report.plan_outcome;
+            *lock(&self.outcomes).entry(plan_outcome.outcome).or_default() += 1;
+            info!(
+                "plan {}: {} ({})",
+                report.plan.id,
+                plan_outcome.outcome.name(),
+                plan_outcome.why
+            );
             report.event(&alerts, now.wall)
         };
         let events: Vec<Event> = reports.into_iter().map(event).collect();

@@ -1,7 +1,7 @@
 //! The report about a plan: from the result of its analysis to an event for people. Pure.
 
 use super::alert::Alert;
-use super::outcome::{Outcome, Verdict};
+use super::outcome::{Outcome, PlanOutcome};
 use super::plan::{BackupRun, Module, ModuleState, Plan};
 use super::repo_check::{IntegrityCheck, RepoCheckResult, RepoDetails, RepoState};
 use super::restic_output::{RepoError, RepoLock};
@@ -30,7 +30,7 @@ pub struct ReportBuilder<'a> {
     /// The plan; without modules when Redis could not be read.
     pub plan: &'a Plan,
     /// Its outcome.
-    pub verdict: &'a Verdict,
+    pub plan_outcome: &'a PlanOutcome,
     /// The states of its repositories; none when they were not checked.
     pub repositories: Option<&'a [RepoCheckResult]>,
     /// The alerts about it.
@@ -44,7 +44,7 @@ impl ReportBuilder<'_> {
     pub fn event(&self) -> Event {
         let kind = EventKind::Backup {
             plan: self.plan.id.clone(),
-            level: self.verdict.outcome.level(),
+            level: self.plan_outcome.outcome.level(),
             title: self.title(),
             details: self.details(),
             table: self.table(),
@@ -55,7 +55,7 @@ impl ReportBuilder<'_> {
     /// The title of the message.
     pub fn title(&self) -> String {
         let name = self.plan.name.as_ref().unwrap_or(&self.plan.id);
-        format!("backup {name} {}: {}", self.verdict.outcome.name(), self.verdict.why)
+        format!("backup {name} {}: {}", self.plan_outcome.outcome.name(), self.plan_outcome.why)
     }
 
     fn details(&self) -> Vec<(String, String)> {
@@ -144,7 +144,7 @@ impl ReportBuilder<'_> {
                 steps.push(what);
             }
         };
-        if self.verdict.outcome == Outcome::Unknown && self.plan.modules.is_empty() {
+        if self.plan_outcome.outcome == Outcome::Unknown && self.plan.modules.is_empty() {
             let plan = if self.plan.id == ALL_PLANS { "--all" } else { &self.plan.id };
             step(format!("why this is not known; then: hbd backup {plan}"));
         }
@@ -403,11 +403,11 @@ mod tests {
     }
 
     fn told(plan: &Plan, repositories: Option<&[RepoCheckResult]>) -> (Event, Message) {
-        let verdict = Verdict::of(plan);
+        let plan_outcome = PlanOutcome::of(plan);
         let alert = alert();
         let report = ReportBuilder {
             plan,
-            verdict: &verdict,
+            plan_outcome: &plan_outcome,
             repositories,
             alerts: &[&alert, &alert],
             now: NOW,
@@ -483,10 +483,10 @@ mod tests {
     #[test]
     fn what_could_not_be_found_out_is_said() {
         let plan = Plan { id: "7".into(), ..Plan::default() };
-        let verdict = Verdict::unknown("Redis at 127.0.0.1:6379: Connection refused");
+        let plan_outcome = PlanOutcome::unknown("Redis at 127.0.0.1:6379: Connection refused");
         let report = ReportBuilder {
             plan: &plan,
-            verdict: &verdict,
+            plan_outcome: &plan_outcome,
             repositories: None,
             alerts: &[],
             now: NOW,

@@ -55,7 +55,7 @@ pub fn backup(
             write!(out, "{gap}{}", format_report(one))?;
         }
     }
-    let well = |one: &PlanReport| one.verdict.outcome == Outcome::Success;
+    let well = |one: &PlanReport| one.plan_outcome.outcome == Outcome::Success;
     Ok(if reports.iter().all(well) { SUCCESS } else { NOT_ALL })
 }
 
@@ -98,8 +98,8 @@ fn analyze(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<PlanR
 fn to_json(one: &PlanReport) -> Value {
     json!({
         "plan": one.plan,
-        "outcome": one.verdict.outcome,
-        "why": one.verdict.why,
+        "outcome": one.plan_outcome.outcome,
+        "why": one.plan_outcome.why,
         "repositories": one.repositories,
     })
 }

@@ -10,7 +10,7 @@ use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::monitor::Monitor;
 use crate::history::recorder::Recorder;
 use crate::history::retention::RetentionSettings;
-use crate::history::{HistorySource, StoredRow};
+use crate::history::{HistoryRow, HistorySource};
 use crate::notify::courier::Courier;
 use crate::notify::outbox::{OpenIncident, Outbox};
 use crate::store::{Change, Snapshot, Store, Table, Write};
@@ -69,7 +69,7 @@ impl HistorySource for HistorySources {
         table: Table,
         before: Option<&str>,
         count: usize,
-    ) -> Result<Vec<StoredRow>, String> {
+    ) -> Result<Vec<HistoryRow>, String> {
         let before = before.map(str::to_owned);
         let newest = move |store: &Store, _: &Outbox| store.newest(table, before.as_deref(), count);
         self.courier.inspect(TIMEOUT, newest)

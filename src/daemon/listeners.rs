@@ -118,7 +118,7 @@ impl NewListeners {
         let (was, is) = (&old.heartbeat, &new.heartbeat);
         let mut listeners = NewListeners::default();
         if (&was.host, was.port) != (&is.host, is.port) {
-            let socket = listener::bind_beside(is, &udp.socket)?;
+            let socket = listener::bind_shared(is, &udp.socket)?;
             let started = NewUdpServer::start(socket, &udp.context);
             let started = started.map_err(|why| ListenError { key: "heartbeat.port", why })?;
             listeners.udp = Some(started);
@@ -213,8 +213,8 @@ mod tests {
 
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let settings = crate::heartbeat::settings::Settings::default();
-        let settings = |host: &str| crate::heartbeat::settings::Settings {
+        let settings = crate::heartbeat::settings::HeartbeatSettings::default();
+        let settings = |host: &str| crate::heartbeat::settings::HeartbeatSettings {
             host: host.into(),
             port,
             ..settings.clone()

@@ -106,7 +106,7 @@ pub fn run(config_file: &Path) -> Result<(), DaemonError> {
     for problem in &config.warnings.0 {
         warn!("{problem}");
     }
-    let mut daemon = Daemon::start(config)?;
+    let mut daemon = RunningDaemon::start(config)?;
     systemd::notify("READY=1");
     for signal in signals.forever() {
         if signal == SIGHUP {
@@ -123,7 +123,7 @@ pub fn run(config_file: &Path) -> Result<(), DaemonError> {
     Err(DaemonError::Other("stopped, and not all of the state is on disk".into()))
 }
 
-struct Daemon {
+struct RunningDaemon {
     /// The configuration in use.
     config: Config,
     services: Arc<Services>,
@@ -193,7 +193,7 @@ impl Startup {
     /// The hosts that the store has, under the present configuration.
     fn restore_fleet(&self, config: &Config, courier: &Courier, sink: ChangeSink) -> Monitor {
         let rows = self.store.read::<HostRow>(Table::Hosts);
-        let rules = wiring::fleet_rules(config);
+        let rules = wiring::fleet_config(config);
         let fleet = Fleet::restore(rules, rows, self.mark.clone(), self.now, &self.kernel_boot);
         let courier = courier.clone();
         let overloaded = Box::new(move || courier.is_overloaded());
@@ -201,8 +201,8 @@ impl Startup {
     }
 }
 
-impl Daemon {
-    fn start(config: Config) -> Result<Daemon, DaemonError> {
+impl RunningDaemon {
+    fn start(config: Config) -> Result<RunningDaemon, DaemonError> {
         let startup = Startup::prepare(&config)?;
         let (courier, pending) = Courier::new();
         let (stop_source, stop) = Stop::channel();
@@ -238,12 +238,12 @@ impl Daemon {
         agent.reconfigure(config.agent.as_ref())?;
         let daemon = Arc::clone(&services);
         let http_server =
-            HttpServer::start(tcp, daemon, wiring::access(&config), &config.state_dir)
+            HttpServer::start(tcp, daemon, wiring::credentials(&config), &config.state_dir)
                 .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
         let check = ThreadCheck::new(progress, Arc::clone(monitor), courier, http_server.probe());
         watchdog::start(check, &threads, &stop)?;
         log_ready(&config, monitor.count(), &names.0, &names.1);
-        Ok(Daemon {
+        Ok(RunningDaemon {
             config,
             services,
             agent,
@@ -320,9 +320,9 @@ impl Daemon {
         let mut listeners = NewListeners::open(&self.config, &config, &self.udp, &self.http_server)
             .map_err(|error| refused((error.key, error.why)))?;
         // Before the first connection comes in at the new address.
-        self.http_server.set_credentials(wiring::access(&config));
+        self.http_server.set_credentials(wiring::credentials(&config));
         if let Err(error) = listeners.move_http(&mut self.http_server) {
-            self.http_server.set_credentials(wiring::access(&self.config));
+            self.http_server.set_credentials(wiring::credentials(&self.config));
             return Err(refused((error.key, error.why)));
         }
         // Nothing below can fail as a whole: from here on the new configuration is the one in use.
@@ -346,7 +346,7 @@ impl Daemon {
         services.courier.reconfigure(wiring::notify_settings(config));
         signal_check::start(config);
         services.updater.reconfigure(config.dyndns.clone());
-        services.monitor.reconfigure(wiring::fleet_rules(config));
+        services.monitor.reconfigure(wiring::fleet_config(config));
         let agent = self.agent.reconfigure(config.agent.as_ref());
         services.pipelines.reconfigure(wiring::pipeline_settings(config));
         services.recorder.reconfigure(config.history.clone());
@@ -468,14 +468,14 @@ default_notification_channels: [log]
         fs::write(directory.path().join("heartbeat.yaml"), text).unwrap();
     }
 
-    fn start(directory: &TempDir, text: &str) -> Daemon {
+    fn start(directory: &TempDir, text: &str) -> RunningDaemon {
         write(directory, text);
         let config = Config::load(directory.path().join("heartbeat.yaml"));
-        Daemon::start(config.unwrap_or_else(|why| panic!("{why}"))).unwrap()
+        RunningDaemon::start(config.unwrap_or_else(|why| panic!("{why}"))).unwrap()
     }
 
     /// The status line of an answer that was asked for without a token.
-    fn status(daemon: &Daemon) -> String {
+    fn status(daemon: &RunningDaemon) -> String {
         let mut stream = TcpStream::connect(daemon.http_server.address()).unwrap();
         stream.write_all(b"GET /api/v1/hosts HTTP/1.0\r\nhost: localhost\r\n\r\n").unwrap();
         let mut answer = String::new();
@@ -518,7 +518,7 @@ default_notification_channels: [log]
         assert!(daemon.stop());
     }
 
-    fn applied(daemon: &mut Daemon) -> (Vec<String>, String) {
+    fn applied(daemon: &mut RunningDaemon) -> (Vec<String>, String) {
         match daemon.try_reload() {
             ReloadResult::Applied { changes, warnings } => (changes, warnings.to_string()),
             refused => panic!("{refused:?}"),

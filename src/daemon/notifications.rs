@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::clock::Now;
 use crate::http::query::{NotifyRequest, Recipients};
-use crate::http::{SendError, SendJob, SendReport};
+use crate::http::{SendError, SendJob, SendResponse};
 use crate::notify::courier::{Courier, CourierStats};
 use crate::notify::delivery_log;
 use crate::notify::notifier::{ChannelResult, DirectMessage, Notifier};
@@ -109,8 +109,8 @@ fn collect_results(
     channels: Vec<String>,
     results: &Receiver<(String, ChannelResult)>,
     deadline: Instant,
-) -> SendReport {
-    let mut sent = SendReport::default();
+) -> SendResponse {
+    let mut sent = SendResponse::default();
     while let Ok((name, report)) = results.recv_deadline(deadline) {
         sent.why.extend(report.why().map(|why| (name.clone(), why)));
         sent.results.insert(name, report.sent());

@@ -30,8 +30,8 @@ use crate::notify::outbox::QueueStatus;
 use crate::thread::Semaphore;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
-    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
-    SeriesView,
+    AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
+    PlanView, SeriesView,
 };
 
 /// How long a request waits for the disk.
@@ -130,7 +130,7 @@ impl Daemon for Services {
         notifications::notifications(&self.courier, query)
     }
 
-    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+    fn availabilities(&self, hosts: &[&str]) -> Result<Vec<Option<AvailabilityView>>, String> {
         self.recorder.pasts(hosts, Now::read())
     }
 
@@ -172,7 +172,7 @@ impl Daemon for Services {
                 .rejected()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
-            channels: standing.queues.iter().map(|line| channel_figures(line, &standing)).collect(),
+            channels: standing.queues.iter().map(|line| channel_metrics(line, &standing)).collect(),
             alerts_received: self.pipelines.received(),
             pipelines: self.pipelines.count() as u64,
             backup_outcomes: outcomes(&self.pipelines),
@@ -207,7 +207,7 @@ fn outcomes(pipelines: &Pipelines) -> OutcomeCounts {
     }
 }
 
-fn channel_figures(line: &QueueStatus, standing: &CourierStats) -> ChannelMetrics {
+fn channel_metrics(line: &QueueStatus, standing: &CourierStats) -> ChannelMetrics {
     let name = &line.channel;
     let counted = standing.failed.get(name);
     let failed = |reason: &'static str| {

@@ -17,7 +17,7 @@ use crate::notify::settings::NotifySettings;
 use crate::thread::lock;
 
 /// The rules of the monitor.
-pub fn fleet_rules(config: &Config) -> FleetConfig {
+pub fn fleet_config(config: &Config) -> FleetConfig {
     let own = local_agent::expectation(config);
     let mut hosts = config.hosts.clone();
     if let Some((host, _)) = &own {
@@ -35,7 +35,7 @@ pub fn fleet_rules(config: &Config) -> FleetConfig {
 }
 
 /// What the HTTP server asks for and shows.
-pub fn access(config: &Config) -> Credentials {
+pub fn credentials(config: &Config) -> Credentials {
     let receiver = &config.receiver;
     let certificate = receiver.tls.as_ref().map(|tls| Arc::clone(&tls.certificate));
     Credentials { token: receiver.token.clone(), certificate }

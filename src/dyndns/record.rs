@@ -13,7 +13,7 @@ use super::names::{self, RecordFamily};
 use super::settings::{DyndnsEntry, UpdateTiming};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind};
-use crate::view::{DyndnsState, DyndnsView, DynrecordView, FailureView};
+use crate::view::{DnsRecordView, DyndnsState, DyndnsView, FailureView};
 
 /// The longest pause between two attempts after failures that may pass.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30 * 60);
@@ -423,7 +423,7 @@ impl DnsRecord {
             None if waits => DyndnsState::Waiting,
             None => DyndnsState::Kept,
         };
-        let record = |(family, state): (&RecordFamily, &FamilyState)| DynrecordView {
+        let record = |(family, state): (&RecordFamily, &FamilyState)| DnsRecordView {
             record: family.record(),
             address: state.pending.map(|(address, _)| address).or(state.wanted),
             written: state.written.map(|(address, _)| address),

@@ -10,7 +10,7 @@ use crate::clock::{Wall, format_duration};
 
 /// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when
 /// a whole site is gone, each of its thousands of events must not carry thousands of names.
-pub const MAX_NAMED: usize = 10;
+pub const MAX_LISTED: usize = 10;
 
 /// What happened. [`EventKind::describe`] says all that the rest of the program needs to know of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +44,7 @@ pub enum EventKind {
         gone: Option<Duration>,
     },
     /// A host sent a text.
-    Said { host: String, text: String },
+    HostMessage { host: String, text: String },
     /// A configured, watched host was never heard since it was configured.
     NeverSeen { host: String, configured: Wall },
     /// A host that was reported as never seen sent its first beat.
@@ -116,7 +116,7 @@ pub enum EventKind {
 
 /// What a kind of event means to the rest of the program.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Descriptor {
+pub struct EventDescription {
     /// What programs call it, in the API and in the history. It never changes.
     pub name: &'static str,
     /// How much it matters.
@@ -135,49 +135,64 @@ pub struct Descriptor {
     pub table: Option<TextTable>,
 }
 
-impl Descriptor {
-    fn new(name: &'static str, level: Level, subject: Subject, title: String) -> Descriptor {
+impl EventDescription {
+    fn new(name: &'static str, level: Level, subject: Subject, title: String) -> EventDescription {
         let (incident, details) = (IncidentChange::None, Vec::new());
         let watched_only = false;
-        Descriptor { name, level, subject, watched_only, incident, title, details, table: None }
+        EventDescription {
+            name,
+            level,
+            subject,
+            watched_only,
+            incident,
+            title,
+            details,
+            table: None,
+        }
     }
 
-    fn of_host(name: &'static str, level: Level, host: &str, title: String) -> Descriptor {
-        Descriptor::new(name, level, Subject::Host(host.to_owned()), title)
+    fn of_host(name: &'static str, level: Level, host: &str, title: String) -> EventDescription {
+        EventDescription::new(name, level, Subject::Host(host.to_owned()), title)
     }
 
-    fn of_channel(name: &'static str, level: Level, channel: &str, title: String) -> Descriptor {
+    fn of_channel(
+        name: &'static str,
+        level: Level,
+        channel: &str,
+        title: String,
+    ) -> EventDescription {
         let incident = Incident::Channel { channel: channel.to_owned() };
-        Descriptor::new(name, level, Subject::Channel(channel.to_owned()), title).about(incident)
+        EventDescription::new(name, level, Subject::Channel(channel.to_owned()), title)
+            .about(incident)
     }
 
-    fn of_daemon(name: &'static str, level: Level, title: &str) -> Descriptor {
-        Descriptor::new(name, level, Subject::Daemon, title.to_owned())
+    fn of_daemon(name: &'static str, level: Level, title: &str) -> EventDescription {
+        EventDescription::new(name, level, Subject::Daemon, title.to_owned())
     }
 
-    fn watched_only(self) -> Descriptor {
-        Descriptor { watched_only: true, ..self }
+    fn watched_only(self) -> EventDescription {
+        EventDescription { watched_only: true, ..self }
     }
 
     /// The incident is over when the level is OK, else it is open.
-    fn about(self, incident: Incident) -> Descriptor {
+    fn about(self, incident: Incident) -> EventDescription {
         let incident = match self.level {
             Level::Ok => IncidentChange::Closes(vec![incident]),
             Level::Info | Level::Warning | Level::Critical => IncidentChange::Opens(incident),
         };
-        Descriptor { incident, ..self }
+        EventDescription { incident, ..self }
     }
 
-    fn closes(self, over: Vec<Incident>) -> Descriptor {
-        Descriptor { incident: IncidentChange::Closes(over), ..self }
+    fn closes(self, over: Vec<Incident>) -> EventDescription {
+        EventDescription { incident: IncidentChange::Closes(over), ..self }
     }
 
-    fn detail(mut self, label: &str, text: impl Into<String>) -> Descriptor {
+    fn detail(mut self, label: &str, text: impl Into<String>) -> EventDescription {
         self.details.push((label.to_owned(), text.into()));
         self
     }
 
-    fn detail_if(self, label: &str, text: Option<String>) -> Descriptor {
+    fn detail_if(self, label: &str, text: Option<String>) -> EventDescription {
         match text {
             Some(text) => self.detail(label, text),
             None => self,
@@ -212,7 +227,7 @@ impl EventKind {
     ];
 
     /// What an event of this kind means: one arm each.
-    pub fn describe(&self) -> Descriptor {
+    pub fn describe(&self) -> EventDescription {
         match self {
             EventKind::Overdue {
                 host,
@@ -231,7 +246,7 @@ impl EventKind {
             EventKind::Booted { host, announced, returned, gone } => {
                 booted(host, *announced, returned, *gone)
             }
-            EventKind::Said { host, text } => said(host, text),
+            EventKind::HostMessage { host, text } => said(host, text),
             EventKind::NeverSeen { host, configured } => never_seen(host, *configured),
             EventKind::FirstHeard { host, connection } => first_heard(host, connection),
             EventKind::Threshold { host, metric, value, limit, level, since, reminder } => {
@@ -253,7 +268,7 @@ impl EventKind {
             }
             EventKind::Backup { plan, level, title, details, table } => {
                 let (details, table) = (details.clone(), table.clone());
-                Descriptor { details, table, ..backup(plan, *level, title) }
+                EventDescription { details, table, ..backup(plan, *level, title) }
             }
             EventKind::AlertsLost { rows, count } => alerts_lost(rows, *count),
             EventKind::AlertmanagerSilent { why } => alertmanager_silent(why),
@@ -267,149 +282,167 @@ impl EventKind {
     }
 }
 
-fn overdue(host: &str, connection: &str, last: bool) -> Descriptor {
+fn overdue(host: &str, connection: &str, last: bool) -> EventDescription {
     let level = if last { Level::Critical } else { Level::Warning };
-    Descriptor::of_host("overdue", level, host, format!("{host} {connection} overdue"))
+    EventDescription::of_host("overdue", level, host, format!("{host} {connection} overdue"))
         .watched_only()
         .about(Incident::connection(host, connection))
 }
 
-fn shutdown(host: &str, connection: &str) -> Descriptor {
+fn shutdown(host: &str, connection: &str) -> EventDescription {
     let title = format!("{host} {connection} shutdown");
-    Descriptor::of_host("shutdown", Level::Warning, host, title)
+    EventDescription::of_host("shutdown", Level::Warning, host, title)
         .watched_only()
         .about(Incident::connection(host, connection))
 }
 
-fn back(host: &str, connection: &str, gone: Duration) -> Descriptor {
-    Descriptor::of_host("back", Level::Ok, host, format!("{host} {connection} is back"))
+fn back(host: &str, connection: &str, gone: Duration) -> EventDescription {
+    EventDescription::of_host("back", Level::Ok, host, format!("{host} {connection} is back"))
         .watched_only()
         .about(Incident::connection(host, connection))
         .detail("gone for", format_duration(gone))
 }
 
-fn booted(host: &str, announced: bool, returned: &[String], gone: Option<Duration>) -> Descriptor {
+fn booted(
+    host: &str,
+    announced: bool,
+    returned: &[String],
+    gone: Option<Duration>,
+) -> EventDescription {
     let level = if announced { Level::Info } else { Level::Warning };
     let unannounced = || "it was not announced by a shutdown".to_owned();
     let over = returned.iter().map(|connection| Incident::connection(host, connection));
-    Descriptor::of_host("booted", level, host, format!("{host} booted"))
+    EventDescription::of_host("booted", level, host, format!("{host} booted"))
         .watched_only()
         .closes(over.collect())
         .detail_if("not heard for", gone.map(format_duration))
         .detail_if("reboot", (!announced).then(unannounced))
 }
 
-fn said(host: &str, text: &str) -> Descriptor {
-    Descriptor::of_host("message", Level::Warning, host, format!("{host} {text}")).watched_only()
+fn said(host: &str, text: &str) -> EventDescription {
+    EventDescription::of_host("message", Level::Warning, host, format!("{host} {text}"))
+        .watched_only()
 }
 
-fn never_seen(host: &str, configured: Wall) -> Descriptor {
+fn never_seen(host: &str, configured: Wall) -> EventDescription {
     let remedy = "install the agent there, or take the host out of the configuration";
-    Descriptor::of_host("never_seen", Level::Warning, host, format!("{host} was never heard"))
+    EventDescription::of_host("never_seen", Level::Warning, host, format!("{host} was never heard"))
         .watched_only()
         .about(Incident::NeverSeen { host: host.to_owned() })
         .detail("configured since", configured.to_string())
         .detail("to do", remedy)
 }
 
-fn first_heard(host: &str, connection: &str) -> Descriptor {
-    Descriptor::of_host("first_heard", Level::Ok, host, format!("{host} {connection} is up"))
+fn first_heard(host: &str, connection: &str) -> EventDescription {
+    EventDescription::of_host("first_heard", Level::Ok, host, format!("{host} {connection} is up"))
         .watched_only()
         .about(Incident::NeverSeen { host: host.to_owned() })
 }
 
-fn threshold(level: Level, host: &str, metric: &str, value: f64, limit: &str) -> Descriptor {
+fn threshold(level: Level, host: &str, metric: &str, value: f64, limit: &str) -> EventDescription {
     let title = format!("{level}: {host} - {metric} = {} (threshold: {limit})", decimal(value));
-    Descriptor::of_host("threshold", level, host, title).about(Incident::metric(host, metric))
+    EventDescription::of_host("threshold", level, host, title).about(Incident::metric(host, metric))
 }
 
 /// Its level is told as old to all channels that were given the alert, whatever their `min_level`.
-fn missing(host: &str, metric: &str, last: Wall, then: &str) -> Descriptor {
+fn missing(host: &str, metric: &str, last: Wall, then: &str) -> EventDescription {
     let title = format!("{host} metric {metric} is missing");
     let incident = IncidentChange::Corrects(Incident::metric(host, metric));
-    Descriptor { incident, ..Descriptor::of_host("missing", Level::Warning, host, title) }
-        .detail("last sent", last.to_string())
-        .detail("was then", then)
-        .detail("meanwhile", "nobody knows how it stands, its alert stays open")
+    EventDescription {
+        incident,
+        ..EventDescription::of_host("missing", Level::Warning, host, title)
+    }
+    .detail("last sent", last.to_string())
+    .detail("was then", then)
+    .detail("meanwhile", "nobody knows how it stands, its alert stays open")
 }
 
-fn store_refuses(why: &str) -> Descriptor {
+fn store_refuses(why: &str) -> EventDescription {
     let meanwhile = "alarms are sent, but a crash would lose what is not on disk";
-    Descriptor::of_daemon("store_refuses", Level::Critical, "hbd cannot write its state to disk")
-        .about(Incident::Store)
-        .detail("why", why)
-        .detail("meanwhile", meanwhile)
+    EventDescription::of_daemon(
+        "store_refuses",
+        Level::Critical,
+        "hbd cannot write its state to disk",
+    )
+    .about(Incident::Store)
+    .detail("why", why)
+    .detail("meanwhile", meanwhile)
 }
 
-fn store_writes(refused_for: Duration) -> Descriptor {
-    Descriptor::of_daemon("store_writes", Level::Ok, "hbd writes its state to disk again")
+fn store_writes(refused_for: Duration) -> EventDescription {
+    EventDescription::of_daemon("store_writes", Level::Ok, "hbd writes its state to disk again")
         .about(Incident::Store)
         .detail("refused for", format_duration(refused_for))
 }
 
-fn store_moved_aside(why: &str, to: &str) -> Descriptor {
+fn store_moved_aside(why: &str, to: &str) -> EventDescription {
     let title = "hbd could not read its state and began anew";
-    Descriptor::of_daemon("store_moved_aside", Level::Warning, title)
+    EventDescription::of_daemon("store_moved_aside", Level::Warning, title)
         .detail("why", why)
         .detail("kept as", to)
         .detail("lost", "what was waiting to be sent, and which alerts were open")
 }
 
-fn channel_fails(channel: &str, why: &str) -> Descriptor {
+fn channel_fails(channel: &str, why: &str) -> EventDescription {
     let title = format!("channel {channel} is failing: {why}");
-    Descriptor::of_channel("channel_fails", Level::Warning, channel, title)
+    EventDescription::of_channel("channel_fails", Level::Warning, channel, title)
 }
 
-fn channel_delivers(channel: &str) -> Descriptor {
+fn channel_delivers(channel: &str) -> EventDescription {
     let title = format!("channel {channel} delivers again");
-    Descriptor::of_channel("channel_delivers", Level::Ok, channel, title)
+    EventDescription::of_channel("channel_delivers", Level::Ok, channel, title)
 }
 
-fn backup(plan: &str, level: Level, title: &str) -> Descriptor {
-    Descriptor::new("backup", level, Subject::Plan(plan.to_owned()), title.to_owned())
+fn backup(plan: &str, level: Level, title: &str) -> EventDescription {
+    EventDescription::new("backup", level, Subject::Plan(plan.to_owned()), title.to_owned())
         .about(Incident::Backup { plan: plan.to_owned() })
 }
 
-fn alerts_lost(rows: &[String], count: usize) -> Descriptor {
+fn alerts_lost(rows: &[String], count: usize) -> EventDescription {
     let title = "hbd can no longer read backup alerts that it accepted";
-    Descriptor::of_daemon("alerts_lost", Level::Critical, title)
+    EventDescription::of_daemon("alerts_lost", Level::Critical, title)
         .detail("not readable", lines(rows, count))
         .detail("lost", "which backups they were about: nobody will be told of these")
         .detail("to do", "look how all backups fared: hbd backup --all")
 }
 
-fn alertmanager_silent(why: &str) -> Descriptor {
+fn alertmanager_silent(why: &str) -> EventDescription {
     let title = format!("Alertmanager cannot be asked about backups: {why}");
-    Descriptor::of_daemon("alertmanager_silent", Level::Warning, &title)
+    EventDescription::of_daemon("alertmanager_silent", Level::Warning, &title)
         .about(Incident::Alertmanager)
         .detail("meanwhile", "a backup that fails would not be noticed here")
 }
 
-fn alertmanager_answers(silent_for: Duration) -> Descriptor {
-    Descriptor::of_daemon("alertmanager_answers", Level::Ok, "Alertmanager answers again")
+fn alertmanager_answers(silent_for: Duration) -> EventDescription {
+    EventDescription::of_daemon("alertmanager_answers", Level::Ok, "Alertmanager answers again")
         .about(Incident::Alertmanager)
         .detail("silent for", format_duration(silent_for))
 }
 
-fn dyndns_fails(host: &str, name: &str, why: &str) -> Descriptor {
+fn dyndns_fails(host: &str, name: &str, why: &str) -> EventDescription {
     let stale = "the name may lead to an address that is no longer the host's";
     let title = format!("{name} cannot be updated: {why}");
-    Descriptor::of_host("dyndns_fails", Level::Warning, host, title)
+    EventDescription::of_host("dyndns_fails", Level::Warning, host, title)
         .about(Incident::Dyndns { host: host.to_owned() })
         .detail("host", host)
         .detail("meanwhile", stale)
 }
 
-fn dyndns_kept(host: &str, name: &str) -> Descriptor {
-    Descriptor::of_host("dyndns_kept", Level::Ok, host, format!("{name} is kept up to date again"))
-        .about(Incident::Dyndns { host: host.to_owned() })
-        .detail("host", host)
+fn dyndns_kept(host: &str, name: &str) -> EventDescription {
+    EventDescription::of_host(
+        "dyndns_kept",
+        Level::Ok,
+        host,
+        format!("{name} is kept up to date again"),
+    )
+    .about(Incident::Dyndns { host: host.to_owned() })
+    .detail("host", host)
 }
 
-fn custom(host: Option<&str>, level: Level, text: &str) -> Descriptor {
+fn custom(host: Option<&str>, level: Level, text: &str) -> EventDescription {
     let subject = host.map_or(Subject::Daemon, |host| Subject::Host(host.to_owned()));
     // The words alone need not say which host they are about.
-    Descriptor::new("custom", level, subject, text.to_owned())
+    EventDescription::new("custom", level, subject, text.to_owned())
         .detail_if("host", host.map(str::to_owned))
 }
 
@@ -441,7 +474,7 @@ mod tests {
 
     #[test]
     fn a_long_list_of_hosts_is_cut_with_its_true_count() {
-        let names: Vec<_> = (0..MAX_NAMED).map(|n| format!("h{n}")).collect();
+        let names: Vec<_> = (0..MAX_LISTED).map(|n| format!("h{n}")).collect();
         assert!(listed(&names, 9_999).unwrap().ends_with("h8, h9 and 9989 more"));
         assert_eq!(listed(&names[..2], 2).unwrap(), "h0, h1");
         assert_eq!(listed(&[], 0), None);
@@ -451,7 +484,7 @@ mod tests {
     fn every_kind_is_listed_once() {
         let names: std::collections::BTreeSet<_> = EventKind::NAMES.into_iter().collect();
         assert_eq!(names.len(), EventKind::NAMES.len());
-        let said = EventKind::Said { host: "web1".into(), text: "x".into() };
+        let said = EventKind::HostMessage { host: "web1".into(), text: "x".into() };
         assert!(names.contains(said.describe().name));
     }
 }

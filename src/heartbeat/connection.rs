@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::settings::{ALERTMANAGER, Expectation, LOCAL, Profile, SharedSettings};
-use crate::view::State;
+use crate::view::HostState;
 
 /// How often an extension may be shifted by blindness without a proof that the daemon listened in
 /// between.
@@ -36,7 +36,7 @@ pub struct Connection {
     /// `ipv4`, `ipv6`, or what the host calls it.
     pub name: Arc<str>,
     /// Its state.
-    pub state: State,
+    pub state: HostState,
     /// It is down, but a boot of its host closed its incident: its next beat is no event, and when
     /// none comes until the deadline, it is reported anew.
     pub recovery_presumed: bool,
@@ -75,7 +75,7 @@ impl Connection {
     pub fn new(name: Arc<str>, now: Now) -> Connection {
         Connection {
             name,
-            state: State::New,
+            state: HostState::New,
             recovery_presumed: false,
             extension_count: 0,
             interval: 0,
@@ -91,7 +91,7 @@ impl Connection {
 
     /// Whether it was reported as down, and not yet as recovered.
     pub fn has_open_incident(&self) -> bool {
-        matches!(self.state, State::Overdue | State::Shutdown) && !self.recovery_presumed
+        matches!(self.state, HostState::Overdue | HostState::Shutdown) && !self.recovery_presumed
     }
 
     /// Whether it was made by beats of this process itself: they are not signed, and their address is
@@ -132,11 +132,11 @@ impl Connection {
         self.extension = None;
         self.extension_count = 0;
         self.recovery_presumed = false;
-        self.set_state(State::Up, now) || was_extended
+        self.set_state(HostState::Up, now) || was_extended
     }
 
     /// Enters a state; whether that is a change.
-    pub fn set_state(&mut self, state: State, now: Now) -> bool {
+    pub fn set_state(&mut self, state: HostState, now: Now) -> bool {
         let changed = self.state != state;
         if changed {
             self.state = state;
@@ -166,15 +166,15 @@ impl Connection {
     /// When it becomes overdue, blindness left aside; none when it is not expected to beat.
     pub fn deadline(&self, expectation: Expectation) -> Option<Mono> {
         match self.state {
-            State::Up => Some(
+            HostState::Up => Some(
                 self.extension.map_or(self.last_seen.mono + expectation.timeout(), |extension| {
                     extension.until
                 }),
             ),
-            State::Overdue | State::Shutdown if self.recovery_presumed => {
+            HostState::Overdue | HostState::Shutdown if self.recovery_presumed => {
                 self.extension.map(|extension| extension.until)
             }
-            State::New | State::Overdue | State::Shutdown => None,
+            HostState::New | HostState::Overdue | HostState::Shutdown => None,
         }
     }
 

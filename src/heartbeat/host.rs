@@ -12,7 +12,7 @@ use crate::heartbeat::datagram::{Datagram, DatagramKind};
 use crate::heartbeat::metric::{self, Metric};
 use crate::heartbeat::settings::{Expectation, Profile, SharedSettings};
 use crate::heartbeat::uptime::{UptimeCounter, UptimeStatus};
-use crate::view::{State, UptimeSample};
+use crate::view::{HostState, UptimeSample};
 
 /// The most connections that a host may have.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -48,7 +48,7 @@ pub struct Host {
     /// Its availability since the last sample; none when it is not configured.
     pub uptime: Option<Box<UptimeCounter>>,
     /// The best state of its connections.
-    pub state: State,
+    pub state: HostState,
     /// Since when it is in that state; when it was never seen: since when it is configured.
     pub since: Wall,
     /// When it was first configured, or first seen.
@@ -107,7 +107,7 @@ impl Host {
             last_boot_at: None,
             boot_has_id: false,
             uptime: None,
-            state: State::New,
+            state: HostState::New,
             since: now.wall,
             configured_since: now.wall,
             stop_announced: false,
@@ -120,7 +120,7 @@ impl Host {
 
     /// Whether it ever sent a beat.
     pub fn was_seen(&self) -> bool {
-        self.connections.iter().any(|connection| connection.state != State::New)
+        self.connections.iter().any(|connection| connection.state != HostState::New)
     }
 
     /// The index of a connection.
@@ -157,7 +157,7 @@ impl Host {
             DatagramKind::Shutdown => self.on_shutdown(index, datagram, now).into_iter().collect(),
             DatagramKind::Message => {
                 let text = datagram.message.as_deref().unwrap_or_default().to_owned();
-                let kind = EventKind::Said { host: self.name.as_ref().into(), text };
+                let kind = EventKind::HostMessage { host: self.name.as_ref().into(), text };
                 vec![Event::new(now.wall, kind)]
             }
         }
@@ -225,10 +225,10 @@ impl Host {
 
     fn on_boot(&mut self, now: Now) -> Event {
         let known = self.was_seen();
-        let was_shut_down = |c: &Connection| c.state == State::Shutdown && !c.recovery_presumed;
+        let was_shut_down = |c: &Connection| c.state == HostState::Shutdown && !c.recovery_presumed;
         let announced = !known || self.stop_announced || self.connections.iter().any(was_shut_down);
         let returned = self.connections.iter().filter(|connection| connection.has_open_incident());
-        let seen = self.connections.iter().filter(|connection| connection.state != State::New);
+        let seen = self.connections.iter().filter(|connection| connection.state != HostState::New);
         let kind = EventKind::Booted {
             host: self.name.as_ref().into(),
             announced,
@@ -257,14 +257,14 @@ impl Host {
         }
         self.last_boot_at = None;
         let connection = &mut self.connections[index];
-        let is_known = connection.state == State::Shutdown && !connection.recovery_presumed;
-        if is_known || connection.state == State::New {
+        let is_known = connection.state == HostState::Shutdown && !connection.recovery_presumed;
+        if is_known || connection.state == HostState::New {
             return None;
         }
         connection.last_seen = now;
         connection.recovery_presumed = false;
         connection.extension = None;
-        connection.set_state(State::Shutdown, now);
+        connection.set_state(HostState::Shutdown, now);
         self.must_store_now = true;
         let connection = connection.name.as_ref().into();
         self.update_state(now);
@@ -282,15 +282,15 @@ impl Host {
     ) -> Event {
         let was_reported = self.connections.iter().any(Connection::has_open_incident);
         let connection = &mut self.connections[index];
-        let was_up = connection.state == State::Up;
+        let was_up = connection.state == HostState::Up;
         connection.recovery_presumed = false;
         connection.extension = None;
-        connection.set_state(State::Overdue, now);
+        connection.set_state(HostState::Overdue, now);
         self.must_store_now = true;
         self.update_state(now);
         // One that had been presumed recovered counts as the last one when nothing else of the host is
         // reported as down.
-        let last = self.state != State::Up && (was_up || !was_reported);
+        let last = self.state != HostState::Up && (was_up || !was_reported);
         let connection = &self.connections[index];
         let kind = EventKind::Overdue {
             host: self.name.as_ref().into(),
@@ -308,7 +308,7 @@ impl Host {
     /// after a beat to come back, and is reported then. The incidents that are closed until then.
     pub fn reset_untold(&mut self, common: &SharedSettings, now: Now) -> Vec<Incident> {
         let (name, profile) = (self.name.clone(), self.profile.clone());
-        let overdue = |c: &&mut Connection| c.state == State::Overdue && c.has_open_incident();
+        let overdue = |c: &&mut Connection| c.state == HostState::Overdue && c.has_open_incident();
         let closed = self.connections.iter_mut().filter(overdue).map(|connection| {
             connection.presume_recovered(connection.expectation(&profile, common), now);
             Incident::Connection {
@@ -358,12 +358,13 @@ impl Host {
     /// how long they were beyond their limits is forgotten.
     pub fn update_state(&mut self, now: Now) {
         let has = |state| self.connections.iter().any(|connection| connection.state == state);
-        let state = [State::Up, State::Overdue, State::Shutdown].into_iter().find(|s| has(*s));
-        let state = state.unwrap_or(State::New);
+        let state =
+            [HostState::Up, HostState::Overdue, HostState::Shutdown].into_iter().find(|s| has(*s));
+        let state = state.unwrap_or(HostState::New);
         if state == self.state {
             return;
         }
-        if self.state == State::Up {
+        if self.state == HostState::Up {
             let alerts =
                 self.metrics.iter_mut().filter_map(|metric| metric.alert_state.as_deref_mut());
             alerts.for_each(|alert| alert.threshold.reset_pending());
@@ -423,7 +424,7 @@ impl Host {
         let connections = &self.connections;
         for metric in &mut self.metrics {
             let own = connections.get(metric.freshness.connection());
-            if own.is_none_or(|own| own.state != State::Up) {
+            if own.is_none_or(|own| own.state != HostState::Up) {
                 metric.freshness.move_to_connection(index, now);
             }
         }
@@ -473,10 +474,10 @@ impl Host {
     /// How its time counts at present.
     pub fn uptime_status(&self) -> UptimeStatus {
         match self.state {
-            State::New | State::Shutdown => UptimeStatus::NotExpected,
-            State::Overdue => UptimeStatus::Down,
-            State::Up => {
-                let overdue = self.connections.iter().any(|c| c.state == State::Overdue);
+            HostState::New | HostState::Shutdown => UptimeStatus::NotExpected,
+            HostState::Overdue => UptimeStatus::Down,
+            HostState::Up => {
+                let overdue = self.connections.iter().any(|c| c.state == HostState::Overdue);
                 let alert = overdue || self.metrics.iter().any(|metric| metric.alert().is_some());
                 if alert { UptimeStatus::Degraded } else { UptimeStatus::Up }
             }

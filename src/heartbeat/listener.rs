@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use crate::clock::Now;
 use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::monitor::Monitor;
-use crate::heartbeat::settings::Settings;
+use crate::heartbeat::settings::HeartbeatSettings;
 use crate::problem::ListenError;
 use crate::thread::Stop;
 
@@ -34,7 +34,7 @@ const MAX_DRAINED: usize = 20_000;
 ///
 /// # Errors
 /// The key that is wrong, the address and the remedy.
-pub fn bind(settings: &Settings) -> Result<UdpSocket, ListenError> {
+pub fn bind(settings: &HeartbeatSettings) -> Result<UdpSocket, ListenError> {
     bind_as(settings, false)
 }
 
@@ -43,7 +43,10 @@ pub fn bind(settings: &Settings) -> Result<UdpSocket, ListenError> {
 ///
 /// # Errors
 /// As [`bind`].
-pub fn bind_beside(settings: &Settings, old: &UdpSocket) -> Result<UdpSocket, ListenError> {
+pub fn bind_shared(
+    settings: &HeartbeatSettings,
+    old: &UdpSocket,
+) -> Result<UdpSocket, ListenError> {
     let old = SockRef::from(old);
     // Set back at once: any program of the same user could share the port, and take datagrams away.
     let _ = old.set_reuse_port(true);
@@ -52,7 +55,7 @@ pub fn bind_beside(settings: &Settings, old: &UdpSocket) -> Result<UdpSocket, Li
     new
 }
 
-fn bind_as(settings: &Settings, shared: bool) -> Result<UdpSocket, ListenError> {
+fn bind_as(settings: &HeartbeatSettings, shared: bool) -> Result<UdpSocket, ListenError> {
     let name = format!("{}:{}", settings.host, settings.port);
     let address = (settings.host.as_str(), settings.port)
         .to_socket_addrs()
@@ -70,7 +73,7 @@ fn bind_as(settings: &Settings, shared: bool) -> Result<UdpSocket, ListenError> 
     })
 }
 
-fn not_ours(settings: &Settings) -> ListenError {
+fn not_ours(settings: &HeartbeatSettings) -> ListenError {
     let why = format!("{} is no address of this machine", settings.host);
     ListenError { key: "heartbeat.host", why }
 }

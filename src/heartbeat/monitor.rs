@@ -578,7 +578,7 @@ mod tests {
     use crate::heartbeat::settings::{Expectation, HostSettings};
     use crate::heartbeat::test_fleet::{MINUTE, SECOND, TestFleet, config};
     use crate::secret::Secret;
-    use crate::view::State;
+    use crate::view::HostState;
 
     fn web1() -> (Monitor, mpsc::Receiver<Change>) {
         let hosts = [("web1".to_owned(), HostSettings { watch: true, ..HostSettings::default() })];
@@ -718,7 +718,7 @@ mod tests {
         let metrics: Vec<_> = (0..300).map(|n| (path(n), n as f64)).collect();
         monitor.ingest_local("web1", &metrics, now).unwrap();
         let view = monitor.view("web1").unwrap();
-        assert_eq!((view.state, view.metrics.len()), (State::Up, 300));
+        assert_eq!((view.state, view.metrics.len()), (HostState::Up, 300));
         assert_eq!(view.connections[0].name, LOCAL);
         let more: Vec<_> = (0..600).map(|n| (format!("m{n}"), 0.0)).collect();
         assert_eq!(monitor.ingest_local("web1", &more, now), Err(Rejection::TooManyMetrics));

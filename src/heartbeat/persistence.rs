@@ -17,7 +17,7 @@ use crate::heartbeat::host::{BootIds, Host, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{Freshness, Metric, PresenceRow};
 use crate::heartbeat::settings::{Interner, Profile, SharedSettings};
 use crate::heartbeat::threshold::ThresholdState;
-use crate::view::State;
+use crate::view::HostState;
 
 /// The last moment at which a daemon is known to have listened.
 ///
@@ -76,7 +76,7 @@ pub struct ConnectionRow {
     /// Its name.
     pub name: String,
     /// Its state.
-    pub state: State,
+    pub state: HostState,
     /// It is down, but a boot of its host closed its incident.
     #[serde(skip_serializing_if = "is_false")]
     pub covered: bool,
@@ -136,7 +136,7 @@ impl Default for ConnectionRow {
     fn default() -> ConnectionRow {
         ConnectionRow {
             name: String::new(),
-            state: State::New,
+            state: HostState::New,
             covered: false,
             shifts: 0,
             interval: 0,
@@ -183,7 +183,7 @@ impl HostRow {
     /// The row of a host, on the monotonic clock of `kernel`.
     pub(super) fn of(host: &Host, kernel: u32) -> HostRow {
         let boots = host.boot_ids.as_deref();
-        let overdue = host.connections.iter().any(|c| c.state == State::Overdue);
+        let overdue = host.connections.iter().any(|c| c.state == HostState::Overdue);
         HostRow {
             kernel,
             configured: host.configured_since,
@@ -410,7 +410,7 @@ fn restore_alert(
                 alert.last_notified = clocks.translate(kernel, row.told);
                 alert.reported_missing = row.missing;
             }
-            if host.state == State::Up {
+            if host.state == HostState::Up {
                 let since = |since| clocks.resume_pending(kernel, since, alert.rule.for_duration);
                 let (warning, critical) = (since(row.warning_since), since(row.critical_since));
                 alert.threshold.restore_pending(warning, critical);
@@ -451,7 +451,7 @@ fn restore_connection(
         until: Mono(extension.until.0.saturating_add(offset)).min(latest),
     });
     let whole = Extension { from: clocks.now.mono, until: latest };
-    let has_deadline = row.state == State::Up || row.covered;
+    let has_deadline = row.state == HostState::Up || row.covered;
     let unknown = has_deadline && (clocks.away.is_none() || (row.covered && extension.is_none()));
     connection.extension = if unknown { Some(whole) } else { extension };
     connection
@@ -505,7 +505,7 @@ mod tests {
         let fleet = Fleet::restore(config, rows, Some(last_alive), BEGIN, "k");
         let view = fleet.view("web1").unwrap();
         let connection = &view.connections[0];
-        assert_eq!((view.state, &*connection.name), (State::Overdue, "ipv4"));
+        assert_eq!((view.state, &*connection.name), (HostState::Overdue, "ipv4"));
         assert_eq!(connection.address.as_deref(), Some("192.0.2.1"));
         assert_eq!((view.metrics[0].value, view.metrics[0].level), (95.5, Some(Level::Critical)));
         let again = fleet.row("web1").unwrap();

@@ -12,7 +12,7 @@ use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::heartbeat::settings::FleetConfig;
 use crate::heartbeat::test_fleet::{BEGIN, HERE, SECOND, config};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
-use crate::view::State;
+use crate::view::HostState;
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -257,7 +257,7 @@ proptest! {
                 let incident =
                     Incident::Connection { host: host.name.clone(), connection: connection.name };
                 let told = simulation.open.contains(&incident);
-                prop_assert_eq!(told, connection.state != State::New, "{:?}", incident);
+                prop_assert_eq!(told, connection.state != HostState::New, "{:?}", incident);
             }
         }
         for connection in ["c0", "c1", "c2"] {

@@ -34,7 +34,7 @@ pub enum UnknownHosts {
 
 /// The section `heartbeat`: the UDP side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct HeartbeatSettings {
     /// The address to listen on.
     pub host: String,
     /// The UDP port to listen on.
@@ -59,9 +59,9 @@ pub struct Settings {
     pub new_timeout: Duration,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for HeartbeatSettings {
+    fn default() -> HeartbeatSettings {
+        HeartbeatSettings {
             host: "127.0.0.1".into(),
             port: 9099,
             key: None,
@@ -77,13 +77,16 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl HeartbeatSettings {
     /// Reads the section; `hosts` are needed to know whether all of them have a key of their own.
-    pub fn read(section: &mut Section, hosts: &BTreeMap<String, HostSettings>) -> Settings {
-        let defaults = Settings::default();
+    pub fn read(
+        section: &mut Section,
+        hosts: &BTreeMap<String, HostSettings>,
+    ) -> HeartbeatSettings {
+        let defaults = HeartbeatSettings::default();
         let accept = [("ignore", UnknownHosts::Ignore), ("accept", UnknownHosts::Accept)];
         let max_unknown_hosts = section.number("max_unknown_hosts", 0..=10_000_000);
-        let settings = Settings {
+        let settings = HeartbeatSettings {
             host: section.text("host").unwrap_or(defaults.host),
             port: section.listen_port("port").unwrap_or(defaults.port),
             key: section.secret("key", "key_file"),
@@ -283,7 +286,7 @@ impl Expectation {
 #[derive(Clone, Debug, Default)]
 pub struct FleetConfig {
     /// The section `heartbeat`.
-    pub settings: Settings,
+    pub settings: HeartbeatSettings,
     /// The section `hosts`.
     pub hosts: BTreeMap<String, HostSettings>,
     /// All threshold sets, the built-in ones included, with `extends` resolved.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::slots::{self, DAY, HOUR};
 use crate::clock::Wall;
-use crate::view::{PastView, UptimeSlice};
+use crate::view::{AvailabilityView, UptimeSlice};
 
 const VERSION: u8 = 1;
 /// With more hours than this the older ones are added to their days.
@@ -35,7 +35,7 @@ pub enum UptimeKind {
     /// Overdue.
     Down,
     /// The daemon did not listen.
-    Unknown,
+    Blind,
 }
 
 type SlotCounts = [u16; 4];
@@ -128,7 +128,7 @@ pub struct Availability {
 }
 
 const UPTIME_KINDS: [UptimeKind; 4] =
-    [UptimeKind::Up, UptimeKind::Degraded, UptimeKind::Down, UptimeKind::Unknown];
+    [UptimeKind::Up, UptimeKind::Degraded, UptimeKind::Down, UptimeKind::Blind];
 
 impl Availability {
     /// Decodes the two rows, as far as they exist.
@@ -198,7 +198,7 @@ impl Availability {
     }
 
     /// The hours and days that are shown at a moment.
-    pub fn view(&self, now: Wall) -> PastView {
+    pub fn view(&self, now: Wall) -> AvailabilityView {
         let (hour, day) = (slots::slot(now, HOUR), slots::slot(now, DAY));
         let hours: Vec<UptimeSlice> = (hour.saturating_sub(SHOWN_HOURS - 1)..=hour)
             .map(|hour| slice(slots::start(hour, HOUR), seconds(self.hours.get(hour), 1)))
@@ -206,7 +206,7 @@ impl Availability {
         let days: Vec<UptimeSlice> = (day.saturating_sub(SHOWN_DAYS - 1)..=day)
             .map(|day| slice(slots::start(day, DAY), self.day(day)))
             .collect();
-        PastView {
+        AvailabilityView {
             availability_day: UptimeSlice::availability(&hours),
             availability_90_days: UptimeSlice::availability(&days),
             hours,
@@ -237,7 +237,7 @@ fn slice(start: Wall, counts: [u32; 4]) -> UptimeSlice {
         up: of(UptimeKind::Up),
         degraded: of(UptimeKind::Degraded),
         down: of(UptimeKind::Down),
-        blind: of(UptimeKind::Unknown),
+        blind: of(UptimeKind::Blind),
     }
 }
 
@@ -284,7 +284,7 @@ mod tests {
         let mut availability = Availability::default();
         availability.add(MIDNIGHT, UptimeKind::Up, 30 * MINUTE);
         let end = MIDNIGHT + 10 * 24 * 60 * MINUTE + 20 * MINUTE;
-        availability.add_span(MIDNIGHT + 30 * MINUTE, end, UptimeKind::Unknown, Wall(0));
+        availability.add_span(MIDNIGHT + 30 * MINUTE, end, UptimeKind::Blind, Wall(0));
         let view = again(&availability).view(end);
         let day = &view.days[79];
         assert_eq!((day.start, day.up), (MIDNIGHT, 30 * MINUTE));
@@ -299,7 +299,7 @@ mod tests {
     fn an_hour_has_sixty_minutes() {
         let mut availability = Availability::default();
         availability.add(MIDNIGHT, UptimeKind::Up, 50 * MINUTE);
-        availability.add(MIDNIGHT, UptimeKind::Unknown, 50 * MINUTE);
+        availability.add(MIDNIGHT, UptimeKind::Blind, 50 * MINUTE);
         let hour = availability.view(MIDNIGHT).hours[23];
         assert_eq!((hour.up, hour.blind), (50 * MINUTE, 10 * MINUTE));
     }

@@ -13,7 +13,7 @@ use crate::store::{Snapshot, Table, Write};
 use crate::view::UptimeSample;
 
 /// A key and a value of a table.
-pub type StoredRow = (String, Vec<u8>);
+pub type HistoryRow = (String, Vec<u8>);
 
 /// Where the recorder takes its samples from, and the store that it reads and writes.
 pub trait HistorySource: Send + Sync {
@@ -38,7 +38,7 @@ pub trait HistorySource: Send + Sync {
         table: Table,
         before: Option<&str>,
         count: usize,
-    ) -> Result<Vec<StoredRow>, String>;
+    ) -> Result<Vec<HistoryRow>, String>;
 
     /// Queues rows to be written in one transaction.
     fn write(&self, writes: Vec<Write>);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::retention::RetentionSettings;
 use super::samples::{MetricNames, MetricPoint, SampleRow};
 use super::slots::Resolution;
-use super::{HistorySource, StoredRow};
+use super::{HistoryRow, HistorySource};
 use crate::clock::Wall;
 use crate::event::EventId;
 use crate::store::{Snapshot, Table};
@@ -57,7 +57,7 @@ fn event_id(key: &str) -> Option<EventId> {
     u64::from_str_radix(key, 16).ok().map(EventId)
 }
 
-fn parse_event((key, value): &StoredRow) -> Option<(EventId, EventView)> {
+fn parse_event((key, value): &HistoryRow) -> Option<(EventId, EventView)> {
     Some((event_id(key)?, serde_json::from_slice(value).ok()?))
 }
 

@@ -11,7 +11,7 @@ use super::HistorySource;
 use super::availability::{Availability, UptimeKind};
 use super::query::{self, SeriesReader};
 use super::retention::{self, RetentionSettings};
-use super::rollup::{Rollup, SlotWriter, StoredRows};
+use super::rollup::{HostRows, Rollup, SlotWriter};
 use super::samples::MetricNames;
 use super::slots::{Resolution, plausible};
 use crate::clock::{Now, Wall};
@@ -19,7 +19,7 @@ use crate::event::EventId;
 use crate::store::{Snapshot, Table, Write};
 use crate::thread::{Stop, lock};
 use crate::view::query::EventQuery;
-use crate::view::{EventView, PastView, SeriesView, UptimeSample};
+use crate::view::{AvailabilityView, EventView, SeriesView, UptimeSample};
 
 /// How often the clock is checked for the end of a slot.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(20);
@@ -194,7 +194,7 @@ impl Recorder {
     ///
     /// # Errors
     /// A sentence, when the disk cannot be read.
-    pub fn pasts(&self, hosts: &[&str], now: Now) -> Result<Vec<Option<PastView>>, String> {
+    pub fn pasts(&self, hosts: &[&str], now: Now) -> Result<Vec<Option<AvailabilityView>>, String> {
         let availability = self.availability(hosts, now.wall)?.into_iter().zip(hosts);
         let past = availability.map(|(availability, host)| {
             let sample = self.source.peek_sample(host, now);
@@ -286,7 +286,7 @@ fn row(rows: &[Option<Vec<u8>>], index: usize) -> Option<&[u8]> {
 }
 
 /// The stored rows of these hosts.
-fn stored_rows(snapshot: &Snapshot, slot: u32, samples: &[UptimeSample]) -> Vec<StoredRows> {
+fn stored_rows(snapshot: &Snapshot, slot: u32, samples: &[UptimeSample]) -> Vec<HostRows> {
     let names: Vec<&str> = samples.iter().map(|sample| &*sample.host).collect();
     let hosts = || names.iter().copied();
     let keys: Vec<String> = hosts().map(|host| Resolution::TenMinutes.key(slot, host)).collect();
@@ -296,7 +296,7 @@ fn stored_rows(snapshot: &Snapshot, slot: u32, samples: &[UptimeSample]) -> Vec<
     hosts()
         .map(|host| {
             let (from, to) = MetricNames::keys(host);
-            StoredRows {
+            HostRows {
                 hours: hours.next().flatten(),
                 days: days.next().flatten(),
                 names: snapshot.last(Table::Names, &from, &to).map(|(_, row)| row),

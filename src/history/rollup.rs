@@ -14,7 +14,7 @@ use crate::view::{MetricSummary, UptimeSample};
 
 /// The stored rows of a host that a sample changes.
 #[derive(Debug, Default)]
-pub struct StoredRows {
+pub struct HostRows {
     /// Its availability by hour.
     pub hours: Option<Vec<u8>>,
     /// Its availability by day.
@@ -38,13 +38,13 @@ pub struct SlotWriter<'a> {
 
 impl SlotWriter<'_> {
     /// The rows that a sample changes.
-    pub fn rows(&self, sample: &UptimeSample, stored: &StoredRows) -> Vec<Write> {
+    pub fn rows(&self, sample: &UptimeSample, stored: &HostRows) -> Vec<Write> {
         let mut rows = self.availability_rows(sample, stored);
         rows.extend(self.sample_rows(sample, stored));
         rows
     }
 
-    fn availability_rows(&self, sample: &UptimeSample, stored: &StoredRows) -> Vec<Write> {
+    fn availability_rows(&self, sample: &UptimeSample, stored: &HostRows) -> Vec<Write> {
         let at = Resolution::TenMinutes.start(self.slot);
         let mut availability =
             Availability::decode(stored.hours.as_deref(), stored.days.as_deref());
@@ -54,7 +54,7 @@ impl SlotWriter<'_> {
         availability.add(at, UptimeKind::Down, sample.down);
         if !sample.not_expected {
             for (from, to) in self.outages {
-                availability.add_span(*from, *to, UptimeKind::Unknown, self.oldest);
+                availability.add_span(*from, *to, UptimeKind::Blind, self.oldest);
             }
         }
         let mut rows = Vec::new();
@@ -68,7 +68,7 @@ impl SlotWriter<'_> {
         rows
     }
 
-    fn sample_rows(&self, sample: &UptimeSample, stored: &StoredRows) -> Vec<Write> {
+    fn sample_rows(&self, sample: &UptimeSample, stored: &HostRows) -> Vec<Write> {
         if sample.metrics.is_empty() {
             return Vec::new();
         }
@@ -160,9 +160,9 @@ mod tests {
 
     #[test]
     fn the_same_ten_minutes_of_two_daemons_are_one_row() {
-        let first = writer().rows(&sample(&["a", "b"], 1.0), &StoredRows::default());
+        let first = writer().rows(&sample(&["a", "b"], 1.0), &HostRows::default());
         assert_eq!(first.len(), 3);
-        let stored = StoredRows {
+        let stored = HostRows {
             hours: bytes(&first, Table::Hours),
             names: bytes(&first, Table::Names),
             points: bytes(&first, Table::Metrics),
@@ -180,9 +180,9 @@ mod tests {
             UptimeSample { host: "web1".into(), not_expected: true, ..UptimeSample::default() };
         let outages = [(AT, AT + Duration::from_secs(100))];
         let writer = SlotWriter { outages: &outages, ..writer() };
-        assert_eq!(writer.rows(&stopped, &StoredRows::default()), []);
+        assert_eq!(writer.rows(&stopped, &HostRows::default()), []);
         let missed = UptimeSample { not_expected: false, ..stopped };
-        assert_eq!(writer.rows(&missed, &StoredRows::default()).len(), 1);
+        assert_eq!(writer.rows(&missed, &HostRows::default()).len(), 1);
     }
 
     #[test]

@@ -17,12 +17,12 @@ use super::page::{self, PageRequest, badge};
 use super::query;
 use super::response::{GeneratedBody, Response};
 use super::routes::{NoRoute, Route, route};
-use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendReport};
+use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendResponse};
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
 use crate::view::{
-    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
-    SeriesView, always,
+    AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
+    PlanView, SeriesView, always,
 };
 
 /// A request, as it was forwarded.
@@ -292,7 +292,7 @@ fn send_error(target: &str, why: SendError) -> Response {
     }
 }
 
-fn notify_response(SendReport { results, why }: SendReport) -> Response {
+fn notify_response(SendResponse { results, why }: SendResponse) -> Response {
     let mut answer = json!({ "results": results });
     if !why.is_empty() {
         answer["why"] = json!(why);
@@ -418,7 +418,7 @@ fn backups(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
 struct History {
     host: String,
     #[serde(flatten)]
-    past: PastView,
+    past: AvailabilityView,
     series: Vec<SeriesView>,
 }
 
@@ -432,7 +432,7 @@ fn history(daemon: &Arc<dyn Daemon>, host: String, target: &str) -> Handled {
         return Handled::Ready(no_host(target, &host));
     }
     read_history(daemon, target, move |daemon| {
-        let past = daemon.past(&host)?.unwrap_or_default();
+        let past = daemon.availability(&host)?.unwrap_or_default();
         let series = if query.metrics.is_empty() {
             Vec::new()
         } else {

@@ -12,8 +12,8 @@ use tiny_http::{Header, StatusCode};
 use super::api::{ApiRequest, Deferral, DeferredResponse, Handled, handle};
 use super::auth::Authenticator;
 use super::front::backend::Backend;
-use super::front::request::MAX_BODY;
-use super::front::upstream::MAX_CONNECTIONS;
+use super::front::limits::MAX_BACKEND_CONNECTIONS;
+use super::front::limits::MAX_BODY;
 use super::response::{COMMON_HEADERS, Response, ResponseBody, SMALL_BODY};
 use super::service::Daemon;
 use crate::thread::{AbortOnPanic, Permit, Semaphore, lock};
@@ -22,18 +22,18 @@ use crate::thread::{AbortOnPanic, Permit, Semaphore, lock};
 pub struct Dispatcher {
     daemon: Arc<dyn Daemon>,
     authenticator: Arc<Authenticator>,
-    streams: Lane,
-    waits: Lane,
-    commits: Lane,
-    history: Lane,
-    pages: Lane,
+    streams: ThreadLimit,
+    waits: ThreadLimit,
+    commits: ThreadLimit,
+    history: ThreadLimit,
+    pages: ThreadLimit,
     /// What waits for the disk, in the order in which the disk gets it: one thread waits for all.
     pending: Sender<PendingCommit>,
 }
 
 /// Requests of a kind that may be answered at a time outside the handlers, each by a thread of its
 /// own but for the commits.
-struct Lane {
+struct ThreadLimit {
     what: &'static str,
     thread: &'static str,
     permits: Semaphore,
@@ -53,20 +53,25 @@ impl Dispatcher {
         authenticator: Arc<Authenticator>,
         pending: Sender<PendingCommit>,
     ) -> Dispatcher {
-        let lane = |what, thread, permits| Lane { what, thread, permits: Semaphore::new(permits) };
+        let lane =
+            |what, thread, permits| ThreadLimit { what, thread, permits: Semaphore::new(permits) };
         Dispatcher {
             daemon,
             authenticator,
             streams: lane("large answers", "http-stream", 4),
             waits: lane("messages", "http-wait", 4),
-            commits: lane("requests that wait for the disk", "http-stored", MAX_CONNECTIONS),
+            commits: lane(
+                "requests that wait for the disk",
+                "http-stored",
+                MAX_BACKEND_CONNECTIONS,
+            ),
             history: lane("looks into the history", "http-search", 4),
             pages: lane("pages", "http-page", 8),
             pending,
         }
     }
 
-    fn lane(&self, deferral: Deferral) -> &Lane {
+    fn lane(&self, deferral: Deferral) -> &ThreadLimit {
         match deferral {
             Deferral::Wait => &self.waits,
             Deferral::Commit => &self.commits,
@@ -119,7 +124,7 @@ impl Dispatcher {
         match self.commits.permits.try_acquire() {
             // The thread ends after the handlers.
             Some(permit) => drop(self.pending.send(PendingCommit { request, permit, work })),
-            None => turn_away(request, self.commits.what),
+            None => respond_busy(request, self.commits.what),
         }
     }
 }
@@ -158,7 +163,7 @@ fn respond_page(
     }
     match streams.try_acquire() {
         Some(_permit) => send(request, response),
-        None => turn_away(request, what),
+        None => respond_busy(request, what),
     }
 }
 
@@ -224,7 +229,7 @@ fn buffer_small(handled: Handled) -> Handled {
 
 type ThreadMain = Box<dyn FnOnce() + Send>;
 
-impl Lane {
+impl ThreadLimit {
     /// Answers a request from a thread of its own.
     fn spawn(
         &self,
@@ -243,7 +248,7 @@ impl Lane {
         respond: impl FnOnce(tiny_http::Request, Permit) + Send + 'static,
     ) {
         let Some(permit) = self.permits.try_acquire() else {
-            return turn_away(request, self.what);
+            return respond_busy(request, self.what);
         };
         // A thread that cannot be started gives nothing back.
         let shared = Arc::new(Mutex::new(Some(request)));
@@ -261,13 +266,13 @@ impl Lane {
             );
             let request = lock(&shared).take();
             if let Some(request) = request {
-                turn_away(request, self.what);
+                respond_busy(request, self.what);
             }
         }
     }
 }
 
-fn turn_away(request: tiny_http::Request, what: &str) {
+fn respond_busy(request: tiny_http::Request, what: &str) {
     let busy = Response::error(request.url(), 503, &format!("too many {what} at once"));
     send(request, busy);
 }
@@ -312,7 +317,7 @@ mod tests {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"GET /api/v1/events HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
         let request = server.recv().unwrap();
-        let lane = Lane { what: "pages", thread: "http-page", permits: Semaphore::new(1) };
+        let lane = ThreadLimit { what: "pages", thread: "http-page", permits: Semaphore::new(1) };
         let start = |_| Err(io::ErrorKind::WouldBlock.into());
         lane.spawn_with(start, request, |_, _| panic!("there is no thread"));
         let mut text = String::new();

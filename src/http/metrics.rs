@@ -10,7 +10,7 @@ use super::service::{ChannelMetrics, Daemon, MetricsSnapshot};
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::version::VERSION;
-use crate::view::{DyndnsState, DyndnsView, HostView, State};
+use crate::view::{DyndnsState, DyndnsView, HostState, HostView};
 
 /// The `Content-Type` of the format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -196,7 +196,7 @@ fn names(names: &[DyndnsView], text: &mut String) {
 fn connections_up(name: &str, host: &HostView, text: &mut String) {
     for connection in &host.connections {
         let labels = [("host", host.name.as_str()), ("connection", &connection.name)];
-        sample(text, name, &labels, u8::from(connection.state == State::Up));
+        sample(text, name, &labels, u8::from(connection.state == HostState::Up));
     }
 }
 
@@ -286,8 +286,8 @@ mod tests {
     use crate::event::EventId;
     use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
     use crate::view::{
-        AlertView, ChannelView, ConnectionView, EventView, MetricView, NotificationView, PastView,
-        PlanView, SeriesView,
+        AlertView, AvailabilityView, ChannelView, ConnectionView, EventView, MetricView,
+        NotificationView, PlanView, SeriesView,
     };
 
     struct Hosts(usize);
@@ -296,11 +296,11 @@ mod tests {
         HostView {
             name,
             watch: true,
-            state: State::Up,
+            state: HostState::Up,
             since: None,
             connections: vec![ConnectionView {
                 name: "ipv4".into(),
-                state: State::Up,
+                state: HostState::Up,
                 last_seen: Some(Wall(1_795_291_928_667)),
                 interval: Duration::from_secs(10),
                 address: None,
@@ -350,7 +350,7 @@ mod tests {
             ReloadResult::NotTried("nobody asks for it here".into())
         }
 
-        fn pasts(&self, _: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+        fn availabilities(&self, _: &[&str]) -> Result<Vec<Option<AvailabilityView>>, String> {
             Ok(Vec::new())
         }
         fn series(&self, _: &str, _: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String> {

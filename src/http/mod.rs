@@ -31,7 +31,7 @@ pub mod service;
 pub mod settings;
 
 pub use front::upstream::HealthProbe;
-pub use service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, SendReport};
+pub use service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, SendResponse};
 
 use self::auth::Authenticator;
 use self::dispatch::{Dispatcher, respond_to_commits, run_handler};

@@ -10,8 +10,8 @@ use crate::event::EventId;
 use crate::problem::Problems;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
-    AlertView, ChannelView, DyndnsView, EventView, HostView, NotificationView, PastView, PlanView,
-    SeriesView,
+    AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
+    PlanView, SeriesView,
 };
 
 /// What the HTTP server asks the daemon for. Called from several threads at once.
@@ -60,14 +60,14 @@ pub trait Daemon: Send + Sync {
     ///
     /// # Errors
     /// A sentence: why it cannot be read now.
-    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String>;
+    fn availabilities(&self, hosts: &[&str]) -> Result<Vec<Option<AvailabilityView>>, String>;
 
     /// The availability of one host.
     ///
     /// # Errors
     /// As [`Daemon::pasts`].
-    fn past(&self, host: &str) -> Result<Option<PastView>, String> {
-        Ok(self.pasts(&[host])?.pop().flatten())
+    fn availability(&self, host: &str) -> Result<Option<AvailabilityView>, String> {
+        Ok(self.availabilities(&[host])?.pop().flatten())
     }
 
     /// The metrics of a host over time, by path; none when there is no such host.
@@ -122,11 +122,11 @@ pub enum ReloadResult {
 
 /// Sends a message, within half a minute: what has not ended by then is reported as not arrived. An
 /// error means that nothing was sent.
-pub type SendJob = Box<dyn FnOnce() -> Result<SendReport, SendError> + Send>;
+pub type SendJob = Box<dyn FnOnce() -> Result<SendResponse, SendError> + Send>;
 
 /// The result of a message that was sent at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SendReport {
+pub struct SendResponse {
     /// By channel, whether it took the message.
     pub results: BTreeMap<String, bool>,
     /// By channel, why it did not.

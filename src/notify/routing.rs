@@ -138,7 +138,7 @@ mod tests {
         Event {
             at: Wall(0),
             level,
-            kind: EventKind::Said { host: host.into(), text: "hello".into() },
+            kind: EventKind::HostMessage { host: host.into(), text: "hello".into() },
         }
     }
 

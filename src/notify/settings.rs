@@ -12,16 +12,16 @@ use crate::config_file::{NameSet, Section};
 
 /// The section `notifier`: the channels for backups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct NotifierSettings {
     /// The channels; none means the default ones.
     pub notification_channels: Option<Vec<String>>,
 }
 
-impl Settings {
+impl NotifierSettings {
     /// Reads the section; channels must be among those that there are.
-    pub fn read(section: &mut Section, channels: &NameSet) -> Settings {
+    pub fn read(section: &mut Section, channels: &NameSet) -> NotifierSettings {
         let notification_channels = section.names("notification_channels", "channel", channels);
-        Settings { notification_channels }
+        NotifierSettings { notification_channels }
     }
 }
 

@@ -43,7 +43,7 @@ impl UptimeSlice {
 
 /// The availability of a host. The last slice of each list is the current one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct PastView {
+pub struct AvailabilityView {
     /// The last 24 hours, the oldest first.
     pub hours: Vec<UptimeSlice>,
     /// The last 90 days, the oldest first.
@@ -254,8 +254,10 @@ mod tests {
 
     #[test]
     fn an_event_and_a_plan_are_kept_as_they_are_shown() {
-        let kind =
-            crate::event::EventKind::Said { host: "web1".into(), text: "\u{1}<b>\"é".into() };
+        let kind = crate::event::EventKind::HostMessage {
+            host: "web1".into(),
+            text: "\u{1}<b>\"é".into(),
+        };
         let event = Event { at: Wall(1_795_291_928_667), level: Level::Warning, kind };
         let view = EventView::of(&event, EventId(7));
         let text = serde_json::to_string(&view).unwrap();

@@ -13,8 +13,8 @@ pub mod history;
 pub mod query;
 
 pub use self::history::{
-    AlertView, DetailView, EventView, ModuleView, PastView, PlanView, PointView, RepositoryView,
-    SeriesView, UptimeSlice, always,
+    AlertView, AvailabilityView, DetailView, EventView, ModuleView, PlanView, PointView,
+    RepositoryView, SeriesView, UptimeSlice, always,
 };
 
 /// The state of a connection, or of a host as the best of its connections.
@@ -22,7 +22,7 @@ pub use self::history::{
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "UPPERCASE")]
-pub enum State {
+pub enum HostState {
     /// Nothing was received of it yet.
     New,
     /// Its beats come.
@@ -41,7 +41,7 @@ pub struct HostView {
     /// Whether its heartbeat events are notified.
     pub watch: bool,
     /// UP when any connection is, else OVERDUE, SHUTDOWN, NEW.
-    pub state: State,
+    pub state: HostState,
     /// Since when it is in that state; null when nothing was received of it yet.
     #[serde(serialize_with = "rfc3339")]
     pub since: Option<Wall>,
@@ -59,7 +59,7 @@ pub struct ConnectionView {
     /// Its name: `ipv4`, `ipv6`, or what the host calls it.
     pub name: String,
     /// Its state.
-    pub state: State,
+    pub state: HostState,
     /// When its last datagram came.
     #[serde(serialize_with = "rfc3339")]
     pub last_seen: Option<Wall>,
@@ -213,7 +213,7 @@ pub struct DyndnsView {
     /// Whether it is as it should be.
     pub state: DyndnsState,
     /// Its records, for those address families that the host has used.
-    pub records: Vec<DynrecordView>,
+    pub records: Vec<DnsRecordView>,
     /// Since when it cannot be written.
     #[serde(serialize_with = "rfc3339")]
     pub failing_since: Option<Wall>,
@@ -226,7 +226,7 @@ pub struct DyndnsView {
 
 /// One record of a name.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct DynrecordView {
+pub struct DnsRecordView {
     /// `A` or `AAAA`.
     #[serde(rename = "type")]
     pub record: &'static str,

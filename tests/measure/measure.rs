@@ -194,7 +194,8 @@ const KEY: &str = "a-key-of-some-length";
 fn flood_with(key: Option<ring::hmac::Key>, heartbeat: &str) {
     const TIME: Duration = Duration::from_secs(3);
     // With as large a receive buffer.
-    let settings = heartbeat::heartbeat::settings::Settings { port: 0, ..Default::default() };
+    let settings =
+        heartbeat::heartbeat::settings::HeartbeatSettings { port: 0, ..Default::default() };
     let bare = heartbeat::heartbeat::listener::bind(&settings).expect("a socket");
     let address = bare.local_addr().expect("an address");
     let own = key.clone();
@@ -334,7 +335,8 @@ fn watch(key: Option<&str>) -> Monitor {
 fn rate(datagram: &dyn Fn(usize) -> Vec<u8>, watch: Option<&Monitor>) -> f64 {
     const BATCH: usize = 1000;
     const ROUNDS: usize = 300;
-    let settings = heartbeat::heartbeat::settings::Settings { port: 0, ..Default::default() };
+    let settings =
+        heartbeat::heartbeat::settings::HeartbeatSettings { port: 0, ..Default::default() };
     let socket = heartbeat::heartbeat::listener::bind(&settings).expect("a socket");
     let to = socket.local_addr().expect("an address");
     let from = UdpSocket::bind("127.0.0.1:0").expect("a socket");

@@ -15,9 +15,9 @@ use heartbeat::http::{
 use heartbeat::secret::Secret;
 use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use heartbeat::view::{
-    AlertView, ChannelState, ChannelView, ConnectionView, DeliveryState, DetailView, EventView,
-    FailureView, HostView, MetricView, ModuleView, NotificationView, PastView, PlanView, PointView,
-    RepositoryView, SeriesView, State, UptimeSlice,
+    AlertView, AvailabilityView, ChannelState, ChannelView, ConnectionView, DeliveryState,
+    DetailView, EventView, FailureView, HostState, HostView, MetricView, ModuleView,
+    NotificationView, PlanView, PointView, RepositoryView, SeriesView, UptimeSlice,
 };
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -38,7 +38,7 @@ pub struct Show {
 }
 
 /// What a host fares by: every seventh has a bad day, the second was not watched for a while.
-fn past(number: usize, now: Wall) -> PastView {
+fn past(number: usize, now: Wall) -> AvailabilityView {
     let slice = |start: Wall, whole: Duration, index: usize| match (number * 31 + index * 7) % 97 {
         _ if number % 9 == 2 && index < 8 => UptimeSlice { start, ..UptimeSlice::default() },
         3 => {
@@ -56,7 +56,7 @@ fn past(number: usize, now: Wall) -> PastView {
         (0..24).map(|n| slice(now - HOUR * (23 - n as u32), HOUR, n)).collect();
     let days: Vec<UptimeSlice> =
         (0..90).map(|n| slice(now - DAY * (89 - n as u32), DAY, n)).collect();
-    PastView {
+    AvailabilityView {
         availability_day: UptimeSlice::availability(&hours),
         availability_90_days: UptimeSlice::availability(&days),
         hours,
@@ -115,7 +115,7 @@ impl Daemon for ShowDaemon {
         self.kept(|show| show.told.clone()).map(|told| (told, None))
     }
 
-    fn pasts(&self, hosts: &[&str]) -> Result<Vec<Option<PastView>>, String> {
+    fn availabilities(&self, hosts: &[&str]) -> Result<Vec<Option<AvailabilityView>>, String> {
         let now = Now::read().wall;
         let place = |name: &str| self.show().hosts.iter().position(|host| host.name == name);
         let past = |name: &&str| place(name).map(|number| past(number, now));
@@ -190,12 +190,12 @@ impl Show {
         let hosts = &mut daemon.hosts;
         overdue(&mut hosts[0], now - 3 * HOUR);
         overdue(&mut hosts[2], now - HOUR / 7);
-        hosts[3].state = State::New;
+        hosts[3].state = HostState::New;
         hosts[3].since = None;
         hosts[3].connections.clear();
         hosts[3].metrics.clear();
-        hosts[4].state = State::Shutdown;
-        hosts[4].connections[0].state = State::Shutdown;
+        hosts[4].state = HostState::Shutdown;
+        hosts[4].connections[0].state = HostState::Shutdown;
         overdue(&mut hosts[5], now - 90 * HOUR);
         hosts[5].watch = false;
         hosts[1].metrics[0].level = Some(Level::Critical);
@@ -209,7 +209,7 @@ impl Show {
         let vpn = hosts[8].connections[0].clone();
         hosts[8].connections.push(ConnectionView {
             name: "vpn".into(),
-            state: State::Overdue,
+            state: HostState::Overdue,
             ..vpn
         });
         for (text, level) in [
@@ -248,10 +248,10 @@ impl Show {
 }
 
 pub fn overdue(host: &mut HostView, since: Wall) {
-    host.state = State::Overdue;
+    host.state = HostState::Overdue;
     host.since = Some(since);
     for connection in &mut host.connections {
-        connection.state = State::Overdue;
+        connection.state = HostState::Overdue;
         connection.last_seen = Some(since - HOUR / 60);
     }
 }
@@ -275,11 +275,11 @@ fn usual(number: usize) -> HostView {
     HostView {
         name: format!("web{number}"),
         watch: true,
-        state: State::Up,
+        state: HostState::Up,
         since: Some(now - HOUR * (number as u32 + 1)),
         connections: vec![ConnectionView {
             name: "ipv4".into(),
-            state: State::Up,
+            state: HostState::Up,
             last_seen: Some(now - Duration::from_secs(3)),
             interval: Duration::from_secs(10),
             address: Some("192.0.2.1".into()),

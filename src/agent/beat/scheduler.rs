@@ -32,7 +32,7 @@ pub struct HostIdentity {
 
 /// One connection to one server.
 #[derive(Clone, Debug)]
-struct Link {
+struct ServerConnection {
     /// The index of the server.
     server: usize,
     connection: String,
@@ -49,7 +49,7 @@ struct Link {
 #[derive(Clone, Debug)]
 pub struct BeatScheduler {
     identity: HostIdentity,
-    links: Vec<Link>,
+    links: Vec<ServerConnection>,
     next_round: Mono,
     /// Until when the round waits for metrics; none between rounds.
     metrics_deadline: Option<Mono>,
@@ -72,7 +72,7 @@ impl BeatScheduler {
         let boot_pending = identity.boot_id.is_some();
         let link = |(server, connection)| {
             let session = Session::new(identity.interval, last_timestamp);
-            Link {
+            ServerConnection {
                 server,
                 connection,
                 session,
@@ -196,10 +196,12 @@ impl BeatScheduler {
     /// The connection that metrics go over to a server: the first one that answers.
     fn metrics_carrier(&self, server: usize) -> Option<usize> {
         let present = || {
-            let of_server = |(_, link): &(usize, &Link)| link.server == server && link.present;
+            let of_server =
+                |(_, link): &(usize, &ServerConnection)| link.server == server && link.present;
             self.links.iter().enumerate().filter(of_server)
         };
-        let answers = |link: &Link| link.session.has_answered() && !link.session.is_failing();
+        let answers =
+            |link: &ServerConnection| link.session.has_answered() && !link.session.is_failing();
         let answering = present().find(|(_, link)| answers(link));
         let untried = || present().find(|(_, link)| !link.session.is_failing());
         answering.or_else(untried).or_else(|| present().next()).map(|(index, _)| index)
@@ -288,7 +290,8 @@ impl BeatScheduler {
             return false;
         };
         let present = || self.links.iter().filter(|link| link.present);
-        let answers = |link: &&Link| link.session.has_answered() && !link.session.is_silent();
+        let answers =
+            |link: &&ServerConnection| link.session.has_answered() && !link.session.is_silent();
         let all_done = present().all(|link| link.session.is_done());
         let answering_done = present().filter(answers).all(|link| link.session.is_done());
         let any_answers = present().any(|link| answers(&link));

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventKind, Incident, MAX_NAMED};
+use crate::event::{Event, EventKind, Incident, MAX_LISTED};
 use crate::heartbeat::auth::ClockCheck;
 use crate::heartbeat::connection::{BlindPeriod, Blindness};
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines};
 use crate::heartbeat::host::{AlsoDown, Host};
 use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
-use crate::view::State;
+use crate::view::HostState;
 
 mod deadlines;
 mod ingest;
@@ -223,7 +223,7 @@ impl Fleet {
     }
 
     fn also_down(&self, host: u32) -> AlsoDown {
-        let names = self.down.iter().filter(|other| **other != host).take(MAX_NAMED);
+        let names = self.down.iter().filter(|other| **other != host).take(MAX_LISTED);
         AlsoDown {
             names: names.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect(),
             count: self.down.len() - usize::from(self.down.contains(&host)),
@@ -249,7 +249,7 @@ impl Fleet {
         let metric = host.metrics.get_mut(index)?;
         let alert = metric.alert_state.as_deref_mut().filter(|w| w.scheduled_at == entry.at)?;
         alert.scheduled_at = Mono(i64::MAX);
-        if host.state != State::Up {
+        if host.state != HostState::Up {
             return None;
         }
         let changes = metric.reminder_due_at(self.common.renotify)? <= now.mono;
@@ -312,7 +312,7 @@ impl Fleet {
 
     fn schedule_metrics(&mut self, host_index: u32) {
         let host = &mut self.hosts[host_index as usize];
-        if host.state != State::Up {
+        if host.state != HostState::Up {
             return;
         }
         for (index, metric) in host.metrics.iter_mut().enumerate() {
@@ -363,7 +363,7 @@ impl Fleet {
 
     fn update_down_set(&mut self, host_index: u32) {
         let host = &self.hosts[host_index as usize];
-        if host.profile.watch && host.state == State::Overdue {
+        if host.profile.watch && host.state == HostState::Overdue {
             self.down.insert(host_index);
         } else {
             self.down.remove(&host_index);
@@ -585,13 +585,15 @@ mod tests {
     const MESSAGE: &str = r#"{"host":"web1","event":"message","message":"is hot"}"#;
 
     /// web1, brought into a state, with the events of that forgotten.
-    fn in_state(state: State) -> TestFleet {
+    fn in_state(state: HostState) -> TestFleet {
         let mut test = TestFleet::new();
         match state {
-            State::New => {}
-            State::Up => drop(test.ingest(r#"{"host":"web1","boot_id":"b1"}"#)),
-            State::Overdue => drop(test.ingest(r#"{"host":"web1","boot_id":"b1"}"#).wait(MINUTE)),
-            State::Shutdown => {
+            HostState::New => {}
+            HostState::Up => drop(test.ingest(r#"{"host":"web1","boot_id":"b1"}"#)),
+            HostState::Overdue => {
+                test.ingest(r#"{"host":"web1","boot_id":"b1"}"#).wait(MINUTE);
+            }
+            HostState::Shutdown => {
                 test.ingest(r#"{"host":"web1","boot_id":"b1"}"#).ingest(SHUTDOWN);
             }
         }
@@ -602,8 +604,8 @@ mod tests {
 
     #[test]
     fn every_row_of_the_state_table_holds() {
-        use State::{New, Overdue, Shutdown, Up};
-        let rows: [(State, &str, State, &[&str]); 17] = [
+        use HostState::{New, Overdue, Shutdown, Up};
+        let rows: [(HostState, &str, HostState, &[&str]); 17] = [
             (New, BEAT, Up, &[]),
             (New, SHUTDOWN, New, &[]),
             (New, BOOT, Up, &["info web1 booted"]),
@@ -756,7 +758,7 @@ mod tests {
 
     #[test]
     fn a_shutdown_of_the_boot_before_comes_too_late() {
-        let mut test = in_state(State::Up);
+        let mut test = in_state(HostState::Up);
         test.ingest(BOOT).take_events();
         test.ingest(r#"{"host":"web1","event":"shutdown","boot_id":"b1"}"#);
         assert!(test.titles().is_empty());
@@ -905,7 +907,7 @@ mod tests {
                     fleet.due(BEGIN);
                     fleet.due(BEGIN.later(365 * DAY));
                     fleet.ingest(BEAT.as_bytes(), HERE, BEGIN.later(366 * DAY)).unwrap();
-                    assert_eq!(fleet.view("web1").unwrap().state, State::Up);
+                    assert_eq!(fleet.view("web1").unwrap().state, HostState::Up);
                 }
             }
         }

@@ -5,7 +5,7 @@ use crate::event::{Incident, Level};
 use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::host::Host;
 use crate::heartbeat::metric::Metric;
-use crate::view::{ConnectionView, HostView, MetricView, State, UptimeSample};
+use crate::view::{ConnectionView, HostState, HostView, MetricView, UptimeSample};
 
 /// A connection, a metric or a host that is not OK at present.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +41,7 @@ impl Fleet {
             name: host.name.as_ref().into(),
             watch: host.profile.watch,
             state: host.state,
-            since: (host.state != State::New).then_some(host.since),
+            since: (host.state != HostState::New).then_some(host.since),
             connections: self.connection_views(host),
             metrics,
             channels: host.profile.channels.clone(),
@@ -55,7 +55,8 @@ impl Fleet {
             .map(|connection| ConnectionView {
                 name: connection.name.as_ref().into(),
                 state: connection.state,
-                last_seen: (connection.state != State::New).then_some(connection.last_seen.wall),
+                last_seen: (connection.state != HostState::New)
+                    .then_some(connection.last_seen.wall),
                 interval: connection.expectation(&host.profile, &self.common).interval,
                 address: connection.address.map(|a| a.to_canonical().to_string()),
                 old_key: keys.is_some_and(|keys| keys.is_previous(connection.key_id)),
@@ -120,8 +121,9 @@ impl Fleet {
             for connection in
                 host.connections.iter().filter(|connection| connection.has_open_incident())
             {
-                let last = connection.state == State::Overdue && host.state != State::Up;
-                let words = if connection.state == State::Overdue { "overdue" } else { "shutdown" };
+                let last = connection.state == HostState::Overdue && host.state != HostState::Up;
+                let words =
+                    if connection.state == HostState::Overdue { "overdue" } else { "shutdown" };
                 problems.push(OpenProblem {
                     incident: Incident::Connection {
                         host: host.name.as_ref().into(),
@@ -179,6 +181,6 @@ mod tests {
         assert_eq!(names(0, 2), "b web1");
         assert_eq!(names(2, 9), "z a");
         let view = test.fleet.view("web1").unwrap();
-        assert_eq!((view.state, view.since), (State::New, None));
+        assert_eq!((view.state, view.since), (HostState::New, None));
     }
 }

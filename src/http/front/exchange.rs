@@ -8,37 +8,32 @@ use std::fmt::Write as _;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::certificate::CurrentCertificate;
+use super::limits::{
+    BACKEND_TIMEOUT, BODY_TIMEOUT, HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_HEAD, RESPONSE_STALL_TIMEOUT,
+    RESPONSE_TIMEOUT,
+};
 use super::request::{
-    BodyBuffer, BodyLength, BodyMemory, ChunkedReader, ENCRYPTED_HEADER, HttpError, MAX_HEAD,
-    PEER_HEADER, RequestHead, parse,
+    BodyBuffer, BodyLength, BodyMemory, ChunkedReader, ENCRYPTED_HEADER, HttpError, PEER_HEADER,
+    RequestHead, parse,
 };
 use super::slots::{Phase, SlotGuard};
-use super::stream::{ClientStream, Exchange, Protocol, peek_now};
+use super::stream::{ClientStream, DeadlineClientStream, Protocol, peek_now};
 use super::upstream::{Upstream, UpstreamResponse};
 use crate::clock::Now;
 use crate::deadline::DeadlineStream;
 use crate::http::response::{Response, SMALL_BODY};
 use crate::http::routes::{Route, route};
 
-/// How long a client may be silent, and then how long its head may take.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the backend may take until its response begins.
-const BACKEND_TIMEOUT: Duration = Duration::from_secs(30);
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a client may read nothing of its response.
-const RESPONSE_STALL: Duration = Duration::from_secs(10);
-const LINGER: Duration = Duration::from_millis(500);
 /// A body is read in pieces of up to this size.
 const READ_SIZE: usize = 16 * 1024;
 /// A body up to this size goes to the backend together with its head: its reader is woken once.
 const ONE_WRITE: usize = 16 * 1024;
 
 /// Limits and services for each exchange.
-pub struct Context {
+pub struct ExchangeContext {
     /// Where requests are forwarded to.
     pub upstream: Arc<Upstream>,
     /// What their bodies may take.
@@ -74,7 +69,7 @@ pub fn handle_connection(
     socket: &TcpStream,
     peer: IpAddr,
     slot: &SlotGuard,
-    context: &Context,
+    context: &ExchangeContext,
     before_stream: impl Fn(),
 ) {
     let mut stream = ClientStream::new(socket);
@@ -97,9 +92,9 @@ pub fn handle_connection(
             return;
         }
         let response = to_bytes(error);
-        let _ = stream.with_timeout(RESPONSE_TIMEOUT, RESPONSE_STALL).write_all(&response);
+        let _ = stream.with_timeout(RESPONSE_TIMEOUT, RESPONSE_STALL_TIMEOUT).write_all(&response);
     }
-    let rest = stream.close(LINGER);
+    let rest = stream.close(LINGER_TIMEOUT);
     // Most clients have sent all that they had to send.
     let silent = matches!(peek_now(socket), Err(why) if why.kind() == ErrorKind::WouldBlock);
     if (result.is_err() || !silent) && slot.set_phase(Phase::Lingering) {
@@ -121,7 +116,7 @@ struct Peer {
 fn receive<'a>(
     stream: &mut ClientStream,
     slot: &SlotGuard,
-    context: &'a Context,
+    context: &'a ExchangeContext,
 ) -> Result<(RequestHead, BodyBuffer<'a>), ReadError> {
     let deadline = Instant::now() + HEAD_TIMEOUT;
     let certificate = context.certificate.get();
@@ -165,7 +160,7 @@ fn receive<'a>(
 }
 
 /// The head, and what came with it of the body.
-fn read_head(mut client: Exchange) -> Result<(RequestHead, Vec<u8>), ReadError> {
+fn read_head(mut client: DeadlineClientStream) -> Result<(RequestHead, Vec<u8>), ReadError> {
     let mut buffer = vec![0; 1024];
     let mut length = 0;
     loop {
@@ -280,11 +275,11 @@ fn respond(
     if whole {
         response.finish();
         bytes.extend_from_slice(&first);
-        return stream.with_timeout(RESPONSE_TIMEOUT, RESPONSE_STALL).write_all(&bytes);
+        return stream.with_timeout(RESPONSE_TIMEOUT, RESPONSE_STALL_TIMEOUT).write_all(&bytes);
     }
     let deadline = Instant::now() + RESPONSE_TIMEOUT;
     response.set_deadline(deadline);
-    let mut client = stream.with_deadline(deadline, RESPONSE_STALL);
+    let mut client = stream.with_deadline(deadline, RESPONSE_STALL_TIMEOUT);
     client.write_all(&bytes)?;
     let mut piece = first;
     while !piece.is_empty() {

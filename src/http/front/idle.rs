@@ -10,12 +10,10 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use super::limits::MAX_IDLE_CONNECTIONS;
 use super::stream::peek_now;
 use crate::thread::lock;
 
-/// Idle connections at a time. Together with the slots and the connections to the backend they stay
-/// below the usual limit of 1,024 descriptors.
-const MAX_IDLE: usize = 384;
 /// The token of the timer; those of listeners and connections are larger.
 const TIMER: u64 = 0;
 /// Reported once, to one worker. A listener is watched anew when its connection has been accepted.
@@ -185,7 +183,7 @@ impl IdleSet {
                 }
                 _ => {
                     // Descriptors may be short: idle connections give theirs back.
-                    lock(&self.table).evict_to(MAX_IDLE / 2);
+                    lock(&self.table).evict_to(MAX_IDLE_CONNECTIONS / 2);
                     return Err(why);
                 }
             },
@@ -206,7 +204,7 @@ impl IdleSet {
         if table.closed {
             return Ok(());
         }
-        table.evict_to(MAX_IDLE - 1);
+        table.evict_to(MAX_IDLE_CONNECTIONS - 1);
         table.last_token += 1;
         let token = table.last_token;
         self.control(libc::EPOLL_CTL_ADD, &socket, token, ONCE)?;
@@ -353,7 +351,7 @@ mod tests {
         let (set, address, _) = idle_set();
         let moment = Duration::from_millis(1);
         let mut clients = Vec::new();
-        for _ in 0..MAX_IDLE + 10 {
+        for _ in 0..MAX_IDLE_CONNECTIONS + 10 {
             clients.push(TcpStream::connect(address).unwrap());
             assert!(matches!(set.next(moment, LONG), Ready::Timeout));
         }
@@ -362,7 +360,7 @@ mod tests {
         }
         clients[0].set_read_timeout(Some(LONG)).unwrap();
         assert_eq!(clients[0].read(&mut [0]).unwrap(), 0, "the first who came had to leave");
-        assert_eq!(lock(&set.table).idle.len(), MAX_IDLE);
+        assert_eq!(lock(&set.table).idle.len(), MAX_IDLE_CONNECTIONS);
         let (set, address, _) = super::tests::idle_set();
         let mut client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(LONG)).unwrap();

@@ -16,6 +16,7 @@ pub mod backend;
 pub mod certificate;
 mod exchange;
 mod idle;
+pub mod limits;
 pub mod request;
 mod slots;
 mod stream;
@@ -23,25 +24,18 @@ pub mod upstream;
 mod workers;
 
 use self::certificate::CurrentCertificate;
-use self::exchange::{Context, HEAD_TIMEOUT, handle_connection};
+use self::exchange::{ExchangeContext, handle_connection};
 use self::idle::{IdleSet, Ready};
+use self::limits::{
+    ALL_BODY_BYTES, IDLE_TIMEOUT, LISTEN_BACKLOG, MAX_WORKERS, SLOTS, WORKER_IDLE_TIMEOUT,
+};
 use self::request::BodyMemory;
 use self::slots::Slots;
 use self::upstream::Upstream;
 use self::workers::{Worker, WorkerPool};
 use crate::thread::{Stop, lock, spawn_critical};
 
-/// Connections at a time. A slot costs one descriptor, and a thread with a small stack.
-const SLOTS: usize = 256;
-/// One for each slot, and one that makes room for the next connection.
-const MAX_WORKERS: usize = SLOTS + 1;
-/// The bodies of all requests, beyond 16 KiB each (with 256 slots: 4 MiB).
-const BODY_BYTES: usize = 12 << 20;
-/// Alertmanager opens hundreds of connections within a second.
-const BACKLOG: i32 = 1024;
 const STACK: usize = 128 * 1024;
-/// A worker that had nothing to do for so long ends, but for the last one.
-const WORKER_IDLE: Duration = Duration::from_secs(30);
 /// After an error of `accept` (there are no descriptors left, mostly).
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a listener that is replaced finishes the handshakes that have begun there.
@@ -60,7 +54,7 @@ struct Shared {
     /// The token of the listener in use.
     listener: AtomicU64,
     slots: Slots,
-    context: Context,
+    context: ExchangeContext,
     workers: Arc<WorkerPool>,
     stop: Stop,
     /// `accept` gave an error, and no connection since.
@@ -84,12 +78,12 @@ impl Front {
         prepare(&listener)?;
         let idle = IdleSet::new()?;
         let listener = AtomicU64::new(idle.add_listener(listener)?);
-        let body_memory = BodyMemory::new(BODY_BYTES);
+        let body_memory = BodyMemory::new(ALL_BODY_BYTES);
         let shared = Arc::new(Shared {
             idle,
             listener,
             slots: Slots::new(SLOTS),
-            context: Context { upstream, body_memory, certificate },
+            context: ExchangeContext { upstream, body_memory, certificate },
             workers: Arc::default(),
             stop,
             accept_fails: AtomicBool::new(false),
@@ -110,7 +104,7 @@ impl Front {
         let Shared { idle, listener: current, stop, .. } = &*self.shared;
         let old = current.swap(idle.add_listener(listener)?, Ordering::Relaxed);
         if let Some(listener) = idle.listener(old) {
-            turn_away(&listener);
+            drop_new_handshakes(&listener);
         }
         // Handshakes that have begun end, and their connections are accepted.
         stop.wait(HANDOVER);
@@ -147,7 +141,7 @@ impl Front {
 
 fn prepare(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     // Connections have it from their listener.
     socket.set_tcp_nodelay(true)
 }
@@ -155,7 +149,7 @@ fn prepare(listener: &TcpListener) -> io::Result<()> {
 /// Lets no new connection begin: a SYN is dropped and comes again a second later (RFC 6298), by
 /// then to the listener that took over the port, where there is one. Handshakes that have begun
 /// are finished: a listener that is closed resets connections that were not accepted.
-fn turn_away(listener: &TcpListener) {
+fn drop_new_handshakes(listener: &TcpListener) {
     let step = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
     // Drops the segment when of SYN and ACK in the flags, byte 13 of the header, only SYN is set.
     let filter = [
@@ -188,7 +182,7 @@ impl Shared {
     fn work(self: &Arc<Shared>, worker: &mut Worker) {
         loop {
             worker.set_waiting();
-            match self.idle.next(WORKER_IDLE, HEAD_TIMEOUT) {
+            match self.idle.next(WORKER_IDLE_TIMEOUT, IDLE_TIMEOUT) {
                 Ready::Connection(socket, peer) => {
                     worker.set_busy();
                     self.accept_fails.store(false, Ordering::Relaxed);

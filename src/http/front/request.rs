@@ -6,17 +6,13 @@
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The largest head, in bytes.
-pub const MAX_HEAD: usize = 8 * 1024;
-/// The largest body, in bytes.
-pub const MAX_BODY: usize = 4 * 1024 * 1024;
+use super::limits::{FREE_BODY_BYTES, MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_TARGET};
+
 /// The header, of our own, that tells the backend the address of the client.
 pub const PEER_HEADER: &str = "X-Heartbeat-Peer";
 /// The header, of our own, that tells the backend whether the request came through TLS.
 pub const ENCRYPTED_HEADER: &str = "X-Heartbeat-Encrypted";
 
-const MAX_HEADERS: usize = 48;
-const MAX_TARGET: usize = 2048;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 /// Only these reach the handlers: what is not here can neither fool nor crash them.
 const FORWARDED_HEADERS: [&str; 7] = [
@@ -300,10 +296,6 @@ fn malformed(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
-/// What every body may take in any case, so that large bodies that fill the memory do not keep out
-/// small ones.
-const FREE_BYTES: usize = 16 * 1024;
-
 /// How many bytes the bodies of all requests may still take together.
 pub struct BodyMemory(AtomicUsize);
 
@@ -343,7 +335,7 @@ impl BodyBuffer<'_> {
         }
         if wanted > self.bytes.capacity() {
             let capacity = wanted.max(self.bytes.capacity() * 2).min(MAX_BODY);
-            let share = capacity.saturating_sub(FREE_BYTES);
+            let share = capacity.saturating_sub(FREE_BODY_BYTES);
             if !self.memory.acquire(share - self.taken) {
                 return Err(HttpError::new(503, "too many large requests at once"));
             }

@@ -62,13 +62,21 @@ impl<'a> ClientStream<'a> {
 
     /// For reading and writing: everything together may take until `deadline`, each wait for the
     /// client `call_timeout`.
-    pub fn with_deadline(&mut self, deadline: Instant, call_timeout: Duration) -> Exchange<'_> {
+    pub fn with_deadline(
+        &mut self,
+        deadline: Instant,
+        call_timeout: Duration,
+    ) -> DeadlineClientStream<'_> {
         let socket = self.socket(deadline, call_timeout);
-        Exchange { socket, tls: self.tls.as_deref_mut() }
+        DeadlineClientStream { socket, tls: self.tls.as_deref_mut() }
     }
 
     /// The same, from now on for `timeout`.
-    pub fn with_timeout(&mut self, timeout: Duration, call_timeout: Duration) -> Exchange<'_> {
+    pub fn with_timeout(
+        &mut self,
+        timeout: Duration,
+        call_timeout: Duration,
+    ) -> DeadlineClientStream<'_> {
         self.with_deadline(Instant::now() + timeout, call_timeout)
     }
 
@@ -98,13 +106,13 @@ impl<'a> ClientStream<'a> {
 }
 
 /// Reads and writes until its time is up, encrypted where there is TLS.
-pub struct Exchange<'a> {
+pub struct DeadlineClientStream<'a> {
     socket: DeadlineStream<&'a TcpStream>,
     tls: Option<&'a mut ServerConnection>,
 }
 
 /// The first read makes the handshake.
-impl Read for Exchange<'_> {
+impl Read for DeadlineClientStream<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.socket.read(into) };
         loop {
@@ -125,7 +133,7 @@ impl Read for Exchange<'_> {
 }
 
 /// What was written is on its way when `write` returns, or the failure is known.
-impl Write for Exchange<'_> {
+impl Write for DeadlineClientStream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.socket.write(bytes) };
         let count = tls.writer().write(bytes)?;

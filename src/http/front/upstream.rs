@@ -10,22 +10,15 @@
 use std::io::{self, BufReader, Chain, Cursor, ErrorKind, Read, Take, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::backend::Backend;
-use super::request::{BodyLength, ChunkedReader, MAX_HEAD};
+use super::limits::{BACKEND_IDLE_TIMEOUT, MAX_BACKEND_CONNECTIONS, MAX_BACKEND_WRITES, MAX_HEAD};
+use super::request::{BodyLength, ChunkedReader};
 use super::stream::peek_now;
 use crate::deadline::DeadlineStream;
 use crate::thread::{Permit, Semaphore, lock};
 
-/// Requests that the backend works on at a time, and so connections to it. Each costs three
-/// descriptors.
-pub const MAX_CONNECTIONS: usize = 64;
-/// Those of them that may wait for the disk: while it hangs, the others still show the state.
-const MAX_WRITES: usize = MAX_CONNECTIONS - 8;
-/// A connection that was not used for so long is closed, but for the last one: each keeps a thread
-/// of tiny_http.
-const MAX_IDLE: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 32;
 
 const HEALTH_CHECK: &[u8] = b"GET /-/healthy HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
@@ -59,7 +52,8 @@ pub struct UpstreamConnection<'a> {
 impl Upstream {
     /// Connections to `backend`, none of which is open yet.
     pub fn new(backend: Arc<Backend>) -> Upstream {
-        let (in_use, writes) = (Semaphore::new(MAX_CONNECTIONS), Semaphore::new(MAX_WRITES));
+        let (in_use, writes) =
+            (Semaphore::new(MAX_BACKEND_CONNECTIONS), Semaphore::new(MAX_BACKEND_WRITES));
         Upstream { backend, idle: Mutex::default(), in_use, writes, opening: Semaphore::new(1) }
     }
 
@@ -105,7 +99,7 @@ impl Upstream {
         let current = self.backend.instance();
         let mut idle = lock(&self.idle);
         idle.retain(|one| one.instance == current);
-        while idle.len() > 1 && idle[0].since.elapsed() > MAX_IDLE {
+        while idle.len() > 1 && idle[0].since.elapsed() > BACKEND_IDLE_TIMEOUT {
             idle.remove(0);
         }
     }
@@ -354,6 +348,7 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<(ResponseHead, usize)>> {
 #[cfg(test)]
 mod tests {
     use std::thread;
+    use std::time::Duration;
 
     use super::super::backend::HANDLERS;
     use super::*;
@@ -416,8 +411,9 @@ mod tests {
     fn a_disk_that_hangs_kept_the_status_page_from_being_shown() {
         let site = Site::open();
         let far = Instant::now() + LONG;
-        let posts: Vec<_> =
-            (0..MAX_WRITES).map(|_| site.upstream.send(GET, b"", true, far).unwrap()).collect();
+        let posts: Vec<_> = (0..MAX_BACKEND_WRITES)
+            .map(|_| site.upstream.send(GET, b"", true, far).unwrap())
+            .collect();
         let late = site.upstream.send(GET, b"", true, Instant::now());
         assert_eq!(late.err().map(|why| why.kind()), Some(ErrorKind::TimedOut));
         assert!(!site.upstream.is_saturated());
@@ -449,12 +445,12 @@ mod tests {
         let site = Site::open();
         for _ in 0..5 {
             thread::scope(|scope| {
-                for _ in 0..2 * MAX_CONNECTIONS {
+                for _ in 0..2 * MAX_BACKEND_CONNECTIONS {
                     scope.spawn(|| site.get());
                 }
             });
             let idle = site.idle();
-            assert!((1..=MAX_CONNECTIONS).contains(&idle), "{idle}");
+            assert!((1..=MAX_BACKEND_CONNECTIONS).contains(&idle), "{idle}");
             // The next ones are opened while tiny_http's threads of these end.
             lock(&site.upstream.idle).clear();
         }
@@ -484,7 +480,7 @@ mod tests {
         }
         site.upstream.close_idle();
         assert_eq!(site.idle(), 2);
-        let long_ago = Instant::now() - MAX_IDLE - MAX_IDLE;
+        let long_ago = Instant::now() - BACKEND_IDLE_TIMEOUT - BACKEND_IDLE_TIMEOUT;
         lock(&site.upstream.idle).iter_mut().for_each(|idle| idle.since = long_ago);
         site.upstream.close_idle();
         assert_eq!(site.idle(), 1);
@@ -494,8 +490,9 @@ mod tests {
     fn the_health_check_needs_no_free_connection_but_a_backend_that_answers() {
         let site = Site::open();
         let deadline = Instant::now() + LONG;
-        let all: Vec<_> =
-            (0..MAX_CONNECTIONS).map(|_| site.upstream.acquire(false, deadline).unwrap()).collect();
+        let all: Vec<_> = (0..MAX_BACKEND_CONNECTIONS)
+            .map(|_| site.upstream.acquire(false, deadline).unwrap())
+            .collect();
         let soon = Instant::now() + Duration::from_millis(20);
         assert_eq!(site.upstream.acquire(false, soon).err().unwrap().kind(), ErrorKind::TimedOut);
         let probe = HealthProbe::new(&site.upstream);

@@ -3,7 +3,7 @@
 use super::html::escaped;
 use crate::event::Level;
 use crate::http::response::Response;
-use crate::view::{HostView, State};
+use crate::view::{HostState, HostView};
 
 /// A longer name is cut; all of it is in the picture's title.
 const MAX_NAME: usize = 40;
@@ -28,14 +28,14 @@ pub fn badge(host: &HostView) -> Response {
 /// The word and the colour of its state.
 fn state_word(host: &HostView) -> (&'static str, &'static str) {
     let worst = host.metrics.iter().filter_map(|metric| metric.level).max();
-    let missed = host.connections.iter().any(|connection| connection.state == State::Overdue);
+    let missed = host.connections.iter().any(|connection| connection.state == HostState::Overdue);
     match host.state {
-        State::New => ("never heard", GREY),
-        State::Shutdown => ("shutdown", GREY),
-        State::Overdue => ("overdue", RED),
-        State::Up if worst == Some(Level::Critical) => ("critical", RED),
-        State::Up if worst == Some(Level::Warning) || missed => ("warning", AMBER),
-        State::Up => ("up", GREEN),
+        HostState::New => ("never heard", GREY),
+        HostState::Shutdown => ("shutdown", GREY),
+        HostState::Overdue => ("overdue", RED),
+        HostState::Up if worst == Some(Level::Critical) => ("critical", RED),
+        HostState::Up if worst == Some(Level::Warning) || missed => ("warning", AMBER),
+        HostState::Up => ("up", GREEN),
     }
 }
 
@@ -70,8 +70,8 @@ mod tests {
     use super::*;
     use crate::view::{ConnectionView, MetricView};
 
-    fn host(state: State, connections: &[State], level: Option<Level>) -> HostView {
-        let connection = |state: &State| ConnectionView {
+    fn host(state: HostState, connections: &[HostState], level: Option<Level>) -> HostView {
+        let connection = |state: &HostState| ConnectionView {
             name: "ipv4".into(),
             state: *state,
             last_seen: None,
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_word_says_what_the_colour_shows() {
-        use State::{New, Overdue, Shutdown, Up};
+        use HostState::{New, Overdue, Shutdown, Up};
         for (view, expected) in [
             (host(Up, &[Up], Some(Level::Ok)), ("up", GREEN)),
             (host(Up, &[Up], None), ("up", GREEN)),

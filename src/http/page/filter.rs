@@ -4,7 +4,7 @@
 use super::summary::{Health, HealthCounts};
 use crate::address::percent_decoded;
 use crate::escape::PercentEncoded;
-use crate::view::{HostView, State};
+use crate::view::{HostState, HostView};
 
 /// A longer search is cut.
 const MAX_SEARCH: usize = 253;
@@ -118,7 +118,7 @@ impl PageQuery {
         let state = match self.which {
             HostFilter::Any => true,
             HostFilter::Wrong => !matches!(health, Health::Up | Health::New),
-            HostFilter::Like(Health::Down) => host.state == State::Overdue,
+            HostFilter::Like(Health::Down) => host.state == HostState::Overdue,
             HostFilter::Like(matching) => health == matching,
         };
         state && (self.name.is_empty() || host.name.to_lowercase().contains(&self.name))
@@ -200,7 +200,7 @@ impl HostSelector<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::State;
+    use crate::view::HostState;
 
     #[test]
     fn a_form_is_read_as_browsers_write_it() {
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(PageQuery::of("/?page=99999999999999999999").page, 1);
     }
 
-    fn host(name: String, state: State) -> HostView {
+    fn host(name: String, state: HostState) -> HostView {
         HostView {
             name,
             watch: true,
@@ -244,7 +244,7 @@ mod tests {
         let query = PageQuery::of(query);
         let mut selector = HostSelector::new(&query);
         for number in 0..count {
-            let state = if number % 1000 == 999 { State::Overdue } else { State::Up };
+            let state = if number % 1000 == 999 { HostState::Overdue } else { HostState::Up };
             selector.add(&host(format!("h{number:06}"), state));
         }
         selector.selection()
@@ -280,7 +280,7 @@ mod tests {
         let query = PageQuery::of("/");
         let mut selector = HostSelector::new(&query);
         for number in 0..100_000 {
-            selector.add(&host(format!("h{number}"), State::Up));
+            selector.add(&host(format!("h{number}"), HostState::Up));
             assert!(selector.keys.len() < 2 * PAGE_SIZE);
         }
         assert_eq!(selector.selection().matching, 100_000);

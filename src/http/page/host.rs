@@ -10,7 +10,8 @@ use super::summary::{Health, class_of};
 use crate::clock::{Wall, format_duration};
 use crate::event::Level;
 use crate::view::{
-    EventView, HostView, MetricView, NotificationView, PastView, SeriesView, State, UptimeSlice,
+    AvailabilityView, EventView, HostState, HostView, MetricView, NotificationView, SeriesView,
+    UptimeSlice,
 };
 
 /// Slices in which something was wrong that are described in words.
@@ -23,7 +24,7 @@ pub struct HostPage<'a> {
     /// The host.
     pub host: &'a HostView,
     /// Its availability; an error says why that is not known.
-    pub past: &'a Result<Option<PastView>, String>,
+    pub past: &'a Result<Option<AvailabilityView>, String>,
     /// Its metrics over time.
     pub series: &'a ReadResult<SeriesView>,
     /// The events about it.
@@ -54,7 +55,7 @@ impl HostPage<'_> {
         html.markup("><p class=i><a href=\"/\">All hosts</a></p><h1>").text(&self.host.name);
         html.markup(" <span class=state>").text(Health::of(self.host).word());
         html.markup("</span></h1><p>").text(self.sentence()).markup("</p></div>");
-        if self.host.state == State::New {
+        if self.host.state == HostState::New {
             first_beat(html, Some(&self.host.name));
         }
         self.connections(html);
@@ -86,9 +87,9 @@ impl HostPage<'_> {
         html.markup("<thead><tr><th scope=col>Name<th scope=col>Last heard<th scope=col>Beats every<th scope=col>From<tbody>");
         for connection in &self.host.connections {
             let class = match connection.state {
-                State::Up => "good",
-                State::Overdue => "bad",
-                State::New | State::Shutdown => "dim",
+                HostState::Up => "good",
+                HostState::Overdue => "bad",
+                HostState::New | HostState::Shutdown => "dim",
             };
             html.markup("<tr").attribute("class", class).markup("><th scope=row>");
             html.text(&connection.name).markup("<td><b>");

@@ -10,8 +10,8 @@ use super::summary::{Health, class_of};
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::view::{
-    ConnectionView, DyndnsState, DyndnsView, DynrecordView, HostView, MetricView, PastView, State,
-    UptimeSlice,
+    AvailabilityView, ConnectionView, DnsRecordView, DyndnsState, DyndnsView, HostState, HostView,
+    MetricView, UptimeSlice,
 };
 
 /// Metrics that are shown of a host that is well.
@@ -20,7 +20,7 @@ const MAX_METRICS: usize = 4;
 const MAX_METRIC_NAME: usize = 40;
 
 /// A host and its availability.
-pub type ListedHost = (HostView, Option<PastView>);
+pub type ListedHost = (HostView, Option<AvailabilityView>);
 
 /// The list.
 pub struct HostList<'a> {
@@ -81,7 +81,7 @@ impl HostList<'_> {
         html.markup("</table>");
     }
 
-    fn row(&self, html: &mut Html, host: &HostView, past: Option<&PastView>) {
+    fn row(&self, html: &mut Html, host: &HostView, past: Option<&AvailabilityView>) {
         let health = Health::of(host);
         html.markup("<tr class=").markup(health.class()).attribute("data-k", &host.name);
         html.markup("><th scope=row><a").link("/hosts/", &host.name).markup(">");
@@ -92,11 +92,11 @@ impl HostList<'_> {
         html.markup("<td>");
         connections(html, host, self.now);
         html.markup("<td>");
-        if host.state != State::Up && !host.metrics.is_empty() {
+        if host.state != HostState::Up && !host.metrics.is_empty() {
             html.markup("<i>last known:</i> ");
         }
         metrics(html, &host.metrics);
-        let none = PastView::default();
+        let none = AvailabilityView::default();
         let past = past.unwrap_or(&none);
         availability_cell(html, &past.hours, HOURS, past.availability_day);
         availability_cell(html, &past.days, DAYS, past.availability_90_days);
@@ -143,7 +143,7 @@ fn connections(html: &mut Html, host: &HostView, now: Wall) {
             html.markup("<br>");
         }
         html.text(&connection.name).markup(" ");
-        let gone = connection.state != State::Up;
+        let gone = connection.state != HostState::Up;
         html.markup(if gone { "<b>" } else { "<i>" });
         let word = (connection.state != host.state).then(|| state_word(connection.state)).flatten();
         html.text(seen(word, connection, now));
@@ -166,12 +166,12 @@ fn seen(word: Option<&str>, connection: &ConnectionView, now: Wall) -> String {
 }
 
 /// What is said about a state that is not the usual one.
-fn state_word(state: State) -> Option<&'static str> {
+fn state_word(state: HostState) -> Option<&'static str> {
     match state {
-        State::New => Some("never heard"),
-        State::Up => None,
-        State::Overdue => Some("overdue"),
-        State::Shutdown => Some("shut down"),
+        HostState::New => Some("never heard"),
+        HostState::Up => None,
+        HostState::Overdue => Some("overdue"),
+        HostState::Shutdown => Some("shut down"),
     }
 }
 
@@ -279,7 +279,7 @@ pub fn dns_names(html: &mut Html, dns_names: &[DyndnsView]) {
 }
 
 /// `A 192.0.2.7, since 3 h ago`, and the host's address where that is another one.
-fn record(html: &mut Html, record: &DynrecordView) {
+fn record(html: &mut Html, record: &DnsRecordView) {
     html.markup("<p class=i>").text(record.record).markup(" ");
     match record.written {
         Some(written) => html.text(written.to_string()),
@@ -311,7 +311,7 @@ mod tests {
         let mut html = Html::default();
         dns_names(&mut html, &[]);
         assert!(html.as_str().is_empty());
-        let record = DynrecordView {
+        let record = DnsRecordView {
             record: "A",
             address: Some([192, 0, 2, 8].into()),
             written: Some([192, 0, 2, 7].into()),

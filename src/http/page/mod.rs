@@ -106,7 +106,7 @@ fn select_hosts(
     }
     let selection = selector.selection();
     let names: Vec<&str> = selection.names.iter().map(String::as_str).collect();
-    let (pasts, trouble) = match daemon.pasts(&names) {
+    let (pasts, trouble) = match daemon.availabilities(&names) {
         Ok(pasts) => (pasts, None),
         Err(why) => (vec![None; names.len()], Some(why)),
     };
@@ -140,7 +140,7 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
     let page = HostPage {
         query: &query,
         host: &view,
-        past: &daemon.past(name),
+        past: &daemon.availability(name),
         series: &daemon.series(name, &series).map(Option::unwrap_or_default),
         events: &daemon.events(&events).map(|(events, _)| events),
         notifications: &daemon.notifications(&notifications).map(|(list, _)| list),

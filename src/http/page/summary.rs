@@ -2,7 +2,7 @@
 
 use super::format::count;
 use crate::event::Level;
-use crate::view::{AlertView, ChannelState, ChannelView, HostView, PlanView, State};
+use crate::view::{AlertView, ChannelState, ChannelView, HostState, HostView, PlanView};
 
 /// The health of a host, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,18 +38,18 @@ impl Health {
     /// The health of a host. The metrics of a host whose beats do not come are old.
     pub fn of(host: &HostView) -> Health {
         match host.state {
-            State::Overdue | State::Shutdown if !host.watch => Health::Silent,
-            State::Overdue => Health::Down,
-            State::Shutdown => Health::Shutdown,
-            State::New => Health::New,
-            State::Up => Health::of_heard(host),
+            HostState::Overdue | HostState::Shutdown if !host.watch => Health::Silent,
+            HostState::Overdue => Health::Down,
+            HostState::Shutdown => Health::Shutdown,
+            HostState::New => Health::New,
+            HostState::Up => Health::of_heard(host),
         }
     }
 
     fn of_heard(host: &HostView) -> Health {
         let worst = host.metrics.iter().filter_map(|metric| metric.level).max();
-        let partly =
-            host.watch && host.connections.iter().any(|connection| connection.state != State::Up);
+        let partly = host.watch
+            && host.connections.iter().any(|connection| connection.state != HostState::Up);
         match worst {
             Some(Level::Critical) => Health::Critical,
             Some(Level::Warning) => Health::Degraded,
@@ -231,7 +231,7 @@ mod tests {
     use crate::clock::Wall;
     use crate::view::{ConnectionView, MetricView};
 
-    fn host(watch: bool, state: State, level: Option<Level>, other: State) -> HostView {
+    fn host(watch: bool, state: HostState, level: Option<Level>, other: HostState) -> HostView {
         let connection = |name: &str, state| ConnectionView {
             name: name.into(),
             state,
@@ -264,18 +264,18 @@ mod tests {
     fn a_host_is_as_bad_as_the_worst_that_is_known_of_it() {
         let (warning, critical) = (Some(Level::Warning), Some(Level::Critical));
         for (host, health) in [
-            (host(true, State::Up, None, State::Up), Health::Up),
-            (host(true, State::Up, Some(Level::Ok), State::Up), Health::Up),
-            (host(true, State::Up, warning, State::Up), Health::Degraded),
-            (host(true, State::Up, None, State::Overdue), Health::Degraded),
-            (host(true, State::Up, critical, State::Overdue), Health::Critical),
-            (host(false, State::Up, critical, State::Up), Health::Critical),
-            (host(true, State::Overdue, critical, State::Overdue), Health::Down),
-            (host(false, State::Overdue, critical, State::Overdue), Health::Silent),
-            (host(false, State::Shutdown, None, State::Shutdown), Health::Silent),
-            (host(false, State::Up, None, State::Overdue), Health::Up),
-            (host(true, State::Shutdown, critical, State::Shutdown), Health::Shutdown),
-            (host(true, State::New, None, State::New), Health::New),
+            (host(true, HostState::Up, None, HostState::Up), Health::Up),
+            (host(true, HostState::Up, Some(Level::Ok), HostState::Up), Health::Up),
+            (host(true, HostState::Up, warning, HostState::Up), Health::Degraded),
+            (host(true, HostState::Up, None, HostState::Overdue), Health::Degraded),
+            (host(true, HostState::Up, critical, HostState::Overdue), Health::Critical),
+            (host(false, HostState::Up, critical, HostState::Up), Health::Critical),
+            (host(true, HostState::Overdue, critical, HostState::Overdue), Health::Down),
+            (host(false, HostState::Overdue, critical, HostState::Overdue), Health::Silent),
+            (host(false, HostState::Shutdown, None, HostState::Shutdown), Health::Silent),
+            (host(false, HostState::Up, None, HostState::Overdue), Health::Up),
+            (host(true, HostState::Shutdown, critical, HostState::Shutdown), Health::Shutdown),
+            (host(true, HostState::New, None, HostState::New), Health::New),
         ] {
             assert_eq!(Health::of(&host), health, "{host:?}");
         }

@@ -83,7 +83,7 @@ impl World {
             Step::Said(of) => {
                 self.accept(
                     Level::Warning,
-                    EventKind::Said { host: host(of), text: "hello".into() },
+                    EventKind::HostMessage { host: host(of), text: "hello".into() },
                 );
             }
             Step::Fire(of, critical) => {

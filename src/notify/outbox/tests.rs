@@ -128,7 +128,7 @@ impl TestOutbox {
     }
 
     fn said(&mut self, host: &str, text: &str) -> &mut TestOutbox {
-        self.accept(Level::Warning, EventKind::Said { host: host.into(), text: text.into() })
+        self.accept(Level::Warning, EventKind::HostMessage { host: host.into(), text: text.into() })
     }
 
     fn start(&mut self) -> Vec<DeliveryAttempt> {

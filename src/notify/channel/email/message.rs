@@ -132,7 +132,7 @@ fn with_headers(
 
 fn headers(outgoing: &OutgoingMessage, domain: &str) -> MessageBuilder {
     let message = outgoing.message;
-    let root = format!("<thread.{}@{domain}>", digest(&message.thread));
+    let root = format!("<thread.{}@{domain}>", short_hash(&message.thread));
     let id = format!("<{}.{}@{domain}>", message.event, id_token(outgoing.channel));
     let mut own = vec![
         Header("Auto-Submitted", "auto-generated".into()),
@@ -322,11 +322,11 @@ fn id_token(name: &str) -> String {
             _ => id_token.push_str(&format!("%{byte:02X}")),
         }
     }
-    if id_token.is_empty() || id_token.len() > 100 { digest(name) } else { id_token }
+    if id_token.is_empty() || id_token.len() > 100 { short_hash(name) } else { id_token }
 }
 
 /// Sixteen hex digits that stand for `text`, the same in every version of this program.
-fn digest(text: &str) -> String {
+fn short_hash(text: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     escape::hex(&digest.as_ref()[..8])
 }

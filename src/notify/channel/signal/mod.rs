@@ -24,7 +24,7 @@ const MAX_TEXT: usize = 1999;
 
 /// Where a running signal-cli daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rpc {
+pub enum RpcAddress {
     /// `unix:/path`
     Unix(PathBuf),
     /// `http://host:port`
@@ -41,7 +41,7 @@ pub struct Signal {
     /// A number, `u:name.01`, a UUID, or `group:ID`.
     pub recipient: String,
     /// Talk to a daemon instead of starting the program.
-    pub rpc: Option<Rpc>,
+    pub rpc: Option<RpcAddress>,
 }
 
 impl Signal {
@@ -130,9 +130,9 @@ impl Signal {
 impl Signal {
     /// Reads the section of such a channel.
     pub fn read(section: &mut Section) -> Signal {
-        let rpc = section
-            .text("rpc")
-            .and_then(|text| Rpc::parse(&text).map_err(|what| section.error("rpc", what)).ok());
+        let rpc = section.text("rpc").and_then(|text| {
+            RpcAddress::parse(&text).map_err(|what| section.error("rpc", what)).ok()
+        });
         let cli_path = if section.given("rpc") {
             section.program_unchecked("cli_path", "signal-cli")
         } else {
@@ -151,11 +151,11 @@ impl Signal {
     }
 }
 
-impl Rpc {
-    fn parse(text: &str) -> Result<Rpc, String> {
+impl RpcAddress {
+    fn parse(text: &str) -> Result<RpcAddress, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.starts_with('/') {
-                true => Ok(Rpc::Unix(path.into())),
+                true => Ok(RpcAddress::Unix(path.into())),
                 false => {
                     Err("must be unix: and an absolute path, such as unix:/run/signal-cli/socket"
                         .into())
@@ -165,7 +165,7 @@ impl Rpc {
         if !text.starts_with("http://") && !text.starts_with("https://") {
             return Err("must be unix:/path or http://host:port".into());
         }
-        BaseUrl::parse(text).map(|url| Rpc::Http(url.text))
+        BaseUrl::parse(text).map(|url| RpcAddress::Http(url.text))
     }
 }
 
@@ -321,12 +321,12 @@ mod tests {
 
     #[test]
     fn a_running_daemon_is_found_by_path_or_address() {
-        assert_eq!(Rpc::parse("unix:/run/x"), Ok(Rpc::Unix("/run/x".into())));
+        assert_eq!(RpcAddress::parse("unix:/run/x"), Ok(RpcAddress::Unix("/run/x".into())));
         assert_eq!(
-            Rpc::parse("http://127.0.0.1:8080"),
-            Ok(Rpc::Http("http://127.0.0.1:8080".into()))
+            RpcAddress::parse("http://127.0.0.1:8080"),
+            Ok(RpcAddress::Http("http://127.0.0.1:8080".into()))
         );
-        assert!(Rpc::parse("unix:x").is_err() && Rpc::parse("127.0.0.1:80").is_err());
+        assert!(RpcAddress::parse("unix:x").is_err() && RpcAddress::parse("127.0.0.1:80").is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Rpc, Signal, result};
+use super::{RpcAddress, Signal, result};
 use crate::clock::format_duration;
 use crate::deadline::DeadlineStream;
 use crate::event::EventId;
@@ -82,7 +82,7 @@ impl Signal {
     /// Sends `text` through the daemon.
     pub(super) fn call_daemon(
         &self,
-        rpc: &Rpc,
+        rpc: &RpcAddress,
         text: &str,
         event: EventId,
         limit: Duration,
@@ -108,7 +108,11 @@ impl Signal {
     }
 
     /// The version that the daemon reports.
-    pub(super) fn daemon_version(&self, rpc: &Rpc, limit: Duration) -> Result<String, String> {
+    pub(super) fn daemon_version(
+        &self,
+        rpc: &RpcAddress,
+        limit: Duration,
+    ) -> Result<String, String> {
         let response =
             call(rpc, "version", json!({}), "hbd-version", limit).map_err(Failure::into_why)?;
         match response["result"]["version"].as_str() {
@@ -120,7 +124,7 @@ impl Signal {
 
 /// Calls a method, and returns the whole response: with a `result` or an `error`.
 fn call(
-    rpc: &Rpc,
+    rpc: &RpcAddress,
     method: &str,
     params: Value,
     id: &str,
@@ -128,8 +132,8 @@ fn call(
 ) -> Result<Value, Failure> {
     let request = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": id});
     match rpc {
-        Rpc::Unix(path) => call_socket(path, &request, id, limit),
-        Rpc::Http(url) => call_http(url, &request, limit),
+        RpcAddress::Unix(path) => call_socket(path, &request, id, limit),
+        RpcAddress::Http(url) => call_http(url, &request, limit),
     }
 }
 
