@@ -66,7 +66,7 @@
 //! | who is notified | `notify/routing.rs` |
 //! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
 //! | a channel: its API, its retry delays and rate limit | `notify/channel/mattermost.rs`, `notify/channel/pushover.rs`, `notify/channel/signal/`, `notify/channel/email/` |
-//! | a new channel | one file in `notify/channel/`, its arms in `notify/channel/mod.rs`, `FEATURES` in `cli/mod.rs` |
+//! | a new channel | one file in `notify/channel/`, its arms in `notify/channel/mod.rs`, the list of features in `cli/mod.rs` |
 //! | which SMTP reply is final, which is tried again | `notify/channel/email/diagnosis.rs` |
 //! | what a mail looks like | `notify/channel/email/message.rs` |
 //! | which alerts are about backups, and when one is reported again | `backup/alert.rs`, `backup/queue.rs` |

@@ -1,4 +1,4 @@
-//! Who comes in over HTTP and what they are shown: certificates, tokens, crowds, and `hbd status`.
+//! HTTP access: certificates, tokens, many connections at once, and `hbd status`.
 
 #[allow(dead_code)]
 mod support {
@@ -19,7 +19,7 @@ use std::time::Duration;
 use heartbeat::Config;
 use support::certificates::{Pair, certificates};
 use support::crowd::{Crowd, good, trusting};
-use support::hbd::{Hbd, PATIENCE};
+use support::hbd::{Hbd, TIMEOUT};
 
 const TOKEN: &str = "a-token-of-some-length";
 
@@ -144,7 +144,7 @@ fn ask(hbd: &Hbd, from: [u8; 4], token: &str) -> (String, String) {
     socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
     socket.connect(&hbd.address.into()).unwrap();
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     write!(stream, "GET /metrics HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -183,7 +183,7 @@ fn a_browser_that_visits_another_site_reloads_nothing() {
         ("Sec-Fetch-Site: same-site".into(), "403"),
     ] {
         let mut stream = TcpStream::connect(own).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         // The browser knows the token as a password and shows it whatever page asks.
         let basic = "Authorization: Basic OmEtdG9rZW4tb2Ytc29tZS1sZW5ndGg=";
         let head = format!("POST /-/reload HTTP/1.1\r\nHost: {own}\r\n{basic}\r\n{headers}");
@@ -227,7 +227,7 @@ fn a_silent_client_of_the_tls_port_is_closed_after_three_seconds() {
     let hbd = Hbd::start(&place.config());
     for beginning in [&b""[..], b"\x16\x03\x01"] {
         let mut stream = TcpStream::connect(hbd.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(beginning).unwrap();
         let before = std::time::Instant::now();
         // At most an alert.

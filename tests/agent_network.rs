@@ -16,7 +16,7 @@ mod support {
     pub mod network;
 }
 
-use support::hbd::{Hbd, PATIENCE};
+use support::hbd::{Hbd, TIMEOUT};
 use support::network::{LAN, Network, VPN};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ impl Hbc {
     }
 
     fn wait_log(&self, words: &str) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let mut lines = self.log.0.lock().unwrap();
         while !lines.iter().any(|line| line.contains(words)) {
             let left = end.checked_duration_since(Instant::now());
@@ -327,7 +327,7 @@ fn a_name_that_nobody_answers_for_keeps_nobody_waiting() {
     let begun = Instant::now();
     let hbc = Hbc::start(command, &["--config", config.to_str().unwrap()]);
     play.wait_beats(20.0);
-    assert!(begun.elapsed() < PATIENCE);
+    assert!(begun.elapsed() < TIMEOUT);
     hbc.wait_log("hbd.test:9099: ");
     play.wait_beats(40.0);
     assert_eq!(play.told(), [""; 0]);
@@ -404,7 +404,7 @@ fn status(pid: i32) -> (i64, i64) {
 }
 
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + 2 * PATIENCE;
+    let end = Instant::now() + 2 * TIMEOUT;
     while !holds() {
         assert!(Instant::now() < end, "never: {what}");
         thread::park_timeout(Duration::from_millis(50));

@@ -14,7 +14,7 @@ use heartbeat::heartbeat::datagram::{Datagram, DatagramKind, parse, split};
 use heartbeat::heartbeat::encode::{ack, signing_key, verify};
 use heartbeat::secret::Secret;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A datagram that came, as far as it matters here.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ impl Server {
     }
 
     fn next(&self) -> Said {
-        self.came.recv_timeout(PATIENCE).unwrap()
+        self.came.recv_timeout(TIMEOUT).unwrap()
     }
 
     /// The next one that `holds`.
@@ -129,7 +129,7 @@ impl Hbc {
 
     fn wait_log(&self, words: &str) -> String {
         loop {
-            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {words}"));
+            let line = self.log.recv_timeout(TIMEOUT).unwrap_or_else(|_| panic!("no {words}"));
             if line.contains(words) {
                 return line;
             }
@@ -245,7 +245,7 @@ fn systemd_hears_that_it_is_ready_and_lives() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
     // No server is there: it is ready all the same.
     let _hbc = Hbc::start_in(&["--server", "127.0.0.1:1", "--interval", "1h"], &environment);

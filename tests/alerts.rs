@@ -27,7 +27,7 @@ use heartbeat::store::{CommitResult, Store, Table, Write as Row};
 use serde_json::{Value, json};
 use support::alertmanager::Alertmanager;
 use support::burst::{burst, percentiles};
-use support::hbd::{Hbd, PATIENCE};
+use support::hbd::{Hbd, TIMEOUT};
 use support::http_double::{HttpDouble, reply};
 use support::mattermost::{MattermostDouble, Mode, Post};
 use support::prometheus::Prometheus;
@@ -132,7 +132,7 @@ impl Place {
 
     /// The posts, of which there must be so many and no more once hbd has nothing left to do.
     fn posts(&self, hbd: &Hbd, count: usize) -> Vec<Post> {
-        self.chat.wait_for(count, PATIENCE);
+        self.chat.wait_for(count, TIMEOUT);
         hbd.settled();
         let posts = self.chat.received();
         let texts: Vec<_> = posts.iter().map(|post| &post.text).collect();
@@ -271,7 +271,7 @@ fn what_cannot_be_stored_is_refused_but_told_and_taken_once_the_disk_is_back() {
     for _ in 0..2 {
         assert_eq!(hbd.alert(&webhook(&["1"])), 503);
     }
-    let posts = place.chat.wait_for(2, PATIENCE);
+    let posts = place.chat.wait_for(2, TIMEOUT);
     let told = |posts: &[Post], words| posts.iter().filter(|p| p.text.contains(words)).count();
     assert_eq!(told(&posts, PARTIAL), 1, "{posts:#?}");
     assert_eq!(hbd.alert(&webhook(&["1"])), 503, "also what was told already");
@@ -335,7 +335,7 @@ fn killed_while_redis_hangs_the_report_comes_once() {
     let (url, asked) = deaf(b"");
     let hbd = place.start(&waits_for(&url));
     assert_eq!(hbd.alert(&webhook(&["1"])), 200);
-    asked.recv_timeout(PATIENCE).unwrap();
+    asked.recv_timeout(TIMEOUT).unwrap();
     hbd.kill();
     let hbd = place.start(&Setup::with(&redis));
     assert!(place.report(&hbd).contains(PARTIAL));
@@ -366,7 +366,7 @@ fn killed_while_the_chat_refuses_the_report_comes_once_and_unmarked() {
     place.chat.set_mode(Mode::Status(503, "down".into()));
     let hbd = place.start(&Setup::with(&redis));
     assert_eq!(hbd.alert(&webhook(&["1"])), 200);
-    let refused = place.chat.wait_for(1, PATIENCE);
+    let refused = place.chat.wait_for(1, TIMEOUT);
     assert!(refused[0].text.contains(PARTIAL));
     hbd.kill();
     place.chat.set_mode(Mode::Normal);
@@ -384,7 +384,7 @@ fn killed_while_the_chat_has_not_answered_the_report_comes_twice_and_says_so() {
     place.chat.set_mode(Mode::Hang);
     let hbd = place.start(&Setup::with(&redis));
     assert_eq!(hbd.alert(&webhook(&["1"])), 200);
-    let first = place.chat.wait_for(1, PATIENCE).remove(0);
+    let first = place.chat.wait_for(1, TIMEOUT).remove(0);
     hbd.kill();
     place.chat.set_mode(Mode::Normal);
     let hbd = place.start(&Setup::with(&redis));
@@ -401,7 +401,7 @@ fn an_alert_that_ends_the_daemon_again_and_again_is_told_without_looking() {
     let mut hbd = place.start(&waits_for(&url));
     assert_eq!(hbd.alert(&webhook(&["1"])), 200);
     for _ in 0..3 {
-        asked.recv_timeout(PATIENCE).unwrap();
+        asked.recv_timeout(TIMEOUT).unwrap();
         hbd.kill();
         hbd = place.start(&waits_for(&url));
     }
@@ -417,7 +417,7 @@ fn an_operator_who_restarts_again_and_again_does_not_spoil_the_report() {
     let mut hbd = place.start(&waits_for(&url));
     assert_eq!(hbd.alert(&webhook(&["1"])), 200);
     for _ in 0..5 {
-        asked.recv_timeout(PATIENCE).unwrap();
+        asked.recv_timeout(TIMEOUT).unwrap();
         hbd.stop();
         hbd = place.start(&waits_for(&url));
     }
@@ -528,7 +528,7 @@ fn five_hundred_alerts_and_two_hundred_bodies_at_once_are_all_taken_soon() {
     let ids = |from: usize, to: usize| (from..to).map(|id| id.to_string()).collect::<Vec<_>>();
     let body = |ids: Vec<String>| webhook(&ids.iter().map(String::as_str).collect::<Vec<_>>());
     let times = |bodies: &[String], opened| {
-        let answers = burst(hbd.address, "/alert", bodies, opened, PATIENCE);
+        let answers = burst(hbd.address, "/alert", bodies, opened, TIMEOUT);
         let wrong = answers.iter().find(|one| !one.text.starts_with("HTTP/1.1 200"));
         assert!(wrong.is_none(), "{wrong:?}");
         answers.into_iter().map(|one| one.took).collect::<Vec<_>>()

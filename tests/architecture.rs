@@ -540,8 +540,7 @@ fn an_impl_in_pieces_is_found() {
 }
 
 /// Names that several public types may have, and why.
-const SHARED_NAMES: &[(&str, &str)] =
-    &[("Settings", "each feature's section of the configuration, always named with its module")];
+const SHARED_NAMES: &[(&str, &str)] = &[];
 
 /// How large the share of types may be whose name another type of the crate has, too, public or
 /// not, in percent.
@@ -615,7 +614,6 @@ fn a_name_for_two_types_is_found() {
     ] {
         assert_eq!(two("pub struct Line;", other), "", "{other}");
     }
-    assert_eq!(two("pub struct Settings;", "pub struct Settings;"), "");
 }
 
 /// Groups of files that know one another in a circle.

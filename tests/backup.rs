@@ -1,5 +1,4 @@
-//! The whole way of the truth about backups: real Redis, real restic, real Alertmanager, and what
-//! `hbd backup` prints about them.
+//! `hbd backup` against a real Redis, a real restic and a real Alertmanager.
 
 mod support {
     pub mod alertmanager;

@@ -1,5 +1,5 @@
-//! What really happened to a backup, asked of a real Redis in both layouts, and of Redis' that are
-//! down, silent, locked or something else altogether.
+//! The correlator against a real Redis in both layouts, and against ones that are down, silent,
+//! locked, or no Redis at all.
 
 mod support {
     pub mod redis;

@@ -38,7 +38,7 @@ impl Hosts for Seen {
 /// The fleet, as the history sees it.
 struct Seen(Fleet);
 
-/// A daemon in small: a fleet, a store, and the keeper between them.
+/// A daemon in small: a fleet, a store, and the recorder between them.
 struct Play {
     world: Arc<World<Seen>>,
     recorder: Recorder,

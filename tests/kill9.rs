@@ -29,7 +29,7 @@ const HOSTS: usize = 6;
 const VOLUME: &str = "volume";
 const LONG: Duration = Duration::from_secs(30);
 /// So many starts at most until everything has arrived; each lets five messages out per chat.
-const MOST_DRAINS: usize = 60;
+const MAX_DRAINS: usize = 60;
 
 /// Which run of the daemon is on, and where it answers.
 #[derive(Default)]
@@ -441,7 +441,7 @@ fn nothing_accepted_is_lost_over_a_hundred_kills() {
     let told: Vec<(String, Told)> =
         speakers.into_iter().map(|(host, thread)| (host, thread.join().unwrap())).collect();
     lock(&torture.shared.0).over = false;
-    let drains = (1..=MOST_DRAINS).find(|_| torture.finish());
+    let drains = (1..=MAX_DRAINS).find(|_| torture.finish());
     let arrivals = torture.arrivals();
     let mut repeats = 0;
     for (channel, arrivals) in &arrivals {

@@ -26,7 +26,7 @@ mod support {
     pub mod torture;
 }
 
-use support::hbd::{Hbd, PATIENCE};
+use support::hbd::{Hbd, TIMEOUT};
 use support::http_double::Mode;
 use support::mattermost::MattermostDouble;
 use support::pushover::PushoverDouble;
@@ -36,7 +36,7 @@ use support::torture::{Dice, request};
 
 const KILLS: usize = 100;
 /// So many starts at most until everything has arrived.
-const MOST_DRAINS: usize = 60;
+const MAX_DRAINS: usize = 60;
 /// Each has one host, of the same name, and takes so many messages at once.
 const CHANNELS: [(&str, f64); 4] = [("mail", 10.0), ("push", 1.0), ("phone", 1.0), ("chat", 5.0)];
 /// More than so many that wait may become a digest.
@@ -194,7 +194,7 @@ fn speak(address: SocketAddr, words: &[(usize, usize)], said: &Sender<Said>) {
     for (index, number) in words {
         let host = CHANNELS[*index].0;
         let body = format!(r#"{{"host":"{host}","event":"message","message":"number {number}"}}"#);
-        let answer = request(address, "POST /api/v1/heartbeat", &body, PATIENCE);
+        let answer = request(address, "POST /api/v1/heartbeat", &body, TIMEOUT);
         let status = answer.map(|(status, _)| status);
         assert!(matches!(status, None | Some(200 | 503)), "{body}: {status:?}");
         said.send((*index, status == Some(200))).unwrap();
@@ -355,7 +355,7 @@ fn no_kind_of_channel_loses_what_was_accepted_over_a_hundred_kills() {
     };
     (0..KILLS).for_each(|_| torture.live_and_die());
     let mut waiting = [0.0; 4];
-    let drains = (1..=MOST_DRAINS).find(|_| {
+    let drains = (1..=MAX_DRAINS).find(|_| {
         waiting = torture.drain(waiting);
         waiting == [0.0; 4]
     });

@@ -1,4 +1,4 @@
-//! The HTTP side as its own description promises it, by a tester that knows nothing else:
+//! The HTTP server against its own OpenAPI description, by a tester that knows nothing else:
 //! schemathesis, which `tests/run` puts below `target`.
 
 #[allow(dead_code, reason = "each test file uses some of them")]

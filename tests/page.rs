@@ -139,7 +139,7 @@ fn a_host_that_falls_silent_turns_red_within_five_seconds() {
         real.send(json!({"host": name, "interval": 0.1}));
         real.hbd.wait_log(&format!("{name} ipv4 overdue"));
         let row = format!("document.querySelector('tr[data-k={name}]').className === 'bad'");
-        times.push(browser.wait_for(&row, browser::PATIENCE));
+        times.push(browser.wait_for(&row, browser::TIMEOUT));
     }
     println!("red after {times:?}");
     assert!(times.iter().min() < Some(&Duration::from_secs(5)), "{times:?}");
@@ -443,13 +443,13 @@ fn those_who_ask_for_a_page_and_do_not_read_it_are_few() {
     let begun = Instant::now();
     // Those that were sent away have their answer.
     while page_threads() > 8 || begun.elapsed() < Duration::from_secs(1) {
-        assert!(begun.elapsed() < browser::PATIENCE, "{} threads", page_threads());
+        assert!(begun.elapsed() < browser::TIMEOUT, "{} threads", page_threads());
         std::thread::yield_now();
     }
     assert!(site.get("/-/healthy").contains("ok"));
     drop(greedy);
     let begun = Instant::now();
     while ureq::get(&site.url).call().is_err() {
-        assert!(begun.elapsed() < browser::PATIENCE, "nobody sees the page any more");
+        assert!(begun.elapsed() < browser::TIMEOUT, "nobody sees the page any more");
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::certificates::{Pair, certificates};
-use support::hbd::{Hbd, PATIENCE};
+use support::hbd::{Hbd, TIMEOUT};
 use support::http_double::{HttpDouble, reply};
 
 const TOKEN: &str = "a-token-of-some-length";
@@ -74,7 +74,7 @@ fn reload(hbd: &Hbd) -> (u16, Value) {
 /// Sends the head of a heartbeat and half of its body.
 fn half_a_request(address: SocketAddr, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let (length, half) = (body.len(), &body[..body.len() / 2]);
     let head = "POST /api/v1/heartbeat HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ";
     write!(stream, "{head}{TOKEN}\r\nContent-Length: {length}\r\n\r\n{half}").unwrap();
@@ -136,7 +136,7 @@ fn a_listener_that_opens_up_at_its_own_port_loses_no_datagram_and_no_request() {
                 // As fast as it is heard: what a full buffer drops is not lost by us.
                 let beat = format!(r#"{{"host":"web1","ack":true,"time":{sent}}}"#);
                 socket.send_to(beat.as_bytes(), ("127.0.0.1", udp)).unwrap();
-                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket.set_read_timeout(Some(TIMEOUT)).unwrap();
                 socket.recv(&mut [0; 100]).expect("an ack");
                 sent += 1;
             }
@@ -149,7 +149,7 @@ fn a_listener_that_opens_up_at_its_own_port_loses_no_datagram_and_no_request() {
         move || {
             while !over.load(Ordering::Relaxed) {
                 let mut stream = TcpStream::connect(("127.0.0.1", tcp)).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(TIMEOUT)).unwrap();
                 stream.write_all(b"GET /-/healthy HTTP/1.0\r\n\r\n").unwrap();
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer).unwrap();
@@ -313,7 +313,7 @@ fn over_tls(address: SocketAddr, target: &str) -> std::io::Result<(Vec<u8>, Stri
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
     let socket = TcpStream::connect(address)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
     let mut stream = rustls::StreamOwned::new(connection, socket);
     write!(stream, "GET {target} HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
@@ -404,7 +404,7 @@ fn reloads_at_the_same_time_are_made_one_after_the_other() {
         .map(|_| {
             thread::spawn(move || {
                 let mut stream = TcpStream::connect(address).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(TIMEOUT)).unwrap();
                 let head =
                     "POST /-/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
                 stream.write_all(head.as_bytes()).unwrap();
@@ -432,7 +432,7 @@ fn reloads_at_the_same_time_are_made_one_after_the_other() {
 /// What systemd would have been told, until `words` are among it.
 fn told(socket: &UnixDatagram, words: &str) -> Vec<String> {
     let mut said = Vec::new();
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         let mut buffer = [0; 4096];
         let length = socket.recv(&mut buffer).expect("something is said");
@@ -450,7 +450,7 @@ fn systemd_is_told_of_reloads_and_that_the_threads_work() {
     let place = Place::new("heartbeat: {port: 0}\nreceiver: {port: 0}");
     let path = place.0.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let environment =
         [("NOTIFY_SOCKET", path.display().to_string()), ("WATCHDOG_USEC", "4000000".into())];
     let hbd = Hbd::start_with(&place.config(), &environment);
@@ -468,7 +468,7 @@ fn systemd_is_told_of_reloads_and_that_the_threads_work() {
     let mut buffer = [0; 100];
     while socket.recv(&mut buffer).is_ok() {}
     hbd.signal(libc::SIGCONT);
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     told(&socket, "WATCHDOG=1");
     hbd.signal(libc::SIGTERM);
     told(&socket, "STOPPING=1");

@@ -125,7 +125,8 @@ impl NewListeners {
         }
         let (was, is) = (&old.receiver, &new.receiver);
         if (&was.host, was.port) != (&is.host, is.port) {
-            listeners.tcp = Some(http_server.beside(|| bind_tcp(&is.host, is.port, true))?);
+            listeners.tcp =
+                Some(http_server.with_shared_port(|| bind_tcp(&is.host, is.port, true))?);
         }
         Ok(listeners)
     }

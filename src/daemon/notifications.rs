@@ -135,34 +135,34 @@ pub fn notifications(
 }
 
 /// The state of every channel.
-pub fn channels(notifier: &Notifier, standing: &CourierStats) -> Vec<ChannelView> {
-    let lines: BTreeMap<&str, &QueueStatus> =
-        standing.queues.iter().map(|line| (line.channel.as_str(), line)).collect();
+pub fn channels(notifier: &Notifier, stats: &CourierStats) -> Vec<ChannelView> {
+    let queues: BTreeMap<&str, &QueueStatus> =
+        stats.queues.iter().map(|queue| (queue.channel.as_str(), queue)).collect();
     let unused = QueueStatus::default();
     let view = |(name, channel): (&String, &Arc<crate::notify::channel::Channel>)| {
-        let line = lines.get(name.as_str()).copied().unwrap_or(&unused);
+        let queue = queues.get(name.as_str()).copied().unwrap_or(&unused);
         let failure = |(at, why): &(_, String)| FailureView { at: Some(*at), why: why.clone() };
         ChannelView {
             name: name.clone(),
             kind: channel.type_name(),
             min_level: channel.min_level,
-            state: state(line),
-            failing_since: line.failing_since,
-            last_success: line.last_success,
-            last_failure: line.last_failure.as_ref().map(failure),
-            waiting: line.waiting,
-            unacknowledged: line.unacknowledged,
-            oldest_age_seconds: line.oldest.map(|age| age.as_secs_f64()),
-            sent: standing.sent.get(name).copied().unwrap_or(0),
-            failed: standing.failed.get(name).map_or(0, |counts| counts.values().sum()),
+            state: state(queue),
+            failing_since: queue.failing_since,
+            last_success: queue.last_success,
+            last_failure: queue.last_failure.as_ref().map(failure),
+            waiting: queue.waiting,
+            unacknowledged: queue.unacknowledged,
+            oldest_age_seconds: queue.oldest.map(|age| age.as_secs_f64()),
+            sent: stats.sent.get(name).copied().unwrap_or(0),
+            failed: stats.failed.get(name).map_or(0, |counts| counts.values().sum()),
         }
     };
     notifier.channels().iter().map(view).collect()
 }
 
-fn state(line: &QueueStatus) -> ChannelState {
-    match line.failing_since {
-        Some(_) if line.refused => ChannelState::Refused,
+fn state(queue: &QueueStatus) -> ChannelState {
+    match queue.failing_since {
+        Some(_) if queue.refused => ChannelState::Refused,
         Some(_) => ChannelState::Failing,
         None => ChannelState::Works,
     }
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn only_so_many_messages_are_sent_at_a_time() {
-        let (courier, _desk) = Courier::new();
+        let (courier, _pending) = Courier::new();
         let semaphore = semaphore();
         let next = || {
             let request = to(Recipients::Host("web1".into()));

@@ -164,7 +164,7 @@ impl Daemon for Services {
     }
 
     fn metrics(&self) -> MetricsSnapshot {
-        let standing = self.courier.stats();
+        let stats = self.courier.stats();
         MetricsSnapshot {
             datagrams_accepted: self.monitor.accepted(),
             datagrams_rejected: self
@@ -172,7 +172,7 @@ impl Daemon for Services {
                 .rejected()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
-            channels: standing.queues.iter().map(|line| channel_metrics(line, &standing)).collect(),
+            channels: stats.queues.iter().map(|queue| channel_metrics(queue, &stats)).collect(),
             alerts_received: self.pipelines.received(),
             pipelines: self.pipelines.count() as u64,
             backup_outcomes: outcomes(&self.pipelines),
@@ -207,20 +207,20 @@ fn outcomes(pipelines: &Pipelines) -> OutcomeCounts {
     }
 }
 
-fn channel_metrics(line: &QueueStatus, standing: &CourierStats) -> ChannelMetrics {
-    let name = &line.channel;
-    let counted = standing.failed.get(name);
+fn channel_metrics(queue: &QueueStatus, stats: &CourierStats) -> ChannelMetrics {
+    let name = &queue.channel;
+    let counted = stats.failed.get(name);
     let failed = |reason: &'static str| {
         let count = counted.and_then(|counts| counts.get(reason)).copied().unwrap_or(0);
         (reason.to_owned(), count)
     };
     ChannelMetrics {
         name: name.clone(),
-        sent: standing.sent.get(name).copied().unwrap_or(0),
+        sent: stats.sent.get(name).copied().unwrap_or(0),
         failed: FAILURE_REASONS.into_iter().map(failed).collect::<BTreeMap<_, _>>(),
-        deliveries: line.waiting as u64,
-        oldest_age: line.oldest.unwrap_or_default(),
-        up: line.failing_since.is_none(),
+        deliveries: queue.waiting as u64,
+        oldest_age: queue.oldest.unwrap_or_default(),
+        up: queue.failing_since.is_none(),
     }
 }
 

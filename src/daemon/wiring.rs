@@ -72,7 +72,7 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
             .iter()
             .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
             .collect::<BTreeMap<_, _>>(),
-        pace: None,
+        retry_policy: None,
     }
 }
 

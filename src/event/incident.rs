@@ -33,8 +33,8 @@ pub enum IncidentChange {
     None,
     /// It begins or goes on.
     Opens(Incident),
-    /// It goes on, otherwise than its channels were told: all of them hear of it, whatever their
-    /// `min_level`.
+    /// It goes on, but what was sent about it is outdated: every channel that was notified gets the
+    /// event, whatever its `min_level`.
     Corrects(Incident),
     /// These are over.
     Closes(Vec<Incident>),

@@ -22,12 +22,12 @@ pub enum EventKind {
         last_seen: Wall,
         /// When the next beat was promised.
         promised: Wall,
-        /// Other watched hosts that are overdue at this moment, at most [`MAX_NAMED`] of them.
+        /// Other watched hosts that are overdue at this moment, at most [`MAX_LISTED`] of them.
         others_down: Vec<String>,
         /// How many there are in all.
         others_count: usize,
         /// It was the host's last connection that was up.
-        last: bool,
+        was_last_up: bool,
     },
     /// A host announced its shutdown on a connection.
     Shutdown { host: String, connection: String },
@@ -68,13 +68,13 @@ pub enum EventKind {
         host: String,
         metric: String,
         /// When it was last sent.
-        last: Wall,
+        last_sent: Wall,
         /// Its value then.
         value: f64,
         /// `> 90.0`: the limit that it was beyond.
         limit: String,
         /// The level that it had.
-        stood: Level,
+        last_level: Level,
     },
     /// The store cannot write; what happens is delivered all the same, but a crash would lose it.
     StoreRefuses { why: String },
@@ -97,7 +97,7 @@ pub enum EventKind {
     },
     /// What was stored of backup alerts that were accepted cannot be read any more.
     AlertsLost {
-        /// Key and defect of the rows, at most [`MAX_NAMED`] of them.
+        /// Key and defect of the rows, at most [`MAX_LISTED`] of them.
         rows: Vec<String>,
         /// How many there are in all.
         count: usize,
@@ -125,6 +125,12 @@ pub struct EventDescription {
     pub subject: Subject,
     /// Whether it is notified only for hosts with `watch: true`.
     pub watched_only: bool,
+    /// Whether it goes to the channels for backups, though it is not about a plan.
+    pub for_backups: bool,
+    /// Whether it is news also at the level OK, and not only the end of an incident.
+    pub ok_is_news: bool,
+    /// Whether it repeats what was notified before.
+    pub is_reminder: bool,
     /// What it does to incidents.
     pub incident: IncidentChange,
     /// One line: the exact text of the contract.
@@ -137,16 +143,17 @@ pub struct EventDescription {
 
 impl EventDescription {
     fn new(name: &'static str, level: Level, subject: Subject, title: String) -> EventDescription {
-        let (incident, details) = (IncidentChange::None, Vec::new());
-        let watched_only = false;
         EventDescription {
             name,
             level,
             subject,
-            watched_only,
-            incident,
+            watched_only: false,
+            for_backups: false,
+            ok_is_news: false,
+            is_reminder: false,
+            incident: IncidentChange::None,
             title,
-            details,
+            details: Vec::new(),
             table: None,
         }
     }
@@ -172,6 +179,10 @@ impl EventDescription {
 
     fn watched_only(self) -> EventDescription {
         EventDescription { watched_only: true, ..self }
+    }
+
+    fn reminder(self, is_reminder: bool) -> EventDescription {
+        EventDescription { is_reminder, ..self }
     }
 
     /// The incident is over when the level is OK, else it is open.
@@ -201,7 +212,7 @@ impl EventDescription {
 }
 
 impl EventKind {
-    /// The [`Descriptor::name`] of every kind, in the order of the enum.
+    /// The [`EventDescription::name`] of every kind, in the order of the enum.
     pub const NAMES: [&'static str; 21] = [
         "overdue",
         "shutdown",
@@ -236,8 +247,8 @@ impl EventKind {
                 promised,
                 others_down,
                 others_count,
-                last,
-            } => overdue(host, connection, *last)
+                was_last_up,
+            } => overdue(host, connection, *was_last_up)
                 .detail("last seen", last_seen.to_string())
                 .detail("promised", format!("the next beat by {promised}"))
                 .detail_if("also overdue", listed(others_down, *others_count)),
@@ -246,16 +257,18 @@ impl EventKind {
             EventKind::Booted { host, announced, returned, gone } => {
                 booted(host, *announced, returned, *gone)
             }
-            EventKind::HostMessage { host, text } => said(host, text),
+            EventKind::HostMessage { host, text } => host_message(host, text),
             EventKind::NeverSeen { host, configured } => never_seen(host, *configured),
             EventKind::FirstHeard { host, connection } => first_heard(host, connection),
             EventKind::Threshold { host, metric, value, limit, level, since, reminder } => {
-                let reminder = reminder.then(|| format!("at this level since {since}"));
-                threshold(*level, host, metric, *value, limit).detail_if("reminder", reminder)
+                let text = reminder.then(|| format!("at this level since {since}"));
+                threshold(*level, host, metric, *value, limit)
+                    .reminder(*reminder)
+                    .detail_if("reminder", text)
             }
-            EventKind::Missing { host, metric, last, value, limit, stood } => {
-                let then = format!("{stood}: {} (threshold: {limit})", decimal(*value));
-                missing(host, metric, *last, &then)
+            EventKind::Missing { host, metric, last_sent, value, limit, last_level } => {
+                let then = format!("{last_level}: {} (threshold: {limit})", decimal(*value));
+                missing(host, metric, *last_sent, &then)
             }
             EventKind::StoreRefuses { why } => store_refuses(why),
             EventKind::StoreWrites { refused_for } => store_writes(*refused_for),
@@ -282,8 +295,8 @@ impl EventKind {
     }
 }
 
-fn overdue(host: &str, connection: &str, last: bool) -> EventDescription {
-    let level = if last { Level::Critical } else { Level::Warning };
+fn overdue(host: &str, connection: &str, was_last_up: bool) -> EventDescription {
+    let level = if was_last_up { Level::Critical } else { Level::Warning };
     EventDescription::of_host("overdue", level, host, format!("{host} {connection} overdue"))
         .watched_only()
         .about(Incident::connection(host, connection))
@@ -319,7 +332,7 @@ fn booted(
         .detail_if("reboot", (!announced).then(unannounced))
 }
 
-fn said(host: &str, text: &str) -> EventDescription {
+fn host_message(host: &str, text: &str) -> EventDescription {
     EventDescription::of_host("message", Level::Warning, host, format!("{host} {text}"))
         .watched_only()
 }
@@ -344,15 +357,15 @@ fn threshold(level: Level, host: &str, metric: &str, value: f64, limit: &str) ->
     EventDescription::of_host("threshold", level, host, title).about(Incident::metric(host, metric))
 }
 
-/// Its level is told as old to all channels that were given the alert, whatever their `min_level`.
-fn missing(host: &str, metric: &str, last: Wall, then: &str) -> EventDescription {
+/// Sent to every channel that was notified of the incident, whatever its `min_level`.
+fn missing(host: &str, metric: &str, last_sent: Wall, then: &str) -> EventDescription {
     let title = format!("{host} metric {metric} is missing");
     let incident = IncidentChange::Corrects(Incident::metric(host, metric));
     EventDescription {
         incident,
         ..EventDescription::of_host("missing", Level::Warning, host, title)
     }
-    .detail("last sent", last.to_string())
+    .detail("last sent", last_sent.to_string())
     .detail("was then", then)
     .detail("meanwhile", "nobody knows how it stands, its alert stays open")
 }
@@ -394,16 +407,20 @@ fn channel_delivers(channel: &str) -> EventDescription {
 }
 
 fn backup(plan: &str, level: Level, title: &str) -> EventDescription {
-    EventDescription::new("backup", level, Subject::Plan(plan.to_owned()), title.to_owned())
-        .about(Incident::Backup { plan: plan.to_owned() })
+    let subject = Subject::Plan(plan.to_owned());
+    let described = EventDescription::new("backup", level, subject, title.to_owned())
+        .about(Incident::Backup { plan: plan.to_owned() });
+    EventDescription { ok_is_news: true, ..described }
 }
 
+/// The channels that would have got the reports get why there are none.
 fn alerts_lost(rows: &[String], count: usize) -> EventDescription {
     let title = "hbd can no longer read backup alerts that it accepted";
-    EventDescription::of_daemon("alerts_lost", Level::Critical, title)
+    let described = EventDescription::of_daemon("alerts_lost", Level::Critical, title)
         .detail("not readable", lines(rows, count))
         .detail("lost", "which backups they were about: nobody will be told of these")
-        .detail("to do", "look how all backups fared: hbd backup --all")
+        .detail("to do", "look how all backups fared: hbd backup --all");
+    EventDescription { for_backups: true, ..described }
 }
 
 fn alertmanager_silent(why: &str) -> EventDescription {

@@ -299,7 +299,7 @@ impl Host {
             promised: connection.last_seen.wall + expectation.interval,
             others_down: also_down.names,
             others_count: also_down.count,
-            last,
+            was_last_up: last,
         };
         Event::new(now.wall, kind)
     }

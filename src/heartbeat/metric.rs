@@ -113,10 +113,10 @@ impl Metric {
         let kind = EventKind::Missing {
             host: host.to_owned(),
             metric: self.path.as_ref().into(),
-            last: self.freshness.last_received,
+            last_sent: self.freshness.last_received,
             value: self.value,
             limit,
-            stood: level,
+            last_level: level,
         };
         Some(Event::new(now.wall, kind))
     }

@@ -141,8 +141,8 @@ impl HttpServer {
     }
 
     /// Calls `open` while a listener to move to may be opened at the same port.
-    pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
-        self.front.beside(open)
+    pub fn with_shared_port<T>(&self, open: impl FnOnce() -> T) -> T {
+        self.front.with_shared_port(open)
     }
 
     /// Moves to another listener. Connections of the old one are served to the end.

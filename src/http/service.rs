@@ -65,7 +65,7 @@ pub trait Daemon: Send + Sync {
     /// The availability of one host.
     ///
     /// # Errors
-    /// As [`Daemon::pasts`].
+    /// As [`Daemon::availabilities`].
     fn availability(&self, host: &str) -> Result<Option<AvailabilityView>, String> {
         Ok(self.availabilities(&[host])?.pop().flatten())
     }
@@ -73,25 +73,25 @@ pub trait Daemon: Send + Sync {
     /// The metrics of a host over time, by path; none when there is no such host.
     ///
     /// # Errors
-    /// As [`Daemon::pasts`].
+    /// As [`Daemon::availabilities`].
     fn series(&self, host: &str, query: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String>;
 
     /// The event log, the newest first, and before which event to go on; none when there is no more.
     ///
     /// # Errors
-    /// As [`Daemon::pasts`].
+    /// As [`Daemon::availabilities`].
     fn events(&self, query: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String>;
 
     /// What is wrong at present, the worst first.
     ///
     /// # Errors
-    /// As [`Daemon::pasts`].
+    /// As [`Daemon::availabilities`].
     fn alerts(&self) -> Result<Vec<AlertView>, String>;
 
     /// The last known outcome of each backup plan, by id.
     ///
     /// # Errors
-    /// As [`Daemon::pasts`].
+    /// As [`Daemon::availabilities`].
     fn plans(&self) -> Result<Vec<PlanView>, String>;
 
     /// Prepares a message that is sent at once: the sending is for a thread that has time.

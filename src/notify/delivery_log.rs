@@ -201,7 +201,7 @@ mod tests {
         fn new() -> Fixture {
             let directory = tempfile::tempdir().unwrap();
             let now = Now::read();
-            let settings = QueueSettings { pace: RETRY_POLICY, recipients: vec![None] };
+            let settings = QueueSettings { retry_policy: RETRY_POLICY, recipients: vec![None] };
             let route = routing::ChannelRoute { min_level: Level::Info };
             let routes = Routes {
                 channels: BTreeMap::from([("chat".into(), route)]),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Event, EventKind, Level, Subject};
+use crate::event::{Event, Level, Subject};
 
 /// What routing needs to know of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,35 +46,31 @@ impl Routes {
     /// notified of the incident, which only the outbox knows: for it this is empty. Except for a
     /// backup: that a failed one is well now is news of its own.
     pub fn targets(&self, event: &Event) -> BTreeSet<String> {
-        let is_report = matches!(event.kind, EventKind::Backup { .. });
-        if (event.level == Level::Ok && !is_report) || !self.is_notified(event) {
+        let described = event.kind.describe();
+        let is_recovery = event.level == Level::Ok && !described.ok_is_news;
+        if is_recovery || (described.watched_only && !self.is_watched(&described.subject)) {
             return BTreeSet::new();
         }
-        let hearing = |names: Vec<String>| -> BTreeSet<String> {
+        let accepting = |names: Vec<String>| -> BTreeSet<String> {
             let level = event.level.max(Level::Info);
             names.into_iter().filter(|name| self.accepts(name, level)).collect()
         };
-        match event.subject() {
-            Subject::Host(host) => hearing(self.host_channels(&host).to_vec()),
-            Subject::Plan(_) => hearing(self.backups.clone()),
+        match described.subject {
+            _ if described.for_backups => accepting(self.backups.clone()),
+            Subject::Host(host) => accepting(self.host_channels(&host).to_vec()),
+            Subject::Plan(_) => accepting(self.backups.clone()),
             Subject::Channel(channel) => {
-                let beside = hearing(self.neighbours(&channel));
-                if beside.is_empty() { hearing(self.others(&channel)) } else { beside }
+                let siblings = accepting(self.sibling_channels(&channel));
+                if siblings.is_empty() { accepting(self.others(&channel)) } else { siblings }
             }
-            // The channels that would have got the report get why there is none.
-            Subject::Daemon if matches!(event.kind, EventKind::AlertsLost { .. }) => {
-                hearing(self.backups.clone())
-            }
-            Subject::Daemon => hearing(self.daemon_channels()),
+            Subject::Daemon => accepting(self.daemon_channels()),
         }
     }
 
-    fn is_notified(&self, event: &Event) -> bool {
-        match event.subject() {
-            Subject::Host(host) if event.watched_only() => {
-                self.hosts.get(&host).is_some_and(|host| host.watch)
-            }
-            Subject::Host(_) | Subject::Plan(_) | Subject::Channel(_) | Subject::Daemon => true,
+    fn is_watched(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Host(host) => self.hosts.get(host).is_some_and(|host| host.watch),
+            Subject::Plan(_) | Subject::Channel(_) | Subject::Daemon => true,
         }
     }
 
@@ -84,7 +80,7 @@ impl Routes {
 
     /// The other channels that the hosts of a channel use: its failure concerns the same people.
     /// Where none of these takes the level, all other channels are used.
-    fn neighbours(&self, channel: &str) -> Vec<String> {
+    fn sibling_channels(&self, channel: &str) -> Vec<String> {
         let groups = std::iter::once(self.default.as_slice())
             .chain(std::iter::once(self.backups.as_slice()))
             .chain(self.hosts.values().filter_map(|host| host.channels.as_deref()));
@@ -114,6 +110,7 @@ impl Routes {
 mod tests {
     use super::*;
     use crate::clock::Wall;
+    use crate::event::EventKind;
 
     fn routes() -> Routes {
         let route = |min_level| ChannelRoute { min_level };

@@ -54,7 +54,7 @@ pub struct NotifySettings {
     /// The channels by name.
     pub channels: BTreeMap<String, Arc<Channel>>,
     /// Replaces the channels' own rates and delays: for tests.
-    pub pace: Option<fn(RetryPolicy) -> RetryPolicy>,
+    pub retry_policy: Option<fn(RetryPolicy) -> RetryPolicy>,
 }
 
 impl NotifySettings {
@@ -64,9 +64,12 @@ impl NotifySettings {
             .iter()
             .map(|(name, channel)| {
                 let pace = self
-                    .pace
+                    .retry_policy
                     .map_or(channel.retry_policy(), |change| change(channel.retry_policy()));
-                (name.clone(), QueueSettings { pace, recipients: channel.recipients() })
+                (
+                    name.clone(),
+                    QueueSettings { retry_policy: pace, recipients: channel.recipients() },
+                )
             })
             .collect()
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Daemon;
 use super::burst::{burst, percentiles};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 200;
 const ROUNDS: usize = 10;
 
@@ -19,7 +19,7 @@ pub fn alerts() {
     }
     // Each gets a connection of its own, when the one before is answered.
     let times = large.iter().map(|body| {
-        let answered = burst(daemon.http, "/alert", std::slice::from_ref(body), false, PATIENCE);
+        let answered = burst(daemon.http, "/alert", std::slice::from_ref(body), false, TIMEOUT);
         assert!(answered[0].text.starts_with("HTTP/1.1 200"), "{}", answered[0].text);
         answered[0].took
     });
@@ -35,7 +35,7 @@ pub fn alerts() {
                 let bodies: Vec<String> =
                     (first..first + AT_ONCE).map(|n| webhook(n..n + 1)).collect();
                 let begun = Instant::now();
-                let answered = burst(daemon.http, "/alert", &bodies, opened, PATIENCE);
+                let answered = burst(daemon.http, "/alert", &bodies, opened, TIMEOUT);
                 let all = begun.elapsed();
                 assert!(answered.iter().all(|one| one.text.starts_with("HTTP/1.1 200")));
                 let (half, most) = percentiles(answered.iter().map(|one| one.took).collect());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// How long a fact is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// The checker of accessibility, as npm knows it.
 const AXE: &str = "axe-core@4.14.1";
 
@@ -47,7 +47,7 @@ impl Browser {
         });
         let port = port.expect("chromedriver says where it listens");
         let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None);
-        let agent: ureq::Agent = config.timeout_global(Some(PATIENCE)).build().into();
+        let agent: ureq::Agent = config.timeout_global(Some(TIMEOUT)).build().into();
         let profile = tempfile::tempdir().unwrap();
         let arguments = [
             "--headless",
@@ -107,7 +107,7 @@ impl Browser {
 
     /// Waits until an expression holds.
     pub fn wait(&self, expression: &str) {
-        self.wait_for(expression, PATIENCE);
+        self.wait_for(expression, TIMEOUT);
     }
 
     /// The same, and how long it took.

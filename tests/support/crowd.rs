@@ -1,5 +1,4 @@
-//! Clients that nobody wants: silent ones, ones that drip, ones that talk rubbish; and how long a
-//! good one waits among them.
+//! Bad clients (silent, dripping, malformed), and how long a good one waits among them.
 #![allow(dead_code)]
 
 use std::io::{Read, Write};

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use super::http_double::lock;
 
 /// How long a fact is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running daemon.
 pub struct Hbd {
     child: Child,
-    /// Where its HTTP side is.
+    /// The address of its HTTP server.
     pub address: SocketAddr,
     log: Arc<(Mutex<Vec<String>>, Condvar)>,
 }
@@ -72,7 +72,7 @@ impl Hbd {
 
     /// The first line of its log with these words, as soon as there is one.
     pub fn wait_log(&self, words: &str) -> String {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let mut lines = lock(&self.log.0);
         loop {
             if let Some(line) = lines.iter().find(|line| line.contains(words)) {
@@ -92,7 +92,7 @@ impl Hbd {
     /// Status and answer.
     pub fn request(&self, method: &str, target: &str, body: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let length = body.len();
         let head = format!(
             "{method} {target} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {length}\r\n\r\n"
@@ -122,7 +122,7 @@ impl Hbd {
 
     /// Waits until `holds`, which is asked again and again.
     pub fn wait_until(&self, what: &str, holds: impl Fn(&Hbd) -> bool) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !holds(self) {
             assert!(Instant::now() < end, "never: {what}; {:#?}", lock(&self.log.0));
             thread::yield_now();

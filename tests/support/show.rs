@@ -1,4 +1,4 @@
-//! A made-up daemon with everything that a page can show, and its HTTP side.
+//! A made-up daemon with everything that a page can show, and its HTTP server.
 #![allow(dead_code)]
 
 use std::net::{IpAddr, SocketAddr, TcpListener};

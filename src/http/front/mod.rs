@@ -114,7 +114,7 @@ impl Front {
 
     /// Calls `open` while another listener may be opened at this one's port, as 0.0.0.0 beside
     /// 127.0.0.1.
-    pub fn beside<T>(&self, open: impl FnOnce() -> T) -> T {
+    pub fn with_shared_port<T>(&self, open: impl FnOnce() -> T) -> T {
         let listener = self.shared.idle.listener(self.shared.listener.load(Ordering::Relaxed));
         let share = |shared| {
             listener.iter().for_each(|one| drop(SockRef::from(&**one).set_reuse_port(shared)));

@@ -286,8 +286,11 @@ mod tests {
     fn start(pending: PendingCourier, directory: &Path) -> Receiver<CourierExit> {
         let (tx, exits) = bounded(1);
         let store = Store::open(directory, Now::read()).unwrap().0;
-        let settings =
-            NotifySettings { routes: Routes::default(), channels: BTreeMap::new(), pace: None };
+        let settings = NotifySettings {
+            routes: Routes::default(),
+            channels: BTreeMap::new(),
+            retry_policy: None,
+        };
         let on_exit = Box::new(move |exit| tx.send(exit).unwrap());
         let hooks = CourierHooks { every_row: Box::new(Vec::new), on_exit };
         pending.open(store, settings, hooks, |then| then).unwrap();

@@ -184,7 +184,7 @@ impl CourierThread {
         let count = self.outbox.accept(event, id, &self.settings.routes, now);
         debug!("{:?} is event {id}, {count} deliveries queued", event.kind);
         self.store_event(event, id);
-        if let EventKind::Backup { plan, .. } = &event.kind
+        if let Subject::Plan(plan) = event.subject()
             && event.level > Level::Ok
             && count == 0
         {

@@ -221,7 +221,7 @@ pub struct DeliveryRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueSettings {
     /// Its rate limit, delays and times to give up.
-    pub pace: RetryPolicy,
+    pub retry_policy: RetryPolicy,
     /// Its recipients; one `None` for a channel that is sent to as a whole.
     pub recipients: Vec<Option<String>>,
 }

@@ -196,7 +196,7 @@ fn a_rate_limit_that_holds_makes_a_digest_too() {
     let mut test = TestOutbox::with(&["chat"]);
     let room = Some(TextLimit { max: 3500, unit: TextUnit::Characters });
     let slow = RetryPolicy { per_minute: 10, burst: 1, digest: room, ..pace() };
-    let slow = QueueSettings { pace: slow, recipients: vec![None] };
+    let slow = QueueSettings { retry_policy: slow, recipients: vec![None] };
     test.outbox = Outbox::new(BTreeMap::from([("chat".to_owned(), slow)]), 7, test.now);
     for n in 0..12 {
         test.said("web1", &n.to_string());

@@ -202,8 +202,9 @@ impl Outbox {
 
     /// The acknowledgement of what `event` only repeats: with one, no reminder is sent.
     pub fn acknowledged(&self, event: &Event) -> Option<&Acknowledgement> {
-        let EventKind::Threshold { reminder: true, .. } = event.kind else { return None };
-        self.incidents.acknowledged(&event.opens()?, event.level)
+        let described = event.kind.describe();
+        let opens = event.opens().filter(|_| described.is_reminder)?;
+        self.incidents.acknowledged(&opens, event.level)
     }
 
     /// Turns an event into deliveries, one for each channel and recipient; returns how many.
@@ -211,9 +212,10 @@ impl Outbox {
         self.last_event = self.last_event.max(id);
         let message = Arc::new(event.message(id));
         let opens = event.opens();
-        let misled = event.corrects().map(|incident| self.incidents.notified_channels(&incident));
-        let hearing = routes.targets(event).into_iter().chain(misled.into_iter().flatten());
-        let mut targets: BTreeMap<String, ChannelTarget> = hearing
+        let corrected =
+            event.corrects().map(|incident| self.incidents.notified_channels(&incident));
+        let channels = routes.targets(event).into_iter().chain(corrected.into_iter().flatten());
+        let mut targets: BTreeMap<String, ChannelTarget> = channels
             .map(|name| {
                 let known = opens.as_ref();
                 let thread = known.and_then(|incident| self.incidents.thread_of(incident, &name));
@@ -317,7 +319,7 @@ impl Outbox {
     fn form_digest(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryId> {
         let turn = self.deliveries.get(&id)?;
         let queue = self.queues.get(&turn.channel)?;
-        let (cause, room) = (queue.backlog()?, queue.pace().digest?);
+        let (cause, room) = (queue.backlog()?, queue.retry_policy().digest?);
         if !turn.can_be_digested() {
             return None;
         }

@@ -213,7 +213,7 @@ impl World {
         let kept = NAMES.iter().enumerate().filter(|(index, _)| *index != without);
         let names: Vec<&str> = kept.map(|(_, name)| *name).collect();
         let mut settings = settings(&names);
-        settings.values_mut().for_each(|line| line.pace.digest = room);
+        settings.values_mut().for_each(|line| line.retry_policy.digest = room);
         let now = self.test.now;
         let ended = self.test.outbox.reconfigure(settings, 7, now);
         self.test.routes = routes(&names);

@@ -100,7 +100,7 @@ impl ChannelQueue {
     /// An empty queue of a channel that is taken to work.
     pub fn new(settings: QueueSettings, seed: u64, now: Mono) -> ChannelQueue {
         ChannelQueue {
-            rate_limit: rate_limit(&settings.pace, now),
+            rate_limit: rate_limit(&settings.retry_policy, now),
             settings,
             subjects: BTreeMap::new(),
             heads: BTreeMap::new(),
@@ -130,8 +130,8 @@ impl ChannelQueue {
     }
 
     /// The channel's rate limit, delays and times to give up.
-    pub fn pace(&self) -> &RetryPolicy {
-        &self.settings.pace
+    pub fn retry_policy(&self) -> &RetryPolicy {
+        &self.settings.retry_policy
     }
 
     /// The recipients; one `None` for a channel that is sent to as a whole.
@@ -293,7 +293,7 @@ impl ChannelQueue {
     /// An attempt failed for a reason that may pass; returns how long the channel pauses.
     pub fn on_unreachable(&mut self, why: &str, after: Option<Duration>, now: Now) -> Duration {
         let failures = self.record_failure(why, false, now);
-        let pace = self.settings.pace;
+        let pace = self.settings.retry_policy;
         let backoff = self.backoff(pace.first_delay, pace.max_delay, failures);
         self.pause(after.map_or(backoff, |hint| hint.max(pace.first_delay)), now)
     }

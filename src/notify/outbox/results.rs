@@ -371,7 +371,7 @@ impl Outbox {
 
     /// The recovery of an alarm that still waits does not expire before the alarm.
     fn expiry(&self, delivery: &Delivery) -> Option<Mono> {
-        let pace = self.queues.get(&delivery.channel)?.pace();
+        let pace = self.queues.get(&delivery.channel)?.retry_policy();
         let end =
             |delivery: &Delivery| delivery.accepted.mono + pace.give_up(delivery.message.level);
         let ended_by_it = |other: &Delivery| {

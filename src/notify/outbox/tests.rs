@@ -37,7 +37,9 @@ fn pace() -> RetryPolicy {
 fn settings(names: &[&str]) -> BTreeMap<String, QueueSettings> {
     names
         .iter()
-        .map(|name| (name.to_string(), QueueSettings { pace: pace(), recipients: vec![None] }))
+        .map(|name| {
+            (name.to_string(), QueueSettings { retry_policy: pace(), recipients: vec![None] })
+        })
         .collect()
 }
 
@@ -64,8 +66,8 @@ struct TestOutbox {
 impl Outbox {
     fn settings(&self) -> BTreeMap<String, QueueSettings> {
         let of = |(name, line): (&String, &ChannelQueue)| {
-            let (pace, recipients) = (*line.pace(), line.recipients().to_vec());
-            (name.clone(), QueueSettings { pace, recipients })
+            let (pace, recipients) = (*line.retry_policy(), line.recipients().to_vec());
+            (name.clone(), QueueSettings { retry_policy: pace, recipients })
         };
         self.queues.iter().map(of).collect()
     }
@@ -93,7 +95,7 @@ impl TestOutbox {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut settings = settings(&names);
         for line in settings.values_mut() {
-            line.pace.digest = Some(TextLimit { max: most, unit: TextUnit::Characters });
+            line.retry_policy.digest = Some(TextLimit { max: most, unit: TextUnit::Characters });
         }
         self.outbox.reconfigure(settings, 7, self.now);
         self
@@ -116,7 +118,7 @@ impl TestOutbox {
                 promised: Wall(0),
                 others_down: Vec::new(),
                 others_count: 0,
-                last: true,
+                was_last_up: true,
             },
         )
     }
@@ -460,7 +462,7 @@ fn a_refused_form_is_sent_once_more_short_and_plain() {
 fn a_rate_limit_makes_messages_wait_and_drops_none() {
     let mut test = TestOutbox::with(&["mail"]);
     let slow = QueueSettings {
-        pace: RetryPolicy { per_minute: 20, burst: 5, ..pace() },
+        retry_policy: RetryPolicy { per_minute: 20, burst: 5, ..pace() },
         recipients: vec![None],
     };
     test.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), slow)]), 7, test.now);
@@ -493,7 +495,7 @@ fn a_channel_that_is_no_longer_configured_drops_its_queue_and_says_so() {
 fn each_recipient_has_a_delivery_of_its_own() {
     let mut test = TestOutbox::with(&["mail"]);
     let both = QueueSettings {
-        pace: pace(),
+        retry_policy: pace(),
         recipients: vec![Some("a@example.com".into()), Some("b@example.com".into())],
     };
     test.outbox = Outbox::new(BTreeMap::from([("mail".to_owned(), both)]), 7, test.now);
@@ -539,10 +541,10 @@ fn who_was_told_of_a_metric_hears_that_it_is_missing_whatever_their_level() {
     let missing = EventKind::Missing {
         host: host.clone(),
         metric: metric.clone(),
-        last: Wall(0),
+        last_sent: Wall(0),
         value: 95.0,
         limit: "> 90.0".into(),
-        stood: Level::Critical,
+        last_level: Level::Critical,
     };
     let mut told = |level, kind| {
         test.accept(level, kind);

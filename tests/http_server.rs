@@ -1,4 +1,4 @@
-//! The HTTP side over real sockets: what it answers, and that nobody can lock it up.
+//! The HTTP server over real sockets: its answers, and that no client can block it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -30,13 +30,13 @@ struct TestDaemon {
     own: Weak<TestDaemon>,
     hosts: usize,
     heard: Mutex<Vec<(Vec<u8>, IpAddr)>>,
-    door: Mutex<Door>,
+    pause: Mutex<HandlerPause>,
     changed: Condvar,
 }
 
 /// While it is shut, what is heard waits.
 #[derive(Default)]
-struct Door {
+struct HandlerPause {
     shut: bool,
     waiting: usize,
 }
@@ -51,12 +51,12 @@ impl Daemon for TestDaemon {
     }
 
     fn host(&self, name: &str) -> Option<HostView> {
-        assert!(name != "panic", "a house on fire");
+        assert!(name != "panic", "on purpose");
         (name == "host-0").then(|| view(name))
     }
 
     fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest {
-        if !self.door.lock().unwrap().shut {
+        if !self.pause.lock().unwrap().shut {
             return Ingest::Done(self.record(body, peer));
         }
         // As the daemon does: what waits for the disk keeps no handler busy.
@@ -145,7 +145,7 @@ impl Daemon for TestDaemon {
 impl TestDaemon {
     fn record(&self, body: &[u8], peer: IpAddr) -> IngestResult {
         self.wait_at_door();
-        assert!(body != b"panic", "a house on fire");
+        assert!(body != b"panic", "on purpose");
         self.heard.lock().unwrap().push((body.to_vec(), peer));
         match body {
             b"malformed" => IngestResult::Malformed("not JSON".into()),
@@ -158,23 +158,23 @@ impl TestDaemon {
     }
 
     fn wait_at_door(&self) {
-        let mut door = self.door.lock().unwrap();
-        door.waiting += 1;
+        let mut pause = self.pause.lock().unwrap();
+        pause.waiting += 1;
         self.changed.notify_all();
-        door = self.changed.wait_while(door, |door| door.shut).unwrap();
-        door.waiting -= 1;
+        pause = self.changed.wait_while(pause, |pause| pause.shut).unwrap();
+        pause.waiting -= 1;
     }
 
     fn shut(&self, shut: bool) {
-        self.door.lock().unwrap().shut = shut;
+        self.pause.lock().unwrap().shut = shut;
         self.changed.notify_all();
     }
 
     fn wait_until_waiting(&self, count: usize) {
-        let door = self.door.lock().unwrap();
+        let pause = self.pause.lock().unwrap();
         let patience = Duration::from_secs(10);
-        let few = |door: &mut Door| door.waiting < count;
-        let (_door, timeout) = self.changed.wait_timeout_while(door, patience, few).unwrap();
+        let few = |pause: &mut HandlerPause| pause.waiting < count;
+        let (_door, timeout) = self.changed.wait_timeout_while(pause, patience, few).unwrap();
         assert!(!timeout.timed_out(), "nobody waits");
     }
 }
@@ -224,7 +224,7 @@ impl Site {
             own: own.clone(),
             hosts,
             heard: Mutex::default(),
-            door: Mutex::default(),
+            pause: Mutex::default(),
             changed: Condvar::new(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

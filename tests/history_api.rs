@@ -1,4 +1,4 @@
-//! What was, asked of a daemon that was killed meanwhile: events, alerts, backups, badges.
+//! Events, alerts, backups and badges over HTTP, of a daemon that is killed in between.
 
 #[allow(dead_code, reason = "each test file uses some of them")]
 mod support {

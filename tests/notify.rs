@@ -26,7 +26,7 @@ mod support {
     pub mod smtp;
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What must never be printed.
 const SECRETS: [&str; 3] =
@@ -403,7 +403,7 @@ impl Daemon {
     fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .build();
         let agent = ureq::Agent::from(config);
         let request = ureq::http::Request::builder()
@@ -446,7 +446,7 @@ impl Daemon {
 
     /// The history, as soon as it is as it should be.
     fn wait_for(&self, query: &str, fact: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let history = self.history(query);
             if fact(&history) {

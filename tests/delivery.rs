@@ -30,7 +30,7 @@ use tempfile::TempDir;
 
 mod support;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The channels' own pace, without the waiting.
 fn quick(pace: RetryPolicy) -> RetryPolicy {
@@ -103,7 +103,7 @@ fn email(server: &Server) -> ChannelKind {
     })
 }
 
-fn equipment(
+fn settings(
     channels: Vec<(&str, ChannelKind)>,
     pace: fn(RetryPolicy) -> RetryPolicy,
 ) -> NotifySettings {
@@ -126,7 +126,7 @@ fn equipment(
                 (name.to_owned(), Arc::new(definition))
             })
             .collect::<BTreeMap<_, _>>(),
-        pace: Some(pace),
+        retry_policy: Some(pace),
     }
 }
 
@@ -137,12 +137,12 @@ struct Engine {
 }
 
 impl Engine {
-    fn open(directory: &Path, equipment: NotifySettings) -> Engine {
+    fn open(directory: &Path, settings: NotifySettings) -> Engine {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store, _) = Store::open(directory, Now::read()).unwrap();
-        let (courier, desk) = Courier::new();
+        let (courier, pending) = Courier::new();
         let hooks = CourierHooks { every_row: Box::new(Vec::new), on_exit: Box::new(|_| ()) };
-        let thread = desk.open(store, equipment, hooks, |then| then).unwrap();
+        let thread = pending.open(store, settings, hooks, |then| then).unwrap();
         Engine { courier, thread }
     }
 
@@ -167,7 +167,7 @@ impl Engine {
             let _ = tx.send(is_stored);
         });
         self.courier.commit(Change { on_stored: Some(answer), ..Change::default() });
-        assert!(stored.recv_timeout(PATIENCE).unwrap());
+        assert!(stored.recv_timeout(TIMEOUT).unwrap());
         wait_for(|| self.waiting(channel) == Some(0), &format!("{channel} to be empty"));
     }
 
@@ -178,7 +178,7 @@ impl Engine {
 }
 
 fn wait_for(fact: impl Fn() -> bool, what: &str) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !fact() {
         assert!(Instant::now() < end, "waited for {what} in vain");
         std::thread::yield_now();
@@ -218,12 +218,12 @@ fn a_provider_that_hangs_delays_no_other_channel() {
     dead.set_mode(Mode::Hang);
     let kept = directory();
     let channels = vec![("dead", mattermost(&dead.url)), ("alive", mattermost(&alive.url))];
-    let engine = Engine::open(kept.path(), equipment(channels, quick_and_single));
+    let engine = Engine::open(kept.path(), settings(channels, quick_and_single));
     let mut slowest = Duration::ZERO;
     for n in 0..20 {
         let told = Instant::now();
         engine.say("web1", &format!("number {n}"));
-        assert_eq!(alive.wait_for(n + 1, PATIENCE).len(), n + 1);
+        assert_eq!(alive.wait_for(n + 1, TIMEOUT).len(), n + 1);
         slowest = slowest.max(told.elapsed());
     }
     println!("while one channel hangs, the other's slowest delivery took {slowest:?}");
@@ -237,7 +237,7 @@ fn order_holds_through_failures_of_every_kind() {
     let double = MattermostDouble::start();
     let kept = directory();
     let channels = vec![("chat", mattermost(&double.url))];
-    let engine = Engine::open(kept.path(), equipment(channels, quick_and_single));
+    let engine = Engine::open(kept.path(), settings(channels, quick_and_single));
     let modes = [
         Mode::Status(503, "down".into()),
         Mode::DropBeforeReading,
@@ -285,13 +285,13 @@ fn a_thousand_events_reach_the_living_while_one_channel_is_dead_and_one_slow() {
         ("good", mattermost(&good.url)),
         ("slow", mattermost(&slow.url)),
     ];
-    let engine = Engine::open(kept.path(), equipment(channels, quick_and_single));
+    let engine = Engine::open(kept.path(), settings(channels, quick_and_single));
     let (before, begun) = (resident_kilobytes(), Instant::now());
     for n in 0..1000 {
         engine.say(["web1", "web2", "web3"][n % 3], &format!("number {n}"));
     }
     let accepted = begun.elapsed();
-    assert_eq!(good.wait_for(1000, PATIENCE).len(), 1000);
+    assert_eq!(good.wait_for(1000, TIMEOUT).len(), 1000);
     let (first, memory) = (begun.elapsed(), resident_kilobytes());
     engine.empty("slow");
     println!(
@@ -310,16 +310,16 @@ fn what_is_sent_at_once_and_what_was_queued_use_an_account_one_after_the_other()
     let (cli, kept) = (SignalDouble::start(), directory());
     cli.answer("sleep 0.1; echo '{\"results\":[{\"type\":\"SUCCESS\"}]}'");
     let channels = vec![("signal", signal(&cli.cli_path, None, "+12025550103"))];
-    let equipment = equipment(channels, quick_and_single);
+    let settings = settings(channels, quick_and_single);
     let default = vec!["signal".to_owned()];
-    let notifier = Notifier::with(equipment.channels.clone(), default, BTreeMap::new());
-    let engine = Engine::open(kept.path(), equipment.clone());
+    let notifier = Notifier::with(settings.channels.clone(), default, BTreeMap::new());
+    let engine = Engine::open(kept.path(), settings.clone());
     let notifier = notifier.sharing(engine.courier.channel_state());
     for n in 0..3 {
         engine.say("web1", &format!("queued {n}"));
         let sent = notifier.pushmsg_from_config(&format!("at once {n}"));
         assert_eq!(sent, [("signal".to_owned(), true)].into());
-        engine.courier.reconfigure(equipment.clone());
+        engine.courier.reconfigure(settings.clone());
     }
     engine.empty("signal");
     assert_eq!(cli.received().len(), 6);
@@ -354,7 +354,7 @@ fn every_channel_takes_a_digest_and_everything_is_in_it() {
     let away = Script::default().says("CONNECT", "421 later").start();
     let mut first = channels();
     first[1].1 = email(&away);
-    let engine = Engine::open(kept.path(), equipment(first, quick_once));
+    let engine = Engine::open(kept.path(), settings(first, quick_once));
     for n in 0..25 {
         engine.say(["web1", "web2", "web3"][n % 3], &format!("number {n} grüße"));
     }
@@ -364,7 +364,7 @@ fn every_channel_takes_a_digest_and_everything_is_in_it() {
     pager.set_mode(Mode::Normal);
     cli.answer("");
     daemon.set_mode(support::signal::DaemonMode::Normal);
-    let engine = Engine::open(kept.path(), equipment(channels(), quick));
+    let engine = Engine::open(kept.path(), settings(channels(), quick));
     for (name, _) in channels() {
         engine.empty(name);
     }
@@ -400,7 +400,7 @@ fn a_refused_channel_is_told_through_its_neighbours_once_and_so_is_its_return() 
     let kept = directory();
     let channels = || {
         let kinds = vec![("chat", mattermost(&chat.url)), ("other", mattermost(&other.url))];
-        equipment(kinds, quick)
+        settings(kinds, quick)
     };
     chat.set_mode(Mode::Status(403, "locked".into()));
     let engine = Engine::open(kept.path(), channels());
@@ -436,7 +436,7 @@ fn an_acknowledged_alert_is_not_repeated_until_it_is_over() {
     let (pager, chat) = (PushoverDouble::start(), MattermostDouble::start());
     let kept = directory();
     let channels = vec![("pager", pushover(&pager)), ("chat", mattermost(&chat.url))];
-    let engine = Engine::open(kept.path(), equipment(channels, quick));
+    let engine = Engine::open(kept.path(), settings(channels, quick));
     let alert = |level: Level, reminder: bool| {
         let kind = EventKind::Threshold {
             host: "web1".into(),
@@ -461,7 +461,7 @@ fn an_acknowledged_alert_is_not_repeated_until_it_is_over() {
     engine.empty("pager");
     engine.empty("chat");
     alert(Level::Critical, false);
-    assert_eq!(chat.wait_for(3, PATIENCE).len(), 3);
+    assert_eq!(chat.wait_for(3, TIMEOUT).len(), 3);
     assert_eq!(pager.cancelled().len(), 1);
     assert_eq!(pager.violations(), [""; 0]);
     engine.stop();
@@ -481,7 +481,7 @@ fn nothing_is_lost_over_restarts_in_the_middle() {
             ("pager", pushover(&pager)),
             ("rpc", signal(Path::new("signal-cli"), rpc, "+12025550102")),
         ];
-        equipment(kinds, quick_and_single)
+        settings(kinds, quick_and_single)
     };
     for round in 0..6 {
         let engine = Engine::open(kept.path(), channels());
