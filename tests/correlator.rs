@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use heartbeat::backup::correlator::{self, RedisState, correlate};
 use heartbeat::backup::outcome::PlanOutcome;
 use heartbeat::backup::plan::{ModuleState, Plan};
-use heartbeat::backup::question::PlanQuery;
+use heartbeat::backup::plan_query::PlanQuery;
 use heartbeat::backup::settings::CorrelatorSettings;
 use heartbeat::secret::Secret;
 use heartbeat::thread::Stop;

@@ -358,6 +358,8 @@ fn fifty_hosts_are_light_and_nothing_new_is_nothing() {
     );
     assert!(page.len() < 60_000, "{}", page.len());
     assert_eq!(page.matches("<tr").count(), 51);
+    let heads = ["Host", "State", "Connections, last heard", "Metrics", "24 hours", "90 days"];
+    assert!(heads.iter().all(|head| page.contains(&format!("<th scope=col>{head}<"))), "{page}");
     let get = |tag: &str| {
         ureq::get(format!("{}/?part=1", site.url)).header("If-None-Match", tag).call().unwrap()
     };

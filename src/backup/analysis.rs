@@ -8,7 +8,7 @@ use super::alert::Alert;
 use super::correlator::{self, RedisState};
 use super::outcome::{Outcome, PlanOutcome};
 use super::plan::{BackupRun, Module, ModuleState, Plan};
-use super::question::PlanQuery;
+use super::plan_query::PlanQuery;
 use super::repo_check::{RepoCheckResult, RepoChecker};
 use super::report::{ALL_PLANS, ReportBuilder, describe_state};
 use super::settings::CorrelatorSettings;

@@ -8,7 +8,7 @@ use crossbeam_channel::{after, bounded, select};
 use log::warn;
 
 use super::plan::{Destination, ModuleState, Plan};
-use super::question::PlanQuery;
+use super::plan_query::PlanQuery;
 use super::redis::{RedisConnection, RedisReadError};
 use super::redis_layout::{HashResult, RedisSnapshot, StatusKey};
 use super::settings::CorrelatorSettings;

@@ -7,7 +7,7 @@ pub mod correlator;
 pub mod outcome;
 pub mod pipeline;
 pub mod plan;
-pub mod question;
+pub mod plan_query;
 pub mod queue;
 pub mod redis;
 pub mod redis_layout;

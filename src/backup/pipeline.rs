@@ -17,7 +17,7 @@ use log::{error, info, warn};
 use super::alert::Alert;
 use super::analysis::{Analyzer, PlanReport, plan_rows, reportable, unknown};
 use super::outcome::Outcome;
-use super::question::{PlanQuery, alerts_about};
+use super::plan_query::{PlanQuery, alerts_about};
 use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_ATTEMPTS};
 use super::repo_check::{self, RepoChecker};
 use super::settings::{CorrelatorSettings, RepoCheckSettings};

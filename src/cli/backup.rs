@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use super::CONFIGURATION;
 use crate::backup::analysis::{Analyzer, PlanReport};
 use crate::backup::outcome::Outcome;
-use crate::backup::question::PlanQuery;
+use crate::backup::plan_query::PlanQuery;
 use crate::backup::repo_check::{self, RepoChecker};
 use crate::clock::Now;
 use crate::config::Config;
@@ -86,8 +86,8 @@ fn analyze(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<PlanR
     let ask = |query: &PlanQuery| analyzer.analyze(query, stop);
     let Some(id) = plan else { return ask(&PlanQuery::for_all()) };
     let found = ask(&PlanQuery::for_plan(id))?;
-    let stranger = |one: &PlanReport| one.plan.enabled.is_none() && one.plan.modules.is_empty();
-    if !found.iter().all(stranger) {
+    let is_unknown = |one: &PlanReport| one.plan.enabled.is_none() && one.plan.modules.is_empty();
+    if !found.iter().all(is_unknown) {
         return Some(found);
     }
     let all = ask(&PlanQuery::for_all())?.into_iter();

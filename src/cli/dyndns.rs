@@ -10,10 +10,10 @@ use serde_json::{Value as Json, json};
 use super::client::{Client, print_unreachable};
 use super::{CONFIGURATION, FAILED, HELP, config_file, print, print_error};
 use crate::config::Config;
+use crate::dyndns::dry_run;
 use crate::dyndns::method::UpdateRequest;
 use crate::dyndns::names::{self, RecordFamily};
 use crate::dyndns::settings::DyndnsEntry;
-use crate::dyndns::show;
 use crate::notify::text::{LineBreaks, clean};
 
 #[derive(Debug, Default, PartialEq)]
@@ -176,7 +176,8 @@ fn print_requests(
         }
         return FAILED;
     }
-    let _ = io::stdout().write_all(show::requests(entry, &wish(host, entry, addresses)).as_bytes());
+    let _ = io::stdout()
+        .write_all(dry_run::requests(entry, &update_request(host, entry, addresses)).as_bytes());
     0
 }
 
@@ -186,7 +187,7 @@ fn known(names: &[Json]) -> Vec<IpAddr> {
 }
 
 /// One address of each family, the last one named.
-fn wish(host: &str, entry: &DyndnsEntry, addresses: Vec<IpAddr>) -> UpdateRequest {
+fn update_request(host: &str, entry: &DyndnsEntry, addresses: Vec<IpAddr>) -> UpdateRequest {
     let last = |family| {
         let mut all = addresses.iter().rev().map(IpAddr::to_canonical);
         all.find(|address| RecordFamily::of(*address) == family)

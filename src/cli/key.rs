@@ -110,7 +110,7 @@ fn make(args: &KeyArgs, changes: bool) -> Result<String, String> {
     let line = match &args.write {
         Some(file) => {
             write(file, &key)?;
-            format!("key_file: {}", shown(file))
+            format!("key_file: {}", display_path(file))
         }
         None => format!("key: {key}"),
     };
@@ -131,7 +131,7 @@ const CHANGE: &str = "\
 ";
 
 /// A relative path in the configuration starts from there, not from here.
-fn shown(file: &Path) -> String {
+fn display_path(file: &Path) -> String {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string()
 }
 

@@ -111,21 +111,25 @@ pub fn plans(courier: &Courier) -> Result<Vec<PlanView>, String> {
 /// What is wrong at present, the worst first: of hosts by their state, of everything else by the
 /// incidents that messages were sent about.
 pub fn alerts(monitor: &Monitor, courier: &Courier) -> Result<Vec<AlertView>, String> {
-    let mut wrong = Vec::new();
+    let mut problems = Vec::new();
     for from in (0..monitor.count()).step_by(HOSTS_PER_LOCK) {
-        wrong.extend(monitor.open_problems(from, HOSTS_PER_LOCK));
+        problems.extend(monitor.open_problems(from, HOSTS_PER_LOCK));
         // Memory stays bounded when a whole site is down.
-        wrong.sort_by_key(|wrong| Reverse((wrong.level, wrong.since)));
-        wrong.truncate(MAX_ALERTS);
+        problems.sort_by_key(|problem| Reverse((problem.level, problem.since)));
+        problems.truncate(MAX_ALERTS);
     }
     let mut alerts = courier.inspect(TIMEOUT, move |_, outbox| {
-        let of_hosts = wrong.into_iter().map(|wrong| {
-            let told = outbox.open_incident(&wrong.incident);
-            let view = alert_view(&wrong.incident, wrong.text, told);
-            AlertView { level: wrong.level, since: Some(wrong.since), ..view }
+        let of_hosts = problems.into_iter().map(|problem| {
+            let open_incident = outbox.open_incident(&problem.incident);
+            let view = alert_view(&problem.incident, problem.text, open_incident);
+            AlertView { level: problem.level, since: Some(problem.since), ..view }
         });
-        let others = outbox.open_incidents().filter_map(|told| {
-            Some(alert_view(&told.incident, describe_incident(&told.incident)?, Some(told)))
+        let others = outbox.open_incidents().filter_map(|open_incident| {
+            Some(alert_view(
+                &open_incident.incident,
+                describe_incident(&open_incident.incident)?,
+                Some(open_incident),
+            ))
         });
         of_hosts.chain(others).collect::<Vec<AlertView>>()
     })?;
@@ -146,7 +150,11 @@ fn describe_incident(incident: &Incident) -> Option<String> {
     }
 }
 
-fn alert_view(incident: &Incident, text: String, told: Option<&OpenIncident>) -> AlertView {
+fn alert_view(
+    incident: &Incident,
+    text: String,
+    open_incident: Option<&OpenIncident>,
+) -> AlertView {
     let (subject, host) = match incident {
         Incident::Connection { host, .. }
         | Incident::NeverSeen { host }
@@ -157,14 +165,18 @@ fn alert_view(incident: &Incident, text: String, told: Option<&OpenIncident>) ->
         Incident::Alertmanager => ("alertmanager".into(), None),
         Incident::Store => ("hbd".into(), None),
     };
-    let acknowledged = told.and_then(|told| told.acknowledged.as_ref());
+    let acknowledged = open_incident.and_then(|open_incident| open_incident.acknowledged.as_ref());
     AlertView {
         subject,
         host,
         text,
-        level: told.and_then(|told| told.level).unwrap_or(Level::Warning),
-        since: told.and_then(|told| told.since),
-        channels: told.map(|told| told.channels.keys().cloned().collect()).unwrap_or_default(),
+        level: open_incident
+            .and_then(|open_incident| open_incident.level)
+            .unwrap_or(Level::Warning),
+        since: open_incident.and_then(|open_incident| open_incident.since),
+        channels: open_incident
+            .map(|open_incident| open_incident.channels.keys().cloned().collect())
+            .unwrap_or_default(),
         acknowledged: acknowledged.map(|by| by.at),
     }
 }

@@ -140,7 +140,7 @@ struct RunningDaemon {
 struct Startup {
     store: Store,
     opened: OpenResult,
-    mark: Option<LastAlive>,
+    last_alive: Option<LastAlive>,
     /// A message said that the Alertmanager that is polled does not answer.
     alertmanager_silent: bool,
     kernel_boot: String,
@@ -156,12 +156,12 @@ impl Startup {
             .map_err(|locked| format!("state_dir: {}", locked.why))?;
         let udp = listener::bind(&config.heartbeat)?;
         let tcp = bind_tcp(&config.receiver.host, config.receiver.port, false)?;
-        let mark = store.get(Table::Meta, monitor::LAST_ALIVE_KEY);
+        let last_alive = store.get(Table::Meta, monitor::LAST_ALIVE_KEY);
         let incidents = store.rows(Table::Troubles);
         let alertmanager_silent =
             incidents.iter().any(|(key, _)| *key == Incident::Alertmanager.key());
         let kernel_boot = host_info::boot_id().unwrap_or_default();
-        Ok(Startup { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp })
+        Ok(Startup { store, opened, last_alive, alertmanager_silent, kernel_boot, now, udp, tcp })
     }
 
     /// The features, with the state that the store has of them.
@@ -194,7 +194,8 @@ impl Startup {
     fn restore_fleet(&self, config: &Config, courier: &Courier, sink: ChangeSink) -> Monitor {
         let rows = self.store.read::<HostRow>(Table::Hosts);
         let rules = wiring::fleet_config(config);
-        let fleet = Fleet::restore(rules, rows, self.mark.clone(), self.now, &self.kernel_boot);
+        let fleet =
+            Fleet::restore(rules, rows, self.last_alive.clone(), self.now, &self.kernel_boot);
         let courier = courier.clone();
         let overloaded = Box::new(move || courier.is_overloaded());
         Monitor::new(fleet, self.kernel_boot.clone(), sink, overloaded)
@@ -209,14 +210,14 @@ impl RunningDaemon {
         let (threads, progress) = (Threads::default(), Progress::default());
         let sink = change_sink(&courier);
         let services = Arc::new(startup.services(&config, &courier, &sink, &stop));
-        let Startup { store, opened, mark, alertmanager_silent, kernel_boot, now, udp, tcp } =
+        let Startup { store, opened, last_alive, alertmanager_silent, kernel_boot, now, udp, tcp } =
             startup;
         let names = (format_address(udp.local_addr()), format_address(tcp.local_addr()));
         let hooks =
             CourierHooks { every_row: every_row(&services), on_exit: Box::new(on_courier_exit) };
         let courier_thread = pending
             .open(store, wiring::notify_settings(&config), hooks, |then| {
-                rebase_time(then, mark.as_ref(), &kernel_boot, now)
+                rebase_time(then, last_alive.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
         report_store_state(&courier, opened, now);
@@ -411,9 +412,9 @@ fn spawn_deadline_thread(
 
 /// A time of an earlier run on this boot's clock: its age is what counts. An implausible age means
 /// that a clock was wrong, and the time counts as now: late is better than never.
-fn rebase_time(then: Now, mark: Option<&LastAlive>, kernel_boot: &str, now: Now) -> Now {
-    match mark {
-        Some(mark) if mark.kernel_boot == kernel_boot && then.mono <= now.mono => then,
+fn rebase_time(then: Now, last_alive: Option<&LastAlive>, kernel_boot: &str, now: Now) -> Now {
+    match last_alive {
+        Some(last_alive) if last_alive.kernel_boot == kernel_boot && then.mono <= now.mono => then,
         _ => {
             let age = now.wall.since(then.wall);
             let age = if age > MAX_PLAUSIBLE_AGE { Duration::ZERO } else { age };

@@ -57,12 +57,12 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
         let channels = host.notification_channels.clone();
         (name.clone(), routing::HostRoute { watch: host.watch, channels })
     });
-    let lines = config.channels.iter().map(|(name, channel)| {
+    let channels = config.channels.iter().map(|(name, channel)| {
         (name.clone(), routing::ChannelRoute { min_level: channel.min_level })
     });
     NotifySettings {
         routes: Routes {
-            channels: lines.collect(),
+            channels: channels.collect(),
             default: config.default_channels.clone(),
             hosts: hosts.collect(),
             backups: config.notification_channels_for_backups().to_vec(),

@@ -2,10 +2,10 @@
 
 pub mod attempt;
 pub mod dns_update;
+pub mod dry_run;
 pub mod method;
 pub mod names;
 pub mod provider;
 pub mod record;
 pub mod settings;
-pub mod show;
 pub mod updater;

@@ -194,7 +194,7 @@ impl Monitor {
         if ingested.rearm {
             self.rearm.notify_all();
         }
-        let news = ingested.key_usage.take().filter(|key| state.is_key_news(key));
+        let changed_key = ingested.key_usage.take().filter(|key| state.key_usage_changed(key));
         let is_observed = source.is_direct && self.address_observer.get().is_some();
         let proven = ingested.proven_address.take().filter(|_| is_observed);
         let moved = proven.is_some_and(|id| state.track_address(&id, source.address));
@@ -213,7 +213,7 @@ impl Monitor {
         if let Some((then, ack)) = answer {
             then(ack, true);
         }
-        if let Some(key) = news {
+        if let Some(key) = changed_key {
             log_key_usage(&key);
         }
         if moved {
@@ -223,11 +223,11 @@ impl Monitor {
     }
 
     fn log_unknown_host(&self, host: &str, from: IpAddr) {
-        let is_news = {
+        let is_first = {
             let logged = &mut self.lock().unknown_logged;
             logged.len() < MAX_UNKNOWN_LOGGED && logged.insert(host.to_owned())
         };
-        if is_news {
+        if is_first {
             info!("{from} sends heartbeats as {host}, which is not under hosts: ignored");
         }
     }
@@ -522,7 +522,7 @@ impl MonitorState {
 
     /// Whether it was not logged yet that this connection signs with the previous key, or no longer
     /// does.
-    fn is_key_news(&mut self, key: &KeyUsage) -> bool {
+    fn key_usage_changed(&mut self, key: &KeyUsage) -> bool {
         let user = (key.host.clone(), key.connection.clone());
         if !key.previous {
             self.previous_key_users.remove(&user);
@@ -604,9 +604,9 @@ mod tests {
     #[test]
     fn a_repeat_is_not_answered_before_what_it_repeats_is_stored() {
         let (monitor, changes) = web1();
-        let goodbye = r#"{"host":"web1","event":"boot","boot_id":"a"}"#;
-        let first = ingest(&monitor, goodbye);
-        let second = ingest(&monitor, goodbye);
+        let boot = r#"{"host":"web1","event":"boot","boot_id":"a"}"#;
+        let first = ingest(&monitor, boot);
+        let second = ingest(&monitor, boot);
         assert!(first.try_recv().is_err() && second.try_recv().is_err());
         let changes: Vec<Change> = changes.try_iter().collect();
         for change in changes {
@@ -618,11 +618,11 @@ mod tests {
     #[test]
     fn what_a_refusing_disk_did_not_take_is_not_called_stored_when_it_is_repeated() {
         let (monitor, changes) = web1();
-        let goodbye = r#"{"host":"web1","event":"boot","boot_id":"a"}"#;
-        let first = ingest(&monitor, goodbye);
+        let boot = r#"{"host":"web1","event":"boot","boot_id":"a"}"#;
+        let first = ingest(&monitor, boot);
         changes.recv().expect("a change").on_stored.expect("a receiver of the answer")(false);
         assert!(!first.recv().expect("an answer"));
-        let second = ingest(&monitor, goodbye);
+        let second = ingest(&monitor, boot);
         assert!(second.try_recv().is_err(), "the disk is asked again");
         changes.recv().expect("a change").on_stored.expect("a receiver of the answer")(true);
         assert!(second.recv().expect("an answer"));
@@ -805,7 +805,7 @@ mod tests {
             assert_eq!(view.connections.len(), 1);
             // What the other connection brought is still expected of that one.
             let moved_up =
-                test.fleet.hosts[0].metrics.iter().all(|gauge| gauge.freshness.connection() == 0);
+                test.fleet.hosts[0].metrics.iter().all(|metric| metric.freshness.connection() == 0);
             assert!(moved_up, "{reload} {overdue}");
             test.ingest(r#"{"host":"web1","metrics":{"m":1}}"#).titles_with_level();
             assert_eq!(test.wait(MINUTE).titles_with_level(), ["critical web1 ipv4 overdue"]);

@@ -116,7 +116,7 @@ impl HostPage<'_> {
                     <span class=x>down</span> <span class=o>blind: hbd itself was not listening, \
                     and does not count it</span></p>",
                 );
-                trouble_days(html, &past.days);
+                problem_days(html, &past.days);
             }
             Ok(None) => drop(html.markup("<p class=i>Nothing is recorded of it yet.</p>")),
             Err(why) => {
@@ -217,7 +217,7 @@ fn availability_bar(
 }
 
 /// The days on which something was wrong, in words.
-fn trouble_days(html: &mut Html, days: &[UptimeSlice]) {
+fn problem_days(html: &mut Html, days: &[UptimeSlice]) {
     let wrong = |slice: &&UptimeSlice| !(slice.down + slice.degraded + slice.blind).is_zero();
     let found: Vec<&UptimeSlice> = days.iter().rev().filter(wrong).collect();
     if found.is_empty() {

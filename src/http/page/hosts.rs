@@ -31,7 +31,7 @@ pub struct HostList<'a> {
     /// The hosts of this page.
     pub rows: &'a [ListedHost],
     /// Why their availability is not known.
-    pub trouble: Option<&'a str>,
+    pub error: Option<&'a str>,
     /// The time.
     pub now: Wall,
 }
@@ -44,7 +44,7 @@ impl HostList<'_> {
         );
         self.filter(html);
         html.markup("</div>");
-        if let Some(why) = self.trouble {
+        if let Some(why) = self.error {
             html.markup("<p class=note>How they fared cannot be told: ").text(why).markup("</p>");
         }
         if self.rows.is_empty() {
@@ -182,17 +182,17 @@ fn metrics(html: &mut Html, metrics: &[MetricView]) {
     bad.sort_by_key(|metric| std::cmp::Reverse(metric.level));
     let hidden = bad.len().saturating_sub(MAX_METRICS);
     for metric in bad.iter().take(MAX_METRICS) {
-        one(html, metric);
+        metric_item(html, metric);
     }
     if hidden > 0 {
         html.markup("<i>").text(format_args!("and {hidden} more")).markup("</i>");
     }
     let mut well: Vec<&MetricView> =
         metrics.iter().filter(|metric| metric.level == Some(Level::Ok)).collect();
-    well.sort_by(|a, b| family(a).cmp(family(b)).then(nearness(b).total_cmp(&nearness(a))));
+    well.sort_by(|a, b| family(a).cmp(family(b)).then(limit_ratio(b).total_cmp(&limit_ratio(a))));
     well.dedup_by_key(|metric| family(metric));
     for metric in well.into_iter().take(MAX_METRICS.saturating_sub(bad.len())) {
-        one(html, metric);
+        metric_item(html, metric);
     }
 }
 
@@ -200,15 +200,15 @@ fn family(metric: &MetricView) -> &str {
     metric.path.split('.').next().unwrap_or_default()
 }
 
-fn nearness(metric: &MetricView) -> f64 {
+fn limit_ratio(metric: &MetricView) -> f64 {
     let limit = metric.limit.as_deref().and_then(limit).filter(|limit| *limit > 0.0);
     limit.map_or(0.0, |limit| metric.value / limit)
 }
 
-fn one(html: &mut Html, view: &MetricView) {
+fn metric_item(html: &mut Html, view: &MetricView) {
     let (name, unit) = metric(&view.path);
     let name = shortened(&name);
-    let value = reading(view.value, unit);
+    let value = format_value(view.value, unit);
     let Some(level) = view.level.filter(|level| *level > Level::Ok) else {
         html.markup("<span class=m><i>").text(name).markup("</i> ").text(value);
         html.markup(if view.stale { " <i>(old)</i>" } else { "" });
@@ -233,7 +233,7 @@ fn shortened(name: &str) -> String {
 }
 
 /// Percents without decimals: more of them would only flicker.
-fn reading(value: f64, unit: MetricUnit) -> String {
+fn format_value(value: f64, unit: MetricUnit) -> String {
     unit.of(if unit == MetricUnit::Percent { value.round() } else { value })
 }
 

@@ -67,7 +67,7 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
             query: &query,
             selection: &selection,
             rows: &rows,
-            trouble,
+            error: trouble,
             now: request.now,
         };
         list.render(&mut html);

@@ -42,11 +42,11 @@ impl Health {
             HostState::Overdue => Health::Down,
             HostState::Shutdown => Health::Shutdown,
             HostState::New => Health::New,
-            HostState::Up => Health::of_heard(host),
+            HostState::Up => Health::of_seen(host),
         }
     }
 
-    fn of_heard(host: &HostView) -> Health {
+    fn of_seen(host: &HostView) -> Health {
         let worst = host.metrics.iter().filter_map(|metric| metric.level).max();
         let partly = host.watch
             && host.connections.iter().any(|connection| connection.state != HostState::Up);
