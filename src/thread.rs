@@ -59,6 +59,9 @@ impl Drop for AbortOnPanic {
     }
 }
 
+/// The stack of a thread that has no need of its own, as std has it.
+pub const DEFAULT_STACK: usize = 2 * 1024 * 1024;
+
 /// Starts a named thread with a stack of `stack` bytes; a panic in it aborts the process.
 ///
 /// # Errors

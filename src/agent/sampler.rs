@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,7 +14,7 @@ use super::plugins::{self, PluginSettings, Plugins};
 use super::poll::Waker;
 use super::settings::AgentSettings;
 use crate::clock::{Mono, Now, format_duration};
-use crate::thread::{AbortOnPanic, Stop};
+use crate::thread::{DEFAULT_STACK, Stop, spawn_critical};
 
 /// hbd keeps this number of metrics of one host.
 const MAX_METRICS: usize = 512;
@@ -66,17 +65,15 @@ impl Sampler {
     pub fn start(mut collect: CollectFn, waker: Waker) -> Result<Sampler, String> {
         let (requests, requested) = bounded::<Now>(1);
         let (collected, samples) = bounded(1);
-        thread::Builder::new()
-            .name("metrics".into())
-            .spawn(move || {
-                let _guard = AbortOnPanic;
-                for now in requested {
-                    if collected.send(collect(now)).is_err() {
-                        return;
-                    }
-                    waker.wake();
+        let sample = move || {
+            for now in requested {
+                if collected.send(collect(now)).is_err() {
+                    return;
                 }
-            })
+                waker.wake();
+            }
+        };
+        spawn_critical("metrics", DEFAULT_STACK, sample)
             .map_err(|why| format!("no thread can be started: {why}"))?;
         let (slow_reported, excess_reported) = (false, false);
         Ok(Sampler { requests, samples, requested: None, slow_reported, excess_reported })

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -25,7 +24,7 @@ use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, MAX_LISTED};
 use crate::store::Write;
 use crate::store::change::{Change, ChangeSink};
-use crate::thread::{AbortOnPanic, Semaphore, Stop, lock};
+use crate::thread::{Semaphore, Stop, lock, spawn_critical};
 
 /// How long a pipeline waits until its own row is on disk.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -185,10 +184,8 @@ impl Pipelines {
             let Some((id, batch)) = lock(&self.queue).start() else { return };
             let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
             let own = Arc::clone(self);
-            let thread = thread::Builder::new()
-                .name(format!("pipeline-{number}"))
-                .stack_size(STACK)
-                .spawn(move || own.run(id, &batch));
+            let name = format!("pipeline-{number}");
+            let thread = spawn_critical(&name, STACK, move || own.run(id, &batch));
             if let Err(why) = thread {
                 warn!("a pipeline could not be started, its alerts wait: {why}");
                 lock(&self.queue).requeue(id);
@@ -198,7 +195,6 @@ impl Pipelines {
     }
 
     fn run(self: &Arc<Self>, id: BatchId, batch: &AlertBatch) {
-        let _vital = AbortOnPanic;
         let handled = catch_unwind(AssertUnwindSafe(|| self.handle(id, batch)));
         if handled.is_err() {
             error!("the pipeline of a backup alert panicked");

@@ -8,12 +8,12 @@ use super::threads::Threads;
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::monitor::Monitor;
+use crate::history::HistorySource;
 use crate::history::recorder::Recorder;
 use crate::history::retention::RetentionSettings;
-use crate::history::{HistoryRow, HistorySource};
 use crate::notify::courier::Courier;
 use crate::notify::outbox::{OpenIncident, Outbox};
-use crate::store::{Change, Snapshot, Store, Table, Write};
+use crate::store::{Change, RawRow, Snapshot, Store, Table, Write};
 use crate::thread::Stop;
 use crate::view::query::{EventQuery, SeriesQuery};
 use crate::view::{AlertView, EventView, PlanView, SeriesView, UptimeSample};
@@ -69,7 +69,7 @@ impl HistorySource for HistorySources {
         table: Table,
         before: Option<&str>,
         count: usize,
-    ) -> Result<Vec<HistoryRow>, String> {
+    ) -> Result<Vec<RawRow>, String> {
         let before = before.map(str::to_owned);
         let newest = move |store: &Store, _: &Outbox| store.newest(table, before.as_deref(), count);
         self.courier.inspect(TIMEOUT, newest)

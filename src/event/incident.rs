@@ -40,6 +40,32 @@ pub enum IncidentChange {
     Closes(Vec<Incident>),
 }
 
+impl IncidentChange {
+    /// The incident that begins or goes on.
+    pub fn opens(&self) -> Option<&Incident> {
+        match self {
+            IncidentChange::Opens(incident) | IncidentChange::Corrects(incident) => Some(incident),
+            IncidentChange::None | IncidentChange::Closes(_) => None,
+        }
+    }
+
+    /// The incident that goes on otherwise than the channels that were given it believe.
+    pub fn corrects(&self) -> Option<&Incident> {
+        match self {
+            IncidentChange::Corrects(incident) => Some(incident),
+            IncidentChange::None | IncidentChange::Opens(_) | IncidentChange::Closes(_) => None,
+        }
+    }
+
+    /// The incidents that are over.
+    pub fn closes(&self) -> &[Incident] {
+        match self {
+            IncidentChange::Closes(incidents) => incidents,
+            IncidentChange::None | IncidentChange::Opens(_) | IncidentChange::Corrects(_) => &[],
+        }
+    }
+}
+
 impl Incident {
     /// That of a connection.
     pub fn connection(host: &str, connection: &str) -> Incident {

@@ -146,45 +146,16 @@ impl Event {
         self.kind.describe().incident
     }
 
-    /// The incident that begins or goes on with it.
-    pub fn opens(&self) -> Option<Incident> {
-        match self.incident() {
-            IncidentChange::Opens(incident) | IncidentChange::Corrects(incident) => Some(incident),
-            IncidentChange::None | IncidentChange::Closes(_) => None,
-        }
-    }
-
-    /// The incident that goes on otherwise than the channels that were given it believe.
-    pub fn corrects(&self) -> Option<Incident> {
-        match self.incident() {
-            IncidentChange::Corrects(incident) => Some(incident),
-            IncidentChange::None | IncidentChange::Opens(_) | IncidentChange::Closes(_) => None,
-        }
-    }
-
-    /// The incidents that are over with it.
-    pub fn closes(&self) -> Vec<Incident> {
-        match self.incident() {
-            IncidentChange::Closes(incidents) => incidents,
-            IncidentChange::None | IncidentChange::Opens(_) | IncidentChange::Corrects(_) => {
-                Vec::new()
-            }
-        }
-    }
-
     /// The event in words.
     pub fn message(&self, event: EventId) -> Message {
         let described = self.kind.describe();
-        let thread = match described.incident {
-            IncidentChange::Opens(incident) | IncidentChange::Corrects(incident) => Some(incident),
-            IncidentChange::Closes(incidents) => incidents.into_iter().next(),
-            IncidentChange::None => None,
-        };
+        let incident = described.incident.opens().or(described.incident.closes().first());
+        let thread = incident.map_or_else(|| described.subject.to_string(), Incident::to_string);
         Message {
             event,
             at: self.at,
             level: self.level,
-            thread: thread.map_or_else(|| described.subject.to_string(), |one| one.to_string()),
+            thread,
             subject: described.subject,
             title: described.title,
             details: described.details,
@@ -252,8 +223,8 @@ mod tests {
             returned: vec!["ipv4".into(), "vpn".into()],
             gone: Some(Duration::from_secs(40)),
         });
-        assert_eq!(booted.closes().len(), 2);
-        assert_eq!(booted.opens(), None);
+        assert_eq!(booted.incident().closes().to_vec().len(), 2);
+        assert_eq!(booted.incident().opens().cloned(), None);
     }
 
     #[test]
@@ -264,8 +235,11 @@ mod tests {
             event(EventKind::Backup { plan: "1".into(), level, title: "t".into(), details, table })
         };
         let failed = report(Level::Critical);
-        assert_eq!(failed.opens(), Some(Incident::Backup { plan: "1".into() }));
-        assert_eq!(report(Level::Ok).closes(), vec![Incident::Backup { plan: "1".into() }]);
+        assert_eq!(failed.incident().opens().cloned(), Some(Incident::Backup { plan: "1".into() }));
+        assert_eq!(
+            report(Level::Ok).incident().closes().to_vec(),
+            vec![Incident::Backup { plan: "1".into() }]
+        );
         let message = failed.message(EventId(1));
         assert_eq!((message.thread.as_str(), message.details.len()), ("plan 1", 1));
         assert!(message.table.is_some());

@@ -9,11 +9,8 @@ mod samples;
 mod slots;
 
 use crate::clock::{Now, Wall};
-use crate::store::{Snapshot, Table, Write};
+use crate::store::{RawRow, Snapshot, Table, Write};
 use crate::view::UptimeSample;
-
-/// A key and a value of a table.
-pub type HistoryRow = (String, Vec<u8>);
 
 /// Where the recorder takes its samples from, and the store that it reads and writes.
 pub trait HistorySource: Send + Sync {
@@ -38,7 +35,7 @@ pub trait HistorySource: Send + Sync {
         table: Table,
         before: Option<&str>,
         count: usize,
-    ) -> Result<Vec<HistoryRow>, String>;
+    ) -> Result<Vec<RawRow>, String>;
 
     /// Queues rows to be written in one transaction.
     fn write(&self, writes: Vec<Write>);

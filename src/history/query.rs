@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::HistorySource;
 use super::retention::RetentionSettings;
 use super::samples::{MetricNames, MetricPoint, SampleRow};
 use super::slots::Resolution;
-use super::{HistoryRow, HistorySource};
 use crate::clock::Wall;
 use crate::event::EventId;
-use crate::store::{Snapshot, Table};
+use crate::store::{RawRow, Snapshot, Table};
 use crate::view::query::EventQuery;
 use crate::view::{EventView, PointView, SeriesView};
 
@@ -57,7 +57,7 @@ fn event_id(key: &str) -> Option<EventId> {
     u64::from_str_radix(key, 16).ok().map(EventId)
 }
 
-fn parse_event((key, value): &HistoryRow) -> Option<(EventId, EventView)> {
+fn parse_event((key, value): &RawRow) -> Option<(EventId, EventView)> {
     Some((event_id(key)?, serde_json::from_slice(value).ok()?))
 }
 

@@ -13,7 +13,7 @@ use super::query::{self, SeriesReader};
 use super::retention::{self, RetentionSettings};
 use super::rollup::{HostRows, Rollup, SlotWriter};
 use super::samples::MetricNames;
-use super::slots::{Resolution, plausible};
+use super::slots::Resolution;
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
 use crate::store::{Snapshot, Table, Write};
@@ -88,7 +88,7 @@ impl Recorder {
     pub fn tick(&self, now: Now) {
         let current = Resolution::TenMinutes.slot(now.wall);
         let mut cursor = lock(&self.cursor);
-        if !plausible(now.wall) || cursor.slot == Some(current) {
+        if !now.wall.is_plausible() || cursor.slot == Some(current) {
             return;
         }
         let Some(ended_slot) = cursor.slot.replace(current) else {
@@ -111,7 +111,7 @@ impl Recorder {
     /// Records the slot that is running, at the stop.
     pub fn close(&self, now: Now) {
         let cursor = lock(&self.cursor);
-        if let Some(slot) = cursor.slot.filter(|_| plausible(now.wall)) {
+        if let Some(slot) = cursor.slot.filter(|_| now.wall.is_plausible()) {
             self.record_slot(slot, now, now);
         }
     }

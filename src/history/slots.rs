@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use crate::clock::Wall;
 
-/// 2024-01-01: an earlier wall clock was never set, and nothing is recorded by it.
-const MIN_PLAUSIBLE: Wall = Wall(1_704_067_200_000);
-
 /// Seconds of an hour.
 pub const HOUR: u32 = 3600;
 /// Seconds of a day.
@@ -93,11 +90,6 @@ impl Resolution {
     pub fn key(self, slot: u32, host: &str) -> String {
         format!("{}{slot:08x}/{host}", self.prefix())
     }
-}
-
-/// Whether a wall clock was ever set.
-pub fn plausible(wall: Wall) -> bool {
-    wall >= MIN_PLAUSIBLE
 }
 
 /// The number of the slot of `step` seconds that a moment is in.

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -16,7 +15,7 @@ use super::outbox::{
     ReceiptPoll,
 };
 use crate::clock::{Now, format_duration};
-use crate::thread::AbortOnPanic;
+use crate::thread::spawn_critical;
 
 /// What a worker does through a channel.
 pub enum TaskKind {
@@ -71,18 +70,13 @@ pub fn spawn<R: From<TaskDone> + Send + 'static>(
     results: Sender<R>,
 ) -> std::io::Result<()> {
     let work = move || {
-        let _vital = AbortOnPanic;
         for task in to_do {
             if results.send(run(task, &state).into()).is_err() {
                 break;
             }
         }
     };
-    thread::Builder::new()
-        .name(format!("worker-{number}"))
-        .stack_size(512 * 1024)
-        .spawn(work)
-        .map(drop)
+    spawn_critical(&format!("worker-{number}"), 512 * 1024, work).map(drop)
 }
 
 fn run(Task { channel, kind: work }: Task, state: &SharedState) -> TaskDone {

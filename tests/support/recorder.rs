@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use heartbeat::clock::{Mono, Now, Wall};
+use heartbeat::history::HistorySource;
 use heartbeat::history::recorder::Recorder;
 use heartbeat::history::retention::RetentionSettings;
-use heartbeat::history::{HistoryRow, HistorySource};
-use heartbeat::store::{CommitResult, Snapshot, Store, Table, Write};
+use heartbeat::store::{CommitResult, RawRow, Snapshot, Store, Table, Write};
 pub use heartbeat::thread::lock;
 use heartbeat::view::UptimeSample;
 
@@ -73,7 +73,7 @@ impl<H: Hosts> HistorySource for World<H> {
         table: Table,
         before: Option<&str>,
         count: usize,
-    ) -> Result<Vec<HistoryRow>, String> {
+    ) -> Result<Vec<RawRow>, String> {
         Ok(lock(&self.store).as_ref().ok_or("no disk")?.newest(table, before, count))
     }
 

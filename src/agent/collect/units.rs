@@ -7,14 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use log::{info, warn};
 
 use crate::clock::{Mono, Now};
 use crate::process;
-use crate::thread::{AbortOnPanic, Stop, StopSource, lock};
+use crate::thread::{DEFAULT_STACK, Stop, StopSource, lock, spawn_critical};
 
 /// How often it is queried.
 const QUERY_INTERVAL: Duration = Duration::from_secs(60);
@@ -40,10 +39,7 @@ impl FailedUnits {
         let (source, stop) = Stop::channel();
         let latest = Latest::default();
         let shared = latest.clone();
-        thread::Builder::new().name("units".into()).spawn(move || {
-            let _guard = AbortOnPanic;
-            run(&systemctl, &shared, &stop);
-        })?;
+        spawn_critical("units", DEFAULT_STACK, move || run(&systemctl, &shared, &stop))?;
         Ok(FailedUnits { latest, _source: source })
     }
 
@@ -120,7 +116,7 @@ mod tests {
         let begin = Instant::now();
         while units.failed(Now::read()).is_none() {
             assert!(begin.elapsed() < Duration::from_secs(30));
-            thread::yield_now();
+            std::thread::yield_now();
         }
         assert_eq!(units.failed(Now::read()), Some(3.0));
         assert_eq!(units.failed(Now::read().later(Duration::from_secs(600))), None);

@@ -9,12 +9,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock::{Mono, Now};
 use crate::process;
-use crate::thread::{AbortOnPanic, Stop, lock};
+use crate::thread::{DEFAULT_STACK, Stop, lock, spawn_critical};
 use run::{PluginErrorLog, PluginRun};
 
 /// The most metrics of all plugins together: hbd keeps 512 of a host.
@@ -60,8 +59,7 @@ impl Plugins {
         let plugins = Plugins { settings: settings.clone(), results: Arc::clone(&results) };
         let mut runner =
             PluginRunner { settings: settings.clone(), errors: PluginErrorLog::default() };
-        thread::Builder::new().name("own-metrics".into()).spawn(move || {
-            let _guard = AbortOnPanic;
+        spawn_critical("own-metrics", DEFAULT_STACK, move || {
             loop {
                 let start = Instant::now();
                 runner.run_all(&results, &stop);
@@ -179,7 +177,7 @@ mod tests {
         let begin = Instant::now();
         while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
             assert!(begin.elapsed() < Duration::from_secs(60), "it was not killed");
-            thread::yield_now();
+            std::thread::yield_now();
         }
     }
 
@@ -269,7 +267,7 @@ mod tests {
                     "{:?}",
                     plugins.latest(Now::read())
                 );
-                thread::yield_now();
+                std::thread::yield_now();
             }
         };
         wait_for(&["first=1", "own_monitor.count.exit_code=0"]);

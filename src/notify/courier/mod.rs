@@ -20,7 +20,7 @@ pub use super::worker::FAILURE_REASONS;
 use super::worker::TaskDone;
 use crate::clock::{Mono, Now};
 use crate::store::{Change, Store, Write};
-use crate::thread::{ProgressCounter, lock, spawn_critical};
+use crate::thread::{DEFAULT_STACK, ProgressCounter, lock, spawn_critical};
 
 mod thread;
 
@@ -28,7 +28,6 @@ mod thread;
 pub const MAX_BACKLOG: usize = 10_000;
 /// Deliveries that wait for their channels. Beyond this, events of hosts are refused.
 const MAX_QUEUED: usize = 20_000;
-const STACK: usize = 2 * 1024 * 1024;
 
 /// Why the courier's thread ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +151,7 @@ impl PendingCourier {
         rebase: impl Fn(Now) -> Now,
     ) -> std::io::Result<JoinHandle<CourierExit>> {
         let thread = CourierThread::start(self, store, settings, hooks.every_row, rebase)?;
-        spawn_critical("courier", STACK, move || {
+        spawn_critical("courier", DEFAULT_STACK, move || {
             let exit = thread.run();
             (hooks.on_exit)(exit);
             exit

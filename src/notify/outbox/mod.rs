@@ -203,28 +203,28 @@ impl Outbox {
     /// The acknowledgement of what `event` only repeats: with one, no reminder is sent.
     pub fn acknowledged(&self, event: &Event) -> Option<&Acknowledgement> {
         let described = event.kind.describe();
-        let opens = event.opens().filter(|_| described.is_reminder)?;
-        self.incidents.acknowledged(&opens, event.level)
+        let opens = described.incident.opens().filter(|_| described.is_reminder)?;
+        self.incidents.acknowledged(opens, event.level)
     }
 
     /// Turns an event into deliveries, one for each channel and recipient; returns how many.
     pub fn accept(&mut self, event: &Event, id: EventId, routes: &Routes, now: Now) -> usize {
         self.last_event = self.last_event.max(id);
         let message = Arc::new(event.message(id));
-        let opens = event.opens();
+        let change = event.incident();
+        let opens = change.opens();
         let corrected =
-            event.corrects().map(|incident| self.incidents.notified_channels(&incident));
+            change.corrects().map(|incident| self.incidents.notified_channels(incident));
         let channels = routes.targets(event).into_iter().chain(corrected.into_iter().flatten());
         let mut targets: BTreeMap<String, ChannelTarget> = channels
             .map(|name| {
-                let known = opens.as_ref();
-                let thread = known.and_then(|incident| self.incidents.thread_of(incident, &name));
+                let thread = opens.and_then(|incident| self.incidents.thread_of(incident, &name));
                 (name, ChannelTarget { always_deliver: true, thread, ..ChannelTarget::default() })
             })
             .collect();
-        for incident in event.closes() {
-            self.receipts.close_incident(&incident);
-            for (name, notified) in self.incidents.close(&incident) {
+        for incident in change.closes() {
+            self.receipts.close_incident(incident);
+            for (name, notified) in self.incidents.close(incident) {
                 let target = targets.entry(name).or_default();
                 target.always_deliver |= notified.delivered;
                 target.recovered_events.extend(notified.events);
@@ -234,7 +234,7 @@ impl Outbox {
         }
         let mut count = 0;
         for (name, target) in targets {
-            count += self.enqueue(&name, &message, opens.as_ref(), &target, now);
+            count += self.enqueue(&name, &message, opens, &target, now);
         }
         count
     }

@@ -120,10 +120,10 @@ impl World {
         ledger.subjects.insert(id, event.subject());
         let configured = self.test.routes.channels.keys().cloned().collect();
         ledger.configured.insert(id, configured);
-        if let Some(incident) = event.opens() {
+        if let Some(incident) = event.incident().opens().cloned() {
             ledger.open.entry(incident).or_default().push(id);
         }
-        for incident in event.closes() {
+        for incident in event.incident().closes().to_vec() {
             ledger.ends.insert(id, ledger.open.remove(&incident).unwrap_or_default());
         }
         let new = self.test.outbox.deliveries.iter().filter(|(id, _)| !before.contains(id));
