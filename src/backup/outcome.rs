@@ -68,12 +68,12 @@ pub struct PlanOutcome {
 }
 
 impl PlanOutcome {
-    /// The plan_outcome where nothing could be read.
+    /// The outcome where nothing could be read.
     pub fn unknown(why: impl Into<String>) -> PlanOutcome {
         PlanOutcome { outcome: Outcome::Unknown, why: why.into() }
     }
 
-    /// The plan_outcome about a plan.
+    /// The outcome of a plan.
     pub fn of(plan: &Plan) -> PlanOutcome {
         let count = |state| plan.modules.iter().filter(|module| module.state == state).count();
         let counts = StateCounts {

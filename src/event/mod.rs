@@ -223,8 +223,8 @@ mod tests {
             returned: vec!["ipv4".into(), "vpn".into()],
             gone: Some(Duration::from_secs(40)),
         });
-        assert_eq!(booted.incident().closes().to_vec().len(), 2);
-        assert_eq!(booted.incident().opens().cloned(), None);
+        assert_eq!(booted.incident().closes().len(), 2);
+        assert_eq!(booted.incident().opens(), None);
     }
 
     #[test]
@@ -235,11 +235,8 @@ mod tests {
             event(EventKind::Backup { plan: "1".into(), level, title: "t".into(), details, table })
         };
         let failed = report(Level::Critical);
-        assert_eq!(failed.incident().opens().cloned(), Some(Incident::Backup { plan: "1".into() }));
-        assert_eq!(
-            report(Level::Ok).incident().closes().to_vec(),
-            vec![Incident::Backup { plan: "1".into() }]
-        );
+        assert_eq!(failed.incident().opens(), Some(&Incident::Backup { plan: "1".into() }));
+        assert_eq!(report(Level::Ok).incident().closes(), [Incident::Backup { plan: "1".into() }]);
         let message = failed.message(EventId(1));
         assert_eq!((message.thread.as_str(), message.details.len()), ("plan 1", 1));
         assert!(message.table.is_some());

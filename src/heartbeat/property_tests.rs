@@ -125,7 +125,8 @@ impl Simulation {
     /// Problem and recovery alternate; a connection may be overdue first and then be shut down.
     fn record(&mut self, events: Vec<Event>, ended: Vec<Incident>) {
         for event in events {
-            if let Some(incident) = event.incident().opens().cloned() {
+            let change = event.incident();
+            if let Some(incident) = change.opens().cloned() {
                 let again = matches!(
                     event.kind,
                     EventKind::Shutdown { .. }
@@ -134,8 +135,8 @@ impl Simulation {
                 );
                 assert!(self.open.insert(incident) || again, "told twice: {event:?}");
             }
-            for incident in event.incident().closes().to_vec() {
-                assert!(self.open.remove(&incident), "over before it began: {event:?}");
+            for incident in change.closes() {
+                assert!(self.open.remove(incident), "over before it began: {event:?}");
             }
             self.overdue += usize::from(matches!(event.kind, EventKind::Overdue { .. }));
             self.missing += usize::from(matches!(event.kind, EventKind::Missing { .. }));

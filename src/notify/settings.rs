@@ -63,13 +63,10 @@ impl NotifySettings {
         self.channels
             .iter()
             .map(|(name, channel)| {
-                let pace = self
+                let retry_policy = self
                     .retry_policy
                     .map_or(channel.retry_policy(), |change| change(channel.retry_policy()));
-                (
-                    name.clone(),
-                    QueueSettings { retry_policy: pace, recipients: channel.recipients() },
-                )
+                (name.clone(), QueueSettings { retry_policy, recipients: channel.recipients() })
             })
             .collect()
     }

@@ -107,7 +107,7 @@ impl Backend {
         drop(retired);
         for (server, _) in &expired {
             // A handler may still wait there: its wake-up may have been taken as a request.
-            (0..HANDLERS).for_each(|_| server.unblock());
+            unblock_handlers(server);
         }
         // It removes its socket.
         drop(expired);
@@ -117,7 +117,7 @@ impl Backend {
     /// Ends the waits for a request, after the stop.
     pub fn unblock(&self) {
         let instance = self.current();
-        (0..HANDLERS).for_each(|_| instance.server.unblock());
+        unblock_handlers(&instance.server);
     }
 
     /// Starts a new instance in place of `number`, unless another thread has.
@@ -132,7 +132,7 @@ impl Backend {
             lock(&self.retired).push((Arc::clone(&old), Instant::now() + RETIREMENT));
             (new, old)
         };
-        (0..HANDLERS).for_each(|_| old.unblock());
+        unblock_handlers(&old);
         log::warn!("the inner HTTP server had died and was started again");
         Ok(new)
     }
@@ -140,6 +140,11 @@ impl Backend {
     fn current(&self) -> Instance {
         lock(&self.instance).clone()
     }
+}
+
+/// Ends the wait of every handler for a request of this server.
+fn unblock_handlers(server: &Server) {
+    (0..HANDLERS).for_each(|_| server.unblock());
 }
 
 fn is_gone(why: &io::Error) -> bool {

@@ -19,21 +19,6 @@ impl TestOutbox {
         self.finish(&job, unreachable());
         self
     }
-
-    fn metric(&mut self, level: Level, reminder: bool) -> &mut TestOutbox {
-        self.accept(
-            level,
-            EventKind::Threshold {
-                host: "web1".into(),
-                metric: "m".into(),
-                value: 1.0,
-                limit: "> 0.0".into(),
-                level,
-                since: Wall(0),
-                reminder,
-            },
-        )
-    }
 }
 
 #[test]

@@ -120,11 +120,12 @@ impl World {
         ledger.subjects.insert(id, event.subject());
         let configured = self.test.routes.channels.keys().cloned().collect();
         ledger.configured.insert(id, configured);
-        if let Some(incident) = event.incident().opens().cloned() {
+        let change = event.incident();
+        if let Some(incident) = change.opens().cloned() {
             ledger.open.entry(incident).or_default().push(id);
         }
-        for incident in event.incident().closes().to_vec() {
-            ledger.ends.insert(id, ledger.open.remove(&incident).unwrap_or_default());
+        for incident in change.closes() {
+            ledger.ends.insert(id, ledger.open.remove(incident).unwrap_or_default());
         }
         let new = self.test.outbox.deliveries.iter().filter(|(id, _)| !before.contains(id));
         let to = new.map(|(_, delivery)| delivery.channel.clone()).collect();

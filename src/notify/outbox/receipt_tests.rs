@@ -12,26 +12,9 @@ fn open() -> Result<ReceiptState, Failure> {
 }
 
 impl TestOutbox {
-    fn level(&mut self, level: Level) -> &mut TestOutbox {
-        let event = self.threshold(level, false);
-        self.accept(level, event.kind)
-    }
-
-    fn threshold(&self, level: Level, reminder: bool) -> Event {
-        let kind = EventKind::Threshold {
-            host: "web1".into(),
-            metric: "m".into(),
-            value: 1.0,
-            limit: "> 0.0".into(),
-            level,
-            since: Wall(0),
-            reminder,
-        };
-        Event::new(self.now.wall, kind)
-    }
-
     fn is_silent(&self, level: Level) -> bool {
-        self.outbox.acknowledged(&self.threshold(level, true)).is_some()
+        let event = Event::new(self.now.wall, TestOutbox::threshold(level, true));
+        self.outbox.acknowledged(&event).is_some()
     }
 
     fn deliver_with_receipt(&mut self, receipt: &str) {
@@ -53,7 +36,7 @@ impl TestOutbox {
 #[test]
 fn an_acknowledgement_stops_reminders_until_the_trouble_ends_or_rises() {
     let mut test = TestOutbox::with(&["pager"]);
-    test.level(Level::Warning).deliver_with_receipt("r1");
+    test.metric(Level::Warning, false).deliver_with_receipt("r1");
     assert!(!test.is_silent(Level::Warning));
     let poll = test.wait(MINUTE).poll();
     let (at, now) = (test.now.wall, test.now);
@@ -62,10 +45,10 @@ fn an_acknowledgement_stops_reminders_until_the_trouble_ends_or_rises() {
     assert!(test.is_silent(Level::Warning));
     assert!(!test.is_silent(Level::Critical), "it rises");
     assert_eq!(test.outbox.open_incidents().next().unwrap().acknowledged.as_ref().unwrap().at, at);
-    test.level(Level::Critical).drain();
+    test.metric(Level::Critical, false).drain();
     assert!(!test.is_silent(Level::Critical));
-    test.level(Level::Ok).drain();
-    test.level(Level::Warning);
+    test.metric(Level::Ok, false).drain();
+    test.metric(Level::Warning, false);
     assert!(!test.is_silent(Level::Warning), "another trouble");
 }
 

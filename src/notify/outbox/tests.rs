@@ -66,8 +66,8 @@ struct TestOutbox {
 impl Outbox {
     fn settings(&self) -> BTreeMap<String, QueueSettings> {
         let of = |(name, line): (&String, &ChannelQueue)| {
-            let (pace, recipients) = (*line.retry_policy(), line.recipients().to_vec());
-            (name.clone(), QueueSettings { retry_policy: pace, recipients })
+            let (retry_policy, recipients) = (*line.retry_policy(), line.recipients().to_vec());
+            (name.clone(), QueueSettings { retry_policy, recipients })
         };
         self.queues.iter().map(of).collect()
     }
@@ -106,6 +106,23 @@ impl TestOutbox {
         self.event = self.outbox.next_event(self.now.wall);
         self.outbox.accept(&event, self.event, &self.routes, self.now);
         self
+    }
+
+    /// The metric m of web1 at a level.
+    fn threshold(level: Level, reminder: bool) -> EventKind {
+        EventKind::Threshold {
+            host: "web1".into(),
+            metric: "m".into(),
+            value: 1.0,
+            limit: "> 0.0".into(),
+            level,
+            since: Wall(0),
+            reminder,
+        }
+    }
+
+    fn metric(&mut self, level: Level, reminder: bool) -> &mut TestOutbox {
+        self.accept(level, TestOutbox::threshold(level, reminder))
     }
 
     fn overdue(&mut self, host: &str) -> &mut TestOutbox {
