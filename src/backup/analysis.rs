@@ -175,6 +175,7 @@ fn view(report: &PlanReport, now: Wall) -> PlanView {
                 text: describe_state(&repository.state, now),
             })
             .collect(),
+        told: None,
     }
 }
 

@@ -93,6 +93,11 @@ impl ModuleState {
             ModuleState::Unreadable => "unreadable",
         }
     }
+
+    /// Whether its run of the present pass is still awaited.
+    pub fn is_open(self) -> bool {
+        self == ModuleState::Running
+    }
 }
 
 /// One run, as far as it is known.

@@ -155,6 +155,42 @@ pub struct PlanView {
     pub modules: Vec<ModuleView>,
     /// The states of its repositories; empty when they were not checked.
     pub repositories: Vec<RepositoryView>,
+    /// What the channels were last told about it; none: nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<ToldView>,
+}
+
+/// What the channels were last told about a backup plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldView {
+    /// The outcome: `FAILED`.
+    pub outcome: String,
+    /// Whether that is a trouble that goes on.
+    pub open: bool,
+    /// When it was told first.
+    #[serde(with = "stored")]
+    pub since: Wall,
+    /// When it was told last, reminders included.
+    #[serde(with = "stored")]
+    pub at: Wall,
+    /// Whether the plan was switched off then.
+    #[serde(default)]
+    pub switched_off: bool,
+    /// The modules as they were then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<ToldModuleView>,
+}
+
+/// What was told of a module of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ToldModuleView {
+    /// Its id: `mail1`.
+    pub name: String,
+    /// Its state: `failed`.
+    pub state: String,
+    /// When its last run ended.
+    #[serde(with = "stored_if_any", default)]
+    pub end: Option<Wall>,
 }
 
 /// A module of a backup plan.

@@ -14,7 +14,7 @@ pub mod query;
 
 pub use self::history::{
     AlertView, AvailabilityView, DetailView, EventView, ModuleView, PlanView, PointView,
-    RepositoryView, SeriesView, UptimeSlice, always,
+    RepositoryView, SeriesView, ToldModuleView, ToldView, UptimeSlice, always,
 };
 
 /// The state of a connection, or of a host as the best of its connections.

@@ -375,6 +375,7 @@ fn plan(id: &str, name: &str, outcome: &str, level: Level, at: Wall) -> PlanView
             module("nextcloud2", "success"),
         ],
         repositories: vec![RepositoryView { module: "mail1".into(), text: EVIL.into() }],
+        told: None,
     }
 }
 
