@@ -160,8 +160,11 @@ fn either_a_plan_or_all_of_them_are_asked_about() {
 #[test]
 fn a_real_alertmanager_is_asked_for_its_alerts() {
     let server = Alertmanager::start();
-    let wanted =
-        AlertNames { backup: vec!["BackupFailed".into()], heartbeat: vec!["Watchdog".into()] };
+    let wanted = AlertNames {
+        backup: vec!["BackupFailed".into()],
+        heartbeat: vec!["Watchdog".into()],
+        ..AlertNames::default()
+    };
     server.fire(&[("BackupFailed", "1"), ("BackupFailed", "2"), ("Watchdog", "0"), ("Other", "0")]);
     server.silence("2");
     server.silence("0");

@@ -1,28 +1,30 @@
-//! Parses the alerts of an Alertmanager, from its webhook (version 4) and its API (v2): strict about
-//! JSON, lenient about what is in it. Pure.
+//! Parses the alerts of an Alertmanager, from its webhook (version 4) and its API (v2): strict about the
+//! structure, lenient about what is in it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::{alert_start, annotations, lenient_json};
 use crate::clock::{Wall, parse_rfc3339};
 
-/// How many labels or annotations of an alert are kept, and how many characters of each: an alert is
-/// stored until it is reported.
-const MAX_TEXTS: usize = 64;
-const MAX_TEXT_CHARS: usize = 4096;
-/// How many bytes all annotations of an alert may take together.
-const MAX_ANNOTATION_BYTES: usize = 4096;
+/// How many labels of an alert are kept beyond those that are needed, and how many characters of each:
+/// an alert is stored until it is reported.
+const MAX_LABELS: usize = 64;
+const MAX_LABEL_CHARS: usize = 4096;
+/// How many names of alerts that are in no list are told of one delivery, and how much of each.
+const MAX_UNLISTED: usize = 20;
+const MAX_UNLISTED_CHARS: usize = 100;
 
-/// A firing alert.
+/// An alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     /// Its `alertname`.
     pub name: String,
     /// As Alertmanager gave it, else a hash of the labels.
     pub fingerprint: String,
-    /// Since when it fires, where the delivery says so.
+    /// Since when it fires, where the delivery says so without a doubt.
     pub starts_at: Option<Wall>,
     /// Its labels, `alertname` among them.
     pub labels: BTreeMap<String, String>,
@@ -32,10 +34,16 @@ pub struct Alert {
 
 impl Alert {
     /// Identifies the alert: fingerprint, start and status. Another delivery of it, by webhook or by
-    /// API, has the same.
+    /// API, has the same. Those of one alert whose start cannot be read have the same, too, until it
+    /// is said to be resolved.
     pub fn instance(&self) -> String {
         let start = self.starts_at.map_or(0, |start| start.0);
         format!("{} {start} firing", self.fingerprint)
+    }
+
+    /// What is quoted of it in a report: of its annotations those that were written for people.
+    pub fn quoted(&self) -> Vec<&str> {
+        annotations::quoted(&self.annotations)
     }
 
     /// About how many bytes it takes in memory.
@@ -56,40 +64,69 @@ impl Alert {
     }
 }
 
-/// The names of the alerts that count, by their use.
+/// Which alerts count, by their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlertNames {
     /// Alerts about backups.
     pub backup: Vec<String>,
     /// Alerts that are heartbeats of a host while they fire.
     pub heartbeat: Vec<String>,
+    /// The labels that may hold the id of a plan: kept, however many others there are.
+    pub plan_labels: Vec<String>,
 }
 
 /// The alerts of a delivery that have one of these names, each instance once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelevantAlerts {
-    /// The alerts about backups.
+    /// The firing alerts about backups; first of all one that stands for those that the sender left out.
     pub backup: Vec<Alert>,
-    /// The alerts that are heartbeats. From the API also those that are silenced or inhibited: their
-    /// sender lives.
+    /// The firing alerts that are heartbeats. From the API also those that are silenced or inhibited:
+    /// their sender lives.
     pub heartbeat: Vec<Alert>,
+    /// Alerts about backups that no longer fire. That says nothing about the backup.
+    pub backup_resolved: Vec<Alert>,
+    /// Heartbeats that no longer fire: their sender has not heard of them.
+    pub heartbeat_resolved: Vec<Alert>,
+    /// Names of firing alerts that seem to be about backups and are in no list.
+    pub unlisted: BTreeSet<String>,
 }
 
-/// The firing alerts in the body of a webhook (version 4).
+/// What a delivery says of an alert.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum AlertState {
+    Firing,
+    /// It fires, and is silenced or inhibited.
+    Suppressed,
+    Resolved,
+}
+
+/// The alerts in the body of a webhook (version 4).
 ///
 /// # Errors
 /// A sentence for the 400 when the body is no JSON object.
-pub fn from_webhook(body: &[u8], names: &AlertNames) -> Result<RelevantAlerts, String> {
-    let Value::Object(mut body) = parse_json(body)? else {
+pub fn from_webhook(body: &[u8], names: &AlertNames, now: Wall) -> Result<RelevantAlerts, String> {
+    let Value::Object(mut body) = lenient_json::parse(body)? else {
         return Err("the body must be a JSON object".into());
     };
-    let firing =
-        |alert: &Map<String, Value>| alert.get("status").and_then(Value::as_str) == Some("firing");
     let Some(Value::Array(alerts)) = body.remove("alerts") else {
         return Ok(RelevantAlerts::default());
     };
-    let alerts = alerts.into_iter().filter(|alert| alert.as_object().is_some_and(firing));
-    Ok(select(alerts.map(|alert| (alert, true)), names))
+    let with_state = |alert: Value| {
+        let status = alert.as_object()?.get("status").and_then(Value::as_str)?;
+        let state = if status.eq_ignore_ascii_case("firing") {
+            AlertState::Firing
+        } else if status.eq_ignore_ascii_case("resolved") {
+            AlertState::Resolved
+        } else {
+            return None;
+        };
+        Some((alert, state))
+    };
+    let mut relevant = select(alerts.into_iter().filter_map(with_state), names, now);
+    if let Some(left_out) = left_out(&mut body, &relevant) {
+        relevant.backup.insert(0, left_out);
+    }
+    Ok(relevant)
 }
 
 /// The alerts in an answer to `GET /api/v2/alerts`. A backup alert that is silenced or inhibited is
@@ -97,8 +134,8 @@ pub fn from_webhook(body: &[u8], names: &AlertNames) -> Result<RelevantAlerts, S
 ///
 /// # Errors
 /// A sentence when the body is no JSON array.
-pub fn from_api(body: &[u8], names: &AlertNames) -> Result<RelevantAlerts, String> {
-    let Value::Array(alerts) = parse_json(body)? else {
+pub fn from_api(body: &[u8], names: &AlertNames, now: Wall) -> Result<RelevantAlerts, String> {
+    let Value::Array(alerts) = lenient_json::parse(body)? else {
         return Err("the body must be a JSON array".into());
     };
     let active = |alert: &Map<String, Value>| {
@@ -107,34 +144,80 @@ pub fn from_api(body: &[u8], names: &AlertNames) -> Result<RelevantAlerts, Strin
     };
     let with_state = |alert: Value| {
         let is_active = alert.as_object().is_some_and(active);
-        (alert, is_active)
+        (alert, if is_active { AlertState::Firing } else { AlertState::Suppressed })
     };
-    Ok(select(alerts.into_iter().map(with_state), names))
+    Ok(select(alerts.into_iter().map(with_state), names, now))
 }
 
-/// Those that have one of the names, each instance once; of backup alerts only active ones.
-fn select(alerts: impl Iterator<Item = (Value, bool)>, names: &AlertNames) -> RelevantAlerts {
-    let (mut backup_seen, mut heartbeat_seen) = (BTreeSet::new(), BTreeSet::new());
+/// Those that have one of the names, each instance once; of backup alerts none that is suppressed.
+fn select(
+    alerts: impl Iterator<Item = (Value, AlertState)>,
+    names: &AlertNames,
+    now: Wall,
+) -> RelevantAlerts {
     let mut relevant = RelevantAlerts::default();
-    for (alert, is_active) in alerts {
-        let Some(alert) = parse_alert(alert) else { continue };
-        let is_backup = is_active && names.backup.contains(&alert.name);
+    let mut seen = BTreeSet::new();
+    for (alert, state) in alerts {
+        let Some(alert) = parse_alert(alert, names, now) else { continue };
+        if !seen.insert((state, alert.instance())) {
+            continue;
+        }
+        let is_backup = names.backup.contains(&alert.name);
         let is_heartbeat = names.heartbeat.contains(&alert.name);
-        if is_heartbeat && heartbeat_seen.insert(alert.instance()) {
-            relevant.heartbeat.push(alert.clone());
+        let (backup, heartbeat) = match state {
+            AlertState::Firing => (Some(&mut relevant.backup), &mut relevant.heartbeat),
+            AlertState::Suppressed => (None, &mut relevant.heartbeat),
+            AlertState::Resolved => {
+                (Some(&mut relevant.backup_resolved), &mut relevant.heartbeat_resolved)
+            }
+        };
+        if is_heartbeat {
+            heartbeat.push(alert.clone());
         }
-        if is_backup && backup_seen.insert(alert.instance()) {
-            relevant.backup.push(alert);
+        if !is_backup && !is_heartbeat && state == AlertState::Firing {
+            relevant.unlisted.extend(unlisted_name(&alert.name));
+        } else if let Some(backup) = backup.filter(|_| is_backup) {
+            backup.push(alert);
         }
+    }
+    while relevant.unlisted.len() > MAX_UNLISTED {
+        relevant.unlisted.pop_last();
     }
     relevant
 }
 
-fn parse_json(body: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(body).map_err(|why| format!("the body is not JSON: {why}"))
+/// The name of an alert that is in no list, where it seems to be about backups.
+fn unlisted_name(name: &str) -> Option<String> {
+    let is_about_backup = name.to_lowercase().contains("backup");
+    is_about_backup.then(|| name.chars().take(MAX_UNLISTED_CHARS).collect())
 }
 
-fn parse_alert(alert: Value) -> Option<Alert> {
+/// An alert in place of those that the sender left out of a delivery (`truncatedAlerts`) about backups.
+/// It names a plan only where all alerts of the group are about that plan. As an instance it is told
+/// from another one by what was shown beside it.
+fn left_out(body: &mut Map<String, Value>, relevant: &RelevantAlerts) -> Option<Alert> {
+    let count = body.get("truncatedAlerts").and_then(Value::as_f64)? as u64;
+    if count == 0 {
+        return None;
+    }
+    let name = relevant.backup.first()?.name.clone();
+    let mut labels = parse_texts(body.remove("groupLabels"));
+    labels.insert("alertname".into(), name.clone());
+    let shown = relevant.backup.iter().chain(&relevant.backup_resolved).map(Alert::instance);
+    let group = body.get("groupKey").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let parts: Vec<String> = [group, count.to_string()].into_iter().chain(shown).collect();
+    let alerts = if count == 1 { "alert" } else { "alerts" };
+    let summary = format!("the sender left out {count} {alerts}");
+    Some(Alert {
+        name,
+        fingerprint: short_hash(parts.iter().map(String::as_str)),
+        starts_at: None,
+        labels: keep_labels(labels, &[]),
+        annotations: BTreeMap::from([("summary".to_owned(), summary)]),
+    })
+}
+
+fn parse_alert(alert: Value, names: &AlertNames, now: Wall) -> Option<Alert> {
     let Value::Object(mut alert) = alert else { return None };
     let labels = parse_texts(alert.remove("labels"));
     let name = labels.get("alertname")?.clone();
@@ -142,53 +225,47 @@ fn parse_alert(alert: Value) -> Option<Alert> {
         Some(Value::String(text)) if (1..=128).contains(&text.len()) => Some(text),
         _ => None,
     };
+    let pairs = || labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
     Some(Alert {
         name,
-        fingerprint: given.unwrap_or_else(|| short_hash(&labels)),
-        starts_at: alert.get("startsAt").and_then(Value::as_str).and_then(moment),
-        annotations: limit_total(parse_texts(alert.remove("annotations"))),
-        labels,
+        fingerprint: given.unwrap_or_else(|| short_hash(pairs())),
+        starts_at: alert_start::read(alert.get("startsAt"), now),
+        annotations: annotations::keep(parse_texts(alert.remove("annotations"))),
+        labels: keep_labels(labels, &names.plan_labels),
     })
 }
 
-/// As many of these as fit into the limit, the last of them cut.
-fn limit_total(texts: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut left = MAX_ANNOTATION_BYTES;
-    let mut kept = BTreeMap::new();
-    for (name, mut text) in texts {
-        let Some(mut fitting) = left.checked_sub(name.len()).filter(|_| left > 0) else { break };
-        while fitting < text.len() && !text.is_char_boundary(fitting) {
-            fitting -= 1;
-        }
-        text.truncate(fitting);
-        text.shrink_to_fit();
-        left = fitting - text.len();
-        kept.insert(name, text);
-    }
-    kept
+/// As many labels as are kept, each cut; first of all the name, and those of `needed`.
+fn keep_labels(labels: BTreeMap<String, String>, needed: &[String]) -> BTreeMap<String, String> {
+    let is_needed = |name: &String| name == "alertname" || needed.contains(name);
+    let (needed, others): (Vec<_>, Vec<_>) =
+        labels.into_iter().partition(|(name, _)| is_needed(name));
+    let kept = needed.into_iter().chain(others.into_iter().take(MAX_LABELS));
+    kept.map(|(name, text)| (truncate(name), truncate(text))).collect()
 }
 
-/// The texts of an object. Numbers and booleans are taken as they are written; arrays and objects
-/// are left out.
+/// The texts of an object. Numbers and booleans are taken as they are written, a whole number without a
+/// fraction; arrays and objects are left out.
 fn parse_texts(object: Option<Value>) -> BTreeMap<String, String> {
     let Some(Value::Object(pairs)) = object else { return BTreeMap::new() };
     pairs
         .into_iter()
         .filter_map(|(name, value)| match value {
             Value::String(text) => Some((name, text)),
-            Value::Number(number) => Some((name, number.to_string())),
+            Value::Number(number) => {
+                let text = number.to_string();
+                Some((name, text.strip_suffix(".0").map_or(text.clone(), str::to_owned)))
+            }
             Value::Bool(flag) => Some((name, flag.to_string())),
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         })
-        .take(MAX_TEXTS)
-        .map(|(name, text)| (truncate(name), truncate(text)))
         .collect()
 }
 
 fn truncate(mut text: String) -> String {
     // A text has no more characters than bytes.
-    if text.len() > MAX_TEXT_CHARS
-        && let Some((end, _)) = text.char_indices().nth(MAX_TEXT_CHARS)
+    if text.len() > MAX_LABEL_CHARS
+        && let Some((end, _)) = text.char_indices().nth(MAX_LABEL_CHARS)
     {
         text.truncate(end);
         // The limits count the length, and the capacity may be megabytes.
@@ -197,20 +274,17 @@ fn truncate(mut text: String) -> String {
     text
 }
 
-/// Sixteen hex digits, a hash of the labels.
-fn short_hash(labels: &BTreeMap<String, String>) -> String {
+/// Sixteen hex digits, a hash of these texts.
+fn short_hash<'a>(parts: impl Iterator<Item = &'a str>) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for (name, value) in labels {
-        for part in [name, value] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part.as_bytes());
-        }
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
     }
     crate::escape::hex(&context.finish().as_ref()[..8])
 }
 
-/// A time of the webhook, which gives nanoseconds, or of the API, which gives milliseconds: both
-/// mean the same instance.
+/// A time of restic, or of an Alertmanager itself.
 pub(super) fn moment(text: &str) -> Option<Wall> {
     parse_rfc3339(text).ok()
 }
@@ -222,8 +296,14 @@ mod tests {
 
     use super::*;
 
+    const NOW: Wall = Wall(1_795_305_600_000);
+
     fn both_names() -> AlertNames {
-        AlertNames { backup: vec!["BackupFailed".into()], heartbeat: vec!["Watchdog".into()] }
+        AlertNames {
+            backup: vec!["BackupFailed".into()],
+            heartbeat: vec!["Watchdog".into()],
+            plan_labels: ids(),
+        }
     }
 
     fn names() -> Vec<String> {
@@ -232,8 +312,8 @@ mod tests {
 
     /// The backup alerts of a webhook, where each of [`names`] is one.
     fn webhook(body: &[u8]) -> Result<Vec<Alert>, String> {
-        let names = AlertNames { backup: names(), ..AlertNames::default() };
-        Ok(from_webhook(body, &names)?.backup)
+        let names = AlertNames { backup: names(), plan_labels: ids(), ..AlertNames::default() };
+        Ok(from_webhook(body, &names, NOW)?.backup)
     }
 
     fn ids() -> Vec<String> {
@@ -270,7 +350,7 @@ mod tests {
                 "annotations":{{"a":"{huge}","b":"{huge}"}}}}]}}"#
         );
         let names = AlertNames { backup: vec!["A".into()], ..AlertNames::default() };
-        let alerts = from_webhook(body.as_bytes(), &names).unwrap().backup;
+        let alerts = from_webhook(body.as_bytes(), &names, NOW).unwrap().backup;
         let kept = |texts: &BTreeMap<String, String>| -> usize {
             texts.values().map(String::capacity).sum()
         };
@@ -287,7 +367,7 @@ mod tests {
             ("03-firing-ns8-BackupFailed.json", "BackupFailed 1"),
             ("04-group-mixed.json", "BackupFailed 1, BackupFailed 3"),
             ("05-resolved.json", ""),
-            ("08-truncated.json", "NsBackupFailed 0, NsBackupFailed 1"),
+            ("08-truncated.json", "NsBackupFailed -, NsBackupFailed 0, NsBackupFailed 1"),
             ("09-watchdog-1.json", "Watchdog -"),
             ("09-watchdog-2.json", "Watchdog -"),
         ] {
@@ -301,12 +381,12 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_refused() {
-        for body in ["", "{", "null", "[]", "7", "\"x\"", "{\"alerts\":[}", "\u{feff}{}", "{} x"] {
+        for body in ["", "{", "null", "[]", "7", "\"x\"", "{\"alerts\":[}", "\u{feff}", "{} x"] {
             assert!(webhook(body.as_bytes()).is_err(), "{body}");
         }
-        assert!(webhook(b"{\"a\":\"\xff\"}").is_err());
+        assert!(webhook(b"{\xff}").is_err());
         assert!(webhook("[".repeat(100_000).as_bytes()).is_err());
-        assert!(from_api(b"{}", &both_names()).is_err());
+        assert!(from_api(b"{}", &both_names(), NOW).is_err());
     }
 
     #[test]
@@ -355,7 +435,7 @@ mod tests {
             },
         ]);
         let hook = webhook(hook.to_string().as_bytes()).unwrap();
-        let api = from_api(api.to_string().as_bytes(), &both_names()).unwrap().backup;
+        let api = from_api(api.to_string().as_bytes(), &both_names(), NOW).unwrap().backup;
         assert_eq!(hook, api);
         assert_eq!(hook[0].instance(), "2fd1e5e5a7a59685 1795301670626 firing");
     }
@@ -376,7 +456,7 @@ mod tests {
         names.backup.push("Both".into());
         names.heartbeat.push("Both".into());
         let body = json!({"alerts": alerts}).to_string();
-        let found = from_webhook(body.as_bytes(), &names).unwrap();
+        let found = from_webhook(body.as_bytes(), &names, NOW).unwrap();
         let named =
             |alerts: &[Alert]| alerts.iter().map(|alert| alert.name.clone()).collect::<Vec<_>>();
         assert_eq!(named(&found.backup), ["BackupFailed", "Both"]);
@@ -393,7 +473,7 @@ mod tests {
         let alerts = states.map(|state| alert("BackupFailed", state));
         let signs = states.map(|state| alert("Watchdog", state));
         let body = json!([alerts, signs].concat()).to_string();
-        let found = from_api(body.as_bytes(), &both_names()).unwrap();
+        let found = from_api(body.as_bytes(), &both_names(), NOW).unwrap();
         let told = |alerts: &[Alert]| {
             alerts.iter().map(|alert| alert.labels["state"].clone()).collect::<Vec<_>>()
         };
@@ -402,15 +482,90 @@ mod tests {
     }
 
     #[test]
-    fn annotations_are_bounded_together() {
-        let texts: Map<String, Value> =
-            (0..9).map(|n| (format!("word{n}"), json!("ö".repeat(700)))).collect();
-        let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"},
-            "annotations": texts});
+    fn a_plan_and_a_name_behind_64_labels_were_cut_off() {
+        let mut labels: Map<String, Value> =
+            (0..200).map(|n| (format!("a{n}"), json!("x"))).collect();
+        labels.insert("alertname".into(), json!("BackupFailed"));
+        labels.insert("id".into(), json!(7.0));
+        let alert = json!({"status": "firing", "labels": labels});
         let body = json!({"alerts": [alert]}).to_string();
-        let alert = webhook(body.as_bytes()).unwrap().remove(0);
-        assert_eq!(alert.annotations.len(), 3);
-        assert!((4095..=4096 + 64).contains(&alert.size()), "{}", alert.size());
+        assert_eq!(about(body.as_bytes()), "BackupFailed 7");
+        assert_eq!(webhook(body.as_bytes()).unwrap()[0].labels.len(), MAX_LABELS + 2);
+        // What is cut off tells alerts apart nevertheless.
+        let other = body.replace("\"a99\":\"x\"", "\"a99\":\"y\"");
+        let fingerprint = |body: &str| webhook(body.as_bytes()).unwrap().remove(0).fingerprint;
+        assert_ne!(fingerprint(&body), fingerprint(&other));
+    }
+
+    #[test]
+    fn a_spoiled_annotation_cost_the_other_alerts() {
+        let good = json!({"status": "firing", "labels": {"alertname": "BackupFailed", "id": 7}});
+        for spoiled in ["\"\\ud83d\"", "\"\u{1}\"", "NaN", "1e999", "\"\\q\""] {
+            let body = format!(
+                r#"{{"alerts":[{{"status":"firing","labels":{{"alertname":"BackupFailed","id":"1"}},
+                    "annotations":{{"summary":{spoiled}}}}},{good}]}}"#
+            );
+            assert_eq!(about(body.as_bytes()), "BackupFailed 1, BackupFailed 7", "{spoiled}");
+        }
+    }
+
+    #[test]
+    fn alerts_that_were_left_out_were_about_nothing() {
+        let body = |shown: Value, group: Value, count: u64| {
+            json!({"alerts": shown, "groupLabels": group, "truncatedAlerts": count}).to_string()
+        };
+        let alert = |name: &str, id: &str, status: &str| json!({"status": status, "labels": {"alertname": name, "id": id}});
+        let shown = json!([alert("BackupFailed", "1", "firing")]);
+        for (shown, group, count, alerts) in [
+            (&shown, json!({}), 0, "BackupFailed 1"),
+            (&shown, json!({}), 3, "BackupFailed -, BackupFailed 1"),
+            (&shown, json!({"id": "1"}), 3, "BackupFailed 1, BackupFailed 1"),
+            (&json!([alert("Other", "1", "firing")]), json!({}), 3, ""),
+            (&json!([alert("BackupFailed", "1", "resolved")]), json!({}), 3, ""),
+        ] {
+            assert_eq!(about(body(shown.clone(), group, count).as_bytes()), alerts);
+        }
+        let stands_for = |shown: &Value, count| {
+            webhook(body(shown.clone(), json!({}), count).as_bytes()).unwrap().remove(0)
+        };
+        let first = stands_for(&shown, 3);
+        assert_eq!(first.quoted(), ["the sender left out 3 alerts"]);
+        assert_eq!(stands_for(&shown, 1).quoted(), ["the sender left out 1 alert"]);
+        assert_eq!(first.instance(), stands_for(&shown, 3).instance());
+        let others = json!([alert("BackupFailed", "2", "firing")]);
+        assert_ne!(first.instance(), stands_for(&others, 3).instance());
+    }
+
+    #[test]
+    fn an_alert_about_a_backup_that_is_in_no_list_is_named() {
+        let names = ["BackupFailed", "Watchdog", "backup_failed", "PgBACKUPold", "Other"];
+        let alert =
+            |name: &str, status: &str| json!({"status": status, "labels": {"alertname": name}});
+        let mut alerts: Vec<Value> = names.iter().map(|name| alert(name, "firing")).collect();
+        alerts.push(alert("ResticBackupResolved", "resolved"));
+        let body = json!({"alerts": alerts}).to_string();
+        let found = from_webhook(body.as_bytes(), &both_names(), NOW).unwrap();
+        assert_eq!(Vec::from_iter(&found.unlisted), ["PgBACKUPold", "backup_failed"]);
+        let many = (0..99).map(|n| alert(&format!("Backup{n}{}", "x".repeat(4000)), "firing"));
+        let body = json!({"alerts": many.collect::<Vec<_>>()}).to_string();
+        let found = from_webhook(body.as_bytes(), &both_names(), NOW).unwrap();
+        assert_eq!(found.unlisted.len(), MAX_UNLISTED);
+        assert!(found.unlisted.iter().all(|name| name.len() == MAX_UNLISTED_CHARS));
+    }
+
+    #[test]
+    fn what_is_resolved_is_kept_apart() {
+        let alert =
+            |name: &str, status: &str| json!({"status": status, "labels": {"alertname": name}});
+        let body = json!({"alerts": [
+            alert("BackupFailed", "resolved"), alert("Watchdog", "Resolved"), alert("Other", "resolved"),
+            alert("BackupFailed", "FIRING"),
+        ]});
+        let found = from_webhook(body.to_string().as_bytes(), &both_names(), NOW).unwrap();
+        let count =
+            [&found.backup, &found.heartbeat, &found.backup_resolved, &found.heartbeat_resolved];
+        assert_eq!(count.map(Vec::len), [1, 0, 1, 1]);
+        assert_eq!(found.backup[0].instance(), found.backup_resolved[0].instance());
     }
 
     #[test]
@@ -476,7 +631,7 @@ mod tests {
             let mut value: Value = serde_json::from_slice(body).unwrap();
             mutate(&mut value, &mut { at }, &values[by]);
             prop_assert!(webhook(value.to_string().as_bytes()).is_ok());
-            let _ = from_api(value["alerts"].to_string().as_bytes(), &both_names());
+            let _ = from_api(value["alerts"].to_string().as_bytes(), &both_names(), NOW);
             let _ = webhook(&body[..usize::from(cut) % body.len()]);
         }
 

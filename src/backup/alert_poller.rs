@@ -61,7 +61,7 @@ pub fn run(
     let reported = settings.reported.load(Ordering::Relaxed);
     let mut outage = OutageTracker::new(reported, Now::read().mono);
     loop {
-        let names = AlertNames { backup: pipelines.alert_names(), heartbeat: (hooks.names)() };
+        let names = pipelines.alert_names((hooks.names)());
         let answer = fetch_alerts(&settings.url, &names);
         if stop.stopped() {
             // Another Alertmanager is polled by now: this one's outage must not be reported.
@@ -148,7 +148,8 @@ pub fn fetch_alerts(base: &str, names: &AlertNames) -> Result<RelevantAlerts, St
     if body.len() as u64 > MAX_ANSWER {
         return Err(format!("{base}: the answer is longer than 16 MB"));
     }
-    alert::from_api(&body, names).map_err(|why| format!("{base}: {why}: is it an Alertmanager?"))
+    let alerts = alert::from_api(&body, names, Now::read().wall);
+    alerts.map_err(|why| format!("{base}: {why}: is it an Alertmanager?"))
 }
 
 fn http_agent(base: &str) -> ureq::Agent {

@@ -2,8 +2,11 @@
 
 pub mod alert;
 pub mod alert_poller;
+pub mod alert_start;
 pub mod analysis;
+pub mod annotations;
 pub mod correlator;
+pub mod lenient_json;
 pub mod outcome;
 pub mod pipeline;
 pub mod plan;

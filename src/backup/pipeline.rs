@@ -13,7 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use log::{error, info, warn};
 
-use super::alert::Alert;
+use super::alert::{Alert, AlertNames};
 use super::analysis::{Analyzer, PlanReport, plan_rows, reportable, unknown};
 use super::outcome::Outcome;
 use super::plan_query::{PlanQuery, alerts_about};
@@ -125,9 +125,25 @@ impl Pipelines {
         *lock(&self.settings) = Arc::new(settings);
     }
 
-    /// The names of the alerts that are about backups, at present.
-    pub fn alert_names(&self) -> Vec<String> {
-        self.settings().alert_names.clone()
+    /// Which alerts count at present: those about backups, and these heartbeats.
+    pub fn alert_names(&self, heartbeat: Vec<String>) -> AlertNames {
+        let settings = self.settings();
+        AlertNames {
+            backup: settings.alert_names.clone(),
+            heartbeat,
+            plan_labels: settings.correlator.backup_id_labels.clone(),
+        }
+    }
+
+    /// Takes in that these alerts no longer fire, which says nothing about the backup: what fires
+    /// again without a start that can be read is new.
+    pub fn resolve(&self, alerts: &[Alert]) {
+        let mut queue = lock(&self.queue);
+        let writes = queue.resolve(alerts);
+        if !writes.is_empty() {
+            // Under the lock, as all rows of the queue.
+            self.store(writes, |_| {});
+        }
     }
 
     fn settings(&self) -> Arc<PipelineSettings> {
@@ -215,7 +231,11 @@ impl Pipelines {
         // Read after the wait, so that a reload during it counts.
         let settings = self.settings();
         let Some(attempt) = self.record_attempt(id) else { return };
-        let query = PlanQuery::from_alerts(&batch.alerts, &settings.correlator.backup_id_labels);
+        let query = PlanQuery::from_alerts(
+            &batch.alerts,
+            &settings.correlator.backup_id_labels,
+            batch.accepted.wall,
+        );
         let (reports, alerts) = if attempt > MAX_ATTEMPTS {
             let why = "looking into it ended hbd again and again, so it was not looked into";
             // Nor are the alerts quoted: the cause may be in them.

@@ -9,8 +9,8 @@ use crate::clock::Wall;
 /// Which plans are asked about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanQuery {
-    /// By id the plans that were named, and since when the latest alert about each of them fires,
-    /// where that is known.
+    /// By id the plans that were named, and since when the latest alert about each of them fires; none
+    /// where there is no alert.
     pub plans: BTreeMap<String, Option<Wall>>,
     /// Whether all plans are asked about: an alert that names no plan may be about any of them.
     pub all: bool,
@@ -29,26 +29,27 @@ impl PlanQuery {
         PlanQuery { all: true, ..PlanQuery::default() }
     }
 
-    /// The plans that these alerts are about; `labels` may hold the id of a plan.
-    pub fn from_alerts(alerts: &[Alert], labels: &[String]) -> PlanQuery {
+    /// The plans that these alerts are about; `labels` may hold the id of a plan. An alert whose start
+    /// is not known, or lies ahead, fires since it was `accepted`.
+    pub fn from_alerts(alerts: &[Alert], labels: &[String], accepted: Wall) -> PlanQuery {
         let mut query = PlanQuery::default();
         for alert in alerts {
+            let since = Some(alert.starts_at.map_or(accepted, |start| start.min(accepted)));
             match alert.plan_id(labels) {
                 Some(id) => {
-                    let since = query.plans.entry(id.to_owned()).or_default();
-                    *since = (*since).max(alert.starts_at);
+                    let latest = query.plans.entry(id.to_owned()).or_default();
+                    *latest = (*latest).max(since);
                 }
                 None => {
                     query.all = true;
-                    query.all_since = query.all_since.max(alert.starts_at);
+                    query.all_since = query.all_since.max(since);
                 }
             }
         }
         query
     }
 
-    /// Since when an alert fires about a plan; none when there is no alert, or its start is not
-    /// known.
+    /// Since when an alert fires about a plan; none when there is no alert.
     pub fn alert_time(&self, plan: &str) -> Option<AlertTime> {
         match self.plans.get(plan) {
             Some(since) => since.map(|since| AlertTime { since, names_plan: true }),
@@ -81,7 +82,7 @@ mod tests {
     fn alerts_ask_about_the_plans_they_name_and_else_about_all() {
         let labels = ["backup_id".to_owned(), "id".to_owned()];
         let alerts = [alert(Some("1"), 5), alert(Some("1"), 9), alert(Some(" "), 7)];
-        let query = PlanQuery::from_alerts(&alerts, &labels);
+        let query = PlanQuery::from_alerts(&alerts, &labels, Wall(99));
         assert_eq!(query.plans, BTreeMap::from([("1".to_owned(), Some(Wall(9)))]));
         assert!(query.all);
         let alert_time = |since, names_plan| Some(AlertTime { since: Wall(since), names_plan });
@@ -90,5 +91,22 @@ mod tests {
         assert_eq!(PlanQuery::for_plan("1").alert_time("1"), None);
         assert_eq!(alerts_about("1", &alerts, &labels).len(), 3);
         assert_eq!(alerts_about("2", &alerts, &labels).len(), 1);
+    }
+
+    #[test]
+    fn an_alert_that_fires_since_nobody_knows_when_took_last_nights_run_for_an_all_clear() {
+        let labels = ["id".to_owned()];
+        let unknown = |id| Alert { starts_at: None, ..alert(id, 0) };
+        for (alerts, since) in [
+            ([alert(Some("1"), 5), unknown(Some("1"))], 50),
+            ([unknown(Some("1")), alert(Some("1"), 70)], 50),
+            ([alert(Some("1"), 70), alert(Some("1"), 5)], 50),
+            ([alert(Some("1"), 5), alert(Some("1"), 7)], 7),
+        ] {
+            let query = PlanQuery::from_alerts(&alerts, &labels, Wall(50));
+            assert_eq!(query.alert_time("1").unwrap().since, Wall(since));
+        }
+        let query = PlanQuery::from_alerts(&[unknown(None)], &labels, Wall(50));
+        assert_eq!(query.alert_time("2"), Some(AlertTime { since: Wall(50), names_plan: false }));
     }
 }

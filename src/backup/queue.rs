@@ -241,6 +241,24 @@ impl AlertQueue {
         running.into_iter().filter_map(|id| self.requeue(id)).collect()
     }
 
+    /// These alerts no longer fire. An instance whose start is not known cannot be told from the next
+    /// one by its start, but by its end: it counts as reported, and as one that waits for its
+    /// analysis, no longer.
+    pub fn resolve(&mut self, alerts: &[Alert]) -> Vec<Write> {
+        let analyzed = self.running.iter().filter(|(_, analyzed)| **analyzed);
+        let analyzed: BTreeSet<String> = analyzed
+            .filter_map(|(id, _)| self.batches.get(id))
+            .flat_map(|batch| batch.alerts.iter().map(Alert::instance))
+            .collect();
+        let ended = alerts.iter().filter(|alert| alert.starts_at.is_none());
+        let ended: BTreeSet<String> = ended.map(Alert::instance).collect();
+        self.waiting.retain(|instance| !(analyzed.contains(instance) && ended.contains(instance)));
+        let was_reported = |instance: &String| self.reported.remove(instance).is_some();
+        let forgotten: Vec<String> = ended.into_iter().filter(was_reported).collect();
+        let row = |instance| Write::remove(Table::Pipelines, format!("{REPORTED}{instance}"));
+        forgotten.into_iter().map(row).collect()
+    }
+
     fn expire_reported(&mut self, now: Wall) -> Vec<Write> {
         let retention = self.renotify.unwrap_or_default().max(REPORTED_RETENTION);
         let expired = self.reported.iter().filter(|(_, at)| now.since(**at) > retention);
@@ -458,6 +476,33 @@ mod tests {
         let (id, _) = queue.start().unwrap();
         queue.complete(id, at(1_000_000).wall);
         assert!(matches!(queue.enqueue(vec![alert("a")], at(2)), Enqueued::New(_)));
+    }
+
+    #[test]
+    fn two_alerts_without_a_start_and_a_resolved_one_between_were_one() {
+        let unknown = |fingerprint: &str| Alert { starts_at: None, ..alert(fingerprint) };
+        let mut queue = queue();
+        let enqueue = |queue: &mut AlertQueue, seconds| {
+            matches!(queue.enqueue(vec![unknown("a"), alert("b")], at(seconds)), Enqueued::New(_))
+        };
+        assert!(enqueue(&mut queue, 0));
+        let (id, _) = queue.start().unwrap();
+        assert_eq!(queue.resolve(&[unknown("a")]), [], "it waits for its analysis");
+        assert!(!enqueue(&mut queue, 1), "which has not looked yet");
+        queue.complete(id, at(2).wall);
+        assert!(!enqueue(&mut queue, 3), "a repeat");
+        let writes = queue.resolve(&[unknown("a"), alert("b"), unknown("c")]);
+        assert_eq!(writes, [Write::remove(Table::Pipelines, "reported/a 0 firing")]);
+        assert!(enqueue(&mut queue, 4), "another one");
+        let (id, batch) = queue.start().unwrap();
+        assert_eq!(*batch.alerts, [unknown("a")], "the other one has a start");
+        queue.begin_attempt(id).unwrap();
+        queue.resolve(&[unknown("a")]);
+        assert!(enqueue(&mut queue, 5), "its analysis may have looked before this one fired");
+        queue.complete(id, at(6).wall);
+        let (id, _) = queue.start().unwrap();
+        queue.complete(id, at(7).wall);
+        assert!(!enqueue(&mut queue, 8));
     }
 
     #[test]

@@ -18,12 +18,6 @@ const MAX_DETAIL_LINES: usize = 15;
 /// How many alerts are quoted.
 const MAX_ALERTS: usize = 5;
 
-/// The annotations that are quoted: of each list the first that the alert has.
-const ANNOTATIONS: [&[&str]; 2] = [
-    &["summary", "summary_en", "message", "title", "summary_it"],
-    &["description", "description_en", "description_it"],
-];
-
 /// What a report is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct ReportBuilder<'a> {
@@ -122,7 +116,7 @@ impl ReportBuilder<'_> {
     fn describe_alerts(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for alert in self.alerts.iter().take(MAX_ALERTS) {
-            let text = alert_text(alert);
+            let text = alert.quoted().join(" ");
             let since = alert.starts_at.map(|at| format!(" (firing since {})", format_minute(at)));
             let since = since.unwrap_or_default();
             let text = if text.is_empty() { text } else { format!(": {text}") };
@@ -192,20 +186,6 @@ impl ReportBuilder<'_> {
         }
         Some(TextTable { head: head.into_iter().map(str::to_owned).collect(), rows })
     }
-}
-
-/// The annotations of an alert, in English where there are several languages.
-fn alert_text(alert: &Alert) -> String {
-    let first = |names: &[&str]| {
-        let mut texts = names.iter().filter_map(|name| alert.annotations.get(*name));
-        texts.find(|text| !text.trim().is_empty()).cloned()
-    };
-    let mut texts: Vec<String> = ANNOTATIONS.iter().filter_map(|names| first(names)).collect();
-    texts.dedup();
-    if texts.is_empty() {
-        texts.extend(alert.annotations.values().next().cloned());
-    }
-    texts.join(" ")
 }
 
 fn table_row(module: &Module, nodes: bool) -> Vec<String> {

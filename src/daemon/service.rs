@@ -12,7 +12,7 @@ use super::history;
 use super::notifications;
 use super::reload::Reloads;
 use super::wiring::{Current, HeartbeatAlerts};
-use crate::backup::alert::{self, AlertNames};
+use crate::backup::alert;
 use crate::backup::outcome::Outcome;
 use crate::backup::pipeline::{AlertAdmission, Pipelines};
 use crate::clock::{Now, Wall};
@@ -95,12 +95,14 @@ impl Daemon for Services {
         };
         let heartbeat_alerts = self.heartbeat_alerts.get();
         let heartbeat = heartbeat_alerts.names().to_vec();
-        let names = AlertNames { backup: self.pipelines.alert_names(), heartbeat };
-        let alerts = match alert::from_webhook(body, &names) {
+        let names = self.pipelines.alert_names(heartbeat);
+        let alerts = match alert::from_webhook(body, &names, Now::read().wall) {
             Ok(alerts) => alerts,
             Err(why) => return Ingest::Done(IngestResult::Malformed(why)),
         };
         heartbeat_alerts.ingest(&alerts.heartbeat, &self.monitor);
+        // Before those that fire: the next instance may come in one body with the end of the last.
+        self.pipelines.resolve(&alerts.backup_resolved);
         if self.courier.is_backlogged() && !alerts.backup.is_empty() {
             return Ingest::Done(IngestResult::Unavailable(
                 "the disk is slow, too much waits for it".into(),

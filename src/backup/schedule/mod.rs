@@ -1,0 +1,137 @@
+//! When a backup plan runs: its systemd calendar expression (systemd.time(7), "Calendar Events") in
+//! a time zone, the moments at which it elapses, and when a run should be over. Pure.
+
+mod calendar;
+mod intervals;
+mod zones;
+
+use std::time::Duration;
+
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, Dst, TimeZone};
+
+use self::calendar::Calendar;
+pub use self::intervals::RunIntervals;
+pub use self::zones::{Zones, civil_time, timestamp};
+use crate::clock::Wall;
+
+/// A run may always take this long.
+const MIN_RUN_TIME: Duration = Duration::from_secs(600);
+
+/// A run of whose usual time little is known may take a part of the interval, and no more than this.
+const MAX_USUAL_SLACK: Duration = Duration::from_secs(6 * 3600);
+
+/// A plan of which some module never ran may take three quarters of the interval, and no more than
+/// this: the first full backup.
+const MAX_FIRST_RUN_TIME: Duration = Duration::from_secs(18 * 3600);
+
+/// A calendar expression and its time zone.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    calendar: Calendar,
+    zone: TimeZone,
+    /// For `03:00 CEST` where that is the local zone in summer: systemd finds no elapse across a
+    /// change of the clocks, nor in the other half of the year.
+    daylight_saving: Option<Dst>,
+}
+
+impl Schedule {
+    /// Reads a calendar expression as systemd does; none when it is not understood.
+    pub fn parse(text: &str, zones: &Zones) -> Option<Schedule> {
+        let text = text.trim();
+        let (rest, zone, daylight_saving) = split_zone(text, zones);
+        let rest = rest.to_ascii_lowercase();
+        if let Some(seconds) = rest.strip_prefix('@') {
+            let seconds: i64 = seconds.parse().ok().filter(|seconds| *seconds >= 0)?;
+            let at = Wall(seconds.checked_mul(1000)?);
+            let calendar = Calendar::at(civil_time(at, &TimeZone::UTC));
+            return Some(Schedule { calendar, zone: TimeZone::UTC, daylight_saving: None });
+        }
+        let calendar = Calendar::parse(&rest).filter(|_| !rest.is_empty())?;
+        Some(Schedule { calendar, zone, daylight_saving })
+    }
+
+    /// The first elapse after a moment; none when there is no more.
+    pub fn next_elapse(&self, after: Wall) -> Option<Wall> {
+        if !self.is_in_season(after) {
+            return None;
+        }
+        let mut civil = civil_time(after, &self.zone);
+        loop {
+            civil = self.calendar.next_after(civil)?;
+            if let Some(at) = self.moment(civil, after).filter(|at| *at > after) {
+                return Some(at).filter(|at| self.is_in_season(*at));
+            }
+        }
+    }
+
+    /// The last elapse at a moment or before it; none when there was none.
+    pub fn latest_elapse(&self, until: Wall) -> Option<Wall> {
+        let mut civil = self.calendar.last_until(civil_time(until, &self.zone))?;
+        loop {
+            let moment = self.moment(civil, until).filter(|at| *at <= until);
+            if let Some(at) = moment.filter(|at| self.is_in_season(*at)) {
+                return Some(at);
+            }
+            let before = civil.checked_sub(jiff::SignedDuration::from_micros(1)).ok()?;
+            civil = self.calendar.last_until(before)?;
+        }
+    }
+
+    /// The moment of a civil time: none when the clocks skip it; when they show it twice the first,
+    /// unless we are in the second already.
+    fn moment(&self, civil: DateTime, near: Wall) -> Option<Wall> {
+        let ambiguous = self.zone.to_ambiguous_timestamp(civil);
+        let wall = |at: jiff::Timestamp| Wall(at.as_millisecond());
+        match ambiguous.offset() {
+            AmbiguousOffset::Gap { .. } => None,
+            AmbiguousOffset::Unambiguous { .. } => ambiguous.compatible().ok().map(wall),
+            AmbiguousOffset::Fold { .. } => {
+                let (first, second) = (ambiguous.clone().earlier().ok()?, ambiguous.later().ok()?);
+                let (first, second) = (wall(first), wall(second));
+                let in_second = civil_time(near, &self.zone) < civil && near > first;
+                Some(if in_second { second } else { first })
+            }
+        }
+    }
+
+    fn is_in_season(&self, at: Wall) -> bool {
+        self.daylight_saving
+            .is_none_or(|wanted| self.zone.to_offset_info(timestamp(at)).dst() == wanted)
+    }
+}
+
+/// The expression without the time zone at its end, and that zone.
+fn split_zone<'a>(text: &'a str, zones: &Zones) -> (&'a str, TimeZone, Option<Dst>) {
+    let local = || zones.local().clone();
+    let Some((rest, name)) = text.rsplit_once(' ') else { return (text, local(), None) };
+    if name.eq_ignore_ascii_case("UTC") {
+        return (rest, TimeZone::UTC, None);
+    }
+    if let Some(dst) = local_abbreviation(zones.local(), name) {
+        return (rest, local(), Some(dst));
+    }
+    match zones.get(name) {
+        Some(zone) => (rest, zone, None),
+        None => (text, local(), None),
+    }
+}
+
+/// Whether a name is what the local zone is called in winter or in summer.
+fn local_abbreviation(zone: &TimeZone, name: &str) -> Option<Dst> {
+    // 15 January and 15 July 2030.
+    [1_894_665_600_000, 1_910_304_000_000].into_iter().find_map(|at| {
+        let info = zone.to_offset_info(timestamp(Wall(at)));
+        info.abbreviation().eq_ignore_ascii_case(name).then(|| info.dst())
+    })
+}
+
+/// When a run that began at `elapse` should be over, as the usual duration of a whole run and the
+/// time to the next one have it. None: some module never ran, so that is not known.
+pub fn regular_end(elapse: Wall, usual_duration: Option<Duration>, interval: Duration) -> Wall {
+    let run_time = match usual_duration {
+        Some(usual) => usual.saturating_mul(2).max((interval / 4).min(MAX_USUAL_SLACK)),
+        None => (interval * 3 / 4).min(MAX_FIRST_RUN_TIME),
+    };
+    elapse + run_time.min(interval).max(MIN_RUN_TIME)
+}
