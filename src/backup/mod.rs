@@ -8,6 +8,7 @@ pub mod outcome;
 pub mod pipeline;
 pub mod plan;
 pub mod plan_query;
+pub mod plan_summary;
 pub mod queue;
 pub mod redis;
 pub mod redis_layout;
