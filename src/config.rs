@@ -166,6 +166,7 @@ fn read(top: &mut Section) -> Config {
     if !names.is_empty() {
         let told = config.notification_channels_for_backups();
         notify::check_backups(top, told, uses_backups(top, &config));
+        notify::check_summary(top, &config.notifier, told, &config.channels);
     }
     config
 }

@@ -303,7 +303,7 @@ fn format_minute(at: Wall) -> String {
 }
 
 /// A size in units of a thousand: `1.2 GB`.
-fn format_bytes(size: u64) -> String {
+pub(super) fn format_bytes(size: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if size < 1000 {
         return format!("{size} B");

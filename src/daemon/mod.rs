@@ -42,6 +42,7 @@ mod notifications;
 mod reload;
 mod service;
 mod signal_check;
+mod summary;
 mod threads;
 mod watchdog;
 mod wiring;
@@ -51,6 +52,7 @@ use self::listeners::{NewListeners, UdpServer, bind_tcp, format_address};
 use self::local_agent::LocalAgent;
 use self::reload::Reloads;
 use self::service::Services;
+use self::summary::Summaries;
 use self::threads::Threads;
 use self::watchdog::{Progress, ThreadCheck};
 use self::wiring::{Current, HeartbeatAlerts};
@@ -185,6 +187,7 @@ impl Startup {
             notifier: Current::new(Notifier::new(config).sharing(courier.channel_state())),
             sending: notifications::semaphore(),
             pipelines,
+            summaries: Summaries::open(&self.store, Arc::clone(sink)),
             heartbeat_alerts: Arc::new(Current::new(HeartbeatAlerts::from_config(config))),
             reloads: Reloads::new(config, self.now),
         }
@@ -227,6 +230,7 @@ impl RunningDaemon {
         let udp = UdpServer::start(udp, monitor, progress.udp.clone(), &threads)?;
         spawn_deadline_thread(&services, progress.deadlines.clone(), &threads)?;
         history::start(&services.recorder, &threads, &stop)?;
+        services.summaries.reconfigure(&config, &threads)?;
         let targets = AlertTargets {
             monitor: Arc::clone(monitor),
             pipelines: Arc::clone(&services.pipelines),
@@ -263,6 +267,7 @@ impl RunningDaemon {
         self.http_server.stop();
         drop((self.stop_source, self.alert_poller));
         self.agent.stop();
+        self.services.summaries.stop();
         self.services.monitor.close();
         self.services.updater.close();
         self.services.recorder.close(Now::read());
@@ -355,9 +360,11 @@ impl RunningDaemon {
         let notifier = Notifier::new(config).sharing(services.courier.channel_state());
         services.notifier.replace(notifier);
         let poller = self.alert_poller.reconfigure(&config.receiver);
+        let summary = services.summaries.reconfigure(config, &self.threads);
         let agent = agent.map_err(|why| ("agent", format!("this machine is not watched: {why}")));
         let poller = poller.map_err(|why| ("receiver.poll_url", format!("is not polled: {why}")));
-        let failures = [agent, poller].into_iter().filter_map(Result::err);
+        let summary = summary.map_err(|why| ("notifier.summary_at", format!("is not sent: {why}")));
+        let failures = [agent, poller, summary].into_iter().filter_map(Result::err);
         let problems: Vec<_> = failures.map(|failure| config_error(config, failure)).collect();
         problems.iter().for_each(|problem| error!("{problem}"));
         problems
@@ -391,8 +398,11 @@ fn change_sink(courier: &Courier) -> ChangeSink {
 /// All rows of the features, for a store that lost its own.
 fn every_row(services: &Services) -> EveryRow {
     let (monitor, pipelines) = (Arc::clone(&services.monitor), Arc::clone(&services.pipelines));
-    let updater = Arc::clone(&services.updater);
-    Box::new(move || [monitor.all_rows(), pipelines.every_row(), updater.every_row()].concat())
+    let (updater, summaries) = (Arc::clone(&services.updater), Arc::clone(&services.summaries));
+    Box::new(move || {
+        let own = [updater.every_row(), summaries.every_row()];
+        [monitor.all_rows(), pipelines.every_row(), own.concat()].concat()
+    })
 }
 
 /// Starts the thread that processes deadlines: those of hosts, and of alerts that wait.

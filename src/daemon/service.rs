@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, bounded};
 use super::history;
 use super::notifications;
 use super::reload::Reloads;
+use super::summary::Summaries;
 use super::wiring::{Current, HeartbeatAlerts};
 use crate::backup::alert;
 use crate::backup::outcome::Outcome;
@@ -51,6 +52,8 @@ pub struct Services {
     pub sending: Semaphore,
     /// Backup alerts until they are reported.
     pub pipelines: Arc<Pipelines>,
+    /// The daily summary of backups.
+    pub summaries: Arc<Summaries>,
     /// Names in the DNS.
     pub updater: Arc<Updater>,
     /// The alerts that count as heartbeats.

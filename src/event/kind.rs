@@ -95,6 +95,13 @@ pub enum EventKind {
         details: Vec<(String, String)>,
         table: Option<TextTable>,
     },
+    /// How all backup plans are, once a day, as the summary words it.
+    BackupSummary {
+        level: Level,
+        title: String,
+        details: Vec<(String, String)>,
+        table: Option<TextTable>,
+    },
     /// What was stored of backup alerts that were accepted cannot be read any more.
     AlertsLost {
         /// Key and defect of the rows, at most [`MAX_LISTED`] of them.
@@ -213,7 +220,7 @@ impl EventDescription {
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 22] = [
         "overdue",
         "shutdown",
         "back",
@@ -229,6 +236,7 @@ impl EventKind {
         "channel_fails",
         "channel_delivers",
         "backup",
+        "backup_summary",
         "alerts_lost",
         "alertmanager_silent",
         "alertmanager_answers",
@@ -282,6 +290,10 @@ impl EventKind {
             EventKind::Backup { plan, level, title, details, table } => {
                 let (details, table) = (details.clone(), table.clone());
                 EventDescription { details, table, ..backup(plan, *level, title) }
+            }
+            EventKind::BackupSummary { level, title, details, table } => {
+                let (details, table) = (details.clone(), table.clone());
+                EventDescription { details, table, ..backup_summary(*level, title) }
             }
             EventKind::AlertsLost { rows, count } => alerts_lost(rows, *count),
             EventKind::AlertmanagerSilent { why } => alertmanager_silent(why),
@@ -411,6 +423,12 @@ fn backup(plan: &str, level: Level, title: &str) -> EventDescription {
     let described = EventDescription::new("backup", level, subject, title.to_owned())
         .about(Incident::Backup { plan: plan.to_owned() });
     EventDescription { ok_is_news: true, ..described }
+}
+
+/// A record and no trouble: it opens and ends none.
+fn backup_summary(level: Level, title: &str) -> EventDescription {
+    let described = EventDescription::of_daemon("backup_summary", level, title);
+    EventDescription { for_backups: true, ..described }
 }
 
 /// The channels that would have got the reports get why there are none.

@@ -10,5 +10,6 @@ pub mod notifier;
 pub mod outbox;
 pub mod routing;
 pub mod settings;
+pub mod summary_times;
 pub mod text;
 mod worker;

@@ -1,27 +1,69 @@
 //! The sections `notifier` and `notification_channels`, and what a configuration means to the
 //! courier.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::channel::{Channel, RetryPolicy};
 use super::outbox::QueueSettings;
 use super::routing::Routes;
+use super::summary_times::TimeOfDay;
 use crate::address::is_name;
 use crate::config_file::{NameSet, Section};
+use crate::event::Level;
 
-/// The section `notifier`: the channels for backups.
+/// The section `notifier`: the channels for backups, and what they are told beyond alerts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NotifierSettings {
     /// The channels; none means the default ones.
     pub notification_channels: Option<Vec<String>>,
+    /// When the daily summary is sent; empty means never.
+    pub summary_at: BTreeSet<TimeOfDay>,
 }
 
 impl NotifierSettings {
     /// Reads the section; channels must be among those that there are.
     pub fn read(section: &mut Section, channels: &NameSet) -> NotifierSettings {
-        let notification_channels = section.names("notification_channels", "channel", channels);
-        NotifierSettings { notification_channels }
+        NotifierSettings {
+            notification_channels: section.names("notification_channels", "channel", channels),
+            summary_at: read_times(section),
+        }
+    }
+}
+
+/// The times of `summary_at`: one, or a list.
+fn read_times(section: &mut Section) -> BTreeSet<TimeOfDay> {
+    let mut times = BTreeSet::new();
+    for text in section.texts("summary_at").unwrap_or_default() {
+        match TimeOfDay::parse(&text) {
+            Some(time) => {
+                times.insert(time);
+            }
+            None => {
+                let what = format!(
+                    "must be a time of day by this machine's clock, from \"00:00\" to \"23:59\", \
+                     not \"{text}\""
+                );
+                section.error("summary_at", what);
+            }
+        }
+    }
+    times
+}
+
+/// Warns when a summary is configured that no channel takes: it is no more than info.
+pub fn check_summary(
+    top: &Section,
+    notifier: &NotifierSettings,
+    told: &[String],
+    channels: &BTreeMap<String, Channel>,
+) {
+    let takes_info =
+        |name: &String| channels.get(name).is_some_and(|channel| channel.min_level <= Level::Info);
+    if !notifier.summary_at.is_empty() && !told.is_empty() && !told.iter().any(takes_info) {
+        let what = "summary_at: the summary is of level info, and no channel for backups takes \
+                    that: name one in notifier.notification_channels with min_level: info";
+        top.warning("notifier", what);
     }
 }
 

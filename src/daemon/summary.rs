@@ -1,0 +1,194 @@
+//! The thread that sends the daily summary of all backup plans, at the times that the configuration
+//! in use has.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use log::{error, info};
+use serde::{Deserialize, Serialize};
+
+use super::threads::Threads;
+use crate::backup::analysis::{self, Analyzer, PlanReport};
+use crate::backup::plan_query::PlanQuery;
+use crate::backup::plan_summary::PlanSummary;
+use crate::backup::settings::CorrelatorSettings;
+use crate::clock::{Now, Wall};
+use crate::config::Config;
+use crate::notify::summary_times::{SummaryStep, TimeOfDay, step};
+use crate::store::{Change, ChangeSink, Store, Table, Write};
+use crate::thread::{Stop, StopSource, lock};
+
+/// The key of the row in [`Table::Meta`].
+const KEY: &str = "backup_summary";
+
+/// How long a Redis that cannot be asked is asked again, and modules that run are waited for.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// The thread `summary`, while the configuration has times for it, and what it must not forget.
+pub struct Summaries {
+    record: Mutex<Option<SummaryRecord>>,
+    running: Mutex<Option<RunningSummary>>,
+    sink: ChangeSink,
+}
+
+/// Which summary was the last: without it one would be sent twice a day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SummaryRecord {
+    /// The times that were configured: other ones begin to count when they are read.
+    times: Vec<String>,
+    /// No summary is owed from before this.
+    since: Wall,
+    /// When the last one was sent.
+    #[serde(default)]
+    sent: Option<Wall>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SummarySettings {
+    times: BTreeSet<TimeOfDay>,
+    correlator: CorrelatorSettings,
+}
+
+struct RunningSummary {
+    settings: SummarySettings,
+    _stop_source: StopSource,
+}
+
+impl Summaries {
+    /// With what the store has of them; the thread does not run yet.
+    pub fn open(store: &Store, sink: ChangeSink) -> Arc<Summaries> {
+        let record = Mutex::new(store.get(Table::Meta, KEY));
+        Arc::new(Summaries { record, running: Mutex::default(), sink })
+    }
+
+    /// Starts, stops or restarts the thread as the configuration says.
+    ///
+    /// # Errors
+    /// When the thread cannot be started; none runs then.
+    pub fn reconfigure(self: &Arc<Self>, config: &Config, threads: &Threads) -> Result<(), String> {
+        let settings = SummarySettings {
+            times: config.notifier.summary_at.clone(),
+            correlator: CorrelatorSettings {
+                max_wait: config.correlator.max_wait.min(MAX_WAIT),
+                ..config.correlator.clone()
+            },
+        };
+        self.adopt_times(&settings.times, Now::read().wall);
+        let mut running = lock(&self.running);
+        if running.as_ref().is_some_and(|running| running.settings == settings) {
+            return Ok(());
+        }
+        *running = None;
+        if settings.times.is_empty() {
+            return Ok(());
+        }
+        let (stop_source, stop) = Stop::channel();
+        let (own, thread_settings) = (Arc::clone(self), settings.clone());
+        threads.spawn("summary", move || own.run(&thread_settings, &stop))?;
+        *running = Some(RunningSummary { settings, _stop_source: stop_source });
+        Ok(())
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        *lock(&self.running) = None;
+    }
+
+    /// Times that were not configured before count from now on: none of them was missed.
+    fn adopt_times(&self, times: &BTreeSet<TimeOfDay>, now: Wall) {
+        let mut record = lock(&self.record);
+        let texts: Vec<String> = times.iter().map(ToString::to_string).collect();
+        let known = record.as_ref().map(|record| record.times.as_slice()).unwrap_or_default();
+        if known == texts {
+            return;
+        }
+        let sent = record.as_ref().and_then(|record| record.sent);
+        let adopted = SummaryRecord { times: texts, since: now, sent };
+        *record = (!times.is_empty()).then_some(adopted);
+        self.store(record.as_ref(), Change::default());
+    }
+
+    fn run(&self, settings: &SummarySettings, stop: &Stop) {
+        loop {
+            let (now, zone) = (Now::read().wall, system_zone());
+            let since = lock(&self.record).as_ref().map_or(now, |record| record.since);
+            let wait = match step(&settings.times, since, now, &zone) {
+                SummaryStep::Wait(wait) => wait,
+                SummaryStep::Rebase => {
+                    self.update(stop, |record| record.since = now, Change::default());
+                    Duration::ZERO
+                }
+                SummaryStep::Send => {
+                    let Some(reports) = analyze(&settings.correlator, stop) else { return };
+                    self.send(&reports, stop);
+                    Duration::ZERO
+                }
+            };
+            if stop.wait(wait) {
+                return;
+            }
+        }
+    }
+
+    /// Hands over the message and, in the same transaction, that it was sent.
+    fn send(&self, reports: &[PlanReport], stop: &Stop) {
+        let (now, zone) = (Now::read().wall, system_zone());
+        let last = lock(&self.record).as_ref().and_then(|record| record.sent);
+        let event = PlanSummary { reports, last, now, zone: &zone }.event();
+        let change = Change { events: vec![event], ..Change::default() };
+        let sent = |record: &mut SummaryRecord| (record.since, record.sent) = (now, Some(now));
+        if self.update(stop, sent, change) {
+            info!("the daily summary of backups is queued");
+        }
+    }
+
+    /// Stores the changed record; false when this thread was told to stop: then another one may run
+    /// already.
+    fn update(
+        &self,
+        stop: &Stop,
+        change_record: impl FnOnce(&mut SummaryRecord),
+        change: Change,
+    ) -> bool {
+        let mut record = lock(&self.record);
+        let Some(record) = record.as_mut().filter(|_| !stop.stopped()) else { return false };
+        change_record(record);
+        self.store(Some(record), change);
+        true
+    }
+
+    fn store(&self, record: Option<&SummaryRecord>, change: Change) {
+        let write = record.map_or_else(|| Write::remove(Table::Meta, KEY), SummaryRecord::row);
+        (self.sink)(Change { writes: vec![write], ..change });
+    }
+
+    /// Every row, for a store that lost its own.
+    pub fn every_row(&self) -> Vec<Write> {
+        lock(&self.record).iter().map(SummaryRecord::row).collect()
+    }
+}
+
+impl SummaryRecord {
+    fn row(&self) -> Write {
+        Write::put(Table::Meta, KEY, self)
+    }
+}
+
+/// How all plans are, as Redis has it; none at the stop.
+fn analyze(correlator: &CorrelatorSettings, stop: &Stop) -> Option<Vec<PlanReport>> {
+    let analyzer = Analyzer { correlator, repo_checker: None, wait_for_running: true };
+    let query = PlanQuery::for_all();
+    let analyzed = catch_unwind(AssertUnwindSafe(|| analyzer.analyze(&query, stop)));
+    analyzed.unwrap_or_else(|_| {
+        error!("looking into all backups panicked");
+        Some(analysis::unknown(&query, "looking into them failed, see the log of hbd"))
+    })
+}
+
+/// The zone of the machine; UTC where it has none.
+fn system_zone() -> TimeZone {
+    TimeZone::try_system().unwrap_or(TimeZone::UTC)
+}
