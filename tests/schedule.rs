@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use heartbeat::backup::schedule::{Schedule, Zones, timestamp};
+use heartbeat::backup::schedule::{Schedule, Zones};
 use heartbeat::clock::{Wall, parse_rfc3339};
 
 const ITERATIONS: usize = 4;
@@ -211,7 +211,7 @@ fn ours(expression: &str, zone: &str, base: &str) -> Option<Vec<String>> {
             elapses.is_empty() || before == Some(now),
             "{expression} {zone} {base} {before:?} {now:?}"
         );
-        elapses.push(timestamp(next).strftime("%Y-%m-%d %H:%M:%S").to_string());
+        elapses.push(next.to_string()[..19].replace('T', " "));
         now = next;
     }
     Some(elapses)

@@ -11,6 +11,7 @@ use super::plan::{BackupRun, Module, ModuleState, Plan};
 use super::plan_query::PlanQuery;
 use super::repo_check::{RepoCheckResult, RepoChecker};
 use super::report::{ALL_PLANS, ReportBuilder, describe_state};
+use super::schedule::Zones;
 use super::settings::CorrelatorSettings;
 use crate::clock::Wall;
 use crate::event::Event;
@@ -105,7 +106,12 @@ impl Analyzer<'_> {
 /// where it is about all.
 pub fn unknown(query: &PlanQuery, why: &str) -> Vec<PlanReport> {
     let unknown_plan = |id: &str, name: Option<&str>| PlanReport {
-        plan: Plan { id: id.into(), name: name.map(str::to_owned), ..Plan::default() },
+        plan: Plan {
+            id: id.into(),
+            name: name.map(str::to_owned),
+            zone: Zones::read().local().clone(),
+            ..Plan::default()
+        },
         plan_outcome: PlanOutcome::unknown(why),
         repositories: None,
     };
@@ -172,7 +178,7 @@ fn view(report: &PlanReport, now: Wall) -> PlanView {
             .flatten()
             .map(|repository| RepositoryView {
                 module: repository.module.clone(),
-                text: describe_state(&repository.state, now),
+                text: describe_state(&repository.state, now, &plan.zone),
             })
             .collect(),
         told: None,

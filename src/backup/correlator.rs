@@ -11,6 +11,7 @@ use super::plan::{Destination, ModuleState, Plan};
 use super::plan_query::PlanQuery;
 use super::redis::{RedisConnection, RedisReadError};
 use super::redis_layout::{HashResult, RedisSnapshot, StatusKey};
+use super::schedule::Zones;
 use super::settings::CorrelatorSettings;
 use crate::clock::{Now, Wall};
 use crate::secret::Secret;
@@ -199,6 +200,7 @@ fn read_snapshot(redis: &mut RedisConnection, query: &PlanQuery) -> Result<Redis
     let mut snapshot = RedisSnapshot {
         module_node: required(redis, "cluster/module_node")?,
         module_uuid: required(redis, "cluster/module_uuid")?,
+        zones: Zones::read(),
         ..RedisSnapshot::default()
     };
     for plan in plan_ids(redis, query)? {

@@ -11,13 +11,13 @@ use crate::event::Level;
 pub enum Outcome {
     /// Every module succeeded.
     Success,
-    /// Some modules succeeded or are running, others failed or are missing.
+    /// Some modules succeeded or are awaited, others failed or are missing.
     Partial,
-    /// At least one module failed, and none succeeded or is running.
+    /// At least one module failed, and none succeeded or is awaited.
     Failed,
-    /// At least one module has no recent run, none succeeded, failed or is running.
+    /// At least one module has no recent run, none succeeded, failed or is awaited.
     Missing,
-    /// Some modules are still running, and no other is worse than a success.
+    /// Some modules are still running or have yet to run, and no other is worse than a success.
     Running,
     /// Redis could not be read, or not for all modules, and no module is known to have failed.
     Unknown,
@@ -81,6 +81,7 @@ impl PlanOutcome {
             failed: count(ModuleState::Failed),
             missing: count(ModuleState::Missing),
             running: count(ModuleState::Running),
+            pending: count(ModuleState::Pending),
             unreadable: count(ModuleState::Unreadable),
         };
         match plan.enabled {
@@ -109,12 +110,14 @@ struct StateCounts {
     failed: usize,
     missing: usize,
     running: usize,
+    pending: usize,
     unreadable: usize,
 }
 
 impl StateCounts {
     fn total(&self) -> usize {
-        self.success + self.failed + self.missing + self.running + self.unreadable
+        let open = self.running + self.pending;
+        self.success + self.failed + self.missing + open + self.unreadable
     }
 
     /// The last runs of a plan that is switched off cannot make it a success: no run follows them.
@@ -132,13 +135,13 @@ impl StateCounts {
     /// A failed or missing module outweighs an unreadable one, and that outweighs what is good so
     /// far.
     fn outcome(&self) -> Outcome {
-        let any_good = self.success + self.running > 0;
+        let any_good = self.success + self.running + self.pending > 0;
         match self {
             StateCounts { failed: 1.., .. } if !any_good => Outcome::Failed,
             StateCounts { missing: 1.., .. } if !any_good => Outcome::Missing,
             StateCounts { failed: 1.., .. } | StateCounts { missing: 1.., .. } => Outcome::Partial,
             StateCounts { unreadable: 1.., .. } => Outcome::Unknown,
-            StateCounts { running: 1.., .. } => Outcome::Running,
+            StateCounts { running: 1.., .. } | StateCounts { pending: 1.., .. } => Outcome::Running,
             StateCounts { .. } => Outcome::Success,
         }
     }
@@ -150,6 +153,7 @@ impl StateCounts {
             (self.missing, "missing", "without a recent run"),
             (self.unreadable, "unreadable", "whose status cannot be judged"),
             (self.running, "running", "still running"),
+            (self.pending, "not yet run", "not yet run"),
         ]
         .into_iter()
         .filter(|(count, ..)| *count > 0)
@@ -182,6 +186,7 @@ mod tests {
             'f' => ModuleState::Failed,
             'm' => ModuleState::Missing,
             'r' => ModuleState::Running,
+            'p' => ModuleState::Pending,
             _ => ModuleState::Unreadable,
         };
         let module = |letter| Module {
@@ -231,6 +236,12 @@ mod tests {
             ("su", "UNKNOWN", "1 of 2 modules whose status cannot be judged"),
             ("uu", "UNKNOWN", "2 of 2 modules whose status cannot be judged"),
             ("rs", "RUNNING", "1 of 2 modules still running"),
+            ("fppp", "PARTIAL", "1 of 4 modules failed, 3 not yet run"),
+            ("fssp", "PARTIAL", "1 of 4 modules failed, 1 not yet run"),
+            ("mp", "PARTIAL", "1 of 2 modules without a recent run, 1 not yet run"),
+            ("up", "UNKNOWN", "1 of 2 modules whose status cannot be judged, 1 not yet run"),
+            ("pp", "RUNNING", "2 of 2 modules not yet run"),
+            ("spr", "RUNNING", "1 of 3 modules still running, 1 not yet run"),
             ("", "UNKNOWN", "the plan has no modules"),
         ] {
             let plan_outcome = PlanOutcome::of(&plan(states));

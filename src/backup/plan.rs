@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::schedule::RunIntervals;
+use super::schedule::{Schedule, Zone, Zones, regular_end};
 use crate::clock::Wall;
 use crate::view::rfc3339;
 
@@ -15,6 +15,10 @@ const MAX_CLOCK_SKEW: Duration = Duration::from_secs(86_400);
 
 /// A run may always be late by this, since no two runs take the same time.
 const MIN_TOLERANCE: Duration = Duration::from_secs(600);
+
+/// A success that ended before an elapse by no more than this, or half the interval, counts for it:
+/// someone started the plan by hand.
+const MAX_EARLINESS: Duration = Duration::from_secs(3 * 3600);
 
 /// No run takes longer, unless its schedule has longer intervals.
 const MAX_RUN_TIME: Duration = Duration::from_secs(86_400);
@@ -34,6 +38,9 @@ pub struct Plan {
     pub destination: Option<Destination>,
     /// What it backs up.
     pub modules: Vec<Module>,
+    /// In which people read its times.
+    #[serde(skip)]
+    pub zone: Zone,
 }
 
 /// Where a plan writes.
@@ -78,6 +85,8 @@ pub enum ModuleState {
     Missing,
     /// It has started and not ended.
     Running,
+    /// The module has not had its turn in the present pass of its plan.
+    Pending,
     /// Its status, or the schedule of its plan, cannot be read or does not say enough.
     Unreadable,
 }
@@ -90,13 +99,14 @@ impl ModuleState {
             ModuleState::Failed => "failed",
             ModuleState::Missing => "missing",
             ModuleState::Running => "running",
+            ModuleState::Pending => "pending",
             ModuleState::Unreadable => "unreadable",
         }
     }
 
     /// Whether its run of the present pass is still awaited.
     pub fn is_open(self) -> bool {
-        self == ModuleState::Running
+        matches!(self, ModuleState::Running | ModuleState::Pending)
     }
 }
 
@@ -237,56 +247,245 @@ pub struct AlertTime {
     pub since: Wall,
     /// Whether the alert names the plan: else it may be about another one.
     pub names_plan: bool,
+    /// Since when an alert says that a run is missing, and not only that one failed.
+    pub missing_since: Option<Wall>,
+}
+
+/// What is known of a plan when its modules are evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanSituation<'a> {
+    /// When it runs (systemd's OnCalendar).
+    pub schedule: Option<&'a str>,
+    /// Whether its timer is on: what is off is not awaited.
+    pub enabled: bool,
+    /// When an alert about it began to fire.
+    pub alert_time: Option<AlertTime>,
+    /// How long all of its modules usually take; none: some module never ran.
+    pub usual_duration: Option<Duration>,
+    /// A plan whose schedule is not understood is taken to run once in this time.
+    pub default_interval: Duration,
+    /// The time of the evaluation.
+    pub now: Wall,
+    /// Where the schedule is at home.
+    pub zones: &'a Zones,
 }
 
 /// The times that the last run of a module is compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunWindow {
     /// The time of the evaluation.
     pub now: Wall,
     /// A success that ended before this is too old.
     pub success_since: Wall,
+    /// A module whose last success ended before this is missing, even while a pass goes on: it missed
+    /// the pass before as well, or an alert says that it is missing.
+    pub missing_before: Option<Wall>,
+    /// Whether an alert says that a run is missing: then a module that never ran is.
+    pub is_missing_reported: bool,
     /// A run that started before this and has not ended counts as failed.
     pub running_since: Wall,
     /// Whether the schedule of the plan is understood: else no run can be known to be missing.
     pub schedule_known: bool,
+    /// The pass that goes on; none when its time is over, or none was due.
+    pub open_pass: Option<OpenPass>,
+    /// In which people read times.
+    pub zone: Zone,
+}
+
+/// A pass of a plan that may still go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenPass {
+    /// When it began; none: the first one is yet to come.
+    pub elapse: Option<Wall>,
+    /// The time to the next one.
+    pub interval: Duration,
+}
+
+/// An elapse of a schedule, and how far its neighbours are away.
+struct Elapse {
+    at: Wall,
+    before: Duration,
+    after: Duration,
+}
+
+impl Elapse {
+    /// The latest elapse at a moment.
+    fn latest(schedule: &Schedule, until: Wall, default_interval: Duration) -> Option<Elapse> {
+        let at = schedule.latest_elapse(until)?;
+        let before = schedule.latest_elapse(Wall(at.0 - 1)).map(|before| at.since(before));
+        let after = schedule.next_elapse(at).map(|next| next.since(at));
+        let any = before.or(after).unwrap_or(default_interval);
+        Some(Elapse { at, before: before.unwrap_or(any), after: after.unwrap_or(any) })
+    }
+
+    /// A success that ended before this is not one of its pass.
+    fn success_since(&self) -> Wall {
+        self.at - (self.before / 2).min(MAX_EARLINESS)
+    }
 }
 
 impl RunWindow {
-    /// The window of a plan; a plan whose schedule is not understood is taken to run once in
-    /// `default_interval`.
-    ///
-    /// A success counts for the longest interval between two runs, and for a twelfth of that more.
-    /// When an alert names the plan, the success must also have ended later than half the shortest
-    /// interval before the alert began: the run before does not disprove that this one is missing.
-    /// An alert that names no plan accepts the whole longest interval before its beginning.
-    pub fn new(
-        schedule: Option<&str>,
-        alert_time: Option<AlertTime>,
-        default_interval: Duration,
-        now: Wall,
-    ) -> RunWindow {
-        let known = schedule.and_then(RunIntervals::parse);
-        let intervals =
-            known.unwrap_or(RunIntervals { shortest: default_interval, longest: default_interval });
-        let tolerance = (intervals.longest / 12).max(MIN_TOLERANCE);
-        let regular = now - intervals.longest - tolerance;
-        let success_since = alert_time.map_or(regular, |AlertTime { since, names_plan }| {
-            let before = match names_plan {
-                true => (intervals.shortest / 2).max(MIN_TOLERANCE),
-                false => intervals.longest + MIN_TOLERANCE,
+    /// The window of a plan.
+    pub fn new(situation: PlanSituation) -> RunWindow {
+        match situation.schedule.and_then(|text| Schedule::parse(text, situation.zones)) {
+            Some(schedule) => RunWindow::of_schedule(&schedule, situation),
+            None => RunWindow::without_schedule(situation),
+        }
+    }
+
+    /// A success counts when it is one of the latest pass. Until the regular time of that pass is
+    /// over, a module without one is awaited, unless it missed the pass before as well.
+    fn of_schedule(schedule: &Schedule, situation: PlanSituation) -> RunWindow {
+        let PlanSituation { enabled, now, default_interval, .. } = situation;
+        let zone = situation.zones.local().clone();
+        let Some(elapse) = Elapse::latest(schedule, now, default_interval) else {
+            let (elapse, interval) = (None, default_interval);
+            return RunWindow {
+                now,
+                success_since: Wall(i64::MIN),
+                missing_before: None,
+                is_missing_reported: false,
+                running_since: now - MAX_RUN_TIME,
+                schedule_known: true,
+                open_pass: enabled.then_some(OpenPass { elapse, interval }),
+                zone,
             };
-            regular.max(since.min(now) - before)
-        });
-        let running_since = now - intervals.longest.max(MAX_RUN_TIME) - tolerance;
-        RunWindow { now, success_since, running_since, schedule_known: known.is_some() }
+        };
+        let earlier = |until| {
+            let earlier = Elapse::latest(schedule, until, default_interval)?;
+            Some(earlier.success_since())
+        };
+        let complained = situation.alert_time.and_then(|alert| alert.missing_since);
+        let missing_before = earlier(Wall(elapse.at.0 - 1))
+            .max(complained.and_then(|since| earlier(since.min(now))));
+        let until = regular_end(elapse.at, situation.usual_duration, elapse.after);
+        let pass = OpenPass { elapse: Some(elapse.at), interval: elapse.after };
+        RunWindow {
+            now,
+            success_since: elapse.success_since(),
+            missing_before,
+            is_missing_reported: complained.is_some(),
+            running_since: now - elapse.after.max(MAX_RUN_TIME) - MIN_TOLERANCE,
+            schedule_known: true,
+            open_pass: (enabled && now < until).then_some(pass),
+            zone,
+        }
+    }
+
+    /// A success counts for the interval, and for a twelfth of that more. When an alert names the
+    /// plan, the success must also have ended later than half the interval before the alert began.
+    fn without_schedule(situation: PlanSituation) -> RunWindow {
+        let PlanSituation { default_interval: interval, now, .. } = situation;
+        let tolerance = (interval / 12).max(MIN_TOLERANCE);
+        let regular = now - interval - tolerance;
+        let of_alert = |AlertTime { since, names_plan, .. }: AlertTime| {
+            let before = if names_plan { interval / 2 } else { interval };
+            regular.max(since.min(now) - before.max(MIN_TOLERANCE))
+        };
+        RunWindow {
+            now,
+            success_since: situation.alert_time.map_or(regular, of_alert),
+            missing_before: None,
+            is_missing_reported: false,
+            running_since: now - interval.max(MAX_RUN_TIME) - tolerance,
+            schedule_known: false,
+            open_pass: None,
+            zone: situation.zones.local().clone(),
+        }
+    }
+
+    /// The state of a module without a success in the latest pass, and with this earlier one.
+    fn without_success(&self, earlier: Option<Wall>) -> (ModuleState, Option<String>) {
+        if !self.schedule_known && earlier.is_some() {
+            let why = "whether another run was due is not known: its schedule is not understood";
+            return (ModuleState::Unreadable, Some(why.into()));
+        }
+        let is_late = match earlier {
+            Some(earlier) => self.missing_before.is_some_and(|before| earlier < before),
+            None => self.is_missing_reported,
+        };
+        match self.open_pass.filter(|_| !is_late) {
+            Some(pass) => {
+                let last = match earlier {
+                    Some(at) => format!("last success {}", self.day_and_time(at)),
+                    None => "no run is known".into(),
+                };
+                (ModuleState::Pending, Some(format!("{last}, {}", self.not_yet_run(pass))))
+            }
+            None => {
+                let why = match earlier {
+                    Some(at) => format!("the last run ended {}", self.zone.format_minute(at)),
+                    None => "no run is known".into(),
+                };
+                (ModuleState::Missing, Some(why))
+            }
+        }
+    }
+
+    /// `not yet run tonight`, `not yet run since 14:00`.
+    fn not_yet_run(&self, pass: OpenPass) -> String {
+        let Some(elapse) = pass.elapse else { return "not yet due".into() };
+        let hour = |at| self.zone.civil_time(at).hour();
+        let is_night = |at| !(6..18).contains(&hour(at));
+        let one_night = is_night(elapse)
+            && (is_night(self.now) || hour(self.now) < 9)
+            && self.now.since(elapse) < MAX_RUN_TIME / 2;
+        if one_night && pass.interval >= MAX_RUN_TIME / 2 {
+            return "not yet run tonight".into();
+        }
+        let since = self.day_and_time(elapse);
+        format!("not yet run since {}", since.strip_prefix("today ").unwrap_or(&since))
+    }
+
+    /// `yesterday 22:52`.
+    fn day_and_time(&self, at: Wall) -> String {
+        let (civil, today) = (self.zone.civil_time(at), self.zone.civil_time(self.now).date());
+        let time = civil.strftime("%H:%M");
+        match civil.date() {
+            day if day == today => format!("today {time}"),
+            day if today.yesterday().is_ok_and(|yesterday| day == yesterday) => {
+                format!("yesterday {time}")
+            }
+            day => format!("{day} {time}"),
+        }
+    }
+}
+
+/// How long the modules of a plan usually take: each node works through its own one after the other.
+/// None when some module never ran. Of each: the node, and its last run.
+pub fn usual_duration<'a>(
+    runs: impl Iterator<Item = (Option<&'a str>, Option<&'a BackupRun>)>,
+) -> Option<Duration> {
+    let mut of_node: BTreeMap<Option<&str>, Duration> = BTreeMap::new();
+    for (node, run) in runs {
+        let run = run?;
+        let took = run.start.zip(run.end).map(|(start, end)| end.since(start));
+        *of_node.entry(node).or_default() += took.unwrap_or_default();
+    }
+    of_node.into_values().max()
+}
+
+impl Plan {
+    /// The next moment after `after` at which a pass of this plan should be over; none when it never
+    /// runs, or its schedule is not understood.
+    pub fn next_regular_end(&self, zones: &Zones, after: Wall) -> Option<Wall> {
+        let schedule = Schedule::parse(self.schedule.as_deref()?, zones)?;
+        let runs = self.modules.iter().map(|module| (module.node.as_deref(), module.run.as_ref()));
+        let usual = usual_duration(runs);
+        let end = |at: Wall| {
+            let next = schedule.next_elapse(at).or_else(|| schedule.latest_elapse(Wall(at.0 - 1)));
+            let interval = next.map_or(MAX_RUN_TIME, |next| next.since(at).max(at.since(next)));
+            regular_end(at, usual, interval)
+        };
+        let of_latest = schedule.latest_elapse(after).map(end).filter(|end| *end > after);
+        of_latest.or_else(|| schedule.next_elapse(after).map(end))
     }
 }
 
 /// The state of a module, and the reason where the state alone does not say it.
-pub fn evaluate(status: Option<&RunStatus>, window: RunWindow) -> (ModuleState, Option<String>) {
+pub fn evaluate(status: Option<&RunStatus>, window: &RunWindow) -> (ModuleState, Option<String>) {
     let run = match status {
-        None => return (ModuleState::Missing, Some("no run is known".into())),
+        None => return window.without_success(None),
         Some(RunStatus::Damaged(why)) => return (ModuleState::Unreadable, Some(why.clone())),
         Some(RunStatus::Readable(run)) => run,
     };
@@ -296,7 +495,8 @@ pub fn evaluate(status: Option<&RunStatus>, window: RunWindow) -> (ModuleState, 
     if run.is_running() {
         return match run.start {
             Some(start) if start < window.running_since => {
-                (ModuleState::Failed, Some(format!("began at {start} and never ended")))
+                let start = window.zone.format_minute(start);
+                (ModuleState::Failed, Some(format!("began {start} and never ended")))
             }
             _ => (ModuleState::Running, None),
         };
@@ -304,21 +504,14 @@ pub fn evaluate(status: Option<&RunStatus>, window: RunWindow) -> (ModuleState, 
     match (run.end, run.errors) {
         (None, _) => (ModuleState::Unreadable, Some("the status has no \"end\"".into())),
         (_, None) => (ModuleState::Unreadable, Some("the status has no \"errors\"".into())),
-        (Some(_), Some(1..)) => (ModuleState::Failed, None),
-        (Some(end), Some(0)) if end < window.success_since => {
-            success_too_old(end, window.schedule_known)
+        (Some(end), Some(1..)) => {
+            let has_not_run =
+                window.schedule_known && window.open_pass.is_none() && end < window.success_since;
+            (ModuleState::Failed, has_not_run.then(|| "has not run since".into()))
         }
+        (Some(end), Some(0)) if end < window.success_since => window.without_success(Some(end)),
         (Some(_), Some(0)) => (ModuleState::Success, None),
     }
-}
-
-/// The state of a module whose last success is too old.
-fn success_too_old(end: Wall, schedule_known: bool) -> (ModuleState, Option<String>) {
-    if schedule_known {
-        return (ModuleState::Missing, Some(format!("the last run ended at {end}")));
-    }
-    let why = "whether another run was due is not known: its schedule is not understood";
-    (ModuleState::Unreadable, Some(why.into()))
 }
 
 #[cfg(test)]
@@ -327,6 +520,7 @@ mod tests {
 
     use super::*;
 
+    const MINUTE: Duration = Duration::from_secs(60);
     const HOUR: Duration = Duration::from_secs(3600);
     const DAY: Duration = Duration::from_secs(86_400);
     const NOW: Wall = Wall(1_790_100_000_000);
@@ -335,13 +529,17 @@ mod tests {
         RunWindow {
             now: NOW,
             success_since: NOW - DAY,
+            missing_before: None,
+            is_missing_reported: false,
             running_since: NOW - DAY,
             schedule_known: true,
+            open_pass: None,
+            zone: Zone::default(),
         }
     }
 
     fn state(json: &str) -> ModuleState {
-        evaluate(Some(&RunStatus::from_json(json)), window()).0
+        evaluate(Some(&RunStatus::from_json(json)), &window()).0
     }
 
     #[test]
@@ -367,7 +565,7 @@ mod tests {
         ] {
             assert_eq!(state(json), expected, "{json}");
         }
-        assert_eq!(evaluate(None, window()).0, ModuleState::Missing);
+        assert_eq!(evaluate(None, &window()).0, ModuleState::Missing);
     }
 
     #[test]
@@ -381,7 +579,7 @@ mod tests {
             ("errors", "0"),
             ("total_size", ""),
         ]));
-        assert_eq!(evaluate(Some(&status), window()).0, ModuleState::Success);
+        assert_eq!(evaluate(Some(&status), &window()).0, ModuleState::Success);
         let damaged = RunStatus::from_fields(&fields(&[("end", "soon"), ("errors", "0")]));
         assert_eq!(damaged, RunStatus::Damaged("\"end\" in the status is no whole number".into()));
     }
@@ -411,78 +609,256 @@ mod tests {
         }
     }
 
-    /// The state of a module that succeeded so many minutes ago.
-    fn succeeded(ago: u64, schedule: Option<&str>, alert_time: Option<AlertTime>) -> ModuleState {
-        let end = NOW - Duration::from_secs(ago * 60);
-        let status = RunStatus::Readable(BackupRun {
-            end: Some(end),
-            errors: Some(0),
-            ..BackupRun::default()
-        });
-        evaluate(Some(&status), RunWindow::new(schedule, alert_time, DAY, NOW)).0
-    }
-
-    #[test]
-    fn a_success_counts_for_one_period_and_a_twelfth() {
-        const H: u64 = 60;
-        for (schedule, last_good) in [
-            (Some("*:0/15"), 25),
-            (Some("hourly"), 70),
-            (Some("daily"), 26 * H),
-            (Some("Mon..Fri 03:00"), 78 * H),
-            (Some("weekly"), 182 * H),
-        ] {
-            assert_eq!(succeeded(last_good, schedule, None), ModuleState::Success, "{schedule:?}");
-            let late = succeeded(last_good + 1, schedule, None);
-            assert_eq!(late, ModuleState::Missing, "{schedule:?}");
-        }
-        for schedule in [None, Some("whenever")] {
-            assert_eq!(succeeded(26 * H, schedule, None), ModuleState::Success);
-            assert_eq!(succeeded(26 * H + 1, schedule, None), ModuleState::Unreadable);
+    fn situation<'a>(schedule: Option<&'a str>, zones: &'a Zones, now: Wall) -> PlanSituation<'a> {
+        PlanSituation {
+            schedule,
+            enabled: true,
+            alert_time: None,
+            usual_duration: Some(20 * MINUTE),
+            default_interval: DAY,
+            now,
+            zones,
         }
     }
 
-    #[test]
-    fn the_run_before_does_not_disprove_a_complaint() {
-        const H: u64 = 60;
-        for (schedule, ago, complained, expected) in [
-            // Last night's run, and an alert of this night that none is there.
-            ("daily", 25 * H, 0, ModuleState::Missing),
-            ("daily", 13 * H, 0, ModuleState::Missing),
-            ("daily", 12 * H, 0, ModuleState::Success),
-            ("daily", 13 * H, 2 * H, ModuleState::Success),
-            // An alert that goes on, and a run that came after it.
-            ("daily", H, 72 * H, ModuleState::Success),
-            // One that goes on for weeks does not make what was fresh then fresh for ever.
-            ("daily", 48 * H, 40 * H, ModuleState::Missing),
-            ("hourly", 45, 0, ModuleState::Missing),
-            ("hourly", 20, 0, ModuleState::Success),
-            ("*:0/15", 11, 0, ModuleState::Missing),
-            ("*:0/15", 5, 0, ModuleState::Success),
-            ("Mon..Fri 03:00", 24 * H, 0, ModuleState::Missing),
-            ("weekly", 100 * H, 0, ModuleState::Missing),
-            ("weekly", 80 * H, 0, ModuleState::Success),
-            ("whenever", 24 * H, 0, ModuleState::Unreadable),
-        ] {
-            let since = NOW - Duration::from_secs(complained * 60);
-            let alert = Some(AlertTime { since, names_plan: true });
-            assert_eq!(succeeded(ago, Some(schedule), alert), expected, "{schedule} {ago}");
-        }
-        let ahead = Some(AlertTime { since: NOW + DAY, names_plan: true });
-        assert_eq!(succeeded(H, Some("daily"), ahead), ModuleState::Success);
+    /// `2026-11-30 22:10` in Rome.
+    fn rome(text: &str) -> Wall {
+        let at: jiff::civil::DateTime = text.parse().unwrap();
+        Wall(at.in_tz("Europe/Rome").unwrap().timestamp().as_millisecond())
+    }
+
+    fn zones() -> Zones {
+        Zones::with_local("Europe/Rome").unwrap()
+    }
+
+    /// A success that ended then; none: no run is known.
+    fn success(end: Option<&str>) -> Option<RunStatus> {
+        let run = |end| BackupRun { end: Some(rome(end)), errors: Some(0), ..BackupRun::default() };
+        end.map(run).map(RunStatus::Readable)
+    }
+
+    /// `pending: last success yesterday 22:52, not yet run tonight`.
+    fn told(status: Option<&RunStatus>, situation: PlanSituation) -> String {
+        let (state, why) = evaluate(status, &RunWindow::new(situation));
+        why.map_or(state.name().into(), |why| format!("{}: {why}", state.name()))
     }
 
     #[test]
-    fn a_complaint_about_no_plan_asks_of_each_the_run_that_was_due_before_it() {
-        const H: u64 = 60;
-        let nameless = Some(AlertTime { since: NOW, names_plan: false });
-        for (schedule, ago, expected) in [
-            ("daily", 25 * H, ModuleState::Missing),
-            ("daily", 24 * H, ModuleState::Success),
-            ("weekly", 120 * H, ModuleState::Success),
-            ("hourly", 71, ModuleState::Missing),
+    fn a_module_that_has_not_had_its_turn_is_not_missing() {
+        for (schedule, now, last, expected) in [
+            (
+                "22:00",
+                "2026-11-30 22:10",
+                "2026-11-29 22:52",
+                "pending: last success yesterday 22:52, not yet run tonight",
+            ),
+            (
+                "22:00",
+                "2026-12-01 01:10",
+                "2026-11-29 22:52",
+                "pending: last success 2026-11-29 22:52, not yet run tonight",
+            ),
+            ("22:00", "2026-11-30 22:10", "2026-11-30 22:05", "success"),
+            ("22:00", "2026-11-30 21:59", "2026-11-29 22:05", "success"),
+            // It began before its time and ended after it, or was over a little before.
+            ("22:00", "2026-11-30 22:10", "2026-11-30 22:01", "success"),
+            ("22:00", "2026-11-30 22:10", "2026-11-30 19:01", "success"),
+            (
+                "22:00",
+                "2026-11-30 22:10",
+                "2026-11-30 18:59",
+                "pending: last success today 18:59, not yet run tonight",
+            ),
+            // Its regular time is over after six hours.
+            (
+                "22:00",
+                "2026-12-01 03:59",
+                "2026-11-29 22:05",
+                "pending: last success 2026-11-29 22:05, not yet run tonight",
+            ),
+            (
+                "22:00",
+                "2026-12-01 04:00",
+                "2026-11-29 22:05",
+                "missing: the last run ended 2026-11-29 22:05 CET",
+            ),
+            (
+                "22:00",
+                "2026-12-01 21:59",
+                "2026-11-29 22:05",
+                "missing: the last run ended 2026-11-29 22:05 CET",
+            ),
+            // It has missed the night before as well.
+            (
+                "22:00",
+                "2026-11-30 22:10",
+                "2026-11-28 22:05",
+                "missing: the last run ended 2026-11-28 22:05 CET",
+            ),
+            (
+                "13:00",
+                "2026-11-30 13:10",
+                "2026-11-29 13:05",
+                "pending: last success yesterday 13:05, not yet run since 13:00",
+            ),
+            (
+                "hourly",
+                "2026-11-30 02:10",
+                "2026-11-30 01:09",
+                "pending: last success today 01:09, not yet run since 02:00",
+            ),
+            ("hourly", "2026-11-30 02:10", "2026-11-30 01:31", "success"),
+            (
+                "hourly",
+                "2026-11-30 02:41",
+                "2026-11-30 01:09",
+                "missing: the last run ended 2026-11-30 01:09 CET",
+            ),
+            (
+                "*:0/15",
+                "2026-11-30 02:09",
+                "2026-11-30 01:47",
+                "pending: last success today 01:47, not yet run since 02:00",
+            ),
+            (
+                "Sun 23:00",
+                "2026-11-30 00:10",
+                "2026-11-22 23:10",
+                "pending: last success 2026-11-22 23:10, not yet run tonight",
+            ),
+            (
+                "Mon..Fri 03:00",
+                "2026-11-30 03:10",
+                "2026-11-27 03:10",
+                "pending: last success 2026-11-27 03:10, not yet run tonight",
+            ),
+            ("Mon..Fri 03:00", "2026-11-29 23:10", "2026-11-27 03:10", "success"),
+            (
+                "Mon..Fri 03:00",
+                "2026-11-30 23:10",
+                "2026-11-27 03:10",
+                "missing: the last run ended 2026-11-27 03:10 CET",
+            ),
+            ("03:00 UTC", "2026-11-30 03:30", "2026-11-29 04:10", "success"),
+            (
+                "03:00 UTC",
+                "2026-11-30 04:05",
+                "2026-11-29 04:10",
+                "pending: last success yesterday 04:10, not yet run tonight",
+            ),
+            // The clocks skip 02:30 in the one night and show it twice in the other.
+            ("02:30", "2026-03-29 03:30", "2026-03-28 02:40", "success"),
+            (
+                "02:30",
+                "2026-10-25 02:31",
+                "2026-10-24 02:40",
+                "pending: last success yesterday 02:40, not yet run tonight",
+            ),
         ] {
-            assert_eq!(succeeded(ago, Some(schedule), nameless), expected, "{schedule} {ago}");
+            let (status, zones) = (success(Some(last)), zones());
+            let told = told(status.as_ref(), situation(Some(schedule), &zones, rome(now)));
+            assert_eq!(told, expected, "{schedule} {now} {last}");
+        }
+    }
+
+    #[test]
+    fn a_pass_may_take_as_long_as_it_usually_takes_and_as_long_again() {
+        for (schedule, usual, now, last, expected) in [
+            ("hourly", 50, "2026-11-30 14:58", "2026-11-30 13:20", "pending"),
+            ("hourly", 5, "2026-11-30 14:20", "2026-11-30 13:20", "missing"),
+            ("22:00", 300, "2026-12-01 07:30", "2026-11-30 03:00", "pending"),
+            ("22:00", 300, "2026-12-01 08:30", "2026-11-30 03:00", "missing"),
+            ("22:00", 900, "2026-12-01 21:30", "2026-11-30 13:00", "pending"),
+        ] {
+            let (status, zones) = (success(Some(last)), zones());
+            let situation = PlanSituation {
+                usual_duration: Some(usual * MINUTE),
+                ..situation(Some(schedule), &zones, rome(now))
+            };
+            let state = evaluate(status.as_ref(), &RunWindow::new(situation)).0;
+            assert_eq!(state.name(), expected, "{schedule} {usual} {now} {last}");
+        }
+    }
+
+    #[test]
+    fn a_first_backup_of_13_hours_is_not_missing() {
+        for (now, expected) in [
+            ("2026-11-30 22:10", "pending: no run is known, not yet run tonight"),
+            ("2026-12-01 11:00", "pending: no run is known, not yet run since yesterday 22:00"),
+            ("2026-12-01 16:00", "missing: no run is known"),
+        ] {
+            let zones = zones();
+            let situation = PlanSituation {
+                usual_duration: None,
+                ..situation(Some("22:00"), &zones, rome(now))
+            };
+            assert_eq!(told(None, situation), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_awaited_is_not_pending() {
+        let (now, zones) = (rome("2026-11-30 22:10"), zones());
+        let plan = situation(Some("22:00"), &zones, now);
+        let off = PlanSituation { enabled: false, ..plan };
+        assert!(told(None, off).starts_with("missing"));
+        let failed = |end: &str| {
+            let run = BackupRun { end: Some(rome(end)), errors: Some(1), ..BackupRun::default() };
+            RunStatus::Readable(run)
+        };
+        assert_eq!(told(Some(&failed("2026-11-29 22:02")), plan), "failed");
+        let later = PlanSituation { now: now + DAY / 2, ..plan };
+        assert_eq!(told(Some(&failed("2026-11-29 22:02")), later), "failed: has not run since");
+        assert_eq!(told(Some(&failed("2026-11-30 22:02")), later), "failed");
+        let future = PlanSituation { schedule: Some("2030-01-01"), ..plan };
+        assert_eq!(told(None, future), "pending: no run is known, not yet due");
+        assert_eq!(told(success(Some("2025-01-01 00:00")).as_ref(), future), "success");
+    }
+
+    #[test]
+    fn an_alert_that_a_run_is_missing_is_believed_at_once() {
+        for (since, now, last, expected) in [
+            ("2026-11-30 22:05", "2026-11-30 22:10", Some("2026-11-29 22:52"), "missing"),
+            ("2026-11-30 22:05", "2026-11-30 22:10", None, "missing"),
+            ("2026-11-30 22:05", "2026-11-30 22:10", Some("2026-11-30 22:06"), "success"),
+            // The alert is about the night before, which this module has not missed.
+            ("2026-11-30 09:00", "2026-11-30 22:10", Some("2026-11-29 22:52"), "pending"),
+            ("2026-11-30 09:00", "2026-11-30 22:10", Some("2026-11-28 22:52"), "missing"),
+        ] {
+            let (status, zones) = (success(last), zones());
+            let since = rome(since);
+            let alert = AlertTime { since, names_plan: true, missing_since: Some(since) };
+            let situation = PlanSituation {
+                alert_time: Some(alert),
+                ..situation(Some("22:00"), &zones, rome(now))
+            };
+            let state = evaluate(status.as_ref(), &RunWindow::new(situation)).0;
+            assert_eq!(state.name(), expected, "{since} {now} {last:?}");
+        }
+    }
+
+    #[test]
+    fn a_plan_whose_schedule_is_not_understood_has_nothing_missing() {
+        const H: u64 = 60;
+        let named = |ago: u64| AlertTime {
+            since: NOW - Duration::from_secs(ago * 60),
+            names_plan: true,
+            missing_since: None,
+        };
+        for (schedule, ago, alert_time, expected) in [
+            (None, 26 * H, None, ModuleState::Success),
+            (None, 26 * H + 1, None, ModuleState::Unreadable),
+            (Some("whenever"), 24 * H, None, ModuleState::Success),
+            (Some("whenever"), 24 * H, Some(named(0)), ModuleState::Unreadable),
+            (Some("whenever"), 13 * H, Some(named(2 * H)), ModuleState::Success),
+        ] {
+            let zones = Zones::default();
+            let end = Some(NOW - Duration::from_secs(ago * 60));
+            let run = BackupRun { end, errors: Some(0), ..BackupRun::default() };
+            let situation = PlanSituation { alert_time, ..situation(schedule, &zones, NOW) };
+            let window = RunWindow::new(situation);
+            let state = evaluate(Some(&RunStatus::Readable(run)), &window).0;
+            assert_eq!(state, expected, "{schedule:?} {ago}");
         }
     }
 
@@ -490,8 +866,58 @@ mod tests {
     fn a_long_run_of_an_hourly_plan_is_still_running() {
         let status =
             RunStatus::Readable(BackupRun { start: Some(NOW - 3 * HOUR), ..BackupRun::default() });
-        let window = RunWindow::new(Some("hourly"), None, DAY, NOW);
-        assert_eq!(evaluate(Some(&status), window).0, ModuleState::Running);
+        let zones = Zones::default();
+        let window = RunWindow::new(situation(Some("hourly"), &zones, NOW));
+        assert_eq!(evaluate(Some(&status), &window).0, ModuleState::Running);
+    }
+
+    #[test]
+    fn a_pass_takes_as_long_as_the_slowest_node() {
+        let run = |minutes: u32| BackupRun {
+            start: Some(NOW),
+            end: Some(NOW + minutes * MINUTE),
+            ..BackupRun::default()
+        };
+        let (one, two, three) = (run(10), run(20), run(25));
+        let runs = [(Some("1"), Some(&one)), (Some("1"), Some(&two)), (Some("2"), Some(&three))];
+        assert_eq!(usual_duration(runs.into_iter()), Some(30 * MINUTE));
+        let with_new = runs.into_iter().chain([(None, None)]);
+        assert_eq!(usual_duration(with_new), None);
+    }
+
+    #[test]
+    fn the_next_look_is_when_a_pass_should_be_over() {
+        let module = |start: &str, end: &str| Module {
+            id: "mail1".into(),
+            ui_name: None,
+            uuid: None,
+            node: None,
+            state: ModuleState::Success,
+            why: None,
+            run: Some(BackupRun {
+                start: Some(rome(start)),
+                end: Some(rome(end)),
+                ..BackupRun::default()
+            }),
+        };
+        let modules = vec![module("2026-11-29 22:00", "2026-11-29 22:40")];
+        for (schedule, after, expected) in [
+            ("22:00", "2026-11-30 21:00", "2026-12-01 04:00"),
+            ("22:00", "2026-12-01 03:59", "2026-12-01 04:00"),
+            ("22:00", "2026-12-01 04:00", "2026-12-02 04:00"),
+            ("hourly", "2026-11-30 21:10", "2026-11-30 22:00"),
+            ("*:0/15", "2026-11-30 21:10", "2026-11-30 21:15"),
+            ("Sun 22:00", "2026-11-30 09:00", "2026-12-07 04:00"),
+        ] {
+            let schedule = Some(schedule.to_owned());
+            let plan = Plan { schedule, modules: modules.clone(), ..Plan::default() };
+            let next = plan.next_regular_end(&zones(), rome(after));
+            assert_eq!(next, Some(rome(expected)), "{plan:?} {after}");
+        }
+        for schedule in ["2020-01-01", "whenever"] {
+            let plan = Plan { schedule: Some(schedule.into()), ..Plan::default() };
+            assert_eq!(plan.next_regular_end(&zones(), NOW), None);
+        }
     }
 
     proptest! {
@@ -499,12 +925,15 @@ mod tests {
         fn no_status_is_a_crash(text in r#"[{}\[\]":, 0-9a-z.+-]{0,60}"#, number in any::<u64>()) {
             let json = format!(r#"{{"start": {number}, "end": {number}, "errors": 0}}"#);
             for text in [&text, &json] {
-                let _ = evaluate(Some(&RunStatus::from_json(text)), window());
+                let _ = evaluate(Some(&RunStatus::from_json(text)), &window());
             }
             let fields = [("start", &text), ("end", &json)];
             let fields = fields.map(|(name, text)| (name.to_owned(), text.clone()));
-            let _ = evaluate(Some(&RunStatus::from_fields(&BTreeMap::from(fields))), window());
-            let _ = RunWindow::new(Some(&text), Some(AlertTime { since: Wall(0), names_plan: true }), DAY, NOW);
+            let _ = evaluate(Some(&RunStatus::from_fields(&BTreeMap::from(fields))), &window());
+            let zones = Zones::default();
+            let alert_time = AlertTime { since: Wall(0), names_plan: true, missing_since: None };
+            let situation = situation(Some(&text), &zones, NOW);
+            let _ = RunWindow::new(PlanSituation { alert_time: Some(alert_time), ..situation });
         }
     }
 }

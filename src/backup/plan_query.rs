@@ -16,6 +16,9 @@ pub struct PlanQuery {
     pub all: bool,
     /// Since when the latest alert that names no plan fires.
     pub all_since: Option<Wall>,
+    /// The same of alerts that say that a run is missing, such as NsBackupMissing, by the plan that
+    /// they name.
+    pub missing: BTreeMap<Option<String>, Option<Wall>>,
 }
 
 impl PlanQuery {
@@ -35,6 +38,11 @@ impl PlanQuery {
         let mut query = PlanQuery::default();
         for alert in alerts {
             let since = Some(alert.starts_at.map_or(accepted, |start| start.min(accepted)));
+            if alert.name.to_ascii_lowercase().contains("missing") {
+                let plan = alert.plan_id(labels).map(str::to_owned);
+                let latest = query.missing.entry(plan).or_default();
+                *latest = (*latest).max(since);
+            }
             match alert.plan_id(labels) {
                 Some(id) => {
                     let latest = query.plans.entry(id.to_owned()).or_default();
@@ -51,9 +59,12 @@ impl PlanQuery {
 
     /// Since when an alert fires about a plan; none when there is no alert.
     pub fn alert_time(&self, plan: &str) -> Option<AlertTime> {
+        let missing = |plan: Option<String>| self.missing.get(&plan).copied().flatten();
+        let missing_since = missing(Some(plan.to_owned())).max(missing(None));
+        let alert_time = |since, names_plan| AlertTime { since, names_plan, missing_since };
         match self.plans.get(plan) {
-            Some(since) => since.map(|since| AlertTime { since, names_plan: true }),
-            None => self.all_since.map(|since| AlertTime { since, names_plan: false }),
+            Some(since) => since.map(|since| alert_time(since, true)),
+            None => self.all_since.map(|since| alert_time(since, false)),
         }
     }
 }
@@ -85,7 +96,9 @@ mod tests {
         let query = PlanQuery::from_alerts(&alerts, &labels, Wall(99));
         assert_eq!(query.plans, BTreeMap::from([("1".to_owned(), Some(Wall(9)))]));
         assert!(query.all);
-        let alert_time = |since, names_plan| Some(AlertTime { since: Wall(since), names_plan });
+        let alert_time = |since, names_plan| {
+            Some(AlertTime { since: Wall(since), names_plan, missing_since: None })
+        };
         assert_eq!(query.alert_time("1"), alert_time(9, true));
         assert_eq!(query.alert_time("2"), alert_time(7, false));
         assert_eq!(PlanQuery::for_plan("1").alert_time("1"), None);
@@ -107,6 +120,8 @@ mod tests {
             assert_eq!(query.alert_time("1").unwrap().since, Wall(since));
         }
         let query = PlanQuery::from_alerts(&[unknown(None)], &labels, Wall(50));
-        assert_eq!(query.alert_time("2"), Some(AlertTime { since: Wall(50), names_plan: false }));
+        let since = Wall(50);
+        let expected = AlertTime { since, names_plan: false, missing_since: None };
+        assert_eq!(query.alert_time("2"), Some(expected));
     }
 }

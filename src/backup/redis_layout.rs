@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::plan::{
-    AlertTime, BackupRun, Destination, Module, Plan, RunStatus, RunWindow, evaluate,
+    AlertTime, BackupRun, Destination, Module, Plan, PlanSituation, RunStatus, RunWindow, evaluate,
+    usual_duration,
 };
+use super::schedule::Zones;
 use crate::clock::Wall;
 
 /// The fields of a hash, or why it cannot be read.
@@ -27,6 +29,8 @@ pub struct RedisSnapshot {
     pub module_statuses: BTreeMap<String, BTreeMap<String, HashResult>>,
     /// `module/{module}/backups`: by plan, the modules that are part of it.
     pub members: BTreeMap<String, BTreeSet<String>>,
+    /// Where the schedules are at home, and in which people read times.
+    pub zones: Zones,
 }
 
 /// The key of a status hash, parsed.
@@ -105,11 +109,19 @@ impl RedisSnapshot {
             (!text.is_empty()).then(|| text.to_owned())
         };
         let schedule = field("schedule");
-        let window = RunWindow::new(schedule.as_deref(), alert_time, recent, now);
         let latest = self.latest_statuses(id, alert_time.map(|alert| alert.since));
         let ids = self.module_ids(id, &latest);
+        let window = RunWindow::new(PlanSituation {
+            schedule: schedule.as_deref(),
+            enabled: self.is_enabled(id) != Some(false),
+            alert_time,
+            usual_duration: usual_duration(ids.iter().map(|id| last_run(latest.get(id)))),
+            default_interval: recent,
+            now,
+            zones: &self.zones,
+        });
         let fallback = self.unreadable_entry(id);
-        let module = |id: String| self.module(latest.get(&id).or(fallback.as_ref()), id, window);
+        let module = |id: String| self.module(latest.get(&id).or(fallback.as_ref()), id, &window);
         Plan {
             id: id.to_owned(),
             name: field("name"),
@@ -117,6 +129,7 @@ impl RedisSnapshot {
             destination: field("repository").map(|id| Destination { id, ..Destination::default() }),
             modules: ids.into_iter().map(module).collect(),
             schedule,
+            zone: self.zones.local().clone(),
         }
     }
 
@@ -138,7 +151,7 @@ impl RedisSnapshot {
         modules
     }
 
-    fn module(&self, entry: Option<&StatusEntry>, id: String, window: RunWindow) -> Module {
+    fn module(&self, entry: Option<&StatusEntry>, id: String, window: &RunWindow) -> Module {
         let (state, why) = evaluate(entry.map(|entry| &entry.status), window);
         let run = match entry.map(|entry| &entry.status) {
             Some(RunStatus::Readable(run)) if *run != BackupRun::default() => Some(run.clone()),
@@ -210,6 +223,15 @@ impl RedisSnapshot {
     }
 }
 
+/// The node and the last run of a module.
+fn last_run(entry: Option<&StatusEntry>) -> (Option<&str>, Option<&BackupRun>) {
+    let node = entry.and_then(|entry| entry.node.as_deref());
+    match entry.map(|entry| &entry.status) {
+        Some(RunStatus::Readable(run)) => (node, Some(run)),
+        Some(RunStatus::Damaged(_)) | None => (node, None),
+    }
+}
+
 impl StatusEntry {
     fn newer(self, other: StatusEntry, alert_since: Option<Wall>) -> StatusEntry {
         let status = self.status.clone().newer(other.status.clone(), alert_since);
@@ -270,7 +292,7 @@ mod tests {
         snapshot.module_statuses.insert("1".into(), BTreeMap::from([("mail1".to_owned(), old)]));
         assert_eq!(states(&snapshot), "mail1 unreadable: the status is not JSON");
         let since = NOW - Duration::from_secs(7200);
-        let alert_time = Some(AlertTime { since, names_plan: true });
+        let alert_time = Some(AlertTime { since, names_plan: true, missing_since: None });
         let plan = snapshot.plan("1", alert_time, Duration::from_secs(86_400), NOW);
         assert_eq!(plan.modules[0].state, ModuleState::Success);
         assert!(snapshot.active_plans(Duration::from_secs(86_400), NOW).contains("1"));

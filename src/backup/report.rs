@@ -5,6 +5,7 @@ use super::outcome::{Outcome, PlanOutcome};
 use super::plan::{BackupRun, Module, ModuleState, Plan};
 use super::repo_check::{IntegrityCheck, RepoCheckResult, RepoDetails, RepoState};
 use super::restic_output::{RepoError, RepoLock};
+use super::schedule::Zone;
 use crate::clock::{Wall, format_duration};
 use crate::event::{Event, EventKind, TextTable};
 
@@ -64,13 +65,15 @@ impl ReportBuilder<'_> {
             ModuleState::Missing,
             ModuleState::Unreadable,
             ModuleState::Running,
+            ModuleState::Pending,
         ] {
             let modules = self.plan.modules.iter().filter(|module| module.state == state);
             add(state.name(), modules.map(|module| self.module(module)).collect());
         }
         if let Some(repositories) = self.repositories {
             let line = |repository: &RepoCheckResult| {
-                format!("{}: {}", repository.module, describe_state(&repository.state, self.now))
+                let state = describe_state(&repository.state, self.now, &self.plan.zone);
+                format!("{}: {state}", repository.module)
             };
             add("repositories", repositories.iter().map(line).collect());
         }
@@ -83,12 +86,14 @@ impl ReportBuilder<'_> {
     /// `mail1 (Post office): 2 errors, ended 2026-11-21 20:12 UTC after 7 min`.
     fn module(&self, module: &Module) -> String {
         let mut parts: Vec<String> = Vec::new();
-        if let Some(run) = &module.run {
+        // What there is to say of a pending one is in its reason.
+        if let Some(run) = module.run.as_ref().filter(|_| module.state != ModuleState::Pending) {
+            let minute = |at| self.plan.zone.format_minute(at);
             parts.extend(run.errors.filter(|errors| *errors > 0).map(count_errors));
             if module.state == ModuleState::Running {
-                parts.extend(run.start.map(|start| format!("began {}", format_minute(start))));
+                parts.extend(run.start.map(|start| format!("began {}", minute(start))));
             } else {
-                parts.extend(run.end.map(|end| format!("ended {}", format_minute(end))));
+                parts.extend(run.end.map(|end| format!("ended {}", minute(end))));
                 parts.extend(run_duration(run).map(|took| format!("after {took}")));
             }
         }
@@ -117,7 +122,8 @@ impl ReportBuilder<'_> {
         let mut lines: Vec<String> = Vec::new();
         for alert in self.alerts.iter().take(MAX_ALERTS) {
             let text = alert.quoted().join(" ");
-            let since = alert.starts_at.map(|at| format!(" (firing since {})", format_minute(at)));
+            let minute = |at| self.plan.zone.format_minute(at);
+            let since = alert.starts_at.map(|at| format!(" (firing since {})", minute(at)));
             let since = since.unwrap_or_default();
             let text = if text.is_empty() { text } else { format!(": {text}") };
             let line = format!("{}{since}{text}", alert.name);
@@ -159,7 +165,7 @@ impl ReportBuilder<'_> {
                     step(format!("whether the backup was started at all{node}"));
                 }
                 ModuleState::Unreadable => step(format!("what Redis holds about {}", module.id)),
-                ModuleState::Success | ModuleState::Running => {}
+                ModuleState::Success | ModuleState::Running | ModuleState::Pending => {}
             }
         }
         steps
@@ -179,7 +185,7 @@ impl ReportBuilder<'_> {
         let mut rows: Vec<_> = ordered
             .into_iter()
             .take(MAX_TABLE_ROWS)
-            .map(|module| table_row(module, nodes))
+            .map(|module| table_row(module, nodes, &self.plan.zone))
             .collect();
         if modules.len() > MAX_TABLE_ROWS {
             rows.push(vec![format!("and {} more", modules.len() - MAX_TABLE_ROWS)]);
@@ -188,11 +194,11 @@ impl ReportBuilder<'_> {
     }
 }
 
-fn table_row(module: &Module, nodes: bool) -> Vec<String> {
+fn table_row(module: &Module, nodes: bool, zone: &Zone) -> Vec<String> {
     let none = BackupRun::default();
     let run = module.run.as_ref().unwrap_or(&none);
     let number = |number: Option<u64>| number.map_or(String::new(), |number| number.to_string());
-    let time = |at: Option<Wall>| at.map(format_minute).unwrap_or_default();
+    let time = |at: Option<Wall>| at.map(|at| zone.format_minute(at)).unwrap_or_default();
     let mut row = vec![
         module_name(module),
         module.state.name().to_owned(),
@@ -226,9 +232,9 @@ fn count_errors(count: u64) -> String {
 }
 
 /// The state of a repository, in half a line.
-pub(super) fn describe_state(state: &RepoState, now: Wall) -> String {
+pub(super) fn describe_state(state: &RepoState, now: Wall, zone: &Zone) -> String {
     match state {
-        RepoState::Open(details) => describe_details(details, now),
+        RepoState::Open(details) => describe_details(details, now, zone),
         RepoState::Refused(RepoError::NotFound) => "there is no repository at this place".into(),
         RepoState::Refused(RepoError::WrongPassword) => "the password is wrong".into(),
         RepoState::Refused(RepoError::Unreachable(why)) => format!("cannot be reached: {why}"),
@@ -237,18 +243,18 @@ pub(super) fn describe_state(state: &RepoState, now: Wall) -> String {
     }
 }
 
-fn describe_details(details: &RepoDetails, now: Wall) -> String {
+fn describe_details(details: &RepoDetails, now: Wall, zone: &Zone) -> String {
     let mut parts = Vec::new();
     parts.push(match details.newest {
         Some(at) => format!(
             "newest snapshot {} ({} old)",
-            format_minute(at),
+            zone.format_minute(at),
             format_duration(now.since(at))
         ),
         None => "no snapshot yet".into(),
     });
     parts.extend(details.size.map(|size| format!("it holds {}", format_bytes(size))));
-    parts.extend(details.locks.iter().map(describe_lock));
+    parts.extend(details.locks.iter().map(|lock| describe_lock(lock, zone)));
     parts.extend(details.locks_unknown.as_ref().map(|why| format!("locks not known: {why}")));
     parts.extend(details.check.as_ref().map(|check| match check {
         IntegrityCheck::Sound => "restic check found no errors".into(),
@@ -258,9 +264,9 @@ fn describe_details(details: &RepoDetails, now: Wall) -> String {
     parts.join(", ")
 }
 
-fn describe_lock(lock: &RepoLock) -> String {
-    let since =
-        lock.since.map_or(String::new(), |since| format!(" since {}", format_minute(since)));
+fn describe_lock(lock: &RepoLock, zone: &Zone) -> String {
+    let since = lock.since.map(|since| format!(" since {}", zone.format_minute(since)));
+    let since = since.unwrap_or_default();
     let stale = if lock.stale { " (stale)" } else { "" };
     format!("locked by {}{since}{stale}", lock.holder)
 }
@@ -294,12 +300,6 @@ fn limit_lines(mut lines: Vec<String>) -> String {
     lines.truncate(MAX_DETAIL_LINES);
     lines.extend((more > 0).then(|| format!("and {more} more")));
     lines.join("\n")
-}
-
-/// `2026-11-21 20:12 UTC`.
-fn format_minute(at: Wall) -> String {
-    let text = at.to_string();
-    format!("{} UTC", text[..16].replace('T', " "))
 }
 
 /// A size in units of a thousand: `1.2 GB`.
@@ -365,6 +365,7 @@ mod tests {
                 module("mail1", ModuleState::Failed, true),
                 module("samba3", ModuleState::Missing, false),
             ],
+            zone: Zone::default(),
         }
     }
 

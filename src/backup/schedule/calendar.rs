@@ -118,7 +118,7 @@ impl Calendar {
         let Some(days) = &self.days else { return self.weekdays[weekday as usize] };
         let (number, length) = (i32::from(day.day()), i32::from(day.days_in_month()));
         let matches = |component: &Component| match self.from_the_end {
-            true => component.from_the_end(length).contains(number),
+            true => component.counted_from_the_first(length).contains(number),
             false => component.contains(number),
         };
         self.weekdays[weekday as usize] && days.iter().any(matches)
@@ -139,19 +139,13 @@ impl Component {
         Component { start, stop: None, repeat: 0 }
     }
 
-    /// `26` is 2026, `89` is 1989.
     fn complete_year(&mut self) {
-        let complete = |year: i32| match year {
-            0..70 => year + 2000,
-            70..100 => year + 1900,
-            year => year,
-        };
-        self.start = complete(self.start);
-        self.stop = self.stop.map(complete);
+        self.start = complete_year(self.start);
+        self.stop = self.stop.map(complete_year);
     }
 
     /// The same days, counted from the first of a month with so many days.
-    fn from_the_end(self, length: i32) -> Component {
+    fn counted_from_the_first(self, length: i32) -> Component {
         let day = |back: i32| length + 1 - back;
         match self.stop {
             Some(stop) => Component { start: day(stop), stop: Some(day(self.start)), ..self },
@@ -178,6 +172,15 @@ impl Component {
         };
         let number = self.start + steps * self.repeat;
         Some(number).filter(|number| self.stop.is_none_or(|stop| *number <= stop))
+    }
+}
+
+/// `26` is 2026, `89` is 1989.
+fn complete_year(year: i32) -> i32 {
+    match year {
+        0..70 => year + 2000,
+        70..100 => year + 1900,
+        year => year,
     }
 }
 

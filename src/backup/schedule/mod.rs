@@ -2,17 +2,16 @@
 //! a time zone, the moments at which it elapses, and when a run should be over. Pure.
 
 mod calendar;
-mod intervals;
 mod zones;
 
 use std::time::Duration;
 
 use jiff::civil::DateTime;
-use jiff::tz::{AmbiguousOffset, Dst, TimeZone};
+use jiff::tz::{AmbiguousOffset, Dst};
 
 use self::calendar::Calendar;
-pub use self::intervals::RunIntervals;
-pub use self::zones::{Zones, civil_time, timestamp};
+use self::zones::timestamp;
+pub use self::zones::{Zone, Zones};
 use crate::clock::Wall;
 
 /// A run may always take this long.
@@ -29,7 +28,7 @@ const MAX_FIRST_RUN_TIME: Duration = Duration::from_secs(18 * 3600);
 #[derive(Clone, Debug)]
 pub struct Schedule {
     calendar: Calendar,
-    zone: TimeZone,
+    zone: Zone,
     /// For `03:00 CEST` where that is the local zone in summer: systemd finds no elapse across a
     /// change of the clocks, nor in the other half of the year.
     daylight_saving: Option<Dst>,
@@ -44,8 +43,8 @@ impl Schedule {
         if let Some(seconds) = rest.strip_prefix('@') {
             let seconds: i64 = seconds.parse().ok().filter(|seconds| *seconds >= 0)?;
             let at = Wall(seconds.checked_mul(1000)?);
-            let calendar = Calendar::at(civil_time(at, &TimeZone::UTC));
-            return Some(Schedule { calendar, zone: TimeZone::UTC, daylight_saving: None });
+            let calendar = Calendar::at(Zone::default().civil_time(at));
+            return Some(Schedule { calendar, zone: Zone::default(), daylight_saving: None });
         }
         let calendar = Calendar::parse(&rest).filter(|_| !rest.is_empty())?;
         Some(Schedule { calendar, zone, daylight_saving })
@@ -56,7 +55,7 @@ impl Schedule {
         if !self.is_in_season(after) {
             return None;
         }
-        let mut civil = civil_time(after, &self.zone);
+        let mut civil = self.zone.civil_time(after);
         loop {
             civil = self.calendar.next_after(civil)?;
             if let Some(at) = self.moment(civil, after).filter(|at| *at > after) {
@@ -67,7 +66,7 @@ impl Schedule {
 
     /// The last elapse at a moment or before it; none when there was none.
     pub fn latest_elapse(&self, until: Wall) -> Option<Wall> {
-        let mut civil = self.calendar.last_until(civil_time(until, &self.zone))?;
+        let mut civil = self.calendar.last_until(self.zone.civil_time(until))?;
         loop {
             let moment = self.moment(civil, until).filter(|at| *at <= until);
             if let Some(at) = moment.filter(|at| self.is_in_season(*at)) {
@@ -81,15 +80,15 @@ impl Schedule {
     /// The moment of a civil time: none when the clocks skip it; when they show it twice the first,
     /// unless we are in the second already.
     fn moment(&self, civil: DateTime, near: Wall) -> Option<Wall> {
-        let ambiguous = self.zone.to_ambiguous_timestamp(civil);
+        let ambiguous = self.zone.rules().to_ambiguous_timestamp(civil);
         let wall = |at: jiff::Timestamp| Wall(at.as_millisecond());
         match ambiguous.offset() {
             AmbiguousOffset::Gap { .. } => None,
             AmbiguousOffset::Unambiguous { .. } => ambiguous.compatible().ok().map(wall),
             AmbiguousOffset::Fold { .. } => {
-                let (first, second) = (ambiguous.clone().earlier().ok()?, ambiguous.later().ok()?);
+                let (first, second) = (ambiguous.earlier().ok()?, ambiguous.later().ok()?);
                 let (first, second) = (wall(first), wall(second));
-                let in_second = civil_time(near, &self.zone) < civil && near > first;
+                let in_second = self.zone.civil_time(near) < civil && near > first;
                 Some(if in_second { second } else { first })
             }
         }
@@ -97,16 +96,16 @@ impl Schedule {
 
     fn is_in_season(&self, at: Wall) -> bool {
         self.daylight_saving
-            .is_none_or(|wanted| self.zone.to_offset_info(timestamp(at)).dst() == wanted)
+            .is_none_or(|wanted| self.zone.rules().to_offset_info(timestamp(at)).dst() == wanted)
     }
 }
 
 /// The expression without the time zone at its end, and that zone.
-fn split_zone<'a>(text: &'a str, zones: &Zones) -> (&'a str, TimeZone, Option<Dst>) {
+fn split_zone<'a>(text: &'a str, zones: &Zones) -> (&'a str, Zone, Option<Dst>) {
     let local = || zones.local().clone();
     let Some((rest, name)) = text.rsplit_once(' ') else { return (text, local(), None) };
     if name.eq_ignore_ascii_case("UTC") {
-        return (rest, TimeZone::UTC, None);
+        return (rest, Zone::default(), None);
     }
     if let Some(dst) = local_abbreviation(zones.local(), name) {
         return (rest, local(), Some(dst));
@@ -118,10 +117,10 @@ fn split_zone<'a>(text: &'a str, zones: &Zones) -> (&'a str, TimeZone, Option<Ds
 }
 
 /// Whether a name is what the local zone is called in winter or in summer.
-fn local_abbreviation(zone: &TimeZone, name: &str) -> Option<Dst> {
+fn local_abbreviation(zone: &Zone, name: &str) -> Option<Dst> {
     // 15 January and 15 July 2030.
     [1_894_665_600_000, 1_910_304_000_000].into_iter().find_map(|at| {
-        let info = zone.to_offset_info(timestamp(Wall(at)));
+        let info = zone.rules().to_offset_info(timestamp(Wall(at)));
         info.abbreviation().eq_ignore_ascii_case(name).then(|| info.dst())
     })
 }

@@ -1,49 +1,80 @@
-//! The time zones of this machine: the local one, and those that a schedule may name.
+//! The time zones of this machine: the local one, in which people read times, and those that a
+//! schedule may name.
 
-use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::{Timestamp, Zoned};
 
 use crate::clock::Wall;
 
 /// The local time zone, and the database of all others.
 #[derive(Clone, Debug)]
 pub struct Zones {
-    local: TimeZone,
+    local: Zone,
     database: TimeZoneDatabase,
 }
+
+/// A time zone; by default UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone(TimeZone);
 
 impl Zones {
     /// Reads which zone is the local one (`TZ`, `/etc/localtime`); UTC when that is not known.
     pub fn read() -> Zones {
-        let local = TimeZone::try_system().unwrap_or(TimeZone::UTC);
-        Zones { local, database: jiff::tz::db().clone() }
+        let local = Zone(TimeZone::try_system().unwrap_or(TimeZone::UTC));
+        Zones { local, ..Zones::default() }
     }
 
     /// The same database with another zone as the local one; none when it has no such zone.
     pub fn with_local(name: &str) -> Option<Zones> {
-        let local = jiff::tz::db().get(name).ok()?;
-        Some(Zones { local, database: jiff::tz::db().clone() })
+        let local = Zone(jiff::tz::db().get(name).ok()?);
+        Some(Zones { local, ..Zones::default() })
     }
 
     /// The local one.
-    pub fn local(&self) -> &TimeZone {
+    pub fn local(&self) -> &Zone {
         &self.local
     }
 
     /// A zone by its name, whose case counts, as for systemd.
-    pub fn get(&self, name: &str) -> Option<TimeZone> {
-        self.database.get(name).ok().filter(|zone| zone.iana_name() == Some(name))
+    pub fn get(&self, name: &str) -> Option<Zone> {
+        let zone = self.database.get(name).ok()?;
+        (zone.iana_name() == Some(name)).then_some(Zone(zone))
     }
 }
 
-/// The time that a clock in this zone shows.
-pub fn civil_time(at: Wall, zone: &TimeZone) -> DateTime {
-    zone.to_datetime(timestamp(at))
+/// The local zone is UTC.
+impl Default for Zones {
+    fn default() -> Zones {
+        Zones { local: Zone::default(), database: jiff::tz::db().clone() }
+    }
+}
+
+impl Zone {
+    /// What a calendar and a clock in this zone show.
+    pub fn civil_time(&self, at: Wall) -> DateTime {
+        self.0.to_datetime(timestamp(at))
+    }
+
+    /// `2026-11-21 20:12 CET`.
+    pub fn format_minute(&self, at: Wall) -> String {
+        Zoned::new(timestamp(at), self.0.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
+    }
+
+    /// How the library sees it.
+    pub(super) fn rules(&self) -> &TimeZone {
+        &self.0
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Zone {
+        Zone(TimeZone::UTC)
+    }
 }
 
 /// The nearest that the library can represent.
-pub fn timestamp(at: Wall) -> Timestamp {
+pub(super) fn timestamp(at: Wall) -> Timestamp {
     let limit = if at.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
     Timestamp::from_millisecond(at.0).unwrap_or(limit)
 }
