@@ -8,6 +8,7 @@ pub mod outcome;
 pub mod pipeline;
 pub mod plan;
 pub mod plan_query;
+mod plan_reader;
 pub mod queue;
 pub mod redis;
 pub mod redis_layout;

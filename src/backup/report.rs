@@ -355,6 +355,7 @@ mod tests {
             id: id.into(),
             ui_name: (id == "mail1").then(|| "Post office".into()),
             uuid: None,
+            image: None,
             node: Some("1".into()),
             state,
             why: None,
@@ -385,6 +386,7 @@ mod tests {
                 module("mail1", ModuleState::Failed, true),
                 module("samba3", ModuleState::Missing, false),
             ],
+            why: None,
         }
     }
 
