@@ -34,6 +34,11 @@ fn json(ago: u64, errors: u64) -> String {
 /// A cluster with one plan of three modules on two nodes.
 fn cluster() -> Redis {
     let redis = Redis::start();
+    fill_cluster(&redis);
+    redis
+}
+
+fn fill_cluster(redis: &Redis) {
     for command in [
         "HSET cluster/backup/1 name Nightly repository d1 schedule daily enabled 1",
         "HSET cluster/backup_repository/d1 name Box provider generic-s3 url s3:x",
@@ -54,7 +59,6 @@ fn cluster() -> Redis {
         &json(60, 2),
     ]);
     redis.run(&["HSET", "node/2/backup_status/1", "samba3", &json(90, 0)]);
-    redis
 }
 
 /// Polls once, with nobody who says stop.
@@ -202,13 +206,13 @@ fn a_plan_of_thousands_of_modules_is_read_in_time() {
     let modules: Vec<String> = (0..3000).map(|n| format!("app{n}")).collect();
     let status = json(60, 0);
     let mut fields = vec!["HSET", "node/1/backup_status/1"];
-    let mut uuids = vec!["HSET", "cluster/module_uuid"];
+    let mut nodes = vec!["HSET", "cluster/module_node"];
     for module in &modules {
         fields.extend([module.as_str(), &status]);
-        uuids.extend([module.as_str(), "u"]);
+        nodes.extend([module.as_str(), "1"]);
     }
     redis.run(&fields);
-    redis.run(&uuids);
+    redis.run(&nodes);
     redis.run(&["HSET", "cluster/backup/1", "instances", &modules.join(" ")]);
     let begin = Instant::now();
     let plan = ask(&redis, "1");
@@ -219,6 +223,8 @@ fn a_plan_of_thousands_of_modules_is_read_in_time() {
 #[test]
 fn a_user_a_password_and_a_database_are_used() {
     let redis = Redis::start();
+    redis.run(&["HSET", "cluster/module_node", "mail1", "1"]);
+    redis.run(&["COPY", "cluster/module_node", "cluster/module_node", "DB", "2"]);
     redis.run(&["ACL", "SETUSER", "ops", "on", ">p@ss w:ö/#", "~*", "+@read", "+select"]);
     redis.run(&["ACL", "SETUSER", "default", ">hunter22"]);
     let url = format!("redis+unix://{}?db=2", redis.socket().display());
@@ -273,7 +279,8 @@ fn a_redis_behind_tls_is_asked_when_its_certificate_is_trusted() {
         assert_eq!(over_tls(&port).unwrap().plans.len(), 1);
         return;
     }
-    let (_redis, port) = Redis::start_with_tls();
+    let (redis, port) = Redis::start_with_tls();
+    redis.run(&["HSET", "cluster/module_node", "mail1", "1"]);
     let refused = over_tls(&port.to_string()).unwrap_err();
     assert!(refused.contains("certificate is not trusted"), "{refused}");
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/tls/ca.pem");
@@ -322,6 +329,14 @@ fn a_redis_that_is_down_silent_or_something_else_is_said_in_bounded_time() {
         (answering(b"*2\r\n$1\r\nx\r\n*0\r\n"), "is the address right?"),
         (answering(b"|1\r\n+a\r\n"), "no answer within 5 s"),
         (answering(b"-LOADING Redis is loading the dataset in memory\r\n"), "LOADING"),
+        (answering(b"-DENIED Redis is running in protected mode because x\r\n"), "protected mode"),
+        (
+            answering(b"-MASTERDOWN Link with MASTER is down and x\r\n"),
+            "replica without its master",
+        ),
+        (answering(b"-MISCONF Redis is configured to save RDB snapshots\r\n"), "its log says why"),
+        (answering(b"-MOVED 3999 127.0.0.1:6381\r\n"), "a node of a Redis Cluster"),
+        (answering(b"-ERR max number of clients reached\r\n"), "maxclients"),
         (answering(b"\0\xff\xfe\r\n"), "is the address right?"),
     ];
     let begin = Instant::now();
@@ -362,4 +377,194 @@ fn a_redis_that_starts_anew_is_asked_again_and_a_stop_is_not_waited_out() {
     drop(stopper);
     assert!(waiting.join().unwrap());
     assert!(begin.elapsed() < Duration::from_secs(4), "the answer itself was waited for");
+}
+
+#[test]
+fn what_left_the_cluster_made_a_plan_partial_for_ever() {
+    let redis = cluster();
+    redis.run(&["HSET", "node/1/backup_status/1", "nextcloud2", &json(60, 0)]);
+    // A module that was moved, with the failure that it left behind; and one that was removed with its
+    // node, of which cores before 3.21.1 keep everything but this.
+    redis.run(&["HSET", "node/1/backup_status/1", "samba3", &json(86_400, 4)]);
+    redis.run(&["HDEL", "cluster/module_node", "mail1"]);
+    redis.run(&["HSET", "node/1/backup_status/1", "mail1", &json(9 * 86_400, 1)]);
+    let plan = ask(&redis, "1");
+    assert_eq!(states(&plan), "nextcloud2 success, samba3 success");
+    assert_eq!(outcome(&plan), "SUCCESS");
+    // Moved a moment ago: its last run is where it was, on a node where nothing is any more.
+    redis.run(&["HSET", "cluster/module_node", "samba3", "1"]);
+    redis.run(&["RENAME", "node/2/backup_status/1", "node/3/backup_status/1"]);
+    assert_eq!(states(&ask(&redis, "1")), "nextcloud2 success, samba3 success");
+    redis.run(&["DEL", "cluster/module_node"]);
+    redis.run(&["HDEL", "cluster/module_uuid", "samba3"]);
+    assert_eq!(states(&ask(&redis, "1")), "mail1 failed, nextcloud2 success");
+}
+
+/// `1 PARTIAL, 5 UNKNOWN`.
+fn outcomes(state: &RedisState) -> String {
+    let said = |plan: &Plan| format!("{} {}", plan.id, outcome(plan));
+    state.plans.iter().map(said).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn one_key_that_cannot_be_read_made_every_plan_unknown() {
+    let redis = cluster();
+    redis.run(&["SET", "cluster/backup/5", "a text"]);
+    redis.run(&["SET", "cluster/backup/lock", "a text"]);
+    redis.run(&["SET", "cluster/backup/1/lock", "a text"]);
+    redis.run(&["HSET", "cluster/backup/1/more", "enabled", "1"]);
+    let all = look(&redis.settings(), &PlanQuery::for_all()).unwrap();
+    assert_eq!((outcomes(&all).as_str(), &all.incomplete), ("1 PARTIAL, 5 UNKNOWN", &None));
+    let why = all.plans[1].why.as_ref().unwrap();
+    assert!(why.starts_with("cluster/backup/5 cannot be read: WRONGTYPE"), "{why}");
+    let mut query = PlanQuery::for_plan("1");
+    query.plans.insert("5".into(), None);
+    query.plans.insert("lock".into(), None);
+    query.plans.insert("8".into(), None);
+    let named = look(&redis.settings(), &query).unwrap();
+    assert_eq!(outcomes(&named), "1 PARTIAL, 5 UNKNOWN, 8 UNKNOWN, lock UNKNOWN");
+    let whys: Vec<bool> = named.plans.iter().map(|plan| plan.why.is_some()).collect();
+    assert_eq!(whys, [false, true, false, true], "that 8 does not exist is known");
+    // A key of one module is about that module.
+    redis.run(&["SET", "module/samba3/backup_status/1", "a text"]);
+    redis.run(&["SET", "module/mail1/ui_name", ""]);
+    redis.run(&["HSET", "module/nextcloud2/ui_name", "no", "text"]);
+    assert_eq!(states(&ask(&redis, "1")), "mail1 success, nextcloud2 failed, samba3 unreadable");
+}
+
+#[test]
+fn a_plan_that_an_acl_hides_is_unknown_and_no_other() {
+    let redis = cluster();
+    redis.run(&["HSET", "cluster/backup/2", "enabled", "1", "instances", "mail1"]);
+    redis.run(&["HSET", "node/1/backup_status/2", "mail1", &json(60, 0)]);
+    let mut settings = CorrelatorSettings {
+        redis_user: Some("ops".into()),
+        redis_password: Some(Secret::new("hunter22")),
+        ..redis.settings()
+    };
+    let user = ["ACL", "SETUSER", "ops", "on", ">hunter22", "+@read", "~node/1/*", "~cluster/m*"];
+    redis.run(&user);
+    redis.run(&["ACL", "SETUSER", "ops", "~cluster/backup/1", "~node/2/*"]);
+    let all = look(&settings, &PlanQuery::for_all()).unwrap();
+    assert_eq!((outcomes(&all).as_str(), &all.incomplete), ("1 PARTIAL, 2 UNKNOWN", &None));
+    let hidden = look(&settings, &PlanQuery::for_plan("2")).unwrap();
+    let why = hidden.plans[0].why.as_ref().unwrap();
+    assert!(why.contains("cluster/backup/2 cannot be read: NOPERM"), "{why}");
+    // Without SCAN the plans cannot be listed, and one that is named can be read.
+    redis.run(&["ACL", "SETUSER", "ops", "-scan", "~cluster/backup/*"]);
+    let all = look(&settings, &PlanQuery::for_all()).unwrap();
+    assert!(all.plans.is_empty());
+    let why = all.incomplete.unwrap();
+    assert!(why.contains("the list of all keys cannot be read: NOPERM"), "{why}");
+    let mut query = PlanQuery::for_all();
+    query.plans.insert("1".into(), None);
+    let both = look(&settings, &query).unwrap();
+    assert_eq!((outcomes(&both).as_str(), both.incomplete.is_some()), ("1 PARTIAL", true));
+    settings.redis_user = None;
+    settings.redis_password = None;
+    assert_eq!(outcomes(&look(&settings, &PlanQuery::for_all()).unwrap()), "1 PARTIAL, 2 SUCCESS");
+}
+
+#[test]
+fn a_database_without_a_cluster_was_said_to_know_nothing_of_the_plan() {
+    let redis = cluster();
+    let at = |database: u32| CorrelatorSettings {
+        redis_url: format!("redis+unix://{}?db={database}", redis.socket().display()),
+        ..CorrelatorSettings::default()
+    };
+    let (_stopper, stop) = Stop::channel();
+    let holds = |settings| correlator::holds_cluster(&settings, &stop).unwrap();
+    for query in [PlanQuery::for_plan("1"), PlanQuery::for_all()] {
+        let said = look(&at(3), &query).unwrap_err();
+        assert!(said.contains("database 3 holds no cluster"), "{said}");
+    }
+    let said = correlator::find_problem(&at(3), &stop).unwrap();
+    assert!(said.contains("database 3 holds no cluster"), "{said}");
+    assert_eq!(holds(at(3)), Ok(false));
+    assert_eq!((holds(at(0)), correlator::find_problem(&at(0), &stop)), (Ok(true), None));
+    let said = holds(at(99)).unwrap_err();
+    assert!(said.contains("no database of the number in redis_url"), "{said}");
+    let down = CorrelatorSettings {
+        redis_url: "redis://127.0.0.1:1".into(),
+        ..CorrelatorSettings::default()
+    };
+    assert_eq!(correlator::find_problem(&down, &stop), None, "it may be elsewhere");
+    assert!(holds(down).unwrap_err().contains("Connection refused"));
+    assert_eq!(look(&at(0), &PlanQuery::for_plan("7")).unwrap().plans[0].why, None);
+}
+
+#[test]
+fn a_redis_that_holds_no_data_of_ours_is_called_what_it_is() {
+    let (_stopper, stop) = Stop::channel();
+    let sentinel = Redis::start_sentinel();
+    let node = Redis::start_with(&["--cluster-enabled", "yes"]);
+    for (redis, database, what) in [
+        (&sentinel, 0, "a Sentinel, which holds no data?"),
+        (&sentinel, 2, "a Sentinel, which holds no data?"),
+        (&node, 0, "a node of a Redis Cluster"),
+        (&node, 2, "a node of a Redis Cluster"),
+    ] {
+        let settings = CorrelatorSettings {
+            redis_url: format!("redis+unix://{}?db={database}", redis.socket().display()),
+            ..CorrelatorSettings::default()
+        };
+        for said in [
+            look(&settings, &PlanQuery::for_plan("1")).unwrap_err(),
+            look(&settings, &PlanQuery::for_all()).unwrap_err(),
+            correlator::find_problem(&settings, &stop).unwrap(),
+            correlator::holds_cluster(&settings, &stop).unwrap().unwrap_err(),
+        ] {
+            assert!(said.contains(what), "{said}");
+        }
+    }
+}
+
+#[test]
+fn the_image_of_a_module_is_not_always_called_like_the_module() {
+    let redis = cluster();
+    let image = |module: &str, url: &str| {
+        redis.run(&["HSET", &format!("module/{module}/environment"), "IMAGE_URL", url]);
+    };
+    image("mail1", "ghcr.io/nethserver/mail:1.2");
+    image("samba3", "registry.example.com:5000/nethserver/samba-dc@sha256:0123456789abcdef");
+    let plan = ask(&redis, "1");
+    let images: Vec<_> = plan.modules.iter().map(|module| module.image.as_deref()).collect();
+    assert_eq!(images, [Some("mail"), None, Some("samba-dc")]);
+}
+
+const KEY_COMMANDS: [&str; 4] = ["scan", "keys", "dbsize", "randomkey"];
+
+/// A cluster beside as many keys of others; how long a named plan and all plans take.
+fn times_beside(keys: u64) -> (Duration, Duration) {
+    let redis = Redis::start_with(&["--enable-debug-command", "local"]);
+    fill_cluster(&redis);
+    redis.run(&["DEBUG", "POPULATE", &keys.to_string(), "module/mail1/mailbox", "8"]);
+    let begin = Instant::now();
+    let plan = ask(&redis, "1");
+    let named = begin.elapsed();
+    assert_eq!(states(&plan), "mail1 success, nextcloud2 failed, samba3 success");
+    assert_eq!(redis.calls(&KEY_COMMANDS), 0, "a plan that is named is read by its keys");
+    let begin = Instant::now();
+    let all = look(&redis.settings(), &PlanQuery::for_all()).unwrap();
+    let all_plans = begin.elapsed();
+    assert_eq!((outcomes(&all).as_str(), all.incomplete), ("1 PARTIAL", None));
+    let scans = redis.calls(&KEY_COMMANDS);
+    assert!(scans <= keys / 10_000 + 2, "{scans} SCAN are more than one look through {keys} keys");
+    (named, all_plans)
+}
+
+#[test]
+fn a_plan_took_three_looks_through_all_keys() {
+    let (named, all_plans) = times_beside(300_000);
+    assert!(named < Duration::from_secs(5), "{named:?}");
+    assert!(all_plans < Duration::from_secs(20), "{all_plans:?}");
+}
+
+#[test]
+#[ignore = "takes 1.5 GB of memory and half a minute"]
+fn a_plan_beside_twelve_million_keys_is_read_in_time() {
+    let (named, all_plans) = times_beside(12_000_000);
+    println!("a named plan {named:?}, all plans {all_plans:?}");
+    assert!(named < Duration::from_secs(5), "{named:?}");
+    assert!(all_plans < Duration::from_secs(90), "{all_plans:?}");
 }

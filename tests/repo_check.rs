@@ -22,6 +22,7 @@ fn module(id: &str, state: ModuleState) -> Module {
         id: id.into(),
         ui_name: None,
         uuid: Some("uuid".into()),
+        image: None,
         node: None,
         state,
         why: None,

@@ -68,9 +68,9 @@ impl Analyzer<'_> {
         } else {
             correlator::read_once(self.correlator, query, stop)?
         };
-        let RedisState { plans, passwords, connection_lost } = match state {
+        let RedisState { plans, passwords, connection_lost, incomplete } = match state {
             Ok(state) if state.plans.is_empty() => {
-                return Some(unknown(query, NO_PLAN));
+                return Some(unknown(query, state.incomplete.as_deref().unwrap_or(NO_PLAN)));
             }
             Ok(state) => state,
             Err(why) => return Some(unknown(query, &why)),
@@ -82,7 +82,10 @@ impl Analyzer<'_> {
                 PlanOutcome::of(&plan).with_connection_lost(&plan, connection_lost.as_deref());
             self.check_repositories(plan, plan_outcome, &passwords, until, stop)
         };
-        plans.into_iter().map(analyze).collect()
+        let mut reports = plans.into_iter().map(analyze).collect::<Option<Vec<_>>>()?;
+        // Of the plans that could not be listed nothing is known.
+        reports.extend(incomplete.map(|why| unknown_plan(ALL_PLANS, Some("of all plans"), &why)));
+        Some(reports)
     }
 
     fn check_repositories(
@@ -105,7 +108,13 @@ impl Analyzer<'_> {
 /// The reports when nothing is known: one for each plan of the query, one for all plans together
 /// where it is about all.
 pub fn unknown(query: &PlanQuery, why: &str) -> Vec<PlanReport> {
-    let unknown_plan = |id: &str, name: Option<&str>| PlanReport {
+    let named = query.plans.keys().map(|id| unknown_plan(id, None, why));
+    let all = query.all.then(|| unknown_plan(ALL_PLANS, Some("of all plans"), why));
+    named.chain(all).collect()
+}
+
+fn unknown_plan(id: &str, name: Option<&str>, why: &str) -> PlanReport {
+    PlanReport {
         plan: Plan {
             id: id.into(),
             name: name.map(str::to_owned),
@@ -114,10 +123,7 @@ pub fn unknown(query: &PlanQuery, why: &str) -> Vec<PlanReport> {
         },
         plan_outcome: PlanOutcome::unknown(why),
         repositories: None,
-    };
-    let named = query.plans.keys().map(|id| unknown_plan(id, None));
-    let all = query.all.then(|| unknown_plan(ALL_PLANS, Some("of all plans")));
-    named.chain(all).collect()
+    }
 }
 
 /// The reports that are to be sent. For an alert that names no plan, plans that are well are left
@@ -241,6 +247,7 @@ mod tests {
                 id: "mail1".into(),
                 ui_name: None,
                 uuid: None,
+                image: None,
                 node: None,
                 state,
                 why: None,
@@ -296,6 +303,7 @@ mod tests {
             id: "mail1".into(),
             ui_name: None,
             uuid: None,
+            image: None,
             node: None,
             state: ModuleState::Failed,
             why: None,

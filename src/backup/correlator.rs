@@ -1,24 +1,21 @@
 //! Reads the state of backup plans from Redis, and polls it while some modules are still running.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, bounded, select};
-use log::warn;
 
-use super::plan::{Destination, ModuleState, Plan};
+use super::plan::{ModuleState, Plan};
 use super::plan_query::PlanQuery;
-use super::redis::{RedisConnection, RedisReadError};
-use super::redis_layout::{HashResult, RedisSnapshot, StatusKey};
-use super::schedule::Zones;
+use super::plan_reader;
 use super::settings::CorrelatorSettings;
 use crate::clock::{Now, Wall};
 use crate::secret::Secret;
 use crate::thread::Stop;
 
-/// How long one read of everything may take in all.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to say what kind of Redis it is.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time between two reads while modules are running.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
@@ -29,9 +26,6 @@ const UNREACHABLE_GRACE: Duration = Duration::from_secs(30);
 /// The time between two such attempts.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How many plans are read beyond those that the query names: more than any cluster has.
-const MAX_UNNAMED_PLANS: usize = 1000;
-
 /// What Redis knows about the plans of a query.
 #[derive(Clone, Debug, Default)]
 pub struct RedisState {
@@ -41,6 +35,9 @@ pub struct RedisState {
     pub passwords: BTreeMap<String, Secret>,
     /// A sentence, when Redis became unreachable while modules were still running.
     pub connection_lost: Option<String>,
+    /// Why there may be plans beside `plans`, where the query is about all: their list could not be
+    /// read completely.
+    pub incomplete: Option<String>,
 }
 
 impl RedisState {
@@ -130,185 +127,49 @@ pub fn read_once(
     query: &PlanQuery,
     stop: &Stop,
 ) -> Option<Result<RedisState, String>> {
-    let (tx, rx) = bounded(1);
     let (own_settings, own_query) = (settings.clone(), query.clone());
+    let read =
+        move || plan_reader::read_plans(&own_settings, &own_query).map_err(|error| error.why);
+    ask(plan_reader::time_limit(query), stop, read).map(|answer| answer?)
+}
+
+/// Whether the Redis holds a cluster of NethServer 8, in a few seconds. None at the stop; the error
+/// says why Redis could not be asked.
+pub fn holds_cluster(settings: &CorrelatorSettings, stop: &Stop) -> Option<Result<bool, String>> {
+    let (settings, until) = (settings.clone(), Instant::now() + CHECK_TIMEOUT);
+    let look = move || plan_reader::holds_cluster(&settings, until).map_err(|error| error.why);
+    ask(CHECK_TIMEOUT, stop, look).map(|answer| answer?)
+}
+
+/// What is wrong with the Redis, as far as it answers within a few seconds: the configuration may be
+/// checked where, or when, it cannot be asked.
+pub fn find_problem(settings: &CorrelatorSettings, stop: &Stop) -> Option<String> {
+    let (settings, until) = (settings.clone(), Instant::now() + CHECK_TIMEOUT);
+    let look = move || plan_reader::find_problem(&settings, until);
+    ask(CHECK_TIMEOUT, stop, look)?.ok()?
+}
+
+/// Asks Redis in a thread of its own: the library's timeouts bound each read only, so a server that
+/// sends byte by byte would hold the pipeline. None at the stop.
+fn ask<T: Send + 'static>(
+    limit: Duration,
+    stop: &Stop,
+    question: impl FnOnce() -> T + Send + 'static,
+) -> Option<Result<T, String>> {
+    let (tx, rx) = bounded(1);
     let work = move || {
-        let until = Instant::now() + READ_TIMEOUT;
         // A panic of the library over garbage must not end the daemon.
-        let read = catch_unwind(AssertUnwindSafe(|| read(&own_settings, &own_query, until)));
-        let garbage = || Err("Redis answered what nobody understands".into());
-        let _ = tx.send(read.unwrap_or_else(|_| garbage()));
+        let answer = catch_unwind(AssertUnwindSafe(question));
+        let _ = tx.send(answer.map_err(|_| "Redis answered what nobody understands".to_owned()));
     };
-    // In a thread of its own: the library's timeouts bound each read only, so a server that sends
-    // byte by byte would hold the pipeline.
     if let Err(why) = std::thread::Builder::new().name("redis".into()).spawn(work) {
         return Some(Err(format!("there is no thread to ask Redis with: {why}")));
     }
-    let too_long = || Err(format!("no answer within {} s", READ_TIMEOUT.as_secs()));
+    let too_long = || Err(format!("no answer within {} s", limit.as_secs()));
     select! {
-        recv(rx) -> state => Some(state.unwrap_or_else(|_| too_long())),
-        recv(after(READ_TIMEOUT + Duration::from_secs(1))) -> _ => Some(too_long()),
+        recv(rx) -> answer => Some(answer.unwrap_or_else(|_| too_long())),
+        recv(after(limit + Duration::from_secs(1))) -> _ => Some(too_long()),
         recv(stop.receiver()) -> _ => None,
-    }
-}
-
-fn read(
-    settings: &CorrelatorSettings,
-    query: &PlanQuery,
-    until: Instant,
-) -> Result<RedisState, String> {
-    let mut redis = RedisConnection::connect(settings, until).map_err(RedisReadError::into_why)?;
-    let snapshot = read_snapshot(&mut redis, query)?;
-    let now = Now::read().wall;
-    let mut state = RedisState::default();
-    for id in requested_plans(&snapshot, query, settings.recent, now) {
-        let mut plan = snapshot.plan(&id, query.alert_time(&id), settings.recent, now);
-        fill_module_names(&mut redis, &mut plan)?;
-        if let Some(destination) = &mut plan.destination {
-            fill_destination_name(&mut redis, destination)?;
-            state.passwords.extend(read_password(&mut redis, &destination.id)?);
-        }
-        state.plans.push(plan);
-    }
-    Ok(state)
-}
-
-/// The ids of the plans to read: those that the query names, and the active ones where it is about
-/// all.
-fn requested_plans(
-    snapshot: &RedisSnapshot,
-    query: &PlanQuery,
-    recent: Duration,
-    now: Wall,
-) -> BTreeSet<String> {
-    let mut requested: BTreeSet<String> = query.plans.keys().cloned().collect();
-    if query.all {
-        let active = snapshot.active_plans(recent, now);
-        if active.len() > MAX_UNNAMED_PLANS {
-            warn!(
-                "of {} backup plans only the first {MAX_UNNAMED_PLANS} are looked at",
-                active.len()
-            );
-        }
-        requested.extend(active.into_iter().take(MAX_UNNAMED_PLANS));
-    }
-    requested
-}
-
-fn read_snapshot(redis: &mut RedisConnection, query: &PlanQuery) -> Result<RedisSnapshot, String> {
-    let is_requested = |plan: &str| query.all || query.plans.contains_key(plan);
-    let mut snapshot = RedisSnapshot {
-        module_node: required(redis, "cluster/module_node")?,
-        module_uuid: required(redis, "cluster/module_uuid")?,
-        zones: Zones::read(),
-        ..RedisSnapshot::default()
-    };
-    for plan in plan_ids(redis, query)? {
-        let fields = required(redis, &format!("cluster/backup/{plan}"))?;
-        if !fields.is_empty() {
-            snapshot.plans.insert(plan, fields);
-        }
-    }
-    for key in redis.keys("*/backup_status/*").map_err(RedisReadError::into_why)? {
-        let Some(status_key) =
-            StatusKey::parse(&key).filter(|status_key| is_requested(status_key.plan()))
-        else {
-            continue;
-        };
-        let hash = status_hash(redis.hash(&key), &key)?;
-        match status_key {
-            StatusKey::Node { node, plan } => {
-                snapshot.node_statuses.entry(plan).or_default().insert(node, hash)
-            }
-            StatusKey::Module { module, plan } => {
-                snapshot.module_statuses.entry(plan).or_default().insert(module, hash)
-            }
-        };
-    }
-    if snapshot.plans.values().any(|plan| !plan.contains_key("instances")) {
-        read_members(redis, &mut snapshot)?;
-    }
-    Ok(snapshot)
-}
-
-fn plan_ids(redis: &mut RedisConnection, query: &PlanQuery) -> Result<Vec<String>, String> {
-    if !query.all {
-        return Ok(query.plans.keys().cloned().collect());
-    }
-    let keys = redis.keys("cluster/backup/*").map_err(RedisReadError::into_why)?;
-    let known = keys.iter().filter_map(|key| key.strip_prefix("cluster/backup/"));
-    let named = query.plans.keys().map(String::as_str);
-    Ok(known.chain(named).map(str::to_owned).collect())
-}
-
-/// In the older layout each module has the set of the plans that it belongs to.
-fn read_members(redis: &mut RedisConnection, snapshot: &mut RedisSnapshot) -> Result<(), String> {
-    for key in redis.keys("module/*/backups").map_err(RedisReadError::into_why)? {
-        let module = key.strip_prefix("module/").and_then(|rest| rest.strip_suffix("/backups"));
-        let plans = optional(redis.members(&key))?.unwrap_or_default();
-        for plan in plans {
-            snapshot.members.entry(plan).or_default().extend(module.map(str::to_owned));
-        }
-    }
-    Ok(())
-}
-
-fn fill_module_names(redis: &mut RedisConnection, plan: &mut Plan) -> Result<(), String> {
-    for module in &mut plan.modules {
-        let key = format!("module/{}/ui_name", module.id);
-        module.ui_name = optional(redis.text(&key))?.flatten();
-    }
-    Ok(())
-}
-
-fn fill_destination_name(
-    redis: &mut RedisConnection,
-    destination: &mut Destination,
-) -> Result<(), String> {
-    let key = format!("cluster/backup_repository/{}", destination.id);
-    let mut fields = optional(redis.hash(&key))?.unwrap_or_default();
-    let mut field = |name| fields.remove(name).filter(|text| !text.trim().is_empty());
-    destination.name = field("name");
-    destination.provider = field("provider");
-    Ok(())
-}
-
-/// The password of a destination's repositories; none where our ACL user may not read it.
-fn read_password(
-    redis: &mut RedisConnection,
-    destination: &str,
-) -> Result<Option<(String, Secret)>, String> {
-    let key = "private/agents/backup_destination/restic_password";
-    let password = optional(redis.field(key, destination))?.flatten();
-    Ok(password.map(|password| (destination.to_owned(), Secret::new(password))))
-}
-
-/// A hash without which nothing can be said about any plan.
-fn required(redis: &mut RedisConnection, key: &str) -> Result<BTreeMap<String, String>, String> {
-    redis.hash(key).map_err(|error| match error {
-        RedisReadError::Unavailable(why) => why,
-        RedisReadError::Key(why) => format!("{key} cannot be read: {why}"),
-    })
-}
-
-/// None where this one key cannot be read: the value is a detail.
-fn optional<T>(read: Result<T, RedisReadError>) -> Result<Option<T>, String> {
-    match read {
-        Ok(value) => Ok(Some(value)),
-        Err(RedisReadError::Key(_)) => Ok(None),
-        Err(RedisReadError::Unavailable(why)) => Err(why),
-    }
-}
-
-/// The hash of a status key; one that cannot be read makes its modules unreadable.
-fn status_hash(
-    read: Result<BTreeMap<String, String>, RedisReadError>,
-    key: &str,
-) -> Result<HashResult, String> {
-    match read {
-        Ok(fields) => Ok(Ok(fields)),
-        Err(RedisReadError::Key(why)) => Ok(Err(format!("{key} cannot be read: {why}"))),
-        Err(RedisReadError::Unavailable(why)) => Err(why),
     }
 }
 
@@ -322,6 +183,7 @@ mod tests {
             id: "mail1".into(),
             ui_name: None,
             uuid: None,
+            image: None,
             node: None,
             state,
             why: None,
@@ -373,21 +235,5 @@ mod tests {
         let mut never = Polls::default();
         never.record(Err("refused".into()), Wall(0));
         assert_eq!(never.outcome().unwrap_err(), "refused");
-    }
-
-    #[test]
-    fn every_plan_that_was_named_is_looked_at() {
-        let ids = (0..MAX_UNNAMED_PLANS + 5).map(|number| format!("{number:05}"));
-        let mut snapshot = RedisSnapshot::default();
-        snapshot.plans.extend(ids.clone().map(|id| (id, BTreeMap::new())));
-        let mut query = PlanQuery::default();
-        query.plans.extend(ids.map(|id| (id, None)));
-        let count =
-            |query: &PlanQuery| requested_plans(&snapshot, query, POLL_INTERVAL, Wall(0)).len();
-        assert_eq!(count(&query), MAX_UNNAMED_PLANS + 5);
-        assert_eq!(count(&PlanQuery::for_all()), MAX_UNNAMED_PLANS);
-        query.plans.retain(|id, _| id.as_str() >= "01002");
-        query.all = true;
-        assert_eq!(count(&query), MAX_UNNAMED_PLANS + 3);
     }
 }

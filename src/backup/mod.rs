@@ -11,6 +11,7 @@ pub mod outcome;
 pub mod pipeline;
 pub mod plan;
 pub mod plan_query;
+mod plan_reader;
 pub mod plan_summary;
 pub mod plan_tracker;
 pub mod queue;

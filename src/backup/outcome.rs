@@ -75,6 +75,9 @@ impl PlanOutcome {
 
     /// The outcome of a plan.
     pub fn of(plan: &Plan) -> PlanOutcome {
+        if let Some(why) = &plan.why {
+            return PlanOutcome::unknown(why);
+        }
         let count = |state| plan.modules.iter().filter(|module| module.state == state).count();
         let counts = StateCounts {
             success: count(ModuleState::Success),
@@ -193,6 +196,7 @@ mod tests {
             id: "mail1".into(),
             ui_name: None,
             uuid: None,
+            image: None,
             node: None,
             state: state(letter),
             why: None,

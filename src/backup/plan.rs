@@ -41,6 +41,8 @@ pub struct Plan {
     /// In which people read its times.
     #[serde(skip)]
     pub zone: Zone,
+    /// Why this plan could not be read, if so; then nothing else is known of it.
+    pub why: Option<String>,
 }
 
 /// Where a plan writes.
@@ -63,6 +65,10 @@ pub struct Module {
     pub ui_name: Option<String>,
     /// Its UUID, which is part of its repository's path.
     pub uuid: Option<String>,
+    /// The name of its image, which is part of that path, too; none: its id without the trailing
+    /// digits.
+    #[serde(skip)]
+    pub image: Option<String>,
     /// The node that wrote its status, else the one that it runs on.
     pub node: Option<String>,
     /// How its last run went.
@@ -134,6 +140,8 @@ pub struct BackupRun {
 pub enum RunStatus {
     /// It was parsed.
     Readable(BackupRun),
+    /// Its count of errors says that the run failed; what else it says cannot all be used, and why.
+    Failed(BackupRun, String),
     /// It cannot be read or parsed, and why.
     Damaged(String),
 }
@@ -148,6 +156,7 @@ impl RunStatus {
         };
         RunStatus::from_reader(|name| match fields.get(name) {
             None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
             Some(value) => number(value).map(Some),
         })
     }
@@ -156,60 +165,62 @@ impl RunStatus {
     pub fn from_fields(fields: &BTreeMap<String, String>) -> RunStatus {
         RunStatus::from_reader(|name| match fields.get(name).map(|text| text.trim()) {
             None | Some("") => Ok(None),
-            Some(text) => {
-                let value = text.parse::<serde_json::Number>().map_err(|_| ())?;
-                number(&Value::Number(value)).map(Some)
-            }
+            Some(text) => number(&Value::from(text)).map(Some),
         })
     }
 
     fn from_reader(number: impl Fn(&str) -> Result<Option<u64>, ()>) -> RunStatus {
-        let read = |name: &str| {
-            number(name).map_err(|()| format!("\"{name}\" in the status is no whole number"))
-        };
-        let run = || -> Result<BackupRun, String> {
-            Ok(BackupRun {
-                start: read("start")?.and_then(seconds),
-                end: read("end")?.and_then(seconds),
-                errors: read("errors")?,
-                size: read("total_size")?,
-                files: read("total_file_count")?,
-                snapshots: read("snapshots_count")?,
+        let mut damage = None;
+        let mut read = |name: &str| {
+            number(name).unwrap_or_else(|()| {
+                damage.get_or_insert(format!("\"{name}\" in the status is no whole number"));
+                None
             })
         };
-        match run() {
-            Ok(BackupRun { start: None, end: None, .. }) => {
-                RunStatus::Damaged("the status has no \"end\"".into())
-            }
-            Ok(run) => RunStatus::Readable(run),
-            Err(why) => RunStatus::Damaged(why),
+        let run = BackupRun {
+            start: read("start").and_then(seconds),
+            end: read("end").and_then(seconds),
+            errors: read("errors"),
+            size: read("total_size"),
+            files: read("total_file_count"),
+            snapshots: read("snapshots_count"),
+        };
+        if damage.is_none() && (run.end.is_none() && (run.start.is_none() || run.has_errors())) {
+            damage = Some("the status has no \"end\"".into());
+        }
+        match damage {
+            None => RunStatus::Readable(run),
+            Some(why) if run.has_errors() => RunStatus::Failed(run, why),
+            Some(why) => RunStatus::Damaged(why),
         }
     }
 
-    /// The newer of two statuses of a module: the one with the later start or end. A damaged one may
-    /// be the newest of all: only a run that ended after the alert began to fire, if that is known,
-    /// counts for more.
+    /// The newer of two statuses of a module: the one with the later start or end. One without such
+    /// a time may be the newest of all: only a run that ended after the alert began to fire, if that
+    /// is known, counts for more.
     pub fn newer(self, other: RunStatus, alert_since: Option<Wall>) -> RunStatus {
-        let after = |run: &BackupRun| alert_since.is_some_and(|since| run.end > Some(since));
-        match (&self, &other) {
-            (RunStatus::Damaged(_), RunStatus::Readable(run)) if after(run) => other,
-            (RunStatus::Readable(run), RunStatus::Damaged(_)) if !after(run) => other,
-            (RunStatus::Readable(one), RunStatus::Readable(two))
-                if two.last_written() > one.last_written() =>
-            {
-                other
+        let is_newer = match (self.last_written(), other.last_written()) {
+            (Some(time), Some(other_time)) => other_time > time,
+            (Some(_), None) => !self.ended_after(alert_since),
+            (None, Some(_)) => other.ended_after(alert_since),
+            (None, None) => matches!(other, RunStatus::Failed(..)),
+        };
+        if is_newer { other } else { self }
+    }
+
+    fn ended_after(&self, alert_since: Option<Wall>) -> bool {
+        match self {
+            RunStatus::Readable(run) | RunStatus::Failed(run, _) => {
+                alert_since.is_some_and(|since| run.end > Some(since))
             }
-            (
-                RunStatus::Readable(_) | RunStatus::Damaged(_),
-                RunStatus::Readable(_) | RunStatus::Damaged(_),
-            ) => self,
+            RunStatus::Damaged(_) => false,
         }
     }
 
     /// When it was last written, as far as its times say.
     pub fn last_written(&self) -> Option<Wall> {
         match self {
-            RunStatus::Readable(run) => run.last_written(),
+            RunStatus::Readable(run) | RunStatus::Failed(run, _) => run.last_written(),
             RunStatus::Damaged(_) => None,
         }
     }
@@ -220,13 +231,22 @@ impl BackupRun {
         self.start.max(self.end)
     }
 
+    fn has_errors(&self) -> bool {
+        self.errors > Some(0)
+    }
+
     /// Whether it has started and not ended.
     fn is_running(&self) -> bool {
         self.start.is_some() && self.end.is_none_or(|end| self.start > Some(end))
     }
 }
 
+/// A whole number, also one that is written as a text.
 fn number(value: &Value) -> Result<u64, ()> {
+    if let Value::String(text) = value {
+        let parsed = text.trim().parse::<serde_json::Number>();
+        return parsed.map_err(|_| ()).and_then(|parsed| number(&Value::Number(parsed)));
+    }
     let whole = |float: f64| {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
         (0.0..9.0e15).contains(&float).then_some(float as u64)
@@ -487,10 +507,13 @@ pub fn evaluate(status: Option<&RunStatus>, window: &RunWindow) -> (ModuleState,
     let run = match status {
         None => return window.without_success(None),
         Some(RunStatus::Damaged(why)) => return (ModuleState::Unreadable, Some(why.clone())),
+        Some(RunStatus::Failed(_, why)) => return (ModuleState::Failed, Some(why.clone())),
         Some(RunStatus::Readable(run)) => run,
     };
     if run.last_written() > Some(window.now + MAX_CLOCK_SKEW) {
-        return (ModuleState::Unreadable, Some("its run lies in the future".into()));
+        let failed = run.has_errors();
+        let state = if failed { ModuleState::Failed } else { ModuleState::Unreadable };
+        return (state, Some("its run lies in the future".into()));
     }
     if run.is_running() {
         return match run.start {
@@ -554,7 +577,13 @@ mod tests {
             (r#"{"start": 1780000000}"#, ModuleState::Failed),
             (r#"{"errors": 0}"#, ModuleState::Unreadable),
             (r#"{"start": 1790090000, "end": 1790090420}"#, ModuleState::Unreadable),
-            (r#"{"start": 1790090000, "errors": "0", "end": 1}"#, ModuleState::Unreadable),
+            (
+                r#"{"start": "1790090000", "errors": "0", "end": " 1790090420 "}"#,
+                ModuleState::Success,
+            ),
+            (r#"{"errors": "2", "end": "1790090420", "total_size": ""}"#, ModuleState::Failed),
+            (r#"{"errors": "none", "end": 1790090420}"#, ModuleState::Unreadable),
+            (r#"{"errors": true, "end": 1790090420}"#, ModuleState::Unreadable),
             (r#"{"start": 1790090000, "errors": -1, "end": 1790090420}"#, ModuleState::Unreadable),
             (r#"{"start": 1, "errors": 0, "end": 1790990420}"#, ModuleState::Unreadable),
             (r#"{"start": 1.79009e9, "errors": 0.0, "end": 1790090420.5}"#, ModuleState::Success),
@@ -582,6 +611,46 @@ mod tests {
         assert_eq!(evaluate(Some(&status), &window()).0, ModuleState::Success);
         let damaged = RunStatus::from_fields(&fields(&[("end", "soon"), ("errors", "0")]));
         assert_eq!(damaged, RunStatus::Damaged("\"end\" in the status is no whole number".into()));
+    }
+
+    #[test]
+    fn a_run_with_errors_was_unreadable_because_of_another_value() {
+        for (json, what) in [
+            (r#"{"errors": 2, "end": 1790090420, "total_size": 1e300}"#, "\"total_size\""),
+            (r#"{"errors": 2, "end": 1790090420, "total_size": -5}"#, "\"total_size\""),
+            (r#"{"errors": "2", "end": 1790090420, "snapshots_count": []}"#, "\"snapshots_count\""),
+            (r#"{"errors": 2, "end": 1790090420, "total_file_count": "many"}"#, "\"total_file"),
+            (r#"{"errors": 2, "end": "soon", "start": 1790090000}"#, "\"end\""),
+            (r#"{"errors": 2, "end": -1}"#, "\"end\""),
+            (r#"{"errors": 2, "start": -1, "end": 1790090420}"#, "\"start\""),
+            (r#"{"errors": 2, "start": 1790090000}"#, "no \"end\""),
+            (r#"{"errors": 2}"#, "no \"end\""),
+            (r#"{"errors": 2, "end": 1990090420}"#, "future"),
+        ] {
+            let (state, why) = evaluate(Some(&RunStatus::from_json(json)), &window());
+            assert_eq!(state, ModuleState::Failed, "{json}");
+            assert!(why.as_ref().is_some_and(|why| why.contains(what)), "{json}: {why:?}");
+        }
+        let good = r#"{"errors": 0, "end": 1790090420, "total_size": -5}"#;
+        assert_eq!(
+            state(good),
+            ModuleState::Unreadable,
+            "what says that all is well must be whole"
+        );
+    }
+
+    #[test]
+    fn a_failure_without_a_time_is_not_passed_over_for_an_older_success() {
+        let failed = RunStatus::from_json(r#"{"errors": 2, "end": "soon"}"#);
+        let success = RunStatus::from_json(r#"{"errors": 0, "end": 1790000000}"#);
+        let garbage = RunStatus::Damaged("x".into());
+        for (one, two) in [(&failed, &success), (&success, &failed), (&garbage, &failed)] {
+            assert_eq!(one.clone().newer(two.clone(), None), failed);
+        }
+        let alert_since = Some(Wall(1_789_999_999_000));
+        assert_eq!(failed.clone().newer(success.clone(), alert_since), success);
+        let old = RunStatus::from_json(r#"{"errors": 2, "end": 1780000000, "total_size": -5}"#);
+        assert_eq!(old.newer(success.clone(), None), success, "it is the older one");
     }
 
     #[test]
@@ -891,6 +960,7 @@ mod tests {
             id: "mail1".into(),
             ui_name: None,
             uuid: None,
+            image: None,
             node: None,
             state: ModuleState::Success,
             why: None,

@@ -1,40 +1,80 @@
 //! A read-only Redis client: every answer is bounded in time, and in size where Redis has a command
-//! for that.
+//! for that. Many keys are asked for at once, in pipelines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use redis::{Client, Cmd, Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError};
+use redis::{
+    Client, Cmd, Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
+    Value,
+};
 
 use super::settings::CorrelatorSettings;
 
 /// How long connecting and each answer may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many keys, fields or members one scan may return.
+/// How many fields or members one key may have.
 const MAX_ENTRIES: usize = 20_000;
+
+/// How many keys are kept of a look through all of them.
+const MAX_KEYS: usize = 200_000;
+
+/// How many keys Redis looks at for one SCAN: its other clients wait for some milliseconds.
+const KEYS_PER_SCAN: usize = 10_000;
+
+/// How many commands are sent before their answers are read.
+const BATCH: usize = 100;
 
 /// How many bytes of a string value are read.
 const MAX_TEXT_BYTES: isize = 4096;
 
 const WANTS_PASSWORD: &str = "it wants a password (redis_password)";
 
-/// Why something could not be read.
+const NOT_REDIS: &str = "the answer is not Redis'; is the address right?";
+
+const IS_CLUSTER_NODE: &str = "it is a node of a Redis Cluster, where NethServer 8 keeps nothing: \
+                               redis_url must name the Redis of NethServer 8";
+
+/// The fields of a hash.
+pub type Fields = BTreeMap<String, String>;
+
+/// What was read of one key.
+pub type KeyResult<T> = Result<T, KeyError>;
+
+/// Why nothing could be read at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RedisReadError {
-    /// Redis is unreachable, or refuses everything.
-    Unavailable(String),
-    /// This one key cannot be read: it has another type, or our ACL user may not read it.
-    Key(String),
+pub struct RedisUnavailable {
+    /// A sentence for people, without any password.
+    pub why: String,
+    /// Whether there was an answer: then Redis refuses everything, or it is no Redis.
+    pub answers: bool,
 }
 
-impl RedisReadError {
-    /// The reason, a sentence for people.
-    pub fn into_why(self) -> String {
-        match self {
-            RedisReadError::Unavailable(why) | RedisReadError::Key(why) => why,
-        }
+/// Why one key could not be read; a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyError {
+    /// Our ACL user may not read it, and cannot know whether it exists.
+    Hidden(String),
+    /// It exists, and it has another type or is too big.
+    Unusable(String),
+}
+
+impl KeyError {
+    /// The sentence, with the name of the key.
+    pub fn describe(&self, key: &str) -> String {
+        let (KeyError::Hidden(why) | KeyError::Unusable(why)) = self;
+        format!("{key} cannot be read: {why}")
     }
+}
+
+/// The keys that a look through all of them found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyScan {
+    /// Those that were wanted.
+    pub keys: BTreeSet<String>,
+    /// Why there may be more of them.
+    pub incomplete: Option<String>,
 }
 
 /// A connection with a deadline for everything that is read over it.
@@ -42,23 +82,20 @@ pub struct RedisConnection {
     connection: Connection,
     /// The address as it is shown in errors.
     server: String,
+    database: i64,
     until: Instant,
 }
 
 impl RedisConnection {
     /// Connects and logs in; no answer is waited for after `until`.
-    ///
-    /// # Errors
-    /// Why Redis is unavailable, without any password.
     pub fn connect(
         settings: &CorrelatorSettings,
         until: Instant,
-    ) -> Result<RedisConnection, RedisReadError> {
+    ) -> Result<RedisConnection, RedisUnavailable> {
         let server = describe_server(&settings.redis_url);
-        let down = |error: RedisError| {
-            RedisReadError::Unavailable(format!("{server}: {}", describe_error(&error)))
-        };
+        let down = |error: RedisError| unavailable(&server, &error);
         let info = settings.redis_url.as_str().into_connection_info().map_err(down)?;
+        let database = info.redis_settings().db();
         // Debian's Redis 7.0 does not know CLIENT SETINFO LIB-NAME, which the library sends.
         let mut login = info.redis_settings().clone().set_skip_set_lib_name();
         if let Some(password) = &settings.redis_password {
@@ -73,98 +110,255 @@ impl RedisConnection {
         }
         let client = Client::open(info.set_redis_settings(login)).map_err(down)?;
         let connection = client.get_connection_with_timeout(STEP_TIMEOUT).map_err(down)?;
-        Ok(RedisConnection { connection, server, until })
+        Ok(RedisConnection { connection, server, database, until })
     }
 
-    fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisReadError> {
-        let left = self.until.saturating_duration_since(Instant::now()).min(STEP_TIMEOUT);
-        let down =
-            |server: &str, why: String| RedisReadError::Unavailable(format!("{server}: {why}"));
-        if left.is_zero() {
-            return Err(down(&self.server, "it takes too long to answer".into()));
-        }
-        let result = self
-            .connection
-            .set_read_timeout(Some(left))
-            .and_then(|()| self.connection.set_write_timeout(Some(left)))
-            .and_then(|()| command.query(&mut self.connection));
-        result.map_err(|error| match error.kind() {
-            ErrorKind::Server(_) | ErrorKind::Extension if !is_about_server(&error) => {
-                RedisReadError::Key(describe_error(&error))
-            }
-            _ => down(&self.server, describe_error(&error)),
-        })
+    /// The error for what can be read, and is not what it should be.
+    pub fn refused(&self, why: &str) -> RedisUnavailable {
+        RedisUnavailable { why: format!("{}: {why}", self.server), answers: true }
     }
 
-    /// The names of all keys that match, sorted, each once. With SCAN: KEYS would block the other
-    /// clients of Redis.
-    pub fn keys(&mut self, pattern: &str) -> Result<Vec<String>, RedisReadError> {
-        let scan = |cursor: u64| {
-            let mut command = redis::cmd("SCAN");
-            command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(1000);
-            command
-        };
-        let mut keys = self.scan_all(scan)?;
-        keys.sort();
-        keys.dedup();
-        Ok(keys)
+    /// The error for a database without anything of NethServer 8.
+    pub fn no_cluster(&self) -> RedisUnavailable {
+        self.refused(&format!(
+            "database {} holds no cluster; are the address and the number in redis_url right?",
+            self.database
+        ))
     }
 
-    /// The fields of a hash; empty when there is no such key.
-    pub fn hash(&mut self, key: &str) -> Result<BTreeMap<String, String>, RedisReadError> {
-        let flat = self.scan_all(|cursor| scan_command("HSCAN", key, cursor))?;
-        Ok(flat.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+    /// How many of these keys exist.
+    pub fn count_existing(&mut self, keys: &[&str]) -> Result<KeyResult<u64>, RedisUnavailable> {
+        self.ask(redis::cmd("EXISTS").arg(keys))
     }
 
-    /// The members of a set, sorted; empty when there is no such key.
-    pub fn members(&mut self, key: &str) -> Result<Vec<String>, RedisReadError> {
-        let mut members = self.scan_all(|cursor| scan_command("SSCAN", key, cursor))?;
-        members.sort();
-        members.dedup();
-        Ok(members)
-    }
-
-    /// A string value without the space around it; none when there is none, or it is empty.
-    pub fn text(&mut self, key: &str) -> Result<Option<String>, RedisReadError> {
-        let bytes: Vec<u8> =
-            self.query(redis::cmd("GETRANGE").arg(key).arg(0).arg(MAX_TEXT_BYTES - 1))?;
-        let text = String::from_utf8_lossy(&bytes).trim().to_owned();
-        Ok(Some(text).filter(|text| !text.is_empty()))
-    }
-
-    /// One field of a hash.
-    pub fn field(&mut self, key: &str, field: &str) -> Result<Option<String>, RedisReadError> {
-        let bytes: Option<Vec<u8>> = self.query(redis::cmd("HGET").arg(key).arg(field))?;
-        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-    }
-
-    /// All items of a SCAN command, page by page.
-    fn scan_all(&mut self, command: impl Fn(u64) -> Cmd) -> Result<Vec<String>, RedisReadError> {
-        let mut all = Vec::new();
+    /// The keys that contain `part` and are wanted, from one look through all keys, until `until` at
+    /// most. With SCAN: KEYS would block the other clients of Redis.
+    pub fn scan_keys(
+        &mut self,
+        part: &str,
+        until: Instant,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<KeyScan, RedisUnavailable> {
+        let mut scan = KeyScan::default();
         let mut cursor = 0;
         loop {
-            let (next, items): (u64, Vec<Vec<u8>>) = self.query(&command(cursor))?;
-            all.extend(items.iter().map(|item| String::from_utf8_lossy(item).into_owned()));
-            if all.len() > 2 * MAX_ENTRIES {
-                return Err(RedisReadError::Key(format!("holds more than {MAX_ENTRIES} entries")));
-            }
+            let mut command = redis::cmd("SCAN");
+            command.arg(cursor).arg("MATCH").arg(format!("*{part}*"));
+            let (next, keys): (u64, Vec<Vec<u8>>) =
+                match self.ask(command.arg("COUNT").arg(KEYS_PER_SCAN))? {
+                    Ok(page) => page,
+                    Err(error) => {
+                        scan.incomplete = Some(error.describe("the list of all keys"));
+                        return Ok(scan);
+                    }
+                };
+            let keys = keys.iter().map(|key| String::from_utf8_lossy(key).into_owned());
+            scan.keys.extend(keys.filter(|key| wanted(key)));
             cursor = next;
             if cursor == 0 {
-                return Ok(all);
+                return Ok(scan);
             }
+            if scan.keys.len() > MAX_KEYS {
+                scan.incomplete = Some(format!("there are more than {MAX_KEYS} keys of backups"));
+                return Ok(scan);
+            }
+            if Instant::now() >= until {
+                scan.incomplete = Some("there are too many keys to look at all in time".into());
+                return Ok(scan);
+            }
+        }
+    }
+
+    /// The fields of a hash; none when there is no such key.
+    pub fn hash(&mut self, key: &str) -> Result<KeyResult<Fields>, RedisUnavailable> {
+        let mut hashes = self.hashes(&[key.to_owned()])?;
+        hashes.pop().ok_or_else(|| self.refused(NOT_REDIS))
+    }
+
+    /// The fields of each hash; none when there is no such key.
+    pub fn hashes(&mut self, keys: &[String]) -> Result<Vec<KeyResult<Fields>>, RedisUnavailable> {
+        let pair = |pair: &[String]| (pair[0].clone(), pair[1].clone());
+        let fields = |flat: Vec<String>| flat.chunks_exact(2).map(pair).collect();
+        let hashes = self.entries("HSCAN", keys)?;
+        Ok(hashes.into_iter().map(|flat| flat.map(fields)).collect())
+    }
+
+    /// The members of each set; none when there is no such key.
+    pub fn sets(
+        &mut self,
+        keys: &[String],
+    ) -> Result<Vec<KeyResult<Vec<String>>>, RedisUnavailable> {
+        self.entries("SSCAN", keys)
+    }
+
+    /// The string values without the space around them; none when there is none, it is empty, or it
+    /// cannot be read.
+    pub fn texts(&mut self, keys: &[String]) -> Result<Vec<Option<String>>, RedisUnavailable> {
+        let command = |key: &String| {
+            redis::cmd("GETRANGE").arg(key).arg(0).arg(MAX_TEXT_BYTES - 1).to_owned()
+        };
+        self.optional_texts(keys.iter().map(command).collect())
+    }
+
+    /// One field of each hash; none when there is none, it is empty, or it cannot be read.
+    pub fn fields(
+        &mut self,
+        keys_and_fields: &[(String, &str)],
+    ) -> Result<Vec<Option<String>>, RedisUnavailable> {
+        let command =
+            |(key, field): &(String, &str)| redis::cmd("HGET").arg(key).arg(*field).to_owned();
+        self.optional_texts(keys_and_fields.iter().map(command).collect())
+    }
+
+    fn optional_texts(
+        &mut self,
+        commands: Vec<Cmd>,
+    ) -> Result<Vec<Option<String>>, RedisUnavailable> {
+        let text = |answer: KeyResult<Option<Vec<u8>>>| {
+            let bytes = answer.ok().flatten()?;
+            let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+            Some(text).filter(|text| !text.is_empty())
+        };
+        Ok(self.ask_all(commands)?.into_iter().map(text).collect())
+    }
+
+    /// All that HSCAN or SSCAN gives for each key, page by page.
+    fn entries(
+        &mut self,
+        scan: &str,
+        keys: &[String],
+    ) -> Result<Vec<KeyResult<Vec<String>>>, RedisUnavailable> {
+        let mut all: Vec<KeyResult<Vec<String>>> = keys.iter().map(|_| Ok(Vec::new())).collect();
+        let mut cursors: Vec<(usize, u64)> = (0..keys.len()).map(|index| (index, 0)).collect();
+        while !cursors.is_empty() {
+            let command =
+                |&(index, cursor): &(usize, u64)| scan_command(scan, &keys[index], cursor);
+            let pages = self.ask_all(cursors.iter().map(command).collect())?;
+            let mut open = Vec::new();
+            for ((index, _), page) in cursors.into_iter().zip(pages) {
+                let added = page.and_then(|page| add_page(&mut all[index], page));
+                match added {
+                    Ok(0) => {}
+                    Ok(next) => open.push((index, next)),
+                    Err(error) => all[index] = Err(error),
+                }
+            }
+            cursors = open;
+        }
+        Ok(all)
+    }
+
+    fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<KeyResult<T>, RedisUnavailable> {
+        let mut answers = self.ask_all(vec![command.clone()])?;
+        answers.pop().ok_or_else(|| self.refused(NOT_REDIS))
+    }
+
+    /// The answers to all commands.
+    fn ask_all<T: FromRedisValue>(
+        &mut self,
+        commands: Vec<Cmd>,
+    ) -> Result<Vec<KeyResult<T>>, RedisUnavailable> {
+        let mut results = Vec::with_capacity(commands.len());
+        for batch in commands.chunks(BATCH) {
+            let mut pipeline = Pipeline::with_capacity(batch.len());
+            for command in batch {
+                pipeline.add_command(command.clone());
+            }
+            for answer in self.send(pipeline.ignore_errors())? {
+                results.push(self.judge(answer)?);
+            }
+        }
+        Ok(results)
+    }
+
+    fn send(
+        &mut self,
+        pipeline: &Pipeline,
+    ) -> Result<Vec<Result<Value, RedisError>>, RedisUnavailable> {
+        let left = self.until.saturating_duration_since(Instant::now()).min(STEP_TIMEOUT);
+        if left.is_zero() {
+            let why = format!("{}: it takes too long to answer", self.server);
+            return Err(RedisUnavailable { why, answers: false });
+        }
+        self.connection
+            .set_read_timeout(Some(left))
+            .and_then(|()| self.connection.set_write_timeout(Some(left)))
+            .and_then(|()| pipeline.query(&mut self.connection))
+            .map_err(|error| unavailable(&self.server, &error))
+    }
+
+    /// What an answer says, or whether its error is about the key or about the whole server.
+    fn judge<T: FromRedisValue>(
+        &self,
+        answer: Result<Value, RedisError>,
+    ) -> Result<KeyResult<T>, RedisUnavailable> {
+        match answer {
+            Ok(value) => match redis::from_redis_value(value) {
+                Ok(value) => Ok(Ok(value)),
+                Err(error) => Err(unavailable(&self.server, &error.into())),
+            },
+            Err(error) => match error.kind() {
+                ErrorKind::Server(_) | ErrorKind::Extension if !is_about_server(&error) => {
+                    Ok(Err(key_error(&error)))
+                }
+                _ => Err(unavailable(&self.server, &error)),
+            },
         }
     }
 }
 
+/// Adds a page to what is known of a key; gives the cursor of the next.
+fn add_page(
+    all: &mut KeyResult<Vec<String>>,
+    (next, items): (u64, Vec<Vec<u8>>),
+) -> KeyResult<u64> {
+    let Ok(all) = all else { return Ok(0) };
+    all.extend(items.iter().map(|item| String::from_utf8_lossy(item).into_owned()));
+    if all.len() > 2 * MAX_ENTRIES {
+        return Err(KeyError::Unusable(format!("it holds more than {MAX_ENTRIES} entries")));
+    }
+    Ok(next)
+}
+
 fn scan_command(scan: &str, key: &str, cursor: u64) -> Cmd {
-    let mut command = redis::cmd(scan);
-    command.arg(key).arg(cursor).arg("COUNT").arg(1000);
-    command
+    redis::cmd(scan).arg(key).arg(cursor).arg("COUNT").arg(1000).to_owned()
+}
+
+fn key_error(error: &RedisError) -> KeyError {
+    match error.code() {
+        Some("NOPERM") => KeyError::Hidden(describe_error(error)),
+        _ => KeyError::Unusable(describe_error(error)),
+    }
+}
+
+fn unavailable(server: &str, error: &RedisError) -> RedisUnavailable {
+    let answers = match error.kind() {
+        ErrorKind::Io => error.to_string().contains("certificate"),
+        _ => !error.is_timeout(),
+    };
+    RedisUnavailable { why: format!("{server}: {}", describe_error(error)), answers }
 }
 
 /// Whether an error of Redis is about the server or the login, not about the key.
 fn is_about_server(error: &RedisError) -> bool {
-    matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "LOADING" | "MASTERDOWN" | "BUSY"))
+    const CODES: [&str; 12] = [
+        "NOAUTH",
+        "WRONGPASS",
+        "LOADING",
+        "MASTERDOWN",
+        "BUSY",
+        "MISCONF",
+        "DENIED",
+        "MOVED",
+        "ASK",
+        "CLUSTERDOWN",
+        "CROSSSLOT",
+        "TRYAGAIN",
+    ];
+    error.code().is_some_and(|code| CODES.contains(&code))
+        || error.detail().is_some_and(|said| {
+            said.contains("unknown command") || said.contains("max number of clients")
+        })
 }
 
 /// Scheme, host and port of the address, or the socket's path.
@@ -181,18 +375,10 @@ fn describe_error(error: &RedisError) -> String {
     match error.kind() {
         _ if error.is_timeout() => format!("no answer within {} s", STEP_TIMEOUT.as_secs()),
         ErrorKind::AuthenticationFailed => "user or password is wrong".into(),
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-            "the answer is not Redis'; is the address right?".into()
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => NOT_REDIS.into(),
+        ErrorKind::Server(_) | ErrorKind::Extension => {
+            describe_refusal(error.code().unwrap_or_default(), error.detail().unwrap_or_default())
         }
-        ErrorKind::Server(_) | ErrorKind::Extension => match (error.code(), error.detail()) {
-            (Some("NOAUTH"), _) => WANTS_PASSWORD.into(),
-            // The answer to SELECT without a login.
-            (_, Some(detail)) if detail.contains("Authentication required") => {
-                WANTS_PASSWORD.into()
-            }
-            (Some(code), Some(detail)) => format!("{code} {detail}"),
-            (code, detail) => code.or(detail).unwrap_or("refused").to_owned(),
-        },
         _ => {
             let said = error.to_string();
             match said.split_once("invalid peer certificate: ") {
@@ -200,6 +386,39 @@ fn describe_error(error: &RedisError) -> String {
                 None => said,
             }
         }
+    }
+}
+
+/// What Redis says, with a remedy where there is one. Also for the answers to SELECT at the login,
+/// which the library gives without their code.
+fn describe_refusal(code: &str, detail: &str) -> String {
+    let says = |part: &str| detail.contains(part);
+    match code {
+        "NOAUTH" => WANTS_PASSWORD.into(),
+        _ if says("Authentication required") => WANTS_PASSWORD.into(),
+        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN" => IS_CLUSTER_NODE.into(),
+        _ if says("not allowed in cluster mode") => IS_CLUSTER_NODE.into(),
+        "DENIED" => "it is in protected mode, which refuses other machines: give it a password \
+                     (redis_password), or reach it through 127.0.0.1 or its socket"
+            .into(),
+        "LOADING" => "it is still loading its data (LOADING)".into(),
+        "MASTERDOWN" => "it is a replica without its master, and may not answer (MASTERDOWN): name \
+                         the master in redis_url"
+            .into(),
+        "BUSY" => "it is busy with a script (BUSY), and answers when that is over".into(),
+        "MISCONF" => "it cannot save its data (MISCONF): its log says why".into(),
+        _ if says("unknown command") => {
+            "it does not know a command that reads: a Sentinel, which holds no data? redis_url must \
+             name the Redis itself"
+                .into()
+        }
+        _ if says("DB index is out of range") || says("invalid DB index") => {
+            "it has no database of the number in redis_url; NethServer 8 uses 0".into()
+        }
+        _ if says("max number of clients") => {
+            "it has as many clients as it takes (maxclients)".into()
+        }
+        _ => [code, detail].join(" ").trim().to_owned(),
     }
 }
 

@@ -2,23 +2,82 @@
 //! describe. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use super::plan::{
     AlertTime, BackupRun, Destination, Module, Plan, PlanSituation, RunStatus, RunWindow, evaluate,
     usual_duration,
 };
+use super::redis::{KeyError, KeyResult};
 use super::schedule::Zones;
 use crate::clock::Wall;
 
+/// What stands before the id of a plan in its key.
+const PLAN_PREFIX: &str = "cluster/backup/";
+
+/// A node where no module is any more may still hold the status of one that was moved: of all nodes
+/// up to this one the status is asked for. The ids of nodes are counted up from 1.
+const MIN_NODES_ASKED: u32 = 64;
+
+/// The most nodes that are asked for, whatever an id says.
+const MAX_NODES_ASKED: u32 = 1000;
+
 /// The fields of a hash, or why it cannot be read.
 pub type HashResult = Result<BTreeMap<String, String>, String>;
+
+/// The names of the keys about backups that exist, as far as they could be listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyListing {
+    /// The ids of the plans; some may be none after all, since only the name of the key is known.
+    pub plans: BTreeSet<String>,
+    /// The statuses.
+    pub statuses: BTreeSet<StatusKey>,
+    /// The modules that say in the older layout to which plans they belong.
+    pub members: BTreeSet<String>,
+}
+
+impl KeyListing {
+    /// Takes in a key; says whether it is one about backups.
+    pub fn insert(&mut self, key: &str) -> bool {
+        if let Some(plan) = key.strip_prefix(PLAN_PREFIX) {
+            return is_direct_child(plan) && self.plans.insert(plan.to_owned());
+        }
+        if let Some(status) = StatusKey::parse(key) {
+            return self.statuses.insert(status);
+        }
+        let module = key.strip_prefix("module/").and_then(|rest| rest.strip_suffix("/backups"));
+        module.is_some_and(|module| self.members.insert(module.to_owned()))
+    }
+
+    /// Whether a key is one about backups.
+    pub fn is_about_backups(key: &str) -> bool {
+        KeyListing::default().insert(key)
+    }
+}
+
+/// Keys below that of a plan are none.
+fn is_direct_child(plan: &str) -> bool {
+    !plan.is_empty() && !plan.contains('/')
+}
+
+/// The key of a plan.
+pub fn plan_key(plan: &str) -> String {
+    format!("{PLAN_PREFIX}{plan}")
+}
+
+/// The key of the set of the plans that a module belongs to, in the older layout.
+pub fn members_key(module: &str) -> String {
+    format!("module/{module}/backups")
+}
 
 /// The hashes that describe the plans of a query, as they were read.
 #[derive(Clone, Debug, Default)]
 pub struct RedisSnapshot {
     /// `cluster/backup/{id}`: the plans, by id.
     pub plans: BTreeMap<String, BTreeMap<String, String>>,
+    /// The plans whose key cannot be read, and why.
+    pub unreadable_plans: BTreeMap<String, String>,
     /// `cluster/module_node`.
     pub module_node: BTreeMap<String, String>,
     /// `cluster/module_uuid`.
@@ -42,15 +101,24 @@ pub enum StatusKey {
     Module { module: String, plan: String },
 }
 
+impl fmt::Display for StatusKey {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            StatusKey::Node { node, plan } => write!(f, "node/{node}/backup_status/{plan}"),
+            StatusKey::Module { module, plan } => write!(f, "module/{module}/backup_status/{plan}"),
+        }
+    }
+}
+
 impl StatusKey {
     /// Reads `node/{node}/backup_status/{id}` or `module/{module}/backup_status/{id}`.
     pub fn parse(key: &str) -> Option<StatusKey> {
         let parts: Vec<&str> = key.splitn(4, '/').collect();
         match parts.as_slice() {
-            ["node", node, "backup_status", plan] => {
+            ["node", node, "backup_status", plan] if is_direct_child(plan) => {
                 Some(StatusKey::Node { node: (*node).into(), plan: (*plan).into() })
             }
-            ["module", module, "backup_status", plan] => {
+            ["module", module, "backup_status", plan] if is_direct_child(plan) => {
                 Some(StatusKey::Module { module: (*module).into(), plan: (*plan).into() })
             }
             _ => None,
@@ -72,13 +140,113 @@ struct StatusEntry {
 }
 
 impl RedisSnapshot {
+    /// Whether the database knows nothing about a cluster.
+    pub fn is_empty(&self) -> bool {
+        self.plans.is_empty()
+            && self.unreadable_plans.is_empty()
+            && self.module_node.is_empty()
+            && self.module_uuid.is_empty()
+            && self.node_statuses.values().all(BTreeMap::is_empty)
+            && self.module_statuses.values().all(BTreeMap::is_empty)
+    }
+
+    /// Takes in what was read of the key of a plan. One that is not there is no plan. One that
+    /// cannot be read is one if it is `named`, or looks like one: NethServer counts its plans.
+    pub fn add_plan(&mut self, id: &str, read: KeyResult<BTreeMap<String, String>>, named: bool) {
+        match read {
+            Ok(fields) if fields.is_empty() => {}
+            Ok(fields) => {
+                self.plans.insert(id.to_owned(), fields);
+            }
+            Err(error) if named || id.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.unreadable_plans.insert(id.to_owned(), error.describe(&plan_key(id)));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Takes in what was read of a status; those of nodes come first. A key that our user may not
+    /// read need not exist: it counts where one is to be expected.
+    pub fn add_status(&mut self, key: StatusKey, read: KeyResult<BTreeMap<String, String>>) {
+        let expected = match (&key, &read) {
+            (_, Ok(fields)) => !fields.is_empty(),
+            (_, Err(KeyError::Unusable(_))) => true,
+            (StatusKey::Node { node, .. }, Err(KeyError::Hidden(_))) => {
+                self.module_node.is_empty() || self.module_node.values().any(|at| at == node)
+            }
+            (StatusKey::Module { module, plan }, Err(KeyError::Hidden(_))) => {
+                !self.is_in_current_layout(plan, module)
+            }
+        };
+        if !expected {
+            return;
+        }
+        let hash = read.map_err(|error| error.describe(&key.to_string()));
+        match key {
+            StatusKey::Node { node, plan } => {
+                self.node_statuses.entry(plan).or_default().insert(node, hash)
+            }
+            StatusKey::Module { module, plan } => {
+                self.module_statuses.entry(plan).or_default().insert(module, hash)
+            }
+        };
+    }
+
+    /// Whether a node has a status of the module.
+    fn is_in_current_layout(&self, plan: &str, module: &str) -> bool {
+        let nodes = self.node_statuses.get(plan).into_iter().flat_map(BTreeMap::values);
+        nodes.flatten().any(|statuses| statuses.contains_key(module))
+    }
+
+    /// The keys that may hold the statuses of a plan, those of nodes first.
+    pub fn status_keys(&self, plan: &str) -> Vec<StatusKey> {
+        let node = |node| StatusKey::Node { node, plan: plan.to_owned() };
+        let module = |module| StatusKey::Module { module, plan: plan.to_owned() };
+        let modules = match self.instances(plan) {
+            Some(instances) => instances.into_iter().filter(|id| self.has_module(id)).collect(),
+            None => self.known_modules(),
+        };
+        self.nodes().into_iter().map(node).chain(modules.into_iter().map(module)).collect()
+    }
+
+    /// The ids of the nodes that there are or were.
+    fn nodes(&self) -> BTreeSet<String> {
+        let known = self.module_node.values().map(|node| node.trim().to_owned());
+        let highest = known.clone().filter_map(|node| node.parse().ok()).max().unwrap_or(0);
+        let counted = 1..=highest.clamp(MIN_NODES_ASKED, MAX_NODES_ASKED);
+        counted.map(|node| node.to_string()).chain(known.filter(|node| !node.is_empty())).collect()
+    }
+
+    /// The modules of the cluster, as far as it says which there are.
+    pub fn known_modules(&self) -> BTreeSet<String> {
+        match self.module_node.is_empty() {
+            false => self.module_node.keys().cloned().collect(),
+            true => self.module_uuid.keys().cloned().collect(),
+        }
+    }
+
+    /// Whether a module is part of the cluster. If nothing says which modules there are, none can be
+    /// known to be removed.
+    fn has_module(&self, module: &str) -> bool {
+        match (self.module_node.is_empty(), self.module_uuid.is_empty()) {
+            (false, _) => self.module_node.contains_key(module),
+            (true, false) => self.module_uuid.contains_key(module),
+            (true, true) => true,
+        }
+    }
+
+    fn instances(&self, plan: &str) -> Option<BTreeSet<String>> {
+        let list = self.plans.get(plan)?.get("instances")?;
+        Some(list.split_whitespace().map(str::to_owned).collect())
+    }
+
     /// The ids of the plans that an alert without a plan may be about: those that are switched on,
     /// and those with a status that was written within `recent`.
     pub fn active_plans(&self, recent: Duration, now: Wall) -> BTreeSet<String> {
         let on = self.plans.keys().filter(|plan| self.is_enabled(plan) == Some(true));
         let statuses = self.node_statuses.keys().chain(self.module_statuses.keys());
         let written = statuses.filter(|plan| self.last_written(plan) >= Some(now - recent));
-        on.chain(written).cloned().collect()
+        on.chain(written).chain(self.unreadable_plans.keys()).cloned().collect()
     }
 
     fn is_enabled(&self, plan: &str) -> Option<bool> {
@@ -103,6 +271,9 @@ impl RedisSnapshot {
         recent: Duration,
         now: Wall,
     ) -> Plan {
+        if let Some(why) = self.unreadable_plans.get(id) {
+            return Plan { id: id.to_owned(), why: Some(why.clone()), ..Plan::default() };
+        }
         let fields = self.plans.get(id);
         let field = |name: &str| {
             let text = fields?.get(name)?.trim();
@@ -130,36 +301,37 @@ impl RedisSnapshot {
             modules: ids.into_iter().map(module).collect(),
             schedule,
             zone: self.zones.local().clone(),
+            why: None,
         }
     }
 
     /// The modules of a plan: its `instances`; in the older layout its members, and all that have a
     /// status. Modules that were removed from the cluster are left out.
     fn module_ids(&self, plan: &str, latest: &BTreeMap<String, StatusEntry>) -> BTreeSet<String> {
-        let instances = self.plans.get(plan).and_then(|fields| fields.get("instances"));
-        let mut modules: BTreeSet<String> = match instances {
-            Some(list) => list.split_whitespace().map(str::to_owned).collect(),
-            None => {
-                let members = self.members.get(plan).into_iter().flatten();
-                members.chain(latest.keys()).cloned().collect()
-            }
-        };
-        // If the whole hash is missing, no module can be known to be removed.
-        if !self.module_uuid.is_empty() {
-            modules.retain(|module| self.module_uuid.contains_key(module));
-        }
+        let mut modules = self.instances(plan).unwrap_or_else(|| {
+            let members = self.members.get(plan).into_iter().flatten();
+            members.chain(latest.keys()).cloned().collect()
+        });
+        modules.retain(|module| self.has_module(module));
         modules
     }
 
     fn module(&self, entry: Option<&StatusEntry>, id: String, window: &RunWindow) -> Module {
         let (state, why) = evaluate(entry.map(|entry| &entry.status), window);
         let run = match entry.map(|entry| &entry.status) {
-            Some(RunStatus::Readable(run)) if *run != BackupRun::default() => Some(run.clone()),
-            Some(RunStatus::Readable(_) | RunStatus::Damaged(_)) | None => None,
+            Some(RunStatus::Readable(run) | RunStatus::Failed(run, _))
+                if *run != BackupRun::default() =>
+            {
+                Some(run.clone())
+            }
+            Some(RunStatus::Readable(_) | RunStatus::Failed(..) | RunStatus::Damaged(_)) | None => {
+                None
+            }
         };
         let node = entry.and_then(|entry| entry.node.clone());
         Module {
             ui_name: None,
+            image: None,
             uuid: self.module_uuid.get(&id).cloned(),
             node: node.or_else(|| self.module_node.get(&id).cloned()),
             state,
@@ -177,21 +349,34 @@ impl RedisSnapshot {
         Some(StatusEntry { status: RunStatus::Damaged(why.clone()), node: None })
     }
 
-    /// By module its newest status, of either layout and any node.
+    /// By module its newest status, of either layout and any node. A damaged one that a module left
+    /// behind when it was moved counts only where there is no other: no run will mend it.
     fn latest_statuses(
         &self,
         plan: &str,
         alert_since: Option<Wall>,
     ) -> BTreeMap<String, StatusEntry> {
         let mut all: BTreeMap<String, StatusEntry> = BTreeMap::new();
-        for (module, entry) in self.all_statuses(plan) {
+        let (left_behind, current): (Vec<_>, Vec<_>) =
+            self.all_statuses(plan).into_iter().partition(|(id, entry)| self.has_left(id, entry));
+        for (module, entry) in current {
             let entry = match all.remove(module) {
                 Some(before) => before.newer(entry, alert_since),
                 None => entry,
             };
             all.insert(module.to_owned(), entry);
         }
+        for (module, entry) in left_behind {
+            all.entry(module.to_owned()).or_insert(entry);
+        }
         all
+    }
+
+    /// Whether a status is damaged and stands where the module is no longer.
+    fn has_left(&self, module: &str, entry: &StatusEntry) -> bool {
+        let now_at = self.module_node.get(module);
+        matches!(entry.status, RunStatus::Damaged(_))
+            && entry.node.as_ref().zip(now_at).is_some_and(|(node, now_at)| node != now_at)
     }
 
     /// Every status of a plan's modules, in both layouts.
@@ -227,7 +412,7 @@ impl RedisSnapshot {
 fn last_run(entry: Option<&StatusEntry>) -> (Option<&str>, Option<&BackupRun>) {
     let node = entry.and_then(|entry| entry.node.as_deref());
     match entry.map(|entry| &entry.status) {
-        Some(RunStatus::Readable(run)) => (node, Some(run)),
+        Some(RunStatus::Readable(run) | RunStatus::Failed(run, _)) => (node, Some(run)),
         Some(RunStatus::Damaged(_)) | None => (node, None),
     }
 }
@@ -263,7 +448,7 @@ mod tests {
     #[test]
     fn a_key_that_cannot_be_read_makes_nobody_missing() {
         let mut snapshot = RedisSnapshot {
-            module_node: pairs(&[("mail1", "1"), ("samba3", "2")]),
+            module_node: pairs(&[("mail1", "1"), ("samba3", "2"), ("cloud2", "3")]),
             ..RedisSnapshot::default()
         };
         let plan = pairs(&[("schedule", "daily"), ("instances", "cloud2 mail1 samba3")]);
@@ -296,5 +481,118 @@ mod tests {
         let plan = snapshot.plan("1", alert_time, Duration::from_secs(86_400), NOW);
         assert_eq!(plan.modules[0].state, ModuleState::Success);
         assert!(snapshot.active_plans(Duration::from_secs(86_400), NOW).contains("1"));
+    }
+
+    #[test]
+    fn what_a_cluster_once_had_is_left_out() {
+        let plan = pairs(&[("schedule", "daily"), ("instances", "mail1 samba3 web9 cloud2")]);
+        let mut snapshot = RedisSnapshot {
+            module_node: pairs(&[("mail1", "1"), ("cloud2", "2")]),
+            // As cores before 3.21.1 leave it.
+            module_uuid: pairs(&[("mail1", "u"), ("samba3", "u"), ("web9", "u"), ("cloud2", "u")]),
+            ..RedisSnapshot::default()
+        };
+        snapshot.plans.insert("1".into(), plan);
+        let good = r#"{"errors": 0, "end": 1790099000}"#;
+        let bad = r#"{"errors": 1, "end": 1780099000}"#;
+        let one = pairs(&[("mail1", good), ("samba3", bad), ("web9", bad), ("cloud2", bad)]);
+        let two = pairs(&[("cloud2", good), ("mail1", "{not json")]);
+        for (node, statuses) in [("1", one), ("2", two), ("9", pairs(&[("gone7", bad)]))] {
+            let key = StatusKey::Node { node: node.into(), plan: "1".into() };
+            snapshot.add_status(key, Ok(statuses));
+        }
+        assert_eq!(states(&snapshot), "cloud2 success, mail1 success", "moved, and damaged before");
+        snapshot.plans.get_mut("1").unwrap().remove("instances");
+        assert_eq!(states(&snapshot), "cloud2 success, mail1 success", "in the older layout, too");
+        snapshot.module_node.clear();
+        snapshot.module_uuid.remove("samba3");
+        assert_eq!(
+            states(&snapshot),
+            "cloud2 success, mail1 unreadable: the status is not JSON, web9 failed: has not run since",
+            "without nodes the UUIDs say which modules there are"
+        );
+    }
+
+    #[test]
+    fn keys_that_are_no_plans_are_taken_for_none() {
+        let mut listing = KeyListing::default();
+        for key in [
+            "cluster/backup/1",
+            "cluster/backup/1/lock",
+            "cluster/backup/",
+            "cluster/backup_repository/d1",
+            "node/1/backup_status/1",
+            "node/1/backup_status/",
+            "module/mail1/backup_status/2",
+            "module/mail1/backups",
+            "module/mail1/backups/2",
+            "task/module/mail1/backups",
+        ] {
+            listing.insert(key);
+        }
+        assert_eq!(listing.plans, BTreeSet::from(["1".to_owned()]));
+        let statuses: Vec<String> = listing.statuses.iter().map(StatusKey::to_string).collect();
+        assert_eq!(statuses, ["node/1/backup_status/1", "module/mail1/backup_status/2"]);
+        assert_eq!(listing.members, BTreeSet::from(["mail1".to_owned()]));
+
+        let mut snapshot = RedisSnapshot::default();
+        let wrong = || Err(KeyError::Unusable("WRONGTYPE".into()));
+        snapshot.add_plan("lock", wrong(), false);
+        snapshot.add_plan("6", Ok(BTreeMap::new()), true);
+        assert!(snapshot.is_empty());
+        snapshot.add_plan("5", wrong(), false);
+        snapshot.add_plan("other", wrong(), true);
+        let unreadable: Vec<&String> = snapshot.unreadable_plans.keys().collect();
+        assert_eq!(unreadable, ["5", "other"]);
+    }
+
+    #[test]
+    fn a_key_that_nobody_may_see_makes_no_module_unreadable_that_another_key_knows() {
+        let mut snapshot = RedisSnapshot {
+            module_node: pairs(&[("mail1", "1"), ("cloud2", "1")]),
+            ..RedisSnapshot::default()
+        };
+        let plan = pairs(&[("schedule", "daily"), ("instances", "mail1 cloud2")]);
+        snapshot.plans.insert("1".into(), plan);
+        let hidden = || Err(KeyError::Hidden("NOPERM".into()));
+        for key in snapshot.status_keys("1") {
+            let read = match &key {
+                StatusKey::Node { node, .. } if node == "1" => {
+                    Ok(pairs(&[("mail1", r#"{"errors": 0, "end": 1790099000}"#)]))
+                }
+                StatusKey::Node { .. } | StatusKey::Module { .. } => hidden(),
+            };
+            snapshot.add_status(key, read);
+        }
+        assert_eq!(
+            states(&snapshot),
+            "cloud2 unreadable: module/cloud2/backup_status/1 cannot be read: NOPERM, mail1 success"
+        );
+        snapshot.node_statuses.clear();
+        let key = StatusKey::Node { node: "1".into(), plan: "1".into() };
+        snapshot.add_status(key, hidden());
+        assert!(
+            states(&snapshot)
+                .ends_with("mail1 unreadable: node/1/backup_status/1 cannot be read: NOPERM")
+        );
+    }
+
+    #[test]
+    fn of_a_plan_those_statuses_are_asked_for_that_there_may_be() {
+        let mut snapshot = RedisSnapshot {
+            module_node: pairs(&[("mail1", "1"), ("cloud2", "70"), ("samba3", "x")]),
+            ..RedisSnapshot::default()
+        };
+        snapshot.plans.insert("1".into(), pairs(&[("instances", "mail1 removed4")]));
+        snapshot.plans.insert("2".into(), BTreeMap::new());
+        let keys = |plan: &str| -> Vec<String> {
+            snapshot.status_keys(plan).iter().map(StatusKey::to_string).collect()
+        };
+        assert_eq!(keys("1").len(), 71 + 1, "nodes 1 to 70 and x, and the module that is left");
+        assert_eq!(keys("2").len(), 71 + 3);
+        assert!(keys("1").contains(&"module/mail1/backup_status/1".to_owned()));
+        assert_eq!(RedisSnapshot::default().status_keys("1").len(), 64);
+        snapshot.module_node.insert("odd1".into(), "4000000000".into());
+        assert_eq!(snapshot.status_keys("1").len(), 1000 + 2 + 1);
     }
 }

@@ -183,7 +183,8 @@ fn locate<'a>(
     if configured.password.is_none() && password.is_none() && !in_env() {
         return Err("its password is neither configured nor readable in Redis".into());
     }
-    let image = module.id.trim_end_matches(|c: char| c.is_ascii_digit());
+    let without_number = module.id.trim_end_matches(|c: char| c.is_ascii_digit());
+    let image = module.image.as_deref().unwrap_or(without_number);
     let repository = configured
         .repository
         .replace("{path}", &format!("{image}/{uuid}"))

@@ -335,6 +335,7 @@ mod tests {
             id: id.into(),
             ui_name: (id == "mail1").then(|| "Post office".into()),
             uuid: None,
+            image: None,
             node: Some("1".into()),
             state,
             why: None,
@@ -366,6 +367,7 @@ mod tests {
                 module("samba3", ModuleState::Missing, false),
             ],
             zone: Zone::default(),
+            why: None,
         }
     }
 

@@ -19,6 +19,8 @@ const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "unix"];
 /// The section `correlator`: where Redis is, and how long to wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorrelatorSettings {
+    /// Whether the section is in the file: else the Redis is only guessed.
+    pub written: bool,
     /// How long to wait after an alert, so that modules have written their status.
     pub wait: Duration,
     /// Where Redis is, without user and password: `redis://127.0.0.1:6379`.
@@ -39,6 +41,7 @@ pub struct CorrelatorSettings {
 impl Default for CorrelatorSettings {
     fn default() -> CorrelatorSettings {
         CorrelatorSettings {
+            written: false,
             wait: Duration::from_secs(30),
             redis_url: "redis://127.0.0.1:6379".into(),
             redis_user: None,
@@ -56,6 +59,7 @@ impl CorrelatorSettings {
         let defaults = CorrelatorSettings::default();
         let allowed_waits = Duration::ZERO..=MAX_WAIT;
         let mut correlator = CorrelatorSettings {
+            written: true,
             wait: section
                 .duration_within("wait_seconds", allowed_waits.clone())
                 .unwrap_or(defaults.wait),
@@ -159,7 +163,11 @@ impl UrlLogin {
 /// What is wrong with an address that has one of our schemes and no login.
 fn address_error(url: &str) -> Option<&'static str> {
     let (scheme, rest) = url.split_once("://")?;
-    if scheme.ends_with("unix") {
+    let is_socket = scheme.ends_with("unix");
+    if let Some(what) = url_extras_error(rest, is_socket) {
+        return Some(what);
+    }
+    if is_socket {
         if !rest.starts_with('/') {
             return Some("needs three slashes and a whole path: redis+unix:///run/redis.sock");
         }
@@ -174,10 +182,39 @@ fn address_error(url: &str) -> Option<&'static str> {
             return Some("its port must be 1 to 65535");
         }
     }
-    let why = url.into_connection_info().err()?.to_string();
+    let why = match url.into_connection_info() {
+        Ok(info) if info.redis_settings().db() >= 0 => return None,
+        Ok(_) => "a negative database".to_owned(),
+        Err(error) => error.to_string(),
+    };
     Some(match why.contains("database") {
         true => "its database must be a number, as in redis://127.0.0.1:6379/0",
         false => "is no address of a Redis: it must be such as redis://127.0.0.1:6379",
+    })
+}
+
+/// What is wrong with the part of an address after `?` or `#`, which the library reads without
+/// complaint, or follows although nobody should.
+fn url_extras_error(rest: &str, is_socket: bool) -> Option<&'static str> {
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    if fragment == "insecure" {
+        return Some(
+            "#insecure would switch off the check of the certificate: leave it out, and have the \
+             system trust that certificate",
+        );
+    }
+    if !fragment.is_empty() {
+        return Some("has a # that stands for nothing; one in a path is written as %23");
+    }
+    let (_, query) = rest.split_once('?')?;
+    let mut names =
+        query.split('&').map(|part| part.split_once('=').map_or(part, |(name, _)| name));
+    let unknown = names.find(|name| *name != "protocol" && !(is_socket && *name == "db"))?;
+    Some(match unknown {
+        "db" => "has its database after a slash, as in redis://127.0.0.1:6379/2",
+        "ssl" | "tls" => "says that it speaks TLS by its scheme: rediss://127.0.0.1:6379",
+        _ if is_socket => "may have only db, user, pass and protocol after its ?",
+        _ => "may have only user, pass and protocol after its ?",
     })
 }
 
@@ -323,6 +360,21 @@ mod tests {
             ("redis+unix:///run/redis.sock?db=x", Some("database")),
             ("redis+unix://run/redis.sock", Some("three slashes")),
             ("redis://0.0.0.0", Some("no address")),
+            ("redis://127.0.0.1/-1", Some("database")),
+            ("redis+unix:///run/redis.sock?db=-2", Some("database")),
+            ("redis://127.0.0.1/2/3", Some("database")),
+            ("rediss://127.0.0.1:6380/0#insecure", Some("certificate")),
+            ("rediss://127.0.0.1:6380?protocol=3#insecure", Some("certificate")),
+            ("redis://127.0.0.1#insecure", Some("certificate")),
+            ("rediss://127.0.0.1#Insecure", Some("stands for nothing")),
+            ("redis+unix:///run/redis#1.sock", Some("stands for nothing")),
+            ("redis://127.0.0.1?protocol=3", None),
+            ("redis://127.0.0.1?protocol=4", Some("no address")),
+            ("redis://127.0.0.1?db=2", Some("after a slash")),
+            ("redis://127.0.0.1/0?ssl=true", Some("rediss://")),
+            ("redis://127.0.0.1?ssl_cert_reqs=none", Some("only user, pass and protocol")),
+            ("redis://127.0.0.1?timeout=5s", Some("only user, pass and protocol")),
+            ("redis+unix:///run/redis.sock?database=2", Some("only db")),
             ("redis://a b", Some("no address")),
         ] {
             let said = address_error(url);

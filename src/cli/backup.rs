@@ -86,7 +86,9 @@ fn analyze(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<PlanR
     let ask = |query: &PlanQuery| analyzer.analyze(query, stop);
     let Some(id) = plan else { return ask(&PlanQuery::for_all()) };
     let found = ask(&PlanQuery::for_plan(id))?;
-    let is_unknown = |one: &PlanReport| one.plan.enabled.is_none() && one.plan.modules.is_empty();
+    let is_unknown = |PlanReport { plan, .. }: &PlanReport| {
+        plan.enabled.is_none() && plan.why.is_none() && plan.modules.is_empty()
+    };
     if !found.iter().all(is_unknown) {
         return Some(found);
     }

@@ -6,14 +6,38 @@ use std::path::Path;
 use serde_json::json;
 
 use super::CONFIGURATION;
+use crate::backup::correlator;
 use crate::config::Config;
-use crate::problem::{Problems, Severity};
+use crate::problem::{Problem, Problems, Severity};
+use crate::thread::Stop;
 
 /// Prints every problem of the file at `config`, one a line, then, when it can be used, how much is
 /// in it: channels, hosts, and the threshold sets that the file itself defines. Gives the exit code. With
 /// `strict` warnings count as errors; with `json` all is one JSON object.
 pub fn check(config: &Path, strict: bool, json: bool, out: &mut impl Write) -> io::Result<u8> {
-    report(Config::load(config), strict, json, out)
+    let mut loaded = Config::load(config);
+    if let Ok(loaded) = &mut loaded {
+        check_redis(loaded, config);
+    }
+    report(loaded, strict, json, out)
+}
+
+/// Warns of a Redis that answers and cannot be used. One that does not answer is none of this: the
+/// file may be checked elsewhere, or before anything runs.
+fn check_redis(loaded: &mut Config, file: &Path) {
+    if !loaded.correlator.written {
+        return;
+    }
+    let (_stopper, stop) = Stop::channel();
+    if let Some(what) = correlator::find_problem(&loaded.correlator, &stop) {
+        loaded.warnings.0.push(Problem {
+            severity: Severity::Warning,
+            file: file.display().to_string(),
+            line: None,
+            path: "correlator.redis_url".into(),
+            what,
+        });
+    }
 }
 
 fn report(

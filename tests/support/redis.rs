@@ -33,10 +33,23 @@ impl Redis {
         (Redis::start_with(&pairs.collect::<Vec<_>>()), port)
     }
 
-    fn start_with(more: &[&str]) -> Redis {
+    /// Starts a Sentinel.
+    pub fn start_sentinel() -> Redis {
         let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("sentinel.conf");
+        std::fs::write(&file, "sentinel monitor nethserver 127.0.0.1 1 1\n").unwrap();
+        Redis::start_in(directory, &[file.to_str().unwrap(), "--sentinel"], &[])
+    }
+
+    /// Starts one with more of its own options.
+    pub fn start_with(more: &[&str]) -> Redis {
+        Redis::start_in(tempfile::tempdir().unwrap(), &[], more)
+    }
+
+    fn start_in(directory: tempfile::TempDir, first: &[&str], more: &[&str]) -> Redis {
         let socket = directory.path().join("redis.sock");
         let child = Command::new("redis-server")
+            .args(first)
             .args(["--port", "0", "--save", "", "--appendonly", "no"])
             .arg("--unixsocket")
             .arg(&socket)
@@ -74,6 +87,17 @@ impl Redis {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         command.query::<redis::Value>(&mut connection).unwrap();
+    }
+
+    /// How often these commands were called, whatever became of them, since the server started.
+    pub fn calls(&self, commands: &[&str]) -> u64 {
+        let said: String =
+            redis::cmd("INFO").arg("commandstats").query(&mut self.connection()).unwrap();
+        let calls = |line: &str| {
+            let (name, counts) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            commands.contains(&name).then(|| counts.split(',').next()?.parse::<u64>().ok())?
+        };
+        said.lines().filter_map(calls).sum()
     }
 
     fn connection(&self) -> redis::Connection {
