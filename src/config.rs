@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::settings::LocalAgentSettings;
-use crate::backup::settings::{CorrelatorSettings, RepoCheckSettings};
+use crate::backup::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
 use crate::config_file::{Environment, NameSet, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
@@ -55,6 +55,8 @@ pub struct Config {
     pub history: history::RetentionSettings,
     /// The channels for messages about backups.
     pub notifier: notify::NotifierSettings,
+    /// What is told of backup plans, and how often.
+    pub telling: TellingSettings,
     /// The directory of the store.
     pub state_dir: PathBuf,
     /// Every secret that was read, to remove them from everything that is printed.
@@ -136,6 +138,10 @@ fn read(top: &mut Section) -> Config {
     });
     let host_names: NameSet = hosts.keys().cloned().collect();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
+    let read_notifier = |section: &mut Section| {
+        (notify::NotifierSettings::read(section, &names), TellingSettings::read(section))
+    };
+    let (notifier, telling) = top.section("notifier", read_notifier).unwrap_or_default();
     let config = Config {
         file: PathBuf::new(),
         warnings: Problems::default(),
@@ -155,9 +161,8 @@ fn read(top: &mut Section) -> Config {
         repo_check: top.section("repo_check", RepoCheckSettings::read),
         dyndns: kept,
         history: top.section("history", history::RetentionSettings::read).unwrap_or_default(),
-        notifier: top
-            .section("notifier", |section| notify::NotifierSettings::read(section, &names))
-            .unwrap_or_default(),
+        notifier,
+        telling,
         state_dir: state_dir(top),
         hosts,
         secrets: Vec::new(),

@@ -60,6 +60,7 @@ pub fn run(
 ) {
     let reported = settings.reported.load(Ordering::Relaxed);
     let mut outage = OutageTracker::new(reported, Now::read().mono);
+    let mut firing: Vec<Alert> = Vec::new();
     loop {
         let names = pipelines.alert_names((hooks.names)());
         let answer = fetch_alerts(&settings.url, &names);
@@ -76,6 +77,12 @@ pub fn run(
         match answer {
             Ok(alerts) => {
                 (hooks.ingest)(&alerts.heartbeat);
+                let fires = |alert: &Alert| {
+                    alerts.backup.iter().any(|other| other.instance() == alert.instance())
+                };
+                firing.retain(|alert| !fires(alert));
+                pipelines.resolve(&firing);
+                firing.clone_from(&alerts.backup);
                 // What was not stored or found no room is fetched again with the next poll.
                 pipelines.enqueue(alerts.backup, |_| {});
             }

@@ -2,7 +2,6 @@
 //! those that did not succeed.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use super::alert::Alert;
 use super::correlator::{self, RedisState};
@@ -16,7 +15,6 @@ use super::settings::CorrelatorSettings;
 use crate::clock::Wall;
 use crate::event::Event;
 use crate::secret::Secret;
-use crate::store::{Table, Write};
 use crate::thread::Stop;
 use crate::view::{ModuleView, PlanView, RepositoryView};
 
@@ -34,6 +32,11 @@ pub struct PlanReport {
 }
 
 impl PlanReport {
+    /// Whether its repositories may show why it did not succeed.
+    pub fn needs_check(&self) -> bool {
+        self.plan_outcome.outcome != Outcome::Success && !self.plan.modules.is_empty()
+    }
+
     /// The event that reports the plan, with the alerts about it.
     pub fn event(&self, alerts: &[&Alert], now: Wall) -> Event {
         let repositories = self.repositories.as_deref();
@@ -59,49 +62,85 @@ pub struct Analyzer<'a> {
     pub wait_for_running: bool,
 }
 
+/// What Redis says about the plans of a query, before their repositories are checked.
+#[derive(Debug)]
+pub struct PlansReading {
+    /// The plans; at least one. What could not be read is part of the reports.
+    pub reports: Vec<PlanReport>,
+    /// The passwords of the destinations' repositories, where we may read them.
+    pub passwords: BTreeMap<String, Secret>,
+    /// Whether all that was asked for could be read: only then a plan that is not there is gone.
+    pub complete: bool,
+    /// Whether Redis could not be asked.
+    pub is_unanswered: bool,
+}
+
+impl PlansReading {
+    /// When nothing is known.
+    pub fn unknown(query: &PlanQuery, why: &str) -> PlansReading {
+        let reports = unknown(query, why);
+        let passwords = BTreeMap::new();
+        PlansReading { reports, passwords, complete: false, is_unanswered: true }
+    }
+}
+
 impl Analyzer<'_> {
     /// Analyzes the plans of a query; at least one report. What could not be read is part of the
     /// reports. None at the stop.
     pub fn analyze(&self, query: &PlanQuery, stop: &Stop) -> Option<Vec<PlanReport>> {
+        let PlansReading { reports, passwords, .. } = self.read(query, stop)?;
+        let mut checked = Vec::new();
+        self.check_repositories(reports, &passwords, stop, |report| checked.push(report))?;
+        checked.sort_by(|one: &PlanReport, other| one.plan.id.cmp(&other.plan.id));
+        Some(checked)
+    }
+
+    /// Reads the plans of a query. None at the stop.
+    pub fn read(&self, query: &PlanQuery, stop: &Stop) -> Option<PlansReading> {
         let state = if self.wait_for_running {
             correlator::correlate(self.correlator, query, stop)?
         } else {
             correlator::read_once(self.correlator, query, stop)?
         };
         let RedisState { plans, passwords, connection_lost, incomplete } = match state {
-            Ok(state) if state.plans.is_empty() => {
-                return Some(unknown(query, state.incomplete.as_deref().unwrap_or(NO_PLAN)));
-            }
             Ok(state) => state,
-            Err(why) => return Some(unknown(query, &why)),
+            Err(why) => return Some(PlansReading::unknown(query, &why)),
         };
-        // One deadline for all plans: the report is in time, however often restic hangs.
-        let until = self.repo_checker.map(|checker| checker.deadline());
-        let analyze = |plan| {
+        let complete = connection_lost.is_none() && incomplete.is_none();
+        let report = |plan| {
             let plan_outcome =
                 PlanOutcome::of(&plan).with_connection_lost(&plan, connection_lost.as_deref());
-            self.check_repositories(plan, plan_outcome, &passwords, until, stop)
+            PlanReport { plan, plan_outcome, repositories: None }
         };
-        let mut reports = plans.into_iter().map(analyze).collect::<Option<Vec<_>>>()?;
+        let mut reports: Vec<_> = plans.into_iter().map(report).collect();
         // Of the plans that could not be listed nothing is known.
         reports.extend(incomplete.map(|why| unknown_plan(ALL_PLANS, Some("of all plans"), &why)));
-        Some(reports)
+        let reports = if reports.is_empty() { unknown(query, NO_PLAN) } else { reports };
+        Some(PlansReading { reports, passwords, complete, is_unanswered: false })
     }
 
-    fn check_repositories(
+    /// Checks the repositories of the plans that did not succeed, and hands on each report as soon
+    /// as its repositories are done. None at the stop.
+    pub fn check_repositories(
         &self,
-        plan: Plan,
-        plan_outcome: PlanOutcome,
+        reports: Vec<PlanReport>,
         passwords: &BTreeMap<String, Secret>,
-        until: Option<Instant>,
         stop: &Stop,
-    ) -> Option<PlanReport> {
-        let wanted = plan_outcome.outcome != Outcome::Success && !plan.modules.is_empty();
-        let repositories = match self.repo_checker.zip(until).filter(|_| wanted) {
-            Some((checker, until)) => Some(checker.check(&plan, passwords, until, stop)?),
-            None => None,
-        };
-        Some(PlanReport { plan, plan_outcome, repositories })
+        mut on_done: impl FnMut(PlanReport),
+    ) -> Option<()> {
+        // One deadline for all plans: the report is in time, however often restic hangs.
+        let until = self.repo_checker.map(|checker| checker.deadline());
+        for report in reports {
+            let checker = self.repo_checker.zip(until).filter(|_| report.needs_check());
+            let repositories = match checker {
+                Some((checker, until)) => {
+                    Some(checker.check(&report.plan, passwords, until, stop)?)
+                }
+                None => None,
+            };
+            on_done(PlanReport { repositories, ..report });
+        }
+        Some(())
     }
 }
 
@@ -144,29 +183,14 @@ pub fn reportable(mut reports: Vec<PlanReport>, query: &PlanQuery) -> Vec<PlanRe
 }
 
 /// Whether a plan is switched off, and its last run did not go wrong.
-fn is_idle(plan: &Plan) -> bool {
+pub fn is_idle(plan: &Plan) -> bool {
     let is_well =
         |module: &Module| matches!(module.state, ModuleState::Success | ModuleState::Missing);
     plan.enabled == Some(false) && plan.modules.iter().all(is_well)
 }
 
-/// The stored rows of these plans, without idle ones. The row about all plans together is removed
-/// once plans are known again.
-pub fn plan_rows(reports: &[PlanReport], now: Wall) -> Vec<Write> {
-    let mut rows: Vec<Write> = reports
-        .iter()
-        .filter(|report| !is_idle(&report.plan))
-        .map(|report| Write::put(Table::Plans, report.plan.id.clone(), &view(report, now)))
-        .collect();
-    if reports.iter().any(|report| !report.plan.modules.is_empty())
-        && reports.iter().all(|report| report.plan.id != ALL_PLANS)
-    {
-        rows.push(Write::remove(Table::Plans, ALL_PLANS));
-    }
-    rows
-}
-
-fn view(report: &PlanReport, now: Wall) -> PlanView {
+/// A report as it is shown and stored.
+pub fn view(report: &PlanReport, now: Wall) -> PlanView {
     let PlanReport { plan, plan_outcome, repositories } = report;
     let repositories = repositories.as_deref();
     let builder = ReportBuilder { plan, plan_outcome, repositories, alerts: &[], now };
@@ -312,20 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_kept_as_it_was_told_and_read_as_it_was_kept() {
-        let rows = plan_rows(&[report_of("4", vec![failed()])], NOW);
-        assert_eq!((rows.len(), rows[0].key.as_str()), (2, "4"));
-        let view: PlanView = serde_json::from_slice(rows[0].value.as_deref().unwrap()).unwrap();
+    fn a_plan_is_kept_as_it_was_told() {
+        let view = view(&report_of("4", vec![failed()]), NOW);
         assert_eq!(view.outcome, "FAILED");
         assert_eq!(view.headline, "backup 4 FAILED: 1 of 1 module failed");
         assert_eq!((view.at, view.modules[0].errors), (NOW, Some(2)));
-    }
-
-    #[test]
-    fn what_was_said_of_all_plans_ends_when_plans_are_known_again() {
-        let removed = |rows: Vec<Write>| rows.iter().any(|row| row.value.is_none());
-        assert!(removed(plan_rows(&[report_of("4", vec![failed()])], NOW)));
-        assert!(!removed(plan_rows(&[report_of("4", Vec::new())], NOW)));
-        assert!(!removed(plan_rows(&[report_of(ALL_PLANS, Vec::new())], NOW)));
     }
 }

@@ -4,7 +4,6 @@
 //! One detached thread per batch, at most 64 at a time; the others wait in the store. A pipeline
 //! that was running when the daemon died is resumed at the next start.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,17 +13,18 @@ use crossbeam_channel::bounded;
 use log::{error, info, warn};
 
 use super::alert::{Alert, AlertNames};
-use super::analysis::{Analyzer, PlanReport, plan_rows, reportable, unknown};
-use super::outcome::Outcome;
-use super::plan_query::{PlanQuery, alerts_about};
+use super::analysis::PlansReading;
+use super::look_schedule::RecheckReason;
+use super::plan_query::PlanQuery;
+use super::plan_reporter::{Look, PipelineSettings, PlanReporter};
+use super::plan_tracker::LookCause;
+use super::plan_watch::RecheckRequests;
 use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_ATTEMPTS};
-use super::repo_check::{self, RepoChecker};
-use super::settings::{CorrelatorSettings, RepoCheckSettings};
 use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, MAX_LISTED};
 use crate::store::Write;
 use crate::store::change::{Change, ChangeSink};
-use crate::thread::{Semaphore, Stop, lock, spawn_critical};
+use crate::thread::{Stop, lock, spawn_critical};
 
 /// How long a pipeline waits until its own row is on disk.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,19 +33,6 @@ const STACK: usize = 512 * 1024;
 /// How many characters about a corrupt row are reported: its key and the error may hold anything
 /// that is in the row.
 const MAX_ROW_TEXT: usize = 300;
-
-/// The configuration of the pipelines.
-#[derive(Clone, Debug)]
-pub struct PipelineSettings {
-    /// The names of the alerts that are about backups.
-    pub alert_names: Vec<String>,
-    /// Where Redis is, and how long to wait for it.
-    pub correlator: CorrelatorSettings,
-    /// How repositories are checked; none: not at all.
-    pub repo_check: Option<RepoCheckSettings>,
-    /// An alert instance is reported again after this time; none: never.
-    pub renotify: Option<Duration>,
-}
 
 /// Whether delivered alerts were taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +48,12 @@ pub enum AlertAdmission {
 /// All pipelines, and the queue that feeds them.
 pub struct Pipelines {
     queue: Mutex<AlertQueue>,
-    settings: Mutex<Arc<PipelineSettings>>,
+    reporter: Arc<PlanReporter>,
+    rechecks: RecheckRequests,
     sink: ChangeSink,
     stop: Stop,
     received: AtomicU64,
     started: AtomicU64,
-    outcomes: Mutex<BTreeMap<Outcome, u64>>,
-    /// Shared by all pipelines: the machines are small.
-    restic_permits: Semaphore,
 }
 
 /// Removes rows that cannot be read, and reports the alerts that may be lost with them: in one
@@ -90,14 +75,15 @@ fn discard_corrupt_rows(corrupt: &[CorruptRow], now: Wall) -> Change {
 }
 
 impl Pipelines {
-    /// Resumes what the rows of [`crate::store::Table::Pipelines`] hold.
+    /// Resumes what the rows of [`crate::store::Table::Pipelines`] hold. Plans whose alerts are
+    /// repeated or have ended are requested to be looked at again.
     pub fn resume(
         rows: Vec<(String, Vec<u8>)>,
-        settings: PipelineSettings,
+        reporter: Arc<PlanReporter>,
+        rechecks: RecheckRequests,
         sink: ChangeSink,
-        stop: Stop,
     ) -> Arc<Pipelines> {
-        let mut queue = AlertQueue::restore(rows, settings.renotify);
+        let mut queue = AlertQueue::restore(rows);
         let corrupt = queue.drain_corrupt_rows();
         if !corrupt.is_empty() {
             sink(discard_corrupt_rows(&corrupt, Now::read().wall));
@@ -107,22 +93,15 @@ impl Pipelines {
         }
         let pipelines = Arc::new(Pipelines {
             queue: Mutex::new(queue),
-            settings: Mutex::new(Arc::new(settings)),
+            stop: reporter.stop().clone(),
+            reporter,
+            rechecks,
             sink,
-            stop,
             received: AtomicU64::new(0),
             started: AtomicU64::new(0),
-            outcomes: Mutex::new(BTreeMap::new()),
-            restic_permits: repo_check::permits(),
         });
         pipelines.start_pending();
         pipelines
-    }
-
-    /// Applies another configuration; an analysis that is running keeps its own.
-    pub fn reconfigure(&self, settings: PipelineSettings) {
-        lock(&self.queue).set_renotify(settings.renotify);
-        *lock(&self.settings) = Arc::new(settings);
     }
 
     /// Which alerts count at present: those about backups, and these heartbeats.
@@ -138,6 +117,10 @@ impl Pipelines {
     /// Takes in that these alerts no longer fire, which says nothing about the backup: what fires
     /// again without a start that can be read is new.
     pub fn resolve(&self, alerts: &[Alert]) {
+        let settings = self.settings();
+        let labels = &settings.correlator.backup_id_labels;
+        let ended = alerts.iter().map(|alert| alert.plan_id(labels).map(str::to_owned));
+        self.rechecks.request(RecheckReason::AlertEnded, ended);
         let mut queue = lock(&self.queue);
         let writes = queue.resolve(alerts);
         if !writes.is_empty() {
@@ -147,7 +130,7 @@ impl Pipelines {
     }
 
     fn settings(&self) -> Arc<PipelineSettings> {
-        Arc::clone(&lock(&self.settings))
+        self.reporter.settings()
     }
 
     /// Ingests backup alerts. `stored` is called with whether they are on disk, unless the result
@@ -181,16 +164,17 @@ impl Pipelines {
         alerts: Vec<Alert>,
         stored: impl FnOnce(bool) + Send + 'static,
     ) -> Option<bool> {
+        let settings = self.settings();
         let mut queue = lock(&self.queue);
-        let writes = match queue.enqueue(alerts, Now::read()) {
+        let labels = &settings.correlator.backup_id_labels;
+        let taken = match queue.enqueue(alerts, labels, Now::read()) {
             Enqueued::Full => return None,
-            Enqueued::Known => Vec::new(),
-            Enqueued::New(write) => vec![write],
+            Enqueued::Taken(taken) => taken,
         };
-        let are_new = !writes.is_empty();
         // Known ones may still be on their way to the disk: the callback comes after them.
-        self.store(writes, stored);
-        Some(are_new)
+        self.store(taken.writes, stored);
+        self.rechecks.request(RecheckReason::AlertRepeated, taken.repeated.into_iter());
+        Some(taken.are_new)
     }
 
     /// Starts a thread for every batch that waits, as far as the limit allows. To be called
@@ -216,9 +200,13 @@ impl Pipelines {
             error!("the pipeline of a backup alert panicked");
             // The alerts are not looked at again: the cause of the panic may be in them.
             let why = "looking into an alert failed, see the log of hbd";
-            let unknown = unknown(&PlanQuery::for_all(), why);
-            let rows = plan_rows(&unknown, Now::read().wall);
-            self.report(id, rows, unknown.iter().map(|report| (report, Vec::new())).collect());
+            let query = PlanQuery::for_all();
+            self.answer(
+                id,
+                &AlertBatch { alerts: Arc::default(), ..batch.clone() },
+                &query,
+                |query| Some(PlansReading::unknown(query, why)),
+            );
         }
         self.start_pending();
     }
@@ -228,80 +216,55 @@ impl Pipelines {
         if self.stop.wait(self.settings().correlator.wait.saturating_sub(passed)) {
             return self.requeue(id);
         }
-        // Read after the wait, so that a reload during it counts.
+        // With what has joined it during the wait.
+        let Some(mut batch) = self.record_attempt(id) else { return };
         let settings = self.settings();
-        let Some(attempt) = self.record_attempt(id) else { return };
-        let query = PlanQuery::from_alerts(
-            &batch.alerts,
-            &settings.correlator.backup_id_labels,
-            batch.accepted.wall,
-        );
-        let (reports, alerts) = if attempt > MAX_ATTEMPTS {
-            let why = "looking into it ended hbd again and again, so it was not looked into";
-            // Nor are the alerts quoted: the cause may be in them.
-            (Some(unknown(&query, why)), &[][..])
-        } else {
-            (self.analyze(&settings, &query), &batch.alerts[..])
-        };
-        let Some(reports) = reports else { return self.requeue(id) };
         let labels = &settings.correlator.backup_id_labels;
-        let rows = plan_rows(&reports, Now::read().wall);
-        let reports = reportable(reports, &query);
-        let reports =
-            reports.iter().map(|report| (report, alerts_about(&report.plan.id, alerts, labels)));
-        self.report(id, rows, reports.collect());
+        let query = PlanQuery::from_alerts(&batch.alerts, labels, batch.accepted.wall);
+        if batch.attempts <= MAX_ATTEMPTS {
+            return self.answer(id, &batch, &query, |query| self.reporter.read(query, true));
+        }
+        // Nor are the alerts quoted: the cause may be in them.
+        batch.alerts = Arc::default();
+        let why = "looking into it ended hbd again and again, so it was not looked into";
+        self.answer(id, &batch, &query, |query| Some(PlansReading::unknown(query, why)));
     }
 
     /// Counts the attempt on disk before it is made, so that it is known if it ends the daemon.
-    fn record_attempt(&self, id: BatchId) -> Option<u32> {
-        let (attempt, write) = lock(&self.queue).begin_attempt(id)?;
+    fn record_attempt(&self, id: BatchId) -> Option<AlertBatch> {
+        let (batch, write) = lock(&self.queue).begin_attempt(id)?;
         let (tx, rx) = bounded(1);
         self.store(vec![write], move |_| {
             let _ = tx.send(());
         });
         // A disk that cannot be written must not prevent the report.
         let _ = rx.recv_timeout(STORE_TIMEOUT);
-        Some(attempt)
+        Some(batch)
+    }
+
+    /// Tells what was read of the plans that a batch is about, notes with each of them that it is
+    /// told, and completes the batch.
+    fn answer(
+        &self,
+        id: BatchId,
+        batch: &AlertBatch,
+        query: &PlanQuery,
+        read: impl FnOnce(&PlanQuery) -> Option<PlansReading>,
+    ) {
+        let look =
+            Look { query, cause: LookCause::Alert, alerts: &batch.alerts, answered: &batch.told };
+        let told = |plan: &str| lock(&self.queue).record_told(id, plan);
+        let done = read(query).and_then(|reading| self.reporter.tell(look, reading, told));
+        if done.is_none() {
+            return self.requeue(id);
+        }
+        let mut queue = lock(&self.queue);
+        let writes = queue.complete(id, Now::read().wall);
+        (self.sink)(Change { writes, ..Change::default() });
     }
 
     fn store(&self, writes: Vec<Write>, stored: impl FnOnce(bool) + Send + 'static) {
         (self.sink)(Change { writes, on_stored: Some(Box::new(stored)), ..Change::default() });
-    }
-
-    fn analyze(&self, settings: &PipelineSettings, query: &PlanQuery) -> Option<Vec<PlanReport>> {
-        let (repo_check, permits) = (settings.repo_check.as_ref(), &self.restic_permits);
-        let analyzer = Analyzer {
-            correlator: &settings.correlator,
-            repo_checker: repo_check.map(|settings| RepoChecker { settings, permits }),
-            wait_for_running: true,
-        };
-        let analyze = AssertUnwindSafe(|| analyzer.analyze(query, &self.stop));
-        catch_unwind(analyze).unwrap_or_else(|_| {
-            error!("looking into a backup panicked");
-            Some(unknown(query, "looking into it failed, see the log of hbd"))
-        })
-    }
-
-    /// Reports these plans, each with the alerts about it, stores the rows of all plans, and
-    /// completes the batch: one transaction.
-    fn report(&self, id: BatchId, rows: Vec<Write>, reports: Vec<(&PlanReport, Vec<&Alert>)>) {
-        let now = Now::read();
-        let event = |(report, alerts): (&PlanReport, Vec<&Alert>)| {
-            let plan_outcome = &report.plan_outcome;
-            *lock(&self.outcomes).entry(plan_outcome.outcome).or_default() += 1;
-            info!(
-                "plan {}: {} ({})",
-                report.plan.id,
-                plan_outcome.outcome.name(),
-                plan_outcome.why
-            );
-            report.event(&alerts, now.wall)
-        };
-        let events: Vec<Event> = reports.into_iter().map(event).collect();
-        let mut queue = lock(&self.queue);
-        let mut writes = queue.complete(id, now.wall);
-        writes.extend(rows);
-        (self.sink)(Change { writes, events, ..Change::default() });
     }
 
     /// Leaves the batch to the next daemon, since this one stops; the attempt is not counted.
@@ -320,11 +283,6 @@ impl Pipelines {
         (self.sink)(Change { writes, ..Change::default() });
     }
 
-    /// Waits until no restic runs any more, for `limit` at most. To be called after the stop.
-    pub fn wait_for_restic(&self, limit: Duration) {
-        repo_check::wait_for_end(&self.restic_permits, limit);
-    }
-
     /// How many alert instances were delivered since the start.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
@@ -333,11 +291,6 @@ impl Pipelines {
     /// How many pipelines run or wait.
     pub fn count(&self) -> usize {
         lock(&self.queue).batch_count()
-    }
-
-    /// How many reports had which outcome.
-    pub fn outcome(&self, outcome: Outcome) -> u64 {
-        lock(&self.outcomes).get(&outcome).copied().unwrap_or(0)
     }
 
     /// Every row, for a store that lost its own.

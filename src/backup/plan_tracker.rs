@@ -17,10 +17,9 @@ const MAX_CLOCK_STEP: Duration = Duration::from_secs(3600);
 pub enum LookCause {
     /// An alert about it, which was not seen before: it is owed an answer.
     Alert,
-    /// It has an open trouble, or an alert about it was repeated or has ended.
+    /// None, or one that was reported before: its trouble is open, its run should be over, or its
+    /// alert was repeated or has ended.
     Recheck,
-    /// Its schedule says that its run should be over.
-    Watch,
 }
 
 /// When the end of a trouble, and a success that ended none, are told.
@@ -74,7 +73,7 @@ impl Finding {
     /// What was read of a plan; `complete`: all that Redis has of it.
     pub fn of(plan: &Plan, plan_outcome: &PlanOutcome, complete: bool) -> Finding {
         let presence = match plan.enabled {
-            _ if plan.modules.is_empty() && complete => Presence::Gone,
+            _ if plan.modules.is_empty() && complete && plan.why.is_none() => Presence::Gone,
             _ if plan.modules.is_empty() => Presence::Unread,
             Some(false) => Presence::SwitchedOff,
             Some(true) | None => Presence::Present,
@@ -180,11 +179,6 @@ impl PlanTracker {
         self.told.iter().filter(|(_, told)| told.open).map(|(plan, _)| plan.as_str())
     }
 
-    /// Whether a plan has an open trouble.
-    pub fn is_open(&self, plan: &str) -> bool {
-        self.told.get(plan).is_some_and(|told| told.open)
-    }
-
     /// What a look at a plan is worth.
     pub fn decide(
         &self,
@@ -228,13 +222,13 @@ impl PlanTracker {
                     told.at = now;
                 }
             }
-            PlanDecision::Ended(EndReason::Forgotten) => {
-                self.forget(plan);
-            }
-            PlanDecision::Ended(_) => {
-                self.told.remove(plan);
-            }
+            PlanDecision::Ended(_) => self.end(plan),
         }
+    }
+
+    /// Ends the trouble of a plan, which is told anew should it come back.
+    pub fn end(&mut self, plan: &str) {
+        self.told.remove(plan);
     }
 
     /// Ends the trouble of a plan, which is told again only when it changes; false when it has none.
@@ -424,6 +418,10 @@ mod tests {
             decision
         }
 
+        fn is_open(&self) -> bool {
+            self.tracker.open_plans().next().is_some()
+        }
+
         fn alert(&mut self, words: &str) -> PlanDecision {
             self.look(LookCause::Alert, &finding(words))
         }
@@ -479,7 +477,7 @@ mod tests {
         assert_eq!(play.recheck("s1"), PlanDecision::Quiet, "nobody asked");
         assert_eq!(play.alert("f1"), PlanDecision::Report);
         assert_eq!(play.after(HOUR).recheck("s2"), PlanDecision::Recovered);
-        assert!(!play.tracker.is_open("7"));
+        assert!(!play.is_open());
         assert_eq!(play.after(HOUR).recheck("s2"), PlanDecision::Quiet);
         assert_eq!(play.recheck("f3"), PlanDecision::Report);
         assert_eq!(play.alert("s4"), PlanDecision::Recovered);
@@ -516,7 +514,7 @@ mod tests {
             let unread = Finding { presence: Presence::Unread, ..finding("") };
             assert_eq!(play.after(HOUR).look(LookCause::Recheck, &unread), PlanDecision::Quiet);
             assert_eq!(play.look(LookCause::Recheck, &later), PlanDecision::Ended(reason));
-            assert_eq!(play.look(LookCause::Watch, &later), PlanDecision::Quiet);
+            assert_eq!(play.look(LookCause::Recheck, &later), PlanDecision::Quiet);
             assert_eq!(play.tracker.told("7"), None);
         }
     }
@@ -525,7 +523,7 @@ mod tests {
     fn a_plan_that_was_told_as_switched_off_ends_only_when_it_is_well() {
         let mut play = Play::new();
         let off = |words| Finding { presence: Presence::SwitchedOff, ..finding(words) };
-        assert_eq!(play.look(LookCause::Watch, &off("f1")), PlanDecision::Quiet, "nobody asked");
+        assert_eq!(play.look(LookCause::Recheck, &off("f1")), PlanDecision::Quiet, "nobody asked");
         assert_eq!(play.look(LookCause::Alert, &off("f1")), PlanDecision::Report);
         assert_eq!(play.look(LookCause::Recheck, &off("f1")), PlanDecision::Quiet);
         let well = Finding { outcome: Outcome::Missing, ..off("s2") };
@@ -620,7 +618,7 @@ mod tests {
                 let over = finding(&now.join(" "));
                 let bad: Vec<String> = now.iter().filter(|word| !word.starts_with('s')).cloned().collect();
                 let truth = (!bad.is_empty()).then_some(bad);
-                prop_assert_eq!(play.tracker.is_open("7"), truth.is_some());
+                prop_assert_eq!(play.is_open(), truth.is_some());
                 if let Some(told) = play.tracker.told("7").filter(|told| told.open) {
                     prop_assert_eq!(told.outcome.as_str(), over.outcome.name());
                 }

@@ -1,5 +1,5 @@
-//! The persistent queue of backup alerts: which wait for their pipeline, which were reported, and
-//! which are delivered again. Pure.
+//! The persistent queue of backup alerts: which wait for their pipeline, which join another about the
+//! same plan, which were reported, and which are delivered again. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,13 +19,18 @@ const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 pub const MAX_PIPELINES: usize = 64;
 /// A batch whose analysis ended the daemon this many times is reported without another one.
 pub const MAX_ATTEMPTS: u32 = 3;
+/// How many alerts a batch has when none is added to it any more: its row is written anew each time.
+const MAX_JOINED: usize = 100;
 /// How long a reported instance is remembered when no delivery repeats it.
 const REPORTED_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How old the row of a reported instance is when a repeat renews it.
+const REPORTED_RENEWAL: Duration = Duration::from_secs(24 * 3600);
 /// The keys of the rows: `batch/` and a number, `reported/` and an instance.
 const BATCH: &str = "batch/";
 const REPORTED: &str = "reported/";
 
-/// Alerts of one delivery, which one pipeline handles.
+/// Alerts of one delivery, and what came in about the same plans before they were analyzed. One
+/// pipeline handles them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlertBatch {
     /// The alerts, none of them part of another batch. Shared with the pipeline.
@@ -36,6 +41,9 @@ pub struct AlertBatch {
     /// How many analyses were started: more than one means that the daemon died during one.
     #[serde(default)]
     pub attempts: u32,
+    /// The plans that were told of already, by id: the daemon died before the others were.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub told: BTreeSet<String>,
 }
 
 fn serialize_alerts<S: Serializer>(alerts: &Arc<[Alert]>, to: S) -> Result<S::Ok, S::Error> {
@@ -52,12 +60,21 @@ pub type BatchId = u64;
 /// The result of [`AlertQueue::enqueue`].
 #[derive(Debug, PartialEq)]
 pub enum Enqueued {
-    /// A new batch, to be stored with this row.
-    New(Write),
-    /// All of them wait already, or were reported recently: nothing is to be stored.
-    Known,
+    /// All of them wait now, or did already, or were reported.
+    Taken(EnqueuedAlerts),
     /// Too many alerts wait; none of these was taken.
     Full,
+}
+
+/// What became of alerts that were taken.
+#[derive(Debug, Default, PartialEq)]
+pub struct EnqueuedAlerts {
+    /// Rows to be stored.
+    pub writes: Vec<Write>,
+    /// Whether some of them are new.
+    pub are_new: bool,
+    /// The plans of those that were reported before, by id; none: all plans.
+    pub repeated: BTreeSet<Option<String>>,
 }
 
 /// A stored row that cannot be read.
@@ -102,14 +119,14 @@ pub struct AlertQueue {
     corrupt_rows: Vec<CorruptRow>,
     reported: BTreeMap<String, Wall>,
     last_id: BatchId,
-    /// An instance is reported again after this time; none: never.
-    renotify: Option<Duration>,
+    /// By plan the last batch about it that is not being analyzed yet.
+    joinable: BTreeMap<Option<String>, BatchId>,
 }
 
 impl AlertQueue {
     /// The queue as the rows of [`Table::Pipelines`] hold it, each a key and JSON.
-    pub fn restore(rows: Vec<(String, Vec<u8>)>, renotify: Option<Duration>) -> AlertQueue {
-        let mut queue = AlertQueue { renotify, ..AlertQueue::default() };
+    pub fn restore(rows: Vec<(String, Vec<u8>)>) -> AlertQueue {
+        let mut queue = AlertQueue::default();
         for (key, row) in rows {
             if let Err(why) = queue.restore_row(&key, &row) {
                 queue.corrupt_rows.push(CorruptRow { key, why });
@@ -140,39 +157,69 @@ impl AlertQueue {
         std::mem::take(&mut self.corrupt_rows)
     }
 
-    /// Changes after which time an instance is reported again; none: never.
-    pub fn set_renotify(&mut self, renotify: Option<Duration>) {
-        self.renotify = renotify;
-    }
-
-    /// Makes a batch of the alerts that neither wait already nor were reported recently.
-    pub fn enqueue(&mut self, alerts: Vec<Alert>, now: Now) -> Enqueued {
-        let mut fresh = Vec::new();
-        let mut seen = BTreeSet::new();
+    /// Takes in alerts. Those that neither wait nor were reported become a batch, or join one that
+    /// waits and is about the same plan, so that it is told once. `labels` may hold the id of a plan.
+    pub fn enqueue(&mut self, alerts: Vec<Alert>, labels: &[String], now: Now) -> Enqueued {
+        let mut taken = EnqueuedAlerts::default();
+        let (mut fresh, mut seen) = (Vec::new(), BTreeSet::new());
         for alert in alerts {
             let instance = alert.instance();
-            let known =
-                self.waiting.contains(&instance) || self.was_reported_recently(&instance, now.wall);
-            if !known && seen.insert(instance) {
-                fresh.push(alert);
+            if self.waiting.contains(&instance) {
+                continue;
+            }
+            let plan = alert.plan_id(labels).map(str::to_owned);
+            if self.was_reported(&instance, now.wall) {
+                taken.writes.extend(self.renew_reported(&instance, now.wall));
+                taken.repeated.insert(plan);
+            } else if seen.insert(instance) {
+                fresh.push((plan, alert));
             }
         }
-        if fresh.is_empty() {
-            return Enqueued::Known;
-        }
-        let waiting_bytes = self.waiting_bytes + total_size(&fresh);
+        let size: usize = fresh.iter().map(|(_, alert)| alert.size()).sum();
         if self.waiting.len() + fresh.len() > MAX_WAITING_ALERTS
-            || waiting_bytes > MAX_WAITING_BYTES
+            || self.waiting_bytes + size > MAX_WAITING_BYTES
         {
             return Enqueued::Full;
         }
-        self.waiting_bytes = waiting_bytes;
-        let id = self.next_id(now.wall);
+        self.waiting_bytes += size;
         self.waiting.extend(seen);
-        let batch = AlertBatch { alerts: fresh.into(), accepted: now, attempts: 0 };
-        let write = Write::put(Table::Pipelines, batch_key(id), &batch);
-        self.batches.insert(id, batch);
-        Enqueued::New(write)
+        taken.are_new = !fresh.is_empty();
+        taken.writes.extend(self.add_to_batches(fresh, now));
+        Enqueued::Taken(taken)
+    }
+
+    /// Puts each alert into the batch of its plan, the others into a new one. Returns the rows.
+    fn add_to_batches(&mut self, fresh: Vec<(Option<String>, Alert)>, now: Now) -> Vec<Write> {
+        let mut added: BTreeMap<Option<BatchId>, Vec<Alert>> = BTreeMap::new();
+        let mut new_plans = BTreeSet::new();
+        for (plan, alert) in fresh {
+            let batch = self.joinable.get(&plan).copied().filter(|id| self.has_room(*id));
+            if batch.is_none() {
+                new_plans.insert(plan);
+            }
+            added.entry(batch).or_default().push(alert);
+        }
+        let mut writes = Vec::new();
+        for (joined, alerts) in added {
+            let id = joined.unwrap_or_else(|| self.next_id(now.wall));
+            let batch = self.batches.entry(id).or_insert_with(|| AlertBatch {
+                alerts: Arc::default(),
+                accepted: now,
+                attempts: 0,
+                told: BTreeSet::new(),
+            });
+            batch.alerts = batch.alerts.iter().cloned().chain(alerts).collect();
+            writes.push(Write::put(Table::Pipelines, batch_key(id), batch));
+            if joined.is_none() {
+                let plans = std::mem::take(&mut new_plans).into_iter();
+                self.joinable.extend(plans.map(|plan| (plan, id)));
+            }
+        }
+        writes
+    }
+
+    fn has_room(&self, id: BatchId) -> bool {
+        self.batches.get(&id).is_some_and(|batch| batch.alerts.len() < MAX_JOINED)
     }
 
     /// Derived from the time, so that it stays unique after the store was lost.
@@ -182,10 +229,17 @@ impl AlertQueue {
         self.last_id
     }
 
-    fn was_reported_recently(&self, instance: &str, now: Wall) -> bool {
+    fn was_reported(&self, instance: &str, now: Wall) -> bool {
         // A time in the future was read from a wrong clock.
-        let Some(at) = self.reported.get(instance).filter(|at| **at <= now) else { return false };
-        self.renotify.is_none_or(|after| now.since(*at) < after)
+        self.reported.get(instance).is_some_and(|at| *at <= now)
+    }
+
+    /// Remembers an instance for as long as it is repeated.
+    fn renew_reported(&mut self, instance: &str, now: Wall) -> Option<Write> {
+        let at =
+            self.reported.get_mut(instance).filter(|at| now.since(**at) >= REPORTED_RENEWAL)?;
+        *at = now;
+        Some(Write::put(Table::Pipelines, format!("{REPORTED}{instance}"), &now))
     }
 
     /// The oldest batch without a pipeline, if one more may run; it counts as running.
@@ -199,18 +253,29 @@ impl AlertQueue {
         Some(started)
     }
 
-    /// Counts an attempt: its number, and the row that must be on disk before the analysis starts.
-    /// None when the queue is closed and the analysis must not start.
-    pub fn begin_attempt(&mut self, id: BatchId) -> Option<(u32, Write)> {
+    /// Counts an attempt: the batch as it is now, to which nothing is added any more, and the row
+    /// that must be on disk before the analysis starts. None when the queue is closed and the
+    /// analysis must not start.
+    pub fn begin_attempt(&mut self, id: BatchId) -> Option<(AlertBatch, Write)> {
         *self.running.get_mut(&id)? = true;
+        self.joinable.retain(|_, batch| *batch != id);
         let batch = self.batches.get_mut(&id)?;
         batch.attempts += 1;
-        Some((batch.attempts, Write::put(Table::Pipelines, batch_key(id), batch)))
+        let write = Write::put(Table::Pipelines, batch_key(id), batch);
+        Some((batch.clone(), write))
     }
 
-    /// Removes a batch that is reported; the rows belong to the transaction of the report.
+    /// Notes that a plan of a batch is told of; the row belongs to the transaction of that.
+    pub fn record_told(&mut self, id: BatchId, plan: &str) -> Option<Write> {
+        let batch = self.batches.get_mut(&id)?;
+        batch.told.insert(plan.to_owned());
+        Some(Write::put(Table::Pipelines, batch_key(id), batch))
+    }
+
+    /// Removes a batch of which all is told. The rows are stored after those of the reports.
     pub fn complete(&mut self, id: BatchId, now: Wall) -> Vec<Write> {
         self.running.remove(&id);
+        self.joinable.retain(|_, batch| *batch != id);
         let Some(batch) = self.batches.remove(&id) else { return Vec::new() };
         let mut writes = vec![Write::remove(Table::Pipelines, batch_key(id))];
         self.waiting_bytes = self.waiting_bytes.saturating_sub(total_size(&batch.alerts));
@@ -260,8 +325,8 @@ impl AlertQueue {
     }
 
     fn expire_reported(&mut self, now: Wall) -> Vec<Write> {
-        let retention = self.renotify.unwrap_or_default().max(REPORTED_RETENTION);
-        let expired = self.reported.iter().filter(|(_, at)| now.since(**at) > retention);
+        let is_old = |at: Wall| now.since(at) > REPORTED_RETENTION;
+        let expired = self.reported.iter().filter(|(_, at)| is_old(**at));
         let expired: Vec<String> = expired.map(|(instance, _)| instance.clone()).collect();
         expired
             .into_iter()
@@ -303,44 +368,119 @@ mod tests {
     use super::*;
     use crate::clock::Mono;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const DAY: i64 = 24 * 3600;
 
     fn at(seconds: i64) -> Now {
         Now { mono: Mono(seconds * 1000), wall: Wall(1_800_000_000_000 + seconds * 1000) }
     }
 
+    /// One about a plan of its own.
     fn alert(fingerprint: &str) -> Alert {
         Alert {
             name: "BackupFailed".into(),
             fingerprint: fingerprint.into(),
             starts_at: Some(Wall(1)),
-            labels: BTreeMap::new(),
+            labels: [("id".to_owned(), fingerprint.to_owned())].into(),
             annotations: BTreeMap::new(),
         }
     }
 
+    /// One about this plan.
+    fn about(fingerprint: &str, plan: &str) -> Alert {
+        Alert { labels: [("id".to_owned(), plan.to_owned())].into(), ..alert(fingerprint) }
+    }
+
+    /// Whether some of the alerts were new.
+    fn enqueue(queue: &mut AlertQueue, alerts: Vec<Alert>, now: Now) -> bool {
+        match queue.enqueue(alerts, &["id".to_owned()], now) {
+            Enqueued::Taken(taken) => taken.are_new,
+            Enqueued::Full => panic!("full"),
+        }
+    }
+
+    fn is_full(queue: &mut AlertQueue, alerts: Vec<Alert>) -> bool {
+        queue.enqueue(alerts, &["id".to_owned()], at(0)) == Enqueued::Full
+    }
+
     fn queue() -> AlertQueue {
-        AlertQueue::restore(Vec::new(), Some(HOUR))
+        AlertQueue::restore(Vec::new())
+    }
+
+    /// The plans of which reported alerts were repeated, and how many rows that changed.
+    fn repeated(queue: &mut AlertQueue, alerts: Vec<Alert>, now: Now) -> (Vec<String>, usize) {
+        let Enqueued::Taken(taken) = queue.enqueue(alerts, &["id".to_owned()], now) else {
+            panic!("full")
+        };
+        assert!(!taken.are_new);
+        (taken.repeated.into_iter().flatten().collect(), taken.writes.len())
     }
 
     #[test]
-    fn an_alert_that_waits_is_joined_and_one_that_was_reported_comes_again_after_the_interval() {
+    fn an_alert_that_waits_is_joined_and_one_that_was_reported_is_only_repeated() {
         let mut queue = queue();
-        assert!(matches!(queue.enqueue(vec![alert("a"), alert("a")], at(0)), Enqueued::New(_)));
-        assert_eq!(queue.enqueue(vec![alert("a")], at(1)), Enqueued::Known);
+        assert!(enqueue(&mut queue, vec![alert("a"), alert("a")], at(0)));
+        assert_eq!(repeated(&mut queue, vec![alert("a")], at(1)), (vec![], 0));
         let (id, batch) = queue.start().unwrap();
         assert_eq!(batch.alerts.len(), 1);
-        assert_eq!(queue.enqueue(vec![alert("a")], at(2)), Enqueued::Known, "its pipeline runs");
+        assert_eq!(repeated(&mut queue, vec![alert("a")], at(2)), (vec![], 0), "its pipeline runs");
         queue.complete(id, at(30).wall);
-        assert_eq!(queue.enqueue(vec![alert("a")], at(31)), Enqueued::Known);
-        assert!(matches!(queue.enqueue(vec![alert("a")], at(3_631)), Enqueued::New(_)));
+        assert_eq!(repeated(&mut queue, vec![alert("a")], at(31)), (vec!["a".into()], 0));
+        for day in 1..40 {
+            let told = repeated(&mut queue, vec![alert("a")], at(30 + day * DAY));
+            assert_eq!(told, (vec!["a".into()], 1), "it is remembered for as long as it fires");
+        }
+    }
+
+    #[test]
+    fn two_nodes_and_two_alert_names_made_two_reports_of_one_failure() {
+        let mut queue = queue();
+        let with_name = |name: &str| Alert { name: name.into(), ..about("c", "7") };
+        enqueue(&mut queue, vec![about("a", "7"), alert("x")], at(0));
+        let (id, _) = queue.start().unwrap();
+        assert!(enqueue(&mut queue, vec![about("b", "7"), alert("y")], at(20)), "while it waits");
+        enqueue(&mut queue, vec![with_name("NsBackupMissing")], at(29));
+        let (batch, write) = queue.begin_attempt(id).unwrap();
+        let names = batch.alerts.iter().map(|alert| alert.fingerprint.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["a", "x", "b", "c"]);
+        assert_eq!(batch.accepted, at(0), "the wait is not longer for that");
+        let row: AlertBatch = serde_json::from_slice(&write.value.unwrap()).unwrap();
+        assert_eq!(row, batch);
+        let (other, batch) = queue.start().unwrap();
+        assert_eq!(*batch.alerts, [alert("y")]);
+        assert!(enqueue(&mut queue, vec![about("d", "7")], at(40)), "it is being analyzed");
+        assert_eq!(*queue.start().unwrap().1.alerts, [about("d", "7")]);
+        queue.complete(other, at(50).wall);
+        assert_eq!(queue.complete(id, at(50).wall).len(), 5, "all four are reported");
+    }
+
+    #[test]
+    fn a_batch_grows_only_so_far() {
+        let mut queue = queue();
+        for number in 0..150 {
+            enqueue(&mut queue, vec![about(&number.to_string(), "7")], at(number));
+        }
+        let sizes: Vec<_> =
+            std::iter::from_fn(|| queue.start()).map(|(_, batch)| batch.alerts.len()).collect();
+        assert_eq!(sizes, [100, 50]);
+    }
+
+    #[test]
+    fn a_batch_that_was_told_in_part_is_not_told_again_after_a_crash() {
+        let mut first = queue();
+        enqueue(&mut first, vec![alert("a"), alert("b")], at(0));
+        let (id, _) = first.start().unwrap();
+        first.begin_attempt(id).unwrap();
+        let write = first.record_told(id, "a").unwrap();
+        let mut second = AlertQueue::restore(vec![(write.key, write.value.unwrap())]);
+        let (_, batch) = second.start().unwrap();
+        assert_eq!((batch.attempts, batch.told), (1, BTreeSet::from(["a".to_owned()])));
     }
 
     #[test]
     fn a_new_alert_beside_known_ones_gets_a_pipeline_of_its_own() {
         let mut queue = queue();
-        queue.enqueue(vec![alert("a")], at(0));
-        queue.enqueue(vec![alert("a"), alert("b")], at(1));
+        enqueue(&mut queue, vec![alert("a")], at(0));
+        enqueue(&mut queue, vec![alert("a"), alert("b")], at(1));
         queue.start().unwrap();
         assert_eq!(*queue.start().unwrap().1.alerts, [alert("b")]);
         assert_eq!(queue.start(), None);
@@ -359,18 +499,18 @@ mod tests {
             disk.clone().into_iter().collect::<Vec<_>>()
         };
         let mut first = queue();
-        let Enqueued::New(write) = first.enqueue(vec![alert("a")], at(0)) else { panic!() };
-        keep(vec![write]);
+        let Enqueued::Taken(taken) = first.enqueue(vec![alert("a")], &[], at(0)) else { panic!() };
+        keep(taken.writes);
         let (id, _) = first.start().unwrap();
         let rows = keep(vec![first.begin_attempt(id).unwrap().1]);
-        let mut second = AlertQueue::restore(rows, Some(HOUR));
-        assert_eq!(second.enqueue(vec![alert("a")], at(5)), Enqueued::Known);
+        let mut second = AlertQueue::restore(rows);
+        assert!(!enqueue(&mut second, vec![alert("a")], at(5)));
         let (id, batch) = second.start().unwrap();
         assert_eq!(batch.attempts, 1);
         let rows = keep(second.complete(id, at(9).wall));
-        let mut third = AlertQueue::restore(rows, Some(HOUR));
+        let mut third = AlertQueue::restore(rows);
         assert_eq!(third.batch_count(), 0);
-        assert_eq!(third.enqueue(vec![alert("a")], at(10)), Enqueued::Known, "it was reported");
+        assert!(!enqueue(&mut third, vec![alert("a")], at(10)), "it was reported");
     }
 
     #[test]
@@ -383,7 +523,7 @@ mod tests {
             ("batch/00000000000000000007".to_owned(), stored.as_bytes().to_vec()),
             ("reported/f 1 firing".to_owned(), b"1800000000000".to_vec()),
         ];
-        let mut queue = AlertQueue::restore(rows, None);
+        let mut queue = AlertQueue::restore(rows);
         assert_eq!((queue.drain_corrupt_rows(), queue.batch_count()), (vec![], 1));
         assert_eq!(queue.every_row().len(), 2);
     }
@@ -392,11 +532,11 @@ mod tests {
     fn attempts_that_end_with_the_daemon_on_purpose_are_not_counted() {
         let mut queue = queue();
         for name in ["a", "b", "c"] {
-            queue.enqueue(vec![alert(name)], at(0));
+            enqueue(&mut queue, vec![alert(name)], at(0));
         }
         let (hangs, _) = queue.start().unwrap();
         let (waits, _) = queue.start().unwrap();
-        assert_eq!(queue.begin_attempt(hangs).unwrap().0, 1);
+        assert_eq!(queue.begin_attempt(hangs).unwrap().0.attempts, 1);
         let writes = queue.close();
         assert_eq!(writes.len(), 1, "the other has not begun to look");
         let row: AlertBatch = serde_json::from_slice(writes[0].value.as_ref().unwrap()).unwrap();
@@ -410,7 +550,7 @@ mod tests {
     fn pipelines_are_bounded_and_the_rest_waits() {
         let mut queue = queue();
         for n in 0..100 {
-            queue.enqueue(vec![alert(&n.to_string())], at(0));
+            enqueue(&mut queue, vec![alert(&n.to_string())], at(0));
         }
         let started: Vec<_> = std::iter::from_fn(|| queue.start()).collect();
         assert_eq!(started.len(), MAX_PIPELINES);
@@ -422,9 +562,9 @@ mod tests {
     fn too_many_alerts_are_sent_away_and_none_is_half_taken() {
         let mut queue = queue();
         let many = |from: usize, to: usize| (from..to).map(|n| alert(&n.to_string())).collect();
-        assert!(matches!(queue.enqueue(many(0, 9_999), at(0)), Enqueued::New(_)));
-        assert_eq!(queue.enqueue(many(9_990, 10_001), at(0)), Enqueued::Full);
-        assert!(matches!(queue.enqueue(many(10_000, 10_001), at(0)), Enqueued::New(_)));
+        assert!(enqueue(&mut queue, many(0, 9_999), at(0)));
+        assert!(is_full(&mut queue, many(9_990, 10_001)));
+        assert!(enqueue(&mut queue, many(10_000, 10_001), at(0)));
     }
 
     #[test]
@@ -435,20 +575,16 @@ mod tests {
             ..alert(&n.to_string())
         };
         for n in 0..15 {
-            assert!(matches!(queue.enqueue(vec![large(n)], at(0)), Enqueued::New(_)));
+            assert!(enqueue(&mut queue, vec![large(n)], at(0)));
         }
-        assert_eq!(queue.enqueue(vec![large(15)], at(0)), Enqueued::Full);
+        assert!(is_full(&mut queue, vec![large(15)]));
         let (id, _) = queue.start().unwrap();
         queue.complete(id, at(1).wall);
-        assert!(matches!(queue.enqueue(vec![large(15)], at(2)), Enqueued::New(_)));
+        assert!(enqueue(&mut queue, vec![large(15)], at(2)));
         let rows = queue.every_row().into_iter();
         let rows = rows.filter_map(|write| Some((write.key, write.value?))).collect();
-        let mut next = AlertQueue::restore(rows, Some(HOUR));
-        assert_eq!(
-            next.enqueue(vec![large(16)], at(3)),
-            Enqueued::Full,
-            "a restart forgets nothing"
-        );
+        let mut next = AlertQueue::restore(rows);
+        assert!(is_full(&mut next, vec![large(16)]), "a restart forgets nothing");
         assert_eq!(next.drain_corrupt_rows(), []);
     }
 
@@ -456,7 +592,7 @@ mod tests {
     fn a_row_that_cannot_be_read_is_named_with_what_is_wrong_and_removed() {
         let rows = ["batch/1", "batch/x", "reported/a", "other"];
         let rows = rows.map(|key| (key.to_owned(), b"{}".to_vec()));
-        let mut queue = AlertQueue::restore(rows.into(), None);
+        let mut queue = AlertQueue::restore(rows.into());
         let damaged = queue.drain_corrupt_rows();
         let told = damaged.iter().map(|row| (row.key.as_str(), row.may_hold_alerts()));
         assert_eq!(
@@ -472,10 +608,10 @@ mod tests {
     #[test]
     fn a_report_from_a_clock_that_was_ahead_kept_later_ones_back() {
         let mut queue = queue();
-        queue.enqueue(vec![alert("a")], at(0));
+        enqueue(&mut queue, vec![alert("a")], at(0));
         let (id, _) = queue.start().unwrap();
         queue.complete(id, at(1_000_000).wall);
-        assert!(matches!(queue.enqueue(vec![alert("a")], at(2)), Enqueued::New(_)));
+        assert!(enqueue(&mut queue, vec![alert("a")], at(2)));
     }
 
     #[test]
@@ -483,7 +619,7 @@ mod tests {
         let unknown = |fingerprint: &str| Alert { starts_at: None, ..alert(fingerprint) };
         let mut queue = queue();
         let enqueue = |queue: &mut AlertQueue, seconds| {
-            matches!(queue.enqueue(vec![unknown("a"), alert("b")], at(seconds)), Enqueued::New(_))
+            enqueue(queue, vec![unknown("a"), alert("b")], at(seconds))
         };
         assert!(enqueue(&mut queue, 0));
         let (id, _) = queue.start().unwrap();
@@ -508,10 +644,10 @@ mod tests {
     #[test]
     fn old_reports_are_forgotten() {
         let mut queue = queue();
-        queue.enqueue(vec![alert("a")], at(0));
+        enqueue(&mut queue, vec![alert("a")], at(0));
         let (id, _) = queue.start().unwrap();
         queue.complete(id, at(0).wall);
-        queue.enqueue(vec![alert("b")], at(0));
+        enqueue(&mut queue, vec![alert("b")], at(0));
         let (id, _) = queue.start().unwrap();
         let month = at(31 * 24 * 3600);
         let writes = queue.complete(id, month.wall);

@@ -7,7 +7,7 @@ use super::repo_check::{IntegrityCheck, RepoCheckResult, RepoDetails, RepoState}
 use super::restic_output::{RepoError, RepoLock};
 use super::schedule::Zone;
 use crate::clock::{Wall, format_duration};
-use crate::event::{Event, EventKind, TextTable};
+use crate::event::{BackupNotice, Event, EventKind, TextTable};
 
 /// The id in a report about all plans together, when none of them is known.
 pub const ALL_PLANS: &str = "all";
@@ -39,6 +39,7 @@ impl ReportBuilder<'_> {
     pub fn event(&self) -> Event {
         let kind = EventKind::Backup {
             plan: self.plan.id.clone(),
+            notice: BackupNotice::Report,
             level: self.plan_outcome.outcome.level(),
             title: self.title(),
             details: self.details(),

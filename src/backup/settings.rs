@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use redis::IntoConnectionInfo;
 
+use super::plan::Plan;
+use super::plan_tracker::{SuccessPolicy, TellingPolicy};
 use crate::address::percent_decoded_lossy;
 use crate::config_file::Section;
 use crate::secret::Secret;
@@ -36,6 +38,10 @@ pub struct CorrelatorSettings {
     pub recent: Duration,
     /// The labels that may hold the id of the plan; the first that is there counts.
     pub backup_id_labels: Vec<String>,
+    /// How often a plan with an open trouble is looked at again; none: never.
+    pub recheck: Option<Duration>,
+    /// Whether every plan is looked at when its run should be over, without an alert.
+    pub watch_plans: bool,
 }
 
 impl Default for CorrelatorSettings {
@@ -49,6 +55,8 @@ impl Default for CorrelatorSettings {
             max_wait: Duration::from_secs(900),
             recent: Duration::from_secs(86_400),
             backup_id_labels: ["backup_id", "id"].map(String::from).into(),
+            recheck: Some(Duration::from_secs(900)),
+            watch_plans: false,
         }
     }
 }
@@ -73,6 +81,11 @@ impl CorrelatorSettings {
             backup_id_labels: section
                 .texts("backup_id_labels")
                 .unwrap_or(defaults.backup_id_labels),
+            recheck: match section.duration("recheck_seconds") {
+                None => defaults.recheck,
+                Some(time) => (!time.is_zero()).then_some(time),
+            },
+            watch_plans: section.flag("watch_plans").unwrap_or(true),
         };
         correlator.check_redis(section);
         if correlator.recent.is_zero() {
@@ -121,6 +134,64 @@ impl CorrelatorSettings {
         }
         section.keep_secret(&login.password);
         self.redis_password = Some(section.keep_secret(&percent_decoded_lossy(&login.password)));
+    }
+}
+
+/// What is told of backup plans, and how often: a part of the section `notifier`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TellingSettings {
+    /// An unchanged trouble is told again after this time; none: never.
+    pub renotify: Option<Duration>,
+    /// Which successes are told.
+    pub success: SuccessPolicy,
+    /// The same for single plans, by id or name.
+    pub plans: BTreeMap<String, SuccessPolicy>,
+}
+
+impl Default for TellingSettings {
+    fn default() -> TellingSettings {
+        TellingSettings {
+            renotify: Some(Duration::from_secs(86_400)),
+            success: SuccessPolicy::default(),
+            plans: BTreeMap::new(),
+        }
+    }
+}
+
+impl TellingSettings {
+    /// Reads its keys of the section.
+    pub fn read(section: &mut Section) -> TellingSettings {
+        let defaults = TellingSettings::default();
+        let plans = section.entries("plans", |_, plan| read_success(plan));
+        TellingSettings {
+            renotify: match section.duration("renotify_interval") {
+                None => defaults.renotify,
+                Some(time) => (!time.is_zero()).then_some(time),
+            },
+            success: read_success(section).unwrap_or_default(),
+            plans: plans.into_iter().filter_map(|(plan, own)| Some((plan, own?))).collect(),
+        }
+    }
+
+    /// What holds for a plan.
+    pub fn policy(&self, plan: &Plan) -> TellingPolicy {
+        let named = || self.plans.get(plan.name.as_ref()?);
+        let own = self.plans.get(&plan.id).or_else(named);
+        TellingPolicy { renotify: self.renotify, success: own.copied().unwrap_or(self.success) }
+    }
+}
+
+fn read_success(section: &mut Section) -> Option<SuccessPolicy> {
+    let text = section.text("report_success")?;
+    match text.as_str() {
+        "always" => Some(SuccessPolicy::Always),
+        "recovery" => Some(SuccessPolicy::Recovery),
+        "never" => Some(SuccessPolicy::Never),
+        _ => {
+            let what = format!("must be always, recovery or never, not \"{text}\"");
+            section.error("report_success", what);
+            None
+        }
     }
 }
 

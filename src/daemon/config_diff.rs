@@ -63,7 +63,7 @@ fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 10] {
         ("history", old.history != new.history),
         ("correlator", old.correlator != new.correlator),
         ("repo_check", old.repo_check != new.repo_check),
-        ("notifier", old.notifier != new.notifier),
+        ("notifier", (&old.notifier, &old.telling) != (&new.notifier, &new.telling)),
     ]
 }
 

@@ -102,10 +102,20 @@ pub fn events(
     recorder.events(query)
 }
 
-/// The last report about each backup plan, by id.
+/// The last look at each backup plan, by id. A trouble that an operator ended is not shown, nor what
+/// is remembered of the modules to compare the next look with.
 pub fn plans(courier: &Courier) -> Result<Vec<PlanView>, String> {
     let plans = courier.inspect(TIMEOUT, |store, _| store.read::<PlanView>(Table::Plans))?;
-    Ok(plans.into_iter().map(|(_, plan)| plan).collect())
+    let is_forgotten = |plan: &PlanView| {
+        plan.told.as_ref().is_some_and(|told| !told.open && told.outcome != "SUCCESS")
+    };
+    let shown = plans.into_iter().map(|(_, plan)| plan).filter(|plan| !is_forgotten(plan));
+    Ok(shown
+        .map(|mut plan| {
+            plan.told.iter_mut().for_each(|told| told.modules.clear());
+            plan
+        })
+        .collect())
 }
 
 /// What is wrong at present, the worst first: of hosts by their state, of everything else by the

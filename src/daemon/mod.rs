@@ -14,7 +14,6 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::agent::host_info;
-use crate::backup::pipeline::Pipelines;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{Event, EventKind, Incident};
@@ -33,6 +32,7 @@ use crate::thread::{ProgressCounter, Stop, StopSource};
 use crate::version::VERSION;
 
 mod alert_poller;
+mod backups;
 mod config_diff;
 mod dyndns;
 mod history;
@@ -48,6 +48,7 @@ mod watchdog;
 mod wiring;
 
 use self::alert_poller::{AlertPoller, AlertTargets};
+use self::backups::Backups;
 use self::listeners::{NewListeners, UdpServer, bind_tcp, format_address};
 use self::local_agent::LocalAgent;
 use self::reload::Reloads;
@@ -175,9 +176,7 @@ impl Startup {
         stop: &Stop,
     ) -> Services {
         let monitor = Arc::new(self.restore_fleet(config, courier, Arc::clone(sink)));
-        let alerts = self.store.rows(Table::Pipelines);
-        let settings = wiring::pipeline_settings(config);
-        let pipelines = Pipelines::resume(alerts, settings, Arc::clone(sink), stop.clone());
+        let backups = Backups::open(config, &self.store, sink, stop);
         let updater = dyndns::open(config, &self.store, courier, Arc::clone(sink), self.now);
         Services {
             updater,
@@ -186,7 +185,7 @@ impl Startup {
             courier: courier.clone(),
             notifier: Current::new(Notifier::new(config).sharing(courier.channel_state())),
             sending: notifications::semaphore(),
-            pipelines,
+            backups,
             summaries: Summaries::open(&self.store, Arc::clone(sink)),
             heartbeat_alerts: Arc::new(Current::new(HeartbeatAlerts::from_config(config))),
             reloads: Reloads::new(config, self.now),
@@ -231,9 +230,10 @@ impl RunningDaemon {
         spawn_deadline_thread(&services, progress.deadlines.clone(), &threads)?;
         history::start(&services.recorder, &threads, &stop)?;
         services.summaries.reconfigure(&config, &threads)?;
+        services.backups.start_watch(&threads)?;
         let targets = AlertTargets {
             monitor: Arc::clone(monitor),
-            pipelines: Arc::clone(&services.pipelines),
+            pipelines: Arc::clone(&services.backups.pipelines),
             heartbeat_alerts: Arc::clone(&services.heartbeat_alerts),
             sink,
         };
@@ -271,12 +271,12 @@ impl RunningDaemon {
         self.services.monitor.close();
         self.services.updater.close();
         self.services.recorder.close(Now::read());
-        self.services.pipelines.close();
+        self.services.backups.pipelines.close();
         self.udp.close();
         self.services.courier.stop();
         let stored = matches!(self.courier_thread.join(), Ok(CourierExit::Stored));
         let deadline = Instant::now() + STOP_TIMEOUT;
-        self.services.pipelines.wait_for_restic(STOP_TIMEOUT);
+        self.services.backups.reporter.wait_for_restic(STOP_TIMEOUT);
         for name in self.threads.join(deadline) {
             warn!("thread {name} did not end");
         }
@@ -354,7 +354,7 @@ impl RunningDaemon {
         services.updater.reconfigure(config.dyndns.clone());
         services.monitor.reconfigure(wiring::fleet_config(config));
         let agent = self.agent.reconfigure(config.agent.as_ref());
-        services.pipelines.reconfigure(wiring::pipeline_settings(config));
+        services.backups.reporter.reconfigure(wiring::pipeline_settings(config));
         services.recorder.reconfigure(config.history.clone());
         services.heartbeat_alerts.replace(HeartbeatAlerts::from_config(config));
         let notifier = Notifier::new(config).sharing(services.courier.channel_state());
@@ -397,10 +397,12 @@ fn change_sink(courier: &Courier) -> ChangeSink {
 
 /// All rows of the features, for a store that lost its own.
 fn every_row(services: &Services) -> EveryRow {
-    let (monitor, pipelines) = (Arc::clone(&services.monitor), Arc::clone(&services.pipelines));
+    let (monitor, pipelines) =
+        (Arc::clone(&services.monitor), Arc::clone(&services.backups.pipelines));
+    let reporter = Arc::clone(&services.backups.reporter);
     let (updater, summaries) = (Arc::clone(&services.updater), Arc::clone(&services.summaries));
     Box::new(move || {
-        let own = [updater.every_row(), summaries.every_row()];
+        let own = [updater.every_row(), summaries.every_row(), reporter.every_row()];
         [monitor.all_rows(), pipelines.every_row(), own.concat()].concat()
     })
 }
@@ -411,7 +413,8 @@ fn spawn_deadline_thread(
     progress: ProgressCounter,
     threads: &Threads,
 ) -> Result<(), String> {
-    let (monitor, pipelines) = (Arc::clone(&services.monitor), Arc::clone(&services.pipelines));
+    let (monitor, pipelines) =
+        (Arc::clone(&services.monitor), Arc::clone(&services.backups.pipelines));
     threads.spawn("deadlines", move || {
         monitor.run_deadlines(|| {
             progress.increment();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
+use super::backups::Backups;
 use super::history;
 use super::notifications;
 use super::reload::Reloads;
@@ -15,7 +16,8 @@ use super::summary::Summaries;
 use super::wiring::{Current, HeartbeatAlerts};
 use crate::backup::alert;
 use crate::backup::outcome::Outcome;
-use crate::backup::pipeline::{AlertAdmission, Pipelines};
+use crate::backup::pipeline::AlertAdmission;
+use crate::backup::plan_reporter::PlanReporter;
 use crate::clock::{Now, Wall};
 use crate::dyndns::updater::Updater;
 use crate::event::EventId;
@@ -50,8 +52,8 @@ pub struct Services {
     pub notifier: Current<Notifier>,
     /// Limits how many messages are sent at once.
     pub sending: Semaphore,
-    /// Backup alerts until they are reported.
-    pub pipelines: Arc<Pipelines>,
+    /// Backup alerts until they are answered, and what was told of backup plans.
+    pub backups: Backups,
     /// The daily summary of backups.
     pub summaries: Arc<Summaries>,
     /// Names in the DNS.
@@ -98,20 +100,20 @@ impl Daemon for Services {
         };
         let heartbeat_alerts = self.heartbeat_alerts.get();
         let heartbeat = heartbeat_alerts.names().to_vec();
-        let names = self.pipelines.alert_names(heartbeat);
+        let names = self.backups.pipelines.alert_names(heartbeat);
         let alerts = match alert::from_webhook(body, &names, Now::read().wall) {
             Ok(alerts) => alerts,
             Err(why) => return Ingest::Done(IngestResult::Malformed(why)),
         };
         heartbeat_alerts.ingest(&alerts.heartbeat, &self.monitor);
         // Before those that fire: the next instance may come in one body with the end of the last.
-        self.pipelines.resolve(&alerts.backup_resolved);
+        self.backups.pipelines.resolve(&alerts.backup_resolved);
         if self.courier.is_backlogged() && !alerts.backup.is_empty() {
             return Ingest::Done(IngestResult::Unavailable(
                 "the disk is slow, too much waits for it".into(),
             ));
         }
-        match self.pipelines.enqueue(alerts.backup, then) {
+        match self.backups.pipelines.enqueue(alerts.backup, then) {
             AlertAdmission::NoneRelevant => Ingest::Done(IngestResult::Stored),
             AlertAdmission::Pending => answer_when_stored(rx),
             AlertAdmission::QueueFull => {
@@ -155,6 +157,10 @@ impl Daemon for Services {
         history::plans(&self.courier)
     }
 
+    fn forget_plan(&self, plan: &str) -> Option<String> {
+        self.backups.reporter.forget(plan)
+    }
+
     fn notify(&self, request: NotifyRequest) -> Result<SendJob, SendError> {
         notifications::prepare_send(
             self.notifier.get(),
@@ -178,9 +184,9 @@ impl Daemon for Services {
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
             channels: stats.queues.iter().map(|queue| channel_metrics(queue, &stats)).collect(),
-            alerts_received: self.pipelines.received(),
-            pipelines: self.pipelines.count() as u64,
-            backup_outcomes: outcomes(&self.pipelines),
+            alerts_received: self.backups.pipelines.received(),
+            pipelines: self.backups.pipelines.count() as u64,
+            backup_outcomes: outcomes(&self.backups.reporter),
             last_reload_refused: self.reloads.refused(),
             last_reload_success: Some(Wall(self.reloads.loaded())),
             certificate_expiry: self.reloads.certificate_expiry(),
@@ -201,14 +207,14 @@ fn answer_when_stored(stored: Receiver<bool>) -> Ingest {
     }))
 }
 
-fn outcomes(pipelines: &Pipelines) -> OutcomeCounts {
+fn outcomes(reporter: &PlanReporter) -> OutcomeCounts {
     OutcomeCounts {
-        success: pipelines.outcome(Outcome::Success),
-        partial: pipelines.outcome(Outcome::Partial),
-        failed: pipelines.outcome(Outcome::Failed),
-        missing: pipelines.outcome(Outcome::Missing),
-        running: pipelines.outcome(Outcome::Running),
-        unknown: pipelines.outcome(Outcome::Unknown),
+        success: reporter.outcome(Outcome::Success),
+        partial: reporter.outcome(Outcome::Partial),
+        failed: reporter.outcome(Outcome::Failed),
+        missing: reporter.outcome(Outcome::Missing),
+        running: reporter.outcome(Outcome::Running),
+        unknown: reporter.outcome(Outcome::Unknown),
     }
 }
 

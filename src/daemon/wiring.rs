@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::local_agent;
 use crate::backup::alert::Alert;
-use crate::backup::pipeline;
+use crate::backup::plan_reporter::PipelineSettings;
 use crate::config::Config;
 use crate::heartbeat::monitor::Monitor;
 use crate::heartbeat::settings::{Expectation, FleetConfig};
@@ -42,12 +42,12 @@ pub fn credentials(config: &Config) -> Credentials {
 }
 
 /// The settings of the backup pipelines.
-pub fn pipeline_settings(config: &Config) -> pipeline::PipelineSettings {
-    pipeline::PipelineSettings {
+pub fn pipeline_settings(config: &Config) -> PipelineSettings {
+    PipelineSettings {
         alert_names: config.receiver.alert_names.clone(),
         correlator: config.correlator.clone(),
         repo_check: config.repo_check.clone(),
-        renotify: config.renotify_interval,
+        telling: config.telling.clone(),
     }
 }
 

@@ -90,6 +90,7 @@ pub enum EventKind {
     /// repositories.
     Backup {
         plan: String,
+        notice: BackupNotice,
         level: Level,
         title: String,
         details: Vec<(String, String)>,
@@ -119,6 +120,17 @@ pub enum EventKind {
     DyndnsKept { host: String, name: String, failed_for: Duration },
     /// An operator's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, level: Level, text: String },
+}
+
+/// What a message about a backup plan is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupNotice {
+    /// News, a success too.
+    Report,
+    /// What was told goes on unchanged.
+    Reminder,
+    /// What was told is over: for those who were told of it.
+    End,
 }
 
 /// What a kind of event means to the rest of the program.
@@ -287,9 +299,9 @@ impl EventKind {
             EventKind::ChannelDelivers { channel, failed_for } => {
                 channel_delivers(channel).detail("failed for", format_duration(*failed_for))
             }
-            EventKind::Backup { plan, level, title, details, table } => {
+            EventKind::Backup { plan, notice, level, title, details, table } => {
                 let (details, table) = (details.clone(), table.clone());
-                EventDescription { details, table, ..backup(plan, *level, title) }
+                EventDescription { details, table, ..backup(plan, *notice, *level, title) }
             }
             EventKind::BackupSummary { level, title, details, table } => {
                 let (details, table) = (details.clone(), table.clone());
@@ -418,11 +430,12 @@ fn channel_delivers(channel: &str) -> EventDescription {
     EventDescription::of_channel("channel_delivers", Level::Ok, channel, title)
 }
 
-fn backup(plan: &str, level: Level, title: &str) -> EventDescription {
+fn backup(plan: &str, notice: BackupNotice, level: Level, title: &str) -> EventDescription {
     let subject = Subject::Plan(plan.to_owned());
     let described = EventDescription::new("backup", level, subject, title.to_owned())
-        .about(Incident::Backup { plan: plan.to_owned() });
-    EventDescription { ok_is_news: true, ..described }
+        .about(Incident::Backup { plan: plan.to_owned() })
+        .reminder(notice == BackupNotice::Reminder);
+    EventDescription { ok_is_news: notice == BackupNotice::Report, ..described }
 }
 
 /// A record and no trouble: it opens and ends none.

@@ -14,7 +14,7 @@ mod kind;
 mod message;
 
 pub use self::incident::{Incident, IncidentChange};
-pub use self::kind::{EventDescription, EventKind, MAX_LISTED};
+pub use self::kind::{BackupNotice, EventDescription, EventKind, MAX_LISTED};
 pub use self::message::{Message, TextTable, decimal};
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
@@ -229,16 +229,22 @@ mod tests {
 
     #[test]
     fn a_report_about_a_backup_opens_its_incident_and_success_ends_it() {
-        let report = |level| {
+        let notice = |notice, level| {
             let table = Some(TextTable { head: vec!["module".into()], rows: Vec::new() });
             let details = vec![("failed".to_owned(), "mail1".to_owned())];
-            event(EventKind::Backup { plan: "1".into(), level, title: "t".into(), details, table })
+            let (plan, title) = ("1".into(), "t".into());
+            event(EventKind::Backup { plan, notice, level, title, details, table })
         };
+        let report = |level| notice(BackupNotice::Report, level);
         let failed = report(Level::Critical);
         assert_eq!(failed.incident().opens(), Some(&Incident::Backup { plan: "1".into() }));
         assert_eq!(report(Level::Ok).incident().closes(), [Incident::Backup { plan: "1".into() }]);
         let message = failed.message(EventId(1));
         assert_eq!((message.thread.as_str(), message.details.len()), ("plan 1", 1));
         assert!(message.table.is_some());
+        let reminder = notice(BackupNotice::Reminder, Level::Critical);
+        assert!(reminder.kind.describe().is_reminder && reminder.incident().opens().is_some());
+        let end = notice(BackupNotice::End, Level::Ok);
+        assert!(!end.kind.describe().ok_is_news && end.incident().closes().len() == 1);
     }
 }

@@ -138,6 +138,7 @@ pub fn handle(
             Response::json(200, &Channels { now, channels: daemon.channels() })
         }
         Ok(Route::Icon) => page::icon(),
+        Ok(Route::ForgetBackup(plan)) => forget_backup(daemon, &plan, target),
         Ok(Route::Dyndns) => {
             let now = Now::read().wall.to_string();
             Response::json(200, &Dyndns { now, names: daemon.dyndns() })
@@ -412,6 +413,13 @@ fn backups(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
         let now = Now::read().wall;
         Ok(Response::json(200, &Backups { now, plans: daemon.plans()? }))
     })
+}
+
+fn forget_backup(daemon: &Arc<dyn Daemon>, plan: &str, target: &str) -> Response {
+    match daemon.forget_plan(plan) {
+        Some(id) => Response::json(200, &json!({ "plan": id })),
+        None => Response::error(target, 404, &format!("no trouble is open of a plan \"{plan}\"")),
+    }
 }
 
 #[derive(Serialize)]

@@ -47,6 +47,8 @@ pub enum Route {
     Alerts,
     /// The last known outcome of each backup plan.
     Backups,
+    /// The trouble of a backup plan is to end, by id or name.
+    ForgetBackup(String),
     /// The description of this API (OpenAPI 3.1).
     OpenApi,
 }
@@ -54,7 +56,7 @@ pub enum Route {
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), route. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 21] = [
+pub(super) const ROUTES: [(&str, &str, Make); 22] = [
     ("GET", "/", |_| Route::Page),
     ("GET", "/hosts/*", Route::HostPage),
     ("GET", "/favicon.ico", |_| Route::Icon),
@@ -75,6 +77,7 @@ pub(super) const ROUTES: [(&str, &str, Make); 21] = [
     ("GET", "/api/v1/events", |_| Route::Events),
     ("GET", "/api/v1/alerts", |_| Route::Alerts),
     ("GET", "/api/v1/backups", |_| Route::Backups),
+    ("DELETE", "/api/v1/backups/*", Route::ForgetBackup),
     ("GET", "/api/v1/openapi.json", |_| Route::OpenApi),
 ];
 
@@ -159,6 +162,8 @@ mod tests {
             ("GET", "/api/v1/hosts/a/b/history", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/events?host=a", Ok(Route::Events)),
             ("POST", "/api/v1/alerts", Err(NoRoute::WrongMethod("GET, HEAD".into()))),
+            ("DELETE", "/api/v1/backups/7", Ok(Route::ForgetBackup("7".into()))),
+            ("GET", "/api/v1/backups/7", Err(NoRoute::WrongMethod("DELETE".into()))),
             ("GET", "/api/v1/notify", Err(NoRoute::WrongMethod("POST".into()))),
             ("GET", "/api/v1/hosts/", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/a/b", Err(NoRoute::NotFound)),

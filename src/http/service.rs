@@ -94,6 +94,13 @@ pub trait Daemon: Send + Sync {
     /// As [`Daemon::availabilities`].
     fn plans(&self) -> Result<Vec<PlanView>, String>;
 
+    /// Ends the trouble of a backup plan, given by its id or name, on an operator's word: its id; none
+    /// when it has none.
+    fn forget_plan(&self, plan: &str) -> Option<String> {
+        let _ = plan;
+        None
+    }
+
     /// Prepares a message that is sent at once: the sending is for a thread that has time.
     ///
     /// # Errors

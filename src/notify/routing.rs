@@ -110,7 +110,7 @@ impl Routes {
 mod tests {
     use super::*;
     use crate::clock::Wall;
-    use crate::event::EventKind;
+    use crate::event::{BackupNotice, EventKind};
 
     fn routes() -> Routes {
         let route = |min_level| ChannelRoute { min_level };
@@ -182,6 +182,7 @@ mod tests {
     fn that_a_backup_is_well_is_told_to_those_who_hear_about_backups() {
         let kind = EventKind::Backup {
             plan: "1".into(),
+            notice: BackupNotice::Report,
             level: Level::Ok,
             title: "t".into(),
             details: Vec::new(),

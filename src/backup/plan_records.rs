@@ -1,0 +1,209 @@
+//! What is remembered of each backup plan: the last look at it, and what was told. A look becomes a
+//! change of the store, with the event that it is worth. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::alert::Alert;
+use super::analysis::{PlanReport, is_idle, view};
+use super::notice::{self, EndNotice};
+use super::plan_tracker::{
+    EndReason, Finding, LookCause, PlanDecision, PlanTracker, Presence, SuccessPolicy,
+};
+use super::schedule::Zone;
+use super::settings::TellingSettings;
+use crate::clock::Wall;
+use crate::event::Incident;
+use crate::store::change::Change;
+use crate::store::{Table, Write};
+use crate::view::{PlanView, ToldView};
+
+/// How old the row of a plan is when a look that found nothing new renews it.
+const ROW_RENEWAL: Duration = Duration::from_secs(3600);
+
+/// A plan that was looked at, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct LookedAt<'a> {
+    /// What was found.
+    pub report: &'a PlanReport,
+    /// Why it was looked at.
+    pub cause: LookCause,
+    /// Whether all that was asked for could be read.
+    pub complete: bool,
+    /// The alerts about it.
+    pub alerts: &'a [&'a Alert],
+}
+
+/// What is remembered of all plans.
+#[derive(Debug, Default)]
+pub struct PlanRecords {
+    tracker: PlanTracker,
+    rows: BTreeMap<String, PlanView>,
+}
+
+impl LookedAt<'_> {
+    fn finding(&self) -> Finding {
+        let PlanReport { plan, plan_outcome, .. } = self.report;
+        Finding::of(plan, plan_outcome, self.complete)
+    }
+}
+
+impl PlanRecords {
+    /// As the rows of [`Table::Plans`] have it; `open_incidents` are the plans whose incident is open.
+    pub fn restore(
+        rows: Vec<PlanView>,
+        open_incidents: &BTreeSet<String>,
+        now: Wall,
+    ) -> PlanRecords {
+        let tracker = PlanTracker::restore(rows.iter(), open_incidents, now);
+        let rows = rows.into_iter().map(|row| (row.plan.clone(), row)).collect();
+        PlanRecords { tracker, rows }
+    }
+
+    /// The plans with an open trouble, by id.
+    pub fn open_plans(&self) -> BTreeSet<String> {
+        self.tracker.open_plans().map(str::to_owned).collect()
+    }
+
+    /// The id of a plan that is given by its id or its name.
+    pub fn find(&self, plan: &str) -> String {
+        let is_known = self.rows.contains_key(plan) || self.tracker.told(plan).is_some();
+        let named = || self.rows.values().find(|row| row.name.as_deref() == Some(plan));
+        let id = if is_known { None } else { named().map(|row| row.plan.clone()) };
+        id.unwrap_or_else(|| plan.to_owned())
+    }
+
+    /// Whether a look is going to be told as a report.
+    pub fn will_report(&self, look: LookedAt, telling: &TellingSettings, now: Wall) -> bool {
+        self.decide(look, telling, now) == PlanDecision::Report
+    }
+
+    fn decide(&self, look: LookedAt, telling: &TellingSettings, now: Wall) -> PlanDecision {
+        let plan = &look.report.plan;
+        self.tracker.decide(&plan.id, &look.finding(), look.cause, telling.policy(plan), now)
+    }
+
+    /// Takes in a look: the rows and the event that it is worth.
+    pub fn record(&mut self, look: LookedAt, telling: &TellingSettings, now: Wall) -> Change {
+        let (report, finding) = (look.report, look.finding());
+        let decision = self.decide(look, telling, now);
+        let before = self.tracker.told(&report.plan.id).cloned();
+        self.tracker.record(&report.plan.id, &finding, decision, now);
+        let told = self.tracker.told(&report.plan.id);
+        let mut change = Change::default();
+        match (decision, before) {
+            (PlanDecision::Quiet, _) => {}
+            (PlanDecision::Report, _) => change.events.push(report.event(look.alerts, now)),
+            (PlanDecision::Remind, Some(told)) => {
+                change.events.push(notice::reminder(report, &told, now));
+            }
+            (PlanDecision::Recovered, Some(before)) => {
+                let policy = telling.policy(&report.plan).success;
+                change = recovered(look, policy, &before, now);
+            }
+            (PlanDecision::Ended(reason), Some(told)) => {
+                let zone = &report.plan.zone;
+                change
+                    .events
+                    .push(self.end_notice(&report.plan.id, &told, reason, zone).event(now));
+            }
+            (PlanDecision::Remind | PlanDecision::Recovered | PlanDecision::Ended(_), None) => {}
+        }
+        let is_kept = match decision {
+            PlanDecision::Ended(_) => false,
+            PlanDecision::Quiet if finding.presence == Presence::Gone => told.is_some(),
+            _ => true,
+        };
+        let write = match decision {
+            _ if !is_kept => self.remove_row(&report.plan.id),
+            PlanDecision::Quiet if finding.presence == Presence::Unread => None,
+            PlanDecision::Quiet if told.is_none() && is_idle(&report.plan) => None,
+            _ => self.put_row(report, decision, now),
+        };
+        change.writes.extend(write);
+        change
+    }
+
+    fn remove_row(&mut self, plan: &str) -> Option<Write> {
+        self.rows.remove(plan).map(|_| Write::remove(Table::Plans, plan))
+    }
+
+    /// The row of a plan, unless it says nothing new.
+    fn put_row(&mut self, report: &PlanReport, decision: PlanDecision, now: Wall) -> Option<Write> {
+        let mut row = view(report, now);
+        row.told = self.tracker.told(&row.plan).cloned();
+        let before = self.rows.get(&row.plan);
+        if let Some(before) = before
+            && matches!(decision, PlanDecision::Quiet | PlanDecision::Remind)
+            && row.told.as_ref().is_some_and(|told| told.open)
+        {
+            // What was found when it was reported; they were not asked again.
+            row.repositories = before.repositories.clone();
+        }
+        let is_same = before.is_some_and(|before| {
+            let is_recent = before.at <= now && now.since(before.at) < ROW_RENEWAL;
+            is_recent && *before == PlanView { at: before.at, ..row.clone() }
+        });
+        if is_same {
+            return None;
+        }
+        let write = Write::put(Table::Plans, row.plan.clone(), &row);
+        self.rows.insert(row.plan.clone(), row);
+        Some(write)
+    }
+
+    fn end_notice<'a>(
+        &'a self,
+        plan: &'a str,
+        told: &'a ToldView,
+        reason: EndReason,
+        zone: &'a Zone,
+    ) -> EndNotice<'a> {
+        let name = self.rows.get(plan).and_then(|row| row.name.as_deref());
+        EndNotice { plan, name, told, reason, zone }
+    }
+
+    /// Ends the trouble of a plan for a reason that no look finds; none when it has none.
+    pub fn end(&mut self, plan: &str, reason: EndReason, zone: &Zone, now: Wall) -> Option<Change> {
+        let told = self.tracker.told(plan).filter(|told| told.open)?.clone();
+        let event = self.end_notice(plan, &told, reason, zone).event(now);
+        let write = match reason {
+            EndReason::Forgotten => self.forget_row(plan),
+            _ => {
+                self.tracker.end(plan);
+                self.remove_row(plan)
+            }
+        };
+        let writes = write.into_iter().collect();
+        Some(Change { writes, events: vec![event], ..Change::default() })
+    }
+
+    /// What was told stays, so that it is not told again while it is unchanged.
+    fn forget_row(&mut self, plan: &str) -> Option<Write> {
+        self.tracker.forget(plan);
+        let row = self.rows.get_mut(plan)?;
+        row.told = self.tracker.told(plan).cloned();
+        Some(Write::put(Table::Plans, plan, row))
+    }
+
+    /// Every row, for a store that lost its own.
+    pub fn every_row(&self) -> Vec<Write> {
+        self.rows.iter().map(|(plan, row)| Write::put(Table::Plans, plan.clone(), row)).collect()
+    }
+}
+
+/// What a recovery is worth: an answer to the alert that asked, a record for those who keep one, else
+/// a word to those who were told of the trouble.
+fn recovered(look: LookedAt, policy: SuccessPolicy, before: &ToldView, now: Wall) -> Change {
+    let report = look.report;
+    let event = match policy {
+        _ if look.cause == LookCause::Alert => report.event(look.alerts, now),
+        SuccessPolicy::Always => report.event(look.alerts, now),
+        SuccessPolicy::Recovery => notice::recovery(report, before, now),
+        SuccessPolicy::Never => {
+            let incident = Incident::Backup { plan: report.plan.id.clone() };
+            return Change { closed_silently: vec![incident], ..Change::default() };
+        }
+    };
+    Change { events: vec![event], ..Change::default() }
+}

@@ -1,0 +1,253 @@
+//! Looks at backup plans and tells what the looks are worth: each in one transaction with what is
+//! remembered of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use log::{error, info};
+
+use super::alert::Alert;
+use super::analysis::{Analyzer, PlanReport, PlansReading, reportable};
+use super::outcome::Outcome;
+use super::plan_query::{PlanQuery, alerts_about};
+use super::plan_records::{LookedAt, PlanRecords};
+use super::plan_tracker::{EndReason, LookCause};
+use super::repo_check::{self, RepoChecker};
+use super::report::ALL_PLANS;
+use super::schedule::Zones;
+use super::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
+use crate::clock::Now;
+use crate::event::Event;
+use crate::store::Write;
+use crate::store::change::ChangeSink;
+use crate::thread::{Semaphore, Stop, lock};
+use crate::view::PlanView;
+
+/// The configuration of the looks at backup plans.
+#[derive(Clone, Debug)]
+pub struct PipelineSettings {
+    /// The names of the alerts that are about backups.
+    pub alert_names: Vec<String>,
+    /// Where Redis is, and how long to wait for it.
+    pub correlator: CorrelatorSettings,
+    /// How repositories are checked; none: not at all.
+    pub repo_check: Option<RepoCheckSettings>,
+    /// How often a trouble is told, and which successes.
+    pub telling: TellingSettings,
+}
+
+/// A look at plans.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// Which plans.
+    pub query: &'a PlanQuery,
+    /// Why.
+    pub cause: LookCause,
+    /// The alerts that caused it.
+    pub alerts: &'a [Alert],
+    /// The plans that these alerts were answered about already, by id.
+    pub answered: &'a BTreeSet<String>,
+}
+
+/// Looks at plans and tells about them. Shared by the pipelines and the watch.
+pub struct PlanReporter {
+    settings: Mutex<Arc<PipelineSettings>>,
+    records: Mutex<PlanRecords>,
+    sink: ChangeSink,
+    stop: Stop,
+    outcomes: Mutex<BTreeMap<Outcome, u64>>,
+    /// Shared by all looks: the machines are small.
+    restic_permits: Semaphore,
+}
+
+impl PlanReporter {
+    /// With what the rows of [`crate::store::Table::Plans`] hold; `open_incidents` are the plans
+    /// whose incident is open.
+    pub fn restore(
+        rows: Vec<PlanView>,
+        open_incidents: &BTreeSet<String>,
+        settings: PipelineSettings,
+        sink: ChangeSink,
+        stop: Stop,
+    ) -> PlanReporter {
+        PlanReporter {
+            records: Mutex::new(PlanRecords::restore(rows, open_incidents, Now::read().wall)),
+            settings: Mutex::new(Arc::new(settings)),
+            sink,
+            stop,
+            outcomes: Mutex::new(BTreeMap::new()),
+            restic_permits: repo_check::permits(),
+        }
+    }
+
+    /// Applies another configuration; a look that is under way keeps its own.
+    pub fn reconfigure(&self, settings: PipelineSettings) {
+        *lock(&self.settings) = Arc::new(settings);
+    }
+
+    /// The configuration at present.
+    pub fn settings(&self) -> Arc<PipelineSettings> {
+        Arc::clone(&lock(&self.settings))
+    }
+
+    /// Told when it is time to stop.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// The plans with an open trouble, by id.
+    pub fn open_plans(&self) -> BTreeSet<String> {
+        lock(&self.records).open_plans()
+    }
+
+    /// Reads the plans of a query. What panics is not known. None at the stop.
+    pub fn read(&self, query: &PlanQuery, wait_for_running: bool) -> Option<PlansReading> {
+        let settings = self.settings();
+        let analyzer = self.analyzer(&settings, wait_for_running);
+        let read = catch_unwind(AssertUnwindSafe(|| analyzer.read(query, &self.stop)));
+        read.unwrap_or_else(|_| {
+            error!("looking into a backup panicked");
+            Some(PlansReading::unknown(query, "looking into it failed, see the log of hbd"))
+        })
+    }
+
+    fn analyzer<'a>(&'a self, settings: &'a PipelineSettings, wait: bool) -> Analyzer<'a> {
+        let (repo_check, permits) = (settings.repo_check.as_ref(), &self.restic_permits);
+        Analyzer {
+            correlator: &settings.correlator,
+            repo_checker: repo_check.map(|settings| RepoChecker { settings, permits }),
+            wait_for_running: wait,
+        }
+    }
+
+    /// Tells what a reading is worth; repositories are checked only for what is reported, and each
+    /// plan is told as soon as its own are done. `rows` gives what else belongs to the transaction of
+    /// a plan that is told. None at the stop.
+    pub fn tell(
+        &self,
+        look: Look,
+        reading: PlansReading,
+        rows: impl Fn(&str) -> Option<Write>,
+    ) -> Option<()> {
+        let settings = self.settings();
+        let PlansReading { reports, passwords, complete, .. } = reading;
+        let (reports, asked) = with_answers(reports, look);
+        if look.query.all && complete && reports.iter().all(|one| one.plan.id != ALL_PLANS) {
+            self.end(ALL_PLANS, EndReason::RedisAnswers);
+        }
+        let labels = &settings.correlator.backup_id_labels;
+        let tell = |report: &PlanReport| {
+            let alerts = alerts_about(&report.plan.id, look.alerts, labels);
+            let cause = cause_of(report, &asked, look.cause);
+            let looked_at = LookedAt { report, cause, complete, alerts: &alerts };
+            self.tell_plan(&settings, looked_at, rows(&report.plan.id));
+        };
+        let is_checked = |report: &PlanReport| {
+            let cause = cause_of(report, &asked, look.cause);
+            let looked_at = LookedAt { report, cause, complete, alerts: &[] };
+            let now = Now::read().wall;
+            report.needs_check()
+                && lock(&self.records).will_report(looked_at, &settings.telling, now)
+        };
+        let unanswered = reports.into_iter().filter(|one| !look.answered.contains(&one.plan.id));
+        let (unchecked, checked): (Vec<_>, Vec<_>) = unanswered.partition(is_checked);
+        checked.iter().for_each(tell);
+        let analyzer = self.analyzer(&settings, false);
+        analyzer.check_repositories(unchecked, &passwords, &self.stop, |report| tell(&report))
+    }
+
+    fn tell_plan(&self, settings: &PipelineSettings, look: LookedAt, row: Option<Write>) {
+        let now = Now::read().wall;
+        let words = {
+            // Under the lock: what is remembered must reach the disk in the order of the decisions.
+            let mut records = lock(&self.records);
+            let mut change = records.record(look, &settings.telling, now);
+            let words = change.events.first().map(|event| (title(event), is_report(event, look)));
+            if words.is_some() {
+                change.writes.extend(row);
+            }
+            if !(change.writes.is_empty() && change.closed_silently.is_empty()) {
+                (self.sink)(change);
+            }
+            words
+        };
+        let Some((words, is_report)) = words else { return };
+        if is_report {
+            *lock(&self.outcomes).entry(look.report.plan_outcome.outcome).or_default() += 1;
+        }
+        info!("plan {}: {words}", look.report.plan.id);
+    }
+
+    /// Ends the trouble of a plan, given by its id or its name, on an operator's word: its id, or
+    /// none when it has none.
+    pub fn forget(&self, plan: &str) -> Option<String> {
+        let id = lock(&self.records).find(plan);
+        self.end(&id, EndReason::Forgotten).then_some(id)
+    }
+
+    /// Ends the trouble of a plan for a reason that no look finds; false when it has none.
+    pub fn end(&self, plan: &str, reason: EndReason) -> bool {
+        let words: Option<String> = {
+            let mut records = lock(&self.records);
+            let ended = records.end(plan, reason, Zones::read().local(), Now::read().wall);
+            ended.map(|change| {
+                let words = change.events.iter().map(title).collect();
+                (self.sink)(change);
+                words
+            })
+        };
+        if let Some(words) = &words {
+            info!("plan {plan}: {words}");
+        }
+        words.is_some()
+    }
+
+    /// How many reports had which outcome.
+    pub fn outcome(&self, outcome: Outcome) -> u64 {
+        lock(&self.outcomes).get(&outcome).copied().unwrap_or(0)
+    }
+
+    /// Every row, for a store that lost its own.
+    pub fn every_row(&self) -> Vec<Write> {
+        lock(&self.records).every_row()
+    }
+
+    /// Waits until no restic runs any more, for `limit` at most. To be called after the stop.
+    pub fn wait_for_restic(&self, limit: Duration) {
+        repo_check::wait_for_end(&self.restic_permits, limit);
+    }
+}
+
+fn title(event: &Event) -> String {
+    event.kind.describe().title
+}
+
+/// Whether an event tells an outcome, and not that there is none any more, or none that is new.
+fn is_report(event: &Event, look: LookedAt) -> bool {
+    let is_new = !event.kind.describe().is_reminder;
+    is_new && event.level == look.report.plan_outcome.outcome.level()
+}
+
+/// The reports with the one that answers an alert of which none of them says anything, and the plans
+/// that an alert is owed an answer about.
+fn with_answers(mut reports: Vec<PlanReport>, look: Look) -> (Vec<PlanReport>, BTreeSet<String>) {
+    if look.cause != LookCause::Alert {
+        return (reports, BTreeSet::new());
+    }
+    let answers = reportable(reports.clone(), look.query);
+    let asked = answers.iter().map(|report| report.plan.id.clone()).collect();
+    let is_new = |answer: &PlanReport| reports.iter().all(|one| one.plan.id != answer.plan.id);
+    let new: Vec<_> = answers.iter().filter(|answer| is_new(answer)).cloned().collect();
+    reports.extend(new);
+    (reports, asked)
+}
+
+/// What an alert did not ask about is looked at on the occasion.
+fn cause_of(report: &PlanReport, asked: &BTreeSet<String>, cause: LookCause) -> LookCause {
+    match cause {
+        LookCause::Alert if !asked.contains(&report.plan.id) => LookCause::Recheck,
+        cause => cause,
+    }
+}

@@ -1,0 +1,153 @@
+//! The thread that looks at backup plans without a new alert: again while they have an open trouble,
+//! and when their runs should be over.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, select};
+use log::{error, warn};
+
+use super::analysis::{PlanReport, PlansReading};
+use super::look_schedule::{LookPolicy, LookSchedule, RecheckReason, SeenPlan};
+use super::plan_query::PlanQuery;
+use super::plan_reporter::{Look, PlanReporter};
+use super::plan_tracker::LookCause;
+use super::schedule::Zones;
+use crate::clock::Now;
+
+/// How many requests wait: more than there are plans. Those beyond are dropped, since the open
+/// troubles are looked at in their turn.
+const MAX_REQUESTS: usize = 1000;
+/// How often it is looked whether something is due: the wall clock may jump.
+const TICK: Duration = Duration::from_secs(10);
+
+/// Requests that plans be looked at out of turn. Cloned: all clones reach the same watch.
+#[derive(Clone, Debug)]
+pub struct RecheckRequests(Sender<RecheckRequest>);
+
+type RecheckRequest = (Option<String>, RecheckReason);
+
+impl RecheckRequests {
+    /// Requests, and where they arrive.
+    pub fn channel() -> (RecheckRequests, PendingRechecks) {
+        let (tx, rx) = bounded(MAX_REQUESTS);
+        (RecheckRequests(tx), PendingRechecks(rx))
+    }
+
+    /// Requests that these plans are looked at; none: all plans.
+    pub fn request(&self, reason: RecheckReason, plans: impl Iterator<Item = Option<String>>) {
+        for plan in plans.collect::<BTreeSet<_>>() {
+            // Full, or nobody watches any more.
+            let _ = self.0.try_send((plan, reason));
+        }
+    }
+}
+
+/// Where the requests arrive. Cloned: each request reaches one of the clones.
+#[derive(Clone, Debug)]
+pub struct PendingRechecks(Receiver<RecheckRequest>);
+
+/// Looks at plans until the stop.
+pub fn run(reporter: &Arc<PlanReporter>, requests: &PendingRechecks) {
+    let mut watch = PlanWatch {
+        looks: LookSchedule::new(policy(reporter), Now::read().mono),
+        reporter,
+        is_cluster: None,
+    };
+    let stop = reporter.stop();
+    while !stop.stopped() {
+        let tick = TICK.min(policy(reporter).recheck.unwrap_or(TICK));
+        select! {
+            recv(requests.0) -> request => {
+                let policy = policy(reporter);
+                for (plan, reason) in request.into_iter().chain(requests.0.try_iter()) {
+                    watch.looks.request(plan, reason, policy, Now::read().mono);
+                }
+            }
+            recv(after(tick)) -> _ => {}
+            recv(stop.receiver()) -> _ => return,
+        }
+        if catch_unwind(AssertUnwindSafe(|| watch.look())).is_err() {
+            error!("watching the backups panicked, the next look goes on");
+        }
+    }
+}
+
+fn policy(reporter: &PlanReporter) -> LookPolicy {
+    let settings = reporter.settings();
+    LookPolicy { recheck: settings.correlator.recheck, watch: settings.correlator.watch_plans }
+}
+
+struct PlanWatch<'a> {
+    looks: LookSchedule,
+    reporter: &'a Arc<PlanReporter>,
+    /// Whether the last look found a cluster in the Redis.
+    is_cluster: Option<bool>,
+}
+
+impl PlanWatch<'_> {
+    /// Looks at what is due.
+    fn look(&mut self) {
+        let policy = policy(self.reporter);
+        let open = self.reporter.open_plans();
+        let Some(query) = self.looks.due(&open, policy, Now::read()) else { return };
+        let Some(reading) = self.reporter.read(&query, false) else { return };
+        let now = Now::read();
+        if reading.is_unanswered {
+            if self.looks.on_silence(query, policy, now.mono) {
+                self.tell_silence(reading);
+            }
+            return;
+        }
+        self.note_cluster(&query, &reading);
+        let zones = Zones::read();
+        let seen: Vec<SeenPlan> =
+            reading.reports.iter().map(|report| seen(report, &zones, now)).collect();
+        self.looks.on_answer(&query, &seen, policy, now);
+        let look = Look {
+            query: &query,
+            cause: LookCause::Recheck,
+            alerts: &[],
+            answered: &BTreeSet::new(),
+        };
+        // None at the stop: what was not told is found again after the next start.
+        let _ = self.reporter.tell(look, reading, |_| None);
+    }
+
+    /// Of no plan anything is known any more, and that is told as an answer would be.
+    fn tell_silence(&self, reading: PlansReading) {
+        let why = reading.reports.first().map(|report| report.plan_outcome.why.as_str());
+        let query = PlanQuery::for_all();
+        let silence = PlansReading::unknown(&query, why.unwrap_or("Redis does not answer"));
+        let look = Look {
+            query: &query,
+            cause: LookCause::Alert,
+            alerts: &[],
+            answered: &BTreeSet::new(),
+        };
+        let _ = self.reporter.tell(look, silence, |_| None);
+    }
+
+    /// Says once in the log when there is nothing to watch.
+    fn note_cluster(&mut self, query: &PlanQuery, reading: &PlansReading) {
+        if !query.all || !policy(self.reporter).watch {
+            return;
+        }
+        let is_cluster = reading.reports.iter().any(|report| report.plan.enabled.is_some());
+        if self.is_cluster.replace(is_cluster) != Some(is_cluster) && !is_cluster {
+            warn!("Redis knows no backup plan: there is nothing to watch");
+        }
+    }
+}
+
+fn seen<'a>(report: &'a PlanReport, zones: &Zones, now: Now) -> SeenPlan<'a> {
+    let plan = &report.plan;
+    SeenPlan {
+        id: &plan.id,
+        enabled: plan.enabled == Some(true),
+        is_open: plan.modules.iter().any(|module| module.state.is_open()),
+        regular_end: plan.next_regular_end(zones, now.wall),
+    }
+}
