@@ -41,11 +41,12 @@ impl PlanSummary<'_> {
         let daily = PlanSummary { last: Some(last), ..*self };
         let (lines, unknown) = (daily.lines(), daily.unknown());
         let is_known = unknown.is_none() && !lines.is_empty();
-        let mut details = Vec::new();
+        let more = lines.len().saturating_sub(MAX_LINES);
+        let mut details: Vec<_> = lines.into_iter().take(MAX_LINES).collect();
         let mut add = |label: &str, text: Option<String>| {
             details.extend(text.map(|text| (label.to_owned(), text)));
         };
-        add("plans", joined(&lines));
+        add("and", (more > 0).then(|| count(more, "more plan")));
         add("not known", unknown);
         add("switched off", self.switched_off());
         let kind = EventKind::BackupSummary {
@@ -110,12 +111,13 @@ impl PlanSummary<'_> {
         (!names.is_empty()).then(|| format!("{shown}{more}"))
     }
 
-    /// One line for each plan that is on.
-    pub fn lines(&self) -> Vec<String> {
-        self.plans().into_iter().map(|report| self.line(report)).collect()
+    /// The name and the line of each plan that is on.
+    fn lines(&self) -> Vec<(String, String)> {
+        let line = |report: &PlanReport| (plan_name(&report.plan), self.line(report));
+        self.plans().into_iter().map(line).collect()
     }
 
-    /// `Nightly (7): SUCCESS, 4 modules, 12.3 GB, 5 snapshots, ended 03:41 CET`.
+    /// `SUCCESS, 4 modules, 12.3 GB, 4321 files, 5 snapshots, ended 03:41 CET`.
     fn line(&self, report: &PlanReport) -> String {
         let figures = Figures::of(&report.plan);
         let mut parts = vec![match report.plan_outcome.outcome {
@@ -134,7 +136,7 @@ impl PlanSummary<'_> {
             format!("{word} {}", self.short_time(end))
         }));
         let outcome = report.plan_outcome.outcome.name();
-        format!("{}: {outcome}, {}", plan_name(&report.plan), parts.join(", "))
+        format!("{outcome}, {}", parts.join(", "))
     }
 
     /// The same in rows and columns, with all of the figures; none without a plan.
@@ -250,20 +252,185 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// One below the other; none where there is none.
-fn joined(lines: &[String]) -> Option<String> {
-    let more = lines.len().saturating_sub(MAX_LINES);
-    let mut text = lines[..lines.len() - more].join("\n");
-    if more > 0 {
-        text.push_str(&format!("\nand {more} more"));
-    }
-    (!lines.is_empty()).then_some(text)
-}
-
 /// A time in a zone, as strftime(3) has it; in UTC where it is beyond every calendar.
 fn local(at: Wall, zone: &TimeZone, format: &str) -> String {
     match Timestamp::from_millisecond(at.0) {
         Ok(time) => time.to_zoned(zone.clone()).strftime(format).to_string(),
         Err(_) => at.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::outcome::PlanOutcome;
+    use crate::backup::plan::ModuleState;
+    use crate::event::{EventId, IncidentChange, Message};
+
+    /// 2026-11-30 08:00 in Rome.
+    const NOW: Wall = Wall(1_796_022_000_000);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn module(state: ModuleState, run: Option<BackupRun>) -> Module {
+        Module { id: "mail1".into(), ui_name: None, uuid: None, node: None, state, why: None, run }
+    }
+
+    fn run(ended_before: Duration) -> BackupRun {
+        BackupRun {
+            start: Some(NOW - ended_before - HOUR),
+            end: Some(NOW - ended_before),
+            errors: Some(0),
+            size: Some(6_150_000_000),
+            files: Some(1000),
+            snapshots: Some(3),
+        }
+    }
+
+    fn report(id: &str, name: &str, enabled: bool, modules: Vec<Module>) -> PlanReport {
+        let name = (!name.is_empty()).then(|| name.to_owned());
+        let plan = Plan { id: id.into(), name, enabled: Some(enabled), modules, ..Plan::default() };
+        PlanReport { plan_outcome: PlanOutcome::of(&plan), plan, repositories: None }
+    }
+
+    fn well(id: &str, name: &str, ended_before: Duration) -> PlanReport {
+        let module = module(ModuleState::Success, Some(run(ended_before)));
+        report(id, name, true, vec![module.clone(), module])
+    }
+
+    fn unknown(why: &str) -> PlanReport {
+        let plan = Plan { id: ALL_PLANS.into(), ..Plan::default() };
+        PlanReport { plan, plan_outcome: PlanOutcome::unknown(why), repositories: None }
+    }
+
+    fn sent(reports: &[PlanReport], last: Option<Wall>) -> (Level, Message) {
+        let zone = TimeZone::get("Europe/Rome").expect("the package tzdata is there");
+        let event = PlanSummary { reports, last, now: NOW, zone: &zone }.event();
+        assert_eq!(event.incident(), IncidentChange::None);
+        (event.level, event.message(EventId(1)))
+    }
+
+    /// The lines of the plans, as channels without tables show them.
+    fn lines(message: &Message) -> Vec<String> {
+        let others = ["and", "not known", "switched off"];
+        let plans = message.details.iter().filter(|(label, _)| !others.contains(&label.as_str()));
+        plans.map(|(label, text)| format!("{label}: {text}")).collect()
+    }
+
+    fn detail(message: &Message, label: &str) -> String {
+        let detail = message.details.iter().find(|(name, _)| name == label);
+        detail.map(|(_, text)| text.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_plan_has_one_line_and_the_worst_comes_first() {
+        let failed = module(ModuleState::Failed, Some(run(2 * HOUR)));
+        let good = module(ModuleState::Success, Some(run(HOUR)));
+        let running = module(ModuleState::Running, None);
+        let reports = [
+            well("10", "Nightly", 4 * HOUR),
+            well("2", "", 8 * HOUR + HOUR / 2),
+            report("3", "Mail", true, vec![failed, good.clone()]),
+            report("4", "Slow", true, vec![running, good]),
+            report("5", "Lost", true, vec![module(ModuleState::Missing, None)]),
+        ];
+        let (level, message) = sent(&reports, None);
+        assert_eq!(level, Level::Info, "a record, whatever is in it");
+        assert_eq!(message.title, "backups: 2 of 5 plans well, 1 still running");
+        let lines = lines(&message);
+        assert_eq!(lines.len(), 5);
+        assert_eq!(lines[0], "Lost (5): MISSING, 1 of 1 module without a recent run");
+        assert_eq!(
+            lines[1],
+            "Mail (3): PARTIAL, 1 of 2 modules failed, 12.3 GB, 2000 files, 6 snapshots, \
+             ended 07:00 CET"
+        );
+        assert!(lines[2].starts_with("Slow (4): RUNNING, "), "{}", lines[2]);
+        assert!(lines[2].contains("at least 6.2 GB"), "the other has not said: {}", lines[2]);
+        assert_eq!(
+            lines[3],
+            "2: SUCCESS, 2 modules, 12.3 GB, 2000 files, 6 snapshots, ended 2026-11-29 23:30 CET"
+        );
+        assert!(lines[4].starts_with("Nightly (10): SUCCESS, "), "{}", lines[4]);
+        let table = message.table.unwrap();
+        assert_eq!(table.rows.len(), 5);
+        assert_eq!(
+            table.rows[4],
+            ["10", "Nightly", "SUCCESS", "2", "12.3 GB", "2000", "6", "2026-11-30 04:00 CET", ""]
+        );
+    }
+
+    #[test]
+    fn of_a_plan_without_a_run_since_the_last_summary_it_is_said_since_when() {
+        let reports = [well("1", "Weekly", 30 * HOUR), well("2", "Nightly", 4 * HOUR)];
+        let (_, message) = sent(&reports, Some(NOW - 24 * HOUR));
+        let told = lines(&message);
+        assert!(told[0].ends_with("6 snapshots, no run since 2026-11-29 02:00 CET"), "{told:?}");
+        assert!(told[1].ends_with("ended 04:00 CET"), "{told:?}");
+        assert_eq!(message.table.unwrap().rows[0][8], "no run since");
+        let (_, first) = sent(&reports, None);
+        assert_eq!(lines(&first), told, "the first one looks back for a day");
+        let (_, later) = sent(&reports, Some(NOW - 3 * HOUR));
+        assert!(lines(&later)[1].ends_with("no run since 04:00 CET"));
+    }
+
+    #[test]
+    fn plans_that_are_switched_off_are_one_line_and_not_counted() {
+        let off =
+            |id, name| report(id, name, false, vec![module(ModuleState::Success, Some(run(HOUR)))]);
+        let reports = [well("1", "Nightly", HOUR), off("2", "Old"), off("3", "Older")];
+        let (level, message) = sent(&reports, None);
+        assert_eq!((level, message.title.as_str()), (Level::Info, "backups: 1 of 1 plan well"));
+        assert_eq!(lines(&message).len(), 1);
+        assert_eq!(detail(&message, "switched off"), "Old (2), Older (3)");
+        let (level, none) = sent(&reports[1..], None);
+        assert_eq!(
+            (level, none.title.as_str()),
+            (Level::Warning, "backups: no plan is switched on")
+        );
+    }
+
+    #[test]
+    fn without_redis_the_summary_is_a_warning_that_says_why() {
+        let (level, message) = sent(&[unknown("Redis at x: refused")], None);
+        assert_eq!(level, Level::Warning);
+        assert_eq!(message.title, "backups: not known how they are: Redis at x: refused");
+        assert_eq!((lines(&message).len(), &message.table), (0, &None));
+        let (level, some) = sent(&[well("1", "Nightly", HOUR), unknown("no list")], None);
+        assert_eq!(level, Level::Warning, "nobody knows what is missing here");
+        assert_eq!(some.title, "backups: 1 of 1 plan well, of others it is not known");
+        assert_eq!(detail(&some, "not known"), "no list");
+    }
+
+    #[test]
+    fn a_name_cannot_look_like_the_line_of_another_plan() {
+        let (_, message) = sent(&[well("1", "a\nNightly (2): SUCCESS\u{2028}x", HOUR)], None);
+        let line = lines(&message).concat();
+        assert!(line.starts_with("a Nightly (2): SUCCESS x (1): SUCCESS, "), "{line}");
+        assert!(!line.contains(['\n', '\u{2028}']), "{line}");
+    }
+
+    #[test]
+    fn a_thousand_plans_are_cut_with_their_true_count() {
+        let reports: Vec<_> = (0..1000).map(|id| well(&id.to_string(), "", HOUR)).collect();
+        let (_, message) = sent(&reports, None);
+        assert_eq!(message.title, "backups: 1000 of 1000 plans well");
+        assert_eq!(
+            (lines(&message).len(), detail(&message, "and").as_str()),
+            (100, "900 more plans")
+        );
+        assert_eq!(message.table.unwrap().rows.len(), MAX_LINES + 1);
+    }
+
+    #[test]
+    fn damaged_figures_and_times_do_not_end_hbd() {
+        let wild = BackupRun {
+            end: Some(Wall(i64::MAX)),
+            size: Some(u64::MAX),
+            files: Some(u64::MAX),
+            ..run(HOUR)
+        };
+        let modules = vec![module(ModuleState::Unreadable, Some(wild)); 2];
+        let (_, message) = sent(&[report("1", "", true, modules)], None);
+        assert!(lines(&message)[0].contains("18.4 EB"));
     }
 }

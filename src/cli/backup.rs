@@ -5,6 +5,7 @@ use std::path::Path;
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -13,6 +14,7 @@ use super::CONFIGURATION;
 use crate::backup::analysis::{Analyzer, PlanReport};
 use crate::backup::outcome::Outcome;
 use crate::backup::plan_query::PlanQuery;
+use crate::backup::plan_summary::PlanSummary;
 use crate::backup::repo_check::{self, RepoChecker};
 use crate::clock::Now;
 use crate::config::Config;
@@ -25,8 +27,8 @@ const SUCCESS: u8 = 0;
 /// One did not, or that is not known.
 const NOT_ALL: u8 = 1;
 
-/// Prints the report about one plan, by its id or its name, or about all plans when none is given.
-/// Gives the exit code. Modules that are still running are not waited for.
+/// Prints the report about one plan, by its id or its name; of all plans, when none is given, a line
+/// each, and the reports about those that did not succeed. Gives the exit code. Modules that are still running are not waited for.
 pub fn backup(
     config: &Path,
     plan: Option<&str>,
@@ -50,13 +52,31 @@ pub fn backup(
         let plans: Vec<Value> = reports.iter().map(to_json).collect();
         writeln!(out, "{}", json!({ "plans": plans }))?;
     } else {
-        for (index, one) in reports.iter().enumerate() {
-            let gap = if index > 0 { "\n" } else { "" };
-            write!(out, "{gap}{}", format_report(one))?;
-        }
+        let parts: Vec<String> = match plan {
+            Some(_) => reports.iter().map(format_report).collect(),
+            None => {
+                let troubles = reports.iter().filter(|one| !is_well(one));
+                format_summary(&reports).into_iter().chain(troubles.map(format_report)).collect()
+            }
+        };
+        write!(out, "{}", parts.join("\n"))?;
     }
-    let well = |one: &PlanReport| one.plan_outcome.outcome == Outcome::Success;
-    Ok(if reports.iter().all(well) { SUCCESS } else { NOT_ALL })
+    Ok(if reports.iter().all(is_well) { SUCCESS } else { NOT_ALL })
+}
+
+fn is_well(one: &PlanReport) -> bool {
+    one.plan_outcome.outcome == Outcome::Success
+}
+
+/// One line for each plan; none when no plan is known.
+fn format_summary(reports: &[PlanReport]) -> Option<String> {
+    let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
+    let summary = PlanSummary { reports, last: None, now: Now::read().wall, zone: &zone };
+    let mut lines = Vec::new();
+    lines.extend(summary.table().map(|table| format_table(&table)));
+    let off = summary.switched_off();
+    lines.extend(off.map(|names| format!("switched off: {}", clean(&names, LineBreaks::Remove))));
+    (!lines.is_empty()).then(|| lines.join("\n") + "\n")
 }
 
 /// A stop at the first of these signals, and the number of that signal: restic runs in a process group

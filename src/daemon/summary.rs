@@ -27,6 +27,9 @@ const KEY: &str = "backup_summary";
 /// How long a Redis that cannot be asked is asked again, and modules that run are waited for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
+/// The stack of the thread, in bytes: to read the file of a time zone takes more than most do.
+const STACK: usize = 2 * 1024 * 1024;
+
 /// The thread `summary`, while the configuration has times for it, and what it must not forget.
 pub struct Summaries {
     record: Mutex<Option<SummaryRecord>>,
@@ -87,7 +90,7 @@ impl Summaries {
         }
         let (stop_source, stop) = Stop::channel();
         let (own, thread_settings) = (Arc::clone(self), settings.clone());
-        threads.spawn("summary", move || own.run(&thread_settings, &stop))?;
+        threads.spawn_with_stack("summary", STACK, move || own.run(&thread_settings, &stop))?;
         *running = Some(RunningSummary { settings, _stop_source: stop_source });
         Ok(())
     }
@@ -191,4 +194,66 @@ fn analyze(correlator: &CorrelatorSettings, stop: &Stop) -> Option<Vec<PlanRepor
 /// The zone of the machine; UTC where it has none.
 fn system_zone() -> TimeZone {
     TimeZone::try_system().unwrap_or(TimeZone::UTC)
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, unbounded};
+
+    use super::*;
+
+    /// With this record, and the changes that they hand over.
+    fn summaries(record: Option<SummaryRecord>) -> (Summaries, Receiver<Change>) {
+        let (tx, rx) = unbounded();
+        let sink: ChangeSink = Arc::new(move |change| {
+            let _ = tx.send(change);
+        });
+        (Summaries { record: Mutex::new(record), running: Mutex::default(), sink }, rx)
+    }
+
+    fn times(texts: &[&str]) -> BTreeSet<TimeOfDay> {
+        texts.iter().map(|text| TimeOfDay::parse(text).unwrap()).collect()
+    }
+
+    fn record(texts: &[&str], since: Wall, sent: Option<Wall>) -> SummaryRecord {
+        SummaryRecord { times: texts.iter().map(ToString::to_string).collect(), since, sent }
+    }
+
+    #[test]
+    fn times_that_are_configured_anew_count_from_now_on_and_the_others_stay() {
+        let (old, sent) = (Wall(5), Some(Wall(4)));
+        let before = Some(record(&["08:00"], old, sent));
+        for (texts, before, after) in [
+            (&["08:00"][..], None, Some(record(&["08:00"], Wall(9), None))),
+            (&["08:00"], before.clone(), before.clone()),
+            (&["20:00", "8:00"], before.clone(), Some(record(&["08:00", "20:00"], Wall(9), sent))),
+            (&[], before, None),
+            (&[], None, None),
+        ] {
+            let (summaries, changes) = summaries(before.clone());
+            summaries.adopt_times(&times(texts), Wall(9));
+            assert_eq!(*lock(&summaries.record), after);
+            let writes: Vec<Write> = changes.try_iter().flat_map(|change| change.writes).collect();
+            let row = after.as_ref().map(SummaryRecord::row);
+            let expected = row.unwrap_or_else(|| Write::remove(Table::Meta, KEY));
+            let is_same = before == after;
+            assert_eq!(writes, if is_same { vec![] } else { vec![expected] }, "{texts:?}");
+            assert_eq!(summaries.every_row().len(), usize::from(!texts.is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_thread_that_was_told_to_stop_sent_a_second_one_beside_its_successor() {
+        let (summaries, changes) = summaries(Some(record(&["08:00"], Wall(5), None)));
+        let (source, stop) = Stop::channel();
+        let reports = analysis::unknown(&PlanQuery::for_all(), "x");
+        summaries.send(&reports, &stop);
+        let change = changes.try_recv().unwrap();
+        assert_eq!((change.events.len(), change.writes.len()), (1, 1), "one transaction");
+        let sent = lock(&summaries.record).clone().unwrap();
+        assert!(sent.sent == Some(sent.since) && change.writes[0] == sent.row());
+        drop(source);
+        summaries.send(&reports, &stop);
+        assert!(changes.try_recv().is_err());
+    }
 }

@@ -35,6 +35,19 @@ impl Threads {
     /// # Errors
     /// A sentence when the system has no thread to give.
     pub fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
+        self.spawn_with_stack(name, STACK, work)
+    }
+
+    /// The same with a stack of `stack` bytes.
+    ///
+    /// # Errors
+    /// As [`Threads::spawn`].
+    pub fn spawn_with_stack(
+        &self,
+        name: &str,
+        stack: usize,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), String> {
         let why = |why| format!("the thread {name} cannot be started: {why}");
         #[cfg(test)]
         if lock(&self.refused).contains(&name) {
@@ -45,7 +58,7 @@ impl Threads {
             let _alive = alive;
             work();
         };
-        let handle = spawn_critical(name, STACK, work).map_err(why)?;
+        let handle = spawn_critical(name, stack, work).map_err(why)?;
         let mut running = lock(&self.running);
         running.retain(|thread| !thread.handle.is_finished());
         running.push(Thread { name: name.to_owned(), handle, ended });

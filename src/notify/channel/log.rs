@@ -54,7 +54,42 @@ fn details(outgoing: &OutgoingMessage) -> String {
     }
     let worded: Vec<String> = details
         .iter()
-        .map(|(label, text)| format!("{label}: {}", clean(text, LineBreaks::Remove)))
+        .map(|(label, text)| {
+            let (label, text) = (clean(label, LineBreaks::Remove), clean(text, LineBreaks::Remove));
+            format!("{label}: {text}")
+        })
         .collect();
     format!(" ({})", worded.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::event::{EventId, Message, Subject};
+
+    #[test]
+    fn a_name_in_a_label_wrote_lines_and_colours_of_its_own_into_the_log() {
+        let message = Message {
+            event: EventId(1),
+            at: Wall(0),
+            level: Level::Info,
+            subject: Subject::Daemon,
+            thread: String::new(),
+            title: "backups".into(),
+            details: vec![("a\n\u{1b}[31mb".into(), "x\ny".into()), ("c".into(), "z".into())],
+            table: None,
+        };
+        let outgoing = OutgoingMessage {
+            channel: "log",
+            message: &message,
+            recipient: None,
+            possible_repeat: false,
+            short_form: false,
+            thread: None,
+            recovered_events: &[],
+            now: Wall(0),
+        };
+        assert_eq!(details(&outgoing), " (a [31mb: x y; c: z)");
+    }
 }

@@ -108,6 +108,7 @@ pub struct Courier {
     /// - the updater of DNS names: one record per name and attempt, attempts are rate-limited
     /// - the history: the rows of one slot, once per slot
     /// - direct sends that have begun: at most 4 at once, one record per channel
+    /// - the daily summary of backups: one event and one row for each configured time
     /// - the alert poller: one event per outage and per recovery
     /// - reloads: one at a time, of the main thread
     /// - workers: one result each
