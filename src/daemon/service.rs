@@ -100,7 +100,7 @@ impl Daemon for Services {
             Ok(alerts) => alerts,
             Err(why) => return Ingest::Done(IngestResult::Malformed(why)),
         };
-        heartbeat_alerts.ingest(&alerts.heartbeat, &self.monitor);
+        heartbeat_alerts.ingest(&alerts.heartbeat, &alerts.heartbeat_resolved, &self.monitor);
         // Before those that fire: the next instance may come in one body with the end of the last.
         self.pipelines.resolve(&alerts.backup_resolved);
         if self.courier.is_backlogged() && !alerts.backup.is_empty() {
