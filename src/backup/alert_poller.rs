@@ -76,6 +76,7 @@ pub fn run(
         match answer {
             Ok(alerts) => {
                 (hooks.ingest)(&alerts.heartbeat);
+                pipelines.warn_unlisted(alerts.unlisted);
                 // What was not stored or found no room is fetched again with the next poll.
                 pipelines.enqueue(alerts.backup, |_| {});
             }

@@ -19,3 +19,4 @@ pub mod report;
 pub mod restic_output;
 pub mod schedule;
 pub mod settings;
+pub mod unlisted;

@@ -4,7 +4,7 @@
 //! One detached thread per batch, at most 64 at a time; the others wait in the store. A pipeline
 //! that was running when the daemon died is resumed at the next start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,6 +20,7 @@ use super::plan_query::{PlanQuery, alerts_about};
 use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_ATTEMPTS};
 use super::repo_check::{self, RepoChecker};
 use super::settings::{CorrelatorSettings, RepoCheckSettings};
+use super::unlisted::UnlistedAlerts;
 use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, MAX_LISTED};
 use crate::store::Write;
@@ -67,6 +68,7 @@ pub struct Pipelines {
     received: AtomicU64,
     started: AtomicU64,
     outcomes: Mutex<BTreeMap<Outcome, u64>>,
+    unlisted: UnlistedAlerts,
     /// Shared by all pipelines: the machines are small.
     restic_permits: Semaphore,
 }
@@ -113,6 +115,7 @@ impl Pipelines {
             received: AtomicU64::new(0),
             started: AtomicU64::new(0),
             outcomes: Mutex::new(BTreeMap::new()),
+            unlisted: UnlistedAlerts::default(),
             restic_permits: repo_check::permits(),
         });
         pipelines.start_pending();
@@ -133,6 +136,11 @@ impl Pipelines {
             heartbeat,
             plan_labels: settings.correlator.backup_id_labels.clone(),
         }
+    }
+
+    /// Tells the names of alerts that seem to be about backups and that no list has.
+    pub fn warn_unlisted(&self, names: BTreeSet<String>) {
+        self.unlisted.warn_once(names);
     }
 
     /// Takes in that these alerts no longer fire, which says nothing about the backup: what fires

@@ -103,6 +103,7 @@ impl Daemon for Services {
         heartbeat_alerts.ingest(&alerts.heartbeat, &alerts.heartbeat_resolved, &self.monitor);
         // Before those that fire: the next instance may come in one body with the end of the last.
         self.pipelines.resolve(&alerts.backup_resolved);
+        self.pipelines.warn_unlisted(alerts.unlisted);
         if self.courier.is_backlogged() && !alerts.backup.is_empty() {
             return Ingest::Done(IngestResult::Unavailable(
                 "the disk is slow, too much waits for it".into(),
