@@ -85,18 +85,25 @@ impl HttpError {
 pub fn parse(bytes: &[u8]) -> Result<Option<RequestHead>, HttpError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    let length = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => length,
+    let error = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => return validated(&request, length).map(Some),
         Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(HttpError::new(431, "the head is too long")),
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(HttpError::new(431, "too many headers"));
-        }
+        Ok(httparse::Status::Partial) => HttpError::new(431, "the head is too long"),
+        Err(httparse::Error::TooManyHeaders) => HttpError::new(431, "too many headers"),
         Err(httparse::Error::Version) => {
-            return Err(HttpError::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"));
+            HttpError::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
         }
-        Err(_) => return Err(HttpError::new(400, "this is not HTTP")),
+        Err(_) => HttpError::new(400, "this is not HTTP"),
     };
+    // The first line may have been understood.
+    let found = request.path.and_then(|path| target(path).ok());
+    Err(match found {
+        Some((_, target)) => error.with_request(request.method.unwrap_or_default(), &target),
+        None => error,
+    })
+}
+
+fn validated(request: &httparse::Request, length: usize) -> Result<RequestHead, HttpError> {
     let (authority, target) = target(request.path.unwrap_or_default())?;
     let name = request.method.unwrap_or_default();
     let validate = || {
@@ -112,7 +119,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<RequestHead>, HttpError> {
             length,
         })
     };
-    validate().map(Some).map_err(|error: HttpError| error.with_request(name, &target))
+    validate().map_err(|error: HttpError| error.with_request(name, &target))
 }
 
 /// The host that a target names, and its path and query. The absolute form, which proxies are sent, must
@@ -472,6 +479,15 @@ mod tests {
         let request = b"POST /api/v1/heartbeat HTTP/1.1\r\nContent-Length: x\r\n\r\n";
         let error = parse(request).unwrap_err();
         assert_eq!((error.method.as_str(), error.target.as_str()), ("POST", "/api/v1/heartbeat"));
+        let head = |rest: &str| format!("POST /alert HTTP/1.1\r\n{rest}");
+        for rest in [
+            "a: b\r\n".repeat(49) + "\r\n",
+            "A: ".to_owned() + &"a".repeat(9000),
+            "\0\r\n\r\n".into(),
+        ] {
+            let error = parse(head(&rest).as_bytes()).unwrap_err();
+            assert_eq!((error.method.as_str(), error.target.as_str()), ("POST", "/alert"));
+        }
     }
 
     fn decode(text: &str) -> Result<String, ErrorKind> {
