@@ -181,7 +181,7 @@ fn alerts_that_an_alertmanager_left_out_were_about_nothing() {
     let place = Place::new();
     let hbd = place.start("", 0, "");
     let url = format!("http://{}/alert", hbd.address);
-    let alertmanager = Alertmanager::sending_with(&url, "1h", "max_alerts: 1");
+    let alertmanager = Alertmanager::sending_groups_to(&url, "max_alerts: 1");
     alertmanager.fire(&[("BackupFailed", "1"), ("BackupFailed", "2"), ("BackupFailed", "3")]);
     let text = place.chat.wait_for(1, TIMEOUT).remove(0).text;
     assert!(text.contains("the sender left out 2 alerts"), "{text}");
@@ -234,7 +234,7 @@ fn a_watchdog_that_is_resolved_is_news() {
         serde_json::from_str::<Value>(body).unwrap()["connections"].clone()
     };
     hbd.wait_until("a beat", |_| connections()[0]["name"] == "alertmanager");
-    assert_eq!(connections()[0]["interval"], 12 * 3600);
+    assert_eq!(connections()[0]["interval"], 12.0 * 3600.0);
     alertmanager.tell("Watchdog", "0", since, Some("2026-11-21T20:13:11Z"));
     hbd.wait_log("the sign of life of prometheus is resolved");
     assert!(place.chat.received().is_empty(), "it may fire again");

@@ -31,13 +31,17 @@ impl Alertmanager {
     /// Starts one that posts to `url` at once, again after a second when something changed, and
     /// every `repeat` in any case.
     pub fn sending_to(url: &str, repeat: &str) -> Alertmanager {
-        Alertmanager::sending_with(url, repeat, "send_resolved: true")
-    }
-
-    /// The same with one more setting of the webhook.
-    pub fn sending_with(url: &str, repeat: &str, setting: &str) -> Alertmanager {
         let text = format!(
             "route: {{receiver: hbd, group_wait: 0s, group_interval: 1s, repeat_interval: {repeat}}}\n\
+             receivers: [{{name: hbd, webhook_configs: [{{url: \"{url}\"}}]}}]\n"
+        );
+        Alertmanager::start_with("127.0.0.1:0", &text)
+    }
+
+    /// Starts one that posts alerts that came together in one body, with this setting of the webhook.
+    pub fn sending_groups_to(url: &str, setting: &str) -> Alertmanager {
+        let text = format!(
+            "route: {{receiver: hbd, group_wait: 1s, group_interval: 1s, repeat_interval: 1h}}\n\
              receivers: [{{name: hbd, webhook_configs: [{{url: \"{url}\", {setting}}}]}}]\n"
         );
         Alertmanager::start_with("127.0.0.1:0", &text)
