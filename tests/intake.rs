@@ -14,6 +14,7 @@ mod support {
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use support::alertmanager::Alertmanager;
@@ -199,6 +200,36 @@ fn an_alert_about_a_backup_that_is_in_no_list_was_ignored_in_silence() {
     hbd.wait_until("a repeat", |hbd| hbd.metric("hbd_alerts_received_total") >= 2.0);
     assert_eq!(hbd.logged("receiver.alert_names does not list it"), 1);
     assert_eq!(hbd.metric("hbd_pipelines"), 1.0, "the old name of NethServer is in the list");
+}
+
+#[test]
+fn an_alert_without_a_readable_start_took_last_nights_run_for_an_all_clear() {
+    let place = Place::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    // It was due half an hour ago, and last ran the day before.
+    let due = (now - 1800) % 86_400;
+    let schedule = format!("*-*-* {:02}:{:02}:00", due / 3600, due % 3600 / 60);
+    place.redis.run(&["HSET", "cluster/backup/1", "schedule", &schedule]);
+    let end = now - 23 * 3600 - 1800;
+    let status = format!(r#"{{"start": {}, "errors": 0, "end": {end}}}"#, end - 60);
+    place.redis.run(&["HSET", "node/1/backup_status/1", "mail1", &status]);
+    let starts =
+        [json!(null), json!("0001-01-01T00:00:00Z"), json!("2026-11-21T20:12:11"), json!(0)];
+    let with_start = |start: Value| {
+        let mut alert = alert("firing", "1");
+        alert["labels"]["start"] = json!(start.to_string());
+        alert["startsAt"] = start;
+        alert
+    };
+    let hbd = place.start("", 0, "");
+    for start in starts {
+        assert_eq!(hbd.alert(&webhook(&[with_start(start)])), 200);
+    }
+    place.chat.wait_for(1, TIMEOUT);
+    hbd.settled();
+    for post in place.chat.received() {
+        assert!(!post.text.contains("SUCCESS"), "{}", post.text);
+    }
 }
 
 #[test]

@@ -49,11 +49,17 @@ pub fn parse(text: &str) -> Result<String, String> {
 }
 
 /// What looks wrong with an address that was parsed.
-pub fn warning(url: &str) -> Option<String> {
-    let authority = url.split("://").nth(1)?.split('/').next()?;
-    authority.ends_with(PROMETHEUS_PORT).then(|| {
-        "is where Prometheus listens: an Alertmanager listens on port 9093, mostly".to_owned()
-    })
+pub fn warning(url: &str) -> Option<&'static str> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let has_port = !authority.ends_with(']') && authority.contains(':');
+    if authority.ends_with(PROMETHEUS_PORT) {
+        Some("is where Prometheus listens: an Alertmanager listens on port 9093, mostly")
+    } else if !has_port && scheme == "http" && path.is_empty() {
+        Some("has no port, which means 80: an Alertmanager listens on port 9093, mostly")
+    } else {
+        None
+    }
 }
 
 /// Host, port and the prefix of the path, without what leads into the Alertmanager; none where there
@@ -112,8 +118,19 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_prometheus_is_said() {
-        assert!(warning("http://127.0.0.1:9090/x").is_some());
-        assert_eq!(warning("http://127.0.0.1:9093"), None);
+    fn a_port_where_no_alertmanager_listens_is_said() {
+        for (url, words) in [
+            ("http://127.0.0.1:9090/x", Some("Prometheus")),
+            ("http://[::1]", Some("no port")),
+            ("http://mon.example.com", Some("no port")),
+            ("http://mon.example.com/alertmanager", None),
+            ("https://mon.example.com", None),
+            ("http://127.0.0.1:9093", None),
+            ("http://[::1]:9093", None),
+        ] {
+            let said = warning(url);
+            assert_eq!(said.is_some(), words.is_some(), "{url}");
+            assert!(said.is_none_or(|said| said.contains(words.unwrap())), "{url}");
+        }
     }
 }
