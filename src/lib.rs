@@ -70,6 +70,7 @@
 //! | which SMTP reply is final, which is tried again | `notify/channel/email/diagnosis.rs` |
 //! | what a mail looks like | `notify/channel/email/message.rs` |
 //! | which alerts are about backups, and when one is reported again | `backup/alert.rs`, `backup/queue.rs` |
+//! | what of an alert is read leniently: its start, its JSON, its annotations | `backup/alert_start.rs`, `backup/lenient_json.rs`, `backup/annotations.rs` |
 //! | the outcome of a backup: SUCCESS, PARTIAL, FAILED ... | `backup/outcome.rs` |
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
 //! | the daily summary of backups: what it says, and when it is sent | `backup/plan_summary.rs`, `notify/summary_times.rs`, `daemon/summary.rs` |
@@ -78,6 +79,7 @@
 //! | who may call a route, such as `/-/reload` | `http/api.rs` (which route needs what), `http/auth.rs` (token), `http/origin.rs` (other sites) |
 //! | limits of HTTP: connections, how long they may be idle, sizes, deadlines | `http/front/limits.rs` |
 //! | a metric of `/metrics` | `http/metrics.rs`; where it comes from: `http/service.rs`, `daemon/service.rs` |
+//! | what is counted and logged of a webhook that is refused | `http/refusals.rs` |
 //! | the status page | `http/page/` |
 //! | what the API shows of hosts, channels, history | `view/mod.rs`, `view/history.rs` |
 //! | what is on disk | `store/table.rs`; rows of hosts: `heartbeat/persistence.rs` |

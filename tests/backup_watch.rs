@@ -135,9 +135,10 @@ fn plans(hbd: &Hbd) -> usize {
 
 /// Waits until hbd has looked at Redis that often from now on, by the log of the requests.
 fn looked_again(redis: &Redis, times: u64) {
-    let begin = redis.connections();
+    let looks = || redis.calls(&["client|setinfo", "select", "hscan", "hgetall"]);
+    let begin = looks();
     let end = Instant::now() + TIMEOUT;
-    while redis.connections() < begin + 2 * times {
+    while looks() < begin + 40 * times {
         assert!(Instant::now() < end, "nobody looks");
         std::thread::yield_now();
     }
@@ -222,8 +223,7 @@ fn a_trouble_that_goes_on_is_reminded_of_without_restic() {
     let (redis, restic) = (cluster(), Restic::new());
     let count = restic.path("count");
     let script = format!("echo >> {}; exit 1", count.display());
-    let mut place =
-        Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1, watch_plans: false");
+    let mut place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1, watch_plans: false");
     place.more = format!(
         "notifier: {{renotify_interval: 3s}}\nrepo_check:\n  restic_path: {}\n  repositories:\n    default: {{repository: \"/x/{{path}}\", password: {PASSWORD}}}\n",
         restic.script(&script).display(),
@@ -341,7 +341,10 @@ fn an_operator_ends_a_trouble_by_hand_until_it_changes() {
     let (code, said) = forget("9", &[]);
     assert!(code == 1 && said.contains("no trouble is open of a plan \"9\""), "{code} {said}");
     let (code, said) = forget("Nightly", &[]);
-    assert_eq!((code, said.as_str()), (0, "the trouble of plan 1 is ended; it is told again when it changes\n"));
+    assert_eq!(
+        (code, said.as_str()),
+        (0, "the trouble of plan 1 is ended; it is told again when it changes\n")
+    );
     assert_eq!(forget("1", &[]).0, 1);
     assert!(place.titles(&hbd, 2)[1].contains("backup Nightly: no longer told"));
     assert_eq!((open_alerts(&hbd), plans(&hbd)), (0, 0));
@@ -357,7 +360,8 @@ fn every_success_is_told_where_that_is_wished_with_sizes_and_counts() {
     let redis = cluster();
     set_mail(&redis, 0, 60);
     let mut place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1");
-    place.more = "notifier: {report_success: never, plans: {\"1\": {report_success: always}}}\n".into();
+    place.more =
+        "notifier: {report_success: never, plans: {\"1\": {report_success: always}}}\n".into();
     let hbd = place.start();
     let told = place.titles(&hbd, 1);
     assert!(told[0].contains(WELL) && told[0].contains("5.0 kB"), "{told:#?}");

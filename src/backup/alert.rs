@@ -41,6 +41,11 @@ impl Alert {
         format!("{} {start} firing", self.fingerprint)
     }
 
+    /// The instance that it is where its start cannot be read.
+    pub fn instance_without_start(&self) -> String {
+        format!("{} 0 firing", self.fingerprint)
+    }
+
     /// What is quoted of it in a report: of its annotations those that were written for people.
     pub fn quoted(&self) -> Vec<&str> {
         annotations::quoted(&self.annotations)

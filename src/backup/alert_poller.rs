@@ -83,6 +83,7 @@ pub fn run(
                 firing.retain(|alert| !fires(alert));
                 pipelines.resolve(&firing);
                 firing.clone_from(&alerts.backup);
+                pipelines.warn_unlisted(alerts.unlisted);
                 // What was not stored or found no room is fetched again with the next poll.
                 pipelines.enqueue(alerts.backup, |_| {});
             }

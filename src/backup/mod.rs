@@ -27,3 +27,4 @@ pub mod report;
 pub mod restic_output;
 pub mod schedule;
 pub mod settings;
+pub mod unlisted;

@@ -4,6 +4,7 @@
 //! One detached thread per batch, at most 64 at a time; the others wait in the store. A pipeline
 //! that was running when the daemon died is resumed at the next start.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,7 @@ use super::plan_reporter::{Look, PipelineSettings, PlanReporter};
 use super::plan_tracker::LookCause;
 use super::plan_watch::RecheckRequests;
 use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_ATTEMPTS};
+use super::unlisted::UnlistedAlerts;
 use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, MAX_LISTED};
 use crate::store::Write;
@@ -28,8 +30,9 @@ use crate::thread::{Stop, lock, spawn_critical};
 
 /// How long a pipeline waits until its own row is on disk.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The stack of a pipeline, in bytes: the Redis library and ours need less than the default of 2 MB.
-const STACK: usize = 512 * 1024;
+/// The stack of a pipeline, in bytes: to read the file of a time zone takes up to 384 kB in a debug
+/// build.
+const STACK: usize = 1024 * 1024;
 /// How many characters about a corrupt row are reported: its key and the error may hold anything
 /// that is in the row.
 const MAX_ROW_TEXT: usize = 300;
@@ -54,6 +57,7 @@ pub struct Pipelines {
     stop: Stop,
     received: AtomicU64,
     started: AtomicU64,
+    unlisted: UnlistedAlerts,
 }
 
 /// Removes rows that cannot be read, and reports the alerts that may be lost with them: in one
@@ -99,6 +103,7 @@ impl Pipelines {
             sink,
             received: AtomicU64::new(0),
             started: AtomicU64::new(0),
+            unlisted: UnlistedAlerts::default(),
         });
         pipelines.start_pending();
         pipelines
@@ -112,6 +117,11 @@ impl Pipelines {
             heartbeat,
             plan_labels: settings.correlator.backup_id_labels.clone(),
         }
+    }
+
+    /// Tells the names of alerts that seem to be about backups and that no list has.
+    pub fn warn_unlisted(&self, names: BTreeSet<String>) {
+        self.unlisted.warn_once(names);
     }
 
     /// Takes in that these alerts no longer fire, which says nothing about the backup: what fires

@@ -16,7 +16,7 @@ use super::plan_records::{LookedAt, PlanRecords};
 use super::plan_tracker::{EndReason, LookCause};
 use super::repo_check::{self, RepoChecker};
 use super::report::ALL_PLANS;
-use super::schedule::Zones;
+use super::schedule::{Zone, Zones};
 use super::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
 use crate::clock::Now;
 use crate::event::Event;
@@ -57,6 +57,8 @@ pub struct PlanReporter {
     records: Mutex<PlanRecords>,
     sink: ChangeSink,
     stop: Stop,
+    /// In which people read times. Read once: not every thread has the stack for it.
+    zone: Zone,
     outcomes: Mutex<BTreeMap<Outcome, u64>>,
     /// Shared by all looks: the machines are small.
     restic_permits: Semaphore,
@@ -77,6 +79,7 @@ impl PlanReporter {
             settings: Mutex::new(Arc::new(settings)),
             sink,
             stop,
+            zone: Zones::read().local().clone(),
             outcomes: Mutex::new(BTreeMap::new()),
             restic_permits: repo_check::permits(),
         }
@@ -191,7 +194,7 @@ impl PlanReporter {
     pub fn end(&self, plan: &str, reason: EndReason) -> bool {
         let words: Option<String> = {
             let mut records = lock(&self.records);
-            let ended = records.end(plan, reason, Zones::read().local(), Now::read().wall);
+            let ended = records.end(plan, reason, &self.zone, Now::read().wall);
             ended.map(|change| {
                 let words = change.events.iter().map(title).collect();
                 (self.sink)(change);

@@ -80,7 +80,8 @@ impl AlertPoller {
 impl AlertTargets {
     fn poll(&self, settings: &AlertPollerSettings, stop: &Stop) {
         let names = || self.heartbeat_alerts.get().names().to_vec();
-        let ingest = |alerts: &[Alert]| self.heartbeat_alerts.get().ingest(alerts, &self.monitor);
+        let ingest =
+            |alerts: &[Alert]| self.heartbeat_alerts.get().ingest(alerts, &[], &self.monitor);
         let hooks = HeartbeatAlertHooks { names: &names, ingest: &ingest };
         alert_poller::run(settings, &self.pipelines, hooks, &self.sink, stop);
     }

@@ -15,6 +15,9 @@ use crate::store::{ChangeSink, Store, Table};
 use crate::thread::Stop;
 use crate::view::PlanView;
 
+/// The stack of the thread, in bytes: to read the file of a time zone takes more than most do.
+const STACK: usize = 2 * 1024 * 1024;
+
 /// The features of backups.
 pub struct Backups {
     /// What is told of plans.
@@ -54,6 +57,6 @@ impl Backups {
     /// When it cannot be started.
     pub fn start_watch(&self, threads: &Threads) -> Result<(), String> {
         let (reporter, rechecks) = (Arc::clone(&self.reporter), self.rechecks.clone());
-        threads.spawn("backups", move || plan_watch::run(&reporter, &rechecks))
+        threads.spawn_with_stack("backups", STACK, move || plan_watch::run(&reporter, &rechecks))
     }
 }

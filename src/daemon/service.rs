@@ -105,9 +105,10 @@ impl Daemon for Services {
             Ok(alerts) => alerts,
             Err(why) => return Ingest::Done(IngestResult::Malformed(why)),
         };
-        heartbeat_alerts.ingest(&alerts.heartbeat, &self.monitor);
+        heartbeat_alerts.ingest(&alerts.heartbeat, &alerts.heartbeat_resolved, &self.monitor);
         // Before those that fire: the next instance may come in one body with the end of the last.
         self.backups.pipelines.resolve(&alerts.backup_resolved);
+        self.backups.pipelines.warn_unlisted(alerts.unlisted);
         if self.courier.is_backlogged() && !alerts.backup.is_empty() {
             return Ingest::Done(IngestResult::Unavailable(
                 "the disk is slow, too much waits for it".into(),

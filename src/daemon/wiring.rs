@@ -1,9 +1,11 @@
 //! From a configuration to what each feature is configured with; and the alerts that count as
 //! heartbeats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use log::warn;
 
 use super::local_agent;
 use crate::backup::alert::Alert;
@@ -76,9 +78,12 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
     }
 }
 
-/// How often an Alertmanager that sends repeats an alert that goes on, unless it was told
-/// otherwise (`repeat_interval`); the repeat comes at the next `group_interval` after it.
-const REPEAT: Duration = Duration::from_secs(4 * 3600);
+/// How often an Alertmanager that sends repeats an alert that goes on, unless `hosts` says otherwise:
+/// `repeat_interval` is 12 hours in the most common configuration (kube-prometheus), and 4 hours where
+/// none is set. The repeat comes at the next `group_interval` after it.
+const REPEAT: Duration = Duration::from_secs(12 * 3600);
+/// The grace of a repeat that nothing is known about.
+const REPEAT_GRACE: Duration = Duration::from_secs(2 * 3600);
 /// The least grace where alerts are sent: twice the default `group_interval`.
 const MIN_GRACE_SENT: Duration = Duration::from_secs(10 * 60);
 /// The least grace where alerts are polled: an Alertmanager that was restarted knows its alerts again
@@ -101,7 +106,10 @@ fn expectations(config: &Config) -> BTreeMap<String, Expectation> {
             }
             None => (own.unwrap_or(REPEAT), MIN_GRACE_SENT),
         };
-        let default = interval.saturating_mul(2).max(min_grace);
+        let default = match (own, &receiver.poll_url) {
+            (None, None) => REPEAT_GRACE,
+            _ => interval.saturating_mul(2).max(min_grace),
+        };
         let grace = host.and_then(|host| host.grace).unwrap_or(default);
         (name.clone(), Expectation { interval, grace })
     };
@@ -132,10 +140,19 @@ impl HeartbeatAlerts {
         &self.names
     }
 
-    /// Passes these alerts on to the monitor, each as a heartbeat of its host.
-    pub fn ingest(&self, alerts: &[Alert], monitor: &Monitor) {
-        for host in alerts.iter().filter_map(|alert| self.hosts.get(&alert.name)) {
-            monitor.ingest_alert_heartbeat(host);
+    /// Passes alerts that fire on to the monitor as heartbeats of their hosts, and the end of those
+    /// that are resolved. A host of which one of several still fires lives.
+    pub fn ingest(&self, firing: &[Alert], resolved: &[Alert], monitor: &Monitor) {
+        let hosts = |alerts: &[Alert]| -> BTreeSet<&String> {
+            alerts.iter().filter_map(|alert| self.hosts.get(&alert.name)).collect()
+        };
+        let (alive, ended) = (hosts(firing), hosts(resolved));
+        alive.iter().for_each(|host| monitor.ingest_alert_heartbeat(host));
+        for host in ended.difference(&alive) {
+            warn!(
+                "the sign of life of {host} is resolved: {host} is overdue soon if it stays away"
+            );
+            monitor.resolve_alert_heartbeat(host);
         }
     }
 }
@@ -183,7 +200,8 @@ mod tests {
     fn the_common_grace_or_a_restarted_alertmanager_made_a_watchdog_overdue() {
         let fetched = ", poll_url: 'http://127.0.0.1:9093'";
         for (receiver, host, promise) in [
-            ("", "", (14_400, 28_800)),
+            ("", "", (43_200, 7_200)),
+            ("", ", grace: 20m", (43_200, 1_200)),
             ("", ", interval: 2m", (120, 600)),
             ("", ", interval: 2m, grace: 3m", (120, 180)),
             (fetched, "", (30, 300)),

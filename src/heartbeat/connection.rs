@@ -163,6 +163,22 @@ impl Connection {
         has_deadline
     }
 
+    /// What promised its next beat is taken back: it has `grace` from now on to beat anyway, unless it is
+    /// overdue before. Whether that has changed its deadline.
+    pub fn withdraw_promise(
+        &mut self,
+        expectation: Expectation,
+        grace: Duration,
+        now: Now,
+    ) -> bool {
+        let until = now.mono + grace;
+        let is_later = self.deadline(expectation).is_some_and(|deadline| deadline > until);
+        if is_later {
+            self.extension = Some(Extension { from: now.mono, until });
+        }
+        is_later
+    }
+
     /// When it becomes overdue, blindness left aside; none when it is not expected to beat.
     pub fn deadline(&self, expectation: Expectation) -> Option<Mono> {
         match self.state {

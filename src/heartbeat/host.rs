@@ -296,7 +296,8 @@ impl Host {
             host: self.name.as_ref().into(),
             connection: connection.name.as_ref().into(),
             last_seen: connection.last_seen.wall,
-            promised: connection.last_seen.wall + expectation.interval,
+            // An alert that was resolved took a later promise back.
+            promised: (connection.last_seen.wall + expectation.interval).min(now.wall),
             others_down: also_down.names,
             others_count: also_down.count,
             was_last_up: last,

@@ -417,6 +417,22 @@ impl Monitor {
         }
     }
 
+    /// An alert that counts as a heartbeat of a configured host no longer fires: the host is overdue
+    /// soon, unless it fires again.
+    pub fn resolve_alert_heartbeat(&self, host: &str) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        let ingested = state.fleet.resolve_alert_heartbeat(host, Now::read());
+        if ingested.rearm {
+            self.rearm.notify_all();
+        }
+        if let Some(change) = change_of(ingested) {
+            self.send_change(change);
+        }
+    }
+
     /// What the daemon's own machine, the host `host`, says about itself: a beat over the connection
     /// `local`. The boot is that of the kernel that is running. Of two metrics of one path the last
     /// one counts.

@@ -15,6 +15,7 @@ use super::openapi;
 use super::origin::{RequestOrigin, cross_site_error, rebinding_error};
 use super::page::{self, PageRequest, badge};
 use super::query;
+use super::refusals::RefusedAlerts;
 use super::response::{GeneratedBody, Response};
 use super::routes::{NoRoute, Route, route};
 use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendResponse};
@@ -106,64 +107,76 @@ impl Handled {
     }
 }
 
-/// Handles a request. The token is checked before anything is answered, even about what exists.
-pub fn handle(
-    daemon: &Arc<dyn Daemon>,
-    authenticator: &Authenticator,
-    request: &ApiRequest,
-) -> Handled {
-    let target = request.target;
-    let route = route(request.method, target);
-    if let Some(refused) = refuse(&route, authenticator, request) {
-        return Handled::Ready(refused);
+/// Handles requests.
+pub struct Handler {
+    /// What is asked.
+    pub daemon: Arc<dyn Daemon>,
+    /// Who may ask.
+    pub authenticator: Arc<Authenticator>,
+    /// What was refused, for `/metrics`.
+    pub refused: Arc<RefusedAlerts>,
+}
+
+impl Handler {
+    /// Handles a request. The token is checked before anything is answered, even about what exists.
+    pub fn handle(&self, request: &ApiRequest) -> Handled {
+        let Handler { daemon, authenticator, refused } = self;
+        let target = request.target;
+        let route = route(request.method, target);
+        if let Some(response) = refuse(&route, authenticator, request) {
+            return Handled::Ready(response);
+        }
+        let ready = match route {
+            Err(none) => none.response(target),
+            Ok(Route::Healthy) => Response::text(200, "ok"),
+            Ok(Route::Ready) => match daemon.ready() {
+                Ok(()) => Response::text(200, "ready"),
+                Err(why) => Response::error(target, 503, &why),
+            },
+            Ok(Route::Metrics) => Response::stream(
+                metrics::CONTENT_TYPE,
+                metrics::body(Arc::clone(daemon), Arc::clone(refused)),
+            ),
+            Ok(Route::Hosts) => {
+                Response::stream("application/json", hosts(Arc::clone(daemon), Now::read().wall))
+            }
+            Ok(Route::Host(name)) => {
+                of_host(daemon, target, &name, |host| Response::json(200, host))
+            }
+            Ok(Route::Badge(name)) => of_host(daemon, target, &name, badge::badge),
+            Ok(Route::OpenApi) => Response::json_bytes(openapi::document()),
+            Ok(Route::Channels) => {
+                let now = Now::read().wall.to_string();
+                Response::json(200, &Channels { now, channels: daemon.channels() })
+            }
+            Ok(Route::Icon) => page::icon(),
+            Ok(Route::ForgetBackup(plan)) => forget_backup(daemon, &plan, target),
+            Ok(Route::Dyndns) => {
+                let now = Now::read().wall.to_string();
+                Response::json(200, &Dyndns { now, names: daemon.dyndns() })
+            }
+            Ok(Route::Notify) => return notify(daemon, request),
+            Ok(Route::Notifications) => return notifications(daemon, target),
+            Ok(Route::Page) => return page(daemon, None, request),
+            Ok(Route::HostPage(name)) => return page(daemon, Some(name), request),
+            Ok(Route::Events) => return events(daemon, target),
+            Ok(Route::Alerts) => return alerts(daemon, target),
+            Ok(Route::Backups) => return backups(daemon, target),
+            Ok(Route::History(host)) => return history(daemon, host, target),
+            Ok(Route::Heartbeat) => {
+                let ingest = daemon.ingest_heartbeat(request.body, request.peer);
+                return after_commit(target, ingest, heartbeat_response);
+            }
+            Ok(Route::Alert) => {
+                return after_commit(target, daemon.ingest_alert(request.body), alert_response);
+            }
+            Ok(Route::Reload) => {
+                let daemon = Arc::clone(daemon);
+                return Handled::deferred(Deferral::Wait, move || reload_response(daemon.reload()));
+            }
+        };
+        Handled::Ready(ready)
     }
-    let ready = match route {
-        Err(none) => none.response(target),
-        Ok(Route::Healthy) => Response::text(200, "ok"),
-        Ok(Route::Ready) => match daemon.ready() {
-            Ok(()) => Response::text(200, "ready"),
-            Err(why) => Response::error(target, 503, &why),
-        },
-        Ok(Route::Metrics) => {
-            Response::stream(metrics::CONTENT_TYPE, metrics::body(Arc::clone(daemon)))
-        }
-        Ok(Route::Hosts) => {
-            Response::stream("application/json", hosts(Arc::clone(daemon), Now::read().wall))
-        }
-        Ok(Route::Host(name)) => of_host(daemon, target, &name, |host| Response::json(200, host)),
-        Ok(Route::Badge(name)) => of_host(daemon, target, &name, badge::badge),
-        Ok(Route::OpenApi) => Response::json_bytes(openapi::document()),
-        Ok(Route::Channels) => {
-            let now = Now::read().wall.to_string();
-            Response::json(200, &Channels { now, channels: daemon.channels() })
-        }
-        Ok(Route::Icon) => page::icon(),
-        Ok(Route::ForgetBackup(plan)) => forget_backup(daemon, &plan, target),
-        Ok(Route::Dyndns) => {
-            let now = Now::read().wall.to_string();
-            Response::json(200, &Dyndns { now, names: daemon.dyndns() })
-        }
-        Ok(Route::Notify) => return notify(daemon, request),
-        Ok(Route::Notifications) => return notifications(daemon, target),
-        Ok(Route::Page) => return page(daemon, None, request),
-        Ok(Route::HostPage(name)) => return page(daemon, Some(name), request),
-        Ok(Route::Events) => return events(daemon, target),
-        Ok(Route::Alerts) => return alerts(daemon, target),
-        Ok(Route::Backups) => return backups(daemon, target),
-        Ok(Route::History(host)) => return history(daemon, host, target),
-        Ok(Route::Heartbeat) => {
-            let ingest = daemon.ingest_heartbeat(request.body, request.peer);
-            return after_commit(target, ingest, heartbeat_response);
-        }
-        Ok(Route::Alert) => {
-            return after_commit(target, daemon.ingest_alert(request.body), alert_response);
-        }
-        Ok(Route::Reload) => {
-            let daemon = Arc::clone(daemon);
-            return Handled::deferred(Deferral::Wait, move || reload_response(daemon.reload()));
-        }
-    };
-    Handled::Ready(ready)
 }
 
 /// The response to a request that may not be made: without the token, or out of a page of another

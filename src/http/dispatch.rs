@@ -9,18 +9,15 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender};
 use tiny_http::{Header, StatusCode};
 
-use super::api::{ApiRequest, Deferral, DeferredResponse, Handled, handle};
-use super::auth::Authenticator;
+use super::api::{ApiRequest, Deferral, DeferredResponse, Handled, Handler};
 use super::front::backend::Backend;
 use super::front::limits::{MAX_BACKEND_CONNECTIONS, MAX_BODY};
 use super::response::{COMMON_HEADERS, Response, ResponseBody, SMALL_BODY};
-use super::service::Daemon;
 use crate::thread::{AbortOnPanic, Permit, Semaphore, lock};
 
 /// What the handler threads share.
 pub struct Dispatcher {
-    daemon: Arc<dyn Daemon>,
-    authenticator: Arc<Authenticator>,
+    handler: Handler,
     streams: ThreadLimit,
     waits: ThreadLimit,
     commits: ThreadLimit,
@@ -47,16 +44,11 @@ pub struct PendingCommit {
 
 impl Dispatcher {
     /// A dispatcher that hands what waits for the disk to `pending`.
-    pub fn new(
-        daemon: Arc<dyn Daemon>,
-        authenticator: Arc<Authenticator>,
-        pending: Sender<PendingCommit>,
-    ) -> Dispatcher {
+    pub fn new(handler: Handler, pending: Sender<PendingCommit>) -> Dispatcher {
         let lane =
             |what, thread, permits| ThreadLimit { what, thread, permits: Semaphore::new(permits) };
         Dispatcher {
-            daemon,
-            authenticator,
+            handler,
             streams: lane("large answers", "http-stream", 4),
             waits: lane("messages", "http-wait", 4),
             commits: lane(
@@ -112,11 +104,7 @@ impl Dispatcher {
         };
         let header = |name: &'static str| header(request, name);
         let method = request.method().as_str();
-        handle(
-            &self.daemon,
-            &self.authenticator,
-            &ApiRequest::new(method, request.url(), header, &body),
-        )
+        self.handler.handle(&ApiRequest::new(method, request.url(), header, &body))
     }
 
     fn commit(&self, request: tiny_http::Request, work: DeferredResponse) {

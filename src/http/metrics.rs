@@ -5,6 +5,7 @@ use std::fmt::{Display, Write as _};
 use std::io::Read;
 use std::sync::Arc;
 
+use super::refusals::RefusedAlerts;
 use super::response::GeneratedBody;
 use super::service::{ChannelMetrics, Daemon, MetricsSnapshot};
 use crate::clock::Wall;
@@ -42,7 +43,7 @@ const PER_HOST: [(&str, &str, MetricFamily); 5] = [
 
 /// All metrics, generated while they are sent. Lines of one family must stay together, so all hosts
 /// are asked for once for each family.
-pub fn body(daemon: Arc<dyn Daemon>) -> impl Read + Send {
+pub fn body(daemon: Arc<dyn Daemon>, refused: Arc<RefusedAlerts>) -> impl Read + Send {
     let mut families = PER_HOST.into_iter();
     let mut current: Option<(&str, MetricFamily)> = None;
     let mut from = 0;
@@ -51,6 +52,7 @@ pub fn body(daemon: Arc<dyn Daemon>) -> impl Read + Send {
         let mut text = String::new();
         if !std::mem::replace(&mut begun, true) {
             snapshot(&daemon.metrics(), &mut text);
+            refusals(&refused, &mut text);
             names(&daemon.dyndns(), &mut text);
         } else if let Some((name, write)) = current {
             let hosts = daemon.hosts(from, HOSTS_AT_ONCE);
@@ -135,6 +137,14 @@ fn backups(snapshot: &MetricsSnapshot, text: &mut String) {
         ("UNKNOWN", outcomes.unknown),
     ] {
         sample(text, name, &[("outcome", outcome)], count);
+    }
+}
+
+fn refusals(refused: &RefusedAlerts, text: &mut String) {
+    let name = "hbd_alerts_refused_total";
+    head(text, name, "counter", "Webhooks that were refused: their alerts may not come again.");
+    for (reason, count) in refused.counts() {
+        sample(text, name, &[("reason", reason)], count);
     }
 }
 
@@ -385,7 +395,7 @@ mod tests {
 
     fn scrape(hosts: usize) -> String {
         let mut text = String::new();
-        body(Arc::new(Hosts(hosts))).read_to_string(&mut text).unwrap();
+        body(Arc::new(Hosts(hosts)), Arc::default()).read_to_string(&mut text).unwrap();
         text
     }
 
@@ -405,6 +415,7 @@ mod tests {
             "hbd_outbox_oldest_age_seconds",
             "hbd_channel_up",
             "hbd_alerts_received_total",
+            "hbd_alerts_refused_total",
             "hbd_pipelines",
             "hbd_backup_outcomes_total",
             "hbd_config_last_reload_successful",

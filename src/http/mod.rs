@@ -24,7 +24,9 @@ mod metrics;
 mod openapi;
 mod origin;
 mod page;
+mod poll_url;
 pub mod query;
+mod refusals;
 mod response;
 mod routes;
 pub mod service;
@@ -33,12 +35,15 @@ pub mod settings;
 pub use front::upstream::HealthProbe;
 pub use service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, SendResponse};
 
+use self::api::Handler;
 use self::auth::Authenticator;
 use self::dispatch::{Dispatcher, respond_to_commits, run_handler};
 use self::front::Front;
 use self::front::backend::{Backend, HANDLERS};
 use self::front::certificate::{CurrentCertificate, ServerCertificate};
+use self::front::exchange::ExchangeContext;
 use self::front::upstream::Upstream;
+use self::refusals::RefusedAlerts;
 
 /// How long requests that are being answered may take at the stop.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -85,7 +90,13 @@ impl HttpServer {
         let authenticator = Arc::new(Authenticator::new(credentials.token.as_ref()));
         let certificate = Arc::new(CurrentCertificate::new(credentials.certificate));
         let (pending, commits) = unbounded();
-        let dispatcher = Arc::new(Dispatcher::new(daemon, Arc::clone(&authenticator), pending));
+        let refused = Arc::new(RefusedAlerts::default());
+        let handler = Handler {
+            daemon,
+            authenticator: Arc::clone(&authenticator),
+            refused: Arc::clone(&refused),
+        };
+        let dispatcher = Arc::new(Dispatcher::new(handler, pending));
         let (alive, ended) = bounded(0);
         let open = || {
             let own = alive.clone();
@@ -99,7 +110,9 @@ impl HttpServer {
                     .name(format!("http-{number}"))
                     .spawn(move || run_handler(backend, &dispatcher, alive))?;
             }
-            Front::open(listener, Arc::clone(&upstream), Arc::clone(&certificate), front_stop)
+            let context =
+                ExchangeContext::new(Arc::clone(&upstream), Arc::clone(&certificate), refused);
+            Front::open(listener, context, front_stop)
         };
         match open() {
             Ok(front) => {

@@ -106,6 +106,8 @@ impl NoRoute {
 /// Finds the route of a method and a target (path and query).
 pub fn route(method: &str, target: &str) -> Result<Route, NoRoute> {
     let path = target.split('?').next().unwrap_or_default();
+    // A webhook that is refused is lost: a slash too many is no reason.
+    let path = if path.trim_matches('/') == "alert" { "/alert" } else { path };
     let method = if method == "HEAD" { "GET" } else { method };
     let mut allowed = Vec::new();
     for (wanted, pattern, make) in ROUTES {
@@ -174,6 +176,10 @@ mod tests {
             ("GET", "/?q=a&state=wrong", Ok(Route::Page)),
             ("GET", "/hosts/web%2D1", Ok(Route::HostPage("web-1".into()))),
             ("GET", "/favicon.ico", Ok(Route::Icon)),
+            ("POST", "/alert/", Ok(Route::Alert)),
+            ("POST", "//alert?x", Ok(Route::Alert)),
+            ("GET", "/alert/", Err(NoRoute::WrongMethod("POST".into()))),
+            ("POST", "/alert/x", Err(NoRoute::NotFound)),
             ("POST", "/", Err(NoRoute::WrongMethod("GET, HEAD".into()))),
             ("GET", "//", Err(NoRoute::NotFound)),
             ("GET", "/-/healthy/", Err(NoRoute::NotFound)),

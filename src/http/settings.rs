@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::front::certificate::{CertificateError, ServerCertificate, TlsSettings};
-use crate::address::{BaseUrl, is_host, is_loopback};
+use super::poll_url;
+use crate::address::{is_host, is_loopback};
 use crate::clock::Now;
 use crate::config_file::{NameSet, Section, open_to_others};
 use crate::secret::Secret;
@@ -39,7 +40,7 @@ impl Default for ReceiverSettings {
             port: 9099,
             token: None,
             tls: None,
-            alert_names: ["NsBackupFailed", "NsBackupMissing", "BackupFailed"]
+            alert_names: ["NsBackupFailed", "NsBackupMissing", "BackupFailed", "backup_failed"]
                 .map(String::from)
                 .into(),
             poll_url: None,
@@ -124,6 +125,9 @@ fn read_tls(section: &mut Section) -> Option<TlsSettings> {
 
 fn read_poll_url(section: &mut Section) -> Option<String> {
     let text = section.text("poll_url")?;
-    let url = BaseUrl::parse(&text).map_err(|what| section.error("poll_url", what)).ok()?;
-    Some(url.text)
+    let url = poll_url::parse(&text).map_err(|what| section.error("poll_url", what)).ok()?;
+    if let Some(what) = poll_url::warning(&url) {
+        section.warning("poll_url", what);
+    }
+    Some(url)
 }

@@ -38,6 +38,15 @@ impl Alertmanager {
         Alertmanager::start_with("127.0.0.1:0", &text)
     }
 
+    /// Starts one that posts alerts that came together in one body, with this setting of the webhook.
+    pub fn sending_groups_to(url: &str, setting: &str) -> Alertmanager {
+        let text = format!(
+            "route: {{receiver: hbd, group_wait: 1s, group_interval: 1s, repeat_interval: 1h}}\n\
+             receivers: [{{name: hbd, webhook_configs: [{{url: \"{url}\", {setting}}}]}}]\n"
+        );
+        Alertmanager::start_with("127.0.0.1:0", &text)
+    }
+
     fn start_with(address: &str, config: &str) -> Alertmanager {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("alertmanager.yml");

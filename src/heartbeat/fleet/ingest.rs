@@ -1,6 +1,7 @@
 //! One datagram applied to the fleet: what it must bring to be believed, and what it changes. Pure.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use crate::clock::Now;
 use crate::heartbeat::auth::HostKeys;
@@ -11,6 +12,11 @@ use crate::heartbeat::encode;
 use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{self, MetricSource};
+use crate::heartbeat::settings::ALERTMANAGER;
+
+/// How long a heartbeat that came as an alert may be resolved: a Prometheus that was restarted fires
+/// it again, and its Alertmanager tells so at the next `group_interval` (5 minutes).
+const RESOLVED_GRACE: Duration = Duration::from_secs(10 * 60);
 
 /// A datagram, and the host and connection that it belongs to, as far as they are known.
 struct IncomingDatagram<'a> {
@@ -103,6 +109,24 @@ impl Fleet {
         let mut ingested = self.apply(host, index, &incoming);
         ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
         Ok(ingested)
+    }
+
+    /// An alert that is a heartbeat of a host no longer fires: whatever sends it has stopped to hear of
+    /// it. It may fire again within a short grace, which outlasts the restart of a Prometheus.
+    pub fn resolve_alert_heartbeat(&mut self, host: &str, now: Now) -> Ingested {
+        let mut ingested = Ingested::default();
+        let Some(host_index) = self.by_name.get(host).copied() else { return ingested };
+        let before = self.deadlines.next();
+        let host = &mut self.hosts[host_index as usize];
+        let Some(index) = host.connection_index(ALERTMANAGER) else { return ingested };
+        let connection = &mut host.connections[index];
+        let expectation = connection.expectation(&host.profile, &self.common);
+        if connection.withdraw_promise(expectation, RESOLVED_GRACE, now) {
+            self.schedule_connections(host_index);
+            ingested.rows.push(self.take_row(host_index));
+            ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        }
+        ingested
     }
 
     /// Looks up the host and the connection of a datagram.

@@ -1030,6 +1030,35 @@ mod tests {
     }
 
     #[test]
+    fn a_resolved_watchdog_was_no_news_for_half_a_day() {
+        for restart in [true, false] {
+            let mut test = with_alert_heartbeats(12 * HOUR, 2 * HOUR);
+            let resolve =
+                |test: &mut TestFleet| test.fleet.resolve_alert_heartbeat("web1", test.now);
+            assert_eq!(resolve(&mut test), Ingested::default(), "it never fired");
+            send_alert_heartbeat(&mut test);
+            test.wait(HOUR);
+            let resolved = resolve(&mut test);
+            assert!(resolved.rearm && resolved.rows.len() == 1 && resolved.events.is_empty());
+            test.wait(9 * MINUTE);
+            assert_eq!(resolve(&mut test), Ingested::default(), "it is said again");
+            send_alert_heartbeat(&mut test);
+            assert!(test.wait(14 * HOUR - SECOND).titles().is_empty(), "it fired again in time");
+            send_alert_heartbeat(&mut test);
+            resolve(&mut test);
+            if restart {
+                test.restart_after(Duration::ZERO);
+            }
+            assert!(test.wait(10 * MINUTE - SECOND).titles().is_empty(), "{restart}");
+            let events = test.wait(SECOND).take_events();
+            assert_eq!(events.len(), 1, "{restart}");
+            let EventKind::Overdue { promised, .. } = events[0].kind else { panic!() };
+            assert!(promised <= test.now.wall, "not in half a day");
+            assert_eq!(resolve(&mut test), Ingested::default(), "it is overdue already");
+        }
+    }
+
+    #[test]
     fn another_way_to_receive_alert_heartbeats_made_them_overdue() {
         let fetched = Expectation { interval: 30 * SECOND, grace: 5 * MINUTE };
         for reload in [true, false] {

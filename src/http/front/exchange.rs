@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::certificate::CurrentCertificate;
 use super::limits::{
-    BACKEND_TIMEOUT, BODY_TIMEOUT, HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_HEAD, RESPONSE_STALL_TIMEOUT,
-    RESPONSE_TIMEOUT,
+    ALL_BODY_BYTES, BACKEND_TIMEOUT, BODY_TIMEOUT, HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_HEAD,
+    RESPONSE_STALL_TIMEOUT, RESPONSE_TIMEOUT,
 };
 use super::request::{
     BodyBuffer, BodyLength, BodyMemory, ChunkedReader, ENCRYPTED_HEADER, HttpError, PEER_HEADER,
@@ -24,6 +24,7 @@ use super::stream::{ClientStream, DeadlineClientStream, Protocol, peek_now};
 use super::upstream::{Upstream, UpstreamResponse};
 use crate::clock::Now;
 use crate::deadline::DeadlineStream;
+use crate::http::refusals::{Refusal, RefusedAlerts};
 use crate::http::response::{Response, SMALL_BODY};
 use crate::http::routes::{Route, route};
 
@@ -31,6 +32,8 @@ use crate::http::routes::{Route, route};
 const READ_SIZE: usize = 16 * 1024;
 /// A body up to this size goes to the backend together with its head: its reader is woken once.
 const ONE_WRITE: usize = 16 * 1024;
+/// How long the head of a client is waited for that is sent away in any case.
+const PLAIN_HEAD_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Limits and services for each exchange.
 pub struct ExchangeContext {
@@ -40,6 +43,20 @@ pub struct ExchangeContext {
     pub body_memory: BodyMemory,
     /// What clients are shown; none means plain HTTP.
     pub certificate: Arc<CurrentCertificate>,
+    /// Takes note of webhooks that are refused.
+    pub refused: Arc<RefusedAlerts>,
+}
+
+impl ExchangeContext {
+    /// With the memory for the bodies of all requests.
+    pub fn new(
+        upstream: Arc<Upstream>,
+        certificate: Arc<CurrentCertificate>,
+        refused: Arc<RefusedAlerts>,
+    ) -> ExchangeContext {
+        let body_memory = BodyMemory::new(ALL_BODY_BYTES);
+        ExchangeContext { upstream, body_memory, certificate, refused }
+    }
 }
 
 /// Why there is no request to forward. A client that is too slow gets no response: Alertmanager
@@ -81,6 +98,18 @@ pub fn handle_connection(
         let mut response = forward(&head, body, &peer, &context.upstream)
             .map_err(|why| unavailable(&head, &why))?;
         let first = response.read(SMALL_BODY + 1).map_err(|why| unavailable(&head, &why))?;
+        let status = response.head.status;
+        if status >= 400 {
+            let why = String::from_utf8_lossy(&first);
+            let RequestHead { method, target, .. } = &head;
+            context.refused.record(Refusal {
+                method,
+                target,
+                peer: peer.address,
+                status,
+                why: &why,
+            });
+        }
         if first.len() > SMALL_BODY {
             // The client may read slowly, and this worker waits for it.
             before_stream();
@@ -88,6 +117,9 @@ pub fn handle_connection(
         Ok(respond(&mut stream, &head, response, first)?)
     });
     if let Err(ReadError::Refused(error)) = &result {
+        let HttpError { method, target, status, why } = error;
+        let peer = peer.address;
+        context.refused.record(Refusal { method, target, peer, status: *status, why });
         if !slot.set_phase(Phase::Responding) {
             return;
         }
@@ -104,7 +136,7 @@ pub fn handle_connection(
 
 fn unavailable(head: &RequestHead, why: &io::Error) -> HttpError {
     log::debug!("a request cannot be taken now: {why}");
-    HttpError::new(503, "the request cannot be taken now").with_target(&head.target)
+    HttpError::new(503, "the request cannot be taken now").with_request(&head.method, &head.target)
 }
 
 /// The sender of a request.
@@ -123,7 +155,7 @@ fn receive<'a>(
     match stream.detect(certificate.as_deref(), deadline)? {
         Protocol::Expected => {}
         Protocol::PlainHttp => {
-            return Err(HttpError::new(400, "this port speaks HTTPS: begin with https://").into());
+            return Err(plain_http_error(stream).into());
         }
     }
     // A handshake takes much computing, and a round trip more: it is not taken for silence.
@@ -153,10 +185,22 @@ fn receive<'a>(
         BodyLength::None => Ok(()),
     }
     .map_err(|why| match why {
-        ReadError::Refused(error) => ReadError::Refused(error.with_target(&head.target)),
+        ReadError::Refused(error) => {
+            ReadError::Refused(error.with_request(&head.method, &head.target))
+        }
         ReadError::Lost => ReadError::Lost,
     })?;
     Ok((head, body))
+}
+
+/// The error of a client that speaks plain HTTP where TLS is spoken; it knows what was asked for, if the
+/// head has come already.
+fn plain_http_error(stream: &mut ClientStream) -> HttpError {
+    let error = HttpError::new(400, "this port speaks HTTPS: begin with https://");
+    match read_head(stream.with_timeout(PLAIN_HEAD_TIMEOUT, PLAIN_HEAD_TIMEOUT)) {
+        Ok((head, _)) => error.with_request(&head.method, &head.target),
+        Err(_) => error,
+    }
 }
 
 /// The head, and what came with it of the body.

@@ -14,7 +14,7 @@ use socket2::{SockFilter, SockRef};
 
 pub mod backend;
 pub mod certificate;
-mod exchange;
+pub mod exchange;
 mod idle;
 pub mod limits;
 pub mod request;
@@ -23,15 +23,10 @@ mod stream;
 pub mod upstream;
 mod workers;
 
-use self::certificate::CurrentCertificate;
 use self::exchange::{ExchangeContext, handle_connection};
 use self::idle::{IdleSet, Ready};
-use self::limits::{
-    ALL_BODY_BYTES, IDLE_TIMEOUT, LISTEN_BACKLOG, MAX_WORKERS, SLOTS, WORKER_IDLE_TIMEOUT,
-};
-use self::request::BodyMemory;
+use self::limits::{IDLE_TIMEOUT, LISTEN_BACKLOG, MAX_WORKERS, SLOTS, WORKER_IDLE_TIMEOUT};
 use self::slots::Slots;
-use self::upstream::Upstream;
 use self::workers::{Worker, WorkerPool};
 use crate::thread::{Stop, lock, spawn_critical};
 
@@ -69,21 +64,15 @@ impl Front {
     ///
     /// # Errors
     /// When the listener cannot be used, or no thread be started.
-    pub fn open(
-        listener: TcpListener,
-        upstream: Arc<Upstream>,
-        certificate: Arc<CurrentCertificate>,
-        stop: Stop,
-    ) -> io::Result<Front> {
+    pub fn open(listener: TcpListener, context: ExchangeContext, stop: Stop) -> io::Result<Front> {
         prepare(&listener)?;
         let idle = IdleSet::new()?;
         let listener = AtomicU64::new(idle.add_listener(listener)?);
-        let body_memory = BodyMemory::new(ALL_BODY_BYTES);
         let shared = Arc::new(Shared {
             idle,
             listener,
             slots: Slots::new(SLOTS),
-            context: ExchangeContext { upstream, body_memory, certificate },
+            context,
             workers: Arc::default(),
             stop,
             accept_fails: AtomicBool::new(false),

@@ -62,6 +62,8 @@ pub struct HttpError {
     pub status: u16,
     /// The reason, for the author of the client.
     pub why: &'static str,
+    /// The method of the request, where that was understood.
+    pub method: String,
     /// What was asked for, where that was understood.
     pub target: String,
 }
@@ -69,13 +71,13 @@ pub struct HttpError {
 impl HttpError {
     /// An error of a request whose target is not known.
     pub fn new(status: u16, why: &'static str) -> HttpError {
-        HttpError { status, why, target: String::new() }
+        HttpError { status, why, method: String::new(), target: String::new() }
     }
 
-    /// The same, of a request for `target`.
+    /// The same, of this request for `target`.
     #[must_use]
-    pub fn with_target(self, target: &str) -> HttpError {
-        HttpError { target: target.to_owned(), ..self }
+    pub fn with_request(self, method: &str, target: &str) -> HttpError {
+        HttpError { method: method.to_owned(), target: target.to_owned(), ..self }
     }
 }
 
@@ -83,43 +85,81 @@ impl HttpError {
 pub fn parse(bytes: &[u8]) -> Result<Option<RequestHead>, HttpError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    let length = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => length,
+    let error = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => return validated(&request, length).map(Some),
         Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(HttpError::new(431, "the head is too long")),
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(HttpError::new(431, "too many headers"));
-        }
+        Ok(httparse::Status::Partial) => HttpError::new(431, "the head is too long"),
+        Err(httparse::Error::TooManyHeaders) => HttpError::new(431, "too many headers"),
         Err(httparse::Error::Version) => {
-            return Err(HttpError::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"));
+            HttpError::new(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
         }
-        Err(_) => return Err(HttpError::new(400, "this is not HTTP")),
+        Err(_) => HttpError::new(400, "this is not HTTP"),
     };
-    let target = target(request.path.unwrap_or_default())?;
+    // The first line may have been understood.
+    let found = request.path.and_then(|path| target(path).ok());
+    Err(match found {
+        Some((_, target)) => error.with_request(request.method.unwrap_or_default(), &target),
+        None => error,
+    })
+}
+
+fn validated(request: &httparse::Request, length: usize) -> Result<RequestHead, HttpError> {
+    let (authority, target) = target(request.path.unwrap_or_default())?;
+    let name = request.method.unwrap_or_default();
     let validate = || {
         let http10 = request.version == Some(0);
         let (body, wants_continue) = body_length(request.headers)?;
         Ok(RequestHead {
-            method: method(request.method.unwrap_or_default())?,
-            target: target.to_owned(),
+            method: method(name)?,
+            target: target.clone(),
             http10,
             body,
             wants_continue: wants_continue && !http10,
-            headers: forwarded(request.headers)?,
+            headers: with_authority(forwarded(request.headers)?, authority),
             length,
         })
     };
-    validate().map(Some).map_err(|error: HttpError| error.with_target(target))
+    validate().map_err(|error: HttpError| error.with_request(name, &target))
 }
 
-fn target(text: &str) -> Result<&str, HttpError> {
+/// The host that a target names, and its path and query. The absolute form, which proxies are sent, must
+/// be understood by every server (RFC 9112, section 3.2.2).
+fn target(text: &str) -> Result<(Option<&str>, String), HttpError> {
     if text.len() > MAX_TARGET {
         return Err(HttpError::new(414, "the path is too long"));
     }
-    if !text.starts_with('/') || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(HttpError::new(400, "the path must begin with a slash and be printable ASCII"));
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(HttpError::new(400, "the path must be printable ASCII"));
     }
-    Ok(text)
+    if text.starts_with('/') {
+        return Ok((None, text.to_owned()));
+    }
+    let is_web =
+        |scheme: &str| ["http", "https"].iter().any(|web| web.eq_ignore_ascii_case(scheme));
+    let Some((_, rest)) = text.split_once("://").filter(|(scheme, _)| is_web(scheme)) else {
+        return Err(HttpError::new(400, "the path must begin with a slash"));
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if authority.is_empty() || authority.contains('@') || path.contains('#') {
+        return Err(HttpError::new(
+            400,
+            "a whole URL must have a host, without a user or a fragment",
+        ));
+    }
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Ok((Some(authority), format!("{slash}{path}")))
+}
+
+/// The headers with the host that the target names, which goes before the one in the header.
+fn with_authority(
+    mut headers: Vec<(&'static str, String)>,
+    authority: Option<&str>,
+) -> Vec<(&'static str, String)> {
+    if let Some(authority) = authority {
+        headers.retain(|(name, _)| *name != "Host");
+        headers.push(("Host", authority.to_owned()));
+    }
+    headers
 }
 
 fn method(text: &str) -> Result<String, HttpError> {
@@ -410,9 +450,44 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_url_in_the_first_line_was_refused() {
+        for (target, expected) in [
+            ("http://h:9099/alert", Some(("/alert", "h:9099"))),
+            ("HTTPS://[::1]:9099/alert?x=y", Some(("/alert?x=y", "[::1]:9099"))),
+            ("http://h", Some(("/", "h"))),
+            ("http://h?x", Some(("/?x", "h"))),
+            ("/alert?u=http://h/", Some(("/alert?u=http://h/", "header"))),
+            ("http://ann@h/alert", None),
+            ("http:///alert", None),
+            ("http://h/alert#x", None),
+            ("ftp://h/alert", None),
+            ("alert", None),
+            ("*", None),
+            ("h:9099", None),
+        ] {
+            let request = format!("POST {target} HTTP/1.1\r\nHost: header\r\n\r\n");
+            let head = parse(request.as_bytes()).ok().flatten();
+            let found =
+                head.as_ref().map(|head| (head.target.as_str(), head.headers[0].1.as_str()));
+            assert_eq!(found, expected, "{target}");
+            assert!(head.is_none_or(|head| head.headers.len() == 1), "{target}");
+        }
+    }
+
+    #[test]
     fn a_refusal_knows_what_was_asked_for() {
         let request = b"POST /api/v1/heartbeat HTTP/1.1\r\nContent-Length: x\r\n\r\n";
-        assert_eq!(parse(request).unwrap_err().target, "/api/v1/heartbeat");
+        let error = parse(request).unwrap_err();
+        assert_eq!((error.method.as_str(), error.target.as_str()), ("POST", "/api/v1/heartbeat"));
+        let head = |rest: &str| format!("POST /alert HTTP/1.1\r\n{rest}");
+        for rest in [
+            "a: b\r\n".repeat(49) + "\r\n",
+            "A: ".to_owned() + &"a".repeat(9000),
+            "\0\r\n\r\n".into(),
+        ] {
+            let error = parse(head(&rest).as_bytes()).unwrap_err();
+            assert_eq!((error.method.as_str(), error.target.as_str()), ("POST", "/alert"));
+        }
     }
 
     fn decode(text: &str) -> Result<String, ErrorKind> {
