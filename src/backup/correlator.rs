@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{after, bounded, select};
 use log::warn;
 
-use super::plan::{Destination, ModuleState, Plan};
+use super::plan::{Destination, Module, ModuleState, Plan};
 use super::plan_query::PlanQuery;
 use super::redis::{RedisConnection, RedisReadError};
 use super::redis_layout::{HashResult, RedisSnapshot, StatusKey};
@@ -112,11 +112,14 @@ impl Polls {
             (None, lost) => return Err(lost.map_or(String::new(), |(_, why)| why)),
             (Some(state), Some(lost)) => (state, lost),
         };
-        let modules = state.plans.iter_mut().flat_map(|plan| &mut plan.modules);
-        for module in modules.filter(|module| module.state == ModuleState::Running) {
-            module.state = ModuleState::Unreadable;
-            module.why =
-                Some(format!("was running when Redis could still be asked, before {since}"));
+        for plan in &mut state.plans {
+            let since = plan.zone.format_minute(since);
+            let running = |module: &&mut Module| module.state == ModuleState::Running;
+            for module in plan.modules.iter_mut().filter(running) {
+                module.state = ModuleState::Unreadable;
+                module.why =
+                    Some(format!("was running when Redis could still be asked, before {since}"));
+            }
         }
         state.connection_lost = Some(format!("Redis went away meanwhile: {why}"));
         Ok(state)
@@ -314,7 +317,6 @@ fn status_hash(
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Module;
     use super::*;
 
     fn state_with(state: ModuleState) -> RedisState {
@@ -344,7 +346,7 @@ mod tests {
         let state = polls.outcome().unwrap();
         let module = &state.plans[0].modules[0];
         assert_eq!(module.state, ModuleState::Unreadable, "nobody knows whether it still runs");
-        let since = "1970-01-01T00:00:15.000Z";
+        let since = "1970-01-01 00:00 UTC";
         let why = format!("was running when Redis could still be asked, before {since}");
         assert_eq!(module.why, Some(why));
         assert_eq!(
