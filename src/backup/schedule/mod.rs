@@ -22,7 +22,7 @@ const MAX_USUAL_SLACK: Duration = Duration::from_secs(6 * 3600);
 
 /// A plan of which some module never ran may take three quarters of the interval, and no more than
 /// this: the first full backup.
-const MAX_FIRST_RUN_TIME: Duration = Duration::from_secs(18 * 3600);
+pub const MAX_FIRST_RUN_TIME: Duration = Duration::from_secs(18 * 3600);
 
 /// A calendar expression and its time zone.
 #[derive(Clone, Debug)]
