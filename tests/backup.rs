@@ -98,6 +98,25 @@ fn the_report_of_a_failed_plan_is_printed_and_one_that_is_well_is_exit_0() {
 }
 
 #[test]
+fn times_are_those_of_the_local_zone() {
+    let (redis, restic) = (cluster(), Restic::new());
+    restic.make("d1/mail/uuid");
+    let file = configuration(&restic, &redis.settings().redis_url);
+    for (zone, name) in [("Asia/Kolkata", "IST"), ("UTC", "UTC")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_hbd"))
+            .args(["backup", "1", "--config"])
+            .arg(&file)
+            .env("TZ", zone)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let shown = said.matches(&format!(" {name}")).count();
+        // When the failed module ended, its snapshot, and start and end of both in the table.
+        assert_eq!(shown, 6, "{said}");
+    }
+}
+
+#[test]
 fn a_restic_lived_on_when_the_command_was_interrupted() {
     let (redis, restic) = (cluster(), Restic::new());
     let begun = restic.path("begun");

@@ -10,11 +10,13 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use heartbeat::backup::alert::Alert;
 use heartbeat::backup::correlator::{self, RedisState, correlate};
 use heartbeat::backup::outcome::PlanOutcome;
 use heartbeat::backup::plan::{ModuleState, Plan};
 use heartbeat::backup::plan_query::PlanQuery;
 use heartbeat::backup::settings::CorrelatorSettings;
+use heartbeat::clock::Wall;
 use heartbeat::secret::Secret;
 use heartbeat::thread::Stop;
 use support::redis::Redis;
@@ -147,12 +149,75 @@ fn the_older_layout_is_read_and_the_newer_end_wins() {
 #[test]
 fn a_node_that_was_off_leaves_its_modules_missing() {
     let redis = cluster();
+    redis.run(&["HSET", "cluster/backup/1", "schedule", &daily_since(19 * 60)]);
     redis.run(&["DEL", "node/2/backup_status/1"]);
     redis.run(&["HSET", "node/1/backup_status/1", "nextcloud2", &json(60, 0)]);
     let plan = ask(&redis, "1");
     assert_eq!(states(&plan), "mail1 success, nextcloud2 success, samba3 missing");
     redis.run(&["HSET", "node/2/backup_status/1", "samba3", &json(3 * 86_400, 0)]);
     assert_eq!(states(&ask(&redis, "1")), "mail1 success, nextcloud2 success, samba3 missing");
+}
+
+/// A schedule that elapsed so many minutes ago, and elapses once a day.
+fn daily_since(minutes: u64) -> String {
+    let minute = (now() / 60 - minutes) % (24 * 60);
+    format!("{:02}:{:02} UTC", minute / 60, minute % 60)
+}
+
+#[test]
+fn what_had_its_turn_the_day_before_was_called_missing_in_the_middle_of_a_pass() {
+    const DAY: u64 = 86_400;
+    let redis = cluster();
+    redis.run(&["HSET", "cluster/backup/1", "schedule", &daily_since(30)]);
+    redis.run(&[
+        "HSET",
+        "node/1/backup_status/1",
+        "mail1",
+        &json(60, 1),
+        "nextcloud2",
+        &json(DAY, 0),
+    ]);
+    redis.run(&["HSET", "node/2/backup_status/1", "samba3", &json(DAY - 600, 0)]);
+    let plan = ask(&redis, "1");
+    assert_eq!(states(&plan), "mail1 failed, nextcloud2 pending, samba3 pending");
+    let told = PlanOutcome::of(&plan);
+    assert_eq!(
+        (told.outcome.name(), told.why.as_str()),
+        ("PARTIAL", "1 of 3 modules failed, 2 not yet run")
+    );
+    let why = plan.modules[1].why.as_ref().unwrap();
+    assert!(why.starts_with("last success ") && why.contains(", not yet run "), "{why}");
+
+    redis.run(&["HSET", "node/1/backup_status/1", "mail1", &json(60, 0)]);
+    assert_eq!(outcome(&ask(&redis, "1")), "RUNNING");
+    // Their regular time is over after six hours.
+    redis.run(&["HSET", "cluster/backup/1", "schedule", &daily_since(6 * 60 + 5)]);
+    redis.run(&["HSET", "node/2/backup_status/1", "samba3", &json(5 * 3600, 0)]);
+    assert_eq!(states(&ask(&redis, "1")), "mail1 success, nextcloud2 missing, samba3 success");
+    redis.run(&["HSET", "cluster/backup/1", "enabled", "0", "schedule", &daily_since(30)]);
+    assert_eq!(states(&ask(&redis, "1")), "mail1 success, nextcloud2 missing, samba3 missing");
+}
+
+#[test]
+fn what_ns_backup_missing_says_is_not_doubted() {
+    let redis = cluster();
+    redis.run(&["HSET", "cluster/backup/1", "schedule", &daily_since(30)]);
+    redis.run(&["HDEL", "node/1/backup_status/1", "mail1"]);
+    redis.run(&["HSET", "node/1/backup_status/1", "nextcloud2", &json(86_400, 0)]);
+    let told = |name: &str| {
+        let alert = Alert {
+            name: name.into(),
+            fingerprint: "f".into(),
+            starts_at: Some(Wall(i64::try_from(now() * 1000).unwrap())),
+            labels: [("backup_id".to_owned(), "1".to_owned())].into(),
+            annotations: std::collections::BTreeMap::new(),
+        };
+        let query =
+            PlanQuery::from_alerts(&[alert], &["backup_id".to_owned()], SystemTime::now().into());
+        states(&look(&redis.settings(), &query).unwrap().plans[0])
+    };
+    assert_eq!(told("NsBackupFailed"), "mail1 pending, nextcloud2 pending, samba3 success");
+    assert_eq!(told("NsBackupMissing"), "mail1 missing, nextcloud2 missing, samba3 success");
 }
 
 #[test]
@@ -168,8 +233,10 @@ fn without_an_id_all_enabled_and_all_recently_written_plans_are_looked_at() {
     redis.run(&[
         "HSET",
         "cluster/backup/3",
+        "schedule",
+        &daily_since(19 * 60),
         "name",
-        "Weekly",
+        "Never ran",
         "enabled",
         "1",
         "instances",

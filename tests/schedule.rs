@@ -7,6 +7,8 @@ use heartbeat::clock::{Wall, parse_rfc3339};
 
 const ITERATIONS: usize = 4;
 
+const RANDOM_EXPRESSIONS: usize = 400;
+
 /// Zones with and without daylight saving time, one south of the equator.
 const ZONES: [&str; 4] = ["UTC", "Europe/Rome", "America/New_York", "Australia/Lord_Howe"];
 
@@ -176,8 +178,17 @@ const EXPRESSIONS: &[&str] = &[
     "@1895000000 UTC",
 ];
 
-/// What systemd says of an expression: its next elapses, or that it refuses it.
-fn systemd(expression: &str, zone: &str, base: &str) -> Option<Vec<String>> {
+/// What systemd says of an expression.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Refused,
+    /// The next times at which it elapses.
+    Elapses(Vec<String>),
+    /// systemd 252 gives up on some days of the month when the clocks change.
+    GaveUp,
+}
+
+fn systemd(expression: &str, zone: &str, base: &str) -> Answer {
     let output = Command::new("systemd-analyze")
         .args(["calendar", &format!("--iterations={ITERATIONS}")])
         .arg(format!("--base-time={}", base.replace('T', " ").replace('Z', " UTC")))
@@ -186,42 +197,104 @@ fn systemd(expression: &str, zone: &str, base: &str) -> Option<Vec<String>> {
         .env("LC_ALL", "C")
         .output()
         .expect("systemd-analyze can be run: it is in Debian's package systemd");
+    if String::from_utf8_lossy(&output.stderr).contains("Resource deadlock avoided") {
+        return Answer::GaveUp;
+    }
+    if !output.status.success() {
+        return Answer::Refused;
+    }
     let text = String::from_utf8(output.stdout).unwrap();
-    let elapse = |line: &str| {
-        let mut heads = ["Next elapse: ", "Iter. #", "(in UTC): "].iter();
-        let is_elapse = heads.any(|head| line.trim().starts_with(head));
-        let (day_and_time, _) = line.strip_suffix(" UTC")?.rsplit_once(' ')?;
-        let time = &line[day_and_time.len()..line.len() - " UTC".len()];
-        let (_, day) = day_and_time.rsplit_once(' ')?;
-        is_elapse.then(|| format!("{day}{time}"))
-    };
-    let elapses = text.lines().filter_map(elapse);
-    output.status.success().then(|| elapses.collect())
+    Answer::Elapses(text.lines().filter_map(elapse).collect())
 }
 
-/// The same from us.
-fn ours(expression: &str, zone: &str, base: &str) -> Option<Vec<String>> {
+/// `2026-09-23 18:07:31` of `(in UTC): Wed 2026-09-23 18:07:31 UTC`.
+fn elapse(line: &str) -> Option<String> {
+    let mut heads = ["Next elapse: ", "Iter. #", "(in UTC): "].iter();
+    heads.find(|head| line.trim().starts_with(**head))?;
+    let mut words = line.strip_suffix(" UTC")?.rsplit(' ');
+    let (time, day) = (words.next()?, words.next()?);
+    Some(format!("{day} {time}"))
+}
+
+/// Expressions by a grammar that goes a little beyond what is valid, the same in every run.
+struct Grammar(u64);
+
+impl Grammar {
+    /// A number below `limit` (xorshift64).
+    fn number(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn one_of<'a>(&mut self, texts: &[&'a str]) -> &'a str {
+        texts[usize::try_from(self.number(texts.len() as u64)).unwrap()]
+    }
+
+    fn field(&mut self, from: u64, limit: u64) -> String {
+        let [one, two, three] = [(); 3].map(|()| from + self.number(limit + 1 - from));
+        match self.number(9) {
+            0..4 => "*".into(),
+            4 | 5 => one.to_string(),
+            6 => format!("{one}..{two}"),
+            7 => format!("{one}/{}", 1 + self.number(limit / 2)),
+            _ => format!("{one},{two}..{three}/{}", 1 + self.number(3)),
+        }
+    }
+
+    fn expression(&mut self) -> String {
+        let mut parts = Vec::new();
+        if self.number(3) == 0 {
+            let days = ["Mon", "tue", "Wed..Fri", "Sat,Sun", "Thu-Sat", "Sunday", "Fri..Tue"];
+            parts.push(self.one_of(&days).to_owned());
+        }
+        if self.number(3) > 0 {
+            let year = match self.number(3) {
+                0 => format!("{}-", self.field(2025, 2032)),
+                1 => "*-".into(),
+                _ => String::new(),
+            };
+            let separator = self.one_of(&["-", "-", "~"]);
+            parts.push(format!("{year}{}{separator}{}", self.field(1, 12), self.field(1, 31)));
+        }
+        if self.number(4) > 0 || parts.is_empty() {
+            let seconds = match self.number(3) {
+                0 => format!(":{}", self.field(0, 59)),
+                _ => String::new(),
+            };
+            parts.push(format!("{}:{}{seconds}", self.field(0, 23), self.field(0, 59)));
+        }
+        let zones = ["", "", "", "", "UTC", "Europe/Rome", "Asia/Kolkata", "CET"];
+        parts.push(self.one_of(&zones).to_owned());
+        parts.join(" ").trim().to_owned()
+    }
+}
+
+/// The same from us. Whatever elapses next was not yet due a moment before.
+fn ours(expression: &str, zone: &str, base: &str) -> Answer {
     let zones = Zones::with_local(zone).unwrap();
-    let schedule = Schedule::parse(expression, &zones)?;
+    let Some(schedule) = Schedule::parse(expression, &zones) else { return Answer::Refused };
     let mut now = parse_rfc3339(base).unwrap();
     let mut elapses = Vec::new();
     while let Some(next) = schedule.next_elapse(now).filter(|_| elapses.len() < ITERATIONS) {
         let before = schedule.latest_elapse(Wall(next.0 - 1));
-        assert!(
-            elapses.is_empty() || before == Some(now),
-            "{expression} {zone} {base} {before:?} {now:?}"
-        );
+        let consistent = if elapses.is_empty() { before <= Some(now) } else { before == Some(now) };
+        assert!(consistent, "{expression} {zone} {base}: {before:?} {now:?}");
         elapses.push(next.to_string()[..19].replace('T', " "));
         now = next;
     }
-    Some(elapses)
+    Answer::Elapses(elapses)
 }
 
-fn compare(expression: &str, zone: &str, base: &str, differing: &mut Vec<String>) {
+/// Where we and systemd differ.
+fn difference(expression: &str, zone: &str, base: &str) -> Option<String> {
     let (ours, systemd) = (ours(expression, zone, base), systemd(expression, zone, base));
-    if ours != systemd {
-        differing.push(format!("{expression:?} {zone} {base}\n  {ours:?}\n  {systemd:?}"));
-    }
+    // systemd 252 takes three days more off the limit for each further one of a list.
+    let list_refused =
+        systemd == Answer::Refused && expression.contains('~') && expression.contains(',');
+    let differ = ours != systemd && systemd != Answer::GaveUp && !list_refused;
+    differ.then(|| format!("{expression:?} {zone} {base}\n  {ours:?}\n  {systemd:?}"))
 }
 
 #[test]
@@ -229,8 +302,19 @@ fn a_schedule_means_what_systemd_takes_it_for() {
     let mut differing = Vec::new();
     for (at, expression) in EXPRESSIONS.iter().enumerate() {
         let (zone, base) = (ZONES[at % ZONES.len()], BASES[at % BASES.len()]);
-        compare(expression, zone, base, &mut differing);
-        compare(expression, "Europe/Rome", BASES[(at + 1) % BASES.len()], &mut differing);
+        differing.extend(difference(expression, zone, base));
+        differing.extend(difference(expression, "Europe/Rome", BASES[(at + 1) % BASES.len()]));
+    }
+    assert!(differing.is_empty(), "{}\n{}", differing.len(), differing.join("\n"));
+}
+
+#[test]
+fn what_nobody_thought_of_means_the_same_as_well() {
+    let mut grammar = Grammar(0x2545_F491_4F6C_DD1D);
+    let mut differing = Vec::new();
+    for at in 0..RANDOM_EXPRESSIONS {
+        let (zone, base) = (ZONES[at % ZONES.len()], BASES[at % BASES.len()]);
+        differing.extend(difference(&grammar.expression(), zone, base));
     }
     assert!(differing.is_empty(), "{}\n{}", differing.len(), differing.join("\n"));
 }

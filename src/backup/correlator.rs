@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, bounded, select};
 
-use super::plan::{ModuleState, Plan};
+use super::plan::{Module, ModuleState, Plan};
 use super::plan_query::PlanQuery;
 use super::plan_reader;
 use super::settings::CorrelatorSettings;
@@ -109,11 +109,14 @@ impl Polls {
             (None, lost) => return Err(lost.map_or(String::new(), |(_, why)| why)),
             (Some(state), Some(lost)) => (state, lost),
         };
-        let modules = state.plans.iter_mut().flat_map(|plan| &mut plan.modules);
-        for module in modules.filter(|module| module.state == ModuleState::Running) {
-            module.state = ModuleState::Unreadable;
-            module.why =
-                Some(format!("was running when Redis could still be asked, before {since}"));
+        for plan in &mut state.plans {
+            let since = plan.zone.format_minute(since);
+            let running = |module: &&mut Module| module.state == ModuleState::Running;
+            for module in plan.modules.iter_mut().filter(running) {
+                module.state = ModuleState::Unreadable;
+                module.why =
+                    Some(format!("was running when Redis could still be asked, before {since}"));
+            }
         }
         state.connection_lost = Some(format!("Redis went away meanwhile: {why}"));
         Ok(state)
@@ -175,7 +178,6 @@ fn ask<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Module;
     use super::*;
 
     fn state_with(state: ModuleState) -> RedisState {
@@ -206,7 +208,7 @@ mod tests {
         let state = polls.outcome().unwrap();
         let module = &state.plans[0].modules[0];
         assert_eq!(module.state, ModuleState::Unreadable, "nobody knows whether it still runs");
-        let since = "1970-01-01T00:00:15.000Z";
+        let since = "1970-01-01 00:00 UTC";
         let why = format!("was running when Redis could still be asked, before {since}");
         assert_eq!(module.why, Some(why));
         assert_eq!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::schedule::{Schedule, Zone, Zones, regular_end};
+use super::schedule::{MAX_FIRST_RUN_TIME, Schedule, Zone, Zones, regular_end};
 use crate::clock::Wall;
 use crate::view::rfc3339;
 
@@ -280,14 +280,58 @@ pub struct PlanSituation<'a> {
     pub enabled: bool,
     /// When an alert about it began to fire.
     pub alert_time: Option<AlertTime>,
-    /// How long all of its modules usually take; none: some module never ran.
-    pub usual_duration: Option<Duration>,
+    /// What its modules did last.
+    pub history: PassHistory,
     /// A plan whose schedule is not understood is taken to run once in this time.
     pub default_interval: Duration,
     /// The time of the evaluation.
     pub now: Wall,
     /// Where the schedule is at home.
     pub zones: &'a Zones,
+}
+
+/// The last runs of the modules of a plan, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PassHistory {
+    /// How long they took: each node works through its own modules one after the other. None: some
+    /// module never ran.
+    pub usual_duration: Option<Duration>,
+    /// When the last of them ended.
+    pub last_end: Option<Wall>,
+    /// The most snapshots that one of them has: more than one, and this is not the first pass.
+    pub snapshots: Option<u64>,
+}
+
+impl PassHistory {
+    /// Of each module the node, and its last run.
+    pub fn of<'a>(
+        runs: impl Iterator<Item = (Option<&'a str>, Option<&'a BackupRun>)>,
+    ) -> PassHistory {
+        let mut of_node: BTreeMap<Option<&str>, Duration> = BTreeMap::new();
+        let (mut all_ran, mut last_end, mut snapshots) = (true, None, None);
+        for (node, run) in runs {
+            let Some(run) = run else {
+                all_ran = false;
+                continue;
+            };
+            let took = run.start.zip(run.end).map(|(start, end)| end.since(start));
+            *of_node.entry(node).or_default() += took.unwrap_or_default();
+            last_end = last_end.max(run.end);
+            snapshots = snapshots.max(run.snapshots);
+        }
+        let usual_duration = of_node.into_values().max().filter(|_| all_ran);
+        PassHistory { usual_duration, last_end, snapshots }
+    }
+
+    /// Whether an earlier pass may still go on, because some module makes its first full backup.
+    fn first_pass_goes_on(&self, elapse: &Elapse, now: Wall) -> bool {
+        let is_first = |end: Wall| {
+            let of_earlier_pass = end < elapse.success_since()
+                || self.snapshots <= Some(1) && elapse.after < MAX_FIRST_RUN_TIME;
+            of_earlier_pass && now < end + MAX_FIRST_RUN_TIME
+        };
+        self.usual_duration.is_none() && self.last_end.is_some_and(is_first)
+    }
 }
 
 /// The times that the last run of a module is compared with.
@@ -371,14 +415,20 @@ impl RunWindow {
                 zone,
             };
         };
-        let earlier = |until| {
+        let success_since = |until| {
             let earlier = Elapse::latest(schedule, until, default_interval)?;
             Some(earlier.success_since())
         };
+        let history = situation.history;
+        let first_pass = history.first_pass_goes_on(&elapse, now);
+        // What elapses while a pass goes on is skipped by systemd.
+        let usual = history.usual_duration.unwrap_or_default().max(Duration::from_millis(1));
+        let earlier = success_since(elapse.at - usual).filter(|_| !first_pass);
         let complained = situation.alert_time.and_then(|alert| alert.missing_since);
-        let missing_before = earlier(Wall(elapse.at.0 - 1))
-            .max(complained.and_then(|since| earlier(since.min(now))));
-        let until = regular_end(elapse.at, situation.usual_duration, elapse.after);
+        let missing_before =
+            earlier.max(complained.and_then(|since| success_since(since.min(now))));
+        let until = regular_end(elapse.at, history.usual_duration, elapse.after);
+        let is_open = enabled && (now < until || first_pass);
         let pass = OpenPass { elapse: Some(elapse.at), interval: elapse.after };
         RunWindow {
             now,
@@ -387,7 +437,7 @@ impl RunWindow {
             is_missing_reported: complained.is_some(),
             running_since: now - elapse.after.max(MAX_RUN_TIME) - MIN_TOLERANCE,
             schedule_known: true,
-            open_pass: (enabled && now < until).then_some(pass),
+            open_pass: is_open.then_some(pass),
             zone,
         }
     }
@@ -471,27 +521,13 @@ impl RunWindow {
     }
 }
 
-/// How long the modules of a plan usually take: each node works through its own one after the other.
-/// None when some module never ran. Of each: the node, and its last run.
-pub fn usual_duration<'a>(
-    runs: impl Iterator<Item = (Option<&'a str>, Option<&'a BackupRun>)>,
-) -> Option<Duration> {
-    let mut of_node: BTreeMap<Option<&str>, Duration> = BTreeMap::new();
-    for (node, run) in runs {
-        let run = run?;
-        let took = run.start.zip(run.end).map(|(start, end)| end.since(start));
-        *of_node.entry(node).or_default() += took.unwrap_or_default();
-    }
-    of_node.into_values().max()
-}
-
 impl Plan {
     /// The next moment after `after` at which a pass of this plan should be over; none when it never
     /// runs, or its schedule is not understood.
     pub fn next_regular_end(&self, zones: &Zones, after: Wall) -> Option<Wall> {
         let schedule = Schedule::parse(self.schedule.as_deref()?, zones)?;
         let runs = self.modules.iter().map(|module| (module.node.as_deref(), module.run.as_ref()));
-        let usual = usual_duration(runs);
+        let usual = PassHistory::of(runs).usual_duration;
         let end = |at: Wall| {
             let next = schedule.next_elapse(at).or_else(|| schedule.latest_elapse(Wall(at.0 - 1)));
             let interval = next.map_or(MAX_RUN_TIME, |next| next.since(at).max(at.since(next)));
@@ -683,11 +719,16 @@ mod tests {
             schedule,
             enabled: true,
             alert_time: None,
-            usual_duration: Some(20 * MINUTE),
+            history: history(Some(20)),
             default_interval: DAY,
             now,
             zones,
         }
+    }
+
+    fn history(usual_minutes: Option<u32>) -> PassHistory {
+        let usual_duration = usual_minutes.map(|minutes| minutes * MINUTE);
+        PassHistory { usual_duration, ..PassHistory::default() }
     }
 
     /// `2026-11-30 22:10` in Rome.
@@ -838,10 +879,13 @@ mod tests {
             ("22:00", 300, "2026-12-01 07:30", "2026-11-30 03:00", "pending"),
             ("22:00", 300, "2026-12-01 08:30", "2026-11-30 03:00", "missing"),
             ("22:00", 900, "2026-12-01 21:30", "2026-11-30 13:00", "pending"),
+            // It skips every other hour.
+            ("hourly", 70, "2026-11-30 16:05", "2026-11-30 14:20", "pending"),
+            ("hourly", 70, "2026-11-30 18:05", "2026-11-30 14:20", "missing"),
         ] {
             let (status, zones) = (success(Some(last)), zones());
             let situation = PlanSituation {
-                usual_duration: Some(usual * MINUTE),
+                history: history(Some(usual)),
                 ..situation(Some(schedule), &zones, rome(now))
             };
             let state = evaluate(status.as_ref(), &RunWindow::new(situation)).0;
@@ -858,10 +902,32 @@ mod tests {
         ] {
             let zones = zones();
             let situation = PlanSituation {
-                usual_duration: None,
+                history: history(None),
                 ..situation(Some("22:00"), &zones, rome(now))
             };
             assert_eq!(told(None, situation), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_first_backup_of_13_hours_holds_up_an_hourly_plan_and_nothing_is_missing() {
+        let ended = rome("2026-11-30 14:10");
+        for (now, last, snapshots, expected) in [
+            ("2026-11-30 14:50", None, None, "pending"),
+            ("2026-11-30 14:50", None, Some(1), "pending"),
+            ("2026-11-30 20:50", None, Some(1), "pending"),
+            ("2026-11-30 20:50", Some("2026-11-30 14:10"), Some(1), "pending"),
+            ("2026-12-01 08:50", None, Some(1), "missing"),
+            // The others run hour by hour, and this one does not.
+            ("2026-11-30 14:50", None, Some(2), "missing"),
+        ] {
+            let (status, zones) = (success(last), zones());
+            let situation = PlanSituation {
+                history: PassHistory { usual_duration: None, last_end: Some(ended), snapshots },
+                ..situation(Some("hourly"), &zones, rome(now))
+            };
+            let state = evaluate(status.as_ref(), &RunWindow::new(situation)).0;
+            assert_eq!(state.name(), expected, "{now} {last:?}");
         }
     }
 
@@ -949,9 +1015,12 @@ mod tests {
         };
         let (one, two, three) = (run(10), run(20), run(25));
         let runs = [(Some("1"), Some(&one)), (Some("1"), Some(&two)), (Some("2"), Some(&three))];
-        assert_eq!(usual_duration(runs.into_iter()), Some(30 * MINUTE));
+        let last_end = Some(NOW + 25 * MINUTE);
+        let usual_duration = Some(30 * MINUTE);
+        let history = PassHistory { usual_duration, last_end, snapshots: None };
+        assert_eq!(PassHistory::of(runs.into_iter()), history);
         let with_new = runs.into_iter().chain([(None, None)]);
-        assert_eq!(usual_duration(with_new), None);
+        assert_eq!(PassHistory::of(with_new), PassHistory { usual_duration: None, ..history });
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::{
-    AlertTime, BackupRun, Destination, Module, Plan, PlanSituation, RunStatus, RunWindow, evaluate,
-    usual_duration,
+    AlertTime, BackupRun, Destination, Module, PassHistory, Plan, PlanSituation, RunStatus,
+    RunWindow, evaluate,
 };
 use super::redis::{KeyError, KeyResult};
 use super::schedule::Zones;
@@ -286,7 +286,7 @@ impl RedisSnapshot {
             schedule: schedule.as_deref(),
             enabled: self.is_enabled(id) != Some(false),
             alert_time,
-            usual_duration: usual_duration(ids.iter().map(|id| last_run(latest.get(id)))),
+            history: PassHistory::of(ids.iter().map(|id| last_run(latest.get(id)))),
             default_interval: recent,
             now,
             zones: &self.zones,

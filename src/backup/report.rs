@@ -182,7 +182,10 @@ impl ReportBuilder<'_> {
             vec!["module", "state", "errors", "size", "files", "snapshots", "start", "end", "took"];
         head.extend(nodes.then_some("node"));
         let mut ordered: Vec<&Module> = modules.iter().collect();
-        ordered.sort_by_key(|module| (module.state == ModuleState::Success, &module.id));
+        ordered.sort_by_key(|module| {
+            let state = module.state;
+            (state == ModuleState::Success, state.is_open(), &module.id)
+        });
         let mut rows: Vec<_> = ordered
             .into_iter()
             .take(MAX_TABLE_ROWS)
@@ -326,6 +329,7 @@ mod tests {
 
     use super::*;
     use crate::backup::plan::Destination;
+    use crate::backup::schedule::Zones;
     use crate::event::{EventId, Level, Message};
 
     const NOW: Wall = Wall(1_795_291_928_000);
@@ -479,6 +483,42 @@ mod tests {
         assert_eq!(message.title, "backup 7 UNKNOWN: Redis at 127.0.0.1:6379: Connection refused");
         assert_eq!(detail(&message, "look at"), "why this is not known; then: hbd backup 7");
         assert_eq!(message.table, None);
+    }
+
+    #[test]
+    fn what_has_not_had_its_turn_is_told_in_local_time_and_blamed_for_nothing() {
+        let yesterday = "last success yesterday 22:52, not yet run tonight";
+        let pending = |id: &str| Module {
+            why: Some(yesterday.into()),
+            ..module(id, ModuleState::Pending, true)
+        };
+        let modules = vec![
+            pending("cloud2"),
+            module("mail1", ModuleState::Failed, true),
+            pending("samba3"),
+            module("web4", ModuleState::Success, true),
+        ];
+        let zone = Zones::with_local("Europe/Rome").unwrap().local().clone();
+        let message = told(&Plan { modules, zone, ..plan() }, None).1;
+        assert_eq!(message.title, "backup Nightly PARTIAL: 1 of 4 modules failed, 2 not yet run");
+        for (label, text) in [
+            ("failed", "mail1 (Post office): 2 errors, ended 2026-11-21 21:02 CET, after 7 min"),
+            ("pending", &format!("cloud2: {yesterday}\nsamba3: {yesterday}")),
+            ("look at", "the log of mail1 on node 1"),
+            ("missing", ""),
+            (
+                "alert",
+                "BackupFailed (firing since 2026-11-21 21:12 CET): \
+                 Backup job Nightly (ID: 1) has failed.",
+            ),
+        ] {
+            assert_eq!(detail(&message, label), text, "{label}");
+        }
+        let rows = message.table.unwrap().rows;
+        let order: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(order, ["mail1 (Post office)", "cloud2", "samba3", "web4"]);
+        assert_eq!(rows[0][7], "2026-11-21 21:02 CET");
+        assert!(!rows.concat().concat().contains("UTC"));
     }
 
     #[test]

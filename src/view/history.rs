@@ -200,7 +200,7 @@ pub struct ModuleView {
     pub name: String,
     /// The label that people gave it.
     pub label: Option<String>,
-    /// `success`, `failed`, `missing`, `running` or `unreadable`.
+    /// `success`, `failed`, `missing`, `running`, `pending` or `unreadable`.
     pub state: String,
     /// What went wrong, where the state does not say it.
     pub error: Option<String>,

@@ -139,6 +139,17 @@ impl Component {
         Component { start, stop: None, repeat: 0 }
     }
 
+    /// The same numbers, with the last of them as the end.
+    fn shorten(&mut self) {
+        let Some(stop) = self.stop else { return };
+        if stop > self.start && self.repeat > 0 {
+            self.stop = Some(stop - (stop - self.start) % self.repeat);
+        }
+        if self.stop == Some(self.start) {
+            *self = Component::once(self.start);
+        }
+    }
+
     fn complete_year(&mut self) {
         self.start = complete_year(self.start);
         self.stop = self.stop.map(complete_year);
@@ -320,6 +331,7 @@ fn parse_component(text: &mut &str, seconds: bool) -> Option<Component> {
     {
         return None;
     }
+    component.shorten();
     let at_an_end = text.is_empty() || text.starts_with([' ', ',', '-', '~', ':']);
     at_an_end.then_some(component)
 }
@@ -356,8 +368,6 @@ fn fraction(digits: &str) -> Option<i64> {
 fn is_valid(field: &Field, from: i32, to: i32, from_the_end: bool) -> bool {
     field.iter().flatten().all(|component| {
         let Component { start, stop, repeat } = *component;
-        // `5..5` is 5.
-        let repeat = if stop == Some(start) { 0 } else { repeat };
         let stops = match stop {
             Some(stop) => stop <= to && start + repeat <= stop,
             None if from_the_end => start - repeat >= from,

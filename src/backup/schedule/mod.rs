@@ -22,7 +22,10 @@ const MAX_USUAL_SLACK: Duration = Duration::from_secs(6 * 3600);
 
 /// A plan of which some module never ran may take three quarters of the interval, and no more than
 /// this: the first full backup.
-const MAX_FIRST_RUN_TIME: Duration = Duration::from_secs(18 * 3600);
+pub const MAX_FIRST_RUN_TIME: Duration = Duration::from_secs(18 * 3600);
+
+/// How many matches that do not elapse are skipped, such as those in an hour that the clocks skip.
+const MAX_SKIPPED: usize = 10_000;
 
 /// A calendar expression and its time zone.
 #[derive(Clone, Debug)]
@@ -56,18 +59,19 @@ impl Schedule {
             return None;
         }
         let mut civil = self.zone.civil_time(after);
-        loop {
+        for _ in 0..MAX_SKIPPED {
             civil = self.calendar.next_after(civil)?;
             if let Some(at) = self.moment(civil, after).filter(|at| *at > after) {
                 return Some(at).filter(|at| self.is_in_season(*at));
             }
         }
+        None
     }
 
     /// The last elapse at a moment or before it; none when there was none.
     pub fn latest_elapse(&self, until: Wall) -> Option<Wall> {
         let mut civil = self.calendar.last_until(self.zone.civil_time(until))?;
-        loop {
+        for _ in 0..MAX_SKIPPED {
             let moment = self.moment(civil, until).filter(|at| *at <= until);
             if let Some(at) = moment.filter(|at| self.is_in_season(*at)) {
                 return Some(at);
@@ -75,6 +79,7 @@ impl Schedule {
             let before = civil.checked_sub(jiff::SignedDuration::from_micros(1)).ok()?;
             civil = self.calendar.last_until(before)?;
         }
+        None
     }
 
     /// The moment of a civil time: none when the clocks skip it; when they show it twice the first,
@@ -133,4 +138,89 @@ pub fn regular_end(elapse: Wall, usual_duration: Option<Duration>, interval: Dur
         None => (interval * 3 / 4).min(MAX_FIRST_RUN_TIME),
     };
     elapse + run_time.min(interval).max(MIN_RUN_TIME)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::parse_rfc3339;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn rome() -> Zones {
+        Zones::with_local("Europe/Rome").unwrap()
+    }
+
+    #[test]
+    fn the_elapses_around_a_moment_are_found_in_the_local_zone() {
+        for (schedule, now, latest, next) in [
+            ("03:00", "2026-11-30T01:59:59Z", "2026-11-29T02:00:00Z", "2026-11-30T02:00:00Z"),
+            ("03:00", "2026-11-30T02:00:00Z", "2026-11-30T02:00:00Z", "2026-12-01T02:00:00Z"),
+            ("03:00 UTC", "2026-11-30T02:00:00Z", "2026-11-29T03:00:00Z", "2026-11-30T03:00:00Z"),
+            (
+                "Mon..Fri 03:00",
+                "2026-11-29T12:00:00Z",
+                "2026-11-27T02:00:00Z",
+                "2026-11-30T02:00:00Z",
+            ),
+            (
+                "*-*~01 03:00",
+                "2026-03-01T12:00:00Z",
+                "2026-02-28T02:00:00Z",
+                "2026-03-31T01:00:00Z",
+            ),
+            ("biannually", "2026-11-30T12:00:00Z", "2026-06-30T22:00:00Z", "2026-12-31T23:00:00Z"),
+            // The clocks skip 02:30, and show it twice.
+            ("02:30", "2026-03-29T12:00:00Z", "2026-03-28T01:30:00Z", "2026-03-30T00:30:00Z"),
+            ("02:30", "2026-10-25T01:45:00Z", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"),
+        ] {
+            let at = |text: &str| Some(parse_rfc3339(text).unwrap());
+            let now = at(now).unwrap();
+            let parsed = Schedule::parse(schedule, &rome()).unwrap();
+            let found = (parsed.latest_elapse(now), parsed.next_elapse(now));
+            assert_eq!(found, (at(latest), at(next)), "{schedule} {now}");
+        }
+    }
+
+    #[test]
+    fn a_pass_has_its_regular_time() {
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        for (usual, interval, expected) in [
+            (Some(minutes(20)), DAY, 6 * HOUR),
+            (Some(4 * HOUR), DAY, 8 * HOUR),
+            (Some(20 * HOUR), DAY, DAY),
+            (Some(minutes(20)), 7 * DAY, 6 * HOUR),
+            (Some(minutes(50)), HOUR, HOUR),
+            (Some(minutes(2)), HOUR, minutes(15)),
+            (Some(minutes(1)), minutes(5), minutes(10)),
+            (None, DAY, 18 * HOUR),
+            (None, 7 * DAY, 18 * HOUR),
+            (None, HOUR, minutes(45)),
+            (Some(Duration::MAX), DAY, DAY),
+        ] {
+            let end = regular_end(Wall(0), usual, interval);
+            assert_eq!(end, Wall(0) + expected, "{usual:?} {interval:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_schedule_is_a_crash(
+            text in r"[*0-9a-zA-Z.,:/~@ -]{0,30}",
+            valid in r"(mon|tue|sat,sun)? ?\*-[1-9]{1,2}[~-][0-9]{1,2}(/[1-9])? [0-9]:[0-9]{1,2}(:[0-9.]{1,9})?( CEST)?",
+            now in any::<i64>(),
+        ) {
+            for text in [text, valid] {
+                if let Some(schedule) = Schedule::parse(&text, &rome()) {
+                    for now in [Wall(now), Wall(now % 7_000_000_000_000)] {
+                        prop_assert!(schedule.next_elapse(now).is_none_or(|next| next > now));
+                        prop_assert!(schedule.latest_elapse(now).is_none_or(|last| last <= now));
+                    }
+                }
+            }
+        }
+    }
 }

@@ -163,7 +163,7 @@ fn modules(html: &mut Html, plan: &PlanView) {
 fn module(html: &mut Html, module: &ModuleView) {
     let class = match module.state.as_str() {
         "success" => "good",
-        "running" => "warn",
+        "running" | "pending" => "warn",
         _ => "bad",
     };
     html.markup("<tr").attribute("class", class).markup("><th scope=row>").text(cut(&module.name));
