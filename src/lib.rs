@@ -72,7 +72,7 @@
 //! | which alerts are about backups, and when one is reported again | `backup/alert.rs`, `backup/queue.rs` |
 //! | the outcome of a backup: SUCCESS, PARTIAL, FAILED ... | `backup/outcome.rs` |
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
-//! | what is read from Redis, what from restic | `backup/redis_layout.rs`, `backup/repo_check.rs` |
+//! | what is read from Redis, what from restic | `backup/plan_reader.rs`, `backup/redis_layout.rs`, `backup/repo_check.rs` |
 //! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |
 //! | who may call a route, such as `/-/reload` | `http/api.rs` (which route needs what), `http/auth.rs` (token), `http/origin.rs` (other sites) |
 //! | limits of HTTP: connections, how long they may be idle, sizes, deadlines | `http/front/limits.rs` |
