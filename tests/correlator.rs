@@ -685,3 +685,19 @@ fn plans_that_could_not_be_listed_are_not_said_to_be_none() {
     let (_, said) = hbd(&file, &["backup", "5"]);
     assert!(said.contains("5 UNKNOWN: cluster/backup/5 cannot be read: WRONGTYPE"), "{said}");
 }
+
+#[test]
+fn a_redis_without_tls_was_told_as_a_corrupt_message() {
+    let over = |settings: CorrelatorSettings| {
+        let redis_url = settings.redis_url.replace("redis://", "rediss://");
+        CorrelatorSettings { redis_url, ..settings }
+    };
+    let protocol_error = b"-ERR Protocol error: invalid multibulk length\r\n";
+    for (settings, what) in [
+        (over(answering(b"")), " over TLS: no answer within 5 s"),
+        (over(answering(protocol_error)), "it does not speak TLS: redis:// in redis_url"),
+    ] {
+        let said = look(&settings, &PlanQuery::for_plan("1")).unwrap_err();
+        assert!(said.contains(what), "{said}");
+    }
+}

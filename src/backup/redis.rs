@@ -31,6 +31,9 @@ const MAX_TEXT_BYTES: isize = 4096;
 
 const NOT_REDIS: &str = "the answer is not Redis'; is the address right?";
 
+/// What the TLS library says of bytes that are not TLS.
+const NO_TLS: &str = "received corrupt message";
+
 const WRONG_LOGIN: &str = "user or password is wrong";
 
 const IS_CLUSTER_NODE: &str = "it is a node of a Redis Cluster, where NethServer 8 keeps nothing: \
@@ -348,7 +351,10 @@ fn key_error(error: &RedisError) -> KeyError {
 
 fn unavailable(server: &str, error: &RedisError) -> RedisUnavailable {
     let answers = match error.kind() {
-        ErrorKind::Io => error.to_string().contains("certificate"),
+        ErrorKind::Io => {
+            let said = error.to_string();
+            said.contains("certificate") || said.contains(NO_TLS)
+        }
         _ => !error.is_timeout(),
     };
     RedisUnavailable { why: format!("{server}: {}", describe_error(error)), answers }
@@ -382,7 +388,9 @@ fn describe_server(url: &str) -> String {
     let end = if scheme.ends_with("unix") { "?#" } else { "/?#" };
     let rest = rest.split(|c| end.contains(c)).next().unwrap_or_default();
     // The settings have taken the login out already; what is left of one must not be shown either.
-    format!("Redis at {}", rest.rsplit('@').next().unwrap_or_default())
+    let place = rest.rsplit('@').next().unwrap_or_default();
+    // One without TLS takes the handshake for the beginning of a long command, and never answers.
+    format!("Redis at {place}{}", if scheme == "rediss" { " over TLS" } else { "" })
 }
 
 /// An error of the library in the operator's words.
@@ -395,6 +403,9 @@ fn describe_error(error: &RedisError) -> String {
         }
         _ => {
             let said = error.to_string();
+            if said.contains(NO_TLS) {
+                return "it does not speak TLS: redis:// in redis_url, not rediss://?".into();
+            }
             match said.split_once("invalid peer certificate: ") {
                 Some((_, why)) => format!("its certificate is not trusted: {why}"),
                 None => said,
@@ -452,6 +463,7 @@ mod tests {
             ("redis://127.0.0.1:6379", "Redis at 127.0.0.1:6379"),
             ("redis://u:p@127.0.0.1:6379/2?x=1", "Redis at 127.0.0.1:6379"),
             ("redis+unix:///run/redis.sock?db=2", "Redis at /run/redis.sock"),
+            ("rediss://127.0.0.1:6380/0", "Redis at 127.0.0.1:6380 over TLS"),
         ] {
             assert_eq!(describe_server(url), expected);
         }
