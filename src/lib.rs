@@ -69,12 +69,14 @@
 //! | a new channel | one file in `notify/channel/`, its arms in `notify/channel/mod.rs`, the list of features in `cli/mod.rs` |
 //! | which SMTP reply is final, which is tried again | `notify/channel/email/diagnosis.rs` |
 //! | what a mail looks like | `notify/channel/email/message.rs` |
-//! | which alerts are about backups, and when one is reported again | `backup/alert.rs`, `backup/queue.rs` |
+//! | which alerts are about backups, and which wait and join | `backup/alert.rs`, `backup/queue.rs` |
+//! | when a backup is told, told again, and told as over | `backup/plan_tracker.rs`; in which words: `backup/notice.rs` |
+//! | when a plan is looked at without an alert | `backup/look_schedule.rs` |
 //! | what of an alert is read leniently: its start, its JSON, its annotations | `backup/alert_start.rs`, `backup/lenient_json.rs`, `backup/annotations.rs` |
 //! | the outcome of a backup: SUCCESS, PARTIAL, FAILED ... | `backup/outcome.rs` |
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
 //! | the daily summary of backups: what it says, and when it is sent | `backup/plan_summary.rs`, `notify/summary_times.rs`, `daemon/summary.rs` |
-//! | what is read from Redis, what from restic | `backup/redis_layout.rs`, `backup/repo_check.rs` |
+//! | what is read from Redis, what from restic | `backup/plan_reader.rs`, `backup/redis_layout.rs`, `backup/repo_check.rs` |
 //! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |
 //! | who may call a route, such as `/-/reload` | `http/api.rs` (which route needs what), `http/auth.rs` (token), `http/origin.rs` (other sites) |
 //! | limits of HTTP: connections, how long they may be idle, sizes, deadlines | `http/front/limits.rs` |

@@ -212,3 +212,13 @@ fn an_alertmanager_that_is_away_or_something_else_is_said() {
         fetch_alerts(&format!("{}/nowhere", server.url()), &AlertNames::default()).unwrap_err();
     assert!(elsewhere.ends_with("answered 404: is there an Alertmanager?"), "{elsewhere}");
 }
+
+#[test]
+fn a_repository_is_where_the_image_says_and_not_the_id() {
+    let (redis, restic) = (cluster(), Restic::new());
+    let url = "ghcr.io:443/nethserver/mail-server:1.2@sha256:0123";
+    redis.run(&["HSET", "module/mail1/environment", "IMAGE_URL", url]);
+    restic.make("d1/mail-server/uuid");
+    let (_, said) = run(&configuration(&restic, &redis.settings().redis_url), &["1"]);
+    assert!(said.contains("mail1: newest snapshot "), "{said}");
+}

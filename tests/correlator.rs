@@ -8,6 +8,8 @@ mod support {
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use heartbeat::backup::alert::Alert;
@@ -15,6 +17,7 @@ use heartbeat::backup::correlator::{self, RedisState, correlate};
 use heartbeat::backup::outcome::PlanOutcome;
 use heartbeat::backup::plan::{ModuleState, Plan};
 use heartbeat::backup::plan_query::PlanQuery;
+use heartbeat::backup::redis::RedisConnection;
 use heartbeat::backup::settings::CorrelatorSettings;
 use heartbeat::clock::Wall;
 use heartbeat::secret::Secret;
@@ -244,6 +247,7 @@ fn without_an_id_all_enabled_and_all_recently_written_plans_are_looked_at() {
     ]);
     redis.run(&["HSET", "node/1/backup_status/4", "mail1", &json(60, 1)]);
     redis.run(&["HSET", "node/1/backup_status/5", "mail1", &json(9 * 86_400, 1)]);
+    redis.run(&["HSET", "node/1/backup_status/6", "removed4", &json(60, 1)]);
     let answer = look(&redis.settings(), &PlanQuery::for_all()).unwrap();
     let found: Vec<_> =
         answer.plans.iter().map(|plan| format!("{} {}", plan.id, outcome(plan))).collect();
@@ -293,6 +297,7 @@ fn a_user_a_password_and_a_database_are_used() {
     redis.run(&["HSET", "cluster/module_node", "mail1", "1"]);
     redis.run(&["COPY", "cluster/module_node", "cluster/module_node", "DB", "2"]);
     redis.run(&["ACL", "SETUSER", "ops", "on", ">p@ss w:ö/#", "~*", "+@read", "+select"]);
+    redis.run(&["ACL", "SETUSER", "bound", "on", ">hunter22", "~*", "+@read"]);
     redis.run(&["ACL", "SETUSER", "default", ">hunter22"]);
     let url = format!("redis+unix://{}?db=2", redis.socket().display());
     let with = |user: Option<&str>, password: Option<&str>| {
@@ -309,6 +314,8 @@ fn a_user_a_password_and_a_database_are_used() {
     let wrong = with(Some("ops"), Some("hunter23")).unwrap_err();
     assert!(wrong.ends_with("user or password is wrong"), "{wrong}");
     assert!(!wrong.contains("hunter23"));
+    let refused = with(Some("bound"), Some("hunter22")).unwrap_err();
+    assert!(refused.contains("NOPERM") && refused.contains("'select'"), "{refused}");
     let none = with(None, None).unwrap_err();
     assert!(none.contains("it wants a password"), "{none}");
 }
@@ -384,8 +391,17 @@ fn a_redis_that_is_down_silent_or_something_else_is_said_in_bounded_time() {
         redis_url: "redis://127.0.0.1:1".into(),
         ..CorrelatorSettings::default()
     };
+    let with_password = |settings: CorrelatorSettings| CorrelatorSettings {
+        redis_password: Some(Secret::new("hunter22")),
+        ..settings
+    };
+    let denied = b"-DENIED Redis is running in protected mode because x\r\n";
+    let before_6 = b"-ERR wrong number of arguments for 'auth' command\r\n";
     let cases = [
         (down, "Connection refused"),
+        (with_password(answering(denied)), "protected mode"),
+        (with_password(answering(before_6)), "leave out redis_user"),
+        (with_password(answering(b"-ERR invalid password\r\n")), "user or password is wrong"),
         (answering(b""), "no answer within 5 s"),
         (answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "is the address right?"),
         (answering(b"*99999999999\r\n"), "no answer within 5 s"),
@@ -396,7 +412,7 @@ fn a_redis_that_is_down_silent_or_something_else_is_said_in_bounded_time() {
         (answering(b"*2\r\n$1\r\nx\r\n*0\r\n"), "is the address right?"),
         (answering(b"|1\r\n+a\r\n"), "no answer within 5 s"),
         (answering(b"-LOADING Redis is loading the dataset in memory\r\n"), "LOADING"),
-        (answering(b"-DENIED Redis is running in protected mode because x\r\n"), "protected mode"),
+        (answering(denied), "protected mode"),
         (
             answering(b"-MASTERDOWN Link with MASTER is down and x\r\n"),
             "replica without its master",
@@ -492,6 +508,11 @@ fn one_key_that_cannot_be_read_made_every_plan_unknown() {
     assert_eq!(outcomes(&named), "1 PARTIAL, 5 UNKNOWN, 8 UNKNOWN, lock UNKNOWN");
     let whys: Vec<bool> = named.plans.iter().map(|plan| plan.why.is_some()).collect();
     assert_eq!(whys, [false, true, false, true], "that 8 does not exist is known");
+    // What only adds to what is known.
+    for key in ["cluster/module_uuid", "cluster/backup_repository/d1"] {
+        redis.run(&["SET", key, "a text"]);
+    }
+    assert_eq!(states(&ask(&redis, "1")), "mail1 success, nextcloud2 failed, samba3 success");
     // A key of one module is about that module.
     redis.run(&["SET", "module/samba3/backup_status/1", "a text"]);
     redis.run(&["SET", "module/mail1/ui_name", ""]);
@@ -565,6 +586,18 @@ fn a_redis_that_holds_no_data_of_ours_is_called_what_it_is() {
     let (_stopper, stop) = Stop::channel();
     let sentinel = Redis::start_sentinel();
     let node = Redis::start_with(&["--cluster-enabled", "yes"]);
+    let said = look(
+        &CorrelatorSettings {
+            redis_password: Some(Secret::new("hunter22")),
+            ..sentinel.settings()
+        },
+        &PlanQuery::for_plan("1"),
+    );
+    let said = said.unwrap_err();
+    assert!(
+        said.ends_with("it has no password: leave out redis_password, or set one there"),
+        "{said}"
+    );
     for (redis, database, what) in [
         (&sentinel, 0, "a Sentinel, which holds no data?"),
         (&sentinel, 2, "a Sentinel, which holds no data?"),
@@ -628,10 +661,110 @@ fn a_plan_took_three_looks_through_all_keys() {
 }
 
 #[test]
+fn a_look_through_too_many_keys_ends_in_time_and_says_so() {
+    let redis = Redis::start_with(&["--enable-debug-command", "local"]);
+    fill_cluster(&redis);
+    redis.run(&["DEBUG", "POPULATE", "50000"]);
+    let now = Instant::now();
+    let mut connection =
+        RedisConnection::connect(&redis.settings(), now + Duration::from_secs(60)).unwrap();
+    let mut scan = |until| connection.scan_keys("/backup", until, |_| true).unwrap();
+    let cut = scan(now);
+    assert_eq!(cut.incomplete.as_deref(), Some("there are too many keys to look at all in time"));
+    assert_eq!(redis.calls(&["scan"]), 1);
+    let whole = scan(now + Duration::from_secs(60));
+    assert_eq!((whole.incomplete, whole.keys.contains("node/2/backup_status/1")), (None, true));
+}
+
+#[test]
 #[ignore = "takes 1.5 GB of memory and half a minute"]
 fn a_plan_beside_twelve_million_keys_is_read_in_time() {
     let (named, all_plans) = times_beside(12_000_000);
     println!("a named plan {named:?}, all plans {all_plans:?}");
     assert!(named < Duration::from_secs(5), "{named:?}");
     assert!(all_plans < Duration::from_secs(90), "{all_plans:?}");
+}
+
+/// `hbd`: its exit code and what it prints.
+fn hbd(file: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_hbd"))
+        .args(arguments)
+        .arg("--config")
+        .arg(file)
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_wrong_redis_was_ok_to_the_check() {
+    let (redis, sentinel) = (cluster(), Redis::start_sentinel());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("heartbeat.yaml");
+    let check = |section: &str, strict: bool| {
+        let head =
+            "notification_channels: {log: {type: log}}\ndefault_notification_channels: [log]\n";
+        std::fs::write(&file, format!("{head}{section}\n")).unwrap();
+        let arguments: &[&str] = if strict { &["check", "--strict"] } else { &["check"] };
+        hbd(&file, arguments)
+    };
+    let at = |url: &str| format!("correlator: {{redis_url: \"{url}\"}}");
+    let url = redis.settings().redis_url;
+    let (code, said) = check(&at(&url), true);
+    assert_eq!((code, said.as_str()), (0, "OK: 1 channel, 0 hosts, 0 threshold sets\n"));
+    for (url, what) in [
+        (format!("{url}?db=3"), "database 3 holds no cluster"),
+        (sentinel.settings().redis_url, "a Sentinel"),
+        (format!("{url}?user=ops&pass=hunter22"), "user or password is wrong"),
+    ] {
+        let (code, said) = check(&at(&url), false);
+        assert!(
+            said.contains("warning: correlator.redis_url: Redis at ") && said.contains(what),
+            "{said}"
+        );
+        assert!(code == 0 && said.contains("\nOK: ") && !said.contains("hunter22"), "{said}");
+        assert_eq!(check(&at(&url), true).0, 78);
+    }
+    for section in
+        [at("redis://127.0.0.1:1"), at("redis+unix:///nowhere/redis.sock"), String::new()]
+    {
+        assert_eq!(check(&section, true).0, 0, "what does not answer may be elsewhere: {section}");
+    }
+}
+
+#[test]
+fn plans_that_could_not_be_listed_are_not_said_to_be_none() {
+    let redis = cluster();
+    redis.run(&["ACL", "SETUSER", "ops", "on", ">hunter22", "~*", "+@read", "-scan"]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("heartbeat.yaml");
+    let url = redis.settings().redis_url;
+    let text = format!("correlator: {{redis_url: \"{url}?user=ops&pass=hunter22\"}}\n");
+    std::fs::write(&file, text).unwrap();
+    let (code, said) = hbd(&file, &["backup", "--all", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &report["plans"][0]["outcome"]), (1, &"UNKNOWN".into()), "{said}");
+    let why = report["plans"][0]["why"].as_str().unwrap();
+    assert!(why.starts_with("the list of all keys cannot be read: NOPERM"), "{why}");
+    let (_, said) = hbd(&file, &["backup", "1"]);
+    assert!(said.starts_with("backup Nightly PARTIAL: 1 of 3 modules failed"), "{said}");
+    redis.run(&["SET", "cluster/backup/5", "a text"]);
+    let (_, said) = hbd(&file, &["backup", "5"]);
+    assert!(said.contains("5 UNKNOWN: cluster/backup/5 cannot be read: WRONGTYPE"), "{said}");
+}
+
+#[test]
+fn a_redis_without_tls_was_told_as_a_corrupt_message() {
+    let over = |settings: CorrelatorSettings| {
+        let redis_url = settings.redis_url.replace("redis://", "rediss://");
+        CorrelatorSettings { redis_url, ..settings }
+    };
+    let protocol_error = b"-ERR Protocol error: invalid multibulk length\r\n";
+    for (settings, what) in [
+        (over(answering(b"")), " over TLS: no answer within 5 s"),
+        (over(answering(protocol_error)), "it does not speak TLS: redis:// in redis_url"),
+    ] {
+        let said = look(&settings, &PlanQuery::for_plan("1")).unwrap_err();
+        assert!(said.contains(what), "{said}");
+    }
 }

@@ -20,6 +20,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between two reads while modules are running.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
+/// That time is at least so many times as long as a read takes.
+const PAUSE_FACTOR: u32 = 5;
+
 /// For how long reading from an unreachable Redis is retried: it may be restarting.
 const UNREACHABLE_GRACE: Duration = Duration::from_secs(30);
 
@@ -58,7 +61,9 @@ pub fn correlate(
     let started = Now::read().mono;
     let mut polls = Polls::default();
     loop {
+        let begin = Now::read().mono;
         polls.record(read_once(settings, query, stop)?, Now::read().wall);
+        polls.longest_read = polls.longest_read.max(Now::read().mono.since(begin));
         let waited = Now::read().mono.since(started);
         let Some(pause) = polls.next_poll_in(settings.max_wait, waited) else {
             return Some(polls.outcome());
@@ -70,12 +75,14 @@ pub fn correlate(
 }
 
 /// What several reads of the same plans have shown.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Polls {
     /// The result of the last read that succeeded.
     last_state: Option<RedisState>,
     /// Since when every read fails, and why the last one did.
     unreachable: Option<(Wall, String)>,
+    /// How long a read took at most: one that looks through all keys is a burden to Redis.
+    longest_read: Duration,
 }
 
 impl Polls {
@@ -93,7 +100,9 @@ impl Polls {
     /// reads that fail do not shorten the wait for them.
     fn next_poll_in(&self, max_wait: Duration, waited: Duration) -> Option<Duration> {
         let (pause, longest) = match &self.last_state {
-            Some(state) if state.is_running() => (POLL_INTERVAL, max_wait),
+            Some(state) if state.is_running() => {
+                (POLL_INTERVAL.max(self.longest_read * PAUSE_FACTOR), max_wait)
+            }
             Some(_) => return None,
             None => (RETRY_INTERVAL, max_wait.min(UNREACHABLE_GRACE)),
         };
@@ -204,6 +213,8 @@ mod tests {
         polls.record(Err("refused".into()), Wall(15_000));
         polls.record(Err("still refused".into()), Wall(30_000));
         assert_eq!(polls.next_poll_in(5 * MINUTE, MINUTE), Some(POLL_INTERVAL));
+        let slow = Polls { longest_read: MINUTE / 2, ..polls.clone() };
+        assert_eq!(slow.next_poll_in(5 * MINUTE, MINUTE), Some(5 * MINUTE / 2));
         assert_eq!(polls.next_poll_in(5 * MINUTE, 5 * MINUTE), None);
         let state = polls.outcome().unwrap();
         let module = &state.plans[0].modules[0];

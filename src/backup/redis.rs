@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use redis::{
-    Client, Cmd, Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
-    Value,
+    Client, Cmd, Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
+    RedisConnectionInfo, RedisError, Value,
 };
 
 use super::settings::CorrelatorSettings;
@@ -29,9 +29,12 @@ const BATCH: usize = 100;
 /// How many bytes of a string value are read.
 const MAX_TEXT_BYTES: isize = 4096;
 
-const WANTS_PASSWORD: &str = "it wants a password (redis_password)";
-
 const NOT_REDIS: &str = "the answer is not Redis'; is the address right?";
+
+/// What the TLS library says of bytes that are not TLS.
+const NO_TLS: &str = "received corrupt message";
+
+const WRONG_LOGIN: &str = "user or password is wrong";
 
 const IS_CLUSTER_NODE: &str = "it is a node of a Redis Cluster, where NethServer 8 keeps nothing: \
                                redis_url must name the Redis of NethServer 8";
@@ -96,21 +99,36 @@ impl RedisConnection {
         let down = |error: RedisError| unavailable(&server, &error);
         let info = settings.redis_url.as_str().into_connection_info().map_err(down)?;
         let database = info.redis_settings().db();
-        // Debian's Redis 7.0 does not know CLIENT SETINFO LIB-NAME, which the library sends.
-        let mut login = info.redis_settings().clone().set_skip_set_lib_name();
-        if let Some(password) = &settings.redis_password {
-            login = login.set_password(password.reveal());
-            if let Some(user) = &settings.redis_user {
-                login = login.set_username(user);
-            }
-        }
+        // Debian's Redis 7.0 does not know CLIENT SETINFO LIB-NAME, which the library sends. Login and
+        // database are sent by us, since the library keeps for itself why they are refused.
+        let bare = RedisConnectionInfo::default().set_skip_set_lib_name();
         if settings.redis_url.starts_with("rediss:") {
             // Only the first call counts; the daemon has made it long ago.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let client = Client::open(info.set_redis_settings(login)).map_err(down)?;
+        let client = Client::open(info.set_redis_settings(bare)).map_err(down)?;
         let connection = client.get_connection_with_timeout(STEP_TIMEOUT).map_err(down)?;
-        Ok(RedisConnection { connection, server, database, until })
+        let mut redis = RedisConnection { connection, server, database, until };
+        redis.log_in(settings)?;
+        Ok(redis)
+    }
+
+    fn log_in(&mut self, settings: &CorrelatorSettings) -> Result<(), RedisUnavailable> {
+        let mut commands = Vec::new();
+        if let Some(password) = &settings.redis_password {
+            let mut auth = redis::cmd("AUTH");
+            auth.arg(settings.redis_user.as_ref()).arg(password.reveal());
+            commands.push(auth);
+        }
+        if self.database != 0 {
+            commands.push(redis::cmd("SELECT").arg(self.database).to_owned());
+        }
+        for command in &commands {
+            if let Err(KeyError::Hidden(why) | KeyError::Unusable(why)) = self.ask::<()>(command)? {
+                return Err(self.refused(&why));
+            }
+        }
+        Ok(())
     }
 
     /// The error for what can be read, and is not what it should be.
@@ -333,7 +351,10 @@ fn key_error(error: &RedisError) -> KeyError {
 
 fn unavailable(server: &str, error: &RedisError) -> RedisUnavailable {
     let answers = match error.kind() {
-        ErrorKind::Io => error.to_string().contains("certificate"),
+        ErrorKind::Io => {
+            let said = error.to_string();
+            said.contains("certificate") || said.contains(NO_TLS)
+        }
         _ => !error.is_timeout(),
     };
     RedisUnavailable { why: format!("{server}: {}", describe_error(error)), answers }
@@ -367,20 +388,24 @@ fn describe_server(url: &str) -> String {
     let end = if scheme.ends_with("unix") { "?#" } else { "/?#" };
     let rest = rest.split(|c| end.contains(c)).next().unwrap_or_default();
     // The settings have taken the login out already; what is left of one must not be shown either.
-    format!("Redis at {}", rest.rsplit('@').next().unwrap_or_default())
+    let place = rest.rsplit('@').next().unwrap_or_default();
+    // One without TLS takes the handshake for the beginning of a long command, and never answers.
+    format!("Redis at {place}{}", if scheme == "rediss" { " over TLS" } else { "" })
 }
 
 /// An error of the library in the operator's words.
 fn describe_error(error: &RedisError) -> String {
     match error.kind() {
         _ if error.is_timeout() => format!("no answer within {} s", STEP_TIMEOUT.as_secs()),
-        ErrorKind::AuthenticationFailed => "user or password is wrong".into(),
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => NOT_REDIS.into(),
         ErrorKind::Server(_) | ErrorKind::Extension => {
             describe_refusal(error.code().unwrap_or_default(), error.detail().unwrap_or_default())
         }
         _ => {
             let said = error.to_string();
+            if said.contains(NO_TLS) {
+                return "it does not speak TLS: redis:// in redis_url, not rediss://?".into();
+            }
             match said.split_once("invalid peer certificate: ") {
                 Some((_, why)) => format!("its certificate is not trusted: {why}"),
                 None => said,
@@ -389,13 +414,19 @@ fn describe_error(error: &RedisError) -> String {
     }
 }
 
-/// What Redis says, with a remedy where there is one. Also for the answers to SELECT at the login,
-/// which the library gives without their code.
+/// What Redis says, with a remedy where there is one.
 fn describe_refusal(code: &str, detail: &str) -> String {
     let says = |part: &str| detail.contains(part);
     match code {
-        "NOAUTH" => WANTS_PASSWORD.into(),
-        _ if says("Authentication required") => WANTS_PASSWORD.into(),
+        "NOAUTH" => "it wants a password (redis_password)".into(),
+        "WRONGPASS" => WRONG_LOGIN.into(),
+        _ if says("invalid password") => WRONG_LOGIN.into(),
+        _ if says("without any password configured") || says("no password is set") => {
+            "it has no password: leave out redis_password, or set one there".into()
+        }
+        _ if says("wrong number of arguments for 'auth'") => {
+            "it knows no users (Redis before 6): leave out redis_user".into()
+        }
         "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN" => IS_CLUSTER_NODE.into(),
         _ if says("not allowed in cluster mode") => IS_CLUSTER_NODE.into(),
         "DENIED" => "it is in protected mode, which refuses other machines: give it a password \
@@ -432,6 +463,7 @@ mod tests {
             ("redis://127.0.0.1:6379", "Redis at 127.0.0.1:6379"),
             ("redis://u:p@127.0.0.1:6379/2?x=1", "Redis at 127.0.0.1:6379"),
             ("redis+unix:///run/redis.sock?db=2", "Redis at /run/redis.sock"),
+            ("rediss://127.0.0.1:6380/0", "Redis at 127.0.0.1:6380 over TLS"),
         ] {
             assert_eq!(describe_server(url), expected);
         }

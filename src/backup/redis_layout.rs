@@ -255,10 +255,11 @@ impl RedisSnapshot {
         Some(plan.get("enabled").is_none_or(|flag| flag.trim() == "1"))
     }
 
-    /// When a status of the plan was last written.
+    /// When a status of one of the plan's modules was last written.
     fn last_written(&self, plan: &str) -> Option<Wall> {
         self.all_statuses(plan)
             .into_iter()
+            .filter(|(module, _)| self.has_module(module))
             .filter_map(|(_, entry)| entry.status.last_written())
             .max()
     }
