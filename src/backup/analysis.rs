@@ -2,7 +2,6 @@
 //! those that did not succeed.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use super::alert::Alert;
 use super::correlator::{self, RedisState};
@@ -74,30 +73,38 @@ impl Analyzer<'_> {
             Ok(state) => state,
             Err(why) => return Some(unknown(query, &why)),
         };
-        // One deadline for all plans: the report is in time, however often restic hangs.
-        let until = self.repo_checker.map(|checker| checker.deadline());
         let analyze = |plan| {
             let plan_outcome =
                 PlanOutcome::of(&plan).with_connection_lost(&plan, connection_lost.as_deref());
-            self.check_repositories(plan, plan_outcome, &passwords, until, stop)
+            PlanReport { plan, plan_outcome, repositories: None }
         };
-        plans.into_iter().map(analyze).collect()
+        let mut reports: Vec<PlanReport> = plans.into_iter().map(analyze).collect();
+        self.check_repositories(&mut reports, &passwords, stop)?;
+        Some(reports)
     }
 
+    /// Checks the repositories of the plans that did not succeed. None at the stop.
     fn check_repositories(
         &self,
-        plan: Plan,
-        plan_outcome: PlanOutcome,
+        reports: &mut [PlanReport],
         passwords: &BTreeMap<String, Secret>,
-        until: Option<Instant>,
         stop: &Stop,
-    ) -> Option<PlanReport> {
-        let wanted = plan_outcome.outcome != Outcome::Success && !plan.modules.is_empty();
-        let repositories = match self.repo_checker.zip(until).filter(|_| wanted) {
-            Some((checker, until)) => Some(checker.check(&plan, passwords, until, stop)?),
-            None => None,
+    ) -> Option<()> {
+        let Some(checker) = &self.repo_checker else { return Some(()) };
+        let is_wanted = |report: &PlanReport| {
+            report.plan_outcome.outcome != Outcome::Success && !report.plan.modules.is_empty()
         };
-        Some(PlanReport { plan, plan_outcome, repositories })
+        let wanted: Vec<usize> =
+            (0..reports.len()).filter(|index| is_wanted(&reports[*index])).collect();
+        let plans: Vec<&Plan> = wanted.iter().map(|index| &reports[*index].plan).collect();
+        let mut results = Vec::new();
+        checker.check_plans(&plans, passwords, stop, |index, found| {
+            results.push((wanted[index], found));
+        })?;
+        for (index, found) in results {
+            reports[index].repositories = Some(found);
+        }
+        Some(())
     }
 }
 

@@ -18,13 +18,14 @@ use super::analysis::{Analyzer, PlanReport, plan_rows, reportable, unknown};
 use super::outcome::Outcome;
 use super::plan_query::{PlanQuery, alerts_about};
 use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_ATTEMPTS};
-use super::repo_check::{self, RepoChecker};
+use super::repo_check::RepoChecker;
+use super::restic_permits::ResticPermits;
 use super::settings::{CorrelatorSettings, RepoCheckSettings};
 use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, MAX_LISTED};
 use crate::store::Write;
 use crate::store::change::{Change, ChangeSink};
-use crate::thread::{Semaphore, Stop, lock, spawn_critical};
+use crate::thread::{Stop, lock, spawn_critical};
 
 /// How long a pipeline waits until its own row is on disk.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,7 +69,7 @@ pub struct Pipelines {
     started: AtomicU64,
     outcomes: Mutex<BTreeMap<Outcome, u64>>,
     /// Shared by all pipelines: the machines are small.
-    restic_permits: Semaphore,
+    restic_permits: ResticPermits,
 }
 
 /// Removes rows that cannot be read, and reports the alerts that may be lost with them: in one
@@ -113,7 +114,7 @@ impl Pipelines {
             received: AtomicU64::new(0),
             started: AtomicU64::new(0),
             outcomes: Mutex::new(BTreeMap::new()),
-            restic_permits: repo_check::permits(),
+            restic_permits: ResticPermits::default(),
         });
         pipelines.start_pending();
         pipelines
@@ -302,7 +303,7 @@ impl Pipelines {
 
     /// Waits until no restic runs any more, for `limit` at most. To be called after the stop.
     pub fn wait_for_restic(&self, limit: Duration) {
-        repo_check::wait_for_end(&self.restic_permits, limit);
+        self.restic_permits.wait_for_end(limit);
     }
 
     /// How many alert instances were delivered since the start.
