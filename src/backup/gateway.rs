@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::restic_output::RepoError;
+use super::restic_output::{NO_CONFIG, RepoError};
 use crate::address::percent_decoded_lossy;
 use crate::tls::{http_agent, roots, system_roots};
 
@@ -110,9 +110,7 @@ impl Answer {
         let unreachable = |why: String| RepoError::Unreachable(why);
         match self.status {
             200 if matches!(list, "[]" | "null") => RepoError::NotFound,
-            200 if list.starts_with('[') => {
-                RepoError::Damaged("its keys are there, its config file is not".into())
-            }
+            200 if list.starts_with('[') => RepoError::Damaged(NO_CONFIG.into()),
             200 => unreachable("what answers there is no restic server".into()),
             401 | 403 => unreachable(format!("its server refuses the login ({})", self.status)),
             // restic's own rest-server, which has no name, knows no folder of a repository that is not

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::gateway::Probe;
 use super::plan::{ModuleState, Plan};
 use super::repository::{NO_TIME_LEFT, Repository};
-use super::restic_output::{self, LockFile, RepoError, RepoLock};
+use super::restic_output::{self, LockFile, NO_CONFIG, RepoError, RepoLock};
 use super::restic_permits::{PermitQueue, ResticPermit, ResticPermits};
 use super::settings::RepoCheckSettings;
 use super::snapshot_list::{NewestSnapshot, SnapshotList};
@@ -379,6 +379,9 @@ impl RepositoryCheck<'_> {
     /// not have been able to look.
     fn refused(&self, output: &ProgramOutput) -> RepoState {
         let error = self.classify(output);
+        if error == RepoError::NotFound && self.repository.has_keys_here() {
+            return RepoState::Refused(RepoError::Damaged(NO_CONFIG.into()));
+        }
         let request = self.repository.keys_request().filter(|_| error == RepoError::NotFound);
         let Some(request) = request else { return RepoState::Refused(error) };
         let left = self.until.saturating_duration_since(Instant::now()).min(PROBE_TIMEOUT);

@@ -161,6 +161,13 @@ impl<'a> Repository<'a> {
         KeysRequest::new(self.address.reveal()).filter(|_| !needs_certificate)
     }
 
+    /// Whether it is a directory of this machine in which there are keys.
+    pub fn has_keys_here(&self) -> bool {
+        let address = self.address.reveal();
+        let path = Path::new(address.strip_prefix("local:").unwrap_or(address)).join("keys");
+        path.is_absolute() && path.read_dir().is_ok_and(|mut keys| keys.next().is_some())
+    }
+
     /// The file of certificate authorities that restic is told to trust.
     pub fn ca_file(&self) -> Option<&str> {
         self.configured.env.get("RESTIC_CACERT").map(Secret::reveal)

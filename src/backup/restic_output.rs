@@ -28,6 +28,9 @@ pub enum RepoError {
     Failed(String),
 }
 
+/// The words for a repository without the file that says what it is.
+pub const NO_CONFIG: &str = "its keys are there, its config file is not";
+
 /// What restic says of data that are not what was written.
 const DAMAGE: [&str; 7] = [
     "ciphertext verification failed",
