@@ -1,6 +1,7 @@
 //! Real restic repositories in every condition that was met, and a restic that hangs.
 
 mod support {
+    #[allow(dead_code)]
     pub mod http_double;
     pub mod rclone;
     pub mod restic;
@@ -464,24 +465,7 @@ fn a_lock_that_cannot_be_read_is_told_beside_those_that_can() {
 fn the_holder_of_a_sixth_lock_was_missed() {
     for restic in Restic::each() {
         restic.make("d1/mail/uuid");
-        let folder = restic.path("d1/mail/uuid/locks");
-        let mut holders = Vec::new();
-        for count in 1..=7 {
-            // Each is awaited by itself: the folder is empty for the next one.
-            let holder = restic.lock("d1/mail/uuid");
-            holders.push(holder);
-            for lock in std::fs::read_dir(&folder).unwrap() {
-                let lock = lock.unwrap().path();
-                std::fs::rename(&lock, restic.path(&format!("lock{count}"))).unwrap();
-                let name = lock.file_name().unwrap().to_owned();
-                std::fs::write(restic.path(&format!("name{count}")), name.as_encoded_bytes())
-                    .unwrap();
-            }
-        }
-        for count in 1..=7 {
-            let name = std::fs::read_to_string(restic.path(&format!("name{count}"))).unwrap();
-            std::fs::rename(restic.path(&format!("lock{count}")), folder.join(name)).unwrap();
-        }
+        let _holders: Vec<_> = (0..7).map(|_| restic.lock("d1/mail/uuid")).collect();
         let seen = details(&restic.settings());
         let pids: std::collections::BTreeSet<_> =
             seen.locks.iter().map(|lock| &lock.holder).collect();
@@ -579,6 +563,25 @@ fn a_destination_that_refuses_its_gateway_was_told_as_a_repository_that_is_gone(
             }
         }
         server.set_mode(Mode::Normal);
+    }
+}
+
+#[test]
+fn an_rclone_of_restic_s_own_does_not_say_that_nothing_is_there() {
+    for restic in Restic::each() {
+        restic.make("d1/mail/uuid");
+        let mut settings = restic.settings();
+        let repository = settings.repositories.get_mut("default").unwrap();
+        repository.env.insert("RCLONE_CONFIG".into(), Secret::new("/dev/null"));
+        repository.repository = format!("rclone:{}", repository.repository);
+        assert!(details(&settings).newest.is_some());
+        std::fs::rename(restic.path("d1"), restic.path("d2")).unwrap();
+        match state(&settings) {
+            RepoState::Refused(RepoError::Unreachable(why)) => {
+                assert!(why.contains("or the destination could not be asked"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -19,6 +19,10 @@ const API_VERSION: &str = "application/vnd.x.restic.rest.v2";
 /// How much of the list is read: whether it is empty is seen at its beginning.
 const MAX_LIST: u64 = 64 * 1024;
 
+/// The words for a 404 that may mean either.
+pub const EITHER: &str = "there is no repository at this place, or the destination could not be asked: \
+                          what is before it answers 404 to both";
+
 /// What is at a place of which restic said that there is no repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -121,11 +125,7 @@ impl Answer {
                  destination's error is"
                     .into(),
             ),
-            404 => unreachable(
-                "there is no repository at this place, or the destination could not be asked: its \
-                 server answers 404 to both"
-                    .into(),
-            ),
+            404 => unreachable(EITHER.into()),
             status => unreachable(format!(
                 "the destination could not be asked: its server answers {status}"
             )),

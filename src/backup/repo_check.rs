@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, at, never, select, unbounded};
 use serde::Serialize;
 
-use super::gateway::Probe;
+use super::gateway::{self, Probe};
 use super::plan::{ModuleState, Plan};
 use super::repository::{NO_TIME_LEFT, Repository};
 use super::restic_output::{self, LockFile, NO_CONFIG, RepoError, RepoLock};
@@ -77,7 +77,7 @@ pub struct RepoDetails {
     pub size: Option<u64>,
     /// Its locks: first those whose holders live, and of these the newest.
     pub locks: Vec<RepoLock>,
-    /// How many files of locks are damaged. As long as there is one, no restic from 0.17 backs up.
+    /// How many files of locks are damaged. Beside one a newer restic does not back up.
     pub damaged_locks: usize,
     /// Why the locks, or some of them, could not be read, if so.
     pub locks_unknown: Option<String>,
@@ -381,6 +381,9 @@ impl RepositoryCheck<'_> {
         let error = self.classify(output);
         if error == RepoError::NotFound && self.repository.has_keys_here() {
             return RepoState::Refused(RepoError::Damaged(NO_CONFIG.into()));
+        }
+        if error == RepoError::NotFound && self.repository.is_behind_rclone() {
+            return RepoState::Refused(RepoError::Unreachable(gateway::EITHER.into()));
         }
         let request = self.repository.keys_request().filter(|_| error == RepoError::NotFound);
         let Some(request) = request else { return RepoState::Refused(error) };

@@ -280,8 +280,10 @@ fn describe_details(details: &RepoDetails, now: Wall) -> String {
     parts.extend(describe_locks(&details.locks));
     parts.extend(match details.damaged_locks {
         0 => None,
-        1 => Some("1 lock cannot be read, which keeps restic from backing up".into()),
-        count => Some(format!("{count} locks cannot be read, which keeps restic from backing up")),
+        1 => Some("1 lock cannot be read: a newer restic does not back up beside it".into()),
+        count => Some(format!(
+            "{count} locks cannot be read: a newer restic does not back up beside them"
+        )),
     });
     parts.extend(details.locks_unknown.as_ref().map(|why| format!("locks not known: {why}")));
     parts.extend(details.check.as_ref().map(|check| match check {

@@ -161,6 +161,11 @@ impl<'a> Repository<'a> {
         KeysRequest::new(self.address.reveal()).filter(|_| !needs_certificate)
     }
 
+    /// Whether restic runs an rclone of its own, which nobody else can ask.
+    pub fn is_behind_rclone(&self) -> bool {
+        self.address.reveal().starts_with("rclone:")
+    }
+
     /// Whether it is a directory of this machine in which there are keys.
     pub fn has_keys_here(&self) -> bool {
         let address = self.address.reveal();

@@ -34,6 +34,7 @@ impl Gateway {
     fn start(arguments: &[&str]) -> Gateway {
         let mut child = Command::new("rclone")
             .args(["serve", "restic", "--addr", "127.0.0.1:0", "--config", "/dev/null"])
+            .env_remove("AWS_CA_BUNDLE")
             .args(["--low-level-retries", "1", "--retries", "1"])
             .args(["--user", LOGIN.0, "--pass", LOGIN.1])
             .args(arguments)

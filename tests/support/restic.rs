@@ -95,19 +95,25 @@ impl Restic {
 
     /// Locks a repository: a backup that waits for its input until it is dropped.
     pub fn lock(&self, path: &str) -> Holder {
+        let before = self.lock_count(path);
         let child = self
             .command(path)
             .args(["backup", "--stdin", "--quiet"])
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        let locks = self.path(path).join("locks");
         let deadline = Instant::now() + Duration::from_secs(30);
-        while std::fs::read_dir(&locks).unwrap().next().is_none() {
+        while self.lock_count(path) == before {
             assert!(Instant::now() < deadline, "restic takes no lock");
             std::thread::yield_now();
         }
         Holder(child)
+    }
+
+    /// How many locks are there, without those that are being written.
+    fn lock_count(&self, path: &str) -> usize {
+        let locks = std::fs::read_dir(self.path(path).join("locks")).unwrap();
+        locks.filter(|lock| lock.as_ref().unwrap().file_name().len() == 64).count()
     }
 
     /// Settings that find the repositories here.
