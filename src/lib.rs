@@ -77,6 +77,7 @@
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
 //! | the daily summary of backups: what it says, and when it is sent | `backup/plan_summary.rs`, `notify/summary_times.rs`, `daemon/summary.rs` |
 //! | what is read from Redis, what from restic | `backup/plan_reader.rs`, `backup/redis_layout.rs`, `backup/repo_check.rs` |
+//! | what restic's words mean; how it is run, and how many at a time | `backup/restic_output.rs`; `backup/repository.rs`, `backup/restic_permits.rs` |
 //! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |
 //! | who may call a route, such as `/-/reload` | `http/api.rs` (which route needs what), `http/auth.rs` (token), `http/origin.rs` (other sites) |
 //! | limits of HTTP: connections, how long they may be idle, sizes, deadlines | `http/front/limits.rs` |

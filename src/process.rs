@@ -19,6 +19,10 @@ const MAX_OUTPUT: usize = 64 * 1024;
 /// How long output is waited for after the program and its group have ended.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 
+/// How many of the last bytes of a longer standard error are kept, too: a program says at its end what
+/// became of it.
+const MAX_TAIL: usize = 4 * 1024;
+
 /// Reads of one stream before the other streams are served.
 const MAX_READS_IN_A_ROW: usize = 16;
 
@@ -33,9 +37,16 @@ pub struct ProgramOutput {
     pub timed_out: bool,
     /// The first 64 kB of its standard output.
     pub stdout: String,
-    /// The first 64 kB of its standard error.
+    /// Whether its standard output was longer.
+    pub stdout_cut: bool,
+    /// The first 64 kB of its standard error; where it was longer, followed by its last 4 kB.
     pub stderr: String,
+    /// Whether a part of its standard error is left out.
+    pub stderr_cut: bool,
 }
+
+/// Is given a program's standard output piece by piece while it runs.
+pub type OutputReader = Box<dyn FnMut(&[u8]) + Send>;
 
 /// Runs `command` in a process group of its own, with `input` as its standard input, for at most
 /// `limit`. When it ends, or when its time is up, the rest of its group is killed.
@@ -56,13 +67,45 @@ pub fn run_until(
     limit: Duration,
     stop: Option<&Stop>,
 ) -> std::io::Result<ProgramOutput> {
+    let streams = Streams { input: input.as_bytes().to_owned(), reader: None };
+    run_streams(command, streams, limit, stop)
+}
+
+/// The same without input; `reader` is given the whole standard output, of which nothing is kept. It
+/// is not called any more when this has returned.
+///
+/// # Errors
+/// It could not be started.
+pub fn run_reading(
+    command: &mut Command,
+    reader: OutputReader,
+    limit: Duration,
+    stop: Option<&Stop>,
+) -> std::io::Result<ProgramOutput> {
+    let streams = Streams { input: Vec::new(), reader: Some(reader) };
+    run_streams(command, streams, limit, stop)
+}
+
+/// What goes into a program, and where its output goes.
+struct Streams {
+    input: Vec<u8>,
+    /// Is given the standard output; none: the beginning of it is kept.
+    reader: Option<OutputReader>,
+}
+
+fn run_streams(
+    command: &mut Command,
+    streams: Streams,
+    limit: Duration,
+    stop: Option<&Stop>,
+) -> std::io::Result<ProgramOutput> {
     let mut child = command
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let pipes = spawn_pipe_thread(&mut child, input);
+    let pipes = spawn_pipe_thread(&mut child, streams);
     if pipes.is_err() {
         kill_group(child.id());
     }
@@ -76,13 +119,56 @@ pub fn run_until(
     kill_group(child.id());
     let status = child.wait()?;
     let [stdout, stderr] = pipes?.finish();
-    Ok(ProgramOutput { code: status.code(), signal: status.signal(), timed_out, stdout, stderr })
+    Ok(ProgramOutput {
+        code: status.code(),
+        signal: status.signal(),
+        timed_out,
+        stdout_cut: stdout.cut,
+        stdout: stdout.into_text(),
+        stderr_cut: stderr.cut,
+        stderr: stderr.into_text(),
+    })
+}
+
+/// The beginning of an output stream, and the end of a long one where that is wanted.
+#[derive(Default)]
+struct CappedOutput {
+    head: Vec<u8>,
+    /// What came after the head: at least its last bytes.
+    tail: Vec<u8>,
+    keeps_tail: bool,
+    /// Whether something between head and tail is left out.
+    cut: bool,
+}
+
+impl CappedOutput {
+    fn extend(&mut self, bytes: &[u8]) {
+        let (head, rest) = bytes.split_at(bytes.len().min(MAX_OUTPUT - self.head.len()));
+        self.head.extend_from_slice(head);
+        if !self.keeps_tail {
+            self.cut |= !rest.is_empty();
+            return;
+        }
+        self.tail.extend_from_slice(rest);
+        if let Some(surplus @ 1..) = self.tail.len().checked_sub(MAX_TAIL) {
+            self.cut = true;
+            self.tail.drain(..surplus);
+        }
+    }
+
+    fn into_text(mut self) -> String {
+        if self.cut && self.keeps_tail {
+            self.head.push(b'\n');
+        }
+        self.head.append(&mut self.tail);
+        String::from_utf8_lossy(&self.head).into_owned()
+    }
 }
 
 /// The thread that writes the program's input and reads its output while it runs.
 struct PipeThread {
     /// Standard output and standard error, when both have closed.
-    texts: Receiver<[Vec<u8>; 2]>,
+    outputs: Receiver<[CappedOutput; 2]>,
     /// Dropped, it ends the thread.
     stop_pipe: PipeWriter,
 }
@@ -90,31 +176,33 @@ struct PipeThread {
 impl PipeThread {
     /// Standard output and standard error after the end of the program: both close with its group,
     /// unless a grandchild left the group and holds them. Our ends are closed in any case.
-    fn finish(self) -> [String; 2] {
-        let texts = self.texts.recv_timeout(OUTPUT_GRACE);
+    fn finish(self) -> [CappedOutput; 2] {
+        let outputs = self.outputs.recv_timeout(OUTPUT_GRACE);
         drop(self.stop_pipe);
-        let texts = texts.or_else(|_| self.texts.recv());
-        texts.unwrap_or_default().map(|text| String::from_utf8_lossy(&text).into_owned())
+        outputs.or_else(|_| self.outputs.recv()).unwrap_or_default()
     }
 }
 
-fn spawn_pipe_thread(child: &mut Child, input: &str) -> std::io::Result<PipeThread> {
+fn spawn_pipe_thread(child: &mut Child, streams: Streams) -> std::io::Result<PipeThread> {
     let stdin = child.stdin.take().map(|stdin| pipe(stdin.into())).transpose()?;
     let stdout = child.stdout.take().map(|stdout| pipe(stdout.into())).transpose()?;
     let stderr = child.stderr.take().map(|stderr| pipe(stderr.into())).transpose()?;
     let (stop, stop_pipe) = std::io::pipe()?;
-    let (tx, texts) = bounded(1);
+    let (tx, outputs) = bounded(1);
     let pipes = Pipes {
         stdin,
-        input: input.as_bytes().to_owned(),
-        outputs: [stdout, stderr],
-        texts: Default::default(),
+        streams,
+        ends: [stdout, stderr],
+        outputs: [
+            CappedOutput::default(),
+            CappedOutput { keeps_tail: true, ..CappedOutput::default() },
+        ],
     };
     spawn_named("program-pipes", move || {
         // Fails when the caller has returned with an error.
         let _ = tx.send(pipes.transfer(&stop));
     })?;
-    Ok(PipeThread { texts, stop_pipe })
+    Ok(PipeThread { outputs, stop_pipe })
 }
 
 /// Makes one of our ends of the pipes non-blocking.
@@ -131,41 +219,51 @@ fn pipe(end: OwnedFd) -> std::io::Result<File> {
 /// Our ends of the program's pipes, and what goes through them.
 struct Pipes {
     stdin: Option<File>,
-    /// What is left of the input.
-    input: Vec<u8>,
-    /// Standard output and standard error.
-    outputs: [Option<File>; 2],
-    texts: [Vec<u8>; 2],
+    /// What is left of the input, and who reads the output.
+    streams: Streams,
+    /// Of standard output and standard error.
+    ends: [Option<File>; 2],
+    outputs: [CappedOutput; 2],
 }
 
 impl Pipes {
     /// Writes and reads until both outputs have closed, or until the other end of `stop` is closed.
-    fn transfer(mut self, stop: &PipeReader) -> [Vec<u8>; 2] {
+    fn transfer(mut self, stop: &PipeReader) -> [CappedOutput; 2] {
         loop {
             self.feed();
-            for (output, text) in self.outputs.iter_mut().zip(&mut self.texts) {
-                if output.as_ref().is_some_and(|output| !read_available(output, text)) {
-                    *output = None;
-                }
-            }
+            self.read();
             let ends = [(&self.stdin, libc::POLLOUT)]
                 .into_iter()
-                .chain(self.outputs.iter().map(|output| (output, libc::POLLIN)))
+                .chain(self.ends.iter().map(|end| (end, libc::POLLIN)))
                 .filter_map(|(end, events)| Some((end.as_ref()?.as_raw_fd(), events)));
-            let over = self.outputs.iter().all(Option::is_none);
+            let over = self.ends.iter().all(Option::is_none);
             if over || !wait(stop.as_raw_fd(), ends) {
-                return self.texts;
+                return self.outputs;
             }
         }
+    }
+
+    /// Reads what is available, and closes our ends of what has ended.
+    fn read(&mut self) {
+        let [stdout_end, stderr_end] = &mut self.ends;
+        let [stdout, stderr] = &mut self.outputs;
+        let reader = &mut self.streams.reader;
+        let take = |bytes: &[u8]| match reader {
+            Some(reader) => reader(bytes),
+            None => stdout.extend(bytes),
+        };
+        stdout_end.take_if(|end| !read_available(end, take));
+        stderr_end.take_if(|end| !read_available(end, |bytes| stderr.extend(bytes)));
     }
 
     /// Writes as much as the pipe takes. A program that ends without reading its input is no error here:
     /// its exit code says what went wrong.
     fn feed(&mut self) {
         let Some(stdin) = &mut self.stdin else { return };
-        while !self.input.is_empty() {
-            match stdin.write(&self.input) {
-                Ok(count) => drop(self.input.drain(..count)),
+        let input = &mut self.streams.input;
+        while !input.is_empty() {
+            match stdin.write(input) {
+                Ok(count) => drop(input.drain(..count)),
                 Err(why) if why.kind() == ErrorKind::Interrupted => {}
                 Err(why) if why.kind() == ErrorKind::WouldBlock => return,
                 Err(_) => break,
@@ -175,17 +273,14 @@ impl Pipes {
     }
 }
 
-/// Reads what is available, within bounds; false at the end of the stream. What is beyond the limit is
-/// read and dropped, else the program would block.
-fn read_available(mut output: &File, text: &mut Vec<u8>) -> bool {
+/// Reads what is available, within bounds; false at the end of the stream. Nothing is left unread, else
+/// the program would block.
+fn read_available(mut output: &File, mut take: impl FnMut(&[u8])) -> bool {
     let mut buffer = [0; 4096];
     for _ in 0..MAX_READS_IN_A_ROW {
         match output.read(&mut buffer) {
             Ok(0) => return false,
-            Ok(count) => {
-                let room = MAX_OUTPUT - text.len();
-                text.extend_from_slice(&buffer[..count.min(room)]);
-            }
+            Ok(count) => take(&buffer[..count]),
             Err(why) if why.kind() == ErrorKind::Interrupted => {}
             Err(why) => return why.kind() == ErrorKind::WouldBlock,
         }
@@ -302,6 +397,37 @@ mod tests {
         let finished = run(&mut shell("head -c 300000 /dev/zero; echo end >&2"), "", LONG).unwrap();
         assert_eq!(finished.stdout.len(), MAX_OUTPUT);
         assert_eq!(finished.stderr, "end\n");
+        assert!(finished.stdout_cut && !finished.stderr_cut);
+    }
+
+    #[test]
+    fn what_a_program_said_at_its_end_was_lost_behind_the_first_64_kb() {
+        let script = |count: usize| {
+            format!(
+                "{{ echo begin; head -c {count} /dev/zero | tr '\\0' x; echo; echo the end; }} >&2"
+            )
+        };
+        for (count, cut) in [(60_000, false), (66_000, false), (300_000, true)] {
+            let finished = run(&mut shell(&script(count)), "", LONG).unwrap();
+            assert_eq!(finished.stderr_cut, cut, "{count}");
+            assert_eq!(finished.stderr.lines().next(), Some("begin"), "{count}");
+            assert_eq!(finished.stderr.lines().last(), Some("the end"), "{count}");
+            assert!(finished.stderr.len() <= MAX_OUTPUT + MAX_TAIL + 1, "{count}");
+            assert!(cut || finished.stderr.len() == count + 15, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_reader_is_given_all_of_the_output() {
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = count.clone();
+        let reader: OutputReader = Box::new(move |bytes| {
+            counter.fetch_add(bytes.len(), std::sync::atomic::Ordering::SeqCst);
+        });
+        let mut command = shell("head -c 3000000 /dev/zero; echo end >&2");
+        let finished = run_reading(&mut command, reader, LONG, None).unwrap();
+        assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 3_000_000);
+        assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("", "end\n"));
     }
 
     #[test]

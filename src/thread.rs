@@ -7,11 +7,9 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, Sender, TryRecvError, at, bounded, select, unbounded,
-};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 
 /// Stops all [`Stop`]s of its pair when it is dropped.
 #[derive(Debug)]
@@ -131,16 +129,6 @@ impl Semaphore {
         self.free.recv_timeout(timeout).ok().map(|()| self.permit())
     }
 
-    /// A permit, when one is free before `deadline` and before it is time to stop.
-    pub fn acquire_until(&self, deadline: Instant, stop: &Stop) -> Option<Permit> {
-        let permit = select! {
-            recv(self.free) -> _ => self.permit(),
-            recv(at(deadline)) -> _ => return None,
-            recv(stop.receiver()) -> _ => return None,
-        };
-        (!stop.stopped() && Instant::now() < deadline).then_some(permit)
-    }
-
     fn permit(&self) -> Permit {
         Permit(self.released.clone())
     }
@@ -161,6 +149,8 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -198,24 +188,6 @@ mod tests {
         let third = semaphore.acquire_timeout(Duration::from_secs(60)).unwrap();
         drop((second, third));
         assert!(semaphore.try_acquire().is_some());
-    }
-
-    #[test]
-    fn waiting_for_a_permit_ends_at_the_stop_and_at_the_deadline() {
-        let semaphore = Semaphore::new(1);
-        let (source, stop) = Stop::channel();
-        let far = Instant::now() + Duration::from_secs(60);
-        let permit = semaphore.acquire_until(far, &stop).unwrap();
-        assert!(semaphore.acquire_until(Instant::now(), &stop).is_none());
-        let waiting = {
-            let (semaphore, stop) = (semaphore.clone(), stop.clone());
-            thread::spawn(move || semaphore.acquire_until(far, &stop).is_none())
-        };
-        drop(source);
-        assert!(waiting.join().unwrap());
-        drop(permit);
-        assert!(semaphore.acquire_until(far, &stop).is_none(), "stopped, though one is free");
-        assert!(semaphore.try_acquire().is_some(), "what was refused was given back");
     }
 
     #[test]

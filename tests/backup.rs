@@ -117,6 +117,33 @@ fn times_are_those_of_the_local_zone() {
 }
 
 #[test]
+fn variables_of_hbd_s_own_hid_the_snapshots_from_restic() {
+    let redis = cluster();
+    for restic in Restic::each() {
+        restic.make("d1/mail/uuid");
+        let file = configuration(&restic, &redis.settings().redis_url);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let program = format!("repo_check:\n  restic_path: {}\n", restic.program.display());
+        let program = if restic.program.is_absolute() { program } else { "repo_check:\n".into() };
+        std::fs::write(&file, text.replace("repo_check:\n", &program)).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_hbd"))
+            .args(["backup", "1", "--config"])
+            .arg(&file)
+            .env("RESTIC_HOST", "elsewhere")
+            .env("RESTIC_REPOSITORY", "/nowhere")
+            .env("RESTIC_REPOSITORY_FILE", "/nowhere")
+            .env("RESTIC_PASSWORD", "battery-staple")
+            .env("RESTIC_PASSWORD_COMMAND", "false")
+            .env("RESTIC_KEY_HINT", "0a")
+            .env("RESTIC_CACERT", "/nowhere")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("mail1: newest snapshot "), "{said}");
+    }
+}
+
+#[test]
 fn a_restic_lived_on_when_the_command_was_interrupted() {
     let (redis, restic) = (cluster(), Restic::new());
     let begun = restic.path("begun");

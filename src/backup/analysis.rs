@@ -128,19 +128,17 @@ impl Analyzer<'_> {
         stop: &Stop,
         mut on_done: impl FnMut(PlanReport),
     ) -> Option<()> {
-        // One deadline for all plans: the report is in time, however often restic hangs.
-        let until = self.repo_checker.map(|checker| checker.deadline());
-        for report in reports {
-            let checker = self.repo_checker.zip(until).filter(|_| report.needs_check());
-            let repositories = match checker {
-                Some((checker, until)) => {
-                    Some(checker.check(&report.plan, passwords, until, stop)?)
-                }
-                None => None,
-            };
-            on_done(PlanReport { repositories, ..report });
-        }
-        Some(())
+        let Some(checker) = &self.repo_checker else {
+            reports.into_iter().for_each(on_done);
+            return Some(());
+        };
+        let (wanted, others): (Vec<_>, Vec<_>) =
+            reports.into_iter().partition(PlanReport::needs_check);
+        others.into_iter().for_each(&mut on_done);
+        let plans: Vec<&Plan> = wanted.iter().map(|report| &report.plan).collect();
+        checker.check_plans(&plans, passwords, stop, |index, found| {
+            on_done(PlanReport { repositories: Some(found), ..wanted[index].clone() });
+        })
     }
 }
 

@@ -14,15 +14,16 @@ use super::outcome::Outcome;
 use super::plan_query::{PlanQuery, alerts_about};
 use super::plan_records::{LookedAt, PlanRecords};
 use super::plan_tracker::{EndReason, LookCause};
-use super::repo_check::{self, RepoChecker};
+use super::repo_check::RepoChecker;
 use super::report::ALL_PLANS;
+use super::restic_permits::ResticPermits;
 use super::schedule::{Zone, Zones};
 use super::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
 use crate::clock::Now;
 use crate::event::Event;
 use crate::store::Write;
 use crate::store::change::ChangeSink;
-use crate::thread::{Semaphore, Stop, lock};
+use crate::thread::{Stop, lock};
 use crate::view::PlanView;
 
 /// The configuration of the looks at backup plans.
@@ -61,7 +62,7 @@ pub struct PlanReporter {
     zone: Zone,
     outcomes: Mutex<BTreeMap<Outcome, u64>>,
     /// Shared by all looks: the machines are small.
-    restic_permits: Semaphore,
+    restic_permits: ResticPermits,
 }
 
 impl PlanReporter {
@@ -81,7 +82,7 @@ impl PlanReporter {
             stop,
             zone: Zones::read().local().clone(),
             outcomes: Mutex::new(BTreeMap::new()),
-            restic_permits: repo_check::permits(),
+            restic_permits: ResticPermits::default(),
         }
     }
 
@@ -219,7 +220,7 @@ impl PlanReporter {
 
     /// Waits until no restic runs any more, for `limit` at most. To be called after the stop.
     pub fn wait_for_restic(&self, limit: Duration) {
-        repo_check::wait_for_end(&self.restic_permits, limit);
+        self.restic_permits.wait_for_end(limit);
     }
 }
 

@@ -1,23 +1,26 @@
 //! Checks with restic the repositories of the modules that did not succeed.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
-use std::process::Command;
-use std::sync::Mutex;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, at, never, select, unbounded};
 use serde::Serialize;
 
-use super::plan::{Module, ModuleState, Plan};
-use super::restic_output::{self, RepoError, RepoLock};
-use super::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings};
-use crate::clock::{self, Now, Wall};
-use crate::process::{self, ProgramOutput};
-use crate::secret::{Secret, scrub};
-use crate::thread::{Permit, Semaphore, Stop, lock};
-
-/// How many restic run at the same time: the machines are small.
-const MAX_CONCURRENT: usize = 2;
+use super::gateway::{self, Probe};
+use super::plan::{ModuleState, Plan};
+use super::repository::{NO_TIME_LEFT, Repository};
+use super::restic_output::{self, LockFile, NO_CONFIG, RepoError, RepoLock};
+use super::restic_permits::{PermitQueue, ResticPermit, ResticPermits};
+use super::settings::RepoCheckSettings;
+use super::snapshot_list::{NewestSnapshot, SnapshotList};
+use crate::clock::{Now, Wall};
+use crate::process::ProgramOutput;
+use crate::secret::Secret;
+use crate::thread::{Stop, lock};
 
 /// All repositories together may take this many times as long as one of them.
 const TOTAL_TIMEOUT_FACTOR: u32 = 3;
@@ -26,14 +29,12 @@ const TOTAL_TIMEOUT_FACTOR: u32 = 3;
 /// the repositories after it.
 const SIZE_TIMEOUT_DIVISOR: u32 = 4;
 
-/// Why a repository that came too late was not checked.
-const NO_TIME_LEFT: &str = "no time was left";
+/// How long the server before a destination may take for its list of keys.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Added before seconds are cut off, so that 999 ms become a second.
-const HALF_SECOND: Duration = Duration::from_millis(500);
-
-/// How many locks of a repository are read.
-const MAX_LOCKS: usize = 5;
+/// How long one lock may take, unless the list of them took half as long already: a restic before 0.17
+/// looks for a quarter of an hour for one that was released meanwhile.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state of the repository of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -63,14 +64,22 @@ pub enum RepoState {
 /// What was read from an open repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RepoDetails {
-    /// When its newest snapshot was taken; none when there is no snapshot.
+    /// When its newest snapshot was taken, of those that can be read; none when there is no snapshot.
     #[serde(serialize_with = "crate::view::rfc3339")]
     pub newest: Option<Wall>,
+    /// Why that is not known, if so.
+    pub newest_unknown: Option<String>,
+    /// That there are snapshots that cannot be read, in half a sentence.
+    pub unreadable_snapshots: Option<String>,
+    /// The damage that was met.
+    pub damage: Option<String>,
     /// How many bytes that snapshot holds, where restic could tell in time.
     pub size: Option<u64>,
-    /// Its locks.
+    /// Its locks: first those whose holders live, and of these the newest.
     pub locks: Vec<RepoLock>,
-    /// Why the locks could not be read, if so.
+    /// How many files of locks are damaged. Beside one a newer restic does not back up.
+    pub damaged_locks: usize,
+    /// Why the locks, or some of them, could not be read, if so.
     pub locks_unknown: Option<String>,
     /// The result of `restic check`, where that is configured.
     pub check: Option<IntegrityCheck>,
@@ -93,280 +102,421 @@ pub enum IntegrityCheck {
 pub struct RepoChecker<'a> {
     /// How they are checked.
     pub settings: &'a RepoCheckSettings,
-    /// Held by each run of restic. All checks of a process share one semaphore ([`permits`]).
-    pub permits: &'a Semaphore,
-}
-
-/// As many permits as restic may run at the same time.
-pub fn permits() -> Semaphore {
-    Semaphore::new(MAX_CONCURRENT)
-}
-
-/// Waits until no restic runs any more, for `limit` at most. To be called after the stop.
-pub fn wait_for_end(permits: &Semaphore, limit: Duration) {
-    let until = Instant::now() + limit;
-    let ended = || permits.acquire_timeout(until.saturating_duration_since(Instant::now()));
-    // All permits are held at the same time, else one of them could be acquired by another run.
-    let _all: Vec<Permit> = (0..MAX_CONCURRENT).map_while(|_| ended()).collect();
+    /// Held by each check. All checks of a process share them.
+    pub permits: &'a ResticPermits,
 }
 
 impl RepoChecker<'_> {
-    /// The moment when all checks that start now have ended.
-    pub fn deadline(&self) -> Instant {
-        Instant::now() + self.settings.timeout * TOTAL_TIMEOUT_FACTOR
-    }
-
-    /// Checks the repository of each module that did not succeed, until `until` at most.
-    /// `passwords` are those of the destinations as Redis has them, for repositories that are
-    /// configured without one. None at the stop.
+    /// Checks the repository of each module that did not succeed; see [`RepoChecker::check_plans`].
     pub fn check(
         &self,
         plan: &Plan,
         passwords: &BTreeMap<String, Secret>,
-        until: Instant,
         stop: &Stop,
     ) -> Option<Vec<RepoCheckResult>> {
-        let modules = plan.modules.iter().filter(|module| module.state != ModuleState::Success);
-        let waiting: Mutex<VecDeque<&Module>> = Mutex::new(modules.collect());
-        let results = Mutex::new(Vec::new());
-        let work = || {
-            while let Some(module) = lock(&waiting).pop_front() {
-                if stop.stopped() {
+        let mut results = Vec::new();
+        self.check_plans(&[plan], passwords, stop, |_, found| results = found)?;
+        Some(results)
+    }
+
+    /// Checks the repository of each module of these plans that did not succeed. `passwords` are those
+    /// of the destinations as Redis has them, for repositories that are configured without one.
+    /// `on_done` is called in this thread with the index of a plan and its results as soon as that plan
+    /// is done: a destination that does not answer keeps no other plan waiting. None at the stop.
+    pub fn check_plans(
+        &self,
+        plans: &[&Plan],
+        passwords: &BTreeMap<String, Secret>,
+        stop: &Stop,
+        on_done: impl FnMut(usize, Vec<RepoCheckResult>),
+    ) -> Option<()> {
+        let mut results = PlanResults { plans: vec![(0, Vec::new()); plans.len()], on_done };
+        let mut jobs = Vec::new();
+        for (index, plan) in plans.iter().enumerate() {
+            for module in plan.modules.iter().filter(|one| one.state != ModuleState::Success) {
+                results.plans[index].0 += 1;
+                match Repository::locate(self.settings, plan, module, passwords, stop) {
+                    Ok(repository) => {
+                        jobs.push(Job { plan: index, module: &module.id, repository })
+                    }
+                    Err(why) => results.plans[index].1.push(not_checked(&module.id, why)),
+                }
+            }
+        }
+        for index in 0..plans.len() {
+            results.tell_if_done(index);
+        }
+        let begin = Instant::now();
+        let until = begin + self.settings.timeout * TOTAL_TIMEOUT_FACTOR;
+        let permits = self.permits;
+        CheckPass { permits, jobs, results, begin, until }.run(stop);
+        (!stop.stopped()).then_some(())
+    }
+}
+
+/// The results of plans.
+struct PlanResults<F> {
+    /// Of each plan how many results there will be, and those that are there.
+    plans: Vec<(usize, Vec<RepoCheckResult>)>,
+    on_done: F,
+}
+
+impl<F: FnMut(usize, Vec<RepoCheckResult>)> PlanResults<F> {
+    fn add(&mut self, plan: usize, result: RepoCheckResult) {
+        self.plans[plan].1.push(result);
+        self.tell_if_done(plan);
+    }
+
+    fn tell_if_done(&mut self, plan: usize) {
+        let (count, results) = &mut self.plans[plan];
+        if results.len() == *count {
+            let mut results = std::mem::take(results);
+            results.sort_by(|one, other| one.module.cmp(&other.module));
+            (self.on_done)(plan, results);
+        }
+    }
+}
+
+/// A repository that waits for its check.
+struct Job<'a> {
+    /// The index of its plan.
+    plan: usize,
+    module: &'a str,
+    repository: Repository<'a>,
+}
+
+/// The check of all repositories of some plans.
+struct CheckPass<'a, F> {
+    permits: &'a ResticPermits,
+    jobs: Vec<Job<'a>>,
+    results: PlanResults<F>,
+    begin: Instant,
+    until: Instant,
+}
+
+impl<F: FnMut(usize, Vec<RepoCheckResult>)> CheckPass<'_, F> {
+    /// Runs each job in a thread of its own as soon as there is a permit for its destination.
+    fn run(mut self, stop: &Stop) {
+        let mut queue = self.permits.queue();
+        let (tx, finished) = unbounded();
+        std::thread::scope(|scope| {
+            let mut running = 0;
+            while !stop.stopped() {
+                self.drop_hopeless();
+                let (started, next_try) = self.start(scope, &mut queue, &tx);
+                running += started;
+                if running == 0 && self.jobs.is_empty() {
                     return;
                 }
-                let state = match locate(self.settings, plan, module, passwords, stop) {
-                    Err(why) => RepoState::NotChecked(why),
-                    Ok(location) => location.check(self.permits, until),
-                };
-                lock(&results).push(RepoCheckResult { module: module.id.clone(), state });
+                let wake = if self.jobs.is_empty() { never() } else { at(next_try) };
+                select! {
+                    recv(finished) -> one => if let Ok((plan, result)) = one {
+                        running -= 1;
+                        self.results.add(plan, result);
+                    },
+                    recv(queue.changed()) -> _ => {}
+                    recv(wake) -> _ => {}
+                    recv(stop.receiver()) -> _ => {}
+                }
             }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..MAX_CONCURRENT {
-                // Without a second thread this one does all of it.
-                let _ = std::thread::Builder::new().name("restic".into()).spawn_scoped(scope, work);
-            }
-            work();
         });
-        let mut results = std::mem::take(&mut *lock(&results));
-        results.sort_by(|one, other| one.module.cmp(&other.module));
-        (!stop.stopped()).then_some(results)
+    }
+
+    /// Starts what may run now: how many, and when to try again.
+    fn start<'scope>(
+        &mut self,
+        scope: &'scope Scope<'scope, '_>,
+        queue: &mut PermitQueue,
+        tx: &Sender<(usize, RepoCheckResult)>,
+    ) -> (usize, Instant)
+    where
+        Self: 'scope,
+    {
+        let mut started = 0;
+        while !self.jobs.is_empty() {
+            let destinations = self.jobs.iter().map(|job| job.repository.destination.to_owned());
+            let (index, permit) = match queue.try_acquire(destinations.collect(), Instant::now()) {
+                Ok(granted) => granted,
+                Err(next) => {
+                    return (started, next.map_or(self.until, |next| next.min(self.until)));
+                }
+            };
+            let (job, until, tx) = (self.jobs.remove(index), self.until, tx.clone());
+            let (plan, module) = (job.plan, job.module);
+            let work = move || {
+                let state = job.run(permit, until);
+                // Fails when it is time to stop.
+                let _ = tx.send((plan, RepoCheckResult { module: module.to_owned(), state }));
+            };
+            match std::thread::Builder::new().name("restic".into()).spawn_scoped(scope, work) {
+                Ok(_) => started += 1,
+                Err(why) => self.results.add(plan, not_checked(module, why.to_string())),
+            }
+        }
+        queue.leave();
+        (started, self.until)
+    }
+
+    /// Gives up what has no time left, or is at a destination that has not answered meanwhile.
+    fn drop_hopeless(&mut self) {
+        let is_late = Instant::now() >= self.until;
+        for job in std::mem::take(&mut self.jobs) {
+            let silent = self.permits.timed_out_since(job.repository.destination, self.begin);
+            match silent.map(|why| format!("not asked again: {why}")) {
+                Some(why) => self.results.add(job.plan, not_checked(job.module, why)),
+                None if is_late => {
+                    self.results.add(job.plan, not_checked(job.module, NO_TIME_LEFT.into()));
+                }
+                None => self.jobs.push(job),
+            }
+        }
     }
 }
 
-/// A repository, and what restic needs to open it.
-struct RepositoryLocation<'a> {
-    settings: &'a RepoCheckSettings,
-    configured: &'a RepositorySettings,
-    /// The address, its template filled in. It may hold a password.
-    repository: String,
-    password: Option<&'a Secret>,
-    stop: &'a Stop,
+fn not_checked(module: &str, why: String) -> RepoCheckResult {
+    RepoCheckResult { module: module.to_owned(), state: RepoState::NotChecked(why) }
 }
 
-fn locate<'a>(
-    settings: &'a RepoCheckSettings,
-    plan: &Plan,
-    module: &Module,
-    passwords: &'a BTreeMap<String, Secret>,
-    stop: &'a Stop,
-) -> Result<RepositoryLocation<'a>, String> {
-    let destination = plan.destination.as_ref().ok_or("the plan's destination is not known")?;
-    let uuid = module.uuid.as_ref().ok_or("the module's UUID is not known")?;
-    let configured = settings.repositories.get(&destination.id);
-    let configured =
-        configured.or_else(|| settings.repositories.get("default")).ok_or_else(|| {
-            format!("neither {} nor default is in repo_check.repositories", destination.id)
-        })?;
-    let password = passwords.get(&destination.id);
-    let in_env = || configured.env.keys().any(|name| name.starts_with("RESTIC_PASSWORD"));
-    if configured.password.is_none() && password.is_none() && !in_env() {
-        return Err("its password is neither configured nor readable in Redis".into());
-    }
-    let without_number = module.id.trim_end_matches(|c: char| c.is_ascii_digit());
-    let image = module.image.as_deref().unwrap_or(without_number);
-    let repository = configured
-        .repository
-        .replace("{path}", &format!("{image}/{uuid}"))
-        .replace("{repository}", &destination.id);
-    Ok(RepositoryLocation { settings, configured, repository, password, stop })
-}
-
-impl RepositoryLocation<'_> {
-    fn check(&self, permits: &Semaphore, all_until: Instant) -> RepoState {
-        let Some(_permit) = permits.acquire_until(all_until, self.stop) else {
-            return RepoState::NotChecked(NO_TIME_LEFT.into());
+impl Job<'_> {
+    fn run(&self, permit: ResticPermit, all_until: Instant) -> RepoState {
+        let timeout = self.repository.settings.timeout;
+        let check = RepositoryCheck {
+            repository: &self.repository,
+            module: self.module,
+            permit,
+            until: all_until.min(Instant::now() + timeout),
         };
-        let until = all_until.min(Instant::now() + self.settings.timeout);
-        let output = match self.run(&["snapshots", "--latest", "1", "--json"], until) {
-            Ok(finished) => finished,
+        // A result is awaited, also of what is a mistake of ours.
+        catch_unwind(AssertUnwindSafe(|| check.run()))
+            .unwrap_or_else(|_| RepoState::NotChecked("the check failed, see the log".into()))
+    }
+}
+
+/// The check of one repository.
+struct RepositoryCheck<'a> {
+    repository: &'a Repository<'a>,
+    module: &'a str,
+    permit: ResticPermit,
+    until: Instant,
+}
+
+impl RepositoryCheck<'_> {
+    fn run(&self) -> RepoState {
+        let (listed, output) = match self.snapshots() {
+            Ok(found) => found,
             Err(state) => return state,
         };
+        self.permit.answered();
         if output.code != Some(0) {
-            return RepoState::Refused(self.classify(&output));
+            return self.refused(&output);
         }
-        let Some(snapshots) = restic_output::parse_snapshots(&output.stdout) else {
-            let why = "restic's list of snapshots is not what it should be";
-            return RepoState::Refused(RepoError::Unreachable(why.into()));
-        };
-        let mut details = RepoDetails {
-            newest: snapshots.newest,
-            size: snapshots.size,
-            ..RepoDetails::default()
-        };
-        match self.locks(until) {
-            Ok(locks) => details.locks = locks,
-            Err(why) => details.locks_unknown = Some(why),
+        let mut details = RepoDetails::default();
+        if let Some((what, is_damage)) =
+            restic_output::unreadable_snapshots(&output.stderr, output.stderr_cut)
+        {
+            let what = self.repository.scrub_secrets(&what);
+            details.damage = is_damage.then(|| what.clone());
+            details.unreadable_snapshots = Some(what);
         }
-        if self.settings.deep {
-            details.check = Some(self.deep_check(&details, until));
+        let found = listed.unwrap_or_else(|why| {
+            details.newest_unknown = Some(why);
+            NewestSnapshot::default()
+        });
+        (details.newest, details.size) = (found.newest, found.size);
+        self.read_locks(&mut details);
+        if self.repository.settings.deep {
+            details.check = Some(self.deep_check(&details));
         }
         // The size comes last: it matters least.
-        if let (None, Some(id)) = (details.size, &snapshots.id) {
-            details.size = self.size(id, until);
+        if let (None, Some(id)) = (details.size, &found.id) {
+            self.read_size(id, &mut details);
         }
         RepoState::Open(details)
     }
 
+    /// The newest snapshot, read from a list that may be long, and how restic ended.
+    fn snapshots(&self) -> Result<(Result<NewestSnapshot, String>, ProgramOutput), RepoState> {
+        let begin = Instant::now();
+        let list = Arc::new(Mutex::new(SnapshotList::default()));
+        let reading = Arc::clone(&list);
+        let reader = Box::new(move |bytes: &[u8]| lock(&reading).read(bytes));
+        let arguments = ["snapshots", "--latest", "1", "--json"];
+        let output = self.repository.run_until(&arguments, Some(reader), self.until)?;
+        if output.timed_out {
+            return Err(self.silent(&output, begin));
+        }
+        let listed = std::mem::take(&mut *lock(&list)).finish();
+        Ok((listed, output))
+    }
+
+    /// The state of a repository whose first restic had to be killed.
+    fn silent(&self, output: &ProgramOutput, begin: Instant) -> RepoState {
+        let refused = self.classify(output);
+        if matches!(refused, RepoError::Damaged(_)) || restic_output::is_web_page(&output.stderr) {
+            self.permit.answered();
+            return RepoState::Refused(refused);
+        }
+        let state = self.repository.timed_out(output, self.until.saturating_duration_since(begin));
+        let had_its_time = begin.elapsed() >= self.repository.settings.timeout;
+        match &state {
+            RepoState::TimedOut(why)
+                if had_its_time && !restic_output::had_opened(&output.stderr) =>
+            {
+                self.give_up(why);
+            }
+            _ => {}
+        }
+        state
+    }
+
+    /// The destination's other repositories need not be asked.
+    fn give_up(&self, why: &str) {
+        let why = format!("its destination did not answer for {} ({why})", self.module);
+        self.permit.timed_out(why, Instant::now());
+    }
+
+    /// Why restic could not open the repository. That it is not there is not taken from a server that may
+    /// not have been able to look.
+    fn refused(&self, output: &ProgramOutput) -> RepoState {
+        let error = self.classify(output);
+        if error == RepoError::NotFound && self.repository.has_keys_here() {
+            return RepoState::Refused(RepoError::Damaged(NO_CONFIG.into()));
+        }
+        if error == RepoError::NotFound && self.repository.is_behind_rclone() {
+            return RepoState::Refused(RepoError::Unreachable(gateway::EITHER.into()));
+        }
+        let request = self.repository.keys_request().filter(|_| error == RepoError::NotFound);
+        let Some(request) = request else { return RepoState::Refused(error) };
+        let left = self.until.saturating_duration_since(Instant::now()).min(PROBE_TIMEOUT);
+        match request.send(self.repository.ca_file(), left) {
+            Probe::Told(RepoError::Unreachable(why)) => {
+                RepoState::Refused(RepoError::Unreachable(self.repository.scrub_secrets(&why)))
+            }
+            Probe::Told(error) => RepoState::Refused(error),
+            Probe::TimedOut => {
+                let why = "its server does not say whether the destination can be asked";
+                self.give_up(why);
+                RepoState::TimedOut(why.into())
+            }
+        }
+    }
+
+    fn classify(&self, output: &ProgramOutput) -> RepoError {
+        let scrub = |why: String| self.repository.scrub_secrets(&why);
+        match restic_output::classify_failure(output.code, &output.stderr) {
+            RepoError::Unreachable(why) => RepoError::Unreachable(scrub(why)),
+            RepoError::Damaged(why) => RepoError::Damaged(scrub(why)),
+            RepoError::Failed(why) => RepoError::Failed(scrub(why)),
+            error @ (RepoError::NotFound | RepoError::WrongPassword) => error,
+        }
+    }
+
     /// How many bytes a snapshot holds, where the snapshot itself does not say it, as before restic
-    /// 0.17: restic reads all its folders. None where that takes too long or fails.
-    fn size(&self, id: &str, until: Instant) -> Option<u64> {
-        let until = until.min(Instant::now() + self.settings.timeout / SIZE_TIMEOUT_DIVISOR);
-        let output = self.run(&["stats", "--mode", "restore-size", "--json", id], until).ok()?;
-        restic_output::parse_restore_size(&output.stdout).filter(|_| output.code == Some(0))
+    /// 0.17: restic reads all its folders. It stays unknown where that takes too long or fails.
+    fn read_size(&self, id: &str, details: &mut RepoDetails) {
+        let limit = self.repository.settings.timeout / SIZE_TIMEOUT_DIVISOR;
+        let until = self.until.min(Instant::now() + limit);
+        let arguments = ["stats", "--mode", "restore-size", "--json", id];
+        let Ok(output) = self.repository.run(&arguments, until) else { return };
+        if output.code == Some(0) {
+            details.size = restic_output::parse_restore_size(&output.stdout);
+        } else if let (None, Some(damage)) =
+            (&details.damage, restic_output::damage(&output.stderr))
+        {
+            details.damage = Some(self.repository.scrub_secrets(&damage));
+        }
     }
 
-    fn locks(&self, until: Instant) -> Result<Vec<RepoLock>, String> {
-        let output = self.run(&["list", "locks"], until).map_err(describe)?;
+    /// Reads every lock.
+    fn read_locks(&self, details: &mut RepoDetails) {
+        let begin = Instant::now();
+        let ids = match self.lock_ids() {
+            Ok(ids) => ids,
+            Err(why) => return details.locks_unknown = Some(why),
+        };
+        let limit = LOCK_TIMEOUT.max(2 * begin.elapsed());
+        let (mut gone, mut unknown) = (Vec::new(), Vec::new());
+        for id in &ids {
+            match self.read_lock(id, limit) {
+                LockFile::Held(lock) => details.locks.push(lock),
+                LockFile::Damaged => details.damaged_locks += 1,
+                LockFile::Gone => gone.push(id),
+                LockFile::Unknown(why) => unknown.push(why),
+            }
+        }
+        details.locks.sort_by_key(|lock| (lock.stale, Reverse(lock.since)));
+        // One that was released meanwhile is no longer listed.
+        let still_listed = |left: Vec<String>| gone.iter().filter(|id| left.contains(id)).count();
+        if !gone.is_empty() {
+            match self.lock_ids().map(still_listed) {
+                Ok(0) => {}
+                Ok(count) => {
+                    unknown.resize(unknown.len() + count, "listed, but not to be had".into())
+                }
+                Err(why) => unknown.push(why),
+            }
+        }
+        if let Some(why) = unknown.first() {
+            details.locks_unknown = Some(format!("{} of {}: {why}", unknown.len(), ids.len()));
+        }
+    }
+
+    fn lock_ids(&self) -> Result<Vec<String>, String> {
+        let output = self.repository.run(&["list", "locks"], self.until).map_err(describe)?;
         if output.code != Some(0) {
-            return Err(self.error_line(&output));
+            return Err(self.repository.error_line(&output));
         }
-        let mut locks = Vec::new();
-        for id in restic_output::parse_lock_ids(&output.stdout).into_iter().take(MAX_LOCKS) {
-            let output = self.run(&["cat", "lock", id, "--json"], until).map_err(describe)?;
-            // A lock that was released meanwhile cannot be parsed, and is left out.
-            locks.extend(restic_output::parse_lock(&output.stdout, Now::read().wall));
+        if output.stdout_cut {
+            return Err("there are too many".into());
         }
-        Ok(locks)
+        Ok(restic_output::parse_lock_ids(&output.stdout).into_iter().map(str::to_owned).collect())
     }
 
-    fn deep_check(&self, details: &RepoDetails, until: Instant) -> IntegrityCheck {
+    fn read_lock(&self, id: &str, limit: Duration) -> LockFile {
+        let until = self.until.min(Instant::now() + limit);
+        match self.repository.run_until(&["cat", "lock", id, "--json"], None, until) {
+            Ok(output) => {
+                let code = output.code.filter(|_| !output.timed_out);
+                let now = Now::read().wall;
+                match LockFile::parse(code, &output.stdout, &output.stderr, now) {
+                    LockFile::Unknown(why) => {
+                        LockFile::Unknown(self.repository.scrub_secrets(&why))
+                    }
+                    told => told,
+                }
+            }
+            Err(state) => LockFile::Unknown(describe(state)),
+        }
+    }
+
+    fn deep_check(&self, details: &RepoDetails) -> IntegrityCheck {
         if details.locks.iter().any(|lock| !lock.stale) {
             return IntegrityCheck::Undecided(
                 "not done while somebody holds the repository".into(),
             );
         }
-        match self.run(&["check"], until) {
-            Err(state) => IntegrityCheck::Undecided(describe(state)),
-            Ok(finished) if finished.code == Some(0) => IntegrityCheck::Sound,
-            Ok(finished) if finished.stderr.contains("repository contains errors") => {
-                IntegrityCheck::Damaged(self.damage(&finished))
-            }
-            Ok(finished) => IntegrityCheck::Undecided(self.error_line(&finished)),
-        }
-    }
-
-    /// The first error that `restic check` found.
-    fn damage(&self, finished: &ProgramOutput) -> String {
-        let is_error = |line: &&str| !line.is_empty() && !line.starts_with("Fatal:");
-        let first = finished.stderr.lines().map(str::trim).find(is_error);
-        self.scrub_secrets(first.unwrap_or("the repository contains errors"))
-    }
-
-    /// Runs restic, read-only: without a lock, and without a cache, which would cost a small machine
-    /// more disk than it saves. Nothing secret is on the command line.
-    fn run(&self, arguments: &[&str], until: Instant) -> Result<ProgramOutput, RepoState> {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(RepoState::NotChecked(NO_TIME_LEFT.into()));
-        }
-        let path = self.settings.restic_path.as_path();
-        let mut command = Command::new(path);
-        command.args(arguments).args(["--no-lock", "--no-cache"]);
-        self.set_environment(&mut command);
-        let finished = process::run_until(&mut command, "", left, Some(self.stop))
-            .map_err(|why| RepoState::NotChecked(describe_start_error(path, &why)))?;
-        if finished.timed_out {
-            let error_line = if finished.stderr.trim().is_empty() {
-                "it said nothing".into()
-            } else {
-                self.error_line(&finished)
-            };
-            let after = clock::format_duration(Duration::from_secs((left + HALF_SECOND).as_secs()));
-            return Err(RepoState::TimedOut(format!("killed after {after}: {error_line}")));
-        }
-        Ok(finished)
-    }
-
-    /// Hands repository and password to restic (its manual, "Environment Variables").
-    fn set_environment(&self, command: &mut Command) {
-        for name in ["RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"] {
-            command.env_remove(name);
-        }
-        command.env_remove("RESTIC_REPOSITORY_FILE").env("RESTIC_REPOSITORY", &self.repository);
-        match (&self.configured.password, self.password) {
-            (Some(RepositoryPassword::Clear(password)), _) => {
-                command.env("RESTIC_PASSWORD", password.reveal());
-            }
-            (Some(RepositoryPassword::File(path)), _) => {
-                command.env("RESTIC_PASSWORD_FILE", path);
-            }
-            (None, Some(password)) => {
-                command.env("RESTIC_PASSWORD", password.reveal());
-            }
-            (None, None) => {}
-        }
-        for (name, value) in &self.configured.env {
-            command.env(name, value.reveal());
-        }
-    }
-
-    fn classify(&self, finished: &ProgramOutput) -> RepoError {
-        match restic_output::classify_failure(finished.code, &finished.stderr) {
-            RepoError::Unreachable(why) => RepoError::Unreachable(self.scrub_secrets(&why)),
-            other => other,
-        }
-    }
-
-    fn error_line(&self, finished: &ProgramOutput) -> String {
-        self.scrub_secrets(&restic_output::error_line(&finished.stderr))
-    }
-
-    fn scrub_secrets(&self, text: &str) -> String {
-        let inline = match &self.configured.password {
-            Some(RepositoryPassword::Clear(password)) => Some(password),
-            Some(RepositoryPassword::File(_)) | None => None,
+        let begin = Instant::now();
+        let output = match self.repository.run_until(&["check"], None, self.until) {
+            Err(state) => return IntegrityCheck::Undecided(describe(state)),
+            Ok(output) => output,
         };
-        let url_password = url_password(&self.repository);
-        let secrets = self.configured.env.values().chain(inline).chain(self.password);
-        scrub(text, secrets.chain(&url_password))
+        let is_sound = output.code == Some(0) && !output.timed_out;
+        match restic_output::damage(&output.stderr).filter(|_| !is_sound) {
+            _ if is_sound => IntegrityCheck::Sound,
+            Some(damage) => IntegrityCheck::Damaged(self.repository.scrub_secrets(&damage)),
+            None if output.timed_out => {
+                let limit = self.until.saturating_duration_since(begin);
+                IntegrityCheck::Undecided(describe(self.repository.timed_out(&output, limit)))
+            }
+            None => IntegrityCheck::Undecided(self.repository.error_line(&output)),
+        }
     }
-}
-
-/// The password in the address of a repository, if there is one.
-fn url_password(repository: &str) -> Option<Secret> {
-    let authority = repository.split_once("://")?.1.split('/').next()?;
-    let (_, password) = authority.rsplit_once('@')?.0.split_once(':')?;
-    Some(Secret::new(password))
 }
 
 fn describe(state: RepoState) -> String {
     match state {
         RepoState::TimedOut(why) | RepoState::NotChecked(why) => why,
-        RepoState::Refused(RepoError::Unreachable(why)) => why,
-        RepoState::Refused(RepoError::NotFound | RepoError::WrongPassword) | RepoState::Open(_) => {
-            String::new()
-        }
-    }
-}
-
-fn describe_start_error(path: &Path, why: &std::io::Error) -> String {
-    let path = path.display();
-    match why.kind() {
-        std::io::ErrorKind::NotFound => {
-            format!("there is no program {path}: install restic, or set repo_check.restic_path")
-        }
-        _ => format!("{path} cannot be started: {why}"),
+        RepoState::Refused(_) | RepoState::Open(_) => String::new(),
     }
 }
 
@@ -388,7 +538,9 @@ mod tests {
         let check = Some(IntegrityCheck::Sound);
         let open = json(RepoState::Open(RepoDetails { check, ..RepoDetails::default() }));
         let details =
-            r#"{"newest":null,"size":null,"locks":[],"locks_unknown":null,"check":"sound"}"#;
+            r#"{"newest":null,"newest_unknown":null,"unreadable_snapshots":null,"damage":null,"#
+                .to_owned()
+                + r#""size":null,"locks":[],"damaged_locks":0,"locks_unknown":null,"check":"sound"}"#;
         assert_eq!(open, condition(&format!(r#"{{"open":{details}}}"#)));
     }
 }

@@ -1,5 +1,7 @@
 //! The report about a plan: from the result of its analysis to an event for people. Pure.
 
+use std::time::Duration;
+
 use super::alert::Alert;
 use super::outcome::{Outcome, PlanOutcome};
 use super::plan::{BackupRun, Module, ModuleState, Plan};
@@ -15,6 +17,14 @@ pub const ALL_PLANS: &str = "all";
 /// How many modules are in the table, and how many lines in one detail.
 const MAX_TABLE_ROWS: usize = 200;
 const MAX_DETAIL_LINES: usize = 15;
+
+/// How many locks with a holder that lives are named.
+const MAX_NAMED_LOCKS: usize = 5;
+
+/// A snapshot's time that is ahead by this much is that of another clock.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+const UNREACHABLE_REMEDY: &str = "the destination first: server, network, login, space";
 
 /// How many alerts are quoted.
 const MAX_ALERTS: usize = 5;
@@ -153,7 +163,7 @@ impl ReportBuilder<'_> {
             step("whether the plan was switched off on purpose".into());
         }
         for repository in self.repositories.into_iter().flatten() {
-            if let Some(what) = remedy(&repository.state) {
+            for what in remedies(&repository.state) {
                 step(what.into());
             }
         }
@@ -240,25 +250,31 @@ pub(super) fn describe_state(state: &RepoState, now: Wall, zone: &Zone) -> Strin
     match state {
         RepoState::Open(details) => describe_details(details, now, zone),
         RepoState::Refused(RepoError::NotFound) => "there is no repository at this place".into(),
-        RepoState::Refused(RepoError::WrongPassword) => "the password is wrong".into(),
+        RepoState::Refused(RepoError::WrongPassword) => {
+            "the password is wrong, or no key of it is left".into()
+        }
         RepoState::Refused(RepoError::Unreachable(why)) => format!("cannot be reached: {why}"),
+        RepoState::Refused(RepoError::Damaged(why)) => format!("is damaged: {why}"),
+        RepoState::Refused(RepoError::Failed(why)) => format!("restic cannot open it: {why}"),
         RepoState::TimedOut(why) => format!("did not answer in time ({why})"),
         RepoState::NotChecked(why) => format!("could not be asked: {why}"),
     }
 }
 
 fn describe_details(details: &RepoDetails, now: Wall, zone: &Zone) -> String {
-    let mut parts = Vec::new();
-    parts.push(match details.newest {
-        Some(at) => format!(
-            "newest snapshot {} ({} old)",
-            zone.format_minute(at),
-            format_duration(now.since(at))
-        ),
-        None => "no snapshot yet".into(),
-    });
+    let mut parts = vec![describe_newest(details, now, zone)];
+    parts.extend(details.unreadable_snapshots.clone());
     parts.extend(details.size.map(|size| format!("it holds {}", format_bytes(size))));
-    parts.extend(details.locks.iter().map(|lock| describe_lock(lock, zone)));
+    let other_damage = details.damage.as_ref().filter(|_| details.unreadable_snapshots.is_none());
+    parts.extend(other_damage.map(|what| format!("it is damaged: {what}")));
+    parts.extend(describe_locks(&details.locks, zone));
+    parts.extend(match details.damaged_locks {
+        0 => None,
+        1 => Some("1 lock cannot be read: a newer restic does not back up beside it".into()),
+        count => Some(format!(
+            "{count} locks cannot be read: a newer restic does not back up beside them"
+        )),
+    });
     parts.extend(details.locks_unknown.as_ref().map(|why| format!("locks not known: {why}")));
     parts.extend(details.check.as_ref().map(|check| match check {
         IntegrityCheck::Sound => "restic check found no errors".into(),
@@ -268,34 +284,92 @@ fn describe_details(details: &RepoDetails, now: Wall, zone: &Zone) -> String {
     parts.join(", ")
 }
 
-fn describe_lock(lock: &RepoLock, zone: &Zone) -> String {
-    let since = lock.since.map(|since| format!(" since {}", zone.format_minute(since)));
-    let since = since.unwrap_or_default();
-    let stale = if lock.stale { " (stale)" } else { "" };
-    format!("locked by {}{since}{stale}", lock.holder)
+fn describe_newest(details: &RepoDetails, now: Wall, zone: &Zone) -> String {
+    let all_read = details.unreadable_snapshots.is_none();
+    match (details.newest, &details.newest_unknown) {
+        (_, Some(why)) => format!("its newest snapshot is not known: {why}"),
+        (Some(at), None) => {
+            let what = if all_read { "newest snapshot" } else { "newest readable snapshot" };
+            let age = match at > now + MAX_CLOCK_SKEW {
+                true => "in the future".into(),
+                false => format!("{} old", format_duration(now.since(at))),
+            };
+            format!("{what} {} ({age})", zone.format_minute(at))
+        }
+        (None, None) if all_read => "no snapshot yet".into(),
+        (None, None) => "no readable snapshot".into(),
+    }
 }
 
-fn remedy(state: &RepoState) -> Option<&'static str> {
-    match state {
-        RepoState::Refused(RepoError::NotFound) => {
-            Some("whether the destination was moved or emptied: a repository is not there")
+/// The locks of which somebody lives each, as far as there is room; the stale ones together.
+fn describe_locks(locks: &[RepoLock], zone: &Zone) -> Vec<String> {
+    let (stale, live): (Vec<&RepoLock>, Vec<&RepoLock>) = locks.iter().partition(|lock| lock.stale);
+    let mut parts: Vec<String> =
+        live.iter().take(MAX_NAMED_LOCKS).map(|lock| describe_lock(lock, zone)).collect();
+    let more = live.len().saturating_sub(MAX_NAMED_LOCKS);
+    parts.extend((more > 0).then(|| format!("and by {more} more")));
+    match stale[..] {
+        [] => {}
+        [one] => parts.push(format!("{} (stale)", describe_lock(one, zone))),
+        [newest, ..] => parts.push(format!(
+            "{} stale locks, the newest by {}{}",
+            stale.len(),
+            newest.holder,
+            lock_time(newest, zone)
+        )),
+    }
+    parts
+}
+
+fn describe_lock(lock: &RepoLock, zone: &Zone) -> String {
+    format!("locked by {}{}", lock.holder, lock_time(lock, zone))
+}
+
+fn lock_time(lock: &RepoLock, zone: &Zone) -> String {
+    lock.since.map_or(String::new(), |since| format!(" since {}", zone.format_minute(since)))
+}
+
+/// What to do about the state of a repository.
+fn remedies(state: &RepoState) -> Vec<&'static str> {
+    let details = match state {
+        RepoState::Open(details) => details,
+        RepoState::Refused(error) => return vec![error_remedy(error)],
+        RepoState::TimedOut(_) => return vec![UNREACHABLE_REMEDY],
+        RepoState::NotChecked(_) => return Vec::new(),
+    };
+    let is_damaged =
+        details.damage.is_some() || matches!(details.check, Some(IntegrityCheck::Damaged(_)));
+    let mut remedies = Vec::new();
+    if is_damaged {
+        remedies.push("the damaged repository: restic check, then restic repair");
+    }
+    if details.damaged_locks > 0 {
+        remedies.push(
+            "the lock that cannot be read: when no backup runs any more, restic unlock --remove-all",
+        );
+    }
+    if details.locks.iter().any(|lock| !lock.stale) {
+        remedies.push("who holds the repository's lock: another run may still go on");
+    } else if !details.locks.is_empty() {
+        remedies.push("the stale lock: if its holder no longer runs, restic unlock");
+    }
+    remedies
+}
+
+fn error_remedy(error: &RepoError) -> &'static str {
+    match error {
+        RepoError::NotFound => {
+            "whether the destination was moved or emptied: a repository is not there"
         }
-        RepoState::Refused(RepoError::WrongPassword) => {
-            Some("the repository's password: it was changed, or repo_check has another one")
+        RepoError::WrongPassword => {
+            "the repository's password: it was changed, or repo_check has another one"
         }
-        RepoState::Refused(RepoError::Unreachable(_)) | RepoState::TimedOut(_) => {
-            Some("the destination first: server, network, login")
+        RepoError::Unreachable(_) => UNREACHABLE_REMEDY,
+        RepoError::Damaged(_) => {
+            "the damaged repository: whether the destination's disk was full; its files config and keys \
+             come back from a copy only"
         }
-        RepoState::Open(RepoDetails { check: Some(IntegrityCheck::Damaged(_)), .. }) => {
-            Some("the damaged repository: restic check, then restic repair")
-        }
-        RepoState::Open(details) if details.locks.iter().any(|lock| lock.stale) => {
-            Some("the stale lock: if its holder no longer runs, restic unlock")
-        }
-        RepoState::Open(details) if !details.locks.is_empty() => {
-            Some("who holds the repository's lock: another run may still go on")
-        }
-        RepoState::Open(_) | RepoState::NotChecked(_) => None,
+        RepoError::Failed(_) => "what restic says about the repository",
     }
 }
 
@@ -325,7 +399,6 @@ pub(super) fn format_bytes(size: u64) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     use super::*;
     use crate::backup::plan::Destination;
@@ -437,7 +510,7 @@ mod tests {
             (
                 "repositories",
                 "mail1: newest snapshot 2026-11-19 20:12 UTC (2 d old), locked by root at web1 \
-                 (process 7) since 2026-11-18 20:12 UTC (stale)\nsamba3: the password is wrong",
+                 (process 7) since 2026-11-18 20:12 UTC (stale)\nsamba3: the password is wrong, or no key of it is left",
             ),
             (
                 "look at",

@@ -353,11 +353,36 @@ impl RepositorySettings {
         };
         let repository = section.required("repository");
         check_repository(section, &repository);
+        check_env(section, &env);
         if destination == "default" && !repository.is_empty() && !repository.contains("{path}") {
             let what = "has no {path}: every module is then looked for in the same place";
             section.warning("repository", what);
         }
         RepositorySettings { repository, password, env }
+    }
+}
+
+/// What in `env` would be in the way of the other keys.
+fn check_env(section: &mut Section, env: &BTreeMap<String, Secret>) {
+    for name in ["RESTIC_REPOSITORY", "RESTIC_REPOSITORY_FILE"] {
+        if env.contains_key(name) {
+            let what = format!(
+                "{name} would be the same for every module: give the key repository instead"
+            );
+            section.error("env", what);
+        }
+    }
+    let given = |key| section.given(key).then(|| key.to_owned());
+    let keys = ["password", "password_file"].into_iter().filter_map(given);
+    let names = ["RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE", "RESTIC_PASSWORD_COMMAND"];
+    let names = names.into_iter().filter(|name| env.contains_key(*name)).map(str::to_owned);
+    let passwords: Vec<String> = keys.chain(names.clone()).collect();
+    // Of password and password_file together the two keys complain themselves.
+    if names.count() > 0 && passwords.len() > 1 {
+        section.error(
+            "env",
+            format!("the password is given twice, as {}: give one", passwords.join(" and ")),
+        );
     }
 }
 

@@ -15,7 +15,8 @@ use crate::backup::analysis::{Analyzer, PlanReport};
 use crate::backup::outcome::Outcome;
 use crate::backup::plan_query::PlanQuery;
 use crate::backup::plan_summary::PlanSummary;
-use crate::backup::repo_check::{self, RepoChecker};
+use crate::backup::repo_check::RepoChecker;
+use crate::backup::restic_permits::ResticPermits;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::{EventId, Message};
@@ -97,7 +98,7 @@ fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
 
 /// None when it was told to stop.
 fn analyze(config: &Config, plan: Option<&str>, stop: &Stop) -> Option<Vec<PlanReport>> {
-    let (settings, permits) = (config.repo_check.as_ref(), repo_check::permits());
+    let (settings, permits) = (config.repo_check.as_ref(), ResticPermits::default());
     let analyzer = Analyzer {
         correlator: &config.correlator,
         repo_checker: settings.map(|settings| RepoChecker { settings, permits: &permits }),
