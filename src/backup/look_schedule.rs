@@ -8,7 +8,7 @@ use super::plan_query::PlanQuery;
 use super::report::ALL_PLANS;
 use crate::clock::{Mono, Now, Wall};
 
-/// After a start alerts that wait are told first.
+/// When the plans are listed first: after a start alerts that wait are told before.
 const FIRST_LOOK: Duration = Duration::from_secs(120);
 /// How often the plans are listed anew: reading all of them is the dearest question to Redis.
 const LISTING_INTERVAL: Duration = Duration::from_secs(3600);
@@ -75,10 +75,9 @@ pub struct LookSchedule {
 impl LookSchedule {
     /// Of a daemon that starts now.
     pub fn new(policy: LookPolicy, now: Mono) -> LookSchedule {
-        let first = now + FIRST_LOOK.min(policy.interval());
         LookSchedule {
-            not_before: first,
-            next_listing: first,
+            not_before: now,
+            next_listing: now + FIRST_LOOK.min(policy.interval()),
             due: BTreeMap::new(),
             looked: BTreeMap::new(),
             requested: BTreeSet::new(),

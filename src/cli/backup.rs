@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::CONFIGURATION;
+use super::client::Client;
+use super::{CONFIGURATION, print, print_error};
 use crate::backup::analysis::{Analyzer, PlanReport};
 use crate::backup::outcome::Outcome;
 use crate::backup::plan_query::PlanQuery;
@@ -19,6 +20,7 @@ use crate::backup::repo_check::RepoChecker;
 use crate::backup::restic_permits::ResticPermits;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::escape::PercentEncoded;
 use crate::event::{EventId, Message};
 use crate::notify::text::{LineBreaks, clean, format_table};
 use crate::thread::Stop;
@@ -63,6 +65,21 @@ pub fn backup(
         write!(out, "{}", parts.join("\n"))?;
     }
     Ok(if reports.iter().all(is_well) { SUCCESS } else { NOT_ALL })
+}
+
+/// Has the daemon end the trouble of a plan, given by its id or its name. Gives the exit code.
+pub fn forget(client: &Client, plan: &str) -> u8 {
+    match client.delete(&format!("/api/v1/backups/{}", PercentEncoded(plan))) {
+        Ok(answer) => {
+            let id = answer["plan"].as_str().unwrap_or(plan);
+            let id = clean(id, LineBreaks::Remove);
+            print(&format!("the trouble of plan {id} is ended; it is told again when it changes\n"))
+        }
+        Err(why) => {
+            print_error(&why);
+            NOT_ALL
+        }
+    }
 }
 
 fn is_well(one: &PlanReport) -> bool {

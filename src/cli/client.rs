@@ -123,8 +123,21 @@ impl Client {
     /// # Errors
     /// Why there is no such answer, in a sentence that names the daemon.
     pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
-        let (status, body) =
-            self.call(path, query).map_err(|why| format!("{}: {why}", self.base))?;
+        let answer = self.call("GET", path, query);
+        self.checked(answer)
+    }
+
+    /// What the daemon answers to a DELETE.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn delete(&self, path: &str) -> Result<Value, String> {
+        let answer = self.call("DELETE", path, &[]);
+        self.checked(answer)
+    }
+
+    fn checked(&self, answer: Result<(u16, String), String>) -> Result<Value, String> {
+        let (status, body) = answer.map_err(|why| format!("{}: {why}", self.base))?;
         let answer = serde_json::from_str::<Value>(&body);
         match (status, answer) {
             (200, Ok(answer)) => Ok(answer),
@@ -146,7 +159,7 @@ impl Client {
     /// # Errors
     /// Why there is no answer, in a sentence that names the daemon.
     pub fn get_text(&self, path: &str) -> Result<(u16, String), String> {
-        self.call(path, &[]).map_err(|why| format!("{}: {why}", self.base))
+        self.call("GET", path, &[]).map_err(|why| format!("{}: {why}", self.base))
     }
 
     /// Where the daemon is.
@@ -154,7 +167,12 @@ impl Client {
         &self.base
     }
 
-    fn call(&self, path: &str, query: &[(&str, String)]) -> Result<(u16, String), String> {
+    fn call(
+        &self,
+        method: &'static str,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<(u16, String), String> {
         let pairs = query.iter().map(|(name, value)| format!("{name}={}", PercentEncoded(value)));
         let pairs = pairs.collect::<Vec<_>>().join("&");
         let mark = if pairs.is_empty() { "" } else { "?" };
@@ -163,20 +181,27 @@ impl Client {
             Trust::Certificate(certificate, host, port) => PinnedRequest {
                 host,
                 port: *port,
+                method,
                 target: &target,
                 token: self.token.as_ref(),
                 certificate: certificate.clone(),
             }
             .send(),
-            Trust::Authorities(ca_file) => self.send(&target, ca_file.as_deref()),
+            Trust::Authorities(ca_file) => self.send(method, &target, ca_file.as_deref()),
         }
     }
 
-    fn send(&self, target: &str, ca_file: Option<&Path>) -> Result<(u16, String), String> {
+    fn send(
+        &self,
+        method: &str,
+        target: &str,
+        ca_file: Option<&Path>,
+    ) -> Result<(u16, String), String> {
         let encrypted = self.base.starts_with("https:");
         let roots = encrypted.then(|| tls::roots(ca_file)).transpose()?;
         let agent = tls::http_agent(TIMEOUT, roots.as_deref());
-        let mut request = agent.get(format!("{}{target}", self.base));
+        let url = format!("{}{target}", self.base);
+        let mut request = if method == "DELETE" { agent.delete(url) } else { agent.get(url) };
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {}", token.reveal()));
         }
@@ -204,13 +229,14 @@ pub fn print_unreachable(why: &str) -> u8 {
     UNREACHABLE
 }
 
-/// One GET over TLS to the daemon of a configuration. The daemon must show that configuration's very
+/// One request without a body over TLS to the daemon of a configuration. The daemon must show that configuration's very
 /// certificate, whatever its issuer and its name, and even when it has expired. No other server gets
 /// the token.
 struct PinnedRequest<'a> {
     /// A name or an address, without brackets.
     host: &'a str,
     port: u16,
+    method: &'static str,
     /// Path and query.
     target: &'a str,
     token: Option<&'a Secret>,
@@ -238,7 +264,8 @@ impl PinnedRequest<'_> {
         let token = self
             .token
             .map_or(String::new(), |token| format!("Authorization: Bearer {}\r\n", token.reveal()));
-        let head = format!("GET {} HTTP/1.0\r\nHost: localhost\r\n{token}\r\n", self.target);
+        let head =
+            format!("{} {} HTTP/1.0\r\nHost: localhost\r\n{token}\r\n", self.method, self.target);
         let mut answer = Vec::new();
         let exchanged = stream
             .write_all(head.as_bytes())

@@ -59,6 +59,8 @@ hbd watches hosts by their heartbeats and tells people.
                                                   or what happened, told or not
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
+  hbd backup [--config FILE | --url URL [--ca-file FILE]] PLAN --forget
+                                                  ends a trouble that hbd tells of, until it changes
   hbd key    [--config FILE] (HOST | --common) [--write FILE]
                                                   makes a key, and says where it goes on each side
   hbd key    --status [--config FILE | --url URL [--ca-file FILE]]
@@ -154,11 +156,15 @@ fn check(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
 
 fn backup(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let (mut config, mut plan, mut all, mut json) = (None, None, false, false);
+    let (mut forget, mut url, mut ca_file) = (false, None, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("config") | Short('c') => config = Some(parser.value()?.into()),
             Long("all") => all = true,
             Long("json") => json = true,
+            Long("forget") => forget = true,
+            Long("url") => url = Some(parser.value()?.string()?),
+            Long("ca-file") => ca_file = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(print(HELP)),
             Value(name) if plan.is_none() => plan = Some(name.string()?),
             other => return Err(other.unexpected()),
@@ -166,6 +172,13 @@ fn backup(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     }
     if plan.is_some() == all {
         return Err("name one PLAN, by its id or name, or --all".into());
+    }
+    if let Some(plan) = plan.as_deref().filter(|_| forget) {
+        let client = client::Client::from_args(&config, &url, &ca_file)?;
+        return Ok(client.map_or_else(|code| code, |client| backup::forget(&client, plan)));
+    }
+    if forget || url.is_some() || ca_file.is_some() {
+        return Err("--url and --ca-file go with --forget, and that with a PLAN".into());
     }
     let (config, mut out) = (config_file(config), io::stdout().lock());
     Ok(backup::backup(&config, plan.as_deref(), json, &mut out).unwrap_or(FAILED))
