@@ -32,7 +32,7 @@ _hbd()
         notify) options+=' --config --host --channel --default --level --json' ;;
         status) options+=' --config --url --ca-file --all --json --color' ;;
         log) options+=' --config --url --ca-file --events --limit --json' ;;
-        backup) options+=' --config --all --json' ;;
+        backup) options+=' --config --url --ca-file --all --json --forget' ;;
         key) options+=' --config --common --write --status --url --ca-file' ;;
         dyndns) options+=' --config --url --ca-file --json --dry-run --address' ;;
     esac

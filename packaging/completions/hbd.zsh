@@ -38,7 +38,10 @@ _hbd() {
                 log)
                     _arguments $daemon '--events[what happened]' '--limit[so many]:number:' '1:host:'
                     ;;
-                backup) _arguments $config '--all[every plan]' '--json[for programs]' '1:plan:' ;;
+                backup)
+                    _arguments $daemon '--all[every plan]' \
+                        '--forget[end a trouble until it changes]' '1:plan:'
+                    ;;
                 key)
                     _arguments $daemon '--common[the key of all hosts]' '--write[into this file]:file:_files' \
                         '--status[who still signs with a previous key]' '1:host:'

@@ -163,7 +163,7 @@ impl LookSchedule {
         self.looked.retain(|_, at| now.mono.since(*at) < LISTING_INTERVAL * 24);
     }
 
-    /// Redis did not answer. True once, when it has been silent for so long that it is to be told.
+    /// Redis did not answer. True when it has been silent for so long that it is to be told.
     pub fn on_silence(&mut self, query: PlanQuery, policy: LookPolicy, now: Mono) -> bool {
         self.not_before = now + RETRY_INTERVAL.min(policy.interval());
         self.requested.extend(query.plans.into_keys().map(Some));

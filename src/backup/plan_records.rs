@@ -65,6 +65,11 @@ impl PlanRecords {
         self.tracker.open_plans().map(str::to_owned).collect()
     }
 
+    /// Whether any plan was found.
+    pub fn knows_plans(&self) -> bool {
+        self.rows.values().any(|row| !row.modules.is_empty())
+    }
+
     /// The id of a plan that is given by its id or its name.
     pub fn find(&self, plan: &str) -> String {
         let is_known = self.rows.contains_key(plan) || self.tracker.told(plan).is_some();

@@ -106,6 +106,11 @@ impl PlanReporter {
         lock(&self.records).open_plans()
     }
 
+    /// Whether any plan was ever found.
+    pub fn knows_plans(&self) -> bool {
+        lock(&self.records).knows_plans()
+    }
+
     /// Reads the plans of a query. What panics is not known. None at the stop.
     pub fn read(&self, query: &PlanQuery, wait_for_running: bool) -> Option<PlansReading> {
         let settings = self.settings();

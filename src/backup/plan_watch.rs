@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, select};
 use log::{error, warn};
 
 use super::analysis::{PlanReport, PlansReading};
+use super::correlator;
 use super::look_schedule::{LookPolicy, LookSchedule, RecheckReason, SeenPlan};
 use super::plan_query::PlanQuery;
 use super::plan_reporter::{Look, PlanReporter};
@@ -54,7 +55,7 @@ pub fn run(reporter: &Arc<PlanReporter>, requests: &PendingRechecks) {
     let mut watch = PlanWatch {
         looks: LookSchedule::new(policy(reporter), Now::read().mono),
         reporter,
-        is_cluster: None,
+        is_idle: false,
     };
     let stop = reporter.stop();
     while !stop.stopped() {
@@ -83,8 +84,8 @@ fn policy(reporter: &PlanReporter) -> LookPolicy {
 struct PlanWatch<'a> {
     looks: LookSchedule,
     reporter: &'a Arc<PlanReporter>,
-    /// Whether the last look found a cluster in the Redis.
-    is_cluster: Option<bool>,
+    /// Whether the log says that there is nothing to watch.
+    is_idle: bool,
 }
 
 impl PlanWatch<'_> {
@@ -97,48 +98,38 @@ impl PlanWatch<'_> {
         let now = Now::read();
         if reading.is_unanswered {
             if self.looks.on_silence(query, policy, now.mono) {
-                self.tell_silence(reading);
+                self.tell_silence(&reading);
             }
             return;
         }
-        self.note_cluster(&query, &reading);
         let zones = Zones::read();
         let seen: Vec<SeenPlan> =
             reading.reports.iter().map(|report| seen(report, &zones, now)).collect();
         self.looks.on_answer(&query, &seen, policy, now);
-        let look = Look {
-            query: &query,
-            cause: LookCause::Recheck,
-            alerts: &[],
-            answered: &BTreeSet::new(),
-        };
-        // None at the stop: what was not told is found again after the next start.
-        let _ = self.reporter.tell(look, reading, |_| None);
+        self.tell(&query, LookCause::Recheck, reading);
     }
 
-    /// Of no plan anything is known any more, and that is told as an answer would be.
-    fn tell_silence(&self, reading: PlansReading) {
+    /// Of no plan anything is known any more, and that is told as an answer would be. A Redis that
+    /// never held a cluster has nothing to watch.
+    fn tell_silence(&mut self, reading: &PlansReading) {
+        let settings = self.reporter.settings();
+        let holds = correlator::holds_cluster(&settings.correlator, self.reporter.stop());
+        if matches!(holds, None | Some(Ok(false))) && !self.reporter.knows_plans() {
+            if !std::mem::replace(&mut self.is_idle, true) {
+                warn!("no backup plan is watched: Redis holds no cluster");
+            }
+            return;
+        }
         let why = reading.reports.first().map(|report| report.plan_outcome.why.as_str());
         let query = PlanQuery::for_all();
         let silence = PlansReading::unknown(&query, why.unwrap_or("Redis does not answer"));
-        let look = Look {
-            query: &query,
-            cause: LookCause::Alert,
-            alerts: &[],
-            answered: &BTreeSet::new(),
-        };
-        let _ = self.reporter.tell(look, silence, |_| None);
+        self.tell(&query, LookCause::Alert, silence);
     }
 
-    /// Says once in the log when there is nothing to watch.
-    fn note_cluster(&mut self, query: &PlanQuery, reading: &PlansReading) {
-        if !query.all || !policy(self.reporter).watch {
-            return;
-        }
-        let is_cluster = reading.reports.iter().any(|report| report.plan.enabled.is_some());
-        if self.is_cluster.replace(is_cluster) != Some(is_cluster) && !is_cluster {
-            warn!("Redis knows no backup plan: there is nothing to watch");
-        }
+    fn tell(&self, query: &PlanQuery, cause: LookCause, reading: PlansReading) {
+        let look = Look { query, cause, alerts: &[], answered: &BTreeSet::new() };
+        // None at the stop: what was not told is found again after the next start.
+        let _ = self.reporter.tell(look, reading, |_| None);
     }
 }
 
