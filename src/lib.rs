@@ -71,7 +71,7 @@
 //! | what a mail looks like | `notify/channel/email/message.rs` |
 //! | which alerts are about backups, and when one is reported again | `backup/alert.rs`, `backup/queue.rs` |
 //! | the outcome of a backup: SUCCESS, PARTIAL, FAILED ... | `backup/outcome.rs` |
-//! | which run is due, what is pending and what is missing | `backup/schedule/`, `backup/plan.rs` (`RunWindow`) |
+//! | which run is due, what is pending and what is missing | `backup/schedule/`, `backup/plan.rs` |
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
 //! | what is read from Redis, what from restic | `backup/redis_layout.rs`, `backup/repo_check.rs` |
 //! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |
