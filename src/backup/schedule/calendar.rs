@@ -2,6 +2,7 @@
 //! and the civil times that match it. What systemd's own parser (src/shared/calendarspec.c) refuses
 //! is refused. Pure.
 
+use jiff::SignedDuration;
 use jiff::civil::{Date, DateTime, Time, date};
 
 const MICROSECONDS: i32 = 1_000_000;
@@ -9,6 +10,20 @@ const MICROSECONDS: i32 = 1_000_000;
 /// The years in which systemd looks for a match.
 const MIN_YEAR: i32 = 1970;
 const MAX_YEAR: i32 = 2199;
+
+/// The places of the fields of a time.
+const YEAR: usize = 0;
+const MONTH: usize = 1;
+const DAY: usize = 2;
+const HOUR: usize = 3;
+const MICROSECOND: usize = 5;
+
+/// The first value of each field, and the last of those of the time of day.
+const FIRST: [i32; 6] = [MIN_YEAR, 1, 1, 0, 0, 0];
+const LAST_TIME: [i32; 3] = [23, 59, 60 * MICROSECONDS - 1];
+
+/// How many matches in a row may be passed over.
+const MAX_PASSED_OVER: usize = 100;
 
 const WEEKDAYS: [&str; 7] =
     ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
@@ -39,11 +54,11 @@ struct Component {
     repeat: i32,
 }
 
-/// Whether times after or before a given one are looked for.
+/// A civil time as the search changes it: a field may lie beyond its range until it is normalized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Forward,
-    Backward,
+struct Position {
+    /// Year, month, day, hour, minute, microsecond of the minute.
+    fields: [i32; 6],
 }
 
 impl Calendar {
@@ -78,33 +93,92 @@ impl Calendar {
         }
     }
 
-    /// The first match after a time.
+    /// The first match after a time, as systemd finds it (`find_next` in calendarspec.c): where a
+    /// repetition runs over the end of a minute or an hour into another day, or over the end of a
+    /// year, what matches before the place where it lands is passed over.
     pub fn next_after(&self, time: DateTime) -> Option<DateTime> {
-        let from = time.checked_add(jiff::SignedDuration::from_micros(1)).ok()?;
-        self.search(from, Direction::Forward)
+        let from = time.checked_add(SignedDuration::from_micros(1)).ok()?;
+        let mut position = Position::of(from);
+        loop {
+            position = position.normalized()?;
+            if self.advance(&mut position)? {
+                return position.time();
+            }
+        }
+    }
+
+    /// Moves to the next match, and says whether it is there already. None: there is no other.
+    fn advance(&self, position: &mut Position) -> Option<bool> {
+        for unit in YEAR..=MICROSECOND {
+            let value = position.fields[unit];
+            let Some(next) = self.next_value(unit, position) else {
+                // Nothing more in the larger unit: none at all where that is the year.
+                position.restart(unit.checked_sub(1)?, |larger| larger + 1);
+                return Some(false);
+            };
+            if next != value {
+                position.restart(unit, |_| next);
+            }
+            if position.fields[YEAR] > MAX_YEAR {
+                return None;
+            }
+            if position.carry()? {
+                return Some(false);
+            }
+            if unit == DAY && !self.weekday_matches(position.time()?.date()) {
+                position.restart(DAY, |day| day + 1);
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+
+    /// The next value of one field; it may be beyond the range.
+    fn next_value(&self, unit: usize, position: &Position) -> Option<i32> {
+        let bound = position.fields[unit];
+        let field = match unit {
+            YEAR => &self.years,
+            MONTH => &self.months,
+            DAY => &self.days,
+            unit => &self.time[unit - HOUR],
+        };
+        let Some(components) = field else { return Some(bound) };
+        let length = i32::from(position.first_of_month()?.days_in_month());
+        let counted = |component: &Component| match unit == DAY && self.from_the_end {
+            true => component.counted_from_the_first(length),
+            false => *component,
+        };
+        components.iter().filter_map(|component| counted(component).next(bound)).min()
     }
 
     /// The last match at a time or before it.
     pub fn last_until(&self, time: DateTime) -> Option<DateTime> {
-        self.search(time, Direction::Backward)
+        let mut last = self.search(time)?;
+        for _ in 0..MAX_PASSED_OVER {
+            let before = last.checked_sub(SignedDuration::from_micros(1)).ok()?;
+            let Some(before) = self.search(before) else { break };
+            if self.next_after(before) == Some(last) {
+                break;
+            }
+            last = before;
+        }
+        Some(last)
     }
 
-    fn search(&self, from: DateTime, direction: Direction) -> Option<DateTime> {
-        let start = split_time(from.time());
-        let last = direction.first_of([0, 0, 0], [23, 59, 60 * MICROSECONDS - 1]);
+    fn search(&self, from: DateTime) -> Option<DateTime> {
+        let mut bound = split_time(from.time());
         let mut day = from.date();
-        let mut bound = start;
         while (MIN_YEAR..=MAX_YEAR).contains(&i32::from(day.year())) {
             if !self.year_and_month_match(day) {
-                day = skip_month(day, direction)?;
+                day = date(day.year(), day.month(), 1).yesterday().ok()?;
             } else {
-                let found = self.day_matches(day).then(|| search(&self.time, &bound, direction));
+                let found = self.day_matches(day).then(|| search_back(&self.time, &bound));
                 if let Some(time) = found.flatten() {
                     return join_time(day, &time);
                 }
-                day = step_day(day, direction)?;
+                day = day.yesterday().ok()?;
             }
-            bound = last;
+            bound = LAST_TIME;
         }
         None
     }
@@ -114,23 +188,74 @@ impl Calendar {
     }
 
     fn day_matches(&self, day: Date) -> bool {
-        let weekday = day.weekday().to_monday_zero_offset();
-        let Some(days) = &self.days else { return self.weekdays[weekday as usize] };
+        let Some(days) = &self.days else { return self.weekday_matches(day) };
         let (number, length) = (i32::from(day.day()), i32::from(day.days_in_month()));
         let matches = |component: &Component| match self.from_the_end {
             true => component.counted_from_the_first(length).contains(number),
             false => component.contains(number),
         };
-        self.weekdays[weekday as usize] && days.iter().any(matches)
+        self.weekday_matches(day) && days.iter().any(matches)
+    }
+
+    fn weekday_matches(&self, day: Date) -> bool {
+        self.weekdays[day.weekday().to_monday_zero_offset() as usize]
     }
 }
 
-impl Direction {
-    fn first_of<T>(self, forward: T, backward: T) -> T {
-        match self {
-            Direction::Forward => forward,
-            Direction::Backward => backward,
+impl Position {
+    fn of(time: DateTime) -> Position {
+        let [hour, minute, microsecond] = split_time(time.time());
+        let (year, month, day) = (time.year().into(), time.month().into(), time.day().into());
+        Position { fields: [year, month, day, hour, minute, microsecond] }
+    }
+
+    /// Changes one field, and starts all smaller ones anew.
+    fn restart(&mut self, unit: usize, change: impl Fn(i32) -> i32) {
+        self.fields[unit] = change(self.fields[unit]);
+        self.fields[unit + 1..].copy_from_slice(&FIRST[unit + 1..]);
+    }
+
+    /// The same time with every field in its range.
+    fn normalized(self) -> Option<Position> {
+        let [_, _, day, hour, minute, microsecond] = self.fields;
+        let micros = i64::from(hour) * 3600 * i64::from(MICROSECONDS)
+            + i64::from(minute) * 60 * i64::from(MICROSECONDS)
+            + i64::from(microsecond);
+        let first = self.first_of_month()?.to_datetime(Time::midnight());
+        let beyond = SignedDuration::from_hours(i64::from(day - 1) * 24)
+            + SignedDuration::from_micros(micros);
+        first.checked_add(beyond).ok().map(Position::of)
+    }
+
+    /// Carries what lies beyond its range. As in systemd, only the unit below the largest one that
+    /// changes starts anew. Whether there was anything to carry.
+    fn carry(&mut self) -> Option<bool> {
+        let mut carried = self.normalized()?;
+        let changed = (YEAR..=MICROSECOND).find(|unit| carried.fields[*unit] != self.fields[*unit]);
+        if let Some(below) = changed.map(|unit| unit + 1).filter(|below| *below <= MICROSECOND) {
+            carried.fields[below] = match below {
+                // systemd keeps seconds and microseconds apart.
+                MICROSECOND => carried.fields[below] % MICROSECONDS,
+                below => FIRST[below],
+            };
         }
+        *self = carried;
+        Some(changed.is_some())
+    }
+
+    /// The civil time, when every field is in its range.
+    fn time(&self) -> Option<DateTime> {
+        let [year, month, day, hour, minute, microsecond] = self.fields;
+        let number = |number: i32| i8::try_from(number).ok();
+        let day = Date::new(i16::try_from(year).ok()?, number(month)?, number(day)?).ok()?;
+        join_time(day, &[hour, minute, microsecond])
+    }
+
+    /// The first day of its month.
+    fn first_of_month(&self) -> Option<Date> {
+        let months = self.fields[YEAR] * 12 + self.fields[MONTH] - 1;
+        let year = i16::try_from(months.div_euclid(12)).ok()?;
+        Date::new(year, i8::try_from(months.rem_euclid(12) + 1).ok()?, 1).ok()
     }
 }
 
@@ -165,24 +290,26 @@ impl Component {
     }
 
     fn contains(self, number: i32) -> bool {
-        self.nearest(number, Direction::Forward) == Some(number)
+        self.next(number) == Some(number)
     }
 
-    /// The nearest of its numbers, from `bound` on in the direction.
-    fn nearest(self, bound: i32, direction: Direction) -> Option<i32> {
-        let beyond = bound - self.start;
-        let steps = match (direction, self.repeat) {
-            (Direction::Forward, _) if beyond <= 0 => 0,
-            (Direction::Backward, _) if beyond < 0 => return None,
-            (Direction::Forward, 0) => return None,
-            (Direction::Backward, 0) => 0,
-            (Direction::Forward, repeat) => (beyond + repeat - 1) / repeat,
-            (Direction::Backward, repeat) => {
-                beyond.min(self.stop.unwrap_or(bound) - self.start) / repeat
-            }
+    /// The first of its numbers from `bound` on.
+    fn next(self, bound: i32) -> Option<i32> {
+        let beyond = (bound - self.start).max(0);
+        let steps = match self.repeat {
+            0 if beyond > 0 => return None,
+            0 => 0,
+            repeat => (beyond + repeat - 1) / repeat,
         };
         let number = self.start + steps * self.repeat;
-        Some(number).filter(|number| self.stop.is_none_or(|stop| *number <= stop))
+        (self.stop.is_none_or(|stop| number <= stop)).then_some(number)
+    }
+
+    /// The last of its numbers up to `bound`.
+    fn last(self, bound: i32) -> Option<i32> {
+        let beyond = self.stop.unwrap_or(bound).min(bound) - self.start;
+        let steps = if self.repeat == 0 { 0 } else { beyond / self.repeat };
+        (bound >= self.start).then_some(self.start + steps * self.repeat)
     }
 }
 
@@ -382,43 +509,29 @@ fn contains(field: &Field, number: i32) -> bool {
     components.iter().any(|component| component.contains(number))
 }
 
-/// The nearest number of a field, from `bound` on in the direction.
-fn nearest(field: &Field, bound: i32, direction: Direction) -> Option<i32> {
-    let Some(components) = field else { return Some(bound) };
-    let found = components.iter().filter_map(|component| component.nearest(bound, direction));
-    match direction {
-        Direction::Forward => found.min(),
-        Direction::Backward => found.max(),
-    }
+/// The last number of a field up to `bound`.
+fn last(field: &Field, bound: i32) -> Option<i32> {
+    let Some(components) = field else { return (bound >= 0).then_some(bound) };
+    components.iter().filter_map(|component| component.last(bound)).max()
 }
 
-/// The nearest hour, minute and microsecond, from `bound` on in the direction.
-fn search(fields: &[Field], bound: &[i32], direction: Direction) -> Option<Vec<i32>> {
-    const LIMITS: [i32; 3] = [60 * MICROSECONDS - 1, 59, 23];
-    let (Some((field, fields)), Some((first, rest))) = (fields.split_first(), bound.split_first())
+/// The last hour, minute and microsecond up to `bound`.
+fn search_back(fields: &[Field], bound: &[i32]) -> Option<Vec<i32>> {
+    let (Some((field, fields)), Some((limit, limits))) =
+        (fields.split_first(), bound.split_first())
     else {
         return Some(Vec::new());
     };
-    let limit = LIMITS[fields.len()];
-    let in_range = |number: &i32| (0..=limit).contains(number);
-    let number = nearest(field, *first, direction).filter(in_range)?;
-    let joined = |number: i32, mut smaller: Vec<i32>| {
-        smaller.insert(0, number);
-        smaller
+    let joined = |number: i32, smaller: &[i32]| {
+        let found = search_back(fields, smaller)?;
+        Some([vec![number], found].concat())
     };
-    let unbounded = || -> Vec<i32> {
-        let limits = LIMITS[..fields.len()].iter().rev();
-        limits.map(|limit| direction.first_of(0, *limit)).collect()
-    };
-    if number == *first {
-        if let Some(smaller) = search(fields, rest, direction) {
-            return Some(joined(number, smaller));
-        }
-        let beyond = first + direction.first_of(1, -1);
-        let number = nearest(field, beyond, direction).filter(in_range)?;
-        return Some(joined(number, search(fields, &unbounded(), direction)?));
+    let unbounded = &LAST_TIME[LAST_TIME.len() - fields.len()..];
+    let number = last(field, *limit)?;
+    if number < *limit {
+        return joined(number, unbounded);
     }
-    Some(joined(number, search(fields, &unbounded(), direction)?))
+    joined(number, limits).or_else(|| joined(last(field, limit - 1)?, unbounded))
 }
 
 /// Hours, minutes, and microseconds of the minute.
@@ -432,13 +545,4 @@ fn join_time(day: Date, time: &[i32]) -> Option<DateTime> {
     let number = |number: i32| i8::try_from(number).ok();
     let time = Time::new(number(time[0])?, number(time[1])?, number(seconds)?, micros * 1000);
     Some(day.to_datetime(time.ok()?))
-}
-
-fn step_day(day: Date, direction: Direction) -> Option<Date> {
-    direction.first_of(day.tomorrow(), day.yesterday()).ok()
-}
-
-/// The nearest day of another month.
-fn skip_month(day: Date, direction: Direction) -> Option<Date> {
-    step_day(direction.first_of(day.last_of_month(), date(day.year(), day.month(), 1)), direction)
 }
