@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::gateway::{self, Probe};
 use super::plan::{ModuleState, Plan};
-use super::repository::{NO_TIME_LEFT, Repository};
+use super::repository::{NO_TIME_LEFT, NoAnswer, Repository};
 use super::restic_output::{self, LockFile, NO_CONFIG, RepoError, RepoLock};
 use super::restic_permits::{PermitQueue, ResticPermit, ResticPermits};
 use super::settings::RepoCheckSettings;
@@ -302,10 +302,14 @@ struct RepositoryCheck<'a> {
 
 impl RepositoryCheck<'_> {
     fn run(&self) -> RepoState {
+        let begin = Instant::now();
         let (listed, output) = match self.snapshots() {
             Ok(found) => found,
-            Err(state) => return state,
+            Err(none) => return RepoState::NotChecked(none.why()),
         };
+        if output.timed_out {
+            return self.silent(&output, begin);
+        }
         self.permit.answered();
         if output.code != Some(0) {
             return self.refused(&output);
@@ -335,16 +339,12 @@ impl RepositoryCheck<'_> {
     }
 
     /// The newest snapshot, read from a list that may be long, and how restic ended.
-    fn snapshots(&self) -> Result<(Result<NewestSnapshot, String>, ProgramOutput), RepoState> {
-        let begin = Instant::now();
+    fn snapshots(&self) -> Result<(Result<NewestSnapshot, String>, ProgramOutput), NoAnswer> {
         let list = Arc::new(Mutex::new(SnapshotList::default()));
         let reading = Arc::clone(&list);
         let reader = Box::new(move |bytes: &[u8]| lock(&reading).read(bytes));
         let arguments = ["snapshots", "--latest", "1", "--json"];
         let output = self.repository.run_until(&arguments, Some(reader), self.until)?;
-        if output.timed_out {
-            return Err(self.silent(&output, begin));
-        }
         let listed = std::mem::take(&mut *lock(&list)).finish();
         Ok((listed, output))
     }
@@ -356,17 +356,13 @@ impl RepositoryCheck<'_> {
             self.permit.answered();
             return RepoState::Refused(refused);
         }
-        let state = self.repository.timed_out(output, self.until.saturating_duration_since(begin));
+        let why =
+            self.repository.describe_timeout(output, self.until.saturating_duration_since(begin));
         let had_its_time = begin.elapsed() >= self.repository.settings.timeout;
-        match &state {
-            RepoState::TimedOut(why)
-                if had_its_time && !restic_output::had_opened(&output.stderr) =>
-            {
-                self.give_up(why);
-            }
-            _ => {}
+        if had_its_time && !restic_output::had_opened(&output.stderr) {
+            self.give_up(&why);
         }
-        state
+        RepoState::TimedOut(why)
     }
 
     /// The destination's other repositories need not be asked.
@@ -462,7 +458,7 @@ impl RepositoryCheck<'_> {
     }
 
     fn lock_ids(&self) -> Result<Vec<String>, String> {
-        let output = self.repository.run(&["list", "locks"], self.until).map_err(describe)?;
+        let output = self.repository.run(&["list", "locks"], self.until).map_err(NoAnswer::why)?;
         if output.code != Some(0) {
             return Err(self.repository.error_line(&output));
         }
@@ -485,7 +481,7 @@ impl RepositoryCheck<'_> {
                     told => told,
                 }
             }
-            Err(state) => LockFile::Unknown(describe(state)),
+            Err(none) => LockFile::Unknown(none.why()),
         }
     }
 
@@ -497,7 +493,7 @@ impl RepositoryCheck<'_> {
         }
         let begin = Instant::now();
         let output = match self.repository.run_until(&["check"], None, self.until) {
-            Err(state) => return IntegrityCheck::Undecided(describe(state)),
+            Err(none) => return IntegrityCheck::Undecided(none.why()),
             Ok(output) => output,
         };
         let is_sound = output.code == Some(0) && !output.timed_out;
@@ -506,17 +502,10 @@ impl RepositoryCheck<'_> {
             Some(damage) => IntegrityCheck::Damaged(self.repository.scrub_secrets(&damage)),
             None if output.timed_out => {
                 let limit = self.until.saturating_duration_since(begin);
-                IntegrityCheck::Undecided(describe(self.repository.timed_out(&output, limit)))
+                IntegrityCheck::Undecided(self.repository.describe_timeout(&output, limit))
             }
             None => IntegrityCheck::Undecided(self.repository.error_line(&output)),
         }
-    }
-}
-
-fn describe(state: RepoState) -> String {
-    match state {
-        RepoState::TimedOut(why) | RepoState::NotChecked(why) => why,
-        RepoState::Refused(_) | RepoState::Open(_) => String::new(),
     }
 }
 

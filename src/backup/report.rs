@@ -530,6 +530,105 @@ mod tests {
         }
     }
 
+    fn lock(pid: u32, minutes: u64) -> RepoLock {
+        RepoLock {
+            holder: format!("root at web1 (process {pid})"),
+            since: Some(NOW - Duration::from_secs(minutes * 60)),
+            exclusive: false,
+            stale: minutes > 30,
+        }
+    }
+
+    #[test]
+    fn live_locks_are_named_and_stale_ones_counted() {
+        for (locks, text) in [
+            (vec![], vec![]),
+            (
+                vec![lock(1, 2), lock(2, 40)],
+                vec![
+                    "locked by root at web1 (process 1) since 2026-11-21 20:10 UTC",
+                    "locked by root at web1 (process 2) since 2026-11-21 19:32 UTC (stale)",
+                ],
+            ),
+            (
+                vec![lock(1, 40), lock(2, 50), lock(3, 60)],
+                vec![
+                    "3 stale locks, the newest by root at web1 (process 1) since 2026-11-21 19:32 UTC",
+                ],
+            ),
+        ] {
+            assert_eq!(describe_locks(&locks), text);
+        }
+        let many: Vec<RepoLock> = (0..8).map(|pid| lock(pid, 1)).collect();
+        assert_eq!(describe_locks(&many).last().unwrap(), "and by 3 more");
+    }
+
+    #[test]
+    fn what_is_damaged_or_not_known_is_told_with_its_remedy() {
+        let newest = Some(NOW - Duration::from_secs(3600));
+        let unread = "1 snapshot cannot be read: invalid data returned".to_owned();
+        let open = RepoState::Open;
+        let ahead = Some(NOW + Duration::from_secs(7200));
+        let repair = "the damaged repository: restic check, then restic repair";
+        for (state, text, remedy) in [
+            (
+                open(RepoDetails {
+                    newest,
+                    unreadable_snapshots: Some(unread.clone()),
+                    damage: Some(unread.clone()),
+                    ..RepoDetails::default()
+                }),
+                "newest readable snapshot 2026-11-21 19:12 UTC (1 h old), 1 snapshot cannot be read: \
+                 invalid data returned",
+                repair,
+            ),
+            (
+                open(RepoDetails { unreadable_snapshots: Some(unread), ..RepoDetails::default() }),
+                "no readable snapshot, 1 snapshot cannot be read: invalid data returned",
+                "",
+            ),
+            (
+                open(RepoDetails { newest, damage: Some("x".into()), ..RepoDetails::default() }),
+                "newest snapshot 2026-11-21 19:12 UTC (1 h old), it is damaged: x",
+                repair,
+            ),
+            (
+                open(RepoDetails { newest_unknown: Some("x".into()), ..RepoDetails::default() }),
+                "its newest snapshot is not known: x",
+                "",
+            ),
+            (
+                open(RepoDetails { newest: ahead, ..RepoDetails::default() }),
+                "newest snapshot 2026-11-21 22:12 UTC (in the future)",
+                "",
+            ),
+            (
+                open(RepoDetails { damaged_locks: 2, ..RepoDetails::default() }),
+                "no snapshot yet, 2 locks cannot be read: a newer restic does not back up beside them",
+                "the lock that cannot be read: when no backup runs any more, restic unlock --remove-all",
+            ),
+            (
+                RepoState::Refused(RepoError::Damaged("x".into())),
+                "is damaged: x",
+                "the damaged repository: whether the destination's disk was full; its files config and \
+                 keys come back from a copy only",
+            ),
+            (
+                RepoState::Refused(RepoError::Failed("x".into())),
+                "restic cannot open it: x",
+                "what restic says about the repository",
+            ),
+            (
+                RepoState::NotChecked("not asked again: x".into()),
+                "could not be asked: not asked again: x",
+                "",
+            ),
+        ] {
+            assert_eq!(describe_state(&state, NOW), text);
+            assert_eq!(remedies(&state).join("\n"), remedy);
+        }
+    }
+
     #[test]
     fn the_table_has_every_module_and_the_worst_first() {
         let table = told(&plan(), None).1.table.unwrap();

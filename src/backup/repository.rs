@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use super::gateway::KeysRequest;
 use super::plan::{Module, Plan};
-use super::repo_check::RepoState;
 use super::restic_output;
 use super::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings};
 use crate::address::percent_decoded_lossy;
@@ -22,6 +21,24 @@ pub const NO_TIME_LEFT: &str = "no time was left";
 
 /// Added before seconds are cut off, so that 999 ms become a second.
 const HALF_SECOND: Duration = Duration::from_millis(500);
+
+/// Why restic gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// It was not run.
+    NotRun(String),
+    /// It was killed because its time was up.
+    TimedOut(String),
+}
+
+impl NoAnswer {
+    /// The reason.
+    pub fn why(self) -> String {
+        match self {
+            NoAnswer::NotRun(why) | NoAnswer::TimedOut(why) => why,
+        }
+    }
+}
 
 /// A repository, and what restic needs to open it.
 #[derive(Debug)]
@@ -84,11 +101,12 @@ impl<'a> Repository<'a> {
     ///
     /// # Errors
     /// It was not run, or killed because its time was up.
-    pub fn run(&self, arguments: &[&str], until: Instant) -> Result<ProgramOutput, RepoState> {
+    pub fn run(&self, arguments: &[&str], until: Instant) -> Result<ProgramOutput, NoAnswer> {
         let begin = Instant::now();
         let finished = self.run_until(arguments, None, until)?;
         if finished.timed_out {
-            return Err(self.timed_out(&finished, until.saturating_duration_since(begin)));
+            let limit = until.saturating_duration_since(begin);
+            return Err(NoAnswer::TimedOut(self.describe_timeout(&finished, limit)));
         }
         Ok(finished)
     }
@@ -102,10 +120,10 @@ impl<'a> Repository<'a> {
         arguments: &[&str],
         reader: Option<OutputReader>,
         until: Instant,
-    ) -> Result<ProgramOutput, RepoState> {
+    ) -> Result<ProgramOutput, NoAnswer> {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(RepoState::NotChecked(NO_TIME_LEFT.into()));
+            return Err(NoAnswer::NotRun(NO_TIME_LEFT.into()));
         }
         let path = self.settings.restic_path.as_path();
         let mut command = Command::new(path);
@@ -115,18 +133,18 @@ impl<'a> Repository<'a> {
             Some(reader) => process::run_reading(&mut command, reader, left, Some(self.stop)),
             None => process::run_until(&mut command, "", left, Some(self.stop)),
         };
-        finished.map_err(|why| RepoState::NotChecked(describe_start_error(path, &why)))
+        finished.map_err(|why| NoAnswer::NotRun(describe_start_error(path, &why)))
     }
 
-    /// The state of a repository whose restic was killed.
-    pub fn timed_out(&self, finished: &ProgramOutput, limit: Duration) -> RepoState {
+    /// The words for a restic that was killed after `limit`.
+    pub fn describe_timeout(&self, finished: &ProgramOutput, limit: Duration) -> String {
         let error_line = if finished.stderr.trim().is_empty() {
             "it said nothing".into()
         } else {
             self.error_line(finished)
         };
         let after = clock::format_duration(Duration::from_secs((limit + HALF_SECOND).as_secs()));
-        RepoState::TimedOut(format!("killed after {after}: {error_line}"))
+        format!("killed after {after}: {error_line}")
     }
 
     /// Hands repository and password to restic (its manual, "Environment Variables"). What else of its
