@@ -557,10 +557,10 @@ mod tests {
                 ],
             ),
         ] {
-            assert_eq!(describe_locks(&locks), text);
+            assert_eq!(describe_locks(&locks, &Zone::default()), text);
         }
         let many: Vec<RepoLock> = (0..8).map(|pid| lock(pid, 1)).collect();
-        assert_eq!(describe_locks(&many).last().unwrap(), "and by 3 more");
+        assert_eq!(describe_locks(&many, &Zone::default()).last().unwrap(), "and by 3 more");
     }
 
     #[test]
@@ -624,7 +624,7 @@ mod tests {
                 "",
             ),
         ] {
-            assert_eq!(describe_state(&state, NOW), text);
+            assert_eq!(describe_state(&state, NOW, &Zone::default()), text);
             assert_eq!(remedies(&state).join("\n"), remedy);
         }
     }
