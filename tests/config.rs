@@ -444,3 +444,30 @@ fn the_password_in_a_url_is_a_secret_and_not_part_of_it() {
     assert_eq!(correlator.redis_user.as_deref(), Some("ops"));
     assert_eq!(correlator.redis_password.unwrap().reveal(), "hunter@22");
 }
+
+#[test]
+fn what_is_told_of_backups_is_configured_for_all_and_for_single_plans() {
+    use heartbeat::backup::plan::Plan;
+    use heartbeat::backup::plan_tracker::SuccessPolicy::{Always, Never, Recovery};
+    let day = Some(std::time::Duration::from_secs(86_400));
+    let plan =
+        |id: &str, name: &str| Plan { id: id.into(), name: Some(name.into()), ..Plan::default() };
+    let default = Place::new().load("").unwrap();
+    assert!(!default.correlator.watch_plans && default.telling.renotify == day);
+    assert_eq!(default.telling.policy(&plan("7", "x")).success, Recovery);
+    let text = "correlator: {recheck_seconds: 0}\nrenotify_interval: 5m\n\
+                notifier: {renotify_interval: 0, report_success: never, \
+                plans: {7: {report_success: always}, Weekly: {report_success: recovery}, 8: {}}}\n";
+    let config = Place::new().load(text).unwrap();
+    assert!(config.correlator.watch_plans && config.correlator.recheck.is_none());
+    for (id, name, expected) in
+        [("7", "x", Always), ("1", "Weekly", Recovery), ("8", "x", Never), ("9", "x", Never)]
+    {
+        let policy = config.telling.policy(&plan(id, name));
+        assert_eq!((policy.success, policy.renotify), (expected, None), "{id}");
+    }
+    let said = Place::new().problems("notifier: {plans: {7: {report_success: sometimes}}}\n");
+    let expected =
+        "notifier.plans.7.report_success: must be always, recovery or never, not \"sometimes\"";
+    assert!(said.contains(expected), "{said}");
+}

@@ -73,14 +73,16 @@ pub struct LookSchedule {
 }
 
 impl LookSchedule {
-    /// Of a daemon that starts now.
-    pub fn new(policy: LookPolicy, now: Mono) -> LookSchedule {
+    /// Of a daemon that starts now. `open`: the plans with an open trouble, which may have ended
+    /// meanwhile.
+    pub fn new(open: &BTreeSet<String>, policy: LookPolicy, now: Mono) -> LookSchedule {
+        let requested = open.iter().map(|plan| (plan != ALL_PLANS).then(|| plan.clone()));
         LookSchedule {
             not_before: now,
             next_listing: now + FIRST_LOOK.min(policy.interval()),
             due: BTreeMap::new(),
             looked: BTreeMap::new(),
-            requested: BTreeSet::new(),
+            requested: requested.filter(|_| policy.recheck.is_some()).collect(),
             silent_since: None,
         }
     }
@@ -115,9 +117,12 @@ impl LookSchedule {
         let requested = std::mem::take(&mut self.requested);
         query.all = requested.contains(&None) || (policy.watch && self.next_listing <= now.mono);
         query.plans.extend(requested.into_iter().flatten().map(|plan| (plan, None)));
+        for plan in open {
+            // It was told just now, by the look of an alert.
+            self.looked.entry(plan.clone()).or_insert(now.mono);
+        }
         let is_due = |plan: &&String| {
-            let last = self.looked.get(*plan);
-            policy.recheck.is_some_and(|after| last.is_none_or(|at| now.mono.since(*at) >= after))
+            policy.recheck.is_some_and(|after| now.mono.since(self.looked[*plan]) >= after)
         };
         for plan in open.iter().filter(is_due) {
             match plan.as_str() {
@@ -166,6 +171,7 @@ impl LookSchedule {
     /// Redis did not answer. True when it has been silent for so long that it is to be told.
     pub fn on_silence(&mut self, query: PlanQuery, policy: LookPolicy, now: Mono) -> bool {
         self.not_before = now + RETRY_INTERVAL.min(policy.interval());
+        self.requested.extend(query.all.then_some(None));
         self.requested.extend(query.plans.into_keys().map(Some));
         let since = *self.silent_since.get_or_insert(now);
         policy.watch && now.since(since) >= SILENCE
@@ -201,7 +207,7 @@ mod tests {
 
     #[test]
     fn plans_are_listed_and_each_is_looked_at_when_it_should_be_over() {
-        let mut looks = LookSchedule::new(POLICY, Mono(0));
+        let mut looks = LookSchedule::new(&open(&[]), POLICY, Mono(0));
         let due = |looks: &mut LookSchedule, now| words(looks.due(&open(&[]), POLICY, now));
         assert_eq!(due(&mut looks, start().later(MINUTE)), "nothing", "alerts that wait go first");
         let now = start().later(FIRST_LOOK);
@@ -224,13 +230,16 @@ mod tests {
     #[test]
     fn a_plan_with_an_open_trouble_is_looked_at_again_and_again() {
         let policy = LookPolicy { watch: false, ..POLICY };
-        let mut looks = LookSchedule::new(policy, Mono(0));
-        let now = start().later(FIRST_LOOK);
-        assert_eq!(words(looks.due(&open(&["1", "all"]), policy, now)), "1 all");
+        let mut looks = LookSchedule::new(&open(&["1", "all"]), policy, Mono(0));
+        let now = start();
+        let due = words(looks.due(&open(&["1", "all"]), policy, now));
+        assert_eq!(due, "1 all", "it may have ended before the start");
         looks.on_answer(&PlanQuery::for_plan("1"), &[], policy, now);
         let soon = now.later(14 * MINUTE);
         assert_eq!(words(looks.due(&open(&["1"]), policy, soon)), "nothing");
-        assert_eq!(words(looks.due(&open(&["1", "2"]), policy, now.later(15 * MINUTE))), "1 2");
+        assert_eq!(words(looks.due(&open(&["1", "2"]), policy, soon)), "nothing", "2 is new");
+        assert_eq!(words(looks.due(&open(&["1", "2"]), policy, now.later(15 * MINUTE))), "1");
+        assert_eq!(words(looks.due(&open(&["1", "2"]), policy, now.later(29 * MINUTE))), "1 2");
         let never = LookPolicy { recheck: None, ..policy };
         assert_eq!(words(looks.due(&open(&["1", "2"]), never, now.later(HOUR))), "nothing");
     }
@@ -238,7 +247,7 @@ mod tests {
     #[test]
     fn the_end_of_an_alert_is_looked_into_at_once_and_a_repeat_only_now_and_then() {
         let policy = LookPolicy { watch: false, ..POLICY };
-        let mut looks = LookSchedule::new(policy, Mono(0));
+        let mut looks = LookSchedule::new(&open(&[]), policy, Mono(0));
         let now = start().later(HOUR);
         let plan = || Some("1".to_owned());
         looks.request(plan(), RecheckReason::AlertRepeated, policy, now.mono);
@@ -255,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_redis_that_is_silent_is_asked_again_soon_and_told_after_an_hour() {
-        let mut looks = LookSchedule::new(POLICY, Mono(0));
+        let mut looks = LookSchedule::new(&open(&[]), POLICY, Mono(0));
         let mut now = start().later(FIRST_LOOK);
         let mut told = 0;
         for _ in 0..59 {
@@ -273,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_put_back_delays_no_recheck() {
-        let mut looks = LookSchedule::new(POLICY, Mono(0));
+        let mut looks = LookSchedule::new(&open(&[]), POLICY, Mono(0));
         let now = start().later(FIRST_LOOK);
         looks.on_answer(&PlanQuery::for_plan("1"), &[], POLICY, now);
         let back = Now { mono: now.mono + HOUR, wall: now.wall - HOUR * 24 };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::alert::Alert;
 use super::analysis::{PlanReport, is_idle, view};
 use super::notice::{self, EndNotice};
+use super::outcome::Outcome;
 use super::plan_tracker::{
     EndReason, Finding, LookCause, PlanDecision, PlanTracker, Presence, SuccessPolicy,
 };
@@ -170,8 +171,13 @@ impl PlanRecords {
 
     /// Ends the trouble of a plan for a reason that no look finds; none when it has none.
     pub fn end(&mut self, plan: &str, reason: EndReason, zone: &Zone, now: Wall) -> Option<Change> {
-        let told = self.tracker.told(plan).filter(|told| told.open)?.clone();
-        let event = self.end_notice(plan, &told, reason, zone).event(now);
+        let told = self.tracker.told(plan)?.clone();
+        let is_over = reason != EndReason::Forgotten;
+        if !told.open && !is_over {
+            return None;
+        }
+        // Of what an operator ended nobody is told that it is over.
+        let event = told.open.then(|| self.end_notice(plan, &told, reason, zone).event(now));
         let write = match reason {
             EndReason::Forgotten => self.forget_row(plan),
             _ => {
@@ -180,7 +186,13 @@ impl PlanRecords {
             }
         };
         let writes = write.into_iter().collect();
-        Some(Change { writes, events: vec![event], ..Change::default() })
+        Some(Change { writes, events: event.into_iter().collect(), ..Change::default() })
+    }
+
+    /// Whether an operator ended the trouble of a plan, and nothing has changed since.
+    pub fn is_forgotten(&self, plan: &str) -> bool {
+        let told = self.tracker.told(plan);
+        told.is_some_and(|told| !told.open && told.outcome != Outcome::Success.name())
     }
 
     /// What was told stays, so that it is not told again while it is unchanged.
@@ -211,4 +223,119 @@ fn recovered(look: LookedAt, policy: SuccessPolicy, before: &ToldView, now: Wall
         }
     };
     Change { events: vec![event], ..Change::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::analysis::unknown;
+    use super::super::outcome::PlanOutcome;
+    use super::super::plan::{BackupRun, Module, ModuleState, Plan};
+    use super::super::plan_query::PlanQuery;
+    use super::super::repo_check::{RepoCheckResult, RepoState};
+    use super::super::report::ALL_PLANS;
+    use super::*;
+    use crate::event::EventId;
+
+    const NOW: Wall = Wall(1_795_291_928_000);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn report(state: ModuleState, end: Wall) -> PlanReport {
+        let module = Module {
+            id: "mail1".into(),
+            ui_name: None,
+            uuid: None,
+            image: None,
+            node: None,
+            state,
+            why: None,
+            run: Some(BackupRun { end: Some(end), ..BackupRun::default() }),
+        };
+        let plan = Plan {
+            id: "7".into(),
+            name: Some("Nightly".into()),
+            enabled: Some(true),
+            modules: vec![module],
+            ..Plan::default()
+        };
+        PlanReport { plan_outcome: PlanOutcome::of(&plan), plan, repositories: None }
+    }
+
+    fn record(
+        records: &mut PlanRecords,
+        report: &PlanReport,
+        cause: LookCause,
+        now: Wall,
+    ) -> Change {
+        let complete = !report.plan.modules.is_empty();
+        let look = LookedAt { report, cause, complete, alerts: &[] };
+        records.record(look, &TellingSettings::default(), now)
+    }
+
+    fn titles(change: &Change) -> Vec<String> {
+        change.events.iter().map(|event| event.message(EventId(1)).title).collect()
+    }
+
+    fn row(change: &Change) -> PlanView {
+        serde_json::from_slice(change.writes[0].value.as_deref().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_told_and_what_is_remembered_of_it_are_one_change() {
+        let mut records = PlanRecords::default();
+        let mut failed = report(ModuleState::Failed, NOW);
+        let state = RepoState::NotChecked("x".into());
+        failed.repositories = Some(vec![RepoCheckResult { module: "mail1".into(), state }]);
+        let change = record(&mut records, &failed, LookCause::Alert, NOW);
+        assert_eq!(titles(&change), ["backup Nightly FAILED: 1 of 1 module failed"]);
+        let told = row(&change);
+        assert!(told.told.as_ref().unwrap().open && told.repositories.len() == 1);
+        failed.repositories = None;
+        let change = record(&mut records, &failed, LookCause::Recheck, NOW + MINUTE);
+        assert!(change.writes.is_empty() && change.events.is_empty());
+        let change = record(&mut records, &failed, LookCause::Recheck, NOW + ROW_RENEWAL);
+        assert_eq!(row(&change).repositories, told.repositories, "they were not asked again");
+        let incidents = BTreeSet::new();
+        let restored = PlanRecords::restore(vec![row(&change)], &incidents, NOW);
+        assert_eq!(restored.open_plans(), BTreeSet::from(["7".to_owned()]));
+        assert_eq!((restored.find("Nightly"), restored.find("9")), ("7".into(), "9".into()));
+        let well = report(ModuleState::Success, NOW + MINUTE);
+        let change = record(&mut records, &well, LookCause::Recheck, NOW + ROW_RENEWAL);
+        assert_eq!(titles(&change), ["backup Nightly SUCCESS: its module succeeded"]);
+        assert!(!change.events[0].kind.describe().ok_is_news, "for those who were told");
+        assert!(records.open_plans().is_empty());
+    }
+
+    #[test]
+    fn a_success_that_is_never_told_ends_its_trouble_all_the_same() {
+        let mut records = PlanRecords::default();
+        record(&mut records, &report(ModuleState::Failed, NOW), LookCause::Alert, NOW);
+        let telling =
+            TellingSettings { success: SuccessPolicy::Never, ..TellingSettings::default() };
+        let well = report(ModuleState::Success, NOW + MINUTE);
+        let look =
+            LookedAt { report: &well, cause: LookCause::Recheck, complete: true, alerts: &[] };
+        let change = records.record(look, &telling, NOW + MINUTE);
+        assert_eq!(change.closed_silently, [Incident::Backup { plan: "7".into() }]);
+        assert!(change.events.is_empty() && records.open_plans().is_empty());
+    }
+
+    #[test]
+    fn a_redis_that_is_away_is_told_ended_and_forgotten() {
+        let mut records = PlanRecords::default();
+        let zone = Zone::default();
+        let all = &unknown(&PlanQuery::for_all(), "refused")[0];
+        let change = record(&mut records, all, LookCause::Alert, NOW);
+        assert_eq!(titles(&change), ["backup of all plans UNKNOWN: refused"]);
+        assert!(record(&mut records, all, LookCause::Recheck, NOW).events.is_empty());
+        let change = records.end(ALL_PLANS, EndReason::RedisAnswers, &zone, NOW).unwrap();
+        assert_eq!(titles(&change), ["backup of all plans: Redis can be asked again"]);
+        assert_eq!(change.writes, [Write::remove(Table::Plans, ALL_PLANS)]);
+        assert!(records.end(ALL_PLANS, EndReason::RedisAnswers, &zone, NOW).is_none());
+        record(&mut records, all, LookCause::Alert, NOW);
+        assert!(records.end(ALL_PLANS, EndReason::Forgotten, &zone, NOW).is_some());
+        assert!(records.is_forgotten(ALL_PLANS));
+        assert!(records.end(ALL_PLANS, EndReason::Forgotten, &zone, NOW).is_none());
+        let change = records.end(ALL_PLANS, EndReason::RedisAnswers, &zone, NOW).unwrap();
+        assert!(change.events.is_empty() && change.writes.len() == 1);
+    }
 }

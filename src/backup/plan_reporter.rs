@@ -106,6 +106,11 @@ impl PlanReporter {
         lock(&self.records).open_plans()
     }
 
+    /// Whether an operator ended the trouble of a plan, and nothing has changed since.
+    pub fn is_forgotten(&self, plan: &str) -> bool {
+        lock(&self.records).is_forgotten(plan)
+    }
+
     /// Whether any plan was ever found.
     pub fn knows_plans(&self) -> bool {
         lock(&self.records).knows_plans()
@@ -207,7 +212,7 @@ impl PlanReporter {
                 words
             })
         };
-        if let Some(words) = &words {
+        if let Some(words) = words.as_ref().filter(|words| !words.is_empty()) {
             info!("plan {plan}: {words}");
         }
         words.is_some()

@@ -15,6 +15,7 @@ use super::look_schedule::{LookPolicy, LookSchedule, RecheckReason, SeenPlan};
 use super::plan_query::PlanQuery;
 use super::plan_reporter::{Look, PlanReporter};
 use super::plan_tracker::LookCause;
+use super::report::ALL_PLANS;
 use super::schedule::Zones;
 use crate::clock::Now;
 
@@ -53,7 +54,7 @@ pub struct PendingRechecks(Receiver<RecheckRequest>);
 /// Looks at plans until the stop.
 pub fn run(reporter: &Arc<PlanReporter>, requests: &PendingRechecks) {
     let mut watch = PlanWatch {
-        looks: LookSchedule::new(policy(reporter), Now::read().mono),
+        looks: LookSchedule::new(&reporter.open_plans(), policy(reporter), Now::read().mono),
         reporter,
         is_idle: false,
     };
@@ -112,6 +113,9 @@ impl PlanWatch<'_> {
     /// Of no plan anything is known any more, and that is told as an answer would be. A Redis that
     /// never held a cluster has nothing to watch.
     fn tell_silence(&mut self, reading: &PlansReading) {
+        if self.reporter.is_forgotten(ALL_PLANS) {
+            return;
+        }
         let settings = self.reporter.settings();
         let holds = correlator::holds_cluster(&settings.correlator, self.reporter.stop());
         if matches!(holds, None | Some(Ok(false))) && !self.reporter.knows_plans() {

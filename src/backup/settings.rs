@@ -15,6 +15,9 @@ use crate::secret::Secret;
 /// Waiting longer than a day would outlast the alert.
 const MAX_WAIT: Duration = Duration::from_secs(86_400);
 
+/// Redis is not asked more often than this.
+const MIN_RECHECK: Duration = Duration::from_secs(1);
+
 /// The schemes of a Redis URL.
 const SCHEMES: [&str; 4] = ["redis", "rediss", "redis+unix", "unix"];
 
@@ -83,7 +86,7 @@ impl CorrelatorSettings {
                 .unwrap_or(defaults.backup_id_labels),
             recheck: match section.duration("recheck_seconds") {
                 None => defaults.recheck,
-                Some(time) => (!time.is_zero()).then_some(time),
+                Some(time) => (!time.is_zero()).then_some(time.max(MIN_RECHECK)),
             },
             watch_plans: section.flag("watch_plans").unwrap_or(true),
         };
