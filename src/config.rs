@@ -138,10 +138,12 @@ fn read(top: &mut Section) -> Config {
     });
     let host_names: NameSet = hosts.keys().cloned().collect();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
+    let mut telling = TellingSettings::default();
     let read_notifier = |section: &mut Section| {
-        (notify::NotifierSettings::read(section, &names), TellingSettings::read(section))
+        let notifier = notify::NotifierSettings::read(section, &names);
+        telling = TellingSettings::read(section);
+        notifier
     };
-    let (notifier, telling) = top.section("notifier", read_notifier).unwrap_or_default();
     let config = Config {
         file: PathBuf::new(),
         warnings: Problems::default(),
@@ -161,7 +163,7 @@ fn read(top: &mut Section) -> Config {
         repo_check: top.section("repo_check", RepoCheckSettings::read),
         dyndns: kept,
         history: top.section("history", history::RetentionSettings::read).unwrap_or_default(),
-        notifier,
+        notifier: top.section("notifier", read_notifier).unwrap_or_default(),
         telling,
         state_dir: state_dir(top),
         hosts,
