@@ -25,8 +25,11 @@ const POLICY: LookPolicy = LookPolicy { recheck: Some(Duration::from_secs(900)),
 /// Monday, 2026-11-23 00:00 UTC.
 const BEGIN: Wall = Wall(1_795_392_000_000);
 
-/// A plan: its schedule, and its modules with their nodes and how many minutes each takes.
-const PLANS: [(&str, &str, &[(&str, &str, u32)]); 5] = [
+/// A module: its node, and how many minutes it takes.
+type Work = (&'static str, &'static str, u32);
+
+/// The plans: their schedules and modules.
+const PLANS: [(&str, &str, &[Work]); 5] = [
     ("1", "22:00", &[("mail1", "1", 20), ("cloud1", "1", 90), ("chat1", "2", 15)]),
     ("2", "hourly", &[("mail2", "1", 10), ("cloud2", "2", 20)]),
     ("3", "Sat 02:00", &[("mail3", "2", 180)]),
