@@ -656,15 +656,15 @@ fn half_dead(restic: &Restic, command: &str, timeout: u64) -> RepoCheckSettings 
 #[test]
 fn a_dead_destination_keeps_only_its_own_plan_waiting() {
     let restic = Restic::new();
-    let settings = half_dead(&restic, "snapshots", 6);
+    let settings = half_dead(&restic, "snapshots", 12);
     let dead = plan_to("dead", &["mail1", "mail2", "mail3", "mail4"]);
     let other = plan_to("d2", &["web1", "web2", "web3", "web4"]);
     let nothing = Plan { id: "3".into(), ..Plan::default() };
     let order = order(&settings, &[&dead, &other, &nothing]);
     let plans: Vec<usize> = order.iter().map(|(plan, ..)| *plan).collect();
     assert_eq!(plans, [2, 1, 0]);
-    assert!(order[1].1 < Duration::from_secs(5), "{:?}", order[1].1);
-    assert!(order[2].1 < Duration::from_secs(11), "one timeout: {:?}", order[2].1);
+    assert!(order[1].1 < Duration::from_secs(11), "{:?}", order[1].1);
+    assert!(order[2].1 < Duration::from_secs(23), "one timeout: {:?}", order[2].1);
     assert!(order[1].2.iter().all(|state| matches!(state, RepoState::Open(_))), "{order:?}");
 }
 
