@@ -169,6 +169,12 @@ fn an_answer_in_words_decides_by_its_code_and_its_place() {
         ("RCPT", "503 5.5.1 need MAIL", "channel refused", "503"),
         ("RCPT", "521 5.7.1 we accept no mail", "channel refused", "521"),
         ("RCPT", "552 5.2.2 mailbox full", "unreachable", "552"),
+        ("RCPT", "556 5.1.10 the domain takes no mail", "message refused", "556"),
+        ("RCPT", "554 5.1.1 nobody here", "message refused", "554"),
+        ("RCPT", "550 5.1.8 bad sender", "channel refused", "sender"),
+        ("RCPT", "550 relay not permitted", "channel refused", "relay"),
+        ("RCPT", "553 sorry, not in my list of allowed rcpthosts", "channel refused", "rcpthosts"),
+        ("RCPT", "421 4.7.0 too many", "unreachable", "421"),
         ("RCPT", "530 5.7.0 log in first", "channel refused", "530"),
         ("DATA", "451 later", "unreachable", "451"),
         ("DATA", "554 no", "form refused", "554"),
@@ -500,7 +506,7 @@ fn a_real_mail_server_refuses_as_it_should() {
     let wrong = Email { smtp_password: Some(Secret::new("wrong-horse")), ..email.clone() };
     expect(deliver(&wrong, &to_bob), "channel refused", &["smtp_password?", "535"]);
     let without = Email { smtp_user: None, smtp_password: None, ..email.clone() };
-    expect(deliver(&without, &to_bob), "message refused", &["without a login"]);
+    expect(deliver(&without, &to_bob), "channel refused", &["without a login"]);
     let foreign = outgoing(&message, "jürgen@example.com");
     let short = OutgoingMessage { short_form: true, ..foreign };
     expect(deliver(&email, &short), "delivered", &[]);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
+use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy, Scope};
 use super::http_client::{HttpRequest, HttpResponse, TIMEOUT, describe_response};
 use crate::clock::Wall;
 use crate::event::Level;
@@ -180,9 +180,11 @@ impl Mattermost {
             )),
             413 => Failure::MessageRefused(why),
             501 => Failure::channel_refused(why),
-            408 | 425 | 429 | 500..=599 => {
-                Failure::Unreachable { why, retry_after: response.retry_after(now) }
-            }
+            408 | 425 | 429 | 500..=599 => Failure::Unreachable {
+                why,
+                retry_after: response.retry_after(now),
+                scope: Scope::Channel,
+            },
             _ if !response.complete => Failure::unreachable(format!("{why}, cut off")),
             _ => Failure::channel_refused(why),
         }

@@ -16,6 +16,7 @@ mod digest;
 mod incidents;
 mod queue;
 mod receipts;
+mod recipients;
 mod results;
 
 use self::delivery::Digest;
@@ -29,6 +30,7 @@ pub use self::incidents::{Acknowledgement, OpenIncident};
 use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
 pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
+use self::recipients::Standing;
 
 /// A channel that has failed for this long is reported through other channels.
 const REPORT_AFTER: Duration = Duration::from_secs(600);
@@ -310,7 +312,8 @@ impl Outbox {
         delivery.attempts += 1;
         delivery.in_flight = true;
         self.writes.push(Write::put(Table::Outbox, id.key(), &*delivery));
-        self.queues.get_mut(&delivery.channel)?.start_attempt(id, now.mono);
+        let recipient = &delivery.recipient;
+        self.queues.get_mut(&delivery.channel)?.start_attempt(id, recipient, now.mono);
         Some(DeliveryAttempt { id, delivery: self.as_sent(id)? })
     }
 
@@ -319,7 +322,7 @@ impl Outbox {
     fn form_digest(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryId> {
         let turn = self.deliveries.get(&id)?;
         let queue = self.queues.get(&turn.channel)?;
-        let (cause, room) = (queue.backlog()?, queue.retry_policy().digest?);
+        let (cause, room) = (queue.backlog(&turn.recipient)?, queue.retry_policy().digest?);
         if !turn.can_be_digested() {
             return None;
         }
@@ -481,7 +484,7 @@ impl Outbox {
     pub fn record_direct(&mut self, record: &DeliveryRecord, now: Now) {
         if let Some(queue) = self.queues.get_mut(&record.channel) {
             match &record.why {
-                None => queue.on_answer(now, true),
+                None => queue.on_answer(&record.recipient, Standing::Accepted, true, now),
                 Some(why) => queue.record_external_failure(why, now),
             }
         }

@@ -151,9 +151,9 @@ impl World {
         let job = self.in_flight.remove(usize::from(which) % self.in_flight.len());
         let why = || "because".to_owned();
         let result = match outcome {
-            0 => Err(Failure::Unreachable { why: why(), retry_after: None }),
+            0 => Err(Failure::unreachable(why())),
             1 => Err(Failure::MessageRefused(why())),
-            2 => Err(Failure::ChannelRefused { why: why(), retry_after: None }),
+            2 => Err(Failure::channel_refused(why())),
             3 => Err(Failure::FormRefused(why())),
             4 => Err(Failure::Unknown(why())),
             _ => Ok(Delivered::default()),

@@ -9,12 +9,15 @@ mod properties;
 #[cfg(test)]
 #[path = "receipt_tests.rs"]
 mod receipt_tests;
+#[cfg(test)]
+#[path = "recipient_tests.rs"]
+mod recipient_tests;
 
 use serde_json::Value;
 
 use super::*;
 use crate::event::{Level, Subject};
-use crate::notify::channel::{Delivered, RetryPolicy};
+use crate::notify::channel::{Delivered, RetryPolicy, Scope};
 use crate::notify::routing;
 use crate::notify::text::{TextLimit, TextUnit};
 
@@ -214,7 +217,7 @@ impl TestOutbox {
 }
 
 fn unreachable() -> Result<Delivered, Failure> {
-    Err(Failure::Unreachable { why: "connection refused".into(), retry_after: None })
+    Err(Failure::unreachable("connection refused"))
 }
 
 #[test]
@@ -355,7 +358,10 @@ fn a_hint_of_the_provider_is_followed() {
     test.overdue("web1");
     let job = test.one();
     let retry_after = Some(Duration::from_secs(90));
-    test.finish(&job, Err(Failure::Unreachable { why: "slow down".into(), retry_after }));
+    test.finish(
+        &job,
+        Err(Failure::Unreachable { why: "slow down".into(), retry_after, scope: Scope::Channel }),
+    );
     assert!(test.wait(Duration::from_secs(89)).start().is_empty());
     assert_eq!(test.wait(Duration::from_secs(1)).start().len(), 1);
 }
@@ -367,7 +373,7 @@ fn a_refused_channel_is_probed_slowly_with_the_oldest_message_and_told_at_once()
     test.said("web2", "the oldest").overdue("web1");
     let job = test.one();
     assert!(test.outbox.channel_reports(test.now).is_empty());
-    let why = || Failure::ChannelRefused { why: "bad token".into(), retry_after: None };
+    let why = || Failure::channel_refused("bad token");
     test.finish(&job, Err(why()));
     let reports = test.outbox.channel_reports(test.now);
     assert_eq!(reports.len(), 1);
@@ -440,7 +446,7 @@ fn after_a_crash_nothing_is_lost_and_only_what_was_under_way_may_be_a_repeat() {
 fn a_refusal_from_before_a_reload_paused_the_repaired_channel_for_a_quarter_of_an_hour() {
     let mut test = TestOutbox::with(&["chat"]);
     test.overdue("web1");
-    let refused = || Err(Failure::ChannelRefused { why: "bad token".into(), retry_after: None });
+    let refused = || Err(Failure::channel_refused("bad token"));
     let job = test.one();
     let settings = test.outbox.settings();
     test.outbox.reconfigure(settings, 7, test.now);
