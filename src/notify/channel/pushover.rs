@@ -321,7 +321,9 @@ fn api_url(section: &mut Section) -> String {
             if url.in_clear() {
                 section.error("api_url", "would send the token in clear: use https://");
             }
-            url.text
+            // As the API's documentation shows it.
+            let bare = url.text.strip_suffix("/messages.json").unwrap_or(&url.text);
+            bare.strip_suffix("/1").unwrap_or(bare).to_owned()
         }
         Err(what) => {
             section.error("api_url", what);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{SmtpTimeouts, TlsMode};
 use crate::clock::format_duration;
 use crate::notify::channel::attempt::Failure;
-use crate::tls::CertificateFault;
+use crate::tls::{CertificateFault, VERSION_1_REMEDY};
 
 /// How far a session had come.
 ///
@@ -351,6 +351,7 @@ fn certificate(fault: &CertificateFault, about: &SessionContext) -> String {
             "{subject} is an authority's own (CA:TRUE), which no server may show: \
              make one with CA:FALSE, or let the authority sign one"
         ),
+        CertificateFault::Version1 => format!("{subject} {VERSION_1_REMEDY}"),
         CertificateFault::Other(other) => format!("{subject} does not hold: {other}"),
     }
 }
