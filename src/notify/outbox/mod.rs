@@ -18,6 +18,7 @@ mod queue;
 mod receipts;
 mod recipients;
 mod results;
+mod succession;
 
 use self::delivery::Digest;
 pub use self::delivery::{
@@ -31,6 +32,7 @@ use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
 pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
 use self::recipients::Standing;
+pub use self::succession::Succession;
 
 /// A channel that has failed for this long is reported through other channels.
 const REPORT_AFTER: Duration = Duration::from_secs(600);
@@ -78,7 +80,7 @@ impl Outbox {
     /// An empty outbox with these channels. `seed` varies the jitter.
     pub fn new(settings: BTreeMap<String, QueueSettings>, seed: u64, now: Now) -> Outbox {
         let mut outbox = Outbox { next_expiry_check: now.mono + EXPIRY_CHECK, ..Outbox::default() };
-        outbox.reconfigure(settings, seed, now);
+        outbox.reconfigure(settings, &Routes::default(), seed, now);
         outbox
     }
 
@@ -87,6 +89,7 @@ impl Outbox {
     pub fn restore(
         &mut self,
         kept: StoredOutbox,
+        routes: &Routes,
         now: Now,
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
         self.last_event = self.last_event.max(kept.last_event);
@@ -111,6 +114,7 @@ impl Outbox {
             self.deliveries.insert(id, delivery);
         }
         self.restore_digests();
+        self.hand_over(routes, now);
         for (channel, since) in self.incidents.failing_channels() {
             if let Some(queue) = self.queues.get_mut(&channel) {
                 queue.restore_reported_failure(since, now);
@@ -127,11 +131,12 @@ impl Outbox {
         }
     }
 
-    /// Applies a new configuration. Deliveries to channels that are no longer configured fail, and
-    /// are returned.
+    /// Applies a new configuration. Open incidents of channels that are no longer configured are
+    /// taken over by the present ones; deliveries to such channels fail, and are returned.
     pub fn reconfigure(
         &mut self,
         settings: BTreeMap<String, QueueSettings>,
+        routes: &Routes,
         seed: u64,
         now: Now,
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
@@ -143,6 +148,7 @@ impl Outbox {
             };
             self.queues.insert(name, queue);
         }
+        self.hand_over(routes, now);
         self.drop_orphans(now)
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::delivery::{Backlog, Delivery, DeliveryId, QueueSettings, QueueStatus};
-use super::recipients::{Recipient, Recipients, Standing};
+use super::recipients::{Recipient, RecipientStates, Standing};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Level, Subject};
 use crate::notify::channel::RetryPolicy;
@@ -85,7 +85,7 @@ pub struct ChannelQueue {
     in_flight: Option<DeliveryId>,
     /// A reload replaced the settings that the attempt in flight is made with.
     in_flight_outdated: bool,
-    recipients: Recipients,
+    recipients: RecipientStates,
     rate_limit: TokenBucket,
     jitter: Jitter,
     failure: Option<ChannelFailure>,
@@ -120,7 +120,7 @@ impl ChannelQueue {
             all: BTreeSet::new(),
             in_flight: None,
             in_flight_outdated: false,
-            recipients: Recipients::default(),
+            recipients: RecipientStates::default(),
             jitter: Jitter::new(seed),
             failure: None,
             recovered: None,

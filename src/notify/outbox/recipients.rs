@@ -38,12 +38,12 @@ struct RecipientState {
 
 /// The state of each recipient that was tried.
 #[derive(Debug, Default)]
-pub struct Recipients {
+pub struct RecipientStates {
     states: BTreeMap<Recipient, RecipientState>,
     attempts: u64,
 }
 
-impl Recipients {
+impl RecipientStates {
     fn state(&mut self, of: &Recipient) -> &mut RecipientState {
         self.states.entry(of.clone()).or_default()
     }
@@ -143,7 +143,7 @@ impl Recipients {
         self.state(of).skip_once = Some(id);
     }
 
-    /// See [`Recipients::set_skip_once`].
+    /// See [`RecipientStates::set_skip_once`].
     pub fn is_skipped(&self, of: &Recipient, id: DeliveryId) -> bool {
         self.states.get(of).is_some_and(|state| state.skip_once == Some(id))
     }

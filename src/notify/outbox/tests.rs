@@ -12,6 +12,9 @@ mod receipt_tests;
 #[cfg(test)]
 #[path = "recipient_tests.rs"]
 mod recipient_tests;
+#[cfg(test)]
+#[path = "succession_tests.rs"]
+mod succession_tests;
 
 use serde_json::Value;
 
@@ -100,7 +103,7 @@ impl TestOutbox {
         for line in settings.values_mut() {
             line.retry_policy.digest = Some(TextLimit { max: most, unit: TextUnit::Characters });
         }
-        self.outbox.reconfigure(settings, 7, self.now);
+        self.outbox.reconfigure(settings, &self.routes, 7, self.now);
         self
     }
 
@@ -203,7 +206,7 @@ impl TestOutbox {
         let receipts =
             rows(Table::Receipts).map(|(_, row)| serde_json::from_slice(row).unwrap()).collect();
         let kept = StoredOutbox { last_event, deliveries, incidents, receipts };
-        self.outbox.restore(kept, self.now);
+        self.outbox.restore(kept, &self.routes, self.now);
     }
 
     fn write_to(&mut self, disk: &mut BTreeMap<(Table, String), Vec<u8>>) {
@@ -449,7 +452,7 @@ fn a_refusal_from_before_a_reload_paused_the_repaired_channel_for_a_quarter_of_a
     let refused = || Err(Failure::channel_refused("bad token"));
     let job = test.one();
     let settings = test.outbox.settings();
-    test.outbox.reconfigure(settings, 7, test.now);
+    test.outbox.reconfigure(settings, &test.routes, 7, test.now);
     test.finish(&job, refused());
     let job = test.one();
     test.finish(&job, refused());
@@ -508,7 +511,7 @@ fn a_rate_limit_makes_messages_wait_and_drops_none() {
 fn a_channel_that_is_no_longer_configured_drops_its_queue_and_says_so() {
     let mut test = TestOutbox::with(&["mail", "chat"]);
     test.overdue("web1");
-    let fates = test.outbox.reconfigure(settings(&["mail"]), 7, test.now);
+    let fates = test.outbox.reconfigure(settings(&["mail"]), &routes(&["mail"]), 7, test.now);
     assert_eq!(fates.len(), 1);
     assert_eq!(fates[0].1.channel, "chat");
     assert_eq!(test.drain(), ["mail: web1 ipv4 overdue"]);
