@@ -547,6 +547,29 @@ fn a_mail_carries_the_headers_that_thread_mark_and_sort_it() {
 }
 
 #[test]
+fn a_certificate_of_version_1_is_told_in_plain_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let openssl = |arguments: &str| {
+        let output = std::process::Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(directory.path())
+            .output()
+            .expect("openssl is installed");
+        assert!(output.status.success(), "{output:?}");
+    };
+    openssl("req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=localhost");
+    openssl("x509 -req -in request.pem -signkey key.pem -out old.pem -days 30");
+    let old = Pair { certificate: file("old.pem"), key: file("key.pem") };
+    let exim = Exim::start(&old, false);
+    let email = Email { ca_file: Some(file("old.pem")), ..email(exim.port, TlsMode::Starttls) };
+    let message = message("web1 ipv4 overdue");
+    let outgoing = outgoing(&message, "bob@example.com");
+    let result = email.deliver_within(&outgoing, patient()).map(drop);
+    expect(result, "channel refused", &["is of version 1", "make one of version 3"]);
+}
+
+#[test]
 fn a_real_mail_server_refuses_as_it_should() {
     let exim = Exim::start(&certificates().good, false);
     let email = email(exim.port, TlsMode::Starttls);

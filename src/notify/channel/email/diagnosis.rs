@@ -176,6 +176,10 @@ pub fn classify(error: &SmtpError, about: &SessionContext) -> Failure {
     match &error.cause {
         Cause::Reply(reply) => classify_reply(error.stage, reply, about.short_form, why),
         Cause::Unsolicited => Failure::unreachable(why),
+        // A server may let a client wait, or hang up, because of a recipient.
+        Cause::Timeout | Cause::Closed if error.stage == Stage::Recipient => {
+            Failure::recipient_deferred(why)
+        }
         _ if error.stage == Stage::EndOfData => Failure::Unknown(why),
         Cause::Timeout | Cause::DeadlineExceeded | Cause::Closed | Cause::Network(_) => {
             Failure::unreachable(why)
@@ -197,8 +201,6 @@ pub fn classify(error: &SmtpError, about: &SessionContext) -> Failure {
 
 fn classify_reply(stage: Stage, reply: &SmtpReply, short_form: bool, why: String) -> Failure {
     match (stage, reply.code) {
-        // RFC 5321, section 3.8: the server is closing down.
-        (_, 421) => Failure::unreachable(why),
         (Stage::Recipient | Stage::Data | Stage::EndOfData, 400..=499) => {
             Failure::recipient_deferred(why)
         }
