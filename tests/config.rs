@@ -489,7 +489,7 @@ fn hosts_with_brackets_and_names_beyond_ascii_are_understood() {
     let place = Place::new();
     let config = place
         .load(
-            "heartbeat: {host: '[::1]'}\nreceiver: {host: '[::1]', poll_url: 'http://büro.example:9093'}\n\
+            "heartbeat: {host: '[::1]'}\nreceiver: {host: '[::1]', poll_url: 'http://büro.example:9093/api/v2/alerts'}\n\
              notification_channels:\n  a: {type: email, sender: a@b.example, recipients: a@b.example, smtp_server: mail.büro.example, helo: büro.example}\n  \
              m: {type: mattermost, host: 'chat.büro.example:8065/team', token: x, channel: c}\n  \
              p: {type: pushover, token: abcdefghijklmnopqrstuvwxyz0123, user: abcdefghijklmnopqrstuvwxyz0123, api_url: 'https://api.pushover.net/1/messages.json'}\n\

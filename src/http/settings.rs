@@ -131,5 +131,7 @@ fn read_tls(section: &mut Section) -> Option<TlsSettings> {
 fn read_poll_url(section: &mut Section) -> Option<String> {
     let text = section.text("poll_url")?;
     let url = BaseUrl::parse(&text).map_err(|what| section.error("poll_url", what)).ok()?;
-    Some(url.text)
+    // As the API's documentation shows it.
+    let bare = url.text.strip_suffix("/alerts").unwrap_or(&url.text);
+    Some(bare.strip_suffix("/api/v2").map_or(url.text.clone(), str::to_owned))
 }

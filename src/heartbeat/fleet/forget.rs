@@ -116,9 +116,25 @@ impl Fleet {
             changes.closed_incidents.extend(host.open_incidents());
             (host.never_seen_reported, host.forgotten) = (false, true);
         }
-        self.after_forgetting(host_index, now);
-        changes.rows.push(self.take_row(host_index));
+        if self.hosts[host_index as usize].is_stranger_without_trace() {
+            changes.removed_hosts.push(name.to_owned());
+            self.remove(host_index, now);
+        } else {
+            self.after_forgetting(host_index, now);
+            changes.rows.push(self.take_row(host_index));
+        }
         Ok(changes)
+    }
+
+    /// Removes a host; those behind it get other indexes.
+    fn remove(&mut self, host_index: u32, now: Now) {
+        let mut hosts = self.take_hosts();
+        hosts.remove(host_index as usize);
+        for mut host in hosts {
+            host.clear_schedule();
+            self.add_host(host);
+        }
+        self.schedule_all(now);
     }
 }
 
@@ -240,6 +256,24 @@ mod tests {
         let mut test = TestFleet::with(config);
         test.beat("web1").wait(100 * DAY);
         assert_eq!(test.titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_host_that_is_not_configured_is_gone_when_it_is_forgotten() {
+        let mut config = config();
+        config.settings.unknown_hosts = crate::heartbeat::settings::UnknownHosts::Accept;
+        let mut test = TestFleet::with(config);
+        test.beat("stranger").beat("web1").beat("other");
+        let changes = test.fleet.forget("stranger", None, test.now).unwrap();
+        assert_eq!(changes.removed_hosts, ["stranger"]);
+        assert!(changes.rows.is_empty() && changes.events.is_empty());
+        assert!(test.fleet.view("stranger").is_none());
+        assert_eq!(test.fleet.views(0, 9).len(), 2);
+        test.wait(MINUTE);
+        assert_eq!(test.titles(), ["web1 ipv4 overdue", "other ipv4 overdue"]);
+        test.beat("stranger").beat("web1");
+        assert_eq!(test.titles(), ["web1 ipv4 is back"]);
+        assert_eq!(test.fleet.views(0, 9).len(), 3);
     }
 
     #[test]

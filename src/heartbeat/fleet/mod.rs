@@ -428,6 +428,11 @@ impl Fleet {
                 self.pending.removed_hosts.push(host.name.as_ref().into());
             }
         }
+        self.schedule_all(now);
+    }
+
+    /// Builds what is derived of hosts: none of them has an entry in the heap.
+    fn schedule_all(&mut self, now: Now) {
         for host_index in 0..self.hosts.len() as u32 {
             let host = &self.hosts[host_index as usize];
             if host.must_store_now || host.dirty {
@@ -451,15 +456,9 @@ impl Fleet {
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
         self.common = SharedSettings::new(&config);
-        self.by_name.clear();
-        self.dirty.clear();
-        self.down.clear();
-        self.deadlines.clear();
-        self.clock_check.forget_disagreements();
-        self.unknown_count = 0;
-        self.addresses.clear();
-        let mut known = HashMap::with_capacity(self.hosts.len());
-        for mut host in std::mem::take(&mut self.hosts) {
+        let hosts = self.take_hosts();
+        let mut known = HashMap::with_capacity(hosts.len());
+        for mut host in hosts {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
             self.pending.closed_incidents.extend(host.apply_profile(
                 profile.clone(),
@@ -473,6 +472,18 @@ impl Fleet {
         let mut changes = std::mem::take(&mut self.pending);
         changes.rows.extend(self.flush());
         changes
+    }
+
+    /// Takes all hosts out, together with what refers to them by their indexes.
+    fn take_hosts(&mut self) -> Vec<Host> {
+        self.by_name.clear();
+        self.dirty.clear();
+        self.down.clear();
+        self.deadlines.clear();
+        self.clock_check.forget_disagreements();
+        self.unknown_count = 0;
+        self.addresses.clear();
+        std::mem::take(&mut self.hosts)
     }
 
     /// The rows of all hosts that changed since they were last taken, be it only when they were last

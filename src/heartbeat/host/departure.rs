@@ -7,6 +7,7 @@ use super::Host;
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventKind, ForgottenConnection, Incident};
 use crate::heartbeat::connection::Connection;
+use crate::heartbeat::metric;
 use crate::view::HostState;
 
 impl Host {
@@ -75,6 +76,20 @@ impl Host {
         let connection = ForgottenConnection { name, last_seen, silent_for, was_last, closes };
         let kind = EventKind::Forgotten { host: self.name.as_ref().into(), connection };
         (Some(Event::new(now.wall, kind)), Vec::new())
+    }
+
+    /// Whether it is not configured, and nothing is known of it.
+    pub fn is_stranger_without_trace(&self) -> bool {
+        !self.profile.configured && self.connections.is_empty()
+    }
+
+    /// It has no entry in the heap of deadlines, nor in the list of dirty hosts.
+    pub fn clear_schedule(&mut self) {
+        self.in_dirty_list = false;
+        for connection in &mut self.connections {
+            connection.scheduled_at = Mono(i64::MAX);
+        }
+        metric::clear_schedule(&mut self.metrics);
     }
 
     /// When the first of its connections that are down is to be forgotten, and which that is.
