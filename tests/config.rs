@@ -493,9 +493,11 @@ fn hosts_with_brackets_and_names_beyond_ascii_are_understood() {
              notification_channels:\n  a: {type: email, sender: a@b.example, recipients: a@b.example, smtp_server: mail.büro.example, helo: büro.example}\n  \
              m: {type: mattermost, host: 'chat.büro.example:8065/team', token: x, channel: c}\n  \
              p: {type: pushover, token: abcdefghijklmnopqrstuvwxyz0123, user: abcdefghijklmnopqrstuvwxyz0123, api_url: 'https://api.pushover.net/1/messages.json'}\n\
-             dyndns: {method: rfc2136, server: ns.büro.example, zone: example.net, key_name: k, key: c2VjcmV0}\n",
+             dyndns: {method: rfc2136, server: ns.büro.example, zone: Büro.example, key_name: k, key: c2VjcmV0}\n\
+             hosts: {web1: {watch: true, dyndns: true}}\n",
         )
         .unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(config.dyndns["web1"].name, "web1.xn--bro-hoa.example");
     assert_eq!((&*config.heartbeat.host, &*config.receiver.host), ("::1", "::1"));
     assert_eq!(config.receiver.poll_url.as_deref(), Some("http://xn--bro-hoa.example:9093"));
     let ChannelKind::Email(email) = &config.channels["a"].kind else { panic!() };

@@ -6,8 +6,14 @@ use std::time::Duration;
 
 use crate::clock::Mono;
 
-/// How many ids of earlier boots are remembered.
-const MAX_EARLIER: usize = 8;
+/// How many ids of earlier boots are remembered of a host.
+const USUAL_EARLIER: usize = 3;
+/// The same while new ones come in quick succession: an image may have been cloned many times.
+const MAX_EARLIER: usize = 64;
+/// No machine boots so often.
+const QUICK: Duration = Duration::from_secs(3600);
+/// How many addresses are named.
+const MAX_ADDRESSES: usize = 8;
 /// After so many changes back to an id that was heard before there are two machines: a datagram that
 /// is late after a boot makes two of them at most.
 const CHANGES_OF_TWO: u8 = 3;
@@ -27,6 +33,8 @@ pub struct BootIds {
 struct PastBoots {
     /// The newest first: a datagram with one of them shows no new boot.
     ids: Vec<Box<str>>,
+    /// When the last new one was heard, since the start of the daemon.
+    newest_at: Option<Mono>,
     alternation: Option<Alternation>,
 }
 
@@ -94,11 +102,13 @@ impl BootIds {
     }
 
     /// A new id is heard.
-    pub fn boot(&mut self, id: &str) {
+    pub fn boot(&mut self, id: &str, now: Mono) {
         let before = std::mem::replace(&mut self.current, id.into());
         let past = self.past.get_or_insert_default();
         past.ids.insert(0, before);
-        past.ids.truncate(MAX_EARLIER);
+        let before = past.newest_at.replace(now);
+        let quick = before.is_some_and(|before| now.since(before) < QUICK);
+        past.ids.truncate(if quick { MAX_EARLIER } else { USUAL_EARLIER });
         if let Some(alternation) = &mut past.alternation {
             alternation.last = id.into();
         }
@@ -121,7 +131,7 @@ impl BootIds {
         alternation.last = id.into();
         alternation.at = now;
         alternation.changes = alternation.changes.saturating_add(1);
-        if alternation.addresses.len() < MAX_EARLIER {
+        if alternation.addresses.len() < MAX_ADDRESSES {
             alternation.addresses.insert(id.into(), from.to_canonical());
         }
         if alternation.reported || alternation.changes < CHANGES_OF_TWO {
@@ -163,7 +173,7 @@ mod tests {
 
     #[test]
     fn machines_that_share_a_name_booted_with_nearly_every_beat() {
-        for (machines, boots) in [("ab", 1), ("abc", 2), ("abcd", 3)] {
+        for (machines, boots) in [("ab", 1), ("abc", 2), ("abcdefghijklmnopqrstuvwxyz", 25)] {
             let mut test = TestFleet::new();
             let mut titles = beats(&mut test, machines, 20);
             assert_eq!(titles.pop().as_deref(), Some(TOLD), "{machines}");

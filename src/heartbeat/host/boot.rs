@@ -37,7 +37,7 @@ impl Host {
         let new = match &mut self.boot_ids {
             Some(ids) if ids.is_known(id) => return false,
             Some(ids) => {
-                ids.boot(id);
+                ids.boot(id, now.mono);
                 says_boot || !self.was_up_meanwhile(datagram, now)
             }
             None => {
