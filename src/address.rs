@@ -69,11 +69,12 @@ pub fn is_name(text: &str) -> bool {
 }
 
 /// What is wrong with a token that is no [`is_header_text`].
-pub const NO_HEADER_TEXT: &str = "must be of ASCII letters, digits and signs alone, without blanks: a header of HTTP carries no others";
+pub const NO_HEADER_TEXT: &str =
+    "must be of ASCII characters, with no blank at either end: a header of HTTP carries no others";
 
 /// Whether a header of HTTP carries it as it stands.
 pub fn is_header_text(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_graphic())
+    text.trim() == text && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
 }
 
 /// Scheme, host, port and path prefix of a web server.

@@ -516,7 +516,7 @@ fn what_was_refused_at_every_send_or_ended_the_start_is_found_by_check() {
     let file = place.directory.path().join("file");
     for (text, path, remedy) in [
         ("receiver: {token: tökén-of-mine}\n", "receiver.token", "ASCII"),
-        ("receiver: {token: two words}\n", "receiver.token", "without blanks"),
+        ("receiver: {token: 'blank '}\n", "receiver.token", "no blank at either end"),
         ("receiver: {token: \"${UMLAUT}\"}\n", "receiver.token", "is not set"),
         (
             "notification_channels: {m: {type: mattermost, host: m.example, token: x, channel: c, bot_token: ü}}\n",
