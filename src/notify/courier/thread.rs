@@ -13,8 +13,9 @@ use super::{
 use crate::clock::Now;
 use crate::event::{Event, EventId, EventKind, Level, Subject};
 use crate::notify::channel::SharedState;
-use crate::notify::outbox::{Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox};
-use crate::notify::routing::Routes;
+use crate::notify::outbox::{
+    Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox, Succession,
+};
 use crate::notify::settings::NotifySettings;
 use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
 use crate::store::{Change, CommitResult, Store, Table, Write};
@@ -236,7 +237,7 @@ impl CourierThread {
         self.settings = settings;
         let seed = now.wall.0.unsigned_abs();
         let routes = &self.settings.routes;
-        log_successions(&self.outbox, routes);
+        log_successions(&self.outbox.successions(routes));
         let dropped = self.outbox.reconfigure(self.settings.queue_settings(), routes, seed, now);
         self.counters.log_and_count_all(&dropped, Duration::ZERO);
         if let Err(why) = self.spawn_workers() {
@@ -387,8 +388,8 @@ impl CourierThread {
     }
 }
 
-fn log_successions(outbox: &Outbox, routes: &Routes) {
-    outbox.successions(routes).iter().for_each(|one| warn!("{}", one.describe()));
+fn log_successions(successions: &[Succession]) {
+    successions.iter().for_each(|one| warn!("{}", one.describe()));
 }
 
 fn restore_outbox(
@@ -416,6 +417,7 @@ fn restore_outbox(
         incidents: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
         receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
     };
+    log_successions(&Succession::all(stored.incidents.iter(), &settings.routes));
     let dropped = outbox.restore(stored, &settings.routes, now);
     for write in outbox.take_writes() {
         store.write(write);

@@ -229,7 +229,7 @@ impl Incidents {
             if is_gone && !notified.handed_over && notified.delivered {
                 given.extend(notified.events.iter().filter(|event| !waiting.contains(event)));
             }
-            notified.handed_over = is_gone;
+            notified.handed_over = is_gone && !successors.is_empty();
         }
         for name in successors.iter().filter(|_| !given.is_empty()) {
             let notified = open.channels.entry(name.clone()).or_default();

@@ -22,6 +22,26 @@ pub struct Succession {
 }
 
 impl Succession {
+    /// What is taken over of these incidents under these routes.
+    pub fn all<'a>(
+        incidents: impl Iterator<Item = &'a OpenIncident>,
+        routes: &Routes,
+    ) -> Vec<Succession> {
+        let mut gone: BTreeMap<(&str, Vec<String>), usize> = BTreeMap::new();
+        for open in incidents {
+            let successors = successors(open, routes);
+            for channel in open.gone_channels(|name| routes.has_channel(name)) {
+                *gone.entry((channel, successors.clone())).or_default() += 1;
+            }
+        }
+        let succession = |((channel, successors), incidents): ((&str, _), _)| Succession {
+            channel: channel.to_owned(),
+            successors,
+            incidents,
+        };
+        gone.into_iter().map(succession).collect()
+    }
+
     /// As a sentence, for the log and the answer to a reload.
     pub fn describe(&self) -> String {
         let count = match self.incidents {
@@ -44,19 +64,7 @@ impl Succession {
 impl Outbox {
     /// What [`Outbox::reconfigure`] will do with open incidents under these routes.
     pub fn successions(&self, routes: &Routes) -> Vec<Succession> {
-        let mut gone: BTreeMap<(&str, Vec<String>), usize> = BTreeMap::new();
-        for open in self.open_incidents() {
-            let successors = successors(open, routes);
-            for channel in open.gone_channels(|name| routes.has_channel(name)) {
-                *gone.entry((channel, successors.clone())).or_default() += 1;
-            }
-        }
-        let succession = |((channel, successors), incidents): ((&str, _), _)| Succession {
-            channel: channel.to_owned(),
-            successors,
-            incidents,
-        };
-        gone.into_iter().map(succession).collect()
+        Succession::all(self.open_incidents(), routes)
     }
 
     /// Hands open incidents over to the channels that there are. An alarm that still waits for a
