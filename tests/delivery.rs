@@ -25,7 +25,7 @@ use support::http_double::{HttpDouble, Mode, reply};
 use support::mattermost::MattermostDouble;
 use support::pushover::PushoverDouble;
 use support::signal::{SignalDaemon, SignalDouble};
-use support::smtp::{Script, Server};
+use support::smtp::{Reaction, Script, Server};
 use tempfile::TempDir;
 
 mod support;
@@ -429,6 +429,68 @@ fn a_refused_channel_is_told_through_its_neighbours_once_and_so_is_its_return() 
     let own = chat.received().iter().filter(|post| post.text.contains("channel chat")).count();
     assert_eq!(own, 0, "never through itself");
     engine.stop();
+}
+
+#[test]
+fn a_mail_server_that_refuses_one_of_two_recipients_still_gives_the_other_its_mail() {
+    for answer in
+        ["556 5.1.10 null MX", "556 no mail here", "554 5.7.1 no", "550 5.7.1 access denied"]
+    {
+        for bad in ["ann@", "bob@"] {
+            let line: &'static str = if bad == "ann@" { "RCPT TO:<ann@" } else { "RCPT TO:<bob@" };
+            let server = Script::default().says(line, answer).start();
+            let ChannelKind::Email(one) = email(&server) else { unreachable!() };
+            let recipients = vec!["ann@example.com".into(), "bob@example.com".into()];
+            let both = ChannelKind::Email(Email { recipients, ..one });
+            let kept = directory();
+            let engine = Engine::open(kept.path(), settings(vec![("mail", both)], quick));
+            for n in 0..3 {
+                engine.say("web1", &format!("number {n}"));
+                wait_for(
+                    || engine.courier.stats().sent.get("mail").copied().unwrap_or(0) > n,
+                    "the other's mail",
+                );
+            }
+            let stats = engine.courier.stats();
+            assert!(
+                !stats.queues[0].refused && stats.queues[0].failing_since.is_none(),
+                "{answer}"
+            );
+            engine.stop();
+        }
+    }
+}
+
+#[test]
+fn a_recipient_that_is_deferred_or_hung_up_on_delays_nobody_else() {
+    let slow: fn(RetryPolicy) -> RetryPolicy = |policy| RetryPolicy {
+        first_delay: Duration::from_secs(3600),
+        max_delay: Duration::from_secs(3600),
+        ..quick(policy)
+    };
+    let late = [
+        Reaction::Say("450 4.2.0 greylisted"),
+        Reaction::Say("421 4.7.0 come later"),
+        Reaction::Say("552 5.2.2 full"),
+        Reaction::Close,
+    ];
+    for reaction in late {
+        for line in ["RCPT TO:<ann@", "RCPT TO:<bob@"] {
+            let server = Script::default().on(line, reaction.clone()).start();
+            let ChannelKind::Email(one) = email(&server) else { unreachable!() };
+            let recipients = vec!["ann@example.com".into(), "bob@example.com".into()];
+            let both = ChannelKind::Email(Email { recipients, ..one });
+            let kept = directory();
+            let engine = Engine::open(kept.path(), settings(vec![("mail", both)], slow));
+            for n in 0..3 {
+                engine.say("web1", &format!("number {n}"));
+                let sent = || engine.courier.stats().sent.get("mail").copied().unwrap_or(0);
+                wait_for(|| sent() > n, "the other's mail");
+            }
+            assert!(engine.courier.stats().queues[0].failing_since.is_none(), "{reaction:?}");
+            engine.stop();
+        }
+    }
 }
 
 #[test]

@@ -137,6 +137,65 @@ fn a_login_in_two_turns_is_known() {
 }
 
 #[test]
+fn a_login_that_asks_in_other_words_or_in_none_was_refused() {
+    for (user, password) in [
+        ("334", "334"),
+        ("334 ", "334 "),
+        ("334 QmVudXR6ZXJuYW1lOg==", "334 S2VubndvcnQ6"),
+        ("334 Username:", "334 Password:"),
+        ("334 \u{3a9}", "334 x"),
+    ] {
+        let script = Script { offers: vec!["AUTH LOGIN"], ..good() }
+            .says("AUTH LOGIN", user)
+            .says("b3Bz", password)
+            .says("Y29ycmVjdC1ob3JzZQ==", "235 welcome");
+        let server = script.start();
+        let email = email(server.port, TlsMode::Starttls);
+        expect(attempt(&email, "bob@example.com"), "delivered", &[]);
+    }
+    let script = Script { offers: vec!["AUTH LOGIN"], ..good() }
+        .says("AUTH LOGIN", "334")
+        .says("b3Bz", "334")
+        .says("Y29ycmVjdC1ob3JzZQ==", "535 no: Y29ycmVjdC1ob3JzZQ==");
+    let server = script.start();
+    let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
+    expect(result, "channel refused", &["smtp_password?"]);
+}
+
+#[test]
+fn a_server_that_knows_no_ehlo_is_greeted_with_helo() {
+    for answer in ["500 what?", "502 5.5.1 unrecognized", "504 no"] {
+        let server = Script::default().says("EHLO", answer).start();
+        expect(attempt(&clear(&server), "bob@example.com"), "delivered", &[]);
+        let lines = server.session().lines;
+        assert!(lines[1].starts_with("HELO "), "{lines:?}");
+    }
+    let server = Script::default().says("EHLO", "502 no").says("HELO", "550 no").start();
+    let result = attempt(&clear(&server), "bob@example.com");
+    expect(result, "channel refused", &["refuses our greeting"]);
+    let server = good().says("EHLO", "502 no").start();
+    let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
+    expect(result, "channel refused", &["STARTTLS is not offered"]);
+}
+
+#[test]
+fn a_domain_beyond_ascii_needs_no_server_that_knows_of_it() {
+    let server = Script::default().start();
+    let email = Email { recipients: vec!["Jürgen <ops@büro.example>".into()], ..clear(&server) };
+    expect(attempt(&email, "Jürgen <ops@büro.example>"), "delivered", &[]);
+    let session = server.session();
+    assert!(session.lines.contains(&"RCPT TO:<ops@xn--bro-hoa.example>".to_owned()), "{session:?}");
+    let mail = String::from_utf8(session.mails[0].clone()).unwrap();
+    assert!(mail.contains("<ops@xn--bro-hoa.example>") && mail.is_ascii(), "{mail}");
+    let sender = Email { sender: "hbd@büro.example".into(), ..clear(&server) };
+    expect(attempt(&sender, "bob@example.com"), "delivered", &[]);
+    let lines = server.session().lines;
+    assert!(lines.iter().any(|line| line.starts_with("MAIL FROM:<hbd@xn--bro-hoa")), "{lines:?}");
+    let result = attempt(&clear(&server), "jürgen@büro.example");
+    expect(result, "message refused", &["SMTPUTF8"]);
+}
+
+#[test]
 fn nothing_is_said_in_clear_when_starttls_is_stripped() {
     let server = Script::default().offering("AUTH PLAIN").start();
     let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
@@ -169,6 +228,12 @@ fn an_answer_in_words_decides_by_its_code_and_its_place() {
         ("RCPT", "503 5.5.1 need MAIL", "channel refused", "503"),
         ("RCPT", "521 5.7.1 we accept no mail", "channel refused", "521"),
         ("RCPT", "552 5.2.2 mailbox full", "unreachable", "552"),
+        ("RCPT", "556 5.1.10 the domain takes no mail", "message refused", "556"),
+        ("RCPT", "554 5.1.1 nobody here", "message refused", "554"),
+        ("RCPT", "550 5.1.8 bad sender", "channel refused", "sender"),
+        ("RCPT", "550 relay not permitted", "channel refused", "relay"),
+        ("RCPT", "553 sorry, not in my list of allowed rcpthosts", "channel refused", "rcpthosts"),
+        ("RCPT", "421 4.7.0 too many", "unreachable", "421"),
         ("RCPT", "530 5.7.0 log in first", "channel refused", "530"),
         ("DATA", "451 later", "unreachable", "451"),
         ("DATA", "554 no", "form refused", "554"),
@@ -482,6 +547,29 @@ fn a_mail_carries_the_headers_that_thread_mark_and_sort_it() {
 }
 
 #[test]
+fn a_certificate_of_version_1_is_told_in_plain_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let openssl = |arguments: &str| {
+        let output = std::process::Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(directory.path())
+            .output()
+            .expect("openssl is installed");
+        assert!(output.status.success(), "{output:?}");
+    };
+    openssl("req -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=localhost");
+    openssl("x509 -req -in request.pem -signkey key.pem -out old.pem -days 30");
+    let old = Pair { certificate: file("old.pem"), key: file("key.pem") };
+    let exim = Exim::start(&old, false);
+    let email = Email { ca_file: Some(file("old.pem")), ..email(exim.port, TlsMode::Starttls) };
+    let message = message("web1 ipv4 overdue");
+    let outgoing = outgoing(&message, "bob@example.com");
+    let result = email.deliver_within(&outgoing, patient()).map(drop);
+    expect(result, "channel refused", &["is of version 1", "make one of version 3"]);
+}
+
+#[test]
 fn a_real_mail_server_refuses_as_it_should() {
     let exim = Exim::start(&certificates().good, false);
     let email = email(exim.port, TlsMode::Starttls);
@@ -495,12 +583,14 @@ fn a_real_mail_server_refuses_as_it_should() {
         "message refused",
         &["nobody@example.com", "nobody of that name"],
     );
+    let to_elsewhere = outgoing(&message, "bob@elsewhere.example");
+    expect(deliver(&email, &to_elsewhere), "channel refused", &["relay not permitted"]);
     let to_bob = outgoing(&message, "bob@example.com");
     expect(deliver(&email, &to_bob), "form refused", &["no HTML today"]);
     let wrong = Email { smtp_password: Some(Secret::new("wrong-horse")), ..email.clone() };
     expect(deliver(&wrong, &to_bob), "channel refused", &["smtp_password?", "535"]);
     let without = Email { smtp_user: None, smtp_password: None, ..email.clone() };
-    expect(deliver(&without, &to_bob), "message refused", &["without a login"]);
+    expect(deliver(&without, &to_bob), "channel refused", &["without a login"]);
     let foreign = outgoing(&message, "jürgen@example.com");
     let short = OutgoingMessage { short_form: true, ..foreign };
     expect(deliver(&email, &short), "delivered", &[]);

@@ -142,16 +142,37 @@ impl Client {
         match (status, answer) {
             (200, Ok(answer)) => Ok(answer),
             (200, Err(_)) => Err(format!("{} does not answer as hbd does", self.base)),
-            (401, _) => Err(format!(
-                "{} wants a token: receiver.token of the configuration, or ${TOKEN_VARIABLE} with --url",
-                self.base
-            )),
+            (401, _) => Err(self.token_wanted()),
             (status, answer) => {
                 let why = answer.unwrap_or_default();
                 let why = why["error"].as_str().unwrap_or("no reason given");
                 Err(format!("{} answered {status}: {why}", self.base))
             }
         }
+    }
+
+    /// Status and reason of the answer to a POST without a body. What is no answer of hbd, or asks
+    /// for a token, is an error.
+    ///
+    /// # Errors
+    /// Why there is no such answer, in a sentence that names the daemon.
+    pub fn post(&self, path: &str, query: &[(&str, String)]) -> Result<(u16, String), String> {
+        let (status, body) =
+            self.call("POST", path, query).map_err(|why| format!("{}: {why}", self.base))?;
+        let answer = serde_json::from_str::<Value>(&body).unwrap_or_default();
+        let why = answer["error"].as_str().unwrap_or("no reason given").to_owned();
+        match status {
+            401 => Err(self.token_wanted()),
+            200 | 404 => Ok((status, why)),
+            _ => Err(format!("{} answered {status}: {why}", self.base)),
+        }
+    }
+
+    fn token_wanted(&self) -> String {
+        format!(
+            "{} wants a token: receiver.token of the configuration, or ${TOKEN_VARIABLE} with --url",
+            self.base
+        )
     }
 
     /// Status and body of the answer to a GET, whatever they are.
@@ -169,7 +190,7 @@ impl Client {
 
     fn call(
         &self,
-        method: &'static str,
+        method: &str,
         path: &str,
         query: &[(&str, String)],
     ) -> Result<(u16, String), String> {
@@ -179,9 +200,9 @@ impl Client {
         let target = format!("{path}{mark}{pairs}");
         match &self.trust {
             Trust::Certificate(certificate, host, port) => PinnedRequest {
+                method,
                 host,
                 port: *port,
-                method,
                 target: &target,
                 token: self.token.as_ref(),
                 certificate: certificate.clone(),
@@ -201,11 +222,12 @@ impl Client {
         let roots = encrypted.then(|| tls::roots(ca_file)).transpose()?;
         let agent = tls::http_agent(TIMEOUT, roots.as_deref());
         let url = format!("{}{target}", self.base);
-        let mut request = if method == "DELETE" { agent.delete(url) } else { agent.get(url) };
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {}", token.reveal()));
         }
-        let mut response = request.call().map_err(|why| match why {
+        let request = request.body(()).map_err(|why| why.to_string())?;
+        let mut response = agent.run(request).map_err(|why| match why {
             ureq::Error::Io(why) if why.kind() == std::io::ErrorKind::ConnectionRefused => {
                 "nobody answers there: is hbd running?".to_owned()
             }
@@ -230,13 +252,15 @@ pub fn print_unreachable(why: &str) -> u8 {
 }
 
 /// One request without a body over TLS to the daemon of a configuration. The daemon must show that configuration's very
+/// One request over TLS to the daemon of a configuration. The daemon must show that configuration's very
 /// certificate, whatever its issuer and its name, and even when it has expired. No other server gets
 /// the token.
 struct PinnedRequest<'a> {
+    /// GET, or DELETE or POST without a body.
+    method: &'a str,
     /// A name or an address, without brackets.
     host: &'a str,
     port: u16,
-    method: &'static str,
     /// Path and query.
     target: &'a str,
     token: Option<&'a Secret>,
@@ -264,8 +288,10 @@ impl PinnedRequest<'_> {
         let token = self
             .token
             .map_or(String::new(), |token| format!("Authorization: Bearer {}\r\n", token.reveal()));
-        let head =
-            format!("{} {} HTTP/1.0\r\nHost: localhost\r\n{token}\r\n", self.method, self.target);
+        let (method, target) = (self.method, self.target);
+        let head = format!(
+            "{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n{token}\r\n"
+        );
         let mut answer = Vec::new();
         let exchanged = stream
             .write_all(head.as_bytes())

@@ -47,6 +47,11 @@ pub fn validate(template: &str, in_clear: bool) -> Result<(), String> {
             base.host
         ));
     }
+    if !path.is_ascii() {
+        return Err(
+            "must have no letters beyond ASCII behind the host: write them as %C3%BC".into()
+        );
+    }
     if path.contains('#') || path.contains(char::is_whitespace) {
         return Err("must not hold spaces or a #".into());
     }
@@ -67,6 +72,17 @@ pub fn validate(template: &str, in_clear: bool) -> Result<(), String> {
         return Err("names no address: {ip}, {ipv4} or {ipv6} must stand in it".into());
     }
     Ok(())
+}
+
+/// A valid template whose host is in A-labels.
+pub fn with_ascii_host(template: &Secret) -> Secret {
+    let text = template.reveal();
+    let authority = text.find("://").map_or(0, |at| at + 3);
+    let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |at| authority + at);
+    match BaseUrl::parse(&text[..end]) {
+        Ok(base) if !text.is_ascii() => Secret::new(format!("{}{}", base.text, &text[end..])),
+        _ => template.clone(),
+    }
 }
 
 impl Provider {
@@ -195,7 +211,14 @@ impl Provider {
         if word == "good" && text.split_whitespace().nth(1).is_some_and(ignored) {
             return Err(UpdateError::Forbidden(says("good 127.0.0.1: the update was ignored")));
         }
-        if self.expect.iter().any(|expected| expected == word) {
+        let answer = words(text);
+        if let Some(refusal) = self.refuse.iter().find(|refusal| answer.contains(&words(refusal))) {
+            return Err(UpdateError::Forbidden(says(&format!(
+                "\"{}\", a refusal by {refusal:?}",
+                self.quote_answer(text)
+            ))));
+        }
+        if self.expect.iter().any(|expected| begins(&answer, expected)) {
             return Ok(());
         }
         Err(UpdateError::Refused(says(&format!(
@@ -222,6 +245,35 @@ impl Provider {
     }
 }
 
+/// Text with one space between its words.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether an answer begins as expected: one word is its first word as a whole, several words and
+/// markup are its beginning, as far as they go.
+fn begins(answer: &str, expected: &str) -> bool {
+    let expected = words(expected);
+    if expected.contains(' ') || is_markup(&expected) {
+        return answer.starts_with(&expected);
+    }
+    answer.split(' ').next() == Some(&*expected)
+}
+
+fn is_markup(text: &str) -> bool {
+    text.starts_with(['<', '{', '['])
+}
+
+/// Whether an expected beginning is that of every answer in XML, HTML or JSON.
+pub fn tells_nothing(expected: &str) -> bool {
+    let expected = words(expected);
+    let lower = expected.to_ascii_lowercase();
+    let prologue = ["<?xml", "<!doctype", "<html"].iter().any(|start| lower.starts_with(start));
+    let after = expected.split_once("?>").map_or("", |(_, after)| after.trim());
+    let markup_alone = is_markup(&expected) && !expected.contains(char::is_alphanumeric);
+    markup_alone || (prologue && !after.contains(['>', '=']))
+}
+
 /// Whether a part of a path is long enough to be a token.
 fn looks_secret(part: &str) -> bool {
     part.len() >= 16
@@ -237,6 +289,7 @@ mod tests {
             user: Some("ann".into()),
             password: Some(Secret::new("secret-word")),
             expect: vec!["good".into(), "nochg".into(), "OK".into()],
+            refuse: Vec::new(),
             ca_file: None,
         }
     }
@@ -270,6 +323,21 @@ mod tests {
         ] {
             assert_eq!(provider(template).url(&request(known)).reveal(), url);
         }
+    }
+
+    #[test]
+    fn a_provider_beyond_ascii_is_asked_by_its_a_labels() {
+        for (template, ascii) in [
+            (
+                "https://dns.büro.example:8443?ip={ip}",
+                "https://dns.xn--bro-hoa.example:8443?ip={ip}",
+            ),
+            ("https://x.example/u?t=1&ip={ip}", "https://x.example/u?t=1&ip={ip}"),
+        ] {
+            assert_eq!(validate(template, false), Ok(()));
+            assert_eq!(with_ascii_host(&Secret::new(template)).reveal(), ascii);
+        }
+        assert!(validate("https://x.example/ü?ip={ip}", false).is_err());
     }
 
     #[test]
@@ -333,6 +401,49 @@ mod tests {
         }
         // A code in the body counts for more than the status.
         assert!(matches!(classify(500, "abuse"), Err(UpdateError::Forbidden(_))));
+    }
+
+    #[test]
+    fn of_an_answer_of_several_words_only_the_first_was_looked_at() {
+        let provider = |expect: &[&str], refuse: &[&str]| {
+            let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
+            Provider {
+                expect: owned(expect),
+                refuse: owned(refuse),
+                ..provider("https://dns.example/update?ip={ip}")
+            }
+        };
+        const XML: &str = "<?xml version=\"1.0\"?>\n<r>\n <error>0</error></r>";
+        const REFUSED: &str = "<?xml version=\"1.0\"?>\n<r>\n <error>7</error></r>";
+        let begin = "<?xml version=\"1.0\"?> <r> <error>0<";
+        let request = request(&["1.1.1.1"]);
+        for (expect, refuse, body, kept) in [
+            (&[begin][..], &[][..], XML, true),
+            (&[begin], &[], REFUSED, false),
+            (&["<?xml"], &["<error>7<"], XML, true),
+            (&["<?xml"], &["<error>7<"], REFUSED, false),
+            (&["{\"ok\":true"], &[], "{\"ok\":true,\"ip\":\"1.1.1.1\"}", true),
+            (&["{\"ok\":true"], &[], "{\"ok\":false}", false),
+            (&["Update successful"], &[], "Update  successful.", true),
+            (&["Update successful"], &[], "Update failed", false),
+            (&["good"], &["not changed"], "good, but not changed", false),
+            (&["good"], &[], "goodbye", false),
+        ] {
+            let ended = provider(expect, refuse).classify(&request, 200, body, None);
+            assert_eq!(ended.is_ok(), kept, "{expect:?} {refuse:?} {body}");
+        }
+        for (expected, nothing) in [
+            ("<?xml", true),
+            ("<?xml version=\"1.0\"?>", true),
+            ("{", true),
+            ("<html>", true),
+            (begin, false),
+            ("{\"ok\":true", false),
+            ("good", false),
+            ("Update", false),
+        ] {
+            assert_eq!(tells_nothing(expected), nothing, "{expected}");
+        }
     }
 
     #[test]

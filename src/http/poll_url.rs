@@ -39,10 +39,10 @@ pub fn parse(text: &str) -> Result<String, String> {
             .into());
     }
     let scheme = scheme.to_ascii_lowercase();
-    let base = base(rest).map(|base| format!("{scheme}://{base}"));
-    let url = BaseUrl::parse(base.as_deref().unwrap_or(text))?;
-    let is_whole = rest.trim_end_matches('/').len() == url.text.len() - scheme.len() - "://".len();
-    if is_whole {
+    let base = base(rest);
+    let url = base.map(|base| format!("{scheme}://{base}"));
+    let url = BaseUrl::parse(url.as_deref().unwrap_or(text))?;
+    if base == Some(rest.trim_end_matches('/')) {
         return Ok(url.text);
     }
     Err(format!("must be the address alone, without what is behind it: {}", url.text))
@@ -87,6 +87,7 @@ mod tests {
             ("http://127.0.0.1:9093", Ok("http://127.0.0.1:9093")),
             ("HTTP://127.0.0.1:9093/", Ok("http://127.0.0.1:9093")),
             ("https://[::1]:9093//", Ok("https://[::1]:9093")),
+            ("http://büro.example:9093/", Ok("http://xn--bro-hoa.example:9093")),
             ("https://mon.example.com/alertmanager/", Ok("https://mon.example.com/alertmanager")),
             ("127.0.0.1:9093", Err(": http://127.0.0.1:9093")),
             ("localhost:9093/api/v2/alerts", Err(": http://localhost:9093")),

@@ -39,6 +39,8 @@ pub enum Route {
     Reload,
     /// The availability of a host, and its metrics over time.
     History(String),
+    /// What is known of a host, or of one of its connections, is to be forgotten.
+    Forget(String),
     /// The state of a host, as a picture.
     Badge(String),
     /// The event log.
@@ -56,7 +58,7 @@ pub enum Route {
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), route. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 22] = [
+pub(super) const ROUTES: [(&str, &str, Make); 23] = [
     ("GET", "/", |_| Route::Page),
     ("GET", "/hosts/*", Route::HostPage),
     ("GET", "/favicon.ico", |_| Route::Icon),
@@ -74,6 +76,7 @@ pub(super) const ROUTES: [(&str, &str, Make); 22] = [
     ("POST", "/-/reload", |_| Route::Reload),
     ("GET", "/api/v1/hosts/*/history", Route::History),
     ("GET", "/api/v1/hosts/*/badge.svg", Route::Badge),
+    ("POST", "/api/v1/hosts/*/forget", Route::Forget),
     ("GET", "/api/v1/events", |_| Route::Events),
     ("GET", "/api/v1/alerts", |_| Route::Alerts),
     ("GET", "/api/v1/backups", |_| Route::Backups),

@@ -39,7 +39,8 @@ impl Fleet {
         metrics.sort_by(|a, b| a.path.cmp(&b.path));
         HostView {
             name: host.name.as_ref().into(),
-            watch: host.profile.watch,
+            // Nothing is expected of it until it beats again.
+            watch: host.profile.watch && !host.forgotten,
             state: host.state,
             since: (host.state != HostState::New).then_some(host.since),
             connections: self.connection_views(host),
@@ -132,6 +133,14 @@ impl Fleet {
                     level: if last { Level::Critical } else { Level::Warning },
                     since: connection.since,
                     text: format!("{} {words}", connection.name),
+                });
+            }
+            if let Some(goodbye) = host.goodbye.as_deref().filter(|goodbye| goodbye.reported) {
+                problems.push(OpenProblem {
+                    incident: Incident::NotBack { host: host.name.as_ref().into() },
+                    level: Level::Critical,
+                    since: goodbye.at.wall,
+                    text: "has not come back".into(),
                 });
             }
             if host.never_seen_reported {
