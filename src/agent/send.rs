@@ -42,12 +42,29 @@ impl SendCommand {
     /// # Errors
     /// Which option is wrong and how to mend it.
     pub fn prepare(args: SendArgs) -> Result<SendCommand, String> {
+        let (args, key) = SendCommand::addressed(args)?;
+        SendCommand::build(args, key.as_ref())
+    }
+
+    /// The arguments with the servers that they are for and the host that they are about, and the key:
+    /// those of hbc.yaml where no server is named.
+    ///
+    /// # Errors
+    /// Which option is wrong, or why the configuration cannot be used.
+    pub fn addressed(args: SendArgs) -> Result<(SendArgs, Option<Secret>), String> {
         let key = args.key_file.as_deref().map(read_key).transpose()?;
-        let (args, key) = if args.servers.is_empty() {
-            SendCommand::as_configured(args, key, &|name| std::env::var(name).ok())?
+        if args.servers.is_empty() {
+            SendCommand::as_configured(args, key, &|name| std::env::var(name).ok())
         } else {
-            (args, key)
-        };
+            Ok((args, key))
+        }
+    }
+
+    /// The datagram for arguments that are [addressed](SendCommand::addressed), and that key.
+    ///
+    /// # Errors
+    /// Which option is wrong and how to mend it.
+    pub fn build(args: SendArgs, key: Option<&Secret>) -> Result<SendCommand, String> {
         let boot_id = match args.boot_id {
             Some(BootIdSource::Kernel) => Some(boot_id()?),
             Some(BootIdSource::Given(id)) => Some(id),
@@ -65,7 +82,7 @@ impl SendCommand {
             metrics: args.metrics,
             ack: args.wait.is_some(),
         };
-        let key = key.as_ref().map(encode::signing_key);
+        let key = key.map(encode::signing_key);
         let command = SendCommand { beat, key, servers: args.servers, wait: args.wait };
         command.validate()?;
         Ok(command)
