@@ -1,6 +1,6 @@
 //! Paths of metrics: their limits, segments for any text, patterns; and the rounding of values. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest metric path that hbd takes, in bytes.
 pub const MAX_PATH_LENGTH: usize = 200;
@@ -46,18 +46,46 @@ pub fn path_label(path: &str) -> String {
 /// A segment for each text, in order; where it is in use already, with `_2`, `_3` ... behind it.
 pub fn unique_segments<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut used = BTreeSet::new();
-    let mut names = Vec::new();
-    for text in texts {
-        let plain = segment(text);
-        let mut name = plain.clone();
-        let mut count = 1;
-        while !used.insert(name.clone()) {
-            count += 1;
-            name = format!("{plain}_{count}");
+    texts.into_iter().map(|text| unused_segment(text, &mut used)).collect()
+}
+
+/// Beyond this number a registry forgets what is not there any more.
+const MAX_REGISTERED: usize = 1024;
+
+/// The segments of things that may look alike: whatever else comes and goes, each thing keeps its own.
+#[derive(Clone, Debug, Default)]
+pub struct SegmentRegistry {
+    /// By what identifies the thing.
+    known: BTreeMap<String, String>,
+}
+
+impl SegmentRegistry {
+    /// A segment for each thing, in order; `things` are a text for its name, and what identifies it.
+    /// Where a segment is another one's already, it has `_2`, `_3` ... behind it.
+    pub fn assign(&mut self, things: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+        let things: Vec<(String, String)> = things.into_iter().collect();
+        if self.known.len() > MAX_REGISTERED {
+            self.known.retain(|key, _| things.iter().any(|(_, identity)| identity == key));
         }
-        names.push(name);
+        let mut used: BTreeSet<String> = self.known.values().cloned().collect();
+        let mut segments = Vec::new();
+        for (text, identity) in things {
+            let known = self.known.entry(identity);
+            segments.push(known.or_insert_with(|| unused_segment(&text, &mut used)).clone());
+        }
+        segments
     }
-    names
+}
+
+fn unused_segment(text: &str, used: &mut BTreeSet<String>) -> String {
+    let plain = segment(text);
+    let mut name = plain.clone();
+    let mut count = 1;
+    while !used.insert(name.clone()) {
+        count += 1;
+        name = format!("{plain}_{count}");
+    }
+    name
 }
 
 /// Whether `text` matches `pattern`, in which `*` stands for any text, also for none.
@@ -99,6 +127,20 @@ mod tests {
     fn names_that_look_alike_are_told_apart() {
         let names = unique_segments(["a.b", "a_b", "a_b_2", "a/b", "c"]);
         assert_eq!(names, ["a_b", "a_b_2", "a_b_2_2", "a_b_3", "c"]);
+    }
+
+    #[test]
+    fn a_thing_keeps_its_segment_when_another_one_that_looks_alike_goes_or_comes() {
+        let thing = |text: &str| (text.to_owned(), format!("id of {text}"));
+        let mut registry = SegmentRegistry::default();
+        assert_eq!(registry.assign([thing("a.b"), thing("a_b")]), ["a_b", "a_b_2"]);
+        assert_eq!(registry.assign([thing("a_b")]), ["a_b_2"]);
+        assert_eq!(registry.assign([thing("a/b"), thing("a_b")]), ["a_b_3", "a_b_2"]);
+        assert_eq!(registry.assign([thing("a.b")]), ["a_b"]);
+        for n in 0..2 * MAX_REGISTERED {
+            registry.assign([thing(&format!("c{n}"))]);
+        }
+        assert!(registry.known.len() <= MAX_REGISTERED + 1, "what is gone is forgotten");
     }
 
     #[test]
