@@ -1,8 +1,10 @@
 //! Collects the metrics of this machine from the kernel and systemd, each under its path.
 
+mod disk_usage;
 mod disks;
 pub(super) mod metric_name;
 mod network;
+mod pools;
 mod probe;
 mod proc;
 mod sensors;
@@ -94,7 +96,7 @@ impl Collector {
                 self.disks.collect(&mounts.unwrap_or_default(), &self.settings.excluded_mounts)
             }
             MetricGroup::Load => proc::load(&self.proc("loadavg"), &self.proc("stat")),
-            MetricGroup::Memory => proc::memory(&self.proc("meminfo")),
+            MetricGroup::Memory => proc::memory(&self.proc("meminfo"), self.reclaimable()),
             MetricGroup::Network => self.network(now.mono),
             MetricGroup::Process => self.processes(now.mono),
             MetricGroup::Swap => proc::swap(&self.proc("meminfo")),
@@ -137,6 +139,15 @@ impl Collector {
                 counted
             }
         }
+    }
+
+    /// Bytes of the cache of ZFS that programs can have. In a container it is that of the whole machine,
+    /// and none of the container's memory.
+    fn reclaimable(&self) -> f64 {
+        let mounts = fs::read(self.settings.proc.join("self/mountinfo")).unwrap_or_default();
+        let container = proc::is_memory_virtualised(&String::from_utf8_lossy(&mounts))
+            || Path::new("/run/systemd/container").exists();
+        if container { 0.0 } else { proc::reclaimable_arc(&self.proc("spl/kstat/zfs/arcstats")) }
     }
 
     /// The text of a file of proc(5); empty when there is none.
