@@ -54,7 +54,7 @@ struct Mount<'a> {
     read_only: bool,
 }
 
-impl Mount<'_> {
+impl<'a> Mount<'a> {
     /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
     fn parse(line: &[u8]) -> Option<Mount<'_>> {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
@@ -83,6 +83,12 @@ impl Mount<'_> {
         // The root of a container or of a live system is an overlay or lies in memory: when it is
         // full, the machine stands all the same.
         one_of(WITHOUT_DEVICE) || self.source.starts_with(b"/dev/") || self.point == Path::new("/")
+    }
+
+    /// What tells whether two mounts show the same filesystem: its number; of bcachefs, whose subvolumes
+    /// may each have one, the devices that it lies on.
+    fn filesystem(&self) -> &'a [u8] {
+        if self.kind == b"bcachefs" { self.source } else { self.device }
     }
 
     /// The name of the dataset, where it is one of ZFS: that of its pool, or below that.
@@ -127,7 +133,7 @@ pub struct Disk {
     /// Its mount points, the one that names it first. There may be several, because a container has
     /// single files mounted, too, which only a look at the filesystem tells.
     pub points: Vec<PathBuf>,
-    /// Its number in mountinfo.
+    /// What identifies it in mountinfo.
     pub device: Vec<u8>,
     /// The name of the dataset, where it is one of ZFS.
     pub dataset: Option<Vec<u8>>,
@@ -171,7 +177,7 @@ fn find_disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
     let mut devices: BTreeMap<(&[u8], bool), Vec<Mount>> = BTreeMap::new();
     for mount in visible.into_values().filter(Mount::is_disk) {
         let excluded = is_excluded(&mount);
-        devices.entry((mount.device, excluded)).or_default().push(mount);
+        devices.entry((mount.filesystem(), excluded)).or_default().push(mount);
     }
     let told: BTreeSet<&[u8]> =
         devices.keys().filter(|(_, excluded)| !excluded).map(|(device, _)| *device).collect();
@@ -431,7 +437,7 @@ mod tests {
 
     #[test]
     fn when_there_are_too_many_the_shortest_mounts_are_told_and_the_others_logged() {
-        let names: Vec<String> = (0..40).map(|n| format!("{}", "x".repeat(n + 1))).collect();
+        let names: Vec<String> = (0..40).map(|n| "x".repeat(n + 1)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let (_folder, points) = folders(&names);
         let mut mountinfo = String::new();
@@ -460,7 +466,8 @@ mod tests {
 1 0 8:1 / / ro,nosuid shared:1 - ext4 /dev/sda1 rw,errors=remount-ro
 2 1 8:2 / /home ro - xfs /dev/sda2 rw,prjquota
 3 1 0:41 / /tank/replica ro - zfs tank/replica ro,xattr
-4 1 0:42 / /data ro - bcachefs UUID=1234 rw
+4 1 0:42 / /data ro - bcachefs /dev/sdb:/dev/sdc rw
+5 1 0:43 /vm /data/vm ro - bcachefs /dev/sdb:/dev/sdc rw
 ";
         assert_eq!(
             told(sandbox),
