@@ -74,6 +74,7 @@ impl SendCommand {
             host: args.host.map_or_else(hostname, Ok)?,
             connection: args.connection,
             event: args.event,
+            reason: None,
             message: args.message,
             interval: args.interval,
             boot_id,

@@ -45,6 +45,16 @@ pub enum DatagramKind {
     Message,
 }
 
+/// What a machine does after its shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShutdownReason {
+    /// It boots again.
+    Reboot,
+    /// It stays off.
+    PowerOff,
+}
+
 /// The time in a datagram: when it was sent, by the sender's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp<'a> {
