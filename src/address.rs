@@ -49,6 +49,19 @@ pub fn is_host(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.chars().all(good) && !text.starts_with(['.', '-'])
 }
 
+/// A host as resolvers and TLS want it: an address without brackets, a name beyond ASCII in its
+/// A-labels (RFC 5890). None when it cannot be a host.
+pub fn to_ascii_host(text: &str) -> Option<String> {
+    if !is_host(text) {
+        return None;
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if bare.is_ascii() {
+        return Some(bare.to_owned());
+    }
+    idna::domain_to_ascii(bare).ok().filter(|name| name.len() <= 253)
+}
+
 /// Whether it can name something in the configuration: 1-253 of `A-Za-z0-9._-`.
 pub fn is_name(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

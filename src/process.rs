@@ -403,7 +403,9 @@ mod tests {
     #[test]
     fn what_a_program_said_at_its_end_was_lost_behind_the_first_64_kb() {
         let script = |count: usize| {
-            format!("{{ echo begin; head -c {count} /dev/zero | tr '\\0' x; echo; echo the end; }} >&2")
+            format!(
+                "{{ echo begin; head -c {count} /dev/zero | tr '\\0' x; echo; echo the end; }} >&2"
+            )
         };
         for (count, cut) in [(60_000, false), (66_000, false), (300_000, true)] {
             let finished = run(&mut shell(&script(count)), "", LONG).unwrap();

@@ -1,7 +1,7 @@
 //! `hbc send`: one datagram to every server, and its answer when one is wanted.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use ring::hmac;
 use super::ack::{self, retry_delay};
 use super::cli::{BootIdSource, SendArgs};
 use super::host_info::{self, HostInfoError};
+use super::resolver;
 use super::server::ServerAddress;
 use super::settings::{AgentSettings, CliOverrides, hostname, read_key};
 use crate::clock::{Now, Wall, format_duration};
@@ -349,9 +350,8 @@ fn uptime() -> Result<Duration, String> {
 }
 
 fn resolve(server: &ServerAddress) -> Result<Vec<SocketAddr>, String> {
-    let found = (server.host.as_str(), server.port).to_socket_addrs();
-    let addresses: Vec<_> =
-        found.map_err(|why| format!("{} has no address: {why}", server.host))?.collect();
+    let addresses = resolver::resolve(server)
+        .map_err(|why| format!("{} has no address: {why}", server.host))?;
     if addresses.is_empty() {
         Err(format!("{} has no address", server.host))
     } else {
