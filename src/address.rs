@@ -68,6 +68,14 @@ pub fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(good)
 }
 
+/// What is wrong with a token that is no [`is_header_text`].
+pub const NO_HEADER_TEXT: &str = "must be of ASCII letters, digits and signs alone, without blanks: a header of HTTP carries no others";
+
+/// Whether a header of HTTP carries it as it stands.
+pub fn is_header_text(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// Scheme, host, port and path prefix of a web server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
@@ -96,14 +104,20 @@ impl BaseUrl {
             return Err("must be a host, maybe with a port and a path".into());
         }
         let authority = rest.split('/').next().unwrap_or_default();
-        let (host, port) = split_port(authority);
-        if !is_host(host) {
-            return Err(format!("\"{host}\" cannot be the name of a host"));
-        }
+        let (written, port) = split_port(authority);
+        let ascii = to_ascii_host(written);
+        let ascii = ascii.ok_or_else(|| format!("\"{written}\" cannot be the name of a host"))?;
+        let host = if written.is_ascii() { written } else { &ascii };
+        let after = &rest[written.len()..];
         if port.is_some_and(|port| !port.parse().is_ok_and(|port: u16| port > 0)) {
             return Err("must have a port from 1 to 65535 behind the colon".into());
         }
-        Ok(BaseUrl { text: format!("{scheme}://{rest}"), host: host.to_owned(), secure })
+        if !after.is_ascii() {
+            return Err(
+                "must have no letters beyond ASCII in its path: write them as %C3%BC".into()
+            );
+        }
+        Ok(BaseUrl { text: format!("{scheme}://{host}{after}"), host: host.to_owned(), secure })
     }
 
     /// Whether requests to it are not encrypted on a network.
@@ -155,16 +169,36 @@ mod tests {
     }
 
     #[test]
+    fn a_name_beyond_ascii_passed_the_check_and_was_never_found() {
+        for (text, ascii) in [
+            ("mail.büro.example", Some("mail.xn--bro-hoa.example")),
+            ("MÜLLER.example", Some("xn--mller-kva.example")),
+            ("例え.jp", Some("xn--r8jz45g.jp")),
+            ("mail.example", Some("mail.example")),
+            ("_dmarc.example", Some("_dmarc.example")),
+            ("[::1]", Some("::1")),
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("a b", None),
+            ("", None),
+        ] {
+            assert_eq!(to_ascii_host(text).as_deref(), ascii, "{text}");
+        }
+    }
+
+    #[test]
     fn base_urls_are_completed_and_checked() {
         for (text, url) in [
             ("chat.example.com", "https://chat.example.com"),
             ("chat.example.com:8065/", "https://chat.example.com:8065"),
             ("http://127.0.0.1:8065/team", "http://127.0.0.1:8065/team"),
             ("https://[::1]:8065", "https://[::1]:8065"),
+            ("https://chat.münchen.example:8065/a", "https://chat.xn--mnchen-3ya.example:8065/a"),
         ] {
             assert_eq!(BaseUrl::parse(text).unwrap().text, url);
         }
-        for text in ["", "ftp://x", "a b", "x:0", "x:99999", "x:y", "u:p@x", "https://", "x?y=1"] {
+        for text in
+            ["", "ftp://x", "a b", "x:0", "x:99999", "x:y", "u:p@x", "https://", "x?y=1", "x/ü"]
+        {
             assert!(BaseUrl::parse(text).is_err(), "{text}");
         }
         assert!(BaseUrl::parse("http://chat.example.com").unwrap().in_clear());

@@ -214,6 +214,10 @@ fn read_receiver(section: &mut Section, hosts: &NameSet) -> http::ReceiverSettin
 fn state_dir(top: &mut Section) -> PathBuf {
     const SYSTEM: &str = "/var/lib/hbd";
     if let Some(directory) = top.path("state_dir") {
+        let nearest = directory.ancestors().find(|path| path.symlink_metadata().is_ok());
+        if let Some(file) = nearest.filter(|nearest| !nearest.is_dir()) {
+            top.error("state_dir", format!("{} is a file: name a directory", file.display()));
+        }
         return directory;
     }
     let variable = |name| top.context().variable(name).filter(|value| !value.is_empty());

@@ -59,8 +59,8 @@
 //! | I want to change | go to |
 //! |---|---|
 //! | a key of the configuration | `settings.rs` of its feature; a new section also in `config.rs` |
-//! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/host.rs` (applied), `heartbeat/encode.rs` (written), `agent/beat/scheduler.rs`, `agent/send.rs` (sent) |
-//! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host.rs` |
+//! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/host/mod.rs` (applied), `heartbeat/encode.rs` (written), `agent/beat/scheduler.rs`, `agent/send.rs` (sent) |
+//! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host/mod.rs` |
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
 //! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
 //! | who is notified | `notify/routing.rs` |

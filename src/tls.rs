@@ -1,7 +1,9 @@
 //! TLS of outgoing connections: which certificate authorities are trusted, why a server's
 //! certificate is not, and an HTTP client that uses both.
 
-use std::io;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,25 +17,65 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 /// system's resolver.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// No file of authorities is so long: that of a system has a quarter of it.
+const MAX_CA_FILE: u64 = 1 << 20;
+
 /// The system's certificate authorities, read once. Empty where there are none.
 pub fn system_roots() -> &'static [CertificateDer<'static>] {
     static ROOTS: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
     ROOTS.get_or_init(|| rustls_native_certs::load_native_certs().certs)
 }
 
-/// The certificates of a PEM file.
+/// The certificates of a file, in PEM form, or a single one in DER form.
 ///
 /// # Errors
 /// A sentence that names the file when it cannot be read or holds no certificate.
 pub fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    certificates(path).map_err(|why| format!("ca_file {why}"))
+}
+
+/// Checks that a file holds certificates that can be trusted.
+///
+/// # Errors
+/// A sentence that names the file, and the remedy.
+pub fn check_ca_file(path: &Path) -> Result<(), String> {
+    certificates(path).map(drop)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let name = path.display();
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|why| format!("ca_file {name} cannot be read: {why}"))?;
-    if certificates.is_empty() {
-        return Err(format!("ca_file {name} holds no certificate in PEM form"));
+    let unreadable = |why: &dyn Display| format!("{name} cannot be read: {why}");
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_CA_FILE).read_to_end(&mut bytes))
+        .map_err(|why| unreadable(&why))?;
+    let pem: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<_, _>>()
+        .map_err(|why| unreadable(&why))?;
+    let found = match pem.is_empty() {
+        true => vec![CertificateDer::from(bytes.clone())],
+        false => pem,
+    };
+    if found.iter().any(|one| webpki::anchor_from_trusted_cert(one).is_ok()) {
+        return Ok(found);
     }
-    Ok(certificates)
+    Err(format!("{name} {}", no_certificate(&bytes)))
+}
+
+/// What a file holds in place of certificates.
+fn no_certificate(bytes: &[u8]) -> &'static str {
+    let text = String::from_utf8_lossy(bytes);
+    if bytes.trim_ascii().is_empty() {
+        "is empty: put the certificate of the authority into it"
+    } else if text.contains("PRIVATE KEY-----") && !text.contains("BEGIN CERTIFICATE") {
+        "holds a key and no certificate: name the file with the authority's certificate"
+    } else if text.contains("BEGIN CERTIFICATE REQUEST") {
+        "holds a request for a certificate: name the file with the authority's certificate"
+    } else if text.contains("BEGIN CERTIFICATE") {
+        "holds a certificate that cannot be read: is it complete?"
+    } else {
+        "holds no certificate, in PEM form (-----BEGIN CERTIFICATE-----) or in DER form"
+    }
 }
 
 /// The system's certificate authorities together with those of `ca_file`.
@@ -89,6 +131,8 @@ pub enum CertificateFault {
     WrongName(Option<Vec<String>>),
     /// It is a certificate authority's own (CA:TRUE), which no server may show.
     IsAuthority,
+    /// It is of version 1, as `openssl x509 -req` makes it without extensions.
+    Version1,
     /// Anything else, in the words of the TLS library.
     Other(String),
 }
@@ -112,6 +156,14 @@ impl From<&CertificateError> for CertificateFault {
             {
                 CertificateFault::IsAuthority
             }
+            CertificateError::Other(other)
+                if matches!(
+                    other.0.downcast_ref(),
+                    Some(webpki::Error::UnsupportedCertVersion)
+                ) =>
+            {
+                CertificateFault::Version1
+            }
             other => CertificateFault::Other(other.to_string()),
         }
     }
@@ -134,6 +186,18 @@ pub fn certificate_fault(error: &ureq::Error) -> Option<CertificateFault> {
         _ => None,
     }
 }
+
+/// Whether a certificate is of version 1, which no TLS client accepts of a server.
+pub fn is_version_1(certificate: &CertificateDer) -> bool {
+    matches!(
+        webpki::EndEntityCert::try_from(certificate),
+        Err(webpki::Error::UnsupportedCertVersion)
+    )
+}
+
+/// What to do about a certificate of version 1.
+pub const VERSION_1_REMEDY: &str = "is of version 1, which is no longer accepted: \
+     make one of version 3 (openssl x509 -req with -extfile, openssl req -x509 with -addext)";
 
 #[cfg(test)]
 mod tests {

@@ -444,3 +444,127 @@ fn the_password_in_a_url_is_a_secret_and_not_part_of_it() {
     assert_eq!(correlator.redis_user.as_deref(), Some("ops"));
     assert_eq!(correlator.redis_password.unwrap().reveal(), "hunter@22");
 }
+
+const CHANNEL: &str = "notification_channels:\n  a:\n    type: email\n    sender: a@b.example\n";
+
+#[test]
+fn a_ca_file_without_a_certificate_passed_the_check() {
+    let place = Place::new();
+    let pem = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/tls/ca.pem"));
+    let pem = String::from_utf8(pem.unwrap()).unwrap();
+    let der = heartbeat::tls::read_ca_file(&place.write("ca.pem", &pem, 0o600)).unwrap();
+    fs::write(place.directory.path().join("ca.der"), &der[0]).unwrap();
+    place.write("empty", "\n", 0o600);
+    place.write("key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", 0o600);
+    place.write("text", "my certificate\n", 0o600);
+    for (file, said) in [
+        ("ca.pem", ""),
+        ("ca.der", ""),
+        ("empty", "is empty: put the certificate of the authority into it"),
+        ("key", "holds a key and no certificate: name the file with the authority's certificate"),
+        ("text", "holds no certificate, in PEM form"),
+    ] {
+        for text in [
+            format!(
+                "{CHANNEL}    smtp_server: mail.example\n    recipients: a@b.example\n    ca_file: {file}\n"
+            ),
+            format!(
+                "notification_channels: {{a: {{type: mattermost, host: m.example, token: x, channel: c, ca_file: {file}}}}}\n"
+            ),
+            format!(
+                "dyndns: {{method: http, url: 'https://x.example/?ip={{ip}}', ca_file: {file}}}\n"
+            ),
+        ] {
+            let problems =
+                place.problems(&format!("{text}notifier: {{notification_channels: []}}\n"));
+            let about = problems.lines().find(|line| line.contains("ca_file"));
+            assert_eq!(about.is_some(), !said.is_empty(), "{file}: {problems}");
+            assert!(about.unwrap_or_default().contains(said), "{file}: {problems}");
+        }
+    }
+}
+
+#[test]
+fn hosts_with_brackets_and_names_beyond_ascii_are_understood() {
+    let place = Place::new();
+    let config = place
+        .load(
+            "heartbeat: {host: '[::1]'}\nreceiver: {host: '[::1]', poll_url: 'http://büro.example:9093'}\n\
+             notification_channels:\n  a: {type: email, sender: a@b.example, recipients: a@b.example, smtp_server: mail.büro.example, helo: büro.example}\n  \
+             m: {type: mattermost, host: 'chat.büro.example:8065/team', token: x, channel: c}\n  \
+             p: {type: pushover, token: abcdefghijklmnopqrstuvwxyz0123, user: abcdefghijklmnopqrstuvwxyz0123, api_url: 'https://api.pushover.net/1/messages.json'}\n\
+             dyndns: {method: rfc2136, server: ns.büro.example, zone: example.net, key_name: k, key: c2VjcmV0}\n",
+        )
+        .unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!((&*config.heartbeat.host, &*config.receiver.host), ("::1", "::1"));
+    assert_eq!(config.receiver.poll_url.as_deref(), Some("http://xn--bro-hoa.example:9093"));
+    let ChannelKind::Email(email) = &config.channels["a"].kind else { panic!() };
+    assert_eq!(email.smtp_server, "mail.xn--bro-hoa.example");
+    assert_eq!(email.helo.as_deref(), Some("xn--bro-hoa.example"));
+    let ChannelKind::Mattermost(chat) = &config.channels["m"].kind else { panic!() };
+    assert_eq!(chat.base_url, "https://chat.xn--bro-hoa.example:8065/team");
+    let ChannelKind::Pushover(pushover) = &config.channels["p"].kind else { panic!() };
+    assert_eq!(pushover.api_url, "https://api.pushover.net");
+}
+
+#[test]
+fn what_was_refused_at_every_send_or_ended_the_start_is_found_by_check() {
+    let place = Place::new();
+    place.write("file", "x", 0o600);
+    let file = place.directory.path().join("file");
+    for (text, path, remedy) in [
+        ("receiver: {token: tökén-of-mine}\n", "receiver.token", "ASCII"),
+        ("receiver: {token: two words}\n", "receiver.token", "without blanks"),
+        ("receiver: {token: \"${UMLAUT}\"}\n", "receiver.token", "is not set"),
+        (
+            "notification_channels: {m: {type: mattermost, host: m.example, token: x, channel: c, bot_token: ü}}\n",
+            "m.bot_token",
+            "ASCII",
+        ),
+        (&format!("state_dir: {}\n", file.display()), "state_dir", "is a file: name a directory"),
+        (&format!("state_dir: {}/below\n", file.display()), "state_dir", "is a file"),
+        ("state_dir: ~\n", "state_dir", "nothing in YAML"),
+        (
+            &format!(
+                "{CHANNEL}    smtp_server: m.example\n    recipients: [a@b.example, 'A <a@B.example>']\n"
+            ),
+            "a.recipients",
+            "take one out",
+        ),
+        (
+            "dyndns: {method: http, url: 'https://x.example/?ip={ip}', expect: ['<?xml']}\n",
+            "dyndns.expect",
+            "refuse",
+        ),
+    ] {
+        let problems = place.problems(text);
+        let line = problems.lines().find(|line| line.contains(path)).unwrap_or_default();
+        assert!(line.contains(remedy), "{text}: {problems}");
+    }
+}
+
+#[test]
+fn a_recipient_that_is_named_twice_gets_each_message_once() {
+    let place = Place::new();
+    let text = format!(
+        "{CHANNEL}    smtp_server: m.example\n    recipients: [a@b.example, c@b.example, a@B.example]\n"
+    );
+    let config = place.load(&text).unwrap();
+    let ChannelKind::Email(email) = &config.channels["a"].kind else { panic!() };
+    assert_eq!(email.recipients, ["a@b.example", "c@b.example"]);
+}
+
+#[test]
+fn a_key_file_with_a_mark_or_a_blank_holds_the_same_key() {
+    let place = Place::new();
+    place.write("key", "\u{feff}secret-of-mine \r\n", 0o600);
+    let config = place.load("heartbeat: {key_file: key}\n").unwrap();
+    assert_eq!(config.heartbeat.key.unwrap().reveal(), "secret-of-mine");
+}
+
+#[test]
+fn a_nul_is_told_with_its_line() {
+    let place = Place::new();
+    let said = place.problems("hosts:\n  web1: {}\n  we\0b2: {}\n");
+    assert!(said.starts_with("heartbeat.yaml:3: holds a NUL here"), "{said}");
+}

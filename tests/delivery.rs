@@ -432,6 +432,36 @@ fn a_refused_channel_is_told_through_its_neighbours_once_and_so_is_its_return() 
 }
 
 #[test]
+fn a_mail_server_that_refuses_one_of_two_recipients_still_gives_the_other_its_mail() {
+    for answer in
+        ["556 5.1.10 null MX", "556 no mail here", "554 5.7.1 no", "550 5.7.1 access denied"]
+    {
+        for bad in ["ann@", "bob@"] {
+            let line: &'static str = if bad == "ann@" { "RCPT TO:<ann@" } else { "RCPT TO:<bob@" };
+            let server = Script::default().says(line, answer).start();
+            let ChannelKind::Email(one) = email(&server) else { unreachable!() };
+            let recipients = vec!["ann@example.com".into(), "bob@example.com".into()];
+            let both = ChannelKind::Email(Email { recipients, ..one });
+            let kept = directory();
+            let engine = Engine::open(kept.path(), settings(vec![("mail", both)], quick));
+            for n in 0..3 {
+                engine.say("web1", &format!("number {n}"));
+                wait_for(
+                    || engine.courier.stats().sent.get("mail").copied().unwrap_or(0) > n,
+                    "the other's mail",
+                );
+            }
+            let stats = engine.courier.stats();
+            assert!(
+                !stats.queues[0].refused && stats.queues[0].failing_since.is_none(),
+                "{answer}"
+            );
+            engine.stop();
+        }
+    }
+}
+
+#[test]
 fn an_acknowledged_alert_is_not_repeated_until_it_is_over() {
     let (pager, chat) = (PushoverDouble::start(), MattermostDouble::start());
     let kept = directory();

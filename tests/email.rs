@@ -137,6 +137,65 @@ fn a_login_in_two_turns_is_known() {
 }
 
 #[test]
+fn a_login_that_asks_in_other_words_or_in_none_was_refused() {
+    for (user, password) in [
+        ("334", "334"),
+        ("334 ", "334 "),
+        ("334 QmVudXR6ZXJuYW1lOg==", "334 S2VubndvcnQ6"),
+        ("334 Username:", "334 Password:"),
+        ("334 \u{3a9}", "334 x"),
+    ] {
+        let script = Script { offers: vec!["AUTH LOGIN"], ..good() }
+            .says("AUTH LOGIN", user)
+            .says("b3Bz", password)
+            .says("Y29ycmVjdC1ob3JzZQ==", "235 welcome");
+        let server = script.start();
+        let email = email(server.port, TlsMode::Starttls);
+        expect(attempt(&email, "bob@example.com"), "delivered", &[]);
+    }
+    let script = Script { offers: vec!["AUTH LOGIN"], ..good() }
+        .says("AUTH LOGIN", "334")
+        .says("b3Bz", "334")
+        .says("Y29ycmVjdC1ob3JzZQ==", "535 no: Y29ycmVjdC1ob3JzZQ==");
+    let server = script.start();
+    let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
+    expect(result, "channel refused", &["smtp_password?"]);
+}
+
+#[test]
+fn a_server_that_knows_no_ehlo_is_greeted_with_helo() {
+    for answer in ["500 what?", "502 5.5.1 unrecognized", "504 no"] {
+        let server = Script::default().says("EHLO", answer).start();
+        expect(attempt(&clear(&server), "bob@example.com"), "delivered", &[]);
+        let lines = server.session().lines;
+        assert!(lines[1].starts_with("HELO "), "{lines:?}");
+    }
+    let server = Script::default().says("EHLO", "502 no").says("HELO", "550 no").start();
+    let result = attempt(&clear(&server), "bob@example.com");
+    expect(result, "channel refused", &["refuses our greeting"]);
+    let server = good().says("EHLO", "502 no").start();
+    let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
+    expect(result, "channel refused", &["STARTTLS is not offered"]);
+}
+
+#[test]
+fn a_domain_beyond_ascii_needs_no_server_that_knows_of_it() {
+    let server = Script::default().start();
+    let email = Email { recipients: vec!["Jürgen <ops@büro.example>".into()], ..clear(&server) };
+    expect(attempt(&email, "Jürgen <ops@büro.example>"), "delivered", &[]);
+    let session = server.session();
+    assert!(session.lines.contains(&"RCPT TO:<ops@xn--bro-hoa.example>".to_owned()), "{session:?}");
+    let mail = String::from_utf8(session.mails[0].clone()).unwrap();
+    assert!(mail.contains("<ops@xn--bro-hoa.example>") && mail.is_ascii(), "{mail}");
+    let sender = Email { sender: "hbd@büro.example".into(), ..clear(&server) };
+    expect(attempt(&sender, "bob@example.com"), "delivered", &[]);
+    let lines = server.session().lines;
+    assert!(lines.iter().any(|line| line.starts_with("MAIL FROM:<hbd@xn--bro-hoa")), "{lines:?}");
+    let result = attempt(&clear(&server), "jürgen@büro.example");
+    expect(result, "message refused", &["SMTPUTF8"]);
+}
+
+#[test]
 fn nothing_is_said_in_clear_when_starttls_is_stripped() {
     let server = Script::default().offering("AUTH PLAIN").start();
     let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
@@ -169,6 +228,12 @@ fn an_answer_in_words_decides_by_its_code_and_its_place() {
         ("RCPT", "503 5.5.1 need MAIL", "channel refused", "503"),
         ("RCPT", "521 5.7.1 we accept no mail", "channel refused", "521"),
         ("RCPT", "552 5.2.2 mailbox full", "unreachable", "552"),
+        ("RCPT", "556 5.1.10 the domain takes no mail", "message refused", "556"),
+        ("RCPT", "554 5.1.1 nobody here", "message refused", "554"),
+        ("RCPT", "550 5.1.8 bad sender", "channel refused", "sender"),
+        ("RCPT", "550 relay not permitted", "channel refused", "relay"),
+        ("RCPT", "553 sorry, not in my list of allowed rcpthosts", "channel refused", "rcpthosts"),
+        ("RCPT", "421 4.7.0 too many", "unreachable", "421"),
         ("RCPT", "530 5.7.0 log in first", "channel refused", "530"),
         ("DATA", "451 later", "unreachable", "451"),
         ("DATA", "554 no", "form refused", "554"),
@@ -500,7 +565,7 @@ fn a_real_mail_server_refuses_as_it_should() {
     let wrong = Email { smtp_password: Some(Secret::new("wrong-horse")), ..email.clone() };
     expect(deliver(&wrong, &to_bob), "channel refused", &["smtp_password?", "535"]);
     let without = Email { smtp_user: None, smtp_password: None, ..email.clone() };
-    expect(deliver(&without, &to_bob), "message refused", &["without a login"]);
+    expect(deliver(&without, &to_bob), "channel refused", &["without a login"]);
     let foreign = outgoing(&message, "jürgen@example.com");
     let short = OutgoingMessage { short_form: true, ..foreign };
     expect(deliver(&email, &short), "delivered", &[]);

@@ -22,7 +22,7 @@ _hbd()
             ;;
     esac
     if ((cword == 1)); then
-        COMPREPLY=($(compgen -W 'run check notify status log backup key dyndns --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run check notify status log backup key forget dyndns --help --version' -- "$cur"))
         return
     fi
     local options=--help
@@ -34,6 +34,7 @@ _hbd()
         log) options+=' --config --url --ca-file --events --limit --json' ;;
         backup) options+=' --config --all --json' ;;
         key) options+=' --config --common --write --status --url --ca-file' ;;
+        forget) options+=' --config --url --ca-file' ;;
         dyndns) options+=' --config --url --ca-file --json --dry-run --address' ;;
     esac
     COMPREPLY=($(compgen -W "$options" -- "$cur"))

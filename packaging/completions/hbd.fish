@@ -4,7 +4,7 @@ function __hbd_in
     contains -- (commandline -opc)[2] $argv
 end
 
-set -l commands run check notify status log backup key dyndns
+set -l commands run check notify status log backup key forget dyndns
 set -l first "not __fish_seen_subcommand_from $commands"
 
 complete -c hbd -f
@@ -17,6 +17,7 @@ complete -c hbd -n $first -a status -d 'how hosts, alerts and channels are'
 complete -c hbd -n $first -a log -d 'what was sent to whom'
 complete -c hbd -n $first -a backup -d 'how backup plans and their repositories are'
 complete -c hbd -n $first -a key -d 'make a key for a host'
+complete -c hbd -n $first -a forget -d 'give up a connection, or a host'
 complete -c hbd -n $first -a dyndns -d 'the names of hosts on changing addresses'
 complete -c hbd -n "not $first" -s c -l config -r -F -d 'the configuration'
 complete -c hbd -n '__hbd_in check' -l strict -d 'warnings count as errors'
@@ -25,8 +26,8 @@ complete -c hbd -n '__hbd_in notify' -l host -x -d 'the channels of a host'
 complete -c hbd -n '__hbd_in notify' -l channel -x -d 'this channel'
 complete -c hbd -n '__hbd_in notify' -l default -d 'the default channels'
 complete -c hbd -n '__hbd_in notify' -l level -x -a 'ok info warning critical' -d 'how much it matters'
-complete -c hbd -n '__hbd_in status log key dyndns' -l url -x -d 'where the daemon is'
-complete -c hbd -n '__hbd_in status log key dyndns' -l ca-file -r -F -d 'who signed its certificate'
+complete -c hbd -n '__hbd_in status log key forget dyndns' -l url -x -d 'where the daemon is'
+complete -c hbd -n '__hbd_in status log key forget dyndns' -l ca-file -r -F -d 'who signed its certificate'
 complete -c hbd -n '__hbd_in status' -l all -d 'those that are well, too'
 complete -c hbd -n '__hbd_in status' -l color -x -a 'auto always never' -d 'colours'
 complete -c hbd -n '__hbd_in key' -l common -d 'the key of all hosts'

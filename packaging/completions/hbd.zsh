@@ -16,6 +16,7 @@ _hbd() {
         'log:what was sent to whom'
         'backup:how backup plans and their repositories are'
         'key:make a key for a host'
+        'forget:give up a connection, or a host'
         'dyndns:the names of hosts on changing addresses'
     )
     _arguments -C '(- *)--help[help]' '(- *)--version[the version]' '1:command:->command' '*::argument:->argument'
@@ -43,6 +44,7 @@ _hbd() {
                     _arguments $daemon '--common[the key of all hosts]' '--write[into this file]:file:_files' \
                         '--status[who still signs with a previous key]' '1:host:'
                     ;;
+                forget) _arguments $daemon '1:host or host/connection:' ;;
                 dyndns)
                     _arguments $daemon '--dry-run[show what would be sent]' \
                         '*--address[as if the host had it]:address:' '1:host:'

@@ -124,15 +124,12 @@ impl Client {
     /// Why there is no such answer, in a sentence that names the daemon.
     pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
         let (status, body) =
-            self.call(path, query).map_err(|why| format!("{}: {why}", self.base))?;
+            self.call("GET", path, query).map_err(|why| format!("{}: {why}", self.base))?;
         let answer = serde_json::from_str::<Value>(&body);
         match (status, answer) {
             (200, Ok(answer)) => Ok(answer),
             (200, Err(_)) => Err(format!("{} does not answer as hbd does", self.base)),
-            (401, _) => Err(format!(
-                "{} wants a token: receiver.token of the configuration, or ${TOKEN_VARIABLE} with --url",
-                self.base
-            )),
+            (401, _) => Err(self.token_wanted()),
             (status, answer) => {
                 let why = answer.unwrap_or_default();
                 let why = why["error"].as_str().unwrap_or("no reason given");
@@ -141,12 +138,36 @@ impl Client {
         }
     }
 
+    /// Status and reason of the answer to a POST without a body. What is no answer of hbd, or asks
+    /// for a token, is an error.
+    ///
+    /// # Errors
+    /// Why there is no such answer, in a sentence that names the daemon.
+    pub fn post(&self, path: &str, query: &[(&str, String)]) -> Result<(u16, String), String> {
+        let (status, body) =
+            self.call("POST", path, query).map_err(|why| format!("{}: {why}", self.base))?;
+        let answer = serde_json::from_str::<Value>(&body).unwrap_or_default();
+        let why = answer["error"].as_str().unwrap_or("no reason given").to_owned();
+        match status {
+            401 => Err(self.token_wanted()),
+            200 | 404 => Ok((status, why)),
+            _ => Err(format!("{} answered {status}: {why}", self.base)),
+        }
+    }
+
+    fn token_wanted(&self) -> String {
+        format!(
+            "{} wants a token: receiver.token of the configuration, or ${TOKEN_VARIABLE} with --url",
+            self.base
+        )
+    }
+
     /// Status and body of the answer to a GET, whatever they are.
     ///
     /// # Errors
     /// Why there is no answer, in a sentence that names the daemon.
     pub fn get_text(&self, path: &str) -> Result<(u16, String), String> {
-        self.call(path, &[]).map_err(|why| format!("{}: {why}", self.base))
+        self.call("GET", path, &[]).map_err(|why| format!("{}: {why}", self.base))
     }
 
     /// Where the daemon is.
@@ -154,13 +175,19 @@ impl Client {
         &self.base
     }
 
-    fn call(&self, path: &str, query: &[(&str, String)]) -> Result<(u16, String), String> {
+    fn call(
+        &self,
+        method: &str,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<(u16, String), String> {
         let pairs = query.iter().map(|(name, value)| format!("{name}={}", PercentEncoded(value)));
         let pairs = pairs.collect::<Vec<_>>().join("&");
         let mark = if pairs.is_empty() { "" } else { "?" };
         let target = format!("{path}{mark}{pairs}");
         match &self.trust {
             Trust::Certificate(certificate, host, port) => PinnedRequest {
+                method,
                 host,
                 port: *port,
                 target: &target,
@@ -168,19 +195,28 @@ impl Client {
                 certificate: certificate.clone(),
             }
             .send(),
-            Trust::Authorities(ca_file) => self.send(&target, ca_file.as_deref()),
+            Trust::Authorities(ca_file) => self.send(method, &target, ca_file.as_deref()),
         }
     }
 
-    fn send(&self, target: &str, ca_file: Option<&Path>) -> Result<(u16, String), String> {
+    fn send(
+        &self,
+        method: &str,
+        target: &str,
+        ca_file: Option<&Path>,
+    ) -> Result<(u16, String), String> {
         let encrypted = self.base.starts_with("https:");
         let roots = encrypted.then(|| tls::roots(ca_file)).transpose()?;
         let agent = tls::http_agent(TIMEOUT, roots.as_deref());
-        let mut request = agent.get(format!("{}{target}", self.base));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {}", token.reveal()));
-        }
-        let mut response = request.call().map_err(|why| match why {
+        let url = format!("{}{target}", self.base);
+        let bearer = self.token.as_ref().map(|token| format!("Bearer {}", token.reveal()));
+        let sent = match (method, bearer) {
+            ("POST", None) => agent.post(url).send_empty(),
+            ("POST", Some(bearer)) => agent.post(url).header("authorization", bearer).send_empty(),
+            (_, None) => agent.get(url).call(),
+            (_, Some(bearer)) => agent.get(url).header("authorization", bearer).call(),
+        };
+        let mut response = sent.map_err(|why| match why {
             ureq::Error::Io(why) if why.kind() == std::io::ErrorKind::ConnectionRefused => {
                 "nobody answers there: is hbd running?".to_owned()
             }
@@ -204,10 +240,12 @@ pub fn print_unreachable(why: &str) -> u8 {
     UNREACHABLE
 }
 
-/// One GET over TLS to the daemon of a configuration. The daemon must show that configuration's very
+/// One request over TLS to the daemon of a configuration. The daemon must show that configuration's very
 /// certificate, whatever its issuer and its name, and even when it has expired. No other server gets
 /// the token.
 struct PinnedRequest<'a> {
+    /// GET, or POST without a body.
+    method: &'a str,
     /// A name or an address, without brackets.
     host: &'a str,
     port: u16,
@@ -238,7 +276,10 @@ impl PinnedRequest<'_> {
         let token = self
             .token
             .map_or(String::new(), |token| format!("Authorization: Bearer {}\r\n", token.reveal()));
-        let head = format!("GET {} HTTP/1.0\r\nHost: localhost\r\n{token}\r\n", self.target);
+        let (method, target) = (self.method, self.target);
+        let head = format!(
+            "{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n{token}\r\n"
+        );
         let mut answer = Vec::new();
         let exchanged = stream
             .write_all(head.as_bytes())

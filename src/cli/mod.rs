@@ -17,6 +17,7 @@ pub mod backup;
 pub mod check;
 pub mod client;
 pub mod dyndns;
+pub mod forget;
 pub mod key;
 pub mod log;
 pub mod notify;
@@ -59,6 +60,8 @@ hbd watches hosts by their heartbeats and tells people.
                                                   or what happened, told or not
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
+  hbd forget [--config FILE | --url URL [--ca-file FILE]] HOST[/CONNECTION]
+                                                  gives up a connection, or all of a host, until it beats again
   hbd key    [--config FILE] (HOST | --common) [--write FILE]
                                                   makes a key, and says where it goes on each side
   hbd key    --status [--config FILE | --url URL [--ca-file FILE]]
@@ -104,6 +107,7 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             "notify" => notify::run(parser),
             "log" => log::run(parser),
             "dyndns" => dyndns::run(parser),
+            "forget" => forget::run(parser),
             "status" => status::run(parser),
             "backup" => backup(parser),
             "key" => key::run(parser),

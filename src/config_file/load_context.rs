@@ -70,7 +70,15 @@ impl<'a> LoadContext<'a> {
     /// Resolves a path, which is relative to the directory of the file. A file that systemd has loaded as a
     /// credential is read from there: `LoadCredential=secrets:/etc/hbd/secrets` makes of
     /// `secrets/key` beside the file the credential `secrets_key` (systemd.exec(5)).
+    ///
+    /// A `~` at its beginning is the home of the user that runs the program.
     pub fn resolve(&self, path: &str) -> PathBuf {
+        let home = || self.variable("HOME").filter(|home| !home.is_empty());
+        let below_home =
+            path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        if let Some((rest, home)) = below_home.zip(home()) {
+            return Path::new(&home).join(rest.trim_start_matches('/'));
+        }
         let resolved = self.directory.join(path);
         let loaded = self.variable("CREDENTIALS_DIRECTORY").and_then(|directory| {
             let inside = resolved.strip_prefix(&self.directory).ok()?.to_str()?;
@@ -109,7 +117,8 @@ pub fn open_to_others(data: &Metadata) -> bool {
     data.permissions().mode() & 0o004 != 0
 }
 
-/// The text of a secret file without its trailing newline, and whether others can read it.
+/// The text of a secret file without a byte order mark and without blanks and line ends behind it,
+/// which editors leave and nobody sees; and whether others can read it.
 pub(super) fn read_secret_file(path: &Path) -> io::Result<(String, bool)> {
     let file = File::open(path)?;
     let data = file.metadata()?;
@@ -117,8 +126,7 @@ pub(super) fn read_secret_file(path: &Path) -> io::Result<(String, bool)> {
     if file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_SECRET_BYTES {
         return Err(io::Error::other("it is longer than 64 KiB"));
     }
-    let end = text.trim_end_matches(['\r', '\n']).len();
-    text.truncate(end);
+    let text = text.trim_start_matches('\u{feff}').trim_end().to_owned();
     Ok((text, data.is_file() && open_to_others(&data)))
 }
 
@@ -127,6 +135,35 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_mark_or_a_blank_that_nobody_sees_was_part_of_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        for (text, key) in [
+            ("\u{feff}secret\r\n", "secret"),
+            ("secret \t\n\n", "secret"),
+            ("two words\n", "two words"),
+            (" secret", " secret"),
+        ] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(read_secret_file(&file).unwrap().0, key, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_of_the_user() {
+        let environment = |name: &str| (name == "HOME").then(|| "/home/ann".to_owned());
+        let context = LoadContext::new(Path::new("/etc/hbd/heartbeat.yaml"), &environment);
+        for (path, resolved) in [
+            ("~", "/home/ann"),
+            ("~/state", "/home/ann/state"),
+            ("~bob/state", "/etc/hbd/~bob/state"),
+            ("a~", "/etc/hbd/a~"),
+        ] {
+            assert_eq!(context.resolve(path), Path::new(resolved));
+        }
+    }
 
     #[test]
     fn a_file_that_systemd_loaded_as_a_credential_is_read_from_there() {

@@ -85,6 +85,7 @@ pub fn parse(text: &str) -> Result<Node, YamlError> {
     if text.len() > MAX_BYTES {
         return Err(YamlError { line: None, what: TOO_LONG.into() });
     }
+    errors::check_characters(text)?;
     errors::check_nesting(text)?;
     let nodes = Cell::new(0);
     let error = |error: serde_yaml::Error| errors::explain(&error, text);

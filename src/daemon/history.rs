@@ -141,7 +141,10 @@ pub fn alerts(monitor: &Monitor, courier: &Courier) -> Result<Vec<AlertView>, St
 /// What is wrong, for an incident that is not part of a host's state.
 fn describe_incident(incident: &Incident) -> Option<String> {
     match incident {
-        Incident::Connection { .. } | Incident::NeverSeen { .. } | Incident::Metric { .. } => None,
+        Incident::Connection { .. }
+        | Incident::NeverSeen { .. }
+        | Incident::NotBack { .. }
+        | Incident::Metric { .. } => None,
         Incident::Backup { .. } => Some("the backup did not succeed".into()),
         Incident::Alertmanager => Some("the Alertmanager that is asked does not answer".into()),
         Incident::Channel { .. } => Some("does not deliver".into()),
@@ -158,6 +161,7 @@ fn alert_view(
     let (subject, host) = match incident {
         Incident::Connection { host, .. }
         | Incident::NeverSeen { host }
+        | Incident::NotBack { host }
         | Incident::Dyndns { host }
         | Incident::Metric { host, .. } => (format!("host {host}"), Some(host.clone())),
         Incident::Backup { plan } => (format!("plan {plan}"), None),
@@ -175,7 +179,10 @@ fn alert_view(
             .unwrap_or(Level::Warning),
         since: open_incident.and_then(|open_incident| open_incident.since),
         channels: open_incident
-            .map(|open_incident| open_incident.channels.keys().cloned().collect())
+            .map(|open_incident| {
+                let told = open_incident.channels.iter().filter(|(_, given)| !given.handed_over);
+                told.map(|(name, _)| name.clone()).collect()
+            })
             .unwrap_or_default(),
         acknowledged: acknowledged.map(|by| by.at),
     }

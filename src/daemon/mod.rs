@@ -26,6 +26,7 @@ use crate::http::{HttpServer, ReloadResult};
 use crate::memory;
 use crate::notify::courier::{Courier, CourierExit, CourierHooks, EveryRow};
 use crate::notify::notifier::Notifier;
+use crate::notify::outbox::{Outbox, Succession};
 use crate::problem::{ListenError, Problem, Problems, Severity};
 use crate::store::{Change, ChangeSink, OpenResult, Store, Table};
 use crate::systemd;
@@ -60,6 +61,9 @@ const ARENAS: i32 = 2;
 
 /// How long the stop waits for programs that are being killed, and for threads that are ending.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a reload waits for the list of open alarms.
+const SUCCESSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A longer age of a stored time is not believed: a clock was wrong.
 const MAX_PLAUSIBLE_AGE: Duration = Duration::from_secs(48 * 3600);
@@ -330,13 +334,28 @@ impl RunningDaemon {
         for problem in &config.warnings.0 {
             warn!("{problem}");
         }
-        let changes = config_diff::changes(&self.config, &config);
+        let mut changes = config_diff::changes(&self.config, &config);
+        changes.extend(self.successions(&config));
         let mut warnings = config.warnings.clone();
         warnings.0.extend(self.apply(&config));
         listeners.move_udp(&mut self.udp);
         self.services.reloads.record_applied(&config, Now::read());
         self.config = config;
         Ok((changes, warnings))
+    }
+
+    /// What becomes of open alarms whose channels the new configuration has no more.
+    fn successions(&self, config: &Config) -> Vec<String> {
+        let kept = |name: &String| config.channels.contains_key(name);
+        if self.config.channels.keys().all(kept) {
+            return Vec::new();
+        }
+        let routes = wiring::notify_settings(config).routes;
+        let look = move |_: &Store, outbox: &Outbox| {
+            outbox.successions(&routes).iter().map(Succession::describe).collect()
+        };
+        // The courier logs the same; while the disk is slow only there.
+        self.services.courier.inspect(SUCCESSION_TIMEOUT, look).unwrap_or_default()
     }
 
     /// Applies a configuration to everything but the listeners. Returns what could not be started;

@@ -19,6 +19,7 @@ use crate::clock::{Now, Wall};
 use crate::dyndns::updater::Updater;
 use crate::event::EventId;
 use crate::heartbeat::datagram::Rejection;
+use crate::heartbeat::fleet::NotForgotten;
 use crate::heartbeat::monitor::Monitor;
 use crate::history::recorder::Recorder;
 use crate::http::query::NotifyRequest;
@@ -85,6 +86,15 @@ impl Daemon for Services {
             Ok(()) => answer_when_stored(rx),
             Err(why) => Ingest::Done(rejection_answer(why)),
         }
+    }
+
+    fn forget(&self, host: &str, connection: Option<&str>) -> Result<(), String> {
+        self.monitor.forget(host, connection).map_err(|why| match why {
+            NotForgotten::NoHost => format!("no host is called {host}"),
+            NotForgotten::NoConnection(known) => {
+                format!("{host} has no such connection, but: {}", known.join(", "))
+            }
+        })
     }
 
     fn ingest_alert(&self, body: &[u8]) -> Ingest {
@@ -172,6 +182,7 @@ impl Daemon for Services {
                 .rejected()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
+            metrics_left_out: self.monitor.metrics_left_out(),
             channels: stats.queues.iter().map(|queue| channel_metrics(queue, &stats)).collect(),
             alerts_received: self.pipelines.received(),
             pipelines: self.pipelines.count() as u64,

@@ -46,8 +46,10 @@ pub struct Provider {
     pub user: Option<String>,
     /// The password, likewise.
     pub password: Option<Secret>,
-    /// The first words of answers that mean success.
+    /// The first words of answers that mean success, or their beginnings.
     pub expect: Vec<String>,
+    /// What stands in answers that mean refusal, whatever else they say.
+    pub refuse: Vec<String>,
     /// Further certificate authorities.
     pub ca_file: Option<PathBuf>,
 }

@@ -195,7 +195,14 @@ impl Provider {
         if word == "good" && text.split_whitespace().nth(1).is_some_and(ignored) {
             return Err(UpdateError::Forbidden(says("good 127.0.0.1: the update was ignored")));
         }
-        if self.expect.iter().any(|expected| expected == word) {
+        let answer = words(text);
+        if let Some(refusal) = self.refuse.iter().find(|refusal| answer.contains(&words(refusal))) {
+            return Err(UpdateError::Forbidden(says(&format!(
+                "\"{}\", a refusal by {refusal:?}",
+                self.quote_answer(text)
+            ))));
+        }
+        if self.expect.iter().any(|expected| begins(&answer, expected)) {
             return Ok(());
         }
         Err(UpdateError::Refused(says(&format!(
@@ -222,6 +229,35 @@ impl Provider {
     }
 }
 
+/// Text with one space between its words.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether an answer begins as expected: one word is its first word as a whole, several words and
+/// markup are its beginning, as far as they go.
+fn begins(answer: &str, expected: &str) -> bool {
+    let expected = words(expected);
+    if expected.contains(' ') || is_markup(&expected) {
+        return answer.starts_with(&expected);
+    }
+    answer.split(' ').next() == Some(&*expected)
+}
+
+fn is_markup(text: &str) -> bool {
+    text.starts_with(['<', '{', '['])
+}
+
+/// Whether an expected beginning is that of every answer in XML, HTML or JSON.
+pub fn tells_nothing(expected: &str) -> bool {
+    let expected = words(expected);
+    let lower = expected.to_ascii_lowercase();
+    let prologue = ["<?xml", "<!doctype", "<html"].iter().any(|start| lower.starts_with(start));
+    let after = expected.split_once("?>").map_or("", |(_, after)| after.trim());
+    let markup_alone = is_markup(&expected) && !expected.contains(char::is_alphanumeric);
+    markup_alone || (prologue && !after.contains(['>', '=']))
+}
+
 /// Whether a part of a path is long enough to be a token.
 fn looks_secret(part: &str) -> bool {
     part.len() >= 16
@@ -237,6 +273,7 @@ mod tests {
             user: Some("ann".into()),
             password: Some(Secret::new("secret-word")),
             expect: vec!["good".into(), "nochg".into(), "OK".into()],
+            refuse: Vec::new(),
             ca_file: None,
         }
     }
@@ -333,6 +370,49 @@ mod tests {
         }
         // A code in the body counts for more than the status.
         assert!(matches!(classify(500, "abuse"), Err(UpdateError::Forbidden(_))));
+    }
+
+    #[test]
+    fn of_an_answer_of_several_words_only_the_first_was_looked_at() {
+        let provider = |expect: &[&str], refuse: &[&str]| {
+            let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
+            Provider {
+                expect: owned(expect),
+                refuse: owned(refuse),
+                ..provider("https://dns.example/update?ip={ip}")
+            }
+        };
+        const XML: &str = "<?xml version=\"1.0\"?>\n<r>\n <error>0</error></r>";
+        const REFUSED: &str = "<?xml version=\"1.0\"?>\n<r>\n <error>7</error></r>";
+        let begin = "<?xml version=\"1.0\"?> <r> <error>0<";
+        let request = request(&["1.1.1.1"]);
+        for (expect, refuse, body, kept) in [
+            (&[begin][..], &[][..], XML, true),
+            (&[begin], &[], REFUSED, false),
+            (&["<?xml"], &["<error>7<"], XML, true),
+            (&["<?xml"], &["<error>7<"], REFUSED, false),
+            (&["{\"ok\":true"], &[], "{\"ok\":true,\"ip\":\"1.1.1.1\"}", true),
+            (&["{\"ok\":true"], &[], "{\"ok\":false}", false),
+            (&["Update successful"], &[], "Update  successful.", true),
+            (&["Update successful"], &[], "Update failed", false),
+            (&["good"], &["not changed"], "good, but not changed", false),
+            (&["good"], &[], "goodbye", false),
+        ] {
+            let ended = provider(expect, refuse).classify(&request, 200, body, None);
+            assert_eq!(ended.is_ok(), kept, "{expect:?} {refuse:?} {body}");
+        }
+        for (expected, nothing) in [
+            ("<?xml", true),
+            ("<?xml version=\"1.0\"?>", true),
+            ("{", true),
+            ("<html>", true),
+            (begin, false),
+            ("{\"ok\":true", false),
+            ("good", false),
+            ("Update", false),
+        ] {
+            assert_eq!(tells_nothing(expected), nothing, "{expected}");
+        }
     }
 
     #[test]

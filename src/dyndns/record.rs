@@ -530,10 +530,11 @@ fn text_of_server(server: &DnsServer) -> String {
 }
 
 fn text_of_provider(provider: &Provider) -> String {
-    let Provider { url, user, password, expect, ca_file } = provider;
+    let Provider { url, user, password, expect, refuse, ca_file } = provider;
+    let refused = if refuse.is_empty() { String::new() } else { format!(", refuse: {refuse:?}") };
     format!(
         "Http(Provider {{ url: {url:?}, user: {user:?}, password: {password:?}, \
-         expect: {expect:?}, ca_file: {ca_file:?} }})"
+         expect: {expect:?}, ca_file: {ca_file:?}{refused} }})"
     )
 }
 

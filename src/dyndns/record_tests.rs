@@ -45,6 +45,7 @@ fn provider(url: &str) -> UpdateMethod {
         user: None,
         password: None,
         expect: vec!["good".into()],
+        refuse: Vec::new(),
         ca_file: None,
     })
 }
@@ -381,6 +382,7 @@ fn the_fingerprint_in_a_stored_row_outlives_a_renamed_type() {
         user: Some("me".into()),
         password: Some(Secret::new("secret-word")),
         expect: vec!["good".into()],
+        refuse: Vec::new(),
         ca_file: Some("/etc/ca.pem".into()),
     });
     assert_eq!(fingerprint(&entry(server())), "2874e50ab7271cee");

@@ -7,8 +7,8 @@ use domain::utils::base64;
 
 use super::method::{DnsServer, Provider, UpdateMethod};
 use super::{names, provider};
-use crate::address::is_host;
 use crate::config_file::{FlagOrSection, Section};
+use crate::tls;
 
 /// The default connections: those that an agent names after its address family.
 const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
@@ -20,8 +20,17 @@ const ALGORITHMS: [(&str, Algorithm); 2] =
 
 /// The keys that belong to one method only.
 const OF_RFC2136: [&str; 7] = ["server", "port", "ttl", "key_name", "key", "key_file", "algorithm"];
-const OF_HTTP: [&str; 8] =
-    ["url", "url_file", "user", "password", "password_file", "expect", "allow_http", "ca_file"];
+const OF_HTTP: [&str; 9] = [
+    "url",
+    "url_file",
+    "user",
+    "password",
+    "password_file",
+    "expect",
+    "refuse",
+    "allow_http",
+    "ca_file",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MethodKind {
@@ -253,10 +262,8 @@ fn read_server(
     if zone.is_none() && report_missing {
         section.require("zone");
     }
-    let server = section.text("server").or(base.map(|base| base.server.clone()));
-    if let Some(server) = server.as_deref().filter(|server| !is_host(server)) {
-        section.error("server", format!("\"{server}\" cannot be a name or an address"));
-    }
+    let server =
+        section.host("server", "a name or an address").or(base.map(|base| base.server.clone()));
     let port = section.port("port").or(base.map(|base| base.port)).unwrap_or(53);
     let ttl = section.duration_within("ttl", Duration::from_secs(1)..=7 * DAY);
     let ttl = ttl.and_then(|ttl| u32::try_from(ttl.as_secs()).ok());
@@ -284,6 +291,18 @@ fn read_server(
         key: key.or(base.map(|base| base.key.clone()))?,
         algorithm: algorithm.or(base.map(|base| base.algorithm)).unwrap_or(Algorithm::Sha256),
     })
+}
+
+fn check_expected(section: &Section, expect: &[String], refuse: &[String]) {
+    if !section.given("expect") || !refuse.is_empty() {
+        return;
+    }
+    for entry in expect.iter().filter(|entry| provider::tells_nothing(entry)) {
+        let what = format!(
+            "\"{entry}\" begins refusals, too: write on up to where they differ, or say with refuse what stands in those"
+        );
+        section.warning("expect", what);
+    }
 }
 
 fn read_provider(
@@ -315,11 +334,18 @@ fn read_provider(
         section.require(missing);
     }
     let expect = section.texts("expect").or(base.map(|base| base.expect.clone()));
+    let expect = expect.unwrap_or(EXPECTED.map(String::from).into());
+    let refuse = section.texts("refuse").or(base.map(|base| base.refuse.clone()));
+    let refuse = refuse.unwrap_or_default();
+    check_expected(section, &expect, &refuse);
     Some(Provider {
         url: url.or(base.map(|base| base.url.clone()))?,
         user,
         password,
-        expect: expect.unwrap_or(EXPECTED.map(String::from).into()),
-        ca_file: section.file("ca_file").or(base.and_then(|base| base.ca_file.clone())),
+        expect,
+        refuse,
+        ca_file: section
+            .file_with("ca_file", tls::check_ca_file)
+            .or(base.and_then(|base| base.ca_file.clone())),
     })
 }

@@ -12,6 +12,8 @@ pub enum Incident {
     Connection { host: String, connection: String },
     /// A configured host never sent a beat.
     NeverSeen { host: String },
+    /// A host that announced its shutdown has not come back.
+    NotBack { host: String },
     /// A metric is beyond its threshold.
     Metric { host: String, metric: String },
     /// A backup plan did not succeed.
@@ -88,6 +90,7 @@ impl fmt::Display for Incident {
         match self {
             Incident::Connection { host, connection } => write!(f, "{host} {connection}"),
             Incident::NeverSeen { host } => write!(f, "{host} never heard"),
+            Incident::NotBack { host } => write!(f, "{host} not back"),
             Incident::Metric { host, metric } => write!(f, "{host} {metric}"),
             Incident::Backup { plan } => write!(f, "plan {plan}"),
             Incident::Alertmanager => f.write_str("alertmanager"),

@@ -43,6 +43,14 @@ pub enum EventKind {
         /// How long the host was not heard; none when it is new.
         gone: Option<Duration>,
     },
+    /// A host that announced its shutdown is not back in time.
+    NotBack { host: String, since: Wall, within: Duration },
+    /// A host that was reported as not back beats again.
+    Returned { host: String, gone: Duration },
+    /// Beats of two machines come under the name of one host.
+    TwoMachines { host: String, addresses: Vec<String> },
+    /// A connection is no longer expected: it was not heard for long, or an operator said so.
+    Forgotten { host: String, connection: ForgottenConnection },
     /// A host sent a text.
     HostMessage { host: String, text: String },
     /// A configured, watched host was never heard since it was configured.
@@ -112,6 +120,21 @@ pub enum EventKind {
     DyndnsKept { host: String, name: String, failed_for: Duration },
     /// An operator's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, level: Level, text: String },
+}
+
+/// A connection that is no longer expected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForgottenConnection {
+    /// Its name.
+    pub name: String,
+    /// When it was last heard.
+    pub last_seen: Wall,
+    /// For how long it was not heard; none when an operator had it forgotten.
+    pub silent_for: Option<Duration>,
+    /// Nothing is left that the host is expected to beat over.
+    pub was_last: bool,
+    /// What ends with it.
+    pub closes: Vec<Incident>,
 }
 
 /// What a kind of event means to the rest of the program.
@@ -213,11 +236,15 @@ impl EventDescription {
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 25] = [
         "overdue",
         "shutdown",
         "back",
         "booted",
+        "not_back",
+        "returned",
+        "two_machines",
+        "forgotten",
         "message",
         "never_seen",
         "first_heard",
@@ -257,6 +284,10 @@ impl EventKind {
             EventKind::Booted { host, announced, returned, gone } => {
                 booted(host, *announced, returned, *gone)
             }
+            EventKind::NotBack { host, since, within } => not_back(host, *since, *within),
+            EventKind::Returned { host, gone } => returned(host, *gone),
+            EventKind::TwoMachines { host, addresses } => two_machines(host, addresses),
+            EventKind::Forgotten { host, connection } => forgotten(host, connection),
             EventKind::HostMessage { host, text } => host_message(host, text),
             EventKind::NeverSeen { host, configured } => never_seen(host, *configured),
             EventKind::FirstHeard { host, connection } => first_heard(host, connection),
@@ -330,6 +361,50 @@ fn booted(
         .closes(over.collect())
         .detail_if("not heard for", gone.map(format_duration))
         .detail_if("reboot", (!announced).then(unannounced))
+}
+
+fn not_back(host: &str, since: Wall, within: Duration) -> EventDescription {
+    let title = format!("{host} has not come back");
+    EventDescription::of_host("not_back", Level::Critical, host, title)
+        .watched_only()
+        .about(Incident::NotBack { host: host.to_owned() })
+        .detail("shut down", since.to_string())
+        .detail("expected within", format_duration(within))
+}
+
+fn returned(host: &str, gone: Duration) -> EventDescription {
+    EventDescription::of_host("returned", Level::Ok, host, format!("{host} has come back"))
+        .watched_only()
+        .about(Incident::NotBack { host: host.to_owned() })
+        .detail("gone for", format_duration(gone))
+}
+
+fn two_machines(host: &str, addresses: &[String]) -> EventDescription {
+    let title = format!("{host}: two machines beat under this name");
+    let remedy = "give each its own name: host in hbc.yaml, or hbc run --host";
+    EventDescription::of_host("two_machines", Level::Warning, host, title)
+        .watched_only()
+        .detail("addresses", addresses.join(", "))
+        .detail("meanwhile", "one of them can fail and nobody notices")
+        .detail("to do", remedy)
+}
+
+const NOT_EXPECTED: &str = "no beat of this host is expected until it beats again";
+
+fn forgotten(host: &str, connection: &ForgottenConnection) -> EventDescription {
+    let alarming = connection.was_last && connection.silent_for.is_some();
+    let level = if alarming { Level::Warning } else { Level::Info };
+    let title = format!("{host} {} is forgotten", connection.name);
+    let why = match connection.silent_for.map(format_duration) {
+        Some(silent) => format!("it was not heard for {silent} (heartbeat.forget_after)"),
+        None => "an operator said so (hbd forget)".into(),
+    };
+    EventDescription::of_host("forgotten", level, host, title)
+        .watched_only()
+        .closes(connection.closes.clone())
+        .detail("last seen", connection.last_seen.to_string())
+        .detail("why", why)
+        .detail_if("meanwhile", alarming.then(|| NOT_EXPECTED.to_owned()))
 }
 
 fn host_message(host: &str, text: &str) -> EventDescription {

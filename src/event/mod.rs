@@ -14,7 +14,7 @@ mod kind;
 mod message;
 
 pub use self::incident::{Incident, IncidentChange};
-pub use self::kind::{EventDescription, EventKind, MAX_LISTED};
+pub use self::kind::{EventDescription, EventKind, ForgottenConnection, MAX_LISTED};
 pub use self::message::{Message, TextTable, decimal};
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+mod metrics;
+
+pub use self::metrics::{DatagramMetrics, MAX_METRICS};
+
 /// The longest datagram that is accepted, its signature included, in bytes.
 pub const MAX_BYTES: usize = 8192;
 /// The end of the year 9999: what comes later is not a time.
@@ -74,6 +78,8 @@ pub struct Datagram<'a> {
     pub connection: Option<Cow<'a, str>>,
     /// What it reports.
     pub event: DatagramKind,
+    /// What the machine does after a shutdown, when it says so.
+    pub reason: Option<ShutdownReason>,
     /// The text of a message: there is one when `event` is a message.
     pub message: Option<Cow<'a, str>>,
     /// The time until the next beat.
@@ -97,6 +103,7 @@ impl<'a> Datagram<'a> {
             host: host.into(),
             connection: Some(connection.into()),
             event: DatagramKind::Beat,
+            reason: None,
             message: None,
             interval: None,
             boot_id: None,
@@ -228,6 +235,7 @@ struct RawFields<'a> {
     host: Option<BorrowedText<'a>>,
     connection: Option<BorrowedText<'a>>,
     event: Option<DatagramKind>,
+    reason: Option<&'a RawValue>,
     message: Option<BorrowedText<'a>>,
     interval: Option<f64>,
     boot_id: Option<BorrowedText<'a>>,
@@ -280,6 +288,7 @@ impl<'de> Visitor<'de> for FieldReader<'_, 'de> {
                     read_field(&mut fields.at, CONNECTION, &mut fields.connection, &mut map)?
                 }
                 "event" => read_field(&mut fields.at, EVENT, &mut fields.event, &mut map)?,
+                "reason" => read_field(&mut fields.at, "", &mut fields.reason, &mut map)?,
                 "message" => read_field(&mut fields.at, MESSAGE, &mut fields.message, &mut map)?,
                 "interval" => read_field(&mut fields.at, INTERVAL, &mut fields.interval, &mut map)?,
                 "boot_id" => read_field(&mut fields.at, BOOT_ID, &mut fields.boot_id, &mut map)?,
@@ -302,6 +311,7 @@ impl<'a> RawFields<'a> {
             host: text(self.host).ok_or(Rejection::BadField(HOST))?,
             connection: text(self.connection),
             event: self.event.unwrap_or_default(),
+            reason: self.reason.and_then(shutdown_reason),
             message: text(self.message),
             interval: self.interval.map(interval).transpose()?,
             boot_id: text(self.boot_id),
@@ -333,6 +343,11 @@ fn has_text(text: &str) -> bool {
     !text.trim().is_empty()
 }
 
+/// Another reason than those is as good as none: later agents may know more.
+fn shutdown_reason(raw: &RawValue) -> Option<ShutdownReason> {
+    serde_json::from_str(raw.get()).ok()
+}
+
 fn interval(seconds: f64) -> Result<Duration, Rejection> {
     require((0.05..=604_800.0).contains(&seconds), INTERVAL)?;
     Ok(Duration::from_millis((seconds * 1000.0).round() as u64))
@@ -346,150 +361,6 @@ fn time(raw: &RawValue) -> Result<Timestamp<'_>, Rejection> {
         }
         _ => Err(Rejection::BadField(TIME)),
     }
-}
-
-/// The most metrics that one datagram may carry, and that are kept of one host.
-pub const MAX_METRICS: usize = 512;
-/// How deep metrics may be nested.
-const MAX_DEPTH: usize = 16;
-/// The longest metric path, in bytes.
-const MAX_PATH: usize = 200;
-
-/// Numbers by dotted path; all paths lie in one text, so that reading them allocates little.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DatagramMetrics {
-    paths: String,
-    /// Where each path ends, and its value.
-    leaves: Vec<(usize, f64)>,
-}
-
-impl DatagramMetrics {
-    /// Metrics that are not parsed from JSON, under the same limits.
-    ///
-    /// # Errors
-    /// [`Rejection::BadField`] when a path or a value breaks them, or a path appears twice.
-    pub fn from_pairs<'p>(
-        pairs: impl IntoIterator<Item = (&'p str, f64)>,
-    ) -> Result<DatagramMetrics, Rejection> {
-        let mut metrics = DatagramMetrics::default();
-        for (path, value) in pairs {
-            let fits = is_key(path) && path.len() <= MAX_PATH;
-            require(fits && path.split('.').count() <= MAX_DEPTH && value.is_finite(), METRICS)?;
-            metrics.push(path, value);
-        }
-        require(!metrics.has_duplicates(), METRICS)?;
-        Ok(metrics)
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.leaves.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.leaves.is_empty()
-    }
-
-    /// Path and value, in the order of the datagram.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
-        let mut begin = 0;
-        self.leaves.iter().map(move |&(end, value)| {
-            let path = &self.paths[begin..end];
-            begin = end;
-            (path, value)
-        })
-    }
-
-    fn push(&mut self, path: &str, value: f64) {
-        self.paths.push_str(path);
-        self.leaves.push((self.paths.len(), value));
-    }
-
-    fn has_duplicates(&self) -> bool {
-        let mut paths: Vec<&str> = self.iter().map(|(path, _)| path).collect();
-        paths.sort_unstable();
-        paths.windows(2).any(|pair| pair[0] == pair[1])
-    }
-}
-
-impl<'de> Deserialize<'de> for DatagramMetrics {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DatagramMetrics, D::Error> {
-        let mut metrics = DatagramMetrics::default();
-        let mut path = String::new();
-        deserializer.deserialize_map(Flatten {
-            metrics: &mut metrics,
-            path: &mut path,
-            depth: 0,
-        })?;
-        if metrics.has_duplicates() {
-            return Err(D::Error::custom("a metric appears twice"));
-        }
-        Ok(metrics)
-    }
-}
-
-/// Walks the nested object and collects its leaves under their paths.
-struct Flatten<'m> {
-    metrics: &'m mut DatagramMetrics,
-    path: &'m mut String,
-    depth: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for Flatten<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Flatten<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a number or an object of numbers")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if self.depth == MAX_DEPTH {
-            return Err(A::Error::custom("metrics are nested too deep"));
-        }
-        let parent = self.path.len();
-        while let Some(BorrowedText(key)) = map.next_key()? {
-            if parent > 0 {
-                self.path.push('.');
-            }
-            self.path.push_str(&key);
-            if !is_key(&key) || self.path.len() > MAX_PATH {
-                return Err(A::Error::custom("a metric path cannot be used"));
-            }
-            let (metrics, path) = (&mut *self.metrics, &mut *self.path);
-            map.next_value_seed(Flatten { metrics, path, depth: self.depth + 1 })?;
-            self.path.truncate(parent);
-        }
-        Ok(())
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        if !value.is_finite() {
-            return Err(E::custom("a metric is not finite"));
-        }
-        self.metrics.push(self.path, value);
-        Ok(())
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        self.visit_f64(value as f64)
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
-        self.visit_f64(value as f64)
-    }
-}
-
-/// A key may itself be a dotted path, as long as none of its segments is empty.
-fn is_key(key: &str) -> bool {
-    !key.split('.').any(str::is_empty) && !key.contains(char::is_control)
 }
 
 /// Why a datagram is rejected. That is counted by [`name`](Rejection::name), never an alarm.
@@ -649,9 +520,12 @@ mod tests {
             (r#""ack":1"#.into(), "bad_field"),
             (r#""metrics":{}"#.into(), "ok"),
             (r#""metrics":5"#.into(), "bad_field"),
-            (r#""metrics":{"a":{"b":[1]}}"#.into(), "bad_field"),
-            (r#""metrics":{"a":"1"}"#.into(), "bad_field"),
-            (r#""metrics":{"a":null}"#.into(), "bad_field"),
+            (r#""metrics":"1""#.into(), "bad_field"),
+            (r#""metrics":[1]"#.into(), "bad_field"),
+            (r#""metrics":true"#.into(), "bad_field"),
+            (r#""metrics":{"a":[1}"#.into(), "not_json"),
+            (r#""reason":"reboot""#.into(), "ok"),
+            (r#""reason":{"a":"kexec"}"#.into(), "ok"),
             (r#""metrics":{"a":1e999}"#.into(), "bad_field"),
             (r#""metrics":{"":1}"#.into(), "bad_field"),
             (r#""metrics":{"a..b":1}"#.into(), "bad_field"),
@@ -689,6 +563,40 @@ mod tests {
         }
         assert_eq!(parse(b"{\"host\":\"\xff\"}"), Err(Rejection::NotUtf8));
         assert_eq!(parse(&[b' '; MAX_BYTES + 1]), Err(Rejection::TooLong));
+    }
+
+    #[test]
+    fn one_metric_that_is_no_number_cost_the_whole_beat() {
+        for (odd, path) in [
+            ("null", "b"),
+            (r#""51""#, "b"),
+            ("true", "b"),
+            ("[1,{},[2]]", "b"),
+            (r#"{"c":{"d":"51"}}"#, "b.c.d"),
+        ] {
+            let json = format!(r#"{{"host":"w","metrics":{{"a":1,"b":{odd},"z":{{"y":2}}}}}}"#);
+            let datagram = parse(json.as_bytes()).unwrap_or_else(|why| panic!("{json}: {why}"));
+            let metrics: Vec<_> = datagram.metrics.iter().collect();
+            assert_eq!(metrics, [("a", 1.0), ("z.y", 2.0)], "{json}");
+            assert_eq!(datagram.metrics.left_out(), (1, Some(path)), "{json}");
+        }
+        let none = parse(br#"{"host":"w","metrics":{"a":null,"b":false}}"#).unwrap();
+        assert!(none.metrics.is_empty());
+        assert_eq!(none.metrics.left_out(), (2, Some("a")));
+    }
+
+    #[test]
+    fn what_a_shutdown_is_for_is_understood_or_left_out() {
+        for (text, reason) in [
+            (r#""reboot""#, Some(ShutdownReason::Reboot)),
+            (r#""poweroff""#, Some(ShutdownReason::PowerOff)),
+            (r#""kexec""#, None),
+            ("null", None),
+            ("5", None),
+        ] {
+            let json = format!(r#"{{"host":"w","event":"shutdown","reason":{text}}}"#);
+            assert_eq!(parse(json.as_bytes()).unwrap().reason, reason, "{text}");
+        }
     }
 
     #[test]

@@ -23,10 +23,12 @@
 //! API the views of `fleet`.
 
 mod auth;
+mod boots;
 mod connection;
 pub mod datagram;
 pub mod encode;
 pub mod fleet;
+mod goodbye;
 mod host;
 pub mod listener;
 mod metric;

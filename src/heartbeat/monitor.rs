@@ -16,7 +16,7 @@ use crate::heartbeat::datagram::{
     Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ReceivedDatagram, Rejection,
 };
 use crate::heartbeat::fleet::{
-    AddressChange, Changes, ConnectionId, Fleet, Ingested, KeyUsage, OpenProblem,
+    AddressChange, Changes, ConnectionId, Fleet, Ingested, KeyUsage, NotForgotten, OpenProblem,
 };
 use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::heartbeat::settings::{ALERTMANAGER, FleetConfig, LOCAL};
@@ -67,6 +67,7 @@ pub struct Monitor {
     overloaded: Box<dyn Fn() -> bool + Send + Sync>,
     accepted: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
+    metrics_left_out: AtomicU64,
     /// How many changes were sent, and which of them is known to be on disk.
     sent_changes: AtomicU64,
     stored_changes: Arc<AtomicU64>,
@@ -107,6 +108,7 @@ impl Monitor {
             overloaded,
             accepted: AtomicU64::new(0),
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
+            metrics_left_out: AtomicU64::new(0),
             sent_changes: AtomicU64::new(0),
             stored_changes: Arc::default(),
             address_observer: OnceLock::new(),
@@ -199,6 +201,9 @@ impl Monitor {
         let proven = ingested.proven_address.take().filter(|_| is_observed);
         let moved = proven.is_some_and(|id| state.track_address(&id, source.address));
         let ack = ingested.ack.take();
+        let left_out = ingested.left_out.take();
+        let (count, _) = received.datagram.metrics.left_out();
+        self.metrics_left_out.fetch_add(count as u64, Ordering::Relaxed);
         let change = change_of(ingested);
         let answer = if change.is_none() && self.all_stored() {
             Some((then, ack))
@@ -215,6 +220,12 @@ impl Monitor {
         }
         if let Some(key) = changed_key {
             log_key_usage(&key);
+        }
+        if let Some(path) = left_out {
+            let host = &received.datagram.host;
+            warn!(
+                "{host} sends metrics that are no numbers, such as {path:?}: these are left out, and counted from now on"
+            );
         }
         if moved {
             self.report_address_changes();
@@ -482,6 +493,22 @@ impl Monitor {
     /// How many datagrams were accepted.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many metrics of accepted datagrams were left out because they are no numbers.
+    pub fn metrics_left_out(&self) -> u64 {
+        self.metrics_left_out.load(Ordering::Relaxed)
+    }
+
+    /// [`Fleet::forget`].
+    ///
+    /// # Errors
+    /// When there is no such thing.
+    pub fn forget(&self, host: &str, connection: Option<&str>) -> Result<(), NotForgotten> {
+        let mut state = self.lock();
+        let changes = state.fleet.forget(host, connection, Now::read())?;
+        self.send_changes(changes);
+        Ok(())
     }
 
     /// How many datagrams were rejected, by reason.

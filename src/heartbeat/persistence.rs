@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Incident, Level};
+use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::{Blindness, Connection, Extension};
 use crate::heartbeat::datagram::MAX_METRICS;
-use crate::heartbeat::host::{BootIds, Host, MAX_CONNECTIONS};
+use crate::heartbeat::goodbye::Goodbye;
+use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{Freshness, Metric, PresenceRow};
 use crate::heartbeat::settings::{Interner, Profile, SharedSettings};
 use crate::heartbeat::threshold::ThresholdState;
@@ -56,6 +58,18 @@ pub struct HostRow {
     /// The id of the boot before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_boot_id: Option<String>,
+    /// The ids of the boots before that one, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier_boot_ids: Vec<String>,
+    /// It was reported that two machines beat under its name.
+    #[serde(skip_serializing_if = "is_false")]
+    pub two_machines: bool,
+    /// Its announced shutdown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goodbye: Option<Goodbye>,
+    /// All that it was heard over is forgotten.
+    #[serde(skip_serializing_if = "is_false")]
+    pub forgotten: bool,
     /// When its last boot was reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub booted: Option<Mono>,
@@ -183,6 +197,8 @@ impl HostRow {
     /// The row of a host, on the monotonic clock of `kernel`.
     pub(super) fn of(host: &Host, kernel: u32) -> HostRow {
         let boots = host.boot_ids.as_deref();
+        let earlier = boots.into_iter().flat_map(|boots| &boots.earlier);
+        let mut earlier = earlier.map(|id| id.as_ref().into());
         let overdue = host.connections.iter().any(|c| c.state == HostState::Overdue);
         HostRow {
             kernel,
@@ -192,7 +208,11 @@ impl HostRow {
             leaving: host.stop_announced,
             unwatched: overdue && !host.profile.watch,
             boot_id: boots.map(|boots| boots.current.as_ref().into()),
-            previous_boot_id: boots.and_then(|boots| boots.previous.as_deref()).map(Into::into),
+            previous_boot_id: earlier.next(),
+            earlier_boot_ids: earlier.collect(),
+            two_machines: boots.is_some_and(BootIds::two_machines_reported),
+            goodbye: host.goodbye.as_deref().copied(),
+            forgotten: host.forgotten,
             booted: host.last_boot_at,
             named: host.boot_has_id,
             connections: host.connections.iter().map(ConnectionRow::of).collect(),
@@ -345,10 +365,14 @@ pub fn restore_host(
     let mut host = Host::new(name, profile.clone(), now);
     host.never_seen_reported = row.reported;
     host.stop_announced = row.leaving;
+    host.forgotten = row.forgotten;
+    host.goodbye = row.goodbye.map(|goodbye| {
+        Box::new(Goodbye { at: clocks.translate(row.kernel, goodbye.at), ..goodbye })
+    });
     host.boot_has_id = row.named;
     host.boot_ids = row.boot_id.map(|current| {
-        let previous = row.previous_boot_id.map(Into::into);
-        Box::new(BootIds { current: current.into(), previous })
+        let earlier = row.previous_boot_id.into_iter().chain(row.earlier_boot_ids).collect();
+        Box::new(BootIds::restore(&current, earlier, row.two_machines, now.mono))
     });
     let booted = row.booted.zip(clocks.known_offset(row.kernel));
     host.last_boot_at =

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::{is_host, is_loopback, is_name};
+use crate::address::{is_loopback, is_name};
 use crate::config_file::{self, Section};
 use crate::heartbeat::auth::HostKeys;
+use crate::heartbeat::datagram::ShutdownReason;
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::problem::Severity;
 use crate::secret::Secret;
@@ -19,6 +20,9 @@ pub const LOCAL: &str = "local";
 /// The shortest and the longest time between two beats.
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(604_800);
+
+/// Within what time a host is to be back that said that it reboots.
+const DEFAULT_BACK_WITHIN: Duration = Duration::from_secs(15 * 60);
 
 /// Up to this many hosts with the same fault are named one by one; more are counted.
 const MAX_NAMED_HOSTS: usize = 20;
@@ -57,6 +61,8 @@ pub struct HeartbeatSettings {
     pub accept_unsigned: bool,
     /// A watched host that was never seen is reported after this time; zero turns it off.
     pub new_timeout: Duration,
+    /// A connection that was not heard for this time is forgotten; zero turns it off.
+    pub forget_after: Duration,
 }
 
 impl Default for HeartbeatSettings {
@@ -73,6 +79,7 @@ impl Default for HeartbeatSettings {
             max_unknown_hosts: 100_000,
             accept_unsigned: false,
             new_timeout: Duration::from_secs(24 * 3600),
+            forget_after: Duration::from_secs(30 * 24 * 3600),
         }
     }
 }
@@ -87,7 +94,7 @@ impl HeartbeatSettings {
         let accept = [("ignore", UnknownHosts::Ignore), ("accept", UnknownHosts::Accept)];
         let max_unknown_hosts = section.number("max_unknown_hosts", 0..=10_000_000);
         let settings = HeartbeatSettings {
-            host: section.text("host").unwrap_or(defaults.host),
+            host: section.host("host", "an address").unwrap_or(defaults.host),
             port: section.listen_port("port").unwrap_or(defaults.port),
             key: section.secret("key", "key_file"),
             previous_key: section.secret("previous_key", "previous_key_file"),
@@ -102,11 +109,10 @@ impl HeartbeatSettings {
                 .unwrap_or(defaults.max_unknown_hosts),
             accept_unsigned: section.flag("accept_unsigned").unwrap_or(defaults.accept_unsigned),
             new_timeout: section.duration("new_timeout").unwrap_or(defaults.new_timeout),
+            forget_after: section.duration("forget_after").unwrap_or(defaults.forget_after),
         };
         check_previous(section, &settings.key, &settings.previous_key);
-        if !is_host(&settings.host) {
-            section.error("host", format!("\"{}\" cannot be an address", settings.host));
-        } else if !is_loopback(&settings.host) && settings.is_forgeable(section, hosts) {
+        if !is_loopback(&settings.host) && settings.is_forgeable(section, hosts) {
             section.error(
                 "host",
                 format!(
@@ -147,6 +153,8 @@ pub struct HostSettings {
     pub interval: Option<Duration>,
     /// Overrides the common grace.
     pub grace: Option<Duration>,
+    /// Within what time it is to be back after a shutdown; zero: never reported.
+    pub back_within: Option<Duration>,
 }
 
 impl Default for HostSettings {
@@ -160,6 +168,7 @@ impl Default for HostSettings {
             previous_key: None,
             interval: None,
             grace: None,
+            back_within: None,
         }
     }
 }
@@ -183,6 +192,7 @@ impl HostSettings {
             previous_key: section.secret("previous_key", "previous_key_file"),
             interval: section.duration_within("interval", INTERVALS),
             grace: section.duration("grace"),
+            back_within: section.duration("back_within"),
         };
         check_previous(section, &settings.key, &settings.previous_key);
         settings
@@ -316,6 +326,8 @@ pub struct SharedSettings {
     pub max_unknown_hosts: Option<usize>,
     /// When a watched host that was never seen is reported; zero: never.
     pub new_timeout: Duration,
+    /// When a connection that is down is forgotten; none: never.
+    pub forget_after: Option<Duration>,
     /// How often an alert that goes on is repeated.
     pub renotify: Option<Duration>,
 }
@@ -333,6 +345,8 @@ pub struct Profile {
     pub interval: Option<Duration>,
     /// Overrides the common grace.
     pub grace: Option<Duration>,
+    /// Within what time it is to be back after a shutdown, where that is configured.
+    pub back_within: Option<Duration>,
     /// Its channels.
     pub channels: Vec<String>,
     /// Whether its name in the DNS follows its address.
@@ -361,6 +375,17 @@ impl Profile {
         }
     }
 
+    /// Within what time the host is to be back after a shutdown; none when it need not come back, as
+    /// after a power-off, or when it does not say that it boots again.
+    pub fn back_within(&self, reason: Option<ShutdownReason>) -> Option<Duration> {
+        let within = match reason {
+            Some(ShutdownReason::PowerOff) => None,
+            Some(ShutdownReason::Reboot) => Some(self.back_within.unwrap_or(DEFAULT_BACK_WITHIN)),
+            None => self.back_within,
+        };
+        within.filter(|within| !within.is_zero())
+    }
+
     /// The rule of a metric.
     pub fn rule(&self, path: &str) -> Option<Arc<Rule>> {
         let compiled = self.set.as_deref()?;
@@ -383,6 +408,7 @@ impl SharedSettings {
                 UnknownHosts::Accept => Some(settings.max_unknown_hosts),
             },
             new_timeout: settings.new_timeout,
+            forget_after: Some(settings.forget_after).filter(|after| !after.is_zero()),
             renotify: config.renotify_interval,
         }
     }
@@ -434,6 +460,7 @@ fn profile(
         keys: host_keys(&settings.key, &settings.previous_key),
         interval: settings.interval,
         grace: settings.grace,
+        back_within: settings.back_within,
         channels: channels.to_vec(),
         dyndns: settings.dyndns,
         alert_heartbeat: None,

@@ -132,6 +132,7 @@ pub fn handle(
         }
         Ok(Route::Host(name)) => of_host(daemon, target, &name, |host| Response::json(200, host)),
         Ok(Route::Badge(name)) => of_host(daemon, target, &name, badge::badge),
+        Ok(Route::Forget(name)) => forget(daemon, target, &name),
         Ok(Route::OpenApi) => Response::json_bytes(openapi::document()),
         Ok(Route::Channels) => {
             let now = Now::read().wall.to_string();
@@ -222,6 +223,17 @@ fn reload_response(result: ReloadResult) -> Response {
         ReloadResult::NotTried(why) => {
             Response::json(503, &json!({ "error": why })).with_header("Retry-After", "5")
         }
+    }
+}
+
+fn forget(daemon: &Arc<dyn Daemon>, target: &str, host: &str) -> Response {
+    let connection = match query::parse_forget(target) {
+        Ok(connection) => connection,
+        Err(why) => return Response::error(target, 400, &why),
+    };
+    match daemon.forget(host, connection.as_deref()) {
+        Ok(()) => Response::json(200, &json!({ "forgotten": true })),
+        Err(why) => Response::error(target, 404, &why),
     }
 }
 

@@ -79,6 +79,15 @@ fn snapshot(snapshot: &MetricsSnapshot, text: &mut String) {
         ("hbd_datagrams_accepted_total", "counter", "Datagrams that were believed."),
         snapshot.datagrams_accepted,
     );
+    single(
+        text,
+        (
+            "hbd_datagram_metrics_left_out_total",
+            "counter",
+            "Metrics in accepted datagrams that are no numbers.",
+        ),
+        snapshot.metrics_left_out,
+    );
     head(text, "hbd_datagrams_rejected_total", "counter", "Datagrams that were dropped.");
     for (reason, count) in &snapshot.datagrams_rejected {
         sample(text, "hbd_datagrams_rejected_total", &[("reason", reason)], count);
@@ -371,6 +380,7 @@ mod tests {
         fn metrics(&self) -> MetricsSnapshot {
             MetricsSnapshot {
                 datagrams_rejected: [("malformed".into(), 3)].into(),
+                metrics_left_out: 4,
                 channels: vec![ChannelMetrics {
                     name: "a\\b\"c\nd".into(),
                     failed: [("unreachable".into(), 0)].into(),
@@ -424,6 +434,7 @@ mod tests {
         let text = scrape(1);
         for line in [
             "hbd_datagrams_rejected_total{reason=\"malformed\"} 3",
+            "hbd_datagram_metrics_left_out_total 4",
             "hbd_connection_up{host=\"h0\",connection=\"ipv4\"} 1",
             "hbd_connection_last_seen_timestamp_seconds{host=\"h0\",connection=\"ipv4\"} 1795291928.667",
             "hbd_connection_old_key{host=\"h0\",connection=\"ipv4\"} 1",

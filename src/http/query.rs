@@ -80,6 +80,22 @@ pub fn parse_series(target: &str) -> Result<SeriesQuery, String> {
     Ok(query)
 }
 
+/// The connection that is to be forgotten; none for the whole host.
+///
+/// # Errors
+/// A sentence with the parameter that is wrong.
+pub fn parse_forget(target: &str) -> Result<Option<String>, String> {
+    let mut connection = None;
+    for_each_param(target, |name, value| {
+        match name {
+            "connection" => connection = Some(value),
+            _ => return Err(unknown(name, "connection")),
+        }
+        Ok(())
+    })?;
+    Ok(connection)
+}
+
 /// Calls `read` with each name and value of a query.
 fn for_each_param(
     target: &str,

@@ -39,6 +39,8 @@ pub enum Route {
     Reload,
     /// The availability of a host, and its metrics over time.
     History(String),
+    /// What is known of a host, or of one of its connections, is to be forgotten.
+    Forget(String),
     /// The state of a host, as a picture.
     Badge(String),
     /// The event log.
@@ -54,7 +56,7 @@ pub enum Route {
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), route. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 21] = [
+pub(super) const ROUTES: [(&str, &str, Make); 22] = [
     ("GET", "/", |_| Route::Page),
     ("GET", "/hosts/*", Route::HostPage),
     ("GET", "/favicon.ico", |_| Route::Icon),
@@ -72,6 +74,7 @@ pub(super) const ROUTES: [(&str, &str, Make); 21] = [
     ("POST", "/-/reload", |_| Route::Reload),
     ("GET", "/api/v1/hosts/*/history", Route::History),
     ("GET", "/api/v1/hosts/*/badge.svg", Route::Badge),
+    ("POST", "/api/v1/hosts/*/forget", Route::Forget),
     ("GET", "/api/v1/events", |_| Route::Events),
     ("GET", "/api/v1/alerts", |_| Route::Alerts),
     ("GET", "/api/v1/backups", |_| Route::Backups),

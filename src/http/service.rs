@@ -36,6 +36,14 @@ pub trait Daemon: Send + Sync {
     /// Takes in the webhook of an Alertmanager.
     fn ingest_alert(&self, body: &[u8]) -> Ingest;
 
+    /// Forgets a connection of a host, or all that is known of it, until it beats again.
+    ///
+    /// # Errors
+    /// A sentence: there is no such thing.
+    fn forget(&self, host: &str, _connection: Option<&str>) -> Result<(), String> {
+        Err(format!("no host is called {host}"))
+    }
+
     /// The values of `/metrics`.
     fn metrics(&self) -> MetricsSnapshot;
 
@@ -175,6 +183,8 @@ pub struct MetricsSnapshot {
     pub datagrams_accepted: u64,
     /// Datagrams that were not, by reason; every known reason is there, if only with 0.
     pub datagrams_rejected: BTreeMap<String, u64>,
+    /// Metrics of accepted datagrams that were left out because they are no numbers.
+    pub metrics_left_out: u64,
     /// The channels, in the order in which they are shown.
     pub channels: Vec<ChannelMetrics>,
     /// Alert instances that came in, repeats too.

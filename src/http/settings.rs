@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::front::certificate::{CertificateError, ServerCertificate, TlsSettings};
-use crate::address::{BaseUrl, is_host, is_loopback};
+use crate::address::{BaseUrl, NO_HEADER_TEXT, is_header_text, is_loopback};
 use crate::clock::Now;
 use crate::config_file::{NameSet, Section, open_to_others};
 use crate::secret::Secret;
@@ -55,7 +55,7 @@ impl ReceiverSettings {
         let intervals = Duration::from_secs(5)..=Duration::from_secs(3600);
         let usual = ReceiverSettings::default();
         let settings = ReceiverSettings {
-            host: section.text("host").unwrap_or(usual.host),
+            host: section.host("host", "an address").unwrap_or(usual.host),
             port: section.listen_port("port").unwrap_or(usual.port),
             token: section.secret("token", "token_file"),
             tls: section.section("tls", read_tls).flatten(),
@@ -68,6 +68,7 @@ impl ReceiverSettings {
         };
         settings.check_alerts(section);
         settings.check_host(section);
+        settings.check_token(section);
         settings
     }
 
@@ -79,12 +80,17 @@ impl ReceiverSettings {
         }
     }
 
+    fn check_token(&self, section: &Section) {
+        if self.token.as_ref().is_some_and(|token| !is_header_text(token.reveal())) {
+            let key = if section.given("token") { "token" } else { "token_file" };
+            section.error(key, NO_HEADER_TEXT);
+        }
+    }
+
     fn check_host(&self, section: &Section) {
         let host = &self.host;
         let guarded = section.given("token") || section.given("token_file");
-        if !is_host(host) {
-            section.error("host", format!("\"{host}\" cannot be an address"));
-        } else if !is_loopback(host) && !guarded {
+        if !is_loopback(host) && !guarded {
             let what = format!("{host} is reachable from outside: set token or token_file");
             section.error("host", what);
         } else if !is_loopback(host) && !section.given("tls") {

@@ -279,7 +279,7 @@ mod tests {
         fixture.accept(1);
         fixture.end(Err(Failure::MessageRefused("too rude".into())));
         fixture.accept(2);
-        fixture.end(Err(Failure::Unreachable { why: "nobody home".into(), retry_after: None }));
+        fixture.end(Err(Failure::unreachable("nobody home")));
         fixture.accept(3);
         let rows = batch(&fixture.store, &fixture.outbox, None, 10).rows;
         let said: Vec<_> =
@@ -340,7 +340,7 @@ mod tests {
     fn a_direct_message_that_arrives_ends_the_pause_of_its_channel() {
         let mut fixture = Fixture::new();
         fixture.accept(1);
-        fixture.end(Err(Failure::ChannelRefused { why: "bad token".into(), retry_after: None }));
+        fixture.end(Err(Failure::channel_refused("bad token")));
         assert!(fixture.outbox.start(fixture.now).is_empty());
         let rows = batch(&fixture.store, &fixture.outbox, None, 10).rows;
         let mut record = DeliveryRecord {

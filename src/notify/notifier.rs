@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::{error, info, warn};
 
-use super::channel::{Channel, Failure, OutgoingMessage, SharedState};
+use super::channel::{Channel, Failure, OutgoingMessage, Scope, SharedState};
 use super::text::{TextUnit, cut};
 use super::worker::catch_panic;
 use crate::clock::{Now, Wall, format_duration};
@@ -326,7 +326,7 @@ fn deliver(name: &str, channel: &Channel, message: &Message, state: &SharedState
                     now: Now::read().wall,
                 };
                 let (attempts, result) = attempt(channel, outgoing, state);
-                if let Err(Failure::ChannelRefused { why, .. }) = &result {
+                if let Err(Failure::ChannelRefused { why, scope: Scope::Channel, .. }) = &result {
                     closed = Some(why.clone());
                 }
                 let reason = result.as_ref().err().map(Failure::reason);

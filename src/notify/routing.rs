@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Event, Level, Subject};
+use crate::event::{Event, Incident, Level, Subject};
 
 /// What routing needs to know of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,28 @@ impl Routes {
             }
             Subject::Daemon => accepting(self.daemon_channels()),
         }
+    }
+
+    /// The channels for messages about an incident of this level.
+    pub fn channels_for(&self, incident: &Incident, level: Level) -> Vec<String> {
+        let names = match incident {
+            Incident::Connection { host, .. }
+            | Incident::NeverSeen { host }
+            | Incident::NotBack { host }
+            | Incident::Metric { host, .. }
+            | Incident::Dyndns { host } => self.host_channels(host).to_vec(),
+            Incident::Backup { .. } => self.backups.clone(),
+            Incident::Channel { channel } => self.sibling_channels(channel),
+            Incident::Alertmanager | Incident::Store => self.daemon_channels(),
+        };
+        let names: BTreeSet<String> =
+            names.into_iter().filter(|name| self.accepts(name, level)).collect();
+        names.into_iter().collect()
+    }
+
+    /// Whether a channel of that name is configured.
+    pub fn has_channel(&self, name: &str) -> bool {
+        self.channels.contains_key(name)
     }
 
     fn is_watched(&self, subject: &Subject) -> bool {

@@ -168,6 +168,13 @@ impl DeliveryCounters {
                     "Failed to send notification to {channel}: {why} (the channel pauses, {event} is kept, next probe in {again})"
                 );
             }
+            DeliveryResult::RecipientPaused { why, delay } => {
+                self.count(channel, "message_refused");
+                let again = format_duration(*delay);
+                error!(
+                    "Failed to send notification to {channel}: {why} (this recipient alone waits, {event} is kept, next probe in {again})"
+                );
+            }
             DeliveryResult::Orphaned => {
                 info!("{event} is not told to {channel}: the alarm that it ends never arrived");
             }

@@ -205,6 +205,7 @@ impl Talk {
             session.in_clear += usize::from(self.is_plain());
             match line.split(' ').next().unwrap_or_default() {
                 "EHLO" => self.react(script, &line, &self.offer(script))?,
+                "HELO" => self.react(script, &line, "250 mail.example")?,
                 "STARTTLS" => {
                     self.react(script, &line, "220 begin")?;
                     self.secure(script.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?)?;

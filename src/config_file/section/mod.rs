@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::load_context::LoadContext;
 use super::suggestion;
 use super::yaml::{MapEntry, Node, NodeValue, ScalarKind};
+use crate::address::to_ascii_host;
 use crate::clock::format_duration;
 use crate::duration;
 use crate::problem::Severity;
@@ -251,8 +252,23 @@ impl<'a> Section<'a> {
         self.refuse(key, format!("must be {}, not \"{text}\"{meant}", alternatives(&names)))
     }
 
+    /// A host's name or address, as [`to_ascii_host`] makes it. Anything else is refused: that it
+    /// cannot be a `wanted`.
+    pub fn host(&mut self, key: &'static str, wanted: &str) -> Option<String> {
+        let text = self.text(key)?;
+        to_ascii_host(&text).or_else(|| self.refuse(key, format!("\"{text}\" cannot be {wanted}")))
+    }
+
     /// A path; a relative one starts from the configuration's directory.
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        if let Some(NodeValue::Scalar { text, kind: ScalarKind::Null }) =
+            entry.map(|entry| &entry.node.value)
+            && text == "~"
+        {
+            let what = "a ~ alone is nothing in YAML: write \"~\" in quotes, or the whole path";
+            self.warning(key, what);
+        }
         Some(self.context.resolve(&self.text(key)?))
     }
 
@@ -261,6 +277,21 @@ impl<'a> Section<'a> {
         let path = self.path(key)?;
         if let Err(error) = std::fs::File::open(&path) {
             self.warning(key, format!("cannot read {}: {error}", path.display()));
+        }
+        Some(path)
+    }
+
+    /// The same; it is a warning, too, when `check` finds a fault in it.
+    pub fn file_with(
+        &mut self,
+        key: &'static str,
+        check: impl FnOnce(&Path) -> Result<(), String>,
+    ) -> Option<PathBuf> {
+        let path = self.file(key)?;
+        if path.exists()
+            && let Err(fault) = check(&path)
+        {
+            self.warning(key, fault);
         }
         Some(path)
     }

@@ -25,6 +25,21 @@ pub(super) fn check_nesting(text: &str) -> Result<(), YamlError> {
     Ok(())
 }
 
+/// Refuses what YAML knows no character for (YAML 1.2, section 5.1), with its line, which the parser
+/// does not tell.
+pub(super) fn check_characters(text: &str) -> Result<(), YamlError> {
+    let odd = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r');
+    let Some((at, c)) = text.char_indices().find(|(_, c)| odd(*c)) else { return Ok(()) };
+    let line = text[..at].matches('\n').count() + 1;
+    let what = match c {
+        '\0' => "holds a NUL here: delete it, or save the file as UTF-8 (it may be UTF-16)".into(),
+        other => {
+            format!("holds a control character here (U+{:04X}): delete it", u32::from(other))
+        }
+    };
+    Err(YamlError { line: Some(line), what })
+}
+
 /// An error of the parser, with its line and a remedy.
 pub(super) fn explain(error: &serde_yaml::Error, text: &str) -> YamlError {
     let said = error.to_string();
@@ -117,6 +132,9 @@ mod tests {
     fn mistakes_are_told_with_their_line_and_a_remedy() {
         for (text, line, words) in [
             ("a:\n\tb: 1\n", 2, "a tab cannot indent"),
+            ("a: 1\nb: x\0y\nc: 2\n", 2, "holds a NUL here"),
+            ("a: 1\r\n# x\u{1}y\r\n", 2, "a control character here (U+0001)"),
+            ("\u{feff}a: \"\u{1b}[31m\"\n", 1, "U+001B"),
             ("a: 1\nb: @x\n", 2, "begins with \"@\" must be in quotes"),
             ("a: 1\nb: 'x\nc: 2\n", 2, "the quote that opens here is never closed"),
             ("a: 1\nb: [x, y\nc: 2\n", 2, "the bracket [ that opens here"),

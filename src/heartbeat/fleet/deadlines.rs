@@ -12,6 +12,10 @@ pub enum DeadlineKind {
     Connection(u8),
     /// The host may be one that was never seen.
     NeverSeen,
+    /// The host may not have come back after its goodbye.
+    Return,
+    /// A connection of the host may be forgotten.
+    Forget,
     /// The alert of the metric at this index may want a reminder.
     Metric(u16),
 }

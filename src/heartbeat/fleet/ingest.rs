@@ -272,12 +272,21 @@ impl Fleet {
             ..Ingested::default()
         };
         let mut reschedule = state_before != host.state;
+        if let (1.., Some(path)) = datagram.metrics.left_out()
+            && !std::mem::replace(&mut host.left_out_logged, true)
+        {
+            ingested.left_out = Some(path.to_owned());
+        }
         if beats && !(host.metrics.is_empty() && datagram.metrics.is_empty()) {
             host.extend_metrics(index, gap);
             reschedule |=
                 self.ingest_metrics(host_index, index, check_missing, incoming, &mut ingested);
         }
         self.schedule_connections(host_index);
+        if datagram.event == DatagramKind::Shutdown && !ingested.events.is_empty() {
+            self.schedule_return(host_index);
+            self.schedule_forget(host_index);
+        }
         if reschedule {
             self.schedule_metrics(host_index);
             self.update_down_set(host_index);

@@ -16,9 +16,11 @@ use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSet
 use crate::view::HostState;
 
 mod deadlines;
+mod forget;
 mod ingest;
 mod views;
 
+pub use self::forget::NotForgotten;
 pub use self::views::OpenProblem;
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
@@ -41,6 +43,8 @@ pub struct Ingested {
     pub closed_incidents: Vec<Incident>,
     /// While keys are being changed: which one it was signed with.
     pub key_usage: Option<KeyUsage>,
+    /// The first metric that is no number, of a host that sent none before.
+    pub left_out: Option<String>,
     /// The connection, when the datagram proves that its host is where it came from: it is signed,
     /// new, and the host's name follows its address.
     pub proven_address: Option<ConnectionId>,
@@ -192,6 +196,8 @@ impl Fleet {
             let event = match entry.kind {
                 DeadlineKind::Connection(index) => self.connection_due(entry, index.into(), now),
                 DeadlineKind::NeverSeen => self.never_seen_due(entry.host, now),
+                DeadlineKind::Return => self.return_due(entry.host, now),
+                DeadlineKind::Forget => self.forget_due(entry.host, now),
                 DeadlineKind::Metric(index) => self.metric_due(entry, index.into(), now),
             };
             changes.events.extend(event);
@@ -219,6 +225,7 @@ impl Fleet {
         let event = self.hosts[entry.host as usize].on_timeout(index, expectation, others, now);
         self.update_down_set(entry.host);
         self.update_uptime(entry.host, now);
+        self.schedule_forget(entry.host);
         Some(event)
     }
 
@@ -232,7 +239,8 @@ impl Fleet {
 
     fn never_seen_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
         let host = self.hosts.get_mut(host_index as usize)?;
-        if host.was_seen() || host.never_seen_reported || !host.profile.watch {
+        let told = host.never_seen_reported || host.forgotten;
+        if host.was_seen() || told || !host.profile.watch {
             return None;
         }
         host.never_seen_reported = true;
@@ -330,7 +338,8 @@ impl Fleet {
     fn schedule_never_seen(&mut self, host_index: u32, now: Now) {
         let host = &mut self.hosts[host_index as usize];
         let timeout = self.common.new_timeout;
-        if !host.profile.watch || host.never_seen_reported || host.was_seen() || timeout.is_zero() {
+        let expected = host.profile.watch && !host.forgotten;
+        if !expected || host.never_seen_reported || host.was_seen() || timeout.is_zero() {
             return;
         }
         let passed = if now.wall.is_plausible() && host.configured_since.is_plausible() {
@@ -343,7 +352,7 @@ impl Fleet {
     }
 
     fn compact(&mut self) {
-        let hosts = &self.hosts;
+        let (hosts, common) = (&self.hosts, &self.common);
         self.deadlines.compact(|entry| {
             let host = &hosts[entry.host as usize];
             match entry.kind {
@@ -352,6 +361,11 @@ impl Fleet {
                     .get(usize::from(index))
                     .is_some_and(|c| c.scheduled_at == entry.at),
                 DeadlineKind::NeverSeen => !host.was_seen(),
+                DeadlineKind::Return => host.return_deadline().is_some(),
+                DeadlineKind::Forget => {
+                    let after = common.forget_after;
+                    after.is_some_and(|after| host.next_forgotten(after).is_some())
+                }
                 DeadlineKind::Metric(index) => {
                     let metric = host.metrics.get(usize::from(index));
                     let alert = metric.and_then(|metric| metric.alert_state.as_deref());
@@ -407,7 +421,7 @@ impl Fleet {
         let mut others: Vec<Host> = known.into_values().collect();
         others.sort_by(|a, b| (a.configured_since, &a.name).cmp(&(b.configured_since, &b.name)));
         for host in others {
-            if Some(self.unknown_count) < self.common.max_unknown_hosts {
+            if !host.forgotten && Some(self.unknown_count) < self.common.max_unknown_hosts {
                 self.add_host(host);
             } else {
                 self.pending.closed_incidents.extend(host.open_incidents());
@@ -424,6 +438,8 @@ impl Fleet {
             self.schedule_connections(host_index);
             self.schedule_metrics(host_index);
             self.schedule_never_seen(host_index, now);
+            self.schedule_return(host_index);
+            self.schedule_forget(host_index);
         }
     }
 

@@ -134,6 +134,14 @@ impl Fleet {
                     text: format!("{} {words}", connection.name),
                 });
             }
+            if let Some(goodbye) = host.goodbye.as_deref().filter(|goodbye| goodbye.reported) {
+                problems.push(OpenProblem {
+                    incident: Incident::NotBack { host: host.name.as_ref().into() },
+                    level: Level::Critical,
+                    since: goodbye.at.wall,
+                    text: "has not come back".into(),
+                });
+            }
             if host.never_seen_reported {
                 problems.push(OpenProblem {
                     incident: Incident::NeverSeen { host: host.name.as_ref().into() },

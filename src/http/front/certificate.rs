@@ -14,6 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::clock::{Wall, format_duration};
+use crate::tls::{VERSION_1_REMEDY, is_version_1};
 
 /// Certificates are renewed a month before they expire: two weeks are left to find out why not.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
@@ -187,6 +188,11 @@ fn config(
     key_file: &Path,
 ) -> Result<ServerConfig, CertificateError> {
     let (of, by) = (certificate_file.display(), key_file.display());
+    if is_version_1(&chain[0]) {
+        return Err(CertificateError::Certificate(format!(
+            "the certificate in {of} {VERSION_1_REMEDY}"
+        )));
+    }
     let signing = ring::sign::any_supported_type(key).map_err(|_| {
         CertificateError::Key(format!("{by} is of a kind that is not known here: use ECDSA P-256, P-384, Ed25519, or RSA of 2048 bits or more"))
     })?;

@@ -25,6 +25,9 @@ const FORWARDED_HEADERS: [&str; 7] = [
     "If-None-Match",
 ];
 
+/// Those among them that hold lists.
+const LIST_HEADERS: [&str; 2] = ["Accept", "If-None-Match"];
+
 /// A request line with the headers that matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
@@ -190,10 +193,18 @@ fn forwarded(headers: &[httparse::Header]) -> Result<Vec<(&'static str, String)>
         if !header.value.iter().all(printable) {
             return Err(HttpError::new(400, "a header is not printable ASCII"));
         }
-        if kept.iter().any(|(other, _)| *other == name) {
-            return Err(HttpError::new(400, "a header is given twice that may be given once"));
+        let value = String::from_utf8_lossy(header.value).into_owned();
+        match kept.iter_mut().find(|(other, _): &&mut (&str, String)| *other == name) {
+            None => kept.push((name, value)),
+            // RFC 9110, section 5.3: lines of a list are one list.
+            Some((_, list)) if LIST_HEADERS.contains(&name) => {
+                list.push_str(", ");
+                list.push_str(&value);
+            }
+            Some(_) => {
+                return Err(HttpError::new(400, "a header is given twice that may be given once"));
+            }
         }
-        kept.push((name, String::from_utf8_lossy(header.value).into_owned()));
     }
     Ok(kept)
 }
@@ -371,6 +382,13 @@ mod tests {
     }
 
     #[test]
+    fn two_lines_of_one_list_were_refused() {
+        let request = "GET / HTTP/1.1\r\naccept: a/b\r\nAccept: c/d;q=0.5\r\n\r\n";
+        let head = parse(request.as_bytes()).unwrap().unwrap();
+        assert_eq!(head.headers, [("Accept", "a/b, c/d;q=0.5".to_owned())]);
+    }
+
+    #[test]
     fn what_is_ambiguous_or_unknown_is_refused() {
         for (request, expected) in [
             ("GET / HTTP/1.1\r\n\r\n", 200),
@@ -391,6 +409,8 @@ mod tests {
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 200),
             ("POST / HTTP/1.1\r\nExpect: magic\r\n\r\n", 417),
             ("GET / HTTP/1.1\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nAccept: a\r\nAccept: b\r\n\r\n", 200),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nAuthorization: \u{e4}\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nUser-Agent: \u{e4}\r\n\r\n", 200),
         ] {

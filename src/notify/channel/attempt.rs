@@ -75,15 +75,24 @@ pub struct Delivered {
     pub thread: Option<String>,
 }
 
+/// What a failure was said about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The channel: what is for another recipient would end likewise.
+    Channel,
+    /// The recipient of the message; nothing is known of others.
+    Recipient,
+}
+
 /// Why a message did not arrive, by what the queue does next. The texts never hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Trying again may help; the provider may have said when.
-    Unreachable { why: String, retry_after: Option<Duration> },
+    Unreachable { why: String, retry_after: Option<Duration>, scope: Scope },
     /// This message will never be taken.
     MessageRefused(String),
     /// Nothing will be taken until the operator changes something, or until the hint has passed.
-    ChannelRefused { why: String, retry_after: Option<Duration> },
+    ChannelRefused { why: String, retry_after: Option<Duration>, scope: Scope },
     /// This form is refused: try once more as short plain text ([`OutgoingMessage::short_form`]).
     FormRefused(String),
     /// It may or may not have arrived.
@@ -93,12 +102,22 @@ pub enum Failure {
 impl Failure {
     /// [`Failure::Unreachable`] where the provider gave no hint.
     pub fn unreachable(why: impl Into<String>) -> Failure {
-        Failure::Unreachable { why: why.into(), retry_after: None }
+        Failure::Unreachable { why: why.into(), retry_after: None, scope: Scope::Channel }
+    }
+
+    /// [`Failure::Unreachable`] for one recipient.
+    pub fn recipient_deferred(why: impl Into<String>) -> Failure {
+        Failure::Unreachable { why: why.into(), retry_after: None, scope: Scope::Recipient }
+    }
+
+    /// [`Failure::ChannelRefused`], said about one recipient.
+    pub fn recipient_refused(why: impl Into<String>) -> Failure {
+        Failure::ChannelRefused { why: why.into(), retry_after: None, scope: Scope::Recipient }
     }
 
     /// [`Failure::ChannelRefused`] until the operator changes something.
     pub fn channel_refused(why: impl Into<String>) -> Failure {
-        Failure::ChannelRefused { why: why.into(), retry_after: None }
+        Failure::ChannelRefused { why: why.into(), retry_after: None, scope: Scope::Channel }
     }
 
     /// Its text alone.
@@ -126,13 +145,13 @@ impl Failure {
     #[must_use]
     pub fn map_why(self, reword: impl FnOnce(String) -> String) -> Failure {
         match self {
-            Failure::Unreachable { why, retry_after } => {
-                Failure::Unreachable { why: reword(why), retry_after }
+            Failure::Unreachable { why, retry_after, scope } => {
+                Failure::Unreachable { why: reword(why), retry_after, scope }
             }
             Failure::MessageRefused(why) => Failure::MessageRefused(reword(why)),
             Failure::FormRefused(why) => Failure::FormRefused(reword(why)),
-            Failure::ChannelRefused { why, retry_after } => {
-                Failure::ChannelRefused { why: reword(why), retry_after }
+            Failure::ChannelRefused { why, retry_after, scope } => {
+                Failure::ChannelRefused { why: reword(why), retry_after, scope }
             }
             Failure::Unknown(why) => Failure::Unknown(reword(why)),
         }

@@ -211,6 +211,7 @@ fn describe_fault(fault: &CertificateFault, server: &str) -> String {
             "it is a certificate authority's own (CA:TRUE) used as a server's; make one with \
              CA:FALSE, and give its issuer as ca_file"
         }
+        CertificateFault::Version1 => &format!("it {}", tls::VERSION_1_REMEDY),
         CertificateFault::Other(other) => other,
     };
     format!("certificate of {server} is not trusted: {what}")

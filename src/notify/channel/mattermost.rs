@@ -1,7 +1,7 @@
 //! The Mattermost channel: an incoming webhook, or a bot's posts when there is a token for one
 //! (<https://developers.mattermost.com/integrate/webhooks/incoming/>).
 
-use crate::address::BaseUrl;
+use crate::address::{BaseUrl, NO_HEADER_TEXT, is_header_text};
 use crate::config_file::Section;
 use crate::escape::PercentEncoded;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
+use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy, Scope};
 use super::http_client::{HttpRequest, HttpResponse, TIMEOUT, describe_response};
 use crate::clock::Wall;
 use crate::event::Level;
@@ -21,6 +21,7 @@ use crate::notify::text::{
 };
 use crate::secret::{Secret, scrub};
 use crate::thread::lock;
+use crate::tls;
 
 /// In characters: the oldest database layout takes posts of 4000.
 const MAX_TEXT: usize = 3900;
@@ -180,9 +181,11 @@ impl Mattermost {
             )),
             413 => Failure::MessageRefused(why),
             501 => Failure::channel_refused(why),
-            408 | 425 | 429 | 500..=599 => {
-                Failure::Unreachable { why, retry_after: response.retry_after(now) }
-            }
+            408 | 425 | 429 | 500..=599 => Failure::Unreachable {
+                why,
+                retry_after: response.retry_after(now),
+                scope: Scope::Channel,
+            },
             _ if !response.complete => Failure::unreachable(format!("{why}, cut off")),
             _ => Failure::channel_refused(why),
         }
@@ -342,9 +345,13 @@ impl Mattermost {
             channel: section.required("channel"),
             username: section.text("username"),
             icon: section.text("icon"),
-            ca_file: section.file("ca_file"),
+            ca_file: section.file_with("ca_file", tls::check_ca_file),
             bot_token: section.secret("bot_token", "bot_token_file"),
         };
+        if mattermost.bot_token.as_ref().is_some_and(|token| !is_header_text(token.reveal())) {
+            let key = if section.given("bot_token") { "bot_token" } else { "bot_token_file" };
+            section.error(key, NO_HEADER_TEXT);
+        }
         let token = mattermost.token.reveal();
         if token.contains(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_')) {
             let key = if section.given("token") { "token" } else { "token_file" };

@@ -14,7 +14,7 @@ pub mod mattermost;
 pub mod pushover;
 pub mod signal;
 
-pub use attempt::{Delivered, Failure, OutgoingMessage, ReceiptState, RetryPolicy};
+pub use attempt::{Delivered, Failure, OutgoingMessage, ReceiptState, RetryPolicy, Scope};
 
 /// What channels remember from one attempt to the next, by account and by hook. It outlives a
 /// configuration, and all deliveries of a process share one.

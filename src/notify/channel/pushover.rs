@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::attempt::{Delivered, Failure, OutgoingMessage, ReceiptState, RetryPolicy};
+use super::attempt::{Delivered, Failure, OutgoingMessage, ReceiptState, RetryPolicy, Scope};
 use super::http_client::{
     HttpRequest, HttpResponse, TIMEOUT, describe_response, form_body, time_until,
 };
@@ -234,12 +234,15 @@ impl Pushover {
             300..=399 => {
                 Failure::channel_refused(format!("{why}: a redirect, which is not followed"))
             }
-            408 | 425 | 500..=599 => {
-                Failure::Unreachable { why, retry_after: response.retry_after(now) }
-            }
+            408 | 425 | 500..=599 => Failure::Unreachable {
+                why,
+                retry_after: response.retry_after(now),
+                scope: Scope::Channel,
+            },
             429 => Failure::ChannelRefused {
                 why: format!("{why} (the month's quota is used up)"),
                 retry_after: quota_reset(response, now),
+                scope: Scope::Channel,
             },
             _ if foreign && !response.complete => Failure::unreachable(format!("{why}, cut off")),
             201..=299 => Failure::channel_refused(why),
@@ -318,7 +321,9 @@ fn api_url(section: &mut Section) -> String {
             if url.in_clear() {
                 section.error("api_url", "would send the token in clear: use https://");
             }
-            url.text
+            // As the API's documentation shows it.
+            let bare = url.text.strip_suffix("/messages.json").unwrap_or(&url.text);
+            bare.strip_suffix("/1").unwrap_or(bare).to_owned()
         }
         Err(what) => {
             section.error("api_url", what);

@@ -14,6 +14,7 @@ use crate::clock::Now;
 use crate::event::{Event, EventId, EventKind, Level, Subject};
 use crate::notify::channel::SharedState;
 use crate::notify::outbox::{Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox};
+use crate::notify::routing::Routes;
 use crate::notify::settings::NotifySettings;
 use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
 use crate::store::{Change, CommitResult, Store, Table, Write};
@@ -234,7 +235,9 @@ impl CourierThread {
     fn reconfigure(&mut self, settings: NotifySettings, now: Now) {
         self.settings = settings;
         let seed = now.wall.0.unsigned_abs();
-        let dropped = self.outbox.reconfigure(self.settings.queue_settings(), seed, now);
+        let routes = &self.settings.routes;
+        log_successions(&self.outbox, routes);
+        let dropped = self.outbox.reconfigure(self.settings.queue_settings(), routes, seed, now);
         self.counters.log_and_count_all(&dropped, Duration::ZERO);
         if let Err(why) = self.spawn_workers() {
             warn!("no further worker could be started: {why}");
@@ -384,6 +387,10 @@ impl CourierThread {
     }
 }
 
+fn log_successions(outbox: &Outbox, routes: &Routes) {
+    outbox.successions(routes).iter().for_each(|one| warn!("{}", one.describe()));
+}
+
 fn restore_outbox(
     store: &mut Store,
     settings: &NotifySettings,
@@ -409,7 +416,7 @@ fn restore_outbox(
         incidents: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
         receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
     };
-    let dropped = outbox.restore(stored, now);
+    let dropped = outbox.restore(stored, &settings.routes, now);
     for write in outbox.take_writes() {
         store.write(write);
     }

@@ -173,6 +173,8 @@ pub enum DeliveryResult {
     Retrying { why: String, delay: Duration, may_have_arrived: bool },
     /// The channel refuses everything; its queue waits.
     ChannelPaused { why: String, delay: Duration },
+    /// One of several recipients is refused; what is for that one waits.
+    RecipientPaused { why: String, delay: Duration },
     /// It will never arrive.
     Failed { reason: DropReason, why: String },
     /// A recovery whose alarm never arrived.

@@ -64,6 +64,22 @@ pub struct NotifiedChannel {
     /// What later messages reply to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
+    /// It is no longer configured, and others have taken over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handed_over: bool,
+}
+
+impl OpenIncident {
+    /// Those of its channels that are not configured, and that no others have taken over from.
+    pub fn gone_channels(
+        &self,
+        is_configured: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = &String> {
+        let gone = move |(name, given): &(&String, &NotifiedChannel)| {
+            !is_configured(name) && !given.handed_over
+        };
+        self.channels.iter().filter(gone).map(|(name, _)| name)
+    }
 }
 
 /// Every open incident.
@@ -190,6 +206,46 @@ impl Incidents {
         self.store(&incident);
     }
 
+    /// Whether a channel was given an event of an incident, or will be.
+    pub fn was_given(&self, incident: &Incident, channel: &str, event: EventId) -> bool {
+        let open = self.open.get(incident).and_then(|open| open.channels.get(channel));
+        open.is_some_and(|notified| notified.events.contains(&event))
+    }
+
+    /// Has `successors` take an incident over from the channels that are not configured. What these
+    /// were given counts as given to those, but for the events that wait. One that is configured again
+    /// before the end hears of it, too.
+    pub fn hand_over(
+        &mut self,
+        incident: &Incident,
+        successors: &[String],
+        waiting: &[EventId],
+        is_configured: impl Fn(&str) -> bool,
+    ) {
+        let Some(open) = self.open.get_mut(incident) else { return };
+        let mut given = Vec::new();
+        for (name, notified) in &mut open.channels {
+            let is_gone = !is_configured(name);
+            if is_gone && !notified.handed_over && notified.delivered {
+                given.extend(notified.events.iter().filter(|event| !waiting.contains(event)));
+            }
+            notified.handed_over = is_gone;
+        }
+        for name in successors.iter().filter(|_| !given.is_empty()) {
+            let notified = open.channels.entry(name.clone()).or_default();
+            notified.delivered = true;
+            for event in &given {
+                if !notified.events.contains(event) {
+                    notified.events.push(*event);
+                }
+            }
+            notified.events.sort_unstable();
+            let excess = notified.events.len().saturating_sub(MAX_EVENTS);
+            notified.events.drain(..excess);
+        }
+        self.store(incident);
+    }
+
     /// Closes an incident; returns the notified channels. A digest counts as one of its events when
     /// this was the last open incident in it.
     pub fn close(&mut self, incident: &Incident) -> BTreeMap<String, NotifiedChannel> {
@@ -244,6 +300,7 @@ impl Incidents {
             Incident::Channel { channel } => Some((channel.clone(), open.since)),
             Incident::Connection { .. }
             | Incident::NeverSeen { .. }
+            | Incident::NotBack { .. }
             | Incident::Metric { .. }
             | Incident::Backup { .. }
             | Incident::Alertmanager

@@ -16,7 +16,9 @@ mod digest;
 mod incidents;
 mod queue;
 mod receipts;
+mod recipients;
 mod results;
+mod succession;
 
 use self::delivery::Digest;
 pub use self::delivery::{
@@ -29,6 +31,8 @@ pub use self::incidents::{Acknowledgement, OpenIncident};
 use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
 pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
+use self::recipients::Standing;
+pub use self::succession::Succession;
 
 /// A channel that has failed for this long is reported through other channels.
 const REPORT_AFTER: Duration = Duration::from_secs(600);
@@ -76,7 +80,7 @@ impl Outbox {
     /// An empty outbox with these channels. `seed` varies the jitter.
     pub fn new(settings: BTreeMap<String, QueueSettings>, seed: u64, now: Now) -> Outbox {
         let mut outbox = Outbox { next_expiry_check: now.mono + EXPIRY_CHECK, ..Outbox::default() };
-        outbox.reconfigure(settings, seed, now);
+        outbox.reconfigure(settings, &Routes::default(), seed, now);
         outbox
     }
 
@@ -85,6 +89,7 @@ impl Outbox {
     pub fn restore(
         &mut self,
         kept: StoredOutbox,
+        routes: &Routes,
         now: Now,
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
         self.last_event = self.last_event.max(kept.last_event);
@@ -109,6 +114,7 @@ impl Outbox {
             self.deliveries.insert(id, delivery);
         }
         self.restore_digests();
+        self.hand_over(routes, now);
         for (channel, since) in self.incidents.failing_channels() {
             if let Some(queue) = self.queues.get_mut(&channel) {
                 queue.restore_reported_failure(since, now);
@@ -125,11 +131,12 @@ impl Outbox {
         }
     }
 
-    /// Applies a new configuration. Deliveries to channels that are no longer configured fail, and
-    /// are returned.
+    /// Applies a new configuration. Open incidents of channels that are no longer configured are
+    /// taken over by the present ones; deliveries to such channels fail, and are returned.
     pub fn reconfigure(
         &mut self,
         settings: BTreeMap<String, QueueSettings>,
+        routes: &Routes,
         seed: u64,
         now: Now,
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
@@ -141,6 +148,7 @@ impl Outbox {
             };
             self.queues.insert(name, queue);
         }
+        self.hand_over(routes, now);
         self.drop_orphans(now)
     }
 
@@ -310,7 +318,8 @@ impl Outbox {
         delivery.attempts += 1;
         delivery.in_flight = true;
         self.writes.push(Write::put(Table::Outbox, id.key(), &*delivery));
-        self.queues.get_mut(&delivery.channel)?.start_attempt(id, now.mono);
+        let recipient = &delivery.recipient;
+        self.queues.get_mut(&delivery.channel)?.start_attempt(id, recipient, now.mono);
         Some(DeliveryAttempt { id, delivery: self.as_sent(id)? })
     }
 
@@ -319,7 +328,7 @@ impl Outbox {
     fn form_digest(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryId> {
         let turn = self.deliveries.get(&id)?;
         let queue = self.queues.get(&turn.channel)?;
-        let (cause, room) = (queue.backlog()?, queue.retry_policy().digest?);
+        let (cause, room) = (queue.backlog(&turn.recipient)?, queue.retry_policy().digest?);
         if !turn.can_be_digested() {
             return None;
         }
@@ -481,7 +490,7 @@ impl Outbox {
     pub fn record_direct(&mut self, record: &DeliveryRecord, now: Now) {
         if let Some(queue) = self.queues.get_mut(&record.channel) {
             match &record.why {
-                None => queue.on_answer(now, true),
+                None => queue.on_answer(&record.recipient, Standing::Accepted, true, now),
                 Some(why) => queue.record_external_failure(why, now),
             }
         }

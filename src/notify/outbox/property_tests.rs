@@ -151,9 +151,9 @@ impl World {
         let job = self.in_flight.remove(usize::from(which) % self.in_flight.len());
         let why = || "because".to_owned();
         let result = match outcome {
-            0 => Err(Failure::Unreachable { why: why(), retry_after: None }),
+            0 => Err(Failure::unreachable(why())),
             1 => Err(Failure::MessageRefused(why())),
-            2 => Err(Failure::ChannelRefused { why: why(), retry_after: None }),
+            2 => Err(Failure::channel_refused(why())),
             3 => Err(Failure::FormRefused(why())),
             4 => Err(Failure::Unknown(why())),
             _ => Ok(Delivered::default()),
@@ -216,10 +216,36 @@ impl World {
         let mut settings = settings(&names);
         settings.values_mut().for_each(|line| line.retry_policy.digest = room);
         let now = self.test.now;
-        let ended = self.test.outbox.reconfigure(settings, 7, now);
         self.test.routes = routes(&names);
+        let before: BTreeSet<DeliveryId> = self.test.outbox.deliveries.keys().copied().collect();
+        let ended = self.test.outbox.reconfigure(settings, &self.test.routes, 7, now);
+        self.note_successions(&before);
         self.in_flight.retain(|job| names.contains(&job.delivery.channel.as_str()));
         self.note(&ended);
+    }
+
+    /// What channels have taken over counts as told to them, and what they are sent of it is new.
+    fn note_successions(&mut self, before: &BTreeSet<DeliveryId>) {
+        let ledger = &mut self.ledger;
+        for open in self.test.outbox.open_incidents() {
+            for (channel, notified) in open.channels.iter().filter(|(_, given)| given.delivered) {
+                let all = notified.events.iter().map(|event| (channel.clone(), *event));
+                ledger.perhaps.extend(all);
+            }
+        }
+        let outbox = &self.test.outbox;
+        let new = outbox.deliveries.iter().filter(|(id, _)| !before.contains(id));
+        for delivery in new.map(|(_, delivery)| delivery) {
+            let event = delivery.message.event;
+            ledger.subjects.insert(event, delivery.message.subject.clone());
+            ledger.configured.insert(event, self.test.routes.channels.keys().cloned().collect());
+            ledger.posted.entry(event).or_default().insert(delivery.channel.clone());
+            let incident = delivery.opens.clone().expect("alarms alone are sent again");
+            let alarms = ledger.open.entry(incident).or_default();
+            if !alarms.contains(&event) {
+                alarms.push(event);
+            }
+        }
     }
 
     /// Lets everything arrive that can.

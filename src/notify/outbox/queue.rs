@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::delivery::{Backlog, Delivery, DeliveryId, QueueSettings, QueueStatus};
+use super::recipients::{Recipient, RecipientStates, Standing};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Level, Subject};
 use crate::notify::channel::RetryPolicy;
@@ -18,7 +19,7 @@ const MAX_PROBE: Duration = Duration::from_secs(6 * 3600);
 pub const FAILURES_BEFORE_SKIP: u32 = 4;
 
 /// What keeps its order: the messages about one subject to one recipient.
-type SubjectKey = (Subject, Option<String>);
+type SubjectKey = (Subject, Recipient);
 
 /// The order of the queue: subjects with a critical delivery first (`false` sorts before `true`),
 /// then the older head.
@@ -38,6 +39,15 @@ pub enum HealthChange {
     Failing { why: String },
     /// It was reported as failing, and works again.
     Recovered { failed_for: Duration },
+}
+
+/// How long something waits because of what was said about one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecipientPause {
+    /// From now on.
+    pub delay: Duration,
+    /// The whole channel waits, and not this recipient alone.
+    pub is_channel: bool,
 }
 
 /// The queue of one channel, in which only the head of each subject can be attempted:
@@ -60,8 +70,12 @@ pub enum HealthChange {
 ///
 ///  works:    attempts at the rate limit
 ///  failing:  exponential backoff; reported once after ten minutes
-///  refused:  the oldest delivery is a probe after 15 min ... 6 h; reported at once
+///  refused:  the oldest delivery is a probe after 15 min ... 6 h, each time for another recipient;
+///            reported at once
 /// ```
+///
+/// What is said about one of several recipients holds up that one, with the same delays, and becomes
+/// the channel's when the same is said about all.
 #[derive(Debug)]
 pub struct ChannelQueue {
     settings: QueueSettings,
@@ -71,8 +85,7 @@ pub struct ChannelQueue {
     in_flight: Option<DeliveryId>,
     /// A reload replaced the settings that the attempt in flight is made with.
     in_flight_outdated: bool,
-    /// The delivery to skip once, so that it does not block the queue.
-    skip_once: Option<DeliveryId>,
+    recipients: RecipientStates,
     rate_limit: TokenBucket,
     jitter: Jitter,
     failure: Option<ChannelFailure>,
@@ -107,7 +120,7 @@ impl ChannelQueue {
             all: BTreeSet::new(),
             in_flight: None,
             in_flight_outdated: false,
-            skip_once: None,
+            recipients: RecipientStates::default(),
             jitter: Jitter::new(seed),
             failure: None,
             recovered: None,
@@ -125,6 +138,7 @@ impl ChannelQueue {
     pub fn with_settings(mut self, settings: QueueSettings) -> ChannelQueue {
         self.settings = settings;
         self.not_before = Mono(i64::MIN);
+        self.recipients.release();
         self.in_flight_outdated = self.in_flight.is_some();
         self
     }
@@ -166,13 +180,19 @@ impl ChannelQueue {
             self.failed_digests = 0;
         }
         self.update_head(&key);
+        let recipient = &delivery.recipient;
+        if self.recipients.has_backlog(recipient)
+            && self.waiting_for_recipient(recipient).next().is_none()
+        {
+            self.recipients.clear_backlog(recipient);
+        }
     }
 
-    /// An attempt at a delivery failed, its `attempts`-th: from [`FAILURES_BEFORE_SKIP`] on it is
+    /// An attempt at a delivery failed: from its attempt number [`FAILURES_BEFORE_SKIP`] on it is
     /// skipped once.
-    pub fn record_failed_attempts(&mut self, id: DeliveryId, attempts: u32) {
-        if attempts >= FAILURES_BEFORE_SKIP {
-            self.skip_once = Some(id);
+    pub fn record_failed_attempts(&mut self, id: DeliveryId, delivery: &Delivery) {
+        if delivery.attempts >= FAILURES_BEFORE_SKIP {
+            self.recipients.set_skip_once(&delivery.recipient, id);
         }
     }
 
@@ -195,7 +215,7 @@ impl ChannelQueue {
         if self.in_flight.is_some() || now < self.not_before {
             return None;
         }
-        let id = self.candidate()?;
+        let id = self.candidate(now)?;
         if self.rate_limit.has_token(now) {
             return Some(id);
         }
@@ -204,17 +224,18 @@ impl ChannelQueue {
     }
 
     /// An attempt at a delivery starts.
-    pub fn start_attempt(&mut self, id: DeliveryId, now: Mono) {
+    pub fn start_attempt(&mut self, id: DeliveryId, recipient: &Recipient, now: Mono) {
         self.rate_limit.take(now);
-        self.skip_once = None;
+        self.recipients.start_attempt(recipient);
         self.in_flight = Some(id);
         self.in_flight_outdated = false;
     }
 
-    /// Why a backlog built up; none without one, or while digests fail again and again: then single
-    /// messages must get their chance.
-    pub fn backlog(&self) -> Option<Backlog> {
-        self.backlog.filter(|_| self.failed_digests < FAILURES_BEFORE_SKIP)
+    /// Why a backlog for a recipient built up; none without one, or while digests fail again and
+    /// again: then single messages must get their chance.
+    pub fn backlog(&self, recipient: &Recipient) -> Option<Backlog> {
+        let own = self.recipients.has_backlog(recipient).then_some(Backlog::Unreachable);
+        own.or(self.backlog).filter(|_| self.failed_digests < FAILURES_BEFORE_SKIP)
     }
 
     /// Whether the channel refuses everything, so that attempts only probe it.
@@ -247,15 +268,27 @@ impl ChannelQueue {
             .flat_map(|(_, queue)| &queue.ids)
     }
 
-    /// The oldest delivery to probe a channel that refuses everything, else the first by priority.
-    fn candidate(&self) -> Option<DeliveryId> {
+    /// To probe a channel that refuses everything, the oldest delivery for the recipient that was
+    /// not tried for the longest time; else the first by priority for a recipient that does not wait.
+    fn candidate(&self, now: Mono) -> Option<DeliveryId> {
+        let heads = self.heads.iter().map(|(priority, key)| (priority.1, &key.1));
         if self.is_probing() {
-            return self.heads.keys().map(|priority| priority.1).min();
+            let turn = |(id, recipient): &(DeliveryId, &Recipient)| {
+                (self.recipients.last_attempt(recipient), *id)
+            };
+            return heads.min_by_key(turn).map(|(id, _)| id);
         }
-        let mut heads = self.heads.keys().map(|priority| priority.1);
-        heads
-            .find(|id| self.skip_once != Some(*id))
-            .or(self.skip_once.filter(|id| self.all.contains(id)))
+        let mut skipped = None;
+        for (id, recipient) in heads {
+            if self.recipients.is_paused(recipient, now) {
+                continue;
+            }
+            if !self.recipients.is_skipped(recipient, id) {
+                return Some(id);
+            }
+            skipped = skipped.or(Some(id));
+        }
+        skipped
     }
 
     /// When the next attempt may start; none when nothing waits or one is in flight.
@@ -263,7 +296,16 @@ impl ChannelQueue {
         if self.in_flight.is_some() || self.all.is_empty() {
             return None;
         }
-        Some(self.not_before.max(self.rate_limit.next_token(now)).max(now))
+        let start = self.not_before.max(self.rate_limit.next_token(now)).max(now);
+        if self.is_probing() {
+            return Some(start);
+        }
+        let mut soonest = None;
+        for key in self.heads.values() {
+            let Some(until) = self.recipients.not_before(&key.1) else { return Some(start) };
+            soonest = Some(soonest.map_or(until, |known: Mono| known.min(until)));
+        }
+        Some(soonest.map_or(start, |soonest| soonest.max(start)))
     }
 
     /// The attempt in flight has ended. Where digests fail again and again but single messages
@@ -277,11 +319,21 @@ impl ChannelQueue {
         };
     }
 
-    /// The channel answered, so it works: with a `success`, or by refusing one message.
-    pub fn on_answer(&mut self, now: Now, success: bool) {
+    /// The channel answered, so it works: by taking a message, or by refusing that one alone.
+    pub fn on_answer(
+        &mut self,
+        recipient: &Recipient,
+        standing: Standing,
+        success: bool,
+        now: Now,
+    ) {
         self.not_before = Mono(i64::MIN);
+        self.recipients.on_answer(recipient, standing);
         if success {
             self.last_success = Some(now.wall);
+        }
+        if self.failure.is_some() {
+            self.recipients.release();
         }
         if let Some(failure) = self.failure.take()
             && failure.reported
@@ -303,6 +355,39 @@ impl ChannelQueue {
         let failures = self.record_failure(why, true, now);
         let backoff = self.backoff(FIRST_PROBE, MAX_PROBE, failures);
         self.pause(after.unwrap_or(backoff), now)
+    }
+
+    /// Whether what is said about one recipient may be different for another one.
+    pub fn has_several_recipients(&self) -> bool {
+        self.settings.recipients.len() > 1
+    }
+
+    /// The provider defers or refuses one recipient. Returns how long that one waits, or the whole
+    /// channel because the provider refuses all of them.
+    pub fn on_recipient_failure(
+        &mut self,
+        recipient: &Recipient,
+        standing: Standing,
+        why: &str,
+        now: Now,
+    ) -> RecipientPause {
+        let failures = self.recipients.on_failure(recipient, standing, why);
+        if self.recipients.all_refused(&self.settings.recipients) {
+            return RecipientPause { delay: self.on_refused(why, None, now), is_channel: true };
+        }
+        if self.recipients.all_fail(&self.settings.recipients) {
+            self.record_failure(why, false, now);
+        }
+        self.last_failure = Some((now.wall, why.to_owned()));
+        self.not_before = Mono(i64::MIN);
+        let pace = self.settings.retry_policy;
+        let (first, longest) = match standing {
+            Standing::Refused => (FIRST_PROBE, MAX_PROBE),
+            _ => (pace.first_delay, pace.max_delay),
+        };
+        let delay = self.backoff(first, longest, failures);
+        self.recipients.pause(recipient, now.mono + delay);
+        RecipientPause { delay, is_channel: false }
     }
 
     /// A direct message failed, which is no attempt of this queue: shown, without effect on it.
@@ -393,6 +478,11 @@ impl ChannelQueue {
     /// The oldest delivery.
     pub fn oldest(&self) -> Option<DeliveryId> {
         self.all.first().copied()
+    }
+
+    /// Why the last attempt for a recipient failed; none when that is not known, or it worked.
+    pub fn last_failure_for(&self, recipient: &Recipient) -> Option<&str> {
+        self.recipients.last_failure(recipient).or_else(|| self.last_failure())
     }
 
     /// Why the last attempt failed; none when the channel works.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::delivery::{Delivery, DeliveryId, DeliveryRecord, DeliveryResult, DropReason};
 use super::queue::{ChannelQueue, FAILURES_BEFORE_SKIP};
 use super::receipts::Receipt;
+use super::recipients::Standing;
 use super::{EXPIRY_CHECK, Outbox};
 use crate::clock::{Mono, Now, format_duration};
 use crate::event::{EventId, Incident, Subject};
-use crate::notify::channel::{Delivered, Failure};
+use crate::notify::channel::{Delivered, Failure, Scope};
 use crate::store::{Table, Write};
 
 impl Outbox {
@@ -26,20 +27,28 @@ impl Outbox {
         if let Some(queue) = self.queues.get_mut(&delivery.channel) {
             queue.attempt_ended(was_digest, result.is_ok());
         }
+        let about_one = |scope| scope == Scope::Recipient;
+        let several = self.has_several_recipients(id);
         let ended = match result {
             Ok(done) => self.on_delivered(id, &done, now),
-            Err(Failure::Unreachable { why, retry_after: after }) => {
+            Err(Failure::Unreachable { why, scope, .. }) if several && about_one(scope) => {
+                self.on_recipient_failure(id, why, Standing::Deferred, now)
+            }
+            Err(Failure::ChannelRefused { why, scope, .. }) if several && about_one(scope) => {
+                self.on_recipient_failure(id, why, Standing::Refused, now)
+            }
+            Err(Failure::Unreachable { why, retry_after: after, .. }) => {
                 self.on_unreachable(id, why, after, false, now)
             }
             Err(Failure::Unknown(why)) => self.on_unreachable(id, why, None, true, now),
-            Err(Failure::ChannelRefused { why, retry_after: after }) => {
+            Err(Failure::ChannelRefused { why, retry_after: after, .. }) => {
                 self.on_channel_refused(id, why, after, now)
             }
             Err(Failure::MessageRefused(why) | Failure::FormRefused(why)) if was_digest => {
                 self.on_digest_refused(id, why, now)
             }
             Err(Failure::MessageRefused(why)) => {
-                self.on_answer(id, now, false);
+                self.on_answer(id, now, Standing::Rejected);
                 return self.fail(id, DropReason::MessageRefused, &why, now);
             }
             Err(Failure::FormRefused(why)) => return self.on_form_refused(id, why, now),
@@ -51,9 +60,27 @@ impl Outbox {
         self.queues.get_mut(&self.deliveries.get(&id)?.channel)
     }
 
-    fn on_answer(&mut self, id: DeliveryId, now: Now, success: bool) {
-        if let Some(queue) = self.queue_of(id) {
-            queue.on_answer(now, success);
+    fn has_several_recipients(&self, id: DeliveryId) -> bool {
+        let queue = self.deliveries.get(&id).and_then(|one| self.queues.get(&one.channel));
+        queue.is_some_and(ChannelQueue::has_several_recipients)
+    }
+
+    /// The provider took the message, or refused that alone. The short form of a message is tried
+    /// only after its recipient was accepted.
+    fn on_answer(&mut self, id: DeliveryId, now: Now, standing: Standing) {
+        let Some(delivery) = self.deliveries.get(&id) else { return };
+        let success = standing == Standing::Accepted;
+        let standing = if delivery.plain { Standing::Accepted } else { standing };
+        if let Some(queue) = self.queues.get_mut(&delivery.channel) {
+            queue.on_answer(&delivery.recipient, standing, success, now);
+        }
+    }
+
+    /// The form alone was refused, of a message for a recipient that was accepted.
+    fn on_form_answer(&mut self, id: DeliveryId, now: Now) {
+        let Some(delivery) = self.deliveries.get(&id) else { return };
+        if let Some(queue) = self.queues.get_mut(&delivery.channel) {
+            queue.on_answer(&delivery.recipient, Standing::Accepted, false, now);
         }
     }
 
@@ -63,7 +90,7 @@ impl Outbox {
         done: &Delivered,
         now: Now,
     ) -> Option<(DeliveryResult, DeliveryRecord)> {
-        self.on_answer(id, now, true);
+        self.on_answer(id, now, Standing::Accepted);
         let sent = self.as_sent(id)?;
         let members = self.members(id);
         let in_digest = self.deliveries.get(&id)?.digest.as_ref().map(|digest| digest.event);
@@ -185,6 +212,28 @@ impl Outbox {
         Some((result, sent.record(now, Some(why))))
     }
 
+    /// What the provider said is about one of several recipients: the others do not wait for it.
+    fn on_recipient_failure(
+        &mut self,
+        id: DeliveryId,
+        why: String,
+        standing: Standing,
+        now: Now,
+    ) -> Option<(DeliveryResult, DeliveryRecord)> {
+        let sent = self.as_sent(id)?;
+        self.update(id, |_| ());
+        let queue = self.queue_of(id)?;
+        let pause = queue.on_recipient_failure(&sent.recipient, standing, &why, now);
+        self.after_failure(id);
+        let (why_said, delay) = (why.clone(), pause.delay);
+        let result = match (pause.is_channel, standing) {
+            (true, _) => DeliveryResult::ChannelPaused { why, delay },
+            (false, Standing::Refused) => DeliveryResult::RecipientPaused { why, delay },
+            (false, _) => DeliveryResult::Retrying { why, delay, may_have_arrived: false },
+        };
+        Some((result, sent.record(now, Some(why_said))))
+    }
+
     /// A digest that surely did not arrive is split: until the next attempt, incidents in it may be
     /// closed. One that may have arrived stays as it was, except when it is lost again and again: one
     /// text in it may be the reason.
@@ -198,7 +247,7 @@ impl Outbox {
         if let Some(delivery) = self.deliveries.get(&id)
             && let Some(queue) = self.queues.get_mut(&delivery.channel)
         {
-            queue.record_failed_attempts(id, delivery.attempts);
+            queue.record_failed_attempts(id, delivery);
         }
     }
 
@@ -231,7 +280,7 @@ impl Outbox {
         now: Now,
     ) -> Option<(DeliveryResult, DeliveryRecord)> {
         let sent = self.as_sent(id)?;
-        self.on_answer(id, now, false);
+        self.on_form_answer(id, now);
         self.split_digest(id, true);
         let result = DeliveryResult::Retrying {
             why: why.clone(),
@@ -247,7 +296,7 @@ impl Outbox {
         why: String,
         now: Now,
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
-        self.on_answer(id, now, false);
+        self.on_form_answer(id, now);
         let Some(delivery) = self.deliveries.get(&id) else { return Vec::new() };
         if delivery.plain {
             return self.fail(id, DropReason::MessageRefused, &why, now);
@@ -390,7 +439,7 @@ impl Outbox {
         let Some(queue) = self.queues.get(&delivery.channel) else { return Vec::new() };
         let waited = now.mono.since(delivery.accepted.mono);
         let mut why = format!("given up after {}", format_duration(waited));
-        if let Some(last) = queue.last_failure() {
+        if let Some(last) = queue.last_failure_for(&delivery.recipient) {
             why.push_str(&format!("; the last attempt: {last}"));
         }
         self.fail(id, DropReason::Expired, &why, now)

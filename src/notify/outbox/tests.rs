@@ -9,12 +9,18 @@ mod properties;
 #[cfg(test)]
 #[path = "receipt_tests.rs"]
 mod receipt_tests;
+#[cfg(test)]
+#[path = "recipient_tests.rs"]
+mod recipient_tests;
+#[cfg(test)]
+#[path = "succession_tests.rs"]
+mod succession_tests;
 
 use serde_json::Value;
 
 use super::*;
 use crate::event::{Level, Subject};
-use crate::notify::channel::{Delivered, RetryPolicy};
+use crate::notify::channel::{Delivered, RetryPolicy, Scope};
 use crate::notify::routing;
 use crate::notify::text::{TextLimit, TextUnit};
 
@@ -97,7 +103,7 @@ impl TestOutbox {
         for line in settings.values_mut() {
             line.retry_policy.digest = Some(TextLimit { max: most, unit: TextUnit::Characters });
         }
-        self.outbox.reconfigure(settings, 7, self.now);
+        self.outbox.reconfigure(settings, &self.routes, 7, self.now);
         self
     }
 
@@ -200,7 +206,7 @@ impl TestOutbox {
         let receipts =
             rows(Table::Receipts).map(|(_, row)| serde_json::from_slice(row).unwrap()).collect();
         let kept = StoredOutbox { last_event, deliveries, incidents, receipts };
-        self.outbox.restore(kept, self.now);
+        self.outbox.restore(kept, &self.routes, self.now);
     }
 
     fn write_to(&mut self, disk: &mut BTreeMap<(Table, String), Vec<u8>>) {
@@ -214,7 +220,7 @@ impl TestOutbox {
 }
 
 fn unreachable() -> Result<Delivered, Failure> {
-    Err(Failure::Unreachable { why: "connection refused".into(), retry_after: None })
+    Err(Failure::unreachable("connection refused"))
 }
 
 #[test]
@@ -355,7 +361,10 @@ fn a_hint_of_the_provider_is_followed() {
     test.overdue("web1");
     let job = test.one();
     let retry_after = Some(Duration::from_secs(90));
-    test.finish(&job, Err(Failure::Unreachable { why: "slow down".into(), retry_after }));
+    test.finish(
+        &job,
+        Err(Failure::Unreachable { why: "slow down".into(), retry_after, scope: Scope::Channel }),
+    );
     assert!(test.wait(Duration::from_secs(89)).start().is_empty());
     assert_eq!(test.wait(Duration::from_secs(1)).start().len(), 1);
 }
@@ -367,7 +376,7 @@ fn a_refused_channel_is_probed_slowly_with_the_oldest_message_and_told_at_once()
     test.said("web2", "the oldest").overdue("web1");
     let job = test.one();
     assert!(test.outbox.channel_reports(test.now).is_empty());
-    let why = || Failure::ChannelRefused { why: "bad token".into(), retry_after: None };
+    let why = || Failure::channel_refused("bad token");
     test.finish(&job, Err(why()));
     let reports = test.outbox.channel_reports(test.now);
     assert_eq!(reports.len(), 1);
@@ -440,10 +449,10 @@ fn after_a_crash_nothing_is_lost_and_only_what_was_under_way_may_be_a_repeat() {
 fn a_refusal_from_before_a_reload_paused_the_repaired_channel_for_a_quarter_of_an_hour() {
     let mut test = TestOutbox::with(&["chat"]);
     test.overdue("web1");
-    let refused = || Err(Failure::ChannelRefused { why: "bad token".into(), retry_after: None });
+    let refused = || Err(Failure::channel_refused("bad token"));
     let job = test.one();
     let settings = test.outbox.settings();
-    test.outbox.reconfigure(settings, 7, test.now);
+    test.outbox.reconfigure(settings, &test.routes, 7, test.now);
     test.finish(&job, refused());
     let job = test.one();
     test.finish(&job, refused());
@@ -502,7 +511,7 @@ fn a_rate_limit_makes_messages_wait_and_drops_none() {
 fn a_channel_that_is_no_longer_configured_drops_its_queue_and_says_so() {
     let mut test = TestOutbox::with(&["mail", "chat"]);
     test.overdue("web1");
-    let fates = test.outbox.reconfigure(settings(&["mail"]), 7, test.now);
+    let fates = test.outbox.reconfigure(settings(&["mail"]), &routes(&["mail"]), 7, test.now);
     assert_eq!(fates.len(), 1);
     assert_eq!(fates[0].1.channel, "chat");
     assert_eq!(test.drain(), ["mail: web1 ipv4 overdue"]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{SmtpTimeouts, TlsMode};
 use crate::clock::format_duration;
 use crate::notify::channel::attempt::Failure;
-use crate::tls::CertificateFault;
+use crate::tls::{CertificateFault, VERSION_1_REMEDY};
 
 /// How far a session had come.
 ///
@@ -64,12 +64,51 @@ pub struct SmtpReply {
     pub lines: Vec<String>,
 }
 
+/// Words of servers that refuse us, or the way, and not a mailbox: of Postfix, Exim, qmail,
+/// Sendmail, Exchange and block lists.
+const POLICY_WORDS: [&str; 16] = [
+    "relay",
+    "rcpthosts",
+    "authenticat",
+    "log in",
+    "login",
+    "denied",
+    "not permitted",
+    "not allowed",
+    "not authorized",
+    "prohibited",
+    "policy",
+    "blocked",
+    "black",
+    "rejected",
+    "sender",
+    "spam",
+];
+
 impl SmtpReply {
-    /// Whether it refuses this client and not the recipient, by its enhanced code (RFC 3463,
-    /// section 3.8): relaying denied, access denied.
+    /// Whether it refuses this client or the way to the recipient and not the mailbox, by its
+    /// enhanced code (RFC 3463, section 3), or by its words where it has none.
     fn is_policy(&self) -> bool {
-        self.lines.first().is_some_and(|line| line.starts_with("5.7."))
+        let line = self.lines.first().map(|line| line.to_ascii_lowercase()).unwrap_or_default();
+        match enhanced_code(&line) {
+            // 5.1.7 and 5.1.8 are about the sender.
+            Some((subject, detail)) => !matches!(subject, 1 | 2) || matches!(detail, 7 | 8),
+            None => POLICY_WORDS.iter().any(|word| line.contains(word)),
+        }
     }
+
+    fn names_the_mailbox(&self) -> bool {
+        matches!(self.code, 501 | 550 | 551 | 553 | 556)
+            || self.lines.first().is_some_and(|line| enhanced_code(line).is_some())
+    }
+}
+
+/// The subject and the detail of `5.1.10 ...`: subject 1 is the address, 2 the mailbox.
+fn enhanced_code(line: &str) -> Option<(u16, u16)> {
+    let mut parts = line.split_whitespace().next()?.split('.');
+    parts.next().filter(|class| *class == "5")?;
+    let numbers = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some(numbers)
 }
 
 /// Why a session ended.
@@ -158,13 +197,21 @@ pub fn classify(error: &SmtpError, about: &SessionContext) -> Failure {
 
 fn classify_reply(stage: Stage, reply: &SmtpReply, short_form: bool, why: String) -> Failure {
     match (stage, reply.code) {
+        // RFC 5321, section 3.8: the server is closing down.
+        (_, 421) => Failure::unreachable(why),
+        (Stage::Recipient | Stage::Data | Stage::EndOfData, 400..=499) => {
+            Failure::recipient_deferred(why)
+        }
         (_, 400..=499) => Failure::unreachable(why),
         (_, 530 | 534 | 535 | 538) => Failure::channel_refused(why),
         // A full mailbox, or RFC 5321, section 4.5.3.1.10: it passes.
-        (Stage::Recipient, 552) => Failure::unreachable(why),
-        (Stage::Recipient, 501 | 550 | 551 | 553) if !reply.is_policy() => {
+        (Stage::Recipient, 552) => Failure::recipient_deferred(why),
+        // The command itself, which is the same for every recipient.
+        (Stage::Recipient, 500 | 502 | 503) => Failure::channel_refused(why),
+        (Stage::Recipient, 500..=599) if reply.names_the_mailbox() && !reply.is_policy() => {
             Failure::MessageRefused(why)
         }
+        (Stage::Recipient, 500..=599) => Failure::recipient_refused(why),
         (Stage::Data | Stage::EndOfData, 500..=599) if short_form => Failure::MessageRefused(why),
         (Stage::Data | Stage::EndOfData, 500..=599) => Failure::FormRefused(why),
         (_, 500..=599) => Failure::channel_refused(why),
@@ -304,6 +351,7 @@ fn certificate(fault: &CertificateFault, about: &SessionContext) -> String {
             "{subject} is an authority's own (CA:TRUE), which no server may show: \
              make one with CA:FALSE, or let the authority sign one"
         ),
+        CertificateFault::Version1 => format!("{subject} {VERSION_1_REMEDY}"),
         CertificateFault::Other(other) => format!("{subject} does not hold: {other}"),
     }
 }
@@ -359,8 +407,8 @@ mod tests {
     #[test]
     fn silence_says_how_long_and_after_what() {
         let failure = judged(Stage::Ehlo, Cause::Timeout, 587, TlsMode::Starttls);
-        let why = "no answer from mail.example.com:port within 60 s after EHLO".into();
-        assert_eq!(failure, Failure::Unreachable { why, retry_after: None });
+        let why = "no answer from mail.example.com:port within 60 s after EHLO";
+        assert_eq!(failure, Failure::unreachable(why));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, 
 use lettre::message::{Body, Mailbox, Message as Builder, MessageBuilder, MultiPart, SinglePart};
 
 use super::{Email, cut, lines, one_line};
+use crate::address::to_ascii_host;
 use crate::clock::{Wall, format_duration};
 use crate::escape;
 use crate::event::{Level, Message, TextTable};
@@ -96,8 +97,9 @@ fn shown_recipients(email: &Email, envelope: Vec<Mailbox>) -> Vec<Mailbox> {
     shown
 }
 
-/// `bob@example.com` or `Bob <bob@example.com>`.
-fn mailbox(text: &str) -> Result<Mailbox, String> {
+/// `bob@example.com` or `Bob <bob@example.com>`, its domain in A-labels: only a local part beyond
+/// ASCII needs SMTPUTF8.
+pub fn mailbox(text: &str) -> Result<Mailbox, String> {
     let text = one_line(text);
     let (name, address) = match text.rsplit_once('<') {
         Some((name, rest)) => (name.trim(), rest.trim_end().trim_end_matches('>')),
@@ -105,6 +107,12 @@ fn mailbox(text: &str) -> Result<Mailbox, String> {
     };
     let name = name.trim_matches('"').trim().replace("=?", "= ?");
     let address = address.trim().parse::<Address>().map_err(|error| error.to_string())?;
+    let address = match to_ascii_host(address.domain()) {
+        Some(domain) if !address.domain().is_ascii() => {
+            Address::new(address.user(), domain).map_err(|error| error.to_string())?
+        }
+        _ => address,
+    };
     Ok(Mailbox::new(Some(name).filter(|name| !name.is_empty()), address))
 }
 

@@ -1,8 +1,7 @@
 //! The email channel: mail over SMTP (RFC 5321, RFC 5322), one envelope per recipient.
 
-use crate::address::{is_host, is_loopback};
+use crate::address::{is_loopback, to_ascii_host};
 use crate::config_file::Section;
-use lettre::message::Mailbox;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use lettre::transport::smtp::extension::ClientId;
 use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
 use crate::notify::text::{self, LineBreaks, NO_DETAILS, TextLimit, TextUnit, clean};
 use crate::secret::{Secret, scrub};
+use crate::tls;
 
 mod diagnosis;
 mod message;
@@ -157,16 +157,18 @@ impl Email {
         if recipients.as_ref().is_some_and(Vec::is_empty) {
             section.error("recipients", "must name at least one address");
         }
+        let sender = section.required("sender");
+        let smtp_server = read_server(section);
         let email = Email {
-            recipients: recipients.unwrap_or_default(),
-            sender: section.required("sender"),
-            smtp_server: section.required("smtp_server"),
+            recipients: each_once(section, recipients.unwrap_or_default()),
+            sender,
+            smtp_server,
             smtp_port,
             smtp_user: section.text("smtp_user"),
             smtp_password: section.secret("smtp_password", "smtp_password_file"),
             tls: section.choice("tls", &choices).unwrap_or(usual),
-            ca_file: section.file("ca_file"),
-            helo: section.text("helo"),
+            ca_file: section.file_with("ca_file", tls::check_ca_file),
+            helo: section.host("helo", "a host's name or address"),
         };
         email.check(section);
         email
@@ -179,23 +181,7 @@ impl Email {
         if !self.sender.is_empty() {
             check_address(section, "sender", &self.sender);
         }
-        self.check_server(section);
         self.check_login(section);
-    }
-
-    fn check_server(&self, section: &Section) {
-        if !self.smtp_server.is_empty() && !is_host(&self.smtp_server) {
-            let what = match self.smtp_server.split_once(':') {
-                Some((_, port)) if port.parse::<u16>().is_ok() => {
-                    "must be a host alone: its port goes into smtp_port".into()
-                }
-                _ => format!("\"{}\" cannot be the name of a host", self.smtp_server),
-            };
-            section.error("smtp_server", what);
-        }
-        if self.helo.as_deref().is_some_and(|helo| !is_host(helo)) {
-            section.error("helo", "must be a host's name or address");
-        }
     }
 
     fn check_login(&self, section: &Section) {
@@ -212,10 +198,46 @@ impl Email {
     }
 }
 
+/// The server, as the resolver and its certificate have it; empty when it is wrong, which is reported.
+fn read_server(section: &mut Section) -> String {
+    let written = section.required("smtp_server");
+    if written.is_empty() {
+        return written;
+    }
+    to_ascii_host(&written).unwrap_or_else(|| {
+        let what = match written.split_once(':') {
+            Some((_, port)) if port.parse::<u16>().is_ok() => {
+                "must be a host alone: its port goes into smtp_port".into()
+            }
+            _ => format!("\"{written}\" cannot be the name of a host"),
+        };
+        section.error("smtp_server", what);
+        String::new()
+    })
+}
+
+/// Each mailbox once: it would get every message twice.
+fn each_once(section: &Section, recipients: Vec<String>) -> Vec<String> {
+    let mailbox = |text: &str| message::mailbox(text).map(|mailbox| mailbox.email.to_string());
+    let mut known = Vec::new();
+    let mut kept = Vec::new();
+    for recipient in recipients {
+        let key = mailbox(&recipient).unwrap_or_else(|_| recipient.clone()).to_lowercase();
+        if known.contains(&key) {
+            let what = format!("names {recipient} twice: it gets each message once, take one out");
+            section.warning("recipients", what);
+            continue;
+        }
+        known.push(key);
+        kept.push(recipient);
+    }
+    kept
+}
+
 fn check_address(section: &Section, key: &str, address: &str) {
     if !address.contains('@') {
         section.error(key, format!("\"{address}\" is no mail address: it has no @"));
-    } else if address.parse::<Mailbox>().is_err() {
+    } else if message::mailbox(address).is_err() {
         section.error(key, format!("\"{address}\" is no mail address such as ops@example.com"));
     }
 }

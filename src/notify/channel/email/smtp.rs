@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use lettre::Address;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::commands::{Auth, Data, Ehlo, Mail, Quit, Rcpt, Starttls};
+use lettre::transport::smtp::commands::{Data, Ehlo, Mail, Quit, Rcpt, Starttls};
 use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter};
-use lettre::transport::smtp::response::Response;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
@@ -42,6 +42,13 @@ pub fn send(
         client.quit();
     }
     result
+}
+
+/// How a login is made.
+#[derive(Clone, Copy)]
+enum LoginMechanism {
+    Plain,
+    Login,
 }
 
 struct SmtpClient<'a> {
@@ -135,7 +142,17 @@ impl<'a> SmtpClient<'a> {
     }
 
     fn ehlo(&mut self, hello: &ClientId) -> Result<(), SmtpError> {
-        let reply = self.command(Stage::Ehlo, Ehlo::new(hello.clone()), &[250])?;
+        let reply = match self.command(Stage::Ehlo, Ehlo::new(hello.clone()), &[250]) {
+            // RFC 5321, section 4.1.4: a server from before 1995.
+            Err(SmtpError { cause: Cause::Reply(reply), .. })
+                if matches!(reply.code, 500 | 502 | 504) =>
+            {
+                self.command(Stage::Ehlo, format!("HELO {hello}\r\n"), &[250])?;
+                self.capabilities = Vec::new();
+                return Ok(());
+            }
+            other => other?,
+        };
         self.capabilities =
             reply.lines.iter().skip(1).map(|line| line.to_ascii_uppercase()).collect();
         Ok(())
@@ -165,25 +182,29 @@ impl<'a> SmtpClient<'a> {
         else {
             return Ok(());
         };
-        let credentials = Credentials::new(user.clone(), password.reveal().to_owned());
         self.stage = Stage::Auth;
-        let mechanism = self.mechanism()?;
-        let mut command = Auth::new(mechanism, credentials.clone(), None);
-        // LOGIN asks twice; a server that asks more often wants something else.
-        for _ in 0..3 {
-            let Ok(auth) = &command else { break };
-            let reply = self.command_with_secret(auth)?;
-            if reply.code == 235 {
+        let lines = match self.mechanism()? {
+            // RFC 4616.
+            LoginMechanism::Plain => {
+                let secret = BASE64_STANDARD.encode(format!("\0{user}\0{}", password.reveal()));
+                vec![format!("AUTH PLAIN {secret}")]
+            }
+            // It asks for the user, then for the password, in whatever words, or none.
+            LoginMechanism::Login => vec![
+                "AUTH LOGIN".into(),
+                BASE64_STANDARD.encode(user),
+                BASE64_STANDARD.encode(password.reveal()),
+            ],
+        };
+        for line in lines {
+            if self.command_with_secret(&line)?.code == 235 {
                 return Ok(());
             }
-            let challenge = format!("334 {}\r\n", reply.lines.join(" ")).parse::<Response>();
-            let Ok(challenge) = challenge else { break };
-            command = Auth::new_from_response(mechanism, credentials.clone(), &challenge);
         }
         Err(self.unsupported("the login takes a turn that we do not know"))
     }
 
-    fn mechanism(&self) -> Result<Mechanism, SmtpError> {
+    fn mechanism(&self) -> Result<LoginMechanism, SmtpError> {
         let offered: Vec<&str> = self
             .capabilities
             .iter()
@@ -192,7 +213,7 @@ impl<'a> SmtpClient<'a> {
             })
             .flat_map(|rest| rest[1..].split_whitespace())
             .collect();
-        let known = [("PLAIN", Mechanism::Plain), ("LOGIN", Mechanism::Login)];
+        let known = [("PLAIN", LoginMechanism::Plain), ("LOGIN", LoginMechanism::Login)];
         match known.iter().find(|(name, _)| offered.contains(name)) {
             Some((_, mechanism)) => Ok(*mechanism),
             None if offered.is_empty() => Err(self.unsupported(
@@ -205,13 +226,12 @@ impl<'a> SmtpClient<'a> {
         }
     }
 
-    fn command_with_secret(&mut self, auth: &Auth) -> Result<SmtpReply, SmtpError> {
-        let line = auth.to_string();
+    fn command_with_secret(&mut self, line: &str) -> Result<SmtpReply, SmtpError> {
         let words: Vec<&str> = line.split_whitespace().collect();
         if let ["AUTH", _, secret] | [secret] = words[..] {
             self.sent_secrets.push(Secret::new(secret));
         }
-        self.command(Stage::Auth, line, &[235, 334])
+        self.command(Stage::Auth, format!("{line}\r\n"), &[235, 334])
     }
 
     fn send_message(&mut self, mail: &ComposedMail) -> Result<(), SmtpError> {

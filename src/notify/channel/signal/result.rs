@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::notify::channel::attempt::Failure;
+use crate::notify::channel::attempt::{Failure, Scope};
 use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
 
 /// The longest wait for which Signal's hint is followed.
@@ -96,6 +96,7 @@ fn rate_limit(result: &Value, account: &str) -> Failure {
         retry_after: result["retryAfterSeconds"]
             .as_u64()
             .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER)),
+        scope: Scope::Channel,
     }
 }
 

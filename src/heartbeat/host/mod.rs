@@ -7,21 +7,20 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident};
+use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::{BlindPeriod, Connection};
 use crate::heartbeat::datagram::{Datagram, DatagramKind};
+use crate::heartbeat::goodbye::Goodbye;
 use crate::heartbeat::metric::{self, Metric};
 use crate::heartbeat::settings::{Expectation, Profile, SharedSettings};
 use crate::heartbeat::uptime::{UptimeCounter, UptimeStatus};
 use crate::view::{HostState, UptimeSample};
 
+mod boot;
+mod departure;
+
 /// The most connections that a host may have.
 pub const MAX_CONNECTIONS: usize = 16;
-/// Within this time a second boot without a `boot_id` is the same boot, sent over another connection
-/// or repeated.
-const BOOT_DEDUP: Duration = Duration::from_secs(120);
-
-/// A machine that has been up for longer, in seconds, has not just booted.
-const MAX_UPTIME_OF_NEW_BOOT: f64 = 600.0;
 
 /// How often a host is checked for missing metrics, in milliseconds.
 const CHECK_INTERVAL: i64 = 60_000;
@@ -56,6 +55,12 @@ pub struct Host {
     /// Its machine was told to stop, and with it the daemon, which runs there: its next boot is
     /// announced.
     pub stop_announced: bool,
+    /// It announced its shutdown, and did not beat since.
+    pub goodbye: Option<Box<Goodbye>>,
+    /// All that it was heard over is forgotten: it is not expected until it beats again.
+    pub forgotten: bool,
+    /// It was logged that it sends metrics that are no numbers.
+    pub left_out_logged: bool,
     /// It was reported as never seen, and was not seen since.
     pub never_seen_reported: bool,
     /// Something changed that must be stored at once.
@@ -73,15 +78,6 @@ pub struct AlsoDown {
     pub names: Vec<String>,
     /// How many there are in all.
     pub count: usize,
-}
-
-/// The boot ids of a host that sends them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BootIds {
-    /// That of the running boot.
-    pub current: Box<str>,
-    /// The one before: a late datagram with it is no new boot.
-    pub previous: Option<Box<str>>,
 }
 
 /// What missing metrics changed.
@@ -111,6 +107,9 @@ impl Host {
             since: now.wall,
             configured_since: now.wall,
             stop_announced: false,
+            goodbye: None,
+            forgotten: false,
+            left_out_logged: false,
             never_seen_reported: false,
             must_store_now: false,
             dirty: false,
@@ -152,7 +151,7 @@ impl Host {
                 if let Some(interval) = datagram.interval {
                     connection.interval = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
                 }
-                self.on_beat(index, datagram, common, now)
+                self.on_beat(index, datagram, from, common, now)
             }
             DatagramKind::Shutdown => self.on_shutdown(index, datagram, now).into_iter().collect(),
             DatagramKind::Message => {
@@ -167,10 +166,12 @@ impl Host {
         &mut self,
         index: usize,
         datagram: &Datagram,
+        from: IpAddr,
         common: &SharedSettings,
         now: Now,
     ) -> Vec<Event> {
-        let mut events = Vec::new();
+        let mut events: Vec<Event> = self.on_return(now).into_iter().collect();
+        self.must_store_now |= std::mem::take(&mut self.forgotten);
         if std::mem::take(&mut self.never_seen_reported) {
             let connection = self.connections[index].name.as_ref().into();
             let kind = EventKind::FirstHeard { host: self.name.as_ref().into(), connection };
@@ -188,6 +189,7 @@ impl Host {
             };
             events.push(Event::new(now.wall, kind));
         }
+        events.extend(self.second_machine(datagram, from, now));
         // A power cut from now on is no announced boot, even if the daemon has just started.
         self.must_store_now |= std::mem::take(&mut self.stop_announced);
         self.must_store_now |= self.connections[index].mark_up(now);
@@ -195,64 +197,9 @@ impl Host {
         events
     }
 
-    /// Whether a beat shows a boot that was not reported yet; records its id.
-    fn is_new_boot(&mut self, datagram: &Datagram, now: Now) -> bool {
-        let says_boot = datagram.event == DatagramKind::Boot;
-        let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
-        let Some(id) = datagram.boot_id.as_deref() else {
-            let is_new = says_boot && !recent;
-            self.boot_has_id &= !is_new;
-            return is_new;
-        };
-        let previous = match self.boot_ids.take() {
-            Some(ids) if ids.is_known(id) => {
-                self.boot_ids = Some(ids);
-                return false;
-            }
-            Some(ids) => Some(ids.current),
-            None => None,
-        };
-        // The first id of a host that beats is no boot: it only began to send ids. Neither is that
-        // of an agent that is started long after its machine was.
-        let just = datagram.uptime.is_none_or(|uptime| uptime < MAX_UPTIME_OF_NEW_BOOT);
-        let new = previous.is_some() || says_boot && just;
-        self.boot_ids = Some(Box::new(BootIds { current: id.into(), previous }));
-        let was_reported = recent && !self.boot_has_id;
-        self.boot_has_id = true;
-        self.must_store_now = true;
-        new && !was_reported
-    }
-
-    fn on_boot(&mut self, now: Now) -> Event {
-        let known = self.was_seen();
-        let was_shut_down = |c: &Connection| c.state == HostState::Shutdown && !c.recovery_presumed;
-        let announced = !known || self.stop_announced || self.connections.iter().any(was_shut_down);
-        let returned = self.connections.iter().filter(|connection| connection.has_open_incident());
-        let seen = self.connections.iter().filter(|connection| connection.state != HostState::New);
-        let kind = EventKind::Booted {
-            host: self.name.as_ref().into(),
-            announced,
-            returned: returned.map(|connection| connection.name.as_ref().into()).collect(),
-            gone: seen.map(|connection| now.mono.since(connection.last_seen.mono)).min(),
-        };
-        self.last_boot_at = Some(now.mono);
-        self.must_store_now = true;
-        Event::new(now.wall, kind)
-    }
-
-    /// The boot closed the incidents of the other connections: they have to beat in time.
-    fn presume_others_recovered(&mut self, index: usize, common: &SharedSettings, now: Now) {
-        let profile = self.profile.clone();
-        for (other, connection) in self.connections.iter_mut().enumerate() {
-            if other != index && connection.has_open_incident() {
-                connection.presume_recovered(connection.expectation(&profile, common), now);
-            }
-        }
-    }
-
     fn on_shutdown(&mut self, index: usize, datagram: &Datagram, now: Now) -> Option<Event> {
-        let late = |boots: &BootIds| boots.previous.as_deref() == datagram.boot_id.as_deref();
-        if datagram.boot_id.is_some() && self.boot_ids.as_deref().is_some_and(late) {
+        let id = datagram.boot_id.as_deref();
+        if id.zip(self.boot_ids.as_deref()).is_some_and(|(id, boots)| boots.is_earlier(id)) {
             return None;
         }
         self.last_boot_at = None;
@@ -266,6 +213,11 @@ impl Host {
         connection.extension = None;
         connection.set_state(HostState::Shutdown, now);
         self.must_store_now = true;
+        let goodbye = self.goodbye.get_or_insert_default();
+        if goodbye.at == Now::default() {
+            goodbye.at = now;
+        }
+        goodbye.reason = datagram.reason.or(goodbye.reason);
         let connection = connection.name.as_ref().into();
         self.update_state(now);
         let kind = EventKind::Shutdown { host: self.name.as_ref().into(), connection };
@@ -385,6 +337,9 @@ impl Host {
         }));
         if self.never_seen_reported {
             incidents.push(Incident::NeverSeen { host: name() });
+        }
+        if self.goodbye.as_deref().is_some_and(|goodbye| goodbye.reported) {
+            incidents.push(Incident::NotBack { host: name() });
         }
         incidents
     }
@@ -539,12 +494,6 @@ impl Host {
         }
         self.must_store_now |= !closed.is_empty() || self.profile.watch != was_watched;
         closed
-    }
-}
-
-impl BootIds {
-    fn is_known(&self, id: &str) -> bool {
-        *self.current == *id || self.previous.as_deref() == Some(id)
     }
 }
 

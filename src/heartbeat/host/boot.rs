@@ -1,0 +1,114 @@
+//! Which beats of a host show that it booted, and which that two machines beat under its name. Pure.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Host;
+use crate::clock::Now;
+use crate::event::{Event, EventKind};
+use crate::heartbeat::boots::BootIds;
+use crate::heartbeat::connection::Connection;
+use crate::heartbeat::datagram::{Datagram, DatagramKind};
+use crate::heartbeat::settings::SharedSettings;
+use crate::view::HostState;
+
+/// Within this time a second boot without a `boot_id` is the same boot, sent over another connection
+/// or repeated.
+const BOOT_DEDUP: Duration = Duration::from_secs(120);
+
+/// A machine that has been up for longer, in seconds, has not just booted.
+const MAX_UPTIME_OF_NEW_BOOT: f64 = 600.0;
+/// How much longer than the silence of its host a machine must have been up to be another one.
+const UPTIME_SLACK: Duration = Duration::from_secs(60);
+
+impl Host {
+    /// Whether a beat shows a boot that was not reported yet; records its id.
+    pub(super) fn is_new_boot(&mut self, datagram: &Datagram, now: Now) -> bool {
+        let says_boot = datagram.event == DatagramKind::Boot;
+        let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
+        let Some(id) = datagram.boot_id.as_deref() else {
+            let is_new = says_boot && !recent;
+            self.boot_has_id &= !is_new;
+            return is_new;
+        };
+        // The first id of a host that beats is no boot: it only began to send ids. Neither is that
+        // of an agent that is started long after its machine was, nor that of another machine.
+        let just = datagram.uptime.is_none_or(|uptime| uptime < MAX_UPTIME_OF_NEW_BOOT);
+        let new = match &mut self.boot_ids {
+            Some(ids) if ids.is_known(id) => return false,
+            Some(ids) => {
+                ids.boot(id);
+                says_boot || !self.was_up_meanwhile(datagram, now)
+            }
+            None => {
+                self.boot_ids = Some(Box::new(BootIds::new(id)));
+                says_boot && just
+            }
+        };
+        let was_reported = recent && !self.boot_has_id;
+        self.boot_has_id = true;
+        self.must_store_now = true;
+        new && !was_reported
+    }
+
+    /// Whether a machine was up already when the host was heard last: then it is another one.
+    fn was_up_meanwhile(&self, datagram: &Datagram, now: Now) -> bool {
+        let silence = self
+            .connections
+            .iter()
+            .filter(|connection| connection.state != HostState::New)
+            .map(|connection| now.mono.since(connection.last_seen.mono))
+            .min();
+        let uptime = datagram.uptime.zip(silence);
+        uptime.is_some_and(|(uptime, silence)| uptime > (silence + UPTIME_SLACK).as_secs_f64())
+    }
+
+    /// That two machines beat under this name, when a beat shows it for the first time.
+    pub(super) fn second_machine(
+        &mut self,
+        datagram: &Datagram,
+        from: IpAddr,
+        now: Now,
+    ) -> Option<Event> {
+        let ids = self.boot_ids.as_mut()?;
+        let addresses = ids.hear(datagram.boot_id.as_deref()?, from, now.mono)?;
+        self.must_store_now = true;
+        let kind = EventKind::TwoMachines {
+            host: self.name.as_ref().into(),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+        };
+        Some(Event::new(now.wall, kind))
+    }
+
+    pub(super) fn on_boot(&mut self, now: Now) -> Event {
+        let known = self.was_seen();
+        let was_shut_down = |c: &Connection| c.state == HostState::Shutdown && !c.recovery_presumed;
+        let announced = !known || self.stop_announced || self.connections.iter().any(was_shut_down);
+        let returned = self.connections.iter().filter(|connection| connection.has_open_incident());
+        let seen = self.connections.iter().filter(|connection| connection.state != HostState::New);
+        let kind = EventKind::Booted {
+            host: self.name.as_ref().into(),
+            announced,
+            returned: returned.map(|connection| connection.name.as_ref().into()).collect(),
+            gone: seen.map(|connection| now.mono.since(connection.last_seen.mono)).min(),
+        };
+        self.last_boot_at = Some(now.mono);
+        self.must_store_now = true;
+        Event::new(now.wall, kind)
+    }
+
+    /// The boot closed the incidents of the other connections: they have to beat in time.
+    pub(super) fn presume_others_recovered(
+        &mut self,
+        index: usize,
+        common: &SharedSettings,
+        now: Now,
+    ) {
+        let profile = self.profile.clone();
+        for (other, connection) in self.connections.iter_mut().enumerate() {
+            if other != index && connection.has_open_incident() {
+                connection.presume_recovered(connection.expectation(&profile, common), now);
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Hosts that leave: those that announce it and are to be back, and connections that are given up.
+//! Pure.
+
+use std::time::Duration;
+
+use super::Host;
+use crate::clock::{Mono, Now};
+use crate::event::{Event, EventKind, ForgottenConnection, Incident};
+use crate::heartbeat::connection::Connection;
+use crate::view::HostState;
+
+impl Host {
+    /// A beat ends what a goodbye began; the event, when it was reported that it did not come.
+    pub(super) fn on_return(&mut self, now: Now) -> Option<Event> {
+        let goodbye = self.goodbye.take()?;
+        self.must_store_now = true;
+        let gone = now.mono.since(goodbye.at.mono);
+        let kind = EventKind::Returned { host: self.name.as_ref().into(), gone };
+        goodbye.reported.then(|| Event::new(now.wall, kind))
+    }
+
+    /// When it is to be back after its goodbye; none when that is not expected, or was reported.
+    pub fn return_deadline(&self) -> Option<Mono> {
+        let goodbye = self.goodbye.as_deref().filter(|goodbye| !goodbye.reported)?;
+        Some(goodbye.at.mono + self.profile.back_within(goodbye.reason)?)
+    }
+
+    /// It is not back in time.
+    pub fn on_not_back(&mut self, now: Now) -> Option<Event> {
+        let goodbye = self.goodbye.as_deref_mut()?;
+        goodbye.reported = true;
+        self.must_store_now = true;
+        let kind = EventKind::NotBack {
+            host: self.name.as_ref().into(),
+            since: goodbye.at.wall,
+            within: self.profile.back_within(goodbye.reason)?,
+        };
+        Some(Event::new(now.wall, kind))
+    }
+
+    /// Forgets a connection; the event, and what is closed without one. `silent_for` is none when an
+    /// operator said so.
+    pub fn forget_connection(
+        &mut self,
+        index: usize,
+        silent_for: Option<Duration>,
+        now: Now,
+    ) -> (Option<Event>, Vec<Incident>) {
+        let (name, last_seen) =
+            (self.connections[index].name.clone(), self.connections[index].last_seen.wall);
+        let mut closes: Vec<Incident> = self.remove_connection(index, now).into_iter().collect();
+        let was_open = !closes.is_empty();
+        let was_last = self.connections.is_empty();
+        if was_last {
+            closes.extend(self.open_incidents());
+            self.metrics.clear();
+            (self.goodbye, self.never_seen_reported, self.forgotten) = (None, false, true);
+        }
+        for connection in &mut self.connections {
+            connection.scheduled_at = Mono(i64::MAX);
+        }
+        if !was_open && silent_for.is_none() {
+            return (None, closes);
+        }
+        let name = name.as_ref().into();
+        let connection = ForgottenConnection { name, last_seen, silent_for, was_last, closes };
+        let kind = EventKind::Forgotten { host: self.name.as_ref().into(), connection };
+        (Some(Event::new(now.wall, kind)), Vec::new())
+    }
+
+    /// When the first of its connections that are down is to be forgotten, and which that is.
+    pub fn next_forgotten(&self, after: Duration) -> Option<(Mono, usize)> {
+        let down = |connection: &Connection| {
+            matches!(connection.state, HostState::Overdue | HostState::Shutdown)
+                && !connection.is_internal()
+        };
+        let all = self.connections.iter().enumerate().filter(|(_, connection)| down(connection));
+        all.map(|(index, connection)| (connection.last_seen.mono + after, index)).min()
+    }
+}
