@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 /// The longest metric path that hbd takes, in bytes.
 pub const MAX_PATH_LENGTH: usize = 200;
 /// The most segments of a path: hbd refuses a datagram that is nested deeper.
@@ -53,7 +55,8 @@ pub fn unique_segments<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<Stri
 const MAX_REGISTERED: usize = 1024;
 
 /// The segments of things that may look alike: whatever else comes and goes, each thing keeps its own.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct SegmentRegistry {
     /// By what identifies the thing.
     known: BTreeMap<String, String>,

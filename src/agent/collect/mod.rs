@@ -20,6 +20,7 @@ use std::time::Duration;
 use log::warn;
 
 use crate::clock::{Mono, Now};
+use crate::systemd;
 use disks::Disks;
 use network::InterfaceCounters;
 use proc::CpuTimes;
@@ -56,10 +57,16 @@ impl Collector {
             last_network: None,
             last_processes: None,
             disks: Disks::new(),
-            sensors: Sensors::new(),
+            sensors: Sensors::new(settings.sensor_names.clone()),
             units: failed_units(settings),
             last: None,
         }
+    }
+
+    /// The same for a service, whose state directory keeps which sensor has which path.
+    pub fn for_service(settings: &CollectSettings) -> Collector {
+        let sensor_names = systemd::state_directory().map(|directory| directory.join("sensors"));
+        Collector::new(&CollectSettings { sensor_names, ..settings.clone() })
     }
 
     /// The metrics now, finite and ordered by path, no path twice. What this machine does not have

@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use log::warn;
+use log::{debug, warn};
 
 use super::metric_name::SegmentRegistry;
 use super::probe::TimedProbe;
@@ -68,16 +68,25 @@ pub struct Sensors {
     /// The sensors of each chip that was read, by its identity.
     known: BTreeMap<String, Vec<SensorReading>>,
     names: SegmentRegistry,
+    /// The file that keeps the names, and what is in it.
+    file: Option<PathBuf>,
+    stored: SegmentRegistry,
     left_out: BTreeSet<String>,
 }
 
 impl Sensors {
-    /// Nothing was read yet.
-    pub fn new() -> Sensors {
+    /// Nothing was read yet. The names are those in `file`, if there is one: a disk that has died is gone
+    /// after a reboot, and still the other one is not called like it.
+    pub fn new(file: Option<PathBuf>) -> Sensors {
+        let bytes = file.as_ref().and_then(|file| fs::read(file).ok());
+        let stored: SegmentRegistry =
+            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Sensors {
             probe: TimedProbe::new("the sensor", read_chip),
             known: BTreeMap::new(),
-            names: SegmentRegistry::default(),
+            names: stored.clone(),
+            file,
+            stored,
             left_out: BTreeSet::new(),
         }
     }
@@ -104,6 +113,7 @@ impl Sensors {
             }
         }
         let names = self.names.assign(things);
+        self.store_names();
         let read = names.into_iter().zip(values);
         let mut metrics: Vec<(String, f64)> =
             read.filter_map(|(name, value)| Some((format!("{name}.celsius"), value?))).collect();
@@ -120,6 +130,17 @@ impl Sensors {
         let known = [chip].into_iter().chain(alike).find_map(|c| self.known.get(&c.identity()));
         let unread = |sensor: &SensorReading| SensorReading { celsius: None, ..sensor.clone() };
         known.into_iter().flatten().map(unread).collect()
+    }
+
+    /// Keeps the names for the next start, when there are new ones.
+    fn store_names(&mut self) {
+        let Some(file) = self.file.as_ref().filter(|_| self.names != self.stored) else { return };
+        self.stored = self.names.clone();
+        let new = file.with_extension("new");
+        let bytes = serde_json::to_vec(&self.names).expect("texts always serialize");
+        if let Err(why) = fs::write(&new, bytes).and_then(|()| fs::rename(&new, file)) {
+            debug!("{} cannot be written: {why}", file.display());
+        }
     }
 
     fn log_left_out(&mut self, paths: BTreeSet<String>) {
@@ -265,7 +286,7 @@ mod tests {
     }
 
     fn told(files: &[(&str, &str)]) -> Vec<(String, f64)> {
-        Sensors::new().collect(machine(files).path())
+        Sensors::new(None).collect(machine(files).path())
     }
 
     #[test]
@@ -371,12 +392,16 @@ mod tests {
             let machine = two_disks();
             let hot = machine.path().join("class/hwmon/hwmon1");
             let cool = "nvme_composite_2.celsius 39.85";
-            let mut sensors = Sensors::new();
+            let mut sensors = Sensors::new(None);
             let both = shown(&sensors.collect(machine.path()));
             assert_eq!(both, ["nvme_composite.celsius 85.85", cool]);
             fs::write(hot.join(input), value).unwrap();
             assert_eq!(shown(&sensors.collect(machine.path())), [cool], "{input} {value}");
-            assert_eq!(shown(&Sensors::new().collect(machine.path())), [cool], "after a restart");
+            assert_eq!(
+                shown(&Sensors::new(None).collect(machine.path())),
+                [cool],
+                "after a restart"
+            );
             fs::remove_dir_all(&hot).unwrap();
             assert_eq!(shown(&sensors.collect(machine.path())), [cool], "it is pulled out");
         }
@@ -384,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_path_belongs_to_a_device_whatever_the_kernel_numbers_it() {
-        let first = shown(&Sensors::new().collect(two_disks().path()));
+        let first = shown(&Sensors::new(None).collect(two_disks().path()));
         let files: Vec<(&str, &str)> = vec![
             ("hwmon/hwmon3/name", "nvme"),
             ("hwmon/hwmon3/temp1_input", "85850"),
@@ -396,7 +421,26 @@ mod tests {
         let other = machine(&files);
         link(&other, "hwmon3", "pci0000:00/0000:00:1d.0/0000:01:00.0/nvme/nvme0");
         link(&other, "hwmon7", "pci0000:00/0000:00:1d.0/0000:02:00.0/nvme/nvme1");
-        assert_eq!(shown(&Sensors::new().collect(other.path())), first);
+        assert_eq!(shown(&Sensors::new(None).collect(other.path())), first);
+    }
+
+    #[test]
+    fn a_disk_that_is_gone_after_a_reboot_left_its_path_to_the_other_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Some(folder.path().join("sensors"));
+        let machine = two_disks();
+        let hot = ["nvme_composite.celsius 85.85"];
+        let cool = ["nvme_composite_2.celsius 39.85"];
+        let both = shown(&Sensors::new(file.clone()).collect(machine.path()));
+        assert_eq!(both, [hot, cool].concat());
+        fs::remove_dir_all(machine.path().join("class/hwmon/hwmon1")).unwrap();
+        assert_eq!(shown(&Sensors::new(file.clone()).collect(machine.path())), cool);
+        // What is spoilt is begun anew.
+        fs::write(file.as_ref().unwrap(), "{").unwrap();
+        let begun = shown(&Sensors::new(file).collect(machine.path()));
+        assert_eq!(begun, ["nvme_composite.celsius 39.85"]);
+        let nowhere = Some("/nonexistent/sensors".into());
+        assert_eq!(shown(&Sensors::new(nowhere).collect(machine.path())), begun);
     }
 
     #[test]
@@ -405,7 +449,7 @@ mod tests {
         let machine = machine(&files);
         let port = "pci0000:00/0000:00:14.0/usb1/1-2/1-2:1.0/0003:1E71:2007";
         link(&machine, "hwmon2", &format!("{port}.0004"));
-        let mut sensors = Sensors::new();
+        let mut sensors = Sensors::new(None);
         let first = sensors.collect(machine.path());
         fs::rename(
             machine.path().join("class/hwmon/hwmon2"),
@@ -423,7 +467,7 @@ mod tests {
         let mut files = vec![("hwmon/hwmon0/name", "many")];
         files.extend(inputs.iter().map(|input| (input.as_str(), "30000")));
         let machine = machine(&files);
-        let mut sensors = Sensors::new();
+        let mut sensors = Sensors::new(None);
         assert_eq!(sensors.collect(machine.path()).len(), MAX_SENSORS);
         assert_eq!(sensors.left_out.len(), 40 - MAX_SENSORS);
     }
