@@ -45,6 +45,8 @@ const REMOTE: &[&str] = &[
 
 /// The fields of a mount that matter here.
 struct Mount<'a> {
+    /// Its line: later ones were mounted later, below the same directory.
+    line: usize,
     device: &'a [u8],
     root: &'a [u8],
     point: PathBuf,
@@ -64,7 +66,8 @@ impl<'a> Mount<'a> {
         let point = PathBuf::from(OsStr::from_bytes(&unescape(point)));
         let mut options = options.iter().flat_map(|field| field.split(|byte| *byte == b','));
         let read_only = options.any(|option| option == b"ro");
-        point.is_absolute().then_some(Mount { device, root, point, kind, source, read_only })
+        let mount = Mount { line: 0, device, root, point, kind, source, read_only };
+        mount.point.is_absolute().then_some(mount)
     }
 
     fn is_disk(&self) -> bool {
@@ -167,8 +170,10 @@ impl fmt::Display for Disk {
 fn find_disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
     // A later mount at the same point hides the earlier one.
     let mut visible = BTreeMap::new();
-    for mount in mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::parse) {
-        visible.insert(mount.point.clone(), mount);
+    for (line, text) in mountinfo.split(|byte| *byte == b'\n').enumerate() {
+        if let Some(mount) = Mount::parse(text) {
+            visible.insert(mount.point.clone(), Mount { line, ..mount });
+        }
     }
     let is_excluded = |mount: &Mount| {
         let point = mount.point.to_string_lossy();
@@ -185,7 +190,13 @@ fn find_disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
         !excluded || (mounts[0].dataset().is_some() && !told.contains(device))
     });
     let disk = |((device, excluded), mut mounts): ((&[u8], bool), Vec<Mount>)| {
-        mounts.sort_by(|a, b| a.rank().cmp(&b.rank()));
+        let first = mounts.iter().map(|mount| mount.line).min();
+        // What shows all subvolumes, and came after them, is mounted to work on them.
+        let is_late = |mount: &Mount| {
+            mount.kind == b"btrfs" && mount.root == b"/" && Some(mount.line) != first
+        };
+        let order = |mount: &Mount| (mount.point != Path::new("/"), is_late(mount));
+        mounts.sort_by(|a, b| order(a).cmp(&order(b)).then(a.rank().cmp(&b.rank())));
         let dataset = mounts[0].dataset().map(<[u8]>::to_owned);
         let points = mounts.into_iter().map(|mount| mount.point).collect();
         Disk { points, device: device.to_owned(), dataset, excluded, named: false }
@@ -410,6 +421,7 @@ mod tests {
         assert_eq!(collected(&mut disks, &data), first);
         assert_eq!(collected(&mut disks, &(data.clone() + &top)), first);
         assert!(collected(&mut disks, &top)[0].ends_with("_top"), "the other one is gone");
+        assert_eq!(collected(&mut Disks::new(), &(data + &top)), first, "after a restart");
     }
 
     #[test]

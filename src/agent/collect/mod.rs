@@ -152,7 +152,7 @@ impl Collector {
     /// and none of the container's memory.
     fn reclaimable(&self) -> f64 {
         let mounts = fs::read(self.settings.proc.join("self/mountinfo")).unwrap_or_default();
-        let container = proc::is_memory_virtualised(&String::from_utf8_lossy(&mounts))
+        let container = proc::is_container(&String::from_utf8_lossy(&mounts))
             || Path::new("/run/systemd/container").exists();
         if container { 0.0 } else { proc::reclaimable_arc(&self.proc("spl/kstat/zfs/arcstats")) }
     }

@@ -56,7 +56,12 @@ fn share(mut datasets: Vec<ReadDisk>) -> Vec<Vec<ReadDisk>> {
             own.push(vec![read]);
         }
     }
-    own.push(shared);
+    if !shared.is_empty() {
+        // What a quota bounds takes up space of the pool, too.
+        let used = |(disk, stats): &ReadDisk| (Disk { excluded: true, ..disk.clone() }, *stats);
+        shared.extend(own.iter().flatten().map(used));
+        own.push(shared);
+    }
     own
 }
 
@@ -151,15 +156,15 @@ mod tests {
         let told = told(disks);
         assert_eq!(
             told,
-            ["/ 50 % 300 GB", "/rpool/data/101 88 % 1 GB", "/rpool/data/102 50 % 7 GB"]
+            ["/ 51 % 300 GB", "/rpool/data/101 88 % 1 GB", "/rpool/data/102 50 % 7 GB"]
         );
     }
 
     #[test]
     fn homes_of_the_same_quota_are_each_its_own() {
         let home = |n| dataset(n, &format!("tank/home/{n}"), &format!("/home/{n}"), n, 10);
-        let disks = vec![dataset(9, "tank", "/tank", 10, 90), home(1), home(2)];
-        assert_eq!(told(disks).len(), 3);
+        let disks = vec![dataset(9, "tank", "/tank", 7, 90), home(1), home(2)];
+        assert_eq!(told(disks), ["/home/1 9 % 10 GB", "/home/2 17 % 10 GB", "/tank 10 % 90 GB"]);
     }
 
     #[test]

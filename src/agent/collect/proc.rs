@@ -129,14 +129,19 @@ pub fn reclaimable_arc(arcstats: &str) -> f64 {
     }
 }
 
-/// Whether lxcfs shows a container its own share of the memory instead of the machine's
-/// (proc_pid_mountinfo(5)).
-pub fn is_memory_virtualised(mountinfo: &str) -> bool {
-    let is_lxcfs = |line: &str| {
-        let point = line.split(' ').nth(4).unwrap_or_default();
-        matches!(point, "/proc" | "/proc/meminfo") && line.contains(" - fuse")
+/// Whether this is a container, by its mounts (proc_pid_mountinfo(5)): lxcfs shows it its own share of
+/// the memory, or its root is made of layers.
+pub fn is_container(mountinfo: &str) -> bool {
+    let shows_it = |line: &str| {
+        let (mount, filesystem) = line.split_once(" - ").unwrap_or((line, ""));
+        let kind = filesystem.split(' ').next().unwrap_or_default();
+        match mount.split(' ').nth(4) {
+            Some("/proc" | "/proc/meminfo") => kind.starts_with("fuse"),
+            Some("/") => kind.contains("overlay"),
+            _ => false,
+        }
     };
-    mountinfo.lines().any(is_lxcfs)
+    mountinfo.lines().any(shows_it)
 }
 
 /// How much of the swap space is in use; nothing where there is none.
@@ -342,9 +347,10 @@ compressed_size                 4    40000000000
         let share = shown(&memory(container, reclaimable_arc(ARCSTATS)));
         assert!(share.ends_with("percent=90 "), "{share}");
         let lxcfs = "502 500 0:49 /proc/meminfo /proc/meminfo rw - fuse.lxcfs lxcfs rw\n";
-        assert!(is_memory_virtualised(lxcfs));
+        let docker = "600 1 0:70 / / rw - overlay overlay rw,lowerdir=/x\n";
+        assert!(is_container(lxcfs) && is_container(docker));
         let machine = "22 27 0:21 / /proc rw shared:14 - proc proc rw\n36 22 0:32 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n";
-        assert!(!is_memory_virtualised(machine));
+        assert!(!is_container(machine) && !is_container("x\n / overlay\n"));
     }
 
     #[test]
