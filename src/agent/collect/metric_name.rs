@@ -63,6 +63,24 @@ pub struct SegmentRegistry {
 }
 
 impl SegmentRegistry {
+    /// After a start: things that are not known take over the segments of those that are gone and were
+    /// called alike. What identifies a thing may have another number since the last boot.
+    pub fn take_over(&mut self, things: &[(String, String)]) {
+        let is_gone = |key: &&String| !things.iter().any(|(_, identity)| identity == *key);
+        let mut gone: Vec<String> = self.known.keys().filter(is_gone).cloned().collect();
+        gone.sort_by_key(|key| (self.known[key].len(), self.known[key].clone()));
+        for (text, identity) in things {
+            let plain = segment(text);
+            let like = |key: &String| is_numbered(&self.known[key], &plain);
+            if !self.known.contains_key(identity)
+                && let Some(index) = gone.iter().position(like)
+                && let Some(segment) = self.known.remove(&gone.remove(index))
+            {
+                self.known.insert(identity.clone(), segment);
+            }
+        }
+    }
+
     /// A segment for each thing, in order; `things` are a text for its name, and what identifies it.
     /// Where a segment is another one's already, it has `_2`, `_3` ... behind it.
     pub fn assign(&mut self, things: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
@@ -78,6 +96,13 @@ impl SegmentRegistry {
         }
         segments
     }
+}
+
+/// Whether a segment is `plain`, or that with `_2`, `_3` ... behind it.
+fn is_numbered(segment: &str, plain: &str) -> bool {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let rest = segment.strip_prefix(plain);
+    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('_').is_some_and(is_number))
 }
 
 fn unused_segment(text: &str, used: &mut BTreeSet<String>) -> String {
@@ -144,6 +169,21 @@ mod tests {
             registry.assign([thing(&format!("c{n}"))]);
         }
         assert!(registry.known.len() <= MAX_REGISTERED + 1, "what is gone is forgotten");
+    }
+
+    #[test]
+    fn a_thing_that_a_boot_has_numbered_anew_keeps_its_segment() {
+        let thing = |text: &str, identity: &str| (text.to_owned(), identity.to_owned());
+        let mut registry = SegmentRegistry::default();
+        let before = [thing("jc42", "i2c-4"), thing("jc42", "i2c-5"), thing("jc429", "i2c-6")];
+        assert_eq!(registry.assign(before), ["jc42", "jc42_2", "jc429"]);
+        let after = [thing("jc42", "i2c-7"), thing("jc42", "i2c-8"), thing("jc42", "i2c-9")];
+        registry.take_over(&after);
+        assert_eq!(registry.assign(after), ["jc42", "jc42_2", "jc42_3"]);
+        // One that has died leaves its segment to nobody.
+        let survivor = [thing("jc42", "i2c-8")];
+        registry.take_over(&survivor);
+        assert_eq!(registry.assign(survivor), ["jc42_2"]);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct Sensors {
     /// The file that keeps the names, and what is in it.
     file: Option<PathBuf>,
     stored: SegmentRegistry,
+    /// The names of the last start were compared with what is there now.
+    started: bool,
     left_out: BTreeSet<String>,
 }
 
@@ -87,6 +89,7 @@ impl Sensors {
             names: stored.clone(),
             file,
             stored,
+            started: false,
             left_out: BTreeSet::new(),
         }
     }
@@ -111,6 +114,9 @@ impl Sensors {
                 things.push((sensor.name, identity));
                 values.push(sensor.celsius);
             }
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            self.names.take_over(&things);
         }
         let names = self.names.assign(things);
         self.store_names();
