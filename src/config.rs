@@ -216,7 +216,8 @@ fn state_dir(top: &mut Section) -> PathBuf {
     if let Some(directory) = top.path("state_dir") {
         let nearest = directory.ancestors().find(|path| path.symlink_metadata().is_ok());
         if let Some(file) = nearest.filter(|nearest| !nearest.is_dir()) {
-            top.error("state_dir", format!("{} is a file: name a directory", file.display()));
+            let what = format!("{} is a file: name a directory", file.display());
+            top.warning("state_dir", what);
         }
         return directory;
     }

@@ -560,6 +560,8 @@ fn a_real_mail_server_refuses_as_it_should() {
         "message refused",
         &["nobody@example.com", "nobody of that name"],
     );
+    let to_elsewhere = outgoing(&message, "bob@elsewhere.example");
+    expect(deliver(&email, &to_elsewhere), "channel refused", &["relay not permitted"]);
     let to_bob = outgoing(&message, "bob@example.com");
     expect(deliver(&email, &to_bob), "form refused", &["no HTML today"]);
     let wrong = Email { smtp_password: Some(Secret::new("wrong-horse")), ..email.clone() };

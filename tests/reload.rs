@@ -474,3 +474,53 @@ fn systemd_is_told_of_reloads_and_that_the_threads_work() {
     told(&socket, "STOPPING=1");
     hbd.stop();
 }
+
+/// Lets the daemon, which runs as this user, start no further thread; root is never limited so.
+fn forbid_threads(hbd: &Hbd, user: u32) {
+    use std::os::unix::process::CommandExt;
+    let process = hbd.id().to_string();
+    let done = std::process::Command::new("prlimit")
+        .args(["--pid", &process, "--nproc=1"])
+        .uid(user)
+        .gid(user)
+        .status()
+        .expect("prlimit is there: the package util-linux");
+    assert!(done.success());
+}
+
+#[test]
+fn an_agent_that_cannot_be_started_is_said_and_a_port_that_cannot_be_opened_changes_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    // SAFETY: geteuid(2) takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return;
+    }
+    let rest = "heartbeat: {port: 0}\nreceiver: {port: 0}";
+    let place = Place::new(&format!("{rest}\nhosts: {{web1: {{}}}}"));
+    let program = place.0.path().join("hbd");
+    fs::copy(env!("CARGO_BIN_EXE_hbd"), &program).unwrap();
+    let open = |path: &std::path::Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    open(place.0.path());
+    open(&place.config());
+    let mut command = std::process::Command::new(&program);
+    command.uid(NOBODY).gid(NOBODY).env("TMPDIR", place.0.path()).env("HOME", place.0.path());
+    let hbd = Hbd::start_by(command, &place.config());
+    forbid_threads(&hbd, NOBODY);
+    place.configure(&format!("{rest}\nhosts: {{web2: {{}}}}\nagent: {{enabled: true, host: own}}"));
+    hbd.reload();
+    hbd.wait_log("agent: this machine is not watched");
+    // Another port needs a thread.
+    let heartbeat = format!("heartbeat: {{port: {}}}", free_port());
+    place.configure(&format!("{heartbeat}\nreceiver: {{port: 0}}\nhosts: {{web3: {{}}}}"));
+    hbd.reload();
+    hbd.wait_log("heartbeat.port: ");
+    hbd.wait_log("the configuration was not reloaded: the old one stays");
+    let (_, hosts) = hbd.request("GET", "/api/v1/hosts", b"");
+    assert!(hosts.contains("web2") && !hosts.contains("web3"), "{hosts}");
+    assert!(hbd.metric("hbd_config_last_reload_successful") < 0.5);
+    hbd.stop();
+}

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::to_ascii_host;
+
 /// The address family of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RecordFamily {
@@ -45,8 +47,14 @@ const MAX_LABEL_LENGTH: usize = 63;
 /// rules for host names do not.
 pub fn fill(template: &str, host: &str, zone: Option<&str>) -> Result<String, String> {
     let filled = template.replace("{host}", host).replace("{zone}", zone.unwrap_or_default());
-    let name = filled.strip_suffix('.').unwrap_or(&filled).to_ascii_lowercase();
+    let name = to_ascii(filled.strip_suffix('.').unwrap_or(&filled));
     validate(&name).map(|()| name)
+}
+
+/// A name in lower case, and in A-labels where it has letters beyond ASCII.
+pub fn to_ascii(name: &str) -> String {
+    let ascii = if name.is_ascii() { None } else { to_ascii_host(name) };
+    ascii.unwrap_or_else(|| name.to_owned()).to_ascii_lowercase()
 }
 
 /// Validates a name.

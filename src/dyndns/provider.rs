@@ -47,6 +47,11 @@ pub fn validate(template: &str, in_clear: bool) -> Result<(), String> {
             base.host
         ));
     }
+    if !path.is_ascii() {
+        return Err(
+            "must have no letters beyond ASCII behind the host: write them as %C3%BC".into()
+        );
+    }
     if path.contains('#') || path.contains(char::is_whitespace) {
         return Err("must not hold spaces or a #".into());
     }
@@ -67,6 +72,17 @@ pub fn validate(template: &str, in_clear: bool) -> Result<(), String> {
         return Err("names no address: {ip}, {ipv4} or {ipv6} must stand in it".into());
     }
     Ok(())
+}
+
+/// A valid template whose host is in A-labels.
+pub fn with_ascii_host(template: &Secret) -> Secret {
+    let text = template.reveal();
+    let authority = text.find("://").map_or(0, |at| at + 3);
+    let end = text[authority..].find(['/', '?', '#']).map_or(text.len(), |at| authority + at);
+    match BaseUrl::parse(&text[..end]) {
+        Ok(base) if !text.is_ascii() => Secret::new(format!("{}{}", base.text, &text[end..])),
+        _ => template.clone(),
+    }
 }
 
 impl Provider {
@@ -307,6 +323,21 @@ mod tests {
         ] {
             assert_eq!(provider(template).url(&request(known)).reveal(), url);
         }
+    }
+
+    #[test]
+    fn a_provider_beyond_ascii_is_asked_by_its_a_labels() {
+        for (template, ascii) in [
+            (
+                "https://dns.büro.example:8443?ip={ip}",
+                "https://dns.xn--bro-hoa.example:8443?ip={ip}",
+            ),
+            ("https://x.example/u?t=1&ip={ip}", "https://x.example/u?t=1&ip={ip}"),
+        ] {
+            assert_eq!(validate(template, false), Ok(()));
+            assert_eq!(with_ascii_host(&Secret::new(template)).reveal(), ascii);
+        }
+        assert!(validate("https://x.example/ü?ip={ip}", false).is_err());
     }
 
     #[test]

@@ -183,7 +183,7 @@ pub fn read_host(
 
 fn read_zone(section: &mut Section) -> Option<String> {
     let text = section.text("zone")?;
-    let zone = text.strip_suffix('.').unwrap_or(&text).to_ascii_lowercase();
+    let zone = names::to_ascii(text.strip_suffix('.').unwrap_or(&text));
     match names::validate(&zone) {
         Ok(()) => Some(zone),
         Err(why) => {
@@ -323,6 +323,7 @@ fn read_provider(
         section.error(at, why);
         return None;
     }
+    let url = url.map(|url| provider::with_ascii_host(&url));
     let user = section.text("user").or(base.and_then(|base| base.user.clone()));
     let password =
         section.secret("password", "password_file").or(base.and_then(|base| base.password.clone()));

@@ -19,9 +19,15 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
 pub struct BootIds {
     /// That of the running boot.
     pub current: Box<str>,
-    /// Those before, the newest first: a datagram with one of them shows no new boot.
-    pub earlier: Vec<Box<str>>,
-    alternation: Option<Box<Alternation>>,
+    /// Most of 100,000 hosts have none.
+    past: Option<Box<PastBoots>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct PastBoots {
+    /// The newest first: a datagram with one of them shows no new boot.
+    ids: Vec<Box<str>>,
+    alternation: Option<Alternation>,
 }
 
 /// Ids that change back: no machine boots with an id that it had before.
@@ -39,13 +45,16 @@ struct Alternation {
 impl BootIds {
     /// The first id of a host.
     pub fn new(current: &str) -> BootIds {
-        BootIds { current: current.into(), earlier: Vec::new(), alternation: None }
+        BootIds { current: current.into(), past: None }
     }
 
     /// From a store. `reported`: that two machines beat was reported.
     pub fn restore(current: &str, earlier: Vec<String>, reported: bool, now: Mono) -> BootIds {
         let mut ids = BootIds::new(current);
-        ids.earlier = earlier.into_iter().take(MAX_EARLIER).map(Into::into).collect();
+        if !earlier.is_empty() {
+            let earlier = earlier.into_iter().take(MAX_EARLIER).map(Into::into);
+            ids.past.get_or_insert_default().ids = earlier.collect();
+        }
         if reported {
             ids.alternation(now).reported = true;
         }
@@ -54,15 +63,24 @@ impl BootIds {
 
     fn alternation(&mut self, now: Mono) -> &mut Alternation {
         let last = &self.current;
-        self.alternation.get_or_insert_with(|| {
+        self.past.get_or_insert_default().alternation.get_or_insert_with(|| {
             let (last, addresses) = (last.clone(), BTreeMap::new());
-            Box::new(Alternation { last, changes: 0, at: now, addresses, reported: false })
+            Alternation { last, changes: 0, at: now, addresses, reported: false }
         })
+    }
+
+    fn known_alternation(&self) -> Option<&Alternation> {
+        self.past.as_ref()?.alternation.as_ref()
+    }
+
+    /// Those of the boots before, the newest first.
+    pub fn earlier(&self) -> &[Box<str>] {
+        self.past.as_ref().map_or(&[], |past| &past.ids)
     }
 
     /// Whether it was reported that two machines beat under the name of the host.
     pub fn two_machines_reported(&self) -> bool {
-        self.alternation.as_ref().is_some_and(|alternation| alternation.reported)
+        self.known_alternation().is_some_and(|alternation| alternation.reported)
     }
 
     /// Whether an id is that of this boot or of one before.
@@ -72,15 +90,16 @@ impl BootIds {
 
     /// Whether an id is that of a boot before.
     pub fn is_earlier(&self, id: &str) -> bool {
-        self.earlier.iter().any(|earlier| **earlier == *id)
+        self.earlier().iter().any(|earlier| **earlier == *id)
     }
 
     /// A new id is heard.
     pub fn boot(&mut self, id: &str) {
         let before = std::mem::replace(&mut self.current, id.into());
-        self.earlier.insert(0, before);
-        self.earlier.truncate(MAX_EARLIER);
-        if let Some(alternation) = &mut self.alternation {
+        let past = self.past.get_or_insert_default();
+        past.ids.insert(0, before);
+        past.ids.truncate(MAX_EARLIER);
+        if let Some(alternation) = &mut past.alternation {
             alternation.last = id.into();
         }
     }
@@ -88,7 +107,7 @@ impl BootIds {
     /// A known id is heard, from this address. The addresses of two machines when it shows, for the
     /// first time, that there are two.
     pub fn hear(&mut self, id: &str, from: IpAddr, now: Mono) -> Option<Vec<IpAddr>> {
-        if *self.current == *id && self.alternation.is_none() {
+        if *self.current == *id && self.known_alternation().is_none() {
             return None;
         }
         let alternation = self.alternation(now);

@@ -197,7 +197,7 @@ impl HostRow {
     /// The row of a host, on the monotonic clock of `kernel`.
     pub(super) fn of(host: &Host, kernel: u32) -> HostRow {
         let boots = host.boot_ids.as_deref();
-        let earlier = boots.into_iter().flat_map(|boots| &boots.earlier);
+        let earlier = boots.into_iter().flat_map(BootIds::earlier);
         let mut earlier = earlier.map(|id| id.as_ref().into());
         let overdue = host.connections.iter().any(|c| c.state == HostState::Overdue);
         HostRow {

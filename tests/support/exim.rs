@@ -28,6 +28,8 @@ begin acl
 check_rcpt:
   deny !authenticated = *
        message = log in first
+  deny domains = elsewhere.example
+       message = relay not permitted
   deny local_parts = nobody
        message = nobody of that name here
   accept

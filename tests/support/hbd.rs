@@ -162,6 +162,11 @@ impl Hbd {
         lock(&self.log.0).iter().filter(|line| line.contains(words)).count()
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How many threads it has.
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()

@@ -53,7 +53,10 @@ impl Fleet {
         if host.state == HostState::Up || !host.profile.watch {
             return None;
         }
-        self.hosts[host_index as usize].on_not_back(now)
+        let event = self.hosts[host_index as usize].on_not_back(now);
+        self.update_down_set(host_index);
+        self.update_uptime(host_index, now);
+        event
     }
 
     pub(super) fn forget_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
@@ -146,6 +149,7 @@ mod tests {
         test.wait(2 * SECOND);
         assert_eq!(test.titles_with_level(), [NOT_BACK]);
         assert_eq!(test.fleet.open_problems(0, 9).len(), 2);
+        assert_eq!(test.fleet.view("web1").unwrap().state, HostState::Overdue, "it is down now");
         test.wait(DAY).restart_after(HOUR).wait(DAY);
         assert!(test.titles().is_empty(), "told once");
         test.ingest(r#"{"host":"web1","boot_id":"b2"}"#);

@@ -39,7 +39,8 @@ impl Fleet {
         metrics.sort_by(|a, b| a.path.cmp(&b.path));
         HostView {
             name: host.name.as_ref().into(),
-            watch: host.profile.watch,
+            // Nothing is expected of it until it beats again.
+            watch: host.profile.watch && !host.forgotten,
             state: host.state,
             since: (host.state != HostState::New).then_some(host.since),
             connections: self.connection_views(host),

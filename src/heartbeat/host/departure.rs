@@ -14,6 +14,7 @@ impl Host {
     pub(super) fn on_return(&mut self, now: Now) -> Option<Event> {
         let goodbye = self.goodbye.take()?;
         self.must_store_now = true;
+        self.stop_announced |= goodbye.reported;
         let gone = now.mono.since(goodbye.at.mono);
         let kind = EventKind::Returned { host: self.name.as_ref().into(), gone };
         goodbye.reported.then(|| Event::new(now.wall, kind))
@@ -29,7 +30,15 @@ impl Host {
     pub fn on_not_back(&mut self, now: Now) -> Option<Event> {
         let goodbye = self.goodbye.as_deref_mut()?;
         goodbye.reported = true;
+        let goodbye = *goodbye;
         self.must_store_now = true;
+        // From now on it is down, and no longer away as it had said.
+        for connection in &mut self.connections {
+            if connection.state == HostState::Shutdown {
+                connection.set_state(HostState::Overdue, now);
+            }
+        }
+        self.update_state(now);
         let kind = EventKind::NotBack {
             host: self.name.as_ref().into(),
             since: goodbye.at.wall,
