@@ -34,6 +34,12 @@ pub fn runtime_directory() -> Option<PathBuf> {
     first_directory(env::var_os("RUNTIME_DIRECTORY")?.as_bytes())
 }
 
+/// The first directory that keeps the state of this service; none where `StateDirectory=` is not set
+/// (systemd.exec(5)).
+pub fn state_directory() -> Option<PathBuf> {
+    first_directory(env::var_os("STATE_DIRECTORY")?.as_bytes())
+}
+
 fn first_directory(list: &[u8]) -> Option<PathBuf> {
     let first = list.split(|byte| *byte == b':').find(|path| !path.is_empty())?;
     Some(PathBuf::from(OsStr::from_bytes(first)))

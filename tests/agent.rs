@@ -190,6 +190,42 @@ fn ipv6_works_where_there_is_any() {
     assert_eq!(told(&send(&server.address.to_string(), &["--wait", "20s"])).0, 0);
 }
 
+/// This thread, and what it starts, has a network of its own from now on, with a link-local address;
+/// whether it does.
+fn enter_link_local_network() -> bool {
+    // SAFETY: it takes no pointer, and concerns this thread alone.
+    let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
+    let ip = |arguments: &str| {
+        Command::new("ip").args(arguments.split(' ')).status().is_ok_and(|status| status.success())
+    };
+    entered && ip("link set lo up") && ip("address add fe80::1/64 dev lo nodad")
+}
+
+#[test]
+fn a_server_behind_one_interface_was_no_server() {
+    let tried = thread::spawn(|| {
+        if !enter_link_local_network() {
+            return;
+        }
+        let server = Server::answering("[::]:0");
+        let address = format!("[fe80::1%lo]:{}", server.address.port());
+        let (code, out, error) = told(&send(&address, &["--host", "web1", "--wait", "20s"]));
+        assert_eq!((code, error.as_str()), (0, ""), "{out}");
+        assert!(out.starts_with(&address), "{out}");
+        assert_eq!(server.all().len(), 1);
+        let (code, _, error) = told(&send("[fe80::1%nosuch0]", &["--host", "web1"]));
+        assert_eq!(code, 1);
+        assert!(error.contains("there is no interface nosuch0 now"), "{error}");
+        let mut run = Command::new(env!("CARGO_BIN_EXE_hbc"));
+        let mut run = run.args(["run", "--server", &address, "--host", "web1"]).spawn().unwrap();
+        let beat = server.next();
+        assert_eq!(parse(split(&beat).1).unwrap().connection.as_deref(), Some("ipv6"));
+        run.kill().unwrap();
+        run.wait().unwrap();
+    });
+    tried.join().unwrap();
+}
+
 #[test]
 fn every_server_is_told_and_a_silent_one_is_named() {
     let (good, silent) = (Server::answering("127.0.0.1:0"), Server::silent("127.0.0.1:0"));

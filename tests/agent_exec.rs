@@ -2,15 +2,18 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use heartbeat::clock::Now;
-use heartbeat::heartbeat::datagram::{Datagram, DatagramKind, parse};
-use heartbeat::heartbeat::encode::ack;
+use heartbeat::heartbeat::datagram::{Datagram, DatagramKind, parse, split};
+use heartbeat::heartbeat::encode::{ack, signing_key, verify};
+use heartbeat::secret::Secret;
 
 #[allow(dead_code, reason = "each test file uses some of them")]
 mod support {
@@ -26,6 +29,12 @@ struct Server {
 
 impl Server {
     fn start(answers: bool) -> Server {
+        Server::with_key(answers, None)
+    }
+
+    /// The same, which believes what is signed with the key, and nothing else.
+    fn with_key(answers: bool, key: Option<&'static str>) -> Server {
+        let key = key.map(|key| signing_key(&Secret::new(key)));
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let address = socket.local_addr().unwrap();
@@ -33,13 +42,17 @@ impl Server {
         thread::spawn(move || {
             let mut buffer = [0; 9000];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                let bytes = buffer[..length].to_vec();
+                let (signature, json) = split(&buffer[..length]);
+                if let Some(key) = &key {
+                    assert!(verify(key, json, &signature.expect("it is signed")));
+                }
+                let bytes = json.to_vec();
                 let time = parse(&bytes).unwrap().time.map(|time| time.text.to_owned());
                 // Kept before it is answered: with the answer the test goes on at once.
                 if tx.send(bytes).is_err() {
                     return;
                 }
-                if let Some(answer) = ack(time.as_deref(), Now::read().wall, None, 8192)
+                if let Some(answer) = ack(time.as_deref(), Now::read().wall, key.as_ref(), 8192)
                     && answers
                 {
                     socket.send_to(&answer, from).unwrap();
@@ -180,6 +193,90 @@ fn what_cannot_be_told_at_all_does_not_keep_the_job_from_running() {
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     assert!(server.told().is_empty());
+}
+
+/// hbc exec as it is configured.
+fn configured(config: &Path, options: &[&str], command: &[&str]) -> Command {
+    let mut hbc = Command::new(env!("CARGO_BIN_EXE_hbc"));
+    hbc.arg("exec").args(options).arg("--").args(command).env("HBC_CONFIG", config);
+    hbc
+}
+
+#[test]
+fn a_job_without_a_server_on_its_command_line_told_nobody() {
+    let (silent, good) = (Server::start(false), Server::with_key(true, Some("hunter22hunter22")));
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hbc.yaml");
+    let text = format!(
+        "servers: [\"{}\", \"{}\"]\nkey: hunter22hunter22\nhost: web1\n",
+        silent.address, good.address
+    );
+    std::fs::write(&config, text).unwrap();
+    let options = ["--host", "nas-backup", "--interval", "1d", "--name", "job", "--wait", "2s"];
+    let mut command = configured(&config, &options, &["sh", "-c", "exit 3"]);
+    let (code, _, error) = said(&command.output().unwrap());
+    assert_eq!(code, 3);
+    let came: Vec<Vec<u8>> = good.came.try_iter().collect();
+    let told: Vec<Datagram> = came.iter().map(|bytes| parse(bytes).unwrap()).collect();
+    let [.., message, end] = &told[..] else { panic!("{told:?}") };
+    assert!(short(message).starts_with("message: job job failed with exit code 3 after "));
+    assert_eq!(short(end), "job_monitor.job.exit_code=3 job_monitor.job.running=0");
+    assert_eq!((&*end.host, end.interval), ("nas-backup", Some(Duration::from_secs(86_400))));
+    // The silent one kept nothing from the other, and is named.
+    assert!(!silent.told().is_empty());
+    assert!(error.contains(&format!("{} did not answer within ", silent.address)), "{error}");
+    assert!(!error.contains(&good.address.to_string()), "{error}");
+    // Without --host it is about the configured one.
+    let mut command = configured(&config, &["--wait", "1s"], &["true"]);
+    assert!(command.output().unwrap().status.success());
+    assert_eq!(parse(&good.came.try_iter().last().unwrap()).unwrap().host, "web1");
+}
+
+#[test]
+fn a_job_that_cannot_be_told_of_says_why_and_keeps_its_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    for (config, why) in [
+        (folder.path().join("missing.yaml"), "missing.yaml: cannot be read"),
+        (write("broken.yaml", "server: [a\n"), "broken.yaml:"),
+        (write("wrong.yaml", "sever: a\n"), "did you mean \"server\"?"),
+        (write("keyless.yaml", "server: a\nkey_file: gone\n"), "key_file: cannot read"),
+    ] {
+        let command = ["sh", "-c", "echo out; echo err >&2; exit 5"];
+        let (code, out, error) = said(&configured(&config, &[], &command).output().unwrap());
+        assert_eq!((code, out.as_str()), (5, "out\n"), "{error}");
+        let (own, told) = error.split_once('\n').unwrap();
+        assert_eq!(own, "err");
+        assert!(told.starts_with("hbc: --server HOST:PORT is missing, and the "), "{error}");
+        assert!(told.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn an_ordinary_user_who_may_not_read_the_configuration_is_told_so() {
+    // SAFETY: geteuid(2) takes nothing and never fails.
+    if unsafe { libc::geteuid() } != 0 {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hbc.yaml");
+    std::fs::write(&config, "server: 127.0.0.1:9\n").unwrap();
+    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = configured(&config, &[], &["true"]);
+    let (code, _, error) = said(&command.uid(65_534).gid(65_534).output().unwrap());
+    assert_eq!(code, 0);
+    assert!(error.contains("hbc.yaml: cannot be read (Permission denied"), "{error}");
+    // With a server it is told, whatever the configuration is.
+    let server = Server::start(true);
+    let options = ["--server", &server.address.to_string(), "--host", "web1"];
+    let mut command = configured(&config, &options, &["true"]);
+    let (code, _, error) = said(&command.uid(65_534).gid(65_534).output().unwrap());
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(server.told().last().unwrap().contains("running=0"));
 }
 
 /// A job that has printed that it is ready.

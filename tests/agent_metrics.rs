@@ -341,3 +341,35 @@ fn own_metrics_are_shown_and_refusals_are_logged() {
     assert!(!out.contains("open"), "{out}");
     assert!(log.contains("open can be written by everybody: chmod o-w; it is not run"), "{log}");
 }
+
+#[test]
+fn a_full_image_was_an_alarm_and_a_disk_that_cannot_be_entered_was_missing_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Filesystems of memory that are called disks. In the sandbox of the unit each mount is read-only.
+    let script = "
+        mkdir -p image data closed/disk && chmod 700 closed &&
+        mount -t tmpfs -o ro,size=1m /dev/image image &&
+        mount -t tmpfs -o size=1m /dev/data data &&
+        { head -c 2m /dev/zero > data/file 2>&1; mount -o remount,bind,ro data; } &&
+        mount -t tmpfs -o size=1m /dev/closed closed/disk &&
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" metrics --metrics-dir /nonexistent";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-ec", script, env!("CARGO_BIN_EXE_hbc")])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    let (out, log) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    if !output.status.success() {
+        println!("no namespace can be made here: {log}");
+        return;
+    }
+    let path = folder.path().to_str().unwrap();
+    let full = format!("disk_monitor.{}.percent 100", name(&format!("{path}/data")));
+    assert!(out.lines().any(|line| line == full), "{out}");
+    assert!(!out.contains("_image.percent") && !out.contains("_closed_disk"), "{out}");
+    let warning = format!("the disk at {path}/closed/disk cannot be read: Permission denied");
+    assert_eq!(log.matches(&warning).count(), 1, "{log}");
+    assert_eq!(log.lines().count(), 1, "{log}");
+}

@@ -26,6 +26,7 @@ struct Said {
     interval: Option<Duration>,
     host: String,
     signed: bool,
+    json: String,
 }
 
 /// A server that answers by a rule, which gets the number of datagrams that came before.
@@ -47,7 +48,10 @@ impl Server {
                 let datagram = parse(json).unwrap();
                 let ours = signing_key(&Secret::new("hunter22"));
                 let signed = signature.is_some_and(|signature| verify(&ours, json, &signature));
-                let said = said(&datagram, signed);
+                let said = Said {
+                    json: String::from_utf8(json.to_vec()).unwrap(),
+                    ..said(&datagram, signed)
+                };
                 assert!(datagram.ack && length <= 1200);
                 let answers = rule(count, &said);
                 // Kept before it is answered: with the answer the test goes on at once.
@@ -93,6 +97,7 @@ fn said(datagram: &Datagram, signed: bool) -> Said {
         interval: datagram.interval,
         host: datagram.host.clone().into_owned(),
         signed,
+        json: String::new(),
     }
 }
 
@@ -107,7 +112,11 @@ impl Hbc {
     }
 
     fn start_in(arguments: &[&str], environment: &[(&str, &str)]) -> Hbc {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hbc"))
+        Hbc::start_as(Command::new(env!("CARGO_BIN_EXE_hbc")), arguments, environment)
+    }
+
+    fn start_as(mut hbc: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Hbc {
+        let mut child = hbc
             .arg("run")
             .args(arguments)
             .env_remove("HBC_LOG")
@@ -210,6 +219,56 @@ fn a_goodbye_that_nobody_answers_ends_in_time() {
     }
     goodbyes += server.came.try_iter().filter(|said| said.event == DatagramKind::Shutdown).count();
     assert!(goodbyes <= 6, "{goodbyes}");
+}
+
+/// hbc in namespaces of its own, after a script; none where these cannot be made.
+fn hbc_after(namespaces: &[&str], script: &str) -> Option<Command> {
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        // SAFETY: geteuid(2) takes nothing and never fails.
+        if unsafe { libc::geteuid() } != 0 {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(namespaces);
+        command
+    };
+    let able = unshare().arg("true").output().is_ok_and(|output| output.status.success());
+    let mut command = unshare();
+    command.args(["sh", "-c", &format!("{script} && exec \"$0\" \"$@\"")]);
+    command.arg(env!("CARGO_BIN_EXE_hbc")).env_remove("HBC_CONFIG");
+    able.then_some(command)
+}
+
+#[test]
+fn a_goodbye_did_not_say_whether_the_machine_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = "printf '#!/bin/sh\ntest \"$1\" = list-jobs && cat %s/jobs\n' \"$0\" > \"$0/systemctl\" \
+                 && chmod 755 \"$0/systemctl\"";
+    assert!(Command::new("sh").args(["-c", write]).arg(folder.path()).status().unwrap().success());
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    for (jobs, reason) in [
+        ("11 hbc.service stop running\n12 reboot.target start waiting\n", Some("\"reboot\"")),
+        ("12 poweroff.target start waiting\n", Some("\"poweroff\"")),
+        ("11 hbc.service stop running\n", None),
+    ] {
+        std::fs::write(folder.path().join("jobs"), jobs).unwrap();
+        let systemd = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system";
+        let Some(hbc) = hbc_after(&["--mount"], systemd) else { return };
+        let server = Server::good();
+        let address = server.address.to_string();
+        let arguments = ["--server", &address, "--host", "web1"];
+        let hbc = Hbc::start_as(hbc, &arguments, &[("PATH", &path)]);
+        hbc.wait_log("answers");
+        hbc.signal(libc::SIGTERM);
+        let goodbye = server.find(|said| said.event == DatagramKind::Shutdown);
+        let expected = reason.map(|reason| format!("\"reason\":{reason}"));
+        let said = goodbye.json.contains("reason").then_some(goodbye.json);
+        match (&expected, &said) {
+            (Some(expected), Some(json)) => assert!(json.contains(expected), "{json}"),
+            _ => assert_eq!(expected, said),
+        }
+        assert_eq!(hbc.end(), Some(0));
+    }
 }
 
 #[test]
@@ -340,4 +399,31 @@ fn check_says_what_there_is() {
     assert!(code == 0 && out.contains(":1: warning: servers: names a:9099 twice\nOK: "), "{out}");
     let (code, out, _) = check(&["--strict"]);
     assert!(code == 78 && !out.contains("OK"), "{out}");
+}
+
+#[test]
+fn a_machine_with_a_name_that_no_host_can_have_beat_into_rejection_for_ever() {
+    for name in ["b\u{fc}ro-pi", "(none)", "My Pi"] {
+        let script = format!("printf '{name}' > /proc/sys/kernel/hostname");
+        let hbc = |arguments: &[&str]| {
+            let mut hbc = hbc_after(&["--uts"], &script)?;
+            Some(told(&hbc.args(arguments).output().unwrap()))
+        };
+        let Some((code, out, _)) = hbc(&["check", "--config", "/nonexistent"]) else { return };
+        assert!(code == 78 && out.contains("cannot be read"), "{out}");
+        let directory = tempfile::tempdir().unwrap();
+        let file = write(directory.path(), "hbc.yaml", "servers: [a, a]\n");
+        let config = ["--config", file.to_str().unwrap()];
+        let remedy = format!(
+            "this machine is called \"{name}\", which no host can be: give host: NAME, or --host NAME"
+        );
+        let (code, out, _) = hbc(&[&["check"], &config[..]].concat()).unwrap();
+        assert!(code == 78 && out.contains(&remedy) && out.contains("twice"), "{out}");
+        let (code, _, error) = hbc(&[&["run"], &config[..]].concat()).unwrap();
+        assert!(code == 78 && error.contains(&remedy), "{error}");
+        let (code, _, error) = hbc(&["send", "--server", "127.0.0.1:9"]).unwrap();
+        assert!(code == 2 && error.contains("--host"), "{error}");
+        write(directory.path(), "hbc.yaml", "server: a\nhost: web1\n");
+        assert_eq!(hbc(&[&["check"], &config[..]].concat()).unwrap().0, 0);
+    }
 }

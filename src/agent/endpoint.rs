@@ -166,7 +166,9 @@ pub struct SocketBinding {
 /// # Errors
 /// What the machine lacks for it.
 fn connect(to: SocketAddr, binding: &SocketBinding) -> Result<UdpSocket, String> {
-    let no_route = |why: io::Error| format!("there is no way to {to}: {why}");
+    let no_route = |why: io::Error| {
+        format!("there is no way to {to}: {why}{}", zone_remedy(to).unwrap_or_default())
+    };
     let socket =
         Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP)).map_err(no_route)?;
     if let Some(interface) = &binding.interface {
@@ -178,10 +180,26 @@ fn connect(to: SocketAddr, binding: &SocketBinding) -> Result<UdpSocket, String>
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     });
-    socket.bind(&SocketAddr::new(from, 0).into()).map_err(|why| source_error(from, &why))?;
+    let mut source = SocketAddr::new(from, 0);
+    if let (SocketAddr::V6(source), SocketAddr::V6(to)) = (&mut source, to)
+        && source.ip().is_unicast_link_local()
+    {
+        source.set_scope_id(to.scope_id());
+    }
+    socket.bind(&source.into()).map_err(|why| source_error(from, &why))?;
     socket.connect(&to.into()).map_err(no_route)?;
     socket.set_nonblocking(true).map_err(no_route)?;
     Ok(socket.into())
+}
+
+/// A link-local address is one on each interface.
+fn zone_remedy(to: SocketAddr) -> Option<String> {
+    match to {
+        SocketAddr::V6(to) if to.ip().is_unicast_link_local() && to.scope_id() == 0 => {
+            Some(format!(": name its interface, such as [{}%eth0]:{}", to.ip(), to.port()))
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => None,
+    }
 }
 
 fn interface_error(interface: &str, why: &io::Error) -> String {
@@ -230,6 +248,13 @@ mod tests {
         );
         let interface = error(None, Some("nosuch0"));
         assert!(interface.contains("interface nosuch0"), "{interface}");
+    }
+
+    #[test]
+    fn a_link_local_address_without_its_interface_is_named_with_the_remedy() {
+        let to: SocketAddr = "[fe80::1]:9099".parse().unwrap();
+        let why = connect(to, &SocketBinding::default()).unwrap_err();
+        assert!(why.ends_with(": name its interface, such as [fe80::1%eth0]:9099"), "{why}");
     }
 
     #[test]

@@ -15,4 +15,5 @@ pub mod sampler;
 pub mod send;
 mod server;
 pub mod settings;
+mod shutdown_reason;
 mod signals;

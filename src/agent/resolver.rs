@@ -108,6 +108,18 @@ impl Resolver {
     }
 }
 
+/// Resolves the name of a server once (getaddrinfo(3)); the error is why it has no address.
+pub fn resolve(server: &ServerAddress) -> Result<Vec<SocketAddr>, String> {
+    match (server.host.as_str(), server.port).to_socket_addrs() {
+        Ok(addresses) => Ok(addresses.collect()),
+        // The address itself was checked.
+        Err(why) => Err(match server.zone() {
+            Some(zone) => format!("there is no interface {zone} now"),
+            None => why.to_string(),
+        }),
+    }
+}
+
 /// Answers requests until the [`Resolver`] is dropped.
 fn resolve_all(
     server: &ServerAddress,
@@ -116,8 +128,7 @@ fn resolve_all(
     waker: &Waker,
 ) {
     for () in requested {
-        let found = (server.host.as_str(), server.port).to_socket_addrs();
-        let result = match found.map(Iterator::collect::<Vec<_>>) {
+        let result = match resolve(server) {
             Ok(addresses) if addresses.is_empty() => Err(format!("{} has no address", server.host)),
             Ok(addresses) => Ok(addresses),
             Err(why) => Err(format!("{} cannot be resolved: {why}", server.host)),

@@ -16,6 +16,7 @@ use super::poll::{Poller, Waker};
 use super::resolver::Resolver;
 use super::sampler::{CollectFn, Sampler};
 use super::settings::{self, AgentSettings, CliOverrides};
+use super::shutdown_reason;
 use super::signals::{SignalAction, SignalFlags};
 use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::heartbeat::datagram::MAX_BYTES;
@@ -79,7 +80,7 @@ fn load(overrides: &CliOverrides) -> Result<AgentSettings, Problems> {
     for problem in &warnings.0 {
         warn!("{problem}");
     }
-    Ok(settings)
+    settings.with_machine_name()
 }
 
 /// All threads share one arena of the allocator: by default each gets one of its own, with pages of
@@ -173,7 +174,9 @@ impl Agent {
                 action = signals.take();
                 match action {
                     Some(SignalAction::Stop) => {
-                        self.scheduler.shut_down(host_info::uptime().ok(), now);
+                        let reason = shutdown_reason::find();
+                        self.scheduler.shut_down(reason, host_info::uptime().ok(), Now::read());
+                        continue;
                     }
                     Some(other) => return Ok(other),
                     None => {}

@@ -28,7 +28,7 @@ pub type CollectFn = Box<dyn FnMut(Now) -> Vec<(String, f64)> + Send>;
 
 /// What collects as `settings` say: the machine's own metrics, and over them those of the plugins.
 pub fn collect_fn(settings: &AgentSettings) -> CollectFn {
-    let mut collector = Collector::new(&settings.metrics);
+    let mut collector = Collector::for_service(&settings.metrics);
     let (source, stop) = Stop::channel();
     let directory = settings.metrics_dir.clone();
     let plugins = Plugins::start(&PluginSettings { directory, ..PluginSettings::default() }, stop);

@@ -1,7 +1,7 @@
 //! `hbc send`: one datagram to every server, and its answer when one is wanted.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use ring::hmac;
 use super::ack::{self, retry_delay};
 use super::cli::{BootIdSource, SendArgs};
 use super::host_info::{self, HostInfoError};
+use super::resolver;
 use super::server::ServerAddress;
 use super::settings::{AgentSettings, CliOverrides, hostname, read_key};
 use crate::clock::{Now, Wall, format_duration};
@@ -42,12 +43,29 @@ impl SendCommand {
     /// # Errors
     /// Which option is wrong and how to mend it.
     pub fn prepare(args: SendArgs) -> Result<SendCommand, String> {
+        let (args, key) = SendCommand::addressed(args)?;
+        SendCommand::build(args, key.as_ref())
+    }
+
+    /// The arguments with the servers that they are for and the host that they are about, and the key:
+    /// those of hbc.yaml where no server is named.
+    ///
+    /// # Errors
+    /// Which option is wrong, or why the configuration cannot be used.
+    pub fn addressed(args: SendArgs) -> Result<(SendArgs, Option<Secret>), String> {
         let key = args.key_file.as_deref().map(read_key).transpose()?;
-        let (args, key) = if args.servers.is_empty() {
-            SendCommand::as_configured(args, key, &|name| std::env::var(name).ok())?
+        if args.servers.is_empty() {
+            SendCommand::as_configured(args, key, &|name| std::env::var(name).ok())
         } else {
-            (args, key)
-        };
+            Ok((args, key))
+        }
+    }
+
+    /// The datagram for arguments that are [addressed](SendCommand::addressed), and that key.
+    ///
+    /// # Errors
+    /// Which option is wrong and how to mend it.
+    pub fn build(args: SendArgs, key: Option<&Secret>) -> Result<SendCommand, String> {
         let boot_id = match args.boot_id {
             Some(BootIdSource::Kernel) => Some(boot_id()?),
             Some(BootIdSource::Given(id)) => Some(id),
@@ -57,6 +75,7 @@ impl SendCommand {
             host: args.host.map_or_else(hostname, Ok)?,
             connection: args.connection,
             event: args.event,
+            reason: None,
             message: args.message,
             interval: args.interval,
             boot_id,
@@ -65,7 +84,7 @@ impl SendCommand {
             metrics: args.metrics,
             ack: args.wait.is_some(),
         };
-        let key = key.as_ref().map(encode::signing_key);
+        let key = key.map(encode::signing_key);
         let command = SendCommand { beat, key, servers: args.servers, wait: args.wait };
         command.validate()?;
         Ok(command)
@@ -331,9 +350,8 @@ fn uptime() -> Result<Duration, String> {
 }
 
 fn resolve(server: &ServerAddress) -> Result<Vec<SocketAddr>, String> {
-    let found = (server.host.as_str(), server.port).to_socket_addrs();
-    let addresses: Vec<_> =
-        found.map_err(|why| format!("{} has no address: {why}", server.host))?.collect();
+    let addresses = resolver::resolve(server)
+        .map_err(|why| format!("{} has no address: {why}", server.host))?;
     if addresses.is_empty() {
         Err(format!("{} has no address", server.host))
     } else {

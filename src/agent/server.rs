@@ -1,11 +1,12 @@
 //! The address of a server, `server:9099`, `192.0.2.1`, `[2001:db8::1]:9099`, and the IP addresses that
 //! its name resolves to. Pure.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::address::is_host;
+use crate::address::to_ascii_host;
 
 /// The port that hbd listens on by default.
 const DEFAULT_PORT: u16 = 9099;
@@ -13,7 +14,8 @@ const DEFAULT_PORT: u16 = 9099;
 /// A server, as the operator named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerAddress {
-    /// Its name or address, without brackets.
+    /// Its name as name servers know it, or its address without brackets; a zone (RFC 4007) is
+    /// behind a percent sign.
     pub host: String,
     /// Its UDP port.
     pub port: u16,
@@ -23,9 +25,15 @@ impl ServerAddress {
     /// Parses one. The error says what is expected.
     pub fn parse(text: &str) -> Result<ServerAddress, String> {
         let (host, port) = split_port(text);
-        if !is_host(host) {
+        let (address, zone) = split_zone(host);
+        let Some(ascii) = to_ascii_host(&address) else {
             return Err(format!(
                 "\"{text}\" must be a name or an address, maybe with a port: server:{DEFAULT_PORT}, 192.0.2.1:{DEFAULT_PORT}, [2001:db8::1]:{DEFAULT_PORT}"
+            ));
+        };
+        if zone.is_some_and(|zone| !is_zone(zone, &ascii)) {
+            return Err(format!(
+                "\"{text}\" must be a link-local address and its interface: [fe80::1%eth0]:{DEFAULT_PORT}"
             ));
         }
         let port = match port {
@@ -34,14 +42,40 @@ impl ServerAddress {
                 format!("\"{text}\" must have a port from 1 to 65535 behind the colon")
             })?,
         };
-        Ok(ServerAddress { host: host.trim_matches(['[', ']']).to_owned(), port })
+        let host = zone.map_or_else(|| ascii.clone(), |zone| format!("{ascii}%{zone}"));
+        Ok(ServerAddress { host, port })
     }
+
+    /// The interface behind which its address is.
+    pub fn zone(&self) -> Option<&str> {
+        self.host.split_once('%').map(|(_, zone)| zone)
+    }
+}
+
+/// `[fe80::1%eth0]` is the address `[fe80::1]` in the zone `eth0`.
+fn split_zone(host: &str) -> (Cow<'_, str>, Option<&str>) {
+    match host.split_once('%') {
+        Some((address, zone)) => match zone.strip_suffix(']') {
+            Some(zone) => (format!("{address}]").into(), Some(zone)),
+            None => (address.into(), Some(zone)),
+        },
+        None => (host.into(), None),
+    }
+}
+
+/// Whether it can be the interface of that address: IFNAMSIZ of linux/if.h is 16 with the NUL.
+fn is_zone(zone: &str, address: &str) -> bool {
+    let address = address.parse::<Ipv6Addr>();
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "/%[]".contains(c);
+    address.is_ok_and(|address| address.is_unicast_link_local())
+        && (1..=15).contains(&zone.len())
+        && !zone.contains(odd)
 }
 
 /// A colon separates host and port, unless it belongs to a bare IPv6 address.
 fn split_port(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
-        Some(_) if text.parse::<Ipv6Addr>().is_ok() => (text, None),
+        Some(_) if split_zone(text).0.parse::<Ipv6Addr>().is_ok() => (text, None),
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (text, None),
     }
@@ -135,6 +169,32 @@ mod tests {
         ] {
             assert_eq!(ServerAddress::parse(text).unwrap().to_string(), shown, "{text}");
         }
+    }
+
+    #[test]
+    fn a_link_local_address_has_a_zone() {
+        for (text, shown) in [
+            ("[fe80::1%eth0]:7", "[fe80::1%eth0]:7"),
+            ("[fe80::1%eth0]", "[fe80::1%eth0]:9099"),
+            ("fe80::1%br-lan.2", "[fe80::1%br-lan.2]:9099"),
+            ("fe80::1%2", "[fe80::1%2]:9099"),
+            ("fe80::1", "[fe80::1]:9099"),
+        ] {
+            assert_eq!(ServerAddress::parse(text).unwrap().to_string(), shown, "{text}");
+        }
+        assert_eq!(ServerAddress::parse("[fe80::1%eth0]:7").unwrap().zone(), Some("eth0"));
+        for text in
+            ["2001:db8::1%eth0", "web1%eth0", "192.0.2.1%eth0", "[fe80::1%]:7", "fe80::1%a/b"]
+        {
+            let why = ServerAddress::parse(text).unwrap_err();
+            assert!(why.contains("must be a link-local address and its interface"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_an_umlaut_was_never_found() {
+        let server = ServerAddress::parse("b\u{fc}cher.example:7").unwrap();
+        assert_eq!(server.to_string(), "xn--bcher-kva.example:7");
     }
 
     #[test]

@@ -135,6 +135,19 @@ impl AgentSettings {
         })
     }
 
+    /// The same with the name of this machine as the host, where none is given.
+    ///
+    /// # Errors
+    /// No host can be called like this machine.
+    pub fn with_machine_name(self) -> Result<AgentSettings, Problems> {
+        let host = match self.host {
+            Some(host) => host,
+            None => machine_name()
+                .map_err(|why| cli_error(format!("{why}: give host: NAME, or --host NAME")))?,
+        };
+        Ok(AgentSettings { host: Some(host), ..self })
+    }
+
     fn read(top: &mut Section, overrides: &CliOverrides) -> AgentSettings {
         let defaults = AgentSettings::default();
         let servers = read_servers(top, overrides.servers.is_empty());
@@ -154,7 +167,7 @@ impl AgentSettings {
             );
         }
         let metrics = top.section("metrics", CollectSettings::read).unwrap_or_default();
-        let metrics_dir = top.path("metrics_dir").unwrap_or(defaults.metrics_dir);
+        let metrics_dir = read_metrics_dir(top).unwrap_or(defaults.metrics_dir);
         AgentSettings { servers, host, key, interval, families, connections, metrics, metrics_dir }
     }
 }
@@ -170,11 +183,25 @@ pub(super) fn read_key(path: &Path) -> Result<Secret, String> {
     let shown = path.display();
     let text = fs::read_to_string(path)
         .map_err(|why| format!("--key-file: cannot read {shown}: {why}"))?;
-    let line = text.trim_end_matches(['\r', '\n']);
+    // As of a key_file: a byte order mark and blanks behind it are not seen and not meant.
+    let line = text.trim_start_matches('\u{feff}').trim_end();
     if line.is_empty() || line.contains(char::is_control) {
         return Err(format!("--key-file: {shown} must hold one line, the key, and nothing else"));
     }
     Ok(Secret::new(line))
+}
+
+/// The directory of the plugins. The default one need not be there.
+fn read_metrics_dir(top: &mut Section) -> Option<PathBuf> {
+    let directory = top.path("metrics_dir")?;
+    match fs::metadata(&directory) {
+        Ok(found) if !found.is_dir() => {
+            top.error("metrics_dir", format!("{} is no directory", directory.display()));
+        }
+        Ok(_) => {}
+        Err(why) => top.warning("metrics_dir", format!("{}: {why}", directory.display())),
+    }
+    Some(directory)
 }
 
 fn read_servers(top: &mut Section, needed: bool) -> Vec<ServerAddress> {
@@ -239,16 +266,10 @@ impl ConnectionSettings {
                 "a connection's name must be 1 to 32 letters, digits, dots, dashes, underscores",
             );
         }
+        let (source, zone) = section.text("source").map(|text| read_source(&text, section)).unzip();
         let connection = ConnectionSettings {
-            source: section.text("source").and_then(|text| {
-                let source = text.parse().ok();
-                if source.is_none() {
-                    let what = format!("must be an address of this machine, not \"{text}\"");
-                    section.error("source", what);
-                }
-                source
-            }),
-            interface: section.text("interface"),
+            source: source.flatten(),
+            interface: section.text("interface").or(zone.flatten()),
             server: section.text("server").and_then(|text| {
                 ServerAddress::parse(&text).map_err(|why| section.error("server", why)).ok()
             }),
@@ -274,6 +295,19 @@ impl ConnectionSettings {
     }
 }
 
+/// An address of this machine, and its interface where it has one on each: `fe80::1%eth0`.
+fn read_source(text: &str, section: &mut Section) -> (Option<IpAddr>, Option<String>) {
+    let (address, zone) = match text.split_once('%') {
+        Some((address, zone)) => (address, Some(zone.to_owned())),
+        None => (text, None),
+    };
+    let source = address.parse().ok();
+    if source.is_none() {
+        section.error("source", format!("must be an address of this machine, not \"{text}\""));
+    }
+    (source, zone)
+}
+
 /// The name of this machine, for a program with the option `--host`.
 ///
 /// # Errors
@@ -287,6 +321,10 @@ pub(super) fn hostname() -> Result<String, String> {
 pub fn check(config: Option<PathBuf>, strict: bool) -> (String, bool) {
     let overrides = CliOverrides { config, ..CliOverrides::default() };
     let loaded = AgentSettings::load(&overrides, &|name| std::env::var(name).ok());
+    let loaded = loaded.and_then(|(settings, warnings)| match settings.with_machine_name() {
+        Ok(settings) => Ok((settings, warnings)),
+        Err(problems) => Err(Problems([warnings.0, problems.0].concat())),
+    });
     let lines = |problems: &Problems| {
         problems.0.iter().map(|problem| format!("{problem}\n")).collect::<String>()
     };
@@ -299,7 +337,7 @@ pub fn check(config: Option<PathBuf>, strict: bool) -> (String, bool) {
 
 /// `OK: web1 beats every 10 s to hbd.example.com:9099 over ipv4, ipv6, vpn`
 fn summary(settings: &AgentSettings) -> String {
-    let host = settings.host.clone().or_else(|| host_info::hostname().ok()).unwrap_or_default();
+    let host = settings.host.as_deref().unwrap_or_default();
     let servers: Vec<_> = settings.servers.iter().map(ToString::to_string).collect();
     let families = FAMILIES.iter().zip(settings.families).filter(|(_, enabled)| *enabled);
     let connections: Vec<&str> = families
@@ -341,6 +379,10 @@ impl LocalAgentSettings {
         if let Some(host) = host.as_deref().filter(|host| !is_name(host)) {
             section.error("host", format!("\"{host}\" {BAD_NAME}"));
         }
+        let machine_name = |section: &Section| {
+            let refuse = |why| section.error("enabled", format!("{why}: give host"));
+            machine_name().map_err(refuse).ok()
+        };
         let host = if enabled { host.or_else(|| machine_name(section)) } else { None }?;
         Some(LocalAgentSettings {
             host,
@@ -350,21 +392,12 @@ impl LocalAgentSettings {
     }
 }
 
-/// The name of the machine, if a host can have it.
-fn machine_name(section: &Section) -> Option<String> {
-    let name = host_info::hostname();
-    match name {
-        Ok(name) if is_name(&name) => Some(name),
-        Ok(name) => {
-            let what =
-                format!("this machine is called \"{name}\", which no host can be: give host");
-            section.error("enabled", what);
-            None
-        }
-        Err(why) => {
-            section.error("enabled", format!("{why}: give host"));
-            None
-        }
+/// The name of the machine, if a host can have it; else what is wrong with it.
+fn machine_name() -> Result<String, String> {
+    match host_info::hostname() {
+        Ok(name) if is_name(&name) => Ok(name),
+        Ok(name) => Err(format!("this machine is called \"{name}\", which no host can be")),
+        Err(why) => Err(why.to_string()),
     }
 }
 
@@ -419,6 +452,11 @@ mod tests {
                 "server: a\nmetrics: {without: [cpu_monitr]}",
                 ":2: metrics.without: no monitor is called \"cpu_monitr\", did you mean \"cpu_monitor\"?",
             ),
+            ("server: a\nmetrics_dir: /dev/null", ":2: metrics_dir: /dev/null is no directory"),
+            (
+                "server: \"[2001:db8::1%eth0]\"",
+                ":1: server: \"[2001:db8::1%eth0]\" must be a link-local address and its interface",
+            ),
             ("server: a\nmetric: {}", ":2: metric: unknown key, did you mean \"metrics\"?"),
             (
                 "server: a\nconnections: {ipv4: off, ipv6: off}",
@@ -428,6 +466,26 @@ mod tests {
             let problems = load(text).unwrap_err().to_string();
             assert!(problems.contains(what), "{text}: {problems}");
         }
+    }
+
+    #[test]
+    fn a_key_file_with_a_mark_or_a_blank_that_nobody_sees_held_another_key() {
+        for text in ["k 1", "k 1\n", "\u{feff}k 1\r\n", "k 1 \t\n\n"] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            assert_eq!(read_key(file.path()), Ok(Secret::new("k 1")), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_source_of_a_connection_may_have_a_zone() {
+        let text = "server: a\nconnections: {lan: {source: \"fe80::2%eth0\"}}";
+        let (settings, warnings) = load(text).unwrap();
+        let lan = &settings.connections["lan"];
+        assert_eq!(lan.source, Some("fe80::2".parse().unwrap()));
+        assert_eq!((lan.interface.as_deref(), warnings.0.len()), (Some("eth0"), 0));
+        let (_, warnings) = load("server: a\nmetrics_dir: /nonexistent").unwrap();
+        assert!(warnings.to_string().contains(":2: warning: metrics_dir: /nonexistent: No such"));
     }
 
     #[test]

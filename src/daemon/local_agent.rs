@@ -72,7 +72,7 @@ impl LocalAgent {
 
 /// Collects metrics and hands them to the monitor until the stop.
 fn run(settings: &LocalAgentSettings, monitor: &Monitor, stop: &Stop) {
-    let mut collector = Collector::new(&settings.metrics);
+    let mut collector = Collector::for_service(&settings.metrics);
     let (mut last_error, mut logged) = (None, false);
     info!("this machine is watched as {}", settings.host);
     loop {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::Wall;
 use crate::escape;
-use crate::heartbeat::datagram::DatagramKind;
+use crate::heartbeat::datagram::{DatagramKind, ShutdownReason};
 use crate::secret::Secret;
 use crate::view;
 
@@ -61,6 +61,9 @@ pub struct OutgoingDatagram {
     /// What it reports.
     #[serde(skip_serializing_if = "is_beat")]
     pub event: DatagramKind,
+    /// Why it shuts down; none when that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ShutdownReason>,
     /// The text of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -155,6 +158,7 @@ mod tests {
             host: "web1".into(),
             connection: Some("vpn".into()),
             event: DatagramKind::Message,
+            reason: None,
             message: Some("disk \"sda\" is tired".into()),
             interval: Some(Duration::from_millis(500)),
             boot_id: Some("b1".into()),
@@ -182,6 +186,24 @@ mod tests {
     fn a_plain_beat_is_short() {
         let beat = OutgoingDatagram { host: "web1".into(), ..OutgoingDatagram::default() };
         assert_eq!(beat.json(), br#"{"host":"web1"}"#);
+    }
+
+    #[test]
+    fn a_shutdown_says_whether_the_machine_comes_back() {
+        let shutdown = |reason| OutgoingDatagram {
+            host: "w".into(),
+            event: DatagramKind::Shutdown,
+            reason,
+            ..OutgoingDatagram::default()
+        };
+        let json = |reason| String::from_utf8(shutdown(reason).json()).unwrap();
+        assert_eq!(json(None), r#"{"host":"w","event":"shutdown"}"#);
+        for (reason, word) in
+            [(ShutdownReason::Reboot, "reboot"), (ShutdownReason::PowerOff, "poweroff")]
+        {
+            let expected = format!(r#"{{"host":"w","event":"shutdown","reason":"{word}"}}"#);
+            assert_eq!(json(Some(reason)), expected);
+        }
     }
 
     #[test]

@@ -85,6 +85,6 @@ until_it bash -c "$(declare -f hosts); hosts | grep -q web1"
 echo '- remove and purge'
 dpkg -P hbc hbd >/log 2>&1 || { cat /log; wrong "dpkg -P"; }
 ! pgrep -x 'hbd|hbc' || wrong "it still runs"
-[ ! -e /var/lib/hbd ] && [ ! -e /etc/hbd ] || wrong "something is left"
+[ ! -e /var/lib/hbd ] && [ ! -e /var/lib/hbc ] && [ ! -e /etc/hbd ] || wrong "something is left"
 systemctl --failed --no-legend | grep -E 'hb[dc]' && wrong "systemd still complains"
 echo fine

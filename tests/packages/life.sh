@@ -64,7 +64,7 @@ is enabled systemctl is-enabled hbd
 echo '- purge'
 echo key >/etc/hbd/secrets/key
 dpkg -P hbd hbc >/log 2>&1 || { cat /log; wrong "dpkg -P"; }
-gone /etc/hbd /etc/hbc /var/lib/hbd /etc/systemd/system/multi-user.target.wants/hbd.service \
+gone /etc/hbd /etc/hbc /var/lib/hbd /var/lib/hbc /etc/systemd/system/multi-user.target.wants/hbd.service \
     /etc/systemd/system/hbd.service /etc/systemd/system/hbc.service
 ! getent passwd hbd hbc || wrong "a user is left"
 ! grep -q warning /log || { cat /log; wrong "dpkg warned"; }

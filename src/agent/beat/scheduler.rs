@@ -9,7 +9,7 @@ use ring::hmac;
 use super::session::{ClockReading, LinkChange, Session};
 use super::split;
 use crate::clock::{Mono, Now, Wall};
-use crate::heartbeat::datagram::DatagramKind;
+use crate::heartbeat::datagram::{DatagramKind, ShutdownReason};
 use crate::heartbeat::encode::OutgoingDatagram;
 
 /// Metrics that take longer to collect follow the beat.
@@ -266,13 +266,19 @@ impl BeatScheduler {
     }
 
     /// Sends a shutdown over all connections, and nothing else from now on.
-    pub fn shut_down(&mut self, uptime: Option<Duration>, now: Now) {
+    pub fn shut_down(
+        &mut self,
+        reason: Option<ShutdownReason>,
+        uptime: Option<Duration>,
+        now: Now,
+    ) {
         self.metrics_deadline = None;
         self.shutdown_deadline = Some(now.mono + SHUTDOWN_TIMEOUT);
         for index in 0..self.links.len() {
             let boot_id = self.identity.boot_id.clone();
             let beat = OutgoingDatagram {
                 event: DatagramKind::Shutdown,
+                reason,
                 uptime,
                 boot_id,
                 interval: None,

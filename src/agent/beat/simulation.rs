@@ -297,7 +297,7 @@ fn goodbye_is_said_over_all_connections_and_survives_loss() {
     simulation.run(MINUTE);
     simulation.networks = vec![Network { loss: 0.2, ..GOOD }; 2];
     let now = simulation.clock().now;
-    simulation.scheduler.shut_down(Some(HOUR), now);
+    simulation.scheduler.shut_down(None, Some(HOUR), now);
     simulation.run(3 * SECOND);
     assert!(simulation.scheduler.is_finished(simulation.now));
     let mut told = simulation.told();
@@ -312,7 +312,7 @@ fn goodbye_does_not_wait_for_a_path_that_is_cut() {
     simulation.run(5 * MINUTE);
     simulation.told();
     let now = simulation.clock().now;
-    simulation.scheduler.shut_down(Some(HOUR), now);
+    simulation.scheduler.shut_down(None, Some(HOUR), now);
     simulation.run(SECOND);
     assert!(simulation.scheduler.is_finished(simulation.now));
     assert_eq!(simulation.told(), ["warning web1 ipv4 shutdown"]);

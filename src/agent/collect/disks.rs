@@ -1,27 +1,28 @@
-//! Disk usage: the mounts that are disks of this machine, from `/proc/self/mountinfo`
-//! (proc_pid_mountinfo(5)), and how full each is, from statvfs(3).
+//! The disks of this machine, from `/proc/self/mountinfo` (proc_pid_mountinfo(5)), and the metrics of
+//! each.
 
-use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::metric_name::{matches_pattern, path_label, percent, round_hundredths, unique_segments};
-use super::probe::TimedProbe;
+use log::{info, warn};
 
-// Where a plain one has 32 bits, large disks do not fit into it.
-#[cfg(not(target_env = "gnu"))]
-use libc::statvfs as statvfs64;
-#[cfg(target_env = "gnu")]
-use libc::statvfs64;
+use super::disk_usage::{FilesystemStats, read_stats};
+use super::metric_name::{SegmentRegistry, matches_pattern, path_label};
+use super::pools::merge_pools;
+use super::probe::TimedProbe;
 
 /// The most disks.
 const MAX_DISKS: usize = 32;
+/// The most mounts that are read to find them: the datasets of a pool may be many, and are one disk.
+const MAX_READ: usize = 1024;
+/// The most that one line of the log names.
+const MAX_NAMED: usize = 8;
 
 /// Filesystems of this machine that have no device under `/dev`.
-const WITHOUT_DEVICE: &[&str] = &["zfs", "ubifs", "jffs2"];
+const WITHOUT_DEVICE: &[&str] = &["zfs", "bcachefs", "ubifs", "jffs2"];
 
 /// Archives that are mounted: always full, and nothing to be done about it.
 const ARCHIVES: &[&str] = &["squashfs", "iso9660", "udf", "erofs", "cramfs", "romfs"];
@@ -44,22 +45,29 @@ const REMOTE: &[&str] = &[
 
 /// The fields of a mount that matter here.
 struct Mount<'a> {
+    /// Its line: later ones were mounted later, below the same directory.
+    line: usize,
     device: &'a [u8],
     root: &'a [u8],
     point: PathBuf,
     kind: &'a [u8],
     source: &'a [u8],
+    /// The filesystem itself is read-only, and not merely this mount of it.
+    read_only: bool,
 }
 
-impl Mount<'_> {
+impl<'a> Mount<'a> {
     /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
     fn parse(line: &[u8]) -> Option<Mount<'_>> {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
         let [_, _, device, root, point, _, rest @ ..] = &fields[..] else { return None };
         let end = rest.iter().position(|field| *field == b"-")?;
-        let [_, kind, source, ..] = &rest[end..] else { return None };
+        let [_, kind, source, options @ ..] = &rest[end..] else { return None };
         let point = PathBuf::from(OsStr::from_bytes(&unescape(point)));
-        point.is_absolute().then_some(Mount { device, root, point, kind, source })
+        let mut options = options.iter().flat_map(|field| field.split(|byte| *byte == b','));
+        let read_only = options.any(|option| option == b"ro");
+        let mount = Mount { line: 0, device, root, point, kind, source, read_only };
+        mount.point.is_absolute().then_some(mount)
     }
 
     fn is_disk(&self) -> bool {
@@ -67,9 +75,28 @@ impl Mount<'_> {
         if one_of(ARCHIVES) || one_of(REMOTE) || self.kind.starts_with(b"fuse.") {
             return false;
         }
+        match self.dataset() {
+            // A snapshot is as full as it was made. A dataset that may only be read shares a pool that
+            // others write to.
+            Some(dataset) if dataset.contains(&b'@') => return false,
+            // Its maker filled it, and nothing can be done about it.
+            None if self.read_only => return false,
+            Some(_) | None => {}
+        }
         // The root of a container or of a live system is an overlay or lies in memory: when it is
         // full, the machine stands all the same.
         one_of(WITHOUT_DEVICE) || self.source.starts_with(b"/dev/") || self.point == Path::new("/")
+    }
+
+    /// What tells whether two mounts show the same filesystem: its number; of bcachefs, whose subvolumes
+    /// may each have one, the devices that it lies on.
+    fn filesystem(&self) -> &'a [u8] {
+        if self.kind == b"bcachefs" { self.source } else { self.device }
+    }
+
+    /// The name of the dataset, where it is one of ZFS: that of its pool, or below that.
+    fn dataset(&self) -> Option<&[u8]> {
+        (self.kind == b"zfs").then_some(self.source)
     }
 
     /// The order of the mounts of one device, of which the first names it: `/`, then one that shows all of it, then
@@ -103,15 +130,32 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A disk: its mount points, the one that names it first. There may be several, because a container
-/// has single files mounted, too, which only a look at the filesystem tells.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Disk(pub Vec<PathBuf>);
+/// A disk, or a dataset of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Disk {
+    /// Its mount points, the one that names it first. There may be several, because a container has
+    /// single files mounted, too, which only a look at the filesystem tells.
+    pub points: Vec<PathBuf>,
+    /// What identifies it in mountinfo.
+    pub device: Vec<u8>,
+    /// The name of the dataset, where it is one of ZFS.
+    pub dataset: Option<Vec<u8>>,
+    /// It is no metric by itself, and takes up space of its pool.
+    pub excluded: bool,
+    /// Its mount point named a disk at the last reading.
+    pub named: bool,
+}
 
 impl Disk {
     /// The mount point that names it.
     pub fn point(&self) -> &Path {
-        self.0.first().map_or(Path::new("/"), PathBuf::as_path)
+        self.points.first().map_or(Path::new("/"), PathBuf::as_path)
+    }
+
+    /// The order of the disks when there are too many, and of the datasets of a pool, of which the
+    /// first names it: the shortest mount point first.
+    pub fn rank(&self) -> (bool, usize, &Path) {
+        (self.excluded, self.point().as_os_str().len(), self.point())
     }
 }
 
@@ -121,128 +165,178 @@ impl fmt::Display for Disk {
     }
 }
 
-/// The disks of this machine, each once however often it is mounted (bind mounts, subvolumes).
+/// The disks of this machine, each once however often it is mounted (bind mounts, subvolumes), ordered
+/// by mount point. Of a pool each dataset is one.
 fn find_disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
     // A later mount at the same point hides the earlier one.
     let mut visible = BTreeMap::new();
-    for mount in mountinfo.split(|byte| *byte == b'\n').filter_map(Mount::parse) {
-        visible.insert(mount.point.clone(), mount);
+    for (line, text) in mountinfo.split(|byte| *byte == b'\n').enumerate() {
+        if let Some(mount) = Mount::parse(text) {
+            visible.insert(mount.point.clone(), Mount { line, ..mount });
+        }
     }
-    let included = |mount: &Mount| {
+    let is_excluded = |mount: &Mount| {
         let point = mount.point.to_string_lossy();
-        mount.is_disk() && !excluded.iter().any(|pattern| matches_pattern(pattern, &point))
+        excluded.iter().any(|pattern| matches_pattern(pattern, &point))
     };
-    let mut devices: BTreeMap<&[u8], Vec<Mount>> = BTreeMap::new();
-    for mount in visible.into_values().filter(included) {
-        devices.entry(mount.device).or_default().push(mount);
+    let mut devices: BTreeMap<(&[u8], bool), Vec<Mount>> = BTreeMap::new();
+    for mount in visible.into_values().filter(Mount::is_disk) {
+        let excluded = is_excluded(&mount);
+        devices.entry((mount.filesystem(), excluded)).or_default().push(mount);
     }
-    let mut disks: Vec<Disk> = devices
-        .into_values()
-        .map(|mut mounts| {
-            mounts.sort_by(|a, b| a.rank().cmp(&b.rank()));
-            Disk(mounts.into_iter().map(|mount| mount.point).collect())
-        })
-        .collect();
+    let told: BTreeSet<&[u8]> =
+        devices.keys().filter(|(_, excluded)| !excluded).map(|(device, _)| *device).collect();
+    devices.retain(|(device, excluded), mounts| {
+        !excluded || (mounts[0].dataset().is_some() && !told.contains(device))
+    });
+    let disk = |((device, excluded), mut mounts): ((&[u8], bool), Vec<Mount>)| {
+        let first = mounts.iter().map(|mount| mount.line).min();
+        // What shows all subvolumes, and came after them, is mounted to work on them.
+        let is_late = |mount: &Mount| {
+            mount.kind == b"btrfs" && mount.root == b"/" && Some(mount.line) != first
+        };
+        let order = |mount: &Mount| (mount.point != Path::new("/"), is_late(mount));
+        mounts.sort_by(|a, b| order(a).cmp(&order(b)).then(a.rank().cmp(&b.rank())));
+        let dataset = mounts[0].dataset().map(<[u8]>::to_owned);
+        let points = mounts.into_iter().map(|mount| mount.point).collect();
+        Disk { points, device: device.to_owned(), dataset, excluded, named: false }
+    };
+    let mut disks: Vec<Disk> = devices.into_iter().map(disk).collect();
     disks.sort();
-    disks.truncate(MAX_DISKS);
     disks
 }
 
-/// A segment for each mount point, in order: `/` is `root`, `/var/lib` is `var_lib`.
-fn names<'a>(points: impl IntoIterator<Item = &'a Path>) -> Vec<String> {
-    let plain: Vec<String> =
-        points.into_iter().map(|point| path_label(&point.to_string_lossy())).collect();
-    unique_segments(plain.iter().map(String::as_str))
-}
-
-/// How full a disk is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DiskUsage {
-    /// The used share of what programs can use, as df(1) counts it: the blocks that only root may take
-    /// count on neither side.
-    percent: f64,
-    /// What programs can still use, in bytes.
-    free: f64,
-    /// The used share; none where the filesystem has no fixed number of inodes.
-    inodes: Option<f64>,
-}
-
-/// The numbers of statvfs(3).
-struct FilesystemStats {
-    unit: u64,
-    blocks: u64,
-    free: u64,
-    available: u64,
-    inodes: u64,
-    free_inodes: u64,
-}
-
-impl FilesystemStats {
-    fn usage(&self) -> Option<DiskUsage> {
-        let share = |used: u64, left: u64| {
-            let total = used as f64 + left as f64;
-            (total > 0.0).then(|| round_hundredths(percent(used as f64, total)))
-        };
-        // Some filesystems give out what they owe as an enormous unsigned number.
-        let available = if self.available > self.blocks { 0 } else { self.available };
-        let used = self.blocks.saturating_sub(self.free);
-        Some(DiskUsage {
-            percent: share(used, available)?,
-            free: available as f64 * self.unit as f64,
-            inodes: share(self.inodes.saturating_sub(self.free_inodes), self.free_inodes)
-                .filter(|_| self.inodes > 0),
-        })
-    }
-}
-
-fn statvfs(point: &Path) -> Option<FilesystemStats> {
-    let path = CString::new(point.as_os_str().as_bytes()).ok()?;
-    let mut found = MaybeUninit::<statvfs64>::uninit();
-    // SAFETY: the path ends with a nul byte, and the structure is written when 0 is returned.
-    let found = unsafe {
-        if statvfs64(path.as_ptr(), found.as_mut_ptr()) != 0 {
-            return None;
-        }
-        found.assume_init()
-    };
-    #[allow(clippy::unnecessary_cast, reason = "the fields are narrower on some targets")]
-    Some(FilesystemStats {
-        unit: found.f_frsize as u64,
-        blocks: found.f_blocks as u64,
-        free: found.f_bfree as u64,
-        available: found.f_bavail as u64,
-        inodes: found.f_files as u64,
-        free_inodes: found.f_ffree as u64,
-    })
-}
-
-/// The usage at the first mount point that is a directory: a single file that is mounted is no disk.
-fn read_usage(disk: &Disk) -> Option<DiskUsage> {
-    let point = disk.0.iter().find(|point| point.is_dir())?;
-    statvfs(point)?.usage()
-}
-
 /// Reads the usage of disks, and waits for none that hangs.
-pub struct Disks(TimedProbe<Disk, DiskUsage>);
+pub struct Disks {
+    probe: TimedProbe<Disk, Result<FilesystemStats, String>>,
+    /// The mount point that names each device, by its number: it does while it is there, whatever else
+    /// is mounted for a while.
+    points: BTreeMap<Vec<u8>, PathBuf>,
+    /// The mount points that named a disk at the last reading.
+    named: BTreeSet<PathBuf>,
+    names: SegmentRegistry,
+    log: DiskLog,
+}
 
 impl Disks {
     /// Nothing was read yet.
     pub fn new() -> Disks {
-        Disks(TimedProbe::new("the disk at", read_usage))
+        Disks {
+            probe: TimedProbe::new("the disk at", read_stats),
+            points: BTreeMap::new(),
+            named: BTreeSet::new(),
+            names: SegmentRegistry::default(),
+            log: DiskLog::default(),
+        }
     }
 
     /// The metrics of all disks that can be read.
     pub fn collect(&mut self, mountinfo: &[u8], excluded: &[String]) -> Vec<(String, f64)> {
-        let disks = find_disks(mountinfo, excluded);
-        let labels = names(disks.iter().map(Disk::point));
+        let mut found = find_disks(mountinfo, excluded);
+        self.keep_points(&mut found);
+        let mut found: Vec<(Disk, ())> = found.into_iter().map(|disk| (disk, ())).collect();
+        let mut left_out = keep_shortest(&mut found, MAX_READ);
+        let disks: Vec<Disk> = found.into_iter().map(|(disk, ())| disk).collect();
+        let readings = self.probe.read_all(&disks);
+        self.log.log_unreadable(&disks, &readings);
+        let names = self.name(&disks);
+        let stats = readings.into_iter().map(|reading| reading?.ok());
+        let read = disks.into_iter().zip(stats).filter_map(|(disk, stats)| Some((disk, stats?)));
+        let mut read = merge_pools(read.collect());
+        left_out.extend(keep_shortest(&mut read, MAX_DISKS));
+        self.log.log_left_out(&left_out);
+        self.named = read.iter().map(|(disk, _)| disk.point().to_owned()).collect();
         let mut metrics = Vec::new();
-        for (name, usage) in labels.iter().zip(self.0.read_all(&disks)) {
-            let Some(usage) = usage else { continue };
+        for (disk, stats) in read {
+            let (Some(name), Some(usage)) = (names.get(disk.point()), stats.usage()) else {
+                continue;
+            };
             metrics.push((format!("{name}.percent"), usage.percent));
             metrics.push((format!("{name}.free_bytes"), usage.free));
             metrics.extend(usage.inodes.map(|share| (format!("{name}.inodes_percent"), share)));
         }
         metrics
+    }
+
+    fn keep_points(&mut self, disks: &mut [Disk]) {
+        for disk in disks.iter_mut() {
+            let known = self.points.get(&disk.device);
+            let known = known.and_then(|known| disk.points.iter().position(|point| point == known));
+            disk.points[..=known.unwrap_or(0)].rotate_right(1);
+            disk.named = self.named.contains(disk.point());
+        }
+        let named = |disk: &Disk| (disk.device.clone(), disk.point().to_owned());
+        self.points = disks.iter().map(named).collect();
+        disks.sort();
+    }
+
+    /// A segment for each mount point: `/` is `root`, `/var/lib` is `var_lib`.
+    fn name(&mut self, disks: &[Disk]) -> BTreeMap<PathBuf, String> {
+        let points: Vec<&Path> = disks.iter().map(Disk::point).collect();
+        let things = points.iter().map(|point| {
+            // Points that differ in bytes only look alike as texts.
+            (path_label(&point.to_string_lossy()), format!("{point:?}"))
+        });
+        let names = self.names.assign(things);
+        points.iter().map(|point| point.to_path_buf()).zip(names).collect()
+    }
+}
+
+/// Leaves the `most` disks with the shortest mount points, in order of these; gives the others.
+fn keep_shortest<S>(disks: &mut Vec<(Disk, S)>, most: usize) -> Vec<Disk> {
+    disks.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
+    let others = disks.split_off(most.min(disks.len()));
+    disks.sort_by(|(a, _), (b, _)| a.cmp(b));
+    others.into_iter().map(|(disk, _)| disk).collect()
+}
+
+/// What was logged about disks, each once.
+#[derive(Default)]
+struct DiskLog {
+    unreadable: BTreeSet<PathBuf>,
+    left_out: BTreeSet<PathBuf>,
+}
+
+impl DiskLog {
+    /// Logs the disks that cannot be read, such as those below a folder that we may not enter.
+    fn log_unreadable(
+        &mut self,
+        disks: &[Disk],
+        readings: &[Option<Result<FilesystemStats, String>>],
+    ) {
+        self.unreadable.retain(|point| disks.iter().any(|disk| disk.point() == point));
+        for (disk, reading) in disks.iter().zip(readings).filter(|(disk, _)| !disk.excluded) {
+            match reading {
+                Some(Ok(_)) if self.unreadable.remove(disk.point()) => {
+                    info!("the disk at {disk} can be read again");
+                }
+                Some(Err(why)) if self.unreadable.insert(disk.point().to_owned()) => warn!(
+                    "the disk at {disk} cannot be read: {why}; it is left out until it can, and for good with excluded_mounts"
+                ),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Logs the disks that are too many.
+    fn log_left_out(&mut self, disks: &[Disk]) {
+        let points: BTreeSet<PathBuf> = disks
+            .iter()
+            .filter(|disk| !disk.excluded)
+            .map(|disk| disk.point().to_owned())
+            .collect();
+        if !points.is_subset(&self.left_out) {
+            let mut named: Vec<String> =
+                points.iter().take(MAX_NAMED).map(|point| point.display().to_string()).collect();
+            if points.len() > MAX_NAMED {
+                named.push(format!("and {} more", points.len() - MAX_NAMED));
+            }
+            warn!(
+                "more than {MAX_DISKS} disks: these are left out, excluded_mounts makes room: {}",
+                named.join(", ")
+            );
+        }
+        self.left_out = points;
     }
 }
 
@@ -254,8 +348,9 @@ mod tests {
 
     fn told(mountinfo: &str) -> Vec<String> {
         let disks = find_disks(mountinfo.as_bytes(), &["/var/lib/docker/*".into()]);
-        let names = names(disks.iter().map(Disk::point));
-        disks.iter().zip(names).map(|(disk, name)| format!("{disk} {name}")).collect()
+        let names = Disks::new().name(&disks);
+        let told = disks.iter().filter(|disk| !disk.excluded);
+        told.map(|disk| format!("{disk} {}", names[disk.point()])).collect()
     }
 
     #[test]
@@ -300,6 +395,98 @@ mod tests {
         assert_eq!(told(mountinfo), ["/ root", "/data data"]);
     }
 
+    /// The disks that a reading tells of, each by its segment.
+    fn collected(disks: &mut Disks, mountinfo: &str) -> Vec<String> {
+        let metrics = disks.collect(mountinfo.as_bytes(), &["/excluded/*".into()]);
+        let names = metrics.iter().filter_map(|(path, _)| path.strip_suffix(".percent"));
+        names.filter(|name| !name.ends_with(".inodes")).map(str::to_owned).collect()
+    }
+
+    fn folders(names: &[&str]) -> (tempfile::TempDir, Vec<PathBuf>) {
+        let folder = tempfile::tempdir().unwrap();
+        let points: Vec<PathBuf> = names.iter().map(|name| folder.path().join(name)).collect();
+        points.iter().for_each(|point| std::fs::create_dir_all(point).unwrap());
+        (folder, points)
+    }
+
+    #[test]
+    fn a_disk_of_btrfs_was_renamed_while_its_top_level_was_mounted_elsewhere() {
+        let (_folder, points) = folders(&["srv/data", "top"]);
+        let data = format!("30 1 0:26 /@data {} rw - btrfs /dev/sda rw\n", points[0].display());
+        let top = format!("31 1 0:26 / {} rw - btrfs /dev/sda rw\n", points[1].display());
+        let mut disks = Disks::new();
+        let first = collected(&mut disks, &data);
+        assert!(first.len() == 1 && first[0].ends_with("srv_data"), "{first:?}");
+        assert_eq!(collected(&mut disks, &(top.clone() + &data)), first);
+        assert_eq!(collected(&mut disks, &data), first);
+        assert_eq!(collected(&mut disks, &(data.clone() + &top)), first);
+        assert!(collected(&mut disks, &top)[0].ends_with("_top"), "the other one is gone");
+        assert_eq!(collected(&mut Disks::new(), &(data + &top)), first, "after a restart");
+    }
+
+    #[test]
+    fn a_pool_of_many_datasets_is_one_disk_and_hides_no_other() {
+        let datasets: Vec<String> = (0..40).map(|n| format!("pool/dataset{n:02}")).collect();
+        let names: Vec<&str> = datasets.iter().map(String::as_str).chain(["zzz/other"]).collect();
+        let (_folder, points) = folders(&names);
+        let mut mountinfo = String::new();
+        for (n, point) in points.iter().enumerate().take(40) {
+            let point = point.display();
+            mountinfo += &format!("5{n} 1 0:{n} / {point} rw - zfs tank/data/{n:02} rw,xattr\n");
+        }
+        let other = points[40].display();
+        mountinfo += &format!("99 1 8:1 / {other} rw - ext4 /dev/sda1 rw\n");
+        let mut disks = Disks::new();
+        let told = collected(&mut disks, &mountinfo);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].ends_with("dataset00") && told[1].ends_with("zzz_other"), "{told:?}");
+        // What has named the pool goes on to.
+        let short = points[0].parent().unwrap().parent().unwrap().display();
+        let more = format!("98 1 0:98 / {short} rw - zfs tank/short rw\n{mountinfo}");
+        assert_eq!(collected(&mut disks, &more), told);
+        assert_eq!(disks.log.left_out.len(), 0);
+    }
+
+    #[test]
+    fn when_there_are_too_many_the_shortest_mounts_are_told_and_the_others_logged() {
+        let names: Vec<String> = (0..40).map(|n| "x".repeat(n + 1)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (_folder, points) = folders(&names);
+        let mut mountinfo = String::new();
+        for (n, point) in points.iter().enumerate().rev() {
+            let point = point.display();
+            mountinfo += &format!("5{n} 1 8:{n} / {point} rw - ext4 /dev/sd{n} rw\n");
+        }
+        let mut disks = Disks::new();
+        let told = collected(&mut disks, &mountinfo);
+        assert_eq!(told.len(), MAX_DISKS);
+        assert!(told[0].ends_with("_x") && told[31].ends_with(&"x".repeat(32)), "{told:?}");
+        assert_eq!(disks.log.left_out, points[MAX_DISKS..].iter().cloned().collect());
+    }
+
+    #[test]
+    fn a_filesystem_that_its_maker_filled_was_a_full_disk() {
+        let image = "\
+1 0 8:1 / / rw - ext4 /dev/sda1 rw
+2 1 254:3 / /usr ro,nodev - ext4 /dev/mapper/usr ro,seclabel
+3 1 254:4 / /opt rw - btrfs /dev/sdb seclabel,ro,subvol=/
+4 1 0:40 / /tank/x rw - zfs tank/x@snap ro
+";
+        assert_eq!(told(image), ["/ root"]);
+        // Under the sandbox of the unit every mount is read-only, and the disks behind are not.
+        let sandbox = "\
+1 0 8:1 / / ro,nosuid shared:1 - ext4 /dev/sda1 rw,errors=remount-ro
+2 1 8:2 / /home ro - xfs /dev/sda2 rw,prjquota
+3 1 0:41 / /tank/replica ro - zfs tank/replica ro,xattr
+4 1 0:42 / /data ro - bcachefs /dev/sdb:/dev/sdc rw
+5 1 0:43 /vm /data/vm ro - bcachefs /dev/sdb:/dev/sdc rw
+";
+        assert_eq!(
+            told(sandbox),
+            ["/ root", "/data data", "/home home", "/tank/replica tank_replica"]
+        );
+    }
+
     #[test]
     fn a_container_has_its_root() {
         let lxc = "\
@@ -315,8 +502,8 @@ mod tests {
 602 600 8:1 /srv/data /data rw - ext4 /dev/sda1 rw
 ";
         let disks = find_disks(docker.as_bytes(), &[]);
-        assert_eq!(disks[0].0, [Path::new("/")]);
-        assert_eq!(disks[1].0, [Path::new("/data"), Path::new("/etc/hosts")]);
+        assert_eq!(disks[0].points, [Path::new("/")]);
+        assert_eq!(disks[1].points, [Path::new("/data"), Path::new("/etc/hosts")]);
     }
 
     #[test]
@@ -357,47 +544,5 @@ mod tests {
             find_disks(words.as_bytes(), &[]);
             unescape(&junk);
         }
-    }
-
-    const EXT4: FilesystemStats = FilesystemStats {
-        unit: 4096,
-        blocks: 1000,
-        free: 300,
-        available: 250,
-        inodes: 100,
-        free_inodes: 60,
-    };
-
-    #[test]
-    fn what_only_root_may_take_counts_on_neither_side() {
-        let usage = EXT4.usage().unwrap();
-        assert_eq!((usage.percent, usage.free), (73.68, 250.0 * 4096.0));
-        assert_eq!(usage.inodes, Some(40.0));
-    }
-
-    #[test]
-    fn a_disk_without_a_fixed_number_of_inodes_has_no_share_of_them() {
-        assert_eq!(
-            FilesystemStats { inodes: 0, free_inodes: 0, ..EXT4 }.usage().unwrap().inodes,
-            None
-        );
-    }
-
-    #[test]
-    fn odd_numbers_give_no_nonsense() {
-        assert_eq!(FilesystemStats { blocks: 0, free: 0, available: 0, ..EXT4 }.usage(), None);
-        let owing = FilesystemStats { free: 0, available: u64::MAX - 5, ..EXT4 }.usage().unwrap();
-        assert_eq!((owing.percent, owing.free), (100.0, 0.0));
-        let odd = FilesystemStats { free: 5000, free_inodes: 5000, ..EXT4 }.usage().unwrap();
-        assert_eq!((odd.percent, odd.inodes), (0.0, Some(0.0)));
-    }
-
-    #[test]
-    fn a_file_that_is_mounted_is_no_disk() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(read_usage(&Disk(vec![file.path().into()])), None);
-        assert!(read_usage(&Disk(vec![file.path().into(), folder.path().into()])).is_some());
-        assert_eq!(read_usage(&Disk(vec!["/nonexistent".into()])), None);
     }
 }

@@ -1,8 +1,10 @@
 //! Collects the metrics of this machine from the kernel and systemd, each under its path.
 
+mod disk_usage;
 mod disks;
 pub(super) mod metric_name;
 mod network;
+mod pools;
 mod probe;
 mod proc;
 mod sensors;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use log::warn;
 
 use crate::clock::{Mono, Now};
+use crate::systemd;
 use disks::Disks;
 use network::InterfaceCounters;
 use proc::CpuTimes;
@@ -54,10 +57,16 @@ impl Collector {
             last_network: None,
             last_processes: None,
             disks: Disks::new(),
-            sensors: Sensors::new(),
+            sensors: Sensors::new(settings.sensor_names.clone()),
             units: failed_units(settings),
             last: None,
         }
+    }
+
+    /// The same for a service, whose state directory keeps which sensor has which path.
+    pub fn for_service(settings: &CollectSettings) -> Collector {
+        let sensor_names = systemd::state_directory().map(|directory| directory.join("sensors"));
+        Collector::new(&CollectSettings { sensor_names, ..settings.clone() })
     }
 
     /// The metrics now, finite and ordered by path, no path twice. What this machine does not have
@@ -94,7 +103,7 @@ impl Collector {
                 self.disks.collect(&mounts.unwrap_or_default(), &self.settings.excluded_mounts)
             }
             MetricGroup::Load => proc::load(&self.proc("loadavg"), &self.proc("stat")),
-            MetricGroup::Memory => proc::memory(&self.proc("meminfo")),
+            MetricGroup::Memory => proc::memory(&self.proc("meminfo"), self.reclaimable()),
             MetricGroup::Network => self.network(now.mono),
             MetricGroup::Process => self.processes(now.mono),
             MetricGroup::Swap => proc::swap(&self.proc("meminfo")),
@@ -137,6 +146,15 @@ impl Collector {
                 counted
             }
         }
+    }
+
+    /// Bytes of the cache of ZFS that programs can have. In a container it is that of the whole machine,
+    /// and none of the container's memory.
+    fn reclaimable(&self) -> f64 {
+        let mounts = fs::read(self.settings.proc.join("self/mountinfo")).unwrap_or_default();
+        let container = proc::is_container(&String::from_utf8_lossy(&mounts))
+            || Path::new("/run/systemd/container").exists();
+        if container { 0.0 } else { proc::reclaimable_arc(&self.proc("spl/kstat/zfs/arcstats")) }
     }
 
     /// The text of a file of proc(5); empty when there is none.

@@ -89,14 +89,18 @@ fn bytes(meminfo: &str, field: &str) -> Option<f64> {
     Some(number as f64 * 1024.0)
 }
 
-/// How much of the memory is not available to programs, and how much is.
-pub fn memory(meminfo: &str) -> Vec<(String, f64)> {
+/// How much of the memory is not available to programs, and how much is. `reclaimable` bytes are a cache
+/// that the kernel counts as used.
+pub fn memory(meminfo: &str, reclaimable: f64) -> Vec<(String, f64)> {
     let of = |field| bytes(meminfo, field);
     let Some(total) = of("MemTotal").filter(|total| *total > 0.0) else { return Vec::new() };
     let Some(available) = of("MemAvailable").or_else(|| estimate(meminfo)) else {
         return Vec::new();
     };
-    let available = available.clamp(0.0, total);
+    // What is more than all that is used is the cache of another machine, on which this one runs.
+    let used = total - of("MemFree").unwrap_or(available);
+    let reclaimable = if reclaimable > used { 0.0 } else { reclaimable };
+    let available = (available + reclaimable).clamp(0.0, total);
     vec![
         ("available_bytes".to_owned(), available),
         ("percent".to_owned(), round_hundredths(percent(total - available, total))),
@@ -109,6 +113,35 @@ fn estimate(meminfo: &str) -> Option<f64> {
     let of = |field| bytes(meminfo, field).unwrap_or(0.0);
     let free = bytes(meminfo, "MemFree")?;
     Some(free + of("Buffers") + of("Cached") - of("Shmem") + of("SReclaimable"))
+}
+
+/// From `/proc/spl/kstat/zfs/arcstats` (zfs(4)): the bytes of the cache of ZFS that it gives back when
+/// programs need them, all beyond its least size. 0 where there is no ZFS.
+pub fn reclaimable_arc(arcstats: &str) -> f64 {
+    let of = |field: &str| {
+        let line =
+            arcstats.lines().find(|line| line.split_ascii_whitespace().next() == Some(field));
+        line?.split_ascii_whitespace().nth(2)?.parse::<u64>().ok()
+    };
+    match (of("size"), of("c_min")) {
+        (Some(size), Some(least)) => size.saturating_sub(least) as f64,
+        _ => 0.0,
+    }
+}
+
+/// Whether this is a container, by its mounts (proc_pid_mountinfo(5)): lxcfs shows it its own share of
+/// the memory, or its root is made of layers.
+pub fn is_container(mountinfo: &str) -> bool {
+    let shows_it = |line: &str| {
+        let (mount, filesystem) = line.split_once(" - ").unwrap_or((line, ""));
+        let kind = filesystem.split(' ').next().unwrap_or_default();
+        match mount.split(' ').nth(4) {
+            Some("/proc" | "/proc/meminfo") => kind.starts_with("fuse"),
+            Some("/") => kind.contains("overlay"),
+            _ => false,
+        }
+    };
+    mountinfo.lines().any(shows_it)
 }
 
 /// How much of the swap space is in use; nothing where there is none.
@@ -258,7 +291,7 @@ mod tests {
         let pi = "MemTotal:        3885396 kB\nMemFree:         2345678 kB\nMemAvailable:    2914047 kB\n\
                   Buffers:           45000 kB\nCached:           600000 kB\nSwapCached:            0 kB\n\
                   SwapTotal:        102396 kB\nSwapFree:          51198 kB\n";
-        assert_eq!(shown(&memory(pi)), "available_bytes=2983984128 percent=25 ");
+        assert_eq!(shown(&memory(pi, 0.0)), "available_bytes=2983984128 percent=25 ");
         assert_eq!(shown(&swap(pi)), "percent=50 ");
     }
 
@@ -266,7 +299,7 @@ mod tests {
     fn a_machine_without_swap_has_no_share_of_it() {
         // An LXC container.
         let lxc = "MemTotal:  524288 kB\nMemFree:  400000 kB\nMemAvailable:  500000 kB\nSwapTotal:  0 kB\nSwapFree:  0 kB\n";
-        assert_eq!(shown(&memory(lxc)), "available_bytes=512000000 percent=4.63 ");
+        assert_eq!(shown(&memory(lxc, 0.0)), "available_bytes=512000000 percent=4.63 ");
         assert_eq!(shown(&swap(lxc)), "");
     }
 
@@ -275,16 +308,58 @@ mod tests {
         // Linux 3.2.
         let old = "MemTotal:  1000000 kB\nMemFree:  100000 kB\nBuffers:  50000 kB\nCached:  400000 kB\n\
                    Shmem:  100000 kB\nSReclaimable:  50000 kB\n";
-        assert_eq!(shown(&memory(old)), "available_bytes=512000000 percent=50 ");
+        assert_eq!(shown(&memory(old, 0.0)), "available_bytes=512000000 percent=50 ");
+    }
+
+    /// OpenZFS 2.1.
+    const ARCSTATS: &str = "\
+13 1 0x01 123 33456 5238583563 8617862683361
+name                            type data
+hits                            4    1099511
+c                               4    33554432000
+c_min                           4    2147483648
+c_max                           4    51539607552
+size                            4    47244640256
+compressed_size                 4    40000000000
+";
+
+    #[test]
+    fn the_cache_of_zfs_was_memory_that_is_used() {
+        assert_eq!(reclaimable_arc(ARCSTATS), 42.0 * 1024.0 * 1024.0 * 1024.0);
+        let gib = |count: u64| count * 1024 * 1024;
+        let meminfo = format!(
+            "MemTotal: {} kB\nMemFree: {} kB\nMemAvailable: {} kB\n",
+            gib(64),
+            gib(3),
+            gib(4)
+        );
+        let with_cache = shown(&memory(&meminfo, reclaimable_arc(ARCSTATS)));
+        assert_eq!(with_cache, "available_bytes=49392123904 percent=28.13 ");
+        assert!(shown(&memory(&meminfo, 0.0)).ends_with("percent=93.75 "));
+    }
+
+    #[test]
+    fn a_cache_that_is_not_this_machine_s_is_not_available_to_it() {
+        for text in ["", "size 4\nc_min 4 x\n", "size 4 5\n", "c_min 4 5\nsize 4 4\n"] {
+            assert_eq!(reclaimable_arc(text), 0.0, "{text}");
+        }
+        let container = "MemTotal: 8388608 kB\nMemFree: 400000 kB\nMemAvailable: 838860 kB\n";
+        let share = shown(&memory(container, reclaimable_arc(ARCSTATS)));
+        assert!(share.ends_with("percent=90 "), "{share}");
+        let lxcfs = "502 500 0:49 /proc/meminfo /proc/meminfo rw - fuse.lxcfs lxcfs rw\n";
+        let docker = "600 1 0:70 / / rw - overlay overlay rw,lowerdir=/x\n";
+        assert!(is_container(lxcfs) && is_container(docker));
+        let machine = "22 27 0:21 / /proc rw shared:14 - proc proc rw\n36 22 0:32 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n";
+        assert!(!is_container(machine) && !is_container("x\n / overlay\n"));
     }
 
     #[test]
     fn odd_numbers_of_memory_give_no_nonsense() {
         let more = "MemTotal: 100 kB\nMemAvailable: 200 kB\nSwapTotal: 5 kB\nSwapFree: 9 kB\n";
-        assert_eq!(shown(&memory(more)), "available_bytes=102400 percent=0 ");
+        assert_eq!(shown(&memory(more, 0.0)), "available_bytes=102400 percent=0 ");
         assert_eq!(shown(&swap(more)), "percent=0 ");
         for junk in ["", "MemTotal:", "MemTotal: 0 kB\nMemAvailable: 0 kB\n", "MemTotal: 5 kB\n"] {
-            assert_eq!(shown(&memory(junk)), "", "{junk}");
+            assert_eq!(shown(&memory(junk, 0.0)), "", "{junk}");
         }
     }
 
@@ -293,7 +368,7 @@ mod tests {
         fn junk_gives_shares_of_memory_from_0_to_100(
             text in "((Mem|Swap)(Total|Free|Available): *[0-9]{0,22} kB\n|\\PC*\n){0,8}",
         ) {
-            for (name, value) in memory(&text).into_iter().chain(swap(&text)) {
+            for (name, value) in memory(&text, 0.0).into_iter().chain(swap(&text)) {
                 let most = if name == "percent" { 100.0 } else { f64::MAX };
                 prop_assert!((0.0..=most).contains(&value), "{name} {value}");
             }

@@ -94,6 +94,9 @@ pub struct CollectSettings {
     pub sys: PathBuf,
     /// The program that knows the units of systemd; none leaves them out.
     pub systemctl: Option<PathBuf>,
+    /// The file that keeps from one start to the next which sensor has which path; none keeps it while
+    /// this process runs.
+    pub sensor_names: Option<PathBuf>,
     /// The groups that are off.
     pub disabled: BTreeSet<MetricGroup>,
     /// Mount points that are left out, besides those that are no disks of this machine; `*` stands
@@ -125,6 +128,7 @@ impl Default for CollectSettings {
             proc: "/proc".into(),
             sys: "/sys".into(),
             systemctl: Some("systemctl".into()),
+            sensor_names: None,
             disabled: BTreeSet::new(),
             excluded_mounts: owned(TRANSIENT_MOUNTS),
             excluded_interfaces: owned(TRANSIENT_INTERFACES),

@@ -1,6 +1,6 @@
 //! Reports the start and the end of a job to the servers, while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use crate::agent::cli::SendArgs;
 use crate::agent::send::SendCommand;
 use crate::clock::{Wall, format_duration};
 use crate::heartbeat::datagram::DatagramKind;
+use crate::secret::Secret;
 use crate::thread::{Stop, StopSource};
 
 /// How long the end of a job waits for an answer, without `--wait`.
@@ -40,18 +41,23 @@ pub struct Reporter {
 impl Reporter {
     /// Begins to report that the job called `job` was started.
     pub fn start(args: SendArgs, job: &str, started: Wall) -> Reporter {
+        let nobody = SendArgs { servers: Vec::new(), ..args.clone() };
+        let (args, key, mut errors) = match SendCommand::addressed(args) {
+            Ok((args, key)) => (args, key, Vec::new()),
+            Err(why) => (nobody, None, vec![why]),
+        };
         let (running, stop) = Stop::channel();
         let (done, results) = unbounded();
         let wait = args.wait.unwrap_or(DEFAULT_WAIT);
         let path = format!("job_monitor.{job}");
         let metrics = [("running", 1.0), ("started", unix(started))];
-        let (mut ends, mut errors) = (BTreeMap::new(), Vec::new());
+        let mut ends = BTreeMap::new();
         for server in &args.servers {
             let mut start =
                 SendArgs { servers: vec![server.clone()], wait: Some(wait), ..args.clone() };
             start.metrics.extend(metrics.map(|(what, value)| (format!("{path}.{what}"), value)));
             let (end, ended) = bounded(1);
-            let reporter = ServerReporter { start, wait, ended };
+            let reporter = ServerReporter { start, key: key.clone(), wait, ended };
             let (stop, done, name) = (stop.clone(), done.clone(), server.to_string());
             let work = move || {
                 let _ = done.send((name, reporter.run(&stop)));
@@ -98,14 +104,14 @@ impl Reporter {
                 .keys()
                 .map(|server| format!("{server} was not told within {}", format_duration(timeout))),
         );
-        errors.dedup();
-        errors
+        each_once(errors)
     }
 }
 
 /// Reports to one server.
 struct ServerReporter {
     start: SendArgs,
+    key: Option<Secret>,
     wait: Duration,
     ended: Receiver<Vec<SendArgs>>,
 }
@@ -114,7 +120,7 @@ impl ServerReporter {
     /// What could not be reported. A start that was not answered is no error: the end repeats it.
     fn run(self, stop: &Stop) -> Vec<String> {
         let servers = self.start.servers.clone();
-        if let Ok(command) = SendCommand::prepare(self.start) {
+        if let Ok(command) = SendCommand::build(self.start, self.key.as_ref()) {
             command.send_until(stop);
         }
         let datagrams = self.ended.recv().unwrap_or_default();
@@ -123,12 +129,19 @@ impl ServerReporter {
         for args in datagrams {
             let left = deadline.saturating_duration_since(Instant::now());
             let wait = Some(left.max(MIN_WAIT.min(self.wait)));
-            match SendCommand::prepare(SendArgs { servers: servers.clone(), wait, ..args }) {
+            let args = SendArgs { servers: servers.clone(), wait, ..args };
+            match SendCommand::build(args, self.key.as_ref()) {
                 Ok(command) => errors.extend(command.send().into_iter().filter_map(Result::err)),
                 Err(why) => errors.push(why),
             }
         }
-        errors.dedup();
-        errors
+        each_once(errors)
     }
+}
+
+/// What is wrong with an option is wrong with each datagram to each server.
+fn each_once(mut errors: Vec<String>) -> Vec<String> {
+    let mut known = BTreeSet::new();
+    errors.retain(|why| known.insert(why.clone()));
+    errors
 }

@@ -138,6 +138,7 @@ fn execute(path: &Path, timeout: Duration, stop: &Stop) -> PluginRun {
             code: finished.code.or(finished.signal.map(|signal| 128 + signal)).unwrap_or_default(),
             took,
             stdout: finished.stdout,
+            stdout_cut: finished.stdout_cut,
             stderr: finished.stderr,
             ..PluginRun::default()
         },
@@ -219,6 +220,16 @@ mod tests {
         let took =
             metrics.iter().filter(|(path, value)| path.ends_with(".seconds") && *value > 0.0);
         assert_eq!(took.count(), 4);
+    }
+
+    #[test]
+    fn the_beginning_of_an_endless_output_counts_without_its_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "echo first 1; i=0; while [ $i -lt 9000 ]; do echo '# 456789'; i=$((i+1)); done; echo last 1";
+        put(folder.path(), "long", script);
+        let (_stopper, stop) = Stop::channel();
+        let metrics = run_once(&settings(&folder), &stop);
+        assert_eq!(shown(&metrics), ["first=1", "own_monitor.long.exit_code=0"]);
     }
 
     #[test]

@@ -23,9 +23,11 @@ pub struct PluginOutput {
 /// Otherwise it is one when not a single line is a path and a value: then it only says how things
 /// are, and its exit code tells the rest.
 pub fn parse(text: &str) -> PluginOutput {
+    // Some editors and programs of Windows put a byte order mark before a text.
+    let text = text.replace('\u{feff}', "");
     let content: Vec<&str> = text.lines().filter(|line| !is_comment(line)).collect();
     let is_plugin = content.iter().any(|line| line.contains('|'));
-    let mut output = if is_plugin { plugin(&content.join("\n")) } else { lines(text) };
+    let mut output = if is_plugin { plugin(&content.join("\n")) } else { lines(&text) };
     let found = output.metrics.len() + output.perfdata.len();
     if found > MAX_METRICS {
         output.warning =
@@ -34,6 +36,13 @@ pub fn parse(text: &str) -> PluginOutput {
         output.perfdata.truncate(MAX_METRICS);
     }
     output
+}
+
+/// Parses the beginning of a standard output that was too long. What it ends with may be half a number.
+pub fn parse_beginning(text: &str) -> PluginOutput {
+    let end = if text.contains('|') { text.rfind(char::is_whitespace) } else { text.rfind('\n') };
+    let warning = Some("it printed more than 64 kB: the rest is passed over".to_owned());
+    PluginOutput { warning, ..parse(&text[..end.unwrap_or(0)]) }
 }
 
 fn is_comment(line: &str) -> bool {
@@ -140,10 +149,30 @@ fn number(item: &str) -> Result<Option<f64>, ()> {
     if value == "U" {
         return Ok(None);
     }
-    let digits = value.trim_end_matches(|c: char| c.is_alphabetic() || "%°".contains(c));
-    // An exponent looks like a unit until a digit follows.
-    let value: f64 = digits.replace(',', ".").parse().map_err(drop)?;
+    let (value, unit) = split_unit(value);
+    let is_hexadecimal = value == "0" && unit.starts_with(['x', 'X']);
+    if unit.starts_with(['.', ',', '\'', ':', '+', '-', '_', '=']) || is_hexadecimal {
+        return Err(());
+    }
+    let value: f64 = value.replace(',', ".").parse().map_err(drop)?;
     if value.is_finite() { Ok(Some(value)) } else { Err(()) }
+}
+
+/// The number that a text begins with, and what is behind it.
+fn split_unit(text: &str) -> (&str, &str) {
+    let digits = |from: usize| text[from..].bytes().take_while(u8::is_ascii_digit).count();
+    let mut end = usize::from(text.starts_with(['+', '-']));
+    end += digits(end);
+    if text[end..].starts_with(['.', ',']) {
+        end += 1 + digits(end + 1);
+    }
+    // An exponent looks like a unit until a digit follows.
+    if text[end..].starts_with(['e', 'E']) {
+        let sign = usize::from(text[end + 1..].starts_with(['+', '-']));
+        let exponent = digits(end + 1 + sign);
+        end += if exponent > 0 { 1 + sign + exponent } else { 0 };
+    }
+    text.split_at(end)
 }
 
 #[cfg(test)]
@@ -229,6 +258,60 @@ mod tests {
             let output = parse(text);
             assert_eq!(shown(&output.perfdata), metrics, "{text}");
             assert_eq!((output.metrics, output.warning), (vec![], None), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_is_no_word_cost_the_value() {
+        for (value, number) in [
+            ("5b/s", "5"),
+            ("1.5MB/s", "1.5"),
+            ("12m\u{b2}", "12"),
+            ("3m3/h", "3"),
+            ("9,99\u{20ac}", "9.99"),
+            ("-1.5e-3\u{b5}g/m\u{b3}", "-0.0015"),
+            ("21.5\u{fffd}C", "21.5"),
+            ("21\u{ba}C", "21"),
+            ("2\u{2030}", "2"),
+            ("7$", "7"),
+            ("1e", "1"),
+            ("2E+3#", "2000"),
+            ("100rpm;;;0", "100"),
+        ] {
+            let output = parse(&format!("OK | a={value} b=1"));
+            assert_eq!(shown(&output.perfdata), format!("a={number} b=1"), "{value}");
+            assert_eq!(output.warning, None, "{value}");
+        }
+        for value in ["12:30", "1.2.3", "1'000", "5-10", "0x1F", "-", "e5", "1,000,000"] {
+            let output = parse(&format!("OK | a={value} b=1"));
+            assert_eq!(shown(&output.perfdata), "b=1", "{value}");
+            assert!(output.warning.unwrap().contains("the value of \"a\""), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_was_part_of_the_first_path() {
+        let output = parse("\u{feff}raid.degraded 1\n\u{feff}load 2\n");
+        assert_eq!(
+            (shown(&output.metrics), output.warning),
+            ("raid.degraded=1 load=2".into(), None)
+        );
+        assert_eq!(shown(&parse("\u{feff}OK | a=1").perfdata), "a=1");
+        assert_eq!(shown(&parse("\u{feff}# a | b\nc 1\n").metrics), "c=1");
+    }
+
+    #[test]
+    fn the_last_number_of_an_output_that_is_cut_was_half_of_itself() {
+        for (text, metrics, perfdata) in [
+            ("a 1\nb 2\nc 3", "a=1 b=2", ""),
+            ("a 1", "", ""),
+            ("OK | a=1 b=2 c=3", "", "a=1 b=2"),
+            ("OK | a=1 'b c=3", "", "a=1"),
+            ("", "", ""),
+        ] {
+            let output = parse_beginning(text);
+            assert_eq!((&*shown(&output.metrics), &*shown(&output.perfdata)), (metrics, perfdata));
+            assert!(output.warning.unwrap().starts_with("it printed more than 64 kB"), "{text}");
         }
     }
 

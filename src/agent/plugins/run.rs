@@ -110,6 +110,8 @@ pub struct PluginRun {
     pub took: Duration,
     /// Its standard output.
     pub stdout: String,
+    /// Whether that is only the beginning.
+    pub stdout_cut: bool,
     /// Its standard error.
     pub stderr: String,
     /// It was killed at its timeout.
@@ -140,7 +142,10 @@ impl PluginRun {
         name: &str,
         timeout: Duration,
     ) -> (Vec<(String, f64)>, Option<PluginError>) {
-        let output = output::parse(&self.stdout);
+        let output = match self.stdout_cut {
+            true => output::parse_beginning(&self.stdout),
+            false => output::parse(&self.stdout),
+        };
         let seconds = (self.took.as_secs_f64() * 1000.0).round() / 1000.0;
         let own = [("exit_code", f64::from(self.code)), ("seconds", seconds)];
         let labels: Vec<String> =
@@ -166,7 +171,8 @@ impl PluginRun {
             true => (&self.stdout, &self.stderr),
             false => (&self.stderr, &self.stdout),
         };
-        let said = || first(one).or_else(|| first(other)).unwrap_or_default();
+        let cut = if self.stdout_cut { ", and it printed more than 64 kB" } else { "" };
+        let said = || first(one).or_else(|| first(other)).unwrap_or_default() + cut;
         let (what, details) = match (&self.start_error, self.code, output.warning.as_deref()) {
             (Some(why), ..) => ("cannot be started".into(), format!(": {why}")),
             _ if self.timed_out => {
@@ -361,6 +367,15 @@ mod tests {
         ] {
             assert_eq!(what(run.clone()).as_deref(), line, "{run:?}");
         }
+    }
+
+    #[test]
+    fn an_output_that_was_too_long_is_told() {
+        let long = |code| PluginRun { stdout_cut: true, ..ended(code, "a 1\nb 2", "") };
+        let line = "works, but it printed more than 64 kB: the rest is passed over";
+        assert_eq!(what(long(0)).as_deref(), Some(line));
+        let line = "ended with exit code 3: a 1, and it printed more than 64 kB";
+        assert_eq!(what(long(3)).as_deref(), Some(line));
     }
 
     #[test]
