@@ -245,6 +245,10 @@ impl EventDescription {
         self
     }
 
+    fn body(self, details: &[(String, String)], table: Option<&TextTable>) -> EventDescription {
+        EventDescription { details: details.to_vec(), table: table.cloned(), ..self }
+    }
+
     fn detail_if(self, label: &str, text: Option<String>) -> EventDescription {
         match text {
             Some(text) => self.detail(label, text),
@@ -331,12 +335,10 @@ impl EventKind {
                 channel_delivers(channel).detail("failed for", format_duration(*failed_for))
             }
             EventKind::Backup { plan, notice, level, title, details, table } => {
-                let (details, table) = (details.clone(), table.clone());
-                EventDescription { details, table, ..backup(plan, *notice, *level, title) }
+                backup(plan, *notice, *level, title).body(details, table.as_ref())
             }
             EventKind::BackupSummary { level, title, details, table } => {
-                let (details, table) = (details.clone(), table.clone());
-                EventDescription { details, table, ..backup_summary(*level, title) }
+                backup_summary(*level, title).body(details, table.as_ref())
             }
             EventKind::AlertsLost { rows, count } => alerts_lost(rows, *count),
             EventKind::AlertmanagerSilent { why } => alertmanager_silent(why),

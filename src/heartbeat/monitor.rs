@@ -16,9 +16,9 @@ use crate::heartbeat::datagram::{
     Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ReceivedDatagram, Rejection,
 };
 use crate::heartbeat::fleet::{
-    AddressChange, Changes, ConnectionId, Fleet, Ingested, KeyUsage, NotForgotten, OpenProblem,
+    AddressChange, Changes, ConnectionId, Fleet, KeyUsage, NotForgotten, OpenProblem,
 };
-use crate::heartbeat::persistence::{HostRow, LastAlive};
+use crate::heartbeat::persistence::{LastAlive, change_of, host_row};
 use crate::heartbeat::settings::{ALERTMANAGER, FleetConfig, LOCAL};
 use crate::store::change::{Change, ChangeSink};
 use crate::store::{Table, Write};
@@ -593,22 +593,6 @@ impl LoopClock {
     fn at(now: Mono) -> LoopClock {
         LoopClock { last: now, planned: now }
     }
-}
-
-/// What is to be stored; none for a plain beat.
-fn change_of(ingested: Ingested) -> Option<Change> {
-    let Ingested { events, rows, closed_incidents, .. } = ingested;
-    let plain = events.is_empty() && rows.is_empty() && closed_incidents.is_empty();
-    (!plain).then(|| Change {
-        writes: rows.iter().map(host_row).collect(),
-        events,
-        closed_silently: closed_incidents,
-        on_stored: None,
-    })
-}
-
-fn host_row((name, row): &(String, HostRow)) -> Write {
-    Write::put(Table::Hosts, name.clone(), row)
 }
 
 #[cfg(test)]
