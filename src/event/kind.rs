@@ -316,10 +316,9 @@ impl EventKind {
             EventKind::NeverSeen { host, configured } => never_seen(host, *configured),
             EventKind::FirstHeard { host, connection } => first_heard(host, connection),
             EventKind::Threshold { host, metric, value, limit, level, since, reminder } => {
-                let text = reminder.then(|| format!("at this level since {since}"));
                 threshold(*level, host, metric, *value, limit)
                     .reminder(*reminder)
-                    .detail_if("reminder", text)
+                    .detail_if("reminder", reminder.then(|| format!("at this level since {since}")))
             }
             EventKind::Missing { host, metric, last_sent, value, limit, last_level } => {
                 let then = format!("{last_level}: {} (threshold: {limit})", decimal(*value));
@@ -332,7 +331,7 @@ impl EventKind {
                 channel_fails(channel, why).detail("waiting for it", messages(*waiting))
             }
             EventKind::ChannelDelivers { channel, failed_for } => {
-                channel_delivers(channel).detail("failed for", format_duration(*failed_for))
+                channel_delivers(channel, *failed_for)
             }
             EventKind::Backup { plan, notice, level, title, details, table } => {
                 backup(plan, *notice, *level, title).body(details, table.as_ref())
@@ -345,7 +344,7 @@ impl EventKind {
             EventKind::AlertmanagerAnswers { silent_for } => alertmanager_answers(*silent_for),
             EventKind::DyndnsFails { host, name, why } => dyndns_fails(host, name, why),
             EventKind::DyndnsKept { host, name, failed_for } => {
-                dyndns_kept(host, name).detail("failed for", format_duration(*failed_for))
+                dyndns_kept(host, name, *failed_for)
             }
             EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
         }
@@ -502,9 +501,10 @@ fn channel_fails(channel: &str, why: &str) -> EventDescription {
     EventDescription::of_channel("channel_fails", Level::Warning, channel, title)
 }
 
-fn channel_delivers(channel: &str) -> EventDescription {
+fn channel_delivers(channel: &str, failed_for: Duration) -> EventDescription {
     let title = format!("channel {channel} delivers again");
     EventDescription::of_channel("channel_delivers", Level::Ok, channel, title)
+        .detail("failed for", format_duration(failed_for))
 }
 
 fn backup(plan: &str, notice: BackupNotice, level: Level, title: &str) -> EventDescription {
@@ -553,7 +553,7 @@ fn dyndns_fails(host: &str, name: &str, why: &str) -> EventDescription {
         .detail("meanwhile", stale)
 }
 
-fn dyndns_kept(host: &str, name: &str) -> EventDescription {
+fn dyndns_kept(host: &str, name: &str, failed_for: Duration) -> EventDescription {
     EventDescription::of_host(
         "dyndns_kept",
         Level::Ok,
@@ -562,6 +562,7 @@ fn dyndns_kept(host: &str, name: &str) -> EventDescription {
     )
     .about(Incident::Dyndns { host: host.to_owned() })
     .detail("host", host)
+    .detail("failed for", format_duration(failed_for))
 }
 
 fn custom(host: Option<&str>, level: Level, text: &str) -> EventDescription {

@@ -15,10 +15,11 @@ use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::heartbeat::datagram::{
     Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ReceivedDatagram, Rejection,
 };
+use crate::heartbeat::fleet::ingest::change_of;
 use crate::heartbeat::fleet::{
     AddressChange, Changes, ConnectionId, Fleet, KeyUsage, NotForgotten, OpenProblem,
 };
-use crate::heartbeat::persistence::{LastAlive, change_of, host_row};
+use crate::heartbeat::persistence::{LastAlive, host_row};
 use crate::heartbeat::settings::{ALERTMANAGER, FleetConfig, LOCAL};
 use crate::store::change::{Change, ChangeSink};
 use crate::store::{Table, Write};

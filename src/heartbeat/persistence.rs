@@ -14,13 +14,11 @@ use crate::event::{Incident, Level};
 use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::{Blindness, Connection, Extension};
 use crate::heartbeat::datagram::MAX_METRICS;
-use crate::heartbeat::fleet::Ingested;
 use crate::heartbeat::goodbye::Goodbye;
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{Freshness, Metric, PresenceRow};
 use crate::heartbeat::settings::{Interner, Profile, SharedSettings};
 use crate::heartbeat::threshold::ThresholdState;
-use crate::store::change::Change;
 use crate::store::{Table, Write};
 use crate::view::HostState;
 
@@ -482,18 +480,6 @@ fn restore_connection(
     let unknown = has_deadline && (clocks.away.is_none() || (row.covered && extension.is_none()));
     connection.extension = if unknown { Some(whole) } else { extension };
     connection
-}
-
-/// What is to be stored; none for a plain beat.
-pub fn change_of(ingested: Ingested) -> Option<Change> {
-    let Ingested { events, rows, closed_incidents, .. } = ingested;
-    let plain = events.is_empty() && rows.is_empty() && closed_incidents.is_empty();
-    (!plain).then(|| Change {
-        writes: rows.iter().map(host_row).collect(),
-        events,
-        closed_silently: closed_incidents,
-        on_stored: None,
-    })
 }
 
 /// The row of a host by its name.

@@ -12,7 +12,9 @@ use crate::heartbeat::encode;
 use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{self, MetricSource};
+use crate::heartbeat::persistence::host_row;
 use crate::heartbeat::settings::ALERTMANAGER;
+use crate::store::change::Change;
 
 /// How long a heartbeat that came as an alert may be resolved: a Prometheus that was restarted fires
 /// it again, and its Alertmanager tells so at the next `group_interval` (5 minutes).
@@ -369,6 +371,18 @@ const DEFAULT_CONNECTION_NAMES: [&str; 2] = ["ipv4", "ipv6"];
 /// The name of a connection that has none: by the sender's address.
 fn default_connection_name(from: IpAddr) -> &'static str {
     DEFAULT_CONNECTION_NAMES[usize::from(from.to_canonical().is_ipv6())]
+}
+
+/// What is to be stored; none for a plain beat.
+pub fn change_of(ingested: Ingested) -> Option<Change> {
+    let Ingested { events, rows, closed_incidents, .. } = ingested;
+    let plain = events.is_empty() && rows.is_empty() && closed_incidents.is_empty();
+    (!plain).then(|| Change {
+        writes: rows.iter().map(host_row).collect(),
+        events,
+        closed_silently: closed_incidents,
+        on_stored: None,
+    })
 }
 
 #[cfg(test)]

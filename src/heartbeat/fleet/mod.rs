@@ -17,7 +17,7 @@ use crate::view::HostState;
 
 mod deadlines;
 mod forget;
-mod ingest;
+pub mod ingest;
 mod views;
 
 pub use self::forget::NotForgotten;
