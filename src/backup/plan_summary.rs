@@ -3,13 +3,11 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-
 use super::analysis::PlanReport;
 use super::outcome::Outcome;
 use super::plan::{BackupRun, Module, Plan};
 use super::report::{ALL_PLANS, format_bytes};
+use super::schedule::Zone;
 use crate::clock::Wall;
 use crate::event::{Event, EventKind, Level, TextTable};
 
@@ -30,7 +28,7 @@ pub struct PlanSummary<'a> {
     /// The time of the summary.
     pub now: Wall,
     /// The zone that times are shown in.
-    pub zone: &'a TimeZone,
+    pub zone: &'a Zone,
 }
 
 impl PlanSummary<'_> {
@@ -133,7 +131,7 @@ impl PlanSummary<'_> {
         parts.extend(figures.snapshots.map(|number| format!("{number} snapshots")));
         parts.extend(figures.end.map(|end| {
             let word = if self.is_old(end) { "no run since" } else { "ended" };
-            format!("{word} {}", self.short_time(end))
+            format!("{word} {}", self.zone.format_recent(end, self.now))
         }));
         let outcome = report.plan_outcome.outcome.name();
         format!("{outcome}, {}", parts.join(", "))
@@ -169,7 +167,7 @@ impl PlanSummary<'_> {
             figures.size.unwrap_or_default(),
             figures.files.unwrap_or_default(),
             figures.snapshots.unwrap_or_default(),
-            figures.end.map(|end| self.time(end)).unwrap_or_default(),
+            figures.end.map(|end| self.zone.format_minute(end)).unwrap_or_default(),
             remarks.join(", "),
         ]
     }
@@ -177,17 +175,6 @@ impl PlanSummary<'_> {
     /// Whether a run that ended then is not news since the summary before.
     fn is_old(&self, end: Wall) -> bool {
         self.last.is_some_and(|last| end <= last)
-    }
-
-    /// `03:41 CET`, with the date unless it is that of the summary.
-    fn short_time(&self, at: Wall) -> String {
-        let is_today = local(at, self.zone, "%F") == local(self.now, self.zone, "%F");
-        if is_today { local(at, self.zone, "%H:%M %Z") } else { self.time(at) }
-    }
-
-    /// `2026-11-30 03:41 CET`.
-    fn time(&self, at: Wall) -> String {
-        local(at, self.zone, "%F %H:%M %Z")
     }
 }
 
@@ -252,19 +239,12 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A time in a zone, as strftime(3) has it; in UTC where it is beyond every calendar.
-fn local(at: Wall, zone: &TimeZone, format: &str) -> String {
-    match Timestamp::from_millisecond(at.0) {
-        Ok(time) => time.to_zoned(zone.clone()).strftime(format).to_string(),
-        Err(_) => at.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backup::outcome::PlanOutcome;
     use crate::backup::plan::ModuleState;
+    use crate::backup::schedule::Zones;
     use crate::event::{EventId, IncidentChange, Message};
 
     /// 2026-11-30 08:00 in Rome.
@@ -312,7 +292,7 @@ mod tests {
     }
 
     fn sent(reports: &[PlanReport], last: Option<Wall>) -> (Level, Message) {
-        let zone = TimeZone::get("Europe/Rome").expect("the package tzdata is there");
+        let zone = Zones::default().get("Europe/Rome").expect("the package tzdata is there");
         let event = PlanSummary { reports, last, now: NOW, zone: &zone }.event();
         assert_eq!(event.incident(), IncidentChange::None);
         (event.level, event.message(EventId(1)))
