@@ -12,6 +12,7 @@ use super::restic_output;
 use super::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings};
 use crate::address::percent_decoded_lossy;
 use crate::clock;
+use crate::escape::PercentEncoded;
 use crate::process::{self, OutputReader, ProgramOutput};
 use crate::secret::{Secret, scrub};
 use crate::thread::Stop;
@@ -224,19 +225,8 @@ fn with_login(address: String, env: &BTreeMap<String, Secret>) -> String {
         return address;
     }
     let password = env.get("RESTIC_REST_PASSWORD").map_or("", Secret::reveal);
-    let [user, password] = [user.reveal(), password].map(percent_encoded);
+    let [user, password] = [user.reveal(), password].map(PercentEncoded);
     format!("{scheme}://{user}:{password}@{rest}")
-}
-
-/// Everything but the unreserved characters encoded (RFC 3986, section 2.3).
-fn percent_encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(byte).to_string()
-        }
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 /// The password in the address of a repository, as it stands there and as it is meant. One that is not
