@@ -152,24 +152,27 @@ impl PlanReporter {
             self.end(ALL_PLANS, EndReason::RedisAnswers);
         }
         let labels = &settings.correlator.backup_id_labels;
+        let cause_of = |report: &PlanReport| match look.cause {
+            // What the alert did not ask about is looked at on the occasion.
+            LookCause::Alert if !asked.contains(&report.plan.id) => LookCause::Recheck,
+            cause => cause,
+        };
         let tell = |report: &PlanReport| {
             let alerts = alerts_about(&report.plan.id, look.alerts, labels);
-            let cause = cause_of(report, &asked, look.cause);
-            let looked_at = LookedAt { report, cause, complete, alerts: &alerts };
+            let looked_at = LookedAt { report, cause: cause_of(report), complete, alerts: &alerts };
             self.tell_plan(&settings, looked_at, rows(&report.plan.id));
         };
-        let is_checked = |report: &PlanReport| {
-            let cause = cause_of(report, &asked, look.cause);
-            let looked_at = LookedAt { report, cause, complete, alerts: &[] };
+        let is_to_check = |report: &PlanReport| {
+            let looked_at = LookedAt { report, cause: cause_of(report), complete, alerts: &[] };
             let now = Now::read().wall;
             report.needs_check()
                 && lock(&self.records).will_report(looked_at, &settings.telling, now)
         };
         let unanswered = reports.into_iter().filter(|one| !look.answered.contains(&one.plan.id));
-        let (unchecked, checked): (Vec<_>, Vec<_>) = unanswered.partition(is_checked);
-        checked.iter().for_each(tell);
+        let (to_check, others): (Vec<_>, Vec<_>) = unanswered.partition(is_to_check);
+        others.iter().for_each(tell);
         let analyzer = self.analyzer(&settings, false);
-        analyzer.check_repositories(unchecked, &passwords, &self.stop, |report| tell(&report))
+        analyzer.check_repositories(to_check, &passwords, &self.stop, |report| tell(&report))
     }
 
     fn tell_plan(&self, settings: &PipelineSettings, look: LookedAt, row: Option<Write>) {
@@ -256,12 +259,4 @@ fn with_answers(mut reports: Vec<PlanReport>, look: Look) -> (Vec<PlanReport>, B
     let new: Vec<_> = answers.iter().filter(|answer| is_new(answer)).cloned().collect();
     reports.extend(new);
     (reports, asked)
-}
-
-/// What an alert did not ask about is looked at on the occasion.
-fn cause_of(report: &PlanReport, asked: &BTreeSet<String>, cause: LookCause) -> LookCause {
-    match cause {
-        LookCause::Alert if !asked.contains(&report.plan.id) => LookCause::Recheck,
-        cause => cause,
-    }
 }
