@@ -17,6 +17,8 @@ const LISTING_INTERVAL: Duration = Duration::from_secs(3600);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(900);
 /// How soon a Redis that does not answer is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+/// How many plans are remembered: more than there are, but an alert may name anything.
+const MAX_PLANS: usize = 10_000;
 /// For how long it does not answer until that is told.
 const SILENCE: Duration = Duration::from_secs(3600);
 
@@ -98,7 +100,9 @@ impl LookSchedule {
     ) {
         let key = plan.as_deref().unwrap_or(ALL_PLANS);
         let is_recent = |at: &Mono| now.since(*at) < policy.interval();
-        if reason == RecheckReason::AlertEnded || !self.looked.get(key).is_some_and(is_recent) {
+        let is_due =
+            reason == RecheckReason::AlertEnded || !self.looked.get(key).is_some_and(is_recent);
+        if is_due && self.requested.len() < MAX_PLANS {
             self.requested.insert(plan);
         }
     }
@@ -152,20 +156,26 @@ impl LookSchedule {
         self.silent_since = None;
         if query.all {
             self.next_listing = now.mono + LISTING_INTERVAL;
-            self.looked.insert(ALL_PLANS.to_owned(), now.mono);
+            self.note_look(ALL_PLANS, now.mono);
             self.due.clear();
         }
         for plan in query.plans.keys() {
-            self.looked.insert(plan.clone(), now.mono);
+            self.note_look(plan, now.mono);
             self.due.remove(plan);
         }
         for plan in seen {
-            self.looked.insert(plan.id.to_owned(), now.mono);
+            self.note_look(plan.id, now.mono);
             let soon = plan.is_open.then(|| now.wall + policy.interval());
             let next = soon.into_iter().chain(plan.regular_end).min().filter(|_| plan.enabled);
             self.due.extend(next.map(|next| (plan.id.to_owned(), next)));
         }
         self.looked.retain(|_, at| now.mono.since(*at) < LISTING_INTERVAL * 24);
+    }
+
+    fn note_look(&mut self, plan: &str, now: Mono) {
+        if self.looked.len() < MAX_PLANS || self.looked.contains_key(plan) {
+            self.looked.insert(plan.to_owned(), now);
+        }
     }
 
     /// Redis did not answer. True when it has been silent for so long that it is to be told.
