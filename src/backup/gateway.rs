@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::restic_output::{NO_CONFIG, RepoError};
-use crate::address::percent_decoded_lossy;
+use crate::address::{percent_decoded_lossy, split_login};
 use crate::tls::{http_agent, roots, system_roots};
 
 /// The version of the protocol in which a list of files is JSON of names and sizes.
@@ -48,15 +48,13 @@ impl KeysRequest {
         if !matches!(scheme, "http" | "https") {
             return None;
         }
-        let authority = rest.split('/').next().unwrap_or_default();
-        let login = authority.rsplit_once('@').map(|(login, _)| login);
-        let bare = login.map_or(rest, |login| &rest[login.len() + 1..]);
+        let (login, rest) = split_login(rest);
         let encode = |login: &str| {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
             let [user, password] = [user, password].map(percent_decoded_lossy);
             format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
         };
-        let url = format!("{scheme}://{}/keys/", bare.trim_end_matches('/'));
+        let url = format!("{scheme}://{}/keys/", rest.trim_end_matches('/'));
         Some(KeysRequest { url, login: login.map(encode) })
     }
 

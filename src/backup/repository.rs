@@ -10,7 +10,7 @@ use super::gateway::KeysRequest;
 use super::plan::{Module, Plan};
 use super::restic_output;
 use super::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings};
-use crate::address::percent_decoded_lossy;
+use crate::address::{percent_decoded_lossy, split_login};
 use crate::clock;
 use crate::escape::PercentEncoded;
 use crate::process::{self, OutputReader, ProgramOutput};
@@ -220,8 +220,7 @@ impl<'a> Repository<'a> {
 fn with_login(address: String, env: &BTreeMap<String, Secret>) -> String {
     let user = env.get("RESTIC_REST_USERNAME");
     let Some((user, (scheme, rest))) = user.zip(address.split_once("://")) else { return address };
-    let authority = rest.split('/').next().unwrap_or_default();
-    if !matches!(scheme, "rest:http" | "rest:https") || authority.contains('@') {
+    if !matches!(scheme, "rest:http" | "rest:https") || split_login(rest).0.is_some() {
         return address;
     }
     let password = env.get("RESTIC_REST_PASSWORD").map_or("", Secret::reveal);
@@ -233,9 +232,9 @@ fn with_login(address: String, env: &BTreeMap<String, Secret>) -> String {
 /// encoded may hold a slash.
 fn url_passwords(address: &str) -> Vec<Secret> {
     let Some((_, rest)) = address.split_once("://") else { return Vec::new() };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let logins = [authority, rest].into_iter().filter_map(|part| part.rsplit_once('@'));
-    let passwords = logins.filter_map(|(login, _)| login.split_once(':')).map(|(_, text)| text);
+    let to_last_at = rest.rsplit_once('@').map(|(login, _)| login);
+    let logins = [split_login(rest).0, to_last_at].into_iter().flatten();
+    let passwords = logins.filter_map(|login| login.split_once(':')).map(|(_, text)| text);
     passwords
         .flat_map(|text| [text.to_owned(), percent_decoded_lossy(text)])
         .map(Secret::new)
