@@ -298,4 +298,22 @@ mod tests {
         let back = Now { mono: now.mono + HOUR, wall: now.wall - HOUR * 24 };
         assert_eq!(words(looks.due(&open(&["1"]), POLICY, back)), "1 all");
     }
+
+    #[test]
+    fn whatever_alerts_name_was_remembered_while_redis_was_silent() {
+        let mut looks = LookSchedule::new(&open(&[]), POLICY, Mono(0));
+        let request_all = |looks: &mut LookSchedule| {
+            for plan in 0..2 * MAX_PLANS {
+                let reason = RecheckReason::AlertEnded;
+                looks.request(Some(plan.to_string()), reason, POLICY, Mono(0));
+            }
+        };
+        request_all(&mut looks);
+        let now = Now { mono: Mono(0), wall: Wall(0) };
+        let query = looks.due(&open(&[]), POLICY, now).unwrap();
+        assert_eq!(query.plans.len(), MAX_PLANS);
+        looks.on_answer(&query, &[], POLICY, now);
+        request_all(&mut looks);
+        assert_eq!((looks.looked.len(), looks.requested.len()), (MAX_PLANS, MAX_PLANS));
+    }
 }
