@@ -24,11 +24,10 @@ use crate::event::Event;
 use crate::store::Write;
 use crate::store::change::ChangeSink;
 use crate::thread::{Stop, lock};
-use crate::view::PlanView;
 
-/// The configuration of the looks at backup plans.
+/// How backup plans are looked at and told: by the pipelines and by the watch.
 #[derive(Clone, Debug)]
-pub struct PipelineSettings {
+pub struct BackupSettings {
     /// The names of the alerts that are about backups.
     pub alert_names: Vec<String>,
     /// Where Redis is, and how long to wait for it.
@@ -54,7 +53,7 @@ pub struct Look<'a> {
 
 /// Looks at plans and tells about them. Shared by the pipelines and the watch.
 pub struct PlanReporter {
-    settings: Mutex<Arc<PipelineSettings>>,
+    settings: Mutex<Arc<BackupSettings>>,
     records: Mutex<PlanRecords>,
     sink: ChangeSink,
     stop: Stop,
@@ -66,17 +65,15 @@ pub struct PlanReporter {
 }
 
 impl PlanReporter {
-    /// With what the rows of [`crate::store::Table::Plans`] hold; `open_incidents` are the plans
-    /// whose incident is open.
-    pub fn restore(
-        rows: Vec<PlanView>,
-        open_incidents: &BTreeSet<String>,
-        settings: PipelineSettings,
+    /// With what is remembered of plans from before the start.
+    pub fn new(
+        records: PlanRecords,
+        settings: BackupSettings,
         sink: ChangeSink,
         stop: Stop,
     ) -> PlanReporter {
         PlanReporter {
-            records: Mutex::new(PlanRecords::restore(rows, open_incidents, Now::read().wall)),
+            records: Mutex::new(records),
             settings: Mutex::new(Arc::new(settings)),
             sink,
             stop,
@@ -87,12 +84,12 @@ impl PlanReporter {
     }
 
     /// Applies another configuration; a look that is under way keeps its own.
-    pub fn reconfigure(&self, settings: PipelineSettings) {
+    pub fn reconfigure(&self, settings: BackupSettings) {
         *lock(&self.settings) = Arc::new(settings);
     }
 
     /// The configuration at present.
-    pub fn settings(&self) -> Arc<PipelineSettings> {
+    pub fn settings(&self) -> Arc<BackupSettings> {
         Arc::clone(&lock(&self.settings))
     }
 
@@ -127,7 +124,7 @@ impl PlanReporter {
         })
     }
 
-    fn analyzer<'a>(&'a self, settings: &'a PipelineSettings, wait: bool) -> Analyzer<'a> {
+    fn analyzer<'a>(&'a self, settings: &'a BackupSettings, wait: bool) -> Analyzer<'a> {
         let (repo_check, permits) = (settings.repo_check.as_ref(), &self.restic_permits);
         Analyzer {
             correlator: &settings.correlator,
@@ -175,7 +172,7 @@ impl PlanReporter {
         analyzer.check_repositories(to_check, &passwords, &self.stop, |report| tell(&report))
     }
 
-    fn tell_plan(&self, settings: &PipelineSettings, look: LookedAt, row: Option<Write>) {
+    fn tell_plan(&self, settings: &BackupSettings, look: LookedAt, row: Option<Write>) {
         let now = Now::read().wall;
         let words = {
             // Under the lock: what is remembered must reach the disk in the order of the decisions.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::analysis::PlanReport;
 use super::outcome::Outcome;
 use super::plan::{BackupRun, Module, Plan};
-use super::report::{ALL_PLANS, format_bytes};
+use super::report::{ALL_PLANS, count, format_bytes};
 use super::schedule::Zone;
 use crate::clock::Wall;
 use crate::event::{Event, EventKind, Level, TextTable};
@@ -44,7 +44,7 @@ impl PlanSummary<'_> {
         let mut add = |label: &str, text: Option<String>| {
             details.extend(text.map(|text| (label.to_owned(), text)));
         };
-        add("and", (more > 0).then(|| count(more, "more plan")));
+        add("and", (more > 0).then(|| count(more as u64, "more plan")));
         add("not known", unknown);
         add("switched off", self.switched_off());
         let kind = EventKind::BackupSummary {
@@ -59,7 +59,7 @@ impl PlanSummary<'_> {
     /// `backups: 4 of 5 plans well`.
     fn title(&self) -> String {
         let plans = self.plans();
-        let count =
+        let count_of =
             |outcome| plans.iter().filter(|report| report.plan_outcome.outcome == outcome).count();
         let unknown = self.unknown();
         match plans.len() {
@@ -69,8 +69,8 @@ impl PlanSummary<'_> {
             }
             total => {
                 let word = if total == 1 { "plan" } else { "plans" };
-                let well = count(Outcome::Success);
-                let running = match count(Outcome::Running) {
+                let well = count_of(Outcome::Success);
+                let running = match count_of(Outcome::Running) {
                     0 => String::new(),
                     running => format!(", {running} still running"),
                 };
@@ -119,7 +119,7 @@ impl PlanSummary<'_> {
     fn line(&self, report: &PlanReport) -> String {
         let figures = Figures::of(&report.plan);
         let mut parts = vec![match report.plan_outcome.outcome {
-            Outcome::Success => count(report.plan.modules.len(), "module"),
+            Outcome::Success => count(report.plan.modules.len() as u64, "module"),
             Outcome::Partial
             | Outcome::Failed
             | Outcome::Missing
@@ -233,10 +233,6 @@ fn plan_name(plan: &Plan) -> String {
 /// A text from outside cannot look like the line of another plan.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
