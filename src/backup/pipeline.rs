@@ -17,7 +17,7 @@ use super::alert::{Alert, AlertNames};
 use super::analysis::PlansReading;
 use super::look_schedule::RecheckReason;
 use super::plan_query::PlanQuery;
-use super::plan_reporter::{BackupSettings, Look, PlanReporter};
+use super::plan_reporter::{Look, PipelineSettings, PlanReporter};
 use super::plan_tracker::LookCause;
 use super::plan_watch::RecheckRequests;
 use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_ATTEMPTS};
@@ -137,7 +137,7 @@ impl Pipelines {
         }
     }
 
-    fn settings(&self) -> Arc<BackupSettings> {
+    fn settings(&self) -> Arc<PipelineSettings> {
         self.reporter.settings()
     }
 

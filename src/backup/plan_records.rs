@@ -96,6 +96,7 @@ impl PlanRecords {
         let decision = self.decide(look, telling, now);
         let before = self.tracker.told(&report.plan.id).cloned();
         self.tracker.record(&report.plan.id, &finding, decision, now);
+        let told = self.tracker.told(&report.plan.id);
         let mut change = Change::default();
         match (decision, before) {
             (PlanDecision::Quiet, _) => {}
@@ -114,12 +115,15 @@ impl PlanRecords {
             }
             (PlanDecision::Remind | PlanDecision::Recovered | PlanDecision::Ended(_), None) => {}
         }
-        let is_untold = self.tracker.told(&report.plan.id).is_none();
-        let write = match (decision, finding.presence) {
-            (PlanDecision::Ended(_), _) => self.remove_row(&report.plan.id),
-            (PlanDecision::Quiet, Presence::Gone) if is_untold => self.remove_row(&report.plan.id),
-            (PlanDecision::Quiet, Presence::Unread) => None,
-            (PlanDecision::Quiet, _) if is_untold && is_idle(&report.plan) => None,
+        let is_kept = match decision {
+            PlanDecision::Ended(_) => false,
+            PlanDecision::Quiet if finding.presence == Presence::Gone => told.is_some(),
+            _ => true,
+        };
+        let write = match decision {
+            _ if !is_kept => self.remove_row(&report.plan.id),
+            PlanDecision::Quiet if finding.presence == Presence::Unread => None,
+            PlanDecision::Quiet if told.is_none() && is_idle(&report.plan) => None,
             _ => self.put_row(report, decision, now),
         };
         change.writes.extend(write);

@@ -24,10 +24,11 @@ use crate::event::Event;
 use crate::store::Write;
 use crate::store::change::ChangeSink;
 use crate::thread::{Stop, lock};
+use crate::view::PlanView;
 
-/// How backup plans are looked at and told: by the pipelines and by the watch.
+/// The configuration of the looks at backup plans.
 #[derive(Clone, Debug)]
-pub struct BackupSettings {
+pub struct PipelineSettings {
     /// The names of the alerts that are about backups.
     pub alert_names: Vec<String>,
     /// Where Redis is, and how long to wait for it.
@@ -53,7 +54,7 @@ pub struct Look<'a> {
 
 /// Looks at plans and tells about them. Shared by the pipelines and the watch.
 pub struct PlanReporter {
-    settings: Mutex<Arc<BackupSettings>>,
+    settings: Mutex<Arc<PipelineSettings>>,
     records: Mutex<PlanRecords>,
     sink: ChangeSink,
     stop: Stop,
@@ -65,15 +66,17 @@ pub struct PlanReporter {
 }
 
 impl PlanReporter {
-    /// With what is remembered of plans from before the start.
-    pub fn new(
-        records: PlanRecords,
-        settings: BackupSettings,
+    /// With what the rows of [`crate::store::Table::Plans`] hold; `open_incidents` are the plans
+    /// whose incident is open.
+    pub fn restore(
+        rows: Vec<PlanView>,
+        open_incidents: &BTreeSet<String>,
+        settings: PipelineSettings,
         sink: ChangeSink,
         stop: Stop,
     ) -> PlanReporter {
         PlanReporter {
-            records: Mutex::new(records),
+            records: Mutex::new(PlanRecords::restore(rows, open_incidents, Now::read().wall)),
             settings: Mutex::new(Arc::new(settings)),
             sink,
             stop,
@@ -84,12 +87,12 @@ impl PlanReporter {
     }
 
     /// Applies another configuration; a look that is under way keeps its own.
-    pub fn reconfigure(&self, settings: BackupSettings) {
+    pub fn reconfigure(&self, settings: PipelineSettings) {
         *lock(&self.settings) = Arc::new(settings);
     }
 
     /// The configuration at present.
-    pub fn settings(&self) -> Arc<BackupSettings> {
+    pub fn settings(&self) -> Arc<PipelineSettings> {
         Arc::clone(&lock(&self.settings))
     }
 
@@ -124,7 +127,7 @@ impl PlanReporter {
         })
     }
 
-    fn analyzer<'a>(&'a self, settings: &'a BackupSettings, wait: bool) -> Analyzer<'a> {
+    fn analyzer<'a>(&'a self, settings: &'a PipelineSettings, wait: bool) -> Analyzer<'a> {
         let (repo_check, permits) = (settings.repo_check.as_ref(), &self.restic_permits);
         Analyzer {
             correlator: &settings.correlator,
@@ -149,30 +152,27 @@ impl PlanReporter {
             self.end(ALL_PLANS, EndReason::RedisAnswers);
         }
         let labels = &settings.correlator.backup_id_labels;
-        let cause_of = |report: &PlanReport| match look.cause {
-            // What the alert did not ask about is looked at on the occasion.
-            LookCause::Alert if !asked.contains(&report.plan.id) => LookCause::Recheck,
-            cause => cause,
-        };
         let tell = |report: &PlanReport| {
             let alerts = alerts_about(&report.plan.id, look.alerts, labels);
-            let looked_at = LookedAt { report, cause: cause_of(report), complete, alerts: &alerts };
+            let cause = cause_of(report, &asked, look.cause);
+            let looked_at = LookedAt { report, cause, complete, alerts: &alerts };
             self.tell_plan(&settings, looked_at, rows(&report.plan.id));
         };
-        let is_to_check = |report: &PlanReport| {
-            let looked_at = LookedAt { report, cause: cause_of(report), complete, alerts: &[] };
+        let is_checked = |report: &PlanReport| {
+            let cause = cause_of(report, &asked, look.cause);
+            let looked_at = LookedAt { report, cause, complete, alerts: &[] };
             let now = Now::read().wall;
             report.needs_check()
                 && lock(&self.records).will_report(looked_at, &settings.telling, now)
         };
         let unanswered = reports.into_iter().filter(|one| !look.answered.contains(&one.plan.id));
-        let (to_check, others): (Vec<_>, Vec<_>) = unanswered.partition(is_to_check);
-        others.iter().for_each(tell);
+        let (unchecked, checked): (Vec<_>, Vec<_>) = unanswered.partition(is_checked);
+        checked.iter().for_each(tell);
         let analyzer = self.analyzer(&settings, false);
-        analyzer.check_repositories(to_check, &passwords, &self.stop, |report| tell(&report))
+        analyzer.check_repositories(unchecked, &passwords, &self.stop, |report| tell(&report))
     }
 
-    fn tell_plan(&self, settings: &BackupSettings, look: LookedAt, row: Option<Write>) {
+    fn tell_plan(&self, settings: &PipelineSettings, look: LookedAt, row: Option<Write>) {
         let now = Now::read().wall;
         let words = {
             // Under the lock: what is remembered must reach the disk in the order of the decisions.
@@ -256,4 +256,12 @@ fn with_answers(mut reports: Vec<PlanReport>, look: Look) -> (Vec<PlanReport>, B
     let new: Vec<_> = answers.iter().filter(|answer| is_new(answer)).cloned().collect();
     reports.extend(new);
     (reports, asked)
+}
+
+/// What an alert did not ask about is looked at on the occasion.
+fn cause_of(report: &PlanReport, asked: &BTreeSet<String>, cause: LookCause) -> LookCause {
+    match cause {
+        LookCause::Alert if !asked.contains(&report.plan.id) => LookCause::Recheck,
+        cause => cause,
+    }
 }

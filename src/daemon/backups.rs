@@ -6,11 +6,9 @@ use std::sync::Arc;
 use super::threads::Threads;
 use super::wiring;
 use crate::backup::pipeline::Pipelines;
-use crate::backup::plan_records::PlanRecords;
 use crate::backup::plan_reporter::PlanReporter;
 use crate::backup::plan_watch::{self, PendingRechecks, RecheckRequests};
 use crate::backup::schedule::ZONE_READER_STACK;
-use crate::clock::Now;
 use crate::config::Config;
 use crate::event::Incident;
 use crate::notify::outbox::OpenIncident;
@@ -37,11 +35,10 @@ impl Backups {
             Incident::Backup { plan } => Some(plan),
             _ => None,
         });
-        let records =
-            PlanRecords::restore(rows.collect(), &open_incidents.collect(), Now::read().wall);
-        let reporter = Arc::new(PlanReporter::new(
-            records,
-            wiring::backup_settings(config),
+        let reporter = Arc::new(PlanReporter::restore(
+            rows.collect(),
+            &open_incidents.collect(),
+            wiring::pipeline_settings(config),
             Arc::clone(sink),
             stop.clone(),
         ));

@@ -354,7 +354,7 @@ impl RunningDaemon {
         services.updater.reconfigure(config.dyndns.clone());
         services.monitor.reconfigure(wiring::fleet_config(config));
         let agent = self.agent.reconfigure(config.agent.as_ref());
-        services.backups.reporter.reconfigure(wiring::backup_settings(config));
+        services.backups.reporter.reconfigure(wiring::pipeline_settings(config));
         services.recorder.reconfigure(config.history.clone());
         services.heartbeat_alerts.replace(HeartbeatAlerts::from_config(config));
         let notifier = Notifier::new(config).sharing(services.courier.channel_state());

@@ -9,7 +9,7 @@ use log::warn;
 
 use super::local_agent;
 use crate::backup::alert::Alert;
-use crate::backup::plan_reporter::BackupSettings;
+use crate::backup::plan_reporter::PipelineSettings;
 use crate::config::Config;
 use crate::heartbeat::monitor::Monitor;
 use crate::heartbeat::settings::{Expectation, FleetConfig};
@@ -44,8 +44,8 @@ pub fn credentials(config: &Config) -> Credentials {
 }
 
 /// The settings of what looks at backup plans and tells of them.
-pub fn backup_settings(config: &Config) -> BackupSettings {
-    BackupSettings {
+pub fn pipeline_settings(config: &Config) -> PipelineSettings {
+    PipelineSettings {
         alert_names: config.receiver.alert_names.clone(),
         correlator: config.correlator.clone(),
         repo_check: config.repo_check.clone(),
