@@ -28,6 +28,16 @@ fn decoded_bytes(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// What follows `://` in a URL, as the login of its authority (RFC 3986, section 3.2) and what is behind
+/// that.
+pub fn split_login(rest: &str) -> (Option<&str>, &str) {
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.rfind('@') {
+        Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
+        None => (None, rest),
+    }
+}
+
 /// Whether a host is this very machine: 127.0.0.0/8, `::1`, `localhost`.
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);

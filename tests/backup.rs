@@ -20,16 +20,14 @@ use support::restic::{PASSWORD, Restic};
 /// A cluster whose nightly backup of mail failed, with its repositories below `restic`.
 fn cluster() -> Redis {
     let redis = Redis::start();
-    for command in [
+    redis.run_lines(&[
         "HSET cluster/backup/1 name Nightly repository d1 schedule daily enabled 1",
         "HSET cluster/backup/2 name Weekly repository d1 schedule weekly enabled 1 instances samba3",
         "HSET cluster/backup_repository/d1 name Box provider generic-s3 url s3:x",
         "HSET cluster/module_node mail1 1 nextcloud2 1 samba3 1",
         "HSET cluster/module_uuid mail1 uuid nextcloud2 uuid samba3 uuid",
         "SET module/mail1/ui_name <b>Office</b>",
-    ] {
-        redis.run(&command.split(' ').collect::<Vec<_>>());
-    }
+    ]);
     redis.run(&["HSET", "cluster/backup/1", "instances", "mail1 nextcloud2"]);
     redis.run(&["HSET", "node/1/backup_status/1", "mail1", &status(2), "nextcloud2", &status(0)]);
     redis.run(&["HSET", "node/1/backup_status/2", "samba3", &status(0)]);

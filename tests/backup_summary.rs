@@ -3,6 +3,7 @@
 
 mod support {
     #![allow(dead_code, reason = "each test file uses some of them")]
+    pub mod clock;
     pub mod hbd;
     pub mod http_double;
     pub mod mattermost;
@@ -12,10 +13,9 @@ mod support {
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use support::clock::hbd_at;
 use support::hbd::{Hbd, TIMEOUT};
 use support::mattermost::{MattermostDouble, Post};
 use support::redis::Redis;
@@ -27,25 +27,10 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;
 const DAY: i64 = 86_400;
 
-/// What shifts the clocks of a program: tests/support/clock.c, compiled.
-static CLOCK: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let directory = tempfile::tempdir().unwrap();
-    let library = directory.path().join("clock.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
-    assert!(status.expect("cc can be started: apt-get install gcc").success());
-    (directory, library)
-});
-
-/// A program in Rome, whose clock shows `seconds` now.
+/// hbd in Rome, whose clock shows `seconds` now.
 fn at(seconds: i64) -> Command {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hbd"));
-    command
-        .env("TZ", "Europe/Rome")
-        .env("LD_PRELOAD", &CLOCK.1)
-        .env("WALL_SHIFT", (seconds - now).to_string());
+    let mut command = hbd_at(seconds);
+    command.env("TZ", "Europe/Rome");
     command
 }
 
@@ -60,15 +45,13 @@ fn status(errors: u64, end: i64) -> String {
 /// A cluster with a nightly plan that is well, one of mail that is not, and one that is off.
 fn cluster(end: i64) -> Redis {
     let redis = Redis::start();
-    for command in [
+    redis.run_lines(&[
         "HSET cluster/backup/10 name Nightly repository d1 schedule daily enabled 1",
         "HSET cluster/backup/2 name Mail repository d1 schedule daily enabled 1 instances mail1",
         "HSET cluster/backup/3 name Old repository d1 schedule daily enabled 0 instances mail1",
         "HSET cluster/module_node mail1 1 nextcloud2 1 samba3 1",
         "HSET cluster/module_uuid mail1 uuid nextcloud2 uuid samba3 uuid",
-    ] {
-        redis.run(&command.split(' ').collect::<Vec<_>>());
-    }
+    ]);
     redis.run(&["HSET", "cluster/backup/10", "instances", "nextcloud2 samba3"]);
     run_ends(&redis, end);
     redis.run(&["HSET", "node/1/backup_status/2", "mail1", &status(2, end)]);

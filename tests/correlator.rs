@@ -44,15 +44,13 @@ fn cluster() -> Redis {
 }
 
 fn fill_cluster(redis: &Redis) {
-    for command in [
+    redis.run_lines(&[
         "HSET cluster/backup/1 name Nightly repository d1 schedule daily enabled 1",
         "HSET cluster/backup_repository/d1 name Box provider generic-s3 url s3:x",
         "HSET cluster/module_node mail1 1 nextcloud2 1 samba3 2",
         "HSET cluster/module_uuid mail1 u-mail nextcloud2 u-cloud samba3 u-samba",
         "HSET private/agents/backup_destination/restic_password d1 hunter22",
-    ] {
-        redis.run(&command.split(' ').collect::<Vec<_>>());
-    }
+    ]);
     redis.run(&["HSET", "cluster/backup/1", "instances", "mail1 nextcloud2 samba3 removed4"]);
     redis.run(&["SET", "module/mail1/ui_name", "Post office"]);
     redis.run(&[

@@ -33,13 +33,11 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let redis = Redis::start();
-        for command in [
+        redis.run_lines(&[
             "HSET cluster/backup/1 name Nightly repository d1 schedule daily enabled 1 instances mail1",
             "HSET cluster/module_node mail1 1",
             "HSET cluster/module_uuid mail1 uuid",
-        ] {
-            redis.run(&command.split(' ').collect::<Vec<_>>());
-        }
+        ]);
         let status = r#"{"start": 1790000000, "errors": 2, "end": 1790000420}"#;
         redis.run(&["HSET", "node/1/backup_status/1", "mail1", status]);
         Place { directory: tempfile::tempdir().unwrap(), chat: MattermostDouble::start(), redis }

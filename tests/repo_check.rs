@@ -52,7 +52,19 @@ fn check(
     passwords: &BTreeMap<String, Secret>,
     stop: &Stop,
 ) -> Option<Vec<RepoCheckResult>> {
-    RepoChecker { settings, permits: &ResticPermits::default() }.check(plan, passwords, stop)
+    let checker = RepoChecker { settings, permits: &ResticPermits::default() };
+    check_by(checker, plan, passwords, stop)
+}
+
+fn check_by(
+    checker: RepoChecker,
+    plan: &Plan,
+    passwords: &BTreeMap<String, Secret>,
+    stop: &Stop,
+) -> Option<Vec<RepoCheckResult>> {
+    let mut results = Vec::new();
+    checker.check_plans(&[plan], passwords, stop, |_, found| results = found)?;
+    Some(results)
 }
 
 fn states(settings: &RepoCheckSettings, plan: &Plan) -> Vec<RepoState> {
@@ -285,7 +297,7 @@ fn checks_of_several_plans_share_the_bound_on_concurrent_runs() {
     std::thread::scope(|scope| {
         for plan in [plan(&["mail1", "mail2", "mail3"]), plan(&["web1", "web2", "web3"])] {
             let stop = &stop;
-            scope.spawn(move || checker.check(&plan, &BTreeMap::new(), stop));
+            scope.spawn(move || check_by(checker, &plan, &BTreeMap::new(), stop));
         }
     });
     let (mut running, mut most, mut runs) = (0, 0, 0);
@@ -703,7 +715,8 @@ fn those_who_wait_for_a_dead_destination_learn_from_the_first_who_asked() {
         let threads = ["mail1", "mail2", "mail3"].map(|module| {
             let stop = &stop;
             scope.spawn(move || {
-                checker.check(&plan_to("dead", &[module]), &BTreeMap::new(), stop).unwrap()
+                let plan = plan_to("dead", &[module]);
+                check_by(checker, &plan, &BTreeMap::new(), stop).unwrap()
             })
         });
         threads.map(|thread| thread.join().unwrap().remove(0).state)

@@ -6,6 +6,7 @@
 
 mod support {
     #![allow(dead_code, reason = "each test file uses some of them")]
+    pub mod clock;
     pub mod hbd;
     pub mod http_double;
 }
@@ -15,29 +16,17 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use heartbeat::clock::{Now, Wall};
 use heartbeat::store::{Store, Table};
 use serde_json::{Value, json};
+use support::clock::hbd_at;
 use support::hbd::Hbd;
 use tempfile::TempDir;
 
 /// 2026-11-20T12:00:00Z: the store was written half a minute later.
 const NOON: i64 = 1_795_176_000;
 const DAY: i64 = 86_400;
-
-/// What shifts the clocks of a program: tests/support/clock.c, compiled.
-static CLOCK: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let directory = tempfile::tempdir().unwrap();
-    let library = directory.path().join("clock.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
-    assert!(status.expect("cc can be started: apt-get install gcc").success());
-    (directory, library)
-});
 
 /// A copy of the fixture, and a daemon on it.
 struct Place {
@@ -68,12 +57,8 @@ impl Place {
 
     /// Starts the daemon when its clock shows `seconds` after noon.
     fn start(&self, seconds: i64) -> Hbd {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hbd"));
-        command
-            .env("STATE_DIRECTORY", self.state())
-            .env("LD_PRELOAD", &CLOCK.1)
-            .env("WALL_SHIFT", (NOON + seconds - now).to_string());
+        let mut command = hbd_at(NOON + seconds);
+        command.env("STATE_DIRECTORY", self.state());
         Hbd::start_by(command, &self.config())
     }
 

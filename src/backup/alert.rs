@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{alert_start, annotations, lenient_json};
-use crate::clock::{Wall, parse_rfc3339};
+use crate::clock::Wall;
 
 /// How many labels of an alert are kept beyond those that are needed, and how many characters of each:
 /// an alert is stored until it is reported.
@@ -287,11 +287,6 @@ fn short_hash<'a>(parts: impl Iterator<Item = &'a str>) -> String {
         context.update(part.as_bytes());
     }
     crate::escape::hex(&context.finish().as_ref()[..8])
-}
-
-/// A time of restic, or of an Alertmanager itself.
-pub(super) fn moment(text: &str) -> Option<Wall> {
-    parse_rfc3339(text).ok()
 }
 
 #[cfg(test)]
@@ -574,23 +569,6 @@ mod tests {
     }
 
     #[test]
-    fn times_of_all_forms_are_read() {
-        for (text, millis) in [
-            ("1970-01-01T00:00:01Z", Some(1_000)),
-            ("1970-01-01T00:00:01.5Z", Some(1_500)),
-            ("1970-01-01T00:00:01.123456789Z", Some(1_123)),
-            ("1970-01-01T02:00:01+02:00", Some(1_000)),
-            ("1970-01-01T00:00:01-05:30", Some(19_801_000)),
-            ("0001-01-01T00:00:00Z", None),
-            ("yesterday", None),
-            ("ö", None),
-            ("", None),
-        ] {
-            assert_eq!(moment(text), millis.map(Wall), "{text}");
-        }
-    }
-
-    #[test]
     fn labels_stand_in_for_a_missing_fingerprint() {
         let body = |id: &str| {
             let labels = json!({"alertname": "BackupFailed", "id": id});
@@ -642,7 +620,7 @@ mod tests {
 
         #[test]
         fn no_time_is_a_crash(text in "[0-9T:.+Zö-]{0,40}") {
-            let _ = moment(&text);
+            let _ = alert_start::read(Some(&json!(text)), NOW);
         }
 
         #[test]

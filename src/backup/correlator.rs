@@ -177,7 +177,7 @@ fn ask<T: Send + 'static>(
     if let Err(why) = std::thread::Builder::new().name("redis".into()).spawn(work) {
         return Some(Err(format!("there is no thread to ask Redis with: {why}")));
     }
-    let too_long = || Err(format!("no answer within {} s", limit.as_secs()));
+    let too_long = || Err(format!("Redis gave no answer within {} s", limit.as_secs()));
     select! {
         recv(rx) -> answer => Some(answer.unwrap_or_else(|_| too_long())),
         recv(after(limit + Duration::from_secs(1))) -> _ => Some(too_long()),

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::restic_output::{NO_CONFIG, RepoError};
-use crate::address::percent_decoded_lossy;
+use crate::address::{percent_decoded_lossy, split_login};
 use crate::tls::{http_agent, roots, system_roots};
 
 /// The version of the protocol in which a list of files is JSON of names and sizes.
@@ -48,15 +48,13 @@ impl KeysRequest {
         if !matches!(scheme, "http" | "https") {
             return None;
         }
-        let authority = rest.split('/').next().unwrap_or_default();
-        let login = authority.rsplit_once('@').map(|(login, _)| login);
-        let bare = login.map_or(rest, |login| &rest[login.len() + 1..]);
+        let (login, rest) = split_login(rest);
         let encode = |login: &str| {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
             let [user, password] = [user, password].map(percent_decoded_lossy);
             format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
         };
-        let url = format!("{scheme}://{}/keys/", bare.trim_end_matches('/'));
+        let url = format!("{scheme}://{}/keys/", rest.trim_end_matches('/'));
         Some(KeysRequest { url, login: login.map(encode) })
     }
 
@@ -68,35 +66,36 @@ impl KeysRequest {
             None => self.ask(system_roots(), timeout),
         };
         match answer {
-            Ok(answer) => Probe::Told(answer.judge()),
-            Err(why) if why.is_empty() => Probe::TimedOut,
+            Ok(Some(answer)) => Probe::Told(answer.judge()),
+            Ok(None) => Probe::TimedOut,
             Err(why) => Probe::Told(RepoError::Unreachable(why)),
         }
     }
 
-    /// The answer; no words for the error when there was none in time.
+    /// The answer; none when it did not come in time.
     fn ask(
         &self,
         roots: &[rustls::pki_types::CertificateDer],
         timeout: Duration,
-    ) -> Result<Answer, String> {
+    ) -> Result<Option<Answer>, String> {
         let agent = http_agent(timeout, Some(roots));
         let mut request = agent.get(&self.url).header("Accept", API_VERSION);
         if let Some(login) = &self.login {
             request = request.header("Authorization", login);
         }
-        let told = |why: ureq::Error| match why {
-            ureq::Error::Timeout(_) => String::new(),
-            why => format!("its server could not be asked once more: {why}"),
+        let mut response = match request.call() {
+            Ok(response) => response,
+            Err(ureq::Error::Timeout(_)) => return Ok(None),
+            Err(why) => return Err(format!("its server could not be asked once more: {why}")),
         };
-        let mut response = request.call().map_err(told)?;
         let server = response.headers().get("server");
         let server = server.and_then(|name| name.to_str().ok()).map(str::to_owned);
         let status = response.status().as_u16();
         let mut body = Vec::new();
         let read = response.body_mut().as_reader().take(MAX_LIST).read_to_end(&mut body);
         read.map_err(|why| format!("its server's answer breaks off: {why}"))?;
-        Ok(Answer { status, server, body: String::from_utf8_lossy(&body).into_owned() })
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Ok(Some(Answer { status, server, body }))
     }
 }
 

@@ -17,6 +17,8 @@ const LISTING_INTERVAL: Duration = Duration::from_secs(3600);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(900);
 /// How soon a Redis that does not answer is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+/// How many plans are remembered: more than there are, but an alert may name anything.
+const MAX_PLANS: usize = 10_000;
 /// For how long it does not answer until that is told.
 const SILENCE: Duration = Duration::from_secs(3600);
 
@@ -98,7 +100,9 @@ impl LookSchedule {
     ) {
         let key = plan.as_deref().unwrap_or(ALL_PLANS);
         let is_recent = |at: &Mono| now.since(*at) < policy.interval();
-        if reason == RecheckReason::AlertEnded || !self.looked.get(key).is_some_and(is_recent) {
+        let is_due =
+            reason == RecheckReason::AlertEnded || !self.looked.get(key).is_some_and(is_recent);
+        if is_due && self.requested.len() < MAX_PLANS {
             self.requested.insert(plan);
         }
     }
@@ -152,20 +156,26 @@ impl LookSchedule {
         self.silent_since = None;
         if query.all {
             self.next_listing = now.mono + LISTING_INTERVAL;
-            self.looked.insert(ALL_PLANS.to_owned(), now.mono);
+            self.note_look(ALL_PLANS, now.mono);
             self.due.clear();
         }
         for plan in query.plans.keys() {
-            self.looked.insert(plan.clone(), now.mono);
+            self.note_look(plan, now.mono);
             self.due.remove(plan);
         }
         for plan in seen {
-            self.looked.insert(plan.id.to_owned(), now.mono);
+            self.note_look(plan.id, now.mono);
             let soon = plan.is_open.then(|| now.wall + policy.interval());
             let next = soon.into_iter().chain(plan.regular_end).min().filter(|_| plan.enabled);
             self.due.extend(next.map(|next| (plan.id.to_owned(), next)));
         }
         self.looked.retain(|_, at| now.mono.since(*at) < LISTING_INTERVAL * 24);
+    }
+
+    fn note_look(&mut self, plan: &str, now: Mono) {
+        if self.looked.len() < MAX_PLANS || self.looked.contains_key(plan) {
+            self.looked.insert(plan.to_owned(), now);
+        }
     }
 
     /// Redis did not answer. True when it has been silent for so long that it is to be told.
@@ -287,5 +297,23 @@ mod tests {
         looks.on_answer(&PlanQuery::for_plan("1"), &[], POLICY, now);
         let back = Now { mono: now.mono + HOUR, wall: now.wall - HOUR * 24 };
         assert_eq!(words(looks.due(&open(&["1"]), POLICY, back)), "1 all");
+    }
+
+    #[test]
+    fn whatever_alerts_name_was_remembered_while_redis_was_silent() {
+        let mut looks = LookSchedule::new(&open(&[]), POLICY, Mono(0));
+        let request_all = |looks: &mut LookSchedule| {
+            for plan in 0..2 * MAX_PLANS {
+                let reason = RecheckReason::AlertEnded;
+                looks.request(Some(plan.to_string()), reason, POLICY, Mono(0));
+            }
+        };
+        request_all(&mut looks);
+        let now = Now { mono: Mono(0), wall: Wall(0) };
+        let query = looks.due(&open(&[]), POLICY, now).unwrap();
+        assert_eq!(query.plans.len(), MAX_PLANS);
+        looks.on_answer(&query, &[], POLICY, now);
+        request_all(&mut looks);
+        assert_eq!((looks.looked.len(), looks.requested.len()), (MAX_PLANS, MAX_PLANS));
     }
 }

@@ -1,4 +1,15 @@
 //! Backup alerts: for an alert about a backup, reads from Redis and restic what happened, and reports it.
+//!
+//! ```text
+//! alert -> queue -> pipeline ---+                   +-> analysis: Redis (correlator, plan_reader,
+//!                               +-> plan_reporter --+     redis_layout, plan), restic (repo_check)
+//! look_schedule -> plan_watch --+                   +-> plan_records: is it told (plan_tracker), and
+//!                                                         in which words (report, notice)
+//! ```
+//!
+//! A *pass* is one run of all modules of a plan, which an *elapse* of its schedule begins. A *look* is one
+//! analysis of a plan, whose result is compared with what was *told* of it. A *trouble* is an outcome
+//! other than a success that was told, until its end is told.
 
 pub mod alert;
 pub mod alert_poller;

@@ -21,6 +21,7 @@ use super::plan_reporter::{Look, PipelineSettings, PlanReporter};
 use super::plan_tracker::LookCause;
 use super::plan_watch::RecheckRequests;
 use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_ATTEMPTS};
+use super::schedule::ZONE_READER_STACK;
 use super::unlisted::UnlistedAlerts;
 use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, MAX_LISTED};
@@ -30,9 +31,6 @@ use crate::thread::{Stop, lock, spawn_critical};
 
 /// How long a pipeline waits until its own row is on disk.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The stack of a pipeline, in bytes: to read the file of a time zone takes up to 384 kB in a debug
-/// build.
-const STACK: usize = 1024 * 1024;
 /// How many characters about a corrupt row are reported: its key and the error may hold anything
 /// that is in the row.
 const MAX_ROW_TEXT: usize = 300;
@@ -195,7 +193,7 @@ impl Pipelines {
             let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
             let own = Arc::clone(self);
             let name = format!("pipeline-{number}");
-            let thread = spawn_critical(&name, STACK, move || own.run(id, &batch));
+            let thread = spawn_critical(&name, ZONE_READER_STACK, move || own.run(id, &batch));
             if let Err(why) = thread {
                 warn!("a pipeline could not be started, its alerts wait: {why}");
                 lock(&self.queue).requeue(id);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::alert::Alert;
 use super::analysis::{PlanReport, is_idle, view};
 use super::notice::{self, EndNotice};
-use super::outcome::Outcome;
 use super::plan_tracker::{
-    EndReason, Finding, LookCause, PlanDecision, PlanTracker, Presence, SuccessPolicy,
+    EndReason, Finding, LookCause, LookContext, PlanDecision, PlanTracker, Presence, SuccessPolicy,
+    is_forgotten,
 };
 use super::schedule::Zone;
 use super::settings::TellingSettings;
@@ -86,7 +86,8 @@ impl PlanRecords {
 
     fn decide(&self, look: LookedAt, telling: &TellingSettings, now: Wall) -> PlanDecision {
         let plan = &look.report.plan;
-        self.tracker.decide(&plan.id, &look.finding(), look.cause, telling.policy(plan), now)
+        let context = LookContext { cause: look.cause, policy: telling.policy(plan), now };
+        self.tracker.decide(&plan.id, &look.finding(), context)
     }
 
     /// Takes in a look: the rows and the event that it is worth.
@@ -108,10 +109,9 @@ impl PlanRecords {
                 change = recovered(look, policy, &before, now);
             }
             (PlanDecision::Ended(reason), Some(told)) => {
-                let zone = &report.plan.zone;
-                change
-                    .events
-                    .push(self.end_notice(&report.plan.id, &told, reason, zone).event(now));
+                let plan = &report.plan;
+                let notice = self.end_notice(&plan.id, &told, reason, &plan.zone);
+                change.events.push(notice.event(now));
             }
             (PlanDecision::Remind | PlanDecision::Recovered | PlanDecision::Ended(_), None) => {}
         }
@@ -191,8 +191,7 @@ impl PlanRecords {
 
     /// Whether an operator ended the trouble of a plan, and nothing has changed since.
     pub fn is_forgotten(&self, plan: &str) -> bool {
-        let told = self.tracker.told(plan);
-        told.is_some_and(|told| !told.open && told.outcome != Outcome::Success.name())
+        self.tracker.told(plan).is_some_and(is_forgotten)
     }
 
     /// What was told stays, so that it is not told again while it is unchanged.

@@ -3,13 +3,11 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-
 use super::analysis::PlanReport;
 use super::outcome::Outcome;
 use super::plan::{BackupRun, Module, Plan};
-use super::report::{ALL_PLANS, format_bytes};
+use super::report::{ALL_PLANS, count, format_bytes};
+use super::schedule::Zone;
 use crate::clock::Wall;
 use crate::event::{Event, EventKind, Level, TextTable};
 
@@ -30,7 +28,7 @@ pub struct PlanSummary<'a> {
     /// The time of the summary.
     pub now: Wall,
     /// The zone that times are shown in.
-    pub zone: &'a TimeZone,
+    pub zone: &'a Zone,
 }
 
 impl PlanSummary<'_> {
@@ -46,7 +44,7 @@ impl PlanSummary<'_> {
         let mut add = |label: &str, text: Option<String>| {
             details.extend(text.map(|text| (label.to_owned(), text)));
         };
-        add("and", (more > 0).then(|| count(more, "more plan")));
+        add("and", (more > 0).then(|| count(more as u64, "more plan")));
         add("not known", unknown);
         add("switched off", self.switched_off());
         let kind = EventKind::BackupSummary {
@@ -61,7 +59,7 @@ impl PlanSummary<'_> {
     /// `backups: 4 of 5 plans well`.
     fn title(&self) -> String {
         let plans = self.plans();
-        let count =
+        let count_of =
             |outcome| plans.iter().filter(|report| report.plan_outcome.outcome == outcome).count();
         let unknown = self.unknown();
         match plans.len() {
@@ -71,8 +69,8 @@ impl PlanSummary<'_> {
             }
             total => {
                 let word = if total == 1 { "plan" } else { "plans" };
-                let well = count(Outcome::Success);
-                let running = match count(Outcome::Running) {
+                let well = count_of(Outcome::Success);
+                let running = match count_of(Outcome::Running) {
                     0 => String::new(),
                     running => format!(", {running} still running"),
                 };
@@ -121,7 +119,7 @@ impl PlanSummary<'_> {
     fn line(&self, report: &PlanReport) -> String {
         let figures = Figures::of(&report.plan);
         let mut parts = vec![match report.plan_outcome.outcome {
-            Outcome::Success => count(report.plan.modules.len(), "module"),
+            Outcome::Success => count(report.plan.modules.len() as u64, "module"),
             Outcome::Partial
             | Outcome::Failed
             | Outcome::Missing
@@ -133,7 +131,7 @@ impl PlanSummary<'_> {
         parts.extend(figures.snapshots.map(|number| format!("{number} snapshots")));
         parts.extend(figures.end.map(|end| {
             let word = if self.is_old(end) { "no run since" } else { "ended" };
-            format!("{word} {}", self.short_time(end))
+            format!("{word} {}", self.zone.format_recent(end, self.now))
         }));
         let outcome = report.plan_outcome.outcome.name();
         format!("{outcome}, {}", parts.join(", "))
@@ -169,7 +167,7 @@ impl PlanSummary<'_> {
             figures.size.unwrap_or_default(),
             figures.files.unwrap_or_default(),
             figures.snapshots.unwrap_or_default(),
-            figures.end.map(|end| self.time(end)).unwrap_or_default(),
+            figures.end.map(|end| self.zone.format_minute(end)).unwrap_or_default(),
             remarks.join(", "),
         ]
     }
@@ -177,17 +175,6 @@ impl PlanSummary<'_> {
     /// Whether a run that ended then is not news since the summary before.
     fn is_old(&self, end: Wall) -> bool {
         self.last.is_some_and(|last| end <= last)
-    }
-
-    /// `03:41 CET`, with the date unless it is that of the summary.
-    fn short_time(&self, at: Wall) -> String {
-        let is_today = local(at, self.zone, "%F") == local(self.now, self.zone, "%F");
-        if is_today { local(at, self.zone, "%H:%M %Z") } else { self.time(at) }
-    }
-
-    /// `2026-11-30 03:41 CET`.
-    fn time(&self, at: Wall) -> String {
-        local(at, self.zone, "%F %H:%M %Z")
     }
 }
 
@@ -248,23 +235,12 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-/// A time in a zone, as strftime(3) has it; in UTC where it is beyond every calendar.
-fn local(at: Wall, zone: &TimeZone, format: &str) -> String {
-    match Timestamp::from_millisecond(at.0) {
-        Ok(time) => time.to_zoned(zone.clone()).strftime(format).to_string(),
-        Err(_) => at.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backup::outcome::PlanOutcome;
     use crate::backup::plan::ModuleState;
+    use crate::backup::schedule::Zones;
     use crate::event::{EventId, IncidentChange, Message};
 
     /// 2026-11-30 08:00 in Rome.
@@ -312,7 +288,7 @@ mod tests {
     }
 
     fn sent(reports: &[PlanReport], last: Option<Wall>) -> (Level, Message) {
-        let zone = TimeZone::get("Europe/Rome").expect("the package tzdata is there");
+        let zone = Zones::default().get("Europe/Rome").expect("the package tzdata is there");
         let event = PlanSummary { reports, last, now: NOW, zone: &zone }.event();
         assert_eq!(event.incident(), IncidentChange::None);
         (event.level, event.message(EventId(1)))

@@ -43,6 +43,24 @@ pub struct TellingPolicy {
     pub success: SuccessPolicy,
 }
 
+/// The circumstances of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LookContext {
+    /// Why the plan is looked at.
+    pub cause: LookCause,
+    /// How it is told.
+    pub policy: TellingPolicy,
+    /// When.
+    pub now: Wall,
+}
+
+impl LookContext {
+    /// Whether an alert is owed an answer.
+    fn is_asked(self) -> bool {
+        self.cause == LookCause::Alert
+    }
+}
+
 /// What Redis says about a plan as such.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
@@ -180,16 +198,9 @@ impl PlanTracker {
     }
 
     /// What a look at a plan is worth.
-    pub fn decide(
-        &self,
-        plan: &str,
-        finding: &Finding,
-        cause: LookCause,
-        policy: TellingPolicy,
-        now: Wall,
-    ) -> PlanDecision {
+    pub fn decide(&self, plan: &str, finding: &Finding, context: LookContext) -> PlanDecision {
         let told = self.told.get(plan);
-        let asked = cause == LookCause::Alert;
+        let asked = context.is_asked();
         if let Some(decision) = end_of_unknown_plan(told, finding, asked) {
             return decision;
         }
@@ -198,12 +209,12 @@ impl PlanTracker {
                 let disproved = asked || missing_ones_ran(told, &finding.modules);
                 if disproved { PlanDecision::Recovered } else { PlanDecision::Quiet }
             }
-            Some(told) => compare(told, finding, asked, policy.renotify, now),
+            Some(told) => compare(told, finding, context),
             None if asked => PlanDecision::Report,
             None if !finding.can_be_told_unasked() => PlanDecision::Quiet,
             None => {
-                let is_told =
-                    finding.outcome != Outcome::Success || policy.success == SuccessPolicy::Always;
+                let is_told = finding.outcome != Outcome::Success
+                    || context.policy.success == SuccessPolicy::Always;
                 let changed = told.is_none_or(|told| differs(told, finding));
                 if is_told && changed { PlanDecision::Report } else { PlanDecision::Quiet }
             }
@@ -236,6 +247,11 @@ impl PlanTracker {
         let told = self.told.get_mut(plan).filter(|told| told.open);
         told.map(|told| told.open = false).is_some()
     }
+}
+
+/// Whether this is a trouble that an operator ended.
+pub fn is_forgotten(told: &ToldView) -> bool {
+    !told.open && told.outcome != Outcome::Success.name()
 }
 
 /// What a row of an earlier version tells, which has a report and no more.
@@ -298,17 +314,12 @@ fn is_about_nothing(told: &ToldView) -> bool {
 }
 
 /// What a look is worth that found an open trouble to go on.
-fn compare(
-    told: &ToldView,
-    finding: &Finding,
-    asked: bool,
-    renotify: Option<Duration>,
-    now: Wall,
-) -> PlanDecision {
-    let is_due =
-        renotify.is_some_and(|after| told.at > now + MAX_CLOCK_STEP || now.since(told.at) >= after);
+fn compare(told: &ToldView, finding: &Finding, context: LookContext) -> PlanDecision {
+    let LookContext { policy, now, .. } = context;
+    let is_old = |after| told.at > now + MAX_CLOCK_STEP || now.since(told.at) >= after;
+    let is_due = policy.renotify.is_some_and(is_old);
     match differs(told, finding) {
-        true if asked || finding.can_be_told_unasked() => PlanDecision::Report,
+        true if context.is_asked() || finding.can_be_told_unasked() => PlanDecision::Report,
         // Not sure yet, but for so long that it should be known.
         true if is_due && finding.pass_over => PlanDecision::Report,
         true => PlanDecision::Quiet,
@@ -413,7 +424,8 @@ mod tests {
         }
 
         fn look(&mut self, cause: LookCause, finding: &Finding) -> PlanDecision {
-            let decision = self.tracker.decide("7", finding, cause, self.policy, self.now);
+            let context = LookContext { cause, policy: self.policy, now: self.now };
+            let decision = self.tracker.decide("7", finding, context);
             self.tracker.record("7", finding, decision, self.now);
             decision
         }

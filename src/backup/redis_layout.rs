@@ -9,7 +9,7 @@ use super::plan::{
     AlertTime, BackupRun, Destination, Module, PassHistory, Plan, PlanSituation, RunStatus,
     RunWindow, evaluate,
 };
-use super::redis::{KeyError, KeyResult};
+use super::redis::{Fields, KeyError, KeyResult};
 use super::schedule::Zones;
 use crate::clock::Wall;
 
@@ -24,7 +24,7 @@ const MIN_NODES_ASKED: u32 = 64;
 const MAX_NODES_ASKED: u32 = 1000;
 
 /// The fields of a hash, or why it cannot be read.
-pub type HashResult = Result<BTreeMap<String, String>, String>;
+pub type HashResult = Result<Fields, String>;
 
 /// The names of the keys about backups that exist, as far as they could be listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub fn members_key(module: &str) -> String {
 #[derive(Clone, Debug, Default)]
 pub struct RedisSnapshot {
     /// `cluster/backup/{id}`: the plans, by id.
-    pub plans: BTreeMap<String, BTreeMap<String, String>>,
+    pub plans: BTreeMap<String, Fields>,
     /// The plans whose key cannot be read, and why.
     pub unreadable_plans: BTreeMap<String, String>,
     /// `cluster/module_node`.
@@ -152,7 +152,7 @@ impl RedisSnapshot {
 
     /// Takes in what was read of the key of a plan. One that is not there is no plan. One that
     /// cannot be read is one if it is `named`, or looks like one: NethServer counts its plans.
-    pub fn add_plan(&mut self, id: &str, read: KeyResult<BTreeMap<String, String>>, named: bool) {
+    pub fn add_plan(&mut self, id: &str, read: KeyResult<Fields>, named: bool) {
         match read {
             Ok(fields) if fields.is_empty() => {}
             Ok(fields) => {
@@ -167,7 +167,7 @@ impl RedisSnapshot {
 
     /// Takes in what was read of a status; those of nodes come first. A key that our user may not
     /// read need not exist: it counts where one is to be expected.
-    pub fn add_status(&mut self, key: StatusKey, read: KeyResult<BTreeMap<String, String>>) {
+    pub fn add_status(&mut self, key: StatusKey, read: KeyResult<Fields>) {
         let expected = match (&key, &read) {
             (_, Ok(fields)) => !fields.is_empty(),
             (_, Err(KeyError::Unusable(_))) => true,

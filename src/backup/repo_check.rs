@@ -107,18 +107,6 @@ pub struct RepoChecker<'a> {
 }
 
 impl RepoChecker<'_> {
-    /// Checks the repository of each module that did not succeed; see [`RepoChecker::check_plans`].
-    pub fn check(
-        &self,
-        plan: &Plan,
-        passwords: &BTreeMap<String, Secret>,
-        stop: &Stop,
-    ) -> Option<Vec<RepoCheckResult>> {
-        let mut results = Vec::new();
-        self.check_plans(&[plan], passwords, stop, |_, found| results = found)?;
-        Some(results)
-    }
-
     /// Checks the repository of each module of these plans that did not succeed. `passwords` are those
     /// of the destinations as Redis has them, for repositories that are configured without one.
     /// `on_done` is called in this thread with the index of a plan and its results as soon as that plan

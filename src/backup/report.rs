@@ -100,7 +100,9 @@ impl ReportBuilder<'_> {
         // What there is to say of a pending one is in its reason.
         if let Some(run) = module.run.as_ref().filter(|_| module.state != ModuleState::Pending) {
             let minute = |at| self.plan.zone.format_minute(at);
-            parts.extend(run.errors.filter(|errors| *errors > 0).map(count_errors));
+            parts.extend(
+                run.errors.filter(|errors| *errors > 0).map(|errors| count(errors, "error")),
+            );
             if module.state == ModuleState::Running {
                 parts.extend(run.start.map(|start| format!("began {}", minute(start))));
             } else {
@@ -241,8 +243,9 @@ fn run_duration(run: &BackupRun) -> Option<String> {
     (start <= end).then(|| format_duration(end.since(start)))
 }
 
-fn count_errors(count: u64) -> String {
-    if count == 1 { "1 error".into() } else { format!("{count} errors") }
+/// `1 error`, `2 errors`.
+pub(super) fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The state of a repository, in half a line.

@@ -10,8 +10,9 @@ use super::gateway::KeysRequest;
 use super::plan::{Module, Plan};
 use super::restic_output;
 use super::settings::{RepoCheckSettings, RepositoryPassword, RepositorySettings};
-use crate::address::percent_decoded_lossy;
+use crate::address::{percent_decoded_lossy, split_login};
 use crate::clock;
+use crate::escape::PercentEncoded;
 use crate::process::{self, OutputReader, ProgramOutput};
 use crate::secret::{Secret, scrub};
 use crate::thread::Stop;
@@ -219,33 +220,21 @@ impl<'a> Repository<'a> {
 fn with_login(address: String, env: &BTreeMap<String, Secret>) -> String {
     let user = env.get("RESTIC_REST_USERNAME");
     let Some((user, (scheme, rest))) = user.zip(address.split_once("://")) else { return address };
-    let authority = rest.split('/').next().unwrap_or_default();
-    if !matches!(scheme, "rest:http" | "rest:https") || authority.contains('@') {
+    if !matches!(scheme, "rest:http" | "rest:https") || split_login(rest).0.is_some() {
         return address;
     }
     let password = env.get("RESTIC_REST_PASSWORD").map_or("", Secret::reveal);
-    let [user, password] = [user.reveal(), password].map(percent_encoded);
+    let [user, password] = [user.reveal(), password].map(PercentEncoded);
     format!("{scheme}://{user}:{password}@{rest}")
-}
-
-/// Everything but the unreserved characters encoded (RFC 3986, section 2.3).
-fn percent_encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(byte).to_string()
-        }
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 /// The password in the address of a repository, as it stands there and as it is meant. One that is not
 /// encoded may hold a slash.
 fn url_passwords(address: &str) -> Vec<Secret> {
     let Some((_, rest)) = address.split_once("://") else { return Vec::new() };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let logins = [authority, rest].into_iter().filter_map(|part| part.rsplit_once('@'));
-    let passwords = logins.filter_map(|(login, _)| login.split_once(':')).map(|(_, text)| text);
+    let to_last_at = rest.rsplit_once('@').map(|(login, _)| login);
+    let logins = [split_login(rest).0, to_last_at].into_iter().flatten();
+    let passwords = logins.filter_map(|login| login.split_once(':')).map(|(_, text)| text);
     passwords
         .flat_map(|text| [text.to_owned(), percent_decoded_lossy(text)])
         .map(Secret::new)

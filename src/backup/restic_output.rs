@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::alert::moment;
-use crate::clock::Wall;
+use crate::clock::{Wall, parse_rfc3339};
 
 /// A lock that was not refreshed for this time is stale, as restic has it (`staleTimeout`).
 const STALE_AFTER: Duration = Duration::from_secs(30 * 60);
@@ -271,7 +270,7 @@ fn parse_lock(stdout: &str, now: Wall) -> Option<RepoLock> {
         pid: i64,
     }
     let raw: LockJson = serde_json::from_str(stdout.trim()).ok()?;
-    let since = moment(&raw.time);
+    let since = parse_rfc3339(&raw.time).ok();
     Some(RepoLock {
         holder: format!("{} at {} (process {})", raw.username, raw.hostname, raw.pid),
         since,
@@ -447,7 +446,7 @@ mod tests {
 
     #[test]
     fn what_became_of_a_lock_is_told_apart() {
-        let now = moment("2026-11-21T22:54:23Z").unwrap();
+        let now = parse_rfc3339("2026-11-21T22:54:23Z").unwrap();
         let json = r#"{"time": "2026-11-21T22:54:23Z", "hostname": "vm", "username": "root"}"#;
         let held = LockFile::parse(Some(0), json, "", now);
         assert!(matches!(held, LockFile::Held(_)), "{held:?}");
@@ -478,7 +477,7 @@ mod tests {
     fn a_lock_says_who_since_when_and_whether_it_is_stale() {
         let json = r#"{"time": "2026-11-21T22:54:23.710558659Z", "exclusive": false,
             "hostname": "vm", "username": "root", "pid": 7172}"#;
-        let taken = moment("2026-11-21T22:54:23Z").unwrap();
+        let taken = parse_rfc3339("2026-11-21T22:54:23Z").unwrap();
         let fresh = parse_lock(json, taken + Duration::from_secs(60)).unwrap();
         assert_eq!(fresh.holder, "root at vm (process 7172)");
         assert!(!fresh.stale && !fresh.exclusive);

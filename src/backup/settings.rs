@@ -8,7 +8,7 @@ use redis::IntoConnectionInfo;
 
 use super::plan::Plan;
 use super::plan_tracker::{SuccessPolicy, TellingPolicy};
-use crate::address::percent_decoded_lossy;
+use crate::address::{percent_decoded_lossy, split_login};
 use crate::config_file::Section;
 use crate::secret::Secret;
 
@@ -401,9 +401,8 @@ fn check_repository(section: &mut Section, repository: &str) {
             section.error("repository", what);
         }
     }
-    let login = repository.split_once("://").and_then(|(_, rest)| rest.split('/').next());
-    let login = login.and_then(|authority| authority.rsplit_once('@'));
-    if let Some((_, password)) = login.and_then(|(login, _)| login.split_once(':')) {
+    let login = repository.split_once("://").and_then(|(_, rest)| split_login(rest).0);
+    if let Some((_, password)) = login.and_then(|login| login.split_once(':')) {
         section.keep_secret(password);
     }
 }

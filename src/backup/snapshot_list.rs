@@ -3,9 +3,8 @@
 
 use serde::Deserialize;
 
-use super::alert::moment;
 use super::restic_output::is_id;
-use crate::clock::Wall;
+use crate::clock::{Wall, parse_rfc3339};
 
 /// How many bytes one snapshot may take in the list: it names all paths that it was made of.
 const MAX_ENTRY: usize = 4 * 1024 * 1024;
@@ -132,8 +131,8 @@ impl SnapshotList {
     fn end_entry(&mut self) {
         self.position = Position::Between;
         let snapshot = serde_json::from_slice::<SnapshotJson>(&self.entry).ok();
-        let Some((time, snapshot)) = snapshot.and_then(|one| Some((moment(&one.time)?, one)))
-        else {
+        let with_time = |one: SnapshotJson| Some((parse_rfc3339(&one.time).ok()?, one));
+        let Some((time, snapshot)) = snapshot.and_then(with_time) else {
             self.unreadable = Some("an entry of restic's list of snapshots cannot be read");
             return;
         };

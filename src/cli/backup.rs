@@ -5,7 +5,6 @@ use std::path::Path;
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
-use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -18,6 +17,7 @@ use crate::backup::plan_query::PlanQuery;
 use crate::backup::plan_summary::PlanSummary;
 use crate::backup::repo_check::RepoChecker;
 use crate::backup::restic_permits::ResticPermits;
+use crate::backup::schedule::Zones;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::escape::PercentEncoded;
@@ -31,7 +31,8 @@ const SUCCESS: u8 = 0;
 const NOT_ALL: u8 = 1;
 
 /// Prints the report about one plan, by its id or its name; of all plans, when none is given, a line
-/// each, and the reports about those that did not succeed. Gives the exit code. Modules that are still running are not waited for.
+/// each, and the reports about those that did not succeed. Gives the exit code. Modules that are still
+/// running are not waited for.
 pub fn backup(
     config: &Path,
     plan: Option<&str>,
@@ -88,8 +89,8 @@ fn is_well(one: &PlanReport) -> bool {
 
 /// One line for each plan; none when no plan is known.
 fn format_summary(reports: &[PlanReport]) -> Option<String> {
-    let zone = TimeZone::try_system().unwrap_or(TimeZone::UTC);
-    let summary = PlanSummary { reports, last: None, now: Now::read().wall, zone: &zone };
+    let zones = Zones::read();
+    let summary = PlanSummary { reports, last: None, now: Now::read().wall, zone: zones.local() };
     let mut lines = Vec::new();
     lines.extend(summary.table().map(|table| format_table(&table)));
     let off = summary.switched_off();

@@ -251,10 +251,9 @@ pub fn print_unreachable(why: &str) -> u8 {
     UNREACHABLE
 }
 
-/// One request without a body over TLS to the daemon of a configuration. The daemon must show that configuration's very
-/// One request over TLS to the daemon of a configuration. The daemon must show that configuration's very
-/// certificate, whatever its issuer and its name, and even when it has expired. No other server gets
-/// the token.
+/// One request without a body over TLS to the daemon of a configuration. The daemon must show that
+/// configuration's very certificate, whatever its issuer and its name, and even when it has expired. No
+/// other server gets the token.
 struct PinnedRequest<'a> {
     /// GET, or DELETE or POST without a body.
     method: &'a str,

@@ -177,6 +177,9 @@ fn backup(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     if plan.is_some() == all {
         return Err("name one PLAN, by its id or name, or --all".into());
     }
+    if forget && json {
+        return Err("--json does not go with --forget".into());
+    }
     if let Some(plan) = plan.as_deref().filter(|_| forget) {
         let client = client::Client::from_args(&config, &url, &ca_file)?;
         return Ok(client.map_or_else(|code| code, |client| backup::forget(&client, plan)));

@@ -8,15 +8,13 @@ use super::wiring;
 use crate::backup::pipeline::Pipelines;
 use crate::backup::plan_reporter::PlanReporter;
 use crate::backup::plan_watch::{self, PendingRechecks, RecheckRequests};
+use crate::backup::schedule::ZONE_READER_STACK;
 use crate::config::Config;
 use crate::event::Incident;
 use crate::notify::outbox::OpenIncident;
 use crate::store::{ChangeSink, Store, Table};
 use crate::thread::Stop;
 use crate::view::PlanView;
-
-/// The stack of the thread, in bytes: to read the file of a time zone takes more than most do.
-const STACK: usize = 2 * 1024 * 1024;
 
 /// The features of backups.
 pub struct Backups {
@@ -57,6 +55,7 @@ impl Backups {
     /// When it cannot be started.
     pub fn start_watch(&self, threads: &Threads) -> Result<(), String> {
         let (reporter, rechecks) = (Arc::clone(&self.reporter), self.rechecks.clone());
-        threads.spawn_with_stack("backups", STACK, move || plan_watch::run(&reporter, &rechecks))
+        let work = move || plan_watch::run(&reporter, &rechecks);
+        threads.spawn_with_stack("backups", ZONE_READER_STACK, work)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::threads::Threads;
+use crate::backup::plan_tracker::is_forgotten;
 use crate::clock::{Now, Wall};
 use crate::event::{EventId, Incident, Level};
 use crate::heartbeat::monitor::Monitor;
@@ -106,10 +107,8 @@ pub fn events(
 /// is remembered of the modules to compare the next look with.
 pub fn plans(courier: &Courier) -> Result<Vec<PlanView>, String> {
     let plans = courier.inspect(TIMEOUT, |store, _| store.read::<PlanView>(Table::Plans))?;
-    let is_forgotten = |plan: &PlanView| {
-        plan.told.as_ref().is_some_and(|told| !told.open && told.outcome != "SUCCESS")
-    };
-    let shown = plans.into_iter().map(|(_, plan)| plan).filter(|plan| !is_forgotten(plan));
+    let is_shown = |plan: &PlanView| !plan.told.as_ref().is_some_and(is_forgotten);
+    let shown = plans.into_iter().map(|(_, plan)| plan).filter(is_shown);
     Ok(shown
         .map(|mut plan| {
             plan.told.iter_mut().for_each(|told| told.modules.clear());

@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use log::{error, info};
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +13,7 @@ use super::threads::Threads;
 use crate::backup::analysis::{self, Analyzer, PlanReport};
 use crate::backup::plan_query::PlanQuery;
 use crate::backup::plan_summary::PlanSummary;
+use crate::backup::schedule::{ZONE_READER_STACK, Zones};
 use crate::backup::settings::CorrelatorSettings;
 use crate::clock::{Now, Wall};
 use crate::config::Config;
@@ -26,9 +26,6 @@ const KEY: &str = "backup_summary";
 
 /// How long a Redis that cannot be asked is asked again, and modules that run are waited for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-
-/// The stack of the thread, in bytes: to read the file of a time zone takes more than most do.
-const STACK: usize = 2 * 1024 * 1024;
 
 /// The thread `summary`, while the configuration has times for it, and what it must not forget.
 pub struct Summaries {
@@ -90,7 +87,8 @@ impl Summaries {
         }
         let (stop_source, stop) = Stop::channel();
         let (own, thread_settings) = (Arc::clone(self), settings.clone());
-        threads.spawn_with_stack("summary", STACK, move || own.run(&thread_settings, &stop))?;
+        let work = move || own.run(&thread_settings, &stop);
+        threads.spawn_with_stack("summary", ZONE_READER_STACK, work)?;
         *running = Some(RunningSummary { settings, _stop_source: stop_source });
         Ok(())
     }
@@ -116,9 +114,9 @@ impl Summaries {
 
     fn run(&self, settings: &SummarySettings, stop: &Stop) {
         loop {
-            let (now, zone) = (Now::read().wall, system_zone());
+            let (now, zones) = (Now::read().wall, Zones::read());
             let since = lock(&self.record).as_ref().map_or(now, |record| record.since);
-            let wait = match step(&settings.times, since, now, &zone) {
+            let wait = match step(&settings.times, since, now, zones.local().rules()) {
                 SummaryStep::Wait(wait) => wait,
                 SummaryStep::Rebase => {
                     self.update(stop, |record| record.since = now, Change::default());
@@ -138,9 +136,9 @@ impl Summaries {
 
     /// Hands over the message and, in the same transaction, that it was sent.
     fn send(&self, reports: &[PlanReport], stop: &Stop) {
-        let (now, zone) = (Now::read().wall, system_zone());
+        let (now, zones) = (Now::read().wall, Zones::read());
         let last = lock(&self.record).as_ref().and_then(|record| record.sent);
-        let event = PlanSummary { reports, last, now, zone: &zone }.event();
+        let event = PlanSummary { reports, last, now, zone: zones.local() }.event();
         let change = Change { events: vec![event], ..Change::default() };
         let sent = |record: &mut SummaryRecord| (record.since, record.sent) = (now, Some(now));
         if self.update(stop, sent, change) {
@@ -189,11 +187,6 @@ fn analyze(correlator: &CorrelatorSettings, stop: &Stop) -> Option<Vec<PlanRepor
         error!("looking into all backups panicked");
         Some(analysis::unknown(&query, "looking into them failed, see the log of hbd"))
     })
-}
-
-/// The zone of the machine; UTC where it has none.
-fn system_zone() -> TimeZone {
-    TimeZone::try_system().unwrap_or(TimeZone::UTC)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub fn credentials(config: &Config) -> Credentials {
     Credentials { token: receiver.token.clone(), certificate }
 }
 
-/// The settings of the backup pipelines.
+/// The settings of what looks at backup plans and tells of them.
 pub fn pipeline_settings(config: &Config) -> PipelineSettings {
     PipelineSettings {
         alert_names: config.receiver.alert_names.clone(),

@@ -18,6 +18,7 @@ const INNER_PATHS: [&str; 12] = [
     "/-/reload",
     "/alerts",
 ];
+const EXAMPLE: &str = "http://127.0.0.1:9093";
 /// Where Prometheus listens, which knows other alerts and another API.
 const PROMETHEUS_PORT: &str = ":9090";
 
@@ -31,7 +32,7 @@ pub fn parse(text: &str) -> Result<String, String> {
         let url = base(text).map(|base| format!("http://{base}"));
         return Err(format!(
             "must begin with http:// or https://: {}",
-            url.unwrap_or_else(example)
+            url.as_deref().unwrap_or(EXAMPLE)
         ));
     };
     if rest.contains('@') {
@@ -71,10 +72,6 @@ fn base(rest: &str) -> Option<&str> {
         base = base.strip_suffix(inner)?.trim_end_matches('/');
     }
     BaseUrl::parse(base).is_ok().then_some(base)
-}
-
-fn example() -> String {
-    "http://127.0.0.1:9093".into()
 }
 
 #[cfg(test)]

@@ -89,6 +89,13 @@ impl Redis {
         command.query::<redis::Value>(&mut connection).unwrap();
     }
 
+    /// Runs commands without an argument that holds a space.
+    pub fn run_lines(&self, commands: &[&str]) {
+        for command in commands {
+            self.run(&command.split(' ').collect::<Vec<_>>());
+        }
+    }
+
     /// How often these commands were called, whatever became of them, since the server started.
     pub fn calls(&self, commands: &[&str]) -> u64 {
         let said: String =

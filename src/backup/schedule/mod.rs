@@ -11,7 +11,7 @@ use jiff::tz::{AmbiguousOffset, Dst};
 
 use self::calendar::Calendar;
 use self::zones::timestamp;
-pub use self::zones::{Zone, Zones};
+pub use self::zones::{ZONE_READER_STACK, Zone, Zones};
 use crate::clock::Wall;
 
 /// A run may always take this long.

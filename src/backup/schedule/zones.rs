@@ -7,6 +7,10 @@ use jiff::{Timestamp, Zoned};
 
 use crate::clock::Wall;
 
+/// The stack, in bytes, of a thread that calls [`Zones::read`] or [`Zones::get`]: the library takes up
+/// to 384 kB of it in a debug build to read the file of a zone.
+pub const ZONE_READER_STACK: usize = 1024 * 1024;
+
 /// The local time zone, and the database of all others.
 #[derive(Clone, Debug)]
 pub struct Zones {
@@ -19,7 +23,8 @@ pub struct Zones {
 pub struct Zone(TimeZone);
 
 impl Zones {
-    /// Reads which zone is the local one (`TZ`, `/etc/localtime`); UTC when that is not known.
+    /// Reads which zone is the local one (`TZ`, `/etc/localtime`); UTC when that is not known. The
+    /// thread needs [`ZONE_READER_STACK`].
     pub fn read() -> Zones {
         let local = Zone(TimeZone::try_system().unwrap_or(TimeZone::UTC));
         Zones { local, ..Zones::default() }
@@ -58,11 +63,21 @@ impl Zone {
 
     /// `2026-11-21 20:12 CET`.
     pub fn format_minute(&self, at: Wall) -> String {
-        Zoned::new(timestamp(at), self.0.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
+        self.format(at, "%F %H:%M %Z")
+    }
+
+    /// `20:12 CET`, with the date unless it is that of `now`.
+    pub fn format_recent(&self, at: Wall, now: Wall) -> String {
+        let is_today = self.civil_time(at).date() == self.civil_time(now).date();
+        if is_today { self.format(at, "%H:%M %Z") } else { self.format_minute(at) }
+    }
+
+    fn format(&self, at: Wall, format: &str) -> String {
+        Zoned::new(timestamp(at), self.0.clone()).strftime(format).to_string()
     }
 
     /// How the library sees it.
-    pub(super) fn rules(&self) -> &TimeZone {
+    pub fn rules(&self) -> &TimeZone {
         &self.0
     }
 }

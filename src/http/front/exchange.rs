@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::certificate::CurrentCertificate;
 use super::limits::{
     ALL_BODY_BYTES, BACKEND_TIMEOUT, BODY_TIMEOUT, HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_HEAD,
-    RESPONSE_STALL_TIMEOUT, RESPONSE_TIMEOUT,
+    PLAIN_HEAD_TIMEOUT, RESPONSE_STALL_TIMEOUT, RESPONSE_TIMEOUT,
 };
 use super::request::{
     BodyBuffer, BodyLength, BodyMemory, ChunkedReader, ENCRYPTED_HEADER, HttpError, PEER_HEADER,
@@ -32,8 +32,6 @@ use crate::http::routes::{Route, route};
 const READ_SIZE: usize = 16 * 1024;
 /// A body up to this size goes to the backend together with its head: its reader is woken once.
 const ONE_WRITE: usize = 16 * 1024;
-/// How long the head of a client is waited for that is sent away in any case.
-const PLAIN_HEAD_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Limits and services for each exchange.
 pub struct ExchangeContext {

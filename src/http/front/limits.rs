@@ -22,6 +22,9 @@ pub const LISTEN_BACKLOG: i32 = 1024;
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a head may take, with the handshake of TLS.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The same of a client that speaks plain HTTP where TLS is spoken, and is sent away in any case.
+pub const PLAIN_HEAD_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long a body may take.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the backend may take until its response begins.

@@ -1,0 +1,27 @@
+//! A program whose clocks are shifted.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tempfile::TempDir;
+
+/// What shifts the clocks of a program: tests/support/clock.c, compiled.
+static LIBRARY: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
+    let directory = tempfile::tempdir().unwrap();
+    let library = directory.path().join("clock.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
+    let status =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    assert!(status.expect("cc can be started: apt-get install gcc").success());
+    (directory, library)
+});
+
+/// hbd, whose clock shows so many seconds since 1970 when this is called.
+pub fn hbd_at(seconds: i64) -> Command {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hbd"));
+    command.env("LD_PRELOAD", &LIBRARY.1).env("WALL_SHIFT", (seconds - now).to_string());
+    command
+}
