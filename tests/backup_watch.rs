@@ -245,6 +245,31 @@ fn a_trouble_that_goes_on_is_reminded_of_without_restic() {
 }
 
 #[test]
+fn the_end_of_a_trouble_waited_for_a_destination_of_another_plan() {
+    let (redis, restic) = (cluster(), Restic::new());
+    let mut place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1");
+    let begun = restic.path("begun");
+    let script = format!(
+        "test \"$RESTIC_REPOSITORY\" = /d1 && exit 1; echo > {0}; exec sleep 600",
+        begun.display()
+    );
+    place.more = format!(
+        "repo_check:\n  restic_path: {}\n  timeout_seconds: 3600\n  repositories:\n    d1: {{repository: /d1, password: x}}\n    d2: {{repository: /d2, password: x}}\n",
+        restic.script(&script).display(),
+    );
+    let hbd = place.start();
+    assert_eq!(hbd.alert(&webhook("firing", Some("1"), &["a"])), 200);
+    assert!(place.titles(&hbd, 1)[0].contains(FAILED));
+    add_plan(&redis, "2", "Weekly");
+    redis.run(&["HSET", "cluster/backup/2", "repository", "d2"]);
+    redis.run(&["HSET", "node/1/backup_status/2", "mail1", &status(1, 60)]);
+    assert_eq!(hbd.alert(&webhook("resolved", Some("2"), &["b"])), 200);
+    hbd.wait_until("the check of plan 2", |_| begun.exists());
+    set_mail(&redis, 0, 0);
+    assert!(place.titles(&hbd, 2)[1].contains(WELL));
+}
+
+#[test]
 fn what_is_gone_or_never_was_stays_open_no_longer() {
     let redis = cluster();
     add_plan(&redis, "2", "Weekly");

@@ -13,7 +13,7 @@ use super::plan_tracker::{
 };
 use super::schedule::Zone;
 use super::settings::TellingSettings;
-use crate::clock::Wall;
+use crate::clock::{Mono, Wall};
 use crate::event::Incident;
 use crate::store::change::Change;
 use crate::store::{Table, Write};
@@ -40,6 +40,10 @@ pub struct LookedAt<'a> {
 pub struct PlanRecords {
     tracker: PlanTracker,
     rows: BTreeMap<String, PlanView>,
+    /// By id the time of the latest reading of a plan.
+    read_as_of: BTreeMap<String, Mono>,
+    /// By id the time of the reading of a plan that was told last.
+    told_as_of: BTreeMap<String, Mono>,
 }
 
 impl LookedAt<'_> {
@@ -58,7 +62,7 @@ impl PlanRecords {
     ) -> PlanRecords {
         let tracker = PlanTracker::restore(rows.iter(), open_incidents, now);
         let rows = rows.into_iter().map(|row| (row.plan.clone(), row)).collect();
-        PlanRecords { tracker, rows }
+        PlanRecords { tracker, rows, ..PlanRecords::default() }
     }
 
     /// The plans with an open trouble, by id.
@@ -87,6 +91,26 @@ impl PlanRecords {
     fn decide(&self, look: LookedAt, telling: &TellingSettings, now: Wall) -> PlanDecision {
         let plan = &look.report.plan;
         self.tracker.decide(&plan.id, &look.finding(), look.cause, telling.policy(plan), now)
+    }
+
+    /// Whether what was read of a plan at `read_at` is not to be told any more: a later reading was
+    /// taken in meanwhile, as while repositories were asked. An alert is owed its answer until one
+    /// was told.
+    pub fn is_outdated(&self, plan: &str, cause: LookCause, read_at: Mono) -> bool {
+        let later = match cause {
+            LookCause::Alert => self.told_as_of.get(plan),
+            LookCause::Recheck => self.read_as_of.get(plan),
+        };
+        later.is_some_and(|later| *later > read_at)
+    }
+
+    /// Takes in that a reading of a plan was taken in, and whether it was told.
+    pub fn note_reading(&mut self, plan: &str, read_at: Mono, is_told: bool) {
+        let latest = self.read_as_of.entry(plan.to_owned()).or_insert(read_at);
+        *latest = read_at.max(*latest);
+        if is_told {
+            self.told_as_of.insert(plan.to_owned(), read_at);
+        }
     }
 
     /// Takes in a look: the rows and the event that it is worth.
@@ -277,6 +301,22 @@ mod tests {
 
     fn row(change: &Change) -> PlanView {
         serde_json::from_slice(change.writes[0].value.as_deref().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_was_read_before_the_latest_news_was_told_after_it() {
+        let mut records = PlanRecords::default();
+        let (early, late) = (Mono(1000), Mono(2000));
+        for cause in [LookCause::Alert, LookCause::Recheck] {
+            assert!(!records.is_outdated("7", cause, early));
+        }
+        records.note_reading("7", late, false);
+        assert!(records.is_outdated("7", LookCause::Recheck, early));
+        assert!(!records.is_outdated("7", LookCause::Alert, early), "it is owed its answer");
+        assert!(!records.is_outdated("7", LookCause::Recheck, late));
+        records.note_reading("7", late, true);
+        assert!(records.is_outdated("7", LookCause::Alert, early));
+        assert!(!records.is_outdated("8", LookCause::Alert, early));
     }
 
     #[test]
