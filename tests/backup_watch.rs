@@ -223,6 +223,31 @@ fn two_nodes_that_fail_are_one_report() {
 }
 
 #[test]
+fn a_success_was_told_twice_to_an_alert_with_a_plan_and_one_without() {
+    let redis = cluster();
+    set_mail(&redis, 0, 60);
+    let place = Place::new(&redis, "wait_seconds: 2, watch_plans: false");
+    let hbd = place.start();
+    for plan in [Some("1"), None] {
+        assert_eq!(hbd.alert(&webhook("firing", plan, &[plan.unwrap_or("a")])), 200);
+    }
+    assert!(place.titles(&hbd, 1)[0].contains(WELL));
+    assert_eq!(hbd.alert(&webhook("firing", Some("1"), &["b"])), 200);
+    place.titles(&hbd, 2);
+}
+
+#[test]
+fn a_plan_without_modules_was_told_as_one_that_no_longer_exists() {
+    let redis = cluster();
+    let place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1");
+    let hbd = place.start();
+    assert_eq!(hbd.alert(&webhook("firing", Some("1"), &["a"])), 200);
+    place.titles(&hbd, 1);
+    redis.run(&["HSET", "cluster/backup/1", "instances", ""]);
+    assert!(place.titles(&hbd, 2)[1].contains("backup Nightly: the plan has no modules"));
+}
+
+#[test]
 fn a_trouble_that_goes_on_is_reminded_of_without_restic() {
     let (redis, restic) = (cluster(), Restic::new());
     let count = restic.path("count");
@@ -311,7 +336,7 @@ fn a_minute_without_redis_was_a_trouble_of_all_plans_for_ever() {
     std::os::unix::fs::symlink(redis.socket(), &socket).unwrap();
     let told = place.titles(&hbd, 3);
     let is_told = |words| told[1..].iter().any(|text| text.contains(words));
-    assert!(is_told("backup of all plans: Redis can be asked again"), "{told:#?}");
+    assert!(is_told("backup of all plans: what Redis says of them can be read"), "{told:#?}");
     assert!(is_told(FAILED), "what was asked is answered: {told:#?}");
     assert_eq!(open_alerts(&hbd), 1);
     assert!(!json_of(&hbd, "/api/v1/backups").to_string().contains("\"all\""));

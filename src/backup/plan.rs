@@ -497,9 +497,8 @@ impl RunWindow {
         let Some(elapse) = pass.elapse else { return "not yet due".into() };
         let hour = |at| self.zone.civil_time(at).hour();
         let is_night = |at| !(6..18).contains(&hour(at));
-        let one_night = is_night(elapse)
-            && (is_night(self.now) || hour(self.now) < 9)
-            && self.now.since(elapse) < MAX_RUN_TIME / 2;
+        let one_night =
+            is_night(elapse) && is_night(self.now) && self.now.since(elapse) < MAX_RUN_TIME / 2;
         if one_night && pass.interval >= MAX_RUN_TIME / 2 {
             return "not yet run tonight".into();
         }
@@ -767,6 +766,13 @@ mod tests {
                 "2026-12-01 01:10",
                 "2026-11-29 22:52",
                 "pending: last success 2026-11-29 22:52, not yet run tonight",
+            ),
+            // In the morning "tonight" is the next night.
+            (
+                "05:00",
+                "2026-12-01 08:53",
+                "2026-11-30 05:10",
+                "pending: last success yesterday 05:10, not yet run since 05:00",
             ),
             ("22:00", "2026-11-30 22:10", "2026-11-30 22:05", "success"),
             ("22:00", "2026-11-30 21:59", "2026-11-29 22:05", "success"),

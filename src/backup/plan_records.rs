@@ -113,6 +113,11 @@ impl PlanRecords {
         }
     }
 
+    /// Whether the alerts that came in by then were answered with this success by another look.
+    pub fn has_answered(&self, look: LookedAt, accepted: Wall) -> bool {
+        self.tracker.was_told(&look.report.plan.id, &look.finding(), accepted)
+    }
+
     /// Takes in a look: the rows and the event that it is worth.
     pub fn record(&mut self, look: LookedAt, telling: &TellingSettings, now: Wall) -> Change {
         let (report, finding) = (look.report, look.finding());
@@ -141,7 +146,9 @@ impl PlanRecords {
         }
         let is_kept = match decision {
             PlanDecision::Ended(_) => false,
-            PlanDecision::Quiet if finding.presence == Presence::Gone => told.is_some(),
+            PlanDecision::Quiet if matches!(finding.presence, Presence::Gone | Presence::Empty) => {
+                told.is_some()
+            }
             _ => true,
         };
         let write = match decision {
@@ -368,7 +375,7 @@ mod tests {
         assert_eq!(titles(&change), ["backup of all plans UNKNOWN: refused"]);
         assert!(record(&mut records, all, LookCause::Recheck, NOW).events.is_empty());
         let change = records.end(ALL_PLANS, EndReason::RedisAnswers, &zone, NOW).unwrap();
-        assert_eq!(titles(&change), ["backup of all plans: Redis can be asked again"]);
+        assert_eq!(titles(&change), ["backup of all plans: what Redis says of them can be read"]);
         assert_eq!(change.writes, [Write::remove(Table::Plans, ALL_PLANS)]);
         assert!(records.end(ALL_PLANS, EndReason::RedisAnswers, &zone, NOW).is_none());
         record(&mut records, all, LookCause::Alert, NOW);

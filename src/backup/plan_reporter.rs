@@ -19,7 +19,7 @@ use super::report::ALL_PLANS;
 use super::restic_permits::ResticPermits;
 use super::schedule::{Zone, Zones};
 use super::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
-use crate::clock::{Mono, Now};
+use crate::clock::{Mono, Now, Wall};
 use crate::event::Event;
 use crate::secret::Secret;
 use crate::store::Write;
@@ -52,6 +52,8 @@ pub struct Look<'a> {
     pub cause: LookCause,
     /// The alerts that caused it.
     pub alerts: &'a [Alert],
+    /// When they came in.
+    pub accepted: Option<Wall>,
     /// The plans that these alerts were answered about already, by id.
     pub answered: &'a BTreeSet<String>,
 }
@@ -165,7 +167,7 @@ impl PlanReporter {
         reading: PlansReading,
     ) {
         let none = BTreeSet::new();
-        let look = Look { query: &query, cause, alerts: &[], answered: &none };
+        let look = Look { query: &query, cause, alerts: &[], accepted: None, answered: &none };
         let mut unchecked = self.tell_unchecked(look, reading, &|_| None);
         let checking = Checking::begin(self, &mut unchecked.reports);
         if unchecked.reports.is_empty() {
@@ -173,7 +175,7 @@ impl PlanReporter {
         }
         let work = move || {
             let none = BTreeSet::new();
-            let look = Look { query: &query, cause, alerts: &[], answered: &none };
+            let look = Look { query: &query, cause, alerts: &[], accepted: None, answered: &none };
             // None at the stop: what was not told is found again after the next start.
             let check = || checking.reporter.check_and_tell(look, unchecked, &|_| None);
             if catch_unwind(AssertUnwindSafe(check)).is_err() {
@@ -237,7 +239,7 @@ impl PlanReporter {
         let settings = &reading.settings;
         let labels = &settings.correlator.backup_id_labels;
         let alerts = alerts_about(&report.plan.id, look.alerts, labels);
-        let look = reading.looked_at(report, look, &alerts);
+        let (mut look, accepted) = (reading.looked_at(report, look, &alerts), look.accepted);
         let row = rows(&report.plan.id);
         let now = Now::read();
         let words = {
@@ -245,6 +247,10 @@ impl PlanReporter {
             let mut records = lock(&self.records);
             if records.is_outdated(&report.plan.id, look.cause, reading.read_at) {
                 return;
+            }
+            // Two alerts of one moment, of which one names no plan, are answered once.
+            if accepted.is_some_and(|accepted| records.has_answered(look, accepted)) {
+                look.cause = LookCause::Recheck;
             }
             let mut change = records.record(look, &settings.telling, now.wall);
             let words = change.events.first().map(|event| (title(event), is_report(event, look)));
