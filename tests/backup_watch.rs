@@ -368,6 +368,32 @@ fn a_backup_that_never_ran_is_told_without_an_alert_and_only_once() {
 }
 
 #[test]
+fn a_plan_that_was_just_made_was_told_as_missing() {
+    let redis = cluster();
+    set_mail(&redis, 0, 60);
+    add_plan(&redis, "2", "Weekly");
+    let old = status(0, 4 * 86_400);
+    redis.run(&["HSET", "node/1/backup_status/2", "mail1", &old]);
+    add_plan(&redis, "3", "Made today");
+    redis.run(&["HSET", "cluster/backup/3", "schedule", "*-01-01"]);
+    redis.run(&["DEL", "node/2/backup_status/3"]);
+    let place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1");
+    for _ in 0..2 {
+        let hbd = place.start();
+        assert!(place.titles(&hbd, 1)[0].contains("backup Weekly PARTIAL"));
+        hbd.wait_until("plan 3", |hbd| {
+            json_of(hbd, "/api/v1/backups").to_string().contains("no run is known, first due")
+        });
+        look(&hbd, &redis);
+        hbd.kill();
+    }
+    let hbd = place.start();
+    let alert = webhook("firing", Some("3"), &["a"]).replace("BackupFailed", "NsBackupMissing");
+    assert_eq!(hbd.alert(&alert), 200);
+    assert!(place.titles(&hbd, 2)[1].contains("backup Made today MISSING"));
+}
+
+#[test]
 fn without_a_section_or_by_wish_nothing_is_watched() {
     let redis = cluster();
     let place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1, watch_plans: false");

@@ -10,7 +10,8 @@ use log::{error, info, warn};
 
 use super::alert::Alert;
 use super::analysis::{Analyzer, PlanReport, PlansReading, reportable};
-use super::outcome::Outcome;
+use super::new_modules::NewModules;
+use super::outcome::{Outcome, PlanOutcome};
 use super::plan_query::{PlanQuery, alerts_about};
 use super::plan_records::{LookedAt, PlanRecords};
 use super::plan_tracker::{EndReason, LookCause};
@@ -62,6 +63,7 @@ pub struct Look<'a> {
 pub struct PlanReporter {
     settings: Mutex<Arc<PipelineSettings>>,
     records: Mutex<PlanRecords>,
+    new_modules: Mutex<NewModules>,
     sink: ChangeSink,
     stop: Stop,
     /// In which people read times. Read once: not every thread has the stack for it.
@@ -84,6 +86,7 @@ impl PlanReporter {
         stop: Stop,
     ) -> PlanReporter {
         PlanReporter {
+            new_modules: Mutex::new(NewModules::restore(rows.iter())),
             records: Mutex::new(PlanRecords::restore(rows, open_incidents, Now::read().wall)),
             settings: Mutex::new(Arc::new(settings)),
             sink,
@@ -129,11 +132,33 @@ impl PlanReporter {
     pub fn read(&self, query: &PlanQuery, wait_for_running: bool) -> Option<PlansReading> {
         let settings = self.settings();
         let analyzer = self.analyzer(&settings, wait_for_running);
-        let read = catch_unwind(AssertUnwindSafe(|| analyzer.read(query, &self.stop)));
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let mut reading = analyzer.read(query, &self.stop)?;
+            if reading.complete {
+                self.await_new_modules(query, &mut reading.reports);
+            }
+            Some(reading)
+        }));
         read.unwrap_or_else(|_| {
             error!("looking into a backup panicked");
             Some(PlansReading::unknown(query, "looking into it failed, see the log of hbd"))
         })
+    }
+
+    /// What was added to a plan after it ran last is not missing, unless an alert says so.
+    fn await_new_modules(&self, query: &PlanQuery, reports: &mut [PlanReport]) {
+        let (zones, now) = (Zones::read(), Now::read().wall);
+        let mut new_modules = lock(&self.new_modules);
+        for report in reports {
+            let alert_time = query.alert_time(&report.plan.id);
+            if alert_time.is_none() {
+                new_modules.note(&report.plan, now);
+            }
+            let is_called_missing = alert_time.is_some_and(|alert| alert.missing_since.is_some());
+            if !is_called_missing && new_modules.await_first_pass(&mut report.plan, &zones, now) {
+                report.plan_outcome = PlanOutcome::of(&report.plan);
+            }
+        }
     }
 
     fn analyzer<'a>(&'a self, settings: &'a PipelineSettings, wait: bool) -> Analyzer<'a> {
