@@ -306,8 +306,8 @@ fn what_is_gone_or_never_was_stays_open_no_longer() {
         hbd.settled();
     }
     place.titles(&hbd, 2);
+    // Its statuses are left, and none of them is told of as a plan.
     redis.run(&["DEL", "cluster/backup/2"]);
-    redis.run(&["DEL", "node/1/backup_status/2", "node/2/backup_status/2"]);
     let told = place.titles(&hbd, 3);
     assert!(told[2].contains("backup Weekly: the plan no longer exists"), "{told:#?}");
     assert_eq!((open_alerts(&hbd), plans(&hbd)), (1, 1));
@@ -321,6 +321,20 @@ fn what_is_gone_or_never_was_stays_open_no_longer() {
     assert_eq!(hbd.alert(&webhook("firing", Some("99"), &["c"])), 200);
     look(&hbd, &redis);
     place.titles(&hbd, 6);
+}
+
+#[test]
+fn what_a_deleted_plan_left_was_told_as_a_failure() {
+    let redis = cluster();
+    add_plan(&redis, "2", "Weekly");
+    redis.run(&["HSET", "node/1/backup_status/2", "mail1", &status(1, 60)]);
+    redis.run(&["DEL", "cluster/backup/2"]);
+    let place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1");
+    let hbd = place.start();
+    assert!(place.titles(&hbd, 1)[0].contains(FAILED));
+    look(&hbd, &redis);
+    place.titles(&hbd, 1);
+    assert_eq!((open_alerts(&hbd), plans(&hbd)), (1, 1));
 }
 
 #[test]

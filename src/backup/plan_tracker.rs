@@ -75,8 +75,9 @@ impl Finding {
     /// What was read of a plan; `complete`: all that Redis has of it.
     pub fn of(plan: &Plan, plan_outcome: &PlanOutcome, complete: bool) -> Finding {
         let presence = match plan.enabled {
+            // The statuses of one that was deleted may be left.
+            None if complete && plan.why.is_none() => Presence::Gone,
             _ if plan.modules.is_empty() && !(complete && plan.why.is_none()) => Presence::Unread,
-            None if plan.modules.is_empty() => Presence::Gone,
             Some(_) if plan.modules.is_empty() => Presence::Empty,
             Some(false) => Presence::SwitchedOff,
             Some(true) | None => Presence::Present,
