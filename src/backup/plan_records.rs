@@ -78,7 +78,12 @@ impl PlanRecords {
     /// The id of a plan that is given by its id or its name.
     pub fn find(&self, plan: &str) -> String {
         let is_known = self.rows.contains_key(plan) || self.tracker.told(plan).is_some();
-        let named = || self.rows.values().find(|row| row.name.as_deref() == Some(plan));
+        let is_open = |row: &&PlanView| self.tracker.told(&row.plan).is_some_and(|told| told.open);
+        // Of two with this name the one that is in trouble is meant.
+        let mut rows: Vec<&PlanView> =
+            self.rows.values().filter(|row| row.name.as_deref() == Some(plan)).collect();
+        rows.sort_by_key(|row| !is_open(row));
+        let named = || rows.first();
         let id = if is_known { None } else { named().map(|row| row.plan.clone()) };
         id.unwrap_or_else(|| plan.to_owned())
     }
@@ -106,6 +111,12 @@ impl PlanRecords {
 
     /// Takes in that a reading of a plan was taken in, and whether it was told.
     pub fn note_reading(&mut self, plan: &str, read_at: Mono, is_told: bool) {
+        if self.tracker.told(plan).is_none() && !self.rows.contains_key(plan) {
+            // Any id may come with an alert: what is over is not remembered.
+            self.read_as_of.remove(plan);
+            self.told_as_of.remove(plan);
+            return;
+        }
         let latest = self.read_as_of.entry(plan.to_owned()).or_insert(read_at);
         *latest = read_at.max(*latest);
         if is_told {
@@ -317,6 +328,9 @@ mod tests {
         for cause in [LookCause::Alert, LookCause::Recheck] {
             assert!(!records.is_outdated("7", cause, early));
         }
+        records.note_reading("9", late, true);
+        assert!(!records.is_outdated("9", LookCause::Alert, early), "it is over");
+        record(&mut records, &report(ModuleState::Failed, NOW), LookCause::Alert, NOW);
         records.note_reading("7", late, false);
         assert!(records.is_outdated("7", LookCause::Recheck, early));
         assert!(!records.is_outdated("7", LookCause::Alert, early), "it is owed its answer");
@@ -345,6 +359,10 @@ mod tests {
         let restored = PlanRecords::restore(vec![row(&change)], &incidents, NOW);
         assert_eq!(restored.open_plans(), BTreeSet::from(["7".to_owned()]));
         assert_eq!((restored.find("Nightly"), restored.find("9")), ("7".into(), "9".into()));
+        let mut namesake = report(ModuleState::Success, NOW);
+        namesake.plan.id = "1".into();
+        record(&mut records, &namesake, LookCause::Recheck, NOW + ROW_RENEWAL);
+        assert_eq!(records.find("Nightly"), "7", "of two plans with a name the one in trouble");
         let well = report(ModuleState::Success, NOW + MINUTE);
         let change = record(&mut records, &well, LookCause::Recheck, NOW + ROW_RENEWAL);
         assert_eq!(titles(&change), ["backup Nightly SUCCESS: its module succeeded"]);
