@@ -12,7 +12,7 @@ use super::repo_check::{RepoCheckResult, RepoChecker};
 use super::report::{ALL_PLANS, ReportBuilder, describe_state};
 use super::schedule::Zones;
 use super::settings::CorrelatorSettings;
-use crate::clock::Wall;
+use crate::clock::{Mono, Now, Wall};
 use crate::event::Event;
 use crate::secret::Secret;
 use crate::thread::Stop;
@@ -73,6 +73,8 @@ pub struct PlansReading {
     pub complete: bool,
     /// Whether Redis could not be asked.
     pub is_unanswered: bool,
+    /// When it was read.
+    pub read_at: Mono,
 }
 
 impl PlansReading {
@@ -80,7 +82,8 @@ impl PlansReading {
     pub fn unknown(query: &PlanQuery, why: &str) -> PlansReading {
         let reports = unknown(query, why);
         let passwords = BTreeMap::new();
-        PlansReading { reports, passwords, complete: false, is_unanswered: true }
+        let read_at = Now::read().mono;
+        PlansReading { reports, passwords, complete: false, is_unanswered: true, read_at }
     }
 }
 
@@ -102,6 +105,7 @@ impl Analyzer<'_> {
         } else {
             correlator::read_once(self.correlator, query, stop)?
         };
+        let read_at = Now::read().mono;
         let RedisState { plans, passwords, connection_lost, incomplete } = match state {
             Ok(state) => state,
             Err(why) => return Some(PlansReading::unknown(query, &why)),
@@ -116,7 +120,7 @@ impl Analyzer<'_> {
         // Of the plans that could not be listed nothing is known.
         reports.extend(incomplete.map(|why| unknown_plan(ALL_PLANS, Some("of all plans"), &why)));
         let reports = if reports.is_empty() { unknown(query, NO_PLAN) } else { reports };
-        Some(PlansReading { reports, passwords, complete, is_unanswered: false })
+        Some(PlansReading { reports, passwords, complete, is_unanswered: false, read_at })
     }
 
     /// Checks the repositories of the plans that did not succeed, and hands on each report as soon

@@ -20,6 +20,9 @@ const MIN_TOLERANCE: Duration = Duration::from_secs(600);
 /// someone started the plan by hand.
 const MAX_EARLINESS: Duration = Duration::from_secs(3 * 3600);
 
+/// A pass that may take all of the interval is looked at so long before the next one.
+const LAST_LOOK: Duration = Duration::from_secs(60);
+
 /// No run takes longer, unless its schedule has longer intervals.
 const MAX_RUN_TIME: Duration = Duration::from_secs(86_400);
 
@@ -497,9 +500,8 @@ impl RunWindow {
         let Some(elapse) = pass.elapse else { return "not yet due".into() };
         let hour = |at| self.zone.civil_time(at).hour();
         let is_night = |at| !(6..18).contains(&hour(at));
-        let one_night = is_night(elapse)
-            && (is_night(self.now) || hour(self.now) < 9)
-            && self.now.since(elapse) < MAX_RUN_TIME / 2;
+        let one_night =
+            is_night(elapse) && is_night(self.now) && self.now.since(elapse) < MAX_RUN_TIME / 2;
         if one_night && pass.interval >= MAX_RUN_TIME / 2 {
             return "not yet run tonight".into();
         }
@@ -522,6 +524,12 @@ impl RunWindow {
 }
 
 impl Plan {
+    /// When its next pass begins after a moment; none when it never does, or its schedule is not
+    /// understood.
+    pub fn next_elapse(&self, zones: &Zones, after: Wall) -> Option<Wall> {
+        Schedule::parse(self.schedule.as_deref()?, zones)?.next_elapse(after)
+    }
+
     /// The next moment after `after` at which a pass of this plan should be over; none when it never
     /// runs, or its schedule is not understood.
     pub fn next_regular_end(&self, zones: &Zones, after: Wall) -> Option<Wall> {
@@ -531,7 +539,9 @@ impl Plan {
         let end = |at: Wall| {
             let next = schedule.next_elapse(at).or_else(|| schedule.latest_elapse(Wall(at.0 - 1)));
             let interval = next.map_or(MAX_RUN_TIME, |next| next.since(at).max(at.since(next)));
-            regular_end(at, usual, interval)
+            // Before the next pass begins: then none of its modules has had its turn again.
+            let latest = at + interval.saturating_sub(LAST_LOOK);
+            regular_end(at, usual, interval).min(latest)
         };
         let of_latest = schedule.latest_elapse(after).map(end).filter(|end| *end > after);
         of_latest.or_else(|| schedule.next_elapse(after).map(end))
@@ -767,6 +777,13 @@ mod tests {
                 "2026-12-01 01:10",
                 "2026-11-29 22:52",
                 "pending: last success 2026-11-29 22:52, not yet run tonight",
+            ),
+            // In the morning "tonight" is the next night.
+            (
+                "05:00",
+                "2026-12-01 08:53",
+                "2026-11-30 05:10",
+                "pending: last success yesterday 05:10, not yet run since 05:00",
             ),
             ("22:00", "2026-11-30 22:10", "2026-11-30 22:05", "success"),
             ("22:00", "2026-11-30 21:59", "2026-11-29 22:05", "success"),
@@ -1044,8 +1061,10 @@ mod tests {
             ("22:00", "2026-11-30 21:00", "2026-12-01 04:00"),
             ("22:00", "2026-12-01 03:59", "2026-12-01 04:00"),
             ("22:00", "2026-12-01 04:00", "2026-12-02 04:00"),
-            ("hourly", "2026-11-30 21:10", "2026-11-30 22:00"),
-            ("*:0/15", "2026-11-30 21:10", "2026-11-30 21:15"),
+            // A minute before the next pass begins: else none was ever seen to be over.
+            ("hourly", "2026-11-30 21:10", "2026-11-30 21:59"),
+            ("hourly", "2026-11-30 21:59", "2026-11-30 22:59"),
+            ("*:0/15", "2026-11-30 21:10", "2026-11-30 21:14"),
             ("Sun 22:00", "2026-11-30 09:00", "2026-12-07 04:00"),
         ] {
             let schedule = Some(schedule.to_owned());

@@ -68,7 +68,9 @@ pub enum Presence {
     Present,
     /// It is there and switched off.
     SwitchedOff,
-    /// It is not there, or has no modules: Redis was read completely.
+    /// It is there and has no modules.
+    Empty,
+    /// It is not there: Redis was read completely.
     Gone,
     /// That could not be read.
     Unread,
@@ -91,8 +93,10 @@ impl Finding {
     /// What was read of a plan; `complete`: all that Redis has of it.
     pub fn of(plan: &Plan, plan_outcome: &PlanOutcome, complete: bool) -> Finding {
         let presence = match plan.enabled {
-            _ if plan.modules.is_empty() && complete && plan.why.is_none() => Presence::Gone,
-            _ if plan.modules.is_empty() => Presence::Unread,
+            // The statuses of one that was deleted may be left.
+            None if complete && plan.why.is_none() => Presence::Gone,
+            _ if plan.modules.is_empty() && !(complete && plan.why.is_none()) => Presence::Unread,
+            Some(_) if plan.modules.is_empty() => Presence::Empty,
             Some(false) => Presence::SwitchedOff,
             Some(true) | None => Presence::Present,
         };
@@ -141,6 +145,8 @@ pub enum EndReason {
     Gone,
     /// It was never there.
     NeverExisted,
+    /// It has no modules.
+    NoModules,
     /// It was switched off.
     SwitchedOff,
     /// Redis, which could not be asked about any plan, answers.
@@ -190,6 +196,12 @@ impl PlanTracker {
     /// What was last told about a plan.
     pub fn told(&self, plan: &str) -> Option<&ToldView> {
         self.told.get(plan)
+    }
+
+    /// Whether this was told of a plan since then as what needs nobody any more.
+    pub fn was_told(&self, plan: &str, finding: &Finding, since: Wall) -> bool {
+        let told = self.told.get(plan).filter(|told| !told.open && told.at >= since);
+        told.is_some_and(|told| !differs(told, finding))
     }
 
     /// The plans with an open trouble.
@@ -286,7 +298,10 @@ fn end_of_unknown_plan(
     let ended = |why| Some(open.map_or(PlanDecision::Quiet, |_| PlanDecision::Ended(why)));
     match finding.presence {
         Presence::Present => None,
+        // That it cannot be read is reminded of where that was told.
+        Presence::Unread if open.is_some_and(|told| told.outcome == finding.outcome.name()) => None,
         Presence::Unread => Some(PlanDecision::Quiet),
+        Presence::Empty => ended(EndReason::NoModules),
         Presence::Gone if open.is_some_and(is_about_nothing) => ended(EndReason::NeverExisted),
         Presence::Gone => ended(EndReason::Gone),
         Presence::SwitchedOff => match open {
@@ -517,6 +532,8 @@ mod tests {
     fn a_plan_that_is_gone_or_never_was_or_is_switched_off_ends() {
         for (told, later, reason) in [
             ("f1", Presence::Gone, EndReason::Gone),
+            ("f1", Presence::Empty, EndReason::NoModules),
+            ("", Presence::Empty, EndReason::NoModules),
             ("", Presence::Gone, EndReason::NeverExisted),
             ("m1", Presence::SwitchedOff, EndReason::SwitchedOff),
         ] {
@@ -529,6 +546,16 @@ mod tests {
             assert_eq!(play.look(LookCause::Recheck, &later), PlanDecision::Quiet);
             assert_eq!(play.tracker.told("7"), None);
         }
+    }
+
+    #[test]
+    fn a_plan_that_could_not_be_read_was_never_reminded_of() {
+        let mut play = Play::new();
+        let unread = Finding { presence: Presence::Unread, ..finding("") };
+        assert_eq!(play.look(LookCause::Alert, &unread), PlanDecision::Report);
+        assert_eq!(play.after(HOUR).look(LookCause::Recheck, &unread), PlanDecision::Quiet);
+        assert_eq!(play.after(DAY).look(LookCause::Recheck, &unread), PlanDecision::Remind);
+        assert_eq!(play.look(LookCause::Recheck, &unread), PlanDecision::Quiet);
     }
 
     #[test]

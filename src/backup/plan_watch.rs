@@ -13,7 +13,7 @@ use super::analysis::{PlanReport, PlansReading};
 use super::correlator;
 use super::look_schedule::{LookPolicy, LookSchedule, RecheckReason, SeenPlan};
 use super::plan_query::PlanQuery;
-use super::plan_reporter::{Look, PlanReporter};
+use super::plan_reporter::PlanReporter;
 use super::plan_tracker::LookCause;
 use super::report::ALL_PLANS;
 use super::schedule::Zones;
@@ -107,7 +107,7 @@ impl PlanWatch<'_> {
         let seen: Vec<SeenPlan> =
             reading.reports.iter().map(|report| seen(report, &zones, now)).collect();
         self.looks.on_answer(&query, &seen, policy, now);
-        self.tell(&query, LookCause::Recheck, reading);
+        self.reporter.tell_in_background(query, LookCause::Recheck, reading);
     }
 
     /// Of no plan anything is known any more, and that is told as an answer would be. A Redis that
@@ -127,13 +127,7 @@ impl PlanWatch<'_> {
         let why = reading.reports.first().map(|report| report.plan_outcome.why.as_str());
         let query = PlanQuery::for_all();
         let silence = PlansReading::unknown(&query, why.unwrap_or("Redis does not answer"));
-        self.tell(&query, LookCause::Alert, silence);
-    }
-
-    fn tell(&self, query: &PlanQuery, cause: LookCause, reading: PlansReading) {
-        let look = Look { query, cause, alerts: &[], answered: &BTreeSet::new() };
-        // None at the stop: what was not told is found again after the next start.
-        let _ = self.reporter.tell(look, reading, |_| None);
+        self.reporter.tell_in_background(query, LookCause::Alert, silence);
     }
 }
 

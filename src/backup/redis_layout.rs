@@ -273,7 +273,8 @@ impl RedisSnapshot {
         now: Wall,
     ) -> Plan {
         if let Some(why) = self.unreadable_plans.get(id) {
-            return Plan { id: id.to_owned(), why: Some(why.clone()), ..Plan::default() };
+            let (why, zone) = (Some(why.clone()), self.zones.local().clone());
+            return Plan { id: id.to_owned(), why, zone, ..Plan::default() };
         }
         let fields = self.plans.get(id);
         let field = |name: &str| {
@@ -595,5 +596,14 @@ mod tests {
         assert_eq!(RedisSnapshot::default().status_keys("1").len(), 64);
         snapshot.module_node.insert("odd1".into(), "4000000000".into());
         assert_eq!(snapshot.status_keys("1").len(), 1000 + 2 + 1);
+    }
+
+    #[test]
+    fn of_a_plan_that_cannot_be_read_the_times_were_in_another_zone() {
+        let zones = Zones::with_local("Europe/Rome").unwrap();
+        let mut snapshot = RedisSnapshot { zones, ..RedisSnapshot::default() };
+        snapshot.add_plan("6", Err(KeyError::Unusable("WRONGTYPE".into())), true);
+        let plan = snapshot.plan("6", None, Duration::from_secs(86_400), Wall(0));
+        assert_eq!(plan.zone.format_minute(Wall(0)), "1970-01-01 01:00 CET");
     }
 }

@@ -151,7 +151,7 @@ pub fn alerts(monitor: &Monitor, courier: &Courier) -> Result<Vec<AlertView>, St
 fn describe_incident(incident: &Incident) -> Option<String> {
     match incident {
         Incident::Connection { .. } | Incident::NeverSeen { .. } | Incident::Metric { .. } => None,
-        Incident::Backup { .. } => Some("the backup did not succeed".into()),
+        Incident::Backup { .. } => Some("the backup is not known to have succeeded".into()),
         Incident::Alertmanager => Some("the Alertmanager that is asked does not answer".into()),
         Incident::Channel { .. } => Some("does not deliver".into()),
         Incident::Store => Some("the state cannot be written to disk".into()),
