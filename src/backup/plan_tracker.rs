@@ -178,7 +178,8 @@ impl PlanTracker {
         open_incidents: &BTreeSet<String>,
         now: Wall,
     ) -> PlanTracker {
-        let rows = rows.filter_map(|row| Some((row.plan.clone(), told_by(row)?)));
+        let told = |row: &PlanView| told_by(row, open_incidents.contains(&row.plan));
+        let rows = rows.filter_map(|row| Some((row.plan.clone(), told(row)?)));
         let mut told: BTreeMap<String, ToldView> = rows.collect();
         for plan in open_incidents {
             told.entry(plan.clone()).or_insert_with(|| ToldView {
@@ -266,15 +267,16 @@ pub fn is_forgotten(told: &ToldView) -> bool {
     !told.open && told.outcome != Outcome::Success.name()
 }
 
-/// What a row of an earlier version tells, which has a report and no more.
-fn told_by(row: &PlanView) -> Option<ToldView> {
+/// What was told of a plan, by its row. That of an earlier version has a report and no more: it was
+/// told where its incident is open.
+fn told_by(row: &PlanView, is_open: bool) -> Option<ToldView> {
     let module = |module: &crate::view::ModuleView| ToldModuleView {
         name: module.name.clone(),
         state: module.state.clone(),
         end: module.end,
     };
     row.told.clone().or_else(|| {
-        (row.outcome != Outcome::Success.name()).then(|| ToldView {
+        (is_open && row.outcome != Outcome::Success.name()).then(|| ToldView {
             outcome: row.outcome.clone(),
             open: true,
             since: row.at,
@@ -377,6 +379,7 @@ fn is_bad(module: &ToldModuleView) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::plan::Module;
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -620,6 +623,47 @@ mod tests {
         let told = tracker.told("7").unwrap();
         assert_eq!((told.outcome.as_str(), told.modules[0].end.is_some()), ("FAILED", true));
         assert_eq!(tracker.told("all").unwrap().outcome, "UNKNOWN");
+    }
+
+    #[test]
+    fn what_was_never_told_was_open_after_a_restart() {
+        let row = r#"{"plan":"7","name":null,"outcome":"RUNNING","level":"warning","at":"2026-11-21T20:12:11Z","why":"x","headline":"x","modules":[],"repositories":[]}"#;
+        let row: PlanView = serde_json::from_str(row).unwrap();
+        let tracker = PlanTracker::restore([row].iter(), &BTreeSet::new(), NIGHT);
+        assert_eq!(tracker.open_plans().next(), None);
+    }
+
+    #[test]
+    fn a_deleted_plan_whose_statuses_stay_was_open_for_ever_and_an_empty_one_was_called_deleted() {
+        let module = Module {
+            id: "mail1".into(),
+            ui_name: None,
+            uuid: None,
+            image: None,
+            node: None,
+            state: ModuleState::Failed,
+            why: None,
+            run: None,
+        };
+        let presence = |enabled, modules: &[&Module], complete| {
+            let modules = modules.iter().map(|module| (*module).clone()).collect();
+            let plan = Plan { enabled, modules, ..Plan::default() };
+            Finding::of(&plan, &PlanOutcome::of(&plan), complete).presence
+        };
+        for (enabled, modules, expected) in [
+            (None, &[&module][..], Presence::Gone),
+            (None, &[], Presence::Gone),
+            (Some(true), &[], Presence::Empty),
+            (Some(true), &[&module], Presence::Present),
+        ] {
+            assert_eq!(presence(enabled, modules, true), expected);
+        }
+        assert_eq!(presence(None, &[&module], false), Presence::Present);
+        let mut play = Play::new();
+        assert_eq!(play.alert("f1"), PlanDecision::Report);
+        let empty = Finding { presence: Presence::Empty, ..finding("") };
+        let ended = PlanDecision::Ended(EndReason::NoModules);
+        assert_eq!(play.look(LookCause::Recheck, &empty), ended);
     }
 
     /// One pass of a plan of three modules: how each of them ends, and after which of them an alert
