@@ -71,6 +71,7 @@
 //! | what a mail looks like | `notify/channel/email/message.rs` |
 //! | which alerts are about backups, and which wait and join | `backup/alert.rs`, `backup/queue.rs` |
 //! | when a backup is told, told again, and told as over | `backup/plan_tracker.rs`; in which words: `backup/notice.rs` |
+//! | what is not awaited because a plan was changed | `backup/plan_changes.rs` |
 //! | when a plan is looked at without an alert | `backup/look_schedule.rs` |
 //! | what of an alert is read leniently: its start, its JSON, its annotations | `backup/alert_start.rs`, `backup/lenient_json.rs`, `backup/annotations.rs` |
 //! | the outcome of a backup: SUCCESS, PARTIAL, FAILED ... | `backup/outcome.rs` |

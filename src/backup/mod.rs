@@ -25,6 +25,7 @@ pub mod notice;
 pub mod outcome;
 pub mod pipeline;
 pub mod plan;
+pub mod plan_changes;
 pub mod plan_query;
 mod plan_reader;
 pub mod plan_records;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::schedule::{MAX_FIRST_RUN_TIME, Schedule, Zone, Zones, regular_end};
 use crate::clock::Wall;
-use crate::view::rfc3339;
+use crate::view::{ConfiguredView, rfc3339};
 
 /// A status from further in the future is damaged: no clock is that wrong.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(86_400);
@@ -46,6 +46,9 @@ pub struct Plan {
     pub zone: Zone,
     /// Why this plan could not be read, if so; then nothing else is known of it.
     pub why: Option<String>,
+    /// How it is configured, and since when, where that was read.
+    #[serde(skip)]
+    pub configured: Option<ConfiguredView>,
 }
 
 /// Where a plan writes.
@@ -281,6 +284,8 @@ pub struct PlanSituation<'a> {
     pub schedule: Option<&'a str>,
     /// Whether its timer is on: what is off is not awaited.
     pub enabled: bool,
+    /// What elapsed before this is not awaited: the plan was off, or had another schedule.
+    pub since: Option<Wall>,
     /// When an alert about it began to fire.
     pub alert_time: Option<AlertTime>,
     /// What its modules did last.
@@ -405,7 +410,15 @@ impl RunWindow {
     fn of_schedule(schedule: &Schedule, situation: PlanSituation) -> RunWindow {
         let PlanSituation { enabled, now, default_interval, .. } = situation;
         let zone = situation.zones.local().clone();
-        let Some(elapse) = Elapse::latest(schedule, now, default_interval) else {
+        let complained = situation.alert_time.and_then(|alert| alert.missing_since);
+        // What elapses after a plan was switched off is missed only where an alert says so.
+        let is_awaited = enabled || complained.is_some() || situation.since.is_none();
+        let latest = |until| {
+            let elapse = Elapse::latest(schedule, until, default_interval);
+            let counts = |at| is_awaited && situation.since.is_none_or(|since| at > since);
+            elapse.filter(|elapse| counts(elapse.at))
+        };
+        let Some(elapse) = latest(now) else {
             let (elapse, interval) = (None, default_interval);
             return RunWindow {
                 now,
@@ -418,16 +431,12 @@ impl RunWindow {
                 zone,
             };
         };
-        let success_since = |until| {
-            let earlier = Elapse::latest(schedule, until, default_interval)?;
-            Some(earlier.success_since())
-        };
+        let success_since = |until| latest(until).map(|earlier| earlier.success_since());
         let history = situation.history;
         let first_pass = history.first_pass_goes_on(&elapse, now);
         // What elapses while a pass goes on is skipped by systemd.
         let usual = history.usual_duration.unwrap_or_default().max(Duration::from_millis(1));
         let earlier = success_since(elapse.at - usual).filter(|_| !first_pass);
-        let complained = situation.alert_time.and_then(|alert| alert.missing_since);
         let missing_before =
             earlier.max(complained.and_then(|since| success_since(since.min(now))));
         let until = regular_end(elapse.at, history.usual_duration, elapse.after);
@@ -726,6 +735,7 @@ mod tests {
 
     fn situation<'a>(schedule: Option<&'a str>, zones: &'a Zones, now: Wall) -> PlanSituation<'a> {
         PlanSituation {
+            since: None,
             schedule,
             enabled: true,
             alert_time: None,

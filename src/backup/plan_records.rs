@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::alert::Alert;
 use super::analysis::{PlanReport, is_idle, view};
 use super::notice::{self, EndNotice};
+use super::plan::Plan;
+use super::plan_changes::LastLook;
 use super::plan_tracker::{
     EndReason, Finding, LookCause, LookContext, PlanDecision, PlanTracker, Presence, SuccessPolicy,
     is_forgotten,
@@ -44,6 +46,8 @@ pub struct PlanRecords {
     read_as_of: BTreeMap<String, Mono>,
     /// By id the time of the reading of a plan that was told last.
     told_as_of: BTreeMap<String, Mono>,
+    /// How the plans were configured at the last look at each.
+    last_looks: BTreeMap<String, LastLook>,
 }
 
 impl LookedAt<'_> {
@@ -61,13 +65,23 @@ impl PlanRecords {
         now: Wall,
     ) -> PlanRecords {
         let tracker = PlanTracker::restore(rows.iter(), open_incidents, now);
+        let look = |row: &PlanView| {
+            let configured = row.configured.clone()?;
+            Some((row.plan.clone(), LastLook { at: row.at.min(now), configured }))
+        };
+        let last_looks = rows.iter().filter_map(look).collect();
         let rows = rows.into_iter().map(|row| (row.plan.clone(), row)).collect();
-        PlanRecords { tracker, rows, ..PlanRecords::default() }
+        PlanRecords { tracker, rows, last_looks, ..PlanRecords::default() }
     }
 
     /// The plans with an open trouble, by id.
     pub fn open_plans(&self) -> BTreeSet<String> {
         self.tracker.open_plans().map(str::to_owned).collect()
+    }
+
+    /// How the plans were configured at the last look at each.
+    pub fn last_looks(&self) -> BTreeMap<String, LastLook> {
+        self.last_looks.clone()
     }
 
     /// Whether any plan was found.
@@ -134,6 +148,7 @@ impl PlanRecords {
     pub fn record(&mut self, look: LookedAt, telling: &TellingSettings, now: Wall) -> Change {
         let (report, finding) = (look.report, look.finding());
         let decision = self.decide(look, telling, now);
+        self.remember(look, now);
         let before = self.tracker.told(&report.plan.id).cloned();
         self.tracker.record(&report.plan.id, &finding, decision, now);
         let told = self.tracker.told(&report.plan.id);
@@ -165,11 +180,25 @@ impl PlanRecords {
         let write = match decision {
             _ if !is_kept => self.remove_row(&report.plan.id),
             PlanDecision::Quiet if finding.presence == Presence::Unread => None,
-            PlanDecision::Quiet if told.is_none() && is_idle(&report.plan) => None,
+            PlanDecision::Quiet if told.is_none() && is_idle(&report.plan) => {
+                self.renew_row(&report.plan, now)
+            }
             _ => self.put_row(report, decision, now),
         };
         change.writes.extend(write);
         change
+    }
+
+    /// Of a plan that does not exist nothing is remembered.
+    fn remember(&mut self, look: LookedAt, now: Wall) {
+        let plan = &look.report.plan;
+        match plan.configured.clone().filter(|_| plan.enabled.is_some()) {
+            Some(configured) => {
+                self.last_looks.insert(plan.id.clone(), LastLook { at: now, configured });
+            }
+            None if look.complete => drop(self.last_looks.remove(&plan.id)),
+            None => {}
+        }
     }
 
     fn remove_row(&mut self, plan: &str) -> Option<Write> {
@@ -198,6 +227,16 @@ impl PlanRecords {
         let write = Write::put(Table::Plans, row.plan.clone(), &row);
         self.rows.insert(row.plan.clone(), row);
         Some(write)
+    }
+
+    /// The row of a plan of which nothing is told: how it is configured, where that has changed.
+    fn renew_row(&mut self, plan: &Plan, now: Wall) -> Option<Write> {
+        let row = self.rows.get_mut(&plan.id)?;
+        if row.configured == plan.configured && now.since(row.at) < ROW_RENEWAL {
+            return None;
+        }
+        (row.configured, row.at) = (plan.configured.clone(), now);
+        Some(Write::put(Table::Plans, plan.id.clone(), row))
     }
 
     fn end_notice<'a>(

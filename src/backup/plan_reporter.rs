@@ -123,6 +123,11 @@ impl PlanReporter {
         lock(&self.records).is_forgotten(plan)
     }
 
+    /// The plans that were looked at and found, by id.
+    pub fn known_plans(&self) -> BTreeSet<String> {
+        lock(&self.records).last_looks().into_keys().collect()
+    }
+
     /// Whether any plan was ever found.
     pub fn knows_plans(&self) -> bool {
         lock(&self.records).knows_plans()
@@ -131,6 +136,8 @@ impl PlanReporter {
     /// Reads the plans of a query. What panics is not known. None at the stop.
     pub fn read(&self, query: &PlanQuery, wait_for_running: bool) -> Option<PlansReading> {
         let settings = self.settings();
+        let last_looks = lock(&self.records).last_looks();
+        let query = &PlanQuery { last_looks, ..query.clone() };
         let analyzer = self.analyzer(&settings, wait_for_running);
         let read = catch_unwind(AssertUnwindSafe(|| {
             let mut reading = analyzer.read(query, &self.stop)?;
@@ -392,7 +399,10 @@ fn is_report(event: &Event, look: LookedAt) -> bool {
 
 /// The reports with the one that answers an alert of which none of them says anything, and the plans
 /// that an alert is owed an answer about.
-fn with_answers(mut reports: Vec<PlanReport>, look: Look) -> (Vec<PlanReport>, BTreeSet<String>) {
+pub fn with_answers(
+    mut reports: Vec<PlanReport>,
+    look: Look,
+) -> (Vec<PlanReport>, BTreeSet<String>) {
     if look.cause != LookCause::Alert {
         return (reports, BTreeSet::new());
     }
@@ -405,7 +415,7 @@ fn with_answers(mut reports: Vec<PlanReport>, look: Look) -> (Vec<PlanReport>, B
 }
 
 /// What an alert did not ask about is looked at on the occasion.
-fn cause_of(report: &PlanReport, asked: &BTreeSet<String>, cause: LookCause) -> LookCause {
+pub fn cause_of(report: &PlanReport, asked: &BTreeSet<String>, cause: LookCause) -> LookCause {
     match cause {
         LookCause::Alert if !asked.contains(&report.plan.id) => LookCause::Recheck,
         cause => cause,

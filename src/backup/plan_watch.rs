@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, bounded, select};
 use log::{error, warn};
 
-use super::analysis::{PlanReport, PlansReading};
+use super::analysis::PlansReading;
 use super::correlator;
 use super::look_schedule::{LookPolicy, LookSchedule, RecheckReason, SeenPlan};
 use super::plan_query::PlanQuery;
@@ -94,7 +94,10 @@ impl PlanWatch<'_> {
     fn look(&mut self) {
         let policy = policy(self.reporter);
         let open = self.reporter.open_plans();
-        let Some(query) = self.looks.due(&open, policy, Now::read()) else { return };
+        let Some(query) = self.looks.due(&open, &self.reporter.known_plans(), policy, Now::read())
+        else {
+            return;
+        };
         let Some(reading) = self.reporter.read(&query, false) else { return };
         let now = Now::read();
         if reading.is_unanswered {
@@ -104,8 +107,11 @@ impl PlanWatch<'_> {
             return;
         }
         let zones = Zones::read();
-        let seen: Vec<SeenPlan> =
-            reading.reports.iter().map(|report| seen(report, &zones, now)).collect();
+        let seen: Vec<SeenPlan> = reading
+            .reports
+            .iter()
+            .map(|report| SeenPlan::of(&report.plan, &zones, now.wall))
+            .collect();
         self.looks.on_answer(&query, &seen, policy, now);
         self.reporter.tell_in_background(query, LookCause::Recheck, reading);
     }
@@ -128,15 +134,5 @@ impl PlanWatch<'_> {
         let query = PlanQuery::for_all();
         let silence = PlansReading::unknown(&query, why.unwrap_or("Redis does not answer"));
         self.reporter.tell_in_background(query, LookCause::Alert, silence);
-    }
-}
-
-fn seen<'a>(report: &'a PlanReport, zones: &Zones, now: Now) -> SeenPlan<'a> {
-    let plan = &report.plan;
-    SeenPlan {
-        id: &plan.id,
-        enabled: plan.enabled == Some(true),
-        is_open: plan.modules.iter().any(|module| module.state.is_open()),
-        regular_end: plan.next_regular_end(zones, now.wall),
     }
 }

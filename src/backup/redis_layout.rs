@@ -9,6 +9,7 @@ use super::plan::{
     AlertTime, BackupRun, Destination, Module, PassHistory, Plan, PlanSituation, RunStatus,
     RunWindow, evaluate,
 };
+use super::plan_changes::{self, LastLook};
 use super::redis::{Fields, KeyError, KeyResult};
 use super::schedule::Zones;
 use crate::clock::Wall;
@@ -90,6 +91,8 @@ pub struct RedisSnapshot {
     pub members: BTreeMap<String, BTreeSet<String>>,
     /// Where the schedules are at home, and in which people read times.
     pub zones: Zones,
+    /// The last look at each plan, by its id.
+    pub last_looks: BTreeMap<String, LastLook>,
 }
 
 /// The key of a status hash, parsed.
@@ -283,17 +286,33 @@ impl RedisSnapshot {
         };
         let schedule = field("schedule");
         let latest = self.latest_statuses(id, alert_time.map(|alert| alert.since));
-        let ids = self.module_ids(id, &latest);
+        let mut ids = self.module_ids(id, &latest);
+        let enabled = self.is_enabled(id) != Some(false);
+        let last_look = self.last_looks.get(id);
+        let configured = plan_changes::compare(last_look, now, enabled, schedule.as_deref(), &ids);
+        let complained = alert_time.is_some_and(|alert| alert.missing_since.is_some());
+        let fallback = self.unreadable_entry(id);
+        if !complained && fallback.is_none() {
+            let not_due = plan_changes::not_due(&configured, &self.zones, now);
+            let is_new = |id: &String| {
+                let since = not_due.get(id.as_str());
+                since
+                    .is_some_and(|since| latest.get(id).is_none_or(|entry| entry.is_before(*since)))
+            };
+            if !ids.iter().all(is_new) {
+                ids.retain(|id| !is_new(id));
+            }
+        }
         let window = RunWindow::new(PlanSituation {
             schedule: schedule.as_deref(),
-            enabled: self.is_enabled(id) != Some(false),
+            enabled,
+            since: configured.since.filter(|_| !complained),
             alert_time,
             history: PassHistory::of(ids.iter().map(|id| last_run(latest.get(id)))),
             default_interval: recent,
             now,
             zones: &self.zones,
         });
-        let fallback = self.unreadable_entry(id);
         let module = |id: String| self.module(latest.get(&id).or(fallback.as_ref()), id, &window);
         Plan {
             id: id.to_owned(),
@@ -304,6 +323,7 @@ impl RedisSnapshot {
             schedule,
             zone: self.zones.local().clone(),
             why: None,
+            configured: Some(configured),
         }
     }
 
@@ -420,6 +440,11 @@ fn last_run(entry: Option<&StatusEntry>) -> (Option<&str>, Option<&BackupRun>) {
 }
 
 impl StatusEntry {
+    /// Whether it is that of a run before this time.
+    fn is_before(&self, time: Wall) -> bool {
+        self.status.last_written().is_some_and(|at| at < time)
+    }
+
     fn newer(self, other: StatusEntry, alert_since: Option<Wall>) -> StatusEntry {
         let status = self.status.clone().newer(other.status.clone(), alert_since);
         if status == self.status { self } else { other }

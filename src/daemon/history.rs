@@ -112,6 +112,7 @@ pub fn plans(courier: &Courier) -> Result<Vec<PlanView>, String> {
     Ok(shown
         .map(|mut plan| {
             plan.told.iter_mut().for_each(|told| told.modules.clear());
+            plan.configured = None;
             plan
         })
         .collect())
