@@ -165,9 +165,15 @@ impl Daemon {
         };
         disk.write(vec![write]);
         let query = PlanQuery::from_alerts(&alerts, &self.settings.backup_id_labels, accepted.wall);
-        let reading = self.read(&query, world, now.wall);
-        let look =
-            Look { query: &query, cause: LookCause::Alert, alerts: &alerts, answered: &told };
+        let reading = self.read(&query, world, now);
+        let accepted = Some(accepted.wall);
+        let look = Look {
+            query: &query,
+            cause: LookCause::Alert,
+            alerts: &alerts,
+            accepted,
+            answered: &told,
+        };
         let events = self.tell(look, reading, disk, now.wall);
         disk.write(self.queue.complete(id, now.wall));
         events
@@ -179,15 +185,20 @@ impl Daemon {
         let Some(query) = self.looks.due(&open, &known, self.policy, now) else {
             return Vec::new();
         };
-        let reading = self.read(&query, world, now.wall);
+        let reading = self.read(&query, world, now);
         let answered = BTreeSet::new();
         if reading.is_unanswered {
             if !self.looks.on_silence(query, self.policy, now.mono) {
                 return Vec::new();
             }
             let query = PlanQuery::for_all();
-            let look =
-                Look { query: &query, cause: LookCause::Alert, alerts: &[], answered: &answered };
+            let look = Look {
+                query: &query,
+                cause: LookCause::Alert,
+                alerts: &[],
+                accepted: None,
+                answered: &answered,
+            };
             return self.tell(look, PlansReading::unknown(&query, "refused"), disk, now.wall);
         }
         let seen: Vec<SeenPlan> = reading
@@ -196,24 +207,29 @@ impl Daemon {
             .map(|report| SeenPlan::of(&report.plan, &self.zones, now.wall))
             .collect();
         self.looks.on_answer(&query, &seen, self.policy, now);
-        let look =
-            Look { query: &query, cause: LookCause::Recheck, alerts: &[], answered: &answered };
+        let look = Look {
+            query: &query,
+            cause: LookCause::Recheck,
+            alerts: &[],
+            accepted: None,
+            answered: &answered,
+        };
         self.tell(look, reading, disk, now.wall)
     }
 
-    fn read(&self, query: &PlanQuery, world: &World, now: Wall) -> PlansReading {
+    fn read(&self, query: &PlanQuery, world: &World, now: Now) -> PlansReading {
         if !world.redis_answers() {
-            return PlansReading::of(Err("refused".into()), query);
+            return PlansReading::of(Err("refused".into()), query, now.mono);
         }
         let (mut snapshot, recent) = (world.snapshot(&self.zones), self.settings.recent);
         snapshot.last_looks = self.records.last_looks();
         let mut ids: BTreeSet<String> = query.plans.keys().cloned().collect();
         if query.all {
-            ids.extend(snapshot.active_plans(recent, now));
+            ids.extend(snapshot.active_plans(recent, now.wall));
         }
-        let plan = |id: &String| snapshot.plan(id, query.alert_time(id), recent, now);
+        let plan = |id: &String| snapshot.plan(id, query.alert_time(id), recent, now.wall);
         let plans = ids.iter().map(plan).collect();
-        PlansReading::of(Ok(RedisState { plans, ..RedisState::default() }), query)
+        PlansReading::of(Ok(RedisState { plans, ..RedisState::default() }), query, now.mono)
     }
 
     fn tell(
