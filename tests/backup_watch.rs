@@ -223,6 +223,31 @@ fn two_nodes_that_fail_are_one_report() {
 }
 
 #[test]
+fn a_success_was_told_twice_to_an_alert_with_a_plan_and_one_without() {
+    let redis = cluster();
+    set_mail(&redis, 0, 60);
+    let place = Place::new(&redis, "wait_seconds: 2, watch_plans: false");
+    let hbd = place.start();
+    for plan in [Some("1"), None] {
+        assert_eq!(hbd.alert(&webhook("firing", plan, &[plan.unwrap_or("a")])), 200);
+    }
+    assert!(place.titles(&hbd, 1)[0].contains(WELL));
+    assert_eq!(hbd.alert(&webhook("firing", Some("1"), &["b"])), 200);
+    place.titles(&hbd, 2);
+}
+
+#[test]
+fn a_plan_without_modules_was_told_as_one_that_no_longer_exists() {
+    let redis = cluster();
+    let place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1");
+    let hbd = place.start();
+    assert_eq!(hbd.alert(&webhook("firing", Some("1"), &["a"])), 200);
+    place.titles(&hbd, 1);
+    redis.run(&["HSET", "cluster/backup/1", "instances", ""]);
+    assert!(place.titles(&hbd, 2)[1].contains("backup Nightly: the plan has no modules"));
+}
+
+#[test]
 fn a_trouble_that_goes_on_is_reminded_of_without_restic() {
     let (redis, restic) = (cluster(), Restic::new());
     let count = restic.path("count");
@@ -245,6 +270,31 @@ fn a_trouble_that_goes_on_is_reminded_of_without_restic() {
 }
 
 #[test]
+fn the_end_of_a_trouble_waited_for_a_destination_of_another_plan() {
+    let (redis, restic) = (cluster(), Restic::new());
+    let mut place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1");
+    let begun = restic.path("begun");
+    let script = format!(
+        "test \"$RESTIC_REPOSITORY\" = /d1 && exit 1; echo > {0}; exec sleep 600",
+        begun.display()
+    );
+    place.more = format!(
+        "repo_check:\n  restic_path: {}\n  timeout_seconds: 3600\n  repositories:\n    d1: {{repository: /d1, password: x}}\n    d2: {{repository: /d2, password: x}}\n",
+        restic.script(&script).display(),
+    );
+    let hbd = place.start();
+    assert_eq!(hbd.alert(&webhook("firing", Some("1"), &["a"])), 200);
+    assert!(place.titles(&hbd, 1)[0].contains(FAILED));
+    add_plan(&redis, "2", "Weekly");
+    redis.run(&["HSET", "cluster/backup/2", "repository", "d2"]);
+    redis.run(&["HSET", "node/1/backup_status/2", "mail1", &status(1, 60)]);
+    assert_eq!(hbd.alert(&webhook("resolved", Some("2"), &["b"])), 200);
+    hbd.wait_until("the check of plan 2", |_| begun.exists());
+    set_mail(&redis, 0, 0);
+    assert!(place.titles(&hbd, 2)[1].contains(WELL));
+}
+
+#[test]
 fn what_is_gone_or_never_was_stays_open_no_longer() {
     let redis = cluster();
     add_plan(&redis, "2", "Weekly");
@@ -256,8 +306,8 @@ fn what_is_gone_or_never_was_stays_open_no_longer() {
         hbd.settled();
     }
     place.titles(&hbd, 2);
+    // Its statuses are left, and none of them is told of as a plan.
     redis.run(&["DEL", "cluster/backup/2"]);
-    redis.run(&["DEL", "node/1/backup_status/2", "node/2/backup_status/2"]);
     let told = place.titles(&hbd, 3);
     assert!(told[2].contains("backup Weekly: the plan no longer exists"), "{told:#?}");
     assert_eq!((open_alerts(&hbd), plans(&hbd)), (1, 1));
@@ -274,6 +324,20 @@ fn what_is_gone_or_never_was_stays_open_no_longer() {
 }
 
 #[test]
+fn what_a_deleted_plan_left_was_told_as_a_failure() {
+    let redis = cluster();
+    add_plan(&redis, "2", "Weekly");
+    redis.run(&["HSET", "node/1/backup_status/2", "mail1", &status(1, 60)]);
+    redis.run(&["DEL", "cluster/backup/2"]);
+    let place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1");
+    let hbd = place.start();
+    assert!(place.titles(&hbd, 1)[0].contains(FAILED));
+    look(&hbd, &redis);
+    place.titles(&hbd, 1);
+    assert_eq!((open_alerts(&hbd), plans(&hbd)), (1, 1));
+}
+
+#[test]
 fn a_minute_without_redis_was_a_trouble_of_all_plans_for_ever() {
     let socket_directory = tempfile::tempdir().unwrap();
     let socket = socket_directory.path().join("redis.sock");
@@ -286,7 +350,7 @@ fn a_minute_without_redis_was_a_trouble_of_all_plans_for_ever() {
     std::os::unix::fs::symlink(redis.socket(), &socket).unwrap();
     let told = place.titles(&hbd, 3);
     let is_told = |words| told[1..].iter().any(|text| text.contains(words));
-    assert!(is_told("backup of all plans: Redis can be asked again"), "{told:#?}");
+    assert!(is_told("backup of all plans: what Redis says of them can be read"), "{told:#?}");
     assert!(is_told(FAILED), "what was asked is answered: {told:#?}");
     assert_eq!(open_alerts(&hbd), 1);
     assert!(!json_of(&hbd, "/api/v1/backups").to_string().contains("\"all\""));
@@ -315,6 +379,32 @@ fn a_backup_that_never_ran_is_told_without_an_alert_and_only_once() {
     let hbd = place.start();
     look(&hbd, &redis);
     place.titles(&hbd, 2);
+}
+
+#[test]
+fn a_plan_that_was_just_made_was_told_as_missing() {
+    let redis = cluster();
+    set_mail(&redis, 0, 60);
+    add_plan(&redis, "2", "Weekly");
+    let old = status(0, 4 * 86_400);
+    redis.run(&["HSET", "node/1/backup_status/2", "mail1", &old]);
+    add_plan(&redis, "3", "Made today");
+    redis.run(&["HSET", "cluster/backup/3", "schedule", "*-01-01"]);
+    redis.run(&["DEL", "node/2/backup_status/3"]);
+    let place = Place::new(&redis, "wait_seconds: 0, recheck_seconds: 1");
+    for _ in 0..2 {
+        let hbd = place.start();
+        assert!(place.titles(&hbd, 1)[0].contains("backup Weekly PARTIAL"));
+        hbd.wait_until("plan 3", |hbd| {
+            json_of(hbd, "/api/v1/backups").to_string().contains("no run is known, first due")
+        });
+        look(&hbd, &redis);
+        hbd.kill();
+    }
+    let hbd = place.start();
+    let alert = webhook("firing", Some("3"), &["a"]).replace("BackupFailed", "NsBackupMissing");
+    assert_eq!(hbd.alert(&alert), 200);
+    assert!(place.titles(&hbd, 2)[1].contains("backup Made today MISSING"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::repo_check::{RepoCheckResult, RepoChecker};
 use super::report::{ALL_PLANS, ReportBuilder, describe_state};
 use super::schedule::Zones;
 use super::settings::CorrelatorSettings;
-use crate::clock::Wall;
+use crate::clock::{Mono, Now, Wall};
 use crate::event::Event;
 use crate::secret::Secret;
 use crate::thread::Stop;
@@ -73,14 +73,36 @@ pub struct PlansReading {
     pub complete: bool,
     /// Whether Redis could not be asked.
     pub is_unanswered: bool,
+    /// When it was read.
+    pub read_at: Mono,
 }
 
 impl PlansReading {
+    /// What Redis answered, or why it did not.
+    pub fn of(state: Result<RedisState, String>, query: &PlanQuery, read_at: Mono) -> PlansReading {
+        let RedisState { plans, passwords, connection_lost, incomplete } = match state {
+            Ok(state) => state,
+            Err(why) => return PlansReading::unknown(query, &why),
+        };
+        let complete = connection_lost.is_none() && incomplete.is_none();
+        let report = |plan| {
+            let plan_outcome =
+                PlanOutcome::of(&plan).with_connection_lost(&plan, connection_lost.as_deref());
+            PlanReport { plan, plan_outcome, repositories: None }
+        };
+        let mut reports: Vec<_> = plans.into_iter().map(report).collect();
+        // Of the plans that could not be listed nothing is known.
+        reports.extend(incomplete.map(|why| unknown_plan(ALL_PLANS, Some("of all plans"), &why)));
+        let reports = if reports.is_empty() { unknown(query, NO_PLAN) } else { reports };
+        PlansReading { reports, passwords, complete, is_unanswered: false, read_at }
+    }
+
     /// When nothing is known.
     pub fn unknown(query: &PlanQuery, why: &str) -> PlansReading {
         let reports = unknown(query, why);
         let passwords = BTreeMap::new();
-        PlansReading { reports, passwords, complete: false, is_unanswered: true }
+        let read_at = Now::read().mono;
+        PlansReading { reports, passwords, complete: false, is_unanswered: true, read_at }
     }
 }
 
@@ -102,21 +124,7 @@ impl Analyzer<'_> {
         } else {
             correlator::read_once(self.correlator, query, stop)?
         };
-        let RedisState { plans, passwords, connection_lost, incomplete } = match state {
-            Ok(state) => state,
-            Err(why) => return Some(PlansReading::unknown(query, &why)),
-        };
-        let complete = connection_lost.is_none() && incomplete.is_none();
-        let report = |plan| {
-            let plan_outcome =
-                PlanOutcome::of(&plan).with_connection_lost(&plan, connection_lost.as_deref());
-            PlanReport { plan, plan_outcome, repositories: None }
-        };
-        let mut reports: Vec<_> = plans.into_iter().map(report).collect();
-        // Of the plans that could not be listed nothing is known.
-        reports.extend(incomplete.map(|why| unknown_plan(ALL_PLANS, Some("of all plans"), &why)));
-        let reports = if reports.is_empty() { unknown(query, NO_PLAN) } else { reports };
-        Some(PlansReading { reports, passwords, complete, is_unanswered: false })
+        Some(PlansReading::of(state, query, Now::read().mono))
     }
 
     /// Checks the repositories of the plans that did not succeed, and hands on each report as soon
@@ -210,6 +218,7 @@ pub fn view(report: &PlanReport, now: Wall) -> PlanView {
             })
             .collect(),
         told: None,
+        configured: plan.configured.clone(),
     }
 }
 

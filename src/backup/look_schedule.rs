@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::plan::Plan;
 use super::plan_query::PlanQuery;
 use super::report::ALL_PLANS;
+use super::schedule::Zones;
 use crate::clock::{Mono, Now, Wall};
 
 /// When the plans are listed first: after a start alerts that wait are told before.
@@ -48,6 +50,18 @@ pub struct SeenPlan<'a> {
     pub is_open: bool,
     /// When its next pass should be over, where its schedule says so.
     pub regular_end: Option<Wall>,
+}
+
+impl SeenPlan<'_> {
+    /// What was read of a plan just now.
+    pub fn of<'a>(plan: &'a Plan, zones: &Zones, now: Wall) -> SeenPlan<'a> {
+        SeenPlan {
+            id: &plan.id,
+            enabled: plan.enabled == Some(true),
+            is_open: plan.modules.iter().any(|module| module.state.is_open()),
+            regular_end: plan.next_regular_end(zones, now),
+        }
+    }
 }
 
 /// Why a plan is to be looked at out of turn.
@@ -107,10 +121,12 @@ impl LookSchedule {
         }
     }
 
-    /// What is to be looked at now, if anything. `open`: the plans with an open trouble.
+    /// What is to be looked at now, if anything. `open`: the plans with an open trouble; `known`: those
+    /// that were looked at before, which are not all listed when they are switched off.
     pub fn due(
         &mut self,
         open: &BTreeSet<String>,
+        known: &BTreeSet<String>,
         policy: LookPolicy,
         now: Now,
     ) -> Option<PlanQuery> {
@@ -138,9 +154,8 @@ impl LookSchedule {
         query.plans.extend(due.map(|(plan, _)| (plan.clone(), None)));
         if query.all {
             // The trouble of one that is listed no more ends, too.
-            query.plans.extend(
-                open.iter().filter(|plan| *plan != ALL_PLANS).map(|plan| (plan.clone(), None)),
-            );
+            let named = open.union(known).filter(|plan| *plan != ALL_PLANS);
+            query.plans.extend(named.map(|plan| (plan.clone(), None)));
         }
         (query.all || !query.plans.is_empty()).then_some(query)
     }
@@ -218,7 +233,8 @@ mod tests {
     #[test]
     fn plans_are_listed_and_each_is_looked_at_when_it_should_be_over() {
         let mut looks = LookSchedule::new(&open(&[]), POLICY, Mono(0));
-        let due = |looks: &mut LookSchedule, now| words(looks.due(&open(&[]), POLICY, now));
+        let due =
+            |looks: &mut LookSchedule, now| words(looks.due(&open(&[]), &open(&[]), POLICY, now));
         assert_eq!(due(&mut looks, start().later(MINUTE)), "nothing", "alerts that wait go first");
         let now = start().later(FIRST_LOOK);
         assert_eq!(due(&mut looks, now), "all");
@@ -234,7 +250,14 @@ mod tests {
         assert_eq!(due(&mut looks, over.later(15 * MINUTE)), "1", "its run goes on");
         assert_eq!(due(&mut looks, now.later(HOUR)), "1 all");
         let none = LookPolicy { watch: false, ..POLICY };
-        assert_eq!(words(looks.due(&open(&[]), none, now.later(HOUR))), "nothing");
+        assert_eq!(words(looks.due(&open(&[]), &open(&[]), none, now.later(HOUR))), "nothing");
+    }
+
+    #[test]
+    fn a_plan_that_is_off_was_not_looked_at_and_its_first_look_when_on_was_a_false_word() {
+        let mut looks = LookSchedule::new(&open(&[]), POLICY, Mono(0));
+        let now = start().later(FIRST_LOOK);
+        assert_eq!(words(looks.due(&open(&[]), &open(&["3"]), POLICY, now)), "3 all");
     }
 
     #[test]
@@ -242,16 +265,29 @@ mod tests {
         let policy = LookPolicy { watch: false, ..POLICY };
         let mut looks = LookSchedule::new(&open(&["1", "all"]), policy, Mono(0));
         let now = start();
-        let due = words(looks.due(&open(&["1", "all"]), policy, now));
+        let due = words(looks.due(&open(&["1", "all"]), &open(&[]), policy, now));
         assert_eq!(due, "1 all", "it may have ended before the start");
         looks.on_answer(&PlanQuery::for_plan("1"), &[], policy, now);
         let soon = now.later(14 * MINUTE);
-        assert_eq!(words(looks.due(&open(&["1"]), policy, soon)), "nothing");
-        assert_eq!(words(looks.due(&open(&["1", "2"]), policy, soon)), "nothing", "2 is new");
-        assert_eq!(words(looks.due(&open(&["1", "2"]), policy, now.later(15 * MINUTE))), "1");
-        assert_eq!(words(looks.due(&open(&["1", "2"]), policy, now.later(29 * MINUTE))), "1 2");
+        assert_eq!(words(looks.due(&open(&["1"]), &open(&[]), policy, soon)), "nothing");
+        assert_eq!(
+            words(looks.due(&open(&["1", "2"]), &open(&[]), policy, soon)),
+            "nothing",
+            "2 is new"
+        );
+        assert_eq!(
+            words(looks.due(&open(&["1", "2"]), &open(&[]), policy, now.later(15 * MINUTE))),
+            "1"
+        );
+        assert_eq!(
+            words(looks.due(&open(&["1", "2"]), &open(&[]), policy, now.later(29 * MINUTE))),
+            "1 2"
+        );
         let never = LookPolicy { recheck: None, ..policy };
-        assert_eq!(words(looks.due(&open(&["1", "2"]), never, now.later(HOUR))), "nothing");
+        assert_eq!(
+            words(looks.due(&open(&["1", "2"]), &open(&[]), never, now.later(HOUR))),
+            "nothing"
+        );
     }
 
     #[test]
@@ -261,15 +297,15 @@ mod tests {
         let now = start().later(HOUR);
         let plan = || Some("1".to_owned());
         looks.request(plan(), RecheckReason::AlertRepeated, policy, now.mono);
-        assert_eq!(words(looks.due(&open(&[]), policy, now)), "1");
+        assert_eq!(words(looks.due(&open(&[]), &open(&[]), policy, now)), "1");
         looks.on_answer(&PlanQuery::for_plan("1"), &[], policy, now);
         let soon = now.later(MINUTE);
         looks.request(plan(), RecheckReason::AlertRepeated, policy, soon.mono);
-        assert_eq!(words(looks.due(&open(&[]), policy, soon)), "nothing");
+        assert_eq!(words(looks.due(&open(&[]), &open(&[]), policy, soon)), "nothing");
         looks.request(plan(), RecheckReason::AlertEnded, policy, soon.mono);
-        assert_eq!(words(looks.due(&open(&[]), policy, soon)), "1");
+        assert_eq!(words(looks.due(&open(&[]), &open(&[]), policy, soon)), "1");
         looks.request(None, RecheckReason::AlertEnded, policy, soon.mono);
-        assert_eq!(words(looks.due(&open(&["7"]), policy, soon)), "7 all");
+        assert_eq!(words(looks.due(&open(&["7"]), &open(&[]), policy, soon)), "7 all");
     }
 
     #[test]
@@ -278,13 +314,13 @@ mod tests {
         let mut now = start().later(FIRST_LOOK);
         let mut told = 0;
         for _ in 0..59 {
-            let query = looks.due(&open(&["1"]), POLICY, now).unwrap();
+            let query = looks.due(&open(&["1"]), &open(&[]), POLICY, now).unwrap();
             told += usize::from(looks.on_silence(query, POLICY, now.mono));
-            assert_eq!(looks.due(&open(&["1"]), POLICY, now.later(MINUTE / 2)), None);
+            assert_eq!(looks.due(&open(&["1"]), &open(&[]), POLICY, now.later(MINUTE / 2)), None);
             now = now.later(MINUTE);
         }
         assert_eq!(told, 0);
-        let query = looks.due(&open(&["1"]), POLICY, now.later(MINUTE)).unwrap();
+        let query = looks.due(&open(&["1"]), &open(&[]), POLICY, now.later(MINUTE)).unwrap();
         assert!(looks.on_silence(query, POLICY, now.later(MINUTE).mono));
         looks.on_answer(&PlanQuery::for_all(), &[], POLICY, now);
         assert!(!looks.on_silence(PlanQuery::for_all(), POLICY, now.later(MINUTE).mono));
@@ -296,7 +332,7 @@ mod tests {
         let now = start().later(FIRST_LOOK);
         looks.on_answer(&PlanQuery::for_plan("1"), &[], POLICY, now);
         let back = Now { mono: now.mono + HOUR, wall: now.wall - HOUR * 24 };
-        assert_eq!(words(looks.due(&open(&["1"]), POLICY, back)), "1 all");
+        assert_eq!(words(looks.due(&open(&["1"]), &open(&[]), POLICY, back)), "1 all");
     }
 
     #[test]
@@ -310,7 +346,7 @@ mod tests {
         };
         request_all(&mut looks);
         let now = Now { mono: Mono(0), wall: Wall(0) };
-        let query = looks.due(&open(&[]), POLICY, now).unwrap();
+        let query = looks.due(&open(&[]), &open(&[]), POLICY, now).unwrap();
         assert_eq!(query.plans.len(), MAX_PLANS);
         looks.on_answer(&query, &[], POLICY, now);
         request_all(&mut looks);

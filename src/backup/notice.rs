@@ -57,14 +57,16 @@ impl EndNotice<'_> {
             EndReason::Gone => "the plan no longer exists",
             EndReason::NeverExisted => "there is no such plan",
             EndReason::SwitchedOff => "the plan was switched off",
-            EndReason::RedisAnswers => "Redis can be asked again",
+            EndReason::NoModules => "the plan has no modules",
+            EndReason::RedisAnswers => "what Redis says of them can be read",
             EndReason::Forgotten => "no longer told, on an operator's word",
         };
+        let id = if self.plan == ALL_PLANS { "of all plans" } else { self.plan };
         let kind = EventKind::Backup {
             plan: self.plan.to_owned(),
             notice: BackupNotice::End,
             level: Level::Ok,
-            title: format!("backup {}: {why}", self.name.unwrap_or(self.plan)),
+            title: format!("backup {}: {why}", self.name.unwrap_or(id)),
             details: vec![had_been(self.told, self.zone)],
             table: None,
         };
@@ -166,8 +168,9 @@ mod tests {
                 "all",
                 Some("of all plans"),
                 EndReason::RedisAnswers,
-                "backup of all plans: Redis can be asked again",
+                "backup of all plans: what Redis says of them can be read",
             ),
+            ("7", Some("Nightly"), EndReason::NoModules, "backup Nightly: the plan has no modules"),
         ] {
             let (told, zone) = (&told(), &Zone::default());
             let event = EndNotice { plan, name, told, reason, zone }.event(NOW);

@@ -259,8 +259,13 @@ impl Pipelines {
         query: &PlanQuery,
         read: impl FnOnce(&PlanQuery) -> Option<PlansReading>,
     ) {
-        let look =
-            Look { query, cause: LookCause::Alert, alerts: &batch.alerts, answered: &batch.told };
+        let look = Look {
+            query,
+            cause: LookCause::Alert,
+            alerts: &batch.alerts,
+            accepted: Some(batch.accepted.wall),
+            answered: &batch.told,
+        };
         let told = |plan: &str| lock(&self.queue).record_told(id, plan);
         let done = read(query).and_then(|reading| self.reporter.tell(look, reading, told));
         if done.is_none() {

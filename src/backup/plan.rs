@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::schedule::{MAX_FIRST_RUN_TIME, Schedule, Zone, Zones, regular_end};
 use crate::clock::Wall;
-use crate::view::rfc3339;
+use crate::view::{ConfiguredView, rfc3339};
 
 /// A status from further in the future is damaged: no clock is that wrong.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(86_400);
@@ -19,6 +19,9 @@ const MIN_TOLERANCE: Duration = Duration::from_secs(600);
 /// A success that ended before an elapse by no more than this, or half the interval, counts for it:
 /// someone started the plan by hand.
 const MAX_EARLINESS: Duration = Duration::from_secs(3 * 3600);
+
+/// A pass that may take all of the interval is looked at so long before the next one.
+const LAST_LOOK: Duration = Duration::from_secs(60);
 
 /// No run takes longer, unless its schedule has longer intervals.
 const MAX_RUN_TIME: Duration = Duration::from_secs(86_400);
@@ -43,6 +46,9 @@ pub struct Plan {
     pub zone: Zone,
     /// Why this plan could not be read, if so; then nothing else is known of it.
     pub why: Option<String>,
+    /// How it is configured, and since when, where that was read.
+    #[serde(skip)]
+    pub configured: Option<ConfiguredView>,
 }
 
 /// Where a plan writes.
@@ -278,6 +284,8 @@ pub struct PlanSituation<'a> {
     pub schedule: Option<&'a str>,
     /// Whether its timer is on: what is off is not awaited.
     pub enabled: bool,
+    /// What elapsed before this is not awaited: the plan was off, or had another schedule.
+    pub since: Option<Wall>,
     /// When an alert about it began to fire.
     pub alert_time: Option<AlertTime>,
     /// What its modules did last.
@@ -402,7 +410,15 @@ impl RunWindow {
     fn of_schedule(schedule: &Schedule, situation: PlanSituation) -> RunWindow {
         let PlanSituation { enabled, now, default_interval, .. } = situation;
         let zone = situation.zones.local().clone();
-        let Some(elapse) = Elapse::latest(schedule, now, default_interval) else {
+        let complained = situation.alert_time.and_then(|alert| alert.missing_since);
+        // What elapses after a plan was switched off is missed only where an alert says so.
+        let is_awaited = enabled || complained.is_some() || situation.since.is_none();
+        let latest = |until| {
+            let elapse = Elapse::latest(schedule, until, default_interval);
+            let counts = |at| is_awaited && situation.since.is_none_or(|since| at > since);
+            elapse.filter(|elapse| counts(elapse.at))
+        };
+        let Some(elapse) = latest(now) else {
             let (elapse, interval) = (None, default_interval);
             return RunWindow {
                 now,
@@ -415,16 +431,12 @@ impl RunWindow {
                 zone,
             };
         };
-        let success_since = |until| {
-            let earlier = Elapse::latest(schedule, until, default_interval)?;
-            Some(earlier.success_since())
-        };
+        let success_since = |until| latest(until).map(|earlier| earlier.success_since());
         let history = situation.history;
         let first_pass = history.first_pass_goes_on(&elapse, now);
         // What elapses while a pass goes on is skipped by systemd.
         let usual = history.usual_duration.unwrap_or_default().max(Duration::from_millis(1));
         let earlier = success_since(elapse.at - usual).filter(|_| !first_pass);
-        let complained = situation.alert_time.and_then(|alert| alert.missing_since);
         let missing_before =
             earlier.max(complained.and_then(|since| success_since(since.min(now))));
         let until = regular_end(elapse.at, history.usual_duration, elapse.after);
@@ -497,9 +509,8 @@ impl RunWindow {
         let Some(elapse) = pass.elapse else { return "not yet due".into() };
         let hour = |at| self.zone.civil_time(at).hour();
         let is_night = |at| !(6..18).contains(&hour(at));
-        let one_night = is_night(elapse)
-            && (is_night(self.now) || hour(self.now) < 9)
-            && self.now.since(elapse) < MAX_RUN_TIME / 2;
+        let one_night =
+            is_night(elapse) && is_night(self.now) && self.now.since(elapse) < MAX_RUN_TIME / 2;
         if one_night && pass.interval >= MAX_RUN_TIME / 2 {
             return "not yet run tonight".into();
         }
@@ -522,6 +533,12 @@ impl RunWindow {
 }
 
 impl Plan {
+    /// When its next pass begins after a moment; none when it never does, or its schedule is not
+    /// understood.
+    pub fn next_elapse(&self, zones: &Zones, after: Wall) -> Option<Wall> {
+        Schedule::parse(self.schedule.as_deref()?, zones)?.next_elapse(after)
+    }
+
     /// The next moment after `after` at which a pass of this plan should be over; none when it never
     /// runs, or its schedule is not understood.
     pub fn next_regular_end(&self, zones: &Zones, after: Wall) -> Option<Wall> {
@@ -531,7 +548,9 @@ impl Plan {
         let end = |at: Wall| {
             let next = schedule.next_elapse(at).or_else(|| schedule.latest_elapse(Wall(at.0 - 1)));
             let interval = next.map_or(MAX_RUN_TIME, |next| next.since(at).max(at.since(next)));
-            regular_end(at, usual, interval)
+            // Before the next pass begins: then none of its modules has had its turn again.
+            let latest = at + interval.saturating_sub(LAST_LOOK);
+            regular_end(at, usual, interval).min(latest)
         };
         let of_latest = schedule.latest_elapse(after).map(end).filter(|end| *end > after);
         of_latest.or_else(|| schedule.next_elapse(after).map(end))
@@ -716,6 +735,7 @@ mod tests {
 
     fn situation<'a>(schedule: Option<&'a str>, zones: &'a Zones, now: Wall) -> PlanSituation<'a> {
         PlanSituation {
+            since: None,
             schedule,
             enabled: true,
             alert_time: None,
@@ -767,6 +787,13 @@ mod tests {
                 "2026-12-01 01:10",
                 "2026-11-29 22:52",
                 "pending: last success 2026-11-29 22:52, not yet run tonight",
+            ),
+            // In the morning "tonight" is the next night.
+            (
+                "05:00",
+                "2026-12-01 08:53",
+                "2026-11-30 05:10",
+                "pending: last success yesterday 05:10, not yet run since 05:00",
             ),
             ("22:00", "2026-11-30 22:10", "2026-11-30 22:05", "success"),
             ("22:00", "2026-11-30 21:59", "2026-11-29 22:05", "success"),
@@ -1044,8 +1071,10 @@ mod tests {
             ("22:00", "2026-11-30 21:00", "2026-12-01 04:00"),
             ("22:00", "2026-12-01 03:59", "2026-12-01 04:00"),
             ("22:00", "2026-12-01 04:00", "2026-12-02 04:00"),
-            ("hourly", "2026-11-30 21:10", "2026-11-30 22:00"),
-            ("*:0/15", "2026-11-30 21:10", "2026-11-30 21:15"),
+            // A minute before the next pass begins: else none was ever seen to be over.
+            ("hourly", "2026-11-30 21:10", "2026-11-30 21:59"),
+            ("hourly", "2026-11-30 21:59", "2026-11-30 22:59"),
+            ("*:0/15", "2026-11-30 21:10", "2026-11-30 21:14"),
             ("Sun 22:00", "2026-11-30 09:00", "2026-12-07 04:00"),
         ] {
             let schedule = Some(schedule.to_owned());

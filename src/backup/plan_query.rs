@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::alert::Alert;
 use super::plan::AlertTime;
+use super::plan_changes::LastLook;
 use crate::clock::Wall;
 
 /// Which plans are asked about.
@@ -17,8 +18,10 @@ pub struct PlanQuery {
     /// Since when the latest alert that names no plan fires.
     pub all_since: Option<Wall>,
     /// The same of alerts that say that a run is missing, such as NsBackupMissing, by the plan that
-    /// they name.
-    pub missing: BTreeMap<Option<String>, Option<Wall>>,
+    /// they name. One that names none is not believed of plans whose run may still come.
+    pub missing: BTreeMap<String, Option<Wall>>,
+    /// The last look at each plan, by its id.
+    pub last_looks: BTreeMap<String, LastLook>,
 }
 
 impl PlanQuery {
@@ -38,9 +41,10 @@ impl PlanQuery {
         let mut query = PlanQuery::default();
         for alert in alerts {
             let since = Some(alert.starts_at.map_or(accepted, |start| start.min(accepted)));
-            if alert.name.to_ascii_lowercase().contains("missing") {
-                let plan = alert.plan_id(labels).map(str::to_owned);
-                let latest = query.missing.entry(plan).or_default();
+            if let Some(plan) = alert.plan_id(labels)
+                && alert.name.to_ascii_lowercase().contains("missing")
+            {
+                let latest = query.missing.entry(plan.to_owned()).or_default();
                 *latest = (*latest).max(since);
             }
             match alert.plan_id(labels) {
@@ -59,8 +63,7 @@ impl PlanQuery {
 
     /// Since when an alert fires about a plan; none when there is no alert.
     pub fn alert_time(&self, plan: &str) -> Option<AlertTime> {
-        let missing = |plan: Option<String>| self.missing.get(&plan).copied().flatten();
-        let missing_since = missing(Some(plan.to_owned())).max(missing(None));
+        let missing_since = self.missing.get(plan).copied().flatten();
         let alert_time = |since, names_plan| AlertTime { since, names_plan, missing_since };
         match self.plans.get(plan) {
             Some(since) => since.map(|since| alert_time(since, true)),
@@ -104,6 +107,16 @@ mod tests {
         assert_eq!(PlanQuery::for_plan("1").alert_time("1"), None);
         assert_eq!(alerts_about("1", &alerts, &labels).len(), 3);
         assert_eq!(alerts_about("2", &alerts, &labels).len(), 1);
+    }
+
+    #[test]
+    fn an_alert_that_names_no_plan_made_what_was_not_run_yet_missing_in_all_plans() {
+        let labels = ["id".to_owned()];
+        let missing = |id| Alert { name: "NsBackupMissing".into(), ..alert(id, 5) };
+        let query = PlanQuery::from_alerts(&[missing(None)], &labels, Wall(9));
+        assert_eq!(query.alert_time("1").unwrap().missing_since, None);
+        let query = PlanQuery::from_alerts(&[missing(Some("1"))], &labels, Wall(9));
+        assert_eq!(query.alert_time("1").unwrap().missing_since, Some(Wall(5)));
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub fn read_plans(
     let begin = Instant::now();
     let mut redis = RedisConnection::connect(settings, begin + time_limit(query))?;
     let mut snapshot = read_modules(&mut redis)?;
+    snapshot.last_looks.clone_from(&query.last_looks);
     let listing = match query.all {
         true => Some(list_keys(&mut redis, begin + SCAN_TIMEOUT)?),
         false => None,

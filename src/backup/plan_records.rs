@@ -7,13 +7,15 @@ use std::time::Duration;
 use super::alert::Alert;
 use super::analysis::{PlanReport, is_idle, view};
 use super::notice::{self, EndNotice};
+use super::plan::Plan;
+use super::plan_changes::LastLook;
 use super::plan_tracker::{
     EndReason, Finding, LookCause, LookContext, PlanDecision, PlanTracker, Presence, SuccessPolicy,
     is_forgotten,
 };
 use super::schedule::Zone;
 use super::settings::TellingSettings;
-use crate::clock::Wall;
+use crate::clock::{Mono, Wall};
 use crate::event::Incident;
 use crate::store::change::Change;
 use crate::store::{Table, Write};
@@ -40,6 +42,12 @@ pub struct LookedAt<'a> {
 pub struct PlanRecords {
     tracker: PlanTracker,
     rows: BTreeMap<String, PlanView>,
+    /// By id the time of the latest reading of a plan.
+    read_as_of: BTreeMap<String, Mono>,
+    /// By id the time of the reading of a plan that was told last.
+    told_as_of: BTreeMap<String, Mono>,
+    /// How the plans were configured at the last look at each.
+    last_looks: BTreeMap<String, LastLook>,
 }
 
 impl LookedAt<'_> {
@@ -57,13 +65,23 @@ impl PlanRecords {
         now: Wall,
     ) -> PlanRecords {
         let tracker = PlanTracker::restore(rows.iter(), open_incidents, now);
+        let look = |row: &PlanView| {
+            let configured = row.configured.clone()?;
+            Some((row.plan.clone(), LastLook { at: row.at.min(now), configured }))
+        };
+        let last_looks = rows.iter().filter_map(look).collect();
         let rows = rows.into_iter().map(|row| (row.plan.clone(), row)).collect();
-        PlanRecords { tracker, rows }
+        PlanRecords { tracker, rows, last_looks, ..PlanRecords::default() }
     }
 
     /// The plans with an open trouble, by id.
     pub fn open_plans(&self) -> BTreeSet<String> {
         self.tracker.open_plans().map(str::to_owned).collect()
+    }
+
+    /// How the plans were configured at the last look at each.
+    pub fn last_looks(&self) -> BTreeMap<String, LastLook> {
+        self.last_looks.clone()
     }
 
     /// Whether any plan was found.
@@ -74,7 +92,12 @@ impl PlanRecords {
     /// The id of a plan that is given by its id or its name.
     pub fn find(&self, plan: &str) -> String {
         let is_known = self.rows.contains_key(plan) || self.tracker.told(plan).is_some();
-        let named = || self.rows.values().find(|row| row.name.as_deref() == Some(plan));
+        let is_open = |row: &&PlanView| self.tracker.told(&row.plan).is_some_and(|told| told.open);
+        // Of two with this name the one that is in trouble is meant.
+        let mut rows: Vec<&PlanView> =
+            self.rows.values().filter(|row| row.name.as_deref() == Some(plan)).collect();
+        rows.sort_by_key(|row| !is_open(row));
+        let named = || rows.first();
         let id = if is_known { None } else { named().map(|row| row.plan.clone()) };
         id.unwrap_or_else(|| plan.to_owned())
     }
@@ -90,10 +113,42 @@ impl PlanRecords {
         self.tracker.decide(&plan.id, &look.finding(), context)
     }
 
+    /// Whether what was read of a plan at `read_at` is not to be told any more: a later reading was
+    /// taken in meanwhile, as while repositories were asked. An alert is owed its answer until one
+    /// was told.
+    pub fn is_outdated(&self, plan: &str, cause: LookCause, read_at: Mono) -> bool {
+        let later = match cause {
+            LookCause::Alert => self.told_as_of.get(plan),
+            LookCause::Recheck => self.read_as_of.get(plan),
+        };
+        later.is_some_and(|later| *later > read_at)
+    }
+
+    /// Takes in that a reading of a plan was taken in, and whether it was told.
+    pub fn note_reading(&mut self, plan: &str, read_at: Mono, is_told: bool) {
+        if self.tracker.told(plan).is_none() && !self.rows.contains_key(plan) {
+            // Any id may come with an alert: what is over is not remembered.
+            self.read_as_of.remove(plan);
+            self.told_as_of.remove(plan);
+            return;
+        }
+        let latest = self.read_as_of.entry(plan.to_owned()).or_insert(read_at);
+        *latest = read_at.max(*latest);
+        if is_told {
+            self.told_as_of.insert(plan.to_owned(), read_at);
+        }
+    }
+
+    /// Whether the alerts that came in by then were answered with this success by another look.
+    pub fn has_answered(&self, look: LookedAt, accepted: Wall) -> bool {
+        self.tracker.was_told(&look.report.plan.id, &look.finding(), accepted)
+    }
+
     /// Takes in a look: the rows and the event that it is worth.
     pub fn record(&mut self, look: LookedAt, telling: &TellingSettings, now: Wall) -> Change {
         let (report, finding) = (look.report, look.finding());
         let decision = self.decide(look, telling, now);
+        self.remember(look, now);
         let before = self.tracker.told(&report.plan.id).cloned();
         self.tracker.record(&report.plan.id, &finding, decision, now);
         let told = self.tracker.told(&report.plan.id);
@@ -117,17 +172,33 @@ impl PlanRecords {
         }
         let is_kept = match decision {
             PlanDecision::Ended(_) => false,
-            PlanDecision::Quiet if finding.presence == Presence::Gone => told.is_some(),
+            PlanDecision::Quiet if matches!(finding.presence, Presence::Gone | Presence::Empty) => {
+                told.is_some()
+            }
             _ => true,
         };
         let write = match decision {
             _ if !is_kept => self.remove_row(&report.plan.id),
             PlanDecision::Quiet if finding.presence == Presence::Unread => None,
-            PlanDecision::Quiet if told.is_none() && is_idle(&report.plan) => None,
+            PlanDecision::Quiet if told.is_none() && is_idle(&report.plan) => {
+                self.renew_row(&report.plan, now)
+            }
             _ => self.put_row(report, decision, now),
         };
         change.writes.extend(write);
         change
+    }
+
+    /// Of a plan that does not exist nothing is remembered.
+    fn remember(&mut self, look: LookedAt, now: Wall) {
+        let plan = &look.report.plan;
+        match plan.configured.clone().filter(|_| plan.enabled.is_some()) {
+            Some(configured) => {
+                self.last_looks.insert(plan.id.clone(), LastLook { at: now, configured });
+            }
+            None if look.complete => drop(self.last_looks.remove(&plan.id)),
+            None => {}
+        }
     }
 
     fn remove_row(&mut self, plan: &str) -> Option<Write> {
@@ -156,6 +227,16 @@ impl PlanRecords {
         let write = Write::put(Table::Plans, row.plan.clone(), &row);
         self.rows.insert(row.plan.clone(), row);
         Some(write)
+    }
+
+    /// The row of a plan of which nothing is told: how it is configured, where that has changed.
+    fn renew_row(&mut self, plan: &Plan, now: Wall) -> Option<Write> {
+        let row = self.rows.get_mut(&plan.id)?;
+        if row.configured == plan.configured && now.since(row.at) < ROW_RENEWAL {
+            return None;
+        }
+        (row.configured, row.at) = (plan.configured.clone(), now);
+        Some(Write::put(Table::Plans, plan.id.clone(), row))
     }
 
     fn end_notice<'a>(
@@ -279,6 +360,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_before_the_latest_news_was_told_after_it() {
+        let mut records = PlanRecords::default();
+        let (early, late) = (Mono(1000), Mono(2000));
+        for cause in [LookCause::Alert, LookCause::Recheck] {
+            assert!(!records.is_outdated("7", cause, early));
+        }
+        records.note_reading("9", late, true);
+        assert!(!records.is_outdated("9", LookCause::Alert, early), "it is over");
+        record(&mut records, &report(ModuleState::Failed, NOW), LookCause::Alert, NOW);
+        records.note_reading("7", late, false);
+        assert!(records.is_outdated("7", LookCause::Recheck, early));
+        assert!(!records.is_outdated("7", LookCause::Alert, early), "it is owed its answer");
+        assert!(!records.is_outdated("7", LookCause::Recheck, late));
+        records.note_reading("7", late, true);
+        assert!(records.is_outdated("7", LookCause::Alert, early));
+        assert!(!records.is_outdated("8", LookCause::Alert, early));
+    }
+
+    #[test]
     fn what_is_told_and_what_is_remembered_of_it_are_one_change() {
         let mut records = PlanRecords::default();
         let mut failed = report(ModuleState::Failed, NOW);
@@ -297,6 +397,10 @@ mod tests {
         let restored = PlanRecords::restore(vec![row(&change)], &incidents, NOW);
         assert_eq!(restored.open_plans(), BTreeSet::from(["7".to_owned()]));
         assert_eq!((restored.find("Nightly"), restored.find("9")), ("7".into(), "9".into()));
+        let mut namesake = report(ModuleState::Success, NOW);
+        namesake.plan.id = "1".into();
+        record(&mut records, &namesake, LookCause::Recheck, NOW + ROW_RENEWAL);
+        assert_eq!(records.find("Nightly"), "7", "of two plans with a name the one in trouble");
         let well = report(ModuleState::Success, NOW + MINUTE);
         let change = record(&mut records, &well, LookCause::Recheck, NOW + ROW_RENEWAL);
         assert_eq!(titles(&change), ["backup Nightly SUCCESS: its module succeeded"]);
@@ -327,7 +431,7 @@ mod tests {
         assert_eq!(titles(&change), ["backup of all plans UNKNOWN: refused"]);
         assert!(record(&mut records, all, LookCause::Recheck, NOW).events.is_empty());
         let change = records.end(ALL_PLANS, EndReason::RedisAnswers, &zone, NOW).unwrap();
-        assert_eq!(titles(&change), ["backup of all plans: Redis can be asked again"]);
+        assert_eq!(titles(&change), ["backup of all plans: what Redis says of them can be read"]);
         assert_eq!(change.writes, [Write::remove(Table::Plans, ALL_PLANS)]);
         assert!(records.end(ALL_PLANS, EndReason::RedisAnswers, &zone, NOW).is_none());
         record(&mut records, all, LookCause::Alert, NOW);

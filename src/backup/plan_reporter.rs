@@ -6,11 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use log::{error, info};
+use log::{error, info, warn};
 
 use super::alert::Alert;
 use super::analysis::{Analyzer, PlanReport, PlansReading, reportable};
-use super::outcome::Outcome;
+use super::new_modules::NewModules;
+use super::outcome::{Outcome, PlanOutcome};
 use super::plan_query::{PlanQuery, alerts_about};
 use super::plan_records::{LookedAt, PlanRecords};
 use super::plan_tracker::{EndReason, LookCause};
@@ -19,12 +20,16 @@ use super::report::ALL_PLANS;
 use super::restic_permits::ResticPermits;
 use super::schedule::{Zone, Zones};
 use super::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
-use crate::clock::Now;
+use crate::clock::{Mono, Now, Wall};
 use crate::event::Event;
+use crate::secret::Secret;
 use crate::store::Write;
 use crate::store::change::ChangeSink;
-use crate::thread::{Stop, lock};
+use crate::thread::{Stop, lock, spawn_critical};
 use crate::view::PlanView;
+
+/// The stack of a check in the background, in bytes.
+const STACK: usize = 1024 * 1024;
 
 /// The configuration of the looks at backup plans.
 #[derive(Clone, Debug)]
@@ -48,6 +53,8 @@ pub struct Look<'a> {
     pub cause: LookCause,
     /// The alerts that caused it.
     pub alerts: &'a [Alert],
+    /// When they came in.
+    pub accepted: Option<Wall>,
     /// The plans that these alerts were answered about already, by id.
     pub answered: &'a BTreeSet<String>,
 }
@@ -56,11 +63,14 @@ pub struct Look<'a> {
 pub struct PlanReporter {
     settings: Mutex<Arc<PipelineSettings>>,
     records: Mutex<PlanRecords>,
+    new_modules: Mutex<NewModules>,
     sink: ChangeSink,
     stop: Stop,
     /// In which people read times. Read once: not every thread has the stack for it.
     zone: Zone,
     outcomes: Mutex<BTreeMap<Outcome, u64>>,
+    /// The plans whose repositories are checked in the background.
+    checked: Mutex<BTreeSet<String>>,
     /// Shared by all looks: the machines are small.
     restic_permits: ResticPermits,
 }
@@ -76,12 +86,14 @@ impl PlanReporter {
         stop: Stop,
     ) -> PlanReporter {
         PlanReporter {
+            new_modules: Mutex::new(NewModules::restore(rows.iter())),
             records: Mutex::new(PlanRecords::restore(rows, open_incidents, Now::read().wall)),
             settings: Mutex::new(Arc::new(settings)),
             sink,
             stop,
             zone: Zones::read().local().clone(),
             outcomes: Mutex::new(BTreeMap::new()),
+            checked: Mutex::new(BTreeSet::new()),
             restic_permits: ResticPermits::default(),
         }
     }
@@ -111,6 +123,11 @@ impl PlanReporter {
         lock(&self.records).is_forgotten(plan)
     }
 
+    /// The plans that were looked at and found, by id.
+    pub fn known_plans(&self) -> BTreeSet<String> {
+        lock(&self.records).last_looks().into_keys().collect()
+    }
+
     /// Whether any plan was ever found.
     pub fn knows_plans(&self) -> bool {
         lock(&self.records).knows_plans()
@@ -119,12 +136,36 @@ impl PlanReporter {
     /// Reads the plans of a query. What panics is not known. None at the stop.
     pub fn read(&self, query: &PlanQuery, wait_for_running: bool) -> Option<PlansReading> {
         let settings = self.settings();
+        let last_looks = lock(&self.records).last_looks();
+        let query = &PlanQuery { last_looks, ..query.clone() };
         let analyzer = self.analyzer(&settings, wait_for_running);
-        let read = catch_unwind(AssertUnwindSafe(|| analyzer.read(query, &self.stop)));
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let mut reading = analyzer.read(query, &self.stop)?;
+            if reading.complete {
+                self.await_new_modules(query, &mut reading.reports);
+            }
+            Some(reading)
+        }));
         read.unwrap_or_else(|_| {
             error!("looking into a backup panicked");
             Some(PlansReading::unknown(query, "looking into it failed, see the log of hbd"))
         })
+    }
+
+    /// What was added to a plan after it ran last is not missing, unless an alert says so.
+    fn await_new_modules(&self, query: &PlanQuery, reports: &mut [PlanReport]) {
+        let (zones, now) = (Zones::read(), Now::read().wall);
+        let mut new_modules = lock(&self.new_modules);
+        for report in reports {
+            let alert_time = query.alert_time(&report.plan.id);
+            if alert_time.is_none() {
+                new_modules.note(&report.plan, now);
+            }
+            let is_called_missing = alert_time.is_some_and(|alert| alert.missing_since.is_some());
+            if !is_called_missing && new_modules.await_first_pass(&mut report.plan, &zones, now) {
+                report.plan_outcome = PlanOutcome::of(&report.plan);
+            }
+        }
     }
 
     fn analyzer<'a>(&'a self, settings: &'a PipelineSettings, wait: bool) -> Analyzer<'a> {
@@ -145,40 +186,107 @@ impl PlanReporter {
         reading: PlansReading,
         rows: impl Fn(&str) -> Option<Write>,
     ) -> Option<()> {
+        let unchecked = self.tell_unchecked(look, reading, &rows);
+        self.check_and_tell(look, unchecked, &rows)
+    }
+
+    /// The same for a look that no alert caused. Repositories are asked in a thread of its own: a
+    /// destination that does not answer keeps no later look waiting.
+    pub fn tell_in_background(
+        self: &Arc<Self>,
+        query: PlanQuery,
+        cause: LookCause,
+        reading: PlansReading,
+    ) {
+        let none = BTreeSet::new();
+        let look = Look { query: &query, cause, alerts: &[], accepted: None, answered: &none };
+        let mut unchecked = self.tell_unchecked(look, reading, &|_| None);
+        let checking = Checking::begin(self, &mut unchecked.reports);
+        if unchecked.reports.is_empty() {
+            return;
+        }
+        let work = move || {
+            let none = BTreeSet::new();
+            let look = Look { query: &query, cause, alerts: &[], accepted: None, answered: &none };
+            // None at the stop: what was not told is found again after the next start.
+            let check = || checking.reporter.check_and_tell(look, unchecked, &|_| None);
+            if catch_unwind(AssertUnwindSafe(check)).is_err() {
+                error!("checking the repositories of a backup panicked");
+            }
+        };
+        if let Err(why) = spawn_critical("backup-check", STACK, work) {
+            warn!("the repositories of a backup are not checked now: {why}");
+        }
+    }
+
+    /// Tells what is worth it without a check of repositories; gives what is left.
+    fn tell_unchecked(
+        &self,
+        look: Look,
+        reading: PlansReading,
+        rows: &impl Fn(&str) -> Option<Write>,
+    ) -> Unchecked {
         let settings = self.settings();
-        let PlansReading { reports, passwords, complete, .. } = reading;
+        let PlansReading { reports, passwords, complete, read_at, .. } = reading;
         let (reports, asked) = with_answers(reports, look);
         if look.query.all && complete && reports.iter().all(|one| one.plan.id != ALL_PLANS) {
             self.end(ALL_PLANS, EndReason::RedisAnswers);
         }
-        let labels = &settings.correlator.backup_id_labels;
-        let tell = |report: &PlanReport| {
-            let alerts = alerts_about(&report.plan.id, look.alerts, labels);
-            let cause = cause_of(report, &asked, look.cause);
-            let looked_at = LookedAt { report, cause, complete, alerts: &alerts };
-            self.tell_plan(&settings, looked_at, rows(&report.plan.id));
-        };
+        let mut unchecked =
+            Unchecked { settings, reports: Vec::new(), passwords, complete, asked, read_at };
         let is_checked = |report: &PlanReport| {
-            let cause = cause_of(report, &asked, look.cause);
-            let looked_at = LookedAt { report, cause, complete, alerts: &[] };
+            let looked_at = unchecked.looked_at(report, look, &[]);
             let now = Now::read().wall;
             report.needs_check()
-                && lock(&self.records).will_report(looked_at, &settings.telling, now)
+                && lock(&self.records).will_report(looked_at, &unchecked.settings.telling, now)
         };
         let unanswered = reports.into_iter().filter(|one| !look.answered.contains(&one.plan.id));
-        let (unchecked, checked): (Vec<_>, Vec<_>) = unanswered.partition(is_checked);
-        checked.iter().for_each(tell);
-        let analyzer = self.analyzer(&settings, false);
-        analyzer.check_repositories(unchecked, &passwords, &self.stop, |report| tell(&report))
+        let (reports, checked): (Vec<_>, Vec<_>) = unanswered.partition(is_checked);
+        checked.iter().for_each(|report| self.tell_plan(&unchecked, report, look, rows));
+        unchecked.reports = reports;
+        unchecked
     }
 
-    fn tell_plan(&self, settings: &PipelineSettings, look: LookedAt, row: Option<Write>) {
-        let now = Now::read().wall;
+    fn check_and_tell(
+        &self,
+        look: Look,
+        mut unchecked: Unchecked,
+        rows: &impl Fn(&str) -> Option<Write>,
+    ) -> Option<()> {
+        let reports = std::mem::take(&mut unchecked.reports);
+        let settings = self.settings();
+        let analyzer = self.analyzer(&settings, false);
+        analyzer.check_repositories(reports, &unchecked.passwords, &self.stop, |report| {
+            self.tell_plan(&unchecked, &report, look, rows);
+        })
+    }
+
+    fn tell_plan(
+        &self,
+        reading: &Unchecked,
+        report: &PlanReport,
+        look: Look,
+        rows: &impl Fn(&str) -> Option<Write>,
+    ) {
+        let settings = &reading.settings;
+        let labels = &settings.correlator.backup_id_labels;
+        let alerts = alerts_about(&report.plan.id, look.alerts, labels);
+        let (mut look, accepted) = (reading.looked_at(report, look, &alerts), look.accepted);
+        let row = rows(&report.plan.id);
+        let now = Now::read();
         let words = {
             // Under the lock: what is remembered must reach the disk in the order of the decisions.
             let mut records = lock(&self.records);
-            let mut change = records.record(look, &settings.telling, now);
+            if records.is_outdated(&report.plan.id, look.cause, reading.read_at) {
+                return;
+            }
+            // Two alerts of one moment, of which one names no plan, are answered once.
+            if accepted.is_some_and(|accepted| records.has_answered(look, accepted)) {
+                look.cause = LookCause::Recheck;
+            }
+            let mut change = records.record(look, &settings.telling, now.wall);
             let words = change.events.first().map(|event| (title(event), is_report(event, look)));
+            records.note_reading(&report.plan.id, reading.read_at, words.is_some());
             if words.is_some() {
                 change.writes.extend(row);
             }
@@ -234,6 +342,51 @@ impl PlanReporter {
     }
 }
 
+/// What a look has read, and those of its plans whose repositories have to be checked.
+struct Unchecked {
+    settings: Arc<PipelineSettings>,
+    reports: Vec<PlanReport>,
+    passwords: BTreeMap<String, Secret>,
+    complete: bool,
+    /// The plans that an alert is owed an answer about.
+    asked: BTreeSet<String>,
+    read_at: Mono,
+}
+
+impl Unchecked {
+    fn looked_at<'a>(
+        &self,
+        report: &'a PlanReport,
+        look: Look,
+        alerts: &'a [&'a Alert],
+    ) -> LookedAt<'a> {
+        let cause = cause_of(report, &self.asked, look.cause);
+        LookedAt { report, cause, complete: self.complete, alerts }
+    }
+}
+
+/// Plans whose repositories are checked in the background: another look does not check them again.
+struct Checking {
+    reporter: Arc<PlanReporter>,
+    plans: BTreeSet<String>,
+}
+
+impl Checking {
+    /// Leaves out the reports about plans that are being checked already.
+    fn begin(reporter: &Arc<PlanReporter>, reports: &mut Vec<PlanReport>) -> Checking {
+        let mut checked = lock(&reporter.checked);
+        reports.retain(|report| checked.insert(report.plan.id.clone()));
+        let plans = reports.iter().map(|report| report.plan.id.clone()).collect();
+        Checking { reporter: Arc::clone(reporter), plans }
+    }
+}
+
+impl Drop for Checking {
+    fn drop(&mut self) {
+        lock(&self.reporter.checked).retain(|plan| !self.plans.contains(plan));
+    }
+}
+
 fn title(event: &Event) -> String {
     event.kind.describe().title
 }
@@ -246,7 +399,10 @@ fn is_report(event: &Event, look: LookedAt) -> bool {
 
 /// The reports with the one that answers an alert of which none of them says anything, and the plans
 /// that an alert is owed an answer about.
-fn with_answers(mut reports: Vec<PlanReport>, look: Look) -> (Vec<PlanReport>, BTreeSet<String>) {
+pub fn with_answers(
+    mut reports: Vec<PlanReport>,
+    look: Look,
+) -> (Vec<PlanReport>, BTreeSet<String>) {
     if look.cause != LookCause::Alert {
         return (reports, BTreeSet::new());
     }
@@ -259,7 +415,7 @@ fn with_answers(mut reports: Vec<PlanReport>, look: Look) -> (Vec<PlanReport>, B
 }
 
 /// What an alert did not ask about is looked at on the occasion.
-fn cause_of(report: &PlanReport, asked: &BTreeSet<String>, cause: LookCause) -> LookCause {
+pub fn cause_of(report: &PlanReport, asked: &BTreeSet<String>, cause: LookCause) -> LookCause {
     match cause {
         LookCause::Alert if !asked.contains(&report.plan.id) => LookCause::Recheck,
         cause => cause,

@@ -72,7 +72,7 @@ impl PlanSummary<'_> {
                 let well = count_of(Outcome::Success);
                 let running = match count_of(Outcome::Running) {
                     0 => String::new(),
-                    running => format!(", {running} still running"),
+                    running => format!(", {running} not over yet"),
                 };
                 let others = if unknown.is_some() { ", of others it is not known" } else { "" };
                 format!("backups: {well} of {total} {word} well{running}{others}")
@@ -320,7 +320,7 @@ mod tests {
         ];
         let (level, message) = sent(&reports, None);
         assert_eq!(level, Level::Info, "a record, whatever is in it");
-        assert_eq!(message.title, "backups: 2 of 5 plans well, 1 still running");
+        assert_eq!(message.title, "backups: 2 of 5 plans well, 1 not over yet");
         let lines = lines(&message);
         assert_eq!(lines.len(), 5);
         assert_eq!(lines[0], "Lost (5): MISSING, 1 of 1 module without a recent run");

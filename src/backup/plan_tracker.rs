@@ -68,7 +68,9 @@ pub enum Presence {
     Present,
     /// It is there and switched off.
     SwitchedOff,
-    /// It is not there, or has no modules: Redis was read completely.
+    /// It is there and has no modules.
+    Empty,
+    /// It is not there: Redis was read completely.
     Gone,
     /// That could not be read.
     Unread,
@@ -91,8 +93,10 @@ impl Finding {
     /// What was read of a plan; `complete`: all that Redis has of it.
     pub fn of(plan: &Plan, plan_outcome: &PlanOutcome, complete: bool) -> Finding {
         let presence = match plan.enabled {
-            _ if plan.modules.is_empty() && complete && plan.why.is_none() => Presence::Gone,
-            _ if plan.modules.is_empty() => Presence::Unread,
+            // The statuses of one that was deleted may be left.
+            None if complete && plan.why.is_none() => Presence::Gone,
+            _ if plan.modules.is_empty() && !(complete && plan.why.is_none()) => Presence::Unread,
+            Some(_) if plan.modules.is_empty() => Presence::Empty,
             Some(false) => Presence::SwitchedOff,
             Some(true) | None => Presence::Present,
         };
@@ -141,6 +145,8 @@ pub enum EndReason {
     Gone,
     /// It was never there.
     NeverExisted,
+    /// It has no modules.
+    NoModules,
     /// It was switched off.
     SwitchedOff,
     /// Redis, which could not be asked about any plan, answers.
@@ -172,7 +178,8 @@ impl PlanTracker {
         open_incidents: &BTreeSet<String>,
         now: Wall,
     ) -> PlanTracker {
-        let rows = rows.filter_map(|row| Some((row.plan.clone(), told_by(row)?)));
+        let told = |row: &PlanView| told_by(row, open_incidents.contains(&row.plan));
+        let rows = rows.filter_map(|row| Some((row.plan.clone(), told(row)?)));
         let mut told: BTreeMap<String, ToldView> = rows.collect();
         for plan in open_incidents {
             told.entry(plan.clone()).or_insert_with(|| ToldView {
@@ -190,6 +197,12 @@ impl PlanTracker {
     /// What was last told about a plan.
     pub fn told(&self, plan: &str) -> Option<&ToldView> {
         self.told.get(plan)
+    }
+
+    /// Whether this was told of a plan since then as what needs nobody any more.
+    pub fn was_told(&self, plan: &str, finding: &Finding, since: Wall) -> bool {
+        let told = self.told.get(plan).filter(|told| !told.open && told.at >= since);
+        told.is_some_and(|told| !differs(told, finding))
     }
 
     /// The plans with an open trouble.
@@ -254,15 +267,16 @@ pub fn is_forgotten(told: &ToldView) -> bool {
     !told.open && told.outcome != Outcome::Success.name()
 }
 
-/// What a row of an earlier version tells, which has a report and no more.
-fn told_by(row: &PlanView) -> Option<ToldView> {
+/// What was told of a plan, by its row. That of an earlier version has a report and no more: it was
+/// told where its incident is open.
+fn told_by(row: &PlanView, is_open: bool) -> Option<ToldView> {
     let module = |module: &crate::view::ModuleView| ToldModuleView {
         name: module.name.clone(),
         state: module.state.clone(),
         end: module.end,
     };
     row.told.clone().or_else(|| {
-        (row.outcome != Outcome::Success.name()).then(|| ToldView {
+        (is_open && row.outcome != Outcome::Success.name()).then(|| ToldView {
             outcome: row.outcome.clone(),
             open: true,
             since: row.at,
@@ -286,7 +300,10 @@ fn end_of_unknown_plan(
     let ended = |why| Some(open.map_or(PlanDecision::Quiet, |_| PlanDecision::Ended(why)));
     match finding.presence {
         Presence::Present => None,
+        // That it cannot be read is reminded of where that was told.
+        Presence::Unread if open.is_some_and(|told| told.outcome == finding.outcome.name()) => None,
         Presence::Unread => Some(PlanDecision::Quiet),
+        Presence::Empty => ended(EndReason::NoModules),
         Presence::Gone if open.is_some_and(is_about_nothing) => ended(EndReason::NeverExisted),
         Presence::Gone => ended(EndReason::Gone),
         Presence::SwitchedOff => match open {
@@ -362,6 +379,7 @@ fn is_bad(module: &ToldModuleView) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::plan::Module;
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -517,6 +535,8 @@ mod tests {
     fn a_plan_that_is_gone_or_never_was_or_is_switched_off_ends() {
         for (told, later, reason) in [
             ("f1", Presence::Gone, EndReason::Gone),
+            ("f1", Presence::Empty, EndReason::NoModules),
+            ("", Presence::Empty, EndReason::NoModules),
             ("", Presence::Gone, EndReason::NeverExisted),
             ("m1", Presence::SwitchedOff, EndReason::SwitchedOff),
         ] {
@@ -529,6 +549,16 @@ mod tests {
             assert_eq!(play.look(LookCause::Recheck, &later), PlanDecision::Quiet);
             assert_eq!(play.tracker.told("7"), None);
         }
+    }
+
+    #[test]
+    fn a_plan_that_could_not_be_read_was_never_reminded_of() {
+        let mut play = Play::new();
+        let unread = Finding { presence: Presence::Unread, ..finding("") };
+        assert_eq!(play.look(LookCause::Alert, &unread), PlanDecision::Report);
+        assert_eq!(play.after(HOUR).look(LookCause::Recheck, &unread), PlanDecision::Quiet);
+        assert_eq!(play.after(DAY).look(LookCause::Recheck, &unread), PlanDecision::Remind);
+        assert_eq!(play.look(LookCause::Recheck, &unread), PlanDecision::Quiet);
     }
 
     #[test]
@@ -593,6 +623,47 @@ mod tests {
         let told = tracker.told("7").unwrap();
         assert_eq!((told.outcome.as_str(), told.modules[0].end.is_some()), ("FAILED", true));
         assert_eq!(tracker.told("all").unwrap().outcome, "UNKNOWN");
+    }
+
+    #[test]
+    fn what_was_never_told_was_open_after_a_restart() {
+        let row = r#"{"plan":"7","name":null,"outcome":"RUNNING","level":"warning","at":"2026-11-21T20:12:11Z","why":"x","headline":"x","modules":[],"repositories":[]}"#;
+        let row: PlanView = serde_json::from_str(row).unwrap();
+        let tracker = PlanTracker::restore([row].iter(), &BTreeSet::new(), NIGHT);
+        assert_eq!(tracker.open_plans().next(), None);
+    }
+
+    #[test]
+    fn a_deleted_plan_whose_statuses_stay_was_open_for_ever_and_an_empty_one_was_called_deleted() {
+        let module = Module {
+            id: "mail1".into(),
+            ui_name: None,
+            uuid: None,
+            image: None,
+            node: None,
+            state: ModuleState::Failed,
+            why: None,
+            run: None,
+        };
+        let presence = |enabled, modules: &[&Module], complete| {
+            let modules = modules.iter().map(|module| (*module).clone()).collect();
+            let plan = Plan { enabled, modules, ..Plan::default() };
+            Finding::of(&plan, &PlanOutcome::of(&plan), complete).presence
+        };
+        for (enabled, modules, expected) in [
+            (None, &[&module][..], Presence::Gone),
+            (None, &[], Presence::Gone),
+            (Some(true), &[], Presence::Empty),
+            (Some(true), &[&module], Presence::Present),
+        ] {
+            assert_eq!(presence(enabled, modules, true), expected);
+        }
+        assert_eq!(presence(None, &[&module], false), Presence::Present);
+        let mut play = Play::new();
+        assert_eq!(play.alert("f1"), PlanDecision::Report);
+        let empty = Finding { presence: Presence::Empty, ..finding("") };
+        let ended = PlanDecision::Ended(EndReason::NoModules);
+        assert_eq!(play.look(LookCause::Recheck, &empty), ended);
     }
 
     /// One pass of a plan of three modules: how each of them ends, and after which of them an alert

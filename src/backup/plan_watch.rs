@@ -9,11 +9,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, bounded, select};
 use log::{error, warn};
 
-use super::analysis::{PlanReport, PlansReading};
+use super::analysis::PlansReading;
 use super::correlator;
 use super::look_schedule::{LookPolicy, LookSchedule, RecheckReason, SeenPlan};
 use super::plan_query::PlanQuery;
-use super::plan_reporter::{Look, PlanReporter};
+use super::plan_reporter::PlanReporter;
 use super::plan_tracker::LookCause;
 use super::report::ALL_PLANS;
 use super::schedule::Zones;
@@ -94,7 +94,10 @@ impl PlanWatch<'_> {
     fn look(&mut self) {
         let policy = policy(self.reporter);
         let open = self.reporter.open_plans();
-        let Some(query) = self.looks.due(&open, policy, Now::read()) else { return };
+        let Some(query) = self.looks.due(&open, &self.reporter.known_plans(), policy, Now::read())
+        else {
+            return;
+        };
         let Some(reading) = self.reporter.read(&query, false) else { return };
         let now = Now::read();
         if reading.is_unanswered {
@@ -104,10 +107,13 @@ impl PlanWatch<'_> {
             return;
         }
         let zones = Zones::read();
-        let seen: Vec<SeenPlan> =
-            reading.reports.iter().map(|report| seen(report, &zones, now)).collect();
+        let seen: Vec<SeenPlan> = reading
+            .reports
+            .iter()
+            .map(|report| SeenPlan::of(&report.plan, &zones, now.wall))
+            .collect();
         self.looks.on_answer(&query, &seen, policy, now);
-        self.tell(&query, LookCause::Recheck, reading);
+        self.reporter.tell_in_background(query, LookCause::Recheck, reading);
     }
 
     /// Of no plan anything is known any more, and that is told as an answer would be. A Redis that
@@ -127,22 +133,6 @@ impl PlanWatch<'_> {
         let why = reading.reports.first().map(|report| report.plan_outcome.why.as_str());
         let query = PlanQuery::for_all();
         let silence = PlansReading::unknown(&query, why.unwrap_or("Redis does not answer"));
-        self.tell(&query, LookCause::Alert, silence);
-    }
-
-    fn tell(&self, query: &PlanQuery, cause: LookCause, reading: PlansReading) {
-        let look = Look { query, cause, alerts: &[], answered: &BTreeSet::new() };
-        // None at the stop: what was not told is found again after the next start.
-        let _ = self.reporter.tell(look, reading, |_| None);
-    }
-}
-
-fn seen<'a>(report: &'a PlanReport, zones: &Zones, now: Now) -> SeenPlan<'a> {
-    let plan = &report.plan;
-    SeenPlan {
-        id: &plan.id,
-        enabled: plan.enabled == Some(true),
-        is_open: plan.modules.iter().any(|module| module.state.is_open()),
-        regular_end: plan.next_regular_end(zones, now.wall),
+        self.reporter.tell_in_background(query, LookCause::Alert, silence);
     }
 }

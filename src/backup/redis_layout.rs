@@ -9,6 +9,7 @@ use super::plan::{
     AlertTime, BackupRun, Destination, Module, PassHistory, Plan, PlanSituation, RunStatus,
     RunWindow, evaluate,
 };
+use super::plan_changes::{self, LastLook};
 use super::redis::{Fields, KeyError, KeyResult};
 use super::schedule::Zones;
 use crate::clock::Wall;
@@ -90,6 +91,8 @@ pub struct RedisSnapshot {
     pub members: BTreeMap<String, BTreeSet<String>>,
     /// Where the schedules are at home, and in which people read times.
     pub zones: Zones,
+    /// The last look at each plan, by its id.
+    pub last_looks: BTreeMap<String, LastLook>,
 }
 
 /// The key of a status hash, parsed.
@@ -273,7 +276,8 @@ impl RedisSnapshot {
         now: Wall,
     ) -> Plan {
         if let Some(why) = self.unreadable_plans.get(id) {
-            return Plan { id: id.to_owned(), why: Some(why.clone()), ..Plan::default() };
+            let (why, zone) = (Some(why.clone()), self.zones.local().clone());
+            return Plan { id: id.to_owned(), why, zone, ..Plan::default() };
         }
         let fields = self.plans.get(id);
         let field = |name: &str| {
@@ -282,17 +286,33 @@ impl RedisSnapshot {
         };
         let schedule = field("schedule");
         let latest = self.latest_statuses(id, alert_time.map(|alert| alert.since));
-        let ids = self.module_ids(id, &latest);
+        let mut ids = self.module_ids(id, &latest);
+        let enabled = self.is_enabled(id) != Some(false);
+        let last_look = self.last_looks.get(id);
+        let configured = plan_changes::compare(last_look, now, enabled, schedule.as_deref(), &ids);
+        let complained = alert_time.is_some_and(|alert| alert.missing_since.is_some());
+        let fallback = self.unreadable_entry(id);
+        if !complained && fallback.is_none() {
+            let not_due = plan_changes::not_due(&configured, &self.zones, now);
+            let is_new = |id: &String| {
+                let since = not_due.get(id.as_str());
+                since
+                    .is_some_and(|since| latest.get(id).is_none_or(|entry| entry.is_before(*since)))
+            };
+            if !ids.iter().all(is_new) {
+                ids.retain(|id| !is_new(id));
+            }
+        }
         let window = RunWindow::new(PlanSituation {
             schedule: schedule.as_deref(),
-            enabled: self.is_enabled(id) != Some(false),
+            enabled,
+            since: configured.since.filter(|_| !complained),
             alert_time,
             history: PassHistory::of(ids.iter().map(|id| last_run(latest.get(id)))),
             default_interval: recent,
             now,
             zones: &self.zones,
         });
-        let fallback = self.unreadable_entry(id);
         let module = |id: String| self.module(latest.get(&id).or(fallback.as_ref()), id, &window);
         Plan {
             id: id.to_owned(),
@@ -303,6 +323,7 @@ impl RedisSnapshot {
             schedule,
             zone: self.zones.local().clone(),
             why: None,
+            configured: Some(configured),
         }
     }
 
@@ -419,6 +440,11 @@ fn last_run(entry: Option<&StatusEntry>) -> (Option<&str>, Option<&BackupRun>) {
 }
 
 impl StatusEntry {
+    /// Whether it is that of a run before this time.
+    fn is_before(&self, time: Wall) -> bool {
+        self.status.last_written().is_some_and(|at| at < time)
+    }
+
     fn newer(self, other: StatusEntry, alert_since: Option<Wall>) -> StatusEntry {
         let status = self.status.clone().newer(other.status.clone(), alert_since);
         if status == self.status { self } else { other }
@@ -595,5 +621,14 @@ mod tests {
         assert_eq!(RedisSnapshot::default().status_keys("1").len(), 64);
         snapshot.module_node.insert("odd1".into(), "4000000000".into());
         assert_eq!(snapshot.status_keys("1").len(), 1000 + 2 + 1);
+    }
+
+    #[test]
+    fn of_a_plan_that_cannot_be_read_the_times_were_in_another_zone() {
+        let zones = Zones::with_local("Europe/Rome").unwrap();
+        let mut snapshot = RedisSnapshot { zones, ..RedisSnapshot::default() };
+        snapshot.add_plan("6", Err(KeyError::Unusable("WRONGTYPE".into())), true);
+        let plan = snapshot.plan("6", None, Duration::from_secs(86_400), Wall(0));
+        assert_eq!(plan.zone.format_minute(Wall(0)), "1970-01-01 01:00 CET");
     }
 }

@@ -449,6 +449,7 @@ mod tests {
             ],
             zone: Zone::default(),
             why: None,
+            configured: None,
         }
     }
 

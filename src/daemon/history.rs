@@ -112,6 +112,7 @@ pub fn plans(courier: &Courier) -> Result<Vec<PlanView>, String> {
     Ok(shown
         .map(|mut plan| {
             plan.told.iter_mut().for_each(|told| told.modules.clear());
+            plan.configured = None;
             plan
         })
         .collect())
@@ -154,7 +155,7 @@ fn describe_incident(incident: &Incident) -> Option<String> {
         | Incident::NeverSeen { .. }
         | Incident::NotBack { .. }
         | Incident::Metric { .. } => None,
-        Incident::Backup { .. } => Some("the backup did not succeed".into()),
+        Incident::Backup { .. } => Some("the backup is not known to have succeeded".into()),
         Incident::Alertmanager => Some("the Alertmanager that is asked does not answer".into()),
         Incident::Channel { .. } => Some("does not deliver".into()),
         Incident::Store => Some("the state cannot be written to disk".into()),

@@ -135,7 +135,7 @@ fn backups(snapshot: &MetricsSnapshot, text: &mut String) {
     );
     single(text, ("hbd_pipelines", "gauge", "Pipelines that run or wait."), snapshot.pipelines);
     let name = "hbd_backup_outcomes_total";
-    head(text, name, "counter", "Backup alerts by outcome.");
+    head(text, name, "counter", "Reports about backup plans by outcome.");
     let outcomes = &snapshot.backup_outcomes;
     for (outcome, count) in [
         ("SUCCESS", outcomes.success),

@@ -198,7 +198,7 @@ pub struct MetricsSnapshot {
     pub alerts_received: u64,
     /// Pipelines that run or wait.
     pub pipelines: u64,
-    /// Backup alerts by outcome.
+    /// Reports about backup plans by outcome.
     pub backup_outcomes: OutcomeCounts,
     /// The last reload of the configuration was refused.
     pub last_reload_refused: bool,

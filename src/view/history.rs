@@ -1,6 +1,7 @@
 //! The API model of the history: availability, metrics over time, events, open alerts, backup plans.
 //! Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -158,6 +159,25 @@ pub struct PlanView {
     /// What the channels were last told about it; none: nothing yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<ToldView>,
+    /// How it was configured at the last look; not part of the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configured: Option<ConfiguredView>,
+}
+
+/// How a backup plan was configured when it was looked at last, and since when: what elapsed before is
+/// not awaited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfiguredView {
+    /// Whether it was switched on.
+    pub enabled: bool,
+    /// When it runs.
+    pub schedule: Option<String>,
+    /// Since when all that is so; none: since before it was looked at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Wall>,
+    /// Its modules, and since when each is part of it.
+    #[serde(default)]
+    pub modules: BTreeMap<String, Option<Wall>>,
 }
 
 /// What the channels were last told about a backup plan.

@@ -13,8 +13,8 @@ pub mod history;
 pub mod query;
 
 pub use self::history::{
-    AlertView, AvailabilityView, DetailView, EventView, ModuleView, PlanView, PointView,
-    RepositoryView, SeriesView, ToldModuleView, ToldView, UptimeSlice, always,
+    AlertView, AvailabilityView, ConfiguredView, DetailView, EventView, ModuleView, PlanView,
+    PointView, RepositoryView, SeriesView, ToldModuleView, ToldView, UptimeSlice, always,
 };
 
 /// The state of a connection, or of a host as the best of its connections.

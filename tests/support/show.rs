@@ -376,6 +376,7 @@ fn plan(id: &str, name: &str, outcome: &str, level: Level, at: Wall) -> PlanView
         ],
         repositories: vec![RepositoryView { module: "mail1".into(), text: EVIL.into() }],
         told: None,
+        configured: None,
     }
 }
 

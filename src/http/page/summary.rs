@@ -179,8 +179,8 @@ impl PageSummary<'_> {
         complain(
             Level::Critical,
             at(Level::Critical),
-            "backup did not succeed",
-            "backups did not succeed",
+            "backup is not known to have succeeded",
+            "backups are not known to have succeeded",
         );
         let channels = self.channels.iter().filter(|channel| channel.state != ChannelState::Works);
         let (one, many) = ("channel does not deliver", "channels do not deliver");
@@ -195,8 +195,8 @@ impl PageSummary<'_> {
         complain(
             Level::Warning,
             at(Level::Warning),
-            "backup is running late",
-            "backups are running late",
+            "backup is not over yet",
+            "backups are not over yet",
         );
         for (what, why) in
             [("open alerts", self.alerts.as_ref().err()), ("backups", self.plans.as_ref().err())]
