@@ -66,10 +66,13 @@ pub fn to_ascii_host(text: &str) -> Option<String> {
         return None;
     }
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    if bare.is_ascii() {
-        return Some(bare.to_owned());
-    }
-    idna::domain_to_ascii(bare).ok().filter(|name| name.len() <= 253)
+    let ascii = match bare.is_ascii() {
+        true => Some(bare.to_owned()),
+        false => idna::domain_to_ascii(bare).ok().filter(|name| name.len() <= 253),
+    };
+    // No name server has a name with another label (RFC 1035, 2.3.4).
+    let is_label = |label: &str| (1..=63).contains(&label.len());
+    ascii.filter(|name| name.strip_suffix('.').unwrap_or(name).split('.').all(is_label))
 }
 
 /// Whether it can name something in the configuration: 1-253 of `A-Za-z0-9._-`.
@@ -193,6 +196,17 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(to_ascii_host(text).as_deref(), ascii, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_name_server_can_have_passed_the_check() {
+        let label = "x".repeat(64);
+        for text in ["a..b", "b\u{fc}ro..example", "a..", &label, &format!("{label}.example")] {
+            assert_eq!(to_ascii_host(text), None, "{text}");
+        }
+        for text in ["example.", &label[1..], "fe80::1"] {
+            assert_eq!(to_ascii_host(text).as_deref(), Some(text));
         }
     }
 

@@ -63,13 +63,16 @@ fn split_zone(host: &str) -> (Cow<'_, str>, Option<&str>) {
     }
 }
 
-/// Whether it can be the interface of that address: IFNAMSIZ of linux/if.h is 16 with the NUL.
-fn is_zone(zone: &str, address: &str) -> bool {
+/// Whether it can be the interface of that address.
+pub(super) fn is_zone(zone: &str, address: &str) -> bool {
     let address = address.parse::<Ipv6Addr>();
-    let odd = |c: char| c.is_whitespace() || c.is_control() || "/%[]".contains(c);
-    address.is_ok_and(|address| address.is_unicast_link_local())
-        && (1..=15).contains(&zone.len())
-        && !zone.contains(odd)
+    address.is_ok_and(|address| address.is_unicast_link_local()) && is_interface(zone)
+}
+
+/// Whether it can be the name of an interface: IFNAMSIZ of linux/if.h is 16 with the NUL.
+pub(super) fn is_interface(name: &str) -> bool {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "/:%[]".contains(c);
+    (1..=15).contains(&name.len()) && !name.contains(odd)
 }
 
 /// A colon separates host and port, unless it belongs to a bare IPv6 address.
@@ -183,9 +186,15 @@ mod tests {
             assert_eq!(ServerAddress::parse(text).unwrap().to_string(), shown, "{text}");
         }
         assert_eq!(ServerAddress::parse("[fe80::1%eth0]:7").unwrap().zone(), Some("eth0"));
-        for text in
-            ["2001:db8::1%eth0", "web1%eth0", "192.0.2.1%eth0", "[fe80::1%]:7", "fe80::1%a/b"]
-        {
+        for text in [
+            "2001:db8::1%eth0",
+            "web1%eth0",
+            "192.0.2.1%eth0",
+            "[fe80::1%]:7",
+            "fe80::1%a/b",
+            // A port without brackets.
+            "fe80::1%eth0:9099",
+        ] {
             let why = ServerAddress::parse(text).unwrap_err();
             assert!(why.contains("must be a link-local address and its interface"), "{why}");
         }

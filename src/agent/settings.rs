@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::collect::CollectSettings;
 use super::host_info;
 use super::plugins::PluginSettings;
-use super::server::{AddressFamily, ServerAddress};
+use super::server::{AddressFamily, ServerAddress, is_interface, is_zone};
 use crate::address::is_name;
 use crate::clock::format_duration;
 use crate::config_file::file::{self, Program};
@@ -267,15 +267,20 @@ impl ConnectionSettings {
             );
         }
         let (source, zone) = section.text("source").map(|text| read_source(&text, section)).unzip();
+        let (interface, zone) = (section.text("interface"), zone.flatten());
+        if let (Some(interface), Some(zone)) = (&interface, &zone)
+            && interface != zone
+        {
+            section.error("interface", format!("is another one than that of the source, {zone}"));
+        }
         let connection = ConnectionSettings {
             source: source.flatten(),
-            interface: section.text("interface").or(zone.flatten()),
+            interface: interface.or(zone),
             server: section.text("server").and_then(|text| {
                 ServerAddress::parse(&text).map_err(|why| section.error("server", why)).ok()
             }),
         };
-        // IFNAMSIZ of linux/if.h is 16 with the NUL.
-        if connection.interface.as_ref().is_some_and(|name| name.len() > 15 || name.contains('/')) {
+        if connection.interface.as_ref().is_some_and(|name| !is_interface(name)) {
             section.error("interface", "must be the name of an interface, at most 15 characters");
         }
         if family.is_some() {
@@ -304,6 +309,10 @@ fn read_source(text: &str, section: &mut Section) -> (Option<IpAddr>, Option<Str
     let source = address.parse().ok();
     if source.is_none() {
         section.error("source", format!("must be an address of this machine, not \"{text}\""));
+    } else if zone.as_deref().is_some_and(|zone| !is_zone(zone, address)) {
+        let what = "must be a link-local address and its interface: fe80::2%eth0";
+        section.error("source", format!("\"{text}\" {what}"));
+        return (source, None);
     }
     (source, zone)
 }
@@ -486,6 +495,28 @@ mod tests {
         assert_eq!((lan.interface.as_deref(), warnings.0.len()), (Some("eth0"), 0));
         let (_, warnings) = load("server: a\nmetrics_dir: /nonexistent").unwrap();
         assert!(warnings.to_string().contains(":2: warning: metrics_dir: /nonexistent: No such"));
+    }
+
+    #[test]
+    fn a_zone_that_names_no_interface_passed_the_check() {
+        for (connection, what) in [
+            ("source: \"fe80::2%\"", "source: \"fe80::2%\" must be a link-local address and its"),
+            ("source: \"10.8.0.2%eth0\"", "source: \"10.8.0.2%eth0\" must be a link-local address"),
+            ("source: \"fe80::2%eth0:1\"", "source: \"fe80::2%eth0:1\" must be a link-local"),
+            ("interface: \"eth0:1\"", "interface: must be the name of an interface"),
+            (
+                "source: \"fe80::2%eth0\", interface: eth1",
+                "interface: is another one than that of the source, eth0",
+            ),
+        ] {
+            let text = format!("server: a\nconnections: {{lan: {{{connection}}}}}");
+            let problems = load(&text).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            let what = format!(":2: connections.lan.{what}");
+            assert!(problems.to_string().contains(&what), "{problems}");
+        }
+        let both = "server: a\nconnections: {lan: {source: \"fe80::2%eth0\", interface: eth0}}";
+        assert!(load(both).is_ok());
     }
 
     #[test]

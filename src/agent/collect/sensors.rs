@@ -187,25 +187,38 @@ fn chips(sys: &Path) -> Vec<Chip> {
 /// found; the folder of a chip that has no device.
 fn device(folder: &Path) -> String {
     let link = folder.join("device");
-    let place = fs::canonicalize(&link).or_else(|_| fs::read_link(&link));
-    let Ok(place) = place else {
-        return fs::canonicalize(folder)
-            .unwrap_or_else(|_| folder.to_owned())
-            .display()
-            .to_string();
-    };
-    let text = place.display().to_string();
-    text.split('/').map(without_instance).collect::<Vec<_>>().join("/")
+    let place = fs::canonicalize(&link).map(|place| without_instances(&place.to_string_lossy()));
+    let place = place.or_else(|_| fs::read_link(&link).map(|target| target.display().to_string()));
+    place.unwrap_or_else(|_| {
+        fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()).display().to_string()
+    })
 }
 
-/// `nvme1` is a `nvme` on its bus, `0003:1E71:2007.0004` a `0003:1E71:2007` on its port.
-fn without_instance(component: &str) -> &str {
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    match (component.strip_prefix("nvme"), component.rsplit_once('.')) {
-        (Some(number), _) if is_number(number) => "nvme",
-        (_, Some((device, _))) if device.split(':').map(str::len).eq([4, 4, 4]) => device,
-        _ => component,
+/// `0000:01:00.0/nvme/nvme1` is the `nvme` on its bus, `0003:1E71:2007.0004` a `0003:1E71:2007` on its
+/// port, `ata2/host5/target5:0:0/5:0:0:0` the unit `0:0:0` behind `ata2`.
+fn without_instances(place: &str) -> String {
+    let mut components: Vec<&str> = place.split('/').collect();
+    if let Some(port) = components.iter().position(|component| is_numbered(component, "ata")) {
+        let unit = components.last().and_then(|address| address.split_once(':'));
+        components.truncate(port + 1);
+        components.extend(unit.map(|(_, unit)| unit));
     }
+    for index in 2..components.len() {
+        let [bus, class, component] = [2, 1, 0].map(|above| components[index - above]);
+        components[index] = match (class, component.rsplit_once('.')) {
+            // The only one of its class there, and not one of all in the machine.
+            ("nvme", _) if bus.contains([':', '.']) && is_numbered(component, "nvme") => "nvme",
+            ("ieee80211", _) if is_numbered(component, "phy") => "phy",
+            (_, Some((device, _))) if device.split(':').map(str::len).eq([4, 4, 4]) => device,
+            _ => component,
+        };
+    }
+    components.join("/")
+}
+
+fn is_numbered(component: &str, prefix: &str) -> bool {
+    let number = component.strip_prefix(prefix);
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Numbers in a text count as numbers: `ata2` is before `ata10`.
@@ -465,6 +478,58 @@ mod tests {
         link(&machine, "hwmon5", &format!("{port}.0005"));
         assert_eq!(sensors.collect(machine.path()), first);
         assert_eq!(first, [("kraken2.celsius".into(), 31.0)]);
+    }
+
+    #[test]
+    fn a_host_of_scsi_that_was_found_later_left_the_path_of_a_dead_disk_to_another_one() {
+        let files = [
+            ("hwmon/hwmon0/name", "drivetemp"),
+            ("hwmon/hwmon0/temp1_input", "61000"),
+            ("hwmon/hwmon1/name", "drivetemp"),
+            ("hwmon/hwmon1/temp1_input", "30000"),
+        ];
+        let machine = machine(&files);
+        let disk = |port: u32, host: u32| {
+            format!("pci0000:00/0000:00:17.0/ata{port}/host{host}/target{host}:0:0/{host}:0:0:0")
+        };
+        link(&machine, "hwmon0", &disk(1, 0));
+        link(&machine, "hwmon1", &disk(2, 1));
+        let folder = tempfile::tempdir().unwrap();
+        let file = Some(folder.path().join("sensors"));
+        let first = shown(&Sensors::new(file.clone()).collect(machine.path()));
+        assert_eq!(first, ["drivetemp.celsius 61", "drivetemp_2.celsius 30"]);
+        // A disk at USB came before them, and the first one is dead.
+        fs::remove_dir_all(machine.path().join("class/hwmon/hwmon0")).unwrap();
+        link(&machine, "hwmon1", &disk(2, 2));
+        let second = shown(&Sensors::new(file).collect(machine.path()));
+        assert_eq!(second, ["drivetemp_2.celsius 30"]);
+    }
+
+    #[test]
+    fn devices_that_only_their_numbers_tell_apart_were_one() {
+        for (place, kept) in [
+            (
+                "/devices/pci0000:00/0000:01:00.0/nvme/nvme1",
+                "/devices/pci0000:00/0000:01:00.0/nvme/nvme",
+            ),
+            (
+                "/devices/platform/27bcc0000.nvme/nvme/nvme0",
+                "/devices/platform/27bcc0000.nvme/nvme/nvme",
+            ),
+            ("/devices/virtual/nvme-fabrics/ctl/nvme1", "/devices/virtual/nvme-fabrics/ctl/nvme1"),
+            ("/devices/virtual/nvme/nvme1", "/devices/virtual/nvme/nvme1"),
+            ("/devices/0000:02:00.0/ieee80211/phy3", "/devices/0000:02:00.0/ieee80211/phy"),
+            (
+                "/devices/0000:00:17.0/ata3/host2/target2:1:0/2:1:0:0",
+                "/devices/0000:00:17.0/ata3/1:0:0",
+            ),
+            (
+                "/devices/0000:02:00.0/host2/target2:1:0/2:1:0:0",
+                "/devices/0000:02:00.0/host2/target2:1:0/2:1:0:0",
+            ),
+        ] {
+            assert_eq!(without_instances(place), kept);
+        }
     }
 
     #[test]
