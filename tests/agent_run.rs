@@ -59,7 +59,7 @@ impl Server {
                     return;
                 }
                 if answers {
-                    let time = datagram.time.map(|time| time.text);
+                    let time = datagram.time.as_ref().map(|time| &*time.text);
                     let now = Now::read().wall;
                     let answer = ack(time, now, signed.then_some(&ours), length).unwrap();
                     socket.send_to(&answer, from).unwrap();
@@ -93,7 +93,7 @@ fn said(datagram: &Datagram, signed: bool) -> Said {
         connection: datagram.connection.as_deref().unwrap_or("none").to_owned(),
         event: datagram.event,
         boot_id: datagram.boot_id.as_deref().map(str::to_owned),
-        micros: datagram.time.map_or(0, |time| time.micros),
+        micros: datagram.time.as_ref().map_or(0, |time| time.micros),
         interval: datagram.interval,
         host: datagram.host.clone().into_owned(),
         signed,

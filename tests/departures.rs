@@ -114,8 +114,8 @@ fn a_beat_with_a_metric_that_is_no_number_is_a_beat() {
     }
     send(&hbd, r#"{"host":"web2","metrics":{"a":[null]}}"#);
     assert!(hbd.metric("hbd_datagram_metrics_left_out_total") > 3.5);
-    hbd.wait_log("web2 sends metrics that are no numbers");
-    assert_eq!(hbd.logged("web1 sends metrics that are no numbers"), 1);
+    hbd.wait_log("web2 sends metrics that cannot be used");
+    assert_eq!(hbd.logged("web1 sends metrics that cannot be used"), 1);
     let (_, host) = hbd.request("GET", "/api/v1/hosts/web1", b"");
     assert!(host.contains(r#""path":"b""#) && !host.contains(r#""path":"a""#), "{host}");
     hbd.stop();

@@ -261,3 +261,14 @@ fn a_wall_clock_that_jumps_does_no_harm() {
         play.recorder.series("web1", &[], 400 * DAY, play.now.wall).unwrap();
     }
 }
+
+#[test]
+fn what_was_heard_before_the_first_look_at_the_clock_was_not_recorded() {
+    let mut play = Play::new(&["web1"]);
+    play.recorder = play.world.recorder(RetentionSettings::default());
+    let beat = br#"{"host":"web1","metrics":{"m":{"load":7}}}"#;
+    lock(&play.world.hosts).0.ingest(beat, HERE, play.now).unwrap();
+    play.recorder.tick(play.now.later(MINUTE));
+    play.recorder.close(play.now.later(2 * MINUTE));
+    assert_eq!(play.world.rows(Table::Names), 1);
+}

@@ -11,8 +11,10 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 mod metrics;
+mod odd_numbers;
 
 pub use self::metrics::{DatagramMetrics, MAX_METRICS};
+use self::odd_numbers::replace_odd_numbers;
 
 /// The longest datagram that is accepted, its signature included, in bytes.
 pub const MAX_BYTES: usize = 8192;
@@ -28,8 +30,10 @@ const INTERVAL: &str = "interval: must be a number of seconds from 0.05 to 60480
 const BOOT_ID: &str = "boot_id: must be 1 to 64 printable characters";
 const UPTIME: &str = "uptime: must be a number of seconds";
 const TIME: &str = "time: must be a number of seconds since 1970";
-const METRICS: &str = "metrics: must be an object of numbers, nested at most 16 deep, with \
-                       different paths of at most 200 printable characters";
+const METRICS: &str = "metrics: must be an object of numbers";
+/// What metrics of this process that are left out are rejected with.
+pub const ODD_METRICS: &str = "metrics: must be numbers, nested at most 16 deep, with different \
+                               paths of at most 200 printable characters";
 const ACK: &str = "ack: must be true or false";
 /// What a signed datagram without a time is rejected with.
 pub const TIME_WANTED: &str = "time: is required in a signed datagram";
@@ -60,10 +64,10 @@ pub enum ShutdownReason {
 }
 
 /// The time in a datagram: when it was sent, by the sender's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timestamp<'a> {
     /// As the sender wrote it.
-    pub text: &'a str,
+    pub text: Cow<'a, str>,
     /// Microseconds since 1970.
     pub micros: i64,
 }
@@ -90,7 +94,7 @@ pub struct Datagram<'a> {
     pub uptime: Option<f64>,
     /// When it was sent.
     pub time: Option<Timestamp<'a>>,
-    /// Finite numbers by dotted path.
+    /// Finite numbers by dotted path; what is none is left out.
     pub metrics: DatagramMetrics,
     /// Whether an answer is wanted.
     pub ack: bool,
@@ -126,6 +130,19 @@ impl<'a> Datagram<'a> {
         require(self.event != DatagramKind::Message || message.is_some_and(has_text), NO_TEXT)?;
         require(self.boot_id.as_ref().is_none_or(|id| is_boot_id(id)), BOOT_ID)?;
         require(self.uptime.is_none_or(|uptime| (0.0..=MAX_TIME).contains(&uptime)), UPTIME)
+    }
+
+    fn into_owned(self) -> Datagram<'static> {
+        let owned = |text: Cow<str>| Cow::Owned(text.into_owned());
+        let time = |Timestamp { text, micros }| Timestamp { text: owned(text), micros };
+        Datagram {
+            host: owned(self.host),
+            connection: self.connection.map(owned),
+            message: self.message.map(owned),
+            boot_id: self.boot_id.map(owned),
+            time: self.time.map(time),
+            ..self
+        }
     }
 }
 
@@ -186,6 +203,14 @@ pub fn parse(json: &[u8]) -> Result<Datagram<'_>, Rejection> {
         return Err(Rejection::TooLong);
     }
     let text = std::str::from_utf8(json).map_err(|_| Rejection::NotUtf8)?;
+    parse_text(text).or_else(|rejection| {
+        // One metric that is no number costs only itself.
+        let replaced = replace_odd_numbers(text).ok_or(rejection)?;
+        parse_text(&replaced).map(Datagram::into_owned).map_err(|_| rejection)
+    })
+}
+
+fn parse_text(text: &str) -> Result<Datagram<'_>, Rejection> {
     let mut fields = RawFields::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
     FieldReader { fields: &mut fields }
@@ -357,7 +382,7 @@ fn time(raw: &RawValue) -> Result<Timestamp<'_>, Rejection> {
     let text = raw.get();
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=MAX_TIME).contains(&seconds) => {
-            Ok(Timestamp { text, micros: (seconds * 1e6).round() as i64 })
+            Ok(Timestamp { text: text.into(), micros: (seconds * 1e6).round() as i64 })
         }
         _ => Err(Rejection::BadField(TIME)),
     }
@@ -526,17 +551,9 @@ mod tests {
             (r#""metrics":{"a":[1}"#.into(), "not_json"),
             (r#""reason":"reboot""#.into(), "ok"),
             (r#""reason":{"a":"kexec"}"#.into(), "ok"),
-            (r#""metrics":{"a":1e999}"#.into(), "bad_field"),
-            (r#""metrics":{"":1}"#.into(), "bad_field"),
-            (r#""metrics":{"a..b":1}"#.into(), "bad_field"),
-            (r#""metrics":{"a\u0000":1}"#.into(), "bad_field"),
-            (r#""metrics":{"a":1,"a":2}"#.into(), "bad_field"),
-            (r#""metrics":{"a.b":1,"a":{"b":2}}"#.into(), "bad_field"),
-            (format!(r#""metrics":{{"{}":1}}"#, long(200)), "ok"),
-            (format!(r#""metrics":{{"{}":1}}"#, long(201)), "bad_field"),
-            (format!(r#""metrics":{}"#, deep(16)), "ok"),
-            (format!(r#""metrics":{}"#, deep(17)), "bad_field"),
-            (format!(r#""metrics":{}"#, deep(1000)), "bad_field"),
+            (r#""metrics":NaN"#.into(), "not_json"),
+            (r#""metrics":{"a":nan-1}"#.into(), "not_json"),
+            (r#""metrics":{},"metrics":{}"#.into(), "bad_field"),
             (format!(r#""unknown":{}"#, deep(1000)), "ok"),
         ];
         for (fields, expected) in cases {
@@ -583,6 +600,46 @@ mod tests {
         let none = parse(br#"{"host":"w","metrics":{"a":null,"b":false}}"#).unwrap();
         assert!(none.metrics.is_empty());
         assert_eq!(none.metrics.left_out(), (2, Some("a")));
+    }
+
+    #[test]
+    fn one_metric_that_cannot_be_used_cost_the_whole_beat() {
+        let long = "x".repeat(MAX_BYTES / 2);
+        let deep = |depth: usize| format!("{}1{}", r#"{"d":"#.repeat(depth), "}".repeat(depth));
+        let cases = [
+            (r#""b":1e999"#.into(), 1, "b"),
+            (r#""b":-1e999,"text":"NaN \" NaN ü""#.into(), 2, "b"),
+            (r#""b":NaN"#.into(), 1, "b"),
+            (r#""b":{"c":-Infinity}"#.into(), 1, "b.c"),
+            (r#""":3"#.into(), 1, ""),
+            (r#""b":{"":3}"#.into(), 1, "b."),
+            (r#""b..c":{"d":[3],"e":{"f":1}}"#.into(), 1, "b..c"),
+            (r#""b\u0000":3"#.into(), 1, "b\0"),
+            (r#""a":0,"a":1"#.into(), 2, "a"),
+            (r#""z":{"y":0},"z.y":3"#.into(), 2, "z.y"),
+            (format!(r#""{long}":3"#), 1, &long[..200]),
+            (format!(r#""b":{}"#, deep(16)), 1, &format!("b{}", ".d".repeat(15))),
+            (format!(r#""b":{}"#, deep(1000)), 1, &format!("b{}", ".d".repeat(15))),
+        ];
+        for (odd, count, path) in cases {
+            let json = format!(
+                r#"{{"host":"w","boot_id":"b1","time":1795291928.667,"metrics":{{"a":1,{odd},"z":{{"y":2}}}}}}"#
+            );
+            let datagram = parse(json.as_bytes()).unwrap_or_else(|why| panic!("{json}: {why}"));
+            let metrics: Vec<_> = datagram.metrics.iter().collect();
+            assert_eq!(metrics, [("a", 1.0), ("z.y", 2.0)], "{json}");
+            assert_eq!(datagram.metrics.left_out(), (count, Some(path)), "{json}");
+            assert_eq!(datagram.boot_id.as_deref(), Some("b1"));
+            assert_eq!(datagram.time.unwrap().text, "1795291928.667");
+        }
+    }
+
+    #[test]
+    fn metrics_beyond_the_most_cost_the_whole_beat() {
+        let many: Vec<_> = (0..600).map(|number| format!(r#""m{number}":1"#)).collect();
+        let json = format!(r#"{{"host":"w","metrics":{{{}}}}}"#, many.join(","));
+        let metrics = parse(json.as_bytes()).unwrap().metrics;
+        assert_eq!((metrics.len(), metrics.left_out()), (512, (88, Some("m512"))));
     }
 
     #[test]
@@ -640,31 +697,24 @@ mod tests {
     fn metrics_that_were_not_parsed_keep_the_same_limits() {
         let long = "x".repeat(201);
         let deep = |depth: usize| vec!["a"; depth].join(".");
-        let cases: [(&[(&str, f64)], bool); 12] = [
-            (&[("cpu.percent", 95.2), ("cpu.n", 4.0), ("load", -1.0)], true),
-            (&[], true),
-            (&[(&deep(16), 1.0)], true),
-            (&[(&deep(17), 1.0)], false),
-            (&[(&long, 1.0)], false),
-            (&[(&long[1..], 1.0)], true),
-            (&[("", 1.0)], false),
-            (&[("a..b", 1.0)], false),
-            (&[("a\u{0}", 1.0)], false),
-            (&[("a", f64::NAN)], false),
-            (&[("a", f64::INFINITY)], false),
-            (&[("a", 1.0), ("b", 1.0), ("a", 2.0)], false),
-        ];
-        for (pairs, fits) in cases {
-            let metrics = DatagramMetrics::from_pairs(pairs.iter().copied());
-            match metrics {
-                Ok(metrics) => {
-                    assert_eq!((metrics.iter().collect::<Vec<_>>(), fits), (pairs.to_vec(), true))
-                }
-                Err(rejection) => {
-                    assert_eq!((rejection.name(), fits), ("bad_field", false), "{pairs:?}")
-                }
-            }
-        }
+        let metrics = DatagramMetrics::from_pairs([
+            ("cpu.percent", 95.2),
+            ("load", 1.0),
+            (&deep(16), 1.0),
+            (&long[1..], 1.0),
+            (&deep(17), 1.0),
+            (&long, 1.0),
+            ("", 1.0),
+            ("a..b", 1.0),
+            ("a\u{0}", 1.0),
+            ("b", f64::NAN),
+            ("c", f64::INFINITY),
+            ("load", 2.0),
+        ]);
+        let kept: Vec<_> = metrics.iter().collect();
+        let deep = deep(16);
+        let wanted = [("cpu.percent", 95.2), ("load", 2.0), (&deep, 1.0), (&long[1..], 1.0)];
+        assert_eq!((kept.as_slice(), metrics.left_out().0), (&wanted[..], 8));
     }
 
     #[test]

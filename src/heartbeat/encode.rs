@@ -174,8 +174,9 @@ mod tests {
         assert_eq!(read.event, DatagramKind::Message);
         assert_eq!(read.message, beat.message.map(Into::into));
         assert_eq!(read.interval, beat.interval);
-        assert_eq!(read.time.unwrap().text, "1795291928.667");
-        assert_eq!(read.time.unwrap().micros, 1_795_291_928_667_000);
+        let time = read.time.unwrap();
+        assert_eq!(time.text, "1795291928.667");
+        assert_eq!(time.micros, 1_795_291_928_667_000);
         let metrics: BTreeMap<String, f64> =
             read.metrics.iter().map(|(path, value)| (path.to_owned(), value)).collect();
         assert_eq!(metrics, beat.metrics);

@@ -13,7 +13,7 @@ use log::{debug, info, warn};
 
 use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::heartbeat::datagram::{
-    Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ReceivedDatagram, Rejection,
+    Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection,
 };
 use crate::heartbeat::fleet::ingest::change_of;
 use crate::heartbeat::fleet::{
@@ -225,7 +225,7 @@ impl Monitor {
         if let Some(path) = left_out {
             let host = &received.datagram.host;
             warn!(
-                "{host} sends metrics that are no numbers, such as {path:?}: these are left out, and counted from now on"
+                "{host} sends metrics that cannot be used, such as {path:?}: what is no number, has no path of its own or is beyond 512 is left out, and counted from now on"
             );
         }
         if moved {
@@ -451,8 +451,7 @@ impl Monitor {
     ///
     /// # Errors
     /// When the configuration has no such host, when a path or a value breaks the limits of
-    /// datagrams, or when there are more metrics than are kept of a host: the first ones were
-    /// ingested.
+    /// datagrams, or when there are more metrics than are kept of a host: the others were ingested.
     pub fn ingest_local(
         &self,
         host: &str,
@@ -464,10 +463,13 @@ impl Monitor {
         let boot_id = Some(self.kernel_boot.as_str()).filter(|id| !id.is_empty());
         let beat = Datagram {
             boot_id: boot_id.map(Into::into),
-            metrics: DatagramMetrics::from_pairs(by_path)?,
+            metrics: DatagramMetrics::from_pairs(by_path),
             ..Datagram::beat(host, LOCAL)
         };
         self.ingest_internal(&beat, now)?;
+        if beat.metrics.left_out().0 > 0 {
+            return Err(Rejection::BadField(ODD_METRICS));
+        }
         if metrics.len() > MAX_METRICS { Err(Rejection::TooManyMetrics) } else { Ok(()) }
     }
 
@@ -512,7 +514,7 @@ impl Monitor {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// How many metrics of accepted datagrams were left out because they are no numbers.
+    /// How many metrics of accepted datagrams were left out because they cannot be used.
     pub fn metrics_left_out(&self) -> u64 {
         self.metrics_left_out.load(Ordering::Relaxed)
     }

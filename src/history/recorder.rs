@@ -50,6 +50,8 @@ pub struct Recorder {
 struct Cursor {
     /// The ten minutes that are running: the next samples are about them.
     slot: Option<u32>,
+    /// The clock was wrong at a tick: the samples that are taken next reach back to that time.
+    clock_was_wrong: bool,
     /// The day on which the size was last checked.
     trimmed: Option<u32>,
 }
@@ -88,12 +90,15 @@ impl Recorder {
     pub fn tick(&self, now: Now) {
         let current = Resolution::TenMinutes.slot(now.wall);
         let mut cursor = lock(&self.cursor);
+        cursor.clock_was_wrong |= !now.wall.is_plausible();
         if !now.wall.is_plausible() || cursor.slot == Some(current) {
             return;
         }
         let Some(ended_slot) = cursor.slot.replace(current) else {
-            // Discarded: these samples reach back to a time before the clock was set.
-            self.for_each_batch(now, |_| {});
+            if cursor.clock_was_wrong {
+                // These samples are discarded.
+                self.for_each_batch(now, |_| {});
+            }
             // The hours and days that ended while no daemon ran.
             return self.roll_up_all(now.wall);
         };

@@ -86,7 +86,7 @@ fn snapshot(snapshot: &MetricsSnapshot, text: &mut String) {
         (
             "hbd_datagram_metrics_left_out_total",
             "counter",
-            "Metrics in accepted datagrams that are no numbers.",
+            "Metrics in accepted datagrams that cannot be used.",
         ),
         snapshot.metrics_left_out,
     );

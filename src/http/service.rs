@@ -190,7 +190,7 @@ pub struct MetricsSnapshot {
     pub datagrams_accepted: u64,
     /// Datagrams that were not, by reason; every known reason is there, if only with 0.
     pub datagrams_rejected: BTreeMap<String, u64>,
-    /// Metrics of accepted datagrams that were left out because they are no numbers.
+    /// Metrics of accepted datagrams that were left out because they cannot be used.
     pub metrics_left_out: u64,
     /// The channels, in the order in which they are shown.
     pub channels: Vec<ChannelMetrics>,

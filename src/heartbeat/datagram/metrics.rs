@@ -1,13 +1,12 @@
 //! The metrics of a datagram: a nested object of numbers, read as dotted paths. Pure.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::{BorrowedText, METRICS, Rejection, require};
+use super::BorrowedText;
 
 /// The most metrics that one datagram may carry, and that are kept of one host.
 pub const MAX_METRICS: usize = 512;
@@ -19,7 +18,7 @@ const MAX_PATH: usize = 200;
 /// Numbers by dotted path; all paths lie in one text, so that reading them allocates little.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DatagramMetrics {
-    /// How many were left out because they are no numbers, and the path of the first of them.
+    /// How many were left out because they cannot be used, and the path of the first of them.
     left_out: usize,
     first_left_out: Option<String>,
     paths: String,
@@ -29,20 +28,16 @@ pub struct DatagramMetrics {
 
 impl DatagramMetrics {
     /// Metrics that are not parsed from JSON, under the same limits.
-    ///
-    /// # Errors
-    /// [`Rejection::BadField`] when a path or a value breaks them, or a path appears twice.
-    pub fn from_pairs<'p>(
-        pairs: impl IntoIterator<Item = (&'p str, f64)>,
-    ) -> Result<DatagramMetrics, Rejection> {
+    pub fn from_pairs<'p>(pairs: impl IntoIterator<Item = (&'p str, f64)>) -> DatagramMetrics {
         let mut metrics = DatagramMetrics::default();
         for (path, value) in pairs {
-            let fits = is_key(path) && path.len() <= MAX_PATH;
-            require(fits && path.split('.').count() <= MAX_DEPTH && value.is_finite(), METRICS)?;
-            metrics.push(path, value);
+            if is_key(path) && path.split('.').count() <= MAX_DEPTH {
+                metrics.push(path, value);
+            } else {
+                metrics.leave_out(path);
+            }
         }
-        require(!metrics.has_duplicates(), METRICS)?;
-        Ok(metrics)
+        metrics.without_repeated()
     }
 
     /// How many there are.
@@ -55,14 +50,14 @@ impl DatagramMetrics {
         self.leaves.is_empty()
     }
 
-    /// How many were left out because they are no numbers, and the path of the first of them.
+    /// How many were left out because they cannot be used, and the path of the first of them.
     pub fn left_out(&self) -> (usize, Option<&str>) {
         (self.left_out, self.first_left_out.as_deref())
     }
 
     fn leave_out(&mut self, path: &str) {
         self.left_out += 1;
-        self.first_left_out.get_or_insert_with(|| path.to_owned());
+        self.first_left_out.get_or_insert_with(|| path.chars().take(MAX_PATH).collect());
     }
 
     /// Path and value, in the order of the datagram.
@@ -76,6 +71,9 @@ impl DatagramMetrics {
     }
 
     fn push(&mut self, path: &str, value: f64) {
+        if path.len() > MAX_PATH || !value.is_finite() || self.len() == MAX_METRICS {
+            return self.leave_out(path);
+        }
         self.paths.push_str(path);
         self.leaves.push((self.paths.len(), value));
     }
@@ -84,6 +82,26 @@ impl DatagramMetrics {
         let mut paths: Vec<&str> = self.iter().map(|(path, _)| path).collect();
         paths.sort_unstable();
         paths.windows(2).any(|pair| pair[0] == pair[1])
+    }
+
+    /// Of metrics with one path the last one counts.
+    fn without_repeated(self) -> DatagramMetrics {
+        if !self.has_duplicates() {
+            return self;
+        }
+        let (left_out, first_left_out) = (self.left_out, self.first_left_out.clone());
+        let mut kept = DatagramMetrics { left_out, first_left_out, ..DatagramMetrics::default() };
+        let mut known = HashMap::new();
+        for (path, value) in self.iter() {
+            let index = *known.entry(path).or_insert(kept.len());
+            if index < kept.len() {
+                kept.leaves[index].1 = value;
+                kept.leave_out(path);
+            } else {
+                kept.push(path, value);
+            }
+        }
+        kept
     }
 }
 
@@ -96,10 +114,7 @@ impl<'de> Deserialize<'de> for DatagramMetrics {
             path: &mut path,
             depth: 0,
         })?;
-        if metrics.has_duplicates() {
-            return Err(D::Error::custom("a metric appears twice"));
-        }
-        Ok(metrics)
+        Ok(metrics.without_repeated())
     }
 }
 
@@ -126,7 +141,8 @@ impl<'de> Visitor<'de> for Flatten<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         if self.depth == MAX_DEPTH {
-            return Err(A::Error::custom("metrics are nested too deep"));
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return self.leave_out();
         }
         let parent = self.path.len();
         while let Some(BorrowedText(key)) = map.next_key()? {
@@ -134,19 +150,21 @@ impl<'de> Visitor<'de> for Flatten<'_> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
-            if !is_key(&key) || self.path.len() > MAX_PATH {
-                return Err(A::Error::custom("a metric path cannot be used"));
-            }
             let (metrics, path) = (&mut *self.metrics, &mut *self.path);
-            map.next_value_seed(Flatten { metrics, path, depth: self.depth + 1 })?;
+            if is_key(&key) {
+                map.next_value_seed(Flatten { metrics, path, depth: self.depth + 1 })?;
+            } else {
+                metrics.leave_out(path);
+                map.next_value::<IgnoredAny>()?;
+            }
             self.path.truncate(parent);
         }
         Ok(())
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        if !value.is_finite() {
-            return Err(E::custom("a metric is not finite"));
+        if self.depth == 0 {
+            return self.leave_out();
         }
         self.metrics.push(self.path, value);
         Ok(())
@@ -179,7 +197,7 @@ impl<'de> Visitor<'de> for Flatten<'_> {
 }
 
 impl Flatten<'_> {
-    /// A value that is no number costs only itself: its host beats all the same.
+    /// A value that cannot be used costs only itself: its host beats all the same.
     fn leave_out<E: serde::de::Error>(self) -> Result<(), E> {
         if self.depth == 0 {
             return Err(E::custom("metrics are no object"));

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::heartbeat::auth::HostKeys;
-use crate::heartbeat::datagram::{
-    self, Datagram, DatagramKind, MAX_METRICS, ReceivedDatagram, Rejection,
-};
+use crate::heartbeat::datagram::{self, Datagram, DatagramKind, ReceivedDatagram, Rejection};
 use crate::heartbeat::encode;
 use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
@@ -78,7 +76,7 @@ impl Fleet {
         if datagram.ack {
             // A sender that still has the previous key must be able to check the answer.
             let key = signed.and_then(|signed| self.keys(Some(host))?.by_id(signed.key_id));
-            let time = datagram.time.map(|time| time.text);
+            let time = datagram.time.as_ref().map(|time| &*time.text);
             ingested.ack = encode::ack(time, now.wall, key, received.length);
         }
         ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
@@ -94,7 +92,7 @@ impl Fleet {
     ///
     /// # Errors
     /// When the configuration expects none over that connection of the host (any more, or yet), or
-    /// the host has too many connections or metrics.
+    /// the host has too many connections.
     pub fn ingest_internal(
         &mut self,
         datagram: &Datagram,
@@ -202,7 +200,8 @@ impl Fleet {
             (Some(keys), Some(signature)) => (keys, signature),
         };
         let key_id = keys.verify(received.json, signature).ok_or(Rejection::BadSignature)?;
-        let time = incoming.datagram.time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
+        let time = incoming.datagram.time.as_ref();
+        let time = time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
         let last = self.last_signed_time(incoming);
         match self.clock_check.check_freshness(time, last, self.common.clock_skew, incoming.now) {
             Ok(true) => self.clock_check.record_agreement(incoming.now),
@@ -262,9 +261,6 @@ impl Fleet {
     /// The indexes of the host and the connection, which are made when they are new.
     fn find_or_create(&mut self, incoming: &IncomingDatagram) -> Result<(u32, usize), Rejection> {
         let datagram = incoming.datagram;
-        if datagram.metrics.len() > MAX_METRICS {
-            return Err(Rejection::TooManyMetrics);
-        }
         let host = match incoming.host {
             Some(host) => host,
             None if Some(self.unknown_count) >= self.common.max_unknown_hosts => {

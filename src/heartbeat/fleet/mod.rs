@@ -43,7 +43,7 @@ pub struct Ingested {
     pub closed_incidents: Vec<Incident>,
     /// While keys are being changed: which one it was signed with.
     pub key_usage: Option<KeyUsage>,
-    /// The first metric that is no number, of a host that sent none before.
+    /// The first metric that cannot be used, of a host that sent none before.
     pub left_out: Option<String>,
     /// The connection, when the datagram proves that its host is where it came from: it is signed,
     /// new, and the host's name follows its address.

@@ -59,7 +59,7 @@ pub struct Host {
     pub goodbye: Option<Box<Goodbye>>,
     /// All that it was heard over is forgotten: it is not expected until it beats again.
     pub forgotten: bool,
-    /// It was logged that it sends metrics that are no numbers.
+    /// It was logged that it sends metrics that cannot be used.
     pub left_out_logged: bool,
     /// It was reported as never seen, and was not seen since.
     pub never_seen_reported: bool,
