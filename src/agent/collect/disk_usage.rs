@@ -75,6 +75,11 @@ impl FilesystemStats {
         self.available().saturating_mul(self.unit)
     }
 
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.blocks.saturating_mul(self.unit)
+    }
+
     /// Those of filesystems that take their space from the same place: what is used by each, and what
     /// is left to all, as the first one says.
     pub fn sum(all: &[FilesystemStats]) -> Option<FilesystemStats> {
