@@ -11,8 +11,9 @@ const MAX_METRICS: usize = 64;
 pub struct PluginOutput {
     /// Path and value of the lines `path value`.
     pub metrics: Vec<(String, f64)>,
-    /// Label and value of performance data; the label may hold what a path may not.
-    pub perfdata: Vec<(String, f64)>,
+    /// Label and value of performance data; the label may hold what a path may not. None where the
+    /// value is unknown: what is called alike is told apart by its place.
+    pub perfdata: Vec<(String, Option<f64>)>,
     /// What could not be parsed, for the log.
     pub warning: Option<String>,
 }
@@ -98,7 +99,7 @@ fn plugin(text: &str) -> PluginOutput {
 }
 
 /// `'label'=value[UOM];[warn];[crit];[min];[max]` and blanks between them.
-fn perfdata(data: &str, found: &mut Vec<(String, f64)>) -> Result<(), String> {
+fn perfdata(data: &str, found: &mut Vec<(String, Option<f64>)>) -> Result<(), String> {
     let mut rest = data.trim_start();
     let mut result = Ok(());
     while !rest.is_empty() {
@@ -109,13 +110,12 @@ fn perfdata(data: &str, found: &mut Vec<(String, f64)>) -> Result<(), String> {
             ));
         };
         let (item, next) = behind.split_once(char::is_whitespace).unwrap_or((behind, ""));
-        match number(item) {
-            Ok(value) => found.extend(value.map(|value| (label, value))),
-            Err(()) => {
-                result =
-                    Err(format!("the value of {label:?} in its performance data must be a number"));
-            }
+        let value = number(item);
+        if value.is_err() {
+            result =
+                Err(format!("the value of {label:?} in its performance data must be a number"));
         }
+        found.push((label, value.unwrap_or_default()));
         rest = next.trim_start();
     }
     result
@@ -188,6 +188,13 @@ mod tests {
         metrics.iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
+    /// The performance data whose value is known.
+    fn known(output: &PluginOutput) -> String {
+        let known =
+            output.perfdata.iter().filter_map(|(label, value)| Some((label.clone(), (*value)?)));
+        shown(&known.collect::<Vec<_>>())
+    }
+
     #[test]
     fn lines_are_paths_and_values() {
         let output = parse("# raid\nraid_monitor.md0.degraded 1\n\n  load 2.5e-1 \ncold\t-7\n");
@@ -203,7 +210,7 @@ mod tests {
         let warning = output.warning.unwrap();
         assert!(warning.starts_with("line 4 of its output"), "as the operator counts: {warning}");
         let output = parse("# total | used\nOK | one=1\nmore\n# more | of it\nyet more | two=2\n");
-        assert_eq!(shown(&output.perfdata), "one=1 two=2");
+        assert_eq!(known(&output), "one=1 two=2");
         assert_eq!((output.metrics, output.warning), (vec![], None));
     }
 
@@ -256,7 +263,7 @@ mod tests {
             ("OK | \n\n", ""),
         ] {
             let output = parse(text);
-            assert_eq!(shown(&output.perfdata), metrics, "{text}");
+            assert_eq!(known(&output), metrics, "{text}");
             assert_eq!((output.metrics, output.warning), (vec![], None), "{text}");
         }
     }
@@ -279,12 +286,12 @@ mod tests {
             ("100rpm;;;0", "100"),
         ] {
             let output = parse(&format!("OK | a={value} b=1"));
-            assert_eq!(shown(&output.perfdata), format!("a={number} b=1"), "{value}");
+            assert_eq!(known(&output), format!("a={number} b=1"), "{value}");
             assert_eq!(output.warning, None, "{value}");
         }
         for value in ["12:30", "1.2.3", "1'000", "5-10", "0x1F", "-", "e5", "1,000,000"] {
             let output = parse(&format!("OK | a={value} b=1"));
-            assert_eq!(shown(&output.perfdata), "b=1", "{value}");
+            assert_eq!(known(&output), "b=1", "{value}");
             assert!(output.warning.unwrap().contains("the value of \"a\""), "{value}");
         }
     }
@@ -296,7 +303,7 @@ mod tests {
             (shown(&output.metrics), output.warning),
             ("raid.degraded=1 load=2".into(), None)
         );
-        assert_eq!(shown(&parse("\u{feff}OK | a=1").perfdata), "a=1");
+        assert_eq!(known(&parse("\u{feff}OK | a=1")), "a=1");
         assert_eq!(shown(&parse("\u{feff}# a | b\nc 1\n").metrics), "c=1");
     }
 
@@ -310,7 +317,7 @@ mod tests {
             ("", "", ""),
         ] {
             let output = parse_beginning(text);
-            assert_eq!((&*shown(&output.metrics), &*shown(&output.perfdata)), (metrics, perfdata));
+            assert_eq!((&*shown(&output.metrics), &*known(&output)), (metrics, perfdata));
             assert!(output.warning.unwrap().starts_with("it printed more than 64 kB"), "{text}");
         }
     }
@@ -326,7 +333,7 @@ mod tests {
             ("x | a=nan", "", "the value of \"a\""),
         ] {
             let output = parse(text);
-            assert_eq!(shown(&output.perfdata), metrics, "{text}");
+            assert_eq!(known(&output), metrics, "{text}");
             let warning = output.warning.unwrap();
             assert!(warning.contains(what), "{text}: {warning}");
         }
@@ -356,9 +363,9 @@ mod tests {
         #[test]
         fn junk_gives_no_panic_and_no_odd_number(text in "(\\PC|[|='; \n\t.a1U%]){0,80}") {
             let output = parse(&text);
-            for (path, value) in output.metrics.iter().chain(&output.perfdata) {
-                prop_assert!(value.is_finite(), "{path}");
-            }
+            let of_lines = output.metrics.iter().map(|(_, value)| *value);
+            let mut values = of_lines.chain(output.perfdata.iter().filter_map(|(_, value)| *value));
+            prop_assert!(values.all(f64::is_finite), "{output:?}");
             prop_assert!(output.metrics.iter().all(|(path, _)| is_path(path)));
         }
     }
