@@ -133,7 +133,9 @@ pub fn read_stats(disk: &Disk) -> Option<Result<FilesystemStats, String>> {
         }) {
             Ok(Some(stats)) => return Some(Ok(stats)),
             Ok(None) => {}
-            Err(why) if why.kind() == ErrorKind::NotFound => {}
+            Err(why) if why.kind() == ErrorKind::NotFound => {
+                refused.get_or_insert("another mount hides it".to_owned());
+            }
             Err(why) => drop(refused.get_or_insert(why.to_string())),
         }
     }
@@ -188,6 +190,11 @@ mod tests {
         };
         assert_eq!(read_stats(&disk(&[file.path()])), None);
         assert!(read_stats(&disk(&[file.path(), folder.path()])).unwrap().is_ok());
-        assert_eq!(read_stats(&disk(&[Path::new("/nonexistent")])), None);
+    }
+
+    #[test]
+    fn a_disk_that_another_mount_hides_was_missing_without_a_word() {
+        let disk = Disk { points: vec!["/nonexistent".into()], ..Disk::default() };
+        assert_eq!(read_stats(&disk), Some(Err("another mount hides it".into())));
     }
 }
