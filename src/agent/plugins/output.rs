@@ -41,9 +41,13 @@ pub fn parse(text: &str) -> PluginOutput {
 
 /// Parses the beginning of a standard output that was too long. What it ends with may be half a number.
 pub fn parse_beginning(text: &str) -> PluginOutput {
-    let end = if text.contains('|') { text.rfind(char::is_whitespace) } else { text.rfind('\n') };
+    let end = if text.contains('|') { text.rfind(is_blank) } else { text.rfind('\n') };
     let warning = Some("it printed more than 64 kB: the rest is passed over".to_owned());
     PluginOutput { warning, ..parse(&text[..end.unwrap_or(0)]) }
+}
+
+fn is_blank(letter: char) -> bool {
+    letter.is_ascii_whitespace()
 }
 
 fn is_comment(line: &str) -> bool {
@@ -98,7 +102,8 @@ fn plugin(text: &str) -> PluginOutput {
     output
 }
 
-/// `'label'=value[UOM];[warn];[crit];[min];[max]` and blanks between them.
+/// `'label'=value[UOM];[warn];[crit];[min];[max]` and blanks between them: no other ones, since a unit
+/// may begin with a no-break space.
 fn perfdata(data: &str, found: &mut Vec<(String, Option<f64>)>) -> Result<(), String> {
     let mut rest = data.trim_start();
     let mut result = Ok(());
@@ -109,7 +114,7 @@ fn perfdata(data: &str, found: &mut Vec<(String, Option<f64>)>) -> Result<(), St
                 "its performance data must be 'label'=value, separated by blanks, not {start:?}"
             ));
         };
-        let (item, next) = behind.split_once(char::is_whitespace).unwrap_or((behind, ""));
+        let (item, next) = behind.split_once(is_blank).unwrap_or((behind, ""));
         let value = number(item);
         if value.is_err() {
             result =
@@ -125,7 +130,7 @@ fn perfdata(data: &str, found: &mut Vec<(String, Option<f64>)>) -> Result<(), St
 fn label(text: &str) -> Option<(String, &str)> {
     let Some(mut rest) = text.strip_prefix('\'') else {
         let (label, rest) = text.split_once('=')?;
-        let plain = !label.is_empty() && !label.contains(char::is_whitespace);
+        let plain = !label.is_empty() && !label.contains(is_blank);
         return plain.then(|| (label.to_owned(), rest));
     };
     let mut label = String::new();
@@ -150,8 +155,12 @@ fn number(item: &str) -> Result<Option<f64>, ()> {
         return Ok(None);
     }
     let (value, unit) = split_unit(value);
+    // In Latin-1 a no-break space is no letter.
+    let inner =
+        unit.trim_start_matches(|c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER);
+    let is_grouped = inner.starts_with(|c: char| c.is_ascii_digit());
     let is_hexadecimal = value == "0" && unit.starts_with(['x', 'X']);
-    if unit.starts_with(['.', ',', '\'', ':', '+', '-', '_', '=']) || is_hexadecimal {
+    if unit.starts_with(['.', ',', '\'', ':', '+', '-', '_', '=']) || is_hexadecimal || is_grouped {
         return Err(());
     }
     let value: f64 = value.replace(',', ".").parse().map_err(drop)?;
@@ -284,12 +293,26 @@ mod tests {
             ("1e", "1"),
             ("2E+3#", "2000"),
             ("100rpm;;;0", "100"),
+            ("5\u{a0}GB", "5"),
+            ("5\u{202f}%", "5"),
         ] {
             let output = parse(&format!("OK | a={value} b=1"));
             assert_eq!(known(&output), format!("a={number} b=1"), "{value}");
             assert_eq!(output.warning, None, "{value}");
         }
-        for value in ["12:30", "1.2.3", "1'000", "5-10", "0x1F", "-", "e5", "1,000,000"] {
+        for value in [
+            "12:30",
+            "1.2.3",
+            "1'000",
+            "1\u{a0}000",
+            "1\u{202f}000\u{a0}GB",
+            "1\u{fffd}000",
+            "5-10",
+            "0x1F",
+            "-",
+            "e5",
+            "1,000,000",
+        ] {
             let output = parse(&format!("OK | a={value} b=1"));
             assert_eq!(known(&output), "b=1", "{value}");
             assert!(output.warning.unwrap().contains("the value of \"a\""), "{value}");
@@ -314,6 +337,7 @@ mod tests {
             ("a 1", "", ""),
             ("OK | a=1 b=2 c=3", "", "a=1 b=2"),
             ("OK | a=1 'b c=3", "", "a=1"),
+            ("OK | a=1 b=1\u{a0}0", "", "a=1"),
             ("", "", ""),
         ] {
             let output = parse_beginning(text);
