@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::beat::session::Session;
-use super::server::{AddressFamily, AddressList, ServerAddress};
+use super::server::{
+    AddressFamily, AddressList, ServerAddress, is_link_local, missing_zone_remedy,
+};
 use super::settings::{AgentSettings, FAMILIES};
 
 /// One connection to one server, as far as it is a socket.
@@ -166,9 +168,8 @@ pub struct SocketBinding {
 /// # Errors
 /// What the machine lacks for it.
 fn connect(to: SocketAddr, binding: &SocketBinding) -> Result<UdpSocket, String> {
-    let no_route = |why: io::Error| {
-        format!("there is no way to {to}: {why}{}", zone_remedy(to).unwrap_or_default())
-    };
+    let no_route =
+        |why: io::Error| format!("there is no way to {to}: {why}{}", missing_zone_remedy(to));
     let socket =
         Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP)).map_err(no_route)?;
     if let Some(interface) = &binding.interface {
@@ -192,16 +193,6 @@ fn connect(to: SocketAddr, binding: &SocketBinding) -> Result<UdpSocket, String>
     Ok(socket.into())
 }
 
-/// A link-local address is one on each interface.
-fn zone_remedy(to: SocketAddr) -> Option<String> {
-    match to {
-        SocketAddr::V6(to) if to.ip().is_unicast_link_local() && to.scope_id() == 0 => {
-            Some(format!(": name its interface, such as [{}%eth0]:{}", to.ip(), to.port()))
-        }
-        SocketAddr::V4(_) | SocketAddr::V6(_) => None,
-    }
-}
-
 fn interface_error(interface: &str, why: &io::Error) -> String {
     match why.raw_os_error() {
         Some(libc::ENODEV) => format!("there is no interface {interface} now"),
@@ -217,6 +208,9 @@ fn source_error(source: IpAddr, why: &io::Error) -> String {
     match why.kind() {
         ErrorKind::AddrNotAvailable => {
             format!("this machine does not have the address {source} now")
+        }
+        ErrorKind::InvalidInput if is_link_local(source) => {
+            format!("cannot send from {source}: name its interface, such as {source}%eth0")
         }
         _ => format!("cannot send from {source}: {why}"),
     }
@@ -255,6 +249,14 @@ mod tests {
         let to: SocketAddr = "[fe80::1]:9099".parse().unwrap();
         let why = connect(to, &SocketBinding::default()).unwrap_err();
         assert!(why.ends_with(": name its interface, such as [fe80::1%eth0]:9099"), "{why}");
+    }
+
+    #[test]
+    fn a_link_local_source_without_its_interface_was_an_invalid_argument() {
+        let source = Some("fe80::2".parse().unwrap());
+        let binding = SocketBinding { source, interface: None };
+        let why = connect("[::1]:9099".parse().unwrap(), &binding).unwrap_err();
+        assert_eq!(why, "cannot send from fe80::2: name its interface, such as fe80::2%eth0");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::ack::{self, retry_delay};
 use super::cli::{BootIdSource, SendArgs};
 use super::host_info::{self, HostInfoError};
 use super::resolver;
-use super::server::ServerAddress;
+use super::server::{ServerAddress, missing_zone_remedy};
 use super::settings::{AgentSettings, CliOverrides, hostname, read_key};
 use crate::clock::{Now, Wall, format_duration};
 use crate::config_file::Environment;
@@ -381,7 +381,7 @@ fn send_datagram(socket: &UdpSocket, bytes: &[u8]) -> std::io::Result<()> {
 fn describe_error(server: &ServerAddress, address: SocketAddr, why: &std::io::Error) -> String {
     match why.kind() {
         ErrorKind::ConnectionRefused => format!("nobody listens on UDP {address} ({server})"),
-        _ => format!("cannot send to {address} ({server}): {why}"),
+        _ => format!("cannot send to {address} ({server}): {why}{}", missing_zone_remedy(address)),
     }
 }
 
@@ -390,6 +390,14 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_server_that_lacks_its_interface_was_an_invalid_argument() {
+        let servers = vec![ServerAddress::parse("[fe80::1]:7").unwrap()];
+        let args = SendArgs { servers, host: Some("web1".into()), ..SendArgs::default() };
+        let told = SendCommand::prepare(args).unwrap().send().remove(0).unwrap_err();
+        assert!(told.ends_with(": name its interface, such as [fe80::1%eth0]:7"), "{told}");
+    }
 
     #[test]
     fn without_a_server_it_is_as_the_configuration_says() {

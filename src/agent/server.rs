@@ -65,8 +65,22 @@ fn split_zone(host: &str) -> (Cow<'_, str>, Option<&str>) {
 
 /// Whether it can be the interface of that address.
 pub(super) fn is_zone(zone: &str, address: &str) -> bool {
-    let address = address.parse::<Ipv6Addr>();
-    address.is_ok_and(|address| address.is_unicast_link_local()) && is_interface(zone)
+    address.parse().is_ok_and(is_link_local) && is_interface(zone)
+}
+
+/// Whether there may be one such address on each interface.
+pub(super) fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// What to say behind an error where an address lacks its interface; else nothing.
+pub(super) fn missing_zone_remedy(to: SocketAddr) -> String {
+    match to {
+        SocketAddr::V6(v6) if v6.scope_id() == 0 && is_link_local(to.ip()) => {
+            format!(": name its interface, such as [{}%eth0]:{}", v6.ip(), v6.port())
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => String::new(),
+    }
 }
 
 /// Whether it can be the name of an interface: IFNAMSIZ of linux/if.h is 16 with the NUL.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::collect::CollectSettings;
 use super::host_info;
 use super::plugins::PluginSettings;
-use super::server::{AddressFamily, ServerAddress, is_interface, is_zone};
+use super::server::{AddressFamily, ServerAddress, is_interface, is_link_local, is_zone};
 use crate::address::is_name;
 use crate::clock::format_duration;
 use crate::config_file::file::{self, Program};
@@ -166,6 +166,7 @@ impl AgentSettings {
                 "ipv4 and ipv6 are off and no other one is named: none is left",
             );
         }
+        check_zones(top, &servers, &connections);
         let metrics = top.section("metrics", CollectSettings::read).unwrap_or_default();
         let metrics_dir = read_metrics_dir(top).unwrap_or(defaults.metrics_dir);
         AgentSettings { servers, host, key, interval, families, connections, metrics, metrics_dir }
@@ -258,6 +259,32 @@ fn read_connections(section: &mut Section) -> ([bool; 2], BTreeMap<String, Conne
     (families, connections)
 }
 
+/// A link-local address is one on each interface, and nothing is sent to or from it without that.
+fn check_zones(
+    top: &mut Section,
+    servers: &[ServerAddress],
+    connections: &BTreeMap<String, ConnectionSettings>,
+) {
+    let is_open = |server: &&ServerAddress| {
+        server.host.parse().is_ok_and(is_link_local) && server.zone().is_none()
+    };
+    let bound = connections.values().any(|connection| connection.interface.is_some());
+    for ServerAddress { host, port } in servers.iter().filter(is_open).filter(|_| !bound) {
+        let key = if top.given("servers") { "servers" } else { "server" };
+        top.error(key, format!("{host} must have its interface: [{host}%eth0]:{port}"));
+    }
+    for (name, connection) in connections {
+        let towards = connection.server.iter().chain(servers);
+        let is_zoned = towards.filter_map(ServerAddress::zone).count() > 0;
+        if let Some(source) = connection.source.filter(|source| is_link_local(*source))
+            && !(is_zoned || connection.interface.is_some())
+        {
+            let what = format!("{name}: the source must have its interface: {source}%eth0");
+            top.error("connections", what);
+        }
+    }
+}
+
 impl ConnectionSettings {
     fn read(name: &str, family: Option<usize>, section: &mut Section) -> ConnectionSettings {
         if !is_name(name) || name.len() > 32 {
@@ -312,7 +339,7 @@ fn read_source(text: &str, section: &mut Section) -> (Option<IpAddr>, Option<Str
     } else if zone.as_deref().is_some_and(|zone| !is_zone(zone, address)) {
         let what = "must be a link-local address and its interface: fe80::2%eth0";
         section.error("source", format!("\"{text}\" {what}"));
-        return (source, None);
+        return (None, None);
     }
     (source, zone)
 }
@@ -517,6 +544,33 @@ mod tests {
         }
         let both = "server: a\nconnections: {lan: {source: \"fe80::2%eth0\", interface: eth0}}";
         assert!(load(both).is_ok());
+    }
+
+    #[test]
+    fn a_link_local_address_without_its_interface_passed_the_check() {
+        let lan = |what: &str| format!("\nconnections: {{lan: {{{what}}}}}");
+        for (text, what) in [
+            (
+                "server: \"[fe80::1]:7\"".into(),
+                ":1: server: fe80::1 must have its interface: [fe80::1%eth0]:7",
+            ),
+            ("servers: [a, \"fe80::1\"]".into(), ":1: servers: fe80::1 must have its interface"),
+            (
+                "server: a".to_owned() + &lan("source: \"fe80::2\""),
+                ":2: connections: lan: the source must have its interface: fe80::2%eth0",
+            ),
+        ] {
+            let problems = load(&text).unwrap_err();
+            assert_eq!(problems.0.len(), 1, "{problems}");
+            assert!(problems.to_string().contains(what), "{problems}");
+        }
+        for text in [
+            "server: \"fe80::1\"".to_owned() + &lan("interface: eth0"),
+            "server: \"fe80::1%eth0\"".to_owned() + &lan("source: \"fe80::2\""),
+            "server: a".to_owned() + &lan("source: \"fe80::2\", server: \"fe80::1%eth0\""),
+        ] {
+            assert!(load(&text).is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl FilesystemStats {
         self.available().saturating_mul(self.unit)
     }
 
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.blocks.saturating_mul(self.unit)
+    }
+
     /// Those of filesystems that take their space from the same place: what is used by each, and what
     /// is left to all, as the first one says.
     pub fn sum(all: &[FilesystemStats]) -> Option<FilesystemStats> {
@@ -128,7 +133,9 @@ pub fn read_stats(disk: &Disk) -> Option<Result<FilesystemStats, String>> {
         }) {
             Ok(Some(stats)) => return Some(Ok(stats)),
             Ok(None) => {}
-            Err(why) if why.kind() == ErrorKind::NotFound => {}
+            Err(why) if why.kind() == ErrorKind::NotFound => {
+                refused.get_or_insert("another mount hides it".to_owned());
+            }
             Err(why) => drop(refused.get_or_insert(why.to_string())),
         }
     }
@@ -183,6 +190,11 @@ mod tests {
         };
         assert_eq!(read_stats(&disk(&[file.path()])), None);
         assert!(read_stats(&disk(&[file.path(), folder.path()])).unwrap().is_ok());
-        assert_eq!(read_stats(&disk(&[Path::new("/nonexistent")])), None);
+    }
+
+    #[test]
+    fn a_disk_that_another_mount_hides_was_missing_without_a_word() {
+        let disk = Disk { points: vec!["/nonexistent".into()], ..Disk::default() };
+        assert_eq!(read_stats(&disk), Some(Err("another mount hides it".into())));
     }
 }

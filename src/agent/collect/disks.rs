@@ -52,7 +52,8 @@ struct Mount<'a> {
     point: PathBuf,
     kind: &'a [u8],
     source: &'a [u8],
-    /// The filesystem itself is read-only, and not merely this mount of it.
+    /// The filesystem itself is read-only, and not merely this mount of it. A dataset that may only be
+    /// read shares a pool that others write to.
     read_only: bool,
 }
 
@@ -65,7 +66,7 @@ impl<'a> Mount<'a> {
         let [_, kind, source, options @ ..] = &rest[end..] else { return None };
         let point = PathBuf::from(OsStr::from_bytes(&unescape(point)));
         let mut options = options.iter().flat_map(|field| field.split(|byte| *byte == b','));
-        let read_only = options.any(|option| option == b"ro");
+        let read_only = *kind != b"zfs" && options.any(|option| option == b"ro");
         let mount = Mount { line: 0, device, root, point, kind, source, read_only };
         mount.point.is_absolute().then_some(mount)
     }
@@ -75,13 +76,9 @@ impl<'a> Mount<'a> {
         if one_of(ARCHIVES) || one_of(REMOTE) || self.kind.starts_with(b"fuse.") {
             return false;
         }
-        match self.dataset() {
-            // A snapshot is as full as it was made. A dataset that may only be read shares a pool that
-            // others write to.
-            Some(dataset) if dataset.contains(&b'@') => return false,
-            // Its maker filled it, and nothing can be done about it.
-            None if self.read_only => return false,
-            Some(_) | None => {}
+        // A snapshot is as full as it was made.
+        if self.dataset().is_some_and(|dataset| dataset.contains(&b'@')) {
+            return false;
         }
         // The root of a container or of a live system is an overlay or lies in memory: when it is
         // full, the machine stands all the same.
@@ -142,6 +139,8 @@ pub struct Disk {
     pub dataset: Option<Vec<u8>>,
     /// It is no metric by itself, and takes up space of its pool.
     pub excluded: bool,
+    /// Its maker filled it, and nothing can be done about it.
+    pub read_only: bool,
     /// Its mount point named a disk at the last reading.
     pub named: bool,
 }
@@ -198,8 +197,9 @@ fn find_disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
         let order = |mount: &Mount| (mount.point != Path::new("/"), is_late(mount));
         mounts.sort_by(|a, b| order(a).cmp(&order(b)).then(a.rank().cmp(&b.rank())));
         let dataset = mounts[0].dataset().map(<[u8]>::to_owned);
+        let read_only = mounts[0].read_only;
         let points = mounts.into_iter().map(|mount| mount.point).collect();
-        Disk { points, device: device.to_owned(), dataset, excluded, named: false }
+        Disk { points, device: device.to_owned(), dataset, excluded, read_only, named: false }
     };
     let mut disks: Vec<Disk> = devices.into_iter().map(disk).collect();
     disks.sort();
@@ -233,6 +233,13 @@ impl Disks {
     /// The metrics of all disks that can be read.
     pub fn collect(&mut self, mountinfo: &[u8], excluded: &[String]) -> Vec<(String, f64)> {
         let mut found = find_disks(mountinfo, excluded);
+        for point in self.became_read_only(&found) {
+            warn!(
+                "the disk at {} has become read-only, maybe by errors: it is left out until it can be written to",
+                point.display()
+            );
+        }
+        found.retain(|disk| !disk.read_only);
         self.keep_points(&mut found);
         let mut found: Vec<(Disk, ())> = found.into_iter().map(|disk| (disk, ())).collect();
         let mut left_out = keep_shortest(&mut found, MAX_READ);
@@ -256,6 +263,12 @@ impl Disks {
             metrics.extend(usage.inodes.map(|share| (format!("{name}.inodes_percent"), share)));
         }
         metrics
+    }
+
+    /// The mount points of the disks that could be written to at the last reading, and cannot any more.
+    fn became_read_only(&self, disks: &[Disk]) -> Vec<&Path> {
+        let read_only = disks.iter().filter(|disk| disk.read_only);
+        read_only.filter_map(|disk| Some(self.points.get(&disk.device)?.as_path())).collect()
     }
 
     fn keep_points(&mut self, disks: &mut [Disk]) {
@@ -349,7 +362,7 @@ mod tests {
     fn told(mountinfo: &str) -> Vec<String> {
         let disks = find_disks(mountinfo.as_bytes(), &["/var/lib/docker/*".into()]);
         let names = Disks::new().name(&disks);
-        let told = disks.iter().filter(|disk| !disk.excluded);
+        let told = disks.iter().filter(|disk| !disk.excluded && !disk.read_only);
         told.map(|disk| format!("{disk} {}", names[disk.point()])).collect()
     }
 
@@ -485,6 +498,24 @@ mod tests {
             told(sandbox),
             ["/ root", "/data data", "/home home", "/tank/replica tank_replica"]
         );
+    }
+
+    #[test]
+    fn a_disk_that_errors_made_read_only_was_missing_without_a_word() {
+        let (_folder, points) = folders(&["data"]);
+        let point = points[0].display();
+        let mount = |how: &str| {
+            format!("30 1 8:1 / {point} {how} - ext4 /dev/sda1 {how},errors=remount-ro\n")
+        };
+        let mut disks = Disks::new();
+        let read_only = find_disks(mount("ro").as_bytes(), &[]);
+        assert_eq!(collected(&mut disks, &mount("ro")).len(), 0);
+        assert!(disks.became_read_only(&read_only).is_empty(), "it was from the beginning");
+        assert_eq!(collected(&mut disks, &mount("rw")).len(), 1);
+        assert_eq!(disks.became_read_only(&read_only), [points[0].as_path()]);
+        assert_eq!(collected(&mut disks, &mount("ro")).len(), 0);
+        assert!(disks.became_read_only(&read_only).is_empty(), "it is said once");
+        assert_eq!(collected(&mut disks, &mount("rw")).len(), 1);
     }
 
     #[test]

@@ -151,10 +151,14 @@ impl Collector {
     /// Bytes of the cache of ZFS that programs can have. In a container it is that of the whole machine,
     /// and none of the container's memory.
     fn reclaimable(&self) -> f64 {
+        let arc = proc::reclaimable_arc(&self.proc("spl/kstat/zfs/arcstats"));
+        if arc == 0.0 {
+            return arc;
+        }
         let mounts = fs::read(self.settings.proc.join("self/mountinfo")).unwrap_or_default();
         let container = proc::is_container(&String::from_utf8_lossy(&mounts))
             || Path::new("/run/systemd/container").exists();
-        if container { 0.0 } else { proc::reclaimable_arc(&self.proc("spl/kstat/zfs/arcstats")) }
+        if container { 0.0 } else { arc }
     }
 
     /// The text of a file of proc(5); empty when there is none.

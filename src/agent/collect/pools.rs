@@ -66,12 +66,19 @@ fn share(mut datasets: Vec<ReadDisk>) -> Vec<Vec<ReadDisk>> {
 }
 
 /// What the pool has left, in bytes: as its own dataset says, where that is mounted, else the most that
-/// is left to more than one.
+/// is left to more than one. Less than is left to another one may be left to quotas of one size, too:
+/// there it counts when the sizes differ.
 fn pool_space(datasets: &[ReadDisk]) -> Option<u64> {
     let of_pool = datasets.iter().find(|read| !name(read).contains(&b'/'));
-    let mut left: Vec<u64> = datasets.iter().map(|(_, stats)| stats.available_bytes()).collect();
-    left.sort_unstable_by(|a, b| b.cmp(a));
-    let common = left.windows(2).find(|pair| is_same(pair[0], pair[1])).map(|pair| pair[0]);
+    let space = |(_, stats): &ReadDisk| (stats.available_bytes(), stats.bytes());
+    let mut spaces: Vec<(u64, u64)> = datasets.iter().map(space).collect();
+    spaces.sort_unstable_by(|a, b| b.cmp(a));
+    let most = spaces.first()?.0;
+    let is_common = |pair: &&[(u64, u64)]| {
+        let [(left, size), (other_left, other_size)] = [pair[0], pair[1]];
+        is_same(left, other_left) && (is_same(left, most) || !is_same(size, other_size))
+    };
+    let common = spaces.windows(2).find(is_common).map(|pair| pair[0].0);
     of_pool.map(|(_, stats)| stats.available_bytes()).or(common)
 }
 
@@ -158,6 +165,17 @@ mod tests {
             told,
             ["/ 51 % 300 GB", "/rpool/data/101 88 % 1 GB", "/rpool/data/102 50 % 7 GB"]
         );
+    }
+
+    #[test]
+    fn containers_of_one_size_were_taken_for_their_pool_and_were_full() {
+        let root = |left| dataset(1, "rpool/ROOT/debian", "/", 100, left);
+        let container = |n| dataset(n, &format!("rpool/data/{n}"), &format!("/c/{n}"), 1, 7);
+        let all = vec![root(300), container(2), container(3)];
+        assert_eq!(told(all), ["/ 25 % 300 GB", "/c/2 13 % 7 GB", "/c/3 13 % 7 GB"]);
+        // One with a reservation is left more than the pool.
+        let data = |n| dataset(n, &format!("rpool/data/{n}"), &format!("/d/{n}"), 10 * n, 50);
+        assert_eq!(told(vec![root(60), data(2), data(3)]), ["/ 63 % 60 GB", "/d/2 75 % 50 GB"]);
     }
 
     #[test]

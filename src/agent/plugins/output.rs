@@ -11,8 +11,9 @@ const MAX_METRICS: usize = 64;
 pub struct PluginOutput {
     /// Path and value of the lines `path value`.
     pub metrics: Vec<(String, f64)>,
-    /// Label and value of performance data; the label may hold what a path may not.
-    pub perfdata: Vec<(String, f64)>,
+    /// Label and value of performance data; the label may hold what a path may not. None where the
+    /// value is unknown: what is called alike is told apart by its place.
+    pub perfdata: Vec<(String, Option<f64>)>,
     /// What could not be parsed, for the log.
     pub warning: Option<String>,
 }
@@ -40,9 +41,13 @@ pub fn parse(text: &str) -> PluginOutput {
 
 /// Parses the beginning of a standard output that was too long. What it ends with may be half a number.
 pub fn parse_beginning(text: &str) -> PluginOutput {
-    let end = if text.contains('|') { text.rfind(char::is_whitespace) } else { text.rfind('\n') };
+    let end = if text.contains('|') { text.rfind(is_blank) } else { text.rfind('\n') };
     let warning = Some("it printed more than 64 kB: the rest is passed over".to_owned());
     PluginOutput { warning, ..parse(&text[..end.unwrap_or(0)]) }
+}
+
+fn is_blank(letter: char) -> bool {
+    letter.is_ascii_whitespace()
 }
 
 fn is_comment(line: &str) -> bool {
@@ -97,8 +102,9 @@ fn plugin(text: &str) -> PluginOutput {
     output
 }
 
-/// `'label'=value[UOM];[warn];[crit];[min];[max]` and blanks between them.
-fn perfdata(data: &str, found: &mut Vec<(String, f64)>) -> Result<(), String> {
+/// `'label'=value[UOM];[warn];[crit];[min];[max]` and blanks between them: no other ones, since a unit
+/// may begin with a no-break space.
+fn perfdata(data: &str, found: &mut Vec<(String, Option<f64>)>) -> Result<(), String> {
     let mut rest = data.trim_start();
     let mut result = Ok(());
     while !rest.is_empty() {
@@ -108,14 +114,13 @@ fn perfdata(data: &str, found: &mut Vec<(String, f64)>) -> Result<(), String> {
                 "its performance data must be 'label'=value, separated by blanks, not {start:?}"
             ));
         };
-        let (item, next) = behind.split_once(char::is_whitespace).unwrap_or((behind, ""));
-        match number(item) {
-            Ok(value) => found.extend(value.map(|value| (label, value))),
-            Err(()) => {
-                result =
-                    Err(format!("the value of {label:?} in its performance data must be a number"));
-            }
+        let (item, next) = behind.split_once(is_blank).unwrap_or((behind, ""));
+        let value = number(item);
+        if value.is_err() {
+            result =
+                Err(format!("the value of {label:?} in its performance data must be a number"));
         }
+        found.push((label, value.unwrap_or_default()));
         rest = next.trim_start();
     }
     result
@@ -125,7 +130,7 @@ fn perfdata(data: &str, found: &mut Vec<(String, f64)>) -> Result<(), String> {
 fn label(text: &str) -> Option<(String, &str)> {
     let Some(mut rest) = text.strip_prefix('\'') else {
         let (label, rest) = text.split_once('=')?;
-        let plain = !label.is_empty() && !label.contains(char::is_whitespace);
+        let plain = !label.is_empty() && !label.contains(is_blank);
         return plain.then(|| (label.to_owned(), rest));
     };
     let mut label = String::new();
@@ -150,8 +155,12 @@ fn number(item: &str) -> Result<Option<f64>, ()> {
         return Ok(None);
     }
     let (value, unit) = split_unit(value);
+    // In Latin-1 a no-break space is no letter.
+    let inner =
+        unit.trim_start_matches(|c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER);
+    let is_grouped = inner.starts_with(|c: char| c.is_ascii_digit());
     let is_hexadecimal = value == "0" && unit.starts_with(['x', 'X']);
-    if unit.starts_with(['.', ',', '\'', ':', '+', '-', '_', '=']) || is_hexadecimal {
+    if unit.starts_with(['.', ',', '\'', ':', '+', '-', '_', '=']) || is_hexadecimal || is_grouped {
         return Err(());
     }
     let value: f64 = value.replace(',', ".").parse().map_err(drop)?;
@@ -188,6 +197,13 @@ mod tests {
         metrics.iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
+    /// The performance data whose value is known.
+    fn known(output: &PluginOutput) -> String {
+        let known =
+            output.perfdata.iter().filter_map(|(label, value)| Some((label.clone(), (*value)?)));
+        shown(&known.collect::<Vec<_>>())
+    }
+
     #[test]
     fn lines_are_paths_and_values() {
         let output = parse("# raid\nraid_monitor.md0.degraded 1\n\n  load 2.5e-1 \ncold\t-7\n");
@@ -203,7 +219,7 @@ mod tests {
         let warning = output.warning.unwrap();
         assert!(warning.starts_with("line 4 of its output"), "as the operator counts: {warning}");
         let output = parse("# total | used\nOK | one=1\nmore\n# more | of it\nyet more | two=2\n");
-        assert_eq!(shown(&output.perfdata), "one=1 two=2");
+        assert_eq!(known(&output), "one=1 two=2");
         assert_eq!((output.metrics, output.warning), (vec![], None));
     }
 
@@ -256,7 +272,7 @@ mod tests {
             ("OK | \n\n", ""),
         ] {
             let output = parse(text);
-            assert_eq!(shown(&output.perfdata), metrics, "{text}");
+            assert_eq!(known(&output), metrics, "{text}");
             assert_eq!((output.metrics, output.warning), (vec![], None), "{text}");
         }
     }
@@ -277,14 +293,28 @@ mod tests {
             ("1e", "1"),
             ("2E+3#", "2000"),
             ("100rpm;;;0", "100"),
+            ("5\u{a0}GB", "5"),
+            ("5\u{202f}%", "5"),
         ] {
             let output = parse(&format!("OK | a={value} b=1"));
-            assert_eq!(shown(&output.perfdata), format!("a={number} b=1"), "{value}");
+            assert_eq!(known(&output), format!("a={number} b=1"), "{value}");
             assert_eq!(output.warning, None, "{value}");
         }
-        for value in ["12:30", "1.2.3", "1'000", "5-10", "0x1F", "-", "e5", "1,000,000"] {
+        for value in [
+            "12:30",
+            "1.2.3",
+            "1'000",
+            "1\u{a0}000",
+            "1\u{202f}000\u{a0}GB",
+            "1\u{fffd}000",
+            "5-10",
+            "0x1F",
+            "-",
+            "e5",
+            "1,000,000",
+        ] {
             let output = parse(&format!("OK | a={value} b=1"));
-            assert_eq!(shown(&output.perfdata), "b=1", "{value}");
+            assert_eq!(known(&output), "b=1", "{value}");
             assert!(output.warning.unwrap().contains("the value of \"a\""), "{value}");
         }
     }
@@ -296,7 +326,7 @@ mod tests {
             (shown(&output.metrics), output.warning),
             ("raid.degraded=1 load=2".into(), None)
         );
-        assert_eq!(shown(&parse("\u{feff}OK | a=1").perfdata), "a=1");
+        assert_eq!(known(&parse("\u{feff}OK | a=1")), "a=1");
         assert_eq!(shown(&parse("\u{feff}# a | b\nc 1\n").metrics), "c=1");
     }
 
@@ -307,10 +337,11 @@ mod tests {
             ("a 1", "", ""),
             ("OK | a=1 b=2 c=3", "", "a=1 b=2"),
             ("OK | a=1 'b c=3", "", "a=1"),
+            ("OK | a=1 b=1\u{a0}0", "", "a=1"),
             ("", "", ""),
         ] {
             let output = parse_beginning(text);
-            assert_eq!((&*shown(&output.metrics), &*shown(&output.perfdata)), (metrics, perfdata));
+            assert_eq!((&*shown(&output.metrics), &*known(&output)), (metrics, perfdata));
             assert!(output.warning.unwrap().starts_with("it printed more than 64 kB"), "{text}");
         }
     }
@@ -326,7 +357,7 @@ mod tests {
             ("x | a=nan", "", "the value of \"a\""),
         ] {
             let output = parse(text);
-            assert_eq!(shown(&output.perfdata), metrics, "{text}");
+            assert_eq!(known(&output), metrics, "{text}");
             let warning = output.warning.unwrap();
             assert!(warning.contains(what), "{text}: {warning}");
         }
@@ -356,9 +387,9 @@ mod tests {
         #[test]
         fn junk_gives_no_panic_and_no_odd_number(text in "(\\PC|[|='; \n\t.a1U%]){0,80}") {
             let output = parse(&text);
-            for (path, value) in output.metrics.iter().chain(&output.perfdata) {
-                prop_assert!(value.is_finite(), "{path}");
-            }
+            let of_lines = output.metrics.iter().map(|(_, value)| *value);
+            let mut values = of_lines.chain(output.perfdata.iter().filter_map(|(_, value)| *value));
+            prop_assert!(values.all(f64::is_finite), "{output:?}");
             prop_assert!(output.metrics.iter().all(|(path, _)| is_path(path)));
         }
     }

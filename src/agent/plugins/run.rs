@@ -151,10 +151,11 @@ impl PluginRun {
         let labels: Vec<String> =
             output.perfdata.iter().map(|(label, _)| path_label(label)).collect();
         let names = own.iter().map(|(what, _)| *what).chain(labels.iter().map(String::as_str));
-        let values = own.iter().map(|(_, value)| *value);
+        let values = own.iter().map(|(_, value)| Some(*value));
         let values = values.chain(output.perfdata.iter().map(|(_, value)| *value));
         let named = unique_segments(names).into_iter().zip(values);
-        let named = named.map(|(what, value)| (format!("own_monitor.{name}.{what}"), value));
+        let named =
+            named.filter_map(|(what, value)| Some((format!("own_monitor.{name}.{what}"), value?)));
         let error = self.error(&output, timeout);
         (output.metrics.iter().cloned().chain(named).collect(), error)
     }
@@ -327,6 +328,18 @@ mod tests {
 
     fn ended(code: i32, stdout: &str, stderr: &str) -> PluginRun {
         PluginRun { code, stdout: stdout.into(), stderr: stderr.into(), ..PluginRun::default() }
+    }
+
+    #[test]
+    fn a_value_took_the_path_of_another_one_that_was_unknown() {
+        for unknown in ["U", "", "odd"] {
+            let text = format!("OK | '/var/log'={unknown} 'var_log'=5 temp={unknown} temp=40");
+            let (metrics, _) = ended(0, &text, "").evaluate("x", Duration::from_secs(1));
+            let paths: Vec<&str> = metrics.iter().map(|(path, _)| path.as_str()).collect();
+            let (log, temp) = ("own_monitor.x.var_log_2", "own_monitor.x.temp_2");
+            let own = ["own_monitor.x.exit_code", "own_monitor.x.seconds"];
+            assert_eq!(paths, [&own[..], &[log, temp]].concat(), "{unknown}");
+        }
     }
 
     #[test]
