@@ -66,7 +66,7 @@ impl Server {
 
 fn answer(datagram: &Datagram, secret: Option<&str>) -> Option<Vec<u8>> {
     let key = secret.map(|secret| signing_key(&Secret::new(secret)));
-    ack(datagram.time.map(|time| time.text), Now::read().wall, key.as_ref(), 8192)
+    ack(datagram.time.as_ref().map(|time| &*time.text), Now::read().wall, key.as_ref(), 8192)
 }
 
 fn send(server: &str, options: &[&str]) -> Output {

@@ -47,7 +47,7 @@ impl Server {
                     assert!(verify(key, json, &signature.expect("it is signed")));
                 }
                 let bytes = json.to_vec();
-                let time = parse(&bytes).unwrap().time.map(|time| time.text.to_owned());
+                let time = parse(&bytes).unwrap().time.map(|time| time.text.into_owned());
                 // Kept before it is answered: with the answer the test goes on at once.
                 if tx.send(bytes).is_err() {
                     return;
