@@ -1,7 +1,6 @@
 //! TLS of outgoing connections: which certificate authorities are trusted, why a server's
 //! certificate is not, and an HTTP client that uses both.
 
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -44,22 +43,23 @@ pub fn check_ca_file(path: &Path) -> Result<(), String> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let name = path.display();
-    let unreadable = |why: &dyn Display| format!("{name} cannot be read: {why}");
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_CA_FILE).read_to_end(&mut bytes))
-        .map_err(|why| unreadable(&why))?;
-    let pem: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .map_err(|why| format!("{name} cannot be read: {why}"))?;
+    // Editors of Windows put a BOM in front, which would hide the first certificate.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let pem: Vec<_> = CertificateDer::pem_slice_iter(bytes)
         .collect::<Result<_, _>>()
-        .map_err(|why| unreadable(&why))?;
+        .map_err(|_| format!("{name} {}", no_certificate(bytes)))?;
     let found = match pem.is_empty() {
-        true => vec![CertificateDer::from(bytes.clone())],
+        true => vec![CertificateDer::from(bytes.to_vec())],
         false => pem,
     };
     if found.iter().any(|one| webpki::anchor_from_trusted_cert(one).is_ok()) {
         return Ok(found);
     }
-    Err(format!("{name} {}", no_certificate(&bytes)))
+    Err(format!("{name} {}", no_certificate(bytes)))
 }
 
 /// What a file holds in place of certificates.

@@ -263,7 +263,7 @@ fn what_hbd_would_refuse_is_refused_here_with_the_option_named() {
         (vec!["--message", " "], "--message: an event \"message\" needs a text"),
         (vec!["--interval", "30d"], "--interval: must be a number of seconds from 0.05"),
         (vec!["--boot-id", ""], "--boot-id: must be 1 to 64"),
-        (vec!["--metric", "a..b=1"], "--metric: must be an object of numbers"),
+        (vec!["--metric", "a..b=1"], "--metric: must be numbers, nested"),
         (vec!["--key-file", "/no/such/file"], "--key-file: cannot read /no/such/file"),
         (vec!["--key-file", empty.path().to_str().unwrap()], "must hold one line, the key"),
         (many, "bytes are too many for one datagram, 8192 is the most"),

@@ -481,12 +481,16 @@ fn a_ca_file_without_a_certificate_passed_the_check() {
     let pem = String::from_utf8(pem.unwrap()).unwrap();
     let der = heartbeat::tls::read_ca_file(&place.write("ca.pem", &pem, 0o600)).unwrap();
     fs::write(place.directory.path().join("ca.der"), &der[0]).unwrap();
+    place.write("bom", &format!("\u{feff}{pem}"), 0o600);
+    place.write("cut", &pem[..pem.len() / 2], 0o600);
     place.write("empty", "\n", 0o600);
     place.write("key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", 0o600);
     place.write("text", "my certificate\n", 0o600);
     for (file, said) in [
         ("ca.pem", ""),
         ("ca.der", ""),
+        ("bom", ""),
+        ("cut", "holds a certificate that cannot be read: is it complete?"),
         ("empty", "is empty: put the certificate of the authority into it"),
         ("key", "holds a key and no certificate: name the file with the authority's certificate"),
         ("text", "holds no certificate, in PEM form"),

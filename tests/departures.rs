@@ -146,6 +146,9 @@ fn a_connection_that_was_given_up_is_forgotten() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
     }
     assert!(command(&hbd, &["forget", "web1"]).status.success());
+    let output = command(&hbd, &["forget", "web1/vpn"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("web1 has not been heard"), "no empty list: {said}");
     assert_eq!(command(&hbd, &["status"]).status.code(), Some(0), "{:#?}", hbd.log());
     hbd.stop();
 }

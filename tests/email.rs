@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use heartbeat::clock::Wall;
 use heartbeat::event::{EventId, Level, Message, Subject};
 use heartbeat::notify::channel::email::{Email, SmtpTimeouts, TlsMode};
-use heartbeat::notify::channel::{Failure, OutgoingMessage};
+use heartbeat::notify::channel::{Failure, OutgoingMessage, Scope};
 use heartbeat::secret::Secret;
 use mailparse::{MailHeaderMap, ParsedMail, parse_mail};
 use support::certificates::{Pair, certificates};
@@ -248,6 +248,25 @@ fn an_answer_in_words_decides_by_its_code_and_its_place() {
         let result = attempt(&email(server.port, TlsMode::Starttls), "bob@example.com");
         println!("{line} {answer}: {result:?}");
         expect(result, wanted, &[word, "localhost:"]);
+    }
+}
+
+#[test]
+fn a_login_that_one_recipient_needs_silenced_the_others() {
+    for answer in [
+        "530 5.7.0 log in first",
+        "530 SMTP authentication is required",
+        "503 this server requires authentication when mail is for a non-local address",
+        "535 5.7.0 log in first",
+        "500 5.5.2 syntax",
+        "502 not for this one",
+    ] {
+        let server = Script::default().says("RCPT TO:<bob@", answer).start();
+        let email = clear(&server);
+        let result = attempt(&email, "bob@example.com");
+        let about_one =
+            matches!(result, Err(Failure::ChannelRefused { scope: Scope::Recipient, .. }));
+        assert!(about_one, "{answer}: {result:?}");
     }
 }
 

@@ -126,6 +126,7 @@ impl SendCommand {
             _ if length > MAX_BYTES => Err(format!(
                 "{length} bytes are too many for one datagram, {MAX_BYTES} is the most: send the metrics in parts"
             )),
+            Ok(read) if read.metrics.left_out().0 > 0 => Err(option_error(datagram::ODD_METRICS)),
             Ok(_) => Ok(()),
             Err(Rejection::BadField(what)) => Err(option_error(what)),
             Err(why) => Err(why.to_string()),

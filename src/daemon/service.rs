@@ -96,6 +96,9 @@ impl Daemon for Services {
     fn forget(&self, host: &str, connection: Option<&str>) -> Result<(), String> {
         self.monitor.forget(host, connection).map_err(|why| match why {
             NotForgotten::NoHost => format!("no host is called {host}"),
+            NotForgotten::NoConnection(known) if known.is_empty() => {
+                format!("{host} has not been heard, and so has no connection")
+            }
             NotForgotten::NoConnection(known) => {
                 format!("{host} has no such connection, but: {}", known.join(", "))
             }

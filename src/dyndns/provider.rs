@@ -176,7 +176,7 @@ impl Provider {
         pause: Option<Duration>,
     ) -> Result<(), UpdateError> {
         let label = self.server_label();
-        let text = body.trim();
+        let text = body.trim_start_matches('\u{feff}').trim();
         let word = text.split_whitespace().next().unwrap_or_default();
         let says = |what: &str| format!("{label} answers {what}");
         if let Some((code, meaning)) = FORBIDDEN.iter().find(|(code, _)| *code == word) {
@@ -428,6 +428,8 @@ mod tests {
             (&["Update successful"], &[], "Update failed", false),
             (&["good"], &["not changed"], "good, but not changed", false),
             (&["good"], &[], "goodbye", false),
+            (&["good"], &[], "\u{feff}good 1.1.1.1", true),
+            (&["<?xml"], &[], "\u{feff}<?xml version=\"1.0\"?>", true),
         ] {
             let ended = provider(expect, refuse).classify(&request, 200, body, None);
             assert_eq!(ended.is_ok(), kept, "{expect:?} {refuse:?} {body}");

@@ -31,7 +31,7 @@ const BOOT_ID: &str = "boot_id: must be 1 to 64 printable characters";
 const UPTIME: &str = "uptime: must be a number of seconds";
 const TIME: &str = "time: must be a number of seconds since 1970";
 const METRICS: &str = "metrics: must be an object of numbers";
-/// What metrics of this process that are left out are rejected with.
+/// What the sender of metrics that would be left out is told.
 pub const ODD_METRICS: &str = "metrics: must be numbers, nested at most 16 deep, with different \
                                paths of at most 200 printable characters";
 const ACK: &str = "ack: must be true or false";

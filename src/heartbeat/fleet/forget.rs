@@ -296,4 +296,16 @@ mod tests {
         test.wait(3 * DAY);
         assert!(test.titles().is_empty());
     }
+    #[test]
+    fn an_alarm_of_a_metric_never_ended_when_its_host_was_forgotten() {
+        let limit = "> 80".parse().ok();
+        let rule = crate::heartbeat::threshold::Rule { warning: limit, ..Default::default() };
+        let mut test = TestFleet::with_threshold("m", rule);
+        test.sample(90.0).wait(SECOND).sample(90.0).take_events();
+        assert_eq!(test.fleet.open_problems(0, 9).len(), 1);
+        let changes = test.fleet.forget("web1", None, test.now).unwrap();
+        assert!(changes.closed_incidents.is_empty(), "not in silence");
+        test.add_events(changes.events);
+        assert_eq!(test.titles_with_level(), ["info web1 ipv4 is forgotten"]);
+    }
 }

@@ -59,7 +59,6 @@ impl Host {
         let (name, last_seen) =
             (self.connections[index].name.clone(), self.connections[index].last_seen.wall);
         let mut closes: Vec<Incident> = self.remove_connection(index, now).into_iter().collect();
-        let was_open = !closes.is_empty();
         let was_last = self.connections.is_empty();
         if was_last {
             closes.extend(self.open_incidents());
@@ -69,7 +68,7 @@ impl Host {
         for connection in &mut self.connections {
             connection.scheduled_at = Mono(i64::MAX);
         }
-        if !was_open && silent_for.is_none() {
+        if closes.is_empty() && silent_for.is_none() {
             return (None, closes);
         }
         let name = name.as_ref().into();

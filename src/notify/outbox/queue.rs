@@ -319,7 +319,8 @@ impl ChannelQueue {
         };
     }
 
-    /// The channel answered, so it works: by taking a message, or by refusing that one alone.
+    /// The channel answered, so it works: by taking a message, or by refusing that one alone, unless
+    /// it refuses all other recipients.
     pub fn on_answer(
         &mut self,
         recipient: &Recipient,
@@ -331,6 +332,12 @@ impl ChannelQueue {
         self.recipients.on_answer(recipient, standing);
         if success {
             self.last_success = Some(now.wall);
+        }
+        if self.is_probing()
+            && self.has_several_recipients()
+            && self.recipients.all_refused(&self.settings.recipients)
+        {
+            return;
         }
         if self.failure.is_some() {
             self.recipients.release();

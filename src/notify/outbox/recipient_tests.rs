@@ -131,3 +131,22 @@ fn a_single_recipient_is_its_channel() {
     assert_eq!(test.answer(|to| Some(gone(to))), ["a", "b"]);
     assert!(test.status().refused, "nothing arrives anywhere");
 }
+
+#[test]
+fn a_channel_that_delivers_nothing_was_told_as_working_with_each_probe() {
+    let mut test = to(&["a", "b"]);
+    let gone = |to: &str| match to {
+        "a" => Failure::MessageRefused("550 5.1.1 nobody".into()),
+        _ => refused(),
+    };
+    let mut reports = 0;
+    for hour in 0..24 {
+        test.overdue(&format!("web{hour}"));
+        test.wait(HOUR).answer(|to| Some(gone(to)));
+        reports += test.outbox.channel_reports(test.now).len();
+    }
+    assert_eq!(reports, 1);
+    test.answer(|_| None);
+    test.wait(7 * HOUR).answer(|_| None);
+    assert_eq!(test.outbox.channel_reports(test.now).len(), 1, "it delivers again");
+}

@@ -205,15 +205,14 @@ fn classify_reply(stage: Stage, reply: &SmtpReply, short_form: bool, why: String
             Failure::recipient_deferred(why)
         }
         (_, 400..=499) => Failure::unreachable(why),
-        (_, 530 | 534 | 535 | 538) => Failure::channel_refused(why),
         // A full mailbox, or RFC 5321, section 4.5.3.1.10: it passes.
         (Stage::Recipient, 552) => Failure::recipient_deferred(why),
-        // The command itself, which is the same for every recipient.
-        (Stage::Recipient, 500 | 502 | 503) => Failure::channel_refused(why),
         (Stage::Recipient, 500..=599) if reply.names_the_mailbox() && !reply.is_policy() => {
             Failure::MessageRefused(why)
         }
+        // Also what asks for a login: a server may take mail for its own people without one.
         (Stage::Recipient, 500..=599) => Failure::recipient_refused(why),
+        (_, 530 | 534 | 535 | 538) => Failure::channel_refused(why),
         (Stage::Data | Stage::EndOfData, 500..=599) if short_form => Failure::MessageRefused(why),
         (Stage::Data | Stage::EndOfData, 500..=599) => Failure::FormRefused(why),
         (_, 500..=599) => Failure::channel_refused(why),
