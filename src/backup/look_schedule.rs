@@ -58,7 +58,7 @@ impl SeenPlan<'_> {
         SeenPlan {
             id: &plan.id,
             enabled: plan.enabled == Some(true),
-            is_open: plan.modules.iter().any(|module| module.state.is_open()),
+            is_open: plan.due_modules().any(|module| module.state.is_open()),
             regular_end: plan.next_regular_end(zones, now),
         }
     }

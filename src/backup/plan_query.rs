@@ -20,8 +20,8 @@ pub struct PlanQuery {
     /// The same of alerts that say that a run is missing, such as NsBackupMissing, by the plan that
     /// they name. One that names none is not believed of plans whose run may still come.
     pub missing: BTreeMap<String, Option<Wall>>,
-    /// The last look at each plan, by its id.
-    pub last_looks: BTreeMap<String, LastLook>,
+    /// The last look at each plan, by its id; none: nobody remembers the looks.
+    pub last_looks: Option<BTreeMap<String, LastLook>>,
 }
 
 impl PlanQuery {
