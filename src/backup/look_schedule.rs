@@ -152,6 +152,8 @@ impl LookSchedule {
         }
         let due = self.due.iter().filter(|(_, at)| policy.watch && **at <= now.wall);
         query.plans.extend(due.map(|(plan, _)| (plan.clone(), None)));
+        // Of one that is off it is remembered since when it is on again.
+        query.with_off = query.all;
         if query.all {
             // The trouble of one that is listed no more ends, too.
             let named = open.union(known).filter(|plan| *plan != ALL_PLANS);

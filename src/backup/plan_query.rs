@@ -15,6 +15,8 @@ pub struct PlanQuery {
     pub plans: BTreeMap<String, Option<Wall>>,
     /// Whether all plans are asked about: an alert that names no plan may be about any of them.
     pub all: bool,
+    /// Whether all plans are meant that are off, too, however long ago they ran.
+    pub with_off: bool,
     /// Since when the latest alert that names no plan fires.
     pub all_since: Option<Wall>,
     /// The same of alerts that say that a run is missing, such as NsBackupMissing, by the plan that

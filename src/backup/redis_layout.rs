@@ -248,8 +248,7 @@ impl RedisSnapshot {
     /// The ids of the plans that a look at all of them is about.
     pub fn listed_plans(&self, query: &PlanQuery, recent: Duration, now: Wall) -> BTreeSet<String> {
         let mut listed = self.active_plans(recent, now);
-        if query.last_looks.is_some() && query.all_since.is_none() {
-            // Of one that is off it is remembered since when it is on again.
+        if query.with_off {
             listed.extend(self.plans.keys().cloned());
         }
         listed
