@@ -75,7 +75,7 @@
 //! | when a plan is looked at without an alert | `backup/look_schedule.rs` |
 //! | what of an alert is read leniently: its start, its JSON, its annotations | `backup/alert_start.rs`, `backup/lenient_json.rs`, `backup/annotations.rs` |
 //! | the outcome of a backup: SUCCESS, PARTIAL, FAILED ... | `backup/outcome.rs` |
-//! | which run is due, what is pending and what is missing | `backup/schedule/`, `backup/plan.rs`, `backup/new_modules.rs` |
+//! | which run is due, what is pending and what is missing | `backup/schedule/`, `backup/plan.rs` |
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
 //! | the daily summary of backups: what it says, and when it is sent | `backup/plan_summary.rs`, `notify/summary_times.rs`, `daemon/summary.rs` |
 //! | what is read from Redis, what from restic | `backup/plan_reader.rs`, `backup/redis_layout.rs`, `backup/repo_check.rs` |

@@ -58,7 +58,7 @@ impl SeenPlan<'_> {
         SeenPlan {
             id: &plan.id,
             enabled: plan.enabled == Some(true),
-            is_open: plan.modules.iter().any(|module| module.state.is_open()),
+            is_open: plan.due_modules().any(|module| module.state.is_open()),
             regular_end: plan.next_regular_end(zones, now),
         }
     }
@@ -152,6 +152,8 @@ impl LookSchedule {
         }
         let due = self.due.iter().filter(|(_, at)| policy.watch && **at <= now.wall);
         query.plans.extend(due.map(|(plan, _)| (plan.clone(), None)));
+        // Of one that is off it is remembered since when it is on again.
+        query.with_off = query.all;
         if query.all {
             // The trouble of one that is listed no more ends, too.
             let named = open.union(known).filter(|plan| *plan != ALL_PLANS);

@@ -20,7 +20,6 @@ pub mod correlator;
 pub mod gateway;
 pub mod lenient_json;
 pub mod look_schedule;
-pub mod new_modules;
 pub mod notice;
 pub mod outcome;
 pub mod pipeline;

@@ -78,7 +78,7 @@ impl PlanOutcome {
         if let Some(why) = &plan.why {
             return PlanOutcome::unknown(why);
         }
-        let count = |state| plan.modules.iter().filter(|module| module.state == state).count();
+        let count = |state| plan.due_modules().filter(|module| module.state == state).count();
         let counts = StateCounts {
             success: count(ModuleState::Success),
             failed: count(ModuleState::Failed),
@@ -86,6 +86,7 @@ impl PlanOutcome {
             running: count(ModuleState::Running),
             pending: count(ModuleState::Pending),
             unreadable: count(ModuleState::Unreadable),
+            not_due: plan.not_due.len(),
         };
         match plan.enabled {
             None if counts.total() == 0 => PlanOutcome::unknown("Redis knows nothing of this plan"),
@@ -115,6 +116,8 @@ struct StateCounts {
     running: usize,
     pending: usize,
     unreadable: usize,
+    /// Not counted among the others.
+    not_due: usize,
 }
 
 impl StateCounts {
@@ -163,16 +166,16 @@ impl StateCounts {
         .collect();
         let total = self.total();
         let modules = if total == 1 { "module" } else { "modules" };
-        let Some(((count, _, first), rest)) = parts.split_first() else {
-            return if total == 1 {
-                "its module succeeded".into()
-            } else {
-                format!("all {total} {modules} succeeded")
-            };
+        let mut text = match parts.first() {
+            None if total == 1 => "its module succeeded".into(),
+            None => format!("all {total} {modules} succeeded"),
+            Some((count, _, first)) => format!("{count} of {total} {modules} {first}"),
         };
-        let mut text = format!("{count} of {total} {modules} {first}");
-        for (count, short, _) in rest {
+        for (count, short, _) in parts.iter().skip(1) {
             text.push_str(&format!(", {count} {short}"));
+        }
+        if self.not_due > 0 {
+            text.push_str(&format!(", {} not yet due", self.not_due));
         }
         text
     }
@@ -257,6 +260,23 @@ mod tests {
         }
         let stranger = Plan::default();
         assert_eq!(PlanOutcome::of(&stranger).why, "Redis knows nothing of this plan");
+    }
+
+    #[test]
+    fn a_module_that_is_not_due_yet_says_nothing_about_its_plan() {
+        for (states, said) in [
+            ("sp", "SUCCESS: its module succeeded, 1 not yet due"),
+            ("ssp", "SUCCESS: all 2 modules succeeded, 1 not yet due"),
+            ("fp", "FAILED: 1 of 1 module failed, 1 not yet due"),
+            ("fsp", "PARTIAL: 1 of 2 modules failed, 1 not yet due"),
+        ] {
+            let mut plan = plan(states);
+            let new = plan.modules.last_mut().unwrap();
+            new.id = "new9".into();
+            plan.not_due.insert("new9".into());
+            let PlanOutcome { outcome, why } = PlanOutcome::of(&plan);
+            assert_eq!(format!("{}: {why}", outcome.name()), said);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Backup plans, the last run of each of their modules, and the state that follows from it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -49,6 +49,10 @@ pub struct Plan {
     /// How it is configured, and since when, where that was read.
     #[serde(skip)]
     pub configured: Option<ConfiguredView>,
+    /// The ids of the modules that became part of it after its latest elapse, where others did not:
+    /// they are pending, and say nothing about how it is.
+    #[serde(skip)]
+    pub not_due: BTreeSet<String>,
 }
 
 /// Where a plan writes.
@@ -533,17 +537,16 @@ impl RunWindow {
 }
 
 impl Plan {
-    /// When its next pass begins after a moment; none when it never does, or its schedule is not
-    /// understood.
-    pub fn next_elapse(&self, zones: &Zones, after: Wall) -> Option<Wall> {
-        Schedule::parse(self.schedule.as_deref()?, zones)?.next_elapse(after)
+    /// The modules that say how it is: all but those that are not due yet.
+    pub fn due_modules(&self) -> impl Iterator<Item = &Module> {
+        self.modules.iter().filter(|module| !self.not_due.contains(&module.id))
     }
 
     /// The next moment after `after` at which a pass of this plan should be over; none when it never
     /// runs, or its schedule is not understood.
     pub fn next_regular_end(&self, zones: &Zones, after: Wall) -> Option<Wall> {
         let schedule = Schedule::parse(self.schedule.as_deref()?, zones)?;
-        let runs = self.modules.iter().map(|module| (module.node.as_deref(), module.run.as_ref()));
+        let runs = self.due_modules().map(|module| (module.node.as_deref(), module.run.as_ref()));
         let usual = PassHistory::of(runs).usual_duration;
         let end = |at: Wall| {
             let next = schedule.next_elapse(at).or_else(|| schedule.latest_elapse(Wall(at.0 - 1)));

@@ -15,13 +15,15 @@ pub struct PlanQuery {
     pub plans: BTreeMap<String, Option<Wall>>,
     /// Whether all plans are asked about: an alert that names no plan may be about any of them.
     pub all: bool,
+    /// Whether all plans are meant that are off, too, however long ago they ran.
+    pub with_off: bool,
     /// Since when the latest alert that names no plan fires.
     pub all_since: Option<Wall>,
     /// The same of alerts that say that a run is missing, such as NsBackupMissing, by the plan that
     /// they name. One that names none is not believed of plans whose run may still come.
     pub missing: BTreeMap<String, Option<Wall>>,
-    /// The last look at each plan, by its id.
-    pub last_looks: BTreeMap<String, LastLook>,
+    /// The last look at each plan, by its id; none: nobody remembers the looks.
+    pub last_looks: Option<BTreeMap<String, LastLook>>,
 }
 
 impl PlanQuery {

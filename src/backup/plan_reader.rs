@@ -195,7 +195,7 @@ fn requested_plans(
 ) -> BTreeSet<String> {
     let mut requested: BTreeSet<String> = query.plans.keys().cloned().collect();
     if query.all {
-        let active = snapshot.active_plans(recent, now);
+        let active = snapshot.listed_plans(query, recent, now);
         if active.len() > MAX_UNNAMED_PLANS {
             warn!(
                 "of {} backup plans only the first {MAX_UNNAMED_PLANS} are looked at",

@@ -66,8 +66,9 @@ impl PlanRecords {
     ) -> PlanRecords {
         let tracker = PlanTracker::restore(rows.iter(), open_incidents, now);
         let look = |row: &PlanView| {
-            let configured = row.configured.clone()?;
-            Some((row.plan.clone(), LastLook { at: row.at.min(now), configured }))
+            let last = LastLook { at: row.at.min(now), configured: row.configured.clone() };
+            let is_found = last.configured.is_some() || !row.modules.is_empty();
+            is_found.then(|| (row.plan.clone(), last))
         };
         let last_looks = rows.iter().filter_map(look).collect();
         let rows = rows.into_iter().map(|row| (row.plan.clone(), row)).collect();
@@ -116,7 +117,7 @@ impl PlanRecords {
     /// Whether what was read of a plan at `read_at` is not to be told any more: a later reading was
     /// taken in meanwhile, as while repositories were asked. An alert is owed its answer until one
     /// was told.
-    pub fn is_outdated(&self, plan: &str, cause: LookCause, read_at: Mono) -> bool {
+    fn is_outdated(&self, plan: &str, cause: LookCause, read_at: Mono) -> bool {
         let later = match cause {
             LookCause::Alert => self.told_as_of.get(plan),
             LookCause::Recheck => self.read_as_of.get(plan),
@@ -125,7 +126,7 @@ impl PlanRecords {
     }
 
     /// Takes in that a reading of a plan was taken in, and whether it was told.
-    pub fn note_reading(&mut self, plan: &str, read_at: Mono, is_told: bool) {
+    fn note_reading(&mut self, plan: &str, read_at: Mono, is_told: bool) {
         if self.tracker.told(plan).is_none() && !self.rows.contains_key(plan) {
             // Any id may come with an alert: what is over is not remembered.
             self.read_as_of.remove(plan);
@@ -140,12 +141,35 @@ impl PlanRecords {
     }
 
     /// Whether the alerts that came in by then were answered with this success by another look.
-    pub fn has_answered(&self, look: LookedAt, accepted: Wall) -> bool {
+    fn has_answered(&self, look: LookedAt, accepted: Wall) -> bool {
         self.tracker.was_told(&look.report.plan.id, &look.finding(), accepted)
     }
 
+    /// Takes in what was read of a plan at `read_at`, because of alerts that were `accepted` then, if of
+    /// any: the rows and the event that it is worth.
+    pub fn take_in(
+        &mut self,
+        mut look: LookedAt,
+        accepted: Option<Wall>,
+        read_at: Mono,
+        telling: &TellingSettings,
+        now: Wall,
+    ) -> Change {
+        let plan = &look.report.plan.id;
+        if self.is_outdated(plan, look.cause, read_at) {
+            return Change::default();
+        }
+        // Two alerts of one moment, of which one names no plan, are answered once.
+        if accepted.is_some_and(|accepted| self.has_answered(look, accepted)) {
+            look.cause = LookCause::Recheck;
+        }
+        let change = self.record(look, telling, now);
+        self.note_reading(plan, read_at, !change.events.is_empty());
+        change
+    }
+
     /// Takes in a look: the rows and the event that it is worth.
-    pub fn record(&mut self, look: LookedAt, telling: &TellingSettings, now: Wall) -> Change {
+    fn record(&mut self, look: LookedAt, telling: &TellingSettings, now: Wall) -> Change {
         let (report, finding) = (look.report, look.finding());
         let decision = self.decide(look, telling, now);
         self.remember(look, now);
@@ -194,7 +218,8 @@ impl PlanRecords {
         let plan = &look.report.plan;
         match plan.configured.clone().filter(|_| plan.enabled.is_some()) {
             Some(configured) => {
-                self.last_looks.insert(plan.id.clone(), LastLook { at: now, configured });
+                let last = LastLook { at: now, configured: Some(configured) };
+                self.last_looks.insert(plan.id.clone(), last);
             }
             None if look.complete => drop(self.last_looks.remove(&plan.id)),
             None => {}

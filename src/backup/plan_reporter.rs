@@ -10,8 +10,8 @@ use log::{error, info, warn};
 
 use super::alert::Alert;
 use super::analysis::{Analyzer, PlanReport, PlansReading, reportable};
-use super::new_modules::NewModules;
-use super::outcome::{Outcome, PlanOutcome};
+use super::outcome::Outcome;
+use super::plan_changes::LastLook;
 use super::plan_query::{PlanQuery, alerts_about};
 use super::plan_records::{LookedAt, PlanRecords};
 use super::plan_tracker::{EndReason, LookCause};
@@ -63,7 +63,6 @@ pub struct Look<'a> {
 pub struct PlanReporter {
     settings: Mutex<Arc<PipelineSettings>>,
     records: Mutex<PlanRecords>,
-    new_modules: Mutex<NewModules>,
     sink: ChangeSink,
     stop: Stop,
     /// In which people read times. Read once: not every thread has the stack for it.
@@ -86,7 +85,6 @@ impl PlanReporter {
         stop: Stop,
     ) -> PlanReporter {
         PlanReporter {
-            new_modules: Mutex::new(NewModules::restore(rows.iter())),
             records: Mutex::new(PlanRecords::restore(rows, open_incidents, Now::read().wall)),
             settings: Mutex::new(Arc::new(settings)),
             sink,
@@ -123,9 +121,9 @@ impl PlanReporter {
         lock(&self.records).is_forgotten(plan)
     }
 
-    /// The plans that were looked at and found, by id.
-    pub fn known_plans(&self) -> BTreeSet<String> {
-        lock(&self.records).last_looks().into_keys().collect()
+    /// The last look at each plan that was found, by its id.
+    pub fn last_looks(&self) -> BTreeMap<String, LastLook> {
+        lock(&self.records).last_looks()
     }
 
     /// Whether any plan was ever found.
@@ -136,36 +134,13 @@ impl PlanReporter {
     /// Reads the plans of a query. What panics is not known. None at the stop.
     pub fn read(&self, query: &PlanQuery, wait_for_running: bool) -> Option<PlansReading> {
         let settings = self.settings();
-        let last_looks = lock(&self.records).last_looks();
-        let query = &PlanQuery { last_looks, ..query.clone() };
+        let query = &PlanQuery { last_looks: Some(self.last_looks()), ..query.clone() };
         let analyzer = self.analyzer(&settings, wait_for_running);
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            let mut reading = analyzer.read(query, &self.stop)?;
-            if reading.complete {
-                self.await_new_modules(query, &mut reading.reports);
-            }
-            Some(reading)
-        }));
+        let read = catch_unwind(AssertUnwindSafe(|| analyzer.read(query, &self.stop)));
         read.unwrap_or_else(|_| {
             error!("looking into a backup panicked");
             Some(PlansReading::unknown(query, "looking into it failed, see the log of hbd"))
         })
-    }
-
-    /// What was added to a plan after it ran last is not missing, unless an alert says so.
-    fn await_new_modules(&self, query: &PlanQuery, reports: &mut [PlanReport]) {
-        let (zones, now) = (Zones::read(), Now::read().wall);
-        let mut new_modules = lock(&self.new_modules);
-        for report in reports {
-            let alert_time = query.alert_time(&report.plan.id);
-            if alert_time.is_none() {
-                new_modules.note(&report.plan, now);
-            }
-            let is_called_missing = alert_time.is_some_and(|alert| alert.missing_since.is_some());
-            if !is_called_missing && new_modules.await_first_pass(&mut report.plan, &zones, now) {
-                report.plan_outcome = PlanOutcome::of(&report.plan);
-            }
-        }
     }
 
     fn analyzer<'a>(&'a self, settings: &'a PipelineSettings, wait: bool) -> Analyzer<'a> {
@@ -271,22 +246,15 @@ impl PlanReporter {
         let settings = &reading.settings;
         let labels = &settings.correlator.backup_id_labels;
         let alerts = alerts_about(&report.plan.id, look.alerts, labels);
-        let (mut look, accepted) = (reading.looked_at(report, look, &alerts), look.accepted);
+        let (look, accepted) = (reading.looked_at(report, look, &alerts), look.accepted);
         let row = rows(&report.plan.id);
-        let now = Now::read();
+        let now = Now::read().wall;
         let words = {
             // Under the lock: what is remembered must reach the disk in the order of the decisions.
             let mut records = lock(&self.records);
-            if records.is_outdated(&report.plan.id, look.cause, reading.read_at) {
-                return;
-            }
-            // Two alerts of one moment, of which one names no plan, are answered once.
-            if accepted.is_some_and(|accepted| records.has_answered(look, accepted)) {
-                look.cause = LookCause::Recheck;
-            }
-            let mut change = records.record(look, &settings.telling, now.wall);
+            let mut change =
+                records.take_in(look, accepted, reading.read_at, &settings.telling, now);
             let words = change.events.first().map(|event| (title(event), is_report(event, look)));
-            records.note_reading(&report.plan.id, reading.read_at, words.is_some());
             if words.is_some() {
                 change.writes.extend(row);
             }

@@ -119,7 +119,7 @@ impl PlanSummary<'_> {
     fn line(&self, report: &PlanReport) -> String {
         let figures = Figures::of(&report.plan);
         let mut parts = vec![match report.plan_outcome.outcome {
-            Outcome::Success => count(report.plan.modules.len() as u64, "module"),
+            Outcome::Success => count_modules(&report.plan),
             Outcome::Partial
             | Outcome::Failed
             | Outcome::Missing
@@ -233,6 +233,15 @@ fn plan_name(plan: &Plan) -> String {
 /// A text from outside cannot look like the line of another plan.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `4 modules, 1 not yet due`.
+fn count_modules(plan: &Plan) -> String {
+    let due = count(plan.due_modules().count() as u64, "module");
+    match plan.not_due.len() {
+        0 => due,
+        new => format!("{due}, {new} not yet due"),
+    }
 }
 
 #[cfg(test)]

@@ -108,8 +108,8 @@ impl Finding {
         Finding {
             outcome: plan_outcome.outcome,
             presence,
-            pass_over: !plan.modules.iter().any(|module| module.state.is_open()),
-            modules: plan.modules.iter().map(module).collect(),
+            pass_over: !plan.due_modules().any(|module| module.state.is_open()),
+            modules: plan.due_modules().map(module).collect(),
         }
     }
 

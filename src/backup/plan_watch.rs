@@ -94,8 +94,8 @@ impl PlanWatch<'_> {
     fn look(&mut self) {
         let policy = policy(self.reporter);
         let open = self.reporter.open_plans();
-        let Some(query) = self.looks.due(&open, &self.reporter.known_plans(), policy, Now::read())
-        else {
+        let known = self.reporter.last_looks().into_keys().collect();
+        let Some(query) = self.looks.due(&open, &known, policy, Now::read()) else {
             return;
         };
         let Some(reading) = self.reporter.read(&query, false) else { return };

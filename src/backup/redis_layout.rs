@@ -6,13 +6,15 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::{
-    AlertTime, BackupRun, Destination, Module, PassHistory, Plan, PlanSituation, RunStatus,
-    RunWindow, evaluate,
+    AlertTime, BackupRun, Destination, Module, ModuleState, PassHistory, Plan, PlanSituation,
+    RunStatus, RunWindow, evaluate,
 };
-use super::plan_changes::{self, LastLook};
+use super::plan_changes::{self, LastLook, NotDue, Seen};
+use super::plan_query::PlanQuery;
 use super::redis::{Fields, KeyError, KeyResult};
 use super::schedule::Zones;
 use crate::clock::Wall;
+use crate::view::ConfiguredView;
 
 /// What stands before the id of a plan in its key.
 const PLAN_PREFIX: &str = "cluster/backup/";
@@ -91,8 +93,8 @@ pub struct RedisSnapshot {
     pub members: BTreeMap<String, BTreeSet<String>>,
     /// Where the schedules are at home, and in which people read times.
     pub zones: Zones,
-    /// The last look at each plan, by its id.
-    pub last_looks: BTreeMap<String, LastLook>,
+    /// The last look at each plan, by its id; none: nobody remembers the looks.
+    pub last_looks: Option<BTreeMap<String, LastLook>>,
 }
 
 /// The key of a status hash, parsed.
@@ -243,13 +245,28 @@ impl RedisSnapshot {
         Some(list.split_whitespace().map(str::to_owned).collect())
     }
 
+    /// The ids of the plans that a look at all of them is about.
+    pub fn listed_plans(&self, query: &PlanQuery, recent: Duration, now: Wall) -> BTreeSet<String> {
+        let mut listed = self.active_plans(recent, now);
+        if query.with_off {
+            listed.extend(self.plans.keys().cloned());
+        }
+        listed
+    }
+
     /// The ids of the plans that an alert without a plan may be about: those that are switched on,
     /// and those with a status that was written within `recent`.
-    pub fn active_plans(&self, recent: Duration, now: Wall) -> BTreeSet<String> {
+    fn active_plans(&self, recent: Duration, now: Wall) -> BTreeSet<String> {
         let on = self.plans.keys().filter(|plan| self.is_enabled(plan) == Some(true));
         let statuses = self.node_statuses.keys().chain(self.module_statuses.keys());
         let written = statuses.filter(|plan| self.last_written(plan) >= Some(now - recent));
         on.chain(written).chain(self.unreadable_plans.keys()).cloned().collect()
+    }
+
+    /// A field of a plan that is not empty.
+    fn plan_field(&self, plan: &str, name: &str) -> Option<&str> {
+        let text = self.plans.get(plan)?.get(name)?.trim();
+        (!text.is_empty()).then_some(text)
     }
 
     fn is_enabled(&self, plan: &str) -> Option<bool> {
@@ -279,41 +296,42 @@ impl RedisSnapshot {
             let (why, zone) = (Some(why.clone()), self.zones.local().clone());
             return Plan { id: id.to_owned(), why, zone, ..Plan::default() };
         }
-        let fields = self.plans.get(id);
-        let field = |name: &str| {
-            let text = fields?.get(name)?.trim();
-            (!text.is_empty()).then(|| text.to_owned())
-        };
+        let field = |name| self.plan_field(id, name).map(str::to_owned);
         let schedule = field("schedule");
         let latest = self.latest_statuses(id, alert_time.map(|alert| alert.since));
         let mut ids = self.module_ids(id, &latest);
         let enabled = self.is_enabled(id) != Some(false);
-        let last_look = self.last_looks.get(id);
-        let configured = plan_changes::compare(last_look, now, enabled, schedule.as_deref(), &ids);
+        let configured = self.configured(id, alert_time, &ids, &latest, now);
         let complained = alert_time.is_some_and(|alert| alert.missing_since.is_some());
         let fallback = self.unreadable_entry(id);
-        if !complained && fallback.is_none() {
-            let not_due = plan_changes::not_due(&configured, &self.zones, now);
-            let is_new = |id: &String| {
-                let since = not_due.get(id.as_str());
-                since
-                    .is_some_and(|since| latest.get(id).is_none_or(|entry| entry.is_before(*since)))
-            };
-            if !ids.iter().all(is_new) {
-                ids.retain(|id| !is_new(id));
-            }
+        let mut new = self.not_due(&configured, &latest, now);
+        if complained || fallback.is_some() {
+            new = NotDue::default();
         }
+        let all_new = ids.iter().all(|id| new.since.contains_key(id));
+        if !enabled && !all_new {
+            // What is off is not awaited.
+            ids.retain(|id| !new.since.contains_key(id));
+            new = NotDue::default();
+        }
+        let is_due = |id: &&String| all_new || !new.since.contains_key(*id);
         let window = RunWindow::new(PlanSituation {
             schedule: schedule.as_deref(),
             enabled,
             since: configured.since.filter(|_| !complained),
             alert_time,
-            history: PassHistory::of(ids.iter().map(|id| last_run(latest.get(id)))),
+            history: PassHistory::of(ids.iter().filter(is_due).map(|id| last_run(latest.get(id)))),
             default_interval: recent,
             now,
             zones: &self.zones,
         });
-        let module = |id: String| self.module(latest.get(&id).or(fallback.as_ref()), id, &window);
+        let module = |id: String| {
+            let entry = latest.get(&id);
+            let is_new = enabled && new.since.contains_key(&id);
+            let module = self.module(entry.or(fallback.as_ref()), id, &window);
+            if is_new { self.pending(module, new.first_due) } else { module }
+        };
+        let not_due = ids.iter().filter(|id| !is_due(id)).cloned().collect();
         Plan {
             id: id.to_owned(),
             name: field("name"),
@@ -324,7 +342,59 @@ impl RedisSnapshot {
             zone: self.zones.local().clone(),
             why: None,
             configured: Some(configured),
+            not_due,
         }
+    }
+
+    /// How a plan is configured, and since when. At the first look that is remembered a module that
+    /// never ran counts as new, unless an alert may be about it.
+    fn configured(
+        &self,
+        id: &str,
+        alert_time: Option<AlertTime>,
+        modules: &BTreeSet<String>,
+        latest: &BTreeMap<String, StatusEntry>,
+        now: Wall,
+    ) -> ConfiguredView {
+        let ran = |id: &String| {
+            let entry = latest.get(id)?;
+            Some(entry.status.last_written().unwrap_or(Wall(i64::MIN)))
+        };
+        let modules = modules.iter().map(|id| (id.clone(), ran(id))).collect();
+        let last = self.last_looks.as_ref().and_then(|looks| looks.get(id));
+        let seen = Seen {
+            now,
+            enabled: self.is_enabled(id) != Some(false),
+            schedule: self.plan_field(id, "schedule"),
+            modules: &modules,
+            is_new_first: self.last_looks.is_some() && alert_time.is_none(),
+        };
+        plan_changes::compare(last, seen)
+    }
+
+    /// The modules of a plan that are not due yet, and have not run all the same.
+    fn not_due(
+        &self,
+        configured: &ConfiguredView,
+        latest: &BTreeMap<String, StatusEntry>,
+        now: Wall,
+    ) -> NotDue {
+        let mut new = plan_changes::not_due(configured, &self.zones, now);
+        let has_run = |id: &str, since| latest.get(id).is_some_and(|entry| !entry.is_before(since));
+        new.since.retain(|id, since| !has_run(id, *since));
+        new
+    }
+
+    /// A module that is not due yet.
+    fn pending(&self, module: Module, first_due: Option<Wall>) -> Module {
+        let due = first_due.map(|due| self.zones.local().format_minute(due));
+        let due = due.map_or_else(|| "never due".into(), |due| format!("first due {due}"));
+        let run = if module.run.is_some() {
+            "no run of this plan since it joined"
+        } else {
+            "no run is known"
+        };
+        Module { state: ModuleState::Pending, why: Some(format!("{run}, {due}")), ..module }
     }
 
     /// The modules of a plan: its `instances`; in the older layout its members, and all that have a
@@ -453,7 +523,6 @@ impl StatusEntry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::ModuleState;
     use super::*;
 
     const NOW: Wall = Wall(1_790_100_000_000);
@@ -492,6 +561,33 @@ mod tests {
             states(&snapshot),
             "cloud2 missing: no run is known, mail1 success, samba3 missing: no run is known"
         );
+    }
+
+    #[test]
+    fn a_module_that_was_just_added_is_pending_where_looks_are_remembered() {
+        let mut snapshot = RedisSnapshot::default();
+        let plan = pairs(&[("schedule", "daily"), ("instances", "cloud2 mail1")]);
+        snapshot.plans.insert("1".into(), plan);
+        let good = Ok(pairs(&[("mail1", r#"{"errors": 0, "end": 1790099000}"#)]));
+        snapshot.node_statuses.insert("1".into(), BTreeMap::from([("1".to_owned(), good)]));
+        let missing = "cloud2 missing: no run is known, mail1 success";
+        assert_eq!(states(&snapshot), missing);
+        snapshot.last_looks = Some(BTreeMap::new());
+        let pending =
+            "cloud2 pending: no run is known, first due 2026-09-23 00:00 UTC, mail1 success";
+        assert_eq!(states(&snapshot), pending);
+        let (recent, hour) = (Duration::from_secs(86_400), Duration::from_secs(3600));
+        let seen = snapshot.plan("1", None, recent, NOW);
+        let last = LastLook { at: NOW, configured: seen.configured };
+        snapshot.last_looks = Some(BTreeMap::from([("1".to_owned(), last)]));
+        for (missing_since, expected) in [(None, "pending"), (Some(NOW), "missing")] {
+            let alert = AlertTime { since: NOW, names_plan: true, missing_since };
+            let plan = snapshot.plan("1", Some(alert), recent, NOW + hour);
+            assert_eq!(plan.modules[0].state.name(), expected, "an alert may say so");
+        }
+        let off = pairs(&[("schedule", "daily"), ("instances", "cloud2 mail1"), ("enabled", "0")]);
+        snapshot.plans.insert("1".into(), off);
+        assert_eq!(states(&snapshot), "mail1 success", "what is off is not awaited");
     }
 
     #[test]

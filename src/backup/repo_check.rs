@@ -121,7 +121,7 @@ impl RepoChecker<'_> {
         let mut results = PlanResults { plans: vec![(0, Vec::new()); plans.len()], on_done };
         let mut jobs = Vec::new();
         for (index, plan) in plans.iter().enumerate() {
-            for module in plan.modules.iter().filter(|one| one.state != ModuleState::Success) {
+            for module in plan.due_modules().filter(|one| one.state != ModuleState::Success) {
                 results.plans[index].0 += 1;
                 match Repository::locate(self.settings, plan, module, passwords, stop) {
                     Ok(repository) => {

@@ -401,7 +401,7 @@ pub(super) fn format_bytes(size: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::backup::plan::Destination;
@@ -450,6 +450,7 @@ mod tests {
             zone: Zone::default(),
             why: None,
             configured: None,
+            not_due: BTreeSet::new(),
         }
     }
 

@@ -181,6 +181,9 @@ impl Startup {
     ) -> Services {
         let monitor = Arc::new(self.restore_fleet(config, courier, Arc::clone(sink)));
         let backups = Backups::open(config, &self.store, sink, stop);
+        let reporter = Arc::clone(&backups.reporter);
+        let last_looks = Box::new(move || reporter.last_looks());
+        let summaries = Summaries::open(&self.store, Arc::clone(sink), last_looks);
         let updater = dyndns::open(config, &self.store, courier, Arc::clone(sink), self.now);
         Services {
             updater,
@@ -190,7 +193,7 @@ impl Startup {
             notifier: Current::new(Notifier::new(config).sharing(courier.channel_state())),
             sending: notifications::semaphore(),
             backups,
-            summaries: Summaries::open(&self.store, Arc::clone(sink)),
+            summaries,
             heartbeat_alerts: Arc::new(Current::new(HeartbeatAlerts::from_config(config))),
             reloads: Reloads::new(config, self.now),
         }

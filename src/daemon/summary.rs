@@ -1,7 +1,7 @@
 //! The thread that sends the daily summary of all backup plans, at the times that the configuration
 //! in use has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::threads::Threads;
 use crate::backup::analysis::{self, Analyzer, PlanReport};
+use crate::backup::plan_changes::LastLook;
 use crate::backup::plan_query::PlanQuery;
 use crate::backup::plan_summary::PlanSummary;
 use crate::backup::schedule::{ZONE_READER_STACK, Zones};
@@ -32,7 +33,11 @@ pub struct Summaries {
     record: Mutex<Option<SummaryRecord>>,
     running: Mutex<Option<RunningSummary>>,
     sink: ChangeSink,
+    last_looks: LastLooks,
 }
+
+/// Gives the last look at each plan.
+type LastLooks = Box<dyn Fn() -> BTreeMap<String, LastLook> + Send + Sync>;
 
 /// Which summary was the last: without it one would be sent twice a day.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,9 +64,9 @@ struct RunningSummary {
 
 impl Summaries {
     /// With what the store has of them; the thread does not run yet.
-    pub fn open(store: &Store, sink: ChangeSink) -> Arc<Summaries> {
+    pub fn open(store: &Store, sink: ChangeSink, last_looks: LastLooks) -> Arc<Summaries> {
         let record = Mutex::new(store.get(Table::Meta, KEY));
-        Arc::new(Summaries { record, running: Mutex::default(), sink })
+        Arc::new(Summaries { record, running: Mutex::default(), sink, last_looks })
     }
 
     /// Starts, stops or restarts the thread as the configuration says.
@@ -123,7 +128,8 @@ impl Summaries {
                     Duration::ZERO
                 }
                 SummaryStep::Send => {
-                    let Some(reports) = analyze(&settings.correlator, stop) else { return };
+                    let looks = (self.last_looks)();
+                    let Some(reports) = analyze(&settings.correlator, looks, stop) else { return };
                     self.send(&reports, stop);
                     Duration::ZERO
                 }
@@ -179,9 +185,13 @@ impl SummaryRecord {
 }
 
 /// How all plans are, as Redis has it; none at the stop.
-fn analyze(correlator: &CorrelatorSettings, stop: &Stop) -> Option<Vec<PlanReport>> {
+fn analyze(
+    correlator: &CorrelatorSettings,
+    last_looks: BTreeMap<String, LastLook>,
+    stop: &Stop,
+) -> Option<Vec<PlanReport>> {
     let analyzer = Analyzer { correlator, repo_checker: None, wait_for_running: true };
-    let query = PlanQuery::for_all();
+    let query = PlanQuery { last_looks: Some(last_looks), ..PlanQuery::for_all() };
     let analyzed = catch_unwind(AssertUnwindSafe(|| analyzer.analyze(&query, stop)));
     analyzed.unwrap_or_else(|_| {
         error!("looking into all backups panicked");
@@ -201,7 +211,9 @@ mod tests {
         let sink: ChangeSink = Arc::new(move |change| {
             let _ = tx.send(change);
         });
-        (Summaries { record: Mutex::new(record), running: Mutex::default(), sink }, rx)
+        let last_looks: LastLooks = Box::new(BTreeMap::new);
+        let record = Mutex::new(record);
+        (Summaries { record, running: Mutex::default(), sink, last_looks }, rx)
     }
 
     fn times(texts: &[&str]) -> BTreeSet<TimeOfDay> {

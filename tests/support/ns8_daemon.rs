@@ -222,10 +222,11 @@ impl Daemon {
             return PlansReading::of(Err("refused".into()), query, now.mono);
         }
         let (mut snapshot, recent) = (world.snapshot(&self.zones), self.settings.recent);
-        snapshot.last_looks = self.records.last_looks();
+        let query = &PlanQuery { last_looks: Some(self.records.last_looks()), ..query.clone() };
+        snapshot.last_looks.clone_from(&query.last_looks);
         let mut ids: BTreeSet<String> = query.plans.keys().cloned().collect();
         if query.all {
-            ids.extend(snapshot.active_plans(recent, now.wall));
+            ids.extend(snapshot.listed_plans(query, recent, now.wall));
         }
         let plan = |id: &String| snapshot.plan(id, query.alert_time(id), recent, now.wall);
         let plans = ids.iter().map(plan).collect();
@@ -239,7 +240,7 @@ impl Daemon {
         disk: &mut Disk,
         now: Wall,
     ) -> Vec<Event> {
-        let PlansReading { reports, complete, .. } = reading;
+        let PlansReading { reports, complete, read_at, .. } = reading;
         let (reports, asked) = with_answers(reports, look);
         let mut events = Vec::new();
         if look.query.all && complete && reports.iter().all(|one| one.plan.id != ALL_PLANS) {
@@ -252,7 +253,9 @@ impl Daemon {
                 alerts_about(&report.plan.id, look.alerts, &self.settings.backup_id_labels);
             let cause = cause_of(report, &asked, look.cause);
             let looked_at = LookedAt { report, cause, complete, alerts: &alerts };
-            events.extend(disk.change(self.records.record(looked_at, &self.telling, now)));
+            let (accepted, telling) = (look.accepted, &self.telling);
+            let change = self.records.take_in(looked_at, accepted, read_at, telling, now);
+            events.extend(disk.change(change));
         }
         events
     }

@@ -193,7 +193,8 @@ impl Oracle {
         let named: BTreeSet<String> = rows.iter().map(|row| row[0].clone()).collect();
         let joined = |one: &String| world.plans[plan].member_since.get(one).copied();
         let is_new = |one: &String| joined(one).is_some_and(|at| at > world.wall(1) - 8 * DAY);
-        let may_lack = |one: &String| truth(world, plan, one) == Truth::NotDue || is_new(one);
+        let is_off = world.plans.get(plan).is_none_or(|plan| !plan.enabled);
+        let may_lack = |one: &String| is_off && is_new(one);
         let same = named.is_subset(&members) && members.difference(&named).all(may_lack);
         if !rows.is_empty() && !same {
             self.violation(
@@ -246,18 +247,24 @@ impl Oracle {
         let facts = world.plans.get(plan);
         let is_on = facts.is_some_and(|plan| plan.enabled);
         let title = &message.title;
+        // What is not due yet says nothing about how the plan is.
+        let is_awaited = rows
+            .iter()
+            .any(|row| row[1] == "pending" && truth(world, plan, &row[0]) != Truth::NotDue);
         let right = match message.outcome.as_str() {
-            "SUCCESS" => !rows.is_empty() && rows.iter().all(|row| row[1] == "success"),
+            "SUCCESS" => {
+                is("success") && !is("failed") && !is("missing") && !is("unreadable") && !is_awaited
+            }
             "PARTIAL" => (is("failed") || is("missing")) && (is("success") || is("pending")),
-            "FAILED" => is("failed") && !is("success") && !is("pending"),
+            "FAILED" => is("failed") && !is("success") && !is_awaited,
             "MISSING" if title.contains("switched off") => !is_on,
-            "MISSING" => is("missing") && !is("failed") && !is("success") && !is("pending"),
+            "MISSING" => is("missing") && !is("failed") && !is("success") && !is_awaited,
             "RUNNING" => is("pending") && !is("failed") && !is("missing"),
             "UNKNOWN" if plan == "all" => {
                 self.silent_since.is_some() || !world.plans.values().any(|plan| plan.enabled)
             }
             "UNKNOWN" => self.silent_since.is_some() || world.members(plan).is_empty(),
-            _ if title.ends_with("Redis can be asked again") => world.redis_answers(),
+            _ if title.ends_with("what Redis says of them can be read") => world.redis_answers(),
             _ if title.ends_with("was switched off") => facts.is_some_and(|plan| !plan.enabled),
             _ if title.ends_with("no longer exists") => facts.is_none(),
             _ if title.ends_with("has no modules") => {
