@@ -228,7 +228,7 @@ impl Site {
             changed: Condvar::new(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let access = Credentials { token: token.map(Secret::new), certificate: None };
+        let access = Credentials { token: token.map(Secret::new), ..Credentials::default() };
         let web = HttpServer::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let address = web.address();
         Site { web: Some(web), daemon, address, scratch, _alone: alone }

@@ -26,6 +26,8 @@ use crate::view::{
     PlanView, SeriesView, always,
 };
 
+const TOO_OFTEN: &str = "the token is wrong, and too many wrong ones came from this address";
+
 /// A request, as it was forwarded.
 pub struct ApiRequest<'a> {
     /// GET, HEAD, POST ...
@@ -194,6 +196,10 @@ fn refuse(
             Decision::Public => true,
             Decision::Allowed => false,
             Decision::Denied => return Some(unauthorized(target)),
+            // An Alertmanager does not repeat what was answered with 429.
+            Decision::RetryAfter(_) if matches!(route, Ok(Route::Alert)) => {
+                return Some(Response::error(target, 503, TOO_OFTEN));
+            }
             Decision::RetryAfter(wait) => return Some(too_often(target, wait)),
         },
     };
@@ -220,8 +226,7 @@ fn unauthorized(target: &str) -> Response {
 
 fn too_often(target: &str, wait: Duration) -> Response {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Response::error(target, 429, "too many wrong tokens came from this address: try again later")
-        .with_header("Retry-After", seconds.max(1).to_string())
+    Response::error(target, 429, TOO_OFTEN).with_header("Retry-After", seconds.max(1).to_string())
 }
 
 /// Always JSON: scripts want to know what is wrong and where.

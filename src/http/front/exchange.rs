@@ -24,6 +24,7 @@ use super::stream::{ClientStream, DeadlineClientStream, Protocol, peek_now};
 use super::upstream::{Upstream, UpstreamResponse};
 use crate::clock::Now;
 use crate::deadline::DeadlineStream;
+use crate::http::auth::Authenticator;
 use crate::http::refusals::{Refusal, RefusedAlerts};
 use crate::http::response::{Response, SMALL_BODY};
 use crate::http::routes::{Route, route};
@@ -41,6 +42,8 @@ pub struct ExchangeContext {
     pub body_memory: BodyMemory,
     /// What clients are shown; none means plain HTTP.
     pub certificate: Arc<CurrentCertificate>,
+    /// Knows which client a proxy speaks for.
+    pub authenticator: Arc<Authenticator>,
     /// Takes note of webhooks that are refused.
     pub refused: Arc<RefusedAlerts>,
 }
@@ -50,10 +53,11 @@ impl ExchangeContext {
     pub fn new(
         upstream: Arc<Upstream>,
         certificate: Arc<CurrentCertificate>,
+        authenticator: Arc<Authenticator>,
         refused: Arc<RefusedAlerts>,
     ) -> ExchangeContext {
         let body_memory = BodyMemory::new(ALL_BODY_BYTES);
-        ExchangeContext { upstream, body_memory, certificate, refused }
+        ExchangeContext { upstream, body_memory, certificate, authenticator, refused }
     }
 }
 
@@ -91,8 +95,10 @@ pub fn handle_connection(
     let received = receive(&mut stream, slot, context).and_then(|received| {
         if slot.set_phase(Phase::Responding) { Ok(received) } else { Err(ReadError::Lost) }
     });
-    let peer = Peer { address: peer, encrypted: stream.is_encrypted() };
+    let encrypted = stream.is_encrypted();
     let result = received.and_then(|(head, body)| {
+        let address = context.authenticator.client(peer, head.header("X-Forwarded-For"));
+        let peer = Peer { address, encrypted };
         let mut response = forward(&head, body, &peer, &context.upstream)
             .map_err(|why| unavailable(&head, &why))?;
         let first = response.read(SMALL_BODY + 1).map_err(|why| unavailable(&head, &why))?;
@@ -116,7 +122,6 @@ pub fn handle_connection(
     });
     if let Err(ReadError::Refused(error)) = &result {
         let HttpError { method, target, status, why } = error;
-        let peer = peer.address;
         context.refused.record(Refusal { method, target, peer, status: *status, why });
         if !slot.set_phase(Phase::Responding) {
             return;

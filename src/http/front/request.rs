@@ -15,7 +15,7 @@ pub const ENCRYPTED_HEADER: &str = "X-Heartbeat-Encrypted";
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 /// Only these reach the handlers: what is not here can neither fool nor crash them.
-const FORWARDED_HEADERS: [&str; 7] = [
+const FORWARDED_HEADERS: [&str; 8] = [
     "Authorization",
     "Content-Type",
     "Accept",
@@ -23,10 +23,11 @@ const FORWARDED_HEADERS: [&str; 7] = [
     "Origin",
     "Sec-Fetch-Site",
     "If-None-Match",
+    "X-Forwarded-For",
 ];
 
 /// Those among them that hold lists.
-const LIST_HEADERS: [&str; 2] = ["Accept", "If-None-Match"];
+const LIST_HEADERS: [&str; 3] = ["Accept", "If-None-Match", "X-Forwarded-For"];
 
 /// A request line with the headers that matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,14 @@ pub struct RequestHead {
     pub headers: Vec<(&'static str, String)>,
     /// How many bytes the head took.
     pub length: usize,
+}
+
+impl RequestHead {
+    /// The value of one of the headers that go on.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(other, _)| *other == name);
+        found.map(|(_, value)| value.as_str())
+    }
 }
 
 /// How the end of a body is found (RFC 9112, section 6).
