@@ -479,15 +479,26 @@ fn a_name_that_was_made_to_point_here_is_shown_nothing() {
         ("/api/v1/hosts", "127.0.0.1:9099", 200),
         ("/api/v1/hosts", "[::1]", 200),
         ("/-/healthy", "hbd.internal", 200),
-        ("/-/ready", "hbd.internal", 200),
-        ("/metrics", "hbd.internal", 200),
+        ("/-/ready", "evil.example", 403),
+        ("/metrics", "evil.example", 403),
+        ("/metrics/?x", "evil.example:9099", 403),
+        ("http://evil.example/metrics", "127.0.0.1", 403),
+        ("/", "evil.example", 403),
+        ("/api/v1/openapi.json", "evil.example", 403),
+        ("/alert", "evil.example", 403),
+        ("/metrics", "localhost:9099", 200),
+        ("/-/ready", "127.0.0.1", 200),
     ] {
         assert_eq!(open.raw(get(path, host)).status, status, "{path} at {host}");
     }
+    let head = "HEAD /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    assert_eq!(open.raw(head).status, 403);
     drop(open);
     let site = Site::open(1, Some("s3cret"));
-    let request = get("/api/v1/hosts", "hbd.example\r\nAuthorization: Bearer s3cret");
-    assert_eq!(site.raw(request).status, 200, "who has the token may use any name");
+    for path in ["/api/v1/hosts", "/metrics"] {
+        let request = get(path, "hbd.example\r\nAuthorization: Bearer s3cret");
+        assert_eq!(site.raw(request).status, 200, "who has the token may use any name");
+    }
 }
 
 #[test]

@@ -213,8 +213,8 @@ fn refuse(
     if let Some(why) = cross_site_error(origin, public).filter(|_| changes) {
         return Some(Response::error(target, 403, why));
     }
-    let shown_to_all = matches!(route, Ok(Route::Healthy | Route::Ready | Route::Metrics));
-    let guarded = !public || changes || shown_to_all;
+    // `/-/healthy` tells nobody anything, and is answered to all even where there is a token.
+    let guarded = !public || changes || matches!(route, Ok(Route::Healthy));
     let why = rebinding_error(request.host).filter(|_| !guarded)?;
     Some(Response::error(target, 403, why))
 }
