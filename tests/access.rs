@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use heartbeat::Config;
 use support::certificates::{Pair, certificates};
-use support::crowd::{Crowd, good, trusting};
+use support::crowd::{Crowd, Drips, good, trusting};
 use support::hbd::{Hbd, TIMEOUT};
 
 const TOKEN: &str = "a-token-of-some-length";
@@ -258,6 +258,35 @@ fn a_crowd_keeps_nobody_waiting_and_costs_a_bounded_number_of_threads_and_bytes(
         assert!(threads < 400, "{threads} threads");
         assert!(memory < 64 * 1024, "{memory} kB");
         drop(crowd);
+        hbd.stop();
+    }
+}
+
+#[test]
+fn bodies_that_drip_kept_good_clients_waiting() {
+    let tls = trusting(&certificates().authority.certificate);
+    for (encrypted, token, count) in
+        [(false, true, 1_500), (false, true, 3_000), (false, false, 1_500), (true, true, 500)]
+    {
+        let receiver = if token { format!("port: 0, token: {TOKEN}") } else { "port: 0".into() };
+        let place = match encrypted {
+            true => Place::with(&receiver, &certificates().good),
+            false => Place::new(&receiver),
+        };
+        let hbd = Hbd::start(&place.config());
+        let tls = encrypted.then_some(&tls);
+        good(hbd.address, tls);
+        let drips = Drips::gather(hbd.address, tls, count);
+        let mut times: Vec<_> = (0..200).map(|_| good(hbd.address, tls)).collect();
+        times.sort();
+        let (median, p99) = (times[100], times[197]);
+        let threads = hbd.threads();
+        println!(
+            "{count}, TLS {encrypted}, token {token}: {median:?}, p99 {p99:?}, {threads} threads"
+        );
+        // How fast it is on a quiet machine is for the measurements.
+        assert!(p99 < Duration::from_secs(1), "{p99:?}");
+        drop(drips);
         hbd.stop();
     }
 }

@@ -550,6 +550,33 @@ fn with_a_token_everything_but_healthy_wants_it() {
 }
 
 #[test]
+fn the_body_of_a_stranger_was_read_before_its_token_was_judged() {
+    let site = Site::open(1, Some("s3cret"));
+    let alert =
+        |headers: &str| read(site.sending(format!("POST /alert HTTP/1.1\r\n{headers}\r\n\r\n")));
+    for headers in [
+        "Content-Length: 4000000",
+        "Content-Length: 4000000\r\nAuthorization: Bearer wrong",
+        "Content-Length: 4000000\r\nAuthorization: Basic YWRtaW46d3Jvbmc=",
+        "Content-Length: 10\r\nExpect: 100-continue",
+        "Transfer-Encoding: chunked",
+    ] {
+        let reply = alert(headers);
+        assert_eq!((reply.status, reply.count), (401, 1), "{headers}");
+    }
+    let whole = "{}".to_owned() + "GET /metrics HTTP/1.1\r\nAuthorization: Bearer s3cret\r\n\r\n";
+    let reply = site.raw(beat_with("Content-Length: 2", &whole));
+    assert_eq!((reply.status, reply.count), (401, 1), "what is pipelined is not answered");
+    let reply = site.raw("HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert_eq!((reply.status, reply.body.as_str()), (401, ""));
+    let other = "Origin: http://evil.example\r\nHost: 127.0.0.1\r\nAuthorization: Bearer s3cret";
+    assert_eq!(alert(&format!("{other}\r\nContent-Length: 4000000")).status, 403);
+    let good = "Authorization: Bearer s3cret\r\nContent-Length: 2";
+    assert_eq!(site.raw(beat_with(good, "{}")).status, 200);
+    assert_eq!(site.heard(), [2]);
+}
+
+#[test]
 fn head_has_no_body_and_a_wrong_method_learns_the_right_ones() {
     let site = Site::open(1000, None);
     for path in ["/-/healthy", "/metrics", "/api/v1/hosts"] {

@@ -1,7 +1,7 @@
 //! The webhook server: a hardened front on the network, tiny_http behind it, and the HTTP API.
 //!
 //! ```text
-//! client -> front (strict reading, limits, TLS) -> tiny_http -> dispatch -> api -> Daemon
+//! client -> front (strict reading, limits, TLS, token) -> tiny_http -> dispatch -> api -> Daemon
 //! ```
 
 use std::io;
@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use crate::secret::Secret;
 use crate::thread::{Stop, StopSource};
 
+mod access;
 mod api;
 mod auth;
 pub mod client_address;
@@ -95,11 +96,7 @@ impl HttpServer {
         let certificate = Arc::new(CurrentCertificate::new(credentials.certificate));
         let (pending, commits) = unbounded();
         let refused = Arc::new(RefusedAlerts::default());
-        let handler = Handler {
-            daemon,
-            authenticator: Arc::clone(&authenticator),
-            refused: Arc::clone(&refused),
-        };
+        let handler = Handler { daemon, refused: Arc::clone(&refused) };
         let dispatcher = Arc::new(Dispatcher::new(handler, pending));
         let (alive, ended) = bounded(0);
         let open = || {
