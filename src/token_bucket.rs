@@ -45,16 +45,7 @@ impl TokenBucket {
 
     /// When there is a token: now, or later.
     pub fn next_token(&self, now: Mono) -> Mono {
-        self.reaches(1.0, now)
-    }
-
-    /// When it is full again: now, or later.
-    pub fn full_at(&self, now: Mono) -> Mono {
-        self.reaches(self.capacity, now)
-    }
-
-    fn reaches(&self, level: f64, now: Mono) -> Mono {
-        let missing = level - self.tokens(now) - EPSILON;
+        let missing = 1.0 - self.tokens(now) - EPSILON;
         if missing <= 0.0 {
             return now;
         }
@@ -80,7 +71,6 @@ mod tests {
         }
         assert!(!bucket.has_token(now));
         assert_eq!(bucket.next_token(now), now + 2 * SECOND);
-        assert_eq!(bucket.full_at(now), now + 6 * SECOND);
         now = bucket.next_token(now);
         assert!(bucket.has_token(now));
         bucket.take(now);
@@ -106,6 +96,5 @@ mod tests {
         now = now + 1000 * SECOND;
         (0..5).for_each(|_| bucket.take(now));
         assert_eq!(bucket.next_token(now), now + SECOND);
-        assert_eq!(bucket.full_at(now), now + 2 * SECOND);
     }
 }

@@ -228,7 +228,7 @@ impl Site {
             changed: Condvar::new(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let access = Credentials { token: token.map(Secret::new), certificate: None };
+        let access = Credentials { token: token.map(Secret::new), ..Credentials::default() };
         let web = HttpServer::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let address = web.address();
         Site { web: Some(web), daemon, address, scratch, _alone: alone }
@@ -479,15 +479,26 @@ fn a_name_that_was_made_to_point_here_is_shown_nothing() {
         ("/api/v1/hosts", "127.0.0.1:9099", 200),
         ("/api/v1/hosts", "[::1]", 200),
         ("/-/healthy", "hbd.internal", 200),
-        ("/-/ready", "hbd.internal", 200),
-        ("/metrics", "hbd.internal", 200),
+        ("/-/ready", "evil.example", 403),
+        ("/metrics", "evil.example", 403),
+        ("/metrics/?x", "evil.example:9099", 403),
+        ("http://evil.example/metrics", "127.0.0.1", 403),
+        ("/", "evil.example", 403),
+        ("/api/v1/openapi.json", "evil.example", 403),
+        ("/alert", "evil.example", 403),
+        ("/metrics", "localhost:9099", 200),
+        ("/-/ready", "127.0.0.1", 200),
     ] {
         assert_eq!(open.raw(get(path, host)).status, status, "{path} at {host}");
     }
+    let head = "HEAD /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    assert_eq!(open.raw(head).status, 403);
     drop(open);
     let site = Site::open(1, Some("s3cret"));
-    let request = get("/api/v1/hosts", "hbd.example\r\nAuthorization: Bearer s3cret");
-    assert_eq!(site.raw(request).status, 200, "who has the token may use any name");
+    for path in ["/api/v1/hosts", "/metrics"] {
+        let request = get(path, "hbd.example\r\nAuthorization: Bearer s3cret");
+        assert_eq!(site.raw(request).status, 200, "who has the token may use any name");
+    }
 }
 
 #[test]
@@ -536,6 +547,33 @@ fn with_a_token_everything_but_healthy_wants_it() {
     assert_eq!(with("Bearer s3cret").status, 200);
     assert_eq!(with("Basic YWRtaW46czNjcmV0").status, 200);
     assert_eq!(with("Bearer secret").status, 401);
+}
+
+#[test]
+fn the_body_of_a_stranger_was_read_before_its_token_was_judged() {
+    let site = Site::open(1, Some("s3cret"));
+    let alert =
+        |headers: &str| read(site.sending(format!("POST /alert HTTP/1.1\r\n{headers}\r\n\r\n")));
+    for headers in [
+        "Content-Length: 4000000",
+        "Content-Length: 4000000\r\nAuthorization: Bearer wrong",
+        "Content-Length: 4000000\r\nAuthorization: Basic YWRtaW46d3Jvbmc=",
+        "Content-Length: 10\r\nExpect: 100-continue",
+        "Transfer-Encoding: chunked",
+    ] {
+        let reply = alert(headers);
+        assert_eq!((reply.status, reply.count), (401, 1), "{headers}");
+    }
+    let whole = "{}".to_owned() + "GET /metrics HTTP/1.1\r\nAuthorization: Bearer s3cret\r\n\r\n";
+    let reply = site.raw(beat_with("Content-Length: 2", &whole));
+    assert_eq!((reply.status, reply.count), (401, 1), "what is pipelined is not answered");
+    let reply = site.raw("HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert_eq!((reply.status, reply.body.as_str()), (401, ""));
+    let other = "Origin: http://evil.example\r\nHost: 127.0.0.1\r\nAuthorization: Bearer s3cret";
+    assert_eq!(alert(&format!("{other}\r\nContent-Length: 4000000")).status, 403);
+    let good = "Authorization: Bearer s3cret\r\nContent-Length: 2";
+    assert_eq!(site.raw(beat_with(good, "{}")).status, 200);
+    assert_eq!(site.heard(), [2]);
 }
 
 #[test]

@@ -40,7 +40,8 @@ pub fn fleet_config(config: &Config) -> FleetConfig {
 pub fn credentials(config: &Config) -> Credentials {
     let receiver = &config.receiver;
     let certificate = receiver.tls.as_ref().map(|tls| Arc::clone(&tls.certificate));
-    Credentials { token: receiver.token.clone(), certificate }
+    let trusted_proxies = receiver.trusted_proxies.clone();
+    Credentials { token: receiver.token.clone(), certificate, trusted_proxies }
 }
 
 /// The settings of what looks at backup plans and tells of them.

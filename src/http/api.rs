@@ -3,21 +3,18 @@
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
 
-use super::auth::{Authenticator, Decision};
-use super::front::request::{ENCRYPTED_HEADER, PEER_HEADER};
+use super::front::request::PEER_HEADER;
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::openapi;
-use super::origin::{RequestOrigin, cross_site_error, rebinding_error};
 use super::page::{self, PageRequest, badge};
 use super::query;
 use super::refusals::RefusedAlerts;
 use super::response::{GeneratedBody, Response};
-use super::routes::{NoRoute, Route, route};
+use super::routes::{Route, route};
 use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendResponse};
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
@@ -33,17 +30,7 @@ pub struct ApiRequest<'a> {
     /// Path and query.
     pub target: &'a str,
     /// The header of that name.
-    pub authorization: Option<&'a str>,
-    /// The header of that name.
     pub content_type: Option<&'a str>,
-    /// The header of that name.
-    pub host: Option<&'a str>,
-    /// The header of that name.
-    pub origin: Option<&'a str>,
-    /// The header `Sec-Fetch-Site`.
-    pub site: Option<&'a str>,
-    /// It came through TLS.
-    pub encrypted: bool,
     /// The header of that name.
     pub if_none_match: Option<&'a str>,
     /// The whole body.
@@ -64,12 +51,7 @@ impl<'a> ApiRequest<'a> {
         ApiRequest {
             method,
             target,
-            authorization: header("Authorization"),
             content_type: header("Content-Type"),
-            host: header("Host"),
-            origin: header("Origin"),
-            site: header("Sec-Fetch-Site"),
-            encrypted: header(ENCRYPTED_HEADER) == Some("true"),
             if_none_match: header("If-None-Match"),
             body,
             peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
@@ -111,22 +93,16 @@ impl Handled {
 pub struct Handler {
     /// What is asked.
     pub daemon: Arc<dyn Daemon>,
-    /// Who may ask.
-    pub authenticator: Arc<Authenticator>,
     /// What was refused, for `/metrics`.
     pub refused: Arc<RefusedAlerts>,
 }
 
 impl Handler {
-    /// Handles a request. The token is checked before anything is answered, even about what exists.
+    /// Handles a request that may be made: the front has checked its token.
     pub fn handle(&self, request: &ApiRequest) -> Handled {
-        let Handler { daemon, authenticator, refused } = self;
+        let Handler { daemon, refused } = self;
         let target = request.target;
-        let route = route(request.method, target);
-        if let Some(response) = refuse(&route, authenticator, request) {
-            return Handled::Ready(response);
-        }
-        let ready = match route {
+        let ready = match route(request.method, target) {
             Err(none) => none.response(target),
             Ok(Route::Healthy) => Response::text(200, "ok"),
             Ok(Route::Ready) => match daemon.ready() {
@@ -178,50 +154,6 @@ impl Handler {
         };
         Handled::Ready(ready)
     }
-}
-
-/// The response to a request that may not be made: without the token, or out of a page of another
-/// site.
-fn refuse(
-    route: &Result<Route, NoRoute>,
-    authenticator: &Authenticator,
-    request: &ApiRequest,
-) -> Option<Response> {
-    let target = request.target;
-    let public = match route {
-        Ok(Route::Healthy) => true,
-        _ => match authenticator.check(request.authorization, request.peer, Now::read().mono) {
-            Decision::Public => true,
-            Decision::Allowed => false,
-            Decision::Denied => return Some(unauthorized(target)),
-            Decision::RetryAfter(wait) => return Some(too_often(target, wait)),
-        },
-    };
-    let changes = !matches!(request.method, "GET" | "HEAD");
-    let origin = RequestOrigin {
-        origin: request.origin,
-        site: request.site,
-        host: request.host,
-        encrypted: request.encrypted,
-    };
-    if let Some(why) = cross_site_error(origin, public).filter(|_| changes) {
-        return Some(Response::error(target, 403, why));
-    }
-    let shown_to_all = matches!(route, Ok(Route::Healthy | Route::Ready | Route::Metrics));
-    let guarded = !public || changes || shown_to_all;
-    let why = rebinding_error(request.host).filter(|_| !guarded)?;
-    Some(Response::error(target, 403, why))
-}
-
-fn unauthorized(target: &str) -> Response {
-    Response::error(target, 401, "the token is missing or wrong")
-        .with_header("WWW-Authenticate", "Basic realm=\"hbd\"")
-}
-
-fn too_often(target: &str, wait: Duration) -> Response {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    Response::error(target, 429, "too many wrong tokens came from this address: try again later")
-        .with_header("Retry-After", seconds.max(1).to_string())
 }
 
 /// Always JSON: scripts want to know what is wrong and where.

@@ -1,7 +1,7 @@
 //! Authentication: the token of the configuration in use, and a limit on attempts to guess it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeCo
 use log::warn;
 use ring::hmac;
 
-use crate::clock::{Mono, Now};
+use super::Credentials;
+use super::client_address::{TrustedProxies, network};
+use crate::clock::Mono;
 use crate::secret::Secret;
 use crate::thread::lock;
 use crate::token_bucket::TokenBucket;
@@ -20,10 +22,16 @@ const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Decides about every request but those for `/-/healthy`.
 pub struct Authenticator {
-    token: RwLock<Option<Arc<Token>>>,
+    rules: RwLock<Arc<AccessRules>>,
     failures: Mutex<FailureLog>,
 }
 
+struct AccessRules {
+    token: Option<Token>,
+    proxies: TrustedProxies,
+}
+
+#[derive(Default)]
 struct FailureLog {
     limiter: LoginLimiter,
     last_logged: Option<Mono>,
@@ -38,62 +46,73 @@ pub enum Decision {
     Allowed,
     /// It has none, or a wrong one.
     Denied,
-    /// Too many were wrong: this one is not even looked at, for so long.
+    /// It has a wrong one, as too many had before: no more guesses for so long.
     RetryAfter(Duration),
 }
 
 impl Authenticator {
-    /// Wants this token; none makes everything public.
-    pub fn new(token: Option<&Secret>) -> Authenticator {
-        let limiter = LoginLimiter::new(Now::read().mono);
-        let failures = Mutex::new(FailureLog { limiter, last_logged: None });
-        Authenticator { token: RwLock::new(shared(token)), failures }
+    /// Wants the token of `credentials`; none makes everything public.
+    pub fn new(credentials: &Credentials) -> Authenticator {
+        let rules = RwLock::new(Arc::new(AccessRules::new(credentials)));
+        Authenticator { rules, failures: Mutex::default() }
     }
 
-    /// From now on wants this one.
-    pub fn replace(&self, token: Option<&Secret>) {
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = shared(token);
+    /// From now on wants that of these.
+    pub fn replace(&self, credentials: &Credentials) {
+        let rules = Arc::new(AccessRules::new(credentials));
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
-    /// Decides by the `Authorization` of a request from `peer`. None at all is no attempt.
-    pub fn check(&self, authorization: Option<&str>, peer: IpAddr, now: Mono) -> Decision {
-        let token = self.token.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(token) = token else { return Decision::Public };
+    /// The address of the client that `peer`, which may be a proxy, speaks for.
+    pub fn client(&self, peer: IpAddr, forwarded_for: Option<&str>) -> IpAddr {
+        self.rules().proxies.client(peer, forwarded_for)
+    }
+
+    /// Decides by the `Authorization` of a request from `client`. None at all is no attempt. The
+    /// right token is let in whatever came from that address before: others may share it.
+    pub fn check(&self, authorization: Option<&str>, client: IpAddr, now: Mono) -> Decision {
+        let rules = self.rules();
+        let Some(token) = &rules.token else { return Decision::Public };
         let Some(authorization) = authorization else { return Decision::Denied };
-        let (decision, must_log) = lock(&self.failures).check(&token, authorization, peer, now);
+        if token.authorizes(authorization) {
+            return Decision::Allowed;
+        }
+        let fingerprint = token.fingerprint(authorization);
+        let (decision, must_log) = lock(&self.failures).record(client, fingerprint, now);
         if must_log {
-            warn!("{peer} has shown many wrong tokens and has to wait before it may show another");
+            warn!(
+                "{client} has shown many wrong tokens: more of them are answered with status 429; if \
+                 that is a proxy of yours, name it in receiver.trusted_proxies"
+            );
         }
         decision
+    }
+
+    fn rules(&self) -> Arc<AccessRules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl AccessRules {
+    fn new(credentials: &Credentials) -> AccessRules {
+        let proxies = credentials.trusted_proxies.clone();
+        AccessRules { token: credentials.token.as_ref().map(Token::new), proxies }
     }
 }
 
 impl FailureLog {
-    /// The decision, and whether to log that `peer` has to wait from now on.
-    fn check(
-        &mut self,
-        token: &Token,
-        authorization: &str,
-        peer: IpAddr,
-        now: Mono,
-    ) -> (Decision, bool) {
-        if let Some(wait) = self.limiter.retry_after(peer, now) {
+    /// The decision about a wrong token, and whether to log that `client` has to wait from now on.
+    fn record(&mut self, client: IpAddr, wrong: Fingerprint, now: Mono) -> (Decision, bool) {
+        if let Some(wait) = self.limiter.retry_after(client, now) {
             return (Decision::RetryAfter(wait), false);
         }
-        if token.authorizes(Some(authorization)) {
-            return (Decision::Allowed, false);
-        }
-        let last_one = self.limiter.record_failure(peer, token.fingerprint(authorization), now);
+        let last_one = self.limiter.record_failure(client, wrong, now);
         let must_log = last_one && self.last_logged.is_none_or(|at| now.since(at) >= LOG_PAUSE);
         if must_log {
             self.last_logged = Some(now);
         }
         (Decision::Denied, must_log)
     }
-}
-
-fn shared(token: Option<&Secret>) -> Option<Arc<Token>> {
-    token.map(|secret| Arc::new(Token::new(secret)))
 }
 
 /// With or without padding: clients differ.
@@ -118,11 +137,8 @@ impl Token {
     }
 
     /// Whether the value of an `Authorization` header holds the token.
-    pub fn authorizes(&self, authorization: Option<&str>) -> bool {
-        let Some((scheme, credentials)) = authorization.and_then(|value| value.split_once(' '))
-        else {
-            return false;
-        };
+    pub fn authorizes(&self, authorization: &str) -> bool {
+        let Some((scheme, credentials)) = authorization.split_once(' ') else { return false };
         let credentials = credentials.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
             self.verify(credentials.as_bytes())
@@ -156,9 +172,6 @@ fn password(credentials: &str) -> Option<Vec<u8>> {
 const BURST: u32 = 10;
 /// In this time an address gets one of them back.
 const REFILL: Duration = Duration::from_secs(6);
-/// Wrong tokens from everywhere, at once, and the time in which one is given back.
-const BURST_OF_ALL: u32 = 100;
-const REFILL_OF_ALL: Duration = Duration::from_millis(200);
 /// Addresses that are remembered; those whose last attempt is oldest are forgotten first.
 const MAX_ADDRESSES: usize = 1024;
 /// Wrong tokens that are remembered of each.
@@ -169,14 +182,11 @@ pub type Fingerprint = u32;
 
 /// A limit on wrong tokens: how often an address may try one.
 ///
-/// Each address has a few attempts, and gets them back with time. What keeps a good token out is
-/// only what its own address did: while wrong ones come from everywhere at once, an address that
-/// has tried before has to wait, and one that has not is let in. A token that was refused before is
-/// no guess: a script that goes on with last year's token locks nothing out.
-#[derive(Debug)]
+/// Each address has a few attempts, and gets them back with time. A token that was refused before is
+/// no guess: a script that goes on with last year's token has to wait for nothing.
+#[derive(Debug, Default)]
 pub struct LoginLimiter {
     by_address: HashMap<IpAddr, PeerAttempts>,
-    all: TokenBucket,
 }
 
 #[derive(Debug)]
@@ -187,22 +197,10 @@ struct PeerAttempts {
 }
 
 impl LoginLimiter {
-    /// A limiter that knows of no attempts.
-    pub fn new(now: Mono) -> LoginLimiter {
-        let all = TokenBucket::full(BURST_OF_ALL, REFILL_OF_ALL, now);
-        LoginLimiter { by_address: HashMap::new(), all }
-    }
-
-    /// How long `peer` has to wait before a token of it is checked; none when it need not.
+    /// How long `peer` has to wait before it may try a wrong token again; none when it need not.
     pub fn retry_after(&self, peer: IpAddr, now: Mono) -> Option<Duration> {
-        let own = &self.by_address.get(&network(peer))?.bucket;
-        // In a crowd, an address that has tried waits until all that it tried is given back.
-        let until = match (own.has_token(now), self.all.has_token(now)) {
-            (false, _) => own.next_token(now),
-            (true, false) => own.full_at(now),
-            (true, true) => return None,
-        };
-        Some(until.since(now)).filter(|wait| !wait.is_zero())
+        let attempts = self.by_address.get(&network(peer))?;
+        Some(attempts.bucket.next_token(now).since(now)).filter(|wait| !wait.is_zero())
     }
 
     /// Counts a wrong token; true when it was the last one that `peer` may try for now.
@@ -225,20 +223,8 @@ impl LoginLimiter {
         attempts.wrong.rotate_right(1);
         attempts.wrong[0] = Some(wrong);
         attempts.last = now;
-        self.all.take(now);
         attempts.bucket.take(now);
         !attempts.bucket.has_token(now)
-    }
-}
-
-/// An IPv6 address stands for its network: its host has the other 2^64 addresses, too.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
     }
 }
 
@@ -246,35 +232,37 @@ fn network(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn credentials(token: Option<&str>) -> Credentials {
+        Credentials { token: token.map(Secret::new), ..Credentials::default() }
+    }
+
     #[test]
-    fn a_guesser_is_not_heard_even_with_the_token_and_others_are() {
-        let authenticator = Authenticator::new(Some(&Secret::new("s3cret")));
-        let (guesser, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let (start, good) = (Mono(0), Some("Bearer s3cret"));
-        assert_eq!(authenticator.check(None, guesser, start), Decision::Denied);
-        assert_eq!(authenticator.check(good, guesser, start), Decision::Allowed);
-        for n in 0..10 {
+    fn the_right_token_is_let_in_among_guesses_from_its_own_address() {
+        let authenticator = Authenticator::new(&credentials(Some("s3cret")));
+        let shared = IpAddr::from([192, 0, 2, 1]);
+        let (start, basic) = (Mono(0), Some("Basic YWRtaW46czNjcmV0"));
+        assert_eq!(authenticator.check(None, shared, start), Decision::Denied);
+        for n in 0..100 {
             let wrong = format!("Bearer {n}");
-            assert_eq!(authenticator.check(Some(&wrong), guesser, start), Decision::Denied);
+            let wait = Decision::RetryAfter(Duration::from_secs(6));
+            let expected = if n < 10 { Decision::Denied } else { wait };
+            assert_eq!(authenticator.check(Some(&wrong), shared, start), expected, "{n}");
+            let good = Some("Bearer s3cret");
+            assert_eq!(authenticator.check(good, shared, start), Decision::Allowed);
+            assert_eq!(authenticator.check(basic, shared, start), Decision::Allowed);
         }
-        assert_eq!(
-            authenticator.check(good, guesser, start),
-            Decision::RetryAfter(Duration::from_secs(6))
-        );
-        assert_eq!(authenticator.check(None, guesser, start), Decision::Denied);
-        assert_eq!(authenticator.check(good, other, start), Decision::Allowed);
-        assert_eq!(authenticator.check(good, guesser, Mono(6000)), Decision::Allowed);
+        assert_eq!(authenticator.check(None, shared, start), Decision::Denied);
     }
 
     #[test]
     fn a_new_token_counts_at_once() {
-        let authenticator = Authenticator::new(None);
+        let authenticator = Authenticator::new(&credentials(None));
         let peer = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(authenticator.check(None, peer, Mono(0)), Decision::Public);
-        authenticator.replace(Some(&Secret::new("new")));
+        authenticator.replace(&credentials(Some("new")));
         assert_eq!(authenticator.check(None, peer, Mono(0)), Decision::Denied);
         assert_eq!(authenticator.check(Some("Bearer new"), peer, Mono(0)), Decision::Allowed);
-        authenticator.replace(Some(&Secret::new("newer")));
+        authenticator.replace(&credentials(Some("newer")));
         assert_eq!(authenticator.check(Some("Bearer new"), peer, Mono(0)), Decision::Denied);
     }
 
@@ -282,18 +270,17 @@ mod tests {
     fn the_token_opens_as_bearer_and_as_password() {
         let token = Token::new(&Secret::new("s3cr:et"));
         for (value, opens) in [
-            (Some("Bearer s3cr:et"), true),
-            (Some("bearer  s3cr:et "), true),
-            (Some("Basic YWRtaW46czNjcjpldA=="), true),
-            (Some("basic OnMzY3I6ZXQ"), true),
-            (Some("Basic czNjcjpldA=="), false),
-            (Some("Basic !!!"), false),
-            (Some("Bearer s3cr:e"), false),
-            (Some("Bearer "), false),
-            (Some("Bearer"), false),
-            (Some("s3cr:et"), false),
-            (Some("Digest s3cr:et"), false),
-            (None, false),
+            ("Bearer s3cr:et", true),
+            ("bearer  s3cr:et ", true),
+            ("Basic YWRtaW46czNjcjpldA==", true),
+            ("basic OnMzY3I6ZXQ", true),
+            ("Basic czNjcjpldA==", false),
+            ("Basic !!!", false),
+            ("Bearer s3cr:e", false),
+            ("Bearer ", false),
+            ("Bearer", false),
+            ("s3cr:et", false),
+            ("Digest s3cr:et", false),
         ] {
             assert_eq!(token.authorizes(value), opens, "{value:?}");
         }
@@ -326,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_address_that_guesses_waits_and_no_other_does() {
-        let mut limiter = LoginLimiter::new(START);
+        let mut limiter = LoginLimiter::default();
         guess(&mut limiter, "192.0.2.1", 0, 9, START);
         assert_eq!(limiter.retry_after(address("192.0.2.1"), START), None);
         assert!(limiter.record_failure(address("192.0.2.1"), 9, START), "that was the last one");
@@ -340,7 +327,7 @@ mod tests {
 
     #[test]
     fn the_same_wrong_token_again_is_no_guess() {
-        let mut limiter = LoginLimiter::new(START);
+        let mut limiter = LoginLimiter::default();
         for _ in 0..1000 {
             assert!(!limiter.record_failure(address("192.0.2.1"), 7, START));
         }
@@ -349,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_is_one_guesser() {
-        let mut limiter = LoginLimiter::new(START);
+        let mut limiter = LoginLimiter::default();
         (0..10).for_each(|n| guess(&mut limiter, &format!("2001:db8::{n}"), n, 1, START));
         assert!(limiter.retry_after(address("2001:db8::ffff"), START).is_some());
         assert_eq!(limiter.retry_after(address("2001:db8:0:1::1"), START), None);
@@ -359,21 +346,8 @@ mod tests {
     }
 
     #[test]
-    fn guesses_from_everywhere_leave_one_to_each_address() {
-        let mut limiter = LoginLimiter::new(START);
-        (0..100).for_each(|n| guess(&mut limiter, &format!("198.51.100.{n}"), n, 1, START));
-        assert_eq!(
-            limiter.retry_after(address("198.51.100.1"), START),
-            Some(Duration::from_secs(6))
-        );
-        assert_eq!(limiter.retry_after(address("192.0.2.1"), START), None, "it tried nothing");
-        assert_eq!(limiter.retry_after(address("198.51.100.1"), at(6)), None);
-        assert_eq!(limiter.retry_after(address("198.51.100.1"), at(60)), None);
-    }
-
-    #[test]
     fn memory_is_bounded_and_the_latest_are_remembered() {
-        let mut limiter = LoginLimiter::new(START);
+        let mut limiter = LoginLimiter::default();
         for n in 0..5000u32 {
             let peer = IpAddr::from([10, 0, (n >> 8) as u8, n as u8]);
             limiter.record_failure(peer, n, Mono(i64::from(n)));

@@ -1,7 +1,7 @@
 //! The webhook server: a hardened front on the network, tiny_http behind it, and the HTTP API.
 //!
 //! ```text
-//! client -> front (strict reading, limits, TLS) -> tiny_http -> dispatch -> api -> Daemon
+//! client -> front (strict reading, limits, TLS, token) -> tiny_http -> dispatch -> api -> Daemon
 //! ```
 
 use std::io;
@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::secret::Secret;
 use crate::thread::{Stop, StopSource};
 
+mod access;
 mod api;
 mod auth;
+pub mod client_address;
 mod dispatch;
 mod front;
 mod metrics;
@@ -37,7 +39,8 @@ pub use service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob
 
 use self::api::Handler;
 use self::auth::Authenticator;
-use self::dispatch::{Dispatcher, respond_to_commits, run_handler};
+use self::client_address::TrustedProxies;
+use self::dispatch::{Dispatcher, PendingCommit, respond_to_commits, run_handler};
 use self::front::Front;
 use self::front::backend::{Backend, HANDLERS};
 use self::front::certificate::{CurrentCertificate, ServerCertificate};
@@ -55,6 +58,8 @@ pub struct Credentials {
     pub token: Option<Secret>,
     /// The certificate that clients are shown; none means plain HTTP.
     pub certificate: Option<Arc<ServerCertificate>>,
+    /// The proxies whose word about their clients is taken.
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// The running server.
@@ -87,31 +92,21 @@ impl HttpServer {
         let (backend_source, backend_stop) = Stop::channel();
         let backend = Arc::new(Backend::start(scratch, backend_stop)?);
         let upstream = Arc::new(Upstream::new(Arc::clone(&backend)));
-        let authenticator = Arc::new(Authenticator::new(credentials.token.as_ref()));
+        let authenticator = Arc::new(Authenticator::new(&credentials));
         let certificate = Arc::new(CurrentCertificate::new(credentials.certificate));
         let (pending, commits) = unbounded();
         let refused = Arc::new(RefusedAlerts::default());
-        let handler = Handler {
-            daemon,
-            authenticator: Arc::clone(&authenticator),
-            refused: Arc::clone(&refused),
-        };
+        let handler = Handler { daemon, refused: Arc::clone(&refused) };
         let dispatcher = Arc::new(Dispatcher::new(handler, pending));
         let (alive, ended) = bounded(0);
         let open = || {
-            let own = alive.clone();
-            thread::Builder::new()
-                .name("http-stored".into())
-                .spawn(move || respond_to_commits(&commits, own))?;
-            for number in 1..=HANDLERS {
-                let (backend, dispatcher) = (Arc::clone(&backend), Arc::clone(&dispatcher));
-                let alive = alive.clone();
-                thread::Builder::new()
-                    .name(format!("http-{number}"))
-                    .spawn(move || run_handler(backend, &dispatcher, alive))?;
-            }
-            let context =
-                ExchangeContext::new(Arc::clone(&upstream), Arc::clone(&certificate), refused);
+            spawn_handlers(&backend, &dispatcher, commits, &alive)?;
+            let context = ExchangeContext::new(
+                Arc::clone(&upstream),
+                Arc::clone(&certificate),
+                Arc::clone(&authenticator),
+                refused,
+            );
             Front::open(listener, context, front_stop)
         };
         match open() {
@@ -146,10 +141,10 @@ impl HttpServer {
         self.address
     }
 
-    /// From the next request on wants this token, from the next connection on shows this
-    /// certificate.
+    /// From the next request on wants this token and trusts these proxies, from the next connection on
+    /// shows this certificate.
     pub fn set_credentials(&self, credentials: Credentials) {
-        self.authenticator.replace(credentials.token.as_ref());
+        self.authenticator.replace(&credentials);
         self.certificate.replace(credentials.certificate);
     }
 
@@ -178,4 +173,25 @@ impl HttpServer {
         self.backend.unblock();
         let _ = self.ended.recv_timeout(DRAIN);
     }
+}
+
+/// Starts the threads behind the front. What `alive` belongs to ends with the last of them.
+fn spawn_handlers(
+    backend: &Arc<Backend>,
+    dispatcher: &Arc<Dispatcher>,
+    commits: Receiver<PendingCommit>,
+    alive: &Sender<()>,
+) -> io::Result<()> {
+    let own = alive.clone();
+    thread::Builder::new()
+        .name("http-stored".into())
+        .spawn(move || respond_to_commits(&commits, own))?;
+    for number in 1..=HANDLERS {
+        let (backend, dispatcher) = (Arc::clone(backend), Arc::clone(dispatcher));
+        let alive = alive.clone();
+        thread::Builder::new()
+            .name(format!("http-{number}"))
+            .spawn(move || run_handler(backend, &dispatcher, alive))?;
+    }
+    Ok(())
 }

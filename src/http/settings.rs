@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client_address::TrustedProxies;
 use super::front::certificate::{CertificateError, ServerCertificate, TlsSettings};
 use super::poll_url;
 use crate::address::{NO_HEADER_TEXT, is_header_text, is_loopback};
@@ -23,6 +24,8 @@ pub struct ReceiverSettings {
     pub token: Option<Secret>,
     /// The certificate that clients are shown; none means plain HTTP.
     pub tls: Option<TlsSettings>,
+    /// The proxies whose word about their clients is taken.
+    pub trusted_proxies: TrustedProxies,
     /// The alerts that are about backups, by `alertname`.
     pub alert_names: Vec<String>,
     /// An Alertmanager that is polled for its alerts: `http://127.0.0.1:9093`.
@@ -40,6 +43,7 @@ impl Default for ReceiverSettings {
             port: 9099,
             token: None,
             tls: None,
+            trusted_proxies: TrustedProxies::default(),
             alert_names: ["NsBackupFailed", "NsBackupMissing", "BackupFailed", "backup_failed"]
                 .map(String::from)
                 .into(),
@@ -60,6 +64,7 @@ impl ReceiverSettings {
             port: section.listen_port("port").unwrap_or(usual.port),
             token: section.secret("token", "token_file"),
             tls: section.section("tls", read_tls).flatten(),
+            trusted_proxies: read_trusted_proxies(section),
             alert_names: section.texts("alert_names").unwrap_or(usual.alert_names),
             poll_url: read_poll_url(section),
             poll_interval: section
@@ -127,6 +132,18 @@ fn read_tls(section: &mut Section) -> Option<TlsSettings> {
         section.warning("key_file", format!("others can read {name}: chmod o-r {name}"));
     }
     Some(TlsSettings { certificate_file, key_file, certificate: Arc::new(certificate) })
+}
+
+fn read_trusted_proxies(section: &mut Section) -> TrustedProxies {
+    let texts = section.texts("trusted_proxies").unwrap_or_default();
+    let mut ranges = Vec::new();
+    for text in texts {
+        match text.parse() {
+            Ok(range) => ranges.push(range),
+            Err(what) => section.error("trusted_proxies", what),
+        }
+    }
+    TrustedProxies(ranges)
 }
 
 fn read_poll_url(section: &mut Section) -> Option<String> {

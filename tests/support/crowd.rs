@@ -105,6 +105,69 @@ impl Drop for Crowd {
     }
 }
 
+/// Clients without a token that begin a body and drip it, and come back when they are sent away.
+pub struct Drips {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drips {
+    /// So many, each of which has begun.
+    pub fn gather(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, count: usize) -> Drips {
+        const THREADS: usize = 4;
+        let over = Arc::new(AtomicBool::new(false));
+        let (begun, all_begun) = std::sync::mpsc::channel();
+        let threads = (0..THREADS)
+            .map(|_| {
+                let (stays, tls, begun) = (Arc::clone(&over), tls.cloned(), begun.clone());
+                thread::spawn(move || {
+                    let begin = || dripping(address, tls.as_ref());
+                    let mut streams: Vec<_> = (0..count / THREADS).map(|_| begin()).collect();
+                    begun.send(()).unwrap();
+                    while !stays.load(Ordering::Relaxed) {
+                        for stream in &mut streams {
+                            let sent =
+                                stream.as_mut().is_some_and(|one| one.write_all(b"x").is_ok());
+                            if !sent {
+                                *stream = begin();
+                            }
+                        }
+                        thread::sleep(Duration::from_millis(100));
+                    }
+                })
+            })
+            .collect();
+        (0..THREADS).for_each(|_| all_begun.recv().unwrap());
+        Drips { over, threads }
+    }
+}
+
+impl Drop for Drips {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn dripping(address: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Option<Box<dyn Write + Send>> {
+    const HEAD: &[u8] =
+        b"POST /alert HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n{";
+    let stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let mut stream: Box<dyn Write + Send> = match tls {
+        None => Box::new(stream),
+        Some(config) => {
+            let name = ServerName::try_from("localhost").unwrap();
+            let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
+            Box::new(StreamOwned::new(connection, stream))
+        }
+    };
+    stream.write_all(HEAD).ok()?;
+    Some(stream)
+}
+
 /// How long a good request takes from its connection to the end of the answer.
 pub fn good(address: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Duration {
     const REQUEST: &[u8] = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -397,7 +397,7 @@ impl Site {
         let scratch = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind(address).unwrap();
         let daemon = Arc::new(ShowDaemon(Mutex::new(show)));
-        let access = Credentials { token: token.map(Secret::new), certificate: None };
+        let access = Credentials { token: token.map(Secret::new), ..Credentials::default() };
         let web = HttpServer::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let url = format!("http://{}", web.address());
         Site { web: Some(web), daemon, url, _scratch: scratch }

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,14 +16,15 @@ use super::limits::{
     PLAIN_HEAD_TIMEOUT, RESPONSE_STALL_TIMEOUT, RESPONSE_TIMEOUT,
 };
 use super::request::{
-    BodyBuffer, BodyLength, BodyMemory, ChunkedReader, ENCRYPTED_HEADER, HttpError, PEER_HEADER,
+    BodyBuffer, BodyLength, BodyMemory, ChunkedReader, HttpError, JUDGED_HEADERS, PEER_HEADER,
     RequestHead, parse,
 };
 use super::slots::{Phase, SlotGuard};
 use super::stream::{ClientStream, DeadlineClientStream, Protocol, peek_now};
 use super::upstream::{Upstream, UpstreamResponse};
 use crate::clock::Now;
-use crate::deadline::DeadlineStream;
+use crate::http::access::refuse;
+use crate::http::auth::Authenticator;
 use crate::http::refusals::{Refusal, RefusedAlerts};
 use crate::http::response::{Response, SMALL_BODY};
 use crate::http::routes::{Route, route};
@@ -41,6 +42,8 @@ pub struct ExchangeContext {
     pub body_memory: BodyMemory,
     /// What clients are shown; none means plain HTTP.
     pub certificate: Arc<CurrentCertificate>,
+    /// Knows which client a proxy speaks for.
+    pub authenticator: Arc<Authenticator>,
     /// Takes note of webhooks that are refused.
     pub refused: Arc<RefusedAlerts>,
 }
@@ -50,10 +53,11 @@ impl ExchangeContext {
     pub fn new(
         upstream: Arc<Upstream>,
         certificate: Arc<CurrentCertificate>,
+        authenticator: Arc<Authenticator>,
         refused: Arc<RefusedAlerts>,
     ) -> ExchangeContext {
         let body_memory = BodyMemory::new(ALL_BODY_BYTES);
-        ExchangeContext { upstream, body_memory, certificate, refused }
+        ExchangeContext { upstream, body_memory, certificate, authenticator, refused }
     }
 }
 
@@ -78,7 +82,8 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// Serves a connection from its first byte to its last.
+/// Serves a connection from its first byte to its last; true when it has its response, and what it
+/// still sends is to be thrown away.
 /// `before_stream` is called before the worker waits for a client to take a long response.
 pub fn handle_connection(
     socket: &TcpStream,
@@ -86,27 +91,21 @@ pub fn handle_connection(
     slot: &SlotGuard,
     context: &ExchangeContext,
     before_stream: impl Fn(),
-) {
+) -> bool {
     let mut stream = ClientStream::new(socket);
-    let received = receive(&mut stream, slot, context).and_then(|received| {
+    let mut client = peer;
+    let received = receive(&mut stream, slot, context, &mut client).and_then(|received| {
         if slot.set_phase(Phase::Responding) { Ok(received) } else { Err(ReadError::Lost) }
     });
-    let peer = Peer { address: peer, encrypted: stream.is_encrypted() };
     let result = received.and_then(|(head, body)| {
-        let mut response = forward(&head, body, &peer, &context.upstream)
+        let mut response = forward(&head, body, client, &context.upstream)
             .map_err(|why| unavailable(&head, &why))?;
         let first = response.read(SMALL_BODY + 1).map_err(|why| unavailable(&head, &why))?;
         let status = response.head.status;
         if status >= 400 {
             let why = String::from_utf8_lossy(&first);
             let RequestHead { method, target, .. } = &head;
-            context.refused.record(Refusal {
-                method,
-                target,
-                peer: peer.address,
-                status,
-                why: &why,
-            });
+            context.refused.record(Refusal { method, target, peer: client, status, why: &why });
         }
         if first.len() > SMALL_BODY {
             // The client may read slowly, and this worker waits for it.
@@ -114,22 +113,23 @@ pub fn handle_connection(
         }
         Ok(respond(&mut stream, &head, response, first)?)
     });
-    if let Err(ReadError::Refused(error)) = &result {
-        let HttpError { method, target, status, why } = error;
-        let peer = peer.address;
-        context.refused.record(Refusal { method, target, peer, status: *status, why });
-        if !slot.set_phase(Phase::Responding) {
-            return;
+    match &result {
+        Err(ReadError::Lost) => return false,
+        Err(ReadError::Refused(error)) => {
+            let HttpError { method, target, status, why, .. } = error;
+            context.refused.record(Refusal { method, target, peer: client, status: *status, why });
+            if !slot.set_phase(Phase::Responding) {
+                return false;
+            }
+            let bytes = to_bytes(error);
+            let _ = stream.with_timeout(RESPONSE_TIMEOUT, RESPONSE_STALL_TIMEOUT).write_all(&bytes);
         }
-        let response = to_bytes(error);
-        let _ = stream.with_timeout(RESPONSE_TIMEOUT, RESPONSE_STALL_TIMEOUT).write_all(&response);
+        Ok(()) => {}
     }
-    let rest = stream.close(LINGER_TIMEOUT);
+    stream.close(LINGER_TIMEOUT);
     // Most clients have sent all that they had to send.
     let silent = matches!(peek_now(socket), Err(why) if why.kind() == ErrorKind::WouldBlock);
-    if (result.is_err() || !silent) && slot.set_phase(Phase::Lingering) {
-        linger(rest);
-    }
+    result.is_err() || !silent
 }
 
 fn unavailable(head: &RequestHead, why: &io::Error) -> HttpError {
@@ -137,16 +137,13 @@ fn unavailable(head: &RequestHead, why: &io::Error) -> HttpError {
     HttpError::new(503, "the request cannot be taken now").with_request(&head.method, &head.target)
 }
 
-/// The sender of a request.
-struct Peer {
-    address: IpAddr,
-    encrypted: bool,
-}
-
+/// The request; the head is judged before anything of its body is read. `client` is the peer, and
+/// becomes the address that a trusted proxy names.
 fn receive<'a>(
     stream: &mut ClientStream,
     slot: &SlotGuard,
     context: &'a ExchangeContext,
+    client: &mut IpAddr,
 ) -> Result<(RequestHead, BodyBuffer<'a>), ReadError> {
     let deadline = Instant::now() + HEAD_TIMEOUT;
     let certificate = context.certificate.get();
@@ -157,13 +154,37 @@ fn receive<'a>(
         }
     }
     // A handshake takes much computing, and a round trip more: it is not taken for silence.
-    if stream.is_encrypted() && !slot.set_phase(Phase::ReadingHead) {
+    let encrypted = stream.is_encrypted();
+    if encrypted && !slot.set_phase(Phase::ReadingHead) {
         return Err(ReadError::Lost);
     }
     let (head, rest) = read_head(stream.with_deadline(deadline, HEAD_TIMEOUT))?;
+    let authenticator = &context.authenticator;
+    *client = authenticator.client(*client, head.header("X-Forwarded-For"));
+    let body = match refuse(&head, *client, encrypted, authenticator, Now::read().mono) {
+        Some(error) => Err(error.into()),
+        None => receive_body(stream, &head, rest, slot, context),
+    };
+    match body {
+        Ok(body) => Ok((head, body)),
+        Err(ReadError::Refused(error)) => {
+            Err(error.with_request(&head.method, &head.target).into())
+        }
+        Err(ReadError::Lost) => Err(ReadError::Lost),
+    }
+}
+
+/// The body of a request, of which `rest` came with the head.
+fn receive_body<'a>(
+    stream: &mut ClientStream,
+    head: &RequestHead,
+    rest: Vec<u8>,
+    slot: &SlotGuard,
+    context: &'a ExchangeContext,
+) -> Result<BodyBuffer<'a>, ReadError> {
     let mut body = context.body_memory.body();
     if head.body == BodyLength::None {
-        return Ok((head, body));
+        return Ok(body);
     }
     if !slot.set_phase(Phase::ReadingBody) {
         return Err(ReadError::Lost);
@@ -175,20 +196,14 @@ fn receive<'a>(
     let source = Cursor::new(rest).chain(client);
     match head.body {
         BodyLength::Length(length) => {
-            read_body(&mut body, source.take(length as u64), Some(length))
+            read_body(&mut body, source.take(length as u64), Some(length), slot)?;
         }
         BodyLength::Chunked => {
-            read_body(&mut body, ChunkedReader::new(BufReader::new(source)), None)
+            read_body(&mut body, ChunkedReader::new(BufReader::new(source)), None, slot)?;
         }
-        BodyLength::None => Ok(()),
+        BodyLength::None => {}
     }
-    .map_err(|why| match why {
-        ReadError::Refused(error) => {
-            ReadError::Refused(error.with_request(&head.method, &head.target))
-        }
-        ReadError::Lost => ReadError::Lost,
-    })?;
-    Ok((head, body))
+    Ok(body)
 }
 
 /// The error of a client that speaks plain HTTP where TLS is spoken; it knows what was asked for, if the
@@ -229,9 +244,11 @@ fn read_body(
     body: &mut BodyBuffer,
     mut source: impl Read,
     length: Option<usize>,
+    slot: &SlotGuard,
 ) -> Result<(), ReadError> {
     // What fits into one read is read in one.
     let mut buffer = vec![0; length.unwrap_or(READ_SIZE).clamp(1, READ_SIZE)];
+    let mut in_time = 0;
     while length != Some(body.bytes().len()) {
         match source.read(&mut buffer) {
             Ok(0) => break,
@@ -240,6 +257,13 @@ fn read_body(
                 return Err(HttpError::new(400, "the chunks are malformed").into());
             }
             Err(_) => return Err(ReadError::Lost),
+        }
+        // A large body that keeps coming is not slow.
+        if body.bytes().len() - in_time >= READ_SIZE {
+            in_time = body.bytes().len();
+            if !slot.set_phase(Phase::ReadingBody) {
+                return Err(ReadError::Lost);
+            }
         }
     }
     // Less than was promised: the rest can only be guessed.
@@ -252,11 +276,11 @@ fn read_body(
 fn forward<'a>(
     head: &RequestHead,
     body: BodyBuffer,
-    peer: &Peer,
+    client: IpAddr,
     upstream: &'a Upstream,
 ) -> io::Result<UpstreamResponse<'a>> {
     let deadline = Instant::now() + BACKEND_TIMEOUT;
-    let mut message = serialize_head(head, body.bytes().len(), peer);
+    let mut message = serialize_head(head, body.bytes().len(), client);
     let mut separate: &[u8] = &[];
     if body.bytes().len() <= ONE_WRITE {
         message.extend_from_slice(body.bytes());
@@ -274,15 +298,13 @@ fn waits_for_disk(head: &RequestHead) -> bool {
 }
 
 /// The head of a request as it is forwarded, in a buffer with room for a small body.
-fn serialize_head(head: &RequestHead, length: usize, peer: &Peer) -> Vec<u8> {
-    let Peer { address, encrypted } = peer;
+fn serialize_head(head: &RequestHead, length: usize, client: IpAddr) -> Vec<u8> {
     let mut text = String::with_capacity(512 + length.min(ONE_WRITE));
     let _ = write!(text, "{} {} HTTP/1.1\r\n", head.method, head.target);
-    for (name, value) in &head.headers {
+    for (name, value) in head.headers.iter().filter(|(name, _)| !JUDGED_HEADERS.contains(name)) {
         let _ = write!(text, "{name}: {value}\r\n");
     }
-    let _ = write!(text, "{PEER_HEADER}: {address}\r\n{ENCRYPTED_HEADER}: {encrypted}\r\n");
-    let _ = write!(text, "Content-Length: {length}\r\n\r\n");
+    let _ = write!(text, "{PEER_HEADER}: {client}\r\nContent-Length: {length}\r\n\r\n");
     text.into_bytes()
 }
 
@@ -339,19 +361,12 @@ fn respond(
 
 /// An error as a whole response.
 fn to_bytes(error: &HttpError) -> Vec<u8> {
-    let response = Response::error(&error.target, error.status, error.why);
-    let response = if error.status == 405 {
-        response.with_header("Allow", "GET, HEAD, POST")
-    } else {
-        response
-    };
-    response.into_bytes(Now::read().wall)
-}
-
-/// Closes our side and throws away what still comes: a close with unread bytes would be a reset,
-/// and that takes the response away from the client (RFC 9112, section 9.6).
-fn linger(mut client: DeadlineStream<&TcpStream>) {
-    let _ = client.stream.shutdown(Shutdown::Write);
-    let mut buffer = vec![0; 8 * 1024];
-    while matches!(client.read(&mut buffer), Ok(count) if count > 0) {}
+    let mut response = Response::error(&error.target, error.status, error.why);
+    response.headers.extend(error.header.clone());
+    let mut bytes = response.into_bytes(Now::read().wall);
+    if error.method == "HEAD" {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        bytes.truncate(end.map_or(bytes.len(), |end| end + 4));
+    }
+    bytes
 }

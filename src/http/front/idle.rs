@@ -1,5 +1,5 @@
-//! Listeners and idle connections in one epoll(7) set: a silent client costs a descriptor, no
-//! thread and no slot. Free workers wait here for the first connection that has sent something.
+//! Listeners, idle and lingering connections in one epoll(7) set: a client that is silent, or has its
+//! response and sends on, costs a descriptor, no thread and no slot. Free workers wait here for the first connection that has sent something.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::limits::MAX_IDLE_CONNECTIONS;
-use super::stream::peek_now;
+use super::limits::{LINGER_TIMEOUT, MAX_IDLE_CONNECTIONS, MAX_LINGERING_CONNECTIONS};
+use super::stream::{discard_now, peek_now};
 use crate::thread::lock;
 
 /// The token of the timer; those of listeners and connections are larger.
@@ -32,9 +32,13 @@ struct IdleTable {
     listeners: BTreeMap<u64, Arc<TcpListener>>,
     /// In the order in which they came.
     idle: BTreeMap<u64, IdleClient>,
+    /// Those that have their response. What they still send is thrown away for a moment: a close with
+    /// unread bytes would be a reset, and take the response away (RFC 9112, section 9.6).
+    lingering: BTreeMap<u64, IdleClient>,
     last_token: u64,
     evicted: u64,
-    timer_runs: bool,
+    /// When the timer expires.
+    timer: Option<Instant>,
     closed: bool,
 }
 
@@ -62,8 +66,8 @@ enum EventSource {
     Timer,
     Listener(Arc<TcpListener>),
     Connection(IdleClient),
-    /// What is gone meanwhile.
-    Nothing,
+    /// One that lingers, or is gone meanwhile.
+    Other,
     Closed,
 }
 
@@ -126,6 +130,7 @@ impl IdleSet {
             let _ = SockRef::from(&**listener).shutdown(Shutdown::Both);
         }
         table.idle.clear();
+        table.lingering.clear();
         // It is not reset any more, so that each wait ends at once.
         self.set_timer(Duration::ZERO);
     }
@@ -162,7 +167,7 @@ impl IdleSet {
                     Err(why) => return Ready::Error(token, why),
                 },
                 EventSource::Timer => self.expire(Instant::now()),
-                EventSource::Nothing => {}
+                EventSource::Other => self.discard(token),
                 EventSource::Closed => return Ready::Closed,
             }
         }
@@ -201,18 +206,55 @@ impl IdleSet {
 
     fn add_idle(&self, socket: TcpStream, peer: IpAddr, timeout: Duration) -> io::Result<()> {
         let mut table = lock(&self.table);
+        table.evict_to(MAX_IDLE_CONNECTIONS - 1);
+        let deadline = Instant::now() + timeout;
+        let client = IdleClient { socket, peer, deadline };
+        self.watch(&mut table, client, |table| &mut table.idle)
+    }
+
+    /// Throws away what a client still sends that has its response, and closes it after a moment.
+    pub fn linger(&self, socket: TcpStream, peer: IpAddr) {
+        let mut table = lock(&self.table);
+        if table.lingering.len() >= MAX_LINGERING_CONNECTIONS {
+            table.lingering.pop_first();
+        }
+        let client = IdleClient { socket, peer, deadline: Instant::now() + LINGER_TIMEOUT };
+        // One that cannot be watched is closed.
+        let _ = self.watch(&mut table, client, |table| &mut table.lingering);
+    }
+
+    fn watch(
+        &self,
+        table: &mut IdleTable,
+        client: IdleClient,
+        among: fn(&mut IdleTable) -> &mut BTreeMap<u64, IdleClient>,
+    ) -> io::Result<()> {
         if table.closed {
             return Ok(());
         }
-        table.evict_to(MAX_IDLE_CONNECTIONS - 1);
         table.last_token += 1;
-        let token = table.last_token;
-        self.control(libc::EPOLL_CTL_ADD, &socket, token, ONCE)?;
-        table.idle.insert(token, IdleClient { socket, peer, deadline: Instant::now() + timeout });
-        if !std::mem::replace(&mut table.timer_runs, true) {
-            self.set_timer(timeout);
+        let (token, deadline) = (table.last_token, client.deadline);
+        self.control(libc::EPOLL_CTL_ADD, &client.socket, token, ONCE)?;
+        among(table).insert(token, client);
+        if table.timer.is_none_or(|timer| deadline < timer) {
+            table.timer = Some(deadline);
+            self.set_timer(deadline.saturating_duration_since(Instant::now()));
         }
         Ok(())
+    }
+
+    /// Throws away what has come; closes at the end of it.
+    fn discard(&self, token: u64) {
+        let Some(client) = lock(&self.table).lingering.remove(&token) else { return };
+        let more = match discard_now(&client.socket) {
+            Ok(count) => count > 0,
+            Err(why) => why.kind() == ErrorKind::WouldBlock,
+        };
+        let mut table = lock(&self.table);
+        let watched = more && !table.closed;
+        if watched && self.control(libc::EPOLL_CTL_MOD, &client.socket, token, ONCE).is_ok() {
+            table.lingering.insert(token, client);
+        }
     }
 
     fn source(&self, token: u64) -> EventSource {
@@ -225,25 +267,32 @@ impl IdleSet {
         }
         match table.listeners.get(&token) {
             Some(listener) => EventSource::Listener(Arc::clone(listener)),
-            None => table.idle.remove(&token).map_or(EventSource::Nothing, EventSource::Connection),
+            None => table.idle.remove(&token).map_or(EventSource::Other, EventSource::Connection),
         }
     }
 
-    /// Closes the connections that have been idle for too long, and sets the timer for the next.
+    /// Closes the connections that have been here for too long, and sets the timer for the next.
     fn expire(&self, now: Instant) {
         let mut table = lock(&self.table);
         if table.closed {
             return;
         }
-        while let Some(first) = table.idle.first_entry() {
-            let left = first.get().deadline.saturating_duration_since(now);
-            if !left.is_zero() {
-                return self.set_timer(left);
+        let IdleTable { idle, lingering, timer, .. } = &mut *table;
+        *timer = None;
+        for clients in [idle, lingering] {
+            while let Some(first) = clients.first_entry() {
+                let deadline = first.get().deadline;
+                if deadline > now {
+                    *timer = Some(timer.map_or(deadline, |timer| timer.min(deadline)));
+                    break;
+                }
+                first.remove();
             }
-            first.remove();
         }
-        table.timer_runs = false;
-        self.stop_timer();
+        match *timer {
+            Some(deadline) => self.set_timer(deadline - now),
+            None => self.stop_timer(),
+        }
     }
 
     fn wait(&self, timeout: Duration) -> Option<u64> {

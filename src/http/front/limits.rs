@@ -1,7 +1,7 @@
 //! Limits of the HTTP front: how many connections, for how long, how large. Pure.
 //!
 //! Together the connections stay below the usual limit of 1,024 descriptors: one for each slot and
-//! each idle connection, three for each connection to the backend.
+//! each idle or lingering connection, three for each connection to the backend.
 
 use std::time::Duration;
 
@@ -13,10 +13,12 @@ pub const MAX_WORKERS: usize = SLOTS + 1;
 /// A worker that had nothing to do for so long ends, but for the last one.
 pub const WORKER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections at a time on which nothing has come yet.
-pub const MAX_IDLE_CONNECTIONS: usize = 384;
+pub const MAX_IDLE_CONNECTIONS: usize = 320;
+/// Connections at a time that have their response, and send on.
+pub const MAX_LINGERING_CONNECTIONS: usize = 128;
 /// Connections that the kernel keeps until they are accepted: Alertmanager opens hundreds within a
-/// second.
-pub const LISTEN_BACKLOG: i32 = 1024;
+/// second, and who attacks opens thousands. Beyond that, each waits for a second at least.
+pub const LISTEN_BACKLOG: i32 = 4096;
 
 /// How long a connection may be idle before its request begins.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);

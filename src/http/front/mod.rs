@@ -218,8 +218,13 @@ impl Shared {
         }
         let before_stream = || self.log_growth(self.grow());
         let serve = || handle_connection(&socket, peer, &slot, &self.context, before_stream);
-        if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+        let lingers = catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|_| {
             log::error!("serving a connection panicked");
+            false
+        });
+        drop(slot);
+        if lingers && let Some(socket) = Arc::into_inner(socket) {
+            self.idle.linger(socket, peer);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Strict reading of a request: its head, its chunks, and the memory that its body takes. Pure.
 //!
 //! HTTP/1.0 and 1.1 (RFC 9112), stricter than it where leniency has been abused: one framing
-//! only, no unknown methods, and only the headers in [`FORWARDED_HEADERS`] go on.
+//! only, no unknown methods, and only the headers in [`KEPT_HEADERS`] are kept.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +10,10 @@ use super::limits::{FREE_BODY_BYTES, MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_TARGET
 
 /// The header, of our own, that tells the backend the address of the client.
 pub const PEER_HEADER: &str = "X-Heartbeat-Peer";
-/// The header, of our own, that tells the backend whether the request came through TLS.
-pub const ENCRYPTED_HEADER: &str = "X-Heartbeat-Encrypted";
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
-/// Only these reach the handlers: what is not here can neither fool nor crash them.
-const FORWARDED_HEADERS: [&str; 7] = [
+/// Only these are kept: what is not here can neither fool nor crash anything.
+const KEPT_HEADERS: [&str; 8] = [
     "Authorization",
     "Content-Type",
     "Accept",
@@ -23,10 +21,15 @@ const FORWARDED_HEADERS: [&str; 7] = [
     "Origin",
     "Sec-Fetch-Site",
     "If-None-Match",
+    "X-Forwarded-For",
 ];
 
+/// Those among them by which a request is judged, and which go no further.
+pub const JUDGED_HEADERS: [&str; 5] =
+    ["Authorization", "Host", "Origin", "Sec-Fetch-Site", "X-Forwarded-For"];
+
 /// Those among them that hold lists.
-const LIST_HEADERS: [&str; 2] = ["Accept", "If-None-Match"];
+const LIST_HEADERS: [&str; 3] = ["Accept", "If-None-Match", "X-Forwarded-For"];
 
 /// A request line with the headers that matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +44,18 @@ pub struct RequestHead {
     pub body: BodyLength,
     /// It waits for `100 Continue` before it sends the body.
     pub wants_continue: bool,
-    /// The headers that go on.
+    /// The headers that matter.
     pub headers: Vec<(&'static str, String)>,
     /// How many bytes the head took.
     pub length: usize,
+}
+
+impl RequestHead {
+    /// The value of one of the headers that matter.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(other, _)| *other == name);
+        found.map(|(_, value)| value.as_str())
+    }
 }
 
 /// How the end of a body is found (RFC 9112, section 6).
@@ -69,18 +80,26 @@ pub struct HttpError {
     pub method: String,
     /// What was asked for, where that was understood.
     pub target: String,
+    /// A further header of the answer.
+    pub header: Option<(&'static str, String)>,
 }
 
 impl HttpError {
     /// An error of a request whose target is not known.
     pub fn new(status: u16, why: &'static str) -> HttpError {
-        HttpError { status, why, method: String::new(), target: String::new() }
+        HttpError { status, why, method: String::new(), target: String::new(), header: None }
     }
 
     /// The same, of this request for `target`.
     #[must_use]
     pub fn with_request(self, method: &str, target: &str) -> HttpError {
         HttpError { method: method.to_owned(), target: target.to_owned(), ..self }
+    }
+
+    /// The same, with this header in its answer.
+    #[must_use]
+    pub fn with_header(self, name: &'static str, value: impl Into<String>) -> HttpError {
+        HttpError { header: Some((name, value.into())), ..self }
     }
 }
 
@@ -169,7 +188,8 @@ fn method(text: &str) -> Result<String, HttpError> {
     if METHODS.contains(&text) {
         Ok(text.to_owned())
     } else {
-        Err(HttpError::new(405, "the method is not known here"))
+        Err(HttpError::new(405, "the method is not known here")
+            .with_header("Allow", "GET, HEAD, POST"))
     }
 }
 
@@ -225,7 +245,7 @@ fn forwarded(headers: &[httparse::Header]) -> Result<Vec<(&'static str, String)>
     let mut kept = Vec::new();
     for header in headers {
         let Some(name) =
-            FORWARDED_HEADERS.into_iter().find(|name| name.eq_ignore_ascii_case(header.name))
+            KEPT_HEADERS.into_iter().find(|name| name.eq_ignore_ascii_case(header.name))
         else {
             continue;
         };

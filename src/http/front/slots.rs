@@ -9,7 +9,7 @@ use crate::thread::lock;
 /// What a connection is doing.
 ///
 /// ```text
-/// ReadingHead -> ReadingBody -> Responding -> Lingering -> (free)
+/// ReadingHead -> ReadingBody -> Responding -> (free)
 ///      \______________________/^
 /// ```
 ///
@@ -22,20 +22,17 @@ pub enum Phase {
     ReadingBody,
     /// Its request is being answered.
     Responding,
-    /// It has its response; what it still sends is thrown away.
-    Lingering,
     /// It is closed, and its worker has still to notice.
     Evicted,
 }
 
 impl Phase {
     /// How long a connection may keep its slot from a new one; none is for as long as it needs. A
-    /// well-behaved client's body follows its head at once, but it may be large: it gets more time.
+    /// well-behaved client's body follows its head at once; of a large one, each piece has this time.
     fn grace(self) -> Option<Duration> {
         match self {
             Phase::ReadingHead => Some(Duration::from_millis(250)),
-            Phase::ReadingBody => Some(Duration::from_secs(2)),
-            Phase::Lingering => Some(Duration::from_millis(50)),
+            Phase::ReadingBody => Some(Duration::from_millis(50)),
             Phase::Responding | Phase::Evicted => None,
         }
     }
@@ -179,7 +176,7 @@ impl SlotGuard<'_> {
             Some(slot) if slot.phase != Phase::Evicted => {
                 (slot.phase, slot.since) = (phase, Instant::now());
                 // Once closed, only requests that are being answered go on.
-                if table.closed && phase.grace().is_some() && phase != Phase::Lingering {
+                if table.closed && phase.grace().is_some() {
                     return false;
                 }
                 // Which one may be evicted next is another one now.
@@ -234,7 +231,6 @@ mod tests {
             assert_eq!(slots.acquire(pair().0).unwrap().index, 1);
         });
         assert_eq!(slots.evicted(), 1);
-        assert!(served.set_phase(Phase::Lingering));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A client's connection, plain or encrypted, on which every exchange has a deadline.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -80,15 +80,15 @@ impl<'a> ClientStream<'a> {
         self.with_deadline(Instant::now() + timeout, call_timeout)
     }
 
-    /// The plain socket, when all has been sent: a TLS client learns that nothing was cut off
+    /// When all has been sent: ends our side. A TLS client learns that nothing was cut off
     /// (`close_notify`).
-    pub fn close(mut self, timeout: Duration) -> DeadlineStream<&'a TcpStream> {
+    pub fn close(mut self, timeout: Duration) {
         let mut socket = self.socket(Instant::now() + timeout, timeout);
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
             let _ = tls.write_tls(&mut socket);
         }
-        socket
+        let _ = self.socket.shutdown(Shutdown::Write);
     }
 
     fn socket(&self, deadline: Instant, call_timeout: Duration) -> DeadlineStream<&'a TcpStream> {
@@ -165,6 +165,19 @@ pub fn peek_now(socket: &impl AsRawFd) -> io::Result<usize> {
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     // SAFETY: the descriptor is open, and there is room for the one byte.
     let count = unsafe { libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, flags) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Throws away some of what has arrived (`MSG_TRUNC`, tcp(7)): 0 when that is the end,
+/// [`ErrorKind::WouldBlock`] when nothing has.
+///
+/// # Errors
+/// As [`peek_now`].
+pub fn discard_now(socket: &impl AsRawFd) -> io::Result<usize> {
+    const MOST: usize = 256 * 1024;
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    // SAFETY: the descriptor is open, and of TCP nothing is written to the place that is given.
+    let count = unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), MOST, flags) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
