@@ -42,7 +42,9 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<ForgetArgs>, lexopt::
             other => return Err(other.unexpected()),
         }
     }
-    let named = named.ok_or("name what to forget: HOST or HOST/CONNECTION")?;
+    let named = named
+        .filter(|name| !name.is_empty())
+        .ok_or("name what to forget: HOST or HOST/CONNECTION")?;
     match named.split_once('/') {
         None => args.host = named,
         Some((host, connection)) if !host.is_empty() && !connection.is_empty() => {
@@ -85,7 +87,7 @@ mod tests {
         let args = parsed(&["web1/vpn", "--url", "http://a:1"]).unwrap();
         assert_eq!((&*args.host, args.connection.as_deref()), ("web1", Some("vpn")));
         assert_eq!(parsed(&["web1"]).unwrap().connection, None);
-        for wrong in [&[][..], &["/vpn"], &["web1/"], &["a", "b"]] {
+        for wrong in [&[][..], &[""], &["/vpn"], &["web1/"], &["a", "b"]] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -1,6 +1,8 @@
 //! What the fleet gives up: hosts that do not come back after a goodbye, and connections that are not
 //! heard any more. Pure.
 
+use std::time::Duration;
+
 use crate::clock::{Mono, Now};
 use crate::event::Event;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind};
@@ -42,6 +44,12 @@ impl Fleet {
         if blind == Mono(i64::MIN) { blind } else { blind + timeout.unwrap_or_default() }
     }
 
+    /// For how long the daemon did not listen since then.
+    fn blind_since(&self, then: Mono) -> Duration {
+        let periods = self.blindness.periods().iter();
+        periods.map(|period| period.to.since(period.from.max(then))).sum()
+    }
+
     pub(super) fn return_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
         let host = self.hosts.get(host_index as usize)?;
         let due = host.return_deadline()?.max(self.may_be_heard_from(host));
@@ -63,7 +71,8 @@ impl Fleet {
         let after = self.common.forget_after?;
         let host = self.hosts.get(host_index as usize)?;
         let (at, index) = host.next_forgotten(after)?;
-        let at = at.max(self.may_be_heard_from(host));
+        let last_seen = host.connections[index].last_seen.mono;
+        let at = (at + self.blind_since(last_seen)).max(self.may_be_heard_from(host));
         if at > now.mono {
             let kind = DeadlineKind::Forget;
             self.deadlines.push(DeadlineEntry { at, host: host_index, kind });
@@ -140,8 +149,6 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::heartbeat::test_fleet::{DAY, HOUR, MINUTE, SECOND, TestFleet, config};
 
@@ -218,6 +225,31 @@ mod tests {
     }
 
     #[test]
+    fn a_boot_of_the_daemon_s_machine_or_a_wrong_clock_is_no_reason_either() {
+        let mut test = goodbye("reboot");
+        test.wait(MINUTE).reboot_after(2 * MINUTE).wait(15 * MINUTE);
+        assert_eq!(test.titles_with_level(), [NOT_BACK]);
+        for wrong in [0, 1_000 * 86_400_000, 20_000 * 86_400_000, 30_000 * 86_400_000] {
+            let mut test = goodbye("reboot");
+            test.wait(MINUTE);
+            test.now.wall = crate::clock::Wall(wrong);
+            test.wait(13 * MINUTE);
+            assert!(test.titles().is_empty(), "{wrong}: not too early");
+            test.wait(2 * MINUTE);
+            assert_eq!(test.titles_with_level(), [NOT_BACK], "{wrong}");
+            let mut test = goodbye("reboot");
+            test.wait(MINUTE);
+            let (rows, last_alive) = (test.rows(), test.last_alive());
+            test.kernel.push('x');
+            test.now = Now { mono: Mono(20_000), wall: crate::clock::Wall(wrong) };
+            test.start(rows, Some(last_alive)).wait(16 * MINUTE);
+            assert_eq!(test.titles_with_level(), [NOT_BACK], "{wrong}: told once");
+            test.ingest(r#"{"host":"web1","boot_id":"b2"}"#);
+            assert_eq!(test.titles_with_level(), [BACK, "info web1 booted"], "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_connection_that_was_given_up_was_overdue_for_ever() {
         let mut test = TestFleet::new();
         test.beat_over("web1", "vpn").beat("web1");
@@ -251,6 +283,10 @@ mod tests {
         assert_eq!(test.titles(), ["web1 ipv4 overdue"]);
         test.beat("web1");
         assert_eq!(test.titles(), ["web1 ipv4 is back"]);
+        test.wait(DAY).restart_after(40 * DAY).wait(28 * DAY);
+        assert_eq!(test.titles(), ["web1 ipv4 overdue"], "only time spent listening counts");
+        test.wait(2 * DAY);
+        assert_eq!(test.titles(), ["web1 ipv4 is forgotten"]);
         let mut config = config();
         config.settings.forget_after = Duration::ZERO;
         let mut test = TestFleet::with(config);
