@@ -301,8 +301,8 @@ impl RedisSnapshot {
         let latest = self.latest_statuses(id, alert_time.map(|alert| alert.since));
         let mut ids = self.module_ids(id, &latest);
         let enabled = self.is_enabled(id) != Some(false);
-        let configured = self.configured(id, alert_time, &ids, &latest, now);
         let complained = alert_time.is_some_and(|alert| alert.missing_since.is_some());
+        let configured = self.configured(id, complained, &ids, &latest, now);
         let fallback = self.unreadable_entry(id);
         let mut new = self.not_due(&configured, &latest, now);
         if complained || fallback.is_some() {
@@ -347,11 +347,11 @@ impl RedisSnapshot {
     }
 
     /// How a plan is configured, and since when. At the first look that is remembered a module that
-    /// never ran counts as new, unless an alert may be about it.
+    /// never ran counts as new, unless an alert says that a run is missing.
     fn configured(
         &self,
         id: &str,
-        alert_time: Option<AlertTime>,
+        complained: bool,
         modules: &BTreeSet<String>,
         latest: &BTreeMap<String, StatusEntry>,
         now: Wall,
@@ -367,7 +367,7 @@ impl RedisSnapshot {
             enabled: self.is_enabled(id) != Some(false),
             schedule: self.plan_field(id, "schedule"),
             modules: &modules,
-            is_new_first: self.last_looks.is_some() && alert_time.is_none(),
+            is_new_first: self.last_looks.is_some() && !complained,
         };
         plan_changes::compare(last, seen)
     }

@@ -87,7 +87,8 @@ fn truth(world: &World, plan: &str, module: &str) -> Truth {
     let Some(due) = facts.elapses.iter().find(is_uncovered) else {
         return if run.is_some() { Truth::Well } else { Truth::NotDue };
     };
-    let early = (interval / 4).min(6 * HOUR);
+    // When the clocks are put forward an interval is shorter by an hour.
+    let early = ((interval - if interval > HOUR { HOUR } else { 0 }) / 4).min(6 * HOUR);
     let is_first = world.members(plan).iter().any(|one| world.last_run(plan, one).is_none());
     let late = match facts.timer {
         _ if is_first => 20 * HOUR,
@@ -211,6 +212,10 @@ impl Oracle {
             let run = world.last_run(plan, module);
             let changed = world.plans[plan].changed > world.wall(1) - 8 * DAY;
             let is_true = match state {
+                // Of a plan that was changed just now no run is due.
+                "success" if world.plans[plan].changed > world.wall(1) - DAY => {
+                    truth == Truth::Well || run.is_some_and(|run| run.errors == 0)
+                }
                 "success" => truth == Truth::Well,
                 "failed" => matches!(truth, Truth::Failed { .. }),
                 "pending" => matches!(truth, Truth::NotDue | Truth::Awaited | Truth::Late),
@@ -300,7 +305,9 @@ impl Oracle {
                     format!("this is no reminder of {:?}: {:?}", before.title, message.title);
                 self.violation(world, words);
             }
-            BackupNotice::Report if same && !day_passed => {
+            BackupNotice::Report
+                if same && !day_passed && !self.asks_anew(world, plan, &before) =>
+            {
                 let words = format!(
                     "told again after {} min: {}",
                     message.minute - before.minute,
@@ -362,7 +369,10 @@ impl Oracle {
         }
         let is_unsure =
             |truth: &Truth| matches!(truth, Truth::NotDue | Truth::Awaited | Truth::Late);
-        if truths.iter().any(|(_, truth)| is_unsure(truth)) {
+        // What was missed before the plan was changed may be awaited anew.
+        let is_forgiven =
+            |truth: &Truth| matches!(truth, Truth::Missing { since } if *since < facts.changed);
+        if truths.iter().any(|(_, truth)| is_unsure(truth) || is_forgiven(truth)) {
             return None;
         }
         let bad = |(module, truth): &(String, Truth)| {
@@ -381,6 +391,14 @@ impl Oracle {
             None if bad.is_empty() => None,
             None => self.untold(world, plan, &truths),
         }
+    }
+
+    /// Whether an alert about a plan began after this was told: it is owed an answer of its own.
+    fn asks_anew(&self, world: &World, plan: &str, before: &Message) -> bool {
+        let told_at = world.now() - (world.minute - before.minute) * MINUTE;
+        let names = [format!("f{plan}n1"), format!("f{plan}n2"), format!("m{plan}")];
+        let mut alerts = names.iter().filter_map(|name| world.firing.get(name));
+        !before.open && alerts.any(|alert| alert.since > told_at)
     }
 
     fn untold(

@@ -24,6 +24,9 @@ const MAX_USUAL_SLACK: Duration = Duration::from_secs(6 * 3600);
 /// this: the first full backup.
 pub const MAX_FIRST_RUN_TIME: Duration = Duration::from_secs(18 * 3600);
 
+/// By more the clocks are not put back.
+const MAX_CLOCK_CHANGE: Duration = Duration::from_secs(86_400);
+
 /// How many matches that do not elapse are skipped, such as those in an hour that the clocks skip.
 const MAX_SKIPPED: usize = 10_000;
 
@@ -70,9 +73,10 @@ impl Schedule {
 
     /// The last elapse at a moment or before it; none when there was none.
     pub fn latest_elapse(&self, until: Wall) -> Option<Wall> {
-        let mut civil = self.calendar.last_until(self.zone.civil_time(until))?;
+        let mut civil = self.calendar.last_until(self.latest_shown(until))?;
         for _ in 0..MAX_SKIPPED {
-            let moment = self.moment(civil, until).filter(|at| *at <= until);
+            // Of those that the clocks show twice the first.
+            let moment = self.moment(civil, Wall(i64::MIN)).filter(|at| *at <= until);
             if let Some(at) = moment.filter(|at| self.is_in_season(*at)) {
                 return Some(at);
             }
@@ -80,6 +84,16 @@ impl Schedule {
             civil = self.calendar.last_until(before)?;
         }
         None
+    }
+
+    /// The latest civil time that the clocks have shown until a moment: when they were put back just
+    /// before it, more than they show now.
+    fn latest_shown(&self, until: Wall) -> DateTime {
+        let shown = self.zone.civil_time(until);
+        let change = self.zone.rules().preceding(timestamp(until)).next();
+        let change = change.map(|change| Wall(change.timestamp().as_millisecond()));
+        let recent = change.filter(|change| until.since(*change) < MAX_CLOCK_CHANGE);
+        recent.map_or(shown, |change| shown.max(self.zone.civil_time(Wall(change.0 - 1))))
     }
 
     /// The moment of a civil time: none when the clocks skip it; when they show it twice the first,
@@ -93,7 +107,7 @@ impl Schedule {
             AmbiguousOffset::Fold { .. } => {
                 let (first, second) = (ambiguous.earlier().ok()?, ambiguous.later().ok()?);
                 let (first, second) = (wall(first), wall(second));
-                let in_second = self.zone.civil_time(near) < civil && near > first;
+                let in_second = near > first && self.zone.civil_time(near) < civil;
                 Some(if in_second { second } else { first })
             }
         }
@@ -182,6 +196,23 @@ mod tests {
             let parsed = Schedule::parse(schedule, &rome()).unwrap();
             let found = (parsed.latest_elapse(now), parsed.next_elapse(now));
             assert_eq!(found, (at(latest), at(next)), "{schedule} {now}");
+        }
+    }
+
+    #[test]
+    fn an_elapse_was_overlooked_while_the_clocks_showed_its_hour_again() {
+        for (schedule, now, latest) in [
+            ("02:30", "2026-10-25T00:29:00Z", "2026-10-24T00:30:00Z"),
+            ("02:30", "2026-10-25T00:31:00Z", "2026-10-25T00:30:00Z"),
+            ("02:30", "2026-10-25T01:10:00Z", "2026-10-25T00:30:00Z"),
+            ("02:30", "2026-10-25T02:10:00Z", "2026-10-25T00:30:00Z"),
+            ("01:30", "2026-10-25T01:10:00Z", "2026-10-24T23:30:00Z"),
+            ("03:00", "2026-10-25T01:59:00Z", "2026-10-24T01:00:00Z"),
+            ("03:00", "2026-10-25T02:00:00Z", "2026-10-25T02:00:00Z"),
+        ] {
+            let at = |text: &str| parse_rfc3339(text).unwrap();
+            let found = Schedule::parse(schedule, &rome()).unwrap().latest_elapse(at(now));
+            assert_eq!(found, Some(at(latest)), "{schedule} {now}");
         }
     }
 
