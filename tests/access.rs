@@ -266,7 +266,7 @@ fn a_crowd_keeps_nobody_waiting_and_costs_a_bounded_number_of_threads_and_bytes(
 fn bodies_that_drip_kept_good_clients_waiting() {
     let tls = trusting(&certificates().authority.certificate);
     for (encrypted, token, count) in
-        [(false, true, 1_500), (false, true, 3_000), (false, false, 1_500), (true, true, 500)]
+        [(false, true, 1_500), (false, true, 3_000), (false, false, 3_000), (true, true, 500)]
     {
         let receiver = if token { format!("port: 0, token: {TOKEN}") } else { "port: 0".into() };
         let place = match encrypted {

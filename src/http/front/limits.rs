@@ -51,6 +51,10 @@ pub const MAX_BODY: usize = 4 * 1024 * 1024;
 pub const FREE_BODY_BYTES: usize = 16 * 1024;
 /// What the bodies of all requests may take together beyond that, in bytes.
 pub const ALL_BODY_BYTES: usize = 12 << 20;
+/// The part of that which the bodies of one client may take.
+pub const CLIENT_BODY_BYTES: usize = 8 << 20;
+/// How long a body waits for memory that others have.
+pub const BODY_MEMORY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Requests that the backend works on at a time, and so connections to it. Each costs three
 /// descriptors.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use socket2::{SockFilter, SockRef};
 
 pub mod backend;
+mod body;
 pub mod certificate;
 pub mod exchange;
 mod idle;
