@@ -292,6 +292,34 @@ fn bodies_that_drip_kept_good_clients_waiting() {
 }
 
 #[test]
+fn strangers_used_up_the_descriptors_of_channels_and_store() {
+    const LIMIT: u64 = 256;
+    let place = Place::new("port: 0");
+    let hbd = Hbd::start(&place.config());
+    let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
+    // SAFETY: the pointer is to a live rlimit, and no old one is asked for.
+    let set = unsafe {
+        let (pid, no_old) = (hbd.child.id() as i32, std::ptr::null_mut());
+        libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, no_old)
+    };
+    assert_eq!(set, 0);
+    let mut clients = Vec::new();
+    for number in 0..400 {
+        let mut stream = TcpStream::connect(hbd.address).unwrap();
+        let body = "POST /alert HTTP/1.1\r\nContent-Length: 999\r\n\r\n{";
+        let begun = ["", "GET /-/hea", body][number % 3];
+        let _ = stream.write_all(begun.as_bytes());
+        clients.push(stream);
+    }
+    for _ in 0..10 {
+        good(hbd.address, None);
+        let used = fs::read_dir(format!("/proc/{}/fd", hbd.child.id())).unwrap().count();
+        assert!((100..LIMIT as usize - 16).contains(&used), "{used} descriptors");
+    }
+    hbd.stop();
+}
+
+#[test]
 fn a_silent_client_of_the_tls_port_is_closed_after_three_seconds() {
     let place = Place::with("port: 0", &certificates().good);
     let hbd = Hbd::start(&place.config());

@@ -16,6 +16,8 @@ pub const WORKER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MAX_IDLE_CONNECTIONS: usize = 320;
 /// Connections at a time that have their response, and send on.
 pub const MAX_LINGERING_CONNECTIONS: usize = 128;
+/// Descriptors that no connection takes: channels and the store need some, whoever else is connected.
+pub const RESERVED_DESCRIPTORS: u64 = 64;
 /// Connections that the kernel keeps until they are accepted: Alertmanager opens hundreds within a
 /// second, and who attacks opens thousands. Beyond that, each waits for a second at least.
 pub const LISTEN_BACKLOG: i32 = 4096;

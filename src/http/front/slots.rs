@@ -120,6 +120,16 @@ impl Slots {
         table
     }
 
+    /// Evicts a connection, so that others have its descriptor, even within its grace; false when none
+    /// may be.
+    pub fn evict(&self) -> bool {
+        let mut table = lock(&self.table);
+        let Some((_, slot)) = table.first_due(|_, _| true) else { return false };
+        slot.evict();
+        table.evicted += 1;
+        true
+    }
+
     /// How many connections were evicted for new ones, so far.
     pub fn evicted(&self) -> u64 {
         lock(&self.table).evicted
@@ -165,17 +175,21 @@ impl SlotTable {
     /// `among` says; else gives how long until one may be evicted, where there is one.
     fn evict_first(&mut self, among: impl Fn(usize, &Slot) -> bool) -> Option<Duration> {
         let now = Instant::now();
-        let slots = self.slots.iter_mut().enumerate();
-        let (due, slot) = slots
-            .filter_map(|(index, slot)| slot.as_mut().filter(|slot| among(index, slot)))
-            .filter_map(|slot| Some((slot.since + slot.phase.grace()?, slot)))
-            .min_by_key(|(due, _)| *due)?;
+        let (due, slot) = self.first_due(among)?;
         if due <= now {
             slot.evict();
             self.evicted += 1;
             return None;
         }
         Some(due - now)
+    }
+
+    fn first_due(&mut self, among: impl Fn(usize, &Slot) -> bool) -> Option<(Instant, &mut Slot)> {
+        let slots = self.slots.iter_mut().enumerate();
+        slots
+            .filter_map(|(index, slot)| slot.as_mut().filter(|slot| among(index, slot)))
+            .filter_map(|slot| Some((slot.since + slot.phase.grace()?, slot)))
+            .min_by_key(|(due, _)| *due)
     }
 }
 
