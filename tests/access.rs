@@ -266,7 +266,7 @@ fn a_crowd_keeps_nobody_waiting_and_costs_a_bounded_number_of_threads_and_bytes(
 fn bodies_that_drip_kept_good_clients_waiting() {
     let tls = trusting(&certificates().authority.certificate);
     for (encrypted, token, count) in
-        [(false, true, 1_500), (false, true, 3_000), (false, false, 1_500), (true, true, 500)]
+        [(false, true, 1_500), (false, true, 3_000), (false, false, 3_000), (true, true, 500)]
     {
         let receiver = if token { format!("port: 0, token: {TOKEN}") } else { "port: 0".into() };
         let place = match encrypted {
@@ -289,6 +289,34 @@ fn bodies_that_drip_kept_good_clients_waiting() {
         drop(drips);
         hbd.stop();
     }
+}
+
+#[test]
+fn strangers_used_up_the_descriptors_of_channels_and_store() {
+    const LIMIT: u64 = 256;
+    let place = Place::new("port: 0");
+    let hbd = Hbd::start(&place.config());
+    let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
+    // SAFETY: the pointer is to a live rlimit, and no old one is asked for.
+    let set = unsafe {
+        let (pid, no_old) = (hbd.child.id() as i32, std::ptr::null_mut());
+        libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, no_old)
+    };
+    assert_eq!(set, 0);
+    let mut clients = Vec::new();
+    for number in 0..400 {
+        let mut stream = TcpStream::connect(hbd.address).unwrap();
+        let body = "POST /alert HTTP/1.1\r\nContent-Length: 999\r\n\r\n{";
+        let begun = ["", "GET /-/hea", body][number % 3];
+        let _ = stream.write_all(begun.as_bytes());
+        clients.push(stream);
+    }
+    for _ in 0..10 {
+        good(hbd.address, None);
+        let used = fs::read_dir(format!("/proc/{}/fd", hbd.child.id())).unwrap().count();
+        assert!((100..LIMIT as usize - 16).contains(&used), "{used} descriptors");
+    }
+    hbd.stop();
 }
 
 #[test]

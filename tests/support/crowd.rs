@@ -115,6 +115,13 @@ impl Drips {
     /// So many, each of which has begun.
     pub fn gather(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, count: usize) -> Drips {
         const THREADS: usize = 4;
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: both calls get a pointer to a live rlimit.
+        unsafe {
+            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+            limit.rlim_cur = limit.rlim_max.min(16_384);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
         let over = Arc::new(AtomicBool::new(false));
         let (begun, all_begun) = std::sync::mpsc::channel();
         let threads = (0..THREADS)

@@ -16,7 +16,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running daemon.
 pub struct Hbd {
-    child: Child,
+    pub child: Child,
     /// The address of its HTTP server.
     pub address: SocketAddr,
     log: Arc<(Mutex<Vec<String>>, Condvar)>,

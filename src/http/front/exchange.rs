@@ -10,14 +10,15 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::body::{BodyBuffer, BodyError, BodyMemory};
 use super::certificate::CurrentCertificate;
 use super::limits::{
-    ALL_BODY_BYTES, BACKEND_TIMEOUT, BODY_TIMEOUT, HEAD_TIMEOUT, LINGER_TIMEOUT, MAX_HEAD,
-    PLAIN_HEAD_TIMEOUT, RESPONSE_STALL_TIMEOUT, RESPONSE_TIMEOUT,
+    ALL_BODY_BYTES, BACKEND_TIMEOUT, BODY_MEMORY_TIMEOUT, BODY_TIMEOUT, HEAD_TIMEOUT,
+    LINGER_TIMEOUT, MAX_HEAD, PLAIN_HEAD_TIMEOUT, RESPONSE_STALL_TIMEOUT, RESPONSE_TIMEOUT,
 };
 use super::request::{
-    BodyBuffer, BodyLength, BodyMemory, ChunkedReader, HttpError, JUDGED_HEADERS, PEER_HEADER,
-    RequestHead, parse,
+    BodyLength, ChunkedReader, HttpError, JUDGED_HEADERS, PEER_HEADER, RequestHead, parse,
+    too_large,
 };
 use super::slots::{Phase, SlotGuard};
 use super::stream::{ClientStream, DeadlineClientStream, Protocol, peek_now};
@@ -163,7 +164,7 @@ fn receive<'a>(
     *client = authenticator.client(*client, head.header("X-Forwarded-For"));
     let body = match refuse(&head, *client, encrypted, authenticator, Now::read().mono) {
         Some(error) => Err(error.into()),
-        None => receive_body(stream, &head, rest, slot, context),
+        None => receive_body(stream, &head, rest, slot, context.body_memory.body(*client)),
     };
     match body {
         Ok(body) => Ok((head, body)),
@@ -180,13 +181,12 @@ fn receive_body<'a>(
     head: &RequestHead,
     rest: Vec<u8>,
     slot: &SlotGuard,
-    context: &'a ExchangeContext,
+    mut body: BodyBuffer<'a>,
 ) -> Result<BodyBuffer<'a>, ReadError> {
-    let mut body = context.body_memory.body();
     if head.body == BodyLength::None {
         return Ok(body);
     }
-    if !slot.set_phase(Phase::ReadingBody) {
+    if !slot.begin_body(body.client()) {
         return Err(ReadError::Lost);
     }
     let mut client = stream.with_timeout(BODY_TIMEOUT, BODY_TIMEOUT);
@@ -252,7 +252,7 @@ fn read_body(
     while length != Some(body.bytes().len()) {
         match source.read(&mut buffer) {
             Ok(0) => break,
-            Ok(count) => body.push(&buffer[..count])?,
+            Ok(count) => push(body, &buffer[..count], slot)?,
             Err(why) if why.kind() == ErrorKind::InvalidData => {
                 return Err(HttpError::new(400, "the chunks are malformed").into());
             }
@@ -271,6 +271,22 @@ fn read_body(
         return Err(ReadError::Lost);
     }
     Ok(())
+}
+
+/// Appends to a body. Where there is no memory for it, slow ones have to go.
+fn push(body: &mut BodyBuffer, bytes: &[u8], slot: &SlotGuard) -> Result<(), ReadError> {
+    let deadline = Instant::now() + BODY_MEMORY_TIMEOUT;
+    loop {
+        match body.push(bytes) {
+            Ok(()) => return Ok(()),
+            Err(BodyError::TooLarge) => return Err(too_large().into()),
+            Err(BodyError::NoMemory { .. }) if Instant::now() >= deadline => {
+                return Err(HttpError::new(503, "too many large requests at once").into());
+            }
+            Err(BodyError::NoMemory { of }) if slot.evict_slow_body(of) => {}
+            Err(BodyError::NoMemory { .. }) => return Err(ReadError::Lost),
+        }
+    }
 }
 
 fn forward<'a>(

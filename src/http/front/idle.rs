@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::limits::{LINGER_TIMEOUT, MAX_IDLE_CONNECTIONS, MAX_LINGERING_CONNECTIONS};
-use super::stream::{discard_now, peek_now};
+use super::stream::{discard_now, is_reserved, peek_now};
 use crate::thread::lock;
 
 /// The token of the timer; those of listeners and connections are larger.
@@ -206,10 +206,20 @@ impl IdleSet {
 
     fn add_idle(&self, socket: TcpStream, peer: IpAddr, timeout: Duration) -> io::Result<()> {
         let mut table = lock(&self.table);
-        table.evict_to(MAX_IDLE_CONNECTIONS - 1);
+        let most =
+            if is_reserved(&socket) { table.idle.len() / 2 } else { MAX_IDLE_CONNECTIONS - 1 };
+        table.evict_to(most);
         let deadline = Instant::now() + timeout;
         let client = IdleClient { socket, peer, deadline };
         self.watch(&mut table, client, |table| &mut table.idle)
+    }
+
+    /// Closes connections, so that others have their descriptors; false when there are none.
+    pub fn evict(&self) -> bool {
+        let mut table = lock(&self.table);
+        let count = table.idle.len();
+        table.evict_to(count / 2);
+        table.lingering.pop_first().is_some() || count > 0
     }
 
     /// Throws away what a client still sends that has its response, and closes it after a moment.

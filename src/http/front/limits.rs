@@ -16,6 +16,8 @@ pub const WORKER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MAX_IDLE_CONNECTIONS: usize = 320;
 /// Connections at a time that have their response, and send on.
 pub const MAX_LINGERING_CONNECTIONS: usize = 128;
+/// Descriptors that no connection takes: channels and the store need some, whoever else is connected.
+pub const RESERVED_DESCRIPTORS: u64 = 64;
 /// Connections that the kernel keeps until they are accepted: Alertmanager opens hundreds within a
 /// second, and who attacks opens thousands. Beyond that, each waits for a second at least.
 pub const LISTEN_BACKLOG: i32 = 4096;
@@ -51,6 +53,10 @@ pub const MAX_BODY: usize = 4 * 1024 * 1024;
 pub const FREE_BODY_BYTES: usize = 16 * 1024;
 /// What the bodies of all requests may take together beyond that, in bytes.
 pub const ALL_BODY_BYTES: usize = 12 << 20;
+/// The part of that which the bodies of one client may take.
+pub const CLIENT_BODY_BYTES: usize = 8 << 20;
+/// How long a body waits for memory that others have.
+pub const BODY_MEMORY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Requests that the backend works on at a time, and so connections to it. Each costs three
 /// descriptors.

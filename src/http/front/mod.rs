@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use socket2::{SockFilter, SockRef};
 
 pub mod backend;
+mod body;
 pub mod certificate;
 pub mod exchange;
 mod idle;
@@ -27,6 +28,7 @@ use self::exchange::{ExchangeContext, handle_connection};
 use self::idle::{IdleSet, Ready};
 use self::limits::{IDLE_TIMEOUT, LISTEN_BACKLOG, MAX_WORKERS, SLOTS, WORKER_IDLE_TIMEOUT};
 use self::slots::Slots;
+use self::stream::is_reserved;
 use self::workers::{Worker, WorkerPool};
 use crate::thread::{Stop, lock, spawn_critical};
 
@@ -209,6 +211,10 @@ impl Shared {
     }
 
     fn serve(self: &Arc<Shared>, socket: TcpStream, peer: IpAddr) {
+        // Others give theirs back, or the new connection does.
+        if is_reserved(&socket) && !(self.idle.evict() | self.slots.evict()) {
+            return;
+        }
         let socket = Arc::new(socket);
         let Some(slot) = self.slots.acquire(Arc::clone(&socket)) else { return };
         let evicted = self.slots.evicted() + self.idle.evicted();

@@ -1,12 +1,11 @@
-//! Strict reading of a request: its head, its chunks, and the memory that its body takes. Pure.
+//! Strict reading of a request: its head and its chunks. Pure.
 //!
 //! HTTP/1.0 and 1.1 (RFC 9112), stricter than it where leniency has been abused: one framing
 //! only, no unknown methods, and only the headers in [`KEPT_HEADERS`] are kept.
 
 use std::io::{self, BufRead, ErrorKind, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::limits::{FREE_BODY_BYTES, MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_TARGET};
+use super::limits::{MAX_BODY, MAX_HEAD, MAX_HEADERS, MAX_TARGET};
 
 /// The header, of our own, that tells the backend the address of the client.
 pub const PEER_HEADER: &str = "X-Heartbeat-Peer";
@@ -367,68 +366,6 @@ fn malformed(why: &'static str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, why)
 }
 
-/// How many bytes the bodies of all requests may still take together.
-pub struct BodyMemory(AtomicUsize);
-
-/// A body that takes its memory out of a [`BodyMemory`], and gives it back when it is dropped.
-pub struct BodyBuffer<'a> {
-    memory: &'a BodyMemory,
-    bytes: Vec<u8>,
-    taken: usize,
-}
-
-impl BodyMemory {
-    /// So many bytes, beyond 16 KiB for each body.
-    pub const fn new(bytes: usize) -> BodyMemory {
-        BodyMemory(AtomicUsize::new(bytes))
-    }
-
-    /// An empty body.
-    pub fn body(&self) -> BodyBuffer<'_> {
-        BodyBuffer { memory: self, bytes: Vec::new(), taken: 0 }
-    }
-
-    fn acquire(&self, bytes: usize) -> bool {
-        let take = |left: usize| left.checked_sub(bytes);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-    }
-}
-
-impl BodyBuffer<'_> {
-    /// Appends bytes. What counts is the memory that is taken, not the length.
-    ///
-    /// # Errors
-    /// When the body is too large, or the memory is used up.
-    pub fn push(&mut self, more: &[u8]) -> Result<(), HttpError> {
-        let wanted = self.bytes.len() + more.len();
-        if wanted > MAX_BODY {
-            return Err(too_large());
-        }
-        if wanted > self.bytes.capacity() {
-            let capacity = wanted.max(self.bytes.capacity() * 2).min(MAX_BODY);
-            let share = capacity.saturating_sub(FREE_BODY_BYTES);
-            if !self.memory.acquire(share - self.taken) {
-                return Err(HttpError::new(503, "too many large requests at once"));
-            }
-            self.taken = share;
-            self.bytes.reserve_exact(capacity - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(more);
-        Ok(())
-    }
-
-    /// The bytes so far.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for BodyBuffer<'_> {
-    fn drop(&mut self) {
-        self.memory.0.fetch_add(self.taken, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -561,30 +498,5 @@ mod tests {
         }
         assert_eq!(decode(&"1".repeat(1_000_000)), Err(ErrorKind::InvalidData));
         assert_eq!(decode(&format!("0\r\n{}", "a: b\r\n".repeat(99))), Err(ErrorKind::InvalidData));
-    }
-
-    fn fill(body: &mut BodyBuffer, bytes: usize) -> Result<(), u16> {
-        (0..bytes / 1024).try_for_each(|_| body.push(&[b'x'; 1024])).map_err(|error| error.status)
-    }
-
-    #[test]
-    fn large_bodies_share_the_memory_and_small_ones_need_none() {
-        let memory = BodyMemory::new(1 << 20);
-        let mut first = memory.body();
-        assert_eq!(fill(&mut first, 600 << 10), Ok(()));
-        let mut second = memory.body();
-        assert_eq!(fill(&mut second, 600 << 10), Err(503));
-        assert_eq!(fill(&mut memory.body(), 8 << 10), Ok(()));
-        drop((first, second));
-        assert_eq!(fill(&mut memory.body(), 600 << 10), Ok(()));
-        assert_eq!(memory.0.into_inner(), 1 << 20);
-    }
-
-    #[test]
-    fn a_body_may_have_4_mib_and_no_more() {
-        let memory = BodyMemory::new(16 << 20);
-        let mut body = memory.body();
-        assert_eq!(fill(&mut body, MAX_BODY), Ok(()));
-        assert_eq!(body.push(b"x").unwrap_err().status, 413);
     }
 }

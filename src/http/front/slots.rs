@@ -1,10 +1,18 @@
 //! Connection slots: how many connections there are, and which one is evicted for a new one.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::thread::lock;
+
+/// Connections that are evicted at once, when slots are short.
+const EVICTED_AT_ONCE: usize = 8;
+/// A large body of which nothing came for so long gives its memory up for others. A good one waits for
+/// its turn on a busy machine, too.
+const SLOW_BODY: Duration = Duration::from_millis(250);
+/// After so long without a change it is looked anew for what may be evicted.
+const RECHECK: Duration = Duration::from_millis(50);
 
 /// What a connection is doing.
 ///
@@ -32,7 +40,7 @@ impl Phase {
     fn grace(self) -> Option<Duration> {
         match self {
             Phase::ReadingHead => Some(Duration::from_millis(250)),
-            Phase::ReadingBody => Some(Duration::from_millis(50)),
+            Phase::ReadingBody => Some(Duration::from_millis(20)),
             Phase::Responding | Phase::Evicted => None,
         }
     }
@@ -40,6 +48,8 @@ impl Phase {
 
 struct Slot {
     socket: Arc<TcpStream>,
+    /// Whose body is read, as far as that is known.
+    client: Option<IpAddr>,
     phase: Phase,
     since: Instant,
 }
@@ -84,40 +94,40 @@ impl Slots {
             }
             if let Some(index) = table.slots.iter().position(Option::is_none) {
                 let since = Instant::now();
-                table.slots[index] = Some(Slot { socket, phase: Phase::ReadingHead, since });
+                table.slots[index] =
+                    Some(Slot { socket, client: None, phase: Phase::ReadingHead, since });
                 return Some(SlotGuard { slots: self, index });
             }
-            table = self.evict_one(table);
+            table = self.evict_some(table);
         }
     }
 
-    /// Waits for a change: that of the connection that is evicted, or until one may be.
-    fn evict_one<'a>(&self, mut table: MutexGuard<'a, SlotTable>) -> MutexGuard<'a, SlotTable> {
-        let now = Instant::now();
-        let first = table
-            .slots
-            .iter_mut()
-            .flatten()
-            .filter_map(|slot| Some((slot.since + slot.phase.grace()?, slot)))
-            .min_by_key(|(due, _)| *due);
-        let wait = match first {
-            Some((due, _)) if due > now => Some(due - now),
-            Some((_, slot)) => {
-                slot.evict();
-                table.evicted += 1;
-                None
-            }
-            None => None,
-        };
+    /// Evicts a few connections, since others wait behind the new one, and waits for a change.
+    fn evict_some<'a>(&self, mut table: MutexGuard<'a, SlotTable>) -> MutexGuard<'a, SlotTable> {
+        let wait = (0..EVICTED_AT_ONCE).find_map(|_| table.evict_first(|_, _| true));
+        self.wait(table, wait.unwrap_or(RECHECK))
+    }
+
+    fn wait<'a>(
+        &self,
+        mut table: MutexGuard<'a, SlotTable>,
+        timeout: Duration,
+    ) -> MutexGuard<'a, SlotTable> {
         table.waiting += 1;
-        let mut table = match wait {
-            Some(wait) => {
-                self.changed.wait_timeout(table, wait).unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => self.changed.wait(table).unwrap_or_else(PoisonError::into_inner),
-        };
+        let waited = self.changed.wait_timeout(table, timeout);
+        let mut table = waited.unwrap_or_else(PoisonError::into_inner).0;
         table.waiting -= 1;
         table
+    }
+
+    /// Evicts a connection, so that others have its descriptor, even within its grace; false when none
+    /// may be.
+    pub fn evict(&self) -> bool {
+        let mut table = lock(&self.table);
+        let Some((_, slot)) = table.first_due(|_, _| true) else { return false };
+        slot.evict();
+        table.evicted += 1;
+        true
     }
 
     /// How many connections were evicted for new ones, so far.
@@ -160,6 +170,29 @@ impl Slots {
     }
 }
 
+impl SlotTable {
+    /// Evicts the connection that has kept us waiting longest beyond its grace, of those that
+    /// `among` says; else gives how long until one may be evicted, where there is one.
+    fn evict_first(&mut self, among: impl Fn(usize, &Slot) -> bool) -> Option<Duration> {
+        let now = Instant::now();
+        let (due, slot) = self.first_due(among)?;
+        if due <= now {
+            slot.evict();
+            self.evicted += 1;
+            return None;
+        }
+        Some(due - now)
+    }
+
+    fn first_due(&mut self, among: impl Fn(usize, &Slot) -> bool) -> Option<(Instant, &mut Slot)> {
+        let slots = self.slots.iter_mut().enumerate();
+        slots
+            .filter_map(|(index, slot)| slot.as_mut().filter(|slot| among(index, slot)))
+            .filter_map(|slot| Some((slot.since + slot.phase.grace()?, slot)))
+            .min_by_key(|(due, _)| *due)
+    }
+}
+
 impl Slot {
     fn evict(&mut self) {
         self.phase = Phase::Evicted;
@@ -169,6 +202,30 @@ impl Slot {
 }
 
 impl SlotGuard<'_> {
+    /// Begins with the body of `client`; false when the connection was evicted meanwhile.
+    pub fn begin_body(&self, client: IpAddr) -> bool {
+        if let Some(slot) = &mut lock(&self.slots.table).slots[self.index] {
+            slot.client = Some(client);
+        }
+        self.set_phase(Phase::ReadingBody)
+    }
+
+    /// Lets the slowest other body go, of a client or of all, and waits for a moment: for its memory,
+    /// or until there is a slow one. False when this connection was evicted meanwhile.
+    pub fn evict_slow_body(&self, of: Option<IpAddr>) -> bool {
+        // It is not slow: it waits for us.
+        if !self.set_phase(Phase::Responding) {
+            return false;
+        }
+        let mut table = lock(&self.slots.table);
+        table.evict_first(|index, slot| {
+            let is_body = index != self.index && slot.phase == Phase::ReadingBody;
+            is_body && slot.since.elapsed() > SLOW_BODY && (of.is_none() || slot.client == of)
+        });
+        drop(self.slots.wait(table, RECHECK));
+        self.set_phase(Phase::ReadingBody)
+    }
+
     /// Goes on to `phase`; false when the connection was evicted meanwhile.
     pub fn set_phase(&self, phase: Phase) -> bool {
         let mut table = lock(&self.slots.table);

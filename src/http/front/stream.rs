@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustls::ServerConnection;
 
 use super::certificate::ServerCertificate;
+use super::limits::RESERVED_DESCRIPTORS;
 use crate::deadline::DeadlineStream;
 
 /// The first byte of a TLS record that holds a handshake (RFC 8446, section 5.1).
@@ -166,6 +167,16 @@ pub fn peek_now(socket: &impl AsRawFd) -> io::Result<usize> {
     // SAFETY: the descriptor is open, and there is room for the one byte.
     let count = unsafe { libc::recv(socket.as_raw_fd(), (&raw mut byte).cast(), 1, flags) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether few descriptors are left, and those are for channels, the store and child processes: the
+/// system gives the lowest number that is free.
+pub fn is_reserved(socket: &impl AsRawFd) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live rlimit.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
+    let first = limit.rlim_cur - RESERVED_DESCRIPTORS.min(limit.rlim_cur / 4);
+    known && socket.as_raw_fd() as u64 >= first
 }
 
 /// Throws away some of what has arrived (`MSG_TRUNC`, tcp(7)): 0 when that is the end,
