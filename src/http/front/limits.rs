@@ -17,7 +17,7 @@ pub const MAX_IDLE_CONNECTIONS: usize = 320;
 /// Connections at a time that have their response, and send on.
 pub const MAX_LINGERING_CONNECTIONS: usize = 128;
 /// Descriptors that no connection takes: channels and the store need some, whoever else is connected.
-pub const RESERVED_DESCRIPTORS: u64 = 64;
+pub const RESERVED_DESCRIPTORS: libc::rlim_t = 64;
 /// Connections that the kernel keeps until they are accepted: Alertmanager opens hundreds within a
 /// second, and who attacks opens thousands. Beyond that, each waits for a second at least.
 pub const LISTEN_BACKLOG: i32 = 4096;

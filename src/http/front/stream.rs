@@ -176,7 +176,7 @@ pub fn is_reserved(socket: &impl AsRawFd) -> bool {
     // SAFETY: the pointer is to a live rlimit.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
     let first = limit.rlim_cur - RESERVED_DESCRIPTORS.min(limit.rlim_cur / 4);
-    known && socket.as_raw_fd() as u64 >= first
+    known && socket.as_raw_fd() as libc::rlim_t >= first
 }
 
 /// Throws away some of what has arrived (`MSG_TRUNC`, tcp(7)): 0 when that is the end,
