@@ -24,16 +24,7 @@ use support::rclone::{Gateway, LOGIN};
 use support::restic::{Damage, PASSWORD, Restic, damage, lives, newer_program};
 
 fn module(id: &str, state: ModuleState) -> Module {
-    Module {
-        id: id.into(),
-        ui_name: None,
-        uuid: Some("uuid".into()),
-        image: None,
-        node: None,
-        state,
-        why: None,
-        run: None,
-    }
+    Module { uuid: Some("uuid".into()), id: id.into(), state, ..Module::default() }
 }
 
 fn plan(modules: &[&str]) -> Plan {

@@ -274,16 +274,7 @@ mod tests {
     #[test]
     fn a_plan_that_was_lately_switched_off_was_told_as_missing_to_those_who_did_not_ask() {
         let off = |state| {
-            let module = Module {
-                id: "mail1".into(),
-                ui_name: None,
-                uuid: None,
-                image: None,
-                node: None,
-                state,
-                why: None,
-                run: None,
-            };
+            let module = Module { id: "mail1".into(), state, ..Module::default() };
             let plan = Plan {
                 id: "off".into(),
                 enabled: Some(false),
@@ -331,14 +322,10 @@ mod tests {
 
     fn failed() -> Module {
         Module {
-            id: "mail1".into(),
-            ui_name: None,
-            uuid: None,
-            image: None,
-            node: None,
-            state: ModuleState::Failed,
-            why: None,
             run: Some(BackupRun { errors: Some(2), end: Some(NOW), ..BackupRun::default() }),
+            id: "mail1".into(),
+            state: ModuleState::Failed,
+            ..Module::default()
         }
     }
 

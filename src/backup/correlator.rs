@@ -190,16 +190,7 @@ mod tests {
     use super::*;
 
     fn state_with(state: ModuleState) -> RedisState {
-        let module = Module {
-            id: "mail1".into(),
-            ui_name: None,
-            uuid: None,
-            image: None,
-            node: None,
-            state,
-            why: None,
-            run: None,
-        };
+        let module = Module { id: "mail1".into(), state, ..Module::default() };
         let plan = Plan { modules: vec![module], ..Plan::default() };
         RedisState { plans: vec![plan], ..RedisState::default() }
     }

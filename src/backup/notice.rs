@@ -19,17 +19,21 @@ pub fn reminder(report: &PlanReport, told: &ToldView, now: Wall) -> Event {
         plan.zone.format_minute(told.since),
         plan_outcome.why
     );
-    as_notice(report.event(&[], now), BackupNotice::Reminder, Some(title), None)
+    let mut event = report.event(&[], now);
+    if let EventKind::Backup { notice, title: plain, .. } = &mut event.kind {
+        (*notice, *plain) = (BackupNotice::Reminder, title);
+    }
+    event
 }
 
 /// That a plan is well again.
 pub fn recovery(report: &PlanReport, told: &ToldView, now: Wall) -> Event {
-    as_notice(
-        report.event(&[], now),
-        BackupNotice::End,
-        None,
-        Some(had_been(told, &report.plan.zone)),
-    )
+    let mut event = report.event(&[], now);
+    if let EventKind::Backup { notice, details, .. } = &mut event.kind {
+        *notice = BackupNotice::End;
+        details.insert(0, had_been(told, &report.plan.zone));
+    }
+    event
 }
 
 /// That a trouble is over without a success.
@@ -78,24 +82,6 @@ fn had_been(told: &ToldView, zone: &Zone) -> (String, String) {
     ("was".to_owned(), format!("{} since {}", told.outcome, zone.format_minute(told.since)))
 }
 
-/// The event of a report as another notice, with another title and one more detail where given.
-fn as_notice(
-    event: Event,
-    as_notice: BackupNotice,
-    other_title: Option<String>,
-    detail: Option<(String, String)>,
-) -> Event {
-    let mut event = event;
-    if let EventKind::Backup { notice, title, details, .. } = &mut event.kind {
-        *notice = as_notice;
-        if let Some(other) = other_title {
-            *title = other;
-        }
-        details.splice(0..0, detail);
-    }
-    event
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::outcome::PlanOutcome;
@@ -106,16 +92,7 @@ mod tests {
     const NOW: Wall = Wall(1_795_291_928_000);
 
     fn report(state: ModuleState) -> PlanReport {
-        let module = Module {
-            id: "mail1".into(),
-            ui_name: None,
-            uuid: None,
-            image: None,
-            node: None,
-            state,
-            why: None,
-            run: None,
-        };
+        let module = Module { id: "mail1".into(), state, ..Module::default() };
         let plan = Plan {
             id: "7".into(),
             name: Some("Nightly".into()),

@@ -195,16 +195,8 @@ mod tests {
             'p' => ModuleState::Pending,
             _ => ModuleState::Unreadable,
         };
-        let module = |letter| Module {
-            id: "mail1".into(),
-            ui_name: None,
-            uuid: None,
-            image: None,
-            node: None,
-            state: state(letter),
-            why: None,
-            run: None,
-        };
+        let module =
+            |letter| Module { id: "mail1".into(), state: state(letter), ..Module::default() };
         Plan {
             enabled: Some(true),
             modules: states.chars().map(module).collect(),

@@ -67,7 +67,7 @@ pub struct Destination {
 }
 
 /// A module of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Module {
     /// Its id: `mail1`.
     pub id: String,
@@ -90,7 +90,7 @@ pub struct Module {
 }
 
 /// The outcome of the last run of a module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModuleState {
     /// It ended without an error, and recently enough.
@@ -104,6 +104,7 @@ pub enum ModuleState {
     /// The module has not had its turn in the present pass of its plan.
     Pending,
     /// Its status, or the schedule of its plan, cannot be read or does not say enough.
+    #[default]
     Unreadable,
 }
 
@@ -1056,18 +1057,14 @@ mod tests {
     #[test]
     fn the_next_look_is_when_a_pass_should_be_over() {
         let module = |start: &str, end: &str| Module {
-            id: "mail1".into(),
-            ui_name: None,
-            uuid: None,
-            image: None,
-            node: None,
-            state: ModuleState::Success,
-            why: None,
             run: Some(BackupRun {
                 start: Some(rome(start)),
                 end: Some(rome(end)),
                 ..BackupRun::default()
             }),
+            id: "mail1".into(),
+            state: ModuleState::Success,
+            ..Module::default()
         };
         let modules = vec![module("2026-11-29 22:00", "2026-11-29 22:40")];
         for (schedule, after, expected) in [

@@ -257,16 +257,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn module(state: ModuleState, run: Option<BackupRun>) -> Module {
-        Module {
-            id: "mail1".into(),
-            ui_name: None,
-            uuid: None,
-            image: None,
-            node: None,
-            state,
-            why: None,
-            run,
-        }
+        Module { run, id: "mail1".into(), state, ..Module::default() }
     }
 
     fn run(ended_before: Duration) -> BackupRun {

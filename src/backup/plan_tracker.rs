@@ -635,16 +635,7 @@ mod tests {
 
     #[test]
     fn a_deleted_plan_whose_statuses_stay_was_open_for_ever_and_an_empty_one_was_called_deleted() {
-        let module = Module {
-            id: "mail1".into(),
-            ui_name: None,
-            uuid: None,
-            image: None,
-            node: None,
-            state: ModuleState::Failed,
-            why: None,
-            run: None,
-        };
+        let module = Module { id: "mail1".into(), state: ModuleState::Failed, ..Module::default() };
         let presence = |enabled, modules: &[&Module], complete| {
             let modules = modules.iter().map(|module| (*module).clone()).collect();
             let plan = Plan { enabled, modules, ..Plan::default() };

@@ -421,16 +421,9 @@ impl RedisSnapshot {
             }
         };
         let node = entry.and_then(|entry| entry.node.clone());
-        Module {
-            ui_name: None,
-            image: None,
-            uuid: self.module_uuid.get(&id).cloned(),
-            node: node.or_else(|| self.module_node.get(&id).cloned()),
-            state,
-            why,
-            run,
-            id,
-        }
+        let node = node.or_else(|| self.module_node.get(&id).cloned());
+        let uuid = self.module_uuid.get(&id).cloned();
+        Module { uuid, node, why, run, id, state, ..Module::default() }
     }
 
     /// The status of modules without an entry, when the hash of some node could not be read: they
