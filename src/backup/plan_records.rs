@@ -85,6 +85,11 @@ impl PlanRecords {
         self.last_looks.clone()
     }
 
+    /// The plans that were looked at and found, by id.
+    pub fn known_plans(&self) -> BTreeSet<String> {
+        self.last_looks.keys().cloned().collect()
+    }
+
     /// Whether any plan was found.
     pub fn knows_plans(&self) -> bool {
         self.rows.values().any(|row| !row.modules.is_empty())
@@ -346,14 +351,10 @@ mod tests {
 
     fn report(state: ModuleState, end: Wall) -> PlanReport {
         let module = Module {
-            id: "mail1".into(),
-            ui_name: None,
-            uuid: None,
-            image: None,
-            node: None,
-            state,
-            why: None,
             run: Some(BackupRun { end: Some(end), ..BackupRun::default() }),
+            id: "mail1".into(),
+            state,
+            ..Module::default()
         };
         let plan = Plan {
             id: "7".into(),

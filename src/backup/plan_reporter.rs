@@ -18,7 +18,7 @@ use super::plan_tracker::{EndReason, LookCause};
 use super::repo_check::RepoChecker;
 use super::report::ALL_PLANS;
 use super::restic_permits::ResticPermits;
-use super::schedule::{Zone, Zones};
+use super::schedule::{ZONE_READER_STACK, Zone, Zones};
 use super::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::Event;
@@ -27,9 +27,6 @@ use crate::store::Write;
 use crate::store::change::ChangeSink;
 use crate::thread::{Stop, lock, spawn_critical};
 use crate::view::PlanView;
-
-/// The stack of a check in the background, in bytes.
-const STACK: usize = 1024 * 1024;
 
 /// The configuration of the looks at backup plans.
 #[derive(Clone, Debug)]
@@ -126,6 +123,11 @@ impl PlanReporter {
         lock(&self.records).last_looks()
     }
 
+    /// The plans that were looked at and found, by id.
+    pub fn known_plans(&self) -> BTreeSet<String> {
+        lock(&self.records).known_plans()
+    }
+
     /// Whether any plan was ever found.
     pub fn knows_plans(&self) -> bool {
         lock(&self.records).knows_plans()
@@ -189,7 +191,7 @@ impl PlanReporter {
                 error!("checking the repositories of a backup panicked");
             }
         };
-        if let Err(why) = spawn_critical("backup-check", STACK, work) {
+        if let Err(why) = spawn_critical("backup-check", ZONE_READER_STACK, work) {
             warn!("the repositories of a backup are not checked now: {why}");
         }
     }

@@ -94,7 +94,7 @@ impl PlanWatch<'_> {
     fn look(&mut self) {
         let policy = policy(self.reporter);
         let open = self.reporter.open_plans();
-        let known = self.reporter.last_looks().into_keys().collect();
+        let known = self.reporter.known_plans();
         let Some(query) = self.looks.due(&open, &known, policy, Now::read()) else {
             return;
         };

@@ -239,7 +239,7 @@ impl AlertQueue {
         let at =
             self.reported.get_mut(instance).filter(|at| now.since(**at) >= REPORTED_RENEWAL)?;
         *at = now;
-        Some(Write::put(Table::Pipelines, format!("{REPORTED}{instance}"), &now))
+        Some(Write::put(Table::Pipelines, reported_key(instance), &now))
     }
 
     /// The oldest batch without a pipeline, if one more may run; it counts as running.
@@ -282,7 +282,7 @@ impl AlertQueue {
         for alert in batch.alerts.iter() {
             let instance = alert.instance();
             self.waiting.remove(&instance);
-            writes.push(Write::put(Table::Pipelines, format!("{REPORTED}{instance}"), &now));
+            writes.push(Write::put(Table::Pipelines, reported_key(&instance), &now));
             self.reported.insert(instance, now);
         }
         writes.extend(self.expire_reported(now));
@@ -319,7 +319,7 @@ impl AlertQueue {
         self.waiting.retain(|instance| !(analyzed.contains(instance) && ended.contains(instance)));
         let was_reported = |instance: &String| self.reported.remove(instance).is_some();
         let forgotten: Vec<String> = ended.into_iter().filter(was_reported).collect();
-        let row = |instance| Write::remove(Table::Pipelines, format!("{REPORTED}{instance}"));
+        let row = |instance: String| Write::remove(Table::Pipelines, reported_key(&instance));
         forgotten.into_iter().map(row).collect()
     }
 
@@ -331,7 +331,7 @@ impl AlertQueue {
             .into_iter()
             .map(|instance| {
                 self.reported.remove(&instance);
-                Write::remove(Table::Pipelines, format!("{REPORTED}{instance}"))
+                Write::remove(Table::Pipelines, reported_key(&instance))
             })
             .collect()
     }
@@ -347,9 +347,10 @@ impl AlertQueue {
         let reported = self.reported.iter();
         batches
             .map(|(id, batch)| Write::put(Table::Pipelines, batch_key(*id), batch))
-            .chain(reported.map(|(instance, at)| {
-                Write::put(Table::Pipelines, format!("{REPORTED}{instance}"), at)
-            }))
+            .chain(
+                reported
+                    .map(|(instance, at)| Write::put(Table::Pipelines, reported_key(instance), at)),
+            )
             .collect()
     }
 }
@@ -360,6 +361,10 @@ fn total_size(alerts: &[Alert]) -> usize {
 
 fn batch_key(id: BatchId) -> String {
     format!("{BATCH}{id:020}")
+}
+
+fn reported_key(instance: &str) -> String {
+    format!("{REPORTED}{instance}")
 }
 
 #[cfg(test)]

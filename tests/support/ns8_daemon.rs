@@ -181,7 +181,7 @@ impl Daemon {
 
     fn watch(&mut self, world: &World, disk: &mut Disk, now: Now) -> Vec<Event> {
         let open = self.records.open_plans();
-        let known = self.records.last_looks().into_keys().collect();
+        let known = self.records.known_plans();
         let Some(query) = self.looks.due(&open, &known, self.policy, now) else {
             return Vec::new();
         };
