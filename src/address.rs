@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 /// What percent-encoded text stands for (RFC 3986, section 2.1); none when a percent sign begins no
 /// code, or when it is not UTF-8.
 pub fn percent_decoded(text: &str) -> Option<String> {
@@ -36,6 +39,11 @@ pub fn split_login(rest: &str) -> (Option<&str>, &str) {
         Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
         None => (None, rest),
     }
+}
+
+/// The value of an `Authorization` header that shows a user and a password (RFC 7617).
+pub fn basic_login(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// Whether a host is this very machine: 127.0.0.0/8, `::1`, `localhost`.

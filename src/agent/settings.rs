@@ -15,7 +15,7 @@ use super::server::{AddressFamily, ServerAddress, is_interface, is_link_local, i
 use crate::address::is_name;
 use crate::clock::format_duration;
 use crate::config_file::file::{self, Program};
-use crate::config_file::{Environment, Section};
+use crate::config_file::{Environment, Section, trim_secret};
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
 
@@ -184,8 +184,7 @@ pub(super) fn read_key(path: &Path) -> Result<Secret, String> {
     let shown = path.display();
     let text = fs::read_to_string(path)
         .map_err(|why| format!("--key-file: cannot read {shown}: {why}"))?;
-    // As of a key_file: a byte order mark and blanks behind it are not seen and not meant.
-    let line = text.trim_start_matches('\u{feff}').trim_end();
+    let line = trim_secret(&text);
     if line.is_empty() || line.contains(char::is_control) {
         return Err(format!("--key-file: {shown} must hold one line, the key, and nothing else"));
     }

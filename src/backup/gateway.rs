@@ -5,11 +5,8 @@
 use std::io::Read;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use super::restic_output::{NO_CONFIG, RepoError};
-use crate::address::{percent_decoded_lossy, split_login};
+use crate::address::{basic_login, percent_decoded_lossy, split_login};
 use crate::tls::{http_agent, roots, system_roots};
 
 /// The version of the protocol in which a list of files is JSON of names and sizes.
@@ -52,7 +49,7 @@ impl KeysRequest {
         let encode = |login: &str| {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
             let [user, password] = [user, password].map(percent_decoded_lossy);
-            format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+            basic_login(&user, &password)
         };
         let url = format!("{scheme}://{}/keys/", rest.trim_end_matches('/'));
         Some(KeysRequest { url, login: login.map(encode) })

@@ -117,8 +117,13 @@ pub fn open_to_others(data: &Metadata) -> bool {
     data.permissions().mode() & 0o004 != 0
 }
 
-/// The text of a secret file without a byte order mark and without blanks and line ends behind it,
-/// which editors leave and nobody sees; and whether others can read it.
+/// The text of a file that holds a secret, without the byte order mark before it and the blanks and line
+/// ends behind it that editors leave and nobody sees.
+pub fn trim_secret(text: &str) -> &str {
+    text.trim_start_matches('\u{feff}').trim_end()
+}
+
+/// The text of a secret file ([`trim_secret`]), and whether others can read it.
 pub(super) fn read_secret_file(path: &Path) -> io::Result<(String, bool)> {
     let file = File::open(path)?;
     let data = file.metadata()?;
@@ -126,8 +131,7 @@ pub(super) fn read_secret_file(path: &Path) -> io::Result<(String, bool)> {
     if file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text)? as u64 > MAX_SECRET_BYTES {
         return Err(io::Error::other("it is longer than 64 KiB"));
     }
-    let text = text.trim_start_matches('\u{feff}').trim_end().to_owned();
-    Ok((text, data.is_file() && open_to_others(&data)))
+    Ok((trim_secret(&text).to_owned(), data.is_file() && open_to_others(&data)))
 }
 
 #[cfg(test)]

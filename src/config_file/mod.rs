@@ -9,5 +9,5 @@ pub mod section;
 pub(crate) mod suggestion;
 pub mod yaml;
 
-pub use load_context::{Environment, LoadContext, open_to_others};
+pub use load_context::{Environment, LoadContext, open_to_others, trim_secret};
 pub use section::{FlagOrSection, NameSet, Section};

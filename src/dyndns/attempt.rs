@@ -12,6 +12,7 @@ use super::dns_update::{self, SignedRequest, ZoneUpdate};
 use super::method::{DnsServer, Provider, UpdateError, UpdateMethod, UpdateRequest};
 use super::names::RecordFamily;
 use super::record::{UpdateAttempt, UpdateResult};
+use crate::address::basic_login;
 use crate::clock::Now;
 use crate::deadline::DeadlineStream;
 use crate::tls;
@@ -171,8 +172,7 @@ fn request_provider(
     let agent = agent(provider)?;
     let mut request = agent.get(provider.url(update).reveal());
     if let (Some(user), Some(password)) = (&provider.user, &provider.password) {
-        let both = base64::encode_string(format!("{user}:{}", password.reveal()).as_bytes());
-        request = request.header("authorization", format!("Basic {both}"));
+        request = request.header("authorization", basic_login(user, password.reveal()));
     }
     let mut response = request.call().map_err(|why| match why {
         // The texts of these errors hold the URL, and with it the token.
