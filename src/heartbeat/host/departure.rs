@@ -65,9 +65,7 @@ impl Host {
             self.metrics.clear();
             (self.goodbye, self.never_seen_reported, self.forgotten) = (None, false, true);
         }
-        for connection in &mut self.connections {
-            connection.scheduled_at = Mono(i64::MAX);
-        }
+        self.clear_connection_schedule();
         if closes.is_empty() && silent_for.is_none() {
             return (None, closes);
         }
@@ -85,10 +83,15 @@ impl Host {
     /// It has no entry in the heap of deadlines, nor in the list of dirty hosts.
     pub fn clear_schedule(&mut self) {
         self.in_dirty_list = false;
+        self.clear_connection_schedule();
+        metric::clear_schedule(&mut self.metrics);
+    }
+
+    /// None of its connections has an entry in the heap of deadlines.
+    pub(super) fn clear_connection_schedule(&mut self) {
         for connection in &mut self.connections {
             connection.scheduled_at = Mono(i64::MAX);
         }
-        metric::clear_schedule(&mut self.metrics);
     }
 
     /// When the first of its connections that are down is to be forgotten, and which that is.

@@ -480,9 +480,7 @@ impl Host {
         }
         let was_watched = std::mem::replace(&mut self.profile, profile).watch;
         self.in_dirty_list = false;
-        for connection in &mut self.connections {
-            connection.scheduled_at = Mono(i64::MAX);
-        }
+        self.clear_connection_schedule();
         let name = self.name.clone();
         let mut closed: Vec<_> = self
             .metrics

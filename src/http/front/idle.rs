@@ -1,5 +1,6 @@
 //! Listeners, idle and lingering connections in one epoll(7) set: a client that is silent, or has its
-//! response and sends on, costs a descriptor, no thread and no slot. Free workers wait here for the first connection that has sent something.
+//! response and sends on, costs a descriptor, no thread and no slot. Free workers wait here for the
+//! first connection that has sent something.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};

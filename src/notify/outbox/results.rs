@@ -68,19 +68,20 @@ impl Outbox {
     /// The provider took the message, or refused that alone. The short form of a message is tried
     /// only after its recipient was accepted.
     fn on_answer(&mut self, id: DeliveryId, now: Now, standing: Standing) {
-        let Some(delivery) = self.deliveries.get(&id) else { return };
-        let success = standing == Standing::Accepted;
-        let standing = if delivery.plain { Standing::Accepted } else { standing };
-        if let Some(queue) = self.queues.get_mut(&delivery.channel) {
-            queue.on_answer(&delivery.recipient, standing, success, now);
-        }
+        let plain = self.deliveries.get(&id).is_some_and(|delivery| delivery.plain);
+        let of_recipient = if plain { Standing::Accepted } else { standing };
+        self.record_answer(id, of_recipient, standing == Standing::Accepted, now);
     }
 
     /// The form alone was refused, of a message for a recipient that was accepted.
     fn on_form_answer(&mut self, id: DeliveryId, now: Now) {
+        self.record_answer(id, Standing::Accepted, false, now);
+    }
+
+    fn record_answer(&mut self, id: DeliveryId, standing: Standing, success: bool, now: Now) {
         let Some(delivery) = self.deliveries.get(&id) else { return };
         if let Some(queue) = self.queues.get_mut(&delivery.channel) {
-            queue.on_answer(&delivery.recipient, Standing::Accepted, false, now);
+            queue.on_answer(&delivery.recipient, standing, success, now);
         }
     }
 
