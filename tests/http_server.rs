@@ -64,6 +64,14 @@ impl Daemon for TestDaemon {
         Ingest::Pending(Box::new(move || daemon.record(&body, peer)))
     }
 
+    fn forget(&self, host: &str, _: Option<&str>) -> Result<(), String> {
+        Err(format!("no host is called {host}"))
+    }
+
+    fn forget_plan(&self, _: &str) -> Option<String> {
+        None
+    }
+
     fn ingest_alert(&self, body: &[u8]) -> Ingest {
         self.ingest_heartbeat(body, IpAddr::from([0, 0, 0, 0]))
     }

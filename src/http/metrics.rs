@@ -387,6 +387,12 @@ mod tests {
         fn notify(&self, _: NotifyRequest) -> Result<SendJob, SendError> {
             Err(SendError::Busy(String::new()))
         }
+        fn forget(&self, _: &str, _: Option<&str>) -> Result<(), String> {
+            Ok(())
+        }
+        fn forget_plan(&self, _: &str) -> Option<String> {
+            None
+        }
         fn metrics(&self) -> MetricsSnapshot {
             MetricsSnapshot {
                 datagrams_rejected: [("malformed".into(), 3)].into(),

@@ -40,9 +40,7 @@ pub trait Daemon: Send + Sync {
     ///
     /// # Errors
     /// A sentence: there is no such thing.
-    fn forget(&self, host: &str, _connection: Option<&str>) -> Result<(), String> {
-        Err(format!("no host is called {host}"))
-    }
+    fn forget(&self, host: &str, connection: Option<&str>) -> Result<(), String>;
 
     /// The values of `/metrics`.
     fn metrics(&self) -> MetricsSnapshot;
@@ -104,10 +102,7 @@ pub trait Daemon: Send + Sync {
 
     /// Ends the trouble of a backup plan, given by its id or name, on an operator's word: its id; none
     /// when it has none.
-    fn forget_plan(&self, plan: &str) -> Option<String> {
-        let _ = plan;
-        None
-    }
+    fn forget_plan(&self, plan: &str) -> Option<String>;
 
     /// Prepares a message that is sent at once: the sending is for a thread that has time.
     ///
