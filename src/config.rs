@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::agent::settings::LocalAgentSettings;
 use crate::backup::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
+use crate::btree::InsertAll;
 use crate::config_file::{Environment, NameSet, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
@@ -116,7 +117,7 @@ impl From<&Config> for Notifier {
             Some((name.clone(), host.notification_channels.clone()?))
         };
         let hosts = config.hosts.iter().filter_map(own);
-        Notifier::with(channels.collect(), config.default_channels.clone(), hosts.collect())
+        Notifier::with(channels.insert_all(), config.default_channels.clone(), hosts.insert_all())
     }
 }
 
@@ -127,7 +128,7 @@ fn read(top: &mut Section) -> Config {
         top.names("default_notification_channels", "channel", &names).unwrap_or_default();
     let own_threshold_sets = top.names_in("threshold_configs").len();
     let threshold_sets = threshold::read(top);
-    let sets: NameSet = threshold_sets.keys().cloned().collect();
+    let sets: NameSet = threshold_sets.keys().cloned().insert_all();
     let base = top.section("dyndns", |section| dyndns::DyndnsSettings::read(section, None));
     let (mut kept, mut lines) = (BTreeMap::new(), BTreeMap::new());
     let hosts = read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
@@ -136,7 +137,7 @@ fn read(top: &mut Section) -> Config {
         lines.insert(host.to_owned(), section.line_of("dyndns"));
         true
     });
-    let host_names: NameSet = hosts.keys().cloned().collect();
+    let host_names: NameSet = hosts.keys().cloned().insert_all();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
     let mut telling = TellingSettings::default();
     let read_notifier = |section: &mut Section| {

@@ -19,9 +19,9 @@
 //! - [`view`]: the API model: hosts, channels, alerts, history, as JSON, the status page and the
 //!   commands show them.
 //! - [`clock`], [`duration`]: wall clock and monotonic clock, durations as text.
-//! - [`address`], [`escape`], [`secret`], [`problem`], [`token_bucket`], [`version`]: host names and
-//!   URLs, escaping, texts that cannot be printed, errors of a configuration, a rate limit, the
-//!   version.
+//! - [`address`], [`btree`], [`escape`], [`secret`], [`problem`], [`token_bucket`], [`version`]: host
+//!   names and URLs, maps from iterators, escaping, texts that cannot be printed, errors of a
+//!   configuration, a rate limit, the version.
 //!
 //! Configuration:
 //!
@@ -99,6 +99,7 @@
 pub mod address;
 pub mod agent;
 pub mod backup;
+pub mod btree;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -42,7 +42,7 @@ pub fn scrub<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> S
     let mut clean = text.to_owned();
     // The longest first: one may be the beginning of another, whose rest would stay.
     let mut secrets: Vec<&Secret> = secrets.into_iter().collect();
-    secrets.sort_by_key(|secret| Reverse(secret.0.len()));
+    secrets.sort_unstable_by_key(|secret| Reverse(secret.0.len()));
     for secret in secrets {
         if secret.0.len() >= 4 && clean.contains(&secret.0) {
             clean = clean.replace(&secret.0, REDACTED);

@@ -16,6 +16,7 @@ use source::Source;
 /// Modules that all others may know; they know each other and nothing else.
 const VOCABULARY: &[&str] = &[
     "address",
+    "btree",
     "clock",
     "duration",
     "escape",

@@ -113,7 +113,7 @@ impl Analyzer<'_> {
         let PlansReading { reports, passwords, .. } = self.read(query, stop)?;
         let mut checked = Vec::new();
         self.check_repositories(reports, &passwords, stop, |report| checked.push(report))?;
-        checked.sort_by(|one: &PlanReport, other| one.plan.id.cmp(&other.plan.id));
+        checked.sort_unstable_by(|one: &PlanReport, other| one.plan.id.cmp(&other.plan.id));
         Some(checked)
     }
 

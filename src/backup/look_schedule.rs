@@ -8,6 +8,7 @@ use super::plan::Plan;
 use super::plan_query::PlanQuery;
 use super::report::ALL_PLANS;
 use super::schedule::Zones;
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 
 /// When the plans are listed first: after a start alerts that wait are told before.
@@ -98,7 +99,7 @@ impl LookSchedule {
             next_listing: now + FIRST_LOOK.min(policy.interval()),
             due: BTreeMap::new(),
             looked: BTreeMap::new(),
-            requested: requested.filter(|_| policy.recheck.is_some()).collect(),
+            requested: requested.filter(|_| policy.recheck.is_some()).insert_all(),
             silent_since: None,
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::schedule::{Schedule, Zones};
+use crate::btree::InsertAll;
 use crate::clock::Wall;
 use crate::view::ConfiguredView;
 
@@ -62,7 +63,7 @@ pub fn compare(last: Option<&LastLook>, seen: Seen) -> ConfiguredView {
         enabled,
         schedule: schedule.map(str::to_owned),
         since: was.filter(is_same).map_or(changed, |was| was.since),
-        modules: modules.iter().map(|(id, ran)| (id.clone(), since_when(id, *ran))).collect(),
+        modules: modules.iter().map(|(id, ran)| (id.clone(), since_when(id, *ran))).insert_all(),
     }
 }
 
@@ -85,7 +86,7 @@ pub fn not_due(configured: &ConfiguredView, zones: &Zones, now: Wall) -> NotDue 
     let since = |(id, since): (&String, &Option<Wall>)| Some((id.clone(), (*since)?));
     let joined = configured.modules.iter().filter_map(since);
     NotDue {
-        since: joined.filter(|(_, since)| !is_due(*since)).collect(),
+        since: joined.filter(|(_, since)| !is_due(*since)).insert_all(),
         first_due: schedule.next_elapse(now),
     }
 }

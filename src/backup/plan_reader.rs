@@ -13,6 +13,7 @@ use super::redis::{Fields, KeyResult, RedisConnection, RedisUnavailable};
 use super::redis_layout::{KeyListing, RedisSnapshot, StatusKey, members_key, plan_key};
 use super::schedule::Zones;
 use super::settings::CorrelatorSettings;
+use crate::btree::InsertAll;
 use crate::clock::{Now, Wall};
 use crate::secret::Secret;
 
@@ -129,7 +130,7 @@ fn read_requested(
     listing: Option<&KeyListing>,
 ) -> Result<(), RedisUnavailable> {
     let listed = listing.into_iter().flat_map(|listing| &listing.plans);
-    let ids: BTreeSet<&String> = query.plans.keys().chain(listed).collect();
+    let ids: BTreeSet<&String> = query.plans.keys().chain(listed).insert_all();
     let keys: Vec<String> = ids.iter().map(|id| plan_key(id)).collect();
     for (id, read) in ids.into_iter().zip(redis.hashes(&keys)?) {
         snapshot.add_plan(id, read, query.plans.contains_key(id));
@@ -167,7 +168,7 @@ fn read_statuses(
     listing: Option<KeyListing>,
 ) -> Result<(), RedisUnavailable> {
     let possible = |snapshot: &RedisSnapshot| -> Vec<StatusKey> {
-        let plans: BTreeSet<&String> = query.plans.keys().chain(snapshot.plans.keys()).collect();
+        let plans: BTreeSet<&String> = query.plans.keys().chain(snapshot.plans.keys()).insert_all();
         plans.into_iter().flat_map(|plan| snapshot.status_keys(plan)).collect()
     };
     let status_keys = match listing {
@@ -193,7 +194,7 @@ fn requested_plans(
     recent: Duration,
     now: Wall,
 ) -> BTreeSet<String> {
-    let mut requested: BTreeSet<String> = query.plans.keys().cloned().collect();
+    let mut requested: BTreeSet<String> = query.plans.keys().cloned().insert_all();
     if query.all {
         let active = snapshot.listed_plans(query, recent, now);
         if active.len() > MAX_UNNAMED_PLANS {
@@ -241,14 +242,17 @@ fn fill_destinations(
     state: &mut RedisState,
 ) -> Result<(), RedisUnavailable> {
     let destinations = || state.plans.iter().filter_map(|plan| plan.destination.as_ref());
-    let ids: BTreeSet<String> = destinations().map(|destination| destination.id.clone()).collect();
+    let ids: BTreeSet<String> =
+        destinations().map(|destination| destination.id.clone()).insert_all();
     let keys: Vec<String> =
         ids.iter().map(|id| format!("cluster/backup_repository/{id}")).collect();
     let passwords: Vec<(String, &str)> =
         ids.iter().map(|id| (PASSWORDS.to_owned(), id.as_str())).collect();
     let passwords = redis.fields(&passwords)?;
-    let fields: BTreeMap<&String, Fields> =
-        ids.iter().zip(redis.hashes(&keys)?.into_iter().map(Result::unwrap_or_default)).collect();
+    let fields: BTreeMap<&String, Fields> = ids
+        .iter()
+        .zip(redis.hashes(&keys)?.into_iter().map(Result::unwrap_or_default))
+        .insert_all();
     for destination in state.plans.iter_mut().filter_map(|plan| plan.destination.as_mut()) {
         let field =
             |name| fields.get(&destination.id)?.get(name).filter(|it| !it.trim().is_empty());
@@ -257,7 +261,7 @@ fn fill_destinations(
     }
     let known = ids.into_iter().zip(passwords);
     state.passwords =
-        known.filter_map(|(id, password)| Some((id, Secret::new(password?)))).collect();
+        known.filter_map(|(id, password)| Some((id, Secret::new(password?)))).insert_all();
     Ok(())
 }
 

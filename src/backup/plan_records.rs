@@ -15,6 +15,7 @@ use super::plan_tracker::{
 };
 use super::schedule::Zone;
 use super::settings::TellingSettings;
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Wall};
 use crate::event::Incident;
 use crate::store::change::Change;
@@ -70,14 +71,14 @@ impl PlanRecords {
             let is_found = last.configured.is_some() || !row.modules.is_empty();
             is_found.then(|| (row.plan.clone(), last))
         };
-        let last_looks = rows.iter().filter_map(look).collect();
-        let rows = rows.into_iter().map(|row| (row.plan.clone(), row)).collect();
+        let last_looks = rows.iter().filter_map(look).insert_all();
+        let rows = rows.into_iter().map(|row| (row.plan.clone(), row)).insert_all();
         PlanRecords { tracker, rows, last_looks, ..PlanRecords::default() }
     }
 
     /// The plans with an open trouble, by id.
     pub fn open_plans(&self) -> BTreeSet<String> {
-        self.tracker.open_plans().map(str::to_owned).collect()
+        self.tracker.open_plans().map(str::to_owned).insert_all()
     }
 
     /// How the plans were configured at the last look at each.
@@ -87,7 +88,7 @@ impl PlanRecords {
 
     /// The plans that were looked at and found, by id.
     pub fn known_plans(&self) -> BTreeSet<String> {
-        self.last_looks.keys().cloned().collect()
+        self.last_looks.keys().cloned().insert_all()
     }
 
     /// Whether any plan was found.

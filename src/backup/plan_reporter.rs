@@ -20,6 +20,7 @@ use super::report::ALL_PLANS;
 use super::restic_permits::ResticPermits;
 use super::schedule::{ZONE_READER_STACK, Zone, Zones};
 use super::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::Event;
 use crate::secret::Secret;
@@ -346,7 +347,7 @@ impl Checking {
     fn begin(reporter: &Arc<PlanReporter>, reports: &mut Vec<PlanReport>) -> Checking {
         let mut checked = lock(&reporter.checked);
         reports.retain(|report| checked.insert(report.plan.id.clone()));
-        let plans = reports.iter().map(|report| report.plan.id.clone()).collect();
+        let plans = reports.iter().map(|report| report.plan.id.clone()).insert_all();
         Checking { reporter: Arc::clone(reporter), plans }
     }
 }
@@ -377,7 +378,7 @@ pub fn with_answers(
         return (reports, BTreeSet::new());
     }
     let answers = reportable(reports.clone(), look.query);
-    let asked = answers.iter().map(|report| report.plan.id.clone()).collect();
+    let asked = answers.iter().map(|report| report.plan.id.clone()).insert_all();
     let is_new = |answer: &PlanReport| reports.iter().all(|one| one.plan.id != answer.plan.id);
     let new: Vec<_> = answers.iter().filter(|answer| is_new(answer)).cloned().collect();
     reports.extend(new);

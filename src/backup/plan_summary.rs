@@ -85,7 +85,7 @@ impl PlanSummary<'_> {
         let is_on =
             |report: &&PlanReport| !is_unknown(report) && report.plan.enabled != Some(false);
         let mut plans: Vec<&PlanReport> = self.reports.iter().filter(is_on).collect();
-        plans.sort_by_key(|report| {
+        plans.sort_unstable_by_key(|report| {
             let id = &report.plan.id;
             (Reverse(rank(report.plan_outcome.outcome)), id.parse::<u64>().unwrap_or(u64::MAX), id)
         });

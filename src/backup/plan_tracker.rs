@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::outcome::{Outcome, PlanOutcome};
 use super::plan::{ModuleState, Plan};
+use crate::btree::InsertAll;
 use crate::clock::Wall;
 use crate::view::{PlanView, ToldModuleView, ToldView};
 
@@ -180,7 +181,7 @@ impl PlanTracker {
     ) -> PlanTracker {
         let told = |row: &PlanView| told_by(row, open_incidents.contains(&row.plan));
         let rows = rows.filter_map(|row| Some((row.plan.clone(), told(row)?)));
-        let mut told: BTreeMap<String, ToldView> = rows.collect();
+        let mut told: BTreeMap<String, ToldView> = rows.insert_all();
         for plan in open_incidents {
             told.entry(plan.clone()).or_insert_with(|| ToldView {
                 outcome: Outcome::Unknown.name().to_owned(),

@@ -17,6 +17,7 @@ use super::plan_reporter::PlanReporter;
 use super::plan_tracker::LookCause;
 use super::report::ALL_PLANS;
 use super::schedule::Zones;
+use crate::btree::InsertAll;
 use crate::clock::Now;
 
 /// How many requests wait: more than there are plans. Those beyond are dropped, since the open
@@ -40,7 +41,7 @@ impl RecheckRequests {
 
     /// Requests that these plans are looked at; none: all plans.
     pub fn request(&self, reason: RecheckReason, plans: impl Iterator<Item = Option<String>>) {
-        for plan in plans.collect::<BTreeSet<_>>() {
+        for plan in plans.insert_all::<BTreeSet<_>>() {
             // Full, or nobody watches any more.
             let _ = self.0.try_send((plan, reason));
         }

@@ -10,6 +10,7 @@ use redis::{
 };
 
 use super::settings::CorrelatorSettings;
+use crate::btree::InsertAll;
 
 /// How long connecting and each answer may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -196,7 +197,7 @@ impl RedisConnection {
     /// The fields of each hash; none when there is no such key.
     pub fn hashes(&mut self, keys: &[String]) -> Result<Vec<KeyResult<Fields>>, RedisUnavailable> {
         let pair = |pair: &[String]| (pair[0].clone(), pair[1].clone());
-        let fields = |flat: Vec<String>| flat.chunks_exact(2).map(pair).collect();
+        let fields = |flat: Vec<String>| flat.chunks_exact(2).map(pair).insert_all();
         let hashes = self.entries("HSCAN", keys)?;
         Ok(hashes.into_iter().map(|flat| flat.map(fields)).collect())
     }

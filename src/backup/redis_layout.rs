@@ -13,6 +13,7 @@ use super::plan_changes::{self, LastLook, NotDue, Seen};
 use super::plan_query::PlanQuery;
 use super::redis::{Fields, KeyError, KeyResult};
 use super::schedule::Zones;
+use crate::btree::InsertAll;
 use crate::clock::Wall;
 use crate::view::ConfiguredView;
 
@@ -208,7 +209,7 @@ impl RedisSnapshot {
         let node = |node| StatusKey::Node { node, plan: plan.to_owned() };
         let module = |module| StatusKey::Module { module, plan: plan.to_owned() };
         let modules = match self.instances(plan) {
-            Some(instances) => instances.into_iter().filter(|id| self.has_module(id)).collect(),
+            Some(instances) => instances.into_iter().filter(|id| self.has_module(id)).insert_all(),
             None => self.known_modules(),
         };
         self.nodes().into_iter().map(node).chain(modules.into_iter().map(module)).collect()
@@ -219,7 +220,10 @@ impl RedisSnapshot {
         let known = self.module_node.values().map(|node| node.trim().to_owned());
         let highest = known.clone().filter_map(|node| node.parse().ok()).max().unwrap_or(0);
         let counted = 1..=highest.clamp(MIN_NODES_ASKED, MAX_NODES_ASKED);
-        counted.map(|node| node.to_string()).chain(known.filter(|node| !node.is_empty())).collect()
+        counted
+            .map(|node| node.to_string())
+            .chain(known.filter(|node| !node.is_empty()))
+            .insert_all()
     }
 
     /// The modules of the cluster, as far as it says which there are.
@@ -242,7 +246,7 @@ impl RedisSnapshot {
 
     fn instances(&self, plan: &str) -> Option<BTreeSet<String>> {
         let list = self.plans.get(plan)?.get("instances")?;
-        Some(list.split_whitespace().map(str::to_owned).collect())
+        Some(list.split_whitespace().map(str::to_owned).insert_all())
     }
 
     /// The ids of the plans that a look at all of them is about.
@@ -260,7 +264,7 @@ impl RedisSnapshot {
         let on = self.plans.keys().filter(|plan| self.is_enabled(plan) == Some(true));
         let statuses = self.node_statuses.keys().chain(self.module_statuses.keys());
         let written = statuses.filter(|plan| self.last_written(plan) >= Some(now - recent));
-        on.chain(written).chain(self.unreadable_plans.keys()).cloned().collect()
+        on.chain(written).chain(self.unreadable_plans.keys()).cloned().insert_all()
     }
 
     /// A field of a plan that is not empty.
@@ -331,7 +335,7 @@ impl RedisSnapshot {
             let module = self.module(entry.or(fallback.as_ref()), id, &window);
             if is_new { self.pending(module, new.first_due) } else { module }
         };
-        let not_due = ids.iter().filter(|id| !is_due(id)).cloned().collect();
+        let not_due = ids.iter().filter(|id| !is_due(id)).cloned().insert_all();
         Plan {
             id: id.to_owned(),
             name: field("name"),
@@ -360,7 +364,7 @@ impl RedisSnapshot {
             let entry = latest.get(id)?;
             Some(entry.status.last_written().unwrap_or(Wall(i64::MIN)))
         };
-        let modules = modules.iter().map(|id| (id.clone(), ran(id))).collect();
+        let modules = modules.iter().map(|id| (id.clone(), ran(id))).insert_all();
         let last = self.last_looks.as_ref().and_then(|looks| looks.get(id));
         let seen = Seen {
             now,
@@ -402,7 +406,7 @@ impl RedisSnapshot {
     fn module_ids(&self, plan: &str, latest: &BTreeMap<String, StatusEntry>) -> BTreeSet<String> {
         let mut modules = self.instances(plan).unwrap_or_else(|| {
             let members = self.members.get(plan).into_iter().flatten();
-            members.chain(latest.keys()).cloned().collect()
+            members.chain(latest.keys()).cloned().insert_all()
         });
         modules.retain(|module| self.has_module(module));
         modules

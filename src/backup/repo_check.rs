@@ -159,7 +159,7 @@ impl<F: FnMut(usize, Vec<RepoCheckResult>)> PlanResults<F> {
         let (count, results) = &mut self.plans[plan];
         if results.len() == *count {
             let mut results = std::mem::take(results);
-            results.sort_by(|one, other| one.module.cmp(&other.module));
+            results.sort_unstable_by(|one, other| one.module.cmp(&other.module));
             (self.on_done)(plan, results);
         }
     }
@@ -428,7 +428,7 @@ impl RepositoryCheck<'_> {
                 LockFile::Unknown(why) => unknown.push(why),
             }
         }
-        details.locks.sort_by_key(|lock| (lock.stale, Reverse(lock.since)));
+        details.locks.sort_unstable_by_key(|lock| (lock.stale, Reverse(lock.since)));
         // One that was released meanwhile is no longer listed.
         let still_listed = |left: Vec<String>| gone.iter().filter(|id| left.contains(id)).count();
         if !gone.is_empty() {

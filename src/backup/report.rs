@@ -194,7 +194,7 @@ impl ReportBuilder<'_> {
             vec!["module", "state", "errors", "size", "files", "snapshots", "start", "end", "took"];
         head.extend(nodes.then_some("node"));
         let mut ordered: Vec<&Module> = modules.iter().collect();
-        ordered.sort_by_key(|module| {
+        ordered.sort_unstable_by_key(|module| {
             let state = module.state;
             (state == ModuleState::Success, state.is_open(), &module.id)
         });

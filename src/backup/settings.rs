@@ -9,6 +9,7 @@ use redis::IntoConnectionInfo;
 use super::plan::Plan;
 use super::plan_tracker::{SuccessPolicy, TellingPolicy};
 use crate::address::{percent_decoded_lossy, split_login};
+use crate::btree::InsertAll;
 use crate::config_file::Section;
 use crate::secret::Secret;
 
@@ -172,7 +173,7 @@ impl TellingSettings {
                 Some(time) => (!time.is_zero()).then_some(time),
             },
             success: read_success(section).unwrap_or_default(),
-            plans: plans.into_iter().filter_map(|(plan, own)| Some((plan, own?))).collect(),
+            plans: plans.into_iter().filter_map(|(plan, own)| Some((plan, own?))).insert_all(),
         }
     }
 
@@ -342,7 +343,7 @@ impl RepoCheckSettings {
                 .duration_within("timeout_seconds", timeouts)
                 .unwrap_or(Duration::from_secs(120)),
             deep: section.flag("deep").unwrap_or(false),
-            repositories: repositories.into_iter().collect(),
+            repositories: repositories.into_iter().insert_all(),
         }
     }
 }

@@ -343,7 +343,7 @@ fn table(names: &[&str], painted: usize, rows: Vec<TableRow>, style: Style) -> S
 fn hosts_by_tone(hosts: &Json) -> Vec<HostStatus> {
     let now = time(hosts, "now");
     let mut sorted: Vec<HostStatus> = items(hosts, "hosts").map(|host| assess(host, now)).collect();
-    sorted.sort_by(|a, b| b.tone.cmp(&a.tone).then_with(|| a.name.cmp(&b.name)));
+    sorted.sort_unstable_by(|a, b| b.tone.cmp(&a.tone).then_with(|| a.name.cmp(&b.name)));
     sorted
 }
 

@@ -9,6 +9,7 @@ use crate::backup::pipeline::Pipelines;
 use crate::backup::plan_reporter::PlanReporter;
 use crate::backup::plan_watch::{self, PendingRechecks, RecheckRequests};
 use crate::backup::schedule::ZONE_READER_STACK;
+use crate::btree::InsertAll;
 use crate::config::Config;
 use crate::event::Incident;
 use crate::notify::outbox::OpenIncident;
@@ -37,7 +38,7 @@ impl Backups {
         });
         let reporter = Arc::new(PlanReporter::restore(
             rows.collect(),
-            &open_incidents.collect(),
+            &open_incidents.insert_all(),
             wiring::pipeline_settings(config),
             Arc::clone(sink),
             stop.clone(),

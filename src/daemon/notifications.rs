@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use crate::btree::InsertAll;
 use crate::clock::Now;
 use crate::http::query::{NotifyRequest, Recipients};
 use crate::http::{SendError, SendJob, SendResponse};
@@ -137,7 +138,7 @@ pub fn notifications(
 /// The state of every channel.
 pub fn channels(notifier: &Notifier, stats: &CourierStats) -> Vec<ChannelView> {
     let queues: BTreeMap<&str, &QueueStatus> =
-        stats.queues.iter().map(|queue| (queue.channel.as_str(), queue)).collect();
+        stats.queues.iter().map(|queue| (queue.channel.as_str(), queue)).insert_all();
     let unused = QueueStatus::default();
     let view = |(name, channel): (&String, &Arc<crate::notify::channel::Channel>)| {
         let queue = queues.get(name.as_str()).copied().unwrap_or(&unused);

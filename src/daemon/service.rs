@@ -18,6 +18,7 @@ use crate::backup::alert;
 use crate::backup::outcome::Outcome;
 use crate::backup::pipeline::AlertAdmission;
 use crate::backup::plan_reporter::PlanReporter;
+use crate::btree::InsertAll;
 use crate::clock::{Now, Wall};
 use crate::dyndns::updater::Updater;
 use crate::event::EventId;
@@ -196,7 +197,7 @@ impl Daemon for Services {
                 .monitor
                 .rejected()
                 .map(|(reason, count)| (reason.to_owned(), count))
-                .collect(),
+                .insert_all(),
             metrics_left_out: self.monitor.metrics_left_out(),
             channels: stats.queues.iter().map(|queue| channel_metrics(queue, &stats)).collect(),
             alerts_received: self.backups.pipelines.received(),
@@ -243,7 +244,7 @@ fn channel_metrics(queue: &QueueStatus, stats: &CourierStats) -> ChannelMetrics 
     ChannelMetrics {
         name: name.clone(),
         sent: stats.sent.get(name).copied().unwrap_or(0),
-        failed: FAILURE_REASONS.into_iter().map(failed).collect::<BTreeMap<_, _>>(),
+        failed: FAILURE_REASONS.into_iter().map(failed).insert_all::<BTreeMap<_, _>>(),
         deliveries: queue.waiting as u64,
         oldest_age: queue.oldest.unwrap_or_default(),
         up: queue.failing_since.is_none(),

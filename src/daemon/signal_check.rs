@@ -5,6 +5,7 @@ use std::thread;
 
 use log::{info, warn};
 
+use crate::btree::InsertAll;
 use crate::config::Config;
 use crate::notify::channel::ChannelKind;
 use crate::notify::channel::signal::Signal;
@@ -22,7 +23,7 @@ pub fn start(config: &Config) {
             | ChannelKind::Mattermost(_)
             | ChannelKind::Log => None,
         })
-        .collect();
+        .insert_all();
     if channels.is_empty() {
         return;
     }

@@ -10,6 +10,7 @@ use log::warn;
 use super::local_agent;
 use crate::backup::alert::Alert;
 use crate::backup::plan_reporter::PipelineSettings;
+use crate::btree::InsertAll;
 use crate::config::Config;
 use crate::heartbeat::monitor::Monitor;
 use crate::heartbeat::settings::{Expectation, FleetConfig};
@@ -65,16 +66,16 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
     });
     NotifySettings {
         routes: Routes {
-            channels: channels.collect(),
+            channels: channels.insert_all(),
             default: config.default_channels.clone(),
-            hosts: hosts.collect(),
+            hosts: hosts.insert_all(),
             backups: config.notification_channels_for_backups().to_vec(),
         },
         channels: config
             .channels
             .iter()
             .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
-            .collect::<BTreeMap<_, _>>(),
+            .insert_all::<BTreeMap<_, _>>(),
         retry_policy: None,
     }
 }
@@ -114,7 +115,7 @@ fn expectations(config: &Config) -> BTreeMap<String, Expectation> {
         let grace = host.and_then(|host| host.grace).unwrap_or(default);
         (name.clone(), Expectation { interval, grace })
     };
-    receiver.heartbeat_alerts.values().map(expectation).collect()
+    receiver.heartbeat_alerts.values().map(expectation).insert_all()
 }
 
 /// Alerts that count as heartbeats: a Watchdog that fires proves that its Prometheus and its

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::method::{DnsServer, Provider, UpdateError, UpdateMethod, UpdateRequest};
 use super::names::{self, RecordFamily};
 use super::settings::{DyndnsEntry, UpdateTiming};
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind};
 use crate::view::{DnsRecordView, DyndnsState, DyndnsView, FailureView};
@@ -392,7 +393,11 @@ impl DnsRecord {
             name: self.entry.name.clone(),
             place: self.entry.method.server_label(),
             fingerprint: fingerprint(&self.entry),
-            records: self.families.iter().map(|(family, state)| (*family, record(state))).collect(),
+            records: self
+                .families
+                .iter()
+                .map(|(family, state)| (*family, record(state)))
+                .insert_all(),
             failure: self.failure.as_ref().map(|failure| FailureRow {
                 since: failure.since.wall,
                 at: failure.at,

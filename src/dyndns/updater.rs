@@ -14,6 +14,7 @@ use super::method::UpdateError;
 use super::names::RecordFamily;
 use super::record::{DnsRecord, DyndnsRow, UpdateAttempt, UpdateResult};
 use super::settings::DyndnsEntry;
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, format_duration};
 use crate::event::{Event, Incident};
 use crate::store::change::{Change, ChangeSink};
@@ -82,7 +83,7 @@ impl Updater {
         on_written: OnRecordWritten,
         now: Now,
     ) -> Updater {
-        let mut rows: BTreeMap<String, DyndnsRow> = rows.into_iter().collect();
+        let mut rows: BTreeMap<String, DyndnsRow> = rows.into_iter().insert_all();
         let records = entries.into_iter().map(|(host, entry)| {
             let record = match rows.remove(&host) {
                 Some(row) => DnsRecord::restore(&host, entry, row, now),
@@ -90,7 +91,7 @@ impl Updater {
             };
             (host, record)
         });
-        let state = UpdaterState { records: records.collect(), ..UpdaterState::default() };
+        let state = UpdaterState { records: records.insert_all(), ..UpdaterState::default() };
         let updater = Updater { state: Mutex::new(state), wake: bounded(1), sink, on_written };
         updater.remove_hosts(rows.into_keys().collect());
         updater

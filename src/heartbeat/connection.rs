@@ -264,7 +264,7 @@ impl Blindness {
             return;
         }
         self.periods.push(BlindPeriod { from, to });
-        self.periods.sort_by_key(|period| period.from);
+        self.periods.sort_unstable_by_key(|period| period.from);
         self.join(|earlier, later| later.from <= earlier.to);
         if let Some(newest) = self.periods.last().map(|period| period.to) {
             self.periods.retain(|period| newest.since(period.to) <= RETENTION);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::heartbeat::datagram::{
     Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection,
@@ -459,7 +460,7 @@ impl Monitor {
         now: Now,
     ) -> Result<(), Rejection> {
         let kept = metrics.iter().take(MAX_METRICS).map(|(path, value)| (path.as_str(), *value));
-        let by_path: BTreeMap<&str, f64> = kept.collect();
+        let by_path: BTreeMap<&str, f64> = kept.insert_all();
         let boot_id = Some(self.kernel_boot.as_str()).filter(|id| !id.is_empty());
         let beat = Datagram {
             boot_id: boot_id.map(Into::into),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{is_loopback, is_name};
+use crate::btree::InsertAll;
 use crate::config_file::{self, Section};
 use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::datagram::ShutdownReason;
@@ -257,7 +258,7 @@ pub fn read_hosts(
         &unrouted,
         "watched, but no channel hears about it: set notification_channels, here or default_notification_channels for all",
     );
-    hosts.into_iter().collect()
+    hosts.into_iter().insert_all()
 }
 
 fn warn_of(top: &Section, hosts: &[UnnoticedHost], what: &str) {
@@ -420,7 +421,7 @@ pub fn profiles(config: &FleetConfig) -> Vec<(String, Arc<Profile>)> {
         .threshold_sets
         .iter()
         .map(|(name, set)| (name.as_str(), Arc::new(compile(set))))
-        .collect();
+        .insert_all();
     let mut shared: Vec<(&HostSettings, Arc<Profile>)> = Vec::new();
     let mut profiles = Vec::with_capacity(config.hosts.len());
     for (name, settings) in &config.hosts {
@@ -475,7 +476,7 @@ fn host_keys(current: &Option<Secret>, previous: &Option<Secret>) -> Option<Host
 
 fn compile(set: &ThresholdSet) -> CompiledSet {
     let rules =
-        set.rules.iter().map(|(pattern, rule)| (pattern.clone(), Arc::new(*rule))).collect();
+        set.rules.iter().map(|(pattern, rule)| (pattern.clone(), Arc::new(*rule))).insert_all();
     CompiledSet { set: set.clone(), rules }
 }
 

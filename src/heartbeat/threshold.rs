@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::btree::InsertAll;
 use crate::clock::Mono;
 use crate::config_file::{NameSet, Section};
 use crate::event::{Level, decimal};
@@ -281,9 +282,9 @@ pub fn built_in() -> BTreeMap<String, ThresholdSet> {
             };
             Some(((*metric).to_owned(), rule))
         });
-        ThresholdSet { rules: rules.collect() }
+        ThresholdSet { rules: rules.insert_all() }
     };
-    BUILT_IN.iter().enumerate().map(|(column, name)| ((*name).to_owned(), set(column))).collect()
+    BUILT_IN.iter().enumerate().map(|(column, name)| ((*name).to_owned(), set(column))).insert_all()
 }
 
 /// A set as written, before what it extends is added.
@@ -302,7 +303,7 @@ pub fn read(top: &mut Section) -> BTreeMap<String, ThresholdSet> {
     let drafts: BTreeMap<String, Draft> = top
         .entries("threshold_configs", |_, section| Draft::read(section, &known))
         .into_iter()
-        .collect();
+        .insert_all();
     let built_in = built_in();
     let mut sets = built_in.clone();
     for name in drafts.keys() {

@@ -8,6 +8,7 @@ use super::HistorySource;
 use super::retention::RetentionSettings;
 use super::samples::{MetricNames, MetricPoint, SampleRow};
 use super::slots::Resolution;
+use crate::btree::InsertAll;
 use crate::clock::Wall;
 use crate::event::EventId;
 use crate::store::{RawRow, Snapshot, Table};
@@ -106,7 +107,7 @@ impl SeriesReader<'_> {
         let (from, to) = MetricNames::keys(self.host);
         let rows = self.snapshot.range(Table::Names, &from, &to, usize::from(u16::MAX));
         let names = rows.iter().filter_map(|(_, bytes)| serde_json::from_slice(bytes).ok());
-        names.map(|names: MetricNames| (names.epoch, names)).collect()
+        names.map(|names: MetricNames| (names.epoch, names)).insert_all()
     }
 
     /// The rows from a slot on, in order. The last slots may not have been rolled up yet.

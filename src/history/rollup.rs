@@ -80,7 +80,7 @@ impl SlotWriter<'_> {
         let (indexes, changed) = names.indexes(&paths, day);
         let mut points: Vec<(u16, MetricPoint)> =
             indexes.into_iter().zip(sample.metrics.iter().map(point)).collect();
-        points.sort_by_key(|(index, _)| *index);
+        points.sort_unstable_by_key(|(index, _)| *index);
         let count = sample.metrics.iter().map(|summary| summary.count).max().unwrap_or(0);
         let mut row = SampleRow { epoch: names.epoch, count, points };
         if let Some(earlier) = stored.points.as_deref().and_then(SampleRow::decode) {

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::btree::InsertAll;
 use serde::{Deserialize, Serialize};
 
 /// The version of the format.
@@ -104,7 +105,7 @@ impl SampleRow {
         if self.epoch != later.epoch {
             return later;
         }
-        let mut points: BTreeMap<u16, MetricPoint> = self.points.into_iter().collect();
+        let mut points: BTreeMap<u16, MetricPoint> = self.points.into_iter().insert_all();
         let weights = (f64::from(self.count), f64::from(later.count));
         for (name, point) in later.points {
             let merged = points.get(&name).map_or(point, |own| own.merge(point, weights));

@@ -78,7 +78,7 @@ fn batch(store: &Store, outbox: &Outbox, before: Option<DeliveryId>, count: usiz
         waiting.into_iter().map(|(id, delivery)| (id, view_of_waiting(id, delivery, outbox))),
     );
     rows.retain(|(id, _)| next.is_none_or(|next| *id >= next));
-    rows.sort_by_key(|(id, _)| Reverse(*id));
+    rows.sort_unstable_by_key(|(id, _)| Reverse(*id));
     Batch { rows, next }
 }
 

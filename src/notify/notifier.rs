@@ -14,6 +14,7 @@ use log::{error, info, warn};
 use super::channel::{Channel, Failure, OutgoingMessage, Scope, SharedState};
 use super::text::{TextUnit, cut};
 use super::worker::catch_panic;
+use crate::btree::InsertAll;
 use crate::clock::{Now, Wall, format_duration};
 use crate::config_file::suggestion;
 use crate::event::{Event, EventId, EventKind, Level, Message};
@@ -96,7 +97,7 @@ pub struct SendResult {
 impl SendResult {
     /// By channel: whether every recipient was reached.
     pub fn results(&self) -> BTreeMap<String, bool> {
-        self.channels.iter().map(|(name, report)| (name.clone(), report.sent())).collect()
+        self.channels.iter().map(|(name, report)| (name.clone(), report.sent())).insert_all()
     }
 }
 
@@ -244,7 +245,7 @@ impl Notifier {
         let message = direct.message();
         let mut reports = BTreeMap::new();
         let names: BTreeSet<String> =
-            channels.into_iter().map(|name| name.as_ref().to_owned()).collect();
+            channels.into_iter().map(|name| name.as_ref().to_owned()).insert_all();
         let ((put, tasks), (tx, rx)) = (unbounded(), unbounded());
         names.iter().for_each(|name| drop(put.send(name.clone())));
         drop(put);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::btree::InsertAll;
 use crate::event::{Event, Incident, Level, Subject};
 
 /// What routing needs to know of one channel.
@@ -80,7 +81,7 @@ impl Routes {
             Incident::Alertmanager | Incident::Store => self.daemon_channels(),
         };
         let names: BTreeSet<String> =
-            names.into_iter().filter(|name| self.accepts(name, level)).collect();
+            names.into_iter().filter(|name| self.accepts(name, level)).insert_all();
         names.into_iter().collect()
     }
 

@@ -9,6 +9,7 @@ use super::outbox::QueueSettings;
 use super::routing::Routes;
 use super::summary_times::TimeOfDay;
 use crate::address::is_name;
+use crate::btree::InsertAll;
 use crate::config_file::{NameSet, Section};
 use crate::event::Level;
 
@@ -85,7 +86,7 @@ pub fn read_channels(top: &mut Section) -> BTreeMap<String, Channel> {
         }
         Channel::read(section)
     });
-    channels.into_iter().collect()
+    channels.into_iter().insert_all()
 }
 
 /// The channels and the routes of a configuration.
@@ -110,6 +111,6 @@ impl NotifySettings {
                     .map_or(channel.retry_policy(), |change| change(channel.retry_policy()));
                 (name.clone(), QueueSettings { retry_policy, recipients: channel.recipients() })
             })
-            .collect()
+            .insert_all()
     }
 }

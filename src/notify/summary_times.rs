@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, civil};
 
+use crate::btree::InsertAll;
 use crate::clock::Wall;
 
 /// A summary that could not be sent in time, since hbd did not run, is sent up to this late.
@@ -87,7 +88,7 @@ fn moments_around(times: &BTreeSet<TimeOfDay>, now: Wall, zone: &TimeZone) -> BT
     (-1..=2)
         .filter_map(|offset: i64| today.checked_add(offset.days()).ok())
         .flat_map(|day| times.iter().filter_map(move |time| time.on(day, zone)))
-        .collect()
+        .insert_all()
 }
 
 #[cfg(test)]

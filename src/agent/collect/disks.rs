@@ -13,6 +13,7 @@ use super::disk_usage::{FilesystemStats, read_stats};
 use super::metric_name::{SegmentRegistry, matches_pattern, path_label};
 use super::pools::merge_pools;
 use super::probe::TimedProbe;
+use crate::btree::InsertAll;
 
 /// The most disks.
 const MAX_DISKS: usize = 32;
@@ -184,7 +185,7 @@ fn find_disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
         devices.entry((mount.filesystem(), excluded)).or_default().push(mount);
     }
     let told: BTreeSet<&[u8]> =
-        devices.keys().filter(|(_, excluded)| !excluded).map(|(device, _)| *device).collect();
+        devices.keys().filter(|(_, excluded)| !excluded).map(|(device, _)| *device).insert_all();
     devices.retain(|(device, excluded), mounts| {
         !excluded || (mounts[0].dataset().is_some() && !told.contains(device))
     });
@@ -195,14 +196,14 @@ fn find_disks(mountinfo: &[u8], excluded: &[String]) -> Vec<Disk> {
             mount.kind == b"btrfs" && mount.root == b"/" && Some(mount.line) != first
         };
         let order = |mount: &Mount| (mount.point != Path::new("/"), is_late(mount));
-        mounts.sort_by(|a, b| order(a).cmp(&order(b)).then(a.rank().cmp(&b.rank())));
+        mounts.sort_unstable_by(|a, b| order(a).cmp(&order(b)).then(a.rank().cmp(&b.rank())));
         let dataset = mounts[0].dataset().map(<[u8]>::to_owned);
         let read_only = mounts[0].read_only;
         let points = mounts.into_iter().map(|mount| mount.point).collect();
         Disk { points, device: device.to_owned(), dataset, excluded, read_only, named: false }
     };
     let mut disks: Vec<Disk> = devices.into_iter().map(disk).collect();
-    disks.sort();
+    disks.sort_unstable();
     disks
 }
 
@@ -252,7 +253,7 @@ impl Disks {
         let mut read = merge_pools(read.collect());
         left_out.extend(keep_shortest(&mut read, MAX_DISKS));
         self.log.log_left_out(&left_out);
-        self.named = read.iter().map(|(disk, _)| disk.point().to_owned()).collect();
+        self.named = read.iter().map(|(disk, _)| disk.point().to_owned()).insert_all();
         let mut metrics = Vec::new();
         for (disk, stats) in read {
             let (Some(name), Some(usage)) = (names.get(disk.point()), stats.usage()) else {
@@ -279,8 +280,8 @@ impl Disks {
             disk.named = self.named.contains(disk.point());
         }
         let named = |disk: &Disk| (disk.device.clone(), disk.point().to_owned());
-        self.points = disks.iter().map(named).collect();
-        disks.sort();
+        self.points = disks.iter().map(named).insert_all();
+        disks.sort_unstable();
     }
 
     /// A segment for each mount point: `/` is `root`, `/var/lib` is `var_lib`.
@@ -291,15 +292,15 @@ impl Disks {
             (path_label(&point.to_string_lossy()), format!("{point:?}"))
         });
         let names = self.names.assign(things);
-        points.iter().map(|point| point.to_path_buf()).zip(names).collect()
+        points.iter().map(|point| point.to_path_buf()).zip(names).insert_all()
     }
 }
 
 /// Leaves the `most` disks with the shortest mount points, in order of these; gives the others.
 fn keep_shortest<S>(disks: &mut Vec<(Disk, S)>, most: usize) -> Vec<Disk> {
-    disks.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
+    disks.sort_unstable_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
     let others = disks.split_off(most.min(disks.len()));
-    disks.sort_by(|(a, _), (b, _)| a.cmp(b));
+    disks.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     others.into_iter().map(|(disk, _)| disk).collect()
 }
 
@@ -337,7 +338,7 @@ impl DiskLog {
             .iter()
             .filter(|disk| !disk.excluded)
             .map(|disk| disk.point().to_owned())
-            .collect();
+            .insert_all();
         if !points.is_subset(&self.left_out) {
             let mut named: Vec<String> =
                 points.iter().take(MAX_NAMED).map(|point| point.display().to_string()).collect();

@@ -68,7 +68,7 @@ impl SegmentRegistry {
     pub fn take_over(&mut self, things: &[(String, String)]) {
         let is_gone = |key: &&String| !things.iter().any(|(_, identity)| identity == *key);
         let mut gone: Vec<String> = self.known.keys().filter(is_gone).cloned().collect();
-        gone.sort_by_key(|key| (self.known[key].len(), self.known[key].clone()));
+        gone.sort_unstable_by_key(|key| (self.known[key].len(), self.known[key].clone()));
         for (text, identity) in things {
             let plain = segment(text);
             let like = |key: &String| is_numbered(&self.known[key], &plain);

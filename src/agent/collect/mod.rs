@@ -88,7 +88,7 @@ impl Collector {
             }
         }
         metrics.retain(|(_, value)| value.is_finite());
-        metrics.sort_by(|a, b| a.0.cmp(&b.0));
+        metrics.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.last = Some((now.mono, metrics.clone()));
         metrics
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::metric_name::{matches_pattern, unique_segments};
+use crate::btree::InsertAll;
 
 /// The most interfaces: hosts of containers have hundreds, and hbd keeps 512 metrics of a host.
 const MAX_INTERFACES: usize = 32;
@@ -35,7 +36,7 @@ pub fn parse(dev: &str, excluded: &[String]) -> BTreeMap<String, InterfaceCounte
         .filter_map(of_line)
         .filter(|(name, _)| included(name))
         .take(MAX_INTERFACES)
-        .collect()
+        .insert_all()
 }
 
 /// Bytes per second and new errors of the interfaces that were there before, too.

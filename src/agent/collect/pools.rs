@@ -39,7 +39,7 @@ fn name(read: &ReadDisk) -> &[u8] {
 /// The datasets of one pool, those together that take their space from the same place: from the pool,
 /// or from a dataset above that has a quota.
 fn share(mut datasets: Vec<ReadDisk>) -> Vec<Vec<ReadDisk>> {
-    datasets.sort_by(|a, b| name(a).cmp(name(b)));
+    datasets.sort_unstable_by(|a, b| name(a).cmp(name(b)));
     let of_pool = pool_space(&datasets);
     let mut shared = Vec::new();
     let mut own: Vec<Vec<ReadDisk>> = Vec::new();
@@ -94,7 +94,8 @@ fn is_same(one: u64, other: u64) -> bool {
 /// Datasets as one disk, which is called as before, else like the shortest mount point.
 fn join(mut datasets: Vec<ReadDisk>) -> Option<ReadDisk> {
     let order = |disk: &Disk| (disk.excluded, !disk.named);
-    datasets.sort_by(|(a, _), (b, _)| order(a).cmp(&order(b)).then(a.rank().cmp(&b.rank())));
+    datasets
+        .sort_unstable_by(|(a, _), (b, _)| order(a).cmp(&order(b)).then(a.rank().cmp(&b.rank())));
     let disk = datasets.first()?.0.clone();
     let mut devices = BTreeSet::new();
     let mut stats: Vec<FilesystemStats> = Vec::new();

@@ -10,6 +10,7 @@ use log::{debug, warn};
 
 use super::metric_name::SegmentRegistry;
 use super::probe::TimedProbe;
+use crate::btree::InsertAll;
 
 /// The most sensors.
 const MAX_SENSORS: usize = 32;
@@ -124,7 +125,7 @@ impl Sensors {
         let mut metrics: Vec<(String, f64)> =
             read.filter_map(|(name, value)| Some((format!("{name}.celsius"), value?))).collect();
         let left_out = metrics.split_off(MAX_SENSORS.min(metrics.len()));
-        self.log_left_out(left_out.into_iter().map(|(path, _)| path).collect());
+        self.log_left_out(left_out.into_iter().map(|(path, _)| path).insert_all());
         self.known.retain(|identity, _| seen.contains_key(identity));
         metrics
     }
@@ -169,10 +170,10 @@ fn chips(sys: &Path) -> Vec<Chip> {
     let all = |class: &str, prefix: &str| {
         let zone = class == "thermal";
         let mut found: Vec<(u32, PathBuf)> = numbered(&sys.join("class").join(class), prefix, "");
-        found.sort();
+        found.sort_unstable();
         let read = found.into_iter().filter_map(|(_, folder)| Chip::read(folder, zone));
         let mut chips: Vec<Chip> = read.collect();
-        chips.sort_by_key(|chip| natural_order(&chip.device));
+        chips.sort_unstable_by_key(|chip| natural_order(&chip.device));
         chips
     };
     let mut chips = all("hwmon", "hwmon");
@@ -263,7 +264,7 @@ fn read_chip(chip: &Chip) -> Option<Vec<SensorReading>> {
     if inputs.is_empty() {
         inputs = numbered(&chip.folder.join("device"), "temp", "_input");
     }
-    inputs.sort();
+    inputs.sort_unstable();
     let alone = inputs.len() == 1;
     let sensor = |(number, input): (u32, PathBuf)| {
         let beside = |what: &str| read_word(&input.with_file_name(format!("temp{number}_{what}")));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::btree::InsertAll;
 use crate::config_file::{NameSet, Section};
 
 /// Interfaces that come and go with containers and virtual machines, or carry nothing to the
@@ -110,10 +111,11 @@ impl CollectSettings {
     /// Reads what is left out, besides the defaults.
     pub fn read(section: &mut Section) -> CollectSettings {
         let mut settings = CollectSettings::default();
-        let names: NameSet = MetricGroup::ALL.iter().map(|group| group.name().to_owned()).collect();
+        let names: NameSet =
+            MetricGroup::ALL.iter().map(|group| group.name().to_owned()).insert_all();
         let without = section.names("without", "monitor", &names).unwrap_or_default();
         settings.disabled =
-            without.iter().filter_map(|name| MetricGroup::from_name(name)).collect();
+            without.iter().filter_map(|name| MetricGroup::from_name(name)).insert_all();
         let more = |key, section: &mut Section| section.texts(key).unwrap_or_default();
         settings.excluded_mounts.extend(more("excluded_mounts", section));
         settings.excluded_interfaces.extend(more("excluded_interfaces", section));

@@ -13,6 +13,7 @@ use super::load_context::LoadContext;
 use super::suggestion;
 use super::yaml::{MapEntry, Node, NodeValue, ScalarKind};
 use crate::address::to_ascii_host;
+use crate::btree::InsertAll;
 use crate::clock::format_duration;
 use crate::duration;
 use crate::problem::Severity;
@@ -316,7 +317,7 @@ impl<'a> Section<'a> {
     pub fn names_in(&self, key: &str) -> NameSet {
         match self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node.value) {
             Some(NodeValue::Map(entries)) => {
-                entries.iter().map(|entry| entry.key.clone()).collect()
+                entries.iter().map(|entry| entry.key.clone()).insert_all()
             }
             Some(NodeValue::Scalar { .. } | NodeValue::List(_)) | None => NameSet::new(),
         }

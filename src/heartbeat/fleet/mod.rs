@@ -419,7 +419,9 @@ impl Fleet {
             self.add_host(host);
         }
         let mut others: Vec<Host> = known.into_values().collect();
-        others.sort_by(|a, b| (a.configured_since, &a.name).cmp(&(b.configured_since, &b.name)));
+        others.sort_unstable_by(|a, b| {
+            (a.configured_since, &a.name).cmp(&(b.configured_since, &b.name))
+        });
         for host in others {
             if !host.forgotten && Some(self.unknown_count) < self.common.max_unknown_hosts {
                 self.add_host(host);

@@ -36,7 +36,7 @@ impl Fleet {
     fn host_view(&self, host: &Host) -> HostView {
         let view = |metric| metric_view(metric, host.is_missing(metric, &self.common));
         let mut metrics: Vec<MetricView> = host.metrics.iter().map(view).collect();
-        metrics.sort_by(|a, b| a.path.cmp(&b.path));
+        metrics.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         HostView {
             name: host.name.as_ref().into(),
             // Nothing is expected of it until it beats again.

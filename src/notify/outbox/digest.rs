@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::delivery::{Delivery, DeliveryId, Digest};
+use crate::btree::InsertAll;
 use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
 
@@ -54,7 +55,8 @@ pub fn select(subjects: &[SubjectDeliveries], room: TextLimit) -> Option<(Vec<De
         let calm = urgent[subject].is_none_or(|last| last < next);
         subjects[subject].get(next).map(|(id, _)| (calm, *id, subject, next))
     };
-    let mut turns: BTreeSet<_> = (0..subjects.len()).filter_map(|index| turn(index, 0)).collect();
+    let mut turns: BTreeSet<_> =
+        (0..subjects.len()).filter_map(|index| turn(index, 0)).insert_all();
     let (mut used, mut members) = (HEAD_LENGTH, Vec::new());
     while let Some((_, id, subject, next)) = turns.pop_first() {
         used += length(subjects[subject][next].1, room.unit);

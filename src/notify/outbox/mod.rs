@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::channel::{Failure, ReceiptState};
 use super::routing::Routes;
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId, EventKind, Incident, Message};
 use crate::store::{Table, Write};
@@ -229,7 +230,7 @@ impl Outbox {
                 let thread = opens.and_then(|incident| self.incidents.thread_of(incident, &name));
                 (name, ChannelTarget { always_deliver: true, thread, ..ChannelTarget::default() })
             })
-            .collect();
+            .insert_all();
         for incident in change.closes() {
             self.receipts.close_incident(incident);
             for (name, notified) in self.incidents.close(incident) {
