@@ -206,8 +206,8 @@ impl Startup {
         let fleet =
             Fleet::restore(rules, rows, self.last_alive.clone(), self.now, &self.kernel_boot);
         let courier = courier.clone();
-        let overloaded = Box::new(move || courier.is_overloaded());
-        Monitor::new(fleet, self.kernel_boot.clone(), sink, overloaded)
+        let load = Box::new(move |host: &str, configured| wiring::load(&courier, host, configured));
+        Monitor::new(fleet, self.kernel_boot.clone(), sink, load)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The thread of the courier: its loop, its transactions, and what it does when the disk fails.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::clock::Now;
 use crate::event::{Event, EventId, EventKind, Level, Subject};
 use crate::notify::channel::SharedState;
 use crate::notify::outbox::{
-    Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox, Succession,
+    Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox, Succession, UsedShares,
 };
 use crate::notify::settings::NotifySettings;
 use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
@@ -45,7 +44,7 @@ pub struct CourierThread {
     workers: usize,
     channel_state: Arc<SharedState>,
     stats: Arc<Mutex<CourierStats>>,
-    queued: Arc<AtomicUsize>,
+    used_shares: Arc<Mutex<UsedShares>>,
     /// Since the history was trimmed.
     history_rows_added: usize,
     /// An event was written since the last commit.
@@ -83,7 +82,7 @@ impl CourierThread {
             workers: 0,
             channel_state: pending.channel_state,
             stats: pending.stats,
-            queued: pending.queued,
+            used_shares: pending.used_shares,
             history_rows_added: 0,
             event_stored: false,
             must_restart: false,
@@ -375,8 +374,10 @@ impl CourierThread {
         Ok(())
     }
 
-    fn publish_stats(&self, now: Now) {
-        self.queued.store(self.outbox.len(), Ordering::Relaxed);
+    fn publish_stats(&mut self, now: Now) {
+        if let Some(used) = self.outbox.used_shares(&self.settings.routes) {
+            *lock(&self.used_shares) = used;
+        }
         let stats = CourierStats {
             at: now.mono,
             queues: self.outbox.queue_status(now),

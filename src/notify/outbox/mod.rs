@@ -18,6 +18,7 @@ mod queue;
 mod receipts;
 mod recipients;
 mod results;
+mod shares;
 mod succession;
 
 use self::delivery::Digest;
@@ -32,6 +33,8 @@ use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
 pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
 use self::recipients::Standing;
+use self::shares::Shares;
+pub use self::shares::{Room, UsedShares};
 pub use self::succession::Succession;
 
 /// A channel that has failed for this long is reported through other channels.
@@ -48,6 +51,7 @@ pub struct Outbox {
     receipts: Receipts,
     /// Of each delivery that is part of a digest, the first delivery of that digest.
     digested_in: BTreeMap<DeliveryId, DeliveryId>,
+    shares: Shares,
     last_id: DeliveryId,
     last_event: EventId,
     next_expiry_check: Mono,
@@ -105,6 +109,7 @@ impl Outbox {
                 self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
             }
             self.incidents.count_waiting(&delivery);
+            self.shares.add(&delivery.message.subject);
             if let Some(queue) = self.queues.get_mut(&delivery.channel) {
                 queue.push(id, &delivery);
                 if delivery.attempts > u32::from(delivery.possible_repeat) {
@@ -140,6 +145,7 @@ impl Outbox {
         seed: u64,
         now: Now,
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        self.shares.on_new_routes();
         let mut old = std::mem::take(&mut self.queues);
         for (index, (name, settings)) in settings.into_iter().enumerate() {
             let queue = match old.remove(&name) {
@@ -281,6 +287,7 @@ impl Outbox {
             if let Some(queue) = self.queues.get_mut(channel) {
                 queue.push(id, &delivery);
             }
+            self.shares.add(&message.subject);
             self.deliveries.insert(id, delivery);
         }
         if let Some(incident) = opens {
@@ -438,6 +445,11 @@ impl Outbox {
     /// How many deliveries wait or are in flight.
     pub fn len(&self) -> usize {
         self.deliveries.len()
+    }
+
+    /// Which hosts may add nothing, when that may have changed since this was asked last.
+    pub fn used_shares(&mut self, routes: &Routes) -> Option<UsedShares> {
+        self.shares.changed(routes)
     }
 
     /// Whether nothing waits.
